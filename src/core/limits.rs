@@ -1,0 +1,59 @@
+//! Every limit of Locker, with its unit and the reason for its size.
+//!
+//! A limit that a request passes is answered with a clear 4xx; other users go on being served.
+//! Limits are constants; the durations of the rules are settings ([`super::settings::Settings`]).
+
+/// Longest pool or lock name, bytes of UTF-8. A name must fit a file name (255) with room for a prefix.
+pub const NAME_BYTES: usize = 128;
+/// Longest claim id, run or op id, bytes. A SHA-256 in hexadecimal fits.
+pub const ID_BYTES: usize = 64;
+/// Longest field of an owner, key, requestor or label, bytes: enough for a build URL.
+pub const OWNER_FIELD_BYTES: usize = 256;
+/// Longest instance vars, bytes: they are JSON text and count as one owner field, but a larger one.
+pub const INSTANCE_VARS_BYTES: usize = 1024;
+/// Longest reason, bytes: a few sentences.
+pub const REASON_BYTES: usize = 1024;
+/// Largest metadata of one lock, bytes: a small YAML file or a key pair.
+pub const METADATA_BYTES: usize = 64 * 1024;
+/// Most labels on one lock or in one request.
+pub const LABELS: usize = 32;
+/// Longest label name or value, bytes.
+pub const LABEL_BYTES: usize = 64;
+/// Most locks in one pool: a step looks at each of them at worst.
+pub const LOCKS_PER_POOL: usize = 10_000;
+/// Most pools in a store: each costs about 1 KiB of memory.
+pub const POOLS: usize = 100_000;
+/// Most waiting claims in one pool: a dispatch looks at each of them at worst.
+pub const WAITERS_PER_POOL: usize = 10_000;
+/// Most pools that one claim may span.
+pub const POOLS_PER_CLAIM: usize = 16;
+/// Most locks that one claim may take over all its pools.
+pub const LOCKS_PER_CLAIM: usize = 1_000;
+/// Most runs remembered for one claim: each restart of a client process adds one.
+pub const RUNS_PER_CLAIM: usize = 100;
+/// Most parked requests of one claim: one client asks once; a re-run briefly twice.
+pub const PARKS_PER_CLAIM: usize = 8;
+/// Longest `wait` of one request, milliseconds: below the idle timeout of common proxies.
+pub const WAIT_MS: u64 = 60_000;
+/// Shortest ttl, milliseconds: below it, network delay alone would end holds.
+pub const TTL_MIN_MS: u64 = 1_000;
+/// Longest ttl or `give_up_after`, milliseconds (30 days): a forgotten hold ends within the month.
+pub const TTL_MAX_MS: u64 = 30 * 24 * 3_600_000;
+/// Deadlines up to this span, milliseconds, restart in full with the server; longer ones run on engine time.
+pub const SHORT_DEADLINE_MS: u64 = 10 * 60_000;
+/// Most entries in one page of a listing.
+pub const PAGE: usize = 1_000;
+/// Most ended claims remembered: about 300 bytes each; the oldest released ones go first.
+pub const ENDED_CLAIMS: usize = 1_000_000;
+/// Most remembered answers of operations (`op` ids).
+pub const OPS: usize = 100_000;
+/// Most history entries over all pools.
+pub const CHANGES: usize = 10_000_000;
+/// Most claims that the search for a waiting cycle visits; past it the earlier waiter keeps its right.
+pub const CYCLE_SEARCH: usize = 1_000;
+/// Most waiters named in the answer to one that waits.
+pub const AHEAD_SHOWN: usize = 5;
+/// Most holders named in the answer to one that waits.
+pub const HOLDERS_SHOWN: usize = 10;
+/// Most commands in one batch: larger ones cost latency and win nothing (measured).
+pub const BATCH: usize = 512;

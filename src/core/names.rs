@@ -1,0 +1,255 @@
+//! Names and numbers that cannot be wrong: parsed once at the edge, trusted everywhere else.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::limits;
+
+/// Why a text is not a valid name. The message names the text's length or the offending character, never more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("{what} is empty")]
+    Empty { what: &'static str },
+    #[error("{what} is too long ({bytes} bytes > max of {max})")]
+    TooLong { what: &'static str, bytes: usize, max: usize },
+    #[error("{what} starts with a dot, which is kept for files that are no locks")]
+    LeadingDot { what: &'static str },
+    #[error("{what} contains {shown} at byte {offset}, which is not allowed")]
+    BadChar { what: &'static str, shown: String, offset: usize },
+}
+
+fn check_length(what: &'static str, text: &str, max: usize) -> Result<(), NameError> {
+    match text.len() {
+        0 => Err(NameError::Empty { what }),
+        bytes if bytes > max => Err(NameError::TooLong { what, bytes, max }),
+        _ => Ok(()),
+    }
+}
+
+fn bad_char(what: &'static str, found: char, offset: usize) -> NameError {
+    let shown = match found {
+        '/' => "'/'".to_owned(),
+        c if c.is_ascii_graphic() => format!("'{c}'"),
+        c => format!("character U+{:04X}", u32::from(c)),
+    };
+    NameError::BadChar { what, shown, offset }
+}
+
+/// Design section 1: 1-128 bytes of UTF-8, no control characters, no `/`, no leading `.`, not trimmed.
+fn check_name(what: &'static str, text: &str) -> Result<(), NameError> {
+    check_length(what, text, limits::NAME_BYTES)?;
+    if text.starts_with('.') {
+        return Err(NameError::LeadingDot { what });
+    }
+    match text.char_indices().find(|&(_, c)| c == '/' || c.is_control()) {
+        Some((offset, c)) => Err(bad_char(what, c, offset)),
+        None => Ok(()),
+    }
+}
+
+/// Claim ids, runs and op ids: 1-64 of `A-Za-z0-9._:-`.
+fn check_id(what: &'static str, text: &str) -> Result<(), NameError> {
+    check_length(what, text, limits::ID_BYTES)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+    match text.char_indices().find(|&(_, c)| !allowed(c)) {
+        Some((offset, c)) => Err(bad_char(what, c, offset)),
+        None => Ok(()),
+    }
+}
+
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Parses `text`; equal means equal bytes, nothing is trimmed or folded.
+            ///
+            /// # Errors
+            /// Says what is wrong with the text and where.
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                let check: fn(&'static str, &str) -> Result<(), NameError> = $check;
+                check($what, text)?;
+                Ok(Self(Arc::from(text)))
+            }
+
+            /// The text as given.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::parse(text)
+            }
+        }
+    };
+}
+
+text_type!(
+    /// The name of a pool.
+    PoolName, "pool name", check_name
+);
+text_type!(
+    /// The name of a lock within its pool.
+    LockName, "lock name", check_name
+);
+text_type!(
+    /// The id of a claim, chosen by the client; it is the idempotency key of the claim.
+    ClaimId, "claim id", check_id
+);
+text_type!(
+    /// The random value that each client process makes for itself and sends with each call about a claim.
+    Run, "run", check_id
+);
+text_type!(
+    /// The id of a changing call that is not about a claim; the same id again gets the same answer.
+    OpId, "op id", check_id
+);
+text_type!(
+    /// Text of at most 256 bytes that a client says about itself: owner fields, keys, requestors.
+    /// Any UTF-8 is carried unharmed; whoever shows it escapes it.
+    Text, "text", |what, text| check_length(what, text, limits::OWNER_FIELD_BYTES)
+);
+text_type!(
+    /// Instance vars of a pipeline: JSON text, compared as bytes.
+    InstanceVars, "instance vars", |what, text| check_length(what, text, limits::INSTANCE_VARS_BYTES)
+);
+text_type!(
+    /// Why something was done, for people.
+    Reason, "reason", |what, text| check_length(what, text, limits::REASON_BYTES)
+);
+text_type!(
+    /// Name or value of a label.
+    Label, "label", |what, text| check_length(what, text, limits::LABEL_BYTES)
+);
+
+impl PoolName {
+    /// The name of the single lock that an undeclared pool gets with its first claim.
+    #[must_use]
+    pub fn own_lock(&self) -> LockName {
+        LockName(Arc::clone(&self.0))
+    }
+}
+
+/// Number of a step's changes, one counter for everything; it only ever grows (invariant I2).
+/// `epoch x 2^28 + counter`, below 2^53, so that every JSON reader keeps it exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Revision(pub u64);
+
+impl Revision {
+    /// Bits of the counter below the epoch.
+    pub const COUNTER_BITS: u32 = 28;
+
+    /// The revision before the first one of `epoch`.
+    #[must_use]
+    pub fn start_of(epoch: u64) -> Self {
+        Self(epoch << Self::COUNTER_BITS)
+    }
+
+    /// The epoch that this revision belongs to.
+    #[must_use]
+    pub fn epoch(self) -> u64 {
+        self.0 >> Self::COUNTER_BITS
+    }
+
+    /// The following revision; 2^28 of them end an epoch and begin the next.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The number given with a grant: the grant's own revision, so always larger than any given before.
+/// Holding one does not mean that the hold still lives; ask `verify` for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fence(pub u64);
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Place in every queue at once: smaller is earlier. One counter for all pools, so sets cannot deadlock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Number of one parked request. It says nothing about the claim and does not survive the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParkId(pub u64);
+
+/// SHA-256 over *what* a claim asks and for which build, made at the edge; equal requests, equal digests.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({:02x}{:02x}..)", self.0[0], self.0[1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_design_section_1() {
+        let long = "x".repeat(128);
+        for good in ["a", "prod eu", " a ", "ä", "🔒", "a.b", "a%2fb", "-rf", long.as_str()] {
+            assert_eq!(PoolName::parse(good).unwrap().as_str(), good);
+        }
+        let longer = "x".repeat(129);
+        let cases = [
+            ("", "lock name is empty"),
+            (".", "lock name starts with a dot, which is kept for files that are no locks"),
+            ("..", "lock name starts with a dot, which is kept for files that are no locks"),
+            ("a/b", "lock name contains '/' at byte 1, which is not allowed"),
+            ("a\0", "lock name contains character U+0000 at byte 1, which is not allowed"),
+            ("ä\n", "lock name contains character U+000A at byte 2, which is not allowed"),
+            ("\u{1b}[2J", "lock name contains character U+001B at byte 0, which is not allowed"),
+            (longer.as_str(), "lock name is too long (129 bytes > max of 128)"),
+        ];
+        for (bad, message) in cases {
+            assert_eq!(LockName::parse(bad).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn ids_are_plain() {
+        assert!(ClaimId::parse("Az09._:-").is_ok());
+        assert!(ClaimId::parse(&"x".repeat(64)).is_ok());
+        for bad in ["", "a b", "a/b", "ä", "a\n", &"x".repeat(65)] {
+            assert!(ClaimId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_ends_in_the_next() {
+        let last = Revision(Revision::start_of(8).0 - 1);
+        assert_eq!(last.epoch(), 7);
+        assert_eq!(last.next(), Revision::start_of(8));
+    }
+}

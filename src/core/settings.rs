@@ -1,0 +1,68 @@
+//! Durations and switches of the rules; the server sets them once at start.
+
+use super::time::Span;
+
+/// How the rules are tuned. Tests shorten these; the defaults are those of the design.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// A waiter listens this long after its last answered `PUT` (design section 2).
+    pub listen: Span,
+    /// After its last parked request was cut off, a waiter keeps its turn this long for coming back.
+    pub grace: Span,
+    /// A waiter that does not listen keeps its place this long, then ends as `listener_lost`.
+    pub place: Span,
+    /// A grant with `confirm` must be confirmed within this.
+    pub confirm: Span,
+    /// This many withdrawn grants end a claim as `unconfirmed`.
+    pub withdrawals: u8,
+    /// Ended claims and op answers are remembered this long.
+    pub memory: Span,
+    /// Ended claims of a build that is not known to be finished are remembered this long.
+    pub build_memory: Span,
+    /// Time a lock stays out of use after its holder was lost, for pools that do not set their own.
+    pub drain: Span,
+    /// History entries kept for one pool.
+    pub history: usize,
+    /// History entries older than this go.
+    pub history_age: Span,
+    /// Only declared pools exist: a claim never makes one.
+    pub declared_only: bool,
+    /// Testing only: which planted bug the core carries.
+    pub plant: Plant,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: Span::secs(20),
+            grace: Span::secs(3),
+            place: Span::mins(10),
+            confirm: Span::secs(45),
+            withdrawals: 3,
+            memory: Span::hours(24),
+            build_memory: Span::hours(90 * 24),
+            drain: Span::secs(30),
+            history: 1_000,
+            history_age: Span::hours(90 * 24),
+            declared_only: false,
+            plant: Plant::None,
+        }
+    }
+}
+
+/// A bug built in on purpose, to prove that the test suites find it. Reachable only with the `plant` feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Plant {
+    #[default]
+    None,
+    /// The engine answers before its commit.
+    AnswerBeforeCommit,
+    /// A release does not check which claim holds the lock.
+    ReleaseUnchecked,
+    /// A restart begins no new epoch and forgets the revision.
+    FenceInMemory,
+    /// A call of an earlier run is accepted.
+    EarlierRun,
+    /// Notices to parked requests are lost.
+    LostNotice,
+}

@@ -1,0 +1,4 @@
+//! Locker: locks for CI.
+
+pub mod core;
+pub mod server;

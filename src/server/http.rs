@@ -1,0 +1,68 @@
+//! A request and a response as plain values: all that the routes ever see of HTTP.
+//!
+//! The door and tiny_http turn bytes into [`Request`] and [`Response`] into bytes; a [`Handler`] turns the one into
+//! the other. Nothing behind the handler knows that sockets exist.
+
+use crate::core::names::ParkId;
+use crate::core::time::Span;
+
+/// Why a request reaches the handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// The client has just sent it.
+    First,
+    /// It was parked and something it waits for has happened; it may be parked again.
+    Notified,
+    /// It was parked and its time is over (or the server goes down): this answer is final, it is not parked again.
+    Last,
+}
+
+/// One complete, bounded request.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Method as sent, in capitals for every known one.
+    pub method: String,
+    /// Path of the target, still percent-encoded, without the query.
+    pub path: String,
+    /// Query without the question mark, still percent-encoded; empty when there is none.
+    pub query: String,
+    /// Headers as sent, names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// The client's address as text, for logs.
+    pub peer: String,
+    /// The number under which this request is parked, if it is; unique in this life of the server.
+    pub park: ParkId,
+    /// Whether there is room to park it. False: answer at once.
+    pub can_park: bool,
+    pub turn: Turn,
+}
+
+impl Request {
+    /// The value of the first header called `name` (lower case).
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+}
+
+/// The answer to one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    pub status: u16,
+    /// Beside `content-type: application/json` and `content-length`, which are always set.
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+    /// Keep the client waiting up to this long, or until a notice, instead of relaying this answer.
+    /// Ignored on [`Turn::Last`].
+    pub park: Option<Span>,
+}
+
+/// Turns requests into responses. Called from several threads; it may block for one commit of the store, no longer.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request.
+    fn handle(&self, request: Request) -> Response;
+
+    /// The client of a parked request has gone. Called from an async task: it must not block.
+    fn left(&self, park: ParkId);
+}

@@ -1,0 +1,4 @@
+//! `locker server`: the coordinator.
+
+pub mod http;
+pub mod notices;

@@ -1,0 +1,64 @@
+//! Notices to parked requests: "try now". A notice is kept until it is taken, so none is lost between the
+//! moment a request is subscribed (before it is passed on) and the moment its client is parked.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::core::names::ParkId;
+
+/// Independent parts of the table, so that the engine and the door seldom meet at one mutex.
+const SHARDS: usize = 16;
+
+type Shard = Mutex<HashMap<ParkId, Arc<Notify>>>;
+
+/// The table of subscribed requests; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Notices {
+    shards: Arc<[Shard; SHARDS]>,
+}
+
+impl Notices {
+    fn shard(&self, park: ParkId) -> &Shard {
+        &self.shards[park.0 as usize % SHARDS]
+    }
+
+    /// Subscribes `park` until the subscription is dropped.
+    #[must_use]
+    pub fn subscribe(&self, park: ParkId) -> Subscription {
+        let notify = Arc::new(Notify::new());
+        let mut shard = self.shard(park).lock().unwrap_or_else(PoisonError::into_inner);
+        shard.insert(park, Arc::clone(&notify));
+        Subscription { notices: self.clone(), park, notify }
+    }
+
+    /// Leaves a notice for `park`; nothing happens when it is not subscribed (any more).
+    pub fn notify(&self, park: ParkId) {
+        let shard = self.shard(park).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(notify) = shard.get(&park) {
+            notify.notify_one();
+        }
+    }
+}
+
+/// The right to take the notices of one parked request.
+pub struct Subscription {
+    notices: Notices,
+    park: ParkId,
+    notify: Arc<Notify>,
+}
+
+impl Subscription {
+    /// Waits for a notice and takes it. Safe to cancel: a notice that was not returned is kept.
+    pub async fn taken(&self) {
+        self.notify.notified().await;
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut shard = self.notices.shard(self.park).lock().unwrap_or_else(PoisonError::into_inner);
+        shard.remove(&self.park);
+    }
+}
