@@ -1,4 +1,6 @@
 //! Locker: locks for CI.
 
 pub mod core;
+pub mod store;
+pub mod wire;
 pub mod server;

@@ -1,6 +1,27 @@
-//! The pure core: every decision of Locker as values in, values out. No clock, IO, thread, randomness or serde.
+//! The pure core: every decision of Locker as values in, values out.
+//!
+//! No clock, IO, thread, randomness or serde: [`step::step`] gets a command and the time, changes the state and
+//! answers. The same function serves the product, the scenarios and the model tests.
+//!
+//! Reading order:
+//! 1. [`names`], [`time`], [`limits`], [`settings`]: values that cannot be wrong.
+//! 2. [`claim`], [`pool`], [`history`]: the words of the design as data.
+//! 3. [`step`]: commands, answers and refusals; the way in.
+//! 4. `claims` (the life of a claim), `queue` (who is next), `pools` (declaring), `timers` (what happens by itself).
+//! 5. [`state`] (indexes, what a batch touched), `restart`, [`invariants`] (what is always true).
 
+pub mod claim;
+mod claims;
+pub mod history;
+pub mod invariants;
 pub mod limits;
 pub mod names;
+pub mod pool;
+mod pools;
+pub mod queue;
+mod restart;
 pub mod settings;
+pub mod state;
+pub mod step;
 pub mod time;
+mod timers;

@@ -148,6 +148,14 @@ impl PoolName {
     }
 }
 
+impl ClaimId {
+    /// The id before which no other comes: where a listing starts.
+    #[must_use]
+    pub fn smallest() -> Self {
+        Self(Arc::from("-"))
+    }
+}
+
 /// Number of a step's changes, one counter for everything; it only ever grows (invariant I2).
 /// `epoch x 2^28 + counter`, below 2^53, so that every JSON reader keeps it exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -1,0 +1,301 @@
+//! A claim: what is asked, by whom, and the life of it (design section 2).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::history::ChangeKey;
+use super::names::{
+    ClaimId, Digest, Fence, InstanceVars, Label, LockName, ParkId, PoolName, Reason, Revision, Run, Text, Ticket,
+};
+use super::time::{Deadline, EngineMs, Span, WallMs};
+
+/// Who is behind a claim: a build, a person or a program. Data that the client says, not a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Owner {
+    /// `ATC_EXTERNAL_URL`: which Concourse.
+    pub cluster: Option<Text>,
+    pub team: Option<Text>,
+    pub pipeline: Option<Text>,
+    pub instance_vars: Option<InstanceVars>,
+    pub job: Option<Text>,
+    /// `BUILD_ID`: the number of the build in its cluster.
+    pub build_id: Option<Text>,
+    /// `BUILD_NAME`: the number of the build in its job.
+    pub build_name: Option<Text>,
+    pub build_url: Option<Text>,
+    pub person: Option<Text>,
+    pub program: Option<Text>,
+}
+
+impl Owner {
+    /// The build behind this owner: always the pair of cluster and build id.
+    #[must_use]
+    pub fn build(&self) -> Option<BuildRef> {
+        Some(BuildRef { cluster: self.cluster.clone()?, id: self.build_id.clone()? })
+    }
+}
+
+/// A build: the pair (`ATC_EXTERNAL_URL`, `BUILD_ID`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BuildRef {
+    pub cluster: Text,
+    pub id: Text,
+}
+
+/// Labels of a lock, or those that a claim wants.
+pub type Labels = BTreeMap<Label, Label>;
+
+/// What a claim wants of one pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Want {
+    /// Any `count` locks that carry all of `labels`.
+    Any { count: u32, labels: Labels },
+    /// Just these locks; never empty.
+    Named(BTreeSet<LockName>),
+}
+
+/// What a claim wants of one pool, with the pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub pool: PoolName,
+    pub want: Want,
+}
+
+/// What ends a hold besides a release (design section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Claimed in one job, released in another.
+    Flow,
+    /// Taken by hand.
+    Person,
+}
+
+/// *What* is asked; two requests with one id must agree in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// One part a pool, each pool once, ordered by pool; never empty.
+    pub parts: Vec<Part>,
+    /// Claims with an equal key may hold the same lock together; without one a claim is exclusive.
+    pub key: Option<Text>,
+    /// Who shares the key; the key itself when not given.
+    pub requestor: Option<Text>,
+    pub scope: Scope,
+}
+
+impl Ask {
+    /// The sharing party of this claim, when it has a key.
+    #[must_use]
+    pub fn sharer(&self) -> Option<(&Text, &Text)> {
+        let key = self.key.as_ref()?;
+        Some((key, self.requestor.as_ref().unwrap_or(key)))
+    }
+}
+
+/// A request to take locks: everything of the first `PUT` that the claim goes on to need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    pub ask: Ask,
+    pub digest: Digest,
+    pub owner: Arc<Owner>,
+    pub reason: Option<Reason>,
+    /// A grant must be confirmed before it is a hold.
+    pub confirm: bool,
+    /// A hold ends this long after it began.
+    pub ttl: Option<Span>,
+}
+
+/// Locks that a claim has, in (pool, name) order.
+pub type LockSet = Vec<(PoolName, LockName)>;
+
+/// Whether a waiting claim would hear of a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// A request of it is parked.
+    Parked,
+    /// Its last `PUT` was answered; it is expected back before this.
+    Recent(Deadline),
+    /// Its last parked request was cut off. It keeps its turn until this, but is granted nothing unless it
+    /// comes back: nobody is there to hear of it.
+    Grace(Deadline),
+    /// Passed over; its place is lost at this.
+    Away(Deadline),
+}
+
+impl Presence {
+    /// A listening waiter holds back later ones.
+    #[must_use]
+    pub fn listens(self) -> bool {
+        !matches!(self, Self::Away(_))
+    }
+
+    /// Whether a lock may be granted while no request of the claim is being answered.
+    #[must_use]
+    pub fn hears(self) -> bool {
+        matches!(self, Self::Parked | Self::Recent(_))
+    }
+
+    /// When this state ends by itself.
+    #[must_use]
+    pub fn deadline(self) -> Option<Deadline> {
+        match self {
+            Self::Parked => None,
+            Self::Recent(d) | Self::Grace(d) | Self::Away(d) => Some(d),
+        }
+    }
+}
+
+/// Where a live claim is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    Waiting {
+        presence: Presence,
+        /// The wait ends at this, served or not.
+        give_up: Option<Deadline>,
+    },
+    /// Told to nobody for sure; withdrawn unless confirmed in time.
+    Granted {
+        fence: Fence,
+        locks: LockSet,
+        confirm_by: Deadline,
+        /// Bounds the wait that goes on after a withdrawal, not the grant.
+        give_up: Option<Deadline>,
+    },
+    Held {
+        fence: Fence,
+        /// The `claimed` entry; its revision is the put's version.
+        claimed: ChangeKey,
+        locks: LockSet,
+        since: WallMs,
+        /// The hold is lost at this.
+        until: Option<Deadline>,
+    },
+}
+
+/// A live claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub id: ClaimId,
+    /// Which life of the id this is, from 1.
+    pub life: u32,
+    pub terms: Terms,
+    /// Runs in the order of their first appearance; only the last one may act.
+    pub runs: Vec<Run>,
+    pub ticket: Ticket,
+    /// When this life began to ask.
+    pub asked_at: WallMs,
+    /// Grants of this life that were not confirmed in time.
+    pub withdrawals: u8,
+    pub phase: Phase,
+    /// Parked requests of this claim. Not stored: they end with the server.
+    pub parks: BTreeSet<ParkId>,
+}
+
+impl Claim {
+    /// The locks that this claim has been given, confirmed or not.
+    #[must_use]
+    pub fn locks(&self) -> &[(PoolName, LockName)] {
+        match &self.phase {
+            Phase::Waiting { .. } => &[],
+            Phase::Granted { locks, .. } | Phase::Held { locks, .. } => locks,
+        }
+    }
+
+    /// The fence of the grant, if there is one.
+    #[must_use]
+    pub fn fence(&self) -> Option<Fence> {
+        match &self.phase {
+            Phase::Waiting { .. } => None,
+            Phase::Granted { fence, .. } | Phase::Held { fence, .. } => Some(*fence),
+        }
+    }
+
+    /// Whether it waits.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. })
+    }
+
+    /// The next moment at which something happens to this claim by itself.
+    #[must_use]
+    pub fn timer(&self) -> Option<EngineMs> {
+        let deadlines: [Option<Deadline>; 2] = match &self.phase {
+            Phase::Waiting { presence, give_up } => [presence.deadline(), *give_up],
+            Phase::Granted { confirm_by, .. } => [Some(*confirm_by), None],
+            Phase::Held { until, .. } => [*until, None],
+        };
+        deadlines.into_iter().flatten().map(|d| d.at).min()
+    }
+
+    /// Who acts: a build as a whole, else this claim alone.
+    #[must_use]
+    pub fn party(&self) -> Party {
+        self.terms.owner.build().map_or_else(|| Party::Claim(self.id.clone()), Party::Build)
+    }
+
+    /// Whether `run` belongs to an earlier process than the present one.
+    #[must_use]
+    pub fn is_earlier_run(&self, run: &Run) -> bool {
+        is_earlier_run(&self.runs, run)
+    }
+}
+
+/// Whether `run` appeared before the last of `runs`.
+#[must_use]
+pub fn is_earlier_run(runs: &[Run], run: &Run) -> bool {
+    runs.split_last().is_some_and(|(_, earlier)| earlier.contains(run))
+}
+
+/// A node of the wait-for graph.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Party {
+    Build(BuildRef),
+    Claim(ClaimId),
+}
+
+/// How a claim ended. Each word is stable; clients may decide on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// Given back by its own claim.
+    Released,
+    /// Ended while waiting or granted, by its own claim.
+    Cancelled,
+    /// The wait passed `give_up_after`.
+    GaveUp,
+    /// Its client did not come back within the time that a place is kept.
+    ListenerLost,
+    /// Grants were not confirmed in time, once too often.
+    Unconfirmed,
+    /// What it asked for was taken out of the pool.
+    Removed,
+    /// The hold passed its ttl.
+    Lost,
+}
+
+impl End {
+    /// Whether the claim gave its locks up knowingly, or never had any to lose: a late release of it is harmless.
+    #[must_use]
+    pub fn is_harmless(self) -> bool {
+        !matches!(self, Self::Lost | Self::Removed)
+    }
+}
+
+/// What is remembered of a claim that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    pub id: ClaimId,
+    pub life: u32,
+    /// Missing for an id that was cancelled before it ever asked.
+    pub digest: Option<Digest>,
+    pub runs: Vec<Run>,
+    pub how: End,
+    /// Who ended it, when it was not its own client.
+    pub by: Option<Text>,
+    pub at: WallMs,
+    /// The revision of its end; the version that a release prints. Missing when the end left no trace in a pool.
+    pub revision: Option<Revision>,
+    /// The last fence it had.
+    pub fence: Option<Fence>,
+    pub build: Option<BuildRef>,
+    /// Forgotten at this.
+    pub forget: Deadline,
+}

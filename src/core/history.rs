@@ -1,0 +1,75 @@
+//! History: what happened, in one order for everything.
+
+use std::sync::Arc;
+
+use super::claim::{End, LockSet, Owner};
+use super::names::{ClaimId, PoolName, Reason, Revision};
+use super::time::WallMs;
+
+/// Place of an entry: its revision, and its number within the revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChangeKey {
+    pub revision: Revision,
+    pub seq: u32,
+}
+
+/// What happened. Each word is stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChangeKind {
+    /// A claim began to wait.
+    Waiting,
+    /// A claim was given locks and must confirm.
+    Granted,
+    /// A claim holds its locks.
+    Claimed,
+    /// A grant was not confirmed in time.
+    Withdrawn,
+    /// A hold ended by its own claim.
+    Released,
+    /// A hold ended against its claim's will.
+    Lost,
+    /// A hold was ended by force.
+    Broken,
+    /// A waiting or granted claim ended.
+    Ended,
+    /// A lock came into the pool.
+    Added,
+    /// A lock left the pool.
+    Removed,
+    /// Metadata or labels of a lock changed.
+    Updated,
+    /// A pool was made or its policy changed.
+    PoolSet,
+    /// A pool was removed.
+    PoolRemoved,
+    /// Something was looked at or done again without effect; the version of a step that changed nothing.
+    Noted,
+}
+
+impl ChangeKind {
+    /// Whether `check` lists it as a version (design section 6).
+    #[must_use]
+    pub fn is_version(self) -> bool {
+        use ChangeKind::{Added, Broken, Claimed, Lost, Released, Removed, Updated};
+        matches!(self, Claimed | Released | Lost | Broken | Added | Removed | Updated)
+    }
+}
+
+/// One entry of the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub key: ChangeKey,
+    pub at: WallMs,
+    pub kind: ChangeKind,
+    /// The pools in whose history it shows; never empty, ordered.
+    pub pools: Vec<PoolName>,
+    /// The locks it is about, over all its pools, in (pool, name) order.
+    pub locks: LockSet,
+    pub claim: Option<ClaimId>,
+    /// How the claim ended, for entries that end one.
+    pub end: Option<End>,
+    /// Who did it, as far as it was said.
+    pub who: Option<Arc<Owner>>,
+    /// Why, or how, for people.
+    pub reason: Option<Reason>,
+}

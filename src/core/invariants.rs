@@ -1,0 +1,95 @@
+//! What must be true after every step. Each check names what is broken.
+
+use super::claim::{Claim, Phase};
+use super::history::ChangeKey;
+use super::state::{State, Timer};
+
+/// Above this many live claims and locks, debug builds leave the check to the tests: it looks at everything.
+const SMALL: usize = 200;
+
+/// [`check`], where it is cheap.
+pub(super) fn check_if_small(state: &State) -> Result<(), String> {
+    let locks: usize = state.world.pools.values().map(|p| p.locks.len()).sum();
+    if state.world.claims.len() + locks > SMALL { Ok(()) } else { check(state) }
+}
+
+/// Looks at the whole state.
+///
+/// # Errors
+/// The first thing that is broken, in words.
+pub fn check(state: &State) -> Result<(), String> {
+    for claim in state.world.claims.values() {
+        check_claim(state, claim).map_err(|what| format!("claim {}: {what}", claim.id))?;
+    }
+    for pool in state.world.pools.values() {
+        check_pool(state, pool).map_err(|what| format!("pool {}: {what}", pool.name))?;
+    }
+    for (park, id) in &state.parks {
+        let Some(claim) = state.world.claims.get(id) else { continue };
+        ensure(!claim.waits() || claim.parks.contains(park), || format!("park {} is unknown to claim {id}", park.0))?;
+    }
+    Ok(())
+}
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
+    ensure(!state.world.ended.contains_key(&claim.id), || "is live and ended at once".into())?;
+    if let Some(at) = claim.timer() {
+        let timer = (at, Timer::Claim(claim.id.clone()));
+        ensure(state.timers.contains(&timer), || format!("has no timer at {at:?}"))?;
+    }
+    for part in &claim.terms.ask.parts {
+        let Some(pool) = state.world.pool(&part.pool) else {
+            return Err(format!("is of the missing pool {}", part.pool));
+        };
+        let queued = pool.waiting.get(&claim.ticket) == Some(&claim.id);
+        ensure(queued == claim.waits(), || format!("waits: {}, queued: {queued}", claim.waits()))?;
+    }
+    if let Some(build) = claim.terms.owner.build() {
+        let listed = state.world.builds.contains(&(build, claim.id.clone()));
+        ensure(listed, || "is not listed under its build".into())?;
+    }
+    ensure(claim.waits() || claim.parks.is_empty(), || "has parks but does not wait".into())?;
+    let fence = claim.fence();
+    for (pool, lock) in claim.locks() {
+        let Some(l) = state.world.lock(pool, lock) else { return Err(format!("has the missing lock {pool}/{lock}")) };
+        let listed = l.holders.iter().filter(|h| h.claim == claim.id && Some(h.fence) == fence).count();
+        ensure(listed == 1, || format!("is listed {listed} times as holder of {pool}/{lock}"))?;
+    }
+    if let Phase::Held { claimed, .. } = &claim.phase {
+        ensure(state.world.changes.contains_key(claimed), || "has lost its claimed entry".into())?;
+    }
+    Ok(())
+}
+
+fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {
+    for (ticket, id) in &pool.waiting {
+        let claim = state.world.claims.get(id);
+        ensure(claim.is_some_and(|c| c.waits() && c.ticket == *ticket), || format!("ghost {id} in the queue"))?;
+    }
+    for lock in pool.locks.values() {
+        let name = &lock.name;
+        for holder in &lock.holders {
+            let claim = state.world.claims.get(&holder.claim);
+            let has = claim.is_some_and(|c| c.locks().iter().any(|(p, l)| *p == pool.name && l == name));
+            ensure(has, || format!("lock {name} has the ghost holder {}", holder.claim))?;
+        }
+        let shared = lock.holders.windows(2).all(|pair| match (&pair[0].sharer, &pair[1].sharer) {
+            (Some((a, _)), Some((b, _))) => a == b,
+            _ => false,
+        });
+        ensure(shared, || format!("I1: lock {name} is held twice without an equal key"))?;
+        let free = pool.free.contains(&(lock.newest, name.clone()));
+        ensure(free == lock.is_free(), || format!("lock {name} is free: {}, listed: {free}", lock.is_free()))?;
+        if let Some(key) = lock.newest {
+            ensure(pool.changes.contains_key(&key), || format!("the newest entry of lock {name} was pruned"))?;
+        }
+    }
+    ensure(pool.free.len() <= pool.locks.len(), || "more free locks than locks".into())?;
+    let last: Option<ChangeKey> = pool.changes.get_max().map(|(key, _)| *key);
+    let newest = last.is_none_or(|key| key.revision <= state.world.revision);
+    ensure(newest, || "I2: history is ahead of the revision".into())
+}

@@ -1,0 +1,149 @@
+//! Pools and locks as data.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::claim::Labels;
+use super::history::{Change, ChangeKey};
+use super::names::{ClaimId, Fence, LockName, PoolName, Text, Ticket};
+use super::time::{Deadline, Span};
+
+/// The rules by which a pool hands out its locks (design section 3). `None` means the server's default.
+/// The order of the queue is first come, first served, and strict.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// How long a lock stays out of use after its holder was lost.
+    pub drain: Option<Span>,
+    /// The longest hold.
+    pub max_hold: Option<Span>,
+    /// The longest queue; at most [`super::limits::WAITERS_PER_POOL`].
+    pub max_queue: Option<u32>,
+}
+
+/// One claim that has a lock, with what decides who may join it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub claim: ClaimId,
+    pub fence: Fence,
+    /// Key and requestor; `None` is exclusive.
+    pub sharer: Option<(Text, Text)>,
+}
+
+/// One thing in a pool that can be held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    pub name: LockName,
+    /// Bytes as given, shown to holders as the file `metadata`.
+    pub metadata: Arc<[u8]>,
+    pub labels: Arc<Labels>,
+    /// Several only with an equal key.
+    pub holders: Vec<Holder>,
+    /// Out of use until this, after its holder was lost.
+    pub drain: Option<Deadline>,
+    /// To be taken out of the pool when its holder has gone (the pool was made smaller).
+    pub leaving: bool,
+    /// The newest history entry about this lock; never pruned. The lock with the oldest one is picked first.
+    pub newest: Option<ChangeKey>,
+}
+
+impl Lock {
+    /// A free lock.
+    #[must_use]
+    pub fn new(name: LockName, metadata: Arc<[u8]>, labels: Arc<Labels>) -> Self {
+        Self { name, metadata, labels, holders: Vec::new(), drain: None, leaving: false, newest: None }
+    }
+
+    /// Whether nobody has it and it may be given to anybody.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.holders.is_empty() && self.drain.is_none() && !self.leaving
+    }
+
+    /// Whether a claim with this sharing party may have it now, the queue aside.
+    #[must_use]
+    pub fn admits(&self, sharer: Option<(&Text, &Text)>) -> bool {
+        if self.drain.is_some() || self.leaving {
+            return false;
+        }
+        let same_key = |h: &Holder| matches!((&h.sharer, sharer), (Some((held, _)), Some((key, _))) if held == key);
+        self.holders.iter().all(same_key)
+    }
+
+    /// Whether just this requestor, with this key, has it already.
+    #[must_use]
+    pub fn is_held_by(&self, sharer: (&Text, &Text)) -> bool {
+        self.holders.iter().any(|h| matches!(&h.sharer, Some((key, who)) if (key, who) == sharer))
+    }
+
+    /// Whether it carries all of `wanted`.
+    #[must_use]
+    pub fn matches(&self, wanted: &Labels) -> bool {
+        wanted.iter().all(|(name, value)| self.labels.get(name) == Some(value))
+    }
+}
+
+/// A named set of locks, its queue and its history.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    pub name: PoolName,
+    pub policy: Policy,
+    pub locks: OrdMap<LockName, Arc<Lock>>,
+    /// Waiting claims in the order of their tickets.
+    pub waiting: OrdMap<Ticket, ClaimId>,
+    /// Free locks, least recently used first.
+    pub free: OrdSet<(Option<ChangeKey>, LockName)>,
+    /// Locks held with a key: others may join them.
+    pub shared: OrdSet<LockName>,
+    /// History of this pool, oldest first.
+    pub changes: OrdMap<ChangeKey, Arc<Change>>,
+    /// Entries that may be pruned, oldest first: no longer the newest of a lock, nor of a live hold.
+    pub prunable: OrdSet<ChangeKey>,
+}
+
+impl Pool {
+    /// A pool without locks.
+    #[must_use]
+    pub fn new(name: PoolName, policy: Policy) -> Self {
+        Self {
+            name,
+            policy,
+            locks: OrdMap::new(),
+            waiting: OrdMap::new(),
+            free: OrdSet::new(),
+            shared: OrdSet::new(),
+            changes: OrdMap::new(),
+            prunable: OrdSet::new(),
+        }
+    }
+
+    /// Whether any lock could be given to some claim now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.free.is_empty() || !self.shared.is_empty()
+    }
+
+    /// Puts a lock in, new or changed, and keeps the sets of free and shared ones true.
+    pub fn put_lock(&mut self, lock: Lock) {
+        self.unlist(&lock.name);
+        if lock.is_free() {
+            self.free.insert((lock.newest, lock.name.clone()));
+        } else if lock.holders.iter().any(|h| h.sharer.is_some()) {
+            self.shared.insert(lock.name.clone());
+        }
+        self.locks.insert(lock.name.clone(), Arc::new(lock));
+    }
+
+    /// Takes a lock out.
+    pub fn take_lock(&mut self, name: &LockName) -> Option<Arc<Lock>> {
+        self.unlist(name);
+        self.locks.remove(name)
+    }
+
+    fn unlist(&mut self, name: &LockName) {
+        if let Some(old) = self.locks.get(name) {
+            self.free.remove(&(old.newest, name.clone()));
+            self.shared.remove(name);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Declaring pools and locks (design section 3). Nothing here evicts a holder.
+
+use std::sync::Arc;
+
+use super::claim::{Labels, LockSet, Phase};
+use super::claims;
+use super::history::ChangeKind;
+use super::limits;
+use super::names::{ClaimId, LockName, PoolName};
+use super::pool::{Lock, Policy, Pool};
+use super::state::{Entry, OpRecord, State};
+use super::step::{By, Refusal, Reply};
+use super::time::{Deadline, Now};
+
+/// The answer that the same operation got before, if it did.
+fn answered_before(state: &State, by: &By) -> Option<Reply> {
+    let record = state.ops.get(by.op.as_ref()?)?;
+    Some(Reply::Done { revision: record.revision })
+}
+
+/// Remembers the answer under the operation's id.
+fn done(state: &mut State, by: &By, now: Now) -> Reply {
+    let revision = state.world.revision;
+    if let Some(op) = &by.op {
+        while state.ops.len() >= limits::OPS {
+            let oldest = state.ops.values().min_by_key(|r| r.forget.at).map(|r| r.op.clone());
+            oldest.iter().for_each(|op| state.forget_op(op));
+        }
+        let forget = Deadline::after(now, state.settings.memory);
+        state.remember_op(OpRecord { op: op.clone(), revision, forget });
+    }
+    Reply::Done { revision }
+}
+
+fn record(state: &mut State, kind: ChangeKind, pool: &PoolName, locks: &[LockName], by: &By, now: Now) {
+    let locks: LockSet = locks.iter().map(|lock| (pool.clone(), lock.clone())).collect();
+    let entry = Entry {
+        kind,
+        pools: vec![pool.clone()],
+        locks,
+        claim: None,
+        end: None,
+        who: Some(Arc::clone(&by.owner)),
+        reason: by.reason.clone(),
+    };
+    state.record(entry, now);
+}
+
+fn existing<'s>(state: &'s State, pool: &PoolName) -> Result<&'s Pool, Refusal> {
+    state.world.pool(pool).ok_or_else(|| Refusal::NoSuchPool { pool: pool.clone() })
+}
+
+fn existing_lock(state: &State, pool: &PoolName, lock: &LockName) -> Result<Lock, Refusal> {
+    let found = existing(state, pool)?.locks.get(lock);
+    found.map(|l| Lock::clone(l)).ok_or_else(|| Refusal::NoSuchLock { pool: pool.clone(), lock: lock.clone() })
+}
+
+/// Declares a pool with its policy. With a capacity it has the locks `1`..`N`: missing ones come, free ones above
+/// N go, held ones above N go when their holder does.
+pub(super) fn set_pool(
+    state: &mut State,
+    name: &PoolName,
+    policy: Policy,
+    capacity: Option<u32>,
+    by: &By,
+    now: Now,
+) -> Result<Reply, Refusal> {
+    if let Some(reply) = answered_before(state, by) {
+        return Ok(reply);
+    }
+    if capacity.is_some_and(|n| n as usize > limits::LOCKS_PER_POOL) {
+        return Err(Refusal::Limit { what: "locks a pool", max: limits::LOCKS_PER_POOL });
+    }
+    match state.world.pool(name) {
+        None => {
+            claims::check_limit("pools", state.world.pools.len(), limits::POOLS)?;
+            state.put_pool(Pool::new(name.clone(), policy));
+            record(state, ChangeKind::PoolSet, name, &[], by, now);
+        }
+        Some(pool) if pool.policy != policy => {
+            if let Some(pool) = state.pool_mut(name) {
+                pool.policy = policy;
+            }
+            state.touch_pool(name);
+            record(state, ChangeKind::PoolSet, name, &[], by, now);
+        }
+        Some(_) => {}
+    }
+    if let Some(capacity) = capacity {
+        set_capacity(state, name, capacity, by, now);
+    }
+    Ok(done(state, by, now))
+}
+
+fn set_capacity(state: &mut State, name: &PoolName, capacity: u32, by: &By, now: Now) {
+    let Some(pool) = state.world.pool(name) else { return };
+    let number = |lock: &LockName| lock.as_str().parse::<u32>().ok().filter(|n| n.to_string() == lock.as_str());
+    let above = pool.locks.values().filter(|l| number(&l.name).is_some_and(|n| n > capacity || n == 0));
+    let above: Vec<Arc<Lock>> = above.cloned().collect();
+    let wanted = (1..=capacity).filter_map(|n| LockName::parse(&n.to_string()).ok());
+    let missing: Vec<LockName> = wanted.filter(|l| pool.locks.get(l).is_none_or(|l| l.leaving)).collect();
+    for lock in missing {
+        match state.world.lock(name, &lock).cloned() {
+            Some(old) => state.put_lock(name, Lock { leaving: false, ..old }),
+            None => {
+                state.put_lock(name, Lock::new(lock.clone(), Arc::from([]), Arc::default()));
+                record(state, ChangeKind::Added, name, &[lock], by, now);
+            }
+        }
+    }
+    for lock in above {
+        if lock.holders.is_empty() {
+            record(state, ChangeKind::Removed, name, std::slice::from_ref(&lock.name), by, now);
+            state.remove_lock(name, &lock.name);
+        } else {
+            state.put_lock(name, Lock { leaving: true, ..Lock::clone(&lock) });
+        }
+    }
+    claims::end_unservable(state, name, now);
+    state.to_dispatch.insert(name.clone());
+}
+
+/// Removes a pool that nobody uses, with its locks and its history. Its fences are not used again.
+pub(super) fn remove_pool(state: &mut State, name: &PoolName, by: &By, now: Now) -> Result<Reply, Refusal> {
+    if let Some(reply) = answered_before(state, by) {
+        return Ok(reply);
+    }
+    let pool = existing(state, name)?;
+    let claims = pool.waiting.len() + pool.locks.values().map(|l| l.holders.len()).sum::<usize>();
+    if claims > 0 {
+        return Err(Refusal::PoolInUse { pool: name.clone(), claims });
+    }
+    state.remove_pool(name);
+    record(state, ChangeKind::PoolRemoved, name, &[], by, now);
+    Ok(done(state, by, now))
+}
+
+/// Puts a new lock into a pool; makes the pool, with just that lock, when there is none.
+pub(super) fn add_lock(
+    state: &mut State,
+    name: &PoolName,
+    lock: LockName,
+    metadata: Arc<[u8]>,
+    labels: Arc<Labels>,
+    by: &By,
+    now: Now,
+) -> Result<Reply, Refusal> {
+    if let Some(reply) = answered_before(state, by) {
+        return Ok(reply);
+    }
+    match state.world.pool(name) {
+        None if state.settings.declared_only => return Err(Refusal::NoSuchPool { pool: name.clone() }),
+        None => {
+            claims::check_limit("pools", state.world.pools.len(), limits::POOLS)?;
+            state.put_pool(Pool::new(name.clone(), Policy::default()));
+        }
+        Some(pool) if pool.locks.contains_key(&lock) => {
+            return Err(Refusal::LockExists { pool: name.clone(), lock });
+        }
+        Some(pool) => claims::check_limit("locks a pool", pool.locks.len(), limits::LOCKS_PER_POOL)?,
+    }
+    state.put_lock(name, Lock::new(lock.clone(), metadata, labels));
+    record(state, ChangeKind::Added, name, &[lock], by, now);
+    state.to_dispatch.insert(name.clone());
+    Ok(done(state, by, now))
+}
+
+/// Changes metadata or labels of a lock, held or not: a holder keeps its hold, and a release writes nothing back.
+pub(super) fn update_lock(
+    state: &mut State,
+    name: &PoolName,
+    lock: &LockName,
+    metadata: Option<Arc<[u8]>>,
+    labels: Option<Arc<Labels>>,
+    by: &By,
+    now: Now,
+) -> Result<Reply, Refusal> {
+    if let Some(reply) = answered_before(state, by) {
+        return Ok(reply);
+    }
+    let old = existing_lock(state, name, lock)?;
+    let new = Lock {
+        metadata: metadata.unwrap_or_else(|| Arc::clone(&old.metadata)),
+        labels: labels.unwrap_or_else(|| Arc::clone(&old.labels)),
+        ..old.clone()
+    };
+    if new != old {
+        state.put_lock(name, new);
+        record(state, ChangeKind::Updated, name, std::slice::from_ref(lock), by, now);
+        claims::end_unservable(state, name, now);
+        state.to_dispatch.insert(name.clone());
+    }
+    Ok(done(state, by, now))
+}
+
+/// Takes a lock out of its pool. Held: only by its holder, whose hold ends in the same step.
+pub(super) fn remove_lock(
+    state: &mut State,
+    name: &PoolName,
+    lock: &LockName,
+    claim: Option<&ClaimId>,
+    by: &By,
+    now: Now,
+) -> Result<Reply, Refusal> {
+    if let Some(reply) = answered_before(state, by) {
+        return Ok(reply);
+    }
+    let old = existing_lock(state, name, lock)?;
+    let stranger = old.holders.iter().find(|h| Some(&h.claim) != claim);
+    if let Some(holder) = stranger {
+        let holder = holder.claim.clone();
+        return Err(Refusal::LockHeld { pool: name.clone(), lock: lock.clone(), holder });
+    }
+    if let Some(id) = claim {
+        let held =
+            state.claim(id).filter(|c| matches!(c.phase, Phase::Held { .. }) && !old.holders.is_empty()).cloned();
+        let Some(held) = held else {
+            return Err(Refusal::NotHolder { pool: name.clone(), lock: lock.clone(), claim: id.clone() });
+        };
+        claims::finish(state, &held, super::claim::End::Released, None, by.reason.clone(), now);
+    }
+    record(state, ChangeKind::Removed, name, std::slice::from_ref(lock), by, now);
+    state.remove_lock(name, lock);
+    claims::end_unservable(state, name, now);
+    Ok(done(state, by, now))
+}
+
+/// Writes an entry for a step that changed nothing, so that it has a version of its own.
+pub(super) fn note(
+    state: &mut State,
+    name: &PoolName,
+    lock: Option<LockName>,
+    by: &By,
+    now: Now,
+) -> Result<Reply, Refusal> {
+    if let Some(reply) = answered_before(state, by) {
+        return Ok(reply);
+    }
+    existing(state, name)?;
+    let locks: Vec<LockName> = lock.into_iter().collect();
+    record(state, ChangeKind::Noted, name, &locks, by, now);
+    Ok(done(state, by, now))
+}

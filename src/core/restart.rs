@@ -1,0 +1,90 @@
+//! From what a store has kept back to a running state (design section 4, 7 and 9).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::claim::{Claim, Phase, Presence};
+use super::names::{ClaimId, Revision, Ticket};
+use super::pool::{Holder, Pool};
+use super::settings::{Plant, Settings};
+use super::state::{Loaded, Meta, State};
+use super::time::{Deadline, EngineMs, Now};
+
+/// Same holds, same queue order, same claim ids; short deadlines in full; a new epoch above every revision given.
+pub(super) fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: Now) -> State {
+    let mut state = State::default();
+    state.settings = settings;
+    let meta = loaded.meta.unwrap_or(Meta {
+        revision: Revision::default(),
+        next_ticket: Ticket(1),
+        engine: EngineMs::default(),
+    });
+    let epoch = epoch_by_clock.max(meta.revision.epoch() + 1);
+    let revision = match state.settings.plant {
+        Plant::FenceInMemory => Revision::start_of(epoch_by_clock),
+        _ => Revision::start_of(epoch),
+    };
+    state.set_counters(revision, meta.next_ticket);
+    for (name, policy) in loaded.pools {
+        state.put_pool(Pool::new(name, policy));
+    }
+    for (pool, mut lock) in loaded.locks {
+        lock.drain = lock.drain.map(|d| d.restarted(now));
+        state.put_lock(&pool, lock);
+    }
+    for claim in loaded.claims {
+        let claim = revived(claim, &state.settings, now);
+        hand_back_locks(&mut state, &claim);
+        state.insert_claim(claim);
+    }
+    for ended in loaded.ended {
+        state.remember_ended(ended);
+    }
+    for op in loaded.ops {
+        state.remember_op(op);
+    }
+    let mut history = loaded.history;
+    history.sort_by_key(|change| change.key);
+    for change in history {
+        state.add_change(&Arc::new(change), now);
+    }
+    forget_what_is_stored_already(&mut state, now);
+    state
+}
+
+/// A claim as the new life sees it: nobody is connected yet, and everybody who waits is listened for in full.
+fn revived(mut claim: Claim, settings: &Settings, now: Now) -> Claim {
+    claim.parks = BTreeSet::new();
+    let restart = |deadline: &mut Option<Deadline>| *deadline = deadline.map(|d| d.restarted(now));
+    match &mut claim.phase {
+        Phase::Waiting { presence, give_up } => {
+            *presence = Presence::Recent(Deadline::after(now, settings.listen));
+            restart(give_up);
+        }
+        Phase::Granted { confirm_by, give_up, .. } => {
+            *confirm_by = confirm_by.restarted(now);
+            restart(give_up);
+        }
+        Phase::Held { until, .. } => restart(until),
+    }
+    claim
+}
+
+fn hand_back_locks(state: &mut State, claim: &Claim) {
+    let Some(fence) = claim.fence() else { return };
+    let sharer = claim.terms.ask.sharer().map(|(key, who)| (key.clone(), who.clone()));
+    for (pool, lock) in claim.locks() {
+        let holder = Holder { claim: ClaimId::clone(&claim.id), fence, sharer: sharer.clone() };
+        state.change_holders(pool, lock, |l| l.holders.push(holder));
+    }
+}
+
+/// Rebuilding has marked everything as touched, but only the new counters (and what pruning took) are news.
+fn forget_what_is_stored_already(state: &mut State, now: Now) {
+    let pruned = state.take_changes(now).pruned;
+    state.keep_pruned(pruned);
+    state.touch_meta();
+    state.take_notices();
+    let pools: Vec<_> = state.world.pools.keys().cloned().collect();
+    state.to_dispatch.extend(pools);
+}

@@ -1,0 +1,589 @@
+//! The state that the engine owns: what everybody may read ([`World`]), and what only steps need ([`State`]).
+//!
+//! Everything in here keeps the indexes true and remembers what a batch has touched; nothing decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::claim::{BuildRef, Claim, End, Ended, LockSet, Owner, Phase};
+use super::history::{Change, ChangeKey, ChangeKind};
+use super::limits;
+use super::names::{ClaimId, LockName, OpId, ParkId, PoolName, Reason, Revision, Ticket};
+use super::pool::{Lock, Policy, Pool};
+use super::settings::{Plant, Settings};
+use super::time::{Deadline, EngineMs, Now};
+
+/// All that can be read. Cloning costs a handful of pointers, so each batch publishes a copy.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    pub pools: OrdMap<PoolName, Arc<Pool>>,
+    /// Live claims.
+    pub claims: OrdMap<ClaimId, Arc<Claim>>,
+    /// Ended claims that are still remembered.
+    pub ended: OrdMap<ClaimId, Arc<Ended>>,
+    /// Live claims by the build behind them.
+    pub builds: OrdSet<(BuildRef, ClaimId)>,
+    /// History of all pools, oldest first.
+    pub changes: OrdMap<ChangeKey, Arc<Change>>,
+    /// The newest revision given.
+    pub revision: Revision,
+}
+
+impl World {
+    #[must_use]
+    pub fn pool(&self, name: &PoolName) -> Option<&Pool> {
+        self.pools.get(name).map(AsRef::as_ref)
+    }
+
+    #[must_use]
+    pub fn lock(&self, pool: &PoolName, lock: &LockName) -> Option<&Lock> {
+        self.pool(pool)?.locks.get(lock).map(AsRef::as_ref)
+    }
+
+    /// Live claims of one build.
+    pub fn claims_of(&self, build: &BuildRef) -> impl Iterator<Item = &Arc<Claim>> {
+        let of = build.clone();
+        self.builds
+            .range((build.clone(), ClaimId::smallest())..)
+            .take_while(move |(b, _)| *b == of)
+            .filter_map(|(_, id)| self.claims.get(id))
+    }
+}
+
+/// Counters that outlive the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// The newest revision given; its upper bits are the epoch.
+    pub revision: Revision,
+    /// The next ticket to give.
+    pub next_ticket: Ticket,
+    /// Engine time when this was stored.
+    pub engine: EngineMs,
+}
+
+/// A remembered operation and its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpRecord {
+    pub op: OpId,
+    /// The revision it was answered with.
+    pub revision: Revision,
+    pub forget: Deadline,
+}
+
+/// What one batch has changed, for the store: `None` deletes.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    pub meta: Option<Meta>,
+    pub pools: Vec<(PoolName, Option<Policy>)>,
+    /// Of a lock, its name, metadata, labels, drain and `leaving` are stored; holders follow from the claims.
+    pub locks: Vec<(PoolName, LockName, Option<Arc<Lock>>)>,
+    pub claims: Vec<(ClaimId, Option<Arc<Claim>>)>,
+    pub ended: Vec<(ClaimId, Option<Arc<Ended>>)>,
+    pub ops: Vec<(OpId, Option<OpRecord>)>,
+    /// New entries, oldest first.
+    pub history: Vec<Arc<Change>>,
+    /// Entries that go.
+    pub pruned: Vec<ChangeKey>,
+}
+
+impl Changes {
+    /// Whether there is nothing to store.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.meta.is_none()
+            && self.pools.is_empty()
+            && self.locks.is_empty()
+            && self.claims.is_empty()
+            && self.ended.is_empty()
+            && self.ops.is_empty()
+            && self.history.is_empty()
+            && self.pruned.is_empty()
+    }
+}
+
+/// All that a store has kept, in no particular order.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// Missing in a new store.
+    pub meta: Option<Meta>,
+    pub pools: Vec<(PoolName, Policy)>,
+    pub locks: Vec<(PoolName, Lock)>,
+    pub claims: Vec<Claim>,
+    pub ended: Vec<Ended>,
+    pub ops: Vec<OpRecord>,
+    pub history: Vec<Change>,
+}
+
+/// Something that readers may be waiting for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Notice {
+    /// This parked request should try again.
+    Park(ParkId),
+    /// The history of this pool has grown.
+    Pool(PoolName),
+}
+
+/// What a timer is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    Claim(ClaimId),
+    Drain(PoolName, LockName),
+    Ended(ClaimId),
+    Op(OpId),
+}
+
+#[derive(Debug, Default)]
+struct Dirty {
+    meta: bool,
+    pools: BTreeSet<PoolName>,
+    locks: BTreeSet<(PoolName, LockName)>,
+    claims: BTreeSet<ClaimId>,
+    ended: BTreeSet<ClaimId>,
+    ops: BTreeSet<OpId>,
+    history: Vec<Arc<Change>>,
+    pruned: Vec<ChangeKey>,
+}
+
+/// The state of a server: one owner, changed by steps only.
+#[derive(Debug, Default)]
+pub struct State {
+    pub world: World,
+    pub settings: Settings,
+    pub(super) ops: BTreeMap<OpId, OpRecord>,
+    pub(super) timers: BTreeSet<(EngineMs, Timer)>,
+    /// Parked requests and the claims they ask for; kept until the request is answered or its client has gone.
+    pub(super) parks: BTreeMap<ParkId, ClaimId>,
+    /// Pools in which something may have become grantable.
+    pub(super) to_dispatch: BTreeSet<PoolName>,
+    next_ticket: u64,
+    /// Revision and number of entries of the running step, once it has changed something.
+    step: Option<(Revision, u32)>,
+    /// Released ended claims, oldest first: the ones to forget when there are too many.
+    released: BTreeSet<(EngineMs, ClaimId)>,
+    dirty: Dirty,
+    notices: BTreeSet<Notice>,
+}
+
+impl State {
+    /// The state of a server that starts at `now` on what its store has kept: same holds, same queue order, a new
+    /// epoch. The first thing to do is to commit [`State::take_changes`], before any answer.
+    #[must_use]
+    pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: Now) -> Self {
+        super::restart::restarted(loaded, settings, epoch_by_clock, now)
+    }
+
+    /// What has changed since the last call.
+    pub fn take_changes(&mut self, now: Now) -> Changes {
+        let dirty = std::mem::take(&mut self.dirty);
+        let world = &self.world;
+        let meta = dirty.meta || !dirty.claims.is_empty() || !dirty.history.is_empty();
+        Changes {
+            meta: meta.then(|| self.meta(now)),
+            pools: dirty.pools.into_iter().map(|p| (p.clone(), world.pool(&p).map(|x| x.policy.clone()))).collect(),
+            locks: dirty
+                .locks
+                .into_iter()
+                .map(|(p, l)| {
+                    let lock = world.pool(&p).and_then(|x| x.locks.get(&l).cloned());
+                    (p, l, lock)
+                })
+                .collect(),
+            claims: dirty.claims.into_iter().map(|id| (id.clone(), world.claims.get(&id).cloned())).collect(),
+            ended: dirty.ended.into_iter().map(|id| (id.clone(), world.ended.get(&id).cloned())).collect(),
+            ops: dirty.ops.into_iter().map(|op| (op.clone(), self.ops.get(&op).cloned())).collect(),
+            history: dirty.history,
+            pruned: dirty.pruned,
+        }
+    }
+
+    /// Notices since the last call, each once.
+    pub fn take_notices(&mut self) -> BTreeSet<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// The next moment at which a step is due even if nobody calls.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<EngineMs> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Whether a deadline exists that goes on over a restart, so that engine time must be stored now and then.
+    #[must_use]
+    pub fn has_long_deadline(&self, now: Now) -> bool {
+        let from = now.engine.plus(super::time::Span(limits::SHORT_DEADLINE_MS));
+        let later = self.timers.range((from, Timer::Claim(ClaimId::smallest()))..);
+        later.take(limits::PAGE).any(|(_, timer)| matches!(timer, Timer::Claim(_)))
+    }
+
+    /// Asks for the counters to be stored with the next commit.
+    pub fn touch_meta(&mut self) {
+        self.dirty.meta = true;
+    }
+
+    pub(super) fn keep_pruned(&mut self, pruned: Vec<ChangeKey>) {
+        self.dirty.pruned = pruned;
+    }
+
+    fn meta(&self, now: Now) -> Meta {
+        Meta { revision: self.world.revision, next_ticket: Ticket(self.next_ticket), engine: now.engine }
+    }
+
+    pub(super) fn set_counters(&mut self, revision: Revision, next_ticket: Ticket) {
+        self.world.revision = revision;
+        self.next_ticket = next_ticket.0;
+        self.dirty.meta = true;
+    }
+
+    pub(super) fn give_ticket(&mut self) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        ticket
+    }
+
+    /// Begins a step: its first change will open a new revision.
+    pub(super) fn begin_step(&mut self) {
+        self.step = None;
+    }
+
+    /// The revision of the running step, opened when this is its first change.
+    pub(super) fn step_revision(&mut self) -> Revision {
+        match self.step {
+            Some((revision, _)) => revision,
+            None => {
+                self.world.revision = self.world.revision.next();
+                self.dirty.meta = true;
+                self.step = Some((self.world.revision, 0));
+                self.world.revision
+            }
+        }
+    }
+
+    pub(super) fn notify(&mut self, notice: Notice) {
+        if self.settings.plant == Plant::LostNotice && matches!(notice, Notice::Park(_)) {
+            return;
+        }
+        self.notices.insert(notice);
+    }
+
+    /// Repairs lost wake-ups: tells each parked request whose claim no longer waits (once more).
+    pub(super) fn notify_stale_parks(&mut self) {
+        let waits = |id: &ClaimId| self.world.claims.get(id).is_some_and(|c| c.waits());
+        let stale: Vec<ParkId> = self.parks.iter().filter(|(_, id)| !waits(id)).map(|(park, _)| *park).collect();
+        self.notices.extend(stale.into_iter().map(Notice::Park));
+    }
+}
+
+/// Pools and locks.
+impl State {
+    pub(super) fn pool_mut(&mut self, name: &PoolName) -> Option<&mut Pool> {
+        self.world.pools.get_mut(name).map(Arc::make_mut)
+    }
+
+    pub(super) fn put_pool(&mut self, pool: Pool) {
+        self.dirty.pools.insert(pool.name.clone());
+        self.world.pools.insert(pool.name.clone(), Arc::new(pool));
+    }
+
+    pub(super) fn touch_pool(&mut self, name: &PoolName) {
+        self.dirty.pools.insert(name.clone());
+    }
+
+    pub(super) fn remove_pool(&mut self, name: &PoolName) {
+        let Some(pool) = self.world.pools.remove(name) else { return };
+        self.dirty.pools.insert(name.clone());
+        for lock in pool.locks.keys() {
+            self.dirty.locks.insert((name.clone(), lock.clone()));
+        }
+        for key in pool.changes.keys() {
+            self.forget_change(*key);
+        }
+    }
+
+    /// Stores a lock, new or changed.
+    pub(super) fn put_lock(&mut self, pool: &PoolName, lock: Lock) {
+        self.dirty.locks.insert((pool.clone(), lock.name.clone()));
+        if let Some(drain) = lock.drain {
+            self.timers.insert((drain.at, Timer::Drain(pool.clone(), lock.name.clone())));
+        }
+        if let Some(p) = self.pool_mut(pool) {
+            p.put_lock(lock);
+        }
+    }
+
+    pub(super) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName) {
+        self.dirty.locks.insert((pool.clone(), lock.clone()));
+        let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
+        if let Some(key) = newest {
+            self.offer_to_prune(pool, key);
+        }
+    }
+
+    /// Changes a lock in a way that the store need not know (who holds it).
+    pub(super) fn change_holders(&mut self, pool: &PoolName, lock: &LockName, change: impl FnOnce(&mut Lock)) {
+        if let Some(p) = self.pool_mut(pool)
+            && let Some(old) = p.locks.get(lock)
+        {
+            let mut lock = Lock::clone(old);
+            change(&mut lock);
+            p.put_lock(lock);
+        }
+    }
+}
+
+/// Claims.
+impl State {
+    pub(super) fn claim(&self, id: &ClaimId) -> Option<&Arc<Claim>> {
+        self.world.claims.get(id)
+    }
+
+    /// Puts a new claim in.
+    pub(super) fn insert_claim(&mut self, claim: Claim) {
+        if let Some(build) = claim.terms.owner.build() {
+            self.world.builds.insert((build, claim.id.clone()));
+        }
+        self.forget_ended(&claim.id);
+        self.index(&claim);
+        self.dirty.claims.insert(claim.id.clone());
+        self.world.claims.insert(claim.id.clone(), Arc::new(claim));
+    }
+
+    /// Changes a live claim in a way that a restart must know.
+    pub(super) fn update_claim(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
+        self.dirty.claims.insert(id.clone());
+        self.update_presence(id, change);
+    }
+
+    /// Changes a live claim in a way that ends with the server: parks and presence.
+    pub(super) fn update_presence(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
+        let Some(mut claim) = self.world.claims.get(id).cloned() else { return };
+        self.unindex(&claim);
+        change(Arc::make_mut(&mut claim));
+        self.index(&claim);
+        self.world.claims.insert(id.clone(), claim);
+    }
+
+    /// Takes an ended claim out and remembers its end.
+    pub(super) fn remove_claim(&mut self, id: &ClaimId, ended: Ended) {
+        let Some(claim) = self.world.claims.remove(id) else { return };
+        self.unindex(&claim);
+        self.dirty.claims.insert(id.clone());
+        if let Some(build) = claim.terms.owner.build() {
+            self.world.builds.remove(&(build, id.clone()));
+        }
+        if let Phase::Held { claimed, .. } = &claim.phase {
+            for part in &claim.terms.ask.parts {
+                self.offer_to_prune(&part.pool, *claimed);
+            }
+        }
+        self.remember_ended(ended);
+    }
+
+    fn unindex(&mut self, claim: &Claim) {
+        if let Some(at) = claim.timer() {
+            self.timers.remove(&(at, Timer::Claim(claim.id.clone())));
+        }
+    }
+
+    /// Keeps timer and queue membership of a claim true.
+    fn index(&mut self, claim: &Claim) {
+        if let Some(at) = claim.timer() {
+            self.timers.insert((at, Timer::Claim(claim.id.clone())));
+        }
+        if !claim.waits() {
+            return;
+        }
+        for part in &claim.terms.ask.parts {
+            if let Some(pool) = self.pool_mut(&part.pool)
+                && !pool.waiting.contains_key(&claim.ticket)
+            {
+                pool.waiting.insert(claim.ticket, claim.id.clone());
+            }
+        }
+    }
+
+    /// Takes a claim out of its queues; call it when a waiting claim stops to wait.
+    pub(super) fn leave_queues(&mut self, claim: &Claim) {
+        for part in &claim.terms.ask.parts {
+            if let Some(pool) = self.pool_mut(&part.pool) {
+                pool.waiting.remove(&claim.ticket);
+            }
+            self.to_dispatch.insert(part.pool.clone());
+        }
+    }
+
+    pub(super) fn remember_ended(&mut self, ended: Ended) {
+        let id = ended.id.clone();
+        self.forget_ended(&id);
+        self.timers.insert((ended.forget.at, Timer::Ended(id.clone())));
+        if ended.how == End::Released {
+            self.released.insert((ended.forget.at, id.clone()));
+        }
+        self.dirty.ended.insert(id.clone());
+        self.world.ended.insert(id, Arc::new(ended));
+        while self.world.ended.len() > limits::ENDED_CLAIMS {
+            let oldest_released = self.released.first().map(|(_, id)| id.clone());
+            let oldest = oldest_released.or_else(|| self.world.ended.keys().next().cloned());
+            let Some(oldest) = oldest else { break };
+            self.forget_ended(&oldest);
+        }
+    }
+
+    pub(super) fn forget_ended(&mut self, id: &ClaimId) {
+        if let Some(old) = self.world.ended.remove(id) {
+            self.timers.remove(&(old.forget.at, Timer::Ended(id.clone())));
+            self.released.remove(&(old.forget.at, id.clone()));
+            self.dirty.ended.insert(id.clone());
+        }
+    }
+
+    pub(super) fn remember_op(&mut self, record: OpRecord) {
+        self.timers.insert((record.forget.at, Timer::Op(record.op.clone())));
+        self.dirty.ops.insert(record.op.clone());
+        self.ops.insert(record.op.clone(), record);
+    }
+
+    pub(super) fn forget_op(&mut self, op: &OpId) {
+        if let Some(old) = self.ops.remove(op) {
+            self.timers.remove(&(old.forget.at, Timer::Op(op.clone())));
+            self.dirty.ops.insert(op.clone());
+        }
+    }
+}
+
+/// What an entry of the history says, before it has its place.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub kind: ChangeKind,
+    pub pools: Vec<PoolName>,
+    pub locks: LockSet,
+    pub claim: Option<ClaimId>,
+    pub end: Option<End>,
+    pub who: Option<Arc<Owner>>,
+    pub reason: Option<Reason>,
+}
+
+/// History.
+impl State {
+    /// Writes an entry; the newest entry of each lock it names, and prunes what is too much.
+    pub(super) fn record(&mut self, entry: Entry, now: Now) -> ChangeKey {
+        let revision = self.step_revision();
+        let seq = self.step.map_or(0, |(_, seq)| seq);
+        self.step = Some((revision, seq + 1));
+        let key = ChangeKey { revision, seq };
+        let Entry { kind, pools, locks, claim, end, who, reason } = entry;
+        let change = Arc::new(Change { key, at: now.wall, kind, pools, locks, claim, end, who, reason });
+        self.dirty.history.push(Arc::clone(&change));
+        self.add_change(&change, now);
+        for pool in &change.pools {
+            self.notify(Notice::Pool(pool.clone()));
+        }
+        if self.world.changes.len() > limits::CHANGES {
+            self.prune_oldest();
+        }
+        key
+    }
+
+    /// Takes out the oldest entry of all that may go. It looks at one page only: the next entry tries again.
+    fn prune_oldest(&mut self) {
+        let may_go = |change: &&Arc<Change>| {
+            let pools = change.pools.iter().filter_map(|p| self.world.pool(p));
+            pools.clone().all(|p| p.prunable.contains(&change.key) || !p.changes.contains_key(&change.key))
+        };
+        let oldest = self.world.changes.values().take(limits::PAGE).find(may_go).cloned();
+        let Some(oldest) = oldest else { return };
+        for pool in &oldest.pools {
+            if let Some(p) = self.pool_mut(pool) {
+                p.prunable.remove(&oldest.key);
+                p.changes.remove(&oldest.key);
+            }
+        }
+        self.forget_change(oldest.key);
+    }
+
+    /// Takes out entries that are too old: of every pool, and those of removed pools.
+    pub(super) fn prune_by_age(&mut self, now: Now) {
+        let pools: Vec<PoolName> = self.world.pools.keys().cloned().collect();
+        for pool in pools {
+            self.prune(&pool, now);
+        }
+        let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
+        let old = self.world.changes.values().take(limits::PAGE).take_while(|c| c.at.0 < oldest_wall);
+        let old: Vec<ChangeKey> = old.map(|c| c.key).collect();
+        for key in old {
+            self.forget_change(key);
+        }
+    }
+
+    /// Lists an entry in its pools. Also how a restart builds the history again.
+    pub(super) fn add_change(&mut self, change: &Arc<Change>, now: Now) {
+        self.world.changes.insert(change.key, Arc::clone(change));
+        for pool in &change.pools {
+            let Some(p) = self.pool_mut(pool) else { continue };
+            p.changes.insert(change.key, Arc::clone(change));
+            let mut named = false;
+            let mut outdated = Vec::new();
+            for (_, lock) in change.locks.iter().filter(|(of, _)| of == pool) {
+                let Some(old) = p.locks.get(lock) else { continue };
+                let mut lock = Lock::clone(old);
+                outdated.extend(lock.newest.replace(change.key));
+                p.put_lock(lock);
+                named = true;
+            }
+            if !named {
+                outdated.push(change.key);
+            }
+            for key in outdated {
+                self.offer_to_prune(pool, key);
+            }
+            self.prune(pool, now);
+        }
+    }
+
+    /// An entry may go once it is neither the newest of a lock nor the `claimed` entry of a live hold.
+    fn offer_to_prune(&mut self, pool: &PoolName, key: ChangeKey) {
+        let Some(p) = self.world.pool(pool) else { return };
+        let Some(change) = p.changes.get(&key) else { return };
+        let newest =
+            |(of, lock): &(PoolName, LockName)| of == pool && p.locks.get(lock).is_some_and(|l| l.newest == Some(key));
+        let live = change.kind == ChangeKind::Claimed
+            && change
+                .claim
+                .as_ref()
+                .and_then(|id| self.world.claims.get(id))
+                .is_some_and(|claim| matches!(&claim.phase, Phase::Held { claimed, .. } if *claimed == key));
+        if !live
+            && !change.locks.iter().any(newest)
+            && let Some(p) = self.pool_mut(pool)
+        {
+            p.prunable.insert(key);
+        }
+    }
+
+    /// Takes out what is too much or too old, oldest first.
+    pub(super) fn prune(&mut self, pool: &PoolName, now: Now) {
+        let keep = self.settings.history;
+        let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
+        while let Some(p) = self.pool_mut(pool) {
+            let Some(oldest) = p.prunable.get_min().copied() else { return };
+            let is_old = p.changes.get(&oldest).is_none_or(|c| c.at.0 < oldest_wall);
+            if p.changes.len() <= keep && !is_old {
+                return;
+            }
+            p.prunable.remove(&oldest);
+            p.changes.remove(&oldest);
+            self.forget_change(oldest);
+        }
+    }
+
+    /// Forgets an entry that no pool shows any more.
+    fn forget_change(&mut self, key: ChangeKey) {
+        let Some(change) = self.world.changes.get(&key) else { return };
+        let shown = |pool: &PoolName| self.world.pool(pool).is_some_and(|p| p.changes.contains_key(&key));
+        if !change.pools.iter().any(shown) {
+            self.world.changes.remove(&key);
+            self.dirty.pruned.push(key);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The one way in: a command changes the state and gets an answer (design section 9).
+
+use std::sync::Arc;
+
+use super::claim::{Claim, End, Ended, Labels, Terms};
+use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text};
+use super::pool::Policy;
+use super::state::State;
+use super::time::{Now, Span};
+use super::{claims, pools, queue, timers};
+
+/// How a request is prepared to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// It wants its answer now.
+    No,
+    /// It can be parked under this number.
+    Park(ParkId),
+    /// It was parked under this number, and now it must be answered.
+    Over(ParkId),
+}
+
+/// `PUT` of a claim: ask, or ask again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskClaim {
+    pub id: ClaimId,
+    pub terms: Terms,
+    pub run: Option<Run>,
+    pub wait: Wait,
+    /// False is try-lock: granted now, or refused without a place in the queue.
+    pub queue: bool,
+    /// Bounds the wait of a new life.
+    pub give_up_after: Option<Span>,
+}
+
+/// Who asks for a change of pools and locks, and the id that makes the call safe to repeat.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct By {
+    pub op: Option<OpId>,
+    pub owner: Arc<super::claim::Owner>,
+    pub reason: Option<Reason>,
+}
+
+/// Everything that can happen to the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    Ask(Box<AskClaim>),
+    /// The client of a claim has heard of its grant.
+    Confirm {
+        id: ClaimId,
+        run: Option<Run>,
+        fence: Fence,
+    },
+    /// Cancel or release.
+    End {
+        id: ClaimId,
+        run: Option<Run>,
+        by: Option<Text>,
+        reason: Option<Reason>,
+    },
+    /// The client of a parked request has gone.
+    Left {
+        park: ParkId,
+    },
+    /// Declare a pool. `capacity` declares the locks `1`..`N`.
+    SetPool {
+        pool: PoolName,
+        policy: Policy,
+        capacity: Option<u32>,
+        by: By,
+    },
+    RemovePool {
+        pool: PoolName,
+        by: By,
+    },
+    /// Put a new lock in; makes the pool when there is none.
+    AddLock {
+        pool: PoolName,
+        lock: LockName,
+        metadata: Arc<[u8]>,
+        labels: Arc<Labels>,
+        by: By,
+    },
+    /// Change metadata or labels, held or not.
+    UpdateLock {
+        pool: PoolName,
+        lock: LockName,
+        metadata: Option<Arc<[u8]>>,
+        labels: Option<Arc<Labels>>,
+        by: By,
+    },
+    /// Take a lock out. A held one only by its holder: `claim` names the claim whose hold ends with it.
+    RemoveLock {
+        pool: PoolName,
+        lock: LockName,
+        claim: Option<ClaimId>,
+        by: By,
+    },
+    /// Write an entry that changes nothing.
+    Note {
+        pool: PoolName,
+        lock: Option<LockName>,
+        by: By,
+    },
+    /// Nothing but the time.
+    Tick,
+    /// Look at every queue again, in case something was missed, and prune what is old.
+    Reconcile,
+}
+
+/// What a command is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The claim as it now is: granted, held, or waiting (`parked` or not).
+    Claim { claim: Arc<Claim>, parked: bool },
+    /// Try-lock found no lock; the claim does not exist. What it asked is handed back.
+    Busy(Box<AskClaim>),
+    /// The claim is over; `again` says that it was so before this call.
+    Ended { ended: Arc<Ended>, again: bool },
+    /// Done, with this revision.
+    Done { revision: Revision },
+    /// Nothing to say.
+    Nothing,
+}
+
+/// Why a command was refused; it has changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no pool {pool:?}")]
+    NoSuchPool { pool: PoolName },
+    #[error("pool {pool:?} has no lock {lock:?}")]
+    NoSuchLock { pool: PoolName, lock: LockName },
+    #[error("there is no claim {id:?}")]
+    NoSuchClaim { id: ClaimId },
+    #[error("pool {pool:?} has {has} fitting lock(s), and {asked} were asked for: this claim could never be served")]
+    TooMany { pool: PoolName, asked: u32, has: u32 },
+    #[error("claim {id:?} asked for something else before: use a new id for another request")]
+    DifferentRequest { id: ClaimId },
+    #[error("a newer process acts for claim {id:?}: this one must stop")]
+    SupersededRun { id: ClaimId },
+    #[error("claim {id:?} has seen {max} runs, which is the limit: use a new id")]
+    TooManyRuns { id: ClaimId, max: usize },
+    #[error("claim {id:?} has not been granted (any more): ask again with PUT")]
+    NotGranted { id: ClaimId },
+    #[error("claim {id:?} was granted with fence {fence}, not {given}: ask again with PUT")]
+    WrongFence { id: ClaimId, fence: Fence, given: Fence },
+    #[error("claim {:?} has ended: {}", ended.id, ended.how.word())]
+    Ended { ended: Arc<Ended> },
+    #[error("pool {pool:?} already has a lock {lock:?}")]
+    LockExists { pool: PoolName, lock: LockName },
+    #[error("lock {lock:?} of pool {pool:?} is held by claim {holder:?}")]
+    LockHeld { pool: PoolName, lock: LockName, holder: ClaimId },
+    #[error("lock {lock:?} of pool {pool:?} is not held by claim {claim:?}")]
+    NotHolder { pool: PoolName, lock: LockName, claim: ClaimId },
+    #[error("pool {pool:?} is in use: {claims} claim(s) hold or wait for its locks")]
+    PoolInUse { pool: PoolName, claims: usize },
+    #[error("the queue of pool {pool:?} is full ({max} waiting)")]
+    QueueFull { pool: PoolName, max: usize },
+    #[error("the limit of {max} {what} is reached")]
+    Limit { what: &'static str, max: usize },
+}
+
+impl End {
+    /// The stable word for how a claim ended.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Cancelled => "cancelled",
+            Self::GaveUp => "gave_up",
+            Self::ListenerLost => "listener_lost",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Removed => "removed",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// Does one command at `now`. What is due by then happens first, so a deadline that has passed is over, swept or
+/// not. Changes and notices gather in the state; nothing may be answered before the changes are committed.
+///
+/// # Errors
+/// A refusal; what was due has happened all the same.
+pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refusal> {
+    timers::expire(state, now);
+    queue::dispatch(state, now);
+    state.begin_step();
+    let reply = match command {
+        Command::Ask(ask) => claims::ask(state, *ask, now),
+        Command::Confirm { id, run, fence } => claims::confirm(state, &id, run.as_ref(), fence, now),
+        Command::End { id, run, by, reason } => claims::end(state, &id, run, by, reason, now),
+        Command::Left { park } => claims::left(state, park, now),
+        Command::SetPool { pool, policy, capacity, by } => pools::set_pool(state, &pool, policy, capacity, &by, now),
+        Command::RemovePool { pool, by } => pools::remove_pool(state, &pool, &by, now),
+        Command::AddLock { pool, lock, metadata, labels, by } => {
+            pools::add_lock(state, &pool, lock, metadata, labels, &by, now)
+        }
+        Command::UpdateLock { pool, lock, metadata, labels, by } => {
+            pools::update_lock(state, &pool, &lock, metadata, labels, &by, now)
+        }
+        Command::RemoveLock { pool, lock, claim, by } => {
+            pools::remove_lock(state, &pool, &lock, claim.as_ref(), &by, now)
+        }
+        Command::Note { pool, lock, by } => pools::note(state, &pool, lock, &by, now),
+        Command::Tick => Ok(Reply::Nothing),
+        Command::Reconcile => {
+            timers::reconcile(state, now);
+            Ok(Reply::Nothing)
+        }
+    };
+    queue::dispatch(state, now);
+    debug_assert!(super::invariants::check_if_small(state).is_ok(), "{:?}", super::invariants::check(state));
+    reply
+}

@@ -1,0 +1,56 @@
+//! What happens by itself when its time has come (design sections 2 and 4). Never early.
+
+use super::claim::{End, Phase, Presence};
+use super::claims;
+use super::names::{ClaimId, LockName, PoolName};
+use super::state::{State, Timer};
+use super::time::{Deadline, Now};
+
+/// Does all that is due at `now`, oldest first.
+pub(super) fn expire(state: &mut State, now: Now) {
+    while let Some((at, timer)) = state.timers.first().cloned() {
+        if at > now.engine {
+            return;
+        }
+        state.timers.remove(&(at, timer.clone()));
+        match timer {
+            Timer::Claim(id) => expire_claim(state, &id, now),
+            Timer::Drain(pool, lock) => end_drain(state, &pool, &lock, now),
+            Timer::Ended(id) => state.forget_ended(&id),
+            Timer::Op(op) => state.forget_op(&op),
+        }
+    }
+}
+
+fn expire_claim(state: &mut State, id: &ClaimId, now: Now) {
+    let Some(claim) = state.claim(id).cloned() else { return };
+    state.begin_step();
+    let how = match &claim.phase {
+        Phase::Waiting { give_up: Some(give_up), .. } if give_up.is_over(now) => End::GaveUp,
+        Phase::Waiting { presence: Presence::Away(_), .. } => End::ListenerLost,
+        Phase::Waiting { .. } => {
+            let away = Presence::Away(Deadline::after(now, state.settings.place));
+            return claims::set_presence(state, &claim, away);
+        }
+        Phase::Granted { .. } => return claims::withdraw(state, &claim, now),
+        Phase::Held { .. } => End::Lost,
+    };
+    claims::finish(state, &claim, how, None, None, now);
+}
+
+fn end_drain(state: &mut State, pool: &PoolName, lock: &LockName, now: Now) {
+    let Some(old) = state.world.lock(pool, lock).cloned() else { return };
+    if old.drain.is_some_and(|d| d.is_over(now)) {
+        state.put_lock(pool, super::pool::Lock { drain: None, ..old });
+        state.to_dispatch.insert(pool.clone());
+    }
+}
+
+/// Looks at every queue again and repeats the notices that nobody took (invariant: no lost wake-up stays lost).
+pub(super) fn reconcile(state: &mut State, now: Now) {
+    let queues = state.world.pools.values().filter(|p| !p.waiting.is_empty() && p.has_room());
+    let queues: Vec<PoolName> = queues.map(|p| p.name.clone()).collect();
+    state.to_dispatch.extend(queues);
+    state.notify_stale_parks();
+    state.prune_by_age(now);
+}

@@ -1,0 +1,1 @@
+//! What crosses a wire or goes to disk: JSON of our API, of Concourse, of stored records.
