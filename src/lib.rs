@@ -1,6 +1,7 @@
 //! Locker: locks for CI.
 
 pub mod core;
+pub mod env;
+pub mod server;
 pub mod store;
 pub mod wire;
-pub mod server;

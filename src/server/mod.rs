@@ -1,4 +1,6 @@
 //! `locker server`: the coordinator.
 
+pub mod engine;
 pub mod http;
 pub mod notices;
+pub mod watchers;

@@ -1,0 +1,175 @@
+//! The machine as a value: the only file that reads the process's clock, randomness, signals and environment.
+//!
+//! Every applet gets an [`Env`] and touches nothing else, so tests run it in-process with their own.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What an applet sees of the machine.
+pub struct Env<'a> {
+    /// Arguments, the program's name first.
+    pub args: Vec<String>,
+    pub vars: BTreeMap<String, String>,
+    pub stdin: &'a mut dyn Read,
+    pub stdout: &'a mut dyn Write,
+    pub stderr: &'a mut dyn Write,
+    /// Whether a person reads stdout on a terminal: only then may it be coloured.
+    pub is_terminal: bool,
+    pub hostname: String,
+    pub clock: Arc<dyn Clock>,
+    pub signals: Signals,
+}
+
+impl Env<'_> {
+    /// A variable that is set to something.
+    #[must_use]
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.vars.get(name).map(String::as_str).filter(|v| !v.is_empty())
+    }
+}
+
+/// Time, read in one place.
+pub trait Clock: Send + Sync {
+    /// Monotonic time since some fixed moment of this process.
+    fn monotonic(&self) -> Duration;
+    /// Milliseconds since 1970 UTC: for display only.
+    fn wall_ms(&self) -> u64;
+}
+
+/// The machine's clocks.
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// `N` random bytes as hexadecimal.
+///
+/// # Panics
+/// When the operating system has no randomness: nothing safe can be done without.
+#[must_use]
+pub fn random_hex<const N: usize>() -> String {
+    let mut bytes = [0u8; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    hex(&bytes)
+}
+
+/// Bytes as lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A signal that asks the process to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    Term,
+    Int,
+}
+
+impl Signal {
+    /// The exit code that shells expect after this signal.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Term => 143,
+            Self::Int => 130,
+        }
+    }
+
+    /// Its name as people know it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Term => "SIGTERM",
+            Self::Int => "SIGINT",
+        }
+    }
+}
+
+#[derive(Default)]
+struct SignalState {
+    first: Option<Signal>,
+    listeners: Vec<Box<dyn Fn(Signal) + Send>>,
+}
+
+/// Signals that have arrived. Cheap to clone; waiting code sleeps on it instead of on the clock.
+#[derive(Clone, Default)]
+pub struct Signals {
+    inner: Arc<(Mutex<SignalState>, Condvar)>,
+}
+
+impl Signals {
+    /// Catches SIGTERM and SIGINT of this process from now on.
+    ///
+    /// # Errors
+    /// The operating system refuses the handlers.
+    pub fn of_process() -> std::io::Result<Self> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let signals = Self::default();
+        let mut caught = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+        let handle = signals.clone();
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in caught.forever() {
+                handle.raise(if signal == SIGINT { Signal::Int } else { Signal::Term });
+            }
+        })?;
+        Ok(signals)
+    }
+
+    /// Notes a signal; only the first one is remembered, listeners hear of each.
+    pub fn raise(&self, signal: Signal) {
+        let (state, changed) = &*self.inner;
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.first.get_or_insert(signal);
+        state.listeners.iter().for_each(|listener| listener(signal));
+        changed.notify_all();
+    }
+
+    /// Calls `listener` on each later signal, and now if one has come already. It must not block.
+    pub fn on_signal(&self, listener: impl Fn(Signal) + Send + 'static) {
+        let mut state = self.inner.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(signal) = state.first {
+            listener(signal);
+        }
+        state.listeners.push(Box::new(listener));
+    }
+
+    /// The first signal, if one has come.
+    #[must_use]
+    pub fn caught(&self) -> Option<Signal> {
+        self.inner.0.lock().unwrap_or_else(PoisonError::into_inner).first
+    }
+
+    /// Sleeps for `span`, or less when a signal comes or has come; returns it.
+    #[must_use]
+    pub fn sleep(&self, span: Duration) -> Option<Signal> {
+        let (state, changed) = &*self.inner;
+        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (state, _) =
+            changed.wait_timeout_while(state, span, |s| s.first.is_none()).unwrap_or_else(PoisonError::into_inner);
+        state.first
+    }
+}

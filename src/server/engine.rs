@@ -1,0 +1,227 @@
+//! The engine: one thread owns the truth (design section 9).
+//!
+//! It takes all queued commands, steps each, commits *one* durable transaction for the batch, publishes the
+//! snapshot, then answers. The batch that forms while one commit runs is the group commit.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::notices::Notices;
+use super::watchers::Watchers;
+use crate::core::limits::BATCH;
+use crate::core::settings::{Plant, Settings};
+use crate::core::state::{Notice, State, World};
+use crate::core::step::{Command, Refusal, Reply, step};
+use crate::core::time::{EngineMs, Now, Span, WallMs};
+use crate::env::Clock;
+use crate::store::Store;
+
+/// How often queues are looked at again in case a wake-up was lost.
+const RECONCILE: Span = Span::secs(5);
+/// How often engine time is stored while a long deadline exists (design section 4).
+const STORE_TIME: Span = Span::secs(10);
+
+/// Why there is no answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Its outcome is unknown: it may have been stored or not.
+    #[error("the store has failed, the server is going down: ask again elsewhere or later")]
+    StoreFailed,
+}
+
+struct Job {
+    command: Command,
+    answer: Option<mpsc::SyncSender<Result<Reply, EngineError>>>,
+}
+
+/// The way to the engine; cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    jobs: mpsc::Sender<Job>,
+    world: Arc<ArcSwap<World>>,
+    store_id: Arc<str>,
+}
+
+impl Engine {
+    /// Does a command and waits for its answer, which comes after its commit.
+    ///
+    /// # Errors
+    /// The core refuses, or the store has failed.
+    pub fn call(&self, command: Command) -> Result<Reply, EngineError> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.jobs.send(Job { command, answer: Some(answer) }).map_err(|_| EngineError::StoreFailed)?;
+        answered.recv().unwrap_or(Err(EngineError::StoreFailed))
+    }
+
+    /// Leaves a command whose answer nobody needs. Never blocks.
+    pub fn post(&self, command: Command) {
+        // A closed queue means that the engine is down: nothing is left to change.
+        let _ = self.jobs.send(Job { command, answer: None });
+    }
+
+    /// The published snapshot: at least as new as every answer given before.
+    #[must_use]
+    pub fn world(&self) -> Arc<World> {
+        self.world.load_full()
+    }
+
+    /// The id of the store behind this engine.
+    #[must_use]
+    pub fn store_id(&self) -> &str {
+        &self.store_id
+    }
+}
+
+/// Engine time from a process's monotonic clock and what earlier lives have stored.
+struct EngineClock {
+    clock: Arc<dyn Clock>,
+    /// Engine time when `since` was read.
+    base: EngineMs,
+    since: Duration,
+}
+
+impl EngineClock {
+    fn now(&self) -> Now {
+        let life = self.clock.monotonic().saturating_sub(self.since);
+        let span = Span(u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
+        Now { engine: self.base.plus(span), wall: WallMs(self.clock.wall_ms()) }
+    }
+}
+
+/// Loads the store, begins a new epoch and starts the thread. `failed` is called once, when a commit has failed:
+/// by then nothing more is answered but `store_failed`.
+///
+/// # Errors
+/// The store cannot be loaded or written.
+pub fn start(
+    mut store: Box<dyn Store>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    notices: Notices,
+    watchers: Watchers,
+    failed: impl FnOnce(anyhow::Error) + Send + 'static,
+) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
+    let loaded = store.load()?;
+    let base = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
+    let clock = EngineClock { since: clock.monotonic(), clock, base };
+    let now = clock.now();
+    let mut state = State::restarted(loaded, settings, epoch_by_clock(now.wall), now);
+    store.commit(&state.take_changes(now))?;
+    let world = Arc::new(ArcSwap::from_pointee(state.world.clone()));
+    let (jobs, queue) = mpsc::channel();
+    let engine = Engine { jobs, world: Arc::clone(&world), store_id: Arc::from(store.store_id()) };
+    let plant = state.settings.plant;
+    let last_time_stored = now.engine;
+    let mut thread = Thread { store, state, clock, queue, world, notices, watchers, plant, last_time_stored };
+    let handle = std::thread::Builder::new().name("engine".into()).spawn(move || {
+        if let Err(error) = thread.run() {
+            failed(error);
+            thread.refuse_the_rest();
+        }
+    })?;
+    Ok((engine, handle))
+}
+
+/// Minutes since 2026-01-01: the smallest epoch that the clock allows, so that a copied-back backup or an emptied
+/// store never gives a fence again (design section 7).
+fn epoch_by_clock(wall: WallMs) -> u64 {
+    const START_OF_2026_MS: u64 = 1_767_225_600_000;
+    wall.0.saturating_sub(START_OF_2026_MS) / 60_000
+}
+
+struct Thread {
+    store: Box<dyn Store>,
+    state: State,
+    clock: EngineClock,
+    queue: mpsc::Receiver<Job>,
+    world: Arc<ArcSwap<World>>,
+    notices: Notices,
+    watchers: Watchers,
+    plant: Plant,
+    last_time_stored: EngineMs,
+}
+
+type Answer = (mpsc::SyncSender<Result<Reply, EngineError>>, Result<Reply, EngineError>);
+
+impl Thread {
+    /// Works until every [`Engine`] has gone, or a commit fails.
+    fn run(&mut self) -> anyhow::Result<()> {
+        let mut next_reconcile = self.clock.now().engine;
+        loop {
+            let now = self.clock.now();
+            let wake = self.state.next_timer().map_or(next_reconcile, |timer| timer.min(next_reconcile));
+            let pause = Duration::from_millis(wake.0.saturating_sub(now.engine.0));
+            let first = match self.queue.recv_timeout(pause) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return self.batch(Vec::new()),
+            };
+            let mut jobs: Vec<Job> = first.into_iter().collect();
+            jobs.extend(self.queue.try_iter().take(BATCH - 1));
+            let now = self.clock.now();
+            if now.engine >= next_reconcile {
+                jobs.push(Job { command: Command::Reconcile, answer: None });
+                next_reconcile = now.engine.plus(RECONCILE);
+            } else if jobs.is_empty() {
+                jobs.push(Job { command: Command::Tick, answer: None });
+            }
+            self.batch(jobs)?;
+        }
+    }
+
+    /// Step, commit, publish, answer: in this order, because an answer before its commit could be lost by a crash.
+    fn batch(&mut self, jobs: Vec<Job>) -> anyhow::Result<()> {
+        let mut answers: Vec<Answer> = Vec::with_capacity(jobs.len());
+        for Job { command, answer } in jobs {
+            let result = step(&mut self.state, command, self.clock.now()).map_err(EngineError::from);
+            let Some(answer) = answer else { continue };
+            if self.plant == Plant::AnswerBeforeCommit {
+                let _ = answer.send(result);
+            } else {
+                answers.push((answer, result));
+            }
+        }
+        let now = self.clock.now();
+        if now.engine >= self.last_time_stored.plus(STORE_TIME) && self.state.has_long_deadline(now) {
+            self.state.touch_meta();
+        }
+        let changes = self.state.take_changes(now);
+        if changes.meta.is_some() {
+            self.last_time_stored = now.engine;
+        }
+        if !changes.is_empty()
+            && let Err(error) = self.store.commit(&changes)
+        {
+            for (answer, _) in answers {
+                let _ = answer.send(Err(EngineError::StoreFailed));
+            }
+            return Err(error);
+        }
+        self.world.store(Arc::new(self.state.world.clone()));
+        for (answer, result) in answers {
+            // Whoever asked may have gone.
+            let _ = answer.send(result);
+        }
+        for notice in self.state.take_notices() {
+            match notice {
+                Notice::Park(park) => self.notices.notify(park),
+                Notice::Pool(pool) => self.watchers.notify(&pool, &self.notices),
+            }
+        }
+        Ok(())
+    }
+
+    /// After a failed commit: whatever is asked, the outcome is not known here.
+    fn refuse_the_rest(&mut self) {
+        while let Ok(job) = self.queue.recv() {
+            if let Some(answer) = job.answer {
+                let _ = answer.send(Err(EngineError::StoreFailed));
+            }
+        }
+    }
+}

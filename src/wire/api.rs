@@ -1,0 +1,488 @@
+//! JSON of our own HTTP API (design section 7). Unknown fields are refused, durations are `"90s"` or `"1h30m"`,
+//! times are RFC 3339 UTC with milliseconds, absent values are left out.
+//!
+//! Requests end in `Body`, answers in `View`. `openapi.json` is made from these types.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::errors::Code;
+
+fn yes() -> bool {
+    true
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// Who is behind a request; data that the client says about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Owner {
+    /// `ATC_EXTERNAL_URL`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<String>,
+    /// Instance vars of the pipeline, JSON as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_vars: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// `BUILD_ID`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_id: Option<String>,
+    /// `BUILD_NAME`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub person: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+}
+
+/// What is wanted of one pool: a named lock, several named ones, or any `count` that carry the `labels`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PartBody {
+    pub pool: String,
+    /// This lock. Excludes `locks`, `count` and `labels`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+    /// All of these locks. Excludes `lock`, `count` and `labels`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locks: Option<Vec<String>>,
+    /// So many locks, whichever are free; 1 when nothing is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// Only locks that carry all of these.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `PUT /api/v1/claims/{id}`: ask for locks, or ask again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimBody {
+    pub pool: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locks: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// More pools, all or nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<PartBody>,
+    /// Claims with an equal key may hold the same lock together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Who shares the key; the key itself when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requestor: Option<String>,
+    /// What ends the hold besides a release: `flow` or `person`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+    #[serde(default)]
+    pub owner: Owner,
+    /// Random value of this client process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// A grant must be confirmed before it is a hold; without it the grant is one.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub confirm: bool,
+    /// Hold the request this long (at most 60s) while the claim waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<String>,
+    /// False: granted now, or 423 `locked` without a place in the queue.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub queue: bool,
+    /// The wait ends after this, served or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub give_up_after: Option<String>,
+    /// The hold is lost after this (1s to 30 days).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Refuse with 421 unless the server's store has this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect_store: Option<String>,
+}
+
+/// What ends a hold besides a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    Flow,
+    Person,
+}
+
+/// `POST /api/v1/claims/{id}/confirm`: the client has heard of this grant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmBody {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    pub fence: u64,
+}
+
+/// A lock with its pool.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct LockRef {
+    pub pool: String,
+    pub lock: String,
+}
+
+/// Where a claim is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimState {
+    Waiting,
+    Granted,
+    Held,
+    Ended,
+}
+
+/// A claim as anybody may see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClaimView {
+    pub id: String,
+    pub state: ClaimState,
+    /// Which life of the id this is, from 1.
+    pub life: u32,
+    /// What was asked of each pool. Empty once ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<PartBody>,
+    /// What it was given, in (pool, lock) order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<LockRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
+    /// Revision of the `claimed` entry of a hold, or of the end: the version of the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requestor: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+    #[serde(default)]
+    pub owner: Owner,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When this life began to ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<String>,
+    /// When the hold began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_since: Option<String>,
+    /// When the hold will be lost by ttl or `max_hold`, as far as is known now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<String>,
+    /// How it ended: `released`, `cancelled`, `gave_up`, `listener_lost`, `unconfirmed`, `removed`, `lost`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub how: Option<String>,
+    /// Who ended it, when it was not its own client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    /// Where a waiting claim is in its queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueView>,
+}
+
+/// Where a waiting claim is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QueueView {
+    /// 1 is the head of the queue of the claim's first pool.
+    pub position: usize,
+    /// The next few waiters before it, nearest first (at most 5).
+    pub ahead: Vec<WaiterView>,
+    /// Who has the locks it could be served by (at most 10).
+    pub holders: Vec<HolderView>,
+    /// False when it is passed over until it asks again.
+    pub listening: bool,
+}
+
+/// A waiting claim, in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WaiterView {
+    pub claim: String,
+    #[serde(default)]
+    pub owner: Owner,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requestor: Option<String>,
+    pub asked_at: String,
+    pub listening: bool,
+}
+
+/// Who has a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HolderView {
+    pub pool: String,
+    pub lock: String,
+    pub claim: String,
+    /// `granted` until confirmed, then `held`.
+    pub state: ClaimState,
+    pub fence: u64,
+    #[serde(default)]
+    pub owner: Owner,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requestor: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The answer to a claim that waits (423), and to a try-lock that found no lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitingView {
+    pub error: String,
+    /// `waiting`, or `locked` for a try-lock.
+    pub code: Code,
+    /// True: the request was held for its whole `wait`; ask again at once. False: back off.
+    pub parked: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<ClaimView>,
+    /// Who has the locks it could be served by (at most 10).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<HolderView>,
+}
+
+/// Every error that is no [`WaitingView`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorView {
+    pub error: String,
+    pub code: Code,
+    /// All that is wrong with a bad request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// The ended claim, with code `ended`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<ClaimView>,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Give this as `after` to get the following page; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// The rules by which a pool hands out its locks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// How long a lock stays out of use after its holder was lost; the server's default when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<String>,
+    /// The longest hold; none when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_hold: Option<String>,
+    /// The longest queue; 10,000 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_queue: Option<u32>,
+}
+
+/// Members of every changing call that is not about a claim.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ByBody {
+    /// Id of this operation: the same id again gets the same answer and changes nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub op: Option<String>,
+    pub owner: Owner,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `PUT /api/v1/pools/{pool}`: declare a pool. The policy is replaced as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolBody {
+    pub policy: Policy,
+    /// Declares the locks `1`..`N`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<ByBody>,
+}
+
+/// `PUT` (a new lock) and `PATCH` (what is given changes) of `/api/v1/pools/{pool}/locks/{lock}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LockBody {
+    /// Metadata that is text. Excludes `metadata_base64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<ByBody>,
+}
+
+/// `DELETE` of a lock or a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RemoveBody {
+    /// The claim whose hold ends with the lock; needed when it is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<ByBody>,
+}
+
+/// `POST /api/v1/pools/{pool}/changes`: write an entry `noted` that changes nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NoteBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<ByBody>,
+}
+
+/// The answer to a change that is not about a claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DoneView {
+    pub revision: u64,
+}
+
+/// Whether a lock can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LockState {
+    Free,
+    /// Given to somebody who has not confirmed yet.
+    Granted,
+    Held,
+    /// Out of use for a while after its holder was lost.
+    Draining,
+}
+
+/// A lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LockView {
+    pub pool: String,
+    pub lock: String,
+    pub state: LockState,
+    pub labels: BTreeMap<String, String>,
+    pub holders: Vec<HolderView>,
+    /// Leaves the pool with its present holder.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leaving: bool,
+    /// Metadata that is text; only when one lock is asked for, not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
+    /// Metadata that is no UTF-8 text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata_base64: Option<String>,
+}
+
+/// A pool in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolSummary {
+    pub pool: String,
+    pub locks: usize,
+    pub free: usize,
+    pub waiting: usize,
+    pub policy: Policy,
+}
+
+/// A pool with its locks and its queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolView {
+    #[serde(flatten)]
+    pub summary: PoolSummary,
+    /// The first 1,000 locks after `after`, by name.
+    pub items: Vec<LockView>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// The first 1,000 waiters, in their order.
+    pub queue: Vec<WaiterView>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    Waiting,
+    Granted,
+    Claimed,
+    Withdrawn,
+    Released,
+    Lost,
+    Broken,
+    Ended,
+    Added,
+    Removed,
+    Updated,
+    PoolSet,
+    PoolRemoved,
+    Noted,
+}
+
+/// One entry of the history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChangeView {
+    pub revision: u64,
+    pub at: String,
+    pub kind: ChangeKind,
+    /// The pools in whose history it shows.
+    pub pools: Vec<String>,
+    /// The locks it is about, in (pool, lock) order.
+    pub locks: Vec<LockRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// How the claim ended, for entries that end one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub how: Option<String>,
+    #[serde(default)]
+    pub owner: Owner,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `GET /api/v1/info`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InfoView {
+    pub version: String,
+    /// Made with the store, the same for all servers on it.
+    pub store_id: String,
+    /// The server's wall clock.
+    pub time: String,
+    /// The newest revision given.
+    pub revision: u64,
+}
+
+/// `GET /api/v1/verify`: this fence is a present holder's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VerifyView {
+    pub holder: HolderView,
+}

@@ -1,0 +1,117 @@
+//! The one table from an error's stable word to its HTTP status and to the exit code of the command line.
+
+use serde::{Deserialize, Serialize};
+
+/// Exit codes of `locker ...`; the resource's steps know only 0, 1 and those of signals.
+pub mod exit {
+    /// Done.
+    pub const OK: u8 = 0;
+    /// Failed for a reason that no other code names.
+    pub const FAILED: u8 = 1;
+    /// The command line or its input is wrong.
+    pub const USAGE: u8 = 2;
+    /// The lock is held by others (try-lock), or the wait was over.
+    pub const LOCKED: u8 = 3;
+    /// What was named does not exist.
+    pub const NOT_FOUND: u8 = 4;
+    /// It conflicts with what is there, or has ended.
+    pub const CONFLICT: u8 = 5;
+    /// The server cannot be reached or cannot serve.
+    pub const UNAVAILABLE: u8 = 6;
+    /// The server refuses these credentials.
+    pub const DENIED: u8 = 7;
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $status:literal, $exit:ident;)*) => {
+        /// The stable word of an error. Clients may decide on it; texts may change.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+        pub enum Code {
+            $($(#[$doc])* #[serde(rename = $word)] $name,)*
+        }
+
+        impl Code {
+            /// Every code, in the order of this table.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The word as it stands in answers.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$name => $word),* }
+            }
+
+            /// The HTTP status it travels with.
+            #[must_use]
+            pub fn status(self) -> u16 {
+                match self { $(Self::$name => $status),* }
+            }
+
+            /// The exit code of the command line for it.
+            #[must_use]
+            pub fn exit(self) -> u8 {
+                match self { $(Self::$name => exit::$exit),* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The request cannot be understood: bad JSON, a bad name, an unknown field. `problems` lists all.
+    BadRequest = "bad_request", 400, USAGE;
+    /// No credentials, or wrong ones.
+    Unauthorized = "unauthorized", 401, DENIED;
+    /// These credentials may not do this.
+    Forbidden = "forbidden", 403, DENIED;
+    NoSuchRoute = "no_such_route", 404, NOT_FOUND;
+    NoSuchPool = "no_such_pool", 404, NOT_FOUND;
+    NoSuchLock = "no_such_lock", 404, NOT_FOUND;
+    NoSuchClaim = "no_such_claim", 404, NOT_FOUND;
+    /// The revision is unknown, or its entries have been pruned.
+    NoSuchRevision = "no_such_revision", 404, NOT_FOUND;
+    MethodNotAllowed = "method_not_allowed", 405, USAGE;
+    DifferentRequest = "different_request", 409, CONFLICT;
+    SupersededRun = "superseded_run", 409, CONFLICT;
+    TooManyRuns = "too_many_runs", 409, CONFLICT;
+    NotGranted = "not_granted", 409, CONFLICT;
+    WrongFence = "wrong_fence", 409, CONFLICT;
+    LockExists = "lock_exists", 409, CONFLICT;
+    LockHeld = "lock_held", 409, CONFLICT;
+    NotHolder = "not_holder", 409, CONFLICT;
+    PoolInUse = "pool_in_use", 409, CONFLICT;
+    /// `verify`: this fence is not a present holder's.
+    NotHeld = "not_held", 409, CONFLICT;
+    /// The claim is over; `how` says how.
+    Ended = "ended", 410, CONFLICT;
+    TooLarge = "too_large", 413, USAGE;
+    /// This server runs on another store than the one that was asked for.
+    OtherStore = "other_store", 421, CONFLICT;
+    TooMany = "too_many", 422, USAGE;
+    /// Understood, but it cannot be done as asked.
+    Unprocessable = "unprocessable", 422, USAGE;
+    /// The claim waits; ask again.
+    Waiting = "waiting", 423, LOCKED;
+    /// Try-lock: somebody else has it.
+    Locked = "locked", 423, LOCKED;
+    QueueFull = "queue_full", 429, UNAVAILABLE;
+    Limit = "limit", 429, UNAVAILABLE;
+    Internal = "internal", 500, FAILED;
+    /// The store has failed; the server is going down.
+    StoreFailed = "store_failed", 503, UNAVAILABLE;
+    /// The server is going down or is not ready yet.
+    Unavailable = "unavailable", 503, UNAVAILABLE;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_unique_and_statuses_are_errors() {
+        let mut words: Vec<_> = Code::ALL.iter().map(|c| c.word()).collect();
+        words.sort_unstable();
+        let all = words.len();
+        words.dedup();
+        assert_eq!(words.len(), all);
+        assert!(Code::ALL.iter().all(|c| (400..600).contains(&c.status()) && c.exit() != exit::OK));
+    }
+}
