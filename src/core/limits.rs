@@ -57,3 +57,7 @@ pub const AHEAD_SHOWN: usize = 5;
 pub const HOLDERS_SHOWN: usize = 10;
 /// Most commands in one batch: larger ones cost latency and win nothing (measured).
 pub const BATCH: usize = 512;
+/// Largest body of a claim, bytes: parked bodies are kept in memory.
+pub const CLAIM_BODY_BYTES: usize = 64 * 1024;
+/// Most entries that one page of a filtered listing looks at; past it the page ends early and names where to go on.
+pub const SCAN: usize = 20_000;

@@ -1,4 +1,8 @@
 //! What crosses a wire or goes to disk: JSON of our API, of Concourse, of stored records.
 
 pub mod api;
+pub mod ask;
 pub mod errors;
+pub mod json;
+pub mod problems;
+pub mod text;
