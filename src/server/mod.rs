@@ -1,5 +1,6 @@
 //! `locker server`: the coordinator.
 
+pub mod auth;
 pub mod engine;
 pub mod http;
 pub mod notices;
