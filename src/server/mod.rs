@@ -1,4 +1,6 @@
 //! `locker server`: the coordinator.
 
+pub mod door;
 pub mod http;
+mod inner;
 pub mod notices;
