@@ -1,1 +1,3 @@
 //! What crosses a wire or goes to disk: JSON of our API, of Concourse, of stored records.
+
+pub mod record;
