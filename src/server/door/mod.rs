@@ -58,6 +58,9 @@ const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// First pause after a failed accept; it doubles with each further failure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// Time for threads to end after the grace: those that still block are left behind.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 /// What all connections share.
 struct Door {
     settings: DoorSettings,
@@ -109,7 +112,6 @@ pub fn serve(
         runtime.worker_threads(threads);
     }
     let runtime = runtime.thread_name("door").enable_all().build().context("cannot start the door's threads")?;
-    let grace = settings.grace;
     let served = runtime.block_on(async {
         let held = Budget::new(settings.held_bytes);
         let backends =
@@ -119,8 +121,8 @@ pub fn serve(
         run(listener, &door, failed).await
     });
     // Drops what did not end within the grace; each parked request says that its listener has left.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    inner.stop(grace);
+    runtime.shutdown_timeout(LAST_MOMENT);
+    inner.stop(LAST_MOMENT);
     served
 }
 
