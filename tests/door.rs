@@ -94,7 +94,7 @@ struct Server {
     handler: Arc<TestHandler>,
     stop: Stop,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Server {
@@ -110,7 +110,7 @@ impl Server {
         let dirs = vec![dir.path().to_owned()];
         let (door_handler, door_stop) = (Arc::clone(&handler) as Arc<dyn Handler>, stop.clone());
         let thread = thread::spawn(move || door::serve(listener, door_handler, notices, settings, &dirs, door_stop));
-        Self { address, handler, stop, thread: Some(thread), _dir: dir }
+        Self { address, handler, stop, thread: Some(thread), dir }
     }
 
     fn connect(&self) -> Client {
@@ -358,8 +358,7 @@ fn a_request_arrives_as_it_was_sent() {
     let mut client = server.connect();
     client.send(
         "PUT /a%20b//c?x=1&y=%3F HTTP/1.1\r\nHost: a\r\nX-Two: 1\r\nx-two:  2 \r\nEmpty:\r\n\
-         TE: trailers\r\nUpgrade: h2c\r\nConnection: keep-alive, Upgrade\r\nContent-Length: 5\r\n\r\nh\u{e9}llo"
-            .replace("Length: 5", "Length: 6"),
+         TE: trailers\r\nUpgrade: h2c\r\nConnection: keep-alive, Upgrade\r\nContent-Length: 6\r\n\r\nh\u{e9}llo",
     );
     let answer = client.read();
     assert_eq!(answer.status_line, "HTTP/1.1 200 OK");
@@ -537,24 +536,28 @@ fn a_panic_is_an_answer() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_let_go_and_costs_nobody_else() {
+fn clients_that_do_not_read_cost_nobody_else_and_are_let_go() {
+    const LARGE: usize = 20_000_000;
     let server = Server::start(|settings| {
         settings.backends = 2;
+        settings.held_bytes = 3 * LARGE - 1;
+        // For each 64 KiB: 6 s in all.
         settings.write = Duration::from_millis(20);
     });
-    let mut deaf: Vec<Client> = (0..8).map(|_| server.connect()).collect();
-    for client in &mut deaf {
-        client.send("GET /big?bytes=20000000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    }
+    let large = |client: &mut Client| client.send(format!("GET /big?bytes={LARGE} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let mut deaf: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+    deaf.iter_mut().for_each(large);
+    let fits = || {
+        let mut client = server.connect();
+        large(&mut client);
+        client.read().status() == 200
+    };
+    eventually("there is no room for a third large answer", || !fits());
     let mut good = server.connect();
     for _ in 0..20 {
         assert_eq!(good.get("/").status(), 200);
     }
-    for client in &mut deaf {
-        // The time for 20 MB is about 6 s; then what is in the socket is all that comes.
-        thread::sleep(Duration::from_millis(1));
-        let _ = client;
-    }
+    eventually("the room of the deaf clients is free again", fits);
 }
 
 #[test]
@@ -664,11 +667,11 @@ fn a_parked_client_that_leaves_is_missed_exactly_once() {
 #[test]
 fn bytes_sent_ahead_are_kept_while_parked() {
     let server = Server::start(|_| {});
-    for ahead in [1, 1_000] {
+    // The second is more than the door reads ahead.
+    for (nth, ahead) in [1, 1_000].into_iter().enumerate() {
         let mut client = server.connect();
-        client.send(put_park("ms=60000", ""));
-        let nth = server.firsts().len();
-        let park = server.parked(nth.saturating_sub(1).max(usize::from(ahead > 1)));
+        client.send(put_park("", ""));
+        let park = server.parked(nth);
         client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n".repeat(ahead));
         server.handler.notices.notify(park);
         assert_eq!(client.read().json()["turn"], "Notified");
@@ -715,12 +718,7 @@ fn a_thousand_parked_clients_are_answered_and_missed() {
         client.send(put_park("", "{}"));
     }
     server.parked(999);
-    let mut leaving = clients.split_off(500);
-    for park in server.firsts() {
-        // Those who leave are notified of nothing.
-        let _ = park;
-    }
-    leaving.clear();
+    drop(clients.split_off(500));
     eventually("500 have left", || server.left().len() == 500);
     let left = server.left();
     for park in server.firsts().into_iter().filter(|park| !left.contains(park)) {
@@ -743,7 +741,7 @@ fn crowds_and_resets_leave_a_good_client_served() {
     let mut crowd: Vec<Client> = Vec::new();
     thread::scope(|scope| {
         let parts: Vec<_> =
-            (0..8).map(|_| scope.spawn(|| (0..250).map(|_| server.connect()).collect::<Vec<Client>>())).collect();
+            (0..8).map(|_| scope.spawn(|| (0..250).map(|_| server.connect()).collect::<Vec<_>>())).collect();
         for _ in 0..100 {
             assert_eq!(good.get("/").status(), 200);
         }
@@ -780,6 +778,67 @@ fn reset(address: SocketAddr, n: usize) {
         _ => b"PUT /park HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
     };
     let _ = socket.write_all(said);
+}
+
+/// Runs the test called `name` in a process of its own and brings whether this is that process.
+fn in_own_process(name: &str) -> bool {
+    const MARK: &str = "LOCKER_TEST_OWN_PROCESS";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args(["--exact", name, "--nocapture"]).env(MARK, "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    false
+}
+
+#[test]
+fn without_descriptors_accepting_waits_and_goes_on() {
+    if !in_own_process("without_descriptors_accepting_waits_and_goes_on") {
+        return;
+    }
+    let few = rustix::process::Rlimit { current: Some(256), maximum: Some(256) };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&reports);
+    let report: door::Report = Arc::new(move |line| lines.lock().unwrap().push(line.to_owned()));
+    let server = Server::start(|settings| settings.report = report);
+    let mut good = server.connect();
+    assert_eq!(good.get("/").status(), 200);
+    let mut files = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        files.push(file);
+    }
+    files.pop();
+    // The last descriptor is the client's; none is left to accept it.
+    let mut waiting = server.connect();
+    waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let reported = || reports.lock().unwrap().iter().filter(|line| line.contains("cannot accept")).count();
+    eventually("the failure is reported", || reported() > 0);
+    for _ in 0..1_000 {
+        assert_eq!(good.get("/").status(), 200);
+    }
+    assert_eq!(reported(), 1, "one line for all failures in a row");
+    files.clear();
+    assert_eq!(waiting.read().status(), 200);
+    assert_eq!(server.connect().get("/").status(), 200);
+    assert!(reports.lock().unwrap().iter().any(|line| line.contains("256 open files")));
+}
+
+#[test]
+fn the_private_socket_answers_only_the_door() {
+    let server = Server::start(|_| {});
+    assert_eq!(server.connect().get("/").status(), 200);
+    let private = std::fs::read_dir(server.dir.path()).unwrap().next().unwrap().unwrap().path();
+    let secrets = ["", "locker-secret: 00000000000000000000000000000000\r\n"];
+    for secret in secrets {
+        let mut socket = std::os::unix::net::UnixStream::connect(private.join("http")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(socket, "GET / HTTP/1.1\r\n{secret}Connection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
+    }
 }
 
 // ---- The stop ----

@@ -56,6 +56,11 @@ impl Secret {
         Ok(Self(format!("{:032x}", u128::from_ne_bytes(bytes)).into()))
     }
 
+    #[cfg(test)]
+    pub fn for_tests() -> Self {
+        Self("0123456789abcdef0123456789abcdef".into())
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -153,7 +158,7 @@ fn open_socket(dirs: &[PathBuf]) -> anyhow::Result<(tempfile::TempDir, tiny_http
             });
         match opened {
             Ok(opened) => return Ok(opened),
-            Err(problem) => problems.push_str(&format!("\n  {}: {problem}", parent.display())),
+            Err(problem) => problems += &format!("\n  {}: {problem}", parent.display()),
         }
     }
     bail!("no directory for the private socket; name a writable one with a short path as --runtime-dir{problems}")

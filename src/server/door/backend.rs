@@ -185,10 +185,8 @@ impl Backend {
         let relayed = relay_head(&self.head[..end], method, keep).ok_or(Failure::Broken)?;
         let Relayed { mut bytes, park, body } = relayed;
         let total = bytes.len() + body;
-        let share = match total > limits::DOOR_UNCOUNTED_BYTES {
-            true => Some(held.take(total).ok_or(Failure::NoRoom)?),
-            false => None,
-        };
+        let is_large = total > limits::DOOR_UNCOUNTED_BYTES;
+        let share = if is_large { Some(held.take(total).ok_or(Failure::NoRoom)?) } else { None };
         bytes.reserve_exact(body);
         bytes.extend_from_slice(&self.head[end..]);
         while bytes.len() < total {
@@ -281,5 +279,59 @@ mod tests {
         let none = relay_head(with(204).as_bytes(), Method::Get, Keep::Open).unwrap();
         assert_eq!(none.bytes, b"HTTP/1.1 204 X\r\n\r\n");
         assert!(relay_head(b"HTTP/1.1 200 OK\r\n\r\n", Method::Get, Keep::Open).is_none());
+    }
+
+    /// A stand-in for `tiny_http` that answers probes, closes each connection at its first real request until
+    /// `broken` of them were closed, and answers afterwards. Brings the real requests' number.
+    async fn stand_in(listener: tokio::net::UnixListener, broken: usize) -> usize {
+        let mut requests = 0;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = [0; 2048];
+            while let Ok(length @ 1..) = stream.read(&mut bytes).await {
+                if bytes[..length].windows(inner::PROBE.len()).any(|w| w == inner::PROBE.as_bytes()) {
+                    stream.write_all(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                    continue;
+                }
+                requests += 1;
+                if requests > broken {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.unwrap();
+                    return requests;
+                }
+                break;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_may_be_repeated_is_sent_again() {
+        let table = [
+            ("GET", 1, Ok(())),
+            ("PUT", 1, Ok(())),
+            ("POST", 1, Err(502)),
+            ("PATCH", 1, Err(502)),
+            ("PUT", 2, Err(502)),
+        ];
+        for (method, broken, expected) in table {
+            let dir = tempfile::tempdir().unwrap();
+            let socket = dir.path().join("http");
+            let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+            let server = tokio::spawn(stand_in(listener, broken));
+            let secret = Secret::for_tests();
+            let busy = Duration::from_secs(5);
+            let backends = Backends::open(&socket, &secret, 1, busy, Budget::new(1_000)).await.unwrap();
+            let head = format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n");
+            let mut slots = [httparse::EMPTY_HEADER; 4];
+            let settings = super::super::settings::DoorSettings::default();
+            let head = super::super::head::parse(head.as_bytes(), &mut slots, &settings).unwrap();
+            let wire = Wire::new(&head, crate::core::names::ParkId(1), "peer", &secret);
+            let passed = backends.pass(&wire, Keep::Open).await.map(|_| ()).map_err(|refusal| refusal.status);
+            assert_eq!(passed, expected, "{method} with {broken} broken");
+            if expected.is_err() {
+                // The set heals: the next request gets a connection that works.
+                while backends.pass(&wire, Keep::Open).await.is_err() {}
+            }
+            server.await.unwrap();
+        }
     }
 }

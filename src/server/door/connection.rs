@@ -23,6 +23,9 @@ use crate::server::notices::Subscription;
 /// Memory of an idle connection for what its client sends next, bytes: most requests fit.
 const IDLE_BUFFER: usize = 1024;
 
+/// Memory for what is read of a chunked body at once, bytes.
+const CHUNKS_BUFFER: usize = 16 * 1024;
+
 /// Why a connection ends.
 enum End {
     /// The client has gone, or there is nothing (more) to say to it.
@@ -165,10 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     async fn read_sized(&mut self, length: usize, wire: &mut Wire) -> Result<Option<Share>, End> {
-        let share = match length > limits::DOOR_UNCOUNTED_BYTES {
-            true => Some(self.door.held.take(length).ok_or(NO_ROOM)?),
-            false => None,
-        };
+        let is_large = length > limits::DOOR_UNCOUNTED_BYTES;
+        let share = if is_large { Some(self.door.held.take(length).ok_or(NO_ROOM)?) } else { None };
         let here = length.min(self.ahead.len());
         wire.body().extend_from_slice(&self.ahead[..here]);
         self.ahead.drain(..here);
@@ -203,6 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if !room {
                 return Err(NO_ROOM.into());
             }
+            self.ahead.reserve(CHUNKS_BUFFER);
             self.fill().await?;
         }
     }
@@ -212,10 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Passes the request on, again and again while it is parked, and relays the final answer.
     async fn answer(&mut self, mut wire: Wire, keep: Keep) -> Result<Keep, End> {
         let door = Arc::clone(&self.door);
-        let place = match door.stop.is_triggered() {
-            true => None,
-            false => door.lot.place(wire.bytes().len(), wire.body_len()),
-        };
+        let place = (!door.stop.is_triggered()).then(|| door.lot.place(wire.bytes().len(), wire.body_len())).flatten();
         // Before it is passed on, so that no notice is missed.
         let subscription = place.as_ref().map(|_| door.notices.subscribe(wire.park));
         let listener = Listener::new(&door.handler, wire.park);

@@ -55,10 +55,11 @@ use crate::core::names::ParkId;
 
 /// Longest pause after a failed accept.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Time for tasks and workers to notice that everything is over.
-const LEFTOVERS: Duration = Duration::from_millis(300);
 /// First pause after a failed accept; it doubles with each further failure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Time for threads to end after the grace: those that still block are left behind.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// What all connections share.
 struct Door {
@@ -120,8 +121,8 @@ pub fn serve(
         run(listener, &door, failed).await
     });
     // Drops what did not end within the grace; each parked request says that its listener has left.
-    runtime.shutdown_timeout(LEFTOVERS);
-    inner.stop(LEFTOVERS);
+    runtime.shutdown_timeout(LAST_MOMENT);
+    inner.stop(LAST_MOMENT);
     served
 }
 

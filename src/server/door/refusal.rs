@@ -28,7 +28,7 @@ impl Refusal {
     }
 
     /// The whole answer. `with_body` is false for an answer to HEAD.
-    pub fn to_bytes(&self, with_body: bool) -> Vec<u8> {
+    pub fn to_bytes(self, with_body: bool) -> Vec<u8> {
         let body = serde_json::json!({ "error": self.text, "code": self.code }).to_string();
         let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
         let mut answer = format!(
@@ -38,7 +38,7 @@ impl Refusal {
             body.len()
         );
         if let Some(seconds) = self.retry_after {
-            answer.push_str(&format!("retry-after: {seconds}\r\n"));
+            answer += &format!("retry-after: {seconds}\r\n");
         }
         answer.push_str("connection: close\r\n\r\n");
         if with_body {
