@@ -103,7 +103,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
 
 fn handler(settings: &ServerSettings, routes: routes::Routes) -> Arc<dyn Handler> {
     match &settings.auth {
-        Some((user, password)) => Arc::new(BasicAuth::new(user, password.reveal(), Arc::new(routes))),
+        Some((user, password)) => Arc::new(BasicAuth::new(user, password.expose(), Arc::new(routes))),
         None => Arc::new(routes),
     }
 }
