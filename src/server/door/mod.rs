@@ -14,7 +14,7 @@
 //! | `refusal.rs` | answers that the door gives itself |
 //! | `descriptors.rs` | how many connections the limit of open files allows |
 //!
-//! `tiny_http` and the handler are on the other side of a private socket, in [`super::inner`].
+//! `tiny_http` and the handler are on the other side of a private socket, in `super::inner`.
 
 mod backend;
 mod body;
