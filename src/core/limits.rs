@@ -59,7 +59,6 @@ pub const HOLDERS_SHOWN: usize = 10;
 pub const BATCH: usize = 512;
 
 // ---- The door (design section 8) ----
-
 /// Largest request head (request line and headers), bytes: several times what clients and their proxies send.
 pub const DOOR_HEAD_BYTES: usize = 16 * 1024;
 /// Longest request target, bytes: half a head, so that headers always have room.
@@ -116,3 +115,7 @@ pub const DOOR_HELD_BYTES: usize = 256 * 1024 * 1024;
 pub const DOOR_KEEPALIVE_SECS: u64 = 15;
 /// Time between two such questions, seconds.
 pub const DOOR_KEEPALIVE_INTERVAL_SECS: u64 = 5;
+/// Largest body of a claim, bytes: parked bodies are kept in memory.
+pub const CLAIM_BODY_BYTES: usize = 64 * 1024;
+/// Most entries that one page of a filtered listing looks at; past it the page ends early and names where to go on.
+pub const SCAN: usize = 20_000;

@@ -13,6 +13,9 @@ pub mod engine;
 pub mod http;
 mod inner;
 pub mod notices;
+pub mod openapi;
+pub mod routes;
+pub mod views;
 pub mod watchers;
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -74,14 +77,22 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
             stop.trigger(FAILED_GRACE);
         }
     };
-    let (engine, engine_thread) =
-        engine::start(store, settings.rules.clone(), Arc::clone(&env.clock), notices.clone(), watchers.clone(), on_failure)
-            .with_context(|| format!("cannot start on store {}", settings.store))?;
-    let handler = handler(&settings, routes::Routes::new(engine.clone(), watchers, ready));
+    let (engine, engine_thread) = engine::start(
+        store,
+        settings.rules.clone(),
+        Arc::clone(&env.clock),
+        notices.clone(),
+        watchers.clone(),
+        on_failure,
+    )
+    .with_context(|| format!("cannot start on store {}", settings.store))?;
+    let handler =
+        handler(&settings, routes::Routes::new(engine.clone(), watchers, move || ready.load(Ordering::SeqCst)));
     {
         let (stop, grace) = (stop.clone(), settings.grace);
         let seen = AtomicBool::new(false);
-        env.signals.on_signal(move |_| stop.trigger(if seen.swap(true, Ordering::SeqCst) { Duration::ZERO } else { grace }));
+        env.signals
+            .on_signal(move |_| stop.trigger(if seen.swap(true, Ordering::SeqCst) { Duration::ZERO } else { grace }));
     }
     let auth = if settings.auth.is_some() { "HTTP Basic authentication" } else { "no authentication" };
     let version = env!("CARGO_PKG_VERSION");
@@ -122,7 +133,8 @@ fn bind(settings: &ServerSettings) -> anyhow::Result<TcpListener> {
              listen on 127.0.0.1, or say --no-auth if everybody who can connect may take and release locks"
         );
     }
-    TcpListener::bind(&addresses[..]).with_context(|| format!("cannot listen on {listen}: choose another with --listen"))
+    TcpListener::bind(&addresses[..])
+        .with_context(|| format!("cannot listen on {listen}: choose another with --listen"))
 }
 
 /// Directories for the private socket, best first: as told, beside the store, the temporary one.
