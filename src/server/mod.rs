@@ -34,6 +34,7 @@ use self::watchers::Watchers;
 use crate::core::settings::Settings;
 use crate::env::Env;
 use crate::store;
+use crate::wire::errors::Code;
 use crate::wire::secret::Secret;
 
 /// How long what is in flight may take once the store has failed: the process must be gone within a second.
@@ -86,8 +87,8 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         on_failure,
     )
     .with_context(|| format!("cannot start on store {}", settings.store))?;
-    let handler =
-        handler(&settings, routes::Routes::new(engine.clone(), watchers, move || ready.load(Ordering::SeqCst)));
+    let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
+    let handler = handler(&settings, routes::Routes::new(engine.clone(), watchers, Arc::new(health)));
     {
         let (stop, grace) = (stop.clone(), settings.grace);
         let seen = AtomicBool::new(false);
