@@ -87,6 +87,14 @@ impl Checkpointer {
     }
 }
 
+#[cfg(test)]
+impl Checkpointer {
+    /// The log's length after the last commit, pages.
+    pub fn length(&self) -> i32 {
+        self.length
+    }
+}
+
 impl Drop for Checkpointer {
     fn drop(&mut self) {
         self.wake = None;

@@ -27,12 +27,24 @@ use crate::wire::record::{self, StoredChange, StoredClaim, StoredEnded, StoredLo
 
 /// Mode of all files of a store: metadata of locks may be secret.
 pub(super) const PRIVATE: u32 = 0o600;
-/// A `sqlite3` shell takes locks for moments only; this is longer than any of them, and shorter than clients wait.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Page cache of the writer, KiB: the index of a million ended claims stays mostly in memory.
 const CACHE_KIB: i64 = 32 * 1024;
 /// Prepared statements that are kept: all of them.
 const STATEMENTS: usize = 32;
+
+/// What a test makes smaller.
+#[derive(Debug, Clone, Copy)]
+struct Tuning {
+    /// A `sqlite3` shell takes locks for moments only; this is longer than any of them, and shorter than clients wait.
+    busy_timeout: Duration,
+    checkpoint_pages: i32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { busy_timeout: Duration::from_secs(5), checkpoint_pages: CHECKPOINT_PAGES }
+    }
+}
 
 /// `FILE` with `suffix` appended to its name.
 pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
@@ -61,24 +73,24 @@ impl SqliteStore {
     /// The file is in use, of another program, of a newer release, damaged or not writable. It has not been changed,
     /// except that a damaged one may have got its log copied.
     pub fn open(file: &Path) -> anyhow::Result<Self> {
-        Self::open_with(file, CHECKPOINT_PAGES)
+        Self::open_with(file, Tuning::default())
     }
 
-    fn open_with(file: &Path, checkpoint_pages: i32) -> anyhow::Result<Self> {
+    fn open_with(file: &Path, tuning: Tuning) -> anyhow::Result<Self> {
         let path = resolved(file)?;
         let lock = LockFile::acquire(&path)?;
         make_private(&path)?;
         let open = || -> anyhow::Result<Self> {
-            let mut conn = connect(&path)?;
+            let mut conn = connect(&path, tuning.busy_timeout)?;
             let found = schema::inspect(&conn)?;
             write_ahead(&conn)?;
             finish_log(&conn)?;
             schema::migrate(&mut conn, found, &super::new_store_id()?)?;
             let id = conn.query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| row.get(0));
             let id = id.context("it is damaged: it has no store id. Restore a backup")?;
-            let helper = connect(&path)?;
+            let helper = connect(&path, tuning.busy_timeout)?;
             write_ahead(&helper)?;
-            let checkpointer = Checkpointer::start(helper, checkpoint_pages)?;
+            let checkpointer = Checkpointer::start(helper, tuning.checkpoint_pages)?;
             Ok(Self { checkpointer, conn, _lock: lock, path: path.clone(), id })
         };
         open().with_context(|| format!("cannot use the store {}", path.display()))
@@ -162,10 +174,10 @@ fn make_private(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn connect(path: &Path) -> anyhow::Result<Connection> {
+fn connect(path: &Path, busy_timeout: Duration) -> anyhow::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
-    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.busy_timeout(busy_timeout)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(conn)
 }

@@ -668,3 +668,6 @@ impl StoredChange {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
