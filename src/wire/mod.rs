@@ -5,4 +5,6 @@ pub mod ask;
 pub mod errors;
 pub mod json;
 pub mod problems;
+pub mod record;
+pub mod secret;
 pub mod text;
