@@ -1,4 +1,8 @@
 //! What crosses a wire or goes to disk: JSON of our API, of Concourse, of stored records.
 
 pub mod api;
+pub mod concourse;
 pub mod errors;
+pub mod escape;
+pub mod secret;
+pub mod server_url;
