@@ -274,7 +274,9 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 /// An answer that no locker server gave.
 fn foreign(raw: &Raw) -> String {
     match &raw.location {
-        Some(place) => format!("it redirects (status {}) to {}: name that address instead", raw.status, without_userinfo(place)),
+        Some(place) => {
+            format!("it redirects (status {}) to {}: name that address instead", raw.status, without_userinfo(place))
+        }
         None => format!("status {} from something that is no locker server", raw.status),
     }
 }

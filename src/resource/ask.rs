@@ -119,7 +119,8 @@ fn last_line(held: &Held) -> String {
 
 fn answer(put: &Put<'_>, held: &Held) -> Result<Answer, Stop> {
     let claim = &held.claim;
-    let revision = claim.revision.ok_or_else(|| format!("claim {} is held, but the server named no revision", claim.id))?;
+    let revision =
+        claim.revision.ok_or_else(|| format!("claim {} is held, but the server named no revision", claim.id))?;
     let own = claim.locks.iter().find(|lock| lock.pool == put.pool()).map(|lock| lock.lock.as_str());
     let pair = |name, value: String| Metadata { name, value };
     let mut more = Vec::new();
@@ -165,7 +166,9 @@ fn taken_back(cancelled: &Cancelled, id: &str) -> String {
         Cancelled::NotNeeded => "nothing is held".to_owned(),
         Cancelled::Done => "the claim is taken back, nothing is held".to_owned(),
         Cancelled::Unknown(why) => {
-            format!("claim {id} could not be taken back ({why}); the server ends it by itself unless it is held already")
+            format!(
+                "claim {id} could not be taken back ({why}); the server ends it by itself unless it is held already"
+            )
         }
     }
 }

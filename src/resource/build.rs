@@ -1,9 +1,11 @@
 //! What the environment says about the build (concourse-facts section 2). Data, not credentials.
 
+use sha2::{Digest as _, Sha256};
+
 use crate::core::limits::{INSTANCE_VARS_BYTES, OWNER_FIELD_BYTES};
 use crate::env::{Env, hex};
 use crate::wire::api::Owner;
-use sha2::{Digest as _, Sha256};
+use crate::wire::escape::cut;
 
 /// The build behind this step, as far as the environment knows it.
 pub(super) fn owner(env: &Env<'_>) -> Owner {
@@ -37,8 +39,7 @@ fn fitting(text: &str, max: usize) -> String {
         return text.to_owned();
     }
     let digest = format!("...sha256:{}", &hex(&Sha256::digest(text.as_bytes()))[..16]);
-    let end = text.floor_char_boundary(max - digest.len());
-    format!("{}{digest}", &text[..end])
+    format!("{}{digest}", cut(text, max - digest.len()))
 }
 
 #[cfg(test)]

@@ -118,12 +118,15 @@ pub(super) fn input_dir(base: &Path, dir: &str) -> Result<PathBuf, String> {
         .unwrap_or_default();
     there.sort();
     let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-    Err(format!("there is no directory {dir:?} among the inputs of this put ({there}): name the get or put step, or the task output, that made it"))
+    Err(format!(
+        "there is no directory {dir:?} among the inputs of this put ({there}): name the get or put step, or the task output, that made it"
+    ))
 }
 
 /// The lock's name in the file `name`, without the white space around it.
 pub(super) fn read_name(dir: &Path) -> Result<LockName, String> {
-    let text = read_text(&dir.join("name"))?.ok_or_else(|| format!("there is no file {}", dir.join("name").display()))?;
+    let text =
+        read_text(&dir.join("name"))?.ok_or_else(|| format!("there is no file {}", dir.join("name").display()))?;
     LockName::parse(&text).map_err(|error| format!("{}: {error}", dir.join("name").display()))
 }
 

@@ -59,7 +59,10 @@ fn read_payload(env: &mut Env<'_>) -> Result<Vec<u8>, String> {
 fn print<T: Serialize>(env: &mut Env<'_>, answer: &T) -> Result<(), String> {
     let mut text = serde_json::to_vec(answer).map_err(|error| error.to_string())?;
     text.push(b'\n');
-    env.stdout.write_all(&text).and_then(|()| env.stdout.flush()).map_err(|error| format!("cannot write stdout: {error}"))
+    env.stdout
+        .write_all(&text)
+        .and_then(|()| env.stdout.flush())
+        .map_err(|error| format!("cannot write stdout: {error}"))
 }
 
 fn client(source: &Source, env: &Env<'_>) -> Client {

@@ -48,7 +48,10 @@ pub(super) fn waiting(view: &WaitingView) -> String {
 
 /// A span as people read it: no more than three digits after the seconds.
 pub(super) fn span(span: Duration) -> String {
-    let rounded =
-        if span < Duration::from_secs(10) { Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(0)) } else { Duration::from_secs(span.as_secs()) };
+    let rounded = if span < Duration::from_secs(10) {
+        Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(0))
+    } else {
+        Duration::from_secs(span.as_secs())
+    };
     humantime::format_duration(rounded).to_string()
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{build, client, directory, fail, print, read_payload, say, warn_ignored};
 use super::{add, ask, release};
+use super::{build, client, directory, fail, print, read_payload, say, warn_ignored};
 use crate::client::acquire::Timing;
 use crate::client::flight::Flights;
 use crate::client::{CallError, Client, Refused};

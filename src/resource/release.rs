@@ -7,9 +7,9 @@ use super::put::{Put, Stop};
 use super::{ask, files, say};
 use crate::client::acquire::env_duration;
 use crate::client::backoff::Backoff;
-use crate::client::flight::Flight;
 use crate::client::calls::ClaimFilter;
 use crate::client::claim_id::{Place, claim_id};
+use crate::client::flight::Flight;
 use crate::client::http::PATIENCE;
 use crate::client::{CallError, Client};
 use crate::env::{Env, Signal};
@@ -97,7 +97,9 @@ impl Persist {
 
     fn given_up(&self, missing: &str) -> Stop {
         match self.signal {
-            Some(signal) => Stop::Signalled(signal, format!("the request was sent, its outcome is unknown ({missing})")),
+            Some(signal) => {
+                Stop::Signalled(signal, format!("the request was sent, its outcome is unknown ({missing})"))
+            }
             None => {
                 let limit = super::progress::span(self.limit);
                 Stop::Failed(format!("{missing}; given up after {limit}, the outcome is unknown"))
@@ -144,7 +146,11 @@ fn release_claim(
     }
     let Some(part) = claim.asks.iter().find(|part| part.pool == put.pool()) else {
         let pools: Vec<&str> = claim.asks.iter().map(|part| part.pool.as_str()).collect();
-        return Err(Stop::Failed(format!("claim {id} is one of pool {}, not of pool {:?}", pools.join(", "), put.pool())));
+        return Err(Stop::Failed(format!(
+            "claim {id} is one of pool {}, not of pool {:?}",
+            pools.join(", "),
+            put.pool()
+        )));
     };
     let lock = own_lock(put, &claim).or_else(|| part.lock.clone());
     let ended = end(put, persist, id)?;
@@ -178,12 +184,7 @@ fn already_over(
 }
 
 /// The version of a step that ended a claim.
-fn version_of(
-    put: &Put<'_>,
-    persist: &mut Persist,
-    ended: &ClaimView,
-    lock: Option<String>,
-) -> Result<Answer, Stop> {
+fn version_of(put: &Put<'_>, persist: &mut Persist, ended: &ClaimView, lock: Option<String>) -> Result<Answer, Stop> {
     match ended.revision {
         Some(revision) => Ok(put.answer(revision, lock.as_deref(), released_metadata(put))),
         None => note(put, persist, lock),
@@ -235,7 +236,9 @@ fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<
 /// Ends everything of this build in the pool, or what it has asked for `as` that name.
 fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: &mut Env<'_>) -> Result<Answer, Stop> {
     let (Some(cluster), Some(build)) = (put.owner.cluster.clone(), put.owner.build_id.clone()) else {
-        return Err(Stop::Failed("release: build needs ATC_EXTERNAL_URL and BUILD_ID: it works only in a build".into()));
+        return Err(Stop::Failed(
+            "release: build needs ATC_EXTERNAL_URL and BUILD_ID: it works only in a build".into(),
+        ));
     };
     let what = name.map_or_else(|| format!("everything of build {build}"), |name| format!("{name:?} of build {build}"));
     first_line(put, &what, env);

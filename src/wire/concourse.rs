@@ -3,8 +3,8 @@
 //! A request is parsed once, into types that cannot be wrong; every problem of it is listed at once. Unknown keys
 //! are refused with the nearest valid name. `null` counts as missing, as Concourse writes `"source": null`.
 
-mod payload;
 mod params;
+mod payload;
 mod source;
 
 use std::time::Duration;

@@ -30,6 +30,16 @@ pub fn escape(text: &str) -> String {
     Escaped(text).to_string()
 }
 
+/// The longest beginning of `text` of at most `max` bytes that ends between characters.
+#[must_use]
+pub fn cut(text: &str, max: usize) -> &str {
+    let mut end = max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

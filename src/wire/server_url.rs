@@ -127,7 +127,9 @@ mod tests {
 
     #[test]
     fn no_address() {
-        for bad in ["", "a:80", "ftp://a", "http://", "http://u@", "http://a?b", "http://a b", "http://a:x", "http://a,b"] {
+        for bad in
+            ["", "a:80", "ftp://a", "http://", "http://u@", "http://a?b", "http://a b", "http://a:x", "http://a,b"]
+        {
             assert!(ServerUrl::parse(bad).is_err(), "{bad}");
         }
     }

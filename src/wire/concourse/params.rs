@@ -35,9 +35,15 @@ pub enum Op {
     Ask(Box<Ask>),
     Release(Release),
     /// `add`: the directory with the files `name` and `metadata`.
-    Add { dir: String, labels: BTreeMap<String, String> },
+    Add {
+        dir: String,
+        labels: BTreeMap<String, String>,
+    },
     /// `lock_op: unlock`.
-    Unlock { key: String, requestor: String },
+    Unlock {
+        key: String,
+        requestor: String,
+    },
 }
 
 /// What is given back.

@@ -60,11 +60,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// The payload itself.
-    pub(super) fn request(
-        text: &[u8],
-        known: &[&'static str],
-        problems: &mut Problems,
-    ) -> Result<Self, PayloadError> {
+    pub(super) fn request(text: &[u8], known: &[&'static str], problems: &mut Problems) -> Result<Self, PayloadError> {
         let value: Value = serde_json::from_slice(text)
             .map_err(|error| PayloadError(vec![format!("stdin is no JSON: {}", escape(&error.to_string()))]))?;
         Ok(Self::of("", Some(value), known, problems))
