@@ -54,13 +54,20 @@ Exit codes: 0 done; 1 failed; 2 wrong use; 3 locked by others; 4 not found; 5 co
 #[derive(Debug, Args)]
 struct Connection {
     /// Address of the locker server, like http://HOST:8910
-    #[arg(long, global = true, env = "LOCKER_URI", value_name = "URL", default_value = "http://127.0.0.1:8910")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Connection",
+        env = "LOCKER_URI",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8910"
+    )]
     uri: String,
     /// User name, when the server asks for one
-    #[arg(long, global = true, env = "LOCKER_USERNAME", value_name = "NAME")]
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_USERNAME", value_name = "NAME")]
     username: Option<String>,
     /// Password; better given as LOCKER_PASSWORD, because other users can read command lines
-    #[arg(long, global = true, env = "LOCKER_PASSWORD", value_name = "TEXT")]
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_PASSWORD", value_name = "TEXT")]
     password: Option<Secret>,
 }
 

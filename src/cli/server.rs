@@ -5,12 +5,14 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{CliError, parse_duration};
+use crate::core::limits;
 use crate::core::settings::{Plant, Settings};
 use crate::core::time::Span;
 use crate::env::Env;
+use crate::server::door::DoorSettings;
+use crate::server::{self, ServerSettings};
 use crate::wire::errors::exit;
 use crate::wire::secret::Secret;
-use crate::wire::server_url::Credentials;
 
 /// The default address: only this machine.
 const LISTEN: &str = "127.0.0.1:8910";
@@ -43,11 +45,14 @@ pub struct ServerArgs {
     #[arg(long, env = "LOCKER_RUNTIME_DIR", value_name = "DIR")]
     pub runtime_dir: Option<std::path::PathBuf>,
     /// Most client connections at a time
-    #[arg(long, env = "LOCKER_MAX_CONNECTIONS", value_name = "N", default_value_t = 20_000)]
+    #[arg(long, env = "LOCKER_MAX_CONNECTIONS", value_name = "N", default_value_t = limits::DOOR_CONNECTIONS)]
     pub max_connections: usize,
     /// Most requests that are kept waiting at a time
-    #[arg(long, env = "LOCKER_MAX_PARKED", value_name = "N", default_value_t = 10_000)]
+    #[arg(long, env = "LOCKER_MAX_PARKED", value_name = "N", default_value_t = limits::DOOR_PARKED)]
     pub max_parked: usize,
+    /// Time for requests on their way to end after SIGTERM
+    #[arg(long, env = "LOCKER_STOP_GRACE", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub stop_grace: Duration,
     /// History entries kept for each pool
     #[arg(long, env = "LOCKER_HISTORY", value_name = "N", default_value_t = 1_000)]
     pub history: usize,
@@ -86,14 +91,6 @@ pub struct TimingArgs {
     pub memory: Duration,
 }
 
-/// Credentials that clients must present.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
-    /// Anybody may do anything.
-    Open,
-    Basic(Credentials),
-}
-
 impl ServerArgs {
     /// Where to listen: the flag or variable, else the default; `PORT` alone changes the port.
     #[must_use]
@@ -105,27 +102,46 @@ impl ServerArgs {
         }
     }
 
-    /// What clients must present: `AUTH_USER` and `AUTH_PASS`, which belong together.
+    /// What clients must present: `AUTH_USER` and `AUTH_PASS`, which belong together; `None` is anybody.
     ///
     /// # Errors
     /// One without the other, or both with `--no-auth`.
-    pub fn auth(&self, env: &Env<'_>) -> Result<Auth, String> {
+    pub fn auth(&self, env: &Env<'_>) -> Result<Option<(String, Secret)>, String> {
         match (env.var("AUTH_USER"), env.var("AUTH_PASS")) {
-            (None, None) => Ok(Auth::Open),
+            (None, None) => Ok(None),
             (Some(_), Some(_)) if self.no_auth => Err("--no-auth contradicts AUTH_USER and AUTH_PASS".to_owned()),
-            (Some(username), Some(password)) => {
-                Ok(Auth::Basic(Credentials { username: username.to_owned(), password: Secret::new(password) }))
-            }
+            (Some(user), Some(password)) => Ok(Some((user.to_owned(), Secret::new(password)))),
             (Some(_), None) => Err("AUTH_USER is set without AUTH_PASS".to_owned()),
             (None, Some(_)) => Err("AUTH_PASS is set without AUTH_USER".to_owned()),
         }
+    }
+
+    /// Everything that the server is told, or why that makes no sense.
+    ///
+    /// # Errors
+    /// Credentials that are incomplete, or a planted bug that is unknown.
+    pub fn settings(&self, env: &Env<'_>) -> Result<ServerSettings, String> {
+        Ok(ServerSettings {
+            listen: self.listen(env),
+            store: self.store.clone(),
+            rules: self.rules()?,
+            door: DoorSettings {
+                connections: self.max_connections,
+                parked: self.max_parked,
+                ..DoorSettings::default()
+            },
+            grace: self.stop_grace,
+            runtime_dir: self.runtime_dir.clone(),
+            auth: self.auth(env)?,
+            no_auth: self.no_auth,
+        })
     }
 
     /// The rules as the core takes them.
     ///
     /// # Errors
     /// A planted bug that is unknown.
-    pub fn settings(&self) -> Result<Settings, String> {
+    pub fn rules(&self) -> Result<Settings, String> {
         Ok(Settings {
             listen: span(self.timing.listen_window),
             grace: span(self.timing.grace),
@@ -167,7 +183,7 @@ fn span(duration: Duration) -> Span {
 
 /// Runs the server until a signal ends it.
 pub(super) fn run(args: &ServerArgs, env: &mut Env<'_>) -> Result<u8, CliError> {
-    args.settings().map_err(CliError::usage)?;
-    args.auth(env).map_err(CliError::usage)?;
-    Err(CliError::Failed(exit::FAILED, format!("cannot serve on {}: not linked yet", args.listen(env))))
+    let settings = args.settings(env).map_err(CliError::usage)?;
+    server::run(settings, env).map_err(|error| CliError::Failed(exit::FAILED, format!("{error:#}")))?;
+    Ok(exit::OK)
 }
