@@ -1,0 +1,4 @@
+mod proof;
+
+#[path = "proof/checker/tests.rs"]
+mod checker_tests;

@@ -1,0 +1,19 @@
+//! Proofs over the real binary and real sockets.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`history`] | what was done and seen in a run |
+//! | [`checker`] | the judge of a history |
+//! | [`http`] | raw connections: when was it sent, was it answered |
+//! | [`server`] | a real `locker server`, to be killed |
+//! | [`workload`] | clients that do random things, all decided by a seed |
+//! | [`nemesis`] | kills, restarts and audits under that load |
+//! | [`rng`] | randomness from one number |
+
+// Each test program uses its part of these.
+#![allow(dead_code)]
+
+pub mod checker;
+pub mod history;
+pub mod http;
+pub mod rng;
