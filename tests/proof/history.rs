@@ -76,8 +76,10 @@ pub enum Seen {
         how: String,
         fence: Option<u64>,
     },
-    /// No live claim of this id.
+    /// The id is not known, or a try-lock left no claim.
     Absent,
+    /// Not among the live claims: ended, or never there.
+    NotLive,
     /// Refused with this code and without effect; says nothing of the claim's state.
     Refused(String),
 }
@@ -117,7 +119,7 @@ impl Seen {
             | Self::Granted { life, .. }
             | Self::Held { life, .. }
             | Self::Ended { life, .. } => Some(*life),
-            Self::Nothing | Self::Absent | Self::Refused(_) => None,
+            Self::Nothing | Self::Absent | Self::NotLive | Self::Refused(_) => None,
         }
     }
 

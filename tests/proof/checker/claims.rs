@@ -45,7 +45,7 @@ impl Between {
 /// Whether what `op` saw fits the newest look that was over before it.
 fn fits(history: &History, asked: &Asked, ops: &[&Op], op: &Op) -> Option<Violation> {
     let done = op.done.filter(|_| op.seen.is_view())?;
-    let before = |o: &&&Op| o.seen.is_view() && o.done.is_some_and(|d| d <= op.invoke);
+    let before = |o: &&&Op| o.seen.is_view() && o.seen != Seen::NotLive && o.done.is_some_and(|d| d <= op.invoke);
     let last = ops.iter().filter(before).max_by_key(|o| o.invoke)?;
     let mut between = Between::default();
     between.add(op.call);
@@ -79,8 +79,8 @@ fn may_become(asked: &Asked, a: &Seen, between: Between, b: &Seen) -> bool {
     let (Some(life_a), Some(life_b)) = (a.life(), b.life()) else {
         return match (a, b) {
             // Known, then gone. Waiting and granted claims that end by themselves are remembered, not absent.
-            (Seen::Ended { .. }, Seen::Absent) => true,
-            (_, Seen::Absent) => between.end,
+            (Seen::Ended { .. }, Seen::Absent | Seen::NotLive) | (Seen::Absent, Seen::NotLive) => true,
+            (_, Seen::Absent | Seen::NotLive) => between.end,
             (Seen::Absent, Seen::Ended { .. }) => between.end || between.ask,
             _ => between.ask,
         };

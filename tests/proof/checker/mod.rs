@@ -136,7 +136,7 @@ fn not_before(ops: &[&Op], life: u32, fence: u64) -> Nanos {
         Seen::Waiting { life: l } => *l <= life,
         Seen::Granted { life: l, .. } | Seen::Held { life: l, .. } | Seen::Ended { life: l, .. } => *l < life,
         Seen::Absent => true,
-        Seen::Nothing | Seen::Refused(_) => false,
+        Seen::Nothing | Seen::NotLive | Seen::Refused(_) => false,
     });
     without.map(|op| op.invoke).max().unwrap_or(0).max(asked)
 }
