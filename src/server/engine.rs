@@ -34,9 +34,11 @@ pub enum EngineError {
     StoreFailed,
 }
 
-struct Job {
-    command: Command,
-    answer: Option<mpsc::SyncSender<Result<Reply, EngineError>>>,
+type Answer = mpsc::SyncSender<Result<Reply, EngineError>>;
+
+enum Job {
+    Do { command: Command, answer: Option<Answer> },
+    Stop,
 }
 
 /// The way to the engine; cheap to clone.
@@ -44,6 +46,7 @@ struct Job {
 pub struct Engine {
     jobs: mpsc::Sender<Job>,
     world: Arc<ArcSwap<World>>,
+    clock: Arc<EngineClock>,
     store_id: Arc<str>,
 }
 
@@ -54,20 +57,32 @@ impl Engine {
     /// The core refuses, or the store has failed.
     pub fn call(&self, command: Command) -> Result<Reply, EngineError> {
         let (answer, answered) = mpsc::sync_channel(1);
-        self.jobs.send(Job { command, answer: Some(answer) }).map_err(|_| EngineError::StoreFailed)?;
+        self.jobs.send(Job::Do { command, answer: Some(answer) }).map_err(|_| EngineError::StoreFailed)?;
         answered.recv().unwrap_or(Err(EngineError::StoreFailed))
     }
 
     /// Leaves a command whose answer nobody needs. Never blocks.
     pub fn post(&self, command: Command) {
         // A closed queue means that the engine is down: nothing is left to change.
-        let _ = self.jobs.send(Job { command, answer: None });
+        let _ = self.jobs.send(Job::Do { command, answer: None });
+    }
+
+    /// Ends the engine once everything queued before has been done and answered.
+    pub fn stop(&self) {
+        let _ = self.jobs.send(Job::Stop);
     }
 
     /// The published snapshot: at least as new as every answer given before.
     #[must_use]
     pub fn world(&self) -> Arc<World> {
         self.world.load_full()
+    }
+
+    /// The time as the engine sees it: for showing deadlines, which are engine time, as times of day. It decides
+    /// nothing.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.clock.now()
     }
 
     /// The id of the store behind this engine.
@@ -108,13 +123,14 @@ pub fn start(
 ) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
     let loaded = store.load()?;
     let base = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
-    let clock = EngineClock { since: clock.monotonic(), clock, base };
+    let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
     let now = clock.now();
     let mut state = State::restarted(loaded, settings, epoch_by_clock(now.wall), now);
     store.commit(&state.take_changes(now))?;
     let world = Arc::new(ArcSwap::from_pointee(state.world.clone()));
     let (jobs, queue) = mpsc::channel();
-    let engine = Engine { jobs, world: Arc::clone(&world), store_id: Arc::from(store.store_id()) };
+    let engine =
+        Engine { jobs, world: Arc::clone(&world), clock: Arc::clone(&clock), store_id: Arc::from(store.store_id()) };
     let plant = state.settings.plant;
     let last_time_stored = now.engine;
     let mut thread = Thread { store, state, clock, queue, world, notices, watchers, plant, last_time_stored };
@@ -137,7 +153,7 @@ fn epoch_by_clock(wall: WallMs) -> u64 {
 struct Thread {
     store: Box<dyn Store>,
     state: State,
-    clock: EngineClock,
+    clock: Arc<EngineClock>,
     queue: mpsc::Receiver<Job>,
     world: Arc<ArcSwap<World>>,
     notices: Notices,
@@ -146,10 +162,8 @@ struct Thread {
     last_time_stored: EngineMs,
 }
 
-type Answer = (mpsc::SyncSender<Result<Reply, EngineError>>, Result<Reply, EngineError>);
-
 impl Thread {
-    /// Works until every [`Engine`] has gone, or a commit fails.
+    /// Works until it is told to stop, or a commit fails.
     fn run(&mut self) -> anyhow::Result<()> {
         let mut next_reconcile = self.clock.now().engine;
         loop {
@@ -159,25 +173,37 @@ impl Thread {
             let first = match self.queue.recv_timeout(pause) {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return self.batch(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
-            let mut jobs: Vec<Job> = first.into_iter().collect();
-            jobs.extend(self.queue.try_iter().take(BATCH - 1));
+            let mut commands = Vec::new();
+            let mut stop = false;
+            for job in first.into_iter().chain(self.queue.try_iter()).take(BATCH) {
+                match job {
+                    Job::Do { command, answer } => commands.push((command, answer)),
+                    Job::Stop => stop = true,
+                }
+                if stop {
+                    break;
+                }
+            }
             let now = self.clock.now();
             if now.engine >= next_reconcile {
-                jobs.push(Job { command: Command::Reconcile, answer: None });
+                commands.push((Command::Reconcile, None));
                 next_reconcile = now.engine.plus(RECONCILE);
-            } else if jobs.is_empty() {
-                jobs.push(Job { command: Command::Tick, answer: None });
+            } else if commands.is_empty() {
+                commands.push((Command::Tick, None));
             }
-            self.batch(jobs)?;
+            self.batch(commands)?;
+            if stop {
+                return Ok(());
+            }
         }
     }
 
     /// Step, commit, publish, answer: in this order, because an answer before its commit could be lost by a crash.
-    fn batch(&mut self, jobs: Vec<Job>) -> anyhow::Result<()> {
-        let mut answers: Vec<Answer> = Vec::with_capacity(jobs.len());
-        for Job { command, answer } in jobs {
+    fn batch(&mut self, commands: Vec<(Command, Option<Answer>)>) -> anyhow::Result<()> {
+        let mut answers = Vec::with_capacity(commands.len());
+        for (command, answer) in commands {
             let result = step(&mut self.state, command, self.clock.now()).map_err(EngineError::from);
             let Some(answer) = answer else { continue };
             if self.plant == Plant::AnswerBeforeCommit {
@@ -219,8 +245,12 @@ impl Thread {
     /// After a failed commit: whatever is asked, the outcome is not known here.
     fn refuse_the_rest(&mut self) {
         while let Ok(job) = self.queue.recv() {
-            if let Some(answer) = job.answer {
-                let _ = answer.send(Err(EngineError::StoreFailed));
+            match job {
+                Job::Do { answer: Some(answer), .. } => {
+                    let _ = answer.send(Err(EngineError::StoreFailed));
+                }
+                Job::Do { answer: None, .. } => {}
+                Job::Stop => return,
             }
         }
     }

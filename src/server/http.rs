@@ -1,6 +1,6 @@
 //! A request and a response as plain values: all that the routes ever see of HTTP.
 //!
-//! The door and tiny_http turn bytes into [`Request`] and [`Response`] into bytes; a [`Handler`] turns the one into
+//! The door and `tiny_http` turn bytes into [`Request`] and [`Response`] into bytes; a [`Handler`] turns the one into
 //! the other. Nothing behind the handler knows that sockets exist.
 
 use crate::core::names::ParkId;

@@ -21,7 +21,10 @@ pub struct Notices {
 
 impl Notices {
     fn shard(&self, park: ParkId) -> &Shard {
-        &self.shards[park.0 as usize % SHARDS]
+        // The remainder is below the number of shards, so nothing is cut off.
+        #[allow(clippy::cast_possible_truncation)]
+        let shard = (park.0 % SHARDS as u64) as usize;
+        &self.shards[shard]
     }
 
     /// Subscribes `park` until the subscription is dropped.
