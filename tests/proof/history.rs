@@ -146,7 +146,8 @@ impl Op {
     pub fn may_act(&self) -> bool {
         match (self.call, &self.seen) {
             (Call::Look | Call::Audit | Call::Neglect, _) | (_, Seen::Refused(_)) => false,
-            (Call::Ask | Call::Confirm, Seen::Ended { .. } | Seen::Absent) => false,
+            // An `Ask` that finds an end may have begun the life that has ended since.
+            (Call::Confirm, Seen::Ended { .. }) | (Call::Ask | Call::Confirm, Seen::Absent) => false,
             (Call::Ask | Call::Confirm | Call::End, _) => true,
         }
     }

@@ -126,7 +126,7 @@ impl Nemesis {
 
     /// Kills the server at a random moment, or right after a client has got a yes; starts it again; looks at it.
     fn strike(&mut self, mut server: Server) -> Server {
-        thread::sleep(Duration::from_millis(20 + self.rng.below(350)));
+        thread::sleep(Duration::from_millis(20 + self.rng.below(900)));
         if self.rng.percent(60) {
             self.arena.arm();
             let patience = Instant::now() + Duration::from_millis(500);

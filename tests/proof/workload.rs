@@ -60,7 +60,7 @@ impl Client {
             if self.rng.percent(25) {
                 self.late_release();
             }
-            if self.rng.percent(40)
+            if self.rng.percent(70)
                 && let Some(session) = self.leftovers.pop()
             {
                 self.finish(session);
@@ -117,8 +117,8 @@ impl Client {
                 Seen::Held { fence, .. } => return self.hold(session, fence),
                 Seen::Granted { fence, .. } => match self.rng.below(100) {
                     // Dies between the grant and its confirm.
-                    0..3 => return self.neglect(session),
-                    3..10 => {
+                    0..2 => return self.neglect(session),
+                    2..10 => {
                         self.confirm(&session, fence + 1);
                     }
                     _ => {
@@ -128,8 +128,8 @@ impl Client {
                     }
                 },
                 Seen::Waiting { .. } => match self.rng.below(100) {
-                    0..3 => return self.abandon(session),
-                    3..8 => self.restart(&mut session, true),
+                    0..1 => return self.abandon(session),
+                    1..8 => self.restart(&mut session, true),
                     8..13 => self.earlier_process(&session),
                     13..18 => {
                         self.look(&session.id);
@@ -170,7 +170,7 @@ impl Client {
             50..60 => {
                 self.confirm(&session, fence + 1);
             }
-            60..63 => return self.neglect(session),
+            60..61 => return self.neglect(session),
             _ => {}
         }
         self.finish(session);
@@ -214,7 +214,7 @@ impl Client {
     }
 
     fn ask(&mut self, session: &Session) -> Seen {
-        let wait = *self.rng.pick(&[0, 0, 40, 150, 400]);
+        let wait = *self.rng.pick(&[0, 0, 20, 60, 250]);
         let text = api::ask(&session.id, &session.asked, &session.run, wait);
         self.perhaps_twice(&session.id, Plan { call: Call::Ask, run: Some(session.run.clone()), given: None, text })
     }

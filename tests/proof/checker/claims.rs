@@ -137,7 +137,10 @@ fn wrong_run(ops: &[&Op], op: &Op) -> Option<Violation> {
     if refused || nothing_to_confirm {
         return None;
     }
-    let admitted = |o: &&&Op| o.may_act() && o.done.is_some() && matches!(o.call, Call::Ask | Call::Confirm);
+    let admitted = |o: &&&Op| {
+        let let_in = matches!(o.seen, Seen::Waiting { .. } | Seen::Granted { .. } | Seen::Held { .. });
+        let_in && matches!(o.call, Call::Ask | Call::Confirm)
+    };
     let own_since = ops.iter().filter(|o| o.run.as_ref() == Some(run)).filter(admitted).filter_map(|o| o.done).min()?;
     let newer = others().filter(admitted).find(|newer| {
         let first = ops.iter().filter(|o| o.run == newer.run).map(|o| o.invoke).min().unwrap_or(Nanos::MAX);

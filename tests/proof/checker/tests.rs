@@ -167,6 +167,13 @@ const LEGAL: &[(&str, &str)] = &[
          ask a r 2000-2001 held 1 9 p/l",
     ),
     (
+        "a parked request begins a life that somebody else ends",
+        "ask a r1 0-1 held 1 5 p/l
+         end a r1 2-3 ended 1 released
+         ask a r2 4-20 ended 2 cancelled
+         end a - 8-9 ended 2 cancelled",
+    ),
+    (
         "other locks have other queues",
         "ask a r 0-1 waiting 1
          ask k r 3-4 held 1 5 p/other
