@@ -261,6 +261,9 @@ impl Nemesis {
                 violations.push(Violation { rule: Rule::Answers, text });
             }
         }
+        if !violations.is_empty() {
+            write_down(campaign.seed, &history);
+        }
         let hit: BTreeSet<usize> = broken.iter().map(|(server, _)| *server).collect();
         let waited: BTreeSet<&str> =
             history.ops.iter().filter(|op| matches!(op.seen, Seen::Waiting { .. })).map(|op| &*op.id).collect();
@@ -276,6 +279,19 @@ impl Nemesis {
             handovers: waited.intersection(&served).count(),
             violations,
         }
+    }
+}
+
+/// Keeps the record of a run that broke a rule: one line an operation, in the order of their sending.
+fn write_down(seed: u64, history: &History) {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash-{seed}.txt"));
+    let mut ops: Vec<&Op> = history.ops.iter().collect();
+    ops.sort_by_key(|op| op.invoke);
+    let head = format!("ready {:?}\ndeaths {:?}\n", history.ready, history.deaths);
+    let text = ops.iter().fold(head, |text, op| text + &format!("{op:?}\n"));
+    match std::fs::write(&path, text) {
+        Ok(()) => eprintln!("the record of this run is in {}", path.display()),
+        Err(error) => eprintln!("cannot write the record to {}: {error}", path.display()),
     }
 }
 
