@@ -72,21 +72,21 @@ mod planted {
 
     #[test]
     fn an_answer_before_its_commit() {
-        is_caught("answer_before_commit", &[Rule::Durable, Rule::Exclusion]);
+        is_caught("answer-before-commit", &[Rule::Durable, Rule::Exclusion]);
     }
 
     #[test]
     fn a_release_that_does_not_look_at_the_holder() {
-        is_caught("release_unchecked", &[Rule::Exclusion, Rule::Release, Rule::Identity]);
+        is_caught("release-unchecked", &[Rule::Exclusion, Rule::Release, Rule::Identity]);
     }
 
     #[test]
     fn a_fence_that_only_memory_knows() {
-        is_caught("fence_in_memory", &[Rule::Fences]);
+        is_caught("fence-in-memory", &[Rule::Fences]);
     }
 
     #[test]
     fn a_call_of_an_earlier_process() {
-        is_caught("earlier_run", &[Rule::Runs]);
+        is_caught("earlier-run", &[Rule::Runs]);
     }
 }

@@ -6,6 +6,7 @@
 //! | [`checker`] | the judge of a history |
 //! | [`http`] | raw connections: when was it sent, was it answered |
 //! | [`server`] | a real `locker server`, to be killed |
+//! | [`out`] | a real `out` process, as Concourse starts it |
 //! | [`workload`] | clients that do random things, all decided by a seed |
 //! | [`nemesis`] | kills, restarts and audits under that load |
 //! | [`arena`] | where clients and nemesis meet: the gate, the record, the clock |
@@ -21,6 +22,7 @@ pub mod checker;
 pub mod history;
 pub mod http;
 pub mod nemesis;
+pub mod out;
 pub mod rng;
 pub mod server;
 pub mod workload;
