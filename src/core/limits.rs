@@ -49,8 +49,8 @@ pub const ENDED_CLAIMS: usize = 1_000_000;
 pub const OPS: usize = 100_000;
 /// Most history entries over all pools.
 pub const CHANGES: usize = 10_000_000;
-/// Most claims that the search for a waiting cycle visits; past it the earlier waiter keeps its right.
-pub const CYCLE_SEARCH: usize = 1_000;
+/// Most claims that the search for a waiting cycle visits, two full queues; past it the earlier waiter keeps its right.
+pub const CYCLE_SEARCH: usize = 20_000;
 /// Most waiters named in the answer to one that waits.
 pub const AHEAD_SHOWN: usize = 5;
 /// Most holders named in the answer to one that waits.
