@@ -57,6 +57,10 @@ pub const AHEAD_SHOWN: usize = 5;
 pub const HOLDERS_SHOWN: usize = 10;
 /// Most commands in one batch: larger ones cost latency and win nothing (measured).
 pub const BATCH: usize = 512;
+/// Largest body of a claim, bytes: parked bodies are kept in memory.
+pub const CLAIM_BODY_BYTES: usize = 64 * 1024;
+/// Most entries that one page of a filtered listing looks at; past it the page ends early and names where to go on.
+pub const SCAN: usize = 20_000;
 
 // ---- The door (design section 8) ----
 /// Largest request head (request line and headers), bytes: several times what clients and their proxies send.
@@ -115,7 +119,3 @@ pub const DOOR_HELD_BYTES: usize = 256 * 1024 * 1024;
 pub const DOOR_KEEPALIVE_SECS: u64 = 15;
 /// Time between two such questions, seconds.
 pub const DOOR_KEEPALIVE_INTERVAL_SECS: u64 = 5;
-/// Largest body of a claim, bytes: parked bodies are kept in memory.
-pub const CLAIM_BODY_BYTES: usize = 64 * 1024;
-/// Most entries that one page of a filtered listing looks at; past it the page ends early and names where to go on.
-pub const SCAN: usize = 20_000;
