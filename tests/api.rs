@@ -12,7 +12,6 @@
     clippy::format_collect,
     clippy::cast_possible_truncation
 )]
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
