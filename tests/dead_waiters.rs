@@ -4,6 +4,16 @@
 //! Deadlines are shortened by settings. `LOCKER_DEFAULT_DEADLINES=1 cargo test --test dead_waiters` runs it all with
 //! the real ones (about a quarter of an hour, since a place is kept for ten minutes).
 
+// Test code: a panic is a failed test, and figures go to the terminal.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::type_complexity,
+    clippy::format_collect,
+    clippy::cast_possible_truncation
+)]
+
 mod proof;
 
 use std::path::Path;
