@@ -187,6 +187,12 @@ fn dies_waiting(
         out
     };
     let mut outs: Vec<Out> = (1..=3).map(|build| waits(&mut api, build.to_string())).collect();
+    // Whoever listens for longer than an answered request counts has a request that is parked.
+    let queued = Instant::now();
+    api.until("all are parked", deadlines.listen + PATIENCE, |api| {
+        let all_listen = api.pool(pool).queue.iter().all(|waiter| waiter.listening);
+        (all_listen && queued.elapsed() > deadlines.listen).then_some(())
+    });
     let mut victim = outs.remove(position);
     let struck = Instant::now();
     match fault {
