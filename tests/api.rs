@@ -3,6 +3,16 @@
 //!
 //! Most of it is one table of requests, `SCRIPT`: read it to learn the API.
 
+// Test code: a panic is a failed test, and figures go to the terminal.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::type_complexity,
+    clippy::format_collect,
+    clippy::cast_possible_truncation
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -94,17 +104,13 @@ struct Api {
 
 impl Api {
     fn start() -> Self {
-        Self::with(Settings::default())
-    }
-
-    fn with(settings: Settings) -> Self {
         let (clock, store) = (HandClock::default(), NoStore::default());
         let (notices, watchers) = (Notices::default(), Watchers::default());
         let failed = Arc::new(AtomicBool::new(false));
         let fail = Arc::clone(&failed);
         let (engine, _) = engine::start(
             Box::new(store.clone()),
-            settings,
+            Settings::default(),
             Arc::new(clock.clone()),
             notices.clone(),
             watchers.clone(),
@@ -419,10 +425,7 @@ fn every_route_answers_and_refuses_as_promised() {
     assert_eq!(api.call("GET", "/readyz", "").word(), "unavailable");
     store_fails(&api);
     assert_eq!(api.call("GET", "/readyz", "").word(), "store_failed");
-    let strict = Api::with(Settings { declared_only: true, ..Settings::default() });
-    assert_eq!(strict.call("PUT", "/api/v1/pools/new/locks/a", "").word(), "no_such_pool");
-    let mut seen = api.seen.lock().unwrap();
-    seen.append(&mut strict.seen.lock().unwrap());
+    let seen = api.seen.lock().unwrap();
     for (path, item) in api.openapi["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let name = format!("{method} {path}");

@@ -19,6 +19,8 @@ mod entangled;
 pub mod history;
 pub mod invariants;
 pub mod limits;
+#[cfg(test)]
+mod model_tests;
 pub mod names;
 pub mod pool;
 mod pools;

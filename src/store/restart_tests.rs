@@ -131,7 +131,7 @@ fn terms(id: &str, confirm: bool) -> Terms {
     let ask = Ask { parts: pools.iter().map(part).collect(), key, requestor, scope: Scope::Flow };
     let owner = Owner {
         cluster: Some("ci".parse().unwrap()),
-        build_id: (n % 2 == 0).then(|| "7".parse().unwrap()),
+        build_id: n.is_multiple_of(2).then(|| "7".parse().unwrap()),
         ..Owner::default()
     };
     Terms { ask, digest: Digest([n; 32]), owner: Arc::new(owner), reason: None, confirm, ttl: Some(Span::secs(50)) }
