@@ -1,5 +1,7 @@
 //! The command line as people and scripts use it: texts, JSON, exit codes.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use common::{Running, Server, binary, clean};

@@ -1,6 +1,8 @@
 //! The Concourse resource as Concourse runs it: the real binary under the names `check`, `in` and `out`, JSON on
 //! stdin, against a real server. Guards every promise of contracts sections 2 and 3 that exists so far.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use std::io::{Read as _, Write as _};
@@ -326,18 +328,20 @@ fn what_is_no_locker_server_is_asked_again_not_believed() {
         ),
     ];
     let server = Server::start();
-    for (answer, text) in answers {
+    let waiting = answers.map(|(answer, text)| {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut build = Build::new(&server, 1, "p");
         build.source["locker_uri"] = json!(format!("http://me:hunter2@{}", listener.local_addr().unwrap()));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                let _ = stream.read(&mut [0; 65536]);
+                let _ = stream.read(&mut [0; 8192]);
                 let _ = stream.write_all(answer.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n").as_bytes());
             }
         });
-        let waiter = build.put(&json!({"acquire": true, "timeout": "1s"}));
+        (build.put(&json!({"acquire": true, "timeout": "1s"})), build, text)
+    });
+    for (waiter, _build, text) in waiting {
         let done = waiter.finish().failed(1, text);
         assert!(done.stderr.contains("not served within the timeout"), "{}", done.stderr);
         assert!(!done.stderr.contains("hunter2") && !done.stderr.contains("secret"), "{}", done.stderr);

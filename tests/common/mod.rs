@@ -202,7 +202,7 @@ impl Server {
         let running = Running::start(&mut command, b"");
         let line = running.until_stderr(" listening on ");
         let url = line.split(" listening on ").nth(1).unwrap().split(',').next().unwrap();
-        self.url = url.to_owned();
+        url.clone_into(&mut self.url);
         self.running = Some(running);
     }
 
