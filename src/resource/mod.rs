@@ -1,9 +1,9 @@
 //! The Concourse resource: `check`, `in` (get) and `out` (put) (design section 6, contracts sections 2 and 3).
 //!
-//! - [`check`]: which versions there are.
-//! - [`get`]: the files of one version, written by [`files`].
-//! - [`put`]: asks for locks ([`ask`]), gives them back ([`release`]), adds them ([`add`]).
-//! - [`build`]: what the environment says about the build.
+//! - `check`: which versions there are.
+//! - [`get`]: the files of one version, written by `files`.
+//! - [`put`]: asks for locks (`ask`), gives them back (`release`), adds them (`add`).
+//! - `build`: what the environment says about the build.
 //!
 //! stdout carries the answer and nothing else; stderr is the build log. Exit codes: 0, 1, and 143 or 130 after a
 //! signal.
