@@ -1,6 +1,6 @@
 //! The command line: `locker ...`. One file for each command; exit codes are those of [`crate::wire::errors::exit`].
 //!
-//! Options with an environment variable read it from [`Env`], not from the process: see [`env_defaults`].
+//! Options with an environment variable read it from [`Env`], not from the process: see `env_defaults`.
 
 mod check;
 mod claim;
