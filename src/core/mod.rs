@@ -22,6 +22,7 @@ pub mod limits;
 #[cfg(test)]
 mod model_tests;
 pub mod names;
+#[cfg(test)]
 pub mod pool;
 mod pools;
 pub mod queue;
