@@ -46,6 +46,7 @@ enum Job {
 pub struct Engine {
     jobs: mpsc::Sender<Job>,
     world: Arc<ArcSwap<World>>,
+    clock: Arc<EngineClock>,
     store_id: Arc<str>,
 }
 
@@ -75,6 +76,13 @@ impl Engine {
     #[must_use]
     pub fn world(&self) -> Arc<World> {
         self.world.load_full()
+    }
+
+    /// The time as the engine sees it: for showing deadlines, which are engine time, as times of day. It decides
+    /// nothing.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.clock.now()
     }
 
     /// The id of the store behind this engine.
@@ -115,13 +123,14 @@ pub fn start(
 ) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
     let loaded = store.load()?;
     let base = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
-    let clock = EngineClock { since: clock.monotonic(), clock, base };
+    let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
     let now = clock.now();
     let mut state = State::restarted(loaded, settings, epoch_by_clock(now.wall), now);
     store.commit(&state.take_changes(now))?;
     let world = Arc::new(ArcSwap::from_pointee(state.world.clone()));
     let (jobs, queue) = mpsc::channel();
-    let engine = Engine { jobs, world: Arc::clone(&world), store_id: Arc::from(store.store_id()) };
+    let engine =
+        Engine { jobs, world: Arc::clone(&world), clock: Arc::clone(&clock), store_id: Arc::from(store.store_id()) };
     let plant = state.settings.plant;
     let last_time_stored = now.engine;
     let mut thread = Thread { store, state, clock, queue, world, notices, watchers, plant, last_time_stored };
@@ -144,7 +153,7 @@ fn epoch_by_clock(wall: WallMs) -> u64 {
 struct Thread {
     store: Box<dyn Store>,
     state: State,
-    clock: EngineClock,
+    clock: Arc<EngineClock>,
     queue: mpsc::Receiver<Job>,
     world: Arc<ArcSwap<World>>,
     notices: Notices,

@@ -1,6 +1,33 @@
-//! Stores: where the truth survives the process (design section 9).
+//! Stores: where the truth survives the process (design section 9). What is kept and what is not: `docs/store.md`.
+//!
+//! - [`Store`]: the contract; [`open`]: from a URI to a store.
+//! - [`memory`]: nothing survives; for tests and demos.
+//! - [`sqlite`]: the default. Its parts: [`lockfile`] keeps a second server out, `schema` makes and migrates the
+//!   tables, `checkpoint` keeps the write-ahead log short.
+//! - [`failstop`]: after the first failed commit, none is tried again.
+//! - `rows`: from stored rows to values, the same for all stores. The records are in [`crate::wire::record`].
+//! - `conformance`: the tests that every store passes.
+
+use anyhow::{Context, bail};
 
 use crate::core::state::{Changes, Loaded};
+use failstop::FailStop;
+use memory::MemoryStore;
+use sqlite::SqliteStore;
+
+mod checkpoint;
+#[cfg(test)]
+mod conformance;
+pub mod failstop;
+pub mod lockfile;
+pub mod memory;
+#[cfg(test)]
+mod restart_tests;
+mod rows;
+#[cfg(test)]
+mod samples;
+mod schema;
+pub mod sqlite;
 
 /// What a store must do. One engine owns a store; nobody else calls it.
 pub trait Store: Send {
@@ -11,7 +38,8 @@ pub trait Store: Send {
     fn load(&mut self) -> anyhow::Result<Loaded>;
 
     /// Makes one batch durable, whole or not at all: when it returns `Ok`, the batch survives `SIGKILL` and power
-    /// loss. Order within the batch does not matter, batches are in order.
+    /// loss. A batch has each key once, but for history entries that are both new and pruned: those go. Order within
+    /// the batch does not matter otherwise, batches are in order. An empty batch touches nothing.
     ///
     /// # Errors
     /// The outcome is then unknown: the caller must not answer anything of the batch and must not commit again.
@@ -19,4 +47,72 @@ pub trait Store: Send {
 
     /// Made with the store, the same for all servers on it.
     fn store_id(&self) -> &str;
+}
+
+impl<S: Store + ?Sized> Store for Box<S> {
+    fn load(&mut self) -> anyhow::Result<Loaded> {
+        (**self).load()
+    }
+
+    fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
+        (**self).commit(changes)
+    }
+
+    fn store_id(&self) -> &str {
+        (**self).store_id()
+    }
+}
+
+/// Opens the store that `uri` names, making it if it does not exist: `memory:` or `sqlite:FILE`.
+/// The store is fail-stop: after the first failed commit every further one fails and writes nothing.
+///
+/// # Errors
+/// The URI names no store of this release, or the store cannot be used: the message says which file, why, and what to
+/// do. A store that is refused has not been changed.
+pub fn open(uri: &str) -> anyhow::Result<Box<dyn Store>> {
+    match uri.split_once(':') {
+        Some(("memory", "")) => Ok(Box::new(FailStop::new(MemoryStore::new()?))),
+        Some(("memory", _)) => bail!("store {uri:?}: nothing can follow memory:, it has no name"),
+        Some(("sqlite", "")) => bail!("store {uri:?} names no file: write sqlite:FILE"),
+        Some(("sqlite", file)) => Ok(Box::new(FailStop::new(SqliteStore::open(file.as_ref())?))),
+        Some(("etcd", _)) => bail!("store {uri:?}: etcd is not available in this release, use sqlite:FILE"),
+        _ => bail!("store {uri:?} is of no known kind: write sqlite:FILE, or memory: to keep nothing"),
+    }
+}
+
+/// The id of a new store: 128 random bits in hexadecimal.
+fn new_store_id() -> anyhow::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).context("no random bytes for a store id")?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = format!("sqlite:{}/a:b.db", dir.path().display());
+        for good in ["memory:", &file] {
+            assert_eq!(open(good).unwrap().store_id().len(), 32, "{good}");
+        }
+        assert!(dir.path().join("a:b.db").exists());
+        let cases = [
+            ("", "is of no known kind"),
+            ("locker.db", "is of no known kind"),
+            ("redis:x", "is of no known kind"),
+            ("memory", "is of no known kind"),
+            ("memory:x", "nothing can follow"),
+            ("sqlite:", "names no file"),
+            ("etcd:a,b,c", "not available in this release"),
+            ("sqlite:/nowhere/at/all/x.db", "/nowhere/at/all"),
+            ("x\u{1b}:", r"\u{1b}"),
+        ];
+        for (bad, message) in cases {
+            let error = open(bad).map(|_| ()).unwrap_err();
+            assert!(format!("{error:#}").contains(message), "{bad:?}: {error:#}");
+        }
+    }
 }

@@ -1,4 +1,13 @@
 //! What crosses a wire or goes to disk: JSON of our API, of Concourse, of stored records.
 
 pub mod api;
+pub mod ask;
+pub mod concourse;
 pub mod errors;
+pub mod escape;
+pub mod json;
+pub mod problems;
+pub mod record;
+pub mod secret;
+pub mod server_url;
+pub mod text;

@@ -1,0 +1,187 @@
+//! The id of a build's claim: the same for the same request of the same step, so that a re-run or re-attached `out`
+//! finds its claim again (design section 6).
+
+use std::collections::BTreeSet;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::env::{hex, random_hex};
+use crate::wire::api::{ClaimBody, Owner, PartBody, Scope};
+
+/// Bytes of the digest that make the id: 40 hexadecimal digits.
+const ID_BYTES: usize = 20;
+
+/// Where the claim comes from, beside its owner.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// The container: an `out` that runs again there finds its claim.
+    Host(&'a str),
+    /// A name given with `as`: found again from every container of the build.
+    Named(&'a str),
+}
+
+/// The id for this request. Without a build there is nothing to find it again by, and the id is random.
+#[must_use]
+pub fn claim_id(owner: &Owner, place: Place<'_>, body: &ClaimBody) -> String {
+    if owner.build_id.is_none() {
+        return random_hex::<ID_BYTES>();
+    }
+    let (host, name) = match place {
+        Place::Host(host) => (host, ""),
+        Place::Named(name) => ("", name),
+    };
+    let mut fields = Fields(Sha256::new());
+    let who = [&owner.cluster, &owner.team, &owner.pipeline, &owner.instance_vars, &owner.job, &owner.build_id];
+    for field in who {
+        fields.text(field.as_deref().unwrap_or_default());
+    }
+    fields.text(host);
+    fields.text(name);
+    fields.what_is_asked(body);
+    hex(&fields.0.finalize()[..ID_BYTES])
+}
+
+struct Fields(Sha256);
+
+impl Fields {
+    /// Each field goes with its length, so that no two lists of fields read the same.
+    fn text(&mut self, text: &str) {
+        self.0.update((text.len() as u64).to_be_bytes());
+        self.0.update(text.as_bytes());
+    }
+
+    fn number(&mut self, number: usize) {
+        self.text(&number.to_string());
+    }
+
+    /// What two requests with one id must agree in (design section 2), in one order, defaults filled in.
+    fn what_is_asked(&mut self, body: &ClaimBody) {
+        let first = PartBody {
+            pool: body.pool.clone(),
+            lock: body.lock.clone(),
+            locks: body.locks.clone(),
+            count: body.count,
+            labels: body.labels.clone(),
+        };
+        let mut parts: Vec<&PartBody> = std::iter::once(&first).chain(&body.also).collect();
+        parts.sort_by(|a, b| a.pool.cmp(&b.pool));
+        self.number(parts.len());
+        for part in parts {
+            self.part(part);
+        }
+        self.text(body.key.as_deref().unwrap_or_default());
+        self.text(body.requestor.as_deref().or(body.key.as_deref()).unwrap_or_default());
+        self.text(match body.scope {
+            None => "",
+            Some(Scope::Flow) => "flow",
+            Some(Scope::Person) => "person",
+        });
+    }
+
+    fn part(&mut self, part: &PartBody) {
+        self.text(&part.pool);
+        let names: BTreeSet<&String> = part.lock.iter().chain(part.locks.iter().flatten()).collect();
+        self.number(names.len());
+        for name in &names {
+            self.text(name);
+        }
+        let count = if names.is_empty() { part.count.unwrap_or(1) } else { 0 };
+        self.number(count as usize);
+        self.number(part.labels.len());
+        for (name, value) in &part.labels {
+            self.text(name);
+            self.text(value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(build: Option<&str>) -> Owner {
+        let text = |text: &str| Some(text.to_owned());
+        Owner {
+            cluster: text("https://ci.example.com"),
+            team: text("main"),
+            pipeline: text("app"),
+            job: text("deploy"),
+            build_id: build.map(str::to_owned),
+            build_name: text("3"),
+            ..Owner::default()
+        }
+    }
+
+    fn body(json: &str) -> ClaimBody {
+        serde_json::from_str(json).unwrap()
+    }
+
+    /// These ids are stored on servers: a release that changes them loses the claims of builds that are running.
+    #[test]
+    fn golden() {
+        let host = Place::Host("8f2c");
+        let cases = [
+            (host, r#"{"pool":"p"}"#, "00685f0eb468a454437c5dec3883afc7a9801aa3"),
+            (host, r#"{"pool":"p","lock":"a"}"#, "2f1532838519caad0ca504f9db40a1d82cb873b0"),
+            (
+                Place::Named("env"),
+                r#"{"pool":"p","count":2,"labels":{"a":"b"}}"#,
+                "c4d237baad1c89f8f428d7c3e84f666892168cfb",
+            ),
+            (
+                host,
+                r#"{"pool":"l","key":"k","requestor":"me","scope":"flow"}"#,
+                "4efe9fcdbcb7deadaa2ec755f3b8a3fbfbb5ddb7",
+            ),
+            (
+                host,
+                r#"{"pool":"p","also":[{"pool":"a","locks":["y","x"]}]}"#,
+                "090e1520dd55447ab6630984b033ac1254d2b56f",
+            ),
+        ];
+        for (place, asked, id) in cases {
+            assert_eq!(claim_id(&owner(Some("42")), place, &body(asked)), id, "{asked}");
+        }
+    }
+
+    #[test]
+    fn the_same_question_has_the_same_id() {
+        let same = [
+            [r#"{"pool":"p"}"#, r#"{"pool":"p","count":1,"wait":"25s","ttl":"1h","reason":"x","queue":false}"#],
+            [r#"{"pool":"p","lock":"a"}"#, r#"{"pool":"p","locks":["a"]}"#],
+            [r#"{"pool":"p","key":"k"}"#, r#"{"pool":"p","key":"k","requestor":"k"}"#],
+        ];
+        for [a, b] in same {
+            let id = |json| claim_id(&owner(Some("42")), Place::Host("h"), &body(json));
+            assert_eq!(id(a), id(b), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn other_questions_builds_and_places_have_other_ids() {
+        let asked = [
+            r#"{"pool":"p"}"#,
+            r#"{"pool":"p","count":2}"#,
+            r#"{"pool":"p","lock":"a"}"#,
+            r#"{"pool":"p","labels":{"a":"b"}}"#,
+            r#"{"pool":"p","labels":{"ab":""}}"#,
+            r#"{"pool":"p","key":"k"}"#,
+            r#"{"pool":"p","key":"k","requestor":"r"}"#,
+            r#"{"pool":"p","scope":"person"}"#,
+            r#"{"pool":"p","also":[{"pool":"q"}]}"#,
+            r#"{"pool":"q"}"#,
+        ];
+        let places = [Place::Host("h"), Place::Host("i"), Place::Named("h")];
+        let mut ids = BTreeSet::new();
+        for asked in asked {
+            for place in places {
+                for build in ["1", "2"] {
+                    assert!(ids.insert(claim_id(&owner(Some(build)), place, &body(asked))), "{asked} {place:?}");
+                }
+            }
+        }
+        let random = || claim_id(&owner(None), places[0], &body(asked[0]));
+        assert_ne!(random(), random());
+        assert_eq!(random().len(), 40);
+    }
+}

@@ -1,0 +1,79 @@
+//! Counted room: connections, parked requests, bytes. A [`Share`] gives its part back when it is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A number of units of which shares are taken; clones are the same budget.
+#[derive(Clone)]
+pub(super) struct Budget(Arc<Inner>);
+
+struct Inner {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Inner { limit, used: AtomicUsize::new(0) }))
+    }
+
+    /// A share of `units`, if there is room.
+    pub fn take(&self, units: usize) -> Option<Share> {
+        self.claim(units).then(|| Share { budget: self.clone(), units })
+    }
+
+    /// Units taken at this moment.
+    #[cfg(test)]
+    pub fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    fn claim(&self, units: usize) -> bool {
+        let room = |used: usize| used.checked_add(units).filter(|sum| *sum <= self.0.limit);
+        // The counter orders nothing but itself, so relaxed is enough.
+        self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
+    }
+}
+
+/// Part of a [`Budget`], until it is dropped.
+pub(super) struct Share {
+    budget: Budget,
+    units: usize,
+}
+
+impl Share {
+    /// Takes more until the share has `units`; false, and no change, when there is no room.
+    pub fn grow_to(&mut self, units: usize) -> bool {
+        if units <= self.units {
+            return true;
+        }
+        let grown = self.budget.claim(units - self.units);
+        if grown {
+            self.units = units;
+        }
+        grown
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.0.used.fetch_sub(self.units, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_never_pass_the_limit_and_come_back() {
+        let budget = Budget::new(10);
+        let mut share = budget.take(6).unwrap();
+        assert!(budget.take(5).is_none());
+        assert!(share.grow_to(10) && !share.grow_to(11) && share.grow_to(3));
+        assert_eq!(budget.used(), 10);
+        assert!(budget.take(usize::MAX).is_none());
+        drop(share);
+        assert_eq!(budget.used(), 0);
+    }
+}

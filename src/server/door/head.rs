@@ -1,0 +1,322 @@
+//! Request heads: where one ends, what it says, and every reason to refuse it. Pure.
+//!
+//! Stricter than RFC 9112 wherever two servers could read the same bytes differently: those shapes are how
+//! requests are smuggled past a proxy, and no honest client sends them.
+
+use httparse::Header;
+
+use super::refusal::Refusal;
+use super::settings::DoorSettings;
+use crate::server::inner;
+
+/// The methods that are passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+}
+
+impl Method {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        Some(match bytes {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"PATCH" => Self::Patch,
+            b"DELETE" => Self::Delete,
+            b"OPTIONS" => Self::Options,
+            _ => return None,
+        })
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+        }
+    }
+
+    /// Whether sending it twice is the same as sending it once (RFC 9110, 9.2.2).
+    pub const fn is_idempotent(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete)
+    }
+}
+
+/// How long the body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// So many bytes; 0 without a body.
+    Length(usize),
+    Chunked,
+}
+
+/// What becomes of the connection after the answer, and what the answer says about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// HTTP/1.1: it stays, and nothing need be said.
+    Open,
+    /// HTTP/1.0 with `Connection: keep-alive`: it stays, and that is said.
+    OpenSaid,
+    Close,
+}
+
+/// A request head that may be passed on.
+#[derive(Debug)]
+pub(super) struct Head<'h, 'b> {
+    pub method: Method,
+    pub target: &'b str,
+    pub framing: Framing,
+    pub keep: Keep,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    headers: &'h [Header<'b>],
+}
+
+impl<'b> Head<'_, 'b> {
+    /// The headers to pass on: not those about this connection or the framing, and none that only the door may set.
+    pub fn passed_headers(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> {
+        self.headers.iter().filter(|h| matches!(role(h.name), Role::Passed | Role::Host)).map(|h| (h.name, h.value))
+    }
+}
+
+/// Finds the end of the head at the front of `bytes`: the length of the head with its empty line, `None` while it is
+/// incomplete. `scanned` bytes were looked at by earlier calls.
+pub(super) fn find_end(bytes: &[u8], scanned: &mut usize, settings: &DoorSettings) -> Result<Option<usize>, Refusal> {
+    // One empty line before a request is ignored (RFC 9112, 2.2).
+    let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
+    match bytes.get(start) {
+        Some(b'\r') if start == 0 && bytes.len() == 1 => return Ok(None),
+        // Whatever this is (TLS, perhaps), waiting for more does not make it a request.
+        Some(first) if !first.is_ascii_alphabetic() => return Err(Refusal::malformed("this is not an HTTP request")),
+        _ => {}
+    }
+    let from = (*scanned).max(start);
+    for (offset, _) in bytes[from..].iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+        let at = from + offset;
+        if at == 0 || bytes[at - 1] != b'\r' {
+            return Err(Refusal::malformed("a line of the head ends without a carriage return"));
+        }
+        if bytes[..at].ends_with(b"\r\n\r") {
+            return if at < settings.head_bytes { Ok(Some(at + 1)) } else { Err(head_too_large()) };
+        }
+    }
+    *scanned = bytes.len();
+    if bytes.len() < settings.head_bytes.min(settings.target_bytes) {
+        return Ok(None);
+    }
+    let first_line = bytes[start..].iter().position(|b| *b == b'\n');
+    match first_line {
+        None if bytes.len() > settings.target_bytes + REQUEST_LINE_REST => Err(target_too_long()),
+        _ if bytes.len() >= settings.head_bytes => Err(head_too_large()),
+        _ => Ok(None),
+    }
+}
+
+/// What a request line has beside its target, bytes, at most: method, version and spaces.
+const REQUEST_LINE_REST: usize = 32;
+
+fn head_too_large() -> Refusal {
+    Refusal::new(431, "head_too_large", "the request line and headers are too large together")
+}
+
+fn target_too_long() -> Refusal {
+    Refusal::new(414, "target_too_long", "the request target is too long")
+}
+
+/// Reads a complete head, as [`find_end`] delimited it. `slots` has room for one header more than may be sent.
+pub(super) fn parse<'h, 'b>(
+    head: &'b [u8],
+    slots: &'h mut [Header<'b>],
+    settings: &DoorSettings,
+) -> Result<Head<'h, 'b>, Refusal> {
+    let head = head.strip_prefix(b"\r\n").unwrap_or(head);
+    let line_end = head.iter().position(|b| *b == b'\n').map_or(head.len(), |at| at + 1);
+    let (line, rest) = head.split_at(line_end);
+    let line = line.strip_suffix(b"\r\n").ok_or(Refusal::malformed("the request line has no end"))?;
+    let (method, target, version) = parse_request_line(line, settings)?;
+    let room = settings.headers.min(slots.len());
+    let headers = match httparse::parse_headers(rest, &mut slots[..room]) {
+        Ok(httparse::Status::Complete((end, headers))) if end == rest.len() => headers,
+        Ok(_) => return Err(Refusal::malformed("the headers are not well-formed")),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Refusal::new(431, "too_many_headers", "the request has too many headers"));
+        }
+        Err(_) => return Err(Refusal::malformed("a header is not well-formed")),
+    };
+    let told = Told::collect(headers)?;
+    if told.hosts != 1 && (version == Version::Http11 || told.hosts > 1) {
+        return Err(Refusal::malformed("there must be exactly one Host header"));
+    }
+    Ok(Head {
+        method,
+        target,
+        framing: told.framing(version, settings)?,
+        keep: told.keep(version),
+        expects_continue: told.expects_continue && version == Version::Http11,
+        headers,
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Http10,
+    Http11,
+}
+
+fn parse_request_line<'b>(line: &'b [u8], settings: &DoorSettings) -> Result<(Method, &'b str, Version), Refusal> {
+    let mut parts = line.split(|b| *b == b' ');
+    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Refusal::malformed("the request line is not METHOD TARGET VERSION"));
+    };
+    let version = match version {
+        b"HTTP/1.1" => Version::Http11,
+        b"HTTP/1.0" => Version::Http10,
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+            return Err(Refusal::new(505, "http_version", "only HTTP/1.1 and HTTP/1.0 are spoken here"));
+        }
+        _ => return Err(Refusal::malformed("the request line does not end with an HTTP version")),
+    };
+    if method.is_empty() || !method.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b)) {
+        return Err(Refusal::malformed("the method is not a word"));
+    }
+    let Some(method) = Method::parse(method) else {
+        return Err(Refusal::new(501, "unknown_method", "this method is not served here"));
+    };
+    if target.len() > settings.target_bytes {
+        return Err(target_too_long());
+    }
+    if target.first() != Some(&b'/') {
+        return Err(Refusal::malformed("the request target does not begin with a slash"));
+    }
+    let valid = |b: &u8| b.is_ascii_graphic() && *b != b'#';
+    match std::str::from_utf8(target) {
+        Ok(text) if target.iter().all(valid) => Ok((method, text, version)),
+        _ => Err(Refusal::malformed("the request target has characters that must be percent-encoded")),
+    }
+}
+
+/// What a header is to the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    Expect,
+    /// About this connection only, or not for clients to set.
+    Dropped,
+    Passed,
+}
+
+fn role(name: &str) -> Role {
+    const ROLES: [(&str, Role); 10] = [
+        ("host", Role::Host),
+        ("content-length", Role::ContentLength),
+        ("transfer-encoding", Role::TransferEncoding),
+        ("connection", Role::Connection),
+        ("expect", Role::Expect),
+        ("te", Role::Dropped),
+        ("trailer", Role::Dropped),
+        ("upgrade", Role::Dropped),
+        ("keep-alive", Role::Dropped),
+        ("proxy-connection", Role::Dropped),
+    ];
+    let internal = inner::INTERNAL.iter().map(|internal| (*internal, Role::Dropped));
+    ROLES.into_iter().chain(internal).find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or(Role::Passed, |k| k.1)
+}
+
+/// What the headers say that concerns the door.
+#[derive(Default)]
+struct Told<'b> {
+    hosts: usize,
+    length: Option<&'b [u8]>,
+    coding: Option<&'b [u8]>,
+    close: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+}
+
+impl<'b> Told<'b> {
+    fn collect(headers: &[Header<'b>]) -> Result<Self, Refusal> {
+        let mut told = Self::default();
+        for header in headers {
+            // tiny_http reads ASCII only; what it cannot read must not reach it.
+            if !header.value.is_ascii() {
+                return Err(Refusal::malformed("a header has characters that are not ASCII"));
+            }
+            match role(header.name) {
+                Role::Host => told.hosts += 1,
+                Role::ContentLength if told.length.replace(header.value).is_some() => {
+                    return Err(Refusal::malformed("there are two Content-Length headers"));
+                }
+                Role::TransferEncoding if told.coding.replace(header.value).is_some() => {
+                    return Err(Refusal::malformed("there are two Transfer-Encoding headers"));
+                }
+                Role::Connection => {
+                    for option in header.value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+                        told.close |= option.eq_ignore_ascii_case(b"close");
+                        told.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    }
+                }
+                Role::Expect if header.value.eq_ignore_ascii_case(b"100-continue") => told.expects_continue = true,
+                Role::Expect => {
+                    return Err(Refusal::new(417, "unknown_expectation", "only 100-continue can be expected"));
+                }
+                Role::ContentLength | Role::TransferEncoding | Role::Dropped | Role::Passed => {}
+            }
+        }
+        Ok(told)
+    }
+
+    fn framing(&self, version: Version, settings: &DoorSettings) -> Result<Framing, Refusal> {
+        match (self.length, self.coding) {
+            (None, None) => Ok(Framing::Length(0)),
+            (Some(_), Some(_)) => Err(Refusal::malformed("Content-Length and Transfer-Encoding exclude each other")),
+            (None, Some(coding)) if version == Version::Http11 && coding.eq_ignore_ascii_case(b"chunked") => {
+                Ok(Framing::Chunked)
+            }
+            (None, Some(_)) => Err(Refusal::malformed("the only Transfer-Encoding is chunked, in HTTP/1.1")),
+            (Some(length), None) => {
+                // 18 digits always fit; more are no honest length.
+                if length.is_empty() || length.len() > 18 || !length.iter().all(u8::is_ascii_digit) {
+                    return Err(Refusal::malformed("the Content-Length is not a length"));
+                }
+                let length = length.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+                match usize::try_from(length) {
+                    Ok(length) if length <= settings.body_bytes => Ok(Framing::Length(length)),
+                    _ => Err(body_too_large()),
+                }
+            }
+        }
+    }
+
+    fn keep(&self, version: Version) -> Keep {
+        match version {
+            _ if self.close => Keep::Close,
+            Version::Http11 => Keep::Open,
+            Version::Http10 if self.keep_alive => Keep::OpenSaid,
+            Version::Http10 => Keep::Close,
+        }
+    }
+}
+
+/// 413, for declared and for chunked bodies.
+pub(super) fn body_too_large() -> Refusal {
+    Refusal::new(413, "body_too_large", "the request body is too large")
+}
+
+#[cfg(test)]
+#[path = "head_tests.rs"]
+mod tests;

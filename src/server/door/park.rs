@@ -1,0 +1,66 @@
+//! What keeps a request parked: its room, and the promise that the engine hears when its client leaves.
+
+use std::sync::Arc;
+
+use super::budget::{Budget, Share};
+use super::settings::DoorSettings;
+use crate::core::names::ParkId;
+use crate::server::http::Handler;
+
+/// Room for parked requests.
+pub(super) struct Lot {
+    requests: Budget,
+    bytes: Budget,
+    body_bytes: usize,
+}
+
+/// The place of one request, until it is dropped.
+pub(super) struct Place {
+    _request: Share,
+    _bytes: Share,
+}
+
+impl Lot {
+    pub fn new(settings: &DoorSettings) -> Self {
+        Self {
+            requests: Budget::new(settings.parked),
+            bytes: Budget::new(settings.parked_bytes),
+            body_bytes: settings.park_body_bytes,
+        }
+    }
+
+    /// A place for a request of so many bytes, of which `body` are its body; `None` when there is no room.
+    pub fn place(&self, bytes: usize, body: usize) -> Option<Place> {
+        if body > self.body_bytes {
+            return None;
+        }
+        Some(Place { _request: self.requests.take(1)?, _bytes: self.bytes.take(bytes)? })
+    }
+}
+
+/// Tells the engine, exactly once, that a listener has left, unless it was answered. Covers every way in which a
+/// connection's task can end, being dropped included.
+pub(super) struct Listener {
+    handler: Arc<dyn Handler>,
+    park: ParkId,
+    answered: bool,
+}
+
+impl Listener {
+    pub fn new(handler: &Arc<dyn Handler>, park: ParkId) -> Self {
+        Self { handler: Arc::clone(handler), park, answered: false }
+    }
+
+    /// The engine has given its final answer: it no longer counts on this listener.
+    pub fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.handler.left(self.park);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The door's settings, and the switch that stops it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::core::limits;
+
+/// Receives one line for the log about something that nobody was answered with, such as a failing `accept`.
+pub type Report = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Limits and times of the door. The defaults are the constants of [`crate::core::limits`]; tests shorten them.
+#[derive(Clone)]
+pub struct DoorSettings {
+    /// Largest request head, bytes.
+    pub head_bytes: usize,
+    /// Longest request target, bytes.
+    pub target_bytes: usize,
+    /// Most headers in a request; at most [`limits::DOOR_HEADERS`].
+    pub headers: usize,
+    /// Largest request body, bytes.
+    pub body_bytes: usize,
+    /// Time to send one whole request, from its first byte.
+    pub send: Duration,
+    /// Time without a request before a connection is closed.
+    pub idle: Duration,
+    /// Time to take an answer, for each 64 KiB of it or part of that.
+    pub write: Duration,
+    /// Time to read on after the last answer before the connection is closed.
+    pub linger: Duration,
+    /// Time to wait for a free inner connection.
+    pub busy: Duration,
+    /// Most client connections; lowered when the limit of descriptors is too small for it.
+    pub connections: usize,
+    /// Kept-alive connections to `tiny_http`; lowered when the limit of descriptors is too small for it.
+    pub backends: usize,
+    /// Most parked requests.
+    pub parked: usize,
+    /// Largest body of a parked request, bytes.
+    pub park_body_bytes: usize,
+    /// Most bytes of all parked requests.
+    pub parked_bytes: usize,
+    /// Most bytes of all larger bodies and answers on their way.
+    pub held_bytes: usize,
+    /// Threads of the door's runtime; `None`: one for each core.
+    pub threads: Option<usize>,
+    /// Where lines for the log go; standard error by default.
+    pub report: Report,
+}
+
+impl Default for DoorSettings {
+    fn default() -> Self {
+        Self {
+            head_bytes: limits::DOOR_HEAD_BYTES,
+            target_bytes: limits::DOOR_TARGET_BYTES,
+            headers: limits::DOOR_HEADERS,
+            body_bytes: limits::DOOR_BODY_BYTES,
+            send: Duration::from_millis(limits::DOOR_SEND_MS),
+            idle: Duration::from_millis(limits::DOOR_IDLE_MS),
+            write: Duration::from_millis(limits::DOOR_WRITE_MS),
+            linger: Duration::from_millis(limits::DOOR_LINGER_MS),
+            busy: Duration::from_millis(limits::DOOR_BUSY_MS),
+            connections: limits::DOOR_CONNECTIONS,
+            backends: limits::DOOR_BACKENDS,
+            parked: limits::DOOR_PARKED,
+            park_body_bytes: limits::DOOR_PARK_BODY_BYTES,
+            parked_bytes: limits::DOOR_PARKED_BYTES,
+            held_bytes: limits::DOOR_HELD_BYTES,
+            threads: None,
+            report: Arc::new(|line| eprintln!("{line}")),
+        }
+    }
+}
+
+/// The switch that stops the door; clones are the same switch. Any thread may trigger it, and it stays triggered.
+#[derive(Clone)]
+pub struct Stop(Arc<watch::Sender<Option<Duration>>>);
+
+impl Stop {
+    /// A switch that is not triggered.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+
+    /// Stops the door; requests in flight may end within `grace`. Never blocks; of several calls the shortest grace
+    /// counts.
+    pub fn trigger(&self, grace: Duration) {
+        self.0.send_modify(|current| *current = Some(current.map_or(grace, |c| c.min(grace))));
+    }
+
+    /// Whether it has been triggered.
+    #[must_use]
+    pub fn is_triggered(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// Waits until it is triggered; at once if it has been. Safe to cancel.
+    pub async fn triggered(&self) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.0.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// Waits until the grace is over, also when it is shortened meanwhile. Safe to cancel.
+    pub(super) async fn grace_is_over(&self) {
+        self.triggered().await;
+        let start = tokio::time::Instant::now();
+        let mut changes = self.0.subscribe();
+        loop {
+            let grace = (*changes.borrow_and_update()).unwrap_or_default();
+            tokio::select! {
+                () = tokio::time::sleep_until(start + grace) => return,
+                _ = changes.changed() => {}
+            }
+        }
+    }
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stop({})", self.is_triggered())
+    }
+}

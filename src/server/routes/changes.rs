@@ -1,0 +1,137 @@
+//! History: pages, long polls, single revisions, notes (design sections 6 and 7).
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::super::http::Response;
+use super::super::views;
+use super::call::Call;
+use super::failure::Failure;
+use super::{Routes, json};
+use crate::core::history::{Change, ChangeKey};
+use crate::core::limits;
+use crate::core::names::{LockName, PoolName, Revision};
+use crate::core::step::{Command, Refusal};
+use crate::core::time::Span;
+use crate::wire::api::{ChangeView, NoteBody, Page};
+use crate::wire::ask;
+use crate::wire::errors::Code;
+use crate::wire::problems::Problems;
+
+type Entries = OrdMap<ChangeKey, Arc<Change>>;
+
+/// Which entries of a history are wanted.
+struct Wanted {
+    start: Bound<ChangeKey>,
+    /// The entries of this revision are wanted whatever they are.
+    given: Option<Revision>,
+    /// Only what `check` lists.
+    versions: bool,
+    /// Only the newest of them.
+    newest: bool,
+    limit: usize,
+}
+
+impl Wanted {
+    fn of(call: &Call, problems: &mut Problems) -> Self {
+        let after = call.query::<u64>("after", problems).map(Revision);
+        let from = call.query::<u64>("from", problems).map(Revision);
+        if after.is_some() && from.is_some() {
+            problems.add("from", "and `after` exclude each other");
+        }
+        let first = |revision| ChangeKey { revision, seq: 0 };
+        let last = |revision| ChangeKey { revision, seq: u32::MAX };
+        let start = match (after, from) {
+            (Some(after), _) => Bound::Excluded(last(after)),
+            (None, Some(from)) => Bound::Included(first(from)),
+            (None, None) => Bound::Unbounded,
+        };
+        let (versions, newest) = (call.flag("versions", problems), call.flag("newest", problems));
+        Self { start, given: from, versions, newest, limit: call.limit(problems) }
+    }
+
+    fn wants(&self, change: &Change) -> bool {
+        !self.versions || change.kind.is_version() || self.given == Some(change.key.revision)
+    }
+
+    /// Oldest first. The entries of one revision are never parted, so a page may be longer than its limit; it looks
+    /// at a bounded number of entries, so it may be shorter although more follow. Only `next` tells.
+    fn page(&self, entries: &Entries) -> Page<ChangeView> {
+        let range = || entries.range((self.start, Bound::Unbounded)).map(|(_, change)| change);
+        if self.newest {
+            let newest = range().rev().find(|change| self.wants(change));
+            return Page { items: newest.map(|change| views::change(change)).into_iter().collect(), next: None };
+        }
+        let mut items = Vec::new();
+        let mut last: Option<Revision> = None;
+        for (looked_at, change) in range().enumerate() {
+            let revision = change.key.revision;
+            if last != Some(revision) && (items.len() >= self.limit || looked_at >= limits::SCAN) {
+                return Page { items, next: last.map(|revision| revision.to_string()) };
+            }
+            items.extend(self.wants(change).then(|| views::change(change)));
+            last = Some(revision);
+        }
+        Page { items, next: None }
+    }
+}
+
+/// `GET /api/v1/pools/{pool}/changes`: with `wait`, held until there is something to tell.
+pub(super) fn of_pool(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let pool = call.path::<PoolName>("pool", &mut problems);
+    let wanted = Wanted::of(call, &mut problems);
+    let wait = ask::wait("wait", call.query_text("wait"), &mut problems);
+    let pool = problems.done(pool)?;
+    let park = call.request.park;
+    let may_park = wait > Span(0) && call.may_park();
+    if may_park {
+        // Before the look, else what happens in between is missed.
+        routes.watchers.watch(park, &pool);
+    }
+    let page = routes.engine.world().pool(&pool).map(|found| wanted.page(&found.changes));
+    let nothing_yet = page.as_ref().is_some_and(|page| page.items.is_empty() && page.next.is_none());
+    if !(may_park && nothing_yet) {
+        routes.watchers.unwatch(park);
+    }
+    let page = page.ok_or(Refusal::NoSuchPool { pool })?;
+    Ok(Response { park: (may_park && nothing_yet).then_some(wait), ..json(&page) })
+}
+
+/// `GET /api/v1/changes`: over all pools, also removed ones.
+pub(super) fn of_all(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let wanted = Wanted::of(call, &mut problems);
+    problems.done(Some(()))?;
+    Ok(json(&wanted.page(&routes.engine.world().changes)))
+}
+
+/// `GET /api/v1/pools/{pool}/changes/{revision}`: its entries in this pool.
+pub(super) fn revision(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let pool = call.path::<PoolName>("pool", &mut problems);
+    let revision = call.path::<u64>("revision", &mut problems).map(Revision);
+    let (pool, revision) = problems.done(pool.zip(revision))?;
+    let world = routes.engine.world();
+    let Some(found) = world.pool(&pool) else { return Err(Refusal::NoSuchPool { pool }.into()) };
+    let range = ChangeKey { revision, seq: 0 }..=ChangeKey { revision, seq: u32::MAX };
+    let items: Vec<_> = found.changes.range(range).map(|(_, change)| views::change(change)).collect();
+    if items.is_empty() {
+        let error = format!("pool {pool:?} has no revision {revision}: it never had, or its history is pruned");
+        return Err(Failure::new(Code::NoSuchRevision, error));
+    }
+    Ok(json(&Page { items, next: None }))
+}
+
+/// `POST /api/v1/pools/{pool}/changes`: writes an entry that changes nothing.
+pub(super) fn note(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let pool = call.path::<PoolName>("pool", &mut problems);
+    let body = call.body::<NoteBody>(&mut problems).unwrap_or_default();
+    let lock = problems.parse_some::<LockName>("lock", body.lock.as_deref());
+    let by = ask::by(body.by, &mut problems);
+    let pool = problems.done(pool)?;
+    routes.change(Command::Note { pool, lock, by })
+}

@@ -1,0 +1,250 @@
+//! Claims: ask, look, confirm, end (design section 2).
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::super::http::{Response, Turn};
+use super::super::views;
+use super::call::Call;
+use super::failure::Failure;
+use super::{Routes, json, respond};
+use crate::core::claim::{BuildRef, Claim, Phase};
+use crate::core::limits;
+use crate::core::names::{ClaimId, Fence, PoolName, Reason, Run, Text};
+use crate::core::state::World;
+use crate::core::step::{AskClaim, Command, Refusal, Reply, Wait};
+use crate::core::time::Span;
+use crate::wire::api::{ClaimBody, ClaimState, ClaimView, ConfirmBody, Page, WaitingView};
+use crate::wire::ask;
+use crate::wire::errors::Code;
+use crate::wire::problems::{Problems, quoted, unknown};
+
+/// `PUT /api/v1/claims/{id}`.
+pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let id = call.path::<ClaimId>("id", &mut problems);
+    let body = call.body::<ClaimBody>(&mut problems);
+    // A wrong id must not hide what is wrong with the body.
+    let id_or_any = id.clone().unwrap_or_else(ClaimId::smallest);
+    let asked = body.and_then(|body| ask::claim(id_or_any, body, &mut problems));
+    let ask::Asked { ask, wait, expect_store } = problems.done(id.and(asked))?;
+    let store = routes.engine.store_id();
+    if let Some(expected) = expect_store.filter(|expected| expected != store) {
+        let error = format!("this server's store is {store:?}, not {}: check the server's URL", quoted(&expected));
+        return Err(Failure::new(Code::OtherStore, error));
+    }
+    let request = call.request;
+    let prepared = match request.turn {
+        Turn::First | Turn::Notified if wait > Span(0) && request.can_park => Wait::Park(request.park),
+        Turn::Notified | Turn::Last => Wait::Over(request.park),
+        Turn::First => Wait::No,
+    };
+    let command = Command::Ask(Box::new(AskClaim { wait: prepared, ..ask }));
+    match routes.engine.call(command)? {
+        Reply::Claim { claim, .. } if !claim.waits() => Ok(json(&routes.look(|viewer| viewer.claim(&claim, false)))),
+        Reply::Claim { claim, parked: true } => Ok(Response { park: Some(wait), ..parked(&claim) }),
+        Reply::Claim { claim, parked: false } => {
+            Ok(waiting(routes, &claim, request.turn == Turn::Last && wait > Span(0)))
+        }
+        Reply::Busy(ask) => Ok(busy(routes, &ask)),
+        other => Err(Failure::unexpected(&other)),
+    }
+}
+
+/// The answer that is not relayed unless parking fails after all; short, because each notice makes one.
+fn parked(claim: &Claim) -> Response {
+    let error = format!("claim {:?} waits: ask again", claim.id);
+    locked(&WaitingView { error, code: Code::Waiting, parked: false, claim: None, holders: Vec::new() })
+}
+
+fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
+    let view = routes.look(|viewer| viewer.claim(claim, true));
+    let holders = view.queue.as_ref().map(|queue| queue.holders.clone()).unwrap_or_default();
+    let position = view.queue.as_ref().map_or(0, |queue| queue.position);
+    let pool = claim.terms.ask.parts.first().map(|part| &part.pool);
+    let error = match pool {
+        Some(pool) => format!("claim {:?} waits at place {position} of pool {pool:?}: ask again", claim.id),
+        None => format!("claim {:?} waits: ask again", claim.id),
+    };
+    locked(&WaitingView { error, code: Code::Waiting, parked, claim: Some(view), holders })
+}
+
+fn busy(routes: &Routes, ask: &AskClaim) -> Response {
+    let holders = routes.look(|viewer| viewer.rivals(&ask.terms.ask.parts));
+    let error = match holders.first() {
+        Some(holder) => format!(
+            "lock {:?} of pool {:?} is taken by claim {:?}: try again later, or let the claim queue",
+            holder.lock, holder.pool, holder.claim
+        ),
+        None => "it is not this claim's turn: try again later, or let the claim queue".to_owned(),
+    };
+    locked(&WaitingView { error, code: Code::Locked, parked: false, claim: None, holders })
+}
+
+/// How long a client that cannot be parked should wait before it asks again, seconds.
+const RETRY_AFTER: &str = "1";
+
+fn locked(view: &WaitingView) -> Response {
+    let mut response = respond(view.code.status(), view);
+    response.headers.push(("retry-after", RETRY_AFTER.to_owned()));
+    response
+}
+
+/// `GET /api/v1/claims/{id}`: a live claim, or what is remembered of one that has ended.
+pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let id = call.path::<ClaimId>("id", &mut problems);
+    let id = problems.done(id)?;
+    let view = routes.look(|viewer| {
+        let live = viewer.world.claims.get(&id).map(|claim| viewer.claim(claim, true));
+        live.or_else(|| viewer.world.ended.get(&id).map(|ended| views::ended(ended)))
+    });
+    let view = view.ok_or(Refusal::NoSuchClaim { id })?;
+    Ok(json(&view))
+}
+
+/// `DELETE /api/v1/claims/{id}`: cancels or releases.
+pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let id = call.path::<ClaimId>("id", &mut problems);
+    let run = call.query::<Run>("run", &mut problems);
+    let by = call.query::<Text>("by", &mut problems);
+    let reason = call.query::<Reason>("reason", &mut problems);
+    let id = problems.done(id)?;
+    match routes.engine.call(Command::End { id, run, by, reason })? {
+        Reply::Ended { ended, .. } => Ok(json(&views::ended(&ended))),
+        other => Err(Failure::unexpected(&other)),
+    }
+}
+
+/// `POST /api/v1/claims/{id}/confirm`.
+pub(super) fn confirm(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let id = call.path::<ClaimId>("id", &mut problems);
+    let body = call.body::<ConfirmBody>(&mut problems);
+    let run = body.as_ref().and_then(|body| problems.parse_some::<Run>("run", body.run.as_deref()));
+    let (id, body) = problems.done(id.zip(body))?;
+    let command = Command::Confirm { id, run, fence: Fence(body.fence) };
+    match routes.engine.call(command)? {
+        Reply::Claim { claim, .. } => Ok(json(&routes.look(|viewer| viewer.claim(&claim, false)))),
+        other => Err(Failure::unexpected(&other)),
+    }
+}
+
+/// Which claims a listing shows.
+struct Filter {
+    pool: Option<PoolName>,
+    state: Option<ListedState>,
+    build: Option<BuildRef>,
+}
+
+/// The states to list, as a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ListedState(ClaimState);
+
+impl FromStr for ListedState {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "waiting" => Ok(Self(ClaimState::Waiting)),
+            "granted" => Ok(Self(ClaimState::Granted)),
+            "held" => Ok(Self(ClaimState::Held)),
+            "ended" => Ok(Self(ClaimState::Ended)),
+            other => Err(unknown("state", other, &["waiting", "granted", "held", "ended"])),
+        }
+    }
+}
+
+fn filter(call: &Call, problems: &mut Problems) -> Filter {
+    let pool = call.query::<PoolName>("pool", problems);
+    let state = call.query::<ListedState>("state", problems);
+    let id = call.query::<Text>("build", problems);
+    let cluster = call.query::<Text>("cluster", problems);
+    if call.query_text("build").is_some() != call.query_text("cluster").is_some() {
+        problems.add("build", "a build is always the pair of `build` (its id) and `cluster` (ATC_EXTERNAL_URL)");
+    }
+    if pool.is_some() && state == Some(ListedState(ClaimState::Ended)) {
+        problems.add("pool", "is not remembered of ended claims: look into the pool's changes");
+    }
+    Filter { pool, state, build: cluster.zip(id).map(|(cluster, id)| BuildRef { cluster, id }) }
+}
+
+/// `GET /api/v1/claims`: live claims, or with `state=ended` the ended ones, by id.
+pub(super) fn list(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let filter = filter(call, &mut problems);
+    let after = call.query::<ClaimId>("after", &mut problems);
+    let limit = call.limit(&mut problems);
+    problems.done(Some(()))?;
+    let page = routes.look(|viewer| {
+        if filter.state == Some(ListedState(ClaimState::Ended)) {
+            let from = after.clone().unwrap_or_else(ClaimId::smallest);
+            let all = viewer.world.ended.range(from..).filter(|(id, _)| after.as_ref() != Some(id));
+            let matches = |ended: &_| -> bool {
+                let ended: &crate::core::claim::Ended = ended;
+                filter.build.is_none() || ended.build == filter.build
+            };
+            page(all, limit, |ended| matches(ended).then(|| views::ended(ended)))
+        } else {
+            let matches = |claim: &Claim| filter.lists(claim);
+            let show = |claim: &Arc<Claim>| matches(claim).then(|| viewer.claim(claim, false));
+            page(live(viewer.world, &filter, after.as_ref()), limit, show)
+        }
+    });
+    Ok(json(&page))
+}
+
+impl Filter {
+    fn lists(&self, claim: &Claim) -> bool {
+        let state = match claim.phase {
+            Phase::Waiting { .. } => ClaimState::Waiting,
+            Phase::Granted { .. } => ClaimState::Granted,
+            Phase::Held { .. } => ClaimState::Held,
+        };
+        let in_pool = |pool: &PoolName| claim.terms.ask.parts.iter().any(|part| part.pool == *pool);
+        self.state.is_none_or(|ListedState(wanted)| wanted == state)
+            && self.pool.as_ref().is_none_or(in_pool)
+            && self.build.as_ref().is_none_or(|build| claim.terms.owner.build().as_ref() == Some(build))
+    }
+}
+
+/// Live claims by id, after one id; only those that an index knows to be of the pool or the build.
+fn live<'w>(
+    world: &'w World,
+    filter: &Filter,
+    after: Option<&ClaimId>,
+) -> Box<dyn Iterator<Item = (&'w ClaimId, &'w Arc<Claim>)> + 'w> {
+    let after = after.cloned();
+    let is_after = move |id: &ClaimId| after.as_ref().is_none_or(|after| id > after);
+    if let Some(build) = &filter.build {
+        let claims: Vec<_> = world.claims_of(build).filter(|claim| is_after(&claim.id)).collect();
+        return Box::new(claims.into_iter().map(|claim| (&claim.id, claim)));
+    }
+    if let Some(pool) = &filter.pool {
+        let Some(pool) = world.pool(pool) else { return Box::new(std::iter::empty()) };
+        let holders = pool.locks.values().flat_map(|lock| lock.holders.iter().map(|holder| &holder.claim));
+        let ids: BTreeSet<&ClaimId> = pool.waiting.values().chain(holders).filter(|id| is_after(id)).collect();
+        return Box::new(ids.into_iter().filter_map(|id| Some((id, world.claims.get(id)?))));
+    }
+    Box::new(world.claims.iter().skip_while(move |(id, _)| !is_after(id)))
+}
+
+/// The first entries that are shown. It looks at a bounded number of them, so a page may have fewer than `limit`
+/// although more follow: only a page without `next` is the last.
+fn page<'w, T: 'w>(
+    entries: impl Iterator<Item = (&'w ClaimId, T)>,
+    limit: usize,
+    show: impl Fn(T) -> Option<ClaimView>,
+) -> Page<ClaimView> {
+    let mut items = Vec::new();
+    let mut last: Option<&ClaimId> = None;
+    for (looked_at, (id, entry)) in entries.enumerate() {
+        if items.len() == limit || looked_at == limits::SCAN {
+            return Page { items, next: last.map(ToString::to_string) };
+        }
+        items.extend(show(entry));
+        last = Some(id);
+    }
+    Page { items, next: None }
+}

@@ -1,0 +1,106 @@
+//! The one mapping from what went wrong to code, status and advice.
+
+use super::super::engine::EngineError;
+use super::super::http::Response;
+use super::super::views;
+use super::respond;
+use crate::core::step::{Refusal, Reply};
+use crate::wire::api::{ClaimView, ErrorView};
+use crate::wire::errors::Code;
+use crate::wire::problems::Problems;
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub code: Code,
+    pub error: String,
+    pub problems: Vec<String>,
+    pub claim: Option<Box<ClaimView>>,
+    /// The methods of this path, with [`Code::MethodNotAllowed`].
+    pub allow: Option<String>,
+}
+
+impl Failure {
+    pub fn new(code: Code, error: impl Into<String>) -> Self {
+        Self { code, error: error.into(), problems: Vec::new(), claim: None, allow: None }
+    }
+
+    /// A request that is wrong in these ways.
+    pub fn bad(problems: Vec<String>) -> Self {
+        let error = match problems.as_slice() {
+            [] => "the request is wrong".to_owned(),
+            [only] => format!("the request is wrong: {only}"),
+            [first, ..] => format!("the request is wrong in {} ways, the first: {first}", problems.len()),
+        };
+        Self { problems, ..Self::new(Code::BadRequest, error) }
+    }
+
+    /// The engine gave an answer that does not belong to the command: a bug, told without guessing.
+    pub fn unexpected(reply: &Reply) -> Self {
+        let kind = match reply {
+            Reply::Claim { .. } => "a claim",
+            Reply::Busy(_) => "busy",
+            Reply::Ended { .. } => "ended",
+            Reply::Done { .. } => "done",
+            Reply::Nothing => "nothing",
+        };
+        Self::new(Code::Internal, format!("the engine's answer ({kind}) does not fit the request: this is a bug"))
+    }
+
+    pub fn into_response(self) -> Response {
+        let Self { code, error, problems, claim, allow } = self;
+        let view = ErrorView { error, code, problems, claim: claim.map(|claim| *claim) };
+        let mut response = respond(code.status(), &view);
+        response.headers.extend(allow.map(|methods| ("allow", methods)));
+        response
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::StoreFailed => Self::new(Code::StoreFailed, error.to_string()),
+            EngineError::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let (code, advice) = code_and_advice(&refusal);
+        let error = if advice.is_empty() { refusal.to_string() } else { format!("{refusal}; {advice}") };
+        let claim = match &refusal {
+            Refusal::Ended { ended } => Some(Box::new(views::ended(ended))),
+            _ => None,
+        };
+        Self { claim, ..Self::new(code, error) }
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::bad(problems.into_list())
+    }
+}
+
+/// The code of a refusal, and what to do next where its own text does not say so.
+fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
+    match refusal {
+        Refusal::NoSuchPool { .. } => (Code::NoSuchPool, "check the name, or declare it first (locker pool set)"),
+        Refusal::NoSuchLock { .. } => (Code::NoSuchLock, "check the name, or add it first (locker lock add)"),
+        Refusal::NoSuchClaim { .. } => (Code::NoSuchClaim, "check the id; ended claims are forgotten after a while"),
+        Refusal::TooMany { .. } => (Code::TooMany, "ask for fewer, or add locks"),
+        Refusal::DifferentRequest { .. } => (Code::DifferentRequest, ""),
+        Refusal::SupersededRun { .. } => (Code::SupersededRun, ""),
+        Refusal::TooManyRuns { .. } => (Code::TooManyRuns, ""),
+        Refusal::NotGranted { .. } => (Code::NotGranted, ""),
+        Refusal::WrongFence { .. } => (Code::WrongFence, ""),
+        Refusal::Ended { .. } => (Code::Ended, "it holds nothing; ask again with a new id"),
+        Refusal::LockExists { .. } => (Code::LockExists, "change it instead, or choose another name"),
+        Refusal::LockHeld { .. } => (Code::LockHeld, "release that claim first, or name it if it is yours"),
+        Refusal::NotHolder { .. } => (Code::NotHolder, "look up who holds it (locker status)"),
+        Refusal::PoolInUse { .. } => (Code::PoolInUse, "let them end first"),
+        Refusal::QueueFull { .. } => (Code::QueueFull, "ask again later, or raise max_queue"),
+        Refusal::Limit { .. } => (Code::Limit, "remove what is no longer needed"),
+    }
+}

@@ -1,0 +1,58 @@
+//! The server about itself.
+
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::super::http::Response;
+use super::super::openapi;
+use super::call::Call;
+use super::failure::Failure;
+use super::{Routes, json};
+use crate::wire::api::InfoView;
+use crate::wire::errors::Code;
+use crate::wire::text::time;
+
+/// The server works.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct StatusView {
+    /// Always `ok`; anything else is an error answer.
+    status: &'static str,
+}
+
+/// `GET /api/v1/info`.
+pub(super) fn info(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    call.asks_nothing()?;
+    Ok(json(&InfoView {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        store_id: routes.engine.store_id().to_owned(),
+        time: time(routes.engine.now().wall),
+        revision: routes.engine.world().revision.0,
+    }))
+}
+
+/// `GET /healthz`: the process answers.
+pub(super) fn healthz(_: &Routes, call: &Call) -> Result<Response, Failure> {
+    call.asks_nothing()?;
+    Ok(json(&StatusView { status: "ok" }))
+}
+
+/// `GET /readyz`: it can serve.
+pub(super) fn readyz(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    call.asks_nothing()?;
+    match (routes.health)() {
+        Ok(()) => Ok(json(&StatusView { status: "ok" })),
+        Err(Code::StoreFailed) => {
+            Err(Failure::new(Code::StoreFailed, "the store has failed, the server is going down"))
+        }
+        Err(code) => Err(Failure::new(code, "the server is starting or going down: ask again later")),
+    }
+}
+
+/// `GET /openapi.json`.
+pub(super) fn openapi(_: &Routes, call: &Call) -> Result<Response, Failure> {
+    static DOCUMENT: LazyLock<serde_json::Value> = LazyLock::new(openapi::document);
+    call.asks_nothing()?;
+    Ok(json(&*DOCUMENT))
+}

@@ -1,0 +1,92 @@
+//! Locks of a pool: look, add, change, take out (design section 3), and `verify`.
+
+use std::sync::Arc;
+
+use super::super::http::Response;
+use super::call::Call;
+use super::failure::Failure;
+use super::{Routes, json};
+use crate::core::claim::Phase;
+use crate::core::names::{ClaimId, Fence, LockName, PoolName};
+use crate::core::step::{Command, Refusal};
+use crate::wire::api::{LockBody, RemoveBody, VerifyView};
+use crate::wire::errors::Code;
+use crate::wire::problems::Problems;
+use crate::wire::{ask, text};
+
+fn names(call: &Call, problems: &mut Problems) -> Option<(PoolName, LockName)> {
+    let pool = call.path("pool", problems);
+    let lock = call.path("lock", problems);
+    pool.zip(lock)
+}
+
+/// `GET /api/v1/pools/{pool}/locks/{lock}`.
+pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let names = names(call, &mut problems);
+    let (pool, lock) = problems.done(names)?;
+    let found = routes.look(|viewer| {
+        let Some(in_pool) = viewer.world.pool(&pool) else { return Err(Refusal::NoSuchPool { pool }) };
+        match in_pool.locks.get(&lock) {
+            Some(found) => Ok(viewer.lock(in_pool, found, true)),
+            None => Err(Refusal::NoSuchLock { pool, lock }),
+        }
+    });
+    Ok(json(&found?))
+}
+
+/// `PUT /api/v1/pools/{pool}/locks/{lock}`: a new lock.
+pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let names = names(call, &mut problems);
+    let body = call.body::<LockBody>(&mut problems).unwrap_or_default();
+    let metadata = text::metadata(body.metadata, body.metadata_base64, &mut problems).unwrap_or_default();
+    let labels = ask::labels("labels", &body.labels.unwrap_or_default(), &mut problems).unwrap_or_default();
+    let by = ask::by(body.by, &mut problems);
+    let (pool, lock) = problems.done(names)?;
+    routes.change(Command::AddLock { pool, lock, metadata, labels: Arc::new(labels), by })
+}
+
+/// `PATCH /api/v1/pools/{pool}/locks/{lock}`: what is given changes.
+pub(super) fn patch(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let names = names(call, &mut problems);
+    let body = call.body::<LockBody>(&mut problems).unwrap_or_default();
+    let metadata = text::metadata(body.metadata, body.metadata_base64, &mut problems);
+    let labels = body.labels.and_then(|labels| ask::labels("labels", &labels, &mut problems)).map(Arc::new);
+    let by = ask::by(body.by, &mut problems);
+    let (pool, lock) = problems.done(names)?;
+    routes.change(Command::UpdateLock { pool, lock, metadata, labels, by })
+}
+
+/// `DELETE /api/v1/pools/{pool}/locks/{lock}`.
+pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let names = names(call, &mut problems);
+    let body = call.body::<RemoveBody>(&mut problems).unwrap_or_default();
+    let claim = problems.parse_some::<ClaimId>("claim", body.claim.as_deref());
+    let by = ask::by(body.by, &mut problems);
+    let (pool, lock) = problems.done(names)?;
+    routes.change(Command::RemoveLock { pool, lock, claim, by })
+}
+
+/// `GET /api/v1/verify`: whether this fence is a present holder's. A grant that nobody has confirmed is none.
+pub(super) fn verify(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let pool = call.required::<PoolName>("pool", &mut problems);
+    let lock = call.required::<LockName>("lock", &mut problems);
+    let fence = call.required::<u64>("fence", &mut problems);
+    let ((pool, lock), fence) = problems.done(pool.zip(lock).zip(fence))?;
+    let holder = routes.look(|viewer| {
+        let in_pool = viewer.world.pool(&pool)?;
+        let found = in_pool.locks.get(&lock)?;
+        let holder = found.holders.iter().find(|holder| holder.fence == Fence(fence))?;
+        let claim = viewer.world.claims.get(&holder.claim)?;
+        matches!(claim.phase, Phase::Held { .. }).then(|| viewer.holder(in_pool, found, holder)).flatten()
+    });
+    let holder = holder.ok_or_else(|| {
+        let error = format!("fence {fence} holds no lock {lock:?} of pool {pool:?} (any more): stop what needs it");
+        Failure::new(Code::NotHeld, error)
+    })?;
+    Ok(json(&VerifyView { holder }))
+}

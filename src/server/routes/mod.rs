@@ -1,0 +1,124 @@
+//! Our own HTTP API (design section 7) as plain functions from a request value to a response value.
+//!
+//! - `table`: the one table of routes; dispatch and `openapi.json` are both made from it.
+//! - `call`: one request with its path, query and body taken apart; everything wrong with it is gathered.
+//! - `failure`: the one mapping from refusals to codes, statuses and advice.
+//! - `claims`, `pools`, `locks`, `changes`, `info`: the handlers.
+
+mod call;
+mod changes;
+mod claims;
+mod failure;
+mod info;
+mod locks;
+mod pools;
+pub(super) mod table;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use self::call::Call;
+use self::failure::Failure;
+use self::table::{Method, ROUTES, Route};
+use super::engine::Engine;
+use super::http::{Handler, Request, Response};
+use super::views::Viewer;
+use super::watchers::Watchers;
+use crate::core::names::{ParkId, Revision};
+use crate::core::step::{Command, Reply};
+use crate::wire::api::DoneView;
+use crate::wire::errors::Code;
+use crate::wire::problems::quoted;
+use crate::wire::text::percent_decoded;
+
+/// Says whether the server can serve; if not, with which code it refuses: [`Code::StoreFailed`] or
+/// [`Code::Unavailable`].
+pub type Health = Arc<dyn Fn() -> Result<(), Code> + Send + Sync>;
+
+/// The API over one engine.
+pub struct Routes {
+    engine: Engine,
+    watchers: Watchers,
+    health: Health,
+}
+
+impl Routes {
+    /// The API over `engine`, whose long polls are in `watchers`; `health` answers `/readyz`.
+    #[must_use]
+    pub fn new(engine: Engine, watchers: Watchers, health: Health) -> Self {
+        Self { engine, watchers, health }
+    }
+
+    /// A command that changes pools or locks.
+    fn change(&self, command: Command) -> Result<Response, Failure> {
+        match self.engine.call(command)? {
+            Reply::Done { revision: Revision(revision) } => Ok(json(&DoneView { revision })),
+            other => Err(Failure::unexpected(&other)),
+        }
+    }
+
+    /// Looks at the newest snapshot.
+    fn look<T>(&self, look: impl FnOnce(&Viewer<'_>) -> T) -> T {
+        let world = self.engine.world();
+        look(&Viewer { world: &world, now: self.engine.now() })
+    }
+
+    fn answer(&self, request: &Request) -> Result<Response, Failure> {
+        let segments = segments(&request.path)?;
+        let at_path = |route: &&'static Route| route.matches(&segments);
+        let method = Method::parse(&request.method);
+        let Some(route) = ROUTES.iter().filter(at_path).find(|route| Some(route.method) == method) else {
+            let known: Vec<Method> = ROUTES.iter().filter(at_path).map(|route| route.method).collect();
+            return Err(no_route(request, &known));
+        };
+        (route.run)(self, &Call::new(route, request, segments)?)
+    }
+}
+
+impl Handler for Routes {
+    fn handle(&self, request: Request) -> Response {
+        self.answer(&request).unwrap_or_else(Failure::into_response)
+    }
+
+    fn left(&self, park: ParkId) {
+        self.watchers.unwatch(park);
+        self.engine.post(Command::Left { park });
+    }
+}
+
+/// The segments of a path, each percent-decoded once: a `%2f` within one does not part it.
+fn segments(path: &str) -> Result<Vec<String>, Failure> {
+    let decoded = path.strip_prefix('/').unwrap_or_default().split('/').map(percent_decoded);
+    decoded.collect::<Result<_, _>>().map_err(|problem| Failure::bad(vec![format!("path: {problem}")]))
+}
+
+fn no_route(request: &Request, known: &[Method]) -> Failure {
+    let path = quoted(&request.path);
+    if known.is_empty() {
+        let error = format!("there is nothing at {path}: see /openapi.json for what there is");
+        return Failure::new(Code::NoSuchRoute, error);
+    }
+    let mut allow: Vec<&str> = known.iter().map(|method| method.word()).collect();
+    if known.contains(&Method::Get) {
+        allow.push("HEAD");
+    }
+    let allow = allow.join(", ");
+    let error = format!("{path} knows no method {}, only {allow}", quoted(&request.method));
+    Failure { allow: Some(allow), ..Failure::new(Code::MethodNotAllowed, error) }
+}
+
+/// A 200 with a value.
+fn json(value: &impl Serialize) -> Response {
+    respond(200, value)
+}
+
+fn respond(status: u16, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => Response { status, headers: Vec::new(), body, park: None },
+        // Views have text keys and no maps that could fail; if one does, that is a bug and no reason to panic.
+        Err(_) => Response { status: 500, headers: Vec::new(), body: FALLBACK.to_vec(), park: None },
+    }
+}
+
+const FALLBACK: &[u8] = br#"{"error":"the answer cannot be written","code":"internal"}"#;

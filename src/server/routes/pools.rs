@@ -1,0 +1,73 @@
+//! Pools: list, look, declare, remove (design section 3).
+
+use std::ops::Bound;
+
+use super::super::http::Response;
+use super::super::views;
+use super::call::Call;
+use super::failure::Failure;
+use super::{Routes, json};
+use crate::core::names::{LockName, PoolName};
+use crate::core::step::{Command, Refusal};
+use crate::wire::api::{Page, PoolBody, PoolView, RemoveBody};
+use crate::wire::ask;
+
+/// Everything after `after`, or everything.
+pub(super) fn after<T>(after: Option<T>) -> (Bound<T>, Bound<T>) {
+    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
+/// `GET /api/v1/pools`.
+pub(super) fn list(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let from = call.query::<PoolName>("after", &mut problems);
+    let limit = call.limit(&mut problems);
+    problems.done(Some(()))?;
+    let world = routes.engine.world();
+    let mut pools = world.pools.range(after(from)).map(|(_, pool)| pool);
+    let items: Vec<_> = pools.by_ref().take(limit).map(|pool| views::pool(pool)).collect();
+    let next = pools.next().and(items.last()).map(|pool| pool.pool.clone());
+    Ok(json(&Page { items, next }))
+}
+
+/// `GET /api/v1/pools/{pool}`.
+pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let name = call.path::<PoolName>("pool", &mut problems);
+    let from = call.query::<LockName>("after", &mut problems);
+    let limit = call.limit(&mut problems);
+    let name = problems.done(name)?;
+    let view = routes.look(|viewer| {
+        let pool = viewer.world.pool(&name)?;
+        let mut locks = pool.locks.range(after(from)).map(|(_, lock)| lock);
+        let items: Vec<_> = locks.by_ref().take(limit).map(|lock| viewer.lock(pool, lock, false)).collect();
+        let next = locks.next().and(items.last()).map(|lock| lock.lock.clone());
+        Some(PoolView { summary: views::pool(pool), items, next, queue: viewer.waiters(pool) })
+    });
+    let view = view.ok_or(Refusal::NoSuchPool { pool: name })?;
+    Ok(json(&view))
+}
+
+/// `PUT /api/v1/pools/{pool}`.
+pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let pool = call.path::<PoolName>("pool", &mut problems);
+    let body = call.body::<PoolBody>(&mut problems).unwrap_or_default();
+    let policy = ask::policy(&body.policy, &mut problems);
+    let by = ask::by(body.by, &mut problems);
+    let pool = problems.done(pool)?;
+    routes.change(Command::SetPool { pool, policy, capacity: body.capacity, by })
+}
+
+/// `DELETE /api/v1/pools/{pool}`.
+pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let pool = call.path::<PoolName>("pool", &mut problems);
+    let body = call.body::<RemoveBody>(&mut problems).unwrap_or_default();
+    if body.claim.is_some() {
+        problems.add("claim", "goes with the removal of a lock; a pool is removed when nobody uses it");
+    }
+    let by = ask::by(body.by, &mut problems);
+    let pool = problems.done(pool)?;
+    routes.change(Command::RemovePool { pool, by })
+}

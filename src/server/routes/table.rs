@@ -1,0 +1,302 @@
+//! The one table of routes: dispatch reads it, and `openapi.json` is made from it.
+
+use schemars::{Schema, SchemaGenerator};
+
+use super::super::http::Response;
+use super::call::Call;
+use super::failure::Failure;
+use super::{Routes, changes, claims, info, locks, pools};
+use crate::core::limits;
+use crate::wire::api::{
+    ChangeView, ClaimBody, ClaimView, ConfirmBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page, PoolBody,
+    PoolSummary, PoolView, RemoveBody, VerifyView,
+};
+use crate::wire::errors::Code;
+
+/// A method that some route has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Method {
+    Get,
+    Put,
+    Post,
+    Patch,
+    Delete,
+}
+
+impl Method {
+    /// `HEAD` is answered like `GET`; the body is left out by the door.
+    pub fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "GET" | "HEAD" => Self::Get,
+            "PUT" => Self::Put,
+            "POST" => Self::Post,
+            "PATCH" => Self::Patch,
+            "DELETE" => Self::Delete,
+            _ => return None,
+        })
+    }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Put => "PUT",
+            Self::Post => "POST",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// Makes the schema of a type, by reference to the generator's definitions.
+pub(in super::super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+type Run = fn(&Routes, &Call) -> Result<Response, Failure>;
+
+/// A parameter of a query.
+#[derive(Debug)]
+pub(in super::super) struct Parameter {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// JSON type of its value.
+    pub kind: &'static str,
+    pub required: bool,
+}
+
+/// One route.
+pub(in super::super) struct Route {
+    pub method: Method,
+    /// Segments in braces are parameters.
+    pub path: &'static str,
+    pub summary: &'static str,
+    pub query: &'static [Parameter],
+    pub body: Option<SchemaOf>,
+    /// Whether an empty body will not do.
+    pub body_required: bool,
+    /// Largest body, bytes; the door's own limit lies above.
+    pub max_body: usize,
+    /// The schema of a 200; `None` for any JSON.
+    pub answer: Option<SchemaOf>,
+    /// What it may be refused with, beside the codes that every route has.
+    pub codes: &'static [Code],
+    pub(super) run: Run,
+}
+
+impl Route {
+    /// For each segment of the template: the name of its parameter, if it is one.
+    pub fn path_params(&self) -> impl Iterator<Item = Option<&'static str>> {
+        self.path.split('/').skip(1).map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+    }
+
+    /// Whether a path, already in decoded segments, is this route's.
+    pub fn matches(&self, segments: &[String]) -> bool {
+        let mut template = self.path.split('/').skip(1);
+        let fits = |segment: &String| template.next().is_some_and(|t| t.starts_with('{') || t == segment);
+        segments.iter().all(fits) && template.next().is_none()
+    }
+}
+
+/// A route without parameters, body and refusals; the table fills in the rest.
+const fn route(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+    Route {
+        method,
+        path,
+        summary,
+        query: &[],
+        body: None,
+        body_required: false,
+        max_body: usize::MAX,
+        answer: None,
+        codes: &[],
+        run,
+    }
+}
+
+const fn parameter(name: &'static str, kind: &'static str, about: &'static str) -> Parameter {
+    Parameter { name, about, kind, required: false }
+}
+
+const fn required(name: &'static str, kind: &'static str, about: &'static str) -> Parameter {
+    Parameter { name, about, kind, required: true }
+}
+
+const AFTER: Parameter = parameter("after", "string", "Go on after this one: the `next` of the page before.");
+const LIMIT: Parameter = parameter("limit", "integer", "At most so many entries, 1 to 1000; 1000 when left out.");
+const AFTER_REVISION: Parameter = parameter("after", "integer", "Only entries of later revisions.");
+const FROM: Parameter =
+    parameter("from", "integer", "Only entries of this revision, whatever their kind, and of later ones.");
+const VERSIONS: Parameter = parameter("versions", "boolean", "Only entries that the resource's check lists.");
+const NEWEST: Parameter = parameter("newest", "boolean", "Only the newest entry of those asked for.");
+
+use Method::{Delete, Get, Patch, Post, Put};
+
+/// All routes, in the order of design section 7.
+pub(in super::super) static ROUTES: &[Route] = &[
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<ClaimBody>),
+        body_required: true,
+        max_body: limits::CLAIM_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
+        codes: &[
+            Code::NoSuchPool,
+            Code::NoSuchLock,
+            Code::DifferentRequest,
+            Code::SupersededRun,
+            Code::TooManyRuns,
+            Code::Ended,
+            Code::TooLarge,
+            Code::OtherStore,
+            Code::TooMany,
+            Code::Waiting,
+            Code::Locked,
+            Code::QueueFull,
+            Code::Limit,
+            Code::StoreFailed,
+        ],
+        ..route(Put, "/api/v1/claims/{id}", "Ask for locks, or ask again; granted and held are 200", claims::put)
+    },
+    Route {
+        answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
+        codes: &[Code::NoSuchClaim],
+        ..route(Get, "/api/v1/claims/{id}", "Look at a claim, live or ended", claims::get)
+    },
+    Route {
+        query: &[
+            parameter("run", "string", "The run of the client process; a release by others carries none."),
+            parameter("by", "string", "Who ends it, when it is not its own client."),
+            parameter("reason", "string", "Why, for people."),
+        ],
+        answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
+        codes: &[Code::NoSuchClaim, Code::SupersededRun, Code::TooManyRuns, Code::Ended, Code::StoreFailed],
+        ..route(Delete, "/api/v1/claims/{id}", "Cancel or release a claim; again is harmless", claims::delete)
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<ConfirmBody>),
+        body_required: true,
+        answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
+        codes: &[
+            Code::NoSuchClaim,
+            Code::SupersededRun,
+            Code::TooManyRuns,
+            Code::NotGranted,
+            Code::WrongFence,
+            Code::Ended,
+            Code::StoreFailed,
+        ],
+        ..route(Post, "/api/v1/claims/{id}/confirm", "Make a grant a hold; again is harmless", claims::confirm)
+    },
+    Route {
+        query: &[
+            parameter("pool", "string", "Only claims that ask for locks of this pool."),
+            parameter(
+                "state",
+                "string",
+                "Only waiting, granted or held ones; or ended ones, which are not listed else.",
+            ),
+            parameter("build", "string", "Only claims of this BUILD_ID; needs `cluster`."),
+            parameter("cluster", "string", "The ATC_EXTERNAL_URL of `build`."),
+            AFTER,
+            LIMIT,
+        ],
+        answer: Some(SchemaGenerator::subschema_for::<Page<ClaimView>>),
+        ..route(Get, "/api/v1/claims", "List claims by id, without their places in the queues", claims::list)
+    },
+    Route {
+        query: &[AFTER, LIMIT],
+        answer: Some(SchemaGenerator::subschema_for::<Page<PoolSummary>>),
+        ..route(Get, "/api/v1/pools", "List pools by name", pools::list)
+    },
+    Route {
+        query: &[AFTER, LIMIT],
+        answer: Some(SchemaGenerator::subschema_for::<PoolView>),
+        codes: &[Code::NoSuchPool],
+        ..route(Get, "/api/v1/pools/{pool}", "Look at a pool, its locks by name and its queue", pools::get)
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<PoolBody>),
+        answer: Some(SchemaGenerator::subschema_for::<DoneView>),
+        codes: &[Code::Limit, Code::StoreFailed],
+        ..route(Put, "/api/v1/pools/{pool}", "Declare a pool; its policy is replaced as a whole", pools::put)
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
+        answer: Some(SchemaGenerator::subschema_for::<DoneView>),
+        codes: &[Code::NoSuchPool, Code::PoolInUse, Code::StoreFailed],
+        ..route(Delete, "/api/v1/pools/{pool}", "Remove a pool that nobody uses", pools::delete)
+    },
+    Route {
+        answer: Some(SchemaGenerator::subschema_for::<LockView>),
+        codes: &[Code::NoSuchPool, Code::NoSuchLock],
+        ..route(Get, "/api/v1/pools/{pool}/locks/{lock}", "Look at a lock, with its metadata", locks::get)
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<LockBody>),
+        answer: Some(SchemaGenerator::subschema_for::<DoneView>),
+        codes: &[Code::LockExists, Code::Limit, Code::StoreFailed],
+        ..route(Put, "/api/v1/pools/{pool}/locks/{lock}", "Add a lock; makes the pool when there is none", locks::put)
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<LockBody>),
+        answer: Some(SchemaGenerator::subschema_for::<DoneView>),
+        codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
+        ..route(Patch, "/api/v1/pools/{pool}/locks/{lock}", "Change what is given of a lock, held or not", locks::patch)
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
+        answer: Some(SchemaGenerator::subschema_for::<DoneView>),
+        codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::NotHolder, Code::StoreFailed],
+        ..route(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Take a lock out of its pool", locks::delete)
+    },
+    Route {
+        query: &[
+            AFTER_REVISION,
+            FROM,
+            LIMIT,
+            VERSIONS,
+            NEWEST,
+            parameter("wait", "string", "Hold the request until there is an entry, at most this long (60s)."),
+        ],
+        answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
+        codes: &[Code::NoSuchPool],
+        ..route(Get, "/api/v1/pools/{pool}/changes", "History of a pool, oldest first", changes::of_pool)
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<NoteBody>),
+        answer: Some(SchemaGenerator::subschema_for::<DoneView>),
+        codes: &[Code::NoSuchPool, Code::StoreFailed],
+        ..route(Post, "/api/v1/pools/{pool}/changes", "Write an entry that changes nothing", changes::note)
+    },
+    Route {
+        answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
+        codes: &[Code::NoSuchPool, Code::NoSuchRevision],
+        ..route(Get, "/api/v1/pools/{pool}/changes/{revision}", "All entries of one revision", changes::revision)
+    },
+    Route {
+        query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST],
+        answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
+        ..route(Get, "/api/v1/changes", "History of all pools, also removed ones, oldest first", changes::of_all)
+    },
+    Route {
+        query: &[
+            required("pool", "string", "The pool of the lock."),
+            required("lock", "string", "The lock."),
+            required("fence", "integer", "The fence to check."),
+        ],
+        answer: Some(SchemaGenerator::subschema_for::<VerifyView>),
+        codes: &[Code::NotHeld],
+        ..route(Get, "/api/v1/verify", "Whether a fence is a present holder's", locks::verify)
+    },
+    Route {
+        answer: Some(SchemaGenerator::subschema_for::<InfoView>),
+        ..route(Get, "/api/v1/info", "Version, store and time of the server", info::info)
+    },
+    Route {
+        answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
+        ..route(Get, "/healthz", "The process answers", info::healthz)
+    },
+    Route {
+        answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
+        codes: &[Code::StoreFailed, Code::Unavailable],
+        ..route(Get, "/readyz", "The server can serve", info::readyz)
+    },
+    route(Get, "/openapi.json", "This description", info::openapi),
+];

@@ -1,0 +1,308 @@
+//! What people and programs may see: from the published snapshot to the JSON views. Nothing here decides.
+
+use std::sync::Arc;
+
+use crate::core::claim::{Claim, Ended, Owner, Part, Phase, Presence, Scope, Want};
+use crate::core::history::{Change, ChangeKind};
+use crate::core::limits;
+use crate::core::names::{InstanceVars, LockName, PoolName, Text};
+use crate::core::pool::{Holder, Lock, Policy, Pool};
+use crate::core::state::World;
+use crate::core::time::{Deadline, Now, WallMs};
+use crate::wire::api::{
+    self, ChangeView, ClaimState, ClaimView, HolderView, LockRef, LockState, LockView, PartBody, PoolSummary,
+    QueueView, WaiterView,
+};
+use crate::wire::text::{show_metadata, show_span, time};
+
+/// One look at the world.
+pub struct Viewer<'w> {
+    pub world: &'w World,
+    /// To show deadlines, which are engine time, as times of day.
+    pub now: Now,
+}
+
+impl Viewer<'_> {
+    /// When a deadline will have come, as far as is known now: it moves when the wall clock is set, or while the
+    /// server is down.
+    fn moment(&self, deadline: Deadline) -> String {
+        let left = deadline.at.0.saturating_sub(self.now.engine.0);
+        time(WallMs(self.now.wall.0.saturating_add(left)))
+    }
+
+    /// A live claim. `queue` asks for its place in the queue as well, which costs a look at each earlier waiter.
+    #[must_use]
+    pub fn claim(&self, claim: &Claim, queue: bool) -> ClaimView {
+        let ask = &claim.terms.ask;
+        let (revision, held_since, held_until) = match &claim.phase {
+            Phase::Held { claimed, since, until, .. } => {
+                (Some(claimed.revision.0), Some(time(*since)), until.map(|u| self.moment(u)))
+            }
+            Phase::Waiting { .. } | Phase::Granted { .. } => (None, None, None),
+        };
+        ClaimView {
+            id: claim.id.to_string(),
+            state: state(claim),
+            life: claim.life,
+            asks: ask.parts.iter().map(part).collect(),
+            locks: locks(claim.locks()),
+            fence: claim.fence().map(|f| f.0),
+            revision,
+            key: text(ask.key.as_ref()),
+            requestor: text(ask.sharer().map(|(_, requestor)| requestor)),
+            scope: Some(match ask.scope {
+                Scope::Flow => api::Scope::Flow,
+                Scope::Person => api::Scope::Person,
+            }),
+            owner: owner(&claim.terms.owner),
+            reason: claim.terms.reason.as_ref().map(ToString::to_string),
+            asked_at: Some(time(claim.asked_at)),
+            held_since,
+            held_until,
+            how: None,
+            by: None,
+            ended_at: None,
+            queue: (queue && claim.waits()).then(|| self.queue(claim)),
+        }
+    }
+
+    /// Where a waiting claim is in the queue of its first pool.
+    fn queue(&self, claim: &Claim) -> QueueView {
+        let first = claim.terms.ask.parts.first().and_then(|part| self.world.pool(&part.pool));
+        let earlier = |pool: &Pool| pool.waiting.range(..claim.ticket).count();
+        let ahead = first.into_iter().flat_map(|pool| pool.waiting.range(..claim.ticket).rev());
+        let ahead = ahead.filter_map(|(_, id)| self.world.claims.get(id)).take(limits::AHEAD_SHOWN);
+        QueueView {
+            position: first.map_or(0, earlier) + 1,
+            ahead: ahead.map(|c| waiter(c)).collect(),
+            holders: self.rivals(&claim.terms.ask.parts),
+            listening: listens(claim),
+        }
+    }
+
+    /// Who has the locks that could serve what is asked; the first few.
+    #[must_use]
+    pub fn rivals(&self, parts: &[Part]) -> Vec<HolderView> {
+        let of_part = |part: &Part| -> Vec<HolderView> {
+            let Some(pool) = self.world.pool(&part.pool) else { return Vec::new() };
+            let holders = |lock: &Arc<Lock>| self.holders(pool, lock);
+            match &part.want {
+                Want::Named(names) => {
+                    let wanted = names.iter().filter_map(|name| pool.locks.get(name));
+                    wanted.flat_map(holders).take(limits::HOLDERS_SHOWN).collect()
+                }
+                Want::Any { labels, .. } => {
+                    let fitting = pool.locks.values().filter(|lock| lock.matches(labels));
+                    fitting.flat_map(holders).take(limits::HOLDERS_SHOWN).collect()
+                }
+            }
+        };
+        parts.iter().flat_map(of_part).take(limits::HOLDERS_SHOWN).collect()
+    }
+
+    /// Everybody who has a lock.
+    fn holders(&self, pool: &Pool, lock: &Lock) -> Vec<HolderView> {
+        lock.holders.iter().filter_map(|holder| self.holder(pool, lock, holder)).collect()
+    }
+
+    /// One holder of a lock; `None` never happens in a consistent world.
+    #[must_use]
+    pub fn holder(&self, pool: &Pool, lock: &Lock, holder: &Holder) -> Option<HolderView> {
+        let claim = self.world.claims.get(&holder.claim)?;
+        let (since, until) = match &claim.phase {
+            Phase::Held { since, until, .. } => (Some(time(*since)), until.map(|u| self.moment(u))),
+            Phase::Waiting { .. } | Phase::Granted { .. } => (None, None),
+        };
+        Some(HolderView {
+            pool: pool.name.to_string(),
+            lock: lock.name.to_string(),
+            claim: holder.claim.to_string(),
+            state: state(claim),
+            fence: holder.fence.0,
+            owner: owner(&claim.terms.owner),
+            key: text(holder.sharer.as_ref().map(|(key, _)| key)),
+            requestor: text(holder.sharer.as_ref().map(|(_, requestor)| requestor)),
+            since,
+            until,
+            reason: claim.terms.reason.as_ref().map(ToString::to_string),
+        })
+    }
+
+    /// A lock, with its metadata if that is asked for.
+    #[must_use]
+    pub fn lock(&self, pool: &Pool, lock: &Lock, with_metadata: bool) -> LockView {
+        let holders = self.holders(pool, lock);
+        let state = match (holders.is_empty(), lock.drain) {
+            (true, None) => LockState::Free,
+            (true, Some(_)) => LockState::Draining,
+            (false, _) if holders.iter().any(|h| h.state == ClaimState::Held) => LockState::Held,
+            (false, _) => LockState::Granted,
+        };
+        let (metadata, metadata_base64) = if with_metadata { show_metadata(&lock.metadata) } else { (None, None) };
+        LockView {
+            pool: pool.name.to_string(),
+            lock: lock.name.to_string(),
+            state,
+            labels: lock.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            holders,
+            leaving: lock.leaving,
+            metadata,
+            metadata_base64,
+        }
+    }
+
+    /// The first waiters of a pool, in their order.
+    #[must_use]
+    pub fn waiters(&self, pool: &Pool) -> Vec<WaiterView> {
+        let claims = pool.waiting.values().filter_map(|id| self.world.claims.get(id));
+        claims.take(limits::PAGE).map(|claim| waiter(claim)).collect()
+    }
+}
+
+fn state(claim: &Claim) -> ClaimState {
+    match claim.phase {
+        Phase::Waiting { .. } => ClaimState::Waiting,
+        Phase::Granted { .. } => ClaimState::Granted,
+        Phase::Held { .. } => ClaimState::Held,
+    }
+}
+
+fn listens(claim: &Claim) -> bool {
+    matches!(&claim.phase, Phase::Waiting { presence, .. } if Presence::listens(*presence))
+}
+
+fn waiter(claim: &Claim) -> WaiterView {
+    WaiterView {
+        claim: claim.id.to_string(),
+        owner: owner(&claim.terms.owner),
+        requestor: text(claim.terms.ask.sharer().map(|(_, requestor)| requestor)),
+        asked_at: time(claim.asked_at),
+        listening: listens(claim),
+    }
+}
+
+/// What is remembered of a claim that is over.
+#[must_use]
+pub fn ended(ended: &Ended) -> ClaimView {
+    let build = ended.build.as_ref();
+    ClaimView {
+        id: ended.id.to_string(),
+        state: ClaimState::Ended,
+        life: ended.life,
+        asks: Vec::new(),
+        locks: Vec::new(),
+        fence: ended.fence.map(|f| f.0),
+        revision: ended.revision.map(|r| r.0),
+        key: None,
+        requestor: None,
+        scope: None,
+        owner: api::Owner {
+            cluster: text(build.map(|b| &b.cluster)),
+            build_id: text(build.map(|b| &b.id)),
+            ..api::Owner::default()
+        },
+        reason: None,
+        asked_at: None,
+        held_since: None,
+        held_until: None,
+        how: Some(ended.how.word().to_owned()),
+        by: text(ended.by.as_ref()),
+        ended_at: Some(time(ended.at)),
+        queue: None,
+    }
+}
+
+fn text(text: Option<&Text>) -> Option<String> {
+    text.map(ToString::to_string)
+}
+
+fn owner(owner: &Owner) -> api::Owner {
+    api::Owner {
+        cluster: text(owner.cluster.as_ref()),
+        team: text(owner.team.as_ref()),
+        pipeline: text(owner.pipeline.as_ref()),
+        instance_vars: owner.instance_vars.as_ref().map(InstanceVars::to_string),
+        job: text(owner.job.as_ref()),
+        build_id: text(owner.build_id.as_ref()),
+        build_name: text(owner.build_name.as_ref()),
+        build_url: text(owner.build_url.as_ref()),
+        person: text(owner.person.as_ref()),
+        program: text(owner.program.as_ref()),
+    }
+}
+
+fn part(part: &Part) -> PartBody {
+    let pool = part.pool.to_string();
+    match &part.want {
+        Want::Any { count, labels } => {
+            let labels = labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+            PartBody { pool, count: Some(*count), labels, ..PartBody::default() }
+        }
+        Want::Named(names) => {
+            let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            match names.len() {
+                1 => PartBody { pool, lock: names.pop(), ..PartBody::default() },
+                _ => PartBody { pool, locks: Some(names), ..PartBody::default() },
+            }
+        }
+    }
+}
+
+fn locks(locks: &[(PoolName, LockName)]) -> Vec<LockRef> {
+    locks.iter().map(|(pool, lock)| LockRef { pool: pool.to_string(), lock: lock.to_string() }).collect()
+}
+
+/// A pool in a list.
+#[must_use]
+pub fn pool(pool: &Pool) -> PoolSummary {
+    PoolSummary {
+        pool: pool.name.to_string(),
+        locks: pool.locks.len(),
+        free: pool.free.len(),
+        waiting: pool.waiting.len(),
+        policy: policy(&pool.policy),
+    }
+}
+
+fn policy(policy: &Policy) -> api::Policy {
+    api::Policy {
+        drain: policy.drain.map(show_span),
+        max_hold: policy.max_hold.map(show_span),
+        max_queue: policy.max_queue,
+    }
+}
+
+/// An entry of the history.
+#[must_use]
+pub fn change(change: &Change) -> ChangeView {
+    ChangeView {
+        revision: change.key.revision.0,
+        at: time(change.at),
+        kind: kind(change.kind),
+        pools: change.pools.iter().map(ToString::to_string).collect(),
+        locks: locks(&change.locks),
+        claim: change.claim.as_ref().map(ToString::to_string),
+        how: change.end.map(|end| end.word().to_owned()),
+        owner: change.who.as_deref().map(owner).unwrap_or_default(),
+        reason: change.reason.as_ref().map(ToString::to_string),
+    }
+}
+
+fn kind(kind: ChangeKind) -> api::ChangeKind {
+    match kind {
+        ChangeKind::Waiting => api::ChangeKind::Waiting,
+        ChangeKind::Granted => api::ChangeKind::Granted,
+        ChangeKind::Claimed => api::ChangeKind::Claimed,
+        ChangeKind::Withdrawn => api::ChangeKind::Withdrawn,
+        ChangeKind::Released => api::ChangeKind::Released,
+        ChangeKind::Lost => api::ChangeKind::Lost,
+        ChangeKind::Broken => api::ChangeKind::Broken,
+        ChangeKind::Ended => api::ChangeKind::Ended,
+        ChangeKind::Added => api::ChangeKind::Added,
+        ChangeKind::Removed => api::ChangeKind::Removed,
+        ChangeKind::Updated => api::ChangeKind::Updated,
+        ChangeKind::PoolSet => api::ChangeKind::PoolSet,
+        ChangeKind::PoolRemoved => api::ChangeKind::PoolRemoved,
+        ChangeKind::Noted => api::ChangeKind::Noted,
+    }
+}

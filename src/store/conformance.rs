@@ -1,0 +1,212 @@
+//! What every store must do, as tests that each store's module calls with itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::{Store, samples};
+use crate::core::claim::{Claim, Ended, Phase};
+use crate::core::history::{Change, ChangeKey};
+use crate::core::limits;
+use crate::core::names::{ClaimId, LockName, OpId, PoolName, Revision, Ticket};
+use crate::core::pool::{Lock, Policy};
+use crate::core::state::{Changes, Loaded, Meta, OpRecord};
+use crate::core::time::EngineMs;
+use crate::wire::record::NO_PRESENCE;
+
+/// A place that outlives the stores opened on it: calling it opens the store again, after the last one was dropped.
+pub type Place = Box<dyn Fn() -> Box<dyn Store>>;
+
+/// Runs the suite; `make` makes a new empty place.
+pub fn conformance(make: impl Fn() -> Place) {
+    begins_empty(&make());
+    keeps_its_id(&make());
+    overwrites_and_deletes(&make());
+    keeps_bytes(&make());
+    prunes(&make());
+    equals_its_model(make);
+}
+
+/// All that is kept, by key: the model, and the form in which loaded values are compared with it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Contents {
+    meta: Option<Meta>,
+    pools: BTreeMap<PoolName, Policy>,
+    locks: BTreeMap<(PoolName, LockName), Lock>,
+    claims: BTreeMap<ClaimId, Claim>,
+    ended: BTreeMap<ClaimId, Ended>,
+    ops: BTreeMap<OpId, OpRecord>,
+    history: BTreeMap<ChangeKey, Change>,
+}
+
+fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+}
+
+impl Contents {
+    /// What `store` has.
+    pub fn of(store: &mut dyn Store) -> Self {
+        let Loaded { meta, pools, locks, claims, ended, ops, history } = store.load().unwrap();
+        let rows = [pools.len(), locks.len(), claims.len(), ended.len(), ops.len(), history.len()];
+        let contents = Self {
+            meta,
+            pools: pools.into_iter().collect(),
+            locks: locks.into_iter().map(|(pool, lock)| ((pool, lock.name.clone()), lock)).collect(),
+            claims: claims.into_iter().map(|claim| (claim.id.clone(), claim)).collect(),
+            ended: ended.into_iter().map(|ended| (ended.id.clone(), ended)).collect(),
+            ops: ops.into_iter().map(|op| (op.op.clone(), op)).collect(),
+            history: history.into_iter().map(|change| (change.key, change)).collect(),
+        };
+        let Self { pools, locks, claims, ended, ops, history, .. } = &contents;
+        let distinct = [pools.len(), locks.len(), claims.len(), ended.len(), ops.len(), history.len()];
+        assert_eq!(rows, distinct, "a key was loaded twice");
+        contents
+    }
+
+    /// What is kept after `changes`, without what the next start makes anew.
+    pub fn apply(&mut self, changes: &Changes) {
+        let Changes { meta, pools, locks, claims, ended, ops, history, pruned } = changes.clone();
+        self.meta = meta.or(self.meta);
+        pools.into_iter().for_each(|(name, policy)| set(&mut self.pools, name, policy));
+        for (pool, name, lock) in locks {
+            let lock = lock.map(|lock| Lock { holders: Vec::new(), newest: None, ..(*lock).clone() });
+            set(&mut self.locks, (pool, name), lock);
+        }
+        for (id, claim) in claims {
+            let claim = claim.map(|claim| {
+                let mut claim = (*claim).clone();
+                claim.parks.clear();
+                if let Phase::Waiting { presence, .. } = &mut claim.phase {
+                    *presence = NO_PRESENCE;
+                }
+                claim
+            });
+            set(&mut self.claims, id, claim);
+        }
+        ended.into_iter().for_each(|(id, ended)| set(&mut self.ended, id, ended.map(|e| (*e).clone())));
+        ops.into_iter().for_each(|(id, op)| set(&mut self.ops, id, op));
+        self.history.extend(history.into_iter().map(|change| (change.key, (*change).clone())));
+        pruned.iter().for_each(|key| set(&mut self.history, *key, None));
+    }
+}
+
+fn begins_empty(place: &Place) {
+    assert_eq!(Contents::of(&mut *place()), Contents::default());
+    let mut store = place();
+    store.commit(&Changes::default()).unwrap();
+    drop(store);
+    assert_eq!(Contents::of(&mut *place()), Contents::default());
+}
+
+fn keeps_its_id(place: &Place) {
+    let id = place().store_id().to_owned();
+    assert_eq!(id.len(), 32);
+    assert!(id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{id}");
+    place().commit(&one_of_each(1)).unwrap();
+    assert_eq!(place().store_id(), id);
+}
+
+/// The `n`-th random batch that has at least one put of everything.
+fn one_of_each(n: u32) -> Changes {
+    let mut runner = TestRunner::deterministic();
+    let full = samples::changes().prop_filter("one of each", |c| {
+        let puts = (c.pools.iter().any(|r| r.1.is_some()), c.locks.iter().any(|r| r.2.is_some()));
+        let claims = (c.claims.iter().any(|r| r.1.is_some()), c.ended.iter().any(|r| r.1.is_some()));
+        let ops = c.ops.iter().any(|r| r.1.is_some());
+        c.meta.is_some() && puts == (true, true) && claims == (true, true) && ops && !c.history.is_empty()
+    });
+    (0..n).map(|_| full.new_tree(&mut runner).unwrap().current()).last().unwrap()
+}
+
+fn overwrites_and_deletes(place: &Place) {
+    let first = Changes { pruned: Vec::new(), ..one_of_each(1) };
+    let mut model = Contents::default();
+    let mut store = place();
+    for changes in [&first, &one_of_each(2), &first] {
+        store.commit(changes).unwrap();
+        model.apply(changes);
+    }
+    drop(store);
+    assert_eq!(Contents::of(&mut *place()), model);
+    let all_gone = Changes {
+        meta: None,
+        pools: model.pools.keys().map(|k| (k.clone(), None)).collect(),
+        locks: model.locks.keys().map(|(p, l)| (p.clone(), l.clone(), None)).collect(),
+        claims: model.claims.keys().map(|k| (k.clone(), None)).collect(),
+        ended: model.ended.keys().map(|k| (k.clone(), None)).collect(),
+        ops: model.ops.keys().map(|k| (k.clone(), None)).collect(),
+        history: Vec::new(),
+        pruned: model.history.keys().copied().collect(),
+    };
+    let mut store = place();
+    store.commit(&all_gone).unwrap();
+    // What is not there can be deleted, too.
+    store.commit(&all_gone).unwrap();
+    drop(store);
+    assert_eq!(Contents::of(&mut *place()), Contents { meta: model.meta, ..Contents::default() });
+}
+
+/// Names are bytes, metadata are any bytes up to the limit.
+fn keeps_bytes(place: &Place) {
+    let pool = PoolName::parse("👩‍👩‍👧‍👦 prod").unwrap();
+    let every_byte: Vec<u8> = (0..=255).cycle().take(limits::METADATA_BYTES).collect();
+    let names = ["🔒", "a", "A", "ä", "a\u{308}", " ", &"🔒".repeat(32)].map(|name| LockName::parse(name).unwrap());
+    let locks = names.map(|name| Lock::new(name, every_byte.clone().into(), Arc::default()));
+    let rows = locks.iter().map(|lock| (pool.clone(), lock.name.clone(), Some(Arc::new(lock.clone())))).collect();
+    place().commit(&Changes { locks: rows, ..Changes::default() }).unwrap();
+    let mut loaded = place().load().unwrap().locks;
+    loaded.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+    let mut expected = locks.map(|lock| (pool.clone(), lock)).to_vec();
+    expected.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+    assert_eq!(loaded, expected);
+}
+
+/// An entry that a batch both writes and prunes is gone.
+fn prunes(place: &Place) {
+    let history = one_of_each(1).history;
+    let pruned: Vec<ChangeKey> = history.iter().map(|change| change.key).collect();
+    let meta = Some(Meta { revision: Revision(7), next_ticket: Ticket(u64::MAX), engine: EngineMs(u64::MAX) });
+    place().commit(&Changes { meta, history, pruned, ..Changes::default() }).unwrap();
+    assert_eq!(Contents::of(&mut *place()), Contents { meta, ..Contents::default() });
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Commit(Box<Changes>),
+    Reopen,
+}
+
+/// Any batches and restarts: what is loaded is what the model has.
+fn equals_its_model(make: impl Fn() -> Place) {
+    let op = prop_oneof![4 => samples::changes().prop_map(|c| Op::Commit(Box::new(c))), 1 => Just(Op::Reopen)];
+    let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
+    let run = |ops: Vec<Op>| {
+        let place = make();
+        let mut store = place();
+        let mut model = Contents::default();
+        for op in ops {
+            match op {
+                Op::Commit(changes) => {
+                    store.commit(&changes).unwrap();
+                    model.apply(&changes);
+                }
+                Op::Reopen => {
+                    drop(store);
+                    store = place();
+                    prop_assert_eq!(&Contents::of(&mut *store), &model);
+                }
+            }
+        }
+        drop(store);
+        prop_assert_eq!(Contents::of(&mut *place()), model);
+        Ok(())
+    };
+    runner.run(&vec(op, 1..12), run).unwrap();
+}

@@ -1,0 +1,86 @@
+//! Fail-stop (invariant I15): the outcome of a failed commit is unknown, and a sync that failed once may falsely
+//! succeed when it is tried again. So the first failure is the last write.
+
+use anyhow::anyhow;
+
+use super::Store;
+use crate::core::state::{Changes, Loaded};
+
+/// A store that fails for good with its first failed commit.
+#[derive(Debug)]
+pub struct FailStop<S> {
+    store: S,
+    /// Why it was shut.
+    failure: Option<String>,
+}
+
+impl<S: Store> FailStop<S> {
+    /// Watches over `store`.
+    #[must_use]
+    pub fn new(store: S) -> Self {
+        Self { store, failure: None }
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        match &self.failure {
+            None => Ok(()),
+            Some(first) => Err(anyhow!("the store was shut when a commit failed ({first}): start the server again")),
+        }
+    }
+}
+
+impl<S: Store> Store for FailStop<S> {
+    fn load(&mut self) -> anyhow::Result<Loaded> {
+        self.check()?;
+        self.store.load()
+    }
+
+    fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
+        self.check()?;
+        self.store.commit(changes).inspect_err(|error| self.failure = Some(format!("{error:#}")))
+    }
+
+    fn store_id(&self) -> &str {
+        self.store.store_id()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails the commits that the list says.
+    struct Faulty {
+        fails: Vec<bool>,
+        commits: usize,
+    }
+
+    impl Store for Faulty {
+        fn load(&mut self) -> anyhow::Result<Loaded> {
+            Ok(Loaded::default())
+        }
+
+        fn commit(&mut self, _: &Changes) -> anyhow::Result<()> {
+            self.commits += 1;
+            if self.fails[self.commits - 1] { Err(anyhow!("disk full")) } else { Ok(()) }
+        }
+
+        fn store_id(&self) -> &'static str {
+            "faulty"
+        }
+    }
+
+    #[test]
+    fn the_first_failure_is_the_last_write() {
+        let mut store = FailStop::new(Faulty { fails: vec![false, true, false], commits: 0 });
+        let changes = Changes::default();
+        store.commit(&changes).unwrap();
+        assert_eq!(store.commit(&changes).unwrap_err().to_string(), "disk full");
+        for _ in 0..3 {
+            let later = store.commit(&changes).unwrap_err().to_string();
+            assert!(later.contains("shut when a commit failed (disk full)"), "{later}");
+        }
+        assert!(store.load().is_err());
+        assert_eq!(store.store.commits, 2, "nothing reaches the store after the failure");
+    }
+}

@@ -1,0 +1,92 @@
+//! The lock file beside a store: one server at a time. It is an advisory lock of the kernel on an open file (`flock`),
+//! so it ends with the process however that ends, and a file that is left behind locks nobody out.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+/// Longest content of a lock file that is looked at for a process id, bytes.
+const PID_BYTES: u64 = 32;
+
+/// A held lock file; dropping it lets the next server in. The file stays, because removing it would let two servers
+/// lock two files of one name.
+#[derive(Debug)]
+pub struct LockFile {
+    _file: File,
+}
+
+impl LockFile {
+    /// Locks `FILE.lock` beside `store` and writes this process's id into it. Does not wait.
+    ///
+    /// # Errors
+    /// Another process has it (the message names file and process), or it cannot be made.
+    pub fn acquire(store: &Path) -> anyhow::Result<Self> {
+        let path = Self::path(store);
+        // Not truncated on opening: until it is locked, its content is the holder's.
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(super::sqlite::PRIVATE)
+            .open(&path)
+            .with_context(|| format!("cannot open the lock file {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "another server{} uses this store: it holds the lock file {}. End it first, or give this one a store of \
+                 its own",
+                holder(&file).map(|pid| format!(" (process {pid})")).unwrap_or_default(),
+                path.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock the lock file {}", path.display()));
+            }
+        }
+        let note_pid = |file: &mut File| {
+            file.set_len(0)?;
+            writeln!(file, "{}", std::process::id())
+        };
+        note_pid(&mut file).with_context(|| format!("cannot write the lock file {}", path.display()))?;
+        Ok(Self { _file: file })
+    }
+
+    /// The lock file of the store in the file `store`.
+    #[must_use]
+    pub fn path(store: &Path) -> PathBuf {
+        super::sqlite::beside(store, ".lock")
+    }
+}
+
+/// The process id in a lock file, if there is one.
+fn holder(file: &File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(PID_BYTES).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("x.db");
+        // What a dead server left behind does not matter.
+        std::fs::write(LockFile::path(&store), "999999999 and more than fits into the pid field\n").unwrap();
+        let first = LockFile::acquire(&store).unwrap();
+        let error = LockFile::acquire(&store).unwrap_err().to_string();
+        let pid = format!("(process {})", std::process::id());
+        assert!(error.contains(&pid) && error.contains("x.db.lock"), "{error}");
+        std::fs::write(LockFile::path(&store), "nobody\n").unwrap();
+        let error = LockFile::acquire(&store).unwrap_err().to_string();
+        assert!(error.starts_with("another server uses this store"), "{error}");
+        drop(first);
+        LockFile::acquire(&store).unwrap();
+    }
+}

@@ -1,0 +1,271 @@
+//! Random values of all that is stored, for the tests: few keys, so that they meet, and texts of every kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::core::claim::{
+    Ask, BuildRef, Claim, End, Ended, Labels, LockSet, Owner, Part, Phase, Presence, Scope, Terms, Want,
+};
+use crate::core::history::{Change, ChangeKey, ChangeKind};
+use crate::core::limits;
+use crate::core::names::{
+    ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text, Ticket,
+};
+use crate::core::pool::{Holder, Lock, Policy};
+use crate::core::state::{Changes, Meta, OpRecord};
+use crate::core::time::{Deadline, EngineMs, Span, WallMs};
+
+/// Names that differ in what a careless store would fold: case, spaces, Unicode forms, collation, affinity.
+const NAMES: &[&str] =
+    &["a", "A", " a", "a ", "ä", "a\u{308}", "🔒", "👩‍👩‍👧‍👦 prod", "1", "01", "1e0", "x'y\"z--", "%_", "NULL"];
+const IDS: &[&str] = &["a", "A", "-", "0", "00", "c:1", "c:2", "c:3", "x.y_z-", "1e9"];
+const TEXTS: &[&str] =
+    &["main", "\0", "line\nbreak", "\u{1b}[31m", "\"quoted\\\"", "🚀", "{\"branch\":\"x\"}", "\u{2028}"];
+
+fn name<T: std::str::FromStr<Err: std::fmt::Debug> + std::fmt::Debug>(
+    from: &'static [&str],
+) -> impl Strategy<Value = T> {
+    select(from).prop_map(|text| text.parse().unwrap())
+}
+
+pub fn pool() -> impl Strategy<Value = PoolName> {
+    name(NAMES)
+}
+
+pub fn lock_name() -> impl Strategy<Value = LockName> {
+    name(NAMES)
+}
+
+pub fn claim_id() -> impl Strategy<Value = ClaimId> {
+    name(IDS)
+}
+
+fn text() -> impl Strategy<Value = Text> {
+    let long = "🔒".repeat(limits::OWNER_FIELD_BYTES / 4);
+    prop_oneof![8 => name(TEXTS), 1 => Just(Text::parse(&long).unwrap())]
+}
+
+fn reason() -> impl Strategy<Value = Reason> {
+    name(TEXTS)
+}
+
+fn labels() -> impl Strategy<Value = Arc<Labels>> {
+    btree_map(name::<Label>(NAMES), name::<Label>(NAMES), 0..3).prop_map(Arc::new)
+}
+
+fn deadline() -> impl Strategy<Value = Deadline> {
+    let any = (any::<u64>(), any::<u64>()).prop_map(|(at, span)| Deadline { at: EngineMs(at), span: Span(span) });
+    prop_oneof![any, Just(Deadline { at: EngineMs(u64::MAX), span: Span(u64::MAX) })]
+}
+
+fn revision() -> impl Strategy<Value = u64> {
+    prop_oneof![1_u64..6, Just((1 << 53) - 1)]
+}
+
+fn key() -> impl Strategy<Value = ChangeKey> {
+    (revision(), prop_oneof![0_u32..3, Just(u32::MAX)])
+        .prop_map(|(revision, seq)| ChangeKey { revision: Revision(revision), seq })
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    any::<[u8; 32]>().prop_map(Digest)
+}
+
+fn owner() -> impl Strategy<Value = Owner> {
+    let build = (of(text()), of(text()), of(text()), of(name::<InstanceVars>(TEXTS)), of(text()));
+    let rest = (of(text()), of(text()), of(text()), of(text()), of(text()));
+    (build, rest).prop_map(|((cluster, team, pipeline, instance_vars, job), rest)| {
+        let (build_id, build_name, build_url, person, program) = rest;
+        Owner { cluster, team, pipeline, instance_vars, job, build_id, build_name, build_url, person, program }
+    })
+}
+
+fn want() -> impl Strategy<Value = Want> {
+    let named = btree_set(lock_name(), 1..4).prop_map(Want::Named);
+    prop_oneof![(any::<u32>(), labels()).prop_map(|(count, l)| Want::Any { count, labels: (*l).clone() }), named]
+}
+
+fn locks() -> impl Strategy<Value = LockSet> {
+    btree_set((pool(), lock_name()), 0..4).prop_map(|locks| locks.into_iter().collect())
+}
+
+fn presence() -> impl Strategy<Value = Presence> {
+    prop_oneof![
+        Just(Presence::Parked),
+        deadline().prop_map(Presence::Recent),
+        deadline().prop_map(Presence::Grace),
+        deadline().prop_map(Presence::Away),
+    ]
+}
+
+fn phase() -> impl Strategy<Value = Phase> {
+    let waiting = (presence(), of(deadline())).prop_map(|(presence, give_up)| Phase::Waiting { presence, give_up });
+    let granted =
+        (any::<u64>(), locks(), deadline(), of(deadline())).prop_map(|(fence, locks, confirm_by, give_up)| {
+            Phase::Granted { fence: Fence(fence), locks, confirm_by, give_up }
+        });
+    let held = (any::<u64>(), key(), locks(), any::<u64>(), of(deadline())).prop_map(
+        |(fence, claimed, locks, since, until)| Phase::Held {
+            fence: Fence(fence),
+            claimed,
+            locks,
+            since: WallMs(since),
+            until,
+        },
+    );
+    prop_oneof![waiting, granted, held]
+}
+
+fn terms() -> impl Strategy<Value = Terms> {
+    let parts = btree_map(pool(), want(), 1..4)
+        .prop_map(|parts| parts.into_iter().map(|(pool, want)| Part { pool, want }).collect());
+    let ask = (parts, of(text()), of(text()), select(&[Scope::Flow, Scope::Person][..]))
+        .prop_map(|(parts, key, requestor, scope)| Ask { parts, key, requestor, scope });
+    (ask, digest(), owner(), of(reason()), any::<bool>(), of(any::<u64>())).prop_map(
+        |(ask, digest, owner, reason, confirm, ttl)| Terms {
+            ask,
+            digest,
+            owner: Arc::new(owner),
+            reason,
+            confirm,
+            ttl: ttl.map(Span),
+        },
+    )
+}
+
+pub fn claim(id: ClaimId) -> impl Strategy<Value = Claim> {
+    let runs = vec(name::<Run>(IDS), 0..3);
+    let parks = btree_set(any::<u64>().prop_map(ParkId), 0..2);
+    let numbers = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u8>());
+    (terms(), runs, parks, numbers, phase()).prop_map(move |(terms, runs, parks, numbers, phase)| {
+        let (life, ticket, asked_at, withdrawals) = numbers;
+        let (ticket, asked_at) = (Ticket(ticket), WallMs(asked_at));
+        Claim { id: id.clone(), life, terms, runs, ticket, asked_at, withdrawals, phase, parks }
+    })
+}
+
+const ENDS: &[End] =
+    &[End::Released, End::Cancelled, End::GaveUp, End::ListenerLost, End::Unconfirmed, End::Removed, End::Lost];
+
+pub fn ended(id: ClaimId) -> impl Strategy<Value = Ended> {
+    let who = (of(digest()), vec(name::<Run>(IDS), 0..3), select(ENDS), of(text()));
+    let numbers = (any::<u32>(), any::<u64>(), of(any::<u64>()), of(any::<u64>()));
+    let build = of((text(), text()).prop_map(|(cluster, id)| BuildRef { cluster, id }));
+    (who, numbers, build, deadline()).prop_map(move |((digest, runs, how, by), numbers, build, forget)| {
+        let (life, at, revision, fence) = numbers;
+        let (revision, fence) = (revision.map(Revision), fence.map(Fence));
+        Ended { id: id.clone(), life, digest, runs, how, by, at: WallMs(at), revision, fence, build, forget }
+    })
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    (of(any::<u64>()), of(any::<u64>()), of(any::<u32>())).prop_map(|(drain, max_hold, max_queue)| Policy {
+        drain: drain.map(Span),
+        max_hold: max_hold.map(Span),
+        max_queue,
+    })
+}
+
+pub fn lock(name: LockName) -> impl Strategy<Value = Lock> {
+    let metadata = prop_oneof![4 => vec(any::<u8>(), 0..40), 1 => Just(vec![0xFF; limits::METADATA_BYTES])];
+    let holders = vec((claim_id(), any::<u64>()), 0..2);
+    (metadata, labels(), holders, of(deadline()), any::<bool>(), of(key())).prop_map(
+        move |(metadata, labels, holders, drain, leaving, newest)| Lock {
+            name: name.clone(),
+            metadata: metadata.into(),
+            labels,
+            holders: holders
+                .into_iter()
+                .map(|(claim, fence)| Holder { claim, fence: Fence(fence), sharer: None })
+                .collect(),
+            drain,
+            leaving,
+            newest,
+        },
+    )
+}
+
+const KINDS: &[ChangeKind] = &[
+    ChangeKind::Waiting,
+    ChangeKind::Granted,
+    ChangeKind::Claimed,
+    ChangeKind::Withdrawn,
+    ChangeKind::Released,
+    ChangeKind::Lost,
+    ChangeKind::Broken,
+    ChangeKind::Ended,
+    ChangeKind::Added,
+    ChangeKind::Removed,
+    ChangeKind::Updated,
+    ChangeKind::PoolSet,
+    ChangeKind::PoolRemoved,
+    ChangeKind::Noted,
+];
+
+fn change(key: ChangeKey) -> impl Strategy<Value = Change> {
+    let what = (any::<u64>(), select(KINDS), vec(pool(), 1..3), locks());
+    let who = (of(claim_id()), of(select(ENDS)), of(owner()), of(reason()));
+    (what, who).prop_map(move |((at, kind, pools, locks), (claim, end, who, reason))| Change {
+        key,
+        at: WallMs(at),
+        kind,
+        pools,
+        locks,
+        claim,
+        end,
+        who: who.map(Arc::new),
+        reason,
+    })
+}
+
+/// Keys with a new value, or without one any more.
+fn puts<K, V, S>(keys: impl Strategy<Value = K>, value: fn(K) -> S) -> impl Strategy<Value = BTreeMap<K, Option<V>>>
+where
+    K: Ord + Clone + std::fmt::Debug,
+    V: std::fmt::Debug,
+    S: Strategy<Value = V>,
+{
+    let row = keys.prop_flat_map(move |key| (Just(key.clone()), of(value(key))));
+    vec(row, 0..4).prop_map(|rows| rows.into_iter().collect())
+}
+
+/// A batch, as the contract of [`super::Store::commit`] allows it.
+pub fn changes() -> impl Strategy<Value = Changes> {
+    let meta = of((revision(), any::<u64>(), any::<u64>()).prop_map(|(revision, ticket, engine)| Meta {
+        revision: Revision(revision),
+        next_ticket: Ticket(ticket),
+        engine: EngineMs(engine),
+    }));
+    let op = |op: OpId| {
+        (revision(), deadline()).prop_map(move |(revision, forget)| OpRecord {
+            op: op.clone(),
+            revision: Revision(revision),
+            forget,
+        })
+    };
+    let history = btree_map(key(), key(), 0..4).prop_flat_map(|keys| keys.into_keys().map(change).collect::<Vec<_>>());
+    let pruned = btree_set(key(), 0..4).prop_map(|keys: BTreeSet<_>| keys.into_iter().collect());
+    let locks = puts((pool(), lock_name()), |(_, name)| lock(name));
+    let rows = (
+        puts(pool(), |_| policy()),
+        locks,
+        puts(claim_id(), claim),
+        puts(claim_id(), ended),
+        puts(name::<OpId>(IDS), op),
+    );
+    (meta, rows, history, pruned).prop_map(|(meta, (pools, locks, claims, ended, ops), history, pruned)| Changes {
+        meta,
+        pools: pools.into_iter().collect(),
+        locks: locks.into_iter().map(|((pool, name), lock)| (pool, name, lock.map(Arc::new))).collect(),
+        claims: claims.into_iter().map(|(id, claim)| (id, claim.map(Arc::new))).collect(),
+        ended: ended.into_iter().map(|(id, ended)| (id, ended.map(Arc::new))).collect(),
+        ops: ops.into_iter().collect(),
+        history: history.into_iter().map(Arc::new).collect(),
+        pruned,
+    })
+}

@@ -1,0 +1,87 @@
+//! Tables and their migrations: forward only, each in one transaction (`docs/store.md`).
+
+use anyhow::{Context, bail, ensure};
+use rusqlite::{Connection, TransactionBehavior};
+
+/// `PRAGMA application_id` of a store: "Lckr". `file` and `sqlite3` show it.
+pub(super) const APPLICATION_ID: i32 = 0x4C63_6B72;
+
+/// Step N makes schema version N+1 of version N; `PRAGMA user_version` is the version.
+///
+/// Tables with long rows keep a rowid: their rows lie in the order of writing, and only the short entries of the key's
+/// index are scattered. Tables with short rows go without.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE pools (name TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE locks (
+        pool TEXT NOT NULL, name TEXT NOT NULL, metadata BLOB NOT NULL, record TEXT NOT NULL, PRIMARY KEY (pool, name)
+    ) STRICT;
+    CREATE TABLE claims (id TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT;
+    CREATE TABLE ended (id TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT;
+    CREATE TABLE ops (id TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE changes (
+        revision INTEGER NOT NULL, seq INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (revision, seq)
+    ) STRICT;
+"];
+
+/// What a database file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Empty.
+    New,
+    /// A store of this schema version.
+    Version(usize),
+}
+
+/// Looks at a database and changes nothing.
+///
+/// # Errors
+/// Not a database, one of another program, or of a newer release.
+pub(super) fn inspect(conn: &Connection) -> anyhow::Result<Found> {
+    let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    let objects: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if (application, version, objects) == (0, 0, 0) {
+        return Ok(Found::New);
+    }
+    ensure!(
+        application == i64::from(APPLICATION_ID),
+        "it is a SQLite database, but not a store of locker: name another file"
+    );
+    let version = usize::try_from(version).ok().filter(|v| *v > 0);
+    let version = version.context("it is damaged: a store without a schema version. Restore a backup")?;
+    if version > MIGRATIONS.len() {
+        bail!(
+            "it was written by a newer release of locker (schema {version}, this one knows up to {}): start that \
+             release, or restore a backup made before the upgrade",
+            MIGRATIONS.len()
+        );
+    }
+    Ok(Found::Version(version))
+}
+
+/// Brings the database to the newest schema; a new one also gets `new_id` as its store id.
+///
+/// # Errors
+/// A step failed; the database is as it was before that step.
+pub(super) fn migrate(conn: &mut Connection, found: Found, new_id: &str) -> anyhow::Result<()> {
+    let from = match found {
+        Found::New => 0,
+        Found::Version(version) => version,
+    };
+    for (step, sql) in MIGRATIONS.iter().enumerate().skip(from) {
+        let version = step + 1;
+        let run = |conn: &mut Connection| -> anyhow::Result<()> {
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            tx.execute_batch(sql)?;
+            tx.pragma_update(None, "user_version", i64::try_from(version)?)?;
+            if step == 0 {
+                tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+                tx.execute("INSERT INTO meta (key, value) VALUES ('store_id', ?1)", [new_id])?;
+            }
+            Ok(tx.commit()?)
+        };
+        run(conn).with_context(|| format!("cannot bring it to schema {version}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,355 @@
+//! `sqlite:FILE`: the default store (`docs/store.md`).
+//!
+//! One connection writes; a commit is one transaction, and `synchronous=FULL` in WAL mode syncs the log before the
+//! commit returns. The lock file, not SQLite's exclusive mode, keeps other servers out, so the `sqlite3` shell may read
+//! meanwhile.
+//!
+//! Nothing here may open the database file but SQLite: closing any descriptor of it would drop the locks that SQLite
+//! holds on it (POSIX locks belong to the process). So it is made before SQLite opens it, and later only looked at by
+//! its path.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use rusqlite::{CachedStatement, Connection, OpenFlags, Row, ToSql, Transaction, TransactionBehavior, params};
+
+use super::checkpoint::{CHECKPOINT_PAGES, Checkpointer};
+use super::lockfile::LockFile;
+use super::rows::Rows;
+use super::{Store, schema};
+use crate::core::state::{Changes, Loaded, Meta};
+use crate::wire::record::{self, StoredChange, StoredClaim, StoredEnded, StoredLock, StoredOp, StoredPolicy};
+
+/// Mode of all files of a store: metadata of locks may be secret.
+pub(super) const PRIVATE: u32 = 0o600;
+/// Page cache of the writer, KiB: the index of a million ended claims stays mostly in memory.
+const CACHE_KIB: i64 = 32 * 1024;
+/// Prepared statements that are kept: all of them.
+const STATEMENTS: usize = 32;
+
+/// What a test makes smaller.
+#[derive(Debug, Clone, Copy)]
+struct Tuning {
+    /// A `sqlite3` shell takes locks for moments only; this is longer than any of them, and shorter than clients wait.
+    busy_timeout: Duration,
+    checkpoint_pages: i32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { busy_timeout: Duration::from_secs(5), checkpoint_pages: CHECKPOINT_PAGES }
+    }
+}
+
+/// `FILE` with `suffix` appended to its name.
+pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(file);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// A store in a file, for as long as it lives the only one on that file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    // Dropped in this order: first the thread ends, then the last connection closes, then the next server may come.
+    checkpointer: Checkpointer,
+    conn: Connection,
+    _lock: LockFile,
+    path: PathBuf,
+    id: String,
+}
+
+impl SqliteStore {
+    /// Opens the store in `file`, making it when there is none, and brings it to the newest schema. What an earlier life
+    /// has left in the log is copied into the database and synced first, so that nothing is built on pages that never
+    /// reached the disk.
+    ///
+    /// # Errors
+    /// The file is in use, of another program, of a newer release, damaged or not writable. It has not been changed,
+    /// except that a damaged one may have got its log copied.
+    pub fn open(file: &Path) -> anyhow::Result<Self> {
+        Self::open_with(file, Tuning::default())
+    }
+
+    fn open_with(file: &Path, tuning: Tuning) -> anyhow::Result<Self> {
+        let path = resolved(file)?;
+        let lock = LockFile::acquire(&path)?;
+        make_file(&path)?;
+        let open = || -> anyhow::Result<Self> {
+            let mut conn = connect(&path, tuning.busy_timeout)?;
+            let found = schema::inspect(&conn)?;
+            make_private(&path)?;
+            write_ahead(&conn)?;
+            finish_log(&conn)?;
+            schema::migrate(&mut conn, found, &super::new_store_id()?)?;
+            let id = conn.query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| row.get(0));
+            let id = id.context("it is damaged: it has no store id. Restore a backup")?;
+            let helper = connect(&path, tuning.busy_timeout)?;
+            write_ahead(&helper)?;
+            let checkpointer = Checkpointer::start(helper, tuning.checkpoint_pages)?;
+            Ok(Self { checkpointer, conn, _lock: lock, path: path.clone(), id })
+        };
+        open().with_context(|| format!("cannot use the store {}", path.display()))
+    }
+
+    fn write(&mut self, changes: &Changes) -> anyhow::Result<()> {
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        write_changes(&tx, changes)?;
+        Ok(tx.commit()?)
+    }
+}
+
+impl Store for SqliteStore {
+    fn load(&mut self) -> anyhow::Result<Loaded> {
+        let load = || -> anyhow::Result<Loaded> {
+            let tx = self.conn.unchecked_transaction()?;
+            let loaded = load_all(&tx)?;
+            tx.commit()?;
+            Ok(loaded)
+        };
+        load().with_context(|| format!("cannot load the store {}", self.path.display()))
+    }
+
+    fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut commit = || {
+            self.checkpointer.before_commit(&self.conn)?;
+            self.write(changes)?;
+            self.checkpointer.after_commit(&self.conn)
+        };
+        commit().with_context(|| format!("cannot write to the store {}", self.path.display()))
+    }
+
+    fn store_id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// The file itself, whatever links lead to it: two names of one store must have one lock file.
+fn resolved(file: &Path) -> anyhow::Result<PathBuf> {
+    match fs::canonicalize(file) {
+        Ok(path) => {
+            ensure!(!path.is_dir(), "the store {} is a directory: name a file", path.display());
+            Ok(path)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let name = file.file_name().with_context(|| format!("the store {} names no file", file.display()))?;
+            let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let dir = fs::canonicalize(dir).with_context(|| {
+                format!("the directory {} of the store cannot be used: make it first", dir.display())
+            })?;
+            Ok(dir.join(name))
+        }
+        Err(error) => Err(error).with_context(|| format!("the store {} cannot be used", file.display())),
+    }
+}
+
+/// Makes the file when there is none. SQLite gives the log and its index the mode of the database.
+fn make_file(path: &Path) -> anyhow::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
+        Ok(_) => {
+            // The name of the file must survive power loss as its content does.
+            let dir = path.parent().unwrap_or(Path::new("/"));
+            let sync = || File::open(dir)?.sync_all();
+            sync().with_context(|| format!("cannot sync the directory {}", dir.display()))?;
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot make the store {}", path.display())),
+    }
+    Ok(())
+}
+
+/// Takes other users' rights away: a copy that was restored by hand has those of its copier.
+fn make_private(path: &Path) -> anyhow::Result<()> {
+    for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm"), LockFile::path(path)] {
+        let Ok(found) = fs::metadata(&file) else { continue };
+        if found.permissions().mode() & 0o777 != PRIVATE {
+            fs::set_permissions(&file, Permissions::from_mode(PRIVATE)).with_context(|| {
+                format!("{} has not mode 0600 and cannot be given it: make this user its owner", file.display())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn connect(path: &Path, busy_timeout: Duration) -> anyhow::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(busy_timeout)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(conn)
+}
+
+/// Durable commits through a write-ahead log that we checkpoint ourselves.
+fn write_ahead(conn: &Connection) -> anyhow::Result<()> {
+    let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    ensure!(mode == "wal", "its file system has no shared memory for a write-ahead log (SQLite says {mode:?})");
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    Ok(())
+}
+
+/// Copies what an earlier life has left in the log into the database, syncs it, and begins an empty log.
+fn finish_log(conn: &Connection) -> anyhow::Result<()> {
+    let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy != 0 {
+        bail!("another process is reading it (a sqlite3 shell?) and keeps its log from being finished: end that first");
+    }
+    Ok(())
+}
+
+fn load_all(conn: &Connection) -> anyhow::Result<Loaded> {
+    let mut rows = Rows::default();
+    let sql = "SELECT key, value FROM meta WHERE key <> 'store_id'";
+    each_row(conn, "meta", sql, |row| rows.meta(text(row, 0)?, text(row, 1)?))?;
+    each_row(conn, "pools", "SELECT name, record FROM pools", |row| rows.pool(text(row, 0)?, text(row, 1)?))?;
+    each_row(conn, "locks", "SELECT pool, name, metadata, record FROM locks", |row| {
+        rows.lock(text(row, 0)?, text(row, 1)?, row.get_ref(2)?.as_blob()?, text(row, 3)?)
+    })?;
+    each_row(conn, "claims", "SELECT id, record FROM claims", |row| rows.claim(text(row, 0)?, text(row, 1)?))?;
+    each_row(conn, "ended", "SELECT id, record FROM ended", |row| rows.ended(text(row, 0)?, text(row, 1)?))?;
+    each_row(conn, "ops", "SELECT id, record FROM ops", |row| rows.op(text(row, 0)?, text(row, 1)?))?;
+    each_row(conn, "changes", "SELECT revision, seq, record FROM changes", |row| {
+        rows.change(row.get(0)?, row.get(1)?, text(row, 2)?)
+    })?;
+    rows.finish()
+}
+
+fn text<'r>(row: &'r Row<'_>, column: usize) -> anyhow::Result<&'r str> {
+    Ok(row.get_ref(column)?.as_str()?)
+}
+
+fn each_row(
+    conn: &Connection,
+    table: &str,
+    sql: &str,
+    mut each: impl FnMut(&Row<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut read = || -> anyhow::Result<()> {
+        let mut statement = conn.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            each(row)?;
+        }
+        Ok(())
+    };
+    read().with_context(|| format!("cannot read table {table}"))
+}
+
+fn write_changes(tx: &Transaction<'_>, changes: &Changes) -> anyhow::Result<()> {
+    if let Some(Meta { revision, next_ticket, engine }) = changes.meta {
+        let sql =
+            "INSERT OR REPLACE INTO meta (key, value) VALUES ('revision', ?1), ('next_ticket', ?2), ('engine', ?3)";
+        let counters = [revision.0.to_string(), next_ticket.0.to_string(), engine.0.to_string()];
+        tx.prepare_cached(sql)?.execute(counters)?;
+    }
+    if !changes.pools.is_empty() {
+        let mut table = Table::of(tx, PUT_POOL, "DELETE FROM pools WHERE name = ?1")?;
+        for (name, policy) in &changes.pools {
+            let json = policy.as_ref().map(|p| record::encode(&StoredPolicy::from(p))).transpose()?;
+            table.set(name.as_str(), json)?;
+        }
+    }
+    if !changes.locks.is_empty() {
+        write_locks(tx, changes)?;
+    }
+    if !changes.claims.is_empty() {
+        let mut table = Table::of(tx, PUT_CLAIM, "DELETE FROM claims WHERE id = ?1")?;
+        for (id, claim) in &changes.claims {
+            let json = claim.as_deref().map(|c| record::encode(&StoredClaim::from(c))).transpose()?;
+            table.set(id.as_str(), json)?;
+        }
+    }
+    if !changes.ended.is_empty() {
+        let mut table = Table::of(tx, PUT_ENDED, "DELETE FROM ended WHERE id = ?1")?;
+        for (id, ended) in &changes.ended {
+            let json = ended.as_deref().map(|e| record::encode(&StoredEnded::from(e))).transpose()?;
+            table.set(id.as_str(), json)?;
+        }
+    }
+    if !changes.ops.is_empty() {
+        let mut table = Table::of(tx, PUT_OP, "DELETE FROM ops WHERE id = ?1")?;
+        for (id, op) in &changes.ops {
+            let json = op.as_ref().map(|op| record::encode(&StoredOp::from(op))).transpose()?;
+            table.set(id.as_str(), json)?;
+        }
+    }
+    write_history(tx, changes)
+}
+
+const PUT_POOL: &str =
+    "INSERT INTO pools (name, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record";
+const PUT_CLAIM: &str =
+    "INSERT INTO claims (id, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record";
+const PUT_ENDED: &str =
+    "INSERT INTO ended (id, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record";
+const PUT_OP: &str = "INSERT INTO ops (id, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record";
+const PUT_LOCK: &str = "INSERT INTO locks (pool, name, metadata, record) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT DO UPDATE SET metadata = excluded.metadata, record = excluded.record";
+
+/// A table of one key and one record.
+struct Table<'tx> {
+    put: CachedStatement<'tx>,
+    delete: CachedStatement<'tx>,
+}
+
+impl<'tx> Table<'tx> {
+    fn of(tx: &'tx Transaction<'_>, put: &str, delete: &str) -> rusqlite::Result<Self> {
+        Ok(Self { put: tx.prepare_cached(put)?, delete: tx.prepare_cached(delete)? })
+    }
+
+    fn set(&mut self, key: impl ToSql, json: Option<String>) -> rusqlite::Result<()> {
+        match json {
+            Some(json) => self.put.execute(params![key, json])?,
+            None => self.delete.execute(params![key])?,
+        };
+        Ok(())
+    }
+}
+
+fn write_locks(tx: &Transaction<'_>, changes: &Changes) -> anyhow::Result<()> {
+    let mut put = tx.prepare_cached(PUT_LOCK)?;
+    let mut delete = tx.prepare_cached("DELETE FROM locks WHERE pool = ?1 AND name = ?2")?;
+    for (pool, name, lock) in &changes.locks {
+        let (pool, name) = (pool.as_str(), name.as_str());
+        match lock {
+            Some(lock) => {
+                put.execute(params![pool, name, &*lock.metadata, record::encode(&StoredLock::from(&**lock))?])?;
+            }
+            None => {
+                delete.execute(params![pool, name])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// New entries first: what is new and pruned at once must not stay.
+fn write_history(tx: &Transaction<'_>, changes: &Changes) -> anyhow::Result<()> {
+    if !changes.history.is_empty() {
+        let mut put =
+            tx.prepare_cached("INSERT OR REPLACE INTO changes (revision, seq, record) VALUES (?1, ?2, ?3)")?;
+        for change in &changes.history {
+            let json = record::encode(&StoredChange::from(&**change))?;
+            put.execute(params![i64::try_from(change.key.revision.0)?, change.key.seq, json])?;
+        }
+    }
+    if !changes.pruned.is_empty() {
+        let mut delete = tx.prepare_cached("DELETE FROM changes WHERE revision = ?1 AND seq = ?2")?;
+        for key in &changes.pruned {
+            delete.execute(params![i64::try_from(key.revision.0)?, key.seq])?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use tempfile::TempDir;
+
+use super::*;
+use crate::core::names::{LockName, PoolName};
+use crate::core::pool::Lock;
+use crate::store::conformance::{Contents, conformance};
+use crate::store::failstop::FailStop;
+use crate::store::samples;
+
+/// How long a test waits for what another thread does.
+const PATIENCE: Duration = Duration::from_secs(30);
+const IMPATIENT: Tuning = Tuning { busy_timeout: Duration::from_millis(50), checkpoint_pages: 16 };
+
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("locker.db")
+    }
+
+    fn open(&self) -> SqliteStore {
+        SqliteStore::open_with(&self.file(), IMPATIENT).unwrap()
+    }
+
+    fn refusal(&self) -> String {
+        format!("{:#}", SqliteStore::open_with(&self.file(), IMPATIENT).unwrap_err())
+    }
+
+    /// What a `sqlite3` shell would do.
+    fn shell(&self) -> Connection {
+        Connection::open(self.file()).unwrap()
+    }
+
+    /// A place with a store that has some of everything, and what it has.
+    fn filled() -> (Self, Contents) {
+        let place = Self::new();
+        let mut model = Contents::default();
+        let mut store = place.open();
+        for changes in batches(12) {
+            store.commit(&changes).unwrap();
+            model.apply(&changes);
+        }
+        drop(store);
+        (place, model)
+    }
+}
+
+fn batches(n: usize) -> Vec<Changes> {
+    let mut runner = TestRunner::deterministic();
+    (0..n).map(|_| samples::changes().new_tree(&mut runner).unwrap().current()).collect()
+}
+
+/// A batch of about `kib` KiB, each with other bytes: SQLite does not write what is the same.
+fn large(kib: usize) -> Changes {
+    static FILL: AtomicU8 = AtomicU8::new(0);
+    let fill = FILL.fetch_add(1, Ordering::Relaxed);
+    let pool = PoolName::parse("p").unwrap();
+    let lock =
+        |n: usize| Lock::new(LockName::parse(&n.to_string()).unwrap(), vec![fill; 16 * 1024].into(), Arc::default());
+    let locks = (0..kib.div_ceil(16)).map(lock).map(|l| (pool.clone(), l.name.clone(), Some(Arc::new(l)))).collect();
+    Changes { locks, ..Changes::default() }
+}
+
+#[test]
+fn conforms() {
+    conformance(|| {
+        let place = Place::new();
+        Box::new(move || Box::new(place.open()))
+    });
+}
+
+#[test]
+fn one_server_at_a_time() {
+    let place = Place::new();
+    let first = place.open();
+    let message = place.refusal();
+    let pid = format!("process {}", std::process::id());
+    assert!(message.contains("locker.db.lock") && message.contains(&pid), "{message}");
+    let link = place.dir.path().join("other.db");
+    std::os::unix::fs::symlink(place.file(), &link).unwrap();
+    let by_link = format!("{:#}", SqliteStore::open(&link).unwrap_err());
+    assert!(by_link.contains("locker.db.lock"), "a link is the same store: {by_link}");
+    drop(first);
+    place.open();
+    SqliteStore::open(&link).unwrap();
+}
+
+#[test]
+fn an_acked_batch_survives_the_process() {
+    let place = Place::new();
+    let mut store = place.open();
+    let mut model = Contents::default();
+    for (n, changes) in batches(40).into_iter().enumerate() {
+        store.commit(&changes).unwrap();
+        model.apply(&changes);
+        // The files as SIGKILL would leave them now.
+        let image = Place::new();
+        for suffix in ["", "-wal"] {
+            fs::copy(beside(&place.file(), suffix), beside(&image.file(), suffix)).unwrap();
+        }
+        assert_eq!(Contents::of(&mut image.open()), model, "after batch {n}");
+    }
+}
+
+#[test]
+fn an_empty_batch_touches_nothing() {
+    let (place, _) = Place::filled();
+    let mut store = place.open();
+    store.commit(&large(1)).unwrap();
+    let before = fs::read(beside(&place.file(), "-wal")).unwrap();
+    store.commit(&Changes::default()).unwrap();
+    assert_eq!(fs::read(beside(&place.file(), "-wal")).unwrap(), before);
+}
+
+#[test]
+fn what_is_no_store_of_ours_is_refused_and_left_alone() {
+    let garbage: fn(&Place) = |place| fs::write(place.file(), b"poem = 'not a database'\n".repeat(300)).unwrap();
+    let other: fn(&Place) = |place| place.shell().execute_batch("CREATE TABLE songs (title TEXT)").unwrap();
+    let newer: fn(&Place) = |place| {
+        drop(place.open());
+        place.shell().pragma_update(None, "user_version", 2).unwrap();
+    };
+    let unversioned: fn(&Place) = |place| {
+        drop(place.open());
+        place.shell().pragma_update(None, "user_version", 0).unwrap();
+    };
+    let cases = [
+        (garbage, "not a database"),
+        (other, "not a store of locker"),
+        (newer, "newer release of locker (schema 2, this one knows up to 1)"),
+        (unversioned, "without a schema version"),
+    ];
+    for (make, expected) in cases {
+        let place = Place::new();
+        make(&place);
+        fs::set_permissions(place.file(), Permissions::from_mode(0o644)).unwrap();
+        let before = fs::read(place.file()).unwrap();
+        let message = place.refusal();
+        assert!(message.contains(expected) && message.contains("locker.db"), "{message}");
+        assert_eq!(fs::read(place.file()).unwrap(), before, "{expected}: the file was changed");
+        assert_eq!(fs::metadata(place.file()).unwrap().permissions().mode() & 0o777, 0o644, "{expected}");
+    }
+}
+
+#[test]
+fn places_that_cannot_be_used_are_named() {
+    let place = Place::new();
+    let missing = place.dir.path().join("no/such/locker.db");
+    let message = format!("{:#}", SqliteStore::open(&missing).unwrap_err());
+    assert!(message.contains("no/such") && message.contains("make it first"), "{message}");
+    let message = format!("{:#}", SqliteStore::open(place.dir.path()).unwrap_err());
+    assert!(message.contains("is a directory"), "{message}");
+}
+
+#[test]
+fn a_damaged_row_is_named() {
+    let cases = [
+        ("UPDATE meta SET value = 'x' WHERE key = 'revision'", "meta", "\"revision\": not a number"),
+        ("DELETE FROM meta WHERE key = 'engine'", "meta", "not all"),
+        ("INSERT INTO meta VALUES ('colour', '1')", "meta", "\"colour\": this release knows no such key"),
+        ("UPDATE pools SET record = '{\"order\":\"lifo\"}'", "pools", "unknown field `order`"),
+        ("UPDATE pools SET name = 'a/b' WHERE name = (SELECT min(name) FROM pools)", "pools", "\"a/b\": pool name"),
+        ("UPDATE locks SET record = substr(record, 2)", "locks", "bad record"),
+        ("UPDATE claims SET record = '[]'", "claims", "bad record"),
+        ("UPDATE ended SET record = replace(record, '\"how\":\"', '\"how\":\"un')", "ended", "unknown variant `un"),
+        ("UPDATE ops SET record = '{}'", "ops", "missing field `revision`"),
+        ("UPDATE changes SET seq = -1 WHERE rowid = (SELECT min(rowid) FROM changes)", "changes", "-1)"),
+        ("UPDATE changes SET record = record || 'x'", "changes", "trailing characters"),
+    ];
+    for (damage, table, expected) in cases {
+        let (place, _) = Place::filled();
+        assert_ne!(place.shell().execute(damage, []).unwrap(), 0, "{damage}");
+        let message = format!("{:#}", place.open().load().unwrap_err());
+        assert!(message.contains(&format!("table {table}")) && message.contains(expected), "{damage}: {message}");
+    }
+}
+
+#[test]
+fn a_torn_file_is_refused() {
+    let (place, model) = Place::filled();
+    let whole = fs::read(place.file()).unwrap();
+    for pages in 1..whole.len() / 4096 {
+        fs::write(place.file(), &whole[..pages * 4096]).unwrap();
+        let loaded = SqliteStore::open(&place.file()).and_then(|mut store| store.load());
+        assert!(loaded.is_err(), "{pages} pages of {}", whole.len() / 4096);
+    }
+    fs::write(place.file(), &whole).unwrap();
+    assert_eq!(Contents::of(&mut place.open()), model);
+}
+
+#[test]
+fn all_files_are_private() {
+    let place = Place::new();
+    let modes = || {
+        let mode = |entry: std::io::Result<fs::DirEntry>| {
+            let entry = entry.unwrap();
+            (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().permissions().mode() & 0o777)
+        };
+        let mut modes: Vec<_> = fs::read_dir(place.dir.path()).unwrap().map(mode).collect();
+        modes.sort();
+        modes
+    };
+    let files = ["locker.db", "locker.db-shm", "locker.db-wal", "locker.db.lock"];
+    let private = files.map(|name| (name.to_owned(), 0o600)).to_vec();
+    let mut store = place.open();
+    store.commit(&large(1)).unwrap();
+    assert_eq!(modes(), private);
+    drop(store);
+    // As a copy that was restored by hand.
+    fs::set_permissions(place.file(), Permissions::from_mode(0o644)).unwrap();
+    let mut store = place.open();
+    store.commit(&large(1)).unwrap();
+    assert_eq!(modes(), private);
+}
+
+#[test]
+fn a_commit_that_fails_is_the_last() {
+    let (place, model) = Place::filled();
+    let store = place.open();
+    // As a full disk: SQLite answers SQLITE_FULL.
+    let pages: i64 = store.conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    let max: i64 =
+        store.conn.query_row(&format!("PRAGMA max_page_count = {}", pages + 2), [], |row| row.get(0)).unwrap();
+    assert_eq!(max, pages + 2);
+    let mut store = FailStop::new(store);
+    let message = format!("{:#}", store.commit(&large(1024)).unwrap_err());
+    assert!(message.contains("locker.db") && message.contains("full"), "{message}");
+    for changes in batches(3) {
+        let message = format!("{:#}", store.commit(&changes).unwrap_err());
+        assert!(message.contains("shut when a commit failed"), "{message}");
+    }
+    drop(store);
+    assert_eq!(Contents::of(&mut place.open()), model, "nothing of the failed batch, nothing after it");
+}
+
+#[test]
+fn a_checkpoint_that_fails_fails_the_next_commit() {
+    let place = Place::new();
+    let mut store = place.open();
+    let read_only = Connection::open_with_flags(place.file(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    // A connection learns with its first read that there is a log.
+    read_only.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).unwrap();
+    store.checkpointer = Checkpointer::start(read_only, 16).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let message = loop {
+        assert!(Instant::now() < deadline, "no commit failed");
+        if let Err(error) = store.commit(&large(64)) {
+            break format!("{error:#}");
+        }
+    };
+    assert!(message.contains("an earlier checkpoint failed"), "{message}");
+}
+
+#[test]
+fn the_log_stays_short_under_load() {
+    let place = Place::new();
+    let tuning = Tuning { checkpoint_pages: 256, ..IMPATIENT };
+    let mut store = SqliteStore::open_with(&place.file(), tuning).unwrap();
+    let log = || fs::metadata(beside(&place.file(), "-wal")).unwrap().len();
+    let (deadline, mut restarts, mut length) = (Instant::now() + PATIENCE, 0, 0);
+    // Without a pause between commits, the thread alone would never catch up.
+    while restarts < 5 {
+        assert!(Instant::now() < deadline, "the log was begun anew {restarts} times, {} bytes", log());
+        store.commit(&large(32)).unwrap();
+        restarts += i32::from(store.checkpointer.length() < length);
+        length = store.checkpointer.length();
+    }
+}
+
+#[test]
+fn a_reader_delays_nothing_but_the_end_of_the_log() {
+    let place = Place::new();
+    let mut store = place.open();
+    store.commit(&large(32)).unwrap();
+    let shell = place.shell();
+    shell.execute_batch("BEGIN").unwrap();
+    let count = |shell: &Connection| shell.query_row("SELECT count(*) FROM locks", [], |r| r.get::<_, i64>(0)).unwrap();
+    assert_eq!(count(&shell), 2);
+    for _ in 0..40 {
+        store.commit(&large(64)).unwrap();
+    }
+    assert_eq!(count(&shell), 2, "it reads what it began to read");
+    // As after SIGKILL: the log is not empty, and a reader is still on it.
+    drop(store);
+    let message = place.refusal();
+    assert!(message.contains("another process is reading it"), "{message}");
+    drop(shell);
+    assert_eq!(place.open().load().unwrap().locks.len(), 4);
+}

@@ -1,0 +1,302 @@
+//! From the bodies of requests to the values of the core; all that is wrong is noted, not just the first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::api::{self, ByBody, ClaimBody, PartBody};
+use super::problems::Problems;
+use super::text;
+use crate::core::claim::{Ask, Labels, Owner, Part, Scope, Terms, Want};
+use crate::core::limits;
+use crate::core::names::{ClaimId, Digest, Label, LockName, PoolName, Text};
+use crate::core::pool::Policy;
+use crate::core::step::{AskClaim, By, Wait};
+use crate::core::time::Span;
+
+/// What a `PUT` of a claim says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Its `wait` is [`Wait::No`] until somebody knows whether the request can be parked.
+    pub ask: AskClaim,
+    /// How long the request would like to be held: at most [`limits::WAIT_MS`]; 0 is not at all.
+    pub wait: Span,
+    /// The store that the client means.
+    pub expect_store: Option<String>,
+}
+
+/// Reads a claim; `None` only with a problem noted.
+pub fn claim(id: ClaimId, body: ClaimBody, problems: &mut Problems) -> Option<Asked> {
+    let ClaimBody { pool, lock, locks, count, labels, also, .. } = body;
+    let first = PartBody { pool, lock, locks, count, labels };
+    let parts = parts(first, also, problems);
+    let key = problems.parse_some("key", body.key.as_deref());
+    if body.requestor.is_some() && body.key.is_none() {
+        problems.add("requestor", "needs a `key`: it says who shares one");
+    }
+    let requestor = problems.parse_some("requestor", body.requestor.as_deref());
+    let scope = match body.scope {
+        None | Some(api::Scope::Flow) => Scope::Flow,
+        Some(api::Scope::Person) => Scope::Person,
+    };
+    let ask = Ask { parts, key, requestor, scope };
+    let owner = owner("owner", &body.owner, problems);
+    let run = problems.parse_some("run", body.run.as_deref());
+    let reason = problems.parse_some("reason", body.reason.as_deref());
+    let max = Span(limits::TTL_MAX_MS);
+    let ttl = span("ttl", body.ttl.as_deref(), Span(limits::TTL_MIN_MS), max, problems);
+    let give_up_after = span("give_up_after", body.give_up_after.as_deref(), Span(1), max, problems);
+    let wait = wait("wait", body.wait.as_deref(), problems);
+    let terms = Terms { digest: digest(&ask, &owner), ask, owner: Arc::new(owner), reason, confirm: body.confirm, ttl };
+    let ask = AskClaim { id, terms, run, wait: Wait::No, queue: body.queue, give_up_after };
+    problems.is_empty().then_some(Asked { ask, wait, expect_store: body.expect_store })
+}
+
+/// How long a request would like to be held; longer than the limit is cut to it.
+pub fn wait(at: &str, text: Option<&str>, problems: &mut Problems) -> Span {
+    let wait = span(at, text, Span(0), Span(u64::MAX), problems).unwrap_or_default();
+    wait.min(Span(limits::WAIT_MS))
+}
+
+fn span(at: &str, given: Option<&str>, min: Span, max: Span, problems: &mut Problems) -> Option<Span> {
+    text::span_within(given?, min, max).map_err(|error| problems.add(at, error)).ok()
+}
+
+/// One part a pool, ordered by pool.
+fn parts(first: PartBody, also: Vec<PartBody>, problems: &mut Problems) -> Vec<Part> {
+    if also.len() >= limits::POOLS_PER_CLAIM {
+        problems.add("also", format!("a claim spans at most {} pools", limits::POOLS_PER_CLAIM));
+        return Vec::new();
+    }
+    let mut by_pool: BTreeMap<PoolName, Part> = BTreeMap::new();
+    let mut locks: u64 = 0;
+    for (n, body) in std::iter::once(first).chain(also).enumerate() {
+        let at = if n == 0 { String::new() } else { format!("also[{}].", n - 1) };
+        let pool = problems.parse::<PoolName>(&format!("{at}pool"), &body.pool);
+        let Some((pool, want)) = pool.zip(want(&at, &body, problems)) else { continue };
+        locks += match &want {
+            Want::Any { count, .. } => u64::from(*count),
+            Want::Named(names) => names.len() as u64,
+        };
+        if by_pool.insert(pool.clone(), Part { pool: pool.clone(), want }).is_some() {
+            problems.add(&format!("{at}pool"), format!("pool {pool:?} is named twice: ask once for all its locks"));
+        }
+    }
+    if locks > limits::LOCKS_PER_CLAIM as u64 {
+        problems.add("", format!("a claim takes at most {} locks, not {locks}", limits::LOCKS_PER_CLAIM));
+    }
+    by_pool.into_values().collect()
+}
+
+/// What is wanted of one pool.
+fn want(at: &str, body: &PartBody, problems: &mut Problems) -> Option<Want> {
+    let any = body.count.is_some() || !body.labels.is_empty();
+    let ways = [body.lock.is_some(), body.locks.is_some(), any];
+    if ways.iter().filter(|way| **way).count() > 1 {
+        let pool = if at.is_empty() { "a pool" } else { at.trim_end_matches('.') };
+        problems.add("", format!("{pool}: give either `lock`, or `locks`, or `count` and `labels`"));
+        return None;
+    }
+    if let Some(lock) = &body.lock {
+        let lock = problems.parse(&format!("{at}lock"), lock)?;
+        return Some(Want::Named(BTreeSet::from([lock])));
+    }
+    if let Some(locks) = &body.locks {
+        return named(&format!("{at}locks"), locks, problems).map(Want::Named);
+    }
+    let labels = labels(&format!("{at}labels"), &body.labels, problems)?;
+    match body.count.unwrap_or(1) {
+        0 => problems.add(&format!("{at}count"), "must be at least 1"),
+        count if count as usize > limits::LOCKS_PER_CLAIM => {
+            problems.add(&format!("{at}count"), format!("must be at most {}", limits::LOCKS_PER_CLAIM));
+        }
+        count => return Some(Want::Any { count, labels }),
+    }
+    None
+}
+
+fn named(at: &str, locks: &[String], problems: &mut Problems) -> Option<BTreeSet<LockName>> {
+    if locks.is_empty() || locks.len() > limits::LOCKS_PER_CLAIM {
+        problems.add(at, format!("must name 1 to {} locks", limits::LOCKS_PER_CLAIM));
+        return None;
+    }
+    let mut names = BTreeSet::new();
+    let mut all_good = true;
+    for (n, lock) in locks.iter().enumerate() {
+        let at = format!("{at}[{n}]");
+        match problems.parse::<LockName>(&at, lock) {
+            Some(name) if names.contains(&name) => {
+                problems.add(&at, format!("lock {name:?} is named twice"));
+                all_good = false;
+            }
+            Some(name) => {
+                names.insert(name);
+            }
+            None => all_good = false,
+        }
+    }
+    all_good.then_some(names)
+}
+
+/// Labels of a lock, or those that a claim wants.
+pub fn labels(at: &str, given: &BTreeMap<String, String>, problems: &mut Problems) -> Option<Labels> {
+    if given.len() > limits::LABELS {
+        problems.add(at, format!("at most {} labels, not {}", limits::LABELS, given.len()));
+        return None;
+    }
+    let mut label = |name: &str, text: &str| -> Option<Label> {
+        problems.parse(&format!("{at}.{}", super::problems::quoted(name)), text)
+    };
+    let parsed: Vec<_> = given.iter().map(|(name, value)| label(name, name).zip(label(name, value))).collect();
+    parsed.into_iter().collect()
+}
+
+/// Who is behind a request.
+pub fn owner(at: &str, given: &api::Owner, problems: &mut Problems) -> Owner {
+    let mut text = |name: &str, text: &Option<String>| problems.parse_some(&format!("{at}.{name}"), text.as_deref());
+    Owner {
+        cluster: text("cluster", &given.cluster),
+        team: text("team", &given.team),
+        pipeline: text("pipeline", &given.pipeline),
+        job: text("job", &given.job),
+        build_id: text("build_id", &given.build_id),
+        build_name: text("build_name", &given.build_name),
+        build_url: text("build_url", &given.build_url),
+        person: text("person", &given.person),
+        program: text("program", &given.program),
+        instance_vars: problems.parse_some(&format!("{at}.instance_vars"), given.instance_vars.as_deref()),
+    }
+}
+
+/// Who asks for a change, and why.
+pub fn by(given: Option<ByBody>, problems: &mut Problems) -> By {
+    let Some(given) = given else { return By::default() };
+    By {
+        op: problems.parse_some("by.op", given.op.as_deref()),
+        owner: Arc::new(owner("by.owner", &given.owner, problems)),
+        reason: problems.parse_some("by.reason", given.reason.as_deref()),
+    }
+}
+
+/// The rules of a pool.
+pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
+    let max = Span(limits::TTL_MAX_MS);
+    let max_queue_is_good = given.max_queue.is_none_or(|n| n as usize <= limits::WAITERS_PER_POOL);
+    if !max_queue_is_good {
+        problems.add("policy.max_queue", format!("must be at most {}", limits::WAITERS_PER_POOL));
+    }
+    Policy {
+        drain: span("policy.drain", given.drain.as_deref(), Span(0), max, problems),
+        max_hold: span("policy.max_hold", given.max_hold.as_deref(), Span(limits::TTL_MIN_MS), max, problems),
+        max_queue: given.max_queue,
+    }
+}
+
+/// SHA-256 over *what* is asked and for which build (design section 2). It is stored and compared by later
+/// releases: the fields and their order are never changed, only followed by new ones.
+fn digest(ask: &Ask, owner: &Owner) -> Digest {
+    let mut fields = Fields(Sha256::new());
+    fields.text("locker claim 1");
+    fields.number(ask.parts.len());
+    for Part { pool, want } in &ask.parts {
+        fields.text(pool.as_str());
+        match want {
+            Want::Any { count, labels } => {
+                fields.text("any");
+                fields.number(*count as usize);
+                fields.number(labels.len());
+                for label in labels.iter().flat_map(|(name, value)| [name, value]) {
+                    fields.text(label.as_str());
+                }
+            }
+            Want::Named(names) => {
+                fields.text("named");
+                fields.number(names.len());
+                for name in names {
+                    fields.text(name.as_str());
+                }
+            }
+        }
+    }
+    let (key, requestor) = ask.sharer().unzip();
+    let scope = match ask.scope {
+        Scope::Flow => "flow",
+        Scope::Person => "person",
+    };
+    fields.optional(key.map(Text::as_str));
+    fields.optional(requestor.map(Text::as_str));
+    fields.text(scope);
+    for field in [&owner.cluster, &owner.team, &owner.build_id] {
+        fields.optional(field.as_ref().map(Text::as_str));
+    }
+    Digest(fields.0.finalize().into())
+}
+
+/// Fields with their length in front, so that no two lists of them are the same bytes.
+struct Fields(Sha256);
+
+impl Fields {
+    fn number(&mut self, number: usize) {
+        self.0.update((number as u64).to_be_bytes());
+    }
+    fn text(&mut self, text: &str) {
+        self.number(text.len());
+        self.0.update(text);
+    }
+    fn optional(&mut self, text: Option<&str>) {
+        self.number(usize::from(text.is_some()));
+        if let Some(text) = text {
+            self.text(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::hex;
+
+    fn asked(body: &str) -> Asked {
+        let body = serde_json::from_str(body).unwrap();
+        let mut problems = Problems::default();
+        let asked = claim(ClaimId::parse("c").unwrap(), body, &mut problems);
+        problems.done(asked).unwrap()
+    }
+
+    /// Stores keep digests: a release that computes others would refuse every claim that lives on.
+    #[test]
+    fn digests_stay_the_same_for_ever() {
+        let body = r#"{"pool": "p", "count": 2, "labels": {"size": "big"}, "also": [{"pool": "a", "locks": ["2", "1"]}],
+            "key": "k", "requestor": "me", "scope": "person",
+            "owner": {"cluster": "https://ci", "team": "main", "build_id": "7"}}"#;
+        for (body, digest) in [
+            (body, "424c8187ca831e7a3f7e29a47c999787b42c5f4331125c7d073075fae6484cad"),
+            (r#"{"pool": "p"}"#, "954769ae2f5dc38fc45dd946527e4e71de7e0ca87d7b0d4c8e533b2e4d20390d"),
+        ] {
+            assert_eq!(hex(&asked(body).ask.terms.digest.0), digest);
+        }
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_not_compared() {
+        let plain = asked(r#"{"pool": "p"}"#).ask.terms.digest;
+        let more = r#"{"pool": "p", "wait": "5s", "ttl": "1h", "reason": "why", "give_up_after": "1m", "confirm": true,
+            "queue": false, "run": "r", "owner": {"job": "j", "pipeline": "x", "build_name": "3", "person": "me"}}"#;
+        assert_eq!(asked(more).ask.terms.digest, plain);
+        // Nor does anything run together.
+        let a = asked(r#"{"pool": "p", "locks": ["ab", "c"]}"#).ask.terms.digest;
+        let b = asked(r#"{"pool": "p", "locks": ["a", "bc"]}"#).ask.terms.digest;
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn a_claim_is_read_with_its_defaults() {
+        let Asked { ask, wait, expect_store } = asked(r#"{"pool": "z", "wait": "2m", "also": [{"pool": "a"}]}"#);
+        assert_eq!((wait, expect_store), (Span::secs(60), None));
+        let pools: Vec<&str> = ask.terms.ask.parts.iter().map(|part| part.pool.as_str()).collect();
+        assert_eq!(pools, ["a", "z"], "parts are ordered by pool");
+        assert!(ask.terms.ask.parts.iter().all(|p| p.want == Want::Any { count: 1, labels: Labels::new() }));
+        assert_eq!((ask.terms.ask.scope, ask.queue, ask.wait, ask.terms.confirm), (Scope::Flow, true, Wait::No, false));
+    }
+}

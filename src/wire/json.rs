@@ -1,0 +1,336 @@
+//! Request bodies: JSON that is checked against its published schema, so that all that is wrong is said at once
+//! and what `openapi.json` promises is what is accepted.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::api::{ClaimBody, ConfirmBody, LockBody, NoteBody, PoolBody, RemoveBody};
+use super::problems::{Problems, quoted, unknown};
+
+/// The body of some request.
+pub trait Body: DeserializeOwned + JsonSchema {
+    /// Its JSON schema, complete with the `$defs` that it refers to.
+    fn schema() -> &'static Value;
+}
+
+macro_rules! bodies {
+    ($($body:ty),*) => {
+        $(impl Body for $body {
+            fn schema() -> &'static Value {
+                static SCHEMA: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!($body).to_value());
+                &SCHEMA
+            }
+        })*
+    };
+}
+
+bodies!(ClaimBody, ConfirmBody, PoolBody, LockBody, RemoveBody, NoteBody);
+
+/// Reads a body; an empty one is `{}`. Members that nobody knows are noted and then left out, so that the rest
+/// can be judged as well; after any other problem there is no value.
+pub fn read<T: Body>(bytes: &[u8], problems: &mut Problems) -> Option<T> {
+    let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
+    let mut value = match serde_json::from_slice::<Strict>(bytes) {
+        Ok(Strict(value)) => value,
+        Err(error) => {
+            problems.add("", format!("the body is no valid JSON: {error}"));
+            return None;
+        }
+    };
+    let mut check = Check { root: T::schema(), problems, fatal: false };
+    check.value(T::schema(), &mut value, "");
+    if check.fatal {
+        return None;
+    }
+    serde_json::from_value(value).map_err(|error| problems.add("", format!("the body is wrong: {error}"))).ok()
+}
+
+/// Whether `value` is what `schema` says, with references into `root`: the first few things that are not.
+/// Knows what schemas of the wire types use, no more.
+#[must_use]
+pub fn violations(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
+    let mut problems = Problems::default();
+    Check { root, problems: &mut problems, fatal: false }.value(schema, &mut value.clone(), "");
+    problems.into_list()
+}
+
+/// One walk over a value along its schema.
+struct Check<'c> {
+    root: &'c Value,
+    problems: &'c mut Problems,
+    /// Something is wrong that leaving members out does not heal.
+    fatal: bool,
+}
+
+impl Check<'_> {
+    fn wrong(&mut self, at: &str, what: &str) {
+        self.problems.add(at, what);
+        self.fatal = true;
+    }
+
+    fn value(&mut self, schema: &Value, value: &mut Value, at: &str) {
+        let schema = resolve(self.root, schema);
+        if let Some(alternatives) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array) {
+            return self.alternatives(alternatives, value, at);
+        }
+        if let Some(words) = words(schema) {
+            if !value.as_str().is_some_and(|given| words.contains(&given)) {
+                let what = value.as_str().map_or_else(|| expected("a word", value), |w| unknown("word", w, &words));
+                self.wrong(at, &what);
+            }
+            return;
+        }
+        let Some(kind) = kind_of(schema, value) else { return };
+        match (kind, value) {
+            (Kind::Wrong(name), value) => self.wrong(at, &expected(name, value)),
+            (Kind::Object, Value::Object(members)) => self.object(schema, members, at),
+            (Kind::Array, Value::Array(items)) => {
+                let Some(schema) = schema.get("items") else { return };
+                for (n, item) in items.iter_mut().enumerate() {
+                    self.value(schema, item, &format!("{at}[{n}]"));
+                }
+            }
+            (Kind::Allowed | Kind::Object | Kind::Array, _) => {}
+        }
+    }
+
+    /// `null` or something, or one of several words.
+    fn alternatives(&mut self, alternatives: &[Value], value: &mut Value, at: &str) {
+        let is_null = |schema: &&Value| schema.get("type").is_some_and(|t| t == "null");
+        if value.is_null() && alternatives.iter().any(|schema| is_null(&schema)) {
+            return;
+        }
+        let others: Vec<&Value> = alternatives.iter().filter(|schema| !is_null(schema)).collect();
+        if let [only] = others[..] {
+            return self.value(only, value, at);
+        }
+        let words: Vec<&str> = others.iter().filter_map(|schema| words(schema)).flatten().collect();
+        if !value.as_str().is_some_and(|given| words.contains(&given)) {
+            let what = value.as_str().map_or_else(|| expected("a word", value), |w| unknown("word", w, &words));
+            self.wrong(at, &what);
+        }
+    }
+
+    fn object(&mut self, schema: &Value, members: &mut Map<String, Value>, at: &str) {
+        let none = Map::new();
+        let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
+        let others = schema.get("additionalProperties");
+        let path = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
+        for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            if !members.contains_key(name) {
+                self.wrong(&path(name), "is missing");
+            }
+        }
+        members.retain(|name, value| {
+            match (known.get(name), others) {
+                (Some(schema), _) => self.value(schema, value, &path(name)),
+                (None, Some(Value::Bool(false))) => {
+                    let names: Vec<&str> = known.keys().map(String::as_str).collect();
+                    self.problems.add(at, unknown("member", name, &names));
+                    return false;
+                }
+                (None, Some(schema @ Value::Object(_))) => self.value(schema, value, &path(&quoted(name))),
+                (None, _) => {}
+            }
+            true
+        });
+    }
+}
+
+/// What a schema makes of a value.
+enum Kind {
+    /// The type fits and has no parts.
+    Allowed,
+    Object,
+    Array,
+    /// It should be this.
+    Wrong(&'static str),
+}
+
+/// `None` when the schema names no type.
+fn kind_of(schema: &Value, value: &Value) -> Option<Kind> {
+    let types: Vec<&str> = match schema.get("type")? {
+        Value::String(one) => vec![one],
+        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+        _ => return None,
+    };
+    let max = if schema.get("format").is_some_and(|f| f == "uint32") { u64::from(u32::MAX) } else { u64::MAX };
+    let fits = |name: &&str| match *name {
+        "null" => value.is_null(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.as_u64().is_some_and(|n| n <= max),
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        _ => true,
+    };
+    Some(match types.iter().find(|name| fits(name)) {
+        Some(&"object") => Kind::Object,
+        Some(&"array") => Kind::Array,
+        Some(_) => Kind::Allowed,
+        None => Kind::Wrong(match types.first() {
+            Some(&"string") => "a string",
+            Some(&"boolean") => "true or false",
+            Some(&"integer") => "a whole number from 0",
+            Some(&"object") => "an object",
+            Some(&"array") => "an array",
+            _ => "something else",
+        }),
+    })
+}
+
+/// The words of an enumeration, if the schema is one.
+fn words(schema: &Value) -> Option<Vec<&str>> {
+    if let Some(word) = schema.get("const").and_then(Value::as_str) {
+        return Some(vec![word]);
+    }
+    Some(schema.get("enum")?.as_array()?.iter().filter_map(Value::as_str).collect())
+}
+
+/// Follows `$ref`s within `root`.
+fn resolve<'v>(root: &'v Value, mut schema: &'v Value) -> &'v Value {
+    while let Some(target) = schema.get("$ref").and_then(Value::as_str) {
+        let Some(found) = target.strip_prefix('#').and_then(|pointer| root.pointer(pointer)) else { break };
+        schema = found;
+    }
+    schema
+}
+
+fn expected(what: &str, found: &Value) -> String {
+    let found = match found {
+        Value::Null => "null".to_owned(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(text) => format!("the string {}", quoted(text)),
+        Value::Array(_) => "an array".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    };
+    format!("must be {what}, not {found}")
+}
+
+/// A JSON value in which no object names a member twice.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Strict)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
+        Ok(Value::Bool(flag))
+    }
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(text.into())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Strict(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            let Strict(value) = members.next_value()?;
+            if map.contains_key(&name) {
+                return Err(A::Error::custom(format!("member {} is given twice", quoted(&name))));
+            }
+            map.insert(name, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems_of<T: Body>(body: &str) -> Vec<String> {
+        let mut problems = Problems::default();
+        read::<T>(body.as_bytes(), &mut problems);
+        problems.into_list()
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let body = r#"{"pol": "x", "count": -1, "labels": {"a": 1}, "also": [{"pool": "b", "lokc": "c"}, 7],
+            "owner": {"tem": "main", "job": 5}, "scope": "flo", "queue": "no"}"#;
+        let expected = [
+            "pool: is missing",
+            r#"also[0]: unknown member "lokc": did you mean "lock"?"#,
+            "also[1]: must be an object, not the number 7",
+            "count: must be a whole number from 0, not the number -1",
+            r#"labels."a": must be a string, not the number 1"#,
+            "owner.job: must be a string, not the number 5",
+            r#"owner: unknown member "tem": did you mean "team"?"#,
+            r#"unknown member "pol": did you mean "pool"?"#,
+            r#"queue: must be true or false, not the string "no""#,
+            r#"scope: unknown word "flo": did you mean "flow"?"#,
+        ];
+        assert_eq!(problems_of::<ClaimBody>(body), expected);
+    }
+
+    #[test]
+    fn shapes_that_serde_alone_would_take_are_refused() {
+        for (body, problem) in [
+            (r#"["p"]"#, "must be an object, not an array"),
+            (r#"{"pool": "p", "owner": []}"#, "owner: must be an object, not an array"),
+            (
+                r#"{"pool": "p", "count": 4294967296}"#,
+                "count: must be a whole number from 0, not the number 4294967296",
+            ),
+            (r#"{"pool": "p", "count": 1.0}"#, "count: must be a whole number from 0, not the number 1.0"),
+        ] {
+            assert_eq!(problems_of::<ClaimBody>(body), [problem]);
+        }
+        for body in [r#"{"pool": "p", "pool": "q"}"#, r#"{"pool": "p", "labels": {"a": "1", "a": "2"}}"#] {
+            let problems = problems_of::<ClaimBody>(body);
+            assert!(problems.len() == 1 && problems[0].contains("is given twice"), "{problems:?}");
+        }
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        for body in ["{", "nul", "{} {}", "\u{feff}{}", deep.as_str()] {
+            let problems = problems_of::<ClaimBody>(body);
+            assert!(problems.len() == 1 && problems[0].starts_with("the body is no valid JSON"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn good_bodies_pass() {
+        for body in ["", " \n", "{}", r#"{"capacity": null, "policy": {"drain": "1s"}, "by": {"owner": {"job": "j"}}}"#]
+        {
+            assert_eq!(problems_of::<PoolBody>(body), [""; 0], "{body}");
+        }
+        assert_eq!(problems_of::<ClaimBody>(r#"{"pool": "p", "scope": null, "also": [{"pool": "q"}]}"#), [""; 0]);
+        assert_eq!(problems_of::<ConfirmBody>(r#"{"fence": 18446744073709551615}"#), [""; 0]);
+    }
+}

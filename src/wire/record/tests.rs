@@ -1,0 +1,250 @@
+//! The golden texts are the stored format: a change of one of them is a change of the schema version.
+
+use super::*;
+
+fn name<T: FromStr<Err: fmt::Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+fn deadline(at: u64, span: u64) -> Deadline {
+    Deadline { at: EngineMs(at), span: Span(span) }
+}
+
+fn owner() -> Arc<Owner> {
+    Arc::new(Owner {
+        cluster: Some(name("https://ci.example.org")),
+        team: Some(name("main")),
+        pipeline: Some(name("deploy")),
+        instance_vars: Some(name(r#"{"branch":"x"}"#)),
+        job: Some(name("prod 🚀")),
+        build_id: Some(name("4711")),
+        build_name: Some(name("12.1")),
+        build_url: Some(name("https://ci.example.org/builds/4711")),
+        person: Some(name("Ada")),
+        program: Some(name("fly")),
+    })
+}
+
+fn locks() -> LockSet {
+    vec![(name("envs"), name("prod eu")), (name("envs"), name("🔒"))]
+}
+
+/// A claim with every field set.
+fn claim() -> Claim {
+    let labels = [(name("size"), name("big")), (name("zone"), name("ä"))].into();
+    let named = [name("prod eu"), name("🔒")].into();
+    Claim {
+        id: name("c:1"),
+        life: 2,
+        terms: Terms {
+            ask: Ask {
+                parts: vec![
+                    Part { pool: name("envs"), want: Want::Named(named) },
+                    Part { pool: name("vms"), want: Want::Any { count: 3, labels } },
+                ],
+                key: Some(name("k")),
+                requestor: Some(name("r")),
+                scope: Scope::Person,
+            },
+            digest: Digest(std::array::from_fn(|n| u8::try_from(n * 8).unwrap())),
+            owner: owner(),
+            reason: Some(name("a \"reason\"\n")),
+            confirm: true,
+            ttl: Some(Span(90_000)),
+        },
+        runs: vec![name("r1"), name("r2")],
+        ticket: Ticket(9),
+        asked_at: WallMs(1_767_225_600_000),
+        withdrawals: 1,
+        phase: Phase::Held {
+            fence: Fence((1 << 53) - 1),
+            claimed: ChangeKey { revision: Revision(268_435_457), seq: 1 },
+            locks: locks(),
+            since: WallMs(1_767_225_600_001),
+            until: Some(deadline(u64::MAX, 90_000)),
+        },
+        parks: BTreeSet::new(),
+    }
+}
+
+/// A claim with as little as there can be.
+fn small_claim(phase: Phase) -> Claim {
+    let full = claim();
+    let any = Want::Any { count: 1, labels: Labels::new() };
+    let ask = Ask { parts: vec![Part { pool: name("p"), want: any }], key: None, requestor: None, scope: Scope::Flow };
+    let owner = Arc::new(Owner::default());
+    let terms = Terms { ask, digest: Digest([0; 32]), owner, reason: None, confirm: false, ttl: None };
+    Claim { terms, runs: Vec::new(), withdrawals: 0, life: 1, phase, ..full }
+}
+
+const FULL_OWNER: &str = concat!(
+    r#"{"cluster":"https://ci.example.org","team":"main","pipeline":"deploy","#,
+    r#""instance_vars":"{\"branch\":\"x\"}","job":"prod 🚀","build_id":"4711","build_name":"12.1","#,
+    r#""build_url":"https://ci.example.org/builds/4711","person":"Ada","program":"fly"}"#
+);
+
+#[test]
+fn a_claim_is_stored_as() {
+    let waiting = |give_up| small_claim(Phase::Waiting { presence: NO_PRESENCE, give_up });
+    let granted = Phase::Granted { fence: Fence(5), locks: locks(), confirm_by: deadline(7, 6), give_up: None };
+    let small = |phase: &str| {
+        let zeros = "0".repeat(64);
+        format!(
+            concat!(
+                r#"{{"life":1,"parts":[{{"pool":"p","want":{{"any":{{"count":1,"labels":{{}}}}}}}}],"scope":"flow","#,
+                r#""digest":"{}","owner":{{}},"confirm":false,"runs":[],"ticket":9,"asked_at":1767225600000,"#,
+                r#""withdrawals":0,"phase":{}}}"#
+            ),
+            zeros, phase
+        )
+    };
+    let full = [
+        r#"{"life":2,"parts":[{"pool":"envs","want":{"named":["prod eu","🔒"]}},"#,
+        r#"{"pool":"vms","want":{"any":{"count":3,"labels":{"size":"big","zone":"ä"}}}}],"#,
+        r#""key":"k","requestor":"r","scope":"person","#,
+        r#""digest":"0008101820283038404850586068707880889098a0a8b0b8c0c8d0d8e0e8f0f8","owner":"#,
+        FULL_OWNER,
+        r#","reason":"a \"reason\"\n","confirm":true,"ttl":90000,"runs":["r1","r2"],"ticket":9,"#,
+        r#""asked_at":1767225600000,"withdrawals":1,"phase":{"held":{"fence":9007199254740991,"#,
+        r#""claimed":{"revision":268435457,"seq":1},"locks":[["envs","prod eu"],["envs","🔒"]],"#,
+        r#""since":1767225600001,"until":{"at":18446744073709551615,"span":90000}}}}"#,
+    ];
+    let cases = [
+        (claim(), full.concat()),
+        (waiting(None), small(r#"{"waiting":{}}"#)),
+        (waiting(Some(deadline(2, 1))), small(r#"{"waiting":{"give_up":{"at":2,"span":1}}}"#)),
+        (
+            small_claim(granted),
+            small(
+                r#"{"granted":{"fence":5,"locks":[["envs","prod eu"],["envs","🔒"]],"confirm_by":{"at":7,"span":6}}}"#,
+            ),
+        ),
+    ];
+    for (claim, golden) in cases {
+        assert_eq!(encode(&StoredClaim::from(&claim)).unwrap(), golden);
+        assert_eq!(decode::<StoredClaim>(&golden).unwrap().into_claim(claim.id.clone()).unwrap(), claim);
+    }
+}
+
+#[test]
+fn an_ended_claim_is_stored_as() {
+    let full = Ended {
+        id: name("c:1"),
+        life: 2,
+        digest: Some(Digest([0xAB; 32])),
+        runs: vec![name("r1")],
+        how: End::ListenerLost,
+        by: Some(name("Ada")),
+        at: WallMs(3),
+        revision: Some(Revision(4)),
+        fence: Some(Fence(5)),
+        build: Some(BuildRef { cluster: name("https://ci.example.org"), id: name("4711") }),
+        forget: deadline(8, 7),
+    };
+    let small = Ended {
+        digest: None,
+        runs: Vec::new(),
+        how: End::Cancelled,
+        by: None,
+        revision: None,
+        fence: None,
+        build: None,
+        ..full.clone()
+    };
+    let golden = format!(
+        concat!(
+            r#"{{"life":2,"digest":"{}","runs":["r1"],"how":"listener_lost","by":"Ada","at":3,"revision":4,"fence":5,"#,
+            r#""build":{{"cluster":"https://ci.example.org","id":"4711"}},"forget":{{"at":8,"span":7}}}}"#
+        ),
+        "ab".repeat(32)
+    );
+    let small_golden = r#"{"life":2,"runs":[],"how":"cancelled","at":3,"forget":{"at":8,"span":7}}"#;
+    for (ended, golden) in [(full, golden.as_str()), (small, small_golden)] {
+        assert_eq!(encode(&StoredEnded::from(&ended)).unwrap(), golden);
+        assert_eq!(decode::<StoredEnded>(golden).unwrap().into_ended(ended.id.clone()).unwrap(), ended);
+    }
+}
+
+#[test]
+fn pools_locks_operations_and_history_are_stored_as() {
+    let policy = Policy { drain: Some(Span(0)), max_hold: Some(Span(1)), max_queue: Some(2) };
+    for (policy, golden) in [(policy, r#"{"drain":0,"max_hold":1,"max_queue":2}"#), (Policy::default(), "{}")] {
+        assert_eq!(encode(&StoredPolicy::from(&policy)).unwrap(), golden);
+        assert_eq!(Policy::from(decode::<StoredPolicy>(golden).unwrap()), policy);
+    }
+
+    let labels = Arc::new(Labels::from([(name("zone"), name("eu"))]));
+    let lock = Lock::new(name("🔒"), Arc::from(*b"\0\xFF"), labels);
+    let drained = Lock { drain: Some(deadline(2, 1)), leaving: true, ..lock.clone() };
+    let drained_golden = r#"{"labels":{"zone":"eu"},"drain":{"at":2,"span":1},"leaving":true}"#;
+    for (lock, golden) in [(lock, r#"{"labels":{"zone":"eu"},"leaving":false}"#), (drained, drained_golden)] {
+        assert_eq!(encode(&StoredLock::from(&lock)).unwrap(), golden);
+        assert_eq!(decode::<StoredLock>(golden).unwrap().into_lock(lock.name.clone(), b"\0\xFF"), lock);
+    }
+
+    let op = OpRecord { op: name("o1"), revision: Revision(6), forget: deadline(2, 1) };
+    let golden = r#"{"revision":6,"forget":{"at":2,"span":1}}"#;
+    assert_eq!(encode(&StoredOp::from(&op)).unwrap(), golden);
+    assert_eq!(decode::<StoredOp>(golden).unwrap().into_op(op.op.clone()), op);
+
+    let change = Change {
+        key: ChangeKey { revision: Revision(5), seq: 0 },
+        at: WallMs(1),
+        kind: ChangeKind::PoolSet,
+        pools: vec![name("envs")],
+        locks: locks(),
+        claim: Some(name("c:1")),
+        end: Some(End::GaveUp),
+        who: Some(owner()),
+        reason: Some(name("why")),
+    };
+    let golden = [
+        r#"{"at":1,"kind":"pool_set","pools":["envs"],"locks":[["envs","prod eu"],["envs","🔒"]],"claim":"c:1","#,
+        r#""end":"gave_up","who":"#,
+        FULL_OWNER,
+        r#","reason":"why"}"#,
+    ];
+    let golden = golden.concat();
+    assert_eq!(encode(&StoredChange::from(&change)).unwrap(), golden);
+    assert_eq!(decode::<StoredChange>(&golden).unwrap().into_change(change.key).unwrap(), change);
+}
+
+#[test]
+fn whatever_is_not_expected_is_refused() {
+    let good = encode(&StoredClaim::from(&claim())).unwrap();
+    let cases = [
+        (r#""life":2"#, r#""life":2,"colour":"red""#, "unknown field `colour`"),
+        (r#""life":2"#, r#""life":2,"col\u001b[31mour":1"#, r"unknown field `col\u{1b}[31mour`"),
+        (r#""life":2"#, r#""life":2,"life":2"#, "duplicate field `life`"),
+        (r#""life":2,"#, "", "missing field `life`"),
+        (r#""life":2"#, r#""life":-2"#, "invalid value"),
+        (r#""life":2"#, r#""life":4294967296"#, "invalid value"),
+        (r#""life":2"#, r#""life":2.0"#, "invalid type"),
+        (r#""scope":"person""#, r#""scope":"build""#, "unknown variant `build`"),
+        (r#""held""#, r#""gone""#, "unknown variant `gone`"),
+        (r#""seq":1"#, r#""seq":1,"x":1"#, "unknown field `x`"),
+        (r#""program":"fly""#, r#""program":"""#, "text is empty"),
+        (r#""program":"fly""#, r#""programme":"fly""#, "unknown field `programme`"),
+        (r#"["envs","prod eu"]"#, r#"["envs","a/b"]"#, "contains '/'"),
+        (r#"["envs","prod eu"]"#, r#"["envs","a","b"]"#, "trailing characters"),
+        (r#"["prod eu","🔒"]}}"#, r"[]}}", "names no lock"),
+        (r#""pool":"vms""#, r#""pool":"envs""#, "not in order"),
+        (r#""digest":"00"#, r#""digest":"0"#, "63 characters"),
+        (r#""digest":"00"#, r#""digest":"+0"#, "not lower-case hexadecimal"),
+        ("f0f8", "F0f8", "not lower-case hexadecimal"),
+        (r#""since":1767225600001"#, r#""since":"1767225600001""#, "invalid type"),
+        (r#""runs":["r1""#, r#""runs":["r 1""#, "run contains"),
+    ];
+    for (from, to, expected) in cases {
+        let bad = good.replacen(from, to, 1);
+        assert_ne!(bad, good, "{from}");
+        let refused = decode::<StoredClaim>(&bad).and_then(|stored| stored.into_claim(name("c:1")));
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains(expected), "{to}: {message}");
+    }
+    for cut in 0..good.len() {
+        let Some(cut) = good.get(..cut) else { continue };
+        assert!(decode::<StoredClaim>(cut).is_err(), "{cut}");
+    }
+    assert!(decode::<StoredClaim>(&format!("{good} {good}")).is_err());
+}
