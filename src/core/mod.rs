@@ -22,7 +22,6 @@ pub mod limits;
 #[cfg(test)]
 mod model_tests;
 pub mod names;
-#[cfg(test)]
 pub mod pool;
 mod pools;
 pub mod queue;
