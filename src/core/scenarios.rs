@@ -695,6 +695,19 @@ scenarios! {
         d again over=2                     => held env/big
         e ask env[os=linux]                => waiting
     "
+    a_head_with_labels_stops_only_those_who_want_the_same: "
+        - add env/m os=mac                 => done
+        - add env/l os=linux               => done
+        a ask env[os=mac]                  => held env/m
+        h ask env[os=linux]                => held env/l
+        b ask env[os=mac] confirm park=1   => waiting 1
+        c ask env[os=linux] confirm park=2 => waiting 2
+        d ask env/l confirm park=3         => waiting 3
+        h end                              => released
+        c ?                                => granted env/l
+        c end                              => cancelled
+        d ?                                => granted env/l
+    "
     least_recently_used_locks_go_first: "
         - pool env capacity=3              => done
         a ask env                          => held env/1
@@ -727,6 +740,23 @@ scenarios! {
         a2 ask env key=k who=a             => held env/env         # who holds already gets in
         x end                              => cancelled
         b ?                                => granted env/env
+    "
+    who_waits_joins_its_own_requestor_behind_a_head_that_cannot_be_served: "
+        - pool env capacity=3              => done
+        h1 ask env                         => held env/1
+        h2 ask env                         => held env/2
+        h3 ask env                         => held env/3
+        z ask env key=k who=x              => waiting 1
+   +20s z ?                                => waiting 1 away
+        w ask env*3 confirm park=1         => waiting 2
+        y ask env key=k who=x confirm park=2 => waiting 3
+        h1 end                             => released
+        h2 end                             => released
+        y ?                                => waiting 3
+        z again                            => held env/1
+        y ?                                => granted env/1
+        w ?                                => waiting 1
+        - free env                         => 2
     "
     waiters_of_one_key_are_let_in_together: "
         x ask env                          => held
