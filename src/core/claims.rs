@@ -258,15 +258,15 @@ pub(super) fn withdraw(state: &mut State, claim: &Claim, now: Now) {
     }
 }
 
-/// Sets the presence of a waiting claim; the queues behind it may move.
+/// Sets the presence of a waiting claim. When it listens no more, the queues behind it may move.
 pub(super) fn set_presence(state: &mut State, claim: &Claim, new: Presence) {
     state.update_presence(&claim.id, |c| {
         if let Phase::Waiting { presence, .. } = &mut c.phase {
             *presence = new;
         }
     });
-    for part in &claim.terms.ask.parts {
-        state.to_dispatch.insert(part.pool.clone());
+    if !new.listens() {
+        state.to_dispatch.extend(claim.terms.ask.parts.iter().map(|part| part.pool.clone()));
     }
 }
 
