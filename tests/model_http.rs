@@ -438,7 +438,7 @@ impl<const PLANT: usize> StateMachineTest for ApiFollowsTheRules<PLANT> {
         let answer = server.apply(&op);
         let expected = match &case.model.answer {
             // An answer does not say whether the claim was over before.
-            Answer::Ended { how, .. } => Answer::Ended { how: *how, again: false },
+            Answer::Ended { how, .. } => Answer::Ended { how, again: false },
             other => other.clone(),
         };
         assert_eq!(answer, expected, "the server's answer (left) to {op:?}");
