@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::ask;
 use super::claim::{self, Claim, End, Ended, LockSet, Part, Phase, Presence};
 use super::history::ChangeKind;
+use super::limits;
 use super::names::{ClaimId, Fence, ParkId, PoolName, Reason, Run, Text};
 use super::pool::{Holder, Lock};
 use super::settings::Plant;
@@ -136,7 +137,19 @@ pub(super) fn end(
     if state.settings.plant == Plant::ReleaseUnchecked {
         release_whoever_holds(state, &ended, now);
     }
+    let ended = note_run_of_ended(state, ended, run);
     if ended.how.is_harmless() { Ok(Reply::Ended { ended, again: true }) } else { Err(Refusal::Ended { ended }) }
+}
+
+/// A cancel that overtakes its own `PUT` must win here too: a run that has cancelled begins no new life.
+fn note_run_of_ended(state: &mut State, ended: Arc<Ended>, run: Option<Run>) -> Arc<Ended> {
+    let Some(run) = run.filter(|run| !ended.runs.contains(run) && ended.runs.len() < limits::RUNS_PER_CLAIM) else {
+        return ended;
+    };
+    let mut noted = Ended::clone(&ended);
+    noted.runs.push(run);
+    state.remember_ended(noted.clone());
+    Arc::new(noted)
 }
 
 /// A cancel that overtakes its own `PUT` must win: the id is remembered as cancelled.
