@@ -2,6 +2,7 @@
 
 use super::claim::{Claim, Phase};
 use super::history::ChangeKey;
+use super::latch::Latch;
 use super::state::{State, Timer};
 
 /// Above this many live claims and locks, debug builds leave the check to the tests: it looks at everything.
@@ -10,7 +11,7 @@ const SMALL: usize = 200;
 /// [`check`], where it is cheap.
 pub(super) fn check_if_small(state: &State) -> Result<(), String> {
     let locks: usize = state.world.pools.values().map(|p| p.locks.len()).sum();
-    if state.world.claims.len() + locks > SMALL { Ok(()) } else { check(state) }
+    if state.world.claims.len() + state.world.latches.len() + locks > SMALL { Ok(()) } else { check(state) }
 }
 
 /// Looks at the whole state.
@@ -24,6 +25,11 @@ pub fn check(state: &State) -> Result<(), String> {
     for pool in state.world.pools.values() {
         check_pool(state, pool).map_err(|what| format!("pool {}: {what}", pool.name))?;
     }
+    for latch in state.world.latches.values() {
+        check_latch(state, latch).map_err(|what| format!("latch {}: {what}", latch.id))?;
+    }
+    let released = state.world.latches.values().filter(|l| l.released().is_some()).count();
+    ensure(state.world.released_latches.len() == released, || "a latch that is gone is listed as released".into())?;
     for (park, id) in &state.parks {
         let Some(claim) = state.world.claims.get(id) else { continue };
         ensure(!claim.waits() || claim.parks.contains(park), || format!("park {} is unknown to claim {id}", park.0))?;
@@ -63,6 +69,14 @@ fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
         ensure(state.world.changes.contains_key(claimed), || "has lost its claimed entry".into())?;
     }
     Ok(())
+}
+
+fn check_latch(state: &State, latch: &Latch) -> Result<(), String> {
+    let Some(released) = latch.released() else { return Ok(()) };
+    let listed = state.world.released_latches.contains(&(released.revision, latch.id));
+    ensure(listed, || "is not listed as released".into())?;
+    let timer = (released.forget.at, Timer::Latch(latch.id));
+    ensure(state.timers.contains(&timer), || "would never be forgotten".into())
 }
 
 fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {

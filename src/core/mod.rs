@@ -7,13 +7,15 @@
 //! 1. [`names`], [`time`], [`limits`], [`settings`]: values that cannot be wrong.
 //! 2. [`claim`], [`pool`], [`history`]: the words of the design as data.
 //! 3. [`step`]: commands, answers and refusals; the way in.
-//! 4. `claims` (the life of a claim), `queue` (who is next), `pools` (declaring), `timers` (what happens by itself).
+//! 4. `claims` (the life of a claim), `queue` (who is next), `pools` (declaring), `timers` (what happens by itself);
+//!    [`latch`]: the one-shot objects beside pools and claims.
 //! 5. [`state`] (indexes, what a batch touched), `restart`, [`invariants`] (what is always true).
 
 pub mod claim;
 mod claims;
 pub mod history;
 pub mod invariants;
+pub mod latch;
 pub mod limits;
 pub mod names;
 pub mod pool;

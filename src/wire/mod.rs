@@ -4,6 +4,7 @@ pub mod api;
 pub mod ask;
 pub mod errors;
 pub mod json;
+pub mod latch;
 pub mod problems;
 pub mod record;
 pub mod secret;

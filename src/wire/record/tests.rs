@@ -197,6 +197,7 @@ fn pools_locks_operations_and_history_are_stored_as() {
         end: Some(End::GaveUp),
         who: Some(owner()),
         reason: Some(name("why")),
+        latch: None,
     };
     let golden = [
         r#"{"at":1,"kind":"pool_set","pools":["envs"],"locks":[["envs","prod eu"],["envs","🔒"]],"claim":"c:1","#,
