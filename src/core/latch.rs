@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::claims;
+use super::ask::check_limit;
 use super::history::ChangeKind;
 use super::limits;
 use super::names::{NameError, Reason, Revision, bad_char, check_length, text_type};
@@ -129,7 +129,7 @@ impl Outputs {
         }
         let bytes = values.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if bytes > limits::LATCH_OUTPUTS_BYTES {
-            return Err(NameError::TooLong { what: "outputs", bytes, max: limits::LATCH_OUTPUTS_BYTES });
+            return Err(NameError::TooLong { what: "text of outputs", bytes, max: limits::LATCH_OUTPUTS_BYTES });
         }
         Ok(Self(values))
     }
@@ -243,7 +243,7 @@ pub(super) fn create(state: &mut State, new: NewLatch, now: Now) -> Result<Reply
         let same = old.target == new.target && same_ending;
         return if same { Ok(Reply::Latch(Arc::clone(old))) } else { Err(Refusal::LatchExists { id: new.id }) };
     }
-    claims::check_limit("latches", state.world.latches.len(), limits::LATCHES)?;
+    check_limit("latches", state.world.latches.len(), limits::LATCHES)?;
     let latch = Latch::restored(new, now.wall, now.wall, None);
     state.record_latch(ChangeKind::LatchCreated, latch.reference(), None, now);
     state.put_latch(latch.clone());
