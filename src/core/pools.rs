@@ -187,13 +187,13 @@ pub(super) fn update_lock(
         labels: labels.unwrap_or_else(|| Arc::clone(&old.labels)),
         ..old.clone()
     };
-    if new != old {
+    if new == old {
+        record(state, ChangeKind::Noted, name, std::slice::from_ref(lock), by, now);
+    } else {
         state.put_lock(name, new);
         record(state, ChangeKind::Updated, name, std::slice::from_ref(lock), by, now);
         claims::end_unservable(state, name, now);
         state.to_dispatch.insert(name.clone());
-    } else {
-        record(state, ChangeKind::Noted, name, std::slice::from_ref(lock), by, now);
     }
     Ok(done(state, by, now))
 }

@@ -88,10 +88,10 @@ fn hand_back_locks(state: &mut State, claim: &Claim) {
     }
 }
 
-/// Rebuilding has marked everything as touched, but only the new counters (and what pruning took) are news.
+/// Rebuilding has marked everything as touched, but only the new counters (and what limits took away) are news.
 fn forget_what_is_stored_already(state: &mut State, now: Now) {
-    let pruned = state.take_changes(now).pruned;
-    state.keep_pruned(pruned);
+    let changes = state.take_changes(now);
+    state.keep_deletions(changes);
     state.touch_meta();
     state.take_notices();
     let pools: Vec<_> = state.world.pools.keys().cloned().collect();

@@ -247,8 +247,11 @@ impl State {
         self.dirty.meta = true;
     }
 
-    pub(super) fn keep_pruned(&mut self, pruned: Vec<ChangeKey>) {
-        self.dirty.pruned = pruned;
+    /// Touches again what `changes` takes away, and nothing of what it puts.
+    pub(super) fn keep_deletions(&mut self, changes: Changes) {
+        self.dirty.pruned = changes.pruned;
+        self.dirty.ended.extend(changes.ended.into_iter().filter(|(_, kept)| kept.is_none()).map(|(id, _)| id));
+        self.dirty.ops.extend(changes.ops.into_iter().filter(|(_, kept)| kept.is_none()).map(|(op, _)| op));
     }
 
     fn meta(&self, now: Now) -> Meta {
