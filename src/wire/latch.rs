@@ -68,6 +68,28 @@ pub enum OnRelease {
     Fail(String),
 }
 
+/// What our client sends to make a latch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CreateBody {
+    pub id: String,
+    pub workflow: String,
+    pub namespace: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeView>,
+}
+
+/// What our client sends to release one: nothing, or one of both.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ReleaseBody {
+    /// Values are checked by the server, which says which one is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
 /// Shows a latch.
 #[must_use]
 pub fn view(latch: &Latch) -> LatchView {
