@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::notices::Notices;
-use super::watchers::Watchers;
+use super::watchers::{Topic, Watchers};
 use crate::core::limits::BATCH;
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::{Notice, State, World};
@@ -241,7 +241,11 @@ impl Thread {
         for notice in self.state.take_notices() {
             match notice {
                 Notice::Park(park) => self.notices.notify(park),
-                Notice::Pool(pool) => self.watchers.notify(&pool, &self.notices),
+                Notice::Pool(pool) => self.watchers.notify(&Topic::Pool(pool), &self.notices),
+                Notice::Latch(id) => {
+                    self.watchers.notify(&Topic::Latch(id), &self.notices);
+                    self.watchers.notify(&Topic::Latches, &self.notices);
+                }
             }
         }
         Ok(())

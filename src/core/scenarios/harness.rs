@@ -371,7 +371,7 @@ impl Server {
             Ok(Reply::Busy(_)) => "busy".into(),
             Ok(Reply::Ended { ended, again }) => format!("{}{}", ended.how.word(), if *again { " again" } else { "" }),
             Ok(Reply::Done { .. }) => "done".into(),
-            Ok(Reply::Nothing) => String::new(),
+            Ok(Reply::Latch(_) | Reply::Nothing) => String::new(),
             Err(refusal) => format!("refused {}", refusal_word(refusal)),
         }
     }
@@ -466,6 +466,9 @@ fn refusal_word(refusal: &Refusal) -> String {
         Refusal::NotHolder { .. } => "not_holder",
         Refusal::PoolInUse { .. } => "pool_in_use",
         Refusal::QueueFull { .. } => "queue_full",
+        Refusal::NoSuchLatch { .. } => "no_such_latch",
+        Refusal::LatchExists { .. } => "latch_exists",
+        Refusal::LatchReleased { .. } => "latch_released",
         Refusal::Limit { .. } => "limit",
     };
     word.into()
@@ -473,6 +476,10 @@ fn refusal_word(refusal: &Refusal) -> String {
 
 fn kind_word(kind: ChangeKind) -> &'static str {
     match kind {
+        ChangeKind::LatchCreated => "latch_created",
+        ChangeKind::LatchReleased => "latch_released",
+        ChangeKind::LatchDeleted => "latch_deleted",
+        ChangeKind::LatchExpired => "latch_expired",
         ChangeKind::Waiting => "waiting",
         ChangeKind::Granted => "granted",
         ChangeKind::Claimed => "claimed",

@@ -4,12 +4,14 @@
 //! - `call`: one request with its path, query and body taken apart; everything wrong with it is gathered.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
 //! - `claims`, `pools`, `locks`, `changes`, `info`: the handlers.
+//! - `latches`: the Argo contract.
 
 mod call;
 mod changes;
 mod claims;
 mod failure;
 mod info;
+mod latches;
 mod locks;
 mod pools;
 pub(super) mod table;
@@ -66,6 +68,9 @@ impl Routes {
 
     fn answer(&self, request: &Request) -> Result<Response, Failure> {
         let segments = segments(&request.path)?;
+        if let Some(answer) = latches::answer(self, request, &segments) {
+            return answer;
+        }
         let at_path = |route: &&'static Route| route.matches(&segments);
         let method = Method::parse(&request.method);
         let Some(route) = ROUTES.iter().filter(at_path).find(|route| Some(route.method) == method) else {
