@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::claim::{self, Claim, End, Ended, LockSet, Part, Phase, Presence, Want};
+use super::claim::{self, Claim, End, Ended, LockSet, Owner, Part, Phase, Presence, Want};
 use super::history::ChangeKind;
 use super::limits;
-use super::names::{ClaimId, Fence, LockName, ParkId, PoolName, Reason, Run, Text};
+use super::names::{ClaimId, Fence, LockName, ParkId, PoolName, Reason, Run};
 use super::pool::{Holder, Lock, Policy, Pool};
 use super::queue;
 use super::settings::Plant;
@@ -142,7 +142,10 @@ fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
     if pool.waiting.len() >= max_queue {
         return Err(Refusal::QueueFull { pool: part.pool.clone(), max: max_queue });
     }
-    check_want(pool, &part.want)
+    check_want(pool, &part.want)?;
+    let Want::Named(names) = &part.want else { return Ok(()) };
+    let holders = names.iter().filter_map(|name| pool.locks.get(name)).map(|lock| lock.holders.len());
+    check_limit("claims that share a lock", holders.max().unwrap_or(0), limits::HOLDERS_PER_LOCK)
 }
 
 /// Whether the pool has, held or not, what is wanted of it.
@@ -297,7 +300,7 @@ pub(super) fn end(
     state: &mut State,
     id: &ClaimId,
     run: Option<Run>,
-    by: Option<Text>,
+    by: Option<Arc<Owner>>,
     reason: Option<Reason>,
     now: Now,
 ) -> Result<Reply, Refusal> {
@@ -321,14 +324,14 @@ pub(super) fn end(
 }
 
 /// A cancel that overtakes its own `PUT` must win: the id is remembered as cancelled.
-fn remember_unknown(state: &mut State, id: &ClaimId, run: Option<Run>, by: Option<Text>, now: Now) {
+fn remember_unknown(state: &mut State, id: &ClaimId, run: Option<Run>, by: Option<Arc<Owner>>, now: Now) {
     state.remember_ended(Ended {
         id: id.clone(),
         life: 0,
         digest: None,
         runs: run.into_iter().collect(),
         how: End::Cancelled,
-        by,
+        by: by.as_deref().and_then(Owner::name).cloned(),
         at: now.wall,
         revision: None,
         fence: None,
@@ -342,7 +345,7 @@ pub(super) fn finish(
     state: &mut State,
     claim: &Claim,
     how: End,
-    by: Option<Text>,
+    by: Option<Arc<Owner>>,
     reason: Option<Reason>,
     now: Now,
 ) -> Arc<Ended> {
@@ -363,7 +366,7 @@ pub(super) fn finish(
         digest: Some(claim.terms.digest),
         runs: claim.runs.clone(),
         how,
-        by,
+        by: by.as_deref().and_then(Owner::name).cloned(),
         at: now.wall,
         revision: Some(key.revision),
         fence: claim.fence(),
@@ -460,11 +463,8 @@ pub(super) fn left(state: &mut State, park: ParkId, now: Now) -> Result<Reply, R
 }
 
 /// An entry about a claim, with all its pools and no locks yet.
-pub(super) fn entry_about(claim: &Claim, kind: ChangeKind, by: Option<&Text>) -> Entry {
-    let who = match by {
-        Some(person) => Arc::new(claim::Owner { person: Some(person.clone()), ..claim::Owner::default() }),
-        None => Arc::clone(&claim.terms.owner),
-    };
+pub(super) fn entry_about(claim: &Claim, kind: ChangeKind, by: Option<&Arc<Owner>>) -> Entry {
+    let who = Arc::clone(by.unwrap_or(&claim.terms.owner));
     Entry {
         kind,
         pools: claim.terms.ask.parts.iter().map(|part| part.pool.clone()).collect(),

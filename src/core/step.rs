@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::claim::{Claim, End, Ended, Labels, Terms};
-use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text};
+use super::claim::{Claim, End, Ended, Labels, Owner, Terms};
+use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
 use super::pool::Policy;
 use super::state::State;
 use super::time::{Now, Span};
@@ -37,7 +37,7 @@ pub struct AskClaim {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct By {
     pub op: Option<OpId>,
-    pub owner: Arc<super::claim::Owner>,
+    pub owner: Arc<Owner>,
     pub reason: Option<Reason>,
 }
 
@@ -55,7 +55,8 @@ pub enum Command {
     End {
         id: ClaimId,
         run: Option<Run>,
-        by: Option<Text>,
+        /// Who ends it, when it is not its own client.
+        by: Option<Arc<Owner>>,
         reason: Option<Reason>,
     },
     /// The client of a parked request has gone.

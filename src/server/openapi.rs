@@ -78,8 +78,12 @@ fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     for code in COMMON.iter().chain(route.codes) {
         by_status.entry(code.status()).or_default().push(*code);
     }
+    for (status, code) in route.statuses {
+        by_status.entry(*status).or_default().push(*code);
+    }
     for (status, codes) in by_status {
-        let waits = codes.iter().any(|code| matches!(code, Code::Waiting | Code::Locked));
+        let ours = route.contracts.is_empty();
+        let waits = ours && codes.iter().any(|code| matches!(code, Code::Waiting | Code::Locked));
         let schema = if waits { schemas.subschema_for::<WaitingView>() } else { schemas.subschema_for::<ErrorView>() };
         let words: Vec<&str> = codes.iter().map(|code| code.word()).collect();
         responses.insert(status.to_string(), response(words.join(", "), &schema.to_value()));

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod ask;
+pub mod contracts;
 pub mod errors;
 pub mod json;
 pub mod problems;

@@ -31,7 +31,7 @@ impl<'r> Call<'r> {
             let error = format!("the body has {} bytes, at most {max} are allowed here", request.body.len());
             return Err(Failure::new(crate::wire::errors::Code::TooLarge, error));
         }
-        if route.body.is_none() && !matches!(request.body.trim_ascii(), b"" | b"{}") {
+        if route.contracts.is_empty() && route.body.is_none() && !matches!(request.body.trim_ascii(), b"" | b"{}") {
             problems.add("", "this call takes no body");
         }
         Ok(Self { request, path, query, problems })
@@ -44,7 +44,12 @@ impl<'r> Call<'r> {
 
     /// A name from the path.
     pub fn path<T: FromStr<Err: Display>>(&self, name: &str, problems: &mut Problems) -> Option<T> {
-        problems.parse(name, self.path.get(name).map(String::as_str).unwrap_or_default())
+        problems.parse(name, self.path_text(name))
+    }
+
+    /// A name from the path as text, percent-decoded.
+    pub fn path_text(&self, name: &str) -> &str {
+        self.path.get(name).map(String::as_str).unwrap_or_default()
     }
 
     /// A parameter as text.
@@ -99,7 +104,8 @@ impl<'r> Call<'r> {
     }
 }
 
-/// The parameters of a query, each at most once and known to the route. `+` is a space, as forms write it.
+/// The parameters of a query, each at most once and known to the route; contracts ignore those that they do not know.
+/// `+` is a space, as forms write it.
 fn query(route: &'static Route, query: &str, problems: &mut Problems) -> BTreeMap<String, String> {
     let mut given = BTreeMap::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -114,6 +120,9 @@ fn query(route: &'static Route, query: &str, problems: &mut Problems) -> BTreeMa
         };
         let known: Vec<&str> = route.query.iter().map(|parameter| parameter.name).collect();
         if !known.contains(&name.as_str()) {
+            if !route.contracts.is_empty() {
+                continue;
+            }
             problems.add("query", unknown("parameter", &name, &known));
         } else if given.contains_key(&name) {
             problems.add(&name, "is given twice");
