@@ -8,6 +8,7 @@ use super::super::http::{Request, Turn};
 use super::failure::Failure;
 use super::table::Route;
 use crate::core::limits;
+use crate::wire::errors::Code;
 use crate::wire::json::{self, Body};
 use crate::wire::problems::{Problems, quoted, unknown};
 use crate::wire::text::percent_decoded;
@@ -29,7 +30,7 @@ impl<'r> Call<'r> {
         let max = route.max_body;
         if request.body.len() > max {
             let error = format!("the body has {} bytes, at most {max} are allowed here", request.body.len());
-            return Err(Failure::new(crate::wire::errors::Code::TooLarge, error));
+            return Err(Failure::new(Code::TooLarge, error));
         }
         if route.contracts.is_empty() && route.body.is_none() && !matches!(request.body.trim_ascii(), b"" | b"{}") {
             problems.add("", "this call takes no body");
@@ -40,6 +41,11 @@ impl<'r> Call<'r> {
     /// What is known to be wrong so far; the handler goes on adding to it.
     pub fn problems(&self) -> Problems {
         self.problems.clone()
+    }
+
+    /// For a route that takes nothing: nothing was given.
+    pub fn asks_nothing(&self) -> Result<(), Failure> {
+        Ok(self.problems().done(Some(()))?)
     }
 
     /// A name from the path.
@@ -107,27 +113,25 @@ impl<'r> Call<'r> {
 /// The parameters of a query, each at most once and known to the route; contracts ignore those that they do not know.
 /// `+` is a space, as forms write it.
 fn query(route: &'static Route, query: &str, problems: &mut Problems) -> BTreeMap<String, String> {
+    let known: Vec<&str> = route.query.iter().map(|parameter| parameter.name).collect();
+    let ignores = !route.contracts.is_empty();
+    let decoded = |text: &str| percent_decoded(&text.replace('+', " "));
     let mut given = BTreeMap::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = |text: &str| percent_decoded(&text.replace('+', " "));
-        let (name, value) = match (decoded(name), decoded(value)) {
-            (Ok(name), Ok(value)) => (name, value),
-            (Err(problem), _) | (_, Err(problem)) => {
-                problems.add("query", problem);
-                continue;
+        let name = decoded(name);
+        if ignores && !name.as_ref().is_ok_and(|name| known.contains(&name.as_str())) {
+            continue;
+        }
+        match name.and_then(|name| Ok((name, decoded(value)?))) {
+            Err(problem) => problems.add("query", problem),
+            Ok((name, _)) if !known.contains(&name.as_str()) => {
+                problems.add("query", unknown("parameter", &name, &known));
             }
-        };
-        let known: Vec<&str> = route.query.iter().map(|parameter| parameter.name).collect();
-        if !known.contains(&name.as_str()) {
-            if !route.contracts.is_empty() {
-                continue;
+            Ok((name, _)) if given.contains_key(&name) => problems.add(&name, "is given twice"),
+            Ok((name, value)) => {
+                given.insert(name, value);
             }
-            problems.add("query", unknown("parameter", &name, &known));
-        } else if given.contains_key(&name) {
-            problems.add(&name, "is given twice");
-        } else {
-            given.insert(name, value);
         }
     }
     given

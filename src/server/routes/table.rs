@@ -14,7 +14,7 @@ use crate::wire::api::{
 };
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
-use crate::wire::contracts::locker::{LocksView, PartyBody, ResponseView};
+use crate::wire::contracts::locker::{LocksView, PartyBody, ResponseView, UnlockedView};
 use crate::wire::errors::Code;
 
 /// A method that some route has.
@@ -242,8 +242,8 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::NoSuchPool, Code::LockExists, Code::Limit, Code::StoreFailed],
-        ..route(Put, "/api/v1/pools/{pool}/locks/{lock}", "Add a lock", locks::put)
+        codes: &[Code::LockExists, Code::Limit, Code::StoreFailed],
+        ..route(Put, "/api/v1/pools/{pool}/locks/{lock}", "Add a lock; makes the pool when there is none", locks::put)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
@@ -313,6 +313,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         contracts: &[Contract::Locker],
         answer: Some(SchemaGenerator::subschema_for::<LocksView>),
+        codes: &[Code::NoSuchRoute],
         ..route(Get, "/locks", "locker: pools by name, with their holders", locker::list)
     },
     Route {
@@ -322,6 +323,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         max_body: limits::CLAIM_BODY_BYTES,
         answer: Some(SchemaGenerator::subschema_for::<ResponseView>),
         codes: &[
+            Code::BadRequest,
             Code::NoSuchRoute,
             Code::NoSuchPool,
             Code::NoSuchLock,
@@ -335,7 +337,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         contracts: &[Contract::Lockd],
         answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
-        codes: &[Code::NoSuchRoute],
+        codes: &[Code::BadRequest, Code::NoSuchRoute],
         statuses: &[(404, Code::NotHeld)],
         ..route(Get, "/lock/{name}", "lockd: 200 when it is locked", lockd::get)
     },
@@ -363,8 +365,8 @@ pub(in super::super) static ROUTES: &[Route] = &[
         query: &[parameter("owner", "string", "lockd: only if it was locked with this client id.")],
         body: Some(SchemaGenerator::subschema_for::<PartyBody>),
         max_body: limits::CLAIM_BODY_BYTES,
-        answer: Some(SchemaGenerator::subschema_for::<ResponseView>),
-        codes: &[Code::NoSuchRoute, Code::TooLarge, Code::Locked, Code::StoreFailed],
+        answer: Some(SchemaGenerator::subschema_for::<UnlockedView>),
+        codes: &[Code::BadRequest, Code::NoSuchRoute, Code::TooLarge, Code::Locked, Code::StoreFailed],
         statuses: &[(404, Code::NotHeld), (409, Code::NotHeld)],
         ..route(Delete, "/lock/{name}", "Unlock: locker with a body, lockd without one", contracts::delete)
     },

@@ -104,6 +104,13 @@ pub struct ResponseView {
     pub response: String,
 }
 
+/// A 200 of `DELETE /lock/{name}`: [`ResponseView`] with a body, `{}` without one.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct UnlockedView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<String>,
+}
+
 /// One pool in `GET /locks`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PoolEntry {
