@@ -95,7 +95,7 @@ impl Handler for Routes {
     fn left(&self, park: ParkId) {
         self.watchers.unwatch(park);
         self.engine.post(Command::Left { park });
-        contracts::lockd::left(self, park);
+        self.contracts.left(park).into_iter().for_each(|end| self.engine.post(end));
     }
 }
 

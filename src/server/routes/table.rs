@@ -350,6 +350,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
         codes: &[
+            Code::BadRequest,
             Code::NoSuchRoute,
             Code::NoSuchPool,
             Code::NoSuchLock,

@@ -9,8 +9,8 @@ use super::super::{Routes, json};
 use super::{Hold, Outcome, Stranger, Waiting, Wish, end, hold, holder_name, holds_others_too, lock, nameless};
 use crate::core::claim::{Claim, Owner};
 use crate::core::limits;
-use crate::core::names::{ParkId, PoolName, Text};
-use crate::core::step::{Command, Wait};
+use crate::core::names::{PoolName, Text};
+use crate::core::step::Wait;
 use crate::core::time::Span;
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::{self as wire, EmptyView, LockdNameError};
@@ -69,7 +69,6 @@ pub(in super::super) fn post(routes: &Routes, call: &Call) -> Result<Response, F
     let request = call.request;
     let park = if call.may_park() { Wait::Park(request.park) } else { Wait::Over(request.park) };
     let wish = Wish {
-        id: routes.contracts.claim_id(Contract::Lockd, request.park)?,
         pool: pool.clone(),
         sharer: None,
         owner: owner(person),
@@ -78,18 +77,10 @@ pub(in super::super) fn post(routes: &Routes, call: &Call) -> Result<Response, F
         wait: (wait > Span(0) && (request.can_park || request.turn != Turn::First))
             .then(|| Waiting { park, give_up_after: Span(wait.0 + LEFT_BEHIND.0) }),
     };
-    match lock(routes, wish)? {
+    match lock(routes, call, Contract::Lockd, wish)? {
         Outcome::Locked => Ok(done()),
         Outcome::Taken => Err(locked(routes, &pool, 409)),
         Outcome::Parked => Ok(Response { park: Some(wait), ..locked(routes, &pool, 409).into_response() }),
-    }
-}
-
-/// The client of a parked request has gone: nobody will ask for its claim again, so it keeps no place.
-pub(in super::super) fn left(routes: &Routes, park: ParkId) {
-    let Ok(id) = routes.contracts.claim_id(Contract::Lockd, park) else { return };
-    if routes.engine.world().claims.get(&id).is_some_and(|claim| claim.waits()) {
-        routes.engine.post(Command::End { id, run: None, by: None, reason: None });
     }
 }
 

@@ -72,14 +72,13 @@ fn parse(call: &Call) -> Result<(PoolName, Party), Failure> {
 pub(in super::super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let (pool, party) = parse(call)?;
     let wish = Wish {
-        id: routes.contracts.claim_id(Contract::Locker, call.request.park)?,
         pool: pool.clone(),
         sharer: party.key().map(|key| (key.clone(), party.who().clone())),
         owner: party.owner(),
         ttl: None,
         wait: None,
     };
-    match lock(routes, wish)? {
+    match lock(routes, call, Contract::Locker, wish)? {
         Outcome::Locked => done(format!("pool {pool:?} is locked by {}", quoted(party.who().as_str()))),
         Outcome::Taken | Outcome::Parked => Err(locked(&routes.engine.world(), &pool)),
     }

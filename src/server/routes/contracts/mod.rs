@@ -8,8 +8,8 @@
 pub(super) mod lockd;
 pub(super) mod locker;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::engine::EngineError;
 use super::super::http::Response;
@@ -28,19 +28,21 @@ use crate::wire::contracts::{Contract, Contracts, UnlockMissing};
 use crate::wire::errors::Code;
 
 /// Which contracts are served, and how.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ContractRoutes {
     served: Contracts,
     lockd_unlock_missing: UnlockMissing,
     /// Random for each start, so that the claims of two lives of a server never share an id.
-    life: Arc<str>,
+    life: String,
+    /// Claims of requests that have not been answered.
+    unanswered: Mutex<HashMap<ParkId, ClaimId>>,
 }
 
 impl ContractRoutes {
     /// Serves `served`; lockd's `DELETE` of what is not locked is answered with `lockd_unlock_missing`.
     #[must_use]
     pub fn new(served: Contracts, lockd_unlock_missing: UnlockMissing) -> Self {
-        Self { served, lockd_unlock_missing, life: Arc::from(random_hex::<8>()) }
+        Self { served, lockd_unlock_missing, life: random_hex::<8>(), unanswered: Mutex::default() }
     }
 
     /// Refuses a route all of whose contracts are turned off.
@@ -58,6 +60,17 @@ impl ContractRoutes {
     fn claim_id(&self, contract: Contract, park: ParkId) -> Result<ClaimId, Failure> {
         let id = format!("{}-{}-{}", contract.word(), self.life, park.0);
         ClaimId::parse(&id).map_err(|error| Failure::new(Code::Internal, error.to_string()))
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, HashMap<ParkId, ClaimId>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client of a request has gone without its answer. Nobody will ever ask for its claim again, which is to be
+    /// ended: it keeps no place, and a lock that nobody heard of is given back.
+    pub(super) fn left(&self, park: ParkId) -> Option<Command> {
+        let id = self.unanswered().remove(&park)?;
+        Some(Command::End { id, run: None, by: None, reason: None })
     }
 }
 
@@ -85,7 +98,6 @@ fn nameless() -> Failure {
 
 /// What a contract request asks for.
 struct Wish {
-    id: ClaimId,
     pool: PoolName,
     /// Key and requestor of a claim that shares.
     sharer: Option<(Text, Text)>,
@@ -109,10 +121,22 @@ enum Outcome {
     Parked,
 }
 
-/// Asks for the lock of a pool. A request that is not parked keeps no place, and one whose outcome is not known holds
-/// nothing in the end.
-fn lock(routes: &Routes, wish: Wish) -> Result<Outcome, Failure> {
-    let Wish { id, pool, sharer, owner, ttl, wait } = wish;
+/// Asks for the lock of a pool. A request that is not parked keeps no place, and one whose client leaves before it is
+/// answered holds nothing.
+fn lock(routes: &Routes, call: &Call, contract: Contract, wish: Wish) -> Result<Outcome, Failure> {
+    let park = call.request.park;
+    let id = routes.contracts.claim_id(contract, park)?;
+    // Before it is asked for, so that a client that leaves meanwhile is not missed.
+    routes.contracts.unanswered().insert(park, id.clone());
+    let outcome = ask_for(routes, id, wish);
+    if !matches!(outcome, Ok(Outcome::Parked)) {
+        routes.contracts.unanswered().remove(&park);
+    }
+    outcome
+}
+
+fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Failure> {
+    let Wish { pool, sharer, owner, ttl, wait } = wish;
     let want = Want::Named(BTreeSet::from([pool.own_lock()]));
     let (key, requestor) = sharer.unzip();
     let asked = Ask { parts: vec![Part { pool, want }], key, requestor, scope: Scope::Flow };
