@@ -10,6 +10,16 @@
 //! connection has a lock of its own, and 10,000 other locks are present. Load and server share the machine, so the
 //! figures are for comparing rows of one run. Nothing is asserted but that every answer is the right one.
 
+// Test code: a panic is a failed test, and figures go to the terminal.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::type_complexity,
+    clippy::format_collect,
+    clippy::cast_possible_truncation
+)]
+
 #[path = "../tests/proof/server.rs"]
 #[allow(dead_code)]
 mod server;

@@ -3,7 +3,15 @@
 //!
 //! Most of it is one table of requests, `SCRIPT`: read it to learn the API.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+// Test code: a panic is a failed test, and figures go to the terminal.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::type_complexity,
+    clippy::format_collect,
+    clippy::cast_possible_truncation
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

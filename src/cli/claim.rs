@@ -91,9 +91,9 @@ pub(super) fn run(args: &ClaimArgs, client: &Client, env: &mut Env<'_>) -> Resul
         say(env, &format!("holding {:?} of pool {:?}", lock.lock, lock.pool));
     }
     if args.json {
-        print_json(env, &held.claim)?
+        print_json(env, &held.claim)?;
     } else {
-        print_line(env, &held.claim.id)?
+        print_line(env, &held.claim.id)?;
     }
     Ok(exit::OK)
 }

@@ -53,7 +53,7 @@ Exit codes: 0 done; 1 failed; 2 wrong use; 3 locked by others; 4 not found; 5 co
 /// Which server to talk to.
 #[derive(Debug, Args)]
 struct Connection {
-    /// Address of the locker server, like http://HOST:8910
+    /// Address of the locker server
     #[arg(
         long,
         global = true,
@@ -66,7 +66,7 @@ struct Connection {
     /// User name, when the server asks for one
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_USERNAME", value_name = "NAME")]
     username: Option<String>,
-    /// Password; better given as LOCKER_PASSWORD, because other users can read command lines
+    /// Password; better in the environment, because other users can read command lines
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_PASSWORD", value_name = "TEXT")]
     password: Option<Secret>,
 }

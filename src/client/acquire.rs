@@ -116,6 +116,22 @@ pub struct Stopped {
     pub cancelled: Cancelled,
 }
 
+/// One wait, from the first request on.
+struct Wait {
+    start: Duration,
+    /// The last news about the place in the queue.
+    last: Option<Box<WaitingView>>,
+    backoff: Backoff,
+}
+
+impl Wait {
+    /// No pause: the server itself has held the request, or it is the first one.
+    fn at_once(&mut self) -> Duration {
+        self.backoff.reset();
+        Duration::ZERO
+    }
+}
+
 impl Acquire<'_> {
     /// Asks until the claim is held. On every other end the claim is taken back, unless it is not ours any more.
     ///
@@ -132,36 +148,32 @@ impl Acquire<'_> {
 
     fn ask(&self, tell: &mut dyn FnMut(&News<'_>)) -> Result<Held, Stop> {
         let start = self.clock.monotonic();
-        let mut backoff = Backoff::new(self.timing.retry_max);
-        let mut last: Option<Box<WaitingView>> = None;
+        let mut wait = Wait { start, last: None, backoff: Backoff::new(self.timing.retry_max) };
         // The first request does not wait, so that people hear at once behind whom they are.
-        let mut wait = Duration::ZERO;
+        let mut span = Duration::ZERO;
         loop {
             let sent = self.clock.monotonic();
-            let pause = match self.put(wait)? {
-                Ok(Asked::Given(claim)) => match self.hold(*claim, start, &last, &mut backoff, tell)? {
+            let pause = match self.put(span)? {
+                Ok(Asked::Given(claim)) => match self.hold(*claim, &mut wait, tell)? {
                     Some(claim) => return Ok(Held { claim, waited: self.clock.monotonic().saturating_sub(start) }),
-                    None => Duration::ZERO,
+                    None => wait.backoff.pause(None),
                 },
                 Ok(Asked::Waiting(view)) if view.code == Code::Locked => return Err(Stop::Locked(view)),
                 Ok(Asked::Waiting(view)) => {
                     tell(&News::Waiting(&view));
-                    let quick = self.clock.monotonic().saturating_sub(sent) < PARKED_AT_LEAST.min(wait);
-                    let at_once = wait.is_zero() || (view.parked && !quick);
-                    last = Some(view);
-                    if at_once {
-                        backoff.reset();
-                    }
-                    if at_once { Duration::ZERO } else { backoff.pause(None) }
+                    let took = self.clock.monotonic().saturating_sub(sent);
+                    let was_held = view.parked && took >= PARKED_AT_LEAST.min(span);
+                    wait.last = Some(view);
+                    if span.is_zero() || was_held { wait.at_once() } else { wait.backoff.pause(None) }
                 }
                 Err(CallError::NoAnswer(no_answer)) => {
                     tell(&News::NoAnswer(&no_answer));
-                    backoff.pause(no_answer.retry_after)
+                    wait.backoff.pause(no_answer.retry_after)
                 }
                 Err(CallError::Refused(refused)) => return Err(Stop::Refused(refused)),
             };
-            self.pause(pause, start, &last)?;
-            wait = self.remaining(start).map_or(self.timing.wait, |left| left.min(self.timing.wait));
+            self.pause(pause, &wait)?;
+            span = self.remaining(start).map_or(self.timing.wait, |left| left.min(self.timing.wait));
         }
     }
 
@@ -169,16 +181,14 @@ impl Acquire<'_> {
     fn hold(
         &self,
         claim: ClaimView,
-        start: Duration,
-        last: &Option<Box<WaitingView>>,
-        backoff: &mut Backoff,
+        wait: &mut Wait,
         tell: &mut dyn FnMut(&News<'_>),
     ) -> Result<Option<ClaimView>, Stop> {
         if claim.state == ClaimState::Held {
             return Ok(Some(claim));
         }
         let Some(fence) = claim.fence else { return Ok(None) };
-        backoff.reset();
+        wait.backoff.reset();
         loop {
             let (client, id) = (self.client.clone(), self.id.to_owned());
             let body = ConfirmBody { run: Some(self.run.to_owned()), fence };
@@ -187,7 +197,7 @@ impl Acquire<'_> {
                 Ok(claim) => return Ok(Some(claim)),
                 Err(CallError::NoAnswer(no_answer)) => {
                     tell(&News::NoAnswer(&no_answer));
-                    self.pause(backoff.pause(no_answer.retry_after), start, last)?;
+                    self.pause(wait.backoff.pause(no_answer.retry_after), wait)?;
                 }
                 // The next PUT says whether the claim still waits or has ended.
                 Err(error) if matches!(error.code(), Some(Code::NotGranted | Code::WrongFence | Code::Ended)) => {
@@ -211,12 +221,11 @@ impl Acquire<'_> {
     }
 
     /// Sleeps, but not past the time limit; says when that is over.
-    fn pause(&self, span: Duration, start: Duration, last: &Option<Box<WaitingView>>) -> Result<(), Stop> {
-        let left = self.remaining(start);
-        let span = left.map_or(span, |left| left.min(span));
+    fn pause(&self, span: Duration, wait: &Wait) -> Result<(), Stop> {
+        let span = self.remaining(wait.start).map_or(span, |left| left.min(span));
         self.flights.sleep(span).map_err(Stop::Signalled)?;
-        match self.remaining(start) {
-            Some(left) if left.is_zero() => Err(Stop::TimeOver(last.clone())),
+        match self.remaining(wait.start) {
+            Some(left) if left.is_zero() => Err(Stop::TimeOver(wait.last.clone())),
             _ => Ok(()),
         }
     }

@@ -44,9 +44,9 @@ pub enum Changes {
 /// Most changes that are asked for at once.
 const CHANGES_PAGE: usize = 1_000;
 
-fn json<T: Serialize>(body: &T) -> Option<Vec<u8>> {
+fn json<T: Serialize>(body: &T) -> Vec<u8> {
     // Our own types hold nothing that JSON cannot say.
-    Some(serde_json::to_vec(body).unwrap_or_default())
+    serde_json::to_vec(body).unwrap_or_default()
 }
 
 fn get(path: String) -> Request {
@@ -72,7 +72,7 @@ impl Client {
     /// As [`CallError`]; waiting is no error.
     pub fn put_claim(&self, id: &str, body: &ClaimBody, wait: Duration) -> Result<Asked, CallError> {
         let request =
-            Request { method: Method::Put, path: claim_path(id), body: json(body), patience: PATIENCE + wait };
+            Request { method: Method::Put, path: claim_path(id), body: Some(json(body)), patience: PATIENCE + wait };
         let raw = self.send(request)?;
         match raw.status {
             200..300 => self.parse(&raw).map(|view| Asked::Given(Box::new(view))),
@@ -98,7 +98,7 @@ impl Client {
     /// As [`CallError`].
     pub fn confirm(&self, id: &str, body: &ConfirmBody) -> Result<ClaimView, CallError> {
         let path = format!("{}/confirm", claim_path(id));
-        self.call(Request { method: Method::Post, path, body: json(body), patience: PATIENCE })
+        self.call(Request { method: Method::Post, path, body: Some(json(body)), patience: PATIENCE })
     }
 
     /// Cancels or releases a claim. With a `run` it is that process's own call; without, it always acts.
@@ -225,7 +225,7 @@ impl Client {
     }
 
     fn change<T: Serialize>(&self, method: Method, path: String, body: &T) -> Result<DoneView, CallError> {
-        self.call(Request { method, path, body: json(body), patience: PATIENCE })
+        self.call(Request { method, path, body: Some(json(body)), patience: PATIENCE })
     }
 
     /// One page of the versions of a pool, oldest first.

@@ -188,7 +188,7 @@ pub(super) fn finish(
         build: claim.terms.owner.build(),
         forget: Deadline::after(now, memory),
     };
-    state.remove_claim(&claim.id, ended.clone());
+    state.remove_claim(&claim.id, ended.clone(), now);
     take_out_leaving(state, claim, now);
     Arc::new(ended)
 }
@@ -230,7 +230,7 @@ fn take_out_leaving(state: &mut State, claim: &Claim, now: Now) {
             ..entry_about(claim, ChangeKind::Removed, None)
         };
         state.record(entry, now);
-        state.remove_lock(&pool, &lock);
+        state.remove_lock(&pool, &lock, now);
     }
 }
 

@@ -95,10 +95,10 @@ pub const DOOR_GRACE_MS: u64 = 10_000;
 pub const DOOR_CONNECTIONS: usize = 15_000;
 /// Most connections over the cap that get a proper 503 at the same time; further ones are closed at once.
 pub const DOOR_TURNED_AWAY: usize = 64;
-/// Kept-alive connections to tiny_http, each with one worker: as many requests can meet in one group commit. On slow
+/// Kept-alive connections to `tiny_http`, each with one worker: as many requests can meet in one group commit. On slow
 /// disks 64 serve three times what 16 do; when nothing is committed at all, 16 serve half as much again (measured).
 pub const DOOR_BACKENDS: usize = 64;
-/// Descriptors that one inner connection costs: the door's end, tiny_http's end and its copy.
+/// Descriptors that one inner connection costs: the door's end, `tiny_http`'s end and its copy.
 pub const DOOR_BACKEND_DESCRIPTORS: usize = 3;
 /// Descriptors left to the store, logs and outgoing calls.
 pub const DOOR_RESERVED_DESCRIPTORS: usize = 64;

@@ -233,8 +233,11 @@ impl State {
         self.dirty.meta = true;
     }
 
-    pub(super) fn keep_pruned(&mut self, pruned: Vec<ChangeKey>) {
-        self.dirty.pruned = pruned;
+    /// Touches again what `changes` takes away, and nothing of what it puts.
+    pub(super) fn keep_deletions(&mut self, changes: Changes) {
+        self.dirty.pruned = changes.pruned;
+        self.dirty.ended.extend(changes.ended.into_iter().filter(|(_, kept)| kept.is_none()).map(|(id, _)| id));
+        self.dirty.ops.extend(changes.ops.into_iter().filter(|(_, kept)| kept.is_none()).map(|(op, _)| op));
     }
 
     fn meta(&self, now: Now) -> Meta {
@@ -344,12 +347,13 @@ impl State {
         }
     }
 
-    pub(super) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName) {
+    pub(super) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
         self.dirty.locks.insert((pool.clone(), lock.clone()));
         self.edges_changed = true;
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
         if let Some(key) = newest {
             self.offer_to_prune(pool, key);
+            self.prune(pool, now);
         }
     }
 
@@ -401,7 +405,7 @@ impl State {
     }
 
     /// Takes an ended claim out and remembers its end.
-    pub(super) fn remove_claim(&mut self, id: &ClaimId, ended: Ended) {
+    pub(super) fn remove_claim(&mut self, id: &ClaimId, ended: Ended, now: Now) {
         let Some(claim) = self.world.claims.remove(id) else { return };
         self.unindex(&claim);
         self.dirty.claims.insert(id.clone());
@@ -411,6 +415,7 @@ impl State {
         if let Phase::Held { claimed, .. } = &claim.phase {
             for part in &claim.terms.ask.parts {
                 self.offer_to_prune(&part.pool, *claimed);
+                self.prune(&part.pool, now);
             }
         }
         self.remember_ended(ended);
@@ -531,7 +536,10 @@ impl State {
         let Entry { kind, pools, locks, claim, end, who, reason } = entry;
         let change = Arc::new(Change { key, at: now.wall, kind, pools, locks, claim, end, who, reason });
         self.dirty.history.push(Arc::clone(&change));
-        self.add_change(&change, now);
+        self.add_change(&change);
+        for pool in &change.pools {
+            self.prune(pool, now);
+        }
         for pool in &change.pools {
             self.notify(Notice::Pool(pool.clone()));
         }
@@ -573,7 +581,7 @@ impl State {
     }
 
     /// Lists an entry in its pools. Also how a restart builds the history again.
-    pub(super) fn add_change(&mut self, change: &Arc<Change>, now: Now) {
+    pub(super) fn add_change(&mut self, change: &Arc<Change>) {
         self.world.changes.insert(change.key, Arc::clone(change));
         for pool in &change.pools {
             let Some(p) = self.pool_mut(pool) else { continue };
@@ -593,7 +601,6 @@ impl State {
             for key in outdated {
                 self.offer_to_prune(pool, key);
             }
-            self.prune(pool, now);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{add, ask, release};
 use super::{build, client, directory, fail, print, read_payload, say, warn_ignored};
@@ -11,6 +12,9 @@ use crate::client::{CallError, Client, Refused};
 use crate::env::{Clock, Env, Signal};
 use crate::wire::api::{ByBody, Owner};
 use crate::wire::concourse::{Answer, Metadata, Op, OutRequest, Source, Version};
+
+/// A `retry_delay` below this is lengthened: pauses below it only load the server.
+const SHORTEST_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a put ends without a version. Nothing of it holds or waits any more, unless the text says so.
 pub(super) enum Stop {
@@ -87,7 +91,8 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
     let OutRequest { source, params } = OutRequest::parse(&payload).map_err(|error| error.to_string())?;
     warn_ignored(&source, env);
     let mut timing = Timing::of(env)?;
-    timing.retry_max = source.retry_delay.map_or(timing.retry_max, |delay| delay.min(timing.retry_max));
+    timing.retry_max =
+        source.retry_delay.map_or(timing.retry_max, |delay| delay.max(SHORTEST_RETRY).min(timing.retry_max));
     let put = Put {
         client: client(&source, env),
         flights: Flights::new(&env.signals),

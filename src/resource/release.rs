@@ -96,15 +96,11 @@ impl Persist {
     }
 
     fn given_up(&self, missing: &str) -> Stop {
-        match self.signal {
-            Some(signal) => {
-                Stop::Signalled(signal, format!("the request was sent, its outcome is unknown ({missing})"))
-            }
-            None => {
-                let limit = super::progress::span(self.limit);
-                Stop::Failed(format!("{missing}; given up after {limit}, the outcome is unknown"))
-            }
+        if let Some(signal) = self.signal {
+            return Stop::Signalled(signal, format!("the request was sent, its outcome is unknown ({missing})"));
         }
+        let limit = super::progress::span(self.limit);
+        Stop::Failed(format!("{missing}; given up after {limit}, the outcome is unknown"))
     }
 }
 
@@ -142,7 +138,7 @@ fn release_claim(
     let claim = persist.call(put, move |client| client.get_claim(&asked))?;
     if claim.state == ClaimState::Ended {
         let lock = files::read_name(input).ok().map(|name| name.as_str().to_owned());
-        return already_over(put, persist, &claim, lock, env);
+        return already_over(put, persist, &claim, lock.as_deref(), env);
     }
     let Some(part) = claim.asks.iter().find(|part| part.pool == put.pool()) else {
         let pools: Vec<&str> = claim.asks.iter().map(|part| part.pool.as_str()).collect();
@@ -155,7 +151,7 @@ fn release_claim(
     let lock = own_lock(put, &claim).or_else(|| part.lock.clone());
     let ended = end(put, persist, id)?;
     say(env.stderr, format!("released {}", names(&claim)));
-    version_of(put, persist, &ended, lock)
+    version_of(put, persist, &ended, lock.as_deref())
 }
 
 /// Ends one claim, whoever's. What is over already and harmless is no error.
@@ -168,7 +164,7 @@ fn already_over(
     put: &Put<'_>,
     persist: &mut Persist,
     claim: &ClaimView,
-    lock: Option<String>,
+    lock: Option<&str>,
     env: &mut Env<'_>,
 ) -> Result<Answer, Stop> {
     let how = claim.how.as_deref().unwrap_or("ended");
@@ -184,23 +180,23 @@ fn already_over(
 }
 
 /// The version of a step that ended a claim.
-fn version_of(put: &Put<'_>, persist: &mut Persist, ended: &ClaimView, lock: Option<String>) -> Result<Answer, Stop> {
+fn version_of(put: &Put<'_>, persist: &mut Persist, ended: &ClaimView, lock: Option<&str>) -> Result<Answer, Stop> {
     match ended.revision {
-        Some(revision) => Ok(put.answer(revision, lock.as_deref(), released_metadata(put))),
+        Some(revision) => Ok(put.answer(revision, lock, released_metadata(put))),
         None => note(put, persist, lock),
     }
 }
 
 /// A version for a step that changed nothing.
-fn note(put: &Put<'_>, persist: &mut Persist, lock: Option<String>) -> Result<Answer, Stop> {
+fn note(put: &Put<'_>, persist: &mut Persist, lock: Option<&str>) -> Result<Answer, Stop> {
     let pool = put.pool().to_owned();
-    let body = NoteBody { lock: lock.clone(), by: Some(put.by()) };
+    let body = NoteBody { lock: lock.map(str::to_owned), by: Some(put.by()) };
     let noted = persist.call(put, move |client| match client.note(&pool, &body) {
         // There is no pool to write into: nothing has ever happened there.
         Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(NOTHING_EVER),
         answer => answer.map(|done| done.revision),
     })?;
-    Ok(put.answer(noted, lock.as_deref(), released_metadata(put)))
+    Ok(put.answer(noted, lock, released_metadata(put)))
 }
 
 fn released_metadata(put: &Put<'_>) -> Vec<Metadata> {
@@ -222,7 +218,7 @@ fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<
         [holder] => {
             let ended = end(put, persist, &holder.claim)?;
             say(env.stderr, format!("released {}", ask::held_by(std::slice::from_ref(*holder))));
-            version_of(put, persist, &ended, Some(lock.to_owned()))
+            version_of(put, persist, &ended, Some(lock))
         }
         several => Err(Stop::Failed(format!(
             "lock {lock:?} of pool {:?} is shared by {} holders: release by the directory of one of them; held: {}",
@@ -258,13 +254,11 @@ fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: 
             Err(other) => return Err(other),
         }
     }
-    match last {
-        Some((revision, lock)) => Ok(put.answer(revision, lock.as_deref(), released_metadata(put))),
-        None => {
-            say(env.stderr, "this build holds and awaits nothing here: nothing to do");
-            note(put, persist, None)
-        }
+    if let Some((revision, lock)) = last {
+        return Ok(put.answer(revision, lock.as_deref(), released_metadata(put)));
     }
+    say(env.stderr, "this build holds and awaits nothing here: nothing to do");
+    note(put, persist, None)
 }
 
 /// Whether a claim of this build was made `as` that name: then its id says so.

@@ -601,8 +601,8 @@ impl Model {
         loop {
             self.claims.sort_by_key(|claim| claim.ticket);
             let ready = |claim: &Claim| claim.hears() && claim.confirm;
-            let next = self.claims.iter().enumerate().filter(|(_, claim)| ready(claim));
-            let next = next.filter_map(|(at, claim)| Some((at, self.can_take(claim)?))).next();
+            let mut next = self.claims.iter().enumerate().filter(|(_, claim)| ready(claim));
+            let next = next.find_map(|(at, claim)| Some((at, self.can_take(claim)?)));
             let Some((at, locks)) = next else { return };
             self.grant(at, locks);
         }

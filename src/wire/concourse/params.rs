@@ -106,7 +106,9 @@ impl OutParams {
             [op] => read_op(op, &mut fields, source, problems),
             several => {
                 problems.add(format!("{} exclude each other: one in each put", several.join(" and ")));
-                several.iter().for_each(|key| drop(fields.take(key)));
+                for key in several {
+                    fields.take(key);
+                }
                 None
             }
         };
@@ -147,11 +149,11 @@ fn read_op(op: &str, fields: &mut Fields, source: Option<&Source>, problems: &mu
     match op {
         "acquire" => {
             fields.take("acquire");
-            read_ask(None, fields, source, problems).map(|ask| Op::Ask(Box::new(ask)))
+            Some(Op::Ask(Box::new(read_ask(None, fields, source, problems))))
         }
         "claim" => {
             let lock: LockName = fields.parsed("claim", problems)?;
-            let ask = read_ask(Some(lock), fields, source, problems)?;
+            let ask = read_ask(Some(lock), fields, source, problems);
             if ask.count.is_some() || !ask.labels.is_empty() {
                 problems.add("params.count and params.labels have no meaning with claim: it names the lock".into());
             }
@@ -172,7 +174,7 @@ fn read_lock_op(fields: &mut Fields, source: Option<&Source>, problems: &mut Pro
         problems.add("missing key".into());
     }
     match op.as_str() {
-        "lock" => read_ask(None, fields, source, problems).map(|ask| Op::Ask(Box::new(ask))),
+        "lock" => Some(Op::Ask(Box::new(read_ask(None, fields, source, problems)))),
         "unlock" => {
             let key = fields.text("key", problems);
             let requestor = read_requestor(fields, problems);
@@ -196,12 +198,7 @@ fn read_requestor(fields: &mut Fields, problems: &mut Problems) -> Option<String
     first.or(second)
 }
 
-fn read_ask(
-    lock: Option<LockName>,
-    fields: &mut Fields,
-    source: Option<&Source>,
-    problems: &mut Problems,
-) -> Option<Ask> {
+fn read_ask(lock: Option<LockName>, fields: &mut Fields, source: Option<&Source>, problems: &mut Problems) -> Ask {
     let key = fields.text("key", problems);
     let requestor = read_requestor(fields, problems);
     if requestor.is_some() && key.is_none() {
@@ -211,7 +208,7 @@ fn read_ask(
     if name.as_deref() == Some("") {
         problems.add("params.as is empty".into());
     }
-    Some(Ask {
+    Ask {
         lock,
         count: fields.count("count", problems),
         labels: fields.labels("labels", problems),
@@ -223,7 +220,7 @@ fn read_ask(
         ttl: fields.duration("ttl", problems).or_else(|| source.and_then(|s| s.ttl)),
         timeout: fields.duration("timeout", problems),
         queue: fields.flag("queue", problems).unwrap_or(true),
-    })
+    }
 }
 
 /// `also: [{pool, lock | count, labels}]`: more pools, all or nothing.
