@@ -5,6 +5,8 @@
 mod check;
 mod claim;
 mod env_defaults;
+mod import;
+mod import_locker;
 mod lock;
 mod pool;
 mod release;
@@ -85,6 +87,8 @@ enum Command {
     Pool(pool::PoolArgs),
     /// Add, change and remove locks
     Lock(lock::LockArgs),
+    /// Take over what another system has
+    Import(import::ImportArgs),
     /// The resource's check, as Concourse runs it (JSON on stdin)
     Check,
     /// The resource's get, as Concourse runs it (JSON on stdin)
@@ -176,6 +180,7 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Release(args) => release::run(&args, &connection.client(env)?, env),
         Command::Pool(args) => pool::run(&args, &connection.client(env)?, env),
         Command::Lock(args) => lock::run(&args, &connection.client(env)?, env),
+        Command::Import(args) => import::run(&args, &connection.client(env)?, env),
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),
         Command::Out(args) => Ok(check::put(&args, env)),

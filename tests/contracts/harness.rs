@@ -95,8 +95,14 @@ impl Server {
         Self::with(settings())
     }
 
+    /// A process that another test starts just now has, for a moment, a copy of the descriptor that locks the store of
+    /// the server before: that is tried again.
     pub fn with(settings: ServerSettings) -> Self {
-        Self::try_with(settings).unwrap_or_else(|error| panic!("{error:#}"))
+        eventually("the store is free", || match Self::try_with(settings.clone()) {
+            Ok(server) => Some(server),
+            Err(error) if format!("{error:#}").contains("uses this store") => None,
+            Err(error) => panic!("{error:#}"),
+        })
     }
 
     /// Starts it, or brings the error with which it refused.

@@ -1,4 +1,4 @@
-//! The state file of an original locker, given as `LOCKER_CONFIG`.
+//! The state file of an original locker, given as `LOCKER_CONFIG` and to `locker import locker-state`.
 
 use std::path::PathBuf;
 
@@ -95,4 +95,64 @@ fn a_file_that_is_not_there_or_no_text_stops_the_start() {
     assert!(error.contains("cannot read LOCKER_CONFIG") && error.contains("unset"), "{error}");
     std::fs::write(place.config(), b"{\"a\": \"\xff\"}").unwrap();
     assert!(Server::try_with(place.settings(None)).is_err());
+}
+
+/// Runs the program; brings its exit code, stdout and stderr.
+fn locker(server: &Server, args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_locker"));
+    command.args(args).env("LOCKER_URI", format!("http://{}", server.address));
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_running_server_takes_the_file_over() {
+    let place = Place::new();
+    std::fs::write(place.config(), STATE).unwrap();
+    let file = place.config().display().to_string();
+    let server = Server::start();
+    let before = server.call("GET /locks", "");
+    let (code, said, _) = locker(&server, &["import", "locker-state", "--dry-run", &file]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains(r#"would import pool "prod", held 3 time(s) with key "cf""#), "{said}");
+    assert_eq!(server.call("GET /locks", "").body, before.body, "a dry run changes nothing");
+    let (code, said, _) = locker(&server, &["import", "locker-state", &file]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("3 pool(s) made, 4 hold(s) there, 0 released"), "{said}");
+    run(
+        &server,
+        r#"
+        GET    /locks     |                              | 200 = {"dev":{"key":"","locked_by":{}},"old":{"key":"cloud","locked_by":{"cloud":1}},"prod":{"key":"cf","locked_by":{"a":2,"b":1}}}
+        DELETE /lock/old  | {"lock":"cloud"}             | 200
+        DELETE /lock/prod | {"key":"cf","requestor":"b"} | 200
+        "#,
+    );
+    // Again: what was released stays released.
+    let list = server.call("GET /locks", "");
+    let (code, said, _) = locker(&server, &["import", "locker-state", &file]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("0 pool(s) made, 2 hold(s) there, 2 released since"), "{said}");
+    assert_eq!(server.call("GET /locks", "").body, list.body);
+}
+
+#[test]
+fn what_is_in_the_way_is_named_and_nothing_is_imported() {
+    let place = Place::new();
+    std::fs::write(place.config(), STATE).unwrap();
+    let file = place.config().display().to_string();
+    let server = Server::start();
+    server.call("PUT /api/v1/pools/prod", r#"{"capacity":1}"#);
+    server.call("PUT /lock/old", r#"{"lock":"cloud"}"#);
+    let before = server.call("GET /locks", "");
+    for args in [&["import", "locker-state", file.as_str()][..], &["import", "locker-state", "--dry-run", &file]] {
+        let (code, _, said) = locker(&server, args);
+        assert_eq!(code, Some(5), "{said}");
+        assert!(said.contains(r#"pool "prod" is there"#) && said.contains(r#"pool "old" is held by claim"#), "{said}");
+        assert_eq!(server.call("GET /locks", "").body, before.body);
+    }
+    std::fs::write(place.config(), &STATE[..30]).unwrap();
+    let (code, _, said) = locker(&server, &["import", "locker-state", &file]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("is damaged, nothing is imported"), "{said}");
 }

@@ -167,7 +167,7 @@ fn overlaps(spans: &[Span]) -> Vec<String> {
 fn check_history(server: &Server, spans: &[Span]) {
     for pool in POOLS {
         let mut items: Vec<Value> = Vec::new();
-        let mut after = 0;
+        let mut after: u64 = 0;
         loop {
             let page = server.call(&format!("GET /api/v1/pools/{pool}/changes?after={after}"), "").json();
             items.extend(page["items"].as_array().unwrap().iter().cloned());
