@@ -5,6 +5,8 @@
 mod check;
 mod claim;
 mod env_defaults;
+mod import;
+mod import_locker;
 mod latch;
 mod lock;
 mod pool;
@@ -88,6 +90,8 @@ enum Command {
     Lock(lock::LockArgs),
     /// Latches of Argo workflows, as the program lockcli
     Latch(latch::LatchArgs),
+    /// Take over what another system has
+    Import(import::ImportArgs),
     /// The resource's check, as Concourse runs it (JSON on stdin)
     Check,
     /// The resource's get, as Concourse runs it (JSON on stdin)
@@ -192,6 +196,7 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Pool(args) => pool::run(&args, &connection.client(env)?, env),
         Command::Lock(args) => lock::run(&args, &connection.client(env)?, env),
         Command::Latch(args) => latch::run(args, connection, env),
+        Command::Import(args) => import::run(&args, &connection.client(env)?, env),
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),
         Command::Out(args) => Ok(check::put(&args, env)),
