@@ -103,6 +103,8 @@ mod tests {
                 headers: header.iter().map(|h| ("authorization".to_owned(), h.clone())).collect(),
                 body: Vec::new(),
                 peer: String::new(),
+                id: "7-1".into(),
+                identity: None,
                 park: ParkId(1),
                 can_park: false,
                 turn: Turn::First,
