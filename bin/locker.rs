@@ -1,1 +1,51 @@
-fn main() {}
+//! The shell around [`locker::run`]: real arguments, environment, streams and signals; nothing is decided here.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use locker::env::{Env, Signals, SystemClock};
+
+fn main() -> ExitCode {
+    // First of all, so that a signal that comes early is not lost.
+    let signals = match Signals::of_process() {
+        Ok(signals) => signals,
+        Err(error) => return refuse(&format!("cannot listen for signals: {error}")),
+    };
+    let args: Result<Vec<String>, OsString> = std::env::args_os().map(OsString::into_string).collect();
+    let args = match args {
+        Ok(args) => args,
+        Err(bad) => return refuse(&format!("the argument {bad:?} is no UTF-8 text")),
+    };
+    // Variables that are no text belong to others: ours are all text.
+    let vars: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let mut env = Env {
+        args,
+        vars,
+        stdin: &mut std::io::stdin(),
+        stdout: &mut std::io::stdout(),
+        stderr: &mut std::io::stderr(),
+        is_terminal: std::io::stdout().is_terminal(),
+        hostname: hostname(),
+        clock: Arc::new(SystemClock::default()),
+        signals,
+    };
+    ExitCode::from(locker::run(&mut env))
+}
+
+/// The container's name. Concourse mounts `/etc/hostname`; the kernel knows it too.
+fn hostname() -> String {
+    let files = ["/proc/sys/kernel/hostname", "/etc/hostname"];
+    let found = files.iter().find_map(|file| std::fs::read_to_string(file).ok());
+    found.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default().trim().to_owned()
+}
+
+fn refuse(text: &str) -> ExitCode {
+    // stderr is all there is to tell it by.
+    let _ = writeln!(std::io::stderr(), "locker: {text}");
+    ExitCode::from(2)
+}

@@ -1,7 +1,41 @@
-//! Locker: locks for CI.
+//! Locker: locks for CI that cannot get stuck, cannot be granted twice, and tell you who holds them and who waits.
+//!
+//! One program, chosen by the name that it is called by ([`run`]):
+//!
+//! | base name of argv\[0\] | what it is |
+//! |---|---|
+//! | `check`, `in`, `out` | the Concourse resource type ([`resource`]) |
+//! | anything else | the `locker` command line with the server in it ([`cli`], [`server`]) |
+//!
+//! Reading order:
+//! 1. [`core`]: every rule, pure. Begin with its `step`.
+//! 2. [`wire`]: what crosses a wire, as types: our API, Concourse, errors.
+//! 3. [`store`], [`server`]: the truth on disk, the engine that owns it, the routes, the door.
+//! 4. [`client`]: the API from the other side; [`resource`] and [`cli`] stand on it.
+//! 5. [`mod@env`]: the machine as a value. Nothing else reads the process's environment, clock or signals.
+//!
+//! Arrows point down only: binary -> this file -> server, resource, cli -> client, store, wire -> core.
 
+pub mod cli;
+pub mod client;
 pub mod core;
 pub mod env;
+pub mod resource;
 pub mod server;
 pub mod store;
 pub mod wire;
+
+use std::path::Path;
+
+use env::Env;
+
+/// Runs the program that `env.args[0]` names and gives the process's exit code.
+pub fn run(env: &mut Env<'_>) -> u8 {
+    let name = env.args.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str());
+    match name.unwrap_or_default() {
+        "check" => resource::check(env),
+        "in" => resource::get(env),
+        "out" => resource::put(env),
+        _ => cli::run(env),
+    }
+}

@@ -46,7 +46,7 @@ pub struct BuildRef {
 pub type Labels = BTreeMap<Label, Label>;
 
 /// What a claim wants of one pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Want {
     /// Any `count` locks that carry all of `labels`.
     Any { count: u32, labels: Labels },
@@ -215,21 +215,20 @@ impl Claim {
         matches!(self.phase, Phase::Waiting { .. })
     }
 
-    /// The next moment at which something happens to this claim by itself.
-    #[must_use]
-    pub fn timer(&self) -> Option<EngineMs> {
+    /// The moments at which something happens to this claim by itself.
+    pub fn deadlines(&self) -> impl Iterator<Item = Deadline> {
         let deadlines: [Option<Deadline>; 2] = match &self.phase {
             Phase::Waiting { presence, give_up } => [presence.deadline(), *give_up],
             Phase::Granted { confirm_by, .. } => [Some(*confirm_by), None],
             Phase::Held { until, .. } => [*until, None],
         };
-        deadlines.into_iter().flatten().map(|d| d.at).min()
+        deadlines.into_iter().flatten()
     }
 
-    /// Who acts: a build as a whole, else this claim alone.
+    /// The next moment at which something happens to this claim by itself.
     #[must_use]
-    pub fn party(&self) -> Party {
-        self.terms.owner.build().map_or_else(|| Party::Claim(self.id.clone()), Party::Build)
+    pub fn timer(&self) -> Option<EngineMs> {
+        self.deadlines().map(|d| d.at).min()
     }
 
     /// Whether `run` belongs to an earlier process than the present one.
@@ -243,13 +242,6 @@ impl Claim {
 #[must_use]
 pub fn is_earlier_run(runs: &[Run], run: &Run) -> bool {
     runs.split_last().is_some_and(|(_, earlier)| earlier.contains(run))
-}
-
-/// A node of the wait-for graph.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Party {
-    Build(BuildRef),
-    Claim(ClaimId),
 }
 
 /// How a claim ended. Each word is stable; clients may decide on it.

@@ -1,17 +1,15 @@
-//! The life of a claim: asking, waiting, being granted, holding, ending (design section 2).
+//! The life of a claim after it was asked for: being granted, holding, ending (design section 2).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::claim::{self, Claim, End, Ended, LockSet, Part, Phase, Presence, Want};
+use super::ask;
+use super::claim::{self, Claim, End, Ended, LockSet, Part, Phase, Presence};
 use super::history::ChangeKind;
-use super::limits;
-use super::names::{ClaimId, Fence, LockName, ParkId, PoolName, Reason, Run, Text};
-use super::pool::{Holder, Lock, Policy, Pool};
-use super::queue;
+use super::names::{ClaimId, Fence, ParkId, PoolName, Reason, Run, Text};
+use super::pool::{Holder, Lock};
 use super::settings::Plant;
 use super::state::{Entry, Notice, State};
-use super::step::{AskClaim, Refusal, Reply, Wait};
+use super::step::{Refusal, Reply};
 use super::time::{Deadline, Now, Span};
 
 /// The presence of a waiting claim.
@@ -22,196 +20,7 @@ pub(super) fn presence(claim: &Claim) -> Option<Presence> {
     }
 }
 
-/// `PUT`: begins a claim, or finds it again and tries to serve it.
-pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, Refusal> {
-    if let Wait::Park(park) | Wait::Over(park) = ask.wait {
-        state.parks.remove(&park);
-        if let Some(claim) = state.claim(&ask.id).filter(|c| c.parks.contains(&park)) {
-            let id = claim.id.clone();
-            state.update_presence(&id, |c| {
-                c.parks.remove(&park);
-            });
-        }
-    }
-    if let Some(claim) = state.claim(&ask.id).cloned() {
-        ask_again(state, &claim, &ask)?;
-        return serve(state, &ask, false, now);
-    }
-    let claim = new_life(state, &ask, now)?;
-    let unmade: Vec<PoolName> = unmade_pools(state, &claim);
-    if !ask.queue && unmade.is_empty() && queue::turn(&state.world, &claim).is_none() {
-        return Ok(Reply::Busy(Box::new(ask)));
-    }
-    for pool in &unmade {
-        make_own_pool(state, pool, &claim, now);
-    }
-    state.insert_claim(claim);
-    serve(state, &ask, true, now)
-}
-
-fn unmade_pools(state: &State, claim: &Claim) -> Vec<PoolName> {
-    let pools = claim.terms.ask.parts.iter().map(|part| &part.pool);
-    pools.filter(|pool| state.world.pool(pool).is_none()).cloned().collect()
-}
-
-/// The same `PUT` again: nothing changes but who speaks for the claim.
-fn ask_again(state: &mut State, claim: &Claim, ask: &AskClaim) -> Result<(), Refusal> {
-    if claim.terms.digest != ask.terms.digest {
-        return Err(Refusal::DifferentRequest { id: claim.id.clone() });
-    }
-    admit_run(state, claim, ask.run.as_ref())
-}
-
-/// Refuses an earlier run, and notes a new one (design section 2, runs).
-fn admit_run(state: &mut State, claim: &Claim, run: Option<&Run>) -> Result<(), Refusal> {
-    let Some(run) = run else { return Ok(()) };
-    if claim.runs.contains(run) {
-        if claim.is_earlier_run(run) && state.settings.plant != Plant::EarlierRun {
-            return Err(Refusal::SupersededRun { id: claim.id.clone() });
-        }
-        return Ok(());
-    }
-    if claim.runs.len() >= limits::RUNS_PER_CLAIM {
-        return Err(Refusal::TooManyRuns { id: claim.id.clone(), max: limits::RUNS_PER_CLAIM });
-    }
-    state.update_claim(&claim.id, |c| c.runs.push(run.clone()));
-    Ok(())
-}
-
-/// The claim of the first `PUT` of an id, or of the first of a new life of one that has ended. Not in the state yet.
-fn new_life(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusal> {
-    let (life, mut runs) = match state.world.ended.get(&ask.id) {
-        None => (1, Vec::new()),
-        Some(ended) => next_life(ended, ask)?,
-    };
-    if let Some(run) = ask.run.as_ref().filter(|run| !runs.contains(run)) {
-        if runs.len() >= limits::RUNS_PER_CLAIM {
-            return Err(Refusal::TooManyRuns { id: ask.id.clone(), max: limits::RUNS_PER_CLAIM });
-        }
-        runs.push(run.clone());
-    }
-    for part in &ask.terms.ask.parts {
-        check_part(state, part)?;
-    }
-    let ticket = state.give_ticket();
-    let presence = Presence::Recent(Deadline::after(now, state.settings.listen));
-    let give_up = ask.give_up_after.map(|span| Deadline::after(now, span));
-    Ok(Claim {
-        id: ask.id.clone(),
-        life,
-        terms: ask.terms.clone(),
-        runs,
-        ticket,
-        asked_at: now.wall,
-        withdrawals: 0,
-        phase: Phase::Waiting { presence, give_up },
-        parks: BTreeSet::new(),
-    })
-}
-
-/// Whether an ended id may begin again, and with which life and runs (design section 2, lives).
-fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refusal> {
-    if ended.digest.is_some_and(|digest| digest != ask.terms.digest) {
-        return Err(Refusal::DifferentRequest { id: ended.id.clone() });
-    }
-    if ask.run.as_ref().is_some_and(|run| claim::is_earlier_run(&ended.runs, run)) {
-        return Err(Refusal::SupersededRun { id: ended.id.clone() });
-    }
-    let new_run = ask.run.as_ref().is_some_and(|run| !ended.runs.contains(run));
-    let may = match ended.how {
-        End::ListenerLost => true,
-        End::Unconfirmed | End::Cancelled | End::GaveUp | End::Released => new_run,
-        End::Removed | End::Lost => false,
-    };
-    if may { Ok((ended.life + 1, ended.runs.clone())) } else { Err(Refusal::Ended { ended: Arc::clone(ended) }) }
-}
-
-/// Refuses what could never be served (design section 3).
-fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
-    let Some(pool) = state.world.pool(&part.pool) else {
-        let makes_pool = match &part.want {
-            Want::Any { count, labels } => *count == 1 && labels.is_empty(),
-            Want::Named(names) => names.len() == 1 && names.contains(&part.pool.own_lock()),
-        };
-        if state.settings.declared_only || !makes_pool {
-            return Err(Refusal::NoSuchPool { pool: part.pool.clone() });
-        }
-        return check_limit("pools", state.world.pools.len(), limits::POOLS);
-    };
-    let max_queue = pool.policy.max_queue.map_or(limits::WAITERS_PER_POOL, |max| max as usize);
-    if pool.waiting.len() >= max_queue {
-        return Err(Refusal::QueueFull { pool: part.pool.clone(), max: max_queue });
-    }
-    check_want(pool, &part.want)
-}
-
-/// Whether the pool has, held or not, what is wanted of it.
-fn check_want(pool: &Pool, want: &Want) -> Result<(), Refusal> {
-    match want {
-        Want::Named(names) => {
-            let stays = |name: &LockName| pool.locks.get(name).is_some_and(|l| !l.leaving);
-            match names.iter().find(|name| !stays(name)) {
-                Some(lock) => Err(Refusal::NoSuchLock { pool: pool.name.clone(), lock: lock.clone() }),
-                None => Ok(()),
-            }
-        }
-        Want::Any { count, .. } => {
-            let has = queue::candidates(pool, want).filter(|l| !l.leaving).take(*count as usize).count();
-            if has < *count as usize {
-                let has = u32::try_from(has).unwrap_or(u32::MAX);
-                return Err(Refusal::TooMany { pool: pool.name.clone(), asked: *count, has });
-            }
-            Ok(())
-        }
-    }
-}
-
-pub(super) fn check_limit(what: &'static str, has: usize, max: usize) -> Result<(), Refusal> {
-    if has >= max { Err(Refusal::Limit { what, max }) } else { Ok(()) }
-}
-
-fn make_own_pool(state: &mut State, name: &PoolName, claim: &Claim, now: Now) {
-    let lock = name.own_lock();
-    state.put_pool(Pool::new(name.clone(), Policy::default()));
-    state.put_lock(name, Lock::new(lock.clone(), Arc::from([]), Arc::default()));
-    let locks = vec![(name.clone(), lock)];
-    state.record(Entry { pools: vec![name.clone()], locks, ..entry_about(claim, ChangeKind::Added, None) }, now);
-}
-
-/// Gives the claim its locks if it is its turn; else it waits as its request is prepared to.
-fn serve(state: &mut State, ask: &AskClaim, is_new: bool, now: Now) -> Result<Reply, Refusal> {
-    let Some(claim) = state.claim(&ask.id).cloned() else {
-        return Err(Refusal::NoSuchClaim { id: ask.id.clone() });
-    };
-    if !claim.waits() {
-        return Ok(Reply::Claim { claim, parked: false });
-    }
-    if let Some(locks) = queue::turn(&state.world, &claim) {
-        grant(state, &claim, locks, now);
-        return reply_of(state, &ask.id, false);
-    }
-    if is_new {
-        state.record(entry_about(&claim, ChangeKind::Waiting, None), now);
-    }
-    let park = match ask.wait {
-        Wait::Park(park) if claim.parks.len() < limits::PARKS_PER_CLAIM => Some(park),
-        _ => None,
-    };
-    let recent = Deadline::after(now, state.settings.listen);
-    state.update_presence(&ask.id, |c| {
-        c.parks.extend(park);
-        let parked = !c.parks.is_empty();
-        if let Phase::Waiting { presence, .. } = &mut c.phase {
-            *presence = if parked { Presence::Parked } else { Presence::Recent(recent) };
-        }
-    });
-    if let Some(park) = park {
-        state.parks.insert(park, ask.id.clone());
-    }
-    reply_of(state, &ask.id, park.is_some())
-}
-
-fn reply_of(state: &State, id: &ClaimId, parked: bool) -> Result<Reply, Refusal> {
+pub(super) fn reply_of(state: &State, id: &ClaimId, parked: bool) -> Result<Reply, Refusal> {
     match state.claim(id) {
         Some(claim) => Ok(Reply::Claim { claim: Arc::clone(claim), parked }),
         None => Err(Refusal::NoSuchClaim { id: id.clone() }),
@@ -263,15 +72,19 @@ pub(super) fn confirm(
     fence: Fence,
     now: Now,
 ) -> Result<Reply, Refusal> {
-    let claim = live(state, id)?;
-    admit_run(state, &claim, run)?;
+    let claim = live(state, id, run)?;
+    ask::check_run(state, &claim, run)?;
     match &claim.phase {
         Phase::Waiting { .. } => Err(Refusal::NotGranted { id: id.clone() }),
         Phase::Granted { fence: f, .. } | Phase::Held { fence: f, .. } if *f != fence => {
             Err(Refusal::WrongFence { id: id.clone(), fence: *f, given: fence })
         }
-        Phase::Held { .. } => Ok(Reply::Claim { claim, parked: false }),
+        Phase::Held { .. } => {
+            ask::note_run(state, &claim, run);
+            reply_of(state, id, false)
+        }
         Phase::Granted { locks, .. } => {
+            ask::note_run(state, &claim, run);
             let locks = locks.clone();
             let entry = Entry { locks: locks.clone(), ..entry_about(&claim, ChangeKind::Claimed, None) };
             let claimed = state.record(entry, now);
@@ -282,11 +95,15 @@ pub(super) fn confirm(
     }
 }
 
-fn live(state: &State, id: &ClaimId) -> Result<Arc<Claim>, Refusal> {
+/// The live claim of this id. One that has ended says so, but to an earlier run first that it is one.
+fn live(state: &State, id: &ClaimId, run: Option<&Run>) -> Result<Arc<Claim>, Refusal> {
     if let Some(claim) = state.claim(id) {
         return Ok(Arc::clone(claim));
     }
     match state.world.ended.get(id) {
+        Some(ended) if run.is_some_and(|run| claim::is_earlier_run(&ended.runs, run)) => {
+            Err(Refusal::SupersededRun { id: id.clone() })
+        }
         Some(ended) => Err(Refusal::Ended { ended: Arc::clone(ended) }),
         None => Err(Refusal::NoSuchClaim { id: id.clone() }),
     }
@@ -302,7 +119,9 @@ pub(super) fn end(
     now: Now,
 ) -> Result<Reply, Refusal> {
     if let Some(claim) = state.claim(id).cloned() {
-        admit_run(state, &claim, run.as_ref())?;
+        ask::check_run(state, &claim, run.as_ref())?;
+        ask::note_run(state, &claim, run.as_ref());
+        let claim = live(state, id, None)?;
         let how = if matches!(claim.phase, Phase::Held { .. }) { End::Released } else { End::Cancelled };
         let ended = finish(state, &claim, how, by, reason, now);
         return Ok(Reply::Ended { ended, again: false });
@@ -351,8 +170,7 @@ pub(super) fn finish(
         (End::Lost, Phase::Held { .. }) => ChangeKind::Lost,
         (_, Phase::Held { .. }) => ChangeKind::Released,
     };
-    let drain = (how == End::Lost).then_some(());
-    put_back_locks(state, claim, drain.map(|()| now));
+    put_back_locks(state, claim, (how == End::Lost).then_some(now));
     let locks = claim.locks().to_vec();
     let key = state.record(Entry { locks, end: Some(how), reason, ..entry_about(claim, kind, by.as_ref()) }, now);
     leave(state, claim);
@@ -431,6 +249,13 @@ pub(super) fn withdraw(state: &mut State, claim: &Claim, now: Now) {
         c.withdrawals += 1;
         c.phase = Phase::Waiting { presence, give_up };
     });
+    take_out_leaving(state, claim, now);
+    // What it was given may have changed or gone meanwhile.
+    if let Some(claim) = state.claim(&claim.id).cloned()
+        && claim.terms.ask.parts.iter().any(|part| !is_servable(state, part))
+    {
+        finish(state, &claim, End::Removed, None, None, now);
+    }
 }
 
 /// Sets the presence of a waiting claim; the queues behind it may move.
@@ -445,10 +270,10 @@ pub(super) fn set_presence(state: &mut State, claim: &Claim, new: Presence) {
     }
 }
 
-/// The client of a parked request has gone: that park ends, and after the last one the claim listens a little more.
-pub(super) fn left(state: &mut State, park: ParkId, now: Now) -> Result<Reply, Refusal> {
+/// A parked request is over: that park ends, and after the last one the claim keeps its turn a little more.
+pub(super) fn left(state: &mut State, park: ParkId, now: Now) {
     let claim = state.parks.remove(&park).and_then(|id| state.claim(&id).cloned());
-    let Some(claim) = claim.filter(|c| c.parks.contains(&park)) else { return Ok(Reply::Nothing) };
+    let Some(claim) = claim.filter(|c| c.parks.contains(&park)) else { return };
     state.update_presence(&claim.id, |c| {
         c.parks.remove(&park);
     });
@@ -456,7 +281,6 @@ pub(super) fn left(state: &mut State, park: ParkId, now: Now) -> Result<Reply, R
         let grace = Presence::Grace(Deadline::after(now, state.settings.grace));
         set_presence(state, &claim, grace);
     }
-    Ok(Reply::Nothing)
 }
 
 /// An entry about a claim, with all its pools and no locks yet.
@@ -476,14 +300,19 @@ pub(super) fn entry_about(claim: &Claim, kind: ChangeKind, by: Option<&Text>) ->
     }
 }
 
+/// Whether the pool has, held or not, what this part of a claim wants.
+fn is_servable(state: &State, part: &Part) -> bool {
+    state.world.pool(&part.pool).is_some_and(|pool| ask::check_want(pool, &part.want).is_ok())
+}
+
 /// Ends claims that wait for what a pool no longer has.
 pub(super) fn end_unservable(state: &mut State, pool: &PoolName, now: Now) {
     let Some(p) = state.world.pool(pool) else { return };
-    let unservable = |claim: &Arc<Claim>| {
+    let unservable = |claim: &&Arc<Claim>| {
         let part = claim.terms.ask.parts.iter().find(|part| part.pool == *pool);
-        part.is_some_and(|part| check_want(p, &part.want).is_err())
+        part.is_some_and(|part| !is_servable(state, part))
     };
-    let waiting = p.waiting.values().filter_map(|id| state.claim(id)).filter(|c| unservable(c));
+    let waiting = p.waiting.values().filter_map(|id| state.claim(id)).filter(unservable);
     let waiting: Vec<_> = waiting.cloned().collect();
     for claim in waiting {
         finish(state, &claim, End::Removed, None, None, now);

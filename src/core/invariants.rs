@@ -1,7 +1,8 @@
 //! What must be true after every step. Each check names what is broken.
 
-use super::claim::{Claim, Phase};
+use super::claim::{Claim, Phase, Presence};
 use super::history::ChangeKey;
+use super::queue;
 use super::state::{State, Timer};
 
 /// Above this many live claims and locks, debug builds leave the check to the tests: it looks at everything.
@@ -24,9 +25,18 @@ pub fn check(state: &State) -> Result<(), String> {
     for pool in state.world.pools.values() {
         check_pool(state, pool).map_err(|what| format!("pool {}: {what}", pool.name))?;
     }
-    for (park, id) in &state.parks {
-        let Some(claim) = state.world.claims.get(id) else { continue };
-        ensure(!claim.waits() || claim.parks.contains(park), || format!("park {} is unknown to claim {id}", park.0))?;
+    if state.to_dispatch.is_empty() {
+        check_nobody_is_forgotten(state)?;
+    }
+    Ok(())
+}
+
+/// I10: who could have its locks now and would hear of it has been given them.
+fn check_nobody_is_forgotten(state: &State) -> Result<(), String> {
+    for claim in state.world.claims.values() {
+        let hears = matches!(claim.phase, Phase::Waiting { presence, .. } if presence.hears());
+        let forgotten = hears && claim.terms.confirm && queue::turn(&state.world, claim).is_some();
+        ensure(!forgotten, || format!("claim {} waits for what it could have", claim.id))?;
     }
     Ok(())
 }
@@ -53,6 +63,12 @@ fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
         ensure(listed, || "is not listed under its build".into())?;
     }
     ensure(claim.waits() || claim.parks.is_empty(), || "has parks but does not wait".into())?;
+    if let Phase::Waiting { presence, .. } = &claim.phase {
+        let parked = *presence == Presence::Parked;
+        ensure(parked != claim.parks.is_empty(), || format!("is {presence:?} with parks {:?}", claim.parks))?;
+    }
+    let known = claim.parks.iter().all(|park| state.parks.get(park) == Some(&claim.id));
+    ensure(known, || "has a park that nobody knows".into())?;
     let fence = claim.fence();
     for (pool, lock) in claim.locks() {
         let Some(l) = state.world.lock(pool, lock) else { return Err(format!("has the missing lock {pool}/{lock}")) };
@@ -84,11 +100,15 @@ fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {
         ensure(shared, || format!("I1: lock {name} is held twice without an equal key"))?;
         let free = pool.free.contains(&(lock.newest, name.clone()));
         ensure(free == lock.is_free(), || format!("lock {name} is free: {}, listed: {free}", lock.is_free()))?;
+        let open = lock.open_to().is_some_and(|key| pool.shared.contains(&(key.clone(), name.clone())));
+        ensure(open == lock.open_to().is_some(), || format!("lock {name} can be joined, but is not listed"))?;
+        ensure(!lock.leaving || !lock.holders.is_empty(), || format!("lock {name} should have left"))?;
         if let Some(key) = lock.newest {
             ensure(pool.changes.contains_key(&key), || format!("the newest entry of lock {name} was pruned"))?;
         }
     }
-    ensure(pool.free.len() <= pool.locks.len(), || "more free locks than locks".into())?;
+    ensure(pool.free.len() + pool.shared.len() <= pool.locks.len(), || "more open locks than locks".into())?;
+    ensure(pool.keyed.len() <= pool.waiting.len(), || "more keys than waiters".into())?;
     let last: Option<ChangeKey> = pool.changes.get_max().map(|(key, _)| *key);
     let newest = last.is_none_or(|key| key.revision <= state.world.revision);
     ensure(newest, || "I2: history is ahead of the revision".into())

@@ -49,14 +49,18 @@ pub const ENDED_CLAIMS: usize = 1_000_000;
 pub const OPS: usize = 100_000;
 /// Most history entries over all pools.
 pub const CHANGES: usize = 10_000_000;
-/// Most claims that the search for a waiting cycle visits; past it the earlier waiter keeps its right.
-pub const CYCLE_SEARCH: usize = 1_000;
+/// Most claims that the search for a waiting cycle visits, two full queues; past it the earlier waiter keeps its right.
+pub const CYCLE_SEARCH: usize = 20_000;
 /// Most waiters named in the answer to one that waits.
 pub const AHEAD_SHOWN: usize = 5;
 /// Most holders named in the answer to one that waits.
 pub const HOLDERS_SHOWN: usize = 10;
 /// Most commands in one batch: larger ones cost latency and win nothing (measured).
 pub const BATCH: usize = 512;
+/// Largest body of a claim, bytes: parked bodies are kept in memory.
+pub const CLAIM_BODY_BYTES: usize = 64 * 1024;
+/// Most entries that one page of a filtered listing looks at; past it the page ends early and names where to go on.
+pub const SCAN: usize = 20_000;
 
 // ---- The door (design section 8) ----
 /// Largest request head (request line and headers), bytes: several times what clients and their proxies send.
@@ -140,7 +144,3 @@ pub const DOOR_LOGIN_DELAY_MS: u64 = 20_000;
 pub const DOOR_TURNED_AWAY_LINE_MS: u64 = 10_000;
 /// Most log lines that wait to be written; further ones are dropped, since a full pipe must stop nobody.
 pub const LOG_LINES: usize = 16_384;
-/// Largest body of a claim, bytes: parked bodies are kept in memory.
-pub const CLAIM_BODY_BYTES: usize = 64 * 1024;
-/// Most entries that one page of a filtered listing looks at; past it the page ends early and names where to go on.
-pub const SCAN: usize = 20_000;

@@ -7,21 +7,31 @@
 //! 1. [`names`], [`time`], [`limits`], [`settings`]: values that cannot be wrong.
 //! 2. [`claim`], [`pool`], [`history`]: the words of the design as data.
 //! 3. [`step`]: commands, answers and refusals; the way in.
-//! 4. `claims` (the life of a claim), `queue` (who is next), `pools` (declaring), `timers` (what happens by itself).
-//! 5. [`state`] (indexes, what a batch touched), `restart`, [`invariants`] (what is always true).
+//! 4. `ask` (the way into the queue), `claims` (the life of a claim), `queue` and `cycles` (who is next), `pools`
+//!    (declaring), `timers` (what happens by itself).
+//! 5. [`state`] and `entangled` (indexes, what a batch touched), `restart`, [`invariants`] (what is always true).
 
+mod ask;
 pub mod claim;
 mod claims;
+mod cycles;
+mod entangled;
 pub mod history;
 pub mod invariants;
 pub mod limits;
+#[cfg(test)]
+mod model_tests;
 pub mod names;
 pub mod pool;
 mod pools;
 pub mod queue;
 mod restart;
+#[cfg(test)]
+mod scenarios;
 pub mod settings;
 pub mod state;
 pub mod step;
+#[cfg(test)]
+mod test_store;
 pub mod time;
 mod timers;

@@ -148,6 +148,20 @@ impl PoolName {
     }
 }
 
+impl LockName {
+    /// The name before which no other comes: where a listing starts.
+    #[must_use]
+    pub fn smallest() -> Self {
+        Self(Arc::from(""))
+    }
+
+    /// A text after which no name comes.
+    #[must_use]
+    pub(super) fn largest() -> Self {
+        Self(Arc::from("\u{10FFFF}".repeat(limits::NAME_BYTES / 4 + 1)))
+    }
+}
+
 impl ClaimId {
     /// The id before which no other comes: where a listing starts.
     #[must_use]

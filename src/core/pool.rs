@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::claim::Labels;
+use super::claim::{Claim, Labels};
 use super::history::{Change, ChangeKey};
 use super::names::{ClaimId, Fence, LockName, PoolName, Text, Ticket};
 use super::time::{Deadline, Span};
@@ -70,6 +70,16 @@ impl Lock {
         self.holders.iter().all(same_key)
     }
 
+    /// The key with which others may join its holders now.
+    #[must_use]
+    pub fn open_to(&self) -> Option<&Text> {
+        if self.drain.is_some() || self.leaving {
+            return None;
+        }
+        let (key, _) = self.holders.first()?.sharer.as_ref()?;
+        Some(key)
+    }
+
     /// Whether just this requestor, with this key, has it already.
     #[must_use]
     pub fn is_held_by(&self, sharer: (&Text, &Text)) -> bool {
@@ -93,8 +103,10 @@ pub struct Pool {
     pub waiting: OrdMap<Ticket, ClaimId>,
     /// Free locks, least recently used first.
     pub free: OrdSet<(Option<ChangeKey>, LockName)>,
-    /// Locks held with a key: others may join them.
-    pub shared: OrdSet<LockName>,
+    /// Waiting claims with a key, by that key.
+    pub keyed: OrdMap<(Text, Ticket), ClaimId>,
+    /// Locks that are held with a key and that others with that key may join.
+    pub shared: OrdSet<(Text, LockName)>,
     /// History of this pool, oldest first.
     pub changes: OrdMap<ChangeKey, Arc<Change>>,
     /// Entries that may be pruned, oldest first: no longer the newest of a lock, nor of a live hold.
@@ -111,6 +123,7 @@ impl Pool {
             locks: OrdMap::new(),
             waiting: OrdMap::new(),
             free: OrdSet::new(),
+            keyed: OrdMap::new(),
             shared: OrdSet::new(),
             changes: OrdMap::new(),
             prunable: OrdSet::new(),
@@ -123,13 +136,44 @@ impl Pool {
         !self.free.is_empty() || !self.shared.is_empty()
     }
 
+    /// Locks that a claim with this key may join now, by name.
+    pub fn shared_with<'p>(&'p self, key: &Text) -> impl Iterator<Item = &'p Lock> + use<'p> {
+        let of = key.clone();
+        let from = (key.clone(), LockName::smallest());
+        let names = self.shared.range(from..).take_while(move |(key, _)| *key == of);
+        names.filter_map(|(_, name)| self.locks.get(name)).map(AsRef::as_ref)
+    }
+
+    /// Waiting claims with this key, in the order of their tickets.
+    pub fn waiting_with<'p>(&'p self, key: &Text) -> impl Iterator<Item = (Ticket, &'p ClaimId)> + use<'p> {
+        let of = key.clone();
+        let from = (key.clone(), Ticket(0));
+        self.keyed.range(from..).take_while(move |((key, _), _)| *key == of).map(|((_, ticket), id)| (*ticket, id))
+    }
+
+    /// Puts a waiting claim into the queue, where its ticket belongs.
+    pub fn enqueue(&mut self, claim: &Claim) {
+        self.waiting.insert(claim.ticket, claim.id.clone());
+        if let Some(key) = &claim.terms.ask.key {
+            self.keyed.insert((key.clone(), claim.ticket), claim.id.clone());
+        }
+    }
+
+    /// Takes a claim out of the queue.
+    pub fn dequeue(&mut self, claim: &Claim) {
+        self.waiting.remove(&claim.ticket);
+        if let Some(key) = &claim.terms.ask.key {
+            self.keyed.remove(&(key.clone(), claim.ticket));
+        }
+    }
+
     /// Puts a lock in, new or changed, and keeps the sets of free and shared ones true.
     pub fn put_lock(&mut self, lock: Lock) {
         self.unlist(&lock.name);
         if lock.is_free() {
             self.free.insert((lock.newest, lock.name.clone()));
-        } else if lock.holders.iter().any(|h| h.sharer.is_some()) {
-            self.shared.insert(lock.name.clone());
+        } else if let Some(key) = lock.open_to() {
+            self.shared.insert((key.clone(), lock.name.clone()));
         }
         self.locks.insert(lock.name.clone(), Arc::new(lock));
     }
@@ -143,7 +187,9 @@ impl Pool {
     fn unlist(&mut self, name: &LockName) {
         if let Some(old) = self.locks.get(name) {
             self.free.remove(&(old.newest, name.clone()));
-            self.shared.remove(name);
+            if let Some(key) = old.open_to() {
+                self.shared.remove(&(key.clone(), name.clone()));
+            }
         }
     }
 }

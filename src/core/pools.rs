@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ask;
 use super::claim::{Labels, LockSet, Phase};
 use super::claims;
 use super::history::ChangeKind;
@@ -22,10 +23,7 @@ fn answered_before(state: &State, by: &By) -> Option<Reply> {
 fn done(state: &mut State, by: &By, now: Now) -> Reply {
     let revision = state.world.revision;
     if let Some(op) = &by.op {
-        while state.ops.len() >= limits::OPS {
-            let oldest = state.ops.values().min_by_key(|r| r.forget.at).map(|r| r.op.clone());
-            oldest.iter().for_each(|op| state.forget_op(op));
-        }
+        state.make_room_for_op();
         let forget = Deadline::after(now, state.settings.memory);
         state.remember_op(OpRecord { op: op.clone(), revision, forget });
     }
@@ -68,12 +66,13 @@ pub(super) fn set_pool(
     if let Some(reply) = answered_before(state, by) {
         return Ok(reply);
     }
-    if capacity.is_some_and(|n| n as usize > limits::LOCKS_PER_POOL) {
+    let named = state.world.pool(name).map_or(0, |p| p.locks.keys().filter(|l| number(l).is_none()).count());
+    if capacity.is_some_and(|n| n as usize > limits::LOCKS_PER_POOL.saturating_sub(named)) {
         return Err(Refusal::Limit { what: "locks a pool", max: limits::LOCKS_PER_POOL });
     }
     match state.world.pool(name) {
         None => {
-            claims::check_limit("pools", state.world.pools.len(), limits::POOLS)?;
+            ask::check_limit("pools", state.world.pools.len(), limits::POOLS)?;
             state.put_pool(Pool::new(name.clone(), policy));
             record(state, ChangeKind::PoolSet, name, &[], by, now);
         }
@@ -92,10 +91,14 @@ pub(super) fn set_pool(
     Ok(done(state, by, now))
 }
 
+/// The number of a lock that a capacity has made or could make: `1`, `2`, ...
+fn number(lock: &LockName) -> Option<u32> {
+    lock.as_str().parse::<u32>().ok().filter(|n| *n > 0 && n.to_string() == lock.as_str())
+}
+
 fn set_capacity(state: &mut State, name: &PoolName, capacity: u32, by: &By, now: Now) {
     let Some(pool) = state.world.pool(name) else { return };
-    let number = |lock: &LockName| lock.as_str().parse::<u32>().ok().filter(|n| n.to_string() == lock.as_str());
-    let above = pool.locks.values().filter(|l| number(&l.name).is_some_and(|n| n > capacity || n == 0));
+    let above = pool.locks.values().filter(|l| number(&l.name).is_some_and(|n| n > capacity));
     let above: Vec<Arc<Lock>> = above.cloned().collect();
     let wanted = (1..=capacity).filter_map(|n| LockName::parse(&n.to_string()).ok());
     let missing: Vec<LockName> = wanted.filter(|l| pool.locks.get(l).is_none_or(|l| l.leaving)).collect();
@@ -149,15 +152,14 @@ pub(super) fn add_lock(
         return Ok(reply);
     }
     match state.world.pool(name) {
-        None if state.settings.declared_only => return Err(Refusal::NoSuchPool { pool: name.clone() }),
         None => {
-            claims::check_limit("pools", state.world.pools.len(), limits::POOLS)?;
+            ask::check_limit("pools", state.world.pools.len(), limits::POOLS)?;
             state.put_pool(Pool::new(name.clone(), Policy::default()));
         }
         Some(pool) if pool.locks.contains_key(&lock) => {
             return Err(Refusal::LockExists { pool: name.clone(), lock });
         }
-        Some(pool) => claims::check_limit("locks a pool", pool.locks.len(), limits::LOCKS_PER_POOL)?,
+        Some(pool) => ask::check_limit("locks a pool", pool.locks.len(), limits::LOCKS_PER_POOL)?,
     }
     state.put_lock(name, Lock::new(lock.clone(), metadata, labels));
     record(state, ChangeKind::Added, name, &[lock], by, now);
@@ -166,6 +168,7 @@ pub(super) fn add_lock(
 }
 
 /// Changes metadata or labels of a lock, held or not: a holder keeps its hold, and a release writes nothing back.
+/// One that alters nothing is noted, so that it has a version of its own.
 pub(super) fn update_lock(
     state: &mut State,
     name: &PoolName,
@@ -189,6 +192,8 @@ pub(super) fn update_lock(
         record(state, ChangeKind::Updated, name, std::slice::from_ref(lock), by, now);
         claims::end_unservable(state, name, now);
         state.to_dispatch.insert(name.clone());
+    } else {
+        record(state, ChangeKind::Noted, name, std::slice::from_ref(lock), by, now);
     }
     Ok(done(state, by, now))
 }
@@ -219,8 +224,11 @@ pub(super) fn remove_lock(
         };
         claims::finish(state, &held, super::claim::End::Released, None, by.reason.clone(), now);
     }
-    record(state, ChangeKind::Removed, name, std::slice::from_ref(lock), by, now);
-    state.remove_lock(name, lock);
+    // A lock that was only waiting for its holder to go has gone with it.
+    if state.world.lock(name, lock).is_some() {
+        record(state, ChangeKind::Removed, name, std::slice::from_ref(lock), by, now);
+        state.remove_lock(name, lock);
+    }
     claims::end_unservable(state, name, now);
     Ok(done(state, by, now))
 }

@@ -30,9 +30,15 @@ pub(super) fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64,
     }
     for (pool, mut lock) in loaded.locks {
         lock.drain = lock.drain.map(|d| d.restarted(now));
+        // Holders follow from the claims, the newest entry from the history.
+        lock.holders.clear();
+        lock.newest = None;
         state.put_lock(&pool, lock);
     }
-    for claim in loaded.claims {
+    let mut claims = loaded.claims;
+    // Those who share a lock are listed in the order of their grants.
+    claims.sort_by_key(Claim::fence);
+    for claim in claims {
         let claim = revived(claim, &state.settings, now);
         hand_back_locks(&mut state, &claim);
         state.insert_claim(claim);

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::claim::{BuildRef, Claim, End, Ended, LockSet, Owner, Phase};
+use super::claim::{BuildRef, Claim, End, Ended, LockSet, Owner, Phase, Presence};
+use super::entangled::Entangled;
 use super::history::{Change, ChangeKey, ChangeKind};
 use super::limits;
 use super::names::{ClaimId, LockName, OpId, ParkId, PoolName, Reason, Revision, Ticket};
@@ -153,15 +154,22 @@ pub struct State {
     pub settings: Settings,
     pub(super) ops: BTreeMap<OpId, OpRecord>,
     pub(super) timers: BTreeSet<(EngineMs, Timer)>,
+    /// Those deadlines of holds, waits and drains that go on over a restart.
+    long: BTreeSet<(EngineMs, Timer)>,
     /// Parked requests and the claims they ask for; kept until the request is answered or its client has gone.
     pub(super) parks: BTreeMap<ParkId, ClaimId>,
     /// Pools in which something may have become grantable.
     pub(super) to_dispatch: BTreeSet<PoolName>,
+    pub(super) entangled: Entangled,
+    /// Whether someone may wait for someone else than before, since the last dispatch.
+    edges_changed: bool,
     next_ticket: u64,
     /// Revision and number of entries of the running step, once it has changed something.
     step: Option<(Revision, u32)>,
-    /// Released ended claims, oldest first: the ones to forget when there are too many.
-    released: BTreeSet<(EngineMs, ClaimId)>,
+    /// Ended claims in the order in which they are forgotten when there are too many: released ones, then oldest.
+    forgettable: BTreeSet<(bool, EngineMs, ClaimId)>,
+    /// Remembered operations, oldest first.
+    op_order: BTreeSet<(EngineMs, OpId)>,
     dirty: Dirty,
     notices: BTreeSet<Notice>,
 }
@@ -176,7 +184,12 @@ impl State {
 
     /// What has changed since the last call.
     pub fn take_changes(&mut self, now: Now) -> Changes {
-        let dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        if !dirty.pruned.is_empty() {
+            // An entry that came and went within the batch was never there.
+            let pruned: BTreeSet<ChangeKey> = dirty.pruned.iter().copied().collect();
+            dirty.history.retain(|change| !pruned.contains(&change.key));
+        }
         let world = &self.world;
         let meta = dirty.meta || !dirty.claims.is_empty() || !dirty.history.is_empty();
         Changes {
@@ -209,12 +222,10 @@ impl State {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Whether a deadline exists that goes on over a restart, so that engine time must be stored now and then.
+    /// Whether a deadline is to come that goes on over a restart, so that engine time must be stored now and then.
     #[must_use]
     pub fn has_long_deadline(&self, now: Now) -> bool {
-        let from = now.engine.plus(super::time::Span(limits::SHORT_DEADLINE_MS));
-        let later = self.timers.range((from, Timer::Claim(ClaimId::smallest()))..);
-        later.take(limits::PAGE).any(|(_, timer)| matches!(timer, Timer::Claim(_)))
+        self.long.last().is_some_and(|(at, _)| *at > now.engine)
     }
 
     /// Asks for the counters to be stored with the next commit.
@@ -260,6 +271,26 @@ impl State {
         }
     }
 
+    fn set_timer(&mut self, deadline: Deadline, timer: Timer) {
+        if deadline.is_long() && matches!(timer, Timer::Claim(_) | Timer::Drain(..)) {
+            self.long.insert((deadline.at, timer.clone()));
+        }
+        self.timers.insert((deadline.at, timer));
+    }
+
+    pub(super) fn unset_timer(&mut self, at: EngineMs, timer: Timer) {
+        let entry = (at, timer);
+        self.timers.remove(&entry);
+        self.long.remove(&entry);
+    }
+
+    /// Puts the pools on the list in which the exception from strictness may have changed.
+    pub(super) fn dispatch_entangled(&mut self) {
+        if std::mem::take(&mut self.edges_changed) {
+            self.to_dispatch.extend(self.entangled.pools().cloned());
+        }
+    }
+
     pub(super) fn notify(&mut self, notice: Notice) {
         if self.settings.plant == Plant::LostNotice && matches!(notice, Notice::Park(_)) {
             return;
@@ -267,10 +298,10 @@ impl State {
         self.notices.insert(notice);
     }
 
-    /// Repairs lost wake-ups: tells each parked request whose claim no longer waits (once more).
+    /// Repairs lost wake-ups: tells each parked request that its claim no longer counts on (once more).
     pub(super) fn notify_stale_parks(&mut self) {
-        let waits = |id: &ClaimId| self.world.claims.get(id).is_some_and(|c| c.waits());
-        let stale: Vec<ParkId> = self.parks.iter().filter(|(_, id)| !waits(id)).map(|(park, _)| *park).collect();
+        let counts = |(park, id): &(&ParkId, &ClaimId)| self.claim(id).is_some_and(|c| c.parks.contains(park));
+        let stale: Vec<ParkId> = self.parks.iter().filter(|park| !counts(park)).map(|(park, _)| *park).collect();
         self.notices.extend(stale.into_iter().map(Notice::Park));
     }
 }
@@ -305,8 +336,9 @@ impl State {
     pub(super) fn put_lock(&mut self, pool: &PoolName, lock: Lock) {
         self.dirty.locks.insert((pool.clone(), lock.name.clone()));
         if let Some(drain) = lock.drain {
-            self.timers.insert((drain.at, Timer::Drain(pool.clone(), lock.name.clone())));
+            self.set_timer(drain, Timer::Drain(pool.clone(), lock.name.clone()));
         }
+        self.edges_changed = true;
         if let Some(p) = self.pool_mut(pool) {
             p.put_lock(lock);
         }
@@ -314,6 +346,7 @@ impl State {
 
     pub(super) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName) {
         self.dirty.locks.insert((pool.clone(), lock.clone()));
+        self.edges_changed = true;
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
         if let Some(key) = newest {
             self.offer_to_prune(pool, key);
@@ -345,6 +378,7 @@ impl State {
         }
         self.forget_ended(&claim.id);
         self.index(&claim);
+        self.edges_changed = true;
         self.dirty.claims.insert(claim.id.clone());
         self.world.claims.insert(claim.id.clone(), Arc::new(claim));
     }
@@ -357,11 +391,13 @@ impl State {
 
     /// Changes a live claim in a way that ends with the server: parks and presence.
     pub(super) fn update_presence(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
-        let Some(mut claim) = self.world.claims.get(id).cloned() else { return };
-        self.unindex(&claim);
-        change(Arc::make_mut(&mut claim));
+        let Some(old) = self.world.claims.get(id).cloned() else { return };
+        let mut claim = Claim::clone(&old);
+        change(&mut claim);
+        self.unindex(&old);
         self.index(&claim);
-        self.world.claims.insert(id.clone(), claim);
+        self.edges_changed |= stands_in_the_way(&old) != stands_in_the_way(&claim);
+        self.world.claims.insert(id.clone(), Arc::new(claim));
     }
 
     /// Takes an ended claim out and remembers its end.
@@ -381,24 +417,26 @@ impl State {
     }
 
     fn unindex(&mut self, claim: &Claim) {
-        if let Some(at) = claim.timer() {
-            self.timers.remove(&(at, Timer::Claim(claim.id.clone())));
+        for deadline in claim.deadlines() {
+            self.unset_timer(deadline.at, Timer::Claim(claim.id.clone()));
         }
+        self.entangled.remove(claim);
     }
 
-    /// Keeps timer and queue membership of a claim true.
+    /// Keeps timers, builds and queue membership of a claim true.
     fn index(&mut self, claim: &Claim) {
-        if let Some(at) = claim.timer() {
-            self.timers.insert((at, Timer::Claim(claim.id.clone())));
+        for deadline in claim.deadlines() {
+            self.set_timer(deadline, Timer::Claim(claim.id.clone()));
         }
+        self.entangled.add(claim);
         if !claim.waits() {
             return;
         }
         for part in &claim.terms.ask.parts {
-            if let Some(pool) = self.pool_mut(&part.pool)
-                && !pool.waiting.contains_key(&claim.ticket)
+            if self.world.pool(&part.pool).is_some_and(|pool| !pool.waiting.contains_key(&claim.ticket))
+                && let Some(pool) = self.pool_mut(&part.pool)
             {
-                pool.waiting.insert(claim.ticket, claim.id.clone());
+                pool.enqueue(claim);
             }
         }
     }
@@ -407,7 +445,7 @@ impl State {
     pub(super) fn leave_queues(&mut self, claim: &Claim) {
         for part in &claim.terms.ask.parts {
             if let Some(pool) = self.pool_mut(&part.pool) {
-                pool.waiting.remove(&claim.ticket);
+                pool.dequeue(claim);
             }
             self.to_dispatch.insert(part.pool.clone());
         }
@@ -416,40 +454,58 @@ impl State {
     pub(super) fn remember_ended(&mut self, ended: Ended) {
         let id = ended.id.clone();
         self.forget_ended(&id);
-        self.timers.insert((ended.forget.at, Timer::Ended(id.clone())));
-        if ended.how == End::Released {
-            self.released.insert((ended.forget.at, id.clone()));
-        }
+        self.set_timer(ended.forget, Timer::Ended(id.clone()));
+        self.forgettable.insert(forget_order(&ended));
         self.dirty.ended.insert(id.clone());
         self.world.ended.insert(id, Arc::new(ended));
         while self.world.ended.len() > limits::ENDED_CLAIMS {
-            let oldest_released = self.released.first().map(|(_, id)| id.clone());
-            let oldest = oldest_released.or_else(|| self.world.ended.keys().next().cloned());
-            let Some(oldest) = oldest else { break };
+            let Some((_, _, oldest)) = self.forgettable.first().cloned() else { break };
             self.forget_ended(&oldest);
         }
     }
 
     pub(super) fn forget_ended(&mut self, id: &ClaimId) {
         if let Some(old) = self.world.ended.remove(id) {
-            self.timers.remove(&(old.forget.at, Timer::Ended(id.clone())));
-            self.released.remove(&(old.forget.at, id.clone()));
+            self.unset_timer(old.forget.at, Timer::Ended(id.clone()));
+            self.forgettable.remove(&forget_order(&old));
             self.dirty.ended.insert(id.clone());
         }
     }
 
+    /// Forgets the oldest operations when there are too many.
+    pub(super) fn make_room_for_op(&mut self) {
+        while self.ops.len() >= limits::OPS {
+            let Some((_, oldest)) = self.op_order.first().cloned() else { return };
+            self.forget_op(&oldest);
+        }
+    }
+
     pub(super) fn remember_op(&mut self, record: OpRecord) {
-        self.timers.insert((record.forget.at, Timer::Op(record.op.clone())));
+        self.set_timer(record.forget, Timer::Op(record.op.clone()));
+        self.op_order.insert((record.forget.at, record.op.clone()));
         self.dirty.ops.insert(record.op.clone());
         self.ops.insert(record.op.clone(), record);
     }
 
     pub(super) fn forget_op(&mut self, op: &OpId) {
         if let Some(old) = self.ops.remove(op) {
-            self.timers.remove(&(old.forget.at, Timer::Op(op.clone())));
+            self.unset_timer(old.forget.at, Timer::Op(op.clone()));
+            self.op_order.remove(&(old.forget.at, op.clone()));
             self.dirty.ops.insert(op.clone());
         }
     }
+}
+
+/// Whether others may have to wait for this claim, and how: as a holder, as a waiter before them, or not at all.
+fn stands_in_the_way(claim: &Claim) -> (bool, bool) {
+    let listens = matches!(claim.phase, Phase::Waiting { presence, .. } if Presence::listens(presence));
+    (listens, !claim.waits())
+}
+
+/// Released claims first, then by when they ended: the time from which their memory counts.
+fn forget_order(ended: &Ended) -> (bool, EngineMs, ClaimId) {
+    let at = EngineMs(ended.forget.at.0.saturating_sub(ended.forget.span.0));
+    (ended.how != End::Released, at, ended.id.clone())
 }
 
 /// What an entry of the history says, before it has its place.
@@ -561,18 +617,22 @@ impl State {
         }
     }
 
-    /// Takes out what is too much or too old, oldest first.
+    /// Takes out what is too much or too old, oldest first. Entries that must stay take up to half of the room, so
+    /// that a pool with many locks keeps some past, too.
     pub(super) fn prune(&mut self, pool: &PoolName, now: Now) {
         let keep = self.settings.history;
         let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
-        while let Some(p) = self.pool_mut(pool) {
+        while let Some(p) = self.world.pool(pool) {
             let Some(oldest) = p.prunable.get_min().copied() else { return };
             let is_old = p.changes.get(&oldest).is_none_or(|c| c.at.0 < oldest_wall);
-            if p.changes.len() <= keep && !is_old {
+            let must_stay = p.changes.len().saturating_sub(p.prunable.len());
+            if p.prunable.len() <= keep - must_stay.min(keep / 2) && !is_old {
                 return;
             }
-            p.prunable.remove(&oldest);
-            p.changes.remove(&oldest);
+            if let Some(p) = self.pool_mut(pool) {
+                p.prunable.remove(&oldest);
+                p.changes.remove(&oldest);
+            }
             self.forget_change(oldest);
         }
     }

@@ -7,7 +7,7 @@ use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Rev
 use super::pool::Policy;
 use super::state::State;
 use super::time::{Now, Span};
-use super::{claims, pools, queue, timers};
+use super::{ask, claims, pools, queue, timers};
 
 /// How a request is prepared to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,10 +186,13 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     queue::dispatch(state, now);
     state.begin_step();
     let reply = match command {
-        Command::Ask(ask) => claims::ask(state, *ask, now),
+        Command::Ask(ask) => ask::ask(state, *ask, now),
         Command::Confirm { id, run, fence } => claims::confirm(state, &id, run.as_ref(), fence, now),
         Command::End { id, run, by, reason } => claims::end(state, &id, run, by, reason, now),
-        Command::Left { park } => claims::left(state, park, now),
+        Command::Left { park } => {
+            claims::left(state, park, now);
+            Ok(Reply::Nothing)
+        }
         Command::SetPool { pool, policy, capacity, by } => pools::set_pool(state, &pool, policy, capacity, &by, now),
         Command::RemovePool { pool, by } => pools::remove_pool(state, &pool, &by, now),
         Command::AddLock { pool, lock, metadata, labels, by } => {

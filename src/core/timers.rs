@@ -12,7 +12,7 @@ pub(super) fn expire(state: &mut State, now: Now) {
         if at > now.engine {
             return;
         }
-        state.timers.remove(&(at, timer.clone()));
+        state.unset_timer(at, timer.clone());
         match timer {
             Timer::Claim(id) => expire_claim(state, &id, now),
             Timer::Drain(pool, lock) => end_drain(state, &pool, &lock, now),

@@ -88,8 +88,8 @@ impl Viewer<'_> {
             let holders = |lock: &Arc<Lock>| self.holders(pool, lock);
             match &part.want {
                 Want::Named(names) => {
-                    let named = names.iter().filter_map(|name| pool.locks.get(name));
-                    named.flat_map(holders).take(limits::HOLDERS_SHOWN).collect()
+                    let wanted = names.iter().filter_map(|name| pool.locks.get(name));
+                    wanted.flat_map(holders).take(limits::HOLDERS_SHOWN).collect()
                 }
                 Want::Any { labels, .. } => {
                     let fitting = pool.locks.values().filter(|lock| lock.matches(labels));

@@ -19,12 +19,15 @@ pub struct MemoryStore {
 struct Kept {
     meta: Option<Meta>,
     pools: BTreeMap<String, String>,
-    locks: BTreeMap<(String, String), (Arc<[u8]>, String)>,
+    locks: BTreeMap<(String, String), LockRow>,
     claims: BTreeMap<String, String>,
     ended: BTreeMap<String, String>,
     ops: BTreeMap<String, String>,
     changes: BTreeMap<(i64, i64), String>,
 }
+
+/// Metadata and record.
+type LockRow = (Arc<[u8]>, String);
 
 fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     match value {

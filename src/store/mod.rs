@@ -21,6 +21,8 @@ mod conformance;
 pub mod failstop;
 pub mod lockfile;
 pub mod memory;
+#[cfg(test)]
+mod restart_tests;
 mod rows;
 #[cfg(test)]
 mod samples;

@@ -79,10 +79,11 @@ impl SqliteStore {
     fn open_with(file: &Path, tuning: Tuning) -> anyhow::Result<Self> {
         let path = resolved(file)?;
         let lock = LockFile::acquire(&path)?;
-        make_private(&path)?;
+        make_file(&path)?;
         let open = || -> anyhow::Result<Self> {
             let mut conn = connect(&path, tuning.busy_timeout)?;
             let found = schema::inspect(&conn)?;
+            make_private(&path)?;
             write_ahead(&conn)?;
             finish_log(&conn)?;
             schema::migrate(&mut conn, found, &super::new_store_id()?)?;
@@ -150,9 +151,8 @@ fn resolved(file: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Makes the file when there is none, and takes other users' rights away from what is there: a restored copy has those
-/// of its copier. SQLite gives the log and its index the mode of the database.
-fn make_private(path: &Path) -> anyhow::Result<()> {
+/// Makes the file when there is none. SQLite gives the log and its index the mode of the database.
+fn make_file(path: &Path) -> anyhow::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
         Ok(_) => {
             // The name of the file must survive power loss as its content does.
@@ -163,6 +163,11 @@ fn make_private(path: &Path) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error).with_context(|| format!("cannot make the store {}", path.display())),
     }
+    Ok(())
+}
+
+/// Takes other users' rights away: a copy that was restored by hand has those of its copier.
+fn make_private(path: &Path) -> anyhow::Result<()> {
     for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm"), LockFile::path(path)] {
         let Ok(found) = fs::metadata(&file) else { continue };
         if found.permissions().mode() & 0o777 != PRIVATE {

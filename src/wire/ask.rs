@@ -74,7 +74,7 @@ fn parts(first: PartBody, also: Vec<PartBody>, problems: &mut Problems) -> Vec<P
     for (n, body) in std::iter::once(first).chain(also).enumerate() {
         let at = if n == 0 { String::new() } else { format!("also[{}].", n - 1) };
         let pool = problems.parse::<PoolName>(&format!("{at}pool"), &body.pool);
-        let Some((pool, want)) = pool.zip(want(&at, body, problems)) else { continue };
+        let Some((pool, want)) = pool.zip(want(&at, &body, problems)) else { continue };
         locks += match &want {
             Want::Any { count, .. } => u64::from(*count),
             Want::Named(names) => names.len() as u64,
@@ -90,7 +90,7 @@ fn parts(first: PartBody, also: Vec<PartBody>, problems: &mut Problems) -> Vec<P
 }
 
 /// What is wanted of one pool.
-fn want(at: &str, body: PartBody, problems: &mut Problems) -> Option<Want> {
+fn want(at: &str, body: &PartBody, problems: &mut Problems) -> Option<Want> {
     let any = body.count.is_some() || !body.labels.is_empty();
     let ways = [body.lock.is_some(), body.locks.is_some(), any];
     if ways.iter().filter(|way| **way).count() > 1 {
@@ -206,12 +206,16 @@ fn digest(ask: &Ask, owner: &Owner) -> Digest {
                 fields.text("any");
                 fields.number(*count as usize);
                 fields.number(labels.len());
-                labels.iter().flat_map(|(name, value)| [name, value]).for_each(|label| fields.text(label.as_str()));
+                for label in labels.iter().flat_map(|(name, value)| [name, value]) {
+                    fields.text(label.as_str());
+                }
             }
             Want::Named(names) => {
                 fields.text("named");
                 fields.number(names.len());
-                names.iter().for_each(|name| fields.text(name.as_str()));
+                for name in names {
+                    fields.text(name.as_str());
+                }
             }
         }
     }
@@ -242,6 +246,57 @@ impl Fields {
     }
     fn optional(&mut self, text: Option<&str>) {
         self.number(usize::from(text.is_some()));
-        text.into_iter().for_each(|text| self.text(text));
+        if let Some(text) = text {
+            self.text(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::hex;
+
+    fn asked(body: &str) -> Asked {
+        let body = serde_json::from_str(body).unwrap();
+        let mut problems = Problems::default();
+        let asked = claim(ClaimId::parse("c").unwrap(), body, &mut problems);
+        problems.done(asked).unwrap()
+    }
+
+    /// Stores keep digests: a release that computes others would refuse every claim that lives on.
+    #[test]
+    fn digests_stay_the_same_for_ever() {
+        let body = r#"{"pool": "p", "count": 2, "labels": {"size": "big"}, "also": [{"pool": "a", "locks": ["2", "1"]}],
+            "key": "k", "requestor": "me", "scope": "person",
+            "owner": {"cluster": "https://ci", "team": "main", "build_id": "7"}}"#;
+        for (body, digest) in [
+            (body, "424c8187ca831e7a3f7e29a47c999787b42c5f4331125c7d073075fae6484cad"),
+            (r#"{"pool": "p"}"#, "954769ae2f5dc38fc45dd946527e4e71de7e0ca87d7b0d4c8e533b2e4d20390d"),
+        ] {
+            assert_eq!(hex(&asked(body).ask.terms.digest.0), digest);
+        }
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_not_compared() {
+        let plain = asked(r#"{"pool": "p"}"#).ask.terms.digest;
+        let more = r#"{"pool": "p", "wait": "5s", "ttl": "1h", "reason": "why", "give_up_after": "1m", "confirm": true,
+            "queue": false, "run": "r", "owner": {"job": "j", "pipeline": "x", "build_name": "3", "person": "me"}}"#;
+        assert_eq!(asked(more).ask.terms.digest, plain);
+        // Nor does anything run together.
+        let a = asked(r#"{"pool": "p", "locks": ["ab", "c"]}"#).ask.terms.digest;
+        let b = asked(r#"{"pool": "p", "locks": ["a", "bc"]}"#).ask.terms.digest;
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn a_claim_is_read_with_its_defaults() {
+        let Asked { ask, wait, expect_store } = asked(r#"{"pool": "z", "wait": "2m", "also": [{"pool": "a"}]}"#);
+        assert_eq!((wait, expect_store), (Span::secs(60), None));
+        let pools: Vec<&str> = ask.terms.ask.parts.iter().map(|part| part.pool.as_str()).collect();
+        assert_eq!(pools, ["a", "z"], "parts are ordered by pool");
+        assert!(ask.terms.ask.parts.iter().all(|p| p.want == Want::Any { count: 1, labels: Labels::new() }));
+        assert_eq!((ask.terms.ask.scope, ask.queue, ask.wait, ask.terms.confirm), (Scope::Flow, true, Wait::No, false));
     }
 }

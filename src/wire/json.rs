@@ -52,6 +52,7 @@ pub fn read<T: Body>(bytes: &[u8], problems: &mut Problems) -> Option<T> {
 
 /// Whether `value` is what `schema` says, with references into `root`: the first few things that are not.
 /// Knows what schemas of the wire types use, no more.
+#[must_use]
 pub fn violations(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let mut problems = Problems::default();
     Check { root, problems: &mut problems, fatal: false }.value(schema, &mut value.clone(), "");
@@ -86,7 +87,6 @@ impl Check<'_> {
         }
         let Some(kind) = kind_of(schema, value) else { return };
         match (kind, value) {
-            (Kind::Allowed, _) => {}
             (Kind::Wrong(name), value) => self.wrong(at, &expected(name, value)),
             (Kind::Object, Value::Object(members)) => self.object(schema, members, at),
             (Kind::Array, Value::Array(items)) => {
@@ -95,7 +95,7 @@ impl Check<'_> {
                     self.value(schema, item, &format!("{at}[{n}]"));
                 }
             }
-            (Kind::Object | Kind::Array, _) => {}
+            (Kind::Allowed | Kind::Object | Kind::Array, _) => {}
         }
     }
 

@@ -2,9 +2,12 @@
 
 pub mod api;
 pub mod ask;
+pub mod concourse;
 pub mod errors;
+pub mod escape;
 pub mod json;
 pub mod problems;
 pub mod record;
 pub mod secret;
+pub mod server_url;
 pub mod text;

@@ -8,6 +8,7 @@ use super::super::http::{Request, Turn};
 use super::failure::Failure;
 use super::table::Route;
 use crate::core::limits;
+use crate::wire::errors::Code;
 use crate::wire::json::{self, Body};
 use crate::wire::problems::{Problems, quoted, unknown};
 use crate::wire::text::percent_decoded;
@@ -29,7 +30,7 @@ impl<'r> Call<'r> {
         let max = route.max_body;
         if request.body.len() > max {
             let error = format!("the body has {} bytes, at most {max} are allowed here", request.body.len());
-            return Err(Failure::new(crate::wire::errors::Code::TooLarge, error));
+            return Err(Failure::new(Code::TooLarge, error));
         }
         if route.body.is_none() && !matches!(request.body.trim_ascii(), b"" | b"{}") {
             problems.add("", "this call takes no body");
@@ -40,6 +41,11 @@ impl<'r> Call<'r> {
     /// What is known to be wrong so far; the handler goes on adding to it.
     pub fn problems(&self) -> Problems {
         self.problems.clone()
+    }
+
+    /// For a route that takes nothing: nothing was given.
+    pub fn asks_nothing(&self) -> Result<(), Failure> {
+        Ok(self.problems().done(Some(()))?)
     }
 
     /// A name from the path.
@@ -115,10 +121,8 @@ fn query(route: &'static Route, query: &str, problems: &mut Problems) -> BTreeMa
         let known: Vec<&str> = route.query.iter().map(|parameter| parameter.name).collect();
         if !known.contains(&name.as_str()) {
             problems.add("query", unknown("parameter", &name, &known));
-        } else if given.contains_key(&name) {
+        } else if given.insert(name.clone(), value).is_some() {
             problems.add(&name, "is given twice");
-        } else {
-            given.insert(name, value);
         }
     }
     given

@@ -23,7 +23,7 @@ pub(super) struct StatusView {
 
 /// `GET /api/v1/info`.
 pub(super) fn info(routes: &Routes, call: &Call) -> Result<Response, Failure> {
-    call.problems().done(Some(()))?;
+    call.asks_nothing()?;
     Ok(json(&InfoView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         store_id: routes.engine.store_id().to_owned(),
@@ -33,12 +33,14 @@ pub(super) fn info(routes: &Routes, call: &Call) -> Result<Response, Failure> {
 }
 
 /// `GET /healthz`: the process answers.
-pub(super) fn healthz(_: &Routes, _: &Call) -> Result<Response, Failure> {
+pub(super) fn healthz(_: &Routes, call: &Call) -> Result<Response, Failure> {
+    call.asks_nothing()?;
     Ok(json(&StatusView { status: "ok" }))
 }
 
 /// `GET /readyz`: it can serve.
-pub(super) fn readyz(routes: &Routes, _: &Call) -> Result<Response, Failure> {
+pub(super) fn readyz(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    call.asks_nothing()?;
     match (routes.health)() {
         Ok(()) => Ok(json(&StatusView { status: "ok" })),
         Err(Code::StoreFailed) => {
@@ -49,7 +51,8 @@ pub(super) fn readyz(routes: &Routes, _: &Call) -> Result<Response, Failure> {
 }
 
 /// `GET /openapi.json`.
-pub(super) fn openapi(_: &Routes, _: &Call) -> Result<Response, Failure> {
+pub(super) fn openapi(_: &Routes, call: &Call) -> Result<Response, Failure> {
     static DOCUMENT: LazyLock<serde_json::Value> = LazyLock::new(openapi::document);
+    call.asks_nothing()?;
     Ok(json(&*DOCUMENT))
 }

@@ -231,8 +231,8 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::NoSuchPool, Code::LockExists, Code::Limit, Code::StoreFailed],
-        ..route(Put, "/api/v1/pools/{pool}/locks/{lock}", "Add a lock", locks::put)
+        codes: &[Code::LockExists, Code::Limit, Code::StoreFailed],
+        ..route(Put, "/api/v1/pools/{pool}/locks/{lock}", "Add a lock; makes the pool when there is none", locks::put)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),

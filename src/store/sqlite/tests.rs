@@ -146,10 +146,12 @@ fn what_is_no_store_of_ours_is_refused_and_left_alone() {
     for (make, expected) in cases {
         let place = Place::new();
         make(&place);
+        fs::set_permissions(place.file(), Permissions::from_mode(0o644)).unwrap();
         let before = fs::read(place.file()).unwrap();
         let message = place.refusal();
         assert!(message.contains(expected) && message.contains("locker.db"), "{message}");
         assert_eq!(fs::read(place.file()).unwrap(), before, "{expected}: the file was changed");
+        assert_eq!(fs::metadata(place.file()).unwrap().permissions().mode() & 0o777, 0o644, "{expected}");
     }
 }
 

@@ -1,0 +1,151 @@
+//! `locker claim`: takes locks by hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{CliError, parse_duration, parse_label, person, print_json, print_line, say};
+use crate::client::acquire::{Acquire, Cancelled, News, Stop, Stopped, Timing};
+use crate::client::flight::Flights;
+use crate::client::{CallError, Client, who};
+use crate::core::names::{ClaimId, LockName, PoolName};
+use crate::env::{Env, random_hex};
+use crate::wire::api::{ClaimBody, Scope};
+use crate::wire::concourse::api_duration;
+use crate::wire::errors::exit;
+
+/// Arguments of `claim`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  locker claim environments                        any free lock; waits for it
+  locker claim environments --lock eu-1 --try      now or never (exit 3)
+  locker claim environments --count 2 --label region=eu --wait 10m --ttl 2h --reason 'load test'
+  id=$(locker claim environments) && run-it; locker release \"$id\"")]
+pub(super) struct ClaimArgs {
+    /// The pool to take locks of
+    pool: PoolName,
+    /// Take this lock; several times for several, all or nothing
+    #[arg(long = "lock", value_name = "NAME")]
+    locks: Vec<LockName>,
+    /// Take so many locks, whichever are free
+    #[arg(long, value_name = "N", conflicts_with = "locks", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+    /// Only locks with this label; several times for several labels
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label, conflicts_with = "locks")]
+    labels: Vec<(String, String)>,
+    /// Share the lock with all who claim it with the same key
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Wait at most this long (default: as long as it takes)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    wait: Option<Duration>,
+    /// Do not wait: now or never
+    #[arg(long = "try", conflicts_with = "wait")]
+    once: bool,
+    /// Let the server end the wait after this, also when this program is gone
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    give_up: Option<Duration>,
+    /// Let the server take the lock back after this
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    ttl: Option<Duration>,
+    /// Why, for those who wait for it
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Id of the claim (default: random); the same id again finds the same claim
+    #[arg(long, value_name = "ID")]
+    id: Option<ClaimId>,
+    /// Print the whole claim as JSON instead of its id
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &ClaimArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let timing = Timing::of(env).map_err(CliError::usage)?;
+    let flights = Flights::new(&env.signals);
+    let id = args.id.as_ref().map_or_else(random_hex::<20>, |id| id.as_str().to_owned());
+    let run = random_hex::<16>();
+    let acquire = Acquire {
+        client,
+        flights: &flights,
+        clock: Arc::clone(&env.clock),
+        id: &id,
+        run: &run,
+        body: body(args, env),
+        timing,
+        timeout: args.wait,
+    };
+    let mut last = String::new();
+    let held = acquire.run(&mut |news| {
+        let line = line(news);
+        if line != last {
+            say(env, &line);
+            last = line;
+        }
+    });
+    let held = match held {
+        Ok(held) => held,
+        Err(stopped) => return explain(env, &id, stopped),
+    };
+    for lock in &held.claim.locks {
+        say(env, &format!("holding {:?} of pool {:?}", lock.lock, lock.pool));
+    }
+    if args.json {
+        print_json(env, &held.claim)?
+    } else {
+        print_line(env, &held.claim.id)?
+    }
+    Ok(exit::OK)
+}
+
+fn body(args: &ClaimArgs, env: &Env<'_>) -> ClaimBody {
+    let mut locks: Vec<String> = args.locks.iter().map(|lock| lock.as_str().to_owned()).collect();
+    ClaimBody {
+        pool: args.pool.as_str().to_owned(),
+        lock: if locks.len() == 1 { locks.pop() } else { None },
+        locks: (!locks.is_empty()).then_some(locks),
+        count: args.count,
+        labels: args.labels.iter().cloned().collect(),
+        also: Vec::new(),
+        key: args.key.clone(),
+        requestor: None,
+        scope: Some(Scope::Person),
+        owner: person(env),
+        run: None,
+        confirm: true,
+        wait: None,
+        queue: !args.once,
+        give_up_after: args.give_up.map(api_duration),
+        ttl: args.ttl.map(api_duration),
+        reason: args.reason.clone(),
+        expect_store: None,
+    }
+}
+
+fn line(news: &News<'_>) -> String {
+    match news {
+        News::NoAnswer(why) => format!("{why}; asking again"),
+        News::Waiting(view) => match view.claim.as_ref().and_then(|claim| claim.queue.as_ref()) {
+            Some(queue) => format!("waiting: {}", who::queue(queue)),
+            None => format!("waiting: {}", who::holders(&view.holders)),
+        },
+    }
+}
+
+/// Why nothing is held; after a signal the exit code says so alone.
+fn explain(env: &mut Env<'_>, id: &str, stopped: Stopped) -> Result<u8, CliError> {
+    if let Cancelled::Unknown(why) = &stopped.cancelled {
+        say(env, &format!("claim {id} could not be taken back: {why}"));
+    }
+    match stopped.why {
+        Stop::Signalled(signal) => {
+            say(env, &format!("{} received: nothing is held", signal.name()));
+            Ok(signal.exit_code())
+        }
+        Stop::TimeOver(_) => Err(CliError::Failed(exit::LOCKED, "not served in time: nothing is held".to_owned())),
+        Stop::Locked(view) => {
+            Err(CliError::Failed(exit::LOCKED, format!("not free; held: {}", who::holders(&view.holders))))
+        }
+        Stop::Refused(refused) => Err(CallError::Refused(refused).into()),
+    }
+}

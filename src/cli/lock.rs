@@ -1,0 +1,110 @@
+//! `locker lock add|remove|set`.
+
+use std::io::Read as _;
+
+use base64::Engine as _;
+use clap::{Args, Subcommand};
+
+use super::{CliError, by, parse_label, print_line};
+use crate::client::Client;
+use crate::core::limits::METADATA_BYTES;
+use crate::core::names::{ClaimId, LockName, PoolName};
+use crate::env::Env;
+use crate::wire::api::{LockBody, RemoveBody};
+use crate::wire::errors::exit;
+
+/// Arguments of `lock`.
+#[derive(Debug, Args)]
+pub(super) struct LockArgs {
+    #[command(subcommand)]
+    command: LockCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum LockCommand {
+    /// Put a new lock into a pool; makes the pool when there is none
+    #[command(
+        after_help = "Examples:\n  locker lock add environments eu-1 --metadata eu-1.yml --label region=eu\n  generate | locker lock add environments eu-2 --metadata -"
+    )]
+    Add(ContentArgs),
+    /// Change metadata or labels of a lock, held or not; what is not given stays
+    Set(ContentArgs),
+    /// Take a lock out of its pool
+    Remove {
+        pool: PoolName,
+        lock: LockName,
+        /// The claim that holds it and ends with it
+        #[arg(long, value_name = "ID")]
+        claim: Option<ClaimId>,
+        /// Why, for the history
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ContentArgs {
+    pool: PoolName,
+    lock: LockName,
+    /// File with the metadata, any bytes; - for stdin
+    #[arg(long, value_name = "FILE")]
+    metadata: Option<String>,
+    /// A label; several times for several
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+pub(super) fn run(args: &LockArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
+    match &args.command {
+        LockCommand::Add(args) => {
+            client.put_lock(args.pool.as_str(), args.lock.as_str(), &content(args, env)?)?;
+            print_line(env, &format!("added lock {:?} to pool {:?}", args.lock, args.pool))?;
+        }
+        LockCommand::Set(args) => {
+            if args.metadata.is_none() && args.labels.is_empty() {
+                return Err(CliError::usage("nothing to change: give --metadata or --label"));
+            }
+            client.patch_lock(args.pool.as_str(), args.lock.as_str(), &content(args, env)?)?;
+            print_line(env, &format!("lock {:?} of pool {:?} is set", args.lock, args.pool))?;
+        }
+        LockCommand::Remove { pool, lock, claim, reason } => {
+            let claim = claim.as_ref().map(|claim| claim.as_str().to_owned());
+            let body = RemoveBody { claim, by: Some(by(env, reason.as_ref())) };
+            client.delete_lock(pool.as_str(), lock.as_str(), &body)?;
+            print_line(env, &format!("removed lock {lock:?} of pool {pool:?}"))?;
+        }
+    }
+    Ok(exit::OK)
+}
+
+fn content(args: &ContentArgs, env: &mut Env<'_>) -> Result<LockBody, CliError> {
+    let labels = (!args.labels.is_empty()).then(|| args.labels.iter().cloned().collect());
+    let body = LockBody { labels, by: Some(by(env, args.reason.as_ref())), ..LockBody::default() };
+    let Some(file) = &args.metadata else { return Ok(body) };
+    let bytes = read(file, env).map_err(|error| CliError::usage(format!("cannot read {file:?}: {error}")))?;
+    if bytes.len() > METADATA_BYTES {
+        return Err(CliError::usage(format!("{file:?} is longer than {METADATA_BYTES} bytes")));
+    }
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => LockBody { metadata: Some(text), ..body },
+        Err(error) => {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(error.as_bytes());
+            LockBody { metadata_base64: Some(encoded), ..body }
+        }
+    })
+}
+
+/// At most one byte more than is allowed.
+fn read(file: &str, env: &mut Env<'_>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let limit = METADATA_BYTES as u64 + 1;
+    if file == "-" {
+        (&mut *env.stdin).take(limit).read_to_end(&mut bytes)?;
+    } else {
+        std::fs::File::open(file)?.take(limit).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,243 @@
+//! The command line: `locker ...`. One file for each command; exit codes are those of [`crate::wire::errors::exit`].
+//!
+//! Options with an environment variable read it from [`Env`], not from the process: see [`env_defaults`].
+
+mod check;
+mod claim;
+mod env_defaults;
+mod lock;
+mod pool;
+mod release;
+pub mod server;
+mod status;
+mod table;
+
+use std::io::Write;
+
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::client::{CallError, Client};
+use crate::core::limits::OWNER_FIELD_BYTES;
+use crate::env::{Env, random_hex};
+use crate::wire::api::{ByBody, Owner};
+use crate::wire::errors::exit;
+use crate::wire::escape::{Escaped, cut};
+use crate::wire::secret::Secret;
+use crate::wire::server_url::{Credentials, ServerUrl};
+
+/// Locks for CI that cannot get stuck, cannot be granted twice, and tell you who holds them and who waits.
+///
+/// As /opt/resource/check, in and out this program is a Concourse resource type; as `locker server` it is the
+/// server that those talk to; the other commands are for people and scripts.
+#[derive(Debug, Parser)]
+#[command(name = "locker", version, propagate_version = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  locker server --store sqlite:/var/lib/locker/locker.db
+  export LOCKER_URI=http://127.0.0.1:8910
+  locker pool set environments --capacity 3
+  locker status environments
+  id=$(locker claim environments --reason 'manual test')
+  locker release \"$id\"
+
+Exit codes: 0 done; 1 failed; 2 wrong use; 3 locked by others; 4 not found; 5 conflict, or over already;
+6 no answer from the server; 7 credentials refused; 130 and 143 after a signal.";
+
+/// Which server to talk to.
+#[derive(Debug, Args)]
+struct Connection {
+    /// Address of the locker server, like http://HOST:8910
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Connection",
+        env = "LOCKER_URI",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8910"
+    )]
+    uri: String,
+    /// User name, when the server asks for one
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_USERNAME", value_name = "NAME")]
+    username: Option<String>,
+    /// Password; better given as LOCKER_PASSWORD, because other users can read command lines
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_PASSWORD", value_name = "TEXT")]
+    password: Option<Secret>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Server(Box<server::ServerArgs>),
+    /// Show pools, or the locks and the queue of one pool
+    Status(status::StatusArgs),
+    /// Take locks by hand; prints the claim's id, which releases them
+    Claim(claim::ClaimArgs),
+    /// Give locks back
+    Release(release::ReleaseArgs),
+    /// Declare, list and remove pools
+    Pool(pool::PoolArgs),
+    /// Add, change and remove locks
+    Lock(lock::LockArgs),
+    /// The resource's check, as Concourse runs it (JSON on stdin)
+    Check,
+    /// The resource's get, as Concourse runs it (JSON on stdin)
+    In(check::StepArgs),
+    /// The resource's put, as Concourse runs it (JSON on stdin)
+    Out(check::StepArgs),
+}
+
+/// Why a command ends without success.
+enum CliError {
+    /// With this exit code and text.
+    Failed(u8, String),
+    Call(CallError),
+    /// The reader of stdout has left: it has seen enough.
+    PipeClosed,
+}
+
+impl From<CallError> for CliError {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            Self::PipeClosed
+        } else {
+            Self::Failed(exit::FAILED, format!("cannot write: {error}"))
+        }
+    }
+}
+
+impl CliError {
+    fn usage(text: impl Into<String>) -> Self {
+        Self::Failed(exit::USAGE, text.into())
+    }
+}
+
+/// Runs the command line and gives its exit code.
+pub fn run(env: &mut Env<'_>) -> u8 {
+    let parsed = env_defaults::with_env(Cli::command(), &env.vars).color(colour(env)).try_get_matches_from(&env.args);
+    let matches = match parsed {
+        Ok(matches) => matches,
+        Err(error) => return show_clap_error(env, &error),
+    };
+    match execute(&matches, env) {
+        Ok(code) => code,
+        Err(CliError::PipeClosed) => exit::OK,
+        Err(CliError::Failed(code, text)) => report(env, code, &text),
+        Err(CliError::Call(error)) => {
+            let code = error.exit();
+            report(env, code, &error.to_string())
+        }
+    }
+}
+
+fn report(env: &mut Env<'_>, code: u8, text: &str) -> u8 {
+    // stderr is gone: the exit code still tells.
+    let _ = writeln!(env.stderr, "locker: {}", Escaped(text));
+    code
+}
+
+fn colour(env: &Env<'_>) -> clap::ColorChoice {
+    if is_coloured(env) { clap::ColorChoice::Always } else { clap::ColorChoice::Never }
+}
+
+/// Colour is for people: only on a terminal, and not against their will (no-color.org).
+fn is_coloured(env: &Env<'_>) -> bool {
+    env.is_terminal && env.var("NO_COLOR").is_none()
+}
+
+fn show_clap_error(env: &mut Env<'_>, error: &clap::Error) -> u8 {
+    let text = error.render();
+    let text = if is_coloured(env) { text.ansi().to_string() } else { text.to_string() };
+    let out: &mut dyn Write = if error.use_stderr() { env.stderr } else { env.stdout };
+    // Help that nobody reads is no failure.
+    let _ = out.write_all(text.as_bytes());
+    if error.use_stderr() { exit::USAGE } else { exit::OK }
+}
+
+fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let cli = Cli::from_arg_matches(matches).map_err(|error| CliError::usage(error.to_string()))?;
+    let connection = &cli.connection;
+    match cli.command {
+        Command::Server(args) => server::run(&args, env),
+        Command::Status(args) => status::run(&args, &connection.client(env)?, env),
+        Command::Claim(args) => claim::run(&args, &connection.client(env)?, env),
+        Command::Release(args) => release::run(&args, &connection.client(env)?, env),
+        Command::Pool(args) => pool::run(&args, &connection.client(env)?, env),
+        Command::Lock(args) => lock::run(&args, &connection.client(env)?, env),
+        Command::Check => Ok(check::check(env)),
+        Command::In(args) => Ok(check::get(&args, env)),
+        Command::Out(args) => Ok(check::put(&args, env)),
+    }
+}
+
+impl Connection {
+    fn client(&self, env: &Env<'_>) -> Result<Client, CliError> {
+        let server =
+            ServerUrl::parse(&self.uri).map_err(|why| CliError::usage(format!("the server's address {why}")))?;
+        let credentials = match (&self.username, &self.password) {
+            (None, None) => None,
+            (username, password) => Some(Credentials {
+                username: username.clone().unwrap_or_default(),
+                password: password.clone().unwrap_or_else(|| Secret::new("")),
+            }),
+        };
+        Ok(Client::new(server, credentials, &env.vars))
+    }
+}
+
+/// The person at the command line, as far as the environment says.
+fn person(env: &Env<'_>) -> Owner {
+    let name = env.var("USER").or_else(|| env.var("LOGNAME")).unwrap_or("somebody");
+    let place = if env.hostname.is_empty() { String::new() } else { format!("@{}", env.hostname) };
+    let person = format!("{name}{place}");
+    Owner { person: Some(cut(&person, OWNER_FIELD_BYTES).to_owned()), ..Owner::default() }
+}
+
+/// Who changes something, with a fresh id that makes the call safe to repeat.
+fn by(env: &Env<'_>, reason: Option<&String>) -> ByBody {
+    ByBody { op: Some(random_hex::<16>()), owner: person(env), reason: reason.cloned() }
+}
+
+/// `NAME=VALUE` as given to `--label`.
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("must be NAME=VALUE".to_owned()),
+    }
+}
+
+fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    crate::wire::concourse::parse_duration(text)
+}
+
+/// JSON for programs, on stdout.
+fn print_json<T: serde::Serialize>(env: &mut Env<'_>, value: &T) -> Result<(), CliError> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(std::io::Error::other)?;
+    text.push(b'\n');
+    env.stdout.write_all(&text)?;
+    Ok(env.stdout.flush()?)
+}
+
+/// One line for people, on stdout.
+fn print_line(env: &mut Env<'_>, text: &str) -> Result<(), CliError> {
+    writeln!(env.stdout, "{}", Escaped(text))?;
+    Ok(env.stdout.flush()?)
+}
+
+/// One line of progress or advice, on stderr.
+fn say(env: &mut Env<'_>, text: &str) {
+    // Nobody reads it any more: no reason to fail.
+    let _ = writeln!(env.stderr, "{}", Escaped(text));
+}

@@ -1,0 +1,89 @@
+//! `locker pool set|list|remove`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{CliError, by, parse_duration, print_json, print_line, status};
+use crate::client::Client;
+use crate::core::names::PoolName;
+use crate::env::Env;
+use crate::wire::api::{Policy, PoolBody, RemoveBody};
+use crate::wire::concourse::api_duration;
+use crate::wire::errors::exit;
+
+/// Arguments of `pool`.
+#[derive(Debug, Args)]
+pub(super) struct PoolArgs {
+    #[command(subcommand)]
+    command: PoolCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PoolCommand {
+    /// Declare a pool, or replace its policy
+    #[command(
+        after_help = "Examples:\n  locker pool set environments --capacity 3\n  locker pool set licences --drain 2m --max-hold 4h"
+    )]
+    Set(SetArgs),
+    /// List all pools
+    List {
+        /// Print the server's own JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a pool that nobody holds or waits for
+    Remove {
+        pool: PoolName,
+        /// Why, for the history
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct SetArgs {
+    pool: PoolName,
+    /// Let it have the locks 1 to N
+    #[arg(long, value_name = "N")]
+    capacity: Option<u32>,
+    /// How long a lock stays out of use after its holder was lost
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    drain: Option<Duration>,
+    /// The longest hold; after it the lock is taken back
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    max_hold: Option<Duration>,
+    /// The longest queue
+    #[arg(long, value_name = "N")]
+    max_queue: Option<u32>,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+pub(super) fn run(args: &PoolArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
+    match &args.command {
+        PoolCommand::Set(args) => set(args, client, env)?,
+        PoolCommand::List { json } => {
+            let pools = client.list_pools()?;
+            if *json { print_json(env, &pools)? } else { status::show_pools(env, &pools)? }
+        }
+        PoolCommand::Remove { pool, reason } => {
+            let body = RemoveBody { claim: None, by: Some(by(env, reason.as_ref())) };
+            client.delete_pool(pool.as_str(), &body)?;
+            print_line(env, &format!("removed pool {pool:?}"))?;
+        }
+    }
+    Ok(exit::OK)
+}
+
+fn set(args: &SetArgs, client: &Client, env: &mut Env<'_>) -> Result<(), CliError> {
+    let policy = Policy {
+        drain: args.drain.map(api_duration),
+        max_hold: args.max_hold.map(api_duration),
+        max_queue: args.max_queue,
+    };
+    let body = PoolBody { policy, capacity: args.capacity, by: Some(by(env, args.reason.as_ref())) };
+    client.put_pool(args.pool.as_str(), &body)?;
+    print_line(env, &format!("pool {:?} is set", args.pool))
+}

@@ -1,0 +1,53 @@
+//! `locker release`: gives locks back.
+
+use clap::Args;
+
+use super::{CliError, print_line};
+use crate::client::http::PATIENCE;
+use crate::client::{Client, who};
+use crate::core::names::{ClaimId, LockName, PoolName};
+use crate::env::Env;
+use crate::wire::api::{ClaimState, HolderView};
+use crate::wire::errors::exit;
+
+/// Arguments of `release`.
+#[derive(Debug, Args)]
+#[command(
+    group = clap::ArgGroup::new("what").required(true).args(["claim", "lock"]),
+    after_help = "Examples:\n  locker release 0f3a...                                  the claim that `locker claim` printed\n  locker release --pool environments --lock eu-1        whoever holds it"
+)]
+pub(super) struct ReleaseArgs {
+    /// Id of the claim
+    claim: Option<ClaimId>,
+    /// Pool of the lock
+    #[arg(long, value_name = "NAME", requires = "lock")]
+    pool: Option<PoolName>,
+    /// Release whoever holds this lock
+    #[arg(long, value_name = "NAME", requires = "pool")]
+    lock: Option<LockName>,
+}
+
+pub(super) fn run(args: &ReleaseArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
+    if let Some(id) = &args.claim {
+        client.delete_claim(id.as_str(), None, PATIENCE)?;
+        print_line(env, &format!("released claim {id}"))?;
+        return Ok(exit::OK);
+    }
+    let (Some(pool), Some(lock)) = (&args.pool, &args.lock) else {
+        return Err(CliError::usage("name a claim, or --pool and --lock"));
+    };
+    let view = client.get_lock(pool.as_str(), lock.as_str())?;
+    let held: Vec<&HolderView> = view.holders.iter().filter(|h| h.state == ClaimState::Held).collect();
+    match held.as_slice() {
+        [] => Err(CliError::Failed(exit::CONFLICT, format!("lock {lock:?} of pool {pool:?} is not held"))),
+        [holder] => {
+            client.delete_claim(&holder.claim, None, PATIENCE)?;
+            print_line(env, &format!("released {}", who::holder(holder)))?;
+            Ok(exit::OK)
+        }
+        _ => {
+            let who = who::holders(&view.holders);
+            Err(CliError::Failed(exit::CONFLICT, format!("the lock is shared: release one of its claims; held: {who}")))
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `locker status`: who holds what, and who waits.
+
+use clap::Args;
+
+use super::table::{self, Tone, cell, toned};
+use super::{CliError, print_json, print_line};
+use crate::client::{Client, who};
+use crate::env::Env;
+use crate::wire::api::{HolderView, LockState, LockView, PoolSummary, PoolView};
+use crate::wire::errors::exit;
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  locker status\n  locker status environments\n  locker status environments --json")]
+pub(super) struct StatusArgs {
+    /// Show the locks and the queue of this pool
+    pool: Option<String>,
+    /// Print the server's own JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &StatusArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
+    match &args.pool {
+        None => {
+            let pools = client.list_pools()?;
+            if args.json { print_json(env, &pools)? } else { show_pools(env, &pools)? }
+        }
+        Some(pool) => {
+            let view = client.get_pool(pool)?;
+            if args.json { print_json(env, &view)? } else { show_pool(env, &view)? }
+        }
+    }
+    Ok(exit::OK)
+}
+
+/// The table of pools; also what `pool list` shows.
+pub(super) fn show_pools(env: &mut Env<'_>, pools: &[PoolSummary]) -> Result<(), CliError> {
+    if pools.is_empty() {
+        return print_line(env, "no pools yet: the first claim or `locker pool set NAME --capacity N` makes one");
+    }
+    let row = |pool: &PoolSummary| {
+        let tone = if pool.free > 0 { Tone::Good } else { Tone::Busy };
+        let free = toned(pool.free.to_string(), tone);
+        [cell(&pool.pool), cell(pool.locks.to_string()), free, cell(pool.waiting.to_string())]
+    };
+    table::print(env, ["POOL", "LOCKS", "FREE", "WAITING"], pools.iter().map(row).collect())
+}
+
+fn show_pool(env: &mut Env<'_>, view: &PoolView) -> Result<(), CliError> {
+    let PoolSummary { pool, locks, free, waiting, .. } = &view.summary;
+    print_line(env, &format!("pool {pool:?}: {locks} locks, {free} free, {waiting} waiting"))?;
+    let rows = view.items.iter().flat_map(lock_rows).collect();
+    table::print(env, ["LOCK", "STATE", "HOLDER", "SINCE", "CLAIM"], rows)?;
+    if view.queue.is_empty() {
+        return Ok(());
+    }
+    print_line(env, "")?;
+    let rows = view.queue.iter().enumerate().map(|(place, waiter)| {
+        let owner = who::owner(&waiter.owner, "-");
+        let listening = if waiter.listening { "" } else { "away" };
+        [cell((place + 1).to_string()), cell(owner), cell(&waiter.asked_at), cell(&waiter.claim), cell(listening)]
+    });
+    table::print(env, ["PLACE", "WAITING", "SINCE", "CLAIM", ""], rows.collect())
+}
+
+/// One row for each holder, or one for a lock without.
+fn lock_rows(lock: &LockView) -> Vec<[table::Cell; 5]> {
+    let (word, tone) = match lock.state {
+        LockState::Free => ("free", Tone::Good),
+        LockState::Granted => ("granted", Tone::Busy),
+        LockState::Held => ("held", Tone::Busy),
+        LockState::Draining => ("draining", Tone::Busy),
+    };
+    let word = if lock.leaving { format!("{word}, leaving") } else { word.to_owned() };
+    if lock.holders.is_empty() {
+        return vec![[cell(&lock.lock), toned(word, tone), cell("-"), cell("-"), cell("-")]];
+    }
+    let row = |holder: &HolderView| {
+        let mut owner = who::owner(&holder.owner, "-");
+        if let Some(key) = &holder.key {
+            owner += &format!(", key {key:?}");
+        }
+        if let Some(reason) = &holder.reason {
+            owner += &format!(", because {reason:?}");
+        }
+        let since = holder.since.as_deref().unwrap_or("-");
+        [cell(&lock.lock), toned(&word, tone), cell(owner), cell(since), cell(&holder.claim)]
+    };
+    lock.holders.iter().map(row).collect()
+}

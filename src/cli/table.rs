@@ -1,0 +1,58 @@
+//! Tables for people: columns as wide as their widest cell, every cell escaped.
+
+use super::{CliError, is_coloured};
+use crate::env::Env;
+use crate::wire::escape::escape;
+
+/// How a cell is shown on a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Plain,
+    Good,
+    Busy,
+    Head,
+}
+
+/// One cell.
+pub(super) struct Cell(String, Tone);
+
+/// A plain cell.
+pub(super) fn cell(text: impl AsRef<str>) -> Cell {
+    toned(text, Tone::Plain)
+}
+
+/// A cell with a tone.
+pub(super) fn toned(text: impl AsRef<str>, tone: Tone) -> Cell {
+    Cell(escape(text.as_ref()), tone)
+}
+
+/// Prints a table with a head.
+pub(super) fn print<const N: usize>(env: &mut Env<'_>, head: [&str; N], rows: Vec<[Cell; N]>) -> Result<(), CliError> {
+    let rows: Vec<[Cell; N]> = std::iter::once(head.map(|text| toned(text, Tone::Head))).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].0.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let coloured = is_coloured(env);
+    let mut text = String::new();
+    for row in &rows {
+        for (column, Cell(content, tone)) in row.iter().enumerate() {
+            let pad = if column + 1 == N { 0 } else { widths[column] - content.chars().count() + 2 };
+            text += &paint(content, *tone, coloured);
+            text += &" ".repeat(pad);
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    env.stdout.write_all(text.as_bytes())?;
+    Ok(env.stdout.flush()?)
+}
+
+fn paint(text: &str, tone: Tone, coloured: bool) -> String {
+    let code = match tone {
+        _ if !coloured => return text.to_owned(),
+        Tone::Plain => return text.to_owned(),
+        Tone::Good => "32",
+        Tone::Busy => "33",
+        Tone::Head => "1",
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
+}

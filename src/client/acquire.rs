@@ -1,0 +1,277 @@
+//! Asking for locks until they are held, or ending without leaving anything behind (design section 6).
+//!
+//! ```text
+//! PUT --423--> PUT wait=25s --423 parked--> at once again      --423 not parked, no answer--> back off, again
+//!  |200 granted
+//! POST confirm --409 (withdrawn meanwhile)--> PUT again
+//!  |200
+//! held
+//! ```
+//! The id and the run stay the same all the time, so every message can be repeated.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backoff::{Backoff, LONGEST};
+use super::calls::Asked;
+use super::flight::Flights;
+use super::http::{CallError, Client, NoAnswer, PATIENCE, Refused};
+use crate::env::{Clock, Env, Signal};
+use crate::wire::api::{ClaimBody, ClaimState, ClaimView, ConfirmBody, WaitingView};
+use crate::wire::concourse::{api_duration, parse_duration};
+use crate::wire::errors::Code;
+
+/// How long one request asks the server to hold it: below the idle timeout of common proxies.
+const WAIT: Duration = Duration::from_secs(25);
+/// A parked answer that comes earlier than this is no reason to ask again at once: something is wrong.
+const PARKED_AT_LEAST: Duration = Duration::from_millis(100);
+/// Time for taking a claim back after a signal: the process must be gone within 2 s.
+const CANCEL_ON_SIGNAL: Duration = Duration::from_millis(1_500);
+/// Time for taking a claim back after any other end.
+const CANCEL: Duration = Duration::from_secs(5);
+
+/// Spans that tests shorten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// `LOCKER_WAIT`: how long one request waits at the server (25 s).
+    pub wait: Duration,
+    /// `LOCKER_RETRY_MAX`: the longest pause between two attempts (10 s, and never more).
+    pub retry_max: Duration,
+}
+
+impl Timing {
+    /// The defaults, or what the environment says.
+    ///
+    /// # Errors
+    /// A variable that is no duration.
+    pub fn of(env: &Env<'_>) -> Result<Self, String> {
+        let wait = env_duration(env, "LOCKER_WAIT", WAIT)?.min(Duration::from_secs(60));
+        let retry_max = env_duration(env, "LOCKER_RETRY_MAX", LONGEST)?.min(LONGEST);
+        Ok(Self { wait, retry_max })
+    }
+}
+
+/// The duration in a variable, or the default.
+///
+/// # Errors
+/// The variable is no duration.
+pub fn env_duration(env: &Env<'_>, name: &str, default: Duration) -> Result<Duration, String> {
+    env.var(name).map_or(Ok(default), |text| parse_duration(text).map_err(|why| format!("{name} {why}")))
+}
+
+/// A claim that is to be held.
+pub struct Acquire<'a> {
+    pub client: &'a Client,
+    pub flights: &'a Flights,
+    pub clock: Arc<dyn Clock>,
+    pub id: &'a str,
+    pub run: &'a str,
+    /// What is asked. `run`, `confirm` and `wait` are set here.
+    pub body: ClaimBody,
+    pub timing: Timing,
+    /// The longest wait.
+    pub timeout: Option<Duration>,
+}
+
+/// What happens on the way.
+#[derive(Debug)]
+pub enum News<'a> {
+    Waiting(&'a WaitingView),
+    NoAnswer(&'a NoAnswer),
+}
+
+/// The claim holds its locks, and the server knows that we know.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub claim: ClaimView,
+    pub waited: Duration,
+}
+
+/// Why nothing is held.
+#[derive(Debug)]
+pub enum Stop {
+    Signalled(Signal),
+    /// The time is over; the last news about the wait, if there was any.
+    TimeOver(Option<Box<WaitingView>>),
+    /// Try-lock: somebody else has it.
+    Locked(Box<WaitingView>),
+    Refused(Box<Refused>),
+}
+
+/// What became of the claim when it was taken back.
+#[derive(Debug)]
+pub enum Cancelled {
+    /// There was nothing of ours to take back.
+    NotNeeded,
+    /// It is gone.
+    Done,
+    /// The server did not answer; it ends the claim by its own deadlines.
+    Unknown(NoAnswer),
+}
+
+/// An end without the locks.
+#[derive(Debug)]
+pub struct Stopped {
+    pub why: Stop,
+    pub cancelled: Cancelled,
+}
+
+impl Acquire<'_> {
+    /// Asks until the claim is held. On every other end the claim is taken back, unless it is not ours any more.
+    ///
+    /// # Errors
+    /// Why nothing is held, and whether the server knows that.
+    pub fn run(mut self, tell: &mut dyn FnMut(&News<'_>)) -> Result<Held, Stopped> {
+        self.body.run = Some(self.run.to_owned());
+        self.body.confirm = true;
+        self.ask(tell).map_err(|why| {
+            let cancelled = if is_ours(&why) { self.take_back(&why) } else { Cancelled::NotNeeded };
+            Stopped { why, cancelled }
+        })
+    }
+
+    fn ask(&self, tell: &mut dyn FnMut(&News<'_>)) -> Result<Held, Stop> {
+        let start = self.clock.monotonic();
+        let mut backoff = Backoff::new(self.timing.retry_max);
+        let mut last: Option<Box<WaitingView>> = None;
+        // The first request does not wait, so that people hear at once behind whom they are.
+        let mut wait = Duration::ZERO;
+        loop {
+            let sent = self.clock.monotonic();
+            let pause = match self.put(wait)? {
+                Ok(Asked::Given(claim)) => match self.hold(*claim, start, &last, &mut backoff, tell)? {
+                    Some(claim) => return Ok(Held { claim, waited: self.clock.monotonic().saturating_sub(start) }),
+                    None => Duration::ZERO,
+                },
+                Ok(Asked::Waiting(view)) if view.code == Code::Locked => return Err(Stop::Locked(view)),
+                Ok(Asked::Waiting(view)) => {
+                    tell(&News::Waiting(&view));
+                    let quick = self.clock.monotonic().saturating_sub(sent) < PARKED_AT_LEAST.min(wait);
+                    let at_once = wait.is_zero() || (view.parked && !quick);
+                    last = Some(view);
+                    if at_once {
+                        backoff.reset();
+                    }
+                    if at_once { Duration::ZERO } else { backoff.pause(None) }
+                }
+                Err(CallError::NoAnswer(no_answer)) => {
+                    tell(&News::NoAnswer(&no_answer));
+                    backoff.pause(no_answer.retry_after)
+                }
+                Err(CallError::Refused(refused)) => return Err(Stop::Refused(refused)),
+            };
+            self.pause(pause, start, &last)?;
+            wait = self.remaining(start).map_or(self.timing.wait, |left| left.min(self.timing.wait));
+        }
+    }
+
+    /// Confirms a grant. `None`: it has been withdrawn meanwhile, ask again.
+    fn hold(
+        &self,
+        claim: ClaimView,
+        start: Duration,
+        last: &Option<Box<WaitingView>>,
+        backoff: &mut Backoff,
+        tell: &mut dyn FnMut(&News<'_>),
+    ) -> Result<Option<ClaimView>, Stop> {
+        if claim.state == ClaimState::Held {
+            return Ok(Some(claim));
+        }
+        let Some(fence) = claim.fence else { return Ok(None) };
+        backoff.reset();
+        loop {
+            let (client, id) = (self.client.clone(), self.id.to_owned());
+            let body = ConfirmBody { run: Some(self.run.to_owned()), fence };
+            let answer = self.flights.run(move || client.confirm(&id, &body)).map_err(Stop::Signalled)?;
+            match answer {
+                Ok(claim) => return Ok(Some(claim)),
+                Err(CallError::NoAnswer(no_answer)) => {
+                    tell(&News::NoAnswer(&no_answer));
+                    self.pause(backoff.pause(no_answer.retry_after), start, last)?;
+                }
+                // The next PUT says whether the claim still waits or has ended.
+                Err(error) if matches!(error.code(), Some(Code::NotGranted | Code::WrongFence | Code::Ended)) => {
+                    return Ok(None);
+                }
+                Err(CallError::Refused(refused)) => return Err(Stop::Refused(refused)),
+            }
+        }
+    }
+
+    fn put(&self, wait: Duration) -> Result<Result<Asked, CallError>, Stop> {
+        let (client, id) = (self.client.clone(), self.id.to_owned());
+        let mut body = self.body.clone();
+        body.wait = (!wait.is_zero()).then(|| api_duration(wait));
+        self.flights.run(move || client.put_claim(&id, &body, wait)).map_err(Stop::Signalled)
+    }
+
+    fn remaining(&self, start: Duration) -> Option<Duration> {
+        let spent = self.clock.monotonic().saturating_sub(start);
+        self.timeout.map(|timeout| timeout.saturating_sub(spent))
+    }
+
+    /// Sleeps, but not past the time limit; says when that is over.
+    fn pause(&self, span: Duration, start: Duration, last: &Option<Box<WaitingView>>) -> Result<(), Stop> {
+        let left = self.remaining(start);
+        let span = left.map_or(span, |left| left.min(span));
+        self.flights.sleep(span).map_err(Stop::Signalled)?;
+        match self.remaining(start) {
+            Some(left) if left.is_zero() => Err(Stop::TimeOver(last.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_back(&self, why: &Stop) -> Cancelled {
+        let limit = if matches!(why, Stop::Signalled(_)) { CANCEL_ON_SIGNAL } else { CANCEL };
+        cancel(self.client, self.flights, &*self.clock, self.id, Some(self.run), limit)
+    }
+}
+
+/// Whether this process may and must take the claim back.
+fn is_ours(why: &Stop) -> bool {
+    let Stop::Refused(refused) = why else { return !matches!(why, Stop::Locked(_)) };
+    !matches!(
+        refused.code,
+        Some(
+            // Somebody else acts for the claim, or it is another claim.
+            Code::SupersededRun | Code::DifferentRequest | Code::TooManyRuns
+            // It is over, or was never made.
+            | Code::Ended | Code::OtherStore | Code::BadRequest | Code::NoSuchPool | Code::NoSuchLock | Code::TooMany
+            | Code::Unprocessable | Code::NoSuchRoute
+        )
+    )
+}
+
+/// Takes a claim back, whatever signals say, within `limit`.
+#[must_use]
+pub fn cancel(
+    client: &Client,
+    flights: &Flights,
+    clock: &dyn Clock,
+    id: &str,
+    run: Option<&str>,
+    limit: Duration,
+) -> Cancelled {
+    let end = clock.monotonic() + limit;
+    let mut missing = no_answer(client);
+    loop {
+        let left = end.saturating_sub(clock.monotonic());
+        if left.is_zero() {
+            return Cancelled::Unknown(missing);
+        }
+        let (client, id, run) = (client.clone(), id.to_owned(), run.map(str::to_owned));
+        let flight = flights.start(move || client.delete_claim(&id, run.as_deref(), left.min(PATIENCE)));
+        match flight.wait_for(left) {
+            Some(Ok(_)) => return Cancelled::Done,
+            // Unknown to the server, already over, or a newer process's: nothing of ours is left either way.
+            Some(Err(CallError::Refused(_))) => return Cancelled::NotNeeded,
+            Some(Err(CallError::NoAnswer(why))) => missing = why,
+            None => return Cancelled::Unknown(missing),
+        }
+        std::thread::sleep(left.min(Duration::from_millis(200)));
+    }
+}
+
+fn no_answer(client: &Client) -> NoAnswer {
+    NoAnswer { server: client.server(), why: "time over".to_owned(), code: None, retry_after: None }
+}

@@ -1,0 +1,260 @@
+//! One method for each call of our API (design section 7).
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
+use crate::wire::api::{
+    ChangeView, ClaimBody, ClaimView, ConfirmBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page, PoolBody,
+    PoolSummary, PoolView, RemoveBody, WaitingView,
+};
+use crate::wire::errors::Code;
+
+/// What a `PUT` of a claim was answered.
+#[derive(Debug, Clone)]
+pub enum Asked {
+    /// Granted (to be confirmed) or held.
+    Given(Box<ClaimView>),
+    /// It waits, or a try-lock found no lock.
+    Waiting(Box<WaitingView>),
+}
+
+/// Which claims are listed.
+#[derive(Debug, Clone, Default)]
+pub struct ClaimFilter<'a> {
+    pub pool: Option<&'a str>,
+    pub state: Option<&'a str>,
+    /// `ATC_EXTERNAL_URL` and `BUILD_ID`.
+    pub build: Option<(&'a str, &'a str)>,
+}
+
+/// Which changes of a pool are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changes {
+    /// The newest version alone.
+    Newest,
+    /// Versions from this revision on; the revision itself whatever happened in it.
+    From(u64),
+    /// Versions after this revision.
+    After(u64),
+}
+
+/// Most changes that are asked for at once.
+const CHANGES_PAGE: usize = 1_000;
+
+fn json<T: Serialize>(body: &T) -> Option<Vec<u8>> {
+    // Our own types hold nothing that JSON cannot say.
+    Some(serde_json::to_vec(body).unwrap_or_default())
+}
+
+fn get(path: String) -> Request {
+    Request { method: Method::Get, path, body: None, patience: PATIENCE }
+}
+
+fn claim_path(id: &str) -> String {
+    format!("/api/v1/claims/{}", encode(id))
+}
+
+fn pool_path(pool: &str) -> String {
+    format!("/api/v1/pools/{}", encode(pool))
+}
+
+fn lock_path(pool: &str, lock: &str) -> String {
+    format!("{}/locks/{}", pool_path(pool), encode(lock))
+}
+
+impl Client {
+    /// Asks for locks, or asks again. `wait` is how long the body asks the server to hold the request.
+    ///
+    /// # Errors
+    /// As [`CallError`]; waiting is no error.
+    pub fn put_claim(&self, id: &str, body: &ClaimBody, wait: Duration) -> Result<Asked, CallError> {
+        let request =
+            Request { method: Method::Put, path: claim_path(id), body: json(body), patience: PATIENCE + wait };
+        let raw = self.send(request)?;
+        match raw.status {
+            200..300 => self.parse(&raw).map(|view| Asked::Given(Box::new(view))),
+            423 => match self.parse::<WaitingView>(&raw) {
+                Ok(view) if matches!(view.code, Code::Waiting | Code::Locked) => Ok(Asked::Waiting(Box::new(view))),
+                _ => Err(self.error(&raw)),
+            },
+            _ => Err(self.error(&raw)),
+        }
+    }
+
+    /// Looks at a claim.
+    ///
+    /// # Errors
+    /// As [`CallError`]; an ended claim may come as a refusal with code `ended`.
+    pub fn get_claim(&self, id: &str) -> Result<ClaimView, CallError> {
+        self.call(get(claim_path(id)))
+    }
+
+    /// Confirms a grant.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn confirm(&self, id: &str, body: &ConfirmBody) -> Result<ClaimView, CallError> {
+        let path = format!("{}/confirm", claim_path(id));
+        self.call(Request { method: Method::Post, path, body: json(body), patience: PATIENCE })
+    }
+
+    /// Cancels or releases a claim. With a `run` it is that process's own call; without, it always acts.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn delete_claim(&self, id: &str, run: Option<&str>, patience: Duration) -> Result<ClaimView, CallError> {
+        let query = run.map(|run| format!("?run={}", encode(run))).unwrap_or_default();
+        let path = format!("{}{query}", claim_path(id));
+        self.call(Request { method: Method::Delete, path, body: None, patience })
+    }
+
+    /// All claims that fit.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn list_claims(&self, filter: &ClaimFilter<'_>) -> Result<Vec<ClaimView>, CallError> {
+        let mut query = Vec::new();
+        query.extend(filter.pool.map(|pool| format!("pool={}", encode(pool))));
+        query.extend(filter.state.map(|state| format!("state={}", encode(state))));
+        if let Some((cluster, build)) = filter.build {
+            query.push(format!("cluster={}", encode(cluster)));
+            query.push(format!("build={}", encode(build)));
+        }
+        self.pages("/api/v1/claims", &query)
+    }
+
+    /// Every page of a listing.
+    fn pages<T: DeserializeOwned>(&self, path: &str, query: &[String]) -> Result<Vec<T>, CallError> {
+        let mut items = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let mut query = query.to_vec();
+            query.extend(after.as_ref().map(|after| format!("after={}", encode(after))));
+            let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+            let page: Page<T> = self.call(get(format!("{path}{query}")))?;
+            items.extend(page.items);
+            match page.next {
+                Some(next) if after.as_ref() != Some(&next) => after = Some(next),
+                _ => return Ok(items),
+            }
+        }
+    }
+
+    /// Every pool.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn list_pools(&self) -> Result<Vec<PoolSummary>, CallError> {
+        self.pages("/api/v1/pools", &[])
+    }
+
+    /// A pool with its locks and its queue.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn get_pool(&self, pool: &str) -> Result<PoolView, CallError> {
+        let mut view: PoolView = self.call(get(pool_path(pool)))?;
+        while let Some(next) = view.next.take() {
+            let more: PoolView = self.call(get(format!("{}?after={}", pool_path(pool), encode(&next))))?;
+            if more.items.is_empty() {
+                break;
+            }
+            view.items.extend(more.items);
+            view.next = more.next;
+        }
+        Ok(view)
+    }
+
+    /// Declares a pool; its policy is replaced as a whole.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn put_pool(&self, pool: &str, body: &PoolBody) -> Result<DoneView, CallError> {
+        self.change(Method::Put, pool_path(pool), body)
+    }
+
+    /// Removes a pool that nobody uses.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn delete_pool(&self, pool: &str, body: &RemoveBody) -> Result<DoneView, CallError> {
+        self.change(Method::Delete, pool_path(pool), body)
+    }
+
+    /// A lock with its metadata and holders.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn get_lock(&self, pool: &str, lock: &str) -> Result<LockView, CallError> {
+        self.call(get(lock_path(pool, lock)))
+    }
+
+    /// Puts a new lock into a pool.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn put_lock(&self, pool: &str, lock: &str, body: &LockBody) -> Result<DoneView, CallError> {
+        self.change(Method::Put, lock_path(pool, lock), body)
+    }
+
+    /// Changes what is given of a lock.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn patch_lock(&self, pool: &str, lock: &str, body: &LockBody) -> Result<DoneView, CallError> {
+        self.change(Method::Patch, lock_path(pool, lock), body)
+    }
+
+    /// Takes a lock out of its pool.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn delete_lock(&self, pool: &str, lock: &str, body: &RemoveBody) -> Result<DoneView, CallError> {
+        self.change(Method::Delete, lock_path(pool, lock), body)
+    }
+
+    /// Writes an entry that changes nothing, for a step that needs a version.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn note(&self, pool: &str, body: &NoteBody) -> Result<DoneView, CallError> {
+        self.change(Method::Post, format!("{}/changes", pool_path(pool)), body)
+    }
+
+    fn change<T: Serialize>(&self, method: Method, path: String, body: &T) -> Result<DoneView, CallError> {
+        self.call(Request { method, path, body: json(body), patience: PATIENCE })
+    }
+
+    /// One page of the versions of a pool, oldest first.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn changes(&self, pool: &str, which: Changes) -> Result<Page<ChangeView>, CallError> {
+        let which = match which {
+            Changes::Newest => "newest=true&limit=1".to_owned(),
+            Changes::From(revision) => format!("from={revision}&limit={CHANGES_PAGE}"),
+            Changes::After(revision) => format!("after={revision}&limit={CHANGES_PAGE}"),
+        };
+        self.call(get(format!("{}/changes?versions=true&{which}", pool_path(pool))))
+    }
+
+    /// The entries of one revision.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn revision(&self, pool: &str, revision: u64) -> Result<Vec<ChangeView>, CallError> {
+        let page: Page<ChangeView> = self.call(get(format!("{}/changes/{revision}", pool_path(pool))))?;
+        Ok(page.items)
+    }
+
+    /// What the server is.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn info(&self) -> Result<InfoView, CallError> {
+        self.call(get("/api/v1/info".to_owned()))
+    }
+}

@@ -1,0 +1,19 @@
+//! The client of our HTTP API: used by the resource, the command line and the agent.
+//!
+//! - [`http`]: one request, one typed outcome: done, refused for good, or no usable answer (ask again).
+//! - [`calls`]: one method for each call of the API.
+//! - [`flight`]: a request that a signal interrupts.
+//! - [`acquire`]: asking until the locks are held, or giving up without leaving anything behind.
+//! - [`backoff`], [`claim_id`], [`who`]: pauses, ids that a re-run finds again, words for people.
+//!
+//! Nothing here prints; callers show what they are told through [`crate::wire::escape`].
+
+pub mod acquire;
+pub mod backoff;
+pub mod calls;
+pub mod claim_id;
+pub mod flight;
+pub mod http;
+pub mod who;
+
+pub use http::{CallError, Client, NoAnswer, Refused};

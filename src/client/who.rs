@@ -1,0 +1,70 @@
+//! Owners, holders and places in a queue in words for people. Callers escape before they print.
+
+use crate::wire::api::{HolderView, Owner, QueueView, WaiterView};
+
+/// Most of those ahead that one line names.
+const AHEAD_NAMED: usize = 3;
+
+/// `team/pipeline/job #12 (URL)`, as far as it is known; `fallback` when nothing is.
+#[must_use]
+pub fn owner(owner: &Owner, fallback: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let path = [&owner.team, &owner.pipeline, &owner.job];
+    let path: Vec<&str> = path.iter().filter_map(|part| part.as_deref()).collect();
+    if !path.is_empty() {
+        words.push(path.join("/"));
+    }
+    words.extend(owner.instance_vars.clone());
+    match (&owner.build_name, &owner.build_id) {
+        (Some(name), _) => words.push(format!("#{name}")),
+        (None, Some(id)) => words.push(format!("build {id}")),
+        (None, None) => {}
+    }
+    words.extend(owner.person.clone());
+    words.extend(owner.program.clone());
+    words.extend(owner.build_url.as_ref().map(|url| format!("({url})")));
+    if words.is_empty() { fallback.to_owned() } else { words.join(" ") }
+}
+
+/// One holder: `lock "a" by WHO since TIME`.
+#[must_use]
+pub fn holder(holder: &HolderView) -> String {
+    let mut text = format!("{:?} by {}", holder.lock, owner(&holder.owner, &format!("claim {}", holder.claim)));
+    if let Some(key) = &holder.key {
+        text += &format!(", key {key:?}");
+    }
+    if let Some(since) = &holder.since {
+        text += &format!(", since {since}");
+    }
+    if let Some(reason) = &holder.reason {
+        text += &format!(", because {reason:?}");
+    }
+    text
+}
+
+/// All holders in one line; empty when there are none.
+#[must_use]
+pub fn holders(all: &[HolderView]) -> String {
+    all.iter().map(holder).collect::<Vec<_>>().join("; ")
+}
+
+/// Where a waiter is: its place, who has what it waits for, who is ahead.
+#[must_use]
+pub fn queue(queue: &QueueView) -> String {
+    let mut text = format!("place {} in the queue", queue.position);
+    if !queue.holders.is_empty() {
+        text += &format!("; held: {}", holders(&queue.holders));
+    }
+    if !queue.ahead.is_empty() {
+        let named: Vec<String> = queue.ahead.iter().take(AHEAD_NAMED).map(waiter).collect();
+        let more = queue.position.saturating_sub(1 + named.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        text += &format!("; ahead: {}{more}", named.join("; "));
+    }
+    text
+}
+
+fn waiter(waiter: &WaiterView) -> String {
+    let who = owner(&waiter.owner, &format!("claim {}", waiter.claim));
+    if waiter.listening { who } else { format!("{who} (away)") }
+}

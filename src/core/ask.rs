@@ -1,0 +1,222 @@
+//! `PUT` of a claim: identity, runs, lives, and what can be refused at once (design sections 2 and 3).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::claim::{self, Claim, End, Ended, Part, Phase, Presence, Want};
+use super::claims::{self, entry_about, reply_of};
+use super::history::ChangeKind;
+use super::limits;
+use super::names::{LockName, PoolName, Run};
+use super::pool::{Lock, Policy, Pool};
+use super::queue;
+use super::settings::Plant;
+use super::state::{Entry, State};
+use super::step::{AskClaim, Refusal, Reply, Wait};
+use super::time::{Deadline, Now};
+
+/// `PUT`: begins a claim, or finds it again and tries to serve it.
+pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, Refusal> {
+    if let Wait::Park(park) | Wait::Over(park) = ask.wait {
+        // That parked request is over. Only an accepted one makes the claim listen on.
+        claims::left(state, park, now);
+    }
+    if let Some(claim) = state.claim(&ask.id).cloned() {
+        ask_again(state, &claim, &ask)?;
+        return serve(state, &ask, false, now);
+    }
+    let claim = new_life(state, &ask, now)?;
+    let unmade = unmade_pools(state, &claim);
+    if !could_be_served(state, &claim) {
+        if !ask.queue {
+            return Ok(Reply::Busy(Box::new(ask)));
+        }
+        check_queues(state, &claim)?;
+    }
+    for pool in &unmade {
+        make_own_pool(state, pool, &claim, now);
+    }
+    state.insert_claim(claim);
+    serve(state, &ask, true, now)
+}
+
+/// Whether a claim that is not in the state yet would be served at once; a pool still to be made would serve it.
+fn could_be_served(state: &State, claim: &Claim) -> bool {
+    let mut known = claim.clone();
+    known.terms.ask.parts.retain(|part| state.world.pool(&part.pool).is_some());
+    queue::turn(&state.world, &known).is_some()
+}
+
+/// Refuses a claim that would have to wait where the queue is full.
+fn check_queues(state: &State, claim: &Claim) -> Result<(), Refusal> {
+    for pool in claim.terms.ask.parts.iter().filter_map(|part| state.world.pool(&part.pool)) {
+        let max = pool.policy.max_queue.map_or(limits::WAITERS_PER_POOL, |max| max as usize);
+        if pool.waiting.len() >= max.min(limits::WAITERS_PER_POOL) {
+            return Err(Refusal::QueueFull { pool: pool.name.clone(), max });
+        }
+    }
+    Ok(())
+}
+
+fn unmade_pools(state: &State, claim: &Claim) -> Vec<PoolName> {
+    let pools = claim.terms.ask.parts.iter().map(|part| &part.pool);
+    pools.filter(|pool| state.world.pool(pool).is_none()).cloned().collect()
+}
+
+/// The same `PUT` again: nothing changes but who speaks for the claim.
+fn ask_again(state: &mut State, claim: &Claim, ask: &AskClaim) -> Result<(), Refusal> {
+    if claim.terms.digest != ask.terms.digest {
+        return Err(Refusal::DifferentRequest { id: claim.id.clone() });
+    }
+    check_run(state, claim, ask.run.as_ref())?;
+    note_run(state, claim, ask.run.as_ref());
+    Ok(())
+}
+
+/// Refuses an earlier run, and one too many (design section 2, runs).
+pub(super) fn check_run(state: &State, claim: &Claim, run: Option<&Run>) -> Result<(), Refusal> {
+    let Some(run) = run else { return Ok(()) };
+    if claim.is_earlier_run(run) && state.settings.plant != Plant::EarlierRun {
+        return Err(Refusal::SupersededRun { id: claim.id.clone() });
+    }
+    if !claim.runs.contains(run) && claim.runs.len() >= limits::RUNS_PER_CLAIM {
+        return Err(Refusal::TooManyRuns { id: claim.id.clone(), max: limits::RUNS_PER_CLAIM });
+    }
+    Ok(())
+}
+
+/// Remembers a new run, of a call that was accepted.
+pub(super) fn note_run(state: &mut State, claim: &Claim, run: Option<&Run>) {
+    if let Some(run) = run.filter(|run| !claim.runs.contains(run)) {
+        state.update_claim(&claim.id, |c| c.runs.push(run.clone()));
+    }
+}
+
+/// The claim of the first `PUT` of an id, or of the first of a new life of one that has ended. Not in the state yet.
+fn new_life(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusal> {
+    let (life, mut runs) = match state.world.ended.get(&ask.id) {
+        None => (1, Vec::new()),
+        Some(ended) => next_life(ended, ask)?,
+    };
+    if let Some(run) = ask.run.as_ref().filter(|run| !runs.contains(run)) {
+        if runs.len() >= limits::RUNS_PER_CLAIM {
+            return Err(Refusal::TooManyRuns { id: ask.id.clone(), max: limits::RUNS_PER_CLAIM });
+        }
+        runs.push(run.clone());
+    }
+    for part in &ask.terms.ask.parts {
+        check_part(state, part)?;
+    }
+    let ticket = state.give_ticket();
+    let presence = Presence::Recent(Deadline::after(now, state.settings.listen));
+    let give_up = ask.give_up_after.map(|span| Deadline::after(now, span));
+    Ok(Claim {
+        id: ask.id.clone(),
+        life,
+        terms: ask.terms.clone(),
+        runs,
+        ticket,
+        asked_at: now.wall,
+        withdrawals: 0,
+        phase: Phase::Waiting { presence, give_up },
+        parks: BTreeSet::new(),
+    })
+}
+
+/// Whether an ended id may begin again, and with which life and runs (design section 2, lives).
+fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refusal> {
+    if ended.digest.is_some_and(|digest| digest != ask.terms.digest) {
+        return Err(Refusal::DifferentRequest { id: ended.id.clone() });
+    }
+    if ask.run.as_ref().is_some_and(|run| claim::is_earlier_run(&ended.runs, run)) {
+        return Err(Refusal::SupersededRun { id: ended.id.clone() });
+    }
+    let new_run = ask.run.as_ref().is_some_and(|run| !ended.runs.contains(run));
+    let may = match ended.how {
+        End::ListenerLost => true,
+        End::Unconfirmed | End::Cancelled | End::GaveUp | End::Released => new_run,
+        End::Removed | End::Lost => false,
+    };
+    if may { Ok((ended.life + 1, ended.runs.clone())) } else { Err(Refusal::Ended { ended: Arc::clone(ended) }) }
+}
+
+/// Refuses what could never be served (design section 3).
+fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
+    let Some(pool) = state.world.pool(&part.pool) else {
+        let makes_pool = match &part.want {
+            Want::Any { count, labels } => *count == 1 && labels.is_empty(),
+            Want::Named(names) => names.len() == 1 && names.contains(&part.pool.own_lock()),
+        };
+        if state.settings.declared_only || !makes_pool {
+            return Err(Refusal::NoSuchPool { pool: part.pool.clone() });
+        }
+        return check_limit("pools", state.world.pools.len(), limits::POOLS);
+    };
+    check_want(pool, &part.want)
+}
+
+/// Whether the pool has, held or not, what is wanted of it.
+pub(super) fn check_want(pool: &Pool, want: &Want) -> Result<(), Refusal> {
+    match want {
+        Want::Named(names) => {
+            let stays = |name: &LockName| pool.locks.get(name).is_some_and(|l| !l.leaving);
+            match names.iter().find(|&name| !stays(name)) {
+                Some(lock) => Err(Refusal::NoSuchLock { pool: pool.name.clone(), lock: lock.clone() }),
+                None => Ok(()),
+            }
+        }
+        Want::Any { count, .. } => {
+            let has = queue::candidates(pool, want).take(*count as usize).count();
+            if has < *count as usize {
+                let has = u32::try_from(has).unwrap_or(u32::MAX);
+                return Err(Refusal::TooMany { pool: pool.name.clone(), asked: *count, has });
+            }
+            Ok(())
+        }
+    }
+}
+
+pub(super) fn check_limit(what: &'static str, has: usize, max: usize) -> Result<(), Refusal> {
+    if has >= max { Err(Refusal::Limit { what, max }) } else { Ok(()) }
+}
+
+fn make_own_pool(state: &mut State, name: &PoolName, claim: &Claim, now: Now) {
+    let lock = name.own_lock();
+    state.put_pool(Pool::new(name.clone(), Policy::default()));
+    state.put_lock(name, Lock::new(lock.clone(), Arc::from([]), Arc::default()));
+    let locks = vec![(name.clone(), lock)];
+    state.record(Entry { pools: vec![name.clone()], locks, ..entry_about(claim, ChangeKind::Added, None) }, now);
+}
+
+/// Gives the claim its locks if it is its turn; else it waits as its request is prepared to.
+fn serve(state: &mut State, ask: &AskClaim, is_new: bool, now: Now) -> Result<Reply, Refusal> {
+    let Some(claim) = state.claim(&ask.id).cloned() else {
+        return Err(Refusal::NoSuchClaim { id: ask.id.clone() });
+    };
+    if !claim.waits() {
+        return Ok(Reply::Claim { claim, parked: false });
+    }
+    if let Some(locks) = queue::turn(&state.world, &claim) {
+        claims::grant(state, &claim, locks, now);
+        return reply_of(state, &ask.id, false);
+    }
+    if is_new {
+        state.record(entry_about(&claim, ChangeKind::Waiting, None), now);
+    }
+    let park = match ask.wait {
+        Wait::Park(park) if claim.parks.len() < limits::PARKS_PER_CLAIM => Some(park),
+        _ => None,
+    };
+    let recent = Deadline::after(now, state.settings.listen);
+    state.update_presence(&ask.id, |c| {
+        c.parks.extend(park);
+        let parked = !c.parks.is_empty();
+        if let Phase::Waiting { presence, .. } = &mut c.phase {
+            *presence = if parked { Presence::Parked } else { Presence::Recent(recent) };
+        }
+    });
+    if let Some(park) = park {
+        state.parks.insert(park, ask.id.clone());
+    }
+    reply_of(state, &ask.id, park.is_some())
+}

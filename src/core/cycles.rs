@@ -1,0 +1,93 @@
+//! Who waits for whom (design section 3): holder edges and order edges never close a cycle, because a claim is not
+//! held back by those who wait for its own build.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::claim::{BuildRef, Claim, Part, Want};
+use super::limits::CYCLE_SEARCH;
+use super::names::{ClaimId, PoolName, Text, Ticket};
+use super::queue::{candidates, pick, rivals};
+use super::state::World;
+
+/// Finds out who waits, directly or through others, for a lock that one build has. It remembers what it has found,
+/// so asking about one waiter after the other is cheap.
+pub(super) struct WaitsFor<'w> {
+    world: &'w World,
+    build: &'w BuildRef,
+    /// Claims that wait for it.
+    found: HashSet<&'w ClaimId>,
+}
+
+/// What two claims must have in common to wait for the same holders.
+type Wish<'w> = (&'w PoolName, &'w Want, Option<(&'w Text, &'w Text)>);
+
+/// One walk over the edges.
+#[derive(Default)]
+struct Walk<'w> {
+    todo: Vec<&'w Arc<Claim>>,
+    seen: HashSet<&'w ClaimId>,
+    /// Wishes whose holders have been looked at.
+    asked: HashSet<Wish<'w>>,
+    /// How far in the queue the rivals of a want have been looked at.
+    ahead: HashMap<(&'w PoolName, &'w Want), Ticket>,
+}
+
+impl<'w> WaitsFor<'w> {
+    pub(super) fn new(world: &'w World, build: &'w BuildRef) -> Self {
+        Self { world, build, found: HashSet::new() }
+    }
+
+    /// Whether `from` waits for the build. Edges: a waiting claim waits for the holders of the locks that it lacks
+    /// and for the earlier waiters that stand before it; a holder waits for what other claims of its build wait
+    /// for. The walk is bounded; past the bound the answer is no, which keeps the order.
+    pub(super) fn is_true_of(&mut self, from: &'w Arc<Claim>) -> bool {
+        let mut walk = Walk { todo: vec![from], ..Walk::default() };
+        walk.seen.insert(&from.id);
+        while let Some(claim) = walk.todo.pop() {
+            if self.found.contains(&claim.id) || self.follow(&mut walk, claim) {
+                self.found.insert(&from.id);
+                return true;
+            }
+            if walk.seen.len() > CYCLE_SEARCH {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Adds those for whom `claim` waits to the walk; true when the build itself is one of them.
+    fn follow(&self, walk: &mut Walk<'w>, claim: &'w Arc<Claim>) -> bool {
+        let sharer = claim.terms.ask.sharer();
+        for Part { pool: name, want } in &claim.terms.ask.parts {
+            let Some(pool) = self.world.pool(name) else { continue };
+            if walk.asked.insert((name, want, sharer)) && pick(pool, want, sharer).is_none() {
+                let lacking = candidates(pool, want).filter(|lock| !lock.admits(sharer));
+                for holder in lacking.flat_map(|lock| &lock.holders) {
+                    let holder = self.world.claims.get(&holder.claim);
+                    let Some(build) = holder.and_then(|claim| claim.terms.owner.build()) else { continue };
+                    if build == *self.build {
+                        return true;
+                    }
+                    walk.add(self.world.claims_of(&build).filter(|c| c.waits()));
+                }
+            }
+            let known = walk.ahead.entry((name, want)).or_insert(Ticket(0));
+            if *known < claim.ticket {
+                let from = std::mem::replace(known, claim.ticket);
+                walk.add(rivals(self.world, pool, want, from..claim.ticket));
+            }
+        }
+        false
+    }
+}
+
+impl<'w> Walk<'w> {
+    fn add(&mut self, claims: impl Iterator<Item = &'w Arc<Claim>>) {
+        for claim in claims {
+            if self.seen.insert(&claim.id) {
+                self.todo.push(claim);
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Which builds hold something while they wait for something else.
+//!
+//! Such a build may pass an earlier waiter that waits for it, and whether it does can change by anything that
+//! happens in any pool. So the pools where such builds wait are looked at again after each change; there are few.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::claim::{BuildRef, Claim};
+use super::names::PoolName;
+
+/// What the live claims of one build come to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Stake {
+    /// Claims that are granted or held.
+    has: usize,
+    /// Claims that wait, by pool.
+    waits: BTreeMap<PoolName, usize>,
+}
+
+/// The index: kept true by counting each claim in and out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Entangled {
+    stakes: BTreeMap<BuildRef, Stake>,
+    both: BTreeSet<BuildRef>,
+}
+
+impl Entangled {
+    /// Counts a claim in.
+    pub(super) fn add(&mut self, claim: &Claim) {
+        self.count(claim, |n| *n += 1);
+    }
+
+    /// Counts a claim out, as it was when it was counted in.
+    pub(super) fn remove(&mut self, claim: &Claim) {
+        self.count(claim, |n| *n = n.saturating_sub(1));
+    }
+
+    /// The pools in which entangled builds wait.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &PoolName> {
+        self.both.iter().filter_map(|build| self.stakes.get(build)).flat_map(|stake| stake.waits.keys())
+    }
+
+    fn count(&mut self, claim: &Claim, change: impl Fn(&mut usize)) {
+        let Some(build) = claim.terms.owner.build() else { return };
+        let stake = self.stakes.entry(build.clone()).or_default();
+        if claim.waits() {
+            for part in &claim.terms.ask.parts {
+                change(stake.waits.entry(part.pool.clone()).or_default());
+            }
+            stake.waits.retain(|_, n| *n > 0);
+        } else {
+            change(&mut stake.has);
+        }
+        let (has, waits) = (stake.has > 0, !stake.waits.is_empty());
+        if has && waits {
+            self.both.insert(build);
+        } else {
+            self.both.remove(&build);
+            if !has && !waits {
+                self.stakes.remove(&build);
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Random operations that mean something in the state they come to.
+
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest_state_machine::ReferenceStateMachine;
+
+use super::reference::{Model, Op, Request, Rules, Shape, Wait, Want, Which};
+
+/// A run of the model: what was declared before it began, and where it is.
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    pub(super) model: Model,
+    pub(super) setup: Vec<Op>,
+    next_park: u64,
+}
+
+pub(super) struct Rulebook;
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+
+fn rules(declared_only: bool) -> Rules {
+    Rules {
+        listen: 20 * SECOND,
+        grace: 3 * SECOND,
+        place: 10 * MINUTE,
+        confirm: 45 * SECOND,
+        withdrawals: 3,
+        drain: 30 * SECOND,
+        memory: 20 * MINUTE,
+        build_memory: 60 * MINUTE,
+        short: 10 * MINUTE,
+        parks: 8,
+        declared_only,
+    }
+}
+
+impl ReferenceStateMachine for Rulebook {
+    type State = Case;
+    type Transition = Op;
+
+    fn init_state() -> BoxedStrategy<Case> {
+        let declared = (2_u32..=4, 1_u32..=2, option::of(0_u32..4), any::<bool>(), prop::bool::weighted(0.1));
+        declared
+            .prop_map(|(p, q, max_queue, labelled, declared_only)| {
+                let pool = |pool: &str, n, max_queue| Op::SetPool {
+                    pool: pool.into(),
+                    capacity: Some(n),
+                    drain: None,
+                    max_hold: None,
+                    max_queue,
+                };
+                let mut setup = vec![pool("p", p, None), pool("q", q, max_queue)];
+                if labelled {
+                    setup.push(Op::Add { pool: "p".into(), lock: "big".into(), label: Some("gpu".into()) });
+                }
+                let mut model = Model::new(rules(declared_only));
+                setup.iter().for_each(|op| model.apply(op));
+                Case { model, setup, next_park: 1 }
+            })
+            .boxed()
+    }
+
+    fn transitions(case: &Case) -> BoxedStrategy<Op> {
+        let live: Vec<String> = case.model.claims.iter().map(|claim| claim.id.clone()).collect();
+        let parked = case.model.parked.clone();
+        let mut ops = vec![
+            (10, asks(case)),
+            (4, confirms(&live)),
+            (5, ends(&live)),
+            (2, declares()),
+            (1, changes(&live)),
+            (5, select(vec![1, 3, 10, 20, 45, 60, 600]).prop_map(|n| Op::Pass(n * SECOND)).boxed()),
+            (1, select(vec![7, 50, 700, 4_000]).prop_map(|n| Op::Leap(n * SECOND)).boxed()),
+            (1, prop_oneof![2 => Just(Op::Restart), 1 => Just(Op::Reconcile)].boxed()),
+        ];
+        if !parked.is_empty() {
+            ops.push((3, select(parked.clone()).prop_map(|(park, _)| Op::Left(park)).boxed()));
+            let over = |(park, request): (u64, Request)| Op::Ask(Request { wait: Wait::Over(park), ..request });
+            ops.push((4, select(parked).prop_map(over).boxed()));
+        }
+        proptest::strategy::Union::new_weighted(ops).boxed()
+    }
+
+    fn apply(mut case: Case, op: &Op) -> Case {
+        if let Op::Ask(Request { wait: Wait::Park(park), .. }) = op {
+            case.next_park = case.next_park.max(park + 1);
+        }
+        case.model.apply(op);
+        case
+    }
+}
+
+fn text(words: &'static [&'static str]) -> impl Strategy<Value = String> {
+    select(words).prop_map(String::from)
+}
+
+fn claim(live: &[String]) -> BoxedStrategy<String> {
+    let any = text(&["a", "b", "c", "d", "e", "f", "g"]);
+    if live.is_empty() { any.boxed() } else { prop_oneof![3 => select(live.to_vec()), 1 => any].boxed() }
+}
+
+fn run() -> impl Strategy<Value = Option<String>> {
+    option::weighted(0.5, text(&["r1", "r2", "r3"]))
+}
+
+fn asks(case: &Case) -> BoxedStrategy<Op> {
+    let model = case.model.clone();
+    let park = case.next_park;
+    let how =
+        (prop::bool::weighted(0.7), prop::bool::weighted(0.1), prop::bool::weighted(0.5), prop::bool::weighted(0.9));
+    let spans = (
+        option::weighted(0.15, select(vec![10 * SECOND, 70 * SECOND, 11 * MINUTE])),
+        option::weighted(0.2, select(vec![10 * SECOND, 5 * MINUTE, 11 * MINUTE])),
+    );
+    (claim(&[]), shape(), run(), how, spans)
+        .prop_map(move |(claim, shape, run, (confirm, try_lock, parks, same), (give_up, ttl))| {
+            let shape = model.asked(&claim).filter(|_| same).unwrap_or(shape);
+            let wait = if parks { Wait::Park(park) } else { Wait::No };
+            Op::Ask(Request { claim, shape, run, wait, confirm, try_lock, give_up, ttl })
+        })
+        .boxed()
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let one = |pool: &str, want: Want| (pool.to_owned(), want);
+    let any = |n| Want::Any(n, None);
+    let named = |names: &[&str]| Want::Named(names.iter().map(|name| (*name).to_owned()).collect());
+    let labelled = |n| Want::Any(n, Some("gpu".to_owned()));
+    let parts = prop_oneof![
+        6 => Just(vec![one("p", any(1))]),
+        3 => Just(vec![one("p", any(2))]),
+        1 => Just(vec![one("p", any(3))]),
+        2 => Just(vec![one("p", named(&["1"]))]),
+        1 => Just(vec![one("p", named(&["1", "2"]))]),
+        2 => Just(vec![one("p", labelled(1))]),
+        4 => Just(vec![one("q", any(1))]),
+        3 => Just(vec![one("p", any(1)), one("q", any(1))]),
+        1 => Just(vec![one("p", any(2)), one("q", named(&["1"]))]),
+        2 => Just(vec![one("r", any(1))]),
+        1 => Just(vec![one("r", named(&["r"]))]),
+        1 => Just(vec![one("q", any(1)), one("r", any(1))]),
+        1 => Just(vec![one("s", any(2))]),
+        1 => Just(vec![one("p", named(&["9"]))]),
+    ];
+    let key = option::weighted(0.4, text(&["k", "k", "j"]));
+    let who = option::weighted(0.8, text(&["x", "y", "k"]));
+    let build = option::weighted(0.6, text(&["1", "2", "3"]));
+    (parts, key, who, build).prop_map(|(parts, key, who, build)| Shape {
+        parts,
+        who: who.filter(|_| key.is_some()),
+        key,
+        build,
+    })
+}
+
+fn confirms(live: &[String]) -> BoxedStrategy<Op> {
+    let fence = prop_oneof![6 => Just(Which::Present), 1 => Just(Which::Former), 1 => Just(Which::Wrong)];
+    (claim(live), run(), fence).prop_map(|(claim, run, fence)| Op::Confirm { claim, run, fence }).boxed()
+}
+
+fn ends(live: &[String]) -> BoxedStrategy<Op> {
+    (claim(live), run()).prop_map(|(claim, run)| Op::End { claim, run }).boxed()
+}
+
+fn declares() -> BoxedStrategy<Op> {
+    let pool = text(&["p", "p", "q", "r"]);
+    let drain = option::weighted(0.3, select(vec![0, 10 * SECOND, 11 * MINUTE]));
+    let max_hold = option::weighted(0.2, select(vec![50 * SECOND, 12 * MINUTE]));
+    (pool, option::weighted(0.8, 0_u32..5), drain, max_hold, option::weighted(0.2, 0_u32..4))
+        .prop_map(|(pool, capacity, drain, max_hold, max_queue)| Op::SetPool {
+            pool,
+            capacity,
+            drain,
+            max_hold,
+            max_queue,
+        })
+        .boxed()
+}
+
+fn changes(live: &[String]) -> BoxedStrategy<Op> {
+    let place = || (text(&["p", "p", "q", "r"]), text(&["1", "2", "3", "big", "r"]));
+    let label = || option::of(text(&["gpu", "cpu"]));
+    prop_oneof![
+        3 => (place(), label()).prop_map(|((pool, lock), label)| Op::Add { pool, lock, label }),
+        3 => (place(), label()).prop_map(|((pool, lock), label)| Op::Update { pool, lock, label }),
+        3 => (place(), option::of(claim(live))).prop_map(|((pool, lock), claim)| Op::Remove { pool, lock, claim }),
+        1 => text(&["p", "q", "r"]).prop_map(Op::RemovePool),
+    ]
+    .boxed()
+}

@@ -1,0 +1,1009 @@
+//! The rules of the design once more, in the plainest way: lists, linear scans, nothing remembered that can be
+//! looked up. Written from the design, it shares no code and no type with the product, so that it can judge the core
+//! as well as a server behind HTTP.
+//!
+//! [`Model::apply`] is the whole interface: an operation in, the expected answer out; [`Model::view`] tells what
+//! everybody must see then. Times are milliseconds. Fences are not predicted: whoever drives a system with it checks
+//! that each new grant ([`Claim::grant`]) has a fence above all before.
+
+/// The durations of the rules.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    pub(super) listen: u64,
+    pub(super) grace: u64,
+    pub(super) place: u64,
+    pub(super) confirm: u64,
+    pub(super) withdrawals: u32,
+    pub(super) drain: u64,
+    pub(super) memory: u64,
+    pub(super) build_memory: u64,
+    /// Deadlines up to this span start again in full with the server.
+    pub(super) short: u64,
+    /// Most parked requests of one claim.
+    pub(super) parks: usize,
+    pub(super) declared_only: bool,
+}
+
+/// What is wanted of one pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Want {
+    /// That many locks, with this label if any.
+    Any(usize, Option<String>),
+    Named(Vec<String>),
+}
+
+/// *What* is asked, and by which build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// By pool, each pool once.
+    pub(super) parts: Vec<(String, Want)>,
+    pub(super) key: Option<String>,
+    pub(super) who: Option<String>,
+    pub(super) build: Option<String>,
+}
+
+impl Shape {
+    fn sharer(&self) -> Option<(&String, &String)> {
+        self.key.as_ref().map(|key| (key, self.who.as_ref().unwrap_or(key)))
+    }
+
+    fn part(&self, pool: &str) -> Option<&Want> {
+        self.parts.iter().find(|(name, _)| name == pool).map(|(_, want)| want)
+    }
+}
+
+/// How a request waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    No,
+    Park(u64),
+    Over(u64),
+}
+
+/// `PUT` of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Request {
+    pub(super) claim: String,
+    pub(super) shape: Shape,
+    pub(super) run: Option<String>,
+    pub(super) wait: Wait,
+    pub(super) confirm: bool,
+    pub(super) try_lock: bool,
+    pub(super) give_up: Option<u64>,
+    pub(super) ttl: Option<u64>,
+}
+
+/// Which fence a confirm names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Present,
+    /// That of the grant before.
+    Former,
+    Wrong,
+}
+
+/// Everything that can be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Op {
+    Ask(Request),
+    Confirm {
+        claim: String,
+        run: Option<String>,
+        fence: Which,
+    },
+    End {
+        claim: String,
+        run: Option<String>,
+    },
+    Left(u64),
+    SetPool {
+        pool: String,
+        capacity: Option<u32>,
+        drain: Option<u64>,
+        max_hold: Option<u64>,
+        max_queue: Option<u32>,
+    },
+    RemovePool(String),
+    Add {
+        pool: String,
+        lock: String,
+        label: Option<String>,
+    },
+    Update {
+        pool: String,
+        lock: String,
+        label: Option<String>,
+    },
+    Remove {
+        pool: String,
+        lock: String,
+        claim: Option<String>,
+    },
+    Reconcile,
+    /// Time goes by, and everything happens when it is due.
+    Pass(u64),
+    /// Time goes by while nobody looks.
+    Leap(u64),
+    Restart,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    Waiting { parked: bool },
+    Granted(Vec<(String, String)>),
+    Held(Vec<(String, String)>),
+    Busy,
+    Ended { how: &'static str, again: bool },
+    Done,
+    Nothing,
+    Refused(&'static str),
+    RefusedEnded(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Deadline {
+    at: u64,
+    span: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Recent(u64),
+    Grace(u64),
+    Away(u64),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    Waiting { parks: Vec<u64>, absent: Absent, give_up: Option<Deadline> },
+    Granted { confirm_by: Deadline, give_up: Option<Deadline> },
+    Held { until: Option<Deadline> },
+}
+
+/// A live claim.
+#[derive(Debug, Clone)]
+pub(super) struct Claim {
+    pub(super) id: String,
+    /// The number of its last grant over all, 0 for none: another number, another and larger fence.
+    pub(super) grant: u64,
+    /// All its grants of this life.
+    pub(super) grants: Vec<u64>,
+    life: u32,
+    shape: Shape,
+    confirm: bool,
+    ttl: Option<u64>,
+    runs: Vec<String>,
+    ticket: u64,
+    withdrawals: u32,
+    locks: Vec<(String, String)>,
+    phase: Phase,
+}
+
+impl Claim {
+    fn listens(&self) -> bool {
+        match &self.phase {
+            Phase::Waiting { parks, absent, .. } => !parks.is_empty() || !matches!(absent, Absent::Away(_)),
+            _ => false,
+        }
+    }
+
+    fn hears(&self) -> bool {
+        match &self.phase {
+            Phase::Waiting { parks, absent, .. } => !parks.is_empty() || matches!(absent, Absent::Recent(_)),
+            _ => false,
+        }
+    }
+
+    fn waits(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. })
+    }
+
+    fn due(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Waiting { parks, absent: Absent::Recent(at) | Absent::Grace(at) | Absent::Away(at), give_up } => {
+                let absent = parks.is_empty().then_some(*at);
+                [absent, give_up.map(|d| d.at)].into_iter().flatten().min()
+            }
+            Phase::Granted { confirm_by, .. } => Some(confirm_by.at),
+            Phase::Held { until } => until.map(|d| d.at),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Ended {
+    id: String,
+    life: u32,
+    shape: Option<Shape>,
+    runs: Vec<String>,
+    how: &'static str,
+    forget: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Lock {
+    name: String,
+    label: Option<String>,
+    drain: Option<Deadline>,
+    leaving: bool,
+    /// When something was last written about it, as a number that grows.
+    mention: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Pool {
+    name: String,
+    drain: Option<u64>,
+    max_hold: Option<u64>,
+    max_queue: Option<u32>,
+    locks: Vec<Lock>,
+}
+
+/// The state of the world, as the rules see it.
+#[derive(Debug, Clone)]
+pub(super) struct Model {
+    pub(super) rules: Rules,
+    /// The answer to the last operation.
+    pub(super) answer: Answer,
+    pub(super) claims: Vec<Claim>,
+    now: u64,
+    ended: Vec<Ended>,
+    pools: Vec<Pool>,
+    /// Requests that are parked or have to be answered, and what they asked.
+    pub(super) parked: Vec<(u64, Request)>,
+    tickets: u64,
+    grants: u64,
+    mentions: u64,
+}
+
+type Result<T> = std::result::Result<T, Answer>;
+
+impl Model {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            answer: Answer::Nothing,
+            claims: Vec::new(),
+            now: 0,
+            ended: Vec::new(),
+            pools: Vec::new(),
+            parked: Vec::new(),
+            tickets: 0,
+            grants: 0,
+            mentions: 0,
+        }
+    }
+
+    /// Does one operation; the expected answer is then in [`Model::answer`].
+    pub(super) fn apply(&mut self, op: &Op) {
+        self.expire();
+        self.dispatch();
+        let answer = match op {
+            Op::Ask(request) => self.ask(request),
+            Op::Confirm { claim, run, fence } => self.confirm(claim, run.as_ref(), *fence),
+            Op::End { claim, run } => self.end(claim, run.as_ref()),
+            Op::Left(park) => {
+                self.park_ends(*park);
+                Ok(Answer::Nothing)
+            }
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue } => {
+                self.set_pool(pool, *capacity, (*drain, *max_hold, *max_queue));
+                Ok(Answer::Done)
+            }
+            Op::RemovePool(pool) => self.remove_pool(pool),
+            Op::Add { pool, lock, label } => self.add(pool, lock, label.as_ref()),
+            Op::Update { pool, lock, label } => self.update(pool, lock, label.as_ref()),
+            Op::Remove { pool, lock, claim } => self.remove(pool, lock, claim.as_ref()),
+            Op::Reconcile => Ok(Answer::Nothing),
+            Op::Pass(span) => {
+                self.pass(self.now + span);
+                Ok(Answer::Nothing)
+            }
+            Op::Leap(span) => {
+                self.now += span;
+                self.expire();
+                Ok(Answer::Nothing)
+            }
+            Op::Restart => {
+                self.restart();
+                Ok(Answer::Nothing)
+            }
+        };
+        self.dispatch();
+        self.answer = answer.unwrap_or_else(|refusal| refusal);
+    }
+
+    // ---- asking
+
+    fn ask(&mut self, request: &Request) -> Result<Answer> {
+        if let Wait::Park(park) | Wait::Over(park) = request.wait {
+            self.park_ends(park);
+        }
+        let id = &request.claim;
+        if let Some(at) = self.live(id) {
+            if self.claims[at].shape != request.shape {
+                return Err(Answer::Refused("different_request"));
+            }
+            refuse_earlier(&self.claims[at].runs, request.run.as_ref())?;
+            learn(&mut self.claims[at].runs, request.run.as_ref());
+            return Ok(self.serve(at, request));
+        }
+        let (life, mut runs) = self.next_life(request)?;
+        learn(&mut runs, request.run.as_ref());
+        for (pool, want) in &request.shape.parts {
+            self.can_ever(pool, want)?;
+        }
+        let claim = self.new_claim(request, life, runs);
+        if !self.would_be_served(&claim) {
+            if request.try_lock {
+                return Ok(Answer::Busy);
+            }
+            self.room_to_wait(&request.shape)?;
+        }
+        for (pool, _) in &request.shape.parts {
+            if self.pool(pool).is_none() {
+                let mention = self.mention();
+                let lock = Lock { name: pool.clone(), label: None, drain: None, leaving: false, mention };
+                let locks = vec![lock];
+                self.pools.push(Pool { name: pool.clone(), drain: None, max_hold: None, max_queue: None, locks });
+            }
+        }
+        self.ended.retain(|ended| ended.id != *id);
+        self.claims.push(claim);
+        Ok(self.serve(self.claims.len() - 1, request))
+    }
+
+    fn next_life(&self, request: &Request) -> Result<(u32, Vec<String>)> {
+        let Some(ended) = self.ended.iter().find(|ended| ended.id == request.claim) else {
+            return Ok((1, Vec::new()));
+        };
+        if ended.shape.as_ref().is_some_and(|shape| *shape != request.shape) {
+            return Err(Answer::Refused("different_request"));
+        }
+        refuse_earlier(&ended.runs, request.run.as_ref())?;
+        let fresh = request.run.as_ref().is_some_and(|run| !ended.runs.contains(run));
+        let may = match ended.how {
+            "listener_lost" => true,
+            "unconfirmed" | "cancelled" | "gave_up" | "released" => fresh,
+            _ => false,
+        };
+        if may { Ok((ended.life + 1, ended.runs.clone())) } else { Err(Answer::RefusedEnded(ended.how)) }
+    }
+
+    fn new_claim(&mut self, request: &Request, life: u32, runs: Vec<String>) -> Claim {
+        self.tickets += 1;
+        let give_up = request.give_up.map(|span| self.deadline(span));
+        let absent = Absent::Recent(self.now + self.rules.listen);
+        Claim {
+            id: request.claim.clone(),
+            grant: 0,
+            grants: Vec::new(),
+            life,
+            shape: request.shape.clone(),
+            confirm: request.confirm,
+            ttl: request.ttl,
+            runs,
+            ticket: self.tickets,
+            withdrawals: 0,
+            locks: Vec::new(),
+            phase: Phase::Waiting { parks: Vec::new(), absent, give_up },
+        }
+    }
+
+    /// What has to be refused because it could never be served.
+    fn can_ever(&self, pool: &str, want: &Want) -> Result<()> {
+        let Some(known) = self.pool(pool) else {
+            let makes_it = match want {
+                Want::Any(count, label) => *count == 1 && label.is_none(),
+                Want::Named(names) => *names == [pool.to_owned()],
+            };
+            let ok = makes_it && !self.rules.declared_only;
+            return if ok { Ok(()) } else { Err(Answer::Refused("no_such_pool")) };
+        };
+        let staying: Vec<&Lock> = known.locks.iter().filter(|lock| !lock.leaving).collect();
+        match want {
+            Want::Named(names) if names.iter().any(|name| !staying.iter().any(|lock| lock.name == *name)) => {
+                Err(Answer::Refused("no_such_lock"))
+            }
+            Want::Any(count, label) if staying.iter().filter(|lock| fits(lock, label.as_ref())).count() < *count => {
+                Err(Answer::Refused("too_many"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn would_be_served(&self, claim: &Claim) -> bool {
+        let mut known = claim.clone();
+        known.shape.parts.retain(|(pool, _)| self.pool(pool).is_some());
+        self.can_take(&known).is_some()
+    }
+
+    fn room_to_wait(&self, shape: &Shape) -> Result<()> {
+        for (name, _) in &shape.parts {
+            let Some(max) = self.pool(name).and_then(|pool| pool.max_queue) else { continue };
+            let waiting = self.claims.iter().filter(|claim| claim.waits() && claim.shape.part(name).is_some());
+            if waiting.count() >= max as usize {
+                return Err(Answer::Refused("queue_full"));
+            }
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, at: usize, request: &Request) -> Answer {
+        if self.claims[at].waits()
+            && let Some(locks) = self.can_take(&self.claims[at])
+        {
+            self.grant(at, locks);
+        }
+        let recent = Absent::Recent(self.now + self.rules.listen);
+        let mut parked_now = false;
+        if let Phase::Waiting { parks, absent, .. } = &mut self.claims[at].phase {
+            if let Wait::Park(park) = request.wait
+                && parks.len() < self.rules.parks
+            {
+                parks.push(park);
+                parked_now = true;
+            }
+            *absent = recent;
+        }
+        if let Wait::Park(park) = request.wait
+            && parked_now
+        {
+            self.parked.push((park, request.clone()));
+        }
+        self.tell(at, parked_now)
+    }
+
+    fn tell(&self, at: usize, parked: bool) -> Answer {
+        let claim = &self.claims[at];
+        match claim.phase {
+            Phase::Waiting { .. } => Answer::Waiting { parked },
+            Phase::Granted { .. } => Answer::Granted(claim.locks.clone()),
+            Phase::Held { .. } => Answer::Held(claim.locks.clone()),
+        }
+    }
+
+    fn park_ends(&mut self, park: u64) {
+        self.parked.retain(|(open, _)| *open != park);
+        let grace = Absent::Grace(self.now + self.rules.grace);
+        for claim in &mut self.claims {
+            if let Phase::Waiting { parks, absent, .. } = &mut claim.phase
+                && parks.contains(&park)
+            {
+                parks.retain(|p| *p != park);
+                if parks.is_empty() {
+                    *absent = grace;
+                }
+            }
+        }
+    }
+
+    // ---- who is next
+
+    /// The locks that the claim may take now, in its turn.
+    fn can_take(&self, claim: &Claim) -> Option<Vec<(String, String)>> {
+        let mut locks = Vec::new();
+        for (pool, want) in &claim.shape.parts {
+            locks.extend(self.choose(pool, want, &claim.shape)?.into_iter().map(|lock| (pool.clone(), lock)));
+        }
+        let own = claim.shape.sharer().is_some()
+            && locks.iter().all(|(pool, lock)| {
+                self.holders(pool, lock).iter().any(|holder| holder.shape.sharer() == claim.shape.sharer())
+            });
+        let held_back = || self.before(claim).iter().any(|earlier| !self.waits_for(earlier, claim));
+        (own || !held_back()).then_some(locks)
+    }
+
+    /// Enough locks of one pool, the queue aside: own ones, then those of the same key, then the longest unused.
+    fn choose(&self, pool: &str, want: &Want, shape: &Shape) -> Option<Vec<String>> {
+        let known = self.pool(pool)?;
+        let open = |lock: &&Lock| self.admits(pool, lock, shape);
+        let mut chosen: Vec<String> = match want {
+            Want::Named(names) => {
+                let open: Vec<_> = known.locks.iter().filter(open).map(|lock| lock.name.clone()).collect();
+                names.iter().filter(|name| open.contains(name)).cloned().collect()
+            }
+            Want::Any(count, label) => {
+                let mut ranked: Vec<(u8, u64, &String)> = Vec::new();
+                for lock in known.locks.iter().filter(open).filter(|lock| fits(lock, label.as_ref())) {
+                    let holders = self.holders(pool, &lock.name);
+                    let own = holders.iter().any(|holder| holder.shape.sharer() == shape.sharer());
+                    ranked.push(match (holders.is_empty(), own) {
+                        (true, _) => (2, lock.mention, &lock.name),
+                        (false, true) => (0, 0, &lock.name),
+                        (false, false) => (1, 0, &lock.name),
+                    });
+                }
+                ranked.sort();
+                ranked.into_iter().take(*count).map(|(_, _, name)| name.clone()).collect()
+            }
+        };
+        chosen.sort();
+        let needed = match want {
+            Want::Any(count, _) => *count,
+            Want::Named(names) => names.len(),
+        };
+        (chosen.len() == needed).then_some(chosen)
+    }
+
+    fn admits(&self, pool: &str, lock: &Lock, shape: &Shape) -> bool {
+        let same_key = |holder: &&Claim| shape.key.is_some() && holder.shape.key == shape.key;
+        lock.drain.is_none() && !lock.leaving && self.holders(pool, &lock.name).iter().all(same_key)
+    }
+
+    fn holders(&self, pool: &str, lock: &str) -> Vec<&Claim> {
+        let has = |claim: &&Claim| claim.locks.iter().any(|(p, l)| p == pool && l == lock);
+        let mut holders: Vec<&Claim> = self.claims.iter().filter(has).collect();
+        holders.sort_by_key(|claim| claim.grant);
+        holders
+    }
+
+    /// Locks of the pool that could serve the want at all.
+    fn candidates(&self, pool: &str, want: &Want) -> Vec<&Lock> {
+        let could = |lock: &&Lock| match want {
+            Want::Any(_, label) => fits(lock, label.as_ref()),
+            Want::Named(names) => names.contains(&lock.name),
+        };
+        self.pool(pool).map(|p| p.locks.iter().filter(|lock| !lock.leaving).filter(could).collect()).unwrap_or_default()
+    }
+
+    /// Earlier waiters that listen and have a candidate in common with the claim.
+    fn before(&self, claim: &Claim) -> Vec<&Claim> {
+        let common = |earlier: &&Claim| {
+            claim.shape.parts.iter().any(|(pool, want)| {
+                let Some(theirs) = earlier.shape.part(pool) else { return false };
+                let ours = self.candidates(pool, want);
+                self.candidates(pool, theirs).iter().any(|lock| ours.iter().any(|our| our.name == lock.name))
+            })
+        };
+        let earlier = self.claims.iter().filter(|other| other.waits() && other.ticket < claim.ticket);
+        earlier.filter(|other| other.listens()).filter(common).collect()
+    }
+
+    /// Whether `from` waits, directly or through others, for a lock that the build of `whom` has.
+    fn waits_for(&self, from: &Claim, whom: &Claim) -> bool {
+        let Some(build) = &whom.shape.build else { return false };
+        let mut reached: Vec<&Claim> = vec![from];
+        let mut next = 0;
+        while let Some(claim) = reached.get(next).copied() {
+            next += 1;
+            let mut ahead: Vec<&Claim> = self.before(claim);
+            for (pool, want) in &claim.shape.parts {
+                if self.choose(pool, want, &claim.shape).is_some() {
+                    continue;
+                }
+                for lock in self.candidates(pool, want) {
+                    if self.admits(pool, lock, &claim.shape) {
+                        continue;
+                    }
+                    for holder in self.holders(pool, &lock.name) {
+                        if holder.shape.build.as_ref() == Some(build) {
+                            return true;
+                        }
+                        let same =
+                            |c: &&Claim| c.waits() && c.shape.build.is_some() && c.shape.build == holder.shape.build;
+                        ahead.extend(self.claims.iter().filter(same));
+                    }
+                }
+            }
+            for claim in ahead {
+                if !reached.iter().any(|known| known.id == claim.id) {
+                    reached.push(claim);
+                }
+            }
+        }
+        false
+    }
+
+    /// Grants what is grantable to whom will hear of it, the earliest first, until nothing more is.
+    fn dispatch(&mut self) {
+        loop {
+            self.claims.sort_by_key(|claim| claim.ticket);
+            let ready = |claim: &Claim| claim.hears() && claim.confirm;
+            let next = self.claims.iter().enumerate().filter(|(_, claim)| ready(claim));
+            let next = next.filter_map(|(at, claim)| Some((at, self.can_take(claim)?))).next();
+            let Some((at, locks)) = next else { return };
+            self.grant(at, locks);
+        }
+    }
+
+    fn grant(&mut self, at: usize, locks: Vec<(String, String)>) {
+        self.grants += 1;
+        let confirm_by = self.deadline(self.rules.confirm);
+        let until = self.hold_limit(at);
+        self.mention_all(&locks);
+        let claim = &mut self.claims[at];
+        claim.grant = self.grants;
+        claim.grants.push(self.grants);
+        claim.locks = locks;
+        let give_up = if let Phase::Waiting { give_up, .. } = claim.phase { give_up } else { None };
+        claim.phase = if claim.confirm { Phase::Granted { confirm_by, give_up } } else { Phase::Held { until } };
+    }
+
+    fn hold_limit(&self, at: usize) -> Option<Deadline> {
+        let claim = &self.claims[at];
+        let pools = claim.shape.parts.iter().filter_map(|(pool, _)| self.pool(pool)?.max_hold);
+        pools.chain(claim.ttl).min().map(|span| self.deadline(span))
+    }
+
+    /// Parked requests that must have been told to try again by now.
+    pub(super) fn must_be_told(&self) -> Vec<u64> {
+        let told = |(park, request): &&(u64, Request)| match self.live(&request.claim).map(|at| &self.claims[at]) {
+            None => true,
+            Some(claim) => match &claim.phase {
+                Phase::Waiting { parks, .. } if parks.contains(park) => {
+                    !claim.confirm && self.can_take(claim).is_some()
+                }
+                // Cut off by a restart, or granted and withdrawn since.
+                Phase::Waiting { .. } => false,
+                _ => true,
+            },
+        };
+        self.parked.iter().filter(told).map(|(park, _)| *park).collect()
+    }
+
+    // ---- confirming and ending
+
+    fn confirm(&mut self, id: &str, run: Option<&String>, fence: Which) -> Result<Answer> {
+        let Some(at) = self.live(id) else {
+            let Some(ended) = self.ended.iter().find(|ended| ended.id == id) else {
+                return Err(Answer::Refused("no_such_claim"));
+            };
+            refuse_earlier(&ended.runs, run)?;
+            return Err(Answer::RefusedEnded(ended.how));
+        };
+        refuse_earlier(&self.claims[at].runs, run)?;
+        if self.claims[at].waits() {
+            return Err(Answer::Refused("not_granted"));
+        }
+        if fence != Which::Present {
+            return Err(Answer::Refused("wrong_fence"));
+        }
+        learn(&mut self.claims[at].runs, run);
+        if matches!(self.claims[at].phase, Phase::Granted { .. }) {
+            let locks = self.claims[at].locks.clone();
+            self.mention_all(&locks);
+            self.claims[at].phase = Phase::Held { until: self.hold_limit(at) };
+        }
+        Ok(self.tell(at, false))
+    }
+
+    fn end(&mut self, id: &str, run: Option<&String>) -> Result<Answer> {
+        if let Some(at) = self.live(id) {
+            refuse_earlier(&self.claims[at].runs, run)?;
+            learn(&mut self.claims[at].runs, run);
+            let held = matches!(self.claims[at].phase, Phase::Held { .. });
+            let how = if held { "released" } else { "cancelled" };
+            self.finish(id, how);
+            return Ok(Answer::Ended { how, again: false });
+        }
+        let Some(ended) = self.ended.iter().find(|ended| ended.id == id) else {
+            let (id, runs, forget) = (id.to_owned(), run.cloned().into_iter().collect(), self.now + self.rules.memory);
+            self.ended.push(Ended { id, life: 0, shape: None, runs, how: "cancelled", forget });
+            return Err(Answer::Refused("no_such_claim"));
+        };
+        refuse_earlier(&ended.runs, run)?;
+        match ended.how {
+            "lost" | "removed" => Err(Answer::RefusedEnded(ended.how)),
+            how => Ok(Answer::Ended { how, again: true }),
+        }
+    }
+
+    fn finish(&mut self, id: &str, how: &'static str) {
+        let Some(at) = self.live(id) else { return };
+        let claim = self.claims.remove(at);
+        for (pool, lock) in &claim.locks {
+            let span = self.pool(pool).and_then(|p| p.drain).unwrap_or(self.rules.drain);
+            let drain = self.deadline(span);
+            if let Some(lock) = self.lock_mut(pool, lock).filter(|_| how == "lost" && span > 0) {
+                lock.drain = Some(drain);
+            }
+        }
+        self.mention_all(&claim.locks);
+        let memory = if claim.shape.build.is_some() { self.rules.build_memory } else { self.rules.memory };
+        let forget = self.now + memory;
+        let (id, life, runs) = (claim.id, claim.life, claim.runs);
+        self.ended.push(Ended { id, life, shape: Some(claim.shape), runs, how, forget });
+        self.drop_left();
+    }
+
+    /// Locks that only waited for their holders to go.
+    fn drop_left(&mut self) {
+        let held: Vec<(String, String)> = self.claims.iter().flat_map(|claim| claim.locks.clone()).collect();
+        for pool in &mut self.pools {
+            let name = pool.name.clone();
+            pool.locks.retain(|lock| !lock.leaving || held.contains(&(name.clone(), lock.name.clone())));
+        }
+    }
+
+    fn withdraw(&mut self, at: usize) {
+        self.claims[at].withdrawals += 1;
+        let id = self.claims[at].id.clone();
+        if self.claims[at].withdrawals >= self.rules.withdrawals {
+            return self.finish(&id, "unconfirmed");
+        }
+        let away = Absent::Away(self.now + self.rules.place);
+        let locks = std::mem::take(&mut self.claims[at].locks);
+        self.mention_all(&locks);
+        if let Phase::Granted { give_up, .. } = self.claims[at].phase {
+            self.claims[at].phase = Phase::Waiting { parks: Vec::new(), absent: away, give_up };
+        }
+        self.drop_left();
+        let shape = self.claims[at].shape.clone();
+        if shape.parts.iter().any(|(pool, want)| self.can_ever(pool, want).is_err()) {
+            self.finish(&id, "removed");
+        }
+    }
+
+    // ---- declaring
+
+    fn set_pool(&mut self, name: &str, capacity: Option<u32>, policy: (Option<u64>, Option<u64>, Option<u32>)) {
+        if self.pool(name).is_none() {
+            let locks = Vec::new();
+            self.pools.push(Pool { name: name.to_owned(), drain: None, max_hold: None, max_queue: None, locks });
+        }
+        let held: Vec<(String, String)> = self.claims.iter().flat_map(|claim| claim.locks.clone()).collect();
+        let mut mentions = self.mentions;
+        let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) else { return };
+        (pool.drain, pool.max_hold, pool.max_queue) = policy;
+        let Some(capacity) = capacity else { return };
+        for number in 1..=capacity {
+            match pool.locks.iter_mut().find(|lock| lock.name == number.to_string()) {
+                Some(lock) => lock.leaving = false,
+                None => {
+                    mentions += 1;
+                    let (name, mention) = (number.to_string(), mentions);
+                    pool.locks.push(Lock { name, label: None, drain: None, leaving: false, mention });
+                }
+            }
+        }
+        for lock in &mut pool.locks {
+            lock.leaving |= lock.name.parse::<u32>().is_ok_and(|number| number > capacity);
+        }
+        pool.locks.retain(|lock| !lock.leaving || held.contains(&(name.to_owned(), lock.name.clone())));
+        self.mentions = mentions;
+        self.end_hopeless(name);
+    }
+
+    fn end_hopeless(&mut self, pool: &str) {
+        let hopeless = |claim: &&Claim| {
+            let want = claim.shape.part(pool).filter(|_| claim.waits());
+            want.is_some_and(|want| self.can_ever(pool, want).is_err())
+        };
+        let hopeless: Vec<String> = self.claims.iter().filter(hopeless).map(|claim| claim.id.clone()).collect();
+        for id in hopeless {
+            self.finish(&id, "removed");
+        }
+    }
+
+    fn remove_pool(&mut self, name: &str) -> Result<Answer> {
+        if self.pool(name).is_none() {
+            return Err(Answer::Refused("no_such_pool"));
+        }
+        let uses = |claim: &Claim| {
+            (claim.waits() && claim.shape.part(name).is_some()) || claim.locks.iter().any(|(pool, _)| pool == name)
+        };
+        if self.claims.iter().any(uses) {
+            return Err(Answer::Refused("pool_in_use"));
+        }
+        self.pools.retain(|pool| pool.name != name);
+        Ok(Answer::Done)
+    }
+
+    fn add(&mut self, name: &str, lock: &str, label: Option<&String>) -> Result<Answer> {
+        if self.lock_mut(name, lock).is_some() {
+            return Err(Answer::Refused("lock_exists"));
+        }
+        if self.pool(name).is_none() {
+            self.set_pool(name, None, (None, None, None));
+        }
+        let mention = self.mention();
+        let lock = Lock { name: lock.to_owned(), label: label.cloned(), drain: None, leaving: false, mention };
+        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) {
+            pool.locks.push(lock);
+        }
+        Ok(Answer::Done)
+    }
+
+    fn find_lock(&mut self, name: &str, lock: &str) -> Result<&mut Lock> {
+        if self.pool(name).is_none() {
+            return Err(Answer::Refused("no_such_pool"));
+        }
+        self.lock_mut(name, lock).ok_or(Answer::Refused("no_such_lock"))
+    }
+
+    fn update(&mut self, name: &str, lock: &str, label: Option<&String>) -> Result<Answer> {
+        let mention = self.mention();
+        let found = self.find_lock(name, lock)?;
+        found.mention = mention;
+        found.label = label.cloned();
+        self.end_hopeless(name);
+        Ok(Answer::Done)
+    }
+
+    fn remove(&mut self, name: &str, lock: &str, claim: Option<&String>) -> Result<Answer> {
+        self.find_lock(name, lock)?;
+        let holders = self.holders(name, lock);
+        if holders.iter().any(|holder| Some(&holder.id) != claim) {
+            return Err(Answer::Refused("lock_held"));
+        }
+        if let Some(id) = claim {
+            if !holders.iter().any(|holder| matches!(holder.phase, Phase::Held { .. })) {
+                return Err(Answer::Refused("not_holder"));
+            }
+            self.finish(id, "released");
+        }
+        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) {
+            pool.locks.retain(|known| known.name != lock);
+        }
+        self.end_hopeless(name);
+        Ok(Answer::Done)
+    }
+
+    // ---- time
+
+    fn deadline(&self, span: u64) -> Deadline {
+        Deadline { at: self.now + span, span }
+    }
+
+    fn pass(&mut self, end: u64) {
+        while let Some(at) = self.next_due().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.expire();
+            self.dispatch();
+        }
+        self.now = end;
+    }
+
+    fn next_due(&self) -> Option<u64> {
+        let drains = self.pools.iter().flat_map(|pool| &pool.locks).filter_map(|lock| Some(lock.drain?.at));
+        let claims = self.claims.iter().filter_map(Claim::due);
+        drains.chain(claims).chain(self.ended.iter().map(|ended| ended.forget)).min()
+    }
+
+    /// Everything that is due; of two claims the one whose deadline came first, of equal ones the smaller id.
+    fn expire(&mut self) {
+        let now = self.now;
+        while let Some((_, id)) =
+            self.claims.iter().filter_map(|c| Some((c.due()?, c.id.clone()))).filter(|(at, _)| *at <= now).min()
+        {
+            self.expire_claim(&id);
+        }
+        for lock in self.pools.iter_mut().flat_map(|pool| &mut pool.locks) {
+            lock.drain = lock.drain.filter(|drain| drain.at > now);
+        }
+        self.ended.retain(|ended| ended.forget > now);
+    }
+
+    fn expire_claim(&mut self, id: &str) {
+        let Some(at) = self.live(id) else { return };
+        let (now, place) = (self.now, self.rules.place);
+        match &mut self.claims[at].phase {
+            Phase::Waiting { give_up: Some(give_up), .. } if give_up.at <= now => self.finish(id, "gave_up"),
+            Phase::Waiting { absent: Absent::Away(_), .. } => self.finish(id, "listener_lost"),
+            Phase::Waiting { absent, .. } => *absent = Absent::Away(now + place),
+            Phase::Granted { .. } => self.withdraw(at),
+            Phase::Held { .. } => self.finish(id, "lost"),
+        }
+    }
+
+    fn restart(&mut self) {
+        let (now, short) = (self.now, self.rules.short);
+        let again = |deadline: &mut Deadline| {
+            if deadline.span <= short {
+                deadline.at = now + deadline.span;
+            }
+        };
+        self.parked.clear();
+        for claim in &mut self.claims {
+            match &mut claim.phase {
+                Phase::Waiting { parks, absent, give_up } => {
+                    parks.clear();
+                    *absent = Absent::Recent(now + self.rules.listen);
+                    give_up.iter_mut().for_each(again);
+                }
+                Phase::Granted { confirm_by, give_up } => {
+                    again(confirm_by);
+                    give_up.iter_mut().for_each(again);
+                }
+                Phase::Held { until } => until.iter_mut().for_each(again),
+            }
+        }
+        self.pools.iter_mut().flat_map(|pool| &mut pool.locks).filter_map(|lock| lock.drain.as_mut()).for_each(again);
+    }
+
+    // ---- looking
+
+    fn live(&self, id: &str) -> Option<usize> {
+        self.claims.iter().position(|claim| claim.id == id)
+    }
+
+    fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name == name)
+    }
+
+    fn lock_mut(&mut self, pool: &str, lock: &str) -> Option<&mut Lock> {
+        let pool = self.pools.iter_mut().find(|p| p.name == pool)?;
+        pool.locks.iter_mut().find(|l| l.name == lock)
+    }
+
+    fn mention(&mut self) -> u64 {
+        self.mentions += 1;
+        self.mentions
+    }
+
+    fn mention_all(&mut self, locks: &[(String, String)]) {
+        let mention = self.mention();
+        for (pool, lock) in locks {
+            if let Some(lock) = self.lock_mut(pool, lock) {
+                lock.mention = mention;
+            }
+        }
+    }
+
+    /// What this id asked, if it is known, live or ended.
+    pub(super) fn asked(&self, id: &str) -> Option<Shape> {
+        let live = self.claims.iter().find(|claim| claim.id == id).map(|claim| claim.shape.clone());
+        live.or_else(|| self.ended.iter().find(|ended| ended.id == id)?.shape.clone())
+    }
+
+    /// What everybody must see: each line one fact, in a fixed order.
+    pub(super) fn view(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for claim in &self.claims {
+            let phase = match &claim.phase {
+                Phase::Waiting { parks, absent, .. } => match absent {
+                    _ if !parks.is_empty() => format!("waiting parked {parks:?}"),
+                    Absent::Recent(_) => "waiting recent".into(),
+                    Absent::Grace(_) => "waiting grace".into(),
+                    Absent::Away(_) => "waiting away".into(),
+                },
+                Phase::Granted { .. } => format!("granted {:?}", claim.locks),
+                Phase::Held { .. } => format!("held {:?}", claim.locks),
+            };
+            lines.push(format!("claim {} life {} runs {:?} {phase}", claim.id, claim.life, claim.runs));
+        }
+        for ended in &self.ended {
+            lines.push(format!("claim {} life {} runs {:?} ended {}", ended.id, ended.life, ended.runs, ended.how));
+        }
+        for pool in &self.pools {
+            let mut waiting: Vec<&Claim> =
+                self.claims.iter().filter(|c| c.waits() && c.shape.part(&pool.name).is_some()).collect();
+            waiting.sort_by_key(|claim| claim.ticket);
+            let waiting: Vec<&String> = waiting.iter().map(|claim| &claim.id).collect();
+            let is_free = |l: &&Lock| l.drain.is_none() && !l.leaving && self.holders(&pool.name, &l.name).is_empty();
+            let mut free: Vec<(u64, &String)> =
+                pool.locks.iter().filter(is_free).map(|lock| (lock.mention, &lock.name)).collect();
+            free.sort();
+            let free: Vec<&String> = free.into_iter().map(|(_, name)| name).collect();
+            lines.push(format!("pool {} queue {waiting:?} free {free:?}", pool.name));
+            for lock in &pool.locks {
+                let by: Vec<&String> = self.holders(&pool.name, &lock.name).iter().map(|claim| &claim.id).collect();
+                let (drains, leaving) = (lock.drain.is_some(), lock.leaving);
+                let (pool, lock, label) = (&pool.name, &lock.name, &lock.label);
+                lines.push(format!("lock {pool}/{lock} {label:?} by {by:?} draining {drains} leaving {leaving}"));
+            }
+        }
+        lines.sort();
+        lines
+    }
+}
+
+fn fits(lock: &Lock, label: Option<&String>) -> bool {
+    label.is_none_or(|label| lock.label.as_ref() == Some(label))
+}
+
+/// Only the run that first appeared last may act.
+fn refuse_earlier(runs: &[String], run: Option<&String>) -> Result<()> {
+    match run {
+        Some(run) if runs.contains(run) && runs.last() != Some(run) => Err(Answer::Refused("superseded_run")),
+        _ => Ok(()),
+    }
+}
+
+fn learn(runs: &mut Vec<String>, run: Option<&String>) {
+    if let Some(run) = run.filter(|run| !runs.contains(run)) {
+        runs.push(run.clone());
+    }
+}

@@ -1,0 +1,316 @@
+//! The core, driven by the model's operations and seen with the model's eyes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use super::reference::{self, Answer, Op, Request, Rules, Shape, Which};
+use crate::core::claim::{Ask, Claim, Labels, LockSet, Owner, Part, Phase, Presence, Scope, Terms, Want};
+use crate::core::invariants;
+use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Run, Text};
+use crate::core::pool::Policy;
+use crate::core::settings::{Plant, Settings};
+use crate::core::state::{Loaded, Notice, State};
+use crate::core::step::{AskClaim, By, Command, Refusal, Reply, Wait, step};
+use crate::core::test_store::TestStore;
+use crate::core::time::{Now, Span};
+
+/// A server without a network: the core, a clock and a store.
+pub(super) struct Core {
+    state: State,
+    store: TestStore,
+    now: Now,
+    /// All fences that each claim was given.
+    fences: BTreeMap<ClaimId, Vec<Fence>>,
+    newest_fence: Fence,
+    told: BTreeSet<u64>,
+}
+
+impl Core {
+    pub(super) fn new(rules: &Rules, plant: Plant) -> Self {
+        let settings = Settings {
+            listen: Span(rules.listen),
+            grace: Span(rules.grace),
+            place: Span(rules.place),
+            confirm: Span(rules.confirm),
+            withdrawals: u8::try_from(rules.withdrawals).unwrap(),
+            memory: Span(rules.memory),
+            build_memory: Span(rules.build_memory),
+            drain: Span(rules.drain),
+            declared_only: rules.declared_only,
+            // So short that pruning takes part.
+            history: 20,
+            plant,
+            ..Settings::default()
+        };
+        let now = Now::default();
+        let state = State::restarted(Loaded::default(), settings, 1, now);
+        let mut core = Self {
+            state,
+            store: TestStore::default(),
+            now,
+            fences: BTreeMap::new(),
+            newest_fence: Fence(0),
+            told: BTreeSet::new(),
+        };
+        core.settle();
+        core
+    }
+
+    /// Does one operation.
+    pub(super) fn apply(&mut self, op: &Op) -> Answer {
+        let command = match op {
+            Op::Pass(span) => return self.pass(*span),
+            Op::Leap(span) => {
+                self.now.engine = self.now.engine.plus(Span(*span));
+                Command::Tick
+            }
+            Op::Restart => return self.restart(),
+            op => self.command(op),
+        };
+        let result = step(&mut self.state, command, self.now);
+        self.settle();
+        answer_of(result)
+    }
+
+    fn pass(&mut self, span: u64) -> Answer {
+        let end = self.now.engine.plus(Span(span));
+        while let Some(at) = self.state.next_timer().filter(|at| *at <= end) {
+            self.now.engine = at.max(self.now.engine);
+            let _ = step(&mut self.state, Command::Tick, self.now);
+            self.settle();
+        }
+        self.now.engine = end;
+        Answer::Nothing
+    }
+
+    fn restart(&mut self) -> Answer {
+        self.state.touch_meta();
+        self.settle();
+        let settings = self.state.settings.clone();
+        self.now.engine = self.store.engine();
+        self.state = State::restarted(self.store.load(), settings, 1, self.now);
+        self.told.clear();
+        let _ = step(&mut self.state, Command::Tick, self.now);
+        self.settle();
+        Answer::Nothing
+    }
+
+    fn settle(&mut self) {
+        self.store.commit(&self.state.take_changes(self.now));
+        let told = self.state.take_notices().into_iter();
+        self.told.extend(told.filter_map(|notice| if let Notice::Park(park) = notice { Some(park.0) } else { None }));
+    }
+
+    /// Parked requests that have been told to try again in this life of the server.
+    pub(super) fn told(&self) -> &BTreeSet<u64> {
+        &self.told
+    }
+
+    /// The invariants, the store, and that each fence is larger than all before.
+    pub(super) fn check(&mut self) -> Result<(), String> {
+        invariants::check(&self.state)?;
+        self.store.check_has_all_of(&self.state)?;
+        let mut new: BTreeSet<Fence> = BTreeSet::new();
+        for claim in self.state.world.claims.values() {
+            let Some(fence) = claim.fence() else { continue };
+            let known = self.fences.entry(claim.id.clone()).or_default();
+            if known.last() != Some(&fence) {
+                known.push(fence);
+                if fence <= self.newest_fence || !new.insert(fence) {
+                    return Err(format!("I2: {} got fence {fence} after {}", claim.id, self.newest_fence));
+                }
+            }
+        }
+        self.newest_fence = new.last().copied().unwrap_or(self.newest_fence);
+        Ok(())
+    }
+
+    fn command(&self, op: &Op) -> Command {
+        let by = By::default();
+        match op {
+            Op::Ask(request) => Command::Ask(Box::new(ask_of(request))),
+            Op::Confirm { claim, run, fence } => {
+                let id = claim_id(claim);
+                let known = self.fences.get(&id).map(Vec::as_slice).unwrap_or_default();
+                let fence = match (fence, known) {
+                    (Which::Present, [.., last]) | (Which::Former, [.., last, _]) => *last,
+                    _ => Fence(1),
+                };
+                Command::Confirm { id, run: run.as_deref().map(run_of), fence }
+            }
+            Op::End { claim, run } => {
+                Command::End { id: claim_id(claim), run: run.as_deref().map(run_of), by: None, reason: None }
+            }
+            Op::Left(park) => Command::Left { park: ParkId(*park) },
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue } => {
+                let policy = Policy { drain: drain.map(Span), max_hold: max_hold.map(Span), max_queue: *max_queue };
+                Command::SetPool { pool: pool_of(pool), policy, capacity: *capacity, by }
+            }
+            Op::RemovePool(pool) => Command::RemovePool { pool: pool_of(pool), by },
+            Op::Add { pool, lock, label } => Command::AddLock {
+                pool: pool_of(pool),
+                lock: lock_of(lock),
+                metadata: Arc::from([]),
+                labels: Arc::new(labels_of(label.as_ref())),
+                by,
+            },
+            Op::Update { pool, lock, label } => Command::UpdateLock {
+                pool: pool_of(pool),
+                lock: lock_of(lock),
+                metadata: None,
+                labels: Some(Arc::new(labels_of(label.as_ref()))),
+                by,
+            },
+            Op::Remove { pool, lock, claim } => {
+                let claim = claim.as_deref().map(claim_id);
+                Command::RemoveLock { pool: pool_of(pool), lock: lock_of(lock), claim, by }
+            }
+            Op::Reconcile => Command::Reconcile,
+            Op::Pass(_) | Op::Leap(_) | Op::Restart => Command::Tick,
+        }
+    }
+
+    /// The same lines as [`reference::Model::view`].
+    pub(super) fn view(&self) -> Vec<String> {
+        let world = &self.state.world;
+        let mut lines = Vec::new();
+        for claim in world.claims.values() {
+            let phase = match &claim.phase {
+                Phase::Waiting { presence, .. } => match presence {
+                    Presence::Parked => {
+                        format!("waiting parked {:?}", claim.parks.iter().map(|p| p.0).collect::<Vec<_>>())
+                    }
+                    Presence::Recent(_) => "waiting recent".into(),
+                    Presence::Grace(_) => "waiting grace".into(),
+                    Presence::Away(_) => "waiting away".into(),
+                },
+                Phase::Granted { locks, .. } => format!("granted {locks:?}"),
+                Phase::Held { locks, .. } => format!("held {locks:?}"),
+            };
+            lines.push(format!("claim {} life {} runs {:?} {phase}", claim.id, claim.life, claim.runs));
+        }
+        for ended in world.ended.values() {
+            let how = ended.how.word();
+            lines.push(format!("claim {} life {} runs {:?} ended {how}", ended.id, ended.life, ended.runs));
+        }
+        for pool in world.pools.values() {
+            let waiting: Vec<&ClaimId> = pool.waiting.values().collect();
+            let free: Vec<&LockName> = pool.free.iter().map(|(_, lock)| lock).collect();
+            lines.push(format!("pool {} queue {waiting:?} free {free:?}", pool.name));
+            for lock in pool.locks.values() {
+                let by: Vec<&ClaimId> = lock.holders.iter().map(|holder| &holder.claim).collect();
+                let (drains, leaving) = (lock.drain.is_some(), lock.leaving);
+                let (pool, lock, label) = (&pool.name, &lock.name, lock.labels.values().next());
+                lines.push(format!("lock {pool}/{lock} {label:?} by {by:?} draining {drains} leaving {leaving}"));
+            }
+        }
+        lines.sort();
+        lines
+    }
+}
+
+fn answer_of(result: Result<Reply, Refusal>) -> Answer {
+    match result {
+        Ok(Reply::Claim { claim, parked }) => claim_answer(&claim, parked),
+        Ok(Reply::Busy(_)) => Answer::Busy,
+        Ok(Reply::Ended { ended, again }) => Answer::Ended { how: ended.how.word(), again },
+        Ok(Reply::Done { .. }) => Answer::Done,
+        Ok(Reply::Nothing) => Answer::Nothing,
+        Err(Refusal::Ended { ended }) => Answer::RefusedEnded(ended.how.word()),
+        Err(refusal) => Answer::Refused(match refusal {
+            Refusal::NoSuchPool { .. } => "no_such_pool",
+            Refusal::NoSuchLock { .. } => "no_such_lock",
+            Refusal::NoSuchClaim { .. } => "no_such_claim",
+            Refusal::TooMany { .. } => "too_many",
+            Refusal::DifferentRequest { .. } => "different_request",
+            Refusal::SupersededRun { .. } => "superseded_run",
+            Refusal::NotGranted { .. } => "not_granted",
+            Refusal::WrongFence { .. } => "wrong_fence",
+            Refusal::LockExists { .. } => "lock_exists",
+            Refusal::LockHeld { .. } => "lock_held",
+            Refusal::NotHolder { .. } => "not_holder",
+            Refusal::PoolInUse { .. } => "pool_in_use",
+            Refusal::QueueFull { .. } => "queue_full",
+            Refusal::TooManyRuns { .. } | Refusal::Limit { .. } | Refusal::Ended { .. } => "limit",
+        }),
+    }
+}
+
+fn claim_answer(claim: &Claim, parked: bool) -> Answer {
+    let texts = |locks: &LockSet| locks.iter().map(|(p, l)| (p.to_string(), l.to_string())).collect();
+    match &claim.phase {
+        Phase::Waiting { .. } => Answer::Waiting { parked },
+        Phase::Granted { locks, .. } => Answer::Granted(texts(locks)),
+        Phase::Held { locks, .. } => Answer::Held(texts(locks)),
+    }
+}
+
+fn ask_of(request: &Request) -> AskClaim {
+    let Request { claim, shape, run, wait, confirm, try_lock, give_up, ttl } = request;
+    let wait = match wait {
+        reference::Wait::No => Wait::No,
+        reference::Wait::Park(park) => Wait::Park(ParkId(*park)),
+        reference::Wait::Over(park) => Wait::Over(ParkId(*park)),
+    };
+    AskClaim {
+        id: claim_id(claim),
+        terms: terms_of(shape, *confirm, *ttl),
+        run: run.as_deref().map(run_of),
+        wait,
+        queue: !try_lock,
+        give_up_after: give_up.map(Span),
+    }
+}
+
+fn terms_of(shape: &Shape, confirm: bool, ttl: Option<u64>) -> Terms {
+    let parts = shape.parts.iter().map(|(pool, want)| Part { pool: pool_of(pool), want: want_of(want) });
+    let parts: Vec<Part> = parts.collect();
+    let [key, requestor, build_id] = [&shape.key, &shape.who, &shape.build].map(|text| text.as_deref().map(text_of));
+    let cluster = build_id.as_ref().map(|_| text_of("https://ci"));
+    let mut hasher = DefaultHasher::new();
+    format!("{shape:?}").hash(&mut hasher);
+    let mut digest = [0; 32];
+    digest[..8].copy_from_slice(&hasher.finish().to_be_bytes());
+    Terms {
+        ask: Ask { parts, key, requestor, scope: Scope::Flow },
+        digest: Digest(digest),
+        owner: Arc::new(Owner { cluster, build_id, ..Owner::default() }),
+        reason: None,
+        confirm,
+        ttl: ttl.map(Span),
+    }
+}
+
+fn want_of(want: &reference::Want) -> Want {
+    match want {
+        reference::Want::Any(count, label) => {
+            Want::Any { count: u32::try_from(*count).unwrap(), labels: labels_of(label.as_ref()) }
+        }
+        reference::Want::Named(names) => Want::Named(names.iter().map(|name| lock_of(name)).collect()),
+    }
+}
+
+fn labels_of(label: Option<&String>) -> Labels {
+    label.map(|label| (Label::parse("kind").unwrap(), Label::parse(label).unwrap())).into_iter().collect()
+}
+
+fn claim_id(text: &str) -> ClaimId {
+    ClaimId::parse(text).unwrap()
+}
+
+fn run_of(text: &str) -> Run {
+    Run::parse(text).unwrap()
+}
+
+fn pool_of(text: &str) -> PoolName {
+    PoolName::parse(text).unwrap()
+}
+
+fn lock_of(text: &str) -> LockName {
+    LockName::parse(text).unwrap()
+}
+
+fn text_of(text: &str) -> Text {
+    Text::parse(text).unwrap()
+}

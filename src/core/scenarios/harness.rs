@@ -1,0 +1,478 @@
+//! The language of the scenarios. One line is one operation, what follows `=>` is how the answer must begin:
+//!
+//! ```text
+//! - settings declared_only listen=20s history=5       (first line only; any setting by its name)
+//!     a  ask env*2,db/main confirm build=7  => granted db/main env/1 env/2
+//!     b  ask env[gpu=yes] key=k who=w       => waiting 1
+//! +5s c  ask env try                        => busy
+//! ```
+//!
+//! | operation | |
+//! |---|---|
+//! | `ID ask WANT..` | `PUT`; `env` any lock of a pool, `env*3` three, `env[gpu=yes]` with a label, `env/1+2` these; several pools with `,` |
+//! | .. `confirm try park=N over=N run=R key=K who=W build=B ttl=D give_up=D` | words about the request |
+//! | `ID again ..` | the same `PUT` again; `park`, `over`, `run` and `try` are given anew |
+//! | `ID confirm [wrong\|first] [run=R]` | with its present fence, with one that nobody had, with the first one it ever had |
+//! | `ID end [run=R] [by=P]` | `DELETE` |
+//! | `ID left N` | the client of park N has gone |
+//! | `ID ?` | look: phase, then locks, or place and presence |
+//! | `- pool P capacity=N drain=D max_hold=D max_queue=N op=O`, `- unpool P` | declare, remove |
+//! | `- add\|update P/L meta=M LABEL=V op=O`, `- remove P/L claim=ID op=O`, `- note P[/L]` | locks |
+//! | `- tick`, `- reconcile`, `- restart [now]` | time, repair, a new life of the server (checked to stand as before) |
+//! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- notices` | look |
+//!
+//! Time stands still but for `+D` at the start of a line. On the way every timer gets its own step, as the engine
+//! does it; `+D!` leaps instead (a server that was stopped). After every line the invariants are checked, that no
+//! fence came twice, and that the store was told everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use crate::core::claim::{Ask, Claim, Labels, Owner, Part, Phase, Presence, Scope, Terms, Want};
+use crate::core::history::ChangeKind;
+use crate::core::invariants;
+use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Text};
+use crate::core::pool::Policy;
+use crate::core::settings::Settings;
+use crate::core::state::{Loaded, Notice, State};
+use crate::core::step::{AskClaim, By, Command, Refusal, Reply, Wait, step};
+use crate::core::test_store::{TestStore, standing};
+use crate::core::time::{Now, Span, WallMs};
+
+/// Plays a scenario.
+///
+/// # Panics
+/// At the first line whose answer is another one, or after which something is broken.
+pub(super) fn play(text: &str) {
+    let mut server = Server::new();
+    for (number, line) in text.lines().enumerate() {
+        let words = line.split(" #").next().unwrap_or_default().trim();
+        if words.is_empty() {
+            continue;
+        }
+        let (said, expected) = words.split_once("=>").unwrap_or((words, ""));
+        let answer = server.line(said.trim()).unwrap_or_else(|bad| panic!("line {number}: {line}\n{bad}"));
+        let expected: Vec<&str> = expected.split_whitespace().collect();
+        let answered: Vec<&str> = answer.split_whitespace().collect();
+        let looks = said.contains("- queue") || said.contains("- free") || said.contains("- notices");
+        let fits = if looks { answered == expected } else { answered.starts_with(&expected) };
+        assert!(fits, "line {number}: {line}\nanswered {answer:?}\n{:#?}", standing(&server.state));
+        server.check().unwrap_or_else(|broken| panic!("line {number}: {line}\nbroken: {broken}"));
+    }
+}
+
+/// The core with a store and a clock.
+struct Server {
+    state: State,
+    store: TestStore,
+    now: Now,
+    asked: BTreeMap<String, AskClaim>,
+    fences: BTreeMap<ClaimId, Vec<Fence>>,
+    newest_fence: Fence,
+    answers: BTreeMap<OpId, Revision>,
+    notices: BTreeSet<Notice>,
+}
+
+type Args<'t> = BTreeMap<&'t str, &'t str>;
+type Answer = Result<String, String>;
+
+fn parse<T: std::str::FromStr>(text: &str) -> Result<T, String>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|error| format!("{text:?}: {error}"))
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| format!("{text:?} has no unit"))?;
+    let count: u64 = parse(&text[..split])?;
+    match &text[split..] {
+        "ms" => Ok(Span(count)),
+        "s" => Ok(Span::secs(count)),
+        "m" => Ok(Span::mins(count)),
+        "h" => Ok(Span::hours(count)),
+        unit => Err(format!("unknown unit {unit:?}")),
+    }
+}
+
+fn arg<T: std::str::FromStr>(args: &Args, name: &str) -> Result<Option<T>, String>
+where
+    T::Err: std::fmt::Display,
+{
+    args.get(name).map(|text| parse(text)).transpose()
+}
+
+fn span_arg(args: &Args, name: &str) -> Result<Option<Span>, String> {
+    args.get(name).map(|text| span(text)).transpose()
+}
+
+impl Server {
+    fn new() -> Self {
+        let mut server = Self {
+            state: State::default(),
+            store: TestStore::default(),
+            now: Now { wall: WallMs(1_800_000_000_000), ..Now::default() },
+            asked: BTreeMap::new(),
+            fences: BTreeMap::new(),
+            newest_fence: Fence(0),
+            answers: BTreeMap::new(),
+            notices: BTreeSet::new(),
+        };
+        server.start(Loaded::default(), Settings::default());
+        server
+    }
+
+    fn start(&mut self, loaded: Loaded, settings: Settings) {
+        self.state = State::restarted(loaded, settings, 7, self.now);
+        self.settle();
+    }
+
+    /// What the engine does after each step: commit, then tell.
+    fn settle(&mut self) {
+        let changes = self.state.take_changes(self.now);
+        self.store.commit(&changes);
+        self.notices.extend(self.state.take_notices());
+    }
+
+    fn step(&mut self, command: Command) -> Result<Reply, Refusal> {
+        let result = step(&mut self.state, command, self.now);
+        self.settle();
+        result
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        invariants::check(&self.state)?;
+        self.store.check_has_all_of(&self.state)?;
+        let newest = self.newest_fence;
+        for claim in self.state.world.claims.values() {
+            let Some(fence) = claim.fence() else { continue };
+            let known = self.fences.entry(claim.id.clone()).or_default();
+            if known.last() == Some(&fence) {
+                continue;
+            }
+            if fence <= newest {
+                return Err(format!("I2: claim {} got fence {fence} after {newest} was given", claim.id));
+            }
+            known.push(fence);
+        }
+        let all: Vec<Fence> = self.fences.values().flatten().copied().collect();
+        let distinct: BTreeSet<Fence> = all.iter().copied().collect();
+        if distinct.len() != all.len() {
+            return Err("I2: two grants share a fence".into());
+        }
+        self.newest_fence = distinct.last().copied().unwrap_or(newest);
+        Ok(())
+    }
+
+    fn line(&mut self, line: &str) -> Answer {
+        let mut words = line.split_whitespace().peekable();
+        if let Some(time) = words.next_if(|word| word.starts_with('+')) {
+            self.advance(&time[1..])?;
+        }
+        let Some(who) = words.next() else { return Ok(String::new()) };
+        let verb = words.next().ok_or("nothing to do")?;
+        let rest: Vec<&str> = words.collect();
+        let args: Args = rest.iter().map(|word| word.split_once('=').unwrap_or((*word, ""))).collect();
+        let first = rest.first().copied().unwrap_or_default();
+        match (who, verb) {
+            ("-", "settings") => self.settings(&args),
+            ("-", "pool" | "unpool" | "add" | "update" | "remove" | "note") => self.declare(verb, first, &args),
+            ("-", "tick") => self.command(Command::Tick),
+            ("-", "reconcile") => self.command(Command::Reconcile),
+            ("-", "restart") => self.restart(),
+            ("-", _) => self.look_around(verb, first, &args),
+            (id, "ask" | "again") => self.ask(id, verb, first, &args),
+            (id, "confirm") => self.confirm(&parse(id)?, &args),
+            (id, "end") => {
+                let (run, by) = (arg(&args, "run")?, arg(&args, "by")?);
+                self.command(Command::End { id: parse(id)?, run, by, reason: Reason::parse("done").ok() })
+            }
+            (_, "left") => self.command(Command::Left { park: ParkId(parse(first)?) }),
+            (id, "?") => Ok(self.look(&parse(id)?)),
+            _ => Err(format!("unknown verb {verb:?}")),
+        }
+    }
+
+    /// Lets time go by, with a step at each moment at which one is due; with `!` in one leap.
+    fn advance(&mut self, time: &str) -> Result<(), String> {
+        let (time, leaps) = time.strip_suffix('!').map_or((time, false), |time| (time, true));
+        let span = span(time)?;
+        let end = self.now.engine.plus(span);
+        let wall = WallMs(self.now.wall.0 + span.0);
+        while let Some(at) = self.state.next_timer().filter(|at| !leaps && *at <= end) {
+            self.now.engine = at.max(self.now.engine);
+            self.command(Command::Tick)?;
+            self.check()?;
+        }
+        self.now = Now { engine: end, wall };
+        Ok(())
+    }
+
+    fn settings(&mut self, args: &Args) -> Answer {
+        let s = &mut self.state.settings;
+        for (name, value) in args {
+            match *name {
+                "declared_only" => s.declared_only = true,
+                "history" => s.history = parse(value)?,
+                "listen" => s.listen = span(value)?,
+                "memory" => s.memory = span(value)?,
+                "build_memory" => s.build_memory = span(value)?,
+                "place" => s.place = span(value)?,
+                name => return Err(format!("unknown setting {name:?}")),
+            }
+        }
+        Ok(String::new())
+    }
+
+    fn command(&mut self, command: Command) -> Answer {
+        let result = self.step(command);
+        Ok(self.show(&result))
+    }
+
+    fn ask(&mut self, id: &str, verb: &str, wants: &str, args: &Args) -> Answer {
+        let mut ask = match self.asked.get(id) {
+            Some(before) if verb == "again" => AskClaim { run: None, wait: Wait::No, queue: true, ..before.clone() },
+            _ => first_ask(id, wants, args)?,
+        };
+        ask.run = arg(args, "run")?;
+        ask.queue = !args.contains_key("try");
+        let (park, over) = (arg(args, "park")?.map(ParkId), arg(args, "over")?.map(ParkId));
+        ask.wait = park.map(Wait::Park).or(over.map(Wait::Over)).unwrap_or(Wait::No);
+        self.asked.insert(id.to_owned(), ask.clone());
+        self.command(Command::Ask(Box::new(ask)))
+    }
+
+    fn confirm(&mut self, id: &ClaimId, args: &Args) -> Answer {
+        let known = self.fences.get(id);
+        let fence = match known.and_then(|f| if args.contains_key("first") { f.first() } else { f.last() }) {
+            Some(fence) if !args.contains_key("wrong") => *fence,
+            _ => Fence(1),
+        };
+        self.command(Command::Confirm { id: id.clone(), run: arg(args, "run")?, fence })
+    }
+
+    fn declare(&mut self, verb: &str, what: &str, args: &Args) -> Answer {
+        let (pool, lock) = what.split_once('/').map_or((what, None), |(pool, lock)| (pool, Some(lock)));
+        let pool: PoolName = parse(pool)?;
+        let lock: Option<LockName> = lock.map(parse).transpose()?;
+        let by = By { op: arg(args, "op")?, ..By::default() };
+        let labels = Arc::new(if matches!(verb, "add" | "update") { labels_of(args)? } else { Labels::new() });
+        let meta: Option<Arc<[u8]>> = args.get("meta").map(|text| Arc::from(text.as_bytes()));
+        let need = || lock.clone().ok_or_else(|| format!("{what:?} names no lock"));
+        let command = match verb {
+            "pool" => {
+                let (drain, max_hold) = (span_arg(args, "drain")?, span_arg(args, "max_hold")?);
+                let policy = Policy { drain, max_hold, max_queue: arg(args, "max_queue")? };
+                Command::SetPool { pool, policy, capacity: arg(args, "capacity")?, by }
+            }
+            "unpool" => Command::RemovePool { pool, by },
+            "add" => Command::AddLock { pool, lock: need()?, metadata: meta.unwrap_or_default(), labels, by },
+            "update" => {
+                let labels = (!labels.is_empty()).then_some(labels);
+                let labels = if args.contains_key("unlabelled") { Some(Arc::default()) } else { labels };
+                Command::UpdateLock { pool, lock: need()?, metadata: meta, labels, by }
+            }
+            "remove" => Command::RemoveLock { pool, lock: need()?, claim: arg(args, "claim")?, by },
+            _ => Command::Note { pool, lock, by },
+        };
+        let op: Option<OpId> = arg(args, "op")?;
+        let result = self.step(command);
+        if let (Some(op), Ok(Reply::Done { revision })) = (op, &result) {
+            let before = self.answers.insert(op, *revision);
+            match before {
+                Some(before) if before == *revision => return Ok("done again".into()),
+                Some(before) => return Ok(format!("done anew {revision}, before {before}")),
+                None => {}
+            }
+        }
+        Ok(self.show(&result))
+    }
+
+    fn restart(&mut self) -> Answer {
+        if self.state.has_long_deadline(self.now) {
+            // The engine stores its time every few seconds while there is such a deadline.
+            self.state.touch_meta();
+            self.settle();
+        }
+        let before = standing(&self.state);
+        self.now.engine = self.store.engine();
+        let settings = self.state.settings.clone();
+        self.start(self.store.load(), settings);
+        self.notices.clear();
+        let after = standing(&self.state);
+        if before != after {
+            return Err(format!("a restart changed\n{before:#?}\ninto\n{after:#?}"));
+        }
+        Ok("same".into())
+    }
+
+    fn look_around(&mut self, verb: &str, what: &str, args: &Args) -> Answer {
+        if verb == "notices" {
+            let parks = std::mem::take(&mut self.notices).into_iter();
+            let parks = parks
+                .filter_map(|notice| if let Notice::Park(park) = notice { Some(park.0.to_string()) } else { None });
+            return Ok(parks.collect::<Vec<_>>().join(" "));
+        }
+        let (pool_name, lock) = what.split_once('/').unwrap_or((what, ""));
+        let Some(pool) = self.state.world.pool(&parse(pool_name)?) else { return Ok("none".into()) };
+        let words: Vec<String> = match verb {
+            "queue" => pool.waiting.values().map(ToString::to_string).collect(),
+            "free" => pool.free.iter().map(|(_, lock)| lock.to_string()).collect(),
+            "history" => {
+                let last: usize = args.keys().find_map(|word| word.parse().ok()).unwrap_or(usize::MAX);
+                let kinds: Vec<String> = pool.changes.values().map(|c| kind_word(c.kind).to_owned()).collect();
+                kinds[kinds.len().saturating_sub(last)..].to_vec()
+            }
+            "lock" => {
+                let Some(lock) = pool.locks.get(&parse::<LockName>(lock)?) else { return Ok("none".into()) };
+                let mut words = vec![format!("meta={}", String::from_utf8_lossy(&lock.metadata))];
+                words.extend(lock.labels.iter().map(|(name, value)| format!("{name}={value}")));
+                words.extend(lock.holders.iter().map(|h| format!("by={}", h.claim)));
+                words.extend(lock.drain.map(|_| "draining".to_owned()));
+                words.extend(lock.leaving.then(|| "leaving".to_owned()));
+                words
+            }
+            _ => return Err(format!("unknown verb {verb:?}")),
+        };
+        Ok(words.join(" "))
+    }
+
+    fn look(&self, id: &ClaimId) -> String {
+        let world = &self.state.world;
+        match (world.claims.get(id), world.ended.get(id)) {
+            (Some(claim), _) => self.show_claim(claim),
+            (None, Some(ended)) => format!("ended {}", ended.how.word()),
+            (None, None) => "unknown".into(),
+        }
+    }
+
+    fn show(&self, result: &Result<Reply, Refusal>) -> String {
+        match result {
+            Ok(Reply::Claim { claim, parked }) => {
+                let shown = self.show_claim(claim);
+                assert!(!parked || shown.contains("parked"), "the answer says parked, the claim does not");
+                shown
+            }
+            Ok(Reply::Busy(_)) => "busy".into(),
+            Ok(Reply::Ended { ended, again }) => format!("{}{}", ended.how.word(), if *again { " again" } else { "" }),
+            Ok(Reply::Done { .. }) => "done".into(),
+            Ok(Reply::Nothing) => String::new(),
+            Err(refusal) => format!("refused {}", refusal_word(refusal)),
+        }
+    }
+
+    fn show_claim(&self, claim: &Claim) -> String {
+        let mut text = match &claim.phase {
+            Phase::Waiting { presence, .. } => {
+                let pool = claim.terms.ask.parts.first().and_then(|part| self.state.world.pool(&part.pool));
+                let place = pool.map_or(0, |pool| pool.waiting.range(..=claim.ticket).count());
+                let presence = match presence {
+                    Presence::Parked => "parked",
+                    Presence::Recent(_) => "recent",
+                    Presence::Grace(_) => "grace",
+                    Presence::Away(_) => "away",
+                };
+                format!("waiting {place} {presence}")
+            }
+            Phase::Granted { .. } => "granted".into(),
+            Phase::Held { .. } => "held".into(),
+        };
+        for (pool, lock) in claim.locks() {
+            let _ = write!(text, " {pool}/{lock}");
+        }
+        if claim.life > 1 {
+            let _ = write!(text, " life={}", claim.life);
+        }
+        text
+    }
+}
+
+/// Labels are the words with a value that mean nothing else.
+fn labels_of(args: &Args) -> Result<Labels, String> {
+    let labels = args.iter().filter(|(name, value)| !value.is_empty() && !["meta", "op"].contains(name));
+    labels.map(|(name, value)| Ok((parse(name)?, parse(value)?))).collect()
+}
+
+fn first_ask(id: &str, wants: &str, args: &Args) -> Result<AskClaim, String> {
+    let mut parts = wants.split(',').map(part).collect::<Result<Vec<_>, _>>()?;
+    parts.sort_by(|a, b| a.pool.cmp(&b.pool));
+    let build: Option<Text> = arg(args, "build")?;
+    let cluster = build.as_ref().map(|_| Text::parse("https://ci")).transpose().map_err(|e| e.to_string())?;
+    let ask = Ask { parts, key: arg(args, "key")?, requestor: arg(args, "who")?, scope: Scope::Flow };
+    let digest = digest_of(&format!("{ask:?} {build:?}"));
+    let terms = Terms {
+        ask,
+        digest,
+        owner: Arc::new(Owner { cluster, build_id: build, ..Owner::default() }),
+        reason: None,
+        confirm: args.contains_key("confirm"),
+        ttl: span_arg(args, "ttl")?,
+    };
+    let give_up_after = span_arg(args, "give_up")?;
+    Ok(AskClaim { id: parse(id)?, terms, run: None, wait: Wait::No, queue: true, give_up_after })
+}
+
+/// Equal texts, equal digests: enough for tests.
+fn digest_of(text: &str) -> Digest {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let mut bytes = [0_u8; 32];
+    bytes[..8].copy_from_slice(&hasher.finish().to_be_bytes());
+    Digest(bytes)
+}
+
+fn part(text: &str) -> Result<Part, String> {
+    if let Some((pool, names)) = text.split_once('/') {
+        let names = names.split('+').map(parse).collect::<Result<_, _>>()?;
+        return Ok(Part { pool: parse(pool)?, want: Want::Named(names) });
+    }
+    let (text, labels) = text.split_once('[').map_or((text, ""), |(text, labels)| (text, labels.trim_end_matches(']')));
+    let (pool, count) = text.split_once('*').unwrap_or((text, "1"));
+    let pairs = labels.split(';').filter_map(|pair| pair.split_once('='));
+    let labels = pairs.map(|(name, value)| Ok((parse(name)?, parse(value)?))).collect::<Result<Labels, String>>()?;
+    Ok(Part { pool: parse(pool)?, want: Want::Any { count: parse(count)?, labels } })
+}
+
+/// The word of a refusal, with how a claim ended.
+fn refusal_word(refusal: &Refusal) -> String {
+    let word = match refusal {
+        Refusal::NoSuchPool { .. } => "no_such_pool",
+        Refusal::NoSuchLock { .. } => "no_such_lock",
+        Refusal::NoSuchClaim { .. } => "no_such_claim",
+        Refusal::TooMany { .. } => "too_many",
+        Refusal::DifferentRequest { .. } => "different_request",
+        Refusal::SupersededRun { .. } => "superseded_run",
+        Refusal::TooManyRuns { .. } => "too_many_runs",
+        Refusal::NotGranted { .. } => "not_granted",
+        Refusal::WrongFence { .. } => "wrong_fence",
+        Refusal::Ended { ended } => return format!("ended {}", ended.how.word()),
+        Refusal::LockExists { .. } => "lock_exists",
+        Refusal::LockHeld { .. } => "lock_held",
+        Refusal::NotHolder { .. } => "not_holder",
+        Refusal::PoolInUse { .. } => "pool_in_use",
+        Refusal::QueueFull { .. } => "queue_full",
+        Refusal::Limit { .. } => "limit",
+    };
+    word.into()
+}
+
+fn kind_word(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::Waiting => "waiting",
+        ChangeKind::Granted => "granted",
+        ChangeKind::Claimed => "claimed",
+        ChangeKind::Withdrawn => "withdrawn",
+        ChangeKind::Released => "released",
+        ChangeKind::Lost => "lost",
+        ChangeKind::Broken => "broken",
+        ChangeKind::Ended => "ended",
+        ChangeKind::Added => "added",
+        ChangeKind::Removed => "removed",
+        ChangeKind::Updated => "updated",
+        ChangeKind::PoolSet => "pool",
+        ChangeKind::PoolRemoved => "unpool",
+        ChangeKind::Noted => "noted",
+    }
+}

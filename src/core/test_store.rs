@@ -1,0 +1,165 @@
+//! A store for tests: it gathers batches exactly as the `Store` contract says, and hands back what was kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::claim::{Claim, Ended, Phase, Presence};
+use super::history::{Change, ChangeKey};
+use super::names::{ClaimId, LockName, OpId, PoolName};
+use super::pool::{Lock, Policy};
+use super::state::{Changes, Loaded, Meta, OpRecord, State};
+use super::time::{Deadline, EngineMs, Span};
+
+/// What the batches so far add up to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TestStore {
+    meta: Option<Meta>,
+    pools: BTreeMap<PoolName, Policy>,
+    locks: BTreeMap<(PoolName, LockName), Lock>,
+    claims: BTreeMap<ClaimId, Claim>,
+    ended: BTreeMap<ClaimId, Ended>,
+    ops: BTreeMap<OpId, OpRecord>,
+    history: BTreeMap<ChangeKey, Change>,
+}
+
+impl TestStore {
+    /// Keeps a batch. The order within it must not matter, so the parts are taken in an unkind one: what is pruned
+    /// goes before what is new comes.
+    pub(super) fn commit(&mut self, changes: &Changes) {
+        self.meta = changes.meta.or(self.meta);
+        for key in &changes.pruned {
+            self.history.remove(key);
+        }
+        self.history.extend(changes.history.iter().map(|change| (change.key, Change::clone(change))));
+        keep(&mut self.ops, changes.ops.iter().cloned());
+        keep(&mut self.ended, changes.ended.iter().map(|(id, x)| (id.clone(), x.as_deref().cloned())));
+        keep(&mut self.claims, changes.claims.iter().map(|(id, x)| (id.clone(), x.as_deref().map(stored_claim))));
+        let locks = changes.locks.iter();
+        keep(&mut self.locks, locks.map(|(p, l, x)| ((p.clone(), l.clone()), x.as_deref().map(stored_lock))));
+        keep(&mut self.pools, changes.pools.iter().cloned());
+    }
+
+    /// What a server that starts now gets. Engine time goes on from what was stored.
+    pub(super) fn load(&self) -> Loaded {
+        Loaded {
+            meta: self.meta,
+            pools: self.pools.clone().into_iter().collect(),
+            locks: self.locks.iter().map(|((pool, _), lock)| (pool.clone(), lock.clone())).collect(),
+            claims: self.claims.values().cloned().collect(),
+            ended: self.ended.values().cloned().collect(),
+            ops: self.ops.values().cloned().collect(),
+            // "In no particular order".
+            history: self.history.values().rev().cloned().collect(),
+        }
+    }
+
+    /// Engine time as it was stored last.
+    pub(super) fn engine(&self) -> EngineMs {
+        self.meta.map_or(EngineMs(0), |meta| meta.engine)
+    }
+
+    /// Whether all that a restart must know of `state` has been handed over.
+    pub(super) fn check_has_all_of(&self, state: &State) -> Result<(), String> {
+        let world = &state.world;
+        let claims = self.claims.iter().map(|(id, c)| (id.clone(), comparable_claim(c))).collect();
+        same("claims", &claims, world.claims.iter().map(|(id, c)| (id.clone(), comparable_claim(c))))?;
+        same("ended", &self.ended, world.ended.iter().map(|(id, e)| (id.clone(), Ended::clone(e))))?;
+        same("pools", &self.pools, world.pools.iter().map(|(name, p)| (name.clone(), p.policy.clone())))?;
+        let locks = world.pools.iter().flat_map(|(p, pool)| pool.locks.values().map(move |l| (p.clone(), l)));
+        let kept = self.locks.iter().map(|(name, l)| (name.clone(), comparable_lock(l))).collect();
+        same("locks", &kept, locks.map(|(p, l)| ((p, l.name.clone()), comparable_lock(l))))?;
+        same("ops", &self.ops, state.ops.iter().map(|(op, r)| (op.clone(), r.clone())))?;
+        same("history", &self.history, world.changes.iter().map(|(key, c)| (*key, Change::clone(c))))?;
+        match self.meta {
+            Some(meta) if meta.revision == world.revision => Ok(()),
+            meta => Err(format!("revision {:?} was not stored, but {meta:?}", world.revision)),
+        }
+    }
+}
+
+fn keep<K: Ord, V>(kept: &mut BTreeMap<K, V>, news: impl Iterator<Item = (K, Option<V>)>) {
+    for (key, value) in news {
+        match value {
+            Some(value) => kept.insert(key, value),
+            None => kept.remove(&key),
+        };
+    }
+}
+
+fn same<K, V>(what: &str, kept: &BTreeMap<K, V>, live: impl Iterator<Item = (K, V)>) -> Result<(), String>
+where
+    K: Ord + std::fmt::Debug,
+    V: PartialEq + std::fmt::Debug,
+{
+    let live: BTreeMap<K, V> = live.collect();
+    let differs = |a: &BTreeMap<K, V>, b: &BTreeMap<K, V>| {
+        a.iter().find(|(k, v)| b.get(k) != Some(v)).map(|(k, _)| format!("{k:?}"))
+    };
+    match differs(&live, kept).or_else(|| differs(kept, &live)) {
+        None => Ok(()),
+        Some(key) => Err(format!("{what}: the store and the state differ about {key}")),
+    }
+}
+
+/// Who waits and how is not stored: presence and parks end with the server.
+fn stored_claim(claim: &Claim) -> Claim {
+    let mut claim = claim.clone();
+    claim.parks.clear();
+    if let Phase::Waiting { presence, .. } = &mut claim.phase {
+        *presence = Presence::Recent(Deadline { at: EngineMs(0), span: Span(0) });
+    }
+    claim
+}
+
+/// Short deadlines start again with each life of the server, so only their span must be kept.
+fn comparable(deadline: &mut Deadline) {
+    if !deadline.is_long() {
+        deadline.at = EngineMs(0);
+    }
+}
+
+fn comparable_claim(claim: &Claim) -> Claim {
+    let mut claim = stored_claim(claim);
+    match &mut claim.phase {
+        Phase::Waiting { give_up, .. } => give_up.iter_mut().for_each(comparable),
+        Phase::Granted { confirm_by, give_up, .. } => {
+            comparable(confirm_by);
+            give_up.iter_mut().for_each(comparable);
+        }
+        Phase::Held { until, .. } => until.iter_mut().for_each(comparable),
+    }
+    claim
+}
+
+fn comparable_lock(lock: &Lock) -> Lock {
+    let mut lock = stored_lock(lock);
+    lock.drain.iter_mut().for_each(comparable);
+    lock
+}
+
+/// Holders follow from the claims, the newest entry from the history.
+fn stored_lock(lock: &Lock) -> Lock {
+    Lock { holders: Vec::new(), newest: None, ..lock.clone() }
+}
+
+/// The world that a restart must bring back, as text: holds with their fences, the order of the queues, ids.
+pub(super) fn standing(state: &State) -> Vec<String> {
+    let mut lines = Vec::new();
+    for pool in state.world.pools.values() {
+        for lock in pool.locks.values() {
+            let holders: Vec<String> = lock.holders.iter().map(|h| format!("{}#{}", h.claim, h.fence)).collect();
+            lines.push(format!(
+                "{}/{} held by {holders:?} leaving {} {:?}",
+                pool.name, lock.name, lock.leaving, lock.newest
+            ));
+        }
+        let queue: Vec<&str> = pool.waiting.values().map(ClaimId::as_str).collect();
+        lines.push(format!("{} queue {queue:?} history {:?}", pool.name, pool.changes.keys().collect::<Vec<_>>()));
+        lines.push(format!("{} prunable {:?} free {:?}", pool.name, pool.prunable, pool.free));
+    }
+    for claim in state.world.claims.values() {
+        lines.push(format!("{} life {} runs {:?} withdrawn {}", claim.id, claim.life, claim.runs, claim.withdrawals));
+    }
+    lines.extend(state.world.ended.values().map(|e: &Arc<Ended>| format!("{e:?}")));
+    lines
+}

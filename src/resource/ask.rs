@@ -1,0 +1,179 @@
+//! `acquire`, `claim` and `lock_op: lock`: waits until the locks are held.
+
+use std::time::Duration;
+
+use super::progress::{self, Progress};
+use super::put::{Put, Stop};
+use super::{print, say};
+use crate::client::acquire::{self, Acquire, Cancelled, Held, Stopped};
+use crate::client::claim_id::{Place, claim_id};
+use crate::client::who;
+use crate::env::{Env, random_hex};
+use crate::wire::api::ClaimBody;
+use crate::wire::concourse::{Answer, Ask, Metadata, SourceKind, api_duration};
+use crate::wire::errors::Code;
+
+/// Time for taking a claim back whose version could not be printed.
+const CANCEL: Duration = Duration::from_secs(5);
+
+pub(super) fn ask(put: &Put<'_>, asked: Ask, env: &mut Env<'_>) -> Result<(), Stop> {
+    let mut progress = Progress::of(env)?;
+    say(env.stderr, first_line(put, &asked));
+    clamp_note(put, env);
+    let (timeout, name) = (asked.timeout, asked.name.clone());
+    let body = body(put, asked);
+    let place = name.as_deref().map_or(Place::Host(&env.hostname), Place::Named);
+    let id = claim_id(&put.owner, place, &body);
+    let run = random_hex::<16>();
+    let acquire = Acquire {
+        client: &put.client,
+        flights: &put.flights,
+        clock: put.clock.clone(),
+        id: &id,
+        run: &run,
+        body,
+        timing: put.timing,
+        timeout,
+    };
+    let held = acquire.run(&mut |news| {
+        if let Some(line) = progress.line(news, put.clock.monotonic()) {
+            say(env.stderr, line);
+        }
+    });
+    let held = held.map_err(|stopped| explain(put, &id, timeout, stopped))?;
+    let answer = answer(put, &held)?;
+    let printed = put.flights.check().map_err(Some).and_then(|()| {
+        say(env.stderr, last_line(&held));
+        print(env, &answer).map_err(|_| None)
+    });
+    // From here on a person or a job relies on the hold; before, nobody does.
+    printed.map_err(|signal| {
+        let gone = acquire::cancel(&put.client, &put.flights, &*put.clock, &id, Some(&run), cancel_limit(signal));
+        let gone = taken_back(&gone, &id);
+        match signal {
+            Some(signal) => Stop::Signalled(signal, gone),
+            None => Stop::Failed(format!("cannot write the version to stdout; {gone}")),
+        }
+    })
+}
+
+fn cancel_limit(signal: Option<crate::env::Signal>) -> Duration {
+    signal.map_or(CANCEL, |_| Duration::from_millis(1_500))
+}
+
+fn body(put: &Put<'_>, asked: Ask) -> ClaimBody {
+    let Ask { lock, count, labels, also, key, requestor, name: _, scope, ttl, timeout: _, queue } = asked;
+    ClaimBody {
+        pool: put.pool().to_owned(),
+        lock: lock.map(|lock| lock.as_str().to_owned()),
+        locks: None,
+        count,
+        labels,
+        also,
+        key,
+        requestor,
+        scope,
+        owner: put.owner.clone(),
+        run: None,
+        confirm: true,
+        wait: None,
+        queue,
+        give_up_after: None,
+        ttl: ttl.map(api_duration),
+        reason: put.reason.clone(),
+        expect_store: None,
+    }
+}
+
+/// Says who we are and what is asked of whom.
+fn first_line(put: &Put<'_>, asked: &Ask) -> String {
+    let what = match (&asked.lock, asked.count) {
+        (Some(lock), _) => format!("lock {:?}", lock.as_str()),
+        (None, Some(count)) if count > 1 => format!("{count} locks"),
+        (None, _) => "a lock".to_owned(),
+    };
+    let labels: Vec<String> = asked.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let labels = if labels.is_empty() { String::new() } else { format!(" with {}", labels.join(", ")) };
+    let key = asked.key.as_ref().map(|key| format!(" for key {key:?}")).unwrap_or_default();
+    let also: Vec<String> = asked.also.iter().map(|part| format!("{:?}", part.pool)).collect();
+    let also = if also.is_empty() { String::new() } else { format!(", together with pool {}", also.join(", ")) };
+    let version = env!("CARGO_PKG_VERSION");
+    let server = put.client.server();
+    format!("locker {version}: asking {server} for {what}{labels} of pool {:?}{also}{key}", put.pool())
+}
+
+/// `retry_delay` beyond the longest pause would make the server take us for gone.
+fn clamp_note(put: &Put<'_>, env: &mut Env<'_>) {
+    if let Some(delay) = put.source.retry_delay.filter(|delay| *delay > put.timing.retry_max) {
+        let (given, used) = (progress::span(delay), progress::span(put.timing.retry_max));
+        say(env.stderr, format!("retry_delay {given} is shortened to {used}: who asks less often loses his turn"));
+    }
+}
+
+fn last_line(held: &Held) -> String {
+    let locks: Vec<String> =
+        held.claim.locks.iter().map(|lock| format!("{:?} of pool {:?}", lock.lock, lock.pool)).collect();
+    let fence = held.claim.fence.map(|fence| format!(", fence {fence}")).unwrap_or_default();
+    format!("holding {} after waiting {}{fence}", locks.join(", "), progress::span(held.waited))
+}
+
+fn answer(put: &Put<'_>, held: &Held) -> Result<Answer, Stop> {
+    let claim = &held.claim;
+    let revision =
+        claim.revision.ok_or_else(|| format!("claim {} is held, but the server named no revision", claim.id))?;
+    let own = claim.locks.iter().find(|lock| lock.pool == put.pool()).map(|lock| lock.lock.as_str());
+    let pair = |name, value: String| Metadata { name, value };
+    let mut more = Vec::new();
+    if put.source.kind == SourceKind::LockName {
+        more.push(pair("lock", put.pool().to_owned()));
+        more.push(pair("status", "locked".to_owned()));
+    }
+    more.extend(claim.fence.map(|fence| pair("fence", fence.to_string())));
+    more.push(pair("claim", claim.id.clone()));
+    more.push(pair("waited", progress::span(held.waited)));
+    more.extend(claim.held_until.clone().map(|until| pair("held_until", until)));
+    Ok(put.answer(revision, own, more))
+}
+
+/// Why nothing is held, and what to do about it.
+fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped) -> Stop {
+    let Stopped { why, cancelled } = stopped;
+    let gone = taken_back(&cancelled, id);
+    match why {
+        acquire::Stop::Signalled(signal) => Stop::Signalled(signal, gone),
+        acquire::Stop::TimeOver(view) => {
+            let limit = timeout.map(progress::span).unwrap_or_default();
+            let place = view.map(|view| format!("; {}", progress::waiting(&view))).unwrap_or_default();
+            Stop::Failed(format!("not served within the timeout of {limit}{place}; {gone}"))
+        }
+        acquire::Stop::Locked(view) => {
+            Stop::Failed(format!("not free, and queue: false asks for now or never; {}", progress::waiting(&view)))
+        }
+        acquire::Stop::Refused(refused) => {
+            let how = refused.claim.as_ref().and_then(|claim| claim.how.as_deref());
+            let hint = match (refused.code, how) {
+                (Some(Code::SupersededRun), _) => "another run of this step has taken over".to_owned(),
+                (Some(Code::Ended), Some(how)) => format!("the claim has ended ({how})"),
+                _ => gone,
+            };
+            Stop::Failed(format!("pool {:?} at {}: {refused}; {hint}", put.pool(), put.client.server()))
+        }
+    }
+}
+
+fn taken_back(cancelled: &Cancelled, id: &str) -> String {
+    match cancelled {
+        Cancelled::NotNeeded => "nothing is held".to_owned(),
+        Cancelled::Done => "the claim is taken back, nothing is held".to_owned(),
+        Cancelled::Unknown(why) => {
+            format!(
+                "claim {id} could not be taken back ({why}); the server ends it by itself unless it is held already"
+            )
+        }
+    }
+}
+
+/// One line about who has a lock, for errors.
+pub(super) fn held_by(holders: &[crate::wire::api::HolderView]) -> String {
+    who::holders(holders)
+}

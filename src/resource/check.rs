@@ -1,0 +1,65 @@
+//! `check`: the versions of this pool (contracts section 3).
+//!
+//! Without a version: the newest. With one: it and every later one, oldest first. With one that this pool does not
+//! know: the newest. A pool without any change, or none at all: `[]`. Never looks at `BUILD_*`: check containers are
+//! shared between pipelines.
+
+use super::{client, fail, print, read_payload, warn_ignored};
+use crate::client::calls::Changes;
+use crate::client::{CallError, Client};
+use crate::env::Env;
+use crate::wire::api::ChangeView;
+use crate::wire::concourse::{CheckRequest, Version};
+use crate::wire::errors::Code;
+
+/// Runs `check`.
+pub fn check(env: &mut Env<'_>) -> u8 {
+    match run(env) {
+        Ok(()) => 0,
+        Err(text) => fail(env, text),
+    }
+}
+
+fn run(env: &mut Env<'_>) -> Result<(), String> {
+    let payload = read_payload(env)?;
+    let request = CheckRequest::parse(&payload).map_err(|error| error.to_string())?;
+    warn_ignored(&request.source, env);
+    let client = client(&request.source, env);
+    let revisions = match list(&client, request.source.pool.as_str(), request.version.as_deref()) {
+        Ok(revisions) => revisions,
+        Err(error) if error.code() == Some(Code::NoSuchPool) => Vec::new(),
+        Err(error) => return Err(error.to_string()),
+    };
+    let versions: Vec<Version> = revisions.iter().map(|r| Version { revision: r.to_string() }).collect();
+    print(env, &versions)
+}
+
+/// Revisions, oldest first, each once.
+fn list(client: &Client, pool: &str, version: Option<&str>) -> Result<Vec<u64>, CallError> {
+    // Another type's version (a git commit, say) is unknown here.
+    let Some(known) = version.and_then(|version| version.parse::<u64>().ok()) else {
+        return newest(client, pool);
+    };
+    let mut page = client.changes(pool, Changes::From(known))?;
+    if page.items.first().is_none_or(|first| first.revision != known) {
+        return newest(client, pool);
+    }
+    let mut revisions = revisions(&page.items);
+    while let Some(next) = page.next.as_deref().and_then(|next| next.parse().ok()) {
+        page = client.changes(pool, Changes::After(next))?;
+        revisions.extend(self::revisions(&page.items));
+    }
+    revisions.dedup();
+    Ok(revisions)
+}
+
+fn newest(client: &Client, pool: &str) -> Result<Vec<u64>, CallError> {
+    let page = client.changes(pool, Changes::Newest)?;
+    Ok(revisions(&page.items).last().copied().into_iter().collect())
+}
+
+fn revisions(changes: &[ChangeView]) -> Vec<u64> {
+    let mut revisions: Vec<u64> = changes.iter().map(|change| change.revision).collect();
+    revisions.dedup();
+    revisions
+}

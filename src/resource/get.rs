@@ -1,0 +1,285 @@
+//! `in`: writes the files of one version (design section 6).
+//!
+//! A version that claimed locks and comes from a `pool` source is good only while that hold lasts; every other
+//! version is what happened, and never fails, so that the implicit get after a release or removal succeeds.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use serde::Serialize;
+
+use super::files::Destination;
+use super::{client, directory, fail, print, read_payload, say, warn_ignored};
+use crate::client::{CallError, Client};
+use crate::core::names::{LockName, PoolName};
+use crate::env::Env;
+use crate::wire::api::{ChangeKind, ChangeView, ClaimState, ClaimView, HolderView, LockView, Owner};
+use crate::wire::concourse::{Answer, InRequest, Metadata, SourceKind, Version};
+use crate::wire::errors::Code;
+
+/// `locker.json`: everything that is known of the version.
+#[derive(Serialize)]
+struct Everything<'a> {
+    pool: &'a str,
+    revision: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<ChangeKind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    how: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'a Owner>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<&'a ClaimView>,
+    locks: &'a [Fetched],
+}
+
+/// A lock of the version, as it is now.
+#[derive(Serialize)]
+struct Fetched {
+    #[serde(flatten)]
+    view: LockView,
+    #[serde(skip)]
+    pool: PoolName,
+    #[serde(skip)]
+    lock: LockName,
+    #[serde(skip)]
+    metadata: Vec<u8>,
+}
+
+/// The file `lock`: who holds it now, as `GET /locks` of locker shows a holder.
+#[derive(Serialize)]
+struct Holders {
+    key: String,
+    locked_by: BTreeMap<String, usize>,
+}
+
+/// Runs `in`.
+pub fn get(env: &mut Env<'_>) -> u8 {
+    match run(env) {
+        Ok(()) => 0,
+        Err(text) => fail(env, text),
+    }
+}
+
+fn run(env: &mut Env<'_>) -> Result<(), String> {
+    let dir = directory(env)?;
+    let payload = read_payload(env)?;
+    let request = InRequest::parse(&payload).map_err(|error| error.to_string())?;
+    warn_ignored(&request.source, env);
+    let revision: u64 = request.version.parse().map_err(|_| {
+        format!("version {:?} was not made by this resource type: check the resource again", request.version)
+    })?;
+    let get = Get { client: client(&request.source, env), pool: &request.source.pool, kind: request.source.kind };
+    let change = get.change(revision)?;
+    let hold = get.hold(change.as_ref())?;
+    let locks = get.locks(change.as_ref())?;
+    let holders = get.holders(&locks)?;
+    let mut files = Destination::open(dir)?;
+    get.write(&mut files, revision, change.as_ref(), hold.as_ref(), &locks, &holders)?;
+    let answer = get.answer(&request.version, change.as_ref(), hold.as_ref());
+    print(env, &answer)?;
+    files.done();
+    say(env.stderr, get.last_line(revision, change.as_ref(), &locks));
+    Ok(())
+}
+
+struct Get<'g> {
+    client: Client,
+    pool: &'g PoolName,
+    kind: SourceKind,
+}
+
+impl Get<'_> {
+    /// What happened in that revision. Several entries of one revision are one step; its last one says what came
+    /// of it: a pool made by a claim is `added`, then `claimed`.
+    fn change(&self, revision: u64) -> Result<Option<ChangeView>, String> {
+        let nothing_ever = revision == 0;
+        match self.client.revision(self.pool.as_str(), revision) {
+            Ok(entries) => {
+                let told = |entry: &&ChangeView| is_told(entry.kind);
+                Ok(entries.iter().rfind(told).or(entries.last()).cloned())
+            }
+            Err(error) if matches!(error.code(), Some(Code::NoSuchPool | Code::NoSuchRevision)) => {
+                if self.kind == SourceKind::LockName || nothing_ever { Ok(None) } else { Err(error.to_string()) }
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The hold of a `claimed` version, if it lasts.
+    fn hold(&self, change: Option<&ChangeView>) -> Result<Option<ClaimView>, String> {
+        let Some(change) = change.filter(|change| change.kind == ChangeKind::Claimed) else { return Ok(None) };
+        let Some(id) = &change.claim else { return Ok(None) };
+        let why = match self.client.get_claim(id) {
+            Ok(claim) if claim.state == ClaimState::Held && claim.revision == Some(change.revision) => {
+                return Ok(Some(claim));
+            }
+            Ok(claim) => over(&claim),
+            Err(CallError::Refused(refused)) => match &refused.claim {
+                Some(claim) => over(claim),
+                None => refused.to_string(),
+            },
+            Err(error @ CallError::NoAnswer(_)) => return Err(error.to_string()),
+        };
+        match self.kind {
+            SourceKind::LockName => Ok(None),
+            SourceKind::Pool => {
+                Err(format!("lock instance is no longer acquired: claim {id} of revision {} {why}", change.revision))
+            }
+        }
+    }
+
+    /// The locks of the version that still exist, in (pool, name) order, those of the own pool first.
+    fn locks(&self, change: Option<&ChangeView>) -> Result<Vec<Fetched>, String> {
+        let mut refs = change.map(|change| change.locks.clone()).unwrap_or_default();
+        refs.sort();
+        refs.sort_by_key(|lock| lock.pool != self.pool.as_str());
+        let mut locks = Vec::new();
+        for found in refs {
+            // Names come from the server and become paths: they are looked at again.
+            let pool = PoolName::parse(&found.pool).map_err(|error| error.to_string())?;
+            let lock = LockName::parse(&found.lock).map_err(|error| error.to_string())?;
+            let view = match self.client.get_lock(&found.pool, &found.lock) {
+                Ok(view) => view,
+                Err(error) if matches!(error.code(), Some(Code::NoSuchPool | Code::NoSuchLock)) => continue,
+                Err(error) => return Err(error.to_string()),
+            };
+            let metadata = metadata(&view)?;
+            locks.push(Fetched { view, pool, lock, metadata });
+        }
+        Ok(locks)
+    }
+
+    /// Who holds now: the first lock of the version, or with `lock_name` any lock of the pool.
+    fn holders(&self, locks: &[Fetched]) -> Result<Vec<HolderView>, String> {
+        let own = locks.iter().find(|lock| lock.pool == *self.pool);
+        if let Some(lock) = own {
+            return Ok(lock.view.holders.clone());
+        }
+        if self.kind == SourceKind::Pool {
+            return Ok(Vec::new());
+        }
+        match self.client.get_pool(self.pool.as_str()) {
+            Ok(pool) => Ok(pool.items.into_iter().flat_map(|lock| lock.holders).collect()),
+            Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(Vec::new()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn write(
+        &self,
+        files: &mut Destination,
+        revision: u64,
+        change: Option<&ChangeView>,
+        hold: Option<&ClaimView>,
+        locks: &[Fetched],
+        holders: &[HolderView],
+    ) -> Result<(), String> {
+        let everything = Everything {
+            pool: self.pool.as_str(),
+            revision,
+            kind: change.map(|change| change.kind),
+            at: change.map(|change| change.at.as_str()),
+            claim: change.and_then(|change| change.claim.as_deref()),
+            how: change.and_then(|change| change.how.as_deref()),
+            reason: change.and_then(|change| change.reason.as_deref()),
+            owner: change.map(|change| &change.owner),
+            hold,
+            locks,
+        };
+        let mut json = serde_json::to_vec_pretty(&everything).map_err(|error| error.to_string())?;
+        json.push(b'\n');
+        files.write("locker.json", &json)?;
+        files.write("pool", format!("{}\n", self.pool).as_bytes())?;
+        files.write("lock", &holder_json(holders)?)?;
+        if let Some(hold) = hold {
+            files.write("claim", format!("{}\n", hold.id).as_bytes())?;
+            files.write("fence", format!("{}\n", hold.fence.unwrap_or(0)).as_bytes())?;
+        }
+        for lock in locks {
+            files.write_lock(&lock.pool, &lock.lock, &lock.metadata)?;
+        }
+        if let Some(first) = locks.iter().find(|lock| lock.pool == *self.pool) {
+            files.write("metadata", &first.metadata)?;
+            files.write("name", format!("{}\n", first.lock).as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn answer(&self, version: &str, change: Option<&ChangeView>, hold: Option<&ClaimView>) -> Answer {
+        let pair = |name, value: String| Metadata { name, value };
+        let own = change.and_then(|change| change.locks.iter().find(|lock| lock.pool == self.pool.as_str()));
+        let mut metadata = Vec::new();
+        metadata.extend(own.map(|lock| pair("lock_name", lock.lock.clone())));
+        metadata.push(pair("pool_name", self.pool.to_string()));
+        metadata.extend(hold.and_then(|hold| hold.fence).map(|fence| pair("fence", fence.to_string())));
+        metadata.extend(hold.map(|hold| pair("claim", hold.id.clone())));
+        Answer { version: Version { revision: version.to_owned() }, metadata }
+    }
+
+    fn last_line(&self, revision: u64, change: Option<&ChangeView>, locks: &[Fetched]) -> String {
+        let version = env!("CARGO_PKG_VERSION");
+        let names: Vec<String> = locks.iter().map(|lock| format!("{:?}", lock.lock)).collect();
+        let names = if names.is_empty() { "no lock".to_owned() } else { names.join(", ") };
+        let what = match change {
+            Some(change) if change.kind == ChangeKind::Removed => {
+                let gone: Vec<String> = change.locks.iter().map(|lock| format!("{:?}", lock.lock)).collect();
+                format!("this version removed {}: there is nothing to fetch", gone.join(", "))
+            }
+            Some(change) => format!("{}: {names}", word(change.kind)),
+            None => "nothing is known of this version any more".to_owned(),
+        };
+        format!("locker {version}: pool {:?}, revision {revision}, {what}", self.pool)
+    }
+}
+
+/// Whether an entry of this kind says what a step was about.
+fn is_told(kind: ChangeKind) -> bool {
+    use ChangeKind::{Added, Broken, Claimed, Lost, Noted, Released, Removed, Updated};
+    matches!(kind, Claimed | Released | Lost | Broken | Added | Removed | Updated | Noted)
+}
+
+fn word(kind: ChangeKind) -> String {
+    // The words of the API are what serde makes of them.
+    serde_json::to_value(kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// How and when a hold ended.
+fn over(claim: &ClaimView) -> String {
+    if claim.state != ClaimState::Ended {
+        return "has ended, and its claim has begun a new life".to_owned();
+    }
+    let how = claim.how.as_deref().unwrap_or("ended");
+    let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let at = claim.ended_at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+    format!("has ended: {how}{by}{at}")
+}
+
+fn metadata(view: &LockView) -> Result<Vec<u8>, String> {
+    match (&view.metadata, &view.metadata_base64) {
+        (Some(text), _) => Ok(text.clone().into_bytes()),
+        (None, Some(encoded)) => base64::engine::general_purpose::STANDARD
+            .decode(encoded)
+            .map_err(|error| format!("the metadata of lock {:?} is not readable: {error}", view.lock)),
+        (None, None) => Ok(Vec::new()),
+    }
+}
+
+/// The file `lock`; empty when nobody holds it.
+fn holder_json(holders: &[HolderView]) -> Result<Vec<u8>, String> {
+    let held: Vec<&HolderView> = holders.iter().filter(|holder| holder.state == ClaimState::Held).collect();
+    let Some(first) = held.first() else { return Ok(Vec::new()) };
+    let key = first.key.clone().unwrap_or_else(|| first.claim.clone());
+    let mut locked_by = BTreeMap::new();
+    for holder in held {
+        let who = holder.requestor.clone().or_else(|| holder.key.clone()).unwrap_or_else(|| holder.claim.clone());
+        *locked_by.entry(who).or_insert(0) += 1;
+    }
+    serde_json::to_vec(&Holders { key, locked_by }).map_err(|error| error.to_string())
+}

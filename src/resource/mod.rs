@@ -1,0 +1,86 @@
+//! The Concourse resource: `check`, `in` (get) and `out` (put) (design section 6, contracts sections 2 and 3).
+//!
+//! - [`check`]: which versions there are.
+//! - [`get`]: the files of one version, written by [`files`].
+//! - [`put`]: asks for locks ([`ask`]), gives them back ([`release`]), adds them ([`add`]).
+//! - [`build`]: what the environment says about the build.
+//!
+//! stdout carries the answer and nothing else; stderr is the build log. Exit codes: 0, 1, and 143 or 130 after a
+//! signal.
+
+mod add;
+mod ask;
+mod build;
+mod check;
+mod files;
+mod get;
+mod progress;
+mod put;
+mod release;
+
+use std::io::{Read as _, Write};
+
+use serde::Serialize;
+
+use crate::client::Client;
+use crate::env::Env;
+use crate::wire::concourse::Source;
+use crate::wire::escape::Escaped;
+
+pub use check::check;
+pub use get::get;
+pub use put::put;
+
+/// Largest payload that is read from stdin, bytes: Concourse's own are a few KiB.
+const PAYLOAD_BYTES: u64 = 4 * 1024 * 1024;
+
+/// One line for the person who reads the build log. Whatever is in it cannot do anything to a terminal.
+fn say(out: &mut dyn Write, text: impl AsRef<str>) {
+    // Nobody reads the log any more: no reason to fail.
+    let _ = writeln!(out, "{}", Escaped(text.as_ref())).and_then(|()| out.flush());
+}
+
+/// Reports what ended a step, and gives its exit code.
+fn fail(env: &mut Env<'_>, text: impl AsRef<str>) -> u8 {
+    say(env.stderr, format!("error: {}", text.as_ref()));
+    1
+}
+
+fn read_payload(env: &mut Env<'_>) -> Result<Vec<u8>, String> {
+    let mut payload = Vec::new();
+    let mut limited = (&mut *env.stdin).take(PAYLOAD_BYTES + 1);
+    limited.read_to_end(&mut payload).map_err(|error| format!("cannot read stdin: {error}"))?;
+    if payload.len() as u64 > PAYLOAD_BYTES {
+        return Err(format!("stdin is longer than {PAYLOAD_BYTES} bytes"));
+    }
+    Ok(payload)
+}
+
+fn print<T: Serialize>(env: &mut Env<'_>, answer: &T) -> Result<(), String> {
+    let mut text = serde_json::to_vec(answer).map_err(|error| error.to_string())?;
+    text.push(b'\n');
+    env.stdout
+        .write_all(&text)
+        .and_then(|()| env.stdout.flush())
+        .map_err(|error| format!("cannot write stdout: {error}"))
+}
+
+fn client(source: &Source, env: &Env<'_>) -> Client {
+    Client::new(source.server.clone(), source.credentials.clone(), &env.vars)
+}
+
+/// One line about settings that have no effect here.
+fn warn_ignored(source: &Source, env: &mut Env<'_>) {
+    if !source.ignored.is_empty() {
+        let keys = source.ignored.join(", ");
+        say(env.stderr, format!("warning: no git repository is behind a locker pool: source {keys} without effect"));
+    }
+}
+
+/// The directory that Concourse gives as the only argument.
+fn directory(env: &Env<'_>) -> Result<std::path::PathBuf, String> {
+    match env.args.get(1) {
+        Some(dir) if !dir.is_empty() => Ok(dir.into()),
+        _ => Err("missing argument: the directory of the step, as Concourse gives it".to_owned()),
+    }
+}

@@ -1,0 +1,337 @@
+//! `release` and `lock_op: unlock`: gives locks back. Bounded to 60 s, so that an aborted build can end when the
+//! server is away; a signal does not stop the request that is on its way, only the wait for its answer.
+
+use std::time::Duration;
+
+use super::put::{Put, Stop};
+use super::{ask, files, say};
+use crate::client::acquire::env_duration;
+use crate::client::backoff::Backoff;
+use crate::client::calls::ClaimFilter;
+use crate::client::claim_id::{Place, claim_id};
+use crate::client::flight::Flight;
+use crate::client::http::PATIENCE;
+use crate::client::{CallError, Client};
+use crate::env::{Env, Signal};
+use crate::wire::api::{ClaimBody, ClaimState, ClaimView, HolderView, NoteBody, PartBody, Scope};
+use crate::wire::concourse::{Answer, Metadata, Release, SourceKind};
+use crate::wire::errors::Code;
+
+/// Time for a whole release (design section 6); `LOCKER_RELEASE_LIMIT` shortens it.
+const LIMIT: Duration = Duration::from_secs(60);
+/// After a signal, the answer to the request on its way is waited for this long.
+const AFTER_SIGNAL: Duration = Duration::from_millis(1_500);
+/// The version of a pool in which nothing has ever happened.
+const NOTHING_EVER: u64 = 0;
+
+/// Calls that are repeated until they are answered, within one limit for all of them.
+///
+/// A signal does not stop them: it leaves them 1.5 s, because what is not released now stays held.
+pub(super) struct Persist {
+    end: Duration,
+    limit: Duration,
+    backoff: Backoff,
+    signal: Option<Signal>,
+}
+
+impl Persist {
+    pub(super) fn of(put: &Put<'_>, env: &Env<'_>) -> Result<Self, String> {
+        let limit = env_duration(env, "LOCKER_RELEASE_LIMIT", LIMIT)?;
+        let backoff = Backoff::new(put.timing.retry_max);
+        Ok(Self { end: put.clock.monotonic() + limit, limit, backoff, signal: None })
+    }
+
+    /// Makes the call, again after each failure that may pass.
+    pub(super) fn call<T: Send + 'static>(
+        &mut self,
+        put: &Put<'_>,
+        work: impl Fn(&Client) -> Result<T, CallError> + Send + Clone + 'static,
+    ) -> Result<T, Stop> {
+        self.backoff.reset();
+        let mut missing = "no answer".to_owned();
+        loop {
+            let (client, attempt) = (put.client.clone(), work.clone());
+            let flight = put.flights.start(move || attempt(&client));
+            match self.wait(put, &flight) {
+                None => return Err(self.given_up(&missing)),
+                Some(Err(CallError::NoAnswer(why))) => {
+                    missing = why.to_string();
+                    self.pause(put, why.retry_after);
+                    if self.left(put).is_zero() {
+                        return Err(self.given_up(&missing));
+                    }
+                }
+                Some(answer) => return Ok(answer?),
+            }
+        }
+    }
+
+    fn left(&self, put: &Put<'_>) -> Duration {
+        self.end.saturating_sub(put.clock.monotonic())
+    }
+
+    /// The answer, if it comes within what is left of the time.
+    fn wait<T>(&mut self, put: &Put<'_>, flight: &Flight<T>) -> Option<T> {
+        if self.signal.is_none() {
+            match flight.wait_at_most(self.left(put)) {
+                Ok(answer) => return answer,
+                Err(signal) => self.hear(put, signal),
+            }
+        }
+        flight.wait_for(self.left(put))
+    }
+
+    fn hear(&mut self, put: &Put<'_>, signal: Signal) {
+        self.signal = Some(signal);
+        self.end = self.end.min(put.clock.monotonic() + AFTER_SIGNAL);
+    }
+
+    fn pause(&mut self, put: &Put<'_>, retry_after: Option<Duration>) {
+        let pause = self.backoff.pause(retry_after).min(self.left(put));
+        if self.signal.is_some() {
+            std::thread::sleep(pause.min(AFTER_SIGNAL / 10));
+        } else if let Err(signal) = put.flights.sleep(pause) {
+            self.hear(put, signal);
+        }
+    }
+
+    fn given_up(&self, missing: &str) -> Stop {
+        match self.signal {
+            Some(signal) => {
+                Stop::Signalled(signal, format!("the request was sent, its outcome is unknown ({missing})"))
+            }
+            None => {
+                let limit = super::progress::span(self.limit);
+                Stop::Failed(format!("{missing}; given up after {limit}, the outcome is unknown"))
+            }
+        }
+    }
+}
+
+pub(super) fn release(put: &Put<'_>, what: &Release, env: &mut Env<'_>) -> Result<Answer, Stop> {
+    let mut persist = Persist::of(put, env)?;
+    match what {
+        Release::Dir(dir) => {
+            let input = files::input_dir(&put.dir, dir)?;
+            match files::read_claim(&input)? {
+                Some(id) => release_claim(put, &mut persist, &id, &input, env),
+                None => release_lock(put, &mut persist, files::read_name(&input)?.as_str(), env),
+            }
+        }
+        Release::Lock(lock) => release_lock(put, &mut persist, lock.as_str(), env),
+        Release::Build { name } => release_build(put, &mut persist, name.as_deref(), env),
+    }
+}
+
+fn first_line(put: &Put<'_>, what: &str, env: &mut Env<'_>) {
+    let version = env!("CARGO_PKG_VERSION");
+    let (pool, server) = (put.pool(), put.client.server());
+    say(env.stderr, format!("locker {version}: releasing {what} in pool {pool:?} at {server}"));
+}
+
+/// Releases the claim that our `in` wrote into the directory. Only that claim's own hold can end by this.
+fn release_claim(
+    put: &Put<'_>,
+    persist: &mut Persist,
+    id: &str,
+    input: &std::path::Path,
+    env: &mut Env<'_>,
+) -> Result<Answer, Stop> {
+    first_line(put, &format!("claim {id}"), env);
+    let asked = id.to_owned();
+    let claim = persist.call(put, move |client| client.get_claim(&asked))?;
+    if claim.state == ClaimState::Ended {
+        let lock = files::read_name(input).ok().map(|name| name.as_str().to_owned());
+        return already_over(put, persist, &claim, lock, env);
+    }
+    let Some(part) = claim.asks.iter().find(|part| part.pool == put.pool()) else {
+        let pools: Vec<&str> = claim.asks.iter().map(|part| part.pool.as_str()).collect();
+        return Err(Stop::Failed(format!(
+            "claim {id} is one of pool {}, not of pool {:?}",
+            pools.join(", "),
+            put.pool()
+        )));
+    };
+    let lock = own_lock(put, &claim).or_else(|| part.lock.clone());
+    let ended = end(put, persist, id)?;
+    say(env.stderr, format!("released {}", names(&claim)));
+    version_of(put, persist, &ended, lock)
+}
+
+/// Ends one claim, whoever's. What is over already and harmless is no error.
+fn end(put: &Put<'_>, persist: &mut Persist, id: &str) -> Result<ClaimView, Stop> {
+    let id = id.to_owned();
+    persist.call(put, move |client| client.delete_claim(&id, None, PATIENCE))
+}
+
+fn already_over(
+    put: &Put<'_>,
+    persist: &mut Persist,
+    claim: &ClaimView,
+    lock: Option<String>,
+    env: &mut Env<'_>,
+) -> Result<Answer, Stop> {
+    let how = claim.how.as_deref().unwrap_or("ended");
+    let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let at = claim.ended_at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+    // Asked once more, so that the server's own rule decides what is harmless.
+    end(put, persist, &claim.id).map_err(|stop| match stop {
+        Stop::Refused(_) => Stop::Failed(format!("claim {} is over: {how}{by}{at}", claim.id)),
+        other => other,
+    })?;
+    say(env.stderr, format!("claim {} was over already: {how}{by}{at}; nothing to do", claim.id));
+    note(put, persist, lock)
+}
+
+/// The version of a step that ended a claim.
+fn version_of(put: &Put<'_>, persist: &mut Persist, ended: &ClaimView, lock: Option<String>) -> Result<Answer, Stop> {
+    match ended.revision {
+        Some(revision) => Ok(put.answer(revision, lock.as_deref(), released_metadata(put))),
+        None => note(put, persist, lock),
+    }
+}
+
+/// A version for a step that changed nothing.
+fn note(put: &Put<'_>, persist: &mut Persist, lock: Option<String>) -> Result<Answer, Stop> {
+    let pool = put.pool().to_owned();
+    let body = NoteBody { lock: lock.clone(), by: Some(put.by()) };
+    let noted = persist.call(put, move |client| match client.note(&pool, &body) {
+        // There is no pool to write into: nothing has ever happened there.
+        Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(NOTHING_EVER),
+        answer => answer.map(|done| done.revision),
+    })?;
+    Ok(put.answer(noted, lock.as_deref(), released_metadata(put)))
+}
+
+fn released_metadata(put: &Put<'_>) -> Vec<Metadata> {
+    if put.source.kind == SourceKind::Pool {
+        return Vec::new();
+    }
+    let pair = |name, value: &str| Metadata { name, value: value.to_owned() };
+    vec![pair("lock", put.pool()), pair("status", "unlocked")]
+}
+
+/// Releases whoever holds this lock, as a person or pipeline that knows only the lock may.
+fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
+    first_line(put, &format!("lock {lock:?}"), env);
+    let (pool, name) = (put.pool().to_owned(), lock.to_owned());
+    let view = persist.call(put, move |client| client.get_lock(&pool, &name))?;
+    let held: Vec<&HolderView> = view.holders.iter().filter(|h| h.state == ClaimState::Held).collect();
+    match held.as_slice() {
+        [] => Err(Stop::Failed(format!("lock {lock:?} of pool {:?} is not held: nothing to release", put.pool()))),
+        [holder] => {
+            let ended = end(put, persist, &holder.claim)?;
+            say(env.stderr, format!("released {}", ask::held_by(std::slice::from_ref(*holder))));
+            version_of(put, persist, &ended, Some(lock.to_owned()))
+        }
+        several => Err(Stop::Failed(format!(
+            "lock {lock:?} of pool {:?} is shared by {} holders: release by the directory of one of them; held: {}",
+            put.pool(),
+            several.len(),
+            ask::held_by(&view.holders)
+        ))),
+    }
+}
+
+/// Ends everything of this build in the pool, or what it has asked for `as` that name.
+fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: &mut Env<'_>) -> Result<Answer, Stop> {
+    let (Some(cluster), Some(build)) = (put.owner.cluster.clone(), put.owner.build_id.clone()) else {
+        return Err(Stop::Failed(
+            "release: build needs ATC_EXTERNAL_URL and BUILD_ID: it works only in a build".into(),
+        ));
+    };
+    let what = name.map_or_else(|| format!("everything of build {build}"), |name| format!("{name:?} of build {build}"));
+    first_line(put, &what, env);
+    let pool = put.pool().to_owned();
+    let claims = persist.call(put, move |client| {
+        client.list_claims(&ClaimFilter { pool: Some(&pool), state: None, build: Some((&cluster, &build)) })
+    })?;
+    let wanted = claims.iter().filter(|claim| name.is_none_or(|name| is_named(claim, name)));
+    let mut last = None;
+    for claim in wanted {
+        match end(put, persist, &claim.id) {
+            Ok(ended) => {
+                say(env.stderr, format!("released {}", names(claim)));
+                last = ended.revision.map(|revision| (revision, own_lock(put, claim))).or(last);
+            }
+            Err(Stop::Refused(why)) => say(env.stderr, format!("claim {}: {why}", claim.id)),
+            Err(other) => return Err(other),
+        }
+    }
+    match last {
+        Some((revision, lock)) => Ok(put.answer(revision, lock.as_deref(), released_metadata(put))),
+        None => {
+            say(env.stderr, "this build holds and awaits nothing here: nothing to do");
+            note(put, persist, None)
+        }
+    }
+}
+
+/// Whether a claim of this build was made `as` that name: then its id says so.
+fn is_named(claim: &ClaimView, name: &str) -> bool {
+    let Some((first, also)) = claim.asks.split_first() else { return false };
+    let PartBody { pool, lock, locks, count, labels } = first.clone();
+    let body = |scope: Option<Scope>| ClaimBody {
+        pool: pool.clone(),
+        lock: lock.clone(),
+        locks: locks.clone(),
+        count,
+        labels: labels.clone(),
+        also: also.to_vec(),
+        key: claim.key.clone(),
+        requestor: claim.requestor.clone(),
+        scope,
+        owner: claim.owner.clone(),
+        run: None,
+        confirm: true,
+        wait: None,
+        queue: true,
+        give_up_after: None,
+        ttl: None,
+        reason: None,
+        expect_store: None,
+    };
+    // The server fills a missing scope in, so the id may have been made with or without it.
+    [None, claim.scope].into_iter().any(|scope| claim_id(&claim.owner, Place::Named(name), &body(scope)) == claim.id)
+}
+
+/// `lock_op: unlock`: ends every hold of this requestor with this key.
+pub(super) fn unlock(put: &Put<'_>, key: &str, requestor: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
+    let mut persist = Persist::of(put, env)?;
+    let version = env!("CARGO_PKG_VERSION");
+    let (pool, server) = (put.pool().to_owned(), put.client.server());
+    say(env.stderr, format!("locker {version}: unlocking {pool:?} at {server} with key {key:?} for {requestor:?}"));
+    let held = persist.call(put, move |client| {
+        client.list_claims(&ClaimFilter { pool: Some(&pool), state: Some("held"), build: None })
+    })?;
+    let ours = |claim: &&ClaimView| {
+        claim.key.as_deref() == Some(key) && claim.requestor.as_deref().unwrap_or(key) == requestor
+    };
+    let mut last = None;
+    for claim in held.iter().filter(ours) {
+        last = end(put, &mut persist, &claim.id)?.revision.or(last);
+    }
+    if let Some(revision) = last {
+        say(env.stderr, format!("unlocked {:?}", put.pool()));
+        return Ok(put.answer(revision, None, released_metadata(put)));
+    }
+    if let Some(other) = held.iter().find(|claim| claim.key.as_deref() != Some(key)) {
+        let who = crate::client::who::owner(&other.owner, &format!("claim {}", other.id));
+        let theirs = other.key.as_ref().map(|key| format!(" with key {key:?}")).unwrap_or_default();
+        return Err(Stop::Failed(format!("{:?} is locked by {who}{theirs}, not with key {key:?}", put.pool())));
+    }
+    say(env.stderr, format!("{requestor:?} holds nothing of {:?}: nothing to do", put.pool()));
+    note(put, &mut persist, None)
+}
+
+fn own_lock(put: &Put<'_>, claim: &ClaimView) -> Option<String> {
+    claim.locks.iter().find(|lock| lock.pool == put.pool()).map(|lock| lock.lock.clone())
+}
+
+fn names(claim: &ClaimView) -> String {
+    if claim.locks.is_empty() {
+        return format!("claim {}, which was waiting", claim.id);
+    }
+    let names: Vec<String> = claim.locks.iter().map(|l| format!("{:?} of pool {:?}", l.lock, l.pool)).collect();
+    names.join(", ")
+}

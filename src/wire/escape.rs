@@ -1,0 +1,60 @@
+//! The one way in which text that somebody wrote reaches a terminal, a build log or a log line.
+
+use std::fmt::{self, Write as _};
+
+/// Whether a terminal may act on this character, or show it so that a reader is misled: control characters, line
+/// and paragraph separators, and the marks that turn the direction of text.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{feff}')
+        || ('\u{202a}'..='\u{202e}').contains(&c)
+        || ('\u{2066}'..='\u{2069}').contains(&c)
+}
+
+/// Text shown with every unsafe character as `\u{..}`, newlines and tabs included.
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'a>(pub &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            c if is_unsafe(c) => write!(f, "\\u{{{:x}}}", u32::from(c)),
+            c => f.write_char(c),
+        })
+    }
+}
+
+/// `text` on one line and harmless to a terminal.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    Escaped(text).to_string()
+}
+
+/// The longest beginning of `text` of at most `max` bytes that ends between characters.
+#[must_use]
+pub fn cut(text: &str, max: usize) -> &str {
+    let mut end = max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_acts_on_gets_through() {
+        let cases = [
+            ("plain ä 🔒 a\\b", "plain ä 🔒 a\\b"),
+            ("\u{1b}[2J", "\\u{1b}[2J"),
+            ("a\r\nb\tc", "a\\u{d}\\u{a}b\\u{9}c"),
+            ("\u{9b}1m\0", "\\u{9b}1m\\u{0}"),
+            ("\u{202e}gpj", "\\u{202e}gpj"),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(escape(text), shown);
+        }
+    }
+}

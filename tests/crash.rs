@@ -1,0 +1,92 @@
+//! The crash proof: a real server on SQLite under random clients, killed again and again, and every answer judged.
+//!
+//! The short form runs with the other tests. The long form, and a run that is repeated:
+//!
+//! ```text
+//! LOCKER_CRASH_KILLS=200 cargo test --release --test crash -- --nocapture nothing_is_lost
+//! LOCKER_CRASH_SEED=42 cargo test --test crash -- --nocapture nothing_is_lost
+//! ```
+//!
+//! The seed decides what the clients do and when the server dies; the machine decides how these fall together, so
+//! a seed repeats the kind of a run, not each step. With the feature `plant` the same proof must fail for each
+//! planted bug: `cargo test --features plant --test crash`.
+
+mod proof;
+
+#[path = "proof/checker/tests.rs"]
+mod checker_tests;
+
+use std::time::Duration;
+
+use proof::nemesis::{Campaign, Outcome, run};
+use proof::rng::fresh_seed;
+use proof::server::Setup;
+
+/// Kills of the short form.
+const KILLS: usize = 20;
+/// More than the locks there are, so that many wait.
+const CLIENTS: usize = 12;
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{name}: {e}")))
+}
+
+fn campaign(seed: u64, kills: usize, plant: Option<&'static str>) -> Outcome {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    // A neglected claim keeps others waiting for this long.
+    let mut setup = Setup::sqlite(directory.path()).flag("--confirm", "3s");
+    setup.plant = plant;
+    let outcome = run(&Campaign { seed, kills, clients: CLIENTS, setup, attention: Duration::from_millis(1_500) });
+    println!("{outcome}");
+    outcome
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_is_given_twice() {
+    let kills = number("LOCKER_CRASH_KILLS").map_or(KILLS, |kills| usize::try_from(kills).expect("a count"));
+    let seed = number("LOCKER_CRASH_SEED").unwrap_or_else(fresh_seed);
+    let outcome = campaign(seed, kills, None);
+    assert!(outcome.violations.is_empty(), "{outcome}");
+    // A kill that hits nobody proves nothing.
+    assert!(outcome.effective * 2 > outcome.kills, "too few kills hit a request: {outcome}");
+    assert!(outcome.grants > 10 * kills && outcome.handovers > kills, "too little happened: {outcome}");
+}
+
+/// The negative twins: the proof bites.
+#[cfg(feature = "plant")]
+mod planted {
+    use super::{campaign, fresh_seed};
+    use crate::proof::checker::Rule;
+
+    /// Runs until the bug is found; each attempt has a few kills.
+    fn is_caught(plant: &'static str, by: &[Rule]) {
+        for _ in 0..5 {
+            let outcome = campaign(fresh_seed(), 5, Some(plant));
+            if outcome.violations.iter().any(|violation| by.contains(&violation.rule)) {
+                return;
+            }
+        }
+        panic!("{plant} was not caught");
+    }
+
+    #[test]
+    fn an_answer_before_its_commit() {
+        is_caught("answer-before-commit", &[Rule::Durable, Rule::Exclusion]);
+    }
+
+    #[test]
+    fn a_release_that_does_not_look_at_the_holder() {
+        is_caught("release-unchecked", &[Rule::Exclusion, Rule::Release, Rule::Identity]);
+    }
+
+    #[test]
+    fn a_fence_that_only_memory_knows() {
+        is_caught("fence-in-memory", &[Rule::Fences]);
+    }
+
+    #[test]
+    fn a_call_of_an_earlier_process() {
+        is_caught("earlier-run", &[Rule::Runs]);
+    }
+}

@@ -1,0 +1,367 @@
+//! Waiters that die, stop or go away: the next live one holds the lock in time, nothing is left behind, and who comes
+//! back has his old place.
+//!
+//! Deadlines are shortened by settings. `LOCKER_DEFAULT_DEADLINES=1 cargo test --test dead_waiters` runs it all with
+//! the real ones (about a quarter of an hour, since a place is kept for ten minutes).
+
+mod proof;
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use locker::wire::api::{ClaimState, ClaimView, Page, PoolView};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use proof::http::{Answer, Conn, request};
+use proof::out::Out;
+use proof::server::{Server, Setup};
+
+/// What "in time" adds to a deadline: the promise for a hand-over.
+const IN_TIME: Duration = Duration::from_secs(1);
+/// For what has no promise: processes that start, queues that fill.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Durations of the rules in a run.
+#[derive(Clone, Copy)]
+struct Deadlines {
+    confirm: Duration,
+    grace: Duration,
+    listen: Duration,
+    place: Duration,
+}
+
+impl Deadlines {
+    fn chosen() -> Self {
+        if std::env::var_os("LOCKER_DEFAULT_DEADLINES").is_some() {
+            return Self {
+                confirm: Duration::from_secs(45),
+                grace: Duration::from_secs(3),
+                listen: Duration::from_secs(20),
+                place: Duration::from_secs(600),
+            };
+        }
+        Self {
+            confirm: Duration::from_secs(2),
+            grace: Duration::from_secs(1),
+            listen: Duration::from_secs(1),
+            place: Duration::from_secs(6),
+        }
+    }
+
+    fn setup(self, directory: &Path) -> Setup {
+        let ms = |span: Duration| format!("{}ms", span.as_millis());
+        Setup::sqlite(directory)
+            .flag("--confirm", &ms(self.confirm))
+            .flag("--grace", &ms(self.grace))
+            .flag("--listen-window", &ms(self.listen))
+            .flag("--place", &ms(self.place))
+    }
+}
+
+/// A connection for looking and for claims that are never parked.
+struct Api(Conn);
+
+impl Api {
+    fn of(server: &Server) -> Self {
+        Self(Conn::open(server.address).expect("the server accepts"))
+    }
+
+    fn call(&mut self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.0.call(method, path, body.map(ToString::to_string).as_deref()).expect("an answer")
+    }
+
+    fn ask(&mut self, id: &str, pool: &str) -> u16 {
+        self.call("PUT", &format!("/api/v1/claims/{id}"), Some(&json!({ "pool": pool, "run": id }))).status
+    }
+
+    fn release(&mut self, id: &str) -> Instant {
+        let answer = self.call("DELETE", &format!("/api/v1/claims/{id}"), None);
+        assert_eq!(answer.status, 200, "{:?}", answer.json());
+        Instant::now()
+    }
+
+    fn claim(&mut self, id: &str) -> ClaimView {
+        let answer = self.call("GET", &format!("/api/v1/claims/{id}"), None);
+        assert_eq!(answer.status, 200, "{:?}", answer.json());
+        answer.parse()
+    }
+
+    fn pool(&mut self, pool: &str) -> PoolView {
+        let answer = self.call("GET", &format!("/api/v1/pools/{pool}"), None);
+        assert_eq!(answer.status, 200, "{:?}", answer.json());
+        answer.parse()
+    }
+
+    fn until<T>(&mut self, what: &str, within: Duration, mut look: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// An API client whose request is parked.
+fn parked(server: &Server, id: &str, pool: &str, confirm: bool) -> Conn {
+    let body = json!({ "pool": pool, "run": id, "confirm": confirm, "wait": "60s" }).to_string();
+    let mut conn = Conn::open(server.address).expect("the server accepts");
+    conn.send_raw(request("PUT", &format!("/api/v1/claims/{id}"), Some(&body)).as_bytes()).expect("the server reads");
+    let listens = |api: &mut Api| {
+        let answer = api.call("GET", &format!("/api/v1/claims/{id}"), None);
+        (answer.status == 200).then(|| answer.parse::<ClaimView>())?.queue.filter(|queue| queue.listening)
+    };
+    Api::of(server).until(&format!("claim {id} waits"), PATIENCE, listens);
+    conn
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Term,
+    Kill,
+    Stop,
+}
+
+const POSITIONS: [(&str, usize); 3] = [("head", 0), ("middle", 1), ("tail", 2)];
+
+#[test]
+fn a_waiting_out_that_dies_delays_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let deadlines = Deadlines::chosen();
+    let server = Server::start(&deadlines.setup(directory.path()));
+    let (server, directory) = (&server, directory.path());
+    thread::scope(|scope| {
+        for fault in [Fault::Term, Fault::Kill, Fault::Stop] {
+            scope.spawn(move || {
+                for (name, position) in POSITIONS {
+                    let pool = format!("{fault:?}-{name}");
+                    let victim = dies_waiting(server, directory, &pool, position, fault, deadlines);
+                    nothing_is_left(server, &pool, deadlines);
+                    // A stopped one is stopped until here: nothing is owed to its end.
+                    drop(victim);
+                }
+            });
+        }
+    });
+}
+
+/// Three builds wait, the one at `position` suffers the fault, a fourth one comes. Returns the victim.
+fn dies_waiting(
+    server: &Server,
+    directory: &Path,
+    pool: &str,
+    position: usize,
+    fault: Fault,
+    deadlines: Deadlines,
+) -> Out {
+    let mut api = Api::of(server);
+    let first = format!("{pool}-first");
+    assert_eq!(api.ask(&first, pool), 200);
+    let waits = |api: &mut Api, build: String| {
+        let out = Out::acquire(directory, &server.url(), pool, &build);
+        api.until("the build waits", PATIENCE, |api| {
+            let queue = api.pool(pool).queue;
+            queue.iter().any(|w| w.owner.build_id.as_ref() == Some(&build) && w.listening).then_some(())
+        });
+        out
+    };
+    let mut outs: Vec<Out> = (1..=3).map(|build| waits(&mut api, build.to_string())).collect();
+    let mut victim = outs.remove(position);
+    let struck = Instant::now();
+    match fault {
+        Fault::Term => {
+            victim.signal(Signal::SIGTERM);
+            let (status, _) = victim.ended_by(struck + Duration::from_secs(2));
+            assert_eq!(status.code(), Some(143), "{pool}");
+            assert_eq!(victim.stdout(), "", "{pool}: no version");
+        }
+        Fault::Kill => victim.signal(Signal::SIGKILL),
+        Fault::Stop => victim.signal(Signal::SIGSTOP),
+    }
+    outs.push(waits(&mut api, "4".into()));
+    let mut released = api.release(&first);
+    for (turn, out) in outs.iter_mut().enumerate() {
+        let due = match fault {
+            // It has said good-bye.
+            Fault::Term => released,
+            // Its connection is closed: it keeps its turn for a moment.
+            Fault::Kill => released.max(struck + deadlines.grace),
+            // Its connection is open: it is given the lock in its turn, and does not confirm.
+            Fault::Stop if turn == position => released + deadlines.confirm,
+            Fault::Stop => released,
+        };
+        let held = out.holds_by(due + IN_TIME);
+        if fault == Fault::Stop && turn == position {
+            assert!(held.at >= released + deadlines.confirm, "{pool}: the grant was not given to the stopped build");
+        }
+        released = api.release(&held.claim);
+    }
+    victim
+}
+
+/// The server lists nothing of the pool any more, at the latest when a place is not kept any longer.
+fn nothing_is_left(server: &Server, pool: &str, deadlines: Deadlines) {
+    let within = deadlines.place + deadlines.confirm + IN_TIME;
+    Api::of(server).until(&format!("pool {pool} is at rest"), within, |api| {
+        let claims: Page<ClaimView> = api.call("GET", &format!("/api/v1/claims?pool={pool}"), None).parse();
+        let view = api.pool(pool);
+        let free = view.items.iter().all(|lock| lock.holders.is_empty());
+        (claims.items.is_empty() && view.queue.is_empty() && free).then_some(())
+    });
+}
+
+/// How a client is lost between its grant and its confirm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// It has its answer, and does nothing.
+    Silent,
+    /// Its connection is closed once the answer is there.
+    Closed,
+    /// It does not even read the answer: so looks a half-open connection from here.
+    Deaf,
+}
+
+#[test]
+fn a_grant_that_nobody_confirms_goes_to_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let deadlines = Deadlines::chosen();
+    let server = Server::start(&deadlines.setup(directory.path()));
+    thread::scope(|scope| {
+        for lost in [Lost::Silent, Lost::Closed, Lost::Deaf] {
+            let server = &server;
+            scope.spawn(move || dies_granted(server, lost, deadlines));
+        }
+    });
+}
+
+fn dies_granted(server: &Server, lost: Lost, deadlines: Deadlines) {
+    let pool = format!("{lost:?}");
+    let mut api = Api::of(server);
+    let id = |name: &str| format!("{pool}-{name}");
+    assert_eq!(api.ask(&id("first"), &pool), 200);
+    let mut victim = parked(server, &id("victim"), &pool, true);
+    let mut next = parked(server, &id("next"), &pool, true);
+    let before = Instant::now();
+    api.release(&id("first"));
+    let after = Instant::now();
+    let fence = match lost {
+        Lost::Deaf => api.until("the victim is granted", IN_TIME, |api| api.claim(&id("victim")).fence),
+        Lost::Silent | Lost::Closed => {
+            let view: ClaimView = victim.receive().unwrap().parse();
+            assert_eq!(view.state, ClaimState::Granted, "{pool}");
+            view.fence.unwrap()
+        }
+    };
+    let kept = (lost != Lost::Closed).then_some(victim);
+    let view: ClaimView = next.receive().unwrap().parse();
+    let served = Instant::now();
+    assert_eq!(view.state, ClaimState::Granted, "{pool}: {view:?}");
+    assert!(served >= before + deadlines.confirm, "{pool}: withdrawn too early");
+    assert!(served <= after + deadlines.confirm + IN_TIME, "{pool}: withdrawn too late");
+    assert!(view.fence.unwrap() > fence, "{pool}: a new grant has a larger fence");
+    let confirm = |api: &mut Api, name: &str, fence: u64| {
+        let body = json!({ "run": id(name), "fence": fence });
+        api.call("POST", &format!("/api/v1/claims/{}/confirm", id(name)), Some(&body)).status
+    };
+    assert_eq!(confirm(&mut api, "victim", fence), 409, "{pool}: too late");
+    assert_eq!(confirm(&mut api, "next", view.fence.unwrap()), 200, "{pool}");
+    // The victim comes back: it has its old place, before one that came after it.
+    let mut later = parked(server, &id("later"), &pool, true);
+    drop(kept);
+    let mut victim = parked(server, &id("victim"), &pool, true);
+    assert_eq!(api.claim(&id("victim")).queue.unwrap().position, 1, "{pool}");
+    let released = api.release(&id("next"));
+    let view: ClaimView = victim.receive().unwrap().parse();
+    assert!(released.elapsed() < IN_TIME, "{pool}");
+    assert_eq!(view.state, ClaimState::Granted, "{pool}");
+    api.release(&id("victim"));
+    assert_eq!(later.receive().unwrap().status, 200, "{pool}");
+    api.release(&id("later"));
+    nothing_is_left(server, &pool, deadlines);
+}
+
+#[test]
+fn a_closed_connection_keeps_its_turn_for_the_grace_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let deadlines = Deadlines::chosen();
+    let server = Server::start(&deadlines.setup(directory.path()));
+    let mut api = Api::of(&server);
+    assert_eq!(api.ask("first", "p"), 200);
+    let cut = parked(&server, "cut", "p", true);
+    let mut next = parked(&server, "next", "p", true);
+    drop(cut);
+    let closed = Instant::now();
+    let released = api.release("first");
+    let view: ClaimView = next.receive().unwrap().parse();
+    let served = Instant::now();
+    assert_eq!((view.id.as_str(), view.state), ("next", ClaimState::Granted));
+    assert!(served <= released.max(closed + deadlines.grace) + IN_TIME, "{:?}", served - released);
+}
+
+#[test]
+fn who_was_away_has_his_old_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut deadlines = Deadlines::chosen();
+    deadlines.place = deadlines.place.max(Duration::from_secs(60));
+    let server = Server::start(&deadlines.setup(directory.path()));
+    let mut api = Api::of(&server);
+    assert_eq!(api.ask("holder", "p"), 200);
+    assert_eq!(api.ask("away", "p"), 423);
+    let mut second = parked(&server, "second", "p", false);
+    let gone = |api: &mut Api| (!api.claim("away").queue.unwrap().listening).then_some(());
+    api.until("the first waiter counts as away", deadlines.listen + IN_TIME, gone);
+    // It comes back before anything was given: it is first again.
+    let mut back = parked(&server, "away", "p", false);
+    assert_eq!(api.claim("away").queue.unwrap().position, 1);
+    let released = api.release("holder");
+    assert_eq!(back.receive().unwrap().status, 200);
+    assert!(released.elapsed() < IN_TIME);
+    assert_eq!(api.claim("second").state, ClaimState::Waiting);
+    api.release("away");
+    assert_eq!(second.receive().unwrap().status, 200);
+
+    // While it is away it holds nobody back.
+    assert_eq!(api.ask("away-2", "p"), 423);
+    let gone = |api: &mut Api| (!api.claim("away-2").queue.unwrap().listening).then_some(());
+    let mut third = parked(&server, "third", "p", false);
+    api.until("the waiter counts as away", deadlines.listen + IN_TIME, gone);
+    let released = api.release("second");
+    assert_eq!(third.receive().unwrap().status, 200);
+    assert!(released.elapsed() < IN_TIME);
+    // What it has missed is missed, but its place is still before all that came later.
+    let mut fourth = parked(&server, "fourth", "p", false);
+    let mut back = parked(&server, "away-2", "p", false);
+    api.release("third");
+    assert_eq!(back.receive().unwrap().status, 200);
+    api.release("away-2");
+    assert_eq!(fourth.receive().unwrap().status, 200);
+    api.release("fourth");
+}
+
+/// A lost wake-up is repaired by the periodic look at all queues.
+#[cfg(feature = "plant")]
+#[test]
+fn a_lost_notice_is_repaired_within_seconds() {
+    /// How often the engine looks at all queues.
+    const RECONCILE: Duration = Duration::from_secs(5);
+    let directory = tempfile::tempdir().unwrap();
+    let mut setup = Setup::sqlite(directory.path());
+    setup.plant = Some("lost-notice");
+    let server = Server::start(&setup);
+    let mut api = Api::of(&server);
+    let mut longest = Duration::ZERO;
+    for (pool, confirm) in [("a", true), ("b", false), ("c", true)] {
+        let (first, next) = (format!("{pool}-first"), format!("{pool}-next"));
+        assert_eq!(api.ask(&first, pool), 200);
+        let mut waiter = parked(&server, &next, pool, confirm);
+        let released = api.release(&first);
+        assert_eq!(waiter.receive().unwrap().status, 200);
+        longest = longest.max(released.elapsed());
+        assert!(released.elapsed() < RECONCILE + IN_TIME, "{pool}: {:?}", released.elapsed());
+    }
+    assert!(longest > Duration::from_millis(200), "no notice was lost: {longest:?}");
+}
