@@ -130,6 +130,8 @@ impl Api {
             headers: Vec::new(),
             body: body.into(),
             peer: "test".into(),
+            id: "test-1".into(),
+            identity: None,
             park: ParkId(self.next_park.fetch_add(1, Ordering::SeqCst)),
             can_park: false,
             turn: Turn::First,
@@ -145,7 +147,9 @@ impl Api {
         let name = format!("{} {}", request.method, request.path);
         let method = request.method.to_lowercase();
         let operation = self.operation(&method, &request.path);
-        let Response { status, headers, body, park } = self.routes.handle(request);
+        let Response { status, mut headers, body, park } = self.routes.handle(request);
+        // For the log only: the door takes it out.
+        headers.retain(|(name, _)| *name != locker::server::http::ROUTE);
         let json: Value = serde_json::from_slice(&body).unwrap();
         let answer = Answer { status, headers: headers.into_iter().collect(), json, park };
         if let Some((template, operation)) = operation {

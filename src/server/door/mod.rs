@@ -158,7 +158,7 @@ pub fn serve(
 async fn run(listener: Listener, door: &Arc<Door>, mut failed: mpsc::Receiver<String>) -> anyhow::Result<()> {
     let listener = listener.into_async().context("cannot listen")?;
     if let Some(tls) = &door.settings.tls {
-        tokio::spawn(tls::keep_fresh(Arc::clone(tls), Arc::clone(&door.settings.report), door.stop.clone()));
+        tokio::spawn(tls::keep_fresh(Arc::clone(tls), door.stop.clone()));
     }
     // Each connection holds a sender; when the last is dropped, all have ended.
     let (alive, mut all_ended) = mpsc::channel::<()>(1);

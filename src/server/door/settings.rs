@@ -60,7 +60,7 @@ pub struct DoorSettings {
     pub held_bytes: usize,
     /// Threads of the door's runtime; `None`: one for each core.
     pub threads: Option<usize>,
-    /// Where lines for the log go; standard error by default.
+    /// Where lines for the log go; the log by default.
     pub report: Report,
 }
 
@@ -88,7 +88,7 @@ impl Default for DoorSettings {
             parked_bytes: limits::DOOR_PARKED_BYTES,
             held_bytes: limits::DOOR_HELD_BYTES,
             threads: None,
-            report: Arc::new(|line| eprintln!("{line}")),
+            report: Arc::new(|line| tracing::warn!(target: "locker::door", "{line}")),
         }
     }
 }

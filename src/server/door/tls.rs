@@ -3,8 +3,10 @@
 //!
 //! A connection keeps the configuration it began with; a reload changes what the next handshake uses.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -21,10 +23,11 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
+use tracing::{info, warn};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-use super::settings::{Report, Stop};
+use super::settings::Stop;
 use crate::core::limits;
 use crate::env::hex;
 use crate::server::http::Identity;
@@ -37,13 +40,15 @@ pub enum Pem {
     Text(Secret),
 }
 
-impl Pem {
-    /// PEM text if it looks like some, else the path of a file.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        if text.contains("-----BEGIN ") { Self::Text(Secret::new(text)) } else { Self::File(text.into()) }
+/// PEM text if it looks like some, else the path of a file.
+impl FromStr for Pem {
+    type Err = Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(if text.contains("-----BEGIN ") { Self::Text(Secret::new(text)) } else { Self::File(text.into()) })
     }
+}
 
+impl Pem {
     /// What it is called in messages.
     fn name(&self) -> String {
         match self {
@@ -79,6 +84,17 @@ pub enum ClientAuth {
     Optional,
 }
 
+impl FromStr for ClientAuth {
+    type Err = &'static str;
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "required" => Ok(Self::Required),
+            "optional" => Ok(Self::Optional),
+            _ => Err("must be required or optional"),
+        }
+    }
+}
+
 /// What TLS needs.
 #[derive(Debug, Clone)]
 pub struct TlsSettings {
@@ -97,6 +113,12 @@ impl TlsSettings {
     #[must_use]
     pub fn new(cert: Pem, key: Pem) -> Self {
         Self { cert, key, client_ca: None, poll: Duration::from_millis(limits::DOOR_TLS_POLL_MS) }
+    }
+
+    /// Whether clients are asked for certificates.
+    #[must_use]
+    pub fn client_auth(&self) -> Option<ClientAuth> {
+        self.client_ca.as_ref().map(|(_, auth)| *auth)
     }
 }
 
@@ -128,12 +150,6 @@ impl Tls {
         let (config, warnings) = material.config()?;
         let tried = Mutex::new(material.digest());
         Ok((Arc::new(Self { settings, current: ArcSwap::from_pointee(config), tried }), warnings))
-    }
-
-    /// Whether clients are asked for certificates.
-    #[must_use]
-    pub fn client_auth(&self) -> Option<ClientAuth> {
-        self.settings.client_ca.as_ref().map(|(_, auth)| *auth)
     }
 
     /// Looks at the files again. `anyway`: also when nothing has changed since the last look.
@@ -196,11 +212,11 @@ pub(super) enum NoTls {
 }
 
 /// Reloads on SIGHUP and when the files have changed, until the stop; says what came of it.
-pub(super) async fn keep_fresh(tls: Arc<Tls>, report: Report, stop: Stop) {
+pub(super) async fn keep_fresh(tls: Arc<Tls>, stop: Stop) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => Some(hangup),
         Err(error) => {
-            report(&format!("SIGHUP cannot be caught, certificates are reloaded when their files change: {error}"));
+            warn!(%error, "SIGHUP cannot be caught: certificates are reloaded when their files change");
             None
         }
     };
@@ -222,10 +238,12 @@ pub(super) async fn keep_fresh(tls: Arc<Tls>, report: Report, stop: Stop) {
         match outcome {
             Reload::Unchanged => {}
             Reload::Done(warnings) => {
-                report("the TLS certificate was reloaded; new connections use it");
-                warnings.iter().for_each(|warning| report(warning));
+                info!("the TLS certificate was reloaded: new connections use it");
+                warnings.iter().for_each(|warning| warn!("{warning}"));
             }
-            Reload::Kept(error) => report(&format!("the old TLS certificate stays in use: {error:#}")),
+            Reload::Kept(error) => {
+                warn!(reason = format!("{error:#}"), "the new TLS certificate is not used, the old one stays");
+            }
         }
     }
 }
@@ -325,7 +343,7 @@ fn warnings(chain: &[CertificateDer<'_>]) -> Vec<String> {
     let warn = |(number, der): (usize, &CertificateDer<'_>)| {
         let certificate = Certificate::from_der(der).ok()?;
         let validity = certificate.tbs_certificate().validity();
-        let said = |what: &str| Some(format!("warning: certificate {} of SSL_CERT {what}", number + 1));
+        let said = |what: &str| Some(format!("certificate {} of SSL_CERT {what}", number + 1));
         if validity.not_after.to_system_time() < now {
             said(&format!("has expired at {}: clients will refuse it", validity.not_after))
         } else if validity.not_before.to_system_time() > now {

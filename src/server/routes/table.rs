@@ -2,6 +2,7 @@
 
 use schemars::{Schema, SchemaGenerator};
 
+use super::super::auth::Access;
 use super::super::http::Response;
 use super::call::Call;
 use super::failure::Failure;
@@ -64,6 +65,8 @@ pub(in super::super) struct Parameter {
 
 /// One route.
 pub(in super::super) struct Route {
+    /// Who may use it.
+    pub access: Access,
     pub method: Method,
     /// Segments in braces are parameters.
     pub path: &'static str,
@@ -95,9 +98,20 @@ impl Route {
     }
 }
 
-/// A route without parameters, body and refusals; the table fills in the rest.
-const fn route(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+/// A route for whoever has proven who he is, without parameters, body and refusals; the table fills in the rest.
+/// There is no way to a route that says nothing about who may use it.
+const fn guarded(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+    route(Access::Guarded, method, path, summary, run)
+}
+
+/// A route that anybody may use. A test names all of them.
+const fn public(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+    route(Access::Public, method, path, summary, run)
+}
+
+const fn route(access: Access, method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
     Route {
+        access,
         method,
         path,
         summary,
@@ -152,12 +166,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
-        ..route(Put, "/api/v1/claims/{id}", "Ask for locks, or ask again; granted and held are 200", claims::put)
+        ..guarded(Put, "/api/v1/claims/{id}", "Ask for locks, or ask again; granted and held are 200", claims::put)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim],
-        ..route(Get, "/api/v1/claims/{id}", "Look at a claim, live or ended", claims::get)
+        ..guarded(Get, "/api/v1/claims/{id}", "Look at a claim, live or ended", claims::get)
     },
     Route {
         query: &[
@@ -167,7 +181,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim, Code::SupersededRun, Code::TooManyRuns, Code::Ended, Code::StoreFailed],
-        ..route(Delete, "/api/v1/claims/{id}", "Cancel or release a claim; again is harmless", claims::delete)
+        ..guarded(Delete, "/api/v1/claims/{id}", "Cancel or release a claim; again is harmless", claims::delete)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<ConfirmBody>),
@@ -182,7 +196,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Ended,
             Code::StoreFailed,
         ],
-        ..route(Post, "/api/v1/claims/{id}/confirm", "Make a grant a hold; again is harmless", claims::confirm)
+        ..guarded(Post, "/api/v1/claims/{id}/confirm", "Make a grant a hold; again is harmless", claims::confirm)
     },
     Route {
         query: &[
@@ -198,53 +212,58 @@ pub(in super::super) static ROUTES: &[Route] = &[
             LIMIT,
         ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ClaimView>>),
-        ..route(Get, "/api/v1/claims", "List claims by id, without their places in the queues", claims::list)
+        ..guarded(Get, "/api/v1/claims", "List claims by id, without their places in the queues", claims::list)
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<Page<PoolSummary>>),
-        ..route(Get, "/api/v1/pools", "List pools by name", pools::list)
+        ..guarded(Get, "/api/v1/pools", "List pools by name", pools::list)
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<PoolView>),
         codes: &[Code::NoSuchPool],
-        ..route(Get, "/api/v1/pools/{pool}", "Look at a pool, its locks by name and its queue", pools::get)
+        ..guarded(Get, "/api/v1/pools/{pool}", "Look at a pool, its locks by name and its queue", pools::get)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<PoolBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::Limit, Code::StoreFailed],
-        ..route(Put, "/api/v1/pools/{pool}", "Declare a pool; its policy is replaced as a whole", pools::put)
+        ..guarded(Put, "/api/v1/pools/{pool}", "Declare a pool; its policy is replaced as a whole", pools::put)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::PoolInUse, Code::StoreFailed],
-        ..route(Delete, "/api/v1/pools/{pool}", "Remove a pool that nobody uses", pools::delete)
+        ..guarded(Delete, "/api/v1/pools/{pool}", "Remove a pool that nobody uses", pools::delete)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<LockView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock],
-        ..route(Get, "/api/v1/pools/{pool}/locks/{lock}", "Look at a lock, with its metadata", locks::get)
+        ..guarded(Get, "/api/v1/pools/{pool}/locks/{lock}", "Look at a lock, with its metadata", locks::get)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::LockExists, Code::Limit, Code::StoreFailed],
-        ..route(Put, "/api/v1/pools/{pool}/locks/{lock}", "Add a lock; makes the pool when there is none", locks::put)
+        ..guarded(Put, "/api/v1/pools/{pool}/locks/{lock}", "Add a lock; makes the pool when there is none", locks::put)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
-        ..route(Patch, "/api/v1/pools/{pool}/locks/{lock}", "Change what is given of a lock, held or not", locks::patch)
+        ..guarded(
+            Patch,
+            "/api/v1/pools/{pool}/locks/{lock}",
+            "Change what is given of a lock, held or not",
+            locks::patch,
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::NotHolder, Code::StoreFailed],
-        ..route(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Take a lock out of its pool", locks::delete)
+        ..guarded(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Take a lock out of its pool", locks::delete)
     },
     Route {
         query: &[
@@ -257,23 +276,23 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool],
-        ..route(Get, "/api/v1/pools/{pool}/changes", "History of a pool, oldest first", changes::of_pool)
+        ..guarded(Get, "/api/v1/pools/{pool}/changes", "History of a pool, oldest first", changes::of_pool)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<NoteBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::StoreFailed],
-        ..route(Post, "/api/v1/pools/{pool}/changes", "Write an entry that changes nothing", changes::note)
+        ..guarded(Post, "/api/v1/pools/{pool}/changes", "Write an entry that changes nothing", changes::note)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool, Code::NoSuchRevision],
-        ..route(Get, "/api/v1/pools/{pool}/changes/{revision}", "All entries of one revision", changes::revision)
+        ..guarded(Get, "/api/v1/pools/{pool}/changes/{revision}", "All entries of one revision", changes::revision)
     },
     Route {
         query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
-        ..route(Get, "/api/v1/changes", "History of all pools, also removed ones, oldest first", changes::of_all)
+        ..guarded(Get, "/api/v1/changes", "History of all pools, also removed ones, oldest first", changes::of_all)
     },
     Route {
         query: &[
@@ -283,20 +302,20 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<VerifyView>),
         codes: &[Code::NotHeld],
-        ..route(Get, "/api/v1/verify", "Whether a fence is a present holder's", locks::verify)
+        ..guarded(Get, "/api/v1/verify", "Whether a fence is a present holder's", locks::verify)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<InfoView>),
-        ..route(Get, "/api/v1/info", "Version, store and time of the server", info::info)
+        ..guarded(Get, "/api/v1/info", "Version, store and time of the server", info::info)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
-        ..route(Get, "/healthz", "The process answers", info::healthz)
+        ..public(Get, "/healthz", "The process answers", info::healthz)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
         codes: &[Code::StoreFailed, Code::Unavailable],
-        ..route(Get, "/readyz", "The server can serve", info::readyz)
+        ..public(Get, "/readyz", "The server can serve", info::readyz)
     },
-    route(Get, "/openapi.json", "This description", info::openapi),
+    guarded(Get, "/openapi.json", "This description", info::openapi),
 ];
