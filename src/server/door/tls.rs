@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +14,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow, bail, ensure};
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
+use signal_hook::consts::SIGHUP;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
@@ -128,6 +130,8 @@ pub struct Tls {
     current: ArcSwap<ServerConfig>,
     /// Digest of what was tried last, good or bad, so that nothing is said of it twice.
     tried: Mutex<[u8; 32]>,
+    /// Becomes readable at SIGHUP; the first [`keep_fresh`] takes it.
+    hangups: Mutex<Option<UnixStream>>,
 }
 
 /// What a reload has brought.
@@ -141,7 +145,8 @@ enum Reload {
 }
 
 impl Tls {
-    /// Reads certificate and key; also brings warnings, such as that the certificate has expired.
+    /// Reads certificate and key; also brings warnings, such as that the certificate has expired. From now on SIGHUP
+    /// does not end this process.
     ///
     /// # Errors
     /// A file that cannot be read, no certificate or key in it, a key that does not fit. The message says what to do.
@@ -149,7 +154,11 @@ impl Tls {
         let material = Material::read(&settings)?;
         let (config, warnings) = material.config()?;
         let tried = Mutex::new(material.digest());
-        Ok((Arc::new(Self { settings, current: ArcSwap::from_pointee(config), tried }), warnings))
+        let (hangups, written) = UnixStream::pair().context("no sockets for signals")?;
+        signal_hook::low_level::pipe::register(SIGHUP, written).context("cannot listen for SIGHUP")?;
+        hangups.set_nonblocking(true).context("no sockets for signals")?;
+        let hangups = Mutex::new(Some(hangups));
+        Ok((Arc::new(Self { settings, current: ArcSwap::from_pointee(config), tried, hangups }), warnings))
     }
 
     /// Looks at the files again. `anyway`: also when nothing has changed since the last look.
@@ -213,17 +222,13 @@ pub(super) enum NoTls {
 
 /// Reloads on SIGHUP and when the files have changed, until the stop; says what came of it.
 pub(super) async fn keep_fresh(tls: Arc<Tls>, stop: Stop) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => Some(hangup),
-        Err(error) => {
-            warn!(%error, "SIGHUP cannot be caught: certificates are reloaded when their files change");
-            None
-        }
-    };
+    let hangups = tls.hangups.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let mut hangups = hangups.and_then(|stream| tokio::net::UnixStream::from_std(stream).ok());
     loop {
         let told = async {
-            match &mut hangup {
-                Some(hangup) => drop(hangup.recv().await),
+            match &mut hangups {
+                // Several signals that came together are one.
+                Some(hangups) => drop(hangups.read(&mut [0; 64]).await),
                 None => std::future::pending().await,
             }
         };
