@@ -44,8 +44,12 @@ impl Server {
         Self::spawn(command)
     }
 
-    pub fn spawn(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
+    pub fn spawn(command: Command) -> Self {
+        Self::spawn_with(command, Stdio::null())
+    }
+
+    pub fn spawn_with(mut command: Command, stdin: Stdio) -> Self {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).stdin(stdin).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let first = lines.next().expect("a first line").unwrap();
         let url = first.split_once(" listening on ").and_then(|(_, rest)| rest.split_once(", store "));
