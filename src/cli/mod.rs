@@ -1,10 +1,12 @@
 //! The command line: `locker ...`. One file for each command; exit codes are those of [`crate::wire::errors::exit`].
 //!
-//! Options with an environment variable read it from [`Env`], not from the process: see [`env_defaults`].
+//! Options with an environment variable read it from [`Env`], not from the process: see `env_defaults`.
 
 mod check;
 mod claim;
 mod env_defaults;
+mod import;
+mod import_locker;
 mod latch;
 mod lock;
 mod pool;
@@ -93,6 +95,8 @@ enum Command {
     Export(transfer::ExportArgs),
     /// Latches of Argo workflows, as the program lockcli
     Latch(latch::LatchArgs),
+    /// Take over what another system has
+    Import(import::ImportArgs),
     /// The resource's check, as Concourse runs it (JSON on stdin)
     Check,
     /// The resource's get, as Concourse runs it (JSON on stdin)
@@ -199,6 +203,7 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Import(args) => transfer::import(&args, connection, env),
         Command::Export(args) => transfer::export(&args, connection, env),
         Command::Latch(args) => latch::run(args, connection, env),
+        Command::Import(args) => import::run(&args, &connection.client(env)?, env),
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),
         Command::Out(args) => Ok(check::put(&args, env)),

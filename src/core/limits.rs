@@ -29,6 +29,8 @@ pub const WAITERS_PER_POOL: usize = 10_000;
 pub const POOLS_PER_CLAIM: usize = 16;
 /// Most locks that one claim may take over all its pools.
 pub const LOCKS_PER_CLAIM: usize = 1_000;
+/// Most claims that share one lock by its key: a step copies their list.
+pub const HOLDERS_PER_LOCK: usize = 10_000;
 /// Most runs remembered for one claim: each restart of a client process adds one.
 pub const RUNS_PER_CLAIM: usize = 100;
 /// Most parked requests of one claim: one client asks once; a re-run briefly twice.

@@ -114,7 +114,7 @@ fn set_capacity(state: &mut State, name: &PoolName, capacity: u32, by: &By, now:
     for lock in above {
         if lock.holders.is_empty() {
             record(state, ChangeKind::Removed, name, std::slice::from_ref(&lock.name), by, now);
-            state.remove_lock(name, &lock.name);
+            state.remove_lock(name, &lock.name, now);
         } else {
             state.put_lock(name, Lock { leaving: true, ..Lock::clone(&lock) });
         }
@@ -227,7 +227,7 @@ pub(super) fn remove_lock(
     // A lock that was only waiting for its holder to go has gone with it.
     if state.world.lock(name, lock).is_some() {
         record(state, ChangeKind::Removed, name, std::slice::from_ref(lock), by, now);
-        state.remove_lock(name, lock);
+        state.remove_lock(name, lock, now);
     }
     claims::end_unservable(state, name, now);
     Ok(done(state, by, now))

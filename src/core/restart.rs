@@ -55,8 +55,11 @@ pub(super) fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64,
     let mut history = loaded.history;
     history.sort_by_key(|change| change.key);
     for change in history {
-        state.add_change(&Arc::new(change), now);
+        state.add_change(&Arc::new(change));
     }
+    // At the end: how much may stay depends on how much must.
+    let pools: Vec<_> = state.world.pools.keys().cloned().collect();
+    pools.iter().for_each(|pool| state.prune(pool, now));
     forget_what_is_stored_already(&mut state, now);
     state
 }

@@ -361,12 +361,13 @@ impl State {
         }
     }
 
-    pub(super) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName) {
+    pub(super) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
         self.dirty.locks.insert((pool.clone(), lock.clone()));
         self.edges_changed = true;
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
         if let Some(key) = newest {
             self.offer_to_prune(pool, key);
+            self.prune(pool, now);
         }
     }
 
@@ -418,7 +419,7 @@ impl State {
     }
 
     /// Takes an ended claim out and remembers its end.
-    pub(super) fn remove_claim(&mut self, id: &ClaimId, ended: Ended) {
+    pub(super) fn remove_claim(&mut self, id: &ClaimId, ended: Ended, now: Now) {
         let Some(claim) = self.world.claims.remove(id) else { return };
         self.unindex(&claim);
         self.dirty.claims.insert(id.clone());
@@ -428,6 +429,7 @@ impl State {
         if let Phase::Held { claimed, .. } = &claim.phase {
             for part in &claim.terms.ask.parts {
                 self.offer_to_prune(&part.pool, *claimed);
+                self.prune(&part.pool, now);
             }
         }
         self.remember_ended(ended);
@@ -598,7 +600,10 @@ impl State {
         let change = Arc::new(change);
         let key = change.key;
         self.dirty.history.push(Arc::clone(&change));
-        self.add_change(&change, now);
+        self.add_change(&change);
+        for pool in &change.pools {
+            self.prune(pool, now);
+        }
         for pool in &change.pools {
             self.notify(Notice::Pool(pool.clone()));
         }
@@ -640,7 +645,7 @@ impl State {
     }
 
     /// Lists an entry in its pools. Also how a restart builds the history again.
-    pub(super) fn add_change(&mut self, change: &Arc<Change>, now: Now) {
+    pub(super) fn add_change(&mut self, change: &Arc<Change>) {
         self.world.changes.insert(change.key, Arc::clone(change));
         if change.latch.is_some() {
             self.latch_changes.push_back(change.key);
@@ -668,7 +673,6 @@ impl State {
             for key in outdated {
                 self.offer_to_prune(pool, key);
             }
-            self.prune(pool, now);
         }
     }
 

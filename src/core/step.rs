@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::claim::{Claim, End, Ended, Labels, Terms};
+use super::claim::{Claim, End, Ended, Labels, Owner, Terms};
 use super::latch::{Ending, Latch, LatchId, NewLatch};
-use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text};
+use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
 use super::pool::Policy;
+use super::settings::Plant;
 use super::state::State;
 use super::time::{Now, Span};
 use super::{ask, claims, latch, pools, queue, timers};
@@ -38,7 +39,7 @@ pub struct AskClaim {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct By {
     pub op: Option<OpId>,
-    pub owner: Arc<super::claim::Owner>,
+    pub owner: Arc<Owner>,
     pub reason: Option<Reason>,
 }
 
@@ -56,7 +57,8 @@ pub enum Command {
     End {
         id: ClaimId,
         run: Option<Run>,
-        by: Option<Text>,
+        /// Who ends it, when it is not its own client.
+        by: Option<Arc<Owner>>,
         reason: Option<Reason>,
     },
     /// The client of a parked request has gone.
@@ -234,6 +236,8 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
         }
     };
     queue::dispatch(state, now);
-    debug_assert!(super::invariants::check_if_small(state).is_ok(), "{:?}", super::invariants::check(state));
+    // A planted bug is for the test suites to find.
+    let checked = state.settings.plant != Plant::None || super::invariants::check_if_small(state).is_ok();
+    debug_assert!(checked, "{:?}", super::invariants::check(state));
     reply
 }
