@@ -409,6 +409,23 @@ DELETE /lock/prod                       |                                       
 DELETE /lock/                           |                                                | 404 no_such_route
 POST   /lock/prod?wait=1s               |                                                | 200
 
+# Latches; they are told in full in tests/latches.rs
+POST   /lock | {"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec23","workflow":"w"}   | 200 status=locked namespace=default
+POST   /lock | {"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec23","workflow":"x"}   | 409 latch_exists
+POST   /lock | {"workflow":"W"}                                              | 400 bad_request
+GET    /lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23   |                     | 200 workflow=w
+GET    /lock?status=all                 |                                                | 200 0.workflow=w
+GET    /lock?status=none                |                                                | 400 bad_request
+GET    /lock?id=x                       |                                                | 404 no_such_latch
+PATCH  /lock?id=x                       |                                                | 404 no_such_latch
+PATCH  /lock                            |                                                | 400 bad_request
+PATCH  /lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23   | {"outputs":{"v":"1"}} | 200 status=released outputs.v=1
+PATCH  /lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23   | {"outputs":{"v":"2"}} | 409 latch_released
+DELETE /lock?id=x                       |                                                | 404 no_such_latch
+DELETE /lock                            |                                                | 400 bad_request
+DELETE /lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23   |                     | 200
+POST   /lock | {"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec24","workflow":"w"}   | 200
+
 # The server itself
 GET    /api/v1/info                     |                                                | 200 store_id=store-1 revision=$now time=2026-08-29T11:50:00.000Z
 GET    /api/v1/info?x=1                 |                                                | 400 bad_request
@@ -443,6 +460,12 @@ const NOT_SEEN: &[(&str, &str)] = &[
     ("post /lock/{name}", "no_such_pool"),
     ("post /lock/{name}", "queue_full"),
     ("get /locks", "no_such_route"),
+    // Likewise: tests/latches.rs.
+    ("post /lock", "no_such_route"),
+    ("get /lock", "no_such_route"),
+    ("patch /lock", "no_such_route"),
+    ("delete /lock", "no_such_route"),
+    ("post /lock", "limit"),
 ];
 
 #[test]
@@ -454,6 +477,9 @@ fn every_route_answers_and_refuses_as_promised() {
     assert_eq!(api.call("PUT", "/api/v1/claims/large", &body).word(), "too_large");
     assert_eq!(api.call("PUT", "/lock/large", &body).word(), "too_large");
     assert_eq!(api.call("DELETE", "/lock/large", &body).word(), "too_large");
+    let body = "x".repeat(129 * 1024);
+    assert_eq!(api.call("POST", "/lock", &body).word(), "too_large");
+    assert_eq!(api.call("PATCH", "/lock?id=x", &body).word(), "too_large");
     api.going_down.store(true, Ordering::SeqCst);
     assert_eq!(api.call("GET", "/readyz", "").word(), "unavailable");
     store_fails(&api);
@@ -503,6 +529,9 @@ fn store_fails(api: &Api) {
         ("PUT", "/lock/new", r#"{"key":"k"}"#),
         ("POST", "/lock/new", ""),
         ("DELETE", "/lock/prod", ""),
+        ("POST", "/lock", r#"{"workflow":"w"}"#),
+        ("PATCH", "/lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec24", ""),
+        ("DELETE", "/lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec24", ""),
     ] {
         assert_eq!(api.call(method, target, body).word(), "store_failed", "{method} {target}");
     }

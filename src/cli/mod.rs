@@ -89,8 +89,6 @@ enum Command {
     Pool(pool::PoolArgs),
     /// Add, change and remove locks
     Lock(lock::LockArgs),
-    /// Take pools over: from a pool-resource repository, or from an export
-    Import(transfer::ImportArgs),
     /// Write pools out: as a pool-resource repository, or as JSON
     Export(transfer::ExportArgs),
     /// Latches of Argo workflows, as the program lockcli
@@ -200,10 +198,9 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Release(args) => release::run(&args, &connection.client(env)?, env),
         Command::Pool(args) => pool::run(&args, &connection.client(env)?, env),
         Command::Lock(args) => lock::run(&args, &connection.client(env)?, env),
-        Command::Import(args) => transfer::import(&args, connection, env),
         Command::Export(args) => transfer::export(&args, connection, env),
         Command::Latch(args) => latch::run(args, connection, env),
-        Command::Import(args) => import::run(&args, &connection.client(env)?, env),
+        Command::Import(args) => import::run(&args, connection, env),
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),
         Command::Out(args) => Ok(check::put(&args, env)),

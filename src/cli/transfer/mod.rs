@@ -13,11 +13,12 @@ mod wanted;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 
+use self::wanted::Wanted;
 use super::latch::latch_client;
 use super::{CliError, Connection, print_line, say};
 use crate::client::Client;
@@ -25,39 +26,6 @@ use crate::client::latches::LatchClient;
 use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
 use crate::wire::errors::exit;
-
-/// Arguments of `import`.
-#[derive(Debug, Args)]
-pub(super) struct ImportArgs {
-    #[command(subcommand)]
-    from: ImportFrom,
-}
-
-#[derive(Debug, Subcommand)]
-enum ImportFrom {
-    /// Pools from a checkout of a pool-resource repository
-    #[command(after_help = "\
-Claimed locks become held by a claim of scope `flow`, whose reason is the last commit's message where git is at hand.
-Nothing that differs on the server is overwritten unless it is named; exit 5 when something was left alone.")]
-    PoolRepo {
-        /// The checkout
-        dir: PathBuf,
-        /// Only this pool
-        #[arg(long, value_name = "NAME")]
-        pool: Option<PoolName>,
-        #[command(flatten)]
-        how: How,
-    },
-    /// The state that `locker export json` wrote
-    #[command(after_help = "\
-Nothing that differs on the server is overwritten unless it is named; exit 5 when something was left alone.")]
-    Json {
-        /// The file, or - for stdin
-        file: PathBuf,
-        #[command(flatten)]
-        how: How,
-    },
-}
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
@@ -86,8 +54,9 @@ enum ExportTo {
     },
 }
 
+/// How something is taken in or written out.
 #[derive(Debug, Args)]
-struct How {
+pub(super) struct How {
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -152,25 +121,31 @@ fn bad(problems: &[String], env: &mut Env<'_>) -> Result<(), CliError> {
     }
 }
 
-pub(super) fn import(args: &ImportArgs, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
-    let (wanted, how) = match &args.from {
-        ImportFrom::PoolRepo { dir, pool, how } => {
-            let (wanted, problems) = pool_repo::read(dir, pool.as_ref(), env)?;
-            bad(&problems, env)?;
-            (wanted, how)
-        }
-        ImportFrom::Json { file, how } => {
-            let (wanted, problems) = document::read(file, env)?;
-            bad(&problems, env)?;
-            (wanted, how)
-        }
-    };
+pub(super) fn import_pool_repo(
+    dir: &Path,
+    pool: Option<&PoolName>,
+    how: &How,
+    connection: &Connection,
+    env: &mut Env<'_>,
+) -> Result<u8, CliError> {
+    let (wanted, problems) = pool_repo::read(dir, pool, env)?;
+    bad(&problems, env)?;
+    import(&wanted, how, connection, env)
+}
+
+pub(super) fn import_json(file: &Path, how: &How, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let (wanted, problems) = document::read(file, env)?;
+    bad(&problems, env)?;
+    import(&wanted, how, connection, env)
+}
+
+fn import(wanted: &Wanted, how: &How, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
     let overwrite: BTreeSet<Named> = how.overwrite.iter().cloned().collect();
     if let Some(stray) = overwrite.iter().find(|named| !wanted.names(named)) {
         return Err(CliError::usage(format!("--overwrite {stray}: there is no such thing in the import")));
     }
     let (client, latches) = (connection.client(env)?, latch_client(None, connection, env)?);
-    let plan = plan::of(&wanted, &overwrite, &client, &latches)?;
+    let plan = plan::of(wanted, &overwrite, &client, &latches)?;
     plan.run(how.dry_run, &client, &latches, env)
 }
 

@@ -4,7 +4,6 @@
 //! - `call`: one request with its path, query and body taken apart; everything wrong with it is gathered.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
 //! - `claims`, `pools`, `locks`, `changes`, `info`: the handlers.
-//! - `latches`: the Argo contract.
 //! - [`contracts`]: the handlers of the APIs that Locker honours for clients of other servers.
 
 mod call;
@@ -13,7 +12,6 @@ mod claims;
 pub mod contracts;
 mod failure;
 mod info;
-mod latches;
 mod locks;
 mod pools;
 pub(super) mod table;
@@ -77,9 +75,10 @@ impl Routes {
     }
 
     fn answer(&self, request: &Request) -> Result<Response, Failure> {
-        let segments = segments(&request.path)?;
-        if let Some(answer) = latches::answer(self, request, &segments) {
-            return answer;
+        let mut segments = segments(&request.path)?;
+        if segments == ["lock", ""] && contracts::latches::is_of_latch(request) {
+            // Clients of latches write /lock and /lock/ alike.
+            segments.pop();
         }
         let at_path = |route: &&'static Route| route.matches(&segments);
         let method = Method::parse(&request.method);

@@ -4,7 +4,7 @@ use schemars::{Schema, SchemaGenerator};
 
 use super::super::http::Response;
 use super::call::Call;
-use super::contracts::{self, lockd, locker};
+use super::contracts::{self, latches, lockd, locker};
 use super::failure::Failure;
 use super::{Routes, changes, claims, info, locks, pools};
 use crate::core::limits;
@@ -16,6 +16,7 @@ use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
 use crate::wire::contracts::locker::{LocksView, PartyBody, ResponseView, UnlockedView};
 use crate::wire::errors::Code;
+use crate::wire::latch::{EndingBody, LatchBody, LatchView};
 
 /// A method that some route has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +137,7 @@ const AFTER_REVISION: Parameter = parameter("after", "integer", "Only entries of
 const FROM: Parameter =
     parameter("from", "integer", "Only entries of this revision, whatever their kind, and of later ones.");
 const VERSIONS: Parameter = parameter("versions", "boolean", "Only entries that the resource's check lists.");
+const LATCH_ID: Parameter = parameter("id", "string", "The latch.");
 const NEWEST: Parameter = parameter("newest", "boolean", "Only the newest entry of those asked for.");
 
 use Method::{Delete, Get, Patch, Post, Put};
@@ -370,5 +372,59 @@ pub(in super::super) static ROUTES: &[Route] = &[
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::TooLarge, Code::Locked, Code::StoreFailed],
         statuses: &[(404, Code::NotHeld), (409, Code::NotHeld)],
         ..route(Delete, "/lock/{name}", "Unlock: locker with a body, lockd without one", contracts::delete)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        body: Some(SchemaGenerator::subschema_for::<LatchBody>),
+        body_required: true,
+        max_body: limits::LATCH_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<LatchView>),
+        codes: &[
+            Code::BadRequest,
+            Code::NoSuchRoute,
+            Code::LatchExists,
+            Code::TooLarge,
+            Code::Limit,
+            Code::StoreFailed,
+        ],
+        ..route(Post, "/lock", "latches: make one for a workflow; also as /lock/", latches::create)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        query: &[
+            LATCH_ID,
+            parameter("status", "string", "Latches with this status: released, locked or all; answered as an array."),
+            parameter(
+                "wait",
+                "string",
+                "Hold the request until the latch, or any, is released; at most so long (60s).",
+            ),
+            parameter("after", "integer", "Only those released after this revision: the header locker-revision."),
+        ],
+        codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch],
+        ..route(Get, "/lock", "latches: look at one, or list them", latches::get)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        query: &[LATCH_ID],
+        body: Some(SchemaGenerator::subschema_for::<EndingBody>),
+        max_body: limits::LATCH_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<LatchView>),
+        codes: &[
+            Code::BadRequest,
+            Code::NoSuchRoute,
+            Code::NoSuchLatch,
+            Code::LatchReleased,
+            Code::TooLarge,
+            Code::StoreFailed,
+        ],
+        ..route(Patch, "/lock", "latches: release one; again is harmless", latches::release)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        query: &[LATCH_ID],
+        answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
+        codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch, Code::StoreFailed],
+        ..route(Delete, "/lock", "latches: delete one, released or not", latches::delete)
     },
 ];
