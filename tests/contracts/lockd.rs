@@ -53,7 +53,7 @@ fn names_and_their_messages() {
     run(
         &server,
         &format!(
-            r#"
+            "
         POST   /lock/Az09$-_.  |  | 200
         POST   /lock/{longest} |  | 200
         POST   /lock/{longer}  |  | 400 Name~is~too~long~(129~bytes~>~max~of~128)
@@ -70,7 +70,7 @@ fn names_and_their_messages() {
         GET    /lock/..        |  | 400 dot
         DELETE /lock/.         |  | 400 dot
         POST   /lock/a/b       |  | 404
-        "#
+        "
         ),
     );
 }
