@@ -375,10 +375,11 @@ fn a_lost_notice_is_repaired_within_seconds() {
     let server = Server::start(&setup);
     let mut api = Api::of(&server);
     let mut longest = Duration::ZERO;
-    for (pool, confirm) in [("a", true), ("b", false), ("c", true)] {
+    // Claims that confirm, as those of `out` do: the planted bug also loses the repeated notices of the others.
+    for pool in ["a", "b", "c"] {
         let (first, next) = (format!("{pool}-first"), format!("{pool}-next"));
         assert_eq!(api.ask(&first, pool), 200);
-        let mut waiter = parked(&server, &next, pool, confirm);
+        let mut waiter = parked(&server, &next, pool, true);
         let released = api.release(&first);
         assert_eq!(waiter.receive().unwrap().status, 200);
         longest = longest.max(released.elapsed());

@@ -18,9 +18,11 @@ use crate::wire::secret::Secret;
 /// The default address: only this machine.
 const LISTEN: &str = "127.0.0.1:8910";
 
-/// Settings of the server.
+/// Settings of the server. Of two equal options the later one counts, so that a wrapper's can be overridden.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "\
+#[command(
+    args_override_self = true,
+    after_help = "\
 Examples:
   locker server                                              on 127.0.0.1:8910, with ./locker.db
   locker server --listen 0.0.0.0:8910 --store sqlite:/var/lib/locker/locker.db
@@ -29,7 +31,8 @@ Examples:
 
 Historic variables: PORT changes the port of --listen; AUTH_USER and AUTH_PASS belong together; LOCKER_CONFIG is the
 state file of an original locker, imported when the store is empty.
-SIGTERM and SIGINT end it after the answers that are due.")]
+SIGTERM and SIGINT end it after the answers that are due."
+)]
 pub struct ServerArgs {
     /// Address to listen on; port 0 takes any free one
     #[arg(long, env = "LOCKER_LISTEN", value_name = "HOST:PORT")]

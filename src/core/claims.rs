@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::ask;
 use super::claim::{self, Claim, End, Ended, LockSet, Owner, Part, Phase, Presence};
 use super::history::ChangeKind;
+use super::limits;
 use super::names::{ClaimId, Fence, ParkId, PoolName, Reason, Run};
 use super::pool::{Holder, Lock};
 use super::settings::Plant;
@@ -136,7 +137,19 @@ pub(super) fn end(
     if state.settings.plant == Plant::ReleaseUnchecked {
         release_whoever_holds(state, &ended, now);
     }
+    let ended = note_run_of_ended(state, ended, run);
     if ended.how.is_harmless() { Ok(Reply::Ended { ended, again: true }) } else { Err(Refusal::Ended { ended }) }
+}
+
+/// A cancel that overtakes its own `PUT` must win here too: a run that has cancelled begins no new life.
+fn note_run_of_ended(state: &mut State, ended: Arc<Ended>, run: Option<Run>) -> Arc<Ended> {
+    let Some(run) = run.filter(|run| !ended.runs.contains(run) && ended.runs.len() < limits::RUNS_PER_CLAIM) else {
+        return ended;
+    };
+    let mut noted = Ended::clone(&ended);
+    noted.runs.push(run);
+    state.remember_ended(noted.clone());
+    Arc::new(noted)
 }
 
 /// A cancel that overtakes its own `PUT` must win: the id is remembered as cancelled.
@@ -258,15 +271,15 @@ pub(super) fn withdraw(state: &mut State, claim: &Claim, now: Now) {
     }
 }
 
-/// Sets the presence of a waiting claim; the queues behind it may move.
+/// Sets the presence of a waiting claim. When it listens no more, the queues behind it may move.
 pub(super) fn set_presence(state: &mut State, claim: &Claim, new: Presence) {
     state.update_presence(&claim.id, |c| {
         if let Phase::Waiting { presence, .. } = &mut c.phase {
             *presence = new;
         }
     });
-    for part in &claim.terms.ask.parts {
-        state.to_dispatch.insert(part.pool.clone());
+    if !new.listens() {
+        state.to_dispatch.extend(claim.terms.ask.parts.iter().map(|part| part.pool.clone()));
     }
 }
 

@@ -3,6 +3,7 @@
 //! It takes all queued commands, steps each, commits *one* durable transaction for the batch, publishes the
 //! snapshot, then answers. The batch that forms while one commit runs is the group commit.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::notices::Notices;
-use super::watchers::Watchers;
+use super::watchers::{Topic, Watchers};
 use crate::core::limits::BATCH;
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::{Notice, State, World};
@@ -108,7 +109,7 @@ impl EngineClock {
     }
 }
 
-/// Loads the store, begins a new epoch and starts the thread. `failed` is called once, when a commit has failed:
+/// Loads the store, begins a new epoch and starts the thread. `failed` is called once, when a commit has failed or the engine has panicked:
 /// by then nothing more is answered but `store_failed`.
 ///
 /// # Errors
@@ -151,7 +152,11 @@ pub fn start_with(
     let last_time_stored = now.engine;
     let mut thread = Thread { store, state, clock, queue, world, notices, watchers, plant, last_time_stored };
     let handle = std::thread::Builder::new().name("engine".into()).spawn(move || {
-        if let Err(error) = thread.run() {
+        // After a panic the state cannot be trusted: like a failed commit, it ends the server.
+        let run = catch_unwind(AssertUnwindSafe(|| thread.run()));
+        if let Err(error) =
+            run.unwrap_or_else(|_| Err(anyhow::anyhow!("the engine has panicked: this is a bug in locker")))
+        {
             failed(error);
             thread.refuse_the_rest();
         }
@@ -252,7 +257,11 @@ impl Thread {
         for notice in self.state.take_notices() {
             match notice {
                 Notice::Park(park) => self.notices.notify(park),
-                Notice::Pool(pool) => self.watchers.notify(&pool, &self.notices),
+                Notice::Pool(pool) => self.watchers.notify(&Topic::Pool(pool), &self.notices),
+                Notice::Latch(id) => {
+                    self.watchers.notify(&Topic::Latch(id), &self.notices);
+                    self.watchers.notify(&Topic::Latches, &self.notices);
+                }
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ pub mod contracts;
 pub mod errors;
 pub mod escape;
 pub mod json;
+pub mod latch;
 pub mod problems;
 pub mod record;
 pub mod secret;

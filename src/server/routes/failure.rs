@@ -44,6 +44,7 @@ impl Failure {
             Reply::Busy(_) => "busy",
             Reply::Ended { .. } => "ended",
             Reply::Done { .. } => "done",
+            Reply::Latch(_) => "a latch",
             Reply::Nothing => "nothing",
         };
         Self::new(Code::Internal, format!("the engine's answer ({kind}) does not fit the request: this is a bug"))
@@ -103,6 +104,9 @@ fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::NotHolder { .. } => (Code::NotHolder, "look up who holds it (locker status)"),
         Refusal::PoolInUse { .. } => (Code::PoolInUse, "let them end first"),
         Refusal::QueueFull { .. } => (Code::QueueFull, "ask again later, or raise max_queue"),
+        Refusal::NoSuchLatch { .. } => (Code::NoSuchLatch, "check the id; it may have been deleted"),
+        Refusal::LatchExists { .. } => (Code::LatchExists, "leave the id out, or make a new one"),
+        Refusal::LatchReleased { .. } => (Code::LatchReleased, "its first ending stands; look at it with GET"),
         Refusal::Limit { .. } => (Code::Limit, "remove what is no longer needed"),
     }
 }

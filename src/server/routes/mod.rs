@@ -4,6 +4,7 @@
 //! - `call`: one request with its path, query and body taken apart; everything wrong with it is gathered.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
 //! - `claims`, `pools`, `locks`, `changes`, `info`: the handlers.
+//! - `latches`: the Argo contract.
 //! - [`contracts`]: the handlers of the APIs that Locker honours for clients of other servers.
 
 mod call;
@@ -12,6 +13,7 @@ mod claims;
 pub mod contracts;
 mod failure;
 mod info;
+mod latches;
 mod locks;
 mod pools;
 pub(super) mod table;
@@ -76,6 +78,9 @@ impl Routes {
 
     fn answer(&self, request: &Request) -> Result<Response, Failure> {
         let segments = segments(&request.path)?;
+        if let Some(answer) = latches::answer(self, request, &segments) {
+            return answer;
+        }
         let at_path = |route: &&'static Route| route.matches(&segments);
         let method = Method::parse(&request.method);
         let Some(route) = ROUTES.iter().filter(at_path).find(|route| Some(route.method) == method) else {
