@@ -393,7 +393,6 @@ PUT    /lock/prod                       | {"lock":"me"}                         
 PUT    /lock/prod                       | {"key":"k"}                                    | 423 locked
 PUT    /lock/prod                       | {}                                             | 400 bad_request
 PUT    /lock/full                       | {"key":"k"}                                    | 404 no_such_lock
-PUT    /lock/                           | {"key":"k"}                                    | 404 no_such_route
 GET    /lock/prod                       |                                                | 200
 GET    /lock/none                       |                                                | 404 not_held
 GET    /lock/a+b                        |                                                | 400 bad_request
@@ -443,6 +442,7 @@ const NOT_SEEN: &[(&str, &str)] = &[
     ("post /lock/{name}", "no_such_pool"),
     ("post /lock/{name}", "queue_full"),
     ("get /locks", "no_such_route"),
+    ("put /lock/{name}", "no_such_route"),
 ];
 
 #[test]
