@@ -5,7 +5,7 @@
 //! - `locker`: `GET /locks`, `PUT` and `DELETE /lock/{name}` with a body.
 //! - `lockd`: `GET`, `POST` and `DELETE /lock/{name}` without one.
 
-pub(super) mod lockd;
+pub(in super::super) mod lockd;
 pub(super) mod locker;
 
 use std::collections::{BTreeSet, HashMap};
