@@ -397,7 +397,6 @@ PUT    /lock/prod                       | {"lock":"me"}                         
 PUT    /lock/prod                       | {"key":"k"}                                    | 423 locked
 PUT    /lock/prod                       | {}                                             | 400 bad_request
 PUT    /lock/full                       | {"key":"k"}                                    | 404 no_such_lock
-PUT    /lock/                           | {"key":"k"}                                    | 404 no_such_route
 GET    /lock/prod                       |                                                | 200
 GET    /lock/none                       |                                                | 404 not_held
 GET    /lock/a+b                        |                                                | 400 bad_request
@@ -470,6 +469,7 @@ const NOT_SEEN: &[(&str, &str)] = &[
     ("patch /lock", "no_such_route"),
     ("delete /lock", "no_such_route"),
     ("post /lock", "limit"),
+    ("put /lock/{name}", "no_such_route"),
 ];
 
 #[test]
