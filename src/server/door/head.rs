@@ -19,6 +19,7 @@ pub(super) enum Method {
     Patch,
     Delete,
     Options,
+    Trace,
 }
 
 impl Method {
@@ -31,6 +32,8 @@ impl Method {
             b"PATCH" => Self::Patch,
             b"DELETE" => Self::Delete,
             b"OPTIONS" => Self::Options,
+            // No route has it; the answer (405) says what there is, and never what was sent.
+            b"TRACE" => Self::Trace,
             _ => return None,
         })
     }
@@ -44,6 +47,7 @@ impl Method {
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
             Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
         }
     }
 
