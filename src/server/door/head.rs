@@ -20,6 +20,7 @@ pub(super) enum Method {
     Delete,
     Options,
     Trace,
+    Query,
 }
 
 impl Method {
@@ -32,8 +33,9 @@ impl Method {
             b"PATCH" => Self::Patch,
             b"DELETE" => Self::Delete,
             b"OPTIONS" => Self::Options,
-            // No route has it; the answer (405) says what there is, and never what was sent.
+            // No route has these; the answer (405) says what there is, and never what was sent.
             b"TRACE" => Self::Trace,
+            b"QUERY" => Self::Query,
             _ => return None,
         })
     }
@@ -48,6 +50,7 @@ impl Method {
             Self::Delete => "DELETE",
             Self::Options => "OPTIONS",
             Self::Trace => "TRACE",
+            Self::Query => "QUERY",
         }
     }
 
