@@ -387,6 +387,28 @@ DELETE /api/v1/pools/p                  |                                       
 GET    /api/v1/pools/p/changes          |                                                | 404 no_such_pool
 GET    /api/v1/changes?newest=true      |                                                | 200 items.0.kind=pool_removed items.0.pools.0=p
 
+# Contracts; they are told in full in tests/contracts.rs
+GET    /locks                           |                                                | 200 own.locked_by.g=1 prod=-
+PUT    /lock/prod                       | {"lock":"me"}                                  | 200 response=pool~"prod"~is~locked~by~"me"
+PUT    /lock/prod                       | {"key":"k"}                                    | 423 locked
+PUT    /lock/prod                       | {}                                             | 400 bad_request
+PUT    /lock/full                       | {"key":"k"}                                    | 404 no_such_lock
+PUT    /lock/                           | {"key":"k"}                                    | 404 no_such_route
+GET    /lock/prod                       |                                                | 200
+GET    /lock/none                       |                                                | 404 not_held
+GET    /lock/a+b                        |                                                | 400 bad_request
+GET    /lock/                           |                                                | 404 no_such_route
+POST   /lock/prod                       |                                                | 409 locked
+POST   /lock/.prod                      |                                                | 400 bad_request
+POST   /lock/full                       |                                                | 404 no_such_lock
+POST   /lock/                           |                                                | 404 no_such_route
+DELETE /lock/prod                       | {"lock":"you"}                                 | 423 locked
+DELETE /lock/prod                       | []                                             | 400 bad_request
+DELETE /lock/prod                       | {"lock":"me"}                                  | 200 response=pool~"prod"~is~unlocked:~1~of~"me"
+DELETE /lock/prod                       |                                                | 409 not_held
+DELETE /lock/                           |                                                | 404 no_such_route
+POST   /lock/prod?wait=1s               |                                                | 200
+
 # The server itself
 GET    /api/v1/info                     |                                                | 200 store_id=store-1 revision=$now time=2026-08-29T11:50:00.000Z
 GET    /api/v1/info?x=1                 |                                                | 400 bad_request
@@ -411,8 +433,17 @@ POST   /api/v1/info                     |                                       
 BREW   /api/v1/info                     |                                                | 405 method_not_allowed
 "#;
 
-/// What cannot be brought about here in reasonable time: 100,000 pools.
-const NOT_SEEN: &[(&str, &str)] = &[("put /api/v1/claims/{id}", "limit")];
+/// What cannot be brought about here in reasonable time, such as 100,000 pools, or is told elsewhere.
+const NOT_SEEN: &[(&str, &str)] = &[
+    ("put /api/v1/claims/{id}", "limit"),
+    ("put /lock/{name}", "limit"),
+    ("post /lock/{name}", "limit"),
+    // Pools must be declared; or a server serves no contracts: tests/contracts.rs.
+    ("put /lock/{name}", "no_such_pool"),
+    ("post /lock/{name}", "no_such_pool"),
+    ("post /lock/{name}", "queue_full"),
+    ("get /locks", "no_such_route"),
+];
 
 #[test]
 fn every_route_answers_and_refuses_as_promised() {
@@ -421,6 +452,8 @@ fn every_route_answers_and_refuses_as_promised() {
     too_many_runs(&api);
     let body = format!(r#"{{"pool":"own","reason":"{}"}}"#, "x".repeat(64 * 1024));
     assert_eq!(api.call("PUT", "/api/v1/claims/large", &body).word(), "too_large");
+    assert_eq!(api.call("PUT", "/lock/large", &body).word(), "too_large");
+    assert_eq!(api.call("DELETE", "/lock/large", &body).word(), "too_large");
     api.going_down.store(true, Ordering::SeqCst);
     assert_eq!(api.call("GET", "/readyz", "").word(), "unavailable");
     store_fails(&api);
@@ -467,6 +500,9 @@ fn store_fails(api: &Api) {
         ("PATCH", "/api/v1/pools/own/locks/a", ""),
         ("DELETE", "/api/v1/pools/own/locks/a", ""),
         ("POST", "/api/v1/pools/own/changes", ""),
+        ("PUT", "/lock/new", r#"{"key":"k"}"#),
+        ("POST", "/lock/new", ""),
+        ("DELETE", "/lock/prod", ""),
     ] {
         assert_eq!(api.call(method, target, body).word(), "store_failed", "{method} {target}");
     }

@@ -1,10 +1,13 @@
 //! The command line: `locker ...`. One file for each command; exit codes are those of [`crate::wire::errors::exit`].
 //!
-//! Options with an environment variable read it from [`Env`], not from the process: see [`env_defaults`].
+//! Options with an environment variable read it from [`Env`], not from the process: see `env_defaults`.
 
 mod check;
 mod claim;
 mod env_defaults;
+mod import;
+mod import_locker;
+mod latch;
 mod lock;
 mod pool;
 mod release;
@@ -85,6 +88,10 @@ enum Command {
     Pool(pool::PoolArgs),
     /// Add, change and remove locks
     Lock(lock::LockArgs),
+    /// Latches of Argo workflows, as the program lockcli
+    Latch(latch::LatchArgs),
+    /// Take over what another system has
+    Import(import::ImportArgs),
     /// The resource's check, as Concourse runs it (JSON on stdin)
     Check,
     /// The resource's get, as Concourse runs it (JSON on stdin)
@@ -126,7 +133,19 @@ impl CliError {
 
 /// Runs the command line and gives its exit code.
 pub fn run(env: &mut Env<'_>) -> u8 {
-    let parsed = env_defaults::with_env(Cli::command(), &env.vars).color(colour(env)).try_get_matches_from(&env.args);
+    run_as(Cli::command(), execute, env)
+}
+
+/// Runs `lockcli` and gives its exit code.
+pub fn lockcli(env: &mut Env<'_>) -> u8 {
+    run_as(latch::LockCli::command(), latch::execute, env)
+}
+
+type Execute = fn(&ArgMatches, &mut Env<'_>) -> Result<u8, CliError>;
+
+fn run_as(command: clap::Command, execute: Execute, env: &mut Env<'_>) -> u8 {
+    let name = command.get_name().to_owned();
+    let parsed = env_defaults::with_env(command, &env.vars).color(colour(env)).try_get_matches_from(&env.args);
     let matches = match parsed {
         Ok(matches) => matches,
         Err(error) => return show_clap_error(env, &error),
@@ -134,17 +153,17 @@ pub fn run(env: &mut Env<'_>) -> u8 {
     match execute(&matches, env) {
         Ok(code) => code,
         Err(CliError::PipeClosed) => exit::OK,
-        Err(CliError::Failed(code, text)) => report(env, code, &text),
+        Err(CliError::Failed(code, text)) => report(env, &name, code, &text),
         Err(CliError::Call(error)) => {
             let code = error.exit();
-            report(env, code, &error.to_string())
+            report(env, &name, code, &error.to_string())
         }
     }
 }
 
-fn report(env: &mut Env<'_>, code: u8, text: &str) -> u8 {
+fn report(env: &mut Env<'_>, name: &str, code: u8, text: &str) -> u8 {
     // stderr is gone: the exit code still tells.
-    let _ = writeln!(env.stderr, "locker: {}", Escaped(text));
+    let _ = writeln!(env.stderr, "{name}: {}", Escaped(text));
     code
 }
 
@@ -176,6 +195,8 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Release(args) => release::run(&args, &connection.client(env)?, env),
         Command::Pool(args) => pool::run(&args, &connection.client(env)?, env),
         Command::Lock(args) => lock::run(&args, &connection.client(env)?, env),
+        Command::Latch(args) => latch::run(args, connection, env),
+        Command::Import(args) => import::run(&args, &connection.client(env)?, env),
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),
         Command::Out(args) => Ok(check::put(&args, env)),
@@ -186,14 +207,17 @@ impl Connection {
     fn client(&self, env: &Env<'_>) -> Result<Client, CliError> {
         let server =
             ServerUrl::parse(&self.uri).map_err(|why| CliError::usage(format!("the server's address {why}")))?;
-        let credentials = match (&self.username, &self.password) {
+        Ok(Client::new(server, self.credentials(), &env.vars))
+    }
+
+    fn credentials(&self) -> Option<Credentials> {
+        match (&self.username, &self.password) {
             (None, None) => None,
             (username, password) => Some(Credentials {
                 username: username.clone().unwrap_or_default(),
                 password: password.clone().unwrap_or_else(|| Secret::new("")),
             }),
-        };
-        Ok(Client::new(server, credentials, &env.vars))
+        }
     }
 }
 

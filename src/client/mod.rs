@@ -2,6 +2,7 @@
 //!
 //! - [`http`]: one request, one typed outcome: done, refused for good, or no usable answer (ask again).
 //! - [`calls`]: one method for each call of the API.
+//! - [`latches`]: the calls of the Argo contract.
 //! - [`flight`]: a request that a signal interrupts.
 //! - [`acquire`]: asking until the locks are held, or giving up without leaving anything behind.
 //! - [`backoff`], [`claim_id`], [`who`]: pauses, ids that a re-run finds again, words for people.
@@ -14,6 +15,7 @@ pub mod calls;
 pub mod claim_id;
 pub mod flight;
 pub mod http;
+pub mod latches;
 pub mod who;
 
 pub use http::{CallError, Client, NoAnswer, Refused};

@@ -29,6 +29,8 @@ pub const WAITERS_PER_POOL: usize = 10_000;
 pub const POOLS_PER_CLAIM: usize = 16;
 /// Most locks that one claim may take over all its pools.
 pub const LOCKS_PER_CLAIM: usize = 1_000;
+/// Most claims that share one lock by its key: a step copies their list.
+pub const HOLDERS_PER_LOCK: usize = 10_000;
 /// Most runs remembered for one claim: each restart of a client process adds one.
 pub const RUNS_PER_CLAIM: usize = 100;
 /// Most parked requests of one claim: one client asks once; a re-run briefly twice.
@@ -49,6 +51,22 @@ pub const ENDED_CLAIMS: usize = 1_000_000;
 pub const OPS: usize = 100_000;
 /// Most history entries over all pools.
 pub const CHANGES: usize = 10_000_000;
+/// Most latches, locked and released: with full outputs they take 160 MiB, and one listing holds them all.
+pub const LATCHES: usize = 10_000;
+/// Largest outputs of one latch, bytes over all names and values: a few versions, digests and URLs.
+pub const LATCH_OUTPUTS_BYTES: usize = 16 * 1024;
+/// Most outputs of one latch.
+pub const LATCH_OUTPUTS: usize = 64;
+/// Longest text by which a latch selects its node, bytes: names of looped Argo nodes contain the loop's item.
+pub const LATCH_NODE_BYTES: usize = 1024;
+/// Most history entries of latches; they are not in the history of any pool.
+pub const LATCH_CHANGES: usize = 100_000;
+/// Largest body of a request about a latch, bytes: full outputs, each character escaped.
+pub const LATCH_BODY_BYTES: usize = 128 * 1024;
+/// Longest name of a Kubernetes object (an RFC 1123 subdomain), bytes.
+pub const KUBERNETES_NAME_BYTES: usize = 253;
+/// Longest name of a Kubernetes namespace (an RFC 1123 label), bytes.
+pub const KUBERNETES_LABEL_BYTES: usize = 63;
 /// Most claims that the search for a waiting cycle visits, two full queues; past it the earlier waiter keeps its right.
 pub const CYCLE_SEARCH: usize = 20_000;
 /// Most waiters named in the answer to one that waits.

@@ -67,7 +67,8 @@ impl Lock {
             return false;
         }
         let same_key = |h: &Holder| matches!((&h.sharer, sharer), (Some((held, _)), Some((key, _))) if held == key);
-        self.holders.iter().all(same_key)
+        // All holders have the same key (I1), so one speaks for all.
+        self.holders.first().is_none_or(same_key)
     }
 
     /// The key with which others may join its holders now.

@@ -49,6 +49,9 @@ pub(super) fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64,
     for op in loaded.ops {
         state.remember_op(op);
     }
+    for latch in loaded.latches {
+        state.put_latch(latch.restarted(now));
+    }
     let mut history = loaded.history;
     history.sort_by_key(|change| change.key);
     for change in history {

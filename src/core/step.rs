@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::claim::{Claim, End, Ended, Labels, Terms};
-use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text};
+use super::claim::{Claim, End, Ended, Labels, Owner, Terms};
+use super::latch::{Ending, Latch, LatchId, NewLatch};
+use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
 use super::pool::Policy;
 use super::settings::Plant;
 use super::state::State;
 use super::time::{Now, Span};
-use super::{ask, claims, pools, queue, timers};
+use super::{ask, claims, latch, pools, queue, timers};
 
 /// How a request is prepared to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub struct AskClaim {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct By {
     pub op: Option<OpId>,
-    pub owner: Arc<super::claim::Owner>,
+    pub owner: Arc<Owner>,
     pub reason: Option<Reason>,
 }
 
@@ -56,7 +57,8 @@ pub enum Command {
     End {
         id: ClaimId,
         run: Option<Run>,
-        by: Option<Text>,
+        /// Who ends it, when it is not its own client.
+        by: Option<Arc<Owner>>,
         reason: Option<Reason>,
     },
     /// The client of a parked request has gone.
@@ -103,6 +105,16 @@ pub enum Command {
         lock: Option<LockName>,
         by: By,
     },
+    /// Make a latch. The same one again is harmless.
+    CreateLatch(Box<NewLatch>),
+    /// Release a latch; without an ending it ends as its creator said. Again is harmless.
+    ReleaseLatch {
+        id: LatchId,
+        ending: Option<Ending>,
+    },
+    DeleteLatch {
+        id: LatchId,
+    },
     /// Nothing but the time.
     Tick,
     /// Look at every queue again, in case something was missed, and prune what is old.
@@ -120,6 +132,8 @@ pub enum Reply {
     Ended { ended: Arc<Ended>, again: bool },
     /// Done, with this revision.
     Done { revision: Revision },
+    /// The latch as it now is, or as it was when it was deleted.
+    Latch(Arc<Latch>),
     /// Nothing to say.
     Nothing,
 }
@@ -157,6 +171,12 @@ pub enum Refusal {
     PoolInUse { pool: PoolName, claims: usize },
     #[error("the queue of pool {pool:?} is full ({max} waiting)")]
     QueueFull { pool: PoolName, max: usize },
+    #[error("there is no latch {id}")]
+    NoSuchLatch { id: LatchId },
+    #[error("latch {id} was made before for another workflow or node, or with another ending")]
+    LatchExists { id: LatchId },
+    #[error("latch {id} was released before with another ending")]
+    LatchReleased { id: LatchId },
     #[error("the limit of {max} {what} is reached")]
     Limit { what: &'static str, max: usize },
 }
@@ -206,6 +226,9 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
             pools::remove_lock(state, &pool, &lock, claim.as_ref(), &by, now)
         }
         Command::Note { pool, lock, by } => pools::note(state, &pool, lock, &by, now),
+        Command::CreateLatch(new) => latch::create(state, *new, now),
+        Command::ReleaseLatch { id, ending } => latch::release(state, id, ending, now),
+        Command::DeleteLatch { id } => latch::delete(state, id, now),
         Command::Tick => Ok(Reply::Nothing),
         Command::Reconcile => {
             timers::reconcile(state, now);

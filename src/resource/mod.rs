@@ -1,12 +1,21 @@
 //! The Concourse resource: `check`, `in` (get) and `out` (put) (design section 6, contracts sections 2 and 3).
 //!
-//! - [`check`]: which versions there are.
-//! - [`get`]: the files of one version, written by [`files`].
-//! - [`put`]: asks for locks ([`ask`]), gives them back ([`release`]), adds them ([`add`]).
-//! - [`build`]: what the environment says about the build.
+//! - `check`: which versions there are.
+//! - [`get`]: the files of one version, written by `files`.
+//! - [`put`]: asks for locks (`ask`), gives them back (`release`), adds them (`add`).
+//! - `build`: what the environment says about the build.
 //!
 //! stdout carries the answer and nothing else; stderr is the build log. Exit codes: 0, 1, and 143 or 130 after a
 //! signal.
+//!
+//! Variables that tests (and nobody else) need, each a duration such as `500ms`:
+//!
+//! | variable | default | what it shortens |
+//! |---|---|---|
+//! | `LOCKER_WAIT` | 25s | how long one request of `out` waits at the server |
+//! | `LOCKER_RETRY_MAX` | 10s | the longest pause between two attempts of `out`; never longer |
+//! | `LOCKER_PROGRESS` | 30s | least time between two lines about a wait |
+//! | `LOCKER_RELEASE_LIMIT` | 60s | time for a whole `release`, `unlock` or `add` |
 
 mod add;
 mod ask;

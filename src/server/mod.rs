@@ -5,12 +5,14 @@
 //! 2. `inner` is `tiny_http` behind the door: it calls a [`http::Handler`].
 //! 3. [`auth`] and [`routes`] are such handlers: a request value in, a response value out.
 //! 4. [`engine`] owns the truth: it steps the core, commits, publishes, answers.
-//! 5. [`notices`] and [`watchers`] tell parked requests to try again.
+//! 5. [`import`] takes over what another server left, before the first answer.
+//! 6. [`notices`] and [`watchers`] tell parked requests to try again.
 
 pub mod auth;
 pub mod door;
 pub mod engine;
 pub mod http;
+pub mod import;
 mod inner;
 pub mod notices;
 pub mod openapi;
@@ -30,10 +32,12 @@ use self::auth::BasicAuth;
 use self::door::{DoorSettings, Stop};
 use self::http::Handler;
 use self::notices::Notices;
+use self::routes::contracts::ContractRoutes;
 use self::watchers::Watchers;
 use crate::core::settings::Settings;
 use crate::env::Env;
 use crate::store;
+use crate::wire::contracts::{Contracts, UnlockMissing};
 use crate::wire::errors::Code;
 use crate::wire::secret::Secret;
 
@@ -57,6 +61,12 @@ pub struct ServerSettings {
     pub auth: Option<(String, Secret)>,
     /// Said aloud: serve an address that others can reach without authentication.
     pub no_auth: bool,
+    /// Which APIs of other servers are served.
+    pub contracts: Contracts,
+    /// How lockd's `DELETE` answers when the lock was not locked.
+    pub lockd_unlock_missing: UnlockMissing,
+    /// The state file of an original locker, imported when the store is empty; never written.
+    pub locker_config: Option<PathBuf>,
 }
 
 /// Serves until SIGTERM or SIGINT, then ends well; a second signal ends it at once.
@@ -78,17 +88,24 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
             stop.trigger(FAILED_GRACE);
         }
     };
-    let (engine, engine_thread) = engine::start(
+    let mut imported = None;
+    let (engine, engine_thread) = engine::start_with(
         store,
         settings.rules.clone(),
         Arc::clone(&env.clock),
-        notices.clone(),
-        watchers.clone(),
+        (notices.clone(), watchers.clone()),
+        |state, now| {
+            let Some(file) = &settings.locker_config else { return Ok(()) };
+            imported = Some(import::locker_state(file, state, now)?);
+            Ok(())
+        },
         on_failure,
     )
     .with_context(|| format!("cannot start on store {}", settings.store))?;
     let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
-    let handler = handler(&settings, routes::Routes::new(engine.clone(), watchers, Arc::new(health)));
+    let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
+    let routes = routes::Routes::new(engine.clone(), watchers, Arc::new(health)).with_contracts(contracts);
+    let handler = handler(&settings, routes);
     {
         let (stop, grace) = (stop.clone(), settings.grace);
         let seen = AtomicBool::new(false);
@@ -98,6 +115,9 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let auth = if settings.auth.is_some() { "HTTP Basic authentication" } else { "no authentication" };
     let version = env!("CARGO_PKG_VERSION");
     writeln!(env.stderr, "locker {version} listening on http://{address}, store {}, {auth}", settings.store)?;
+    if let Some(imported) = imported {
+        writeln!(env.stderr, "{imported}")?;
+    }
     let served = door::serve(listener, handler, notices, settings.door.clone(), &runtime_dirs(&settings), stop);
     engine.stop();
     if engine_thread.join().is_err() {

@@ -285,6 +285,11 @@ pub fn change(change: &Change) -> ChangeView {
         how: change.end.map(|end| end.word().to_owned()),
         owner: change.who.as_deref().map(owner).unwrap_or_default(),
         reason: change.reason.as_ref().map(ToString::to_string),
+        latch: change.latch.as_ref().map(|latch| api::LatchRef {
+            id: latch.id.to_string(),
+            workflow: latch.workflow.to_string(),
+            namespace: latch.namespace.to_string(),
+        }),
     }
 }
 
@@ -304,5 +309,9 @@ fn kind(kind: ChangeKind) -> api::ChangeKind {
         ChangeKind::PoolSet => api::ChangeKind::PoolSet,
         ChangeKind::PoolRemoved => api::ChangeKind::PoolRemoved,
         ChangeKind::Noted => api::ChangeKind::Noted,
+        ChangeKind::LatchCreated => api::ChangeKind::LatchCreated,
+        ChangeKind::LatchReleased => api::ChangeKind::LatchReleased,
+        ChangeKind::LatchDeleted => api::ChangeKind::LatchDeleted,
+        ChangeKind::LatchExpired => api::ChangeKind::LatchExpired,
     }
 }

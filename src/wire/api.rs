@@ -446,6 +446,18 @@ pub enum ChangeKind {
     PoolSet,
     PoolRemoved,
     Noted,
+    LatchCreated,
+    LatchReleased,
+    LatchDeleted,
+    LatchExpired,
+}
+
+/// The latch that an entry of the history is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LatchRef {
+    pub id: String,
+    pub workflow: String,
+    pub namespace: String,
 }
 
 /// One entry of the history.
@@ -467,6 +479,9 @@ pub struct ChangeView {
     pub owner: Owner,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The latch it is about; then it is of no pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latch: Option<LatchRef>,
 }
 
 /// `GET /api/v1/info`.

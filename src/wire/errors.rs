@@ -66,6 +66,8 @@ codes! {
     NoSuchPool = "no_such_pool", 404, NOT_FOUND;
     NoSuchLock = "no_such_lock", 404, NOT_FOUND;
     NoSuchClaim = "no_such_claim", 404, NOT_FOUND;
+    /// No latch has this id (any more).
+    NoSuchLatch = "no_such_latch", 404, NOT_FOUND;
     /// The revision is unknown, or its entries have been pruned.
     NoSuchRevision = "no_such_revision", 404, NOT_FOUND;
     MethodNotAllowed = "method_not_allowed", 405, USAGE;
@@ -80,6 +82,9 @@ codes! {
     PoolInUse = "pool_in_use", 409, CONFLICT;
     /// `verify`: this fence is not a present holder's.
     NotHeld = "not_held", 409, CONFLICT;
+    LatchExists = "latch_exists", 409, CONFLICT;
+    /// The latch was released before, with another ending.
+    LatchReleased = "latch_released", 409, CONFLICT;
     /// The claim is over; `how` says how.
     Ended = "ended", 410, CONFLICT;
     TooLarge = "too_large", 413, USAGE;

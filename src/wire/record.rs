@@ -119,7 +119,7 @@ words!(StoredScope for Scope { Flow, Person });
 words!(StoredEnd for End { Released, Cancelled, GaveUp, ListenerLost, Unconfirmed, Removed, Lost });
 words!(StoredKind for ChangeKind {
     Waiting, Granted, Claimed, Withdrawn, Released, Lost, Broken, Ended, Added, Removed, Updated, PoolSet, PoolRemoved,
-    Noted,
+    Noted, LatchCreated, LatchReleased, LatchDeleted, LatchExpired,
 });
 
 /// A deadline: engine time of its end and the span it was made from, milliseconds.
@@ -630,11 +630,13 @@ pub struct StoredChange {
     who: Option<StoredOwner>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Parsed<Reason>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latch: Option<StoredLatchRef>,
 }
 
 impl From<&Change> for StoredChange {
     fn from(change: &Change) -> Self {
-        let Change { key: _, at, kind, pools, locks, claim, end, who, reason } = change;
+        let Change { key: _, at, kind, pools, locks, claim, end, who, reason, latch } = change;
         Self {
             at: at.0,
             kind: (*kind).into(),
@@ -644,6 +646,7 @@ impl From<&Change> for StoredChange {
             end: end.map(Into::into),
             who: who.as_deref().map(Into::into),
             reason: parsed(reason.as_ref()),
+            latch: latch.as_ref().map(Into::into),
         }
     }
 }
@@ -654,7 +657,7 @@ impl StoredChange {
     /// # Errors
     /// The record breaks a rule of the core.
     pub fn into_change(self, key: ChangeKey) -> anyhow::Result<Change> {
-        ensure!(!self.pools.is_empty(), "a history entry of no pool");
+        ensure!(self.pools.is_empty() == self.latch.is_some(), "a history entry of no pool, or of a pool and a latch");
         Ok(Change {
             key,
             at: WallMs(self.at),
@@ -665,9 +668,13 @@ impl StoredChange {
             end: self.end.map(Into::into),
             who: self.who.map(|who| Arc::new(who.into())),
             reason: self.reason.map(|p| p.0),
+            latch: self.latch.map(Into::into),
         })
     }
 }
+
+mod latch;
+pub use latch::{StoredLatch, StoredLatchRef};
 
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,14 @@ pub struct Credentials {
 #[error("{0}")]
 pub struct UrlError(&'static str);
 
+impl UrlError {
+    /// The query of an endpoint is wrong.
+    #[must_use]
+    pub fn in_query() -> Self {
+        Self("must have a plain query, without #, spaces or control characters")
+    }
+}
+
 impl ServerUrl {
     /// Parses `http://` or `https://`, optional `USER[:PASSWORD]@`, host, optional port and path.
     ///

@@ -216,7 +216,7 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
         Ok(Reply::Busy(_)) => Answer::Busy,
         Ok(Reply::Ended { ended, again }) => Answer::Ended { how: ended.how.word(), again },
         Ok(Reply::Done { .. }) => Answer::Done,
-        Ok(Reply::Nothing) => Answer::Nothing,
+        Ok(Reply::Latch(_) | Reply::Nothing) => Answer::Nothing,
         Err(Refusal::Ended { ended }) => Answer::RefusedEnded(ended.how.word()),
         Err(refusal) => Answer::Refused(match refusal {
             Refusal::NoSuchPool { .. } => "no_such_pool",
@@ -232,6 +232,7 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
             Refusal::NotHolder { .. } => "not_holder",
             Refusal::PoolInUse { .. } => "pool_in_use",
             Refusal::QueueFull { .. } => "queue_full",
+            Refusal::NoSuchLatch { .. } | Refusal::LatchExists { .. } | Refusal::LatchReleased { .. } => "latch",
             Refusal::TooManyRuns { .. } | Refusal::Limit { .. } | Refusal::Ended { .. } => "limit",
         }),
     }

@@ -19,7 +19,7 @@
 //! | `- pool P capacity=N drain=D max_hold=D max_queue=N op=O`, `- unpool P` | declare, remove |
 //! | `- add\|update P/L meta=M LABEL=V op=O`, `- remove P/L claim=ID op=O`, `- note P[/L]` | locks |
 //! | `- tick`, `- reconcile`, `- restart [now]` | time, repair, a new life of the server (checked to stand as before) |
-//! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- notices` | look |
+//! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- count P` (entries), `- notices` | look |
 //!
 //! Time stands still but for `+D` at the start of a line. On the way every timer gets its own step, as the engine
 //! does it; `+D!` leaps instead (a server that was stopped). After every line the invariants are checked, that no
@@ -46,20 +46,32 @@ use crate::core::time::{Now, Span, WallMs};
 /// # Panics
 /// At the first line whose answer is another one, or after which something is broken.
 pub(super) fn play(text: &str) {
+    play_checked(text, |_| true);
+}
+
+/// Plays a large scenario: the whole state is checked after every thousandth line and at the end.
+///
+/// # Panics
+/// As [`play`].
+pub(super) fn play_at_scale(text: &str) {
+    let last = text.lines().count() - 1;
+    play_checked(text, |number| number % 1_000 == 999 || number == last);
+}
+
+fn play_checked(text: &str, is_checked: impl Fn(usize) -> bool) {
     let mut server = Server::new();
     for (number, line) in text.lines().enumerate() {
         let words = line.split(" #").next().unwrap_or_default().trim();
-        if words.is_empty() {
-            continue;
-        }
         let (said, expected) = words.split_once("=>").unwrap_or((words, ""));
         let answer = server.line(said.trim()).unwrap_or_else(|bad| panic!("line {number}: {line}\n{bad}"));
         let expected: Vec<&str> = expected.split_whitespace().collect();
         let answered: Vec<&str> = answer.split_whitespace().collect();
-        let looks = said.contains("- queue") || said.contains("- free") || said.contains("- notices");
+        let looks = ["- queue", "- free", "- notices", "- count"].iter().any(|look| said.contains(look));
         let fits = if looks { answered == expected } else { answered.starts_with(&expected) };
         assert!(fits, "line {number}: {line}\nanswered {answer:?}\n{:#?}", standing(&server.state));
-        server.check().unwrap_or_else(|broken| panic!("line {number}: {line}\nbroken: {broken}"));
+        if is_checked(number) {
+            server.check().unwrap_or_else(|broken| panic!("line {number}: {line}\nbroken: {broken}"));
+        }
     }
 }
 
@@ -186,7 +198,8 @@ impl Server {
             (id, "ask" | "again") => self.ask(id, verb, first, &args),
             (id, "confirm") => self.confirm(&parse(id)?, &args),
             (id, "end") => {
-                let (run, by) = (arg(&args, "run")?, arg(&args, "by")?);
+                let (run, person) = (arg(&args, "run")?, arg(&args, "by")?);
+                let by = person.map(|person| Arc::new(Owner { person: Some(person), ..Owner::default() }));
                 self.command(Command::End { id: parse(id)?, run, by, reason: Reason::parse("done").ok() })
             }
             (_, "left") => self.command(Command::Left { park: ParkId(parse(first)?) }),
@@ -320,6 +333,7 @@ impl Server {
         let words: Vec<String> = match verb {
             "queue" => pool.waiting.values().map(ToString::to_string).collect(),
             "free" => pool.free.iter().map(|(_, lock)| lock.to_string()).collect(),
+            "count" => vec![pool.changes.len().to_string()],
             "history" => {
                 let last: usize = args.keys().find_map(|word| word.parse().ok()).unwrap_or(usize::MAX);
                 let kinds: Vec<String> = pool.changes.values().map(|c| kind_word(c.kind).to_owned()).collect();
@@ -358,7 +372,7 @@ impl Server {
             Ok(Reply::Busy(_)) => "busy".into(),
             Ok(Reply::Ended { ended, again }) => format!("{}{}", ended.how.word(), if *again { " again" } else { "" }),
             Ok(Reply::Done { .. }) => "done".into(),
-            Ok(Reply::Nothing) => String::new(),
+            Ok(Reply::Latch(_) | Reply::Nothing) => String::new(),
             Err(refusal) => format!("refused {}", refusal_word(refusal)),
         }
     }
@@ -453,6 +467,9 @@ fn refusal_word(refusal: &Refusal) -> String {
         Refusal::NotHolder { .. } => "not_holder",
         Refusal::PoolInUse { .. } => "pool_in_use",
         Refusal::QueueFull { .. } => "queue_full",
+        Refusal::NoSuchLatch { .. } => "no_such_latch",
+        Refusal::LatchExists { .. } => "latch_exists",
+        Refusal::LatchReleased { .. } => "latch_released",
         Refusal::Limit { .. } => "limit",
     };
     word.into()
@@ -460,6 +477,10 @@ fn refusal_word(refusal: &Refusal) -> String {
 
 fn kind_word(kind: ChangeKind) -> &'static str {
     match kind {
+        ChangeKind::LatchCreated => "latch_created",
+        ChangeKind::LatchReleased => "latch_released",
+        ChangeKind::LatchDeleted => "latch_deleted",
+        ChangeKind::LatchExpired => "latch_expired",
         ChangeKind::Waiting => "waiting",
         ChangeKind::Granted => "granted",
         ChangeKind::Claimed => "claimed",

@@ -4,12 +4,16 @@
 //! - `call`: one request with its path, query and body taken apart; everything wrong with it is gathered.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
 //! - `claims`, `pools`, `locks`, `changes`, `info`: the handlers.
+//! - `latches`: the Argo contract.
+//! - [`contracts`]: the handlers of the APIs that Locker honours for clients of other servers.
 
 mod call;
 mod changes;
 mod claims;
+pub mod contracts;
 mod failure;
 mod info;
+mod latches;
 mod locks;
 mod pools;
 pub(super) mod table;
@@ -19,6 +23,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use self::call::Call;
+use self::contracts::ContractRoutes;
 use self::failure::Failure;
 use self::table::{Method, ROUTES, Route};
 use super::engine::Engine;
@@ -41,13 +46,20 @@ pub struct Routes {
     engine: Engine,
     watchers: Watchers,
     health: Health,
+    contracts: ContractRoutes,
 }
 
 impl Routes {
-    /// The API over `engine`, whose long polls are in `watchers`; `health` answers `/readyz`.
+    /// The API over `engine`, whose long polls are in `watchers`; `health` answers `/readyz`. All contracts are served.
     #[must_use]
     pub fn new(engine: Engine, watchers: Watchers, health: Health) -> Self {
-        Self { engine, watchers, health }
+        Self { engine, watchers, health, contracts: ContractRoutes::default() }
+    }
+
+    /// The same API with these contracts.
+    #[must_use]
+    pub fn with_contracts(self, contracts: ContractRoutes) -> Self {
+        Self { contracts, ..self }
     }
 
     /// A command that changes pools or locks.
@@ -66,12 +78,16 @@ impl Routes {
 
     fn answer(&self, request: &Request) -> Result<Response, Failure> {
         let segments = segments(&request.path)?;
+        if let Some(answer) = latches::answer(self, request, &segments) {
+            return answer;
+        }
         let at_path = |route: &&'static Route| route.matches(&segments);
         let method = Method::parse(&request.method);
         let Some(route) = ROUTES.iter().filter(at_path).find(|route| Some(route.method) == method) else {
             let known: Vec<Method> = ROUTES.iter().filter(at_path).map(|route| route.method).collect();
             return Err(no_route(request, &known));
         };
+        self.contracts.check_served(route.contracts)?;
         (route.run)(self, &Call::new(route, request, segments)?)
     }
 }
@@ -84,6 +100,7 @@ impl Handler for Routes {
     fn left(&self, park: ParkId) {
         self.watchers.unwatch(park);
         self.engine.post(Command::Left { park });
+        self.contracts.left(park).into_iter().for_each(|end| self.engine.post(end));
     }
 }
 

@@ -4,6 +4,7 @@ use schemars::{Schema, SchemaGenerator};
 
 use super::super::http::Response;
 use super::call::Call;
+use super::contracts::{self, lockd, locker};
 use super::failure::Failure;
 use super::{Routes, changes, claims, info, locks, pools};
 use crate::core::limits;
@@ -11,6 +12,9 @@ use crate::wire::api::{
     ChangeView, ClaimBody, ClaimView, ConfirmBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page, PoolBody,
     PoolSummary, PoolView, RemoveBody, VerifyView,
 };
+use crate::wire::contracts::Contract;
+use crate::wire::contracts::lockd::EmptyView;
+use crate::wire::contracts::locker::{LocksView, PartyBody, ResponseView, UnlockedView};
 use crate::wire::errors::Code;
 
 /// A method that some route has.
@@ -68,6 +72,9 @@ pub(in super::super) struct Route {
     /// Segments in braces are parameters.
     pub path: &'static str,
     pub summary: &'static str,
+    /// The contracts that it belongs to: it is there when one of them is served, and it ignores what it does not know.
+    /// Empty for our own API.
+    pub contracts: &'static [Contract],
     pub query: &'static [Parameter],
     pub body: Option<SchemaOf>,
     /// Whether an empty body will not do.
@@ -78,6 +85,8 @@ pub(in super::super) struct Route {
     pub answer: Option<SchemaOf>,
     /// What it may be refused with, beside the codes that every route has.
     pub codes: &'static [Code],
+    /// Codes that travel with another status here, because a contract wants it so.
+    pub statuses: &'static [(u16, Code)],
     pub(super) run: Run,
 }
 
@@ -101,12 +110,14 @@ const fn route(method: Method, path: &'static str, summary: &'static str, run: R
         method,
         path,
         summary,
+        contracts: &[],
         query: &[],
         body: None,
         body_required: false,
         max_body: usize::MAX,
         answer: None,
         codes: &[],
+        statuses: &[],
         run,
     }
 }
@@ -299,4 +310,65 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..route(Get, "/readyz", "The server can serve", info::readyz)
     },
     route(Get, "/openapi.json", "This description", info::openapi),
+    Route {
+        contracts: &[Contract::Locker],
+        answer: Some(SchemaGenerator::subschema_for::<LocksView>),
+        codes: &[Code::NoSuchRoute],
+        ..route(Get, "/locks", "locker: pools by name, with their holders", locker::list)
+    },
+    Route {
+        contracts: &[Contract::Locker],
+        body: Some(SchemaGenerator::subschema_for::<PartyBody>),
+        body_required: true,
+        max_body: limits::CLAIM_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<ResponseView>),
+        codes: &[
+            Code::BadRequest,
+            Code::NoSuchRoute,
+            Code::NoSuchPool,
+            Code::NoSuchLock,
+            Code::TooLarge,
+            Code::Locked,
+            Code::Limit,
+            Code::StoreFailed,
+        ],
+        ..route(Put, "/lock/{name}", "locker: lock a pool now, or not at all", locker::put)
+    },
+    Route {
+        contracts: &[Contract::Lockd],
+        answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
+        codes: &[Code::BadRequest, Code::NoSuchRoute],
+        statuses: &[(404, Code::NotHeld)],
+        ..route(Get, "/lock/{name}", "lockd: 200 when it is locked", lockd::get)
+    },
+    Route {
+        contracts: &[Contract::Lockd],
+        query: &[
+            parameter("wait", "string", "Wait in the queue, at most this long (60s)."),
+            parameter("owner", "string", "The client's id, kept with the lock."),
+            parameter("ttl", "string", "Unlock by itself after this (1s to 30 days)."),
+        ],
+        answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
+        codes: &[
+            Code::BadRequest,
+            Code::NoSuchRoute,
+            Code::NoSuchPool,
+            Code::NoSuchLock,
+            Code::QueueFull,
+            Code::Limit,
+            Code::StoreFailed,
+        ],
+        statuses: &[(409, Code::Locked)],
+        ..route(Post, "/lock/{name}", "lockd: lock it", lockd::post)
+    },
+    Route {
+        contracts: &[Contract::Locker, Contract::Lockd],
+        query: &[parameter("owner", "string", "lockd: only if it was locked with this client id.")],
+        body: Some(SchemaGenerator::subschema_for::<PartyBody>),
+        max_body: limits::CLAIM_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<UnlockedView>),
+        codes: &[Code::BadRequest, Code::NoSuchRoute, Code::TooLarge, Code::Locked, Code::StoreFailed],
+        statuses: &[(404, Code::NotHeld), (409, Code::NotHeld)],
+        ..route(Delete, "/lock/{name}", "Unlock: locker with a body, lockd without one", contracts::delete)
+    },
 ];

@@ -1,6 +1,7 @@
 //! The golden texts are the stored format: a change of one of them is a change of the schema version.
 
 use super::*;
+use crate::core::latch::{Ending, Latch, LatchId, NewLatch, Node, Outputs, Released, Target};
 
 fn name<T: FromStr<Err: fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
@@ -197,6 +198,7 @@ fn pools_locks_operations_and_history_are_stored_as() {
         end: Some(End::GaveUp),
         who: Some(owner()),
         reason: Some(name("why")),
+        latch: None,
     };
     let golden = [
         r#"{"at":1,"kind":"pool_set","pools":["envs"],"locks":[["envs","prod eu"],["envs","🔒"]],"claim":"c:1","#,
@@ -207,6 +209,57 @@ fn pools_locks_operations_and_history_are_stored_as() {
     let golden = golden.concat();
     assert_eq!(encode(&StoredChange::from(&change)).unwrap(), golden);
     assert_eq!(decode::<StoredChange>(&golden).unwrap().into_change(change.key).unwrap(), change);
+}
+
+#[test]
+fn latches_are_stored_as() {
+    let id: LatchId = name("e9205d4a-2545-4c58-86ae-d0e7b3ecec23");
+    let node = Node::Parameter { name: name("lock-id"), value: name("🔒") };
+    let target = Target {
+        workflow: name("build-x7k"),
+        namespace: name("default"),
+        workflow_uid: Some(name("A-1")),
+        node: Some(node),
+    };
+    let outputs = Outputs::new([(name("version"), Arc::from("1.2\n"))].into()).unwrap();
+    let released = Released { revision: Revision(5), forget: deadline(2, 1) };
+    let full = NewLatch { id, target: target.clone(), ending: Ending::Succeed(outputs) };
+    let full = Latch::restored(full, WallMs(1), WallMs(3), Some(released));
+    let target = Target { workflow_uid: None, node: None, ..target };
+    let small = NewLatch { id, target, ending: Ending::Fail(name("why")) };
+    let small = Latch::restored(small, WallMs(1), WallMs(1), None);
+    let cases = [
+        (
+            full,
+            concat!(
+                r#"{"workflow":"build-x7k","namespace":"default","workflow_uid":"A-1","#,
+                r#""node":{"parameter":{"name":"lock-id","value":"🔒"}},"ending":{"succeed":{"version":"1.2\n"}},"#,
+                r#""created":1,"last_change":3,"released":{"revision":5,"forget":{"at":2,"span":1}}}"#
+            ),
+        ),
+        (
+            small,
+            concat!(
+                r#"{"workflow":"build-x7k","namespace":"default","ending":{"fail":"why"},"#,
+                r#""created":1,"last_change":1}"#
+            ),
+        ),
+    ];
+    for (latch, golden) in cases {
+        assert_eq!(encode(&StoredLatch::from(&latch)).unwrap(), golden);
+        assert_eq!(decode::<StoredLatch>(golden).unwrap().into_latch(id).unwrap(), latch);
+    }
+
+    let golden = concat!(
+        r#"{"at":1,"kind":"latch_created","pools":[],"locks":[],"latch":"#,
+        r#"{"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec23","workflow":"build-x7k","namespace":"default"}}"#
+    );
+    let key = ChangeKey { revision: Revision(5), seq: 0 };
+    let change = decode::<StoredChange>(golden).unwrap().into_change(key).unwrap();
+    assert_eq!(change.latch.as_ref().map(|latch| latch.id), Some(id));
+    assert_eq!(encode(&StoredChange::from(&change)).unwrap(), golden);
+    let neither = r#"{"at":1,"kind":"noted","pools":[],"locks":[]}"#;
+    assert!(decode::<StoredChange>(neither).unwrap().into_change(key).is_err());
 }
 
 #[test]
