@@ -154,12 +154,15 @@ fn a_waiting_out_that_dies_delays_nobody() {
     thread::scope(|scope| {
         for fault in [Fault::Term, Fault::Kill, Fault::Stop] {
             scope.spawn(move || {
+                // A stopped one stays stopped until the end: nothing is owed to its death.
+                let mut victims = Vec::new();
                 for (name, position) in POSITIONS {
                     let pool = format!("{fault:?}-{name}");
                     let victim = dies_waiting(server, directory, &pool, position, fault, deadlines);
-                    nothing_is_left(server, &pool, deadlines);
-                    // A stopped one is stopped until here: nothing is owed to its end.
-                    drop(victim);
+                    victims.push((pool, victim));
+                }
+                for (pool, _) in &victims {
+                    nothing_is_left(server, pool, deadlines);
                 }
             });
         }
