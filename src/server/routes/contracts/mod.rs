@@ -7,7 +7,7 @@
 //! - `lockd`: `GET`, `POST` and `DELETE /lock/{name}` without one.
 
 pub(super) mod latches;
-pub(super) mod lockd;
+pub(in super::super) mod lockd;
 pub(super) mod locker;
 
 use std::collections::{BTreeSet, HashMap};
