@@ -5,6 +5,8 @@
 mod check;
 mod claim;
 mod env_defaults;
+mod import;
+mod import_locker;
 mod latch;
 mod lock;
 mod pool;
@@ -12,6 +14,7 @@ mod release;
 pub mod server;
 mod status;
 mod table;
+mod transfer;
 
 use std::io::Write;
 
@@ -86,8 +89,12 @@ enum Command {
     Pool(pool::PoolArgs),
     /// Add, change and remove locks
     Lock(lock::LockArgs),
+    /// Write pools out: as a pool-resource repository, or as JSON
+    Export(transfer::ExportArgs),
     /// Latches of Argo workflows, as the program lockcli
     Latch(latch::LatchArgs),
+    /// Take over what another system has
+    Import(import::ImportArgs),
     /// The resource's check, as Concourse runs it (JSON on stdin)
     Check,
     /// The resource's get, as Concourse runs it (JSON on stdin)
@@ -191,7 +198,9 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Release(args) => release::run(&args, &connection.client(env)?, env),
         Command::Pool(args) => pool::run(&args, &connection.client(env)?, env),
         Command::Lock(args) => lock::run(&args, &connection.client(env)?, env),
+        Command::Export(args) => transfer::export(&args, connection, env),
         Command::Latch(args) => latch::run(args, connection, env),
+        Command::Import(args) => import::run(&args, connection, env),
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),
         Command::Out(args) => Ok(check::put(&args, env)),

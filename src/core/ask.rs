@@ -152,7 +152,10 @@ fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
         }
         return check_limit("pools", state.world.pools.len(), limits::POOLS);
     };
-    check_want(pool, &part.want)
+    check_want(pool, &part.want)?;
+    let Want::Named(names) = &part.want else { return Ok(()) };
+    let holders = names.iter().filter_map(|name| pool.locks.get(name)).map(|lock| lock.holders.len());
+    check_limit("claims that share a lock", holders.max().unwrap_or(0), limits::HOLDERS_PER_LOCK)
 }
 
 /// Whether the pool has, held or not, what is wanted of it.

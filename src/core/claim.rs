@@ -34,6 +34,12 @@ impl Owner {
     pub fn build(&self) -> Option<BuildRef> {
         Some(BuildRef { cluster: self.cluster.clone()?, id: self.build_id.clone()? })
     }
+
+    /// One name for whoever it is, for a line that has no room for all: the person, else the program.
+    #[must_use]
+    pub fn name(&self) -> Option<&Text> {
+        self.person.as_ref().or(self.program.as_ref())
+    }
 }
 
 /// A build: the pair (`ATC_EXTERNAL_URL`, `BUILD_ID`).

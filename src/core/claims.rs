@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::ask;
-use super::claim::{self, Claim, End, Ended, LockSet, Part, Phase, Presence};
+use super::claim::{self, Claim, End, Ended, LockSet, Owner, Part, Phase, Presence};
 use super::history::ChangeKind;
 use super::limits;
-use super::names::{ClaimId, Fence, ParkId, PoolName, Reason, Run, Text};
+use super::names::{ClaimId, Fence, ParkId, PoolName, Reason, Run};
 use super::pool::{Holder, Lock};
 use super::settings::Plant;
 use super::state::{Entry, Notice, State};
@@ -115,7 +115,7 @@ pub(super) fn end(
     state: &mut State,
     id: &ClaimId,
     run: Option<Run>,
-    by: Option<Text>,
+    by: Option<Arc<Owner>>,
     reason: Option<Reason>,
     now: Now,
 ) -> Result<Reply, Refusal> {
@@ -153,14 +153,14 @@ fn note_run_of_ended(state: &mut State, ended: Arc<Ended>, run: Option<Run>) -> 
 }
 
 /// A cancel that overtakes its own `PUT` must win: the id is remembered as cancelled.
-fn remember_unknown(state: &mut State, id: &ClaimId, run: Option<Run>, by: Option<Text>, now: Now) {
+fn remember_unknown(state: &mut State, id: &ClaimId, run: Option<Run>, by: Option<Arc<Owner>>, now: Now) {
     state.remember_ended(Ended {
         id: id.clone(),
         life: 0,
         digest: None,
         runs: run.into_iter().collect(),
         how: End::Cancelled,
-        by,
+        by: by.as_deref().and_then(Owner::name).cloned(),
         at: now.wall,
         revision: None,
         fence: None,
@@ -174,7 +174,7 @@ pub(super) fn finish(
     state: &mut State,
     claim: &Claim,
     how: End,
-    by: Option<Text>,
+    by: Option<Arc<Owner>>,
     reason: Option<Reason>,
     now: Now,
 ) -> Arc<Ended> {
@@ -194,7 +194,7 @@ pub(super) fn finish(
         digest: Some(claim.terms.digest),
         runs: claim.runs.clone(),
         how,
-        by,
+        by: by.as_deref().and_then(Owner::name).cloned(),
         at: now.wall,
         revision: Some(key.revision),
         fence: claim.fence(),
@@ -297,11 +297,8 @@ pub(super) fn left(state: &mut State, park: ParkId, now: Now) {
 }
 
 /// An entry about a claim, with all its pools and no locks yet.
-pub(super) fn entry_about(claim: &Claim, kind: ChangeKind, by: Option<&Text>) -> Entry {
-    let who = match by {
-        Some(person) => Arc::new(claim::Owner { person: Some(person.clone()), ..claim::Owner::default() }),
-        None => Arc::clone(&claim.terms.owner),
-    };
+pub(super) fn entry_about(claim: &Claim, kind: ChangeKind, by: Option<&Arc<Owner>>) -> Entry {
+    let who = Arc::clone(by.unwrap_or(&claim.terms.owner));
     Entry {
         kind,
         pools: claim.terms.ask.parts.iter().map(|part| part.pool.clone()).collect(),

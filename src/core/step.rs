@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::claim::{Claim, End, Ended, Labels, Terms};
+use super::claim::{Claim, End, Ended, Labels, Owner, Terms};
 use super::latch::{Ending, Latch, LatchId, NewLatch};
-use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text};
+use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
 use super::pool::Policy;
 use super::settings::Plant;
 use super::state::State;
@@ -39,7 +39,7 @@ pub struct AskClaim {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct By {
     pub op: Option<OpId>,
-    pub owner: Arc<super::claim::Owner>,
+    pub owner: Arc<Owner>,
     pub reason: Option<Reason>,
 }
 
@@ -57,7 +57,8 @@ pub enum Command {
     End {
         id: ClaimId,
         run: Option<Run>,
-        by: Option<Text>,
+        /// Who ends it, when it is not its own client.
+        by: Option<Arc<Owner>>,
         reason: Option<Reason>,
     },
     /// The client of a parked request has gone.

@@ -115,11 +115,26 @@ impl EngineClock {
 /// # Errors
 /// The store cannot be loaded or written.
 pub fn start(
-    mut store: Box<dyn Store>,
+    store: Box<dyn Store>,
     settings: Settings,
     clock: Arc<dyn Clock>,
     notices: Notices,
     watchers: Watchers,
+    failed: impl FnOnce(anyhow::Error) + Send + 'static,
+) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
+    start_with(store, settings, clock, (notices, watchers), |_, _| Ok(()), failed)
+}
+
+/// Like [`start`], with something to do before the first commit: it is stored with that commit, whole or not at all.
+///
+/// # Errors
+/// The store cannot be loaded or written, or `prepare` fails: then nothing has been stored.
+pub fn start_with(
+    mut store: Box<dyn Store>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    (notices, watchers): (Notices, Watchers),
+    prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
     failed: impl FnOnce(anyhow::Error) + Send + 'static,
 ) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
     let loaded = store.load()?;
@@ -127,6 +142,7 @@ pub fn start(
     let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
     let now = clock.now();
     let mut state = State::restarted(loaded, settings, epoch_by_clock(now.wall), now);
+    prepare(&mut state, now)?;
     store.commit(&state.take_changes(now))?;
     let world = Arc::new(ArcSwap::from_pointee(state.world.clone()));
     let (jobs, queue) = mpsc::channel();

@@ -218,7 +218,8 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
 
 /// SHA-256 over *what* is asked and for which build (design section 2). It is stored and compared by later
 /// releases: the fields and their order are never changed, only followed by new ones.
-fn digest(ask: &Ask, owner: &Owner) -> Digest {
+#[must_use]
+pub fn digest(ask: &Ask, owner: &Owner) -> Digest {
     let mut fields = Fields(Sha256::new());
     fields.text("locker claim 1");
     fields.number(ask.parts.len());

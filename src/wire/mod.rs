@@ -3,6 +3,7 @@
 pub mod api;
 pub mod ask;
 pub mod concourse;
+pub mod contracts;
 pub mod errors;
 pub mod escape;
 pub mod json;

@@ -199,7 +199,8 @@ impl Server {
             (id, "ask" | "again") => self.ask(id, verb, first, &args),
             (id, "confirm") => self.confirm(&parse(id)?, &args),
             (id, "end") => {
-                let (run, by) = (arg(&args, "run")?, arg(&args, "by")?);
+                let (run, person) = (arg(&args, "run")?, arg(&args, "by")?);
+                let by = person.map(|person| Arc::new(Owner { person: Some(person), ..Owner::default() }));
                 self.command(Command::End { id: parse(id)?, run, by, reason: Reason::parse("done").ok() })
             }
             (_, "left") => self.command(Command::Left { park: ParkId(parse(first)?) }),

@@ -9,7 +9,7 @@ use super::super::views;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json, respond};
-use crate::core::claim::{BuildRef, Claim, Phase};
+use crate::core::claim::{BuildRef, Claim, Owner, Phase};
 use crate::core::limits;
 use crate::core::names::{ClaimId, Fence, PoolName, Reason, Run, Text};
 use crate::core::state::World;
@@ -136,6 +136,7 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     let by = call.query::<Text>("by", &mut problems);
     let reason = call.query::<Reason>("reason", &mut problems);
     let id = problems.done(id)?;
+    let by = by.map(|person| Arc::new(Owner { person: Some(person), ..Owner::default() }));
     match routes.engine.call(Command::End { id, run, by, reason })? {
         Reply::Ended { ended, .. } => Ok(json(&views::ended(&ended))),
         other => Err(Failure::unexpected(&other)),

@@ -13,6 +13,8 @@ use crate::wire::problems::Problems;
 #[derive(Debug)]
 pub(super) struct Failure {
     pub code: Code,
+    /// The status of the code, unless a contract wants another.
+    pub status: u16,
     pub error: String,
     pub problems: Vec<String>,
     pub claim: Option<Box<ClaimView>>,
@@ -22,7 +24,7 @@ pub(super) struct Failure {
 
 impl Failure {
     pub fn new(code: Code, error: impl Into<String>) -> Self {
-        Self { code, error: error.into(), problems: Vec::new(), claim: None, allow: None }
+        Self { code, status: code.status(), error: error.into(), problems: Vec::new(), claim: None, allow: None }
     }
 
     /// A request that is wrong in these ways.
@@ -49,11 +51,22 @@ impl Failure {
     }
 
     pub fn into_response(self) -> Response {
-        let Self { code, error, problems, claim, allow } = self;
+        let Self { code, status, error, problems, claim, allow } = self;
         let view = ErrorView { error, code, problems, claim: claim.map(|claim| *claim) };
-        let mut response = respond(code.status(), &view);
+        let mut response = respond(status, &view);
         response.headers.extend(allow.map(|methods| ("allow", methods)));
+        response.headers.extend(retry_after(code).map(|seconds| ("retry-after", seconds.to_owned())));
         response
+    }
+}
+
+/// Seconds after which another attempt makes sense, where it makes sense at all.
+fn retry_after(code: Code) -> Option<&'static str> {
+    match code {
+        Code::StoreFailed | Code::Unavailable | Code::QueueFull => Some("5"),
+        // Somebody must make room first.
+        Code::Limit => Some("60"),
+        _ => None,
     }
 }
 
