@@ -73,6 +73,8 @@ fn body(put: &Put<'_>, asked: Ask) -> ClaimBody {
         key,
         requestor,
         scope,
+        priority: None,
+        supersede: None,
         owner: put.owner.clone(),
         run: None,
         confirm: true,

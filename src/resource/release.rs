@@ -275,6 +275,8 @@ fn is_named(claim: &ClaimView, name: &str) -> bool {
         key: claim.key.clone(),
         requestor: claim.requestor.clone(),
         scope,
+        priority: None,
+        supersede: None,
         owner: claim.owner.clone(),
         run: None,
         confirm: true,
