@@ -153,6 +153,7 @@ impl Core {
                 lock: lock_of(lock),
                 metadata: Arc::from([]),
                 labels: Arc::new(labels_of(label.as_ref())),
+                claim: None,
                 by,
             },
             Op::Update { pool, lock, label } => Command::UpdateLock {
@@ -160,6 +161,7 @@ impl Core {
                 lock: lock_of(lock),
                 metadata: None,
                 labels: Some(Arc::new(labels_of(label.as_ref()))),
+                if_free: false,
                 by,
             },
             Op::Remove { pool, lock, claim } => {
