@@ -138,6 +138,8 @@ impl Api {
             headers: Vec::new(),
             body: body.into(),
             peer: "test".into(),
+            id: "test-1".into(),
+            identity: None,
             park: ParkId(self.next_park.fetch_add(1, Ordering::SeqCst)),
             can_park: false,
             turn: Turn::First,
@@ -153,7 +155,9 @@ impl Api {
         let name = format!("{} {}", request.method, request.path);
         let method = request.method.to_lowercase();
         let operation = self.operation(&method, &request.path);
-        let Response { status, headers, body, park } = self.routes.handle(request);
+        let Response { status, mut headers, body, park } = self.routes.handle(request);
+        // For the log only: the door takes it out.
+        headers.retain(|(name, _)| *name != locker::server::http::ROUTE);
         let json: Value = serde_json::from_slice(&body).unwrap();
         let answer = Answer { status, headers: headers.into_iter().collect(), json, park };
         if let Some((template, operation)) = operation {
@@ -445,6 +449,11 @@ const NOT_SEEN: &[(&str, &str)] = &[
     ("get /locks", "no_such_route"),
 ];
 
+/// Latches are told in full in tests/latches.rs.
+fn is_told_elsewhere(route: &str) -> bool {
+    route.ends_with(" /lock") || route.ends_with(" /lock/")
+}
+
 #[test]
 fn every_route_answers_and_refuses_as_promised() {
     let api = Api::start();
@@ -468,7 +477,9 @@ fn every_route_answers_and_refuses_as_promised() {
                 _ => response["description"].as_str().unwrap().split(", ").collect(),
             });
             let unseen = |word: &&str| {
-                !seen.contains(&(name.clone(), (*word).into())) && !NOT_SEEN.contains(&(name.as_str(), word))
+                !is_told_elsewhere(&name)
+                    && !seen.contains(&(name.clone(), (*word).into()))
+                    && !NOT_SEEN.contains(&(name.as_str(), word))
             };
             let unseen: Vec<&str> = words.filter(unseen).collect();
             assert!(unseen.is_empty(), "{name}: {unseen:?} is promised, but was not seen");

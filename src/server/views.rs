@@ -165,7 +165,7 @@ impl Viewer<'_> {
 /// shared among the locks. Nothing when there were too few holds to tell.
 fn expected_wait(pool: &Pool, position: usize) -> Option<Span> {
     let mut ends = BTreeMap::new();
-    let mut holds = Vec::new();
+    let mut holds: Vec<u64> = Vec::new();
     for (_, change) in pool.changes.range(..).rev().take(limits::HOLDS_SCAN) {
         let Some(claim) = &change.claim else { continue };
         match change.kind {

@@ -85,6 +85,8 @@ fn headers() -> Vec<Shape> {
         with_headers("not ASCII", "X: \u{e9}\r\n", 400),
         with_headers("smuggled length, folded", "X: y\r\n Content-Length: 5\r\n", 400),
         with_headers("unknown expectation", "Expect: tea\r\n", 417),
+        with_headers("gzip", "Content-Encoding: gzip\r\n", 415),
+        with_headers("gzip after identity", "Content-Encoding: identity, gzip\r\n", 415),
         with_headers("101 headers", &many, 431),
         with_headers("64 KiB in a header", &format!("X: {}\r\n", "y".repeat(65_536)), 431),
         shape("endless header", format!("GET / HTTP/1.1\r\nX: {}", "y".repeat(20_000)).as_bytes(), 431),

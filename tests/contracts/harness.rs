@@ -11,6 +11,7 @@ use locker::core::settings::Settings;
 use locker::core::state::{Changes, Loaded};
 use locker::env::{Env, Signal, Signals, SystemClock};
 use locker::server::door::{self, DoorSettings, Stop};
+use locker::server::logs::{LogFormat, LogLevel, LogSettings};
 use locker::server::notices::Notices;
 use locker::server::routes::Routes;
 use locker::server::watchers::Watchers;
@@ -55,6 +56,8 @@ pub fn settings() -> ServerSettings {
         contracts: Contracts::default(),
         lockd_unlock_missing: UnlockMissing::default(),
         locker_config: None,
+        tls: None,
+        log: LogSettings { format: LogFormat::Text, level: LogLevel::Error },
     }
 }
 

@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 
 use super::super::http::{Request, Response, Turn};
 use super::super::watchers::Topic;
+use super::call::Call;
 use super::failure::Failure;
-use super::table::Method;
-use super::{Routes, json, no_route};
+use super::{Routes, json};
 use crate::core::latch::{Latch, LatchId, NewLatch};
-use crate::core::limits;
 use crate::core::names::Revision;
 use crate::core::state::World;
 use crate::core::step::{Command, Refusal, Reply};
@@ -26,38 +25,42 @@ use crate::wire::text::percent_decoded;
 /// Header of a listing: the revision up to which it is complete, to be given as `after` next time.
 const REVISION: &str = "locker-revision";
 
-/// Answers a request whose path is that of latches; `None` for all others.
-pub(super) fn answer(routes: &Routes, request: &Request, segments: &[String]) -> Option<Result<Response, Failure>> {
-    let slash = match segments {
-        [lock] if lock == "lock" => false,
-        [lock, empty] if lock == "lock" && empty.is_empty() => true,
-        _ => return None,
-    };
-    Some(dispatch(routes, request, slash))
+/// `GET /lock?id=` looks at one, `GET /lock?status=` lists.
+pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let query = Query::read(&call.request.query)?;
+    refuse_empty_name(call, &query)?;
+    look(routes, call.request, &query)
 }
 
-fn dispatch(routes: &Routes, request: &Request, slash: bool) -> Result<Response, Failure> {
-    let query = Query::read(&request.query)?;
-    let max = limits::LATCH_BODY_BYTES;
-    if request.body.len() > max {
-        let error = format!("the body has {} bytes, at most {max} are allowed here", request.body.len());
-        return Err(Failure::new(Code::TooLarge, error));
+/// `POST /lock` makes one.
+pub(super) fn post(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    if is_below(call) && call.request.body.is_empty() {
+        return Err(empty_name());
     }
+    create(routes, call.request)
+}
+
+/// `PATCH /lock?id=` releases one.
+pub(super) fn patch(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    release(routes, call.request, &Query::read(&call.request.query)?)
+}
+
+/// `DELETE /lock?id=` deletes one.
+pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let query = Query::read(&call.request.query)?;
+    refuse_empty_name(call, &query)?;
+    latch_of(routes, Command::DeleteLatch { id: query.id()? })?;
+    Ok(json(&serde_json::Map::new()))
+}
+
+/// To a lockd client, `/lock/` without a query is a lock with an empty name.
+fn refuse_empty_name(call: &Call, query: &Query) -> Result<(), Failure> {
     let nothing_named = query.id.is_none() && query.status.is_none();
-    match Method::parse(&request.method) {
-        // To a lockd client this is a lock with an empty name.
-        Some(Method::Get | Method::Delete) if slash && nothing_named => Err(empty_name()),
-        Some(Method::Post) if slash && request.body.is_empty() => Err(empty_name()),
-        Some(Method::Get) => look(routes, request, &query),
-        Some(Method::Post) => create(routes, request),
-        Some(Method::Patch) => release(routes, request, &query),
-        Some(Method::Delete) => {
-            let id = query.id()?;
-            latch_of(routes, Command::DeleteLatch { id })?;
-            Ok(json(&serde_json::Map::new()))
-        }
-        Some(Method::Put) | None => Err(no_route(request, &[Method::Get, Method::Post, Method::Patch, Method::Delete])),
-    }
+    if is_below(call) && nothing_named { Err(empty_name()) } else { Ok(()) }
+}
+
+fn is_below(call: &Call) -> bool {
+    call.request.path.ends_with('/')
 }
 
 fn empty_name() -> Failure {

@@ -26,8 +26,9 @@ use self::call::Call;
 use self::contracts::ContractRoutes;
 use self::failure::Failure;
 use self::table::{Method, ROUTES, Route};
+use super::auth::Access;
 use super::engine::Engine;
-use super::http::{Handler, Request, Response};
+use super::http::{self, Handler, Request, Response};
 use super::views::Viewer;
 use super::watchers::Watchers;
 use crate::core::names::{ParkId, Revision};
@@ -76,25 +77,54 @@ impl Routes {
         look(&Viewer { world: &world, now: self.engine.now() })
     }
 
-    fn answer(&self, request: &Request) -> Result<Response, Failure> {
-        let segments = segments(&request.path)?;
-        if let Some(answer) = latches::answer(self, request, &segments) {
-            return answer;
-        }
-        let at_path = |route: &&'static Route| route.matches(&segments);
-        let method = Method::parse(&request.method);
-        let Some(route) = ROUTES.iter().filter(at_path).find(|route| Some(route.method) == method) else {
-            let known: Vec<Method> = ROUTES.iter().filter(at_path).map(|route| route.method).collect();
-            return Err(no_route(request, &known));
-        };
-        self.contracts.check_served(route.contracts)?;
-        (route.run)(self, &Call::new(route, request, segments)?)
+    fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
+        self.contracts.check_served(found.route.contracts)?;
+        (found.route.run)(self, &Call::new(found.route, request, found.segments)?)
     }
+}
+
+/// The rule that a request falls under; [`Access::Guarded`] when no route serves it.
+#[must_use]
+pub fn access(request: &Request) -> Access {
+    find(request).map_or(Access::Guarded, |found| found.route.access)
+}
+
+/// Method and path template of every route, for tests that go through all of them.
+pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().map(|route| (route.method.word(), route.path))
+}
+
+/// A route, and the path of the request taken apart.
+struct Found {
+    route: &'static Route,
+    segments: Vec<String>,
+}
+
+/// The one way from a request to its route: authorization and dispatch cannot differ.
+fn find(request: &Request) -> Result<Found, Failure> {
+    let segments = segments(&request.path)?;
+    let at_path = |route: &&'static Route| route.matches(&segments);
+    let method = Method::parse(&request.method);
+    let Some(route) = ROUTES.iter().filter(at_path).find(|route| Some(route.method) == method) else {
+        let known: Vec<Method> = ROUTES.iter().filter(at_path).map(|route| route.method).collect();
+        return Err(no_route(request, &known));
+    };
+    Ok(Found { route, segments })
 }
 
 impl Handler for Routes {
     fn handle(&self, request: Request) -> Response {
-        self.answer(&request).unwrap_or_else(Failure::into_response)
+        let found = find(&request);
+        let template = found.as_ref().ok().map(|found| found.route.path);
+        let answer = found.and_then(|found| self.answer(found, &request));
+        let mut response = answer.unwrap_or_else(|failure| {
+            if failure.code == Code::Internal {
+                tracing::error!(request = request.id, error = failure.error, "a request has failed inside");
+            }
+            failure.into_response()
+        });
+        response.headers.extend(template.map(|template| (http::ROUTE, template.to_owned())));
+        response
     }
 
     fn left(&self, park: ParkId) {

@@ -2,11 +2,12 @@
 
 use schemars::{Schema, SchemaGenerator};
 
+use super::super::auth::Access;
 use super::super::http::Response;
 use super::call::Call;
 use super::contracts::{self, lockd, locker};
 use super::failure::Failure;
-use super::{Routes, changes, claims, info, locks, pools};
+use super::{Routes, changes, claims, info, latches, locks, pools};
 use crate::core::limits;
 use crate::wire::api::{
     ChangeView, ClaimBody, ClaimView, ConfirmBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page, PoolBody,
@@ -68,6 +69,8 @@ pub(in super::super) struct Parameter {
 
 /// One route.
 pub(in super::super) struct Route {
+    /// Who may use it.
+    pub access: Access,
     pub method: Method,
     /// Segments in braces are parameters.
     pub path: &'static str,
@@ -104,9 +107,20 @@ impl Route {
     }
 }
 
-/// A route without parameters, body and refusals; the table fills in the rest.
-const fn route(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+/// A route for whoever has proven who he is, without parameters, body and refusals; the table fills in the rest.
+/// There is no way to a route that says nothing about who may use it.
+const fn guarded(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+    route(Access::Guarded, method, path, summary, run)
+}
+
+/// A route that anybody may use. A test names all of them.
+const fn public(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+    route(Access::Public, method, path, summary, run)
+}
+
+const fn route(access: Access, method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
     Route {
+        access,
         method,
         path,
         summary,
@@ -120,6 +134,16 @@ const fn route(method: Method, path: &'static str, summary: &'static str, run: R
         statuses: &[],
         run,
     }
+}
+
+/// What a latch's route may answer, beside what it is asked for.
+const LATCH_CODES: &[Code] =
+    &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch, Code::TooLarge, Code::StoreFailed];
+
+/// A route of the Argo contract; it reads its query and body itself, because both are lenient.
+const fn latch(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+    let route = guarded(method, path, summary, run);
+    Route { contracts: &[Contract::Latches], max_body: limits::LATCH_BODY_BYTES, codes: LATCH_CODES, ..route }
 }
 
 const fn parameter(name: &'static str, kind: &'static str, about: &'static str) -> Parameter {
@@ -163,12 +187,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
-        ..route(Put, "/api/v1/claims/{id}", "Ask for locks, or ask again; granted and held are 200", claims::put)
+        ..guarded(Put, "/api/v1/claims/{id}", "Ask for locks, or ask again; granted and held are 200", claims::put)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim],
-        ..route(Get, "/api/v1/claims/{id}", "Look at a claim, live or ended", claims::get)
+        ..guarded(Get, "/api/v1/claims/{id}", "Look at a claim, live or ended", claims::get)
     },
     Route {
         query: &[
@@ -178,7 +202,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim, Code::SupersededRun, Code::TooManyRuns, Code::Ended, Code::StoreFailed],
-        ..route(Delete, "/api/v1/claims/{id}", "Cancel or release a claim; again is harmless", claims::delete)
+        ..guarded(Delete, "/api/v1/claims/{id}", "Cancel or release a claim; again is harmless", claims::delete)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<ConfirmBody>),
@@ -193,7 +217,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Ended,
             Code::StoreFailed,
         ],
-        ..route(Post, "/api/v1/claims/{id}/confirm", "Make a grant a hold; again is harmless", claims::confirm)
+        ..guarded(Post, "/api/v1/claims/{id}/confirm", "Make a grant a hold; again is harmless", claims::confirm)
     },
     Route {
         query: &[
@@ -209,53 +233,58 @@ pub(in super::super) static ROUTES: &[Route] = &[
             LIMIT,
         ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ClaimView>>),
-        ..route(Get, "/api/v1/claims", "List claims by id, without their places in the queues", claims::list)
+        ..guarded(Get, "/api/v1/claims", "List claims by id, without their places in the queues", claims::list)
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<Page<PoolSummary>>),
-        ..route(Get, "/api/v1/pools", "List pools by name", pools::list)
+        ..guarded(Get, "/api/v1/pools", "List pools by name", pools::list)
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<PoolView>),
         codes: &[Code::NoSuchPool],
-        ..route(Get, "/api/v1/pools/{pool}", "Look at a pool, its locks by name and its queue", pools::get)
+        ..guarded(Get, "/api/v1/pools/{pool}", "Look at a pool, its locks by name and its queue", pools::get)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<PoolBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::Limit, Code::StoreFailed],
-        ..route(Put, "/api/v1/pools/{pool}", "Declare a pool; its policy is replaced as a whole", pools::put)
+        ..guarded(Put, "/api/v1/pools/{pool}", "Declare a pool; its policy is replaced as a whole", pools::put)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::PoolInUse, Code::StoreFailed],
-        ..route(Delete, "/api/v1/pools/{pool}", "Remove a pool that nobody uses", pools::delete)
+        ..guarded(Delete, "/api/v1/pools/{pool}", "Remove a pool that nobody uses", pools::delete)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<LockView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock],
-        ..route(Get, "/api/v1/pools/{pool}/locks/{lock}", "Look at a lock, with its metadata", locks::get)
+        ..guarded(Get, "/api/v1/pools/{pool}/locks/{lock}", "Look at a lock, with its metadata", locks::get)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::LockExists, Code::Limit, Code::StoreFailed],
-        ..route(Put, "/api/v1/pools/{pool}/locks/{lock}", "Add a lock; makes the pool when there is none", locks::put)
+        ..guarded(Put, "/api/v1/pools/{pool}/locks/{lock}", "Add a lock; makes the pool when there is none", locks::put)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
-        ..route(Patch, "/api/v1/pools/{pool}/locks/{lock}", "Change what is given of a lock, held or not", locks::patch)
+        ..guarded(
+            Patch,
+            "/api/v1/pools/{pool}/locks/{lock}",
+            "Change what is given of a lock, held or not",
+            locks::patch,
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::NotHolder, Code::StoreFailed],
-        ..route(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Take a lock out of its pool", locks::delete)
+        ..guarded(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Take a lock out of its pool", locks::delete)
     },
     Route {
         query: &[
@@ -268,23 +297,23 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool],
-        ..route(Get, "/api/v1/pools/{pool}/changes", "History of a pool, oldest first", changes::of_pool)
+        ..guarded(Get, "/api/v1/pools/{pool}/changes", "History of a pool, oldest first", changes::of_pool)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<NoteBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::StoreFailed],
-        ..route(Post, "/api/v1/pools/{pool}/changes", "Write an entry that changes nothing", changes::note)
+        ..guarded(Post, "/api/v1/pools/{pool}/changes", "Write an entry that changes nothing", changes::note)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool, Code::NoSuchRevision],
-        ..route(Get, "/api/v1/pools/{pool}/changes/{revision}", "All entries of one revision", changes::revision)
+        ..guarded(Get, "/api/v1/pools/{pool}/changes/{revision}", "All entries of one revision", changes::revision)
     },
     Route {
         query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
-        ..route(Get, "/api/v1/changes", "History of all pools, also removed ones, oldest first", changes::of_all)
+        ..guarded(Get, "/api/v1/changes", "History of all pools, also removed ones, oldest first", changes::of_all)
     },
     Route {
         query: &[
@@ -294,28 +323,37 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<VerifyView>),
         codes: &[Code::NotHeld],
-        ..route(Get, "/api/v1/verify", "Whether a fence is a present holder's", locks::verify)
+        ..guarded(Get, "/api/v1/verify", "Whether a fence is a present holder's", locks::verify)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<InfoView>),
-        ..route(Get, "/api/v1/info", "Version, store and time of the server", info::info)
+        ..guarded(Get, "/api/v1/info", "Version, store and time of the server", info::info)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
-        ..route(Get, "/healthz", "The process answers", info::healthz)
+        ..public(Get, "/healthz", "The process answers", info::healthz)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
         codes: &[Code::StoreFailed, Code::Unavailable],
-        ..route(Get, "/readyz", "The server can serve", info::readyz)
+        ..public(Get, "/readyz", "The server can serve", info::readyz)
     },
-    route(Get, "/openapi.json", "This description", info::openapi),
+    guarded(Get, "/openapi.json", "This description", info::openapi),
     Route {
         contracts: &[Contract::Locker],
         answer: Some(SchemaGenerator::subschema_for::<LocksView>),
         codes: &[Code::NoSuchRoute],
-        ..route(Get, "/locks", "locker: pools by name, with their holders", locker::list)
+        ..guarded(Get, "/locks", "locker: pools by name, with their holders", locker::list)
     },
+    latch(Get, "/lock", "Argo: look at a latch (id), or list them (status)", latches::get),
+    latch(Post, "/lock", "Argo: make a latch", latches::post),
+    latch(Patch, "/lock", "Argo: release a latch", latches::patch),
+    latch(Delete, "/lock", "Argo: delete a latch", latches::delete),
+    // Before the routes of locks, of which these would be one with an empty name.
+    latch(Get, "/lock/", "The same as without the slash", latches::get),
+    latch(Post, "/lock/", "The same as without the slash", latches::post),
+    latch(Patch, "/lock/", "The same as without the slash", latches::patch),
+    latch(Delete, "/lock/", "The same as without the slash", latches::delete),
     Route {
         contracts: &[Contract::Locker],
         body: Some(SchemaGenerator::subschema_for::<PartyBody>),
@@ -332,14 +370,14 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
-        ..route(Put, "/lock/{name}", "locker: lock a pool now, or not at all", locker::put)
+        ..guarded(Put, "/lock/{name}", "locker: lock a pool now, or not at all", locker::put)
     },
     Route {
         contracts: &[Contract::Lockd],
         answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
         codes: &[Code::BadRequest, Code::NoSuchRoute],
         statuses: &[(404, Code::NotHeld)],
-        ..route(Get, "/lock/{name}", "lockd: 200 when it is locked", lockd::get)
+        ..guarded(Get, "/lock/{name}", "lockd: 200 when it is locked", lockd::get)
     },
     Route {
         contracts: &[Contract::Lockd],
@@ -359,7 +397,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::StoreFailed,
         ],
         statuses: &[(409, Code::Locked)],
-        ..route(Post, "/lock/{name}", "lockd: lock it", lockd::post)
+        ..guarded(Post, "/lock/{name}", "lockd: lock it", lockd::post)
     },
     Route {
         contracts: &[Contract::Locker, Contract::Lockd],
@@ -369,6 +407,6 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<UnlockedView>),
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::TooLarge, Code::Locked, Code::StoreFailed],
         statuses: &[(404, Code::NotHeld), (409, Code::NotHeld)],
-        ..route(Delete, "/lock/{name}", "Unlock: locker with a body, lockd without one", contracts::delete)
+        ..guarded(Delete, "/lock/{name}", "Unlock: locker with a body, lockd without one", contracts::delete)
     },
 ];
