@@ -166,7 +166,7 @@ impl Viewer<'_> {
 fn expected_wait(pool: &Pool, position: usize) -> Option<Span> {
     let mut ends = BTreeMap::new();
     let mut holds: Vec<u64> = Vec::new();
-    for (_, change) in pool.changes.range(..).rev().take(limits::HOLDS_SCAN) {
+    for (_, change) in pool.changes.iter().rev().take(limits::HOLDS_SCAN) {
         let Some(claim) = &change.claim else { continue };
         match change.kind {
             ChangeKind::Released | ChangeKind::Lost | ChangeKind::Broken => drop(ends.insert(claim, change.at)),

@@ -95,6 +95,10 @@ codes! {
     Unprocessable = "unprocessable", 422, USAGE;
     /// The claim waits; ask again.
     Waiting = "waiting", 423, LOCKED;
+    /// The claim waits, and only for what its own build holds.
+    SelfWait = "self_wait", 423, LOCKED;
+    /// The claim waits in a cycle of builds that wait for each other.
+    Deadlock = "deadlock", 423, LOCKED;
     /// Try-lock: somebody else has it.
     Locked = "locked", 423, LOCKED;
     QueueFull = "queue_full", 429, UNAVAILABLE;
