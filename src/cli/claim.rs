@@ -37,6 +37,12 @@ pub(super) struct ClaimArgs {
     /// Share the lock with all who claim it with the same key
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+    /// In pools ordered by priority, higher ones come first (-1000 to 1000, default 0)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    priority: Option<i32>,
+    /// End older waiting claims of this name; of your own ones, or of everybody when it begins with /
+    #[arg(long, value_name = "NAME")]
+    supersede: Option<String>,
     /// Wait at most this long (default: as long as it takes)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     wait: Option<Duration>,
@@ -112,6 +118,8 @@ fn body(args: &ClaimArgs, env: &Env<'_>) -> ClaimBody {
         key: args.key.clone(),
         requestor: None,
         scope: Some(Scope::Person),
+        priority: args.priority,
+        supersede: args.supersede.clone(),
         owner: person(env),
         run: None,
         confirm: true,

@@ -77,7 +77,9 @@ impl Client {
         match raw.status {
             200..300 => self.parse(&raw).map(|view| Asked::Given(Box::new(view))),
             423 => match self.parse::<WaitingView>(&raw) {
-                Ok(view) if view.code.status() == 423 => Ok(Asked::Waiting(Box::new(view))),
+                Ok(view) if matches!(view.code, Code::Waiting | Code::SelfWait | Code::Deadlock | Code::Locked) => {
+                    Ok(Asked::Waiting(Box::new(view)))
+                }
                 _ => Err(self.error(&raw)),
             },
             _ => Err(self.error(&raw)),

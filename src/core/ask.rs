@@ -154,7 +154,7 @@ fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refu
     let may = match ended.how {
         End::ListenerLost => true,
         End::Unconfirmed | End::Cancelled | End::GaveUp | End::Released => new_run,
-        End::Removed | End::Lost => false,
+        End::Superseded | End::Removed | End::Lost => false,
     };
     if may { Ok((ended.life + 1, ended.runs.clone())) } else { Err(Refusal::Ended { ended: Arc::clone(ended) }) }
 }

@@ -35,6 +35,8 @@ pub const HOLDERS_PER_LOCK: usize = 10_000;
 pub const RUNS_PER_CLAIM: usize = 100;
 /// Most parked requests of one claim: one client asks once; a re-run briefly twice.
 pub const PARKS_PER_CLAIM: usize = 8;
+/// Highest priority of a claim, and with a minus the lowest: enough room for any scheme.
+pub const PRIORITY: i32 = 1_000;
 /// Longest `wait` of one request, milliseconds: below the idle timeout of common proxies.
 pub const WAIT_MS: u64 = 60_000;
 /// Shortest ttl, milliseconds: below it, network delay alone would end holds.

@@ -194,6 +194,7 @@ impl End {
             Self::GaveUp => "gave_up",
             Self::ListenerLost => "listener_lost",
             Self::Unconfirmed => "unconfirmed",
+            Self::Superseded => "superseded",
             Self::Removed => "removed",
             Self::Lost => "lost",
         }

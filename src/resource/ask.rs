@@ -68,7 +68,7 @@ fn cancel_limit(signal: Option<crate::env::Signal>) -> Duration {
 }
 
 fn body(put: &Put<'_>, asked: Ask) -> ClaimBody {
-    let Ask { lock, count, labels, also, key, requestor, scope, ttl, queue, .. } = asked;
+    let Ask { lock, count, labels, also, key, requestor, scope, ttl, queue, priority, supersede, .. } = asked;
     ClaimBody {
         lock: lock.map(|lock| lock.as_str().to_owned()),
         count,
@@ -77,6 +77,8 @@ fn body(put: &Put<'_>, asked: Ask) -> ClaimBody {
         key,
         requestor,
         scope,
+        priority,
+        supersede,
         owner: put.owner.clone(),
         confirm: true,
         queue,

@@ -7,7 +7,7 @@ use crate::core::claim::{Claim, Ended, Owner, Part, Phase, Presence, Scope, Want
 use crate::core::history::{Change, ChangeKind};
 use crate::core::limits;
 use crate::core::names::{InstanceVars, LockName, PoolName, Text};
-use crate::core::pool::{Holder, Lock, Policy, Pool};
+use crate::core::pool::{Holder, Lock, Order, Policy, Pool};
 use crate::core::state::World;
 use crate::core::time::{Deadline, Now, Span, WallMs};
 use crate::wire::api::{
@@ -55,6 +55,8 @@ impl Viewer<'_> {
                 Scope::Flow => api::Scope::Flow,
                 Scope::Person => api::Scope::Person,
             }),
+            priority: Some(claim.terms.priority.get()).filter(|priority| *priority != 0),
+            supersede: text(claim.terms.supersede.as_ref()),
             owner: owner(&claim.terms.owner),
             reason: claim.terms.reason.as_ref().map(ToString::to_string),
             asked_at: Some(time(claim.asked_at)),
@@ -79,6 +81,7 @@ impl Viewer<'_> {
             holders: self.rivals(&claim.terms.ask.parts),
             listening: listens(claim),
             expected_wait: first.and_then(|pool| expected_wait(pool, earlier(pool) + 1)).map(show_span),
+            stuck: None,
         }
     }
 
@@ -221,6 +224,8 @@ pub fn ended(ended: &Ended) -> ClaimView {
         key: None,
         requestor: None,
         scope: None,
+        priority: None,
+        supersede: None,
         owner: api::Owner {
             cluster: text(build.map(|b| &b.cluster)),
             build_id: text(build.map(|b| &b.id)),
@@ -291,6 +296,10 @@ pub fn pool(pool: &Pool) -> PoolSummary {
 
 fn policy(policy: &Policy) -> api::Policy {
     api::Policy {
+        order: match policy.order {
+            Order::Fifo => None,
+            Order::Priority => Some(api::Order::Priority),
+        },
         drain: policy.drain.map(show_span),
         max_hold: policy.max_hold.map(show_span),
         max_queue: policy.max_queue,

@@ -96,6 +96,13 @@ pub struct ClaimBody {
     /// What ends the hold besides a release: `flow` or `person`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
+    /// Where the pool's order is `priority`, higher ones come first: -1000 to 1000, 0 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Ends older waiting claims of this name: those of the same cluster, team, pipeline and job, or everybody's
+    /// when the name begins with `/`. Of two claims of builds, that of the later build is the newer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersede: Option<String>,
     #[serde(default)]
     pub owner: Owner,
     /// Random value of this client process.
@@ -182,6 +189,11 @@ pub struct ClaimView {
     pub requestor: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
+    /// Absent when it is 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersede: Option<String>,
     #[serde(default)]
     pub owner: Owner,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,7 +207,8 @@ pub struct ClaimView {
     /// When the hold will be lost by ttl or `max_hold`, as far as is known now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_until: Option<String>,
-    /// How it ended: `released`, `cancelled`, `gave_up`, `listener_lost`, `unconfirmed`, `removed`, `lost`.
+    /// How it ended: `released`, `cancelled`, `gave_up`, `listener_lost`, `unconfirmed`, `superseded`,
+    /// `removed`, `lost`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
     /// Who ended it, when it was not its own client.
@@ -223,6 +236,9 @@ pub struct QueueView {
     /// promised by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_wait: Option<String>,
+    /// `self_wait` or `deadlock` while the claim is in such a state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<Code>,
 }
 
 /// A waiting claim, in short.
@@ -264,7 +280,8 @@ pub struct HolderView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingView {
     pub error: String,
-    /// `waiting`, or `locked` for a try-lock.
+    /// `waiting`; `self_wait` when only locks of its own build could serve it; `deadlock` when builds wait for each
+    /// other; `locked` for a try-lock.
     pub code: Code,
     /// True: the request was held for its whole `wait`; ask again at once. False: back off.
     pub parked: bool,
@@ -273,6 +290,13 @@ pub struct WaitingView {
     /// Who has the locks it could be served by (at most 10).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<HolderView>,
+    /// With `self_wait`: what its own build has (at most 10).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<HolderView>,
+    /// With `deadlock`: builds of which each waits for the next, and the last for the first, which is this claim's
+    /// (the first 10).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub builds: Vec<Owner>,
 }
 
 /// Every error that is no [`WaitingView`].
@@ -301,6 +325,9 @@ pub struct Page<T> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
+    /// Who comes first; `fifo` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
     /// How long a lock stays out of use after its holder was lost; the server's default when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<String>,
@@ -310,6 +337,16 @@ pub struct Policy {
     /// The longest queue; 10,000 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_queue: Option<u32>,
+}
+
+/// The order of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// First come, first served.
+    Fifo,
+    /// The claim with the highest `priority`; of several, the first that came.
+    Priority,
 }
 
 /// Members of every changing call that is not about a claim.
@@ -350,6 +387,8 @@ impl ClaimBody {
             key: None,
             requestor: None,
             scope: None,
+            priority: None,
+            supersede: None,
             owner: Owner::default(),
             run: None,
             confirm: false,
