@@ -138,9 +138,7 @@ fn run_with(
     default_result: &Path,
     env: &mut Env<'_>,
 ) -> Result<u8, CliError> {
-    let endpoint = args.api_endpoint.unwrap_or_else(|| format!("{}/lock", connection.uri.trim_end_matches('/')));
-    let client = LatchClient::new(&endpoint, connection.credentials(), &env.vars)
-        .map_err(|why| CliError::usage(format!("the endpoint {why}")))?;
+    let client = latch_client(args.api_endpoint, connection, env)?;
     let asking = Asking { client, flights: Flights::new(&env.signals) };
     let result = ResultFile { path: args.result.as_deref().unwrap_or(default_result), is_asked: args.result.is_some() };
     match args.command {
@@ -173,6 +171,17 @@ fn run_with(
             Ok(exit::OK)
         }
     }
+}
+
+/// A client of this endpoint, or of the one that the server of the other commands has.
+pub(super) fn latch_client(
+    endpoint: Option<String>,
+    connection: &Connection,
+    env: &Env<'_>,
+) -> Result<LatchClient, CliError> {
+    let endpoint = endpoint.unwrap_or_else(|| format!("{}/lock", connection.uri.trim_end_matches('/')));
+    LatchClient::new(&endpoint, connection.credentials(), &env.vars)
+        .map_err(|why| CliError::usage(format!("the endpoint {why}")))
 }
 
 /// The exit code of a wait: a script that goes on after 0 must not go on after a failure.

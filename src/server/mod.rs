@@ -122,6 +122,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     )
     .with_context(|| format!("cannot start on store {}", settings.store))?;
     let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
+    routes::contracts::lockd::left_behind(&engine.world()).into_iter().for_each(|end| engine.post(end));
     let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
     let routes = routes::Routes::new(engine.clone(), watchers, Arc::new(health)).with_contracts(contracts);
     let handler = Arc::new(Guard::new(&proof, routes::access, Arc::new(routes)));

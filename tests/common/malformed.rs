@@ -54,7 +54,6 @@ fn request_lines() -> Vec<Shape> {
         with_line("unknown method", b"BREW / HTTP/1.1", 501),
         with_line("lower-case method", b"get / HTTP/1.1", 501),
         with_line("CONNECT", b"CONNECT a:443 HTTP/1.1", 501),
-        with_line("TRACE", b"TRACE / HTTP/1.1", 501),
         with_line("long target", format!("GET /{} HTTP/1.1", "x".repeat(9_000)).as_bytes(), 414),
         shape("endless target", format!("GET /{}", "x".repeat(20_000)).as_bytes(), 414),
         shape("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),

@@ -124,7 +124,8 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("the log of the server:\n{}", self.log().join("\n"));
+            let log = self.log();
+            eprintln!("the end of the server's log:\n{}", log[log.len().saturating_sub(20)..].join("\n"));
         }
     }
 }

@@ -137,6 +137,27 @@ fn history_tells_them_apart() {
 }
 
 #[test]
+fn a_late_release_never_touches_who_came_after() {
+    let server = Server::start();
+    run(
+        &server,
+        r#"
+        PUT    /api/v1/claims/c1   | {"pool":"p"}      | 200 held
+        DELETE /lock/p             |                   | 200 = {}
+        POST   /lock/p?owner=cat   |                   | 200
+        DELETE /api/v1/claims/c1   |                   | 200 released lockd~client
+        GET    /locks              |                   | 200 "cat":1
+        DELETE /lock/p?owner=cat   |                   | 200
+        PUT    /lock/p             | {"lock":"ann"}    | 200
+        DELETE /lock/p?owner=cat   |                   | 423
+        DELETE /lock/p             | {"lock":"bob"}    | 423
+        DELETE /lock/p             | {"key":"ann"}     | 423
+        GET    /locks              |                   | 200 "ann":1
+        "#,
+    );
+}
+
+#[test]
 fn keys_are_shared_with_our_api() {
     let server = Server::start();
     run(

@@ -19,6 +19,8 @@ pub(super) enum Method {
     Patch,
     Delete,
     Options,
+    Trace,
+    Query,
 }
 
 impl Method {
@@ -31,6 +33,9 @@ impl Method {
             b"PATCH" => Self::Patch,
             b"DELETE" => Self::Delete,
             b"OPTIONS" => Self::Options,
+            // No route has these; the answer (405) says what there is, and never what was sent.
+            b"TRACE" => Self::Trace,
+            b"QUERY" => Self::Query,
             _ => return None,
         })
     }
@@ -44,6 +49,8 @@ impl Method {
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
             Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Query => "QUERY",
         }
     }
 

@@ -29,6 +29,8 @@ mod connection;
 mod descriptors;
 mod entrance;
 mod entry;
+#[cfg(test)]
+mod fuzz_tests;
 mod head;
 mod listen;
 mod park;

@@ -4,7 +4,6 @@
 //! - `call`: one request with its path, query and body taken apart; everything wrong with it is gathered.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
 //! - `claims`, `pools`, `locks`, `changes`, `info`: the handlers.
-//! - `latches`: the Argo contract.
 //! - [`contracts`]: the handlers of the APIs that Locker honours for clients of other servers.
 
 mod call;
@@ -13,7 +12,6 @@ mod claims;
 pub mod contracts;
 mod failure;
 mod info;
-mod latches;
 mod locks;
 mod pools;
 pub(super) mod table;
@@ -102,7 +100,11 @@ struct Found {
 
 /// The one way from a request to its route: authorization and dispatch cannot differ.
 fn find(request: &Request) -> Result<Found, Failure> {
-    let segments = segments(&request.path)?;
+    let mut segments = segments(&request.path)?;
+    if segments == ["lock", ""] && contracts::latches::is_of_latch(request) {
+        // Clients of latches write /lock and /lock/ alike.
+        segments.pop();
+    }
     let at_path = |route: &&'static Route| route.matches(&segments);
     let method = Method::parse(&request.method);
     let Some(route) = ROUTES.iter().filter(at_path).find(|route| Some(route.method) == method) else {

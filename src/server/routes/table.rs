@@ -5,9 +5,9 @@ use schemars::{Schema, SchemaGenerator};
 use super::super::auth::Access;
 use super::super::http::Response;
 use super::call::Call;
-use super::contracts::{self, lockd, locker};
+use super::contracts::{self, latches, lockd, locker};
 use super::failure::Failure;
-use super::{Routes, changes, claims, info, latches, locks, pools};
+use super::{Routes, changes, claims, info, locks, pools};
 use crate::core::limits;
 use crate::wire::api::{
     ChangeView, ClaimBody, ClaimView, ConfirmBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page, PoolBody,
@@ -17,6 +17,7 @@ use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
 use crate::wire::contracts::locker::{LocksView, PartyBody, ResponseView, UnlockedView};
 use crate::wire::errors::Code;
+use crate::wire::latch::{EndingBody, LatchBody, LatchView};
 
 /// A method that some route has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,16 +137,6 @@ const fn route(access: Access, method: Method, path: &'static str, summary: &'st
     }
 }
 
-/// What a latch's route may answer, beside what it is asked for.
-const LATCH_CODES: &[Code] =
-    &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch, Code::TooLarge, Code::StoreFailed];
-
-/// A route of the Argo contract; it reads its query and body itself, because both are lenient.
-const fn latch(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
-    let route = guarded(method, path, summary, run);
-    Route { contracts: &[Contract::Latches], max_body: limits::LATCH_BODY_BYTES, codes: LATCH_CODES, ..route }
-}
-
 const fn parameter(name: &'static str, kind: &'static str, about: &'static str) -> Parameter {
     Parameter { name, about, kind, required: false }
 }
@@ -160,6 +151,7 @@ const AFTER_REVISION: Parameter = parameter("after", "integer", "Only entries of
 const FROM: Parameter =
     parameter("from", "integer", "Only entries of this revision, whatever their kind, and of later ones.");
 const VERSIONS: Parameter = parameter("versions", "boolean", "Only entries that the resource's check lists.");
+const LATCH_ID: Parameter = parameter("id", "string", "The latch.");
 const NEWEST: Parameter = parameter("newest", "boolean", "Only the newest entry of those asked for.");
 
 use Method::{Delete, Get, Patch, Post, Put};
@@ -345,15 +337,6 @@ pub(in super::super) static ROUTES: &[Route] = &[
         codes: &[Code::NoSuchRoute],
         ..guarded(Get, "/locks", "locker: pools by name, with their holders", locker::list)
     },
-    latch(Get, "/lock", "Argo: look at a latch (id), or list them (status)", latches::get),
-    latch(Post, "/lock", "Argo: make a latch", latches::post),
-    latch(Patch, "/lock", "Argo: release a latch", latches::patch),
-    latch(Delete, "/lock", "Argo: delete a latch", latches::delete),
-    // Before the routes of locks, of which these would be one with an empty name.
-    latch(Get, "/lock/", "The same as without the slash", latches::get),
-    latch(Post, "/lock/", "The same as without the slash", latches::post),
-    latch(Patch, "/lock/", "The same as without the slash", latches::patch),
-    latch(Delete, "/lock/", "The same as without the slash", latches::delete),
     Route {
         contracts: &[Contract::Locker],
         body: Some(SchemaGenerator::subschema_for::<PartyBody>),
@@ -408,5 +391,59 @@ pub(in super::super) static ROUTES: &[Route] = &[
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::TooLarge, Code::Locked, Code::StoreFailed],
         statuses: &[(404, Code::NotHeld), (409, Code::NotHeld)],
         ..guarded(Delete, "/lock/{name}", "Unlock: locker with a body, lockd without one", contracts::delete)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        body: Some(SchemaGenerator::subschema_for::<LatchBody>),
+        body_required: true,
+        max_body: limits::LATCH_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<LatchView>),
+        codes: &[
+            Code::BadRequest,
+            Code::NoSuchRoute,
+            Code::LatchExists,
+            Code::TooLarge,
+            Code::Limit,
+            Code::StoreFailed,
+        ],
+        ..guarded(Post, "/lock", "latches: make one for a workflow; also as /lock/", latches::create)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        query: &[
+            LATCH_ID,
+            parameter("status", "string", "Latches with this status: released, locked or all; answered as an array."),
+            parameter(
+                "wait",
+                "string",
+                "Hold the request until the latch, or any, is released; at most so long (60s).",
+            ),
+            parameter("after", "integer", "Only those released after this revision: the header locker-revision."),
+        ],
+        codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch],
+        ..guarded(Get, "/lock", "latches: look at one, or list them", latches::get)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        query: &[LATCH_ID],
+        body: Some(SchemaGenerator::subschema_for::<EndingBody>),
+        max_body: limits::LATCH_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<LatchView>),
+        codes: &[
+            Code::BadRequest,
+            Code::NoSuchRoute,
+            Code::NoSuchLatch,
+            Code::LatchReleased,
+            Code::TooLarge,
+            Code::StoreFailed,
+        ],
+        ..guarded(Patch, "/lock", "latches: release one; again is harmless", latches::release)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        query: &[LATCH_ID],
+        answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
+        codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch, Code::StoreFailed],
+        ..guarded(Delete, "/lock", "latches: delete one, released or not", latches::delete)
     },
 ];

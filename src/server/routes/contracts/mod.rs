@@ -3,9 +3,11 @@
 //!
 //! - here: what they share. The lock of a pool `NAME` is the lock that is named like it.
 //! - `locker`: `GET /locks`, `PUT` and `DELETE /lock/{name}` with a body.
+//! - `latches`: `/lock?id=` and `/lock?status=`, with and without a slash at the end.
 //! - `lockd`: `GET`, `POST` and `DELETE /lock/{name}` without one.
 
-pub(super) mod lockd;
+pub(super) mod latches;
+pub(in super::super) mod lockd;
 pub(super) mod locker;
 
 use std::collections::{BTreeSet, HashMap};
