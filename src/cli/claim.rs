@@ -80,6 +80,8 @@ pub(super) fn run(args: &ClaimArgs, client: &Client, env: &mut Env<'_>) -> Resul
         body: body(args, env),
         timing,
         timeout: args.wait,
+        // A person has no build to wait for.
+        self_wait: None,
     };
     let mut last = String::new();
     let held = acquire.run(&mut |news| {
@@ -151,7 +153,7 @@ fn explain(env: &mut Env<'_>, id: &str, stopped: Stopped) -> Result<u8, CliError
             Ok(signal.exit_code())
         }
         Stop::TimeOver(_) => Err(CliError::Failed(exit::LOCKED, "not served in time: nothing is held".to_owned())),
-        Stop::Locked(view) => {
+        Stop::Locked(view) | Stop::SelfWait(view) => {
             Err(CliError::Failed(exit::LOCKED, format!("not free; held: {}", who::holders(&view.holders))))
         }
         Stop::Refused(refused) => Err(CallError::Refused(refused).into()),

@@ -75,6 +75,10 @@ pub const CYCLE_SEARCH: usize = 20_000;
 pub const AHEAD_SHOWN: usize = 5;
 /// Most holders named in the answer to one that waits.
 pub const HOLDERS_SHOWN: usize = 10;
+/// Fewest holds from which a wait is guessed: fewer say little about the next one.
+pub const HOLDS_ENOUGH: usize = 5;
+/// Entries of a pool's history in which recent holds are looked for; each answer to a waiting claim looks.
+pub const HOLDS_SCAN: usize = 200;
 /// Most commands in one batch: larger ones cost latency and win nothing (measured).
 pub const BATCH: usize = 512;
 /// Largest body of a claim, bytes: parked bodies are kept in memory.

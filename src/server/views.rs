@@ -1,5 +1,6 @@
 //! What people and programs may see: from the published snapshot to the JSON views. Nothing here decides.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::core::claim::{Claim, Ended, Owner, Part, Phase, Presence, Scope, Want};
@@ -8,7 +9,7 @@ use crate::core::limits;
 use crate::core::names::{InstanceVars, LockName, PoolName, Text};
 use crate::core::pool::{Holder, Lock, Order, Policy, Pool};
 use crate::core::state::World;
-use crate::core::time::{Deadline, Now, WallMs};
+use crate::core::time::{Deadline, Now, Span, WallMs};
 use crate::wire::api::{
     self, ChangeView, ClaimState, ClaimView, HolderView, LockRef, LockState, LockView, PartBody, PoolSummary,
     QueueView, WaiterView,
@@ -79,6 +80,7 @@ impl Viewer<'_> {
             ahead: ahead.map(|c| waiter(c)).collect(),
             holders: self.rivals(&claim.terms.ask.parts),
             listening: listens(claim),
+            expected_wait: first.and_then(|pool| expected_wait(pool, earlier(pool) + 1)).map(show_span),
             stuck: None,
         }
     }
@@ -160,6 +162,29 @@ impl Viewer<'_> {
         let claims = pool.waiting.values().filter_map(|id| self.world.claims.get(id));
         claims.take(limits::PAGE).map(|claim| waiter(claim)).collect()
     }
+}
+
+/// How long a claim at this place may expect to wait: the middle one of the recent holds, for each turn before it,
+/// shared among the locks. Nothing when there were too few holds to tell.
+fn expected_wait(pool: &Pool, position: usize) -> Option<Span> {
+    let mut ends = BTreeMap::new();
+    let mut holds: Vec<u64> = Vec::new();
+    for (_, change) in pool.changes.iter().rev().take(limits::HOLDS_SCAN) {
+        let Some(claim) = &change.claim else { continue };
+        match change.kind {
+            ChangeKind::Released | ChangeKind::Lost | ChangeKind::Broken => drop(ends.insert(claim, change.at)),
+            // A wall clock that was set back makes no hold that took no time.
+            ChangeKind::Claimed => holds.extend(ends.remove(claim).and_then(|end| end.0.checked_sub(change.at.0))),
+            _ => {}
+        }
+    }
+    if holds.len() < limits::HOLDS_ENOUGH {
+        return None;
+    }
+    holds.sort_unstable();
+    let turns = holds[holds.len() / 2].saturating_mul(position as u64);
+    let shared = turns.div_ceil(pool.locks.len().max(1) as u64);
+    Some(Span(shared.div_ceil(1_000) * 1_000))
 }
 
 fn state(claim: &Claim) -> ClaimState {

@@ -167,6 +167,7 @@ fn command() -> impl Strategy<Value = Command> {
         lock,
         metadata: metadata.into(),
         labels: Arc::default(),
+        claim: None,
         by,
     });
     let remove =

@@ -232,6 +232,10 @@ pub struct QueueView {
     pub holders: Vec<HolderView>,
     /// False when it is passed over until it asks again.
     pub listening: bool,
+    /// A guess from how long recent holds of the pool lasted, once there are enough of them: `"4m"`. Nothing is
+    /// promised by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_wait: Option<String>,
     /// `self_wait` or `deadlock` while the claim is in such a state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck: Option<Code>,
@@ -369,6 +373,51 @@ pub struct PoolBody {
     pub by: Option<ByBody>,
 }
 
+impl ClaimBody {
+    /// A claim for any one lock of the pool, by nobody in particular, that queues and needs no confirmation.
+    #[must_use]
+    pub fn of_pool(pool: String) -> Self {
+        Self {
+            pool,
+            lock: None,
+            locks: None,
+            count: None,
+            labels: BTreeMap::new(),
+            also: Vec::new(),
+            key: None,
+            requestor: None,
+            scope: None,
+            priority: None,
+            supersede: None,
+            owner: Owner::default(),
+            run: None,
+            confirm: false,
+            wait: None,
+            queue: true,
+            give_up_after: None,
+            ttl: None,
+            reason: None,
+            expect_store: None,
+        }
+    }
+}
+
+/// The claim that a new lock comes with: it holds the lock from the first moment on, without a confirmation,
+/// because nobody else could have been given it. Its owner and reason are those of `by`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FirstClaimBody {
+    pub id: String,
+    /// Random value of this client process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+    /// The hold is lost after this (1s to 30 days).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+}
+
 /// `PUT` (a new lock) and `PATCH` (what is given changes) of `/api/v1/pools/{pool}/locks/{lock}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -380,6 +429,12 @@ pub struct LockBody {
     pub metadata_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
+    /// `PUT` only: the lock comes claimed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim: Option<FirstClaimBody>,
+    /// `PATCH` only: 409 `lock_held` while somebody has the lock.
+    #[serde(skip_serializing_if = "is_false")]
+    pub if_free: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<ByBody>,
 }

@@ -154,6 +154,7 @@ impl Core {
                 lock: lock_of(lock),
                 metadata: Arc::from([]),
                 labels: Arc::new(labels_of(label.as_ref())),
+                claim: None,
                 by,
             },
             Op::Update { pool, lock, label } => Command::UpdateLock {
@@ -161,6 +162,7 @@ impl Core {
                 lock: lock_of(lock),
                 metadata: None,
                 labels: Some(Arc::new(labels_of(label.as_ref()))),
+                if_free: false,
                 by,
             },
             Op::Remove { pool, lock, claim } => {

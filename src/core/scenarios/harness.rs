@@ -18,7 +18,7 @@
 //! | `ID left N` | the client of park N has gone |
 //! | `ID ?` | look: phase, then locks, or place and presence |
 //! | `- pool P capacity=N order=O drain=D max_hold=D max_queue=N op=O`, `- unpool P` | declare, remove |
-//! | `- add\|update P/L meta=M LABEL=V op=O`, `- remove P/L claim=ID op=O`, `- note P[/L]` | locks |
+//! | `- add\|update P/L meta=M LABEL=V op=O [for=ID] [if_free]`, `- remove P/L claim=ID op=O`, `- note P[/L]` | locks |
 //! | `- tick`, `- reconcile`, `- restart [now]` | time, repair, a new life of the server (checked to stand as before) |
 //! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- count P` (entries), `- notices` | look |
 //!
@@ -287,11 +287,15 @@ impl Server {
                 Command::SetPool { pool, policy, capacity: arg(args, "capacity")?, by }
             }
             "unpool" => Command::RemovePool { pool, by },
-            "add" => Command::AddLock { pool, lock: need()?, metadata: meta.unwrap_or_default(), labels, by },
+            "add" => {
+                let claim = args.get("for").map(|id| first_ask(id, what, &Args::new())).transpose()?.map(Box::new);
+                Command::AddLock { pool, lock: need()?, metadata: meta.unwrap_or_default(), labels, claim, by }
+            }
             "update" => {
                 let labels = (!labels.is_empty()).then_some(labels);
                 let labels = if args.contains_key("unlabelled") { Some(Arc::default()) } else { labels };
-                Command::UpdateLock { pool, lock: need()?, metadata: meta, labels, by }
+                let if_free = args.contains_key("if_free");
+                Command::UpdateLock { pool, lock: need()?, metadata: meta, labels, if_free, by }
             }
             "remove" => Command::RemoveLock { pool, lock: need()?, claim: arg(args, "claim")?, by },
             _ => Command::Note { pool, lock, by },
@@ -411,7 +415,7 @@ impl Server {
 
 /// Labels are the words with a value that mean nothing else.
 fn labels_of(args: &Args) -> Result<Labels, String> {
-    let labels = args.iter().filter(|(name, value)| !value.is_empty() && !["meta", "op"].contains(name));
+    let labels = args.iter().filter(|(name, value)| !value.is_empty() && !["meta", "op", "for"].contains(name));
     labels.map(|(name, value)| Ok((parse(name)?, parse(value)?))).collect()
 }
 
