@@ -168,7 +168,7 @@ impl Client {
             .timeout_resolve(Some(CONNECT))
             .max_response_header_size(64 * 1024)
             .user_agent(concat!("locker/", env!("CARGO_PKG_VERSION")))
-            .proxy(proxy(&server, vars))
+            .proxy(proxy_of(&server, vars))
             .build();
         Self { agent: config.new_agent(), server: Arc::new(server), authorization }
     }
@@ -300,7 +300,8 @@ fn describe(error: &ureq::Error) -> String {
 }
 
 /// The proxy that the environment names for this server. One that is no valid address is left out.
-fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
+#[must_use]
+pub fn proxy_of(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
     let var = |names: [&str; 2]| names.iter().find_map(|name| vars.get(*name)).filter(|value| !value.is_empty());
     let named = if server.join("").starts_with("https:") {
         var(["https_proxy", "HTTPS_PROXY"])
