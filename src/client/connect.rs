@@ -97,7 +97,8 @@ fn certificates(what: &str, pem: &str) -> Result<Vec<Certificate<'static>>, Stri
 
 /// The proxy of the settings. The exceptions of the environment hold for it, too.
 pub(super) fn named_proxy(named: &Secret, vars: &BTreeMap<String, String>) -> Result<Option<ureq::Proxy>, String> {
-    let proxy = ureq::Proxy::new(named.expose()).map_err(|_| "proxy is no address like http://proxy:3128".to_owned())?;
+    let proxy =
+        ureq::Proxy::new(named.expose()).map_err(|_| "proxy is no address like http://proxy:3128".to_owned())?;
     Ok(with_exceptions(&proxy, vars))
 }
 
