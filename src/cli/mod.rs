@@ -19,11 +19,13 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use crate::client::{CallError, Client};
 use crate::core::limits::OWNER_FIELD_BYTES;
 use crate::env::{Env, random_hex};
+use crate::server::door::Pem;
 use crate::wire::api::{ByBody, Owner};
 use crate::wire::errors::exit;
 use crate::wire::escape::{Escaped, cut};
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
+use crate::wire::trust::Trust;
 
 /// Locks for CI that cannot get stuck, cannot be granted twice, and tell you who holds them and who waits.
 ///
@@ -69,6 +71,18 @@ struct Connection {
     /// Password; better given as LOCKER_PASSWORD, because other users can read command lines
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_PASSWORD", value_name = "TEXT")]
     password: Option<Secret>,
+    /// Trust only these issuers of server certificates: a PEM file, or PEM text
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CA_CERT", value_name = "PEM")]
+    ca_cert: Option<Pem>,
+    /// Certificate to show to the server: a PEM file, or PEM text; with --client-key
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CLIENT_CERT", value_name = "PEM")]
+    client_cert: Option<Pem>,
+    /// Key of that certificate
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CLIENT_KEY", value_name = "PEM")]
+    client_key: Option<Pem>,
+    /// Do not check the server's certificate: anybody could pose as the server
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_SKIP_SSL_VALIDATION")]
+    skip_ssl_validation: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -171,11 +185,26 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
     let connection = &cli.connection;
     match cli.command {
         Command::Server(args) => server::run(&args, env),
-        Command::Status(args) => status::run(&args, &connection.client(env)?, env),
-        Command::Claim(args) => claim::run(&args, &connection.client(env)?, env),
-        Command::Release(args) => release::run(&args, &connection.client(env)?, env),
-        Command::Pool(args) => pool::run(&args, &connection.client(env)?, env),
-        Command::Lock(args) => lock::run(&args, &connection.client(env)?, env),
+        Command::Status(args) => {
+            let client = connection.client(env)?;
+            status::run(&args, &client, env)
+        }
+        Command::Claim(args) => {
+            let client = connection.client(env)?;
+            claim::run(&args, &client, env)
+        }
+        Command::Release(args) => {
+            let client = connection.client(env)?;
+            release::run(&args, &client, env)
+        }
+        Command::Pool(args) => {
+            let client = connection.client(env)?;
+            pool::run(&args, &client, env)
+        }
+        Command::Lock(args) => {
+            let client = connection.client(env)?;
+            lock::run(&args, &client, env)
+        }
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),
         Command::Out(args) => Ok(check::put(&args, env)),
@@ -183,7 +212,7 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
 }
 
 impl Connection {
-    fn client(&self, env: &Env<'_>) -> Result<Client, CliError> {
+    fn client(&self, env: &mut Env<'_>) -> Result<Client, CliError> {
         let server =
             ServerUrl::parse(&self.uri).map_err(|why| CliError::usage(format!("the server's address {why}")))?;
         let credentials = match (&self.username, &self.password) {
@@ -193,7 +222,17 @@ impl Connection {
                 password: password.clone().unwrap_or_else(|| Secret::new("")),
             }),
         };
-        Ok(Client::new(server, credentials, &env.vars))
+        let read =
+            |pem: &Option<Pem>| pem.as_ref().map(Pem::text).transpose().map_err(|e| CliError::usage(format!("{e:#}")));
+        let (ca, cert, key) = (read(&self.ca_cert)?, read(&self.client_cert)?, read(&self.client_key)?);
+        let trust = Trust::parse(ca.as_deref(), cert.as_deref(), key.as_deref(), self.skip_ssl_validation);
+        let trust = trust.map_err(CliError::usage)?;
+        if trust.skip {
+            // Whoever reads no warnings cannot be warned.
+            let _ =
+                writeln!(env.stderr, "warning: --skip-ssl-validation: anybody could pose as the server; use --ca-cert");
+        }
+        Ok(Client::new(server, credentials, &trust, &env.vars))
     }
 }
 

@@ -13,11 +13,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::HeaderMap;
 
+use super::tls;
 use crate::wire::api::{ClaimView, HolderView};
 use crate::wire::errors::{Code, exit};
 use crate::wire::escape::escape;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
+use crate::wire::trust::Trust;
 
 /// Time for finding the host and for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -153,7 +155,12 @@ struct ErrorBody {
 impl Client {
     /// A client of `server`. `vars` is the environment, for the proxy settings in it.
     #[must_use]
-    pub fn new(server: ServerUrl, credentials: Option<Credentials>, vars: &BTreeMap<String, String>) -> Self {
+    pub fn new(
+        server: ServerUrl,
+        credentials: Option<Credentials>,
+        trust: &Trust,
+        vars: &BTreeMap<String, String>,
+    ) -> Self {
         let credentials = credentials.or_else(|| server.credentials().cloned());
         let authorization = credentials.map(|Credentials { username, password }| {
             let pair = format!("{username}:{}", password.expose());
@@ -168,8 +175,10 @@ impl Client {
             .timeout_resolve(Some(CONNECT))
             .max_response_header_size(64 * 1024)
             .user_agent(concat!("locker/", env!("CARGO_PKG_VERSION")))
-            .proxy(proxy(&server, vars))
-            .build();
+            .proxy(proxy(&server, vars));
+        // Reading the machine's certificates takes a while.
+        let config =
+            if server.join("").starts_with("https:") { config.tls_config(tls::config(trust)) } else { config }.build();
         Self { agent: config.new_agent(), server: Arc::new(server), authorization }
     }
 

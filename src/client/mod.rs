@@ -4,6 +4,7 @@
 //! - [`calls`]: one method for each call of the API.
 //! - [`flight`]: a request that a signal interrupts.
 //! - [`acquire`]: asking until the locks are held, or giving up without leaving anything behind.
+//! - `tls`: whom it trusts.
 //! - [`backoff`], [`claim_id`], [`who`]: pauses, ids that a re-run finds again, words for people.
 //!
 //! Nothing here prints; callers show what they are told through [`crate::wire::escape`].
@@ -14,6 +15,7 @@ pub mod calls;
 pub mod claim_id;
 pub mod flight;
 pub mod http;
+mod tls;
 pub mod who;
 
 pub use http::{CallError, Client, NoAnswer, Refused};

@@ -65,8 +65,11 @@ fn print<T: Serialize>(env: &mut Env<'_>, answer: &T) -> Result<(), String> {
         .map_err(|error| format!("cannot write stdout: {error}"))
 }
 
-fn client(source: &Source, env: &Env<'_>) -> Client {
-    Client::new(source.server.clone(), source.credentials.clone(), &env.vars)
+fn client(source: &Source, env: &mut Env<'_>) -> Client {
+    if source.trust.skip {
+        say(env.stderr, "warning: skip_ssl_validation: anybody could pose as the locker server; use ca_cert instead");
+    }
+    Client::new(source.server.clone(), source.credentials.clone(), &source.trust, &env.vars)
 }
 
 /// One line about settings that have no effect here.

@@ -11,3 +11,4 @@ pub mod record;
 pub mod secret;
 pub mod server_url;
 pub mod text;
+pub mod trust;

@@ -7,10 +7,23 @@ use crate::core::names::PoolName;
 use crate::wire::api::Scope;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
+use crate::wire::trust::Trust;
 
 /// Every key of `source` that means something here.
-pub(super) const KEYS: &[&str] =
-    &["locker_uri", "pool", "lock_name", "username", "password", "retry_delay", "scope", "ttl"];
+pub(super) const KEYS: &[&str] = &[
+    "locker_uri",
+    "pool",
+    "lock_name",
+    "username",
+    "password",
+    "ca_cert",
+    "client_cert",
+    "client_key",
+    "skip_ssl_validation",
+    "retry_delay",
+    "scope",
+    "ttl",
+];
 
 /// Keys of pool-resource that speak of a git repository: accepted, without effect.
 pub(super) const GIT_KEYS: &[&str] = &[
@@ -39,6 +52,7 @@ pub enum SourceKind {
 pub struct Source {
     pub server: ServerUrl,
     pub credentials: Option<Credentials>,
+    pub trust: Trust,
     /// The value of `pool` or `lock_name`: both name a pool.
     pub pool: PoolName,
     pub kind: SourceKind,
@@ -60,6 +74,7 @@ impl Source {
         let retry_delay = fields.duration("retry_delay", problems);
         let username = fields.text("username", problems);
         let password = fields.text("password", problems);
+        let trust = read_trust(&mut fields, problems);
         let scope = read_scope(&mut fields, problems);
         let ttl = fields.duration("ttl", problems);
         let ignored: Vec<&str> = GIT_KEYS.iter().copied().filter(|key| fields.take(key).is_some()).collect();
@@ -73,7 +88,7 @@ impl Source {
         };
         let ((kind, pool), server) = place.zip(server)?;
         let credentials = credentials.or_else(|| server.credentials().cloned());
-        Some(Self { server, credentials, pool, kind, retry_delay, scope, ttl, ignored })
+        Some(Self { server, credentials, trust, pool, kind, retry_delay, scope, ttl, ignored })
     }
 }
 
@@ -85,6 +100,17 @@ impl Fields {
         };
         ServerUrl::parse(&text).map_err(|why| problems.add(format!("{} {why}", self.name(key)))).ok()
     }
+}
+
+/// `ca_cert`, `client_cert`, `client_key`, `skip_ssl_validation`.
+fn read_trust(fields: &mut Fields, problems: &mut Problems) -> Trust {
+    let mut pem = |key| fields.text(key, problems);
+    let (ca, cert, key) = (pem("ca_cert"), pem("client_cert"), pem("client_key"));
+    let skip = fields.flag("skip_ssl_validation", problems).unwrap_or(false);
+    Trust::parse(ca.as_deref(), cert.as_deref(), key.as_deref(), skip).unwrap_or_else(|problem| {
+        problems.add(format!("source.{problem}"));
+        Trust::default()
+    })
 }
 
 /// Exactly one of `pool` and `lock_name`.
