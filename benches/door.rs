@@ -7,6 +7,7 @@
 //!
 //! Each connection asks, reads the answer and asks again. Load and server share the machine, so the figures are for
 //! comparing rows of one run. Nothing is asserted but that every answer is the right one.
+#![allow(clippy::print_stdout, clippy::expect_used, reason = "the table is what it is for")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

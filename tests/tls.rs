@@ -1,4 +1,5 @@
 //! TLS as clients see it: `openssl s_client`, `curl` and `ureq` against a real server.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "tests may panic and talk")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -63,9 +64,9 @@ impl Tls {
 /// Runs a tool without input.
 #[track_caller]
 fn run(command: &mut Command) -> Output {
-    let tool = command.get_program().to_owned();
+    let tool = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output();
-    output.unwrap_or_else(|error| panic!("{tool:?} is needed here (apt-get install openssl curl): {error}"))
+    output.unwrap_or_else(|error| panic!("{tool} is needed here (apt-get install openssl curl): {error}"))
 }
 
 fn text(output: &Output) -> String {
