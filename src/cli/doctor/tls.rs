@@ -110,7 +110,11 @@ fn try_shake(host: &str, stream: &mut TcpStream, chain: &Chain) -> Result<String
 /// The trust of the resource's HTTP client, with an eye on the certificates.
 fn config(chain: &Chain) -> Result<ClientConfig, Failure> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
     let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|error| Failure::Tls(rustls::Error::General(error.to_string())))?;
