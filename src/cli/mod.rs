@@ -4,6 +4,7 @@
 
 mod check;
 mod claim;
+mod doctor;
 mod env_defaults;
 mod import;
 mod import_locker;
@@ -95,6 +96,8 @@ enum Command {
     Latch(latch::LatchArgs),
     /// Take over what another system has
     Import(import::ImportArgs),
+    /// See why a resource does not work: server, TLS, credentials, pool
+    Doctor(doctor::DoctorArgs),
     /// The resource's check, as Concourse runs it (JSON on stdin)
     Check,
     /// The resource's get, as Concourse runs it (JSON on stdin)
@@ -201,6 +204,7 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Export(args) => transfer::export(&args, connection, env),
         Command::Latch(args) => latch::run(args, connection, env),
         Command::Import(args) => import::run(&args, connection, env),
+        Command::Doctor(args) => doctor::run(&args, connection, env),
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),
         Command::Out(args) => Ok(check::put(&args, env)),
@@ -209,9 +213,15 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
 
 impl Connection {
     fn client(&self, env: &Env<'_>) -> Result<Client, CliError> {
+        let (server, credentials) = self.target()?;
+        Ok(Client::new(server, credentials, &env.vars))
+    }
+
+    /// The server and the credentials as they were given.
+    fn target(&self) -> Result<(ServerUrl, Option<Credentials>), CliError> {
         let server =
             ServerUrl::parse(&self.uri).map_err(|why| CliError::usage(format!("the server's address {why}")))?;
-        Ok(Client::new(server, self.credentials(), &env.vars))
+        Ok((server, self.credentials()))
     }
 
     fn credentials(&self) -> Option<Credentials> {

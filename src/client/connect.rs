@@ -97,12 +97,13 @@ fn certificates(what: &str, pem: &str) -> Result<Vec<Certificate<'static>>, Stri
 
 /// The proxy of the settings. The exceptions of the environment hold for it, too.
 pub(super) fn named_proxy(named: &Secret, vars: &BTreeMap<String, String>) -> Result<Option<ureq::Proxy>, String> {
-    let proxy = ureq::Proxy::new(named.expose()).map_err(|_| "proxy is no address like http://proxy:3128".to_owned())?;
+    let proxy =
+        ureq::Proxy::new(named.expose()).map_err(|_| "proxy is no address like http://proxy:3128".to_owned())?;
     Ok(with_exceptions(&proxy, vars))
 }
 
 /// The proxy that the environment names for this server. One that is no valid address is left out.
-pub(super) fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
+pub fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
     let var = |names: [&str; 2]| names.iter().find_map(|name| vars.get(*name)).filter(|value| !value.is_empty());
     let named = if server.is_tls() {
         var(["https_proxy", "HTTPS_PROXY"])

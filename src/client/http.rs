@@ -337,13 +337,7 @@ impl Client {
         self.no_answer(raw.server, why, code, retry_after)
     }
 
-    fn no_answer(
-        &self,
-        server: usize,
-        why: String,
-        code: Option<Code>,
-        retry_after: Option<Duration>,
-    ) -> CallError {
+    fn no_answer(&self, server: usize, why: String, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
         CallError::NoAnswer(NoAnswer { server: self.servers[server].url.to_string(), why, code, retry_after })
     }
 }

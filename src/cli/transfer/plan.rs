@@ -216,7 +216,7 @@ impl Action<'_> {
         let by = Some(by(env, Some(&"import".to_owned())));
         let content = |lock: &WantedLock| {
             let (metadata, metadata_base64) = show_metadata(&lock.metadata);
-            LockBody { metadata, metadata_base64, labels: lock.labels.clone(), by: by.clone() }
+            LockBody { metadata, metadata_base64, labels: lock.labels.clone(), by: by.clone(), ..LockBody::default() }
         };
         match self {
             Self::Pool(pool, policy) => {
