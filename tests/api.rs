@@ -138,6 +138,8 @@ impl Api {
             headers: Vec::new(),
             body: body.into(),
             peer: "test".into(),
+            id: "test-1".into(),
+            identity: None,
             park: ParkId(self.next_park.fetch_add(1, Ordering::SeqCst)),
             can_park: false,
             turn: Turn::First,
@@ -153,7 +155,9 @@ impl Api {
         let name = format!("{} {}", request.method, request.path);
         let method = request.method.to_lowercase();
         let operation = self.operation(&method, &request.path);
-        let Response { status, headers, body, park } = self.routes.handle(request);
+        let Response { status, mut headers, body, park } = self.routes.handle(request);
+        // For the log only: the door takes it out.
+        headers.retain(|(name, _)| *name != locker::server::http::ROUTE);
         let json: Value = serde_json::from_slice(&body).unwrap();
         let answer = Answer { status, headers: headers.into_iter().collect(), json, park };
         if let Some((template, operation)) = operation {
@@ -393,10 +397,10 @@ PUT    /lock/prod                       | {"lock":"me"}                         
 PUT    /lock/prod                       | {"key":"k"}                                    | 423 locked
 PUT    /lock/prod                       | {}                                             | 400 bad_request
 PUT    /lock/full                       | {"key":"k"}                                    | 404 no_such_lock
-PUT    /lock/                           | {"key":"k"}                                    | 404 no_such_route
 GET    /lock/prod                       |                                                | 200
 GET    /lock/none                       |                                                | 404 not_held
 GET    /lock/a+b                        |                                                | 400 bad_request
+PUT    /lock/                           | {"key":"k"}                                    | 404 no_such_route
 GET    /lock/                           |                                                | 404 no_such_route
 POST   /lock/prod                       |                                                | 409 locked
 POST   /lock/.prod                      |                                                | 400 bad_request
@@ -408,6 +412,23 @@ DELETE /lock/prod                       | {"lock":"me"}                         
 DELETE /lock/prod                       |                                                | 409 not_held
 DELETE /lock/                           |                                                | 404 no_such_route
 POST   /lock/prod?wait=1s               |                                                | 200
+
+# Latches; they are told in full in tests/latches.rs
+POST   /lock | {"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec23","workflow":"w"}   | 200 status=locked namespace=default
+POST   /lock | {"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec23","workflow":"x"}   | 409 latch_exists
+POST   /lock | {"workflow":"W"}                                              | 400 bad_request
+GET    /lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23   |                     | 200 workflow=w
+GET    /lock?status=all                 |                                                | 200 0.workflow=w
+GET    /lock?status=none                |                                                | 400 bad_request
+GET    /lock?id=x                       |                                                | 404 no_such_latch
+PATCH  /lock?id=x                       |                                                | 404 no_such_latch
+PATCH  /lock                            |                                                | 400 bad_request
+PATCH  /lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23   | {"outputs":{"v":"1"}} | 200 status=released outputs.v=1
+PATCH  /lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23   | {"outputs":{"v":"2"}} | 409 latch_released
+DELETE /lock?id=x                       |                                                | 404 no_such_latch
+DELETE /lock                            |                                                | 400 bad_request
+DELETE /lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23   |                     | 200
+POST   /lock | {"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec24","workflow":"w"}   | 200
 
 # The server itself
 GET    /api/v1/info                     |                                                | 200 store_id=store-1 revision=$now time=2026-08-29T11:50:00.000Z
@@ -443,6 +464,12 @@ const NOT_SEEN: &[(&str, &str)] = &[
     ("post /lock/{name}", "no_such_pool"),
     ("post /lock/{name}", "queue_full"),
     ("get /locks", "no_such_route"),
+    // Likewise: tests/latches.rs.
+    ("post /lock", "no_such_route"),
+    ("get /lock", "no_such_route"),
+    ("patch /lock", "no_such_route"),
+    ("delete /lock", "no_such_route"),
+    ("post /lock", "limit"),
 ];
 
 #[test]
@@ -454,6 +481,9 @@ fn every_route_answers_and_refuses_as_promised() {
     assert_eq!(api.call("PUT", "/api/v1/claims/large", &body).word(), "too_large");
     assert_eq!(api.call("PUT", "/lock/large", &body).word(), "too_large");
     assert_eq!(api.call("DELETE", "/lock/large", &body).word(), "too_large");
+    let body = "x".repeat(129 * 1024);
+    assert_eq!(api.call("POST", "/lock", &body).word(), "too_large");
+    assert_eq!(api.call("PATCH", "/lock?id=x", &body).word(), "too_large");
     api.going_down.store(true, Ordering::SeqCst);
     assert_eq!(api.call("GET", "/readyz", "").word(), "unavailable");
     store_fails(&api);
@@ -503,6 +533,9 @@ fn store_fails(api: &Api) {
         ("PUT", "/lock/new", r#"{"key":"k"}"#),
         ("POST", "/lock/new", ""),
         ("DELETE", "/lock/prod", ""),
+        ("POST", "/lock", r#"{"workflow":"w"}"#),
+        ("PATCH", "/lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec24", ""),
+        ("DELETE", "/lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec24", ""),
     ] {
         assert_eq!(api.call(method, target, body).word(), "store_failed", "{method} {target}");
     }

@@ -162,10 +162,6 @@ impl Server {
     }
 
     /// Stops it and brings the result of `serve`.
-    fn stop(&mut self) -> anyhow::Result<()> {
-        self.stop_within(GRACE)
-    }
-
     fn stop_within(&mut self, grace: Duration) -> anyhow::Result<()> {
         self.stop.trigger(grace);
         self.thread.take().unwrap().join().unwrap()

@@ -205,9 +205,9 @@ const REFUSED: &[(&str, &str, &str, u16, &str, &str)] = &[
     ("POST", "/lock", r#"{"workflow": "w", "outputs": {"a": 1}}"#, 400, "bad_request", "must be a string"),
     ("POST", "/lock", r#"{"workflow": "w", "outputs": {"a b": "1"}}"#, 400, "bad_request", "parameter name contains"),
     ("POST", "/lock", r#"{"workflow": "w", "outputs": {}, "failure": "x"}"#, 400, "bad_request", "give one ending"),
-    ("POST", "/lock/", "", 404, "no_such_route", "Name is empty"),
-    ("GET", "/lock/", "", 404, "no_such_route", "Name is empty"),
-    ("DELETE", "/lock/", "", 404, "no_such_route", "Name is empty"),
+    ("POST", "/lock/", "", 404, "no_such_route", "without a name"),
+    ("GET", "/lock/", "", 404, "no_such_route", "without a name"),
+    ("DELETE", "/lock/", "", 404, "no_such_route", "without a name"),
     ("GET", "/lock", "", 400, "bad_request", "id: is missing"),
     ("PATCH", "/lock", "", 400, "bad_request", "id: is missing"),
     ("DELETE", "/lock", "", 400, "bad_request", "id: is missing"),
@@ -220,8 +220,8 @@ const REFUSED: &[(&str, &str, &str, u16, &str, &str)] = &[
     ("GET", "/lock?status=locked&wait=1s", "", 400, "bad_request", "wait: needs"),
     ("GET", "/lock?status=released&wait=soon", "", 400, "bad_request", "no duration"),
     ("GET", "/lock?status=locked&after=1", "", 400, "bad_request", "after: goes with"),
-    ("PUT", "/lock?id=x", "", 405, "method_not_allowed", "GET, POST, PATCH, DELETE"),
-    ("POST", "/lock/?x", "", 404, "no_such_route", "Name is empty"),
+    ("PUT", "/lock?id=x", "", 405, "method_not_allowed", "POST, GET, PATCH, DELETE"),
+    ("POST", "/lock/?x", "", 404, "no_such_route", "without a name"),
 ];
 
 #[test]
@@ -242,6 +242,31 @@ fn whatever_is_wrong_is_said() {
         assert!(answer.json()["error"].as_str().unwrap().contains(UNKNOWN), "{}", answer.body);
     }
     assert_eq!(call(&server, "GET", "/lock?status=all", "").body, "[]", "nothing of all that was made");
+}
+
+/// A contract that is turned off says so; what it shares a path with goes on.
+#[test]
+fn latches_can_be_turned_off() {
+    let setup = Setup { store: "memory:".to_owned(), flags: Vec::new(), plant: None };
+    let server = Server::start(&setup.flag("--contracts", "locker,lockd"));
+    let at = format!("/lock/?id={UNKNOWN}");
+    for (method, target, body) in [
+        ("POST", "/lock", r#"{"workflow": "w"}"#),
+        ("POST", "/lock/", r#"{"workflow": "w"}"#),
+        ("GET", at.as_str(), ""),
+        ("PATCH", at.as_str(), ""),
+        ("DELETE", at.as_str(), ""),
+    ] {
+        let answer = call(&server, method, target, body);
+        assert_eq!((answer.status, answer.code().as_str()), (404, "no_such_route"), "{method} {target}");
+        assert!(answer.body.contains("the API of latches is turned off"), "{}", answer.body);
+    }
+    assert_eq!(call(&server, "POST", "/lock/x", "").status, 200);
+
+    let setup = Setup { store: "memory:".to_owned(), flags: Vec::new(), plant: None };
+    let server = Server::start(&setup.flag("--contracts", "latches"));
+    create(&server, "w");
+    assert_eq!(call(&server, "POST", "/lock/x", "").code(), "no_such_route");
 }
 
 #[test]

@@ -312,6 +312,8 @@ fn request(method: &str, path: &str, body: Option<&Value>) -> Request {
         park: ParkId(0),
         can_park: false,
         turn: Turn::First,
+        id: "test".into(),
+        identity: None,
     }
 }
 

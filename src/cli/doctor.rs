@@ -27,7 +27,7 @@ use crate::client::Client;
 use crate::client::flight::Flights;
 use crate::core::names::PoolName;
 use crate::env::{Clock, Env, Signal};
-use crate::wire::concourse::{CheckRequest, Source};
+use crate::wire::concourse::{CheckRequest, Place, Source};
 use crate::wire::errors::exit;
 use crate::wire::server_url::{Credentials, ServerUrl};
 
@@ -148,7 +148,17 @@ fn target(args: &DoctorArgs, connection: &Connection, report: &mut Report, env: 
     let (server, credentials, pool, from) = match source_text(args, env)? {
         Some((text, from)) => {
             let source = parse_source(&text, from, report, env)?;
-            (source.server, source.credentials, Some(source.pool), from)
+            let pool = match source.place {
+                Place::Named(pool) => Some(pool),
+                Place::Director(_) => None,
+            };
+            // The others must be the same store; the resource says so when they are not.
+            let server = source.servers.into_iter().next();
+            let Some(server) = server else {
+                let text = format!("{from} names no server");
+                return Err(report.fail(env, "source", exit::USAGE, text, "set locker_uri")?);
+            };
+            (server, source.credentials, pool, from)
         }
         None => {
             let (server, credentials) = connection.target()?;

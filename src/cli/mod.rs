@@ -15,6 +15,7 @@ mod release;
 pub mod server;
 mod status;
 mod table;
+mod transfer;
 
 use std::io::Write;
 
@@ -89,6 +90,8 @@ enum Command {
     Pool(pool::PoolArgs),
     /// Add, change and remove locks
     Lock(lock::LockArgs),
+    /// Write pools out: as a pool-resource repository, or as JSON
+    Export(transfer::ExportArgs),
     /// Latches of Argo workflows, as the program lockcli
     Latch(latch::LatchArgs),
     /// Take over what another system has
@@ -198,8 +201,9 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Release(args) => release::run(&args, &connection.client(env)?, env),
         Command::Pool(args) => pool::run(&args, &connection.client(env)?, env),
         Command::Lock(args) => lock::run(&args, &connection.client(env)?, env),
+        Command::Export(args) => transfer::export(&args, connection, env),
         Command::Latch(args) => latch::run(args, connection, env),
-        Command::Import(args) => import::run(&args, &connection.client(env)?, env),
+        Command::Import(args) => import::run(&args, connection, env),
         Command::Doctor(args) => doctor::run(&args, connection, env),
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),

@@ -1,5 +1,6 @@
 //! `locker server`: every setting as a flag and an environment variable (design section 7).
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +10,8 @@ use crate::core::limits;
 use crate::core::settings::{Plant, Settings};
 use crate::core::time::Span;
 use crate::env::Env;
-use crate::server::door::DoorSettings;
+use crate::server::door::{ClientAuth, DoorSettings, Pem, TlsSettings};
+use crate::server::logs::{LogFormat, LogLevel, LogSettings};
 use crate::server::{self, ServerSettings};
 use crate::wire::contracts::{Contracts, UnlockMissing};
 use crate::wire::errors::exit;
@@ -25,16 +27,19 @@ const LISTEN: &str = "127.0.0.1:8910";
     after_help = "\
 Examples:
   locker server                                              on 127.0.0.1:8910, with ./locker.db
-  locker server --listen 0.0.0.0:8910 --store sqlite:/var/lib/locker/locker.db
-  AUTH_USER=ci AUTH_PASS=... locker server                   ask clients for credentials
+  AUTH_USER=ci AUTH_PASS=... locker server --listen 0.0.0.0:8910 --store sqlite:/var/lib/locker/locker.db
   locker server --store memory:                              for trying out: forgets everything
 
-Historic variables: PORT changes the port of --listen; AUTH_USER and AUTH_PASS belong together; LOCKER_CONFIG is the
-state file of an original locker, imported when the store is empty.
+  locker server --listen unix:/run/locker/locker.sock        for this machine's users only
+
+Historic variables: PORT changes the port of --listen; AUTH_USER and AUTH_PASS belong together, SSL_CERT and SSL_KEY too;
+LOCKER_CONFIG is the state file of an original locker, imported when the store is empty.
 SIGTERM and SIGINT end it after the answers that are due."
 )]
 pub struct ServerArgs {
     /// Address to listen on; port 0 takes any free one
+    ///
+    /// unix:PATH listens on a Unix socket that user and group may use, systemd on the socket of a .socket unit.
     #[arg(long, env = "LOCKER_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
     /// Where the truth is kept: sqlite:FILE or memory:
@@ -49,21 +54,25 @@ pub struct ServerArgs {
     /// Directory for the private socket (default: the first writable of the store's and the temporary directory)
     #[arg(long, env = "LOCKER_RUNTIME_DIR", value_name = "DIR")]
     pub runtime_dir: Option<std::path::PathBuf>,
-    /// Most client connections at a time
-    #[arg(long, env = "LOCKER_MAX_CONNECTIONS", value_name = "N", default_value_t = limits::DOOR_CONNECTIONS)]
-    pub max_connections: usize,
-    /// Most requests that are kept waiting at a time
-    #[arg(long, env = "LOCKER_MAX_PARKED", value_name = "N", default_value_t = limits::DOOR_PARKED)]
-    pub max_parked: usize,
-    /// Time for requests on their way to end after SIGTERM
-    #[arg(long, env = "LOCKER_STOP_GRACE", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
-    pub stop_grace: Duration,
     /// Which APIs of other servers are served, with commas between them: locker, lockd, latches; or none
     #[arg(long, env = "LOCKER_CONTRACTS", value_name = "LIST", default_value_t)]
     pub contracts: Contracts,
     /// Status of lockd's DELETE for a lock that is not locked: 409 as documented, or 404 as its program answers
     #[arg(long, env = "LOCKER_LOCKD_UNLOCK_MISSING", value_name = "STATUS", default_value = "409")]
     pub lockd_unlock_missing: UnlockMissing,
+    /// Time for requests on their way to end after SIGTERM; a second signal ends it
+    #[arg(long, env = "LOCKER_SHUTDOWN_GRACE", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub shutdown_grace: Duration,
+    /// How log lines are written: text or json
+    #[arg(long, env = "LOCKER_LOG", value_name = "FORMAT", default_value = "text")]
+    pub log: LogFormat,
+    /// Which log lines are written: error, warn, info (one for each request) or debug
+    #[arg(long, env = "LOCKER_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// History entries kept for each pool
     #[arg(long, env = "LOCKER_HISTORY", value_name = "N", default_value_t = 1_000)]
     pub history: usize,
@@ -76,6 +85,98 @@ pub struct ServerArgs {
     #[cfg(feature = "plant")]
     #[arg(long, env = "LOCKER_PLANT", value_name = "BUG", hide = true)]
     pub plant: Option<String>,
+}
+
+/// Certificates. Files are looked at again on SIGHUP and when they change.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "TLS")]
+pub struct TlsArgs {
+    /// Certificate of the server and those above it: a PEM file, or PEM text; with --ssl-key
+    #[arg(long, env = "SSL_CERT", value_name = "PEM", allow_hyphen_values = true)]
+    pub ssl_cert: Option<Pem>,
+    /// Key of that certificate, not encrypted: a PEM file, or PEM text
+    #[arg(long, env = "SSL_KEY", value_name = "PEM", allow_hyphen_values = true)]
+    pub ssl_key: Option<Pem>,
+    /// Who may issue client certificates: a PEM file, or PEM text
+    #[arg(long, env = "LOCKER_CLIENT_CA", value_name = "PEM", allow_hyphen_values = true)]
+    pub client_ca: Option<Pem>,
+    /// Whether clients must show a certificate, beside a password if one is set (required), or may instead (optional)
+    #[arg(long, env = "LOCKER_CLIENT_AUTH", value_name = "HOW", default_value = "required")]
+    pub client_auth: ClientAuth,
+}
+
+impl TlsArgs {
+    /// Certificate and key, which belong together; `None` is plain HTTP.
+    fn settings(&self) -> Result<Option<TlsSettings>, String> {
+        match (&self.ssl_cert, &self.ssl_key) {
+            (Some(cert), Some(key)) => {
+                let client_ca = self.client_ca.clone().map(|ca| (ca, self.client_auth));
+                Ok(Some(TlsSettings { client_ca, ..TlsSettings::new(cert.clone(), key.clone()) }))
+            }
+            (None, None) if self.client_ca.is_some() => Err("--client-ca needs SSL_CERT and SSL_KEY".to_owned()),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err("SSL_CERT is set without SSL_KEY".to_owned()),
+            (None, Some(_)) => Err("SSL_KEY is set without SSL_CERT".to_owned()),
+        }
+    }
+}
+
+/// What clients may cost. The defaults are those of [`limits`].
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits (the defaults are good)")]
+pub struct LimitArgs {
+    /// Most client connections at a time
+    #[arg(long, env = "LOCKER_MAX_CONNECTIONS", value_name = "N", default_value_t = limits::DOOR_CONNECTIONS)]
+    pub max_connections: usize,
+    /// Most connections of one client address at a time; no limit by default
+    #[arg(long, env = "LOCKER_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    pub max_connections_per_address: Option<NonZeroUsize>,
+    /// Most requests of one client address in a second; no limit by default
+    #[arg(long, env = "LOCKER_MAX_REQUESTS_PER_SECOND", value_name = "N")]
+    pub max_requests_per_second: Option<NonZeroU32>,
+    /// Most requests that are kept waiting at a time
+    #[arg(long, env = "LOCKER_MAX_PARKED", value_name = "N", default_value_t = limits::DOOR_PARKED)]
+    pub max_parked: usize,
+    /// Largest request line and headers, bytes
+    #[arg(long, env = "LOCKER_MAX_HEAD", value_name = "BYTES", default_value_t = limits::DOOR_HEAD_BYTES)]
+    pub max_head: usize,
+    /// Largest request body, bytes
+    #[arg(long, env = "LOCKER_MAX_BODY", value_name = "BYTES", default_value_t = limits::DOOR_BODY_BYTES)]
+    pub max_body: usize,
+    /// Time for a TLS handshake
+    #[arg(long, env = "LOCKER_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub handshake_timeout: Duration,
+    /// Time to send one whole request
+    #[arg(long, env = "LOCKER_SEND_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub send_timeout: Duration,
+    /// Time between two requests of a connection
+    #[arg(long, env = "LOCKER_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s", value_parser = parse_duration)]
+    pub idle_timeout: Duration,
+    /// Time to take each 64 KiB of an answer
+    #[arg(long, env = "LOCKER_WRITE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub write_timeout: Duration,
+    /// Time of a request inside the server, waiting for a lock not counted
+    #[arg(long, env = "LOCKER_REQUEST_TIMEOUT", value_name = "TIME", default_value = "45s", value_parser = parse_duration)]
+    pub request_timeout: Duration,
+}
+
+impl LimitArgs {
+    fn settings(&self) -> DoorSettings {
+        DoorSettings {
+            connections: self.max_connections,
+            connections_per_address: self.max_connections_per_address.map(NonZeroUsize::get),
+            requests_per_second: self.max_requests_per_second,
+            parked: self.max_parked,
+            head_bytes: self.max_head,
+            body_bytes: self.max_body,
+            handshake: self.handshake_timeout,
+            send: self.send_timeout,
+            idle: self.idle_timeout,
+            write: self.write_timeout,
+            total: self.request_timeout,
+            ..DoorSettings::default()
+        }
+    }
 }
 
 /// The durations of the rules. The defaults are good; tests shorten them.
@@ -116,11 +217,14 @@ impl ServerArgs {
     /// What clients must present: `AUTH_USER` and `AUTH_PASS`, which belong together; `None` is anybody.
     ///
     /// # Errors
-    /// One without the other, or both with `--no-auth`.
+    /// One without the other, both with `--no-auth`, or a user that HTTP Basic cannot carry.
     pub fn auth(&self, env: &Env<'_>) -> Result<Option<(String, Secret)>, String> {
         match (env.var("AUTH_USER"), env.var("AUTH_PASS")) {
             (None, None) => Ok(None),
             (Some(_), Some(_)) if self.no_auth => Err("--no-auth contradicts AUTH_USER and AUTH_PASS".to_owned()),
+            (Some(user), Some(_)) if user.contains(':') => {
+                Err("AUTH_USER must not contain a colon: HTTP Basic cannot carry it".to_owned())
+            }
             (Some(user), Some(password)) => Ok(Some((user.to_owned(), Secret::new(password)))),
             (Some(_), None) => Err("AUTH_USER is set without AUTH_PASS".to_owned()),
             (None, Some(_)) => Err("AUTH_PASS is set without AUTH_USER".to_owned()),
@@ -136,18 +240,16 @@ impl ServerArgs {
             listen: self.listen(env),
             store: self.store.clone(),
             rules: self.rules()?,
-            door: DoorSettings {
-                connections: self.max_connections,
-                parked: self.max_parked,
-                ..DoorSettings::default()
-            },
-            grace: self.stop_grace,
+            door: self.limits.settings(),
+            grace: self.shutdown_grace,
             runtime_dir: self.runtime_dir.clone(),
             auth: self.auth(env)?,
             no_auth: self.no_auth,
             contracts: self.contracts.clone(),
             lockd_unlock_missing: self.lockd_unlock_missing,
             locker_config: env.var("LOCKER_CONFIG").map(Into::into),
+            tls: self.tls.settings()?,
+            log: LogSettings { format: self.log, level: self.log_level },
         })
     }
 
@@ -200,4 +302,42 @@ pub(super) fn run(args: &ServerArgs, env: &mut Env<'_>) -> Result<u8, CliError> 
     let settings = args.settings(env).map_err(CliError::usage)?;
     server::run(settings, env).map_err(|error| CliError::Failed(exit::FAILED, format!("{error:#}")))?;
     Ok(exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ServerArgs,
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_limits() {
+        let line = Line::parse_from(["server"]);
+        let (told, usual) = (line.args.limits.settings(), DoorSettings::default());
+        let times = |s: &DoorSettings| [s.handshake, s.send, s.idle, s.write, s.total];
+        let sizes = |s: &DoorSettings| [s.connections, s.parked, s.head_bytes, s.body_bytes];
+        assert_eq!((times(&told), sizes(&told)), (times(&usual), sizes(&usual)));
+        assert_eq!((told.connections_per_address, told.requests_per_second), (None, None));
+    }
+
+    #[test]
+    fn halves_of_pairs_are_refused() {
+        let table = [
+            (&["--ssl-cert", "c"][..], "SSL_CERT is set without SSL_KEY"),
+            (&["--ssl-key", "k"], "SSL_KEY is set without SSL_CERT"),
+            (&["--client-ca", "c"], "--client-ca needs SSL_CERT and SSL_KEY"),
+        ];
+        for (more, expected) in table {
+            let line = Line::parse_from(std::iter::once(&"server").chain(more));
+            assert_eq!(line.args.tls.settings().unwrap_err(), expected);
+        }
+        let key = "-----BEGIN PRIVATE KEY-----\nhunter2";
+        let line = Line::parse_from(["server", "--ssl-cert", "c", "--ssl-key", key]);
+        assert!(!format!("{:?}", line.args).contains("hunter2"));
+    }
 }

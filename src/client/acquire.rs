@@ -25,6 +25,8 @@ use crate::wire::errors::Code;
 const WAIT: Duration = Duration::from_secs(25);
 /// A parked answer that comes earlier than this is no reason to ask again at once: something is wrong.
 const PARKED_AT_LEAST: Duration = Duration::from_millis(100);
+/// How long a claim waits for its own build before it gives up.
+const SELF_WAIT: Duration = Duration::from_secs(60);
 /// Time for taking a claim back after a signal: the process must be gone within 2 s.
 const CANCEL_ON_SIGNAL: Duration = Duration::from_millis(1_500);
 /// Time for taking a claim back after any other end.
@@ -51,6 +53,14 @@ impl Timing {
     }
 }
 
+/// How long a step waits for its own build (design section 2): `LOCKER_SELF_WAIT`, else 60 s.
+///
+/// # Errors
+/// The variable is no duration.
+pub fn self_wait_limit(env: &Env<'_>) -> Result<Duration, String> {
+    env_duration(env, "LOCKER_SELF_WAIT", SELF_WAIT)
+}
+
 /// The duration in a variable, or the default.
 ///
 /// # Errors
@@ -71,6 +81,8 @@ pub struct Acquire<'a> {
     pub timing: Timing,
     /// The longest wait.
     pub timeout: Option<Duration>,
+    /// The longest wait for what this claim's own build holds.
+    pub self_wait: Option<Duration>,
 }
 
 /// What happens on the way.
@@ -95,6 +107,8 @@ pub enum Stop {
     TimeOver(Option<Box<WaitingView>>),
     /// Try-lock: somebody else has it.
     Locked(Box<WaitingView>),
+    /// Its own build holds what it waits for, and has for too long.
+    SelfWait(Box<WaitingView>),
     Refused(Box<Refused>),
 }
 
@@ -122,6 +136,8 @@ struct Wait {
     /// The last news about the place in the queue.
     last: Option<Box<WaitingView>>,
     backoff: Backoff,
+    /// Since when the server says that the claim waits for its own build.
+    own_since: Option<Duration>,
 }
 
 impl Wait {
@@ -148,7 +164,7 @@ impl Acquire<'_> {
 
     fn ask(&self, tell: &mut dyn FnMut(&News<'_>)) -> Result<Held, Stop> {
         let start = self.clock.monotonic();
-        let mut wait = Wait { start, last: None, backoff: Backoff::new(self.timing.retry_max) };
+        let mut wait = Wait { start, last: None, backoff: Backoff::new(self.timing.retry_max), own_since: None };
         // The first request does not wait, so that people hear at once behind whom they are.
         let mut span = Duration::ZERO;
         loop {
@@ -163,6 +179,7 @@ impl Acquire<'_> {
                     tell(&News::Waiting(&view));
                     let took = self.clock.monotonic().saturating_sub(sent);
                     let was_held = view.parked && took >= PARKED_AT_LEAST.min(span);
+                    self.check_own(&view, &mut wait)?;
                     wait.last = Some(view);
                     if span.is_zero() || was_held { wait.at_once() } else { wait.backoff.pause(None) }
                 }
@@ -173,7 +190,8 @@ impl Acquire<'_> {
                 Err(CallError::Refused(refused)) => return Err(Stop::Refused(refused)),
             };
             self.pause(pause, &wait)?;
-            span = self.remaining(start).map_or(self.timing.wait, |left| left.min(self.timing.wait));
+            let left = [self.remaining(start), self.own_left(&wait)];
+            span = left.into_iter().flatten().fold(self.timing.wait, Duration::min);
         }
     }
 
@@ -206,6 +224,25 @@ impl Acquire<'_> {
                 Err(CallError::Refused(refused)) => return Err(Stop::Refused(refused)),
             }
         }
+    }
+
+    /// Gives up when the claim has waited for its own build too long.
+    fn check_own(&self, view: &WaitingView, wait: &mut Wait) -> Result<(), Stop> {
+        if view.code != Code::SelfWait {
+            wait.own_since = None;
+            return Ok(());
+        }
+        wait.own_since.get_or_insert(self.clock.monotonic());
+        match self.own_left(wait) {
+            Some(left) if left.is_zero() => Err(Stop::SelfWait(Box::new(view.clone()))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Time left to wait for the own build.
+    fn own_left(&self, wait: &Wait) -> Option<Duration> {
+        let spent = self.clock.monotonic().saturating_sub(wait.own_since?);
+        self.self_wait.map(|limit| limit.saturating_sub(spent))
     }
 
     fn put(&self, wait: Duration) -> Result<Result<Asked, CallError>, Stop> {

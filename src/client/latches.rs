@@ -61,6 +61,22 @@ impl LatchClient {
         repeated(|_| self.client.call(self.request(Method::Post, &[], json(body))))
     }
 
+    /// Makes a latch as another server has shown it, but locked.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn create_as(&self, latch: &LatchView) -> Result<LatchView, CallError> {
+        repeated(|_| self.client.call(self.request(Method::Post, &[], json(latch))))
+    }
+
+    /// Releases a latch as another server has shown it.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn release_as(&self, latch: &LatchView) -> Result<LatchView, CallError> {
+        repeated(|_| self.client.call(self.request(Method::Patch, &[("id", &latch.id)], json(latch))))
+    }
+
     /// Looks at a latch.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The client of our HTTP API: used by the resource, the command line and the agent.
 //!
 //! - [`http`]: one request, one typed outcome: done, refused for good, or no usable answer (ask again).
+//! - [`connect`]: servers, trust and proxies.
 //! - [`calls`]: one method for each call of the API.
 //! - [`latches`]: the calls of the Argo contract.
 //! - [`flight`]: a request that a signal interrupts.
@@ -13,6 +14,7 @@ pub mod acquire;
 pub mod backoff;
 pub mod calls;
 pub mod claim_id;
+pub mod connect;
 pub mod flight;
 pub mod http;
 pub mod latches;

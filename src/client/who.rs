@@ -56,6 +56,7 @@ pub fn queue(queue: &QueueView) -> String {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         parts.push(format!("ahead: {}{more}", named.join(", ")));
     }
+    parts.extend(queue.expected_wait.as_ref().map(|span| format!("about {span} by recent holds")));
     parts.join("; ")
 }
 

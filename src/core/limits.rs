@@ -35,6 +35,8 @@ pub const HOLDERS_PER_LOCK: usize = 10_000;
 pub const RUNS_PER_CLAIM: usize = 100;
 /// Most parked requests of one claim: one client asks once; a re-run briefly twice.
 pub const PARKS_PER_CLAIM: usize = 8;
+/// Highest priority of a claim, and with a minus the lowest: enough room for any scheme.
+pub const PRIORITY: i32 = 1_000;
 /// Longest `wait` of one request, milliseconds: below the idle timeout of common proxies.
 pub const WAIT_MS: u64 = 60_000;
 /// Shortest ttl, milliseconds: below it, network delay alone would end holds.
@@ -73,6 +75,10 @@ pub const CYCLE_SEARCH: usize = 20_000;
 pub const AHEAD_SHOWN: usize = 5;
 /// Most holders named in the answer to one that waits.
 pub const HOLDERS_SHOWN: usize = 10;
+/// Fewest holds from which a wait is guessed: fewer say little about the next one.
+pub const HOLDS_ENOUGH: usize = 5;
+/// Entries of a pool's history in which recent holds are looked for; each answer to a waiting claim looks.
+pub const HOLDS_SCAN: usize = 200;
 /// Most commands in one batch: larger ones cost latency and win nothing (measured).
 pub const BATCH: usize = 512;
 /// Largest body of a claim, bytes: parked bodies are kept in memory.
@@ -137,3 +143,28 @@ pub const DOOR_HELD_BYTES: usize = 256 * 1024 * 1024;
 pub const DOOR_KEEPALIVE_SECS: u64 = 15;
 /// Time between two such questions, seconds.
 pub const DOOR_KEEPALIVE_INTERVAL_SECS: u64 = 5;
+/// Time for a TLS handshake, milliseconds: several round trips over a bad line.
+pub const DOOR_HANDSHAKE_MS: u64 = 10_000;
+/// Time between two looks at the certificate files, milliseconds: renewals come days ahead, so this is no hurry.
+pub const DOOR_TLS_POLL_MS: u64 = 5_000;
+/// Largest certificate, key or CA file, bytes: hundreds of certificates.
+pub const DOOR_PEM_BYTES: u64 = 1024 * 1024;
+/// Longest subject of a client certificate, bytes: it travels in a header and stands in log lines.
+pub const DOOR_SUBJECT_BYTES: usize = 512;
+/// Time for one pass of a request through the server, milliseconds, parked time not counted: longer than the wait for
+/// an inner connection, so that whoever waited that long can still be answered.
+pub const DOOR_TOTAL_MS: u64 = 45_000;
+/// Addresses whose request rate, or failed logins, are remembered; what exceeds it shares one account.
+pub const DOOR_ADDRESSES: usize = 10_000;
+/// Seconds of requests at the full rate that an address may send at once.
+pub const DOOR_RATE_BURST_SECS: u32 = 2;
+/// Failed logins of one address that are answered without delay: a person's typing errors.
+pub const DOOR_LOGIN_BURST: u32 = 5;
+/// Delay that each further failed login of an address adds, milliseconds; it is worn off at the same pace.
+pub const DOOR_LOGIN_STEP_MS: u64 = 1_000;
+/// Longest delay of the answer to a failed login, milliseconds: below the timeouts of common clients.
+pub const DOOR_LOGIN_DELAY_MS: u64 = 20_000;
+/// Time between two lines about connections that were turned away, milliseconds: a flood is one line, not many.
+pub const DOOR_TURNED_AWAY_LINE_MS: u64 = 10_000;
+/// Most log lines that wait to be written; further ones are dropped, since a full pipe must stop nobody.
+pub const LOG_LINES: usize = 16_384;

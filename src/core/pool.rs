@@ -9,10 +9,21 @@ use super::history::{Change, ChangeKey};
 use super::names::{ClaimId, Fence, LockName, PoolName, Text, Ticket};
 use super::time::{Deadline, Span};
 
+/// The order of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Order {
+    /// First come, first served.
+    #[default]
+    Fifo,
+    /// The highest priority; of several, the first that came.
+    Priority,
+}
+
 /// The rules by which a pool hands out its locks (design section 3). `None` means the server's default.
-/// The order of the queue is first come, first served, and strict.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
+    /// In which order claims are served. The order is strict.
+    pub order: Order,
     /// How long a lock stays out of use after its holder was lost.
     pub drain: Option<Span>,
     /// The longest hold.

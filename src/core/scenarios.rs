@@ -909,6 +909,36 @@ scenarios! {
 
 // Declaring pools and locks.
 scenarios! {
+    a_lock_that_comes_with_a_claim_is_never_free: "
+        - pool env                         => done
+        w ask db                           => held db/db
+        - add env/a for=a meta=x op=1      => done
+        - history env 2                    => added
+        - lock env/a                       => held a
+        b ask env                          => waiting 1
+        - add env/b for=b                  => refused different_request   # that claim asked for something else
+        - add env/a for=c                  => refused lock_exists
+        - add env/b for=c                  => done                 # b waits, and is not given what was c's
+        b ?                                => waiting 1
+        - add env/a for=a meta=x op=1      => done again
+        c end                              => released
+        b ?                                => granted env/b
+        - add new/a for=n                  => done                 # makes the pool
+        - lock new/a                       => held n
+        n end                              => released
+        - add new/b for=n                  => refused ended        # the same run does not begin again
+        - free new                         => a
+    "
+    an_update_of_a_free_lock_only: "
+        - add env/a                        => done
+        - update env/a meta=x if_free      => done
+        a ask env                          => held env/a
+        - update env/a meta=y if_free      => refused lock_held
+        - update env/a meta=y              => done
+        a end                              => released
+        - update env/a meta=z if_free      => done
+        - update env/b meta=z if_free      => refused no_such_lock
+    "
     a_capacity_declares_numbered_locks: "
         - pool env capacity=3              => done
         - free env                         => 1 2 3

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::claim::{Claim, End, Ended, Labels, Owner, Terms};
 use super::latch::{Ending, Latch, LatchId, NewLatch};
 use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
-use super::pool::Policy;
+use super::pool::{Lock, Policy};
 use super::settings::Plant;
 use super::state::State;
 use super::time::{Now, Span};
@@ -76,20 +76,23 @@ pub enum Command {
         pool: PoolName,
         by: By,
     },
-    /// Put a new lock in; makes the pool when there is none.
+    /// Put a new lock in; makes the pool when there is none. With a `claim` the lock is that claim's hold from
+    /// the first moment on: nobody who waits in the pool comes between.
     AddLock {
         pool: PoolName,
         lock: LockName,
         metadata: Arc<[u8]>,
         labels: Arc<Labels>,
+        claim: Option<Box<AskClaim>>,
         by: By,
     },
-    /// Change metadata or labels, held or not.
+    /// Change metadata or labels, held or not; `if_free` refuses while somebody has it.
     UpdateLock {
         pool: PoolName,
         lock: LockName,
         metadata: Option<Arc<[u8]>>,
         labels: Option<Arc<Labels>>,
+        if_free: bool,
         by: By,
     },
     /// Take a lock out. A held one only by its holder: `claim` names the claim whose hold ends with it.
@@ -191,6 +194,7 @@ impl End {
             Self::GaveUp => "gave_up",
             Self::ListenerLost => "listener_lost",
             Self::Unconfirmed => "unconfirmed",
+            Self::Superseded => "superseded",
             Self::Removed => "removed",
             Self::Lost => "lost",
         }
@@ -216,11 +220,12 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
         }
         Command::SetPool { pool, policy, capacity, by } => pools::set_pool(state, &pool, policy, capacity, &by, now),
         Command::RemovePool { pool, by } => pools::remove_pool(state, &pool, &by, now),
-        Command::AddLock { pool, lock, metadata, labels, by } => {
-            pools::add_lock(state, &pool, lock, metadata, labels, &by, now)
+        Command::AddLock { pool, lock, metadata, labels, claim, by } => {
+            pools::add_lock(state, &pool, Lock::new(lock, metadata, labels), claim.as_deref(), &by, now)
         }
-        Command::UpdateLock { pool, lock, metadata, labels, by } => {
-            pools::update_lock(state, &pool, &lock, metadata, labels, &by, now)
+        Command::UpdateLock { pool, lock, metadata, labels, if_free, by } => {
+            let changes = pools::LockChanges { metadata, labels, if_free };
+            pools::update_lock(state, &pool, &lock, changes, &by, now)
         }
         Command::RemoveLock { pool, lock, claim, by } => {
             pools::remove_lock(state, &pool, &lock, claim.as_ref(), &by, now)

@@ -1,4 +1,7 @@
-//! HTTP Basic for every route but the two health checks.
+//! Who may do what: every route is guarded unless the table of routes says that anybody may use it.
+//!
+//! A client proves who it is by HTTP Basic, by a certificate that TLS has verified, or, without either being set up, by
+//! having reached a socket that only friends can reach.
 
 use std::sync::Arc;
 
@@ -6,56 +9,131 @@ use base64::Engine as _;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::http::{Handler, Request, Response};
+use super::door::ClientAuth;
+use super::http::{self, Handler, Identity, Request, Response};
 use crate::core::names::ParkId;
 use crate::wire::api::ErrorView;
 use crate::wire::errors::Code;
+use crate::wire::secret::Secret;
 
-/// Paths that anybody may ask: they say nothing but whether the server works.
-const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody: it says nothing but whether the server works.
+    Public,
+    /// Who has proven who he is.
+    Guarded,
+}
 
-/// Lets only requests with the right user and password through.
-pub struct BasicAuth {
-    /// SHA-256 of `user:password`; the password itself is not kept.
-    expected: [u8; 32],
+/// What proves who a client is.
+#[derive(Debug, Clone, Default)]
+pub struct Proof {
+    /// User and password of HTTP Basic.
+    pub basic: Option<(String, Secret)>,
+    /// Whether TLS asks for client certificates.
+    pub certificate: Option<ClientAuth>,
+}
+
+impl Proof {
+    /// Whether anything must be proven.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        self.basic.is_some() || self.certificate.is_some()
+    }
+
+    /// Who may do what, for the server's first line.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let proof = match (self.basic.is_some(), self.certificate) {
+            (false, None) => return "no authentication: who can connect may take and release locks".into(),
+            (true, None) => "HTTP Basic authentication",
+            (false, Some(_)) => "client certificates",
+            (true, Some(ClientAuth::Optional)) => "HTTP Basic authentication or client certificates",
+            (true, Some(ClientAuth::Required)) => "HTTP Basic authentication and client certificates",
+        };
+        format!("{proof} for everything but health checks")
+    }
+}
+
+/// Says which rule a request falls under; for what no route serves that is [`Access::Guarded`].
+pub type Rule = fn(&Request) -> Access;
+
+/// Lets only requests through that may come.
+pub struct Guard {
+    /// The user, and SHA-256 of `user:password`; the password itself is not kept.
+    basic: Option<(String, [u8; 32])>,
+    certificate: Option<ClientAuth>,
+    rule: Rule,
     inner: Arc<dyn Handler>,
 }
 
-impl BasicAuth {
+impl Guard {
     /// Guards `inner`.
     #[must_use]
-    pub fn new(user: &str, password: &str, inner: Arc<dyn Handler>) -> Self {
-        Self { expected: Sha256::digest(format!("{user}:{password}")).into(), inner }
+    pub fn new(proof: &Proof, rule: Rule, inner: Arc<dyn Handler>) -> Self {
+        let basic = proof
+            .basic
+            .as_ref()
+            .map(|(user, password)| (user.clone(), Sha256::digest(format!("{user}:{}", password.expose())).into()));
+        Self { basic, certificate: proof.certificate, rule, inner }
     }
 
-    /// Compares digests of equal length in constant time, so that answers tell nothing about the password.
-    fn admits(&self, request: &Request) -> bool {
-        let given = request.header("authorization").and_then(|value| {
-            let (scheme, encoded) = value.split_once(' ')?;
-            let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
-            scheme.eq_ignore_ascii_case("basic").then(|| Sha256::digest(decoded))
-        });
-        given.is_some_and(|digest| digest[..].ct_eq(&self.expected[..]).into())
-    }
-}
-
-impl Handler for BasicAuth {
-    fn handle(&self, request: Request) -> Response {
-        if OPEN.contains(&request.path.as_str()) || self.admits(&request) {
-            return self.inner.handle(request);
+    /// Who the request may act as, if it may come in.
+    fn admit(&self, request: &Request) -> Result<Option<Identity>, ()> {
+        if (self.rule)(request) == Access::Public {
+            return Ok(request.identity.clone());
         }
-        let view = ErrorView {
-            error: "this server wants HTTP Basic credentials: set username and password".into(),
-            code: Code::Unauthorized,
-            problems: Vec::new(),
-            claim: None,
+        let shown = request.identity.clone();
+        match (&self.basic, self.certificate) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => shown.ok_or(()).map(Some),
+            (Some(_), Some(ClientAuth::Optional)) if shown.is_some() => Ok(shown),
+            (Some(_), Some(ClientAuth::Required)) if shown.is_none() => Err(()),
+            (Some((user, expected)), certificate) if has_password(request, expected) => {
+                let user = Identity::User(user.clone());
+                Ok(Some(if certificate.is_some() { shown.unwrap_or(user) } else { user }))
+            }
+            (Some(_), _) => Err(()),
+        }
+    }
+
+    fn refuse(&self) -> Response {
+        let wanted = match (&self.basic, self.certificate) {
+            (None, _) => "this server wants a client certificate: give one to your client",
+            (Some(_), Some(ClientAuth::Optional)) => {
+                "this server wants HTTP Basic credentials or a client certificate: set username and password"
+            }
+            (Some(_), _) => "this server wants HTTP Basic credentials: set username and password",
         };
+        let view = ErrorView { error: wanted.into(), code: Code::Unauthorized, problems: Vec::new(), claim: None };
+        let challenge = self.basic.is_some().then(|| "Basic realm=\"locker\", charset=\"UTF-8\"".to_owned());
         Response {
             status: Code::Unauthorized.status(),
-            headers: vec![("www-authenticate", "Basic realm=\"locker\", charset=\"UTF-8\"".into())],
+            headers: challenge.map(|challenge| ("www-authenticate", challenge)).into_iter().collect(),
             body: serde_json::to_vec(&view).unwrap_or_default(),
             park: None,
         }
+    }
+}
+
+/// Compares digests of equal length in constant time, so that answers tell nothing about the password.
+fn has_password(request: &Request, expected: &[u8; 32]) -> bool {
+    let given = request.header("authorization").and_then(|value| {
+        let (scheme, encoded) = value.split_once(' ')?;
+        let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
+        scheme.eq_ignore_ascii_case("basic").then(|| Sha256::digest(decoded))
+    });
+    given.is_some_and(|digest| digest[..].ct_eq(&expected[..]).into())
+}
+
+impl Handler for Guard {
+    fn handle(&self, mut request: Request) -> Response {
+        let Ok(identity) = self.admit(&request) else { return self.refuse() };
+        let shown = identity.as_ref().map(|identity| (http::IDENTITY, identity.to_string()));
+        request.identity = identity;
+        let mut response = self.inner.handle(request);
+        response.headers.extend(shown);
+        response
     }
 
     fn left(&self, park: ParkId) {
@@ -64,52 +142,5 @@ impl Handler for BasicAuth {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::server::http::Turn;
-
-    struct Ok200;
-
-    impl Handler for Ok200 {
-        fn handle(&self, _: Request) -> Response {
-            Response { status: 200, headers: Vec::new(), body: b"{}".to_vec(), park: None }
-        }
-
-        fn left(&self, _: ParkId) {}
-    }
-
-    #[test]
-    fn only_the_right_pair_gets_in() {
-        let auth = BasicAuth::new("ci", "s:ecret", Arc::new(Ok200));
-        let encode = |pair: &str| base64::engine::general_purpose::STANDARD.encode(pair);
-        let cases = [
-            ("/api/v1/pools", None, 401),
-            ("/healthz", None, 200),
-            ("/readyz", None, 200),
-            ("/healthz/", None, 401),
-            ("/api/v1/pools", Some(format!("Basic {}", encode("ci:s:ecret"))), 200),
-            ("/api/v1/pools", Some(format!("basic {}", encode("ci:s:ecret"))), 200),
-            ("/api/v1/pools", Some(format!("Basic {}", encode("ci:s:ecre"))), 401),
-            ("/api/v1/pools", Some(format!("Basic {}", encode("ci:"))), 401),
-            ("/api/v1/pools", Some(format!("Bearer {}", encode("ci:s:ecret"))), 401),
-            ("/api/v1/pools", Some("Basic !!".to_owned()), 401),
-            ("/api/v1/pools", Some("Basic".to_owned()), 401),
-        ];
-        for (path, header, status) in cases {
-            let request = Request {
-                method: "GET".into(),
-                path: path.into(),
-                query: String::new(),
-                headers: header.iter().map(|h| ("authorization".to_owned(), h.clone())).collect(),
-                body: Vec::new(),
-                peer: String::new(),
-                park: ParkId(1),
-                can_park: false,
-                turn: Turn::First,
-            };
-            let response = auth.handle(request);
-            assert_eq!(response.status, status, "{path} {header:?}");
-            assert!(!String::from_utf8_lossy(&response.body).contains("ecret"));
-        }
-    }
-}
+#[path = "auth_tests.rs"]
+mod tests;

@@ -3,8 +3,33 @@
 //! The door and `tiny_http` turn bytes into [`Request`] and [`Response`] into bytes; a [`Handler`] turns the one into
 //! the other. Nothing behind the handler knows that sockets exist.
 
+use std::fmt;
+
 use crate::core::names::ParkId;
 use crate::core::time::Span;
+
+/// Answer header for the log, never sent to the client: the template of the route, such as `/api/v1/claims/{id}`.
+pub const ROUTE: &str = "locker-route";
+/// Answer header for the log, never sent to the client: the [`Identity`] that the request was accepted for.
+pub const IDENTITY: &str = "locker-identity";
+
+/// Who a client has proven to be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// The subject of a verified client certificate, as RFC 4514 writes it (`CN=ci,O=example`).
+    Certificate(String),
+    /// The user of HTTP Basic.
+    User(String),
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate(subject) => write!(f, "certificate:{subject}"),
+            Self::User(name) => write!(f, "user:{name}"),
+        }
+    }
+}
 
 /// Why a request reaches the handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +56,10 @@ pub struct Request {
     pub body: Vec<u8>,
     /// The client's address as text, for logs.
     pub peer: String,
+    /// What the client is told as `x-request-id`, and log lines carry.
+    pub id: String,
+    /// Who the client has proven to be, as far as is known when the handler is called.
+    pub identity: Option<Identity>,
     /// The number under which this request is parked, if it is; unique in this life of the server.
     pub park: ParkId,
     /// Whether there is room to park it. False: answer at once.

@@ -73,7 +73,8 @@ fn add(state: &mut State, pool: &PoolName, now: Now) -> Result<(), Refusal> {
         Command::SetPool { pool: pool.clone(), policy: Policy::default(), capacity: None, by: by.clone() },
         now,
     )?;
-    let command = Command::AddLock { pool: pool.clone(), lock, metadata: Arc::from([]), labels: Arc::default(), by };
+    let (pool, metadata, labels) = (pool.clone(), Arc::from([]), Arc::default());
+    let command = Command::AddLock { pool, lock, metadata, labels, claim: None, by };
     step(state, command, now).map(|_| ())
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 
-use super::http::{Handler, Request, Response, Turn};
+use super::http::{self, Handler, Identity, Request, Response, Turn};
 use crate::core::names::ParkId;
 
 /// Request header: the start-up secret.
@@ -29,12 +29,19 @@ pub(super) const TURN: &str = "locker-turn";
 pub(super) const CAN_PARK: &str = "locker-can-park";
 /// Request header: the client's address.
 pub(super) const PEER: &str = "locker-peer";
+/// Request header: the request's id, for logs.
+pub(super) const REQUEST_ID: &str = "locker-request-id";
+/// Request header: the subject of the client's certificate, percent-encoded.
+pub(super) const SUBJECT: &str = "locker-subject";
 /// Request header: the door asks whether this connection works; no handler sees it.
 pub(super) const PROBE: &str = "locker-probe";
 /// Answer header: milliseconds to keep the client waiting instead of relaying the answer.
 pub(super) const PARK: &str = "locker-park";
 /// Headers that only the door and this module set; from clients and handlers they are dropped.
-pub(super) const INTERNAL: [&str; 7] = [SECRET, PARK_ID, TURN, CAN_PARK, PEER, PROBE, PARK];
+pub(super) const INTERNAL: [&str; 11] =
+    [SECRET, PARK_ID, TURN, CAN_PARK, PEER, REQUEST_ID, SUBJECT, PROBE, PARK, http::ROUTE, http::IDENTITY];
+/// Those of them that handlers may set: the door takes them out for its log.
+const FROM_HANDLERS: [&str; 2] = [http::ROUTE, http::IDENTITY];
 
 /// How a turn travels.
 pub(super) const fn turn_letter(turn: Turn) -> u8 {
@@ -187,8 +194,14 @@ impl Worker {
 
     fn serve(&self, mut incoming: tiny_http::Request) {
         let response = match self.read(&mut incoming) {
-            Ok(Some(request)) => catch_unwind(AssertUnwindSafe(|| self.handler.handle(request)))
-                .unwrap_or_else(|panic| own_response(500, "internal error", "internal", panic)),
+            Ok(Some(request)) => {
+                let id = request.id.clone();
+                catch_unwind(AssertUnwindSafe(|| self.handler.handle(request))).unwrap_or_else(|panic| {
+                    // The panic's own text was printed where it happened; this line ties it to the request.
+                    tracing::error!(request = id, "a handler has panicked: this is a bug");
+                    own_response(500, "internal error", "internal", panic)
+                })
+            }
             Ok(None) => Response { status: 204, headers: Vec::new(), body: Vec::new(), park: None },
             Err(Unread::Secret) => own_response(403, "only the door may ask here", "forbidden", ()),
             Err(Unread::Broken) => own_response(400, "the request is not as the door sends them", "internal", ()),
@@ -200,6 +213,7 @@ impl Worker {
     /// Reads what the door sent; `None` for its probe.
     fn read(&self, incoming: &mut tiny_http::Request) -> Result<Option<Request>, Unread> {
         let (mut secret, mut park, mut turn, mut can_park, mut peer, mut probe) = (None, None, None, None, None, false);
+        let (mut id, mut identity) = (None, None);
         let mut headers = Vec::with_capacity(incoming.headers().len());
         for header in incoming.headers() {
             let value = header.value.as_str();
@@ -209,6 +223,11 @@ impl Worker {
                 TURN => turn = parse_turn(value),
                 CAN_PARK => can_park = Some(value == "1"),
                 PEER => peer = Some(value.to_owned()),
+                REQUEST_ID => id = Some(value.to_owned()),
+                SUBJECT => {
+                    let subject = percent_encoding::percent_decode_str(value).decode_utf8();
+                    identity = Some(Identity::Certificate(subject.map_err(|_| Unread::Broken)?.into_owned()));
+                }
                 PROBE => probe = true,
                 "content-length" => {}
                 name => headers.push((name.to_owned(), value.to_owned())),
@@ -220,7 +239,7 @@ impl Worker {
         if probe {
             return Ok(None);
         }
-        let (Some(park), Some(turn), Some(can_park), Some(peer)) = (park, turn, can_park, peer) else {
+        let (Some(park), Some(turn), Some(can_park), Some(peer), Some(id)) = (park, turn, can_park, peer, id) else {
             return Err(Unread::Broken);
         };
         let (path, query) = incoming.url().split_once('?').unwrap_or((incoming.url(), ""));
@@ -228,7 +247,7 @@ impl Worker {
         let method = incoming.method().as_str().to_owned();
         let mut body = Vec::with_capacity(incoming.body_length().unwrap_or(0));
         io::Read::read_to_end(incoming.as_reader(), &mut body).map_err(|_| Unread::Broken)?;
-        Ok(Some(Request { method, path, query, headers, body, peer, park, can_park, turn }))
+        Ok(Some(Request { method, path, query, headers, body, peer, id, identity, park, can_park, turn }))
     }
 }
 
@@ -259,7 +278,8 @@ fn to_tiny_http(response: Response) -> tiny_http::Response<Cursor<Vec<u8>>> {
         headers.extend(header(PARK, span.0.to_string()));
     }
     for (name, value) in response.headers {
-        if !INTERNAL.iter().any(|internal| internal.eq_ignore_ascii_case(name)) {
+        let is_internal = || INTERNAL.iter().any(|internal| internal.eq_ignore_ascii_case(name));
+        if FROM_HANDLERS.contains(&name) || !is_internal() {
             headers.extend(header(name, value));
         }
     }

@@ -3,10 +3,12 @@
 //! From a client's bytes to a decision and back, in reading order:
 //! 1. [`door`] ends client sockets, reads whole requests, parks those that wait.
 //! 2. `inner` is `tiny_http` behind the door: it calls a [`http::Handler`].
-//! 3. [`auth`] and [`routes`] are such handlers: a request value in, a response value out.
+//! 3. [`auth`] decides who may come, [`routes`] answers: both are such handlers: a request value in, a response value out.
 //! 4. [`engine`] owns the truth: it steps the core, commits, publishes, answers.
 //! 5. [`import`] takes over what another server left, before the first answer.
 //! 6. [`notices`] and [`watchers`] tell parked requests to try again.
+//!
+//! [`listen`] opens the socket, [`logs`] writes the log.
 
 pub mod auth;
 pub mod door;
@@ -14,13 +16,14 @@ pub mod engine;
 pub mod http;
 pub mod import;
 mod inner;
+pub mod listen;
+pub mod logs;
 pub mod notices;
 pub mod openapi;
 pub mod routes;
 pub mod views;
 pub mod watchers;
 
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,9 +31,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use self::auth::BasicAuth;
-use self::door::{DoorSettings, Stop};
-use self::http::Handler;
+use self::auth::{Guard, Proof};
+use self::door::{DoorSettings, Stop, Tls, TlsSettings};
+use self::listen::Bound;
+use self::logs::LogSettings;
 use self::notices::Notices;
 use self::routes::contracts::ContractRoutes;
 use self::watchers::Watchers;
@@ -47,7 +51,7 @@ const FAILED_GRACE: Duration = Duration::from_millis(200);
 /// What `locker server` is told.
 #[derive(Clone)]
 pub struct ServerSettings {
-    /// `HOST:PORT`; port 0 takes a free one.
+    /// As [`listen::bind`] takes it; port 0 takes a free one.
     pub listen: String,
     /// `sqlite:FILE` or `memory:`.
     pub store: String,
@@ -67,6 +71,17 @@ pub struct ServerSettings {
     pub lockd_unlock_missing: UnlockMissing,
     /// The state file of an original locker, imported when the store is empty; never written.
     pub locker_config: Option<PathBuf>,
+    /// Certificates; without them the server speaks plain HTTP. They go into [`DoorSettings::tls`] when it starts.
+    pub tls: Option<TlsSettings>,
+    pub log: LogSettings,
+}
+
+impl ServerSettings {
+    /// What a client must prove.
+    fn proof(&self) -> Proof {
+        let certificate = self.tls.as_ref().and_then(TlsSettings::client_auth);
+        Proof { basic: self.auth.clone(), certificate }
+    }
 }
 
 /// Serves until SIGTERM or SIGINT, then ends well; a second signal ends it at once.
@@ -74,15 +89,19 @@ pub struct ServerSettings {
 /// # Errors
 /// It cannot start (the message says what to do), or the store has failed.
 pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
-    let listener = bind(&settings)?;
-    let address = listener.local_addr().context("cannot read the address that was bound")?;
+    let _log = logs::start(settings.log);
+    let proof = settings.proof();
+    let (tls, warnings) = settings.tls.clone().map(Tls::open).transpose()?.unzip();
+    let bound = listen::bind(&settings.listen, proof.is_required() || settings.no_auth, tls.is_some())?;
+    let Bound { listener, url, file: _socket_file } = bound;
     let store = store::open(&settings.store)?;
     let (notices, watchers, stop) = (Notices::default(), Watchers::default(), Stop::new());
     let ready = Arc::new(AtomicBool::new(true));
     let failure: Arc<std::sync::Mutex<Option<anyhow::Error>>> = Arc::default();
     let on_failure = {
         let (ready, failure, stop) = (Arc::clone(&ready), Arc::clone(&failure), stop.clone());
-        move |error| {
+        move |error: anyhow::Error| {
+            tracing::error!(error = format!("{error:#}"), "the store has failed: the server ends");
             ready.store(false, Ordering::SeqCst);
             *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
             stop.trigger(FAILED_GRACE);
@@ -103,22 +122,24 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     )
     .with_context(|| format!("cannot start on store {}", settings.store))?;
     let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
+    routes::contracts::lockd::left_behind(&engine.world()).into_iter().for_each(|end| engine.post(end));
     let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
     let routes = routes::Routes::new(engine.clone(), watchers, Arc::new(health)).with_contracts(contracts);
-    let handler = handler(&settings, routes);
+    let handler = Arc::new(Guard::new(&proof, routes::access, Arc::new(routes)));
     {
         let (stop, grace) = (stop.clone(), settings.grace);
         let seen = AtomicBool::new(false);
         env.signals
             .on_signal(move |_| stop.trigger(if seen.swap(true, Ordering::SeqCst) { Duration::ZERO } else { grace }));
     }
-    let auth = if settings.auth.is_some() { "HTTP Basic authentication" } else { "no authentication" };
-    let version = env!("CARGO_PKG_VERSION");
-    writeln!(env.stderr, "locker {version} listening on http://{address}, store {}, {auth}", settings.store)?;
+    let (version, auth) = (env!("CARGO_PKG_VERSION"), proof.describe());
+    writeln!(env.stderr, "locker {version} listening on {url}, store {}, {auth}", settings.store)?;
     if let Some(imported) = imported {
         writeln!(env.stderr, "{imported}")?;
     }
-    let served = door::serve(listener, handler, notices, settings.door.clone(), &runtime_dirs(&settings), stop);
+    warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
+    let door = DoorSettings { tls, ..settings.door.clone() };
+    let served = door::serve(listener, handler, notices, door, &runtime_dirs(&settings), stop);
     engine.stop();
     if engine_thread.join().is_err() {
         bail!("the engine has panicked: this is a bug in locker; nothing was acknowledged after it");
@@ -131,31 +152,6 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         ))),
         None => served,
     }
-}
-
-fn handler(settings: &ServerSettings, routes: routes::Routes) -> Arc<dyn Handler> {
-    match &settings.auth {
-        Some((user, password)) => Arc::new(BasicAuth::new(user, password.expose(), Arc::new(routes))),
-        None => Arc::new(routes),
-    }
-}
-
-/// Binds the address, unless strangers could reach it unguarded.
-fn bind(settings: &ServerSettings) -> anyhow::Result<TcpListener> {
-    let listen = &settings.listen;
-    let addresses: Vec<SocketAddr> = listen
-        .to_socket_addrs()
-        .with_context(|| format!("cannot listen on {listen:?}: give an address such as 127.0.0.1:8910"))?
-        .collect();
-    let unguarded = settings.auth.is_none() && !settings.no_auth;
-    if let Some(open) = addresses.iter().find(|a| unguarded && !a.ip().is_loopback()) {
-        bail!(
-            "refusing to listen on {open} without authentication: set AUTH_USER and AUTH_PASS, \
-             listen on 127.0.0.1, or say --no-auth if everybody who can connect may take and release locks"
-        );
-    }
-    TcpListener::bind(&addresses[..])
-        .with_context(|| format!("cannot listen on {listen}: choose another with --listen"))
 }
 
 /// Directories for the private socket, best first: as told, beside the store, the temporary one.

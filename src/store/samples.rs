@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::core::claim::{
-    Ask, BuildRef, Claim, End, Ended, Labels, LockSet, Owner, Part, Phase, Presence, Scope, Terms, Want,
+    Ask, BuildRef, Claim, End, Ended, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
 };
 use crate::core::history::{Change, ChangeKey, ChangeKind};
 use crate::core::latch::{Ending, Latch, LatchId, LatchRef, NewLatch, Node, NodeText, Outputs, Released, Target};
@@ -17,7 +17,7 @@ use crate::core::limits;
 use crate::core::names::{
     ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text, Ticket,
 };
-use crate::core::pool::{Holder, Lock, Policy};
+use crate::core::pool::{Holder, Lock, Order, Policy};
 use crate::core::state::{Changes, Meta, OpRecord};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 
@@ -127,14 +127,17 @@ fn terms() -> impl Strategy<Value = Terms> {
         .prop_map(|parts| parts.into_iter().map(|(pool, want)| Part { pool, want }).collect());
     let ask = (parts, of(text()), of(text()), select(&[Scope::Flow, Scope::Person][..]))
         .prop_map(|(parts, key, requestor, scope)| Ask { parts, key, requestor, scope });
-    (ask, digest(), owner(), of(reason()), any::<bool>(), of(any::<u64>())).prop_map(
-        |(ask, digest, owner, reason, confirm, ttl)| Terms {
+    let place = ((-1_000..1_000).prop_map(|n| Priority::new(n).unwrap()), of(text()));
+    (ask, digest(), owner(), of(reason()), any::<bool>(), of(any::<u64>()), place).prop_map(
+        |(ask, digest, owner, reason, confirm, ttl, (priority, supersede))| Terms {
             ask,
             digest,
             owner: Arc::new(owner),
             reason,
             confirm,
             ttl: ttl.map(Span),
+            priority,
+            supersede,
         },
     )
 }
@@ -150,8 +153,16 @@ pub fn claim(id: ClaimId) -> impl Strategy<Value = Claim> {
     })
 }
 
-const ENDS: &[End] =
-    &[End::Released, End::Cancelled, End::GaveUp, End::ListenerLost, End::Unconfirmed, End::Removed, End::Lost];
+const ENDS: &[End] = &[
+    End::Released,
+    End::Cancelled,
+    End::GaveUp,
+    End::ListenerLost,
+    End::Unconfirmed,
+    End::Superseded,
+    End::Removed,
+    End::Lost,
+];
 
 pub fn ended(id: ClaimId) -> impl Strategy<Value = Ended> {
     let who = (of(digest()), vec(name::<Run>(IDS), 0..3), select(ENDS), of(text()));
@@ -165,10 +176,9 @@ pub fn ended(id: ClaimId) -> impl Strategy<Value = Ended> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    (of(any::<u64>()), of(any::<u64>()), of(any::<u32>())).prop_map(|(drain, max_hold, max_queue)| Policy {
-        drain: drain.map(Span),
-        max_hold: max_hold.map(Span),
-        max_queue,
+    let order = select(&[Order::Fifo, Order::Priority][..]);
+    (order, of(any::<u64>()), of(any::<u64>()), of(any::<u32>())).prop_map(|(order, drain, max_hold, max_queue)| {
+        Policy { order, drain: drain.map(Span), max_hold: max_hold.map(Span), max_queue }
     })
 }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use params::{Ask, InParams, Op, OutParams, Release};
+pub use params::{AddClaimed, Ask, InParams, Op, OutParams, Release, Watch};
 pub use payload::PayloadError;
-pub use source::{Source, SourceKind};
+pub use source::{LogLevel, Place, Source, SourceKind};
 
 use payload::{Fields, Problems};
 

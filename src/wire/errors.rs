@@ -91,10 +91,16 @@ codes! {
     /// This server runs on another store than the one that was asked for.
     OtherStore = "other_store", 421, CONFLICT;
     TooMany = "too_many", 422, USAGE;
+    /// A claim over several pools needs pools of one order.
+    MixedOrders = "mixed_orders", 422, USAGE;
     /// Understood, but it cannot be done as asked.
     Unprocessable = "unprocessable", 422, USAGE;
     /// The claim waits; ask again.
     Waiting = "waiting", 423, LOCKED;
+    /// The claim waits for what its own build has: nothing but that build can let it go on.
+    SelfWait = "self_wait", 423, LOCKED;
+    /// The claim waits, and builds wait for each other: none of `builds` can go on unless one gives something up.
+    Deadlock = "deadlock", 423, LOCKED;
     /// Try-lock: somebody else has it.
     Locked = "locked", 423, LOCKED;
     QueueFull = "queue_full", 429, UNAVAILABLE;

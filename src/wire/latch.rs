@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -14,7 +15,7 @@ use super::text::time;
 use crate::core::latch::{Ending, Latch, LatchId, Node, Outputs, ParameterName, Target};
 
 /// Where a latch is in its life. Deleted ones are not seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LatchStatus {
     Locked,
@@ -22,7 +23,7 @@ pub enum LatchStatus {
 }
 
 /// A latch as the contract shows it, followed by what it knows beside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LatchView {
     pub id: String,
     pub status: LatchStatus,
@@ -44,7 +45,7 @@ pub struct LatchView {
 }
 
 /// Which node waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum NodeView {
     Id {
@@ -61,11 +62,39 @@ pub enum NodeView {
 }
 
 /// How the node is to end: `"succeed"` or `{"fail": MESSAGE}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnRelease {
     Succeed,
     Fail(String),
+}
+
+/// The body of a `POST`, for its description: it is read by [`create`], which ignores what it does not know.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename = "LatchBody")]
+#[allow(dead_code)]
+pub struct LatchBody {
+    /// A UUID that makes the call safe to repeat; the server makes one when it is left out.
+    id: Option<String>,
+    workflow: String,
+    /// `default` when left out.
+    namespace: Option<String>,
+    workflow_uid: Option<String>,
+    node: Option<NodeView>,
+    #[schemars(flatten)]
+    ending: EndingBody,
+}
+
+/// The body of a `PATCH`, for its description: it is read by [`release`], which ignores what it does not know.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename = "LatchEndingBody")]
+#[allow(dead_code)]
+pub struct EndingBody {
+    /// Output parameters for the node.
+    outputs: Option<BTreeMap<String, String>>,
+    /// The node fails with this message; short for `on_release`.
+    failure: Option<String>,
+    on_release: Option<OnRelease>,
 }
 
 /// What our client sends to make a latch.

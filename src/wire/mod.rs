@@ -13,3 +13,4 @@ pub mod record;
 pub mod secret;
 pub mod server_url;
 pub mod text;
+pub mod tls;

@@ -43,7 +43,7 @@ impl ServerUrl {
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let text = text.trim().trim_end_matches('/');
         if text.contains(',') {
-            return Err(UrlError("names several servers, and only one is supported"));
+            return Err(UrlError("names several servers where one is meant"));
         }
         let (scheme, rest) = text.split_once("://").ok_or(UrlError("must begin with http:// or https://"))?;
         let scheme = scheme.to_ascii_lowercase();
@@ -60,6 +60,20 @@ impl ServerUrl {
         };
         check_host(host)?;
         Ok(Self { base: format!("{scheme}://{host}{path}"), credentials })
+    }
+
+    /// Parses one address, or several with commas between them.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], for the first that is none.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, UrlError> {
+        text.split(',').map(Self::parse).collect()
+    }
+
+    /// Whether the connection is encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.base.starts_with("https:")
     }
 
     /// The address of `path` on this server; `path` begins with a slash and is encoded already.

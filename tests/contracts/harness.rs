@@ -11,6 +11,7 @@ use locker::core::settings::Settings;
 use locker::core::state::{Changes, Loaded};
 use locker::env::{Env, Signal, Signals, SystemClock};
 use locker::server::door::{self, DoorSettings, Stop};
+use locker::server::logs::{LogFormat, LogLevel, LogSettings};
 use locker::server::notices::Notices;
 use locker::server::routes::Routes;
 use locker::server::watchers::Watchers;
@@ -55,6 +56,8 @@ pub fn settings() -> ServerSettings {
         contracts: Contracts::default(),
         lockd_unlock_missing: UnlockMissing::default(),
         locker_config: None,
+        tls: None,
+        log: LogSettings { format: LogFormat::Text, level: LogLevel::Error },
     }
 }
 
@@ -171,6 +174,47 @@ impl Drop for Server {
                 ended.unwrap().unwrap();
             }
         }
+    }
+}
+
+/// A server as a process of its own, to be killed.
+pub struct Process {
+    pub address: SocketAddr,
+    child: std::process::Child,
+}
+
+impl Process {
+    pub fn start(store: &str) -> Self {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_locker"));
+        command.args(["server", "--listen", "127.0.0.1:0", "--store", store]).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        let address = line.split_once("http://").and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
+        // What else it says must not fill the pipe.
+        thread::spawn(move || io::copy(&mut stderr, &mut io::sink()));
+        let address = address.unwrap_or_else(|| panic!("it does not listen: {line}"));
+        Self { address, child }
+    }
+
+    #[track_caller]
+    pub fn call(&self, request: &str, body: &str) -> Answer {
+        Client::new(self.address).call(request, body)
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have been killed already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

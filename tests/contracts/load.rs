@@ -142,6 +142,19 @@ fn api(worker: &mut Worker<'_>) {
     assert_eq!(worker.call(&format!("DELETE /api/v1/claims/{id}"), "").json()["how"], how);
 }
 
+/// A latch from its beginning to its end: it shares nothing with the pools but the server.
+fn latch(worker: &mut Worker<'_>) {
+    let body = format!(r#"{{"workflow":"{}","namespace":"default"}}"#, worker.fresh());
+    let made = worker.call("POST /lock", &body);
+    assert_eq!(made.status(), 200, "{}", made.text());
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    worker.pause();
+    let released = worker.call(&format!("PATCH /lock?id={id}"), "");
+    assert_eq!(released.json()["status"], "released", "{}", released.text());
+    assert_eq!(worker.call(&format!("DELETE /lock?id={id}"), "").status(), 200);
+    assert_eq!(worker.call(&format!("GET /lock?id={id}"), "").status(), 404);
+}
+
 /// I1 and I7 by the clock: at no moment two parties hold one pool.
 fn overlaps(spans: &[Span]) -> Vec<String> {
     let mut sorted: Vec<&Span> = spans.iter().collect();
@@ -205,10 +218,11 @@ fn all_kinds_at_once_exclude_each_other() {
     let server = Server::with(busy);
     let arena =
         Arena { address: server.address, start: Instant::now(), spans: Mutex::default(), numbers: AtomicU64::new(0) };
-    let kinds: [(&'static str, fn(&mut Worker<'_>)); 4] =
+    let holders: [(&'static str, fn(&mut Worker<'_>)); 4] =
         [("first", first_generation), ("second", second_generation), ("lockd", lockd), ("api", api)];
+    let kinds: Vec<_> = holders.into_iter().chain([("latch", latch as fn(&mut Worker<'_>))]).collect();
     thread::scope(|scope| {
-        for n in 0..12 {
+        for n in 0..3 * kinds.len() {
             let (kind, client) = kinds[n % kinds.len()];
             let arena = &arena;
             scope.spawn(move || {
@@ -222,7 +236,7 @@ fn all_kinds_at_once_exclude_each_other() {
         }
     });
     let spans = arena.spans.into_inner().unwrap();
-    for (kind, _) in kinds {
+    for (kind, _) in holders {
         let holds = spans.iter().filter(|span| span.kind == kind).count();
         assert!(holds > 10, "{kind} held {holds} times only: this proves little");
     }

@@ -7,7 +7,7 @@ use locker::core::time::Span;
 use locker::server::ServerSettings;
 use locker::wire::contracts::UnlockMissing;
 
-use crate::harness::{Client, Failing, Server, eventually, run, settings};
+use crate::harness::{Client, Failing, Process, Server, eventually, run, settings};
 
 /// Long enough to see that nothing comes.
 const MOMENT: Duration = Duration::from_millis(200);
@@ -53,7 +53,7 @@ fn names_and_their_messages() {
     run(
         &server,
         &format!(
-            r#"
+            "
         POST   /lock/Az09$-_.  |  | 200
         POST   /lock/{longest} |  | 200
         POST   /lock/{longer}  |  | 400 Name~is~too~long~(129~bytes~>~max~of~128)
@@ -70,7 +70,7 @@ fn names_and_their_messages() {
         GET    /lock/..        |  | 400 dot
         DELETE /lock/.         |  | 400 dot
         POST   /lock/a/b       |  | 404
-        "#
+        "
         ),
     );
 }
@@ -204,6 +204,25 @@ fn a_waiter_that_leaves_keeps_no_place() {
     eventually_waiting(&server, "foo", 1);
     drop(waiter);
     eventually_waiting(&server, "foo", 0);
+    assert_eq!(server.call("DELETE /lock/foo", "").status(), 200);
+    assert_eq!(server.call("POST /lock/foo", "").status(), 200);
+}
+
+#[test]
+fn a_waiter_of_a_killed_server_keeps_no_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}/locker.db", dir.path().display());
+    let mut killed = Process::start(&store);
+    assert_eq!(killed.call("POST /lock/foo", "").status(), 200);
+    let mut waiter = Client::new(killed.address);
+    waiter.send("POST /lock/foo?wait=60s", "");
+    let waits = || {
+        let answer = killed.call("GET /api/v1/claims?pool=foo&state=waiting", "");
+        (answer.json()["items"].as_array().unwrap().len() == 1).then_some(())
+    };
+    eventually("it waits", waits);
+    killed.kill();
+    let server = Process::start(&store);
     assert_eq!(server.call("DELETE /lock/foo", "").status(), 200);
     assert_eq!(server.call("POST /lock/foo", "").status(), 200);
 }

@@ -137,6 +137,27 @@ fn history_tells_them_apart() {
 }
 
 #[test]
+fn a_late_release_never_touches_who_came_after() {
+    let server = Server::start();
+    run(
+        &server,
+        r#"
+        PUT    /api/v1/claims/c1   | {"pool":"p"}      | 200 held
+        DELETE /lock/p             |                   | 200 = {}
+        POST   /lock/p?owner=cat   |                   | 200
+        DELETE /api/v1/claims/c1   |                   | 200 released lockd~client
+        GET    /locks              |                   | 200 "cat":1
+        DELETE /lock/p?owner=cat   |                   | 200
+        PUT    /lock/p             | {"lock":"ann"}    | 200
+        DELETE /lock/p?owner=cat   |                   | 423
+        DELETE /lock/p             | {"lock":"bob"}    | 423
+        DELETE /lock/p             | {"key":"ann"}     | 423
+        GET    /locks              |                   | 200 "ann":1
+        "#,
+    );
+}
+
+#[test]
 fn keys_are_shared_with_our_api() {
     let server = Server::start();
     run(
@@ -205,6 +226,10 @@ fn each_contract_can_be_turned_off() {
         GET    /lock/p |             | 404 lockd turned~off
         GET    /locks  |             | 200 "key":"k"
         DELETE /lock/p | {"key":"k"} | 200
+        POST   /lock   | {"workflow":"w","namespace":"n"} | 404 latches turned~off
+        GET    /lock?status=released |                    | 404 latches turned~off
+        PUT    /lock/  | {"key":"k"} | 404
+        GET    /lock/  |             | 404
         "#,
     );
     run(
@@ -213,6 +238,7 @@ fn each_contract_can_be_turned_off() {
         GET    /locks  |             | 404 "code":"no_such_route" locker turned~off
         PUT    /lock/p | {"key":"k"} | 404 locker turned~off
         POST   /lock/p |             | 200 = {}
+        POST   /lock   | {"workflow":"w","namespace":"n"} | 200 locked
         DELETE /lock/p | {"key":"k"} | 404 locker turned~off
         DELETE /lock/p |             | 200 = {}
         "#,

@@ -226,6 +226,8 @@ fn body(pool: &str, run: &str, owner: Owner) -> ClaimBody {
         give_up_after: None,
         ttl: Some(TRIAL_TTL.to_owned()),
         reason: Some("locker doctor --try".to_owned()),
+        priority: None,
+        supersede: None,
         expect_store: None,
     }
 }

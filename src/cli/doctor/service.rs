@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use super::network::{self, Speaks};
 use super::report::Report;
 use super::{Stop, Target, Tools};
-use crate::client::http::proxy_of;
+use crate::client::connect;
 use crate::client::{CallError, Client};
 use crate::env::Env;
 use crate::wire::api::InfoView;
@@ -28,7 +28,7 @@ pub(super) fn exposure(target: &Target, report: &mut Report, env: &mut Env<'_>) 
 
 /// Whether a proxy stands between, which then does what can be seen from here no longer.
 pub(super) fn proxy(target: &Target, report: &mut Report, env: &mut Env<'_>) -> Result<bool, Stop> {
-    let Some(proxy) = proxy_of(&target.server, &env.vars) else { return Ok(false) };
+    let Some(proxy) = connect::proxy(&target.server, &env.vars) else { return Ok(false) };
     if target.server.join("/").parse().is_ok_and(|uri| proxy.is_no_proxy(&uri)) {
         return Ok(false);
     }

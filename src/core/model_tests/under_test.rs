@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::reference::{self, Answer, Op, Request, Rules, Shape, Which};
-use crate::core::claim::{Ask, Claim, Labels, LockSet, Owner, Part, Phase, Presence, Scope, Terms, Want};
+use crate::core::claim::{Ask, Claim, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want};
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Run, Text};
 use crate::core::pool::Policy;
@@ -144,7 +144,8 @@ impl Core {
             }
             Op::Left(park) => Command::Left { park: ParkId(*park) },
             Op::SetPool { pool, capacity, drain, max_hold, max_queue } => {
-                let policy = Policy { drain: drain.map(Span), max_hold: max_hold.map(Span), max_queue: *max_queue };
+                let (drain, max_hold) = (drain.map(Span), max_hold.map(Span));
+                let policy = Policy { drain, max_hold, max_queue: *max_queue, ..Policy::default() };
                 Command::SetPool { pool: pool_of(pool), policy, capacity: *capacity, by }
             }
             Op::RemovePool(pool) => Command::RemovePool { pool: pool_of(pool), by },
@@ -153,6 +154,7 @@ impl Core {
                 lock: lock_of(lock),
                 metadata: Arc::from([]),
                 labels: Arc::new(labels_of(label.as_ref())),
+                claim: None,
                 by,
             },
             Op::Update { pool, lock, label } => Command::UpdateLock {
@@ -160,6 +162,7 @@ impl Core {
                 lock: lock_of(lock),
                 metadata: None,
                 labels: Some(Arc::new(labels_of(label.as_ref()))),
+                if_free: false,
                 by,
             },
             Op::Remove { pool, lock, claim } => {
@@ -280,6 +283,8 @@ fn terms_of(shape: &Shape, confirm: bool, ttl: Option<u64>) -> Terms {
         reason: None,
         confirm,
         ttl: ttl.map(Span),
+        priority: Priority::default(),
+        supersede: None,
     }
 }
 

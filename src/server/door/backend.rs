@@ -19,6 +19,7 @@ use super::refusal::Refusal;
 use super::wire::Wire;
 use crate::core::limits;
 use crate::core::time::Span;
+use crate::server::http;
 use crate::server::inner::{self, Secret};
 
 /// Most headers in an answer: the handler's and a few of `tiny_http`.
@@ -49,6 +50,10 @@ pub(super) struct Answer {
     pub bytes: Vec<u8>,
     /// Keep the client waiting instead of relaying this.
     pub park: Option<Span>,
+    pub status: u16,
+    /// For the log: see [`http::ROUTE`] and [`http::IDENTITY`].
+    pub route: Option<String>,
+    pub identity: Option<String>,
     /// The answer's part of the bytes on their way.
     pub _share: Option<Share>,
 }
@@ -106,7 +111,7 @@ impl Backends {
                 Some(backend) => backend,
                 None => self.open_one().await.map_err(|_| Refusal::busy("the server cannot reach its inner part"))?,
             };
-            match backend.exchange(wire.bytes(), wire.method, keep, &self.held).await {
+            match backend.exchange(wire.bytes(), wire.method, keep, &wire.id, &self.held).await {
                 Ok(answer) => {
                     self.put_back(backend);
                     return Ok(answer);
@@ -150,7 +155,7 @@ impl Backends {
         let mut request = format!("GET / HTTP/1.1\r\n{}: 1\r\n{}: ", inner::PROBE, inner::SECRET).into_bytes();
         request.extend_from_slice(self.secret.as_bytes());
         request.extend_from_slice(b"\r\n\r\n");
-        match backend.exchange(&request, Method::Get, Keep::Open, &self.held).await {
+        match backend.exchange(&request, Method::Get, Keep::Open, "", &self.held).await {
             Ok(answer) if answer.bytes.starts_with(b"HTTP/1.1 204 ") => Ok(backend),
             _ => anyhow::bail!("the inner server did not answer as it should"),
         }
@@ -165,7 +170,14 @@ struct Backend {
 }
 
 impl Backend {
-    async fn exchange(&mut self, request: &[u8], method: Method, keep: Keep, held: &Budget) -> Result<Answer, Failure> {
+    async fn exchange(
+        &mut self,
+        request: &[u8],
+        method: Method,
+        keep: Keep,
+        id: &str,
+        held: &Budget,
+    ) -> Result<Answer, Failure> {
         self.stream.write_all(request).await.map_err(|_| Failure::Broken)?;
         self.head.clear();
         let end = loop {
@@ -182,8 +194,8 @@ impl Backend {
                 return Err(Failure::Broken);
             }
         };
-        let relayed = relay_head(&self.head[..end], method, keep).ok_or(Failure::Broken)?;
-        let Relayed { mut bytes, park, body } = relayed;
+        let relayed = relay_head(&self.head[..end], method, keep, id).ok_or(Failure::Broken)?;
+        let Relayed { mut bytes, park, body, status, route, identity } = relayed;
         let total = bytes.len() + body;
         let is_large = total > limits::DOOR_UNCOUNTED_BYTES;
         let share = if is_large { Some(held.take(total).ok_or(Failure::NoRoom)?) } else { None };
@@ -198,7 +210,7 @@ impl Backend {
         if bytes.len() > total {
             return Err(Failure::Broken);
         }
-        Ok(Answer { bytes, park, _share: share })
+        Ok(Answer { bytes, park, status, route, identity, _share: share })
     }
 }
 
@@ -208,11 +220,14 @@ struct Relayed {
     park: Option<Span>,
     /// Bytes of the body that follow.
     body: usize,
+    status: u16,
+    route: Option<String>,
+    identity: Option<String>,
 }
 
 /// Rewrites the head of an answer: without what is internal, with what the client must know of the connection.
 /// `None` if it is no answer with a length.
-fn relay_head(head: &[u8], method: Method, keep: Keep) -> Option<Relayed> {
+fn relay_head(head: &[u8], method: Method, keep: Keep, id: &str) -> Option<Relayed> {
     let mut slots = [httparse::EMPTY_HEADER; ANSWER_HEADERS];
     let mut response = httparse::Response::new(&mut slots);
     match response.parse(head) {
@@ -224,11 +239,19 @@ fn relay_head(head: &[u8], method: Method, keep: Keep) -> Option<Relayed> {
     let mut bytes = Vec::with_capacity(head.len() + 64);
     let line_end = head.iter().position(|b| *b == b'\n')? + 1;
     bytes.extend_from_slice(&head[..line_end]);
-    let mut park = None;
-    let mut length = None;
+    let (mut park, mut length, mut route, mut identity) = (None, None, None, None);
     for header in response.headers.iter() {
+        let text = || Some(std::str::from_utf8(header.value).ok()?.to_owned());
         if header.name.eq_ignore_ascii_case(inner::PARK) {
             park = Some(Span(std::str::from_utf8(header.value).ok()?.parse().ok()?));
+            continue;
+        }
+        if header.name.eq_ignore_ascii_case(http::ROUTE) {
+            route = text();
+            continue;
+        }
+        if header.name.eq_ignore_ascii_case(http::IDENTITY) {
+            identity = text();
             continue;
         }
         if header.name.eq_ignore_ascii_case("content-length") {
@@ -244,13 +267,11 @@ fn relay_head(head: &[u8], method: Method, keep: Keep) -> Option<Relayed> {
             bytes.extend_from_slice(part);
         }
     }
-    bytes.extend_from_slice(match keep {
-        Keep::Open => b"\r\n",
-        Keep::OpenSaid => b"connection: keep-alive\r\n\r\n",
-        Keep::Close => b"connection: close\r\n\r\n",
-    });
+    for part in [b"x-request-id: ", id.as_bytes(), b"\r\n", keep.header_and_end().as_bytes()] {
+        bytes.extend_from_slice(part);
+    }
     let body = if without_body || method == Method::Head { 0 } else { length? };
-    Some(Relayed { bytes, park, body })
+    Some(Relayed { bytes, park, body, status, route, identity })
 }
 
 #[cfg(test)]
@@ -260,25 +281,28 @@ mod tests {
     #[test]
     fn heads_are_rewritten_for_the_client() {
         let head = b"HTTP/1.1 423 Locked\r\nServer: tiny-http (Rust)\r\nlocker-park: 25000\r\nretry-after: 3\r\n\
-                     Content-Length: 7\r\n\r\n";
-        let relayed = relay_head(head, Method::Put, Keep::Close).unwrap();
+                     locker-route: /a/{b}\r\nlocker-identity: user:ci\r\nContent-Length: 7\r\n\r\n";
+        let relayed = relay_head(head, Method::Put, Keep::Close, "7-1").unwrap();
         assert_eq!(relayed.park, Some(Span(25_000)));
-        assert_eq!(relayed.body, 7);
+        assert_eq!((relayed.body, relayed.status), (7, 423));
+        assert_eq!((relayed.route.as_deref(), relayed.identity.as_deref()), (Some("/a/{b}"), Some("user:ci")));
         let text = String::from_utf8(relayed.bytes).unwrap();
-        assert_eq!(text, "HTTP/1.1 423 Locked\r\nretry-after: 3\r\nContent-Length: 7\r\nconnection: close\r\n\r\n");
+        let expected = "HTTP/1.1 423 Locked\r\nretry-after: 3\r\nContent-Length: 7\r\nx-request-id: 7-1\r\n\
+                        connection: close\r\n\r\n";
+        assert_eq!(text, expected);
     }
 
     #[test]
     fn answers_without_a_body_have_none() {
         let with = |status| format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\n");
-        let body = |status, method| relay_head(with(status).as_bytes(), method, Keep::Open).unwrap().body;
+        let body = |status, method| relay_head(with(status).as_bytes(), method, Keep::Open, "7").unwrap().body;
         assert_eq!(body(200, Method::Get), 5);
         assert_eq!(body(200, Method::Head), 0);
         assert_eq!(body(204, Method::Get), 0);
         assert_eq!(body(304, Method::Get), 0);
-        let none = relay_head(with(204).as_bytes(), Method::Get, Keep::Open).unwrap();
-        assert_eq!(none.bytes, b"HTTP/1.1 204 X\r\n\r\n");
-        assert!(relay_head(b"HTTP/1.1 200 OK\r\n\r\n", Method::Get, Keep::Open).is_none());
+        let none = relay_head(with(204).as_bytes(), Method::Get, Keep::Open, "7").unwrap();
+        assert_eq!(none.bytes, b"HTTP/1.1 204 X\r\nx-request-id: 7\r\n\r\n");
+        assert!(relay_head(b"HTTP/1.1 200 OK\r\n\r\n", Method::Get, Keep::Open, "7").is_none());
     }
 
     /// A stand-in for `tiny_http` that answers probes, closes each connection at its first real request until
@@ -324,7 +348,9 @@ mod tests {
             let mut slots = [httparse::EMPTY_HEADER; 4];
             let settings = super::super::settings::DoorSettings::default();
             let head = super::super::head::parse(head.as_bytes(), &mut slots, &settings).unwrap();
-            let wire = Wire::new(&head, crate::core::names::ParkId(1), "peer", &secret);
+            let address = std::net::IpAddr::from([127, 0, 0, 1]).into();
+            let client = super::super::listen::Client { peer: "peer".into(), address, identity: None };
+            let wire = Wire::new(&head, crate::core::names::ParkId(1), "7-1", &client, &secret);
             let passed = backends.pass(&wire, Keep::Open).await.map(|_| ()).map_err(|refusal| refusal.status);
             assert_eq!(passed, expected, "{method} with {broken} broken");
             if expected.is_err() {

@@ -12,7 +12,9 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::Door;
 use super::body::ChunkDecoder;
 use super::budget::Share;
+use super::entry::{CLIENT_LEFT, Entry, Outcome};
 use super::head::{self, Framing, Keep, Method};
+use super::listen::Client;
 use super::park::Listener;
 use super::refusal::Refusal;
 use super::wire::Wire;
@@ -57,8 +59,9 @@ struct Opening {
 }
 
 /// Serves one client until it leaves, is refused, or the door stops.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: &str, door: Arc<Door>) {
-    let mut connection = Connection { stream, ahead: Vec::new(), scanned: 0, is_head: false, peer, door };
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, client: &Client, door: Arc<Door>) {
+    let mut connection =
+        Connection { stream, ahead: Vec::new(), scanned: 0, is_head: false, entry: None, client, door };
     let end = loop {
         match connection.serve_one().await {
             Ok(Keep::Close) => break End::Gone,
@@ -67,11 +70,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: &s
             Err(end) => break end,
         }
     };
-    if let End::Refused(refusal) = end {
-        let answer = refusal.to_bytes(!connection.is_head);
-        if connection.send(&answer).await.is_err() {
-            return;
+    match end {
+        End::Refused(refusal) => {
+            if connection.refuse(refusal, Keep::Close).await.is_err() {
+                return;
+            }
         }
+        End::Gone => connection.note_departure(),
     }
     connection.close().await;
 }
@@ -84,7 +89,9 @@ struct Connection<'a, S> {
     scanned: usize,
     /// Whether the present request is HEAD, so that no answer to it has a body.
     is_head: bool,
-    peer: &'a str,
+    /// The present request, from its first byte to its log line.
+    entry: Option<Entry>,
+    client: &'a Client,
     door: Arc<Door>,
 }
 
@@ -94,6 +101,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.is_head = false;
         let Ask { wire, keep, _share } = self.read_request().await?;
         self.is_head = wire.method == Method::Head;
+        if let Some(pace) = &self.door.requests
+            && let Err(over) = pace.try_spend(self.client.address, std::time::Instant::now())
+        {
+            // Whole seconds, rounded up.
+            let seconds = u32::try_from(over.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+            self.refuse(TOO_FAST.retry_after(seconds), keep).await?;
+            return Ok(keep);
+        }
         self.answer(wire, keep).await
     }
 
@@ -103,7 +118,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if self.ahead.is_empty() {
             self.wait_for_bytes().await?;
         }
-        let deadline = Instant::now() + self.door.settings.send;
+        let park = self.door.next_park();
+        let started = Instant::now();
+        self.entry = Some(Entry { id: self.door.request_id(park), park, started, method: None });
+        let deadline = started + self.door.settings.send;
         match timeout_at(deadline, self.read_rest()).await {
             Ok(ask) => ask,
             Err(_) => Err(Refusal::new(408, "request_timeout", "the request took too long to arrive").into()),
@@ -160,7 +178,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let Some(end) = head::find_end(&self.ahead, &mut self.scanned, settings)? else { return Ok(None) };
         let mut slots = [httparse::EMPTY_HEADER; limits::DOOR_HEADERS];
         let head = head::parse(&self.ahead[..end], &mut slots, settings)?;
-        let wire = Wire::new(&head, self.door.next_park(), self.peer, self.door.backends.secret());
+        let Some(entry) = &mut self.entry else { return Ok(None) };
+        entry.method = Some(head.method);
+        let wire = Wire::new(&head, entry.park, &entry.id, self.client, self.door.backends.secret());
         let opening = Opening { wire, keep: head.keep, framing: head.framing, expects_continue: head.expects_continue };
         self.ahead.drain(..end);
         self.scanned = 0;
@@ -224,7 +244,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             let stopping = door.stop.is_triggered();
             let keep = if stopping { Keep::Close } else { keep };
             wire.set_turn(turn, subscription.is_some() && turn != Turn::Last && !stopping);
-            let answer = door.backends.pass(&wire, keep).await?;
+            let passing = timeout(door.settings.total, door.backends.pass(&wire, keep));
+            let answer = passing.await.unwrap_or(Err(TIMEOUT))?;
             match (answer.park, &subscription) {
                 (Some(span), Some(subscription)) if turn != Turn::Last => {
                     drop(answer);
@@ -238,9 +259,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
         };
         listener.answered();
+        if answer.status == 401 && wire.has_credentials {
+            self.slow_down(&wire.id).await;
+        }
         drop((wire, subscription, place));
         self.send(&answer.bytes).await.map_err(|_| End::Gone)?;
+        let (route, identity) = (answer.route.as_deref(), answer.identity.as_deref());
+        self.end_entry(&Outcome { status: answer.status, route, identity });
         Ok(keep)
+    }
+
+    /// Holds the answer to a failed login back, longer with each one of this address. Whoever knows the password is
+    /// never slowed, also at the same address.
+    async fn slow_down(&self, id: &str) {
+        let most = Duration::from_millis(limits::DOOR_LOGIN_DELAY_MS);
+        let delay = self.door.failed_logins.spend(self.client.address, std::time::Instant::now(), most);
+        let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(target: "locker::door", id, peer = self.client.peer, delay_ms = ms, "failed login");
+        let _ = timeout(delay, self.door.stop.triggered()).await;
     }
 
     /// Waits for a notice, the deadline, the stop or the client's end.
@@ -272,6 +308,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     // ---- Sending ----
 
+    /// Gives an answer of the door's own.
+    async fn refuse(&mut self, refusal: Refusal, keep: Keep) -> Result<(), End> {
+        let id = self.entry.as_ref().map_or("", |entry| &entry.id);
+        let answer = refusal.to_bytes(!self.is_head, keep, id);
+        let sent = self.send(&answer).await;
+        self.end_entry(&Outcome { status: refusal.status, route: None, identity: None });
+        sent.map_err(|_| End::Gone)
+    }
+
+    fn end_entry(&mut self, outcome: &Outcome<'_>) {
+        if let Some(entry) = self.entry.take() {
+            entry.write(self.client, outcome);
+        }
+    }
+
+    /// The client went away; if that was in the middle of a request, the log says so.
+    fn note_departure(&mut self) {
+        self.end_entry(&Outcome { status: CLIENT_LEFT, route: None, identity: None });
+    }
+
     /// Sends all of `bytes`, within a time that grows with them.
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         send(&mut self.stream, bytes, self.door.settings.write).await
@@ -299,6 +355,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 }
+
+const TOO_FAST: Refusal = Refusal::new(429, "too_many_requests", "this address sends too many requests");
+
+const TIMEOUT: Refusal =
+    Refusal::new(503, "timeout", "the server took too long; whether it acted is unknown, ask again").retry_after(1);
 
 const NO_ROOM: Refusal = Refusal::busy("too many large requests are on their way");
 

@@ -19,6 +19,8 @@ pub(super) enum Method {
     Patch,
     Delete,
     Options,
+    Trace,
+    Query,
 }
 
 impl Method {
@@ -31,6 +33,9 @@ impl Method {
             b"PATCH" => Self::Patch,
             b"DELETE" => Self::Delete,
             b"OPTIONS" => Self::Options,
+            // No route has these; the answer (405) says what there is, and never what was sent.
+            b"TRACE" => Self::Trace,
+            b"QUERY" => Self::Query,
             _ => return None,
         })
     }
@@ -44,6 +49,8 @@ impl Method {
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
             Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Query => "QUERY",
         }
     }
 
@@ -71,6 +78,17 @@ pub(super) enum Keep {
     Close,
 }
 
+impl Keep {
+    /// What an answer says of it, and the end of the answer's head.
+    pub const fn header_and_end(self) -> &'static str {
+        match self {
+            Self::Open => "\r\n",
+            Self::OpenSaid => "connection: keep-alive\r\n\r\n",
+            Self::Close => "connection: close\r\n\r\n",
+        }
+    }
+}
+
 /// A request head that may be passed on.
 #[derive(Debug)]
 pub(super) struct Head<'h, 'b> {
@@ -80,13 +98,18 @@ pub(super) struct Head<'h, 'b> {
     pub keep: Keep,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// It carries credentials, right or wrong.
+    pub has_credentials: bool,
     headers: &'h [Header<'b>],
 }
 
 impl<'b> Head<'_, 'b> {
     /// The headers to pass on: not those about this connection or the framing, and none that only the door may set.
     pub fn passed_headers(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> {
-        self.headers.iter().filter(|h| matches!(role(h.name), Role::Passed | Role::Host)).map(|h| (h.name, h.value))
+        self.headers
+            .iter()
+            .filter(|h| matches!(role(h.name), Role::Passed | Role::Host | Role::Credentials))
+            .map(|h| (h.name, h.value))
     }
 }
 
@@ -164,6 +187,7 @@ pub(super) fn parse<'h, 'b>(
         framing: told.framing(version, settings)?,
         keep: told.keep(version),
         expects_continue: told.expects_continue && version == Version::Http11,
+        has_credentials: told.has_credentials,
         headers,
     })
 }
@@ -215,18 +239,22 @@ enum Role {
     TransferEncoding,
     Connection,
     Expect,
+    ContentEncoding,
+    Credentials,
     /// About this connection only, or not for clients to set.
     Dropped,
     Passed,
 }
 
 fn role(name: &str) -> Role {
-    const ROLES: [(&str, Role); 10] = [
+    const ROLES: [(&str, Role); 12] = [
         ("host", Role::Host),
         ("content-length", Role::ContentLength),
         ("transfer-encoding", Role::TransferEncoding),
         ("connection", Role::Connection),
         ("expect", Role::Expect),
+        ("content-encoding", Role::ContentEncoding),
+        ("authorization", Role::Credentials),
         ("te", Role::Dropped),
         ("trailer", Role::Dropped),
         ("upgrade", Role::Dropped),
@@ -246,6 +274,7 @@ struct Told<'b> {
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
+    has_credentials: bool,
 }
 
 impl<'b> Told<'b> {
@@ -274,6 +303,11 @@ impl<'b> Told<'b> {
                 Role::Expect => {
                     return Err(Refusal::new(417, "unknown_expectation", "only 100-continue can be expected"));
                 }
+                Role::ContentEncoding if !header.value.eq_ignore_ascii_case(b"identity") => {
+                    return Err(Refusal::new(415, "content_encoding", "bodies must not be compressed"));
+                }
+                Role::Credentials => told.has_credentials = true,
+                Role::ContentEncoding => {}
                 Role::ContentLength | Role::TransferEncoding | Role::Dropped | Role::Passed => {}
             }
         }

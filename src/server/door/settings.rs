@@ -1,11 +1,13 @@
 //! The door's settings, and the switch that stops it.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::tls::Tls;
 use crate::core::limits;
 
 /// Receives one line for the log about something that nobody was answered with, such as a failing `accept`.
@@ -24,6 +26,10 @@ pub struct DoorSettings {
     pub body_bytes: usize,
     /// Time to send one whole request, from its first byte.
     pub send: Duration,
+    /// Time for a TLS handshake.
+    pub handshake: Duration,
+    /// Time for one pass of a request through the server, parked time not counted.
+    pub total: Duration,
     /// Time without a request before a connection is closed.
     pub idle: Duration,
     /// Time to take an answer, for each 64 KiB of it or part of that.
@@ -34,6 +40,14 @@ pub struct DoorSettings {
     pub busy: Duration,
     /// Most client connections; lowered when the limit of descriptors is too small for it.
     pub connections: usize,
+    /// Most connections of one client address (of one /64 network with IPv6); no limit by default, since hundreds of
+    /// waiters share the address of one worker.
+    pub connections_per_address: Option<usize>,
+    /// Most requests that one client address may send in a second, with a burst of
+    /// [`limits::DOOR_RATE_BURST_SECS`] seconds' worth; no limit by default.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// TLS; without it the door speaks plain HTTP.
+    pub tls: Option<Arc<Tls>>,
     /// Kept-alive connections to `tiny_http`; lowered when the limit of descriptors is too small for it.
     pub backends: usize,
     /// Most parked requests.
@@ -46,7 +60,7 @@ pub struct DoorSettings {
     pub held_bytes: usize,
     /// Threads of the door's runtime; `None`: one for each core.
     pub threads: Option<usize>,
-    /// Where lines for the log go; standard error by default.
+    /// Where lines for the log go; the log by default.
     pub report: Report,
 }
 
@@ -58,18 +72,23 @@ impl Default for DoorSettings {
             headers: limits::DOOR_HEADERS,
             body_bytes: limits::DOOR_BODY_BYTES,
             send: Duration::from_millis(limits::DOOR_SEND_MS),
+            handshake: Duration::from_millis(limits::DOOR_HANDSHAKE_MS),
+            total: Duration::from_millis(limits::DOOR_TOTAL_MS),
             idle: Duration::from_millis(limits::DOOR_IDLE_MS),
             write: Duration::from_millis(limits::DOOR_WRITE_MS),
             linger: Duration::from_millis(limits::DOOR_LINGER_MS),
             busy: Duration::from_millis(limits::DOOR_BUSY_MS),
             connections: limits::DOOR_CONNECTIONS,
+            connections_per_address: None,
+            requests_per_second: None,
+            tls: None,
             backends: limits::DOOR_BACKENDS,
             parked: limits::DOOR_PARKED,
             park_body_bytes: limits::DOOR_PARK_BODY_BYTES,
             parked_bytes: limits::DOOR_PARKED_BYTES,
             held_bytes: limits::DOOR_HELD_BYTES,
             threads: None,
-            report: Arc::new(|line| eprintln!("{line}")),
+            report: Arc::new(|line| tracing::warn!(target: "locker::door", "{line}")),
         }
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! The headers of the door come first and have a fixed width, so that they can be changed in place.
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::head::{Head, Method};
+use super::listen::Client;
 use crate::core::names::ParkId;
-use crate::server::http::Turn;
+use crate::server::http::{Identity, Turn};
 use crate::server::inner::{self, Secret};
 
 /// Width of the Content-Length that is filled in when the body is complete, digits.
@@ -19,11 +22,15 @@ pub(super) struct Wire {
     body_at: usize,
     pub method: Method,
     pub park: ParkId,
+    /// What the client is told as `x-request-id`.
+    pub id: String,
+    /// It carries credentials, right or wrong.
+    pub has_credentials: bool,
 }
 
 impl Wire {
     /// The head; the body is added to [`Self::body`].
-    pub fn new(head: &Head<'_, '_>, park: ParkId, peer: &str, secret: &Secret) -> Self {
+    pub fn new(head: &Head<'_, '_>, park: ParkId, id: &str, client: &Client, secret: &Secret) -> Self {
         let mut bytes = Vec::with_capacity(1024);
         let mut put = |parts: &[&[u8]]| {
             for part in parts {
@@ -34,7 +41,12 @@ impl Wire {
         put(&[head.method.as_str().as_bytes(), b" ", head.target.as_bytes(), b" HTTP/1.1\r\n"]);
         put(&[inner::SECRET.as_bytes(), b": ", secret.as_bytes(), b"\r\n"]);
         put(&[inner::PARK_ID.as_bytes(), b": ", park.0.to_string().as_bytes(), b"\r\n"]);
-        put(&[inner::PEER.as_bytes(), b": ", peer.as_bytes(), b"\r\n"]);
+        put(&[inner::PEER.as_bytes(), b": ", client.peer.as_bytes(), b"\r\n"]);
+        put(&[inner::REQUEST_ID.as_bytes(), b": ", id.as_bytes(), b"\r\n"]);
+        if let Some(Identity::Certificate(subject)) = &client.identity {
+            let subject = utf8_percent_encode(subject, NON_ALPHANUMERIC).to_string();
+            put(&[inner::SUBJECT.as_bytes(), b": ", subject.as_bytes(), b"\r\n"]);
+        }
         let turn_at = put(&[inner::TURN.as_bytes(), b": "]);
         let can_park_at = put(&[b"F\r\n", inner::CAN_PARK.as_bytes(), b": "]);
         let length_at = put(&[b"0\r\ncontent-length: "]);
@@ -49,7 +61,8 @@ impl Wire {
         }
         bytes.extend_from_slice(b"\r\n");
         let body_at = bytes.len();
-        Self { bytes, turn_at, can_park_at, length_at, body_at, method: head.method, park }
+        let Head { method, has_credentials, .. } = *head;
+        Self { bytes, turn_at, can_park_at, length_at, body_at, method, park, id: id.to_owned(), has_credentials }
     }
 
     /// Where the body is appended.

@@ -55,7 +55,15 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
 /// The answer that is not relayed unless parking fails after all; short, because each notice makes one.
 fn parked(claim: &Claim) -> Response {
     let error = format!("claim {:?} waits: ask again", claim.id);
-    locked(&WaitingView { error, code: Code::Waiting, parked: false, claim: None, holders: Vec::new() })
+    locked(&WaitingView {
+        error,
+        code: Code::Waiting,
+        parked: false,
+        claim: None,
+        holders: Vec::new(),
+        own: Vec::new(),
+        builds: Vec::new(),
+    })
 }
 
 fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
@@ -67,7 +75,15 @@ fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
         Some(pool) => format!("claim {:?} waits at place {position} of pool {pool:?}: ask again", claim.id),
         None => format!("claim {:?} waits: ask again", claim.id),
     };
-    locked(&WaitingView { error, code: Code::Waiting, parked, claim: Some(view), holders })
+    locked(&WaitingView {
+        error,
+        code: Code::Waiting,
+        parked,
+        claim: Some(view),
+        holders,
+        own: Vec::new(),
+        builds: Vec::new(),
+    })
 }
 
 fn busy(routes: &Routes, ask: &AskClaim) -> Response {
@@ -79,7 +95,15 @@ fn busy(routes: &Routes, ask: &AskClaim) -> Response {
         ),
         None => "it is not this claim's turn: try again later, or let the claim queue".to_owned(),
     };
-    locked(&WaitingView { error, code: Code::Locked, parked: false, claim: None, holders })
+    locked(&WaitingView {
+        error,
+        code: Code::Locked,
+        parked: false,
+        claim: None,
+        holders,
+        own: Vec::new(),
+        builds: Vec::new(),
+    })
 }
 
 /// How long a client that cannot be parked should wait before it asks again, seconds.

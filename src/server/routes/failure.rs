@@ -55,7 +55,18 @@ impl Failure {
         let view = ErrorView { error, code, problems, claim: claim.map(|claim| *claim) };
         let mut response = respond(status, &view);
         response.headers.extend(allow.map(|methods| ("allow", methods)));
+        response.headers.extend(retry_after(code).map(|seconds| ("retry-after", seconds.to_owned())));
         response
+    }
+}
+
+/// Seconds after which another attempt makes sense, where it makes sense at all.
+fn retry_after(code: Code) -> Option<&'static str> {
+    match code {
+        Code::StoreFailed | Code::Unavailable | Code::QueueFull => Some("5"),
+        // Somebody must make room first.
+        Code::Limit => Some("60"),
+        _ => None,
     }
 }
 

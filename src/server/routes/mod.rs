@@ -4,7 +4,6 @@
 //! - `call`: one request with its path, query and body taken apart; everything wrong with it is gathered.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
 //! - `claims`, `pools`, `locks`, `changes`, `info`: the handlers.
-//! - `latches`: the Argo contract.
 //! - [`contracts`]: the handlers of the APIs that Locker honours for clients of other servers.
 
 mod call;
@@ -13,7 +12,6 @@ mod claims;
 pub mod contracts;
 mod failure;
 mod info;
-mod latches;
 mod locks;
 mod pools;
 pub(super) mod table;
@@ -26,8 +24,9 @@ use self::call::Call;
 use self::contracts::ContractRoutes;
 use self::failure::Failure;
 use self::table::{Method, ROUTES, Route};
+use super::auth::Access;
 use super::engine::Engine;
-use super::http::{Handler, Request, Response};
+use super::http::{self, Handler, Request, Response};
 use super::views::Viewer;
 use super::watchers::Watchers;
 use crate::core::names::{ParkId, Revision};
@@ -76,25 +75,58 @@ impl Routes {
         look(&Viewer { world: &world, now: self.engine.now() })
     }
 
-    fn answer(&self, request: &Request) -> Result<Response, Failure> {
-        let segments = segments(&request.path)?;
-        if let Some(answer) = latches::answer(self, request, &segments) {
-            return answer;
-        }
-        let at_path = |route: &&'static Route| route.matches(&segments);
-        let method = Method::parse(&request.method);
-        let Some(route) = ROUTES.iter().filter(at_path).find(|route| Some(route.method) == method) else {
-            let known: Vec<Method> = ROUTES.iter().filter(at_path).map(|route| route.method).collect();
-            return Err(no_route(request, &known));
-        };
-        self.contracts.check_served(route.contracts)?;
-        (route.run)(self, &Call::new(route, request, segments)?)
+    fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
+        self.contracts.check_served(found.route.contracts)?;
+        (found.route.run)(self, &Call::new(found.route, request, found.segments)?)
     }
+}
+
+/// The rule that a request falls under; [`Access::Guarded`] when no route serves it.
+#[must_use]
+pub fn access(request: &Request) -> Access {
+    find(request).map_or(Access::Guarded, |found| found.route.access)
+}
+
+/// Method and path template of every route, for tests that go through all of them.
+pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().map(|route| (route.method.word(), route.path))
+}
+
+/// A route, and the path of the request taken apart.
+struct Found {
+    route: &'static Route,
+    segments: Vec<String>,
+}
+
+/// The one way from a request to its route: authorization and dispatch cannot differ.
+fn find(request: &Request) -> Result<Found, Failure> {
+    let mut segments = segments(&request.path)?;
+    if segments == ["lock", ""] && contracts::latches::is_of_latch(request) {
+        // Clients of latches write /lock and /lock/ alike.
+        segments.pop();
+    }
+    let at_path = |route: &&'static Route| route.matches(&segments);
+    let method = Method::parse(&request.method);
+    let Some(route) = ROUTES.iter().filter(at_path).find(|route| Some(route.method) == method) else {
+        let known: Vec<Method> = ROUTES.iter().filter(at_path).map(|route| route.method).collect();
+        return Err(no_route(request, &known));
+    };
+    Ok(Found { route, segments })
 }
 
 impl Handler for Routes {
     fn handle(&self, request: Request) -> Response {
-        self.answer(&request).unwrap_or_else(Failure::into_response)
+        let found = find(&request);
+        let template = found.as_ref().ok().map(|found| found.route.path);
+        let answer = found.and_then(|found| self.answer(found, &request));
+        let mut response = answer.unwrap_or_else(|failure| {
+            if failure.code == Code::Internal {
+                tracing::error!(request = request.id, error = failure.error, "a request has failed inside");
+            }
+            failure.into_response()
+        });
+        response.headers.extend(template.map(|template| (http::ROUTE, template.to_owned())));
+        response
     }
 
     fn left(&self, park: ParkId) {

@@ -2,9 +2,10 @@
 
 use schemars::{Schema, SchemaGenerator};
 
+use super::super::auth::Access;
 use super::super::http::Response;
 use super::call::Call;
-use super::contracts::{self, lockd, locker};
+use super::contracts::{self, latches, lockd, locker};
 use super::failure::Failure;
 use super::{Routes, changes, claims, info, locks, pools};
 use crate::core::limits;
@@ -16,6 +17,7 @@ use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
 use crate::wire::contracts::locker::{LocksView, PartyBody, ResponseView, UnlockedView};
 use crate::wire::errors::Code;
+use crate::wire::latch::{EndingBody, LatchBody, LatchView};
 
 /// A method that some route has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub(in super::super) struct Parameter {
 
 /// One route.
 pub(in super::super) struct Route {
+    /// Who may use it.
+    pub access: Access,
     pub method: Method,
     /// Segments in braces are parameters.
     pub path: &'static str,
@@ -104,9 +108,20 @@ impl Route {
     }
 }
 
-/// A route without parameters, body and refusals; the table fills in the rest.
-const fn route(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+/// A route for whoever has proven who he is, without parameters, body and refusals; the table fills in the rest.
+/// There is no way to a route that says nothing about who may use it.
+const fn guarded(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+    route(Access::Guarded, method, path, summary, run)
+}
+
+/// A route that anybody may use. A test names all of them.
+const fn public(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+    route(Access::Public, method, path, summary, run)
+}
+
+const fn route(access: Access, method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
     Route {
+        access,
         method,
         path,
         summary,
@@ -136,6 +151,7 @@ const AFTER_REVISION: Parameter = parameter("after", "integer", "Only entries of
 const FROM: Parameter =
     parameter("from", "integer", "Only entries of this revision, whatever their kind, and of later ones.");
 const VERSIONS: Parameter = parameter("versions", "boolean", "Only entries that the resource's check lists.");
+const LATCH_ID: Parameter = parameter("id", "string", "The latch.");
 const NEWEST: Parameter = parameter("newest", "boolean", "Only the newest entry of those asked for.");
 
 use Method::{Delete, Get, Patch, Post, Put};
@@ -163,12 +179,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
-        ..route(Put, "/api/v1/claims/{id}", "Ask for locks, or ask again; granted and held are 200", claims::put)
+        ..guarded(Put, "/api/v1/claims/{id}", "Ask for locks, or ask again; granted and held are 200", claims::put)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim],
-        ..route(Get, "/api/v1/claims/{id}", "Look at a claim, live or ended", claims::get)
+        ..guarded(Get, "/api/v1/claims/{id}", "Look at a claim, live or ended", claims::get)
     },
     Route {
         query: &[
@@ -178,7 +194,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim, Code::SupersededRun, Code::TooManyRuns, Code::Ended, Code::StoreFailed],
-        ..route(Delete, "/api/v1/claims/{id}", "Cancel or release a claim; again is harmless", claims::delete)
+        ..guarded(Delete, "/api/v1/claims/{id}", "Cancel or release a claim; again is harmless", claims::delete)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<ConfirmBody>),
@@ -193,7 +209,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Ended,
             Code::StoreFailed,
         ],
-        ..route(Post, "/api/v1/claims/{id}/confirm", "Make a grant a hold; again is harmless", claims::confirm)
+        ..guarded(Post, "/api/v1/claims/{id}/confirm", "Make a grant a hold; again is harmless", claims::confirm)
     },
     Route {
         query: &[
@@ -209,53 +225,58 @@ pub(in super::super) static ROUTES: &[Route] = &[
             LIMIT,
         ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ClaimView>>),
-        ..route(Get, "/api/v1/claims", "List claims by id, without their places in the queues", claims::list)
+        ..guarded(Get, "/api/v1/claims", "List claims by id, without their places in the queues", claims::list)
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<Page<PoolSummary>>),
-        ..route(Get, "/api/v1/pools", "List pools by name", pools::list)
+        ..guarded(Get, "/api/v1/pools", "List pools by name", pools::list)
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<PoolView>),
         codes: &[Code::NoSuchPool],
-        ..route(Get, "/api/v1/pools/{pool}", "Look at a pool, its locks by name and its queue", pools::get)
+        ..guarded(Get, "/api/v1/pools/{pool}", "Look at a pool, its locks by name and its queue", pools::get)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<PoolBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::Limit, Code::StoreFailed],
-        ..route(Put, "/api/v1/pools/{pool}", "Declare a pool; its policy is replaced as a whole", pools::put)
+        ..guarded(Put, "/api/v1/pools/{pool}", "Declare a pool; its policy is replaced as a whole", pools::put)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::PoolInUse, Code::StoreFailed],
-        ..route(Delete, "/api/v1/pools/{pool}", "Remove a pool that nobody uses", pools::delete)
+        ..guarded(Delete, "/api/v1/pools/{pool}", "Remove a pool that nobody uses", pools::delete)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<LockView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock],
-        ..route(Get, "/api/v1/pools/{pool}/locks/{lock}", "Look at a lock, with its metadata", locks::get)
+        ..guarded(Get, "/api/v1/pools/{pool}/locks/{lock}", "Look at a lock, with its metadata", locks::get)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::LockExists, Code::Limit, Code::StoreFailed],
-        ..route(Put, "/api/v1/pools/{pool}/locks/{lock}", "Add a lock; makes the pool when there is none", locks::put)
+        ..guarded(Put, "/api/v1/pools/{pool}/locks/{lock}", "Add a lock; makes the pool when there is none", locks::put)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
-        ..route(Patch, "/api/v1/pools/{pool}/locks/{lock}", "Change what is given of a lock, held or not", locks::patch)
+        ..guarded(
+            Patch,
+            "/api/v1/pools/{pool}/locks/{lock}",
+            "Change what is given of a lock, held or not",
+            locks::patch,
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::NotHolder, Code::StoreFailed],
-        ..route(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Take a lock out of its pool", locks::delete)
+        ..guarded(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Take a lock out of its pool", locks::delete)
     },
     Route {
         query: &[
@@ -268,23 +289,23 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool],
-        ..route(Get, "/api/v1/pools/{pool}/changes", "History of a pool, oldest first", changes::of_pool)
+        ..guarded(Get, "/api/v1/pools/{pool}/changes", "History of a pool, oldest first", changes::of_pool)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<NoteBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::StoreFailed],
-        ..route(Post, "/api/v1/pools/{pool}/changes", "Write an entry that changes nothing", changes::note)
+        ..guarded(Post, "/api/v1/pools/{pool}/changes", "Write an entry that changes nothing", changes::note)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool, Code::NoSuchRevision],
-        ..route(Get, "/api/v1/pools/{pool}/changes/{revision}", "All entries of one revision", changes::revision)
+        ..guarded(Get, "/api/v1/pools/{pool}/changes/{revision}", "All entries of one revision", changes::revision)
     },
     Route {
         query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
-        ..route(Get, "/api/v1/changes", "History of all pools, also removed ones, oldest first", changes::of_all)
+        ..guarded(Get, "/api/v1/changes", "History of all pools, also removed ones, oldest first", changes::of_all)
     },
     Route {
         query: &[
@@ -294,27 +315,27 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<VerifyView>),
         codes: &[Code::NotHeld],
-        ..route(Get, "/api/v1/verify", "Whether a fence is a present holder's", locks::verify)
+        ..guarded(Get, "/api/v1/verify", "Whether a fence is a present holder's", locks::verify)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<InfoView>),
-        ..route(Get, "/api/v1/info", "Version, store and time of the server", info::info)
+        ..guarded(Get, "/api/v1/info", "Version, store and time of the server", info::info)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
-        ..route(Get, "/healthz", "The process answers", info::healthz)
+        ..public(Get, "/healthz", "The process answers", info::healthz)
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
         codes: &[Code::StoreFailed, Code::Unavailable],
-        ..route(Get, "/readyz", "The server can serve", info::readyz)
+        ..public(Get, "/readyz", "The server can serve", info::readyz)
     },
-    route(Get, "/openapi.json", "This description", info::openapi),
+    guarded(Get, "/openapi.json", "This description", info::openapi),
     Route {
         contracts: &[Contract::Locker],
         answer: Some(SchemaGenerator::subschema_for::<LocksView>),
         codes: &[Code::NoSuchRoute],
-        ..route(Get, "/locks", "locker: pools by name, with their holders", locker::list)
+        ..guarded(Get, "/locks", "locker: pools by name, with their holders", locker::list)
     },
     Route {
         contracts: &[Contract::Locker],
@@ -332,14 +353,14 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
-        ..route(Put, "/lock/{name}", "locker: lock a pool now, or not at all", locker::put)
+        ..guarded(Put, "/lock/{name}", "locker: lock a pool now, or not at all", locker::put)
     },
     Route {
         contracts: &[Contract::Lockd],
         answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
         codes: &[Code::BadRequest, Code::NoSuchRoute],
         statuses: &[(404, Code::NotHeld)],
-        ..route(Get, "/lock/{name}", "lockd: 200 when it is locked", lockd::get)
+        ..guarded(Get, "/lock/{name}", "lockd: 200 when it is locked", lockd::get)
     },
     Route {
         contracts: &[Contract::Lockd],
@@ -359,7 +380,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::StoreFailed,
         ],
         statuses: &[(409, Code::Locked)],
-        ..route(Post, "/lock/{name}", "lockd: lock it", lockd::post)
+        ..guarded(Post, "/lock/{name}", "lockd: lock it", lockd::post)
     },
     Route {
         contracts: &[Contract::Locker, Contract::Lockd],
@@ -369,6 +390,60 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<UnlockedView>),
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::TooLarge, Code::Locked, Code::StoreFailed],
         statuses: &[(404, Code::NotHeld), (409, Code::NotHeld)],
-        ..route(Delete, "/lock/{name}", "Unlock: locker with a body, lockd without one", contracts::delete)
+        ..guarded(Delete, "/lock/{name}", "Unlock: locker with a body, lockd without one", contracts::delete)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        body: Some(SchemaGenerator::subschema_for::<LatchBody>),
+        body_required: true,
+        max_body: limits::LATCH_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<LatchView>),
+        codes: &[
+            Code::BadRequest,
+            Code::NoSuchRoute,
+            Code::LatchExists,
+            Code::TooLarge,
+            Code::Limit,
+            Code::StoreFailed,
+        ],
+        ..guarded(Post, "/lock", "latches: make one for a workflow; also as /lock/", latches::create)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        query: &[
+            LATCH_ID,
+            parameter("status", "string", "Latches with this status: released, locked or all; answered as an array."),
+            parameter(
+                "wait",
+                "string",
+                "Hold the request until the latch, or any, is released; at most so long (60s).",
+            ),
+            parameter("after", "integer", "Only those released after this revision: the header locker-revision."),
+        ],
+        codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch],
+        ..guarded(Get, "/lock", "latches: look at one, or list them", latches::get)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        query: &[LATCH_ID],
+        body: Some(SchemaGenerator::subschema_for::<EndingBody>),
+        max_body: limits::LATCH_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<LatchView>),
+        codes: &[
+            Code::BadRequest,
+            Code::NoSuchRoute,
+            Code::NoSuchLatch,
+            Code::LatchReleased,
+            Code::TooLarge,
+            Code::StoreFailed,
+        ],
+        ..guarded(Patch, "/lock", "latches: release one; again is harmless", latches::release)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        query: &[LATCH_ID],
+        answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
+        codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch, Code::StoreFailed],
+        ..guarded(Delete, "/lock", "latches: delete one, released or not", latches::delete)
     },
 ];

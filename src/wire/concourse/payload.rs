@@ -151,6 +151,20 @@ impl Fields {
         number
     }
 
+    /// A whole number, also a negative one.
+    pub(super) fn integer(&mut self, key: &'static str, problems: &mut Problems) -> Option<i32> {
+        let value = self.take(key)?;
+        let number = match &value {
+            Value::Number(number) => number.as_i64().and_then(|n| i32::try_from(n).ok()),
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            problems.add(format!("{} must be a whole number", self.name(key)));
+        }
+        number
+    }
+
     pub(super) fn duration(&mut self, key: &'static str, problems: &mut Problems) -> Option<Duration> {
         let text = self.text(key, problems)?;
         super::parse_duration(&text).map_err(|why| problems.add(format!("{} {why}", self.name(key)))).ok()

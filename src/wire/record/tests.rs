@@ -52,6 +52,8 @@ fn claim() -> Claim {
             reason: Some(name("a \"reason\"\n")),
             confirm: true,
             ttl: Some(Span(90_000)),
+            priority: Priority::new(-7).unwrap(),
+            supersede: Some(name("/deploy")),
         },
         runs: vec![name("r1"), name("r2")],
         ticket: Ticket(9),
@@ -74,7 +76,9 @@ fn small_claim(phase: Phase) -> Claim {
     let any = Want::Any { count: 1, labels: Labels::new() };
     let ask = Ask { parts: vec![Part { pool: name("p"), want: any }], key: None, requestor: None, scope: Scope::Flow };
     let owner = Arc::new(Owner::default());
-    let terms = Terms { ask, digest: Digest([0; 32]), owner, reason: None, confirm: false, ttl: None };
+    let (priority, supersede) = (Priority::default(), None);
+    let terms =
+        Terms { ask, digest: Digest([0; 32]), owner, reason: None, confirm: false, ttl: None, priority, supersede };
     Claim { terms, runs: Vec::new(), withdrawals: 0, life: 1, phase, ..full }
 }
 
@@ -105,7 +109,8 @@ fn a_claim_is_stored_as() {
         r#""key":"k","requestor":"r","scope":"person","#,
         r#""digest":"0008101820283038404850586068707880889098a0a8b0b8c0c8d0d8e0e8f0f8","owner":"#,
         FULL_OWNER,
-        r#","reason":"a \"reason\"\n","confirm":true,"ttl":90000,"runs":["r1","r2"],"ticket":9,"#,
+        r#","reason":"a \"reason\"\n","confirm":true,"ttl":90000,"priority":-7,"supersede":"/deploy","#,
+        r#""runs":["r1","r2"],"ticket":9,"#,
         r#""asked_at":1767225600000,"withdrawals":1,"phase":{"held":{"fence":9007199254740991,"#,
         r#""claimed":{"revision":268435457,"seq":1},"locks":[["envs","prod eu"],["envs","🔒"]],"#,
         r#""since":1767225600001,"until":{"at":18446744073709551615,"span":90000}}}}"#,
@@ -168,8 +173,14 @@ fn an_ended_claim_is_stored_as() {
 
 #[test]
 fn pools_locks_operations_and_history_are_stored_as() {
-    let policy = Policy { drain: Some(Span(0)), max_hold: Some(Span(1)), max_queue: Some(2) };
-    for (policy, golden) in [(policy, r#"{"drain":0,"max_hold":1,"max_queue":2}"#), (Policy::default(), "{}")] {
+    let policy = Policy { drain: Some(Span(0)), max_hold: Some(Span(1)), max_queue: Some(2), ..Policy::default() };
+    let ordered = Policy { order: Order::Priority, ..policy.clone() };
+    let cases = [
+        (ordered, r#"{"order":"priority","drain":0,"max_hold":1,"max_queue":2}"#),
+        (policy, r#"{"drain":0,"max_hold":1,"max_queue":2}"#),
+        (Policy::default(), "{}"),
+    ];
+    for (policy, golden) in cases {
         assert_eq!(encode(&StoredPolicy::from(&policy)).unwrap(), golden);
         assert_eq!(Policy::from(decode::<StoredPolicy>(golden).unwrap()), policy);
     }

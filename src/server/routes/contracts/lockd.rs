@@ -10,7 +10,8 @@ use super::{Hold, Outcome, Stranger, Waiting, Wish, end, hold, holder_name, hold
 use crate::core::claim::{Claim, Owner};
 use crate::core::limits;
 use crate::core::names::{PoolName, Text};
-use crate::core::step::Wait;
+use crate::core::state::World;
+use crate::core::step::{Command, Wait};
 use crate::core::time::Span;
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::{self as wire, EmptyView, LockdNameError};
@@ -84,6 +85,19 @@ pub(in super::super) fn post(routes: &Routes, call: &Call) -> Result<Response, F
     }
 }
 
+/// Waiting claims whose requests ended with an earlier life of the server: nobody will ask for them again, so they keep
+/// no place. Only for the start, before the first request.
+pub(in super::super::super) fn left_behind(world: &World) -> Vec<Command> {
+    let waiting = world.pools.values().flat_map(|pool| pool.waiting.values()).filter_map(|id| world.claims.get(id));
+    let left_behind = waiting.filter(|claim| is_own(claim));
+    left_behind.map(|claim| Command::End { id: claim.id.clone(), run: None, by: None, reason: None }).collect()
+}
+
+/// A claim that came through lockd's API.
+fn is_own(claim: &Claim) -> bool {
+    claim.terms.owner.program.as_ref().is_some_and(|program| program.as_str() == PROGRAM)
+}
+
 /// `DELETE /lock/{name}` without a body.
 pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let pool = name(call)?;
@@ -97,8 +111,7 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
         Hold::Alone(claim) => claim,
     };
     check_unlock(&pool, &claim, given.as_ref())?;
-    let is_own = claim.terms.owner.program.as_ref().is_some_and(|program| program.as_str() == PROGRAM);
-    let stranger = (!is_own).then(|| Stranger { owner: owner(given), reason: UNLOCKED });
+    let stranger = (!is_own(&claim)).then(|| Stranger { owner: owner(given), reason: UNLOCKED });
     if end(routes, &claim.id, stranger)? { Ok(done()) } else { Err(not_locked(&pool, missing)) }
 }
 

@@ -51,10 +51,12 @@ fn requestor(claim: &Claim) -> Option<&Text> {
 
 /// A claim that only `{"lock": OWNER}` makes.
 fn is_first_generation(claim: &Claim) -> bool {
-    let owner = &claim.terms.owner;
-    claim.terms.ask.key.is_none()
-        && owner.person.is_some()
-        && owner.program.as_ref().is_some_and(|program| program.as_str() == PROGRAM)
+    claim.terms.ask.key.is_none() && claim.terms.owner.person.is_some() && is_own(claim)
+}
+
+/// A claim that came through locker's API.
+fn is_own(claim: &Claim) -> bool {
+    claim.terms.owner.program.as_ref().is_some_and(|program| program.as_str() == PROGRAM)
 }
 
 /// The pool in the path and the party in the body.
@@ -105,8 +107,7 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
         return Err(Failure::new(Code::Locked, error));
     }
     for claim in &claims {
-        let is_own = claim.terms.owner.program.as_ref().is_some_and(|program| program.as_str() == PROGRAM);
-        let stranger = (!is_own).then(|| Stranger { owner: party.owner(), reason: UNLOCKED });
+        let stranger = (!is_own(claim)).then(|| Stranger { owner: party.owner(), reason: UNLOCKED });
         end(routes, &claim.id, stranger)?;
     }
     match claims.len() {

@@ -1,0 +1,151 @@
+use super::*;
+use crate::server::http::Turn;
+use crate::server::routes;
+
+struct Ok200;
+
+impl Handler for Ok200 {
+    fn handle(&self, request: Request) -> Response {
+        let identity = request.identity.map(|identity| identity.to_string()).unwrap_or_default();
+        Response { status: 200, headers: Vec::new(), body: identity.into_bytes(), park: None }
+    }
+
+    fn left(&self, _: ParkId) {}
+}
+
+fn request(method: &str, path: &str, authorization: Option<&str>, subject: Option<&str>) -> Request {
+    Request {
+        method: method.into(),
+        path: path.into(),
+        query: String::new(),
+        headers: authorization.iter().map(|value| ("authorization".to_owned(), (*value).to_owned())).collect(),
+        body: Vec::new(),
+        peer: String::new(),
+        id: "7-1".into(),
+        identity: subject.map(|subject| Identity::Certificate(subject.to_owned())),
+        park: ParkId(1),
+        can_park: false,
+        turn: Turn::First,
+    }
+}
+
+fn guard(basic: bool, certificate: Option<ClientAuth>) -> Guard {
+    let basic = basic.then(|| ("ci".to_owned(), Secret::new("s:ecret")));
+    Guard::new(&Proof { basic, certificate }, routes::access, Arc::new(Ok200))
+}
+
+fn basic(pair: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+}
+
+#[test]
+fn only_the_right_pair_gets_in() {
+    let guard = guard(true, None);
+    let right = basic("ci:s:ecret");
+    let table = [
+        (None, 401),
+        (Some(right.clone()), 200),
+        (Some(right.replace("Basic", "bASIC")), 200),
+        (Some(right.replace("Basic", "Bearer")), 401),
+        (Some(basic("ci:s:ecre")), 401),
+        (Some(basic("ci:s:ecrett")), 401),
+        (Some(basic("CI:s:ecret")), 401),
+        (Some(basic("ci:")), 401),
+        (Some(basic("")), 401),
+        (Some("Basic !!".to_owned()), 401),
+        (Some("Basic".to_owned()), 401),
+        (Some(String::new()), 401),
+    ];
+    for (header, status) in table {
+        let response = guard.handle(request("GET", "/api/v1/pools", header.as_deref(), None));
+        assert_eq!(response.status, status, "{header:?}");
+        assert!(!String::from_utf8_lossy(&response.body).contains("ecret"));
+    }
+}
+
+#[test]
+fn proofs_combine_as_the_first_line_says() {
+    use ClientAuth::{Optional, Required};
+    let right = basic("ci:s:ecret");
+    let (right, wrong) = (Some(right.as_str()), Some("Basic x"));
+    let cert = Some("CN=a");
+    // Password wanted, certificates asked for, password given, certificate shown: who it is, or nobody.
+    let table = [
+        (false, None, None, None, Some("")),
+        (false, None, wrong, None, Some("")),
+        (true, None, right, None, Some("user:ci")),
+        (true, None, wrong, None, None),
+        (false, Some(Optional), None, None, None),
+        (false, Some(Optional), right, None, None),
+        (false, Some(Optional), None, cert, Some("certificate:CN=a")),
+        (false, Some(Required), None, cert, Some("certificate:CN=a")),
+        (true, Some(Optional), None, None, None),
+        (true, Some(Optional), None, cert, Some("certificate:CN=a")),
+        (true, Some(Optional), right, None, Some("user:ci")),
+        (true, Some(Required), None, cert, None),
+        (true, Some(Required), right, None, None),
+        (true, Some(Required), right, cert, Some("certificate:CN=a")),
+    ];
+    for (wants, asks, password, subject, expected) in table {
+        let response = guard(wants, asks).handle(request("GET", "/api/v1/info", password, subject));
+        let who = (response.status == 200).then(|| String::from_utf8(response.body).unwrap());
+        assert_eq!(who.as_deref(), expected, "{wants} {asks:?} {password:?} {subject:?}");
+    }
+}
+
+/// Every way to write a path or method that is not exactly a public route.
+#[test]
+fn whatever_is_not_a_public_route_is_guarded() {
+    let guard = guard(true, None);
+    let public = [("GET", "/healthz"), ("HEAD", "/healthz"), ("GET", "/readyz"), ("HEAD", "/readyz")];
+    for (method, path) in public {
+        assert_eq!(guard.handle(request(method, path, None, None)).status, 200, "{method} {path}");
+    }
+    let disguises = [
+        ("POST", "/healthz"),
+        ("OPTIONS", "/healthz"),
+        ("OPTIONS", "/api/v1/pools"),
+        ("GET", "/healthz/"),
+        ("GET", "//healthz"),
+        ("GET", "/healthz/../api/v1/pools"),
+        ("GET", "/healthz%2f..%2fapi/v1/pools"),
+        ("GET", "/healthz;x=1"),
+        ("GET", "/HEALTHZ"),
+        ("GET", "/api/v1/pools/"),
+        ("GET", "//api/v1/pools"),
+        ("GET", "/api//v1/pools"),
+        ("GET", "/api/v1/%70ools"),
+        ("GET", "/%2e/api/v1/pools"),
+        ("GET", "/API/v1/pools"),
+        ("GET", "/api/v1/pools;a=b"),
+        ("GET", "/nothing"),
+        ("GET", "/%zz"),
+        ("GET", ""),
+        ("BREW", "/api/v1/pools"),
+    ];
+    for (method, path) in disguises {
+        assert_eq!(guard.handle(request(method, path, None, None)).status, 401, "{method} {path}");
+    }
+    let mut overridden = request("GET", "/healthz", None, None);
+    for header in ["x-http-method-override", "x-original-url", "x-rewrite-url", "x-forwarded-prefix"] {
+        overridden.headers.push((header.into(), "/api/v1/pools".into()));
+    }
+    assert_eq!(guard.handle(overridden).body, b"", "such headers mean nothing here");
+}
+
+#[test]
+fn every_route_but_the_health_checks_is_guarded() {
+    let guard = guard(true, None);
+    let mut public = Vec::new();
+    for (method, template) in routes::all() {
+        let path = template.replace("{revision}", "7").replace(['{', '}'], "");
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+            let status = guard.handle(request(method, &path, None, None)).status;
+            assert!(status == 401 || ["/healthz", "/readyz"].contains(&template), "{method} {template}");
+        }
+        if guard.handle(request(method, &path, None, None)).status != 401 {
+            public.push(template);
+        }
+    }
+    assert_eq!(public, ["/healthz", "/readyz"]);
+}

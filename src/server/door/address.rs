@@ -1,0 +1,192 @@
+//! What is counted for each client address: connections, and the pace of requests and of failed logins.
+//!
+//! Every table is bounded: by the connections there are, or by [`limits::DOOR_ADDRESSES`].
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::core::limits;
+
+/// Who shares one account: an IPv4 address, an IPv6 network of 64 bits (one host owns at least that), or the user
+/// behind a Unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Address {
+    V4(u32),
+    V6Network(u64),
+    User(u32),
+}
+
+impl From<IpAddr> for Address {
+    fn from(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Self::V4(ip.to_bits()),
+            // The upper half.
+            IpAddr::V6(ip) => Self::V6Network((ip.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// Connections of each address, at most `limit` of them.
+pub(super) struct Crowd {
+    limit: usize,
+    counts: Mutex<HashMap<Address, usize>>,
+}
+
+/// One connection of an address, until it is dropped.
+pub(super) struct Counted {
+    crowd: Arc<Crowd>,
+    address: Address,
+}
+
+impl Crowd {
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, counts: Mutex::default() })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<Address, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more, if there is room.
+    pub fn enter(self: &Arc<Self>, address: Address) -> Option<Counted> {
+        let mut counts = self.counts();
+        let count = counts.get(&address).copied().unwrap_or(0);
+        if count >= self.limit {
+            return None;
+        }
+        counts.insert(address, count + 1);
+        Some(Counted { crowd: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.crowd.counts();
+        match counts.get_mut(&self.address) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(counts.remove(&self.address)),
+        }
+    }
+}
+
+/// A steady pace with room for a burst, for each address (the generic cell rate algorithm): one spend costs `step`
+/// of time, and an address may be `burst` ahead of the clock.
+pub(super) struct Pace {
+    step: Duration,
+    burst: Duration,
+    table: Mutex<Table>,
+}
+
+struct Table {
+    /// When each address will have worn off what it spent.
+    paid_until: HashMap<Address, Instant>,
+    /// The account of all addresses for which there is no room.
+    others: Instant,
+}
+
+impl Pace {
+    /// At most `burst` spends at once, and one more after each `step`.
+    pub fn new(step: Duration, burst: u32) -> Self {
+        let table = Table { paid_until: HashMap::new(), others: Instant::now() };
+        Self { step, burst: step * burst, table: Mutex::new(table) }
+    }
+
+    /// Spends one if that stays within the burst.
+    ///
+    /// # Errors
+    /// How long until it would.
+    pub fn try_spend(&self, address: Address, now: Instant) -> Result<(), Duration> {
+        self.account(address, now, |paid_until| {
+            let over = (*paid_until + self.step).saturating_duration_since(now + self.burst);
+            if over > Duration::ZERO {
+                return Err(over);
+            }
+            *paid_until += self.step;
+            Ok(())
+        })
+    }
+
+    /// Spends one whatever there is, up to a debt of `most`; how far this is over the burst.
+    pub fn spend(&self, address: Address, now: Instant, most: Duration) -> Duration {
+        self.account(address, now, |paid_until| {
+            *paid_until = (*paid_until + self.step).min(now + self.burst + most);
+            paid_until.saturating_duration_since(now + self.burst)
+        })
+    }
+
+    fn account<T>(&self, address: Address, now: Instant, change: impl FnOnce(&mut Instant) -> T) -> T {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = &mut *table;
+        if table.paid_until.len() >= limits::DOOR_ADDRESSES && !table.paid_until.contains_key(&address) {
+            table.paid_until.retain(|_, paid_until| *paid_until > now);
+        }
+        let is_full = table.paid_until.len() >= limits::DOOR_ADDRESSES && !table.paid_until.contains_key(&address);
+        let account = if is_full { &mut table.others } else { table.paid_until.entry(address).or_insert(now) };
+        *account = (*account).max(now);
+        change(account)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        text.parse::<IpAddr>().unwrap().into()
+    }
+
+    #[test]
+    fn who_shares_an_account() {
+        assert_eq!(address("::ffff:10.0.0.1"), address("10.0.0.1"));
+        assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:2"));
+        assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
+        assert_ne!(address("10.0.0.1"), address("10.0.0.2"));
+    }
+
+    #[test]
+    fn connections_are_counted_and_forgotten() {
+        let crowd = Crowd::new(2);
+        let (a, b) = (address("10.0.0.1"), address("10.0.0.2"));
+        let inside = [crowd.enter(a).unwrap(), crowd.enter(a).unwrap()];
+        assert!(crowd.enter(a).is_none() && crowd.enter(b).is_some());
+        drop(inside);
+        assert!(crowd.enter(a).is_some() && crowd.counts().is_empty());
+    }
+
+    #[test]
+    fn a_pace_allows_its_burst_and_then_one_each_step() {
+        let pace = Pace::new(Duration::from_secs(1), 3);
+        let (a, start) = (address("10.0.0.1"), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        let spent: Vec<bool> = (0..5).map(|_| pace.try_spend(a, at(0)).is_ok()).collect();
+        assert_eq!(spent, [true, true, true, false, false]);
+        assert_eq!(pace.try_spend(a, at(400)), Err(Duration::from_millis(600)));
+        assert_eq!(pace.try_spend(a, at(1_000)), Ok(()));
+        assert!(pace.try_spend(a, at(1_500)).is_err());
+        assert_eq!(pace.try_spend(address("10.0.0.2"), at(1_500)), Ok(()));
+    }
+
+    #[test]
+    fn a_debt_grows_to_its_bound_and_wears_off() {
+        let pace = Pace::new(Duration::from_secs(1), 2);
+        let (a, start, most) = (address("10.0.0.1"), Instant::now(), Duration::from_secs(3));
+        let over: Vec<u64> = (0..7).map(|_| pace.spend(a, start, most).as_secs()).collect();
+        assert_eq!(over, [0, 0, 1, 2, 3, 3, 3]);
+        assert_eq!(pace.spend(a, start + Duration::from_secs(60), most), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_makes_room() {
+        let pace = Pace::new(Duration::from_secs(1), 1);
+        let now = Instant::now();
+        for n in 0..limits::DOOR_ADDRESSES + 100 {
+            let _ = pace.try_spend(Address::V4(u32::try_from(n).unwrap()), now);
+        }
+        assert_eq!(pace.table.lock().unwrap().paid_until.len(), limits::DOOR_ADDRESSES);
+        assert!(pace.try_spend(Address::User(7), now).is_err(), "the rest shares one account");
+        assert_eq!(pace.try_spend(Address::User(8), now + Duration::from_secs(9)), Ok(()));
+        assert_eq!(pace.table.lock().unwrap().paid_until.len(), 1);
+    }
+}

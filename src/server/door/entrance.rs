@@ -1,0 +1,152 @@
+//! Who comes in, and what those are told who do not.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::address::Crowd;
+use super::budget::Budget;
+use super::head::Keep;
+use super::listen::{Client, Socket};
+use super::refusal::Refusal;
+use super::tls::NoTls;
+use super::{Door, connection};
+use crate::core::limits;
+
+/// Longest pause after a failed accept.
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// First pause after a failed accept; it doubles with each further failure.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Decides who comes in.
+pub(super) struct Entrance {
+    door: Arc<Door>,
+    alive: mpsc::Sender<()>,
+    connections: Budget,
+    per_address: Option<Arc<Crowd>>,
+    turned_away: Budget,
+    /// When it was last said that somebody was turned away.
+    said: Option<Instant>,
+    /// The pause after the next failure; `None` after a success.
+    pause: Option<Duration>,
+}
+
+impl Entrance {
+    pub fn new(door: &Arc<Door>, alive: mpsc::Sender<()>) -> Self {
+        Self {
+            door: Arc::clone(door),
+            alive,
+            connections: Budget::new(door.settings.connections),
+            per_address: door.settings.connections_per_address.map(Crowd::new),
+            turned_away: Budget::new(limits::DOOR_TURNED_AWAY),
+            said: None,
+            pause: None,
+        }
+    }
+
+    /// Starts a task for a new client, or for a word to it.
+    pub fn admit(&mut self, socket: Socket, client: Client) {
+        self.pause = None;
+        let counted = self.per_address.as_ref().map(|crowd| crowd.enter(client.address));
+        let refusal = match &counted {
+            Some(None) => {
+                Refusal::new(429, "too_many_connections", "this address has too many connections").retry_after(5)
+            }
+            _ => match self.connections.take(1) {
+                Some(share) => {
+                    let (door, alive) = (Arc::clone(&self.door), self.alive.clone());
+                    tokio::spawn(async move {
+                        welcome(socket, client, door).await;
+                        drop((share, counted, alive));
+                    });
+                    return;
+                }
+                None => Refusal::busy("there are too many connections"),
+            },
+        };
+        self.say_turned_away(&client, refusal);
+        if let Some(share) = self.turned_away.take(1) {
+            let door = Arc::clone(&self.door);
+            tokio::spawn(async move {
+                match socket {
+                    // What is not encrypted means nothing to a TLS client, and a handshake is too much work here.
+                    Socket::Tcp(_) if door.settings.tls.is_some() => {}
+                    Socket::Tcp(stream) => turn_away(stream, refusal, &door).await,
+                    Socket::Unix(stream) => turn_away(stream, refusal, &door).await,
+                }
+                drop(share);
+            });
+        }
+    }
+
+    /// One line for a flood of refusals.
+    fn say_turned_away(&mut self, client: &Client, refusal: Refusal) {
+        let now = Instant::now();
+        let pause = Duration::from_millis(limits::DOOR_TURNED_AWAY_LINE_MS);
+        if self.said.is_none_or(|said| now.duration_since(said) >= pause) {
+            self.said = Some(now);
+            (self.door.settings.report)(&format!(
+                "turning connections away, such as {}: {}",
+                client.peer, refusal.text
+            ));
+        }
+    }
+
+    /// Waits a little after a failed accept, so that a lack of descriptors or memory costs no processor.
+    pub async fn pause(&mut self, error: &io::Error) {
+        let pause = self.pause.unwrap_or_else(|| {
+            (self.door.settings.report)(&format!("cannot accept a connection, trying again: {error}"));
+            ACCEPT_PAUSE
+        });
+        self.pause = Some((pause * 2).min(ACCEPT_PAUSE_MAX));
+        let _ = timeout(pause, self.door.stop.triggered()).await;
+    }
+}
+
+/// Serves a client that may come in, after its handshake where there is TLS.
+async fn welcome(socket: Socket, mut client: Client, door: Arc<Door>) {
+    let stream = match socket {
+        Socket::Unix(stream) => return connection::serve(stream, &client, door).await,
+        Socket::Tcp(stream) => stream,
+    };
+    let Some(tls) = &door.settings.tls else { return connection::serve(stream, &client, door).await };
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream, door.settings.handshake) => accepted,
+        () = door.stop.triggered() => return,
+    };
+    match accepted {
+        Ok(accepted) => {
+            client.identity = accepted.identity;
+            connection::serve(accepted.stream, &client, door).await;
+        }
+        Err(NoTls::Plain(stream)) => {
+            let refusal = Refusal::malformed("this port speaks TLS: use https");
+            turn_away(stream, refusal, &door).await;
+        }
+        Err(NoTls::Silent) => {}
+        Err(NoTls::Failed(reason)) => {
+            tracing::info!(target: "locker::door", peer = client.peer, reason, "no TLS connection");
+        }
+    }
+}
+
+/// Gives a client an answer without having read its request.
+async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, refusal: Refusal, door: &Door) {
+    let answer = refusal.to_bytes(true, Keep::Close, &door.request_id(door.next_park()));
+    let telling = async {
+        stream.write_all(&answer).await?;
+        stream.shutdown().await?;
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    tokio::select! {
+        _ = telling => {}
+        () = sleep(door.settings.linger) => {}
+        () = door.stop.triggered() => {}
+    }
+}

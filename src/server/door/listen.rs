@@ -1,0 +1,100 @@
+//! Where clients connect: a TCP address or a Unix socket; and who they are before they have said anything.
+
+use std::io;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use super::address::Address;
+use crate::core::limits;
+use crate::server::http::Identity;
+
+/// A bound socket that clients connect to.
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl From<std::net::TcpListener> for Listener {
+    fn from(listener: std::net::TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<std::os::unix::net::UnixListener> for Listener {
+    fn from(listener: std::os::unix::net::UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+impl Listener {
+    /// Makes it one that can be awaited. Must be called within the runtime.
+    pub(super) fn into_async(self) -> io::Result<AsyncListener> {
+        // std asks for a shorter queue; on a listening socket this only changes its length.
+        Ok(match self {
+            Self::Tcp(listener) => {
+                SockRef::from(&listener).listen(limits::DOOR_ACCEPT_QUEUE)?;
+                listener.set_nonblocking(true)?;
+                AsyncListener::Tcp(TcpListener::from_std(listener)?)
+            }
+            Self::Unix(listener) => {
+                SockRef::from(&listener).listen(limits::DOOR_ACCEPT_QUEUE)?;
+                listener.set_nonblocking(true)?;
+                AsyncListener::Unix(UnixListener::from_std(listener)?)
+            }
+        })
+    }
+}
+
+pub(super) enum AsyncListener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection as it was accepted.
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Who is at the other end of a connection.
+pub(super) struct Client {
+    /// For logs.
+    pub peer: String,
+    pub address: Address,
+    /// Whom a TLS client certificate names.
+    pub identity: Option<Identity>,
+}
+
+impl AsyncListener {
+    /// The next connection. Safe to cancel.
+    pub async fn accept(&self) -> io::Result<(Socket, Client)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                set_options(&stream);
+                let client = Client { peer: peer.to_string(), address: peer.ip().into(), identity: None };
+                Ok((Socket::Tcp(stream), client))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // If the system does not say, all such clients share one account.
+                let user = stream.peer_cred().map_or(u32::MAX, |credentials| credentials.uid());
+                let client = Client { peer: format!("unix:uid={user}"), address: Address::User(user), identity: None };
+                Ok((Socket::Unix(stream), client))
+            }
+        }
+    }
+}
+
+/// Answers quickly, and finds clients that vanished without a word.
+fn set_options(stream: &TcpStream) {
+    // Without these a connection works, only less well; the most likely failure is that it has ended already.
+    let _ = stream.set_nodelay(true);
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(limits::DOOR_KEEPALIVE_SECS))
+        .with_interval(Duration::from_secs(limits::DOOR_KEEPALIVE_INTERVAL_SECS));
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
