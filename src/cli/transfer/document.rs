@@ -256,8 +256,6 @@ fn hold(at: &str, entry: HoldEntry, ttl: Option<Span>, problems: &mut Problems) 
         give_up_after: None,
         ttl: ttl.map(show_span),
         reason: entry.reason,
-        priority: None,
-        supersede: None,
         expect_store: None,
     };
     let mut locks = entry.locks;

@@ -125,8 +125,6 @@ impl Reading<'_, '_> {
             give_up_after: None,
             ttl: None,
             reason: Some(cut(&reason, limits::REASON_BYTES).to_owned()),
-            priority: None,
-            supersede: None,
             expect_store: None,
         };
         let locks = vec![LockRef { pool: pool.to_string(), lock: lock.to_string() }];

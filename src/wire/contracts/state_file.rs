@@ -155,8 +155,6 @@ fn hold(pool: &PoolName, key: Option<&Text>, who: &Text, n: u64) -> Result<Impor
         wait: None,
         give_up_after: None,
         ttl: None,
-        priority: None,
-        supersede: None,
         expect_store: None,
     };
     Ok(ImportedHold { id, body })
