@@ -319,9 +319,9 @@ fn certificates() {
         (
             ending,
             true,
-            &["ok    tls       TLSv1 3", "is trusted", "warn  tls ", "next: renew it soon", "FAIL  server "],
+            &["ok    tls       TLS 1.3", "is trusted", "warn  tls ", "next: renew it soon", "FAIL  server "],
         ),
-        (named("localhost"), true, &["ok    tls       TLSv1 3", "is trusted", "ok    tls ", "FAIL  server "]),
+        (named("localhost"), true, &["ok    tls       TLS 1.3", "is trusted", "ok    tls ", "FAIL  server "]),
     ];
     for (params, trusted, texts) in cases {
         let (port, authority) = tls_server(params);

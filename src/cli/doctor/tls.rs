@@ -106,9 +106,11 @@ fn try_shake(host: &str, settings: &Tls, stream: &mut TcpStream, chain: &Chain) 
     }
     let version = connection.protocol_version().and_then(|version| version.as_str().map(str::to_owned));
     let suite = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str().map(str::to_owned));
-    let words: Vec<String> = [version, suite].into_iter().flatten().map(|word| word.replace('_', " ")).collect();
+    let words: Vec<String> = [version, suite].into_iter().flatten().collect();
+    // `TLSv1_3` is how the library writes it.
+    let words = words.join(", ").replace("TLSv1_", "TLS 1.");
     let trust = if settings.skip_verification.is_some() { "not verified" } else { "trusted" };
-    Ok(format!("{}; the certificate is {trust}", words.join(", ")))
+    Ok(format!("{words}; the certificate is {trust}"))
 }
 
 /// The settings of the resource's HTTP client, with an eye on the certificates.
