@@ -112,8 +112,23 @@ fn certificates(what: &str, pem: &str) -> Result<Vec<Certificate<'static>>, Stri
     if found.is_empty() { Err(format!("{what} holds no certificate in PEM form")) } else { Ok(found) }
 }
 
+/// The proxy for this server: that of the settings, or that of the environment; `None` where it is excepted.
+///
+/// # Errors
+/// The setting is no address.
+pub(crate) fn proxy_for(
+    server: &ServerUrl,
+    named: Option<&Secret>,
+    vars: &BTreeMap<String, String>,
+) -> Result<Option<ureq::Proxy>, String> {
+    match named {
+        Some(named) => named_proxy(named, vars),
+        None => Ok(proxy(server, vars)),
+    }
+}
+
 /// The proxy of the settings. The exceptions of the environment hold for it, too.
-pub(super) fn named_proxy(named: &Secret, vars: &BTreeMap<String, String>) -> Result<Option<ureq::Proxy>, String> {
+fn named_proxy(named: &Secret, vars: &BTreeMap<String, String>) -> Result<Option<ureq::Proxy>, String> {
     let proxy =
         ureq::Proxy::new(named.expose()).map_err(|_| "proxy is no address like http://proxy:3128".to_owned())?;
     Ok(with_exceptions(&proxy, vars))
