@@ -914,7 +914,7 @@ scenarios! {
         w ask db                           => held db/db
         - add env/a for=a meta=x op=1      => done
         - history env 2                    => added
-        - lock env/a                       => held a
+        - lock env/a                       => meta=x by=a
         b ask env                          => waiting 1
         - add env/b for=b                  => refused different_request   # that claim asked for something else
         - add env/a for=c                  => refused lock_exists
