@@ -25,14 +25,16 @@ fn free(server: &Server, pool: &str) -> u64 {
     server.pool(pool)["free"].as_u64().unwrap()
 }
 
-/// Something that answers every request with this.
-fn impostor(answer: &'static str) -> String {
+/// Something that answers every request with this; where it is.
+fn impostor(status: &'static str, body: &'static str) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let _ = stream.read(&mut [0; 8192]);
-            let _ = stream.write_all(answer.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n").as_bytes());
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
         }
     });
     url
@@ -97,10 +99,7 @@ fn story_6_out_that_runs_again_in_its_container_finds_its_hold() {
     let build = Build::new(&server, 1, "p");
     let first = build.out(&acquire()).ok();
     let again = build.out(&acquire()).ok();
-    assert_eq!(
-        first.stdout.replace(&first.metadata("waited").unwrap(), ""),
-        again.stdout.replace(&again.metadata("waited").unwrap(), "")
-    );
+    assert_eq!(first.stdout.replace(&first.metadata("waited").unwrap(), ""), again.stdout.replace(&again.metadata("waited").unwrap(), ""));
     assert_eq!(free(&server, "p"), 2, "one hold, not two");
     // Also when the first one was killed after its hold began, whose answer nobody has read.
     let proxy = Proxy::before(&server.url);
@@ -128,10 +127,7 @@ fn story_14_a_lock_of_another_flow_is_refused_when_its_hold_is_over() {
     let late = Build::new(&server, 3, "p");
     late.get(&of_one.version(), "p").failed(1, "error: lock instance is no longer acquired");
     late.get(&of_two.version(), "q").ok();
-    assert_eq!(
-        std::fs::read_to_string(late.input("q").join("fence")).unwrap().trim(),
-        of_two.metadata("fence").unwrap()
-    );
+    assert_eq!(std::fs::read_to_string(late.input("q").join("fence")).unwrap().trim(), of_two.metadata("fence").unwrap());
 }
 
 #[test]
@@ -187,15 +183,12 @@ fn story_19_a_check_without_a_good_answer_says_nothing_on_stdout() {
     let payload = |url: &str| json!({"source": {"locker_uri": url, "pool": "p"}}).to_string();
     let build = Build::new(&server, 1, "p");
     let answers = [
-        ("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 4\r\n\r\noops", "status 502"),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n[\"not ours\"]", "is not that of a locker server"),
-        (
-            "HTTP/1.1 401 Unauthorized\r\ncontent-length: 41\r\n\r\n{\"error\":\"who?\",\"code\":\"unauthorized\"}   ",
-            "who? (unauthorized)",
-        ),
+        ("502 Bad Gateway", "oops", "status 502"),
+        ("200 OK", "[\"not ours\"]", "is not that of a locker server"),
+        ("401 Unauthorized", r#"{"error":"who?","code":"unauthorized"}"#, "who? (unauthorized)"),
     ];
-    for (answer, text) in answers {
-        let done = build.raw("check", None, payload(&impostor(answer)).as_bytes()).failed(1, text);
+    for (status, body, text) in answers {
+        let done = build.raw("check", None, payload(&impostor(status, body)).as_bytes()).failed(1, text);
         assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
     }
     let url = server.url.clone();
@@ -247,7 +240,7 @@ fn story_23_an_acquire_whose_answer_was_lost_keeps_its_place() {
         let holder = Build::new(&server, 1, "p");
         holder.out(&acquire()).ok();
         (0..3).for_each(|_| proxy.rule("PUT ", fault));
-        let first = Build::new(&server, 2, "p").at(&proxy.url).put(&acquire());
+        let first = Build::new(&server, 2, "p").var("LOCKER_WAIT", "300ms").at(&proxy.url).put(&acquire());
         server.until_waiting("p", 1);
         let second = Build::new(&server, 3, "p").put(&acquire());
         server.until_waiting("p", 2);
@@ -312,13 +305,10 @@ fn story_42_who_is_not_allowed_hears_it_at_once() {
     let server = Server::start_with("memory:", &[], &[("AUTH_USER", "ci"), ("AUTH_PASS", "secret")]);
     let start = Instant::now();
     Build::new(&server, 1, "p").out(&acquire()).failed(1, "unauthorized");
-    let forbidden = impostor(
-        "HTTP/1.1 403 Forbidden\r\ncontent-length: 43\r\n\r\n{\"error\":\"not for you\",\"code\":\"forbidden\"} ",
-    );
+    let forbidden = impostor("403 Forbidden", r#"{"error":"not for you","code":"forbidden"}"#);
     Build::new(&server, 1, "p").at(&forbidden).out(&acquire()).failed(1, "not for you (forbidden)");
     // A word that this release does not know is final, too.
-    let new =
-        impostor("HTTP/1.1 418 Teapot\r\ncontent-length: 36\r\n\r\n{\"error\":\"no tea\",\"code\":\"no_teapot\"}");
+    let new = impostor("418 Teapot", r#"{"error":"no tea","code":"no_teapot"}"#);
     Build::new(&server, 1, "p").at(&new).out(&acquire()).failed(1, "no tea (no_teapot)");
     assert!(start.elapsed() < Duration::from_secs(20), "no back-off");
 }
