@@ -145,7 +145,7 @@ fn a_server_that_cannot_be_reached() {
 
 #[test]
 fn a_port_where_others_speak() {
-    let silent = listen(|stream| drop(stream));
+    let silent = listen(drop);
     let other = listen(|mut stream| drop(stream.write_all(b"220 mail.example.com ESMTP\r\n")));
     let tls = listen(|mut stream| {
         // What a TLS server says to a request in plain text: an alert.

@@ -135,7 +135,7 @@ fn named_proxy(named: &Secret, vars: &BTreeMap<String, String>) -> Result<Option
 }
 
 /// The proxy that the environment names for this server. One that is no valid address is left out.
-pub fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
+pub(super) fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
     let var = |names: [&str; 2]| names.iter().find_map(|name| vars.get(*name)).filter(|value| !value.is_empty());
     let named = if server.is_tls() {
         var(["https_proxy", "HTTPS_PROXY"])

@@ -128,21 +128,17 @@ fn config(settings: &Tls, chain: &Chain) -> Result<ClientConfig, Failure> {
     builder.with_client_auth_cert(certificates("client_cert", certificate)?, key).map_err(Failure::Tls)
 }
 
-/// Who may vouch for the server: `ca_cert` alone where it is given, as for the resource.
+/// Who may vouch for the server, as for the resource: `ca_cert` alone where it is given, else whom the machine trusts,
+/// else whom browsers trust.
 fn roots(settings: &Tls) -> Result<RootCertStore, Failure> {
     let mut roots = RootCertStore::empty();
-    match &settings.ca_cert {
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-            }
-        }
-        Some(pem) => {
-            for certificate in certificates("ca_cert", pem)? {
-                roots.add(certificate).map_err(Failure::Tls)?;
-            }
-        }
+    if let Some(pem) = &settings.ca_cert {
+        roots.add_parsable_certificates(certificates("ca_cert", pem)?);
+        return Ok(roots);
+    }
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     Ok(roots)
 }
