@@ -45,7 +45,11 @@ struct Point {
 
 const POINTS: [Point; 5] = [
     Point { name: "while sending", stop: Some(("PUT /api/v1/claims/", Act::StopRequest)), may_hold: false },
-    Point { name: "before hearing of the grant", stop: Some(("PUT /api/v1/claims/", Act::StopAnswer)), may_hold: false },
+    Point {
+        name: "before hearing of the grant",
+        stop: Some(("PUT /api/v1/claims/", Act::StopAnswer)),
+        may_hold: false,
+    },
     Point { name: "while parked", stop: None, may_hold: false },
     // The confirmation is on its way, and may arrive.
     Point { name: "before the confirmation", stop: Some(("/confirm", Act::StopRequest)), may_hold: true },

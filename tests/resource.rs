@@ -578,8 +578,9 @@ fn a_name_makes_the_claim_the_same_on_every_worker() {
     let named = json!({"acquire": true, "as": "env"});
     let first = out_in("container-1", &server, &named);
     assert_eq!(first.0, 0);
-    let version =
-        |answer: &(u8, String, String)| serde_json::from_str::<serde_json::Value>(&answer.1).unwrap()["version"].clone();
+    let version = |answer: &(u8, String, String)| {
+        serde_json::from_str::<serde_json::Value>(&answer.1).unwrap()["version"].clone()
+    };
     assert_eq!(version(&out_in("container-2", &server, &named)), version(&first));
     let unnamed = json!({"acquire": true});
     assert_ne!(version(&out_in("container-2", &server, &unnamed)), version(&first));

@@ -1,4 +1,5 @@
 //! TLS as clients see it: `openssl s_client`, `curl` and `ureq` against a real server.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "tests may panic and talk")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -63,9 +64,9 @@ impl Tls {
 /// Runs a tool without input.
 #[track_caller]
 fn run(command: &mut Command) -> Output {
-    let tool = command.get_program().to_owned();
+    let tool = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output();
-    output.unwrap_or_else(|error| panic!("{tool:?} is needed here (apt-get install openssl curl): {error}"))
+    output.unwrap_or_else(|error| panic!("{tool} is needed here (apt-get install openssl curl): {error}"))
 }
 
 fn text(output: &Output) -> String {
@@ -378,4 +379,66 @@ fn parked_clients_are_answered_over_tls_when_the_server_stops() {
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         assert!(tls.server.wait().success());
     });
+}
+
+/// `locker` with these arguments, variables and standard input.
+fn locker(args: &[&str], vars: &[(&str, &str)], stdin: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_locker"));
+    command.env_clear().args(args).envs(vars.iter().copied());
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    // It may end without having read it.
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn the_command_line_and_the_resource_check_certificates() {
+    let clients = Ca::new("clients");
+    let files = Files::new();
+    let client_ca = files.write("clients", &clients.pem());
+    let tls = Tls::start(&["--client-ca", &client_ca, "--client-auth", "optional"]);
+    let me = clients.issue(&[], "me");
+    let (cert, key) = (files.write("cert", &me.cert), files.write("key", &me.key));
+    let (ca, other) = (tls.ca.pem(), Ca::new("another").pem());
+    let uri = tls.server.url.replace("127.0.0.1", "localhost");
+    let base = |more: &[(&'static str, &str)]| -> Vec<(&'static str, String)> {
+        let shown = [("LOCKER_URI", uri.as_str()), ("LOCKER_CLIENT_CERT", &cert), ("LOCKER_CLIENT_KEY", &key)];
+        shown.iter().chain(more).map(|(name, value)| (*name, (*value).to_owned())).collect()
+    };
+    // Variables, exit code, what is said.
+    let table = [
+        (base(&[("LOCKER_CA_CERT", &ca)]), 0, ""),
+        (base(&[("LOCKER_CA_CERT", &other)]), 6, "UnknownIssuer"),
+        (base(&[]), 6, "UnknownIssuer"),
+        (base(&[("LOCKER_SKIP_SSL_VALIDATION", "1")]), 0, "anybody could pose as the server"),
+        (base(&[("LOCKER_CA_CERT", "-----BEGIN no")]), 2, "ca_cert must be PEM text"),
+        (base(&[("LOCKER_CA_CERT", &ca), ("LOCKER_CLIENT_CERT", "")]), 2, "belong together"),
+        (
+            base(&[("LOCKER_CA_CERT", &ca), ("LOCKER_CLIENT_CERT", ""), ("LOCKER_CLIENT_KEY", "")]),
+            7,
+            "wants a client certificate",
+        ),
+    ];
+    for (vars, code, expected) in table {
+        let vars: Vec<_> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let output = locker(&["status"], &vars, "");
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{expected}: {said}");
+        assert!(said.contains(expected) && !said.contains("PRIVATE"), "{expected}: {said}");
+    }
+
+    let check = |source: serde_json::Value| {
+        let mut payload = serde_json::json!({ "source": { "locker_uri": uri, "pool": "p" }, "version": null });
+        let whole = payload["source"].as_object_mut().unwrap();
+        whole.extend(source.as_object().unwrap().clone());
+        whole.extend(serde_json::json!({ "client_cert": me.cert, "client_key": me.key }).as_object().unwrap().clone());
+        locker(&["check"], &[], &payload.to_string())
+    };
+    let good = check(serde_json::json!({ "ca_cert": ca }));
+    assert!(good.status.success() && good.stdout.starts_with(b"[]"), "{}", text(&good));
+    let bad = check(serde_json::json!({ "ca_cert": other }));
+    assert!(!bad.status.success() && text(&bad).contains("UnknownIssuer"), "{}", text(&bad));
+    let blind = check(serde_json::json!({ "skip_ssl_validation": true }));
+    assert!(blind.status.success() && text(&blind).contains("warning: skip_ssl_validation"), "{}", text(&blind));
 }

@@ -3,6 +3,7 @@
 //!
 //! `LOCKER_WEATHER_WAITERS=10000` makes the crowd of waiters as large as the server allows by default (the limit of open
 //! files must be above 13,000). The table is printed with `--nocapture`.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may panic, and show what they measured")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

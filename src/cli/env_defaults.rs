@@ -22,6 +22,8 @@ fn from_vars(arg: Arg, vars: &BTreeMap<String, String>) -> Arg {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     let arg = arg.env(Resettable::<OsStr>::Reset).help(format!("{help} [env: {name}]"));
     match value {
+        // A switch takes no value, so it shows none.
+        Some(value) if matches!(arg.get_action(), ArgAction::SetTrue) => arg.default_value(value),
         Some(value) => arg.default_value(value).hide_default_value(true),
         None => arg,
     }

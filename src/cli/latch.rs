@@ -49,7 +49,7 @@ Exit codes: 0 done; 1 failed, or released with a failure; 2 wrong use; 3 not rel
 #[derive(Debug, Args)]
 #[command(after_help = "The same as the program `lockcli`; examples: lockcli --help")]
 pub(super) struct LatchArgs {
-    /// Where latches are, like http://HOST:8910/lock; used as given (default: --uri with /lock)
+    /// Where latches are, like `http://HOST:8910/lock`; used as given (default: --uri with /lock)
     #[arg(long, global = true, help_heading = "Connection", env = "API_ENDPOINT", value_name = "URL")]
     api_endpoint: Option<String>,
     /// Write what create or get prints to this file as well (default: /result, where that can be written)
@@ -278,5 +278,40 @@ impl ResultFile<'_> {
             }
             _ => Ok(exit::OK),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::{Signals, SystemClock};
+
+    /// Gives a text to a result file; what was printed, and the exit code if there is one.
+    fn give(path: &Path, is_asked: bool) -> (Vec<u8>, Option<u8>) {
+        let (mut stdin, mut stdout, mut stderr) = (std::io::empty(), Vec::new(), Vec::new());
+        let mut env = Env {
+            args: Vec::new(),
+            vars: std::collections::BTreeMap::new(),
+            stdin: &mut stdin,
+            stdout: &mut stdout,
+            stderr: &mut stderr,
+            is_terminal: false,
+            hostname: String::new(),
+            clock: std::sync::Arc::new(SystemClock::default()),
+            signals: Signals::default(),
+        };
+        let code = ResultFile { path, is_asked }.give("id", &mut env).ok();
+        assert!(stderr.is_empty(), "whether it is a failure is said by the caller");
+        (stdout, code)
+    }
+
+    #[test]
+    fn only_a_result_file_that_was_asked_for_must_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = dir.path().join("result");
+        assert_eq!(give(&good, false), (b"id\n".to_vec(), Some(exit::OK)));
+        assert_eq!(std::fs::read(&good).unwrap(), b"id", "Argo takes every byte");
+        assert_eq!(give(dir.path(), false), (b"id\n".to_vec(), Some(exit::OK)), "silent");
+        assert_eq!(give(dir.path(), true), (b"id\n".to_vec(), None), "printed all the same");
     }
 }

@@ -4,6 +4,7 @@
 
 mod check;
 mod claim;
+mod doctor;
 mod env_defaults;
 mod import;
 mod import_locker;
@@ -20,14 +21,17 @@ use std::io::Write;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::client::connect::{Access, Authorization};
 use crate::client::{CallError, Client};
 use crate::core::limits::OWNER_FIELD_BYTES;
 use crate::env::{Env, random_hex};
+use crate::server::door::Pem;
 use crate::wire::api::{ByBody, Owner};
 use crate::wire::errors::exit;
 use crate::wire::escape::{Escaped, cut};
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
+use crate::wire::tls::Tls;
 
 /// Locks for CI that cannot get stuck, cannot be granted twice, and tell you who holds them and who waits.
 ///
@@ -73,6 +77,18 @@ struct Connection {
     /// Password; better in the environment, because other users can read command lines
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_PASSWORD", value_name = "TEXT")]
     password: Option<Secret>,
+    /// Trust only these issuers of server certificates: a PEM file, or PEM text
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CA_CERT", value_name = "PEM")]
+    ca_cert: Option<Pem>,
+    /// Certificate to show to the server: a PEM file, or PEM text; with --client-key
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CLIENT_CERT", value_name = "PEM")]
+    client_cert: Option<Pem>,
+    /// Key of that certificate
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CLIENT_KEY", value_name = "PEM")]
+    client_key: Option<Pem>,
+    /// Do not check the server's certificate: anybody could pose as the server
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_SKIP_SSL_VALIDATION")]
+    skip_ssl_validation: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,6 +111,8 @@ enum Command {
     Latch(latch::LatchArgs),
     /// Take over what another system has
     Import(import::ImportArgs),
+    /// See why a resource does not work: server, TLS, credentials, pool
+    Doctor(doctor::DoctorArgs),
     /// The resource's check, as Concourse runs it (JSON on stdin)
     Check,
     /// The resource's get, as Concourse runs it (JSON on stdin)
@@ -193,14 +211,15 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
     let connection = &cli.connection;
     match cli.command {
         Command::Server(args) => server::run(&args, env),
-        Command::Status(args) => status::run(&args, &connection.client(env)?, env),
-        Command::Claim(args) => claim::run(&args, &connection.client(env)?, env),
-        Command::Release(args) => release::run(&args, &connection.client(env)?, env),
-        Command::Pool(args) => pool::run(&args, &connection.client(env)?, env),
-        Command::Lock(args) => lock::run(&args, &connection.client(env)?, env),
+        Command::Status(args) => connection.open(env, |client, env| status::run(&args, client, env)),
+        Command::Claim(args) => connection.open(env, |client, env| claim::run(&args, client, env)),
+        Command::Release(args) => connection.open(env, |client, env| release::run(&args, client, env)),
+        Command::Pool(args) => connection.open(env, |client, env| pool::run(&args, client, env)),
+        Command::Lock(args) => connection.open(env, |client, env| lock::run(&args, client, env)),
         Command::Export(args) => transfer::export(&args, connection, env),
         Command::Latch(args) => latch::run(args, connection, env),
         Command::Import(args) => import::run(&args, connection, env),
+        Command::Doctor(args) => doctor::run(&args, connection, env),
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),
         Command::Out(args) => Ok(check::put(&args, env)),
@@ -208,10 +227,47 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
 }
 
 impl Connection {
-    fn client(&self, env: &Env<'_>) -> Result<Client, CliError> {
+    /// Runs a command with a client of the server.
+    fn open(
+        &self,
+        env: &mut Env<'_>,
+        run: impl FnOnce(&Client, &mut Env<'_>) -> Result<u8, CliError>,
+    ) -> Result<u8, CliError> {
+        let client = self.client(env)?;
+        run(&client, env)
+    }
+
+    fn client(&self, env: &mut Env<'_>) -> Result<Client, CliError> {
+        let (server, credentials) = self.target()?;
+        let tls = self.tls()?;
+        if tls.skip_verification.is_some() {
+            // Whoever reads no warnings cannot be warned.
+            let _ =
+                writeln!(env.stderr, "warning: --skip-ssl-validation: anybody could pose as the server; use --ca-cert");
+        }
+        let authorization = credentials.or_else(|| server.credentials().cloned()).map(Authorization::Basic);
+        let access = Access { servers: vec![server], authorization, tls, proxy: None };
+        Client::open(access, &env.vars).map_err(CliError::usage)
+    }
+
+    /// Whom to trust, and what to show.
+    fn tls(&self) -> Result<Tls, CliError> {
+        let read = |pem: &Option<Pem>| pem.as_ref().map(Pem::text).transpose();
+        let read = |pem: &Option<Pem>| read(pem).map_err(|error| CliError::usage(format!("{error:#}")));
+        let client = match (read(&self.client_cert)?, read(&self.client_key)?) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some((cert, Secret::new(key))),
+            _ => return Err(CliError::usage("--client-cert and --client-key belong together".to_owned())),
+        };
+        let skip_verification = self.skip_ssl_validation.then_some("--skip-ssl-validation");
+        Ok(Tls { ca_cert: read(&self.ca_cert)?, client, skip_verification })
+    }
+
+    /// The server and the credentials as they were given.
+    fn target(&self) -> Result<(ServerUrl, Option<Credentials>), CliError> {
         let server =
             ServerUrl::parse(&self.uri).map_err(|why| CliError::usage(format!("the server's address {why}")))?;
-        Ok(Client::new(server, self.credentials(), &env.vars))
+        Ok((server, self.credentials()))
     }
 
     fn credentials(&self) -> Option<Credentials> {

@@ -27,8 +27,7 @@ const LISTEN: &str = "127.0.0.1:8910";
     after_help = "\
 Examples:
   locker server                                              on 127.0.0.1:8910, with ./locker.db
-  locker server --listen 0.0.0.0:8910 --store sqlite:/var/lib/locker/locker.db
-  AUTH_USER=ci AUTH_PASS=... locker server                   ask clients for credentials
+  AUTH_USER=ci AUTH_PASS=... locker server --listen 0.0.0.0:8910 --store sqlite:/var/lib/locker/locker.db
   locker server --store memory:                              for trying out: forgets everything
 
   locker server --listen unix:/run/locker/locker.sock        for this machine's users only

@@ -43,8 +43,7 @@ impl NewLock {
 
     /// Says who changes it, so that the same step run again changes nothing.
     pub(super) fn by(&mut self, put: &Put<'_>, verb: &str) {
-        let fields: Vec<&[u8]> =
-            std::iter::once(verb.as_bytes()).chain(self.what.iter().map(Vec::as_slice)).collect();
+        let fields: Vec<&[u8]> = std::iter::once(verb.as_bytes()).chain(self.what.iter().map(Vec::as_slice)).collect();
         self.body.by = Some(put.by_step(&fields));
     }
 }

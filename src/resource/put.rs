@@ -88,7 +88,8 @@ impl Put<'_> {
         if self.owner.build_id.is_none() {
             return self.by();
         }
-        let owner = [&self.owner.cluster, &self.owner.team, &self.owner.pipeline, &self.owner.job, &self.owner.build_id];
+        let owner =
+            [&self.owner.cluster, &self.owner.team, &self.owner.pipeline, &self.owner.job, &self.owner.build_id];
         let owner = owner.map(|field| field.as_deref().unwrap_or_default().as_bytes());
         let place = [self.hostname.as_bytes(), self.pool().as_bytes()];
         let mut digest = Sha256::new();

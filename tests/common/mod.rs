@@ -373,7 +373,12 @@ impl Build {
 pub fn out_in(host: &str, server: &Server, params: &Value) -> (u8, String, String) {
     let payload = json!({"source": {"locker_uri": server.url, "pool": "p"}, "params": params}).to_string();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let vars = [("ATC_EXTERNAL_URL", "https://ci"), ("BUILD_ID", "1"), ("LOCKER_RETRY_MAX", "100ms"), ("LOCKER_SELF_WAIT", "1s")];
+    let vars = [
+        ("ATC_EXTERNAL_URL", "https://ci"),
+        ("BUILD_ID", "1"),
+        ("LOCKER_RETRY_MAX", "100ms"),
+        ("LOCKER_SELF_WAIT", "1s"),
+    ];
     let mut env = locker::env::Env {
         args: vec!["/opt/resource/out".into(), "/tmp".into()],
         vars: vars.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),

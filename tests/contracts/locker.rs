@@ -103,7 +103,7 @@ fn bad_requests_are_json_and_change_nothing() {
         PUT    /lock/a%00   | {{"key":"k"}}          | 400 U+0000
         PUT    /lock/%ff    | {{"key":"k"}}          | 400 UTF-8
         PUT    /lock/{long} | {{"key":"k"}}          | 400 129~bytes
-        PUT    /lock/       | {{"key":"k"}}          | 405 method_not_allowed
+        PUT    /lock/       | {{"key":"k"}}          | 404 without~a~name
         PUT    /lock/a/b    | {{"key":"k"}}          | 404
         DELETE /lock/p      | nonsense               | 400 no~JSON
         DELETE /lock/p      | []                     | 400 no~JSON~object

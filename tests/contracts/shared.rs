@@ -226,6 +226,10 @@ fn each_contract_can_be_turned_off() {
         GET    /lock/p |             | 404 lockd turned~off
         GET    /locks  |             | 200 "key":"k"
         DELETE /lock/p | {"key":"k"} | 200
+        POST   /lock   | {"workflow":"w","namespace":"n"} | 404 latches turned~off
+        GET    /lock?status=released |                    | 404 latches turned~off
+        PUT    /lock/  | {"key":"k"} | 404
+        GET    /lock/  |             | 404
         "#,
     );
     run(
@@ -234,6 +238,7 @@ fn each_contract_can_be_turned_off() {
         GET    /locks  |             | 404 "code":"no_such_route" locker turned~off
         PUT    /lock/p | {"key":"k"} | 404 locker turned~off
         POST   /lock/p |             | 200 = {}
+        POST   /lock   | {"workflow":"w","namespace":"n"} | 200 locked
         DELETE /lock/p | {"key":"k"} | 404 locker turned~off
         DELETE /lock/p |             | 200 = {}
         "#,

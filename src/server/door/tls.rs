@@ -51,6 +51,14 @@ impl FromStr for Pem {
 }
 
 impl Pem {
+    /// The PEM text.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no text.
+    pub fn text(&self) -> anyhow::Result<String> {
+        String::from_utf8(self.read()?).map_err(|_| anyhow!("{} is no PEM text", self.name()))
+    }
+
     /// What it is called in messages.
     fn name(&self) -> String {
         match self {

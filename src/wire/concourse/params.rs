@@ -10,18 +10,8 @@ use crate::wire::api::{PartBody, Scope};
 use crate::wire::secret::Secret;
 
 /// Params that say what a put does: exactly one.
-const OPS: &[&str] = &[
-    "acquire",
-    "claim",
-    "release",
-    "add",
-    "add_claimed",
-    "remove",
-    "update",
-    "check",
-    "check_unclaimed",
-    "lock_op",
-];
+const OPS: &[&str] =
+    &["acquire", "claim", "release", "add", "add_claimed", "remove", "update", "check", "check_unclaimed", "lock_op"];
 /// Params that go with some of them; [`OutParams::read`] refuses those that are left over.
 const MORE: &[&str] = &[
     "count",
@@ -252,7 +242,11 @@ fn read_op(op: &str, fields: &mut Fields, source: Option<&Source>, problems: &mu
             let dir = read_dir("add_claimed", fields, problems);
             let labels = fields.labels("labels", problems);
             let (scope, ttl) = read_hold(fields, source, problems);
-            Some(Op::Add { claimed: Some(AddClaimed { name: read_as(fields, problems), scope, ttl }), dir: dir?, labels })
+            Some(Op::Add {
+                claimed: Some(AddClaimed { name: read_as(fields, problems), scope, ttl }),
+                dir: dir?,
+                labels,
+            })
         }
         "remove" => Some(Op::Remove { dir: read_dir("remove", fields, problems)? }),
         "update" => {

@@ -29,7 +29,11 @@ fn ask(request: OutRequest) -> Ask {
 #[test]
 fn every_problem_is_listed_at_once() {
     let cases: &[(&str, &str, &str)] = &[
-        ("null", "null", "missing locker_uri, missing pool, missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed"),
+        (
+            "null",
+            "null",
+            "missing locker_uri, missing pool, missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed",
+        ),
         ("{}", r#"{"acquire":true}"#, "missing locker_uri, missing pool"),
         (r#""x""#, r#"{"acquire":true}"#, "source must be an object, missing locker_uri, missing pool"),
         (
@@ -57,7 +61,10 @@ fn wrong_params_of_a_pool() {
     let cases = [
         (r#"{"acquire":true,"claim":"a"}"#, "acquire and claim exclude each other: one in each put"),
         (r#"{"acquire":true,"release":"a","count":0}"#, "acquire and release exclude each other: one in each put"),
-        (r#"{"acquire":false}"#, "missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed"),
+        (
+            r#"{"acquire":false}"#,
+            "missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed",
+        ),
         (r#"{"acquire":true,"count":0}"#, "params.count must be a whole number from 1"),
         (r#"{"acquire":true,"count":1.5}"#, "params.count must be a whole number from 1"),
         (r#"{"acquire":true,"ttl":"soon"}"#, "params.ttl is no duration like 90s, 5m or 1h30m"),

@@ -99,7 +99,7 @@ pub(in super::super) fn get(routes: &Routes, call: &Call) -> Result<Response, Fa
         routes.watchers.watch(park, wanted.topic());
     }
     let (response, is_there) = wanted.look(&routes.engine.world());
-    if !(may_park && !is_there) {
+    if !may_park || is_there {
         routes.watchers.unwatch(park);
     }
     let response = response?;
@@ -118,9 +118,8 @@ enum Wanted {
 
 impl Wanted {
     fn of(call: &Call) -> Result<Self, Failure> {
-        let status = match (call.query_text("id"), call.query_text("status")) {
-            (None, Some(status)) => status,
-            _ => return id(call).map(Self::One),
+        let (None, Some(status)) = (call.query_text("id"), call.query_text("status")) else {
+            return id(call).map(Self::One);
         };
         let mut problems = call.problems();
         let after = call.query::<u64>("after", &mut problems).map(Revision);
