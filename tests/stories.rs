@@ -99,7 +99,10 @@ fn story_6_out_that_runs_again_in_its_container_finds_its_hold() {
     let build = Build::new(&server, 1, "p");
     let first = build.out(&acquire()).ok();
     let again = build.out(&acquire()).ok();
-    assert_eq!(first.stdout.replace(&first.metadata("waited").unwrap(), ""), again.stdout.replace(&again.metadata("waited").unwrap(), ""));
+    assert_eq!(
+        first.stdout.replace(&first.metadata("waited").unwrap(), ""),
+        again.stdout.replace(&again.metadata("waited").unwrap(), "")
+    );
     assert_eq!(free(&server, "p"), 2, "one hold, not two");
     // Also when the first one was killed after its hold began, whose answer nobody has read.
     let proxy = Proxy::before(&server.url);
@@ -127,7 +130,10 @@ fn story_14_a_lock_of_another_flow_is_refused_when_its_hold_is_over() {
     let late = Build::new(&server, 3, "p");
     late.get(&of_one.version(), "p").failed(1, "error: lock instance is no longer acquired");
     late.get(&of_two.version(), "q").ok();
-    assert_eq!(std::fs::read_to_string(late.input("q").join("fence")).unwrap().trim(), of_two.metadata("fence").unwrap());
+    assert_eq!(
+        std::fs::read_to_string(late.input("q").join("fence")).unwrap().trim(),
+        of_two.metadata("fence").unwrap()
+    );
 }
 
 #[test]
@@ -205,7 +211,7 @@ fn story_20_a_change_of_one_lock_is_no_version_of_another_pool() {
     let of_y = y.out(&lock("k")).ok().version();
     x.out(&lock("k")).ok();
     x.out(&json!({"lock_op": "unlock", "key": "k"})).ok();
-    assert_eq!(y.check(Some(&of_y)), [of_y.clone()]);
+    assert_eq!(y.check(Some(&of_y)), std::slice::from_ref(&of_y));
     assert_eq!(y.check(None), [of_y]);
 }
 
