@@ -112,15 +112,30 @@ fn certificates(what: &str, pem: &str) -> Result<Vec<Certificate<'static>>, Stri
     if found.is_empty() { Err(format!("{what} holds no certificate in PEM form")) } else { Ok(found) }
 }
 
+/// The proxy for this server: that of the settings, or that of the environment; `None` where it is excepted.
+///
+/// # Errors
+/// The setting is no address.
+pub(crate) fn proxy_for(
+    server: &ServerUrl,
+    named: Option<&Secret>,
+    vars: &BTreeMap<String, String>,
+) -> Result<Option<ureq::Proxy>, String> {
+    match named {
+        Some(named) => named_proxy(named, vars),
+        None => Ok(proxy(server, vars)),
+    }
+}
+
 /// The proxy of the settings. The exceptions of the environment hold for it, too.
-pub(super) fn named_proxy(named: &Secret, vars: &BTreeMap<String, String>) -> Result<Option<ureq::Proxy>, String> {
+fn named_proxy(named: &Secret, vars: &BTreeMap<String, String>) -> Result<Option<ureq::Proxy>, String> {
     let proxy =
         ureq::Proxy::new(named.expose()).map_err(|_| "proxy is no address like http://proxy:3128".to_owned())?;
     Ok(with_exceptions(&proxy, vars))
 }
 
 /// The proxy that the environment names for this server. One that is no valid address is left out.
-pub fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
+pub(super) fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
     let var = |names: [&str; 2]| names.iter().find_map(|name| vars.get(*name)).filter(|value| !value.is_empty());
     let named = if server.is_tls() {
         var(["https_proxy", "HTTPS_PROXY"])

@@ -175,10 +175,7 @@ impl Client {
     pub fn open(access: Access, vars: &BTreeMap<String, String>) -> Result<Self, String> {
         let tls = connect::tls(&access.tls, &access.servers)?;
         let endpoint = |url: ServerUrl| -> Result<Endpoint, String> {
-            let proxy = match &access.proxy {
-                Some(named) => connect::named_proxy(named, vars)?,
-                None => connect::proxy(&url, vars),
-            };
+            let proxy = connect::proxy_for(&url, access.proxy.as_ref(), vars)?;
             Ok(Endpoint { agent: connect::agent(proxy, tls.clone()), url })
         };
         let servers = access.servers.into_iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
