@@ -924,7 +924,7 @@ scenarios! {
         c end                              => released
         b ?                                => granted env/b
         - add new/a for=n                  => done                 # makes the pool
-        - lock new/a                       => held n
+        - lock new/a                       => meta= by=n
         n end                              => released
         - add new/b for=n                  => refused ended        # the same run does not begin again
         - free new                         => a
