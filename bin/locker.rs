@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use locker::env::{Env, Signals, SystemClock};
+use locker::wire::escape::escape;
 
 fn main() -> ExitCode {
     // First of all, so that a signal that comes early is not lost.
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     let args: Result<Vec<String>, OsString> = std::env::args_os().map(OsString::into_string).collect();
     let args = match args {
         Ok(args) => args,
-        Err(bad) => return refuse(&format!("the argument {bad:?} is no UTF-8 text")),
+        Err(bad) => return refuse(&format!("the argument \"{}\" is no UTF-8 text", escape(&bad.to_string_lossy()))),
     };
     // Variables that are no text belong to others: ours are all text.
     let vars: BTreeMap<String, String> = std::env::vars_os()

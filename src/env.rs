@@ -60,15 +60,24 @@ impl Clock for SystemClock {
     }
 }
 
-/// `N` random bytes as hexadecimal.
+/// `N` random bytes.
 ///
 /// # Panics
 /// When the operating system has no randomness: nothing safe can be done without.
 #[must_use]
-pub fn random_hex<const N: usize>() -> String {
+pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0u8; N];
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-    hex(&bytes)
+    bytes
+}
+
+/// `N` random bytes as hexadecimal.
+///
+/// # Panics
+/// As [`random_bytes`].
+#[must_use]
+pub fn random_hex<const N: usize>() -> String {
+    hex(&random_bytes::<N>())
 }
 
 /// Bytes as lower-case hexadecimal.

@@ -5,6 +5,7 @@
 //! | base name of argv\[0\] | what it is |
 //! |---|---|
 //! | `check`, `in`, `out` | the Concourse resource type ([`resource`]) |
+//! | `lockcli` | the client of Argo latches ([`cli`]) |
 //! | anything else | the `locker` command line with the server in it ([`cli`], [`server`]) |
 //!
 //! Reading order:
@@ -36,6 +37,7 @@ pub fn run(env: &mut Env<'_>) -> u8 {
         "check" => resource::check(env),
         "in" => resource::get(env),
         "out" => resource::put(env),
+        "lockcli" => cli::lockcli(env),
         _ => cli::run(env),
     }
 }

@@ -3,7 +3,15 @@
 //!
 //! Most of it is one table of requests, `SCRIPT`: read it to learn the API.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+// Test code: a panic is a failed test, and figures go to the terminal.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::type_complexity,
+    clippy::format_collect,
+    clippy::cast_possible_truncation
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -383,6 +391,45 @@ DELETE /api/v1/pools/p                  |                                       
 GET    /api/v1/pools/p/changes          |                                                | 404 no_such_pool
 GET    /api/v1/changes?newest=true      |                                                | 200 items.0.kind=pool_removed items.0.pools.0=p
 
+# Contracts; they are told in full in tests/contracts.rs
+GET    /locks                           |                                                | 200 own.locked_by.g=1 prod=-
+PUT    /lock/prod                       | {"lock":"me"}                                  | 200 response=pool~"prod"~is~locked~by~"me"
+PUT    /lock/prod                       | {"key":"k"}                                    | 423 locked
+PUT    /lock/prod                       | {}                                             | 400 bad_request
+PUT    /lock/full                       | {"key":"k"}                                    | 404 no_such_lock
+GET    /lock/prod                       |                                                | 200
+GET    /lock/none                       |                                                | 404 not_held
+GET    /lock/a+b                        |                                                | 400 bad_request
+PUT    /lock/                           | {"key":"k"}                                    | 404 no_such_route
+GET    /lock/                           |                                                | 404 no_such_route
+POST   /lock/prod                       |                                                | 409 locked
+POST   /lock/.prod                      |                                                | 400 bad_request
+POST   /lock/full                       |                                                | 404 no_such_lock
+POST   /lock/                           |                                                | 404 no_such_route
+DELETE /lock/prod                       | {"lock":"you"}                                 | 423 locked
+DELETE /lock/prod                       | []                                             | 400 bad_request
+DELETE /lock/prod                       | {"lock":"me"}                                  | 200 response=pool~"prod"~is~unlocked:~1~of~"me"
+DELETE /lock/prod                       |                                                | 409 not_held
+DELETE /lock/                           |                                                | 404 no_such_route
+POST   /lock/prod?wait=1s               |                                                | 200
+
+# Latches; they are told in full in tests/latches.rs
+POST   /lock | {"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec23","workflow":"w"}   | 200 status=locked namespace=default
+POST   /lock | {"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec23","workflow":"x"}   | 409 latch_exists
+POST   /lock | {"workflow":"W"}                                              | 400 bad_request
+GET    /lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23   |                     | 200 workflow=w
+GET    /lock?status=all                 |                                                | 200 0.workflow=w
+GET    /lock?status=none                |                                                | 400 bad_request
+GET    /lock?id=x                       |                                                | 404 no_such_latch
+PATCH  /lock?id=x                       |                                                | 404 no_such_latch
+PATCH  /lock                            |                                                | 400 bad_request
+PATCH  /lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23   | {"outputs":{"v":"1"}} | 200 status=released outputs.v=1
+PATCH  /lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23   | {"outputs":{"v":"2"}} | 409 latch_released
+DELETE /lock?id=x                       |                                                | 404 no_such_latch
+DELETE /lock                            |                                                | 400 bad_request
+DELETE /lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23   |                     | 200
+POST   /lock | {"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec24","workflow":"w"}   | 200
+
 # The server itself
 GET    /api/v1/info                     |                                                | 200 store_id=store-1 revision=$now time=2026-08-29T11:50:00.000Z
 GET    /api/v1/info?x=1                 |                                                | 400 bad_request
@@ -407,8 +454,23 @@ POST   /api/v1/info                     |                                       
 BREW   /api/v1/info                     |                                                | 405 method_not_allowed
 "#;
 
-/// What cannot be brought about here in reasonable time: 100,000 pools.
-const NOT_SEEN: &[(&str, &str)] = &[("put /api/v1/claims/{id}", "limit")];
+/// What cannot be brought about here in reasonable time, such as 100,000 pools, or is told elsewhere.
+const NOT_SEEN: &[(&str, &str)] = &[
+    ("put /api/v1/claims/{id}", "limit"),
+    ("put /lock/{name}", "limit"),
+    ("post /lock/{name}", "limit"),
+    // Pools must be declared; or a server serves no contracts: tests/contracts.rs.
+    ("put /lock/{name}", "no_such_pool"),
+    ("post /lock/{name}", "no_such_pool"),
+    ("post /lock/{name}", "queue_full"),
+    ("get /locks", "no_such_route"),
+    // Likewise: tests/latches.rs.
+    ("post /lock", "no_such_route"),
+    ("get /lock", "no_such_route"),
+    ("patch /lock", "no_such_route"),
+    ("delete /lock", "no_such_route"),
+    ("post /lock", "limit"),
+];
 
 #[test]
 fn every_route_answers_and_refuses_as_promised() {
@@ -417,6 +479,11 @@ fn every_route_answers_and_refuses_as_promised() {
     too_many_runs(&api);
     let body = format!(r#"{{"pool":"own","reason":"{}"}}"#, "x".repeat(64 * 1024));
     assert_eq!(api.call("PUT", "/api/v1/claims/large", &body).word(), "too_large");
+    assert_eq!(api.call("PUT", "/lock/large", &body).word(), "too_large");
+    assert_eq!(api.call("DELETE", "/lock/large", &body).word(), "too_large");
+    let body = "x".repeat(129 * 1024);
+    assert_eq!(api.call("POST", "/lock", &body).word(), "too_large");
+    assert_eq!(api.call("PATCH", "/lock?id=x", &body).word(), "too_large");
     api.going_down.store(true, Ordering::SeqCst);
     assert_eq!(api.call("GET", "/readyz", "").word(), "unavailable");
     store_fails(&api);
@@ -463,6 +530,12 @@ fn store_fails(api: &Api) {
         ("PATCH", "/api/v1/pools/own/locks/a", ""),
         ("DELETE", "/api/v1/pools/own/locks/a", ""),
         ("POST", "/api/v1/pools/own/changes", ""),
+        ("PUT", "/lock/new", r#"{"key":"k"}"#),
+        ("POST", "/lock/new", ""),
+        ("DELETE", "/lock/prod", ""),
+        ("POST", "/lock", r#"{"workflow":"w"}"#),
+        ("PATCH", "/lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec24", ""),
+        ("DELETE", "/lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec24", ""),
     ] {
         assert_eq!(api.call(method, target, body).word(), "store_failed", "{method} {target}");
     }

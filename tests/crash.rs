@@ -11,6 +11,16 @@
 //! a seed repeats the kind of a run, not each step. With the feature `plant` the same proof must fail for each
 //! planted bug: `cargo test --features plant --test crash`.
 
+// Test code: a panic is a failed test, and figures go to the terminal.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::type_complexity,
+    clippy::format_collect,
+    clippy::cast_possible_truncation
+)]
+
 mod proof;
 
 #[path = "proof/checker/tests.rs"]

@@ -1,6 +1,16 @@
 //! The door in front of a small handler: what it refuses, what it passes on, how it parks, and that nothing a client
 //! does costs the others.
 
+// Test code: a panic is a failed test, and figures go to the terminal.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::type_complexity,
+    clippy::format_collect,
+    clippy::cast_possible_truncation
+)]
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};

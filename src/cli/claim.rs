@@ -37,6 +37,12 @@ pub(super) struct ClaimArgs {
     /// Share the lock with all who claim it with the same key
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+    /// In pools ordered by priority, higher ones come first (-1000 to 1000, default 0)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    priority: Option<i32>,
+    /// End older waiting claims of this name; of your own ones, or of everybody when it begins with /
+    #[arg(long, value_name = "NAME")]
+    supersede: Option<String>,
     /// Wait at most this long (default: as long as it takes)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     wait: Option<Duration>,
@@ -74,6 +80,8 @@ pub(super) fn run(args: &ClaimArgs, client: &Client, env: &mut Env<'_>) -> Resul
         body: body(args, env),
         timing,
         timeout: args.wait,
+        // A person has no build to wait for.
+        self_wait: None,
     };
     let mut last = String::new();
     let held = acquire.run(&mut |news| {
@@ -91,9 +99,9 @@ pub(super) fn run(args: &ClaimArgs, client: &Client, env: &mut Env<'_>) -> Resul
         say(env, &format!("holding {:?} of pool {:?}", lock.lock, lock.pool));
     }
     if args.json {
-        print_json(env, &held.claim)?
+        print_json(env, &held.claim)?;
     } else {
-        print_line(env, &held.claim.id)?
+        print_line(env, &held.claim.id)?;
     }
     Ok(exit::OK)
 }
@@ -110,6 +118,8 @@ fn body(args: &ClaimArgs, env: &Env<'_>) -> ClaimBody {
         key: args.key.clone(),
         requestor: None,
         scope: Some(Scope::Person),
+        priority: args.priority,
+        supersede: args.supersede.clone(),
         owner: person(env),
         run: None,
         confirm: true,
@@ -143,7 +153,7 @@ fn explain(env: &mut Env<'_>, id: &str, stopped: Stopped) -> Result<u8, CliError
             Ok(signal.exit_code())
         }
         Stop::TimeOver(_) => Err(CliError::Failed(exit::LOCKED, "not served in time: nothing is held".to_owned())),
-        Stop::Locked(view) => {
+        Stop::Locked(view) | Stop::SelfWait(view) => {
             Err(CliError::Failed(exit::LOCKED, format!("not free; held: {}", who::holders(&view.holders))))
         }
         Stop::Refused(refused) => Err(CallError::Refused(refused).into()),

@@ -2,7 +2,6 @@
 
 use std::io::Read as _;
 
-use base64::Engine as _;
 use clap::{Args, Subcommand};
 
 use super::{CliError, by, parse_label, print_line};
@@ -12,6 +11,7 @@ use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::env::Env;
 use crate::wire::api::{LockBody, RemoveBody};
 use crate::wire::errors::exit;
+use crate::wire::text::show_metadata;
 
 /// Arguments of `lock`.
 #[derive(Debug, Args)]
@@ -88,13 +88,8 @@ fn content(args: &ContentArgs, env: &mut Env<'_>) -> Result<LockBody, CliError> 
     if bytes.len() > METADATA_BYTES {
         return Err(CliError::usage(format!("{file:?} is longer than {METADATA_BYTES} bytes")));
     }
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) => LockBody { metadata: Some(text), ..body },
-        Err(error) => {
-            let encoded = base64::engine::general_purpose::STANDARD.encode(error.as_bytes());
-            LockBody { metadata_base64: Some(encoded), ..body }
-        }
-    })
+    let (metadata, metadata_base64) = show_metadata(&bytes);
+    Ok(LockBody { metadata, metadata_base64, ..body })
 }
 
 /// At most one byte more than is allowed.

@@ -1,21 +1,27 @@
 //! The command line: `locker ...`. One file for each command; exit codes are those of [`crate::wire::errors::exit`].
 //!
-//! Options with an environment variable read it from [`Env`], not from the process: see [`env_defaults`].
+//! Options with an environment variable read it from [`Env`], not from the process: see `env_defaults`.
 
 mod check;
 mod claim;
+mod doctor;
 mod env_defaults;
+mod import;
+mod import_locker;
+mod latch;
 mod lock;
 mod pool;
 mod release;
 pub mod server;
 mod status;
 mod table;
+mod transfer;
 
 use std::io::Write;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::client::connect::{Access, Authorization};
 use crate::client::{CallError, Client};
 use crate::core::limits::OWNER_FIELD_BYTES;
 use crate::env::{Env, random_hex};
@@ -25,7 +31,7 @@ use crate::wire::errors::exit;
 use crate::wire::escape::{Escaped, cut};
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
-use crate::wire::trust::Trust;
+use crate::wire::tls::Tls;
 
 /// Locks for CI that cannot get stuck, cannot be granted twice, and tell you who holds them and who waits.
 ///
@@ -55,7 +61,7 @@ Exit codes: 0 done; 1 failed; 2 wrong use; 3 locked by others; 4 not found; 5 co
 /// Which server to talk to.
 #[derive(Debug, Args)]
 struct Connection {
-    /// Address of the locker server, like http://HOST:8910
+    /// Address of the locker server
     #[arg(
         long,
         global = true,
@@ -68,7 +74,7 @@ struct Connection {
     /// User name, when the server asks for one
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_USERNAME", value_name = "NAME")]
     username: Option<String>,
-    /// Password; better given as LOCKER_PASSWORD, because other users can read command lines
+    /// Password; better in the environment, because other users can read command lines
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_PASSWORD", value_name = "TEXT")]
     password: Option<Secret>,
     /// Trust only these issuers of server certificates: a PEM file, or PEM text
@@ -99,6 +105,14 @@ enum Command {
     Pool(pool::PoolArgs),
     /// Add, change and remove locks
     Lock(lock::LockArgs),
+    /// Write pools out: as a pool-resource repository, or as JSON
+    Export(transfer::ExportArgs),
+    /// Latches of Argo workflows, as the program lockcli
+    Latch(latch::LatchArgs),
+    /// Take over what another system has
+    Import(import::ImportArgs),
+    /// See why a resource does not work: server, TLS, credentials, pool
+    Doctor(doctor::DoctorArgs),
     /// The resource's check, as Concourse runs it (JSON on stdin)
     Check,
     /// The resource's get, as Concourse runs it (JSON on stdin)
@@ -140,7 +154,19 @@ impl CliError {
 
 /// Runs the command line and gives its exit code.
 pub fn run(env: &mut Env<'_>) -> u8 {
-    let parsed = env_defaults::with_env(Cli::command(), &env.vars).color(colour(env)).try_get_matches_from(&env.args);
+    run_as(Cli::command(), execute, env)
+}
+
+/// Runs `lockcli` and gives its exit code.
+pub fn lockcli(env: &mut Env<'_>) -> u8 {
+    run_as(latch::LockCli::command(), latch::execute, env)
+}
+
+type Execute = fn(&ArgMatches, &mut Env<'_>) -> Result<u8, CliError>;
+
+fn run_as(command: clap::Command, execute: Execute, env: &mut Env<'_>) -> u8 {
+    let name = command.get_name().to_owned();
+    let parsed = env_defaults::with_env(command, &env.vars).color(colour(env)).try_get_matches_from(&env.args);
     let matches = match parsed {
         Ok(matches) => matches,
         Err(error) => return show_clap_error(env, &error),
@@ -148,17 +174,17 @@ pub fn run(env: &mut Env<'_>) -> u8 {
     match execute(&matches, env) {
         Ok(code) => code,
         Err(CliError::PipeClosed) => exit::OK,
-        Err(CliError::Failed(code, text)) => report(env, code, &text),
+        Err(CliError::Failed(code, text)) => report(env, &name, code, &text),
         Err(CliError::Call(error)) => {
             let code = error.exit();
-            report(env, code, &error.to_string())
+            report(env, &name, code, &error.to_string())
         }
     }
 }
 
-fn report(env: &mut Env<'_>, code: u8, text: &str) -> u8 {
+fn report(env: &mut Env<'_>, name: &str, code: u8, text: &str) -> u8 {
     // stderr is gone: the exit code still tells.
-    let _ = writeln!(env.stderr, "locker: {}", Escaped(text));
+    let _ = writeln!(env.stderr, "{name}: {}", Escaped(text));
     code
 }
 
@@ -185,26 +211,15 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
     let connection = &cli.connection;
     match cli.command {
         Command::Server(args) => server::run(&args, env),
-        Command::Status(args) => {
-            let client = connection.client(env)?;
-            status::run(&args, &client, env)
-        }
-        Command::Claim(args) => {
-            let client = connection.client(env)?;
-            claim::run(&args, &client, env)
-        }
-        Command::Release(args) => {
-            let client = connection.client(env)?;
-            release::run(&args, &client, env)
-        }
-        Command::Pool(args) => {
-            let client = connection.client(env)?;
-            pool::run(&args, &client, env)
-        }
-        Command::Lock(args) => {
-            let client = connection.client(env)?;
-            lock::run(&args, &client, env)
-        }
+        Command::Status(args) => status::run(&args, &connection.client(env)?, env),
+        Command::Claim(args) => claim::run(&args, &connection.client(env)?, env),
+        Command::Release(args) => release::run(&args, &connection.client(env)?, env),
+        Command::Pool(args) => pool::run(&args, &connection.client(env)?, env),
+        Command::Lock(args) => lock::run(&args, &connection.client(env)?, env),
+        Command::Export(args) => transfer::export(&args, connection, env),
+        Command::Latch(args) => latch::run(args, connection, env),
+        Command::Import(args) => import::run(&args, connection, env),
+        Command::Doctor(args) => doctor::run(&args, connection, env),
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),
         Command::Out(args) => Ok(check::put(&args, env)),
@@ -213,26 +228,44 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
 
 impl Connection {
     fn client(&self, env: &mut Env<'_>) -> Result<Client, CliError> {
+        let (server, credentials) = self.target()?;
+        let tls = self.tls().map_err(CliError::usage)?;
+        if tls.skip_verification.is_some() {
+            // Whoever reads no warnings cannot be warned.
+            let _ =
+                writeln!(env.stderr, "warning: --skip-ssl-validation: anybody could pose as the server; use --ca-cert");
+        }
+        let authorization = credentials.or_else(|| server.credentials().cloned()).map(Authorization::Basic);
+        let access = Access { servers: vec![server], authorization, tls, proxy: None };
+        Client::open(access, &env.vars).map_err(CliError::usage)
+    }
+
+    fn tls(&self) -> Result<Tls, String> {
+        let read = |pem: &Option<Pem>| pem.as_ref().map(Pem::text).transpose().map_err(|error| format!("{error:#}"));
+        let client = match (read(&self.client_cert)?, read(&self.client_key)?) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some((cert, Secret::new(key))),
+            _ => return Err("--client-cert and --client-key belong together".to_owned()),
+        };
+        let skip_verification = self.skip_ssl_validation.then_some("--skip-ssl-validation");
+        Ok(Tls { ca_cert: read(&self.ca_cert)?, client, skip_verification })
+    }
+
+    /// The server and the credentials as they were given.
+    fn target(&self) -> Result<(ServerUrl, Option<Credentials>), CliError> {
         let server =
             ServerUrl::parse(&self.uri).map_err(|why| CliError::usage(format!("the server's address {why}")))?;
-        let credentials = match (&self.username, &self.password) {
+        Ok((server, self.credentials()))
+    }
+
+    fn credentials(&self) -> Option<Credentials> {
+        match (&self.username, &self.password) {
             (None, None) => None,
             (username, password) => Some(Credentials {
                 username: username.clone().unwrap_or_default(),
                 password: password.clone().unwrap_or_else(|| Secret::new("")),
             }),
-        };
-        let read =
-            |pem: &Option<Pem>| pem.as_ref().map(Pem::text).transpose().map_err(|e| CliError::usage(format!("{e:#}")));
-        let (ca, cert, key) = (read(&self.ca_cert)?, read(&self.client_cert)?, read(&self.client_key)?);
-        let trust = Trust::parse(ca.as_deref(), cert.as_deref(), key.as_deref(), self.skip_ssl_validation);
-        let trust = trust.map_err(CliError::usage)?;
-        if trust.skip {
-            // Whoever reads no warnings cannot be warned.
-            let _ =
-                writeln!(env.stderr, "warning: --skip-ssl-validation: anybody could pose as the server; use --ca-cert");
         }
-        Ok(Client::new(server, credentials, &trust, &env.vars))
     }
 }
 

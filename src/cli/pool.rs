@@ -8,9 +8,10 @@ use super::{CliError, by, parse_duration, print_json, print_line, status};
 use crate::client::Client;
 use crate::core::names::PoolName;
 use crate::env::Env;
-use crate::wire::api::{Policy, PoolBody, RemoveBody};
+use crate::wire::api::{Order, Policy, PoolBody, RemoveBody};
 use crate::wire::concourse::api_duration;
 use crate::wire::errors::exit;
+use crate::wire::problems::unknown;
 
 /// Arguments of `pool`.
 #[derive(Debug, Args)]
@@ -47,6 +48,9 @@ struct SetArgs {
     /// Let it have the locks 1 to N
     #[arg(long, value_name = "N")]
     capacity: Option<u32>,
+    /// Who is served first: fifo (default) or priority (then fifo)
+    #[arg(long, value_name = "ORDER", value_parser = parse_order)]
+    order: Option<Order>,
     /// How long a lock stays out of use after its holder was lost
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     drain: Option<Duration>,
@@ -77,8 +81,17 @@ pub(super) fn run(args: &PoolArgs, client: &Client, env: &mut Env<'_>) -> Result
     Ok(exit::OK)
 }
 
+fn parse_order(text: &str) -> Result<Order, String> {
+    match text {
+        "fifo" => Ok(Order::Fifo),
+        "priority" => Ok(Order::Priority),
+        other => Err(unknown("order", other, &["fifo", "priority"])),
+    }
+}
+
 fn set(args: &SetArgs, client: &Client, env: &mut Env<'_>) -> Result<(), CliError> {
     let policy = Policy {
+        order: args.order,
         drain: args.drain.map(api_duration),
         max_hold: args.max_hold.map(api_duration),
         max_queue: args.max_queue,

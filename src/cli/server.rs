@@ -13,25 +13,29 @@ use crate::env::Env;
 use crate::server::door::{ClientAuth, DoorSettings, Pem, TlsSettings};
 use crate::server::logs::{LogFormat, LogLevel, LogSettings};
 use crate::server::{self, ServerSettings};
+use crate::wire::contracts::{Contracts, UnlockMissing};
 use crate::wire::errors::exit;
 use crate::wire::secret::Secret;
 
 /// The default address: only this machine.
 const LISTEN: &str = "127.0.0.1:8910";
 
-/// Settings of the server.
+/// Settings of the server. Of two equal options the later one counts, so that a wrapper's can be overridden.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "\
+#[command(
+    args_override_self = true,
+    after_help = "\
 Examples:
   locker server                                              on 127.0.0.1:8910, with ./locker.db
-  locker server --listen 0.0.0.0:8910 --store sqlite:/var/lib/locker/locker.db
-  AUTH_USER=ci AUTH_PASS=... locker server                   ask clients for credentials
+  AUTH_USER=ci AUTH_PASS=... locker server --listen 0.0.0.0:8910 --store sqlite:/var/lib/locker/locker.db
   locker server --store memory:                              for trying out: forgets everything
 
   locker server --listen unix:/run/locker/locker.sock        for this machine's users only
 
-Historic variables: PORT changes the port of --listen; AUTH_USER and AUTH_PASS belong together, SSL_CERT and SSL_KEY too.
-SIGTERM and SIGINT end it after the answers that are due.")]
+Historic variables: PORT changes the port of --listen; AUTH_USER and AUTH_PASS belong together, SSL_CERT and SSL_KEY too;
+LOCKER_CONFIG is the state file of an original locker, imported when the store is empty.
+SIGTERM and SIGINT end it after the answers that are due."
+)]
 pub struct ServerArgs {
     /// Address to listen on; port 0 takes any free one
     ///
@@ -50,6 +54,12 @@ pub struct ServerArgs {
     /// Directory for the private socket (default: the first writable of the store's and the temporary directory)
     #[arg(long, env = "LOCKER_RUNTIME_DIR", value_name = "DIR")]
     pub runtime_dir: Option<std::path::PathBuf>,
+    /// Which APIs of other servers are served, with commas between them: locker, lockd, latches; or none
+    #[arg(long, env = "LOCKER_CONTRACTS", value_name = "LIST", default_value_t)]
+    pub contracts: Contracts,
+    /// Status of lockd's DELETE for a lock that is not locked: 409 as documented, or 404 as its program answers
+    #[arg(long, env = "LOCKER_LOCKD_UNLOCK_MISSING", value_name = "STATUS", default_value = "409")]
+    pub lockd_unlock_missing: UnlockMissing,
     /// Time for requests on their way to end after SIGTERM; a second signal ends it
     #[arg(long, env = "LOCKER_SHUTDOWN_GRACE", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub shutdown_grace: Duration,
@@ -235,6 +245,9 @@ impl ServerArgs {
             runtime_dir: self.runtime_dir.clone(),
             auth: self.auth(env)?,
             no_auth: self.no_auth,
+            contracts: self.contracts.clone(),
+            lockd_unlock_missing: self.lockd_unlock_missing,
+            locker_config: env.var("LOCKER_CONFIG").map(Into::into),
             tls: self.tls.settings()?,
             log: LogSettings { format: self.log, level: self.log_level },
         })

@@ -77,15 +77,11 @@ fn lock_rows(lock: &LockView) -> Vec<[table::Cell; 5]> {
         return vec![[cell(&lock.lock), toned(word, tone), cell("-"), cell("-"), cell("-")]];
     }
     let row = |holder: &HolderView| {
-        let mut owner = who::owner(&holder.owner, "-");
-        if let Some(key) = &holder.key {
-            owner += &format!(", key {key:?}");
-        }
-        if let Some(reason) = &holder.reason {
-            owner += &format!(", because {reason:?}");
-        }
+        let mut who = vec![who::owner(&holder.owner, "-")];
+        who.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
+        who.extend(holder.reason.as_ref().map(|reason| format!("because {reason:?}")));
         let since = holder.since.as_deref().unwrap_or("-");
-        [cell(&lock.lock), toned(&word, tone), cell(owner), cell(since), cell(&holder.claim)]
+        [cell(&lock.lock), toned(&word, tone), cell(who.join(", ")), cell(since), cell(&holder.claim)]
     };
     lock.holders.iter().map(row).collect()
 }

@@ -25,6 +25,8 @@ use crate::wire::errors::Code;
 const WAIT: Duration = Duration::from_secs(25);
 /// A parked answer that comes earlier than this is no reason to ask again at once: something is wrong.
 const PARKED_AT_LEAST: Duration = Duration::from_millis(100);
+/// How long a claim waits for its own build before it gives up.
+const SELF_WAIT: Duration = Duration::from_secs(60);
 /// Time for taking a claim back after a signal: the process must be gone within 2 s.
 const CANCEL_ON_SIGNAL: Duration = Duration::from_millis(1_500);
 /// Time for taking a claim back after any other end.
@@ -51,6 +53,14 @@ impl Timing {
     }
 }
 
+/// How long a step waits for its own build (design section 2): `LOCKER_SELF_WAIT`, else 60 s.
+///
+/// # Errors
+/// The variable is no duration.
+pub fn self_wait_limit(env: &Env<'_>) -> Result<Duration, String> {
+    env_duration(env, "LOCKER_SELF_WAIT", SELF_WAIT)
+}
+
 /// The duration in a variable, or the default.
 ///
 /// # Errors
@@ -71,6 +81,8 @@ pub struct Acquire<'a> {
     pub timing: Timing,
     /// The longest wait.
     pub timeout: Option<Duration>,
+    /// The longest wait for what this claim's own build holds.
+    pub self_wait: Option<Duration>,
 }
 
 /// What happens on the way.
@@ -95,6 +107,8 @@ pub enum Stop {
     TimeOver(Option<Box<WaitingView>>),
     /// Try-lock: somebody else has it.
     Locked(Box<WaitingView>),
+    /// Its own build holds what it waits for, and has for too long.
+    SelfWait(Box<WaitingView>),
     Refused(Box<Refused>),
 }
 
@@ -116,6 +130,24 @@ pub struct Stopped {
     pub cancelled: Cancelled,
 }
 
+/// One wait, from the first request on.
+struct Wait {
+    start: Duration,
+    /// The last news about the place in the queue.
+    last: Option<Box<WaitingView>>,
+    backoff: Backoff,
+    /// Since when the server says that the claim waits for its own build.
+    own_since: Option<Duration>,
+}
+
+impl Wait {
+    /// No pause: the server itself has held the request, or it is the first one.
+    fn at_once(&mut self) -> Duration {
+        self.backoff.reset();
+        Duration::ZERO
+    }
+}
+
 impl Acquire<'_> {
     /// Asks until the claim is held. On every other end the claim is taken back, unless it is not ours any more.
     ///
@@ -132,36 +164,34 @@ impl Acquire<'_> {
 
     fn ask(&self, tell: &mut dyn FnMut(&News<'_>)) -> Result<Held, Stop> {
         let start = self.clock.monotonic();
-        let mut backoff = Backoff::new(self.timing.retry_max);
-        let mut last: Option<Box<WaitingView>> = None;
+        let mut wait = Wait { start, last: None, backoff: Backoff::new(self.timing.retry_max), own_since: None };
         // The first request does not wait, so that people hear at once behind whom they are.
-        let mut wait = Duration::ZERO;
+        let mut span = Duration::ZERO;
         loop {
             let sent = self.clock.monotonic();
-            let pause = match self.put(wait)? {
-                Ok(Asked::Given(claim)) => match self.hold(*claim, start, &last, &mut backoff, tell)? {
+            let pause = match self.put(span)? {
+                Ok(Asked::Given(claim)) => match self.hold(*claim, &mut wait, tell)? {
                     Some(claim) => return Ok(Held { claim, waited: self.clock.monotonic().saturating_sub(start) }),
-                    None => Duration::ZERO,
+                    None => wait.backoff.pause(None),
                 },
                 Ok(Asked::Waiting(view)) if view.code == Code::Locked => return Err(Stop::Locked(view)),
                 Ok(Asked::Waiting(view)) => {
                     tell(&News::Waiting(&view));
-                    let quick = self.clock.monotonic().saturating_sub(sent) < PARKED_AT_LEAST.min(wait);
-                    let at_once = wait.is_zero() || (view.parked && !quick);
-                    last = Some(view);
-                    if at_once {
-                        backoff.reset();
-                    }
-                    if at_once { Duration::ZERO } else { backoff.pause(None) }
+                    let took = self.clock.monotonic().saturating_sub(sent);
+                    let was_held = view.parked && took >= PARKED_AT_LEAST.min(span);
+                    self.check_own(&view, &mut wait)?;
+                    wait.last = Some(view);
+                    if span.is_zero() || was_held { wait.at_once() } else { wait.backoff.pause(None) }
                 }
                 Err(CallError::NoAnswer(no_answer)) => {
                     tell(&News::NoAnswer(&no_answer));
-                    backoff.pause(no_answer.retry_after)
+                    wait.backoff.pause(no_answer.retry_after)
                 }
                 Err(CallError::Refused(refused)) => return Err(Stop::Refused(refused)),
             };
-            self.pause(pause, start, &last)?;
-            wait = self.remaining(start).map_or(self.timing.wait, |left| left.min(self.timing.wait));
+            self.pause(pause, &wait)?;
+            let left = [self.remaining(start), self.own_left(&wait)];
+            span = left.into_iter().flatten().fold(self.timing.wait, Duration::min);
         }
     }
 
@@ -169,16 +199,14 @@ impl Acquire<'_> {
     fn hold(
         &self,
         claim: ClaimView,
-        start: Duration,
-        last: &Option<Box<WaitingView>>,
-        backoff: &mut Backoff,
+        wait: &mut Wait,
         tell: &mut dyn FnMut(&News<'_>),
     ) -> Result<Option<ClaimView>, Stop> {
         if claim.state == ClaimState::Held {
             return Ok(Some(claim));
         }
         let Some(fence) = claim.fence else { return Ok(None) };
-        backoff.reset();
+        wait.backoff.reset();
         loop {
             let (client, id) = (self.client.clone(), self.id.to_owned());
             let body = ConfirmBody { run: Some(self.run.to_owned()), fence };
@@ -187,7 +215,7 @@ impl Acquire<'_> {
                 Ok(claim) => return Ok(Some(claim)),
                 Err(CallError::NoAnswer(no_answer)) => {
                     tell(&News::NoAnswer(&no_answer));
-                    self.pause(backoff.pause(no_answer.retry_after), start, last)?;
+                    self.pause(wait.backoff.pause(no_answer.retry_after), wait)?;
                 }
                 // The next PUT says whether the claim still waits or has ended.
                 Err(error) if matches!(error.code(), Some(Code::NotGranted | Code::WrongFence | Code::Ended)) => {
@@ -196,6 +224,25 @@ impl Acquire<'_> {
                 Err(CallError::Refused(refused)) => return Err(Stop::Refused(refused)),
             }
         }
+    }
+
+    /// Gives up when the claim has waited for its own build too long.
+    fn check_own(&self, view: &WaitingView, wait: &mut Wait) -> Result<(), Stop> {
+        if view.code != Code::SelfWait {
+            wait.own_since = None;
+            return Ok(());
+        }
+        wait.own_since.get_or_insert(self.clock.monotonic());
+        match self.own_left(wait) {
+            Some(left) if left.is_zero() => Err(Stop::SelfWait(Box::new(view.clone()))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Time left to wait for the own build.
+    fn own_left(&self, wait: &Wait) -> Option<Duration> {
+        let spent = self.clock.monotonic().saturating_sub(wait.own_since?);
+        self.self_wait.map(|limit| limit.saturating_sub(spent))
     }
 
     fn put(&self, wait: Duration) -> Result<Result<Asked, CallError>, Stop> {
@@ -211,12 +258,11 @@ impl Acquire<'_> {
     }
 
     /// Sleeps, but not past the time limit; says when that is over.
-    fn pause(&self, span: Duration, start: Duration, last: &Option<Box<WaitingView>>) -> Result<(), Stop> {
-        let left = self.remaining(start);
-        let span = left.map_or(span, |left| left.min(span));
+    fn pause(&self, span: Duration, wait: &Wait) -> Result<(), Stop> {
+        let span = self.remaining(wait.start).map_or(span, |left| left.min(span));
         self.flights.sleep(span).map_err(Stop::Signalled)?;
-        match self.remaining(start) {
-            Some(left) if left.is_zero() => Err(Stop::TimeOver(last.clone())),
+        match self.remaining(wait.start) {
+            Some(left) if left.is_zero() => Err(Stop::TimeOver(wait.last.clone())),
             _ => Ok(()),
         }
     }

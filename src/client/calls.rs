@@ -44,9 +44,9 @@ pub enum Changes {
 /// Most changes that are asked for at once.
 const CHANGES_PAGE: usize = 1_000;
 
-fn json<T: Serialize>(body: &T) -> Option<Vec<u8>> {
+fn json<T: Serialize>(body: &T) -> Vec<u8> {
     // Our own types hold nothing that JSON cannot say.
-    Some(serde_json::to_vec(body).unwrap_or_default())
+    serde_json::to_vec(body).unwrap_or_default()
 }
 
 fn get(path: String) -> Request {
@@ -72,12 +72,14 @@ impl Client {
     /// As [`CallError`]; waiting is no error.
     pub fn put_claim(&self, id: &str, body: &ClaimBody, wait: Duration) -> Result<Asked, CallError> {
         let request =
-            Request { method: Method::Put, path: claim_path(id), body: json(body), patience: PATIENCE + wait };
-        let raw = self.send(request)?;
+            Request { method: Method::Put, path: claim_path(id), body: Some(json(body)), patience: PATIENCE + wait };
+        let raw = self.send(&request)?;
         match raw.status {
             200..300 => self.parse(&raw).map(|view| Asked::Given(Box::new(view))),
             423 => match self.parse::<WaitingView>(&raw) {
-                Ok(view) if matches!(view.code, Code::Waiting | Code::Locked) => Ok(Asked::Waiting(Box::new(view))),
+                Ok(view) if matches!(view.code, Code::Waiting | Code::SelfWait | Code::Deadlock | Code::Locked) => {
+                    Ok(Asked::Waiting(Box::new(view)))
+                }
                 _ => Err(self.error(&raw)),
             },
             _ => Err(self.error(&raw)),
@@ -98,7 +100,7 @@ impl Client {
     /// As [`CallError`].
     pub fn confirm(&self, id: &str, body: &ConfirmBody) -> Result<ClaimView, CallError> {
         let path = format!("{}/confirm", claim_path(id));
-        self.call(Request { method: Method::Post, path, body: json(body), patience: PATIENCE })
+        self.call(Request { method: Method::Post, path, body: Some(json(body)), patience: PATIENCE })
     }
 
     /// Cancels or releases a claim. With a `run` it is that process's own call; without, it always acts.
@@ -225,7 +227,7 @@ impl Client {
     }
 
     fn change<T: Serialize>(&self, method: Method, path: String, body: &T) -> Result<DoneView, CallError> {
-        self.call(Request { method, path, body: json(body), patience: PATIENCE })
+        self.call(Request { method, path, body: Some(json(body)), patience: PATIENCE })
     }
 
     /// One page of the versions of a pool, oldest first.
@@ -248,6 +250,60 @@ impl Client {
     pub fn revision(&self, pool: &str, revision: u64) -> Result<Vec<ChangeView>, CallError> {
         let page: Page<ChangeView> = self.call(get(format!("{}/changes/{revision}", pool_path(pool))))?;
         Ok(page.items)
+    }
+
+    /// The id of the store behind all servers that answer; `None` when none does.
+    ///
+    /// # Errors
+    /// Servers of different stores, and the first refusal.
+    pub fn agree(&self) -> Result<Option<String>, String> {
+        let ask = |index| self.only(index).info();
+        let answers: Vec<Result<InfoView, CallError>> = std::thread::scope(|scope| {
+            let calls: Vec<_> = (0..self.count()).map(|index| scope.spawn(move || ask(index))).collect();
+            calls.into_iter().filter_map(|call| call.join().ok()).collect()
+        });
+        let mut found: Option<(String, String)> = None;
+        for (index, answer) in answers.into_iter().enumerate() {
+            let here = self.only(index).server();
+            match (answer, &found) {
+                (Ok(info), None) => found = Some((info.store_id, here)),
+                (Ok(info), Some((id, there))) if info.store_id != *id => {
+                    return Err(format!(
+                        "the servers {there} and {here} serve different stores: name only servers of one store"
+                    ));
+                }
+                (Err(CallError::Refused(refused)), _) => return Err(format!("{here}: {refused}")),
+                (Ok(_), Some(_)) | (Err(CallError::NoAnswer(_)), _) => {}
+            }
+        }
+        Ok(found.map(|(id, _)| id))
+    }
+
+    /// Any JSON at this address, without credentials: for servers of others.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+        self.call(get(path.to_owned()))
+    }
+
+    /// Waits at most `wait` for a change of the pool after this revision, whatever kind it is.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn wait_for_change(&self, pool: &str, after: u64, wait: Duration) -> Result<Page<ChangeView>, CallError> {
+        let wait_text = crate::wire::concourse::api_duration(wait);
+        let path = format!("{}/changes?after={after}&limit={CHANGES_PAGE}&wait={wait_text}", pool_path(pool));
+        self.call(Request { patience: PATIENCE + wait, ..get(path) })
+    }
+
+    /// The newest revision of the pool, whatever happened in it; 0 when nothing ever did.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn newest_revision(&self, pool: &str) -> Result<u64, CallError> {
+        let page: Page<ChangeView> = self.call(get(format!("{}/changes?newest=true&limit=1", pool_path(pool))))?;
+        Ok(page.items.last().map_or(0, |change| change.revision))
     }
 
     /// What the server is.

@@ -5,24 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use base64::Engine as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::HeaderMap;
 
-use super::tls;
+use super::connect::{self, Access, Authorization};
 use crate::wire::api::{ClaimView, HolderView};
 use crate::wire::errors::{Code, exit};
-use crate::wire::escape::escape;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
-use crate::wire::trust::Trust;
 
-/// Time for finding the host and for connecting.
-const CONNECT: Duration = Duration::from_secs(5);
 /// Time for a whole request, beside the wait that it asks the server for.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// Longest answer that is read, bytes: a page of 1,000 changes with all their owners is below 8 MiB.
@@ -36,12 +32,21 @@ pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, PLAIN).to_string()
 }
 
-/// A client of one server. Cheap to clone; clones share connections.
+/// A client of one store, which one or several servers serve. Cheap to clone; clones share connections, and which
+/// server they talk to.
 #[derive(Clone)]
 pub struct Client {
-    agent: ureq::Agent,
-    server: Arc<ServerUrl>,
+    /// Never empty.
+    servers: Arc<[Endpoint]>,
+    /// The server that is asked next.
+    current: Arc<AtomicUsize>,
     authorization: Option<Arc<Secret>>,
+}
+
+/// A server and how it is connected to.
+struct Endpoint {
+    agent: ureq::Agent,
+    url: ServerUrl,
 }
 
 /// Why there is no answer of the wanted kind.
@@ -137,6 +142,8 @@ pub(super) struct Raw {
     pub body: Vec<u8>,
     retry_after: Option<Duration>,
     location: Option<String>,
+    /// Which server gave it.
+    server: usize,
 }
 
 /// What an error looks like. Lenient on purpose: a newer server may say more.
@@ -153,68 +160,121 @@ struct ErrorBody {
 }
 
 impl Client {
-    /// A client of `server`. `vars` is the environment, for the proxy settings in it.
+    /// A client of one `server`, without any settings of TLS. `vars` is the environment, for the proxies in it.
     #[must_use]
-    pub fn new(
-        server: ServerUrl,
-        credentials: Option<Credentials>,
-        trust: &Trust,
-        vars: &BTreeMap<String, String>,
-    ) -> Self {
+    pub fn new(server: ServerUrl, credentials: Option<Credentials>, vars: &BTreeMap<String, String>) -> Self {
         let credentials = credentials.or_else(|| server.credentials().cloned());
-        let authorization = credentials.map(|Credentials { username, password }| {
-            let pair = format!("{username}:{}", password.expose());
-            let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
-            Arc::new(Secret::new(format!("Basic {encoded}")))
-        });
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(CONNECT))
-            .timeout_resolve(Some(CONNECT))
-            .max_response_header_size(64 * 1024)
-            .user_agent(concat!("locker/", env!("CARGO_PKG_VERSION")))
-            .proxy(proxy(&server, vars));
-        // Reading the machine's certificates takes a while.
-        let config =
-            if server.join("").starts_with("https:") { config.tls_config(tls::config(trust)) } else { config }.build();
-        Self { agent: config.new_agent(), server: Arc::new(server), authorization }
+        let agent = connect::agent(connect::proxy(&server, vars), connect::default_tls());
+        Self::of(vec![Endpoint { agent, url: server }], credentials.map(Authorization::Basic))
     }
 
-    /// The server's address, without credentials.
+    /// A client with all settings.
+    ///
+    /// # Errors
+    /// A certificate, a key or a proxy that cannot be used; the text shows no secret.
+    pub fn open(access: Access, vars: &BTreeMap<String, String>) -> Result<Self, String> {
+        let tls = connect::tls(&access.tls)?;
+        let endpoint = |url: ServerUrl| -> Result<Endpoint, String> {
+            let proxy = match &access.proxy {
+                Some(named) => connect::named_proxy(named, vars)?,
+                None => connect::proxy(&url, vars),
+            };
+            Ok(Endpoint { agent: connect::agent(proxy, tls.clone()), url })
+        };
+        let servers = access.servers.into_iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+        if servers.is_empty() {
+            return Err("no server is named".to_owned());
+        }
+        Ok(Self::of(servers, access.authorization))
+    }
+
+    fn of(servers: Vec<Endpoint>, authorization: Option<Authorization>) -> Self {
+        let authorization = authorization.map(|how| Arc::new(how.header()));
+        Self { servers: servers.into(), current: Arc::default(), authorization }
+    }
+
+    /// The addresses of all servers, without credentials.
     #[must_use]
     pub fn server(&self) -> String {
-        self.server.to_string()
+        let all: Vec<String> = self.servers.iter().map(|server| server.url.to_string()).collect();
+        all.join(", ")
     }
 
-    /// Sends one request and reads an answer of kind `T` from a 2xx.
+    /// How many servers there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// A client of the `index`th server alone.
+    pub(super) fn only(&self, index: usize) -> Self {
+        let Endpoint { agent, url } = &self.servers[index % self.servers.len()];
+        let server = Endpoint { agent: agent.clone(), url: url.clone() };
+        Self { servers: [server].into(), current: Arc::default(), authorization: self.authorization.clone() }
+    }
+
+    /// Sends one request and reads an answer of kind `T` from a 2xx. A look is repeated at the other servers while
+    /// there is no answer.
     pub(super) fn call<T: DeserializeOwned>(&self, request: Request) -> Result<T, CallError> {
+        let looks = if matches!(request.method, Method::Get) { self.servers.len() } else { 1 };
+        let mut result = self.call_once(&request);
+        for _ in 1..looks {
+            if !matches!(result, Err(CallError::NoAnswer(_))) {
+                break;
+            }
+            result = self.call_once(&request);
+        }
+        result
+    }
+
+    fn call_once<T: DeserializeOwned>(&self, request: &Request) -> Result<T, CallError> {
         let raw = self.send(request)?;
         if (200..300).contains(&raw.status) { self.parse(&raw) } else { Err(self.error(&raw)) }
     }
 
-    /// Sends one request; any status is an answer.
-    pub(super) fn send(&self, request: Request) -> Result<Raw, CallError> {
+    /// Sends one request; any status is an answer. Where there is no connection, the next server is asked at once:
+    /// this one has not seen the request.
+    pub(super) fn send(&self, request: &Request) -> Result<Raw, CallError> {
+        let mut left = self.servers.len();
+        loop {
+            let server = self.current.load(Ordering::Relaxed) % self.servers.len();
+            let error = match self.send_to(server, request) {
+                Ok(raw) => return Ok(raw),
+                Err(error) => error,
+            };
+            self.leave(server);
+            left -= 1;
+            if left == 0 || !connect::is_unconnected(&error) {
+                return Err(self.no_answer(server, connect::describe(&error), None, None));
+            }
+        }
+    }
+
+    /// The next request goes to another server, unless somebody has moved on already.
+    fn leave(&self, server: usize) {
+        let next = (server + 1) % self.servers.len();
+        // Whoever loses this race moved on from the same server.
+        let _ = self.current.compare_exchange(server, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn send_to(&self, server: usize, request: &Request) -> Result<Raw, ureq::Error> {
         let Request { method, path, body, patience } = request;
-        let url = self.server.join(&path);
+        let Endpoint { agent, url } = &self.servers[server];
+        let (url, patience) = (url.join(path), *patience);
         let sent = match method {
-            Method::Get => self.without_body(self.agent.get(url), patience),
-            Method::Delete if body.is_none() => self.without_body(self.agent.delete(url), patience),
-            Method::Delete => self.with_body(self.agent.delete(url).force_send_body(), patience, body),
-            Method::Put => self.with_body(self.agent.put(url), patience, body),
-            Method::Post => self.with_body(self.agent.post(url), patience, body),
-            Method::Patch => self.with_body(self.agent.patch(url), patience, body),
+            Method::Get => self.without_body(agent.get(url), patience),
+            Method::Delete if body.is_none() => self.without_body(agent.delete(url), patience),
+            Method::Delete => self.with_body(agent.delete(url).force_send_body(), patience, body.as_deref()),
+            Method::Put => self.with_body(agent.put(url), patience, body.as_deref()),
+            Method::Post => self.with_body(agent.post(url), patience, body.as_deref()),
+            Method::Patch => self.with_body(agent.patch(url), patience, body.as_deref()),
         };
-        let read = sent.and_then(|mut response| {
-            let body = response.body_mut().with_config().limit(BODY_BYTES).read_to_vec()?;
-            Ok((response, body))
-        });
-        let (response, body) = read.map_err(|error| self.no_answer(describe(&error), None, None))?;
+        let mut response = sent?;
+        let body = response.body_mut().with_config().limit(BODY_BYTES).read_to_vec()?;
         let location = header(response.headers(), "location").map(str::to_owned);
         let retry_after = header(response.headers(), "retry-after").and_then(|v| v.parse().ok());
         let retry_after = retry_after.map(Duration::from_secs);
-        Ok(Raw { status: response.status().as_u16(), body, retry_after, location })
+        Ok(Raw { status: response.status().as_u16(), body, retry_after, location, server })
     }
 
     fn without_body(
@@ -233,14 +293,14 @@ impl Client {
         &self,
         request: ureq::RequestBuilder<ureq::typestate::WithBody>,
         patience: Duration,
-        body: Option<Vec<u8>>,
+        body: Option<&[u8]>,
     ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
         let request = request.config().timeout_global(Some(patience)).build();
         let request = request.header("content-type", "application/json");
         let body = body.unwrap_or_default();
         match &self.authorization {
-            Some(secret) => request.header("authorization", secret.expose()).send(body.as_slice()),
-            None => request.send(body.as_slice()),
+            Some(secret) => request.header("authorization", secret.expose()).send(body),
+            None => request.send(body),
         }
     }
 
@@ -248,18 +308,18 @@ impl Client {
     pub(super) fn parse<T: DeserializeOwned>(&self, raw: &Raw) -> Result<T, CallError> {
         serde_json::from_slice(&raw.body).map_err(|error| {
             let why = format!("its answer (status {}) is not that of a locker server: {error}", raw.status);
-            self.no_answer(why, None, None)
+            self.unusable(raw, why, None, None)
         })
     }
 
     /// What an answer outside 2xx means.
     pub(super) fn error(&self, raw: &Raw) -> CallError {
         let Ok(body) = serde_json::from_slice::<ErrorBody>(&raw.body) else {
-            return self.no_answer(foreign(raw), None, raw.retry_after);
+            return self.unusable(raw, foreign(raw), None, raw.retry_after);
         };
         let code = serde_json::from_value::<Code>(body.code.clone().into()).ok();
         if !(400..500).contains(&raw.status) || matches!(raw.status, 408 | 429) {
-            return self.no_answer(format!("{} ({})", body.error, body.code), code, raw.retry_after);
+            return self.unusable(raw, format!("{} ({})", body.error, body.code), code, raw.retry_after);
         }
         CallError::Refused(Box::new(Refused {
             code,
@@ -271,8 +331,14 @@ impl Client {
         }))
     }
 
-    fn no_answer(&self, why: String, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
-        CallError::NoAnswer(NoAnswer { server: self.server(), why, code, retry_after })
+    /// An answer that says nothing: another server may know more.
+    fn unusable(&self, raw: &Raw, why: String, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
+        self.leave(raw.server);
+        self.no_answer(raw.server, why, code, retry_after)
+    }
+
+    fn no_answer(&self, server: usize, why: String, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
+        CallError::NoAnswer(NoAnswer { server: self.servers[server].url.to_string(), why, code, retry_after })
     }
 }
 
@@ -295,42 +361,4 @@ fn without_userinfo(url: &str) -> String {
         Ok(url) => url.to_string(),
         Err(_) => "another address".to_owned(),
     }
-}
-
-/// A transport error in words; nothing of the request is in it.
-fn describe(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Io(io) => io.to_string(),
-        ureq::Error::Timeout(what) => format!("time over ({what})"),
-        ureq::Error::HostNotFound => "its host name is unknown".to_owned(),
-        ureq::Error::BadUri(_) => "its address is not usable".to_owned(),
-        other => escape(&other.to_string()),
-    }
-}
-
-/// The proxy that the environment names for this server. One that is no valid address is left out.
-fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
-    let var = |names: [&str; 2]| names.iter().find_map(|name| vars.get(*name)).filter(|value| !value.is_empty());
-    let named = if server.join("").starts_with("https:") {
-        var(["https_proxy", "HTTPS_PROXY"])
-    } else {
-        // Upper case HTTP_PROXY is left alone, as curl does: a web server may set it from a request header.
-        var(["http_proxy", "http_proxy"])
-    };
-    let named = ureq::Proxy::new(named.or_else(|| var(["all_proxy", "ALL_PROXY"]))?).ok()?;
-    let mut proxy = ureq::Proxy::builder(named.protocol()).host(named.host()).port(named.port());
-    if let Some(user) = named.username() {
-        proxy = proxy.username(user);
-    }
-    if let Some(password) = named.password() {
-        proxy = proxy.password(password);
-    }
-    let exceptions = var(["no_proxy", "NO_PROXY"]).map(String::as_str).unwrap_or_default();
-    let hosts = exceptions.split(',').map(str::trim).filter(|host| !host.is_empty());
-    // `example.com` covers its subdomains too, as everywhere but in ureq.
-    let proxy = hosts.fold(proxy, |proxy, host| {
-        let host = host.trim_start_matches("*.").trim_start_matches('.');
-        proxy.no_proxy(host).no_proxy(&format!(".{host}"))
-    });
-    proxy.build().ok()
 }

@@ -1,10 +1,11 @@
 //! The client of our HTTP API: used by the resource, the command line and the agent.
 //!
 //! - [`http`]: one request, one typed outcome: done, refused for good, or no usable answer (ask again).
+//! - [`connect`]: servers, trust and proxies.
 //! - [`calls`]: one method for each call of the API.
+//! - [`latches`]: the calls of the Argo contract.
 //! - [`flight`]: a request that a signal interrupts.
 //! - [`acquire`]: asking until the locks are held, or giving up without leaving anything behind.
-//! - `tls`: whom it trusts.
 //! - [`backoff`], [`claim_id`], [`who`]: pauses, ids that a re-run finds again, words for people.
 //!
 //! Nothing here prints; callers show what they are told through [`crate::wire::escape`].
@@ -13,9 +14,10 @@ pub mod acquire;
 pub mod backoff;
 pub mod calls;
 pub mod claim_id;
+pub mod connect;
 pub mod flight;
 pub mod http;
-mod tls;
+pub mod latches;
 pub mod who;
 
 pub use http::{CallError, Client, NoAnswer, Refused};

@@ -29,17 +29,12 @@ pub fn owner(owner: &Owner, fallback: &str) -> String {
 /// One holder: `lock "a" by WHO since TIME`.
 #[must_use]
 pub fn holder(holder: &HolderView) -> String {
-    let mut text = format!("{:?} by {}", holder.lock, owner(&holder.owner, &format!("claim {}", holder.claim)));
-    if let Some(key) = &holder.key {
-        text += &format!(", key {key:?}");
-    }
-    if let Some(since) = &holder.since {
-        text += &format!(", since {since}");
-    }
-    if let Some(reason) = &holder.reason {
-        text += &format!(", because {reason:?}");
-    }
-    text
+    let who = owner(&holder.owner, &format!("claim {}", holder.claim));
+    let mut parts = vec![format!("{:?} by {who}", holder.lock)];
+    parts.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
+    parts.extend(holder.since.as_ref().map(|since| format!("since {since}")));
+    parts.extend(holder.reason.as_ref().map(|reason| format!("because {reason:?}")));
+    parts.join(", ")
 }
 
 /// All holders in one line; empty when there are none.
@@ -51,17 +46,18 @@ pub fn holders(all: &[HolderView]) -> String {
 /// Where a waiter is: its place, who has what it waits for, who is ahead.
 #[must_use]
 pub fn queue(queue: &QueueView) -> String {
-    let mut text = format!("place {} in the queue", queue.position);
+    let mut parts = vec![format!("place {} in the queue", queue.position)];
     if !queue.holders.is_empty() {
-        text += &format!("; held: {}", holders(&queue.holders));
+        parts.push(format!("held: {}", holders(&queue.holders)));
     }
     if !queue.ahead.is_empty() {
         let named: Vec<String> = queue.ahead.iter().take(AHEAD_NAMED).map(waiter).collect();
         let more = queue.position.saturating_sub(1 + named.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        text += &format!("; ahead: {}{more}", named.join("; "));
+        parts.push(format!("ahead: {}{more}", named.join(", ")));
     }
-    text
+    parts.extend(queue.expected_wait.as_ref().map(|span| format!("about {span} by recent holds")));
+    parts.join("; ")
 }
 
 fn waiter(waiter: &WaiterView) -> String {

@@ -94,6 +94,24 @@ pub(super) fn note_run(state: &mut State, claim: &Claim, run: Option<&Run>) {
 
 /// The claim of the first `PUT` of an id, or of the first of a new life of one that has ended. Not in the state yet.
 fn new_life(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusal> {
+    let (life, runs) = life_and_runs(state, ask)?;
+    for part in &ask.terms.ask.parts {
+        check_part(state, part)?;
+    }
+    Ok(begin(state, ask, life, runs, now))
+}
+
+/// The claim that a new lock comes with. Its id is a fresh one, or one whose claim has ended and may begin again.
+pub(super) fn first_holder(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusal> {
+    if state.claim(&ask.id).is_some() {
+        return Err(Refusal::DifferentRequest { id: ask.id.clone() });
+    }
+    let (life, runs) = life_and_runs(state, ask)?;
+    Ok(begin(state, ask, life, runs, now))
+}
+
+/// Which life of its id the claim would be, and the runs of all of them.
+fn life_and_runs(state: &State, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refusal> {
     let (life, mut runs) = match state.world.ended.get(&ask.id) {
         None => (1, Vec::new()),
         Some(ended) => next_life(ended, ask)?,
@@ -104,13 +122,14 @@ fn new_life(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusa
         }
         runs.push(run.clone());
     }
-    for part in &ask.terms.ask.parts {
-        check_part(state, part)?;
-    }
+    Ok((life, runs))
+}
+
+fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now) -> Claim {
     let ticket = state.give_ticket();
     let presence = Presence::Recent(Deadline::after(now, state.settings.listen));
     let give_up = ask.give_up_after.map(|span| Deadline::after(now, span));
-    Ok(Claim {
+    Claim {
         id: ask.id.clone(),
         life,
         terms: ask.terms.clone(),
@@ -120,7 +139,7 @@ fn new_life(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusa
         withdrawals: 0,
         phase: Phase::Waiting { presence, give_up },
         parks: BTreeSet::new(),
-    })
+    }
 }
 
 /// Whether an ended id may begin again, and with which life and runs (design section 2, lives).
@@ -135,7 +154,7 @@ fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refu
     let may = match ended.how {
         End::ListenerLost => true,
         End::Unconfirmed | End::Cancelled | End::GaveUp | End::Released => new_run,
-        End::Removed | End::Lost => false,
+        End::Superseded | End::Removed | End::Lost => false,
     };
     if may { Ok((ended.life + 1, ended.runs.clone())) } else { Err(Refusal::Ended { ended: Arc::clone(ended) }) }
 }
@@ -152,7 +171,10 @@ fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
         }
         return check_limit("pools", state.world.pools.len(), limits::POOLS);
     };
-    check_want(pool, &part.want)
+    check_want(pool, &part.want)?;
+    let Want::Named(names) = &part.want else { return Ok(()) };
+    let holders = names.iter().filter_map(|name| pool.locks.get(name)).map(|lock| lock.holders.len());
+    check_limit("claims that share a lock", holders.max().unwrap_or(0), limits::HOLDERS_PER_LOCK)
 }
 
 /// Whether the pool has, held or not, what is wanted of it.

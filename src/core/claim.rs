@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::history::ChangeKey;
+use super::limits;
 use super::names::{
     ClaimId, Digest, Fence, InstanceVars, Label, LockName, ParkId, PoolName, Reason, Revision, Run, Text, Ticket,
 };
@@ -32,6 +33,12 @@ impl Owner {
     #[must_use]
     pub fn build(&self) -> Option<BuildRef> {
         Some(BuildRef { cluster: self.cluster.clone()?, id: self.build_id.clone()? })
+    }
+
+    /// One name for whoever it is, for a line that has no room for all: the person, else the program.
+    #[must_use]
+    pub fn name(&self) -> Option<&Text> {
+        self.person.as_ref().or(self.program.as_ref())
     }
 }
 
@@ -91,6 +98,23 @@ impl Ask {
     }
 }
 
+/// Where a pool's order is by priority, a higher one comes first: -1,000 to 1,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Priority(i32);
+
+impl Priority {
+    /// `None` when it is out of bounds ([`limits::PRIORITY`]).
+    #[must_use]
+    pub fn new(priority: i32) -> Option<Self> {
+        (-limits::PRIORITY..=limits::PRIORITY).contains(&priority).then_some(Self(priority))
+    }
+
+    #[must_use]
+    pub fn get(self) -> i32 {
+        self.0
+    }
+}
+
 /// A request to take locks: everything of the first `PUT` that the claim goes on to need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
@@ -102,6 +126,9 @@ pub struct Terms {
     pub confirm: bool,
     /// A hold ends this long after it began.
     pub ttl: Option<Span>,
+    pub priority: Priority,
+    /// Ends older waiting claims of this name (see [`super::supersede`]).
+    pub supersede: Option<Text>,
 }
 
 /// Locks that a claim has, in (pool, name) order.
@@ -257,6 +284,8 @@ pub enum End {
     ListenerLost,
     /// Grants were not confirmed in time, once too often.
     Unconfirmed,
+    /// A newer claim of the same name made it pointless.
+    Superseded,
     /// What it asked for was taken out of the pool.
     Removed,
     /// The hold passed its ttl.

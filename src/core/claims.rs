@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::ask;
-use super::claim::{self, Claim, End, Ended, LockSet, Part, Phase, Presence};
+use super::claim::{self, Claim, End, Ended, LockSet, Owner, Part, Phase, Presence};
 use super::history::ChangeKind;
-use super::names::{ClaimId, Fence, ParkId, PoolName, Reason, Run, Text};
+use super::limits;
+use super::names::{ClaimId, Fence, ParkId, PoolName, Reason, Run};
 use super::pool::{Holder, Lock};
 use super::settings::Plant;
 use super::state::{Entry, Notice, State};
@@ -114,7 +115,7 @@ pub(super) fn end(
     state: &mut State,
     id: &ClaimId,
     run: Option<Run>,
-    by: Option<Text>,
+    by: Option<Arc<Owner>>,
     reason: Option<Reason>,
     now: Now,
 ) -> Result<Reply, Refusal> {
@@ -136,18 +137,30 @@ pub(super) fn end(
     if state.settings.plant == Plant::ReleaseUnchecked {
         release_whoever_holds(state, &ended, now);
     }
+    let ended = note_run_of_ended(state, ended, run);
     if ended.how.is_harmless() { Ok(Reply::Ended { ended, again: true }) } else { Err(Refusal::Ended { ended }) }
 }
 
+/// A cancel that overtakes its own `PUT` must win here too: a run that has cancelled begins no new life.
+fn note_run_of_ended(state: &mut State, ended: Arc<Ended>, run: Option<Run>) -> Arc<Ended> {
+    let Some(run) = run.filter(|run| !ended.runs.contains(run) && ended.runs.len() < limits::RUNS_PER_CLAIM) else {
+        return ended;
+    };
+    let mut noted = Ended::clone(&ended);
+    noted.runs.push(run);
+    state.remember_ended(noted.clone());
+    Arc::new(noted)
+}
+
 /// A cancel that overtakes its own `PUT` must win: the id is remembered as cancelled.
-fn remember_unknown(state: &mut State, id: &ClaimId, run: Option<Run>, by: Option<Text>, now: Now) {
+fn remember_unknown(state: &mut State, id: &ClaimId, run: Option<Run>, by: Option<Arc<Owner>>, now: Now) {
     state.remember_ended(Ended {
         id: id.clone(),
         life: 0,
         digest: None,
         runs: run.into_iter().collect(),
         how: End::Cancelled,
-        by,
+        by: by.as_deref().and_then(Owner::name).cloned(),
         at: now.wall,
         revision: None,
         fence: None,
@@ -161,7 +174,7 @@ pub(super) fn finish(
     state: &mut State,
     claim: &Claim,
     how: End,
-    by: Option<Text>,
+    by: Option<Arc<Owner>>,
     reason: Option<Reason>,
     now: Now,
 ) -> Arc<Ended> {
@@ -181,14 +194,14 @@ pub(super) fn finish(
         digest: Some(claim.terms.digest),
         runs: claim.runs.clone(),
         how,
-        by,
+        by: by.as_deref().and_then(Owner::name).cloned(),
         at: now.wall,
         revision: Some(key.revision),
         fence: claim.fence(),
         build: claim.terms.owner.build(),
         forget: Deadline::after(now, memory),
     };
-    state.remove_claim(&claim.id, ended.clone());
+    state.remove_claim(&claim.id, ended.clone(), now);
     take_out_leaving(state, claim, now);
     Arc::new(ended)
 }
@@ -230,7 +243,7 @@ fn take_out_leaving(state: &mut State, claim: &Claim, now: Now) {
             ..entry_about(claim, ChangeKind::Removed, None)
         };
         state.record(entry, now);
-        state.remove_lock(&pool, &lock);
+        state.remove_lock(&pool, &lock, now);
     }
 }
 
@@ -258,15 +271,15 @@ pub(super) fn withdraw(state: &mut State, claim: &Claim, now: Now) {
     }
 }
 
-/// Sets the presence of a waiting claim; the queues behind it may move.
+/// Sets the presence of a waiting claim. When it listens no more, the queues behind it may move.
 pub(super) fn set_presence(state: &mut State, claim: &Claim, new: Presence) {
     state.update_presence(&claim.id, |c| {
         if let Phase::Waiting { presence, .. } = &mut c.phase {
             *presence = new;
         }
     });
-    for part in &claim.terms.ask.parts {
-        state.to_dispatch.insert(part.pool.clone());
+    if !new.listens() {
+        state.to_dispatch.extend(claim.terms.ask.parts.iter().map(|part| part.pool.clone()));
     }
 }
 
@@ -284,11 +297,8 @@ pub(super) fn left(state: &mut State, park: ParkId, now: Now) {
 }
 
 /// An entry about a claim, with all its pools and no locks yet.
-pub(super) fn entry_about(claim: &Claim, kind: ChangeKind, by: Option<&Text>) -> Entry {
-    let who = match by {
-        Some(person) => Arc::new(claim::Owner { person: Some(person.clone()), ..claim::Owner::default() }),
-        None => Arc::clone(&claim.terms.owner),
-    };
+pub(super) fn entry_about(claim: &Claim, kind: ChangeKind, by: Option<&Arc<Owner>>) -> Entry {
+    let who = Arc::clone(by.unwrap_or(&claim.terms.owner));
     Entry {
         kind,
         pools: claim.terms.ask.parts.iter().map(|part| part.pool.clone()).collect(),

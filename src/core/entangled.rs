@@ -40,6 +40,12 @@ impl Entangled {
         self.both.iter().filter_map(|build| self.stakes.get(build)).flat_map(|stake| stake.waits.keys())
     }
 
+    /// Entangled builds that wait in this pool.
+    pub(super) fn builds_waiting_in(&self, pool: &PoolName) -> impl Iterator<Item = &BuildRef> {
+        let waits = move |build: &&BuildRef| self.stakes.get(build).is_some_and(|s| s.waits.contains_key(pool));
+        self.both.iter().filter(waits)
+    }
+
     fn count(&mut self, claim: &Claim, change: impl Fn(&mut usize)) {
         let Some(build) = claim.terms.owner.build() else { return };
         let stake = self.stakes.entry(build.clone()).or_default();

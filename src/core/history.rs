@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::claim::{End, LockSet, Owner};
+use super::latch::LatchRef;
 use super::names::{ClaimId, PoolName, Reason, Revision};
 use super::time::WallMs;
 
@@ -44,6 +45,14 @@ pub enum ChangeKind {
     PoolRemoved,
     /// Something was looked at or done again without effect; the version of a step that changed nothing.
     Noted,
+    /// A latch was made.
+    LatchCreated,
+    /// A latch was released.
+    LatchReleased,
+    /// A latch was deleted.
+    LatchDeleted,
+    /// A released latch that nobody deleted was forgotten.
+    LatchExpired,
 }
 
 impl ChangeKind {
@@ -61,7 +70,7 @@ pub struct Change {
     pub key: ChangeKey,
     pub at: WallMs,
     pub kind: ChangeKind,
-    /// The pools in whose history it shows; never empty, ordered.
+    /// The pools in whose history it shows, ordered; empty only for entries about a latch.
     pub pools: Vec<PoolName>,
     /// The locks it is about, over all its pools, in (pool, name) order.
     pub locks: LockSet,
@@ -72,4 +81,6 @@ pub struct Change {
     pub who: Option<Arc<Owner>>,
     /// Why, or how, for people.
     pub reason: Option<Reason>,
+    /// The latch it is about; such an entry is of no pool.
+    pub latch: Option<LatchRef>,
 }

@@ -2,6 +2,7 @@
 
 use super::claim::{Claim, Phase, Presence};
 use super::history::ChangeKey;
+use super::latch::Latch;
 use super::queue;
 use super::state::{State, Timer};
 
@@ -11,7 +12,7 @@ const SMALL: usize = 200;
 /// [`check`], where it is cheap.
 pub(super) fn check_if_small(state: &State) -> Result<(), String> {
     let locks: usize = state.world.pools.values().map(|p| p.locks.len()).sum();
-    if state.world.claims.len() + locks > SMALL { Ok(()) } else { check(state) }
+    if state.world.claims.len() + state.world.latches.len() + locks > SMALL { Ok(()) } else { check(state) }
 }
 
 /// Looks at the whole state.
@@ -25,6 +26,11 @@ pub fn check(state: &State) -> Result<(), String> {
     for pool in state.world.pools.values() {
         check_pool(state, pool).map_err(|what| format!("pool {}: {what}", pool.name))?;
     }
+    for latch in state.world.latches.values() {
+        check_latch(state, latch).map_err(|what| format!("latch {}: {what}", latch.id))?;
+    }
+    let released = state.world.latches.values().filter(|l| l.released().is_some()).count();
+    ensure(state.world.released_latches.len() == released, || "a latch that is gone is listed as released".into())?;
     if state.to_dispatch.is_empty() {
         check_nobody_is_forgotten(state)?;
     }
@@ -79,6 +85,14 @@ fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
         ensure(state.world.changes.contains_key(claimed), || "has lost its claimed entry".into())?;
     }
     Ok(())
+}
+
+fn check_latch(state: &State, latch: &Latch) -> Result<(), String> {
+    let Some(released) = latch.released() else { return Ok(()) };
+    let listed = state.world.released_latches.contains(&(released.revision, latch.id));
+    ensure(listed, || "is not listed as released".into())?;
+    let timer = (released.forget.at, Timer::Latch(latch.id));
+    ensure(state.timers.contains(&timer), || "would never be forgotten".into())
 }
 
 fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {

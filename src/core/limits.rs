@@ -29,10 +29,14 @@ pub const WAITERS_PER_POOL: usize = 10_000;
 pub const POOLS_PER_CLAIM: usize = 16;
 /// Most locks that one claim may take over all its pools.
 pub const LOCKS_PER_CLAIM: usize = 1_000;
+/// Most claims that share one lock by its key: a step copies their list.
+pub const HOLDERS_PER_LOCK: usize = 10_000;
 /// Most runs remembered for one claim: each restart of a client process adds one.
 pub const RUNS_PER_CLAIM: usize = 100;
 /// Most parked requests of one claim: one client asks once; a re-run briefly twice.
 pub const PARKS_PER_CLAIM: usize = 8;
+/// Highest priority of a claim, and with a minus the lowest: enough room for any scheme.
+pub const PRIORITY: i32 = 1_000;
 /// Longest `wait` of one request, milliseconds: below the idle timeout of common proxies.
 pub const WAIT_MS: u64 = 60_000;
 /// Shortest ttl, milliseconds: below it, network delay alone would end holds.
@@ -49,12 +53,32 @@ pub const ENDED_CLAIMS: usize = 1_000_000;
 pub const OPS: usize = 100_000;
 /// Most history entries over all pools.
 pub const CHANGES: usize = 10_000_000;
+/// Most latches, locked and released: with full outputs they take 160 MiB, and one listing holds them all.
+pub const LATCHES: usize = 10_000;
+/// Largest outputs of one latch, bytes over all names and values: a few versions, digests and URLs.
+pub const LATCH_OUTPUTS_BYTES: usize = 16 * 1024;
+/// Most outputs of one latch.
+pub const LATCH_OUTPUTS: usize = 64;
+/// Longest text by which a latch selects its node, bytes: names of looped Argo nodes contain the loop's item.
+pub const LATCH_NODE_BYTES: usize = 1024;
+/// Most history entries of latches; they are not in the history of any pool.
+pub const LATCH_CHANGES: usize = 100_000;
+/// Largest body of a request about a latch, bytes: full outputs, each character escaped.
+pub const LATCH_BODY_BYTES: usize = 128 * 1024;
+/// Longest name of a Kubernetes object (an RFC 1123 subdomain), bytes.
+pub const KUBERNETES_NAME_BYTES: usize = 253;
+/// Longest name of a Kubernetes namespace (an RFC 1123 label), bytes.
+pub const KUBERNETES_LABEL_BYTES: usize = 63;
 /// Most claims that the search for a waiting cycle visits, two full queues; past it the earlier waiter keeps its right.
 pub const CYCLE_SEARCH: usize = 20_000;
 /// Most waiters named in the answer to one that waits.
 pub const AHEAD_SHOWN: usize = 5;
 /// Most holders named in the answer to one that waits.
 pub const HOLDERS_SHOWN: usize = 10;
+/// Fewest holds from which a wait is guessed: fewer say little about the next one.
+pub const HOLDS_ENOUGH: usize = 5;
+/// Entries of a pool's history in which recent holds are looked for; each answer to a waiting claim looks.
+pub const HOLDS_SCAN: usize = 200;
 /// Most commands in one batch: larger ones cost latency and win nothing (measured).
 pub const BATCH: usize = 512;
 /// Largest body of a claim, bytes: parked bodies are kept in memory.
@@ -93,10 +117,10 @@ pub const DOOR_GRACE_MS: u64 = 10_000;
 pub const DOOR_CONNECTIONS: usize = 15_000;
 /// Most connections over the cap that get a proper 503 at the same time; further ones are closed at once.
 pub const DOOR_TURNED_AWAY: usize = 64;
-/// Kept-alive connections to tiny_http, each with one worker: as many requests can meet in one group commit. On slow
+/// Kept-alive connections to `tiny_http`, each with one worker: as many requests can meet in one group commit. On slow
 /// disks 64 serve three times what 16 do; when nothing is committed at all, 16 serve half as much again (measured).
 pub const DOOR_BACKENDS: usize = 64;
-/// Descriptors that one inner connection costs: the door's end, tiny_http's end and its copy.
+/// Descriptors that one inner connection costs: the door's end, `tiny_http`'s end and its copy.
 pub const DOOR_BACKEND_DESCRIPTORS: usize = 3;
 /// Descriptors left to the store, logs and outgoing calls.
 pub const DOOR_RESERVED_DESCRIPTORS: usize = 64;

@@ -8,7 +8,8 @@
 //! 2. [`claim`], [`pool`], [`history`]: the words of the design as data.
 //! 3. [`step`]: commands, answers and refusals; the way in.
 //! 4. `ask` (the way into the queue), `claims` (the life of a claim), `queue` and `cycles` (who is next), `pools`
-//!    (declaring), `timers` (what happens by itself).
+//!    (declaring), `timers` (what happens by itself); [`latch`]:
+//!    the one-shot objects beside pools and claims.
 //! 5. [`state`] and `entangled` (indexes, what a batch touched), `restart`, [`invariants`] (what is always true).
 
 mod ask;
@@ -18,6 +19,7 @@ mod cycles;
 mod entangled;
 pub mod history;
 pub mod invariants;
+pub mod latch;
 pub mod limits;
 #[cfg(test)]
 mod model_tests;

@@ -16,9 +16,11 @@ pub enum NameError {
     LeadingDot { what: &'static str },
     #[error("{what} contains {shown} at byte {offset}, which is not allowed")]
     BadChar { what: &'static str, shown: String, offset: usize },
+    #[error("{what} must {must}")]
+    Shape { what: &'static str, must: &'static str },
 }
 
-fn check_length(what: &'static str, text: &str, max: usize) -> Result<(), NameError> {
+pub(super) fn check_length(what: &'static str, text: &str, max: usize) -> Result<(), NameError> {
     match text.len() {
         0 => Err(NameError::Empty { what }),
         bytes if bytes > max => Err(NameError::TooLong { what, bytes, max }),
@@ -26,7 +28,7 @@ fn check_length(what: &'static str, text: &str, max: usize) -> Result<(), NameEr
     }
 }
 
-fn bad_char(what: &'static str, found: char, offset: usize) -> NameError {
+pub(super) fn bad_char(what: &'static str, found: char, offset: usize) -> NameError {
     let shown = match found {
         '/' => "'/'".to_owned(),
         c if c.is_ascii_graphic() => format!("'{c}'"),
@@ -57,6 +59,7 @@ fn check_id(what: &'static str, text: &str) -> Result<(), NameError> {
     }
 }
 
+/// A text that is parsed once. What it names must be in scope: `Arc`, `fmt`, `NameError`.
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
         $(#[$doc])*
@@ -101,6 +104,8 @@ macro_rules! text_type {
         }
     };
 }
+
+pub(super) use text_type;
 
 text_type!(
     /// The name of a pool.
@@ -218,6 +223,14 @@ impl fmt::Display for Fence {
 /// Place in every queue at once: smaller is earlier. One counter for all pools, so sets cannot deadlock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
+
+impl Ticket {
+    /// The first place after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
 
 /// Number of one parked request. It says nothing about the claim and does not survive the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

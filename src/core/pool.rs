@@ -9,10 +9,21 @@ use super::history::{Change, ChangeKey};
 use super::names::{ClaimId, Fence, LockName, PoolName, Text, Ticket};
 use super::time::{Deadline, Span};
 
+/// The order of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Order {
+    /// First come, first served.
+    #[default]
+    Fifo,
+    /// The highest priority; of several, the first that came.
+    Priority,
+}
+
 /// The rules by which a pool hands out its locks (design section 3). `None` means the server's default.
-/// The order of the queue is first come, first served, and strict.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
+    /// In which order claims are served. The order is strict.
+    pub order: Order,
     /// How long a lock stays out of use after its holder was lost.
     pub drain: Option<Span>,
     /// The longest hold.
@@ -67,7 +78,8 @@ impl Lock {
             return false;
         }
         let same_key = |h: &Holder| matches!((&h.sharer, sharer), (Some((held, _)), Some((key, _))) if held == key);
-        self.holders.iter().all(same_key)
+        // All holders have the same key (I1), so one speaks for all.
+        self.holders.first().is_none_or(same_key)
     }
 
     /// The key with which others may join its holders now.

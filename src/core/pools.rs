@@ -10,7 +10,7 @@ use super::limits;
 use super::names::{ClaimId, LockName, PoolName};
 use super::pool::{Lock, Policy, Pool};
 use super::state::{Entry, OpRecord, State};
-use super::step::{By, Refusal, Reply};
+use super::step::{AskClaim, By, Refusal, Reply};
 use super::time::{Deadline, Now};
 
 /// The answer that the same operation got before, if it did.
@@ -114,7 +114,7 @@ fn set_capacity(state: &mut State, name: &PoolName, capacity: u32, by: &By, now:
     for lock in above {
         if lock.holders.is_empty() {
             record(state, ChangeKind::Removed, name, std::slice::from_ref(&lock.name), by, now);
-            state.remove_lock(name, &lock.name);
+            state.remove_lock(name, &lock.name, now);
         } else {
             state.put_lock(name, Lock { leaving: true, ..Lock::clone(&lock) });
         }
@@ -138,13 +138,13 @@ pub(super) fn remove_pool(state: &mut State, name: &PoolName, by: &By, now: Now)
     Ok(done(state, by, now))
 }
 
-/// Puts a new lock into a pool; makes the pool, with just that lock, when there is none.
+/// Puts a new lock into a pool; makes the pool, with just that lock, when there is none. With a claim the lock is
+/// held by it in the same step, so that it is never free: whoever waits in the pool cannot take it in between.
 pub(super) fn add_lock(
     state: &mut State,
     name: &PoolName,
-    lock: LockName,
-    metadata: Arc<[u8]>,
-    labels: Arc<Labels>,
+    lock: Lock,
+    claim: Option<&AskClaim>,
     by: &By,
     now: Now,
 ) -> Result<Reply, Refusal> {
@@ -152,19 +152,33 @@ pub(super) fn add_lock(
         return Ok(reply);
     }
     match state.world.pool(name) {
-        None => {
-            ask::check_limit("pools", state.world.pools.len(), limits::POOLS)?;
-            state.put_pool(Pool::new(name.clone(), Policy::default()));
-        }
-        Some(pool) if pool.locks.contains_key(&lock) => {
-            return Err(Refusal::LockExists { pool: name.clone(), lock });
+        None => ask::check_limit("pools", state.world.pools.len(), limits::POOLS)?,
+        Some(pool) if pool.locks.contains_key(&lock.name) => {
+            return Err(Refusal::LockExists { pool: name.clone(), lock: lock.name });
         }
         Some(pool) => ask::check_limit("locks a pool", pool.locks.len(), limits::LOCKS_PER_POOL)?,
     }
-    state.put_lock(name, Lock::new(lock.clone(), metadata, labels));
-    record(state, ChangeKind::Added, name, &[lock], by, now);
+    let claim = claim.map(|asked| ask::first_holder(state, asked, now)).transpose()?;
+    if state.world.pool(name).is_none() {
+        state.put_pool(Pool::new(name.clone(), Policy::default()));
+    }
+    let locks = vec![(name.clone(), lock.name.clone())];
+    record(state, ChangeKind::Added, name, std::slice::from_ref(&lock.name), by, now);
+    state.put_lock(name, lock);
+    if let Some(claim) = claim {
+        state.insert_claim(claim.clone());
+        claims::grant(state, &claim, locks, now);
+    }
     state.to_dispatch.insert(name.clone());
     Ok(done(state, by, now))
+}
+
+/// What is changed of a lock; the rest stays.
+pub(super) struct LockChanges {
+    pub metadata: Option<Arc<[u8]>>,
+    pub labels: Option<Arc<Labels>>,
+    /// Refuse while somebody has the lock.
+    pub if_free: bool,
 }
 
 /// Changes metadata or labels of a lock, held or not: a holder keeps its hold, and a release writes nothing back.
@@ -173,8 +187,7 @@ pub(super) fn update_lock(
     state: &mut State,
     name: &PoolName,
     lock: &LockName,
-    metadata: Option<Arc<[u8]>>,
-    labels: Option<Arc<Labels>>,
+    changes: LockChanges,
     by: &By,
     now: Now,
 ) -> Result<Reply, Refusal> {
@@ -182,18 +195,21 @@ pub(super) fn update_lock(
         return Ok(reply);
     }
     let old = existing_lock(state, name, lock)?;
+    if let Some(holder) = old.holders.first().filter(|_| changes.if_free) {
+        return Err(Refusal::LockHeld { pool: name.clone(), lock: lock.clone(), holder: holder.claim.clone() });
+    }
     let new = Lock {
-        metadata: metadata.unwrap_or_else(|| Arc::clone(&old.metadata)),
-        labels: labels.unwrap_or_else(|| Arc::clone(&old.labels)),
+        metadata: changes.metadata.unwrap_or_else(|| Arc::clone(&old.metadata)),
+        labels: changes.labels.unwrap_or_else(|| Arc::clone(&old.labels)),
         ..old.clone()
     };
-    if new != old {
+    if new == old {
+        record(state, ChangeKind::Noted, name, std::slice::from_ref(lock), by, now);
+    } else {
         state.put_lock(name, new);
         record(state, ChangeKind::Updated, name, std::slice::from_ref(lock), by, now);
         claims::end_unservable(state, name, now);
         state.to_dispatch.insert(name.clone());
-    } else {
-        record(state, ChangeKind::Noted, name, std::slice::from_ref(lock), by, now);
     }
     Ok(done(state, by, now))
 }
@@ -227,7 +243,7 @@ pub(super) fn remove_lock(
     // A lock that was only waiting for its holder to go has gone with it.
     if state.world.lock(name, lock).is_some() {
         record(state, ChangeKind::Removed, name, std::slice::from_ref(lock), by, now);
-        state.remove_lock(name, lock);
+        state.remove_lock(name, lock, now);
     }
     claims::end_unservable(state, name, now);
     Ok(done(state, by, now))

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use super::claim::{Claim, LockSet, Part, Presence, Want};
 use super::claims;
 use super::cycles::WaitsFor;
@@ -21,30 +23,70 @@ pub(super) fn dispatch(state: &mut State, now: Now) {
     }
 }
 
+/// Walks the queue until nothing is free, or up to the first waiter that everybody behind it has to wait for: a
+/// walk must not look at ten thousand waiters whenever the head of the queue cannot be served.
 fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) {
     let Some(pool) = state.world.pool(name) else { return };
-    let has_free = !pool.free.is_empty();
-    let waiting = if has_free { pool.waiting.clone() } else { joining(pool).into_iter().collect() };
-    for id in waiting.values() {
-        if has_free && state.world.pool(name).is_none_or(|p| p.free.is_empty()) {
+    let waiting = if pool.free.is_empty() { OrdMap::new() } else { pool.waiting.clone() };
+    for (ticket, id) in &waiting {
+        let waits_on = !offer(state, id, now);
+        if state.world.pool(name).is_none_or(|pool| pool.free.is_empty()) {
             // The grant that took the last one has put the pool on the list again: for those who may join a lock.
             return;
         }
-        let Some(claim) = state.claim(id).cloned() else { continue };
-        if !claims::presence(&claim).is_some_and(Presence::listens) {
-            continue;
-        }
-        let Some(locks) = turn(&state.world, &claim) else { continue };
-        if claim.terms.confirm && claims::presence(&claim).is_some_and(Presence::hears) {
-            // Each grant is a step of its own, so that no two share a fence.
-            state.begin_step();
-            claims::grant(state, &claim, locks, now);
-        } else {
-            for park in &claim.parks {
-                state.notify(Notice::Park(*park));
+        if waits_on && holds_back_all(state, name, id) {
+            for (_, id) in exceptions(state, name).split_off(&ticket.next()) {
+                offer(state, &id, now);
             }
+            return;
         }
     }
+    if waiting.is_empty() {
+        let joining = state.world.pool(name).map(joining).unwrap_or_default();
+        for id in joining.values() {
+            offer(state, id, now);
+        }
+    }
+}
+
+/// Grants a waiting claim its locks if it is its turn and it hears of it; if it has to take them itself, says so to
+/// its parked requests. True when it waits no more.
+fn offer(state: &mut State, id: &ClaimId, now: Now) -> bool {
+    let Some(claim) = state.claim(id).cloned() else { return true };
+    if !claims::presence(&claim).is_some_and(Presence::listens) {
+        return false;
+    }
+    let Some(locks) = turn(&state.world, &claim) else { return false };
+    if claim.terms.confirm && claims::presence(&claim).is_some_and(Presence::hears) {
+        // Each grant is a step of its own, so that no two share a fence.
+        state.begin_step();
+        claims::grant(state, &claim, locks, now);
+        return true;
+    }
+    for park in &claim.parks {
+        state.notify(Notice::Park(*park));
+    }
+    false
+}
+
+/// Whether this waiter listens and every lock of the pool is a candidate of it.
+fn holds_back_all(state: &State, pool: &PoolName, id: &ClaimId) -> bool {
+    state.claim(id).is_some_and(|claim| {
+        let all =
+            |part: &Part| part.pool == *pool && matches!(&part.want, Want::Any { labels, .. } if labels.is_empty());
+        claims::presence(claim).is_some_and(Presence::listens) && claim.terms.ask.parts.iter().any(all)
+    })
+}
+
+/// Waiting claims that may get in although an earlier waiter holds back all others: those that may join a lock, and
+/// those whose build holds something that the earlier one may be waiting for.
+fn exceptions(state: &State, pool: &PoolName) -> BTreeMap<Ticket, ClaimId> {
+    let mut exceptions = state.world.pool(pool).map(joining).unwrap_or_default();
+    for build in state.entangled.builds_waiting_in(pool) {
+        let waiting = state.world.claims_of(build).filter(|claim| claim.waits());
+        exceptions.extend(waiting.map(|claim| (claim.ticket, claim.id.clone())));
+    }
+    exceptions
 }
 
 /// Waiting claims whose key opens a lock that is held: without a free lock, only they can be served.

@@ -49,11 +49,17 @@ pub(super) fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64,
     for op in loaded.ops {
         state.remember_op(op);
     }
+    for latch in loaded.latches {
+        state.put_latch(latch.restarted(now));
+    }
     let mut history = loaded.history;
     history.sort_by_key(|change| change.key);
     for change in history {
-        state.add_change(&Arc::new(change), now);
+        state.add_change(&Arc::new(change));
     }
+    // At the end: how much may stay depends on how much must.
+    let pools: Vec<_> = state.world.pools.keys().cloned().collect();
+    pools.iter().for_each(|pool| state.prune(pool, now));
     forget_what_is_stored_already(&mut state, now);
     state
 }
@@ -85,10 +91,10 @@ fn hand_back_locks(state: &mut State, claim: &Claim) {
     }
 }
 
-/// Rebuilding has marked everything as touched, but only the new counters (and what pruning took) are news.
+/// Rebuilding has marked everything as touched, but only the new counters (and what limits took away) are news.
 fn forget_what_is_stored_already(state: &mut State, now: Now) {
-    let pruned = state.take_changes(now).pruned;
-    state.keep_pruned(pruned);
+    let changes = state.take_changes(now);
+    state.keep_deletions(changes);
     state.touch_meta();
     state.take_notices();
     let pools: Vec<_> = state.world.pools.keys().cloned().collect();

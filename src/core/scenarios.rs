@@ -695,6 +695,19 @@ scenarios! {
         d again over=2                     => held env/big
         e ask env[os=linux]                => waiting
     "
+    a_head_with_labels_stops_only_those_who_want_the_same: "
+        - add env/m os=mac                 => done
+        - add env/l os=linux               => done
+        a ask env[os=mac]                  => held env/m
+        h ask env[os=linux]                => held env/l
+        b ask env[os=mac] confirm park=1   => waiting 1
+        c ask env[os=linux] confirm park=2 => waiting 2
+        d ask env/l confirm park=3         => waiting 3
+        h end                              => released
+        c ?                                => granted env/l
+        c end                              => cancelled
+        d ?                                => granted env/l
+    "
     least_recently_used_locks_go_first: "
         - pool env capacity=3              => done
         a ask env                          => held env/1
@@ -727,6 +740,23 @@ scenarios! {
         a2 ask env key=k who=a             => held env/env         # who holds already gets in
         x end                              => cancelled
         b ?                                => granted env/env
+    "
+    who_waits_joins_its_own_requestor_behind_a_head_that_cannot_be_served: "
+        - pool env capacity=3              => done
+        h1 ask env                         => held env/1
+        h2 ask env                         => held env/2
+        h3 ask env                         => held env/3
+        z ask env key=k who=x              => waiting 1
+   +20s z ?                                => waiting 1 away
+        w ask env*3 confirm park=1         => waiting 2
+        y ask env key=k who=x confirm park=2 => waiting 3
+        h1 end                             => released
+        h2 end                             => released
+        y ?                                => waiting 3
+        z again                            => held env/1
+        y ?                                => granted env/1
+        w ?                                => waiting 1
+        - free env                         => 2
     "
     waiters_of_one_key_are_let_in_together: "
         x ask env                          => held
@@ -811,6 +841,15 @@ scenarios! {
         c ask z build=3 park=2             => waiting 2            # waits behind b, so for build 1
         a2 ask z build=1                   => held z/1
     "
+    a_build_passes_through_the_queue_of_another_builds_claim: "
+        - pool z capacity=1                => done
+        a1 ask q build=1                   => held q/q
+        b1 ask p build=2                   => held p/p
+        c ask p,z build=3 park=1           => waiting 1            # waits for build 2,
+        d ask p,q build=4 park=2           => waiting 2
+        b2 ask p build=2 park=3            => waiting 3            # which waits behind d, which waits for build 1
+        a2 ask z build=1                   => held z/1
+    "
     a_grant_elsewhere_can_let_a_build_pass: "
         - pool p capacity=1                => done
         - pool q capacity=1                => done
@@ -870,6 +909,36 @@ scenarios! {
 
 // Declaring pools and locks.
 scenarios! {
+    a_lock_that_comes_with_a_claim_is_never_free: "
+        - pool env                         => done
+        w ask db                           => held db/db
+        - add env/a for=a meta=x op=1      => done
+        - history env 2                    => added
+        - lock env/a                       => held a
+        b ask env                          => waiting 1
+        - add env/b for=b                  => refused different_request   # that claim asked for something else
+        - add env/a for=c                  => refused lock_exists
+        - add env/b for=c                  => done                 # b waits, and is not given what was c's
+        b ?                                => waiting 1
+        - add env/a for=a meta=x op=1      => done again
+        c end                              => released
+        b ?                                => granted env/b
+        - add new/a for=n                  => done                 # makes the pool
+        - lock new/a                       => held n
+        n end                              => released
+        - add new/b for=n                  => refused ended        # the same run does not begin again
+        - free new                         => a
+    "
+    an_update_of_a_free_lock_only: "
+        - add env/a                        => done
+        - update env/a meta=x if_free      => done
+        a ask env                          => held env/a
+        - update env/a meta=y if_free      => refused lock_held
+        - update env/a meta=y              => done
+        a end                              => released
+        - update env/a meta=z if_free      => done
+        - update env/b meta=z if_free      => refused no_such_lock
+    "
     a_capacity_declares_numbered_locks: "
         - pool env capacity=3              => done
         - free env                         => 1 2 3
@@ -1190,10 +1259,71 @@ scenarios! {
         - history env 3                    => added noted noted
         - restart                          => same
     "
+    an_entry_that_goes_in_its_own_step_is_never_stored: "
+        - settings history=0               =>
+        - pool env capacity=1              => done
+        - note env                         => done
+        - history env                      => added
+        - restart                          => same
+    "
     old_entries_go_by_age: "
         - pool env capacity=1              => done
         - note env                         => done
  +2161h - reconcile                        =>
         - history env                      => added                # the newest of a lock stays
     "
+}
+
+/// One line for each number.
+fn lines(numbers: std::ops::Range<u32>, line: impl Fn(u32) -> String) -> String {
+    numbers.map(|n| line(n) + "\n").collect()
+}
+
+#[test]
+fn a_pool_keeps_a_thousand_entries() {
+    let notes = lines(0..1_100, |_| "- note env => done".into());
+    harness::play_at_scale(&format!(
+        "- pool env capacity=3 => done
+        a ask env/2 => held env/2
+        {notes}
+        - count env => 1000
+        - history env => added added claimed noted
+        - restart => same
+        - update env/2 meta=x => done
+        - count env => 1000
+        - history env => added added claimed noted
+        a end => released
+        - note env => done
+        - count env => 1000
+        - history env => added added noted noted"
+    ));
+}
+
+/// Each of these lines would take long if it looked at everybody who waits.
+#[test]
+fn two_thousand_wait_behind_a_head_that_cannot_be_served() {
+    let asks = lines(1..2_000, |n| format!("w{n} ask env confirm park={n} build={} => waiting", n % 1_000 + 10));
+    let left = lines(1..2_000, |n| format!("w{n} left {n} =>"));
+    let back = lines(1..2_000, |n| format!("w{n} again park={} => waiting", n + 20_000));
+    harness::play_at_scale(&format!(
+        "- pool env capacity=3 max_queue=2000 => done
+        a ask env build=1 => held env/1
+        b ask env*3 confirm park=100000 => waiting 1
+        {asks}
+        x ask env => refused queue_full
+        x ask env try => busy
+        {left}
+        {back}
+        a2 ask env/1 build=1 => refused queue_full
+        b end => cancelled
+        w1 ? => granted env/2
+        w2 ? => granted env/3
+        w3 ? => waiting 1 parked
+        a end => released
+        w3 ? => granted env/1
+        - reconcile =>
+        - restart => same
+        +20s - reconcile =>
+        w1999 ? => waiting 1996 away"
+    ));
 }

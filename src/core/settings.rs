@@ -25,6 +25,8 @@ pub struct Settings {
     pub history: usize,
     /// History entries older than this go.
     pub history_age: Span,
+    /// A released latch that nobody deletes is kept this long.
+    pub latch_kept: Span,
     /// Only declared pools exist: a claim never makes one.
     pub declared_only: bool,
     /// Testing only: which planted bug the core carries.
@@ -44,6 +46,7 @@ impl Default for Settings {
             drain: Span::secs(30),
             history: 1_000,
             history_age: Span::hours(90 * 24),
+            latch_kept: Span::hours(30 * 24),
             declared_only: false,
             plant: Plant::None,
         }

@@ -2,7 +2,7 @@
 //!
 //! Everything in here keeps the indexes true and remembers what a batch has touched; nothing decides.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -10,6 +10,7 @@ use imbl::{OrdMap, OrdSet};
 use super::claim::{BuildRef, Claim, End, Ended, LockSet, Owner, Phase, Presence};
 use super::entangled::Entangled;
 use super::history::{Change, ChangeKey, ChangeKind};
+use super::latch::{Latch, LatchId, LatchRef};
 use super::limits;
 use super::names::{ClaimId, LockName, OpId, ParkId, PoolName, Reason, Revision, Ticket};
 use super::pool::{Lock, Policy, Pool};
@@ -26,7 +27,10 @@ pub struct World {
     pub ended: OrdMap<ClaimId, Arc<Ended>>,
     /// Live claims by the build behind them.
     pub builds: OrdSet<(BuildRef, ClaimId)>,
-    /// History of all pools, oldest first.
+    pub latches: OrdMap<LatchId, Arc<Latch>>,
+    /// Released latches, in the order of their release.
+    pub released_latches: OrdSet<(Revision, LatchId)>,
+    /// History of all pools and latches, oldest first.
     pub changes: OrdMap<ChangeKey, Arc<Change>>,
     /// The newest revision given.
     pub revision: Revision,
@@ -83,6 +87,7 @@ pub struct Changes {
     pub claims: Vec<(ClaimId, Option<Arc<Claim>>)>,
     pub ended: Vec<(ClaimId, Option<Arc<Ended>>)>,
     pub ops: Vec<(OpId, Option<OpRecord>)>,
+    pub latches: Vec<(LatchId, Option<Arc<Latch>>)>,
     /// New entries, oldest first.
     pub history: Vec<Arc<Change>>,
     /// Entries that go.
@@ -99,6 +104,7 @@ impl Changes {
             && self.claims.is_empty()
             && self.ended.is_empty()
             && self.ops.is_empty()
+            && self.latches.is_empty()
             && self.history.is_empty()
             && self.pruned.is_empty()
     }
@@ -114,6 +120,7 @@ pub struct Loaded {
     pub claims: Vec<Claim>,
     pub ended: Vec<Ended>,
     pub ops: Vec<OpRecord>,
+    pub latches: Vec<Latch>,
     pub history: Vec<Change>,
 }
 
@@ -124,6 +131,8 @@ pub enum Notice {
     Park(ParkId),
     /// The history of this pool has grown.
     Pool(PoolName),
+    /// This latch was released or is gone.
+    Latch(LatchId),
 }
 
 /// What a timer is about.
@@ -133,6 +142,7 @@ pub(super) enum Timer {
     Drain(PoolName, LockName),
     Ended(ClaimId),
     Op(OpId),
+    Latch(LatchId),
 }
 
 #[derive(Debug, Default)]
@@ -143,6 +153,7 @@ struct Dirty {
     claims: BTreeSet<ClaimId>,
     ended: BTreeSet<ClaimId>,
     ops: BTreeSet<OpId>,
+    latches: BTreeSet<LatchId>,
     history: Vec<Arc<Change>>,
     pruned: Vec<ChangeKey>,
 }
@@ -170,6 +181,8 @@ pub struct State {
     forgettable: BTreeSet<(bool, EngineMs, ClaimId)>,
     /// Remembered operations, oldest first.
     op_order: BTreeSet<(EngineMs, OpId)>,
+    /// History entries of latches, oldest first; some may be gone already.
+    latch_changes: VecDeque<ChangeKey>,
     dirty: Dirty,
     notices: BTreeSet<Notice>,
 }
@@ -206,6 +219,7 @@ impl State {
             claims: dirty.claims.into_iter().map(|id| (id.clone(), world.claims.get(&id).cloned())).collect(),
             ended: dirty.ended.into_iter().map(|id| (id.clone(), world.ended.get(&id).cloned())).collect(),
             ops: dirty.ops.into_iter().map(|op| (op.clone(), self.ops.get(&op).cloned())).collect(),
+            latches: dirty.latches.into_iter().map(|id| (id, world.latches.get(&id).cloned())).collect(),
             history: dirty.history,
             pruned: dirty.pruned,
         }
@@ -233,8 +247,11 @@ impl State {
         self.dirty.meta = true;
     }
 
-    pub(super) fn keep_pruned(&mut self, pruned: Vec<ChangeKey>) {
-        self.dirty.pruned = pruned;
+    /// Touches again what `changes` takes away, and nothing of what it puts.
+    pub(super) fn keep_deletions(&mut self, changes: Changes) {
+        self.dirty.pruned = changes.pruned;
+        self.dirty.ended.extend(changes.ended.into_iter().filter(|(_, kept)| kept.is_none()).map(|(id, _)| id));
+        self.dirty.ops.extend(changes.ops.into_iter().filter(|(_, kept)| kept.is_none()).map(|(op, _)| op));
     }
 
     fn meta(&self, now: Now) -> Meta {
@@ -272,7 +289,7 @@ impl State {
     }
 
     fn set_timer(&mut self, deadline: Deadline, timer: Timer) {
-        if deadline.is_long() && matches!(timer, Timer::Claim(_) | Timer::Drain(..)) {
+        if deadline.is_long() && matches!(timer, Timer::Claim(_) | Timer::Drain(..) | Timer::Latch(_)) {
             self.long.insert((deadline.at, timer.clone()));
         }
         self.timers.insert((deadline.at, timer));
@@ -344,12 +361,13 @@ impl State {
         }
     }
 
-    pub(super) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName) {
+    pub(super) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
         self.dirty.locks.insert((pool.clone(), lock.clone()));
         self.edges_changed = true;
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
         if let Some(key) = newest {
             self.offer_to_prune(pool, key);
+            self.prune(pool, now);
         }
     }
 
@@ -401,7 +419,7 @@ impl State {
     }
 
     /// Takes an ended claim out and remembers its end.
-    pub(super) fn remove_claim(&mut self, id: &ClaimId, ended: Ended) {
+    pub(super) fn remove_claim(&mut self, id: &ClaimId, ended: Ended, now: Now) {
         let Some(claim) = self.world.claims.remove(id) else { return };
         self.unindex(&claim);
         self.dirty.claims.insert(id.clone());
@@ -411,6 +429,7 @@ impl State {
         if let Phase::Held { claimed, .. } = &claim.phase {
             for part in &claim.terms.ask.parts {
                 self.offer_to_prune(&part.pool, *claimed);
+                self.prune(&part.pool, now);
             }
         }
         self.remember_ended(ended);
@@ -508,6 +527,34 @@ fn forget_order(ended: &Ended) -> (bool, EngineMs, ClaimId) {
     (ended.how != End::Released, at, ended.id.clone())
 }
 
+/// Latches.
+impl State {
+    /// Stores a latch, new or changed, and keeps its indexes true.
+    pub(super) fn put_latch(&mut self, latch: Latch) {
+        self.unindex_latch(latch.id);
+        if let Some(released) = latch.released() {
+            self.set_timer(released.forget, Timer::Latch(latch.id));
+            self.world.released_latches.insert((released.revision, latch.id));
+        }
+        self.dirty.latches.insert(latch.id);
+        self.world.latches.insert(latch.id, Arc::new(latch));
+    }
+
+    pub(super) fn remove_latch(&mut self, id: LatchId) {
+        self.unindex_latch(id);
+        self.dirty.latches.insert(id);
+        self.world.latches.remove(&id);
+    }
+
+    fn unindex_latch(&mut self, id: LatchId) {
+        let released = self.world.latches.get(&id).and_then(|latch| latch.released().copied());
+        if let Some(released) = released {
+            self.unset_timer(released.forget.at, Timer::Latch(id));
+            self.world.released_latches.remove(&(released.revision, id));
+        }
+    }
+}
+
 /// What an entry of the history says, before it has its place.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
@@ -524,14 +571,39 @@ pub(super) struct Entry {
 impl State {
     /// Writes an entry; the newest entry of each lock it names, and prunes what is too much.
     pub(super) fn record(&mut self, entry: Entry, now: Now) -> ChangeKey {
+        let Entry { kind, pools, locks, claim, end, who, reason } = entry;
+        let (key, at) = (self.next_key(), now.wall);
+        self.write(Change { key, at, kind, pools, locks, claim, end, who, reason, latch: None }, now)
+    }
+
+    /// Writes an entry about a latch. It is of no pool.
+    pub(super) fn record_latch(
+        &mut self,
+        kind: ChangeKind,
+        latch: LatchRef,
+        reason: Option<Reason>,
+        now: Now,
+    ) -> ChangeKey {
+        let (key, at) = (self.next_key(), now.wall);
+        let (pools, locks, latch) = (Vec::new(), LockSet::new(), Some(latch));
+        self.write(Change { key, at, kind, pools, locks, claim: None, end: None, who: None, reason, latch }, now)
+    }
+
+    fn next_key(&mut self) -> ChangeKey {
         let revision = self.step_revision();
         let seq = self.step.map_or(0, |(_, seq)| seq);
         self.step = Some((revision, seq + 1));
-        let key = ChangeKey { revision, seq };
-        let Entry { kind, pools, locks, claim, end, who, reason } = entry;
-        let change = Arc::new(Change { key, at: now.wall, kind, pools, locks, claim, end, who, reason });
+        ChangeKey { revision, seq }
+    }
+
+    fn write(&mut self, change: Change, now: Now) -> ChangeKey {
+        let change = Arc::new(change);
+        let key = change.key;
         self.dirty.history.push(Arc::clone(&change));
-        self.add_change(&change, now);
+        self.add_change(&change);
+        for pool in &change.pools {
+            self.prune(pool, now);
+        }
         for pool in &change.pools {
             self.notify(Notice::Pool(pool.clone()));
         }
@@ -573,8 +645,16 @@ impl State {
     }
 
     /// Lists an entry in its pools. Also how a restart builds the history again.
-    pub(super) fn add_change(&mut self, change: &Arc<Change>, now: Now) {
+    pub(super) fn add_change(&mut self, change: &Arc<Change>) {
         self.world.changes.insert(change.key, Arc::clone(change));
+        if change.latch.is_some() {
+            self.latch_changes.push_back(change.key);
+            if self.latch_changes.len() > limits::LATCH_CHANGES
+                && let Some(oldest) = self.latch_changes.pop_front()
+            {
+                self.forget_change(oldest);
+            }
+        }
         for pool in &change.pools {
             let Some(p) = self.pool_mut(pool) else { continue };
             p.changes.insert(change.key, Arc::clone(change));
@@ -593,7 +673,6 @@ impl State {
             for key in outdated {
                 self.offer_to_prune(pool, key);
             }
-            self.prune(pool, now);
         }
     }
 

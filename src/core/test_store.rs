@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::claim::{Claim, Ended, Phase, Presence};
 use super::history::{Change, ChangeKey};
+use super::latch::{Latch, LatchId};
 use super::names::{ClaimId, LockName, OpId, PoolName};
 use super::pool::{Lock, Policy};
 use super::state::{Changes, Loaded, Meta, OpRecord, State};
@@ -19,6 +20,7 @@ pub(super) struct TestStore {
     claims: BTreeMap<ClaimId, Claim>,
     ended: BTreeMap<ClaimId, Ended>,
     ops: BTreeMap<OpId, OpRecord>,
+    latches: BTreeMap<LatchId, Latch>,
     history: BTreeMap<ChangeKey, Change>,
 }
 
@@ -31,6 +33,7 @@ impl TestStore {
             self.history.remove(key);
         }
         self.history.extend(changes.history.iter().map(|change| (change.key, Change::clone(change))));
+        keep(&mut self.latches, changes.latches.iter().map(|(id, x)| (*id, x.as_deref().cloned())));
         keep(&mut self.ops, changes.ops.iter().cloned());
         keep(&mut self.ended, changes.ended.iter().map(|(id, x)| (id.clone(), x.as_deref().cloned())));
         keep(&mut self.claims, changes.claims.iter().map(|(id, x)| (id.clone(), x.as_deref().map(stored_claim))));
@@ -48,6 +51,7 @@ impl TestStore {
             claims: self.claims.values().cloned().collect(),
             ended: self.ended.values().cloned().collect(),
             ops: self.ops.values().cloned().collect(),
+            latches: self.latches.values().cloned().collect(),
             // "In no particular order".
             history: self.history.values().rev().cloned().collect(),
         }
@@ -69,6 +73,7 @@ impl TestStore {
         let kept = self.locks.iter().map(|(name, l)| (name.clone(), comparable_lock(l))).collect();
         same("locks", &kept, locks.map(|(p, l)| ((p, l.name.clone()), comparable_lock(l))))?;
         same("ops", &self.ops, state.ops.iter().map(|(op, r)| (op.clone(), r.clone())))?;
+        same("latches", &self.latches, world.latches.iter().map(|(id, l)| (*id, Latch::clone(l))))?;
         same("history", &self.history, world.changes.iter().map(|(key, c)| (*key, Change::clone(c))))?;
         match self.meta {
             Some(meta) if meta.revision == world.revision => Ok(()),

@@ -2,6 +2,7 @@
 
 use super::claim::{End, Phase, Presence};
 use super::claims;
+use super::latch;
 use super::names::{ClaimId, LockName, PoolName};
 use super::state::{State, Timer};
 use super::time::{Deadline, Now};
@@ -18,6 +19,7 @@ pub(super) fn expire(state: &mut State, now: Now) {
             Timer::Drain(pool, lock) => end_drain(state, &pool, &lock, now),
             Timer::Ended(id) => state.forget_ended(&id),
             Timer::Op(op) => state.forget_op(&op),
+            Timer::Latch(id) => latch::expire(state, id, now),
         }
     }
 }

@@ -5,28 +5,33 @@ use std::time::Duration;
 use super::progress::{self, Progress};
 use super::put::{Put, Stop};
 use super::{print, say};
-use crate::client::acquire::{self, Acquire, Cancelled, Held, Stopped};
+use crate::client::acquire::{self, Acquire, Cancelled, Held, Stopped, self_wait_limit};
 use crate::client::claim_id::{Place, claim_id};
 use crate::client::who;
 use crate::env::{Env, random_hex};
 use crate::wire::api::ClaimBody;
-use crate::wire::concourse::{Answer, Ask, Metadata, SourceKind, api_duration};
+use crate::wire::concourse::{Answer, Ask, LogLevel, Metadata, SourceKind, api_duration};
 use crate::wire::errors::Code;
 
 /// Time for taking a claim back whose version could not be printed.
 const CANCEL: Duration = Duration::from_secs(5);
 
 pub(super) fn ask(put: &Put<'_>, asked: Ask, env: &mut Env<'_>) -> Result<(), Stop> {
-    let mut progress = Progress::of(env)?;
-    say(env.stderr, first_line(put, &asked));
+    let mut progress = Progress::of(put.source.log_level, env)?;
+    put.tell(env, first_line(put, &asked));
     clamp_note(put, env);
     let (timeout, name) = (asked.timeout, asked.name.clone());
+    let self_wait = if asked.self_wait { None } else { Some(self_wait_limit(env)?) };
     let body = body(put, asked);
     let place = name.as_deref().map_or(Place::Host(&env.hostname), Place::Named);
     let id = claim_id(&put.owner, place, &body);
     let run = random_hex::<16>();
+    if put.source.log_level >= LogLevel::Debug {
+        let build = put.owner.build_id.as_deref().unwrap_or("none");
+        say(env.stderr, format!("debug: claim {id}, run {run}, build {build}, container {:?}", env.hostname));
+    }
     let acquire = Acquire {
-        client: &put.client,
+        client: put.client(),
         flights: &put.flights,
         clock: put.clock.clone(),
         id: &id,
@@ -34,21 +39,22 @@ pub(super) fn ask(put: &Put<'_>, asked: Ask, env: &mut Env<'_>) -> Result<(), St
         body,
         timing: put.timing,
         timeout,
+        self_wait,
     };
     let held = acquire.run(&mut |news| {
         if let Some(line) = progress.line(news, put.clock.monotonic()) {
-            say(env.stderr, line);
+            put.tell(env, line);
         }
     });
     let held = held.map_err(|stopped| explain(put, &id, timeout, stopped))?;
     let answer = answer(put, &held)?;
     let printed = put.flights.check().map_err(Some).and_then(|()| {
-        say(env.stderr, last_line(&held));
+        put.tell(env, last_line(&held));
         print(env, &answer).map_err(|_| None)
     });
     // From here on a person or a job relies on the hold; before, nobody does.
     printed.map_err(|signal| {
-        let gone = acquire::cancel(&put.client, &put.flights, &*put.clock, &id, Some(&run), cancel_limit(signal));
+        let gone = acquire::cancel(put.client(), &put.flights, &*put.clock, &id, Some(&run), cancel_limit(signal));
         let gone = taken_back(&gone, &id);
         match signal {
             Some(signal) => Stop::Signalled(signal, gone),
@@ -62,26 +68,24 @@ fn cancel_limit(signal: Option<crate::env::Signal>) -> Duration {
 }
 
 fn body(put: &Put<'_>, asked: Ask) -> ClaimBody {
-    let Ask { lock, count, labels, also, key, requestor, name: _, scope, ttl, timeout: _, queue } = asked;
+    let Ask { lock, count, labels, also, key, requestor, scope, ttl, queue, priority, supersede, .. } = asked;
     ClaimBody {
-        pool: put.pool().to_owned(),
         lock: lock.map(|lock| lock.as_str().to_owned()),
-        locks: None,
         count,
         labels,
         also,
         key,
         requestor,
         scope,
+        priority,
+        supersede,
         owner: put.owner.clone(),
-        run: None,
         confirm: true,
-        wait: None,
         queue,
-        give_up_after: None,
         ttl: ttl.map(api_duration),
         reason: put.reason.clone(),
-        expect_store: None,
+        expect_store: put.session.store.clone(),
+        ..ClaimBody::of_pool(put.pool().to_owned())
     }
 }
 
@@ -98,7 +102,7 @@ fn first_line(put: &Put<'_>, asked: &Ask) -> String {
     let also: Vec<String> = asked.also.iter().map(|part| format!("{:?}", part.pool)).collect();
     let also = if also.is_empty() { String::new() } else { format!(", together with pool {}", also.join(", ")) };
     let version = env!("CARGO_PKG_VERSION");
-    let server = put.client.server();
+    let server = put.client().server();
     format!("locker {version}: asking {server} for {what}{labels} of pool {:?}{also}{key}", put.pool())
 }
 
@@ -106,7 +110,7 @@ fn first_line(put: &Put<'_>, asked: &Ask) -> String {
 fn clamp_note(put: &Put<'_>, env: &mut Env<'_>) {
     if let Some(delay) = put.source.retry_delay.filter(|delay| *delay > put.timing.retry_max) {
         let (given, used) = (progress::span(delay), progress::span(put.timing.retry_max));
-        say(env.stderr, format!("retry_delay {given} is shortened to {used}: who asks less often loses his turn"));
+        put.tell(env, format!("retry_delay {given} is shortened to {used}: who asks less often loses his turn"));
     }
 }
 
@@ -146,6 +150,11 @@ fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped)
             let place = view.map(|view| format!("; {}", progress::waiting(&view))).unwrap_or_default();
             Stop::Failed(format!("not served within the timeout of {limit}{place}; {gone}"))
         }
+        acquire::Stop::SelfWait(view) => Stop::Failed(format!(
+            "this very build holds what it waits for, so that the wait may never end ({}): give both steps the same \
+             as: NAME if they mean the same claim, release the first one, or set self_wait: wait; {gone}",
+            progress::waiting(&view)
+        )),
         acquire::Stop::Locked(view) => {
             Stop::Failed(format!("not free, and queue: false asks for now or never; {}", progress::waiting(&view)))
         }
@@ -156,12 +165,12 @@ fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped)
                 (Some(Code::Ended), Some(how)) => format!("the claim has ended ({how})"),
                 _ => gone,
             };
-            Stop::Failed(format!("pool {:?} at {}: {refused}; {hint}", put.pool(), put.client.server()))
+            Stop::Failed(format!("pool {:?} at {}: {refused}; {hint}", put.pool(), put.client().server()))
         }
     }
 }
 
-fn taken_back(cancelled: &Cancelled, id: &str) -> String {
+pub(super) fn taken_back(cancelled: &Cancelled, id: &str) -> String {
     match cancelled {
         Cancelled::NotNeeded => "nothing is held".to_owned(),
         Cancelled::Done => "the claim is taken back, nothing is held".to_owned(),

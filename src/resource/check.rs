@@ -4,7 +4,8 @@
 //! know: the newest. A pool without any change, or none at all: `[]`. Never looks at `BUILD_*`: check containers are
 //! shared between pipelines.
 
-use super::{client, fail, print, read_payload, warn_ignored};
+use super::session::Opening;
+use super::{fail, print, read_payload};
 use crate::client::calls::Changes;
 use crate::client::{CallError, Client};
 use crate::env::Env;
@@ -23,9 +24,8 @@ pub fn check(env: &mut Env<'_>) -> u8 {
 fn run(env: &mut Env<'_>) -> Result<(), String> {
     let payload = read_payload(env)?;
     let request = CheckRequest::parse(&payload).map_err(|error| error.to_string())?;
-    warn_ignored(&request.source, env);
-    let client = client(&request.source, env);
-    let revisions = match list(&client, request.source.pool.as_str(), request.version.as_deref()) {
+    let session = Opening::of(&request.source, None, env)?.resolve()?;
+    let revisions = match list(&session.client, session.pool.as_str(), request.version.as_deref()) {
         Ok(revisions) => revisions,
         Err(error) if error.code() == Some(Code::NoSuchPool) => Vec::new(),
         Err(error) => return Err(error.to_string()),

@@ -9,12 +9,13 @@ use base64::Engine as _;
 use serde::Serialize;
 
 use super::files::Destination;
-use super::{client, directory, fail, print, read_payload, say, warn_ignored};
+use super::session::Opening;
+use super::{directory, fail, print, read_payload, say};
 use crate::client::{CallError, Client};
 use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
 use crate::wire::api::{ChangeKind, ChangeView, ClaimState, ClaimView, HolderView, LockView, Owner};
-use crate::wire::concourse::{Answer, InRequest, Metadata, SourceKind, Version};
+use crate::wire::concourse::{Answer, InRequest, LogLevel, Metadata, SourceKind, Version};
 use crate::wire::errors::Code;
 
 /// `locker.json`: everything that is known of the version.
@@ -71,11 +72,11 @@ fn run(env: &mut Env<'_>) -> Result<(), String> {
     let dir = directory(env)?;
     let payload = read_payload(env)?;
     let request = InRequest::parse(&payload).map_err(|error| error.to_string())?;
-    warn_ignored(&request.source, env);
     let revision: u64 = request.version.parse().map_err(|_| {
         format!("version {:?} was not made by this resource type: check the resource again", request.version)
     })?;
-    let get = Get { client: client(&request.source, env), pool: &request.source.pool, kind: request.source.kind };
+    let session = Opening::of(&request.source, None, env)?.resolve()?;
+    let get = Get { client: session.client, pool: &session.pool, kind: request.source.kind };
     let change = get.change(revision)?;
     let hold = get.hold(change.as_ref())?;
     let locks = get.locks(change.as_ref())?;
@@ -85,7 +86,9 @@ fn run(env: &mut Env<'_>) -> Result<(), String> {
     let answer = get.answer(&request.version, change.as_ref(), hold.as_ref());
     print(env, &answer)?;
     files.done();
-    say(env.stderr, get.last_line(revision, change.as_ref(), &locks));
+    if request.source.log_level >= LogLevel::Info {
+        say(env.stderr, get.last_line(revision, change.as_ref(), &locks));
+    }
     Ok(())
 }
 

@@ -1,12 +1,24 @@
 //! The Concourse resource: `check`, `in` (get) and `out` (put) (design section 6, contracts sections 2 and 3).
 //!
-//! - [`check`]: which versions there are.
-//! - [`get`]: the files of one version, written by [`files`].
-//! - [`put`]: asks for locks ([`ask`]), gives them back ([`release`]), adds them ([`add`]).
-//! - [`build`]: what the environment says about the build.
+//! - `check`: which versions there are.
+//! - [`get`]: the files of one version, written by `files`.
+//! - [`put`]: asks for locks (`ask`), gives them back (`release`), adds and takes them out (`add`, `remove`), waits
+//!   for them to change (`watch`).
+//! - `session`: what all begin with: the servers, the pool, the store.
+//! - `build`: what the environment says about the build.
 //!
 //! stdout carries the answer and nothing else; stderr is the build log. Exit codes: 0, 1, and 143 or 130 after a
 //! signal.
+//!
+//! Variables that tests (and nobody else) need, each a duration such as `500ms`:
+//!
+//! | variable | default | what it shortens |
+//! |---|---|---|
+//! | `LOCKER_WAIT` | 25s | how long one request of `out` waits at the server |
+//! | `LOCKER_RETRY_MAX` | 10s | the longest pause between two attempts of `out`; never longer |
+//! | `LOCKER_PROGRESS` | 30s | least time between two lines about a wait |
+//! | `LOCKER_RELEASE_LIMIT` | 60s | time for a whole `release`, `unlock`, `add`, `add_claimed` or `remove` |
+//! | `LOCKER_SELF_WAIT` | 60s | how long `out` waits for a lock that its own build holds |
 
 mod add;
 mod ask;
@@ -17,14 +29,15 @@ mod get;
 mod progress;
 mod put;
 mod release;
+mod remove;
+mod session;
+mod watch;
 
 use std::io::{Read as _, Write};
 
 use serde::Serialize;
 
-use crate::client::Client;
 use crate::env::Env;
-use crate::wire::concourse::Source;
 use crate::wire::escape::Escaped;
 
 pub use check::check;
@@ -63,21 +76,6 @@ fn print<T: Serialize>(env: &mut Env<'_>, answer: &T) -> Result<(), String> {
         .write_all(&text)
         .and_then(|()| env.stdout.flush())
         .map_err(|error| format!("cannot write stdout: {error}"))
-}
-
-fn client(source: &Source, env: &mut Env<'_>) -> Client {
-    if source.trust.skip {
-        say(env.stderr, "warning: skip_ssl_validation: anybody could pose as the locker server; use ca_cert instead");
-    }
-    Client::new(source.server.clone(), source.credentials.clone(), &source.trust, &env.vars)
-}
-
-/// One line about settings that have no effect here.
-fn warn_ignored(source: &Source, env: &mut Env<'_>) {
-    if !source.ignored.is_empty() {
-        let keys = source.ignored.join(", ");
-        say(env.stderr, format!("warning: no git repository is behind a locker pool: source {keys} without effect"));
-    }
 }
 
 /// The directory that Concourse gives as the only argument.

@@ -6,6 +6,7 @@ use crate::client::acquire::{News, env_duration};
 use crate::client::who;
 use crate::env::Env;
 use crate::wire::api::WaitingView;
+use crate::wire::concourse::LogLevel;
 
 /// Least time between two lines about the wait.
 const EVERY: Duration = Duration::from_secs(30);
@@ -17,9 +18,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// `LOCKER_PROGRESS` shortens the time between lines.
-    pub(super) fn of(env: &Env<'_>) -> Result<Self, String> {
-        Ok(Self { every: env_duration(env, "LOCKER_PROGRESS", EVERY)?, last: None })
+    /// `LOCKER_PROGRESS` shortens the time between lines; at level debug there is a line for all news.
+    pub(super) fn of(level: LogLevel, env: &Env<'_>) -> Result<Self, String> {
+        let every = if level == LogLevel::Debug { Duration::ZERO } else { EVERY };
+        Ok(Self { every: env_duration(env, "LOCKER_PROGRESS", every)?, last: None })
     }
 
     /// The line to print now, if there is one.
@@ -28,6 +30,11 @@ impl Progress {
             News::Waiting(view) => format!("waiting: {}", waiting(view)),
             News::NoAnswer(why) => format!("{why}; asking again, the place in the queue is kept"),
         };
+        self.text(line, now)
+    }
+
+    /// The line itself, unless it is nothing new or comes too soon.
+    pub(super) fn text(&mut self, line: String, now: Duration) -> Option<String> {
         let due = match &self.last {
             None => true,
             Some((at, text)) => *text != line && now.saturating_sub(*at) >= self.every,

@@ -2,15 +2,22 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{add, ask, release};
-use super::{build, client, directory, fail, print, read_payload, say, warn_ignored};
+use sha2::{Digest as _, Sha256};
+
+use super::session::{Opening, Session};
+use super::{add, ask, release, remove, watch};
+use super::{build, directory, fail, print, read_payload, say};
 use crate::client::acquire::Timing;
 use crate::client::flight::Flights;
 use crate::client::{CallError, Client, Refused};
-use crate::env::{Clock, Env, Signal};
+use crate::env::{Clock, Env, Signal, hex, random_hex};
 use crate::wire::api::{ByBody, Owner};
-use crate::wire::concourse::{Answer, Metadata, Op, OutRequest, Source, Version};
+use crate::wire::concourse::{Answer, LogLevel, Metadata, Op, OutRequest, Source, Version};
+
+/// A `retry_delay` below this is lengthened: pauses below it only load the server.
+const SHORTEST_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a put ends without a version. Nothing of it holds or waits any more, unless the text says so.
 pub(super) enum Stop {
@@ -38,23 +45,59 @@ impl From<CallError> for Stop {
 /// Everything that the kinds of put share.
 pub(super) struct Put<'p> {
     pub source: &'p Source,
-    pub client: Client,
+    pub session: Session,
     pub flights: Flights,
     pub clock: Arc<dyn Clock>,
     pub timing: Timing,
     pub owner: Owner,
+    pub hostname: String,
     pub dir: PathBuf,
     pub reason: Option<String>,
 }
 
 impl Put<'_> {
     pub(super) fn pool(&self) -> &str {
-        self.source.pool.as_str()
+        self.session.pool.as_str()
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.session.client
+    }
+
+    /// One line about what is asked, waited for or done.
+    pub(super) fn tell(&self, env: &mut Env<'_>, text: impl AsRef<str>) {
+        if self.source.log_level >= LogLevel::Info {
+            say(env.stderr, text);
+        }
+    }
+
+    /// The first line: who does what in which pool at which server.
+    pub(super) fn announce(&self, env: &mut Env<'_>, what: &str) {
+        let (version, server) = (env!("CARGO_PKG_VERSION"), self.client().server());
+        self.tell(env, format!("locker {version}: {what} pool {:?} at {server}", self.pool()));
     }
 
     /// Who changes something, with a fresh id that makes the call safe to repeat.
     pub(super) fn by(&self) -> ByBody {
-        let op = Some(crate::env::random_hex::<16>());
+        ByBody { op: Some(random_hex::<16>()), owner: self.owner.clone(), reason: self.reason.clone() }
+    }
+
+    /// As [`Self::by`], but with the same id when the same container does the same once more: Concourse may run a
+    /// step again whose answer it has lost. `what` is all that is changed.
+    pub(super) fn by_step(&self, what: &[&[u8]]) -> ByBody {
+        if self.owner.build_id.is_none() {
+            return self.by();
+        }
+        let owner =
+            [&self.owner.cluster, &self.owner.team, &self.owner.pipeline, &self.owner.job, &self.owner.build_id];
+        let owner = owner.map(|field| field.as_deref().unwrap_or_default().as_bytes());
+        let place = [self.hostname.as_bytes(), self.pool().as_bytes()];
+        let mut digest = Sha256::new();
+        for field in owner.iter().chain(&place).chain(what) {
+            digest.update((field.len() as u64).to_be_bytes());
+            digest.update(field);
+        }
+        let op = Some(hex(&digest.finalize()[..16]));
         ByBody { op, owner: self.owner.clone(), reason: self.reason.clone() }
     }
 
@@ -85,24 +128,34 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
     let dir = directory(env)?;
     let payload = read_payload(env)?;
     let OutRequest { source, params } = OutRequest::parse(&payload).map_err(|error| error.to_string())?;
-    warn_ignored(&source, env);
     let mut timing = Timing::of(env)?;
-    timing.retry_max = source.retry_delay.map_or(timing.retry_max, |delay| delay.min(timing.retry_max));
+    timing.retry_max =
+        source.retry_delay.map_or(timing.retry_max, |delay| delay.max(SHORTEST_RETRY).min(timing.retry_max));
+    let flights = Flights::new(&env.signals);
+    let opening = Opening::of(&source, params.token.as_ref(), env)?;
+    let nothing = |signal| Stop::Signalled(signal, "nothing has been asked yet".to_owned());
+    let session = flights.run(move || opening.resolve()).map_err(nothing)??;
     let put = Put {
-        client: client(&source, env),
-        flights: Flights::new(&env.signals),
+        session,
+        flights,
         clock: Arc::clone(&env.clock),
         timing,
         owner: build::owner(env),
+        hostname: env.hostname.clone(),
         dir,
         reason: params.reason,
         source: &source,
     };
     let answer = match params.op {
         Op::Ask(asked) => return ask::ask(&put, *asked, env),
+        Op::Add { dir, labels, claimed: Some(claim) } => return add::add_claimed(&put, &dir, labels, &claim, env),
+        Op::Add { dir, labels, claimed: None } => add::add(&put, &dir, labels, env)?,
+        Op::Remove { dir } => remove::remove(&put, &dir, env)?,
+        Op::Update { dir, labels, watch } => watch::update(&put, &dir, labels, watch, env)?,
+        Op::Check { dir, watch } => watch::check(&put, &dir, watch, env)?,
+        Op::CheckUnclaimed { dir, watch } => watch::check_unclaimed(&put, &dir, watch, env)?,
         Op::Release(what) => release::release(&put, &what, env)?,
         Op::Unlock { key, requestor } => release::unlock(&put, &key, &requestor, env)?,
-        Op::Add { dir, labels } => add::add(&put, &dir, labels, env)?,
     };
     // Concourse throws away what a signalled step prints: say what happened instead.
     put.flights.check().map_err(|signal| Stop::Signalled(signal, "the server has done it all the same".to_owned()))?;

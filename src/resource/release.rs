@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::put::{Put, Stop};
-use super::{ask, files, say};
+use super::{ask, files};
 use crate::client::acquire::env_duration;
 use crate::client::backoff::Backoff;
 use crate::client::calls::ClaimFilter;
@@ -50,7 +50,7 @@ impl Persist {
         self.backoff.reset();
         let mut missing = "no answer".to_owned();
         loop {
-            let (client, attempt) = (put.client.clone(), work.clone());
+            let (client, attempt) = (put.client().clone(), work.clone());
             let flight = put.flights.start(move || attempt(&client));
             match self.wait(put, &flight) {
                 None => return Err(self.given_up(&missing)),
@@ -96,15 +96,11 @@ impl Persist {
     }
 
     fn given_up(&self, missing: &str) -> Stop {
-        match self.signal {
-            Some(signal) => {
-                Stop::Signalled(signal, format!("the request was sent, its outcome is unknown ({missing})"))
-            }
-            None => {
-                let limit = super::progress::span(self.limit);
-                Stop::Failed(format!("{missing}; given up after {limit}, the outcome is unknown"))
-            }
+        if let Some(signal) = self.signal {
+            return Stop::Signalled(signal, format!("the request was sent, its outcome is unknown ({missing})"));
         }
+        let limit = super::progress::span(self.limit);
+        Stop::Failed(format!("{missing}; given up after {limit}, the outcome is unknown"))
     }
 }
 
@@ -124,9 +120,7 @@ pub(super) fn release(put: &Put<'_>, what: &Release, env: &mut Env<'_>) -> Resul
 }
 
 fn first_line(put: &Put<'_>, what: &str, env: &mut Env<'_>) {
-    let version = env!("CARGO_PKG_VERSION");
-    let (pool, server) = (put.pool(), put.client.server());
-    say(env.stderr, format!("locker {version}: releasing {what} in pool {pool:?} at {server}"));
+    put.announce(env, &format!("releasing {what} in"));
 }
 
 /// Releases the claim that our `in` wrote into the directory. Only that claim's own hold can end by this.
@@ -142,7 +136,7 @@ fn release_claim(
     let claim = persist.call(put, move |client| client.get_claim(&asked))?;
     if claim.state == ClaimState::Ended {
         let lock = files::read_name(input).ok().map(|name| name.as_str().to_owned());
-        return already_over(put, persist, &claim, lock, env);
+        return already_over(put, persist, &claim, lock.as_deref(), env);
     }
     let Some(part) = claim.asks.iter().find(|part| part.pool == put.pool()) else {
         let pools: Vec<&str> = claim.asks.iter().map(|part| part.pool.as_str()).collect();
@@ -154,8 +148,8 @@ fn release_claim(
     };
     let lock = own_lock(put, &claim).or_else(|| part.lock.clone());
     let ended = end(put, persist, id)?;
-    say(env.stderr, format!("released {}", names(&claim)));
-    version_of(put, persist, &ended, lock)
+    put.tell(env, format!("released {}", names(&claim)));
+    version_of(put, persist, &ended, lock.as_deref())
 }
 
 /// Ends one claim, whoever's. What is over already and harmless is no error.
@@ -168,7 +162,7 @@ fn already_over(
     put: &Put<'_>,
     persist: &mut Persist,
     claim: &ClaimView,
-    lock: Option<String>,
+    lock: Option<&str>,
     env: &mut Env<'_>,
 ) -> Result<Answer, Stop> {
     let how = claim.how.as_deref().unwrap_or("ended");
@@ -179,28 +173,28 @@ fn already_over(
         Stop::Refused(_) => Stop::Failed(format!("claim {} is over: {how}{by}{at}", claim.id)),
         other => other,
     })?;
-    say(env.stderr, format!("claim {} was over already: {how}{by}{at}; nothing to do", claim.id));
+    put.tell(env, format!("claim {} was over already: {how}{by}{at}; nothing to do", claim.id));
     note(put, persist, lock)
 }
 
 /// The version of a step that ended a claim.
-fn version_of(put: &Put<'_>, persist: &mut Persist, ended: &ClaimView, lock: Option<String>) -> Result<Answer, Stop> {
+fn version_of(put: &Put<'_>, persist: &mut Persist, ended: &ClaimView, lock: Option<&str>) -> Result<Answer, Stop> {
     match ended.revision {
-        Some(revision) => Ok(put.answer(revision, lock.as_deref(), released_metadata(put))),
+        Some(revision) => Ok(put.answer(revision, lock, released_metadata(put))),
         None => note(put, persist, lock),
     }
 }
 
 /// A version for a step that changed nothing.
-fn note(put: &Put<'_>, persist: &mut Persist, lock: Option<String>) -> Result<Answer, Stop> {
+pub(super) fn note(put: &Put<'_>, persist: &mut Persist, lock: Option<&str>) -> Result<Answer, Stop> {
     let pool = put.pool().to_owned();
-    let body = NoteBody { lock: lock.clone(), by: Some(put.by()) };
+    let body = NoteBody { lock: lock.map(str::to_owned), by: Some(put.by()) };
     let noted = persist.call(put, move |client| match client.note(&pool, &body) {
         // There is no pool to write into: nothing has ever happened there.
         Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(NOTHING_EVER),
         answer => answer.map(|done| done.revision),
     })?;
-    Ok(put.answer(noted, lock.as_deref(), released_metadata(put)))
+    Ok(put.answer(noted, lock, released_metadata(put)))
 }
 
 fn released_metadata(put: &Put<'_>) -> Vec<Metadata> {
@@ -221,8 +215,8 @@ fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<
         [] => Err(Stop::Failed(format!("lock {lock:?} of pool {:?} is not held: nothing to release", put.pool()))),
         [holder] => {
             let ended = end(put, persist, &holder.claim)?;
-            say(env.stderr, format!("released {}", ask::held_by(std::slice::from_ref(*holder))));
-            version_of(put, persist, &ended, Some(lock.to_owned()))
+            put.tell(env, format!("released {}", ask::held_by(std::slice::from_ref(*holder))));
+            version_of(put, persist, &ended, Some(lock))
         }
         several => Err(Stop::Failed(format!(
             "lock {lock:?} of pool {:?} is shared by {} holders: release by the directory of one of them; held: {}",
@@ -251,20 +245,18 @@ fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: 
     for claim in wanted {
         match end(put, persist, &claim.id) {
             Ok(ended) => {
-                say(env.stderr, format!("released {}", names(claim)));
+                put.tell(env, format!("released {}", names(claim)));
                 last = ended.revision.map(|revision| (revision, own_lock(put, claim))).or(last);
             }
-            Err(Stop::Refused(why)) => say(env.stderr, format!("claim {}: {why}", claim.id)),
+            Err(Stop::Refused(why)) => put.tell(env, format!("claim {}: {why}", claim.id)),
             Err(other) => return Err(other),
         }
     }
-    match last {
-        Some((revision, lock)) => Ok(put.answer(revision, lock.as_deref(), released_metadata(put))),
-        None => {
-            say(env.stderr, "this build holds and awaits nothing here: nothing to do");
-            note(put, persist, None)
-        }
+    if let Some((revision, lock)) = last {
+        return Ok(put.answer(revision, lock.as_deref(), released_metadata(put)));
     }
+    put.tell(env, "this build holds and awaits nothing here: nothing to do");
+    note(put, persist, None)
 }
 
 /// Whether a claim of this build was made `as` that name: then its id says so.
@@ -272,7 +264,6 @@ fn is_named(claim: &ClaimView, name: &str) -> bool {
     let Some((first, also)) = claim.asks.split_first() else { return false };
     let PartBody { pool, lock, locks, count, labels } = first.clone();
     let body = |scope: Option<Scope>| ClaimBody {
-        pool: pool.clone(),
         lock: lock.clone(),
         locks: locks.clone(),
         count,
@@ -281,15 +272,7 @@ fn is_named(claim: &ClaimView, name: &str) -> bool {
         key: claim.key.clone(),
         requestor: claim.requestor.clone(),
         scope,
-        owner: claim.owner.clone(),
-        run: None,
-        confirm: true,
-        wait: None,
-        queue: true,
-        give_up_after: None,
-        ttl: None,
-        reason: None,
-        expect_store: None,
+        ..ClaimBody::of_pool(pool.clone())
     };
     // The server fills a missing scope in, so the id may have been made with or without it.
     [None, claim.scope].into_iter().any(|scope| claim_id(&claim.owner, Place::Named(name), &body(scope)) == claim.id)
@@ -298,9 +281,8 @@ fn is_named(claim: &ClaimView, name: &str) -> bool {
 /// `lock_op: unlock`: ends every hold of this requestor with this key.
 pub(super) fn unlock(put: &Put<'_>, key: &str, requestor: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
     let mut persist = Persist::of(put, env)?;
-    let version = env!("CARGO_PKG_VERSION");
-    let (pool, server) = (put.pool().to_owned(), put.client.server());
-    say(env.stderr, format!("locker {version}: unlocking {pool:?} at {server} with key {key:?} for {requestor:?}"));
+    let pool = put.pool().to_owned();
+    put.announce(env, &format!("unlocking with key {key:?} for {requestor:?}"));
     let held = persist.call(put, move |client| {
         client.list_claims(&ClaimFilter { pool: Some(&pool), state: Some("held"), build: None })
     })?;
@@ -312,7 +294,7 @@ pub(super) fn unlock(put: &Put<'_>, key: &str, requestor: &str, env: &mut Env<'_
         last = end(put, &mut persist, &claim.id)?.revision.or(last);
     }
     if let Some(revision) = last {
-        say(env.stderr, format!("unlocked {:?}", put.pool()));
+        put.tell(env, format!("unlocked {:?}", put.pool()));
         return Ok(put.answer(revision, None, released_metadata(put)));
     }
     if let Some(other) = held.iter().find(|claim| claim.key.as_deref() != Some(key)) {
@@ -320,7 +302,7 @@ pub(super) fn unlock(put: &Put<'_>, key: &str, requestor: &str, env: &mut Env<'_
         let theirs = other.key.as_ref().map(|key| format!(" with key {key:?}")).unwrap_or_default();
         return Err(Stop::Failed(format!("{:?} is locked by {who}{theirs}, not with key {key:?}", put.pool())));
     }
-    say(env.stderr, format!("{requestor:?} holds nothing of {:?}: nothing to do", put.pool()));
+    put.tell(env, format!("{requestor:?} holds nothing of {:?}: nothing to do", put.pool()));
     note(put, &mut persist, None)
 }
 

@@ -3,6 +3,7 @@
 //! It takes all queued commands, steps each, commits *one* durable transaction for the batch, publishes the
 //! snapshot, then answers. The batch that forms while one commit runs is the group commit.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::notices::Notices;
-use super::watchers::Watchers;
+use super::watchers::{Topic, Watchers};
 use crate::core::limits::BATCH;
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::{Notice, State, World};
@@ -108,17 +109,32 @@ impl EngineClock {
     }
 }
 
-/// Loads the store, begins a new epoch and starts the thread. `failed` is called once, when a commit has failed:
+/// Loads the store, begins a new epoch and starts the thread. `failed` is called once, when a commit has failed or the engine has panicked:
 /// by then nothing more is answered but `store_failed`.
 ///
 /// # Errors
 /// The store cannot be loaded or written.
 pub fn start(
-    mut store: Box<dyn Store>,
+    store: Box<dyn Store>,
     settings: Settings,
     clock: Arc<dyn Clock>,
     notices: Notices,
     watchers: Watchers,
+    failed: impl FnOnce(anyhow::Error) + Send + 'static,
+) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
+    start_with(store, settings, clock, (notices, watchers), |_, _| Ok(()), failed)
+}
+
+/// Like [`start`], with something to do before the first commit: it is stored with that commit, whole or not at all.
+///
+/// # Errors
+/// The store cannot be loaded or written, or `prepare` fails: then nothing has been stored.
+pub fn start_with(
+    mut store: Box<dyn Store>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    (notices, watchers): (Notices, Watchers),
+    prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
     failed: impl FnOnce(anyhow::Error) + Send + 'static,
 ) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
     let loaded = store.load()?;
@@ -126,6 +142,7 @@ pub fn start(
     let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
     let now = clock.now();
     let mut state = State::restarted(loaded, settings, epoch_by_clock(now.wall), now);
+    prepare(&mut state, now)?;
     store.commit(&state.take_changes(now))?;
     let world = Arc::new(ArcSwap::from_pointee(state.world.clone()));
     let (jobs, queue) = mpsc::channel();
@@ -135,7 +152,11 @@ pub fn start(
     let last_time_stored = now.engine;
     let mut thread = Thread { store, state, clock, queue, world, notices, watchers, plant, last_time_stored };
     let handle = std::thread::Builder::new().name("engine".into()).spawn(move || {
-        if let Err(error) = thread.run() {
+        // After a panic the state cannot be trusted: like a failed commit, it ends the server.
+        let run = catch_unwind(AssertUnwindSafe(|| thread.run()));
+        if let Err(error) =
+            run.unwrap_or_else(|_| Err(anyhow::anyhow!("the engine has panicked: this is a bug in locker")))
+        {
             failed(error);
             thread.refuse_the_rest();
         }
@@ -236,7 +257,11 @@ impl Thread {
         for notice in self.state.take_notices() {
             match notice {
                 Notice::Park(park) => self.notices.notify(park),
-                Notice::Pool(pool) => self.watchers.notify(&pool, &self.notices),
+                Notice::Pool(pool) => self.watchers.notify(&Topic::Pool(pool), &self.notices),
+                Notice::Latch(id) => {
+                    self.watchers.notify(&Topic::Latch(id), &self.notices);
+                    self.watchers.notify(&Topic::Latches, &self.notices);
+                }
             }
         }
         Ok(())

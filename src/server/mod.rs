@@ -5,7 +5,8 @@
 //! 2. `inner` is `tiny_http` behind the door: it calls a [`http::Handler`].
 //! 3. [`auth`] decides who may come, [`routes`] answers: both are such handlers: a request value in, a response value out.
 //! 4. [`engine`] owns the truth: it steps the core, commits, publishes, answers.
-//! 5. [`notices`] and [`watchers`] tell parked requests to try again.
+//! 5. [`import`] takes over what another server left, before the first answer.
+//! 6. [`notices`] and [`watchers`] tell parked requests to try again.
 //!
 //! [`listen`] opens the socket, [`logs`] writes the log.
 
@@ -13,6 +14,7 @@ pub mod auth;
 pub mod door;
 pub mod engine;
 pub mod http;
+pub mod import;
 mod inner;
 pub mod listen;
 pub mod logs;
@@ -34,10 +36,12 @@ use self::door::{DoorSettings, Stop, Tls, TlsSettings};
 use self::listen::Bound;
 use self::logs::LogSettings;
 use self::notices::Notices;
+use self::routes::contracts::ContractRoutes;
 use self::watchers::Watchers;
 use crate::core::settings::Settings;
 use crate::env::Env;
 use crate::store;
+use crate::wire::contracts::{Contracts, UnlockMissing};
 use crate::wire::errors::Code;
 use crate::wire::secret::Secret;
 
@@ -61,6 +65,12 @@ pub struct ServerSettings {
     pub auth: Option<(String, Secret)>,
     /// Said aloud: serve an address that others can reach without authentication.
     pub no_auth: bool,
+    /// Which APIs of other servers are served.
+    pub contracts: Contracts,
+    /// How lockd's `DELETE` answers when the lock was not locked.
+    pub lockd_unlock_missing: UnlockMissing,
+    /// The state file of an original locker, imported when the store is empty; never written.
+    pub locker_config: Option<PathBuf>,
     /// Certificates; without them the server speaks plain HTTP. They go into [`DoorSettings::tls`] when it starts.
     pub tls: Option<TlsSettings>,
     pub log: LogSettings,
@@ -97,17 +107,24 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
             stop.trigger(FAILED_GRACE);
         }
     };
-    let (engine, engine_thread) = engine::start(
+    let mut imported = None;
+    let (engine, engine_thread) = engine::start_with(
         store,
         settings.rules.clone(),
         Arc::clone(&env.clock),
-        notices.clone(),
-        watchers.clone(),
+        (notices.clone(), watchers.clone()),
+        |state, now| {
+            let Some(file) = &settings.locker_config else { return Ok(()) };
+            imported = Some(import::locker_state(file, state, now)?);
+            Ok(())
+        },
         on_failure,
     )
     .with_context(|| format!("cannot start on store {}", settings.store))?;
     let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
-    let routes = routes::Routes::new(engine.clone(), watchers, Arc::new(health));
+    routes::contracts::lockd::left_behind(&engine.world()).into_iter().for_each(|end| engine.post(end));
+    let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
+    let routes = routes::Routes::new(engine.clone(), watchers, Arc::new(health)).with_contracts(contracts);
     let handler = Arc::new(Guard::new(&proof, routes::access, Arc::new(routes)));
     {
         let (stop, grace) = (stop.clone(), settings.grace);
@@ -117,6 +134,9 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     }
     let (version, auth) = (env!("CARGO_PKG_VERSION"), proof.describe());
     writeln!(env.stderr, "locker {version} listening on {url}, store {}, {auth}", settings.store)?;
+    if let Some(imported) = imported {
+        writeln!(env.stderr, "{imported}")?;
+    }
     warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
     let door = DoorSettings { tls, ..settings.door.clone() };
     let served = door::serve(listener, handler, notices, door, &runtime_dirs(&settings), stop);

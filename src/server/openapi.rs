@@ -10,7 +10,7 @@ use super::routes::table::{Parameter, ROUTES, Route};
 use crate::wire::api::{ErrorView, WaitingView};
 use crate::wire::errors::Code;
 
-/// What any route may answer.
+/// What any route of our own may answer; contracts ignore what they do not know.
 const COMMON: &[Code] = &[Code::BadRequest];
 
 /// The description of the API: `OpenAPI` 3.1, whose schemas are plain JSON Schema 2020-12.
@@ -75,11 +75,16 @@ fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     let mut responses = Map::new();
     responses.insert("200".into(), response("Done", &answer));
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
-    for code in COMMON.iter().chain(route.codes) {
+    let common = if route.contracts.is_empty() { COMMON } else { &[] };
+    for code in common.iter().chain(route.codes) {
         by_status.entry(code.status()).or_default().push(*code);
     }
+    for (status, code) in route.statuses {
+        by_status.entry(*status).or_default().push(*code);
+    }
     for (status, codes) in by_status {
-        let waits = codes.iter().any(|code| matches!(code, Code::Waiting | Code::Locked));
+        let ours = route.contracts.is_empty();
+        let waits = ours && codes.iter().any(|code| matches!(code, Code::Waiting | Code::Locked));
         let schema = if waits { schemas.subschema_for::<WaitingView>() } else { schemas.subschema_for::<ErrorView>() };
         let words: Vec<&str> = codes.iter().map(|code| code.word()).collect();
         responses.insert(status.to_string(), response(&words.join(", "), &schema.to_value()));

@@ -1,14 +1,15 @@
 //! What people and programs may see: from the published snapshot to the JSON views. Nothing here decides.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::core::claim::{Claim, Ended, Owner, Part, Phase, Presence, Scope, Want};
 use crate::core::history::{Change, ChangeKind};
 use crate::core::limits;
 use crate::core::names::{InstanceVars, LockName, PoolName, Text};
-use crate::core::pool::{Holder, Lock, Policy, Pool};
+use crate::core::pool::{Holder, Lock, Order, Policy, Pool};
 use crate::core::state::World;
-use crate::core::time::{Deadline, Now, WallMs};
+use crate::core::time::{Deadline, Now, Span, WallMs};
 use crate::wire::api::{
     self, ChangeView, ClaimState, ClaimView, HolderView, LockRef, LockState, LockView, PartBody, PoolSummary,
     QueueView, WaiterView,
@@ -54,6 +55,8 @@ impl Viewer<'_> {
                 Scope::Flow => api::Scope::Flow,
                 Scope::Person => api::Scope::Person,
             }),
+            priority: Some(claim.terms.priority.get()).filter(|priority| *priority != 0),
+            supersede: text(claim.terms.supersede.as_ref()),
             owner: owner(&claim.terms.owner),
             reason: claim.terms.reason.as_ref().map(ToString::to_string),
             asked_at: Some(time(claim.asked_at)),
@@ -77,6 +80,8 @@ impl Viewer<'_> {
             ahead: ahead.map(|c| waiter(c)).collect(),
             holders: self.rivals(&claim.terms.ask.parts),
             listening: listens(claim),
+            expected_wait: first.and_then(|pool| expected_wait(pool, earlier(pool) + 1)).map(show_span),
+            stuck: None,
         }
     }
 
@@ -159,6 +164,29 @@ impl Viewer<'_> {
     }
 }
 
+/// How long a claim at this place may expect to wait: the middle one of the recent holds, for each turn before it,
+/// shared among the locks. Nothing when there were too few holds to tell.
+fn expected_wait(pool: &Pool, position: usize) -> Option<Span> {
+    let mut ends = BTreeMap::new();
+    let mut holds: Vec<u64> = Vec::new();
+    for (_, change) in pool.changes.iter().rev().take(limits::HOLDS_SCAN) {
+        let Some(claim) = &change.claim else { continue };
+        match change.kind {
+            ChangeKind::Released | ChangeKind::Lost | ChangeKind::Broken => drop(ends.insert(claim, change.at)),
+            // A wall clock that was set back makes no hold that took no time.
+            ChangeKind::Claimed => holds.extend(ends.remove(claim).and_then(|end| end.0.checked_sub(change.at.0))),
+            _ => {}
+        }
+    }
+    if holds.len() < limits::HOLDS_ENOUGH {
+        return None;
+    }
+    holds.sort_unstable();
+    let turns = holds[holds.len() / 2].saturating_mul(position as u64);
+    let shared = turns.div_ceil(pool.locks.len().max(1) as u64);
+    Some(Span(shared.div_ceil(1_000) * 1_000))
+}
+
 fn state(claim: &Claim) -> ClaimState {
     match claim.phase {
         Phase::Waiting { .. } => ClaimState::Waiting,
@@ -196,6 +224,8 @@ pub fn ended(ended: &Ended) -> ClaimView {
         key: None,
         requestor: None,
         scope: None,
+        priority: None,
+        supersede: None,
         owner: api::Owner {
             cluster: text(build.map(|b| &b.cluster)),
             build_id: text(build.map(|b| &b.id)),
@@ -266,6 +296,10 @@ pub fn pool(pool: &Pool) -> PoolSummary {
 
 fn policy(policy: &Policy) -> api::Policy {
     api::Policy {
+        order: match policy.order {
+            Order::Fifo => None,
+            Order::Priority => Some(api::Order::Priority),
+        },
         drain: policy.drain.map(show_span),
         max_hold: policy.max_hold.map(show_span),
         max_queue: policy.max_queue,
@@ -285,6 +319,11 @@ pub fn change(change: &Change) -> ChangeView {
         how: change.end.map(|end| end.word().to_owned()),
         owner: change.who.as_deref().map(owner).unwrap_or_default(),
         reason: change.reason.as_ref().map(ToString::to_string),
+        latch: change.latch.as_ref().map(|latch| api::LatchRef {
+            id: latch.id.to_string(),
+            workflow: latch.workflow.to_string(),
+            namespace: latch.namespace.to_string(),
+        }),
     }
 }
 
@@ -304,5 +343,9 @@ fn kind(kind: ChangeKind) -> api::ChangeKind {
         ChangeKind::PoolSet => api::ChangeKind::PoolSet,
         ChangeKind::PoolRemoved => api::ChangeKind::PoolRemoved,
         ChangeKind::Noted => api::ChangeKind::Noted,
+        ChangeKind::LatchCreated => api::ChangeKind::LatchCreated,
+        ChangeKind::LatchReleased => api::ChangeKind::LatchReleased,
+        ChangeKind::LatchDeleted => api::ChangeKind::LatchDeleted,
+        ChangeKind::LatchExpired => api::ChangeKind::LatchExpired,
     }
 }

@@ -1,15 +1,27 @@
-//! Who waits for the history of a pool to grow: long polls of `changes`.
+//! Who waits for something to happen: long polls of `changes` and of latches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::notices::Notices;
+use crate::core::latch::LatchId;
 use crate::core::names::{ParkId, PoolName};
+
+/// What a long poll waits for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// The history of this pool grows.
+    Pool(PoolName),
+    /// This latch is released, or gone.
+    Latch(LatchId),
+    /// Any latch is released, or gone.
+    Latches,
+}
 
 #[derive(Default)]
 struct Table {
-    by_pool: BTreeMap<PoolName, BTreeSet<ParkId>>,
-    by_park: BTreeMap<ParkId, PoolName>,
+    by_topic: BTreeMap<Topic, BTreeSet<ParkId>>,
+    by_park: BTreeMap<ParkId, Topic>,
 }
 
 /// The table of long polls; cheap to clone.
@@ -23,29 +35,30 @@ impl Watchers {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches `pool` for a parked request. Call it *before* reading the history, else a change may be missed.
-    pub fn watch(&self, park: ParkId, pool: &PoolName) {
+    /// Watches `topic` for a parked request, which watches nothing else. Call it *before* looking at what is there,
+    /// else a change may be missed.
+    pub fn watch(&self, park: ParkId, topic: Topic) {
         let mut table = self.table();
-        table.by_pool.entry(pool.clone()).or_default().insert(park);
-        table.by_park.insert(park, pool.clone());
+        table.by_topic.entry(topic.clone()).or_default().insert(park);
+        table.by_park.insert(park, topic);
     }
 
     /// The request is answered, or its client has gone.
     pub fn unwatch(&self, park: ParkId) {
         let mut table = self.table();
-        let Some(pool) = table.by_park.remove(&park) else { return };
-        if let Some(parks) = table.by_pool.get_mut(&pool) {
+        let Some(topic) = table.by_park.remove(&park) else { return };
+        if let Some(parks) = table.by_topic.get_mut(&topic) {
             parks.remove(&park);
             if parks.is_empty() {
-                table.by_pool.remove(&pool);
+                table.by_topic.remove(&topic);
             }
         }
     }
 
-    /// The history of `pool` has grown: leaves a notice for each request that watches it.
-    pub fn notify(&self, pool: &PoolName, notices: &Notices) {
+    /// It has happened: leaves a notice for each request that watches `topic`.
+    pub fn notify(&self, topic: &Topic, notices: &Notices) {
         let table = self.table();
-        for park in table.by_pool.get(pool).into_iter().flatten() {
+        for park in table.by_topic.get(topic).into_iter().flatten() {
             notices.notify(*park);
         }
     }

@@ -11,6 +11,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::{Store, samples};
 use crate::core::claim::{Claim, Ended, Phase};
 use crate::core::history::{Change, ChangeKey};
+use crate::core::latch::{Latch, LatchId};
 use crate::core::limits;
 use crate::core::names::{ClaimId, LockName, OpId, PoolName, Revision, Ticket};
 use crate::core::pool::{Lock, Policy};
@@ -40,6 +41,7 @@ pub struct Contents {
     claims: BTreeMap<ClaimId, Claim>,
     ended: BTreeMap<ClaimId, Ended>,
     ops: BTreeMap<OpId, OpRecord>,
+    latches: BTreeMap<LatchId, Latch>,
     history: BTreeMap<ChangeKey, Change>,
 }
 
@@ -53,8 +55,8 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
 impl Contents {
     /// What `store` has.
     pub fn of(store: &mut dyn Store) -> Self {
-        let Loaded { meta, pools, locks, claims, ended, ops, history } = store.load().unwrap();
-        let rows = [pools.len(), locks.len(), claims.len(), ended.len(), ops.len(), history.len()];
+        let Loaded { meta, pools, locks, claims, ended, ops, latches, history } = store.load().unwrap();
+        let rows = [pools.len(), locks.len(), claims.len(), ended.len(), ops.len(), latches.len(), history.len()];
         let contents = Self {
             meta,
             pools: pools.into_iter().collect(),
@@ -62,17 +64,18 @@ impl Contents {
             claims: claims.into_iter().map(|claim| (claim.id.clone(), claim)).collect(),
             ended: ended.into_iter().map(|ended| (ended.id.clone(), ended)).collect(),
             ops: ops.into_iter().map(|op| (op.op.clone(), op)).collect(),
+            latches: latches.into_iter().map(|latch| (latch.id, latch)).collect(),
             history: history.into_iter().map(|change| (change.key, change)).collect(),
         };
-        let Self { pools, locks, claims, ended, ops, history, .. } = &contents;
-        let distinct = [pools.len(), locks.len(), claims.len(), ended.len(), ops.len(), history.len()];
+        let Self { pools, locks, claims, ended, ops, latches, history, .. } = &contents;
+        let distinct = [pools.len(), locks.len(), claims.len(), ended.len(), ops.len(), latches.len(), history.len()];
         assert_eq!(rows, distinct, "a key was loaded twice");
         contents
     }
 
     /// What is kept after `changes`, without what the next start makes anew.
     pub fn apply(&mut self, changes: &Changes) {
-        let Changes { meta, pools, locks, claims, ended, ops, history, pruned } = changes.clone();
+        let Changes { meta, pools, locks, claims, ended, ops, latches, history, pruned } = changes.clone();
         self.meta = meta.or(self.meta);
         pools.into_iter().for_each(|(name, policy)| set(&mut self.pools, name, policy));
         for (pool, name, lock) in locks {
@@ -92,6 +95,7 @@ impl Contents {
         }
         ended.into_iter().for_each(|(id, ended)| set(&mut self.ended, id, ended.map(|e| (*e).clone())));
         ops.into_iter().for_each(|(id, op)| set(&mut self.ops, id, op));
+        latches.into_iter().for_each(|(id, latch)| set(&mut self.latches, id, latch.map(|l| (*l).clone())));
         self.history.extend(history.into_iter().map(|change| (change.key, (*change).clone())));
         pruned.iter().for_each(|key| set(&mut self.history, *key, None));
     }
@@ -119,8 +123,12 @@ fn one_of_each(n: u32) -> Changes {
     let full = samples::changes().prop_filter("one of each", |c| {
         let puts = (c.pools.iter().any(|r| r.1.is_some()), c.locks.iter().any(|r| r.2.is_some()));
         let claims = (c.claims.iter().any(|r| r.1.is_some()), c.ended.iter().any(|r| r.1.is_some()));
-        let ops = c.ops.iter().any(|r| r.1.is_some());
-        c.meta.is_some() && puts == (true, true) && claims == (true, true) && ops && !c.history.is_empty()
+        let others = (c.ops.iter().any(|r| r.1.is_some()), c.latches.iter().any(|r| r.1.is_some()));
+        c.meta.is_some()
+            && puts == (true, true)
+            && claims == (true, true)
+            && others == (true, true)
+            && !c.history.is_empty()
     });
     (0..n).map(|_| full.new_tree(&mut runner).unwrap().current()).last().unwrap()
 }
@@ -142,6 +150,7 @@ fn overwrites_and_deletes(place: &Place) {
         claims: model.claims.keys().map(|k| (k.clone(), None)).collect(),
         ended: model.ended.keys().map(|k| (k.clone(), None)).collect(),
         ops: model.ops.keys().map(|k| (k.clone(), None)).collect(),
+        latches: model.latches.keys().map(|k| (*k, None)).collect(),
         history: Vec::new(),
         pruned: model.history.keys().copied().collect(),
     };

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Store;
 use super::rows::Rows;
 use crate::core::state::{Changes, Loaded, Meta};
-use crate::wire::record::{self, StoredChange, StoredClaim, StoredEnded, StoredLock, StoredOp, StoredPolicy};
+use crate::wire::record::{
+    self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredPolicy,
+};
 
 /// A store without a disk. Clones share what is kept: a test hands one to the next life of a server.
 #[derive(Debug, Clone)]
@@ -23,6 +25,7 @@ struct Kept {
     claims: BTreeMap<String, String>,
     ended: BTreeMap<String, String>,
     ops: BTreeMap<String, String>,
+    latches: BTreeMap<String, String>,
     changes: BTreeMap<(i64, i64), String>,
 }
 
@@ -60,6 +63,7 @@ impl Store for MemoryStore {
         kept.claims.iter().try_for_each(|(id, json)| rows.claim(id, json))?;
         kept.ended.iter().try_for_each(|(id, json)| rows.ended(id, json))?;
         kept.ops.iter().try_for_each(|(id, json)| rows.op(id, json))?;
+        kept.latches.iter().try_for_each(|(id, json)| rows.latch(id, json))?;
         kept.changes.iter().try_for_each(|(&(revision, seq), json)| rows.change(revision, seq, json))?;
         Ok(Loaded { meta: kept.meta, ..rows.finish()? })
     }
@@ -88,6 +92,10 @@ impl Store for MemoryStore {
         for (id, op) in &changes.ops {
             let json = op.as_ref().map(|op| record::encode(&StoredOp::from(op))).transpose()?;
             set(&mut kept.ops, id.to_string(), json);
+        }
+        for (id, latch) in &changes.latches {
+            let json = latch.as_deref().map(|l| record::encode(&StoredLatch::from(l))).transpose()?;
+            set(&mut kept.latches, id.to_string(), json);
         }
         for change in &changes.history {
             let key = (change.key.revision.0.try_into()?, change.key.seq.into());

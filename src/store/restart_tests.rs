@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::Store;
 use super::conformance::Place;
-use crate::core::claim::{Ask, Claim, Ended, Labels, Owner, Part, Phase, Scope, Terms, Want};
+use crate::core::claim::{Ask, Claim, Ended, Labels, Owner, Part, Phase, Priority, Scope, Terms, Want};
 use crate::core::history::{Change, ChangeKey};
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Revision, Run, Ticket};
@@ -134,7 +134,16 @@ fn terms(id: &str, confirm: bool) -> Terms {
         build_id: n.is_multiple_of(2).then(|| "7".parse().unwrap()),
         ..Owner::default()
     };
-    Terms { ask, digest: Digest([n; 32]), owner: Arc::new(owner), reason: None, confirm, ttl: Some(Span::secs(50)) }
+    Terms {
+        ask,
+        digest: Digest([n; 32]),
+        owner: Arc::new(owner),
+        reason: None,
+        confirm,
+        ttl: Some(Span::secs(50)),
+        priority: Priority::default(),
+        supersede: None,
+    }
 }
 
 fn ask() -> impl Strategy<Value = Command> {
@@ -158,6 +167,7 @@ fn command() -> impl Strategy<Value = Command> {
         lock,
         metadata: metadata.into(),
         labels: Arc::default(),
+        claim: None,
         by,
     });
     let remove =

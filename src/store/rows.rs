@@ -8,7 +8,9 @@ use crate::core::history::{Change, ChangeKey};
 use crate::core::names::{Revision, Ticket};
 use crate::core::state::{Loaded, Meta};
 use crate::core::time::EngineMs;
-use crate::wire::record::{self, StoredChange, StoredClaim, StoredEnded, StoredLock, StoredOp, StoredPolicy};
+use crate::wire::record::{
+    self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredPolicy,
+};
 
 /// Collects rows, in any order, into what is loaded.
 #[derive(Debug, Default)]
@@ -67,6 +69,12 @@ impl Rows {
     pub fn op(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
         let read = || anyhow::Ok(record::decode::<StoredOp>(json)?.into_op(id.parse()?));
         self.loaded.ops.push(named("ops", &id, read())?);
+        Ok(())
+    }
+
+    pub fn latch(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
+        let read = || record::decode::<StoredLatch>(json)?.into_latch(id.parse()?);
+        self.loaded.latches.push(named("latches", &id, read())?);
         Ok(())
     }
 

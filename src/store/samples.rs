@@ -9,14 +9,15 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::core::claim::{
-    Ask, BuildRef, Claim, End, Ended, Labels, LockSet, Owner, Part, Phase, Presence, Scope, Terms, Want,
+    Ask, BuildRef, Claim, End, Ended, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
 };
 use crate::core::history::{Change, ChangeKey, ChangeKind};
+use crate::core::latch::{Ending, Latch, LatchId, LatchRef, NewLatch, Node, NodeText, Outputs, Released, Target};
 use crate::core::limits;
 use crate::core::names::{
     ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text, Ticket,
 };
-use crate::core::pool::{Holder, Lock, Policy};
+use crate::core::pool::{Holder, Lock, Order, Policy};
 use crate::core::state::{Changes, Meta, OpRecord};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 
@@ -126,14 +127,17 @@ fn terms() -> impl Strategy<Value = Terms> {
         .prop_map(|parts| parts.into_iter().map(|(pool, want)| Part { pool, want }).collect());
     let ask = (parts, of(text()), of(text()), select(&[Scope::Flow, Scope::Person][..]))
         .prop_map(|(parts, key, requestor, scope)| Ask { parts, key, requestor, scope });
-    (ask, digest(), owner(), of(reason()), any::<bool>(), of(any::<u64>())).prop_map(
-        |(ask, digest, owner, reason, confirm, ttl)| Terms {
+    let place = ((-1_000..1_000).prop_map(|n| Priority::new(n).unwrap()), of(text()));
+    (ask, digest(), owner(), of(reason()), any::<bool>(), of(any::<u64>()), place).prop_map(
+        |(ask, digest, owner, reason, confirm, ttl, (priority, supersede))| Terms {
             ask,
             digest,
             owner: Arc::new(owner),
             reason,
             confirm,
             ttl: ttl.map(Span),
+            priority,
+            supersede,
         },
     )
 }
@@ -149,8 +153,16 @@ pub fn claim(id: ClaimId) -> impl Strategy<Value = Claim> {
     })
 }
 
-const ENDS: &[End] =
-    &[End::Released, End::Cancelled, End::GaveUp, End::ListenerLost, End::Unconfirmed, End::Removed, End::Lost];
+const ENDS: &[End] = &[
+    End::Released,
+    End::Cancelled,
+    End::GaveUp,
+    End::ListenerLost,
+    End::Unconfirmed,
+    End::Superseded,
+    End::Removed,
+    End::Lost,
+];
 
 pub fn ended(id: ClaimId) -> impl Strategy<Value = Ended> {
     let who = (of(digest()), vec(name::<Run>(IDS), 0..3), select(ENDS), of(text()));
@@ -164,10 +176,9 @@ pub fn ended(id: ClaimId) -> impl Strategy<Value = Ended> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    (of(any::<u64>()), of(any::<u64>()), of(any::<u32>())).prop_map(|(drain, max_hold, max_queue)| Policy {
-        drain: drain.map(Span),
-        max_hold: max_hold.map(Span),
-        max_queue,
+    let order = select(&[Order::Fifo, Order::Priority][..]);
+    (order, of(any::<u64>()), of(any::<u64>()), of(any::<u32>())).prop_map(|(order, drain, max_hold, max_queue)| {
+        Policy { order, drain: drain.map(Span), max_hold: max_hold.map(Span), max_queue }
     })
 }
 
@@ -205,12 +216,45 @@ const KINDS: &[ChangeKind] = &[
     ChangeKind::PoolSet,
     ChangeKind::PoolRemoved,
     ChangeKind::Noted,
+    ChangeKind::LatchReleased,
 ];
 
+const WORKFLOWS: &[&str] = &["w", "0", "a.b-c.d", "1e9"];
+const PARAMETERS: &[&str] = &["a", "A", "lock-id", "0_"];
+
+pub fn latch_id() -> impl Strategy<Value = LatchId> {
+    (0_u8..4).prop_map(|n| LatchId::from_random([n; 16]))
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    let node_text = || name::<NodeText>(&["w[0].approve(0:x)", "🔒", " a "]);
+    let parameter = (name(PARAMETERS), node_text()).prop_map(|(name, value)| Node::Parameter { name, value });
+    let node = prop_oneof![node_text().prop_map(Node::Id), node_text().prop_map(Node::Name), parameter];
+    (name(WORKFLOWS), name(&["default", "0"]), of(name(&["A-1"])), of(node))
+        .prop_map(|(workflow, namespace, workflow_uid, node)| Target { workflow, namespace, workflow_uid, node })
+}
+
+fn ending() -> impl Strategy<Value = Ending> {
+    let outputs = btree_map(name(PARAMETERS), select(TEXTS).prop_map(Arc::from), 0..3);
+    prop_oneof![outputs.prop_map(|o| Ending::Succeed(Outputs::new(o).unwrap())), reason().prop_map(Ending::Fail)]
+}
+
+pub fn latch(id: LatchId) -> impl Strategy<Value = Latch> {
+    let released = (any::<u64>(), deadline()).prop_map(|(r, forget)| Released { revision: Revision(r), forget });
+    (target(), ending(), any::<u64>(), any::<u64>(), of(released)).prop_map(
+        move |(target, ending, created, last_change, released)| {
+            Latch::restored(NewLatch { id, target, ending }, WallMs(created), WallMs(last_change), released)
+        },
+    )
+}
+
 fn change(key: ChangeKey) -> impl Strategy<Value = Change> {
-    let what = (any::<u64>(), select(KINDS), vec(pool(), 1..3), locks());
+    let latch = (latch_id(), name(WORKFLOWS), name(&["default", "0"]))
+        .prop_map(|(id, workflow, namespace)| (Vec::new(), Some(LatchRef { id, workflow, namespace })));
+    let about = prop_oneof![4 => vec(pool(), 1..3).prop_map(|pools| (pools, None)), 1 => latch];
+    let what = (any::<u64>(), select(KINDS), about, locks());
     let who = (of(claim_id()), of(select(ENDS)), of(owner()), of(reason()));
-    (what, who).prop_map(move |((at, kind, pools, locks), (claim, end, who, reason))| Change {
+    (what, who).prop_map(move |((at, kind, (pools, latch), locks), (claim, end, who, reason))| Change {
         key,
         at: WallMs(at),
         kind,
@@ -220,6 +264,7 @@ fn change(key: ChangeKey) -> impl Strategy<Value = Change> {
         end,
         who: who.map(Arc::new),
         reason,
+        latch,
     })
 }
 
@@ -257,15 +302,19 @@ pub fn changes() -> impl Strategy<Value = Changes> {
         puts(claim_id(), claim),
         puts(claim_id(), ended),
         puts(name::<OpId>(IDS), op),
+        puts(latch_id(), latch),
     );
-    (meta, rows, history, pruned).prop_map(|(meta, (pools, locks, claims, ended, ops), history, pruned)| Changes {
-        meta,
-        pools: pools.into_iter().collect(),
-        locks: locks.into_iter().map(|((pool, name), lock)| (pool, name, lock.map(Arc::new))).collect(),
-        claims: claims.into_iter().map(|(id, claim)| (id, claim.map(Arc::new))).collect(),
-        ended: ended.into_iter().map(|(id, ended)| (id, ended.map(Arc::new))).collect(),
-        ops: ops.into_iter().collect(),
-        history: history.into_iter().map(Arc::new).collect(),
-        pruned,
+    (meta, rows, history, pruned).prop_map(|(meta, (pools, locks, claims, ended, ops, latches), history, pruned)| {
+        Changes {
+            meta,
+            pools: pools.into_iter().collect(),
+            locks: locks.into_iter().map(|((pool, name), lock)| (pool, name, lock.map(Arc::new))).collect(),
+            claims: claims.into_iter().map(|(id, claim)| (id, claim.map(Arc::new))).collect(),
+            ended: ended.into_iter().map(|(id, ended)| (id, ended.map(Arc::new))).collect(),
+            ops: ops.into_iter().collect(),
+            latches: latches.into_iter().map(|(id, latch)| (id, latch.map(Arc::new))).collect(),
+            history: history.into_iter().map(Arc::new).collect(),
+            pruned,
+        }
     })
 }

@@ -10,7 +10,8 @@ pub(super) const APPLICATION_ID: i32 = 0x4C63_6B72;
 ///
 /// Tables with long rows keep a rowid: their rows lie in the order of writing, and only the short entries of the key's
 /// index are scattered. Tables with short rows go without.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE pools (name TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE locks (
@@ -22,7 +23,14 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE changes (
         revision INTEGER NOT NULL, seq INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (revision, seq)
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE latches (id TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT;
+",
+    "
+    -- No table changes: records of claims and policies may have new members, which older releases refuse.
+",
+];
 
 /// What a database file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

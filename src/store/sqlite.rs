@@ -23,7 +23,9 @@ use super::lockfile::LockFile;
 use super::rows::Rows;
 use super::{Store, schema};
 use crate::core::state::{Changes, Loaded, Meta};
-use crate::wire::record::{self, StoredChange, StoredClaim, StoredEnded, StoredLock, StoredOp, StoredPolicy};
+use crate::wire::record::{
+    self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredPolicy,
+};
 
 /// Mode of all files of a store: metadata of locks may be secret.
 pub(super) const PRIVATE: u32 = 0o600;
@@ -217,6 +219,7 @@ fn load_all(conn: &Connection) -> anyhow::Result<Loaded> {
     each_row(conn, "claims", "SELECT id, record FROM claims", |row| rows.claim(text(row, 0)?, text(row, 1)?))?;
     each_row(conn, "ended", "SELECT id, record FROM ended", |row| rows.ended(text(row, 0)?, text(row, 1)?))?;
     each_row(conn, "ops", "SELECT id, record FROM ops", |row| rows.op(text(row, 0)?, text(row, 1)?))?;
+    each_row(conn, "latches", "SELECT id, record FROM latches", |row| rows.latch(text(row, 0)?, text(row, 1)?))?;
     each_row(conn, "changes", "SELECT revision, seq, record FROM changes", |row| {
         rows.change(row.get(0)?, row.get(1)?, text(row, 2)?)
     })?;
@@ -282,6 +285,13 @@ fn write_changes(tx: &Transaction<'_>, changes: &Changes) -> anyhow::Result<()> 
             table.set(id.as_str(), json)?;
         }
     }
+    if !changes.latches.is_empty() {
+        let mut table = Table::of(tx, PUT_LATCH, "DELETE FROM latches WHERE id = ?1")?;
+        for (id, latch) in &changes.latches {
+            let json = latch.as_deref().map(|l| record::encode(&StoredLatch::from(l))).transpose()?;
+            table.set(id.to_string(), json)?;
+        }
+    }
     write_history(tx, changes)
 }
 
@@ -292,6 +302,8 @@ const PUT_CLAIM: &str =
 const PUT_ENDED: &str =
     "INSERT INTO ended (id, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record";
 const PUT_OP: &str = "INSERT INTO ops (id, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record";
+const PUT_LATCH: &str =
+    "INSERT INTO latches (id, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record";
 const PUT_LOCK: &str = "INSERT INTO locks (pool, name, metadata, record) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT DO UPDATE SET metadata = excluded.metadata, record = excluded.record";
 

@@ -96,6 +96,13 @@ pub struct ClaimBody {
     /// What ends the hold besides a release: `flow` or `person`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
+    /// Where the pool's order is `priority`, higher ones come first: -1000 to 1000, 0 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Ends older waiting claims of this name: those of the same cluster, team, pipeline and job, or everybody's
+    /// when the name begins with `/`. Of two claims of builds, that of the later build is the newer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersede: Option<String>,
     #[serde(default)]
     pub owner: Owner,
     /// Random value of this client process.
@@ -182,6 +189,11 @@ pub struct ClaimView {
     pub requestor: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
+    /// Absent when it is 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersede: Option<String>,
     #[serde(default)]
     pub owner: Owner,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,7 +207,8 @@ pub struct ClaimView {
     /// When the hold will be lost by ttl or `max_hold`, as far as is known now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_until: Option<String>,
-    /// How it ended: `released`, `cancelled`, `gave_up`, `listener_lost`, `unconfirmed`, `removed`, `lost`.
+    /// How it ended: `released`, `cancelled`, `gave_up`, `listener_lost`, `unconfirmed`, `superseded`,
+    /// `removed`, `lost`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
     /// Who ended it, when it was not its own client.
@@ -219,6 +232,13 @@ pub struct QueueView {
     pub holders: Vec<HolderView>,
     /// False when it is passed over until it asks again.
     pub listening: bool,
+    /// A guess from how long recent holds of the pool lasted, once there are enough of them: `"4m"`. Nothing is
+    /// promised by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_wait: Option<String>,
+    /// `self_wait` or `deadlock` while the claim is in such a state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<Code>,
 }
 
 /// A waiting claim, in short.
@@ -260,7 +280,8 @@ pub struct HolderView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingView {
     pub error: String,
-    /// `waiting`, or `locked` for a try-lock.
+    /// `waiting`; `self_wait` when only locks of its own build could serve it; `deadlock` when builds wait for each
+    /// other; `locked` for a try-lock.
     pub code: Code,
     /// True: the request was held for its whole `wait`; ask again at once. False: back off.
     pub parked: bool,
@@ -269,6 +290,13 @@ pub struct WaitingView {
     /// Who has the locks it could be served by (at most 10).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<HolderView>,
+    /// With `self_wait`: what its own build has (at most 10).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<HolderView>,
+    /// With `deadlock`: builds of which each waits for the next, and the last for the first, which is this claim's
+    /// (the first 10).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub builds: Vec<Owner>,
 }
 
 /// Every error that is no [`WaitingView`].
@@ -297,6 +325,9 @@ pub struct Page<T> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
+    /// Who comes first; `fifo` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
     /// How long a lock stays out of use after its holder was lost; the server's default when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<String>,
@@ -306,6 +337,16 @@ pub struct Policy {
     /// The longest queue; 10,000 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_queue: Option<u32>,
+}
+
+/// The order of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// First come, first served.
+    Fifo,
+    /// The claim with the highest `priority`; of several, the first that came.
+    Priority,
 }
 
 /// Members of every changing call that is not about a claim.
@@ -332,6 +373,51 @@ pub struct PoolBody {
     pub by: Option<ByBody>,
 }
 
+impl ClaimBody {
+    /// A claim for any one lock of the pool, by nobody in particular, that queues and needs no confirmation.
+    #[must_use]
+    pub fn of_pool(pool: String) -> Self {
+        Self {
+            pool,
+            lock: None,
+            locks: None,
+            count: None,
+            labels: BTreeMap::new(),
+            also: Vec::new(),
+            key: None,
+            requestor: None,
+            scope: None,
+            priority: None,
+            supersede: None,
+            owner: Owner::default(),
+            run: None,
+            confirm: false,
+            wait: None,
+            queue: true,
+            give_up_after: None,
+            ttl: None,
+            reason: None,
+            expect_store: None,
+        }
+    }
+}
+
+/// The claim that a new lock comes with: it holds the lock from the first moment on, without a confirmation,
+/// because nobody else could have been given it. Its owner and reason are those of `by`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FirstClaimBody {
+    pub id: String,
+    /// Random value of this client process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+    /// The hold is lost after this (1s to 30 days).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+}
+
 /// `PUT` (a new lock) and `PATCH` (what is given changes) of `/api/v1/pools/{pool}/locks/{lock}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -343,6 +429,12 @@ pub struct LockBody {
     pub metadata_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
+    /// `PUT` only: the lock comes claimed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim: Option<FirstClaimBody>,
+    /// `PATCH` only: 409 `lock_held` while somebody has the lock.
+    #[serde(skip_serializing_if = "is_false")]
+    pub if_free: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<ByBody>,
 }
@@ -446,6 +538,18 @@ pub enum ChangeKind {
     PoolSet,
     PoolRemoved,
     Noted,
+    LatchCreated,
+    LatchReleased,
+    LatchDeleted,
+    LatchExpired,
+}
+
+/// The latch that an entry of the history is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LatchRef {
+    pub id: String,
+    pub workflow: String,
+    pub namespace: String,
 }
 
 /// One entry of the history.
@@ -467,6 +571,9 @@ pub struct ChangeView {
     pub owner: Owner,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The latch it is about; then it is of no pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latch: Option<LatchRef>,
 }
 
 /// `GET /api/v1/info`.

@@ -8,10 +8,10 @@ use sha2::{Digest as _, Sha256};
 use super::api::{self, ByBody, ClaimBody, PartBody};
 use super::problems::Problems;
 use super::text;
-use crate::core::claim::{Ask, Labels, Owner, Part, Scope, Terms, Want};
+use crate::core::claim::{Ask, Labels, Owner, Part, Priority, Scope, Terms, Want};
 use crate::core::limits;
 use crate::core::names::{ClaimId, Digest, Label, LockName, PoolName, Text};
-use crate::core::pool::Policy;
+use crate::core::pool::{Order, Policy};
 use crate::core::step::{AskClaim, By, Wait};
 use crate::core::time::Span;
 
@@ -48,9 +48,28 @@ pub fn claim(id: ClaimId, body: ClaimBody, problems: &mut Problems) -> Option<As
     let ttl = span("ttl", body.ttl.as_deref(), Span(limits::TTL_MIN_MS), max, problems);
     let give_up_after = span("give_up_after", body.give_up_after.as_deref(), Span(1), max, problems);
     let wait = wait("wait", body.wait.as_deref(), problems);
-    let terms = Terms { digest: digest(&ask, &owner), ask, owner: Arc::new(owner), reason, confirm: body.confirm, ttl };
+    let priority = priority(body.priority, problems);
+    let supersede = problems.parse_some("supersede", body.supersede.as_deref());
+    let terms = Terms {
+        digest: digest(&ask, &owner),
+        ask,
+        owner: Arc::new(owner),
+        reason,
+        confirm: body.confirm,
+        ttl,
+        priority,
+        supersede,
+    };
     let ask = AskClaim { id, terms, run, wait: Wait::No, queue: body.queue, give_up_after };
     problems.is_empty().then_some(Asked { ask, wait, expect_store: body.expect_store })
+}
+
+fn priority(given: Option<i32>, problems: &mut Problems) -> Priority {
+    let priority = Priority::new(given.unwrap_or_default());
+    if priority.is_none() {
+        problems.add("priority", format!("must be {} to {}", -limits::PRIORITY, limits::PRIORITY));
+    }
+    priority.unwrap_or_default()
 }
 
 /// How long a request would like to be held; longer than the limit is cut to it.
@@ -187,6 +206,10 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
         problems.add("policy.max_queue", format!("must be at most {}", limits::WAITERS_PER_POOL));
     }
     Policy {
+        order: match given.order {
+            None | Some(api::Order::Fifo) => Order::Fifo,
+            Some(api::Order::Priority) => Order::Priority,
+        },
         drain: span("policy.drain", given.drain.as_deref(), Span(0), max, problems),
         max_hold: span("policy.max_hold", given.max_hold.as_deref(), Span(limits::TTL_MIN_MS), max, problems),
         max_queue: given.max_queue,
@@ -195,7 +218,8 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
 
 /// SHA-256 over *what* is asked and for which build (design section 2). It is stored and compared by later
 /// releases: the fields and their order are never changed, only followed by new ones.
-fn digest(ask: &Ask, owner: &Owner) -> Digest {
+#[must_use]
+pub fn digest(ask: &Ask, owner: &Owner) -> Digest {
     let mut fields = Fields(Sha256::new());
     fields.text("locker claim 1");
     fields.number(ask.parts.len());
@@ -282,7 +306,7 @@ mod tests {
     fn what_is_not_asked_for_is_not_compared() {
         let plain = asked(r#"{"pool": "p"}"#).ask.terms.digest;
         let more = r#"{"pool": "p", "wait": "5s", "ttl": "1h", "reason": "why", "give_up_after": "1m", "confirm": true,
-            "queue": false, "run": "r", "owner": {"job": "j", "pipeline": "x", "build_name": "3", "person": "me"}}"#;
+            "queue": false, "run": "r", "priority": -5, "supersede": "deploy", "owner": {"job": "j", "pipeline": "x", "build_name": "3", "person": "me"}}"#;
         assert_eq!(asked(more).ask.terms.digest, plain);
         // Nor does anything run together.
         let a = asked(r#"{"pool": "p", "locks": ["ab", "c"]}"#).ask.terms.digest;

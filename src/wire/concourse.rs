@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use params::{Ask, InParams, Op, OutParams, Release};
-pub use payload::{PayloadError, nearest};
-pub use source::{Source, SourceKind};
+pub use params::{AddClaimed, Ask, InParams, Op, OutParams, Release, Watch};
+pub use payload::PayloadError;
+pub use source::{LogLevel, Place, Source, SourceKind};
 
 use payload::{Fields, Problems};
 
@@ -114,10 +114,8 @@ impl OutRequest {
 }
 
 fn read_version(request: &mut Fields, problems: &mut Problems) -> Option<String> {
-    let mut version = request.object("version", problems);
-    let revision = version.text("ref", problems);
     // Other keys of a version are what an older image of the type wrote: no reason to fail.
-    revision
+    request.object("version", problems).text("ref", problems)
 }
 
 /// A duration as people and Concourse pipelines write it: `90s`, `1h30m`, `500ms`.

@@ -66,6 +66,8 @@ codes! {
     NoSuchPool = "no_such_pool", 404, NOT_FOUND;
     NoSuchLock = "no_such_lock", 404, NOT_FOUND;
     NoSuchClaim = "no_such_claim", 404, NOT_FOUND;
+    /// No latch has this id (any more).
+    NoSuchLatch = "no_such_latch", 404, NOT_FOUND;
     /// The revision is unknown, or its entries have been pruned.
     NoSuchRevision = "no_such_revision", 404, NOT_FOUND;
     MethodNotAllowed = "method_not_allowed", 405, USAGE;
@@ -80,16 +82,25 @@ codes! {
     PoolInUse = "pool_in_use", 409, CONFLICT;
     /// `verify`: this fence is not a present holder's.
     NotHeld = "not_held", 409, CONFLICT;
+    LatchExists = "latch_exists", 409, CONFLICT;
+    /// The latch was released before, with another ending.
+    LatchReleased = "latch_released", 409, CONFLICT;
     /// The claim is over; `how` says how.
     Ended = "ended", 410, CONFLICT;
     TooLarge = "too_large", 413, USAGE;
     /// This server runs on another store than the one that was asked for.
     OtherStore = "other_store", 421, CONFLICT;
     TooMany = "too_many", 422, USAGE;
+    /// A claim over several pools needs pools of one order.
+    MixedOrders = "mixed_orders", 422, USAGE;
     /// Understood, but it cannot be done as asked.
     Unprocessable = "unprocessable", 422, USAGE;
     /// The claim waits; ask again.
     Waiting = "waiting", 423, LOCKED;
+    /// The claim waits for what its own build has: nothing but that build can let it go on.
+    SelfWait = "self_wait", 423, LOCKED;
+    /// The claim waits, and builds wait for each other: none of `builds` can go on unless one gives something up.
+    Deadlock = "deadlock", 423, LOCKED;
     /// Try-lock: somebody else has it.
     Locked = "locked", 423, LOCKED;
     QueueFull = "queue_full", 429, UNAVAILABLE;

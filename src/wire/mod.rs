@@ -3,12 +3,14 @@
 pub mod api;
 pub mod ask;
 pub mod concourse;
+pub mod contracts;
 pub mod errors;
 pub mod escape;
 pub mod json;
+pub mod latch;
 pub mod problems;
 pub mod record;
 pub mod secret;
 pub mod server_url;
 pub mod text;
-pub mod trust;
+pub mod tls;

@@ -20,13 +20,13 @@ use serde::de::{self, DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::core::claim::{
-    Ask, BuildRef, Claim, End, Ended, Labels, LockSet, Owner, Part, Phase, Presence, Scope, Terms, Want,
+    Ask, BuildRef, Claim, End, Ended, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
 };
 use crate::core::history::{Change, ChangeKey, ChangeKind};
 use crate::core::names::{
     ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, PoolName, Reason, Revision, Run, Text, Ticket,
 };
-use crate::core::pool::{Lock, Policy};
+use crate::core::pool::{Lock, Order, Policy};
 use crate::core::state::OpRecord;
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 
@@ -116,10 +116,11 @@ macro_rules! words {
 }
 
 words!(StoredScope for Scope { Flow, Person });
-words!(StoredEnd for End { Released, Cancelled, GaveUp, ListenerLost, Unconfirmed, Removed, Lost });
+words!(StoredEnd for End { Released, Cancelled, GaveUp, ListenerLost, Unconfirmed, Superseded, Removed, Lost });
+words!(StoredOrder for Order { Fifo, Priority });
 words!(StoredKind for ChangeKind {
     Waiting, Granted, Claimed, Withdrawn, Released, Lost, Broken, Ended, Added, Removed, Updated, PoolSet, PoolRemoved,
-    Noted,
+    Noted, LatchCreated, LatchReleased, LatchDeleted, LatchExpired,
 });
 
 /// A deadline: engine time of its end and the span it was made from, milliseconds.
@@ -411,6 +412,11 @@ pub struct StoredClaim {
     confirm: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl: Option<u64>,
+    /// Missing when it is 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    supersede: Option<Parsed<Text>>,
     runs: Vec<Parsed<Run>>,
     ticket: u64,
     asked_at: u64,
@@ -421,7 +427,7 @@ pub struct StoredClaim {
 impl From<&Claim> for StoredClaim {
     fn from(claim: &Claim) -> Self {
         let Claim { id: _, life, terms, runs, ticket, asked_at, withdrawals, phase, parks: _ } = claim;
-        let Terms { ask, digest, owner, reason, confirm, ttl } = terms;
+        let Terms { ask, digest, owner, reason, confirm, ttl, priority, supersede } = terms;
         let Ask { parts, key, requestor, scope } = ask;
         Self {
             life: *life,
@@ -434,6 +440,8 @@ impl From<&Claim> for StoredClaim {
             reason: parsed(reason.as_ref()),
             confirm: *confirm,
             ttl: ttl.map(|span| span.0),
+            priority: Some(priority.get()).filter(|priority| *priority != 0),
+            supersede: parsed(supersede.as_ref()),
             runs: all_parsed(runs),
             ticket: ticket.0,
             asked_at: asked_at.0,
@@ -461,6 +469,8 @@ impl StoredClaim {
             reason: self.reason.map(|p| p.0),
             confirm: self.confirm,
             ttl: self.ttl.map(Span),
+            priority: Priority::new(self.priority.unwrap_or_default()).context("a priority out of bounds")?,
+            supersede: self.supersede.map(|p| p.0),
         };
         Ok(Claim {
             id,
@@ -541,6 +551,9 @@ impl StoredEnded {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredPolicy {
+    /// Missing when it is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<StoredOrder>,
     #[serde(skip_serializing_if = "Option::is_none")]
     drain: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -551,14 +564,24 @@ pub struct StoredPolicy {
 
 impl From<&Policy> for StoredPolicy {
     fn from(policy: &Policy) -> Self {
-        let Policy { drain, max_hold, max_queue } = policy;
-        Self { drain: drain.map(|s| s.0), max_hold: max_hold.map(|s| s.0), max_queue: *max_queue }
+        let Policy { order, drain, max_hold, max_queue } = policy;
+        Self {
+            order: Some((*order).into()).filter(|_| *order != Order::default()),
+            drain: drain.map(|s| s.0),
+            max_hold: max_hold.map(|s| s.0),
+            max_queue: *max_queue,
+        }
     }
 }
 
 impl From<StoredPolicy> for Policy {
     fn from(stored: StoredPolicy) -> Self {
-        Self { drain: stored.drain.map(Span), max_hold: stored.max_hold.map(Span), max_queue: stored.max_queue }
+        Self {
+            order: stored.order.map(Into::into).unwrap_or_default(),
+            drain: stored.drain.map(Span),
+            max_hold: stored.max_hold.map(Span),
+            max_queue: stored.max_queue,
+        }
     }
 }
 
@@ -630,11 +653,13 @@ pub struct StoredChange {
     who: Option<StoredOwner>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Parsed<Reason>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latch: Option<StoredLatchRef>,
 }
 
 impl From<&Change> for StoredChange {
     fn from(change: &Change) -> Self {
-        let Change { key: _, at, kind, pools, locks, claim, end, who, reason } = change;
+        let Change { key: _, at, kind, pools, locks, claim, end, who, reason, latch } = change;
         Self {
             at: at.0,
             kind: (*kind).into(),
@@ -644,6 +669,7 @@ impl From<&Change> for StoredChange {
             end: end.map(Into::into),
             who: who.as_deref().map(Into::into),
             reason: parsed(reason.as_ref()),
+            latch: latch.as_ref().map(Into::into),
         }
     }
 }
@@ -654,7 +680,7 @@ impl StoredChange {
     /// # Errors
     /// The record breaks a rule of the core.
     pub fn into_change(self, key: ChangeKey) -> anyhow::Result<Change> {
-        ensure!(!self.pools.is_empty(), "a history entry of no pool");
+        ensure!(self.pools.is_empty() == self.latch.is_some(), "a history entry of no pool, or of a pool and a latch");
         Ok(Change {
             key,
             at: WallMs(self.at),
@@ -665,9 +691,13 @@ impl StoredChange {
             end: self.end.map(Into::into),
             who: self.who.map(|who| Arc::new(who.into())),
             reason: self.reason.map(|p| p.0),
+            latch: self.latch.map(Into::into),
         })
     }
 }
+
+mod latch;
+pub use latch::{StoredLatch, StoredLatchRef};
 
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,14 @@ pub struct Credentials {
 #[error("{0}")]
 pub struct UrlError(&'static str);
 
+impl UrlError {
+    /// The query of an endpoint is wrong.
+    #[must_use]
+    pub fn in_query() -> Self {
+        Self("must have a plain query, without #, spaces or control characters")
+    }
+}
+
 impl ServerUrl {
     /// Parses `http://` or `https://`, optional `USER[:PASSWORD]@`, host, optional port and path.
     ///
@@ -35,7 +43,7 @@ impl ServerUrl {
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let text = text.trim().trim_end_matches('/');
         if text.contains(',') {
-            return Err(UrlError("names several servers, and only one is supported"));
+            return Err(UrlError("names several servers where one is meant"));
         }
         let (scheme, rest) = text.split_once("://").ok_or(UrlError("must begin with http:// or https://"))?;
         let scheme = scheme.to_ascii_lowercase();
@@ -52,6 +60,20 @@ impl ServerUrl {
         };
         check_host(host)?;
         Ok(Self { base: format!("{scheme}://{host}{path}"), credentials })
+    }
+
+    /// Parses one address, or several with commas between them.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], for the first that is none.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, UrlError> {
+        text.split(',').map(Self::parse).collect()
+    }
+
+    /// Whether the connection is encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.base.starts_with("https:")
     }
 
     /// The address of `path` on this server; `path` begins with a slash and is encoded already.
@@ -122,7 +144,7 @@ mod tests {
     fn credentials_are_taken_out() {
         let url = ServerUrl::parse("http://me:p%40ss%3Aw@host:1").unwrap();
         assert_eq!(url.credentials().unwrap().password.expose(), "p@ss:w");
-        assert!(!format!("{url:?} {url}").contains("ss"));
+        assert!(!format!("{url:?} {url}").contains("p@ss"));
     }
 
     #[test]

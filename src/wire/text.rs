@@ -46,6 +46,15 @@ pub fn time(at: WallMs) -> String {
     at.unwrap_or(DateTime::<Utc>::MAX_UTC).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
+/// Reads a time of day as [`time`] shows it; any RFC 3339 will do.
+///
+/// # Errors
+/// Says what is wrong with the text.
+pub fn parse_time(text: &str) -> Result<WallMs, String> {
+    let parsed = DateTime::parse_from_rfc3339(text).map_err(|error| format!("{} is no time: {error}", quoted(text)))?;
+    Ok(WallMs(u64::try_from(parsed.timestamp_millis()).unwrap_or_default()))
+}
+
 /// Metadata as JSON carries it: text, or base64 when it is no UTF-8.
 #[must_use]
 pub fn show_metadata(bytes: &[u8]) -> (Option<String>, Option<String>) {

@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// No request of the proofs may stay unanswered for this long; the longest `wait` they send is far below.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// No request of the proofs may stay unanswered for this long; the longest `wait` they send is 60 s.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(75);
 
 #[derive(Debug, Clone)]
 pub struct Answer {

@@ -63,20 +63,20 @@ impl Out {
     ///
     /// # Panics
     /// When it has not ended by then.
-    pub fn ended_by(&mut self, deadline: Instant) -> (ExitStatus, Instant) {
+    pub fn ended_by(&mut self, deadline: Instant, what: &str) -> (ExitStatus, Instant) {
         loop {
             if let Some(status) = self.child.try_wait().expect("the process can be waited for") {
                 return (status, Instant::now());
             }
-            assert!(Instant::now() < deadline, "build {} has not ended in time", self.build);
+            assert!(Instant::now() < deadline, "{what}: build {} has not ended in time", self.build);
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
     /// Waits until it holds the lock and has said so.
-    pub fn holds_by(&mut self, deadline: Instant) -> Printed {
-        let (status, at) = self.ended_by(deadline);
-        assert!(status.success(), "build {} failed: {status}", self.build);
+    pub fn holds_by(&mut self, deadline: Instant, what: &str) -> Printed {
+        let (status, at) = self.ended_by(deadline, what);
+        assert!(status.success(), "{what}: build {} failed: {status}", self.build);
         let printed: Value = serde_json::from_str(&self.stdout()).expect("a version");
         let metadata = printed["metadata"].as_array().expect("metadata");
         let claim = metadata.iter().find(|entry| entry["name"] == "claim").expect("a claim in the metadata");

@@ -36,6 +36,8 @@ struct Session {
     run: String,
     /// A run that was let in before the present one.
     earlier: Option<String>,
+    /// A request of it may still come: its end must say of which process it is, to win over it.
+    abandoned: bool,
 }
 
 /// One request.
@@ -94,7 +96,7 @@ impl Client {
         let requestor = key.is_some().then(|| format!("w{}", self.rng.below(4)));
         let asked = Asked { key, requestor, confirm: self.rng.percent(60), queue: self.rng.percent(85), wants };
         let run = self.new_run();
-        Session { id: format!("c{}-{}", self.index, self.ids), asked, run, earlier: None }
+        Session { id: format!("c{}-{}", self.index, self.ids), asked, run, earlier: None, abandoned: false }
     }
 
     fn new_run(&mut self) -> String {
@@ -179,7 +181,7 @@ impl Client {
     /// Releases or cancels, until that is certain.
     fn finish(&mut self, mut session: Session) {
         loop {
-            let run = self.rng.percent(70).then(|| session.run.clone());
+            let run = (session.abandoned || self.rng.percent(70)).then(|| session.run.clone());
             let plan = Plan { call: Call::End, text: api::end(&session.id, run.as_deref()), run, given: None };
             match self.perhaps_twice(&session.id, plan) {
                 Seen::Nothing => {}
@@ -248,7 +250,8 @@ impl Client {
     }
 
     /// Closes the connection while the request is parked.
-    fn abandon(&mut self, session: Session) {
+    fn abandon(&mut self, mut session: Session) {
+        session.abandoned = true;
         let pass = self.arena.enter();
         let text = api::ask(&session.id, &session.asked, &session.run, 400);
         let plan = Plan { call: Call::Ask, run: Some(session.run.clone()), given: None, text };

@@ -13,6 +13,18 @@ pub(super) struct Case {
     pub(super) model: Model,
     pub(super) setup: Vec<Op>,
     next_park: u64,
+    mood: Mood,
+}
+
+/// What a case is mostly about: rare meetings of rules must not stay rare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    /// Everything.
+    Mixed,
+    /// Keys and requestors around the same locks.
+    Sharing,
+    /// Builds that hold and wait in several pools.
+    Builds,
 }
 
 pub(super) struct Rulebook;
@@ -41,9 +53,14 @@ impl ReferenceStateMachine for Rulebook {
     type Transition = Op;
 
     fn init_state() -> BoxedStrategy<Case> {
+        let mood = prop_oneof![2 => Just(Mood::Mixed), 1 => Just(Mood::Sharing), 2 => Just(Mood::Builds)];
         let declared = (2_u32..=4, 1_u32..=2, option::of(0_u32..4), any::<bool>(), prop::bool::weighted(0.1));
-        declared
-            .prop_map(|(p, q, max_queue, labelled, declared_only)| {
+        (mood, declared)
+            .prop_map(|(mood, (p, q, max_queue, labelled, declared_only))| {
+                let (p, max_queue, declared_only) = match mood {
+                    Mood::Mixed => (p, max_queue, declared_only),
+                    Mood::Sharing | Mood::Builds => (p - 1, None, false),
+                };
                 let pool = |pool: &str, n, max_queue| Op::SetPool {
                     pool: pool.into(),
                     capacity: Some(n),
@@ -57,7 +74,7 @@ impl ReferenceStateMachine for Rulebook {
                 }
                 let mut model = Model::new(rules(declared_only));
                 setup.iter().for_each(|op| model.apply(op));
-                Case { model, setup, next_park: 1 }
+                Case { model, setup, next_park: 1, mood }
             })
             .boxed()
     }
@@ -65,16 +82,19 @@ impl ReferenceStateMachine for Rulebook {
     fn transitions(case: &Case) -> BoxedStrategy<Op> {
         let live: Vec<String> = case.model.claims.iter().map(|claim| claim.id.clone()).collect();
         let parked = case.model.parked.clone();
+        let mixed = case.mood == Mood::Mixed;
+        let spans = if mixed { vec![1, 3, 10, 20, 45, 60, 600] } else { vec![1, 3, 45] };
         let mut ops = vec![
-            (10, asks(case)),
-            (4, confirms(&live)),
+            (if mixed { 10 } else { 20 }, asks(case)),
+            (if mixed { 4 } else { 10 }, confirms(&live)),
             (5, ends(&live)),
-            (2, declares()),
-            (1, changes(&live)),
-            (5, select(vec![1, 3, 10, 20, 45, 60, 600]).prop_map(|n| Op::Pass(n * SECOND)).boxed()),
-            (1, select(vec![7, 50, 700, 4_000]).prop_map(|n| Op::Leap(n * SECOND)).boxed()),
+            (if mixed { 5 } else { 1 }, select(spans).prop_map(|n| Op::Pass(n * SECOND)).boxed()),
             (1, prop_oneof![2 => Just(Op::Restart), 1 => Just(Op::Reconcile)].boxed()),
         ];
+        if mixed {
+            let leap = select(vec![7, 50, 700, 4_000]).prop_map(|n| Op::Leap(n * SECOND));
+            ops.extend([(2, declares()), (1, changes(&live)), (1, leap.boxed())]);
+        }
         if !parked.is_empty() {
             ops.push((3, select(parked.clone()).prop_map(|(park, _)| Op::Left(park)).boxed()));
             let over = |(park, request): (u64, Request)| Op::Ask(Request { wait: Wait::Over(park), ..request });
@@ -96,8 +116,10 @@ fn text(words: &'static [&'static str]) -> impl Strategy<Value = String> {
     select(words).prop_map(String::from)
 }
 
+const IDS: &[&str] = &["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+
 fn claim(live: &[String]) -> BoxedStrategy<String> {
-    let any = text(&["a", "b", "c", "d", "e", "f", "g"]);
+    let any = text(&IDS[..7]);
     if live.is_empty() { any.boxed() } else { prop_oneof![3 => select(live.to_vec()), 1 => any].boxed() }
 }
 
@@ -107,15 +129,20 @@ fn run() -> impl Strategy<Value = Option<String>> {
 
 fn asks(case: &Case) -> BoxedStrategy<Op> {
     let model = case.model.clone();
-    let park = case.next_park;
+    let (park, mood) = (case.next_park, case.mood);
     let how =
         (prop::bool::weighted(0.7), prop::bool::weighted(0.1), prop::bool::weighted(0.5), prop::bool::weighted(0.9));
     let spans = (
         option::weighted(0.15, select(vec![10 * SECOND, 70 * SECOND, 11 * MINUTE])),
         option::weighted(0.2, select(vec![10 * SECOND, 5 * MINUTE, 11 * MINUTE])),
     );
-    (claim(&[]), shape(), run(), how, spans)
+    let ids = if mood == Mood::Mixed { select(&IDS[..7]) } else { select(IDS) };
+    (ids.prop_map(String::from), shape(mood), run(), how, spans)
         .prop_map(move |(claim, shape, run, (confirm, try_lock, parks, same), (give_up, ttl))| {
+            // Away from the mixed mood, nearly everybody parks, and nothing ends by itself.
+            let parks = parks || mood != Mood::Mixed;
+            let (give_up, ttl) = if mood == Mood::Mixed { (give_up, ttl) } else { (None, None) };
+            let run = run.filter(|_| mood == Mood::Mixed);
             let shape = model.asked(&claim).filter(|_| same).unwrap_or(shape);
             let wait = if parks { Wait::Park(park) } else { Wait::No };
             Op::Ask(Request { claim, shape, run, wait, confirm, try_lock, give_up, ttl })
@@ -123,36 +150,70 @@ fn asks(case: &Case) -> BoxedStrategy<Op> {
         .boxed()
 }
 
-fn shape() -> impl Strategy<Value = Shape> {
-    let one = |pool: &str, want: Want| (pool.to_owned(), want);
-    let any = |n| Want::Any(n, None);
-    let named = |names: &[&str]| Want::Named(names.iter().map(|name| (*name).to_owned()).collect());
-    let labelled = |n| Want::Any(n, Some("gpu".to_owned()));
-    let parts = prop_oneof![
-        6 => Just(vec![one("p", any(1))]),
-        3 => Just(vec![one("p", any(2))]),
-        1 => Just(vec![one("p", any(3))]),
-        2 => Just(vec![one("p", named(&["1"]))]),
-        1 => Just(vec![one("p", named(&["1", "2"]))]),
-        2 => Just(vec![one("p", labelled(1))]),
-        4 => Just(vec![one("q", any(1))]),
-        3 => Just(vec![one("p", any(1)), one("q", any(1))]),
-        1 => Just(vec![one("p", any(2)), one("q", named(&["1"]))]),
-        2 => Just(vec![one("r", any(1))]),
-        1 => Just(vec![one("r", named(&["r"]))]),
-        1 => Just(vec![one("q", any(1)), one("r", any(1))]),
-        1 => Just(vec![one("s", any(2))]),
-        1 => Just(vec![one("p", named(&["9"]))]),
-    ];
-    let key = option::weighted(0.4, text(&["k", "k", "j"]));
+fn one(pool: &str, want: Want) -> (String, Want) {
+    (pool.to_owned(), want)
+}
+
+fn any_of(pool: &str, count: usize) -> (String, Want) {
+    one(pool, Want::Any(count, None))
+}
+
+fn named(pool: &str, names: &[&str]) -> (String, Want) {
+    one(pool, Want::Named(names.iter().map(|name| (*name).to_owned()).collect()))
+}
+
+fn shape(mood: Mood) -> BoxedStrategy<Shape> {
+    let (keyed, built) = match mood {
+        Mood::Mixed => (0.4, 0.6),
+        Mood::Sharing => (0.9, 0.3),
+        Mood::Builds => (0.1, 0.95),
+    };
+    let parts = match mood {
+        Mood::Mixed => mixed_parts(),
+        Mood::Sharing => prop_oneof![
+            6 => Just(vec![any_of("p", 1)]),
+            2 => Just(vec![any_of("p", 2)]),
+            1 => Just(vec![named("p", &["1"])]),
+            2 => Just(vec![any_of("q", 1)]),
+            1 => Just(vec![any_of("p", 1), any_of("q", 1)]),
+        ]
+        .boxed(),
+        Mood::Builds => {
+            let pools = proptest::sample::subsequence(vec!["p", "q", "r", "t"], 1..=2);
+            (pools, 1_usize..=2)
+                .prop_map(|(pools, count)| {
+                    let count_in = |pool| if pool == "p" { count } else { 1 };
+                    pools.into_iter().map(|pool| any_of(pool, count_in(pool))).collect()
+                })
+                .boxed()
+        }
+    };
+    let key = option::weighted(keyed, text(&["k", "k", "j"]));
     let who = option::weighted(0.8, text(&["x", "y", "k"]));
-    let build = option::weighted(0.6, text(&["1", "2", "3"]));
-    (parts, key, who, build).prop_map(|(parts, key, who, build)| Shape {
-        parts,
-        who: who.filter(|_| key.is_some()),
-        key,
-        build,
-    })
+    let build = option::weighted(built, text(&["1", "2", "3"]));
+    (parts, key, who, build)
+        .prop_map(|(parts, key, who, build)| Shape { parts, who: who.filter(|_| key.is_some()), key, build })
+        .boxed()
+}
+
+fn mixed_parts() -> BoxedStrategy<Vec<(String, Want)>> {
+    prop_oneof![
+        6 => Just(vec![any_of("p", 1)]),
+        3 => Just(vec![any_of("p", 2)]),
+        1 => Just(vec![any_of("p", 3)]),
+        2 => Just(vec![named("p", &["1"])]),
+        1 => Just(vec![named("p", &["1", "2"])]),
+        2 => Just(vec![one("p", Want::Any(1, Some("gpu".to_owned())))]),
+        4 => Just(vec![any_of("q", 1)]),
+        3 => Just(vec![any_of("p", 1), any_of("q", 1)]),
+        1 => Just(vec![any_of("p", 2), named("q", &["1"])]),
+        2 => Just(vec![any_of("r", 1)]),
+        1 => Just(vec![named("r", &["r"])]),
+        1 => Just(vec![any_of("q", 1), any_of("r", 1)]),
+        1 => Just(vec![any_of("s", 2)]),
+        1 => Just(vec![named("p", &["9"])]),
+    ]
+    .boxed()
 }
 
 fn confirms(live: &[String]) -> BoxedStrategy<Op> {

@@ -601,8 +601,8 @@ impl Model {
         loop {
             self.claims.sort_by_key(|claim| claim.ticket);
             let ready = |claim: &Claim| claim.hears() && claim.confirm;
-            let next = self.claims.iter().enumerate().filter(|(_, claim)| ready(claim));
-            let next = next.filter_map(|(at, claim)| Some((at, self.can_take(claim)?))).next();
+            let mut next = self.claims.iter().enumerate().filter(|(_, claim)| ready(claim));
+            let next = next.find_map(|(at, claim)| Some((at, self.can_take(claim)?)));
             let Some((at, locks)) = next else { return };
             self.grant(at, locks);
         }
@@ -678,12 +678,13 @@ impl Model {
             self.finish(id, how);
             return Ok(Answer::Ended { how, again: false });
         }
-        let Some(ended) = self.ended.iter().find(|ended| ended.id == id) else {
+        let Some(ended) = self.ended.iter_mut().find(|ended| ended.id == id) else {
             let (id, runs, forget) = (id.to_owned(), run.cloned().into_iter().collect(), self.now + self.rules.memory);
             self.ended.push(Ended { id, life: 0, shape: None, runs, how: "cancelled", forget });
             return Err(Answer::Refused("no_such_claim"));
         };
         refuse_earlier(&ended.runs, run)?;
+        learn(&mut ended.runs, run);
         match ended.how {
             "lost" | "removed" => Err(Answer::RefusedEnded(ended.how)),
             how => Ok(Answer::Ended { how, again: true }),

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::reference::{self, Answer, Op, Request, Rules, Shape, Which};
-use crate::core::claim::{Ask, Claim, Labels, LockSet, Owner, Part, Phase, Presence, Scope, Terms, Want};
+use crate::core::claim::{Ask, Claim, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want};
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Run, Text};
 use crate::core::pool::Policy;
@@ -144,7 +144,8 @@ impl Core {
             }
             Op::Left(park) => Command::Left { park: ParkId(*park) },
             Op::SetPool { pool, capacity, drain, max_hold, max_queue } => {
-                let policy = Policy { drain: drain.map(Span), max_hold: max_hold.map(Span), max_queue: *max_queue };
+                let (drain, max_hold) = (drain.map(Span), max_hold.map(Span));
+                let policy = Policy { drain, max_hold, max_queue: *max_queue, ..Policy::default() };
                 Command::SetPool { pool: pool_of(pool), policy, capacity: *capacity, by }
             }
             Op::RemovePool(pool) => Command::RemovePool { pool: pool_of(pool), by },
@@ -153,6 +154,7 @@ impl Core {
                 lock: lock_of(lock),
                 metadata: Arc::from([]),
                 labels: Arc::new(labels_of(label.as_ref())),
+                claim: None,
                 by,
             },
             Op::Update { pool, lock, label } => Command::UpdateLock {
@@ -160,6 +162,7 @@ impl Core {
                 lock: lock_of(lock),
                 metadata: None,
                 labels: Some(Arc::new(labels_of(label.as_ref()))),
+                if_free: false,
                 by,
             },
             Op::Remove { pool, lock, claim } => {
@@ -216,7 +219,7 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
         Ok(Reply::Busy(_)) => Answer::Busy,
         Ok(Reply::Ended { ended, again }) => Answer::Ended { how: ended.how.word(), again },
         Ok(Reply::Done { .. }) => Answer::Done,
-        Ok(Reply::Nothing) => Answer::Nothing,
+        Ok(Reply::Latch(_) | Reply::Nothing) => Answer::Nothing,
         Err(Refusal::Ended { ended }) => Answer::RefusedEnded(ended.how.word()),
         Err(refusal) => Answer::Refused(match refusal {
             Refusal::NoSuchPool { .. } => "no_such_pool",
@@ -232,6 +235,7 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
             Refusal::NotHolder { .. } => "not_holder",
             Refusal::PoolInUse { .. } => "pool_in_use",
             Refusal::QueueFull { .. } => "queue_full",
+            Refusal::NoSuchLatch { .. } | Refusal::LatchExists { .. } | Refusal::LatchReleased { .. } => "latch",
             Refusal::TooManyRuns { .. } | Refusal::Limit { .. } | Refusal::Ended { .. } => "limit",
         }),
     }
@@ -279,6 +283,8 @@ fn terms_of(shape: &Shape, confirm: bool, ttl: Option<u64>) -> Terms {
         reason: None,
         confirm,
         ttl: ttl.map(Span),
+        priority: Priority::default(),
+        supersede: None,
     }
 }
 

@@ -11,15 +11,16 @@
 //! |---|---|
 //! | `ID ask WANT..` | `PUT`; `env` any lock of a pool, `env*3` three, `env[gpu=yes]` with a label, `env/1+2` these; several pools with `,` |
 //! | .. `confirm try park=N over=N run=R key=K who=W build=B ttl=D give_up=D` | words about the request |
+//! | .. `priority=N supersede=NAME ci=URL job=J vars=V` | more of them |
 //! | `ID again ..` | the same `PUT` again; `park`, `over`, `run` and `try` are given anew |
 //! | `ID confirm [wrong\|first] [run=R]` | with its present fence, with one that nobody had, with the first one it ever had |
 //! | `ID end [run=R] [by=P]` | `DELETE` |
 //! | `ID left N` | the client of park N has gone |
 //! | `ID ?` | look: phase, then locks, or place and presence |
-//! | `- pool P capacity=N drain=D max_hold=D max_queue=N op=O`, `- unpool P` | declare, remove |
-//! | `- add\|update P/L meta=M LABEL=V op=O`, `- remove P/L claim=ID op=O`, `- note P[/L]` | locks |
+//! | `- pool P capacity=N order=O drain=D max_hold=D max_queue=N op=O`, `- unpool P` | declare, remove |
+//! | `- add\|update P/L meta=M LABEL=V op=O [for=ID] [if_free]`, `- remove P/L claim=ID op=O`, `- note P[/L]` | locks |
 //! | `- tick`, `- reconcile`, `- restart [now]` | time, repair, a new life of the server (checked to stand as before) |
-//! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- notices` | look |
+//! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- count P` (entries), `- notices` | look |
 //!
 //! Time stands still but for `+D` at the start of a line. On the way every timer gets its own step, as the engine
 //! does it; `+D!` leaps instead (a server that was stopped). After every line the invariants are checked, that no
@@ -30,11 +31,11 @@ use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::core::claim::{Ask, Claim, Labels, Owner, Part, Phase, Presence, Scope, Terms, Want};
+use crate::core::claim::{Ask, Claim, Labels, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want};
 use crate::core::history::ChangeKind;
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Text};
-use crate::core::pool::Policy;
+use crate::core::pool::{Order, Policy};
 use crate::core::settings::Settings;
 use crate::core::state::{Loaded, Notice, State};
 use crate::core::step::{AskClaim, By, Command, Refusal, Reply, Wait, step};
@@ -46,20 +47,32 @@ use crate::core::time::{Now, Span, WallMs};
 /// # Panics
 /// At the first line whose answer is another one, or after which something is broken.
 pub(super) fn play(text: &str) {
+    play_checked(text, |_| true);
+}
+
+/// Plays a large scenario: the whole state is checked after every thousandth line and at the end.
+///
+/// # Panics
+/// As [`play`].
+pub(super) fn play_at_scale(text: &str) {
+    let last = text.lines().count() - 1;
+    play_checked(text, |number| number % 1_000 == 999 || number == last);
+}
+
+fn play_checked(text: &str, is_checked: impl Fn(usize) -> bool) {
     let mut server = Server::new();
     for (number, line) in text.lines().enumerate() {
         let words = line.split(" #").next().unwrap_or_default().trim();
-        if words.is_empty() {
-            continue;
-        }
         let (said, expected) = words.split_once("=>").unwrap_or((words, ""));
         let answer = server.line(said.trim()).unwrap_or_else(|bad| panic!("line {number}: {line}\n{bad}"));
         let expected: Vec<&str> = expected.split_whitespace().collect();
         let answered: Vec<&str> = answer.split_whitespace().collect();
-        let looks = said.contains("- queue") || said.contains("- free") || said.contains("- notices");
+        let looks = ["- queue", "- free", "- notices", "- count"].iter().any(|look| said.contains(look));
         let fits = if looks { answered == expected } else { answered.starts_with(&expected) };
         assert!(fits, "line {number}: {line}\nanswered {answer:?}\n{:#?}", standing(&server.state));
-        server.check().unwrap_or_else(|broken| panic!("line {number}: {line}\nbroken: {broken}"));
+        if is_checked(number) {
+            server.check().unwrap_or_else(|broken| panic!("line {number}: {line}\nbroken: {broken}"));
+        }
     }
 }
 
@@ -186,7 +199,8 @@ impl Server {
             (id, "ask" | "again") => self.ask(id, verb, first, &args),
             (id, "confirm") => self.confirm(&parse(id)?, &args),
             (id, "end") => {
-                let (run, by) = (arg(&args, "run")?, arg(&args, "by")?);
+                let (run, person) = (arg(&args, "run")?, arg(&args, "by")?);
+                let by = person.map(|person| Arc::new(Owner { person: Some(person), ..Owner::default() }));
                 self.command(Command::End { id: parse(id)?, run, by, reason: Reason::parse("done").ok() })
             }
             (_, "left") => self.command(Command::Left { park: ParkId(parse(first)?) }),
@@ -264,15 +278,24 @@ impl Server {
         let command = match verb {
             "pool" => {
                 let (drain, max_hold) = (span_arg(args, "drain")?, span_arg(args, "max_hold")?);
-                let policy = Policy { drain, max_hold, max_queue: arg(args, "max_queue")? };
+                let order = match args.get("order") {
+                    None | Some(&"fifo") => Order::Fifo,
+                    Some(&"priority") => Order::Priority,
+                    Some(other) => return Err(format!("unknown order {other:?}")),
+                };
+                let policy = Policy { order, drain, max_hold, max_queue: arg(args, "max_queue")? };
                 Command::SetPool { pool, policy, capacity: arg(args, "capacity")?, by }
             }
             "unpool" => Command::RemovePool { pool, by },
-            "add" => Command::AddLock { pool, lock: need()?, metadata: meta.unwrap_or_default(), labels, by },
+            "add" => {
+                let claim = args.get("for").map(|id| first_ask(id, what, &Args::new())).transpose()?.map(Box::new);
+                Command::AddLock { pool, lock: need()?, metadata: meta.unwrap_or_default(), labels, claim, by }
+            }
             "update" => {
                 let labels = (!labels.is_empty()).then_some(labels);
                 let labels = if args.contains_key("unlabelled") { Some(Arc::default()) } else { labels };
-                Command::UpdateLock { pool, lock: need()?, metadata: meta, labels, by }
+                let if_free = args.contains_key("if_free");
+                Command::UpdateLock { pool, lock: need()?, metadata: meta, labels, if_free, by }
             }
             "remove" => Command::RemoveLock { pool, lock: need()?, claim: arg(args, "claim")?, by },
             _ => Command::Note { pool, lock, by },
@@ -320,6 +343,7 @@ impl Server {
         let words: Vec<String> = match verb {
             "queue" => pool.waiting.values().map(ToString::to_string).collect(),
             "free" => pool.free.iter().map(|(_, lock)| lock.to_string()).collect(),
+            "count" => vec![pool.changes.len().to_string()],
             "history" => {
                 let last: usize = args.keys().find_map(|word| word.parse().ok()).unwrap_or(usize::MAX);
                 let kinds: Vec<String> = pool.changes.values().map(|c| kind_word(c.kind).to_owned()).collect();
@@ -358,7 +382,7 @@ impl Server {
             Ok(Reply::Busy(_)) => "busy".into(),
             Ok(Reply::Ended { ended, again }) => format!("{}{}", ended.how.word(), if *again { " again" } else { "" }),
             Ok(Reply::Done { .. }) => "done".into(),
-            Ok(Reply::Nothing) => String::new(),
+            Ok(Reply::Latch(_) | Reply::Nothing) => String::new(),
             Err(refusal) => format!("refused {}", refusal_word(refusal)),
         }
     }
@@ -391,7 +415,7 @@ impl Server {
 
 /// Labels are the words with a value that mean nothing else.
 fn labels_of(args: &Args) -> Result<Labels, String> {
-    let labels = args.iter().filter(|(name, value)| !value.is_empty() && !["meta", "op"].contains(name));
+    let labels = args.iter().filter(|(name, value)| !value.is_empty() && !["meta", "op", "for"].contains(name));
     labels.map(|(name, value)| Ok((parse(name)?, parse(value)?))).collect()
 }
 
@@ -399,16 +423,20 @@ fn first_ask(id: &str, wants: &str, args: &Args) -> Result<AskClaim, String> {
     let mut parts = wants.split(',').map(part).collect::<Result<Vec<_>, _>>()?;
     parts.sort_by(|a, b| a.pool.cmp(&b.pool));
     let build: Option<Text> = arg(args, "build")?;
-    let cluster = build.as_ref().map(|_| Text::parse("https://ci")).transpose().map_err(|e| e.to_string())?;
+    let ci = args.get("ci").copied().unwrap_or("https://ci");
+    let cluster = build.as_ref().map(|_| parse::<Text>(ci)).transpose()?;
+    let (job, instance_vars) = (arg(args, "job")?, arg(args, "vars")?);
     let ask = Ask { parts, key: arg(args, "key")?, requestor: arg(args, "who")?, scope: Scope::Flow };
     let digest = digest_of(&format!("{ask:?} {build:?}"));
     let terms = Terms {
         ask,
         digest,
-        owner: Arc::new(Owner { cluster, build_id: build, ..Owner::default() }),
+        owner: Arc::new(Owner { cluster, build_id: build, job, instance_vars, ..Owner::default() }),
         reason: None,
         confirm: args.contains_key("confirm"),
         ttl: span_arg(args, "ttl")?,
+        priority: Priority::new(arg(args, "priority")?.unwrap_or_default()).ok_or("bad priority")?,
+        supersede: arg(args, "supersede")?,
     };
     let give_up_after = span_arg(args, "give_up")?;
     Ok(AskClaim { id: parse(id)?, terms, run: None, wait: Wait::No, queue: true, give_up_after })
@@ -453,6 +481,9 @@ fn refusal_word(refusal: &Refusal) -> String {
         Refusal::NotHolder { .. } => "not_holder",
         Refusal::PoolInUse { .. } => "pool_in_use",
         Refusal::QueueFull { .. } => "queue_full",
+        Refusal::NoSuchLatch { .. } => "no_such_latch",
+        Refusal::LatchExists { .. } => "latch_exists",
+        Refusal::LatchReleased { .. } => "latch_released",
         Refusal::Limit { .. } => "limit",
     };
     word.into()
@@ -460,6 +491,10 @@ fn refusal_word(refusal: &Refusal) -> String {
 
 fn kind_word(kind: ChangeKind) -> &'static str {
     match kind {
+        ChangeKind::LatchCreated => "latch_created",
+        ChangeKind::LatchReleased => "latch_released",
+        ChangeKind::LatchDeleted => "latch_deleted",
+        ChangeKind::LatchExpired => "latch_expired",
         ChangeKind::Waiting => "waiting",
         ChangeKind::Granted => "granted",
         ChangeKind::Claimed => "claimed",

@@ -80,7 +80,9 @@ impl Wire {
         let mut left = self.body_len();
         for digit in self.bytes[self.length_at..self.length_at + LENGTH_DIGITS].iter_mut().rev() {
             // A remainder by ten is a digit.
-            *digit = b'0' + (left % 10) as u8;
+            #[allow(clippy::cast_possible_truncation)]
+            let digit_value = (left % 10) as u8;
+            *digit = b'0' + digit_value;
             left /= 10;
         }
     }

@@ -32,7 +32,7 @@ impl<'r> Call<'r> {
             let error = format!("the body has {} bytes, at most {max} are allowed here", request.body.len());
             return Err(Failure::new(Code::TooLarge, error));
         }
-        if route.body.is_none() && !matches!(request.body.trim_ascii(), b"" | b"{}") {
+        if route.contracts.is_empty() && route.body.is_none() && !matches!(request.body.trim_ascii(), b"" | b"{}") {
             problems.add("", "this call takes no body");
         }
         Ok(Self { request, path, query, problems })
@@ -50,7 +50,12 @@ impl<'r> Call<'r> {
 
     /// A name from the path.
     pub fn path<T: FromStr<Err: Display>>(&self, name: &str, problems: &mut Problems) -> Option<T> {
-        problems.parse(name, self.path.get(name).map(String::as_str).unwrap_or_default())
+        problems.parse(name, self.path_text(name))
+    }
+
+    /// A name from the path as text, percent-decoded.
+    pub fn path_text(&self, name: &str) -> &str {
+        self.path.get(name).map(String::as_str).unwrap_or_default()
     }
 
     /// A parameter as text.
@@ -105,24 +110,28 @@ impl<'r> Call<'r> {
     }
 }
 
-/// The parameters of a query, each at most once and known to the route. `+` is a space, as forms write it.
+/// The parameters of a query, each at most once and known to the route; contracts ignore those that they do not know.
+/// `+` is a space, as forms write it.
 fn query(route: &'static Route, query: &str, problems: &mut Problems) -> BTreeMap<String, String> {
+    let known: Vec<&str> = route.query.iter().map(|parameter| parameter.name).collect();
+    let ignores = !route.contracts.is_empty();
+    let decoded = |text: &str| percent_decoded(&text.replace('+', " "));
     let mut given = BTreeMap::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = |text: &str| percent_decoded(&text.replace('+', " "));
-        let (name, value) = match (decoded(name), decoded(value)) {
-            (Ok(name), Ok(value)) => (name, value),
-            (Err(problem), _) | (_, Err(problem)) => {
-                problems.add("query", problem);
-                continue;
+        let name = decoded(name);
+        if ignores && !name.as_ref().is_ok_and(|name| known.contains(&name.as_str())) {
+            continue;
+        }
+        match name.and_then(|name| Ok((name, decoded(value)?))) {
+            Err(problem) => problems.add("query", problem),
+            Ok((name, _)) if !known.contains(&name.as_str()) => {
+                problems.add("query", unknown("parameter", &name, &known));
             }
-        };
-        let known: Vec<&str> = route.query.iter().map(|parameter| parameter.name).collect();
-        if !known.contains(&name.as_str()) {
-            problems.add("query", unknown("parameter", &name, &known));
-        } else if given.insert(name.clone(), value).is_some() {
-            problems.add(&name, "is given twice");
+            Ok((name, _)) if given.contains_key(&name) => problems.add(&name, "is given twice"),
+            Ok((name, value)) => {
+                given.insert(name, value);
+            }
         }
     }
     given

@@ -7,6 +7,7 @@ use imbl::OrdMap;
 
 use super::super::http::Response;
 use super::super::views;
+use super::super::watchers::Topic;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json};
@@ -89,7 +90,7 @@ pub(super) fn of_pool(routes: &Routes, call: &Call) -> Result<Response, Failure>
     let may_park = wait > Span(0) && call.may_park();
     if may_park {
         // Before the look, else what happens in between is missed.
-        routes.watchers.watch(park, &pool);
+        routes.watchers.watch(park, Topic::Pool(pool.clone()));
     }
     let page = routes.engine.world().pool(&pool).map(|found| wanted.page(&found.changes));
     let nothing_yet = page.as_ref().is_some_and(|page| page.items.is_empty() && page.next.is_none());

@@ -9,7 +9,7 @@ use super::super::views;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json, respond};
-use crate::core::claim::{BuildRef, Claim, Phase};
+use crate::core::claim::{BuildRef, Claim, Owner, Phase};
 use crate::core::limits;
 use crate::core::names::{ClaimId, Fence, PoolName, Reason, Run, Text};
 use crate::core::state::World;
@@ -55,7 +55,15 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
 /// The answer that is not relayed unless parking fails after all; short, because each notice makes one.
 fn parked(claim: &Claim) -> Response {
     let error = format!("claim {:?} waits: ask again", claim.id);
-    locked(&WaitingView { error, code: Code::Waiting, parked: false, claim: None, holders: Vec::new() })
+    locked(&WaitingView {
+        error,
+        code: Code::Waiting,
+        parked: false,
+        claim: None,
+        holders: Vec::new(),
+        own: Vec::new(),
+        builds: Vec::new(),
+    })
 }
 
 fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
@@ -67,7 +75,15 @@ fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
         Some(pool) => format!("claim {:?} waits at place {position} of pool {pool:?}: ask again", claim.id),
         None => format!("claim {:?} waits: ask again", claim.id),
     };
-    locked(&WaitingView { error, code: Code::Waiting, parked, claim: Some(view), holders })
+    locked(&WaitingView {
+        error,
+        code: Code::Waiting,
+        parked,
+        claim: Some(view),
+        holders,
+        own: Vec::new(),
+        builds: Vec::new(),
+    })
 }
 
 fn busy(routes: &Routes, ask: &AskClaim) -> Response {
@@ -79,7 +95,15 @@ fn busy(routes: &Routes, ask: &AskClaim) -> Response {
         ),
         None => "it is not this claim's turn: try again later, or let the claim queue".to_owned(),
     };
-    locked(&WaitingView { error, code: Code::Locked, parked: false, claim: None, holders })
+    locked(&WaitingView {
+        error,
+        code: Code::Locked,
+        parked: false,
+        claim: None,
+        holders,
+        own: Vec::new(),
+        builds: Vec::new(),
+    })
 }
 
 /// How long a client that cannot be parked should wait before it asks again, seconds.
@@ -112,6 +136,7 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     let by = call.query::<Text>("by", &mut problems);
     let reason = call.query::<Reason>("reason", &mut problems);
     let id = problems.done(id)?;
+    let by = by.map(|person| Arc::new(Owner { person: Some(person), ..Owner::default() }));
     match routes.engine.call(Command::End { id, run, by, reason })? {
         Reply::Ended { ended, .. } => Ok(json(&views::ended(&ended))),
         other => Err(Failure::unexpected(&other)),

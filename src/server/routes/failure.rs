@@ -13,6 +13,8 @@ use crate::wire::problems::Problems;
 #[derive(Debug)]
 pub(super) struct Failure {
     pub code: Code,
+    /// The status of the code, unless a contract wants another.
+    pub status: u16,
     pub error: String,
     pub problems: Vec<String>,
     pub claim: Option<Box<ClaimView>>,
@@ -22,7 +24,7 @@ pub(super) struct Failure {
 
 impl Failure {
     pub fn new(code: Code, error: impl Into<String>) -> Self {
-        Self { code, error: error.into(), problems: Vec::new(), claim: None, allow: None }
+        Self { code, status: code.status(), error: error.into(), problems: Vec::new(), claim: None, allow: None }
     }
 
     /// A request that is wrong in these ways.
@@ -42,15 +44,16 @@ impl Failure {
             Reply::Busy(_) => "busy",
             Reply::Ended { .. } => "ended",
             Reply::Done { .. } => "done",
+            Reply::Latch(_) => "a latch",
             Reply::Nothing => "nothing",
         };
         Self::new(Code::Internal, format!("the engine's answer ({kind}) does not fit the request: this is a bug"))
     }
 
     pub fn into_response(self) -> Response {
-        let Self { code, error, problems, claim, allow } = self;
+        let Self { code, status, error, problems, claim, allow } = self;
         let view = ErrorView { error, code, problems, claim: claim.map(|claim| *claim) };
-        let mut response = respond(code.status(), &view);
+        let mut response = respond(status, &view);
         response.headers.extend(allow.map(|methods| ("allow", methods)));
         response.headers.extend(retry_after(code).map(|seconds| ("retry-after", seconds.to_owned())));
         response
@@ -112,6 +115,9 @@ fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::NotHolder { .. } => (Code::NotHolder, "look up who holds it (locker status)"),
         Refusal::PoolInUse { .. } => (Code::PoolInUse, "let them end first"),
         Refusal::QueueFull { .. } => (Code::QueueFull, "ask again later, or raise max_queue"),
+        Refusal::NoSuchLatch { .. } => (Code::NoSuchLatch, "check the id; it may have been deleted"),
+        Refusal::LatchExists { .. } => (Code::LatchExists, "leave the id out, or make a new one"),
+        Refusal::LatchReleased { .. } => (Code::LatchReleased, "its first ending stands; look at it with GET"),
         Refusal::Limit { .. } => (Code::Limit, "remove what is no longer needed"),
     }
 }

@@ -8,8 +8,8 @@ use super::failure::Failure;
 use super::{Routes, json};
 use crate::core::claim::Phase;
 use crate::core::names::{ClaimId, Fence, LockName, PoolName};
-use crate::core::step::{Command, Refusal};
-use crate::wire::api::{LockBody, RemoveBody, VerifyView};
+use crate::core::step::{AskClaim, Command, Refusal};
+use crate::wire::api::{ByBody, ClaimBody, FirstClaimBody, LockBody, RemoveBody, VerifyView};
 use crate::wire::errors::Code;
 use crate::wire::problems::Problems;
 use crate::wire::{ask, text};
@@ -42,9 +42,35 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let body = call.body::<LockBody>(&mut problems).unwrap_or_default();
     let metadata = text::metadata(body.metadata, body.metadata_base64, &mut problems).unwrap_or_default();
     let labels = ask::labels("labels", &body.labels.unwrap_or_default(), &mut problems).unwrap_or_default();
+    let claim = body.claim.zip(names.clone());
+    let claim = claim.and_then(|(claim, names)| first_claim(claim, names, body.by.as_ref(), &mut problems));
+    if body.if_free {
+        problems.add("if_free", "is for PATCH: a new lock is nobody's");
+    }
     let by = ask::by(body.by, &mut problems);
     let (pool, lock) = problems.done(names)?;
-    routes.change(Command::AddLock { pool, lock, metadata, labels: Arc::new(labels), by })
+    routes.change(Command::AddLock { pool, lock, metadata, labels: Arc::new(labels), claim, by })
+}
+
+/// The claim that a new lock comes with: one for just this lock, of whoever adds it.
+fn first_claim(
+    claim: FirstClaimBody,
+    (pool, lock): (PoolName, LockName),
+    by: Option<&ByBody>,
+    problems: &mut Problems,
+) -> Option<Box<AskClaim>> {
+    let FirstClaimBody { id, run, scope, ttl } = claim;
+    let id = problems.parse::<ClaimId>("claim.id", &id)?;
+    let body = ClaimBody {
+        lock: Some(lock.as_str().to_owned()),
+        owner: by.map(|by| by.owner.clone()).unwrap_or_default(),
+        reason: by.and_then(|by| by.reason.clone()),
+        run,
+        scope,
+        ttl,
+        ..ClaimBody::of_pool(pool.as_str().to_owned())
+    };
+    ask::claim(id, body, problems).map(|asked| Box::new(asked.ask))
 }
 
 /// `PATCH /api/v1/pools/{pool}/locks/{lock}`: what is given changes.
@@ -54,9 +80,12 @@ pub(super) fn patch(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let body = call.body::<LockBody>(&mut problems).unwrap_or_default();
     let metadata = text::metadata(body.metadata, body.metadata_base64, &mut problems);
     let labels = body.labels.and_then(|labels| ask::labels("labels", &labels, &mut problems)).map(Arc::new);
-    let by = ask::by(body.by, &mut problems);
+    if body.claim.is_some() {
+        problems.add("claim", "is for PUT: ask for a lock that is there with PUT /api/v1/claims/{id}");
+    }
+    let (if_free, by) = (body.if_free, ask::by(body.by, &mut problems));
     let (pool, lock) = problems.done(names)?;
-    routes.change(Command::UpdateLock { pool, lock, metadata, labels, by })
+    routes.change(Command::UpdateLock { pool, lock, metadata, labels, if_free, by })
 }
 
 /// `DELETE /api/v1/pools/{pool}/locks/{lock}`.

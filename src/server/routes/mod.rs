@@ -4,10 +4,12 @@
 //! - `call`: one request with its path, query and body taken apart; everything wrong with it is gathered.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
 //! - `claims`, `pools`, `locks`, `changes`, `info`: the handlers.
+//! - [`contracts`]: the handlers of the APIs that Locker honours for clients of other servers.
 
 mod call;
 mod changes;
 mod claims;
+pub mod contracts;
 mod failure;
 mod info;
 mod locks;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use self::call::Call;
+use self::contracts::ContractRoutes;
 use self::failure::Failure;
 use self::table::{Method, ROUTES, Route};
 use super::auth::Access;
@@ -42,13 +45,20 @@ pub struct Routes {
     engine: Engine,
     watchers: Watchers,
     health: Health,
+    contracts: ContractRoutes,
 }
 
 impl Routes {
-    /// The API over `engine`, whose long polls are in `watchers`; `health` answers `/readyz`.
+    /// The API over `engine`, whose long polls are in `watchers`; `health` answers `/readyz`. All contracts are served.
     #[must_use]
     pub fn new(engine: Engine, watchers: Watchers, health: Health) -> Self {
-        Self { engine, watchers, health }
+        Self { engine, watchers, health, contracts: ContractRoutes::default() }
+    }
+
+    /// The same API with these contracts.
+    #[must_use]
+    pub fn with_contracts(self, contracts: ContractRoutes) -> Self {
+        Self { contracts, ..self }
     }
 
     /// A command that changes pools or locks.
@@ -66,6 +76,7 @@ impl Routes {
     }
 
     fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
+        self.contracts.check_served(found.route.contracts)?;
         (found.route.run)(self, &Call::new(found.route, request, found.segments)?)
     }
 }
@@ -89,7 +100,11 @@ struct Found {
 
 /// The one way from a request to its route: authorization and dispatch cannot differ.
 fn find(request: &Request) -> Result<Found, Failure> {
-    let segments = segments(&request.path)?;
+    let mut segments = segments(&request.path)?;
+    if segments == ["lock", ""] && contracts::latches::is_of_latch(request) {
+        // Clients of latches write /lock and /lock/ alike.
+        segments.pop();
+    }
     let at_path = |route: &&'static Route| route.matches(&segments);
     let method = Method::parse(&request.method);
     let Some(route) = ROUTES.iter().filter(at_path).find(|route| Some(route.method) == method) else {
@@ -117,6 +132,7 @@ impl Handler for Routes {
     fn left(&self, park: ParkId) {
         self.watchers.unwatch(park);
         self.engine.post(Command::Left { park });
+        self.contracts.left(park).into_iter().for_each(|end| self.engine.post(end));
     }
 }
 

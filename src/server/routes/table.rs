@@ -5,6 +5,7 @@ use schemars::{Schema, SchemaGenerator};
 use super::super::auth::Access;
 use super::super::http::Response;
 use super::call::Call;
+use super::contracts::{self, latches, lockd, locker};
 use super::failure::Failure;
 use super::{Routes, changes, claims, info, locks, pools};
 use crate::core::limits;
@@ -12,7 +13,11 @@ use crate::wire::api::{
     ChangeView, ClaimBody, ClaimView, ConfirmBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page, PoolBody,
     PoolSummary, PoolView, RemoveBody, VerifyView,
 };
+use crate::wire::contracts::Contract;
+use crate::wire::contracts::lockd::EmptyView;
+use crate::wire::contracts::locker::{LocksView, PartyBody, ResponseView, UnlockedView};
 use crate::wire::errors::Code;
+use crate::wire::latch::{EndingBody, LatchBody, LatchView};
 
 /// A method that some route has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +76,9 @@ pub(in super::super) struct Route {
     /// Segments in braces are parameters.
     pub path: &'static str,
     pub summary: &'static str,
+    /// The contracts that it belongs to: it is there when one of them is served, and it ignores what it does not know.
+    /// Empty for our own API.
+    pub contracts: &'static [Contract],
     pub query: &'static [Parameter],
     pub body: Option<SchemaOf>,
     /// Whether an empty body will not do.
@@ -81,6 +89,8 @@ pub(in super::super) struct Route {
     pub answer: Option<SchemaOf>,
     /// What it may be refused with, beside the codes that every route has.
     pub codes: &'static [Code],
+    /// Codes that travel with another status here, because a contract wants it so.
+    pub statuses: &'static [(u16, Code)],
     pub(super) run: Run,
 }
 
@@ -115,12 +125,14 @@ const fn route(access: Access, method: Method, path: &'static str, summary: &'st
         method,
         path,
         summary,
+        contracts: &[],
         query: &[],
         body: None,
         body_required: false,
         max_body: usize::MAX,
         answer: None,
         codes: &[],
+        statuses: &[],
         run,
     }
 }
@@ -139,6 +151,7 @@ const AFTER_REVISION: Parameter = parameter("after", "integer", "Only entries of
 const FROM: Parameter =
     parameter("from", "integer", "Only entries of this revision, whatever their kind, and of later ones.");
 const VERSIONS: Parameter = parameter("versions", "boolean", "Only entries that the resource's check lists.");
+const LATCH_ID: Parameter = parameter("id", "string", "The latch.");
 const NEWEST: Parameter = parameter("newest", "boolean", "Only the newest entry of those asked for.");
 
 use Method::{Delete, Get, Patch, Post, Put};
@@ -318,4 +331,119 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..public(Get, "/readyz", "The server can serve", info::readyz)
     },
     guarded(Get, "/openapi.json", "This description", info::openapi),
+    Route {
+        contracts: &[Contract::Locker],
+        answer: Some(SchemaGenerator::subschema_for::<LocksView>),
+        codes: &[Code::NoSuchRoute],
+        ..guarded(Get, "/locks", "locker: pools by name, with their holders", locker::list)
+    },
+    Route {
+        contracts: &[Contract::Locker],
+        body: Some(SchemaGenerator::subschema_for::<PartyBody>),
+        body_required: true,
+        max_body: limits::CLAIM_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<ResponseView>),
+        codes: &[
+            Code::BadRequest,
+            Code::NoSuchRoute,
+            Code::NoSuchPool,
+            Code::NoSuchLock,
+            Code::TooLarge,
+            Code::Locked,
+            Code::Limit,
+            Code::StoreFailed,
+        ],
+        ..guarded(Put, "/lock/{name}", "locker: lock a pool now, or not at all", locker::put)
+    },
+    Route {
+        contracts: &[Contract::Lockd],
+        answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
+        codes: &[Code::BadRequest, Code::NoSuchRoute],
+        statuses: &[(404, Code::NotHeld)],
+        ..guarded(Get, "/lock/{name}", "lockd: 200 when it is locked", lockd::get)
+    },
+    Route {
+        contracts: &[Contract::Lockd],
+        query: &[
+            parameter("wait", "string", "Wait in the queue, at most this long (60s)."),
+            parameter("owner", "string", "The client's id, kept with the lock."),
+            parameter("ttl", "string", "Unlock by itself after this (1s to 30 days)."),
+        ],
+        answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
+        codes: &[
+            Code::BadRequest,
+            Code::NoSuchRoute,
+            Code::NoSuchPool,
+            Code::NoSuchLock,
+            Code::QueueFull,
+            Code::Limit,
+            Code::StoreFailed,
+        ],
+        statuses: &[(409, Code::Locked)],
+        ..guarded(Post, "/lock/{name}", "lockd: lock it", lockd::post)
+    },
+    Route {
+        contracts: &[Contract::Locker, Contract::Lockd],
+        query: &[parameter("owner", "string", "lockd: only if it was locked with this client id.")],
+        body: Some(SchemaGenerator::subschema_for::<PartyBody>),
+        max_body: limits::CLAIM_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<UnlockedView>),
+        codes: &[Code::BadRequest, Code::NoSuchRoute, Code::TooLarge, Code::Locked, Code::StoreFailed],
+        statuses: &[(404, Code::NotHeld), (409, Code::NotHeld)],
+        ..guarded(Delete, "/lock/{name}", "Unlock: locker with a body, lockd without one", contracts::delete)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        body: Some(SchemaGenerator::subschema_for::<LatchBody>),
+        body_required: true,
+        max_body: limits::LATCH_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<LatchView>),
+        codes: &[
+            Code::BadRequest,
+            Code::NoSuchRoute,
+            Code::LatchExists,
+            Code::TooLarge,
+            Code::Limit,
+            Code::StoreFailed,
+        ],
+        ..guarded(Post, "/lock", "latches: make one for a workflow; also as /lock/", latches::create)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        query: &[
+            LATCH_ID,
+            parameter("status", "string", "Latches with this status: released, locked or all; answered as an array."),
+            parameter(
+                "wait",
+                "string",
+                "Hold the request until the latch, or any, is released; at most so long (60s).",
+            ),
+            parameter("after", "integer", "Only those released after this revision: the header locker-revision."),
+        ],
+        codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch],
+        ..guarded(Get, "/lock", "latches: look at one, or list them", latches::get)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        query: &[LATCH_ID],
+        body: Some(SchemaGenerator::subschema_for::<EndingBody>),
+        max_body: limits::LATCH_BODY_BYTES,
+        answer: Some(SchemaGenerator::subschema_for::<LatchView>),
+        codes: &[
+            Code::BadRequest,
+            Code::NoSuchRoute,
+            Code::NoSuchLatch,
+            Code::LatchReleased,
+            Code::TooLarge,
+            Code::StoreFailed,
+        ],
+        ..guarded(Patch, "/lock", "latches: release one; again is harmless", latches::release)
+    },
+    Route {
+        contracts: &[Contract::Latches],
+        query: &[LATCH_ID],
+        answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
+        codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch, Code::StoreFailed],
+        ..guarded(Delete, "/lock", "latches: delete one, released or not", latches::delete)
+    },
 ];

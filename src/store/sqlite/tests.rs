@@ -131,7 +131,7 @@ fn what_is_no_store_of_ours_is_refused_and_left_alone() {
     let other: fn(&Place) = |place| place.shell().execute_batch("CREATE TABLE songs (title TEXT)").unwrap();
     let newer: fn(&Place) = |place| {
         drop(place.open());
-        place.shell().pragma_update(None, "user_version", 2).unwrap();
+        place.shell().pragma_update(None, "user_version", 4).unwrap();
     };
     let unversioned: fn(&Place) = |place| {
         drop(place.open());
@@ -140,7 +140,7 @@ fn what_is_no_store_of_ours_is_refused_and_left_alone() {
     let cases = [
         (garbage, "not a database"),
         (other, "not a store of locker"),
-        (newer, "newer release of locker (schema 2, this one knows up to 1)"),
+        (newer, "newer release of locker (schema 4, this one knows up to 3)"),
         (unversioned, "without a schema version"),
     ];
     for (make, expected) in cases {
@@ -153,6 +153,55 @@ fn what_is_no_store_of_ours_is_refused_and_left_alone() {
         assert_eq!(fs::read(place.file()).unwrap(), before, "{expected}: the file was changed");
         assert_eq!(fs::metadata(place.file()).unwrap().permissions().mode() & 0o777, 0o644, "{expected}");
     }
+}
+
+/// The schema of version 1 and a row of each of its tables, as that version wrote them.
+const VERSION_1: &str = r#"
+    CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE pools (name TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE locks (
+        pool TEXT NOT NULL, name TEXT NOT NULL, metadata BLOB NOT NULL, record TEXT NOT NULL, PRIMARY KEY (pool, name)
+    ) STRICT;
+    CREATE TABLE claims (id TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT;
+    CREATE TABLE ended (id TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT;
+    CREATE TABLE ops (id TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE changes (
+        revision INTEGER NOT NULL, seq INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (revision, seq)
+    ) STRICT;
+    INSERT INTO meta VALUES ('store_id', '0123456789abcdef0123456789abcdef'), ('revision', '268435459'),
+        ('next_ticket', '2'), ('engine', '5');
+    INSERT INTO pools VALUES ('envs', '{"drain":0}');
+    INSERT INTO locks VALUES ('envs', 'prod', x'00ff', '{"labels":{"zone":"eu"},"leaving":false}');
+    INSERT INTO claims VALUES ('c:1', '{"life":1,"parts":[{"pool":"envs","want":{"named":["prod"]}}],"scope":"flow",'
+        || '"digest":"0000000000000000000000000000000000000000000000000000000000000000","owner":{},"confirm":false,'
+        || '"runs":[],"ticket":1,"asked_at":1,"withdrawals":0,"phase":{"held":{"fence":268435458,'
+        || '"claimed":{"revision":268435458,"seq":0},"locks":[["envs","prod"]],"since":1}}}');
+    INSERT INTO ended VALUES ('c:0', '{"life":1,"runs":[],"how":"cancelled","at":3,"forget":{"at":8,"span":7}}');
+    INSERT INTO ops VALUES ('o1', '{"revision":6,"forget":{"at":2,"span":1}}');
+    INSERT INTO changes VALUES
+        (268435457, 0, '{"at":1,"kind":"added","pools":["envs"],"locks":[["envs","prod"]]}'),
+        (268435458, 0, '{"at":1,"kind":"claimed","pools":["envs"],"locks":[["envs","prod"]],"claim":"c:1"}');
+    PRAGMA application_id = 0x4C636B72;
+    PRAGMA user_version = 1;
+"#;
+
+#[test]
+fn a_file_of_version_1_is_migrated() {
+    let place = Place::new();
+    place.shell().execute_batch(VERSION_1).unwrap();
+    let mut store = place.open();
+    assert_eq!(store.store_id(), "0123456789abcdef0123456789abcdef");
+    let loaded = store.load().unwrap();
+    let rows = [loaded.pools.len(), loaded.locks.len(), loaded.claims.len(), loaded.ended.len(), loaded.ops.len()];
+    assert_eq!((rows, loaded.history.len(), loaded.latches.len()), ([1; 5], 2, 0));
+    assert_eq!(loaded.claims[0].locks().len(), 1, "held, as before");
+    let changes = batches(12).into_iter().find(|c| c.latches.iter().any(|(_, latch)| latch.is_some())).unwrap();
+    store.commit(&Changes { latches: changes.latches, ..Changes::default() }).unwrap();
+    drop(store);
+    let mut store = place.open();
+    assert!(!store.load().unwrap().latches.is_empty());
+    let version: i64 = store.conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 3);
 }
 
 #[test]

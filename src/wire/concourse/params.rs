@@ -7,12 +7,30 @@ use super::payload::{Fields, Problems};
 use super::source::{Source, SourceKind, read_scope};
 use crate::core::names::{LockName, PoolName};
 use crate::wire::api::{PartBody, Scope};
+use crate::wire::secret::Secret;
 
 /// Params that say what a put does: exactly one.
-const OPS: &[&str] = &["acquire", "claim", "release", "add", "lock_op"];
-/// Params of a put that asks for locks.
-const ASK: &[&str] =
-    &["count", "labels", "as", "scope", "ttl", "timeout", "queue", "reason", "also", "key", "lock_by", "locked_by"];
+const OPS: &[&str] =
+    &["acquire", "claim", "release", "add", "add_claimed", "remove", "update", "check", "check_unclaimed", "lock_op"];
+/// Params that go with some of them; [`OutParams::read`] refuses those that are left over.
+const MORE: &[&str] = &[
+    "count",
+    "labels",
+    "as",
+    "scope",
+    "ttl",
+    "priority",
+    "supersede",
+    "timeout",
+    "queue",
+    "self_wait",
+    "also",
+    "key",
+    "lock_by",
+    "locked_by",
+];
+/// Params that go with all of them.
+const ALWAYS: &[&str] = &["reason", "token"];
 
 /// Params of a get. `depth` belongs to git and has no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,6 +44,8 @@ pub struct OutParams {
     pub op: Op,
     /// Why, for people.
     pub reason: Option<String>,
+    /// A bearer token that is sent instead of user and password.
+    pub token: Option<Secret>,
 }
 
 /// What a put does.
@@ -34,16 +54,54 @@ pub enum Op {
     /// `acquire`, `claim`, `lock_op: lock`.
     Ask(Box<Ask>),
     Release(Release),
-    /// `add`: the directory with the files `name` and `metadata`.
+    /// `add` and `add_claimed`: the directory with the files `name` and `metadata`.
     Add {
         dir: String,
         labels: BTreeMap<String, String>,
+        claimed: Option<AddClaimed>,
+    },
+    /// `remove`: the directory with the file `name` and, from our `in`, `claim`.
+    Remove {
+        dir: String,
+    },
+    /// `update`: the directory with the files `name` and `metadata`.
+    Update {
+        dir: String,
+        labels: BTreeMap<String, String>,
+        watch: Watch,
+    },
+    /// `check`: waits until nobody has the lock.
+    Check {
+        dir: String,
+        watch: Watch,
+    },
+    /// `check_unclaimed`: waits until somebody has the lock.
+    CheckUnclaimed {
+        dir: String,
+        watch: Watch,
     },
     /// `lock_op: unlock`.
     Unlock {
         key: String,
         requestor: String,
     },
+}
+
+/// The claim that a lock of `add_claimed` comes with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AddClaimed {
+    pub name: Option<String>,
+    pub scope: Option<Scope>,
+    pub ttl: Option<Duration>,
+}
+
+/// How long a put waits for a lock to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Watch {
+    /// The longest wait.
+    pub timeout: Option<Duration>,
+    /// Wait on even for a lock that this very build holds.
+    pub self_wait: bool,
 }
 
 /// What is given back.
@@ -75,6 +133,11 @@ pub struct Ask {
     pub timeout: Option<Duration>,
     /// False: now or never.
     pub queue: bool,
+    /// Wait on even for locks that this very build holds.
+    pub self_wait: bool,
+    pub priority: Option<i32>,
+    /// A newer waiting claim of this name ends older ones.
+    pub supersede: Option<String>,
 }
 
 impl InParams {
@@ -87,10 +150,17 @@ impl InParams {
 }
 
 impl OutParams {
+    /// Every key of a put's params.
+    #[must_use]
+    pub fn keys() -> Vec<&'static str> {
+        [OPS, MORE, ALWAYS].concat()
+    }
+
     /// `source` is missing when it is wrong itself; the params are looked at all the same.
     pub(super) fn read(mut fields: Fields, source: Option<&Source>, problems: &mut Problems) -> Option<Self> {
         fields.expect(OPS);
-        fields.expect(ASK);
+        fields.expect(MORE);
+        fields.expect(ALWAYS);
         if fields.take("acquire").is_some_and(|value| value != false && value != "false") {
             // Put back as a plain flag, so that `acquire: false` is the same as none.
             fields.put_flag("acquire");
@@ -98,6 +168,10 @@ impl OutParams {
         let given: Vec<&str> = OPS.iter().copied().filter(|op| fields.has(op)).collect();
         check_source(&given, source, problems);
         let reason = fields.text("reason", problems);
+        let token = fields.text("token", problems).map(|token| token.trim().to_owned());
+        if token.as_ref().is_some_and(|token| token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic())) {
+            problems.add("params.token must be one word of plain characters".into());
+        }
         let op = match given.as_slice() {
             [] => {
                 problems.add(missing_op(source));
@@ -106,16 +180,18 @@ impl OutParams {
             [op] => read_op(op, &mut fields, source, problems),
             several => {
                 problems.add(format!("{} exclude each other: one in each put", several.join(" and ")));
-                several.iter().for_each(|key| drop(fields.take(key)));
+                for key in several {
+                    fields.take(key);
+                }
                 None
             }
         };
         if given.len() == 1 {
-            let useless: Vec<&str> = ASK.iter().copied().filter(|key| fields.take(key).is_some()).collect();
+            let useless: Vec<&str> = MORE.iter().copied().filter(|key| fields.take(key).is_some()).collect();
             problems.all(useless.iter().map(|key| format!("params.{key} has no meaning with {}", given[0])));
         }
         fields.finish(problems);
-        Some(Self { op: op?, reason })
+        Some(Self { op: op?, reason, token: token.map(Secret::new) })
     }
 }
 
@@ -128,7 +204,7 @@ impl Problems {
 fn missing_op(source: Option<&Source>) -> String {
     match source.map(|s| s.kind) {
         Some(SourceKind::LockName) => "missing lock_op".to_owned(),
-        _ => "missing acquire, claim, release or add".to_owned(),
+        _ => "missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed".to_owned(),
     }
 }
 
@@ -147,11 +223,11 @@ fn read_op(op: &str, fields: &mut Fields, source: Option<&Source>, problems: &mu
     match op {
         "acquire" => {
             fields.take("acquire");
-            read_ask(None, fields, source, problems).map(|ask| Op::Ask(Box::new(ask)))
+            Some(Op::Ask(Box::new(read_ask(None, fields, source, problems))))
         }
         "claim" => {
             let lock: LockName = fields.parsed("claim", problems)?;
-            let ask = read_ask(Some(lock), fields, source, problems)?;
+            let ask = read_ask(Some(lock), fields, source, problems);
             if ask.count.is_some() || !ask.labels.is_empty() {
                 problems.add("params.count and params.labels have no meaning with claim: it names the lock".into());
             }
@@ -159,11 +235,76 @@ fn read_op(op: &str, fields: &mut Fields, source: Option<&Source>, problems: &mu
         }
         "release" => read_release(fields, problems).map(Op::Release),
         "add" => {
-            let dir = fields.text("add", problems)?;
-            Some(Op::Add { dir, labels: fields.labels("labels", problems) })
+            let dir = read_dir("add", fields, problems);
+            Some(Op::Add { labels: fields.labels("labels", problems), dir: dir?, claimed: None })
+        }
+        "add_claimed" => {
+            let dir = read_dir("add_claimed", fields, problems);
+            let labels = fields.labels("labels", problems);
+            let (scope, ttl) = read_hold(fields, source, problems);
+            Some(Op::Add {
+                claimed: Some(AddClaimed { name: read_as(fields, problems), scope, ttl }),
+                dir: dir?,
+                labels,
+            })
+        }
+        "remove" => Some(Op::Remove { dir: read_dir("remove", fields, problems)? }),
+        "update" => {
+            let dir = read_dir("update", fields, problems);
+            let labels = fields.labels("labels", problems);
+            Some(Op::Update { watch: read_watch(fields, problems), dir: dir?, labels })
+        }
+        "check" => {
+            let dir = read_dir("check", fields, problems);
+            Some(Op::Check { watch: read_watch(fields, problems), dir: dir? })
+        }
+        "check_unclaimed" => {
+            let dir = read_dir("check_unclaimed", fields, problems);
+            Some(Op::CheckUnclaimed { watch: read_watch(fields, problems), dir: dir? })
         }
         _ => read_lock_op(fields, source, problems),
     }
+}
+
+fn read_dir(key: &'static str, fields: &mut Fields, problems: &mut Problems) -> Option<String> {
+    let dir = fields.text(key, problems)?;
+    if dir.is_empty() {
+        problems.add(format!("params.{key} is empty"));
+    }
+    Some(dir)
+}
+
+fn read_watch(fields: &mut Fields, problems: &mut Problems) -> Watch {
+    Watch { timeout: fields.duration("timeout", problems), self_wait: read_self_wait(fields, problems) }
+}
+
+fn read_self_wait(fields: &mut Fields, problems: &mut Problems) -> bool {
+    match fields.text("self_wait", problems).as_deref() {
+        None | Some("fail") => false,
+        Some("wait") => true,
+        Some(_) => {
+            problems.add("params.self_wait must be wait or fail".into());
+            false
+        }
+    }
+}
+
+/// `scope` and `ttl`, or what the source says about them.
+fn read_hold(
+    fields: &mut Fields,
+    source: Option<&Source>,
+    problems: &mut Problems,
+) -> (Option<Scope>, Option<Duration>) {
+    let scope = read_scope(fields, problems).or_else(|| source.and_then(|s| s.scope));
+    (scope, fields.duration("ttl", problems).or_else(|| source.and_then(|s| s.ttl)))
+}
+
+fn read_as(fields: &mut Fields, problems: &mut Problems) -> Option<String> {
+    let name = fields.text("as", problems);
+    if name.as_deref() == Some("") {
+        problems.add("params.as is empty".into());
+    }
+    name
 }
 
 fn read_lock_op(fields: &mut Fields, source: Option<&Source>, problems: &mut Problems) -> Option<Op> {
@@ -172,7 +313,7 @@ fn read_lock_op(fields: &mut Fields, source: Option<&Source>, problems: &mut Pro
         problems.add("missing key".into());
     }
     match op.as_str() {
-        "lock" => read_ask(None, fields, source, problems).map(|ask| Op::Ask(Box::new(ask))),
+        "lock" => Some(Op::Ask(Box::new(read_ask(None, fields, source, problems)))),
         "unlock" => {
             let key = fields.text("key", problems);
             let requestor = read_requestor(fields, problems);
@@ -196,34 +337,33 @@ fn read_requestor(fields: &mut Fields, problems: &mut Problems) -> Option<String
     first.or(second)
 }
 
-fn read_ask(
-    lock: Option<LockName>,
-    fields: &mut Fields,
-    source: Option<&Source>,
-    problems: &mut Problems,
-) -> Option<Ask> {
+fn read_ask(lock: Option<LockName>, fields: &mut Fields, source: Option<&Source>, problems: &mut Problems) -> Ask {
     let key = fields.text("key", problems);
     let requestor = read_requestor(fields, problems);
     if requestor.is_some() && key.is_none() {
         problems.add("params.lock_by needs params.key".into());
     }
-    let name = fields.text("as", problems);
-    if name.as_deref() == Some("") {
-        problems.add("params.as is empty".into());
+    let supersede = fields.text("supersede", problems);
+    if supersede.as_deref() == Some("") {
+        problems.add("params.supersede is empty".into());
     }
-    Some(Ask {
+    let (scope, ttl) = read_hold(fields, source, problems);
+    Ask {
         lock,
         count: fields.count("count", problems),
         labels: fields.labels("labels", problems),
         also: read_also(fields, problems),
         key,
         requestor,
-        name,
-        scope: read_scope(fields, problems).or_else(|| source.and_then(|s| s.scope)),
-        ttl: fields.duration("ttl", problems).or_else(|| source.and_then(|s| s.ttl)),
+        name: read_as(fields, problems),
+        scope,
+        ttl,
         timeout: fields.duration("timeout", problems),
         queue: fields.flag("queue", problems).unwrap_or(true),
-    })
+        self_wait: read_self_wait(fields, problems),
+        priority: fields.integer("priority", problems).or_else(|| source.and_then(|s| s.priority)),
+        supersede,
+    }
 }
 
 /// `also: [{pool, lock | count, labels}]`: more pools, all or nothing.
@@ -268,7 +408,7 @@ fn read_release(fields: &mut Fields, problems: &mut Problems) -> Option<Release>
         return lock.map(Release::Lock);
     }
     match fields.text("release", problems)?.as_str() {
-        "build" => Some(Release::Build { name: fields.text("as", problems) }),
+        "build" => Some(Release::Build { name: read_as(fields, problems) }),
         "" => {
             problems.add("params.release is empty".into());
             None

@@ -7,9 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::wire::escape::escape;
-
-/// Least likeness (Jaro-Winkler, 0 to 1) of a name that is offered for an unknown one.
-const ALIKE: f64 = 0.75;
+use crate::wire::problems::unknown;
 
 /// All that is wrong with a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,14 +37,6 @@ impl Problems {
             _ => Err(PayloadError(self.0)),
         }
     }
-}
-
-/// The name of `known` that is most like `given`, if one is like it at all.
-#[must_use]
-pub fn nearest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let rated = known.into_iter().map(|name| (strsim::jaro_winkler(given, name), name));
-    let best = rated.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (best.0 >= ALIKE).then_some(best.1)
 }
 
 /// A JSON object whose keys are taken out one by one.
@@ -161,6 +151,20 @@ impl Fields {
         number
     }
 
+    /// A whole number, also a negative one.
+    pub(super) fn integer(&mut self, key: &'static str, problems: &mut Problems) -> Option<i32> {
+        let value = self.take(key)?;
+        let number = match &value {
+            Value::Number(number) => number.as_i64().and_then(|n| i32::try_from(n).ok()),
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            problems.add(format!("{} must be a whole number", self.name(key)));
+        }
+        number
+    }
+
     pub(super) fn duration(&mut self, key: &'static str, problems: &mut Problems) -> Option<Duration> {
         let text = self.text(key, problems)?;
         super::parse_duration(&text).map_err(|why| problems.add(format!("{} {why}", self.name(key)))).ok()
@@ -198,13 +202,9 @@ impl Fields {
 
     /// Names every key that is left over, with the nearest valid one.
     pub(super) fn finish(self, problems: &mut Problems) {
-        let kind = if self.what.is_empty() { String::new() } else { format!("{} ", self.what) };
+        let what = if self.what.is_empty() { "key".to_owned() } else { format!("{} key", self.what) };
         for key in self.map.keys().filter(|key| !self.known.contains(&key.as_str())) {
-            let hint = match nearest(key, self.known.iter().copied()) {
-                Some(name) => format!("did you mean {name:?}?"),
-                None => format!("valid are {}", self.known.join(", ")),
-            };
-            problems.add(format!("unknown {kind}key \"{}\": {hint}", escape(key)));
+            problems.add(unknown(&what, key, &self.known));
         }
     }
 }

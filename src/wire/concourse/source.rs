@@ -7,23 +7,7 @@ use crate::core::names::PoolName;
 use crate::wire::api::Scope;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
-use crate::wire::trust::Trust;
-
-/// Every key of `source` that means something here.
-pub(super) const KEYS: &[&str] = &[
-    "locker_uri",
-    "pool",
-    "lock_name",
-    "username",
-    "password",
-    "ca_cert",
-    "client_cert",
-    "client_key",
-    "skip_ssl_validation",
-    "retry_delay",
-    "scope",
-    "ttl",
-];
+use crate::wire::tls::Tls;
 
 /// Keys of pool-resource that speak of a git repository: accepted, without effect.
 pub(super) const GIT_KEYS: &[&str] = &[
@@ -35,7 +19,6 @@ pub(super) const GIT_KEYS: &[&str] = &[
     "git_config",
     "https_tunnel",
     "forward_agent",
-    "skip_ssl_verification",
 ];
 
 /// Which resource type this source was written for.
@@ -43,18 +26,43 @@ pub(super) const GIT_KEYS: &[&str] = &[
 pub enum SourceKind {
     /// `pool`: a pool of locks, as pool-resource knows it.
     Pool,
-    /// `lock_name`: one lock that is held by a key, as locker-resource knows it.
+    /// `lock_name` or `bosh_lock`: one lock that is held by a key, as locker-resource knows it.
     LockName,
+}
+
+/// The pool of a source, or how to find it out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The value of `pool` or `lock_name`: both name a pool.
+    Named(PoolName),
+    /// `bosh_lock`: the name of the BOSH director at this address.
+    Director(ServerUrl),
+}
+
+/// How much `in` and `out` say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum LogLevel {
+    /// Why a step failed.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And what is asked, waited for and done.
+    #[default]
+    Info,
+    /// And ids, and every failed attempt.
+    Debug,
 }
 
 /// `source`.
 #[derive(Debug, Clone)]
 pub struct Source {
-    pub server: ServerUrl,
+    /// The servers of one store; never empty.
+    pub servers: Vec<ServerUrl>,
     pub credentials: Option<Credentials>,
-    pub trust: Trust,
-    /// The value of `pool` or `lock_name`: both name a pool.
-    pub pool: PoolName,
+    pub tls: Tls,
+    /// Instead of the proxy that the environment names. It may carry a password.
+    pub proxy: Option<Secret>,
+    pub place: Place,
     pub kind: SourceKind,
     /// The longest pause between two attempts; longer ones are shortened.
     pub retry_delay: Option<Duration>,
@@ -62,72 +70,143 @@ pub struct Source {
     pub scope: Option<Scope>,
     /// Default for claims that name no ttl.
     pub ttl: Option<Duration>,
+    /// Default for claims that name no priority.
+    pub priority: Option<i32>,
+    pub log_level: LogLevel,
     /// Git settings that were given and have no effect.
     pub ignored: Vec<&'static str>,
 }
 
 impl Source {
+    /// Every key that means something here.
+    pub const KEYS: &'static [&'static str] = &[
+        "locker_uri",
+        "pool",
+        "lock_name",
+        "bosh_lock",
+        "username",
+        "password",
+        "ca_cert",
+        "client_cert",
+        "client_key",
+        "skip_ssl_validation",
+        "skip_ssl_verification",
+        "proxy",
+        "retry_delay",
+        "scope",
+        "ttl",
+        "priority",
+        "log_level",
+    ];
+
     pub(super) fn read(mut fields: Fields, problems: &mut Problems) -> Option<Self> {
-        fields.expect(KEYS);
-        let server = fields.parsed_url("locker_uri", problems);
+        fields.expect(Self::KEYS);
+        let servers = read_servers(&mut fields, problems);
         let place = read_place(&mut fields, problems);
         let retry_delay = fields.duration("retry_delay", problems);
         let username = fields.text("username", problems);
         let password = fields.text("password", problems);
-        let trust = read_trust(&mut fields, problems);
+        let tls = read_tls(&mut fields, problems);
+        let proxy = fields.text("proxy", problems).filter(|proxy| !proxy.is_empty()).map(Secret::new);
         let scope = read_scope(&mut fields, problems);
         let ttl = fields.duration("ttl", problems);
+        let priority = fields.integer("priority", problems);
+        let log_level = read_log_level(&mut fields, problems);
+        if fields.take("token").is_some() {
+            problems.add(
+                "source.token is a key of params: a token that changes in source makes a new resource each time".into(),
+            );
+        }
         let ignored: Vec<&str> = GIT_KEYS.iter().copied().filter(|key| fields.take(key).is_some()).collect();
         fields.finish(problems);
-        let credentials = match (username, password) {
+        let given = match (username, password) {
             (None, None) => None,
             (username, password) => Some(Credentials {
                 username: username.unwrap_or_default(),
                 password: Secret::new(password.unwrap_or_default()),
             }),
         };
-        let ((kind, pool), server) = place.zip(server)?;
-        let credentials = credentials.or_else(|| server.credentials().cloned());
-        Some(Self { server, credentials, trust, pool, kind, retry_delay, scope, ttl, ignored })
+        let ((kind, place), servers) = place.zip(servers)?;
+        let credentials = given.or_else(|| servers.iter().find_map(ServerUrl::credentials).cloned());
+        Some(Self {
+            servers,
+            credentials,
+            tls,
+            proxy,
+            place,
+            kind,
+            retry_delay,
+            scope,
+            ttl,
+            priority,
+            log_level,
+            ignored,
+        })
     }
 }
 
-impl Fields {
-    fn parsed_url(&mut self, key: &'static str, problems: &mut Problems) -> Option<ServerUrl> {
-        let Some(text) = self.text(key, problems) else {
-            problems.add(format!("missing {key}"));
-            return None;
-        };
-        ServerUrl::parse(&text).map_err(|why| problems.add(format!("{} {why}", self.name(key)))).ok()
-    }
+fn read_servers(fields: &mut Fields, problems: &mut Problems) -> Option<Vec<ServerUrl>> {
+    let Some(text) = fields.text("locker_uri", problems) else {
+        problems.add("missing locker_uri".into());
+        return None;
+    };
+    ServerUrl::parse_list(&text).map_err(|why| problems.add(format!("{} {why}", fields.name("locker_uri")))).ok()
 }
 
-/// `ca_cert`, `client_cert`, `client_key`, `skip_ssl_validation`.
-fn read_trust(fields: &mut Fields, problems: &mut Problems) -> Trust {
-    let mut pem = |key| fields.text(key, problems);
-    let (ca, cert, key) = (pem("ca_cert"), pem("client_cert"), pem("client_key"));
-    let skip = fields.flag("skip_ssl_validation", problems).unwrap_or(false);
-    Trust::parse(ca.as_deref(), cert.as_deref(), key.as_deref(), skip).unwrap_or_else(|problem| {
-        problems.add(format!("source.{problem}"));
-        Trust::default()
-    })
-}
-
-/// Exactly one of `pool` and `lock_name`.
-fn read_place(fields: &mut Fields, problems: &mut Problems) -> Option<(SourceKind, PoolName)> {
-    match (fields.has("pool"), fields.has("lock_name")) {
-        (true, true) => {
-            fields.take("pool");
-            fields.take("lock_name");
-            problems.add("source.pool and source.lock_name exclude each other".into());
-            None
-        }
-        (false, false) => {
+/// Exactly one of `pool`, `lock_name` and `bosh_lock`.
+fn read_place(fields: &mut Fields, problems: &mut Problems) -> Option<(SourceKind, Place)> {
+    let given: Vec<&str> = ["pool", "lock_name", "bosh_lock"].into_iter().filter(|key| fields.has(key)).collect();
+    match given.as_slice() {
+        [] => {
             problems.add("missing pool".into());
             None
         }
-        (true, false) => Some((SourceKind::Pool, fields.parsed("pool", problems)?)),
-        (false, true) => Some((SourceKind::LockName, fields.parsed("lock_name", problems)?)),
+        ["pool"] => Some((SourceKind::Pool, Place::Named(fields.parsed("pool", problems)?))),
+        ["lock_name"] => Some((SourceKind::LockName, Place::Named(fields.parsed("lock_name", problems)?))),
+        [_] => {
+            let text = fields.text("bosh_lock", problems)?;
+            let director = ServerUrl::parse(&text).map_err(|why| problems.add(format!("source.bosh_lock {why}"))).ok();
+            Some((SourceKind::LockName, Place::Director(director?)))
+        }
+        several => {
+            let names: Vec<String> = several.iter().map(|key| format!("source.{key}")).collect();
+            problems.add(format!("{} exclude each other", names.join(" and ")));
+            several.iter().for_each(|key| drop(fields.take(key)));
+            None
+        }
+    }
+}
+
+/// Certificates are read when they are used; here only their kind is looked at.
+fn read_tls(fields: &mut Fields, problems: &mut Problems) -> Tls {
+    let mut pem = |key: &'static str, what: &str| {
+        let text = fields.text(key, problems).filter(|text| !text.trim().is_empty())?;
+        if !text.contains("-----BEGIN ") {
+            problems.add(format!("{} must be the text of {what} in PEM form (-----BEGIN ...)", fields.name(key)));
+        }
+        Some(text)
+    };
+    let ca_cert = pem("ca_cert", "a certificate");
+    let cert = pem("client_cert", "a certificate");
+    let key = pem("client_key", "a private key").map(Secret::new);
+    if cert.is_some() != key.is_some() {
+        problems.add("source.client_cert and source.client_key need each other".into());
+    }
+    let skip = ["skip_ssl_validation", "skip_ssl_verification"];
+    let skip = skip.map(|key| fields.flag(key, problems).unwrap_or(false).then_some(key));
+    Tls { ca_cert, client: cert.zip(key), skip_verification: skip.into_iter().flatten().next() }
+}
+
+fn read_log_level(fields: &mut Fields, problems: &mut Problems) -> LogLevel {
+    match fields.text("log_level", problems).as_deref() {
+        None | Some("" | "info") => LogLevel::Info,
+        Some("debug" | "trace") => LogLevel::Debug,
+        Some("warn" | "warning") => LogLevel::Warn,
+        Some("error") => LogLevel::Error,
+        Some(_) => {
+            problems.add("source.log_level must be error, warn, info or debug".into());
+            LogLevel::Info
+        }
     }
 }
 

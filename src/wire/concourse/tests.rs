@@ -1,1 +1,202 @@
+//! Payloads as tables: what is understood, and every way of being wrong.
 
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::wire::api::Scope;
+
+const URL: &str = r#""locker_uri":"http://locker:8910""#;
+
+fn out(source: &str, params: &str) -> Result<OutRequest, PayloadError> {
+    OutRequest::parse(format!(r#"{{"source":{source},"params":{params}}}"#).as_bytes())
+}
+
+fn pool(params: &str) -> Result<OutRequest, PayloadError> {
+    out(&format!(r#"{{{URL},"pool":"p"}}"#), params)
+}
+
+fn lock(params: &str) -> Result<OutRequest, PayloadError> {
+    out(&format!(r#"{{{URL},"lock_name":"l"}}"#), params)
+}
+
+fn ask(request: OutRequest) -> Ask {
+    match request.params.op {
+        Op::Ask(ask) => *ask,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_problem_is_listed_at_once() {
+    let cases: &[(&str, &str, &str)] = &[
+        (
+            "null",
+            "null",
+            "missing locker_uri, missing pool, missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed",
+        ),
+        ("{}", r#"{"acquire":true}"#, "missing locker_uri, missing pool"),
+        (r#""x""#, r#"{"acquire":true}"#, "source must be an object, missing locker_uri, missing pool"),
+        (
+            r#"{"locker_uri":"ftp://x","pool":".p","pol":1}"#,
+            r#"{"aquire":true}"#,
+            "source.locker_uri must begin with http:// or https://, \
+             source.pool: pool name starts with a dot, which is kept for files that are no locks, \
+             unknown source key \"pol\": did you mean \"pool\"?, missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed, \
+             unknown params key \"aquire\": did you mean \"acquire\"?",
+        ),
+        (
+            r#"{"locker_uri":"http://x","pool":"p","lock_name":"l"}"#,
+            r#"{"acquire":true}"#,
+            "source.pool and source.lock_name exclude each other",
+        ),
+    ];
+    for (source, params, problems) in cases {
+        let error = out(source, params).unwrap_err().to_string();
+        assert_eq!(error, format!("invalid payload ({problems})"), "{source} {params}");
+    }
+}
+
+#[test]
+fn wrong_params_of_a_pool() {
+    let cases = [
+        (r#"{"acquire":true,"claim":"a"}"#, "acquire and claim exclude each other: one in each put"),
+        (r#"{"acquire":true,"release":"a","count":0}"#, "acquire and release exclude each other: one in each put"),
+        (
+            r#"{"acquire":false}"#,
+            "missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed",
+        ),
+        (r#"{"acquire":true,"count":0}"#, "params.count must be a whole number from 1"),
+        (r#"{"acquire":true,"count":1.5}"#, "params.count must be a whole number from 1"),
+        (r#"{"acquire":true,"ttl":"soon"}"#, "params.ttl is no duration like 90s, 5m or 1h30m"),
+        (r#"{"acquire":true,"scope":"lease"}"#, "params.scope cannot be lease: nobody renews for a resource"),
+        (r#"{"acquire":true,"scope":"x"}"#, "params.scope must be flow or person"),
+        (r#"{"acquire":true,"queue":"maybe"}"#, "params.queue must be true or false"),
+        (r#"{"acquire":true,"labels":["a"]}"#, "params.labels must be an object of names and values"),
+        (r#"{"acquire":true,"lock_by":"a"}"#, "params.lock_by needs params.key"),
+        (r#"{"acquire":true,"as":""}"#, "params.as is empty"),
+        (r#"{"acquire":true,"also":[{"lock":"a"}]}"#, "missing also.pool"),
+        (r#"{"acquire":true,"also":[{"pool":"a","lok":"b"}]}"#, "unknown also key \"lok\": did you mean \"lock\"?"),
+        (r#"{"claim":"a/b"}"#, "params.claim: lock name contains '/' at byte 1, which is not allowed"),
+        (r#"{"claim":"a","count":2}"#, "params.count and params.labels have no meaning with claim: it names the lock"),
+        (r#"{"claim":true}"#, "params.claim must be text"),
+        (r#"{"release":""}"#, "params.release is empty"),
+        (r#"{"release":{"lok":"a"}}"#, "missing release.lock, unknown release key \"lok\": did you mean \"lock\"?"),
+        (r#"{"release":"x","ttl":"1s"}"#, "params.ttl has no meaning with release"),
+        (r#"{"release":"x","as":"n"}"#, "params.as has no meaning with release"),
+        (r#"{"add":"x","count":2}"#, "params.count has no meaning with add"),
+        (r#"{"lock_op":"lock","key":"k"}"#, "params.lock_op needs source.lock_name"),
+        (r#"{"remove":"x","labels":{}}"#, "params.labels has no meaning with remove"),
+        (r#"{"remove":""}"#, "params.remove is empty"),
+        (r#"{"check":"x","ttl":"1s"}"#, "params.ttl has no meaning with check"),
+        (r#"{"check_unclaimed":"x","self_wait":"no"}"#, "params.self_wait must be wait or fail"),
+        (r#"{"acquire":true,"priority":"high"}"#, "params.priority must be a whole number"),
+        (r#"{"acquire":true,"supersede":""}"#, "params.supersede is empty"),
+        (r#"{"acquire":true,"token":"a\nb"}"#, "params.token must be one word of plain characters"),
+    ];
+    for (params, problems) in cases {
+        let error = pool(params).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("invalid payload ({problems}")), "{params}: {error}");
+    }
+}
+
+#[test]
+fn wrong_params_of_a_lock() {
+    let cases = [
+        ("{}", "missing lock_op"),
+        (r#"{"lock_op":"lock"}"#, "missing key"),
+        (r#"{"lock_op":"unlock"}"#, "missing key"),
+        (r#"{"lock_op":"steal","key":"k"}"#, "params.lock_op must be lock or unlock"),
+        (r#"{"lock_op":"lock","key":"k","lock_by":"a","locked_by":"b"}"#, "params.lock_by and params.locked_by differ"),
+        (r#"{"acquire":true}"#, "params.acquire needs source.pool"),
+    ];
+    for (params, problems) in cases {
+        let error = lock(params).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("invalid payload ({problems}")), "{params}: {error}");
+    }
+}
+
+#[test]
+fn what_is_understood() {
+    let full = ask(pool(
+        r#"{"acquire":true,"priority":"7","supersede":"deploy","self_wait":"wait","token":"t","count":2,"labels":{"region":"eu","n":1},"as":"env","ttl":"1h30m","timeout":"90s",
+                "queue":false,"scope":"person","also":[{"pool":"q","count":3},{"pool":"r","lock":7}]}"#,
+    )
+    .unwrap());
+    assert_eq!((full.count, full.queue, full.scope), (Some(2), false, Some(Scope::Person)));
+    assert_eq!(full.labels.get("n").map(String::as_str), Some("1"));
+    assert_eq!((full.ttl, full.timeout), (Some(Duration::from_secs(5400)), Some(Duration::from_secs(90))));
+    assert_eq!(full.also[1].lock.as_deref(), Some("7"));
+    assert_eq!(full.name.as_deref(), Some("env"));
+    assert_eq!((full.priority, full.supersede.as_deref(), full.self_wait), (Some(7), Some("deploy"), true));
+
+    // YAML makes numbers of locks called `1`, and `"true"` comes from a var.
+    assert_eq!(ask(pool(r#"{"claim":1}"#).unwrap()).lock.unwrap().as_str(), "1");
+    assert_eq!(ask(pool(r#"{"acquire":"true"}"#).unwrap()).lock, None);
+
+    let op = |params: &str| pool(params).unwrap().params.op;
+    assert_eq!(op(r#"{"release":"dir/a"}"#), Op::Release(Release::Dir("dir/a".into())));
+    assert_eq!(op(r#"{"release":"build","as":"n"}"#), Op::Release(Release::Build { name: Some("n".into()) }));
+    assert_eq!(op(r#"{"remove":"d"}"#), Op::Remove { dir: "d".into() });
+    let watch = Watch { timeout: Some(Duration::from_secs(1)), self_wait: false };
+    assert_eq!(op(r#"{"check":"d","timeout":"1s"}"#), Op::Check { dir: "d".into(), watch });
+    assert_eq!(op(r#"{"check_unclaimed":"d","timeout":"1s"}"#), Op::CheckUnclaimed { dir: "d".into(), watch });
+    let claimed = Some(AddClaimed { name: Some("n".into()), scope: None, ttl: watch.timeout });
+    let added = Op::Add { dir: "d".into(), labels: BTreeMap::new(), claimed };
+    assert_eq!(op(r#"{"add_claimed":"d","as":"n","ttl":"1s"}"#), added);
+    assert!(matches!(op(r#"{"release":{"lock":"a"}}"#), Op::Release(Release::Lock(_))));
+    assert!(matches!(lock(r#"{"release":"build"}"#).unwrap().params.op, Op::Release(Release::Build { name: None })));
+
+    let locked = ask(lock(r#"{"lock_op":"lock","key":"k","locked_by":"me"}"#).unwrap());
+    assert_eq!((locked.key.as_deref(), locked.requestor.as_deref()), (Some("k"), Some("me")));
+    let unlock = lock(r#"{"lock_op":"unlock","key":"k"}"#).unwrap().params.op;
+    assert_eq!(unlock, Op::Unlock { key: "k".into(), requestor: "k".into() });
+}
+
+#[test]
+fn every_key_of_the_source() {
+    let full = r#"{"locker_uri":"http://a:1, https://u:p@b/x","bosh_lock":"https://director:25555","ca_cert":"-----BEGIN CERTIFICATE-----",
+        "client_cert":"-----BEGIN CERTIFICATE-----","client_key":"-----BEGIN PRIVATE KEY----- hunter2","skip_ssl_validation":"true",
+        "skip_ssl_verification":false,"proxy":"http://u:hunter2@proxy:3128","log_level":"debug","priority":-3}"#;
+    let request = CheckRequest::parse(format!(r#"{{"source":{full}}}"#).as_bytes()).unwrap();
+    let source = &request.source;
+    assert_eq!(source.servers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["http://a:1", "https://b/x"]);
+    assert_eq!(source.credentials.as_ref().unwrap().username, "u");
+    assert!(matches!(&source.place, Place::Director(url) if url.to_string() == "https://director:25555"));
+    assert_eq!((source.kind, source.log_level, source.priority), (SourceKind::LockName, LogLevel::Debug, Some(-3)));
+    assert_eq!(source.tls.skip_verification, Some("skip_ssl_validation"));
+    assert!(!format!("{request:?}").contains("hunter2"));
+
+    let bad = r#"{"locker_uri":"http://a,","pool":"p","bosh_lock":"x","ca_cert":"/etc/ca.pem","client_cert":"-----BEGIN X",
+        "proxy":1,"log_level":"loud","token":"t","skip_ssl_validation":"perhaps"}"#;
+    let error = CheckRequest::parse(format!(r#"{{"source":{bad}}}"#).as_bytes()).unwrap_err();
+    let problems = [
+        "source.locker_uri must begin with http:// or https://",
+        "source.pool and source.bosh_lock exclude each other",
+        "source.ca_cert must be the text of a certificate in PEM form (-----BEGIN ...)",
+        "source.client_cert and source.client_key need each other",
+        "source.skip_ssl_validation must be true or false",
+        "source.log_level must be error, warn, info or debug",
+        "source.token is a key of params: a token that changes in source makes a new resource each time",
+    ];
+    assert_eq!(error.0, problems);
+}
+
+#[test]
+fn settings_of_the_source() {
+    let text = format!(
+        r#"{{"source":{{{URL},"pool":"p","uri":"git@x","branch":"b","private_key":null,"retry_delay":"1h",
+            "username":"u","password":"hunter2","scope":"person","ttl":"1h"}},"version":{{"ref":"12"}}}}"#
+    );
+    let request = CheckRequest::parse(text.as_bytes()).unwrap();
+    assert_eq!(request.version.as_deref(), Some("12"));
+    assert_eq!(request.source.ignored, ["uri", "branch"]);
+    assert_eq!(request.source.retry_delay, Some(Duration::from_secs(3600)));
+    assert_eq!(request.source.credentials.as_ref().unwrap().password.expose(), "hunter2");
+    assert!(!format!("{request:?}").contains("hunter2"));
+
+    let bad = InRequest::parse(format!(r#"{{"source":{{{URL},"pool":"p"}}}}"#).as_bytes()).unwrap_err();
+    assert_eq!(bad.to_string(), "invalid payload (missing version)");
+    let fine = format!(r#"{{"source":{{{URL},"pool":"p"}},"version":{{"ref":"1"}},"params":{{"depth":1}}}}"#);
+    assert!(InRequest::parse(fine.as_bytes()).is_ok());
+    assert!(CheckRequest::parse(b"nonsense").unwrap_err().to_string().contains("stdin is no JSON"));
+}

@@ -1,6 +1,7 @@
 //! The golden texts are the stored format: a change of one of them is a change of the schema version.
 
 use super::*;
+use crate::core::latch::{Ending, Latch, LatchId, NewLatch, Node, Outputs, Released, Target};
 
 fn name<T: FromStr<Err: fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
@@ -51,6 +52,8 @@ fn claim() -> Claim {
             reason: Some(name("a \"reason\"\n")),
             confirm: true,
             ttl: Some(Span(90_000)),
+            priority: Priority::new(-7).unwrap(),
+            supersede: Some(name("/deploy")),
         },
         runs: vec![name("r1"), name("r2")],
         ticket: Ticket(9),
@@ -73,7 +76,9 @@ fn small_claim(phase: Phase) -> Claim {
     let any = Want::Any { count: 1, labels: Labels::new() };
     let ask = Ask { parts: vec![Part { pool: name("p"), want: any }], key: None, requestor: None, scope: Scope::Flow };
     let owner = Arc::new(Owner::default());
-    let terms = Terms { ask, digest: Digest([0; 32]), owner, reason: None, confirm: false, ttl: None };
+    let (priority, supersede) = (Priority::default(), None);
+    let terms =
+        Terms { ask, digest: Digest([0; 32]), owner, reason: None, confirm: false, ttl: None, priority, supersede };
     Claim { terms, runs: Vec::new(), withdrawals: 0, life: 1, phase, ..full }
 }
 
@@ -104,7 +109,8 @@ fn a_claim_is_stored_as() {
         r#""key":"k","requestor":"r","scope":"person","#,
         r#""digest":"0008101820283038404850586068707880889098a0a8b0b8c0c8d0d8e0e8f0f8","owner":"#,
         FULL_OWNER,
-        r#","reason":"a \"reason\"\n","confirm":true,"ttl":90000,"runs":["r1","r2"],"ticket":9,"#,
+        r#","reason":"a \"reason\"\n","confirm":true,"ttl":90000,"priority":-7,"supersede":"/deploy","#,
+        r#""runs":["r1","r2"],"ticket":9,"#,
         r#""asked_at":1767225600000,"withdrawals":1,"phase":{"held":{"fence":9007199254740991,"#,
         r#""claimed":{"revision":268435457,"seq":1},"locks":[["envs","prod eu"],["envs","🔒"]],"#,
         r#""since":1767225600001,"until":{"at":18446744073709551615,"span":90000}}}}"#,
@@ -167,8 +173,14 @@ fn an_ended_claim_is_stored_as() {
 
 #[test]
 fn pools_locks_operations_and_history_are_stored_as() {
-    let policy = Policy { drain: Some(Span(0)), max_hold: Some(Span(1)), max_queue: Some(2) };
-    for (policy, golden) in [(policy, r#"{"drain":0,"max_hold":1,"max_queue":2}"#), (Policy::default(), "{}")] {
+    let policy = Policy { drain: Some(Span(0)), max_hold: Some(Span(1)), max_queue: Some(2), ..Policy::default() };
+    let ordered = Policy { order: Order::Priority, ..policy.clone() };
+    let cases = [
+        (ordered, r#"{"order":"priority","drain":0,"max_hold":1,"max_queue":2}"#),
+        (policy, r#"{"drain":0,"max_hold":1,"max_queue":2}"#),
+        (Policy::default(), "{}"),
+    ];
+    for (policy, golden) in cases {
         assert_eq!(encode(&StoredPolicy::from(&policy)).unwrap(), golden);
         assert_eq!(Policy::from(decode::<StoredPolicy>(golden).unwrap()), policy);
     }
@@ -197,6 +209,7 @@ fn pools_locks_operations_and_history_are_stored_as() {
         end: Some(End::GaveUp),
         who: Some(owner()),
         reason: Some(name("why")),
+        latch: None,
     };
     let golden = [
         r#"{"at":1,"kind":"pool_set","pools":["envs"],"locks":[["envs","prod eu"],["envs","🔒"]],"claim":"c:1","#,
@@ -207,6 +220,57 @@ fn pools_locks_operations_and_history_are_stored_as() {
     let golden = golden.concat();
     assert_eq!(encode(&StoredChange::from(&change)).unwrap(), golden);
     assert_eq!(decode::<StoredChange>(&golden).unwrap().into_change(change.key).unwrap(), change);
+}
+
+#[test]
+fn latches_are_stored_as() {
+    let id: LatchId = name("e9205d4a-2545-4c58-86ae-d0e7b3ecec23");
+    let node = Node::Parameter { name: name("lock-id"), value: name("🔒") };
+    let target = Target {
+        workflow: name("build-x7k"),
+        namespace: name("default"),
+        workflow_uid: Some(name("A-1")),
+        node: Some(node),
+    };
+    let outputs = Outputs::new([(name("version"), Arc::from("1.2\n"))].into()).unwrap();
+    let released = Released { revision: Revision(5), forget: deadline(2, 1) };
+    let full = NewLatch { id, target: target.clone(), ending: Ending::Succeed(outputs) };
+    let full = Latch::restored(full, WallMs(1), WallMs(3), Some(released));
+    let target = Target { workflow_uid: None, node: None, ..target };
+    let small = NewLatch { id, target, ending: Ending::Fail(name("why")) };
+    let small = Latch::restored(small, WallMs(1), WallMs(1), None);
+    let cases = [
+        (
+            full,
+            concat!(
+                r#"{"workflow":"build-x7k","namespace":"default","workflow_uid":"A-1","#,
+                r#""node":{"parameter":{"name":"lock-id","value":"🔒"}},"ending":{"succeed":{"version":"1.2\n"}},"#,
+                r#""created":1,"last_change":3,"released":{"revision":5,"forget":{"at":2,"span":1}}}"#
+            ),
+        ),
+        (
+            small,
+            concat!(
+                r#"{"workflow":"build-x7k","namespace":"default","ending":{"fail":"why"},"#,
+                r#""created":1,"last_change":1}"#
+            ),
+        ),
+    ];
+    for (latch, golden) in cases {
+        assert_eq!(encode(&StoredLatch::from(&latch)).unwrap(), golden);
+        assert_eq!(decode::<StoredLatch>(golden).unwrap().into_latch(id).unwrap(), latch);
+    }
+
+    let golden = concat!(
+        r#"{"at":1,"kind":"latch_created","pools":[],"locks":[],"latch":"#,
+        r#"{"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec23","workflow":"build-x7k","namespace":"default"}}"#
+    );
+    let key = ChangeKey { revision: Revision(5), seq: 0 };
+    let change = decode::<StoredChange>(golden).unwrap().into_change(key).unwrap();
+    assert_eq!(change.latch.as_ref().map(|latch| latch.id), Some(id));
+    assert_eq!(encode(&StoredChange::from(&change)).unwrap(), golden);
+    let neither = r#"{"at":1,"kind":"noted","pools":[],"locks":[]}"#;
+    assert!(decode::<StoredChange>(neither).unwrap().into_change(key).is_err());
 }
 
 #[test]

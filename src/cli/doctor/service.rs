@@ -1,0 +1,157 @@
+//! What the server says of itself, and whether it takes the credentials.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::network::{self, Speaks};
+use super::report::Report;
+use super::{Stop, Target, Tools};
+use crate::client::connect;
+use crate::client::{CallError, Client};
+use crate::env::Env;
+use crate::wire::api::InfoView;
+use crate::wire::errors::{Code, exit};
+use crate::wire::server_url::ServerUrl;
+
+/// Clocks that differ by less are called equal; more confuses whoever compares log lines.
+const CLOCKS: Duration = Duration::from_secs(5);
+
+/// Warns of a password that travels for all to read.
+pub(super) fn exposure(target: &Target, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
+    if target.credentials.is_none() || target.address.is_tls || target.address.is_loopback() {
+        return Ok(());
+    }
+    let next = "use https://, or keep both sides on one private network";
+    report.warn(env, "source", "the password travels unencrypted over http://", next)
+}
+
+/// Whether a proxy stands between, which then does what can be seen from here no longer.
+pub(super) fn proxy(target: &Target, report: &mut Report, env: &mut Env<'_>) -> Result<bool, Stop> {
+    let Some(proxy) = connect::proxy(&target.server, &env.vars) else { return Ok(false) };
+    if target.server.join("/").parse().is_ok_and(|uri| proxy.is_no_proxy(&uri)) {
+        return Ok(false);
+    }
+    report.ok(
+        env,
+        "proxy",
+        format!("requests go through {}:{}, as the environment says", proxy.host(), proxy.port()),
+    )?;
+    Ok(true)
+}
+
+/// Asks the server for itself: answer, credentials, version, clock, store.
+pub(super) fn examine(target: &Target, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
+    let client = target.client.clone();
+    let (answer, took) = tools.time(move || client.info())?;
+    let info = match answer {
+        Ok(info) => info,
+        Err(error) => return Err(no_info(target, &error, tools, report, env)?),
+    };
+    report.ok(env, "server", format!("answered in {} ms", took.as_millis()))?;
+    credentials(target, tools, report, env)?;
+    versions(&info, report, env)?;
+    clocks(&info, took, tools, report, env)?;
+    report.ok(env, "store", format!("{}, revision {}", info.store_id, info.revision))
+}
+
+fn no_info(
+    target: &Target,
+    error: &CallError,
+    tools: &Tools,
+    report: &mut Report,
+    env: &mut Env<'_>,
+) -> Result<Stop, Stop> {
+    let code = error.exit();
+    match (error, error.code()) {
+        (_, Some(Code::Unauthorized)) if target.credentials.is_none() => {
+            let next = "set username and password in the source (or LOCKER_USERNAME and LOCKER_PASSWORD)";
+            report.fail(env, "auth", code, "the server asks for credentials, and none are given", next)
+        }
+        (_, Some(Code::Unauthorized | Code::Forbidden)) => {
+            let next = "compare username and password with AUTH_USER and AUTH_PASS of the server; \
+                        look for spaces and newlines around a value from a credential manager";
+            report.fail(env, "auth", code, format!("the server refuses the credentials: {error}"), next)
+        }
+        (CallError::Refused(_), _) => {
+            let next = "compare the versions of both sides, and the path in locker_uri";
+            report.fail(env, "server", code, format!("it answers, but not as expected: {error}"), next)
+        }
+        (CallError::NoAnswer(why), Some(_)) => {
+            let next = "the server is going down or starting: look at its log, then ask again";
+            report.fail(env, "server", code, why.to_string(), next)
+        }
+        (CallError::NoAnswer(why), None) => {
+            let (more, next) = explain_silence(target, tools)?;
+            report.fail(env, "server", exit::UNAVAILABLE, format!("{}{more}", why.why), next)
+        }
+    }
+}
+
+/// What else can be said of a server that gave no answer of ours.
+fn explain_silence(target: &Target, tools: &Tools) -> Result<(&'static str, &'static str), Stop> {
+    let look = ("", "does locker_uri lead to the locker server, and does a proxy or load balancer stand between?");
+    if target.address.is_tls {
+        return Ok(look);
+    }
+    let address = target.address.clone();
+    let (speaks, _) = tools.time(move || network::greet(&address))?;
+    Ok(match speaks {
+        Ok(Speaks::Tls) => ("; TLS is spoken there", "write locker_uri with https://"),
+        Ok(Speaks::Something) => ("; what is spoken there is not HTTP", "is this the port of the locker server?"),
+        Ok(Speaks::Nothing) => ("; it accepts connections and says nothing", "is this the port of the locker server?"),
+        Ok(Speaks::Http) | Err(_) => look,
+    })
+}
+
+/// Whether the credentials matter: the same question again without them.
+fn credentials(target: &Target, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
+    if target.credentials.is_none() {
+        return report.ok(env, "auth", "the server asks for no credentials");
+    }
+    // The address as it is shown carries none.
+    let Ok(bare) = ServerUrl::parse(&target.server.join("")) else { return Ok(()) };
+    let client = Client::new(bare, None, &env.vars);
+    let (answer, _) = tools.time(move || client.info())?;
+    match answer {
+        Err(error) if error.code() == Some(Code::Unauthorized) => {
+            report.ok(env, "auth", "the credentials are accepted")
+        }
+        Ok(_) => {
+            let next = "start the server with AUTH_USER and AUTH_PASS if they should matter";
+            report.warn(env, "auth", "the server does not look at credentials: all who can connect may do all", next)
+        }
+        Err(error) => report.warn(env, "auth", format!("not sure: {error}"), "run this again"),
+    }
+}
+
+fn versions(info: &InfoView, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
+    let ours = env!("CARGO_PKG_VERSION");
+    if info.version == ours {
+        return report.ok(env, "version", format!("{ours} on both sides"));
+    }
+    let next =
+        "they work together unless the release notes say otherwise; run the same version on both sides to be sure";
+    report.warn(env, "version", format!("the server is {}, this is {ours}", info.version), next)
+}
+
+fn clocks(info: &InfoView, took: Duration, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
+    let Ok(theirs) = DateTime::parse_from_rfc3339(&info.time) else {
+        let next = "compare the versions of both sides";
+        return report.warn(env, "clock", format!("the server's time is not readable: {}", info.time), next);
+    };
+    // The answer was written some time within the call: half of it ago, on average.
+    let ours = i64::try_from(tools.clock.wall_ms()).unwrap_or(i64::MAX);
+    let middle = i64::try_from(took.as_millis() / 2).unwrap_or(0);
+    let ahead = theirs.with_timezone(&Utc).timestamp_millis().saturating_sub(ours.saturating_sub(middle));
+    let text = format!(
+        "the server's is {:.1} s {}",
+        ahead.unsigned_abs() as f64 / 1000.0,
+        if ahead < 0 { "behind" } else { "ahead" }
+    );
+    if u128::from(ahead.unsigned_abs()) <= CLOCKS.as_millis() + took.as_millis() {
+        return report.ok(env, "clock", text);
+    }
+    let next = "times in logs will not agree: set both by NTP. No deadline of a lock depends on it";
+    report.warn(env, "clock", text, next)
+}

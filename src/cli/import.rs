@@ -1,0 +1,55 @@
+//! `locker import ...`: taking over what another system has.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::transfer::{self, How};
+use super::{CliError, Connection, import_locker};
+use crate::core::names::PoolName;
+use crate::env::Env;
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    #[command(subcommand)]
+    command: ImportCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImportCommand {
+    /// The state file of an original locker server, or what its GET /locks printed
+    LockerState(import_locker::LockerStateArgs),
+    /// Pools from a checkout of a pool-resource repository
+    #[command(after_help = "\
+Claimed locks become held by a claim of scope `flow`, whose reason is the last commit's message where git is at hand.
+Nothing that differs on the server is overwritten unless it is named; exit 5 when something was left alone.")]
+    PoolRepo {
+        /// The checkout
+        dir: PathBuf,
+        /// Only this pool
+        #[arg(long, value_name = "NAME")]
+        pool: Option<PoolName>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// The state that `locker export json` wrote
+    #[command(after_help = "\
+Nothing that differs on the server is overwritten unless it is named; exit 5 when something was left alone.")]
+    Json {
+        /// The file, or - for stdin
+        file: PathBuf,
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+pub(super) fn run(args: &ImportArgs, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
+    match &args.command {
+        ImportCommand::LockerState(args) => import_locker::run(args, &connection.client(env)?, env),
+        ImportCommand::PoolRepo { dir, pool, how } => {
+            transfer::import_pool_repo(dir, pool.as_ref(), how, connection, env)
+        }
+        ImportCommand::Json { file, how } => transfer::import_json(file, how, connection, env),
+    }
+}

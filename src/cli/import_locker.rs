@@ -1,0 +1,143 @@
+//! `locker import locker-state FILE`: the state file of an original locker, into a running server.
+//!
+//! The file is read whole and compared with the server before anything is changed. The same file again changes nothing:
+//! each hold has an id that follows from the file, and one that was released meanwhile stays released.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{CliError, by, print_line, say};
+use crate::client::calls::Asked;
+use crate::client::{CallError, Client};
+use crate::env::Env;
+use crate::wire::api::{LockBody, PoolBody};
+use crate::wire::contracts::state_file::{self, ImportedPool};
+use crate::wire::errors::{Code, exit};
+
+/// Arguments of `import locker-state`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  locker import locker-state --dry-run /var/vcap/store/locker/locker.json
+  curl -s http://old-locker:8910/locks > locks.json && locker import locker-state locks.json
+
+Pools that somebody else holds are named, and then nothing is imported (exit code 5).")]
+pub(super) struct LockerStateArgs {
+    /// The file; - for stdin
+    file: String,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What an import has done.
+#[derive(Debug, Default)]
+struct Summary {
+    pools: usize,
+    taken: usize,
+    released: usize,
+}
+
+pub(super) fn run(args: &LockerStateArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let text = read(&args.file, env)?;
+    let pools = state_file::parse(&text).map_err(|error| {
+        CliError::Failed(exit::FAILED, format!("{:?} is damaged, nothing is imported: {error}", args.file))
+    })?;
+    let mut conflicts = Vec::new();
+    for pool in &pools {
+        conflicts.extend(conflict(pool, client)?);
+    }
+    if !conflicts.is_empty() {
+        conflicts.iter().for_each(|conflict| say(env, conflict));
+        let text = format!("{} pool(s) are in the way, nothing is imported", conflicts.len());
+        return Err(CliError::Failed(exit::CONFLICT, text));
+    }
+    if args.dry_run {
+        for pool in &pools {
+            print_line(env, &format!("would import {}", describe(pool)))?;
+        }
+        return Ok(exit::OK);
+    }
+    let mut done = Summary::default();
+    for pool in &pools {
+        import(pool, client, env, &mut done)?;
+        print_line(env, &format!("imported {}", describe(pool)))?;
+    }
+    let Summary { pools, taken, released } = done;
+    let text = format!("{pools} pool(s) made, {taken} hold(s) there, {released} released since an earlier import");
+    print_line(env, &text)?;
+    Ok(exit::OK)
+}
+
+fn read(file: &str, env: &mut Env<'_>) -> Result<String, CliError> {
+    let read = match file {
+        "-" => std::io::read_to_string(&mut env.stdin),
+        file => std::fs::read_to_string(file),
+    };
+    read.map_err(|error| CliError::usage(format!("cannot read {file:?}: {error}")))
+}
+
+fn describe(pool: &ImportedPool) -> String {
+    let mut text = format!("pool {:?}", pool.pool);
+    let key = pool.holds.first().and_then(|hold| hold.body.key.as_deref());
+    // Writing to a String cannot fail.
+    let _ = match (pool.holds.len(), key) {
+        (0, _) => write!(text, ", free"),
+        (count, Some(key)) => write!(text, ", held {count} time(s) with key {key:?}"),
+        (_, None) => {
+            let owner = pool.holds.first().and_then(|hold| hold.body.owner.person.as_deref()).unwrap_or_default();
+            write!(text, ", held by {owner:?}")
+        }
+    };
+    text
+}
+
+/// The pool's lock on the server: `None` when there is no such pool.
+fn holders(pool: &ImportedPool, client: &Client) -> Result<Option<BTreeSet<String>>, CallError> {
+    match client.get_lock(pool.pool.as_str(), pool.pool.own_lock().as_str()) {
+        Ok(lock) => Ok(Some(lock.holders.into_iter().map(|holder| holder.claim).collect())),
+        Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Why a pool cannot be imported, if it cannot.
+fn conflict(pool: &ImportedPool, client: &Client) -> Result<Option<String>, CliError> {
+    let name = &pool.pool;
+    match holders(pool, client) {
+        Ok(holders) => {
+            let own: BTreeSet<&str> = pool.holds.iter().map(|hold| hold.id.as_str()).collect();
+            let other = holders.iter().flatten().find(|claim| !own.contains(claim.as_str()));
+            Ok(other.filter(|_| !own.is_empty()).map(|claim| format!("pool {name:?} is held by claim {claim:?}")))
+        }
+        Err(error) if error.code() == Some(Code::NoSuchLock) => {
+            Ok(Some(format!("pool {name:?} is there, but not with a lock of its own name")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn import(pool: &ImportedPool, client: &Client, env: &Env<'_>, done: &mut Summary) -> Result<(), CliError> {
+    let reason = Some("imported from the state file of the original locker".to_owned());
+    if holders(pool, client)?.is_none() {
+        let name = pool.pool.as_str();
+        client.put_pool(name, &PoolBody { by: Some(by(env, reason.as_ref())), ..PoolBody::default() })?;
+        client.put_lock(name, name, &LockBody { by: Some(by(env, reason.as_ref())), ..LockBody::default() })?;
+        done.pools += 1;
+    }
+    for hold in &pool.holds {
+        match client.put_claim(hold.id.as_str(), &hold.body, Duration::ZERO) {
+            Ok(Asked::Given(_)) => done.taken += 1,
+            Ok(Asked::Waiting(waiting)) => {
+                let text = format!("pool {:?} was taken meanwhile: {}", pool.pool, waiting.error);
+                return Err(CliError::Failed(exit::CONFLICT, text));
+            }
+            Err(error) if error.code() == Some(Code::Ended) => done.released += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

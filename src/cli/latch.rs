@@ -1,0 +1,317 @@
+//! `lockcli`, also as `locker latch`: latches of Argo workflows (contracts section 5).
+//!
+//! What is printed is for programs: `create` prints the id alone, `get` and `list` JSON, `release` and `delete` nothing.
+//! The exit code is 0 only when it was done.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+
+use super::{CliError, Connection, parse_duration, say};
+use crate::client::CallError;
+use crate::client::flight::Flights;
+use crate::client::latches::LatchClient;
+use crate::core::latch::{LatchId, Namespace, WorkflowName, WorkflowUid};
+use crate::env::{Env, Signal, random_bytes};
+use crate::wire::errors::exit;
+use crate::wire::latch::{CreateBody, LatchStatus, LatchView, NodeView, OnRelease, ReleaseBody};
+
+/// Where an Argo output parameter finds the result, unless `--result` says otherwise.
+const RESULT: &str = "/result";
+/// How long one request of `--wait` is held: well below the idle timeout of proxies.
+const LONG_POLL: Duration = Duration::from_secs(25);
+/// Pause of `--wait` when the server cannot be reached.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Create, look at, release and delete the latches that suspended Argo workflows wait for.
+#[derive(Debug, Parser)]
+#[command(name = "lockcli", version, propagate_version = true, after_help = EXAMPLES)]
+pub(super) struct LockCli {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    args: LatchArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  export API_ENDPOINT=http://HOST:8910/lock
+  id=$(lockcli create build-x7k default)
+  lockcli release \"$id\" --outputs '{\"version\": \"1.2\"}'
+  lockcli get \"$id\" --wait
+  lockcli delete \"$id\"
+
+Exit codes: 0 done; 1 failed, or released with a failure; 2 wrong use; 3 not released in time; 4 not found;
+5 conflict; 6 no answer from the server; 7 credentials refused; 130 and 143 after a signal.";
+
+/// Arguments of `latch`, and of `lockcli`.
+#[derive(Debug, Args)]
+#[command(after_help = "The same as the program `lockcli`; examples: lockcli --help")]
+pub(super) struct LatchArgs {
+    /// Where latches are, like `http://HOST:8910/lock`; used as given (default: --uri with /lock)
+    #[arg(long, global = true, help_heading = "Connection", env = "API_ENDPOINT", value_name = "URL")]
+    api_endpoint: Option<String>,
+    /// Write what create or get prints to this file as well (default: /result, where that can be written)
+    #[arg(long, global = true, value_name = "FILE")]
+    result: Option<PathBuf>,
+    #[command(subcommand)]
+    command: LatchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum LatchCommand {
+    /// Make a latch for a workflow; prints its id
+    Create(CreateArgs),
+    /// Print a latch as JSON
+    Get {
+        id: String,
+        /// Wait until it is released; exit 1 if it was released with a failure
+        #[arg(long)]
+        wait: bool,
+        /// Wait at most this long, then exit 3
+        #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
+        timeout: Option<Duration>,
+    },
+    /// Release a latch: the workflow goes on; again is harmless
+    Release {
+        id: String,
+        /// Output parameters for the waiting node: a JSON object of texts
+        #[arg(long, value_name = "JSON", conflicts_with = "failure")]
+        outputs: Option<String>,
+        /// Let the waiting node fail with this message
+        #[arg(long, value_name = "TEXT")]
+        failure: Option<String>,
+    },
+    /// Delete a latch, released or not
+    Delete { id: String },
+    /// Print latches as a JSON array
+    List {
+        /// Which ones: locked, released or all
+        #[arg(long, value_name = "STATUS", default_value = "all", value_parser = ["locked", "released", "all"])]
+        status: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// The workflow that waits
+    workflow: WorkflowName,
+    /// Its namespace
+    #[arg(default_value = "default")]
+    namespace: Namespace,
+    /// Its waiting node, by id, by name, or by the value of an input parameter
+    #[arg(long, value_name = "id=ID|name=NAME|input:PARAMETER=VALUE", value_parser = parse_node)]
+    node: Option<NodeView>,
+    /// Its metadata.uid: a later workflow of the same name is left alone
+    #[arg(long, value_name = "UID")]
+    workflow_uid: Option<WorkflowUid>,
+}
+
+fn parse_node(text: &str) -> Result<NodeView, String> {
+    let must = || "must be id=ID, name=NAME or input:PARAMETER=VALUE".to_owned();
+    let (how, value) = text.split_once('=').ok_or_else(must)?;
+    let value = value.to_owned();
+    match how {
+        "id" => Ok(NodeView::Id { id: value }),
+        "name" => Ok(NodeView::Name { name: value }),
+        _ => match how.strip_prefix("input:") {
+            Some(parameter) => Ok(NodeView::Parameter { parameter: parameter.to_owned(), value }),
+            None => Err(must()),
+        },
+    }
+}
+
+/// `lockcli`, parsed.
+pub(super) fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let cli = LockCli::from_arg_matches(matches).map_err(|error| CliError::usage(error.to_string()))?;
+    run(cli.args, &cli.connection, env)
+}
+
+pub(super) fn run(args: LatchArgs, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
+    run_with(args, connection, Path::new(RESULT), env)
+}
+
+fn run_with(
+    args: LatchArgs,
+    connection: &Connection,
+    default_result: &Path,
+    env: &mut Env<'_>,
+) -> Result<u8, CliError> {
+    let client = latch_client(args.api_endpoint, connection, env)?;
+    let asking = Asking { client, flights: Flights::new(&env.signals) };
+    let result = ResultFile { path: args.result.as_deref().unwrap_or(default_result), is_asked: args.result.is_some() };
+    match args.command {
+        LatchCommand::Create(args) => {
+            let body = create_body(args);
+            let made = asking.ask(move |client| client.create(&body))?;
+            result.give(&made.id, env)
+        }
+        LatchCommand::Get { id, wait: false, .. } => {
+            let latch = asking.ask(move |client| client.get(&id))?;
+            result.give(&to_json(&latch)?, env)
+        }
+        LatchCommand::Get { id, wait: true, timeout } => {
+            let latch = asking.wait(&id, timeout)?;
+            let code = result.give(&to_json(&latch)?, env)?;
+            Ok(ended(&latch, code, env))
+        }
+        LatchCommand::Release { id, outputs, failure } => {
+            let body = ReleaseBody { outputs: outputs.as_deref().map(parse_outputs).transpose()?, failure };
+            asking.ask(move |client| client.release(&id, &body))?;
+            Ok(exit::OK)
+        }
+        LatchCommand::Delete { id } => {
+            asking.ask(move |client| client.delete(&id))?;
+            Ok(exit::OK)
+        }
+        LatchCommand::List { status } => {
+            let latches = asking.ask(move |client| client.list(&status))?;
+            print(&to_json(&latches)?, env)?;
+            Ok(exit::OK)
+        }
+    }
+}
+
+/// A client of this endpoint, or of the one that the server of the other commands has.
+pub(super) fn latch_client(
+    endpoint: Option<String>,
+    connection: &Connection,
+    env: &Env<'_>,
+) -> Result<LatchClient, CliError> {
+    let endpoint = endpoint.unwrap_or_else(|| format!("{}/lock", connection.uri.trim_end_matches('/')));
+    LatchClient::new(&endpoint, connection.credentials(), &env.vars)
+        .map_err(|why| CliError::usage(format!("the endpoint {why}")))
+}
+
+/// The exit code of a wait: a script that goes on after 0 must not go on after a failure.
+fn ended(latch: &LatchView, code: u8, env: &mut Env<'_>) -> u8 {
+    match &latch.on_release {
+        Some(OnRelease::Fail(message)) if code == exit::OK => {
+            say(env, &format!("lockcli: released with a failure: {message}"));
+            exit::FAILED
+        }
+        _ => code,
+    }
+}
+
+fn create_body(args: CreateArgs) -> CreateBody {
+    CreateBody {
+        id: LatchId::from_random(random_bytes()).to_string(),
+        workflow: args.workflow.to_string(),
+        namespace: args.namespace.to_string(),
+        workflow_uid: args.workflow_uid.map(|uid| uid.to_string()),
+        node: args.node,
+    }
+}
+
+fn parse_outputs(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, CliError> {
+    let parsed = serde_json::from_str(text);
+    parsed.map_err(|error| CliError::usage(format!("--outputs must be a JSON object of texts: {error}")))
+}
+
+/// Calls that a signal interrupts.
+struct Asking {
+    client: LatchClient,
+    flights: Flights,
+}
+
+impl Asking {
+    fn ask<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&LatchClient) -> Result<T, CallError> + Send + 'static,
+    ) -> Result<T, CliError> {
+        let client = self.client.clone();
+        Ok(self.flights.run(move || call(&client)).map_err(signalled)??)
+    }
+
+    /// Waits for the release, over restarts of the server as well.
+    fn wait(&self, id: &str, timeout: Option<Duration>) -> Result<LatchView, CliError> {
+        let end = timeout.map(|timeout| Instant::now() + timeout);
+        let left = || end.map_or(LONG_POLL, |end| end.saturating_duration_since(Instant::now()).min(LONG_POLL));
+        loop {
+            let (client, wanted, wait) = (self.client.clone(), id.to_owned(), left());
+            let asked = self.flights.run(move || client.get_released(&wanted, wait)).map_err(signalled)?;
+            match asked {
+                Ok(latch) if latch.status == LatchStatus::Released => return Ok(latch),
+                Ok(_) if left().is_zero() => {
+                    return Err(CliError::Failed(exit::LOCKED, format!("latch {id} was not released in time")));
+                }
+                Ok(_) => {}
+                Err(CallError::NoAnswer(why)) if left().is_zero() => return Err(CallError::NoAnswer(why).into()),
+                Err(CallError::NoAnswer(_)) => self.flights.sleep(PAUSE.min(left())).map_err(signalled)?,
+                Err(refused) => return Err(refused.into()),
+            }
+        }
+    }
+}
+
+fn signalled(signal: Signal) -> CliError {
+    CliError::Failed(signal.exit_code(), format!("{} received: ended", signal.name()))
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<String, CliError> {
+    Ok(serde_json::to_string(value).map_err(std::io::Error::other)?)
+}
+
+/// One line for programs. JSON and ids have no control characters, so nothing needs escaping.
+fn print(text: &str, env: &mut Env<'_>) -> Result<(), CliError> {
+    writeln!(env.stdout, "{text}")?;
+    Ok(env.stdout.flush()?)
+}
+
+/// The file beside stdout.
+struct ResultFile<'a> {
+    path: &'a Path,
+    /// It was named on the command line, so that failing to write it is a failure.
+    is_asked: bool,
+}
+
+impl ResultFile<'_> {
+    /// Prints a text and writes it to the file, there without a newline: Argo takes every byte.
+    fn give(&self, text: &str, env: &mut Env<'_>) -> Result<u8, CliError> {
+        print(text, env)?;
+        match std::fs::write(self.path, text) {
+            Err(error) if self.is_asked => {
+                let text = format!("cannot write the result to {}: {error}", self.path.display());
+                Err(CliError::Failed(exit::FAILED, text))
+            }
+            _ => Ok(exit::OK),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::{Signals, SystemClock};
+
+    /// Gives a text to a result file; what was printed, and the exit code if there is one.
+    fn give(path: &Path, is_asked: bool) -> (Vec<u8>, Option<u8>) {
+        let (mut stdin, mut stdout, mut stderr) = (std::io::empty(), Vec::new(), Vec::new());
+        let mut env = Env {
+            args: Vec::new(),
+            vars: std::collections::BTreeMap::new(),
+            stdin: &mut stdin,
+            stdout: &mut stdout,
+            stderr: &mut stderr,
+            is_terminal: false,
+            hostname: String::new(),
+            clock: std::sync::Arc::new(SystemClock::default()),
+            signals: Signals::default(),
+        };
+        let code = ResultFile { path, is_asked }.give("id", &mut env).ok();
+        assert!(stderr.is_empty(), "whether it is a failure is said by the caller");
+        (stdout, code)
+    }
+
+    #[test]
+    fn only_a_result_file_that_was_asked_for_must_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = dir.path().join("result");
+        assert_eq!(give(&good, false), (b"id\n".to_vec(), Some(exit::OK)));
+        assert_eq!(std::fs::read(&good).unwrap(), b"id", "Argo takes every byte");
+        assert_eq!(give(dir.path(), false), (b"id\n".to_vec(), Some(exit::OK)), "silent");
+        assert_eq!(give(dir.path(), true), (b"id\n".to_vec(), None), "printed all the same");
+    }
+}

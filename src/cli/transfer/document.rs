@@ -1,0 +1,264 @@
+//! The JSON of a whole state, written by `export json` and read by `import json`.
+//!
+//! In it: pools with their policies, locks with metadata and labels, live holds, latches. Not in it: history, fences,
+//! waiting and granted claims, ended claims, drains. What is imported gets new fences.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{CliError, print_json, say};
+use super::plan::{metadata_of, shown};
+use super::wanted::{Wanted, WantedHold, WantedLock, WantedPool};
+use crate::client::Client;
+use crate::client::calls::ClaimFilter;
+use crate::client::latches::LatchClient;
+use crate::core::limits;
+use crate::core::names::{ClaimId, LockName, PoolName};
+use crate::core::time::{Span, WallMs};
+use crate::env::Env;
+use crate::wire::api::{ClaimBody, ClaimView, LockRef, Owner, PartBody, Policy, Scope};
+use crate::wire::errors::exit;
+use crate::wire::latch::LatchView;
+use crate::wire::problems::{Problems, quoted};
+use crate::wire::text::{self, parse_time, show_metadata, show_span};
+
+/// The version that this release writes, and the newest that it reads.
+const VERSION: u32 = 1;
+/// How often an export is tried while the state changes under it.
+const ATTEMPTS: u32 = 5;
+
+/// A state. Unknown members are refused: a newer release's file must not be half understood.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    /// The version of this format.
+    locker_export: u32,
+    /// Where it comes from; for people.
+    store_id: String,
+    exported_at: String,
+    revision: u64,
+    pools: Vec<PoolEntry>,
+    holds: Vec<HoldEntry>,
+    latches: Vec<LatchView>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PoolEntry {
+    pool: String,
+    policy: Policy,
+    locks: Vec<LockEntry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LockEntry {
+    lock: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata_base64: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HoldEntry {
+    claim: String,
+    locks: Vec<LockRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    requestor: Option<String>,
+    scope: Scope,
+    owner: Owner,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// For people; the import begins a new hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held_since: Option<String>,
+    /// When it ends by itself. An import after that leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held_until: Option<String>,
+}
+
+/// Writes the state of a server to stdout, the summary to stderr.
+pub(super) fn write(dry_run: bool, client: &Client, latches: &LatchClient, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let mut attempt = 0;
+    let document = loop {
+        attempt += 1;
+        let document = collect(client, latches)?;
+        if client.info()?.revision == document.revision {
+            break document;
+        }
+        if attempt == ATTEMPTS {
+            say(env, "the state changed while it was read: what changed last may be missing");
+            break document;
+        }
+    };
+    if !dry_run {
+        print_json(env, &document)?;
+    }
+    let (pools, holds, latches) = (document.pools.len(), document.holds.len(), document.latches.len());
+    let locks: usize = document.pools.iter().map(|pool| pool.locks.len()).sum();
+    let verb = if dry_run { "to be written" } else { "written" };
+    say(env, &format!("{pools} pool(s), {locks} lock(s), {holds} hold(s), {latches} latch(es) {verb}"));
+    Ok(exit::OK)
+}
+
+fn collect(client: &Client, latches: &LatchClient) -> Result<Document, CliError> {
+    let info = client.info()?;
+    let mut pools = Vec::new();
+    for summary in client.list_pools()? {
+        let mut locks = Vec::new();
+        for lock in client.get_pool(&summary.pool)?.items {
+            let view = client.get_lock(&summary.pool, &lock.lock)?;
+            let (metadata, metadata_base64) = show_metadata(&metadata_of(&view).unwrap_or_default());
+            locks.push(LockEntry { lock: view.lock, metadata, metadata_base64, labels: view.labels });
+        }
+        pools.push(PoolEntry { pool: summary.pool, policy: summary.policy, locks });
+    }
+    let held = ClaimFilter { state: Some("held"), ..ClaimFilter::default() };
+    let holds = client.list_claims(&held)?.into_iter().map(hold_entry).collect();
+    Ok(Document {
+        locker_export: VERSION,
+        store_id: info.store_id,
+        exported_at: info.time,
+        revision: info.revision,
+        pools,
+        holds,
+        latches: super::latches(latches)?,
+    })
+}
+
+fn hold_entry(claim: ClaimView) -> HoldEntry {
+    HoldEntry {
+        claim: claim.id,
+        locks: claim.locks,
+        // The key is the default of the requestor, and a claim that says so asks for the same.
+        requestor: claim.requestor.filter(|_| claim.key.is_some()),
+        key: claim.key,
+        scope: claim.scope.unwrap_or(Scope::Flow),
+        owner: claim.owner,
+        reason: claim.reason,
+        held_since: claim.held_since,
+        held_until: claim.held_until,
+    }
+}
+
+/// Reads a state; what keeps it from being imported comes as sentences.
+pub(super) fn read(file: &Path, env: &mut Env<'_>) -> Result<(Wanted, Vec<String>), CliError> {
+    let mut text = Vec::new();
+    let read = if file == Path::new("-") {
+        env.stdin.read_to_end(&mut text).map(drop)
+    } else {
+        std::fs::File::open(file).and_then(|mut opened| opened.read_to_end(&mut text).map(drop))
+    };
+    let name = file.display();
+    read.map_err(|error| CliError::Failed(exit::FAILED, format!("cannot read {name}: {error}")))?;
+    let version: Result<Version, _> = serde_json::from_slice(&text);
+    if let Ok(Version { locker_export }) = version
+        && locker_export != VERSION
+    {
+        let error =
+            format!("{name} has version {locker_export}, this release knows {VERSION}: use the one that wrote it");
+        return Err(CliError::usage(error));
+    }
+    let document: Document = serde_json::from_slice(&text)
+        .map_err(|error| CliError::usage(format!("{name} is no state that `locker export json` wrote: {error}")))?;
+    let mut problems = Problems::default();
+    let wanted = wanted(document, WallMs(env.clock.wall_ms()), &mut problems, env);
+    Ok((wanted, problems.into_list()))
+}
+
+/// Just enough of a newer format to say so.
+#[derive(Deserialize)]
+struct Version {
+    locker_export: u32,
+}
+
+fn wanted(document: Document, now: WallMs, problems: &mut Problems, env: &mut Env<'_>) -> Wanted {
+    let mut wanted = Wanted { latches: document.latches, ..Wanted::default() };
+    for (n, entry) in document.pools.into_iter().enumerate() {
+        let at = format!("pools[{n}]");
+        let Some(name) = problems.parse::<PoolName>(&at, &entry.pool) else { continue };
+        let mut pool = WantedPool { policy: Some(entry.policy), locks: BTreeMap::new() };
+        for (n, lock) in entry.locks.into_iter().enumerate() {
+            let at = format!("{at}.locks[{n}]");
+            let name = problems.parse::<LockName>(&at, &lock.lock);
+            let metadata = text::metadata(lock.metadata, lock.metadata_base64, problems).unwrap_or_default();
+            let lock = WantedLock { metadata: metadata.to_vec(), labels: Some(lock.labels), is_free: None };
+            let Some(name) = name else { continue };
+            if pool.locks.insert(name.clone(), lock).is_some() {
+                problems.add(&at, format!("lock {name:?} is there twice"));
+            }
+        }
+        if wanted.pools.insert(name.clone(), pool).is_some() {
+            problems.add(&at, format!("pool {name:?} is there twice"));
+        }
+    }
+    for (n, entry) in document.holds.into_iter().enumerate() {
+        let at = format!("holds[{n}]");
+        let held_until = entry.held_until.as_deref().map(parse_time);
+        let left = match held_until {
+            None => None,
+            Some(Ok(until)) if until <= now => {
+                say(env, &format!("left out: the hold of {} is over", shown(&entry.locks)));
+                continue;
+            }
+            Some(Ok(until)) => Some(Span((until.0 - now.0).clamp(limits::TTL_MIN_MS, limits::TTL_MAX_MS))),
+            Some(Err(error)) => {
+                problems.add(&at, error);
+                continue;
+            }
+        };
+        wanted.holds.extend(hold(&at, entry, left, problems));
+    }
+    wanted
+}
+
+/// The claim asks for just the locks that it held: asking for any again could give it others.
+fn hold(at: &str, entry: HoldEntry, ttl: Option<Span>, problems: &mut Problems) -> Option<WantedHold> {
+    let id = problems.parse::<ClaimId>(&format!("{at}.claim"), &entry.claim);
+    let mut by_pool: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for lock in &entry.locks {
+        by_pool.entry(lock.pool.clone()).or_default().push(lock.lock.clone());
+    }
+    let mut parts = by_pool.into_iter().map(|(pool, mut locks)| {
+        let lock = if locks.len() == 1 { locks.pop() } else { None };
+        PartBody { pool, lock, locks: (!locks.is_empty()).then_some(locks), ..PartBody::default() }
+    });
+    let Some(first) = parts.next() else {
+        problems.add(at, format!("claim {} holds nothing", quoted(&entry.claim)));
+        return None;
+    };
+    let body = ClaimBody {
+        pool: first.pool,
+        lock: first.lock,
+        locks: first.locks,
+        count: None,
+        labels: BTreeMap::new(),
+        also: parts.collect(),
+        key: entry.key,
+        requestor: entry.requestor,
+        scope: Some(entry.scope),
+        owner: entry.owner,
+        run: None,
+        confirm: false,
+        wait: None,
+        queue: false,
+        give_up_after: None,
+        ttl: ttl.map(show_span),
+        reason: entry.reason,
+        priority: None,
+        supersede: None,
+        expect_store: None,
+    };
+    let mut locks = entry.locks;
+    locks.sort();
+    Some(WantedHold { id: id?, locks, body: Box::new(body) })
+}

@@ -1,0 +1,181 @@
+//! `locker import` and `locker export`: pools in and out, over the API of a running server (`docs/import-export.md`).
+//!
+//! - [`wanted`]: what a server should have, whatever it was read from.
+//! - [`plan`]: what is missing for that; nothing that is there is overwritten unless it was named.
+//! - [`pool_repo`]: checkouts of pool-resource repositories. [`document`]: the JSON of a whole state.
+//!
+//! Everything is read and checked before the first change, and everything is safe to run again.
+
+mod document;
+mod plan;
+mod pool_repo;
+mod wanted;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Args, Subcommand};
+
+use self::wanted::Wanted;
+use super::latch::latch_client;
+use super::{CliError, Connection, print_line, say};
+use crate::client::Client;
+use crate::client::latches::LatchClient;
+use crate::core::names::{LockName, PoolName};
+use crate::env::Env;
+use crate::wire::errors::exit;
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    #[command(subcommand)]
+    to: ExportTo,
+}
+
+#[derive(Debug, Subcommand)]
+enum ExportTo {
+    /// Pools as a pool-resource repository has them: POOL/claimed/NAME and POOL/unclaimed/NAME
+    PoolRepo {
+        /// The directory; made when it is missing
+        dir: PathBuf,
+        /// Only this pool
+        #[arg(long, value_name = "NAME")]
+        pool: Option<PoolName>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Pools, locks, live holds and latches as JSON on stdout; it contains the metadata of all locks
+    Json {
+        /// Only say what would be written
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// How something is taken in or written out.
+#[derive(Debug, Args)]
+pub(super) struct How {
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Overwrite this, although it differs: POOL for a policy, POOL/LOCK for a lock; several times for several
+    #[arg(long, value_name = "POOL[/LOCK]")]
+    overwrite: Vec<Named>,
+}
+
+/// A pool or a lock that may be overwritten.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Named {
+    pool: PoolName,
+    lock: Option<LockName>,
+}
+
+impl FromStr for Named {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (pool, lock) = match text.split_once('/') {
+            Some((pool, lock)) => (pool, Some(lock)),
+            None => (text, None),
+        };
+        let lock = lock.map(str::parse).transpose().map_err(|error| format!("{error}"))?;
+        Ok(Self { pool: pool.parse().map_err(|error| format!("{error}"))?, lock })
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.lock {
+            Some(lock) => write!(f, "{}/{lock}", self.pool),
+            None => write!(f, "{}", self.pool),
+        }
+    }
+}
+
+/// What was done, or would be.
+#[derive(Debug, Default)]
+struct Summary {
+    done: usize,
+    same: usize,
+    left: usize,
+}
+
+impl Summary {
+    /// One line, and the exit code: leaving something alone is a conflict.
+    fn tell(&self, dry_run: bool, env: &mut Env<'_>) -> Result<u8, CliError> {
+        let Self { done, same, left } = self;
+        let verb = if dry_run { "to be done" } else { "done" };
+        let advice = if *left > 0 { " (name what is to be overwritten with --overwrite)" } else { "" };
+        print_line(env, &format!("{done} {verb}, {same} unchanged, {left} left alone{advice}"))?;
+        Ok(if *left > 0 { exit::CONFLICT } else { exit::OK })
+    }
+}
+
+/// A problem that keeps everything from being done.
+fn bad(problems: &[String], env: &mut Env<'_>) -> Result<(), CliError> {
+    problems.iter().for_each(|problem| say(env, problem));
+    match problems.len() {
+        0 => Ok(()),
+        n => Err(CliError::usage(format!("nothing was changed, because of {n} problem(s)"))),
+    }
+}
+
+pub(super) fn import_pool_repo(
+    dir: &Path,
+    pool: Option<&PoolName>,
+    how: &How,
+    connection: &Connection,
+    env: &mut Env<'_>,
+) -> Result<u8, CliError> {
+    let (wanted, problems) = pool_repo::read(dir, pool, env)?;
+    bad(&problems, env)?;
+    import(&wanted, how, connection, env)
+}
+
+pub(super) fn import_json(file: &Path, how: &How, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let (wanted, problems) = document::read(file, env)?;
+    bad(&problems, env)?;
+    import(&wanted, how, connection, env)
+}
+
+fn import(wanted: &Wanted, how: &How, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let overwrite: BTreeSet<Named> = how.overwrite.iter().cloned().collect();
+    if let Some(stray) = overwrite.iter().find(|named| !wanted.names(named)) {
+        return Err(CliError::usage(format!("--overwrite {stray}: there is no such thing in the import")));
+    }
+    let (client, latches) = (connection.client(env)?, latch_client(None, connection, env)?);
+    let plan = plan::of(wanted, &overwrite, &client, &latches)?;
+    plan.run(how.dry_run, &client, &latches, env)
+}
+
+pub(super) fn export(args: &ExportArgs, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let client = connection.client(env)?;
+    match &args.to {
+        ExportTo::PoolRepo { dir, pool, how } => {
+            let overwrite: BTreeSet<Named> = how.overwrite.iter().cloned().collect();
+            pool_repo::write(dir, pool.as_ref(), &overwrite, how.dry_run, &client, env)
+        }
+        ExportTo::Json { dry_run } => {
+            let latches = latch_client(None, connection, env)?;
+            document::write(*dry_run, &client, &latches, env)
+        }
+    }
+}
+
+/// Names of the pools to export.
+fn pools(client: &Client, only: Option<&PoolName>) -> Result<Vec<PoolName>, CliError> {
+    if let Some(pool) = only {
+        return Ok(vec![pool.clone()]);
+    }
+    let names = client.list_pools()?.into_iter().map(|summary| summary.pool.parse::<PoolName>());
+    names.collect::<Result<_, _>>().map_err(|error| CliError::Failed(exit::FAILED, format!("from the server: {error}")))
+}
+
+/// What is known of latches; a server that does not serve that contract has none.
+fn latches(client: &LatchClient) -> Result<Vec<crate::wire::latch::LatchView>, CliError> {
+    match client.list("all") {
+        Err(error) if error.code() == Some(crate::wire::errors::Code::NoSuchRoute) => Ok(Vec::new()),
+        other => Ok(other?),
+    }
+}

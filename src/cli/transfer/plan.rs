@@ -1,0 +1,257 @@
+//! From what is wanted and what is there to what must be done, and the doing of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use base64::Engine as _;
+
+use super::super::{CliError, by, print_line};
+use super::wanted::{Wanted, WantedHold, WantedLock, WantedPool};
+use super::{Named, Summary};
+use crate::client::calls::Asked;
+use crate::client::latches::LatchClient;
+use crate::client::{CallError, Client};
+use crate::core::names::{LockName, PoolName};
+use crate::env::Env;
+use crate::wire::api::{ClaimState, LockBody, LockRef, LockView, Policy, PoolBody, PoolView};
+use crate::wire::errors::{Code, exit};
+use crate::wire::latch::{LatchStatus, LatchView};
+use crate::wire::text::show_metadata;
+
+/// One change.
+enum Action<'w> {
+    Pool(&'w PoolName, Option<&'w Policy>),
+    AddLock(&'w PoolName, &'w LockName, &'w WantedLock),
+    ChangeLock(&'w PoolName, &'w LockName, &'w WantedLock),
+    Hold(&'w WantedHold),
+    MakeLatch(&'w LatchView),
+    ReleaseLatch(&'w LatchView),
+}
+
+/// All changes, and what differs and stays.
+#[derive(Default)]
+pub(super) struct Plan<'w> {
+    actions: Vec<Action<'w>>,
+    /// Why each of them is left alone.
+    left: Vec<String>,
+    same: usize,
+}
+
+/// What is missing or different. Changes nothing.
+pub(super) fn of<'w>(
+    wanted: &'w Wanted,
+    overwrite: &BTreeSet<Named>,
+    client: &Client,
+    latches: &LatchClient,
+) -> Result<Plan<'w>, CliError> {
+    let mut plan = Plan::default();
+    for (name, pool) in &wanted.pools {
+        plan.pool(name, pool, overwrite, client)?;
+    }
+    for hold in &wanted.holds {
+        plan.hold(hold, wanted, client)?;
+    }
+    if !wanted.latches.is_empty() {
+        plan.latches(&wanted.latches, latches)?;
+    }
+    Ok(plan)
+}
+
+/// `None` where the server says that there is no such thing.
+fn found<T>(answer: Result<T, CallError>, missing: &[Code]) -> Result<Option<T>, CliError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.code().is_some_and(|code| missing.contains(&code)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl<'w> Plan<'w> {
+    fn pool(
+        &mut self,
+        name: &'w PoolName,
+        wanted: &'w WantedPool,
+        overwrite: &BTreeSet<Named>,
+        client: &Client,
+    ) -> Result<(), CliError> {
+        let there = found(client.get_pool(name.as_str()), &[Code::NoSuchPool])?;
+        let named = Named { pool: name.clone(), lock: None };
+        match (&there, &wanted.policy) {
+            (None, policy) => self.actions.push(Action::Pool(name, policy.as_ref())),
+            (Some(pool), Some(policy)) if pool.summary.policy != *policy => {
+                if overwrite.contains(&named) {
+                    self.actions.push(Action::Pool(name, Some(policy)));
+                } else {
+                    self.left.push(format!("pool {name:?} has another policy"));
+                }
+            }
+            (Some(_), _) => self.same += 1,
+        }
+        let locks: BTreeMap<&str, &LockView> = there.as_ref().map(by_name).unwrap_or_default();
+        for (lock, wanted) in &wanted.locks {
+            let Some(view) = locks.get(lock.as_str()) else {
+                self.actions.push(Action::AddLock(name, lock, wanted));
+                continue;
+            };
+            let is_held = !view.holders.is_empty();
+            if wanted.is_free == Some(true) && is_held {
+                self.left.push(format!("lock {lock:?} of pool {name:?} is held on the server, and free here"));
+            }
+            let Some(view) = found(client.get_lock(name.as_str(), lock.as_str()), &[Code::NoSuchLock])? else {
+                self.actions.push(Action::AddLock(name, lock, wanted));
+                continue;
+            };
+            let labels_differ = wanted.labels.as_ref().is_some_and(|labels| *labels != view.labels);
+            if metadata_of(&view).as_deref() == Some(&wanted.metadata) && !labels_differ {
+                self.same += 1;
+            } else if overwrite.contains(&Named { lock: Some(lock.clone()), ..named.clone() }) {
+                self.actions.push(Action::ChangeLock(name, lock, wanted));
+            } else {
+                self.left.push(format!("lock {lock:?} of pool {name:?} has other metadata or labels"));
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, hold: &'w WantedHold, wanted: &Wanted, client: &Client) -> Result<(), CliError> {
+        let id = &hold.id;
+        let claim = found(client.get_claim(id.as_str()), &[Code::NoSuchClaim])?;
+        match claim.map(|claim| (claim.state, claim.locks)) {
+            Some((ClaimState::Held, locks)) if locks == hold.locks => self.same += 1,
+            Some((ClaimState::Held | ClaimState::Granted | ClaimState::Waiting, _)) => {
+                self.left.push(format!("claim {id} is about something else on the server"));
+            }
+            Some((ClaimState::Ended, _)) => {
+                let locks = shown(&hold.locks);
+                self.left.push(format!("the hold of {locks} by claim {id} has ended on the server since"));
+            }
+            None => {
+                let rival = rival(hold, wanted, client)?;
+                match rival {
+                    Some(rival) => self.left.push(rival),
+                    None => self.actions.push(Action::Hold(hold)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn latches(&mut self, wanted: &'w [LatchView], client: &LatchClient) -> Result<(), CliError> {
+        let there = super::latches(client)?;
+        let there: BTreeMap<&str, &LatchView> = there.iter().map(|latch| (latch.id.as_str(), latch)).collect();
+        for latch in wanted {
+            let released = latch.status == LatchStatus::Released;
+            match there.get(latch.id.as_str()) {
+                None => {
+                    self.actions.push(Action::MakeLatch(latch));
+                    self.actions.extend(released.then_some(Action::ReleaseLatch(latch)));
+                }
+                Some(other) if (&other.workflow, &other.namespace) != (&latch.workflow, &latch.namespace) => {
+                    self.left.push(format!("latch {} is of another workflow on the server", latch.id));
+                }
+                Some(other) if released && other.status == LatchStatus::Locked => {
+                    self.actions.push(Action::ReleaseLatch(latch));
+                }
+                Some(_) => self.same += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Does it, or says what would be done; a line for each change, then the summary.
+    pub fn run(self, dry_run: bool, client: &Client, latches: &LatchClient, env: &mut Env<'_>) -> Result<u8, CliError> {
+        for reason in &self.left {
+            print_line(env, &format!("left alone: {reason}"))?;
+        }
+        let done = self.actions.len();
+        for action in &self.actions {
+            if dry_run {
+                print_line(env, &format!("would {action}"))?;
+            } else {
+                action.run(client, latches, env)?;
+                print_line(env, &format!("done: {action}"))?;
+            }
+        }
+        Summary { done, same: self.same, left: self.left.len() }.tell(dry_run, env)
+    }
+}
+
+fn by_name(pool: &PoolView) -> BTreeMap<&str, &LockView> {
+    pool.items.iter().map(|lock| (lock.lock.as_str(), lock)).collect()
+}
+
+/// Metadata of a lock that was asked for alone; `None` when the server says it in a way that this release does not know.
+pub(super) fn metadata_of(view: &LockView) -> Option<Vec<u8>> {
+    match (&view.metadata, &view.metadata_base64) {
+        (Some(text), _) => Some(text.clone().into_bytes()),
+        (None, Some(encoded)) => base64::engine::general_purpose::STANDARD.decode(encoded).ok(),
+        (None, None) => None,
+    }
+}
+
+pub(super) fn shown(locks: &[LockRef]) -> String {
+    let locks: Vec<String> = locks.iter().map(|lock| format!("{}/{}", lock.pool, lock.lock)).collect();
+    locks.join(", ")
+}
+
+/// Who else has a lock of a hold that must be made, in words.
+fn rival(hold: &WantedHold, wanted: &Wanted, client: &Client) -> Result<Option<String>, CliError> {
+    for lock in &hold.locks {
+        let view = found(client.get_lock(&lock.pool, &lock.lock), &[Code::NoSuchPool, Code::NoSuchLock])?;
+        let Some(view) = view else { continue };
+        let shares = |key: &Option<String>| key.is_some() && *key == hold.body.key;
+        let ours = |claim: &str| wanted.holds.iter().any(|other| other.id.as_str() == claim);
+        let rival = view.holders.iter().find(|holder| !(shares(&holder.key) && ours(&holder.claim)));
+        if let Some(rival) = rival {
+            let why =
+                format!("lock {:?} of pool {:?} is held by claim {} on the server", lock.lock, lock.pool, rival.claim);
+            return Ok(Some(why));
+        }
+    }
+    Ok(None)
+}
+
+impl Action<'_> {
+    fn run(&self, client: &Client, latches: &LatchClient, env: &Env<'_>) -> Result<(), CliError> {
+        let by = Some(by(env, Some(&"import".to_owned())));
+        let content = |lock: &WantedLock| {
+            let (metadata, metadata_base64) = show_metadata(&lock.metadata);
+            LockBody { metadata, metadata_base64, labels: lock.labels.clone(), by: by.clone(), ..LockBody::default() }
+        };
+        match self {
+            Self::Pool(pool, policy) => {
+                let policy = policy.cloned().unwrap_or_default();
+                client.put_pool(pool.as_str(), &PoolBody { policy, capacity: None, by })?;
+            }
+            Self::AddLock(pool, lock, wanted) => {
+                client.put_lock(pool.as_str(), lock.as_str(), &content(wanted))?;
+            }
+            Self::ChangeLock(pool, lock, wanted) => {
+                client.patch_lock(pool.as_str(), lock.as_str(), &content(wanted))?;
+            }
+            Self::Hold(hold) => match client.put_claim(hold.id.as_str(), &hold.body, Duration::ZERO)? {
+                Asked::Given(_) => {}
+                Asked::Waiting(_) => {
+                    let text = format!("{}: somebody took it meanwhile; run this again", shown(&hold.locks));
+                    return Err(CliError::Failed(exit::LOCKED, text));
+                }
+            },
+            Self::MakeLatch(latch) => drop(latches.create_as(latch)?),
+            Self::ReleaseLatch(latch) => drop(latches.release_as(latch)?),
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Action<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pool(pool, _) => write!(f, "declare pool {pool:?}"),
+            Self::AddLock(pool, lock, _) => write!(f, "add lock {lock:?} to pool {pool:?}"),
+            Self::ChangeLock(pool, lock, _) => write!(f, "overwrite lock {lock:?} of pool {pool:?}"),
+            Self::Hold(hold) => write!(f, "claim {} as {}", shown(&hold.locks), hold.id),
+            Self::MakeLatch(latch) => write!(f, "make latch {} for workflow {}", latch.id, latch.workflow),
+            Self::ReleaseLatch(latch) => write!(f, "release latch {}", latch.id),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Latches: the one-shot objects of the Argo contract (contracts section 5): locked -> released -> deleted.
+//!
+//! A latch belongs to nobody: whoever knows its id may release or delete it. It names the workflow that waits for it
+//! and says how the waiting step is to end. It never becomes locked again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::ask::check_limit;
+use super::history::ChangeKind;
+use super::limits;
+use super::names::{NameError, Reason, Revision, bad_char, check_length, text_type};
+use super::state::{Notice, State};
+use super::step::{Refusal, Reply};
+use super::time::{Deadline, Now, WallMs};
+
+/// The id of a latch: a UUID, made at the edge. Random ones cannot be guessed, and knowing one is enough to release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LatchId(pub Uuid);
+
+impl LatchId {
+    /// The id of these random bytes (a version 4 UUID).
+    #[must_use]
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
+    }
+
+    /// The id before which no other comes.
+    #[must_use]
+    pub fn smallest() -> Self {
+        Self(Uuid::nil())
+    }
+}
+
+impl fmt::Display for LatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl std::str::FromStr for LatchId {
+    type Err = NameError;
+    /// Reads the hyphenated form, in small or capital letters.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let parsed = if text.len() == 36 { Uuid::try_parse(text).ok() } else { None };
+        let must = "be a UUID such as e9205d4a-2545-4c58-86ae-d0e7b3ecec23";
+        parsed.map(Self).ok_or(NameError::Shape { what: "latch id", must })
+    }
+}
+
+/// Lower-case letters, digits and `-`, beginning and ending with no `-`; with `dots`, several such parts.
+fn check_kubernetes(what: &'static str, text: &str, max: usize, dots: bool) -> Result<(), NameError> {
+    check_length(what, text, max)?;
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || (dots && c == '.');
+    if let Some((offset, c)) = text.char_indices().find(|&(_, c)| !allowed(c)) {
+        return Err(bad_char(what, c, offset));
+    }
+    if text.split('.').any(|part| part.is_empty() || part.starts_with('-') || part.ends_with('-')) {
+        let must = if dots {
+            "begin and end with a letter or digit, and so must each part between dots (RFC 1123)"
+        } else {
+            "begin and end with a letter or digit (RFC 1123)"
+        };
+        return Err(NameError::Shape { what, must });
+    }
+    Ok(())
+}
+
+fn check_of(what: &'static str, text: &str, max: usize, allowed: fn(char) -> bool) -> Result<(), NameError> {
+    check_length(what, text, max)?;
+    match text.char_indices().find(|&(_, c)| !allowed(c)) {
+        Some((offset, c)) => Err(bad_char(what, c, offset)),
+        None => Ok(()),
+    }
+}
+
+text_type!(
+    /// The name of an Argo workflow: an RFC 1123 subdomain, as Kubernetes has it, so it is safe in any URL.
+    WorkflowName, "workflow name", |what, text| check_kubernetes(what, text, limits::KUBERNETES_NAME_BYTES, true)
+);
+text_type!(
+    /// A Kubernetes namespace: an RFC 1123 label.
+    Namespace, "namespace", |what, text| check_kubernetes(what, text, limits::KUBERNETES_LABEL_BYTES, false)
+);
+text_type!(
+    /// `metadata.uid` of a workflow: tells it from a later one of the same name.
+    WorkflowUid, "workflow uid", |what, text| {
+        check_of(what, text, limits::ID_BYTES, |c| c.is_ascii_alphanumeric() || c == '-')
+    }
+);
+text_type!(
+    /// The name of an input or output parameter of an Argo node.
+    ParameterName, "parameter name", |what, text| {
+        check_of(what, text, limits::NAME_BYTES, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    }
+);
+text_type!(
+    /// Id, name or parameter value by which a node is found.
+    NodeText, "node", |what, text| check_of(what, text, limits::LATCH_NODE_BYTES, |c| !c.is_control())
+);
+
+/// Which node of the workflow waits for the latch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Node {
+    Id(NodeText),
+    Name(NodeText),
+    /// The node whose input parameter has this value.
+    Parameter {
+        name: ParameterName,
+        value: NodeText,
+    },
+}
+
+/// Output parameters for the waiting node. Small enough to be kept and listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outputs(BTreeMap<ParameterName, Arc<str>>);
+
+impl Outputs {
+    /// Checks number and size.
+    ///
+    /// # Errors
+    /// There are too many, or they are too long in all.
+    pub fn new(values: BTreeMap<ParameterName, Arc<str>>) -> Result<Self, NameError> {
+        if values.len() > limits::LATCH_OUTPUTS {
+            return Err(NameError::Shape { what: "outputs", must: "be at most 64" });
+        }
+        let bytes = values.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if bytes > limits::LATCH_OUTPUTS_BYTES {
+            return Err(NameError::TooLong { what: "text of outputs", bytes, max: limits::LATCH_OUTPUTS_BYTES });
+        }
+        Ok(Self(values))
+    }
+
+    /// Names and values, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&ParameterName, &Arc<str>)> {
+        self.0.iter()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// How the waiting node is to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    Succeed(Outputs),
+    /// It fails, with this message.
+    Fail(Reason),
+}
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self::Succeed(Outputs::default())
+    }
+}
+
+/// What a latch is made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub workflow: WorkflowName,
+    pub namespace: Namespace,
+    pub workflow_uid: Option<WorkflowUid>,
+    pub node: Option<Node>,
+}
+
+/// A latch to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewLatch {
+    pub id: LatchId,
+    pub target: Target,
+    /// How it ends when its release does not say.
+    pub ending: Ending,
+}
+
+/// The second half of a latch's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Released {
+    /// Of the release: releases in their order.
+    pub revision: Revision,
+    pub forget: Deadline,
+}
+
+/// A latch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Latch {
+    pub id: LatchId,
+    pub target: Target,
+    /// How it ends; final once released.
+    pub ending: Ending,
+    pub created: WallMs,
+    pub last_change: WallMs,
+    released: Option<Released>,
+}
+
+impl Latch {
+    /// A latch from its parts, as a store has kept them.
+    #[must_use]
+    pub fn restored(new: NewLatch, created: WallMs, last_change: WallMs, released: Option<Released>) -> Self {
+        let NewLatch { id, target, ending } = new;
+        Self { id, target, ending, created, last_change, released }
+    }
+
+    /// Its release, if it has been.
+    #[must_use]
+    pub fn released(&self) -> Option<&Released> {
+        self.released.as_ref()
+    }
+
+    /// As a new life of the server sees it.
+    #[must_use]
+    pub fn restarted(mut self, now: Now) -> Self {
+        self.released = self.released.map(|r| Released { forget: r.forget.restarted(now), ..r });
+        self
+    }
+
+    fn reference(&self) -> LatchRef {
+        let Target { workflow, namespace, .. } = &self.target;
+        LatchRef { id: self.id, workflow: workflow.clone(), namespace: namespace.clone() }
+    }
+}
+
+/// A latch, as the history names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LatchRef {
+    pub id: LatchId,
+    pub workflow: WorkflowName,
+    pub namespace: Namespace,
+}
+
+fn existing(state: &State, id: LatchId) -> Result<Arc<Latch>, Refusal> {
+    state.world.latches.get(&id).cloned().ok_or(Refusal::NoSuchLatch { id })
+}
+
+/// Makes a latch. The same request again, also after the release, gets the latch as it is.
+pub(super) fn create(state: &mut State, new: NewLatch, now: Now) -> Result<Reply, Refusal> {
+    if let Some(old) = state.world.latches.get(&new.id) {
+        let same_ending = old.released.is_some() || old.ending == new.ending;
+        let same = old.target == new.target && same_ending;
+        return if same { Ok(Reply::Latch(Arc::clone(old))) } else { Err(Refusal::LatchExists { id: new.id }) };
+    }
+    check_limit("latches", state.world.latches.len(), limits::LATCHES)?;
+    let latch = Latch::restored(new, now.wall, now.wall, None);
+    state.record_latch(ChangeKind::LatchCreated, latch.reference(), None, now);
+    state.put_latch(latch.clone());
+    Ok(Reply::Latch(Arc::new(latch)))
+}
+
+/// Releases a latch. Again is harmless; again with another ending is refused, because the first may have been acted on.
+pub(super) fn release(state: &mut State, id: LatchId, ending: Option<Ending>, now: Now) -> Result<Reply, Refusal> {
+    let old = existing(state, id)?;
+    if old.released.is_some() {
+        return match ending {
+            Some(ending) if ending != old.ending => Err(Refusal::LatchReleased { id }),
+            _ => Ok(Reply::Latch(old)),
+        };
+    }
+    let ending = ending.unwrap_or_else(|| old.ending.clone());
+    let reason = match &ending {
+        Ending::Fail(message) => Some(message.clone()),
+        Ending::Succeed(_) => None,
+    };
+    let key = state.record_latch(ChangeKind::LatchReleased, old.reference(), reason, now);
+    let forget = Deadline::after(now, state.settings.latch_kept);
+    // The wall clock may have been set back; a change is never shown before the creation.
+    let last_change = now.wall.max(old.created);
+    let released = Some(Released { revision: key.revision, forget });
+    let latch = Latch { ending, last_change, released, ..Latch::clone(&old) };
+    state.put_latch(latch.clone());
+    state.notify(Notice::Latch(id));
+    Ok(Reply::Latch(Arc::new(latch)))
+}
+
+/// Deletes a latch, released or not.
+pub(super) fn delete(state: &mut State, id: LatchId, now: Now) -> Result<Reply, Refusal> {
+    let old = existing(state, id)?;
+    remove(state, &old, ChangeKind::LatchDeleted, now);
+    Ok(Reply::Latch(old))
+}
+
+/// Forgets a released latch that nobody has deleted for so long.
+pub(super) fn expire(state: &mut State, id: LatchId, now: Now) {
+    let Ok(old) = existing(state, id) else { return };
+    if old.released.is_some_and(|r| r.forget.is_over(now)) {
+        state.begin_step();
+        remove(state, &old, ChangeKind::LatchExpired, now);
+    }
+}
+
+fn remove(state: &mut State, latch: &Latch, kind: ChangeKind, now: Now) {
+    state.record_latch(kind, latch.reference(), None, now);
+    state.remove_latch(latch.id);
+    state.notify(Notice::Latch(latch.id));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+//! `remove`: takes a claimed lock out of the pool; its hold ends in the same step.
+
+use super::put::{Put, Stop};
+use super::release::Persist;
+use super::{ask, files};
+use crate::env::Env;
+use crate::wire::api::{ClaimState, HolderView, RemoveBody};
+use crate::wire::concourse::Answer;
+
+pub(super) fn remove(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
+    let input = files::input_dir(&put.dir, dir)?;
+    let lock = files::read_name(&input)?;
+    put.announce(env, &format!("removing lock {:?} from", lock.as_str()));
+    let mut persist = Persist::of(put, env)?;
+    let claim = match files::read_claim(&input)? {
+        Some(id) => id,
+        None => present_holder(put, &mut persist, lock.as_str())?,
+    };
+    let by = put.by_step(&[b"remove", lock.as_str().as_bytes(), claim.as_bytes()]);
+    let body = RemoveBody { claim: Some(claim), by: Some(by) };
+    let (pool, name) = (put.pool().to_owned(), lock.as_str().to_owned());
+    let done = persist.call(put, move |client| client.delete_lock(&pool, &name, &body))?;
+    put.tell(env, format!("removed {:?}", lock.as_str()));
+    Ok(put.answer(done.revision, Some(lock.as_str()), Vec::new()))
+}
+
+/// The claim that holds the lock, for a directory that names only the lock.
+fn present_holder(put: &Put<'_>, persist: &mut Persist, lock: &str) -> Result<String, Stop> {
+    let (pool, name) = (put.pool().to_owned(), lock.to_owned());
+    let view = persist.call(put, move |client| client.get_lock(&pool, &name))?;
+    let held: Vec<&HolderView> = view.holders.iter().filter(|h| h.state == ClaimState::Held).collect();
+    match held.as_slice() {
+        [holder] => Ok(holder.claim.clone()),
+        [] => Err(Stop::Failed(format!(
+            "lock {lock:?} of pool {:?} is not claimed: claim it first, so that nobody is using it",
+            put.pool()
+        ))),
+        _ => Err(Stop::Failed(format!(
+            "lock {lock:?} of pool {:?} is shared: remove it when one is left; held: {}",
+            put.pool(),
+            ask::held_by(&view.holders)
+        ))),
+    }
+}

@@ -1,0 +1,104 @@
+//! From `source` to a client, a pool and a store: what `check`, `in` and `out` all begin with.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::say;
+use crate::client::Client;
+use crate::client::connect::{Access, Authorization};
+use crate::core::names::PoolName;
+use crate::env::Env;
+use crate::wire::concourse::{LogLevel, Place, Source};
+use crate::wire::secret::Secret;
+
+/// How often a BOSH director is asked for its name before a step fails.
+const DIRECTOR_ATTEMPTS: u32 = 3;
+/// The pause between these attempts.
+const DIRECTOR_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the source leads to.
+#[derive(Clone)]
+pub(super) struct Session {
+    pub client: Client,
+    pub pool: PoolName,
+    /// The store that every claim must meet. Only known when several servers are named.
+    pub store: Option<String>,
+}
+
+/// The part of a director's `/info` that names it.
+#[derive(Deserialize)]
+struct Director {
+    name: String,
+}
+
+/// What is needed to begin, beside the source: a value of its own, so that a thread can take it along.
+pub(super) struct Opening {
+    source: Source,
+    client: Client,
+    vars: BTreeMap<String, String>,
+}
+
+impl Opening {
+    /// Reads certificates and proxies, and warns about what weakens or has no effect. Asks nobody yet.
+    pub(super) fn of(source: &Source, token: Option<&Secret>, env: &mut Env<'_>) -> Result<Self, String> {
+        warn(source, env);
+        let basic = source.credentials.clone().map(Authorization::Basic);
+        let authorization = token.cloned().map(Authorization::Bearer).or(basic);
+        let client = Client::open(access(source, source.servers.clone(), authorization), &env.vars)?;
+        Ok(Self { source: source.clone(), client, vars: env.vars.clone() })
+    }
+
+    /// Asks what the source does not say itself: the director's name, and with several servers whether they are one.
+    pub(super) fn resolve(self) -> Result<Session, String> {
+        let store = if self.client.count() > 1 { self.client.agree()? } else { None };
+        let pool = match &self.source.place {
+            Place::Named(pool) => pool.clone(),
+            Place::Director(url) => {
+                let access = access(&self.source, vec![url.clone()], None);
+                director(&Client::open(access, &self.vars)?)?
+            }
+        };
+        Ok(Session { client: self.client, pool, store })
+    }
+}
+
+fn access(source: &Source, servers: Vec<crate::wire::server_url::ServerUrl>, who: Option<Authorization>) -> Access {
+    Access { servers, authorization: who, tls: source.tls.clone(), proxy: source.proxy.clone() }
+}
+
+/// The director's name, which is the name of its lock.
+fn director(client: &Client) -> Result<PoolName, String> {
+    let mut attempt = 1;
+    let info = loop {
+        match client.get_json::<Director>("/info") {
+            Ok(info) => break info,
+            Err(_) if attempt < DIRECTOR_ATTEMPTS => {
+                attempt += 1;
+                std::thread::sleep(DIRECTOR_PAUSE);
+            }
+            Err(crate::client::CallError::NoAnswer(no)) => {
+                return Err(format!("source.bosh_lock: no usable answer from {}/info: {}", no.server, no.why));
+            }
+            Err(error) => return Err(format!("source.bosh_lock: {error}")),
+        }
+    };
+    PoolName::parse(&info.name).map_err(|error| format!("source.bosh_lock: the director calls itself {error}"))
+}
+
+/// One line about each setting that has no effect, or a dangerous one.
+fn warn(source: &Source, env: &mut Env<'_>) {
+    if source.log_level < LogLevel::Warn {
+        return;
+    }
+    if !source.ignored.is_empty() {
+        let keys = source.ignored.join(", ");
+        say(env.stderr, format!("warning: no git repository is behind a locker pool: source {keys} without effect"));
+    }
+    if let Some(key) = source.tls.skip_verification {
+        let text = "the server's certificate is not verified: who stands between can read the password and grant \
+                    locks; give ca_cert instead";
+        say(env.stderr, format!("warning: source {key}: {text}"));
+    }
+}

@@ -1,0 +1,250 @@
+//! `check`, `check_unclaimed` and `update`: wait for a lock to change, by long polls on the pool's history.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::add::NewLock;
+use super::progress::{self, Progress};
+use super::put::{Put, Stop};
+use super::release::Persist;
+use super::{ask, files, release};
+use crate::client::acquire::{News, self_wait_limit};
+use crate::client::backoff::Backoff;
+use crate::client::{CallError, Client};
+use crate::env::Env;
+use crate::wire::api::{ChangeKind, ChangeView, DoneView, LockState, LockView};
+use crate::wire::concourse::{Answer, Watch};
+use crate::wire::errors::Code;
+
+/// The end of a drain is no change: it is looked for at least this often.
+const DRAIN_LOOK: Duration = Duration::from_secs(5);
+
+/// Waits until nobody has the lock. No such lock: fails.
+pub(super) fn check(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -> Result<Answer, Stop> {
+    let lock = files::read_name(&files::input_dir(&put.dir, dir)?)?;
+    put.announce(env, &format!("waiting until lock {:?} is unclaimed in", lock.as_str()));
+    let free = |view: &LockView, _: &[ChangeView]| view.state == LockState::Free;
+    look_until(put, lock.as_str(), watch, &free, env)?;
+    put.tell(env, format!("{:?} is unclaimed", lock.as_str()));
+    release::note(put, &mut Persist::of(put, env)?, Some(lock.as_str()))
+}
+
+/// Waits until somebody has the lock, or has had it since this began. No such lock: fails.
+pub(super) fn check_unclaimed(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -> Result<Answer, Stop> {
+    let lock = files::read_name(&files::input_dir(&put.dir, dir)?)?;
+    let name = lock.as_str();
+    put.announce(env, &format!("waiting until lock {name:?} is claimed in"));
+    let claimed = |view: &LockView, news: &[ChangeView]| {
+        let ours = |change: &ChangeView| change.locks.iter().any(|l| l.lock == name && l.pool == put.pool());
+        view.state == LockState::Held || news.iter().any(|c| c.kind == ChangeKind::Claimed && ours(c))
+    };
+    look_until(put, name, watch, &claimed, env)?;
+    put.tell(env, format!("{name:?} is claimed"));
+    release::note(put, &mut Persist::of(put, env)?, Some(name))
+}
+
+fn look_until(
+    put: &Put<'_>,
+    lock: &str,
+    watch: Watch,
+    good: &dyn Fn(&LockView, &[ChangeView]) -> bool,
+    env: &mut Env<'_>,
+) -> Result<(), Stop> {
+    let mut wait = Wait::begin(put, lock, watch, env)?;
+    loop {
+        let (pool, name) = (put.pool().to_owned(), lock.to_owned());
+        let view = wait.call(move |client| client.get_lock(&pool, &name), env)?;
+        if good(&view, &wait.news) {
+            return Ok(());
+        }
+        wait.for_change(&view, env)?;
+    }
+}
+
+/// Replaces metadata and labels of a lock that nobody has; adds the lock when there is none; waits while somebody
+/// has it.
+pub(super) fn update(
+    put: &Put<'_>,
+    dir: &str,
+    labels: BTreeMap<String, String>,
+    watch: Watch,
+    env: &mut Env<'_>,
+) -> Result<Answer, Stop> {
+    let mut lock = NewLock::read(put, dir, labels)?;
+    lock.by(put, "update");
+    let name = lock.name.as_str().to_owned();
+    put.announce(env, &format!("updating lock {name:?} of"));
+    let mut wait = Wait::begin(put, &name, watch, env)?;
+    loop {
+        let (pool, to, body) = (put.pool().to_owned(), name.clone(), lock.body.clone());
+        if let Some(done) = wait.call(move |client| put_or_patch(client, &pool, &to, &body), env)? {
+            put.tell(env, format!("updated {name:?}"));
+            return Ok(put.answer(done.revision, Some(&name), Vec::new()));
+        }
+        let (pool, to) = (put.pool().to_owned(), name.clone());
+        let view = wait.call(
+            move |client| match client.get_lock(&pool, &to) {
+                // It has gone meanwhile: the next attempt adds it.
+                Err(error) if error.code() == Some(Code::NoSuchLock) => Ok(None),
+                other => other.map(Some),
+            },
+            env,
+        )?;
+        if let Some(view) = view {
+            wait.for_change(&view, env)?;
+        }
+    }
+}
+
+/// `None`: somebody has the lock.
+fn put_or_patch(
+    client: &Client,
+    pool: &str,
+    lock: &str,
+    body: &crate::wire::api::LockBody,
+) -> Result<Option<DoneView>, CallError> {
+    let patch = crate::wire::api::LockBody { if_free: true, ..body.clone() };
+    let error = match client.patch_lock(pool, lock, &patch) {
+        Ok(done) => return Ok(Some(done)),
+        Err(error) => error,
+    };
+    match error.code() {
+        Some(Code::LockHeld) => Ok(None),
+        Some(Code::NoSuchLock | Code::NoSuchPool) => match client.put_lock(pool, lock, body) {
+            // Somebody else was faster: look again.
+            Err(error) if error.code() == Some(Code::LockExists) => Ok(None),
+            other => other.map(Some),
+        },
+        _ => Err(error),
+    }
+}
+
+/// A wait for one lock, from the first look on.
+struct Wait<'w> {
+    put: &'w Put<'w>,
+    lock: &'w str,
+    watch: Watch,
+    start: Duration,
+    /// Since when nobody but this build has had the lock.
+    own_since: Option<Duration>,
+    own_limit: Duration,
+    backoff: Backoff,
+    progress: Progress,
+    /// Changes up to this revision are known.
+    seen: u64,
+    /// What has happened in the pool since the wait began.
+    news: Vec<ChangeView>,
+    /// Who had the lock at the last look.
+    holders: String,
+}
+
+impl<'w> Wait<'w> {
+    fn begin(put: &'w Put<'w>, lock: &'w str, watch: Watch, env: &mut Env<'_>) -> Result<Self, Stop> {
+        let mut wait = Self {
+            put,
+            lock,
+            watch,
+            start: put.clock.monotonic(),
+            own_since: None,
+            own_limit: self_wait_limit(env)?,
+            backoff: Backoff::new(put.timing.retry_max),
+            progress: Progress::of(put.source.log_level, env)?,
+            seen: 0,
+            news: Vec::new(),
+            holders: String::new(),
+        };
+        // Before the first look at the lock, so that nothing that happens after it is missed.
+        let pool = put.pool().to_owned();
+        wait.seen = wait.call(
+            move |client| match client.newest_revision(&pool) {
+                Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(0),
+                other => other,
+            },
+            env,
+        )?;
+        Ok(wait)
+    }
+
+    /// Makes the call, again after each failure that may pass, until the time is over.
+    fn call<T: Send + 'static>(
+        &mut self,
+        work: impl Fn(&Client) -> Result<T, CallError> + Send + Clone + 'static,
+        env: &mut Env<'_>,
+    ) -> Result<T, Stop> {
+        let signalled = |signal| Stop::Signalled(signal, "the wait is over, nothing is held".to_owned());
+        loop {
+            let (client, attempt) = (self.put.client().clone(), work.clone());
+            match self.put.flights.run(move || attempt(&client)).map_err(signalled)? {
+                Err(CallError::NoAnswer(why)) => {
+                    if let Some(line) = self.progress.line(&News::NoAnswer(&why), self.put.clock.monotonic()) {
+                        self.put.tell(env, line);
+                    }
+                    let pause = self.backoff.pause(why.retry_after);
+                    let left = self.left(&why.to_string())?;
+                    self.put.flights.sleep(left.map_or(pause, |left| left.min(pause))).map_err(signalled)?;
+                }
+                answer => {
+                    self.backoff.reset();
+                    return Ok(answer?);
+                }
+            }
+        }
+    }
+
+    /// Time left of `timeout`, if there is one.
+    fn left(&self, why: &str) -> Result<Option<Duration>, Stop> {
+        let Some(timeout) = self.watch.timeout else { return Ok(None) };
+        let spent = self.put.clock.monotonic().saturating_sub(self.start);
+        let left = timeout.saturating_sub(spent);
+        if left.is_zero() {
+            let limit = progress::span(timeout);
+            return Err(Stop::Failed(format!("still waiting after the timeout of {limit}: {why}")));
+        }
+        Ok(Some(left))
+    }
+
+    /// Tells who has the lock, and waits for the next change of the pool.
+    fn for_change(&mut self, view: &LockView, env: &mut Env<'_>) -> Result<(), Stop> {
+        let now = self.put.clock.monotonic();
+        self.holders = match view.state {
+            LockState::Draining => format!("{:?} is out of use for a while: its holder was lost", self.lock),
+            _ if view.holders.is_empty() => format!("{:?} is unclaimed", self.lock),
+            _ => format!("held: {}", ask::held_by(&view.holders)),
+        };
+        if let Some(line) = self.progress.text(format!("waiting: {}", self.holders), now) {
+            self.put.tell(env, line);
+        }
+        let own = self.check_own(view, now)?;
+        let left = self.left(&self.holders)?;
+        let drain = (view.state == LockState::Draining).then_some(DRAIN_LOOK);
+        let spans = [left, own, drain].into_iter().flatten();
+        let span = spans.fold(self.put.timing.wait, Duration::min).max(Duration::from_millis(1));
+        let (pool, seen) = (self.put.pool().to_owned(), self.seen);
+        let page = self.call(move |client| client.wait_for_change(&pool, seen, span), env)?;
+        self.seen = page.items.last().map_or(self.seen, |change| change.revision);
+        self.news.extend(page.items);
+        Ok(())
+    }
+
+    /// Fails when nobody but this very build has kept the lock for too long. Time left until then.
+    fn check_own(&mut self, view: &LockView, now: Duration) -> Result<Option<Duration>, Stop> {
+        let build = |owner: &crate::wire::api::Owner| owner.cluster.clone().zip(owner.build_id.clone());
+        let ours = build(&self.put.owner);
+        let own = !view.holders.is_empty() && ours.is_some() && view.holders.iter().all(|h| build(&h.owner) == ours);
+        if !own || self.watch.self_wait {
+            self.own_since = None;
+            return Ok(None);
+        }
+        let since = *self.own_since.get_or_insert(now);
+        let left = self.own_limit.saturating_sub(now.saturating_sub(since));
+        if left.is_zero() {
+            let limit = progress::span(self.own_limit);
+            return Err(Stop::Failed(format!(
+                "this very build has kept the lock for {limit}, so that the wait may never end: release it first, or \
+                 set self_wait: wait; {}",
+                self.holders
+            )));
+        }
+        Ok(Some(left))
+    }
+}

@@ -1,0 +1,90 @@
+//! Taking over what another server left: the state file of the original locker, at start, into an empty store.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow, bail};
+
+use crate::core::names::PoolName;
+use crate::core::pool::Policy;
+use crate::core::state::State;
+use crate::core::step::{By, Command, Refusal, Reply, step};
+use crate::core::time::Now;
+use crate::wire::ask;
+use crate::wire::contracts::state_file::{self, ImportedHold};
+use crate::wire::problems::Problems;
+
+/// What became of a state file, for a line on stderr.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Imported {
+    /// Its pools and holds are in the state.
+    Done { file: PathBuf, pools: usize, holds: usize },
+    /// The store has pools or claims, or had some: the file was not looked at.
+    NotEmpty { file: PathBuf },
+}
+
+impl fmt::Display for Imported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done { file, pools, holds } => {
+                write!(f, "imported {pools} pool(s) with {holds} hold(s) from LOCKER_CONFIG {}", file.display())
+            }
+            Self::NotEmpty { file } => {
+                write!(f, "LOCKER_CONFIG {} is not imported: the store is not empty", file.display())
+            }
+        }
+    }
+}
+
+/// Brings the state file of an original locker into the state, if that is empty. The file is never written.
+///
+/// # Errors
+/// The file cannot be read or understood in full, with its name and the reason. The state is then of no use any more:
+/// the caller must not commit it.
+pub fn locker_state(file: &Path, state: &mut State, now: Now) -> anyhow::Result<Imported> {
+    let world = &state.world;
+    if !(world.pools.is_empty() && world.claims.is_empty() && world.ended.is_empty() && world.changes.is_empty()) {
+        return Ok(Imported::NotEmpty { file: file.to_owned() });
+    }
+    let name = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| {
+        format!("cannot read LOCKER_CONFIG {name}: unset it to start without the locks of the original locker")
+    })?;
+    let advice = "repair it, or unset LOCKER_CONFIG to start without its locks";
+    let pools = state_file::parse(&text)
+        .map_err(|error| anyhow!("LOCKER_CONFIG {name} is damaged, nothing was imported: {error}; {advice}"))?;
+    let mut holds = 0;
+    for pool in &pools {
+        add(state, &pool.pool, now).with_context(|| format!("cannot import LOCKER_CONFIG {name}"))?;
+        for hold in &pool.holds {
+            hold_now(state, hold, now).with_context(|| format!("cannot import LOCKER_CONFIG {name}"))?;
+            holds += 1;
+        }
+    }
+    Ok(Imported::Done { file: file.to_owned(), pools: pools.len(), holds })
+}
+
+/// Makes a pool with the lock that is named like it. It is declared, so that a server of declared pools has it, too.
+fn add(state: &mut State, pool: &PoolName, now: Now) -> Result<(), Refusal> {
+    let (lock, by) = (pool.own_lock(), By::default());
+    step(
+        state,
+        Command::SetPool { pool: pool.clone(), policy: Policy::default(), capacity: None, by: by.clone() },
+        now,
+    )?;
+    let (pool, metadata, labels) = (pool.clone(), Arc::from([]), Arc::default());
+    let command = Command::AddLock { pool, lock, metadata, labels, claim: None, by };
+    step(state, command, now).map(|_| ())
+}
+
+/// Gives a pool to a holder.
+fn hold_now(state: &mut State, hold: &ImportedHold, now: Now) -> anyhow::Result<()> {
+    let mut problems = Problems::default();
+    let asked = ask::claim(hold.id.clone(), hold.body.clone(), &mut problems);
+    let asked = problems.done(asked).map_err(|problems| anyhow!(problems.into_list().join("; ")))?;
+    match step(state, Command::Ask(Box::new(asked.ask)), now)? {
+        Reply::Claim { claim, .. } if !claim.waits() => Ok(()),
+        _ => bail!("pool {:?} cannot be held by {:?}", hold.body.pool, hold.body.owner.person),
+    }
+}

@@ -1,0 +1,173 @@
+//! `/lock`, with and without a slash at the end: latches, the Argo contract (contracts section 5).
+
+use std::sync::Arc;
+
+use super::super::super::http::{Request, Response};
+use super::super::super::watchers::Topic;
+use super::super::call::Call;
+use super::super::failure::Failure;
+use super::super::{Routes, json};
+use crate::core::latch::{Latch, LatchId, NewLatch};
+use crate::core::names::Revision;
+use crate::core::state::World;
+use crate::core::step::{Command, Refusal, Reply};
+use crate::core::time::Span;
+use crate::env::random_bytes;
+use crate::wire::ask;
+use crate::wire::contracts::lockd::EmptyView;
+use crate::wire::errors::Code;
+use crate::wire::latch::{self, LatchView};
+use crate::wire::problems::{Problems, quoted, unknown};
+
+/// Header of a listing: the revision up to which it is complete, to be given as `after` next time.
+const REVISION: &str = "locker-revision";
+
+/// Whether a request to `/lock/` is about a latch. Else it is about a lock with an empty name, which there is not.
+pub(in super::super) fn is_of_latch(request: &Request) -> bool {
+    let names_one = || {
+        let names = request.query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+        names.into_iter().any(|name| matches!(name, "id" | "status"))
+    };
+    match request.method.as_str() {
+        "POST" => !request.body.is_empty(),
+        "PATCH" => true,
+        "GET" | "HEAD" | "DELETE" => names_one(),
+        _ => false,
+    }
+}
+
+/// The latch that is meant. What cannot be an id is no latch's.
+fn id(call: &Call) -> Result<LatchId, Failure> {
+    call.problems().done(Some(()))?;
+    match call.query_text("id") {
+        None | Some("") => {
+            let problem = "id: is missing: name a latch as ?id=ID, or list them with ?status=released";
+            Err(Failure::bad(vec![problem.to_owned()]))
+        }
+        Some(id) => id.parse().map_err(|error| {
+            let error = format!("there is no latch {}: {error}", quoted(id));
+            Failure::new(Code::NoSuchLatch, error)
+        }),
+    }
+}
+
+fn latch_of(routes: &Routes, command: Command) -> Result<LatchView, Failure> {
+    match routes.engine.call(command)? {
+        Reply::Latch(latch) => Ok(latch::view(&latch)),
+        other => Err(Failure::unexpected(&other)),
+    }
+}
+
+/// `POST /lock`: makes a latch.
+pub(in super::super) fn create(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = Problems::default();
+    let wanted = latch::create(&call.request.body, &mut problems);
+    let latch::Wanted { id, target, ending } = problems.done(wanted)?;
+    let id = id.unwrap_or_else(|| LatchId::from_random(random_bytes()));
+    Ok(json(&latch_of(routes, Command::CreateLatch(Box::new(NewLatch { id, target, ending })))?))
+}
+
+/// `PATCH /lock?id=`: releases a latch.
+pub(in super::super) fn release(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let id = id(call)?;
+    let mut problems = Problems::default();
+    let ending = latch::release(&call.request.body, &mut problems);
+    problems.done(Some(()))?;
+    Ok(json(&latch_of(routes, Command::ReleaseLatch { id, ending })?))
+}
+
+/// `DELETE /lock?id=`: deletes a latch, released or not.
+pub(in super::super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    latch_of(routes, Command::DeleteLatch { id: id(call)? })?;
+    Ok(json(&EmptyView {}))
+}
+
+/// `GET /lock?id=` and `?status=`: one latch, or a listing; with `wait`, held until the latch is released (or gone), or
+/// until the listing of released ones has an entry.
+pub(in super::super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let wanted = Wanted::of(call)?;
+    let mut problems = call.problems();
+    let wait = ask::wait("wait", call.query_text("wait"), &mut problems);
+    if call.query_text("wait").is_some() && matches!(wanted, Wanted::Listed { released: None | Some(false), .. }) {
+        problems.add("wait", "needs `id` or `status=released`: nothing else can be waited for");
+    }
+    problems.done(Some(()))?;
+    let park = call.request.park;
+    let may_park = wait > Span(0) && call.may_park();
+    if may_park {
+        // Before the look, else what happens in between is missed.
+        routes.watchers.watch(park, wanted.topic());
+    }
+    let (response, is_there) = wanted.look(&routes.engine.world());
+    if !may_park || is_there {
+        routes.watchers.unwatch(park);
+    }
+    let response = response?;
+    Ok(Response { park: (may_park && !is_there).then_some(wait), ..response })
+}
+
+/// What a `GET` wants to see.
+enum Wanted {
+    One(LatchId),
+    /// Latches in this state (or all); released ones only if released after this revision.
+    Listed {
+        released: Option<bool>,
+        after: Revision,
+    },
+}
+
+impl Wanted {
+    fn of(call: &Call) -> Result<Self, Failure> {
+        let (None, Some(status)) = (call.query_text("id"), call.query_text("status")) else {
+            return id(call).map(Self::One);
+        };
+        let mut problems = call.problems();
+        let after = call.query::<u64>("after", &mut problems).map(Revision);
+        let released = match status {
+            "released" => Some(true),
+            "locked" => Some(false),
+            "all" => None,
+            other => {
+                problems.add("status", unknown("status", other, &["locked", "released", "all"]));
+                None
+            }
+        };
+        if after.is_some() && released != Some(true) {
+            problems.add("after", "goes with status=released");
+        }
+        Ok(problems.done(Some(Self::Listed { released, after: after.unwrap_or_default() }))?)
+    }
+
+    fn topic(&self) -> Topic {
+        match self {
+            Self::One(id) => Topic::Latch(*id),
+            Self::Listed { .. } => Topic::Latches,
+        }
+    }
+
+    /// The answer, and whether it is worth waking for.
+    fn look(&self, world: &World) -> (Result<Response, Failure>, bool) {
+        match self {
+            Self::One(id) => match world.latches.get(id) {
+                Some(latch) => (Ok(json(&latch::view(latch))), latch.released().is_some()),
+                None => (Err(Refusal::NoSuchLatch { id: *id }.into()), true),
+            },
+            Self::Listed { released, after } => {
+                let latches = listed(world, *released, *after);
+                let headers = vec![(REVISION, world.revision.to_string())];
+                (Ok(Response { headers, ..json(&latches) }), !latches.is_empty())
+            }
+        }
+    }
+}
+
+/// Released ones in the order of their release, others by id.
+fn listed(world: &World, released: Option<bool>, after: Revision) -> Vec<LatchView> {
+    let view = |latch: &Arc<Latch>| latch::view(latch);
+    if released == Some(true) {
+        let from = (after.next(), LatchId::smallest());
+        let ids = world.released_latches.range(from..).map(|(_, id)| id);
+        return ids.filter_map(|id| world.latches.get(id)).map(view).collect();
+    }
+    world.latches.values().filter(|latch| released.is_none() || latch.released().is_none()).map(view).collect()
+}

@@ -1,0 +1,244 @@
+//! The APIs that Locker honours for clients of other servers: the rules for clients of several of them on one pool are
+//! a table in `docs/contracts.md`.
+//!
+//! - here: what they share. The lock of a pool `NAME` is the lock that is named like it.
+//! - `locker`: `GET /locks`, `PUT` and `DELETE /lock/{name}` with a body.
+//! - `latches`: `/lock?id=` and `/lock?status=`, with and without a slash at the end.
+//! - `lockd`: `GET`, `POST` and `DELETE /lock/{name}` without one.
+
+pub(super) mod latches;
+pub(in super::super) mod lockd;
+pub(super) mod locker;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::engine::EngineError;
+use super::super::http::Response;
+use super::Routes;
+use super::call::Call;
+use super::failure::Failure;
+use crate::core::claim::{Ask, Claim, End, Owner, Part, Priority, Scope, Terms, Want};
+use crate::core::names::{ClaimId, ParkId, PoolName, Reason, Text};
+use crate::core::pool::Lock;
+use crate::core::state::World;
+use crate::core::step::{AskClaim, Command, Refusal, Reply, Wait};
+use crate::core::time::Span;
+use crate::env::random_hex;
+use crate::wire::ask;
+use crate::wire::contracts::{Contract, Contracts, UnlockMissing};
+use crate::wire::errors::Code;
+
+/// Which contracts are served, and how.
+#[derive(Debug)]
+pub struct ContractRoutes {
+    served: Contracts,
+    lockd_unlock_missing: UnlockMissing,
+    /// Random for each start, so that the claims of two lives of a server never share an id.
+    life: String,
+    /// Claims of requests that have not been answered.
+    unanswered: Mutex<HashMap<ParkId, ClaimId>>,
+}
+
+impl ContractRoutes {
+    /// Serves `served`; lockd's `DELETE` of what is not locked is answered with `lockd_unlock_missing`.
+    #[must_use]
+    pub fn new(served: Contracts, lockd_unlock_missing: UnlockMissing) -> Self {
+        Self { served, lockd_unlock_missing, life: random_hex::<8>(), unanswered: Mutex::default() }
+    }
+
+    /// Refuses a route all of whose contracts are turned off.
+    pub(super) fn check_served(&self, contracts: &[Contract]) -> Result<(), Failure> {
+        if contracts.is_empty() || contracts.iter().any(|contract| self.served.serve(*contract)) {
+            return Ok(());
+        }
+        let words: Vec<&str> = contracts.iter().map(|contract| contract.word()).collect();
+        let error = format!("the API of {} is turned off on this server (--contracts)", words.join(" and "));
+        Err(Failure::new(Code::NoSuchRoute, error))
+    }
+
+    /// The claim of the request that came with this number. The same request, sent through again after it was parked,
+    /// is the same claim: it counts once.
+    fn claim_id(&self, contract: Contract, park: ParkId) -> Result<ClaimId, Failure> {
+        let id = format!("{}-{}-{}", contract.word(), self.life, park.0);
+        ClaimId::parse(&id).map_err(|error| Failure::new(Code::Internal, error.to_string()))
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, HashMap<ParkId, ClaimId>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client of a request has gone without its answer. Nobody will ever ask for its claim again, which is to be
+    /// ended: it keeps no place, and a lock that nobody heard of is given back.
+    pub(super) fn left(&self, park: ParkId) -> Option<Command> {
+        let id = self.unanswered().remove(&park)?;
+        Some(Command::End { id, run: None, by: None, reason: None })
+    }
+}
+
+impl Default for ContractRoutes {
+    fn default() -> Self {
+        Self::new(Contracts::default(), UnlockMissing::default())
+    }
+}
+
+/// `DELETE /lock/{name}`: without a body it is lockd's, with any body locker's.
+pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    if call.request.body.is_empty() {
+        routes.contracts.check_served(&[Contract::Lockd])?;
+        lockd::delete(routes, call)
+    } else {
+        routes.contracts.check_served(&[Contract::Locker])?;
+        locker::delete(routes, call)
+    }
+}
+
+/// There is no lock without a name.
+fn nameless() -> Failure {
+    Failure::new(Code::NoSuchRoute, "there is no lock without a name: write /lock/NAME")
+}
+
+/// What a contract request asks for.
+struct Wish {
+    pool: PoolName,
+    /// Key and requestor of a claim that shares.
+    sharer: Option<(Text, Text)>,
+    owner: Owner,
+    ttl: Option<Span>,
+    /// `None` is try-lock.
+    wait: Option<Waiting>,
+}
+
+/// How a contract request waits.
+struct Waiting {
+    park: Wait,
+    give_up_after: Span,
+}
+
+/// What became of it.
+enum Outcome {
+    Locked,
+    /// Somebody else has it; the request has left no trace.
+    Taken,
+    Parked,
+}
+
+/// Asks for the lock of a pool. A request that is not parked keeps no place, and one whose client leaves before it is
+/// answered holds nothing.
+fn lock(routes: &Routes, call: &Call, contract: Contract, wish: Wish) -> Result<Outcome, Failure> {
+    let park = call.request.park;
+    let id = routes.contracts.claim_id(contract, park)?;
+    // Before it is asked for, so that a client that leaves meanwhile is not missed.
+    routes.contracts.unanswered().insert(park, id.clone());
+    let outcome = ask_for(routes, id, wish);
+    if !matches!(outcome, Ok(Outcome::Parked)) {
+        routes.contracts.unanswered().remove(&park);
+    }
+    outcome
+}
+
+fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Failure> {
+    let Wish { pool, sharer, owner, ttl, wait } = wish;
+    let want = Want::Named(BTreeSet::from([pool.own_lock()]));
+    let (key, requestor) = sharer.unzip();
+    let asked = Ask { parts: vec![Part { pool, want }], key, requestor, scope: Scope::Flow };
+    let terms = Terms {
+        digest: ask::digest(&asked, &owner),
+        ask: asked,
+        owner: Arc::new(owner),
+        reason: None,
+        confirm: false,
+        ttl,
+        priority: Priority::default(),
+        supersede: None,
+    };
+    let queue = wait.is_some();
+    let (wait, give_up_after) = wait.map_or((Wait::No, None), |w| (w.park, Some(w.give_up_after)));
+    let command = AskClaim { id: id.clone(), terms, run: None, wait, queue, give_up_after };
+    match routes.engine.call(Command::Ask(Box::new(command))) {
+        Ok(Reply::Claim { claim, .. }) if !claim.waits() => Ok(Outcome::Locked),
+        Ok(Reply::Claim { parked: true, .. }) => Ok(Outcome::Parked),
+        Ok(Reply::Claim { parked: false, .. }) => {
+            end(routes, &id, None)?;
+            Ok(Outcome::Taken)
+        }
+        Ok(Reply::Busy(_)) => Ok(Outcome::Taken),
+        // Its time was over before it was asked again.
+        Err(EngineError::Refused(Refusal::Ended { ended })) if ended.how == End::GaveUp => Ok(Outcome::Taken),
+        Ok(other) => Err(Failure::unexpected(&other)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Who ends a claim of somebody else, and through which API.
+struct Stranger {
+    owner: Owner,
+    reason: &'static str,
+}
+
+/// Ends one claim by its id, so that no later holder is ever touched. Whether it was this call that ended it.
+fn end(routes: &Routes, id: &ClaimId, stranger: Option<Stranger>) -> Result<bool, Failure> {
+    let reason = stranger.as_ref().and_then(|stranger| Reason::parse(stranger.reason).ok());
+    let by = stranger.map(|stranger| Arc::new(stranger.owner));
+    match routes.engine.call(Command::End { id: id.clone(), run: None, by, reason }) {
+        Ok(Reply::Ended { again, .. }) => Ok(!again),
+        // It ended otherwise between the look and the call.
+        Err(EngineError::Refused(Refusal::Ended { .. } | Refusal::NoSuchClaim { .. })) => Ok(false),
+        Ok(other) => Err(Failure::unexpected(&other)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How the lock of a pool is held.
+enum Hold {
+    /// By nobody; a lock that drains after its holder was lost is none the less out of use.
+    Nobody { drains: bool },
+    /// By one claim without a key.
+    Alone(Arc<Claim>),
+    /// By claims with this key.
+    Shared { key: Text, claims: Vec<Arc<Claim>> },
+}
+
+/// How the lock of a pool is held now.
+fn hold(world: &World, pool: &PoolName) -> Hold {
+    match world.lock(pool, &pool.own_lock()) {
+        Some(lock) => hold_of(world, lock),
+        None => Hold::Nobody { drains: false },
+    }
+}
+
+fn hold_of(world: &World, lock: &Lock) -> Hold {
+    let mut claims: Vec<Arc<Claim>> =
+        lock.holders.iter().filter_map(|holder| world.claims.get(&holder.claim).cloned()).collect();
+    let key = lock.holders.first().and_then(|holder| holder.sharer.as_ref()).map(|(key, _)| key.clone());
+    match (key, claims.pop()) {
+        (_, None) => Hold::Nobody { drains: lock.drain.is_some() },
+        (None, Some(claim)) => Hold::Alone(claim),
+        (Some(key), Some(last)) => {
+            claims.push(last);
+            Hold::Shared { key, claims }
+        }
+    }
+}
+
+/// A claim that holds more than the one lock is ended by its own id only: who names one lock must not free others.
+fn holds_others_too(claim: &Claim) -> bool {
+    claim.locks().len() > 1
+}
+
+/// Who holds, for people: the build, the person or the program, else the claim.
+fn holder_name(claim: &Claim) -> String {
+    let owner = &claim.terms.owner;
+    if let Some(person) = &owner.person {
+        return person.to_string();
+    }
+    let place: Vec<&str> =
+        [&owner.team, &owner.pipeline, &owner.job].into_iter().flatten().map(|text| text.as_str()).collect();
+    match (place.is_empty(), owner.build_name.as_ref().or(owner.build_id.as_ref()), &owner.program) {
+        (false, Some(build), _) => format!("{} #{build}", place.join("/")),
+        (false, None, _) => place.join("/"),
+        (true, Some(build), _) => format!("build {build}"),
+        (true, None, Some(program)) => program.to_string(),
+        (true, None, None) => claim.id.to_string(),
+    }
+}

@@ -1,0 +1,74 @@
+//! lockd's API: what may be a name, and its empty answer.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::core::limits;
+use crate::core::names::PoolName;
+
+/// What lockd answers when all is well: `{}`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct EmptyView {}
+
+/// Why a text is no name for lockd. The messages are the original's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LockdNameError {
+    /// There is nothing to lock at `/lock/`.
+    #[error("Name is empty")]
+    Empty,
+    #[error("Name is too long ({bytes} bytes > max of {max})", max = limits::NAME_BYTES)]
+    TooLong { bytes: usize },
+    #[error("Name contains non-printable/non-ascii byte {byte} at offset {offset}")]
+    BadByte { byte: u8, offset: usize },
+    /// Not a rule of lockd's, but the lock is the same that all others see.
+    #[error("Name starts with a dot, which is kept for files that are no locks")]
+    LeadingDot,
+}
+
+/// Parses a name: 1 to 128 bytes of `A-Z a-z 0-9 $ - _ .`, the first of them no dot.
+///
+/// # Errors
+/// Says what is wrong with it and where.
+pub fn name(text: &str) -> Result<PoolName, LockdNameError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'$' | b'-' | b'_' | b'.');
+    let bytes = text.len();
+    if bytes == 0 {
+        return Err(LockdNameError::Empty);
+    }
+    if bytes > limits::NAME_BYTES {
+        return Err(LockdNameError::TooLong { bytes });
+    }
+    if let Some((offset, byte)) = text.bytes().enumerate().find(|&(_, byte)| !allowed(byte)) {
+        return Err(LockdNameError::BadByte { byte, offset });
+    }
+    // All other rules of pool names are met by now.
+    PoolName::parse(text).map_err(|_| LockdNameError::LeadingDot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_messages_are_lockds() {
+        let long = "x".repeat(128);
+        for good in ["a", "A-b_c.9$", "$", "-", "a.", long.as_str()] {
+            assert_eq!(name(good).unwrap().as_str(), good);
+        }
+        let longer = "x".repeat(129);
+        let cases = [
+            ("", "Name is empty"),
+            (longer.as_str(), "Name is too long (129 bytes > max of 128)"),
+            ("a+b", "Name contains non-printable/non-ascii byte 43 at offset 1"),
+            ("a b", "Name contains non-printable/non-ascii byte 32 at offset 1"),
+            ("ab/", "Name contains non-printable/non-ascii byte 47 at offset 2"),
+            ("\u{e4}", "Name contains non-printable/non-ascii byte 195 at offset 0"),
+            ("a\0", "Name contains non-printable/non-ascii byte 0 at offset 1"),
+            (".a", "Name starts with a dot, which is kept for files that are no locks"),
+            ("..", "Name starts with a dot, which is kept for files that are no locks"),
+        ];
+        for (bad, message) in cases {
+            assert_eq!(name(bad).unwrap_err().to_string(), message);
+        }
+    }
+}

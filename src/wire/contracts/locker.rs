@@ -1,0 +1,164 @@
+//! locker's API: the bodies of both generations of clients, and the answers.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::core::claim::Owner;
+use crate::core::names::Text;
+
+/// `owner.program` of a claim that came through locker's API.
+pub const PROGRAM: &str = "locker client";
+
+/// The body of `PUT` and `DELETE /lock/{pool}`, as documented; it is read by [`Party::parse`], which ignores unknown
+/// members and accepts `null` for one that is not there.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct PartyBody {
+    /// First generation: who locks. The pool is a mutex, also against its own holder.
+    pub lock: Option<String>,
+    /// Second generation: what the pool is held by. Those with the same key hold it together.
+    pub key: Option<String>,
+    /// Who shares the key; the key itself when left out. Also `lock_by` and `locked_by`.
+    pub requestor: Option<String>,
+    pub lock_by: Option<String>,
+    pub locked_by: Option<String>,
+}
+
+/// Who locks or unlocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Party {
+    /// First generation: alone, under this name.
+    Exclusive { owner: Text },
+    /// Second generation: with everybody who has the same key.
+    Shared { key: Text, requestor: Text },
+}
+
+impl Party {
+    /// Reads a body, whatever its content type says.
+    ///
+    /// # Errors
+    /// It is no JSON object, names nobody, or a text in it is empty, too long or no text.
+    pub fn parse(body: &[u8]) -> Result<Self, String> {
+        let value: Value = serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
+        let Value::Object(object) = value else { return Err("the body is no JSON object".into()) };
+        if let Some(key) = member(&object, "key")? {
+            let mut requestor = None;
+            for spelling in ["requestor", "lock_by", "locked_by"] {
+                requestor = requestor.or(member(&object, spelling)?);
+            }
+            return Ok(Self::Shared { requestor: requestor.unwrap_or_else(|| key.clone()), key });
+        }
+        match member(&object, "lock")? {
+            Some(owner) => Ok(Self::Exclusive { owner }),
+            None => Err("the body has no key: give {\"key\": KEY, \"requestor\": WHO} or {\"lock\": WHO}".into()),
+        }
+    }
+
+    /// The key, if it has one.
+    #[must_use]
+    pub fn key(&self) -> Option<&Text> {
+        match self {
+            Self::Exclusive { .. } => None,
+            Self::Shared { key, .. } => Some(key),
+        }
+    }
+
+    /// The name under which it locks.
+    #[must_use]
+    pub fn who(&self) -> &Text {
+        match self {
+            Self::Exclusive { owner } => owner,
+            Self::Shared { requestor, .. } => requestor,
+        }
+    }
+
+    /// The owner of its claims.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        owner(self.who().clone())
+    }
+}
+
+/// The owner of a claim that `who` made through locker's API.
+#[must_use]
+pub fn owner(who: Text) -> Owner {
+    Owner { program: Text::parse(PROGRAM).ok(), person: Some(who), ..Owner::default() }
+}
+
+/// A member that is a text; one that is missing, `null` or empty is not there.
+fn member(object: &Map<String, Value>, name: &str) -> Result<Option<Text>, String> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
+        Some(Value::String(text)) => Text::parse(text).map(Some).map_err(|error| format!("{name}: {error}")),
+        Some(_) => Err(format!("{name}: must be a text")),
+    }
+}
+
+/// A 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ResponseView {
+    /// What was done, for people.
+    pub response: String,
+}
+
+/// A 200 of `DELETE /lock/{name}`: [`ResponseView`] with a body, `{}` without one.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct UnlockedView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<String>,
+}
+
+/// One pool in `GET /locks`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct PoolEntry {
+    /// What it is held by; empty when nobody holds it.
+    pub key: String,
+    /// Who holds it, and how often.
+    pub locked_by: BTreeMap<String, u64>,
+}
+
+/// `GET /locks`: pools by name. The same bytes as long as nothing changes.
+pub type LocksView = BTreeMap<String, PoolEntry>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Text {
+        Text::parse(text).unwrap()
+    }
+
+    #[test]
+    fn both_generations_are_read() {
+        let shared = |key: &str, requestor: &str| Ok(Party::Shared { key: text(key), requestor: text(requestor) });
+        let long = format!(r#"{{"key":"{}"}}"#, "x".repeat(257));
+        let cases = [
+            (r#"{"lock":"prod"}"#, Ok(Party::Exclusive { owner: text("prod") })),
+            (r#"{"lock":"prod","other":[1]}"#, Ok(Party::Exclusive { owner: text("prod") })),
+            (r#"{"key":"k"}"#, shared("k", "k")),
+            (r#"{"key":"k","lock":"x"}"#, shared("k", "k")),
+            (r#"{"key":"k","requestor":"r","lock_by":"l"}"#, shared("k", "r")),
+            (r#"{"key":"k","lock_by":"l"}"#, shared("k", "l")),
+            (r#"{"key":"k","locked_by":"m","requestor":null,"lock_by":""}"#, shared("k", "m")),
+            ("", Err("the body is no JSON: EOF while parsing a value at line 1 column 0")),
+            ("[]", Err("the body is no JSON object")),
+            (r#""k""#, Err("the body is no JSON object")),
+            ("{", Err("the body is no JSON: EOF while parsing an object at line 1 column 1")),
+            ("{} x", Err("the body is no JSON: trailing characters at line 1 column 4")),
+            (r#"{"key":1}"#, Err("key: must be a text")),
+            (r#"{"key":"k","requestor":{}}"#, Err("requestor: must be a text")),
+            (&long, Err("key: text is too long (257 bytes > max of 256)")),
+            ("{}", Err("the body has no key: give {\"key\": KEY, \"requestor\": WHO} or {\"lock\": WHO}")),
+            (
+                r#"{"key":"","lock":null}"#,
+                Err("the body has no key: give {\"key\": KEY, \"requestor\": WHO} or {\"lock\": WHO}"),
+            ),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(Party::parse(body.as_bytes()), expected.map_err(ToOwned::to_owned), "{body}");
+        }
+    }
+}

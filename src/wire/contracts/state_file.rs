@@ -1,0 +1,267 @@
+//! The state file of the original locker: a JSON object as `GET /locks` prints it.
+//!
+//! It is read as a whole before anything is done with it. What cannot be understood in full is refused: a lock must not
+//! become free because its line was lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use sha2::{Digest as _, Sha256};
+
+use super::locker;
+use crate::core::limits;
+use crate::core::names::{ClaimId, NameError, PoolName, Text};
+use crate::env::hex;
+use crate::wire::api::{self, ClaimBody};
+
+/// Why a state file is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum StateFileError {
+    #[error("it is empty: it was cut off, or is no state file; one without locks is {{}}")]
+    Empty,
+    #[error("it is no whole JSON object as GET /locks prints it: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("{0}")]
+    Pool(NameError),
+    #[error("pool {0:?} is in it twice")]
+    Twice(PoolName),
+    #[error("pool {pool:?}: {name}")]
+    Name { pool: PoolName, name: NameError },
+    #[error("pool {0:?} has a key but nobody who holds it: write an empty key if it is free")]
+    Nobody(PoolName),
+    #[error("pool {0:?} is held, but its key is empty")]
+    Keyless(PoolName),
+    #[error("pool {pool:?} is held {count} times, at most {max} can be imported", max = limits::HOLDERS_PER_LOCK)]
+    TooMany { pool: PoolName, count: u64 },
+}
+
+/// A pool of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedPool {
+    pub pool: PoolName,
+    /// Nobody holds it when there is none.
+    pub holds: Vec<ImportedHold>,
+}
+
+/// One hold: a claim to be asked for, with an id that is the same each time the file is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedHold {
+    pub id: ClaimId,
+    /// Try-lock: it is granted at once, or refused because somebody else holds the pool by now.
+    pub body: ClaimBody,
+}
+
+/// Reads a whole state file: pools in the order of the file.
+///
+/// # Errors
+/// It is damaged, or says what cannot be: the reason. The file's name is for the caller to add.
+pub fn parse(text: &str) -> Result<Vec<ImportedPool>, StateFileError> {
+    if text.trim().is_empty() {
+        return Err(StateFileError::Empty);
+    }
+    let Pairs(pairs) = serde_json::from_str::<Pairs<Entry>>(text)?;
+    let mut pools: Vec<ImportedPool> = Vec::with_capacity(pairs.len());
+    let mut seen = BTreeSet::new();
+    for (name, entry) in pairs {
+        let pool = PoolName::parse(&name).map_err(StateFileError::Pool)?;
+        if !seen.insert(pool.clone()) {
+            return Err(StateFileError::Twice(pool));
+        }
+        let holds = holds(&pool, entry)?;
+        pools.push(ImportedPool { pool, holds });
+    }
+    Ok(pools)
+}
+
+/// What the file says of one pool.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    /// First generation: the holder, or nothing.
+    Owner(String),
+    Held {
+        key: String,
+        #[serde(default)]
+        locked_by: Option<Pairs<i64>>,
+    },
+}
+
+fn holds(pool: &PoolName, entry: Entry) -> Result<Vec<ImportedHold>, StateFileError> {
+    let text = |text: &str| Text::parse(text).map_err(|name| StateFileError::Name { pool: pool.clone(), name });
+    match entry {
+        Entry::Owner(owner) if owner.is_empty() => Ok(Vec::new()),
+        Entry::Owner(owner) => Ok(vec![hold(pool, None, &text(&owner)?, 0)?]),
+        Entry::Held { key, locked_by } => {
+            let Pairs(holders) = locked_by.unwrap_or_default();
+            let held: Vec<(String, u64)> = holders
+                .into_iter()
+                .filter_map(|(who, n)| Some((who, u64::try_from(n).ok().filter(|n| *n > 0)?)))
+                .collect();
+            let count = held.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+            match (key.is_empty(), count) {
+                (true, 0) => return Ok(Vec::new()),
+                (true, _) => return Err(StateFileError::Keyless(pool.clone())),
+                (false, 0) => return Err(StateFileError::Nobody(pool.clone())),
+                (false, count) if count > limits::HOLDERS_PER_LOCK as u64 => {
+                    return Err(StateFileError::TooMany { pool: pool.clone(), count });
+                }
+                (false, _) => {}
+            }
+            let key = text(&key)?;
+            let mut holds = Vec::new();
+            for (who, count) in held {
+                let who = text(&who)?;
+                for n in 0..count {
+                    holds.push(hold(pool, Some(&key), &who, n)?);
+                }
+            }
+            Ok(holds)
+        }
+    }
+}
+
+/// One hold, the same claim as a client of locker's API would have.
+fn hold(pool: &PoolName, key: Option<&Text>, who: &Text, n: u64) -> Result<ImportedHold, StateFileError> {
+    let mut hash = Sha256::new();
+    for field in [pool.as_str(), key.map_or("", Text::as_str), who.as_str()] {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field);
+    }
+    hash.update(n.to_be_bytes());
+    let id = format!("locker-import-{}", &hex(&hash.finalize())[..40]);
+    let id = ClaimId::parse(&id).map_err(|name| StateFileError::Name { pool: pool.clone(), name })?;
+    let owner =
+        api::Owner { program: Some(locker::PROGRAM.into()), person: Some(who.to_string()), ..api::Owner::default() };
+    let body = ClaimBody {
+        pool: pool.to_string(),
+        lock: Some(pool.own_lock().to_string()),
+        key: key.map(ToString::to_string),
+        requestor: key.map(|_| who.to_string()),
+        scope: Some(api::Scope::Flow),
+        owner,
+        queue: false,
+        reason: Some("imported from the state file of the original locker".into()),
+        locks: None,
+        count: None,
+        labels: BTreeMap::new(),
+        also: Vec::new(),
+        run: None,
+        confirm: false,
+        wait: None,
+        give_up_after: None,
+        ttl: None,
+        priority: None,
+        supersede: None,
+        expect_store: None,
+    };
+    Ok(ImportedHold { id, body })
+}
+
+/// The members of a JSON object in their order, none of them lost when a name is there twice.
+struct Pairs<T>(Vec<(String, T)>);
+
+impl<T> Default for Pairs<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Pairs<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_file_is_read() {
+        let text = r#"{
+            "prod": {"key": "cf", "locked_by": {"a": 2, "b": 1, "gone": 0}, "more": true},
+            "free": {"key": "", "locked_by": {}}, "old": {"key": "", "locked_by": null}, "bare": {"key": ""},
+            "first": "prod-cloudfoundry", "first-free": ""
+        }"#;
+        let shown: Vec<String> = parse(text)
+            .unwrap()
+            .iter()
+            .map(|pool| {
+                let holds = pool.holds.iter().map(|hold| {
+                    let body = &hold.body;
+                    (body.key.as_deref(), body.requestor.as_deref(), body.owner.person.as_deref())
+                });
+                format!("{:?} {:?}", pool.pool, holds.collect::<Vec<_>>())
+            })
+            .collect();
+        let expected = [
+            r#""prod" [(Some("cf"), Some("a"), Some("a")), (Some("cf"), Some("a"), Some("a")), (Some("cf"), Some("b"), Some("b"))]"#,
+            r#""free" []"#,
+            r#""old" []"#,
+            r#""bare" []"#,
+            r#""first" [(None, None, Some("prod-cloudfoundry"))]"#,
+            r#""first-free" []"#,
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(parse(text).unwrap(), parse(text).unwrap(), "the same file, the same claims");
+        assert_eq!(parse("{}").unwrap(), []);
+    }
+
+    #[test]
+    fn claims_of_one_requestor_differ() {
+        let pools = parse(r#"{"p": {"key": "k", "locked_by": {"a": 2}}}"#).unwrap();
+        let [first, second] = pools[0].holds.as_slice() else { panic!("two holds") };
+        assert_ne!(first.id, second.id);
+        assert!(first.id.as_str().starts_with("locker-import-"));
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let whole = r#"{"prod": {"key": "cf", "locked_by": {"a": 2}}, "dev": {"key": "", "locked_by": {}}}"#;
+        for cut in 1..whole.len() {
+            assert!(parse(&whole[..cut]).is_err(), "{}", &whole[..cut]);
+        }
+        let cases = [
+            ("", "it is empty"),
+            (" \n", "it is empty"),
+            ("null", "no whole JSON object"),
+            ("[]", "no whole JSON object"),
+            (r#"{"a": 1}"#, "no whole JSON object"),
+            (r#"{"a": {}}"#, "no whole JSON object"),
+            (r#"{"a": {"key": "k", "locked_by": {"x": "1"}}}"#, "no whole JSON object"),
+            (r#"{"a": ""} {}"#, "trailing characters"),
+            (r#"{"a": "x", "a": ""}"#, "pool \"a\" is in it twice"),
+            (r#"{"a/b": "x"}"#, "pool name contains '/'"),
+            (r#"{"a": {"key": "k"}}"#, "has a key but nobody who holds it"),
+            (r#"{"a": {"key": "k", "locked_by": {"x": 0}}}"#, "has a key but nobody who holds it"),
+            (r#"{"a": {"key": "", "locked_by": {"x": 1}}}"#, "its key is empty"),
+            (r#"{"a": {"key": "k", "locked_by": {"": 1}}}"#, "pool \"a\": text is empty"),
+            (r#"{"a": {"key": "k", "locked_by": {"x": 10001}}}"#, "is held 10001 times"),
+        ];
+        for (text, message) in cases {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(message), "{text}: {error}");
+        }
+    }
+}

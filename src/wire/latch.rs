@@ -1,0 +1,301 @@
+//! JSON of the Argo contract (contracts section 5). As on every contract route, unknown members are ignored; what is
+//! known is checked in full.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::problems::{Problems, quoted};
+use super::text::time;
+use crate::core::latch::{Ending, Latch, LatchId, Node, Outputs, ParameterName, Target};
+
+/// Where a latch is in its life. Deleted ones are not seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LatchStatus {
+    Locked,
+    Released,
+}
+
+/// A latch as the contract shows it, followed by what it knows beside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LatchView {
+    pub id: String,
+    pub status: LatchStatus,
+    pub workflow: String,
+    pub namespace: String,
+    pub created: String,
+    #[serde(rename = "lastChange")]
+    pub last_change: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_uid: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeView>,
+    /// Output parameters for the node; left out when there are none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, String>,
+    /// Left out when the node is to succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_release: Option<OnRelease>,
+}
+
+/// Which node waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum NodeView {
+    Id {
+        id: String,
+    },
+    Name {
+        name: String,
+    },
+    /// The node whose input parameter has this value.
+    Parameter {
+        parameter: String,
+        value: String,
+    },
+}
+
+/// How the node is to end: `"succeed"` or `{"fail": MESSAGE}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRelease {
+    Succeed,
+    Fail(String),
+}
+
+/// The body of a `POST`, for its description: it is read by [`create`], which ignores what it does not know.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename = "LatchBody")]
+#[allow(dead_code)]
+pub struct LatchBody {
+    /// A UUID that makes the call safe to repeat; the server makes one when it is left out.
+    id: Option<String>,
+    workflow: String,
+    /// `default` when left out.
+    namespace: Option<String>,
+    workflow_uid: Option<String>,
+    node: Option<NodeView>,
+    #[schemars(flatten)]
+    ending: EndingBody,
+}
+
+/// The body of a `PATCH`, for its description: it is read by [`release`], which ignores what it does not know.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename = "LatchEndingBody")]
+#[allow(dead_code)]
+pub struct EndingBody {
+    /// Output parameters for the node.
+    outputs: Option<BTreeMap<String, String>>,
+    /// The node fails with this message; short for `on_release`.
+    failure: Option<String>,
+    on_release: Option<OnRelease>,
+}
+
+/// What our client sends to make a latch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CreateBody {
+    pub id: String,
+    pub workflow: String,
+    pub namespace: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeView>,
+}
+
+/// What our client sends to release one: nothing, or one of both.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ReleaseBody {
+    /// Values are checked by the server, which says which one is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// Shows a latch.
+#[must_use]
+pub fn view(latch: &Latch) -> LatchView {
+    let Target { workflow, namespace, workflow_uid, node } = &latch.target;
+    let (outputs, on_release) = match &latch.ending {
+        Ending::Succeed(outputs) => {
+            (outputs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(), None)
+        }
+        Ending::Fail(message) => (BTreeMap::new(), Some(OnRelease::Fail(message.to_string()))),
+    };
+    LatchView {
+        id: latch.id.to_string(),
+        status: if latch.released().is_some() { LatchStatus::Released } else { LatchStatus::Locked },
+        workflow: workflow.to_string(),
+        namespace: namespace.to_string(),
+        created: time(latch.created),
+        last_change: time(latch.last_change),
+        workflow_uid: workflow_uid.as_ref().map(ToString::to_string),
+        node: node.as_ref().map(show_node),
+        outputs,
+        on_release,
+    }
+}
+
+fn show_node(node: &Node) -> NodeView {
+    match node {
+        Node::Id(id) => NodeView::Id { id: id.to_string() },
+        Node::Name(name) => NodeView::Name { name: name.to_string() },
+        Node::Parameter { name, value } => {
+            NodeView::Parameter { parameter: name.to_string(), value: value.to_string() }
+        }
+    }
+}
+
+/// What a `POST` asks for. Without an `id` the server makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    pub id: Option<LatchId>,
+    pub target: Target,
+    pub ending: Ending,
+}
+
+/// Reads the body of a `POST`; `None` only with a problem noted.
+pub fn create(body: &[u8], problems: &mut Problems) -> Option<Wanted> {
+    let members = object(body, problems)?;
+    // The original client sends its whole record, with an empty id.
+    let id = text(&members, "id", problems).filter(|id| !id.is_empty());
+    let id = problems.parse_some("id", id);
+    let workflow = text(&members, "workflow", problems);
+    if workflow.is_none() {
+        problems.add("workflow", "is missing: name the workflow that waits");
+    }
+    let workflow = problems.parse_some("workflow", workflow);
+    let namespace = {
+        let given = text(&members, "namespace", problems).unwrap_or("default");
+        problems.parse("namespace", given)
+    };
+    let workflow_uid = member(&members, "", "workflow_uid", problems);
+    let node = members.get("node").filter(|v| !v.is_null()).and_then(|value| node(value, problems));
+    let ending = ending(&members, problems).unwrap_or_default();
+    let (workflow, namespace) = workflow.zip(namespace)?;
+    let target = Target { workflow, namespace, workflow_uid, node };
+    problems.is_empty().then_some(Wanted { id, target, ending })
+}
+
+/// Reads the body of a `PATCH`: how the latch ends, or nothing. `None` is nothing, or a problem noted.
+pub fn release(body: &[u8], problems: &mut Problems) -> Option<Ending> {
+    if body.trim_ascii().is_empty() {
+        return None;
+    }
+    let members = object(body, problems)?;
+    ending(&members, problems)
+}
+
+fn object(body: &[u8], problems: &mut Problems) -> Option<Map<String, Value>> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(members)) => Some(members),
+        Ok(_) => {
+            problems.add("", "the body must be a JSON object");
+            None
+        }
+        Err(error) => {
+            problems.add("", format!("the body is no valid JSON: {error}"));
+            None
+        }
+    }
+}
+
+/// A member that is text; absent and `null` are the same.
+fn text<'m>(members: &'m Map<String, Value>, name: &str, problems: &mut Problems) -> Option<&'m str> {
+    match members.get(name)? {
+        Value::String(text) => Some(text),
+        Value::Null => None,
+        _ => {
+            problems.add(name, "must be a string");
+            None
+        }
+    }
+}
+
+/// A member that is text of a kind.
+fn member<T: FromStr<Err: Display>>(
+    members: &Map<String, Value>,
+    at: &str,
+    name: &str,
+    problems: &mut Problems,
+) -> Option<T> {
+    let given = text(members, name, problems);
+    problems.parse_some(&format!("{at}{name}"), given)
+}
+
+fn node(value: &Value, problems: &mut Problems) -> Option<Node> {
+    let Value::Object(members) = value else {
+        problems.add("node", NODE);
+        return None;
+    };
+    let given: Vec<&str> = ["id", "name", "parameter"].into_iter().filter(|name| members.contains_key(*name)).collect();
+    match given[..] {
+        ["id"] => member(members, "node.", "id", problems).map(Node::Id),
+        ["name"] => member(members, "node.", "name", problems).map(Node::Name),
+        ["parameter"] => {
+            let name = member(members, "node.", "parameter", problems);
+            if !members.contains_key("value") {
+                problems.add("node.value", "is missing: the value by which the parameter selects its node");
+            }
+            let value = member(members, "node.", "value", problems);
+            name.zip(value).map(|(name, value)| Node::Parameter { name, value })
+        }
+        _ => {
+            problems.add("node", NODE);
+            None
+        }
+    }
+}
+
+const NODE: &str = r#"must be {"id": ...}, {"name": ...} or {"parameter": ..., "value": ...}"#;
+
+/// How a latch ends, if that is said.
+fn ending(members: &Map<String, Value>, problems: &mut Problems) -> Option<Ending> {
+    let outputs = members.get("outputs").filter(|v| !v.is_null());
+    let on_release = members.get("on_release").filter(|v| !v.is_null());
+    let failure = text(members, "failure", problems);
+    let said_failure = match on_release {
+        None => None,
+        Some(Value::String(word)) if word == "succeed" => None,
+        Some(Value::Object(how)) if how.get("fail").is_some_and(Value::is_string) => text(how, "fail", problems),
+        Some(_) => {
+            problems.add("on_release", r#"must be "succeed" or {"fail": MESSAGE}"#);
+            return None;
+        }
+    };
+    if (failure.is_some() && on_release.is_some()) || (failure.or(said_failure).is_some() && outputs.is_some()) {
+        problems.add("", "give one ending: `outputs`, or `failure` (which is short for `on_release`)");
+        return None;
+    }
+    if let Some(message) = failure.or(said_failure) {
+        return problems.parse("failure", message).map(Ending::Fail);
+    }
+    match outputs {
+        Some(value) => read_outputs(value, problems).map(Ending::Succeed),
+        None => on_release.map(|_| Ending::default()),
+    }
+}
+
+fn read_outputs(value: &Value, problems: &mut Problems) -> Option<Outputs> {
+    let Value::Object(members) = value else {
+        problems.add("outputs", "must be an object from parameter name to text");
+        return None;
+    };
+    let mut outputs = BTreeMap::new();
+    for (name, value) in members {
+        let at = format!("outputs.{}", quoted(name));
+        let name = problems.parse::<ParameterName>(&at, name);
+        match value {
+            Value::String(text) => outputs.extend(name.map(|name| (name, Arc::from(text.as_str())))),
+            _ => problems.add(&at, "must be a string: Argo's parameters are text"),
+        }
+    }
+    Outputs::new(outputs).map_err(|error| problems.add("outputs", error)).ok()
+}

@@ -1,0 +1,478 @@
+//! The naive model of the rules (`src/core/model_tests/reference.rs`) against our HTTP API on SQLite: the same random
+//! operations as requests, through the routes, the engine and a real file, restarts included.
+//!
+//! The clock is the test's: a run covers hours in a moment. What HTTP does not show (runs, numbers of parked requests,
+//! the order in which free locks are picked) is left out of the comparison here; the core's own model test sees it.
+
+// Test code: a panic is a failed test.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../src/core/model_tests/generate.rs"]
+#[allow(dead_code)]
+mod generate;
+#[path = "../src/core/model_tests/reference.rs"]
+#[allow(dead_code)]
+mod reference;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use locker::core::names::ParkId;
+use locker::core::settings::{Plant, Settings};
+use locker::core::step::Command;
+use locker::core::time::Span;
+use locker::env::Clock;
+use locker::server::engine::{self, Engine};
+use locker::server::http::{Handler, Request, Response, Turn};
+use locker::server::notices::Notices;
+use locker::server::routes::Routes;
+use locker::server::watchers::Watchers;
+use proptest::test_runner::{Config, TestRunner};
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
+use serde_json::{Value, json};
+
+use generate::{Case, Rulebook};
+use reference::{Answer, Op, Rules, Shape, Wait, Want, Which};
+
+/// A pool of the test's own, so that there is always something to write.
+const ASIDE: &str = "aside";
+const SECOND: u64 = 1_000;
+
+/// A clock that moves only when told to.
+#[derive(Clone, Default)]
+struct HandClock(Arc<AtomicU64>);
+
+impl Clock for HandClock {
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+    fn wall_ms(&self) -> u64 {
+        1_788_000_000_000 + self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Everything of a server but its sockets.
+struct Server {
+    directory: tempfile::TempDir,
+    settings: Settings,
+    clock: HandClock,
+    life: Option<Life>,
+    /// All fences that each claim was seen with.
+    fences: BTreeMap<String, Vec<u64>>,
+    newest: u64,
+}
+
+struct Life {
+    routes: Routes,
+    engine: Engine,
+    thread: JoinHandle<()>,
+}
+
+fn start(store: &Path, settings: &Settings, clock: &HandClock) -> Life {
+    let watchers = Watchers::default();
+    let (engine, thread) = engine::start(
+        locker::store::open(&format!("sqlite:{}", store.display())).unwrap(),
+        settings.clone(),
+        Arc::new(clock.clone()),
+        Notices::default(),
+        watchers.clone(),
+        |error| panic!("{error:#}"),
+    )
+    .unwrap();
+    let routes = Routes::new(engine.clone(), watchers, Arc::new(|| Ok(())));
+    Life { routes, engine, thread }
+}
+
+impl Server {
+    fn new(rules: &Rules, plant: Plant) -> Self {
+        let settings = Settings {
+            listen: Span(rules.listen),
+            grace: Span(rules.grace),
+            place: Span(rules.place),
+            confirm: Span(rules.confirm),
+            withdrawals: u8::try_from(rules.withdrawals).unwrap(),
+            memory: Span(rules.memory),
+            build_memory: Span(rules.build_memory),
+            drain: Span(rules.drain),
+            declared_only: rules.declared_only,
+            plant,
+            ..Settings::default()
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let clock = HandClock::default();
+        let life = Some(start(&file(&directory), &settings, &clock));
+        let mut server = Self { directory, settings, clock, life, fences: BTreeMap::new(), newest: 0 };
+        assert_eq!(server.plain("PUT", &format!("/pools/{ASIDE}"), Some(&json!({}))), Answer::Done);
+        server
+    }
+
+    fn life(&self) -> &Life {
+        self.life.as_ref().unwrap()
+    }
+
+    fn apply(&mut self, op: &Op) -> Answer {
+        match op {
+            Op::Ask(request) => self.ask(request),
+            Op::Confirm { claim, run, fence } => {
+                let known = self.fences.get(claim).map(Vec::as_slice).unwrap_or_default();
+                let fence = match (fence, known) {
+                    (Which::Present, [.., last]) | (Which::Former, [.., last, _]) => *last,
+                    _ => 1,
+                };
+                self.plain("POST", &format!("/claims/{claim}/confirm"), Some(&json!({ "run": run, "fence": fence })))
+            }
+            Op::End { claim, run } => {
+                let run = run.as_ref().map(|run| format!("?run={run}")).unwrap_or_default();
+                self.plain("DELETE", &format!("/claims/{claim}{run}"), None)
+            }
+            Op::Left(park) => {
+                self.life().routes.left(ParkId(*park));
+                self.tick();
+                Answer::Nothing
+            }
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue } => {
+                let policy = json!({ "drain": text(*drain), "max_hold": text(*max_hold), "max_queue": max_queue });
+                let body = json!({ "capacity": capacity, "policy": without_nulls(policy) });
+                self.plain("PUT", &format!("/pools/{pool}"), Some(&without_nulls(body)))
+            }
+            Op::RemovePool(pool) => self.plain("DELETE", &format!("/pools/{pool}"), None),
+            Op::Add { pool, lock, label } => {
+                self.plain("PUT", &format!("/pools/{pool}/locks/{lock}"), Some(&json!({ "labels": labels(label) })))
+            }
+            Op::Update { pool, lock, label } => {
+                self.plain("PATCH", &format!("/pools/{pool}/locks/{lock}"), Some(&json!({ "labels": labels(label) })))
+            }
+            Op::Remove { pool, lock, claim } => {
+                let body = without_nulls(json!({ "claim": claim }));
+                self.plain("DELETE", &format!("/pools/{pool}/locks/{lock}"), Some(&body))
+            }
+            Op::Reconcile => {
+                self.life().engine.call(Command::Reconcile).unwrap();
+                Answer::Nothing
+            }
+            Op::Pass(span) => {
+                // All durations are whole seconds, so everything happens when it is due.
+                for _ in 0..span / SECOND {
+                    self.leap(SECOND);
+                }
+                Answer::Nothing
+            }
+            Op::Leap(span) => {
+                self.leap(*span);
+                Answer::Nothing
+            }
+            Op::Restart => {
+                self.restart();
+                Answer::Nothing
+            }
+        }
+    }
+
+    fn leap(&self, span: u64) {
+        self.clock.0.fetch_add(span, Ordering::SeqCst);
+        self.tick();
+    }
+
+    fn tick(&self) {
+        self.life().engine.call(Command::Tick).unwrap();
+    }
+
+    fn restart(&mut self) {
+        // Engine time is stored with a change: written now, it goes on from now, as if the server was down for no time.
+        assert_eq!(self.plain("POST", &format!("/pools/{ASIDE}/changes"), Some(&json!({}))), Answer::Done);
+        let Life { routes, engine, thread } = self.life.take().unwrap();
+        engine.stop();
+        thread.join().unwrap();
+        drop((routes, engine));
+        self.life = Some(start(&file(&self.directory), &self.settings, &self.clock));
+        self.tick();
+    }
+
+    fn ask(&mut self, ask: &reference::Request) -> Answer {
+        let reference::Request { claim, shape, run, wait, confirm, try_lock, give_up, ttl } = ask;
+        let mut body = shape_of(shape);
+        let more = json!({
+            "run": run,
+            "confirm": confirm,
+            "queue": !try_lock,
+            "give_up_after": text(*give_up),
+            "ttl": text(*ttl),
+            "wait": (*wait != Wait::No).then_some("60s"),
+        });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (park, can_park, turn) = match wait {
+            Wait::No => (0, false, Turn::First),
+            Wait::Park(park) => (*park, true, Turn::First),
+            Wait::Over(park) => (*park, false, Turn::Last),
+        };
+        let request = Request {
+            park: ParkId(park),
+            can_park,
+            turn,
+            ..request("PUT", &format!("/claims/{claim}"), Some(&without_nulls(body)))
+        };
+        answer_of(&self.life().routes.handle(request))
+    }
+
+    fn plain(&mut self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        answer_of(&self.life().routes.handle(request(method, path, body)))
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let response = self.life().routes.handle(request("GET", path, None));
+        let json: Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(response.status, 200, "{path}: {json}");
+        json
+    }
+
+    /// What HTTP shows of [`reference::Model::view`].
+    fn view(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for claim in self.get("/claims?limit=1000")["items"].as_array().unwrap() {
+            let (id, life) = (str_of(&claim["id"]), &claim["life"]);
+            let phase = match str_of(&claim["state"]) {
+                "waiting" => {
+                    let listening = &self.get(&format!("/claims/{id}"))["queue"]["listening"];
+                    if *listening == json!(true) { "waiting listening".to_owned() } else { "waiting away".to_owned() }
+                }
+                state => format!("{state} {:?}", locks_of(claim)),
+            };
+            lines.push(format!("claim {id} life {life} {phase}"));
+        }
+        for ended in self.get("/claims?state=ended&limit=1000")["items"].as_array().unwrap() {
+            let (id, life, how) = (str_of(&ended["id"]), &ended["life"], str_of(&ended["how"]));
+            lines.push(format!("claim {id} life {life} ended {how}"));
+        }
+        for pool in self.get("/pools")["items"].as_array().unwrap() {
+            let name = str_of(&pool["pool"]);
+            if name == ASIDE {
+                continue;
+            }
+            let pool = self.get(&format!("/pools/{name}"));
+            let ids = |of: &Value, member: &str| -> Vec<String> {
+                of.as_array().unwrap().iter().map(|item| str_of(&item[member]).to_owned()).collect()
+            };
+            lines.push(format!("pool {name} queue {:?}", ids(&pool["queue"], "claim")));
+            for lock in pool["items"].as_array().unwrap() {
+                let label = lock["labels"].as_object().unwrap().values().next().map(str_of);
+                let (draining, leaving) = (lock["state"] == "draining", lock["leaving"] == json!(true));
+                let (lock, by) = (str_of(&lock["lock"]), ids(&lock["holders"], "claim"));
+                lines.push(format!("lock {name}/{lock} {label:?} by {by:?} draining {draining} leaving {leaving}"));
+            }
+        }
+        lines.sort();
+        lines
+    }
+
+    /// Each new grant has a fence above all that were seen before.
+    fn check_fences(&mut self) -> Result<(), String> {
+        let mut new = BTreeSet::new();
+        for claim in self.get("/claims?limit=1000")["items"].as_array().unwrap() {
+            let (id, Some(fence)) = (str_of(&claim["id"]), claim["fence"].as_u64()) else { continue };
+            let known = self.fences.entry(id.to_owned()).or_default();
+            if known.last() != Some(&fence) {
+                known.push(fence);
+                if fence <= self.newest || !new.insert(fence) {
+                    return Err(format!("{id} has fence {fence} after {}", self.newest));
+                }
+            }
+        }
+        self.newest = new.last().copied().unwrap_or(self.newest);
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(life) = self.life.take() {
+            life.engine.stop();
+            // A failed case has said already what was wrong.
+            let _ = life.thread.join();
+        }
+    }
+}
+
+fn file(directory: &tempfile::TempDir) -> PathBuf {
+    directory.path().join("locker.db")
+}
+
+fn request(method: &str, path: &str, body: Option<&Value>) -> Request {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    Request {
+        method: method.into(),
+        path: format!("/api/v1{path}"),
+        query: query.into(),
+        headers: Vec::new(),
+        body: body.map(ToString::to_string).unwrap_or_default().into(),
+        peer: "test".into(),
+        park: ParkId(0),
+        can_park: false,
+        turn: Turn::First,
+        id: "test".into(),
+        identity: None,
+    }
+}
+
+fn shape_of(shape: &Shape) -> Value {
+    let part = |(pool, want): &(String, Want)| match want {
+        Want::Any(count, label) => json!({ "pool": pool, "count": count, "labels": labels(label) }),
+        Want::Named(names) => json!({ "pool": pool, "locks": names }),
+    };
+    let mut body = part(&shape.parts[0]);
+    body["also"] = shape.parts[1..].iter().map(part).collect();
+    body["key"] = json!(shape.key);
+    body["requestor"] = json!(shape.who);
+    if let Some(build) = &shape.build {
+        body["owner"] = json!({ "cluster": "https://ci", "build_id": build });
+    }
+    body
+}
+
+fn labels(label: &Option<String>) -> Value {
+    label.as_ref().map_or(json!({}), |label| json!({ "kind": label }))
+}
+
+fn text(span: Option<u64>) -> Option<String> {
+    span.map(|span| format!("{}s", span / SECOND))
+}
+
+fn without_nulls(mut body: Value) -> Value {
+    if let Some(members) = body.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    body
+}
+
+fn str_of(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+fn locks_of(claim: &Value) -> Vec<(String, String)> {
+    let locks = claim["locks"].as_array().unwrap();
+    locks.iter().map(|lock| (str_of(&lock["pool"]).to_owned(), str_of(&lock["lock"]).to_owned())).collect()
+}
+
+fn answer_of(response: &Response) -> Answer {
+    let json: Value = serde_json::from_slice(&response.body).unwrap();
+    if response.status == 200 {
+        return match json["state"].as_str() {
+            Some("granted") => Answer::Granted(locks_of(&json)),
+            Some("held") => Answer::Held(locks_of(&json)),
+            Some("ended") => Answer::Ended { how: known(&json["how"]), again: false },
+            _ => Answer::Done,
+        };
+    }
+    match str_of(&json["code"]) {
+        "waiting" => Answer::Waiting { parked: response.park.is_some() },
+        "locked" => Answer::Busy,
+        "ended" => Answer::RefusedEnded(known(&json["claim"]["how"])),
+        _ => Answer::Refused(known(&json["code"])),
+    }
+}
+
+/// The word as the model has it: kept for ever, since these are few.
+fn known(word: &Value) -> &'static str {
+    const WORDS: &[&str] = &[
+        "released",
+        "cancelled",
+        "gave_up",
+        "listener_lost",
+        "unconfirmed",
+        "removed",
+        "lost",
+        "no_such_pool",
+        "no_such_lock",
+        "no_such_claim",
+        "too_many",
+        "different_request",
+        "superseded_run",
+        "not_granted",
+        "wrong_fence",
+        "lock_exists",
+        "lock_held",
+        "not_holder",
+        "pool_in_use",
+        "queue_full",
+        "limit",
+    ];
+    let word = str_of(word);
+    WORDS.iter().find(|known| **known == word).unwrap_or_else(|| panic!("the model knows no {word}"))
+}
+
+/// What HTTP shows of a line of the model's view.
+fn shown(line: &str) -> String {
+    if let Some((pool, _)) = line.split_once(" free [").filter(|_| line.starts_with("pool ")) {
+        return pool.to_owned();
+    }
+    let Some((claim, rest)) = line.split_once(" runs [").filter(|_| line.starts_with("claim ")) else {
+        return line.to_owned();
+    };
+    let (_, phase) = rest.split_once("] ").unwrap();
+    match phase {
+        "waiting away" => format!("{claim} waiting away"),
+        _ if phase.starts_with("waiting ") => format!("{claim} waiting listening"),
+        _ => format!("{claim} {phase}"),
+    }
+}
+
+/// The bugs that a server under test may carry.
+const PLANTS: [Plant; 4] = [Plant::None, Plant::EarlierRun, Plant::ReleaseUnchecked, Plant::FenceInMemory];
+
+struct ApiFollowsTheRules<const PLANT: usize>;
+
+impl<const PLANT: usize> StateMachineTest for ApiFollowsTheRules<PLANT> {
+    type SystemUnderTest = Server;
+    type Reference = Rulebook;
+
+    fn init_test(case: &Case) -> Server {
+        let mut server = Server::new(&case.model.rules, PLANTS[PLANT]);
+        for op in &case.setup {
+            server.apply(op);
+        }
+        server
+    }
+
+    fn apply(mut server: Server, case: &Case, op: Op) -> Server {
+        let answer = server.apply(&op);
+        let expected = match &case.model.answer {
+            // An answer does not say whether the claim was over before.
+            Answer::Ended { how, .. } => Answer::Ended { how, again: false },
+            other => other.clone(),
+        };
+        assert_eq!(answer, expected, "the server's answer (left) to {op:?}");
+        let mut expected: Vec<String> = case.model.view().iter().map(|line| shown(line)).collect();
+        expected.sort();
+        assert_eq!(server.view(), expected, "what the server shows (left) after {op:?}");
+        server.check_fences().unwrap_or_else(|broken| panic!("after {op:?}: {broken}"));
+        server
+    }
+}
+
+fn run<const PLANT: usize>(cases: u32, shrink: u32) -> Result<(), String> {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: shrink, ..Config::default() };
+    let mut runner = TestRunner::new(config.clone());
+    let result = runner.run(&Rulebook::sequential_strategy(30..=50), |(case, ops, seen)| {
+        ApiFollowsTheRules::<PLANT>::test_sequential(config.clone(), case, ops, seen);
+        Ok(())
+    });
+    result.map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_api_does_what_the_rules_say() {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(32);
+    run::<0>(cases, 400).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Planted bugs must be found, or the property proves nothing.
+#[test]
+fn planted_bugs_are_found() {
+    let found = [run::<1>(300, 8), run::<2>(300, 8), run::<3>(300, 8)];
+    for (plant, result) in PLANTS[1..].iter().zip(found) {
+        assert!(result.is_err(), "{plant:?} was not found");
+    }
+}
