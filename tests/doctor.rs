@@ -145,7 +145,7 @@ fn a_server_that_cannot_be_reached() {
 
 #[test]
 fn a_port_where_others_speak() {
-    let silent = listen(|stream| drop(stream));
+    let silent = listen(drop);
     let other = listen(|mut stream| drop(stream.write_all(b"220 mail.example.com ESMTP\r\n")));
     let tls = listen(|mut stream| {
         // What a TLS server says to a request in plain text: an alert.
@@ -273,12 +273,14 @@ fn a_proxy_is_named_and_its_password_is_not() {
     shows(&done, 6, &["FAIL  resolve "]);
 }
 
-/// A TLS server whose certificate is made from these params by an authority that nobody knows.
-fn tls_server(params: CertificateParams) -> u16 {
+/// A TLS server whose certificate is made from these params by an authority of its own: its port, and the
+/// certificate of that authority.
+fn tls_server(params: CertificateParams) -> (u16, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.distinguished_name.push(rcgen::DnType::CommonName, "Test Authority");
     let key = KeyPair::generate().unwrap();
+    let authority_pem = authority.self_signed(&key).unwrap().pem();
     let issuer = Issuer::new(authority, key);
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, &issuer).unwrap();
@@ -295,13 +297,63 @@ fn tls_server(params: CertificateParams) -> u16 {
         let mut tls = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
         while tls.is_handshaking() && tls.complete_io(&mut stream).is_ok() {}
     });
-    address.rsplit_once(':').unwrap().1.parse().unwrap()
+    (address.rsplit_once(':').unwrap().1.parse().unwrap(), authority_pem)
 }
 
 #[test]
-fn certificates_that_are_not_accepted() {
-    let port = tls_server(CertificateParams::new(vec!["localhost".to_owned()]).unwrap());
-    let done = doctor(&source(&format!("https://localhost:{port}")), &[]);
-    let texts = ["FAIL  tls       the certificate ", "was issued by CN=Test Authority", "next: ", "`ca_cert`"];
-    shows(&done, 6, &texts);
+fn certificates() {
+    let named = |name: &str| CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let mut expired = named("localhost");
+    expired.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    expired.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let mut ending = named("localhost");
+    ending.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    let soon = std::time::SystemTime::now() + std::time::Duration::from_secs(3 * 24 * 3600);
+    ending.not_after = soon.into();
+    // Params of the certificate, whether the source names its authority, what is said. The test's server speaks no
+    // HTTP after the handshake, so the line after a good one fails.
+    let cases = [
+        (named("localhost"), false, &["FAIL  tls ", "was issued by CN=Test Authority", "next: ", "`ca_cert`"][..]),
+        (named("other.example.com"), true, &["FAIL  tls ", "is not for the name localhost", "next: name the server"]),
+        (expired, true, &["FAIL  tls ", "has expired (2021-01-01", "next: renew the certificate"]),
+        (
+            ending,
+            true,
+            &["ok    tls       TLS 1.3", "is trusted", "warn  tls ", "next: renew it soon", "FAIL  server "],
+        ),
+        (named("localhost"), true, &["ok    tls       TLS 1.3", "is trusted", "ok    tls ", "FAIL  server "]),
+    ];
+    for (params, trusted, texts) in cases {
+        let (port, authority) = tls_server(params);
+        let mut source = source(&format!("https://localhost:{port}"));
+        if trusted {
+            source["ca_cert"] = json!(authority);
+        }
+        shows(&doctor(&source, &[]), 6, texts);
+        source["skip_ssl_validation"] = json!(true);
+        let blind =
+            ["warn  source    skip_ssl_validation: ", "next: give `ca_cert`", "is not verified", "FAIL  server "];
+        shows(&doctor(&source, &[]), 6, &blind);
+    }
+}
+
+#[test]
+fn several_servers() {
+    let (first, second) = (Server::start(), Server::start());
+    let both = doctor(&source(&format!("{0},{0}", first.url)), &[]);
+    shows(&both, 0, &["ok    store ", "ok    resolve ", "ok    store ", "the resource can work"]);
+    let apart = doctor(&source(&format!("{},{}", first.url, second.url)), &[]);
+    shows(&apart, 5, &["FAIL  store     the servers of locker_uri have different stores", "next: name only servers"]);
+}
+
+#[test]
+fn a_director_that_names_the_lock() {
+    let server = Server::start();
+    let director = listen(|mut stream| {
+        let _ = stream.read(&mut [0; 512]);
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 19\r\nConnection: close\r\n\r\n";
+        let _ = stream.write_all(format!("{head}{{\"name\":\"bosh-one\"}}").as_bytes());
+    });
+    let source = json!({"locker_uri": server.url, "bosh_lock": format!("http://{director}")});
+    shows(&doctor(&source, &[]), 0, &["pool \"bosh-one\", from LOCKER_SOURCE", "\"bosh-one\" does not exist"]);
 }

@@ -8,7 +8,7 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use common::{Build, Server, tree, until};
+use common::{Build, Server, out_in, tree, until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -518,7 +518,10 @@ fn add_puts_a_lock_in_byte_for_byte() {
     assert_eq!(build.check(None), [added.version()]);
     build.get(&added.version(), "got").ok();
     assert_eq!(std::fs::read(build.input("got").join("metadata")).unwrap(), metadata);
-    build.out(&json!({"add": "new"})).failed(1, "lock_exists");
+    assert_eq!(build.out(&json!({"add": "new", "labels": {"region": "eu"}})).ok().version(), added.version(), "again");
+    let other = Build::new(&server, 2, "p");
+    other.input_with("new", &[("name", b"env 1"), ("metadata", b"")]);
+    other.out(&json!({"add": "new"})).failed(1, "lock_exists");
     build.out(&json!({"acquire": true, "labels": {"region": "eu"}})).ok();
 
     build.input_with("bare", &[("name", b"x")]);
@@ -537,8 +540,8 @@ fn payloads_are_checked_whole() {
     let build = Build::new(&server, 1, "p");
     let dir = build.input("x");
     let bad = br#"{"source": null, "params": {"aquire": true}}"#;
-    let text = "error: invalid payload (missing locker_uri, missing pool, missing acquire, claim, release or add, \
-                unknown params key \"aquire\": did you mean \"acquire\"?)";
+    let text = "error: invalid payload (missing locker_uri, missing pool, missing acquire, claim, release, add, \
+                add_claimed, remove, update, check or check_unclaimed, unknown params key \"aquire\": did you mean \"acquire\"?)";
     build.raw("out", Some(&dir), bad).failed(1, text);
     build.raw("out", Some(&dir), b"").failed(1, "invalid payload (stdin is no JSON");
     build.raw("check", None, br#"{"source": null}"#).failed(1, "invalid payload (missing locker_uri, missing pool)");
@@ -568,26 +571,6 @@ fn a_version_that_nobody_reads_holds_nothing() {
     assert_eq!(server.pool("p")["free"], 1);
 }
 
-/// Runs `out` in this process, in a container of this name.
-fn out_in(host: &str, server: &Server, params: &serde_json::Value) -> (u8, String) {
-    let payload = json!({"source": {"locker_uri": server.url, "pool": "p"}, "params": params}).to_string();
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let vars = [("ATC_EXTERNAL_URL", "https://ci"), ("BUILD_ID", "1"), ("LOCKER_RETRY_MAX", "100ms")];
-    let mut env = locker::env::Env {
-        args: vec!["/opt/resource/out".into(), "/tmp".into()],
-        vars: vars.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        stdin: &mut payload.as_bytes(),
-        stdout: &mut stdout,
-        stderr: &mut stderr,
-        is_terminal: false,
-        hostname: host.to_owned(),
-        clock: std::sync::Arc::new(locker::env::SystemClock::default()),
-        signals: locker::env::Signals::default(),
-    };
-    let code = locker::run(&mut env);
-    (code, String::from_utf8(stdout).unwrap())
-}
-
 #[test]
 fn a_name_makes_the_claim_the_same_on_every_worker() {
     let server = Server::start();
@@ -595,8 +578,9 @@ fn a_name_makes_the_claim_the_same_on_every_worker() {
     let named = json!({"acquire": true, "as": "env"});
     let first = out_in("container-1", &server, &named);
     assert_eq!(first.0, 0);
-    let version =
-        |answer: &(u8, String)| serde_json::from_str::<serde_json::Value>(&answer.1).unwrap()["version"].clone();
+    let version = |answer: &(u8, String, String)| {
+        serde_json::from_str::<serde_json::Value>(&answer.1).unwrap()["version"].clone()
+    };
     assert_eq!(version(&out_in("container-2", &server, &named)), version(&first));
     let unnamed = json!({"acquire": true});
     assert_ne!(version(&out_in("container-2", &server, &unnamed)), version(&first));

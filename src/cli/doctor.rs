@@ -15,6 +15,7 @@ mod report;
 mod service;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +25,16 @@ use serde_json::{Value, json};
 
 use super::{CliError, Connection};
 use crate::client::Client;
+use crate::client::connect::{Access, Authorization};
 use crate::client::flight::Flights;
 use crate::core::names::PoolName;
 use crate::env::{Clock, Env, Signal};
-use crate::wire::concourse::{CheckRequest, Place, Source};
+use crate::resource;
+use crate::wire::concourse::{CheckRequest, Source};
 use crate::wire::errors::exit;
+use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
+use crate::wire::tls::Tls;
 
 use network::Address;
 use report::Report;
@@ -55,8 +60,8 @@ pub(super) struct DoctorArgs {
     #[arg(long, value_name = "NAME")]
     pool: Option<PoolName>,
     /// Claim and release a lock: of this pool, or of a new one that is removed again
-    #[arg(long = "try", value_name = "POOL", num_args = 0..=1)]
-    trial: Option<Option<PoolName>>,
+    #[arg(long = "try", value_name = "POOL", num_args = 0..=1, default_missing_value = "")]
+    trial: Option<String>,
     /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -82,13 +87,32 @@ impl From<Signal> for Stop {
     }
 }
 
-/// Which server is examined, and how it is spoken to.
+/// Which servers are examined, and how they are spoken to.
 struct Target {
-    server: ServerUrl,
-    address: Address,
+    /// Servers of one store; never empty.
+    servers: Vec<ServerUrl>,
     credentials: Option<Credentials>,
+    tls: Tls,
+    proxy: Option<Secret>,
     pool: Option<PoolName>,
+}
+
+/// One server of them.
+struct Subject<'t> {
+    target: &'t Target,
+    server: &'t ServerUrl,
+    address: Address,
     client: Client,
+}
+
+impl Target {
+    /// A client of these servers, with the credentials or without any.
+    fn client(&self, servers: &[ServerUrl], with_credentials: bool, env: &Env<'_>) -> Result<Client, String> {
+        let credentials = self.credentials.clone().filter(|_| with_credentials);
+        let authorization = credentials.map(Authorization::Basic);
+        let (servers, tls, proxy) = (servers.to_vec(), self.tls.clone(), self.proxy.clone());
+        Client::open(Access { servers, authorization, tls, proxy }, &env.vars)
+    }
 }
 
 /// The instruments of the examination.
@@ -123,58 +147,100 @@ fn examine(
     report: &mut Report,
     env: &mut Env<'_>,
 ) -> Result<(), Stop> {
-    let target = target(args, connection, report, env)?;
-    report.server(target.client.server());
-    service::exposure(&target, report, env)?;
-    if service::proxy(&target, report, env)? {
-        report.ok(env, "connect", "left to the proxy, as the name and the TLS of the server are")?;
-    } else {
-        network::examine(&target.address, tools, report, env)?;
+    let target = target(args, connection, tools, report, env)?;
+    let mut stores = BTreeSet::new();
+    for server in &target.servers {
+        stores.insert(examine_server(&target, server, tools, report, env)?);
     }
-    service::examine(&target, tools, report, env)?;
+    if stores.len() > 1 {
+        let text = "the servers of locker_uri have different stores: a lock of one is unknown to the other";
+        return Err(report.fail(env, "store", exit::CONFLICT, text, "name only servers of one store")?);
+    }
+    let client = target.client(&target.servers, true, env).map_err(CliError::usage)?;
     if let Some(name) = &target.pool {
-        pool::examine(&target.client, name, tools, report, env)?;
+        pool::examine(&client, name, tools, report, env)?;
     } else {
         report.warn(env, "pool", "no pool is named, so none was looked at", "name one with --pool")?;
     }
     if let Some(trial) = &args.trial {
-        pool::try_one(&target.client, trial.as_ref(), tools, report, env)?;
+        let pool = Some(trial).filter(|trial| !trial.is_empty()).map(|name| PoolName::parse(name)).transpose();
+        let pool = pool.map_err(|error| CliError::usage(format!("--try: {error}")))?;
+        pool::try_one(&client, pool.as_ref(), tools, report, env)?;
     }
     Ok(())
 }
 
+/// From the name of a server to its store.
+fn examine_server(
+    target: &Target,
+    server: &ServerUrl,
+    tools: &Tools,
+    report: &mut Report,
+    env: &mut Env<'_>,
+) -> Result<String, Stop> {
+    let opened = target.client(std::slice::from_ref(server), true, env);
+    let (Some(address), Ok(client)) = (Address::of(server), &opened) else {
+        let why = opened.err().unwrap_or_else(|| format!("{server} has no usable host and port"));
+        return Err(report.fail(env, "source", exit::USAGE, why, "correct the source")?);
+    };
+    let subject = Subject { target, server, address, client: client.clone() };
+    service::exposure(&subject, report, env)?;
+    if service::proxy(&subject, report, env)? {
+        report.ok(env, "connect", "left to the proxy, as the name and the TLS of the server are")?;
+    } else {
+        network::examine(&subject.address, &target.tls, tools, report, env)?;
+    }
+    service::examine(&subject, tools, report, env)
+}
+
 /// What is to be examined: the first of `--source`, `LOCKER_SOURCE` and `--uri`.
-fn target(args: &DoctorArgs, connection: &Connection, report: &mut Report, env: &mut Env<'_>) -> Result<Target, Stop> {
-    let (server, credentials, pool, from) = match source_text(args, env)? {
+fn target(
+    args: &DoctorArgs,
+    connection: &Connection,
+    tools: &Tools,
+    report: &mut Report,
+    env: &mut Env<'_>,
+) -> Result<Target, Stop> {
+    let (mut target, source, from) = match source_text(args, env)? {
         Some((text, from)) => {
             let source = parse_source(&text, from, report, env)?;
-            let pool = match source.place {
-                Place::Named(pool) => Some(pool),
-                Place::Director(_) => None,
-            };
-            // The others must be the same store; the resource says so when they are not.
-            let server = source.servers.into_iter().next();
-            let Some(server) = server else {
-                let text = format!("{from} names no server");
-                return Err(report.fail(env, "source", exit::USAGE, text, "set locker_uri")?);
-            };
-            (server, source.credentials, pool, from)
+            let Source { servers, credentials, tls, proxy, .. } = source.clone();
+            (Target { servers, credentials, tls, proxy, pool: None }, Some(source), from)
         }
         None => {
             let (server, credentials) = connection.target()?;
-            (server, credentials, None, "--uri")
+            let credentials = credentials.or_else(|| server.credentials().cloned());
+            let servers = vec![server];
+            (Target { servers, credentials, tls: Tls::default(), proxy: None, pool: None }, None, "--uri")
         }
     };
-    let Some(address) = Address::of(&server) else {
-        let text = format!("{server} from {from} has no usable host and port");
-        return Err(report.fail(env, "source", exit::USAGE, text, "write it as https://HOST:PORT")?);
+    let servers: Vec<String> = target.servers.iter().map(ToString::to_string).collect();
+    let servers = servers.join(", ");
+    report.server(servers.clone());
+    target.pool = match (&args.pool, source) {
+        (Some(pool), _) => Some(pool.clone()),
+        (None, Some(source)) => Some(pool_of(source, tools, report, env)?),
+        (None, None) => None,
     };
-    let credentials = credentials.or_else(|| server.credentials().cloned());
-    let pool = args.pool.clone().or(pool);
-    let named = pool.as_ref().map(|pool| format!(", pool {:?}", pool.as_str())).unwrap_or_default();
-    report.ok(env, "source", format!("{server}{named}, from {from}"))?;
-    let client = Client::new(server.clone(), credentials.clone(), &env.vars);
-    Ok(Target { server, address, credentials, pool, client })
+    let named = target.pool.as_ref().map(|pool| format!(", pool {:?}", pool.as_str())).unwrap_or_default();
+    report.ok(env, "source", format!("{servers}{named}, from {from}"))?;
+    if let Some(key) = target.tls.skip_verification {
+        let text = format!("{key}: whoever stands between can read the password and grant locks");
+        report.warn(env, "source", text, "give `ca_cert` instead")?;
+    }
+    Ok(target)
+}
+
+/// The pool that the source names, or the director that it names instead.
+fn pool_of(source: Source, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<PoolName, Stop> {
+    let vars = env.vars.clone();
+    match tools.time(move || resource::pool_of(&source, &vars))? {
+        (Ok(pool), _) => Ok(pool),
+        (Err(why), _) => {
+            let next = "try its address with curl: GET /info of a director needs no credentials and gives its name";
+            Err(report.fail(env, "source", exit::UNAVAILABLE, why, next)?)
+        }
+    }
 }
 
 /// The JSON of the source and where it stood, if one was given.

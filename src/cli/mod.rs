@@ -211,11 +211,11 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
     let connection = &cli.connection;
     match cli.command {
         Command::Server(args) => server::run(&args, env),
-        Command::Status(args) => status::run(&args, &connection.client(env)?, env),
-        Command::Claim(args) => claim::run(&args, &connection.client(env)?, env),
-        Command::Release(args) => release::run(&args, &connection.client(env)?, env),
-        Command::Pool(args) => pool::run(&args, &connection.client(env)?, env),
-        Command::Lock(args) => lock::run(&args, &connection.client(env)?, env),
+        Command::Status(args) => connection.open(env, |client, env| status::run(&args, client, env)),
+        Command::Claim(args) => connection.open(env, |client, env| claim::run(&args, client, env)),
+        Command::Release(args) => connection.open(env, |client, env| release::run(&args, client, env)),
+        Command::Pool(args) => connection.open(env, |client, env| pool::run(&args, client, env)),
+        Command::Lock(args) => connection.open(env, |client, env| lock::run(&args, client, env)),
         Command::Export(args) => transfer::export(&args, connection, env),
         Command::Latch(args) => latch::run(args, connection, env),
         Command::Import(args) => import::run(&args, connection, env),
@@ -227,9 +227,19 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
 }
 
 impl Connection {
+    /// Runs a command with a client of the server.
+    fn open(
+        &self,
+        env: &mut Env<'_>,
+        run: impl FnOnce(&Client, &mut Env<'_>) -> Result<u8, CliError>,
+    ) -> Result<u8, CliError> {
+        let client = self.client(env)?;
+        run(&client, env)
+    }
+
     fn client(&self, env: &mut Env<'_>) -> Result<Client, CliError> {
         let (server, credentials) = self.target()?;
-        let tls = self.tls().map_err(CliError::usage)?;
+        let tls = self.tls()?;
         if tls.skip_verification.is_some() {
             // Whoever reads no warnings cannot be warned.
             let _ =
@@ -240,12 +250,14 @@ impl Connection {
         Client::open(access, &env.vars).map_err(CliError::usage)
     }
 
-    fn tls(&self) -> Result<Tls, String> {
-        let read = |pem: &Option<Pem>| pem.as_ref().map(Pem::text).transpose().map_err(|error| format!("{error:#}"));
+    /// Whom to trust, and what to show.
+    fn tls(&self) -> Result<Tls, CliError> {
+        let read = |pem: &Option<Pem>| pem.as_ref().map(Pem::text).transpose();
+        let read = |pem: &Option<Pem>| read(pem).map_err(|error| CliError::usage(format!("{error:#}")));
         let client = match (read(&self.client_cert)?, read(&self.client_key)?) {
             (None, None) => None,
             (Some(cert), Some(key)) => Some((cert, Secret::new(key))),
-            _ => return Err("--client-cert and --client-key belong together".to_owned()),
+            _ => return Err(CliError::usage("--client-cert and --client-key belong together".to_owned())),
         };
         let skip_verification = self.skip_ssl_validation.then_some("--skip-ssl-validation");
         Ok(Tls { ca_cert: read(&self.ca_cert)?, client, skip_verification })

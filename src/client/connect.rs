@@ -63,17 +63,34 @@ pub(super) fn agent(proxy: Option<ureq::Proxy>, tls: TlsConfig) -> ureq::Agent {
     config.new_agent()
 }
 
-/// Trusts the authorities that every browser trusts.
-pub(super) fn default_tls() -> TlsConfig {
-    TlsConfig::default()
+/// Trusts whom the machine trusts.
+pub(super) fn default_tls(server: &ServerUrl) -> TlsConfig {
+    TlsConfig::builder().root_certs(of_machine([server].into_iter())).build()
+}
+
+/// The machine's certificates (in a Concourse container those that the worker mounts), and where there are none those
+/// that browsers trust.
+fn of_machine<'s>(mut servers: impl Iterator<Item = &'s ServerUrl>) -> RootCerts {
+    // Reading them takes longer than a whole `check`, so it is done for those only who need them.
+    if !servers.any(ServerUrl::is_tls) {
+        return RootCerts::WebPki;
+    }
+    // Errors are about single files; those that could be read count.
+    let found = rustls_native_certs::load_native_certs().certs;
+    if found.is_empty() {
+        return RootCerts::WebPki;
+    }
+    let found: Vec<_> = found.iter().map(|der| Certificate::from_der(der.as_ref()).to_owned()).collect();
+    RootCerts::new_with_certs(&found)
 }
 
 /// Reads certificates and keys.
-pub(super) fn tls(settings: &Tls) -> Result<TlsConfig, String> {
+pub(super) fn tls(settings: &Tls, servers: &[ServerUrl]) -> Result<TlsConfig, String> {
     let mut config = TlsConfig::builder();
-    if let Some(pem) = &settings.ca_cert {
-        config = config.root_certs(RootCerts::new_with_certs(&certificates("ca_cert", pem)?));
-    }
+    config = config.root_certs(match &settings.ca_cert {
+        Some(pem) => RootCerts::new_with_certs(&certificates("ca_cert", pem)?),
+        None => of_machine(servers.iter()),
+    });
     if let Some((cert, key)) = &settings.client {
         let chain = certificates("client_cert", cert)?;
         let key = PrivateKey::from_pem(key.expose().as_bytes())
@@ -95,15 +112,30 @@ fn certificates(what: &str, pem: &str) -> Result<Vec<Certificate<'static>>, Stri
     if found.is_empty() { Err(format!("{what} holds no certificate in PEM form")) } else { Ok(found) }
 }
 
+/// The proxy for this server: that of the settings, or that of the environment; `None` where it is excepted.
+///
+/// # Errors
+/// The setting is no address.
+pub(crate) fn proxy_for(
+    server: &ServerUrl,
+    named: Option<&Secret>,
+    vars: &BTreeMap<String, String>,
+) -> Result<Option<ureq::Proxy>, String> {
+    match named {
+        Some(named) => named_proxy(named, vars),
+        None => Ok(proxy(server, vars)),
+    }
+}
+
 /// The proxy of the settings. The exceptions of the environment hold for it, too.
-pub(super) fn named_proxy(named: &Secret, vars: &BTreeMap<String, String>) -> Result<Option<ureq::Proxy>, String> {
+fn named_proxy(named: &Secret, vars: &BTreeMap<String, String>) -> Result<Option<ureq::Proxy>, String> {
     let proxy =
         ureq::Proxy::new(named.expose()).map_err(|_| "proxy is no address like http://proxy:3128".to_owned())?;
     Ok(with_exceptions(&proxy, vars))
 }
 
 /// The proxy that the environment names for this server. One that is no valid address is left out.
-pub fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
+pub(super) fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
     let var = |names: [&str; 2]| names.iter().find_map(|name| vars.get(*name)).filter(|value| !value.is_empty());
     let named = if server.is_tls() {
         var(["https_proxy", "HTTPS_PROXY"])

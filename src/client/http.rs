@@ -164,7 +164,7 @@ impl Client {
     #[must_use]
     pub fn new(server: ServerUrl, credentials: Option<Credentials>, vars: &BTreeMap<String, String>) -> Self {
         let credentials = credentials.or_else(|| server.credentials().cloned());
-        let agent = connect::agent(connect::proxy(&server, vars), connect::default_tls());
+        let agent = connect::agent(connect::proxy(&server, vars), connect::default_tls(&server));
         Self::of(vec![Endpoint { agent, url: server }], credentials.map(Authorization::Basic))
     }
 
@@ -173,12 +173,9 @@ impl Client {
     /// # Errors
     /// A certificate, a key or a proxy that cannot be used; the text shows no secret.
     pub fn open(access: Access, vars: &BTreeMap<String, String>) -> Result<Self, String> {
-        let tls = connect::tls(&access.tls)?;
+        let tls = connect::tls(&access.tls, &access.servers)?;
         let endpoint = |url: ServerUrl| -> Result<Endpoint, String> {
-            let proxy = match &access.proxy {
-                Some(named) => connect::named_proxy(named, vars)?,
-                None => connect::proxy(&url, vars),
-            };
+            let proxy = connect::proxy_for(&url, access.proxy.as_ref(), vars)?;
             Ok(Endpoint { agent: connect::agent(proxy, tls.clone()), url })
         };
         let servers = access.servers.into_iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;

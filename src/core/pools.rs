@@ -162,12 +162,12 @@ pub(super) fn add_lock(
     if state.world.pool(name).is_none() {
         state.put_pool(Pool::new(name.clone(), Policy::default()));
     }
-    let locks = vec![(name.clone(), lock.name.clone())];
-    record(state, ChangeKind::Added, name, std::slice::from_ref(&lock.name), by, now);
+    let added = lock.name.clone();
     state.put_lock(name, lock);
+    record(state, ChangeKind::Added, name, std::slice::from_ref(&added), by, now);
     if let Some(claim) = claim {
         state.insert_claim(claim.clone());
-        claims::grant(state, &claim, locks, now);
+        claims::grant(state, &claim, vec![(name.clone(), added)], now);
     }
     state.to_dispatch.insert(name.clone());
     Ok(done(state, by, now))

@@ -914,8 +914,8 @@ scenarios! {
         w ask db                           => held db/db
         - add env/a for=a meta=x op=1      => done
         - history env 2                    => added
-        - lock env/a                       => held a
-        b ask env                          => waiting 1
+        - lock env/a                       => meta=x by=a
+        b ask env confirm                  => waiting 1
         - add env/b for=b                  => refused different_request   # that claim asked for something else
         - add env/a for=c                  => refused lock_exists
         - add env/b for=c                  => done                 # b waits, and is not given what was c's

@@ -43,6 +43,7 @@ use crate::wire::escape::Escaped;
 pub use check::check;
 pub use get::get;
 pub use put::put;
+pub use session::pool_of;
 
 /// Largest payload that is read from stdin, bytes: Concourse's own are a few KiB.
 const PAYLOAD_BYTES: u64 = 4 * 1024 * 1024;

@@ -53,14 +53,19 @@ impl Opening {
     /// Asks what the source does not say itself: the director's name, and with several servers whether they are one.
     pub(super) fn resolve(self) -> Result<Session, String> {
         let store = if self.client.count() > 1 { self.client.agree()? } else { None };
-        let pool = match &self.source.place {
-            Place::Named(pool) => pool.clone(),
-            Place::Director(url) => {
-                let access = access(&self.source, vec![url.clone()], None);
-                director(&Client::open(access, &self.vars)?)?
-            }
-        };
+        let pool = pool_of(&self.source, &self.vars)?;
         Ok(Session { client: self.client, pool, store })
+    }
+}
+
+/// The pool that a source means; a BOSH director is asked for its name.
+///
+/// # Errors
+/// The director gives no name that a pool can have.
+pub fn pool_of(source: &Source, vars: &BTreeMap<String, String>) -> Result<PoolName, String> {
+    match &source.place {
+        Place::Named(pool) => Ok(pool.clone()),
+        Place::Director(url) => director(&Client::open(access(source, vec![url.clone()], None), vars)?),
     }
 }
 

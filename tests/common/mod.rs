@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
+pub mod proxy;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -293,6 +295,12 @@ impl Build {
         command
     }
 
+    /// The same build with its resource behind another address of the server.
+    pub fn at(mut self, url: &str) -> Self {
+        self.source["locker_uri"] = json!(url);
+        self
+    }
+
     /// Starts `out` with these params.
     pub fn put(&self, params: &Value) -> Running {
         let payload = json!({"source": self.source, "params": params}).to_string();
@@ -359,6 +367,31 @@ impl Build {
     pub fn server(&self) -> &str {
         &self.url
     }
+}
+
+/// Runs `out` of build 1 in this process, in a container of this name: exit code, stdout, stderr.
+pub fn out_in(host: &str, server: &Server, params: &Value) -> (u8, String, String) {
+    let payload = json!({"source": {"locker_uri": server.url, "pool": "p"}, "params": params}).to_string();
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let vars = [
+        ("ATC_EXTERNAL_URL", "https://ci"),
+        ("BUILD_ID", "1"),
+        ("LOCKER_RETRY_MAX", "100ms"),
+        ("LOCKER_SELF_WAIT", "1s"),
+    ];
+    let mut env = locker::env::Env {
+        args: vec!["/opt/resource/out".into(), "/tmp".into()],
+        vars: vars.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        stdin: &mut payload.as_bytes(),
+        stdout: &mut stdout,
+        stderr: &mut stderr,
+        is_terminal: false,
+        hostname: host.to_owned(),
+        clock: std::sync::Arc::new(locker::env::SystemClock::default()),
+        signals: locker::env::Signals::default(),
+    };
+    let code = locker::run(&mut env);
+    (code, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
 /// All files below a directory with their content, links and directories marked.

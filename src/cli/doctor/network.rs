@@ -9,6 +9,7 @@ use super::{Stop, Tools, tls};
 use crate::env::Env;
 use crate::wire::errors::exit;
 use crate::wire::server_url::ServerUrl;
+use crate::wire::tls::Tls;
 
 /// Time for finding the name, and for each connection: that of the resource.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -38,10 +39,16 @@ impl Address {
 }
 
 /// Resolves, connects, and with https shakes hands.
-pub(super) fn examine(address: &Address, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
+pub(super) fn examine(
+    address: &Address,
+    settings: &Tls,
+    tools: &Tools,
+    report: &mut Report,
+    env: &mut Env<'_>,
+) -> Result<(), Stop> {
     let addresses = resolve(address, tools, report, env)?;
     let socket = connect(address, &addresses, tools, report, env)?;
-    if address.is_tls { tls::examine(address, socket, tools, report, env) } else { Ok(()) }
+    if address.is_tls { tls::examine(address, settings, socket, tools, report, env) } else { Ok(()) }
 }
 
 fn resolve(address: &Address, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<Vec<SocketAddr>, Stop> {

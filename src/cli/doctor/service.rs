@@ -6,20 +6,19 @@ use chrono::{DateTime, Utc};
 
 use super::network::{self, Speaks};
 use super::report::Report;
-use super::{Stop, Target, Tools};
+use super::{Stop, Subject, Tools};
+use crate::client::CallError;
 use crate::client::connect;
-use crate::client::{CallError, Client};
 use crate::env::Env;
 use crate::wire::api::InfoView;
 use crate::wire::errors::{Code, exit};
-use crate::wire::server_url::ServerUrl;
 
 /// Clocks that differ by less are called equal; more confuses whoever compares log lines.
 const CLOCKS: Duration = Duration::from_secs(5);
 
 /// Warns of a password that travels for all to read.
-pub(super) fn exposure(target: &Target, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
-    if target.credentials.is_none() || target.address.is_tls || target.address.is_loopback() {
+pub(super) fn exposure(subject: &Subject<'_>, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
+    if subject.target.credentials.is_none() || subject.address.is_tls || subject.address.is_loopback() {
         return Ok(());
     }
     let next = "use https://, or keep both sides on one private network";
@@ -27,36 +26,41 @@ pub(super) fn exposure(target: &Target, report: &mut Report, env: &mut Env<'_>) 
 }
 
 /// Whether a proxy stands between, which then does what can be seen from here no longer.
-pub(super) fn proxy(target: &Target, report: &mut Report, env: &mut Env<'_>) -> Result<bool, Stop> {
-    let Some(proxy) = connect::proxy(&target.server, &env.vars) else { return Ok(false) };
-    if target.server.join("/").parse().is_ok_and(|uri| proxy.is_no_proxy(&uri)) {
+pub(super) fn proxy(subject: &Subject<'_>, report: &mut Report, env: &mut Env<'_>) -> Result<bool, Stop> {
+    let named = subject.target.proxy.as_ref();
+    let from = if named.is_some() { "the source" } else { "the environment" };
+    // One that is no address was refused when the client was made.
+    let Ok(Some(proxy)) = connect::proxy_for(subject.server, named, &env.vars) else { return Ok(false) };
+    if subject.server.join("/").parse().is_ok_and(|uri| proxy.is_no_proxy(&uri)) {
         return Ok(false);
     }
-    report.ok(
-        env,
-        "proxy",
-        format!("requests go through {}:{}, as the environment says", proxy.host(), proxy.port()),
-    )?;
+    report.ok(env, "proxy", format!("requests go through {}:{}, as {from} says", proxy.host(), proxy.port()))?;
     Ok(true)
 }
 
-/// Asks the server for itself: answer, credentials, version, clock, store.
-pub(super) fn examine(target: &Target, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
-    let client = target.client.clone();
+/// Asks the server for itself: answer, credentials, version, clock; gives the id of its store.
+pub(super) fn examine(
+    subject: &Subject<'_>,
+    tools: &Tools,
+    report: &mut Report,
+    env: &mut Env<'_>,
+) -> Result<String, Stop> {
+    let client = subject.client.clone();
     let (answer, took) = tools.time(move || client.info())?;
     let info = match answer {
         Ok(info) => info,
-        Err(error) => return Err(no_info(target, &error, tools, report, env)?),
+        Err(error) => return Err(no_info(subject, &error, tools, report, env)?),
     };
     report.ok(env, "server", format!("answered in {} ms", took.as_millis()))?;
-    credentials(target, tools, report, env)?;
+    credentials(subject, tools, report, env)?;
     versions(&info, report, env)?;
     clocks(&info, took, tools, report, env)?;
-    report.ok(env, "store", format!("{}, revision {}", info.store_id, info.revision))
+    report.ok(env, "store", format!("{}, revision {}", info.store_id, info.revision))?;
+    Ok(info.store_id)
 }
 
 fn no_info(
-    target: &Target,
+    subject: &Subject<'_>,
     error: &CallError,
     tools: &Tools,
     report: &mut Report,
@@ -64,7 +68,7 @@ fn no_info(
 ) -> Result<Stop, Stop> {
     let code = error.exit();
     match (error, error.code()) {
-        (_, Some(Code::Unauthorized)) if target.credentials.is_none() => {
+        (_, Some(Code::Unauthorized)) if subject.target.credentials.is_none() => {
             let next = "set username and password in the source (or LOCKER_USERNAME and LOCKER_PASSWORD)";
             report.fail(env, "auth", code, "the server asks for credentials, and none are given", next)
         }
@@ -82,19 +86,19 @@ fn no_info(
             report.fail(env, "server", code, why.to_string(), next)
         }
         (CallError::NoAnswer(why), None) => {
-            let (more, next) = explain_silence(target, tools)?;
+            let (more, next) = explain_silence(subject, tools)?;
             report.fail(env, "server", exit::UNAVAILABLE, format!("{}{more}", why.why), next)
         }
     }
 }
 
 /// What else can be said of a server that gave no answer of ours.
-fn explain_silence(target: &Target, tools: &Tools) -> Result<(&'static str, &'static str), Stop> {
+fn explain_silence(subject: &Subject<'_>, tools: &Tools) -> Result<(&'static str, &'static str), Stop> {
     let look = ("", "does locker_uri lead to the locker server, and does a proxy or load balancer stand between?");
-    if target.address.is_tls {
+    if subject.address.is_tls {
         return Ok(look);
     }
-    let address = target.address.clone();
+    let address = subject.address.clone();
     let (speaks, _) = tools.time(move || network::greet(&address))?;
     Ok(match speaks {
         Ok(Speaks::Tls) => ("; TLS is spoken there", "write locker_uri with https://"),
@@ -105,13 +109,11 @@ fn explain_silence(target: &Target, tools: &Tools) -> Result<(&'static str, &'st
 }
 
 /// Whether the credentials matter: the same question again without them.
-fn credentials(target: &Target, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
-    if target.credentials.is_none() {
+fn credentials(subject: &Subject<'_>, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
+    if subject.target.credentials.is_none() {
         return report.ok(env, "auth", "the server asks for no credentials");
     }
-    // The address as it is shown carries none.
-    let Ok(bare) = ServerUrl::parse(&target.server.join("")) else { return Ok(()) };
-    let client = Client::new(bare, None, &env.vars);
+    let Ok(client) = subject.target.client(std::slice::from_ref(subject.server), false, env) else { return Ok(()) };
     let (answer, _) = tools.time(move || client.info())?;
     match answer {
         Err(error) if error.code() == Some(Code::Unauthorized) => {

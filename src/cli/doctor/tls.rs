@@ -7,7 +7,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, RootCertStore, SignatureScheme};
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
@@ -17,6 +18,7 @@ use super::report::Report;
 use super::{Stop, Tools};
 use crate::env::Env;
 use crate::wire::errors::exit;
+use crate::wire::tls::Tls;
 
 /// Time for each read and write of the handshake.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,13 +51,14 @@ enum Failure {
 /// Shakes hands as the resource would, and says how it went.
 pub(super) fn examine(
     address: &Address,
+    settings: &Tls,
     stream: TcpStream,
     tools: &Tools,
     report: &mut Report,
     env: &mut Env<'_>,
 ) -> Result<(), Stop> {
-    let host = address.host.clone();
-    let (outcome, _) = tools.time(move || shake(&host, stream))?;
+    let (host, settings) = (address.host.clone(), settings.clone());
+    let (outcome, _) = tools.time(move || shake(&host, &settings, stream))?;
     let now = Duration::from_millis(tools.clock.wall_ms());
     match outcome.done {
         Ok(how) => {
@@ -77,22 +80,22 @@ pub(super) fn examine(
     }
 }
 
-fn shake(host: &str, mut stream: TcpStream) -> Outcome {
+fn shake(host: &str, settings: &Tls, mut stream: TcpStream) -> Outcome {
     let chain = Arc::new(Mutex::new(Vec::new()));
-    let done = try_shake(host, &mut stream, &chain);
+    let done = try_shake(host, settings, &mut stream, &chain);
     let chain = chain.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(|der| read(der)).collect();
     Outcome { chain, done }
 }
 
 type Chain = Arc<Mutex<Vec<CertificateDer<'static>>>>;
 
-fn try_shake(host: &str, stream: &mut TcpStream, chain: &Chain) -> Result<String, Failure> {
+fn try_shake(host: &str, settings: &Tls, stream: &mut TcpStream, chain: &Chain) -> Result<String, Failure> {
     let io = Failure::Io;
     stream.set_read_timeout(Some(PATIENCE)).map_err(io)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(io)?;
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Failure::Io(io::Error::new(io::ErrorKind::InvalidInput, "the host is no name for TLS")))?;
-    let mut connection = ClientConnection::new(Arc::new(config(chain)?), name).map_err(Failure::Tls)?;
+    let mut connection = ClientConnection::new(Arc::new(config(settings, chain)?), name).map_err(Failure::Tls)?;
     while connection.is_handshaking() {
         connection.complete_io(stream).map_err(|error| {
             match error.get_ref().and_then(|inner| inner.downcast_ref()) {
@@ -103,30 +106,57 @@ fn try_shake(host: &str, stream: &mut TcpStream, chain: &Chain) -> Result<String
     }
     let version = connection.protocol_version().and_then(|version| version.as_str().map(str::to_owned));
     let suite = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str().map(str::to_owned));
-    let words: Vec<String> = [version, suite].into_iter().flatten().map(|word| word.replace('_', " ")).collect();
-    Ok(format!("{}; the certificate is trusted", words.join(", ")))
+    let words: Vec<String> = [version, suite].into_iter().flatten().collect();
+    // `TLSv1_3` is how the library writes it.
+    let words = words.join(", ").replace("TLSv1_", "TLS 1.");
+    let trust = if settings.skip_verification.is_some() { "not verified" } else { "trusted" };
+    Ok(format!("{words}; the certificate is {trust}"))
 }
 
-/// The trust of the resource's HTTP client, with an eye on the certificates.
-fn config(chain: &Chain) -> Result<ClientConfig, Failure> {
+/// The settings of the resource's HTTP client, with an eye on the certificates.
+fn config(settings: &Tls, chain: &Chain) -> Result<ClientConfig, Failure> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+    let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(settings)?), Arc::clone(&provider))
         .build()
         .map_err(|error| Failure::Tls(rustls::Error::General(error.to_string())))?;
-    let watch = Watch { judge, chain: Arc::clone(chain) };
+    let skip = settings.skip_verification.is_some();
+    let watch = Arc::new(Watch { judge, skip, chain: Arc::clone(chain) });
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    Ok(builder
-        .map_err(Failure::Tls)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(watch))
-        .with_no_client_auth())
+    let builder = builder.map_err(Failure::Tls)?.dangerous().with_custom_certificate_verifier(watch);
+    let Some((certificate, key)) = &settings.client else { return Ok(builder.with_no_client_auth()) };
+    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(|_| unreadable("client_key"))?;
+    builder.with_client_auth_cert(certificates("client_cert", certificate)?, key).map_err(Failure::Tls)
+}
+
+/// Who may vouch for the server, as for the resource: `ca_cert` alone where it is given, else whom the machine trusts,
+/// else whom browsers trust.
+fn roots(settings: &Tls) -> Result<RootCertStore, Failure> {
+    let mut roots = RootCertStore::empty();
+    if let Some(pem) = &settings.ca_cert {
+        roots.add_parsable_certificates(certificates("ca_cert", pem)?);
+        return Ok(roots);
+    }
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    Ok(roots)
+}
+
+fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|_| unreadable(what))
+}
+
+fn unreadable(what: &str) -> Failure {
+    Failure::Io(io::Error::new(io::ErrorKind::InvalidData, format!("{what} of the source is no readable PEM")))
 }
 
 /// Notes the certificates, and leaves the judgement to the usual verifier.
 #[derive(Debug)]
 struct Watch {
     judge: Arc<WebPkiServerVerifier>,
+    /// Accept whoever it is, because the settings say so.
+    skip: bool,
     chain: Chain,
 }
 
@@ -141,6 +171,9 @@ impl ServerCertVerifier for Watch {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let all = std::iter::once(end_entity).chain(intermediates).map(|der| der.clone().into_owned());
         self.chain.lock().unwrap_or_else(PoisonError::into_inner).extend(all);
+        if self.skip {
+            return Ok(ServerCertVerified::assertion());
+        }
         self.judge.verify_server_cert(end_entity, intermediates, name, ocsp, now)
     }
 

@@ -246,6 +246,8 @@ fn hold(at: &str, entry: HoldEntry, ttl: Option<Span>, problems: &mut Problems) 
         key: entry.key,
         requestor: entry.requestor,
         scope: Some(entry.scope),
+        priority: None,
+        supersede: None,
         owner: entry.owner,
         run: None,
         confirm: false,
@@ -254,8 +256,6 @@ fn hold(at: &str, entry: HoldEntry, ttl: Option<Span>, problems: &mut Problems) 
         give_up_after: None,
         ttl: ttl.map(show_span),
         reason: entry.reason,
-        priority: None,
-        supersede: None,
         expect_store: None,
     };
     let mut locks = entry.locks;

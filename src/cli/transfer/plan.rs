@@ -216,7 +216,8 @@ impl Action<'_> {
         let by = Some(by(env, Some(&"import".to_owned())));
         let content = |lock: &WantedLock| {
             let (metadata, metadata_base64) = show_metadata(&lock.metadata);
-            LockBody { metadata, metadata_base64, labels: lock.labels.clone(), by: by.clone(), ..LockBody::default() }
+            let (labels, by) = (lock.labels.clone(), by.clone());
+            LockBody { metadata, metadata_base64, labels, by, ..LockBody::default() }
         };
         match self {
             Self::Pool(pool, policy) => {

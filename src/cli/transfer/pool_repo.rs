@@ -115,6 +115,8 @@ impl Reading<'_, '_> {
             key: None,
             requestor: None,
             scope: Some(Scope::Flow),
+            priority: None,
+            supersede: None,
             owner: Owner { program: Some("locker import pool-repo".to_owned()), ..person(self.env) },
             run: None,
             confirm: false,
@@ -123,8 +125,6 @@ impl Reading<'_, '_> {
             give_up_after: None,
             ttl: None,
             reason: Some(cut(&reason, limits::REASON_BYTES).to_owned()),
-            priority: None,
-            supersede: None,
             expect_store: None,
         };
         let locks = vec![LockRef { pool: pool.to_string(), lock: lock.to_string() }];
