@@ -5,11 +5,10 @@
 
 mod common;
 
-use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use common::proxy::{Act, Proxy};
-use common::{Build, Server, out_in, until};
+use common::{Build, Impostor, Server, out_in, until};
 use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
 use serde_json::{Value, json};
 
@@ -23,21 +22,6 @@ fn release_build() -> Value {
 
 fn free(server: &Server, pool: &str) -> u64 {
     server.pool(pool)["free"].as_u64().unwrap()
-}
-
-/// Something that answers every request with this; where it is.
-fn impostor(status: &'static str, body: &'static str) -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let _ = stream.read(&mut [0; 8192]);
-            let length = body.len();
-            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
-        }
-    });
-    url
 }
 
 #[test]
@@ -194,7 +178,7 @@ fn story_19_a_check_without_a_good_answer_says_nothing_on_stdout() {
         ("401 Unauthorized", r#"{"error":"who?","code":"unauthorized"}"#, "who? (unauthorized)"),
     ];
     for (status, body, text) in answers {
-        let done = build.raw("check", None, payload(&impostor(status, body)).as_bytes()).failed(1, text);
+        let done = build.raw("check", None, payload(&Impostor::says(status, body).url).as_bytes()).failed(1, text);
         assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
     }
     let url = server.url.clone();
@@ -311,11 +295,11 @@ fn story_42_who_is_not_allowed_hears_it_at_once() {
     let server = Server::start_with("memory:", &[], &[("AUTH_USER", "ci"), ("AUTH_PASS", "secret")]);
     let start = Instant::now();
     Build::new(&server, 1, "p").out(&acquire()).failed(1, "unauthorized");
-    let forbidden = impostor("403 Forbidden", r#"{"error":"not for you","code":"forbidden"}"#);
-    Build::new(&server, 1, "p").at(&forbidden).out(&acquire()).failed(1, "not for you (forbidden)");
+    let forbidden = Impostor::says("403 Forbidden", r#"{"error":"not for you","code":"forbidden"}"#);
+    Build::new(&server, 1, "p").at(&forbidden.url).out(&acquire()).failed(1, "not for you (forbidden)");
     // A word that this release does not know is final, too.
-    let new = impostor("418 Teapot", r#"{"error":"no tea","code":"no_teapot"}"#);
-    Build::new(&server, 1, "p").at(&new).out(&acquire()).failed(1, "no tea (no_teapot)");
+    let new = Impostor::says("418 Teapot", r#"{"error":"no tea","code":"no_teapot"}"#);
+    Build::new(&server, 1, "p").at(&new.url).out(&acquire()).failed(1, "no tea (no_teapot)");
     assert!(start.elapsed() < Duration::from_secs(20), "no back-off");
 }
 

@@ -256,7 +256,7 @@ fn ended(client: &TcpStream, done: &AtomicBool) -> bool {
 }
 
 /// One whole request or answer with a declared length; `None` at the end of the connection.
-fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+pub fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     let mut message = Vec::new();
     let mut chunk = [0; 16 * 1024];
     let end = Instant::now() + Duration::from_secs(120);
