@@ -1,4 +1,5 @@
 //! Certificates of all kinds, good and bad.
+#![allow(dead_code, reason = "each suite needs another part of it")]
 
 use std::path::{Path, PathBuf};
 
