@@ -321,6 +321,7 @@ GET    /api/v1/verify?pool=none&lock=eu&fence=1 |                               
 GET    /api/v1/verify?pool=p&lock=eu&fence=x |                                           | 400 problems.#=1
 GET    /api/v1/verify                   |                                                | 400 problems.#=3
 DELETE /api/v1/pools/p/locks/eu         |                                                | 409 lock_held
+PATCH  /api/v1/pools/p/locks/eu         | {"metadata":"x","if_free":true}                | 409 lock_held
 DELETE /api/v1/pools/p                  |                                                | 409 pool_in_use
 DELETE /api/v1/pools/p                  | {"claim":"a"}                                  | 400 bad_request
 POST   /api/v1/claims/b/confirm         | {"fence":1}                                    | 409 not_granted

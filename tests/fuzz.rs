@@ -1,5 +1,5 @@
 //! JSON bodies and names under mutated input: every answer is a value that keeps the rules, or a list of problems.
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::format_collect, reason = "tests may panic and talk")]
 
 use locker::core::limits;
 use locker::core::names::{ClaimId, LockName, PoolName};

@@ -195,7 +195,7 @@ fn story_20_a_change_of_one_lock_is_no_version_of_another_pool() {
     let of_y = y.out(&lock("k")).ok().version();
     x.out(&lock("k")).ok();
     x.out(&json!({"lock_op": "unlock", "key": "k"})).ok();
-    assert_eq!(y.check(Some(&of_y)), [of_y.clone()]);
+    assert_eq!(y.check(Some(&of_y)), std::slice::from_ref(&of_y));
     assert_eq!(y.check(None), [of_y]);
 }
 

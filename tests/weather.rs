@@ -3,7 +3,13 @@
 //!
 //! `LOCKER_WEATHER_WAITERS=10000` makes the crowd of waiters as large as the server allows by default (the limit of open
 //! files must be above 13,000). The table is printed with `--nocapture`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may panic, and show what they measured")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::format_collect,
+    reason = "tests may panic, and show what they measured"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -401,7 +407,7 @@ fn bodies(weather: &Weather) -> String {
         ("deep arrays", "[".repeat(30_000).into_bytes(), 400),
         ("deep objects", r#"{"a":"#.repeat(10_000).into_bytes(), 400),
         ("a deep value", format!(r#"{{"pool":{}"#, "[".repeat(30_000)).into_bytes(), 400),
-        ("5,000 unknown keys", format!("{}\"pool\":\"p\"}}", keys).into_bytes(), 400),
+        ("5,000 unknown keys", format!("{keys}\"pool\":\"p\"}}").into_bytes(), 400),
         ("a key twice", br#"{"pool":"p","pool":"q"}"#.to_vec(), 400),
         ("NaN", br#"{"pool":"p","count":NaN}"#.to_vec(), 400),
         ("a huge number", br#"{"pool":"p","count":1e400}"#.to_vec(), 400),

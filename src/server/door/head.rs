@@ -267,6 +267,7 @@ fn role(name: &str) -> Role {
 
 /// What the headers say that concerns the door.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one header, seen or not")]
 struct Told<'b> {
     hosts: usize,
     length: Option<&'b [u8]>,

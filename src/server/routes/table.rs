@@ -264,7 +264,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
+        codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::StoreFailed],
         ..guarded(
             Patch,
             "/api/v1/pools/{pool}/locks/{lock}",
