@@ -214,6 +214,27 @@ fn a_step_does_not_wait_for_its_own_build_for_ever() {
     waits.finish().ok();
 }
 
+#[test]
+fn a_claim_does_not_wait_for_its_own_build_for_ever() {
+    let answer = r#"{"error":"waits","code":"self_wait","parked":false,"claim":null,"holders":[]}"#;
+    let (real, server) = (Server::start(), Impostor::says("423 Locked", answer));
+    let build = Build::new(&real, 1, "p").var("LOCKER_SELF_WAIT", "500ms").at(&server.url);
+    let done = build.out(&json!({"acquire": true})).failed(1, "this very build holds what it waits for");
+    assert!(done.stderr.contains("as: NAME") && done.stderr.contains("self_wait: wait"), "{}", done.stderr);
+    let waits = json!({"acquire": true, "self_wait": "wait", "timeout": "1s"});
+    build.out(&waits).failed(1, "not served within the timeout of 1s");
+}
+
+#[test]
+fn a_deadlock_is_told_and_waited_through() {
+    let answer = r#"{"error":"waits","code":"deadlock","parked":false,
+        "builds":[{"pipeline":"a","build_name":"1"},{"pipeline":"b","build_name":"2"}]}"#;
+    let (real, server) = (Server::start(), Impostor::says("423 Locked", answer));
+    let build = Build::new(&real, 1, "p").at(&server.url);
+    let done = build.out(&json!({"acquire": true, "timeout": "300ms"})).failed(1, "not served within");
+    assert!(done.stderr.contains("each of these builds waits for the next: a #1 -> b #2"), "{}", done.stderr);
+}
+
 // ---- words that go with a claim
 
 /// The body of the request that `out` sends for a claim with these params.

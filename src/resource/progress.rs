@@ -7,6 +7,7 @@ use crate::client::who;
 use crate::env::Env;
 use crate::wire::api::WaitingView;
 use crate::wire::concourse::LogLevel;
+use crate::wire::errors::Code;
 
 /// Least time between two lines about the wait.
 const EVERY: Duration = Duration::from_secs(30);
@@ -46,6 +47,18 @@ impl Progress {
 
 /// Where a waiter is, and behind whom.
 pub(super) fn waiting(view: &WaitingView) -> String {
+    let place = place(view);
+    match view.code {
+        Code::SelfWait => format!("{place}; this very build holds what it waits for"),
+        Code::Deadlock => {
+            let builds: Vec<String> = view.builds.iter().map(|build| who::owner(build, "an unknown build")).collect();
+            format!("{place}; DEADLOCK: each of these builds waits for the next: {}", builds.join(" -> "))
+        }
+        _ => place,
+    }
+}
+
+fn place(view: &WaitingView) -> String {
     match view.claim.as_ref().and_then(|claim| claim.queue.as_ref()) {
         Some(queue) => who::queue(queue),
         None if view.holders.is_empty() => view.error.clone(),
