@@ -8,6 +8,10 @@ macro_rules! scenarios {
     };
 }
 
+mod order;
+mod stuck;
+mod supersede;
+
 // The same PUT again, and other requests under the same id.
 scenarios! {
     the_id_is_the_idempotency_key: "

@@ -246,6 +246,8 @@ fn hold(at: &str, entry: HoldEntry, ttl: Option<Span>, problems: &mut Problems) 
         key: entry.key,
         requestor: entry.requestor,
         scope: Some(entry.scope),
+        priority: None,
+        supersede: None,
         owner: entry.owner,
         run: None,
         confirm: false,

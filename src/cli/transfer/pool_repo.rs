@@ -115,6 +115,8 @@ impl Reading<'_, '_> {
             key: None,
             requestor: None,
             scope: Some(Scope::Flow),
+            priority: None,
+            supersede: None,
             owner: Owner { program: Some("locker import pool-repo".to_owned()), ..person(self.env) },
             run: None,
             confirm: false,

@@ -220,7 +220,7 @@ fn a_damaged_row_is_named() {
         ("UPDATE meta SET value = 'x' WHERE key = 'revision'", "meta", "\"revision\": not a number"),
         ("DELETE FROM meta WHERE key = 'engine'", "meta", "not all"),
         ("INSERT INTO meta VALUES ('colour', '1')", "meta", "\"colour\": this release knows no such key"),
-        ("UPDATE pools SET record = '{\"order\":\"lifo\"}'", "pools", "unknown field `order`"),
+        ("UPDATE pools SET record = '{\"colour\":\"red\"}'", "pools", "unknown field `colour`"),
         ("UPDATE pools SET name = 'a/b' WHERE name = (SELECT min(name) FROM pools)", "pools", "\"a/b\": pool name"),
         ("UPDATE locks SET record = substr(record, 2)", "locks", "bad record"),
         ("UPDATE claims SET record = '[]'", "claims", "bad record"),

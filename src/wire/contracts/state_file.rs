@@ -141,6 +141,8 @@ fn hold(pool: &PoolName, key: Option<&Text>, who: &Text, n: u64) -> Result<Impor
         key: key.map(ToString::to_string),
         requestor: key.map(|_| who.to_string()),
         scope: Some(api::Scope::Flow),
+        priority: None,
+        supersede: None,
         owner,
         queue: false,
         reason: Some("imported from the state file of the original locker".into()),

@@ -18,7 +18,7 @@ use super::super::http::Response;
 use super::Routes;
 use super::call::Call;
 use super::failure::Failure;
-use crate::core::claim::{Ask, Claim, End, Owner, Part, Scope, Terms, Want};
+use crate::core::claim::{Ask, Claim, End, Owner, Part, Priority, Scope, Terms, Want};
 use crate::core::names::{ClaimId, ParkId, PoolName, Reason, Text};
 use crate::core::pool::Lock;
 use crate::core::state::World;
@@ -149,6 +149,8 @@ fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Failure>
         reason: None,
         confirm: false,
         ttl,
+        priority: Priority::default(),
+        supersede: None,
     };
     let queue = wait.is_some();
     let (wait, give_up_after) = wait.map_or((Wait::No, None), |w| (w.park, Some(w.give_up_after)));
