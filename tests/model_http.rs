@@ -99,6 +99,7 @@ impl Server {
             build_memory: Span(rules.build_memory),
             drain: Span(rules.drain),
             declared_only: rules.declared_only,
+            stuck_look: Span(0),
             plant,
             ..Settings::default()
         };
@@ -134,8 +135,9 @@ impl Server {
                 self.tick();
                 Answer::Nothing
             }
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue } => {
-                let policy = json!({ "drain": text(*drain), "max_hold": text(*max_hold), "max_queue": max_queue });
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, by_priority } => {
+                let order = if *by_priority { "priority" } else { "fifo" };
+                let policy = json!({ "order": order, "drain": text(*drain), "max_hold": text(*max_hold), "max_queue": max_queue });
                 let body = json!({ "capacity": capacity, "policy": without_nulls(policy) });
                 self.plain("PUT", &format!("/pools/{pool}"), Some(&without_nulls(body)))
             }
@@ -193,11 +195,12 @@ impl Server {
     }
 
     fn ask(&mut self, ask: &reference::Request) -> Answer {
-        let reference::Request { claim, shape, run, wait, confirm, try_lock, give_up, ttl } = ask;
+        let reference::Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl } = ask;
         let mut body = shape_of(shape);
         let more = json!({
             "run": run,
             "confirm": confirm,
+            "priority": priority,
             "queue": !try_lock,
             "give_up_after": text(*give_up),
             "ttl": text(*ttl),
@@ -236,8 +239,9 @@ impl Server {
             let (id, life) = (str_of(&claim["id"]), &claim["life"]);
             let phase = match str_of(&claim["state"]) {
                 "waiting" => {
-                    let listening = &self.get(&format!("/claims/{id}"))["queue"]["listening"];
-                    if *listening == json!(true) { "waiting listening".to_owned() } else { "waiting away".to_owned() }
+                    let queue = &self.get(&format!("/claims/{id}"))["queue"];
+                    let presence = if queue["listening"] == json!(true) { "listening" } else { "away" };
+                    format!("waiting {presence} {}", queue["stuck"].as_str().unwrap_or_default())
                 }
                 state => format!("{state} {:?}", locks_of(claim)),
             };
@@ -367,7 +371,7 @@ fn answer_of(response: &Response) -> Answer {
         };
     }
     match str_of(&json["code"]) {
-        "waiting" => Answer::Waiting { parked: response.park.is_some() },
+        "waiting" | "self_wait" | "deadlock" => Answer::Waiting { parked: response.park.is_some() },
         "locked" => Answer::Busy,
         "ended" => Answer::RefusedEnded(known(&json["claim"]["how"])),
         _ => Answer::Refused(known(&json["code"])),
@@ -412,10 +416,10 @@ fn shown(line: &str) -> String {
         return line.to_owned();
     };
     let (_, phase) = rest.split_once("] ").unwrap();
-    match phase {
-        "waiting away" => format!("{claim} waiting away"),
-        _ if phase.starts_with("waiting ") => format!("{claim} waiting listening"),
-        _ => format!("{claim} {phase}"),
+    match phase.strip_prefix("waiting ").and_then(|waiting| waiting.rsplit_once(' ')) {
+        Some(("away", stuck)) => format!("{claim} waiting away {stuck}"),
+        Some((_, stuck)) => format!("{claim} waiting listening {stuck}"),
+        None => format!("{claim} {phase}"),
     }
 }
 

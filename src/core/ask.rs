@@ -13,6 +13,8 @@ use super::queue;
 use super::settings::Plant;
 use super::state::{Entry, State};
 use super::step::{AskClaim, Refusal, Reply, Wait};
+use super::stuck;
+use super::supersede;
 use super::time::{Deadline, Now};
 
 /// `PUT`: begins a claim, or finds it again and tries to serve it.
@@ -26,12 +28,21 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
         return serve(state, &ask, false, now);
     }
     let claim = new_life(state, &ask, now)?;
+    if supersede::is_outdated(state, &claim) {
+        state.insert_claim(claim.clone());
+        let ended = claims::finish(state, &claim, End::Superseded, None, None, now);
+        return Err(Refusal::Ended { ended });
+    }
     let unmade = unmade_pools(state, &claim);
+    let outdated = supersede::outdated_by(state, &claim);
     if !could_be_served(state, &claim) {
         if !ask.queue {
             return Ok(Reply::Busy(Box::new(ask)));
         }
-        check_queues(state, &claim)?;
+        check_queues(state, &claim, &outdated)?;
+    }
+    for old in outdated {
+        claims::finish(state, &old, End::Superseded, Some(Arc::clone(&claim.terms.owner)), None, now);
     }
     for pool in &unmade {
         make_own_pool(state, pool, &claim, now);
@@ -47,11 +58,12 @@ fn could_be_served(state: &State, claim: &Claim) -> bool {
     queue::turn(&state.world, &known).is_some()
 }
 
-/// Refuses a claim that would have to wait where the queue is full.
-fn check_queues(state: &State, claim: &Claim) -> Result<(), Refusal> {
+/// Refuses a claim that would have to wait where the queue is full, those aside that end when it comes.
+fn check_queues(state: &State, claim: &Claim, outdated: &[Arc<Claim>]) -> Result<(), Refusal> {
     for pool in claim.terms.ask.parts.iter().filter_map(|part| state.world.pool(&part.pool)) {
         let max = pool.policy.max_queue.map_or(limits::WAITERS_PER_POOL, |max| max as usize);
-        if pool.waiting.len() >= max.min(limits::WAITERS_PER_POOL) {
+        let leaving = outdated.iter().filter(|old| old.terms.ask.parts.iter().any(|part| part.pool == pool.name));
+        if pool.waiting.len() - leaving.count() >= max.min(limits::WAITERS_PER_POOL) {
             return Err(Refusal::QueueFull { pool: pool.name.clone(), max });
         }
     }
@@ -98,6 +110,7 @@ fn new_life(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusa
     for part in &ask.terms.ask.parts {
         check_part(state, part)?;
     }
+    check_orders(state, &ask.terms.ask.parts)?;
     Ok(begin(state, ask, life, runs, now))
 }
 
@@ -177,6 +190,21 @@ fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
     check_limit("claims that share a lock", holders.max().unwrap_or(0), limits::HOLDERS_PER_LOCK)
 }
 
+/// Refuses a claim over pools of different orders: its places in their queues would contradict each other. A pool that
+/// the claim makes is `fifo`.
+fn check_orders(state: &State, parts: &[Part]) -> Result<(), Refusal> {
+    let order = |pool| state.world.pool(pool).map(|pool| pool.policy.order).unwrap_or_default();
+    let mut orders = parts.iter().map(|part| (&part.pool, order(&part.pool)));
+    let Some((first, first_order)) = orders.next() else { return Ok(()) };
+    match orders.find(|(_, order)| *order != first_order) {
+        None => Ok(()),
+        Some((other, other_order)) => {
+            let (pool, other) = (first.clone(), other.clone());
+            Err(Refusal::MixedOrders { pool, order: first_order, other, other_order })
+        }
+    }
+}
+
 /// Whether the pool has, held or not, what is wanted of it.
 pub(super) fn check_want(pool: &Pool, want: &Want) -> Result<(), Refusal> {
     match want {
@@ -225,8 +253,11 @@ fn serve(state: &mut State, ask: &AskClaim, is_new: bool, now: Now) -> Result<Re
     if is_new {
         state.record(entry_about(&claim, ChangeKind::Waiting, None), now);
     }
+    // Its client must hear that the claim has got stuck, or is so no more.
     let park = match ask.wait {
-        Wait::Park(park) if claim.parks.len() < limits::PARKS_PER_CLAIM => Some(park),
+        Wait::Park(park) if !stuck::is_news(state, &ask.id) && claim.parks.len() < limits::PARKS_PER_CLAIM => {
+            Some(park)
+        }
         _ => None,
     };
     let recent = Deadline::after(now, state.settings.listen);

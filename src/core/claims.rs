@@ -11,6 +11,7 @@ use super::pool::{Holder, Lock};
 use super::settings::Plant;
 use super::state::{Entry, Notice, State};
 use super::step::{Refusal, Reply};
+use super::supersede;
 use super::time::{Deadline, Now, Span};
 
 /// The presence of a waiting claim.
@@ -263,11 +264,13 @@ pub(super) fn withdraw(state: &mut State, claim: &Claim, now: Now) {
         c.phase = Phase::Waiting { presence, give_up };
     });
     take_out_leaving(state, claim, now);
-    // What it was given may have changed or gone meanwhile.
-    if let Some(claim) = state.claim(&claim.id).cloned()
-        && claim.terms.ask.parts.iter().any(|part| !is_servable(state, part))
-    {
+    let Some(claim) = state.claim(&claim.id).cloned() else { return };
+    if claim.terms.ask.parts.iter().any(|part| !is_servable(state, part)) {
+        // What it was given has changed or gone meanwhile.
         finish(state, &claim, End::Removed, None, None, now);
+    } else if supersede::is_outdated(state, &claim) {
+        // A newer one came while this one was granted.
+        finish(state, &claim, End::Superseded, None, None, now);
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::claim::{BuildRef, Claim, Part, Want};
 use super::limits::CYCLE_SEARCH;
-use super::names::{ClaimId, PoolName, Text, Ticket};
+use super::names::{ClaimId, PoolName, Text};
+use super::pool::Place;
 use super::queue::{candidates, pick, rivals};
 use super::state::World;
 
@@ -30,7 +31,7 @@ struct Walk<'w> {
     /// Wishes whose holders have been looked at.
     asked: HashSet<Wish<'w>>,
     /// How far in the queue the rivals of a want have been looked at.
-    ahead: HashMap<(&'w PoolName, &'w Want), Ticket>,
+    ahead: HashMap<(&'w PoolName, &'w Want), Place>,
 }
 
 impl<'w> WaitsFor<'w> {
@@ -72,10 +73,11 @@ impl<'w> WaitsFor<'w> {
                     walk.add(self.world.claims_of(&build).filter(|c| c.waits()));
                 }
             }
-            let known = walk.ahead.entry((name, want)).or_insert(Ticket(0));
-            if *known < claim.ticket {
-                let from = std::mem::replace(known, claim.ticket);
-                walk.add(rivals(self.world, pool, want, from..claim.ticket));
+            let place = pool.place(claim);
+            let known = walk.ahead.entry((name, want)).or_insert(Place::FIRST);
+            if *known < place {
+                let from = std::mem::replace(known, place);
+                walk.add(rivals(self.world, pool, want, from..place));
             }
         }
         false

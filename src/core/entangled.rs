@@ -35,6 +35,16 @@ impl Entangled {
         self.count(claim, |n| *n = n.saturating_sub(1));
     }
 
+    /// Whether no build both has and awaits something.
+    pub(super) fn is_empty(&self) -> bool {
+        self.both.is_empty()
+    }
+
+    /// Builds that both have and await something.
+    pub(super) fn builds(&self) -> impl Iterator<Item = &BuildRef> {
+        self.both.iter()
+    }
+
     /// The pools in which entangled builds wait.
     pub(super) fn pools(&self) -> impl Iterator<Item = &PoolName> {
         self.both.iter().filter_map(|build| self.stakes.get(build)).flat_map(|stake| stake.waits.keys())

@@ -19,6 +19,10 @@ pub struct ChangeKey {
 pub enum ChangeKind {
     /// A claim began to wait.
     Waiting,
+    /// A claim turned out to wait for what its own build has.
+    SelfWait,
+    /// A claim turned out to wait in a circle of builds that wait for each other.
+    Deadlock,
     /// A claim was given locks and must confirm.
     Granted,
     /// A claim holds its locks.

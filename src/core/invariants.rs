@@ -5,6 +5,7 @@ use super::history::ChangeKey;
 use super::latch::Latch;
 use super::queue;
 use super::state::{State, Timer};
+use super::stuck::{Stuck, search};
 
 /// Above this many live claims and locks, debug builds leave the check to the tests: it looks at everything.
 const SMALL: usize = 200;
@@ -31,6 +32,11 @@ pub fn check(state: &State) -> Result<(), String> {
     }
     let released = state.world.latches.values().filter(|l| l.released().is_some()).count();
     ensure(state.world.released_latches.len() == released, || "a latch that is gone is listed as released".into())?;
+    if !state.watch.stale {
+        let stuck = search::stuck_claims(&state.world, state.entangled.builds());
+        let known = state.world.stuck.iter().map(|(id, stuck)| (id.clone(), Stuck::clone(stuck))).collect();
+        ensure(stuck == known, || format!("{stuck:?} are stuck, known are {known:?}"))?;
+    }
     if state.to_dispatch.is_empty() {
         check_nobody_is_forgotten(state)?;
     }
@@ -61,7 +67,7 @@ fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
         let Some(pool) = state.world.pool(&part.pool) else {
             return Err(format!("is of the missing pool {}", part.pool));
         };
-        let queued = pool.waiting.get(&claim.ticket) == Some(&claim.id);
+        let queued = pool.waiting.get(&pool.place(claim)) == Some(&claim.id);
         ensure(queued == claim.waits(), || format!("waits: {}, queued: {queued}", claim.waits()))?;
     }
     if let Some(build) = claim.terms.owner.build() {
@@ -96,9 +102,9 @@ fn check_latch(state: &State, latch: &Latch) -> Result<(), String> {
 }
 
 fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {
-    for (ticket, id) in &pool.waiting {
+    for (place, id) in &pool.waiting {
         let claim = state.world.claims.get(id);
-        ensure(claim.is_some_and(|c| c.waits() && c.ticket == *ticket), || format!("ghost {id} in the queue"))?;
+        ensure(claim.is_some_and(|c| c.waits() && pool.place(c) == *place), || format!("ghost {id} in the queue"))?;
     }
     for lock in pool.locks.values() {
         let name = &lock.name;

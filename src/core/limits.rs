@@ -71,6 +71,10 @@ pub const KUBERNETES_NAME_BYTES: usize = 253;
 pub const KUBERNETES_LABEL_BYTES: usize = 63;
 /// Most claims that the search for a waiting cycle visits, two full queues; past it the earlier waiter keeps its right.
 pub const CYCLE_SEARCH: usize = 20_000;
+/// Most locks looked at in one search for claims that are stuck: some milliseconds; past it nobody is called stuck.
+pub const STUCK_SEARCH: usize = 200_000;
+/// Most builds named of those that wait for each other.
+pub const BUILDS_SHOWN: usize = 10;
 /// Most waiters named in the answer to one that waits.
 pub const AHEAD_SHOWN: usize = 5;
 /// Most holders named in the answer to one that waits.

@@ -19,6 +19,45 @@ pub enum Order {
     Priority,
 }
 
+/// A place in the queue of a pool: smaller ones come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    rank: i32,
+    ticket: Ticket,
+}
+
+impl Place {
+    /// Before every claim.
+    pub const FIRST: Self = Self { rank: i32::MIN, ticket: Ticket(0) };
+
+    /// The first place after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self { ticket: self.ticket.next(), ..self }
+    }
+}
+
+impl Order {
+    /// The place of a claim in queues of this order. It is the same in all of them, so sets of locks cannot deadlock.
+    #[must_use]
+    pub fn place(self, claim: &Claim) -> Place {
+        let rank = match self {
+            Self::Fifo => 0,
+            Self::Priority => -claim.terms.priority.get(),
+        };
+        Place { rank, ticket: claim.ticket }
+    }
+
+    /// The stable word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Fifo => "fifo",
+            Self::Priority => "priority",
+        }
+    }
+}
+
 /// The rules by which a pool hands out its locks (design section 3). `None` means the server's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
@@ -111,12 +150,12 @@ pub struct Pool {
     pub name: PoolName,
     pub policy: Policy,
     pub locks: OrdMap<LockName, Arc<Lock>>,
-    /// Waiting claims in the order of their tickets.
-    pub waiting: OrdMap<Ticket, ClaimId>,
+    /// Waiting claims in their order.
+    pub waiting: OrdMap<Place, ClaimId>,
     /// Free locks, least recently used first.
     pub free: OrdSet<(Option<ChangeKey>, LockName)>,
     /// Waiting claims with a key, by that key.
-    pub keyed: OrdMap<(Text, Ticket), ClaimId>,
+    pub keyed: OrdMap<(Text, Place), ClaimId>,
     /// Locks that are held with a key and that others with that key may join.
     pub shared: OrdSet<(Text, LockName)>,
     /// History of this pool, oldest first.
@@ -156,27 +195,44 @@ impl Pool {
         names.filter_map(|(_, name)| self.locks.get(name)).map(AsRef::as_ref)
     }
 
-    /// Waiting claims with this key, in the order of their tickets.
-    pub fn waiting_with<'p>(&'p self, key: &Text) -> impl Iterator<Item = (Ticket, &'p ClaimId)> + use<'p> {
+    /// Waiting claims with this key, in their order.
+    pub fn waiting_with<'p>(&'p self, key: &Text) -> impl Iterator<Item = (Place, &'p ClaimId)> + use<'p> {
         let of = key.clone();
-        let from = (key.clone(), Ticket(0));
-        self.keyed.range(from..).take_while(move |((key, _), _)| *key == of).map(|((_, ticket), id)| (*ticket, id))
+        let from = (key.clone(), Place::FIRST);
+        self.keyed.range(from..).take_while(move |((key, _), _)| *key == of).map(|((_, place), id)| (*place, id))
     }
 
-    /// Puts a waiting claim into the queue, where its ticket belongs.
+    /// Where in this pool's queue the claim waits, or would wait.
+    #[must_use]
+    pub fn place(&self, claim: &Claim) -> Place {
+        self.policy.order.place(claim)
+    }
+
+    /// Puts a waiting claim into the queue, where it belongs.
     pub fn enqueue(&mut self, claim: &Claim) {
-        self.waiting.insert(claim.ticket, claim.id.clone());
+        let place = self.place(claim);
+        self.waiting.insert(place, claim.id.clone());
         if let Some(key) = &claim.terms.ask.key {
-            self.keyed.insert((key.clone(), claim.ticket), claim.id.clone());
+            self.keyed.insert((key.clone(), place), claim.id.clone());
         }
     }
 
     /// Takes a claim out of the queue.
     pub fn dequeue(&mut self, claim: &Claim) {
-        self.waiting.remove(&claim.ticket);
+        let place = self.place(claim);
+        self.waiting.remove(&place);
         if let Some(key) = &claim.terms.ask.key {
-            self.keyed.remove(&(key.clone(), claim.ticket));
+            self.keyed.remove(&(key.clone(), place));
         }
+    }
+
+    /// Replaces the policy; `waiting` are all claims that wait here, which keep their places or get those of the new
+    /// order.
+    pub fn set_policy<'c>(&mut self, policy: Policy, waiting: impl IntoIterator<Item = &'c Claim>) {
+        self.policy = policy;
+        self.waiting.clear();
+        self.keyed.clear();
+        waiting.into_iter().for_each(|claim| self.enqueue(claim));
     }
 
     /// Puts a lock in, new or changed, and keeps the sets of free and shared ones true.

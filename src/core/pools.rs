@@ -1,5 +1,6 @@
 //! Declaring pools and locks (design section 3). Nothing here evicts a holder.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::ask;
@@ -8,7 +9,7 @@ use super::claims;
 use super::history::ChangeKind;
 use super::limits;
 use super::names::{ClaimId, LockName, PoolName};
-use super::pool::{Lock, Policy, Pool};
+use super::pool::{Lock, Order, Policy, Pool};
 use super::state::{Entry, OpRecord, State};
 use super::step::{AskClaim, By, Refusal, Reply};
 use super::time::{Deadline, Now};
@@ -77,10 +78,8 @@ pub(super) fn set_pool(
             record(state, ChangeKind::PoolSet, name, &[], by, now);
         }
         Some(pool) if pool.policy != policy => {
-            if let Some(pool) = state.pool_mut(name) {
-                pool.policy = policy;
-            }
-            state.touch_pool(name);
+            check_order(state, pool, policy.order)?;
+            state.set_policy(name, policy);
             record(state, ChangeKind::PoolSet, name, &[], by, now);
         }
         Some(_) => {}
@@ -89,6 +88,19 @@ pub(super) fn set_pool(
         set_capacity(state, name, capacity, by, now);
     }
     Ok(done(state, by, now))
+}
+
+/// Refuses another order while a claim over several pools waits here, or may wait here again because its grant is not
+/// confirmed yet: its places in all their queues must be the same.
+fn check_order(state: &State, pool: &Pool, order: Order) -> Result<(), Refusal> {
+    if order == pool.policy.order {
+        return Ok(());
+    }
+    let holders = pool.locks.values().flat_map(|lock| lock.holders.iter().map(|holder| &holder.claim));
+    let claims: BTreeSet<&ClaimId> = pool.waiting.values().chain(holders).collect();
+    let claims = claims.into_iter().filter_map(|id| state.claim(id));
+    let tied = claims.filter(|c| c.terms.ask.parts.len() > 1 && !matches!(c.phase, Phase::Held { .. })).count();
+    if tied > 0 { Err(Refusal::OrderInUse { pool: pool.name.clone(), claims: tied }) } else { Ok(()) }
 }
 
 /// The number of a lock that a capacity has made or could make: `1`, `2`, ...

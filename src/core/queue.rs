@@ -9,8 +9,8 @@ use imbl::OrdMap;
 use super::claim::{Claim, LockSet, Part, Presence, Want};
 use super::claims;
 use super::cycles::WaitsFor;
-use super::names::{ClaimId, LockName, PoolName, Text, Ticket};
-use super::pool::{Lock, Pool};
+use super::names::{ClaimId, LockName, PoolName, Text};
+use super::pool::{Lock, Place, Pool};
 use super::state::{Notice, State, World};
 use super::time::Now;
 
@@ -28,14 +28,14 @@ pub(super) fn dispatch(state: &mut State, now: Now) {
 fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) {
     let Some(pool) = state.world.pool(name) else { return };
     let waiting = if pool.free.is_empty() { OrdMap::new() } else { pool.waiting.clone() };
-    for (ticket, id) in &waiting {
+    for (place, id) in &waiting {
         let waits_on = !offer(state, id, now);
         if state.world.pool(name).is_none_or(|pool| pool.free.is_empty()) {
             // The grant that took the last one has put the pool on the list again: for those who may join a lock.
             return;
         }
         if waits_on && holds_back_all(state, name, id) {
-            for (_, id) in exceptions(state, name).split_off(&ticket.next()) {
+            for (_, id) in exceptions(state, name).split_off(&place.next()) {
                 offer(state, &id, now);
             }
             return;
@@ -80,21 +80,22 @@ fn holds_back_all(state: &State, pool: &PoolName, id: &ClaimId) -> bool {
 
 /// Waiting claims that may get in although an earlier waiter holds back all others: those that may join a lock, and
 /// those whose build holds something that the earlier one may be waiting for.
-fn exceptions(state: &State, pool: &PoolName) -> BTreeMap<Ticket, ClaimId> {
-    let mut exceptions = state.world.pool(pool).map(joining).unwrap_or_default();
-    for build in state.entangled.builds_waiting_in(pool) {
+fn exceptions(state: &State, pool: &PoolName) -> BTreeMap<Place, ClaimId> {
+    let Some(pool) = state.world.pool(pool) else { return BTreeMap::new() };
+    let mut exceptions = joining(pool);
+    for build in state.entangled.builds_waiting_in(&pool.name) {
         let waiting = state.world.claims_of(build).filter(|claim| claim.waits());
-        exceptions.extend(waiting.map(|claim| (claim.ticket, claim.id.clone())));
+        exceptions.extend(waiting.map(|claim| (pool.place(claim), claim.id.clone())));
     }
     exceptions
 }
 
 /// Waiting claims whose key opens a lock that is held: without a free lock, only they can be served.
-fn joining(pool: &Pool) -> BTreeMap<Ticket, ClaimId> {
+fn joining(pool: &Pool) -> BTreeMap<Place, ClaimId> {
     let mut joining = BTreeMap::new();
     let mut next = pool.shared.get_min().map(|(key, _)| key.clone());
     while let Some(key) = next {
-        joining.extend(pool.waiting_with(&key).map(|(ticket, id)| (ticket, id.clone())));
+        joining.extend(pool.waiting_with(&key).map(|(place, id)| (place, id.clone())));
         next = pool.shared.range((key.clone(), LockName::largest())..).next().map(|(key, _)| key.clone());
     }
     joining
@@ -163,18 +164,18 @@ fn is_held_back(world: &World, claim: &Claim) -> bool {
 /// Listening waiters before `claim` whose candidate locks overlap with its own.
 fn earlier_rivals<'w>(world: &'w World, claim: &Claim) -> impl Iterator<Item = &'w Arc<Claim>> {
     let parts = claim.terms.ask.parts.iter().filter_map(|part| Some((world.pool(&part.pool)?, &part.want)));
-    parts.flat_map(|(pool, want)| rivals(world, pool, want, Ticket(0)..claim.ticket))
+    parts.flat_map(|(pool, want)| rivals(world, pool, want, Place::FIRST..pool.place(claim)))
 }
 
-/// Listening waiters with these tickets whose candidate locks in this pool overlap with those of `want`.
+/// Listening waiters at these places whose candidate locks in this pool overlap with those of `want`.
 pub(super) fn rivals<'w, 'a>(
     world: &'w World,
     pool: &'w Pool,
     want: &'a Want,
-    tickets: Range<Ticket>,
+    places: Range<Place>,
 ) -> impl Iterator<Item = &'w Arc<Claim>> + use<'w, 'a> {
     pool.waiting
-        .range(tickets)
+        .range(places)
         .filter_map(|(_, id)| world.claims.get(id))
         .filter(|rival| claims::presence(rival).is_some_and(Presence::listens))
         .filter(move |rival| {

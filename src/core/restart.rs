@@ -8,6 +8,7 @@ use super::names::{ClaimId, Revision, Ticket};
 use super::pool::{Holder, Pool};
 use super::settings::{Plant, Settings};
 use super::state::{Loaded, Meta, State};
+use super::stuck;
 use super::time::{Deadline, EngineMs, Now};
 
 /// Same holds, same queue order, same claim ids; short deadlines in full; a new epoch above every revision given.
@@ -61,6 +62,8 @@ pub(super) fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64,
     let pools: Vec<_> = state.world.pools.keys().cloned().collect();
     pools.iter().for_each(|pool| state.prune(pool, now));
     forget_what_is_stored_already(&mut state, now);
+    // Who is stuck was so before, and is in the history.
+    stuck::look_now(&mut state, now);
     state
 }
 

@@ -8,6 +8,10 @@ macro_rules! scenarios {
     };
 }
 
+mod order;
+mod stuck;
+mod supersede;
+
 // The same PUT again, and other requests under the same id.
 scenarios! {
     the_id_is_the_idempotency_key: "
@@ -926,7 +930,7 @@ scenarios! {
         - add new/a for=n                  => done                 # makes the pool
         - lock new/a                       => meta= by=n
         n end                              => released
-        - add new/b for=n                  => refused ended        # the same run does not begin again
+        - add new/b for=n                  => refused different_request   # its id has asked for another lock
         - free new                         => a
     "
     an_update_of_a_free_lock_only: "

@@ -27,6 +27,8 @@ pub struct Settings {
     pub history_age: Span,
     /// A released latch that nobody deletes is kept this long.
     pub latch_kept: Span,
+    /// Least time between two looks for claims that are stuck: each looks at all builds that hold and wait.
+    pub stuck_look: Span,
     /// Only declared pools exist: a claim never makes one.
     pub declared_only: bool,
     /// Testing only: which planted bug the core carries.
@@ -47,6 +49,7 @@ impl Default for Settings {
             history: 1_000,
             history_age: Span::hours(90 * 24),
             latch_kept: Span::hours(30 * 24),
+            stuck_look: Span(250),
             declared_only: false,
             plant: Plant::None,
         }

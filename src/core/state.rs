@@ -15,6 +15,8 @@ use super::limits;
 use super::names::{ClaimId, LockName, OpId, ParkId, PoolName, Reason, Revision, Ticket};
 use super::pool::{Lock, Policy, Pool};
 use super::settings::{Plant, Settings};
+use super::stuck::{self, Stuck};
+use super::supersede::Line;
 use super::time::{Deadline, EngineMs, Now};
 
 /// All that can be read. Cloning costs a handful of pointers, so each batch publishes a copy.
@@ -27,6 +29,8 @@ pub struct World {
     pub ended: OrdMap<ClaimId, Arc<Ended>>,
     /// Live claims by the build behind them.
     pub builds: OrdSet<(BuildRef, ClaimId)>,
+    /// Waiting claims that cannot go on by themselves, as of the last look (every [`Settings::stuck_look`] at most).
+    pub stuck: OrdMap<ClaimId, Arc<Stuck>>,
     pub latches: OrdMap<LatchId, Arc<Latch>>,
     /// Released latches, in the order of their release.
     pub released_latches: OrdSet<(Revision, LatchId)>,
@@ -143,6 +147,8 @@ pub(super) enum Timer {
     Ended(ClaimId),
     Op(OpId),
     Latch(LatchId),
+    /// To look who is stuck.
+    Stuck,
 }
 
 #[derive(Debug, Default)]
@@ -172,6 +178,9 @@ pub struct State {
     /// Pools in which something may have become grantable.
     pub(super) to_dispatch: BTreeSet<PoolName>,
     pub(super) entangled: Entangled,
+    pub(super) watch: stuck::Watch,
+    /// Live claims that named something to supersede.
+    pub(super) lines: BTreeMap<Line, BTreeSet<ClaimId>>,
     /// Whether someone may wait for someone else than before, since the last dispatch.
     edges_changed: bool,
     next_ticket: u64,
@@ -308,6 +317,12 @@ impl State {
         }
     }
 
+    /// Somebody may wait for somebody else from now on.
+    fn change_edges(&mut self) {
+        self.edges_changed = true;
+        self.watch.stale = true;
+    }
+
     pub(super) fn notify(&mut self, notice: Notice) {
         if self.settings.plant == Plant::LostNotice && matches!(notice, Notice::Park(_)) {
             return;
@@ -334,8 +349,15 @@ impl State {
         self.world.pools.insert(pool.name.clone(), Arc::new(pool));
     }
 
-    pub(super) fn touch_pool(&mut self, name: &PoolName) {
+    /// Replaces the policy of a pool; its waiters may get other places.
+    pub(super) fn set_policy(&mut self, name: &PoolName, policy: Policy) {
+        let waiting = self.world.pool(name).map(|pool| pool.waiting.values()).into_iter().flatten();
+        let waiting: Vec<Arc<Claim>> = waiting.filter_map(|id| self.claim(id)).cloned().collect();
+        let Some(pool) = self.pool_mut(name) else { return };
+        pool.set_policy(policy, waiting.iter().map(AsRef::as_ref));
         self.dirty.pools.insert(name.clone());
+        self.to_dispatch.insert(name.clone());
+        self.change_edges();
     }
 
     pub(super) fn remove_pool(&mut self, name: &PoolName) {
@@ -355,7 +377,7 @@ impl State {
         if let Some(drain) = lock.drain {
             self.set_timer(drain, Timer::Drain(pool.clone(), lock.name.clone()));
         }
-        self.edges_changed = true;
+        self.change_edges();
         if let Some(p) = self.pool_mut(pool) {
             p.put_lock(lock);
         }
@@ -363,7 +385,7 @@ impl State {
 
     pub(super) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
         self.dirty.locks.insert((pool.clone(), lock.clone()));
-        self.edges_changed = true;
+        self.change_edges();
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
         if let Some(key) = newest {
             self.offer_to_prune(pool, key);
@@ -373,6 +395,7 @@ impl State {
 
     /// Changes a lock in a way that the store need not know (who holds it).
     pub(super) fn change_holders(&mut self, pool: &PoolName, lock: &LockName, change: impl FnOnce(&mut Lock)) {
+        self.watch.stale = true;
         if let Some(p) = self.pool_mut(pool)
             && let Some(old) = p.locks.get(lock)
         {
@@ -394,9 +417,12 @@ impl State {
         if let Some(build) = claim.terms.owner.build() {
             self.world.builds.insert((build, claim.id.clone()));
         }
+        if let Some(line) = Line::of(&claim) {
+            self.lines.entry(line).or_default().insert(claim.id.clone());
+        }
         self.forget_ended(&claim.id);
         self.index(&claim);
-        self.edges_changed = true;
+        self.change_edges();
         self.dirty.claims.insert(claim.id.clone());
         self.world.claims.insert(claim.id.clone(), Arc::new(claim));
     }
@@ -414,7 +440,9 @@ impl State {
         change(&mut claim);
         self.unindex(&old);
         self.index(&claim);
-        self.edges_changed |= stands_in_the_way(&old) != stands_in_the_way(&claim);
+        if stands_in_the_way(&old) != stands_in_the_way(&claim) {
+            self.change_edges();
+        }
         self.world.claims.insert(id.clone(), Arc::new(claim));
     }
 
@@ -422,6 +450,15 @@ impl State {
     pub(super) fn remove_claim(&mut self, id: &ClaimId, ended: Ended, now: Now) {
         let Some(claim) = self.world.claims.remove(id) else { return };
         self.unindex(&claim);
+        self.watch.stale = true;
+        if let Some(line) = Line::of(&claim)
+            && let Some(claims) = self.lines.get_mut(&line)
+        {
+            claims.remove(id);
+            if claims.is_empty() {
+                self.lines.remove(&line);
+            }
+        }
         self.dirty.claims.insert(id.clone());
         if let Some(build) = claim.terms.owner.build() {
             self.world.builds.remove(&(build, id.clone()));
@@ -452,7 +489,7 @@ impl State {
             return;
         }
         for part in &claim.terms.ask.parts {
-            if self.world.pool(&part.pool).is_some_and(|pool| !pool.waiting.contains_key(&claim.ticket))
+            if self.world.pool(&part.pool).is_some_and(|pool| !pool.waiting.contains_key(&pool.place(claim)))
                 && let Some(pool) = self.pool_mut(&part.pool)
             {
                 pool.enqueue(claim);
@@ -462,6 +499,8 @@ impl State {
 
     /// Takes a claim out of its queues; call it when a waiting claim stops to wait.
     pub(super) fn leave_queues(&mut self, claim: &Claim) {
+        self.world.stuck.remove(&claim.id);
+        self.watch.forget(&claim.id);
         for part in &claim.terms.ask.parts {
             if let Some(pool) = self.pool_mut(&part.pool) {
                 pool.dequeue(claim);

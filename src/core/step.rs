@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::claim::{Claim, End, Ended, Labels, Owner, Terms};
 use super::latch::{Ending, Latch, LatchId, NewLatch};
 use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
-use super::pool::{Lock, Policy};
+use super::pool::{Lock, Order, Policy};
 use super::settings::Plant;
 use super::state::State;
 use super::time::{Now, Span};
-use super::{ask, claims, latch, pools, queue, timers};
+use super::{ask, claims, latch, pools, queue, stuck, timers};
 
 /// How a request is prepared to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +172,14 @@ pub enum Refusal {
     NotHolder { pool: PoolName, lock: LockName, claim: ClaimId },
     #[error("pool {pool:?} is in use: {claims} claim(s) hold or wait for its locks")]
     PoolInUse { pool: PoolName, claims: usize },
+    #[error(
+        "pool {pool:?} is ordered by {}, pool {other:?} by {}: a claim over several pools needs pools of one order",
+        order.word(),
+        other_order.word()
+    )]
+    MixedOrders { pool: PoolName, order: Order, other: PoolName, other_order: Order },
+    #[error("the order of pool {pool:?} cannot change: {claims} claim(s) over several pools wait there")]
+    OrderInUse { pool: PoolName, claims: usize },
     #[error("the queue of pool {pool:?} is full ({max} waiting)")]
     QueueFull { pool: PoolName, max: usize },
     #[error("there is no latch {id}")]
@@ -241,6 +249,12 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
         }
     };
     queue::dispatch(state, now);
+    stuck::look(state, now);
+    if let Ok(Reply::Claim { claim, parked: false }) = &reply
+        && state.claim(&claim.id).is_some_and(|claim| claim.waits())
+    {
+        stuck::told(state, &claim.id);
+    }
     // A planted bug is for the test suites to find.
     let checked = state.settings.plant != Plant::None || super::invariants::check_if_small(state).is_ok();
     debug_assert!(checked, "{:?}", super::invariants::check(state));

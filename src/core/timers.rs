@@ -5,6 +5,7 @@ use super::claims;
 use super::latch;
 use super::names::{ClaimId, LockName, PoolName};
 use super::state::{State, Timer};
+use super::stuck;
 use super::time::{Deadline, Now};
 
 /// Does all that is due at `now`, oldest first.
@@ -19,6 +20,8 @@ pub(super) fn expire(state: &mut State, now: Now) {
             Timer::Drain(pool, lock) => end_drain(state, &pool, &lock, now),
             Timer::Ended(id) => state.forget_ended(&id),
             Timer::Op(op) => state.forget_op(&op),
+            // The step ends with that look.
+            Timer::Stuck => {}
             Timer::Latch(id) => latch::expire(state, id, now),
         }
     }
@@ -54,5 +57,6 @@ pub(super) fn reconcile(state: &mut State, now: Now) {
     let queues: Vec<PoolName> = queues.map(|p| p.name.clone()).collect();
     state.to_dispatch.extend(queues);
     state.notify_stale_parks();
+    stuck::notify_again(state);
     state.prune_by_age(now);
 }

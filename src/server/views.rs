@@ -6,14 +6,16 @@ use std::sync::Arc;
 use crate::core::claim::{Claim, Ended, Owner, Part, Phase, Presence, Scope, Want};
 use crate::core::history::{Change, ChangeKind};
 use crate::core::limits;
-use crate::core::names::{InstanceVars, LockName, PoolName, Text};
+use crate::core::names::{ClaimId, InstanceVars, LockName, PoolName, Text};
 use crate::core::pool::{Holder, Lock, Order, Policy, Pool};
 use crate::core::state::World;
+use crate::core::stuck::Stuck;
 use crate::core::time::{Deadline, Now, Span, WallMs};
 use crate::wire::api::{
     self, ChangeView, ClaimState, ClaimView, HolderView, LockRef, LockState, LockView, PartBody, PoolSummary,
     QueueView, WaiterView,
 };
+use crate::wire::errors::Code;
 use crate::wire::text::{show_metadata, show_span, time};
 
 /// One look at the world.
@@ -72,8 +74,8 @@ impl Viewer<'_> {
     /// Where a waiting claim is in the queue of its first pool.
     fn queue(&self, claim: &Claim) -> QueueView {
         let first = claim.terms.ask.parts.first().and_then(|part| self.world.pool(&part.pool));
-        let earlier = |pool: &Pool| pool.waiting.range(..claim.ticket).count();
-        let ahead = first.into_iter().flat_map(|pool| pool.waiting.range(..claim.ticket).rev());
+        let earlier = |pool: &Pool| pool.waiting.range(..pool.place(claim)).count();
+        let ahead = first.into_iter().flat_map(|pool| pool.waiting.range(..pool.place(claim)).rev());
         let ahead = ahead.filter_map(|(_, id)| self.world.claims.get(id)).take(limits::AHEAD_SHOWN);
         QueueView {
             position: first.map_or(0, earlier) + 1,
@@ -81,8 +83,20 @@ impl Viewer<'_> {
             holders: self.rivals(&claim.terms.ask.parts),
             listening: listens(claim),
             expected_wait: first.and_then(|pool| expected_wait(pool, earlier(pool) + 1)).map(show_span),
-            stuck: None,
+            stuck: self.world.stuck.get(&claim.id).map(|stuck| stuck_code(stuck)),
         }
+    }
+
+    /// What the claim's own build has, when it waits for that.
+    #[must_use]
+    pub fn own(&self, stuck: &Stuck) -> Vec<HolderView> {
+        let Stuck::SelfWait { own } = stuck else { return Vec::new() };
+        let holder = |(pool, lock, claim): &(PoolName, LockName, ClaimId)| {
+            let pool = self.world.pool(pool)?;
+            let lock = pool.locks.get(lock)?;
+            self.holder(pool, lock, lock.holders.iter().find(|holder| holder.claim == *claim)?)
+        };
+        own.iter().filter_map(holder).collect()
     }
 
     /// Who has the locks that could serve what is asked; the first few.
@@ -185,6 +199,24 @@ fn expected_wait(pool: &Pool, position: usize) -> Option<Span> {
     let turns = holds[holds.len() / 2].saturating_mul(position as u64);
     let shared = turns.div_ceil(pool.locks.len().max(1) as u64);
     Some(Span(shared.div_ceil(1_000) * 1_000))
+}
+
+/// The code that names this kind of wait.
+#[must_use]
+pub fn stuck_code(stuck: &Stuck) -> Code {
+    match stuck {
+        Stuck::SelfWait { .. } => Code::SelfWait,
+        Stuck::Deadlock { .. } => Code::Deadlock,
+    }
+}
+
+/// The builds that wait for each other, each for the next.
+#[must_use]
+pub fn builds(stuck: &Stuck) -> Vec<api::Owner> {
+    match stuck {
+        Stuck::SelfWait { .. } => Vec::new(),
+        Stuck::Deadlock { builds } => builds.iter().map(|build| owner(build)).collect(),
+    }
 }
 
 fn state(claim: &Claim) -> ClaimState {
@@ -330,6 +362,8 @@ pub fn change(change: &Change) -> ChangeView {
 fn kind(kind: ChangeKind) -> api::ChangeKind {
     match kind {
         ChangeKind::Waiting => api::ChangeKind::Waiting,
+        ChangeKind::SelfWait => api::ChangeKind::SelfWait,
+        ChangeKind::Deadlock => api::ChangeKind::Deadlock,
         ChangeKind::Granted => api::ChangeKind::Granted,
         ChangeKind::Claimed => api::ChangeKind::Claimed,
         ChangeKind::Withdrawn => api::ChangeKind::Withdrawn,

@@ -13,7 +13,7 @@ use super::conformance::Place;
 use crate::core::claim::{Ask, Claim, Ended, Labels, Owner, Part, Phase, Priority, Scope, Terms, Want};
 use crate::core::history::{Change, ChangeKey};
 use crate::core::invariants;
-use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Revision, Run, Ticket};
+use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Revision, Run};
 use crate::core::pool::{Lock, Policy};
 use crate::core::settings::Settings;
 use crate::core::state::{Notice, State};
@@ -33,7 +33,7 @@ struct Seen {
 struct SeenPool {
     policy: Policy,
     locks: BTreeMap<LockName, Lock>,
-    queue: Vec<(Ticket, ClaimId)>,
+    queue: Vec<ClaimId>,
     /// In the order in which they will be given.
     free: Vec<LockName>,
     history: Vec<ChangeKey>,
@@ -71,7 +71,7 @@ fn seen(state: &State, with_history: bool) -> Seen {
         let pool = SeenPool {
             policy: pool.policy.clone(),
             locks: locks.collect(),
-            queue: pool.waiting.iter().map(|(ticket, id)| (*ticket, id.clone())).collect(),
+            queue: pool.waiting.values().cloned().collect(),
             free: pool.free.iter().map(|(_, name)| name.clone()).collect(),
             history: pool.changes.keys().filter(|_| with_history).copied().collect(),
             prunable: pool.prunable.iter().filter(|_| with_history).copied().collect(),

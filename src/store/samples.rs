@@ -203,6 +203,8 @@ pub fn lock(name: LockName) -> impl Strategy<Value = Lock> {
 
 const KINDS: &[ChangeKind] = &[
     ChangeKind::Waiting,
+    ChangeKind::SelfWait,
+    ChangeKind::Deadlock,
     ChangeKind::Granted,
     ChangeKind::Claimed,
     ChangeKind::Withdrawn,

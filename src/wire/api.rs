@@ -525,6 +525,8 @@ pub struct PoolView {
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     Waiting,
+    SelfWait,
+    Deadlock,
     Granted,
     Claimed,
     Withdrawn,

@@ -120,7 +120,7 @@ words!(StoredEnd for End { Released, Cancelled, GaveUp, ListenerLost, Unconfirme
 words!(StoredOrder for Order { Fifo, Priority });
 words!(StoredKind for ChangeKind {
     Waiting, Granted, Claimed, Withdrawn, Released, Lost, Broken, Ended, Added, Removed, Updated, PoolSet, PoolRemoved,
-    Noted, LatchCreated, LatchReleased, LatchDeleted, LatchExpired,
+    Noted, SelfWait, Deadlock, LatchCreated, LatchReleased, LatchDeleted, LatchExpired,
 });
 
 /// A deadline: engine time of its end and the span it was made from, milliseconds.

@@ -54,9 +54,10 @@ impl ReferenceStateMachine for Rulebook {
 
     fn init_state() -> BoxedStrategy<Case> {
         let mood = prop_oneof![2 => Just(Mood::Mixed), 1 => Just(Mood::Sharing), 2 => Just(Mood::Builds)];
-        let declared = (2_u32..=4, 1_u32..=2, option::of(0_u32..4), any::<bool>(), prop::bool::weighted(0.1));
+        let rare = (prop::bool::weighted(0.1), prop::bool::weighted(0.25));
+        let declared = (2_u32..=4, 1_u32..=2, option::of(0_u32..4), any::<bool>(), rare);
         (mood, declared)
-            .prop_map(|(mood, (p, q, max_queue, labelled, declared_only))| {
+            .prop_map(|(mood, (p, q, max_queue, labelled, (declared_only, by_priority)))| {
                 let (p, max_queue, declared_only) = match mood {
                     Mood::Mixed => (p, max_queue, declared_only),
                     Mood::Sharing | Mood::Builds => (p - 1, None, false),
@@ -67,6 +68,7 @@ impl ReferenceStateMachine for Rulebook {
                     drain: None,
                     max_hold: None,
                     max_queue,
+                    by_priority,
                 };
                 let mut setup = vec![pool("p", p, None), pool("q", q, max_queue)];
                 if labelled {
@@ -137,15 +139,16 @@ fn asks(case: &Case) -> BoxedStrategy<Op> {
         option::weighted(0.2, select(vec![10 * SECOND, 5 * MINUTE, 11 * MINUTE])),
     );
     let ids = if mood == Mood::Mixed { select(&IDS[..7]) } else { select(IDS) };
-    (ids.prop_map(String::from), shape(mood), run(), how, spans)
-        .prop_map(move |(claim, shape, run, (confirm, try_lock, parks, same), (give_up, ttl))| {
+    let priority = select(vec![0, 0, 0, 1, 2, -1]);
+    (ids.prop_map(String::from), shape(mood), run(), how, spans, priority)
+        .prop_map(move |(claim, shape, run, (confirm, try_lock, parks, same), (give_up, ttl), priority)| {
             // Away from the mixed mood, nearly everybody parks, and nothing ends by itself.
             let parks = parks || mood != Mood::Mixed;
             let (give_up, ttl) = if mood == Mood::Mixed { (give_up, ttl) } else { (None, None) };
             let run = run.filter(|_| mood == Mood::Mixed);
             let shape = model.asked(&claim).filter(|_| same).unwrap_or(shape);
             let wait = if parks { Wait::Park(park) } else { Wait::No };
-            Op::Ask(Request { claim, shape, run, wait, confirm, try_lock, give_up, ttl })
+            Op::Ask(Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl })
         })
         .boxed()
 }
@@ -229,13 +232,15 @@ fn declares() -> BoxedStrategy<Op> {
     let pool = text(&["p", "p", "q", "r"]);
     let drain = option::weighted(0.3, select(vec![0, 10 * SECOND, 11 * MINUTE]));
     let max_hold = option::weighted(0.2, select(vec![50 * SECOND, 12 * MINUTE]));
-    (pool, option::weighted(0.8, 0_u32..5), drain, max_hold, option::weighted(0.2, 0_u32..4))
-        .prop_map(|(pool, capacity, drain, max_hold, max_queue)| Op::SetPool {
+    let more = (option::weighted(0.2, 0_u32..4), prop::bool::weighted(0.25));
+    (pool, option::weighted(0.8, 0_u32..5), drain, max_hold, more)
+        .prop_map(|(pool, capacity, drain, max_hold, (max_queue, by_priority))| Op::SetPool {
             pool,
             capacity,
             drain,
             max_hold,
             max_queue,
+            by_priority,
         })
         .boxed()
 }

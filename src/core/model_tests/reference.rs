@@ -67,6 +67,7 @@ pub(super) struct Request {
     pub(super) shape: Shape,
     pub(super) run: Option<String>,
     pub(super) wait: Wait,
+    pub(super) priority: i32,
     pub(super) confirm: bool,
     pub(super) try_lock: bool,
     pub(super) give_up: Option<u64>,
@@ -102,6 +103,8 @@ pub(super) enum Op {
         drain: Option<u64>,
         max_hold: Option<u64>,
         max_queue: Option<u32>,
+        /// Ordered by priority, not just first come, first served.
+        by_priority: bool,
     },
     RemovePool(String),
     Add {
@@ -175,6 +178,10 @@ pub(super) struct Claim {
     ttl: Option<u64>,
     runs: Vec<String>,
     ticket: u64,
+    priority: i32,
+    /// `self_wait`, `deadlock` or nothing: what it is, and what its client was told.
+    stuck: &'static str,
+    told: &'static str,
     withdrawals: u32,
     locks: Vec<(String, String)>,
     phase: Phase,
@@ -237,7 +244,15 @@ struct Pool {
     drain: Option<u64>,
     max_hold: Option<u64>,
     max_queue: Option<u32>,
+    by_priority: bool,
     locks: Vec<Lock>,
+}
+
+impl Pool {
+    fn new(name: &str) -> Self {
+        let (drain, max_hold, max_queue, locks) = (None, None, None, Vec::new());
+        Self { name: name.to_owned(), drain, max_hold, max_queue, by_priority: false, locks }
+    }
 }
 
 /// The state of the world, as the rules see it.
@@ -287,9 +302,8 @@ impl Model {
                 self.park_ends(*park);
                 Ok(Answer::Nothing)
             }
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue } => {
-                self.set_pool(pool, *capacity, (*drain, *max_hold, *max_queue));
-                Ok(Answer::Done)
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, by_priority } => {
+                self.set_pool(pool, *capacity, (*drain, *max_hold, *max_queue), *by_priority)
             }
             Op::RemovePool(pool) => self.remove_pool(pool),
             Op::Add { pool, lock, label } => self.add(pool, lock, label.as_ref()),
@@ -312,6 +326,13 @@ impl Model {
         };
         self.dispatch();
         self.answer = answer.unwrap_or_else(|refusal| refusal);
+        self.look_who_is_stuck();
+        if let (Op::Ask(request), Answer::Waiting { parked: false }) = (op, &self.answer)
+            && let Some(at) = self.live(&request.claim)
+            && self.claims[at].waits()
+        {
+            self.claims[at].told = self.claims[at].stuck;
+        }
     }
 
     // ---- asking
@@ -334,6 +355,11 @@ impl Model {
         for (pool, want) in &request.shape.parts {
             self.can_ever(pool, want)?;
         }
+        let by_priority = |pool: &String| self.pool(pool).is_some_and(|pool| pool.by_priority);
+        let orders: Vec<bool> = request.shape.parts.iter().map(|(pool, _)| by_priority(pool)).collect();
+        if orders.contains(&true) && orders.contains(&false) {
+            return Err(Answer::Refused("mixed_orders"));
+        }
         let claim = self.new_claim(request, life, runs);
         if !self.would_be_served(&claim) {
             if request.try_lock {
@@ -345,8 +371,7 @@ impl Model {
             if self.pool(pool).is_none() {
                 let mention = self.mention();
                 let lock = Lock { name: pool.clone(), label: None, drain: None, leaving: false, mention };
-                let locks = vec![lock];
-                self.pools.push(Pool { name: pool.clone(), drain: None, max_hold: None, max_queue: None, locks });
+                self.pools.push(Pool { locks: vec![lock], ..Pool::new(pool) });
             }
         }
         self.ended.retain(|ended| ended.id != *id);
@@ -385,6 +410,9 @@ impl Model {
             ttl: request.ttl,
             runs,
             ticket: self.tickets,
+            priority: request.priority,
+            stuck: "",
+            told: "",
             withdrawals: 0,
             locks: Vec::new(),
             phase: Phase::Waiting { parks: Vec::new(), absent, give_up },
@@ -438,9 +466,11 @@ impl Model {
         }
         let recent = Absent::Recent(self.now + self.rules.listen);
         let mut parked_now = false;
+        let knows = self.claims[at].told == self.claims[at].stuck;
         if let Phase::Waiting { parks, absent, .. } = &mut self.claims[at].phase {
             if let Wait::Park(park) = request.wait
                 && parks.len() < self.rules.parks
+                && knows
             {
                 parks.push(park);
                 parked_now = true;
@@ -553,12 +583,20 @@ impl Model {
         let common = |earlier: &&Claim| {
             claim.shape.parts.iter().any(|(pool, want)| {
                 let Some(theirs) = earlier.shape.part(pool) else { return false };
+                if self.place(pool, earlier) >= self.place(pool, claim) {
+                    return false;
+                }
                 let ours = self.candidates(pool, want);
                 self.candidates(pool, theirs).iter().any(|lock| ours.iter().any(|our| our.name == lock.name))
             })
         };
-        let earlier = self.claims.iter().filter(|other| other.waits() && other.ticket < claim.ticket);
-        earlier.filter(|other| other.listens()).filter(common).collect()
+        self.claims.iter().filter(|other| other.listens()).filter(common).collect()
+    }
+
+    /// The smaller, the earlier.
+    fn place(&self, pool: &str, claim: &Claim) -> (i32, u64) {
+        let by_priority = self.pool(pool).is_some_and(|pool| pool.by_priority);
+        (if by_priority { -claim.priority } else { 0 }, claim.ticket)
     }
 
     /// Whether `from` waits, directly or through others, for a lock that the build of `whom` has.
@@ -599,7 +637,10 @@ impl Model {
     /// Grants what is grantable to whom will hear of it, the earliest first, until nothing more is.
     fn dispatch(&mut self) {
         loop {
-            self.claims.sort_by_key(|claim| claim.ticket);
+            let place = |claim: &Claim| self.place(&claim.shape.parts[0].0, claim);
+            let mut places: Vec<_> = self.claims.iter().map(|claim| (place(claim), claim.clone())).collect();
+            places.sort_by_key(|(place, _)| *place);
+            self.claims = places.into_iter().map(|(_, claim)| claim).collect();
             let ready = |claim: &Claim| claim.hears() && claim.confirm;
             let mut next = self.claims.iter().enumerate().filter(|(_, claim)| ready(claim));
             let next = next.find_map(|(at, claim)| Some((at, self.can_take(claim)?)));
@@ -616,6 +657,7 @@ impl Model {
         let claim = &mut self.claims[at];
         claim.grant = self.grants;
         claim.grants.push(self.grants);
+        (claim.stuck, claim.told) = ("", "");
         claim.locks = locks;
         let give_up = if let Phase::Waiting { give_up, .. } = claim.phase { give_up } else { None };
         claim.phase = if claim.confirm { Phase::Granted { confirm_by, give_up } } else { Phase::Held { until } };
@@ -633,7 +675,7 @@ impl Model {
             None => true,
             Some(claim) => match &claim.phase {
                 Phase::Waiting { parks, .. } if parks.contains(park) => {
-                    !claim.confirm && self.can_take(claim).is_some()
+                    (!claim.confirm && self.can_take(claim).is_some()) || claim.told != claim.stuck
                 }
                 // Cut off by a restart, or granted and withdrawn since.
                 Phase::Waiting { .. } => false,
@@ -641,6 +683,73 @@ impl Model {
             },
         };
         self.parked.iter().filter(told).map(|(park, _)| *park).collect()
+    }
+
+    // ---- who waits in vain
+
+    /// Builds that hold and wait go on when all they wait for is, or will be, out of the hands of those that do not.
+    fn look_who_is_stuck(&mut self) {
+        let listening = |build: &String| -> Vec<&Claim> {
+            self.claims.iter().filter(|c| c.listens() && c.shape.build.as_ref() == Some(build)).collect()
+        };
+        let has = |build: &String| self.claims.iter().any(|c| !c.waits() && c.shape.build.as_ref() == Some(build));
+        let builds = self.claims.iter().filter(|claim| claim.listens()).filter_map(|claim| claim.shape.build.clone());
+        let mut stuck: Vec<String> = builds.filter(|build| has(build)).collect();
+        while let Some(free) = stuck
+            .iter()
+            .find(|build| listening(build).iter().all(|claim| self.missing(claim, &stuck).is_empty()))
+            .cloned()
+        {
+            stuck.retain(|build| *build != free);
+        }
+        let kind = |claim: &Claim| {
+            let Some(own) = claim.shape.build.clone().filter(|own| claim.listens() && stuck.contains(own)) else {
+                return "";
+            };
+            if !self.missing(claim, std::slice::from_ref(&own)).is_empty() {
+                return "self_wait";
+            }
+            let mut reached = self.missing(claim, &stuck);
+            reached.retain(|build| *build != own);
+            let mut next = 0;
+            while let Some(build) = reached.get(next).cloned() {
+                next += 1;
+                for build in listening(&build).into_iter().flat_map(|claim| self.missing(claim, &stuck)) {
+                    if build == own {
+                        return "deadlock";
+                    }
+                    if !reached.contains(&build) {
+                        reached.push(build);
+                    }
+                }
+            }
+            ""
+        };
+        let kinds: Vec<&'static str> = self.claims.iter().map(kind).collect();
+        for (claim, kind) in self.claims.iter_mut().zip(kinds) {
+            claim.stuck = kind;
+        }
+    }
+
+    /// Those of `builds` that keep what the claim wants from it, where it would not do to have all the rest.
+    fn missing(&self, claim: &Claim, builds: &[String]) -> Vec<String> {
+        let mut missing = Vec::new();
+        for (pool, want) in &claim.shape.parts {
+            let keepers = |lock: &Lock| -> Vec<String> {
+                let holders = self.holders(pool, &lock.name);
+                let others = holders.iter().filter(|h| claim.shape.key.is_none() || h.shape.key != claim.shape.key);
+                others.filter_map(|h| h.shape.build.clone()).filter(|build| builds.contains(build)).collect()
+            };
+            let locks = self.candidates(pool, want);
+            let needed = match want {
+                Want::Any(count, _) => *count,
+                Want::Named(names) => names.len(),
+            };
+            if locks.iter().filter(|lock| keepers(lock).is_empty()).count() < needed {
+                missing.extend(locks.iter().flat_map(|lock| keepers(lock)));
+            }
+        }
+        missing
     }
 
     // ---- confirming and ending
@@ -739,16 +848,31 @@ impl Model {
 
     // ---- declaring
 
-    fn set_pool(&mut self, name: &str, capacity: Option<u32>, policy: (Option<u64>, Option<u64>, Option<u32>)) {
-        if self.pool(name).is_none() {
-            let locks = Vec::new();
-            self.pools.push(Pool { name: name.to_owned(), drain: None, max_hold: None, max_queue: None, locks });
+    fn set_pool(
+        &mut self,
+        name: &str,
+        capacity: Option<u32>,
+        policy: (Option<u64>, Option<u64>, Option<u32>),
+        by_priority: bool,
+    ) -> Result<Answer> {
+        let tied = |claim: &Claim| {
+            claim.shape.parts.len() > 1
+                && claim.shape.part(name).is_some()
+                && !matches!(claim.phase, Phase::Held { .. })
+        };
+        match self.pool(name) {
+            None => self.pools.push(Pool::new(name)),
+            Some(pool) if pool.by_priority != by_priority && self.claims.iter().any(tied) => {
+                return Err(Answer::Refused("pool_in_use"));
+            }
+            Some(_) => {}
         }
         let held: Vec<(String, String)> = self.claims.iter().flat_map(|claim| claim.locks.clone()).collect();
         let mut mentions = self.mentions;
-        let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) else { return };
+        let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) else { return Ok(Answer::Done) };
         (pool.drain, pool.max_hold, pool.max_queue) = policy;
-        let Some(capacity) = capacity else { return };
+        pool.by_priority = by_priority;
+        let Some(capacity) = capacity else { return Ok(Answer::Done) };
         for number in 1..=capacity {
             match pool.locks.iter_mut().find(|lock| lock.name == number.to_string()) {
                 Some(lock) => lock.leaving = false,
@@ -765,6 +889,7 @@ impl Model {
         pool.locks.retain(|lock| !lock.leaving || held.contains(&(name.to_owned(), lock.name.clone())));
         self.mentions = mentions;
         self.end_hopeless(name);
+        Ok(Answer::Done)
     }
 
     fn end_hopeless(&mut self, pool: &str) {
@@ -797,7 +922,7 @@ impl Model {
             return Err(Answer::Refused("lock_exists"));
         }
         if self.pool(name).is_none() {
-            self.set_pool(name, None, (None, None, None));
+            self.pools.push(Pool::new(name));
         }
         let mention = self.mention();
         let lock = Lock { name: lock.to_owned(), label: label.cloned(), drain: None, leaving: false, mention };
@@ -898,6 +1023,7 @@ impl Model {
         };
         self.parked.clear();
         for claim in &mut self.claims {
+            claim.told = "";
             match &mut claim.phase {
                 Phase::Waiting { parks, absent, give_up } => {
                     parks.clear();
@@ -954,12 +1080,15 @@ impl Model {
         let mut lines = Vec::new();
         for claim in &self.claims {
             let phase = match &claim.phase {
-                Phase::Waiting { parks, absent, .. } => match absent {
-                    _ if !parks.is_empty() => format!("waiting parked {parks:?}"),
-                    Absent::Recent(_) => "waiting recent".into(),
-                    Absent::Grace(_) => "waiting grace".into(),
-                    Absent::Away(_) => "waiting away".into(),
-                },
+                Phase::Waiting { parks, absent, .. } => {
+                    let presence = match absent {
+                        _ if !parks.is_empty() => format!("parked {parks:?}"),
+                        Absent::Recent(_) => "recent".into(),
+                        Absent::Grace(_) => "grace".into(),
+                        Absent::Away(_) => "away".into(),
+                    };
+                    format!("waiting {presence} {}", claim.stuck)
+                }
                 Phase::Granted { .. } => format!("granted {:?}", claim.locks),
                 Phase::Held { .. } => format!("held {:?}", claim.locks),
             };
@@ -971,7 +1100,7 @@ impl Model {
         for pool in &self.pools {
             let mut waiting: Vec<&Claim> =
                 self.claims.iter().filter(|c| c.waits() && c.shape.part(&pool.name).is_some()).collect();
-            waiting.sort_by_key(|claim| claim.ticket);
+            waiting.sort_by_key(|claim| self.place(&pool.name, claim));
             let waiting: Vec<&String> = waiting.iter().map(|claim| &claim.id).collect();
             let is_free = |l: &&Lock| l.drain.is_none() && !l.leaving && self.holders(&pool.name, &l.name).is_empty();
             let mut free: Vec<(u64, &String)> =

@@ -8,10 +8,11 @@ use super::reference::{self, Answer, Op, Request, Rules, Shape, Which};
 use crate::core::claim::{Ask, Claim, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want};
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Run, Text};
-use crate::core::pool::Policy;
+use crate::core::pool::{Order, Policy};
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::{Loaded, Notice, State};
 use crate::core::step::{AskClaim, By, Command, Refusal, Reply, Wait, step};
+use crate::core::stuck::Stuck;
 use crate::core::test_store::TestStore;
 use crate::core::time::{Now, Span};
 
@@ -38,6 +39,8 @@ impl Core {
             build_memory: Span(rules.build_memory),
             drain: Span(rules.drain),
             declared_only: rules.declared_only,
+            // The model knows no time between two looks.
+            stuck_look: Span(0),
             // So short that pruning takes part.
             history: 20,
             plant,
@@ -143,9 +146,10 @@ impl Core {
                 Command::End { id: claim_id(claim), run: run.as_deref().map(run_of), by: None, reason: None }
             }
             Op::Left(park) => Command::Left { park: ParkId(*park) },
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue } => {
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, by_priority } => {
                 let (drain, max_hold) = (drain.map(Span), max_hold.map(Span));
-                let policy = Policy { drain, max_hold, max_queue: *max_queue, ..Policy::default() };
+                let order = if *by_priority { Order::Priority } else { Order::Fifo };
+                let policy = Policy { order, drain, max_hold, max_queue: *max_queue };
                 Command::SetPool { pool: pool_of(pool), policy, capacity: *capacity, by }
             }
             Op::RemovePool(pool) => Command::RemovePool { pool: pool_of(pool), by },
@@ -180,14 +184,22 @@ impl Core {
         let mut lines = Vec::new();
         for claim in world.claims.values() {
             let phase = match &claim.phase {
-                Phase::Waiting { presence, .. } => match presence {
-                    Presence::Parked => {
-                        format!("waiting parked {:?}", claim.parks.iter().map(|p| p.0).collect::<Vec<_>>())
-                    }
-                    Presence::Recent(_) => "waiting recent".into(),
-                    Presence::Grace(_) => "waiting grace".into(),
-                    Presence::Away(_) => "waiting away".into(),
-                },
+                Phase::Waiting { presence, .. } => {
+                    let presence = match presence {
+                        Presence::Parked => {
+                            format!("parked {:?}", claim.parks.iter().map(|p| p.0).collect::<Vec<_>>())
+                        }
+                        Presence::Recent(_) => "recent".into(),
+                        Presence::Grace(_) => "grace".into(),
+                        Presence::Away(_) => "away".into(),
+                    };
+                    let stuck = match world.stuck.get(&claim.id).map(AsRef::as_ref) {
+                        None => "",
+                        Some(Stuck::SelfWait { .. }) => "self_wait",
+                        Some(Stuck::Deadlock { .. }) => "deadlock",
+                    };
+                    format!("waiting {presence} {stuck}")
+                }
                 Phase::Granted { locks, .. } => format!("granted {locks:?}"),
                 Phase::Held { locks, .. } => format!("held {locks:?}"),
             };
@@ -234,6 +246,8 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
             Refusal::LockHeld { .. } => "lock_held",
             Refusal::NotHolder { .. } => "not_holder",
             Refusal::PoolInUse { .. } => "pool_in_use",
+            Refusal::MixedOrders { .. } => "mixed_orders",
+            Refusal::OrderInUse { .. } => "pool_in_use",
             Refusal::QueueFull { .. } => "queue_full",
             Refusal::NoSuchLatch { .. } | Refusal::LatchExists { .. } | Refusal::LatchReleased { .. } => "latch",
             Refusal::TooManyRuns { .. } | Refusal::Limit { .. } | Refusal::Ended { .. } => "limit",
@@ -251,7 +265,7 @@ fn claim_answer(claim: &Claim, parked: bool) -> Answer {
 }
 
 fn ask_of(request: &Request) -> AskClaim {
-    let Request { claim, shape, run, wait, confirm, try_lock, give_up, ttl } = request;
+    let Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl } = request;
     let wait = match wait {
         reference::Wait::No => Wait::No,
         reference::Wait::Park(park) => Wait::Park(ParkId(*park)),
@@ -259,7 +273,7 @@ fn ask_of(request: &Request) -> AskClaim {
     };
     AskClaim {
         id: claim_id(claim),
-        terms: terms_of(shape, *confirm, *ttl),
+        terms: Terms { priority: Priority::new(*priority).unwrap(), ..terms_of(shape, *confirm, *ttl) },
         run: run.as_deref().map(run_of),
         wait,
         queue: !try_lock,

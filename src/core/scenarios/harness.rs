@@ -16,11 +16,11 @@
 //! | `ID confirm [wrong\|first] [run=R]` | with its present fence, with one that nobody had, with the first one it ever had |
 //! | `ID end [run=R] [by=P]` | `DELETE` |
 //! | `ID left N` | the client of park N has gone |
-//! | `ID ?` | look: phase, then locks, or place and presence |
+//! | `ID ?` | look: phase, then locks, or place and presence, then `self_wait P/L=ID..` or `deadlock BUILD..` |
 //! | `- pool P capacity=N order=O drain=D max_hold=D max_queue=N op=O`, `- unpool P` | declare, remove |
 //! | `- add\|update P/L meta=M LABEL=V op=O [for=ID] [if_free]`, `- remove P/L claim=ID op=O`, `- note P[/L]` | locks |
 //! | `- tick`, `- reconcile`, `- restart [now]` | time, repair, a new life of the server (checked to stand as before) |
-//! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- count P` (entries), `- notices` | look |
+//! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- count P` (entries), `- notices`, `- stuck` | look |
 //!
 //! Time stands still but for `+D` at the start of a line. On the way every timer gets its own step, as the engine
 //! does it; `+D!` leaps instead (a server that was stopped). After every line the invariants are checked, that no
@@ -39,6 +39,7 @@ use crate::core::pool::{Order, Policy};
 use crate::core::settings::Settings;
 use crate::core::state::{Loaded, Notice, State};
 use crate::core::step::{AskClaim, By, Command, Refusal, Reply, Wait, step};
+use crate::core::stuck::Stuck;
 use crate::core::test_store::{TestStore, standing};
 use crate::core::time::{Now, Span, WallMs};
 
@@ -67,7 +68,7 @@ fn play_checked(text: &str, is_checked: impl Fn(usize) -> bool) {
         let answer = server.line(said.trim()).unwrap_or_else(|bad| panic!("line {number}: {line}\n{bad}"));
         let expected: Vec<&str> = expected.split_whitespace().collect();
         let answered: Vec<&str> = answer.split_whitespace().collect();
-        let looks = ["- queue", "- free", "- notices", "- count"].iter().any(|look| said.contains(look));
+        let looks = ["- queue", "- free", "- notices", "- count", "- stuck"].iter().any(|look| said.contains(look));
         let fits = if looks { answered == expected } else { answered.starts_with(&expected) };
         assert!(fits, "line {number}: {line}\nanswered {answer:?}\n{:#?}", standing(&server.state));
         if is_checked(number) {
@@ -195,6 +196,7 @@ impl Server {
             ("-", "tick") => self.command(Command::Tick),
             ("-", "reconcile") => self.command(Command::Reconcile),
             ("-", "restart") => self.restart(),
+            ("-", "stuck") => Ok(self.stuck()),
             ("-", _) => self.look_around(verb, first, &args),
             (id, "ask" | "again") => self.ask(id, verb, first, &args),
             (id, "confirm") => self.confirm(&parse(id)?, &args),
@@ -233,6 +235,7 @@ impl Server {
                 "listen" => s.listen = span(value)?,
                 "memory" => s.memory = span(value)?,
                 "build_memory" => s.build_memory = span(value)?,
+                "stuck_look" => s.stuck_look = span(value)?,
                 "place" => s.place = span(value)?,
                 name => return Err(format!("unknown setting {name:?}")),
             }
@@ -331,6 +334,12 @@ impl Server {
         Ok("same".into())
     }
 
+    /// Everybody who waits in vain, as of the last look.
+    fn stuck(&self) -> String {
+        let ids: Vec<&str> = self.state.world.stuck.keys().map(ClaimId::as_str).collect();
+        ids.join(" ")
+    }
+
     fn look_around(&mut self, verb: &str, what: &str, args: &Args) -> Answer {
         if verb == "notices" {
             let parks = std::mem::take(&mut self.notices).into_iter();
@@ -391,14 +400,15 @@ impl Server {
         let mut text = match &claim.phase {
             Phase::Waiting { presence, .. } => {
                 let pool = claim.terms.ask.parts.first().and_then(|part| self.state.world.pool(&part.pool));
-                let place = pool.map_or(0, |pool| pool.waiting.range(..=claim.ticket).count());
+                let place = pool.map_or(0, |pool| pool.waiting.range(..=pool.place(claim)).count());
                 let presence = match presence {
                     Presence::Parked => "parked",
                     Presence::Recent(_) => "recent",
                     Presence::Grace(_) => "grace",
                     Presence::Away(_) => "away",
                 };
-                format!("waiting {place} {presence}")
+                let stuck = self.state.world.stuck.get(&claim.id).map(|stuck| show_stuck(stuck)).unwrap_or_default();
+                format!("waiting {place} {presence}{stuck}")
             }
             Phase::Granted { .. } => "granted".into(),
             Phase::Held { .. } => "held".into(),
@@ -410,6 +420,19 @@ impl Server {
             let _ = write!(text, " life={}", claim.life);
         }
         text
+    }
+}
+
+fn show_stuck(stuck: &Stuck) -> String {
+    match stuck {
+        Stuck::SelfWait { own } => {
+            let own: Vec<String> = own.iter().map(|(pool, lock, claim)| format!("{pool}/{lock}={claim}")).collect();
+            format!(" self_wait {}", own.join(" "))
+        }
+        Stuck::Deadlock { builds } => {
+            let builds: Vec<String> = builds.iter().map(|owner| owner.build_id.clone().unwrap().to_string()).collect();
+            format!(" deadlock {}", builds.join(" "))
+        }
     }
 }
 
@@ -480,6 +503,8 @@ fn refusal_word(refusal: &Refusal) -> String {
         Refusal::LockHeld { .. } => "lock_held",
         Refusal::NotHolder { .. } => "not_holder",
         Refusal::PoolInUse { .. } => "pool_in_use",
+        Refusal::MixedOrders { .. } => "mixed_orders",
+        Refusal::OrderInUse { .. } => "order_in_use",
         Refusal::QueueFull { .. } => "queue_full",
         Refusal::NoSuchLatch { .. } => "no_such_latch",
         Refusal::LatchExists { .. } => "latch_exists",
@@ -496,6 +521,8 @@ fn kind_word(kind: ChangeKind) -> &'static str {
         ChangeKind::LatchDeleted => "latch_deleted",
         ChangeKind::LatchExpired => "latch_expired",
         ChangeKind::Waiting => "waiting",
+        ChangeKind::SelfWait => "self_wait",
+        ChangeKind::Deadlock => "deadlock",
         ChangeKind::Granted => "granted",
         ChangeKind::Claimed => "claimed",
         ChangeKind::Withdrawn => "withdrawn",

@@ -15,6 +15,7 @@ use crate::core::names::{ClaimId, Fence, PoolName, Reason, Run, Text};
 use crate::core::state::World;
 use crate::core::step::{AskClaim, Command, Refusal, Reply, Wait};
 use crate::core::time::Span;
+use crate::wire::api;
 use crate::wire::api::{ClaimBody, ClaimState, ClaimView, ConfirmBody, Page, WaitingView};
 use crate::wire::ask;
 use crate::wire::errors::Code;
@@ -54,36 +55,67 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
 
 /// The answer that is not relayed unless parking fails after all; short, because each notice makes one.
 fn parked(claim: &Claim) -> Response {
-    let error = format!("claim {:?} waits: ask again", claim.id);
-    locked(&WaitingView {
-        error,
-        code: Code::Waiting,
-        parked: false,
-        claim: None,
-        holders: Vec::new(),
-        own: Vec::new(),
-        builds: Vec::new(),
-    })
+    locked(&bare(Code::Waiting, format!("claim {:?} waits: ask again", claim.id)))
 }
 
+/// A waiting answer without facts.
+fn bare(code: Code, error: String) -> WaitingView {
+    let (holders, own, builds) = (Vec::new(), Vec::new(), Vec::new());
+    WaitingView { error, code, parked: false, claim: None, holders, own, builds }
+}
+
+/// The answer to a claim that waits; what the snapshot knows of it may be newer than the claim.
 fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
-    let view = routes.look(|viewer| viewer.claim(claim, true));
-    let holders = view.queue.as_ref().map(|queue| queue.holders.clone()).unwrap_or_default();
-    let position = view.queue.as_ref().map_or(0, |queue| queue.position);
-    let pool = claim.terms.ask.parts.first().map(|part| &part.pool);
-    let error = match pool {
-        Some(pool) => format!("claim {:?} waits at place {position} of pool {pool:?}: ask again", claim.id),
-        None => format!("claim {:?} waits: ask again", claim.id),
+    let view = routes.look(|viewer| {
+        let stuck = viewer.world.stuck.get(&claim.id);
+        let view = viewer.claim(claim, true);
+        let queue = view.queue.as_ref();
+        let position = queue.map_or(0, |queue| queue.position);
+        let mut answer = bare(stuck.map_or(Code::Waiting, |stuck| views::stuck_code(stuck)), String::new());
+        answer.parked = parked;
+        answer.holders = queue.map(|queue| queue.holders.clone()).unwrap_or_default();
+        answer.own = stuck.map(|stuck| viewer.own(stuck)).unwrap_or_default();
+        answer.builds = stuck.map(|stuck| views::builds(stuck)).unwrap_or_default();
+        answer.error = waiting_text(claim, position, &answer);
+        answer.claim = Some(view);
+        answer
+    });
+    locked(&view)
+}
+
+/// Why the claim waits, for people.
+fn waiting_text(claim: &Claim, position: usize, answer: &WaitingView) -> String {
+    let place = match claim.terms.ask.parts.first() {
+        Some(part) => format!("claim {:?} waits at place {position} of pool {:?}", claim.id, part.pool),
+        None => format!("claim {:?} waits", claim.id),
     };
-    locked(&WaitingView {
-        error,
-        code: Code::Waiting,
-        parked,
-        claim: Some(view),
-        holders,
-        own: Vec::new(),
-        builds: Vec::new(),
-    })
+    match (answer.code, answer.own.first()) {
+        (Code::SelfWait, Some(own)) => format!(
+            "{place} for what its own build has: lock {:?} of pool {:?}, taken by claim {:?}. Nobody else can end this: \
+             release that first, or ask again under its id",
+            own.lock, own.pool, own.claim
+        ),
+        (Code::Deadlock, _) => {
+            let builds: Vec<String> = answer.builds.iter().map(build_text).collect();
+            format!(
+                "{place}, and builds wait for each other: {}. None of them goes on until one gives something up",
+                builds.join(", ")
+            )
+        }
+        _ => format!("{place}: ask again"),
+    }
+}
+
+/// A build in a few words.
+fn build_text(owner: &api::Owner) -> String {
+    let names = [&owner.team, &owner.pipeline, &owner.job];
+    let names: Vec<&str> = names.into_iter().flatten().map(String::as_str).collect();
+    let id = owner.build_id.as_deref().unwrap_or("?");
+    match (&owner.build_name, names.is_empty()) {
+        (_, true) => format!("build {id}"),
+        (Some(name), false) => quoted(&format!("{} #{name}", names.join("/"))),
+        (None, false) => quoted(&format!("{} (build {id})", names.join("/"))),
+    }
 }
 
 fn busy(routes: &Routes, ask: &AskClaim) -> Response {
@@ -95,15 +127,7 @@ fn busy(routes: &Routes, ask: &AskClaim) -> Response {
         ),
         None => "it is not this claim's turn: try again later, or let the claim queue".to_owned(),
     };
-    locked(&WaitingView {
-        error,
-        code: Code::Locked,
-        parked: false,
-        claim: None,
-        holders,
-        own: Vec::new(),
-        builds: Vec::new(),
-    })
+    locked(&WaitingView { holders, ..bare(Code::Locked, error) })
 }
 
 /// How long a client that cannot be parked should wait before it asks again, seconds.

@@ -114,6 +114,10 @@ fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::LockHeld { .. } => (Code::LockHeld, "release that claim first, or name it if it is yours"),
         Refusal::NotHolder { .. } => (Code::NotHolder, "look up who holds it (locker status)"),
         Refusal::PoolInUse { .. } => (Code::PoolInUse, "let them end first"),
+        Refusal::MixedOrders { .. } => {
+            (Code::MixedOrders, "ask for them one after the other, or set one order for all")
+        }
+        Refusal::OrderInUse { .. } => (Code::PoolInUse, "let them end first"),
         Refusal::QueueFull { .. } => (Code::QueueFull, "ask again later, or raise max_queue"),
         Refusal::NoSuchLatch { .. } => (Code::NoSuchLatch, "check the id; it may have been deleted"),
         Refusal::LatchExists { .. } => (Code::LatchExists, "leave the id out, or make a new one"),

@@ -1,0 +1,262 @@
+//! Which waiting claims are stuck.
+//!
+//! A build goes on when all its waiting claims have been served. So at first every build that holds and waits is
+//! taken for stuck; then those go free whose claims could all be served by locks that no stuck build has, and so on
+//! until no more goes free. What a build without a waiting claim has, or somebody who is no build, will be given back
+//! some day; a waiter that does not listen counts as none. Order in the queue plays no part: nobody is held back by
+//! those who wait for his own build ([`super::super::cycles`]).
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::super::claim::{BuildRef, Claim, Owner, Part, Presence, Want};
+use super::super::claims;
+use super::super::limits;
+use super::super::names::{ClaimId, LockName, PoolName, Text};
+use super::super::pool::{Holder, Lock};
+use super::super::queue::candidates;
+use super::super::state::World;
+use super::Stuck;
+
+/// All stuck claims, given the builds that both hold and wait. When there is too much to look at
+/// ([`limits::STUCK_SEARCH`]), nobody is called stuck.
+pub(in super::super) fn stuck_claims<'w>(
+    world: &'w World,
+    builds: impl Iterator<Item = &'w BuildRef>,
+) -> BTreeMap<ClaimId, Stuck> {
+    let mut search = Search::new(world, builds);
+    search.run().unwrap_or_default()
+}
+
+/// What a claim wants of one pool, with what decides which locks could serve it. Equal ones are looked at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Wish<'w> {
+    pool: &'w PoolName,
+    want: &'w Want,
+    key: Option<&'w Text>,
+}
+
+impl Wish<'_> {
+    /// How many locks it takes.
+    fn count(&self) -> usize {
+        match self.want {
+            Want::Any { count, .. } => *count as usize,
+            Want::Named(names) => names.len(),
+        }
+    }
+}
+
+/// A claim that waits and listens.
+struct Waiter<'w> {
+    claim: &'w Arc<Claim>,
+    wishes: Vec<Wish<'w>>,
+}
+
+impl<'w> Waiter<'w> {
+    fn new(claim: &'w Arc<Claim>) -> Self {
+        let key = claim.terms.ask.key.as_ref();
+        let wishes = claim.terms.ask.parts.iter().map(|Part { pool, want }| Wish { pool, want, key }).collect();
+        Self { claim, wishes }
+    }
+}
+
+/// A build that holds and waits.
+struct Node<'w> {
+    waiters: Vec<Waiter<'w>>,
+    stuck: bool,
+}
+
+/// There was too much to look at.
+struct TooMuch;
+
+struct Search<'w> {
+    world: &'w World,
+    nodes: Vec<Node<'w>>,
+    numbers: HashMap<BuildRef, usize>,
+    /// How much may still be looked at.
+    budget: Cell<usize>,
+}
+
+/// Which nodes stand in the way of each wish that cannot be served.
+type InTheWay<'w> = HashMap<Wish<'w>, BTreeSet<usize>>;
+
+impl<'w> Search<'w> {
+    fn new(world: &'w World, builds: impl Iterator<Item = &'w BuildRef>) -> Self {
+        let budget = Cell::new(limits::STUCK_SEARCH);
+        let mut search = Self { world, nodes: Vec::new(), numbers: HashMap::new(), budget };
+        for build in builds {
+            let listens = |claim: &&Arc<Claim>| claims::presence(claim).is_some_and(Presence::listens);
+            let waiters: Vec<_> = world.claims_of(build).filter(listens).map(Waiter::new).collect();
+            if !waiters.is_empty() {
+                search.numbers.insert(build.clone(), search.nodes.len());
+                search.nodes.push(Node { waiters, stuck: true });
+            }
+        }
+        search
+    }
+
+    fn run(&mut self) -> Result<BTreeMap<ClaimId, Stuck>, TooMuch> {
+        self.set_free()?;
+        let in_the_way = self.in_the_way()?;
+        let mut found = BTreeMap::new();
+        for (number, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.stuck) {
+            for waiter in &node.waiters {
+                let stuck = match self.own(number, waiter)? {
+                    Some(own) => Some(Stuck::SelfWait { own }),
+                    None => self.cycle(number, waiter, &in_the_way)?.map(|builds| Stuck::Deadlock { builds }),
+                };
+                found.extend(stuck.map(|stuck| (waiter.claim.id.clone(), stuck)));
+            }
+        }
+        Ok(found)
+    }
+
+    fn look_at(&self, count: usize) -> Result<(), TooMuch> {
+        let left = self.budget.get().checked_sub(count).ok_or(TooMuch)?;
+        self.budget.set(left);
+        Ok(())
+    }
+
+    /// Takes the mark from all builds that can go on, until no more can.
+    fn set_free(&mut self) -> Result<(), TooMuch> {
+        let mut served: HashSet<Wish<'w>> = HashSet::new();
+        loop {
+            let mut short: HashSet<Wish<'w>> = HashSet::new();
+            let mut freed = false;
+            for number in 0..self.nodes.len() {
+                let wishes = self.nodes[number].waiters.iter().flat_map(|waiter| waiter.wishes.iter().copied());
+                let mut goes_on = self.nodes[number].stuck;
+                for wish in wishes.filter(|_| goes_on) {
+                    if served.contains(&wish) {
+                        continue;
+                    }
+                    if !short.contains(&wish) && self.can_be_served(&wish)? {
+                        served.insert(wish);
+                    } else {
+                        short.insert(wish);
+                        goes_on = false;
+                        break;
+                    }
+                }
+                if goes_on {
+                    self.nodes[number].stuck = false;
+                    freed = true;
+                }
+            }
+            if !freed {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether enough locks are not in the hands of stuck builds.
+    fn can_be_served(&self, wish: &Wish<'w>) -> Result<bool, TooMuch> {
+        self.has_enough(wish, |lock| self.stuck_holders(wish, lock).next().is_none())
+    }
+
+    fn has_enough(&self, wish: &Wish<'w>, is_good: impl Fn(&'w Lock) -> bool) -> Result<bool, TooMuch> {
+        let Some(pool) = self.world.pool(wish.pool) else { return Ok(false) };
+        let mut missing = wish.count();
+        for lock in candidates(pool, wish.want) {
+            if missing == 0 {
+                break;
+            }
+            self.look_at(1)?;
+            missing -= usize::from(is_good(lock));
+        }
+        Ok(missing == 0)
+    }
+
+    /// Stuck builds that keep this lock from the wish, with the hold of each.
+    fn stuck_holders(&self, wish: &Wish<'w>, lock: &'w Lock) -> impl Iterator<Item = (usize, &'w Holder)> {
+        // All holders have the same key, so one speaks for all.
+        let key = lock.holders.first().and_then(|holder| holder.sharer.as_ref()).map(|(key, _)| key);
+        let joins = key.is_some() && key == wish.key;
+        lock.holders.iter().filter(move |_| !joins).filter_map(|holder| {
+            let build = self.world.claims.get(&holder.claim)?.terms.owner.build()?;
+            let number = *self.numbers.get(&build)?;
+            self.nodes[number].stuck.then_some((number, holder))
+        })
+    }
+
+    /// Who stands in the way of the wishes of stuck builds that cannot be served.
+    fn in_the_way(&self) -> Result<InTheWay<'w>, TooMuch> {
+        let mut all = HashMap::new();
+        let waiters = self.nodes.iter().filter(|node| node.stuck).flat_map(|node| &node.waiters);
+        for wish in waiters.flat_map(|waiter| &waiter.wishes) {
+            if all.contains_key(wish) || self.can_be_served(wish)? {
+                continue;
+            }
+            let mut numbers = BTreeSet::new();
+            for lock in self.world.pool(wish.pool).into_iter().flat_map(|pool| candidates(pool, wish.want)) {
+                self.look_at(1)?;
+                numbers.extend(self.stuck_holders(wish, lock).map(|(number, _)| number));
+            }
+            all.insert(*wish, numbers);
+        }
+        Ok(all)
+    }
+
+    /// What the claim's own build has of the first wish that only this build could serve.
+    fn own(&self, number: usize, waiter: &Waiter<'w>) -> Result<Option<Vec<(PoolName, LockName, ClaimId)>>, TooMuch> {
+        for wish in &waiter.wishes {
+            let of_own = |lock: &'w Lock| self.stuck_holders(wish, lock).filter(move |(holder, _)| *holder == number);
+            if self.has_enough(wish, |lock| of_own(lock).next().is_none())? {
+                continue;
+            }
+            let locks = self.world.pool(wish.pool).into_iter().flat_map(|pool| candidates(pool, wish.want));
+            let own = locks.flat_map(|lock| of_own(lock).map(move |(_, holder)| (lock, holder)));
+            let own = own.map(|(lock, holder)| (wish.pool.clone(), lock.name.clone(), holder.claim.clone()));
+            return Ok(Some(own.take(limits::HOLDERS_SHOWN).collect()));
+        }
+        Ok(None)
+    }
+
+    /// The shortest way from the claim over builds that wait for each other back to its own build.
+    fn cycle(
+        &self,
+        number: usize,
+        waiter: &Waiter<'w>,
+        in_the_way: &InTheWay<'w>,
+    ) -> Result<Option<Vec<Arc<Owner>>>, TooMuch> {
+        let next_of = |waiter: &Waiter<'w>| -> Vec<usize> {
+            waiter.wishes.iter().filter_map(|wish| in_the_way.get(wish)).flatten().copied().collect()
+        };
+        let mut came_from: HashMap<usize, usize> = HashMap::new();
+        let mut todo: VecDeque<usize> = VecDeque::new();
+        for first in next_of(waiter).into_iter().filter(|first| *first != number) {
+            if came_from.insert(first, number).is_none() {
+                todo.push_back(first);
+            }
+        }
+        while let Some(at) = todo.pop_front() {
+            for next in self.nodes[at].waiters.iter().flat_map(next_of) {
+                self.look_at(1)?;
+                if next == number {
+                    return Ok(Some(self.path(waiter, at, &came_from)));
+                }
+                if !came_from.contains_key(&next) {
+                    came_from.insert(next, at);
+                    todo.push_back(next);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The builds from the claim's own to the last, whose steps back lead to it.
+    fn path(&self, waiter: &Waiter<'w>, last: usize, came_from: &HashMap<usize, usize>) -> Vec<Arc<Owner>> {
+        let steps = std::iter::successors(Some(last), |at| came_from.get(at).copied());
+        let steps = steps.take_while(|at| self.owner(*at).build() != waiter.claim.terms.owner.build());
+        let mut builds: Vec<Arc<Owner>> = steps.map(|at| Arc::clone(self.owner(at))).collect();
+        builds.push(Arc::clone(&waiter.claim.terms.owner));
+        builds.reverse();
+        builds.truncate(limits::BUILDS_SHOWN);
+        builds
+    }
+
+    fn owner(&self, number: usize) -> &Arc<Owner> {
+        &self.nodes[number].waiters[0].claim.terms.owner
+    }
+}
