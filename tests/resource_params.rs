@@ -196,7 +196,9 @@ fn waiting_for_a_lock_survives_a_server_that_is_away() {
     waiters.iter().for_each(|(waiter, _)| drop(waiter.until_stderr("no answer from the locker server")));
     server.again();
     holder.out(&json!({"release": "build"})).ok();
-    waiters.map(|(waiter, _build)| waiter.finish().ok());
+    for (waiter, _build) in waiters {
+        waiter.finish().ok();
+    }
 }
 
 #[test]
