@@ -144,6 +144,38 @@ fn get_succeeds_after_release_removal_and_nothing() {
 }
 
 #[test]
+fn get_survives_a_blip_and_ends_at_a_signal() {
+    use common::proxy::{FAULTS, Proxy};
+    let mut server = Server::start();
+    let proxy = Proxy::before(&server.url);
+    let build = Build::new(&server, 1, "p").at(&proxy.url);
+    let claimed = build.out(&json!({"acquire": true})).ok().version();
+    for message in ["/changes/", "/claims/", "/locks/"] {
+        for fault in FAULTS {
+            proxy.rule(message, fault);
+            build.get(&claimed, "p").ok();
+        }
+    }
+    server.kill();
+    let away = Build::new(&server, 1, "p").var("LOCKER_GET_LIMIT", "500ms");
+    away.get(&claimed, "q").failed(1, "no answer from the locker server");
+    assert!(tree(&away.input("q")).is_empty());
+    // Both end at once although nobody answers.
+    let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hung = Build::new(&server, 1, "p").at(&format!("http://{}", hung.local_addr().unwrap()));
+    for (name, payload) in
+        [("check", json!({"source": hung.source})), ("in", json!({"source": hung.source, "version": {"ref": claimed}}))]
+    {
+        let step = hung.start(name, Some(&hung.input("x")), payload.to_string().as_bytes());
+        let start = Instant::now();
+        step.signal(Signal::SIGTERM);
+        let done = step.finish();
+        assert_eq!((done.code, done.stdout.as_str()), (143, ""), "{name}: {}", done.stderr);
+        assert!(start.elapsed() < Duration::from_secs(4), "{name}");
+    }
+}
+
+#[test]
 fn get_replaces_links_and_never_follows_them() {
     let server = Server::start();
     let build = Build::new(&server, 1, "p");

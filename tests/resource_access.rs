@@ -9,6 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 #[path = "common/certs.rs"]
+#[allow(dead_code, reason = "each suite needs another part of it")]
 mod certs;
 
 use certs::{Ca, Files};

@@ -41,6 +41,8 @@ pub enum Changes {
     After(u64),
 }
 
+/// Time for asking each of several servers which store it serves.
+const AGREE: Duration = Duration::from_secs(5);
 /// Most changes that are asked for at once.
 const CHANGES_PAGE: usize = 1_000;
 
@@ -257,7 +259,8 @@ impl Client {
     /// # Errors
     /// Servers of different stores, and the first refusal.
     pub fn agree(&self) -> Result<Option<String>, String> {
-        let ask = |index| self.only(index).info();
+        let info = || Request { patience: AGREE, ..get("/api/v1/info".to_owned()) };
+        let ask = |index| self.only(index).call(info());
         let answers: Vec<Result<InfoView, CallError>> = std::thread::scope(|scope| {
             let calls: Vec<_> = (0..self.count()).map(|index| scope.spawn(move || ask(index))).collect();
             calls.into_iter().filter_map(|call| call.join().ok()).collect()
@@ -284,7 +287,7 @@ impl Client {
     /// # Errors
     /// As [`CallError`].
     pub fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
-        self.call(get(path.to_owned()))
+        self.call(Request { patience: AGREE, ..get(path.to_owned()) })
     }
 
     /// Waits at most `wait` for a change of the pool after this revision, whatever kind it is.

@@ -5,7 +5,7 @@
 //! shared between pipelines.
 
 use super::session::Opening;
-use super::{fail, print, read_payload};
+use super::{Failure, interruptible, print, read_payload};
 use crate::client::calls::Changes;
 use crate::client::{CallError, Client};
 use crate::env::Env;
@@ -17,21 +17,24 @@ use crate::wire::errors::Code;
 pub fn check(env: &mut Env<'_>) -> u8 {
     match run(env) {
         Ok(()) => 0,
-        Err(text) => fail(env, text),
+        Err(failure) => failure.report(env),
     }
 }
 
-fn run(env: &mut Env<'_>) -> Result<(), String> {
+fn run(env: &mut Env<'_>) -> Result<(), Failure> {
     let payload = read_payload(env)?;
     let request = CheckRequest::parse(&payload).map_err(|error| error.to_string())?;
-    let session = Opening::of(&request.source, None, env)?.resolve()?;
-    let revisions = match list(&session.client, session.pool.as_str(), request.version.as_deref()) {
-        Ok(revisions) => revisions,
-        Err(error) if error.code() == Some(Code::NoSuchPool) => Vec::new(),
-        Err(error) => return Err(error.to_string()),
-    };
+    let opening = Opening::of(&request.source, None, env)?;
+    let version = request.version;
+    let revisions = interruptible(env, move || {
+        let session = opening.resolve()?;
+        match list(&session.client, session.pool.as_str(), version.as_deref()) {
+            Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(Vec::new()),
+            other => other.map_err(|error| error.to_string()),
+        }
+    })?;
     let versions: Vec<Version> = revisions.iter().map(|r| Version { revision: r.to_string() }).collect();
-    print(env, &versions)
+    Ok(print(env, &versions)?)
 }
 
 /// Revisions, oldest first, each once.

@@ -4,19 +4,25 @@
 //! version is what happened, and never fails, so that the implicit get after a release or removal succeeds.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use serde::Serialize;
 
 use super::files::Destination;
 use super::session::Opening;
-use super::{directory, fail, print, read_payload, say};
-use crate::client::{CallError, Client};
+use super::{Failure, directory, interruptible, print, read_payload, say};
+use crate::client::acquire::{Timing, env_duration};
+use crate::client::backoff::Backoff;
+use crate::client::{CallError, Client, NoAnswer};
 use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
 use crate::wire::api::{ChangeKind, ChangeView, ClaimState, ClaimView, HolderView, LockView, Owner};
 use crate::wire::concourse::{Answer, InRequest, LogLevel, Metadata, SourceKind, Version};
 use crate::wire::errors::Code;
+
+/// How long a server that does not answer is asked; `LOCKER_GET_LIMIT` shortens it.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// `locker.json`: everything that is known of the version.
 #[derive(Serialize)]
@@ -64,44 +70,103 @@ struct Holders {
 pub fn get(env: &mut Env<'_>) -> u8 {
     match run(env) {
         Ok(()) => 0,
-        Err(text) => fail(env, text),
+        Err(failure) => failure.report(env),
     }
 }
 
-fn run(env: &mut Env<'_>) -> Result<(), String> {
+fn run(env: &mut Env<'_>) -> Result<(), Failure> {
     let dir = directory(env)?;
     let payload = read_payload(env)?;
     let request = InRequest::parse(&payload).map_err(|error| error.to_string())?;
     let revision: u64 = request.version.parse().map_err(|_| {
         format!("version {:?} was not made by this resource type: check the resource again", request.version)
     })?;
-    let session = Opening::of(&request.source, None, env)?.resolve()?;
-    let get = Get { client: session.client, pool: &session.pool, kind: request.source.kind };
-    let change = get.change(revision)?;
-    let hold = get.hold(change.as_ref())?;
-    let locks = get.locks(change.as_ref())?;
-    let holders = get.holders(&locks)?;
+    let limit = env_duration(env, "LOCKER_GET_LIMIT", LIMIT)?;
+    let retry_max = Timing::of(env)?.retry_max;
+    let (opening, kind) = (Opening::of(&request.source, None, env)?, request.source.kind);
+    let (get, facts) = interruptible(env, move || {
+        let session = opening.resolve()?;
+        let get = Get { client: session.client, pool: session.pool, kind };
+        let facts = get.persist(revision, limit, retry_max)?;
+        Ok((get, facts))
+    })?;
     let mut files = Destination::open(dir)?;
-    get.write(&mut files, revision, change.as_ref(), hold.as_ref(), &locks, &holders)?;
-    let answer = get.answer(&request.version, change.as_ref(), hold.as_ref());
-    print(env, &answer)?;
+    get.write(&mut files, revision, &facts)?;
+    print(env, &get.answer(&request.version, &facts))?;
     files.done();
     if request.source.log_level >= LogLevel::Info {
-        say(env.stderr, get.last_line(revision, change.as_ref(), &locks));
+        say(env.stderr, get.last_line(revision, facts.change.as_ref(), &facts.locks));
     }
     Ok(())
 }
 
-struct Get<'g> {
+struct Get {
     client: Client,
-    pool: &'g PoolName,
+    pool: PoolName,
     kind: SourceKind,
 }
 
-impl Get<'_> {
+/// All that the server knows of a version.
+struct Facts {
+    change: Option<ChangeView>,
+    /// The hold of a `claimed` version, if it lasts.
+    hold: Option<ClaimView>,
+    locks: Vec<Fetched>,
+    holders: Vec<HolderView>,
+}
+
+/// Why a version cannot be fetched.
+enum Miss {
+    /// Nobody answered: asking again may help.
+    Away(NoAnswer),
+    Final(String),
+}
+
+impl From<String> for Miss {
+    fn from(text: String) -> Self {
+        Self::Final(text)
+    }
+}
+
+impl From<CallError> for Miss {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::NoAnswer(why) => Self::Away(why),
+            CallError::Refused(refused) => Self::Final(refused.to_string()),
+        }
+    }
+}
+
+impl Get {
+    /// Asks until there is an answer, for `limit`: a blip after a put must not fail a step that holds its lock.
+    fn persist(&self, revision: u64, limit: Duration, retry_max: Duration) -> Result<Facts, String> {
+        let (start, mut backoff) = (Instant::now(), Backoff::new(retry_max));
+        loop {
+            match self.facts(revision) {
+                Ok(facts) => return Ok(facts),
+                Err(Miss::Final(text)) => return Err(text),
+                Err(Miss::Away(why)) => {
+                    let pause = backoff.pause(why.retry_after);
+                    if start.elapsed() + pause >= limit {
+                        return Err(why.to_string());
+                    }
+                    std::thread::sleep(pause);
+                }
+            }
+        }
+    }
+
+    fn facts(&self, revision: u64) -> Result<Facts, Miss> {
+        let change = self.change(revision)?;
+        let hold = self.hold(change.as_ref())?;
+        let locks = self.locks(change.as_ref())?;
+        let holders = self.holders(&locks)?;
+        Ok(Facts { change, hold, locks, holders })
+    }
+
     /// What happened in that revision. Several entries of one revision are one step; its last one says what came
     /// of it: a pool made by a claim is `added`, then `claimed`.
-    fn change(&self, revision: u64) -> Result<Option<ChangeView>, String> {
+    fn change(&self, revision: u64) -> Result<Option<ChangeView>, Miss> {
         let nothing_ever = revision == 0;
         match self.client.revision(self.pool.as_str(), revision) {
             Ok(entries) => {
@@ -109,14 +174,14 @@ impl Get<'_> {
                 Ok(entries.iter().rfind(told).or(entries.last()).cloned())
             }
             Err(error) if matches!(error.code(), Some(Code::NoSuchPool | Code::NoSuchRevision)) => {
-                if self.kind == SourceKind::LockName || nothing_ever { Ok(None) } else { Err(error.to_string()) }
+                if self.kind == SourceKind::LockName || nothing_ever { Ok(None) } else { Err(error.into()) }
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// The hold of a `claimed` version, if it lasts.
-    fn hold(&self, change: Option<&ChangeView>) -> Result<Option<ClaimView>, String> {
+    fn hold(&self, change: Option<&ChangeView>) -> Result<Option<ClaimView>, Miss> {
         let Some(change) = change.filter(|change| change.kind == ChangeKind::Claimed) else { return Ok(None) };
         let Some(id) = &change.claim else { return Ok(None) };
         let why = match self.client.get_claim(id) {
@@ -128,18 +193,19 @@ impl Get<'_> {
                 Some(claim) => over(claim),
                 None => refused.to_string(),
             },
-            Err(error @ CallError::NoAnswer(_)) => return Err(error.to_string()),
+            Err(error @ CallError::NoAnswer(_)) => return Err(error.into()),
         };
         match self.kind {
             SourceKind::LockName => Ok(None),
-            SourceKind::Pool => {
-                Err(format!("lock instance is no longer acquired: claim {id} of revision {} {why}", change.revision))
-            }
+            SourceKind::Pool => Err(Miss::Final(format!(
+                "lock instance is no longer acquired: claim {id} of revision {} {why}",
+                change.revision
+            ))),
         }
     }
 
     /// The locks of the version that still exist, in (pool, name) order, those of the own pool first.
-    fn locks(&self, change: Option<&ChangeView>) -> Result<Vec<Fetched>, String> {
+    fn locks(&self, change: Option<&ChangeView>) -> Result<Vec<Fetched>, Miss> {
         let mut refs = change.map(|change| change.locks.clone()).unwrap_or_default();
         refs.sort();
         refs.sort_by_key(|lock| lock.pool != self.pool.as_str());
@@ -151,7 +217,7 @@ impl Get<'_> {
             let view = match self.client.get_lock(&found.pool, &found.lock) {
                 Ok(view) => view,
                 Err(error) if matches!(error.code(), Some(Code::NoSuchPool | Code::NoSuchLock)) => continue,
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(error.into()),
             };
             let metadata = metadata(&view)?;
             locks.push(Fetched { view, pool, lock, metadata });
@@ -160,8 +226,8 @@ impl Get<'_> {
     }
 
     /// Who holds now: the first lock of the version, or with `lock_name` any lock of the pool.
-    fn holders(&self, locks: &[Fetched]) -> Result<Vec<HolderView>, String> {
-        let own = locks.iter().find(|lock| lock.pool == *self.pool);
+    fn holders(&self, locks: &[Fetched]) -> Result<Vec<HolderView>, Miss> {
+        let own = locks.iter().find(|lock| lock.pool == self.pool);
         if let Some(lock) = own {
             return Ok(lock.view.holders.clone());
         }
@@ -171,19 +237,13 @@ impl Get<'_> {
         match self.client.get_pool(self.pool.as_str()) {
             Ok(pool) => Ok(pool.items.into_iter().flat_map(|lock| lock.holders).collect()),
             Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(Vec::new()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn write(
-        &self,
-        files: &mut Destination,
-        revision: u64,
-        change: Option<&ChangeView>,
-        hold: Option<&ClaimView>,
-        locks: &[Fetched],
-        holders: &[HolderView],
-    ) -> Result<(), String> {
+    fn write(&self, files: &mut Destination, revision: u64, facts: &Facts) -> Result<(), String> {
+        let Facts { change, hold, locks, holders } = facts;
+        let (change, hold) = (change.as_ref(), hold.as_ref());
         let everything = Everything {
             pool: self.pool.as_str(),
             revision,
@@ -208,21 +268,27 @@ impl Get<'_> {
         for lock in locks {
             files.write_lock(&lock.pool, &lock.lock, &lock.metadata)?;
         }
-        if let Some(first) = locks.iter().find(|lock| lock.pool == *self.pool) {
+        if let Some(first) = locks.iter().find(|lock| lock.pool == self.pool) {
             files.write("metadata", &first.metadata)?;
             files.write("name", format!("{}\n", first.lock).as_bytes())?;
         }
         Ok(())
     }
 
-    fn answer(&self, version: &str, change: Option<&ChangeView>, hold: Option<&ClaimView>) -> Answer {
+    fn answer(&self, version: &str, facts: &Facts) -> Answer {
+        let Facts { change, hold, holders, .. } = facts;
         let pair = |name, value: String| Metadata { name, value };
-        let own = change.and_then(|change| change.locks.iter().find(|lock| lock.pool == self.pool.as_str()));
+        let own = change.as_ref().and_then(|change| change.locks.iter().find(|lock| lock.pool == self.pool.as_str()));
         let mut metadata = Vec::new();
         metadata.extend(own.map(|lock| pair("lock_name", lock.lock.clone())));
         metadata.push(pair("pool_name", self.pool.to_string()));
-        metadata.extend(hold.and_then(|hold| hold.fence).map(|fence| pair("fence", fence.to_string())));
-        metadata.extend(hold.map(|hold| pair("claim", hold.id.clone())));
+        if self.kind == SourceKind::LockName {
+            let is_held = holders.iter().any(|holder| holder.state == ClaimState::Held);
+            metadata.push(pair("lock", self.pool.to_string()));
+            metadata.push(pair("status", if is_held { "locked" } else { "unlocked" }.to_owned()));
+        }
+        metadata.extend(hold.as_ref().and_then(|hold| hold.fence).map(|fence| pair("fence", fence.to_string())));
+        metadata.extend(hold.as_ref().map(|hold| pair("claim", hold.id.clone())));
         Answer { version: Version { revision: version.to_owned() }, metadata }
     }
 

@@ -18,6 +18,7 @@
 //! | `LOCKER_RETRY_MAX` | 10s | the longest pause between two attempts of `out`; never longer |
 //! | `LOCKER_PROGRESS` | 30s | least time between two lines about a wait |
 //! | `LOCKER_RELEASE_LIMIT` | 60s | time for a whole `release`, `unlock`, `add`, `add_claimed` or `remove` |
+//! | `LOCKER_GET_LIMIT` | 60s | how long `in` asks a server that does not answer |
 //! | `LOCKER_SELF_WAIT` | 60s | how long `out` waits for a lock that its own build holds |
 
 mod add;
@@ -37,7 +38,8 @@ use std::io::{Read as _, Write};
 
 use serde::Serialize;
 
-use crate::env::Env;
+use crate::client::flight::Flights;
+use crate::env::{Env, Signal};
 use crate::wire::escape::Escaped;
 
 pub use check::check;
@@ -58,6 +60,40 @@ fn say(out: &mut dyn Write, text: impl AsRef<str>) {
 fn fail(env: &mut Env<'_>, text: impl AsRef<str>) -> u8 {
     say(env.stderr, format!("error: {}", text.as_ref()));
     1
+}
+
+/// Why a `check` or an `in` ends without an answer.
+enum Failure {
+    Signalled(Signal),
+    Failed(String),
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self::Failed(text)
+    }
+}
+
+impl Failure {
+    /// Reports it, and gives the exit code.
+    fn report(self, env: &mut Env<'_>) -> u8 {
+        match self {
+            Self::Failed(text) => fail(env, text),
+            Self::Signalled(signal) => {
+                say(env.stderr, format!("{} received: nothing is written", signal.name()));
+                signal.exit_code()
+            }
+        }
+    }
+}
+
+/// Does what asks servers, unless a signal comes first; then it is left behind.
+fn interruptible<T: Send + 'static>(
+    env: &Env<'_>,
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = Flights::new(&env.signals).run(work).map_err(Failure::Signalled)?;
+    done.map_err(Failure::Failed)
 }
 
 fn read_payload(env: &mut Env<'_>) -> Result<Vec<u8>, String> {

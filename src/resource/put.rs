@@ -48,6 +48,8 @@ pub(super) struct Put<'p> {
     pub session: Session,
     pub flights: Flights,
     pub clock: Arc<dyn Clock>,
+    /// When the put began, by that clock.
+    pub started: Duration,
     pub timing: Timing,
     pub owner: Owner,
     pub hostname: String,
@@ -125,6 +127,7 @@ pub fn put(env: &mut Env<'_>) -> u8 {
 }
 
 fn run(env: &mut Env<'_>) -> Result<(), Stop> {
+    let started = env.clock.monotonic();
     let dir = directory(env)?;
     let payload = read_payload(env)?;
     let OutRequest { source, params } = OutRequest::parse(&payload).map_err(|error| error.to_string())?;
@@ -139,6 +142,7 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
         session,
         flights,
         clock: Arc::clone(&env.clock),
+        started,
         timing,
         owner: build::owner(env),
         hostname: env.hostname.clone(),

@@ -35,10 +35,20 @@ pub(super) struct Persist {
 }
 
 impl Persist {
+    /// The time counts from the start of the put: asking servers who they are is part of it.
     pub(super) fn of(put: &Put<'_>, env: &Env<'_>) -> Result<Self, String> {
+        Self::since(put.started, put, env)
+    }
+
+    /// For what a put does after it has waited.
+    pub(super) fn from_now(put: &Put<'_>, env: &Env<'_>) -> Result<Self, String> {
+        Self::since(put.clock.monotonic(), put, env)
+    }
+
+    fn since(start: Duration, put: &Put<'_>, env: &Env<'_>) -> Result<Self, String> {
         let limit = env_duration(env, "LOCKER_RELEASE_LIMIT", LIMIT)?;
         let backoff = Backoff::new(put.timing.retry_max);
-        Ok(Self { end: put.clock.monotonic() + limit, limit, backoff, signal: None })
+        Ok(Self { end: start + limit, limit, backoff, signal: None })
     }
 
     /// Makes the call, again after each failure that may pass.

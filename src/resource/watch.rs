@@ -26,7 +26,7 @@ pub(super) fn check(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -
     let free = |view: &LockView, _: &[ChangeView]| view.state == LockState::Free;
     look_until(put, lock.as_str(), watch, &free, env)?;
     put.tell(env, format!("{:?} is unclaimed", lock.as_str()));
-    release::note(put, &mut Persist::of(put, env)?, Some(lock.as_str()))
+    release::note(put, &mut Persist::from_now(put, env)?, Some(lock.as_str()))
 }
 
 /// Waits until somebody has the lock, or has had it since this began. No such lock: fails.
@@ -40,7 +40,7 @@ pub(super) fn check_unclaimed(put: &Put<'_>, dir: &str, watch: Watch, env: &mut 
     };
     look_until(put, name, watch, &claimed, env)?;
     put.tell(env, format!("{name:?} is claimed"));
-    release::note(put, &mut Persist::of(put, env)?, Some(name))
+    release::note(put, &mut Persist::from_now(put, env)?, Some(name))
 }
 
 fn look_until(
@@ -85,7 +85,7 @@ pub(super) fn update(
         let view = wait.call(
             move |client| match client.get_lock(&pool, &to) {
                 // It has gone meanwhile: the next attempt adds it.
-                Err(error) if error.code() == Some(Code::NoSuchLock) => Ok(None),
+                Err(error) if matches!(error.code(), Some(Code::NoSuchLock | Code::NoSuchPool)) => Ok(None),
                 other => other.map(Some),
             },
             env,
@@ -132,7 +132,7 @@ struct Wait<'w> {
     progress: Progress,
     /// Changes up to this revision are known.
     seen: u64,
-    /// What has happened in the pool since the wait began.
+    /// What happened in the pool between the last two looks.
     news: Vec<ChangeView>,
     /// Who had the lock at the last look.
     holders: String,
@@ -222,7 +222,7 @@ impl<'w> Wait<'w> {
         let (pool, seen) = (self.put.pool().to_owned(), self.seen);
         let page = self.call(move |client| client.wait_for_change(&pool, seen, span), env)?;
         self.seen = page.items.last().map_or(self.seen, |change| change.revision);
-        self.news.extend(page.items);
+        self.news = page.items;
         Ok(())
     }
 

@@ -333,7 +333,12 @@ impl Build {
 
     /// Runs one of the programs with this on stdin.
     pub fn raw(&self, name: &str, dir: Option<&Path>, stdin: &[u8]) -> Done {
-        Running::start(self.command(name).args(dir), stdin).finish()
+        self.start(name, dir, stdin).finish()
+    }
+
+    /// Starts one of the programs with this on stdin.
+    pub fn start(&self, name: &str, dir: Option<&Path>, stdin: &[u8]) -> Running {
+        Running::start(self.command(name).args(dir), stdin)
     }
 
     /// Runs `check`; the revisions that it lists.
