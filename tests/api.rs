@@ -455,6 +455,35 @@ POST   /api/v1/info                     |                                       
 BREW   /api/v1/info                     |                                                | 405 method_not_allowed
 "#;
 
+/// Orders of queues, names that supersede, and waits in vain.
+const ORDERS: &str = r#"
+PUT    /api/v1/pools/prio       | {"capacity":1,"policy":{"order":"priority"}}           | 200 revision=$now
+PUT    /api/v1/pools/prio2      | {"capacity":1,"policy":{"order":"priority"}}           | 200
+PUT    /api/v1/pools/prio       | {"policy":{"order":"lifo"}}                            | 400 bad_request
+GET    /api/v1/pools/prio       |                                                        | 200 policy.order=priority
+PUT    /api/v1/claims/o1        | {"pool":"prio","priority":1001,"supersede":""}         | 400 problems.#=2
+PUT    /api/v1/claims/o1        | {"pool":"prio"}                                        | 200 state=held priority=- supersede=-
+PUT    /api/v1/claims/o2        | {"pool":"prio","supersede":"x"}                        | 423 waiting claim.queue.position=1 claim.supersede=x
+PUT    /api/v1/claims/o3        | {"pool":"prio","priority":5}                           | 423 waiting claim.queue.position=1 claim.priority=5
+PUT    /api/v1/claims/o3        | {"pool":"prio","priority":-5,"supersede":"x"}          | 423 waiting claim.priority=5 claim.supersede=-
+PUT    /api/v1/claims/o4        | {"pool":"prio","supersede":"x"}                        | 423 waiting claim.queue.position=2 claim.queue.ahead.0.claim=o3
+PUT    /api/v1/claims/o2        | {"pool":"prio"}                                        | 410 ended claim.how=superseded
+GET    /api/v1/pools/prio       |                                                        | 200 queue.0.claim=o3 queue.1.claim=o4
+PUT    /api/v1/claims/o5        | {"pool":"prio","also":[{"pool":"p"}]}                  | 422 mixed_orders
+PUT    /api/v1/claims/o5        | {"pool":"prio","also":[{"pool":"prio2"}]}              | 423 waiting
+PUT    /api/v1/pools/prio2      | {"policy":{"order":"fifo"}}                            | 409 pool_in_use
+
+PUT    /api/v1/claims/s1        | {"pool":"sa","owner":{"cluster":"https://ci","build_id":"1"}} | 200 state=held
+PUT    /api/v1/claims/s2        | {"pool":"sb","owner":{"cluster":"https://ci","build_id":"2"}} | 200 state=held
+PUT    /api/v1/claims/s3        | {"pool":"sa","owner":{"cluster":"https://ci","build_id":"1"}} | 423 self_wait parked=false own.0.claim=s1 own.0.lock=sa builds=- claim.queue.stuck=self_wait
+GET    /api/v1/claims/s3        |                                                        | 200 queue.stuck=self_wait
+DELETE /api/v1/claims/s3        |                                                        | 200
+PUT    /api/v1/claims/s4        | {"pool":"sb","owner":{"cluster":"https://ci","build_id":"1"}} | 423 waiting claim.queue.stuck=-
+... 1s
+PUT    /api/v1/claims/s5        | {"pool":"sa","owner":{"cluster":"https://ci","build_id":"2","team":"main","job":"j","build_name":"3"}} | 423 deadlock builds.#=2 builds.0.build_id=2 builds.1.build_id=1 own=-
+PUT    /api/v1/claims/s4        | {"pool":"sb","owner":{"cluster":"https://ci","build_id":"1"}} | 423 deadlock builds.0.build_id=1 builds.1.job=j
+"#;
+
 /// What cannot be brought about here in reasonable time, such as 100,000 pools, or is told elsewhere.
 const NOT_SEEN: &[(&str, &str)] = &[
     ("put /api/v1/claims/{id}", "limit"),
@@ -477,6 +506,7 @@ const NOT_SEEN: &[(&str, &str)] = &[
 fn every_route_answers_and_refuses_as_promised() {
     let api = Api::start();
     api.run(SCRIPT);
+    api.run(ORDERS);
     too_many_runs(&api);
     let body = format!(r#"{{"pool":"own","reason":"{}"}}"#, "x".repeat(64 * 1024));
     assert_eq!(api.call("PUT", "/api/v1/claims/large", &body).word(), "too_large");
@@ -732,6 +762,41 @@ fn a_waiting_claim_is_parked_and_served() {
     assert_eq!((served.status, served.park, &served.json["state"]), (200, None, &json!("granted")));
     let parks: Vec<_> = api.engine.world().claims.values().flat_map(|claim| claim.parks.clone()).collect();
     assert!(parks.is_empty());
+}
+
+/// Two builds get into a deadlock while one of them is parked: that one is answered, once, and parked again.
+#[test]
+fn a_parked_claim_is_told_of_a_deadlock() {
+    let api = Api::start();
+    let body = |pool: &str, build: &str| {
+        format!(
+            r#"{{"pool":"{pool}","confirm":true,"wait":"25s","owner":{{"cluster":"https://ci","build_id":"{build}"}}}}"#
+        )
+    };
+    let park = |id: &str, pool: &str, build: &str| {
+        let request = api.request("PUT", &format!("/api/v1/claims/{id}"), &body(pool, build));
+        Request { can_park: true, ..request }
+    };
+    for (id, pool, build) in [("a", "p", "1"), ("b", "q", "2")] {
+        assert_eq!(api.send(park(id, pool, build)).status, 200);
+    }
+    let first = park("a2", "q", "1");
+    let subscription = api.subscribe(&first);
+    assert_eq!(api.send(first.clone()).park, Some(Span::secs(25)));
+    api.clock.pass(Span::secs(1));
+    let second = api.send(park("b2", "p", "2"));
+    assert_eq!(second.park, Some(Span::secs(25)), "whether it closes a circle is looked at after it");
+    assert!(notified(&subscription));
+    let told = api.send(Request { turn: Turn::Notified, ..first.clone() });
+    assert_eq!((told.status, told.park, told.word().as_str()), (423, None, "deadlock"));
+    assert_eq!((&told.json["parked"], told.json["builds"].as_array().unwrap().len()), (&json!(false), 2));
+    assert!(told.json["error"].as_str().unwrap().contains("build 1, build 2"), "{}", told.json);
+    let again = park("a2", "q", "1");
+    assert_eq!(api.send(again.clone()).park, Some(Span::secs(25)));
+    let over = api.send(Request { turn: Turn::Last, ..again });
+    assert_eq!((over.word().as_str(), &over.json["parked"]), ("deadlock", &json!(true)));
+    let history = api.call("GET", "/api/v1/pools/q/changes", "");
+    assert_eq!(history.json["items"].as_array().unwrap().last().unwrap()["kind"], "deadlock");
 }
 
 #[test]

@@ -49,6 +49,18 @@ fn locks_are_added_changed_and_removed() {
 }
 
 #[test]
+fn a_pool_has_an_order_and_a_claim_its_place_in_it() {
+    let server = Server::start();
+    server.cli(&["pool", "set", "envs", "--capacity", "1", "--order", "priority"]).ok();
+    assert_eq!(server.pool("envs")["policy"]["order"], "priority");
+    let args = ["claim", "envs", "--json", "--priority", "-7", "--supersede", "/deploy"];
+    let json = server.cli(&args).ok().json();
+    assert_eq!((json["priority"].as_i64(), json["supersede"].as_str()), (Some(-7), Some("/deploy")));
+    server.cli(&["pool", "set", "envs"]).ok();
+    assert!(server.pool("envs")["policy"]["order"].is_null());
+}
+
+#[test]
 fn exit_codes_are_those_of_the_table() {
     let mut server = Server::start();
     server.cli(&["claim", "p"]).ok();
@@ -59,6 +71,8 @@ fn exit_codes_are_those_of_the_table() {
         (&["claim", "p", "--count", "2"], 2, "too_many"),
         (&["claim", "p", "--count", "0"], 2, "--count"),
         (&["claim", "p", "--wait", "soon"], 2, "is no duration like 90s, 5m or 1h30m"),
+        (&["claim", "p", "--priority", "-1001"], 2, "must be -1000 to 1000"),
+        (&["pool", "set", "p", "--order", "fifi"], 2, "did you mean \"fifo\"?"),
         (&["claim", ".p"], 2, "starts with a dot"),
         (&["claim"], 2, "<POOL>"),
         (&["release", "nobody"], 4, "no_such_claim"),

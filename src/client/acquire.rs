@@ -282,7 +282,7 @@ fn is_ours(why: &Stop) -> bool {
             // Somebody else acts for the claim, or it is another claim.
             Code::SupersededRun | Code::DifferentRequest | Code::TooManyRuns
             // It is over, or was never made.
-            | Code::Ended | Code::OtherStore | Code::BadRequest | Code::NoSuchPool | Code::NoSuchLock | Code::TooMany
+            | Code::Ended | Code::OtherStore | Code::BadRequest | Code::NoSuchPool | Code::NoSuchLock | Code::TooMany | Code::MixedOrders
             | Code::Unprocessable | Code::NoSuchRoute
         )
     )

@@ -127,7 +127,7 @@ pub struct Terms {
     /// A hold ends this long after it began.
     pub ttl: Option<Span>,
     pub priority: Priority,
-    /// Ends older waiting claims of this name (see [`super::supersede`]).
+    /// Ends older waiting claims of this name (design section 2).
     pub supersede: Option<Text>,
 }
 

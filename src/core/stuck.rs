@@ -1,6 +1,6 @@
 //! Waits that nobody else can end: a claim that waits for what its own build has, and builds that wait for each other
 //! (design section 2, self-wait). Naming them informs; nobody is made to give up.
-//! [`search`] finds them; this file keeps [`super::state::World::stuck`] up to date and sees to it that clients hear
+//! `search` finds them; this file keeps [`super::state::World::stuck`] up to date and sees to it that clients hear
 //! of it.
 
 pub(super) mod search;

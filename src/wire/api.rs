@@ -98,6 +98,7 @@ pub struct ClaimBody {
     pub scope: Option<Scope>,
     /// Where the pool's order is `priority`, higher ones come first: -1000 to 1000, 0 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1000, max = 1000))]
     pub priority: Option<i32>,
     /// Ends older waiting claims of this name: those of the same cluster, team, pipeline and job, or everybody's
     /// when the name begins with `/`. Of two claims of builds, that of the later build is the newer one.

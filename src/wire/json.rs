@@ -159,12 +159,18 @@ fn kind_of(schema: &Value, value: &Value) -> Option<Kind> {
         Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
         _ => return None,
     };
-    let max = if schema.get("format").is_some_and(|f| f == "uint32") { u64::from(u32::MAX) } else { u64::MAX };
+    let format = schema.get("format").and_then(Value::as_str);
+    let is_signed = format == Some("int32");
+    let is_integer = || match format {
+        Some("int32") => value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
+        Some("uint32") => value.as_u64().is_some_and(|n| u32::try_from(n).is_ok()),
+        _ => value.is_u64(),
+    };
     let fits = |name: &&str| match *name {
         "null" => value.is_null(),
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
-        "integer" => value.as_u64().is_some_and(|n| n <= max),
+        "integer" => is_integer(),
         "object" => value.is_object(),
         "array" => value.is_array(),
         _ => true,
@@ -176,6 +182,7 @@ fn kind_of(schema: &Value, value: &Value) -> Option<Kind> {
         None => Kind::Wrong(match types.first() {
             Some(&"string") => "a string",
             Some(&"boolean") => "true or false",
+            Some(&"integer") if is_signed => "a whole number",
             Some(&"integer") => "a whole number from 0",
             Some(&"object") => "an object",
             Some(&"array") => "an array",
@@ -309,10 +316,12 @@ mod tests {
                 r#"{"pool": "p", "count": 4294967296}"#,
                 "count: must be a whole number from 0, not the number 4294967296",
             ),
+            (r#"{"pool": "p", "priority": 2147483648}"#, "priority: must be a whole number, not the number 2147483648"),
             (r#"{"pool": "p", "count": 1.0}"#, "count: must be a whole number from 0, not the number 1.0"),
         ] {
             assert_eq!(problems_of::<ClaimBody>(body), [problem]);
         }
+        assert_eq!(problems_of::<ClaimBody>(r#"{"pool": "p", "priority": -1}"#), [""; 0]);
         for body in [r#"{"pool": "p", "pool": "q"}"#, r#"{"pool": "p", "labels": {"a": "1", "a": "2"}}"#] {
             let problems = problems_of::<ClaimBody>(body);
             assert!(problems.len() == 1 && problems[0].contains("is given twice"), "{problems:?}");

@@ -173,7 +173,10 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::TooLarge,
             Code::OtherStore,
             Code::TooMany,
+            Code::MixedOrders,
             Code::Waiting,
+            Code::SelfWait,
+            Code::Deadlock,
             Code::Locked,
             Code::QueueFull,
             Code::Limit,
@@ -241,7 +244,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<PoolBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::Limit, Code::StoreFailed],
+        codes: &[Code::PoolInUse, Code::Limit, Code::StoreFailed],
         ..guarded(Put, "/api/v1/pools/{pool}", "Declare a pool; its policy is replaced as a whole", pools::put)
     },
     Route {
