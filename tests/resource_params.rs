@@ -237,7 +237,55 @@ fn a_deadlock_is_told_and_waited_through() {
     assert!(done.stderr.contains("each of these builds waits for the next: a #1 -> b #2"), "{}", done.stderr);
 }
 
+#[test]
+fn a_second_claim_of_the_same_build_hears_that_it_waits_for_itself() {
+    let server = Server::start();
+    let build = Build::new(&server, 1, "p").var("LOCKER_SELF_WAIT", "500ms").var("LOCKER_PROGRESS", "0s");
+    build.out(&json!({"acquire": true, "as": "one"})).ok();
+    let done = build.out(&json!({"acquire": true, "as": "two"})).failed(1, "give both steps the same as: NAME");
+    assert!(done.stderr.contains("this very build holds what it waits for"), "{}", done.stderr);
+    assert_eq!(server.pool("p")["waiting"], 0);
+    let waits = build.put(&json!({"acquire": true, "as": "two", "self_wait": "wait"}));
+    server.until_waiting("p", 1);
+    build.out(&json!({"release": "build", "as": "one"})).ok();
+    waits.finish().ok();
+}
+
 // ---- words that go with a claim
+
+#[test]
+fn a_newer_build_supersedes_older_waiting_ones() {
+    let server = Server::start();
+    let params = json!({"acquire": true, "supersede": "deploy"});
+    let holder = Build::new(&server, 1, "p");
+    holder.out(&params).ok();
+    let old = Build::new(&server, 2, "p").put(&params);
+    server.until_waiting("p", 1);
+    let new = Build::new(&server, 3, "p").put(&params);
+    old.finish().failed(1, "the claim has ended (superseded)");
+    server.until_waiting("p", 1);
+    Build::new(&server, 2, "p").out(&params).failed(1, "superseded");
+    holder.out(&json!({"release": "build"})).ok();
+    new.finish().ok();
+}
+
+#[test]
+fn a_pool_ordered_by_priority_serves_the_higher_first() {
+    let server = Server::start();
+    server.cli(&["pool", "set", "p", "--capacity", "1", "--order", "priority"]).ok();
+    let holder = Build::new(&server, 1, "p");
+    holder.out(&json!({"acquire": true})).ok();
+    let (low, high) = (Build::new(&server, 2, "p"), Build::new(&server, 3, "p"));
+    let waits_low = low.put(&json!({"acquire": true, "priority": -1}));
+    server.until_waiting("p", 1);
+    let waits_high = high.put(&json!({"acquire": true, "priority": 5}));
+    server.until_waiting("p", 2);
+    holder.out(&json!({"release": "build"})).ok();
+    waits_high.finish().ok();
+    assert_eq!(server.pool("p")["waiting"], 1);
+    high.out(&json!({"release": "build"})).ok();
+    waits_low.finish().ok();
+}
 
 /// The body of the request that `out` sends for a claim with these params.
 fn sent(params: &Value) -> (String, Value) {
