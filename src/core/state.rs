@@ -1,23 +1,28 @@
 //! The state that the engine owns: what everybody may read ([`World`]), and what only steps need ([`State`]).
 //!
-//! Everything in here keeps the indexes true and remembers what a batch has touched; nothing decides.
+//! Everything in here keeps the indexes true and remembers what a batch has touched; nothing decides. `chronicle` is the
+//! part about history.
+
+mod chronicle;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::claim::{BuildRef, Claim, End, Ended, LockSet, Owner, Phase, Presence};
+use super::claim::{BuildRef, Claim, End, Ended, Phase, Presence};
 use super::entangled::Entangled;
-use super::history::{Change, ChangeKey, ChangeKind};
-use super::latch::{Latch, LatchId, LatchRef};
+use super::history::{Change, ChangeKey};
+use super::latch::{Latch, LatchId};
 use super::limits;
-use super::names::{ClaimId, LockName, OpId, ParkId, PoolName, Reason, Revision, Ticket};
+use super::names::{ClaimId, LockName, OpId, ParkId, PoolName, Revision, Ticket};
 use super::pool::{Lock, Policy, Pool};
 use super::settings::{Plant, Settings};
 use super::stuck::{self, Stuck};
 use super::supersede::Line;
 use super::time::{Deadline, EngineMs, Now};
+
+pub(super) use chronicle::Entry;
 
 /// All that can be read. Cloning costs a handful of pointers, so each batch publishes a copy.
 #[derive(Debug, Clone, Default)]
@@ -590,178 +595,6 @@ impl State {
         if let Some(released) = released {
             self.unset_timer(released.forget.at, Timer::Latch(id));
             self.world.released_latches.remove(&(released.revision, id));
-        }
-    }
-}
-
-/// What an entry of the history says, before it has its place.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub kind: ChangeKind,
-    pub pools: Vec<PoolName>,
-    pub locks: LockSet,
-    pub claim: Option<ClaimId>,
-    pub end: Option<End>,
-    pub who: Option<Arc<Owner>>,
-    pub reason: Option<Reason>,
-}
-
-/// History.
-impl State {
-    /// Writes an entry; the newest entry of each lock it names, and prunes what is too much.
-    pub(super) fn record(&mut self, entry: Entry, now: Now) -> ChangeKey {
-        let Entry { kind, pools, locks, claim, end, who, reason } = entry;
-        let (key, at) = (self.next_key(), now.wall);
-        self.write(Change { key, at, kind, pools, locks, claim, end, who, reason, latch: None }, now)
-    }
-
-    /// Writes an entry about a latch. It is of no pool.
-    pub(super) fn record_latch(
-        &mut self,
-        kind: ChangeKind,
-        latch: LatchRef,
-        reason: Option<Reason>,
-        now: Now,
-    ) -> ChangeKey {
-        let (key, at) = (self.next_key(), now.wall);
-        let (pools, locks, latch) = (Vec::new(), LockSet::new(), Some(latch));
-        self.write(Change { key, at, kind, pools, locks, claim: None, end: None, who: None, reason, latch }, now)
-    }
-
-    fn next_key(&mut self) -> ChangeKey {
-        let revision = self.step_revision();
-        let seq = self.step.map_or(0, |(_, seq)| seq);
-        self.step = Some((revision, seq + 1));
-        ChangeKey { revision, seq }
-    }
-
-    fn write(&mut self, change: Change, now: Now) -> ChangeKey {
-        let change = Arc::new(change);
-        let key = change.key;
-        self.dirty.history.push(Arc::clone(&change));
-        self.add_change(&change);
-        for pool in &change.pools {
-            self.prune(pool, now);
-        }
-        for pool in &change.pools {
-            self.notify(Notice::Pool(pool.clone()));
-        }
-        if self.world.changes.len() > limits::CHANGES {
-            self.prune_oldest();
-        }
-        key
-    }
-
-    /// Takes out the oldest entry of all that may go. It looks at one page only: the next entry tries again.
-    fn prune_oldest(&mut self) {
-        let may_go = |change: &&Arc<Change>| {
-            let pools = change.pools.iter().filter_map(|p| self.world.pool(p));
-            pools.clone().all(|p| p.prunable.contains(&change.key) || !p.changes.contains_key(&change.key))
-        };
-        let oldest = self.world.changes.values().take(limits::PAGE).find(may_go).cloned();
-        let Some(oldest) = oldest else { return };
-        for pool in &oldest.pools {
-            if let Some(p) = self.pool_mut(pool) {
-                p.prunable.remove(&oldest.key);
-                p.changes.remove(&oldest.key);
-            }
-        }
-        self.forget_change(oldest.key);
-    }
-
-    /// Takes out entries that are too old: of every pool, and those of removed pools.
-    pub(super) fn prune_by_age(&mut self, now: Now) {
-        let pools: Vec<PoolName> = self.world.pools.keys().cloned().collect();
-        for pool in pools {
-            self.prune(&pool, now);
-        }
-        let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
-        let old = self.world.changes.values().take(limits::PAGE).take_while(|c| c.at.0 < oldest_wall);
-        let old: Vec<ChangeKey> = old.map(|c| c.key).collect();
-        for key in old {
-            self.forget_change(key);
-        }
-    }
-
-    /// Lists an entry in its pools. Also how a restart builds the history again.
-    pub(super) fn add_change(&mut self, change: &Arc<Change>) {
-        self.world.changes.insert(change.key, Arc::clone(change));
-        if change.latch.is_some() {
-            self.latch_changes.push_back(change.key);
-            if self.latch_changes.len() > limits::LATCH_CHANGES
-                && let Some(oldest) = self.latch_changes.pop_front()
-            {
-                self.forget_change(oldest);
-            }
-        }
-        for pool in &change.pools {
-            let Some(p) = self.pool_mut(pool) else { continue };
-            p.changes.insert(change.key, Arc::clone(change));
-            let mut named = false;
-            let mut outdated = Vec::new();
-            for (_, lock) in change.locks.iter().filter(|(of, _)| of == pool) {
-                let Some(old) = p.locks.get(lock) else { continue };
-                let mut lock = Lock::clone(old);
-                outdated.extend(lock.newest.replace(change.key));
-                p.put_lock(lock);
-                named = true;
-            }
-            if !named {
-                outdated.push(change.key);
-            }
-            for key in outdated {
-                self.offer_to_prune(pool, key);
-            }
-        }
-    }
-
-    /// An entry may go once it is neither the newest of a lock nor the `claimed` entry of a live hold.
-    fn offer_to_prune(&mut self, pool: &PoolName, key: ChangeKey) {
-        let Some(p) = self.world.pool(pool) else { return };
-        let Some(change) = p.changes.get(&key) else { return };
-        let newest =
-            |(of, lock): &(PoolName, LockName)| of == pool && p.locks.get(lock).is_some_and(|l| l.newest == Some(key));
-        let live = change.kind == ChangeKind::Claimed
-            && change
-                .claim
-                .as_ref()
-                .and_then(|id| self.world.claims.get(id))
-                .is_some_and(|claim| matches!(&claim.phase, Phase::Held { claimed, .. } if *claimed == key));
-        if !live
-            && !change.locks.iter().any(newest)
-            && let Some(p) = self.pool_mut(pool)
-        {
-            p.prunable.insert(key);
-        }
-    }
-
-    /// Takes out what is too much or too old, oldest first. Entries that must stay take up to half of the room, so
-    /// that a pool with many locks keeps some past, too.
-    pub(super) fn prune(&mut self, pool: &PoolName, now: Now) {
-        let keep = self.settings.history;
-        let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
-        while let Some(p) = self.world.pool(pool) {
-            let Some(oldest) = p.prunable.get_min().copied() else { return };
-            let is_old = p.changes.get(&oldest).is_none_or(|c| c.at.0 < oldest_wall);
-            let must_stay = p.changes.len().saturating_sub(p.prunable.len());
-            if p.prunable.len() <= keep - must_stay.min(keep / 2) && !is_old {
-                return;
-            }
-            if let Some(p) = self.pool_mut(pool) {
-                p.prunable.remove(&oldest);
-                p.changes.remove(&oldest);
-            }
-            self.forget_change(oldest);
-        }
-    }
-
-    /// Forgets an entry that no pool shows any more.
-    fn forget_change(&mut self, key: ChangeKey) {
-        let Some(change) = self.world.changes.get(&key) else { return };
-        let shown = |pool: &PoolName| self.world.pool(pool).is_some_and(|p| p.changes.contains_key(&key));
-        if !change.pools.iter().any(shown) {
-            self.world.changes.remove(&key);
-            self.dirty.pruned.push(key);
         }
     }
 }
