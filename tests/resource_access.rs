@@ -9,7 +9,6 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 #[path = "common/certs.rs"]
-#[allow(dead_code, reason = "each suite needs another part of it")]
 mod certs;
 
 use certs::{Ca, Files};
