@@ -1,7 +1,7 @@
 //! The first sync that fails latches the store shut: nothing is acknowledged afterwards, the process ends, and what was
 //! acknowledged before is there again (reliability I15). The failure is a real one: strace makes the system call fail.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic and talk")]
 
 #[path = "common/server.rs"]
 mod server;
