@@ -482,11 +482,27 @@ PUT    /api/v1/claims/s4        | {"pool":"sb","owner":{"cluster":"https://ci","
 ... 1s
 PUT    /api/v1/claims/s5        | {"pool":"sa","owner":{"cluster":"https://ci","build_id":"2","team":"main","job":"j","build_name":"3"}} | 423 deadlock builds.#=2 builds.0.build_id=2 builds.1.build_id=1 own=-
 PUT    /api/v1/claims/s4        | {"pool":"sb","owner":{"cluster":"https://ci","build_id":"1"}} | 423 deadlock builds.0.build_id=1 builds.1.job=j
+
+# A lock that comes claimed
+PUT    /api/v1/pools/fc/locks/x | {"claim":{"id":"f1","run":"r1","ttl":"1h"},"by":{"op":"fc1","reason":"new","owner":{"build_id":"9"}}} | 200 revision=$now
+PUT    /api/v1/pools/fc/locks/x | {"by":{"op":"fc1"}}                                     | 200 revision=$now
+GET    /api/v1/claims/f1        |                                                        | 200 state=held locks.0.lock=x owner.build_id=9 reason=new
+PUT    /api/v1/pools/fc/locks/y | {"claim":{"id":"f1"}}                                   | 409 different_request
+PUT    /api/v1/pools/fc/locks/y | {"claim":{"id":"a b","ttl":"0s"},"if_free":true}        | 400 problems.#=2
+PUT    /api/v1/pools/fc/locks/y | {"claim":{"id":"f2","pool":"x"}}                        | 400 bad_request
+PATCH  /api/v1/pools/fc/locks/x | {"claim":{"id":"f2"}}                                   | 400 bad_request
+DELETE /api/v1/pools/fc/locks/x | {"claim":"f1"}                                          | 200
+PUT    /api/v1/pools/fc/locks/x | {"claim":{"id":"f1","run":"r1"},"by":{"owner":{"build_id":"9"}}} | 410 ended claim.how=released
+PUT    /api/v1/pools/fc/locks/x | {"claim":{"id":"f1","run":"r2"},"by":{"owner":{"build_id":"9"}}} | 200
+DELETE /api/v1/pools/fc/locks/x | {"claim":"f1"}                                          | 200
+PUT    /api/v1/pools/fc/locks/x | {"claim":{"id":"f1","run":"r1"},"by":{"owner":{"build_id":"9"}}} | 409 superseded_run
+GET    /api/v1/pools/fc         |                                                        | 200 locks=0
 "#;
 
 /// What cannot be brought about here in reasonable time, such as 100,000 pools, or is told elsewhere.
 const NOT_SEEN: &[(&str, &str)] = &[
     ("put /api/v1/claims/{id}", "limit"),
+    ("put /api/v1/pools/{pool}/locks/{lock}", "too_many_runs"),
     ("put /lock/{name}", "limit"),
     ("post /lock/{name}", "limit"),
     // Pools must be declared; or a server serves no contracts: tests/contracts.rs.

@@ -261,8 +261,22 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::LockExists, Code::Limit, Code::StoreFailed],
-        ..guarded(Put, "/api/v1/pools/{pool}/locks/{lock}", "Add a lock; makes the pool when there is none", locks::put)
+        codes: &[
+            Code::LockExists,
+            Code::Limit,
+            // Of the claim that the lock may come with.
+            Code::DifferentRequest,
+            Code::SupersededRun,
+            Code::TooManyRuns,
+            Code::Ended,
+            Code::StoreFailed,
+        ],
+        ..guarded(
+            Put,
+            "/api/v1/pools/{pool}/locks/{lock}",
+            "Add a lock, free or claimed; makes the pool when there is none",
+            locks::put,
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
