@@ -7,6 +7,7 @@
 //! those who wait for his own build ([`super::super::cycles`]).
 
 use std::cell::Cell;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -236,8 +237,8 @@ impl<'w> Search<'w> {
                 if next == number {
                     return Ok(Some(self.path(waiter, at, &came_from)));
                 }
-                if !came_from.contains_key(&next) {
-                    came_from.insert(next, at);
+                if let Entry::Vacant(unseen) = came_from.entry(next) {
+                    unseen.insert(at);
                     todo.push_back(next);
                 }
             }
