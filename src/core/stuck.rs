@@ -46,7 +46,7 @@ impl Stuck {
     }
 }
 
-/// What is known about stuck claims beside [`World::stuck`].
+/// What is known about stuck claims beside `World::stuck`.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     /// Somebody may wait for somebody else than at the last look.
@@ -93,7 +93,7 @@ pub(super) fn look(state: &mut State, now: Now) {
     }
 }
 
-/// Brings [`World::stuck`] up to date; claims that are stuck otherwise than before.
+/// Brings `World::stuck` up to date; claims that are stuck otherwise than before.
 pub(super) fn look_now(state: &mut State, now: Now) -> Vec<ClaimId> {
     state.watch.stale = false;
     if state.entangled.is_empty() && state.world.stuck.is_empty() {

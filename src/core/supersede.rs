@@ -14,7 +14,7 @@ use super::state::State;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Line {
     name: Text,
-    job: Option<Origin>,
+    origin: Option<Origin>,
 }
 
 /// Where a claim comes from. Instances of a pipeline are pipelines of their own.
@@ -33,7 +33,7 @@ impl Line {
         let name = claim.terms.supersede.clone()?;
         let Owner { cluster, team, pipeline, instance_vars, job, .. } = (*claim.terms.owner).clone();
         let within = !name.as_str().starts_with('/');
-        Some(Self { name, job: within.then_some(Origin { cluster, team, pipeline, instance_vars, job }) })
+        Some(Self { name, origin: within.then_some(Origin { cluster, team, pipeline, instance_vars, job }) })
     }
 }
 
