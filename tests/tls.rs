@@ -440,5 +440,10 @@ fn the_command_line_and_the_resource_check_certificates() {
     let bad = check(serde_json::json!({ "ca_cert": other }));
     assert!(!bad.status.success() && text(&bad).contains("UnknownIssuer"), "{}", text(&bad));
     let blind = check(serde_json::json!({ "skip_ssl_validation": true }));
-    assert!(blind.status.success() && text(&blind).contains("skip_ssl_validation: the server's certificate is not verified"), "{}", text(&blind));
+    assert!(
+        blind.status.success()
+            && text(&blind).contains("skip_ssl_validation: the server's certificate is not verified"),
+        "{}",
+        text(&blind)
+    );
 }
