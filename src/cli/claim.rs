@@ -14,6 +14,7 @@ use crate::env::{Env, random_hex};
 use crate::wire::api::{ClaimBody, Scope};
 use crate::wire::concourse::api_duration;
 use crate::wire::errors::exit;
+use crate::wire::problems::unknown;
 
 /// Arguments of `claim`.
 #[derive(Debug, Args)]
@@ -52,6 +53,9 @@ pub(super) struct ClaimArgs {
     /// Let the server end the wait after this, also when this program is gone
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     give_up: Option<Duration>,
+    /// What ends the hold besides a release and --ttl: person (default), flow, build or lease
+    #[arg(long, value_name = "SCOPE", value_parser = parse_scope)]
+    scope: Option<Scope>,
     /// Let the server take the lock back after this
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     ttl: Option<Duration>,
@@ -117,7 +121,7 @@ fn body(args: &ClaimArgs, env: &Env<'_>) -> ClaimBody {
         also: Vec::new(),
         key: args.key.clone(),
         requestor: None,
-        scope: Some(Scope::Person),
+        scope: args.scope.or(Some(Scope::Person)),
         priority: args.priority,
         supersede: args.supersede.clone(),
         owner: person(env),
@@ -129,6 +133,16 @@ fn body(args: &ClaimArgs, env: &Env<'_>) -> ClaimBody {
         ttl: args.ttl.map(api_duration),
         reason: args.reason.clone(),
         expect_store: None,
+    }
+}
+
+fn parse_scope(text: &str) -> Result<Scope, String> {
+    match text {
+        "person" => Ok(Scope::Person),
+        "flow" => Ok(Scope::Flow),
+        "build" => Ok(Scope::Build),
+        "lease" => Ok(Scope::Lease),
+        other => Err(unknown("scope", other, &["person", "flow", "build", "lease"])),
     }
 }
 
