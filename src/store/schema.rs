@@ -41,6 +41,11 @@ pub(super) enum Found {
     Version(usize),
 }
 
+/// What a store of this release is.
+pub(super) fn newest() -> Found {
+    Found::Version(MIGRATIONS.len())
+}
+
 /// Looks at a database and changes nothing.
 ///
 /// # Errors
