@@ -66,7 +66,10 @@ fn wrong_params_of_a_pool() {
         ),
         (r#"{"acquire":"yes"}"#, "params.acquire must be true or false)"),
         (r#"{"claim":"a/b","ttl":"1h"}"#, "params.claim: lock name contains '/' at byte 1, which is not allowed)"),
-        (r#"{"claim":"a/b","ttl":"x"}"#, "params.claim: lock name contains '/' at byte 1, which is not allowed, params.ttl"),
+        (
+            r#"{"claim":"a/b","ttl":"x"}"#,
+            "params.claim: lock name contains '/' at byte 1, which is not allowed, params.ttl",
+        ),
         (r#"{"release":"","as":"n"}"#, "params.release is empty)"),
         (
             r#"{"acquire":false}"#,
