@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::files::Destination;
 use super::session::Opening;
-use super::{Failure, directory, interruptible, print, read_payload, say};
+use super::{ADVICE, Failure, directory, interruptible, print, read_payload, say};
 use crate::client::acquire::{Timing, env_duration};
 use crate::client::backoff::Backoff;
 use crate::client::{CallError, Client, NoAnswer};
@@ -148,7 +148,7 @@ impl Get {
                 Err(Miss::Away(why)) => {
                     let pause = backoff.pause(why.retry_after);
                     if start.elapsed() + pause >= limit {
-                        return Err(why.to_string());
+                        return Err(format!("{why}; {ADVICE}"));
                     }
                     std::thread::sleep(pause);
                 }
