@@ -220,8 +220,9 @@ impl Get {
         let mut locks = Vec::new();
         for found in refs {
             // Names come from the server and become paths: they are looked at again.
-            let pool = PoolName::parse(&found.pool).map_err(|error| error.to_string())?;
-            let lock = LockName::parse(&found.lock).map_err(|error| error.to_string())?;
+            let hostile = |error| format!("the server's answer makes no sense: {error}");
+            let pool = PoolName::parse(&found.pool).map_err(hostile)?;
+            let lock = LockName::parse(&found.lock).map_err(hostile)?;
             let view = match self.client.get_lock(&found.pool, &found.lock) {
                 Ok(view) => view,
                 Err(error) if matches!(error.code(), Some(Code::NoSuchPool | Code::NoSuchLock)) => continue,
