@@ -68,8 +68,8 @@ impl Job<'_> {
         let branches = step["in_parallel"].as_array().unwrap_or_else(|| panic!("what is this step? {step}"));
         std::thread::scope(|scope| {
             let running: Vec<_> = branches.iter().map(|branch| scope.spawn(|| self.step(branch))).collect();
-            // All of them are waited for.
-            running.into_iter().map(|branch| branch.join().unwrap()).fold(true, |all, one| all && one)
+            // The scope waits for all of them.
+            running.into_iter().all(|branch| branch.join().unwrap())
         })
     }
 
