@@ -107,6 +107,7 @@ fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::DifferentRequest { .. } => (Code::DifferentRequest, ""),
         Refusal::SupersededRun { .. } => (Code::SupersededRun, ""),
         Refusal::TooManyRuns { .. } => (Code::TooManyRuns, ""),
+        Refusal::NoBuild { .. } => (Code::Unprocessable, "name `cluster` and `build_id`, or ask for another scope"),
         Refusal::NotGranted { .. } => (Code::NotGranted, ""),
         Refusal::WrongFence { .. } => (Code::WrongFence, ""),
         Refusal::Ended { .. } => (Code::Ended, "it holds nothing; ask again with a new id"),

@@ -215,13 +215,17 @@ pub(super) fn read_scope(fields: &mut Fields, problems: &mut Problems) -> Option
     let text = fields.text("scope", problems)?;
     match text.as_str() {
         "flow" => Some(Scope::Flow),
+        "build" => Some(Scope::Build),
         "person" => Some(Scope::Person),
         "lease" => {
-            problems.add(format!("{} cannot be lease: nobody renews for a resource", fields.name("scope")));
+            problems.add(format!(
+                "{} cannot be lease: nobody renews for a resource; build ends with the build",
+                fields.name("scope")
+            ));
             None
         }
         _ => {
-            problems.add(format!("{} must be flow or person", fields.name("scope")));
+            problems.add(format!("{} must be flow, build or person", fields.name("scope")));
             None
         }
     }

@@ -68,8 +68,11 @@ fn wrong_params_of_a_pool() {
         (r#"{"acquire":true,"count":0}"#, "params.count must be a whole number from 1"),
         (r#"{"acquire":true,"count":1.5}"#, "params.count must be a whole number from 1"),
         (r#"{"acquire":true,"ttl":"soon"}"#, "params.ttl is no duration like 90s, 5m or 1h30m"),
-        (r#"{"acquire":true,"scope":"lease"}"#, "params.scope cannot be lease: nobody renews for a resource"),
-        (r#"{"acquire":true,"scope":"x"}"#, "params.scope must be flow or person"),
+        (
+            r#"{"acquire":true,"scope":"lease"}"#,
+            "params.scope cannot be lease: nobody renews for a resource; build ends with the build",
+        ),
+        (r#"{"acquire":true,"scope":"x"}"#, "params.scope must be flow, build or person"),
         (r#"{"acquire":true,"queue":"maybe"}"#, "params.queue must be true or false"),
         (r#"{"acquire":true,"labels":["a"]}"#, "params.labels must be an object of names and values"),
         (r#"{"acquire":true,"lock_by":"a"}"#, "params.lock_by needs params.key"),
