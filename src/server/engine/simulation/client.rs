@@ -5,28 +5,34 @@ use std::sync::Arc;
 use super::Ms;
 use super::judge::Judge;
 use super::network::{Acts, Dice, Event, Heard, Message};
-use crate::core::claim::{Ask, Claim, Labels, Owner, Part, Phase, Priority, Scope, Terms, Want};
+use crate::core::claim::{Ask, Claim, End, Labels, Owner, Part, Phase, Priority, Scope, Terms, Want};
 use crate::core::names::{ClaimId, Digest, Fence, PoolName, Run, Text};
 use crate::core::step::{AskClaim, Command, Refusal, Reply, Wait};
+use crate::core::time::Span;
 use crate::server::engine::EngineError;
 
 /// Longest time that a client holds its locks.
 pub(super) const LONGEST_HOLD: Ms = 5_000;
+/// The same for a lease.
+pub(super) const LONGEST_LEASE: Ms = 30_000;
 /// How long a client waits for an answer that may be parked, and for any other.
 const PATIENCE_PARKED: Ms = 35_000;
 const PATIENCE: Ms = 5_000;
 
-/// What a client asks for: pools with how many of their locks, and a key.
-type Shape = (&'static [(&'static str, u32)], Option<&'static str>);
+/// The ttl of a lease.
+const TTL: Ms = 20_000;
+
+/// What a client asks for: pools with how many of their locks, a key, and whether it is a lease.
+type Shape = (&'static [(&'static str, u32)], Option<&'static str>, bool);
 
 const SHAPES: &[Shape] = &[
-    (&[("solo", 1)], None),
-    (&[("solo", 1)], None),
-    (&[("pair", 1)], None),
-    (&[("pair", 2)], None),
-    (&[("pair", 1), ("solo", 1)], None),
-    (&[("shared", 1)], Some("a")),
-    (&[("shared", 1)], Some("b")),
+    (&[("solo", 1)], None, false),
+    (&[("solo", 1)], None, true),
+    (&[("pair", 1)], None, true),
+    (&[("pair", 2)], None, false),
+    (&[("pair", 1), ("solo", 1)], None, false),
+    (&[("shared", 1)], Some("a"), false),
+    (&[("shared", 1)], Some("b"), true),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +40,7 @@ enum Stage {
     Idle,
     Asking,
     Confirming { fence: Fence },
-    Holding { until: Ms },
+    Holding { fence: Fence, until: Ms },
     Releasing,
     Cancelling,
 }
@@ -47,6 +53,9 @@ pub(super) struct Client {
     /// The last call; only its answer is listened to.
     pub call: u64,
     open: bool,
+    /// When the last call was sent; a lease counts from there when that call renewed it.
+    sent: Ms,
+    renews: bool,
     claim: u64,
     shape: usize,
     stage: Stage,
@@ -61,6 +70,8 @@ impl Client {
             process: 1,
             call: 0,
             open: false,
+            sent: 0,
+            renews: false,
             claim: 0,
             shape: 0,
             stage: Stage::Idle,
@@ -85,9 +96,19 @@ impl Client {
         SHAPES[self.shape].1
     }
 
+    fn is_lease(&self) -> bool {
+        SHAPES[self.shape].2
+    }
+
     /// No faults from here on; whoever was dead comes back.
     pub fn calm_down(&mut self) {
         self.calm = true;
+        self.open = false;
+    }
+
+    /// It does nothing any more.
+    pub fn stop(&mut self) {
+        self.process += 1;
         self.open = false;
     }
 
@@ -96,6 +117,7 @@ impl Client {
         if process != self.process || self.open {
             return Acts::default();
         }
+        judge.pass(now);
         if let Some(acts) = self.accident(now, dice) {
             return acts;
         }
@@ -105,22 +127,23 @@ impl Client {
                 let shape = dice.below(SHAPES.len() as u64);
                 self.shape = usize::try_from(shape).unwrap();
                 self.stage = Stage::Asking;
-                self.ask()
+                self.ask(now)
             }
             Stage::Asking if !self.calm && dice.one_in(8) && !judge.believes(&self.claim_id()) => {
                 self.stage = Stage::Cancelling;
-                self.cancel()
+                self.cancel(now)
             }
-            Stage::Asking => self.ask(),
-            Stage::Confirming { fence } => self.confirm(fence),
-            Stage::Holding { until } if now < until => self.at(until),
+            Stage::Asking => self.ask(now),
+            Stage::Confirming { fence } => self.confirm(fence, now),
+            Stage::Holding { until, .. } if now < until && !self.is_lease() => self.at(until),
+            Stage::Holding { until, fence } if now < until => self.renew(fence, now),
             Stage::Holding { .. } => {
                 judge.give_up(&self.claim_id());
                 self.stage = Stage::Releasing;
-                self.release()
+                self.release(now)
             }
-            Stage::Releasing => self.release(),
-            Stage::Cancelling => self.cancel(),
+            Stage::Releasing => self.release(now),
+            Stage::Cancelling => self.cancel(now),
         }
     }
 
@@ -130,20 +153,23 @@ impl Client {
             return None;
         }
         match dice.below(40) {
-            0 => {
-                self.process += 1;
-                self.open = false;
-                // A new process knows nothing of what the last one was about to do, but a release is asked for again.
-                self.stage = match self.stage {
-                    Stage::Idle | Stage::Releasing => self.stage,
-                    Stage::Cancelling if dice.one_in(2) => self.stage,
-                    _ => Stage::Asking,
-                };
-                Some(self.at(now + dice.below(60_000)))
-            }
+            0 => Some(self.begin_anew(now, dice)),
             1 => Some(self.at(now + dice.below(60_000))),
             _ => None,
         }
+    }
+
+    /// Its process ends; another one begins later.
+    fn begin_anew(&mut self, now: Ms, dice: &mut Dice) -> Acts {
+        self.process += 1;
+        self.open = false;
+        // A new process knows nothing of what the last one was about to do, but a release is asked for again.
+        self.stage = match self.stage {
+            Stage::Idle | Stage::Releasing => self.stage,
+            Stage::Cancelling if dice.one_in(2) => self.stage,
+            _ => Stage::Asking,
+        };
+        self.at(now + dice.below(if self.calm { 1_000 } else { 60_000 }))
     }
 
     /// It hears what came of a call.
@@ -152,19 +178,27 @@ impl Client {
             return Acts::default();
         }
         self.open = false;
+        judge.pass(now);
         if let Some(acts) = self.accident(now, dice) {
             return acts;
         }
-        let Heard::Answer(result) = heard else { return self.at(now + 100 + dice.below(1_000)) };
+        let result = match heard {
+            Heard::Nothing | Heard::Answer(Err(EngineError::StoreFailed)) => {
+                return self.at(now + 100 + dice.below(1_000));
+            }
+            Heard::Answer(result) => result,
+        };
         if matches!(result, Err(EngineError::Refused(Refusal::SupersededRun { .. }))) {
-            panic!("runs: the newest process of client {} was called an earlier one", self.number);
+            // The first message of an earlier process came late, after those of this one: for the server that run is
+            // the newer one. This process ends, as `out` does, and the claim waits for the next one.
+            return self.begin_anew(now, dice);
         }
         let believed = judge.believes(&self.claim_id());
         match (self.stage, result) {
             (Stage::Asking | Stage::Confirming { .. } | Stage::Holding { .. }, Ok(Reply::Claim { claim, .. })) => {
                 self.learn(&claim, now, dice, judge)
             }
-            (Stage::Asking, Err(EngineError::Refused(Refusal::Ended { ended }))) => {
+            (Stage::Asking | Stage::Holding { .. }, Err(EngineError::Refused(Refusal::Ended { ended }))) => {
                 assert!(!believed, "I4: the acknowledged hold has ended by itself: {ended:?}");
                 self.stage = Stage::Idle;
                 self.at(now + dice.below(1_000))
@@ -180,6 +214,10 @@ impl Client {
             (Stage::Cancelling, Err(EngineError::Refused(Refusal::NoSuchClaim { .. } | Refusal::Ended { .. }))) => {
                 self.is_over(now, dice)
             }
+            (Stage::Releasing, Err(EngineError::Refused(Refusal::Ended { ended }))) if self.is_lease() => {
+                assert_eq!(ended.how, End::LeaseLost);
+                self.is_over(now, dice)
+            }
             (stage, result) => panic!("{} was {stage:?} and was answered {result:?}", self.claim_id()),
         }
     }
@@ -188,17 +226,26 @@ impl Client {
         let id = self.claim_id();
         match &claim.phase {
             Phase::Held { fence, locks, .. } => {
-                judge.believe(&id, self.key(), locks, fence.0);
+                let (fence, asks) = (*fence, self.is_lease() && !self.renews);
+                let good_until = self.is_lease().then_some(self.sent + TTL);
+                if !asks && good_until.is_none_or(|until| now < until) {
+                    judge.believe(&id, self.key(), locks, fence.0, good_until);
+                }
                 if !matches!(self.stage, Stage::Holding { .. }) {
-                    self.stage = Stage::Holding { until: now + dice.below(LONGEST_HOLD) };
+                    // A lease is held for longer than it lasts, so that it has to be renewed.
+                    let longest = if self.is_lease() { LONGEST_LEASE } else { LONGEST_HOLD };
+                    self.stage = Stage::Holding { fence, until: now + dice.below(longest) };
+                }
+                if asks {
+                    return self.renew(fence, now);
                 }
                 // A look whether it is still told the same.
-                if dice.one_in(3) { self.ask() } else { self.later_than(now, dice) }
+                if dice.one_in(3) { self.ask(now) } else { self.at(now + dice.below(LONGEST_HOLD)) }
             }
             Phase::Granted { fence, .. } => {
                 assert!(!judge.believes(&id), "I8: the hold of {id} has become a mere grant");
                 self.stage = Stage::Confirming { fence: *fence };
-                self.confirm(*fence)
+                self.confirm(*fence, now)
             }
             Phase::Waiting { .. } => {
                 assert!(!judge.believes(&id), "I4: the hold of {id} has been forgotten");
@@ -221,19 +268,17 @@ impl Client {
         Acts { send: None, later: Some((time, act)) }
     }
 
-    fn later_than(&self, now: Ms, dice: &mut Dice) -> Acts {
-        self.at(now + dice.below(LONGEST_HOLD))
-    }
-
-    fn send(&mut self, command: Command, patience: Ms) -> Acts {
+    fn send(&mut self, command: Command, patience: Ms, now: Ms) -> Acts {
         self.call += 1;
+        self.sent = now;
+        self.renews = matches!(command, Command::Renew { .. });
         self.open = true;
         let message = Message { client: self.number, call: self.call, command, is_copy: false };
         Acts { send: Some((message, patience)), later: None }
     }
 
-    fn ask(&mut self) -> Acts {
-        let (parts, key) = SHAPES[self.shape];
+    fn ask(&mut self, now: Ms) -> Acts {
+        let (parts, key, lease) = SHAPES[self.shape];
         let text = |text: &str| Text::parse(text).unwrap();
         let part = |(pool, count): &(&str, u32)| Part {
             pool: PoolName::parse(pool).unwrap(),
@@ -243,7 +288,6 @@ impl Client {
             parts: parts.iter().map(part).collect(),
             key: key.map(text),
             requestor: key.map(|_| text(&format!("who-{}", self.number))),
-            scope: Scope::Flow,
         };
         let terms = Terms {
             ask,
@@ -251,27 +295,38 @@ impl Client {
             owner: Arc::new(Owner::default()),
             reason: None,
             confirm: true,
-            ttl: None,
+            ttl: lease.then_some(Span(TTL)),
             priority: Priority::default(),
             supersede: None,
         };
-        let ask = AskClaim { id: self.id(), terms, run: self.run(), wait: Wait::No, queue: true, give_up_after: None };
-        self.send(Command::Ask(Box::new(ask)), PATIENCE_PARKED)
+        let scope = lease.then_some(Scope::Lease);
+        let ask =
+            AskClaim { id: self.id(), terms, scope, run: self.run(), wait: Wait::No, queue: true, give_up_after: None };
+        self.send(Command::Ask(Box::new(ask)), PATIENCE_PARKED, now)
     }
 
-    fn confirm(&mut self, fence: Fence) -> Acts {
+    /// A lease is confirmed by renewing it: a confirm that is repeated would not count from its own sending.
+    fn confirm(&mut self, fence: Fence, now: Ms) -> Acts {
+        if self.is_lease() {
+            return self.renew(fence, now);
+        }
         let command = Command::Confirm { id: self.id(), run: self.run(), fence };
-        self.send(command, PATIENCE)
+        self.send(command, PATIENCE, now)
+    }
+
+    fn renew(&mut self, fence: Fence, now: Ms) -> Acts {
+        let command = Command::Renew { id: self.id(), run: self.run(), fence: Some(fence) };
+        self.send(command, PATIENCE, now)
     }
 
     /// As a release of a lock directory: without a run.
-    fn release(&mut self) -> Acts {
+    fn release(&mut self, now: Ms) -> Acts {
         let command = Command::End { id: self.id(), run: None, by: None, reason: None };
-        self.send(command, PATIENCE)
+        self.send(command, PATIENCE, now)
     }
 
-    fn cancel(&mut self) -> Acts {
+    fn cancel(&mut self, now: Ms) -> Acts {
         let command = Command::End { id: self.id(), run: self.run(), by: None, reason: None };
-        self.send(command, PATIENCE)
+        self.send(command, PATIENCE, now)
     }
 }

@@ -13,6 +13,8 @@ struct Belief {
     claim: String,
     key: Option<String>,
     fence: u64,
+    /// A lease: what its client may count on, from before it sent the last renewal that was acknowledged.
+    until: Option<Ms>,
 }
 
 #[derive(Debug, Default)]
@@ -34,23 +36,24 @@ pub(super) struct Judge {
 
 impl Judge {
     /// A client was told that it holds. Telling it again is fine as long as it is told the same.
-    pub fn believe(&mut self, claim: &str, key: Option<&str>, locks: &LockSet, fence: u64) {
+    pub fn believe(&mut self, claim: &str, key: Option<&str>, locks: &LockSet, fence: u64, until: Option<Ms>) {
         let owner = self.fences.entry(fence).or_insert_with(|| claim.to_owned());
         assert_eq!(owner, claim, "I2: fence {fence} was given to two claims");
         let mut is_new = false;
         for lock in locks {
             let believers = self.believers.entry(lock.clone()).or_default();
-            if let Some(old) = believers.iter().find(|belief| belief.claim == claim) {
+            if let Some(old) = believers.iter_mut().find(|belief| belief.claim == claim) {
                 assert_eq!(old.fence, fence, "I8: {claim} was told two fences for one hold");
+                old.until = old.until.max(until);
                 continue;
             }
             let rival = believers.iter().find(|other| key.is_none() || other.key.as_deref() != key);
             assert!(rival.is_none(), "I1: {lock:?} is held by {claim} (fence {fence}) and {rival:?}");
             is_new = true;
-            believers.push(Belief { claim: claim.to_owned(), key: key.map(str::to_owned), fence });
+            believers.push(Belief { claim: claim.to_owned(), key: key.map(str::to_owned), fence, until });
             if key.is_none() {
                 let newest = self.newest.entry(lock.clone()).or_default();
-                assert!(*newest < fence, "I2: {lock:?} had fence {newest} before {fence}");
+                assert!(*newest <= fence, "I2: {lock:?} had fence {newest} before {fence}");
                 *newest = fence;
             }
         }
@@ -59,6 +62,13 @@ impl Judge {
             if self.calm_since.is_some() && locks.len() == 1 && locks[0].0.as_str() == "solo" {
                 self.served.push(claim.to_owned());
             }
+        }
+    }
+
+    /// Leases that were not renewed are nobody's belief any more.
+    pub fn pass(&mut self, now: Ms) {
+        for believers in self.believers.values_mut() {
+            believers.retain(|belief| belief.until.is_none_or(|until| now < until));
         }
     }
 
@@ -74,8 +84,9 @@ impl Judge {
         }
     }
 
-    /// After each turn of the engine.
-    pub fn look(&mut self, state: &State) {
+    /// After each turn of the engine: I4, and of leases I9, what somebody counts on is there.
+    pub fn look(&mut self, state: &State, now: Ms) {
+        self.pass(now);
         self.turns += 1;
         if self.calm_since.is_some() {
             for id in state.world.claims.keys() {
