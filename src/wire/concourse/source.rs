@@ -73,7 +73,7 @@ pub struct Source {
     /// Default for claims that name no priority.
     pub priority: Option<i32>,
     pub log_level: LogLevel,
-    /// Git settings that were given and have no effect.
+    /// Git settings that were given and have no effect; a get's `depth` is one of them.
     pub ignored: Vec<&'static str>,
 }
 

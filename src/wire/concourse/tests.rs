@@ -60,7 +60,17 @@ fn every_problem_is_listed_at_once() {
 fn wrong_params_of_a_pool() {
     let cases = [
         (r#"{"acquire":true,"claim":"a"}"#, "acquire and claim exclude each other: one in each put"),
-        (r#"{"acquire":true,"release":"a","count":0}"#, "acquire and release exclude each other: one in each put"),
+        (
+            r#"{"acquire":true,"release":"a","count":0}"#,
+            "acquire and release exclude each other: one in each put, params.count must be a whole number from 1)",
+        ),
+        (r#"{"acquire":"yes"}"#, "params.acquire must be true or false)"),
+        (r#"{"claim":"a/b","ttl":"1h"}"#, "params.claim: lock name contains '/' at byte 1, which is not allowed)"),
+        (
+            r#"{"claim":"a/b","ttl":"x"}"#,
+            "params.claim: lock name contains '/' at byte 1, which is not allowed, params.ttl",
+        ),
+        (r#"{"release":"","as":"n"}"#, "params.release is empty)"),
         (
             r#"{"acquire":false}"#,
             "missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed",
@@ -108,7 +118,7 @@ fn wrong_params_of_a_lock() {
         ("{}", "missing lock_op"),
         (r#"{"lock_op":"lock"}"#, "missing key"),
         (r#"{"lock_op":"unlock"}"#, "missing key"),
-        (r#"{"lock_op":"steal","key":"k"}"#, "params.lock_op must be lock or unlock"),
+        (r#"{"lock_op":"steal","key":"k"}"#, "params.lock_op must be lock or unlock)"),
         (r#"{"lock_op":"lock","key":"k","lock_by":"a","locked_by":"b"}"#, "params.lock_by and params.locked_by differ"),
         (r#"{"acquire":true}"#, "params.acquire needs source.pool"),
     ];

@@ -183,7 +183,7 @@ impl Client {
             return acts;
         }
         let result = match heard {
-            Heard::Nothing | Heard::Answer(Err(EngineError::StoreFailed)) => {
+            Heard::Nothing | Heard::Answer(Err(EngineError::StoreFailed { .. })) => {
                 return self.at(now + 100 + dice.below(1_000));
             }
             Heard::Answer(result) => result,
