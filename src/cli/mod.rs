@@ -14,6 +14,7 @@ mod pool;
 mod release;
 pub mod server;
 mod status;
+mod store;
 mod table;
 mod transfer;
 
@@ -111,6 +112,12 @@ enum Command {
     Latch(latch::LatchArgs),
     /// Take over what another system has
     Import(import::ImportArgs),
+    /// Copy a store into a file, also while the server uses it
+    Backup(store::BackupArgs),
+    /// Make a backup the store of the next server
+    Restore(store::RestoreArgs),
+    /// Look after a store
+    Store(store::StoreArgs),
     /// See why a resource does not work: server, TLS, credentials, pool
     Doctor(doctor::DoctorArgs),
     /// The resource's check, as Concourse runs it (JSON on stdin)
@@ -227,6 +234,9 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Latch(args) => latch::run(args, connection, env),
         Command::Import(args) => import::run(&args, connection, env),
         Command::Doctor(args) => doctor::run(&args, connection, env),
+        Command::Backup(args) => store::backup(&args, env),
+        Command::Restore(args) => store::restore(&args, env),
+        Command::Store(args) => store::store(&args, env),
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),
         Command::Out(args) => Ok(check::put(&args, env)),

@@ -5,6 +5,7 @@
 //! - [`sqlite`]: the default. Its parts: [`lockfile`] keeps a second server out, `schema` makes and migrates the
 //!   tables, `checkpoint` keeps the write-ahead log short.
 //! - [`failstop`]: after the first failed commit, none is tried again.
+//! - [`copies`]: backup, restore and check of a store in a file.
 //! - `rows`: from stored rows to values, the same for all stores. The records are in [`crate::wire::record`].
 //! - `conformance`: the tests that every store passes.
 
@@ -18,6 +19,7 @@ use sqlite::SqliteStore;
 mod checkpoint;
 #[cfg(test)]
 mod conformance;
+pub mod copies;
 pub mod failstop;
 pub mod lockfile;
 pub mod memory;

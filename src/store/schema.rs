@@ -30,6 +30,11 @@ const MIGRATIONS: &[&str] = &[
     "
     -- No table changes: records of claims and policies may have new members, which older releases refuse.
 ",
+    "
+    -- Nobody has written down yet which holds an `in` has fetched: all of them may be in use.
+    UPDATE claims SET record = json_set(record, '$.phase.held.delivered', json('true'))
+        WHERE json_type(record, '$.phase.held') IS NOT NULL;
+",
 ];
 
 /// What a database file is.
@@ -39,6 +44,11 @@ pub(super) enum Found {
     New,
     /// A store of this schema version.
     Version(usize),
+}
+
+/// What a store of this release is.
+pub(super) fn newest() -> Found {
+    Found::Version(MIGRATIONS.len())
 }
 
 /// Looks at a database and changes nothing.

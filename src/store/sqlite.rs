@@ -135,7 +135,7 @@ impl Store for SqliteStore {
 }
 
 /// The file itself, whatever links lead to it: two names of one store must have one lock file.
-fn resolved(file: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn resolved(file: &Path) -> anyhow::Result<PathBuf> {
     match fs::canonicalize(file) {
         Ok(path) => {
             ensure!(!path.is_dir(), "the store {} is a directory: name a file", path.display());
@@ -208,7 +208,7 @@ fn finish_log(conn: &Connection) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn load_all(conn: &Connection) -> anyhow::Result<Loaded> {
+pub(super) fn load_all(conn: &Connection) -> anyhow::Result<Loaded> {
     let mut rows = Rows::default();
     let sql = "SELECT key, value FROM meta WHERE key <> 'store_id'";
     each_row(conn, "meta", sql, |row| rows.meta(text(row, 0)?, text(row, 1)?))?;

@@ -9,7 +9,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -20,9 +20,12 @@ use tempfile::TempDir;
 /// Longest time that any condition may take to come true; generous, because test machines are busy.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The binary under test.
+/// The binary under test: the one that was built with the tests, or the one that `LOCKER_BINARY` names, which may be
+/// another build (the image tests what it ships).
 pub fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_locker")
+    static BINARY: LazyLock<String> =
+        LazyLock::new(|| std::env::var("LOCKER_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_locker").to_owned()));
+    &BINARY
 }
 
 /// Polls until `probe` gives something.
@@ -193,6 +196,11 @@ impl Server {
         };
         server.again();
         server
+    }
+
+    /// Its store, as `--store` takes it.
+    pub fn store(&self) -> &str {
+        &self.store
     }
 
     /// Starts it (again), at the address that it had.

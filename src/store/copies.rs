@@ -1,0 +1,251 @@
+//! Copies of a store in a file: [`backup`], [`restore`], and the [`check`] that both of them end with (`docs/store.md`).
+//!
+//! All three read through SQLite from a process of their own (decision 0008): a backup is one read transaction, which
+//! waits for nobody and makes nobody wait. What is written is written under another name, checked, synced and renamed, so
+//! that a copy is whole or not there.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
+use tempfile::NamedTempFile;
+
+use super::lockfile::LockFile;
+use super::schema::{self, Found};
+use super::sqlite::{beside, load_all, resolved};
+use crate::core::invariants;
+use crate::core::names::Revision;
+use crate::core::settings::Settings;
+use crate::core::state::{Loaded, State};
+use crate::core::time::{EngineMs, Now, WallMs};
+
+/// A writer's commit and a checkpoint take their locks for moments only; this is longer than any of them.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Problems of the file that are told; more say nothing new.
+const PROBLEMS: usize = 5;
+const EMPTY: &str = "it is empty: no server has started on it";
+
+/// Why a store was not copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Something is in the way, and was left as it is.
+    #[error("{} exists: {advice}", path.display())]
+    Exists { path: PathBuf, advice: &'static str },
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+/// What a store has that was found sound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    pub store_id: String,
+    /// The newest revision: no fence that this store has given is larger.
+    pub revision: u64,
+    /// `None`: an earlier schema. The next server migrates it and reads its records then.
+    pub records: Option<Records>,
+    pub bytes: u64,
+}
+
+/// How many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Records {
+    pub pools: usize,
+    pub locks: usize,
+    pub claims: usize,
+    pub changes: usize,
+}
+
+/// What [`restore`] has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    pub contents: Contents,
+    /// Where the store that was replaced lies now.
+    pub aside: Option<PathBuf>,
+    /// The replaced store could not tell its newest revision, so fences rest on the clock.
+    pub old_fences_unknown: bool,
+}
+
+/// Looks at every page and every record of a store, also while a server uses it. Changes nothing.
+///
+/// # Errors
+/// It is not sound, or cannot be read: the message says what is wrong.
+pub fn check(uri: &str) -> anyhow::Result<Contents> {
+    let path = resolved(file_of(uri)?)?;
+    sound(&path).with_context(|| format!("store {}", path.display()))
+}
+
+/// Copies the store as it is at one moment into the new file `to`, also while a server uses it.
+///
+/// # Errors
+/// `to` exists, or the store or the copy is not sound: then there is no file `to`.
+pub fn backup(uri: &str, to: &Path) -> Result<Contents, CopyError> {
+    let from = resolved(file_of(uri)?)?;
+    let to = resolved(to)?;
+    if to.exists() {
+        return Err(CopyError::Exists { path: to, advice: "a backup replaces nothing, name a new file" });
+    }
+    let copy = copied(&from, directory(&to))?;
+    let contents = sound(copy.path()).with_context(|| format!("the copy of {} is not sound", from.display()))?;
+    sync(copy.path())?;
+    copy.persist_noclobber(&to).with_context(|| format!("cannot name the backup {}", to.display()))?;
+    sync(directory(&to))?;
+    Ok(contents)
+}
+
+/// Makes the backup `from` the store `uri`, brought to this release's schema. No server may use it meanwhile.
+///
+/// The next server's fences are larger than all that the backup, the replaced store (if it can be read) and
+/// `fence_above` know. `replace`: an existing store is moved aside, not deleted.
+///
+/// # Errors
+/// A server uses the store, there is one and `replace` does not say so, or the backup is not sound. Nothing has been
+/// changed then, unless the message says where the old store is.
+pub fn restore(from: &Path, uri: &str, replace: bool, fence_above: Option<u64>) -> Result<Restored, CopyError> {
+    let from = resolved(from)?;
+    let path = resolved(file_of(uri)?)?;
+    if from == path {
+        return Err(anyhow::anyhow!("the backup and the store are one file: {}", path.display()).into());
+    }
+    sound(&from).with_context(|| format!("backup {}", from.display()))?;
+    let _lock = LockFile::acquire(&path)?;
+    if path.exists() && !replace {
+        return Err(CopyError::Exists {
+            path,
+            advice: "with --replace it is moved aside and the backup takes its place",
+        });
+    }
+    let old_revision = path.exists().then(|| newest_revision(&reader(&path)?));
+    let known = [fence_above, old_revision.as_ref().and_then(|found| found.as_ref().ok().copied())];
+    let copy = copied(&from, directory(&path))?;
+    advance(copy.path(), known.into_iter().flatten().max().unwrap_or_default())?;
+    let contents = sound(copy.path()).with_context(|| format!("the copy of {} is not sound", from.display()))?;
+    sync(copy.path())?;
+    let aside = path.exists().then(|| move_aside(&path)).transpose()?;
+    let named = copy.persist(&path).map_err(|error| error.error).and_then(|_| File::open(directory(&path))?.sync_all());
+    named.with_context(|| match &aside {
+        Some(aside) => format!("cannot put the backup at {}; the old store is {}", path.display(), aside.display()),
+        None => format!("cannot put the backup at {}", path.display()),
+    })?;
+    Ok(Restored { contents, aside, old_fences_unknown: old_revision.is_some_and(|found| found.is_err()) })
+}
+
+fn file_of(uri: &str) -> anyhow::Result<&Path> {
+    match uri.strip_prefix("sqlite:") {
+        Some(file) if !file.is_empty() => Ok(Path::new(file)),
+        _ => bail!("store {uri:?} is no file: only sqlite:FILE can be copied and checked"),
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+fn sync(path: &Path) -> anyhow::Result<()> {
+    File::open(path).and_then(|file| file.sync_all()).with_context(|| format!("cannot sync {}", path.display()))
+}
+
+/// For reading only: a server may be writing.
+fn reader(path: &Path) -> anyhow::Result<Connection> {
+    ensure!(path.exists(), "there is no file {}", path.display());
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(conn)
+}
+
+/// A copy of the store in a new private file in `dir`, complete in itself: without a log.
+fn copied(from: &Path, dir: &Path) -> anyhow::Result<NamedTempFile> {
+    let copy = NamedTempFile::new_in(dir).with_context(|| format!("cannot make a file in {}", dir.display()))?;
+    let run = || -> anyhow::Result<()> {
+        let source = reader(from)?;
+        newest_revision(&source)?;
+        let mut target = Connection::open(copy.path())?;
+        // All pages in one step are one read transaction: one moment of the store, however much is written meanwhile.
+        match Backup::new(&source, &mut target)?.step(-1)? {
+            StepResult::Done => {}
+            other => bail!("it is locked by another process ({other:?}): try again"),
+        }
+        let mode: String = target.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
+        ensure!(mode == "delete", "the copy still has a log (SQLite says {mode:?})");
+        Ok(())
+    };
+    run().with_context(|| format!("cannot copy {}", from.display()))?;
+    Ok(copy)
+}
+
+/// Brings a copy to this release's schema, and its newest revision to at least `known`: the next server begins the
+/// epoch after it.
+fn advance(copy: &Path, known: u64) -> anyhow::Result<()> {
+    let mut conn = Connection::open(copy)?;
+    let found = schema::inspect(&conn)?;
+    schema::migrate(&mut conn, found, "")?;
+    let revision = newest_revision(&conn)?.max(known);
+    conn.execute("UPDATE meta SET value = ?1 WHERE key = 'revision'", [revision.to_string()])?;
+    Ok(())
+}
+
+/// The newest revision of a store.
+fn newest_revision(conn: &Connection) -> anyhow::Result<u64> {
+    ensure!(schema::inspect(conn)? != Found::New, EMPTY);
+    let mut found = conn.prepare("SELECT value FROM meta WHERE key = 'revision'")?;
+    let values: Result<Vec<String>, _> = found.query_map([], |row| row.get(0))?.collect();
+    values?.first().context(EMPTY)?.parse().context("its revision is no number")
+}
+
+/// Renames a store, log and all, to the first free `FILE.replaced-N`.
+fn move_aside(path: &Path) -> anyhow::Result<PathBuf> {
+    let free = (1..10_000_u32).map(|n| beside(path, &format!(".replaced-{n}"))).find(|aside| !aside.exists());
+    let aside = free.context("no free name for the old store")?;
+    let advice = || format!("cannot move {} aside: run this again before a server starts", path.display());
+    // A log must never stay beside another database; with its own under the new name it is complete.
+    for suffix in ["-wal", "-shm", ""] {
+        let from = beside(path, suffix);
+        if from.exists() {
+            fs::rename(&from, beside(&aside, suffix)).with_context(advice)?;
+        }
+    }
+    Ok(aside)
+}
+
+/// Pages, then records, then what they say together.
+fn sound(path: &Path) -> anyhow::Result<Contents> {
+    let conn = reader(path)?;
+    let tx = conn.unchecked_transaction()?;
+    let found = schema::inspect(&tx)?;
+    ensure!(found != Found::New, EMPTY);
+    pages_are_sound(&tx).context("the file is damaged: restore a backup")?;
+    let store_id = tx.query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| row.get(0));
+    let store_id = store_id.context("it is damaged: it has no store id. Restore a backup")?;
+    let records = if found == schema::newest() { Some(sound_records(load_all(&tx)?)?) } else { None };
+    Ok(Contents { store_id, revision: newest_revision(&tx)?, records, bytes: fs::metadata(path)?.len() })
+}
+
+fn pages_are_sound(conn: &Connection) -> anyhow::Result<()> {
+    let mut check = conn.prepare(&format!("PRAGMA integrity_check({PROBLEMS})"))?;
+    let problems: Result<Vec<String>, _> = check.query_map([], |row| row.get(0))?.collect();
+    let problems = problems?;
+    ensure!(problems == ["ok"], "{}", problems.join("; "));
+    Ok(())
+}
+
+/// As a server would take them, who then checks what is always true.
+fn sound_records(loaded: Loaded) -> anyhow::Result<Records> {
+    let newest = loaded.meta.map_or(Revision::default(), |meta| meta.revision);
+    let given = loaded.history.iter().map(|change| change.key.revision).max().unwrap_or_default();
+    ensure!(
+        given <= newest,
+        "it is damaged: an entry has revision {given}, but the newest is {newest}. Restore a backup"
+    );
+    let records = Records {
+        pools: loaded.pools.len(),
+        locks: loaded.locks.len(),
+        claims: loaded.claims.len(),
+        changes: loaded.history.len(),
+    };
+    let engine = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
+    let state = State::restarted(loaded, Settings::default(), 0, Now { engine, wall: WallMs(0) });
+    invariants::check(&state).map_err(|what| anyhow::anyhow!("its records contradict each other: {what}"))?;
+    Ok(records)
+}
