@@ -160,8 +160,7 @@ impl Server {
                 self.plain("POST", &format!("/claims/{claim}/renew"), Some(&body))
             }
             Op::Deliver { claim, present } => {
-                let response = self.life().routes.handle(request("GET", &format!("/claims/{claim}"), None));
-                let claim_now: Value = serde_json::from_slice(&response.body).unwrap();
+                let (_, claim_now) = self.call("GET", &format!("/claims/{claim}"), None);
                 let revision = claim_now["revision"].as_u64().filter(|_| *present).unwrap_or(1);
                 self.plain("POST", &format!("/claims/{claim}/deliver"), Some(&json!({ "revision": revision })))
             }

@@ -42,7 +42,7 @@ fn names_that_are_allowed_arrive_everywhere_as_they_are() {
         assert_eq!(std::fs::read_to_string(got.join("pool")).unwrap().trim_end_matches('\n'), name);
         assert!(got.join("locks").join(name).join(name).join("metadata").is_file(), "{:?}", tree(&got));
         let shown = server.cli(&["status", "--", name]).ok().stdout;
-        assert!(shown.contains(escape(name.trim()).as_ref()), "{name:?} is not in {shown}");
+        assert!(shown.contains(&escape(name.trim())), "{name:?} is not in {shown}");
         is_harmless(&shown);
         assert_eq!(server.cli(&["status", "--json", "--", name]).ok().json()["pool"], name);
         build.out(&json!({"release": "got"})).ok();

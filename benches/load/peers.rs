@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 
 use super::{CONNECTIONS, Client, OTHER_LOCKS, WARM_UP, request, row};
 
-/// Most operations that etcd takes in one transaction.
-const ETCD_OPERATIONS: u32 = 100;
+/// Operations in one transaction: its answer must fit into one piece.
+const ETCD_OPERATIONS: u32 = 20;
 
 #[derive(Debug, Clone, Copy)]
 enum Peer {
