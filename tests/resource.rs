@@ -194,6 +194,23 @@ fn get_replaces_links_and_never_follows_them() {
     assert!(tree(&dir).iter().all(|(name, _)| !name.ends_with('@')), "no link is left");
 }
 
+#[test]
+fn get_that_cannot_write_leaves_nothing() {
+    let server = Server::start();
+    let build = Build::new(&server, 1, "p");
+    let claimed = build.out(&json!({"acquire": true})).ok().version();
+    // `name` is written last; a directory of that name cannot be replaced by a file.
+    let in_the_way = build.input("p").join("name").join("x");
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    let done = build.get(&claimed, "p").failed(1, "cannot write");
+    assert!(done.stderr.contains("p/name: ") && done.stdout.is_empty(), "{}{}", done.stdout, done.stderr);
+    assert!(in_the_way.exists());
+    let left: Vec<_> = std::fs::read_dir(build.input("p")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["name"]);
+    std::fs::remove_dir_all(build.input("p").join("name")).unwrap();
+    build.get(&claimed, "p").ok();
+}
+
 /// What a server says becomes paths: a hostile one cannot lead `in` out of its directory, nor write to the terminal.
 #[test]
 fn get_writes_nowhere_else_whatever_the_server_says() {
