@@ -2,7 +2,6 @@
 
 pub mod api;
 pub mod ask;
-pub mod atc;
 pub mod concourse;
 pub mod contracts;
 pub mod errors;

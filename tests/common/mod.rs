@@ -3,8 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
-pub mod concourse;
 pub mod proxy;
+pub mod terminal;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -138,12 +138,6 @@ impl Done {
         self
     }
 
-    /// It printed this on stdout.
-    pub fn printed(self, text: &str) -> Self {
-        assert!(self.stdout.contains(text), "{text:?} is not in {}", self.stdout);
-        self
-    }
-
     /// It said this.
     pub fn said(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "{text:?} is not in {}", self.stderr);
@@ -223,14 +217,14 @@ impl Server {
         self.running = Some(running);
     }
 
-    /// Everything that it has written so far, since it was started (again).
-    pub fn log(&self) -> String {
-        self.running.as_ref().map(Running::stderr).unwrap_or_default()
+    /// Sends a signal to the running server.
+    pub fn signal(&self, signal: Signal) {
+        self.running.as_ref().unwrap().signal(signal);
     }
 
-    /// Waits until it has written a line with this text.
-    pub fn until_log(&self, text: &str) -> String {
-        self.running.as_ref().expect("it runs").until_stderr(text)
+    /// What it has written to standard error so far.
+    pub fn log(&self) -> String {
+        self.running.as_ref().map(Running::stderr).unwrap_or_default()
     }
 
     /// SIGKILL, and wait until it is gone.
