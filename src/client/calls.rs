@@ -9,7 +9,7 @@ use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
     MoveBody, NoteBody, Page, PoolBody, PoolSummary, PoolView, QuarantineBody, RemoveBody, RenewBody, ReturnBody,
-    WaitingView,
+    VerifyView, WaitingView,
 };
 use crate::wire::errors::Code;
 
@@ -165,6 +165,14 @@ impl Client {
     /// As [`CallError`].
     pub fn put_back(&self, pool: &str, lock: &str, body: &ReturnBody) -> Result<DoneView, CallError> {
         self.change(Method::Post, format!("{}/return", lock_path(pool, lock)), body)
+    }
+
+    /// Whether this fence is a present holder's.
+    ///
+    /// # Errors
+    /// As [`CallError`]; [`Code::NotHeld`] when it is not.
+    pub fn verify(&self, pool: &str, lock: &str, fence: u64) -> Result<VerifyView, CallError> {
+        self.call(get(format!("/api/v1/verify?pool={}&lock={}&fence={fence}", encode(pool), encode(lock))))
     }
 
     /// Cancels or releases a claim. With a `run` it is that process's own call; without, it always acts.
@@ -359,6 +367,16 @@ impl Client {
     pub fn wait_for_change(&self, pool: &str, after: u64, wait: Duration) -> Result<Page<ChangeView>, CallError> {
         let wait_text = crate::wire::concourse::api_duration(wait);
         let path = format!("{}/changes?after={after}&limit={CHANGES_PAGE}&wait={wait_text}", pool_path(pool));
+        self.call(Request { patience: PATIENCE + wait, ..get(path) })
+    }
+
+    /// As [`Self::wait_for_change`], of all pools.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn wait_for_any_change(&self, after: u64, wait: Duration) -> Result<Page<ChangeView>, CallError> {
+        let wait_text = crate::wire::concourse::api_duration(wait);
+        let path = format!("/api/v1/changes?after={after}&limit={CHANGES_PAGE}&wait={wait_text}");
         self.call(Request { patience: PATIENCE + wait, ..get(path) })
     }
 
