@@ -178,9 +178,10 @@ fn already_over(
     let how = claim.how.as_deref().unwrap_or("ended");
     let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
     let at = claim.ended_at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+    let why = claim.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     // Asked once more, so that the server's own rule decides what is harmless.
     end(put, persist, &claim.id).map_err(|stop| match stop {
-        Stop::Refused(_) => Stop::Failed(format!("claim {} is over: {how}{by}{at}", claim.id)),
+        Stop::Refused(_) => Stop::Failed(format!("claim {} is over: {how}{by}{at}{why}", claim.id)),
         other => other,
     })?;
     put.tell(env, format!("claim {} was over already: {how}{by}{at}; nothing to do", claim.id));
