@@ -79,6 +79,8 @@ codes! {
     SupersededRun = "superseded_run", 409, CONFLICT;
     TooManyRuns = "too_many_runs", 409, CONFLICT;
     NotGranted = "not_granted", 409, CONFLICT;
+    /// Only a claim that waits can be moved or cancelled.
+    NotWaiting = "not_waiting", 409, CONFLICT;
     WrongFence = "wrong_fence", 409, CONFLICT;
     LockExists = "lock_exists", 409, CONFLICT;
     LockHeld = "lock_held", 409, CONFLICT;
@@ -95,7 +97,7 @@ codes! {
     /// This server runs on another store than the one that was asked for.
     OtherStore = "other_store", 421, CONFLICT;
     TooMany = "too_many", 422, USAGE;
-    /// A claim over several pools needs pools of one order.
+    /// A claim over several pools needs pools of one order, `fifo` or `priority`.
     MixedOrders = "mixed_orders", 422, USAGE;
     /// The server does not watch the Concourse of this build, so it cannot know when the build is over.
     UnknownConcourse = "unknown_concourse", 422, USAGE;
