@@ -17,7 +17,7 @@ use super::history::{Change, ChangeKey};
 use super::latch::{Latch, LatchId};
 use super::limits;
 use super::names::{ClaimId, LockName, OpId, ParkId, PoolName, Revision, Ticket};
-use super::pool::{Lock, Policy, Pool};
+use super::pool::{Lock, Overtaking, Policy, Pool};
 use super::settings::{Plant, Settings};
 use super::stuck::{self, Stuck};
 use super::supersede::Line;
@@ -214,6 +214,8 @@ pub struct State {
     pub(super) parks: BTreeMap<ParkId, ClaimId>,
     /// Pools in which something may have become grantable.
     pub(super) to_dispatch: BTreeSet<PoolName>,
+    /// Pools in which claims that cannot be served may be passed.
+    backfilled: BTreeSet<PoolName>,
     pub(super) entangled: Entangled,
     pub(super) watch: stuck::Watch,
     /// Live claims that named something to supersede.
@@ -386,6 +388,7 @@ impl State {
     }
 
     pub(super) fn put_pool(&mut self, pool: Pool) {
+        self.note_overtaking(&pool.name, &pool.policy);
         self.dirty.pools.insert(pool.name.clone());
         self.world.pools.insert(pool.name.clone(), Arc::new(pool));
     }
@@ -394,6 +397,7 @@ impl State {
     pub(super) fn set_policy(&mut self, name: &PoolName, policy: Policy) {
         let waiting = self.world.pool(name).map(|pool| pool.waiting.values()).into_iter().flatten();
         let waiting: Vec<Arc<Claim>> = waiting.filter_map(|id| self.claim(id)).cloned().collect();
+        self.note_overtaking(name, &policy);
         let Some(pool) = self.pool_mut(name) else { return };
         pool.set_policy(policy, waiting.iter().map(AsRef::as_ref));
         self.dirty.pools.insert(name.clone());
@@ -403,6 +407,7 @@ impl State {
 
     pub(super) fn remove_pool(&mut self, name: &PoolName) {
         let Some(pool) = self.world.pools.remove(name) else { return };
+        self.backfilled.remove(name);
         self.dirty.pools.insert(name.clone());
         for lock in pool.locks.keys() {
             self.dirty.locks.insert((name.clone(), lock.clone()));
@@ -410,6 +415,27 @@ impl State {
         for key in pool.changes.keys() {
             self.forget_change(*key);
         }
+    }
+
+    fn note_overtaking(&mut self, name: &PoolName, policy: &Policy) {
+        match policy.overtaking {
+            Overtaking::Strict => self.backfilled.remove(name),
+            Overtaking::Backfill(_) => self.backfilled.insert(name.clone()),
+        };
+    }
+
+    /// Something in this pool can be had no more. Who waits for it cannot be served, and may be passed where that is
+    /// allowed: here, and in the other pools of those who wait in several.
+    pub(super) fn dispatch_passers(&mut self, name: &PoolName) {
+        if self.backfilled.is_empty() {
+            return;
+        }
+        let Some(pool) = self.world.pool(name) else { return };
+        let waiting = pool.waiting.values().filter_map(|id| self.world.claims.get(id));
+        let parts = waiting.flat_map(|claim| &claim.terms.ask.parts);
+        let passable: BTreeSet<PoolName> =
+            parts.map(|part| &part.pool).filter(|pool| self.backfilled.contains(*pool)).cloned().collect();
+        self.to_dispatch.extend(passable);
     }
 
     /// Stores a lock, new or changed.
@@ -422,8 +448,12 @@ impl State {
             self.set_timer(until, Timer::Quarantine(pool.clone(), lock.name.clone()));
         }
         self.change_edges();
+        let is_free = lock.is_free();
         if let Some(p) = self.pool_mut(pool) {
             p.put_lock(lock);
+        }
+        if !is_free {
+            self.dispatch_passers(pool);
         }
     }
 
@@ -431,6 +461,7 @@ impl State {
         self.dirty.locks.insert((pool.clone(), lock.clone()));
         self.change_edges();
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
+        self.dispatch_passers(pool);
         if let Some(key) = newest {
             self.offer_to_prune(pool, key);
             self.prune(pool, now);

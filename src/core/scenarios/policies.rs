@@ -86,6 +86,33 @@ scenarios! {
         big end                                => cancelled
         d ?                                    => granted env/1
     "
+    who_becomes_unservable_elsewhere_may_be_passed_here: "
+        - pool p capacity=1                    => done
+        - pool q capacity=1 overtaking=backfill => done
+        h ask p                                => held p/1
+        w ask q                                => held q/1
+        f ask p confirm park=1                 => waiting 1 parked
+        d ask p,q confirm park=2               => waiting 2 parked
+        b ask q confirm park=3                 => waiting 2 parked
+        w end                                  => released
+        b ?                                    => granted q/1      # d cannot be served: p is taken
+        b end                                  => cancelled
+        h end                                  => released
+        f ?                                    => granted p/1
+        x ask q try                            => held q/1
+        d ?                                    => waiting 1 parked
+    "
+    a_lock_out_of_service_lets_others_pass: "
+        - pool env capacity=2 overtaking=backfill => done
+        big ask env*2                          => held env/1 env/2
+        two ask env*2                          => waiting 1 recent
+        big end                                => released
+        one ask env park=1                     => waiting 2 parked  # two can be served
+        - notices                              =>
+        - quarantine env/1                     => done
+        - notices                              => 1
+        one again                              => held env/2
+    "
     each_counts_for_itself: "
         - pool env capacity=4 overtaking=backfill:1 => done
         h ask env*2                            => held env/1 env/2
