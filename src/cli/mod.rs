@@ -11,6 +11,7 @@ mod import_locker;
 mod latch;
 mod lock;
 mod pool;
+mod ready;
 mod release;
 pub mod server;
 mod status;
@@ -217,7 +218,7 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
     let cli = Cli::from_arg_matches(matches).map_err(|error| CliError::usage(error.to_string()))?;
     let connection = &cli.connection;
     match cli.command {
-        Command::Server(args) => server::run(&args, env),
+        Command::Server(args) => server::run(&args, connection, env),
         Command::Status(args) => connection.open(env, |client, env| status::run(&args, client, env)),
         Command::Claim(args) => connection.open(env, |client, env| claim::run(&args, client, env)),
         Command::Release(args) => connection.open(env, |client, env| release::run(&args, client, env)),
