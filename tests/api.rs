@@ -499,6 +499,46 @@ PUT    /api/v1/pools/fc/locks/x | {"claim":{"id":"f1","run":"r1"},"by":{"owner":
 GET    /api/v1/pools/fc         |                                                        | 200 locks=0
 "#;
 
+/// Scopes, renewals and what an `in` has fetched.
+const SCOPES: &str = r#"
+PUT    /api/v1/pools/sc         | {"capacity":3,"policy":{"scope":"build","max_hold":"1h"}}  | 200 revision=$now
+PUT    /api/v1/pools/sc         | {"policy":{"scope":"lease"}}                           | 400 bad_request
+GET    /api/v1/pools/sc         |                                                        | 200 policy.scope=build
+PUT    /api/v1/claims/x1        | {"pool":"sc"}                                          | 422 unprocessable
+PUT    /api/v1/claims/x1        | {"pool":"sc","scope":"build","owner":{"build_id":"7"}} | 422 unprocessable
+PUT    /api/v1/pools/sc/locks/x | {"claim":{"id":"x1"}}                                  | 422 unprocessable
+PUT    /api/v1/claims/x1        | {"pool":"sc","owner":{"cluster":"https://ci","build_id":"7"}} | 200 state=held scope=build ttl=- held_for=1h
+PUT    /api/v1/claims/x1        | {"pool":"sc","scope":"build","owner":{"cluster":"https://ci","build_id":"7"}} | 409 different_request
+GET    /api/v1/pools/sc/locks/1 |                                                        | 200 holders.0.scope=build holders.0.suspect=-
+PUT    /api/v1/claims/x2        | {"pool":"sc","scope":"lease","confirm":true,"run":"r1"} | 200 state=granted scope=lease ttl=1m held_for=-
+POST   /api/v1/claims/x2/renew  | {"fence":1}                                            | 409 wrong_fence
+POST   /api/v1/claims/x2/renew  | {"fence":$x2,"run":"r1"}                               | 200 state=held held_for=1m
+... 40s
+POST   /api/v1/claims/x2/renew  |                                                        | 200 state=held held_for=1m fence=$x2
+... 40s
+GET    /api/v1/claims/x2        |                                                        | 200 state=held held_for=20s
+GET    /api/v1/verify?pool=sc&lock=2&fence=$x2 |                                         | 200 holder.claim=x2
+POST   /api/v1/claims/x2/renew  | {"run":"r2"}                                           | 200 state=held held_for=1m
+POST   /api/v1/claims/x2/renew  | {"run":"r1"}                                           | 409 superseded_run
+POST   /api/v1/claims/x2/renew  | {"run":"r2","fense":1}                                 | 400 bad_request
+POST   /api/v1/claims/x9/renew  |                                                        | 404 no_such_claim
+PUT    /api/v1/claims/x3        | {"pool":"sc","lock":"2","scope":"person"}              | 423 waiting holders.0.scope=lease
+POST   /api/v1/claims/x3/renew  |                                                        | 409 not_granted
+DELETE /api/v1/claims/x3        |                                                        | 200
+... 60s
+POST   /api/v1/claims/x2/renew  | {"run":"r2"}                                           | 410 ended claim.how=lease_lost
+DELETE /api/v1/claims/x2        |                                                        | 410 ended claim.how=lease_lost
+GET    /api/v1/pools/sc/changes?newest=true&versions=true |                              | 200 items.0.kind=lost items.0.how=lease_lost items.0.reason=it~was~not~renewed~within~its~ttl
+
+PUT    /api/v1/claims/x4        | {"pool":"fetched","owner":{"cluster":"https://ci","build_id":"8"}} | 200 state=held scope=flow delivered=- revision=$now
+POST   /api/v1/claims/x4/deliver | {"revision":1}                                        | 200 state=held delivered=-
+POST   /api/v1/claims/x4/deliver | {"revision":$x4}                                      | 200 state=held delivered=true
+POST   /api/v1/claims/x4/deliver |                                                       | 400 bad_request
+POST   /api/v1/claims/x9/deliver | {"revision":1}                                        | 404 no_such_claim
+DELETE /api/v1/claims/x4        |                                                        | 200
+POST   /api/v1/claims/x4/deliver | {"revision":1}                                        | 410 ended claim.how=released
+"#;
+
 /// What cannot be brought about here in reasonable time, such as 100,000 pools, or is told elsewhere.
 const NOT_SEEN: &[(&str, &str)] = &[
     ("put /api/v1/claims/{id}", "limit"),
@@ -523,6 +563,7 @@ fn every_route_answers_and_refuses_as_promised() {
     let api = Api::start();
     api.run(SCRIPT);
     api.run(ORDERS);
+    api.run(SCOPES);
     too_many_runs(&api);
     let body = format!(r#"{{"pool":"own","reason":"{}"}}"#, "x".repeat(64 * 1024));
     assert_eq!(api.call("PUT", "/api/v1/claims/large", &body).word(), "too_large");
@@ -558,6 +599,7 @@ fn too_many_runs(api: &Api) {
     for run in 0..100 {
         assert_eq!(api.call("PUT", "/api/v1/claims/runs", &body(run)).status, 200);
     }
+    assert_eq!(api.call("POST", "/api/v1/claims/runs/renew", r#"{"run":"r100"}"#).word(), "too_many_runs");
     assert_eq!(api.call("PUT", "/api/v1/claims/runs", &body(100)).word(), "too_many_runs");
     assert_eq!(api.call("DELETE", "/api/v1/claims/runs?run=r100", "").word(), "too_many_runs");
     let confirmed = api.call("POST", "/api/v1/claims/runs/confirm", r#"{"fence":1,"run":"r100"}"#);
@@ -571,6 +613,8 @@ fn store_fails(api: &Api) {
         ("PUT", "/api/v1/claims/new", r#"{"pool":"new"}"#),
         ("DELETE", "/api/v1/claims/f", ""),
         ("POST", "/api/v1/claims/f/confirm", r#"{"fence":1}"#),
+        ("POST", "/api/v1/claims/f/renew", ""),
+        ("POST", "/api/v1/claims/f/deliver", r#"{"revision":1}"#),
         ("PUT", "/api/v1/pools/new", ""),
         ("DELETE", "/api/v1/pools/own", ""),
         ("PUT", "/api/v1/pools/own/locks/a", ""),
@@ -648,7 +692,10 @@ fn all_that_is_wrong_with_a_claim_is_listed() {
         (json!({"pool": "p", "ttl": "999ms"}), &["ttl: \"999ms\" is not between 1s and 30days"]),
         (json!({"pool": "p", "ttl": "31days"}), &["ttl: \"31days\" is not between 1s and 30days"]),
         (json!({"pool": "p", "give_up_after": "0s"}), &["give_up_after: \"0s\" is not between 1ms and 30days"]),
-        (json!({"pool": "p", "scope": "build"}), &["scope: unknown word \"build\": known are flow, person"]),
+        (
+            json!({"pool": "p", "scope": "zone"}),
+            &["scope: unknown word \"zone\": known are flow, build, lease, person"],
+        ),
         (
             json!({"pool": "a/b", "lokc": 1, "ttl": "x", "wait": "-1s", "run": "a b", "owner": {"team": "x".repeat(257)}}),
             &["unknown member \"lokc\": did you mean \"lock\"?", "pool: ", "owner.team: ", "run: ", "ttl: ", "wait: "],
@@ -932,7 +979,7 @@ fn equal_requests_are_equal_however_they_are_written() {
     let same = [
         json!({"pool": "p", "lock": "1", "key": "k", "also": [{"pool": "q"}]}),
         json!({"pool": "p", "locks": ["1"], "key": "k", "requestor": "k", "also": [{"pool": "q", "count": 1}]}),
-        json!({"pool": "q", "also": [{"pool": "p", "lock": "1"}], "key": "k", "scope": "flow", "owner": {"job": "other"}}),
+        json!({"pool": "q", "also": [{"pool": "p", "lock": "1"}], "key": "k", "owner": {"job": "other"}}),
     ];
     for body in same {
         assert_eq!(api.call("PUT", "/api/v1/claims/a", &body.to_string()).status, 200, "{body}");
@@ -943,6 +990,7 @@ fn equal_requests_are_equal_however_they_are_written() {
         json!({"pool": "p", "lock": "1", "key": "k"}),
         json!({"pool": "p", "lock": "1", "key": "k", "requestor": "l", "also": [{"pool": "q"}]}),
         json!({"pool": "p", "lock": "1", "key": "k", "also": [{"pool": "q", "count": 2}]}),
+        json!({"pool": "p", "lock": "1", "key": "k", "also": [{"pool": "q"}], "scope": "flow"}),
         json!({"pool": "p", "lock": "1", "key": "k", "also": [{"pool": "q"}], "scope": "person"}),
         json!({"pool": "p", "lock": "1", "key": "k", "also": [{"pool": "q"}], "owner": {"team": "t"}}),
     ] {

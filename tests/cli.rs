@@ -152,3 +152,15 @@ fn help_and_version_are_for_people() {
         assert!(server.stdout.contains(name), "{name}");
     }
 }
+
+/// As the original locker has it: `PORT` alone changes the port, and neither the address nor what needs a password.
+#[test]
+fn port_alone_changes_the_port() {
+    let mut command = clean(binary());
+    command.args(["server", "--store", "memory:"]).env("PORT", "0");
+    let server = Running::start(&mut command, b"");
+    let line = server.until_stderr(" listening on ");
+    assert!(line.contains("http://127.0.0.1:") && !line.contains(":8910"), "{line}");
+    server.signal(Signal::SIGTERM);
+    server.finish().ok();
+}

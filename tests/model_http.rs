@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use locker::core::claim::{BuildEnd, BuildRef};
 use locker::core::names::ParkId;
 use locker::core::settings::{Plant, Settings};
 use locker::core::step::Command;
@@ -98,6 +99,7 @@ impl Server {
             memory: Span(rules.memory),
             build_memory: Span(rules.build_memory),
             drain: Span(rules.drain),
+            lease: Span(rules.lease),
             declared_only: rules.declared_only,
             stuck_look: Span(0),
             plant,
@@ -119,12 +121,25 @@ impl Server {
         match op {
             Op::Ask(request) => self.ask(request),
             Op::Confirm { claim, run, fence } => {
-                let known = self.fences.get(claim).map(Vec::as_slice).unwrap_or_default();
-                let fence = match (fence, known) {
-                    (Which::Present, [.., last]) | (Which::Former, [.., last, _]) => *last,
-                    _ => 1,
-                };
+                let fence = self.fence(claim, *fence);
                 self.plain("POST", &format!("/claims/{claim}/confirm"), Some(&json!({ "run": run, "fence": fence })))
+            }
+            Op::Renew { claim, run, fence } => {
+                let fence = fence.map(|fence| self.fence(claim, fence));
+                let body = without_nulls(json!({ "run": run, "fence": fence }));
+                self.plain("POST", &format!("/claims/{claim}/renew"), Some(&body))
+            }
+            Op::Deliver { claim, present } => {
+                let response = self.life().routes.handle(request("GET", &format!("/claims/{claim}"), None));
+                let claim_now: Value = serde_json::from_slice(&response.body).unwrap();
+                let revision = claim_now["revision"].as_u64().filter(|_| *present).unwrap_or(1);
+                self.plain("POST", &format!("/claims/{claim}/deliver"), Some(&json!({ "revision": revision })))
+            }
+            Op::Over { build, cut_short } => {
+                let how = if *cut_short { BuildEnd::Errored } else { BuildEnd::Succeeded };
+                let build = BuildRef { cluster: "https://ci".parse().unwrap(), id: build.parse().unwrap() };
+                self.life().engine.call(Command::BuildOver { build, how }).unwrap();
+                Answer::Nothing
             }
             Op::End { claim, run } => {
                 let run = run.as_ref().map(|run| format!("?run={run}")).unwrap_or_default();
@@ -135,9 +150,9 @@ impl Server {
                 self.tick();
                 Answer::Nothing
             }
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, by_priority } => {
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, by_priority, scope } => {
                 let order = if *by_priority { "priority" } else { "fifo" };
-                let policy = json!({ "order": order, "drain": text(*drain), "max_hold": text(*max_hold), "max_queue": max_queue });
+                let policy = json!({ "order": order, "drain": text(*drain), "max_hold": text(*max_hold), "max_queue": max_queue, "scope": scope });
                 let body = json!({ "capacity": capacity, "policy": without_nulls(policy) });
                 self.plain("PUT", &format!("/pools/{pool}"), Some(&without_nulls(body)))
             }
@@ -171,6 +186,14 @@ impl Server {
                 self.restart();
                 Answer::Nothing
             }
+        }
+    }
+
+    fn fence(&self, claim: &str, which: Which) -> u64 {
+        let known = self.fences.get(claim).map(Vec::as_slice).unwrap_or_default();
+        match (which, known) {
+            (Which::Present, [.., last]) | (Which::Former, [.., last, _]) => *last,
+            _ => 1,
         }
     }
 
@@ -234,7 +257,9 @@ impl Server {
 
     /// What HTTP shows of [`reference::Model::view`].
     fn view(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+        let world = self.life().engine.world();
+        let mut lines =
+            vec![format!("watched {:?}", world.builds_to_watch().map(|b| b.id.as_str()).collect::<Vec<_>>())];
         for claim in self.get("/claims?limit=1000")["items"].as_array().unwrap() {
             let (id, life) = (str_of(&claim["id"]), &claim["life"]);
             let phase = match str_of(&claim["state"]) {
@@ -330,6 +355,7 @@ fn shape_of(shape: &Shape) -> Value {
     body["also"] = shape.parts[1..].iter().map(part).collect();
     body["key"] = json!(shape.key);
     body["requestor"] = json!(shape.who);
+    body["scope"] = json!(shape.scope);
     if let Some(build) = &shape.build {
         body["owner"] = json!({ "cluster": "https://ci", "build_id": build });
     }
@@ -365,6 +391,7 @@ fn answer_of(response: &Response) -> Answer {
     if response.status == 200 {
         return match json["state"].as_str() {
             Some("granted") => Answer::Granted(locks_of(&json)),
+            Some("waiting") => Answer::Waiting { parked: false },
             Some("held") => Answer::Held(locks_of(&json)),
             Some("ended") => Answer::Ended { how: known(&json["how"]), again: false },
             _ => Answer::Done,
@@ -389,6 +416,10 @@ fn known(word: &Value) -> &'static str {
         "superseded",
         "removed",
         "lost",
+        "lease_lost",
+        "build_over",
+        "undelivered",
+        "unprocessable",
         "no_such_pool",
         "no_such_lock",
         "no_such_claim",

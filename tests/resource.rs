@@ -437,6 +437,10 @@ fn release_refuses_what_it_cannot_know() {
     build.out(&json!({"release": "nowhere"})).failed(1, "no directory \"nowhere\" among the inputs of this put (none)");
     build.input_with("empty", &[]);
     build.out(&json!({"release": "empty"})).failed(1, "there is no file");
+    build.input_with("pipe", &[]);
+    let pipe = std::process::Command::new("mkfifo").arg(build.input("pipe").join("name")).status();
+    assert!(pipe.unwrap().success());
+    build.out(&json!({"release": "pipe"})).failed(1, "pipe/name is no plain file");
     build.input_with("bad", &[("claim", b"../x")]);
     build.out(&json!({"release": "bad"})).failed(1, "claim id contains '/'");
     build.input_with("unknown", &[("claim", b"0123")]);
@@ -575,6 +579,20 @@ fn payloads_are_checked_whole() {
     let text = "error: invalid payload (missing locker_uri, missing pool, missing acquire, claim, release, add, \
                 add_claimed, remove, update, check or check_unclaimed, unknown params key \"aquire\": did you mean \"acquire\"?)";
     build.raw("out", Some(&dir), bad).failed(1, text);
+    let worse = json!({"source": build.source, "params": {
+        "acquire": "yes", "claim": "a/b", "ttl": "soon", "also": [{"pol": "q"}], "labels": [], "timout": "3s"}});
+    let done = build.raw("out", Some(&dir), worse.to_string().as_bytes()).failed(1, "error: invalid payload (");
+    for problem in [
+        "params.acquire must be true or false",
+        "acquire and claim exclude each other",
+        "params.ttl is no duration",
+        "missing also.pool",
+        "unknown also key \"pol\": did you mean \"pool\"?",
+        "params.labels must be",
+        "unknown params key \"timout\": did you mean \"timeout\"?",
+    ] {
+        assert!(done.stderr.contains(problem), "{problem}: {}", done.stderr);
+    }
     build.raw("out", Some(&dir), b"").failed(1, "invalid payload (stdin is no JSON");
     build.raw("check", None, br#"{"source": null}"#).failed(1, "invalid payload (missing locker_uri, missing pool)");
 }
@@ -588,8 +606,14 @@ fn git_settings_get_one_warning() {
     let warnings: Vec<&str> = done.stderr.lines().filter(|line| line.starts_with("warning:")).collect();
     assert_eq!(
         warnings,
-        ["warning: no git repository is behind a locker pool: source uri, branch, private_key without effect"]
+        ["warning: no git repository is behind a locker pool: without effect are uri, branch, private_key"]
     );
+    // `depth` was a param of gets.
+    let params = json!({"source": build.source, "version": {"ref": done.version()}, "params": {"depth": 1}});
+    let got = build.raw("in", Some(&build.input("p")), params.to_string().as_bytes()).ok();
+    let warnings: Vec<&str> = got.stderr.lines().filter(|line| line.starts_with("warning:")).collect();
+    assert_eq!(warnings.len(), 1, "{}", got.stderr);
+    assert!(warnings[0].ends_with("are uri, branch, private_key, depth"), "{}", got.stderr);
 }
 
 #[test]

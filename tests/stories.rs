@@ -272,18 +272,18 @@ fn story_41_blips_in_a_long_wait_cost_nobody_the_place() {
     let mut server = Server::start_durable();
     let holder = Build::new(&server, 1, "p");
     holder.out(&acquire()).ok();
-    let first = Build::new(&server, 2, "p").var("LOCKER_PROGRESS", "0s").put(&acquire());
+    // It asks again every 300 ms, so that it says each time what it has met.
+    let first = Build::new(&server, 2, "p").var("LOCKER_PROGRESS", "0s").var("LOCKER_WAIT", "300ms").put(&acquire());
     server.until_waiting("p", 1);
     let second = Build::new(&server, 3, "p").put(&acquire());
     server.until_waiting("p", 2);
+    let said = |text: &str| first.stderr().matches(text).count();
     for _ in 0..3 {
+        let (away, waits) = (said("no answer from the locker server"), said("waiting: place 1"));
         server.kill();
-        let lines = first.stderr().matches("no answer from the locker server").count();
-        until("the blip is noticed", || {
-            (first.stderr().matches("no answer from the locker server").count() > lines || lines > 0).then_some(())
-        });
+        until("the blip is noticed", || (said("no answer from the locker server") > away).then_some(()));
         server.again();
-        server.until_waiting("p", 2);
+        until("it waits in its old place", || (said("waiting: place 1") > waits).then_some(()));
     }
     holder.out(&release_build()).ok();
     first.finish().ok();

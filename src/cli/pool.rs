@@ -8,7 +8,7 @@ use super::{CliError, by, parse_duration, print_json, print_line, status};
 use crate::client::Client;
 use crate::core::names::PoolName;
 use crate::env::Env;
-use crate::wire::api::{Order, Policy, PoolBody, RemoveBody};
+use crate::wire::api::{Order, Policy, PoolBody, RemoveBody, Scope};
 use crate::wire::concourse::api_duration;
 use crate::wire::errors::exit;
 use crate::wire::problems::unknown;
@@ -60,6 +60,9 @@ struct SetArgs {
     /// The longest queue
     #[arg(long, value_name = "N")]
     max_queue: Option<u32>,
+    /// What ends holds of claims that name no scope: flow (default), build or person
+    #[arg(long, value_name = "SCOPE", value_parser = parse_scope)]
+    scope: Option<Scope>,
     /// Why, for the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -89,12 +92,22 @@ fn parse_order(text: &str) -> Result<Order, String> {
     }
 }
 
+fn parse_scope(text: &str) -> Result<Scope, String> {
+    match text {
+        "flow" => Ok(Scope::Flow),
+        "build" => Ok(Scope::Build),
+        "person" => Ok(Scope::Person),
+        other => Err(unknown("scope", other, &["flow", "build", "person"])),
+    }
+}
+
 fn set(args: &SetArgs, client: &Client, env: &mut Env<'_>) -> Result<(), CliError> {
     let policy = Policy {
         order: args.order,
         drain: args.drain.map(api_duration),
         max_hold: args.max_hold.map(api_duration),
         max_queue: args.max_queue,
+        scope: args.scope,
     };
     let body = PoolBody { policy, capacity: args.capacity, by: Some(by(env, args.reason.as_ref())) };
     client.put_pool(args.pool.as_str(), &body)?;

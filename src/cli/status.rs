@@ -79,6 +79,7 @@ fn lock_rows(lock: &LockView) -> Vec<[table::Cell; 5]> {
     let row = |holder: &HolderView| {
         let mut who = vec![who::owner(&holder.owner, "-")];
         who.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
+        who.extend(holder.suspect.as_ref().map(|s| format!("not known to be alive since {} ({})", s.since, s.why)));
         who.extend(holder.reason.as_ref().map(|reason| format!("because {reason:?}")));
         let since = holder.since.as_deref().unwrap_or("-");
         [cell(&lock.lock), toned(&word, tone), cell(who.join(", ")), cell(since), cell(&holder.claim)]

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 
 use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
 use crate::wire::api::{
-    ChangeView, ClaimBody, ClaimView, ConfirmBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page, PoolBody,
-    PoolSummary, PoolView, RemoveBody, WaitingView,
+    ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page,
+    PoolBody, PoolSummary, PoolView, RemoveBody, RenewBody, WaitingView,
 };
 use crate::wire::errors::Code;
 
@@ -102,6 +102,25 @@ impl Client {
     /// As [`CallError`].
     pub fn confirm(&self, id: &str, body: &ConfirmBody) -> Result<ClaimView, CallError> {
         let path = format!("{}/confirm", claim_path(id));
+        self.call(Request { method: Method::Post, path, body: Some(json(body)), patience: PATIENCE })
+    }
+
+    /// Says that the holder goes on: its ttl counts from now. A grant is confirmed by it.
+    ///
+    /// # Errors
+    /// As [`CallError`]; a lost hold is a refusal with code `ended` that says how it ended. How long the hold is good
+    /// is counted from before this call, not from its answer.
+    pub fn renew(&self, id: &str, body: &RenewBody, patience: Duration) -> Result<ClaimView, CallError> {
+        let path = format!("{}/renew", claim_path(id));
+        self.call(Request { method: Method::Post, path, body: Some(json(body)), patience })
+    }
+
+    /// Looks at the claim of a version that an `in` fetches, and lets the server know that it has.
+    ///
+    /// # Errors
+    /// As [`CallError`]; an ended claim is a refusal with code `ended`.
+    pub fn deliver(&self, id: &str, body: &DeliverBody) -> Result<ClaimView, CallError> {
+        let path = format!("{}/deliver", claim_path(id));
         self.call(Request { method: Method::Post, path, body: Some(json(body)), patience: PATIENCE })
     }
 

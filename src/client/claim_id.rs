@@ -75,6 +75,8 @@ impl Fields {
             None => "",
             Some(Scope::Flow) => "flow",
             Some(Scope::Person) => "person",
+            Some(Scope::Build) => "build",
+            Some(Scope::Lease) => "lease",
         });
     }
 

@@ -33,6 +33,7 @@ pub fn holder(holder: &HolderView) -> String {
     let mut parts = vec![format!("{:?} by {who}", holder.lock)];
     parts.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
     parts.extend(holder.since.as_ref().map(|since| format!("since {since}")));
+    parts.extend(holder.suspect.as_ref().map(|s| format!("not known to be alive since {} ({})", s.since, s.why)));
     parts.extend(holder.reason.as_ref().map(|reason| format!("because {reason:?}")));
     parts.join(", ")
 }

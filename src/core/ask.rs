@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::claim::{self, Claim, End, Ended, Part, Phase, Presence, Want};
+use super::claim::{self, Claim, End, Ended, Part, Phase, Presence, Scope, Want};
 use super::claims::{self, entry_about, reply_of};
 use super::history::ChangeKind;
 use super::limits;
@@ -111,7 +111,7 @@ fn new_life(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusa
         check_part(state, part)?;
     }
     check_orders(state, &ask.terms.ask.parts)?;
-    Ok(begin(state, ask, life, runs, now))
+    begin(state, ask, life, runs, now)
 }
 
 /// The claim that a new lock comes with. Its id is a fresh one, or one whose claim has ended and may begin again.
@@ -120,7 +120,7 @@ pub(super) fn first_holder(state: &mut State, ask: &AskClaim, now: Now) -> Resul
         return Err(Refusal::DifferentRequest { id: ask.id.clone() });
     }
     let (life, runs) = life_and_runs(state, ask)?;
-    Ok(begin(state, ask, life, runs, now))
+    begin(state, ask, life, runs, now)
 }
 
 /// Which life of its id the claim would be, and the runs of all of them.
@@ -138,21 +138,32 @@ fn life_and_runs(state: &State, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refus
     Ok((life, runs))
 }
 
-fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now) -> Claim {
+/// Refuses a scope that its owner cannot have; what the request left open is decided here, for this life.
+fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now) -> Result<Claim, Refusal> {
+    let scope = ask.scope.unwrap_or_else(|| state.world.default_scope(&ask.terms.ask.parts));
+    if scope == Scope::Build && ask.terms.owner.build().is_none() {
+        return Err(Refusal::NoBuild { id: ask.id.clone() });
+    }
+    let mut terms = ask.terms.clone();
+    if scope == Scope::Lease {
+        terms.ttl.get_or_insert(state.settings.lease);
+    }
     let ticket = state.give_ticket();
     let presence = Presence::Recent(Deadline::after(now, state.settings.listen));
     let give_up = ask.give_up_after.map(|span| Deadline::after(now, span));
-    Claim {
+    Ok(Claim {
         id: ask.id.clone(),
         life,
-        terms: ask.terms.clone(),
+        terms,
+        scope,
+        build_over: false,
         runs,
         ticket,
         asked_at: now.wall,
         withdrawals: 0,
         phase: Phase::Waiting { presence, give_up },
         parks: BTreeSet::new(),
-    }
+    })
 }
 
 /// Whether an ended id may begin again, and with which life and runs (design section 2, lives).
@@ -167,7 +178,8 @@ fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refu
     let may = match ended.how {
         End::ListenerLost => true,
         End::Unconfirmed | End::Cancelled | End::GaveUp | End::Released => new_run,
-        End::Superseded | End::Removed | End::Lost => false,
+        End::Superseded | End::Removed => false,
+        End::Lost | End::LeaseLost | End::BuildOver | End::Undelivered => false,
     };
     if may { Ok((ended.life + 1, ended.runs.clone())) } else { Err(Refusal::Ended { ended: Arc::clone(ended) }) }
 }

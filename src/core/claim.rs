@@ -68,13 +68,18 @@ pub struct Part {
     pub want: Want,
 }
 
-/// What ends a hold besides a release (design section 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What ends a hold besides a release (design section 5). The later in this list, the more ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Scope {
     /// Claimed in one job, released in another.
+    #[default]
     Flow,
     /// Taken by hand.
     Person,
+    /// The hold belongs to its build: it ends with it.
+    Build,
+    /// A program that renews: it ends when no renewal has come for its ttl.
+    Lease,
 }
 
 /// *What* is asked; two requests with one id must agree in it.
@@ -86,7 +91,6 @@ pub struct Ask {
     pub key: Option<Text>,
     /// Who shares the key; the key itself when not given.
     pub requestor: Option<Text>,
-    pub scope: Scope,
 }
 
 impl Ask {
@@ -124,7 +128,7 @@ pub struct Terms {
     pub reason: Option<Reason>,
     /// A grant must be confirmed before it is a hold.
     pub confirm: bool,
-    /// A hold ends this long after it began.
+    /// A hold ends this long after it began or was renewed. A live `lease` always has one.
     pub ttl: Option<Span>,
     pub priority: Priority,
     /// Ends older waiting claims of this name (design section 2).
@@ -193,8 +197,12 @@ pub enum Phase {
         claimed: ChangeKey,
         locks: LockSet,
         since: WallMs,
-        /// The hold is lost at this.
+        /// The hold is lost at this, its ttl; renewals move it.
         until: Option<Deadline>,
+        /// The hold is lost at this, the `max_hold` of its pools when it began; nothing moves it.
+        limit: Option<Deadline>,
+        /// An `in` has fetched it: somebody else than the step that claimed it knows of it.
+        delivered: bool,
     },
 }
 
@@ -205,6 +213,10 @@ pub struct Claim {
     /// Which life of the id this is, from 1.
     pub life: u32,
     pub terms: Terms,
+    /// As asked, else as its pools had it when this life began.
+    pub scope: Scope,
+    /// Its build is known to be over; nothing about it is to be watched any more.
+    pub build_over: bool,
     /// Runs in the order of their first appearance; only the last one may act.
     pub runs: Vec<Run>,
     pub ticket: Ticket,
@@ -247,7 +259,7 @@ impl Claim {
         let deadlines: [Option<Deadline>; 2] = match &self.phase {
             Phase::Waiting { presence, give_up } => [presence.deadline(), *give_up],
             Phase::Granted { confirm_by, .. } => [Some(*confirm_by), None],
-            Phase::Held { until, .. } => [*until, None],
+            Phase::Held { until, limit, .. } => [*until, *limit],
         };
         deadlines.into_iter().flatten()
     }
@@ -256,6 +268,27 @@ impl Claim {
     #[must_use]
     pub fn timer(&self) -> Option<EngineMs> {
         self.deadlines().map(|d| d.at).min()
+    }
+
+    /// When a hold ends by itself if nobody renews it: the nearer of its ttl and its pools' `max_hold`.
+    #[must_use]
+    pub fn held_until(&self) -> Option<Deadline> {
+        match &self.phase {
+            Phase::Held { until, limit, .. } => [*until, *limit].into_iter().flatten().min_by_key(|d| d.at),
+            Phase::Waiting { .. } | Phase::Granted { .. } => None,
+        }
+    }
+
+    /// The build whose state decides about this claim (design section 5): of everybody who waits or was granted, of
+    /// a hold of scope `build`, and of a `flow` that nobody has fetched yet. `None` once that build is over.
+    #[must_use]
+    pub fn build_to_watch(&self) -> Option<BuildRef> {
+        let decides = match (&self.phase, self.scope) {
+            (Phase::Waiting { .. } | Phase::Granted { .. }, _) | (Phase::Held { .. }, Scope::Build) => true,
+            (Phase::Held { delivered, .. }, Scope::Flow) => !delivered,
+            (Phase::Held { .. }, Scope::Person | Scope::Lease) => false,
+        };
+        self.terms.owner.build().filter(|_| decides && !self.build_over)
     }
 
     /// Whether `run` belongs to an earlier process than the present one.
@@ -288,15 +321,52 @@ pub enum End {
     Superseded,
     /// What it asked for was taken out of the pool.
     Removed,
-    /// The hold passed its ttl.
+    /// The hold passed its ttl, or the `max_hold` of its pool.
     Lost,
+    /// The lease was not renewed in time.
+    LeaseLost,
+    /// Its build is over.
+    BuildOver,
+    /// Its build failed before any `in` had fetched the hold: nobody would ever know of it.
+    Undelivered,
 }
 
 impl End {
-    /// Whether the claim gave its locks up knowingly, or never had any to lose: a late release of it is harmless.
+    /// Whether a hold that ends so is lost: its holder may not know yet, so that its locks drain.
     #[must_use]
-    pub fn is_harmless(self) -> bool {
-        !matches!(self, Self::Lost | Self::Removed)
+    pub fn is_loss(self) -> bool {
+        matches!(self, Self::Lost | Self::LeaseLost | Self::BuildOver | Self::Undelivered)
+    }
+}
+
+/// How a build ended. Of one that ended well or failed by itself, all steps have come to their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BuildEnd {
+    Succeeded,
+    Failed,
+    Errored,
+    Aborted,
+    /// Its Concourse knows nothing of it any more.
+    Gone,
+}
+
+impl BuildEnd {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Errored => "errored",
+            Self::Aborted => "aborted",
+            Self::Gone => "gone",
+        }
+    }
+
+    /// Whether a lock that was put but never got may have been forgotten on the way (design section 5).
+    #[must_use]
+    pub fn is_cut_short(self) -> bool {
+        matches!(self, Self::Errored | Self::Aborted | Self::Gone)
     }
 }
 
@@ -319,4 +389,18 @@ pub struct Ended {
     pub build: Option<BuildRef>,
     /// Forgotten at this.
     pub forget: Deadline,
+}
+
+impl Ended {
+    /// Whether the claim gave its locks up knowingly, or never had any to lose: a late release of it is harmless.
+    #[must_use]
+    pub fn is_harmless(&self) -> bool {
+        match self.how {
+            End::Released | End::Cancelled | End::GaveUp | End::ListenerLost | End::Unconfirmed | End::Superseded => {
+                true
+            }
+            End::BuildOver => self.fence.is_none(),
+            End::Lost | End::LeaseLost | End::Undelivered | End::Removed => false,
+        }
+    }
 }

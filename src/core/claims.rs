@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::ask;
 use super::claim::{self, Claim, End, Ended, LockSet, Owner, Part, Phase, Presence};
-use super::history::ChangeKind;
+use super::history::{ChangeKey, ChangeKind};
 use super::limits;
-use super::names::{ClaimId, Fence, ParkId, PoolName, Reason, Run};
+use super::names::{ClaimId, Fence, ParkId, PoolName, Reason, Revision, Run};
 use super::pool::{Holder, Lock};
 use super::settings::Plant;
 use super::state::{Entry, Notice, State};
@@ -51,7 +51,7 @@ pub(super) fn grant(state: &mut State, claim: &Claim, locks: LockSet, now: Now) 
     let phase = if confirm {
         Phase::Granted { fence, locks, confirm_by: Deadline::after(now, state.settings.confirm), give_up }
     } else {
-        Phase::Held { fence, claimed: key, locks, since: now.wall, until: hold_limit(state, claim, now) }
+        begin_hold(state, claim, fence, key, locks, now)
     };
     state.update_claim(&claim.id, |c| {
         c.phase = phase;
@@ -59,11 +59,19 @@ pub(super) fn grant(state: &mut State, claim: &Claim, locks: LockSet, now: Now) 
     });
 }
 
-/// The end of a hold that begins now: the claim's ttl or the shortest `max_hold` of its pools.
-fn hold_limit(state: &State, claim: &Claim, now: Now) -> Option<Deadline> {
+/// A hold that begins now: for the claim's ttl, and not longer than the shortest `max_hold` of its pools.
+fn begin_hold(state: &State, claim: &Claim, fence: Fence, claimed: ChangeKey, locks: LockSet, now: Now) -> Phase {
     let pools = claim.terms.ask.parts.iter().filter_map(|part| state.world.pool(&part.pool));
-    let spans = pools.filter_map(|pool| pool.policy.max_hold).chain(claim.terms.ttl);
-    spans.min().map(|span| Deadline::after(now, span))
+    let max_hold = pools.filter_map(|pool| pool.policy.max_hold).min();
+    Phase::Held {
+        fence,
+        claimed,
+        locks,
+        since: now.wall,
+        until: claim.terms.ttl.map(|ttl| Deadline::after(now, ttl)),
+        limit: max_hold.map(|span| Deadline::after(now, span)),
+        delivered: false,
+    }
 }
 
 /// The client has heard of its grant: from here on it is a hold.
@@ -90,11 +98,50 @@ pub(super) fn confirm(
             let locks = locks.clone();
             let entry = Entry { locks: locks.clone(), ..entry_about(&claim, ChangeKind::Claimed, None) };
             let claimed = state.record(entry, now);
-            let until = hold_limit(state, &claim, now);
-            state.update_claim(id, |c| c.phase = Phase::Held { fence, claimed, locks, since: now.wall, until });
+            let phase = begin_hold(state, &claim, fence, claimed, locks, now);
+            state.update_claim(id, |c| c.phase = phase);
             reply_of(state, id, false)
         }
     }
+}
+
+/// The client says that it goes on: the ttl of its hold, whatever its scope, counts from now. Of a grant it is the
+/// confirmation. Nothing moves the `max_hold` of a pool, and a hold without a ttl stays as it is.
+pub(super) fn renew(
+    state: &mut State,
+    id: &ClaimId,
+    run: Option<&Run>,
+    fence: Option<Fence>,
+    now: Now,
+) -> Result<Reply, Refusal> {
+    let claim = live(state, id, run)?;
+    let Some(present) = claim.fence() else {
+        ask::check_run(state, &claim, run)?;
+        return Err(Refusal::NotGranted { id: id.clone() });
+    };
+    confirm(state, id, run, fence.unwrap_or(present), now)?;
+    if let Some(ttl) = claim.terms.ttl {
+        state.update_claim(id, |c| {
+            if let Phase::Held { until, .. } = &mut c.phase {
+                *until = Some(Deadline::after(now, ttl));
+            }
+        });
+    }
+    reply_of(state, id, false)
+}
+
+/// An `in` has fetched the hold of this `claimed` entry: the build that put it may go. Of another hold of the claim
+/// it says nothing.
+pub(super) fn deliver(state: &mut State, id: &ClaimId, revision: Revision) -> Result<Reply, Refusal> {
+    let claim = live(state, id, None)?;
+    if matches!(&claim.phase, Phase::Held { claimed, delivered: false, .. } if claimed.revision == revision) {
+        state.update_claim(id, |c| {
+            if let Phase::Held { delivered, .. } = &mut c.phase {
+                *delivered = true;
+            }
+        });
+    }
+    reply_of(state, id, false)
 }
 
 /// The live claim of this id. One that has ended says so, but to an earlier run first that it is one.
@@ -139,7 +186,7 @@ pub(super) fn end(
         release_whoever_holds(state, &ended, now);
     }
     let ended = note_run_of_ended(state, ended, run);
-    if ended.how.is_harmless() { Ok(Reply::Ended { ended, again: true }) } else { Err(Refusal::Ended { ended }) }
+    if ended.is_harmless() { Ok(Reply::Ended { ended, again: true }) } else { Err(Refusal::Ended { ended }) }
 }
 
 /// A cancel that overtakes its own `PUT` must win here too: a run that has cancelled begins no new life.
@@ -181,14 +228,16 @@ pub(super) fn finish(
 ) -> Arc<Ended> {
     let kind = match (how, &claim.phase) {
         (_, Phase::Waiting { .. } | Phase::Granted { .. }) => ChangeKind::Ended,
-        (End::Lost, Phase::Held { .. }) => ChangeKind::Lost,
+        (how, Phase::Held { .. }) if how.is_loss() => ChangeKind::Lost,
         (_, Phase::Held { .. }) => ChangeKind::Released,
     };
-    put_back_locks(state, claim, (how == End::Lost).then_some(now));
+    put_back_locks(state, claim, (kind == ChangeKind::Lost).then_some(now));
     let locks = claim.locks().to_vec();
     let key = state.record(Entry { locks, end: Some(how), reason, ..entry_about(claim, kind, by.as_ref()) }, now);
     leave(state, claim);
-    let memory = if claim.terms.owner.build().is_some() { state.settings.build_memory } else { state.settings.memory };
+    // As long as its build may go on, a step of it may ask again.
+    let may_go_on = claim.terms.owner.build().is_some() && !claim.build_over;
+    let memory = if may_go_on { state.settings.build_memory } else { state.settings.memory };
     let ended = Ended {
         id: claim.id.clone(),
         life: claim.life,

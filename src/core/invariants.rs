@@ -1,6 +1,6 @@
 //! What must be true after every step. Each check names what is broken.
 
-use super::claim::{Claim, Phase, Presence};
+use super::claim::{Claim, Phase, Presence, Scope};
 use super::history::ChangeKey;
 use super::latch::Latch;
 use super::queue;
@@ -32,6 +32,11 @@ pub fn check(state: &State) -> Result<(), String> {
     }
     let released = state.world.latches.values().filter(|l| l.released().is_some()).count();
     ensure(state.world.released_latches.len() == released, || "a latch that is gone is listed as released".into())?;
+    let watched = state.world.claims.values().filter(|claim| claim.build_to_watch().is_some()).count();
+    ensure(state.world.watched.len() == watched, || "a build is watched for nothing".into())?;
+    for build in state.world.suspects.keys() {
+        ensure(state.world.claims_of(build).next().is_some(), || format!("{build:?} is suspect for nothing"))?;
+    }
     if !state.watch.stale {
         let stuck = search::stuck_claims(&state.world, state.entangled.builds());
         let known = state.world.stuck.iter().map(|(id, stuck)| (id.clone(), Stuck::clone(stuck))).collect();
@@ -74,6 +79,12 @@ fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
         let listed = state.world.builds.contains(&(build, claim.id.clone()));
         ensure(listed, || "is not listed under its build".into())?;
     }
+    if let Some(build) = claim.build_to_watch() {
+        let listed = state.world.watched.contains(&(build, claim.id.clone()));
+        ensure(listed, || "is not listed among those whose build is to be watched".into())?;
+    }
+    ensure(claim.scope != Scope::Build || claim.terms.owner.build().is_some(), || "belongs to no build".into())?;
+    ensure(claim.scope != Scope::Lease || claim.terms.ttl.is_some(), || "is a lease without a ttl".into())?;
     ensure(claim.waits() || claim.parks.is_empty(), || "has parks but does not wait".into())?;
     if let Phase::Waiting { presence, .. } = &claim.phase {
         let parked = *presence == Presence::Parked;
@@ -87,7 +98,8 @@ fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
         let listed = l.holders.iter().filter(|h| h.claim == claim.id && Some(h.fence) == fence).count();
         ensure(listed == 1, || format!("is listed {listed} times as holder of {pool}/{lock}"))?;
     }
-    if let Phase::Held { claimed, .. } = &claim.phase {
+    if let Phase::Held { claimed, until, .. } = &claim.phase {
+        ensure(until.is_some() || claim.terms.ttl.is_none(), || "has a ttl that never ends".into())?;
         ensure(state.world.changes.contains_key(claimed), || "has lost its claimed entry".into())?;
     }
     Ok(())

@@ -7,13 +7,15 @@
 //! 1. [`names`], [`time`], [`limits`], [`settings`]: values that cannot be wrong.
 //! 2. [`claim`], [`pool`], [`history`]: the words of the design as data.
 //! 3. [`step`]: commands, answers and refusals; the way in.
-//! 4. `ask` (the way into the queue), `claims` (the life of a claim), `queue` and `cycles` (who is next), `supersede`
+//! 4. `ask` (the way into the queue), `claims` (the life of a claim), [`builds`] (what their ends mean for claims),
+//!    `queue` and `cycles` (who is next), `supersede`
 //!    and [`stuck`] (who waits in vain), `pools`
 //!    (declaring), `timers` (what happens by itself); [`latch`]:
 //!    the one-shot objects beside pools and claims.
 //! 5. [`state`] and `entangled` (indexes, what a batch touched), `restart`, [`invariants`] (what is always true).
 
 mod ask;
+pub mod builds;
 pub mod claim;
 mod claims;
 mod cycles;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::claim::{Claim, Labels};
+use super::claim::{Claim, Labels, Scope};
 use super::history::{Change, ChangeKey};
 use super::names::{ClaimId, Fence, LockName, PoolName, Text, Ticket};
 use super::time::{Deadline, Span};
@@ -69,6 +69,8 @@ pub struct Policy {
     pub max_hold: Option<Span>,
     /// The longest queue; at most [`super::limits::WAITERS_PER_POOL`].
     pub max_queue: Option<u32>,
+    /// For claims that name none; `flow` without. Never `lease`: who does not ask for it does not renew.
+    pub scope: Option<Scope>,
 }
 
 /// One claim that has a lock, with what decides who may join it.

@@ -80,7 +80,10 @@ fn revived(mut claim: Claim, settings: &Settings, now: Now) -> Claim {
             *confirm_by = confirm_by.restarted(now);
             restart(give_up);
         }
-        Phase::Held { until, .. } => restart(until),
+        Phase::Held { until, limit, .. } => {
+            restart(until);
+            restart(limit);
+        }
     }
     claim
 }

@@ -9,6 +9,7 @@ macro_rules! scenarios {
 }
 
 mod order;
+mod scopes;
 mod stuck;
 mod supersede;
 

@@ -19,6 +19,8 @@ pub struct Settings {
     pub memory: Span,
     /// Ended claims of a build that is not known to be finished are remembered this long.
     pub build_memory: Span,
+    /// A lease whose claim names no ttl is lost this long after its last renewal.
+    pub lease: Span,
     /// Time a lock stays out of use after its holder was lost, for pools that do not set their own.
     pub drain: Span,
     /// History entries kept for one pool.
@@ -45,6 +47,7 @@ impl Default for Settings {
             withdrawals: 3,
             memory: Span::hours(24),
             build_memory: Span::hours(90 * 24),
+            lease: Span::secs(60),
             drain: Span::secs(30),
             history: 1_000,
             history_age: Span::hours(90 * 24),

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::claim::{BuildRef, Claim, End, Ended, Phase, Presence};
+use super::builds::Suspect;
+use super::claim::{BuildRef, Claim, End, Ended, Part, Phase, Presence, Scope};
 use super::entangled::Entangled;
 use super::history::{Change, ChangeKey};
 use super::latch::{Latch, LatchId};
@@ -34,6 +35,11 @@ pub struct World {
     pub ended: OrdMap<ClaimId, Arc<Ended>>,
     /// Live claims by the build behind them.
     pub builds: OrdSet<(BuildRef, ClaimId)>,
+    /// Those of them about which the state of the build decides ([`Claim::build_to_watch`]).
+    pub watched: OrdSet<(BuildRef, ClaimId)>,
+    /// Builds of live claims of which nobody knows at present whether they go on. Not stored: whoever watches builds
+    /// says it again after a restart.
+    pub suspects: OrdMap<BuildRef, Arc<Suspect>>,
     /// Waiting claims that cannot go on by themselves, as of the last look (every [`Settings::stuck_look`] at most).
     pub stuck: OrdMap<ClaimId, Arc<Stuck>>,
     pub latches: OrdMap<LatchId, Arc<Latch>>,
@@ -54,6 +60,29 @@ impl World {
     #[must_use]
     pub fn lock(&self, pool: &PoolName, lock: &LockName) -> Option<&Lock> {
         self.pool(pool)?.locks.get(lock).map(AsRef::as_ref)
+    }
+
+    /// The scope of a claim for these parts that names none: of all that its pools say, the one that most ends.
+    #[must_use]
+    pub fn default_scope(&self, parts: &[Part]) -> Scope {
+        let pools = parts.iter().filter_map(|part| self.pool(&part.pool));
+        pools.filter_map(|pool| pool.policy.scope).max().unwrap_or_default()
+    }
+
+    /// The builds whose Concourse is to be asked about them, each once, in order. Costs a look at each claim that it
+    /// decides about.
+    pub fn builds_to_watch(&self) -> impl Iterator<Item = &BuildRef> {
+        let mut last = None;
+        self.watched.iter().filter_map(move |(build, _)| (last.replace(build) != Some(build)).then_some(build))
+    }
+
+    /// What is not known of the build behind a claim.
+    #[must_use]
+    pub fn suspect(&self, claim: &Claim) -> Option<&Suspect> {
+        if self.suspects.is_empty() || claim.build_over {
+            return None;
+        }
+        self.suspects.get(&claim.terms.owner.build()?).map(AsRef::as_ref)
     }
 
     /// Live claims of one build.
@@ -193,6 +222,8 @@ pub struct State {
     step: Option<(Revision, u32)>,
     /// Ended claims in the order in which they are forgotten when there are too many: released ones, then oldest.
     forgettable: BTreeSet<(bool, EngineMs, ClaimId)>,
+    /// Ended claims by the build that was behind them.
+    ended_builds: BTreeSet<(BuildRef, ClaimId)>,
     /// Remembered operations, oldest first.
     op_order: BTreeSet<(EngineMs, OpId)>,
     /// History entries of latches, oldest first; some may be gone already.
@@ -466,7 +497,10 @@ impl State {
         }
         self.dirty.claims.insert(id.clone());
         if let Some(build) = claim.terms.owner.build() {
-            self.world.builds.remove(&(build, id.clone()));
+            self.world.builds.remove(&(build.clone(), id.clone()));
+            if self.world.claims_of(&build).next().is_none() {
+                self.world.suspects.remove(&build);
+            }
         }
         if let Phase::Held { claimed, .. } = &claim.phase {
             for part in &claim.terms.ask.parts {
@@ -481,6 +515,9 @@ impl State {
         for deadline in claim.deadlines() {
             self.unset_timer(deadline.at, Timer::Claim(claim.id.clone()));
         }
+        if let Some(build) = claim.build_to_watch() {
+            self.world.watched.remove(&(build, claim.id.clone()));
+        }
         self.entangled.remove(claim);
     }
 
@@ -488,6 +525,9 @@ impl State {
     fn index(&mut self, claim: &Claim) {
         for deadline in claim.deadlines() {
             self.set_timer(deadline, Timer::Claim(claim.id.clone()));
+        }
+        if let Some(build) = claim.build_to_watch() {
+            self.world.watched.insert((build, claim.id.clone()));
         }
         self.entangled.add(claim);
         if !claim.waits() {
@@ -519,6 +559,9 @@ impl State {
         self.forget_ended(&id);
         self.set_timer(ended.forget, Timer::Ended(id.clone()));
         self.forgettable.insert(forget_order(&ended));
+        if let Some(build) = &ended.build {
+            self.ended_builds.insert((build.clone(), id.clone()));
+        }
         self.dirty.ended.insert(id.clone());
         self.world.ended.insert(id, Arc::new(ended));
         while self.world.ended.len() > limits::ENDED_CLAIMS {
@@ -531,7 +574,22 @@ impl State {
         if let Some(old) = self.world.ended.remove(id) {
             self.unset_timer(old.forget.at, Timer::Ended(id.clone()));
             self.forgettable.remove(&forget_order(&old));
+            if let Some(build) = &old.build {
+                self.ended_builds.remove(&(build.clone(), id.clone()));
+            }
             self.dirty.ended.insert(id.clone());
+        }
+    }
+
+    /// A build is over: its ended claims are remembered no longer than those of others.
+    pub(super) fn shorten_memory_of(&mut self, build: &BuildRef) {
+        let of_build = self.ended_builds.range((build.clone(), ClaimId::smallest())..);
+        let of_build = of_build.take_while(|(of, _)| of == build).filter_map(|(_, id)| self.world.ended.get(id));
+        let memory = self.settings.memory;
+        let longer: Vec<Ended> = of_build.filter(|e| e.forget.span > memory).map(|e| Ended::clone(e)).collect();
+        for ended in longer {
+            let forget = Deadline { at: ended_at(&ended).plus(memory), span: memory };
+            self.remember_ended(Ended { forget, ..ended });
         }
     }
 
@@ -567,8 +625,12 @@ fn stands_in_the_way(claim: &Claim) -> (bool, bool) {
 
 /// Released claims first, then by when they ended: the time from which their memory counts.
 fn forget_order(ended: &Ended) -> (bool, EngineMs, ClaimId) {
-    let at = EngineMs(ended.forget.at.0.saturating_sub(ended.forget.span.0));
-    (ended.how != End::Released, at, ended.id.clone())
+    (ended.how != End::Released, ended_at(ended), ended.id.clone())
+}
+
+/// When the memory of an ended claim began.
+fn ended_at(ended: &Ended) -> EngineMs {
+    EngineMs(ended.forget.at.0.saturating_sub(ended.forget.span.0))
 }
 
 /// Latches.

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::claim::{Claim, End, Ended, Labels, Owner, Terms};
+use super::claim::{BuildEnd, BuildRef, Claim, End, Ended, Labels, Owner, Scope, Terms};
 use super::latch::{Ending, Latch, LatchId, NewLatch};
 use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
 use super::pool::{Lock, Order, Policy};
 use super::settings::Plant;
 use super::state::State;
 use super::time::{Now, Span};
-use super::{ask, claims, latch, pools, queue, stuck, timers};
+use super::{ask, builds, claims, latch, pools, queue, stuck, timers};
 
 /// How a request is prepared to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Wait {
 pub struct AskClaim {
     pub id: ClaimId,
     pub terms: Terms,
+    /// `None` leaves it to the pools; decided with the first `PUT` of a life.
+    pub scope: Option<Scope>,
     pub run: Option<Run>,
     pub wait: Wait,
     /// False is try-lock: granted now, or refused without a place in the queue.
@@ -52,6 +54,27 @@ pub enum Command {
         id: ClaimId,
         run: Option<Run>,
         fence: Fence,
+    },
+    /// The client of a claim says that it goes on; also confirms a grant, with or without naming its fence.
+    Renew {
+        id: ClaimId,
+        run: Option<Run>,
+        fence: Option<Fence>,
+    },
+    /// An `in` has fetched the hold of this `claimed` revision.
+    Delivered {
+        id: ClaimId,
+        revision: Revision,
+    },
+    /// A build has ended.
+    BuildOver {
+        build: BuildRef,
+        how: BuildEnd,
+    },
+    /// It is not known whether a build goes on, and why not; `None`: it does.
+    Suspect {
+        build: BuildRef,
+        why: Option<Reason>,
     },
     /// Cancel or release.
     End {
@@ -158,6 +181,8 @@ pub enum Refusal {
     SupersededRun { id: ClaimId },
     #[error("claim {id:?} has seen {max} runs, which is the limit: use a new id")]
     TooManyRuns { id: ClaimId, max: usize },
+    #[error("claim {id:?} asks for scope \"build\" (or its pool does), but its owner names no build")]
+    NoBuild { id: ClaimId },
     #[error("claim {id:?} has not been granted (any more): ask again with PUT")]
     NotGranted { id: ClaimId },
     #[error("claim {id:?} was granted with fence {fence}, not {given}: ask again with PUT")]
@@ -205,6 +230,9 @@ impl End {
             Self::Superseded => "superseded",
             Self::Removed => "removed",
             Self::Lost => "lost",
+            Self::LeaseLost => "lease_lost",
+            Self::BuildOver => "build_over",
+            Self::Undelivered => "undelivered",
         }
     }
 }
@@ -221,6 +249,16 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     let reply = match command {
         Command::Ask(ask) => ask::ask(state, *ask, now),
         Command::Confirm { id, run, fence } => claims::confirm(state, &id, run.as_ref(), fence, now),
+        Command::Renew { id, run, fence } => claims::renew(state, &id, run.as_ref(), fence, now),
+        Command::Delivered { id, revision } => claims::deliver(state, &id, revision),
+        Command::BuildOver { build, how } => {
+            builds::over(state, &build, how, now);
+            Ok(Reply::Nothing)
+        }
+        Command::Suspect { build, why } => {
+            builds::suspect(state, build, why, now);
+            Ok(Reply::Nothing)
+        }
         Command::End { id, run, by, reason } => claims::end(state, &id, run, by, reason, now),
         Command::Left { park } => {
             claims::left(state, park, now);

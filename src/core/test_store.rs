@@ -131,7 +131,7 @@ fn comparable_claim(claim: &Claim) -> Claim {
             comparable(confirm_by);
             give_up.iter_mut().for_each(comparable);
         }
-        Phase::Held { until, .. } => until.iter_mut().for_each(comparable),
+        Phase::Held { until, limit, .. } => until.iter_mut().chain(limit).for_each(comparable),
     }
     claim
 }
@@ -163,7 +163,11 @@ pub(super) fn standing(state: &State) -> Vec<String> {
         lines.push(format!("{} prunable {:?} free {:?}", pool.name, pool.prunable, pool.free));
     }
     for claim in state.world.claims.values() {
-        lines.push(format!("{} life {} runs {:?} withdrawn {}", claim.id, claim.life, claim.runs, claim.withdrawals));
+        let Claim { id, life, runs, withdrawals, scope, build_over, .. } = &**claim;
+        lines.push(format!("{id} life {life} runs {runs:?} withdrawn {withdrawals} {scope:?} {build_over}"));
+    }
+    for build in state.world.builds_to_watch() {
+        lines.push(format!("watch {build:?}"));
     }
     lines.extend(state.world.ended.values().map(|e: &Arc<Ended>| format!("{e:?}")));
     lines

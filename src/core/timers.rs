@@ -1,9 +1,9 @@
 //! What happens by itself when its time has come (design sections 2 and 4). Never early.
 
-use super::claim::{End, Phase, Presence};
+use super::claim::{Claim, End, Phase, Presence, Scope};
 use super::claims;
 use super::latch;
-use super::names::{ClaimId, LockName, PoolName};
+use super::names::{ClaimId, LockName, PoolName, Reason};
 use super::state::{State, Timer};
 use super::stuck;
 use super::time::{Deadline, Now};
@@ -38,9 +38,19 @@ fn expire_claim(state: &mut State, id: &ClaimId, now: Now) {
             return claims::set_presence(state, &claim, away);
         }
         Phase::Granted { .. } => return claims::withdraw(state, &claim, now),
-        Phase::Held { .. } => End::Lost,
+        Phase::Held { limit, .. } => return lose(state, &claim, *limit, now),
     };
     claims::finish(state, &claim, how, None, None, now);
+}
+
+/// A hold whose time is over.
+fn lose(state: &mut State, claim: &Claim, limit: Option<Deadline>, now: Now) {
+    let (how, why) = match claim.scope {
+        _ if limit.is_some_and(|limit| limit.is_over(now)) => (End::Lost, "the max_hold of its pool is over"),
+        Scope::Lease => (End::LeaseLost, "it was not renewed within its ttl"),
+        Scope::Flow | Scope::Person | Scope::Build => (End::Lost, "its ttl is over"),
+    };
+    claims::finish(state, claim, how, None, Reason::parse(why).ok(), now);
 }
 
 fn end_drain(state: &mut State, pool: &PoolName, lock: &LockName, now: Now) {

@@ -152,11 +152,14 @@ fn read_text(path: &Path) -> Result<Option<String>, String> {
 
 fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>, String> {
     let failed = |error: io::Error| format!("cannot read {}: {error}", path.display());
-    let file = match File::open(path) {
-        Ok(file) => file,
+    // Looked at first, because opening a pipe waits for whoever writes into it.
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => {}
+        Ok(_) => return Err(format!("{} is no plain file", path.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
-    };
+    }
+    let file = File::open(path).map_err(failed)?;
     let mut content = Vec::new();
     file.take(max as u64 + 1).read_to_end(&mut content).map_err(failed)?;
     if content.len() > max {

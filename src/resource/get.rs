@@ -17,7 +17,7 @@ use crate::client::backoff::Backoff;
 use crate::client::{CallError, Client, NoAnswer};
 use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
-use crate::wire::api::{ChangeKind, ChangeView, ClaimState, ClaimView, HolderView, LockView, Owner};
+use crate::wire::api::{ChangeKind, ChangeView, ClaimState, ClaimView, DeliverBody, HolderView, LockView, Owner};
 use crate::wire::concourse::{Answer, InRequest, LogLevel, Metadata, SourceKind, Version};
 use crate::wire::errors::Code;
 
@@ -184,7 +184,7 @@ impl Get {
     fn hold(&self, change: Option<&ChangeView>) -> Result<Option<ClaimView>, Miss> {
         let Some(change) = change.filter(|change| change.kind == ChangeKind::Claimed) else { return Ok(None) };
         let Some(id) = &change.claim else { return Ok(None) };
-        let why = match self.client.get_claim(id) {
+        let why = match self.fetch(id, change.revision) {
             Ok(claim) if claim.state == ClaimState::Held && claim.revision == Some(change.revision) => {
                 return Ok(Some(claim));
             }
@@ -201,6 +201,14 @@ impl Get {
                 "lock instance is no longer acquired: claim {id} of revision {} {why}",
                 change.revision
             ))),
+        }
+    }
+
+    /// The claim, and the server knows that it was fetched. A server that keeps no note of that shows it all the same.
+    fn fetch(&self, id: &str, revision: u64) -> Result<ClaimView, CallError> {
+        match self.client.deliver(id, &DeliverBody { revision }) {
+            Err(error) if error.code() == Some(Code::NoSuchRoute) => self.client.get_claim(id),
+            answer => answer,
         }
     }
 

@@ -99,7 +99,7 @@ fn warn(source: &Source, env: &mut Env<'_>) {
     }
     if !source.ignored.is_empty() {
         let keys = source.ignored.join(", ");
-        say(env.stderr, format!("warning: no git repository is behind a locker pool: source {keys} without effect"));
+        say(env.stderr, format!("warning: no git repository is behind a locker pool: without effect are {keys}"));
     }
     if let Some(key) = source.tls.skip_verification {
         let text = "the server's certificate is not verified: who stands between can read the password and grant \

@@ -32,7 +32,10 @@ pub enum EngineError {
     Refused(#[from] Refusal),
     /// Its outcome is unknown: it may have been stored or not.
     #[error("the store has failed, the server is going down: ask again elsewhere or later")]
-    StoreFailed,
+    StoreFailed {
+        /// The chain of causes: for the log, not for clients.
+        cause: Arc<str>,
+    },
 }
 
 type Answer = mpsc::SyncSender<Result<Reply, EngineError>>;
@@ -58,8 +61,9 @@ impl Engine {
     /// The core refuses, or the store has failed.
     pub fn call(&self, command: Command) -> Result<Reply, EngineError> {
         let (answer, answered) = mpsc::sync_channel(1);
-        self.jobs.send(Job::Do { command, answer: Some(answer) }).map_err(|_| EngineError::StoreFailed)?;
-        answered.recv().unwrap_or(Err(EngineError::StoreFailed))
+        let down = || EngineError::StoreFailed { cause: Arc::from("the engine has ended") };
+        self.jobs.send(Job::Do { command, answer: Some(answer) }).map_err(|_| down())?;
+        answered.recv().unwrap_or_else(|_| Err(down()))
     }
 
     /// Leaves a command whose answer nobody needs. Never blocks.
@@ -157,8 +161,9 @@ pub fn start_with(
         if let Err(error) =
             run.unwrap_or_else(|_| Err(anyhow::anyhow!("the engine has panicked: this is a bug in locker")))
         {
+            let cause = Arc::from(format!("{error:#}"));
             failed(error);
-            thread.refuse_the_rest();
+            thread.refuse_the_rest(&cause);
         }
     })?;
     Ok((engine, handle))
@@ -244,8 +249,9 @@ impl Thread {
         if !changes.is_empty()
             && let Err(error) = self.store.commit(&changes)
         {
+            let cause: Arc<str> = Arc::from(format!("{error:#}"));
             for (answer, _) in answers {
-                let _ = answer.send(Err(EngineError::StoreFailed));
+                let _ = answer.send(Err(EngineError::StoreFailed { cause: Arc::clone(&cause) }));
             }
             return Err(error);
         }
@@ -268,11 +274,11 @@ impl Thread {
     }
 
     /// After a failed commit: whatever is asked, the outcome is not known here.
-    fn refuse_the_rest(&mut self) {
+    fn refuse_the_rest(&mut self, cause: &Arc<str>) {
         while let Ok(job) = self.queue.recv() {
             match job {
                 Job::Do { answer: Some(answer), .. } => {
-                    let _ = answer.send(Err(EngineError::StoreFailed));
+                    let _ = answer.send(Err(EngineError::StoreFailed { cause: Arc::clone(cause) }));
                 }
                 Job::Do { answer: None, .. } => {}
                 Job::Stop => return,

@@ -13,7 +13,7 @@ use crate::core::stuck::Stuck;
 use crate::core::time::{Deadline, Now, Span, WallMs};
 use crate::wire::api::{
     self, ChangeView, ClaimState, ClaimView, HolderView, LockRef, LockState, LockView, PartBody, PoolSummary,
-    QueueView, WaiterView,
+    QueueView, SuspectView, WaiterView,
 };
 use crate::wire::errors::Code;
 use crate::wire::text::{show_metadata, show_span, time};
@@ -29,20 +29,28 @@ impl Viewer<'_> {
     /// When a deadline will have come, as far as is known now: it moves when the wall clock is set, or while the
     /// server is down.
     fn moment(&self, deadline: Deadline) -> String {
-        let left = deadline.at.0.saturating_sub(self.now.engine.0);
-        time(WallMs(self.now.wall.0.saturating_add(left)))
+        time(WallMs(self.now.wall.0.saturating_add(self.left(deadline).0)))
+    }
+
+    /// How long it is till then.
+    fn left(&self, deadline: Deadline) -> Span {
+        Span(deadline.at.0.saturating_sub(self.now.engine.0))
+    }
+
+    fn suspect(&self, claim: &Claim) -> Option<SuspectView> {
+        let suspect = self.world.suspect(claim)?;
+        Some(SuspectView { since: time(suspect.since), why: suspect.why.to_string() })
     }
 
     /// A live claim. `queue` asks for its place in the queue as well, which costs a look at each earlier waiter.
     #[must_use]
     pub fn claim(&self, claim: &Claim, queue: bool) -> ClaimView {
         let ask = &claim.terms.ask;
-        let (revision, held_since, held_until) = match &claim.phase {
-            Phase::Held { claimed, since, until, .. } => {
-                (Some(claimed.revision.0), Some(time(*since)), until.map(|u| self.moment(u)))
-            }
-            Phase::Waiting { .. } | Phase::Granted { .. } => (None, None, None),
+        let (revision, held_since, delivered) = match &claim.phase {
+            Phase::Held { claimed, since, delivered, .. } => (Some(claimed.revision.0), Some(time(*since)), *delivered),
+            Phase::Waiting { .. } | Phase::Granted { .. } => (None, None, false),
         };
+        let until = claim.held_until();
         ClaimView {
             id: claim.id.to_string(),
             state: state(claim),
@@ -53,17 +61,19 @@ impl Viewer<'_> {
             revision,
             key: text(ask.key.as_ref()),
             requestor: text(ask.sharer().map(|(_, requestor)| requestor)),
-            scope: Some(match ask.scope {
-                Scope::Flow => api::Scope::Flow,
-                Scope::Person => api::Scope::Person,
-            }),
+            scope: Some(scope(claim.scope)),
             priority: Some(claim.terms.priority.get()).filter(|priority| *priority != 0),
             supersede: text(claim.terms.supersede.as_ref()),
             owner: owner(&claim.terms.owner),
             reason: claim.terms.reason.as_ref().map(ToString::to_string),
             asked_at: Some(time(claim.asked_at)),
             held_since,
-            held_until,
+            held_until: until.map(|until| self.moment(until)),
+            held_for: until.map(|until| show_span(self.left(until))),
+            ttl: claim.terms.ttl.map(show_span),
+            delivered,
+            build_over: claim.build_over,
+            suspect: self.suspect(claim),
             how: None,
             by: None,
             ended_at: None,
@@ -128,9 +138,9 @@ impl Viewer<'_> {
     #[must_use]
     pub fn holder(&self, pool: &Pool, lock: &Lock, holder: &Holder) -> Option<HolderView> {
         let claim = self.world.claims.get(&holder.claim)?;
-        let (since, until) = match &claim.phase {
-            Phase::Held { since, until, .. } => (Some(time(*since)), until.map(|u| self.moment(u))),
-            Phase::Waiting { .. } | Phase::Granted { .. } => (None, None),
+        let since = match &claim.phase {
+            Phase::Held { since, .. } => Some(time(*since)),
+            Phase::Waiting { .. } | Phase::Granted { .. } => None,
         };
         Some(HolderView {
             pool: pool.name.to_string(),
@@ -142,7 +152,9 @@ impl Viewer<'_> {
             key: text(holder.sharer.as_ref().map(|(key, _)| key)),
             requestor: text(holder.sharer.as_ref().map(|(_, requestor)| requestor)),
             since,
-            until,
+            until: claim.held_until().map(|until| self.moment(until)),
+            scope: Some(scope(claim.scope)),
+            suspect: self.suspect(claim),
             reason: claim.terms.reason.as_ref().map(ToString::to_string),
         })
     }
@@ -267,6 +279,11 @@ pub fn ended(ended: &Ended) -> ClaimView {
         asked_at: None,
         held_since: None,
         held_until: None,
+        held_for: None,
+        ttl: None,
+        delivered: false,
+        build_over: false,
+        suspect: None,
         how: Some(ended.how.word().to_owned()),
         by: text(ended.by.as_ref()),
         ended_at: Some(time(ended.at)),
@@ -326,6 +343,15 @@ pub fn pool(pool: &Pool) -> PoolSummary {
     }
 }
 
+fn scope(scope: Scope) -> api::Scope {
+    match scope {
+        Scope::Flow => api::Scope::Flow,
+        Scope::Person => api::Scope::Person,
+        Scope::Build => api::Scope::Build,
+        Scope::Lease => api::Scope::Lease,
+    }
+}
+
 fn policy(policy: &Policy) -> api::Policy {
     api::Policy {
         order: match policy.order {
@@ -335,6 +361,7 @@ fn policy(policy: &Policy) -> api::Policy {
         drain: policy.drain.map(show_span),
         max_hold: policy.max_hold.map(show_span),
         max_queue: policy.max_queue,
+        scope: policy.scope.map(scope),
     }
 }
 

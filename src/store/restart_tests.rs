@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::Store;
 use super::conformance::Place;
-use crate::core::claim::{Ask, Claim, Ended, Labels, Owner, Part, Phase, Priority, Scope, Terms, Want};
+use crate::core::claim::{Ask, Claim, Ended, Labels, Owner, Part, Phase, Priority, Terms, Want};
 use crate::core::history::{Change, ChangeKey};
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Revision, Run};
@@ -128,7 +128,7 @@ fn terms(id: &str, confirm: bool) -> Terms {
     };
     let key = matches!(id, "a" | "c").then(|| "k".parse().unwrap());
     let requestor = key.as_ref().map(|_| id.parse().unwrap());
-    let ask = Ask { parts: pools.iter().map(part).collect(), key, requestor, scope: Scope::Flow };
+    let ask = Ask { parts: pools.iter().map(part).collect(), key, requestor };
     let owner = Owner {
         cluster: Some("ci".parse().unwrap()),
         build_id: n.is_multiple_of(2).then(|| "7".parse().unwrap()),
@@ -152,7 +152,15 @@ fn ask() -> impl Strategy<Value = Command> {
         let terms = terms(id, confirm);
         let run = (run > 0).then(|| Run::parse(&run.to_string()).unwrap());
         let id = ClaimId::parse(id).unwrap();
-        Command::Ask(Box::new(AskClaim { id, terms, run, wait, queue: true, give_up_after: Some(Span::mins(20)) }))
+        Command::Ask(Box::new(AskClaim {
+            id,
+            terms,
+            scope: None,
+            run,
+            wait,
+            queue: true,
+            give_up_after: Some(Span::mins(20)),
+        }))
     })
 }
 

@@ -91,6 +91,10 @@ fn want() -> impl Strategy<Value = Want> {
     prop_oneof![(any::<u32>(), labels()).prop_map(|(count, l)| Want::Any { count, labels: (*l).clone() }), named]
 }
 
+fn scope() -> impl Strategy<Value = Scope> {
+    select(&[Scope::Flow, Scope::Person, Scope::Build, Scope::Lease][..])
+}
+
 fn locks() -> impl Strategy<Value = LockSet> {
     btree_set((pool(), lock_name()), 0..4).prop_map(|locks| locks.into_iter().collect())
 }
@@ -110,24 +114,28 @@ fn phase() -> impl Strategy<Value = Phase> {
         (any::<u64>(), locks(), deadline(), of(deadline())).prop_map(|(fence, locks, confirm_by, give_up)| {
             Phase::Granted { fence: Fence(fence), locks, confirm_by, give_up }
         });
-    let held = (any::<u64>(), key(), locks(), any::<u64>(), of(deadline())).prop_map(
-        |(fence, claimed, locks, since, until)| Phase::Held {
+    let ends = (of(deadline()), of(deadline()), any::<bool>());
+    let held = (any::<u64>(), key(), locks(), any::<u64>(), ends).prop_map(
+        |(fence, claimed, locks, since, (until, limit, delivered))| Phase::Held {
             fence: Fence(fence),
             claimed,
             locks,
             since: WallMs(since),
             until,
+            limit,
+            delivered,
         },
     );
-    prop_oneof![waiting, granted, held]
+    // Boxed, like others below: the stack of a test is small for strategies within strategies.
+    prop_oneof![waiting, granted, held].boxed()
 }
 
 fn terms() -> impl Strategy<Value = Terms> {
     let parts = btree_map(pool(), want(), 1..4)
         .prop_map(|parts| parts.into_iter().map(|(pool, want)| Part { pool, want }).collect());
-    let ask = (parts, of(text()), of(text()), select(&[Scope::Flow, Scope::Person][..]))
-        .prop_map(|(parts, key, requestor, scope)| Ask { parts, key, requestor, scope });
+    let ask = (parts, of(text()), of(text())).prop_map(|(parts, key, requestor)| Ask { parts, key, requestor });
     let place = ((-1_000..1_000).prop_map(|n| Priority::new(n).unwrap()), of(text()));
+    let ask = ask.boxed();
     (ask, digest(), owner(), of(reason()), any::<bool>(), of(any::<u64>()), place).prop_map(
         |(ask, digest, owner, reason, confirm, ttl, (priority, supersede))| Terms {
             ask,
@@ -146,11 +154,15 @@ pub fn claim(id: ClaimId) -> impl Strategy<Value = Claim> {
     let runs = vec(name::<Run>(IDS), 0..3);
     let parks = btree_set(any::<u64>().prop_map(ParkId), 0..2);
     let numbers = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u8>());
-    (terms(), runs, parks, numbers, phase()).prop_map(move |(terms, runs, parks, numbers, phase)| {
-        let (life, ticket, asked_at, withdrawals) = numbers;
-        let (ticket, asked_at) = (Ticket(ticket), WallMs(asked_at));
-        Claim { id: id.clone(), life, terms, runs, ticket, asked_at, withdrawals, phase, parks }
-    })
+    let scope = (scope(), any::<bool>());
+    (terms().boxed(), scope, runs, parks, numbers, phase()).prop_map(
+        move |(terms, scope, runs, parks, numbers, phase)| {
+            let (scope, build_over) = scope;
+            let (life, ticket, asked_at, withdrawals) = numbers;
+            let (ticket, asked_at) = (Ticket(ticket), WallMs(asked_at));
+            Claim { id: id.clone(), life, terms, scope, build_over, runs, ticket, asked_at, withdrawals, phase, parks }
+        },
+    )
 }
 
 const ENDS: &[End] = &[
@@ -162,6 +174,9 @@ const ENDS: &[End] = &[
     End::Superseded,
     End::Removed,
     End::Lost,
+    End::LeaseLost,
+    End::BuildOver,
+    End::Undelivered,
 ];
 
 pub fn ended(id: ClaimId) -> impl Strategy<Value = Ended> {
@@ -177,9 +192,16 @@ pub fn ended(id: ClaimId) -> impl Strategy<Value = Ended> {
 
 fn policy() -> impl Strategy<Value = Policy> {
     let order = select(&[Order::Fifo, Order::Priority][..]);
-    (order, of(any::<u64>()), of(any::<u64>()), of(any::<u32>())).prop_map(|(order, drain, max_hold, max_queue)| {
-        Policy { order, drain: drain.map(Span), max_hold: max_hold.map(Span), max_queue }
-    })
+    let scope = of(select(&[Scope::Flow, Scope::Person, Scope::Build][..]));
+    (order, of(any::<u64>()), of(any::<u64>()), of(any::<u32>()), scope).prop_map(
+        |(order, drain, max_hold, max_queue, scope)| Policy {
+            order,
+            drain: drain.map(Span),
+            max_hold: max_hold.map(Span),
+            max_queue,
+            scope,
+        },
+    )
 }
 
 pub fn lock(name: LockName) -> impl Strategy<Value = Lock> {
@@ -299,10 +321,10 @@ pub fn changes() -> impl Strategy<Value = Changes> {
     let pruned = btree_set(key(), 0..4).prop_map(|keys: BTreeSet<_>| keys.into_iter().collect());
     let locks = puts((pool(), lock_name()), |(_, name)| lock(name));
     let rows = (
-        puts(pool(), |_| policy()),
-        locks,
-        puts(claim_id(), claim),
-        puts(claim_id(), ended),
+        puts(pool(), |_| policy()).boxed(),
+        locks.boxed(),
+        puts(claim_id(), claim).boxed(),
+        puts(claim_id(), ended).boxed(),
         puts(name::<OpId>(IDS), op),
         puts(latch_id(), latch),
     );

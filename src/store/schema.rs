@@ -30,6 +30,11 @@ const MIGRATIONS: &[&str] = &[
     "
     -- No table changes: records of claims and policies may have new members, which older releases refuse.
 ",
+    "
+    -- Nobody has written down yet which holds an `in` has fetched: all of them may be in use.
+    UPDATE claims SET record = json_set(record, '$.phase.held.delivered', json('true'))
+        WHERE json_type(record, '$.phase.held') IS NOT NULL;
+",
 ];
 
 /// What a database file is.

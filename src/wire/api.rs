@@ -93,7 +93,7 @@ pub struct ClaimBody {
     /// Who shares the key; the key itself when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requestor: Option<String>,
-    /// What ends the hold besides a release: `flow` or `person`.
+    /// What ends the hold besides a release; what the pool says when left out, and `flow` if it says nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
     /// Where the pool's order is `priority`, higher ones come first: -1000 to 1000, 0 when left out.
@@ -121,7 +121,8 @@ pub struct ClaimBody {
     /// The wait ends after this, served or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub give_up_after: Option<String>,
-    /// The hold is lost after this (1s to 30 days).
+    /// The hold is lost this long after it began or was last renewed (1s to 30 days); 60s for a `lease` that names
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
     /// Why, for people.
@@ -132,11 +133,17 @@ pub struct ClaimBody {
     pub expect_store: Option<String>,
 }
 
-/// What ends a hold besides a release.
+/// What ends a hold besides a release, its ttl and the pool's `max_hold`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
+    /// Nothing more, unless its build is cut short before any `in` has fetched the hold.
     Flow,
+    /// The end of its build. The owner must name `cluster` and `build_id` (422 otherwise).
+    Build,
+    /// No renewal within its ttl.
+    Lease,
+    /// Nothing more.
     Person,
 }
 
@@ -147,6 +154,32 @@ pub struct ConfirmBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
     pub fence: u64,
+}
+
+/// `POST /api/v1/claims/{id}/renew`: the client goes on. A grant is confirmed by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RenewBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// 409 `wrong_fence` when it is not that of the claim's present grant or hold; not compared when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
+}
+
+/// `POST /api/v1/claims/{id}/deliver`: an `in` has fetched the hold of this version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeliverBody {
+    /// Revision of the `claimed` entry; nothing happens when the present hold is of another one.
+    pub revision: u64,
+}
+
+/// It is not known at present whether a build goes on; its holds stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SuspectView {
+    pub since: String,
+    pub why: String,
 }
 
 /// A lock with its pool.
@@ -208,8 +241,25 @@ pub struct ClaimView {
     /// When the hold will be lost by ttl or `max_hold`, as far as is known now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_until: Option<String>,
-    /// How it ended: `released`, `cancelled`, `gave_up`, `listener_lost`, `unconfirmed`, `superseded`,
-    /// `removed`, `lost`.
+    /// The same as a duration, as of this answer: by the clock of the server, which no setting of the time moves.
+    /// A client that must stop in time counts it from before it asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_for: Option<String>,
+    /// How long a hold lasts after it began or was renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+    /// An `in` has fetched the hold.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub delivered: bool,
+    /// Its build is known to be over, and the hold outlives it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub build_over: bool,
+    /// It is not known whether its build goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspect: Option<SuspectView>,
+    /// How it ended: `released`, `cancelled`, `gave_up`, `listener_lost`, `unconfirmed`, `superseded`, `removed`,
+    /// `lost` (its ttl or the pool's `max_hold` was over), `lease_lost` (not renewed in time), `build_over`,
+    /// `undelivered` (its build was cut short before any `in` had fetched the hold).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
     /// Who ended it, when it was not its own client.
@@ -273,6 +323,11 @@ pub struct HolderView {
     pub since: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+    /// It is not known whether its build goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspect: Option<SuspectView>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -338,6 +393,9 @@ pub struct Policy {
     /// The longest queue; 10,000 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_queue: Option<u32>,
+    /// What ends a hold whose claim names no scope: `flow` (when absent), `build` or `person`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
 }
 
 /// The order of a queue.

@@ -36,11 +36,8 @@ pub fn claim(id: ClaimId, body: ClaimBody, problems: &mut Problems) -> Option<As
         problems.add("requestor", "needs a `key`: it says who shares one");
     }
     let requestor = problems.parse_some("requestor", body.requestor.as_deref());
-    let scope = match body.scope {
-        None | Some(api::Scope::Flow) => Scope::Flow,
-        Some(api::Scope::Person) => Scope::Person,
-    };
-    let ask = Ask { parts, key, requestor, scope };
+    let scope = body.scope.map(scope);
+    let ask = Ask { parts, key, requestor };
     let owner = owner("owner", &body.owner, problems);
     let run = problems.parse_some("run", body.run.as_deref());
     let reason = problems.parse_some("reason", body.reason.as_deref());
@@ -51,7 +48,7 @@ pub fn claim(id: ClaimId, body: ClaimBody, problems: &mut Problems) -> Option<As
     let priority = priority(body.priority, problems);
     let supersede = problems.parse_some("supersede", body.supersede.as_deref());
     let terms = Terms {
-        digest: digest(&ask, &owner),
+        digest: digest(&ask, scope, &owner),
         ask,
         owner: Arc::new(owner),
         reason,
@@ -60,8 +57,17 @@ pub fn claim(id: ClaimId, body: ClaimBody, problems: &mut Problems) -> Option<As
         priority,
         supersede,
     };
-    let ask = AskClaim { id, terms, run, wait: Wait::No, queue: body.queue, give_up_after };
+    let ask = AskClaim { id, terms, scope, run, wait: Wait::No, queue: body.queue, give_up_after };
     problems.is_empty().then_some(Asked { ask, wait, expect_store: body.expect_store })
+}
+
+fn scope(given: api::Scope) -> Scope {
+    match given {
+        api::Scope::Flow => Scope::Flow,
+        api::Scope::Build => Scope::Build,
+        api::Scope::Lease => Scope::Lease,
+        api::Scope::Person => Scope::Person,
+    }
 }
 
 fn priority(given: Option<i32>, problems: &mut Problems) -> Priority {
@@ -205,6 +211,9 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
     if !max_queue_is_good {
         problems.add("policy.max_queue", format!("must be at most {}", limits::WAITERS_PER_POOL));
     }
+    if given.scope == Some(api::Scope::Lease) {
+        problems.add("policy.scope", "cannot be lease: a claim that does not ask for a lease does not renew it");
+    }
     Policy {
         order: match given.order {
             None | Some(api::Order::Fifo) => Order::Fifo,
@@ -213,13 +222,14 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
         drain: span("policy.drain", given.drain.as_deref(), Span(0), max, problems),
         max_hold: span("policy.max_hold", given.max_hold.as_deref(), Span(limits::TTL_MIN_MS), max, problems),
         max_queue: given.max_queue,
+        scope: given.scope.map(scope),
     }
 }
 
 /// SHA-256 over *what* is asked and for which build (design section 2). It is stored and compared by later
 /// releases: the fields and their order are never changed, only followed by new ones.
 #[must_use]
-pub fn digest(ask: &Ask, owner: &Owner) -> Digest {
+pub fn digest(ask: &Ask, scope: Option<Scope>, owner: &Owner) -> Digest {
     let mut fields = Fields(Sha256::new());
     fields.text("locker claim 1");
     fields.number(ask.parts.len());
@@ -244,9 +254,13 @@ pub fn digest(ask: &Ask, owner: &Owner) -> Digest {
         }
     }
     let (key, requestor) = ask.sharer().unzip();
-    let scope = match ask.scope {
-        Scope::Flow => "flow",
-        Scope::Person => "person",
+    // A claim that names no scope may get another one than `flow`; the word for it is older than that.
+    let scope = match scope {
+        None => "flow",
+        Some(Scope::Flow) => "scope flow",
+        Some(Scope::Person) => "person",
+        Some(Scope::Build) => "build",
+        Some(Scope::Lease) => "lease",
     };
     fields.optional(key.map(Text::as_str));
     fields.optional(requestor.map(Text::as_str));
@@ -296,6 +310,9 @@ mod tests {
             "owner": {"cluster": "https://ci", "team": "main", "build_id": "7"}}"#;
         for (body, digest) in [
             (body, "424c8187ca831e7a3f7e29a47c999787b42c5f4331125c7d073075fae6484cad"),
+            (r#"{"pool": "p", "scope": "flow"}"#, "519f8e03c3b33f9cae82b6e9b5481fb9d2581d0e7419b0e5feaebc7606a7721c"),
+            (r#"{"pool": "p", "scope": "build"}"#, "6d83852c8b14e6b6ffc32f22ca798536d543adcd6b24d99af044997ee9530a88"),
+            (r#"{"pool": "p", "scope": "lease"}"#, "027846381b5e427ca55e851f0f599f4025dc3ffc0a03ea8d2f4f6aae9ecde47f"),
             (r#"{"pool": "p"}"#, "954769ae2f5dc38fc45dd946527e4e71de7e0ca87d7b0d4c8e533b2e4d20390d"),
         ] {
             assert_eq!(hex(&asked(body).ask.terms.digest.0), digest);
@@ -321,6 +338,6 @@ mod tests {
         let pools: Vec<&str> = ask.terms.ask.parts.iter().map(|part| part.pool.as_str()).collect();
         assert_eq!(pools, ["a", "z"], "parts are ordered by pool");
         assert!(ask.terms.ask.parts.iter().all(|p| p.want == Want::Any { count: 1, labels: Labels::new() }));
-        assert_eq!((ask.terms.ask.scope, ask.queue, ask.wait, ask.terms.confirm), (Scope::Flow, true, Wait::No, false));
+        assert_eq!((ask.scope, ask.queue, ask.wait, ask.terms.confirm), (None, true, Wait::No, false));
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use params::{AddClaimed, Ask, InParams, Op, OutParams, Release, Watch};
+pub use params::{AddClaimed, Ask, Op, OutParams, Release, Watch};
 pub use payload::PayloadError;
 pub use source::{LogLevel, Place, Source, SourceKind};
 
@@ -31,7 +31,6 @@ pub struct InRequest {
     pub source: Source,
     /// The version to fetch.
     pub version: String,
-    pub params: InParams,
 }
 
 /// What `out` is given.
@@ -86,14 +85,17 @@ impl InRequest {
     pub fn parse(text: &[u8]) -> Result<Self, PayloadError> {
         let mut problems = Problems::default();
         let mut request = Fields::request(text, &["source", "version", "params"], &mut problems)?;
-        let source = Source::read(request.object("source", &mut problems), &mut problems);
+        let mut source = Source::read(request.object("source", &mut problems), &mut problems);
         let version = read_version(&mut request, &mut problems);
         if version.is_none() {
             problems.add("missing version".into());
         }
-        let params = InParams::read(request.object("params", &mut problems), &mut problems);
+        let has_depth = params::read_depth(request.object("params", &mut problems), &mut problems);
+        if let Some(source) = source.as_mut().filter(|_| has_depth) {
+            source.ignored.push("depth");
+        }
         request.finish(&mut problems);
-        problems.or(source.zip(version).map(|(source, version)| Self { source, version, params }))
+        problems.or(source.zip(version).map(|(source, version)| Self { source, version }))
     }
 }
 

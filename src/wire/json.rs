@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::api::{ClaimBody, ConfirmBody, LockBody, NoteBody, PoolBody, RemoveBody};
+use super::api::{ClaimBody, ConfirmBody, DeliverBody, LockBody, NoteBody, PoolBody, RemoveBody, RenewBody};
 use super::problems::{Problems, quoted, unknown};
 
 /// The body of some request.
@@ -29,7 +29,7 @@ macro_rules! bodies {
     };
 }
 
-bodies!(ClaimBody, ConfirmBody, PoolBody, LockBody, RemoveBody, NoteBody);
+bodies!(ClaimBody, ConfirmBody, RenewBody, DeliverBody, PoolBody, LockBody, RemoveBody, NoteBody);
 
 /// Reads a body; an empty one is `{}`. Members that nobody knows are noted and then left out, so that the rest
 /// can be judged as well; after any other problem there is no value.

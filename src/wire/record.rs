@@ -81,6 +81,10 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Parsed<T> {
     }
 }
 
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 fn parsed<T: Clone>(value: Option<&T>) -> Option<Parsed<T>> {
     value.cloned().map(Parsed)
 }
@@ -115,8 +119,10 @@ macro_rules! words {
     };
 }
 
-words!(StoredScope for Scope { Flow, Person });
-words!(StoredEnd for End { Released, Cancelled, GaveUp, ListenerLost, Unconfirmed, Superseded, Removed, Lost });
+words!(StoredScope for Scope { Flow, Person, Build, Lease });
+words!(StoredEnd for End {
+    Released, Cancelled, GaveUp, ListenerLost, Unconfirmed, Superseded, Removed, Lost, LeaseLost, BuildOver, Undelivered,
+});
 words!(StoredOrder for Order { Fifo, Priority });
 words!(StoredKind for ChangeKind {
     Waiting, Granted, Claimed, Withdrawn, Released, Lost, Broken, Ended, Added, Removed, Updated, PoolSet, PoolRemoved,
@@ -347,6 +353,10 @@ pub enum StoredPhase {
         since: u64,
         #[serde(skip_serializing_if = "Option::is_none")]
         until: Option<StoredDeadline>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        limit: Option<StoredDeadline>,
+        #[serde(default, skip_serializing_if = "is_false")]
+        delivered: bool,
     },
 }
 
@@ -360,12 +370,14 @@ impl From<&Phase> for StoredPhase {
                 confirm_by: (*confirm_by).into(),
                 give_up: give_up.map(Into::into),
             },
-            Phase::Held { fence, claimed, locks, since, until } => Self::Held {
+            Phase::Held { fence, claimed, locks, since, until, limit, delivered } => Self::Held {
                 fence: fence.0,
                 claimed: (*claimed).into(),
                 locks: stored_locks(locks),
                 since: since.0,
                 until: until.map(Into::into),
+                limit: limit.map(Into::into),
+                delivered: *delivered,
             },
         }
     }
@@ -383,12 +395,14 @@ impl From<StoredPhase> for Phase {
                 confirm_by: confirm_by.into(),
                 give_up: give_up.map(Into::into),
             },
-            StoredPhase::Held { fence, claimed, locks: given, since, until } => Self::Held {
+            StoredPhase::Held { fence, claimed, locks: given, since, until, limit, delivered } => Self::Held {
                 fence: Fence(fence),
                 claimed: claimed.into(),
                 locks: locks(given),
                 since: WallMs(since),
                 until: until.map(Into::into),
+                limit: limit.map(Into::into),
+                delivered,
             },
         }
     }
@@ -404,7 +418,10 @@ pub struct StoredClaim {
     key: Option<Parsed<Text>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     requestor: Option<Parsed<Text>>,
+    /// As asked, else as its pools had it when it began.
     scope: StoredScope,
+    #[serde(default, skip_serializing_if = "is_false")]
+    build_over: bool,
     digest: String,
     owner: StoredOwner,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -426,15 +443,17 @@ pub struct StoredClaim {
 
 impl From<&Claim> for StoredClaim {
     fn from(claim: &Claim) -> Self {
-        let Claim { id: _, life, terms, runs, ticket, asked_at, withdrawals, phase, parks: _ } = claim;
+        let Claim { id: _, life, terms, scope, build_over, runs, ticket, asked_at, withdrawals, phase, parks: _ } =
+            claim;
         let Terms { ask, digest, owner, reason, confirm, ttl, priority, supersede } = terms;
-        let Ask { parts, key, requestor, scope } = ask;
+        let Ask { parts, key, requestor } = ask;
         Self {
             life: *life,
             parts: parts.iter().map(Into::into).collect(),
             key: parsed(key.as_ref()),
             requestor: parsed(requestor.as_ref()),
             scope: (*scope).into(),
+            build_over: *build_over,
             digest: stored_digest(*digest),
             owner: (&**owner).into(),
             reason: parsed(reason.as_ref()),
@@ -460,8 +479,7 @@ impl StoredClaim {
         let parts = self.parts.into_iter().map(Part::try_from).collect::<anyhow::Result<Vec<Part>>>()?;
         ensure!(!parts.is_empty(), "a claim asks for nothing");
         ensure!(parts.is_sorted_by(|a, b| a.pool < b.pool), "the pools of a claim are not in order");
-        let ask =
-            Ask { parts, key: self.key.map(|p| p.0), requestor: self.requestor.map(|p| p.0), scope: self.scope.into() };
+        let ask = Ask { parts, key: self.key.map(|p| p.0), requestor: self.requestor.map(|p| p.0) };
         let terms = Terms {
             ask,
             digest: digest(&self.digest)?,
@@ -476,6 +494,8 @@ impl StoredClaim {
             id,
             life: self.life,
             terms,
+            scope: self.scope.into(),
+            build_over: self.build_over,
             runs: plain(self.runs),
             ticket: Ticket(self.ticket),
             asked_at: WallMs(self.asked_at),
@@ -560,16 +580,19 @@ pub struct StoredPolicy {
     max_hold: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_queue: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<StoredScope>,
 }
 
 impl From<&Policy> for StoredPolicy {
     fn from(policy: &Policy) -> Self {
-        let Policy { order, drain, max_hold, max_queue } = policy;
+        let Policy { order, drain, max_hold, max_queue, scope } = policy;
         Self {
             order: Some((*order).into()).filter(|_| *order != Order::default()),
             drain: drain.map(|s| s.0),
             max_hold: max_hold.map(|s| s.0),
             max_queue: *max_queue,
+            scope: scope.map(Into::into),
         }
     }
 }
@@ -581,6 +604,7 @@ impl From<StoredPolicy> for Policy {
             drain: stored.drain.map(Span),
             max_hold: stored.max_hold.map(Span),
             max_queue: stored.max_queue,
+            scope: stored.scope.map(Into::into),
         }
     }
 }

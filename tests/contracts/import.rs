@@ -72,7 +72,7 @@ fn a_server_of_declared_pools_takes_it_over_too() {
 
 /// The original, started on a file that a crash has cut off, grants every lock.
 #[test]
-fn a_damaged_file_stops_the_start_and_changes_nothing() {
+fn story_29_a_damaged_file_stops_the_start_and_changes_nothing() {
     let cut: Vec<&str> = [0, 1, 20, STATE.len() - 1].iter().map(|at| &STATE[..*at]).collect();
     let others = [r#"{"prod":{"key":"cf"}}"#, r#"{"a":"x","a":"y"}"#, "\u{0}\u{0}\u{0}"];
     for text in cut.into_iter().chain(others) {

@@ -40,6 +40,7 @@ fn rules(declared_only: bool) -> Rules {
         confirm: 45 * SECOND,
         withdrawals: 3,
         drain: 30 * SECOND,
+        lease: 60 * SECOND,
         memory: 20 * MINUTE,
         build_memory: 60 * MINUTE,
         short: 10 * MINUTE,
@@ -69,6 +70,7 @@ impl ReferenceStateMachine for Rulebook {
                     max_hold: None,
                     max_queue,
                     by_priority,
+                    scope: None,
                 };
                 let mut setup = vec![pool("p", p, None), pool("q", q, max_queue)];
                 if labelled {
@@ -90,6 +92,7 @@ impl ReferenceStateMachine for Rulebook {
             (if mixed { 10 } else { 20 }, asks(case)),
             (if mixed { 4 } else { 10 }, confirms(&live)),
             (5, ends(&live)),
+            (if mixed { 4 } else { 1 }, holds(&live)),
             (if mixed { 5 } else { 1 }, select(spans).prop_map(|n| Op::Pass(n * SECOND)).boxed()),
             (1, prop_oneof![2 => Just(Op::Restart), 1 => Just(Op::Reconcile)].boxed()),
         ];
@@ -194,8 +197,16 @@ fn shape(mood: Mood) -> BoxedStrategy<Shape> {
     let key = option::weighted(keyed, text(&["k", "k", "j"]));
     let who = option::weighted(0.8, text(&["x", "y", "k"]));
     let build = option::weighted(built, text(&["1", "2", "3"]));
-    (parts, key, who, build)
-        .prop_map(|(parts, key, who, build)| Shape { parts, who: who.filter(|_| key.is_some()), key, build })
+    let scopes: &[&str] = if mood == Mood::Mixed { &["flow", "build", "lease", "person"] } else { &["flow", "build"] };
+    let scope = option::weighted(0.5, select(scopes));
+    (parts, key, who, build, scope)
+        .prop_map(|(parts, key, who, build, scope)| Shape {
+            parts,
+            who: who.filter(|_| key.is_some()),
+            key,
+            build,
+            scope,
+        })
         .boxed()
 }
 
@@ -228,19 +239,32 @@ fn ends(live: &[String]) -> BoxedStrategy<Op> {
     (claim(live), run()).prop_map(|(claim, run)| Op::End { claim, run }).boxed()
 }
 
+/// What happens to those who hold: renewals, fetches, and the end of their builds.
+fn holds(live: &[String]) -> BoxedStrategy<Op> {
+    let fence = option::weighted(0.7, prop_oneof![6 => Just(Which::Present), 1 => Just(Which::Former)]);
+    prop_oneof![
+        4 => (claim(live), run(), fence).prop_map(|(claim, run, fence)| Op::Renew { claim, run, fence }),
+        2 => (claim(live), prop::bool::weighted(0.8)).prop_map(|(claim, present)| Op::Deliver { claim, present }),
+        2 => (text(&["1", "2", "3"]), any::<bool>()).prop_map(|(build, cut_short)| Op::Over { build, cut_short }),
+    ]
+    .boxed()
+}
+
 fn declares() -> BoxedStrategy<Op> {
     let pool = text(&["p", "p", "q", "r"]);
     let drain = option::weighted(0.3, select(vec![0, 10 * SECOND, 11 * MINUTE]));
     let max_hold = option::weighted(0.2, select(vec![50 * SECOND, 12 * MINUTE]));
-    let more = (option::weighted(0.2, 0_u32..4), prop::bool::weighted(0.25));
+    let scope = option::weighted(0.3, select(&["flow", "build", "person"][..]));
+    let more = (option::weighted(0.2, 0_u32..4), prop::bool::weighted(0.25), scope);
     (pool, option::weighted(0.8, 0_u32..5), drain, max_hold, more)
-        .prop_map(|(pool, capacity, drain, max_hold, (max_queue, by_priority))| Op::SetPool {
+        .prop_map(|(pool, capacity, drain, max_hold, (max_queue, by_priority, scope))| Op::SetPool {
             pool,
             capacity,
             drain,
             max_hold,
             max_queue,
             by_priority,
+            scope,
         })
         .boxed()
 }

@@ -6,6 +6,8 @@
 //! everybody must see then. Times are milliseconds. Fences are not predicted: whoever drives a system with it checks
 //! that each new grant ([`Claim::grant`]) has a fence above all before.
 
+use std::collections::BTreeSet;
+
 /// The durations of the rules.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
@@ -15,6 +17,7 @@ pub(super) struct Rules {
     pub(super) confirm: u64,
     pub(super) withdrawals: u32,
     pub(super) drain: u64,
+    pub(super) lease: u64,
     pub(super) memory: u64,
     pub(super) build_memory: u64,
     /// Deadlines up to this span start again in full with the server.
@@ -40,6 +43,7 @@ pub(super) struct Shape {
     pub(super) key: Option<String>,
     pub(super) who: Option<String>,
     pub(super) build: Option<String>,
+    pub(super) scope: Option<&'static str>,
 }
 
 impl Shape {
@@ -92,6 +96,21 @@ pub(super) enum Op {
         run: Option<String>,
         fence: Which,
     },
+    Renew {
+        claim: String,
+        run: Option<String>,
+        fence: Option<Which>,
+    },
+    /// An `in` has fetched the present hold, or some other.
+    Deliver {
+        claim: String,
+        present: bool,
+    },
+    /// A build is over: by itself, or cut short.
+    Over {
+        build: String,
+        cut_short: bool,
+    },
     End {
         claim: String,
         run: Option<String>,
@@ -105,6 +124,7 @@ pub(super) enum Op {
         max_queue: Option<u32>,
         /// Ordered by priority, not just first come, first served.
         by_priority: bool,
+        scope: Option<&'static str>,
     },
     RemovePool(String),
     Add {
@@ -161,7 +181,7 @@ enum Absent {
 enum Phase {
     Waiting { parks: Vec<u64>, absent: Absent, give_up: Option<Deadline> },
     Granted { confirm_by: Deadline, give_up: Option<Deadline> },
-    Held { until: Option<Deadline> },
+    Held { until: Option<Deadline>, limit: Option<Deadline>, delivered: bool },
 }
 
 /// A live claim.
@@ -176,6 +196,8 @@ pub(super) struct Claim {
     shape: Shape,
     confirm: bool,
     ttl: Option<u64>,
+    scope: &'static str,
+    build_over: bool,
     runs: Vec<String>,
     ticket: u64,
     priority: i32,
@@ -213,8 +235,16 @@ impl Claim {
                 [absent, give_up.map(|d| d.at)].into_iter().flatten().min()
             }
             Phase::Granted { confirm_by, .. } => Some(confirm_by.at),
-            Phase::Held { until } => until.map(|d| d.at),
+            Phase::Held { until, limit, .. } => [until, limit].into_iter().flatten().map(|d| d.at).min(),
         }
+    }
+
+    /// Whether it matters for this claim what becomes of its build.
+    fn watches_its_build(&self) -> bool {
+        let fetched = matches!(self.phase, Phase::Held { delivered: true, .. });
+        let held = matches!(self.phase, Phase::Held { .. });
+        let matters = !held || self.scope == "build" || (self.scope == "flow" && !fetched);
+        matters && self.shape.build.is_some() && !self.build_over
     }
 }
 
@@ -225,7 +255,9 @@ struct Ended {
     shape: Option<Shape>,
     runs: Vec<String>,
     how: &'static str,
+    at: u64,
     forget: u64,
+    had_locks: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -245,13 +277,14 @@ struct Pool {
     max_hold: Option<u64>,
     max_queue: Option<u32>,
     by_priority: bool,
+    scope: Option<&'static str>,
     locks: Vec<Lock>,
 }
 
 impl Pool {
     fn new(name: &str) -> Self {
         let (drain, max_hold, max_queue, locks) = (None, None, None, Vec::new());
-        Self { name: name.to_owned(), drain, max_hold, max_queue, by_priority: false, locks }
+        Self { name: name.to_owned(), drain, max_hold, max_queue, by_priority: false, scope: None, locks }
     }
 }
 
@@ -297,13 +330,19 @@ impl Model {
         let answer = match op {
             Op::Ask(request) => self.ask(request),
             Op::Confirm { claim, run, fence } => self.confirm(claim, run.as_ref(), *fence),
+            Op::Renew { claim, run, fence } => self.renew(claim, run.as_ref(), *fence),
+            Op::Deliver { claim, present } => self.deliver(claim, *present),
+            Op::Over { build, cut_short } => {
+                self.build_over(build, *cut_short);
+                Ok(Answer::Nothing)
+            }
             Op::End { claim, run } => self.end(claim, run.as_ref()),
             Op::Left(park) => {
                 self.park_ends(*park);
                 Ok(Answer::Nothing)
             }
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, by_priority } => {
-                self.set_pool(pool, *capacity, (*drain, *max_hold, *max_queue), *by_priority)
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, by_priority, scope } => {
+                self.set_pool(pool, *capacity, (*drain, *max_hold, *max_queue, *scope), *by_priority)
             }
             Op::RemovePool(pool) => self.remove_pool(pool),
             Op::Add { pool, lock, label } => self.add(pool, lock, label.as_ref()),
@@ -360,7 +399,11 @@ impl Model {
         if orders.contains(&true) && orders.contains(&false) {
             return Err(Answer::Refused("mixed_orders"));
         }
-        let claim = self.new_claim(request, life, runs);
+        let scope = self.scope_of(&request.shape);
+        if scope == "build" && request.shape.build.is_none() {
+            return Err(Answer::Refused("unprocessable"));
+        }
+        let claim = self.new_claim(request, scope, life, runs);
         if !self.would_be_served(&claim) {
             if request.try_lock {
                 return Ok(Answer::Busy);
@@ -396,7 +439,15 @@ impl Model {
         if may { Ok((ended.life + 1, ended.runs.clone())) } else { Err(Answer::RefusedEnded(ended.how)) }
     }
 
-    fn new_claim(&mut self, request: &Request, life: u32, runs: Vec<String>) -> Claim {
+    /// The scope asked for, else that of its pools which most ends.
+    fn scope_of(&self, shape: &Shape) -> &'static str {
+        let of_pools: Vec<&str> =
+            shape.parts.iter().filter_map(|(pool, _)| self.pool(pool)).filter_map(|pool| pool.scope).collect();
+        let default = ["build", "person"].into_iter().find(|scope| of_pools.contains(scope)).unwrap_or("flow");
+        shape.scope.unwrap_or(default)
+    }
+
+    fn new_claim(&mut self, request: &Request, scope: &'static str, life: u32, runs: Vec<String>) -> Claim {
         self.tickets += 1;
         let give_up = request.give_up.map(|span| self.deadline(span));
         let absent = Absent::Recent(self.now + self.rules.listen);
@@ -407,7 +458,9 @@ impl Model {
             life,
             shape: request.shape.clone(),
             confirm: request.confirm,
-            ttl: request.ttl,
+            ttl: request.ttl.or((scope == "lease").then_some(self.rules.lease)),
+            scope,
+            build_over: false,
             runs,
             ticket: self.tickets,
             priority: request.priority,
@@ -652,7 +705,7 @@ impl Model {
     fn grant(&mut self, at: usize, locks: Vec<(String, String)>) {
         self.grants += 1;
         let confirm_by = self.deadline(self.rules.confirm);
-        let until = self.hold_limit(at);
+        let hold = self.new_hold(at);
         self.mention_all(&locks);
         let claim = &mut self.claims[at];
         claim.grant = self.grants;
@@ -660,13 +713,14 @@ impl Model {
         (claim.stuck, claim.told) = ("", "");
         claim.locks = locks;
         let give_up = if let Phase::Waiting { give_up, .. } = claim.phase { give_up } else { None };
-        claim.phase = if claim.confirm { Phase::Granted { confirm_by, give_up } } else { Phase::Held { until } };
+        claim.phase = if claim.confirm { Phase::Granted { confirm_by, give_up } } else { hold };
     }
 
-    fn hold_limit(&self, at: usize) -> Option<Deadline> {
+    fn new_hold(&self, at: usize) -> Phase {
         let claim = &self.claims[at];
         let pools = claim.shape.parts.iter().filter_map(|(pool, _)| self.pool(pool)?.max_hold);
-        pools.chain(claim.ttl).min().map(|span| self.deadline(span))
+        let limit = pools.min().map(|span| self.deadline(span));
+        Phase::Held { until: claim.ttl.map(|span| self.deadline(span)), limit, delivered: false }
     }
 
     /// Parked requests that must have been told to try again by now.
@@ -773,9 +827,53 @@ impl Model {
         if matches!(self.claims[at].phase, Phase::Granted { .. }) {
             let locks = self.claims[at].locks.clone();
             self.mention_all(&locks);
-            self.claims[at].phase = Phase::Held { until: self.hold_limit(at) };
+            self.claims[at].phase = self.new_hold(at);
         }
         Ok(self.tell(at, false))
+    }
+
+    fn renew(&mut self, id: &str, run: Option<&String>, fence: Option<Which>) -> Result<Answer> {
+        self.confirm(id, run, fence.unwrap_or(Which::Present))?;
+        let Some(at) = self.live(id) else { return Ok(Answer::Nothing) };
+        let again = self.claims[at].ttl.map(|span| self.deadline(span));
+        if let Phase::Held { until, .. } = &mut self.claims[at].phase {
+            *until = again;
+        }
+        Ok(self.tell(at, false))
+    }
+
+    fn deliver(&mut self, id: &str, present: bool) -> Result<Answer> {
+        let Some(at) = self.live(id) else {
+            let ended = self.ended.iter().find(|ended| ended.id == id);
+            return Err(ended.map_or(Answer::Refused("no_such_claim"), |ended| Answer::RefusedEnded(ended.how)));
+        };
+        if let Phase::Held { delivered, .. } = &mut self.claims[at].phase {
+            *delivered |= present;
+        }
+        Ok(self.tell(at, false))
+    }
+
+    fn build_over(&mut self, build: &String, cut_short: bool) {
+        let of_build = self.claims.iter().filter(|claim| claim.shape.build.as_ref() == Some(build));
+        let ids: BTreeSet<String> = of_build.map(|claim| claim.id.clone()).collect();
+        for id in ids {
+            let Some(at) = self.live(&id) else { continue };
+            let claim = &mut self.claims[at];
+            let was_over = std::mem::replace(&mut claim.build_over, true);
+            match (&claim.phase, claim.scope) {
+                (Phase::Waiting { .. } | Phase::Granted { .. }, _) | (_, "build") => self.finish(&id, "build_over"),
+                (Phase::Held { delivered: false, .. }, "flow") if cut_short && !was_over => {
+                    self.finish(&id, "undelivered");
+                }
+                _ => {}
+            }
+        }
+        let memory = self.rules.memory;
+        for ended in &mut self.ended {
+            if ended.shape.as_ref().is_some_and(|shape| shape.build.as_ref() == Some(build)) {
+                ended.forget = ended.at + memory;
+            }
+        }
     }
 
     fn end(&mut self, id: &str, run: Option<&String>) -> Result<Answer> {
@@ -789,13 +887,15 @@ impl Model {
         }
         let Some(ended) = self.ended.iter_mut().find(|ended| ended.id == id) else {
             let (id, runs, forget) = (id.to_owned(), run.cloned().into_iter().collect(), self.now + self.rules.memory);
-            self.ended.push(Ended { id, life: 0, shape: None, runs, how: "cancelled", forget });
+            let (at, had_locks) = (self.now, false);
+            self.ended.push(Ended { id, life: 0, shape: None, runs, how: "cancelled", at, forget, had_locks });
             return Err(Answer::Refused("no_such_claim"));
         };
         refuse_earlier(&ended.runs, run)?;
         learn(&mut ended.runs, run);
         match ended.how {
-            "lost" | "removed" => Err(Answer::RefusedEnded(ended.how)),
+            "lost" | "lease_lost" | "undelivered" | "removed" => Err(Answer::RefusedEnded(ended.how)),
+            "build_over" if ended.had_locks => Err(Answer::RefusedEnded(ended.how)),
             how => Ok(Answer::Ended { how, again: true }),
         }
     }
@@ -806,15 +906,18 @@ impl Model {
         for (pool, lock) in &claim.locks {
             let span = self.pool(pool).and_then(|p| p.drain).unwrap_or(self.rules.drain);
             let drain = self.deadline(span);
-            if let Some(lock) = self.lock_mut(pool, lock).filter(|_| how == "lost" && span > 0) {
+            let lost = matches!(claim.phase, Phase::Held { .. })
+                && ["lost", "lease_lost", "undelivered", "build_over"].contains(&how);
+            if let Some(lock) = self.lock_mut(pool, lock).filter(|_| lost && span > 0) {
                 lock.drain = Some(drain);
             }
         }
         self.mention_all(&claim.locks);
-        let memory = if claim.shape.build.is_some() { self.rules.build_memory } else { self.rules.memory };
-        let forget = self.now + memory;
+        let goes_on = claim.shape.build.is_some() && !claim.build_over;
+        let memory = if goes_on { self.rules.build_memory } else { self.rules.memory };
+        let (at, forget, had_locks) = (self.now, self.now + memory, !claim.locks.is_empty());
         let (id, life, runs) = (claim.id, claim.life, claim.runs);
-        self.ended.push(Ended { id, life, shape: Some(claim.shape), runs, how, forget });
+        self.ended.push(Ended { id, life, shape: Some(claim.shape), runs, how, at, forget, had_locks });
         self.drop_left();
     }
 
@@ -852,7 +955,7 @@ impl Model {
         &mut self,
         name: &str,
         capacity: Option<u32>,
-        policy: (Option<u64>, Option<u64>, Option<u32>),
+        policy: (Option<u64>, Option<u64>, Option<u32>, Option<&'static str>),
         by_priority: bool,
     ) -> Result<Answer> {
         let tied = |claim: &Claim| {
@@ -870,7 +973,7 @@ impl Model {
         let held: Vec<(String, String)> = self.claims.iter().flat_map(|claim| claim.locks.clone()).collect();
         let mut mentions = self.mentions;
         let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) else { return Ok(Answer::Done) };
-        (pool.drain, pool.max_hold, pool.max_queue) = policy;
+        (pool.drain, pool.max_hold, pool.max_queue, pool.scope) = policy;
         pool.by_priority = by_priority;
         let Some(capacity) = capacity else { return Ok(Answer::Done) };
         for number in 1..=capacity {
@@ -1010,7 +1113,11 @@ impl Model {
             Phase::Waiting { absent: Absent::Away(_), .. } => self.finish(id, "listener_lost"),
             Phase::Waiting { absent, .. } => *absent = Absent::Away(now + place),
             Phase::Granted { .. } => self.withdraw(at),
-            Phase::Held { .. } => self.finish(id, "lost"),
+            Phase::Held { limit, .. } => {
+                let over = limit.is_some_and(|limit| limit.at <= now);
+                let leased = self.claims[at].scope == "lease" && !over;
+                self.finish(id, if leased { "lease_lost" } else { "lost" });
+            }
         }
     }
 
@@ -1034,7 +1141,7 @@ impl Model {
                     again(confirm_by);
                     give_up.iter_mut().for_each(again);
                 }
-                Phase::Held { until } => until.iter_mut().for_each(again),
+                Phase::Held { until, limit, .. } => until.iter_mut().chain(limit).for_each(again),
             }
         }
         self.pools.iter_mut().flat_map(|pool| &mut pool.locks).filter_map(|lock| lock.drain.as_mut()).for_each(again);
@@ -1077,7 +1184,9 @@ impl Model {
 
     /// What everybody must see: each line one fact, in a fixed order.
     pub(super) fn view(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+        let watched = self.claims.iter().filter(|claim| claim.watches_its_build());
+        let watched: BTreeSet<&String> = watched.filter_map(|claim| claim.shape.build.as_ref()).collect();
+        let mut lines = vec![format!("watched {:?}", watched.into_iter().collect::<Vec<_>>())];
         for claim in &self.claims {
             let phase = match &claim.phase {
                 Phase::Waiting { parks, absent, .. } => {

@@ -5,9 +5,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::reference::{self, Answer, Op, Request, Rules, Shape, Which};
-use crate::core::claim::{Ask, Claim, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want};
+use crate::core::claim::{
+    Ask, BuildEnd, BuildRef, Claim, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
+};
 use crate::core::invariants;
-use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Run, Text};
+use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Revision, Run, Text};
 use crate::core::pool::{Order, Policy};
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::{Loaded, Notice, State};
@@ -38,6 +40,7 @@ impl Core {
             memory: Span(rules.memory),
             build_memory: Span(rules.build_memory),
             drain: Span(rules.drain),
+            lease: Span(rules.lease),
             declared_only: rules.declared_only,
             // The model knows no time between two looks.
             stuck_look: Span(0),
@@ -129,27 +132,49 @@ impl Core {
         Ok(())
     }
 
+    fn fence(&self, id: &ClaimId, which: Which) -> Fence {
+        let known = self.fences.get(id).map(Vec::as_slice).unwrap_or_default();
+        match (which, known) {
+            (Which::Present, [.., last]) | (Which::Former, [.., last, _]) => *last,
+            _ => Fence(1),
+        }
+    }
+
     fn command(&self, op: &Op) -> Command {
         let by = By::default();
         match op {
             Op::Ask(request) => Command::Ask(Box::new(ask_of(request))),
             Op::Confirm { claim, run, fence } => {
                 let id = claim_id(claim);
-                let known = self.fences.get(&id).map(Vec::as_slice).unwrap_or_default();
-                let fence = match (fence, known) {
-                    (Which::Present, [.., last]) | (Which::Former, [.., last, _]) => *last,
-                    _ => Fence(1),
-                };
+                let fence = self.fence(&id, *fence);
                 Command::Confirm { id, run: run.as_deref().map(run_of), fence }
+            }
+            Op::Renew { claim, run, fence } => {
+                let id = claim_id(claim);
+                let fence = fence.map(|fence| self.fence(&id, fence));
+                Command::Renew { id, run: run.as_deref().map(run_of), fence }
+            }
+            Op::Deliver { claim, present } => {
+                let id = claim_id(claim);
+                let revision = match self.state.world.claims.get(&id).map(|claim| &claim.phase) {
+                    Some(Phase::Held { claimed, .. }) if *present => claimed.revision,
+                    _ => Revision(1),
+                };
+                Command::Delivered { id, revision }
+            }
+            Op::Over { build, cut_short } => {
+                let how = if *cut_short { BuildEnd::Aborted } else { BuildEnd::Failed };
+                let build = BuildRef { cluster: text_of("https://ci"), id: text_of(build) };
+                Command::BuildOver { build, how }
             }
             Op::End { claim, run } => {
                 Command::End { id: claim_id(claim), run: run.as_deref().map(run_of), by: None, reason: None }
             }
             Op::Left(park) => Command::Left { park: ParkId(*park) },
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, by_priority } => {
-                let (drain, max_hold) = (drain.map(Span), max_hold.map(Span));
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, by_priority, scope } => {
+                let (drain, max_hold, scope) = (drain.map(Span), max_hold.map(Span), scope.map(scope_of));
                 let order = if *by_priority { Order::Priority } else { Order::Fifo };
-                let policy = Policy { order, drain, max_hold, max_queue: *max_queue };
+                let policy = Policy { order, drain, max_hold, max_queue: *max_queue, scope };
                 Command::SetPool { pool: pool_of(pool), policy, capacity: *capacity, by }
             }
             Op::RemovePool(pool) => Command::RemovePool { pool: pool_of(pool), by },
@@ -181,7 +206,8 @@ impl Core {
     /// The same lines as [`reference::Model::view`].
     pub(super) fn view(&self) -> Vec<String> {
         let world = &self.state.world;
-        let mut lines = Vec::new();
+        let mut lines =
+            vec![format!("watched {:?}", world.builds_to_watch().map(|b| b.id.as_str()).collect::<Vec<_>>())];
         for claim in world.claims.values() {
             let phase = match &claim.phase {
                 Phase::Waiting { presence, .. } => {
@@ -234,6 +260,7 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
         Ok(Reply::Latch(_) | Reply::Nothing) => Answer::Nothing,
         Err(Refusal::Ended { ended }) => Answer::RefusedEnded(ended.how.word()),
         Err(refusal) => Answer::Refused(match refusal {
+            Refusal::NoBuild { .. } => "unprocessable",
             Refusal::NoSuchPool { .. } => "no_such_pool",
             Refusal::NoSuchLock { .. } => "no_such_lock",
             Refusal::NoSuchClaim { .. } => "no_such_claim",
@@ -274,6 +301,7 @@ fn ask_of(request: &Request) -> AskClaim {
     AskClaim {
         id: claim_id(claim),
         terms: Terms { priority: Priority::new(*priority).unwrap(), ..terms_of(shape, *confirm, *ttl) },
+        scope: shape.scope.map(scope_of),
         run: run.as_deref().map(run_of),
         wait,
         queue: !try_lock,
@@ -291,7 +319,7 @@ fn terms_of(shape: &Shape, confirm: bool, ttl: Option<u64>) -> Terms {
     let mut digest = [0; 32];
     digest[..8].copy_from_slice(&hasher.finish().to_be_bytes());
     Terms {
-        ask: Ask { parts, key, requestor, scope: Scope::Flow },
+        ask: Ask { parts, key, requestor },
         digest: Digest(digest),
         owner: Arc::new(Owner { cluster, build_id, ..Owner::default() }),
         reason: None,
@@ -299,6 +327,15 @@ fn terms_of(shape: &Shape, confirm: bool, ttl: Option<u64>) -> Terms {
         ttl: ttl.map(Span),
         priority: Priority::default(),
         supersede: None,
+    }
+}
+
+fn scope_of(word: &str) -> Scope {
+    match word {
+        "build" => Scope::Build,
+        "lease" => Scope::Lease,
+        "person" => Scope::Person,
+        _ => Scope::Flow,
     }
 }
 

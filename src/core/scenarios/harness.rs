@@ -11,9 +11,12 @@
 //! |---|---|
 //! | `ID ask WANT..` | `PUT`; `env` any lock of a pool, `env*3` three, `env[gpu=yes]` with a label, `env/1+2` these; several pools with `,` |
 //! | .. `confirm try park=N over=N run=R key=K who=W build=B ttl=D give_up=D` | words about the request |
-//! | .. `priority=N supersede=NAME ci=URL job=J vars=V` | more of them |
+//! | .. `priority=N supersede=NAME ci=URL job=J vars=V scope=S` | more of them |
 //! | `ID again ..` | the same `PUT` again; `park`, `over`, `run` and `try` are given anew |
 //! | `ID confirm [wrong\|first] [run=R]` | with its present fence, with one that nobody had, with the first one it ever had |
+//! | `ID renew [wrong\|first\|unnamed] [run=R]`, `ID deliver [wrong]` | the same for renewals; an `in` has fetched it |
+//! | `ID left?` | how long the hold lasts |
+//! | `- over B HOW`, `- suspect B [WHY]`, `- watched` | build B is over, or not known to be alive; whom to ask about |
 //! | `ID end [run=R] [by=P]` | `DELETE` |
 //! | `ID left N` | the client of park N has gone |
 //! | `ID ?` | look: phase, then locks, or place and presence, then `self_wait P/L=ID..` or `deadlock BUILD..` |
@@ -31,7 +34,9 @@ use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::core::claim::{Ask, Claim, Labels, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want};
+use crate::core::claim::{
+    Ask, BuildEnd, BuildRef, Claim, Labels, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
+};
 use crate::core::history::ChangeKind;
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Text};
@@ -68,7 +73,9 @@ fn play_checked(text: &str, is_checked: impl Fn(usize) -> bool) {
         let answer = server.line(said.trim()).unwrap_or_else(|bad| panic!("line {number}: {line}\n{bad}"));
         let expected: Vec<&str> = expected.split_whitespace().collect();
         let answered: Vec<&str> = answer.split_whitespace().collect();
-        let looks = ["- queue", "- free", "- notices", "- count", "- stuck"].iter().any(|look| said.contains(look));
+        let looks = ["- queue", "- free", "- notices", "- count", "- stuck", "- watched"]
+            .iter()
+            .any(|look| said.contains(look));
         let fits = if looks { answered == expected } else { answered.starts_with(&expected) };
         assert!(fits, "line {number}: {line}\nanswered {answer:?}\n{:#?}", standing(&server.state));
         if is_checked(number) {
@@ -197,9 +204,27 @@ impl Server {
             ("-", "reconcile") => self.command(Command::Reconcile),
             ("-", "restart") => self.restart(),
             ("-", "stuck") => Ok(self.stuck()),
-            ("-", _) => self.look_around(verb, first, &args),
             (id, "ask" | "again") => self.ask(id, verb, first, &args),
-            (id, "confirm") => self.confirm(&parse(id)?, &args),
+            (id, "confirm") => {
+                let (id, fence) = (parse(id)?, self.fence(&parse(id)?, &args));
+                self.command(Command::Confirm { id, run: arg(&args, "run")?, fence })
+            }
+            (id, "renew") => {
+                let fence = (!args.contains_key("unnamed")).then(|| self.fence(&parse(id).unwrap(), &args));
+                self.command(Command::Renew { id: parse(id)?, run: arg(&args, "run")?, fence })
+            }
+            (id, "deliver") => self.deliver(parse(id)?, &args),
+            (id, "left?") => Ok(self.time_left(&parse(id)?)),
+            ("-", "over") => {
+                let how = build_end_of(rest.get(1).copied().unwrap_or_default())?;
+                self.command(Command::BuildOver { build: build_of(first)?, how })
+            }
+            ("-", "suspect") => {
+                let why = rest.get(1).map(|why| parse(why)).transpose()?;
+                self.command(Command::Suspect { build: build_of(first)?, why })
+            }
+            ("-", "watched") => Ok(self.watched()),
+            ("-", _) => self.look_around(verb, first, &args),
             (id, "end") => {
                 let (run, person) = (arg(&args, "run")?, arg(&args, "by")?);
                 let by = person.map(|person| Arc::new(Owner { person: Some(person), ..Owner::default() }));
@@ -234,6 +259,7 @@ impl Server {
                 "history" => s.history = parse(value)?,
                 "listen" => s.listen = span(value)?,
                 "memory" => s.memory = span(value)?,
+                "lease" => s.lease = span(value)?,
                 "build_memory" => s.build_memory = span(value)?,
                 "stuck_look" => s.stuck_look = span(value)?,
                 "place" => s.place = span(value)?,
@@ -261,13 +287,34 @@ impl Server {
         self.command(Command::Ask(Box::new(ask)))
     }
 
-    fn confirm(&mut self, id: &ClaimId, args: &Args) -> Answer {
+    fn fence(&self, id: &ClaimId, args: &Args) -> Fence {
         let known = self.fences.get(id);
-        let fence = match known.and_then(|f| if args.contains_key("first") { f.first() } else { f.last() }) {
+        match known.and_then(|f| if args.contains_key("first") { f.first() } else { f.last() }) {
             Some(fence) if !args.contains_key("wrong") => *fence,
             _ => Fence(1),
+        }
+    }
+
+    fn deliver(&mut self, id: ClaimId, args: &Args) -> Answer {
+        let revision = match self.state.claim(&id).map(|claim| &claim.phase) {
+            Some(Phase::Held { claimed, .. }) if !args.contains_key("wrong") => claimed.revision,
+            _ => Revision(1),
         };
-        self.command(Command::Confirm { id: id.clone(), run: arg(args, "run")?, fence })
+        self.command(Command::Delivered { id, revision })
+    }
+
+    /// How long a hold lasts.
+    fn time_left(&self, id: &ClaimId) -> String {
+        let until = self.state.claim(id).and_then(|claim| claim.held_until());
+        until.map_or("for ever".into(), |until| format!("{}s", (until.at.0 - self.now.engine.0) / 1_000))
+    }
+
+    /// The builds to be asked about, with a `?` for those of which nobody knows.
+    fn watched(&self) -> String {
+        let world = &self.state.world;
+        let mark = |build: &BuildRef| if world.suspects.contains_key(build) { "?" } else { "" };
+        let words: Vec<String> = world.builds_to_watch().map(|build| format!("{}{}", build.id, mark(build))).collect();
+        words.join(" ")
     }
 
     fn declare(&mut self, verb: &str, what: &str, args: &Args) -> Answer {
@@ -286,7 +333,8 @@ impl Server {
                     Some(&"priority") => Order::Priority,
                     Some(other) => return Err(format!("unknown order {other:?}")),
                 };
-                let policy = Policy { order, drain, max_hold, max_queue: arg(args, "max_queue")? };
+                let scope = args.get("scope").map(|word| scope_of(word)).transpose()?;
+                let policy = Policy { order, drain, max_hold, max_queue: arg(args, "max_queue")?, scope };
                 Command::SetPool { pool, policy, capacity: arg(args, "capacity")?, by }
             }
             "unpool" => Command::RemovePool { pool, by },
@@ -449,8 +497,9 @@ fn first_ask(id: &str, wants: &str, args: &Args) -> Result<AskClaim, String> {
     let ci = args.get("ci").copied().unwrap_or("https://ci");
     let cluster = build.as_ref().map(|_| parse::<Text>(ci)).transpose()?;
     let (job, instance_vars) = (arg(args, "job")?, arg(args, "vars")?);
-    let ask = Ask { parts, key: arg(args, "key")?, requestor: arg(args, "who")?, scope: Scope::Flow };
-    let digest = digest_of(&format!("{ask:?} {build:?}"));
+    let ask = Ask { parts, key: arg(args, "key")?, requestor: arg(args, "who")? };
+    let scope = args.get("scope").map(|word| scope_of(word)).transpose()?;
+    let digest = digest_of(&format!("{ask:?} {scope:?} {build:?}"));
     let terms = Terms {
         ask,
         digest,
@@ -462,7 +511,27 @@ fn first_ask(id: &str, wants: &str, args: &Args) -> Result<AskClaim, String> {
         supersede: arg(args, "supersede")?,
     };
     let give_up_after = span_arg(args, "give_up")?;
-    Ok(AskClaim { id: parse(id)?, terms, run: None, wait: Wait::No, queue: true, give_up_after })
+    Ok(AskClaim { id: parse(id)?, terms, scope, run: None, wait: Wait::No, queue: true, give_up_after })
+}
+
+fn scope_of(word: &str) -> Result<Scope, String> {
+    match word {
+        "flow" => Ok(Scope::Flow),
+        "build" => Ok(Scope::Build),
+        "lease" => Ok(Scope::Lease),
+        "person" => Ok(Scope::Person),
+        other => Err(format!("unknown scope {other:?}")),
+    }
+}
+
+fn build_end_of(word: &str) -> Result<BuildEnd, String> {
+    let ends = [BuildEnd::Succeeded, BuildEnd::Failed, BuildEnd::Errored, BuildEnd::Aborted, BuildEnd::Gone];
+    ends.into_iter().find(|end| end.word() == word).ok_or_else(|| format!("unknown end {word:?}"))
+}
+
+/// A build of the usual Concourse.
+fn build_of(id: &str) -> Result<BuildRef, String> {
+    Ok(BuildRef { cluster: parse("https://ci")?, id: parse(id)? })
 }
 
 /// Equal texts, equal digests: enough for tests.
@@ -496,6 +565,7 @@ fn refusal_word(refusal: &Refusal) -> String {
         Refusal::DifferentRequest { .. } => "different_request",
         Refusal::SupersededRun { .. } => "superseded_run",
         Refusal::TooManyRuns { .. } => "too_many_runs",
+        Refusal::NoBuild { .. } => "no_build",
         Refusal::NotGranted { .. } => "not_granted",
         Refusal::WrongFence { .. } => "wrong_fence",
         Refusal::Ended { ended } => return format!("ended {}", ended.how.word()),

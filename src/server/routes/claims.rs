@@ -11,12 +11,12 @@ use super::failure::Failure;
 use super::{Routes, json, respond};
 use crate::core::claim::{BuildRef, Claim, Owner, Phase};
 use crate::core::limits;
-use crate::core::names::{ClaimId, Fence, PoolName, Reason, Run, Text};
+use crate::core::names::{ClaimId, Fence, PoolName, Reason, Revision, Run, Text};
 use crate::core::state::World;
 use crate::core::step::{AskClaim, Command, Refusal, Reply, Wait};
 use crate::core::time::Span;
 use crate::wire::api;
-use crate::wire::api::{ClaimBody, ClaimState, ClaimView, ConfirmBody, Page, WaitingView};
+use crate::wire::api::{ClaimBody, ClaimState, ClaimView, ConfirmBody, DeliverBody, Page, RenewBody, WaitingView};
 use crate::wire::ask;
 use crate::wire::errors::Code;
 use crate::wire::problems::{Problems, quoted, unknown};
@@ -174,7 +174,30 @@ pub(super) fn confirm(routes: &Routes, call: &Call) -> Result<Response, Failure>
     let body = call.body::<ConfirmBody>(&mut problems);
     let run = body.as_ref().and_then(|body| problems.parse_some::<Run>("run", body.run.as_deref()));
     let (id, body) = problems.done(id.zip(body))?;
-    let command = Command::Confirm { id, run, fence: Fence(body.fence) };
+    show(routes, Command::Confirm { id, run, fence: Fence(body.fence) })
+}
+
+/// `POST /api/v1/claims/{id}/renew`.
+pub(super) fn renew(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let id = call.path::<ClaimId>("id", &mut problems);
+    let body = call.body::<RenewBody>(&mut problems).unwrap_or_default();
+    let run = problems.parse_some::<Run>("run", body.run.as_deref());
+    let id = problems.done(id)?;
+    show(routes, Command::Renew { id, run, fence: body.fence.map(Fence) })
+}
+
+/// `POST /api/v1/claims/{id}/deliver`.
+pub(super) fn deliver(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let id = call.path::<ClaimId>("id", &mut problems);
+    let body = call.body::<DeliverBody>(&mut problems);
+    let (id, body) = problems.done(id.zip(body))?;
+    show(routes, Command::Delivered { id, revision: Revision(body.revision) })
+}
+
+/// Does what is answered with the claim.
+fn show(routes: &Routes, command: Command) -> Result<Response, Failure> {
     match routes.engine.call(command)? {
         Reply::Claim { claim, .. } => Ok(json(&routes.look(|viewer| viewer.claim(&claim, false)))),
         other => Err(Failure::unexpected(&other)),

@@ -1,5 +1,7 @@
 //! The one mapping from what went wrong to code, status and advice.
 
+use std::sync::Arc;
+
 use super::super::engine::EngineError;
 use super::super::http::Response;
 use super::super::views;
@@ -20,11 +22,14 @@ pub(super) struct Failure {
     pub claim: Option<Box<ClaimView>>,
     /// The methods of this path, with [`Code::MethodNotAllowed`].
     pub allow: Option<String>,
+    /// Why the server itself failed: for the log, never for the client.
+    pub cause: Option<Arc<str>>,
 }
 
 impl Failure {
     pub fn new(code: Code, error: impl Into<String>) -> Self {
-        Self { code, status: code.status(), error: error.into(), problems: Vec::new(), claim: None, allow: None }
+        let (error, problems) = (error.into(), Vec::new());
+        Self { code, status: code.status(), error, problems, claim: None, allow: None, cause: None }
     }
 
     /// A request that is wrong in these ways.
@@ -51,7 +56,7 @@ impl Failure {
     }
 
     pub fn into_response(self) -> Response {
-        let Self { code, status, error, problems, claim, allow } = self;
+        let Self { code, status, error, problems, claim, allow, cause: _ } = self;
         let view = ErrorView { error, code, problems, claim: claim.map(|claim| *claim) };
         let mut response = respond(status, &view);
         response.headers.extend(allow.map(|methods| ("allow", methods)));
@@ -72,8 +77,9 @@ fn retry_after(code: Code) -> Option<&'static str> {
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
+        let text = error.to_string();
         match error {
-            EngineError::StoreFailed => Self::new(Code::StoreFailed, error.to_string()),
+            EngineError::StoreFailed { cause } => Self { cause: Some(cause), ..Self::new(Code::StoreFailed, text) },
             EngineError::Refused(refusal) => refusal.into(),
         }
     }
@@ -107,6 +113,7 @@ fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::DifferentRequest { .. } => (Code::DifferentRequest, ""),
         Refusal::SupersededRun { .. } => (Code::SupersededRun, ""),
         Refusal::TooManyRuns { .. } => (Code::TooManyRuns, ""),
+        Refusal::NoBuild { .. } => (Code::Unprocessable, "name `cluster` and `build_id`, or ask for another scope"),
         Refusal::NotGranted { .. } => (Code::NotGranted, ""),
         Refusal::WrongFence { .. } => (Code::WrongFence, ""),
         Refusal::Ended { .. } => (Code::Ended, "it holds nothing; ask again with a new id"),

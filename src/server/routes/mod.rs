@@ -120,8 +120,9 @@ impl Handler for Routes {
         let template = found.as_ref().ok().map(|found| found.route.path);
         let answer = found.and_then(|found| self.answer(found, &request));
         let mut response = answer.unwrap_or_else(|failure| {
-            if failure.code == Code::Internal {
-                tracing::error!(request = request.id, error = failure.error, "a request has failed inside");
+            if failure.code == Code::Internal || failure.cause.is_some() {
+                let cause = failure.cause.as_deref();
+                tracing::error!(request = request.id, error = failure.error, cause, "a request has failed inside");
             }
             failure.into_response()
         });

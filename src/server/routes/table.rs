@@ -10,8 +10,8 @@ use super::failure::Failure;
 use super::{Routes, changes, claims, info, locks, pools};
 use crate::core::limits;
 use crate::wire::api::{
-    ChangeView, ClaimBody, ClaimView, ConfirmBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page, PoolBody,
-    PoolSummary, PoolView, RemoveBody, VerifyView,
+    ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page,
+    PoolBody, PoolSummary, PoolView, RemoveBody, RenewBody, VerifyView,
 };
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
@@ -174,6 +174,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::OtherStore,
             Code::TooMany,
             Code::MixedOrders,
+            Code::Unprocessable,
             Code::Waiting,
             Code::SelfWait,
             Code::Deadlock,
@@ -213,6 +214,37 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::StoreFailed,
         ],
         ..guarded(Post, "/api/v1/claims/{id}/confirm", "Make a grant a hold; again is harmless", claims::confirm)
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<RenewBody>),
+        answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
+        codes: &[
+            Code::NoSuchClaim,
+            Code::SupersededRun,
+            Code::TooManyRuns,
+            Code::NotGranted,
+            Code::WrongFence,
+            Code::Ended,
+            Code::StoreFailed,
+        ],
+        ..guarded(
+            Post,
+            "/api/v1/claims/{id}/renew",
+            "Let the ttl of a hold count from now; confirms a grant",
+            claims::renew,
+        )
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<DeliverBody>),
+        body_required: true,
+        answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
+        codes: &[Code::NoSuchClaim, Code::Ended, Code::StoreFailed],
+        ..guarded(
+            Post,
+            "/api/v1/claims/{id}/deliver",
+            "Say that the resource's `in` has fetched a hold; again is harmless",
+            claims::deliver,
+        )
     },
     Route {
         query: &[
@@ -269,6 +301,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::SupersededRun,
             Code::TooManyRuns,
             Code::Ended,
+            Code::Unprocessable,
             Code::StoreFailed,
         ],
         ..guarded(

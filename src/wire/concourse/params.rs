@@ -32,12 +32,6 @@ const MORE: &[&str] = &[
 /// Params that go with all of them.
 const ALWAYS: &[&str] = &["reason", "token"];
 
-/// Params of a get. `depth` belongs to git and has no effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct InParams {
-    pub depth_ignored: bool,
-}
-
 /// Params of a put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutParams {
@@ -140,13 +134,12 @@ pub struct Ask {
     pub supersede: Option<String>,
 }
 
-impl InParams {
-    pub(super) fn read(mut fields: Fields, problems: &mut Problems) -> Self {
-        fields.expect(&["depth"]);
-        let depth_ignored = fields.take("depth").is_some();
-        fields.finish(problems);
-        Self { depth_ignored }
-    }
+/// Params of a get: `depth` belongs to git and has no effect. Whether it was given.
+pub(super) fn read_depth(mut fields: Fields, problems: &mut Problems) -> bool {
+    fields.expect(&["depth"]);
+    let given = fields.take("depth").is_some();
+    fields.finish(problems);
+    given
 }
 
 impl OutParams {
@@ -161,7 +154,7 @@ impl OutParams {
         fields.expect(OPS);
         fields.expect(MORE);
         fields.expect(ALWAYS);
-        if fields.take("acquire").is_some_and(|value| value != false && value != "false") {
+        if fields.has("acquire") && fields.flag("acquire", problems) != Some(false) {
             // Put back as a plain flag, so that `acquire: false` is the same as none.
             fields.put_flag("acquire");
         }
@@ -175,14 +168,14 @@ impl OutParams {
         let op = match given.as_slice() {
             [] => {
                 problems.add(missing_op(source));
+                read_the_rest(&mut fields, source, problems);
                 None
             }
             [op] => read_op(op, &mut fields, source, problems),
             several => {
                 problems.add(format!("{} exclude each other: one in each put", several.join(" and ")));
-                for key in several {
-                    fields.take(key);
-                }
+                several.iter().for_each(|op| drop(fields.take(op)));
+                read_the_rest(&mut fields, source, problems);
                 None
             }
         };
@@ -226,12 +219,12 @@ fn read_op(op: &str, fields: &mut Fields, source: Option<&Source>, problems: &mu
             Some(Op::Ask(Box::new(read_ask(None, fields, source, problems))))
         }
         "claim" => {
-            let lock: LockName = fields.parsed("claim", problems)?;
-            let ask = read_ask(Some(lock), fields, source, problems);
+            let lock: Option<LockName> = fields.parsed("claim", problems);
+            let ask = read_ask(lock, fields, source, problems);
             if ask.count.is_some() || !ask.labels.is_empty() {
                 problems.add("params.count and params.labels have no meaning with claim: it names the lock".into());
             }
-            Some(Op::Ask(Box::new(ask)))
+            ask.lock.is_some().then(|| Op::Ask(Box::new(ask)))
         }
         "release" => read_release(fields, problems).map(Op::Release),
         "add" => {
@@ -264,6 +257,11 @@ fn read_op(op: &str, fields: &mut Fields, source: Option<&Source>, problems: &mu
         }
         _ => read_lock_op(fields, source, problems),
     }
+}
+
+/// Looks at what goes with an op when it is not known with which: all that is wrong is listed at once.
+fn read_the_rest(fields: &mut Fields, source: Option<&Source>, problems: &mut Problems) {
+    let _ = read_ask(None, fields, source, problems);
 }
 
 fn read_dir(key: &'static str, fields: &mut Fields, problems: &mut Problems) -> Option<String> {
@@ -308,11 +306,11 @@ fn read_as(fields: &mut Fields, problems: &mut Problems) -> Option<String> {
 }
 
 fn read_lock_op(fields: &mut Fields, source: Option<&Source>, problems: &mut Problems) -> Option<Op> {
-    let op = fields.text("lock_op", problems)?;
+    let op = fields.text("lock_op", problems);
     if !fields.has("key") {
         problems.add("missing key".into());
     }
-    match op.as_str() {
+    match op.as_deref().unwrap_or_default() {
         "lock" => Some(Op::Ask(Box::new(read_ask(None, fields, source, problems)))),
         "unlock" => {
             let key = fields.text("key", problems);
@@ -322,6 +320,7 @@ fn read_lock_op(fields: &mut Fields, source: Option<&Source>, problems: &mut Pro
         }
         _ => {
             problems.add("params.lock_op must be lock or unlock".into());
+            read_the_rest(fields, source, problems);
             None
         }
     }
@@ -411,6 +410,7 @@ fn read_release(fields: &mut Fields, problems: &mut Problems) -> Option<Release>
         "build" => Some(Release::Build { name: read_as(fields, problems) }),
         "" => {
             problems.add("params.release is empty".into());
+            read_as(fields, problems);
             None
         }
         dir => Some(Release::Dir(dir.to_owned())),

@@ -73,7 +73,7 @@ pub struct Source {
     /// Default for claims that name no priority.
     pub priority: Option<i32>,
     pub log_level: LogLevel,
-    /// Git settings that were given and have no effect.
+    /// Git settings that were given and have no effect; a get's `depth` is one of them.
     pub ignored: Vec<&'static str>,
 }
 
@@ -215,13 +215,17 @@ pub(super) fn read_scope(fields: &mut Fields, problems: &mut Problems) -> Option
     let text = fields.text("scope", problems)?;
     match text.as_str() {
         "flow" => Some(Scope::Flow),
+        "build" => Some(Scope::Build),
         "person" => Some(Scope::Person),
         "lease" => {
-            problems.add(format!("{} cannot be lease: nobody renews for a resource", fields.name("scope")));
+            problems.add(format!(
+                "{} cannot be lease: nobody renews for a resource; build ends with the build",
+                fields.name("scope")
+            ));
             None
         }
         _ => {
-            problems.add(format!("{} must be flow or person", fields.name("scope")));
+            problems.add(format!("{} must be flow, build or person", fields.name("scope")));
             None
         }
     }

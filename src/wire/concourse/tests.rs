@@ -60,7 +60,17 @@ fn every_problem_is_listed_at_once() {
 fn wrong_params_of_a_pool() {
     let cases = [
         (r#"{"acquire":true,"claim":"a"}"#, "acquire and claim exclude each other: one in each put"),
-        (r#"{"acquire":true,"release":"a","count":0}"#, "acquire and release exclude each other: one in each put"),
+        (
+            r#"{"acquire":true,"release":"a","count":0}"#,
+            "acquire and release exclude each other: one in each put, params.count must be a whole number from 1)",
+        ),
+        (r#"{"acquire":"yes"}"#, "params.acquire must be true or false)"),
+        (r#"{"claim":"a/b","ttl":"1h"}"#, "params.claim: lock name contains '/' at byte 1, which is not allowed)"),
+        (
+            r#"{"claim":"a/b","ttl":"x"}"#,
+            "params.claim: lock name contains '/' at byte 1, which is not allowed, params.ttl",
+        ),
+        (r#"{"release":"","as":"n"}"#, "params.release is empty)"),
         (
             r#"{"acquire":false}"#,
             "missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed",
@@ -68,8 +78,11 @@ fn wrong_params_of_a_pool() {
         (r#"{"acquire":true,"count":0}"#, "params.count must be a whole number from 1"),
         (r#"{"acquire":true,"count":1.5}"#, "params.count must be a whole number from 1"),
         (r#"{"acquire":true,"ttl":"soon"}"#, "params.ttl is no duration like 90s, 5m or 1h30m"),
-        (r#"{"acquire":true,"scope":"lease"}"#, "params.scope cannot be lease: nobody renews for a resource"),
-        (r#"{"acquire":true,"scope":"x"}"#, "params.scope must be flow or person"),
+        (
+            r#"{"acquire":true,"scope":"lease"}"#,
+            "params.scope cannot be lease: nobody renews for a resource; build ends with the build",
+        ),
+        (r#"{"acquire":true,"scope":"x"}"#, "params.scope must be flow, build or person"),
         (r#"{"acquire":true,"queue":"maybe"}"#, "params.queue must be true or false"),
         (r#"{"acquire":true,"labels":["a"]}"#, "params.labels must be an object of names and values"),
         (r#"{"acquire":true,"lock_by":"a"}"#, "params.lock_by needs params.key"),
@@ -105,7 +118,7 @@ fn wrong_params_of_a_lock() {
         ("{}", "missing lock_op"),
         (r#"{"lock_op":"lock"}"#, "missing key"),
         (r#"{"lock_op":"unlock"}"#, "missing key"),
-        (r#"{"lock_op":"steal","key":"k"}"#, "params.lock_op must be lock or unlock"),
+        (r#"{"lock_op":"steal","key":"k"}"#, "params.lock_op must be lock or unlock)"),
         (r#"{"lock_op":"lock","key":"k","lock_by":"a","locked_by":"b"}"#, "params.lock_by and params.locked_by differ"),
         (r#"{"acquire":true}"#, "params.acquire needs source.pool"),
     ];

@@ -45,7 +45,6 @@ fn claim() -> Claim {
                 ],
                 key: Some(name("k")),
                 requestor: Some(name("r")),
-                scope: Scope::Person,
             },
             digest: Digest(std::array::from_fn(|n| u8::try_from(n * 8).unwrap())),
             owner: owner(),
@@ -55,6 +54,8 @@ fn claim() -> Claim {
             priority: Priority::new(-7).unwrap(),
             supersede: Some(name("/deploy")),
         },
+        scope: Scope::Lease,
+        build_over: true,
         runs: vec![name("r1"), name("r2")],
         ticket: Ticket(9),
         asked_at: WallMs(1_767_225_600_000),
@@ -65,6 +66,8 @@ fn claim() -> Claim {
             locks: locks(),
             since: WallMs(1_767_225_600_001),
             until: Some(deadline(u64::MAX, 90_000)),
+            limit: Some(deadline(u64::MAX, 91_000)),
+            delivered: true,
         },
         parks: BTreeSet::new(),
     }
@@ -74,12 +77,13 @@ fn claim() -> Claim {
 fn small_claim(phase: Phase) -> Claim {
     let full = claim();
     let any = Want::Any { count: 1, labels: Labels::new() };
-    let ask = Ask { parts: vec![Part { pool: name("p"), want: any }], key: None, requestor: None, scope: Scope::Flow };
+    let ask = Ask { parts: vec![Part { pool: name("p"), want: any }], key: None, requestor: None };
     let owner = Arc::new(Owner::default());
     let (priority, supersede) = (Priority::default(), None);
     let terms =
         Terms { ask, digest: Digest([0; 32]), owner, reason: None, confirm: false, ttl: None, priority, supersede };
-    Claim { terms, runs: Vec::new(), withdrawals: 0, life: 1, phase, ..full }
+    let (scope, build_over) = (Scope::Flow, false);
+    Claim { terms, scope, build_over, runs: Vec::new(), withdrawals: 0, life: 1, phase, ..full }
 }
 
 const FULL_OWNER: &str = concat!(
@@ -106,14 +110,15 @@ fn a_claim_is_stored_as() {
     let full = [
         r#"{"life":2,"parts":[{"pool":"envs","want":{"named":["prod eu","🔒"]}},"#,
         r#"{"pool":"vms","want":{"any":{"count":3,"labels":{"size":"big","zone":"ä"}}}}],"#,
-        r#""key":"k","requestor":"r","scope":"person","#,
+        r#""key":"k","requestor":"r","scope":"lease","build_over":true,"#,
         r#""digest":"0008101820283038404850586068707880889098a0a8b0b8c0c8d0d8e0e8f0f8","owner":"#,
         FULL_OWNER,
         r#","reason":"a \"reason\"\n","confirm":true,"ttl":90000,"priority":-7,"supersede":"/deploy","#,
         r#""runs":["r1","r2"],"ticket":9,"#,
         r#""asked_at":1767225600000,"withdrawals":1,"phase":{"held":{"fence":9007199254740991,"#,
         r#""claimed":{"revision":268435457,"seq":1},"locks":[["envs","prod eu"],["envs","🔒"]],"#,
-        r#""since":1767225600001,"until":{"at":18446744073709551615,"span":90000}}}}"#,
+        r#""since":1767225600001,"until":{"at":18446744073709551615,"span":90000},"#,
+        r#""limit":{"at":18446744073709551615,"span":91000},"delivered":true}}}"#,
     ];
     let cases = [
         (claim(), full.concat()),
@@ -284,7 +289,7 @@ fn whatever_is_not_expected_is_refused() {
         (r#""life":2"#, r#""life":-2"#, "invalid value"),
         (r#""life":2"#, r#""life":4294967296"#, "invalid value"),
         (r#""life":2"#, r#""life":2.0"#, "invalid type"),
-        (r#""scope":"person""#, r#""scope":"build""#, "unknown variant `build`"),
+        (r#""scope":"lease""#, r#""scope":"job""#, "unknown variant `job`"),
         (r#""held""#, r#""gone""#, "unknown variant `gone`"),
         (r#""seq":1"#, r#""seq":1,"x":1"#, "unknown field `x`"),
         (r#""program":"fly""#, r#""program":"""#, "text is empty"),

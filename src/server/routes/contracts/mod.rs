@@ -141,9 +141,10 @@ fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Failure>
     let Wish { pool, sharer, owner, ttl, wait } = wish;
     let want = Want::Named(BTreeSet::from([pool.own_lock()]));
     let (key, requestor) = sharer.unzip();
-    let asked = Ask { parts: vec![Part { pool, want }], key, requestor, scope: Scope::Flow };
+    let asked = Ask { parts: vec![Part { pool, want }], key, requestor };
+    let scope = Some(Scope::Flow);
     let terms = Terms {
-        digest: ask::digest(&asked, &owner),
+        digest: ask::digest(&asked, scope, &owner),
         ask: asked,
         owner: Arc::new(owner),
         reason: None,
@@ -154,7 +155,7 @@ fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Failure>
     };
     let queue = wait.is_some();
     let (wait, give_up_after) = wait.map_or((Wait::No, None), |w| (w.park, Some(w.give_up_after)));
-    let command = AskClaim { id: id.clone(), terms, run: None, wait, queue, give_up_after };
+    let command = AskClaim { id: id.clone(), terms, scope, run: None, wait, queue, give_up_after };
     match routes.engine.call(Command::Ask(Box::new(command))) {
         Ok(Reply::Claim { claim, .. }) if !claim.waits() => Ok(Outcome::Locked),
         Ok(Reply::Claim { parked: true, .. }) => Ok(Outcome::Parked),

@@ -1,0 +1,230 @@
+//! What ends a hold besides a release: scopes, renewals and what is known of builds (design section 5).
+
+use super::harness;
+
+// The scope is the one asked for, else the pool's, and stays what it was when the claim began.
+scenarios! {
+    a_claim_that_names_no_scope_has_that_of_its_pool: "
+        - pool env capacity=2 scope=build           => done
+        a ask env build=7                           => held env/1
+        b ask env build=7 scope=flow                => held env/2
+        - pool env capacity=2                       => done         # too late for a
+        - over 7 succeeded                          =>
+        a ?                                         => ended build_over
+        b ?                                         => held env/2
+    "
+    the_scope_that_was_asked_is_part_of_the_request: "
+        a ask env build=7                           => held env/env
+        a ask env build=7 scope=flow                => refused different_request
+        a ask env build=7                           => held env/env
+        - pool env capacity=1 scope=build           => done
+        a ask env build=7                           => held env/env # not compared with what it comes to
+    "
+    over_several_pools_the_scope_that_most_ends_counts: "
+        - pool a capacity=1                         => done
+        - pool b capacity=1 scope=build             => done
+        - pool c capacity=1 scope=person            => done
+        x ask a,b,c build=7                         => held a/1 b/1 c/1
+        - over 7 failed                             =>
+        x ?                                         => ended build_over
+    "
+    scope_build_needs_a_build: "
+        a ask env scope=build                       => refused no_build
+        - pool env capacity=1 scope=build           => done
+        b ask env                                   => refused no_build
+        c ask env scope=person                      => held env/1
+    "
+}
+
+// Leases.
+scenarios! {
+    a_lease_lasts_as_long_as_it_is_renewed: "
+        a ask env confirm scope=lease               => granted env/env
+        a confirm                                   => held env/env
+        b ask env confirm park=1                    => waiting 1 parked
+        a left?                                     => 60s          # the default
+   +59s a renew                                     => held env/env
+        a left?                                     => 60s
+   +59s a renew unnamed                             => held env/env
+   +59s a ?                                         => held env/env
+    +1s a ?                                         => ended lease_lost
+        b ?                                         => waiting 1 parked  # drains first
+   +30s b ?                                         => granted env/env
+        - history env 3                             => waiting lost granted
+    "
+    the_first_renewal_confirms: "
+        a ask env confirm scope=lease ttl=20s       => granted env/env
+        a renew wrong                               => refused wrong_fence
+        a renew                                     => held env/env
+        a left?                                     => 20s
+        b ask env confirm                           => waiting 1
+        b renew                                     => refused not_granted
+        c renew                                     => refused no_such_claim
+    "
+    a_lost_lease_comes_never_back: "
+        a ask env confirm scope=lease ttl=20s run=r => granted env/env
+        a renew run=r                               => held env/env
+   +20s a renew run=r                               => refused ended lease_lost
+        a end run=r                                 => refused ended lease_lost
+        a again run=r                               => refused ended lease_lost
+        a again run=other                           => refused ended lease_lost
+    "
+    renewals_by_others_change_nothing: "
+        a ask env confirm scope=lease ttl=20s run=r => granted env/env
+        a renew run=r                               => held env/env
+   +10s a renew wrong run=r                         => refused wrong_fence
+        a again run=s                               => held env/env
+        a renew run=r                               => refused superseded_run
+        a left?                                     => 10s
+        a renew run=s                               => held env/env
+        a left?                                     => 20s
+    "
+    nothing_moves_the_max_hold_of_a_pool: "
+        - pool env capacity=1 max_hold=50s          => done
+        a ask env scope=lease ttl=20s               => held env/1
+   +15s a renew                                     => held env/1
+   +15s a renew                                     => held env/1
+        a left?                                     => 20s
+   +15s a renew                                     => held env/1
+        a left?                                     => 5s
+    +5s a ?                                         => ended lost
+    "
+    any_hold_with_a_ttl_can_be_renewed: "
+        - pool env capacity=2                       => done
+        a ask env ttl=5m                            => held env/1
+        b ask env                                   => held env/2
+   +4m  a renew                                     => held env/1
+        a left?                                     => 300s
+        b renew                                     => held env/2
+        b left?                                     => for ever
+   +5m  a ?                                         => ended lost
+    "
+    a_lease_starts_again_in_full_with_the_server: "
+        a ask env scope=lease ttl=20s               => held env/env
+   +15s - restart                                   => same
+   +19s a ?                                         => held env/env
+    +1s a ?                                         => ended lease_lost
+    "
+}
+
+// A build that is over.
+scenarios! {
+    what_waits_or_was_granted_ends_with_its_build: "
+        h ask env                                   => held env/env
+        g ask db confirm build=7                    => granted db/db
+        w ask env confirm build=7 park=1            => waiting 1 parked
+        o ask db confirm build=8 park=2             => waiting 1 parked
+        - watched                                   => 7 8
+        - over 7 aborted                            =>
+        w ?                                         => ended build_over
+        g ?                                         => ended build_over
+        o ?                                         => granted db/db      # at once: nobody had held it
+        - notices                                   => 1 2
+        g confirm                                   => refused ended build_over
+        w end                                       => build_over again   # it had nothing to lose
+        - watched                                   => 8
+    "
+    a_hold_of_scope_build_is_lost_with_its_build: "
+        a ask env scope=build build=7               => held env/env
+        b ask env confirm park=1                    => waiting 1 parked
+        a deliver                                   => held env/env
+        - watched                                   => 7
+        - over 7 succeeded                          =>
+        a ?                                         => ended build_over
+        a end                                       => refused ended build_over
+        a again run=new                             => refused ended build_over
+        - lock env/env                              => meta= draining
+   +29s b ?                                         => waiting 1 parked
+    +1s b ?                                         => granted env/env
+        - history env 3                             => waiting lost granted
+    "
+    a_flow_ends_undelivered_when_its_build_is_cut_short: "
+        - pool env capacity=9                       => done
+        a ask env build=1                           => held env/1
+        b ask env build=2                           => held env/2
+        c ask env build=3                           => held env/3
+        d ask env build=4                           => held env/4
+        e ask env build=5                           => held env/5
+        f ask env build=6                           => held env/6
+        f deliver                                   => held env/6
+        - watched                                   => 1 2 3 4 5
+        - over 1 aborted                            =>
+        a ?                                         => ended undelivered
+        - lock env/1                                => meta= draining
+        - over 2 errored                            =>
+        b ?                                         => ended undelivered
+        - over 3 gone                               =>
+        c ?                                         => ended undelivered
+        - over 4 succeeded                          =>
+        d ?                                         => held env/4
+        - over 5 failed                             =>
+        e ?                                         => held env/5
+        - over 6 aborted                            =>
+        f ?                                         => held env/6
+        - watched                                   =>
+        a end                                       => refused ended undelivered
+        d end                                       => released
+    "
+    what_outlived_its_build_is_not_asked_about_again: "
+        a ask env build=7                           => held env/env
+        - over 7 succeeded                          =>
+        - restart                                   => same
+        - watched                                   =>
+        - over 7 gone                               =>             # forgotten by its Concourse, later
+        a ?                                         => held env/env
+    "
+    only_the_present_hold_is_delivered: "
+        a ask env build=7                           => held env/env
+        a deliver wrong                             => held env/env
+        - watched                                   => 7
+        a deliver                                   => held env/env
+        a deliver                                   => held env/env
+        - watched                                   =>
+        - restart                                   => same
+        - watched                                   =>
+        a end                                       => released
+        a deliver                                   => refused ended released
+    "
+    persons_and_leases_outlive_a_build: "
+        - pool env capacity=2                       => done
+        a ask env build=7 scope=person              => held env/1
+        b ask env build=7 scope=lease               => held env/2
+        - watched                                   =>
+        - over 7 aborted                            =>
+        a ?                                         => held env/1
+        b ?                                         => held env/2
+    "
+    ended_claims_of_a_build_are_remembered_as_long_as_it_may_go_on: "
+        - settings memory=10m build_memory=60m
+        - pool env capacity=3                       => done
+        a ask env build=7 run=r                     => held env/1
+        b ask env build=7 run=r                     => held env/2
+        c ask env build=7 run=r                     => held env/3
+        a end                                       => released
+   +5m  b end                                       => released
+   +20m a ?                                         => ended released
+        - over 7 succeeded                          =>
+    +1s a ?                                         => unknown
+        b ?                                         => unknown
+        c end                                       => released      # its build was over before
+   +10m c ?                                         => unknown
+    "
+    a_build_is_suspect_until_somebody_knows: "
+        - pool env capacity=2                       => done
+        a ask env build=7 scope=build               => held env/1
+        b ask env build=8 scope=build               => held env/2
+        - suspect 7 unreachable                     =>
+        - suspect 9 unreachable                     =>             # nobody's
+        - watched                                   => 7? 8
+        a ?                                         => held env/1
+        - suspect 7                                 =>
+        - watched                                   => 7 8
+        - suspect 7 unreachable                     =>
+        - suspect 8 unreachable                     =>
+        - over 7 failed                             =>
+        a ?                                         => ended build_over
+        b end                                       => released
+        c ask env build=8                           => held env/2
+        - watched                                   => 8             # forgotten with the last claim
+    "
+}
