@@ -1,7 +1,7 @@
 //! How fast Locker is: real sockets against the real server binary, beside what the disk alone can do.
 //!
 //! ```text
-//! cargo bench --bench load                          # all, about two minutes
+//! cargo bench --bench load                          # all, about three minutes; Redis and etcd if they are installed
 //! LOCKER_BENCH_SECONDS=10 cargo bench --bench load  # longer rows
 //! LOCKER_BENCH_STORES=sqlite cargo bench --bench load
 //! ```
@@ -20,6 +20,8 @@
     clippy::cast_possible_truncation
 )]
 
+#[path = "load/peers.rs"]
+mod peers;
 #[path = "../tests/proof/server.rs"]
 #[allow(dead_code)]
 mod server;
@@ -56,23 +58,31 @@ fn main() -> anyhow::Result<()> {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     println!("| what | per second | p50 ms | p99 ms | |\n|---|---|---|---|---|");
     bare_sync(directory.path(), span)?;
+    let mut durable = Vec::new();
     for store in stores.split(',') {
         let setup = match store {
             "memory" => Setup { store: "memory:".into(), ..Setup::sqlite(directory.path()) },
             _ => Setup::sqlite(directory.path()),
         };
-        runtime.block_on(one_store(store, &setup, span))?;
+        let rates = runtime.block_on(one_store(store, &setup, span))?;
+        if store == "sqlite" {
+            durable = rates;
+        }
     }
+    runtime.block_on(peers::all(&durable, span))?;
     bare_sync(directory.path(), span)
 }
 
-async fn one_store(name: &str, setup: &Setup, span: Duration) -> anyhow::Result<()> {
+/// Prints its rows and brings its cycles a second.
+async fn one_store(name: &str, setup: &Setup, span: Duration) -> anyhow::Result<Vec<f64>> {
     let server = Server::start(setup);
     let mut control = Client::open(server.address).await?;
     let others = format!(r#"{{"capacity":{OTHER_LOCKS}}}"#);
     control.done(&request("PUT", "/api/v1/pools/others", &others)).await?;
+    let mut rates = Vec::new();
     for connections in CONNECTIONS {
         let mut cycles = cycles(server.address, connections, span).await?;
+        rates.push(cycles.len() as f64 / span.as_secs_f64());
         let note = format!("{connections} connections, {OTHER_LOCKS} other locks");
         row(&format!("{name}: claim + release"), &mut cycles, Some(span), &note);
     }
@@ -90,7 +100,8 @@ async fn one_store(name: &str, setup: &Setup, span: Duration) -> anyhow::Result<
     // On a store of its own: what the rows before have left in memory is not the waiters'.
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let store = if name == "memory" { setup.store.clone() } else { Setup::sqlite(directory.path()).store };
-    parked(name, &Setup { store, ..setup.clone() }).await
+    parked(name, &Setup { store, ..setup.clone() }).await?;
+    Ok(rates)
 }
 
 fn row(what: &str, spans: &mut [Duration], over: Option<Duration>, note: &str) {

@@ -1,7 +1,8 @@
 //! The naive model of the rules (`src/core/model_tests/reference.rs`) against our HTTP API on SQLite: the same random
-//! operations as requests, through the routes, the engine and a real file, restarts included.
+//! operations as requests over a socket, through the door, the routes, the engine and a real file, restarts included.
 //!
-//! The clock is the test's: a run covers hours in a moment. What HTTP does not show (runs, numbers of parked requests,
+//! The clock is the test's: a run covers hours in a moment. So it also plays the part of the door that parks: requests
+//! that wait, and their end, are handed to the routes directly. What HTTP does not show (runs, numbers of parked requests,
 //! the order in which free locks are picked) is left out of the comparison here; the core's own model test sees it.
 
 // Test code: a panic is a failed test.
@@ -10,11 +11,16 @@
 #[path = "../src/core/model_tests/generate.rs"]
 #[allow(dead_code)]
 mod generate;
+#[path = "proof/http.rs"]
+#[allow(dead_code)]
+mod http;
 #[path = "../src/core/model_tests/reference.rs"]
 #[allow(dead_code)]
 mod reference;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +33,7 @@ use locker::core::settings::{Plant, Settings};
 use locker::core::step::Command;
 use locker::core::time::Span;
 use locker::env::Clock;
+use locker::server::door::{self, DoorSettings, Stop};
 use locker::server::engine::{self, Engine};
 use locker::server::http::{Handler, Request, Response, Turn};
 use locker::server::notices::Notices;
@@ -37,6 +44,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use serde_json::{Value, json};
 
 use generate::{Case, Rulebook};
+use http::Conn;
 use reference::{Answer, Op, Rules, Shape, Wait, Want, Which};
 
 /// A pool of the test's own, so that there is always something to write.
@@ -56,7 +64,7 @@ impl Clock for HandClock {
     }
 }
 
-/// Everything of a server but its sockets.
+/// A server on a clock of the test's own.
 struct Server {
     directory: tempfile::TempDir,
     settings: Settings,
@@ -68,24 +76,46 @@ struct Server {
 }
 
 struct Life {
-    routes: Routes,
+    routes: Arc<Routes>,
     engine: Engine,
     thread: JoinHandle<()>,
+    stop: Stop,
+    door: JoinHandle<anyhow::Result<()>>,
+    client: RefCell<Conn>,
+}
+
+impl Life {
+    fn end(self) {
+        self.stop.trigger(Duration::ZERO);
+        self.engine.stop();
+        self.thread.join().unwrap();
+        drop(self.client);
+        self.door.join().unwrap().unwrap();
+    }
 }
 
 fn start(store: &Path, settings: &Settings, clock: &HandClock) -> Life {
-    let watchers = Watchers::default();
+    let (watchers, notices) = (Watchers::default(), Notices::default());
     let (engine, thread) = engine::start(
         locker::store::open(&format!("sqlite:{}", store.display())).unwrap(),
         settings.clone(),
         Arc::new(clock.clone()),
-        Notices::default(),
+        notices.clone(),
         watchers.clone(),
         |error| panic!("{error:#}"),
     )
     .unwrap();
-    let routes = Routes::new(engine.clone(), watchers, Arc::new(|| Ok(())));
-    Life { routes, engine, thread }
+    let routes = Arc::new(Routes::new(engine.clone(), watchers, Arc::new(|| Ok(()))));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, handler) = (Stop::new(), Arc::clone(&routes) as Arc<dyn Handler>);
+    let door = {
+        let (stop, dirs) = (stop.clone(), vec![store.parent().unwrap().to_owned()]);
+        let settings = DoorSettings { backends: 2, ..DoorSettings::default() };
+        std::thread::spawn(move || door::serve(listener, handler, notices, settings, &dirs, stop))
+    };
+    let client = RefCell::new(Conn::open(address).unwrap());
+    Life { routes, engine, thread, stop, door, client }
 }
 
 impl Server {
@@ -130,8 +160,7 @@ impl Server {
                 self.plain("POST", &format!("/claims/{claim}/renew"), Some(&body))
             }
             Op::Deliver { claim, present } => {
-                let response = self.life().routes.handle(request("GET", &format!("/claims/{claim}"), None));
-                let claim_now: Value = serde_json::from_slice(&response.body).unwrap();
+                let (_, claim_now) = self.call("GET", &format!("/claims/{claim}"), None);
                 let revision = claim_now["revision"].as_u64().filter(|_| *present).unwrap_or(1);
                 self.plain("POST", &format!("/claims/{claim}/deliver"), Some(&json!({ "revision": revision })))
             }
@@ -209,10 +238,7 @@ impl Server {
     fn restart(&mut self) {
         // Engine time is stored with a change: written now, it goes on from now, as if the server was down for no time.
         assert_eq!(self.plain("POST", &format!("/pools/{ASIDE}/changes"), Some(&json!({}))), Answer::Done);
-        let Life { routes, engine, thread } = self.life.take().unwrap();
-        engine.stop();
-        thread.join().unwrap();
-        drop((routes, engine));
+        self.life.take().unwrap().end();
         self.life = Some(start(&file(&self.directory), &self.settings, &self.clock));
         self.tick();
     }
@@ -230,28 +256,33 @@ impl Server {
             "wait": (*wait != Wait::No).then_some("60s"),
         });
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (path, body) = (format!("/claims/{claim}"), without_nulls(body));
         let (park, can_park, turn) = match wait {
-            Wait::No => (0, false, Turn::First),
+            Wait::No => return self.plain("PUT", &path, Some(&body)),
             Wait::Park(park) => (*park, true, Turn::First),
             Wait::Over(park) => (*park, false, Turn::Last),
         };
-        let request = Request {
-            park: ParkId(park),
-            can_park,
-            turn,
-            ..request("PUT", &format!("/claims/{claim}"), Some(&without_nulls(body)))
-        };
-        answer_of(&self.life().routes.handle(request))
+        let request = Request { park: ParkId(park), can_park, turn, ..request("PUT", &path, &body) };
+        let Response { status, body, park, .. } = self.life().routes.handle(request);
+        answer_of(status, &serde_json::from_slice(&body).unwrap(), park.is_some())
+    }
+
+    /// A request over the socket, and its answer.
+    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let mut client = self.life().client.borrow_mut();
+        let body = body.map(ToString::to_string);
+        let answer = client.call(method, &format!("/api/v1{path}"), body.as_deref()).unwrap();
+        (answer.status, answer.json())
     }
 
     fn plain(&mut self, method: &str, path: &str, body: Option<&Value>) -> Answer {
-        answer_of(&self.life().routes.handle(request(method, path, body)))
+        let (status, json) = self.call(method, path, body);
+        answer_of(status, &json, false)
     }
 
     fn get(&self, path: &str) -> Value {
-        let response = self.life().routes.handle(request("GET", path, None));
-        let json: Value = serde_json::from_slice(&response.body).unwrap();
-        assert_eq!(response.status, 200, "{path}: {json}");
+        let (status, json) = self.call("GET", path, None);
+        assert_eq!(status, 200, "{path}: {json}");
         json
     }
 
@@ -317,10 +348,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(life) = self.life.take() {
-            life.engine.stop();
+        let Some(life) = self.life.take() else { return };
+        if std::thread::panicking() {
             // A failed case has said already what was wrong.
-            let _ = life.thread.join();
+            life.stop.trigger(Duration::ZERO);
+            life.engine.stop();
+            let _ = (life.thread.join(), life.door.join());
+        } else {
+            life.end();
         }
     }
 }
@@ -329,14 +364,14 @@ fn file(directory: &tempfile::TempDir) -> PathBuf {
     directory.path().join("locker.db")
 }
 
-fn request(method: &str, path: &str, body: Option<&Value>) -> Request {
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+/// A request as the door hands it on.
+fn request(method: &str, path: &str, body: &Value) -> Request {
     Request {
         method: method.into(),
         path: format!("/api/v1{path}"),
-        query: query.into(),
+        query: String::new(),
         headers: Vec::new(),
-        body: body.map(ToString::to_string).unwrap_or_default().into(),
+        body: body.to_string().into(),
         peer: "test".into(),
         park: ParkId(0),
         can_park: false,
@@ -386,19 +421,18 @@ fn locks_of(claim: &Value) -> Vec<(String, String)> {
     locks.iter().map(|lock| (str_of(&lock["pool"]).to_owned(), str_of(&lock["lock"]).to_owned())).collect()
 }
 
-fn answer_of(response: &Response) -> Answer {
-    let json: Value = serde_json::from_slice(&response.body).unwrap();
-    if response.status == 200 {
+fn answer_of(status: u16, json: &Value, parked: bool) -> Answer {
+    if status == 200 {
         return match json["state"].as_str() {
-            Some("granted") => Answer::Granted(locks_of(&json)),
+            Some("granted") => Answer::Granted(locks_of(json)),
             Some("waiting") => Answer::Waiting { parked: false },
-            Some("held") => Answer::Held(locks_of(&json)),
+            Some("held") => Answer::Held(locks_of(json)),
             Some("ended") => Answer::Ended { how: known(&json["how"]), again: false },
             _ => Answer::Done,
         };
     }
     match str_of(&json["code"]) {
-        "waiting" | "self_wait" | "deadlock" => Answer::Waiting { parked: response.park.is_some() },
+        "waiting" | "self_wait" | "deadlock" => Answer::Waiting { parked },
         "locked" => Answer::Busy,
         "ended" => Answer::RefusedEnded(known(&json["claim"]["how"])),
         _ => Answer::Refused(known(&json["code"])),

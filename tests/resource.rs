@@ -8,7 +8,7 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use common::{Build, Server, out_in, tree, until};
+use common::{Build, Impostor, Server, out_in, tree, until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -192,6 +192,51 @@ fn get_replaces_links_and_never_follows_them() {
     assert_eq!(std::fs::read_to_string(&victim).unwrap(), "keep");
     assert_eq!(tree(elsewhere.path()).len(), 1);
     assert!(tree(&dir).iter().all(|(name, _)| !name.ends_with('@')), "no link is left");
+}
+
+#[test]
+fn get_that_cannot_write_leaves_nothing() {
+    let server = Server::start();
+    let build = Build::new(&server, 1, "p");
+    let claimed = build.out(&json!({"acquire": true})).ok().version();
+    // `name` is written last; a directory of that name cannot be replaced by a file.
+    let in_the_way = build.input("p").join("name").join("x");
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    let done = build.get(&claimed, "p").failed(1, "cannot write");
+    assert!(done.stderr.contains("p/name: ") && done.stdout.is_empty(), "{}{}", done.stdout, done.stderr);
+    assert!(in_the_way.exists());
+    let left: Vec<_> = std::fs::read_dir(build.input("p")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["name"]);
+    std::fs::remove_dir_all(build.input("p").join("name")).unwrap();
+    build.get(&claimed, "p").ok();
+}
+
+/// What a server says becomes paths: a hostile one cannot lead `in` out of its directory, nor write to the terminal.
+#[test]
+fn get_writes_nowhere_else_whatever_the_server_says() {
+    let real = Server::start();
+    let answers = [
+        (
+            r#"{"items":[{"revision":7,"at":"x","kind":"released","pools":["p"],"locks":[{"pool":"p","lock":"a/../../evil"}]}]}"#,
+            "lock name contains '/'",
+        ),
+        (
+            r#"{"items":[{"revision":7,"at":"x","kind":"released","pools":["p"],"locks":[{"pool":"..","lock":"evil"}]}]}"#,
+            "pool name starts with a dot",
+        ),
+        (
+            r#"{"items":[{"revision":7,"at":"x","kind":"noted","pools":["p"],"locks":[{"pool":"p","lock":"a\u001b[2J"}]}]}"#,
+            "lock name contains character U+001B",
+        ),
+    ];
+    for (answer, text) in answers {
+        let build = Build::new(&real, 1, "p").at(&Impostor::says("200 OK", answer).url);
+        let done = build.get("7", "p").failed(1, text);
+        assert!(!done.stderr.contains('\u{1b}'), "{}", done.stderr);
+        let written = tree(build.dir.path());
+        assert!(written.iter().all(|(name, _)| name.ends_with('@') || name.starts_with("put/")), "{written:?}");
+        assert!(tree(&build.input("p")).is_empty());
+    }
 }
 
 #[test]

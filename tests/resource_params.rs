@@ -179,6 +179,30 @@ fn check_unclaimed_waits_until_the_lock_is_claimed() {
     build.out(&json!({"check_unclaimed": "one"})).ok();
 }
 
+/// Each wait is one request that stays at the server, not one every so often.
+#[test]
+fn waiting_for_a_lock_is_a_long_poll() {
+    let server = Server::start();
+    let proxy = Proxy::before(&server.url);
+    server.cli(&["pool", "set", "p", "--capacity", "2"]).ok();
+    let (holder, build) = (Build::new(&server, 1, "p"), Build::new(&server, 2, "p").at(&proxy.url));
+    holder.out(&json!({"claim": 1})).ok();
+    describe(&build, "held", "1", "new");
+    describe(&build, "free", "2", "");
+    let puts = [json!({"check": "held"}), json!({"update": "held"}), json!({"check_unclaimed": "free"})];
+    let waiters = puts.map(|params| build.put(&params));
+    until("all are parked", || (proxy.seen("wait=") == 3).then_some(()));
+    let asked = proxy.seen("");
+    // A while in which somebody who asks every so often would have asked again: the pauses here are 100 ms.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(proxy.seen(""), asked);
+    holder.out(&json!({"release": "build"})).ok();
+    holder.out(&json!({"claim": 2})).ok();
+    for waiter in waiters {
+        waiter.finish().ok();
+    }
+}
+
 #[test]
 fn waiting_for_a_lock_survives_a_server_that_is_away() {
     let mut server = Server::start_durable();

@@ -31,7 +31,7 @@ use crate::env::{Env, random_hex};
 use crate::server::door::Pem;
 use crate::wire::api::{ByBody, Owner};
 use crate::wire::errors::exit;
-use crate::wire::escape::{Escaped, cut};
+use crate::wire::escape::{Escaped, cut, escape};
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
 use crate::wire::tls::Tls;
@@ -218,7 +218,14 @@ fn is_coloured(env: &Env<'_>) -> bool {
 
 fn show_clap_error(env: &mut Env<'_>, error: &clap::Error) -> u8 {
     let text = error.render();
-    let text = if is_coloured(env) { text.ansi().to_string() } else { text.to_string() };
+    let text = if error.use_stderr() {
+        // It repeats what was given, and scripts give names that others chose.
+        text.to_string().lines().map(escape).collect::<Vec<_>>().join("\n") + "\n"
+    } else if is_coloured(env) {
+        text.ansi().to_string()
+    } else {
+        text.to_string()
+    };
     let out: &mut dyn Write = if error.use_stderr() { env.stderr } else { env.stdout };
     // Help that nobody reads is no failure.
     let _ = out.write_all(text.as_bytes());

@@ -165,7 +165,7 @@ fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped)
                 (Some(Code::Ended), Some(how)) => format!("the claim has ended ({how})"),
                 _ => gone,
             };
-            Stop::Failed(format!("pool {:?} at {}: {refused}; {hint}", put.pool(), put.client().server()))
+            Stop::Failed(format!("{} refuses: {refused}; {hint}", put.client().server()))
         }
     }
 }

@@ -5,7 +5,7 @@
 //! shared between pipelines.
 
 use super::session::Opening;
-use super::{Failure, interruptible, print, read_payload};
+use super::{Failure, interruptible, print, read_payload, told};
 use crate::client::calls::Changes;
 use crate::client::{CallError, Client};
 use crate::env::Env;
@@ -30,7 +30,7 @@ fn run(env: &mut Env<'_>) -> Result<(), Failure> {
         let session = opening.resolve()?;
         match list(&session.client, session.pool.as_str(), version.as_deref()) {
             Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(Vec::new()),
-            other => other.map_err(|error| error.to_string()),
+            other => other.map_err(|error| told(&error)),
         }
     })?;
     let versions: Vec<Version> = revisions.iter().map(|r| Version { revision: r.to_string() }).collect();

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::files::Destination;
 use super::session::Opening;
-use super::{Failure, directory, interruptible, print, read_payload, say};
+use super::{ADVICE, Failure, directory, interruptible, print, read_payload, say};
 use crate::client::acquire::{Timing, env_duration};
 use crate::client::backoff::Backoff;
 use crate::client::{CallError, Client, NoAnswer};
@@ -148,7 +148,7 @@ impl Get {
                 Err(Miss::Away(why)) => {
                     let pause = backoff.pause(why.retry_after);
                     if start.elapsed() + pause >= limit {
-                        return Err(why.to_string());
+                        return Err(format!("{why}; {ADVICE}"));
                     }
                     std::thread::sleep(pause);
                 }
@@ -220,8 +220,9 @@ impl Get {
         let mut locks = Vec::new();
         for found in refs {
             // Names come from the server and become paths: they are looked at again.
-            let pool = PoolName::parse(&found.pool).map_err(|error| error.to_string())?;
-            let lock = LockName::parse(&found.lock).map_err(|error| error.to_string())?;
+            let hostile = |error| format!("the server's answer makes no sense: {error}");
+            let pool = PoolName::parse(&found.pool).map_err(hostile)?;
+            let lock = LockName::parse(&found.lock).map_err(hostile)?;
             let view = match self.client.get_lock(&found.pool, &found.lock) {
                 Ok(view) => view,
                 Err(error) if matches!(error.code(), Some(Code::NoSuchPool | Code::NoSuchLock)) => continue,

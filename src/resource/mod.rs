@@ -38,6 +38,7 @@ use std::io::{Read as _, Write};
 
 use serde::Serialize;
 
+use crate::client::CallError;
 use crate::client::flight::Flights;
 use crate::env::{Env, Signal};
 use crate::wire::escape::Escaped;
@@ -49,6 +50,17 @@ pub use session::pool_of;
 
 /// Largest payload that is read from stdin, bytes: Concourse's own are a few KiB.
 const PAYLOAD_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What to do when no server answers, for who reads the log at night.
+const ADVICE: &str = "`locker doctor` with this source says where it breaks";
+
+/// An error of a call in words, with what to do next.
+fn told(error: &CallError) -> String {
+    match error {
+        CallError::NoAnswer(why) => format!("{why}; {ADVICE}"),
+        CallError::Refused(refused) => refused.to_string(),
+    }
+}
 
 /// One line for the person who reads the build log. Whatever is in it cannot do anything to a terminal.
 fn say(out: &mut dyn Write, text: impl AsRef<str>) {

@@ -37,7 +37,7 @@ impl From<CallError> for Stop {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Refused(refused) => Self::Refused(refused),
-            CallError::NoAnswer(why) => Self::Failed(why.to_string()),
+            error @ CallError::NoAnswer(_) => Self::Failed(super::told(&error)),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::put::{Put, Stop};
-use super::{ask, files};
+use super::{ADVICE, ask, files};
 use crate::client::acquire::env_duration;
 use crate::client::backoff::Backoff;
 use crate::client::calls::ClaimFilter;
@@ -110,7 +110,7 @@ impl Persist {
             return Stop::Signalled(signal, format!("the request was sent, its outcome is unknown ({missing})"));
         }
         let limit = super::progress::span(self.limit);
-        Stop::Failed(format!("{missing}; given up after {limit}, the outcome is unknown"))
+        Stop::Failed(format!("{missing}; given up after {limit}, the outcome is unknown; {ADVICE}"))
     }
 }
 
@@ -292,7 +292,7 @@ fn is_named(claim: &ClaimView, name: &str) -> bool {
 pub(super) fn unlock(put: &Put<'_>, key: &str, requestor: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
     let mut persist = Persist::of(put, env)?;
     let pool = put.pool().to_owned();
-    put.announce(env, &format!("unlocking with key {key:?} for {requestor:?}"));
+    put.announce(env, &format!("unlocking for {requestor:?} with key {key:?} in"));
     let held = persist.call(put, move |client| {
         client.list_claims(&ClaimFilter { pool: Some(&pool), state: Some("held"), build: None })
     })?;

@@ -3,6 +3,9 @@
 //! It takes all queued commands, steps each, commits *one* durable transaction for the batch, publishes the
 //! snapshot, then answers. The batch that forms while one commit runs is the group commit.
 
+#[cfg(test)]
+mod simulation;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -134,27 +137,14 @@ pub fn start(
 /// # Errors
 /// The store cannot be loaded or written, or `prepare` fails: then nothing has been stored.
 pub fn start_with(
-    mut store: Box<dyn Store>,
+    store: Box<dyn Store>,
     settings: Settings,
     clock: Arc<dyn Clock>,
     (notices, watchers): (Notices, Watchers),
     prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
     failed: impl FnOnce(anyhow::Error) + Send + 'static,
 ) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
-    let loaded = store.load()?;
-    let base = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
-    let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
-    let now = clock.now();
-    let mut state = State::restarted(loaded, settings, epoch_by_clock(now.wall), now);
-    prepare(&mut state, now)?;
-    store.commit(&state.take_changes(now))?;
-    let world = Arc::new(ArcSwap::from_pointee(state.world.clone()));
-    let (jobs, queue) = mpsc::channel();
-    let engine =
-        Engine { jobs, world: Arc::clone(&world), clock: Arc::clone(&clock), store_id: Arc::from(store.store_id()) };
-    let plant = state.settings.plant;
-    let last_time_stored = now.engine;
-    let mut thread = Thread { store, state, clock, queue, world, notices, watchers, plant, last_time_stored };
+    let (engine, mut thread) = awake(store, settings, clock, (notices, watchers), prepare)?;
     let handle = std::thread::Builder::new().name("engine".into()).spawn(move || {
         // After a panic the state cannot be trusted: like a failed commit, it ends the server.
         let run = catch_unwind(AssertUnwindSafe(|| thread.run()));
@@ -167,6 +157,32 @@ pub fn start_with(
         }
     })?;
     Ok((engine, handle))
+}
+
+/// Loads the store and begins a new epoch; nothing runs yet.
+fn awake(
+    mut store: Box<dyn Store>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    (notices, watchers): (Notices, Watchers),
+    prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
+) -> anyhow::Result<(Engine, Thread)> {
+    let loaded = store.load()?;
+    let base = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
+    let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
+    let now = clock.now();
+    let mut state = State::restarted(loaded, settings, epoch_by_clock(now.wall), now);
+    prepare(&mut state, now)?;
+    store.commit(&state.take_changes(now))?;
+    let world = Arc::new(ArcSwap::from_pointee(state.world.clone()));
+    let (jobs, queue) = mpsc::channel();
+    let engine =
+        Engine { jobs, world: Arc::clone(&world), clock: Arc::clone(&clock), store_id: Arc::from(store.store_id()) };
+    let plant = state.settings.plant;
+    let (last_time_stored, next_reconcile) = (now.engine, now.engine);
+    let thread =
+        Thread { store, state, clock, queue, world, notices, watchers, plant, last_time_stored, next_reconcile };
+    Ok((engine, thread))
 }
 
 /// Minutes since 2026-01-01: the smallest epoch that the clock allows, so that a copied-back backup or an emptied
@@ -186,16 +202,14 @@ struct Thread {
     watchers: Watchers,
     plant: Plant,
     last_time_stored: EngineMs,
+    next_reconcile: EngineMs,
 }
 
 impl Thread {
     /// Works until it is told to stop, or a commit fails.
     fn run(&mut self) -> anyhow::Result<()> {
-        let mut next_reconcile = self.clock.now().engine;
         loop {
-            let now = self.clock.now();
-            let wake = self.state.next_timer().map_or(next_reconcile, |timer| timer.min(next_reconcile));
-            let pause = Duration::from_millis(wake.0.saturating_sub(now.engine.0));
+            let pause = Duration::from_millis(self.due().0.saturating_sub(self.clock.now().engine.0));
             let first = match self.queue.recv_timeout(pause) {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -212,18 +226,28 @@ impl Thread {
                     break;
                 }
             }
-            let now = self.clock.now();
-            if now.engine >= next_reconcile {
-                commands.push((Command::Reconcile, None));
-                next_reconcile = now.engine.plus(RECONCILE);
-            } else if commands.is_empty() {
-                commands.push((Command::Tick, None));
-            }
-            self.batch(commands)?;
+            self.turn(commands)?;
             if stop {
                 return Ok(());
             }
         }
+    }
+
+    /// When the next turn is due even if nobody asks anything.
+    fn due(&self) -> EngineMs {
+        self.state.next_timer().map_or(self.next_reconcile, |timer| timer.min(self.next_reconcile))
+    }
+
+    /// One turn: what was asked meanwhile, and what is due by itself.
+    fn turn(&mut self, mut commands: Vec<(Command, Option<Answer>)>) -> anyhow::Result<()> {
+        let now = self.clock.now();
+        if now.engine >= self.next_reconcile {
+            commands.push((Command::Reconcile, None));
+            self.next_reconcile = now.engine.plus(RECONCILE);
+        } else if commands.is_empty() {
+            commands.push((Command::Tick, None));
+        }
+        self.batch(commands)
     }
 
     /// Step, commit, publish, answer: in this order, because an answer before its commit could be lost by a crash.

@@ -64,7 +64,7 @@ impl Secret {
         Ok(Self(format!("{:032x}", u128::from_ne_bytes(bytes)).into()))
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn for_tests() -> Self {
         Self("0123456789abcdef0123456789abcdef".into())
     }

@@ -216,6 +216,11 @@ impl Server {
         self.running = Some(running);
     }
 
+    /// What it has written to standard error so far.
+    pub fn log(&self) -> String {
+        self.running.as_ref().map(Running::stderr).unwrap_or_default()
+    }
+
     /// SIGKILL, and wait until it is gone.
     pub fn kill(&mut self) {
         drop(self.running.take());

@@ -185,8 +185,14 @@ pub struct Process {
 
 impl Process {
     pub fn start(store: &str) -> Self {
+        Self::with(store, &[], &[])
+    }
+
+    /// With more flags and variables.
+    pub fn with(store: &str, flags: &[&str], vars: &[(&str, &str)]) -> Self {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_locker"));
         command.args(["server", "--listen", "127.0.0.1:0", "--store", store]).stderr(std::process::Stdio::piped());
+        command.args(flags).envs(vars.iter().copied());
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();

@@ -2,7 +2,7 @@
 
 use locker::server::ServerSettings;
 
-use crate::harness::{Server, run, settings};
+use crate::harness::{Process, Server, run, settings};
 
 /// How a hold of each kind comes about: name, request, body.
 const HOLDS: [(&str, &str, &str); 6] = [
@@ -254,4 +254,28 @@ fn each_contract_can_be_turned_off() {
         GET    /api/v1/pools |       | 200 items
         "#,
     );
+}
+
+/// As flags and as variables, of the program itself.
+#[test]
+fn the_settings_reach_the_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("state.json");
+    std::fs::write(&file, r#"{"prod":{"key":"cf","locked_by":{"a":1}}}"#).unwrap();
+    let config = ("LOCKER_CONFIG", file.to_str().unwrap());
+    for server in [
+        Process::with("memory:", &["--contracts", "locker,lockd", "--lockd-unlock-missing", "404"], &[config]),
+        Process::with(
+            "memory:",
+            &[],
+            &[("LOCKER_CONTRACTS", "locker,lockd"), ("LOCKER_LOCKD_UNLOCK_MISSING", "404"), config],
+        ),
+    ] {
+        assert_eq!(server.call("GET /locks", "").text(), r#"{"prod":{"key":"cf","locked_by":{"a":1}}}"#);
+        assert_eq!(server.call("PUT /lock/prod", r#"{"key":"other"}"#).status_line, "HTTP/1.1 423 Locked");
+        let missing = server.call("DELETE /lock/free", "");
+        assert_eq!((missing.status(), &missing.json()["code"]), (404, &"not_held".into()));
+        let off = server.call("POST /lock", r#"{"workflow":"w"}"#);
+        assert_eq!((off.status(), &off.json()["code"]), (404, &"no_such_route".into()));
+    }
 }

@@ -102,8 +102,7 @@ impl Backends {
 
     /// Passes `wire` on and brings its answer, prepared for a client that the connection is `keep` for.
     /// A request that could have been acted on is sent again only if it is idempotent.
-    pub async fn pass(&self, wire: &Wire, keep: Keep) -> Result<Answer, Refusal> {
-        let _permit = self.permit().await?;
+    pub async fn pass(&self, _permit: SemaphorePermit<'_>, wire: &Wire, keep: Keep) -> Result<Answer, Refusal> {
         let attempts = if wire.method.is_idempotent() { 2 } else { 1 };
         for _ in 0..attempts {
             let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -123,7 +122,8 @@ impl Backends {
         Err(Refusal::new(502, "unknown_outcome", "the answer got lost inside the server; look before asking again"))
     }
 
-    async fn permit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+    /// Waits for the right to use a connection.
+    pub async fn permit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         match timeout(self.busy, self.free.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
             // The semaphore is never closed, so this is the timeout.
@@ -351,11 +351,12 @@ mod tests {
             let address = std::net::IpAddr::from([127, 0, 0, 1]).into();
             let client = super::super::listen::Client { peer: "peer".into(), address, identity: None };
             let wire = Wire::new(&head, crate::core::names::ParkId(1), "7-1", &client, &secret);
-            let passed = backends.pass(&wire, Keep::Open).await.map(|_| ()).map_err(|refusal| refusal.status);
+            let pass = async || backends.pass(backends.permit().await?, &wire, Keep::Open).await;
+            let passed = pass().await.map(|_| ()).map_err(|refusal| refusal.status);
             assert_eq!(passed, expected, "{method} with {broken} broken");
             if expected.is_err() {
                 // The set heals: the next request gets a connection that works.
-                while backends.pass(&wire, Keep::Open).await.is_err() {}
+                while pass().await.is_err() {}
             }
             server.await.unwrap();
         }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Door;
+use super::backend::Backends;
 use super::body::ChunkDecoder;
 use super::budget::Share;
 use super::entry::{CLIENT_LEFT, Entry, Outcome};
@@ -244,8 +246,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             let stopping = door.stop.is_triggered();
             let keep = if stopping { Keep::Close } else { keep };
             wire.set_turn(turn, subscription.is_some() && turn != Turn::Last && !stopping);
-            let passing = timeout(door.settings.total, door.backends.pass(&wire, keep));
-            let answer = passing.await.unwrap_or(Err(TIMEOUT))?;
+            let passing = async {
+                let permit = self.permit(&door.backends).await?;
+                Ok(door.backends.pass(permit, &wire, keep).await?)
+            };
+            let answer = timeout(door.settings.total, passing).await.unwrap_or_else(|_| Err(End::from(TIMEOUT)))?;
             match (answer.park, &subscription) {
                 (Some(span), Some(subscription)) if turn != Turn::Last => {
                     drop(answer);
@@ -267,6 +272,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let (route, identity) = (answer.route.as_deref(), answer.identity.as_deref());
         self.end_entry(&Outcome { status: answer.status, route, identity });
         Ok(keep)
+    }
+
+    /// Waits for an inner connection. A request whose client resets its connection meanwhile is not passed on: in a storm
+    /// of them, work for nobody would hold up those who are still there. One that has only shut down its sending half
+    /// may still read.
+    async fn permit<'b>(&mut self, backends: &'b Backends) -> Result<SemaphorePermit<'b>, End> {
+        let permit = backends.permit();
+        tokio::pin!(permit);
+        let mut sends = true;
+        loop {
+            let listens = sends && self.ahead.len() < limits::DOOR_AHEAD_BYTES;
+            tokio::select! {
+                biased;
+                permit = &mut permit => return Ok(permit?),
+                read = self.stream.read_buf(&mut self.ahead), if listens => match read {
+                    Ok(0) => sends = false,
+                    Ok(_) => {}
+                    Err(_) => return Err(End::Gone),
+                },
+            }
+        }
     }
 
     /// Holds the answer to a failed login back, longer with each one of this address. Whoever knows the password is

@@ -29,6 +29,8 @@ mod connection;
 mod descriptors;
 mod entrance;
 mod entry;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod fuzz_tests;
 mod head;

@@ -1,7 +1,9 @@
 //! Fuzzing without an engine: kept seeds, changed in ways that parsers dislike, the same in every run.
 //!
 //! `LOCKER_FUZZ_ROUNDS` makes a run longer, `LOCKER_FUZZ_SEED` makes it another one. An input that broke something
-//! becomes a seed.
+//! becomes a seed, under a name that says what it is.
+
+use std::path::Path;
 
 /// Bytes that mean something to some parser.
 const LOADED: &[&[u8]] = &[
@@ -86,23 +88,33 @@ fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
 
-/// Gives every seed, then changed ones, to `check`; says which input it was when that panics.
-pub fn fuzz(seeds: &[&[u8]], mut check: impl FnMut(&mut Dice, &[u8])) {
-    let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.to_vec()).collect();
+/// The seeds of a target, in the order of their names.
+fn seeds_of(target: &str) -> Vec<Vec<u8>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds").join(target);
+    let entries = std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{target} has no seeds");
+    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+/// Gives every seed of the target, then changed ones, to `check`; says which input it was when that panics.
+pub fn fuzz(target: &str, check: impl Fn(&[u8])) {
+    let seeds = seeds_of(target);
     let mut dice = Dice::new();
-    let mut run = |dice: &mut Dice, input: &[u8]| {
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(dice, input)));
+    let run = |input: &[u8]| {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(input)));
         if let Err(panic) = result {
             eprintln!("the input was b\"{}\"", input.escape_ascii());
             std::panic::resume_unwind(panic);
         }
     };
-    seeds.iter().for_each(|seed| run(&mut dice, seed));
+    seeds.iter().for_each(|seed| run(seed));
     for _ in 0..number("LOCKER_FUZZ_ROUNDS", 20_000) {
         let mut input = seeds[dice.below(seeds.len())].clone();
         for _ in 0..=dice.below(6) {
             dice.change(&mut input, &seeds);
         }
-        run(&mut dice, &input);
+        run(&input);
     }
 }

@@ -1,0 +1,99 @@
+//! What must hold for every input of the door's parsers. Random tests and libFuzzer call it (`tests/fuzz`); no release
+//! has it.
+
+use std::net::IpAddr;
+
+use super::body::ChunkDecoder;
+use super::head::{self, Framing};
+use super::listen::Client;
+use super::settings::DoorSettings;
+use super::wire::Wire;
+use crate::core::limits;
+use crate::core::names::ParkId;
+use crate::server::inner::{self, Secret};
+
+/// A small limit, so that small inputs reach it.
+const BODY: usize = 64;
+
+/// A request head, perhaps with something behind it: what passes reaches the inner server as exactly one request, which
+/// can be read in one way only, however the bytes came.
+///
+/// # Panics
+/// When that does not hold.
+pub fn heads(input: &[u8]) {
+    let settings = DoorSettings::default();
+    let whole = head::find_end(input, &mut 0, &settings);
+    for step in [1, 7, 61] {
+        // A cut may decide which of two refusals comes first, never whether there is one.
+        assert_eq!(find_end_in_steps(input, step, &settings).ok(), whole.ok(), "in steps of {step}");
+    }
+    let Ok(Some(end)) = whole else { return };
+    assert!(end <= settings.head_bytes && input[..end].ends_with(b"\r\n\r\n"));
+    let mut slots = [httparse::EMPTY_HEADER; limits::DOOR_HEADERS];
+    let Ok(head) = head::parse(&input[..end], &mut slots, &settings) else { return };
+    if let Framing::Length(length) = head.framing {
+        assert!(length <= settings.body_bytes);
+    }
+    let client = Client { peer: "peer".into(), address: IpAddr::from([127, 0, 0, 1]).into(), identity: None };
+    let mut wire = Wire::new(&head, ParkId(7), "7-1", &client, &Secret::for_tests());
+    wire.end_body();
+    is_one_request(wire.bytes(), head.target);
+}
+
+fn find_end_in_steps(
+    input: &[u8],
+    step: usize,
+    settings: &DoorSettings,
+) -> Result<Option<usize>, super::refusal::Refusal> {
+    let (mut scanned, mut seen) = (0, 0);
+    while seen < input.len() {
+        seen = (seen + step).min(input.len());
+        if let Some(end) = head::find_end(&input[..seen], &mut scanned, settings)? {
+            return Ok(Some(end));
+        }
+    }
+    Ok(None)
+}
+
+fn is_one_request(bytes: &[u8], target: &str) {
+    let mut slots = [httparse::EMPTY_HEADER; limits::DOOR_HEADERS + inner::INTERNAL.len()];
+    let mut passed = httparse::Request::new(&mut slots);
+    let length = passed.parse(bytes).expect("the inner server can read it");
+    assert_eq!(length, httparse::Status::Complete(bytes.len()), "nothing follows the head");
+    assert_eq!(passed.path, Some(target));
+    for only in [inner::SECRET, inner::TURN, inner::PARK_ID, inner::REQUEST_ID, "content-length"] {
+        let times = passed.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(only)).count();
+        assert_eq!(times, 1, "{only}");
+    }
+    for header in passed.headers.iter() {
+        assert!(!header.name.eq_ignore_ascii_case("transfer-encoding"));
+        assert!(header.value.iter().all(|b| *b == b'\t' || (b' '..=b'~').contains(b)), "{:?}", header.name);
+    }
+}
+
+/// A chunked body and what follows it: decoded alike however it comes, and never beyond the limit.
+///
+/// # Panics
+/// When that does not hold.
+pub fn chunks(input: &[u8]) {
+    let mut whole = ChunkDecoder::new(BODY);
+    let mut body = Vec::new();
+    let used = whole.feed(input, &mut body);
+    assert!(body.len() <= BODY);
+    for step in [1, 3, 7] {
+        let mut pieces = ChunkDecoder::new(BODY);
+        let (mut same, mut at, mut fed) = (Vec::new(), 0, Ok(0));
+        while at < input.len() && !pieces.is_done() {
+            fed = pieces.feed(&input[at..(at + step).min(input.len())], &mut same);
+            match fed {
+                Ok(used) => at += used,
+                Err(_) => break,
+            }
+        }
+        assert_eq!((&body, whole.is_done()), (&same, pieces.is_done()), "in steps of {step}");
+        match used {
+            Ok(used) => assert_eq!(used, at, "in steps of {step}"),
+            Err(refusal) => assert_eq!(fed, Err(refusal), "in steps of {step}"),
+        }
+    }
+}

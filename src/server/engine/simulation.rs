@@ -1,0 +1,518 @@
+//! Simulation: the engine's own turns and the core, over a store that crashes, a clock that jumps and a network that
+//! loses, delays and repeats messages, all in one thread and all from one seed (design sections 2 and 4, reliability
+//! I1, I2, I4, I5, I7, I8, I9, I10).
+//!
+//! Each seed first lives through faults (safety: nothing wrong ever happens), then the faults stop (liveness: everybody
+//! who lives is served within a bound, and nothing is left over). `judge` decides what is wrong; `client` is a client
+//! as `out` is one.
+//!
+//! `cargo test --release --lib simulation` runs 10,000 seeds, `LOCKER_SIM_SEEDS=N` another number of them.
+//! `LOCKER_SIM_SEED=N cargo test --lib simulation -- --nocapture` repeats one and tells what happens in it.
+
+mod client;
+mod judge;
+mod network;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use super::{Answer, EngineError, Thread, awake};
+use crate::core::names::{ParkId, PoolName};
+use crate::core::pool::Policy;
+use crate::core::settings::{Plant, Settings};
+use crate::core::state::{Changes, Loaded};
+use crate::core::step::{By, Command, Reply, Wait};
+use crate::core::time::Now;
+use crate::env::Clock;
+use crate::server::notices::{Notices, Subscription};
+use crate::server::watchers::Watchers;
+use crate::store::Store;
+use crate::store::memory::MemoryStore;
+use client::Client;
+use judge::Judge;
+use network::{Dice, Event, Message, Network};
+
+/// Virtual time, milliseconds.
+type Ms = u64;
+
+/// How long faults go on.
+const STORM: Ms = 90_000;
+/// After the faults: how long everybody may take to be served twice. Each of the clients before may hold its lock for
+/// [`client::LONGEST_LEASE`]; before that a dead one's grant is withdrawn, a paused one's lease is lost and drained.
+const CALM: Ms = 400_000;
+/// A late message of an earlier process may begin a claim that nobody is about: three grants that nobody confirms, each
+/// of which may wait for others, and the time that a place is kept.
+const LEFTOVERS: Ms = 15 * 60_000;
+/// How long the door keeps a request parked.
+const WAIT: Ms = 25_000;
+
+/// Clocks that go as the simulation says. The wall clock jumps.
+#[derive(Default)]
+struct VirtualClock {
+    now: AtomicU64,
+    wall: AtomicU64,
+}
+
+impl Clock for VirtualClock {
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.now.load(Ordering::Relaxed))
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.wall.load(Ordering::Relaxed)
+    }
+}
+
+/// A store whose next commit fails when it is told so: nothing of it is kept.
+struct FlakyStore {
+    kept: MemoryStore,
+    fails: Arc<AtomicBool>,
+}
+
+impl Store for FlakyStore {
+    fn load(&mut self) -> anyhow::Result<Loaded> {
+        self.kept.load()
+    }
+
+    fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.fails.swap(false, Ordering::Relaxed), "the disk has failed");
+        self.kept.commit(changes)
+    }
+
+    fn store_id(&self) -> &str {
+        self.kept.store_id()
+    }
+}
+
+/// A request that stays at the door.
+struct Parked {
+    message: Message,
+    subscription: Subscription,
+    until: Ms,
+    /// It has been sent through once more.
+    sent: bool,
+}
+
+impl Parked {
+    fn has_notice(&self) -> bool {
+        pin!(self.subscription.taken()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+}
+
+/// One life of the server, with its door.
+struct Server {
+    thread: Thread,
+    notices: Notices,
+    /// What has arrived since the last turn, and when that turn ends.
+    queue: Vec<(Message, Command, Option<ParkId>)>,
+    turn_at: Ms,
+    parked: BTreeMap<ParkId, Parked>,
+}
+
+struct Simulation {
+    dice: Dice,
+    clock: Arc<VirtualClock>,
+    store: MemoryStore,
+    /// Whether the next commit fails.
+    fails: Arc<AtomicBool>,
+    settings: Settings,
+    server: Option<Server>,
+    network: Network,
+    clients: Vec<Client>,
+    judge: Judge,
+    next_park: u64,
+    stormy: bool,
+    tell: bool,
+    crashes: u32,
+}
+
+/// What a run has seen, for the figures.
+#[derive(Debug, Default, Clone, Copy)]
+struct Sum {
+    grants: u64,
+    crashes: u64,
+    lost: u64,
+}
+
+impl Simulation {
+    fn new(seed: u64, plant: Plant, tell: bool) -> Self {
+        let mut dice = Dice::new(seed);
+        let clock = Arc::new(VirtualClock::default());
+        clock.wall.store(1_800_000_000_000, Ordering::Relaxed);
+        let clients = (0..5).map(Client::new).collect();
+        let settings = Settings { plant, ..Settings::default() };
+        let mut simulation = Self {
+            network: Network::new(dice.fork()),
+            dice,
+            clock,
+            store: MemoryStore::new().unwrap(),
+            fails: Arc::default(),
+            settings,
+            server: None,
+            clients,
+            judge: Judge::default(),
+            next_park: 1,
+            stormy: true,
+            tell,
+            crashes: 0,
+        };
+        simulation.start();
+        simulation.declare();
+        for n in 0..simulation.clients.len() {
+            let at = simulation.dice.below(2_000);
+            simulation.network.at(at, Event::Act { client: n, process: 1 });
+        }
+        simulation
+    }
+
+    fn now(&self) -> Ms {
+        self.clock.now.load(Ordering::Relaxed)
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.tell {
+            eprintln!("{:>8} {}", self.now(), what());
+        }
+    }
+
+    fn start(&mut self) {
+        let notices = Notices::default();
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        self.fails.store(false, Ordering::Relaxed);
+        let store = Box::new(FlakyStore { kept: self.store.clone(), fails: Arc::clone(&self.fails) });
+        let settings = self.settings.clone();
+        let both = (notices.clone(), Watchers::default());
+        let (_, thread) = awake(store, settings, clock, both, |_, _| Ok(())).unwrap();
+        let server = Server { thread, notices, queue: Vec::new(), turn_at: 0, parked: BTreeMap::new() };
+        self.server = Some(server);
+        self.say(|| "the server starts".into());
+    }
+
+    fn declare(&mut self) {
+        let pool = PoolName::parse("pair").unwrap();
+        let declare = Command::SetPool { pool, policy: Policy::default(), capacity: Some(2), by: By::default() };
+        if let Some(server) = &mut self.server {
+            server.thread.turn(vec![(declare, None)]).unwrap();
+        }
+    }
+
+    /// SIGKILL: whatever was asked and not answered has an unknown outcome.
+    fn crash(&mut self) {
+        if self.server.take().is_none() {
+            return;
+        }
+        self.crashes += 1;
+        self.say(|| "the server dies".into());
+        let now = self.now();
+        for client in &self.clients {
+            self.network.reset(now, client.number, client.call);
+        }
+        self.network.at(now + 10 + self.dice.below(2_000), Event::Start);
+    }
+
+    /// Runs up to `end`, or until `done`.
+    fn run(&mut self, end: Ms, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            let turn = self.server.as_ref().map(|server| server.next_turn(self.now()));
+            let event = self.network.next_at();
+            let Some(next) = turn.into_iter().chain(event).min().filter(|next| *next <= end) else {
+                self.pass_to(end);
+                return;
+            };
+            self.pass_to(next);
+            if turn == Some(next) && event != Some(next) {
+                self.turn();
+            } else if let Some(event) = self.network.take() {
+                self.happen(event);
+            }
+        }
+    }
+
+    fn pass_to(&mut self, time: Ms) {
+        let passed = time.saturating_sub(self.now());
+        self.clock.now.fetch_add(passed, Ordering::Relaxed);
+        self.clock.wall.fetch_add(passed, Ordering::Relaxed);
+    }
+
+    fn happen(&mut self, event: Event) {
+        let now = self.now();
+        match event {
+            Event::Start => self.start(),
+            Event::Arrive(message) => self.arrive(message),
+            Event::Left(park) => {
+                if let Some(server) = &mut self.server
+                    && let Some(parked) = server.parked.remove(&park)
+                {
+                    server.ask(parked.message, Command::Left { park }, None, now);
+                }
+            }
+            Event::Act { client, process } => {
+                let client = &mut self.clients[client];
+                let act = client.act(process, now, &mut self.dice, &mut self.judge);
+                self.network.send(act, now, self.stormy);
+            }
+            Event::Answer { client, call, heard } => {
+                if self.tell {
+                    eprintln!("{now:>8} client {client} hears of call {call}: {heard:?}");
+                }
+                let client = &mut self.clients[client];
+                let act = client.hear(call, heard, now, &mut self.dice, &mut self.judge);
+                self.network.send(act, now, self.stormy);
+            }
+        }
+    }
+
+    /// A message reaches the door.
+    fn arrive(&mut self, message: Message) {
+        let now = self.now();
+        let Some(server) = &mut self.server else {
+            self.network.reset(now, message.client, message.call);
+            return;
+        };
+        let park = ParkId(self.next_park);
+        self.next_park += 1;
+        let mut command = message.command.clone();
+        let Command::Ask(ask) = &mut command else {
+            server.ask(message, command, None, now);
+            return;
+        };
+        ask.wait = Wait::Park(park);
+        let subscription = server.notices.subscribe(park);
+        let parked = Parked { message: message.clone(), subscription, until: now + WAIT, sent: false };
+        server.parked.insert(park, parked);
+        server.ask(message, command, Some(park), now);
+    }
+
+    /// One turn of the engine; in a storm the server may die before its commit, in it, or before its answers.
+    fn turn(&mut self) {
+        let now = self.now();
+        let storm = self.stormy.then(|| self.dice.below(150));
+        if storm == Some(0) {
+            return self.crash();
+        }
+        if storm == Some(1) {
+            // A stop, as by SIGSTOP or a slow disk.
+            let pause = self.dice.below(30_000);
+            self.say(|| format!("the server stops for {pause} ms"));
+            if let Some(server) = &mut self.server {
+                server.turn_at = now + pause;
+            }
+            return;
+        }
+        if storm == Some(2) {
+            let day: Ms = 24 * 3_600_000;
+            let jump = if self.dice.one_in(2) { day } else { day.wrapping_neg() };
+            self.clock.wall.fetch_add(jump, Ordering::Relaxed);
+        }
+        let Some(server) = &mut self.server else { return };
+        let queue = std::mem::take(&mut server.queue);
+        let (mut waiting, mut commands) = (Vec::new(), Vec::new());
+        for (message, command, park) in queue {
+            let (answer, answered) = mpsc::sync_channel(1);
+            if self.tell {
+                eprintln!("{now:>8} {command:?}");
+            }
+            commands.push((command, Some(answer as Answer)));
+            waiting.push((message, park, answered));
+        }
+        self.fails.store(storm == Some(4), Ordering::Relaxed);
+        let failed = server.thread.turn(commands).is_err();
+        server.turn_at = 0;
+        if !failed {
+            self.judge.look(&server.thread.state, now);
+        }
+        if storm == Some(3) {
+            return self.crash();
+        }
+        for (message, park, answered) in waiting {
+            let result = answered.try_recv().expect("each command is answered in its turn");
+            self.answer(message, park, result);
+        }
+        if failed {
+            return self.crash();
+        }
+        self.unpark();
+    }
+
+    fn answer(&mut self, message: Message, park: Option<ParkId>, result: Result<Reply, EngineError>) {
+        let now = self.now();
+        let Some(server) = &mut self.server else { return };
+        if let Some(park) = park
+            && let Some(parked) = server.parked.get_mut(&park)
+        {
+            if matches!(result, Ok(Reply::Claim { parked: true, .. })) {
+                parked.sent = false;
+                // A duplicate, or a client that is gone: nobody is at the other end of this connection.
+                let client = &self.clients[message.client];
+                if client.call != message.call || message.is_copy {
+                    self.network.at(now + self.dice.below(100), Event::Left(park));
+                }
+                return;
+            }
+            server.parked.remove(&park);
+        }
+        self.network.answer(now, &message, result, self.stormy);
+    }
+
+    /// Sends parked requests through once more that have a notice, or were parked long enough.
+    fn unpark(&mut self) {
+        let now = self.now();
+        let Some(server) = &mut self.server else { return };
+        let due = |parked: &Parked| !parked.sent && (parked.until <= now || parked.has_notice());
+        let due: Vec<ParkId> = server.parked.iter().filter(|(_, p)| due(p)).map(|(park, _)| *park).collect();
+        for park in due {
+            let Some(parked) = server.parked.get_mut(&park) else { continue };
+            parked.sent = true;
+            let (message, mut command) = (parked.message.clone(), parked.message.command.clone());
+            if let Command::Ask(ask) = &mut command {
+                ask.wait = Wait::Over(park);
+            }
+            server.ask(message, command, Some(park), now);
+        }
+    }
+
+    /// From here on nothing fails, and whoever was dead or paused comes back.
+    fn calm_down(&mut self) {
+        self.stormy = false;
+        let now = self.now();
+        self.say(|| "the storm is over".into());
+        self.network.calm_down(now);
+        for client in &mut self.clients {
+            client.calm_down();
+            self.network.at(now + 1, Event::Act { client: client.number, process: client.process });
+        }
+        self.judge.calm_since = Some(now);
+    }
+
+    fn everybody_was_served(&self) -> bool {
+        self.clients.iter().all(|client| client.served_in_calm >= 2)
+    }
+
+    /// Nothing is left over: each live claim is one that a client is about, once whatever came late has had its time.
+    fn check_leftovers(&mut self) {
+        self.clients.iter_mut().for_each(Client::stop);
+        self.run(self.now() + LEFTOVERS, |_| false);
+        let Some(server) = &self.server else { return };
+        let known: BTreeSet<String> = self.clients.iter().map(Client::claim_id).collect();
+        for claim in server.thread.state.world.claims.values() {
+            assert!(known.contains(claim.id.as_str()), "nobody is about {claim:?}");
+        }
+    }
+}
+
+impl Server {
+    fn ask(&mut self, message: Message, command: Command, park: Option<ParkId>, now: Ms) {
+        if self.queue.is_empty() && self.turn_at <= now {
+            self.turn_at = now + 1;
+        }
+        self.queue.push((message, command, park));
+    }
+
+    fn next_turn(&self, now: Ms) -> Ms {
+        if self.turn_at > now || !self.queue.is_empty() {
+            return self.turn_at.max(now);
+        }
+        let Now { engine, .. } = self.thread.clock.now();
+        let due = now + self.thread.due().0.saturating_sub(engine.0);
+        self.parked.values().filter(|parked| !parked.sent).map(|parked| parked.until).min().unwrap_or(Ms::MAX).min(due)
+    }
+}
+
+/// Lives through one seed.
+///
+/// # Panics
+/// When something is wrong; the message says what.
+fn live(seed: u64, plant: Plant, tell: bool) -> Sum {
+    let mut simulation = Simulation::new(seed, plant, tell);
+    simulation.run(STORM, |_| false);
+    if simulation.server.is_none() {
+        simulation.start();
+    }
+    simulation.calm_down();
+    simulation.run(STORM + CALM, Simulation::everybody_was_served);
+    let waiting: Vec<&Client> = simulation.clients.iter().filter(|client| client.served_in_calm < 2).collect();
+    assert!(waiting.is_empty(), "I10: not served within {CALM} ms of calm: {waiting:#?}");
+    simulation.check_leftovers();
+    simulation.judge.check_order();
+    Sum { grants: simulation.judge.grants, crashes: u64::from(simulation.crashes), lost: simulation.network.lost }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// Runs `seeds` over all processors; the first one that fails, if any.
+fn first_failure(seeds: std::ops::Range<u64>, plant: Plant) -> (Option<u64>, Sum) {
+    let next = AtomicU64::new(seeds.start);
+    let failed = AtomicU64::new(u64::MAX);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let sums = std::thread::scope(|scope| {
+        let work = || {
+            let mut all = Sum::default();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds.end || failed.load(Ordering::Relaxed) != u64::MAX {
+                    return all;
+                }
+                match std::panic::catch_unwind(|| live(seed, plant, false)) {
+                    Ok(sum) => {
+                        all.grants += sum.grants;
+                        all.crashes += sum.crashes;
+                        all.lost += sum.lost;
+                    }
+                    Err(_) => {
+                        failed.fetch_min(seed, Ordering::Relaxed);
+                    }
+                }
+            }
+        };
+        let parts: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        parts.into_iter().map(|part| part.join().unwrap()).collect::<Vec<_>>()
+    });
+    let mut all = Sum::default();
+    for sum in sums {
+        all.grants += sum.grants;
+        all.crashes += sum.crashes;
+        all.lost += sum.lost;
+    }
+    let failed = failed.into_inner();
+    ((failed != u64::MAX).then_some(failed), all)
+}
+
+#[test]
+fn every_seed_is_safe_and_live() {
+    if let Some(seed) = number("LOCKER_SIM_SEED") {
+        live(seed, Plant::None, true);
+        return;
+    }
+    // A debug build checks the invariants of the core after every step, which takes its time.
+    let usual = if cfg!(debug_assertions) { 50 } else { 10_000 };
+    let seeds = number("LOCKER_SIM_SEEDS").unwrap_or(usual);
+    let (failed, sum) = first_failure(0..seeds, Plant::None);
+    assert_eq!(failed, None, "repeat it: LOCKER_SIM_SEED=N cargo test --lib simulation -- --nocapture");
+    println!("{seeds} seeds: {} grants, {} crashes, {} messages lost: 0 violations", sum.grants, sum.crashes, sum.lost);
+    assert!(sum.grants > seeds && sum.crashes > seeds / 10 && sum.lost > seeds, "the storm was none: {sum:?}");
+}
+
+/// A rule that no bug can break is no rule.
+#[test]
+fn planted_bugs_are_found() {
+    let quick: &[Plant] = &[Plant::ReleaseUnchecked, Plant::FenceInMemory];
+    let all = &[Plant::ReleaseUnchecked, Plant::FenceInMemory, Plant::AnswerBeforeCommit, Plant::EarlierRun];
+    for &plant in if cfg!(debug_assertions) { quick } else { all } {
+        let (failed, _) = first_failure(0..2_000, plant);
+        println!("{plant:?} was found by seed {failed:?}");
+        assert!(failed.is_some(), "{plant:?} was not found");
+    }
+}
+
+/// A lost notice is no harm: the door looks again, and the engine's reconcile repeats it.
+#[test]
+fn lost_notices_are_repaired() {
+    let (failed, _) = first_failure(0..50, Plant::LostNotice);
+    assert_eq!(failed, None);
+}

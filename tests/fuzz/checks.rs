@@ -1,0 +1,129 @@
+//! What must hold for every input of the JSON readers and of names, and the table of all fuzz targets.
+
+use std::fmt::Debug;
+
+use locker::core::limits;
+use locker::core::names::{ClaimId, LockName, PoolName};
+use locker::wire::api::{ClaimBody, ConfirmBody, LockBody, NoteBody, PoolBody, RemoveBody};
+use locker::wire::concourse::{CheckRequest, InRequest, OutRequest, PayloadError};
+use locker::wire::contracts::locker::Party;
+use locker::wire::contracts::state_file;
+use locker::wire::json::{self, Body};
+use locker::wire::latch;
+use locker::wire::problems::Problems;
+use locker::wire::record::{
+    self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredPolicy,
+};
+use locker::wire::text::percent_decoded;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What a person is told stays short and harmless on a terminal.
+fn is_harmless(list: &[String]) {
+    assert!(list.len() <= 51, "{} problems", list.len());
+    for problem in list {
+        assert!(problem.len() < 8_192, "{} bytes: {problem}", problem.len());
+        assert!(!problem.chars().any(char::is_control), "{problem:?}");
+    }
+}
+
+fn is_value_or_problems<T>(read: impl FnOnce(&mut Problems) -> Option<T>) {
+    let mut problems = Problems::default();
+    let value = read(&mut problems);
+    let list = problems.into_list();
+    assert!(value.is_some() || !list.is_empty(), "neither a value nor a problem");
+    is_harmless(&list);
+}
+
+fn body<T: Body>(input: &[u8]) {
+    is_value_or_problems(|problems| json::read::<T>(input, problems));
+}
+
+/// Bodies of requests: a value that keeps the rules, or a short list of problems.
+pub fn bodies(input: &[u8]) {
+    body::<ClaimBody>(input);
+    body::<PoolBody>(input);
+    body::<LockBody>(input);
+    body::<ConfirmBody>(input);
+    body::<RemoveBody>(input);
+    body::<NoteBody>(input);
+    is_value_or_problems(|problems| latch::create(input, problems));
+    // `None` is also what an empty body means here.
+    let mut problems = Problems::default();
+    let _ = latch::release(input, &mut problems);
+    is_harmless(&problems.into_list());
+    if let Err(problem) = Party::parse(input) {
+        assert!(!problem.is_empty() && problem.len() < 8_192);
+    }
+    if let Ok(text) = std::str::from_utf8(input)
+        && let Err(error) = state_file::parse(text)
+    {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+/// Names: those that pass keep the rules, also when they come percent-encoded.
+pub fn names(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    for text in [text.to_owned(), percent_decoded(text).unwrap_or_default()] {
+        let (pool, lock) = (text.parse::<PoolName>(), text.parse::<LockName>());
+        assert_eq!(pool.is_ok(), lock.is_ok());
+        if let Ok(name) = pool {
+            assert_eq!(name.to_string(), text, "equal means equal bytes");
+            assert!((1..=limits::NAME_BYTES).contains(&text.len()) && !text.starts_with('.'));
+            assert!(!text.contains('/') && !text.chars().any(char::is_control));
+        }
+        if text.parse::<ClaimId>().is_ok() {
+            assert!((1..=limits::ID_BYTES).contains(&text.len()));
+            assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b)));
+        }
+    }
+}
+
+fn payload<T>(parsed: Result<T, PayloadError>) {
+    if let Err(PayloadError(problems)) = parsed {
+        assert!(!problems.is_empty(), "refused without a reason");
+    }
+}
+
+/// What Concourse gives to `check`, `in` and `out`: a request, or all that is wrong with it.
+pub fn payloads(input: &[u8]) {
+    payload(CheckRequest::parse(input));
+    payload(InRequest::parse(input));
+    payload(OutRequest::parse(input));
+}
+
+fn record<T: Serialize + DeserializeOwned + PartialEq + Debug>(text: &str) -> Option<T> {
+    match record::decode::<T>(text) {
+        Ok(record) => {
+            let written = record::encode(&record).expect("a record that was read can be written");
+            assert_eq!(record::decode::<T>(&written).expect("what was written can be read"), record);
+            Some(record)
+        }
+        Err(error) => {
+            assert!(!error.to_string().chars().any(char::is_control), "{error:?}");
+            None
+        }
+    }
+}
+
+/// Stored records: refused, or the same after writing and reading again, and the core takes them without a panic.
+pub fn records(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let id = || "id".parse::<ClaimId>().expect("an id");
+    if let Some(claim) = record::<StoredClaim>(text)
+        && let Ok(claim) = claim.into_claim(id())
+    {
+        let again = StoredClaim::from(&claim).into_claim(id()).expect("what the core took, it takes again");
+        assert_eq!(StoredClaim::from(&again), StoredClaim::from(&claim));
+    }
+    if let Some(ended) = record::<StoredEnded>(text) {
+        // Refused or not: without a panic.
+        let _ = ended.into_ended(id());
+    }
+    record::<StoredLock>(text);
+    record::<StoredPolicy>(text);
+    record::<StoredOp>(text);
+    record::<StoredChange>(text);
+    record::<StoredLatch>(text);
+}
