@@ -28,6 +28,8 @@ use locker::server::http::{Handler, Request, Response, Turn};
 use locker::server::notices::{Notices, Subscription};
 use locker::server::openapi;
 use locker::server::routes::Routes;
+use locker::server::watch::BuildWatch;
+use locker::server::watch::settings::WatchSettings;
 use locker::server::watchers::Watchers;
 use locker::store::Store;
 use locker::wire::errors::Code;
@@ -124,7 +126,10 @@ impl Api {
             (false, true) => Err(Code::Unavailable),
             (false, false) => Ok(()),
         };
-        let routes = Routes::new(engine.clone(), watchers, Arc::new(health));
+        // One Concourse is known; nothing asks it about anything here.
+        let known = WatchSettings { concourses: vec!["https://ci".parse().unwrap()], ..WatchSettings::default() };
+        let builds = BuildWatch::open(&known, &BTreeMap::new(), Arc::new(clock.clone())).unwrap();
+        let routes = Routes::new(engine.clone(), watchers, Arc::new(health)).with_builds(builds);
         let (next_park, seen) = (AtomicU64::new(1), Mutex::default());
         Self { routes, engine, notices, clock, store, going_down, openapi: openapi::document(), next_park, seen }
     }
@@ -507,6 +512,8 @@ GET    /api/v1/pools/sc         |                                               
 PUT    /api/v1/claims/x1        | {"pool":"sc"}                                          | 422 unprocessable
 PUT    /api/v1/claims/x1        | {"pool":"sc","scope":"build","owner":{"build_id":"7"}} | 422 unprocessable
 PUT    /api/v1/pools/sc/locks/x | {"claim":{"id":"x1"}}                                  | 422 unprocessable
+PUT    /api/v1/claims/x1        | {"pool":"sc","owner":{"cluster":"https://no","build_id":"7"}} | 422 unknown_concourse
+PUT    /api/v1/pools/sc/locks/x | {"claim":{"id":"x1"},"by":{"owner":{"cluster":"https://no","build_id":"7"}}} | 422 unknown_concourse
 PUT    /api/v1/claims/x1        | {"pool":"sc","owner":{"cluster":"https://ci","build_id":"7"}} | 200 state=held scope=build ttl=- held_for=1h
 PUT    /api/v1/claims/x1        | {"pool":"sc","scope":"build","owner":{"cluster":"https://ci","build_id":"7"}} | 409 different_request
 GET    /api/v1/pools/sc/locks/1 |                                                        | 200 holders.0.scope=build holders.0.suspect=-
@@ -543,6 +550,11 @@ POST   /api/v1/claims/x4/deliver | {"revision":1}                               
 const NOT_SEEN: &[(&str, &str)] = &[
     ("put /api/v1/claims/{id}", "limit"),
     ("put /api/v1/pools/{pool}/locks/{lock}", "too_many_runs"),
+    // With --verify-builds: tests/watch.rs.
+    ("put /api/v1/claims/{id}", "build_refused"),
+    ("put /api/v1/claims/{id}", "concourse_unavailable"),
+    ("put /api/v1/pools/{pool}/locks/{lock}", "build_refused"),
+    ("put /api/v1/pools/{pool}/locks/{lock}", "concourse_unavailable"),
     ("put /lock/{name}", "limit"),
     ("post /lock/{name}", "limit"),
     // Pools must be declared; or a server serves no contracts: tests/contracts.rs.

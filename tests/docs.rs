@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use certs::Ca;
-use common::{Running, Server, binary, clean};
+use common::{Running, Server, binary, clean, until};
 use locker::cli;
 use locker::server::openapi;
 use locker::wire::concourse::{Source, param_names};
@@ -419,8 +419,11 @@ fn every_block_of_the_readme_runs() {
         for line in servers {
             // Any free port, and what is left to the reader.
             let local = line.replace("0.0.0.0:8910", "127.0.0.1:0").replace("=...", "=example");
-            let running = Running::start(shell(dir.path(), &format!("exec env {local}")).env("PORT", "0"), b"");
-            running.until_stderr(" listening on ");
+            let mut running = Running::start(shell(dir.path(), &format!("exec env {local}")).env("PORT", "0"), b"");
+            until("a server that listens, or has ended", || {
+                (running.stderr().contains(" listening on ") || !running.is_running()).then_some(())
+            });
+            assert!(running.stderr().contains(" listening on "), "README.md: {line}: {}", running.stderr());
             running.signal(Signal::SIGTERM);
             let done = running.finish();
             assert_eq!(done.code, 0, "README.md: {line}: {done:?}");

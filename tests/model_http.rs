@@ -38,6 +38,8 @@ use locker::server::engine::{self, Engine};
 use locker::server::http::{Handler, Request, Response, Turn};
 use locker::server::notices::Notices;
 use locker::server::routes::Routes;
+use locker::server::watch::BuildWatch;
+use locker::server::watch::settings::WatchSettings;
 use locker::server::watchers::Watchers;
 use proptest::test_runner::{Config, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
@@ -105,7 +107,10 @@ fn start(store: &Path, settings: &Settings, clock: &HandClock) -> Life {
         |error| panic!("{error:#}"),
     )
     .unwrap();
-    let routes = Arc::new(Routes::new(engine.clone(), watchers, Arc::new(|| Ok(()))));
+    // The Concourse of all builds here is known; what is known of its builds is told by hand.
+    let known = WatchSettings { concourses: vec!["https://ci".parse().unwrap()], ..WatchSettings::default() };
+    let builds = BuildWatch::open(&known, &BTreeMap::new(), Arc::new(clock.clone())).unwrap();
+    let routes = Arc::new(Routes::new(engine.clone(), watchers, Arc::new(|| Ok(()))).with_builds(builds));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, handler) = (Stop::new(), Arc::clone(&routes) as Arc<dyn Handler>);

@@ -5,10 +5,12 @@
 //! - `network`: finding and reaching the server, before any HTTP.
 //! - `tls`: the handshake, with the certificates that it shows.
 //! - `service`: what the server says of itself; whether it takes the credentials.
+//! - `builds`: whether the server can see the builds behind claims.
 //! - `pool`: the pool, its queue, and a claim on trial.
 //!
 //! A finding that fails ends the examination: what comes later needs it.
 
+mod builds;
 mod network;
 mod pool;
 mod report;

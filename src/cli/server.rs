@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+mod watch;
+
+use self::watch::WatchArgs;
 use super::{CliError, Connection, parse_duration, ready};
 use crate::core::limits;
 use crate::core::settings::{Plant, Settings};
@@ -80,6 +83,8 @@ pub struct ServerArgs {
     pub log_level: LogLevel,
     #[command(flatten)]
     pub tls: TlsArgs,
+    #[command(flatten)]
+    pub watch: WatchArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
     /// History entries kept for each pool
@@ -261,6 +266,7 @@ impl ServerArgs {
             locker_config: env.var("LOCKER_CONFIG").map(Into::into),
             tls: self.tls.settings()?,
             log: LogSettings { format: self.log, level: self.log_level },
+            watch: self.watch.settings(env)?,
         })
     }
 

@@ -13,6 +13,8 @@ use crate::wire::tls::Tls;
 
 /// Time for finding the host and for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Time that an unused connection to a locker server is kept; the door keeps it longer.
+const IDLE: Duration = Duration::from_secs(15);
 
 /// Everything that a client needs to know to reach a server.
 #[derive(Debug, Clone)]
@@ -36,7 +38,7 @@ pub enum Authorization {
 
 impl Authorization {
     /// The value of the header `Authorization`.
-    pub(super) fn header(&self) -> Secret {
+    pub(crate) fn header(&self) -> Secret {
         match self {
             Self::Basic(Credentials { username, password }) => {
                 let pair = format!("{username}:{}", password.expose());
@@ -49,6 +51,11 @@ impl Authorization {
 
 /// An agent with the limits that all calls share.
 pub(super) fn agent(proxy: Option<ureq::Proxy>, tls: TlsConfig) -> ureq::Agent {
+    agent_with(proxy, tls, IDLE)
+}
+
+/// The same, with the time that an unused connection is kept.
+pub(crate) fn agent_with(proxy: Option<ureq::Proxy>, tls: TlsConfig, idle: Duration) -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -56,6 +63,7 @@ pub(super) fn agent(proxy: Option<ureq::Proxy>, tls: TlsConfig) -> ureq::Agent {
         .timeout_connect(Some(CONNECT))
         .timeout_resolve(Some(CONNECT))
         .max_response_header_size(64 * 1024)
+        .max_idle_age(idle)
         .user_agent(concat!("locker/", env!("CARGO_PKG_VERSION")))
         .tls_config(tls)
         .proxy(proxy)
@@ -95,7 +103,7 @@ fn of_machine<'s>(mut servers: impl Iterator<Item = &'s ServerUrl>) -> RootCerts
 }
 
 /// Reads certificates and keys.
-pub(super) fn tls(settings: &Tls, servers: &[ServerUrl]) -> Result<TlsConfig, String> {
+pub(crate) fn tls(settings: &Tls, servers: &[ServerUrl]) -> Result<TlsConfig, String> {
     let mut config = TlsConfig::builder();
     config = config.root_certs(match &settings.ca_cert {
         Some(pem) => RootCerts::new_with_certs(&certificates("ca_cert", pem)?),
@@ -187,19 +195,28 @@ pub(super) fn is_unconnected(error: &ureq::Error) -> bool {
     }
 }
 
-/// A transport error in words; nothing of the request is in it.
+/// A transport error in words, with what to do where that is known; nothing of the request is in it.
 pub(super) fn describe(error: &ureq::Error) -> String {
-    let text = match error {
+    let hint = if is_distrust(error) {
+        ": give the certificate of the authority that signed the server's as ca_cert"
+    } else {
+        ""
+    };
+    format!("{}{hint}", in_words(error))
+}
+
+/// Whether the certificate of the server is not trusted.
+pub(crate) fn is_distrust(error: &ureq::Error) -> bool {
+    error.to_string().contains("invalid peer certificate")
+}
+
+/// A transport error in words; nothing of the request is in it.
+pub(crate) fn in_words(error: &ureq::Error) -> String {
+    match error {
         ureq::Error::Io(io) => escape(&io.to_string()),
         ureq::Error::Timeout(what) => format!("time over ({what})"),
         ureq::Error::HostNotFound => "its host name is unknown".to_owned(),
         ureq::Error::BadUri(_) => "its address is not usable".to_owned(),
         other => escape(&other.to_string()),
-    };
-    let hint = if text.contains("invalid peer certificate") {
-        ": give the certificate of the authority that signed the server's as ca_cert"
-    } else {
-        ""
-    };
-    format!("{text}{hint}")
+    }
 }

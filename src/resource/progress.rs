@@ -29,6 +29,8 @@ impl Progress {
     pub(super) fn line(&mut self, news: &News<'_>, now: Duration) -> Option<String> {
         let line = match news {
             News::Waiting(view) => format!("waiting: {}", waiting(view)),
+            // Not in the queue yet.
+            News::NoAnswer(why) if why.code == Some(Code::ConcourseUnavailable) => format!("{why}; asking again"),
             News::NoAnswer(why) => format!("{why}; asking again, the place in the queue is kept"),
         };
         self.text(line, now)

@@ -6,7 +6,8 @@
 //! 3. [`auth`] decides who may come, [`routes`] answers: both are such handlers: a request value in, a response value out.
 //! 4. [`engine`] owns the truth: it steps the core, commits, publishes, answers.
 //! 5. [`import`] takes over what another server left, before the first answer.
-//! 6. [`notices`] and [`watchers`] tell parked requests to try again.
+//! 6. [`watch`] asks Concourse whether the builds behind claims still run, and tells the engine.
+//! 7. [`notices`] and [`watchers`] tell parked requests to try again.
 //!
 //! [`listen`] opens the socket, [`logs`] writes the log.
 
@@ -22,6 +23,7 @@ pub mod notices;
 pub mod openapi;
 pub mod routes;
 pub mod views;
+pub mod watch;
 pub mod watchers;
 
 use std::path::PathBuf;
@@ -37,6 +39,8 @@ use self::listen::Bound;
 use self::logs::LogSettings;
 use self::notices::Notices;
 use self::routes::contracts::ContractRoutes;
+use self::watch::BuildWatch;
+use self::watch::settings::WatchSettings;
 use self::watchers::Watchers;
 use crate::core::settings::Settings;
 use crate::env::Env;
@@ -74,6 +78,8 @@ pub struct ServerSettings {
     /// Certificates; without them the server speaks plain HTTP. They go into [`DoorSettings::tls`] when it starts.
     pub tls: Option<TlsSettings>,
     pub log: LogSettings,
+    /// Which builds are watched, and how.
+    pub watch: WatchSettings,
 }
 
 impl ServerSettings {
@@ -92,6 +98,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let _log = logs::start(settings.log);
     let proof = settings.proof();
     let (tls, warnings) = settings.tls.clone().map(Tls::open).transpose()?.unzip();
+    let builds = BuildWatch::open(&settings.watch, &env.vars, Arc::clone(&env.clock)).map_err(anyhow::Error::msg)?;
     let bound = listen::bind(&settings.listen, proof.is_required() || settings.no_auth, tls.is_some())?;
     let Bound { listener, url, file: _socket_file } = bound;
     let store = store::open(&settings.store)?;
@@ -124,7 +131,9 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
     routes::contracts::lockd::left_behind(&engine.world()).into_iter().for_each(|end| engine.post(end));
     let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
-    let routes = routes::Routes::new(engine.clone(), watchers, Arc::new(health)).with_contracts(contracts);
+    let routes = routes::Routes::new(engine.clone(), watchers, Arc::new(health))
+        .with_contracts(contracts)
+        .with_builds(builds.clone());
     let handler = Arc::new(Guard::new(&proof, routes::access, Arc::new(routes)));
     {
         let (stop, grace) = (stop.clone(), settings.grace);
@@ -138,8 +147,10 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         writeln!(env.stderr, "{imported}")?;
     }
     warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
+    builds.start(&settings.watch, &engine).context("cannot start the build watch")?;
     let door = DoorSettings { tls, ..settings.door.clone() };
     let served = door::serve(listener, handler, notices, door, &runtime_dirs(&settings), stop);
+    builds.stop();
     engine.stop();
     if engine_thread.join().is_err() {
         bail!("the engine has panicked: this is a bug in locker; nothing was acknowledged after it");

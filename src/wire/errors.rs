@@ -62,6 +62,8 @@ codes! {
     Unauthorized = "unauthorized", 401, DENIED;
     /// These credentials may not do this.
     Forbidden = "forbidden", 403, DENIED;
+    /// `--verify-builds`: the build does not run, or is not what the claim says.
+    BuildRefused = "build_refused", 403, DENIED;
     /// No route has this path.
     NoSuchRoute = "no_such_route", 404, NOT_FOUND;
     /// No pool has this name, and this request does not make one.
@@ -110,6 +112,8 @@ codes! {
     TooMany = "too_many", 422, USAGE;
     /// A claim over several pools needs pools of one order.
     MixedOrders = "mixed_orders", 422, USAGE;
+    /// The server does not watch the Concourse of this build, so it cannot know when the build is over.
+    UnknownConcourse = "unknown_concourse", 422, USAGE;
     /// Understood, but it cannot be done as asked.
     Unprocessable = "unprocessable", 422, USAGE;
     /// The claim waits; ask again.
@@ -128,6 +132,8 @@ codes! {
     Internal = "internal", 500, FAILED;
     /// The store has failed; the server is going down.
     StoreFailed = "store_failed", 503, UNAVAILABLE;
+    /// `--verify-builds`: the Concourse of the build cannot be asked now; the claim may be sent again.
+    ConcourseUnavailable = "concourse_unavailable", 503, UNAVAILABLE;
     /// The server is going down or is not ready yet.
     Unavailable = "unavailable", 503, UNAVAILABLE;
 }

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod ask;
+pub mod atc;
 pub mod concourse;
 pub mod contracts;
 pub mod errors;

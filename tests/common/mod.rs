@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
+pub mod concourse;
 pub mod proxy;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -137,6 +138,12 @@ impl Done {
         self
     }
 
+    /// It printed this on stdout.
+    pub fn printed(self, text: &str) -> Self {
+        assert!(self.stdout.contains(text), "{text:?} is not in {}", self.stdout);
+        self
+    }
+
     /// It said this.
     pub fn said(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "{text:?} is not in {}", self.stderr);
@@ -216,9 +223,14 @@ impl Server {
         self.running = Some(running);
     }
 
-    /// What it has written to standard error so far.
+    /// Everything that it has written so far, since it was started (again).
     pub fn log(&self) -> String {
         self.running.as_ref().map(Running::stderr).unwrap_or_default()
+    }
+
+    /// Waits until it has written a line with this text.
+    pub fn until_log(&self, text: &str) -> String {
+        self.running.as_ref().expect("it runs").until_stderr(text)
     }
 
     /// SIGKILL, and wait until it is gone.

@@ -14,6 +14,7 @@ use locker::server::door::{self, DoorSettings, Stop};
 use locker::server::logs::{LogFormat, LogLevel, LogSettings};
 use locker::server::notices::Notices;
 use locker::server::routes::Routes;
+use locker::server::watch::settings::WatchSettings;
 use locker::server::watchers::Watchers;
 use locker::server::{self, ServerSettings, engine};
 use locker::store::Store;
@@ -58,6 +59,7 @@ pub fn settings() -> ServerSettings {
         locker_config: None,
         tls: None,
         log: LogSettings { format: LogFormat::Text, level: LogLevel::Error },
+        watch: WatchSettings::default(),
     }
 }
 

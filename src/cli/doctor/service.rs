@@ -56,6 +56,7 @@ pub(super) fn examine(
     versions(&info, report, env)?;
     clocks(&info, took, tools, report, env)?;
     report.ok(env, "store", format!("{}, revision {}", info.store_id, info.revision))?;
+    super::builds::examine(&info.concourses, report, env)?;
     Ok(info.store_id)
 }
 

@@ -35,6 +35,7 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
         let error = format!("this server's store is {store:?}, not {}: check the server's URL", quoted(&expected));
         return Err(Failure::new(Code::OtherStore, error));
     }
+    routes.admit(&ask)?;
     let request = call.request;
     let prepared = match request.turn {
         Turn::First | Turn::Notified if wait > Span(0) && request.can_park => Wait::Park(request.park),

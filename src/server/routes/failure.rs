@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::engine::EngineError;
 use super::super::http::Response;
 use super::super::views;
+use super::super::watch::NotAdmitted;
 use super::respond;
 use crate::core::step::{Refusal, Reply};
 use crate::wire::api::{ClaimView, ErrorView};
@@ -68,7 +69,7 @@ impl Failure {
 /// Seconds after which another attempt makes sense, where it makes sense at all.
 fn retry_after(code: Code) -> Option<&'static str> {
     match code {
-        Code::StoreFailed | Code::Unavailable | Code::QueueFull => Some("5"),
+        Code::StoreFailed | Code::Unavailable | Code::QueueFull | Code::ConcourseUnavailable => Some("5"),
         // Somebody must make room first.
         Code::Limit => Some("60"),
         _ => None,
@@ -94,6 +95,12 @@ impl From<Refusal> for Failure {
             _ => None,
         };
         Self { claim, ..Self::new(code, error) }
+    }
+}
+
+impl From<NotAdmitted> for Failure {
+    fn from(NotAdmitted { code, error }: NotAdmitted) -> Self {
+        Self::new(code, error)
     }
 }
 

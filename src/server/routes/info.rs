@@ -29,6 +29,7 @@ pub(super) fn info(routes: &Routes, call: &Call) -> Result<Response, Failure> {
         store_id: routes.engine.store_id().to_owned(),
         time: time(routes.engine.now().wall),
         revision: routes.engine.world().revision.0,
+        concourses: routes.builds.report(),
     }))
 }
 

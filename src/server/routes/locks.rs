@@ -49,6 +49,7 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     }
     let by = ask::by(body.by, &mut problems);
     let (pool, lock) = problems.done(names)?;
+    claim.as_deref().map_or(Ok(()), |claim| routes.admit(claim))?;
     routes.change(Command::AddLock { pool, lock, metadata, labels: Arc::new(labels), claim, by })
 }
 

@@ -28,9 +28,10 @@ use super::auth::Access;
 use super::engine::Engine;
 use super::http::{self, Handler, Request, Response};
 use super::views::Viewer;
+use super::watch::BuildWatch;
 use super::watchers::Watchers;
 use crate::core::names::{ParkId, Revision};
-use crate::core::step::{Command, Reply};
+use crate::core::step::{AskClaim, Command, Reply};
 use crate::wire::api::DoneView;
 use crate::wire::errors::Code;
 use crate::wire::problems::quoted;
@@ -45,20 +46,40 @@ pub struct Routes {
     engine: Engine,
     watchers: Watchers,
     health: Health,
+    builds: BuildWatch,
     contracts: ContractRoutes,
 }
 
 impl Routes {
-    /// The API over `engine`, whose long polls are in `watchers`; `health` answers `/readyz`. All contracts are served.
+    /// The API over `engine`, whose long polls are in `watchers`; `health` answers `/readyz`. All contracts are served,
+    /// and no builds are watched.
     #[must_use]
     pub fn new(engine: Engine, watchers: Watchers, health: Health) -> Self {
-        Self { engine, watchers, health, contracts: ContractRoutes::default() }
+        let (builds, contracts) = (BuildWatch::default(), ContractRoutes::default());
+        Self { engine, watchers, health, builds, contracts }
+    }
+
+    /// The same API with this watch of builds.
+    #[must_use]
+    pub fn with_builds(self, builds: BuildWatch) -> Self {
+        Self { builds, ..self }
     }
 
     /// The same API with these contracts.
     #[must_use]
     pub fn with_contracts(self, contracts: ContractRoutes) -> Self {
         Self { contracts, ..self }
+    }
+
+    /// Whether a claim may be taken, by what is known of its build. Only the first `PUT` of a life is looked at: what
+    /// was taken once keeps its place, also while its Concourse cannot be asked.
+    fn admit(&self, ask: &AskClaim) -> Result<(), Failure> {
+        let world = self.engine.world();
+        if world.claims.contains_key(&ask.id) {
+            return Ok(());
+        }
+        let scope = ask.scope.unwrap_or_else(|| world.default_scope(&ask.terms.ask.parts));
+        Ok(self.builds.admit(&ask.terms.owner, scope)?)
     }
 
     /// A command that changes pools or locks.

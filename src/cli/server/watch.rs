@@ -1,0 +1,81 @@
+//! Settings of the build watch.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::cli::parse_duration;
+use crate::env::Env;
+use crate::server::watch::settings::{Pace, WatchSettings};
+use crate::wire::secret::Secret;
+
+/// Which Concourse is asked about the builds behind claims.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Build watch")]
+pub struct WatchArgs {
+    /// A Concourse whose builds are watched: URL, URL,USER,PASSWORD-FILE or url=URL,KEY=VALUE,...; repeatable
+    ///
+    /// Keys: user and password-file, or token-file (both files hold the secret alone); ca (PEM file: trust only these
+    /// issuers); alias (another external URL of it, repeatable). Without login only builds of exposed pipelines can be
+    /// seen. The variable `LOCKER_CONCOURSE` takes several, with spaces or line ends between them.
+    ///
+    /// url=https://ci.example.com,user=locker,password-file=/run/secrets/ci,ca=/etc/ci.pem,alias=https://old.example.com
+    // Not parsed here: a refusal must not repeat what may hold a password after all.
+    #[arg(long, value_name = "CONCOURSE", verbatim_doc_comment)]
+    pub concourse: Vec<Secret>,
+    /// Take a claim of a build only when its Concourse says that it runs, and that its team, pipeline and job are true
+    #[arg(long, env = "LOCKER_VERIFY_BUILDS")]
+    pub verify_builds: bool,
+    /// Time between two questions about one build
+    #[arg(long, env = "LOCKER_WATCH_PERIOD", value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
+    pub watch_period: Duration,
+    /// Least time between the two 404s after which a build is gone
+    #[arg(long, env = "LOCKER_WATCH_GONE", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub watch_gone: Duration,
+    /// Longest that one question may take
+    #[arg(long, env = "LOCKER_WATCH_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub watch_timeout: Duration,
+}
+
+impl WatchArgs {
+    /// As the server takes them. Flags count instead of the variable.
+    ///
+    /// # Errors
+    /// The variable cannot be read.
+    pub(super) fn settings(&self, env: &Env<'_>) -> Result<WatchSettings, String> {
+        let (from, texts): (_, Vec<&str>) = if self.concourse.is_empty() {
+            ("LOCKER_CONCOURSE", env.var("LOCKER_CONCOURSE").unwrap_or_default().split_whitespace().collect())
+        } else {
+            ("--concourse", self.concourse.iter().map(Secret::expose).collect())
+        };
+        let read = |text: &str| text.parse().map_err(|why| format!("{from}: {why}"));
+        let concourses = texts.into_iter().map(read).collect::<Result<_, _>>()?;
+        let pace = Pace { period: self.watch_period, gone: self.watch_gone };
+        Ok(WatchSettings { concourses, verify: self.verify_builds, pace, timeout: self.watch_timeout })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    #[command(args_override_self = true)]
+    struct Line {
+        #[command(flatten)]
+        args: WatchArgs,
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_limits_and_concourse_is_repeatable() {
+        let line =
+            Line::parse_from(["server", "--concourse", "http://a", "--concourse", "url=http://b,alias=http://c"]);
+        let args = line.args;
+        let usual = WatchSettings::default();
+        assert_eq!(Pace { period: args.watch_period, gone: args.watch_gone }, usual.pace);
+        assert_eq!((args.watch_timeout, args.verify_builds), (usual.timeout, usual.verify));
+        let given: Vec<&str> = args.concourse.iter().map(Secret::expose).collect();
+        assert_eq!(given, ["http://a", "url=http://b,alias=http://c"]);
+    }
+}

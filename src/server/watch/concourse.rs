@@ -1,0 +1,268 @@
+//! One Concourse over HTTP: its answers about itself and about builds, with a login that renews itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::address::ClusterUrl;
+use super::session::{Refused, Token, is_worth_a_login};
+use super::settings::{ConcourseSettings, Login};
+use super::sighting::{Answer, Cause, Seen, Trouble, unreadable};
+use crate::client::connect::{self, Authorization};
+use crate::client::http::encode;
+use crate::core::limits;
+use crate::env::Clock;
+use crate::wire::atc::{Info, TokenReply};
+use crate::wire::secret::Secret;
+use crate::wire::server_url::{Credentials, ServerUrl};
+use crate::wire::tls::Tls;
+
+/// The client that every Concourse knows, and its password: public constants of Concourse, no secret.
+const CLIENT: (&str, &str) = ("fly", "Zmx5");
+/// `openid` is mandatory for the password grant, `federated:id` carries who it is to the roles.
+const SCOPE: &str = "openid profile email federated:id groups";
+
+/// A Concourse that can be asked; shared by the watch and the checks at claim time.
+pub struct Concourse {
+    /// The external URLs by which its builds are known.
+    pub urls: Vec<ClusterUrl>,
+    pub login: Login,
+    base: ServerUrl,
+    agent: ureq::Agent,
+    /// Held while a login is under way, so that one is enough for all who need it.
+    session: Mutex<Session>,
+    /// That of the watch: what pauses are measured by.
+    period: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+struct Session {
+    token: Option<Token>,
+    refused: Option<Refused>,
+}
+
+/// What is sent, and until when (monotonic) everything must be over.
+struct Call<'a> {
+    path: &'a str,
+    authorization: Option<Secret>,
+    /// A form to post; else it is a GET.
+    form: Option<Secret>,
+    until: Duration,
+}
+
+impl Concourse {
+    /// Prepares to ask; nothing is sent. `vars` is the environment, for the proxies in it.
+    ///
+    /// # Errors
+    /// A CA file that cannot be used.
+    pub fn open(
+        settings: &ConcourseSettings,
+        period: Duration,
+        vars: &BTreeMap<String, String>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, String> {
+        let ca_cert = settings.ca.as_ref().map(|file| {
+            std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
+        });
+        let tls = Tls { ca_cert: ca_cert.transpose()?, ..Tls::default() };
+        let base = settings.url.clone();
+        let tls = connect::tls(&tls, std::slice::from_ref(&base)).map_err(|_| {
+            let file = settings.ca.as_deref().unwrap_or_else(|| std::path::Path::new("ca"));
+            format!("{} holds no certificate in PEM form", file.display())
+        })?;
+        let proxy = connect::proxy_for(&base, None, vars)?;
+        let agent = connect::agent_with(proxy, tls, Duration::from_millis(limits::WATCH_IDLE_MS));
+        let (urls, login) = (settings.urls(), settings.login.clone());
+        Ok(Self { urls, login, base, agent, session: Mutex::default(), period, clock })
+    }
+
+    /// Whether who listens on the way can read the login.
+    #[must_use]
+    pub fn sends_secrets_in_the_clear(&self) -> bool {
+        !self.base.is_tls() && self.login != Login::None
+    }
+
+    /// What it says of itself, within `limit`. Needs no login, and sends none: with an outdated one it would be refused.
+    ///
+    /// # Errors
+    /// No answer, or not that of a Concourse.
+    pub fn info(&self, limit: Duration) -> Result<Info, Trouble> {
+        let until = self.clock.monotonic().saturating_add(limit);
+        let answer = self.send(Call { path: "/api/v1/info", authorization: None, form: None, until })?;
+        match answer.status {
+            200 => serde_json::from_slice(&answer.body).map_err(|error| unreadable(&error)),
+            _ => Err(answer.trouble()),
+        }
+    }
+
+    /// Makes sure that the login works, before the first build is asked about.
+    ///
+    /// # Errors
+    /// It does not, or that cannot be found out.
+    pub fn log_in_first(&self, limit: Duration) -> Result<(), Trouble> {
+        self.token(self.clock.monotonic().saturating_add(limit)).map(|_| ())
+    }
+
+    /// Whether it is the Concourse whose builds are watched that answers here now: a proxy or another Concourse would
+    /// say 404 for every build.
+    ///
+    /// # Errors
+    /// It is not, or that is not certain.
+    pub fn is_itself(&self, limit: Duration) -> Result<(), Trouble> {
+        let info = self.info(limit).map_err(|trouble| {
+            let text = format!("404 for a build, which is not believed: /api/v1/info is no answer ({})", trouble.text);
+            Trouble::new(trouble.cause, text)
+        })?;
+        match self.stranger(&info) {
+            None => Ok(()),
+            Some(other) => {
+                let text = format!("404 for a build, which is not believed: another Concourse answers, {other}");
+                Err(Trouble::new(Cause::NotConcourse, text))
+            }
+        }
+    }
+
+    /// The external URL that a Concourse says it has, if that is none of ours.
+    #[must_use]
+    pub fn stranger(&self, info: &Info) -> Option<String> {
+        let named = info.external_url.as_deref().filter(|url| !url.is_empty())?;
+        match ClusterUrl::parse(named) {
+            Ok(url) if self.urls.contains(&url) => None,
+            Ok(url) => Some(url.to_string()),
+            Err(_) => Some(crate::wire::escape::escape(named)),
+        }
+    }
+
+    /// Looks at a build, within `limit`, a new login included if one is needed.
+    pub fn build(&self, id: u64, limit: Duration) -> Seen {
+        let until = self.clock.monotonic().saturating_add(limit);
+        self.try_build(id, until).unwrap_or_else(Seen::Unknown)
+    }
+
+    fn try_build(&self, id: u64, until: Duration) -> Result<Seen, Trouble> {
+        let path = format!("/api/v1/builds/{id}");
+        loop {
+            let (token, just_now) = self.token(until)?;
+            let authorization = token.clone().map(|token| Authorization::Bearer(token).header());
+            let answer = self.send(Call { path: &path, authorization, form: None, until })?;
+            if let Some(token) = token.as_ref().filter(|_| is_worth_a_login(answer.status, token.is_some(), just_now)) {
+                self.forget(token);
+                continue;
+            }
+            return Ok(Seen::read(&answer, id, token.is_some()));
+        }
+    }
+
+    /// A token that can be used, and whether it was fetched for this call.
+    fn token(&self, until: Duration) -> Result<(Option<Secret>, bool), Trouble> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.monotonic();
+        if let Some(token) = session.token.as_ref().filter(|token| token.is_fresh(now)) {
+            return Ok((Some(token.secret.clone()), false));
+        }
+        session.token = None;
+        let unreadable = |why: String| Trouble::new(Cause::LoginRefused, format!("{why}; see --concourse"));
+        let token = match (&self.login, self.login.secret().map_err(unreadable)?) {
+            (_, None) => return Ok((None, false)),
+            (Login::Password { user, .. }, Some(password)) => {
+                if let Some(refused) = session.refused.as_ref().filter(|refused| refused.forbids(&password, now)) {
+                    return Err(refused.trouble.clone());
+                }
+                match self.log_in(user, &password, until) {
+                    Ok(reply) => Token::of_reply(reply, now),
+                    Err(trouble) if trouble.cause == Cause::LoginRefused => {
+                        let refused =
+                            Refused::again(session.refused.take(), password, trouble.clone(), now, self.period);
+                        session.refused = Some(refused);
+                        return Err(trouble);
+                    }
+                    Err(trouble) => return Err(trouble),
+                }
+            }
+            (Login::None | Login::Token { .. }, Some(given)) => Token::given(given),
+        };
+        *session = Session { token: Some(token.clone()), refused: None };
+        Ok((Some(token.secret), true))
+    }
+
+    /// Another token is needed, unless somebody else has fetched one already.
+    fn forget(&self, refused: &Secret) {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        session.token.take_if(|token| token.secret == *refused);
+    }
+
+    /// The password grant of Concourse's login service.
+    fn log_in(&self, user: &str, password: &Secret, until: Duration) -> Result<TokenReply, Trouble> {
+        let (name, secret) = CLIENT;
+        let client = Credentials { username: name.to_owned(), password: Secret::new(secret) };
+        let form = format!(
+            "grant_type=password&username={}&password={}&scope={}",
+            encode(user),
+            encode(password.expose()),
+            encode(SCOPE)
+        );
+        let answer = self.send(Call {
+            path: "/sky/issuer/token",
+            authorization: Some(Authorization::Basic(client).header()),
+            form: Some(Secret::new(form)),
+            until,
+        })?;
+        match answer.status {
+            200 => serde_json::from_slice(&answer.body).map_err(|_| {
+                // What could not be read may be a token.
+                Trouble::new(Cause::NotConcourse, "its login service gives an answer without a token")
+            }),
+            400 | 401 | 403 => Err(Trouble::new(
+                Cause::LoginRefused,
+                format!(
+                    "it refuses the login of user {user:?} ({}): is that a local user of this Concourse, and is the \
+                     password file right?",
+                    answer.status
+                ),
+            )),
+            _ => Err(answer.trouble()),
+        }
+    }
+
+    /// One request; any status is an answer. Redirects are not followed.
+    fn send(&self, call: Call<'_>) -> Result<Answer, Trouble> {
+        let left = call.until.saturating_sub(self.clock.monotonic());
+        if left.is_zero() {
+            return Err(Trouble::new(Cause::NoAnswer, "no answer in time"));
+        }
+        self.try_send(call, left).map_err(|error| {
+            let hint = if connect::is_distrust(&error) {
+                "; name a file with the certificate of its issuer as ca= in --concourse"
+            } else {
+                ""
+            };
+            Trouble::new(Cause::NoAnswer, format!("no answer: {}{hint}", connect::in_words(&error)))
+        })
+    }
+
+    fn try_send(&self, call: Call<'_>, left: Duration) -> Result<Answer, ureq::Error> {
+        let Call { path, authorization, form, until: _ } = call;
+        let url = self.base.join(path);
+        let mut response = match form {
+            None => {
+                let request = self.agent.get(url).config().timeout_global(Some(left)).build();
+                match &authorization {
+                    Some(secret) => request.header("authorization", secret.expose()).call(),
+                    None => request.call(),
+                }
+            }
+            Some(form) => {
+                let request = self.agent.post(url).config().timeout_global(Some(left)).build();
+                let request = request.header("content-type", "application/x-www-form-urlencoded");
+                match &authorization {
+                    Some(secret) => request.header("authorization", secret.expose()).send(form.expose()),
+                    None => request.send(form.expose()),
+                }
+            }
+        }?;
+        let location = response.headers().get("location").and_then(|place| place.to_str().ok()).map(str::to_owned);
+        let body = response.body_mut().with_config().limit(limits::WATCH_ANSWER_BYTES).read_to_vec()?;
+        Ok(Answer { status: response.status().as_u16(), body, location })
+    }
+}

@@ -1,0 +1,232 @@
+//! The build watch (design section 5): asks Concourse whether the builds behind claims still run.
+//!
+//! - [`settings`]: `--concourse`; [`address`]: which Concourse is meant.
+//! - [`sighting`]: what an answer says of a build. [`schedule`]: which build is asked about when, and what follows.
+//!   [`session`]: how long a token is used. These three are values in, values out.
+//! - [`concourse`]: one Concourse over HTTP. `watcher`: one thread for each, which tells the engine what follows.
+//! - [`verify`]: checks at claim time. [`report`]: how it goes, for `GET /api/v1/info`.
+//!
+//! Nothing here frees a lock because something cannot be found out.
+
+pub mod address;
+pub mod concourse;
+pub mod report;
+pub mod schedule;
+pub mod session;
+pub mod settings;
+pub mod sighting;
+pub mod verify;
+mod watcher;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::address::ClusterUrl;
+use self::concourse::Concourse;
+use self::report::Report;
+use self::schedule::BuildNo;
+use self::settings::WatchSettings;
+use self::verify::{Checks, Verdict};
+use self::watcher::{Halt, Watch};
+use super::engine::Engine;
+use crate::core::claim::{BuildRef, Owner, Scope};
+use crate::core::limits;
+use crate::core::names::Reason;
+use crate::core::step::Command;
+use crate::env::{Clock, SystemClock};
+use crate::wire::api::ConcourseView;
+use crate::wire::errors::Code;
+use crate::wire::escape::escape;
+
+/// All Concourse installations that the server knows.
+#[derive(Default)]
+pub(super) struct Installations {
+    all: Vec<Arc<Concourse>>,
+    by_url: BTreeMap<ClusterUrl, usize>,
+}
+
+impl Installations {
+    fn open(settings: &WatchSettings, vars: &BTreeMap<String, String>, clock: &Arc<dyn Clock>) -> Result<Self, String> {
+        let open = |concourse: &settings::ConcourseSettings| {
+            let opened = Concourse::open(concourse, settings.pace.period, vars, Arc::clone(clock));
+            opened.map(Arc::new).map_err(|why| format!("--concourse {}: {why}", concourse.url))
+        };
+        let all: Vec<Arc<Concourse>> = settings.concourses.iter().map(open).collect::<Result<_, _>>()?;
+        let urls =
+            all.iter().enumerate().flat_map(|(n, concourse)| concourse.urls.iter().map(move |url| (url.clone(), n)));
+        let by_url = urls.collect();
+        Ok(Self { all, by_url })
+    }
+
+    /// The Concourse that a claim names by its `ATC_EXTERNAL_URL`.
+    fn named(&self, cluster: &str) -> Option<usize> {
+        self.by_url.get(&ClusterUrl::parse(cluster).ok()?).copied()
+    }
+
+    /// Where a build can be asked about; `None` for one of another Concourse, or without a number.
+    fn find(&self, build: &BuildRef) -> Option<(usize, BuildNo)> {
+        Some((self.named(build.cluster.as_str())?, build.id.as_str().parse().ok()?))
+    }
+}
+
+/// Why a claim is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAdmitted {
+    pub code: Code,
+    pub error: String,
+}
+
+/// The way from routes to the watch; cheap to clone. The default watches nothing.
+#[derive(Clone)]
+pub struct BuildWatch {
+    installations: Arc<Installations>,
+    reports: Vec<Report>,
+    checks: Arc<Checks>,
+    /// New claims of builds are checked.
+    verify: bool,
+    timeout: Duration,
+    clock: Arc<dyn Clock>,
+    halt: Halt,
+}
+
+impl Default for BuildWatch {
+    fn default() -> Self {
+        Self {
+            installations: Arc::default(),
+            reports: Vec::new(),
+            checks: Arc::default(),
+            verify: false,
+            timeout: WatchSettings::default().timeout,
+            clock: Arc::new(SystemClock::default()),
+            halt: Halt::default(),
+        }
+    }
+}
+
+impl BuildWatch {
+    /// Prepares the watch; nothing is sent before [`Self::start`].
+    ///
+    /// # Errors
+    /// Settings that cannot work: says which, and what to do.
+    pub fn open(
+        settings: &WatchSettings,
+        vars: &BTreeMap<String, String>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, String> {
+        settings.check()?;
+        let installations = Arc::new(Installations::open(settings, vars, &clock)?);
+        let reports = installations.all.iter().map(|_| Report::default()).collect();
+        let (verify, timeout) = (settings.verify, settings.timeout);
+        Ok(Self { installations, reports, checks: Arc::default(), verify, timeout, clock, halt: Halt::default() })
+    }
+
+    /// Begins to watch: one thread for each Concourse. They end by themselves after [`Self::stop`].
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(&self, settings: &WatchSettings, engine: &Engine) -> std::io::Result<()> {
+        self.leave_the_unknown(engine);
+        for (index, report) in self.reports.iter().enumerate() {
+            let concourse = &self.installations.all[index];
+            let mut urls = concourse.urls.iter().map(ToString::to_string);
+            let (name, login) = (urls.next().unwrap_or_default(), concourse.login.describe());
+            let aliases: Vec<String> = urls.collect();
+            tracing::info!(concourse = name, aliases = aliases.join(", "), login, "watching the builds of a Concourse");
+            if concourse.sends_secrets_in_the_clear() {
+                tracing::warn!(concourse = name, "the login goes over a connection that is not encrypted: use https");
+            }
+            let watch = Watch {
+                engine: engine.clone(),
+                installations: Arc::clone(&self.installations),
+                index,
+                report: report.clone(),
+                clock: Arc::clone(&self.clock),
+                halt: self.halt.clone(),
+                pace: settings.pace,
+                timeout: self.timeout,
+            };
+            std::thread::Builder::new().name("build watch".into()).spawn(move || watcher::run(watch))?;
+        }
+        Ok(())
+    }
+
+    /// Holds of builds that nobody can watch any more stay, and say so.
+    fn leave_the_unknown(&self, engine: &Engine) {
+        let world = engine.world();
+        let decided = |build: &&BuildRef| world.claims_of(build).any(|claim| claim.scope == Scope::Build);
+        let unknown = world.builds_to_watch().filter(|build| self.installations.find(build).is_none()).filter(decided);
+        for build in unknown {
+            tracing::warn!(
+                cluster = escape(build.cluster.as_str()),
+                build = escape(build.id.as_str()),
+                "a hold of scope build belongs to a Concourse that is not watched (any more): name it with --concourse"
+            );
+            let why = reason("the server does not know its Concourse: name it with --concourse");
+            engine.post(Command::Suspect { build: build.clone(), why });
+        }
+    }
+
+    /// Ends the threads, each after the request that it is in.
+    pub fn stop(&self) {
+        self.halt.now();
+    }
+
+    /// How it goes, one entry for each Concourse.
+    #[must_use]
+    pub fn report(&self) -> Vec<ConcourseView> {
+        let all = self.reports.iter().zip(&self.installations.all);
+        all.map(|(report, concourse)| report.view(concourse)).collect()
+    }
+
+    /// Whether a new claim of this owner may be taken: its build must be one that can be watched if it decides about the
+    /// hold, and with `--verify-builds` one that runs and is what the client says.
+    ///
+    /// # Errors
+    /// It may not; [`Code::ConcourseUnavailable`] when that may change by itself.
+    pub fn admit(&self, owner: &Owner, scope: Scope) -> Result<(), NotAdmitted> {
+        let Some(build) = owner.build() else { return Ok(()) };
+        if scope != Scope::Build && !self.verify {
+            return Ok(());
+        }
+        let cluster = escape(build.cluster.as_str());
+        let Some(index) = self.installations.named(build.cluster.as_str()) else {
+            let why = if scope == Scope::Build { "scope build needs its watch" } else { "builds are verified here" };
+            let error = format!(
+                "this server does not know the Concourse {cluster:?}, and {why}: start it with --concourse {cluster} or add \
+                 that URL as an alias, or ask with scope flow"
+            );
+            return Err(NotAdmitted { code: Code::UnknownConcourse, error });
+        };
+        let Ok(id) = build.id.as_str().parse::<BuildNo>() else {
+            let error = format!("build_id must be a number, not {:?}", escape(build.id.as_str()));
+            return Err(NotAdmitted { code: Code::Unprocessable, error });
+        };
+        if !self.verify {
+            return Ok(());
+        }
+        let concourse = &self.installations.all[index];
+        match self.checks.check((index, concourse), id, owner, self.timeout, &*self.clock) {
+            Verdict::Fine => Ok(()),
+            Verdict::Refused(why) => {
+                let error =
+                    format!("build {id} of {cluster} may not claim: {why}; claims come from steps of running builds");
+                Err(NotAdmitted { code: Code::BuildRefused, error })
+            }
+            Verdict::Unavailable(why) => {
+                let error =
+                    format!("build {id} of {cluster} cannot be verified now, so its claim is not taken yet: {why}");
+                Err(NotAdmitted { code: Code::ConcourseUnavailable, error })
+            }
+        }
+    }
+}
+
+/// A text for the core, cut to what it takes.
+fn reason(text: &str) -> Option<Reason> {
+    let mut end = text.len().min(limits::REASON_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    Reason::parse(&text[..end]).ok()
+}

@@ -1,0 +1,205 @@
+//! The rules of asking, as tables.
+
+use super::super::sighting::Cause;
+use super::*;
+
+const PERIOD: Duration = Duration::from_secs(15);
+const PACE: Pace = Pace { period: PERIOD, gone: Duration::from_secs(60) };
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn watching(ids: impl IntoIterator<Item = BuildNo>) -> Schedule {
+    let mut schedule = Schedule::new(PACE);
+    schedule.keep(&ids.into_iter().map(|id| (id, false)).collect(), Duration::ZERO);
+    schedule
+}
+
+fn trouble(cause: Cause) -> Trouble {
+    Trouble::new(cause, "trouble")
+}
+
+fn unknown(cause: Cause) -> Sighting {
+    Sighting::Unknown(trouble(cause))
+}
+
+/// Asks whenever it is time to, until `end`; gives the moments and builds.
+fn asked(schedule: &mut Schedule, from: Duration, end: Duration, sighting: &Sighting) -> Vec<(Duration, BuildNo)> {
+    let (mut now, mut asked) = (from, Vec::new());
+    loop {
+        match schedule.next(now) {
+            Next::Ask(id) => {
+                asked.push((now, id));
+                schedule.saw(id, sighting, now);
+            }
+            Next::Wait(Some(wait)) => now += wait,
+            Next::Wait(None) => return asked,
+        }
+        if now >= end {
+            return asked;
+        }
+    }
+}
+
+#[test]
+fn each_build_once_a_period_and_evenly_spread() {
+    for count in [1_u64, 10, 300] {
+        let mut schedule = watching(1_000_000..1_000_000 + count);
+        let asked = asked(&mut schedule, Duration::ZERO, 10 * PERIOD, &Sighting::Alive);
+        let per_build = asked.iter().filter(|(_, id)| *id == 1_000_000).count();
+        assert_eq!(asked.len() as u64, count * 10, "{count} builds");
+        assert_eq!(per_build, 10);
+        let gaps = asked.windows(2).map(|pair| pair[1].0.saturating_sub(pair[0].0));
+        assert!(gaps.max().is_none_or(|gap| gap <= 3 * PERIOD / u32::try_from(count).unwrap()), "{count} builds");
+    }
+}
+
+#[test]
+fn nothing_watched_asks_nothing() {
+    let mut schedule = watching([]);
+    assert_eq!(schedule.next(secs(1)), Next::Wait(None));
+    schedule.keep(&[(7, false)].into(), secs(1));
+    assert!(matches!(schedule.next(secs(1)), Next::Wait(Some(wait)) if wait <= PERIOD));
+    schedule.keep(&BTreeMap::new(), secs(2));
+    assert_eq!((schedule.next(secs(100)), schedule.watched()), (Next::Wait(None), 0));
+}
+
+#[test]
+fn a_build_that_is_over_is_told_so() {
+    for how in [BuildEnd::Succeeded, BuildEnd::Failed, BuildEnd::Errored, BuildEnd::Aborted] {
+        assert_eq!(watching([7]).saw(7, &Sighting::Over(how), secs(1)), [Decision::Over(7, how)]);
+    }
+    assert_eq!(watching([7]).saw(8, &Sighting::Over(BuildEnd::Failed), secs(1)), [], "nobody asks for it any more");
+}
+
+#[test]
+fn two_404s_far_enough_apart() {
+    use Sighting::{Alive, Missing};
+    let away = unknown(Cause::NoAnswer);
+    let gone = [Decision::Over(7, BuildEnd::Gone)];
+    // When what is seen, and whether the last of it makes the build gone.
+    let table: [(&str, &[(u64, &Sighting)], bool); 7] = [
+        ("one is not enough", &[(1, &Missing)], false),
+        ("two at once", &[(1, &Missing), (60, &Missing)], false),
+        ("two, 60 s apart", &[(1, &Missing), (61, &Missing)], true),
+        ("many in a minute, then one after it", &[(1, &Missing), (16, &Missing), (31, &Missing), (61, &Missing)], true),
+        ("seen in between", &[(1, &Missing), (31, &Alive), (61, &Missing)], false),
+        ("seen in between, and then again two", &[(1, &Missing), (2, &Alive), (3, &Missing), (63, &Missing)], true),
+        ("silence in between proves nothing", &[(1, &Missing), (31, &away), (50, &Missing)], false),
+    ];
+    for (name, looks, expected) in table {
+        let mut schedule = watching([7]);
+        let last = looks.iter().map(|(at, sighting)| {
+            let told_before = schedule.would_be_gone(7, secs(*at)) && **sighting == Missing;
+            let decisions = schedule.saw(7, sighting, secs(*at));
+            assert_eq!(told_before, decisions == gone, "{name}: said beforehand");
+            decisions
+        });
+        assert_eq!(last.last().unwrap() == gone, expected, "{name}");
+    }
+}
+
+#[test]
+fn trouble_with_one_build_leaves_the_others_alone() {
+    for cause in [Cause::Forbidden, Cause::LoginNeeded] {
+        let mut schedule = watching([7, 8]);
+        assert_eq!(schedule.saw(7, &unknown(cause), secs(1)), [Decision::Suspect(vec![7], trouble(cause))]);
+        assert_eq!(schedule.saw(7, &unknown(cause), secs(20)), [], "told once");
+        assert_eq!((schedule.suspects(), schedule.failing()), (1, None));
+        assert_eq!(schedule.saw(8, &Sighting::Alive, secs(20)), []);
+        assert_eq!(schedule.saw(7, &Sighting::Alive, secs(60)), [Decision::Clear(7)]);
+        assert_eq!(schedule.saw(7, &Sighting::Alive, secs(75)), []);
+    }
+}
+
+#[test]
+fn one_build_that_cannot_be_seen_is_asked_about_ever_more_rarely() {
+    let mut schedule = watching([7]);
+    let asked = asked(&mut schedule, Duration::ZERO, secs(1_000), &unknown(Cause::Forbidden));
+    let gaps: Vec<u64> = asked.windows(2).map(|pair| pair[1].0.saturating_sub(pair[0].0).as_secs()).collect();
+    assert_eq!(gaps[..5], [15, 30, 60, 120, 120]);
+}
+
+#[test]
+fn a_concourse_that_fails_is_asked_ever_more_rarely_and_makes_all_its_builds_suspect() {
+    let mut schedule = watching(1..=100);
+    let mut now = Duration::ZERO;
+    let (mut moments, mut all) = (Vec::new(), Vec::new());
+    while moments.len() < 12 {
+        match schedule.next(now) {
+            Next::Ask(id) => {
+                moments.push(now);
+                all.push(schedule.saw(id, &unknown(Cause::NoAnswer), now));
+            }
+            Next::Wait(wait) => now += wait.unwrap(),
+        }
+    }
+    let gaps: Vec<u64> = moments.windows(2).map(|pair| pair[1].saturating_sub(pair[0]).as_secs()).collect();
+    assert_eq!(gaps, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
+    assert_eq!(schedule.suspects(), 100);
+    let down: Vec<usize> = (0..12).filter(|n| all[*n].contains(&Decision::Down(trouble(Cause::NoAnswer)))).collect();
+    assert_eq!(down, [2], "said once");
+    let told: usize = all.iter().flatten().map(|d| if let Decision::Suspect(ids, _) = d { ids.len() } else { 0 }).sum();
+    assert_eq!(told, 100, "each build once");
+    // A build that comes while it is down is suspect as soon as the next question fails.
+    schedule.keep(&(1..=101).map(|id| (id, id <= 100)).collect(), now);
+    let Next::Wait(Some(wait)) = schedule.next(now) else { panic!() };
+    assert!(
+        schedule
+            .saw(1, &unknown(Cause::NoAnswer), now + wait)
+            .contains(&Decision::Suspect(vec![101], trouble(Cause::NoAnswer)))
+    );
+}
+
+#[test]
+fn a_concourse_that_answers_again_is_asked_about_all_builds_within_a_period_but_not_at_once() {
+    let mut schedule = watching(1..=100);
+    asked(&mut schedule, Duration::ZERO, secs(300), &unknown(Cause::Failing));
+    let (mut now, mut moments) = (secs(300), Vec::new());
+    let mut cleared = 0;
+    while cleared < 100 {
+        match schedule.next(now) {
+            Next::Ask(id) => {
+                moments.push(now);
+                let decisions = schedule.saw(id, &Sighting::Alive, now);
+                assert_eq!(decisions.contains(&Decision::Up), cleared == 0);
+                cleared += usize::from(decisions.contains(&Decision::Clear(id)));
+            }
+            Next::Wait(wait) => now += wait.unwrap(),
+        }
+    }
+    assert!(
+        moments[99].saturating_sub(moments[0]) <= PERIOD && moments[50].saturating_sub(moments[0]) >= PERIOD / 4,
+        "{moments:?}"
+    );
+}
+
+#[test]
+fn one_failure_is_a_blip() {
+    let mut schedule = watching([7, 8]);
+    assert_eq!(
+        schedule.saw(7, &unknown(Cause::NoAnswer), secs(1)),
+        [Decision::Suspect(vec![7], trouble(Cause::NoAnswer))]
+    );
+    assert_eq!(schedule.saw(8, &Sighting::Alive, secs(2)), [], "the other was seen: nothing is down");
+    assert_eq!(schedule.failing(), None);
+}
+
+#[test]
+fn a_build_that_was_suspect_before_the_server_started_is_cleared() {
+    let mut schedule = Schedule::new(PACE);
+    schedule.keep(&[(7, true)].into(), Duration::ZERO);
+    assert_eq!(schedule.suspects(), 1);
+    assert_eq!(schedule.saw(7, &unknown(Cause::Forbidden), secs(1)), [], "it is known already");
+    assert_eq!(schedule.saw(7, &Sighting::Alive, secs(20)), [Decision::Clear(7)]);
+}
+
+#[test]
+fn a_build_whose_claims_ended_and_came_again_is_suspect_again() {
+    let mut schedule = watching([7]);
+    let suspect = [Decision::Suspect(vec![7], trouble(Cause::Forbidden))];
+    assert_eq!(schedule.saw(7, &unknown(Cause::Forbidden), secs(1)), suspect);
+    schedule.keep(&[(7, false)].into(), secs(2));
+    assert_eq!(schedule.saw(7, &unknown(Cause::Forbidden), secs(20)), suspect);
+}

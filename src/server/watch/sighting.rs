@@ -1,0 +1,228 @@
+//! What an answer of a Concourse says of a build: the status table of design section 5.
+//!
+//! Only an answer that is certain frees anything. Whatever else comes back is [`Sighting::Unknown`]: not knowing that a
+//! build lives is not knowing that it is dead.
+
+use crate::core::claim::BuildEnd;
+use crate::wire::atc::{Build, Status};
+use crate::wire::escape::escape;
+
+/// An answer, before anybody has judged it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Vec<u8>,
+    /// Where a redirect leads; it is never followed.
+    pub location: Option<String>,
+}
+
+/// What was seen of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    Build(Box<Build>),
+    /// 404: there is no such build. Concourse says this to everybody, before it looks at any login.
+    Missing,
+    Unknown(Trouble),
+}
+
+/// What that means for what the build holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sighting {
+    Alive,
+    Over(BuildEnd),
+    /// Not there: gone if it is still not there a while later.
+    Missing,
+    Unknown(Trouble),
+}
+
+/// Why a build could not be seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    pub cause: Cause,
+    /// For people: what happened and what to do; escaped, without secrets.
+    pub text: String,
+}
+
+/// What kind of trouble it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// No connection, no answer in time, a broken answer, a certificate that is not trusted.
+    NoAnswer,
+    /// 5xx and 429: it says itself that it cannot answer.
+    Failing,
+    /// An answer that Concourse does not give: something else speaks there, a proxy say.
+    NotConcourse,
+    /// The login or the token of the server is not accepted, or cannot be read.
+    LoginRefused,
+    /// 401 without a login: the pipeline is not exposed.
+    LoginNeeded,
+    /// 403: the login may not see this build.
+    Forbidden,
+}
+
+impl Cause {
+    /// The stable word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NoAnswer => "no_answer",
+            Self::Failing => "failing",
+            Self::NotConcourse => "not_concourse",
+            Self::LoginRefused => "login_refused",
+            Self::LoginNeeded => "login_needed",
+            Self::Forbidden => "forbidden",
+        }
+    }
+
+    /// Whether other builds of this Concourse may still be seen.
+    #[must_use]
+    pub fn is_about_one_build(self) -> bool {
+        matches!(self, Self::LoginNeeded | Self::Forbidden)
+    }
+}
+
+impl Trouble {
+    pub fn new(cause: Cause, text: impl Into<String>) -> Self {
+        Self { cause, text: text.into() }
+    }
+}
+
+impl Seen {
+    /// Reads the answer to `GET /api/v1/builds/{id}`; `logged_in` says whether a token was sent along.
+    #[must_use]
+    pub fn read(answer: &Answer, id: u64, logged_in: bool) -> Self {
+        match (answer.status, logged_in) {
+            (200, _) => match serde_json::from_slice::<Build>(&answer.body) {
+                Ok(build) if build.id == id => Self::Build(Box::new(build)),
+                Ok(build) => Self::Unknown(Trouble::new(
+                    Cause::NotConcourse,
+                    format!("asked for build {id} it answers with build {}", build.id),
+                )),
+                Err(error) => Self::Unknown(unreadable(&error)),
+            },
+            (404, _) => Self::Missing,
+            (401, false) => Self::Unknown(Trouble::new(
+                Cause::LoginNeeded,
+                "401: the pipeline is not exposed, and the server has no login there; give it one in --concourse",
+            )),
+            (401, true) => Self::Unknown(Trouble::new(
+                Cause::LoginRefused,
+                "401 for a token that is fresh: look at user and token of --concourse, and at the clocks",
+            )),
+            (403, _) => Self::Unknown(Trouble::new(
+                Cause::Forbidden,
+                "403: the server's user may not see it; give that user the role viewer in the build's team",
+            )),
+            _ => Self::Unknown(answer.trouble()),
+        }
+    }
+
+    /// What it means for what the build holds.
+    #[must_use]
+    pub fn sighting(&self) -> Sighting {
+        match self {
+            Self::Missing => Sighting::Missing,
+            Self::Unknown(trouble) => Sighting::Unknown(trouble.clone()),
+            Self::Build(build) => match build.status {
+                Status::Pending | Status::Started => Sighting::Alive,
+                Status::Succeeded => Sighting::Over(BuildEnd::Succeeded),
+                Status::Failed => Sighting::Over(BuildEnd::Failed),
+                Status::Errored => Sighting::Over(BuildEnd::Errored),
+                Status::Aborted => Sighting::Over(BuildEnd::Aborted),
+            },
+        }
+    }
+}
+
+impl Answer {
+    /// What is wrong with an answer that nobody expected.
+    #[must_use]
+    pub fn trouble(&self) -> Trouble {
+        let status = self.status;
+        match (status, &self.location) {
+            (300..400, Some(place)) => {
+                let place = escape(place.split(['?', '#']).next().unwrap_or_default());
+                Trouble::new(
+                    Cause::NotConcourse,
+                    format!("{status}: it redirects to {place}; name the address behind that in --concourse"),
+                )
+            }
+            (429 | 500.., _) => Trouble::new(Cause::Failing, format!("{status}: Concourse cannot answer now")),
+            _ => Trouble::new(
+                Cause::NotConcourse,
+                format!("{status}, which Concourse does not say here; does the URL lead to Concourse, or to a proxy?"),
+            ),
+        }
+    }
+}
+
+/// A 200 that cannot be read.
+pub(super) fn unreadable(error: &serde_json::Error) -> Trouble {
+    // The error names a place and what was expected there; a value in it is a status word at most.
+    let error = escape(&error.to_string());
+    Trouble::new(Cause::NotConcourse, format!("an answer that is not Concourse's ({error})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(status: u16, body: &str, logged_in: bool) -> Seen {
+        Seen::read(&Answer { status, body: body.into(), location: Some("http://else/?token=x".into()) }, 7, logged_in)
+    }
+
+    #[test]
+    fn the_status_table() {
+        let words = [
+            ("pending", Sighting::Alive),
+            ("started", Sighting::Alive),
+            ("succeeded", Sighting::Over(BuildEnd::Succeeded)),
+            ("failed", Sighting::Over(BuildEnd::Failed)),
+            ("errored", Sighting::Over(BuildEnd::Errored)),
+            ("aborted", Sighting::Over(BuildEnd::Aborted)),
+        ];
+        for (word, expected) in words {
+            for logged_in in [true, false] {
+                let body = format!(r#"{{"id":7,"team_name":"main","name":"1","status":"{word}","api_url":"/"}}"#);
+                assert_eq!(seen(200, &body, logged_in).sighting(), expected, "{word}");
+            }
+        }
+        assert_eq!(seen(404, "", true).sighting(), Sighting::Missing);
+        assert_eq!(seen(404, "<html>", false).sighting(), Sighting::Missing);
+    }
+
+    #[test]
+    fn everything_else_is_unknown() {
+        let good = r#"{"id":7,"status":"aborted"}"#;
+        let table = [
+            (401, good, true, Cause::LoginRefused),
+            (401, good, false, Cause::LoginNeeded),
+            (403, good, true, Cause::Forbidden),
+            (500, good, true, Cause::Failing),
+            (502, "", true, Cause::Failing),
+            (503, good, true, Cause::Failing),
+            (429, good, true, Cause::Failing),
+            (204, "", true, Cause::NotConcourse),
+            (302, good, true, Cause::NotConcourse),
+            (400, "", true, Cause::NotConcourse),
+            (410, "", true, Cause::NotConcourse),
+            (200, "", true, Cause::NotConcourse),
+            (200, "<html>", true, Cause::NotConcourse),
+            (200, "[]", true, Cause::NotConcourse),
+            (200, r#"{"id":7}"#, true, Cause::NotConcourse),
+            (200, r#"{"id":7,"status":"paused"}"#, true, Cause::NotConcourse),
+            (200, r#"{"id":7,"status":"Aborted"}"#, true, Cause::NotConcourse),
+            (200, r#"{"id":8,"status":"aborted"}"#, true, Cause::NotConcourse),
+            (200, r#"{"id":7,"status":"abor"#, true, Cause::NotConcourse),
+        ];
+        for (status, body, logged_in, cause) in table {
+            match seen(status, body, logged_in).sighting() {
+                Sighting::Unknown(trouble) => {
+                    assert_eq!(trouble.cause, cause, "{status} {body}");
+                    assert!(!trouble.text.contains("token=x"), "{}", trouble.text);
+                }
+                other => panic!("{status} {body}: {other:?}"),
+            }
+        }
+    }
+}

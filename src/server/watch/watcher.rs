@@ -1,0 +1,270 @@
+//! The thread that watches the builds of one Concourse: asks, and tells the engine what follows.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::concourse::Concourse;
+use super::report::{Contact, Report};
+use super::schedule::{BuildNo, Decision, Next, Schedule, pause};
+use super::settings::Pace;
+use super::sighting::{Sighting, Trouble};
+use super::{Installations, reason};
+use crate::core::claim::{BuildEnd, BuildRef};
+use crate::core::limits;
+use crate::core::step::Command;
+use crate::env::Clock;
+use crate::server::engine::Engine;
+
+/// Ends the threads; they notice at the end of their request.
+#[derive(Clone, Default)]
+pub(super) struct Halt(Arc<(Mutex<bool>, Condvar)>);
+
+impl Halt {
+    pub fn now(&self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.1.notify_all();
+    }
+
+    /// Sleeps for `span`, less when it is to end; says whether it is.
+    fn wait(&self, span: Duration) -> bool {
+        let halted = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (halted, _) =
+            self.0.1.wait_timeout_while(halted, span, |halted| !*halted).unwrap_or_else(PoisonError::into_inner);
+        *halted
+    }
+}
+
+/// What a watch needs to know.
+#[derive(Clone)]
+pub(super) struct Watch {
+    pub engine: Engine,
+    pub installations: Arc<Installations>,
+    /// Which of them is watched.
+    pub index: usize,
+    pub report: Report,
+    pub clock: Arc<dyn Clock>,
+    pub halt: Halt,
+    pub pace: Pace,
+    pub timeout: Duration,
+}
+
+/// Watches until it is to end, also after a panic: a watch that has stopped in silence would free nothing any more.
+pub(super) fn run(watch: Watch) {
+    let one_life = || Watcher::new(watch.clone()).run();
+    while catch_unwind(AssertUnwindSafe(one_life)).is_err() {
+        tracing::error!(
+            "the build watch has panicked: this is a bug in locker; it begins again, and frees nothing meanwhile"
+        );
+        watch.report.fails("the watch has panicked: this is a bug in locker", watch.engine.now().wall);
+        if watch.halt.wait(watch.pace.period) {
+            return;
+        }
+    }
+}
+
+struct Watcher {
+    watch: Watch,
+    concourse: Arc<Concourse>,
+    schedule: Schedule,
+    /// The watched builds, under all names that claims give them.
+    names: BTreeMap<BuildNo, Vec<BuildRef>>,
+    /// When the claims are looked through again.
+    next_sync: Duration,
+    /// When the Concourse is asked about itself; `None` once it has answered.
+    next_greeting: Option<Duration>,
+    greetings_failed: u32,
+}
+
+impl Watcher {
+    fn new(watch: Watch) -> Self {
+        let concourse = Arc::clone(&watch.installations.all[watch.index]);
+        let schedule = Schedule::new(watch.pace);
+        let (names, next_sync) = (BTreeMap::new(), Duration::ZERO);
+        Self { watch, concourse, schedule, names, next_sync, next_greeting: Some(Duration::ZERO), greetings_failed: 0 }
+    }
+
+    /// Watches until it is to end.
+    fn run(mut self) {
+        // A freed lock should not wait for the next look: claims come and go faster than builds are asked about.
+        let between = self.watch.pace.period / limits::WATCH_FIRST_PAUSE_PART;
+        loop {
+            let now = self.now();
+            if self.next_greeting.is_some_and(|at| at <= now) {
+                self.greet();
+            }
+            if self.next_sync <= now {
+                self.sync(now);
+                self.next_sync = now + between;
+            }
+            let pause = match self.schedule.next(self.now()) {
+                Next::Ask(id) => {
+                    self.ask(id);
+                    Duration::ZERO
+                }
+                Next::Wait(wait) => wait.unwrap_or(between).min(between),
+            };
+            if self.watch.halt.wait(pause) {
+                return;
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.watch.clock.monotonic()
+    }
+
+    /// The address by which people know the Concourse.
+    fn name(&self) -> String {
+        self.concourse.urls.first().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Looks through the claims for builds of this Concourse.
+    fn sync(&mut self, now: Duration) {
+        let world = self.watch.engine.world();
+        let mut builds = BTreeMap::new();
+        self.names.clear();
+        for build in world.builds_to_watch() {
+            let Some((index, id)) = self.watch.installations.find(build) else { continue };
+            if index != self.watch.index {
+                continue;
+            }
+            *builds.entry(id).or_insert(false) |= world.suspects.contains_key(build);
+            self.names.entry(id).or_default().push(build.clone());
+        }
+        self.schedule.keep(&builds, now);
+        self.count();
+    }
+
+    fn count(&self) {
+        let mut status = self.watch.report.status();
+        (status.watched, status.suspects) = (self.schedule.watched(), self.schedule.suspects());
+    }
+
+    /// The first contact, and the first after a failure: who is there, and does the login work?
+    fn greet(&mut self) {
+        let (name, timeout) = (self.name(), self.watch.timeout);
+        let info = self.concourse.info(timeout).and_then(|info| self.concourse.log_in_first(timeout).map(|()| info));
+        let info = match info {
+            Ok(info) => info,
+            Err(trouble) => {
+                self.greetings_failed = self.greetings_failed.saturating_add(1);
+                if self.greetings_failed == 1 {
+                    tracing::warn!(
+                        concourse = name,
+                        why = trouble.text,
+                        "no good contact with Concourse: its builds cannot be watched"
+                    );
+                }
+                self.watch.report.fails(&trouble.text, self.watch.engine.now().wall);
+                self.next_greeting = Some(self.now() + pause(self.greetings_failed, self.watch.pace.period));
+                return;
+            }
+        };
+        (self.next_greeting, self.greetings_failed) = (None, 0);
+        tracing::info!(
+            concourse = name,
+            version = info.version,
+            login = self.concourse.login.describe(),
+            "Concourse answers: its builds are watched"
+        );
+        let stranger = self.concourse.stranger(&info);
+        if let Some(other) = &stranger {
+            tracing::warn!(
+                concourse = name,
+                external_url = other,
+                "the builds of this Concourse know it by another URL, so that no claim will match: add that as alias= in --concourse"
+            );
+        }
+        if info.feature_flags.build_rerun {
+            tracing::warn!(
+                concourse = name,
+                "this Concourse runs builds again when a worker vanishes (enable-rerun-when-worker-disappears): such a build \
+                 may go on without the lock that it has released in its first run"
+            );
+        }
+        let mut status = self.watch.report.status();
+        status.contact = Contact::Well;
+        (status.version, status.build_rerun, status.stranger) =
+            (Some(info.version), info.feature_flags.build_rerun, stranger);
+    }
+
+    /// Asks about one build, and does what follows.
+    fn ask(&mut self, id: BuildNo) {
+        let mut sighting = self.concourse.build(id, self.watch.timeout).sighting();
+        if sighting == Sighting::Missing
+            && self.schedule.would_be_gone(id, self.now())
+            && let Err(trouble) = self.concourse.is_itself(self.watch.timeout)
+        {
+            sighting = Sighting::Unknown(trouble);
+        }
+        let decisions = self.schedule.saw(id, &sighting, self.now());
+        if !decisions.is_empty() {
+            decisions.into_iter().for_each(|decision| self.apply(decision));
+            // Everything told before is published then: the next look through the claims sees it. An engine that is
+            // down has nothing to show any more.
+            let _ = self.watch.engine.call(Command::Tick);
+        }
+        self.count();
+    }
+
+    fn apply(&mut self, decision: Decision) {
+        let name = self.name();
+        match decision {
+            Decision::Over(id, how) => self.over(id, how),
+            Decision::Suspect(ids, trouble) => self.suspect(&ids, &trouble),
+            Decision::Clear(id) => {
+                tracing::info!(concourse = name, build = id, "the build has been seen again: it is suspect no more");
+                self.tell(id, |build| Command::Suspect { build, why: None });
+            }
+            Decision::Down(trouble) => {
+                tracing::warn!(
+                    concourse = name,
+                    why = trouble.text,
+                    builds = self.schedule.watched(),
+                    "Concourse does not answer: all holds stay, and are suspect until it does"
+                );
+                self.watch.report.fails(&trouble.text, self.watch.engine.now().wall);
+            }
+            Decision::Up => {
+                tracing::info!(concourse = name, "Concourse answers again");
+                self.watch.report.status().contact = Contact::Well;
+                // It may be another version now, or another login may be needed.
+                self.next_greeting = Some(self.now());
+            }
+        }
+    }
+
+    fn over(&self, id: BuildNo, how: BuildEnd) {
+        tracing::info!(
+            concourse = self.name(),
+            build = id,
+            how = how.word(),
+            "the build is over: what waits or depends on it ends"
+        );
+        self.tell(id, |build| Command::BuildOver { build, how });
+    }
+
+    fn suspect(&self, ids: &[BuildNo], trouble: &Trouble) {
+        let named: Vec<String> = ids.iter().take(limits::WATCH_NAMED).map(ToString::to_string).collect();
+        tracing::warn!(
+            concourse = self.name(),
+            builds = named.join(", "),
+            more = ids.len() - named.len(),
+            cause = trouble.cause.word(),
+            why = trouble.text,
+            "not known whether these builds are alive: their holds stay, and are suspect"
+        );
+        for id in ids {
+            self.tell(*id, |build| Command::Suspect { build, why: reason(&trouble.text) });
+        }
+    }
+
+    /// Tells the engine about a build, under all its names.
+    fn tell(&self, id: BuildNo, command: impl Fn(BuildRef) -> Command) {
+        for build in self.names.get(&id).into_iter().flatten() {
+            self.watch.engine.post(command(build.clone()));
+        }
+    }
+}

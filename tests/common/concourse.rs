@@ -1,0 +1,525 @@
+//! A pretend Concourse over real sockets: the endpoints, fields, statuses and rules of access that the build watch meets,
+//! and every way to fail that a network, a proxy or a broken installation has.
+//!
+//! - `GET /api/v1/info`: no login; 401 when a token is sent that is not valid.
+//! - `POST /sky/issuer/token`: the password grant. Tokens expire and can be revoked.
+//! - `GET /api/v1/builds/{id}`: 404 before any look at the token; 200 for members of the build's team, and
+//!   for everybody when the pipeline is exposed; else 403 with a valid token, 401 without.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use percent_encoding::percent_decode_str;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::{Value, json};
+
+/// How it fails, for all endpoints alike unless said otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Accepts connections and says nothing.
+    Silent,
+    /// Nobody listens.
+    Refuses,
+    /// Answers after this time.
+    Slow(Duration),
+    /// Says only this status.
+    Says(u16),
+    /// Says this status, but only for builds.
+    SaysForBuilds(u16),
+    /// 200 with a body that is no JSON.
+    BadJson,
+    /// 200 with JSON of another kind.
+    OtherJson,
+    /// The first half of the right answer, then the end.
+    Cut,
+    /// An answer that trickles, a byte at a time.
+    Trickles,
+    /// A redirect to this address, with the path.
+    Redirects(String),
+    /// Never-ending headers or body.
+    Endless,
+}
+
+/// A build, as its row in the database has it.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub team: String,
+    pub pipeline: Option<String>,
+    pub instance_vars: Option<Value>,
+    pub job: Option<String>,
+    pub status: String,
+    pub exposed: bool,
+}
+
+struct Token {
+    /// `None` when it was asked for without `federated:id`: then it has no role anywhere.
+    user: Option<String>,
+    expires: Instant,
+}
+
+struct User {
+    password: String,
+    teams: Vec<String>,
+}
+
+#[derive(Default)]
+struct State {
+    builds: BTreeMap<u64, Row>,
+    users: BTreeMap<String, User>,
+    tokens: BTreeMap<String, Token>,
+    token_lasts: Option<Duration>,
+    fault: Option<Fault>,
+    external_url: String,
+    build_rerun: bool,
+    /// Requests for each build.
+    asked: BTreeMap<u64, usize>,
+    /// When builds were asked about.
+    moments: Vec<(Instant, u64)>,
+    logins: usize,
+    logins_refused: usize,
+    infos: usize,
+    /// Answers with 401 for builds.
+    unauthorized: usize,
+    /// Connections that are kept waiting.
+    kept: Vec<TcpStream>,
+    /// The paths of all requests.
+    paths: Vec<String>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    tls: Mutex<Option<Arc<ServerConfig>>>,
+    closing: AtomicBool,
+}
+
+/// A running Concourse.
+pub struct Concourse {
+    pub url: String,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Concourse {
+    pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// With this certificate chain and key, in PEM form.
+    pub fn start_tls(cert: &str, key: &str) -> Self {
+        Self::start_with(Some(tls(cert, key)))
+    }
+
+    fn start_with(tls: Option<Arc<ServerConfig>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{address}");
+        let state = State { external_url: url.clone(), ..State::default() };
+        let shared = Shared { state: Mutex::new(state), tls: Mutex::new(tls), closing: AtomicBool::new(false) };
+        let concourse = Self { url, address, shared: Arc::new(shared), accepting: Mutex::default() };
+        concourse.accept(listener);
+        concourse
+    }
+
+    fn accept(&self, listener: TcpListener) {
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if shared.closing.load(Ordering::SeqCst) {
+                    return;
+                }
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || shared.serve(stream));
+            }
+        });
+        *self.accepting.lock().unwrap() = Some(thread);
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap()
+    }
+
+    /// Fails like this from now on.
+    pub fn fails(&self, fault: Fault) {
+        self.well();
+        if fault == Fault::Refuses {
+            self.shared.closing.store(true, Ordering::SeqCst);
+            // The thread is in `accept`: wake it, so that it drops the listener.
+            drop(TcpStream::connect(self.address));
+            if let Some(thread) = self.accepting.lock().unwrap().take() {
+                thread.join().unwrap();
+            }
+        }
+        self.state().fault = Some(fault);
+    }
+
+    /// Fails no more.
+    pub fn well(&self) {
+        let mut state = self.state();
+        state.fault = None;
+        state.kept.clear();
+        drop(state);
+        if self.shared.closing.swap(false, Ordering::SeqCst) {
+            let listener = super::until("the port is free again", || TcpListener::bind(self.address).ok());
+            self.accept(listener);
+        }
+    }
+
+    /// Shows another certificate from now on.
+    pub fn shows(&self, cert: &str, key: &str) {
+        *self.shared.tls.lock().unwrap() = Some(tls(cert, key));
+    }
+
+    /// A build of job `deploy` of pipeline `app`, which is exposed, in team `main`; or another state of it.
+    pub fn build(&self, id: u64, status: &str) {
+        let mut state = self.state();
+        let row = state.builds.entry(id).or_insert_with(|| Row {
+            team: "main".into(),
+            pipeline: Some("app".into()),
+            instance_vars: None,
+            job: Some("deploy".into()),
+            status: String::new(),
+            exposed: true,
+        });
+        status.clone_into(&mut row.status);
+    }
+
+    /// The same, of a pipeline that is not exposed.
+    pub fn private_build(&self, id: u64, status: &str) {
+        self.build(id, status);
+        self.change(id, |row| row.exposed = false);
+    }
+
+    /// Changes what is known of a build.
+    pub fn change(&self, id: u64, change: impl FnOnce(&mut Row)) {
+        change(self.state().builds.get_mut(&id).unwrap());
+    }
+
+    /// The pipeline of the build is destroyed: the row has gone.
+    pub fn destroy(&self, id: u64) {
+        self.state().builds.remove(&id);
+    }
+
+    /// A user with the role viewer in these teams.
+    pub fn user(&self, name: &str, password: &str, teams: &[&str]) {
+        let teams = teams.iter().map(|team| (*team).to_owned()).collect();
+        self.state().users.insert(name.to_owned(), User { password: password.to_owned(), teams });
+    }
+
+    /// Tokens that are given from now on last so long.
+    pub fn tokens_last(&self, span: Duration) {
+        self.state().token_lasts = Some(span);
+    }
+
+    /// No token of before is accepted any more.
+    pub fn revoke_tokens(&self) {
+        self.state().tokens.clear();
+    }
+
+    /// A token that somebody hands to the server.
+    pub fn token_of(&self, user: &str) -> String {
+        self.state().give_token(Some(user.to_owned()), Duration::from_secs(3600))
+    }
+
+    /// What `/api/v1/info` says: the external URL and whether builds are run again.
+    pub fn says_of_itself(&self, external_url: &str, build_rerun: bool) {
+        let mut state = self.state();
+        external_url.clone_into(&mut state.external_url);
+        state.build_rerun = build_rerun;
+    }
+
+    /// Requests about this build so far.
+    pub fn asked(&self, id: u64) -> usize {
+        self.state().asked.get(&id).copied().unwrap_or_default()
+    }
+
+    /// Waits until it has been asked about this build that many times more.
+    pub fn until_asked(&self, id: u64, more: usize) {
+        let before = self.asked(id);
+        super::until(&format!("{more} questions about build {id}"), || (self.asked(id) >= before + more).then_some(()));
+    }
+
+    /// When builds were asked about.
+    pub fn moments(&self) -> Vec<(Instant, u64)> {
+        self.state().moments.clone()
+    }
+
+    pub fn logins(&self) -> usize {
+        self.state().logins
+    }
+
+    pub fn logins_refused(&self) -> usize {
+        self.state().logins_refused
+    }
+
+    /// Answers with 401 about builds so far.
+    pub fn unauthorized(&self) -> usize {
+        self.state().unauthorized
+    }
+
+    pub fn infos(&self) -> usize {
+        self.state().infos
+    }
+
+    /// The paths of all requests so far.
+    pub fn paths(&self) -> Vec<String> {
+        self.state().paths.clone()
+    }
+}
+
+impl Drop for Concourse {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(self.address));
+    }
+}
+
+fn tls(cert: &str, key: &str) -> Arc<ServerConfig> {
+    let chain = CertificateDer::pem_slice_iter(cert.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())
+}
+
+struct Request {
+    method: String,
+    path: String,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+struct Reply {
+    status: u16,
+    body: String,
+}
+
+impl Reply {
+    fn empty(status: u16) -> Self {
+        Self { status, body: String::new() }
+    }
+
+    fn json(status: u16, body: &Value) -> Self {
+        Self { status, body: body.to_string() }
+    }
+}
+
+trait Duplex: Read + Write {}
+impl<T: Read + Write> Duplex for T {}
+
+impl Shared {
+    fn serve(&self, stream: TcpStream) {
+        let fault = self.state.lock().unwrap().fault.clone();
+        if fault == Some(Fault::Silent) {
+            self.state.lock().unwrap().kept.push(stream);
+            return;
+        }
+        let kept = stream.try_clone();
+        let tls = self.tls.lock().unwrap().clone();
+        let mut duplex: Box<dyn Duplex> = match tls {
+            Some(config) => Box::new(StreamOwned::new(ServerConnection::new(config).unwrap(), stream)),
+            None => Box::new(stream),
+        };
+        // Whoever asked may have gone, or trusts us not.
+        if let Ok(request) = read(&mut *duplex) {
+            let _ = self.answer(&request, fault, &mut *duplex);
+        }
+        let _ = duplex.flush();
+        drop(duplex);
+        drop(kept);
+    }
+
+    fn answer(&self, request: &Request, fault: Option<Fault>, to: &mut dyn Duplex) -> io::Result<()> {
+        let is_build = request.path.starts_with("/api/v1/builds/");
+        let good = self.state.lock().unwrap().reply(request);
+        match fault {
+            Some(Fault::Slow(span)) => {
+                std::thread::sleep(span);
+                write(to, &good, "")
+            }
+            Some(Fault::Says(status)) => write(to, &Reply::empty(status), ""),
+            Some(Fault::SaysForBuilds(status)) if is_build => write(to, &Reply::empty(status), ""),
+            Some(Fault::BadJson) => write(to, &Reply { status: 200, body: "<html>hello</html>".into() }, ""),
+            Some(Fault::OtherJson) => write(to, &Reply { status: 200, body: r#"{"status":"aborted"}"#.into() }, ""),
+            Some(Fault::Cut) => {
+                let (head, body) = text(&good, "");
+                let whole = head + &body;
+                to.write_all(&whole.as_bytes()[..whole.len() - body.len() / 2 - 1])
+            }
+            Some(Fault::Trickles) => {
+                let (head, body) = text(&good, "");
+                for byte in (head + &body).bytes() {
+                    to.write_all(&[byte])?;
+                    to.flush()?;
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Ok(())
+            }
+            Some(Fault::Redirects(place)) => {
+                write(to, &Reply::empty(302), &format!("location: {place}{}\r\n", request.path))
+            }
+            Some(Fault::Endless) => {
+                to.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n[\"")?;
+                loop {
+                    to.write_all(&[b'x'; 8 * 1024])?;
+                }
+            }
+            Some(Fault::SaysForBuilds(_) | Fault::Silent | Fault::Refuses) | None => write(to, &good, ""),
+        }
+    }
+}
+
+fn read(from: &mut dyn Duplex) -> io::Result<Request> {
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 8 * 1024]);
+    loop {
+        if let Some(head) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
+            let text = String::from_utf8_lossy(&bytes[..head]).into_owned();
+            let mut lines = text.lines();
+            let mut first = lines.next().unwrap_or_default().split(' ').map(str::to_owned);
+            let (method, path) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
+            let headers: BTreeMap<String, String> = lines
+                .filter_map(|line| line.split_once(':'))
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+                .collect();
+            let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            if bytes.len() >= head + 4 + length {
+                let body = String::from_utf8_lossy(&bytes[head + 4..]).into_owned();
+                return Ok(Request { method, path, headers, body });
+            }
+        }
+        match from.read(&mut chunk)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => bytes.extend_from_slice(&chunk[..read]),
+        }
+    }
+}
+
+fn text(reply: &Reply, headers: &str) -> (String, String) {
+    let length = reply.body.len();
+    let head = format!("HTTP/1.1 {} X\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n", reply.status);
+    (head, reply.body.clone())
+}
+
+fn write(to: &mut dyn Duplex, reply: &Reply, headers: &str) -> io::Result<()> {
+    let (head, body) = text(reply, headers);
+    to.write_all((head + &body).as_bytes())?;
+    to.flush()
+}
+
+impl State {
+    fn reply(&mut self, request: &Request) -> Reply {
+        self.paths.push(request.path.clone());
+        match (request.method.as_str(), request.path.as_str()) {
+            ("GET", "/api/v1/info") => self.info(request),
+            ("POST", "/sky/issuer/token") => self.log_in(request),
+            ("GET", path) => match path.strip_prefix("/api/v1/builds/").map(str::parse::<u64>) {
+                Some(Ok(id)) => self.look(id, request),
+                Some(Err(_)) => Reply::empty(400),
+                None => Reply::empty(404),
+            },
+            _ => Reply::empty(405),
+        }
+    }
+
+    /// Whose token was sent: `Err` for one that is not valid (any more), `Ok(None)` for none at all.
+    fn token(&self, request: &Request) -> Result<Option<&Token>, ()> {
+        let Some(sent) = request.headers.get("authorization") else { return Ok(None) };
+        let token = sent.strip_prefix("Bearer ").and_then(|token| self.tokens.get(token)).ok_or(())?;
+        if token.expires > Instant::now() { Ok(Some(token)) } else { Err(()) }
+    }
+
+    fn info(&mut self, request: &Request) -> Reply {
+        self.infos += 1;
+        if self.token(request).is_err() {
+            return Reply::empty(401);
+        }
+        Reply::json(
+            200,
+            &json!({
+                "version": "8.2.5", "worker_version": "2.5",
+                "feature_flags": {"global_resources": false, "redact_secrets": true, "build_rerun": self.build_rerun},
+                "external_url": self.external_url, "cluster_name": "pretended",
+            }),
+        )
+    }
+
+    fn give_token(&mut self, user: Option<String>, lasts: Duration) -> String {
+        let token = format!("A+b/{}{}", self.tokens.len(), self.logins);
+        self.tokens.insert(token.clone(), Token { user, expires: Instant::now() + lasts });
+        token
+    }
+
+    fn log_in(&mut self, request: &Request) -> Reply {
+        let error = |status, word: &str| Reply::json(status, &json!({"error": word, "error_description": "no"}));
+        let client = base64::engine::general_purpose::STANDARD.encode("fly:Zmx5");
+        if request.headers.get("authorization") != Some(&format!("Basic {client}")) {
+            return error(401, "invalid_client");
+        }
+        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let form: BTreeMap<String, String> = request
+            .body
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (decode(name), decode(value)))
+            .collect();
+        let field = |name: &str| form.get(name).cloned().unwrap_or_default();
+        if field("grant_type") != "password" {
+            return error(400, "unsupported_grant_type");
+        }
+        let scopes = field("scope");
+        if !scopes.split(' ').any(|scope| scope == "openid") {
+            return error(400, "invalid_scope");
+        }
+        let name = field("username");
+        if self.users.get(&name).is_none_or(|user| user.password != field("password")) {
+            self.logins_refused += 1;
+            return error(401, "access_denied");
+        }
+        self.logins += 1;
+        let lasts = self.token_lasts.unwrap_or(Duration::from_secs(24 * 3600));
+        let token = self.give_token(scopes.split(' ').any(|scope| scope == "federated:id").then_some(name), lasts);
+        Reply::json(
+            200,
+            &json!({"access_token": token, "token_type": "bearer", "expires_in": lasts.as_secs(), "id_token": "a.b.c"}),
+        )
+    }
+
+    fn look(&mut self, id: u64, request: &Request) -> Reply {
+        *self.asked.entry(id).or_default() += 1;
+        self.moments.push((Instant::now(), id));
+        let Some(row) = self.builds.get(&id) else { return Reply::empty(404) };
+        let token = self.token(request);
+        let user = token.ok().flatten().and_then(|token| token.user.as_ref()).and_then(|name| self.users.get(name));
+        let may_see = user.is_some_and(|user| user.teams.contains(&row.team));
+        if !may_see && !row.exposed {
+            let is_valid = token.is_ok_and(|token| token.is_some());
+            self.unauthorized += usize::from(!is_valid);
+            return Reply::empty(if is_valid { 403 } else { 401 });
+        }
+        let mut body = json!({
+            "id": id, "team_name": row.team, "name": id.to_string(), "status": row.status,
+            "api_url": format!("/api/v1/builds/{id}"),
+        });
+        let more = [
+            ("pipeline_name", row.pipeline.clone().map(Value::from)),
+            ("pipeline_instance_vars", row.instance_vars.clone()),
+            ("job_name", row.job.clone().map(Value::from)),
+        ];
+        for (name, value) in more {
+            if let Some(value) = value {
+                body[name] = value;
+            }
+        }
+        Reply::json(200, &body)
+    }
+}
