@@ -34,6 +34,10 @@ impl Env<'_> {
 pub trait Clock: Send + Sync {
     /// Monotonic time since some fixed moment of this process.
     fn monotonic(&self) -> Duration;
+    /// As [`Self::monotonic`], but it runs on while the machine sleeps: what leases are counted by.
+    fn through_suspend(&self) -> Duration {
+        self.monotonic()
+    }
     /// Milliseconds since 1970 UTC: for display only.
     fn wall_ms(&self) -> u64;
 }
@@ -52,6 +56,12 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    fn through_suspend(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        // It counts from the start of the machine: never negative.
+        Duration::try_from(now).unwrap_or_default()
     }
 
     fn wall_ms(&self) -> u64 {
@@ -96,6 +106,10 @@ pub fn hex(bytes: &[u8]) -> String {
 pub enum Signal {
     Term,
     Int,
+    /// Only where [`Signals::relay`] listens; elsewhere it ends the process, or reloads the server's certificates.
+    Hup,
+    /// Only where [`Signals::relay`] listens; elsewhere it ends the process.
+    Quit,
 }
 
 impl Signal {
@@ -105,6 +119,8 @@ impl Signal {
         match self {
             Self::Term => 143,
             Self::Int => 130,
+            Self::Hup => 129,
+            Self::Quit => 131,
         }
     }
 
@@ -114,8 +130,17 @@ impl Signal {
         match self {
             Self::Term => "SIGTERM",
             Self::Int => "SIGINT",
+            Self::Hup => "SIGHUP",
+            Self::Quit => "SIGQUIT",
         }
     }
+}
+
+/// The signals that this process ignores, as bits; none where the system does not say.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 #[derive(Default)]
@@ -146,6 +171,33 @@ impl Signals {
             }
         })?;
         Ok(signals)
+    }
+
+    /// Tells `hear` of every SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 and SIGCONT from now on, each time one
+    /// comes; SIGHUP and SIGQUIT count as signals to end, too, and are noted before they are told. What is ignored (by
+    /// `nohup`, say) stays so.
+    ///
+    /// # Errors
+    /// The operating system refuses the handlers.
+    pub fn relay(&self, hear: impl Fn(i32) + Send + 'static) -> std::io::Result<()> {
+        use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+        let ignored = ignored_signals();
+        let wanted = [SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT].into_iter().filter(|s| ignored >> (s - 1) & 1 == 0);
+        let mut caught = signal_hook::iterator::Signals::new(wanted.chain([SIGINT, SIGTERM]))?;
+        let signals = self.clone();
+        std::thread::Builder::new().name("relay".into()).spawn(move || {
+            for signal in caught.forever() {
+                match signal {
+                    SIGHUP => signals.raise(Signal::Hup),
+                    SIGQUIT => signals.raise(Signal::Quit),
+                    SIGINT => signals.raise(Signal::Int),
+                    SIGTERM => signals.raise(Signal::Term),
+                    _ => {}
+                }
+                hear(signal);
+            }
+        })?;
+        Ok(())
     }
 
     /// Notes a signal; only the first one is remembered, listeners hear of each.

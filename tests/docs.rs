@@ -16,7 +16,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,7 +25,7 @@ use common::{Running, Server, binary, clean, until};
 use locker::cli;
 use locker::server::openapi;
 use locker::wire::concourse::{Source, param_names};
-use locker::wire::errors::{Code, exit};
+use locker::wire::errors::Code;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -318,20 +318,18 @@ fn every_name_is_told() {
     let variables = variables();
     let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
     tell("say what this variable does in README.md or docs/", &all, &variables);
-    let exits = [
-        exit::OK,
-        exit::FAILED,
-        exit::USAGE,
-        exit::LOCKED,
-        exit::NOT_FOUND,
-        exit::CONFLICT,
-        exit::UNAVAILABLE,
-        exit::DENIED,
-    ];
-    let line = readme.lines().find(|line| line.starts_with("Exit codes: ")).unwrap_or_default();
-    for code in exits {
-        if !line.contains(&format!("{code} ")) {
-            missing.push(format!("exit code {code}: README.md, the line that begins with \"Exit codes: \""));
+    let errors = read("src/wire/errors.rs");
+    let exits = errors.lines().filter_map(|line| line.trim().strip_prefix("pub const ")?.split_once(": u8 = "));
+    let exits: Vec<&str> = exits.map(|(_, code)| code.trim_end_matches(';')).collect();
+    assert!(exits.contains(&"0") && exits.len() >= 8, "{exits:?}");
+    for page in ["README.md", "docs/commands.md"] {
+        // To the end of the paragraph.
+        let text = read(page);
+        let told = text.split("\nExit codes: ").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
+        for code in &exits {
+            if !format!(" {told}").contains(&format!(" {code} ")) {
+                missing.push(format!("exit code {code}: {page}, what follows \"Exit codes: \""));
+            }
         }
     }
     assert!(missing.is_empty(), "not documented:\n{}", missing.join("\n"));
@@ -381,6 +379,10 @@ fn place() -> tempfile::TempDir {
         ("source.json", &format!("{{\"locker_uri\": \"{EXAMPLE}\", \"pool\": \"staging\"}}")),
     ] {
         fs::write(dir.path().join(file), text).unwrap();
+    }
+    for script in ["deploy.sh", "maintain.sh"] {
+        fs::write(dir.path().join(script), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(dir.path().join(script), fs::Permissions::from_mode(0o755)).unwrap();
     }
     dir
 }

@@ -15,14 +15,9 @@ use crate::wire::api::{ClaimBody, Scope};
 use crate::wire::concourse::api_duration;
 use crate::wire::errors::exit;
 
-/// Arguments of `claim`.
+/// What is asked, here and in `run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  locker claim environments                        any free lock; waits for it
-  locker claim environments --lock eu-1 --try      now or never (exit 3)
-  locker claim environments --count 2 --label region=eu --wait 10m --ttl 2h --reason 'load test'
-  id=$(locker claim environments) && run-it; locker release \"$id\"")]
-pub(super) struct ClaimArgs {
+pub(super) struct AskArgs {
     /// The pool to take locks of
     pool: PoolName,
     /// Take this lock; several times for several, all or nothing
@@ -43,6 +38,21 @@ pub(super) struct ClaimArgs {
     /// End older waiting claims of this name; of your own ones, or of everybody when it begins with /
     #[arg(long, value_name = "NAME")]
     supersede: Option<String>,
+    /// Why, for those who wait for it
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// Arguments of `claim`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  locker claim environments                        any free lock; waits for it
+  locker claim environments --lock eu-1 --try      now or never (exit 3)
+  locker claim environments --count 2 --label region=eu --wait 10m --ttl 2h --reason 'load test'
+  id=$(locker claim environments) && run-it; locker release \"$id\"")]
+pub(super) struct ClaimArgs {
+    #[command(flatten)]
+    ask: AskArgs,
     /// Wait at most this long (default: as long as it takes)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     wait: Option<Duration>,
@@ -55,9 +65,6 @@ pub(super) struct ClaimArgs {
     /// Let the server take the lock back after this
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     ttl: Option<Duration>,
-    /// Why, for those who wait for it
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
     /// Id of the claim (default: random); the same id again finds the same claim
     #[arg(long, value_name = "ID")]
     id: Option<ClaimId>,
@@ -107,32 +114,37 @@ pub(super) fn run(args: &ClaimArgs, client: &Client, env: &mut Env<'_>) -> Resul
 }
 
 fn body(args: &ClaimArgs, env: &Env<'_>) -> ClaimBody {
-    let mut locks: Vec<String> = args.locks.iter().map(|lock| lock.as_str().to_owned()).collect();
     ClaimBody {
-        pool: args.pool.as_str().to_owned(),
-        lock: if locks.len() == 1 { locks.pop() } else { None },
-        locks: (!locks.is_empty()).then_some(locks),
-        count: args.count,
-        labels: args.labels.iter().cloned().collect(),
-        also: Vec::new(),
-        key: args.key.clone(),
-        requestor: None,
-        scope: Some(Scope::Person),
-        priority: args.priority,
-        supersede: args.supersede.clone(),
-        owner: person(env),
-        run: None,
-        confirm: true,
-        wait: None,
         queue: !args.once,
         give_up_after: args.give_up.map(api_duration),
         ttl: args.ttl.map(api_duration),
-        reason: args.reason.clone(),
-        expect_store: None,
+        ..args.ask.body(Scope::Person, env)
     }
 }
 
-fn line(news: &News<'_>) -> String {
+impl AskArgs {
+    /// The request of the person at the command line.
+    pub(super) fn body(&self, scope: Scope, env: &Env<'_>) -> ClaimBody {
+        let mut locks: Vec<String> = self.locks.iter().map(|lock| lock.as_str().to_owned()).collect();
+        ClaimBody {
+            lock: if locks.len() == 1 { locks.pop() } else { None },
+            locks: (!locks.is_empty()).then_some(locks),
+            count: self.count,
+            labels: self.labels.iter().cloned().collect(),
+            key: self.key.clone(),
+            scope: Some(scope),
+            priority: self.priority,
+            supersede: self.supersede.clone(),
+            owner: person(env),
+            confirm: true,
+            reason: self.reason.clone(),
+            ..ClaimBody::of_pool(self.pool.as_str().to_owned())
+        }
+    }
+}
+
+/// What happens while it waits, in one line.
+pub(super) fn line(news: &News<'_>) -> String {
     match news {
         News::NoAnswer(why) => format!("{why}; asking again"),
         News::Waiting(view) => match view.claim.as_ref().and_then(|claim| claim.queue.as_ref()) {
@@ -143,7 +155,7 @@ fn line(news: &News<'_>) -> String {
 }
 
 /// Why nothing is held; after a signal the exit code says so alone.
-fn explain(env: &mut Env<'_>, id: &str, stopped: Stopped) -> Result<u8, CliError> {
+pub(super) fn explain(env: &mut Env<'_>, id: &str, stopped: Stopped) -> Result<u8, CliError> {
     if let Cancelled::Unknown(why) = &stopped.cancelled {
         say(env, &format!("claim {id} could not be taken back: {why}"));
     }

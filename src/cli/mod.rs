@@ -14,11 +14,15 @@ mod manual;
 mod pool;
 mod ready;
 mod release;
+mod run;
 pub mod server;
 mod status;
 mod store;
 mod table;
 mod transfer;
+mod verify;
+mod wait;
+mod watch;
 
 use std::io::Write;
 
@@ -59,7 +63,7 @@ Examples:
   locker release \"$id\"
 
 Exit codes: 0 done; 1 failed; 2 wrong use; 3 locked by others; 4 not found; 5 conflict, or over already;
-6 no answer from the server; 7 credentials refused; 130 and 143 after a signal.";
+6 no answer from the server; 7 credentials refused; 8 lease lost; 130 and 143 after a signal.";
 
 /// Which server to talk to.
 #[derive(Debug, Args)]
@@ -102,6 +106,14 @@ enum Command {
     Status(status::StatusArgs),
     /// Take locks by hand; prints the claim's id, which releases them
     Claim(claim::ClaimArgs),
+    /// Run a command while holding locks; it is stopped before anybody else can have them
+    Run(run::RunArgs),
+    /// Watch locks, holders and queue live
+    Watch(watch::WatchArgs),
+    /// Wait for a state of a pool or a lock, without taking anything
+    Wait(wait::WaitArgs),
+    /// Check that a fence is a present holder's, before changing what the lock protects
+    Verify(verify::VerifyArgs),
     /// Give locks back
     Release(release::ReleaseArgs),
     /// Declare, list and remove pools
@@ -239,6 +251,10 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Server(args) => server::run(&args, connection, env),
         Command::Status(args) => connection.open(env, |client, env| status::run(&args, client, env)),
         Command::Claim(args) => connection.open(env, |client, env| claim::run(&args, client, env)),
+        Command::Run(args) => connection.open(env, |client, env| run::run(&args, client, env)),
+        Command::Watch(args) => connection.open(env, |client, env| watch::run(&args, client, env)),
+        Command::Wait(args) => connection.open(env, |client, env| wait::run(&args, client, env)),
+        Command::Verify(args) => connection.open(env, |client, env| verify::run(&args, client, env)),
         Command::Release(args) => connection.open(env, |client, env| release::run(&args, client, env)),
         Command::Pool(args) => connection.open(env, |client, env| pool::run(&args, client, env)),
         Command::Lock(args) => connection.open(env, |client, env| lock::run(&args, client, env)),

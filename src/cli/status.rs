@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::table::{self, Tone, cell, toned};
-use super::{CliError, print_json, print_line};
+use super::{CliError, is_coloured, print_json};
 use crate::client::{Client, who};
 use crate::env::Env;
 use crate::wire::api::{HolderView, LockState, LockView, PoolSummary, PoolView};
@@ -36,32 +36,47 @@ pub(super) fn run(args: &StatusArgs, client: &Client, env: &mut Env<'_>) -> Resu
 
 /// The table of pools; also what `pool list` shows.
 pub(super) fn show_pools(env: &mut Env<'_>, pools: &[PoolSummary]) -> Result<(), CliError> {
+    print_text(env, &pools_text(pools, is_coloured(env)))
+}
+
+fn show_pool(env: &mut Env<'_>, view: &PoolView) -> Result<(), CliError> {
+    print_text(env, &pool_text(view, is_coloured(env)))
+}
+
+fn print_text(env: &mut Env<'_>, text: &str) -> Result<(), CliError> {
+    env.stdout.write_all(text.as_bytes())?;
+    Ok(env.stdout.flush()?)
+}
+
+/// The table of pools as text.
+pub(super) fn pools_text(pools: &[PoolSummary], coloured: bool) -> String {
     if pools.is_empty() {
-        return print_line(env, "no pools yet: the first claim or `locker pool set NAME --capacity N` makes one");
+        return "no pools yet: the first claim or `locker pool set NAME --capacity N` makes one\n".to_owned();
     }
     let row = |pool: &PoolSummary| {
         let tone = if pool.free > 0 { Tone::Good } else { Tone::Busy };
         let free = toned(pool.free.to_string(), tone);
         [cell(&pool.pool), cell(pool.locks.to_string()), free, cell(pool.waiting.to_string())]
     };
-    table::print(env, ["POOL", "LOCKS", "FREE", "WAITING"], pools.iter().map(row).collect())
+    table::text(["POOL", "LOCKS", "FREE", "WAITING"], pools.iter().map(row).collect(), coloured)
 }
 
-fn show_pool(env: &mut Env<'_>, view: &PoolView) -> Result<(), CliError> {
+/// Locks, holders and queue of a pool as text.
+pub(super) fn pool_text(view: &PoolView, coloured: bool) -> String {
     let PoolSummary { pool, locks, free, waiting, .. } = &view.summary;
-    print_line(env, &format!("pool {pool:?}: {locks} locks, {free} free, {waiting} waiting"))?;
+    let mut text = format!("pool {pool:?}: {locks} locks, {free} free, {waiting} waiting\n");
     let rows = view.items.iter().flat_map(lock_rows).collect();
-    table::print(env, ["LOCK", "STATE", "HOLDER", "SINCE", "CLAIM"], rows)?;
+    text += &table::text(["LOCK", "STATE", "HOLDER", "SINCE", "CLAIM"], rows, coloured);
     if view.queue.is_empty() {
-        return Ok(());
+        return text;
     }
-    print_line(env, "")?;
     let rows = view.queue.iter().enumerate().map(|(place, waiter)| {
         let owner = who::owner(&waiter.owner, "-");
         let listening = if waiter.listening { "" } else { "away" };
         [cell((place + 1).to_string()), cell(owner), cell(&waiter.asked_at), cell(&waiter.claim), cell(listening)]
     });
-    table::print(env, ["PLACE", "WAITING", "SINCE", "CLAIM", ""], rows.collect())
+    text.push('\n');
+    text + &table::text(["PLACE", "WAITING", "SINCE", "CLAIM", ""], rows.collect(), coloured)
 }
 
 /// One row for each holder, or one for a lock without.

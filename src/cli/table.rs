@@ -1,7 +1,5 @@
 //! Tables for people: columns as wide as their widest cell, every cell escaped.
 
-use super::{CliError, is_coloured};
-use crate::env::Env;
 use crate::wire::escape::escape;
 
 /// How a cell is shown on a terminal.
@@ -26,12 +24,11 @@ pub(super) fn toned(text: impl AsRef<str>, tone: Tone) -> Cell {
     Cell(escape(text.as_ref()), tone)
 }
 
-/// Prints a table with a head.
-pub(super) fn print<const N: usize>(env: &mut Env<'_>, head: [&str; N], rows: Vec<[Cell; N]>) -> Result<(), CliError> {
+/// A table with a head as text, a line for each row.
+pub(super) fn text<const N: usize>(head: [&str; N], rows: Vec<[Cell; N]>, coloured: bool) -> String {
     let rows: Vec<[Cell; N]> = std::iter::once(head.map(|text| toned(text, Tone::Head))).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].0.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
-    let coloured = is_coloured(env);
     let mut text = String::new();
     for row in &rows {
         for (column, Cell(content, tone)) in row.iter().enumerate() {
@@ -42,8 +39,7 @@ pub(super) fn print<const N: usize>(env: &mut Env<'_>, head: [&str; N], rows: Ve
         text.truncate(text.trim_end().len());
         text.push('\n');
     }
-    env.stdout.write_all(text.as_bytes())?;
-    Ok(env.stdout.flush()?)
+    text
 }
 
 fn paint(text: &str, tone: Tone, coloured: bool) -> String {

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
 use crate::wire::api::{
     ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page,
-    PoolBody, PoolSummary, PoolView, RemoveBody, RenewBody, WaitingView,
+    PoolBody, PoolSummary, PoolView, RemoveBody, RenewBody, VerifyView, WaitingView,
 };
 use crate::wire::errors::Code;
 
@@ -122,6 +122,14 @@ impl Client {
     pub fn deliver(&self, id: &str, body: &DeliverBody) -> Result<ClaimView, CallError> {
         let path = format!("{}/deliver", claim_path(id));
         self.call(Request { method: Method::Post, path, body: Some(json(body)), patience: PATIENCE })
+    }
+
+    /// Whether this fence is a present holder's.
+    ///
+    /// # Errors
+    /// As [`CallError`]; [`Code::NotHeld`] when it is not.
+    pub fn verify(&self, pool: &str, lock: &str, fence: u64) -> Result<VerifyView, CallError> {
+        self.call(get(format!("/api/v1/verify?pool={}&lock={}&fence={fence}", encode(pool), encode(lock))))
     }
 
     /// Cancels or releases a claim. With a `run` it is that process's own call; without, it always acts.
@@ -316,6 +324,16 @@ impl Client {
     pub fn wait_for_change(&self, pool: &str, after: u64, wait: Duration) -> Result<Page<ChangeView>, CallError> {
         let wait_text = crate::wire::concourse::api_duration(wait);
         let path = format!("{}/changes?after={after}&limit={CHANGES_PAGE}&wait={wait_text}", pool_path(pool));
+        self.call(Request { patience: PATIENCE + wait, ..get(path) })
+    }
+
+    /// As [`Self::wait_for_change`], of all pools.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn wait_for_any_change(&self, after: u64, wait: Duration) -> Result<Page<ChangeView>, CallError> {
+        let wait_text = crate::wire::concourse::api_duration(wait);
+        let path = format!("/api/v1/changes?after={after}&limit={CHANGES_PAGE}&wait={wait_text}");
         self.call(Request { patience: PATIENCE + wait, ..get(path) })
     }
 

@@ -74,9 +74,9 @@ impl Fields {
         self.text(match body.scope {
             None => "",
             Some(Scope::Flow) => "flow",
+            Some(Scope::Lease) => "lease",
             Some(Scope::Person) => "person",
             Some(Scope::Build) => "build",
-            Some(Scope::Lease) => "lease",
         });
     }
 

@@ -6,6 +6,7 @@
 //! - [`latches`]: the calls of the Argo contract.
 //! - [`flight`]: a request that a signal interrupts.
 //! - [`acquire`]: asking until the locks are held, or giving up without leaving anything behind.
+//! - [`lease`]: when a lease is renewed, and when its program must have stopped; values only.
 //! - [`backoff`], [`claim_id`], [`who`]: pauses, ids that a re-run finds again, words for people.
 //!
 //! Nothing here prints; callers show what they are told through [`crate::wire::escape`].
@@ -18,6 +19,7 @@ pub mod connect;
 pub mod flight;
 pub mod http;
 pub mod latches;
+pub mod lease;
 pub mod who;
 
 pub use http::{CallError, Client, NoAnswer, Refused};

@@ -41,6 +41,8 @@ pub const PRIORITY: i32 = 1_000;
 pub const WAIT_MS: u64 = 60_000;
 /// Shortest ttl, milliseconds: below it, network delay alone would end holds.
 pub const TTL_MIN_MS: u64 = 1_000;
+/// Shortest ttl of `locker run`, milliseconds: after the margins that stop its command 10 s are left to renew in.
+pub const LEASE_TTL_MIN_MS: u64 = 15_000;
 /// Longest ttl or `give_up_after`, milliseconds (30 days): a forgotten hold ends within the month.
 pub const TTL_MAX_MS: u64 = 30 * 24 * 3_600_000;
 /// Deadlines up to this span, milliseconds, restart in full with the server; longer ones run on engine time.

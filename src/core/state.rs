@@ -185,7 +185,7 @@ pub(super) enum Timer {
     Stuck,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Dirty {
     meta: bool,
     pools: BTreeSet<PoolName>,
@@ -199,7 +199,7 @@ struct Dirty {
 }
 
 /// The state of a server: one owner, changed by steps only.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct State {
     pub world: World,
     pub settings: Settings,

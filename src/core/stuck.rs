@@ -47,7 +47,7 @@ impl Stuck {
 }
 
 /// What is known about stuck claims beside `World::stuck`.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Watch {
     /// Somebody may wait for somebody else than at the last look.
     pub stale: bool,

@@ -287,10 +287,14 @@ impl Thread {
         for notice in self.state.take_notices() {
             match notice {
                 Notice::Park(park) => self.notices.notify(park),
-                Notice::Pool(pool) => self.watchers.notify(&Topic::Pool(pool), &self.notices),
+                Notice::Pool(pool) => {
+                    self.watchers.notify(&Topic::Pool(pool), &self.notices);
+                    self.watchers.notify(&Topic::Changes, &self.notices);
+                }
                 Notice::Latch(id) => {
                     self.watchers.notify(&Topic::Latch(id), &self.notices);
                     self.watchers.notify(&Topic::Latches, &self.notices);
+                    self.watchers.notify(&Topic::Changes, &self.notices);
                 }
             }
         }

@@ -12,6 +12,8 @@ use crate::core::names::{ParkId, PoolName};
 pub enum Topic {
     /// The history of this pool grows.
     Pool(PoolName),
+    /// Any history grows.
+    Changes,
     /// This latch is released, or gone.
     Latch(LatchId),
     /// Any latch is released, or gone.

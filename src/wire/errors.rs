@@ -20,6 +20,8 @@ pub mod exit {
     pub const UNAVAILABLE: u8 = 6;
     /// The server refuses these credentials.
     pub const DENIED: u8 = 7;
+    /// `locker run`: the lease was lost, and the command has been stopped or must not be trusted.
+    pub const LOST: u8 = 8;
 }
 
 macro_rules! codes {

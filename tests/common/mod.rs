@@ -5,6 +5,7 @@
 
 pub mod concourse;
 pub mod proxy;
+pub mod terminal;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -221,6 +222,11 @@ impl Server {
         let url = line.split(" listening on ").nth(1).unwrap().split(',').next().unwrap();
         url.clone_into(&mut self.url);
         self.running = Some(running);
+    }
+
+    /// Sends a signal to the running server.
+    pub fn signal(&self, signal: Signal) {
+        self.running.as_ref().unwrap().signal(signal);
     }
 
     /// Everything that it has written so far, since it was started (again).

@@ -14,6 +14,7 @@ use super::{Routes, json};
 use crate::core::history::{Change, ChangeKey};
 use crate::core::limits;
 use crate::core::names::{LockName, PoolName, Revision};
+use crate::core::state::World;
 use crate::core::step::{Command, Refusal};
 use crate::core::time::Span;
 use crate::wire::api::{ChangeView, NoteBody, Page};
@@ -79,34 +80,48 @@ impl Wanted {
     }
 }
 
-/// `GET /api/v1/pools/{pool}/changes`: with `wait`, held until there is something to tell.
+/// `GET /api/v1/pools/{pool}/changes`.
 pub(super) fn of_pool(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let pool = call.path::<PoolName>("pool", &mut problems);
     let wanted = Wanted::of(call, &mut problems);
     let wait = ask::wait("wait", call.query_text("wait"), &mut problems);
     let pool = problems.done(pool)?;
-    let park = call.request.park;
-    let may_park = wait > Span(0) && call.may_park();
-    if may_park {
-        // Before the look, else what happens in between is missed.
-        routes.watchers.watch(park, Topic::Pool(pool.clone()));
-    }
-    let page = routes.engine.world().pool(&pool).map(|found| wanted.page(&found.changes));
-    let nothing_yet = page.as_ref().is_some_and(|page| page.items.is_empty() && page.next.is_none());
-    if !(may_park && nothing_yet) {
-        routes.watchers.unwatch(park);
-    }
-    let page = page.ok_or(Refusal::NoSuchPool { pool })?;
-    Ok(Response { park: (may_park && nothing_yet).then_some(wait), ..json(&page) })
+    let page = |world: &World| world.pool(&pool).map(|found| wanted.page(&found.changes));
+    let answer = page_or_park(routes, call, wait, Topic::Pool(pool.clone()), page);
+    answer.ok_or_else(|| Refusal::NoSuchPool { pool }.into())
 }
 
 /// `GET /api/v1/changes`: over all pools, also removed ones.
 pub(super) fn of_all(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let wanted = Wanted::of(call, &mut problems);
+    let wait = ask::wait("wait", call.query_text("wait"), &mut problems);
     problems.done(Some(()))?;
-    Ok(json(&wanted.page(&routes.engine.world().changes)))
+    let page = |world: &World| Some(wanted.page(&world.changes));
+    page_or_park(routes, call, wait, Topic::Changes, page).ok_or_else(|| Failure::new(Code::Internal, "no history"))
+}
+
+/// A page; with `wait`, the request is held until there is something to tell.
+fn page_or_park(
+    routes: &Routes,
+    call: &Call,
+    wait: Span,
+    topic: Topic,
+    page: impl FnOnce(&World) -> Option<Page<ChangeView>>,
+) -> Option<Response> {
+    let park = call.request.park;
+    let may_park = wait > Span(0) && call.may_park();
+    if may_park {
+        // Before the look, else what happens in between is missed.
+        routes.watchers.watch(park, topic);
+    }
+    let page = page(&routes.engine.world());
+    let nothing_yet = page.as_ref().is_some_and(|page| page.items.is_empty() && page.next.is_none());
+    if !(may_park && nothing_yet) {
+        routes.watchers.unwatch(park);
+    }
+    Some(Response { park: (may_park && nothing_yet).then_some(wait), ..json(&page?) })
 }
 
 /// `GET /api/v1/pools/{pool}/changes/{revision}`: its entries in this pool.

@@ -153,6 +153,8 @@ const FROM: Parameter =
 const VERSIONS: Parameter = parameter("versions", "boolean", "Only entries that the resource's check lists.");
 const LATCH_ID: Parameter = parameter("id", "string", "The latch.");
 const NEWEST: Parameter = parameter("newest", "boolean", "Only the newest entry of those asked for.");
+const WAIT_ENTRY: Parameter =
+    parameter("wait", "string", "Hold the request until there is an entry, at most this long (60s).");
 
 use Method::{Delete, Get, Patch, Post, Put};
 
@@ -335,14 +337,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Take a lock out of its pool", locks::delete)
     },
     Route {
-        query: &[
-            AFTER_REVISION,
-            FROM,
-            LIMIT,
-            VERSIONS,
-            NEWEST,
-            parameter("wait", "string", "Hold the request until there is an entry, at most this long (60s)."),
-        ],
+        query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST, WAIT_ENTRY],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool],
         ..guarded(Get, "/api/v1/pools/{pool}/changes", "History of a pool, oldest first", changes::of_pool)
@@ -359,7 +354,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(Get, "/api/v1/pools/{pool}/changes/{revision}", "All entries of one revision", changes::revision)
     },
     Route {
-        query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST],
+        query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST, WAIT_ENTRY],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         ..guarded(Get, "/api/v1/changes", "History of all pools, also removed ones, oldest first", changes::of_all)
     },

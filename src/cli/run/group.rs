@@ -1,0 +1,183 @@
+//! The command of `locker run` as a process group of its own: started, signalled, waited for, and the terminal lent to
+//! it.
+//!
+//! Its first process is left unreaped until the end, so that the number of the group stays ours: a signal never
+//! reaches somebody else's processes.
+
+use std::io::{ErrorKind, IsTerminal as _};
+use std::process::{Child, Command};
+
+use nix::sys::signal::{SigSet, SigmaskHow};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpgrp, kill_process_group, waitid};
+use rustix::termios::{tcgetpgrp, tcsetpgrp};
+
+use crate::cli::CliError;
+use crate::wire::errors::exit;
+
+/// Exit code of shells for a command that cannot be found.
+const NOT_FOUND: u8 = 127;
+/// Exit code of shells for a command that cannot be run.
+const NOT_RUNNABLE: u8 = 126;
+
+/// A running command and all that it starts, unless that leaves the group.
+pub(super) struct Group {
+    child: Child,
+    id: Pid,
+    terminal: Terminal,
+}
+
+/// What the first process of the group did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Happened {
+    /// It was stopped from the terminal.
+    Suspended,
+    /// It has ended, with this exit code: 128 + the signal that killed it.
+    Ended(u8),
+}
+
+impl Group {
+    /// Starts `command` in a group of its own, in the foreground of the terminal if this process is there.
+    pub(super) fn start(command: &mut Command) -> Result<Self, CliError> {
+        use std::os::unix::process::CommandExt as _;
+        let child = command.process_group(0).spawn().map_err(|error| {
+            let code = match error.kind() {
+                ErrorKind::NotFound => NOT_FOUND,
+                ErrorKind::PermissionDenied => NOT_RUNNABLE,
+                _ => exit::FAILED,
+            };
+            CliError::Failed(code, format!("cannot run {:?}: {error}", command.get_program().to_string_lossy()))
+        })?;
+        let mut group = Self { id: Pid::from_child(&child), child, terminal: Terminal { lent: false } };
+        group.lend_terminal();
+        Ok(group)
+    }
+
+    /// Lends the terminal to the group, when this process has it: keys such as Ctrl-C then reach the command, and
+    /// only the command.
+    pub(super) fn lend_terminal(&mut self) {
+        if self.terminal.lend(self.id) {
+            // It may have asked for the terminal already, which has stopped it.
+            self.signal(Signal::CONT);
+        }
+    }
+
+    /// Sends a signal to every process of the group.
+    pub(super) fn signal(&self, signal: Signal) {
+        // Its first process is there until it is reaped; of others nobody can be sure.
+        let _ = kill_process_group(self.id, signal);
+    }
+
+    /// Tells `hear` what the first process does, from a thread of its own, until it has ended.
+    pub(super) fn listen(&self, hear: impl Fn(Happened) + Send + 'static) -> std::io::Result<()> {
+        let id = self.id;
+        let wait = move |options| waitid(WaitId::Pid(id), options);
+        std::thread::Builder::new().name("command".into()).spawn(move || {
+            loop {
+                match wait(WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT) {
+                    Ok(Some(status)) if status.stopped() => {
+                        // Taken, so that the next wait does not find it again.
+                        let _ = wait(WaitIdOptions::STOPPED | WaitIdOptions::NOHANG);
+                        if status.stopping_signal() == Some(Signal::TSTP.as_raw()) {
+                            hear(Happened::Suspended);
+                        }
+                    }
+                    Ok(Some(status)) => {
+                        let killed = status.terminating_signal().map(|signal| 128 + signal);
+                        let code = status.exit_status().or(killed).and_then(|code| u8::try_from(code & 0xff).ok());
+                        return hear(Happened::Ended(code.unwrap_or(exit::FAILED)));
+                    }
+                    Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                    // It is nobody's child any more, which only a reaping does.
+                    Err(_) => return hear(Happened::Ended(exit::FAILED)),
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Whether a process of the group is still alive. What is dead and not yet reaped does nothing any more.
+    pub(super) fn is_alive(&self) -> bool {
+        let Ok(entries) = std::fs::read_dir("/proc") else { return false };
+        let group = self.id.as_raw_pid();
+        entries.filter_map(Result::ok).filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit()).any(
+            |entry| {
+                let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+                is_alive_in(group, &stat)
+            },
+        )
+    }
+
+    /// Whether the group had the terminal: then a key may have stopped it.
+    pub(super) fn has_terminal(&self) -> bool {
+        self.terminal.lent
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            // Nobody watches its lease any more.
+            self.signal(Signal::KILL);
+            let _ = self.child.wait();
+        }
+        self.terminal.take_back();
+    }
+}
+
+/// Whether `/proc/PID/stat` is that of a living process of the group. The name in it may hold anything, `)` too.
+fn is_alive_in(group: i32, stat: &str) -> bool {
+    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
+    let mut fields = rest.split(' ');
+    let (state, _parent, of) = (fields.next(), fields.next(), fields.next());
+    !matches!(state, Some("Z" | "X") | None) && of.and_then(|of| of.parse().ok()) == Some(group)
+}
+
+/// The terminal on stdin.
+struct Terminal {
+    lent: bool,
+}
+
+impl Terminal {
+    /// Puts `group` into the foreground, if this process is there.
+    fn lend(&mut self, group: Pid) -> bool {
+        let stdin = std::io::stdin();
+        let ours = stdin.is_terminal() && tcgetpgrp(&stdin).is_ok_and(|there| there == getpgrp());
+        let lent = ours && tcsetpgrp(&stdin, group).is_ok();
+        self.lent |= lent;
+        lent
+    }
+
+    /// Puts this process into the foreground again.
+    fn take_back(&mut self) {
+        if !std::mem::take(&mut self.lent) {
+            return;
+        }
+        // Whoever is in the background and takes the terminal is stopped by this signal, unless it is blocked.
+        let mut mask = SigSet::empty();
+        mask.add(nix::sys::signal::Signal::SIGTTOU);
+        let Ok(before) = mask.thread_swap_mask(SigmaskHow::SIG_BLOCK) else { return };
+        // The terminal may be gone.
+        let _ = tcsetpgrp(std::io::stdin(), getpgrp());
+        let _ = before.thread_set_mask();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_living_of_a_group() {
+        let cases = [
+            ("12 (sh) S 1 7 7 0 -1 4194304", true),
+            ("12 (a) Z 1 8) R 1 7 7 0", true),
+            ("12 (sh) Z 1 7 7 0", false),
+            ("12 (sh) S 7 8 7 0", false),
+            ("", false),
+            ("12 (sh", false),
+        ];
+        for (stat, alive) in cases {
+            assert_eq!(is_alive_in(7, stat), alive, "{stat}");
+        }
+    }
+}

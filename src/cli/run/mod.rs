@@ -1,0 +1,291 @@
+//! `locker run`: runs a command while it holds locks, and stops it before anybody else can have them.
+//!
+//! Claim, with a lease -> files and variables -> first renewal -> the command, watched -> give back. What is said of the
+//! lease counts from that renewal on, which is sent last: whatever took long before it costs no safety.
+//!
+//! - [`files`]: what the command is told.
+//! - [`group`]: the command as a process group, and the terminal.
+//! - [`guard`]: the watch over lease and command; its rules are [`crate::client::lease`].
+
+mod files;
+mod group;
+mod guard;
+
+use std::process::Command;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use clap::Args;
+
+use self::files::Files;
+use self::group::{Group, Happened};
+use self::guard::{Event, Guard, Leased, Outcome, Watch, is_over};
+use super::claim::{self, AskArgs};
+use super::{CliError, parse_duration, say};
+use crate::client::acquire::{Acquire, Timing, env_duration};
+use crate::client::backoff::Backoff;
+use crate::client::flight::Flights;
+use crate::client::lease::{Lease, Margins, SHORTEST};
+use crate::client::{CallError, Client};
+use crate::env::{Clock, Env, Signal, random_hex};
+use crate::wire::api::{ClaimBody, ClaimView, LockView, Scope};
+use crate::wire::concourse::api_duration;
+use crate::wire::errors::exit;
+
+/// Time for giving the locks back; the server takes them back anyway when the lease is over.
+const GIVE_BACK: Duration = Duration::from_secs(10);
+/// The longest pause between two attempts of it.
+const GIVE_BACK_RETRY: Duration = Duration::from_secs(1);
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The command runs while the locks are held and in a process group of its own, which gets every SIGTERM, SIGINT, SIGHUP,
+SIGQUIT, SIGUSR1 and SIGUSR2. When the lease cannot be renewed, the group gets SIGTERM at ttl - max(5s, ttl/3) and
+SIGKILL 3s before the ttl, so that it is gone before somebody else can have the locks. What it leaves behind in its
+group when it ends is stopped, too.
+
+It is told LOCKER_CLAIM, LOCKER_FENCE, LOCKER_POOL and LOCKER_NAME (of the first lock), LOCKER_METADATA (a file with the
+metadata of that lock) and LOCKER_LOCKS (a file with all locks as JSON).
+
+Exit code: that of the command, 128 + N when signal N ended it; 8 when the lease was lost; 126 and 127 when the command
+cannot be run; else as for every command (3 when others hold the lock).
+
+Examples:
+  locker run staging -- ./deploy.sh
+  locker run staging --lock eu-1 --try -- ./deploy.sh      now or never (exit 3)
+  locker run staging --timeout 10m --ttl 2m --reason 'release 1.2' -- make deploy
+  locker run staging --shell -- 'make build && make deploy'")]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    ask: AskArgs,
+    /// The lease: others may have the locks when it has not been renewed for so long (at least 15s)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
+    ttl: Duration,
+    /// Wait at most this long for the locks (default: as long as it takes)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+    /// Do not wait: now or never
+    #[arg(long = "try", conflicts_with = "timeout")]
+    once: bool,
+    /// Run the command by the shell: `sh -c COMMAND`, with all that follows it as $1, $2, ...
+    #[arg(long)]
+    shell: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// The claim of this process, and how it is talked about.
+struct Session<'a> {
+    leased: Leased,
+    flights: &'a Flights,
+    clock: Arc<dyn Clock>,
+    timing: Timing,
+}
+
+pub(super) fn run(args: &RunArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let timing = Timing::of(env).map_err(CliError::usage)?;
+    // Only tests shorten it: the margins are parts of it.
+    let shortest = env_duration(env, "LOCKER_RUN_SHORTEST_TTL", SHORTEST).map_err(CliError::usage)?.min(SHORTEST);
+    let margins = Margins::of(args.ttl, shortest).map_err(|why| CliError::usage(format!("--ttl: {why}")))?;
+    let (tell, events) = mpsc::channel();
+    let heard = tell.clone();
+    env.signals.relay(move |signal| drop(heard.send(Event::Signal(signal))))?;
+    let flights = Flights::new(&env.signals);
+    let (id, run) = (random_hex::<20>(), random_hex::<16>());
+    let acquire = Acquire {
+        client,
+        flights: &flights,
+        clock: Arc::clone(&env.clock),
+        id: &id,
+        run: &run,
+        body: body(args, env),
+        timing,
+        timeout: args.timeout,
+        // A person has no build to wait for.
+        self_wait: None,
+    };
+    let mut last = String::new();
+    let held = acquire.run(&mut |news| {
+        let line = claim::line(news);
+        if line != last {
+            say(env, &line);
+            last = line;
+        }
+    });
+    let claim = match held {
+        Ok(held) => held.claim,
+        Err(stopped) => return claim::explain(env, &id, stopped),
+    };
+    let fence = claim.fence.unwrap_or_default();
+    let leased = Leased { client: client.clone(), id: id.clone(), run: run.clone(), fence, margins };
+    let session = Session { leased, flights: &flights, clock: Arc::clone(&env.clock), timing };
+    let names: Vec<String> = claim.locks.iter().map(|l| format!("{:?} of pool {:?}", l.lock, l.pool)).collect();
+    say(env, &format!("granted {}, fence {fence}", names.join(", ")));
+    session.with_claim(args, &claim, (tell, events), env)
+}
+
+fn body(args: &RunArgs, env: &Env<'_>) -> ClaimBody {
+    ClaimBody { queue: !args.once, ttl: Some(api_duration(args.ttl)), ..args.ask.body(Scope::Lease, env) }
+}
+
+/// The command as it is started.
+fn command(args: &RunArgs) -> Command {
+    let (program, rest) = args.command.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    let mut command = Command::new(if args.shell { "/bin/sh" } else { program });
+    if args.shell {
+        command.args(["-c", program, "sh"]);
+    }
+    command.args(rest);
+    command
+}
+
+/// Why the command was not started.
+enum NotStarted {
+    Signalled(Signal),
+    Lost(String),
+    Failed(CliError),
+}
+
+impl From<Signal> for NotStarted {
+    fn from(signal: Signal) -> Self {
+        Self::Signalled(signal)
+    }
+}
+
+impl Session<'_> {
+    /// Runs the command with the claim that is held, and gives the claim back.
+    fn with_claim(
+        &self,
+        args: &RunArgs,
+        claim: &ClaimView,
+        (tell, events): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+        env: &mut Env<'_>,
+    ) -> Result<u8, CliError> {
+        let outcome = self.prepare(args, claim, env).and_then(|(files, lease, mut command)| {
+            // What came before is not for the command. A signal to end has been noted before it was told.
+            while events.try_recv().is_ok() {}
+            self.flights.check()?;
+            files.tell(&mut command, claim, self.leased.fence);
+            let group = Group::start(&mut command).map_err(NotStarted::Failed)?;
+            let outcome = self.guard(group, lease, (tell, events), env).map_err(NotStarted::Failed)?;
+            // Only now: the files are there for as long as the command is.
+            drop(files);
+            Ok(outcome)
+        });
+        match outcome {
+            Ok(Outcome::Ended(code)) => Ok(self.give_back(env).unwrap_or(code)),
+            Ok(Outcome::Lost) => {
+                // Nothing is left of the command: the next one need not wait for the end of the lease.
+                self.give_back(env);
+                Ok(exit::LOST)
+            }
+            Err(NotStarted::Lost(why)) => {
+                let text = format!("lease lost before the command was started: {why}");
+                Err(CliError::Failed(exit::LOST, text))
+            }
+            Err(NotStarted::Signalled(signal)) => {
+                self.give_back(env);
+                say(env, &format!("{} received: nothing is held", signal.name()));
+                Ok(signal.exit_code())
+            }
+            Err(NotStarted::Failed(error)) => {
+                self.give_back(env);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the files, then renews: everything that may take long comes before that.
+    fn prepare(
+        &self,
+        args: &RunArgs,
+        claim: &ClaimView,
+        env: &mut Env<'_>,
+    ) -> Result<(Files, Lease, Command), NotStarted> {
+        let mut locks: Vec<LockView> = Vec::new();
+        for lock in &claim.locks {
+            let (pool, name) = (lock.pool.clone(), lock.lock.clone());
+            let (view, _) = self.insist(move |leased| leased.client.get_lock(&pool, &name), env)?;
+            locks.push(view);
+        }
+        let files = Files::write(&locks).map_err(|error| {
+            let text = format!("cannot write what the command is to know of its locks: {error}");
+            NotStarted::Failed(CliError::Failed(exit::FAILED, text))
+        })?;
+        let (_, sent) = self.insist(Leased::renew, env)?;
+        Ok((files, Lease::new(self.leased.margins, sent), command(args)))
+    }
+
+    /// Makes a call, again while there is no answer, for at most the ttl: then the claim is lost anyhow. Also gives the
+    /// moment just before the call that was answered.
+    fn insist<T: Send + 'static>(
+        &self,
+        call: impl Fn(&Leased) -> Result<T, CallError> + Clone + Send + 'static,
+        env: &mut Env<'_>,
+    ) -> Result<(T, Duration), NotStarted> {
+        let end = self.clock.through_suspend() + self.leased.margins.ttl;
+        let mut backoff = Backoff::new(self.timing.retry_max);
+        let mut last = String::new();
+        loop {
+            let sent = self.clock.through_suspend();
+            let (leased, attempt) = (self.leased.clone(), call.clone());
+            match self.flights.run(move || attempt(&leased))? {
+                Ok(answer) => return Ok((answer, sent)),
+                Err(error) if is_over(&error) => return Err(NotStarted::Lost(error.to_string())),
+                Err(CallError::NoAnswer(why)) if self.clock.through_suspend() < end => {
+                    let line = why.to_string();
+                    if line != last {
+                        say(env, &format!("{line}; asking again"));
+                        last = line;
+                    }
+                    self.flights.sleep(backoff.pause(why.retry_after))?;
+                }
+                Err(error) => return Err(NotStarted::Failed(error.into())),
+            }
+        }
+    }
+
+    /// Watches the command in a thread that nothing holds up, while this one says what there is to say.
+    fn guard(
+        &self,
+        group: Group,
+        lease: Lease,
+        (tell, events): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+        env: &mut Env<'_>,
+    ) -> Result<Outcome, CliError> {
+        let heard = tell.clone();
+        group.listen(move |what: Happened| drop(heard.send(Event::Command(what))))?;
+        let (lines, said) = mpsc::channel::<String>();
+        let watch = Watch::new(&self.leased.margins);
+        let (leased, clock) = (self.leased.clone(), Arc::clone(&self.clock));
+        let guard = Guard { leased, lease, clock, group, events, tell, lines, watch };
+        let thread = std::thread::Builder::new().name("guard".into()).spawn(move || guard.watch())?;
+        // Ends with the guard, which has the other end.
+        said.iter().for_each(|line| say(env, &line));
+        thread.join().map_err(|_| CliError::Failed(exit::FAILED, "the guard of the command has failed".to_owned()))
+    }
+
+    /// Gives the locks back. An exit code, when that showed that they were lost before.
+    fn give_back(&self, env: &mut Env<'_>) -> Option<u8> {
+        let Leased { client, id, .. } = &self.leased;
+        let end = self.clock.monotonic() + GIVE_BACK;
+        let mut backoff = Backoff::new(GIVE_BACK_RETRY);
+        loop {
+            let left = end.saturating_sub(self.clock.monotonic());
+            let patience = left.max(GIVE_BACK_RETRY);
+            let Err(error) = client.delete_claim(id, Some(&self.leased.run), patience) else { return None };
+            if is_over(&error) {
+                say(env, &format!("the locks were lost before they were given back: {error}"));
+                return Some(exit::LOST);
+            }
+            let pause = backoff.pause(None);
+            if matches!(error, CallError::Refused(_)) || left <= pause {
+                say(env, &format!("claim {id} is not given back, the server ends it with its lease: {error}"));
+                return None;
+            }
+            std::thread::sleep(pause);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `locker verify`: whether a fence is a present holder's, for scripts that are about to change something.
+
+use clap::Args;
+
+use super::{CliError, print_line};
+use crate::client::{Client, who};
+use crate::core::names::{LockName, PoolName};
+use crate::env::Env;
+use crate::wire::errors::exit;
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code: 0 only when the fence is that of a present holder; 5 when it is not (any more); 6 when the server cannot say;
+7 when it refuses to. Whatever is not 0 means: do not go on.
+
+Example, in a deploy script under `locker run` (LOCKER_POOL, LOCKER_NAME and LOCKER_FENCE are set):
+  locker verify \"$LOCKER_POOL\" \"$LOCKER_NAME\" \"$LOCKER_FENCE\" || exit")]
+pub(super) struct VerifyArgs {
+    /// Pool of the lock
+    pool: PoolName,
+    /// The lock
+    lock: LockName,
+    /// The number that was given with the grant
+    fence: u64,
+    /// Say nothing: the exit code tells
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub(super) fn run(args: &VerifyArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
+    match client.verify(args.pool.as_str(), args.lock.as_str(), args.fence) {
+        Ok(view) if view.holder.fence == args.fence => {
+            if !args.quiet {
+                // Whether anybody reads it changes nothing about the fence.
+                match print_line(env, &format!("held: {}", who::holder(&view.holder))) {
+                    Ok(()) | Err(CliError::PipeClosed) => {}
+                    Err(other) => return Err(other),
+                }
+            }
+            Ok(exit::OK)
+        }
+        Ok(_) => Err(CliError::Failed(exit::FAILED, "the server has answered for another fence".to_owned())),
+        Err(error) if args.quiet => Ok(error.exit()),
+        Err(error) => Err(error.into()),
+    }
+}

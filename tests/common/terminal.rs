@@ -1,0 +1,61 @@
+//! A terminal with a command on it, as a person has it.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+
+use super::until;
+
+/// Runs a command line on a terminal of its own; bytes written to it are keys.
+pub struct Terminal {
+    child: Child,
+    keys: File,
+    seen: Arc<Mutex<String>>,
+    reader: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Terminal {
+    pub fn start(command: &Command) -> Self {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let mut on = Command::new("setsid");
+        on.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+        on.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        on.current_dir(command.get_current_dir().unwrap_or(Path::new("/")));
+        on.stdin(pty.slave.try_clone().unwrap()).stdout(pty.slave.try_clone().unwrap()).stderr(pty.slave);
+        let child = on.spawn().unwrap();
+        let keys = File::from(pty.master);
+        let mut screen = keys.try_clone().unwrap();
+        let seen = Arc::<Mutex<String>>::default();
+        let into = Arc::clone(&seen);
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = screen.read(&mut buffer) {
+                into.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..length]));
+            }
+        });
+        Self { child, keys, seen, reader: Some(reader) }
+    }
+
+    pub fn press(&mut self, keys: &[u8]) {
+        self.keys.write_all(keys).unwrap();
+    }
+
+    pub fn seen(&self) -> String {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub fn until_seen(&self, text: &str) {
+        until(text, || self.seen().contains(text).then_some(()));
+    }
+
+    pub fn finish(mut self) -> (i32, String) {
+        let status = until("the end on the terminal", || self.child.try_wait().unwrap());
+        // It reads until nobody has the terminal any more.
+        self.reader.take().unwrap().join().unwrap();
+        (status.code().unwrap(), self.seen())
+    }
+}
