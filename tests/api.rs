@@ -464,7 +464,7 @@ BREW   /api/v1/info                     |                                       
 const ORDERS: &str = r#"
 PUT    /api/v1/pools/prio       | {"capacity":1,"policy":{"order":"priority"}}           | 200 revision=$now
 PUT    /api/v1/pools/prio2      | {"capacity":1,"policy":{"order":"priority"}}           | 200
-PUT    /api/v1/pools/prio       | {"policy":{"order":"lifo"}}                            | 400 bad_request
+PUT    /api/v1/pools/prio       | {"policy":{"order":"lilo"}}                            | 400 bad_request
 GET    /api/v1/pools/prio       |                                                        | 200 policy.order=priority
 PUT    /api/v1/claims/o1        | {"pool":"prio","priority":1001,"supersede":""}         | 400 problems.#=2
 PUT    /api/v1/claims/o1        | {"pool":"prio"}                                        | 200 state=held priority=- supersede=-
@@ -546,6 +546,62 @@ DELETE /api/v1/claims/x4        |                                               
 POST   /api/v1/claims/x4/deliver | {"revision":1}                                        | 410 ended claim.how=released
 "#;
 
+/// What persons do by hand, and policies.
+const BY_HAND: &str = r#"
+PUT    /api/v1/pools/bh         | {"capacity":2,"policy":{"order":"lifo","overtaking":"backfill:2","pick":"random"}} | 200
+GET    /api/v1/pools/bh         |                                                        | 200 policy.order=lifo policy.overtaking=backfill:2 policy.pick=random
+PUT    /api/v1/pools/bh         | {"policy":{"overtaking":"backfill:0","pick":"best"}}   | 400 problems.#=1
+PUT    /api/v1/pools/bh         | {"policy":{"overtaking":"backfill:0"}}                 | 400 problems.#=1
+PUT    /api/v1/pools/bh2        | {"capacity":1,"policy":{"order":"lifo"}}               | 200
+PUT    /api/v1/claims/h0        | {"pool":"bh","also":[{"pool":"bh2"}]}                  | 422 mixed_orders
+PUT    /api/v1/pools/bh         | {"policy":{"overtaking":"strict","pick":"least_recent","order":"fifo"}} | 200
+GET    /api/v1/pools/bh         |                                                        | 200 policy.order=- policy.overtaking=- policy.pick=-
+
+POST   /api/v1/pools/bh/locks/1/quarantine | {"for":"2h","by":{"reason":"disk full","owner":{"person":"Ada"}}} | 200 revision=$now
+POST   /api/v1/pools/bh/locks/1/quarantine | {"for":"2h","by":{}}                        | 400 problems.#=1
+POST   /api/v1/pools/bh/locks/1/quarantine |                                             | 400 bad_request
+POST   /api/v1/pools/bh/locks/9/quarantine | {"by":{"reason":"x"}}                       | 404 no_such_lock
+POST   /api/v1/pools/no/locks/9/quarantine | {"by":{"reason":"x"}}                       | 404 no_such_pool
+GET    /api/v1/pools/bh/locks/1 |                                                        | 200 state=quarantined quarantine.by=Ada quarantine.reason=disk~full
+GET    /api/v1/pools/bh/changes?newest=true&versions=true |                              | 200 items.0.kind=quarantined items.0.reason=disk~full items.0.owner.person=Ada
+PUT    /api/v1/claims/h1        | {"pool":"bh"}                                          | 200 state=held locks.0.lock=2
+PUT    /api/v1/claims/h2        | {"pool":"bh"}                                          | 423 waiting
+PUT    /api/v1/claims/h3        | {"pool":"bh"}                                          | 423 waiting claim.queue.position=2
+PUT    /api/v1/claims/h4        | {"pool":"bh"}                                          | 423 waiting claim.queue.position=3
+
+POST   /api/v1/claims/h4/move   | {"before":"h3","by":{"reason":"hotfix","owner":{"person":"Ada"}}} | 200 revision=$now
+GET    /api/v1/pools/bh/changes?newest=true |                                            | 200 items.0.kind=moved items.0.claim=h4 items.0.reason=hotfix items.0.owner.person=Ada
+GET    /api/v1/pools/bh         |                                                        | 200 queue.1.claim=h4 queue.2.claim=h3
+POST   /api/v1/claims/h4/move   | {"to":"first","by":{"reason":"hotfix","op":"m1"}}      | 200 revision=$now
+POST   /api/v1/claims/h4/move   | {"to":"first","by":{"reason":"hotfix","op":"m1"}}      | 200
+POST   /api/v1/claims/h4/move   | {"to":"last","by":{"reason":"hotfix"}}                 | 200
+GET    /api/v1/pools/bh         |                                                        | 200 queue.0.claim=h2 queue.1.claim=h3 queue.2.claim=h4
+POST   /api/v1/claims/h4/move   | {"to":"last","before":"h2","by":{}}                    | 400 problems.#=2
+POST   /api/v1/claims/h1/move   | {"to":"last","by":{"reason":"x"}}                      | 409 not_waiting
+POST   /api/v1/claims/no/move   | {"to":"last","by":{"reason":"x"}}                      | 404 no_such_claim
+DELETE /api/v1/claims/h1?if_waiting=true&by=Ada |                                        | 409 not_waiting
+DELETE /api/v1/claims/h3?if_waiting=true&by=Ada&reason=not%20needed |                    | 200 how=cancelled by=Ada reason=not~needed
+PUT    /api/v1/claims/h3        | {"pool":"bh"}                                          | 410 ended claim.by=Ada claim.reason=not~needed
+POST   /api/v1/claims/h3/move   | {"to":"last","by":{"reason":"x"}}                      | 410 ended
+POST   /api/v1/claims/h3/break  | {"by":{"reason":"x"}}                                  | 410 ended
+
+POST   /api/v1/claims/h2/break  | {"by":{"reason":"x"}}                                  | 409 not_granted
+POST   /api/v1/claims/h1/break  | {"by":{"owner":{"person":"Ada"}}}                      | 400 problems.#=1
+POST   /api/v1/claims/no/break  | {"by":{"reason":"x"}}                                  | 404 no_such_claim
+POST   /api/v1/claims/h1/break  | {"drain":true,"by":{"reason":"runaway","owner":{"person":"Ada"}}} | 200 how=broken by=Ada reason=runaway
+GET    /api/v1/pools/bh/locks/2 |                                                        | 200 state=draining
+POST   /api/v1/claims/h1/break  | {"by":{"reason":"again"}}                              | 200 how=broken reason=runaway
+DELETE /api/v1/claims/h1        |                                                        | 410 ended claim.how=broken claim.by=Ada
+POST   /api/v1/claims/h1/renew  |                                                        | 410 ended claim.reason=runaway
+GET    /api/v1/pools/bh/changes?newest=true&versions=true |                              | 200 items.0.kind=broken items.0.how=broken items.0.reason=runaway
+POST   /api/v1/pools/bh/locks/1/return |                                                 | 200 revision=$now
+POST   /api/v1/pools/bh/locks/9/return |                                                 | 404 no_such_lock
+POST   /api/v1/pools/no/locks/9/return |                                                 | 404 no_such_pool
+POST   /api/v1/pools/bh/locks/1/return | {"reason":"x"}                                  | 400 bad_request
+GET    /api/v1/pools/bh/changes?newest=true&versions=true |                              | 200 items.0.kind=returned
+PUT    /api/v1/claims/h2        | {"pool":"bh"}                                          | 200 state=held locks.0.lock=1
+"#;
+
 /// What cannot be brought about here in reasonable time, such as 100,000 pools, or is told elsewhere.
 const NOT_SEEN: &[(&str, &str)] = &[
     ("put /api/v1/claims/{id}", "limit"),
@@ -576,6 +632,7 @@ fn every_route_answers_and_refuses_as_promised() {
     api.run(SCRIPT);
     api.run(ORDERS);
     api.run(SCOPES);
+    api.run(BY_HAND);
     too_many_runs(&api);
     let body = format!(r#"{{"pool":"own","reason":"{}"}}"#, "x".repeat(64 * 1024));
     assert_eq!(api.call("PUT", "/api/v1/claims/large", &body).word(), "too_large");
@@ -626,6 +683,10 @@ fn store_fails(api: &Api) {
         ("DELETE", "/api/v1/claims/f", ""),
         ("POST", "/api/v1/claims/f/confirm", r#"{"fence":1}"#),
         ("POST", "/api/v1/claims/f/renew", ""),
+        ("POST", "/api/v1/claims/f/break", r#"{"by":{"reason":"x"}}"#),
+        ("POST", "/api/v1/claims/f/move", r#"{"to":"first","by":{"reason":"x"}}"#),
+        ("POST", "/api/v1/pools/own/locks/own/quarantine", r#"{"by":{"reason":"x"}}"#),
+        ("POST", "/api/v1/pools/own/locks/own/return", ""),
         ("POST", "/api/v1/claims/f/deliver", r#"{"revision":1}"#),
         ("PUT", "/api/v1/pools/new", ""),
         ("DELETE", "/api/v1/pools/own", ""),

@@ -412,7 +412,7 @@ fn every_block_of_the_readme_runs() {
         let ours = block.lines().filter(|line| !OTHERS.iter().any(|other| line.starts_with(other)));
         let (servers, others): (Vec<&str>, Vec<&str>) = ours.partition(|line| serves(line));
         let script = others.join("\n").replace(EXAMPLE, &server.url);
-        let done = Running::start(&mut shell(dir.path(), &script), b"").finish();
+        let done = Running::start(shell(dir.path(), &script).env("LOCKER_URI", &server.url), b"").finish();
         assert_eq!(
             done.code, 0,
             "README.md, the block from line {line} on does not run. Repair it, or say above it why it cannot: \

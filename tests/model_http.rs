@@ -164,6 +164,25 @@ impl Server {
                 let body = without_nulls(json!({ "run": run, "fence": fence }));
                 self.plain("POST", &format!("/claims/{claim}/renew"), Some(&body))
             }
+            Op::Break { claim, drain } => {
+                let body = json!({ "drain": drain, "by": { "reason": "why" } });
+                self.plain("POST", &format!("/claims/{claim}/break"), Some(&body))
+            }
+            Op::Cancel(claim) => self.plain("DELETE", &format!("/claims/{claim}?if_waiting=true"), None),
+            Op::Move { claim, to } => {
+                let by = json!({ "reason": "why" });
+                let body = match to {
+                    reference::To::First => json!({ "to": "first", "by": by }),
+                    reference::To::Last => json!({ "to": "last", "by": by }),
+                    reference::To::Before(other) => json!({ "before": other, "by": by }),
+                };
+                self.plain("POST", &format!("/claims/{claim}/move"), Some(&body))
+            }
+            Op::Quarantine { pool, lock, span } => {
+                let body = without_nulls(json!({ "for": text(*span), "by": { "reason": "why" } }));
+                self.plain("POST", &format!("/pools/{pool}/locks/{lock}/quarantine"), Some(&body))
+            }
+            Op::Return { pool, lock } => self.plain("POST", &format!("/pools/{pool}/locks/{lock}/return"), None),
             Op::Deliver { claim, present } => {
                 let (_, claim_now) = self.call("GET", &format!("/claims/{claim}"), None);
                 let revision = claim_now["revision"].as_u64().filter(|_| *present).unwrap_or(1);
@@ -184,9 +203,15 @@ impl Server {
                 self.tick();
                 Answer::Nothing
             }
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, by_priority, scope } => {
-                let order = if *by_priority { "priority" } else { "fifo" };
-                let policy = json!({ "order": order, "drain": text(*drain), "max_hold": text(*max_hold), "max_queue": max_queue, "scope": scope });
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope } => {
+                let order = match order {
+                    reference::Order::Fifo => "fifo",
+                    reference::Order::Priority => "priority",
+                    reference::Order::Lifo => "lifo",
+                };
+                let overtaking = backfill.map(|most| most.map_or("backfill".into(), |most| format!("backfill:{most}")));
+                let pick = if *by_name { "name" } else { "least_recent" };
+                let policy = json!({ "order": order, "overtaking": overtaking, "pick": pick, "drain": text(*drain), "max_hold": text(*max_hold), "max_queue": max_queue, "scope": scope });
                 let body = json!({ "capacity": capacity, "policy": without_nulls(policy) });
                 self.plain("PUT", &format!("/pools/{pool}"), Some(&without_nulls(body)))
             }
@@ -325,8 +350,10 @@ impl Server {
             for lock in pool["items"].as_array().unwrap() {
                 let label = lock["labels"].as_object().unwrap().values().next().map(str_of);
                 let (draining, leaving) = (lock["state"] == "draining", lock["leaving"] == json!(true));
+                let out = if lock["quarantine"].is_object() { " out" } else { "" };
                 let (lock, by) = (str_of(&lock["lock"]), ids(&lock["holders"], "claim"));
-                lines.push(format!("lock {name}/{lock} {label:?} by {by:?} draining {draining} leaving {leaving}"));
+                lines
+                    .push(format!("lock {name}/{lock} {label:?} by {by:?} draining {draining} leaving {leaving}{out}"));
             }
         }
         lines.sort();
@@ -458,6 +485,8 @@ fn known(word: &Value) -> &'static str {
         "lease_lost",
         "build_over",
         "undelivered",
+        "broken",
+        "not_waiting",
         "unprocessable",
         "no_such_pool",
         "no_such_lock",

@@ -14,6 +14,7 @@ use crate::env::{Env, random_hex};
 use crate::wire::api::{ClaimBody, Scope};
 use crate::wire::concourse::api_duration;
 use crate::wire::errors::exit;
+use crate::wire::problems::unknown;
 
 /// What is asked, here and in `run`.
 #[derive(Debug, Args)]
@@ -62,6 +63,9 @@ pub(super) struct ClaimArgs {
     /// Let the server end the wait after this, also when this program is gone
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     give_up: Option<Duration>,
+    /// What ends the hold besides a release and --ttl: person (default), flow, build or lease
+    #[arg(long, value_name = "SCOPE", value_parser = parse_scope)]
+    scope: Option<Scope>,
     /// Let the server take the lock back after this
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     ttl: Option<Duration>,
@@ -118,7 +122,17 @@ fn body(args: &ClaimArgs, env: &Env<'_>) -> ClaimBody {
         queue: !args.once,
         give_up_after: args.give_up.map(api_duration),
         ttl: args.ttl.map(api_duration),
-        ..args.ask.body(Scope::Person, env)
+        ..args.ask.body(args.scope.unwrap_or(Scope::Person), env)
+    }
+}
+
+fn parse_scope(text: &str) -> Result<Scope, String> {
+    match text {
+        "person" => Ok(Scope::Person),
+        "flow" => Ok(Scope::Flow),
+        "build" => Ok(Scope::Build),
+        "lease" => Ok(Scope::Lease),
+        other => Err(unknown("scope", other, &["person", "flow", "build", "lease"])),
     }
 }
 

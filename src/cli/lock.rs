@@ -1,15 +1,17 @@
-//! `locker lock add|remove|set`.
+//! `locker lock add|set|quarantine|return|remove`.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{CliError, by, parse_label, print_line};
+use super::{CliError, by, parse_duration, parse_label, print_line};
 use crate::client::Client;
 use crate::core::limits::METADATA_BYTES;
 use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::env::Env;
-use crate::wire::api::{LockBody, RemoveBody};
+use crate::wire::api::{LockBody, QuarantineBody, RemoveBody, ReturnBody};
+use crate::wire::concourse::api_duration;
 use crate::wire::errors::exit;
 use crate::wire::text::show_metadata;
 
@@ -29,6 +31,28 @@ enum LockCommand {
     Add(ContentArgs),
     /// Change metadata or labels of a lock, held or not; what is not given stays
     Set(ContentArgs),
+    /// Take a lock out of service: whoever has it keeps it, nobody else gets it
+    #[command(
+        after_help = "Examples:\n  locker lock quarantine environments eu-1 --reason 'disk full'\n  locker lock quarantine environments eu-1 --reason 'upgrade' --for 2h"
+    )]
+    Quarantine {
+        pool: PoolName,
+        lock: LockName,
+        /// Why: for those who wait, and for the history
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Put it back into service after this
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+        span: Option<Duration>,
+    },
+    /// Put a lock back into service
+    Return {
+        pool: PoolName,
+        lock: LockName,
+        /// Why, for the history
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
     /// Take a lock out of its pool
     Remove {
         pool: PoolName,
@@ -69,6 +93,16 @@ pub(super) fn run(args: &LockArgs, client: &Client, env: &mut Env<'_>) -> Result
             }
             client.patch_lock(args.pool.as_str(), args.lock.as_str(), &content(args, env)?)?;
             print_line(env, &format!("lock {:?} of pool {:?} is set", args.lock, args.pool))?;
+        }
+        LockCommand::Quarantine { pool, lock, reason, span } => {
+            let body = QuarantineBody { span: span.map(api_duration), by: by(env, Some(reason)) };
+            client.quarantine(pool.as_str(), lock.as_str(), &body)?;
+            print_line(env, &format!("lock {lock:?} of pool {pool:?} is out of service"))?;
+        }
+        LockCommand::Return { pool, lock, reason } => {
+            let body = ReturnBody { by: Some(by(env, reason.as_ref())) };
+            client.put_back(pool.as_str(), lock.as_str(), &body)?;
+            print_line(env, &format!("lock {lock:?} of pool {pool:?} is back in service"))?;
         }
         LockCommand::Remove { pool, lock, claim, reason } => {
             let claim = claim.as_ref().map(|claim| claim.as_str().to_owned());

@@ -2,6 +2,7 @@
 //!
 //! Options with an environment variable read it from [`Env`], not from the process: see `env_defaults`.
 
+mod breaking;
 mod check;
 mod claim;
 mod doctor;
@@ -12,6 +13,7 @@ mod latch;
 mod lock;
 mod manual;
 mod pool;
+mod queue;
 mod ready;
 mod release;
 mod run;
@@ -116,9 +118,13 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Give locks back
     Release(release::ReleaseArgs),
+    /// End a hold by force, and say why
+    Break(breaking::BreakArgs),
+    /// Move or cancel those who wait
+    Queue(queue::QueueArgs),
     /// Declare, list and remove pools
     Pool(pool::PoolArgs),
-    /// Add, change and remove locks
+    /// Add, change and remove locks; take them out of service and put them back
     Lock(lock::LockArgs),
     /// Write pools out: as a pool-resource repository, or as JSON
     Export(transfer::ExportArgs),
@@ -256,6 +262,8 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Wait(args) => connection.open(env, |client, env| wait::run(&args, client, env)),
         Command::Verify(args) => connection.open(env, |client, env| verify::run(&args, client, env)),
         Command::Release(args) => connection.open(env, |client, env| release::run(&args, client, env)),
+        Command::Break(args) => connection.open(env, |client, env| breaking::run(&args, client, env)),
+        Command::Queue(args) => connection.open(env, |client, env| queue::run(&args, client, env)),
         Command::Pool(args) => connection.open(env, |client, env| pool::run(&args, client, env)),
         Command::Lock(args) => connection.open(env, |client, env| lock::run(&args, client, env)),
         Command::Export(args) => transfer::export(&args, connection, env),

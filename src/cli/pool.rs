@@ -8,7 +8,7 @@ use super::{CliError, by, parse_duration, print_json, print_line, status};
 use crate::client::Client;
 use crate::core::names::PoolName;
 use crate::env::Env;
-use crate::wire::api::{Order, Policy, PoolBody, RemoveBody, Scope};
+use crate::wire::api::{Order, Pick, Policy, PoolBody, RemoveBody, Scope};
 use crate::wire::concourse::api_duration;
 use crate::wire::errors::exit;
 use crate::wire::problems::unknown;
@@ -48,9 +48,16 @@ struct SetArgs {
     /// Let it have the locks 1 to N
     #[arg(long, value_name = "N")]
     capacity: Option<u32>,
-    /// Who is served first: fifo (default) or priority (then fifo)
+    /// Who is served first: fifo (default), priority (then fifo) or lifo
     #[arg(long, value_name = "ORDER", value_parser = parse_order)]
     order: Option<Order>,
+    /// Whether small claims may pass those that cannot be served: strict (default, they may not), backfill, or
+    /// backfill:N for at most N times past each
+    #[arg(long, value_name = "HOW")]
+    overtaking: Option<String>,
+    /// Which free lock is given: `least_recent` (default), random or name
+    #[arg(long, value_name = "HOW", value_parser = parse_pick)]
+    pick: Option<Pick>,
     /// How long a lock stays out of use after its holder was lost
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     drain: Option<Duration>,
@@ -88,7 +95,17 @@ fn parse_order(text: &str) -> Result<Order, String> {
     match text {
         "fifo" => Ok(Order::Fifo),
         "priority" => Ok(Order::Priority),
-        other => Err(unknown("order", other, &["fifo", "priority"])),
+        "lifo" => Ok(Order::Lifo),
+        other => Err(unknown("order", other, &["fifo", "priority", "lifo"])),
+    }
+}
+
+fn parse_pick(text: &str) -> Result<Pick, String> {
+    match text {
+        "least_recent" => Ok(Pick::LeastRecent),
+        "random" => Ok(Pick::Random),
+        "name" => Ok(Pick::Name),
+        other => Err(unknown("pick", other, &["least_recent", "random", "name"])),
     }
 }
 
@@ -104,6 +121,8 @@ fn parse_scope(text: &str) -> Result<Scope, String> {
 fn set(args: &SetArgs, client: &Client, env: &mut Env<'_>) -> Result<(), CliError> {
     let policy = Policy {
         order: args.order,
+        overtaking: args.overtaking.clone(),
+        pick: args.pick,
         drain: args.drain.map(api_duration),
         max_hold: args.max_hold.map(api_duration),
         max_queue: args.max_queue,

@@ -13,7 +13,7 @@ use super::{CliError, Connection, parse_duration, ready};
 use crate::core::limits;
 use crate::core::settings::{Plant, Settings};
 use crate::core::time::Span;
-use crate::env::Env;
+use crate::env::{Env, random_bytes};
 use crate::server::door::{ClientAuth, DoorSettings, Pem, TlsSettings};
 use crate::server::logs::{LogFormat, LogLevel, LogSettings};
 use crate::server::{self, ServerSettings};
@@ -212,6 +212,9 @@ pub struct TimingArgs {
     /// A lock stays out of use this long after its holder was lost
     #[arg(long, env = "LOCKER_DRAIN", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub drain: Duration,
+    /// A lease whose claim names no ttl is lost this long after its last renewal
+    #[arg(long, env = "LOCKER_LEASE", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub lease: Duration,
     /// Ended claims and answers to repeated calls are remembered this long
     #[arg(long, env = "LOCKER_MEMORY", value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
     pub memory: Duration,
@@ -281,10 +284,12 @@ impl ServerArgs {
             place: span(self.timing.place),
             confirm: span(self.timing.confirm),
             drain: span(self.timing.drain),
+            lease: span(self.timing.lease),
             memory: span(self.timing.memory),
             history: self.history,
             history_age: span(self.history_age),
             declared_only: self.declared_only,
+            seed: u64::from_ne_bytes(random_bytes()),
             plant: self.plant()?,
             ..Settings::default()
         })

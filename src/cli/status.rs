@@ -6,7 +6,7 @@ use super::table::{self, Tone, cell, toned};
 use super::{CliError, is_coloured, print_json};
 use crate::client::{Client, who};
 use crate::env::Env;
-use crate::wire::api::{HolderView, LockState, LockView, PoolSummary, PoolView};
+use crate::wire::api::{HolderView, LockState, LockView, PoolSummary, PoolView, QuarantineView};
 use crate::wire::errors::exit;
 
 /// Arguments of `status`.
@@ -79,6 +79,14 @@ pub(super) fn pool_text(view: &PoolView, coloured: bool) -> String {
     text + &table::text(["PLACE", "WAITING", "SINCE", "CLAIM", ""], rows.collect(), coloured)
 }
 
+/// Who has taken a lock out of service, till when and why.
+fn out_of_service(quarantine: &QuarantineView) -> String {
+    let mut words = vec![format!("out of service by {}", quarantine.by.as_deref().unwrap_or("somebody"))];
+    words.extend(quarantine.until.as_ref().map(|until| format!("until {until}")));
+    words.extend(quarantine.reason.as_ref().map(|reason| format!("because {reason:?}")));
+    words.join(", ")
+}
+
 /// One row for each holder, or one for a lock without.
 fn lock_rows(lock: &LockView) -> Vec<[table::Cell; 5]> {
     let (word, tone) = match lock.state {
@@ -86,15 +94,25 @@ fn lock_rows(lock: &LockView) -> Vec<[table::Cell; 5]> {
         LockState::Granted => ("granted", Tone::Busy),
         LockState::Held => ("held", Tone::Busy),
         LockState::Draining => ("draining", Tone::Busy),
+        LockState::Quarantined => ("quarantined", Tone::Busy),
     };
-    let word = if lock.leaving { format!("{word}, leaving") } else { word.to_owned() };
+    let mut word = word.to_owned();
+    if lock.leaving {
+        word.push_str(", leaving");
+    }
+    if lock.quarantine.is_some() && !lock.holders.is_empty() {
+        word.push_str(", then quarantined");
+    }
     if lock.holders.is_empty() {
-        return vec![[cell(&lock.lock), toned(word, tone), cell("-"), cell("-"), cell("-")]];
+        let why = lock.quarantine.as_ref().map_or_else(|| "-".to_owned(), out_of_service);
+        let since = lock.quarantine.as_ref().map_or("-", |quarantine| &quarantine.since);
+        return vec![[cell(&lock.lock), toned(word, tone), cell(why), cell(since), cell("-")]];
     }
     let row = |holder: &HolderView| {
         let mut who = vec![who::owner(&holder.owner, "-")];
         who.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
         who.extend(holder.suspect.as_ref().map(|s| format!("not known to be alive since {} ({})", s.since, s.why)));
+        who.extend(holder.until.as_ref().map(|until| format!("until {until}")));
         who.extend(holder.reason.as_ref().map(|reason| format!("because {reason:?}")));
         let since = holder.since.as_deref().unwrap_or("-");
         [cell(&lock.lock), toned(&word, tone), cell(who.join(", ")), cell(since), cell(&holder.claim)]

@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 
 use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
 use crate::wire::api::{
-    ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page,
-    PoolBody, PoolSummary, PoolView, RemoveBody, RenewBody, VerifyView, WaitingView,
+    BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
+    MoveBody, NoteBody, Page, PoolBody, PoolSummary, PoolView, QuarantineBody, RemoveBody, RenewBody, ReturnBody,
+    VerifyView, WaitingView,
 };
 use crate::wire::errors::Code;
 
@@ -122,6 +123,48 @@ impl Client {
     pub fn deliver(&self, id: &str, body: &DeliverBody) -> Result<ClaimView, CallError> {
         let path = format!("{}/deliver", claim_path(id));
         self.call(Request { method: Method::Post, path, body: Some(json(body)), patience: PATIENCE })
+    }
+
+    /// Ends a grant or a hold by force. Safe to repeat.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn break_claim(&self, id: &str, body: &BreakBody) -> Result<ClaimView, CallError> {
+        let path = format!("{}/break", claim_path(id));
+        self.call(Request { method: Method::Post, path, body: Some(json(body)), patience: PATIENCE })
+    }
+
+    /// Gives a waiting claim another place.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn move_claim(&self, id: &str, body: &MoveBody) -> Result<DoneView, CallError> {
+        self.change(Method::Post, format!("{}/move", claim_path(id)), body)
+    }
+
+    /// Cancels a claim of somebody else while it waits.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn cancel_claim(&self, id: &str, by: &str, reason: &str) -> Result<ClaimView, CallError> {
+        let path = format!("{}?if_waiting=true&by={}&reason={}", claim_path(id), encode(by), encode(reason));
+        self.call(Request { method: Method::Delete, path, body: None, patience: PATIENCE })
+    }
+
+    /// Takes a lock out of service.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn quarantine(&self, pool: &str, lock: &str, body: &QuarantineBody) -> Result<DoneView, CallError> {
+        self.change(Method::Post, format!("{}/quarantine", lock_path(pool, lock)), body)
+    }
+
+    /// Puts a lock back into service.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn put_back(&self, pool: &str, lock: &str, body: &ReturnBody) -> Result<DoneView, CallError> {
+        self.change(Method::Post, format!("{}/return", lock_path(pool, lock)), body)
     }
 
     /// Whether this fence is a present holder's.

@@ -8,7 +8,7 @@ use super::claims::{self, entry_about, reply_of};
 use super::history::ChangeKind;
 use super::limits;
 use super::names::{LockName, PoolName, Run};
-use super::pool::{Lock, Policy, Pool};
+use super::pool::{Lock, Order, Policy, Pool};
 use super::queue;
 use super::settings::Plant;
 use super::state::{Entry, State};
@@ -161,6 +161,7 @@ fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now)
         ticket,
         asked_at: now.wall,
         withdrawals: 0,
+        passed: 0,
         phase: Phase::Waiting { presence, give_up },
         parks: BTreeSet::new(),
     })
@@ -179,7 +180,7 @@ fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refu
         End::ListenerLost => true,
         End::Unconfirmed | End::Cancelled | End::GaveUp | End::Released => new_run,
         End::Superseded | End::Removed => false,
-        End::Lost | End::LeaseLost | End::BuildOver | End::Undelivered => false,
+        End::Lost | End::LeaseLost | End::BuildOver | End::Undelivered | End::Broken => false,
     };
     if may { Ok((ended.life + 1, ended.runs.clone())) } else { Err(Refusal::Ended { ended: Arc::clone(ended) }) }
 }
@@ -208,6 +209,9 @@ fn check_orders(state: &State, parts: &[Part]) -> Result<(), Refusal> {
     let order = |pool| state.world.pool(pool).map(|pool| pool.policy.order).unwrap_or_default();
     let mut orders = parts.iter().map(|part| (&part.pool, order(&part.pool)));
     let Some((first, first_order)) = orders.next() else { return Ok(()) };
+    if parts.len() > 1 && first_order == Order::Lifo {
+        return Err(Refusal::OrderOfOne { pool: first.clone(), order: first_order });
+    }
     match orders.find(|(_, order)| *order != first_order) {
         None => Ok(()),
         Some((other, other_order)) => {

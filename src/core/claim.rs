@@ -224,6 +224,8 @@ pub struct Claim {
     pub asked_at: WallMs,
     /// Grants of this life that were not confirmed in time.
     pub withdrawals: u8,
+    /// How often it was passed while it waited, in pools that count it ([`super::pool::Overtaking::Backfill`]).
+    pub passed: u32,
     pub phase: Phase,
     /// Parked requests of this claim. Not stored: they end with the server.
     pub parks: BTreeSet<ParkId>,
@@ -327,6 +329,8 @@ pub enum End {
     LeaseLost,
     /// Its build is over.
     BuildOver,
+    /// Ended by force, by somebody else.
+    Broken,
     /// Its build failed before any `in` had fetched the hold: nobody would ever know of it.
     Undelivered,
 }
@@ -381,6 +385,8 @@ pub struct Ended {
     pub how: End,
     /// Who ended it, when it was not its own client.
     pub by: Option<Text>,
+    /// Why, where somebody or some rule ended it.
+    pub reason: Option<Reason>,
     pub at: WallMs,
     /// The revision of its end; the version that a release prints. Missing when the end left no trace in a pool.
     pub revision: Option<Revision>,
@@ -400,7 +406,7 @@ impl Ended {
                 true
             }
             End::BuildOver => self.fence.is_none(),
-            End::Lost | End::LeaseLost | End::Undelivered | End::Removed => false,
+            End::Lost | End::LeaseLost | End::Undelivered | End::Removed | End::Broken => false,
         }
     }
 }

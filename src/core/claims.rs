@@ -8,6 +8,7 @@ use super::history::{ChangeKey, ChangeKind};
 use super::limits;
 use super::names::{ClaimId, Fence, ParkId, PoolName, Reason, Revision, Run};
 use super::pool::{Holder, Lock};
+use super::queue;
 use super::settings::Plant;
 use super::state::{Entry, Notice, State};
 use super::step::{Refusal, Reply};
@@ -33,6 +34,7 @@ pub(super) fn reply_of(state: &State, id: &ClaimId, parked: bool) -> Result<Repl
 pub(super) fn grant(state: &mut State, claim: &Claim, locks: LockSet, now: Now) {
     let confirm = claim.terms.confirm;
     let kind = if confirm { ChangeKind::Granted } else { ChangeKind::Claimed };
+    queue::count_passed(state, claim, &locks);
     let key = state.record(Entry { locks: locks.clone(), ..entry_about(claim, kind, None) }, now);
     let fence = Fence(key.revision.0);
     let sharer = claim.terms.ask.sharer().map(|(key, who)| (key.clone(), who.clone()));
@@ -145,7 +147,7 @@ pub(super) fn deliver(state: &mut State, id: &ClaimId, revision: Revision) -> Re
 }
 
 /// The live claim of this id. One that has ended says so, but to an earlier run first that it is one.
-fn live(state: &State, id: &ClaimId, run: Option<&Run>) -> Result<Arc<Claim>, Refusal> {
+pub(super) fn live(state: &State, id: &ClaimId, run: Option<&Run>) -> Result<Arc<Claim>, Refusal> {
     if let Some(claim) = state.claim(id) {
         return Ok(Arc::clone(claim));
     }
@@ -209,12 +211,23 @@ fn remember_unknown(state: &mut State, id: &ClaimId, run: Option<Run>, by: Optio
         runs: run.into_iter().collect(),
         how: End::Cancelled,
         by: by.as_deref().and_then(Owner::name).cloned(),
+        reason: None,
         at: now.wall,
         revision: None,
         fence: None,
         build: None,
         forget: Deadline::after(now, state.settings.memory),
     });
+}
+
+/// How a claim ends.
+pub(super) struct Ending {
+    pub how: End,
+    /// Who ends it, when it is not its own client.
+    pub by: Option<Arc<Owner>>,
+    pub reason: Option<Reason>,
+    /// The locks of a hold stay out of use for a while.
+    pub drains: bool,
 }
 
 /// Ends a live claim in whatever phase it is.
@@ -226,14 +239,23 @@ pub(super) fn finish(
     reason: Option<Reason>,
     now: Now,
 ) -> Arc<Ended> {
+    finish_as(state, claim, Ending { how, by, reason, drains: how.is_loss() }, now)
+}
+
+/// The same, with its drain as said.
+pub(super) fn finish_as(state: &mut State, claim: &Claim, ending: Ending, now: Now) -> Arc<Ended> {
+    let Ending { how, by, reason, drains } = ending;
+    let held = matches!(claim.phase, Phase::Held { .. });
     let kind = match (how, &claim.phase) {
         (_, Phase::Waiting { .. } | Phase::Granted { .. }) => ChangeKind::Ended,
+        (End::Broken, Phase::Held { .. }) => ChangeKind::Broken,
         (how, Phase::Held { .. }) if how.is_loss() => ChangeKind::Lost,
         (_, Phase::Held { .. }) => ChangeKind::Released,
     };
-    put_back_locks(state, claim, (kind == ChangeKind::Lost).then_some(now));
+    put_back_locks(state, claim, (held && drains).then_some(now));
     let locks = claim.locks().to_vec();
-    let key = state.record(Entry { locks, end: Some(how), reason, ..entry_about(claim, kind, by.as_ref()) }, now);
+    let why = reason.clone();
+    let key = state.record(Entry { locks, end: Some(how), reason: why, ..entry_about(claim, kind, by.as_ref()) }, now);
     leave(state, claim);
     // As long as its build may go on, a step of it may ask again.
     let may_go_on = claim.terms.owner.build().is_some() && !claim.build_over;
@@ -245,6 +267,7 @@ pub(super) fn finish(
         runs: claim.runs.clone(),
         how,
         by: by.as_deref().and_then(Owner::name).cloned(),
+        reason,
         at: now.wall,
         revision: Some(key.revision),
         fence: claim.fence(),

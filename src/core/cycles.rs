@@ -62,7 +62,7 @@ impl<'w> WaitsFor<'w> {
         let sharer = claim.terms.ask.sharer();
         for Part { pool: name, want } in &claim.terms.ask.parts {
             let Some(pool) = self.world.pool(name) else { continue };
-            if walk.asked.insert((name, want, sharer)) && pick(pool, want, sharer).is_none() {
+            if walk.asked.insert((name, want, sharer)) && pick(self.world, pool, want, sharer).is_none() {
                 let lacking = candidates(pool, want).filter(|lock| !lock.admits(sharer));
                 for holder in lacking.flat_map(|lock| &lock.holders) {
                     let holder = self.world.claims.get(&holder.claim);

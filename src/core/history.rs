@@ -37,6 +37,12 @@ pub enum ChangeKind {
     Broken,
     /// A waiting or granted claim ended.
     Ended,
+    /// A waiting claim was given another place.
+    Moved,
+    /// A lock was taken out of service.
+    Quarantined,
+    /// A lock came back into service.
+    Returned,
     /// A lock came into the pool.
     Added,
     /// A lock left the pool.
@@ -63,8 +69,8 @@ impl ChangeKind {
     /// Whether `check` lists it as a version (design section 6).
     #[must_use]
     pub fn is_version(self) -> bool {
-        use ChangeKind::{Added, Broken, Claimed, Lost, Released, Removed, Updated};
-        matches!(self, Claimed | Released | Lost | Broken | Added | Removed | Updated)
+        use ChangeKind::{Added, Broken, Claimed, Lost, Quarantined, Released, Removed, Returned, Updated};
+        matches!(self, Claimed | Released | Lost | Broken | Added | Removed | Updated | Quarantined | Returned)
     }
 }
 

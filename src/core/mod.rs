@@ -8,6 +8,7 @@
 //! 2. [`claim`], [`pool`], [`history`]: the words of the design as data.
 //! 3. [`step`]: commands, answers and refusals; the way in.
 //! 4. `ask` (the way into the queue), `claims` (the life of a claim), [`builds`] (what their ends mean for claims),
+//!    `by_hand` (what persons do to claims and locks of others),
 //!    `queue` and `cycles` (who is next), `supersede`
 //!    and [`stuck`] (who waits in vain), `pools`
 //!    (declaring), `timers` (what happens by itself); [`latch`]:
@@ -16,6 +17,7 @@
 
 mod ask;
 pub mod builds;
+mod by_hand;
 pub mod claim;
 mod claims;
 mod cycles;

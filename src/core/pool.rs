@@ -6,8 +6,8 @@ use imbl::{OrdMap, OrdSet};
 
 use super::claim::{Claim, Labels, Scope};
 use super::history::{Change, ChangeKey};
-use super::names::{ClaimId, Fence, LockName, PoolName, Text, Ticket};
-use super::time::{Deadline, Span};
+use super::names::{ClaimId, Fence, LockName, PoolName, Reason, Text, Ticket};
+use super::time::{Deadline, Span, WallMs};
 
 /// The order of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -17,6 +17,30 @@ pub enum Order {
     Fifo,
     /// The highest priority; of several, the first that came.
     Priority,
+    /// Last come, first served.
+    Lifo,
+}
+
+/// Whether a later claim may be served before an earlier one that waits and listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Overtaking {
+    /// It may not (but see [`super::cycles`]).
+    #[default]
+    Strict,
+    /// While the earlier one cannot be served; at most so often past each claim, if a number is given.
+    Backfill(Option<u32>),
+}
+
+/// Which of several free locks is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Pick {
+    /// That which was used least recently.
+    #[default]
+    LeastRecent,
+    /// Any.
+    Random,
+    /// The first by name.
+    Name,
 }
 
 /// A place in the queue of a pool: smaller ones come first.
@@ -41,11 +65,11 @@ impl Order {
     /// The place of a claim in queues of this order. It is the same in all of them, so sets of locks cannot deadlock.
     #[must_use]
     pub fn place(self, claim: &Claim) -> Place {
-        let rank = match self {
-            Self::Fifo => 0,
-            Self::Priority => -claim.terms.priority.get(),
-        };
-        Place { rank, ticket: claim.ticket }
+        match self {
+            Self::Fifo => Place { rank: 0, ticket: claim.ticket },
+            Self::Priority => Place { rank: -claim.terms.priority.get(), ticket: claim.ticket },
+            Self::Lifo => Place { rank: 0, ticket: Ticket(u64::MAX - claim.ticket.0) },
+        }
     }
 
     /// The stable word for it.
@@ -54,6 +78,7 @@ impl Order {
         match self {
             Self::Fifo => "fifo",
             Self::Priority => "priority",
+            Self::Lifo => "lifo",
         }
     }
 }
@@ -61,8 +86,10 @@ impl Order {
 /// The rules by which a pool hands out its locks (design section 3). `None` means the server's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// In which order claims are served. The order is strict.
+    /// In which order claims are served.
     pub order: Order,
+    pub overtaking: Overtaking,
+    pub pick: Pick,
     /// How long a lock stays out of use after its holder was lost.
     pub drain: Option<Span>,
     /// The longest hold.
@@ -82,6 +109,16 @@ pub struct Holder {
     pub sharer: Option<(Text, Text)>,
 }
 
+/// Somebody has taken a lock out of service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantine {
+    pub since: WallMs,
+    /// It comes back at this by itself.
+    pub until: Option<Deadline>,
+    pub by: Option<Text>,
+    pub reason: Option<Reason>,
+}
+
 /// One thing in a pool that can be held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lock {
@@ -93,6 +130,8 @@ pub struct Lock {
     pub holders: Vec<Holder>,
     /// Out of use until this, after its holder was lost.
     pub drain: Option<Deadline>,
+    /// Given to nobody while it is out of service; who has it keeps it.
+    pub quarantine: Option<Quarantine>,
     /// To be taken out of the pool when its holder has gone (the pool was made smaller).
     pub leaving: bool,
     /// The newest history entry about this lock; never pruned. The lock with the oldest one is picked first.
@@ -103,19 +142,33 @@ impl Lock {
     /// A free lock.
     #[must_use]
     pub fn new(name: LockName, metadata: Arc<[u8]>, labels: Arc<Labels>) -> Self {
-        Self { name, metadata, labels, holders: Vec::new(), drain: None, leaving: false, newest: None }
+        Self {
+            name,
+            metadata,
+            labels,
+            holders: Vec::new(),
+            drain: None,
+            quarantine: None,
+            leaving: false,
+            newest: None,
+        }
     }
 
     /// Whether nobody has it and it may be given to anybody.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        self.holders.is_empty() && self.drain.is_none() && !self.leaving
+        self.holders.is_empty() && self.is_in_service()
+    }
+
+    /// Whether it may be given to anybody at all.
+    fn is_in_service(&self) -> bool {
+        self.drain.is_none() && self.quarantine.is_none() && !self.leaving
     }
 
     /// Whether a claim with this sharing party may have it now, the queue aside.
     #[must_use]
     pub fn admits(&self, sharer: Option<(&Text, &Text)>) -> bool {
-        if self.drain.is_some() || self.leaving {
+        if !self.is_in_service() {
             return false;
         }
         let same_key = |h: &Holder| matches!((&h.sharer, sharer), (Some((held, _)), Some((key, _))) if held == key);
@@ -126,7 +179,7 @@ impl Lock {
     /// The key with which others may join its holders now.
     #[must_use]
     pub fn open_to(&self) -> Option<&Text> {
-        if self.drain.is_some() || self.leaving {
+        if !self.is_in_service() {
             return None;
         }
         let (key, _) = self.holders.first()?.sharer.as_ref()?;

@@ -15,13 +15,13 @@ use super::step::{AskClaim, By, Refusal, Reply};
 use super::time::{Deadline, Now};
 
 /// The answer that the same operation got before, if it did.
-fn answered_before(state: &State, by: &By) -> Option<Reply> {
+pub(super) fn answered_before(state: &State, by: &By) -> Option<Reply> {
     let record = state.ops.get(by.op.as_ref()?)?;
     Some(Reply::Done { revision: record.revision })
 }
 
 /// Remembers the answer under the operation's id.
-fn done(state: &mut State, by: &By, now: Now) -> Reply {
+pub(super) fn done(state: &mut State, by: &By, now: Now) -> Reply {
     let revision = state.world.revision;
     if let Some(op) = &by.op {
         state.make_room_for_op();
@@ -31,7 +31,7 @@ fn done(state: &mut State, by: &By, now: Now) -> Reply {
     Reply::Done { revision }
 }
 
-fn record(state: &mut State, kind: ChangeKind, pool: &PoolName, locks: &[LockName], by: &By, now: Now) {
+pub(super) fn record(state: &mut State, kind: ChangeKind, pool: &PoolName, locks: &[LockName], by: &By, now: Now) {
     let locks: LockSet = locks.iter().map(|lock| (pool.clone(), lock.clone())).collect();
     let entry = Entry {
         kind,
@@ -49,7 +49,7 @@ fn existing<'s>(state: &'s State, pool: &PoolName) -> Result<&'s Pool, Refusal> 
     state.world.pool(pool).ok_or_else(|| Refusal::NoSuchPool { pool: pool.clone() })
 }
 
-fn existing_lock(state: &State, pool: &PoolName, lock: &LockName) -> Result<Lock, Refusal> {
+pub(super) fn existing_lock(state: &State, pool: &PoolName, lock: &LockName) -> Result<Lock, Refusal> {
     let found = existing(state, pool)?.locks.get(lock);
     found.map(|l| Lock::clone(l)).ok_or_else(|| Refusal::NoSuchLock { pool: pool.clone(), lock: lock.clone() })
 }

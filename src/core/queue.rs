@@ -10,7 +10,7 @@ use super::claim::{Claim, LockSet, Part, Presence, Want};
 use super::claims;
 use super::cycles::WaitsFor;
 use super::names::{ClaimId, LockName, PoolName, Text};
-use super::pool::{Lock, Place, Pool};
+use super::pool::{Lock, Overtaking, Pick, Place, Pool};
 use super::state::{Notice, State, World};
 use super::time::Now;
 
@@ -74,7 +74,9 @@ fn holds_back_all(state: &State, pool: &PoolName, id: &ClaimId) -> bool {
     state.claim(id).is_some_and(|claim| {
         let all =
             |part: &Part| part.pool == *pool && matches!(&part.want, Want::Any { labels, .. } if labels.is_empty());
-        claims::presence(claim).is_some_and(Presence::listens) && claim.terms.ask.parts.iter().any(all)
+        claims::presence(claim).is_some_and(Presence::listens)
+            && claim.terms.ask.parts.iter().any(all)
+            && !state.world.pool(pool).is_some_and(|pool| may_be_passed(&state.world, pool, claim))
     })
 }
 
@@ -115,15 +117,20 @@ fn available(world: &World, claim: &Claim) -> Option<LockSet> {
     let sharer = claim.terms.ask.sharer();
     let mut locks = LockSet::new();
     for Part { pool: name, want } in &claim.terms.ask.parts {
-        let picked = pick(world.pool(name)?, want, sharer)?;
+        let picked = pick(world, world.pool(name)?, want, sharer)?;
         locks.extend(picked.into_iter().map(|lock| (name.clone(), lock)));
     }
     Some(locks)
 }
 
 /// Locks of one pool for this want, by name; `None` when there are not enough now. Those that the requestor has
-/// already come first, then others of its key, then the free ones that were used least recently.
-pub(super) fn pick(pool: &Pool, want: &Want, sharer: Option<(&Text, &Text)>) -> Option<BTreeSet<LockName>> {
+/// already come first, then others of its key, then the free ones in the order of the pool's policy.
+pub(super) fn pick(
+    world: &World,
+    pool: &Pool,
+    want: &Want,
+    sharer: Option<(&Text, &Text)>,
+) -> Option<BTreeSet<LockName>> {
     match want {
         Want::Named(names) => {
             let admits = |name: &LockName| pool.locks.get(name).is_some_and(|l| l.admits(sharer));
@@ -134,12 +141,43 @@ pub(super) fn pick(pool: &Pool, want: &Want, sharer: Option<(&Text, &Text)>) -> 
             let is_own = |lock: &&&Lock| sharer.is_some_and(|sharer| lock.is_held_by(sharer));
             let own = joinable.iter().filter(is_own);
             let others = joinable.iter().filter(|lock| !is_own(lock));
-            let free = pool.free.iter().filter_map(|(_, name)| pool.locks.get(name));
-            let fitting = own.chain(others).copied().chain(free.map(AsRef::as_ref)).filter(|l| l.matches(labels));
-            let picked: BTreeSet<LockName> = fitting.take(*count as usize).map(|l| l.name.clone()).collect();
+            let shared = own.chain(others).copied();
+            let fits = |lock: &&Lock| lock.matches(labels);
+            let free = pool.free.iter().filter_map(|(_, name)| pool.locks.get(name)).map(AsRef::as_ref);
+            let picked: BTreeSet<LockName> = match pool.policy.pick {
+                Pick::LeastRecent => names(shared.chain(free).filter(fits), *count),
+                Pick::Name => {
+                    let mut free: Vec<&Lock> = free.collect();
+                    free.sort_by(|a, b| a.name.cmp(&b.name));
+                    names(shared.chain(free).filter(fits), *count)
+                }
+                Pick::Random => {
+                    let mut free: Vec<&Lock> = free.collect();
+                    free.sort_by_key(|lock| dice(world, pool, &lock.name));
+                    names(shared.chain(free).filter(fits), *count)
+                }
+            };
             (picked.len() == *count as usize).then_some(picked)
         }
     }
+}
+
+/// The names of the first few.
+fn names<'p>(locks: impl Iterator<Item = &'p Lock>, count: u32) -> BTreeSet<LockName> {
+    locks.take(count as usize).map(|lock| lock.name.clone()).collect()
+}
+
+/// A number that differs for each lock after each change, and that nobody outside can foresee: FNV-1a over the
+/// seed of this life, the revision and the names, with the finish of `SplitMix64`.
+fn dice(world: &World, pool: &Pool, lock: &LockName) -> u64 {
+    let numbers = [world.seed, world.revision.0].into_iter().flat_map(u64::to_le_bytes);
+    let names = pool.name.as_str().bytes().chain([b'/']).chain(lock.as_str().bytes());
+    let hash = numbers
+        .chain(names)
+        .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
+    let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
 }
 
 /// A requestor that already holds the very locks, with the same key, always gets in.
@@ -161,10 +199,39 @@ fn is_held_back(world: &World, claim: &Claim) -> bool {
     rivals.any(|rival| !waits_for_build.is_true_of(rival))
 }
 
+/// Whether later claims may be served before this waiting one in this pool: where backfilling is allowed, while it
+/// cannot be served itself, and not too often.
+fn may_be_passed(world: &World, pool: &Pool, claim: &Claim) -> bool {
+    match pool.policy.overtaking {
+        Overtaking::Strict => false,
+        Overtaking::Backfill(most) => most.is_none_or(|most| claim.passed < most) && available(world, claim).is_none(),
+    }
+}
+
+/// Before a claim is given locks: counts it for those earlier waiters past which it is served, where that is limited.
+/// A requestor that joins what it has already passes nobody.
+pub(super) fn count_passed(state: &mut State, claim: &Claim, locks: &LockSet) {
+    if joins_own_hold(&state.world, claim, locks) {
+        return;
+    }
+    let counts = |pool: &Pool| matches!(pool.policy.overtaking, Overtaking::Backfill(Some(_)));
+    let parts = claim.terms.ask.parts.iter().filter_map(|part| Some((state.world.pool(&part.pool)?, &part.want)));
+    let passed = parts.filter(|(pool, _)| counts(pool)).flat_map(|(pool, want)| {
+        rivals(&state.world, pool, want, Place::FIRST..pool.place(claim)).map(|rival| rival.id.clone())
+    });
+    let passed: BTreeSet<ClaimId> = passed.collect();
+    for id in passed {
+        state.update_claim(&id, |c| c.passed = c.passed.saturating_add(1));
+    }
+}
+
 /// Listening waiters before `claim` whose candidate locks overlap with its own.
 fn earlier_rivals<'w>(world: &'w World, claim: &Claim) -> impl Iterator<Item = &'w Arc<Claim>> {
     let parts = claim.terms.ask.parts.iter().filter_map(|part| Some((world.pool(&part.pool)?, &part.want)));
-    parts.flat_map(|(pool, want)| rivals(world, pool, want, Place::FIRST..pool.place(claim)))
+    parts.flat_map(move |(pool, want)| {
+        let rivals = rivals(world, pool, want, Place::FIRST..pool.place(claim));
+        rivals.filter(move |rival| !may_be_passed(world, pool, rival))
+    })
 }
 
 /// Listening waiters at these places whose candidate locks in this pool overlap with those of `want`.

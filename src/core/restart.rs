@@ -14,6 +14,7 @@ use super::time::{Deadline, EngineMs, Now};
 /// Same holds, same queue order, same claim ids; short deadlines in full; a new epoch above every revision given.
 pub(super) fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: Now) -> State {
     let mut state = State::default();
+    state.world.seed = settings.seed;
     state.settings = settings;
     let meta = loaded.meta.unwrap_or(Meta {
         revision: Revision::default(),
@@ -31,6 +32,9 @@ pub(super) fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64,
     }
     for (pool, mut lock) in loaded.locks {
         lock.drain = lock.drain.map(|d| d.restarted(now));
+        if let Some(quarantine) = &mut lock.quarantine {
+            quarantine.until = quarantine.until.map(|until| until.restarted(now));
+        }
         // Holders follow from the claims, the newest entry from the history.
         lock.holders.clear();
         lock.newest = None;

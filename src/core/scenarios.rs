@@ -8,7 +8,9 @@ macro_rules! scenarios {
     };
 }
 
+mod by_hand;
 mod order;
+mod policies;
 mod scopes;
 mod stuck;
 mod supersede;

@@ -33,6 +33,9 @@ pub struct Settings {
     pub stuck_look: Span,
     /// Only declared pools exist: a claim never makes one.
     pub declared_only: bool,
+    /// Pools that pick at random pick by this: a number that nobody can foresee, so that the same state and the same
+    /// command always come to the same.
+    pub seed: u64,
     /// Testing only: which planted bug the core carries.
     pub plant: Plant,
 }
@@ -54,6 +57,7 @@ impl Default for Settings {
             latch_kept: Span::hours(30 * 24),
             stuck_look: Span(250),
             declared_only: false,
+            seed: 0,
             plant: Plant::None,
         }
     }

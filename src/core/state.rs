@@ -49,6 +49,8 @@ pub struct World {
     pub changes: OrdMap<ChangeKey, Arc<Change>>,
     /// The newest revision given.
     pub revision: Revision,
+    /// From [`Settings::seed`].
+    pub seed: u64,
 }
 
 impl World {
@@ -178,6 +180,7 @@ pub enum Notice {
 pub(super) enum Timer {
     Claim(ClaimId),
     Drain(PoolName, LockName),
+    Quarantine(PoolName, LockName),
     Ended(ClaimId),
     Op(OpId),
     Latch(LatchId),
@@ -334,7 +337,9 @@ impl State {
     }
 
     fn set_timer(&mut self, deadline: Deadline, timer: Timer) {
-        if deadline.is_long() && matches!(timer, Timer::Claim(_) | Timer::Drain(..) | Timer::Latch(_)) {
+        if deadline.is_long()
+            && matches!(timer, Timer::Claim(_) | Timer::Drain(..) | Timer::Quarantine(..) | Timer::Latch(_))
+        {
             self.long.insert((deadline.at, timer.clone()));
         }
         self.timers.insert((deadline.at, timer));
@@ -413,6 +418,9 @@ impl State {
         if let Some(drain) = lock.drain {
             self.set_timer(drain, Timer::Drain(pool.clone(), lock.name.clone()));
         }
+        if let Some(until) = lock.quarantine.as_ref().and_then(|q| q.until) {
+            self.set_timer(until, Timer::Quarantine(pool.clone(), lock.name.clone()));
+        }
         self.change_edges();
         if let Some(p) = self.pool_mut(pool) {
             p.put_lock(lock);
@@ -467,6 +475,34 @@ impl State {
     pub(super) fn update_claim(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
         self.dirty.claims.insert(id.clone());
         self.update_presence(id, change);
+    }
+
+    /// Changes a waiting claim in a way that may give it another place.
+    pub(super) fn update_waiting(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
+        self.dequeue(id);
+        self.update_claim(id, change);
+        self.change_edges();
+    }
+
+    /// Gives claims other tickets; none of these may be another live claim's.
+    pub(super) fn set_tickets(&mut self, tickets: &[(ClaimId, Ticket)]) {
+        for (id, _) in tickets {
+            self.dequeue(id);
+        }
+        for (id, ticket) in tickets {
+            self.update_claim(id, |c| c.ticket = *ticket);
+        }
+        self.change_edges();
+    }
+
+    /// Takes a claim out of the queues; [`State::update_claim`] puts it in again where it belongs then.
+    fn dequeue(&mut self, id: &ClaimId) {
+        let Some(claim) = self.claim(id).filter(|claim| claim.waits()).cloned() else { return };
+        for part in &claim.terms.ask.parts {
+            if let Some(pool) = self.pool_mut(&part.pool) {
+                pool.dequeue(&claim);
+            }
+        }
     }
 
     /// Changes a live claim in a way that ends with the server: parks and presence.

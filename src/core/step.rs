@@ -9,7 +9,7 @@ use super::pool::{Lock, Order, Policy};
 use super::settings::Plant;
 use super::state::State;
 use super::time::{Now, Span};
-use super::{ask, builds, claims, latch, pools, queue, stuck, timers};
+use super::{ask, builds, by_hand, claims, latch, pools, queue, stuck, timers};
 
 /// How a request is prepared to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,17 @@ pub struct By {
     pub op: Option<OpId>,
     pub owner: Arc<Owner>,
     pub reason: Option<Reason>,
+}
+
+/// Where a waiting claim is moved to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MoveTo {
+    /// Before all that wait in one of its pools.
+    First,
+    /// Before this one, which waits in one of its pools.
+    Before(ClaimId),
+    /// Behind all that wait in one of its pools.
+    Last,
 }
 
 /// Everything that can happen to the state.
@@ -84,6 +95,25 @@ pub enum Command {
         by: Option<Arc<Owner>>,
         reason: Option<Reason>,
     },
+    /// Cancel the claim of somebody else while it waits: it must not become a release.
+    Cancel {
+        id: ClaimId,
+        by: Arc<Owner>,
+        reason: Option<Reason>,
+    },
+    /// End a grant or a hold by force; its locks drain first if so asked.
+    Break {
+        id: ClaimId,
+        drains: bool,
+        by: Arc<Owner>,
+        reason: Reason,
+    },
+    /// Give a waiting claim another place in its queues.
+    Move {
+        id: ClaimId,
+        to: MoveTo,
+        by: By,
+    },
     /// The client of a parked request has gone.
     Left {
         park: ParkId,
@@ -123,6 +153,19 @@ pub enum Command {
         pool: PoolName,
         lock: LockName,
         claim: Option<ClaimId>,
+        by: By,
+    },
+    /// Take a lock out of service, for a while or until it is put back.
+    Quarantine {
+        pool: PoolName,
+        lock: LockName,
+        span: Option<Span>,
+        by: By,
+    },
+    /// Put a lock back into service.
+    Return {
+        pool: PoolName,
+        lock: LockName,
         by: By,
     },
     /// Write an entry that changes nothing.
@@ -183,11 +226,13 @@ pub enum Refusal {
     TooManyRuns { id: ClaimId, max: usize },
     #[error("claim {id:?} asks for scope \"build\" (or its pool does), but its owner names no build")]
     NoBuild { id: ClaimId },
-    #[error("claim {id:?} has not been granted (any more): ask again with PUT")]
+    #[error("claim {id:?} has not been granted (any more)")]
     NotGranted { id: ClaimId },
+    #[error("claim {id:?} does not wait (there)")]
+    NotWaiting { id: ClaimId },
     #[error("claim {id:?} was granted with fence {fence}, not {given}: ask again with PUT")]
     WrongFence { id: ClaimId, fence: Fence, given: Fence },
-    #[error("claim {:?} has ended: {}", ended.id, ended.how.word())]
+    #[error("claim {:?} has ended: {}{}", ended.id, ended.how.word(), why(ended))]
     Ended { ended: Arc<Ended> },
     #[error("pool {pool:?} already has a lock {lock:?}")]
     LockExists { pool: PoolName, lock: LockName },
@@ -203,6 +248,8 @@ pub enum Refusal {
         other_order.word()
     )]
     MixedOrders { pool: PoolName, order: Order, other: PoolName, other_order: Order },
+    #[error("pool {pool:?} is ordered by {}: a claim over several pools cannot be served there", order.word())]
+    OrderOfOne { pool: PoolName, order: Order },
     #[error("the order of pool {pool:?} cannot change: {claims} claim(s) over several pools wait there")]
     OrderInUse { pool: PoolName, claims: usize },
     #[error("the queue of pool {pool:?} is full ({max} waiting)")]
@@ -215,6 +262,13 @@ pub enum Refusal {
     LatchReleased { id: LatchId },
     #[error("the limit of {max} {what} is reached")]
     Limit { what: &'static str, max: usize },
+}
+
+/// Who ended a claim and why, as far as it is known.
+fn why(ended: &Ended) -> String {
+    let by = ended.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let reason = ended.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!("{by}{reason}")
 }
 
 impl End {
@@ -233,6 +287,7 @@ impl End {
             Self::LeaseLost => "lease_lost",
             Self::BuildOver => "build_over",
             Self::Undelivered => "undelivered",
+            Self::Broken => "broken",
         }
     }
 }
@@ -260,6 +315,11 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
             Ok(Reply::Nothing)
         }
         Command::End { id, run, by, reason } => claims::end(state, &id, run, by, reason, now),
+        Command::Cancel { id, by, reason } => by_hand::cancel(state, &id, by, reason, now),
+        Command::Break { id, drains, by, reason } => by_hand::break_claim(state, &id, drains, by, reason, now),
+        Command::Move { id, to, by } => by_hand::move_claim(state, &id, &to, &by, now),
+        Command::Quarantine { pool, lock, span, by } => by_hand::quarantine(state, &pool, &lock, span, &by, now),
+        Command::Return { pool, lock, by } => by_hand::put_back(state, &pool, &lock, &by, now),
         Command::Left { park } => {
             claims::left(state, park, now);
             Ok(Reply::Nothing)

@@ -139,6 +139,7 @@ fn comparable_claim(claim: &Claim) -> Claim {
 fn comparable_lock(lock: &Lock) -> Lock {
     let mut lock = stored_lock(lock);
     lock.drain.iter_mut().for_each(comparable);
+    lock.quarantine.iter_mut().flat_map(|q| &mut q.until).for_each(comparable);
     lock
 }
 

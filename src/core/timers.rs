@@ -1,5 +1,6 @@
 //! What happens by itself when its time has come (design sections 2 and 4). Never early.
 
+use super::by_hand;
 use super::claim::{Claim, End, Phase, Presence, Scope};
 use super::claims;
 use super::latch;
@@ -18,6 +19,7 @@ pub(super) fn expire(state: &mut State, now: Now) {
         match timer {
             Timer::Claim(id) => expire_claim(state, &id, now),
             Timer::Drain(pool, lock) => end_drain(state, &pool, &lock, now),
+            Timer::Quarantine(pool, lock) => by_hand::end_quarantine(state, &pool, &lock, now),
             Timer::Ended(id) => state.forget_ended(&id),
             Timer::Op(op) => state.forget_op(&op),
             // The step ends with that look.

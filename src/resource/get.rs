@@ -319,8 +319,8 @@ impl Get {
 
 /// Whether an entry of this kind says what a step was about.
 fn is_told(kind: ChangeKind) -> bool {
-    use ChangeKind::{Added, Broken, Claimed, Lost, Noted, Released, Removed, Updated};
-    matches!(kind, Claimed | Released | Lost | Broken | Added | Removed | Updated | Noted)
+    use ChangeKind::{Added, Broken, Claimed, Lost, Noted, Quarantined, Released, Removed, Returned, Updated};
+    matches!(kind, Claimed | Released | Lost | Broken | Added | Removed | Updated | Quarantined | Returned | Noted)
 }
 
 fn word(kind: ChangeKind) -> String {
@@ -336,7 +336,8 @@ fn over(claim: &ClaimView) -> String {
     let how = claim.how.as_deref().unwrap_or("ended");
     let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
     let at = claim.ended_at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
-    format!("has ended: {how}{by}{at}")
+    let why = claim.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    format!("has ended: {how}{by}{at}{why}")
 }
 
 fn metadata(view: &LockView) -> Result<Vec<u8>, String> {

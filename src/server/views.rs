@@ -7,14 +7,15 @@ use crate::core::claim::{Claim, Ended, Owner, Part, Phase, Presence, Scope, Want
 use crate::core::history::{Change, ChangeKind};
 use crate::core::limits;
 use crate::core::names::{ClaimId, InstanceVars, LockName, PoolName, Text};
-use crate::core::pool::{Holder, Lock, Order, Policy, Pool};
+use crate::core::pool::{Holder, Lock, Order, Overtaking, Pick, Policy, Pool, Quarantine};
 use crate::core::state::World;
 use crate::core::stuck::Stuck;
 use crate::core::time::{Deadline, Now, Span, WallMs};
 use crate::wire::api::{
     self, ChangeView, ClaimState, ClaimView, HolderView, LockRef, LockState, LockView, PartBody, PoolSummary,
-    QueueView, SuspectView, WaiterView,
+    QuarantineView, QueueView, SuspectView, WaiterView,
 };
+use crate::wire::ask::show_overtaking;
 use crate::wire::errors::Code;
 use crate::wire::text::{show_metadata, show_span, time};
 
@@ -164,6 +165,7 @@ impl Viewer<'_> {
     pub fn lock(&self, pool: &Pool, lock: &Lock, with_metadata: bool) -> LockView {
         let holders = self.holders(pool, lock);
         let state = match (holders.is_empty(), lock.drain) {
+            (true, _) if lock.quarantine.is_some() => LockState::Quarantined,
             (true, None) => LockState::Free,
             (true, Some(_)) => LockState::Draining,
             (false, _) if holders.iter().any(|h| h.state == ClaimState::Held) => LockState::Held,
@@ -177,8 +179,18 @@ impl Viewer<'_> {
             labels: lock.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             holders,
             leaving: lock.leaving,
+            quarantine: lock.quarantine.as_ref().map(|quarantine| self.quarantine(quarantine)),
             metadata,
             metadata_base64,
+        }
+    }
+
+    fn quarantine(&self, quarantine: &Quarantine) -> QuarantineView {
+        QuarantineView {
+            since: time(quarantine.since),
+            until: quarantine.until.map(|until| self.moment(until)),
+            by: text(quarantine.by.as_ref()),
+            reason: quarantine.reason.as_ref().map(ToString::to_string),
         }
     }
 
@@ -275,7 +287,7 @@ pub fn ended(ended: &Ended) -> ClaimView {
             build_id: text(build.map(|b| &b.id)),
             ..api::Owner::default()
         },
-        reason: None,
+        reason: ended.reason.as_ref().map(ToString::to_string),
         asked_at: None,
         held_since: None,
         held_until: None,
@@ -357,6 +369,13 @@ fn policy(policy: &Policy) -> api::Policy {
         order: match policy.order {
             Order::Fifo => None,
             Order::Priority => Some(api::Order::Priority),
+            Order::Lifo => Some(api::Order::Lifo),
+        },
+        overtaking: Some(policy.overtaking).filter(|o| *o != Overtaking::Strict).map(show_overtaking),
+        pick: match policy.pick {
+            Pick::LeastRecent => None,
+            Pick::Random => Some(api::Pick::Random),
+            Pick::Name => Some(api::Pick::Name),
         },
         drain: policy.drain.map(show_span),
         max_hold: policy.max_hold.map(show_span),
@@ -398,6 +417,9 @@ fn kind(kind: ChangeKind) -> api::ChangeKind {
         ChangeKind::Lost => api::ChangeKind::Lost,
         ChangeKind::Broken => api::ChangeKind::Broken,
         ChangeKind::Ended => api::ChangeKind::Ended,
+        ChangeKind::Moved => api::ChangeKind::Moved,
+        ChangeKind::Quarantined => api::ChangeKind::Quarantined,
+        ChangeKind::Returned => api::ChangeKind::Returned,
         ChangeKind::Added => api::ChangeKind::Added,
         ChangeKind::Removed => api::ChangeKind::Removed,
         ChangeKind::Updated => api::ChangeKind::Updated,

@@ -17,7 +17,7 @@ use crate::core::limits;
 use crate::core::names::{
     ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text, Ticket,
 };
-use crate::core::pool::{Holder, Lock, Order, Policy};
+use crate::core::pool::{Holder, Lock, Order, Overtaking, Pick, Policy, Quarantine};
 use crate::core::state::{Changes, Meta, OpRecord};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 
@@ -153,14 +153,27 @@ fn terms() -> impl Strategy<Value = Terms> {
 pub fn claim(id: ClaimId) -> impl Strategy<Value = Claim> {
     let runs = vec(name::<Run>(IDS), 0..3);
     let parks = btree_set(any::<u64>().prop_map(ParkId), 0..2);
-    let numbers = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u8>());
+    let numbers = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u8>(), any::<u32>());
     let scope = (scope(), any::<bool>());
     (terms().boxed(), scope, runs, parks, numbers, phase()).prop_map(
         move |(terms, scope, runs, parks, numbers, phase)| {
             let (scope, build_over) = scope;
-            let (life, ticket, asked_at, withdrawals) = numbers;
+            let (life, ticket, asked_at, withdrawals, passed) = numbers;
             let (ticket, asked_at) = (Ticket(ticket), WallMs(asked_at));
-            Claim { id: id.clone(), life, terms, scope, build_over, runs, ticket, asked_at, withdrawals, phase, parks }
+            Claim {
+                id: id.clone(),
+                life,
+                terms,
+                scope,
+                build_over,
+                runs,
+                ticket,
+                asked_at,
+                withdrawals,
+                passed,
+                phase,
+                parks,
+            }
         },
     )
 }
@@ -177,25 +190,31 @@ const ENDS: &[End] = &[
     End::LeaseLost,
     End::BuildOver,
     End::Undelivered,
+    End::Broken,
 ];
 
 pub fn ended(id: ClaimId) -> impl Strategy<Value = Ended> {
-    let who = (of(digest()), vec(name::<Run>(IDS), 0..3), select(ENDS), of(text()));
+    let who = (of(digest()), vec(name::<Run>(IDS), 0..3), select(ENDS), (of(text()), of(reason())));
     let numbers = (any::<u32>(), any::<u64>(), of(any::<u64>()), of(any::<u64>()));
     let build = of((text(), text()).prop_map(|(cluster, id)| BuildRef { cluster, id }));
-    (who, numbers, build, deadline()).prop_map(move |((digest, runs, how, by), numbers, build, forget)| {
+    (who, numbers, build, deadline()).prop_map(move |((digest, runs, how, (by, reason)), numbers, build, forget)| {
         let (life, at, revision, fence) = numbers;
         let (revision, fence) = (revision.map(Revision), fence.map(Fence));
-        Ended { id: id.clone(), life, digest, runs, how, by, at: WallMs(at), revision, fence, build, forget }
+        Ended { id: id.clone(), life, digest, runs, how, by, reason, at: WallMs(at), revision, fence, build, forget }
     })
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    let order = select(&[Order::Fifo, Order::Priority][..]);
+    let order = select(&[Order::Fifo, Order::Priority, Order::Lifo][..]);
+    let overtaking = prop_oneof![Just(Overtaking::Strict), of(any::<u32>()).prop_map(Overtaking::Backfill)];
+    let pick = select(&[Pick::LeastRecent, Pick::Random, Pick::Name][..]);
+    let order = (order, overtaking, pick);
     let scope = of(select(&[Scope::Flow, Scope::Person, Scope::Build][..]));
     (order, of(any::<u64>()), of(any::<u64>()), of(any::<u32>()), scope).prop_map(
-        |(order, drain, max_hold, max_queue, scope)| Policy {
+        |((order, overtaking, pick), drain, max_hold, max_queue, scope)| Policy {
             order,
+            overtaking,
+            pick,
             drain: drain.map(Span),
             max_hold: max_hold.map(Span),
             max_queue,
@@ -207,8 +226,11 @@ fn policy() -> impl Strategy<Value = Policy> {
 pub fn lock(name: LockName) -> impl Strategy<Value = Lock> {
     let metadata = prop_oneof![4 => vec(any::<u8>(), 0..40), 1 => Just(vec![0xFF; limits::METADATA_BYTES])];
     let holders = vec((claim_id(), any::<u64>()), 0..2);
-    (metadata, labels(), holders, of(deadline()), any::<bool>(), of(key())).prop_map(
-        move |(metadata, labels, holders, drain, leaving, newest)| Lock {
+    let quarantine = (any::<u64>(), of(deadline()), of(text()), of(reason()));
+    let quarantine =
+        of(quarantine.prop_map(|(since, until, by, reason)| Quarantine { since: WallMs(since), until, by, reason }));
+    (metadata, labels(), holders, of(deadline()), quarantine, any::<bool>(), of(key())).prop_map(
+        move |(metadata, labels, holders, drain, quarantine, leaving, newest)| Lock {
             name: name.clone(),
             metadata: metadata.into(),
             labels,
@@ -217,6 +239,7 @@ pub fn lock(name: LockName) -> impl Strategy<Value = Lock> {
                 .map(|(claim, fence)| Holder { claim, fence: Fence(fence), sharer: None })
                 .collect(),
             drain,
+            quarantine,
             leaving,
             newest,
         },
@@ -240,6 +263,9 @@ const KINDS: &[ChangeKind] = &[
     ChangeKind::PoolSet,
     ChangeKind::PoolRemoved,
     ChangeKind::Noted,
+    ChangeKind::Moved,
+    ChangeKind::Quarantined,
+    ChangeKind::Returned,
     ChangeKind::LatchReleased,
 ];
 

@@ -35,6 +35,9 @@ const MIGRATIONS: &[&str] = &[
     UPDATE claims SET record = json_set(record, '$.phase.held.delivered', json('true'))
         WHERE json_type(record, '$.phase.held') IS NOT NULL;
 ",
+    "
+    -- No table changes: new members and words in records of locks, claims, ended claims, policies and changes.
+",
 ];
 
 /// What a database file is.

@@ -175,6 +175,68 @@ pub struct DeliverBody {
     pub revision: u64,
 }
 
+/// `POST /api/v1/claims/{id}/break`: end a grant or a hold by force. `by.reason` is needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BreakBody {
+    /// Its locks stay out of use for the pool's `drain`, as after a loss; free at once when left out.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub drain: bool,
+    pub by: ByBody,
+}
+
+/// `POST /api/v1/claims/{id}/move`: give a waiting claim another place in its queues. Needs `by.reason`, and `to` or
+/// `before`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoveBody {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<QueueEnd>,
+    /// Before this claim, which waits in one of its pools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    pub by: ByBody,
+}
+
+/// An end of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueEnd {
+    First,
+    Last,
+}
+
+/// `POST /api/v1/pools/{pool}/locks/{lock}/quarantine`: take a lock out of service. `by.reason` is needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuarantineBody {
+    /// It comes back by itself after this (1s to 30 days).
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub span: Option<String>,
+    pub by: ByBody,
+}
+
+/// `POST /api/v1/pools/{pool}/locks/{lock}/return`: put a lock back into service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReturnBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<ByBody>,
+}
+
+/// Why a lock is out of service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QuarantineView {
+    pub since: String,
+    /// When it comes back by itself, as far as is known now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// It is not known at present whether a build goes on; its holds stay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SuspectView {
@@ -230,6 +292,7 @@ pub struct ClaimView {
     pub supersede: Option<String>,
     #[serde(default)]
     pub owner: Owner,
+    /// Why, for people; of an ended claim, why it was ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When this life began to ask.
@@ -258,7 +321,7 @@ pub struct ClaimView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect: Option<SuspectView>,
     /// How it ended: `released`, `cancelled`, `gave_up`, `listener_lost`, `unconfirmed`, `superseded`, `removed`,
-    /// `lost` (its ttl or the pool's `max_hold` was over), `lease_lost` (not renewed in time), `build_over`,
+    /// `broken` (by somebody, by force), `lost` (its ttl or the pool's `max_hold` was over), `lease_lost` (not renewed in time), `build_over`,
     /// `undelivered` (its build was cut short before any `in` had fetched the hold).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
@@ -384,6 +447,13 @@ pub struct Policy {
     /// Who comes first; `fifo` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
+    /// Whether later claims may be served before earlier ones that listen: `strict` (they may not) when absent;
+    /// `backfill`: while the earlier one cannot be served; `backfill:N`: so, but at most N times past each claim.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overtaking: Option<String>,
+    /// Which of several free locks is given; `least_recent` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pick: Option<Pick>,
     /// How long a lock stays out of use after its holder was lost; the server's default when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<String>,
@@ -406,6 +476,20 @@ pub enum Order {
     Fifo,
     /// The claim with the highest `priority`; of several, the first that came.
     Priority,
+    /// Last come, first served; only for claims of one pool.
+    Lifo,
+}
+
+/// Which of several free locks is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pick {
+    /// That which was used least recently.
+    LeastRecent,
+    /// Any.
+    Random,
+    /// The first by name.
+    Name,
 }
 
 /// Members of every changing call that is not about a claim.
@@ -535,6 +619,8 @@ pub enum LockState {
     Held,
     /// Out of use for a while after its holder was lost.
     Draining,
+    /// Taken out of service; a held one is shown as held.
+    Quarantined,
 }
 
 /// A lock.
@@ -548,6 +634,9 @@ pub struct LockView {
     /// Leaves the pool with its present holder.
     #[serde(default, skip_serializing_if = "is_false")]
     pub leaving: bool,
+    /// It is out of service, held or not: nobody else gets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<QuarantineView>,
     /// Metadata that is text; only when one lock is asked for, not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<String>,
@@ -593,6 +682,9 @@ pub enum ChangeKind {
     Lost,
     Broken,
     Ended,
+    Moved,
+    Quarantined,
+    Returned,
     Added,
     Removed,
     Updated,

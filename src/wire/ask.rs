@@ -11,7 +11,7 @@ use super::text;
 use crate::core::claim::{Ask, Labels, Owner, Part, Priority, Scope, Terms, Want};
 use crate::core::limits;
 use crate::core::names::{ClaimId, Digest, Label, LockName, PoolName, Text};
-use crate::core::pool::{Order, Policy};
+use crate::core::pool::{Order, Overtaking, Pick, Policy};
 use crate::core::step::{AskClaim, By, Wait};
 use crate::core::time::Span;
 
@@ -42,7 +42,7 @@ pub fn claim(id: ClaimId, body: ClaimBody, problems: &mut Problems) -> Option<As
     let run = problems.parse_some("run", body.run.as_deref());
     let reason = problems.parse_some("reason", body.reason.as_deref());
     let max = Span(limits::TTL_MAX_MS);
-    let ttl = span("ttl", body.ttl.as_deref(), Span(limits::TTL_MIN_MS), max, problems);
+    let ttl = ttl("ttl", body.ttl.as_deref(), problems);
     let give_up_after = span("give_up_after", body.give_up_after.as_deref(), Span(1), max, problems);
     let wait = wait("wait", body.wait.as_deref(), problems);
     let priority = priority(body.priority, problems);
@@ -82,6 +82,11 @@ fn priority(given: Option<i32>, problems: &mut Problems) -> Priority {
 pub fn wait(at: &str, text: Option<&str>, problems: &mut Problems) -> Span {
     let wait = span(at, text, Span(0), Span(u64::MAX), problems).unwrap_or_default();
     wait.min(Span(limits::WAIT_MS))
+}
+
+/// How long a hold, or a quarantine, lasts.
+pub fn ttl(at: &str, given: Option<&str>, problems: &mut Problems) -> Option<Span> {
+    span(at, given, Span(limits::TTL_MIN_MS), Span(limits::TTL_MAX_MS), problems)
 }
 
 fn span(at: &str, given: Option<&str>, min: Span, max: Span, problems: &mut Problems) -> Option<Span> {
@@ -204,6 +209,14 @@ pub fn by(given: Option<ByBody>, problems: &mut Problems) -> By {
     }
 }
 
+/// Who does something to others, who must say why.
+pub fn by_with_reason(given: ByBody, problems: &mut Problems) -> By {
+    if given.reason.is_none() {
+        problems.add("by.reason", "is missing: whoever is hit by this wants to know why");
+    }
+    by(Some(given), problems)
+}
+
 /// The rules of a pool.
 pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
     let max = Span(limits::TTL_MAX_MS);
@@ -218,11 +231,39 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
         order: match given.order {
             None | Some(api::Order::Fifo) => Order::Fifo,
             Some(api::Order::Priority) => Order::Priority,
+            Some(api::Order::Lifo) => Order::Lifo,
+        },
+        overtaking: given.overtaking.as_deref().and_then(|text| overtaking(text, problems)).unwrap_or_default(),
+        pick: match given.pick {
+            None | Some(api::Pick::LeastRecent) => Pick::LeastRecent,
+            Some(api::Pick::Random) => Pick::Random,
+            Some(api::Pick::Name) => Pick::Name,
         },
         drain: span("policy.drain", given.drain.as_deref(), Span(0), max, problems),
         max_hold: span("policy.max_hold", given.max_hold.as_deref(), Span(limits::TTL_MIN_MS), max, problems),
         max_queue: given.max_queue,
         scope: given.scope.map(scope),
+    }
+}
+
+/// `strict`, `backfill`, or `backfill:N`.
+fn overtaking(text: &str, problems: &mut Problems) -> Option<Overtaking> {
+    match (text, text.strip_prefix("backfill:").map(str::parse::<u32>)) {
+        ("strict", _) => return Some(Overtaking::Strict),
+        ("backfill", _) => return Some(Overtaking::Backfill(None)),
+        (_, Some(Ok(most))) if most > 0 => return Some(Overtaking::Backfill(Some(most))),
+        _ => problems.add("policy.overtaking", "must be strict, backfill, or backfill:N with N from 1 on"),
+    }
+    None
+}
+
+/// `overtaking` in its one way of writing.
+#[must_use]
+pub fn show_overtaking(overtaking: Overtaking) -> String {
+    match overtaking {
+        Overtaking::Strict => "strict".to_owned(),
+        Overtaking::Backfill(None) => "backfill".to_owned(),
+        Overtaking::Backfill(Some(most)) => format!("backfill:{most}"),
     }
 }
 

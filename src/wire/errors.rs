@@ -88,6 +88,8 @@ codes! {
     TooManyRuns = "too_many_runs", 409, CONFLICT;
     /// There is nothing to confirm or renew: the claim waits.
     NotGranted = "not_granted", 409, CONFLICT;
+    /// Only a claim that waits can be moved or cancelled.
+    NotWaiting = "not_waiting", 409, CONFLICT;
     /// The fence is not that of the present grant.
     WrongFence = "wrong_fence", 409, CONFLICT;
     /// The pool has a lock of this name.
@@ -112,7 +114,7 @@ codes! {
     OtherStore = "other_store", 421, CONFLICT;
     /// More locks than the pool has, or more parts than a request may have.
     TooMany = "too_many", 422, USAGE;
-    /// A claim over several pools needs pools of one order.
+    /// A claim over several pools needs pools of one order, `fifo` or `priority`.
     MixedOrders = "mixed_orders", 422, USAGE;
     /// The server does not watch the Concourse of this build, so it cannot know when the build is over.
     UnknownConcourse = "unknown_concourse", 422, USAGE;

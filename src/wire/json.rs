@@ -9,7 +9,10 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::api::{ClaimBody, ConfirmBody, DeliverBody, LockBody, NoteBody, PoolBody, RemoveBody, RenewBody};
+use super::api::{
+    BreakBody, ClaimBody, ConfirmBody, DeliverBody, LockBody, MoveBody, NoteBody, PoolBody, QuarantineBody, RemoveBody,
+    RenewBody, ReturnBody,
+};
 use super::problems::{Problems, quoted, unknown};
 
 /// The body of some request.
@@ -29,6 +32,7 @@ macro_rules! bodies {
     };
 }
 
+bodies!(BreakBody, MoveBody, QuarantineBody, ReturnBody);
 bodies!(ClaimBody, ConfirmBody, RenewBody, DeliverBody, PoolBody, LockBody, RemoveBody, NoteBody);
 
 /// Reads a body; an empty one is `{}`. Members that nobody knows are noted and then left out, so that the rest

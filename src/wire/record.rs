@@ -26,7 +26,7 @@ use crate::core::history::{Change, ChangeKey, ChangeKind};
 use crate::core::names::{
     ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, PoolName, Reason, Revision, Run, Text, Ticket,
 };
-use crate::core::pool::{Lock, Order, Policy};
+use crate::core::pool::{Lock, Order, Overtaking, Pick, Policy, Quarantine};
 use crate::core::state::OpRecord;
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 
@@ -81,6 +81,10 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Parsed<T> {
     }
 }
 
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
 fn is_false(value: &bool) -> bool {
     !*value
 }
@@ -122,11 +126,14 @@ macro_rules! words {
 words!(StoredScope for Scope { Flow, Person, Build, Lease });
 words!(StoredEnd for End {
     Released, Cancelled, GaveUp, ListenerLost, Unconfirmed, Superseded, Removed, Lost, LeaseLost, BuildOver, Undelivered,
+    Broken,
 });
-words!(StoredOrder for Order { Fifo, Priority });
+words!(StoredOrder for Order { Fifo, Priority, Lifo });
+words!(StoredPick for Pick { LeastRecent, Random, Name });
 words!(StoredKind for ChangeKind {
     Waiting, Granted, Claimed, Withdrawn, Released, Lost, Broken, Ended, Added, Removed, Updated, PoolSet, PoolRemoved,
     Noted, SelfWait, Deadlock, LatchCreated, LatchReleased, LatchDeleted, LatchExpired,
+    Moved, Quarantined, Returned,
 });
 
 /// A deadline: engine time of its end and the span it was made from, milliseconds.
@@ -438,13 +445,28 @@ pub struct StoredClaim {
     ticket: u64,
     asked_at: u64,
     withdrawals: u8,
+    /// Missing when it is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    passed: u32,
     phase: StoredPhase,
 }
 
 impl From<&Claim> for StoredClaim {
     fn from(claim: &Claim) -> Self {
-        let Claim { id: _, life, terms, scope, build_over, runs, ticket, asked_at, withdrawals, phase, parks: _ } =
-            claim;
+        let Claim {
+            id: _,
+            life,
+            terms,
+            scope,
+            build_over,
+            runs,
+            ticket,
+            asked_at,
+            withdrawals,
+            passed,
+            phase,
+            parks: _,
+        } = claim;
         let Terms { ask, digest, owner, reason, confirm, ttl, priority, supersede } = terms;
         let Ask { parts, key, requestor } = ask;
         Self {
@@ -465,6 +487,7 @@ impl From<&Claim> for StoredClaim {
             ticket: ticket.0,
             asked_at: asked_at.0,
             withdrawals: *withdrawals,
+            passed: *passed,
             phase: phase.into(),
         }
     }
@@ -500,6 +523,7 @@ impl StoredClaim {
             ticket: Ticket(self.ticket),
             asked_at: WallMs(self.asked_at),
             withdrawals: self.withdrawals,
+            passed: self.passed,
             phase: self.phase.into(),
             parks: BTreeSet::new(),
         })
@@ -517,6 +541,8 @@ pub struct StoredEnded {
     how: StoredEnd,
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<Parsed<Text>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Parsed<Reason>>,
     at: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<u64>,
@@ -529,13 +555,14 @@ pub struct StoredEnded {
 
 impl From<&Ended> for StoredEnded {
     fn from(ended: &Ended) -> Self {
-        let Ended { id: _, life, digest, runs, how, by, at, revision, fence, build, forget } = ended;
+        let Ended { id: _, life, digest, runs, how, by, reason, at, revision, fence, build, forget } = ended;
         Self {
             life: *life,
             digest: digest.map(stored_digest),
             runs: all_parsed(runs),
             how: (*how).into(),
             by: parsed(by.as_ref()),
+            reason: parsed(reason.as_ref()),
             at: at.0,
             revision: revision.map(|r| r.0),
             fence: fence.map(|f| f.0),
@@ -558,6 +585,7 @@ impl StoredEnded {
             runs: plain(self.runs),
             how: self.how.into(),
             by: self.by.map(|p| p.0),
+            reason: self.reason.map(|p| p.0),
             at: WallMs(self.at),
             revision: self.revision.map(Revision),
             fence: self.fence.map(Fence),
@@ -567,6 +595,15 @@ impl StoredEnded {
     }
 }
 
+/// Later claims may pass earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredBackfill {
+    /// At most so often past each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    most: Option<u32>,
+}
+
 /// The policy of a pool; the pool's name is the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -574,6 +611,12 @@ pub struct StoredPolicy {
     /// Missing when it is the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     order: Option<StoredOrder>,
+    /// Missing when later claims may not pass earlier ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backfill: Option<StoredBackfill>,
+    /// Missing when it is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pick: Option<StoredPick>,
     #[serde(skip_serializing_if = "Option::is_none")]
     drain: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -586,9 +629,14 @@ pub struct StoredPolicy {
 
 impl From<&Policy> for StoredPolicy {
     fn from(policy: &Policy) -> Self {
-        let Policy { order, drain, max_hold, max_queue, scope } = policy;
+        let Policy { order, overtaking, pick, drain, max_hold, max_queue, scope } = policy;
         Self {
             order: Some((*order).into()).filter(|_| *order != Order::default()),
+            backfill: match overtaking {
+                Overtaking::Strict => None,
+                Overtaking::Backfill(most) => Some(StoredBackfill { most: *most }),
+            },
+            pick: Some((*pick).into()).filter(|_| *pick != Pick::default()),
             drain: drain.map(|s| s.0),
             max_hold: max_hold.map(|s| s.0),
             max_queue: *max_queue,
@@ -601,6 +649,8 @@ impl From<StoredPolicy> for Policy {
     fn from(stored: StoredPolicy) -> Self {
         Self {
             order: stored.order.map(Into::into).unwrap_or_default(),
+            overtaking: stored.backfill.map_or(Overtaking::Strict, |backfill| Overtaking::Backfill(backfill.most)),
+            pick: stored.pick.map(Into::into).unwrap_or_default(),
             drain: stored.drain.map(Span),
             max_hold: stored.max_hold.map(Span),
             max_queue: stored.max_queue,
@@ -616,13 +666,48 @@ pub struct StoredLock {
     labels: StoredLabels,
     #[serde(skip_serializing_if = "Option::is_none")]
     drain: Option<StoredDeadline>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quarantine: Option<StoredQuarantine>,
     leaving: bool,
+}
+
+/// A lock that is out of service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredQuarantine {
+    since: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<StoredDeadline>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<Parsed<Text>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Parsed<Reason>>,
+}
+
+impl From<&Quarantine> for StoredQuarantine {
+    fn from(quarantine: &Quarantine) -> Self {
+        let Quarantine { since, until, by, reason } = quarantine;
+        let (by, reason) = (parsed(by.as_ref()), parsed(reason.as_ref()));
+        Self { since: since.0, until: until.map(Into::into), by, reason }
+    }
+}
+
+impl From<StoredQuarantine> for Quarantine {
+    fn from(stored: StoredQuarantine) -> Self {
+        Self {
+            since: WallMs(stored.since),
+            until: stored.until.map(Into::into),
+            by: stored.by.map(|p| p.0),
+            reason: stored.reason.map(|p| p.0),
+        }
+    }
 }
 
 impl From<&Lock> for StoredLock {
     fn from(lock: &Lock) -> Self {
-        let Lock { name: _, metadata: _, labels, holders: _, drain, leaving, newest: _ } = lock;
-        Self { labels: stored_labels(labels), drain: drain.map(Into::into), leaving: *leaving }
+        let Lock { name: _, metadata: _, labels, holders: _, drain, quarantine, leaving, newest: _ } = lock;
+        let quarantine = quarantine.as_ref().map(Into::into);
+        Self { labels: stored_labels(labels), drain: drain.map(Into::into), quarantine, leaving: *leaving }
     }
 }
 
@@ -632,6 +717,7 @@ impl StoredLock {
     pub fn into_lock(self, name: LockName, metadata: &[u8]) -> Lock {
         Lock {
             drain: self.drain.map(Into::into),
+            quarantine: self.quarantine.map(Into::into),
             leaving: self.leaving,
             ..Lock::new(name, Arc::from(metadata), Arc::new(labels(self.labels)))
         }

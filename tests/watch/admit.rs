@@ -135,7 +135,7 @@ fn a_claim_that_cannot_be_verified_is_asked_again_and_what_was_taken_keeps_its_p
     let held = take(&server, &concourse, 1, "p", "build");
     let before = build(&server, &concourse, 2, "p").put(&acquire("build"));
     server.until_waiting("p", 1);
-    for fault in [Fault::Refuses, Fault::Silent, Fault::Says(503), Fault::Says(401), Fault::BadJson] {
+    for fault in [Fault::Refuses, Fault::Silent, Fault::Says(503), Fault::Says(401), Fault::Says(404), Fault::BadJson] {
         concourse.fails(fault.clone());
         let body = json!({"pool": "q", "owner": owner(&concourse, 3)});
         let (status, answer) = ask(&server, "late", &body);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest_state_machine::ReferenceStateMachine;
 
-use super::reference::{Model, Op, Request, Rules, Shape, Wait, Want, Which};
+use super::reference::{Model, Op, Order, Request, Rules, Shape, To, Wait, Want, Which};
 
 /// A run of the model: what was declared before it began, and where it is.
 #[derive(Debug, Clone)]
@@ -55,10 +55,10 @@ impl ReferenceStateMachine for Rulebook {
 
     fn init_state() -> BoxedStrategy<Case> {
         let mood = prop_oneof![2 => Just(Mood::Mixed), 1 => Just(Mood::Sharing), 2 => Just(Mood::Builds)];
-        let rare = (prop::bool::weighted(0.1), prop::bool::weighted(0.25));
+        let rare = (prop::bool::weighted(0.1), order(), backfill(), any::<bool>());
         let declared = (2_u32..=4, 1_u32..=2, option::of(0_u32..4), any::<bool>(), rare);
         (mood, declared)
-            .prop_map(|(mood, (p, q, max_queue, labelled, (declared_only, by_priority)))| {
+            .prop_map(|(mood, (p, q, max_queue, labelled, (declared_only, order, backfill, by_name)))| {
                 let (p, max_queue, declared_only) = match mood {
                     Mood::Mixed => (p, max_queue, declared_only),
                     Mood::Sharing | Mood::Builds => (p - 1, None, false),
@@ -69,7 +69,9 @@ impl ReferenceStateMachine for Rulebook {
                     drain: None,
                     max_hold: None,
                     max_queue,
-                    by_priority,
+                    order,
+                    backfill,
+                    by_name,
                     scope: None,
                 };
                 let mut setup = vec![pool("p", p, None), pool("q", q, max_queue)];
@@ -93,6 +95,7 @@ impl ReferenceStateMachine for Rulebook {
             (if mixed { 4 } else { 10 }, confirms(&live)),
             (5, ends(&live)),
             (if mixed { 4 } else { 1 }, holds(&live)),
+            (if mixed { 4 } else { 2 }, by_hand(&live)),
             (if mixed { 5 } else { 1 }, select(spans).prop_map(|n| Op::Pass(n * SECOND)).boxed()),
             (1, prop_oneof![2 => Just(Op::Restart), 1 => Just(Op::Reconcile)].boxed()),
         ];
@@ -239,6 +242,33 @@ fn ends(live: &[String]) -> BoxedStrategy<Op> {
     (claim(live), run()).prop_map(|(claim, run)| Op::End { claim, run }).boxed()
 }
 
+fn order() -> impl Strategy<Value = Order> {
+    prop_oneof![5 => Just(Order::Fifo), 2 => Just(Order::Priority), 1 => Just(Order::Lifo)]
+}
+
+fn backfill() -> impl Strategy<Value = Option<Option<u32>>> {
+    option::weighted(0.3, option::weighted(0.6, 1_u32..3))
+}
+
+/// What somebody does by hand.
+fn by_hand(live: &[String]) -> BoxedStrategy<Op> {
+    let to = prop_oneof![
+        2 => Just(To::First),
+        1 => Just(To::Last),
+        3 => claim(live).prop_map(To::Before),
+    ];
+    let place = || (text(&["p", "p", "q"]), text(&["1", "2", "3"]));
+    let span = option::of(select(vec![20 * SECOND, 12 * MINUTE]));
+    prop_oneof![
+        3 => (claim(live), to).prop_map(|(claim, to)| Op::Move { claim, to }),
+        2 => (claim(live), any::<bool>()).prop_map(|(claim, drain)| Op::Break { claim, drain }),
+        1 => claim(live).prop_map(Op::Cancel),
+        2 => (place(), span).prop_map(|((pool, lock), span)| Op::Quarantine { pool, lock, span }),
+        2 => place().prop_map(|(pool, lock)| Op::Return { pool, lock }),
+    ]
+    .boxed()
+}
+
 /// What happens to those who hold: renewals, fetches, and the end of their builds.
 fn holds(live: &[String]) -> BoxedStrategy<Op> {
     let fence = option::weighted(0.7, prop_oneof![6 => Just(Which::Present), 1 => Just(Which::Former)]);
@@ -255,15 +285,17 @@ fn declares() -> BoxedStrategy<Op> {
     let drain = option::weighted(0.3, select(vec![0, 10 * SECOND, 11 * MINUTE]));
     let max_hold = option::weighted(0.2, select(vec![50 * SECOND, 12 * MINUTE]));
     let scope = option::weighted(0.3, select(&["flow", "build", "person"][..]));
-    let more = (option::weighted(0.2, 0_u32..4), prop::bool::weighted(0.25), scope);
+    let more = (option::weighted(0.2, 0_u32..4), order(), backfill(), prop::bool::weighted(0.2), scope);
     (pool, option::weighted(0.8, 0_u32..5), drain, max_hold, more)
-        .prop_map(|(pool, capacity, drain, max_hold, (max_queue, by_priority, scope))| Op::SetPool {
+        .prop_map(|(pool, capacity, drain, max_hold, (max_queue, order, backfill, by_name, scope))| Op::SetPool {
             pool,
             capacity,
             drain,
             max_hold,
             max_queue,
-            by_priority,
+            order,
+            backfill,
+            by_name,
             scope,
         })
         .boxed()

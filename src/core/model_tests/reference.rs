@@ -6,6 +6,9 @@
 //! everybody must see then. Times are milliseconds. Fences are not predicted: whoever drives a system with it checks
 //! that each new grant ([`Claim::grant`]) has a fence above all before.
 
+// A rule that is off, on, or on with a number.
+#![allow(clippy::option_option)]
+
 use std::collections::BTreeSet;
 
 /// The durations of the rules.
@@ -87,6 +90,22 @@ pub(super) enum Which {
     Wrong,
 }
 
+/// The order of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    Fifo,
+    Priority,
+    Lifo,
+}
+
+/// Where a waiter is moved to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum To {
+    First,
+    Last,
+    Before(String),
+}
+
 /// Everything that can be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Op {
@@ -100,6 +119,25 @@ pub(super) enum Op {
         claim: String,
         run: Option<String>,
         fence: Option<Which>,
+    },
+    Break {
+        claim: String,
+        drain: bool,
+    },
+    /// Of somebody else, who waits.
+    Cancel(String),
+    Move {
+        claim: String,
+        to: To,
+    },
+    Quarantine {
+        pool: String,
+        lock: String,
+        span: Option<u64>,
+    },
+    Return {
+        pool: String,
+        lock: String,
     },
     /// An `in` has fetched the present hold, or some other.
     Deliver {
@@ -122,8 +160,11 @@ pub(super) enum Op {
         drain: Option<u64>,
         max_hold: Option<u64>,
         max_queue: Option<u32>,
-        /// Ordered by priority, not just first come, first served.
-        by_priority: bool,
+        order: Order,
+        /// Later ones may pass those that cannot be served, at most so often past each.
+        backfill: Option<Option<u32>>,
+        /// Free locks are given by name, not the longest unused first.
+        by_name: bool,
         scope: Option<&'static str>,
     },
     RemovePool(String),
@@ -205,6 +246,7 @@ pub(super) struct Claim {
     stuck: &'static str,
     told: &'static str,
     withdrawals: u32,
+    passed: u32,
     locks: Vec<(String, String)>,
     phase: Phase,
 }
@@ -265,6 +307,10 @@ struct Lock {
     name: String,
     label: Option<String>,
     drain: Option<Deadline>,
+    /// Out of service, perhaps till then.
+    out: Option<Option<u64>>,
+    /// How long that was to be.
+    out_span: u64,
     leaving: bool,
     /// When something was last written about it, as a number that grows.
     mention: u64,
@@ -276,15 +322,33 @@ struct Pool {
     drain: Option<u64>,
     max_hold: Option<u64>,
     max_queue: Option<u32>,
-    by_priority: bool,
+    order: Order,
+    backfill: Option<Option<u32>>,
+    by_name: bool,
     scope: Option<&'static str>,
     locks: Vec<Lock>,
+}
+
+impl Lock {
+    fn new(name: &str, label: Option<String>, mention: u64) -> Self {
+        Self { name: name.to_owned(), label, drain: None, out: None, out_span: 0, leaving: false, mention }
+    }
 }
 
 impl Pool {
     fn new(name: &str) -> Self {
         let (drain, max_hold, max_queue, locks) = (None, None, None, Vec::new());
-        Self { name: name.to_owned(), drain, max_hold, max_queue, by_priority: false, scope: None, locks }
+        Self {
+            name: name.to_owned(),
+            drain,
+            max_hold,
+            max_queue,
+            order: Order::Fifo,
+            backfill: None,
+            by_name: false,
+            scope: None,
+            locks,
+        }
     }
 }
 
@@ -331,6 +395,11 @@ impl Model {
             Op::Ask(request) => self.ask(request),
             Op::Confirm { claim, run, fence } => self.confirm(claim, run.as_ref(), *fence),
             Op::Renew { claim, run, fence } => self.renew(claim, run.as_ref(), *fence),
+            Op::Break { claim, drain } => self.break_claim(claim, *drain),
+            Op::Cancel(claim) => self.cancel(claim),
+            Op::Move { claim, to } => self.move_claim(claim, to),
+            Op::Quarantine { pool, lock, span } => self.quarantine(pool, lock, *span),
+            Op::Return { pool, lock } => self.put_back(pool, lock),
             Op::Deliver { claim, present } => self.deliver(claim, *present),
             Op::Over { build, cut_short } => {
                 self.build_over(build, *cut_short);
@@ -341,8 +410,8 @@ impl Model {
                 self.park_ends(*park);
                 Ok(Answer::Nothing)
             }
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, by_priority, scope } => {
-                self.set_pool(pool, *capacity, (*drain, *max_hold, *max_queue, *scope), *by_priority)
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope } => {
+                self.set_pool(pool, *capacity, (*drain, *max_hold, *max_queue, *scope), (*order, *backfill, *by_name))
             }
             Op::RemovePool(pool) => self.remove_pool(pool),
             Op::Add { pool, lock, label } => self.add(pool, lock, label.as_ref()),
@@ -394,9 +463,9 @@ impl Model {
         for (pool, want) in &request.shape.parts {
             self.can_ever(pool, want)?;
         }
-        let by_priority = |pool: &String| self.pool(pool).is_some_and(|pool| pool.by_priority);
-        let orders: Vec<bool> = request.shape.parts.iter().map(|(pool, _)| by_priority(pool)).collect();
-        if orders.contains(&true) && orders.contains(&false) {
+        let order = |pool: &String| self.pool(pool).map_or(Order::Fifo, |pool| pool.order);
+        let orders: Vec<Order> = request.shape.parts.iter().map(|(pool, _)| order(pool)).collect();
+        if orders.len() > 1 && orders.iter().any(|order| *order != orders[0] || *order == Order::Lifo) {
             return Err(Answer::Refused("mixed_orders"));
         }
         let scope = self.scope_of(&request.shape);
@@ -413,7 +482,7 @@ impl Model {
         for (pool, _) in &request.shape.parts {
             if self.pool(pool).is_none() {
                 let mention = self.mention();
-                let lock = Lock { name: pool.clone(), label: None, drain: None, leaving: false, mention };
+                let lock = Lock::new(pool, None, mention);
                 self.pools.push(Pool { locks: vec![lock], ..Pool::new(pool) });
             }
         }
@@ -467,6 +536,7 @@ impl Model {
             stuck: "",
             told: "",
             withdrawals: 0,
+            passed: 0,
             locks: Vec::new(),
             phase: Phase::Waiting { parks: Vec::new(), absent, give_up },
         }
@@ -574,8 +644,26 @@ impl Model {
             && locks.iter().all(|(pool, lock)| {
                 self.holders(pool, lock).iter().any(|holder| holder.shape.sharer() == claim.shape.sharer())
             });
-        let held_back = || self.before(claim).iter().any(|earlier| !self.waits_for(earlier, claim));
+        let held_back = || {
+            let mut in_the_way = Vec::new();
+            for (pool, want) in &claim.shape.parts {
+                in_the_way
+                    .extend(self.before_in(pool, want, claim).into_iter().filter(|c| !self.may_be_passed(pool, c)));
+            }
+            in_the_way.iter().any(|earlier| !self.waits_for(earlier, claim))
+        };
         (own || !held_back()).then_some(locks)
+    }
+
+    /// All locks that the claim needs, the queue aside.
+    fn could_have(&self, claim: &Claim) -> bool {
+        claim.shape.parts.iter().all(|(pool, want)| self.choose(pool, want, &claim.shape).is_some())
+    }
+
+    /// Whether those behind the claim may be served before it in this pool.
+    fn may_be_passed(&self, pool: &str, claim: &Claim) -> bool {
+        let backfill = self.pool(pool).and_then(|pool| pool.backfill);
+        backfill.is_some_and(|most| most.is_none_or(|most| claim.passed < most) && !self.could_have(claim))
     }
 
     /// Enough locks of one pool, the queue aside: own ones, then those of the same key, then the longest unused.
@@ -593,7 +681,7 @@ impl Model {
                     let holders = self.holders(pool, &lock.name);
                     let own = holders.iter().any(|holder| holder.shape.sharer() == shape.sharer());
                     ranked.push(match (holders.is_empty(), own) {
-                        (true, _) => (2, lock.mention, &lock.name),
+                        (true, _) => (2, if known.by_name { 0 } else { lock.mention }, &lock.name),
                         (false, true) => (0, 0, &lock.name),
                         (false, false) => (1, 0, &lock.name),
                     });
@@ -612,7 +700,10 @@ impl Model {
 
     fn admits(&self, pool: &str, lock: &Lock, shape: &Shape) -> bool {
         let same_key = |holder: &&Claim| shape.key.is_some() && holder.shape.key == shape.key;
-        lock.drain.is_none() && !lock.leaving && self.holders(pool, &lock.name).iter().all(same_key)
+        lock.drain.is_none()
+            && lock.out.is_none()
+            && !lock.leaving
+            && self.holders(pool, &lock.name).iter().all(same_key)
     }
 
     fn holders(&self, pool: &str, lock: &str) -> Vec<&Claim> {
@@ -633,23 +724,30 @@ impl Model {
 
     /// Earlier waiters that listen and have a candidate in common with the claim.
     fn before(&self, claim: &Claim) -> Vec<&Claim> {
+        let parts = claim.shape.parts.iter();
+        parts.flat_map(|(pool, want)| self.before_in(pool, want, claim)).collect()
+    }
+
+    /// Those of them that wait in this pool.
+    fn before_in(&self, pool: &str, want: &Want, claim: &Claim) -> Vec<&Claim> {
         let common = |earlier: &&Claim| {
-            claim.shape.parts.iter().any(|(pool, want)| {
-                let Some(theirs) = earlier.shape.part(pool) else { return false };
-                if self.place(pool, earlier) >= self.place(pool, claim) {
-                    return false;
-                }
-                let ours = self.candidates(pool, want);
-                self.candidates(pool, theirs).iter().any(|lock| ours.iter().any(|our| our.name == lock.name))
-            })
+            let Some(theirs) = earlier.shape.part(pool) else { return false };
+            if self.place(pool, earlier) >= self.place(pool, claim) {
+                return false;
+            }
+            let ours = self.candidates(pool, want);
+            self.candidates(pool, theirs).iter().any(|lock| ours.iter().any(|our| our.name == lock.name))
         };
         self.claims.iter().filter(|other| other.listens()).filter(common).collect()
     }
 
     /// The smaller, the earlier.
     fn place(&self, pool: &str, claim: &Claim) -> (i32, u64) {
-        let by_priority = self.pool(pool).is_some_and(|pool| pool.by_priority);
-        (if by_priority { -claim.priority } else { 0 }, claim.ticket)
+        match self.pool(pool).map_or(Order::Fifo, |pool| pool.order) {
+            Order::Fifo => (0, claim.ticket),
+            Order::Priority => (-claim.priority, claim.ticket),
+            Order::Lifo => (0, u64::MAX - claim.ticket),
+        }
     }
 
     /// Whether `from` waits, directly or through others, for a lock that the build of `whom` has.
@@ -703,6 +801,18 @@ impl Model {
     }
 
     fn grant(&mut self, at: usize, locks: Vec<(String, String)>) {
+        let claim = self.claims[at].clone();
+        let own = claim.shape.sharer().is_some()
+            && locks.iter().all(|(pool, lock)| {
+                self.holders(pool, lock).iter().any(|holder| holder.shape.sharer() == claim.shape.sharer())
+            });
+        let counts = |pool: &String| self.pool(pool).is_some_and(|pool| matches!(pool.backfill, Some(Some(_))));
+        let parts = claim.shape.parts.iter().filter(|(pool, _)| !own && counts(pool));
+        let passed: BTreeSet<String> =
+            parts.flat_map(|(pool, want)| self.before_in(pool, want, &claim)).map(|c| c.id.clone()).collect();
+        for waiter in self.claims.iter_mut().filter(|c| passed.contains(&c.id)) {
+            waiter.passed += 1;
+        }
         self.grants += 1;
         let confirm_by = self.deadline(self.rules.confirm);
         let hold = self.new_hold(at);
@@ -853,6 +963,99 @@ impl Model {
         Ok(self.tell(at, false))
     }
 
+    fn break_claim(&mut self, id: &str, drain: bool) -> Result<Answer> {
+        if let Some(ended) = self.ended.iter().find(|ended| ended.id == id) {
+            let again = Answer::Ended { how: "broken", again: true };
+            return if ended.how == "broken" { Ok(again) } else { Err(Answer::RefusedEnded(ended.how)) };
+        }
+        let at = self.live(id).ok_or(Answer::Refused("no_such_claim"))?;
+        if self.claims[at].waits() {
+            return Err(Answer::Refused("not_granted"));
+        }
+        let held = matches!(self.claims[at].phase, Phase::Held { .. });
+        self.finish_as(id, "broken", held && drain);
+        Ok(Answer::Ended { how: "broken", again: false })
+    }
+
+    fn cancel(&mut self, id: &str) -> Result<Answer> {
+        match self.live(id) {
+            Some(at) if !self.claims[at].waits() => Err(Answer::Refused("not_waiting")),
+            _ => self.end(id, None),
+        }
+    }
+
+    /// Takes the claim out of the order of all that wait or were granted, and puts it in again beside another.
+    fn move_claim(&mut self, id: &str, to: &To) -> Result<Answer> {
+        self.waiting_claim(id)?;
+        let claim = self.claims.iter().find(|c| c.id == id).cloned().ok_or(Answer::Refused("no_such_claim"))?;
+        let pool = &claim.shape.parts[0].0;
+        let meets = |other: &&Claim| {
+            other.waits()
+                && other.id != id
+                && claim.shape.parts.iter().any(|(pool, _)| other.shape.part(pool).is_some())
+        };
+        let others = self.claims.iter().filter(meets);
+        let beside = match to {
+            To::First => others.min_by_key(|other| self.place(pool, other)).cloned(),
+            To::Last => others.max_by_key(|other| self.place(pool, other)).cloned(),
+            To::Before(other) if other == id => None,
+            To::Before(other) => {
+                self.waiting_claim(other)?;
+                let found = self.claims.iter().filter(meets).find(|c| c.id == *other).cloned();
+                Some(found.ok_or(Answer::Refused("not_waiting"))?)
+            }
+        };
+        let Some(beside) = beside else { return Ok(Answer::Done) };
+        let order = self.pool(pool).map_or(Order::Fifo, |pool| pool.order);
+        let in_front = (*to == To::Last) == (order == Order::Lifo);
+        let mut line: Vec<(u64, String)> = self
+            .claims
+            .iter()
+            .filter(|c| !matches!(c.phase, Phase::Held { .. }))
+            .map(|c| (c.ticket, c.id.clone()))
+            .collect();
+        line.sort();
+        let tickets: Vec<u64> = line.iter().map(|(ticket, _)| *ticket).collect();
+        let mut ids: Vec<String> = line.into_iter().map(|(_, id)| id).filter(|other| other != id).collect();
+        let at = ids.iter().position(|other| *other == beside.id).unwrap_or(0);
+        ids.insert(if in_front { at } else { at + 1 }, id.to_owned());
+        for claim in &mut self.claims {
+            if let Some(at) = ids.iter().position(|id| *id == claim.id) {
+                claim.ticket = tickets[at];
+            }
+            if claim.id == id && order == Order::Priority {
+                claim.priority = beside.priority;
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    fn waiting_claim(&self, id: &str) -> Result<()> {
+        match self.live(id) {
+            Some(at) if self.claims[at].waits() => Ok(()),
+            Some(_) => Err(Answer::Refused("not_waiting")),
+            None => {
+                let ended = self.ended.iter().find(|ended| ended.id == id);
+                Err(ended.map_or(Answer::Refused("no_such_claim"), |ended| Answer::RefusedEnded(ended.how)))
+            }
+        }
+    }
+
+    fn quarantine(&mut self, pool: &str, lock: &str, span: Option<u64>) -> Result<Answer> {
+        let (mention, now) = (self.mention(), self.now);
+        let found = self.find_lock(pool, lock)?;
+        found.mention = mention;
+        (found.out, found.out_span) = (Some(span.map(|span| now + span)), span.unwrap_or(0));
+        Ok(Answer::Done)
+    }
+
+    fn put_back(&mut self, pool: &str, lock: &str) -> Result<Answer> {
+        let mention = self.mention();
+        let found = self.find_lock(pool, lock)?;
+        (found.mention, found.out) = (mention, None);
+        Ok(Answer::Done)
+    }
+
     fn build_over(&mut self, build: &String, cut_short: bool) {
         let of_build = self.claims.iter().filter(|claim| claim.shape.build.as_ref() == Some(build));
         let ids: BTreeSet<String> = of_build.map(|claim| claim.id.clone()).collect();
@@ -894,7 +1097,7 @@ impl Model {
         refuse_earlier(&ended.runs, run)?;
         learn(&mut ended.runs, run);
         match ended.how {
-            "lost" | "lease_lost" | "undelivered" | "removed" => Err(Answer::RefusedEnded(ended.how)),
+            "lost" | "lease_lost" | "undelivered" | "broken" | "removed" => Err(Answer::RefusedEnded(ended.how)),
             "build_over" if ended.had_locks => Err(Answer::RefusedEnded(ended.how)),
             how => Ok(Answer::Ended { how, again: true }),
         }
@@ -902,13 +1105,18 @@ impl Model {
 
     fn finish(&mut self, id: &str, how: &'static str) {
         let Some(at) = self.live(id) else { return };
+        let held = matches!(self.claims[at].phase, Phase::Held { .. });
+        let lost = ["lost", "lease_lost", "undelivered", "build_over"].contains(&how);
+        self.finish_as(id, how, held && lost);
+    }
+
+    fn finish_as(&mut self, id: &str, how: &'static str, drains: bool) {
+        let Some(at) = self.live(id) else { return };
         let claim = self.claims.remove(at);
         for (pool, lock) in &claim.locks {
             let span = self.pool(pool).and_then(|p| p.drain).unwrap_or(self.rules.drain);
             let drain = self.deadline(span);
-            let lost = matches!(claim.phase, Phase::Held { .. })
-                && ["lost", "lease_lost", "undelivered", "build_over"].contains(&how);
-            if let Some(lock) = self.lock_mut(pool, lock).filter(|_| lost && span > 0) {
+            if let Some(lock) = self.lock_mut(pool, lock).filter(|_| drains && span > 0) {
                 lock.drain = Some(drain);
             }
         }
@@ -956,7 +1164,7 @@ impl Model {
         name: &str,
         capacity: Option<u32>,
         policy: (Option<u64>, Option<u64>, Option<u32>, Option<&'static str>),
-        by_priority: bool,
+        (order, backfill, by_name): (Order, Option<Option<u32>>, bool),
     ) -> Result<Answer> {
         let tied = |claim: &Claim| {
             claim.shape.parts.len() > 1
@@ -965,7 +1173,7 @@ impl Model {
         };
         match self.pool(name) {
             None => self.pools.push(Pool::new(name)),
-            Some(pool) if pool.by_priority != by_priority && self.claims.iter().any(tied) => {
+            Some(pool) if pool.order != order && self.claims.iter().any(tied) => {
                 return Err(Answer::Refused("pool_in_use"));
             }
             Some(_) => {}
@@ -974,15 +1182,14 @@ impl Model {
         let mut mentions = self.mentions;
         let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) else { return Ok(Answer::Done) };
         (pool.drain, pool.max_hold, pool.max_queue, pool.scope) = policy;
-        pool.by_priority = by_priority;
+        (pool.order, pool.backfill, pool.by_name) = (order, backfill, by_name);
         let Some(capacity) = capacity else { return Ok(Answer::Done) };
         for number in 1..=capacity {
             match pool.locks.iter_mut().find(|lock| lock.name == number.to_string()) {
                 Some(lock) => lock.leaving = false,
                 None => {
                     mentions += 1;
-                    let (name, mention) = (number.to_string(), mentions);
-                    pool.locks.push(Lock { name, label: None, drain: None, leaving: false, mention });
+                    pool.locks.push(Lock::new(&number.to_string(), None, mentions));
                 }
             }
         }
@@ -1028,7 +1235,7 @@ impl Model {
             self.pools.push(Pool::new(name));
         }
         let mention = self.mention();
-        let lock = Lock { name: lock.to_owned(), label: label.cloned(), drain: None, leaving: false, mention };
+        let lock = Lock::new(lock, label.cloned(), mention);
         if let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) {
             pool.locks.push(lock);
         }
@@ -1088,21 +1295,38 @@ impl Model {
     fn next_due(&self) -> Option<u64> {
         let drains = self.pools.iter().flat_map(|pool| &pool.locks).filter_map(|lock| Some(lock.drain?.at));
         let claims = self.claims.iter().filter_map(Claim::due);
-        drains.chain(claims).chain(self.ended.iter().map(|ended| ended.forget)).min()
+        let out = self.pools.iter().flat_map(|pool| &pool.locks).filter_map(|lock| lock.out.flatten());
+        drains.chain(out).chain(claims).chain(self.ended.iter().map(|ended| ended.forget)).min()
     }
 
     /// Everything that is due; of two claims the one whose deadline came first, of equal ones the smaller id.
     fn expire(&mut self) {
         let now = self.now;
-        while let Some((_, id)) =
-            self.claims.iter().filter_map(|c| Some((c.due()?, c.id.clone()))).filter(|(at, _)| *at <= now).min()
-        {
-            self.expire_claim(&id);
+        loop {
+            let claim = self.claims.iter().filter_map(|c| Some((c.due()?, c.id.clone()))).min();
+            let claim = claim.filter(|(at, _)| *at <= now);
+            let lock = self.next_return().filter(|(at, ..)| *at <= now);
+            match (claim, lock) {
+                (Some((due, id)), lock) if lock.as_ref().is_none_or(|(at, ..)| due <= *at) => self.expire_claim(&id),
+                (_, Some((_, pool, lock))) => {
+                    let mention = self.mention();
+                    if let Some(lock) = self.lock_mut(&pool, &lock) {
+                        (lock.out, lock.mention) = (None, mention);
+                    }
+                }
+                _ => break,
+            }
         }
         for lock in self.pools.iter_mut().flat_map(|pool| &mut pool.locks) {
             lock.drain = lock.drain.filter(|drain| drain.at > now);
         }
         self.ended.retain(|ended| ended.forget > now);
+    }
+
+    /// The lock whose time out of service ends first.
+    fn next_return(&self) -> Option<(u64, String, String)> {
+        let locks = self.pools.iter().flat_map(|pool| pool.locks.iter().map(move |lock| (pool, lock)));
+        locks.filter_map(|(pool, lock)| Some((lock.out??, pool.name.clone(), lock.name.clone()))).min()
     }
 
     fn expire_claim(&mut self, id: &str) {
@@ -1145,6 +1369,9 @@ impl Model {
             }
         }
         self.pools.iter_mut().flat_map(|pool| &mut pool.locks).filter_map(|lock| lock.drain.as_mut()).for_each(again);
+        for lock in self.pools.iter_mut().flat_map(|pool| &mut pool.locks).filter(|lock| lock.out_span <= short) {
+            lock.out = lock.out.map(|until| until.map(|_| now + lock.out_span));
+        }
     }
 
     // ---- looking
@@ -1211,7 +1438,9 @@ impl Model {
                 self.claims.iter().filter(|c| c.waits() && c.shape.part(&pool.name).is_some()).collect();
             waiting.sort_by_key(|claim| self.place(&pool.name, claim));
             let waiting: Vec<&String> = waiting.iter().map(|claim| &claim.id).collect();
-            let is_free = |l: &&Lock| l.drain.is_none() && !l.leaving && self.holders(&pool.name, &l.name).is_empty();
+            let is_free = |l: &&Lock| {
+                l.drain.is_none() && l.out.is_none() && !l.leaving && self.holders(&pool.name, &l.name).is_empty()
+            };
             let mut free: Vec<(u64, &String)> =
                 pool.locks.iter().filter(is_free).map(|lock| (lock.mention, &lock.name)).collect();
             free.sort();
@@ -1220,8 +1449,9 @@ impl Model {
             for lock in &pool.locks {
                 let by: Vec<&String> = self.holders(&pool.name, &lock.name).iter().map(|claim| &claim.id).collect();
                 let (drains, leaving) = (lock.drain.is_some(), lock.leaving);
+                let out = if lock.out.is_some() { " out" } else { "" };
                 let (pool, lock, label) = (&pool.name, &lock.name, &lock.label);
-                lines.push(format!("lock {pool}/{lock} {label:?} by {by:?} draining {drains} leaving {leaving}"));
+                lines.push(format!("lock {pool}/{lock} {label:?} by {by:?} draining {drains} leaving {leaving}{out}"));
             }
         }
         lines.sort();

@@ -9,11 +9,11 @@ use crate::core::claim::{
     Ask, BuildEnd, BuildRef, Claim, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
 };
 use crate::core::invariants;
-use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Revision, Run, Text};
-use crate::core::pool::{Order, Policy};
+use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Reason, Revision, Run, Text};
+use crate::core::pool::{Order, Overtaking, Pick, Policy};
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::{Loaded, Notice, State};
-use crate::core::step::{AskClaim, By, Command, Refusal, Reply, Wait, step};
+use crate::core::step::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait, step};
 use crate::core::stuck::Stuck;
 use crate::core::test_store::TestStore;
 use crate::core::time::{Now, Span};
@@ -170,11 +170,34 @@ impl Core {
             Op::End { claim, run } => {
                 Command::End { id: claim_id(claim), run: run.as_deref().map(run_of), by: None, reason: None }
             }
+            Op::Break { claim, drain } => {
+                let (by, reason) = (Arc::default(), Reason::parse("why").unwrap());
+                Command::Break { id: claim_id(claim), drains: *drain, by, reason }
+            }
+            Op::Cancel(claim) => Command::Cancel { id: claim_id(claim), by: Arc::default(), reason: None },
+            Op::Move { claim, to } => {
+                let to = match to {
+                    reference::To::First => MoveTo::First,
+                    reference::To::Last => MoveTo::Last,
+                    reference::To::Before(other) => MoveTo::Before(claim_id(other)),
+                };
+                Command::Move { id: claim_id(claim), to, by }
+            }
+            Op::Quarantine { pool, lock, span } => {
+                Command::Quarantine { pool: pool_of(pool), lock: lock_of(lock), span: span.map(Span), by }
+            }
+            Op::Return { pool, lock } => Command::Return { pool: pool_of(pool), lock: lock_of(lock), by },
             Op::Left(park) => Command::Left { park: ParkId(*park) },
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, by_priority, scope } => {
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope } => {
                 let (drain, max_hold, scope) = (drain.map(Span), max_hold.map(Span), scope.map(scope_of));
-                let order = if *by_priority { Order::Priority } else { Order::Fifo };
-                let policy = Policy { order, drain, max_hold, max_queue: *max_queue, scope };
+                let order = match order {
+                    reference::Order::Fifo => Order::Fifo,
+                    reference::Order::Priority => Order::Priority,
+                    reference::Order::Lifo => Order::Lifo,
+                };
+                let overtaking = backfill.map_or(Overtaking::Strict, Overtaking::Backfill);
+                let pick = if *by_name { Pick::Name } else { Pick::LeastRecent };
+                let policy = Policy { order, overtaking, pick, drain, max_hold, max_queue: *max_queue, scope };
                 Command::SetPool { pool: pool_of(pool), policy, capacity: *capacity, by }
             }
             Op::RemovePool(pool) => Command::RemovePool { pool: pool_of(pool), by },
@@ -242,8 +265,9 @@ impl Core {
             for lock in pool.locks.values() {
                 let by: Vec<&ClaimId> = lock.holders.iter().map(|holder| &holder.claim).collect();
                 let (drains, leaving) = (lock.drain.is_some(), lock.leaving);
+                let out = if lock.quarantine.is_some() { " out" } else { "" };
                 let (pool, lock, label) = (&pool.name, &lock.name, lock.labels.values().next());
-                lines.push(format!("lock {pool}/{lock} {label:?} by {by:?} draining {drains} leaving {leaving}"));
+                lines.push(format!("lock {pool}/{lock} {label:?} by {by:?} draining {drains} leaving {leaving}{out}"));
             }
         }
         lines.sort();
@@ -267,6 +291,8 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
             Refusal::TooMany { .. } => "too_many",
             Refusal::DifferentRequest { .. } => "different_request",
             Refusal::SupersededRun { .. } => "superseded_run",
+            Refusal::NotWaiting { .. } => "not_waiting",
+            Refusal::OrderOfOne { .. } => "mixed_orders",
             Refusal::NotGranted { .. } => "not_granted",
             Refusal::WrongFence { .. } => "wrong_fence",
             Refusal::LockExists { .. } => "lock_exists",

@@ -15,12 +15,14 @@
 //! | `ID again ..` | the same `PUT` again; `park`, `over`, `run` and `try` are given anew |
 //! | `ID confirm [wrong\|first] [run=R]` | with its present fence, with one that nobody had, with the first one it ever had |
 //! | `ID renew [wrong\|first\|unnamed] [run=R]`, `ID deliver [wrong]` | the same for renewals; an `in` has fetched it |
+//! | `ID break [drain]`, `ID cancel`, `ID move first\|last\|ID` | by hand, by somebody else |
+//! | `- quarantine P/L [for=D]`, `- return P/L` | out of service and back |
 //! | `ID left?` | how long the hold lasts |
 //! | `- over B HOW`, `- suspect B [WHY]`, `- watched` | build B is over, or not known to be alive; whom to ask about |
 //! | `ID end [run=R] [by=P]` | `DELETE` |
 //! | `ID left N` | the client of park N has gone |
 //! | `ID ?` | look: phase, then locks, or place and presence, then `self_wait P/L=ID..` or `deadlock BUILD..` |
-//! | `- pool P capacity=N order=O drain=D max_hold=D max_queue=N op=O`, `- unpool P` | declare, remove |
+//! | `- pool P capacity=N order=O overtaking=backfill[:N] pick=P scope=S drain=D max_hold=D max_queue=N op=O`, `- unpool P` | declare, remove |
 //! | `- add\|update P/L meta=M LABEL=V op=O [for=ID] [if_free]`, `- remove P/L claim=ID op=O`, `- note P[/L]` | locks |
 //! | `- tick`, `- reconcile`, `- restart [now]` | time, repair, a new life of the server (checked to stand as before) |
 //! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- count P` (entries), `- notices`, `- stuck` | look |
@@ -40,10 +42,10 @@ use crate::core::claim::{
 use crate::core::history::ChangeKind;
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Text};
-use crate::core::pool::{Order, Policy};
+use crate::core::pool::{Order, Overtaking, Pick, Policy};
 use crate::core::settings::Settings;
 use crate::core::state::{Loaded, Notice, State};
-use crate::core::step::{AskClaim, By, Command, Refusal, Reply, Wait, step};
+use crate::core::step::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait, step};
 use crate::core::stuck::Stuck;
 use crate::core::test_store::{TestStore, standing};
 use crate::core::time::{Now, Span, WallMs};
@@ -63,6 +65,17 @@ pub(super) fn play(text: &str) {
 pub(super) fn play_at_scale(text: &str) {
     let last = text.lines().count() - 1;
     play_checked(text, |number| number % 1_000 == 999 || number == last);
+}
+
+/// Plays a scenario without expectations; the locks of all `claimed` entries, in their order.
+pub(super) fn locks_taken(text: &str) -> Vec<String> {
+    let mut server = Server::new();
+    for line in text.lines() {
+        let said = line.split("=>").next().unwrap_or_default();
+        server.line(said.trim()).unwrap_or_else(|bad| panic!("{line}: {bad}"));
+    }
+    let claimed = server.state.world.changes.values().filter(|change| change.kind == ChangeKind::Claimed);
+    claimed.flat_map(|change| change.locks.iter().map(|(_, lock)| lock.to_string())).collect()
 }
 
 fn play_checked(text: &str, is_checked: impl Fn(usize) -> bool) {
@@ -199,7 +212,9 @@ impl Server {
         let first = rest.first().copied().unwrap_or_default();
         match (who, verb) {
             ("-", "settings") => self.settings(&args),
-            ("-", "pool" | "unpool" | "add" | "update" | "remove" | "note") => self.declare(verb, first, &args),
+            ("-", "pool" | "unpool" | "add" | "update" | "remove" | "note" | "quarantine" | "return") => {
+                self.declare(verb, first, &args)
+            }
             ("-", "tick") => self.command(Command::Tick),
             ("-", "reconcile") => self.command(Command::Reconcile),
             ("-", "restart") => self.restart(),
@@ -229,6 +244,22 @@ impl Server {
                 let (run, person) = (arg(&args, "run")?, arg(&args, "by")?);
                 let by = person.map(|person| Arc::new(Owner { person: Some(person), ..Owner::default() }));
                 self.command(Command::End { id: parse(id)?, run, by, reason: Reason::parse("done").ok() })
+            }
+            (id, "break") => {
+                let (by, reason) = (Arc::new(person("Ada")), parse("why")?);
+                self.command(Command::Break { id: parse(id)?, drains: args.contains_key("drain"), by, reason })
+            }
+            (id, "cancel") => {
+                let (by, reason) = (Arc::new(person("Ada")), Reason::parse("why").ok());
+                self.command(Command::Cancel { id: parse(id)?, by, reason })
+            }
+            (id, "move") => {
+                let to = match first {
+                    "first" => MoveTo::First,
+                    "last" => MoveTo::Last,
+                    before => MoveTo::Before(parse(before)?),
+                };
+                self.command(Command::Move { id: parse(id)?, to, by: By::default() })
             }
             (_, "left") => self.command(Command::Left { park: ParkId(parse(first)?) }),
             (id, "?") => Ok(self.look(&parse(id)?)),
@@ -331,10 +362,21 @@ impl Server {
                 let order = match args.get("order") {
                     None | Some(&"fifo") => Order::Fifo,
                     Some(&"priority") => Order::Priority,
+                    Some(&"lifo") => Order::Lifo,
                     Some(other) => return Err(format!("unknown order {other:?}")),
                 };
                 let scope = args.get("scope").map(|word| scope_of(word)).transpose()?;
-                let policy = Policy { order, drain, max_hold, max_queue: arg(args, "max_queue")?, scope };
+                let overtaking = match args.get("overtaking") {
+                    None => Overtaking::Strict,
+                    Some(how) => Overtaking::Backfill(how.strip_prefix("backfill:").map(parse).transpose()?),
+                };
+                let pick = match args.get("pick") {
+                    None => Pick::LeastRecent,
+                    Some(&"name") => Pick::Name,
+                    Some(_) => Pick::Random,
+                };
+                let policy =
+                    Policy { order, overtaking, pick, drain, max_hold, max_queue: arg(args, "max_queue")?, scope };
                 Command::SetPool { pool, policy, capacity: arg(args, "capacity")?, by }
             }
             "unpool" => Command::RemovePool { pool, by },
@@ -348,6 +390,8 @@ impl Server {
                 let if_free = args.contains_key("if_free");
                 Command::UpdateLock { pool, lock: need()?, metadata: meta, labels, if_free, by }
             }
+            "quarantine" => Command::Quarantine { pool, lock: need()?, span: span_arg(args, "for")?, by },
+            "return" => Command::Return { pool, lock: need()?, by },
             "remove" => Command::RemoveLock { pool, lock: need()?, claim: arg(args, "claim")?, by },
             _ => Command::Note { pool, lock, by },
         };
@@ -412,6 +456,7 @@ impl Server {
                 words.extend(lock.labels.iter().map(|(name, value)| format!("{name}={value}")));
                 words.extend(lock.holders.iter().map(|h| format!("by={}", h.claim)));
                 words.extend(lock.drain.map(|_| "draining".to_owned()));
+                words.extend(lock.quarantine.as_ref().map(|_| "quarantined".to_owned()));
                 words.extend(lock.leaving.then(|| "leaving".to_owned()));
                 words
             }
@@ -514,6 +559,10 @@ fn first_ask(id: &str, wants: &str, args: &Args) -> Result<AskClaim, String> {
     Ok(AskClaim { id: parse(id)?, terms, scope, run: None, wait: Wait::No, queue: true, give_up_after })
 }
 
+fn person(name: &str) -> Owner {
+    Owner { person: Text::parse(name).ok(), ..Owner::default() }
+}
+
 fn scope_of(word: &str) -> Result<Scope, String> {
     match word {
         "flow" => Ok(Scope::Flow),
@@ -567,6 +616,8 @@ fn refusal_word(refusal: &Refusal) -> String {
         Refusal::TooManyRuns { .. } => "too_many_runs",
         Refusal::NoBuild { .. } => "no_build",
         Refusal::NotGranted { .. } => "not_granted",
+        Refusal::NotWaiting { .. } => "not_waiting",
+        Refusal::OrderOfOne { .. } => "order_of_one",
         Refusal::WrongFence { .. } => "wrong_fence",
         Refusal::Ended { ended } => return format!("ended {}", ended.how.word()),
         Refusal::LockExists { .. } => "lock_exists",
@@ -606,5 +657,8 @@ fn kind_word(kind: ChangeKind) -> &'static str {
         ChangeKind::PoolSet => "pool",
         ChangeKind::PoolRemoved => "unpool",
         ChangeKind::Noted => "noted",
+        ChangeKind::Moved => "moved",
+        ChangeKind::Quarantined => "quarantined",
+        ChangeKind::Returned => "returned",
     }
 }

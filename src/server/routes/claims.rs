@@ -13,10 +13,13 @@ use crate::core::claim::{BuildRef, Claim, Owner, Phase};
 use crate::core::limits;
 use crate::core::names::{ClaimId, Fence, PoolName, Reason, Revision, Run, Text};
 use crate::core::state::World;
-use crate::core::step::{AskClaim, Command, Refusal, Reply, Wait};
+use crate::core::step::{AskClaim, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::time::Span;
 use crate::wire::api;
-use crate::wire::api::{ClaimBody, ClaimState, ClaimView, ConfirmBody, DeliverBody, Page, RenewBody, WaitingView};
+use crate::wire::api::{
+    BreakBody, ClaimBody, ClaimState, ClaimView, ConfirmBody, DeliverBody, MoveBody, Page, QueueEnd, RenewBody,
+    WaitingView,
+};
 use crate::wire::ask;
 use crate::wire::errors::Code;
 use crate::wire::problems::{Problems, quoted, unknown};
@@ -160,9 +163,14 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     let run = call.query::<Run>("run", &mut problems);
     let by = call.query::<Text>("by", &mut problems);
     let reason = call.query::<Reason>("reason", &mut problems);
+    let if_waiting = call.flag("if_waiting", &mut problems);
     let id = problems.done(id)?;
     let by = by.map(|person| Arc::new(Owner { person: Some(person), ..Owner::default() }));
-    match routes.engine.call(Command::End { id, run, by, reason })? {
+    let command = match (if_waiting, by) {
+        (true, by) => Command::Cancel { id, by: by.unwrap_or_default(), reason },
+        (false, by) => Command::End { id, run, by, reason },
+    };
+    match routes.engine.call(command)? {
         Reply::Ended { ended, .. } => Ok(json(&views::ended(&ended))),
         other => Err(Failure::unexpected(&other)),
     }
@@ -195,6 +203,42 @@ pub(super) fn deliver(routes: &Routes, call: &Call) -> Result<Response, Failure>
     let body = call.body::<DeliverBody>(&mut problems);
     let (id, body) = problems.done(id.zip(body))?;
     show(routes, Command::Delivered { id, revision: Revision(body.revision) })
+}
+
+/// `POST /api/v1/claims/{id}/break`.
+pub(super) fn break_claim(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let id = call.path::<ClaimId>("id", &mut problems);
+    let body = call.body::<BreakBody>(&mut problems);
+    let drains = body.as_ref().is_some_and(|body| body.drain);
+    let by = body.map(|body| ask::by_with_reason(body.by, &mut problems));
+    let (id, (by, reason)) = problems.done(id.zip(by).and_then(|(id, by)| Some((id, (by.owner, by.reason?)))))?;
+    match routes.engine.call(Command::Break { id, drains, by, reason })? {
+        Reply::Ended { ended, .. } => Ok(json(&views::ended(&ended))),
+        other => Err(Failure::unexpected(&other)),
+    }
+}
+
+/// `POST /api/v1/claims/{id}/move`.
+pub(super) fn move_claim(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let id = call.path::<ClaimId>("id", &mut problems);
+    let body = call.body::<MoveBody>(&mut problems);
+    let asked = body.and_then(|MoveBody { to, before, by }| {
+        let by = ask::by_with_reason(by, &mut problems);
+        let to = match (to, before) {
+            (Some(QueueEnd::First), None) => MoveTo::First,
+            (Some(QueueEnd::Last), None) => MoveTo::Last,
+            (None, Some(before)) => MoveTo::Before(problems.parse("before", &before)?),
+            _ => {
+                problems.add("", "give either `to` or `before`");
+                return None;
+            }
+        };
+        Some((to, by))
+    });
+    let (id, (to, by)) = problems.done(id.zip(asked))?;
+    routes.change(Command::Move { id, to, by })
 }
 
 /// Does what is answered with the claim.

@@ -121,7 +121,10 @@ fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::SupersededRun { .. } => (Code::SupersededRun, ""),
         Refusal::TooManyRuns { .. } => (Code::TooManyRuns, ""),
         Refusal::NoBuild { .. } => (Code::Unprocessable, "name `cluster` and `build_id`, or ask for another scope"),
-        Refusal::NotGranted { .. } => (Code::NotGranted, ""),
+        Refusal::NotGranted { .. } => (Code::NotGranted, "it waits: its client asks again with PUT"),
+        Refusal::NotWaiting { .. } => {
+            (Code::NotWaiting, "only waiting claims are moved or cancelled; look at it first")
+        }
         Refusal::WrongFence { .. } => (Code::WrongFence, ""),
         Refusal::Ended { .. } => (Code::Ended, "it holds nothing; ask again with a new id"),
         Refusal::LockExists { .. } => (Code::LockExists, "change it instead, or choose another name"),
@@ -131,6 +134,7 @@ fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::MixedOrders { .. } => {
             (Code::MixedOrders, "ask for them one after the other, or set one order for all")
         }
+        Refusal::OrderOfOne { .. } => (Code::MixedOrders, "ask for them one after the other, or set another order"),
         Refusal::OrderInUse { .. } => (Code::PoolInUse, "let them end first"),
         Refusal::QueueFull { .. } => (Code::QueueFull, "ask again later, or raise max_queue"),
         Refusal::NoSuchLatch { .. } => (Code::NoSuchLatch, "check the id; it may have been deleted"),

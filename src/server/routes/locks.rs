@@ -9,7 +9,9 @@ use super::{Routes, json};
 use crate::core::claim::Phase;
 use crate::core::names::{ClaimId, Fence, LockName, PoolName};
 use crate::core::step::{AskClaim, Command, Refusal};
-use crate::wire::api::{ByBody, ClaimBody, FirstClaimBody, LockBody, RemoveBody, VerifyView};
+use crate::wire::api::{
+    ByBody, ClaimBody, FirstClaimBody, LockBody, QuarantineBody, RemoveBody, ReturnBody, VerifyView,
+};
 use crate::wire::errors::Code;
 use crate::wire::problems::Problems;
 use crate::wire::{ask, text};
@@ -98,6 +100,27 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     let by = ask::by(body.by, &mut problems);
     let (pool, lock) = problems.done(names)?;
     routes.change(Command::RemoveLock { pool, lock, claim, by })
+}
+
+/// `POST /api/v1/pools/{pool}/locks/{lock}/quarantine`.
+pub(super) fn quarantine(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let names = names(call, &mut problems);
+    let body = call.body::<QuarantineBody>(&mut problems);
+    let span = body.as_ref().and_then(|body| ask::ttl("for", body.span.as_deref(), &mut problems));
+    let by = body.map(|body| ask::by_with_reason(body.by, &mut problems));
+    let ((pool, lock), by) = problems.done(names.zip(by))?;
+    routes.change(Command::Quarantine { pool, lock, span, by })
+}
+
+/// `POST /api/v1/pools/{pool}/locks/{lock}/return`.
+pub(super) fn put_back(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+    let mut problems = call.problems();
+    let names = names(call, &mut problems);
+    let body = call.body::<ReturnBody>(&mut problems).unwrap_or_default();
+    let by = ask::by(body.by, &mut problems);
+    let (pool, lock) = problems.done(names)?;
+    routes.change(Command::Return { pool, lock, by })
 }
 
 /// `GET /api/v1/verify`: whether this fence is a present holder's. A grant that nobody has confirmed is none.

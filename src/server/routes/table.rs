@@ -10,8 +10,9 @@ use super::failure::Failure;
 use super::{Routes, changes, claims, info, locks, pools};
 use crate::core::limits;
 use crate::wire::api::{
-    ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView, NoteBody, Page,
-    PoolBody, PoolSummary, PoolView, RemoveBody, RenewBody, VerifyView,
+    BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
+    MoveBody, NoteBody, Page, PoolBody, PoolSummary, PoolView, QuarantineBody, RemoveBody, RenewBody, ReturnBody,
+    VerifyView,
 };
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
@@ -200,9 +201,17 @@ pub(in super::super) static ROUTES: &[Route] = &[
             parameter("run", "string", "The run of the client process; a release by others carries none."),
             parameter("by", "string", "Who ends it, when it is not its own client."),
             parameter("reason", "string", "Why, for people."),
+            parameter("if_waiting", "boolean", "Only while it waits, else 409: a cancel that is never a release."),
         ],
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
-        codes: &[Code::NoSuchClaim, Code::SupersededRun, Code::TooManyRuns, Code::Ended, Code::StoreFailed],
+        codes: &[
+            Code::NoSuchClaim,
+            Code::SupersededRun,
+            Code::TooManyRuns,
+            Code::NotWaiting,
+            Code::Ended,
+            Code::StoreFailed,
+        ],
         ..guarded(Delete, "/api/v1/claims/{id}", "Cancel or release a claim; again is harmless", claims::delete)
     },
     Route {
@@ -250,6 +259,20 @@ pub(in super::super) static ROUTES: &[Route] = &[
             "Say that the resource's `in` has fetched a hold; again is harmless",
             claims::deliver,
         )
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<BreakBody>),
+        body_required: true,
+        answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
+        codes: &[Code::NoSuchClaim, Code::NotGranted, Code::Ended, Code::StoreFailed],
+        ..guarded(Post, "/api/v1/claims/{id}/break", "End a grant or a hold by force", claims::break_claim)
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<MoveBody>),
+        body_required: true,
+        answer: Some(SchemaGenerator::subschema_for::<DoneView>),
+        codes: &[Code::NoSuchClaim, Code::NotWaiting, Code::Ended, Code::StoreFailed],
+        ..guarded(Post, "/api/v1/claims/{id}/move", "Give a waiting claim another place", claims::move_claim)
     },
     Route {
         query: &[
@@ -335,6 +358,24 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::NotHolder, Code::StoreFailed],
         ..guarded(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Take a lock out of its pool", locks::delete)
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<QuarantineBody>),
+        body_required: true,
+        answer: Some(SchemaGenerator::subschema_for::<DoneView>),
+        codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
+        ..guarded(
+            Post,
+            "/api/v1/pools/{pool}/locks/{lock}/quarantine",
+            "Take a lock out of service; whoever has it keeps it",
+            locks::quarantine,
+        )
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<ReturnBody>),
+        answer: Some(SchemaGenerator::subschema_for::<DoneView>),
+        codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
+        ..guarded(Post, "/api/v1/pools/{pool}/locks/{lock}/return", "Put a lock back into service", locks::put_back)
     },
     Route {
         query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST, WAIT_ENTRY],

@@ -140,6 +140,18 @@ impl Concourse {
         self.try_build(id, until).unwrap_or_else(Seen::Unknown)
     }
 
+    /// The same, where a 404 is final at once: only Concourse itself is believed that there is no such build.
+    pub fn build_for_sure(&self, id: u64, limit: Duration) -> Seen {
+        let until = self.clock.monotonic().saturating_add(limit);
+        match self.build(id, limit) {
+            Seen::Missing => match self.is_itself(until.saturating_sub(self.clock.monotonic())) {
+                Ok(()) => Seen::Missing,
+                Err(trouble) => Seen::Unknown(trouble),
+            },
+            seen => seen,
+        }
+    }
+
     fn try_build(&self, id: u64, until: Duration) -> Result<Seen, Trouble> {
         let path = format!("/api/v1/builds/{id}");
         loop {

@@ -56,6 +56,7 @@ fn claim() -> Claim {
         },
         scope: Scope::Lease,
         build_over: true,
+        passed: 3,
         runs: vec![name("r1"), name("r2")],
         ticket: Ticket(9),
         asked_at: WallMs(1_767_225_600_000),
@@ -82,8 +83,8 @@ fn small_claim(phase: Phase) -> Claim {
     let (priority, supersede) = (Priority::default(), None);
     let terms =
         Terms { ask, digest: Digest([0; 32]), owner, reason: None, confirm: false, ttl: None, priority, supersede };
-    let (scope, build_over) = (Scope::Flow, false);
-    Claim { terms, scope, build_over, runs: Vec::new(), withdrawals: 0, life: 1, phase, ..full }
+    let (scope, build_over, passed) = (Scope::Flow, false, 0);
+    Claim { terms, scope, build_over, passed, runs: Vec::new(), withdrawals: 0, life: 1, phase, ..full }
 }
 
 const FULL_OWNER: &str = concat!(
@@ -115,7 +116,7 @@ fn a_claim_is_stored_as() {
         FULL_OWNER,
         r#","reason":"a \"reason\"\n","confirm":true,"ttl":90000,"priority":-7,"supersede":"/deploy","#,
         r#""runs":["r1","r2"],"ticket":9,"#,
-        r#""asked_at":1767225600000,"withdrawals":1,"phase":{"held":{"fence":9007199254740991,"#,
+        r#""asked_at":1767225600000,"withdrawals":1,"passed":3,"phase":{"held":{"fence":9007199254740991,"#,
         r#""claimed":{"revision":268435457,"seq":1},"locks":[["envs","prod eu"],["envs","🔒"]],"#,
         r#""since":1767225600001,"until":{"at":18446744073709551615,"span":90000},"#,
         r#""limit":{"at":18446744073709551615,"span":91000},"delivered":true}}}"#,
@@ -146,6 +147,7 @@ fn an_ended_claim_is_stored_as() {
         runs: vec![name("r1")],
         how: End::ListenerLost,
         by: Some(name("Ada")),
+        reason: Some(name("why")),
         at: WallMs(3),
         revision: Some(Revision(4)),
         fence: Some(Fence(5)),
@@ -157,6 +159,7 @@ fn an_ended_claim_is_stored_as() {
         runs: Vec::new(),
         how: End::Cancelled,
         by: None,
+        reason: None,
         revision: None,
         fence: None,
         build: None,
@@ -164,7 +167,7 @@ fn an_ended_claim_is_stored_as() {
     };
     let golden = format!(
         concat!(
-            r#"{{"life":2,"digest":"{}","runs":["r1"],"how":"listener_lost","by":"Ada","at":3,"revision":4,"fence":5,"#,
+            r#"{{"life":2,"digest":"{}","runs":["r1"],"how":"listener_lost","by":"Ada","reason":"why","at":3,"revision":4,"fence":5,"#,
             r#""build":{{"cluster":"https://ci.example.org","id":"4711"}},"forget":{{"at":8,"span":7}}}}"#
         ),
         "ab".repeat(32)
@@ -180,8 +183,16 @@ fn an_ended_claim_is_stored_as() {
 fn pools_locks_operations_and_history_are_stored_as() {
     let policy = Policy { drain: Some(Span(0)), max_hold: Some(Span(1)), max_queue: Some(2), ..Policy::default() };
     let ordered = Policy { order: Order::Priority, ..policy.clone() };
+    let [backfill, filled] = [None, Some(2)].map(|most| Policy {
+        overtaking: Overtaking::Backfill(most),
+        pick: Pick::Name,
+        scope: Some(Scope::Build),
+        ..Policy::default()
+    });
     let cases = [
         (ordered, r#"{"order":"priority","drain":0,"max_hold":1,"max_queue":2}"#),
+        (backfill, r#"{"backfill":{},"pick":"name","scope":"build"}"#),
+        (filled, r#"{"backfill":{"most":2},"pick":"name","scope":"build"}"#),
         (policy, r#"{"drain":0,"max_hold":1,"max_queue":2}"#),
         (Policy::default(), "{}"),
     ];
@@ -193,8 +204,20 @@ fn pools_locks_operations_and_history_are_stored_as() {
     let labels = Arc::new(Labels::from([(name("zone"), name("eu"))]));
     let lock = Lock::new(name("🔒"), Arc::from(*b"\0\xFF"), labels);
     let drained = Lock { drain: Some(deadline(2, 1)), leaving: true, ..lock.clone() };
+    let quarantine = |until, by, reason| Some(Quarantine { since: WallMs(3), until, by, reason });
+    let out =
+        Lock { quarantine: quarantine(Some(deadline(2, 1)), Some(name("Ada")), Some(name("why"))), ..lock.clone() };
+    let out_small = Lock { quarantine: quarantine(None, None, None), ..lock.clone() };
+    let out_golden = r#"{"labels":{"zone":"eu"},"quarantine":{"since":3,"until":{"at":2,"span":1},"by":"Ada","reason":"why"},"leaving":false}"#;
+    let out_small_golden = r#"{"labels":{"zone":"eu"},"quarantine":{"since":3},"leaving":false}"#;
     let drained_golden = r#"{"labels":{"zone":"eu"},"drain":{"at":2,"span":1},"leaving":true}"#;
-    for (lock, golden) in [(lock, r#"{"labels":{"zone":"eu"},"leaving":false}"#), (drained, drained_golden)] {
+    let cases = [
+        (lock, r#"{"labels":{"zone":"eu"},"leaving":false}"#),
+        (drained, drained_golden),
+        (out, out_golden),
+        (out_small, out_small_golden),
+    ];
+    for (lock, golden) in cases {
         assert_eq!(encode(&StoredLock::from(&lock)).unwrap(), golden);
         assert_eq!(decode::<StoredLock>(golden).unwrap().into_lock(lock.name.clone(), b"\0\xFF"), lock);
     }

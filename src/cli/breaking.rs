@@ -1,0 +1,58 @@
+//! `locker break`: ends a hold by force.
+
+use clap::Args;
+
+use super::{CliError, by, print_line};
+use crate::client::{Client, who};
+use crate::core::names::{ClaimId, LockName, PoolName};
+use crate::env::Env;
+use crate::wire::api::BreakBody;
+use crate::wire::errors::exit;
+
+/// Arguments of `break`.
+#[derive(Debug, Args)]
+#[command(
+    group = clap::ArgGroup::new("what").required(true).args(["claim", "lock"]),
+    after_help = "Examples:\n  locker break 0f3a... --reason 'its build is gone'\n  locker break --pool environments --lock eu-1 --reason 'runaway deploy' --drain"
+)]
+pub(super) struct BreakArgs {
+    /// Id of the claim
+    claim: Option<ClaimId>,
+    /// Pool of the lock
+    #[arg(long, value_name = "NAME", requires = "lock")]
+    pool: Option<PoolName>,
+    /// Break the hold of whoever has this lock
+    #[arg(long, value_name = "NAME", requires = "pool")]
+    lock: Option<LockName>,
+    /// Why: for its holder, and for the history
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Keep the lock out of use for the pool's drain, because the holder may still be at work
+    #[arg(long)]
+    drain: bool,
+}
+
+pub(super) fn run(args: &BreakArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let id = match (&args.claim, &args.pool, &args.lock) {
+        (Some(id), ..) => id.as_str().to_owned(),
+        (None, Some(pool), Some(lock)) => holder(pool, lock, client)?,
+        _ => return Err(CliError::usage("name a claim, or --pool and --lock")),
+    };
+    let body = BreakBody { drain: args.drain, by: by(env, Some(&args.reason)) };
+    client.break_claim(&id, &body)?;
+    print_line(env, &format!("broke claim {id}"))?;
+    Ok(exit::OK)
+}
+
+/// The one claim that has the lock, confirmed or not.
+fn holder(pool: &PoolName, lock: &LockName, client: &Client) -> Result<String, CliError> {
+    let view = client.get_lock(pool.as_str(), lock.as_str())?;
+    match view.holders.as_slice() {
+        [] => Err(CliError::Failed(exit::CONFLICT, format!("nobody has lock {lock:?} of pool {pool:?}"))),
+        [holder] => Ok(holder.claim.clone()),
+        several => {
+            let who = who::holders(several);
+            Err(CliError::Failed(exit::CONFLICT, format!("the lock is shared: break one of its claims; held: {who}")))
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What a person does to the claims of others and to locks (design section 5 and 3): break a hold, take a lock out of
+//! service, move a waiter. Each is in the history with who did it and why.
+
+use std::sync::Arc;
+
+use super::claim::{Claim, End, Owner, Phase};
+use super::claims::{self, Ending};
+use super::history::ChangeKind;
+use super::names::{ClaimId, LockName, PoolName, Reason, Ticket};
+use super::pool::{Lock, Order, Pool, Quarantine};
+use super::pools::{self, done, record};
+use super::state::{Entry, State};
+use super::step::{By, MoveTo, Refusal, Reply};
+use super::time::{Deadline, Now, Span};
+
+/// Ends a grant or a hold by force. Its locks are free at once, or drain first. Again is harmless.
+pub(super) fn break_claim(
+    state: &mut State,
+    id: &ClaimId,
+    drains: bool,
+    by: Arc<Owner>,
+    reason: Reason,
+    now: Now,
+) -> Result<Reply, Refusal> {
+    if let Some(ended) = state.world.ended.get(id).filter(|ended| ended.how == End::Broken) {
+        return Ok(Reply::Ended { ended: Arc::clone(ended), again: true });
+    }
+    let claim = claims::live(state, id, None)?;
+    if claim.waits() {
+        return Err(Refusal::NotGranted { id: id.clone() });
+    }
+    let ending = Ending { how: End::Broken, by: Some(by), reason: Some(reason), drains };
+    Ok(Reply::Ended { ended: claims::finish_as(state, &claim, ending, now), again: false })
+}
+
+/// Cancels a claim that waits. Again is harmless.
+pub(super) fn cancel(
+    state: &mut State,
+    id: &ClaimId,
+    by: Arc<Owner>,
+    reason: Option<Reason>,
+    now: Now,
+) -> Result<Reply, Refusal> {
+    if state.claim(id).is_some_and(|claim| !claim.waits()) {
+        return Err(Refusal::NotWaiting { id: id.clone() });
+    }
+    claims::end(state, id, None, Some(by), reason, now)
+}
+
+/// Takes a lock out of service until somebody puts it back, or for a while. Whoever holds it keeps it; it is given to
+/// nobody else, and claims for it wait on. Of a lock that is out already, reason and end are replaced.
+pub(super) fn quarantine(
+    state: &mut State,
+    pool: &PoolName,
+    lock: &LockName,
+    span: Option<Span>,
+    by: &By,
+    now: Now,
+) -> Result<Reply, Refusal> {
+    if let Some(reply) = pools::answered_before(state, by) {
+        return Ok(reply);
+    }
+    let old = pools::existing_lock(state, pool, lock)?;
+    let until = span.map(|span| Deadline::after(now, span));
+    let by_name = by.owner.name().cloned();
+    let quarantine = Quarantine { since: now.wall, until, by: by_name, reason: by.reason.clone() };
+    state.put_lock(pool, Lock { quarantine: Some(quarantine), ..old });
+    record(state, ChangeKind::Quarantined, pool, std::slice::from_ref(lock), by, now);
+    Ok(done(state, by, now))
+}
+
+/// Puts a lock back into service; one that is in service is noted.
+pub(super) fn put_back(
+    state: &mut State,
+    pool: &PoolName,
+    lock: &LockName,
+    by: &By,
+    now: Now,
+) -> Result<Reply, Refusal> {
+    if let Some(reply) = pools::answered_before(state, by) {
+        return Ok(reply);
+    }
+    let old = pools::existing_lock(state, pool, lock)?;
+    let kind = if old.quarantine.is_some() { ChangeKind::Returned } else { ChangeKind::Noted };
+    state.put_lock(pool, Lock { quarantine: None, ..old });
+    record(state, kind, pool, std::slice::from_ref(lock), by, now);
+    state.to_dispatch.insert(pool.clone());
+    Ok(done(state, by, now))
+}
+
+/// The end of a quarantine that was for a while.
+pub(super) fn end_quarantine(state: &mut State, pool: &PoolName, lock: &LockName, now: Now) {
+    let Some(old) = state.world.lock(pool, lock).cloned() else { return };
+    let is_over = |q: &Quarantine| q.until.is_some_and(|until| until.is_over(now));
+    if old.quarantine.as_ref().is_some_and(is_over) {
+        state.begin_step();
+        state.put_lock(pool, Lock { quarantine: None, ..old });
+        let by = By { reason: Reason::parse("the time of its quarantine is over").ok(), ..By::default() };
+        record(state, ChangeKind::Returned, pool, std::slice::from_ref(lock), &by, now);
+        state.to_dispatch.insert(pool.clone());
+    }
+}
+
+/// Gives a waiting claim another place in its queues. Everybody else keeps his order: the tickets between the old place
+/// and the new one move up by one claim. In pools ordered by priority it takes over that of the claim it is put beside.
+pub(super) fn move_claim(state: &mut State, id: &ClaimId, to: &MoveTo, by: &By, now: Now) -> Result<Reply, Refusal> {
+    if let Some(reply) = pools::answered_before(state, by) {
+        return Ok(reply);
+    }
+    let claim = claims::live(state, id, None)?;
+    if !claim.waits() {
+        return Err(Refusal::NotWaiting { id: id.clone() });
+    }
+    if let Some((beside, side)) = neighbour(state, &claim, to)? {
+        let order = claim.terms.ask.parts.first().and_then(|part| state.world.pool(&part.pool));
+        let order = order.map(|pool| pool.policy.order).unwrap_or_default();
+        if order == Order::Priority {
+            state.update_waiting(id, |c| c.terms.priority = beside.terms.priority);
+        }
+        let earlier_ticket = (side == Side::Before) != (order == Order::Lifo);
+        state.set_tickets(&tickets_after(state, &claim, &beside, earlier_ticket));
+    }
+    let entry = claims::entry_about(&claim, ChangeKind::Moved, Some(&by.owner));
+    state.record(Entry { reason: by.reason.clone(), ..entry }, now);
+    state.to_dispatch.extend(claim.terms.ask.parts.iter().map(|part| part.pool.clone()));
+    Ok(done(state, by, now))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Before,
+    After,
+}
+
+/// Next to whom the claim is put, in the order of its queues; `None` when nobody else waits there.
+fn neighbour(state: &State, claim: &Claim, to: &MoveTo) -> Result<Option<(Arc<Claim>, Side)>, Refusal> {
+    let pools: Vec<&Pool> = claim.terms.ask.parts.iter().filter_map(|part| state.world.pool(&part.pool)).collect();
+    let other = |id: &&ClaimId| **id != claim.id;
+    let found = match to {
+        MoveTo::First => {
+            let heads = pools.iter().filter_map(|pool| pool.waiting.values().find(other));
+            let heads = heads.filter_map(|id| state.claim(id));
+            heads.min_by_key(|head| pools[0].place(head)).map(|head| (Arc::clone(head), Side::Before))
+        }
+        MoveTo::Last => {
+            let tails = pools.iter().filter_map(|pool| pool.waiting.values().rev().find(other));
+            let tails = tails.filter_map(|id| state.claim(id));
+            tails.max_by_key(|tail| pools[0].place(tail)).map(|tail| (Arc::clone(tail), Side::After))
+        }
+        MoveTo::Before(id) => {
+            let beside = claims::live(state, id, None)?;
+            let waits_there = |pool: &&Pool| pool.waiting.get(&pool.place(&beside)) == Some(id);
+            if !beside.waits() || !pools.iter().any(waits_there) {
+                return Err(Refusal::NotWaiting { id: id.clone() });
+            }
+            Some((beside, Side::Before)).filter(|_| *id != claim.id)
+        }
+    };
+    Ok(found)
+}
+
+/// The new tickets of all whose ticket changes when `claim` is put just before or just after `beside`. Claims that were
+/// granted may wait again, so they are among them.
+fn tickets_after(state: &State, claim: &Claim, beside: &Claim, earlier: bool) -> Vec<(ClaimId, Ticket)> {
+    let (low, high) = (claim.ticket.min(beside.ticket), claim.ticket.max(beside.ticket));
+    let counts = |c: &&Arc<Claim>| (low..=high).contains(&c.ticket) && !matches!(c.phase, Phase::Held { .. });
+    let mut between: Vec<&Arc<Claim>> = state.world.claims.values().filter(counts).collect();
+    between.sort_by_key(|c| c.ticket);
+    let tickets: Vec<Ticket> = between.iter().map(|c| c.ticket).collect();
+    between.retain(|c| c.id != claim.id);
+    let at = between.iter().position(|c| c.id == beside.id).unwrap_or_default() + usize::from(!earlier);
+    let mut ids: Vec<&ClaimId> = between.iter().map(|c| &c.id).collect();
+    ids.insert(at, &claim.id);
+    ids.into_iter().cloned().zip(tickets).collect()
+}

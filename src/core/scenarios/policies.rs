@@ -1,0 +1,163 @@
+//! Orders, overtaking and picking (design section 3), and changes of them in use.
+
+use super::harness;
+
+// Last come, first served.
+scenarios! {
+    the_last_that_came_is_served_first: "
+        - pool env capacity=1 order=lifo       => done
+        h ask env                              => held env/1
+        a ask env confirm park=1               => waiting 1 parked
+        b ask env confirm park=2               => waiting 1 parked
+        - queue env                            => b a
+        h end                                  => released
+        b ?                                    => granted env/1
+        a ?                                    => waiting 1 parked
+        - pool db capacity=1 order=lifo        => done
+        c ask env,db                           => refused order_of_one
+    "
+    orders_change_without_losing_anybody: "
+        - pool env capacity=1                  => done
+        h ask env                              => held env/1
+        a ask env confirm park=1               => waiting 1 parked
+        b ask env confirm park=2 priority=5    => waiting 2 parked
+        c ask env confirm park=3               => waiting 3 parked
+        - pool env capacity=1 order=lifo       => done
+        - queue env                            => c b a
+        - pool env capacity=1 order=priority   => done
+        - queue env                            => b a c
+        - restart                              => same
+        - queue env                            => b a c
+        - pool env capacity=1                  => done
+        - queue env                            => a b c
+        h end                                  => released
+        a ?                                    => granted env/1
+    "
+    the_order_stays_while_a_set_waits: "
+        - pool env capacity=1                  => done
+        h ask env                              => held env/1
+        a ask env,db                           => waiting 1
+        - pool env capacity=1 order=lifo       => refused order_in_use
+        - pool env capacity=1 overtaking=backfill => done
+    "
+}
+
+// Small claims past a large one that cannot be served.
+scenarios! {
+    strict_holds_small_claims_back: "
+        - pool env capacity=3                  => done
+        h ask env                              => held env/1
+        big ask env*3 confirm park=1           => waiting 1 parked
+        a ask env try                          => busy
+    "
+    backfill_lets_them_pass_a_head_that_cannot_be_served: "
+        - pool env capacity=3 overtaking=backfill => done
+        h ask env                              => held env/1
+        big ask env*3 confirm park=1           => waiting 1 parked
+        a ask env                              => held env/2
+        b ask env confirm                      => granted env/3
+        c ask env confirm park=2               => waiting 2 parked
+        h end                                  => released
+        c ?                                    => granted env/1
+    "
+    but_not_one_that_can: "
+        - pool env capacity=2 overtaking=backfill => done
+        big ask env*2 confirm park=1           => granted env/1 env/2
+        two ask env*2                          => waiting 1 recent  # takes them itself, in its turn
+        big end                                => cancelled
+        c ask env try                          => busy
+        two again                              => held env/1 env/2
+    "
+    at_most_so_often_past_each: "
+        - pool env capacity=3 overtaking=backfill:2 => done
+        h ask env                              => held env/1
+        big ask env*3 confirm park=1           => waiting 1 parked
+        a ask env                              => held env/2        # 1
+        a end                                  => released
+        b ask env                              => held env/3        # 2
+        b end                                  => released
+        c ask env try                          => busy
+        - restart                              => same
+        big again park=1                       => waiting 1 parked
+        c ask env try                          => busy              # counted durably
+        d ask env confirm park=2               => waiting 2 parked
+        h end                                  => released
+        big ?                                  => granted env/1 env/2 env/3
+        big end                                => cancelled
+        d ?                                    => granted env/1
+    "
+    each_counts_for_itself: "
+        - pool env capacity=4 overtaking=backfill:1 => done
+        h ask env*2                            => held env/1 env/2
+        x ask env*3 confirm park=1             => waiting 1 parked
+        y ask env*4 confirm park=2             => waiting 2 parked
+        a ask env                              => held env/3        # passes both
+        b ask env try                          => busy
+        x end                                  => cancelled
+        b ask env try                          => busy              # y was passed as well
+        y end                                  => cancelled
+        b ask env                              => held env/4
+    "
+    who_does_not_listen_is_passed_without_counting: "
+        - settings listen=5s
+        - pool env capacity=2 overtaking=backfill:1 => done
+        h ask env                              => held env/1
+        big ask env*2 confirm                  => waiting 1 recent
+    +5s a ask env                              => held env/2
+        a end                                  => released
+        big again park=1                       => waiting 1 parked
+        b ask env                              => held env/2        # the first that counts
+        b end                                  => released
+        c ask env try                          => busy
+    "
+    joining_ones_own_hold_passes_nobody: "
+        - pool env capacity=2 overtaking=backfill:1 => done
+        h ask env key=k who=x                  => held env/1
+        big ask env*2 confirm park=1           => waiting 1 parked
+        i ask env key=k who=x                  => held env/1
+        i end                                  => released
+        a ask env                              => held env/2
+        b ask env try                          => busy
+    "
+    a_stricter_policy_holds_from_now_on: "
+        - pool env capacity=3 overtaking=backfill => done
+        h ask env                              => held env/1
+        big ask env*3 confirm park=1           => waiting 1 parked
+        a ask env                              => held env/2
+        - pool env capacity=3                  => done
+        b ask env confirm park=2               => waiting 2 parked
+        - pool env capacity=3 overtaking=backfill => done
+        b ?                                    => granted env/3
+    "
+}
+
+// Which lock.
+scenarios! {
+    by_name_or_the_least_recently_used: "
+        - pool env capacity=3                  => done
+        a ask env                              => held env/1
+        a end                                  => released
+        b ask env                              => held env/2
+        b end                                  => released
+        - pool env capacity=3 pick=name        => done
+        c ask env*2                            => held env/1 env/2
+        c end                                  => released
+        - pool env capacity=3                  => done
+        d ask env                              => held env/3
+    "
+}
+
+/// With a pick at random every lock has its turn, and a restart of the same seed comes to the same.
+#[test]
+fn at_random_every_lock_has_its_turn() {
+    let turn = |n: u32| format!("c{n} ask env => held\nc{n} end => released\n");
+    let turns: String = (0..60).map(turn).collect();
+    let text = format!("- pool env capacity=4 pick=random => done\n{turns}");
+    let taken = harness::locks_taken(&text);
+    for lock in ["1", "2", "3", "4"] {
+        let count = taken.iter().filter(|name| *name == lock).count();
+        assert!(count >= 5, "lock {lock} was taken {count} times of 60");
+    }
+    assert_eq!(taken, harness::locks_taken(&text));
+    assert!(taken.windows(2).any(|pair| pair[0] > pair[1]) && taken.windows(2).any(|pair| pair[0] == pair[1]));
+}

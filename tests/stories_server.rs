@@ -1,0 +1,270 @@
+//! What goes wrong with lock servers and queues, as tests: failure stories of the server, its protocol and those who use
+//! it by hand, each under the name of its story. Rules that black-box adds nothing to are scenarios in
+//! `src/core/scenarios` (26, 30, 34, 45); many locks, many waiters and random sets are in `tests/model_http.rs`.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::client::Client;
+use common::{Build, Server, until};
+use serde_json::{Value, json};
+
+/// A request; status and answer.
+fn ask(server: &Server, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let address = server.url.trim_start_matches("http://");
+    let answer = Client::tcp(address).ask(method, &format!("/api/v1{path}"), "", &body).unwrap();
+    (answer.status, serde_json::from_slice(&answer.body).unwrap())
+}
+
+fn claim(server: &Server, id: &str, body: &Value) -> (u16, Value) {
+    ask(server, "PUT", &format!("/claims/{id}"), body)
+}
+
+/// Waits until the claim has ended; how.
+fn ended(server: &Server, id: &str) -> String {
+    until("the claim has ended", || {
+        let (_, claim) = ask(server, "GET", &format!("/claims/{id}"), &Value::Null);
+        claim["how"].as_str().map(str::to_owned)
+    })
+}
+
+fn history(server: &Server, pool: &str) -> Vec<Value> {
+    let (_, page) = ask(server, "GET", &format!("/pools/{pool}/changes"), &Value::Null);
+    page["items"].as_array().unwrap().clone()
+}
+
+/// A pause of a holder that nothing but a fence can tell from death.
+#[test]
+fn story_21_24_whoever_comes_back_too_late_touches_nobody() {
+    let server = Server::start_with("memory:", &["--drain", "0s"], &[]);
+    let (_, first) = claim(&server, "a", &json!({"pool": "p", "scope": "lease", "ttl": "1s", "run": "r"}));
+    assert_eq!(ended(&server, "a"), "lease_lost");
+    let (status, second) = claim(&server, "b", &json!({"pool": "p"}));
+    assert_eq!((status, &second["state"]), (200, &json!("held")));
+    let (late, next) = (first["fence"].as_u64().unwrap(), second["fence"].as_u64().unwrap());
+    assert!(late < next, "the fence has grown");
+    for (method, path, body) in [
+        ("POST", "/claims/a/renew", json!({"run": "r", "fence": late})),
+        ("POST", "/claims/a/confirm", json!({"run": "r", "fence": late})),
+        ("DELETE", "/claims/a?run=r", Value::Null),
+        ("PUT", "/claims/a", json!({"pool": "p", "scope": "lease", "ttl": "1s", "run": "r"})),
+    ] {
+        let (status, answer) = ask(&server, method, path, &body);
+        assert_eq!((status, &answer["claim"]["how"]), (410, &json!("lease_lost")), "{method} {path}");
+        assert!(answer["error"].as_str().unwrap().contains("not renewed"), "it says what happened: {answer}");
+    }
+    let verify = |fence: u64| ask(&server, "GET", &format!("/verify?pool=p&lock=p&fence={fence}"), &Value::Null).0;
+    assert_eq!((verify(late), verify(next)), (409, 200));
+}
+
+#[test]
+fn story_25_a_task_extends_its_ttl_while_it_runs() {
+    let server = Server::start();
+    let build = Build::new(&server, 1, "p");
+    let id = build.out(&json!({"acquire": true, "ttl": "1h"})).ok().metadata("claim").unwrap();
+    let left = || ask(&server, "POST", &format!("/claims/{id}/renew"), &Value::Null).1;
+    let renewed = left();
+    assert_eq!((&renewed["ttl"], &renewed["held_for"]), (&json!("1h"), &json!("1h")), "{renewed}");
+    let pool = server.pool("p");
+    assert!(pool["items"][0]["holders"][0]["until"].is_string(), "everybody sees until when");
+}
+
+#[test]
+fn story_28_hundreds_of_holds_and_waiters_are_as_before_after_a_restart() {
+    let mut server = Server::start_with("sqlite", &["--listen-window", "1h", "--place", "2h"], &[]);
+    ask(&server, "PUT", "/pools/p", &json!({"capacity": 100, "policy": {"overtaking": "backfill:3", "scope": "person"}}));
+    for n in 0..180 {
+        let owner = json!({"cluster": "https://ci", "build_id": n.to_string()});
+        claim(&server, &format!("c{n:03}"), &json!({"pool": "p", "confirm": n % 2 == 0, "owner": owner}));
+    }
+    let state = |server: &Server| {
+        let (_, claims) = ask(server, "GET", "/claims?limit=1000", &Value::Null);
+        (server.pool("p")["queue"].clone(), claims)
+    };
+    let (queue, claims) = state(&server);
+    assert_eq!((queue.as_array().unwrap().len(), claims["items"].as_array().unwrap().len()), (80, 180));
+    server.kill();
+    server.again();
+    let (queue_after, claims_after) = state(&server);
+    let key = |queue: &Value| queue.as_array().unwrap().iter().map(|w| w["claim"].clone()).collect::<Vec<_>>();
+    assert_eq!(key(&queue), key(&queue_after));
+    assert_eq!(claims, claims_after, "ids, locks, fences, owners");
+}
+
+#[test]
+fn story_31_ab_and_ba_never_deadlock() {
+    let server = Server::start();
+    let set = |pools: [&str; 2]| json!({"pool": pools[0], "also": [{"pool": pools[1]}], "confirm": true, "wait": "1s"});
+    claim(&server, "h", &json!({"pool": "a", "also": [{"pool": "b"}]}));
+    let ids: Vec<String> = (0..20).map(|n| format!("s{n:02}")).collect();
+    for (n, id) in ids.iter().enumerate() {
+        claim(&server, id, &set(if n % 2 == 0 { ["a", "b"] } else { ["b", "a"] }));
+    }
+    ask(&server, "DELETE", "/claims/h", &Value::Null);
+    for id in &ids {
+        until("it is granted in its turn", || (claim(&server, id, &set(["a", "b"])).0 == 200).then_some(()));
+        ask(&server, "DELETE", &format!("/claims/{id}"), &Value::Null);
+    }
+}
+
+#[test]
+fn story_32_33_who_wants_much_waits_no_longer_than_the_policy_says() {
+    let server = Server::start();
+    let served = |policy: &str| {
+        let pool = json!({"capacity": 3, "policy": {"overtaking": policy}});
+        ask(&server, "PUT", "/pools/p", &pool);
+        claim(&server, "holder", &json!({"pool": "p"}));
+        let big = json!({"pool": "p", "count": 3});
+        assert_eq!(claim(&server, "big", &big).0, 423);
+        // A stream of small ones, each done before the next comes.
+        let mut past = 0;
+        for n in 0..8 {
+            let id = format!("{}-{n}", policy.replace(':', "-"));
+            past += u32::from(claim(&server, &id, &json!({"pool": "p", "queue": false})).0 == 200);
+            ask(&server, "DELETE", &format!("/claims/{id}"), &Value::Null);
+        }
+        ask(&server, "DELETE", "/claims/holder", &Value::Null);
+        assert_eq!(claim(&server, "big", &big).0, 200, "then it is its turn");
+        ask(&server, "DELETE", "/claims/big", &Value::Null);
+        for id in ["holder", "big"] {
+            // Their ids begin a new life under a new run only.
+            claim(&server, id, &json!({"pool": "p", "run": policy.len().to_string(), "count": 3}));
+            ask(&server, "DELETE", &format!("/claims/{id}"), &Value::Null);
+        }
+        ask(&server, "DELETE", "/pools/p", &Value::Null);
+        past
+    };
+    assert_eq!(served("strict"), 0);
+}
+
+#[test]
+fn story_35_a_pool_that_shrinks_evicts_nobody_and_grants_nothing_until_it_fits() {
+    let server = Server::start();
+    server.cli(&["pool", "set", "p", "--capacity", "3"]).ok();
+    let ids: Vec<String> = (0..3).map(|_| server.cli(&["claim", "p"]).ok().stdout.trim().to_owned()).collect();
+    server.cli(&["pool", "set", "p", "--capacity", "1"]).ok();
+    let held = |pool: &Value| pool["items"].as_array().unwrap().iter().filter(|l| l["state"] == "held").count();
+    assert_eq!(held(&server.pool("p")), 3);
+    for id in &ids[1..] {
+        server.cli(&["release", id]).ok();
+        server.cli(&["claim", "p", "--try"]).failed(3, "not free");
+    }
+    server.cli(&["release", &ids[0]]).ok();
+    server.cli(&["claim", "p", "--try"]).ok();
+    assert_eq!(server.pool("p")["locks"], 1);
+}
+
+#[test]
+fn story_36_37_edits_of_a_held_lock_are_refused_or_outlast_the_hold() {
+    let server = Server::start();
+    server.cli(&["lock", "add", "p", "eu"]).ok();
+    let id = server.cli(&["claim", "p"]).ok().stdout.trim().to_owned();
+    server.cli(&["lock", "remove", "p", "eu"]).failed(5, "is held by claim");
+    server.cli(&["lock", "add", "p", "eu"]).failed(5, "already has a lock");
+    server.cli(&["lock", "set", "p", "eu", "--label", "zone=b"]).ok();
+    server.cli(&["release", &id]).ok();
+    let (_, lock) = ask(&server, "GET", "/pools/p/locks/eu", &Value::Null);
+    assert_eq!((&lock["state"], &lock["labels"]["zone"]), (&json!("free"), &json!("b")), "no old copy came back");
+}
+
+#[test]
+fn story_39_one_release_wakes_one_waiter() {
+    let server = Server::start();
+    let holder = Build::new(&server, 1, "p");
+    holder.out(&json!({"acquire": true})).ok();
+    let builds: Vec<Build> = (2..10).map(|id| Build::new(&server, id, "p")).collect();
+    let mut waiters: Vec<_> = builds.iter().map(|build| build.put(&json!({"acquire": true}))).collect();
+    server.until_waiting("p", 8);
+    holder.out(&json!({"release": "build"})).ok();
+    let first = until("one of them holds it", || waiters.iter_mut().position(|waiter| !waiter.is_running()));
+    waiters.remove(first).finish().ok();
+    let granted = history(&server, "p").iter().filter(|change| change["kind"] == "granted").count();
+    assert_eq!((granted, server.pool("p")["waiting"].as_u64()), (2, Some(7)), "the holder's, and one more");
+}
+
+#[test]
+fn story_40_claims_of_different_free_locks_do_not_wait_for_each_other() {
+    let server = Server::start_durable();
+    server.cli(&["pool", "set", "p", "--capacity", "30"]).ok();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for n in 1..=30 {
+            let server = &server;
+            scope.spawn(move || {
+                let (status, answer) = claim(server, &format!("c{n}"), &json!({"pool": "p", "lock": n.to_string()}));
+                assert_eq!(status, 200, "{answer}");
+            });
+        }
+    });
+    assert!(start.elapsed() < Duration::from_secs(10), "one second, with a margin for a busy machine");
+}
+
+#[test]
+fn story_43_a_broken_hold_says_who_broke_it_and_why() {
+    let server = Server::start();
+    let (old, new) = (Build::new(&server, 1, "p"), Build::new(&server, 2, "p"));
+    let put = old.out(&json!({"acquire": true})).ok();
+    let (id, version) = (put.metadata("claim").unwrap(), put.version());
+    server.cli(&["break", &id]).failed(2, "--reason");
+    server.cli(&["break", "--pool", "p", "--lock", "p", "--reason", "runaway deploy"]).ok().printed("broke claim");
+    let next = new.out(&json!({"acquire": true})).ok();
+    assert!(next.metadata("fence").unwrap() > put.metadata("fence").unwrap());
+    let told = old.get(&version, "lock").failed(1, "no longer acquired: ");
+    assert!(told.stderr.contains("broken by ada") && told.stderr.contains("runaway deploy"), "{}", told.stderr);
+    old.input_with("held", &[("claim", id.as_bytes())]);
+    let told = old.out(&json!({"release": "held"})).failed(1, "broken");
+    assert!(told.stderr.contains("runaway deploy"), "{}", told.stderr);
+    let changes = history(&server, "p");
+    let broken = changes.iter().find(|change| change["kind"] == "broken").unwrap();
+    let person = broken["owner"]["person"].as_str().unwrap();
+    assert!(person.starts_with("ada") && broken["reason"] == "runaway deploy", "{broken}");
+    assert_eq!(server.pool("p")["items"][0]["holders"][0]["owner"]["build_id"], "2", "nobody touched the new hold");
+}
+
+#[test]
+fn story_44_a_reservation_joins_the_queue_is_shown_and_expires() {
+    let server = Server::start_with("memory:", &["--drain", "0s"], &[]);
+    let build = Build::new(&server, 1, "p");
+    build.out(&json!({"acquire": true})).ok();
+    let mut command = server.cli_command();
+    let args = ["claim", "p", "--lock", "p", "--ttl", "2s", "--reason", "mine next"];
+    let waiter = common::Running::start(command.args(args), b"");
+    server.until_waiting("p", 1);
+    build.out(&json!({"release": "build"})).ok();
+    let id = waiter.finish().ok().stdout.trim().to_owned();
+    let (_, claim) = ask(&server, "GET", &format!("/claims/{id}"), &Value::Null);
+    if claim["state"] == "held" {
+        assert_eq!((&claim["scope"], &claim["ttl"]), (&json!("person"), &json!("2s")));
+        assert!(claim["held_until"].is_string() && claim["reason"] == "mine next", "{claim}");
+    }
+    assert_eq!(ended(&server, &id), "lost");
+}
+
+#[test]
+fn locks_are_taken_out_of_service_and_waiters_moved_by_hand() {
+    let server = Server::start();
+    server.cli(&["lock", "quarantine", "p", "p", "--reason", "disk full"]).failed(4, "no pool");
+    server.cli(&["pool", "set", "p", "--capacity", "1"]).ok();
+    server.cli(&["lock", "quarantine", "p", "1", "--reason", "disk full"]).ok();
+    server.cli(&["status", "p"]).ok().printed("disk full").printed("quarantined");
+    let (first, second) = (Build::new(&server, 1, "p"), Build::new(&server, 2, "p"));
+    let versions = first.check(None);
+    let one = first.put(&json!({"acquire": true, "as": "x"}));
+    server.until_waiting("p", 1);
+    let two = second.put(&json!({"acquire": true, "as": "x"}));
+    server.until_waiting("p", 2);
+    let id = server.pool("p")["queue"][1]["claim"].as_str().unwrap().to_owned();
+    server.cli(&["queue", "move", &id, "--first", "--reason", "hotfix"]).ok();
+    assert_eq!(server.pool("p")["queue"][0]["claim"], json!(id));
+    let other = server.pool("p")["queue"][1]["claim"].as_str().unwrap().to_owned();
+    server.cli(&["queue", "cancel", &other, "--reason", "not needed"]).ok();
+    one.finish().failed(1, "not needed");
+    server.cli(&["lock", "return", "p", "1"]).ok();
+    two.finish().ok();
+    server.cli(&["queue", "cancel", &id, "--reason", "too late"]).failed(5, "does not wait");
+    assert!(first.check(versions.last().map(String::as_str)).len() >= 3, "quarantined, returned, claimed");
+}
