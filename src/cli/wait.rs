@@ -14,7 +14,7 @@ use crate::env::{Env, Signal};
 use crate::wire::api::{ChangeKind, ChangeView, HolderView, LockState, LockView};
 use crate::wire::errors::exit;
 
-/// The end of a drain is no change: it is looked for at least this often.
+/// The end of a drain is no change, and that of a quarantine may be none: they are looked for at least this often.
 const DRAIN_LOOK: Duration = Duration::from_secs(5);
 
 /// Arguments of `wait`.
@@ -135,8 +135,8 @@ impl Wait<'_> {
                 return Ok(());
             }
             self.say(&look, env);
-            let draining = look.locks.iter().any(|lock| lock.state == LockState::Draining);
-            let span = if draining { self.timing.wait.min(DRAIN_LOOK) } else { self.timing.wait };
+            let timed = |lock: &LockView| matches!(lock.state, LockState::Draining | LockState::Quarantined);
+            let span = if look.locks.iter().any(timed) { self.timing.wait.min(DRAIN_LOOK) } else { self.timing.wait };
             let span = self.left(env)?.map_or(span, |left| left.min(span)).max(Duration::from_millis(1));
             let of = pool.clone();
             let page = self.insist(move |client| client.wait_for_change(&of, seen, span), env)?;
