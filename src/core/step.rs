@@ -301,6 +301,8 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     timers::expire(state, now);
     queue::dispatch(state, now);
     state.begin_step();
+    // Of all who hear of a claim, only whoever asks for it waits for it.
+    let asks = matches!(command, Command::Ask(_));
     let reply = match command {
         Command::Ask(ask) => ask::ask(state, *ask, now),
         Command::Confirm { id, run, fence } => claims::confirm(state, &id, run.as_ref(), fence, now),
@@ -349,6 +351,7 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     queue::dispatch(state, now);
     stuck::look(state, now);
     if let Ok(Reply::Claim { claim, parked: false }) = &reply
+        && asks
         && state.claim(&claim.id).is_some_and(|claim| claim.waits())
     {
         stuck::told(state, &claim.id);

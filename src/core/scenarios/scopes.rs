@@ -185,6 +185,15 @@ scenarios! {
         a end                                       => released
         a deliver                                   => refused ended released
     "
+    a_fetch_of_what_waits_tells_its_client_nothing: "
+        a ask env build=7                           => held env/env
+        b ask env build=7 park=1                    => waiting 1 parked
+        - notices                                   => 1            # it waits for its own build
+        b deliver                                   => waiting 1 parked
+        b left 1                                    =>
+        b again park=2                              => waiting 1 recent self_wait env/env=a   # answered, not parked
+        - queue env                                 => b
+    "
     persons_and_leases_outlive_a_build: "
         - pool env capacity=2                       => done
         a ask env build=7 scope=person              => held env/1
