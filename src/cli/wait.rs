@@ -20,7 +20,7 @@ const DRAIN_LOOK: Duration = Duration::from_secs(5);
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code: 0 when it is so (it may be over again by then: to be sure of a lock, take it); 3 when the time is over; 4 when
+Exit code: 0 when it is so (it may be over again by then: to be sure of a lock, take it); 3 when the time is over; 4 when \
 there is no such pool or lock; 6 when the time is over and the server did not answer.
 
 Examples:
