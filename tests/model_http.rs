@@ -510,8 +510,8 @@ fn known(word: &Value) -> &'static str {
 
 /// What HTTP shows of a line of the model's view.
 fn shown(line: &str) -> String {
-    // Of a lock that is both, its state says that it is out of service.
-    if line.starts_with("lock ") && line.ends_with(" out") {
+    // A lock's state is one word: it drains only when nobody has it and it is in service.
+    if line.starts_with("lock ") && (line.ends_with(" out") || !line.contains(" by [] ")) {
         return line.replace(" draining true ", " draining false ");
     }
     if let Some((pool, _)) = line.split_once(" free [").filter(|_| line.starts_with("pool ")) {
