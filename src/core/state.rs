@@ -17,7 +17,7 @@ use super::history::{Change, ChangeKey};
 use super::latch::{Latch, LatchId};
 use super::limits;
 use super::names::{ClaimId, LockName, OpId, ParkId, PoolName, Revision, Ticket};
-use super::pool::{Lock, Policy, Pool};
+use super::pool::{Lock, Overtaking, Policy, Pool};
 use super::settings::{Plant, Settings};
 use super::stuck::{self, Stuck};
 use super::supersede::Line;
@@ -214,6 +214,8 @@ pub struct State {
     pub(super) parks: BTreeMap<ParkId, ClaimId>,
     /// Pools in which something may have become grantable.
     pub(super) to_dispatch: BTreeSet<PoolName>,
+    /// Pools in which a claim that cannot be served may be passed.
+    backfilling: BTreeSet<PoolName>,
     pub(super) entangled: Entangled,
     pub(super) watch: stuck::Watch,
     /// Live claims that named something to supersede.
@@ -386,6 +388,7 @@ impl State {
     }
 
     pub(super) fn put_pool(&mut self, pool: Pool) {
+        self.note_overtaking(&pool.name, pool.policy.overtaking);
         self.dirty.pools.insert(pool.name.clone());
         self.world.pools.insert(pool.name.clone(), Arc::new(pool));
     }
@@ -394,6 +397,7 @@ impl State {
     pub(super) fn set_policy(&mut self, name: &PoolName, policy: Policy) {
         let waiting = self.world.pool(name).map(|pool| pool.waiting.values()).into_iter().flatten();
         let waiting: Vec<Arc<Claim>> = waiting.filter_map(|id| self.claim(id)).cloned().collect();
+        self.note_overtaking(name, policy.overtaking);
         let Some(pool) = self.pool_mut(name) else { return };
         pool.set_policy(policy, waiting.iter().map(AsRef::as_ref));
         self.dirty.pools.insert(name.clone());
@@ -401,8 +405,26 @@ impl State {
         self.change_edges();
     }
 
+    fn note_overtaking(&mut self, name: &PoolName, overtaking: Overtaking) {
+        match overtaking {
+            Overtaking::Strict => self.backfilling.remove(name),
+            Overtaking::Backfill(_) => self.backfilling.insert(name.clone()),
+        };
+    }
+
+    /// Locks of this pool have come or gone. Who waits for them and for locks of another pool may be passed there from
+    /// now on, or no longer.
+    fn dispatch_tied(&mut self, pool: &PoolName) {
+        let wants = |id: &ClaimId| self.claim(id).is_some_and(|c| c.terms.ask.parts.iter().any(|p| p.pool == *pool));
+        let tied =
+            |name: &&PoolName| *name != pool && self.world.pool(name).is_some_and(|other| other.wide.iter().any(wants));
+        let tied: Vec<PoolName> = self.backfilling.iter().filter(tied).cloned().collect();
+        self.to_dispatch.extend(tied);
+    }
+
     pub(super) fn remove_pool(&mut self, name: &PoolName) {
         let Some(pool) = self.world.pools.remove(name) else { return };
+        self.backfilling.remove(name);
         self.dirty.pools.insert(name.clone());
         for lock in pool.locks.keys() {
             self.dirty.locks.insert((name.clone(), lock.clone()));
@@ -425,6 +447,7 @@ impl State {
         if let Some(p) = self.pool_mut(pool) {
             p.put_lock(lock);
         }
+        self.dispatch_tied(pool);
     }
 
     pub(super) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
@@ -435,6 +458,7 @@ impl State {
             self.offer_to_prune(pool, key);
             self.prune(pool, now);
         }
+        self.dispatch_tied(pool);
     }
 
     /// Changes a lock in a way that the store need not know (who holds it).
@@ -447,6 +471,7 @@ impl State {
             change(&mut lock);
             p.put_lock(lock);
         }
+        self.dispatch_tied(pool);
     }
 }
 
