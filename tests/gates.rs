@@ -133,6 +133,17 @@ fn a_deploy_script_stops_when_its_lock_is_gone() {
     assert_eq!(std::fs::read_to_string(dir.path().join("steps")).unwrap(), "one\n");
 }
 
+/// A process that does not outlive its test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn watch_writes_a_line_for_each_change() {
     let server = Server::start();
@@ -141,7 +152,7 @@ fn watch_writes_a_line_for_each_change() {
         let output = tempfile::NamedTempFile::new().unwrap();
         let mut command = server.cli_command();
         command.args(args).stdout(output.reopen().unwrap()).stderr(std::process::Stdio::null());
-        let mut watch = command.spawn().unwrap();
+        let mut watch = Killed(command.spawn().unwrap());
         let until_written =
             |text: &str| until(text, || std::fs::read_to_string(output.path()).ok().filter(|all| all.contains(text)));
         until_written("1");
@@ -149,9 +160,9 @@ fn watch_writes_a_line_for_each_change() {
         until_written(" claimed \"a\" of pool \"p\" by ada@");
         server.cli(&["release", id.trim()]).ok();
         until_written(" released \"a\" of pool \"p\"");
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(watch.id()).unwrap());
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(watch.0.id()).unwrap());
         nix::sys::signal::kill(pid, Signal::SIGINT).unwrap();
-        let status = until("the end of watch", || watch.try_wait().unwrap());
+        let status = until("the end of watch", || watch.0.try_wait().unwrap());
         assert_eq!(status.code(), Some(130));
     }
     server.cli(&["watch", "q"]).failed(4, "no_such_pool");

@@ -340,9 +340,8 @@ fn on_a_terminal_keys_reach_the_command_and_only_it() {
     got("read hello\n");
     terminal.press(b"\x03");
     got("read hello\nINT\n");
-    // Suspended, it would lose its lease.
     terminal.press(b"\x1a");
-    terminal.until_seen("the command goes on: suspended, it would lose its lease");
+    terminal.until_seen("the command goes on: to suspend it would be to lose its lease");
     terminal.press(b"\n");
     terminal.press(b"again\n");
     got("read hello\nINT\nthen again 9\n");

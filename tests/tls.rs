@@ -447,3 +447,49 @@ fn the_command_line_and_the_resource_check_certificates() {
         text(&blind)
     );
 }
+
+#[test]
+fn a_health_check_asks_with_the_settings_of_the_server() {
+    let clients = Ca::new("clients");
+    let files = Files::new();
+    let client_ca = files.write("clients", &clients.pem());
+    let me = clients.issue(&[], "probe");
+    let (my_cert, my_key) = (files.write("cert", &me.cert), files.write("key", &me.key));
+    let tls = Tls::start(&["--client-ca", &client_ca, "--client-auth", "optional"]);
+    let strict = Tls::start(&["--client-ca", &client_ca]);
+    let plain = Server::start(&[], &[]);
+    let socket = files.path("socket").to_str().unwrap().to_owned();
+    let listen = format!("unix:{socket}");
+    let unix = Server::start(&["--listen", &listen], &[]);
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    // LOCKER_LISTEN, PORT, whose certificates (which only their being there counts), is one shown, exit code.
+    let port = |server: &Server| server.port().to_string();
+    let table = [
+        ("0.0.0.0", port(&plain), false, false, 0),
+        ("127.0.0.1", port(&plain), false, false, 0),
+        (&format!("127.0.0.1:{}", plain.port()), String::from("1"), false, false, 0),
+        ("", port(&plain), false, false, 0),
+        (&listen, String::new(), false, false, 0),
+        ("unix:/nowhere", String::new(), false, false, 6),
+        ("127.0.0.1", nobody, false, false, 6),
+        ("127.0.0.1", port(&tls.server), true, false, 0),
+        ("127.0.0.1", port(&tls.server), false, false, 6),
+        ("127.0.0.1", port(&plain), true, false, 6),
+        ("127.0.0.1", port(&strict.server), true, true, 0),
+        ("127.0.0.1", port(&strict.server), true, false, 6),
+    ];
+    let cert = tls.file("cert");
+    let key = tls.file("key");
+    for (listen, port, over_tls, shown, code) in table {
+        let mut vars = vec![("LOCKER_LISTEN", listen), ("PORT", port.as_str()), ("LOCKER_STORE", "sqlite:/nowhere/x")];
+        if over_tls {
+            vars.extend([("SSL_CERT", cert.as_str()), ("SSL_KEY", &key)]);
+        }
+        if shown {
+            vars.extend([("LOCKER_CLIENT_CERT", my_cert.as_str()), ("LOCKER_CLIENT_KEY", &my_key)]);
+        }
+        let output = locker(&["server", "--ask-ready"], &vars, "");
+        assert_eq!(output.status.code(), Some(code), "{vars:?}: {}", text(&output));
+    }
+    drop(unix);
+}

@@ -11,8 +11,10 @@ mod import;
 mod import_locker;
 mod latch;
 mod lock;
+mod manual;
 mod pool;
 mod queue;
+mod ready;
 mod release;
 mod run;
 pub mod server;
@@ -136,6 +138,10 @@ enum Command {
     Restore(store::RestoreArgs),
     /// Look after a store
     Store(store::StoreArgs),
+    /// Print completions for a shell
+    Completions(manual::CompletionsArgs),
+    /// Print man pages, or write all of them
+    Man(manual::ManArgs),
     /// See why a resource does not work: server, TLS, credentials, pool
     Doctor(doctor::DoctorArgs),
     /// The resource's check, as Concourse runs it (JSON on stdin)
@@ -175,6 +181,12 @@ impl CliError {
     fn usage(text: impl Into<String>) -> Self {
         Self::Failed(exit::USAGE, text.into())
     }
+}
+
+/// The whole command line, for whatever describes it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line and gives its exit code.
@@ -242,7 +254,7 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
     let cli = Cli::from_arg_matches(matches).map_err(|error| CliError::usage(error.to_string()))?;
     let connection = &cli.connection;
     match cli.command {
-        Command::Server(args) => server::run(&args, env),
+        Command::Server(args) => server::run(&args, connection, env),
         Command::Status(args) => connection.open(env, |client, env| status::run(&args, client, env)),
         Command::Claim(args) => connection.open(env, |client, env| claim::run(&args, client, env)),
         Command::Run(args) => connection.open(env, |client, env| run::run(&args, client, env)),
@@ -258,6 +270,8 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Latch(args) => latch::run(args, connection, env),
         Command::Import(args) => import::run(&args, connection, env),
         Command::Doctor(args) => doctor::run(&args, connection, env),
+        Command::Completions(args) => manual::completions(&args, env),
+        Command::Man(args) => manual::man(&args, env),
         Command::Backup(args) => store::backup(&args, env),
         Command::Restore(args) => store::restore(&args, env),
         Command::Store(args) => store::store(&args, env),

@@ -1,5 +1,6 @@
 //! `locker server`: every setting as a flag and an environment variable (design section 7).
 
+use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use clap::Args;
 mod watch;
 
 use self::watch::WatchArgs;
-use super::{CliError, parse_duration};
+use super::{CliError, Connection, parse_duration, ready};
 use crate::core::limits;
 use crate::core::settings::{Plant, Settings};
 use crate::core::time::Span;
@@ -21,7 +22,9 @@ use crate::wire::errors::exit;
 use crate::wire::secret::Secret;
 
 /// The default address: only this machine.
-const LISTEN: &str = "127.0.0.1:8910";
+const ADDRESS: &str = "127.0.0.1";
+/// The default port: that of the original's BOSH release.
+const PORT: &str = "8910";
 
 /// Settings of the server. Of two equal options the later one counts, so that a wrapper's can be overridden.
 #[derive(Debug, Clone, Args)]
@@ -42,7 +45,8 @@ SIGTERM and SIGINT end it after the answers that are due."
 pub struct ServerArgs {
     /// Address to listen on; port 0 takes any free one
     ///
-    /// unix:PATH listens on a Unix socket that user and group may use, systemd on the socket of a .socket unit.
+    /// Without a port it is PORT, else 8910. unix:PATH listens on a Unix socket that user and group may use, systemd on
+    /// the socket of a .socket unit.
     #[arg(long, env = "LOCKER_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
     /// Where the truth is kept: sqlite:FILE or memory:
@@ -54,6 +58,11 @@ pub struct ServerArgs {
     /// Say explicitly that anybody who can connect may do anything
     #[arg(long, env = "LOCKER_NO_AUTH")]
     pub no_auth: bool,
+    /// Run no server, but ask the one that runs with these settings whether it is ready; exit code 0 or 6
+    ///
+    /// For health checks of containers. With client certificates it shows --client-cert and --client-key.
+    #[arg(long)]
+    pub ask_ready: bool,
     /// Directory for the private socket (default: the first writable of the store's and the temporary directory)
     #[arg(long, env = "LOCKER_RUNTIME_DIR", value_name = "DIR")]
     pub runtime_dir: Option<std::path::PathBuf>,
@@ -212,13 +221,15 @@ pub struct TimingArgs {
 }
 
 impl ServerArgs {
-    /// Where to listen: the flag or variable, else the default; `PORT` alone changes the port.
+    /// Where to listen: the flag or variable, else the default; an address without a port gets that of `PORT`.
     #[must_use]
     pub fn listen(&self, env: &Env<'_>) -> String {
-        match (&self.listen, env.var("PORT")) {
-            (Some(listen), _) => listen.clone(),
-            (None, Some(port)) => format!("127.0.0.1:{port}"),
-            (None, None) => LISTEN.to_owned(),
+        let listen = self.listen.as_deref().unwrap_or(ADDRESS);
+        let port = env.var("PORT").unwrap_or(PORT);
+        match listen.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) => format!("{address}:{port}"),
+            Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+            Err(_) => listen.to_owned(),
         }
     }
 
@@ -309,7 +320,10 @@ fn span(duration: Duration) -> Span {
 }
 
 /// Runs the server until a signal ends it.
-pub(super) fn run(args: &ServerArgs, env: &mut Env<'_>) -> Result<u8, CliError> {
+pub(super) fn run(args: &ServerArgs, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
+    if args.ask_ready {
+        return ready::ask(&args.listen(env), args.tls.ssl_cert.is_some(), connection, env);
+    }
     let settings = args.settings(env).map_err(CliError::usage)?;
     server::run(settings, env).map_err(|error| CliError::Failed(exit::FAILED, format!("{error:#}")))?;
     Ok(exit::OK)

@@ -11,7 +11,7 @@ use crate::wire::errors::exit;
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code: 0 only when the fence is that of a present holder; 5 when it is not (any more); 6 when the server cannot say;
+Exit code: 0 only when the fence is that of a present holder; 5 when it is not (any more); 6 when the server cannot say; \
 7 when it refuses to. Whatever is not 0 means: do not go on.
 
 Example, in a deploy script under `locker run` (LOCKER_POOL, LOCKER_NAME and LOCKER_FENCE are set):

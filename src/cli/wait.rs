@@ -14,13 +14,13 @@ use crate::env::{Env, Signal};
 use crate::wire::api::{ChangeKind, ChangeView, HolderView, LockState, LockView};
 use crate::wire::errors::exit;
 
-/// The end of a drain is no change: it is looked for at least this often.
+/// The end of a drain is no change, and that of a quarantine may be none: they are looked for at least this often.
 const DRAIN_LOOK: Duration = Duration::from_secs(5);
 
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code: 0 when it is so (it may be over again by then: to be sure of a lock, take it); 3 when the time is over; 4 when
+Exit code: 0 when it is so (it may be over again by then: to be sure of a lock, take it); 3 when the time is over; 4 when \
 there is no such pool or lock; 6 when the time is over and the server did not answer.
 
 Examples:
@@ -135,8 +135,8 @@ impl Wait<'_> {
                 return Ok(());
             }
             self.say(&look, env);
-            let draining = look.locks.iter().any(|lock| lock.state == LockState::Draining);
-            let span = if draining { self.timing.wait.min(DRAIN_LOOK) } else { self.timing.wait };
+            let timed = |lock: &LockView| matches!(lock.state, LockState::Draining | LockState::Quarantined);
+            let span = if look.locks.iter().any(timed) { self.timing.wait.min(DRAIN_LOOK) } else { self.timing.wait };
             let span = self.left(env)?.map_or(span, |left| left.min(span)).max(Duration::from_millis(1));
             let of = pool.clone();
             let page = self.insist(move |client| client.wait_for_change(&of, seen, span), env)?;

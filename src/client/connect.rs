@@ -71,6 +71,16 @@ pub(crate) fn agent_with(proxy: Option<ureq::Proxy>, tls: TlsConfig, idle: Durat
     config.new_agent()
 }
 
+/// An agent for one question to a server of this machine, past any proxy, which must be over within `patience`.
+pub(crate) fn probe_agent(settings: &Tls, patience: Duration) -> Result<ureq::Agent, String> {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(patience))
+        .tls_config(tls(settings, &[])?)
+        .proxy(None);
+    Ok(config.build().new_agent())
+}
+
 /// Trusts whom the machine trusts.
 pub(super) fn default_tls(server: &ServerUrl) -> TlsConfig {
     TlsConfig::builder().root_certs(of_machine([server].into_iter())).build()

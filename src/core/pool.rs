@@ -24,7 +24,7 @@ pub enum Order {
 /// Whether a later claim may be served before an earlier one that waits and listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Overtaking {
-    /// It may not (but see [`super::cycles`]).
+    /// It may not (but see `super::cycles`).
     #[default]
     Strict,
     /// While the earlier one cannot be served; at most so often past each claim, if a number is given.

@@ -73,7 +73,7 @@ fn refuse_unguarded(addresses: &[SocketAddr], guarded: bool) -> anyhow::Result<(
     };
     bail!(
         "refusing to listen on {open} without authentication: set AUTH_USER and AUTH_PASS, listen on 127.0.0.1, \
-         or say --no-auth if everybody who can connect may take and release locks"
+         or say --no-auth (LOCKER_NO_AUTH=true) if everybody who can connect may take and release locks"
     )
 }
 

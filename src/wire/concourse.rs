@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use params::{AddClaimed, Ask, Op, OutParams, Release, Watch};
+pub use params::{AddClaimed, Ask, Op, OutParams, Release, Watch, param_names};
 pub use payload::PayloadError;
 pub use source::{LogLevel, Place, Source, SourceKind};
 

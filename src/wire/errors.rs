@@ -66,36 +66,53 @@ codes! {
     Forbidden = "forbidden", 403, DENIED;
     /// `--verify-builds`: the build does not run, or is not what the claim says.
     BuildRefused = "build_refused", 403, DENIED;
+    /// No route has this path.
     NoSuchRoute = "no_such_route", 404, NOT_FOUND;
+    /// No pool has this name, and this request does not make one.
     NoSuchPool = "no_such_pool", 404, NOT_FOUND;
+    /// The pool has no lock of this name.
     NoSuchLock = "no_such_lock", 404, NOT_FOUND;
+    /// No claim has this id, and none is remembered.
     NoSuchClaim = "no_such_claim", 404, NOT_FOUND;
     /// No latch has this id (any more).
     NoSuchLatch = "no_such_latch", 404, NOT_FOUND;
     /// The revision is unknown, or its entries have been pruned.
     NoSuchRevision = "no_such_revision", 404, NOT_FOUND;
+    /// The path has other methods; `allow` names them.
     MethodNotAllowed = "method_not_allowed", 405, USAGE;
+    /// The id belongs to a claim that asks for something else.
     DifferentRequest = "different_request", 409, CONFLICT;
+    /// A later process has taken this claim over.
     SupersededRun = "superseded_run", 409, CONFLICT;
+    /// The claim has had more processes than are remembered.
     TooManyRuns = "too_many_runs", 409, CONFLICT;
+    /// There is nothing to confirm or renew: the claim waits.
     NotGranted = "not_granted", 409, CONFLICT;
     /// Only a claim that waits can be moved or cancelled.
     NotWaiting = "not_waiting", 409, CONFLICT;
+    /// The fence is not that of the present grant.
     WrongFence = "wrong_fence", 409, CONFLICT;
+    /// The pool has a lock of this name.
     LockExists = "lock_exists", 409, CONFLICT;
+    /// Somebody holds the lock.
     LockHeld = "lock_held", 409, CONFLICT;
+    /// The claim does not hold the lock.
     NotHolder = "not_holder", 409, CONFLICT;
+    /// Locks of the pool are held or waited for.
     PoolInUse = "pool_in_use", 409, CONFLICT;
     /// `verify`: this fence is not a present holder's.
     NotHeld = "not_held", 409, CONFLICT;
+    /// A latch has this id, and it is for something else.
     LatchExists = "latch_exists", 409, CONFLICT;
     /// The latch was released before, with another ending.
     LatchReleased = "latch_released", 409, CONFLICT;
     /// The claim is over; `how` says how.
     Ended = "ended", 410, CONFLICT;
+    /// A part of the request is larger than its limit.
     TooLarge = "too_large", 413, USAGE;
     /// This server runs on another store than the one that was asked for.
     OtherStore = "other_store", 421, CONFLICT;
+    /// More locks than the pool has, or more parts than a request may have.
     TooMany = "too_many", 422, USAGE;
     /// A claim over several pools needs pools of one order, `fifo` or `priority`.
     MixedOrders = "mixed_orders", 422, USAGE;
@@ -111,8 +128,11 @@ codes! {
     Deadlock = "deadlock", 423, LOCKED;
     /// Try-lock: somebody else has it.
     Locked = "locked", 423, LOCKED;
+    /// As many claims wait in the pool as may.
     QueueFull = "queue_full", 429, UNAVAILABLE;
+    /// A limit of the whole server is reached.
     Limit = "limit", 429, UNAVAILABLE;
+    /// A bug: the log of the server says more.
     Internal = "internal", 500, FAILED;
     /// The store has failed; the server is going down.
     StoreFailed = "store_failed", 503, UNAVAILABLE;

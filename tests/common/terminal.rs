@@ -21,13 +21,14 @@ pub struct Terminal {
 impl Terminal {
     pub fn start(command: &Command) -> Self {
         let pty = nix::pty::openpty(None, None).unwrap();
+        // A copy is closed in every process that is started; one that is left open keeps the terminal from ending.
+        let keys = File::from(pty.master).try_clone().unwrap();
         let mut on = Command::new("setsid");
         on.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
         on.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         on.current_dir(command.get_current_dir().unwrap_or(Path::new("/")));
         on.stdin(pty.slave.try_clone().unwrap()).stdout(pty.slave.try_clone().unwrap()).stderr(pty.slave);
         let child = on.spawn().unwrap();
-        let keys = File::from(pty.master);
         let mut screen = keys.try_clone().unwrap();
         let seen = Arc::<Mutex<String>>::default();
         let into = Arc::clone(&seen);
@@ -57,5 +58,13 @@ impl Terminal {
         // It reads until nobody has the terminal any more.
         self.reader.take().unwrap().join().unwrap();
         (status.code().unwrap(), self.seen())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

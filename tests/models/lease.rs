@@ -79,14 +79,11 @@ struct Now {
     crashes: u8,
     /// The request of the client that waits.
     waiting: Option<ParkId>,
-    second_holds: bool,
+    /// The fence by which that client holds the lock, once it does.
+    second: Option<Fence>,
     /// Seconds since the server has got the last renewal; no more than the ttl.
     since_renewed: u64,
     ended_early: bool,
-    /// The resource has taken a write of the second holder.
-    second_wrote: bool,
-    /// It has taken a write of the first one after that.
-    update_lost: bool,
     renewed_after_crash: bool,
 }
 
@@ -106,8 +103,8 @@ impl Hash for Now {
         }
         (relative(self.lease.term_at()), relative(self.lease.kill_at()), next).hash(hasher);
         (self.is_down, self.command, self.renewal, self.is_stopped, self.stops, self.crashes).hash(hasher);
-        (self.waiting, self.second_holds, self.since_renewed, self.ended_early).hash(hasher);
-        (self.second_wrote, self.update_lost, self.renewed_after_crash).hash(hasher);
+        (self.waiting.is_some(), self.second.is_some(), self.since_renewed, self.ended_early).hash(hasher);
+        self.renewed_after_crash.hash(hasher);
     }
 }
 
@@ -131,8 +128,6 @@ enum Action {
     ContinueGuard,
     Crash,
     Start,
-    FirstWrites,
-    SecondWrites,
     Tick,
 }
 
@@ -161,7 +156,7 @@ impl Now {
 
     /// The client that waits does all that is to be done now.
     fn second_acts(&mut self) {
-        if self.is_down || self.second_holds {
+        if self.is_down || self.second.is_some() {
             return;
         }
         match self.waiting {
@@ -169,7 +164,7 @@ impl Now {
             Some(park) => self.second_asked(None, |server| server.ask(1, SECOND, Wait::Over(park))),
             None => {}
         }
-        if self.waiting.is_none() && !self.second_holds {
+        if self.waiting.is_none() && self.second.is_none() {
             let park = self.server.fresh_park();
             self.second_asked(Some(park), |server| server.ask(1, SECOND, Wait::Park(park)));
         }
@@ -181,8 +176,7 @@ impl Now {
             Ok(Reply::Claim { claim, .. }) => {
                 self.waiting = None;
                 if let Some(fence) = claim.fence() {
-                    assert!(fence > self.fence, "fences grow");
-                    self.second_holds = self.server.confirm(1, fence).is_ok();
+                    self.second = self.server.confirm(1, fence).is_ok().then_some(fence);
                 }
             }
             other => panic!("{other:?}"),
@@ -242,11 +236,9 @@ impl Model for Leased {
             stops: self.stops,
             crashes: self.crashes,
             waiting: None,
-            second_holds: false,
+            second: None,
             since_renewed: 0,
             ended_early: false,
-            second_wrote: false,
-            update_lost: false,
             renewed_after_crash: false,
         };
         now.second_acts();
@@ -254,7 +246,8 @@ impl Model for Leased {
     }
 
     fn actions(&self, now: &Now, actions: &mut Vec<Action>) {
-        if now.second_holds && !now.is_alive() {
+        if now.second.is_some() && !now.is_alive() {
+            // All is said.
             return;
         }
         match now.renewal {
@@ -275,12 +268,6 @@ impl Model for Leased {
             actions.push(Action::Start);
         } else if now.crashes > 0 {
             actions.push(Action::Crash);
-        }
-        if now.is_alive() && now.second_wrote {
-            actions.push(Action::FirstWrites);
-        }
-        if now.second_holds && !now.second_wrote {
-            actions.push(Action::SecondWrites);
         }
         actions.push(Action::Tick);
     }
@@ -334,8 +321,6 @@ impl Model for Leased {
                     }
                 });
             }
-            Action::FirstWrites => now.update_lost |= self.naive == Naive::Unfenced,
-            Action::SecondWrites => now.second_wrote = true,
             Action::Tick => {
                 if now.command == Command::Killed {
                     now.command = Command::Over;
@@ -356,8 +341,12 @@ impl Model for Leased {
                 was_stopped || !now.is_alive() || left.is_some_and(|left| left >= OVER_BEFORE)
             }),
             Property::always(NOT_EARLY, |_, now: &Now| !now.ended_early),
-            Property::always(FENCED, |_, now: &Now| !now.update_lost),
-            Property::sometimes("the other client gets the lock", |_, now: &Now| now.second_holds),
+            // Both write whenever they can.
+            Property::always(FENCED, |model: &Leased, now: &Now| {
+                let takes_old = |second| model.naive == Naive::Unfenced || second <= now.fence;
+                !now.is_alive() || !now.second.is_some_and(takes_old)
+            }),
+            Property::sometimes("the other client gets the lock", |_, now: &Now| now.second.is_some()),
             Property::sometimes("the command is killed", |_, now: &Now| now.command == Command::Killed),
         ];
         if self.crashes > 0 {
@@ -366,7 +355,8 @@ impl Model for Leased {
         }
         if self.stops > 0 {
             // What is not promised does happen: this is what fences are for.
-            let both = |_: &Leased, now: &Now| now.second_wrote && now.command == Command::Running && now.is_stopped;
+            let both =
+                |_: &Leased, now: &Now| now.second.is_some() && now.command == Command::Running && now.is_stopped;
             properties.push(Property::sometimes("who is stopped cannot stop its command", both));
         }
         properties

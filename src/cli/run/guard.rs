@@ -171,7 +171,7 @@ impl Guard {
             }
             Event::Command(Happened::Suspended) if self.group.has_terminal() => {
                 self.group.signal(Signal::CONT);
-                self.say("the command goes on: suspended, it would lose its lease".to_owned());
+                self.say("the command goes on: to suspend it would be to lose its lease".to_owned());
             }
             Event::Command(Happened::Suspended) => {}
             Event::Command(Happened::Ended(code)) => {

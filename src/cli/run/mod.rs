@@ -40,15 +40,15 @@ const GIVE_BACK_RETRY: Duration = Duration::from_secs(1);
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The command runs while the locks are held and in a process group of its own, which gets every SIGTERM, SIGINT, SIGHUP,
-SIGQUIT, SIGUSR1 and SIGUSR2. When the lease cannot be renewed, the group gets SIGTERM at ttl - max(5s, ttl/3) and
-SIGKILL 3s before the ttl, so that it is gone before somebody else can have the locks. What it leaves behind in its
+The command runs while the locks are held and in a process group of its own, which gets every SIGTERM, SIGINT, SIGHUP, \
+SIGQUIT, SIGUSR1 and SIGUSR2. When the lease cannot be renewed, the group gets SIGTERM at ttl - max(5s, ttl/3) and \
+SIGKILL 3s before the ttl, so that it is gone before somebody else can have the locks. What it leaves behind in its \
 group when it ends is stopped, too.
 
-It is told LOCKER_CLAIM, LOCKER_FENCE, LOCKER_POOL and LOCKER_NAME (of the first lock), LOCKER_METADATA (a file with the
+It is told LOCKER_CLAIM, LOCKER_FENCE, LOCKER_POOL and LOCKER_NAME (of the first lock), LOCKER_METADATA (a file with the \
 metadata of that lock) and LOCKER_LOCKS (a file with all locks as JSON).
 
-Exit code: that of the command, 128 + N when signal N ended it; 8 when the lease was lost; 126 and 127 when the command
+Exit code: that of the command, 128 + N when signal N ended it; 8 when the lease was lost; 126 and 127 when the command \
 cannot be run; else as for every command (3 when others hold the lock).
 
 Examples:

@@ -32,6 +32,11 @@ const MORE: &[&str] = &[
 /// Params that go with all of them.
 const ALWAYS: &[&str] = &["reason", "token"];
 
+/// The name of every param of a put.
+pub fn param_names() -> impl Iterator<Item = &'static str> {
+    [OPS, MORE, ALWAYS].into_iter().flatten().copied()
+}
+
 /// Params of a put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutParams {

@@ -1,0 +1,68 @@
+//! `locker completions` and `locker man`: made from the definitions of the command line, so they say what it does.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{CliError, command};
+use crate::env::Env;
+use crate::wire::errors::exit;
+
+/// Shells that have completions.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  locker completions bash >/etc/bash_completion.d/locker
+  locker completions zsh >~/.zfunc/_locker
+  locker completions fish >~/.config/fish/completions/locker.fish")]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  locker man | man -l -
+  locker man --dir /usr/local/share/man/man1      # locker.1, locker-server.1 and so on")]
+pub(super) struct ManArgs {
+    /// Write the page of each command into this directory, which is there
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+pub(super) fn completions(args: &CompletionsArgs, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let shell = match args.shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    // Written at once: the generator panics where a pipe is closed.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command(), "locker", &mut text);
+    env.stdout.write_all(&text)?;
+    Ok(exit::OK)
+}
+
+pub(super) fn man(args: &ManArgs, env: &mut Env<'_>) -> Result<u8, CliError> {
+    match &args.dir {
+        Some(dir) => clap_mangen::generate_to(command(), dir).map_err(|error| {
+            CliError::Failed(exit::FAILED, format!("cannot write man pages into {}: {error}", dir.display()))
+        })?,
+        None => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(command()).render(&mut text)?;
+            env.stdout.write_all(&text)?;
+        }
+    }
+    Ok(exit::OK)
+}
