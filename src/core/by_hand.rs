@@ -66,6 +66,8 @@ pub(super) fn quarantine(
     let quarantine = Quarantine { since: now.wall, until, by: by_name, reason: by.reason.clone() };
     state.put_lock(pool, Lock { quarantine: Some(quarantine), ..old });
     record(state, ChangeKind::Quarantined, pool, std::slice::from_ref(lock), by, now);
+    // Who cannot be served any more may be passed from now on.
+    state.to_dispatch.insert(pool.clone());
     Ok(done(state, by, now))
 }
 

@@ -43,9 +43,6 @@ pub(super) fn grant(state: &mut State, claim: &Claim, locks: LockSet, now: Now) 
         state.change_holders(pool, lock, |l| l.holders.push(holder));
     }
     state.leave_queues(claim);
-    for (pool, _) in &locks {
-        state.dispatch_passers(pool);
-    }
     for park in &claim.parks {
         state.notify(Notice::Park(*park));
     }

@@ -58,8 +58,12 @@ impl<'w> WaitsFor<'w> {
     }
 
     /// Adds those for whom `claim` waits to the walk; true when the build itself is one of them.
+    ///
+    /// A claim of the build itself waits for no earlier waiter that waits for the build: that one does not hold it back.
+    /// So its order edges lead nowhere, and to follow them would let a later claim of the build pass an earlier one.
     fn follow(&self, walk: &mut Walk<'w>, claim: &'w Arc<Claim>) -> bool {
         let sharer = claim.terms.ask.sharer();
+        let own = claim.terms.owner.build().is_some_and(|build| build == *self.build);
         for Part { pool: name, want } in &claim.terms.ask.parts {
             let Some(pool) = self.world.pool(name) else { continue };
             if walk.asked.insert((name, want, sharer)) && pick(self.world, pool, want, sharer).is_none() {
@@ -72,6 +76,9 @@ impl<'w> WaitsFor<'w> {
                     }
                     walk.add(self.world.claims_of(&build).filter(|c| c.waits()));
                 }
+            }
+            if own {
+                continue;
             }
             let place = pool.place(claim);
             let known = walk.ahead.entry((name, want)).or_insert(Place::FIRST);

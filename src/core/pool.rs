@@ -211,6 +211,8 @@ pub struct Pool {
     pub free: OrdSet<(Option<ChangeKey>, LockName)>,
     /// Waiting claims with a key, by that key.
     pub keyed: OrdMap<(Text, Place), ClaimId>,
+    /// Those of the waiting claims that want locks of other pools as well.
+    pub wide: OrdSet<ClaimId>,
     /// Locks that are held with a key and that others with that key may join.
     pub shared: OrdSet<(Text, LockName)>,
     /// History of this pool, oldest first.
@@ -230,6 +232,7 @@ impl Pool {
             waiting: OrdMap::new(),
             free: OrdSet::new(),
             keyed: OrdMap::new(),
+            wide: OrdSet::new(),
             shared: OrdSet::new(),
             changes: OrdMap::new(),
             prunable: OrdSet::new(),
@@ -270,6 +273,9 @@ impl Pool {
         if let Some(key) = &claim.terms.ask.key {
             self.keyed.insert((key.clone(), place), claim.id.clone());
         }
+        if claim.terms.ask.parts.len() > 1 {
+            self.wide.insert(claim.id.clone());
+        }
     }
 
     /// Takes a claim out of the queue.
@@ -279,6 +285,7 @@ impl Pool {
         if let Some(key) = &claim.terms.ask.key {
             self.keyed.remove(&(key.clone(), place));
         }
+        self.wide.remove(&claim.id);
     }
 
     /// Replaces the policy; `waiting` are all claims that wait here, which keep their places or get those of the new
@@ -287,6 +294,7 @@ impl Pool {
         self.policy = policy;
         self.waiting.clear();
         self.keyed.clear();
+        self.wide.clear();
         waiting.into_iter().for_each(|claim| self.enqueue(claim));
     }
 

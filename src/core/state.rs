@@ -214,8 +214,8 @@ pub struct State {
     pub(super) parks: BTreeMap<ParkId, ClaimId>,
     /// Pools in which something may have become grantable.
     pub(super) to_dispatch: BTreeSet<PoolName>,
-    /// Pools in which claims that cannot be served may be passed.
-    backfilled: BTreeSet<PoolName>,
+    /// Pools in which a claim that cannot be served may be passed.
+    backfilling: BTreeSet<PoolName>,
     pub(super) entangled: Entangled,
     pub(super) watch: stuck::Watch,
     /// Live claims that named something to supersede.
@@ -388,7 +388,7 @@ impl State {
     }
 
     pub(super) fn put_pool(&mut self, pool: Pool) {
-        self.note_overtaking(&pool.name, &pool.policy);
+        self.note_overtaking(&pool.name, pool.policy.overtaking);
         self.dirty.pools.insert(pool.name.clone());
         self.world.pools.insert(pool.name.clone(), Arc::new(pool));
     }
@@ -397,7 +397,7 @@ impl State {
     pub(super) fn set_policy(&mut self, name: &PoolName, policy: Policy) {
         let waiting = self.world.pool(name).map(|pool| pool.waiting.values()).into_iter().flatten();
         let waiting: Vec<Arc<Claim>> = waiting.filter_map(|id| self.claim(id)).cloned().collect();
-        self.note_overtaking(name, &policy);
+        self.note_overtaking(name, policy.overtaking);
         let Some(pool) = self.pool_mut(name) else { return };
         pool.set_policy(policy, waiting.iter().map(AsRef::as_ref));
         self.dirty.pools.insert(name.clone());
@@ -405,9 +405,26 @@ impl State {
         self.change_edges();
     }
 
+    fn note_overtaking(&mut self, name: &PoolName, overtaking: Overtaking) {
+        match overtaking {
+            Overtaking::Strict => self.backfilling.remove(name),
+            Overtaking::Backfill(_) => self.backfilling.insert(name.clone()),
+        };
+    }
+
+    /// Locks of this pool have come or gone. Who waits for them and for locks of another pool may be passed there from
+    /// now on, or no longer.
+    fn dispatch_tied(&mut self, pool: &PoolName) {
+        let wants = |id: &ClaimId| self.claim(id).is_some_and(|c| c.terms.ask.parts.iter().any(|p| p.pool == *pool));
+        let tied =
+            |name: &&PoolName| *name != pool && self.world.pool(name).is_some_and(|other| other.wide.iter().any(wants));
+        let tied: Vec<PoolName> = self.backfilling.iter().filter(tied).cloned().collect();
+        self.to_dispatch.extend(tied);
+    }
+
     pub(super) fn remove_pool(&mut self, name: &PoolName) {
         let Some(pool) = self.world.pools.remove(name) else { return };
-        self.backfilled.remove(name);
+        self.backfilling.remove(name);
         self.dirty.pools.insert(name.clone());
         for lock in pool.locks.keys() {
             self.dirty.locks.insert((name.clone(), lock.clone()));
@@ -415,27 +432,6 @@ impl State {
         for key in pool.changes.keys() {
             self.forget_change(*key);
         }
-    }
-
-    fn note_overtaking(&mut self, name: &PoolName, policy: &Policy) {
-        match policy.overtaking {
-            Overtaking::Strict => self.backfilled.remove(name),
-            Overtaking::Backfill(_) => self.backfilled.insert(name.clone()),
-        };
-    }
-
-    /// Something in this pool can be had no more. Who waits for it cannot be served, and may be passed where that is
-    /// allowed: here, and in the other pools of those who wait in several.
-    pub(super) fn dispatch_passers(&mut self, name: &PoolName) {
-        if self.backfilled.is_empty() {
-            return;
-        }
-        let Some(pool) = self.world.pool(name) else { return };
-        let waiting = pool.waiting.values().filter_map(|id| self.world.claims.get(id));
-        let parts = waiting.flat_map(|claim| &claim.terms.ask.parts);
-        let passable: BTreeSet<PoolName> =
-            parts.map(|part| &part.pool).filter(|pool| self.backfilled.contains(*pool)).cloned().collect();
-        self.to_dispatch.extend(passable);
     }
 
     /// Stores a lock, new or changed.
@@ -448,24 +444,21 @@ impl State {
             self.set_timer(until, Timer::Quarantine(pool.clone(), lock.name.clone()));
         }
         self.change_edges();
-        let is_free = lock.is_free();
         if let Some(p) = self.pool_mut(pool) {
             p.put_lock(lock);
         }
-        if !is_free {
-            self.dispatch_passers(pool);
-        }
+        self.dispatch_tied(pool);
     }
 
     pub(super) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
         self.dirty.locks.insert((pool.clone(), lock.clone()));
         self.change_edges();
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
-        self.dispatch_passers(pool);
         if let Some(key) = newest {
             self.offer_to_prune(pool, key);
             self.prune(pool, now);
         }
+        self.dispatch_tied(pool);
     }
 
     /// Changes a lock in a way that the store need not know (who holds it).
@@ -478,6 +471,7 @@ impl State {
             change(&mut lock);
             p.put_lock(lock);
         }
+        self.dispatch_tied(pool);
     }
 }
 

@@ -301,7 +301,7 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     timers::expire(state, now);
     queue::dispatch(state, now);
     state.begin_step();
-    // Of all who hear of a claim, only whoever asks for it waits for it.
+    // Only a waiting client reads what is said to its `PUT`; whoever else looks at the claim tells it nothing.
     let asks = matches!(command, Command::Ask(_));
     let reply = match command {
         Command::Ask(ask) => ask::ask(state, *ask, now),
@@ -350,8 +350,8 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     };
     queue::dispatch(state, now);
     stuck::look(state, now);
-    if let Ok(Reply::Claim { claim, parked: false }) = &reply
-        && asks
+    if asks
+        && let Ok(Reply::Claim { claim, parked: false }) = &reply
         && state.claim(&claim.id).is_some_and(|claim| claim.waits())
     {
         stuck::told(state, &claim.id);

@@ -757,7 +757,9 @@ impl Model {
         let mut next = 0;
         while let Some(claim) = reached.get(next).copied() {
             next += 1;
-            let mut ahead: Vec<&Claim> = self.before(claim);
+            // Who of the build itself is held back, is so by none who waits for the build.
+            let own = claim.shape.build.as_ref() == Some(build);
+            let mut ahead: Vec<&Claim> = if own { Vec::new() } else { self.before(claim) };
             for (pool, want) in &claim.shape.parts {
                 if self.choose(pool, want, &claim.shape).is_some() {
                     continue;

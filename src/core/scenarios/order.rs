@@ -146,4 +146,26 @@ scenarios! {
         b ask p,q confirm park=1 priority=9    => waiting 1
         a2 ask q build=1 confirm               => granted q/1
     "
+    of_one_build_the_earlier_claim_is_served_first: "
+        - pool p capacity=2                          => done
+        a ask p,r build=1                            => held p/1 r/r
+        i ask r,t                                    => waiting 1
+        c ask t build=2 confirm                      => waiting 2
+        e ask q,t build=2 confirm                    => waiting 1
+        g ask p build=2                              => held p/2
+        f ask p build=1                              => waiting 1   # i waits for build 2 now, and holds it back no more
+        c ?                                          => granted t/t
+        e ?                                          => waiting
+    "
+    who_cannot_be_served_any_more_is_passed_at_once: "
+        - pool p capacity=2 overtaking=backfill      => done
+        j ask r confirm                              => granted r/r
+        c ask r confirm park=1                       => waiting 1
+        h ask p,r park=2                             => waiting 1
+        e ask p confirm                              => granted p/1
+        a ask p*2 confirm park=3                     => waiting 2
+        +45s! - tick                                 =>
+        c ?                                          => granted r/r
+        a ?                                          => granted p/1 p/2
+    "
 }

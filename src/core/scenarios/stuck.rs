@@ -27,6 +27,14 @@ scenarios! {
         b again over=2                         => waiting 1 recent
         b again park=3                         => waiting 1 parked
     "
+    what_others_look_at_is_told_to_nobody: "
+        - settings stuck_look=0s               =>
+        a ask env build=7                      => held env/env
+        b ask env build=7 confirm park=1       => waiting 1 parked self_wait env/env=a
+        - notices                              => 1
+        b deliver                              => waiting 1 parked
+        b again park=1                         => waiting 1 recent    # it has not been told yet
+    "
     a_lost_notice_is_repeated: "
         - settings stuck_look=0s               =>
         a ask env build=7                      => held env/env
