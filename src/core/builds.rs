@@ -33,7 +33,7 @@ pub(super) fn over(state: &mut State, build: &BuildRef, how: BuildEnd, now: Now)
             }
         }
     }
-    state.shorten_memory_of(build);
+    state.shorten_memory_of(build, now);
 }
 
 /// How a claim ends with its build, if it does.

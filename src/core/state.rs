@@ -643,14 +643,18 @@ impl State {
     }
 
     /// A build is over: its ended claims are remembered no longer than those of others.
-    pub(super) fn shorten_memory_of(&mut self, build: &BuildRef) {
+    pub(super) fn shorten_memory_of(&mut self, build: &BuildRef, now: Now) {
         let of_build = self.ended_builds.range((build.clone(), ClaimId::smallest())..);
         let of_build = of_build.take_while(|(of, _)| of == build).filter_map(|(_, id)| self.world.ended.get(id));
         let memory = self.settings.memory;
         let longer: Vec<Ended> = of_build.filter(|e| e.forget.span > memory).map(|e| Ended::clone(e)).collect();
         for ended in longer {
             let forget = Deadline { at: ended_at(&ended).plus(memory), span: memory };
-            self.remember_ended(Ended { forget, ..ended });
+            if forget.is_over(now) {
+                self.forget_ended(&ended.id);
+            } else {
+                self.remember_ended(Ended { forget, ..ended });
+            }
         }
     }
 

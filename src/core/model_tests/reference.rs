@@ -1079,6 +1079,8 @@ impl Model {
                 ended.forget = ended.at + memory;
             }
         }
+        let now = self.now;
+        self.ended.retain(|ended| ended.forget > now);
     }
 
     fn end(&mut self, id: &str, run: Option<&String>) -> Result<Answer> {

@@ -213,7 +213,7 @@ scenarios! {
    +5m  b end                                       => released
    +20m a ?                                         => ended released
         - over 7 succeeded                          =>
-    +1s a ?                                         => unknown
+        a ?                                         => unknown       # at once
         b ?                                         => unknown
         c end                                       => released      # its build was over before
    +10m c ?                                         => unknown
