@@ -3,10 +3,10 @@
 #   docker build --tag locker .
 #   docker build --tag locker --platform linux/arm64 .       # written for it, but never built or tested so far
 #
-# The base images are arguments, so that a place without Docker Hub can bring its own (ci/image does). BUILD_IMAGE needs
+# The base images are arguments, so that a place without a registry can bring its own (ci/image does). BUILD_IMAGE needs
 # cargo, a C compiler and /etc/ssl/certs/ca-certificates.crt; BASE_IMAGE needs a shell, and nothing else is used of it.
-ARG BUILD_IMAGE=docker.io/library/rust:1.95-slim-bookworm
-ARG BASE_IMAGE=docker.io/library/busybox:1.37
+ARG BUILD_IMAGE=rust:1.95-slim-bookworm
+ARG BASE_IMAGE=busybox:1.37
 
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
