@@ -372,7 +372,7 @@ mod planted {
     use super::*;
 
     #[test]
-    fn a_lost_notice_is_repaired_within_seconds() {
+    fn story_45_a_lost_notice_is_repaired_within_seconds() {
         /// How often the engine looks at all queues.
         const RECONCILE: Duration = Duration::from_secs(5);
         let directory = tempfile::tempdir().unwrap();

@@ -1,11 +1,11 @@
 //! What goes wrong with lock servers and queues, as tests: failure stories of the server, its protocol and those who use
-//! it by hand, each under the name of its story. Rules that black-box adds nothing to are scenarios in
-//! `src/core/scenarios` (26, 30, 34, 45); many locks, many waiters and random sets are in `tests/model_http.rs`.
+//! it by hand, each under the name of its story. 24 and 26 are in `tests/pauses.rs`, 45 in `tests/dead_waiters.rs`.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -90,9 +90,9 @@ fn story_28_hundreds_of_holds_and_waiters_are_as_before_after_a_restart() {
         &server,
         "PUT",
         "/pools/p",
-        &json!({"capacity": 100, "policy": {"overtaking": "backfill:3", "scope": "person"}}),
+        &json!({"capacity": 500, "policy": {"overtaking": "backfill:3", "scope": "person"}}),
     );
-    for n in 0..180 {
+    for n in 0..800 {
         let owner = json!({"cluster": "https://ci", "build_id": n.to_string()});
         claim(&server, &format!("c{n:03}"), &json!({"pool": "p", "confirm": n % 2 == 0, "owner": owner}));
     }
@@ -101,7 +101,7 @@ fn story_28_hundreds_of_holds_and_waiters_are_as_before_after_a_restart() {
         (server.pool("p")["queue"].clone(), claims)
     };
     let (queue, claims) = state(&server);
-    assert_eq!((queue.as_array().unwrap().len(), claims["items"].as_array().unwrap().len()), (80, 180));
+    assert_eq!((queue.as_array().unwrap().len(), claims["items"].as_array().unwrap().len()), (300, 800));
     server.kill();
     server.again();
     let (queue_after, claims_after) = state(&server);
@@ -110,19 +110,63 @@ fn story_28_hundreds_of_holds_and_waiters_are_as_before_after_a_restart() {
     assert_eq!(claims, claims_after, "ids, locks, fences, owners");
 }
 
+/// A waiter for several locks dies at the head of all its queues: what it waited for goes to those behind it.
+#[test]
+fn story_30_34_a_waiter_that_goes_leaves_no_ghost_in_any_queue() {
+    let server = Server::start();
+    for pool in ["a", "b", "c"] {
+        claim(&server, pool, &json!({"pool": pool}));
+    }
+    claim(&server, "all", &json!({"pool": "a", "also": [{"pool": "b"}, {"pool": "c"}], "confirm": true}));
+    for pool in ["a", "b", "c"] {
+        assert_eq!(claim(&server, &format!("{pool}-next"), &json!({"pool": pool, "confirm": true})).0, 423);
+    }
+    let waiting = |server: &Server| ["a", "b", "c"].map(|pool| server.pool(pool)["waiting"].as_u64().unwrap());
+    for pool in ["a", "b"] {
+        ask(&server, "DELETE", &format!("/claims/{pool}"), &Value::Null);
+    }
+    assert_eq!(waiting(&server), [2, 2, 2], "it waits for the third lock, and the others for it");
+    ask(&server, "DELETE", "/claims/all", &Value::Null);
+    assert_eq!(waiting(&server), [0, 0, 1], "it is gone from all queues");
+    for (id, state) in [("a-next", "granted"), ("b-next", "granted"), ("c-next", "waiting")] {
+        assert_eq!(ask(&server, "GET", &format!("/claims/{id}"), &Value::Null).1["state"], state, "{id}");
+    }
+}
+
 #[test]
 fn story_31_ab_and_ba_never_deadlock() {
     let server = Server::start();
-    let set = |pools: [&str; 2]| json!({"pool": pools[0], "also": [{"pool": pools[1]}], "confirm": true, "wait": "1s"});
-    claim(&server, "h", &json!({"pool": "a", "also": [{"pool": "b"}]}));
-    let ids: Vec<String> = (0..20).map(|n| format!("s{n:02}")).collect();
-    for (n, id) in ids.iter().enumerate() {
-        claim(&server, id, &set(if n % 2 == 0 { ["a", "b"] } else { ["b", "a"] }));
+    let pools = ["a", "b", "c", "d"];
+    claim(&server, "h", &json!({"pool": "a", "also": [{"pool": "b"}, {"pool": "c"}, {"pool": "d"}]}));
+    // Sets of two to four of them in any order, each by a build of its own.
+    let mut seed = 31_u64;
+    let mut sets = BTreeMap::new();
+    for n in 0..200 {
+        let mut set = pools.to_vec();
+        for at in (1..set.len()).rev() {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            set.swap(at, usize::try_from(seed >> 33).unwrap() % (at + 1));
+        }
+        set.truncate(2 + n % 3);
+        let also: Vec<Value> = set[1..].iter().map(|pool| json!({"pool": pool})).collect();
+        let owner = json!({"cluster": "https://ci", "build_id": n.to_string()});
+        sets.insert(format!("s{n:03}"), json!({"pool": set[0], "also": also, "owner": owner}));
+    }
+    for (id, body) in &sets {
+        assert_eq!(claim(&server, id, body).0, 423);
     }
     ask(&server, "DELETE", "/claims/h", &Value::Null);
-    for id in &ids {
-        until("it is granted in its turn", || (claim(&server, id, &set(["a", "b"])).0 == 200).then_some(()));
-        ask(&server, "DELETE", &format!("/claims/{id}"), &Value::Null);
+    // Whoever asks in his turn has it, so that each round over all of them serves some.
+    while !sets.is_empty() {
+        let before = sets.len();
+        sets.retain(|id, body| {
+            let served = claim(&server, id, body).0 == 200;
+            if served {
+                ask(&server, "DELETE", &format!("/claims/{id}"), &Value::Null);
+            }
+            !served
+        });
+        assert!(sets.len() < before, "nobody of {before} is served: they wait for each other");
     }
 }
 
