@@ -76,11 +76,11 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// The message names the first problem; several are listed.
     fn text(&self) -> String {
-        if self.problems.is_empty() {
-            format!("{} ({})", self.message, self.word)
-        } else {
-            format!("{} ({}): {}", self.message, self.word, self.problems.join("; "))
+        match &self.problems[..] {
+            [] | [_] => format!("{} ({})", self.message, self.word),
+            all => format!("{} ({}): {}", self.message, self.word, all.join("; ")),
         }
     }
 }
