@@ -1,168 +1,28 @@
 //! The state that the engine owns: what everybody may read ([`World`]), and what only steps need ([`State`]).
 //!
 //! Everything in here keeps the indexes true and remembers what a batch has touched; nothing decides. `chronicle` is the
-//! part about history.
+//! part about history, `memory` that about ended claims and operations.
 
 mod chronicle;
+mod memory;
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
-
-use super::builds::Suspect;
-use super::claim::{BuildRef, Claim, End, Ended, Part, Phase, Presence, Scope};
+use super::claim::{BuildRef, Claim, Ended, Phase, Presence};
 use super::entangled::Entangled;
 use super::history::{Change, ChangeKey};
 use super::latch::{Latch, LatchId};
-use super::limits;
 use super::names::{ClaimId, LockName, OpId, ParkId, PoolName, Revision, Ticket};
 use super::pool::{Lock, Overtaking, Policy, Pool};
 use super::settings::{Plant, Settings};
-use super::stuck::{self, Stuck};
+use super::stuck;
 use super::supersede::Line;
 use super::time::{Deadline, EngineMs, Now};
 
 pub(super) use chronicle::Entry;
-
-/// All that can be read. Cloning costs a handful of pointers, so each batch publishes a copy.
-#[derive(Debug, Clone, Default)]
-pub struct World {
-    pub pools: OrdMap<PoolName, Arc<Pool>>,
-    /// Live claims.
-    pub claims: OrdMap<ClaimId, Arc<Claim>>,
-    /// Ended claims that are still remembered.
-    pub ended: OrdMap<ClaimId, Arc<Ended>>,
-    /// Live claims by the build behind them.
-    pub builds: OrdSet<(BuildRef, ClaimId)>,
-    /// Those of them about which the state of the build decides ([`Claim::build_to_watch`]).
-    pub watched: OrdSet<(BuildRef, ClaimId)>,
-    /// Builds of live claims of which nobody knows at present whether they go on. Not stored: whoever watches builds
-    /// says it again after a restart.
-    pub suspects: OrdMap<BuildRef, Arc<Suspect>>,
-    /// Waiting claims that cannot go on by themselves, as of the last look (every [`Settings::stuck_look`] at most).
-    pub stuck: OrdMap<ClaimId, Arc<Stuck>>,
-    pub latches: OrdMap<LatchId, Arc<Latch>>,
-    /// Released latches, in the order of their release.
-    pub released_latches: OrdSet<(Revision, LatchId)>,
-    /// History of all pools and latches, oldest first.
-    pub changes: OrdMap<ChangeKey, Arc<Change>>,
-    /// The newest revision given.
-    pub revision: Revision,
-    /// From [`Settings::seed`].
-    pub seed: u64,
-}
-
-impl World {
-    #[must_use]
-    pub fn pool(&self, name: &PoolName) -> Option<&Pool> {
-        self.pools.get(name).map(AsRef::as_ref)
-    }
-
-    #[must_use]
-    pub fn lock(&self, pool: &PoolName, lock: &LockName) -> Option<&Lock> {
-        self.pool(pool)?.locks.get(lock).map(AsRef::as_ref)
-    }
-
-    /// The scope of a claim for these parts that names none: of all that its pools say, the one that most ends.
-    #[must_use]
-    pub fn default_scope(&self, parts: &[Part]) -> Scope {
-        let pools = parts.iter().filter_map(|part| self.pool(&part.pool));
-        pools.filter_map(|pool| pool.policy.scope).max().unwrap_or_default()
-    }
-
-    /// The builds whose Concourse is to be asked about them, each once, in order. Costs a look at each claim that it
-    /// decides about.
-    pub fn builds_to_watch(&self) -> impl Iterator<Item = &BuildRef> {
-        let mut last = None;
-        self.watched.iter().filter_map(move |(build, _)| (last.replace(build) != Some(build)).then_some(build))
-    }
-
-    /// What is not known of the build behind a claim.
-    #[must_use]
-    pub fn suspect(&self, claim: &Claim) -> Option<&Suspect> {
-        if self.suspects.is_empty() || claim.build_over {
-            return None;
-        }
-        self.suspects.get(&claim.terms.owner.build()?).map(AsRef::as_ref)
-    }
-
-    /// Live claims of one build.
-    pub fn claims_of(&self, build: &BuildRef) -> impl Iterator<Item = &Arc<Claim>> {
-        let of = build.clone();
-        self.builds
-            .range((build.clone(), ClaimId::smallest())..)
-            .take_while(move |(b, _)| *b == of)
-            .filter_map(|(_, id)| self.claims.get(id))
-    }
-}
-
-/// Counters that outlive the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Meta {
-    /// The newest revision given; its upper bits are the epoch.
-    pub revision: Revision,
-    /// The next ticket to give.
-    pub next_ticket: Ticket,
-    /// Engine time when this was stored.
-    pub engine: EngineMs,
-}
-
-/// A remembered operation and its answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpRecord {
-    pub op: OpId,
-    /// The revision it was answered with.
-    pub revision: Revision,
-    pub forget: Deadline,
-}
-
-/// What one batch has changed, for the store: `None` deletes.
-#[derive(Debug, Clone, Default)]
-pub struct Changes {
-    pub meta: Option<Meta>,
-    pub pools: Vec<(PoolName, Option<Policy>)>,
-    /// Of a lock, its name, metadata, labels, drain and `leaving` are stored; holders follow from the claims.
-    pub locks: Vec<(PoolName, LockName, Option<Arc<Lock>>)>,
-    pub claims: Vec<(ClaimId, Option<Arc<Claim>>)>,
-    pub ended: Vec<(ClaimId, Option<Arc<Ended>>)>,
-    pub ops: Vec<(OpId, Option<OpRecord>)>,
-    pub latches: Vec<(LatchId, Option<Arc<Latch>>)>,
-    /// New entries, oldest first.
-    pub history: Vec<Arc<Change>>,
-    /// Entries that go.
-    pub pruned: Vec<ChangeKey>,
-}
-
-impl Changes {
-    /// Whether there is nothing to store.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.meta.is_none()
-            && self.pools.is_empty()
-            && self.locks.is_empty()
-            && self.claims.is_empty()
-            && self.ended.is_empty()
-            && self.ops.is_empty()
-            && self.latches.is_empty()
-            && self.history.is_empty()
-            && self.pruned.is_empty()
-    }
-}
-
-/// All that a store has kept, in no particular order.
-#[derive(Debug, Clone, Default)]
-pub struct Loaded {
-    /// Missing in a new store.
-    pub meta: Option<Meta>,
-    pub pools: Vec<(PoolName, Policy)>,
-    pub locks: Vec<(PoolName, Lock)>,
-    pub claims: Vec<Claim>,
-    pub ended: Vec<Ended>,
-    pub ops: Vec<OpRecord>,
-    pub latches: Vec<Latch>,
-    pub history: Vec<Change>,
-}
+pub use world::{Changes, Loaded, Meta, OpRecord, World};
 
 /// Something that readers may be waiting for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -614,88 +474,12 @@ impl State {
             self.to_dispatch.insert(part.pool.clone());
         }
     }
-
-    pub(super) fn remember_ended(&mut self, ended: Ended) {
-        let id = ended.id.clone();
-        self.forget_ended(&id);
-        self.set_timer(ended.forget, Timer::Ended(id.clone()));
-        self.forgettable.insert(forget_order(&ended));
-        if let Some(build) = &ended.build {
-            self.ended_builds.insert((build.clone(), id.clone()));
-        }
-        self.dirty.ended.insert(id.clone());
-        self.world.ended.insert(id, Arc::new(ended));
-        while self.world.ended.len() > limits::ENDED_CLAIMS {
-            let Some((_, _, oldest)) = self.forgettable.first().cloned() else { break };
-            self.forget_ended(&oldest);
-        }
-    }
-
-    pub(super) fn forget_ended(&mut self, id: &ClaimId) {
-        if let Some(old) = self.world.ended.remove(id) {
-            self.unset_timer(old.forget.at, Timer::Ended(id.clone()));
-            self.forgettable.remove(&forget_order(&old));
-            if let Some(build) = &old.build {
-                self.ended_builds.remove(&(build.clone(), id.clone()));
-            }
-            self.dirty.ended.insert(id.clone());
-        }
-    }
-
-    /// A build is over: its ended claims are remembered no longer than those of others.
-    pub(super) fn shorten_memory_of(&mut self, build: &BuildRef, now: Now) {
-        let of_build = self.ended_builds.range((build.clone(), ClaimId::smallest())..);
-        let of_build = of_build.take_while(|(of, _)| of == build).filter_map(|(_, id)| self.world.ended.get(id));
-        let memory = self.settings.memory;
-        let longer: Vec<Ended> = of_build.filter(|e| e.forget.span > memory).map(|e| Ended::clone(e)).collect();
-        for ended in longer {
-            let forget = Deadline { at: ended_at(&ended).plus(memory), span: memory };
-            if forget.is_over(now) {
-                self.forget_ended(&ended.id);
-            } else {
-                self.remember_ended(Ended { forget, ..ended });
-            }
-        }
-    }
-
-    /// Forgets the oldest operations when there are too many.
-    pub(super) fn make_room_for_op(&mut self) {
-        while self.ops.len() >= limits::OPS {
-            let Some((_, oldest)) = self.op_order.first().cloned() else { return };
-            self.forget_op(&oldest);
-        }
-    }
-
-    pub(super) fn remember_op(&mut self, record: OpRecord) {
-        self.set_timer(record.forget, Timer::Op(record.op.clone()));
-        self.op_order.insert((record.forget.at, record.op.clone()));
-        self.dirty.ops.insert(record.op.clone());
-        self.ops.insert(record.op.clone(), record);
-    }
-
-    pub(super) fn forget_op(&mut self, op: &OpId) {
-        if let Some(old) = self.ops.remove(op) {
-            self.unset_timer(old.forget.at, Timer::Op(op.clone()));
-            self.op_order.remove(&(old.forget.at, op.clone()));
-            self.dirty.ops.insert(op.clone());
-        }
-    }
 }
 
 /// Whether others may have to wait for this claim, and how: as a holder, as a waiter before them, or not at all.
 fn stands_in_the_way(claim: &Claim) -> (bool, bool) {
     let listens = matches!(claim.phase, Phase::Waiting { presence, .. } if Presence::listens(presence));
     (listens, !claim.waits())
-}
-
-/// Released claims first, then by when they ended: the time from which their memory counts.
-fn forget_order(ended: &Ended) -> (bool, EngineMs, ClaimId) {
-    (ended.how != End::Released, ended_at(ended), ended.id.clone())
-}
-
-/// When the memory of an ended claim began.
-fn ended_at(ended: &Ended) -> EngineMs {
-    EngineMs(ended.forget.at.0.saturating_sub(ended.forget.span.0))
 }
 
 /// Latches.

@@ -43,16 +43,18 @@ impl Party {
     pub fn parse(body: &[u8]) -> Result<Self, String> {
         let value: Value = serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
         let Value::Object(object) = value else { return Err("the body is no JSON object".into()) };
-        if let Some(key) = member(&object, "key")? {
-            let mut requestor = None;
-            for spelling in ["requestor", "lock_by", "locked_by"] {
-                requestor = requestor.or(member(&object, spelling)?);
-            }
-            return Ok(Self::Shared { requestor: requestor.unwrap_or_else(|| key.clone()), key });
+        let (key, lock) = (member(&object, "key")?, member(&object, "lock")?);
+        let mut requestor = None;
+        for spelling in ["requestor", "lock_by", "locked_by"] {
+            let given = member(&object, spelling)?;
+            requestor = requestor.or(given);
         }
-        match member(&object, "lock")? {
-            Some(owner) => Ok(Self::Exclusive { owner }),
-            None => Err("the body has no key: give {\"key\": KEY, \"requestor\": WHO} or {\"lock\": WHO}".into()),
+        match (key, lock) {
+            (Some(key), _) => Ok(Self::Shared { requestor: requestor.unwrap_or_else(|| key.clone()), key }),
+            (None, Some(owner)) => Ok(Self::Exclusive { owner }),
+            (None, None) => {
+                Err("the body has no key: give {\"key\": KEY, \"requestor\": WHO} or {\"lock\": WHO}".into())
+            }
         }
     }
 
@@ -150,6 +152,9 @@ mod tests {
             ("{} x", Err("the body is no JSON: trailing characters at line 1 column 4")),
             (r#"{"key":1}"#, Err("key: must be a text")),
             (r#"{"key":"k","requestor":{}}"#, Err("requestor: must be a text")),
+            (r#"{"key":"k","lock":{}}"#, Err("lock: must be a text")),
+            (r#"{"lock":"prod","locked_by":1}"#, Err("locked_by: must be a text")),
+            (r#"{"key":"k","requestor":"r","lock_by":[]}"#, Err("lock_by: must be a text")),
             (&long, Err("key: text is too long (257 bytes > max of 256)")),
             ("{}", Err("the body has no key: give {\"key\": KEY, \"requestor\": WHO} or {\"lock\": WHO}")),
             (

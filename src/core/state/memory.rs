@@ -1,0 +1,87 @@
+//! What is remembered of claims that have ended and of operations that were answered, and for how long.
+
+use std::sync::Arc;
+
+use super::{OpRecord, State, Timer};
+use crate::core::claim::{BuildRef, End, Ended};
+use crate::core::limits;
+use crate::core::names::{ClaimId, OpId};
+use crate::core::time::{Deadline, EngineMs, Now};
+
+impl State {
+    pub(in crate::core) fn remember_ended(&mut self, ended: Ended) {
+        let id = ended.id.clone();
+        self.forget_ended(&id);
+        self.set_timer(ended.forget, Timer::Ended(id.clone()));
+        self.forgettable.insert(forget_order(&ended));
+        if let Some(build) = &ended.build {
+            self.ended_builds.insert((build.clone(), id.clone()));
+        }
+        self.dirty.ended.insert(id.clone());
+        self.world.ended.insert(id, Arc::new(ended));
+        while self.world.ended.len() > limits::ENDED_CLAIMS {
+            let Some((_, _, oldest)) = self.forgettable.first().cloned() else { break };
+            self.forget_ended(&oldest);
+        }
+    }
+
+    pub(in crate::core) fn forget_ended(&mut self, id: &ClaimId) {
+        if let Some(old) = self.world.ended.remove(id) {
+            self.unset_timer(old.forget.at, Timer::Ended(id.clone()));
+            self.forgettable.remove(&forget_order(&old));
+            if let Some(build) = &old.build {
+                self.ended_builds.remove(&(build.clone(), id.clone()));
+            }
+            self.dirty.ended.insert(id.clone());
+        }
+    }
+
+    /// A build is over: its ended claims are remembered no longer than those of others.
+    pub(in crate::core) fn shorten_memory_of(&mut self, build: &BuildRef, now: Now) {
+        let of_build = self.ended_builds.range((build.clone(), ClaimId::smallest())..);
+        let of_build = of_build.take_while(|(of, _)| of == build).filter_map(|(_, id)| self.world.ended.get(id));
+        let memory = self.settings.memory;
+        let longer: Vec<Ended> = of_build.filter(|e| e.forget.span > memory).map(|e| Ended::clone(e)).collect();
+        for ended in longer {
+            let forget = Deadline { at: ended_at(&ended).plus(memory), span: memory };
+            if forget.is_over(now) {
+                self.forget_ended(&ended.id);
+            } else {
+                self.remember_ended(Ended { forget, ..ended });
+            }
+        }
+    }
+
+    /// Forgets the oldest operations when there are too many.
+    pub(in crate::core) fn make_room_for_op(&mut self) {
+        while self.ops.len() >= limits::OPS {
+            let Some((_, oldest)) = self.op_order.first().cloned() else { return };
+            self.forget_op(&oldest);
+        }
+    }
+
+    pub(in crate::core) fn remember_op(&mut self, record: OpRecord) {
+        self.set_timer(record.forget, Timer::Op(record.op.clone()));
+        self.op_order.insert((record.forget.at, record.op.clone()));
+        self.dirty.ops.insert(record.op.clone());
+        self.ops.insert(record.op.clone(), record);
+    }
+
+    pub(in crate::core) fn forget_op(&mut self, op: &OpId) {
+        if let Some(old) = self.ops.remove(op) {
+            self.unset_timer(old.forget.at, Timer::Op(op.clone()));
+            self.op_order.remove(&(old.forget.at, op.clone()));
+            self.dirty.ops.insert(op.clone());
+        }
+    }
+}
+
+/// Released claims first, then by when they ended: the time from which their memory counts.
+fn forget_order(ended: &Ended) -> (bool, EngineMs, ClaimId) {
+    (ended.how != End::Released, ended_at(ended), ended.id.clone())
+}
+
+/// When the memory of an ended claim began.
+fn ended_at(ended: &Ended) -> EngineMs {
+    EngineMs(ended.forget.at.0.saturating_sub(ended.forget.span.0))
+}

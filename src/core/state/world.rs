@@ -1,0 +1,153 @@
+//! What everybody may read, and what goes to and comes from a store.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use crate::core::builds::Suspect;
+use crate::core::claim::{BuildRef, Claim, Ended, Part, Scope};
+use crate::core::history::{Change, ChangeKey};
+use crate::core::latch::{Latch, LatchId};
+use crate::core::names::{ClaimId, LockName, OpId, PoolName, Revision, Ticket};
+use crate::core::pool::{Lock, Policy, Pool};
+use crate::core::stuck::Stuck;
+use crate::core::time::{Deadline, EngineMs};
+
+/// All that can be read. Cloning costs a handful of pointers, so each batch publishes a copy.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    pub pools: OrdMap<PoolName, Arc<Pool>>,
+    /// Live claims.
+    pub claims: OrdMap<ClaimId, Arc<Claim>>,
+    /// Ended claims that are still remembered.
+    pub ended: OrdMap<ClaimId, Arc<Ended>>,
+    /// Live claims by the build behind them.
+    pub builds: OrdSet<(BuildRef, ClaimId)>,
+    /// Those of them about which the state of the build decides ([`Claim::build_to_watch`]).
+    pub watched: OrdSet<(BuildRef, ClaimId)>,
+    /// Builds of live claims of which nobody knows at present whether they go on. Not stored: whoever watches builds
+    /// says it again after a restart.
+    pub suspects: OrdMap<BuildRef, Arc<Suspect>>,
+    /// Waiting claims that cannot go on by themselves, as of the last look (every [`crate::core::settings::Settings::stuck_look`] at most).
+    pub stuck: OrdMap<ClaimId, Arc<Stuck>>,
+    pub latches: OrdMap<LatchId, Arc<Latch>>,
+    /// Released latches, in the order of their release.
+    pub released_latches: OrdSet<(Revision, LatchId)>,
+    /// History of all pools and latches, oldest first.
+    pub changes: OrdMap<ChangeKey, Arc<Change>>,
+    /// The newest revision given.
+    pub revision: Revision,
+    /// From [`Settings::seed`].
+    pub seed: u64,
+}
+
+impl World {
+    #[must_use]
+    pub fn pool(&self, name: &PoolName) -> Option<&Pool> {
+        self.pools.get(name).map(AsRef::as_ref)
+    }
+
+    #[must_use]
+    pub fn lock(&self, pool: &PoolName, lock: &LockName) -> Option<&Lock> {
+        self.pool(pool)?.locks.get(lock).map(AsRef::as_ref)
+    }
+
+    /// The scope of a claim for these parts that names none: of all that its pools say, the one that most ends.
+    #[must_use]
+    pub fn default_scope(&self, parts: &[Part]) -> Scope {
+        let pools = parts.iter().filter_map(|part| self.pool(&part.pool));
+        pools.filter_map(|pool| pool.policy.scope).max().unwrap_or_default()
+    }
+
+    /// The builds whose Concourse is to be asked about them, each once, in order. Costs a look at each claim that it
+    /// decides about.
+    pub fn builds_to_watch(&self) -> impl Iterator<Item = &BuildRef> {
+        let mut last = None;
+        self.watched.iter().filter_map(move |(build, _)| (last.replace(build) != Some(build)).then_some(build))
+    }
+
+    /// What is not known of the build behind a claim.
+    #[must_use]
+    pub fn suspect(&self, claim: &Claim) -> Option<&Suspect> {
+        if self.suspects.is_empty() || claim.build_over {
+            return None;
+        }
+        self.suspects.get(&claim.terms.owner.build()?).map(AsRef::as_ref)
+    }
+
+    /// Live claims of one build.
+    pub fn claims_of(&self, build: &BuildRef) -> impl Iterator<Item = &Arc<Claim>> {
+        let of = build.clone();
+        self.builds
+            .range((build.clone(), ClaimId::smallest())..)
+            .take_while(move |(b, _)| *b == of)
+            .filter_map(|(_, id)| self.claims.get(id))
+    }
+}
+
+/// Counters that outlive the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// The newest revision given; its upper bits are the epoch.
+    pub revision: Revision,
+    /// The next ticket to give.
+    pub next_ticket: Ticket,
+    /// Engine time when this was stored.
+    pub engine: EngineMs,
+}
+
+/// A remembered operation and its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpRecord {
+    pub op: OpId,
+    /// The revision it was answered with.
+    pub revision: Revision,
+    pub forget: Deadline,
+}
+
+/// What one batch has changed, for the store: `None` deletes.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    pub meta: Option<Meta>,
+    pub pools: Vec<(PoolName, Option<Policy>)>,
+    /// Of a lock, its name, metadata, labels, drain and `leaving` are stored; holders follow from the claims.
+    pub locks: Vec<(PoolName, LockName, Option<Arc<Lock>>)>,
+    pub claims: Vec<(ClaimId, Option<Arc<Claim>>)>,
+    pub ended: Vec<(ClaimId, Option<Arc<Ended>>)>,
+    pub ops: Vec<(OpId, Option<OpRecord>)>,
+    pub latches: Vec<(LatchId, Option<Arc<Latch>>)>,
+    /// New entries, oldest first.
+    pub history: Vec<Arc<Change>>,
+    /// Entries that go.
+    pub pruned: Vec<ChangeKey>,
+}
+
+impl Changes {
+    /// Whether there is nothing to store.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.meta.is_none()
+            && self.pools.is_empty()
+            && self.locks.is_empty()
+            && self.claims.is_empty()
+            && self.ended.is_empty()
+            && self.ops.is_empty()
+            && self.latches.is_empty()
+            && self.history.is_empty()
+            && self.pruned.is_empty()
+    }
+}
+
+/// All that a store has kept, in no particular order.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// Missing in a new store.
+    pub meta: Option<Meta>,
+    pub pools: Vec<(PoolName, Policy)>,
+    pub locks: Vec<(PoolName, Lock)>,
+    pub claims: Vec<Claim>,
+    pub ended: Vec<Ended>,
+    pub ops: Vec<OpRecord>,
+    pub latches: Vec<Latch>,
+    pub history: Vec<Change>,
+}
