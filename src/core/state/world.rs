@@ -37,7 +37,7 @@ pub struct World {
     pub changes: OrdMap<ChangeKey, Arc<Change>>,
     /// The newest revision given.
     pub revision: Revision,
-    /// From [`Settings::seed`].
+    /// From [`crate::core::settings::Settings::seed`].
     pub seed: u64,
 }
 
