@@ -110,6 +110,38 @@ fn story_28_hundreds_of_holds_and_waiters_are_as_before_after_a_restart() {
     assert_eq!(claims, claims_after, "ids, locks, fences, owners");
 }
 
+/// Nested claims in two orders: both builds read of it in their logs, at once, and so does who looks at the pool.
+#[test]
+fn story_31_builds_that_wait_for_each_other_are_told_within_a_second() {
+    let server = Server::start();
+    let build = |id, pool| Build::new(&server, id, pool);
+    for (id, pool) in [(1, "a"), (2, "b")] {
+        build(id, pool).out(&json!({"acquire": true})).ok();
+    }
+    let (one, two) = (build(1, "b"), build(2, "a"));
+    let first = one.put(&json!({"acquire": true}));
+    server.until_waiting("b", 1);
+    let second = two.put(&json!({"acquire": true}));
+    server.until_waiting("a", 1);
+    let closed = Instant::now();
+    for waiter in [&first, &second] {
+        waiter.until_stderr("each of these builds waits for the next");
+    }
+    // A second is promised; a slow machine gets some more.
+    assert!(closed.elapsed() < Duration::from_secs(5), "{:?}", closed.elapsed());
+    for (pool, id) in [("a", "2"), ("b", "1")] {
+        let queue = &server.pool(pool)["queue"][0];
+        assert_eq!((&queue["stuck"], &queue["owner"]["build_id"]), (&json!("deadlock"), &json!(id)), "{queue}");
+        let told = history(&server, pool).iter().any(|change| change["kind"] == "deadlock");
+        assert!(told, "the history of {pool} tells it");
+        server.cli(&["status", pool]).printed("deadlock");
+    }
+    build(1, "a").out(&json!({"release": "build"})).ok();
+    second.finish().ok();
+    build(2, "b").out(&json!({"release": "build"})).ok();
+    first.finish().ok();
+}
+
 /// A waiter for several locks dies at the head of all its queues: what it waited for goes to those behind it.
 #[test]
 fn story_30_34_a_waiter_that_goes_leaves_no_ghost_in_any_queue() {

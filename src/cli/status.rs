@@ -7,6 +7,7 @@ use super::{CliError, is_coloured, print_json};
 use crate::client::{Client, who};
 use crate::env::Env;
 use crate::wire::api::{HolderView, LockState, LockView, PoolSummary, PoolView, QuarantineView};
+use crate::wire::errors::Code;
 use crate::wire::errors::exit;
 
 /// Arguments of `status`.
@@ -72,8 +73,13 @@ pub(super) fn pool_text(view: &PoolView, coloured: bool) -> String {
     }
     let rows = view.queue.iter().enumerate().map(|(place, waiter)| {
         let owner = who::owner(&waiter.owner, "-");
-        let listening = if waiter.listening { "" } else { "away" };
-        [cell((place + 1).to_string()), cell(owner), cell(&waiter.asked_at), cell(&waiter.claim), cell(listening)]
+        let state = match waiter.stuck {
+            Some(Code::SelfWait) => "waits for its own build",
+            Some(_) => "deadlock: waits in a circle of builds",
+            None if waiter.listening => "",
+            None => "away",
+        };
+        [cell((place + 1).to_string()), cell(owner), cell(&waiter.asked_at), cell(&waiter.claim), cell(state)]
     });
     text.push('\n');
     text + &table::text(["PLACE", "WAITING", "SINCE", "CLAIM", ""], rows.collect(), coloured)

@@ -1,4 +1,5 @@
-//! What a person sees while a put waits: at once, then when something changes, at most every 30 s.
+//! What a person sees while a put waits: at once, then when something changes, at most every 30 s; but that the wait can
+//! never end, because of the build itself or of builds that wait for each other, at once.
 
 use std::time::Duration;
 
@@ -16,19 +17,29 @@ const EVERY: Duration = Duration::from_secs(30);
 pub(super) struct Progress {
     every: Duration,
     last: Option<(Duration, String)>,
+    /// Why the wait that was told last can never end, if it cannot.
+    stuck: Option<Code>,
 }
 
 impl Progress {
     /// `LOCKER_PROGRESS` shortens the time between lines; at level debug there is a line for all news.
     pub(super) fn of(level: LogLevel, env: &Env<'_>) -> Result<Self, String> {
         let every = if level == LogLevel::Debug { Duration::ZERO } else { EVERY };
-        Ok(Self { every: env_duration(env, "LOCKER_PROGRESS", every)?, last: None })
+        Ok(Self { every: env_duration(env, "LOCKER_PROGRESS", every)?, last: None, stuck: None })
     }
 
     /// The line to print now, if there is one.
     pub(super) fn line(&mut self, news: &News<'_>, now: Duration) -> Option<String> {
         let line = match news {
-            News::Waiting(view) => format!("waiting: {}", waiting(view)),
+            News::Waiting(view) => {
+                let stuck = Some(view.code).filter(|code| matches!(code, Code::SelfWait | Code::Deadlock));
+                if stuck != self.stuck && stuck.is_some() {
+                    self.last = None;
+                }
+                let line = self.text(format!("waiting: {}", waiting(view)), now)?;
+                self.stuck = stuck;
+                return Some(line);
+            }
             // Not in the queue yet.
             News::NoAnswer(why) if why.code == Some(Code::ConcourseUnavailable) => format!("{why}; asking again"),
             News::NoAnswer(why) => format!("{why}; asking again, the place in the queue is kept"),

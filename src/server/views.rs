@@ -90,11 +90,11 @@ impl Viewer<'_> {
         let ahead = ahead.filter_map(|(_, id)| self.world.claims.get(id)).take(limits::AHEAD_SHOWN);
         QueueView {
             position: first.map_or(0, earlier) + 1,
-            ahead: ahead.map(|c| waiter(c)).collect(),
+            ahead: ahead.map(|c| self.waiter(c)).collect(),
             holders: self.rivals(&claim.terms.ask.parts),
             listening: listens(claim),
             expected_wait: first.and_then(|pool| expected_wait(pool, earlier(pool) + 1)).map(show_span),
-            stuck: self.world.stuck.get(&claim.id).map(|stuck| stuck_code(stuck)),
+            stuck: self.stuck(claim),
         }
     }
 
@@ -198,7 +198,22 @@ impl Viewer<'_> {
     #[must_use]
     pub fn waiters(&self, pool: &Pool) -> Vec<WaiterView> {
         let claims = pool.waiting.values().filter_map(|id| self.world.claims.get(id));
-        claims.take(limits::PAGE).map(|claim| waiter(claim)).collect()
+        claims.take(limits::PAGE).map(|claim| self.waiter(claim)).collect()
+    }
+
+    fn waiter(&self, claim: &Claim) -> WaiterView {
+        WaiterView {
+            claim: claim.id.to_string(),
+            owner: owner(&claim.terms.owner),
+            requestor: text(claim.terms.ask.sharer().map(|(_, requestor)| requestor)),
+            asked_at: time(claim.asked_at),
+            listening: listens(claim),
+            stuck: self.stuck(claim),
+        }
+    }
+
+    fn stuck(&self, claim: &Claim) -> Option<Code> {
+        self.world.stuck.get(&claim.id).map(|stuck| stuck_code(stuck))
     }
 }
 
@@ -253,16 +268,6 @@ fn state(claim: &Claim) -> ClaimState {
 
 fn listens(claim: &Claim) -> bool {
     matches!(&claim.phase, Phase::Waiting { presence, .. } if Presence::listens(*presence))
-}
-
-fn waiter(claim: &Claim) -> WaiterView {
-    WaiterView {
-        claim: claim.id.to_string(),
-        owner: owner(&claim.terms.owner),
-        requestor: text(claim.terms.ask.sharer().map(|(_, requestor)| requestor)),
-        asked_at: time(claim.asked_at),
-        listening: listens(claim),
-    }
 }
 
 /// What is remembered of a claim that is over.

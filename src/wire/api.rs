@@ -342,6 +342,9 @@ pub struct WaiterView {
     pub requestor: Option<String>,
     pub asked_at: String,
     pub listening: bool,
+    /// `self_wait` or `deadlock` when its wait cannot end by what others do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<Code>,
 }
 
 /// Who has a lock.
