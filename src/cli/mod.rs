@@ -220,8 +220,7 @@ fn run_as(command: clap::Command, execute: Execute, env: &mut Env<'_>) -> u8 {
 }
 
 fn report(env: &mut Env<'_>, name: &str, code: u8, text: &str) -> u8 {
-    // stderr is gone: the exit code still tells.
-    let _ = writeln!(env.stderr, "{name}: {}", Escaped(text));
+    say(env, &format!("{name}: {text}"));
     code
 }
 
@@ -377,6 +376,8 @@ fn print_line(env: &mut Env<'_>, text: &str) -> Result<(), CliError> {
 
 /// One line of progress or advice, on stderr.
 fn say(env: &mut Env<'_>, text: &str) {
-    // Nobody reads it any more: no reason to fail.
-    let _ = writeln!(env.stderr, "{}", Escaped(text));
+    // In one piece: others may write to the same place, such as the command of `run`.
+    let line = format!("{}\n", Escaped(text));
+    // Nobody reads it any more: no reason to fail, the exit code still tells.
+    let _ = env.stderr.write_all(line.as_bytes());
 }

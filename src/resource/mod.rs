@@ -65,7 +65,8 @@ fn told(error: &CallError) -> String {
 /// One line for the person who reads the build log. Whatever is in it cannot do anything to a terminal.
 fn say(out: &mut dyn Write, text: impl AsRef<str>) {
     // Nobody reads the log any more: no reason to fail.
-    let _ = writeln!(out, "{}", Escaped(text.as_ref())).and_then(|()| out.flush());
+    let line = format!("{}\n", Escaped(text.as_ref()));
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Reports what ended a step, and gives its exit code.
