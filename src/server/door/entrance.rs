@@ -1,7 +1,10 @@
 //! Who comes in, and what those are told who do not.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -9,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::address::Crowd;
-use super::budget::Budget;
+use super::budget::{Budget, Share};
 use super::head::Keep;
 use super::listen::{Client, Socket};
 use super::refusal::Refusal;
@@ -27,6 +30,7 @@ pub(super) struct Entrance {
     door: Arc<Door>,
     alive: mpsc::Sender<()>,
     connections: Budget,
+    newcomers: Newcomers,
     per_address: Option<Arc<Crowd>>,
     turned_away: Budget,
     /// When it was last said that somebody was turned away.
@@ -41,6 +45,7 @@ impl Entrance {
             door: Arc::clone(door),
             alive,
             connections: Budget::new(door.settings.connections),
+            newcomers: Newcomers::new(),
             per_address: door.settings.connections_per_address.map(Crowd::new),
             turned_away: Budget::new(limits::DOOR_TURNED_AWAY),
             said: None,
@@ -49,18 +54,24 @@ impl Entrance {
     }
 
     /// Starts a task for a new client, or for a word to it.
-    pub fn admit(&mut self, socket: Socket, client: Client) {
+    pub async fn admit(&mut self, socket: Socket, client: Client) {
         self.pause = None;
         let counted = self.per_address.as_ref().map(|crowd| crowd.enter(client.address));
         let refusal = match &counted {
             Some(None) => {
                 Refusal::new(429, "too_many_connections", "this address has too many connections").retry_after(5)
             }
-            _ => match self.connections.take(1) {
+            _ => match self.room().await {
                 Some(share) => {
-                    let (door, alive) = (Arc::clone(&self.door), self.alive.clone());
+                    let (door, alive, unseen) = (Arc::clone(&self.door), self.alive.clone(), self.newcomers.enter());
                     tokio::spawn(async move {
-                        welcome(socket, client, door).await;
+                        let mut work = pin!(welcome(socket, client, door));
+                        // By then a client that has gone already has been noticed.
+                        let first = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+                        drop(unseen);
+                        if first.is_pending() {
+                            work.await;
+                        }
                         drop((share, counted, alive));
                     });
                     return;
@@ -80,6 +91,18 @@ impl Entrance {
                 }
                 drop(share);
             });
+        }
+    }
+
+    /// Room for one more client. Where there is none, those who came last are looked at first: accepting is quicker
+    /// than serving, and of a storm of clients that reset their connections most have gone already.
+    async fn room(&mut self) -> Option<Share> {
+        match self.connections.take(1) {
+            None => {
+                self.newcomers.all_seen().await;
+                self.connections.take(1)
+            }
+            share => share,
         }
     }
 
@@ -104,6 +127,32 @@ impl Entrance {
         });
         self.pause = Some((pause * 2).min(ACCEPT_PAUSE_MAX));
         let _ = timeout(pause, self.door.stop.triggered()).await;
+    }
+}
+
+/// Clients that came in and were not looked at yet: each holds a sender.
+struct Newcomers {
+    unseen: mpsc::Sender<()>,
+    all_seen: mpsc::Receiver<()>,
+}
+
+impl Newcomers {
+    fn new() -> Self {
+        let (unseen, all_seen) = mpsc::channel(1);
+        Self { unseen, all_seen }
+    }
+
+    /// What a newcomer drops when it has been looked at.
+    fn enter(&self) -> mpsc::Sender<()> {
+        self.unseen.clone()
+    }
+
+    /// Waits until all who came so far have been looked at. Short: it depends on no client.
+    async fn all_seen(&mut self) {
+        let Self { unseen, mut all_seen } = std::mem::replace(self, Self::new());
+        drop(unseen);
+        // Nothing is ever sent: this is the last sender's end.
+        let _ = all_seen.recv().await;
     }
 }
 

@@ -175,7 +175,7 @@ async fn run(listener: Listener, door: &Arc<Door>, mut failed: mpsc::Receiver<St
                 break Err(anyhow!("the inner server has ended: {}", error.as_deref().unwrap_or("its workers are gone")));
             }
             accepted = listener.accept() => match accepted {
-                Ok((socket, client)) => entrance.admit(socket, client),
+                Ok((socket, client)) => entrance.admit(socket, client).await,
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                     break Err(error).context("the socket does not listen any more");
                 }
