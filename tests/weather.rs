@@ -36,9 +36,9 @@ use common::server::{PATIENCE, Server, command, eventually};
 /// `ci:canary-7Qx`
 const AUTH: &str = "Authorization: Basic Y2k6Y2FuYXJ5LTdReA==\r\n";
 const SECRETS: [&str; 3] = ["canary-7Qx", "Y2k6Y2FuYXJ5LTdReA", "planted-in-query"];
-/// Longest that the good client may wait for any answer: 1 s, with a margin for a debug build, which takes about ten times
-/// as long. The table shows what it was.
-const SERVED_WITHIN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
+/// Longest that the good client may wait for any answer: 1 s, with a margin for a machine that makes the attacks, too, and
+/// does other work. The table shows what it was.
+const SERVED_WITHIN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 3 });
 /// Bad weather is measured alone; the other tests may run together.
 static CALM: RwLock<()> = RwLock::new(());
 /// Memory of the server without waiters, KiB; the largest attacks may hold 256 MiB of large bodies and answers.
