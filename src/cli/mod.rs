@@ -2,6 +2,7 @@
 //!
 //! Options with an environment variable read it from [`Env`], not from the process: see `env_defaults`.
 
+mod ask;
 mod breaking;
 mod check;
 mod claim;
@@ -33,7 +34,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use crate::client::connect::{Access, Authorization};
 use crate::client::{CallError, Client};
 use crate::core::limits::OWNER_FIELD_BYTES;
-use crate::env::{Env, random_hex};
+use crate::env::{Env, Signal, random_hex};
 use crate::server::door::Pem;
 use crate::wire::api::{ByBody, Owner};
 use crate::wire::errors::exit;
@@ -157,6 +158,8 @@ enum CliError {
     /// With this exit code and text.
     Failed(u8, String),
     Call(CallError),
+    /// A signal came; there is no more to say.
+    Signalled(Signal),
     /// The reader of stdout has left: it has seen enough.
     PipeClosed,
 }
@@ -211,6 +214,7 @@ fn run_as(command: clap::Command, execute: Execute, env: &mut Env<'_>) -> u8 {
     match execute(&matches, env) {
         Ok(code) => code,
         Err(CliError::PipeClosed) => exit::OK,
+        Err(CliError::Signalled(signal)) => signal.exit_code(),
         Err(CliError::Failed(code, text)) => report(env, &name, code, &text),
         Err(CliError::Call(error)) => {
             let code = error.exit();

@@ -20,9 +20,9 @@ use clap::Args;
 use self::files::Files;
 use self::group::{Group, Happened};
 use self::guard::{Event, Guard, Leased, Outcome, Watch, is_over};
-use super::claim::{self, AskArgs};
+use super::ask::{AskArgs, Asking};
 use super::{CliError, parse_duration, say};
-use crate::client::acquire::{Acquire, Timing, env_duration};
+use crate::client::acquire::{Timing, env_duration};
 use crate::client::backoff::Backoff;
 use crate::client::flight::Flights;
 use crate::client::lease::{Lease, Margins, SHORTEST};
@@ -94,32 +94,10 @@ pub(super) fn run(args: &RunArgs, client: &Client, env: &mut Env<'_>) -> Result<
     env.signals.relay(move |signal| drop(heard.send(Event::Signal(signal))))?;
     let flights = Flights::new(&env.signals);
     let (id, run) = (random_hex::<20>(), random_hex::<16>());
-    let acquire = Acquire {
-        client,
-        flights: &flights,
-        clock: Arc::clone(&env.clock),
-        id: &id,
-        run: &run,
-        body: body(args, env),
-        timing,
-        timeout: args.timeout,
-        // A person has no build to wait for.
-        self_wait: None,
-    };
-    let mut last = String::new();
-    let held = acquire.run(&mut |news| {
-        let line = claim::line(news);
-        if line != last {
-            say(env, &line);
-            last = line;
-        }
-    });
-    let claim = match held {
-        Ok(held) => held.claim,
-        Err(stopped) => return claim::explain(env, &id, stopped),
-    };
+    let asking = Asking { client, flights: &flights, timing, id: &id, run: &run };
+    let claim = asking.hold(body(args, env), args.timeout, env)?;
     let fence = claim.fence.unwrap_or_default();
-    let leased = Leased { client: client.clone(), id: id.clone(), run: run.clone(), fence, margins };
+    let leased = Leased { client: client.clone(), id, run, fence, margins };
     let session = Session { leased, flights: &flights, clock: Arc::clone(&env.clock), timing };
     let names: Vec<String> = claim.locks.iter().map(|l| format!("{:?} of pool {:?}", l.lock, l.pool)).collect();
     say(env, &format!("granted {}, fence {fence}", names.join(", ")));
