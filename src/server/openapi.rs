@@ -6,7 +6,8 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::routes::table::{Parameter, ROUTES, Route};
+use super::routes::route::{Parameter, Route};
+use super::routes::table::ROUTES;
 use crate::wire::api::{ErrorView, WaitingView};
 use crate::wire::errors::Code;
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::super::http::{Request, Turn};
 use super::failure::Failure;
-use super::table::Route;
+use super::route::Route;
 use crate::core::limits;
 use crate::wire::errors::Code;
 use crate::wire::json::{self, Body};

@@ -1,6 +1,6 @@
 //! Our own HTTP API (design section 7) as plain functions from a request value to a response value.
 //!
-//! - `table`: the one table of routes; dispatch and `openapi.json` are both made from it.
+//! - `route`: what a route is; `table`: all of them. Dispatch and `openapi.json` are both made from that one table.
 //! - `call`: one request with its path, query and body taken apart; everything wrong with it is gathered.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
 //! - `claims`, `pools`, `locks`, `changes`, `info`: the handlers.
@@ -14,6 +14,7 @@ mod failure;
 mod info;
 mod locks;
 mod pools;
+pub(super) mod route;
 pub(super) mod table;
 
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use serde::Serialize;
 use self::call::Call;
 use self::contracts::ContractRoutes;
 use self::failure::Failure;
-use self::table::{Method, ROUTES, Route};
+use self::route::{Method, Route};
+use self::table::ROUTES;
 use super::auth::Access;
 use super::engine::Engine;
 use super::http::{self, Handler, Request, Response};

@@ -1,13 +1,11 @@
-//! The one table of routes: dispatch reads it, and `openapi.json` is made from it.
+//! The one table of routes: dispatch reads it, and `openapi.json` is made from it. What a row says is in `route`.
 
-use schemars::{Schema, SchemaGenerator};
+use schemars::SchemaGenerator;
 
-use super::super::auth::Access;
-use super::super::http::Response;
-use super::call::Call;
 use super::contracts::{self, latches, lockd, locker};
-use super::failure::Failure;
-use super::{Routes, changes, claims, info, locks, pools};
+use super::route::Method::{Delete, Get, Patch, Post, Put};
+use super::route::{Parameter, Route, guarded, parameter, public, required};
+use super::{changes, claims, info, locks, pools};
 use crate::core::limits;
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
@@ -20,132 +18,6 @@ use crate::wire::contracts::locker::{LocksView, PartyBody, ResponseView, Unlocke
 use crate::wire::errors::Code;
 use crate::wire::latch::{EndingBody, LatchBody, LatchView};
 
-/// A method that some route has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Method {
-    Get,
-    Put,
-    Post,
-    Patch,
-    Delete,
-}
-
-impl Method {
-    /// `HEAD` is answered like `GET`; the body is left out by the door.
-    pub fn parse(word: &str) -> Option<Self> {
-        Some(match word {
-            "GET" | "HEAD" => Self::Get,
-            "PUT" => Self::Put,
-            "POST" => Self::Post,
-            "PATCH" => Self::Patch,
-            "DELETE" => Self::Delete,
-            _ => return None,
-        })
-    }
-
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Put => "PUT",
-            Self::Post => "POST",
-            Self::Patch => "PATCH",
-            Self::Delete => "DELETE",
-        }
-    }
-}
-
-/// Makes the schema of a type, by reference to the generator's definitions.
-pub(in super::super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
-
-type Run = fn(&Routes, &Call) -> Result<Response, Failure>;
-
-/// A parameter of a query.
-#[derive(Debug)]
-pub(in super::super) struct Parameter {
-    pub name: &'static str,
-    pub about: &'static str,
-    /// JSON type of its value.
-    pub kind: &'static str,
-    pub required: bool,
-}
-
-/// One route.
-pub(in super::super) struct Route {
-    /// Who may use it.
-    pub access: Access,
-    pub method: Method,
-    /// Segments in braces are parameters.
-    pub path: &'static str,
-    pub summary: &'static str,
-    /// The contracts that it belongs to: it is there when one of them is served, and it ignores what it does not know.
-    /// Empty for our own API.
-    pub contracts: &'static [Contract],
-    pub query: &'static [Parameter],
-    pub body: Option<SchemaOf>,
-    /// Whether an empty body will not do.
-    pub body_required: bool,
-    /// Largest body, bytes; the door's own limit lies above.
-    pub max_body: usize,
-    /// The schema of a 200; `None` for any JSON.
-    pub answer: Option<SchemaOf>,
-    /// What it may be refused with, beside the codes that every route has.
-    pub codes: &'static [Code],
-    /// Codes that travel with another status here, because a contract wants it so.
-    pub statuses: &'static [(u16, Code)],
-    pub(super) run: Run,
-}
-
-impl Route {
-    /// For each segment of the template: the name of its parameter, if it is one.
-    pub fn path_params(&self) -> impl Iterator<Item = Option<&'static str>> {
-        self.path.split('/').skip(1).map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
-    }
-
-    /// Whether a path, already in decoded segments, is this route's.
-    pub fn matches(&self, segments: &[String]) -> bool {
-        let mut template = self.path.split('/').skip(1);
-        let fits = |segment: &String| template.next().is_some_and(|t| t.starts_with('{') || t == segment);
-        segments.iter().all(fits) && template.next().is_none()
-    }
-}
-
-/// A route for whoever has proven who he is, without parameters, body and refusals; the table fills in the rest.
-/// There is no way to a route that says nothing about who may use it.
-const fn guarded(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
-    route(Access::Guarded, method, path, summary, run)
-}
-
-/// A route that anybody may use. A test names all of them.
-const fn public(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
-    route(Access::Public, method, path, summary, run)
-}
-
-const fn route(access: Access, method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
-    Route {
-        access,
-        method,
-        path,
-        summary,
-        contracts: &[],
-        query: &[],
-        body: None,
-        body_required: false,
-        max_body: usize::MAX,
-        answer: None,
-        codes: &[],
-        statuses: &[],
-        run,
-    }
-}
-
-const fn parameter(name: &'static str, kind: &'static str, about: &'static str) -> Parameter {
-    Parameter { name, about, kind, required: false }
-}
-
-const fn required(name: &'static str, kind: &'static str, about: &'static str) -> Parameter {
-    Parameter { name, about, kind, required: true }
-}
-
 const AFTER: Parameter = parameter("after", "string", "Go on after this one: the `next` of the page before.");
 const LIMIT: Parameter = parameter("limit", "integer", "At most so many entries, 1 to 1000; 1000 when left out.");
 const AFTER_REVISION: Parameter = parameter("after", "integer", "Only entries of later revisions.");
@@ -157,7 +29,16 @@ const NEWEST: Parameter = parameter("newest", "boolean", "Only the newest entry 
 const WAIT_ENTRY: Parameter =
     parameter("wait", "string", "Hold the request until there is an entry, at most this long (60s).");
 
-use Method::{Delete, Get, Patch, Post, Put};
+/// Why the word of a client about its own grant or hold may be refused.
+const OF_A_GRANT: &[Code] = &[
+    Code::NoSuchClaim,
+    Code::SupersededRun,
+    Code::TooManyRuns,
+    Code::NotGranted,
+    Code::WrongFence,
+    Code::Ended,
+    Code::StoreFailed,
+];
 
 /// All routes, in the order of design section 7.
 pub(in super::super) static ROUTES: &[Route] = &[
@@ -218,29 +99,13 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<ConfirmBody>),
         body_required: true,
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
-        codes: &[
-            Code::NoSuchClaim,
-            Code::SupersededRun,
-            Code::TooManyRuns,
-            Code::NotGranted,
-            Code::WrongFence,
-            Code::Ended,
-            Code::StoreFailed,
-        ],
+        codes: OF_A_GRANT,
         ..guarded(Post, "/api/v1/claims/{id}/confirm", "Make a grant a hold; again is harmless", claims::confirm)
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<RenewBody>),
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
-        codes: &[
-            Code::NoSuchClaim,
-            Code::SupersededRun,
-            Code::TooManyRuns,
-            Code::NotGranted,
-            Code::WrongFence,
-            Code::Ended,
-            Code::StoreFailed,
-        ],
+        codes: OF_A_GRANT,
         ..guarded(
             Post,
             "/api/v1/claims/{id}/renew",
