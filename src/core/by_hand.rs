@@ -57,18 +57,10 @@ pub(super) fn quarantine(
     by: &By,
     now: Now,
 ) -> Result<Reply, Refusal> {
-    if let Some(reply) = pools::answered_before(state, by) {
-        return Ok(reply);
-    }
-    let old = pools::existing_lock(state, pool, lock)?;
     let until = span.map(|span| Deadline::after(now, span));
     let by_name = by.owner.name().cloned();
     let quarantine = Quarantine { since: now.wall, until, by: by_name, reason: by.reason.clone() };
-    state.put_lock(pool, Lock { quarantine: Some(quarantine), ..old });
-    record(state, ChangeKind::Quarantined, pool, std::slice::from_ref(lock), by, now);
-    // Who cannot be served any more may be passed from now on.
-    state.to_dispatch.insert(pool.clone());
-    Ok(done(state, by, now))
+    set_quarantine(state, pool, lock, Some(quarantine), by, now)
 }
 
 /// Puts a lock back into service; one that is in service is noted.
@@ -79,15 +71,7 @@ pub(super) fn put_back(
     by: &By,
     now: Now,
 ) -> Result<Reply, Refusal> {
-    if let Some(reply) = pools::answered_before(state, by) {
-        return Ok(reply);
-    }
-    let old = pools::existing_lock(state, pool, lock)?;
-    let kind = if old.quarantine.is_some() { ChangeKind::Returned } else { ChangeKind::Noted };
-    state.put_lock(pool, Lock { quarantine: None, ..old });
-    record(state, kind, pool, std::slice::from_ref(lock), by, now);
-    state.to_dispatch.insert(pool.clone());
-    Ok(done(state, by, now))
+    set_quarantine(state, pool, lock, None, by, now)
 }
 
 /// The end of a quarantine that was for a while.
@@ -96,11 +80,46 @@ pub(super) fn end_quarantine(state: &mut State, pool: &PoolName, lock: &LockName
     let is_over = |q: &Quarantine| q.until.is_some_and(|until| until.is_over(now));
     if old.quarantine.as_ref().is_some_and(is_over) {
         state.begin_step();
-        state.put_lock(pool, Lock { quarantine: None, ..old });
         let by = By { reason: Reason::parse("the time of its quarantine is over").ok(), ..By::default() };
-        record(state, ChangeKind::Returned, pool, std::slice::from_ref(lock), &by, now);
-        state.to_dispatch.insert(pool.clone());
+        replace_quarantine(state, pool, old, None, &by, now);
     }
+}
+
+fn set_quarantine(
+    state: &mut State,
+    pool: &PoolName,
+    lock: &LockName,
+    quarantine: Option<Quarantine>,
+    by: &By,
+    now: Now,
+) -> Result<Reply, Refusal> {
+    if let Some(reply) = pools::answered_before(state, by) {
+        return Ok(reply);
+    }
+    let old = pools::existing_lock(state, pool, lock)?;
+    replace_quarantine(state, pool, old, quarantine, by, now);
+    Ok(done(state, by, now))
+}
+
+/// Takes a lock out of service or puts it back, and writes that down.
+fn replace_quarantine(
+    state: &mut State,
+    pool: &PoolName,
+    old: Lock,
+    quarantine: Option<Quarantine>,
+    by: &By,
+    now: Now,
+) {
+    let kind = match (&old.quarantine, &quarantine) {
+        (_, Some(_)) => ChangeKind::Quarantined,
+        (Some(_), None) => ChangeKind::Returned,
+        (None, None) => ChangeKind::Noted,
+    };
+    let name = old.name.clone();
+    state.put_lock(pool, Lock { quarantine, ..old });
+    record(state, kind, pool, &[name], by, now);
+    // Who can be served now, may be; who cannot any more, may be passed.
+    state.to_dispatch.insert(pool.clone());
 }
 
 /// Gives a waiting claim another place in its queues. Everybody else keeps his order: the tickets between the old place
