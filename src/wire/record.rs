@@ -8,27 +8,36 @@
 //!
 //! Not in any record, because the next start makes it anew: parked requests and presence of a claim, holders and
 //! newest entry of a lock.
+//!
+//! Here is what several kinds of records are made of. The kinds:
+//!
+//! - `claims`: live and ended ones.
+//! - `pools`: pools and locks.
+//! - `changes`: the history and the operations that are remembered.
+//! - `latch`: latches.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod changes;
+mod claims;
+mod latch;
+mod pools;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde::de::{self, DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::core::claim::{
-    Ask, BuildRef, Claim, End, Ended, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
-};
-use crate::core::history::{Change, ChangeKey, ChangeKind};
-use crate::core::names::{
-    ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, PoolName, Reason, Revision, Run, Text, Ticket,
-};
-use crate::core::pool::{Lock, Order, Overtaking, Pick, Policy, Quarantine};
-use crate::core::state::OpRecord;
-use crate::core::time::{Deadline, EngineMs, Span, WallMs};
+use crate::core::claim::{End, Labels, LockSet, Owner, Scope};
+use crate::core::names::{InstanceVars, Label, LockName, PoolName, Text};
+use crate::core::time::{Deadline, EngineMs, Span};
+
+pub use changes::{StoredChange, StoredKey, StoredKind, StoredOp};
+pub use claims::{NO_PRESENCE, StoredBuild, StoredClaim, StoredEnded, StoredPart, StoredPhase, StoredWant};
+pub use latch::{StoredLatch, StoredLatchRef};
+pub use pools::{StoredBackfill, StoredLock, StoredOrder, StoredPick, StoredPolicy, StoredQuarantine};
 
 /// The JSON text of a record, in one line.
 ///
@@ -81,10 +90,6 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Parsed<T> {
     }
 }
 
-fn is_zero(value: &u32) -> bool {
-    *value == 0
-}
-
 fn is_false(value: &bool) -> bool {
     !*value
 }
@@ -123,17 +128,12 @@ macro_rules! words {
     };
 }
 
+use words;
+
 words!(StoredScope for Scope { Flow, Person, Build, Lease });
 words!(StoredEnd for End {
     Released, Cancelled, GaveUp, ListenerLost, Unconfirmed, Superseded, Removed, Lost, LeaseLost, BuildOver, Undelivered,
     Broken,
-});
-words!(StoredOrder for Order { Fifo, Priority, Lifo });
-words!(StoredPick for Pick { LeastRecent, Random, Name });
-words!(StoredKind for ChangeKind {
-    Waiting, Granted, Claimed, Withdrawn, Released, Lost, Broken, Ended, Added, Removed, Updated, PoolSet, PoolRemoved,
-    Noted, SelfWait, Deadlock, LatchCreated, LatchReleased, LatchDeleted, LatchExpired,
-    Moved, Quarantined, Returned,
 });
 
 /// A deadline: engine time of its end and the span it was made from, milliseconds.
@@ -153,29 +153,6 @@ impl From<Deadline> for StoredDeadline {
 impl From<StoredDeadline> for Deadline {
     fn from(stored: StoredDeadline) -> Self {
         Self { at: EngineMs(stored.at), span: Span(stored.span) }
-    }
-}
-
-/// What stands for the presence of a loaded waiting claim until the restart sets it: a deadline that is over.
-pub const NO_PRESENCE: Presence = Presence::Recent(Deadline { at: EngineMs(0), span: Span(0) });
-
-/// Place of a history entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredKey {
-    revision: u64,
-    seq: u32,
-}
-
-impl From<ChangeKey> for StoredKey {
-    fn from(key: ChangeKey) -> Self {
-        Self { revision: key.revision.0, seq: key.seq }
-    }
-}
-
-impl From<StoredKey> for ChangeKey {
-    fn from(stored: StoredKey) -> Self {
-        Self { revision: Revision(stored.revision), seq: stored.seq }
     }
 }
 
@@ -241,26 +218,6 @@ impl From<StoredOwner> for Owner {
     }
 }
 
-/// A build: its cluster and its id there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredBuild {
-    cluster: Parsed<Text>,
-    id: Parsed<Text>,
-}
-
-impl From<&BuildRef> for StoredBuild {
-    fn from(build: &BuildRef) -> Self {
-        Self { cluster: Parsed(build.cluster.clone()), id: Parsed(build.id.clone()) }
-    }
-}
-
-impl From<StoredBuild> for BuildRef {
-    fn from(stored: StoredBuild) -> Self {
-        Self { cluster: stored.cluster.0, id: stored.id.0 }
-    }
-}
-
 type StoredLabels = BTreeMap<Parsed<Label>, Parsed<Label>>;
 
 fn stored_labels(labels: &Labels) -> StoredLabels {
@@ -281,533 +238,6 @@ fn stored_locks(locks: &[(PoolName, LockName)]) -> StoredLocks {
 fn locks(stored: StoredLocks) -> LockSet {
     stored.into_iter().map(|(pool, lock)| (pool.0, lock.0)).collect()
 }
-
-/// SHA-256 in lower-case hexadecimal.
-fn stored_digest(digest: Digest) -> String {
-    digest.0.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|n| char::from_digit(n.into(), 16)).collect()
-}
-
-fn digest(stored: &str) -> anyhow::Result<Digest> {
-    let mut bytes = [0; 32];
-    ensure!(stored.len() == 64, "a digest of {} characters instead of 64", stored.len());
-    for (byte, pair) in bytes.iter_mut().zip(stored.as_bytes().chunks_exact(2)) {
-        let digits = pair.iter().map(|&c| char::from(c).to_digit(16).filter(|_| !c.is_ascii_uppercase()));
-        let value = digits.collect::<Option<Vec<u32>>>().context("a digest is not lower-case hexadecimal")?;
-        *byte = value.into_iter().fold(0, |all, digit| all << 4 | u8::try_from(digit).unwrap_or_default());
-    }
-    Ok(Digest(bytes))
-}
-
-/// What is asked of one pool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredPart {
-    pool: Parsed<PoolName>,
-    want: StoredWant,
-}
-
-/// `{"any": {...}}` or `{"named": [...]}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum StoredWant {
-    Any { count: u32, labels: StoredLabels },
-    Named(BTreeSet<Parsed<LockName>>),
-}
-
-impl From<&Part> for StoredPart {
-    fn from(part: &Part) -> Self {
-        let want = match &part.want {
-            Want::Any { count, labels } => StoredWant::Any { count: *count, labels: stored_labels(labels) },
-            Want::Named(names) => StoredWant::Named(names.iter().cloned().map(Parsed).collect()),
-        };
-        Self { pool: Parsed(part.pool.clone()), want }
-    }
-}
-
-impl TryFrom<StoredPart> for Part {
-    type Error = anyhow::Error;
-    fn try_from(stored: StoredPart) -> anyhow::Result<Self> {
-        let want = match stored.want {
-            StoredWant::Any { count, labels: wanted } => Want::Any { count, labels: labels(wanted) },
-            StoredWant::Named(names) => {
-                ensure!(!names.is_empty(), "a claim names no lock of a pool that it asks for");
-                Want::Named(plain(names))
-            }
-        };
-        Ok(Self { pool: stored.pool.0, want })
-    }
-}
-
-/// Where a live claim is in its life; of a waiting one, presence is not kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum StoredPhase {
-    Waiting {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        give_up: Option<StoredDeadline>,
-    },
-    Granted {
-        fence: u64,
-        locks: StoredLocks,
-        confirm_by: StoredDeadline,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        give_up: Option<StoredDeadline>,
-    },
-    Held {
-        fence: u64,
-        claimed: StoredKey,
-        locks: StoredLocks,
-        since: u64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        until: Option<StoredDeadline>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        limit: Option<StoredDeadline>,
-        #[serde(default, skip_serializing_if = "is_false")]
-        delivered: bool,
-    },
-}
-
-impl From<&Phase> for StoredPhase {
-    fn from(phase: &Phase) -> Self {
-        match phase {
-            Phase::Waiting { presence: _, give_up } => Self::Waiting { give_up: give_up.map(Into::into) },
-            Phase::Granted { fence, locks, confirm_by, give_up } => Self::Granted {
-                fence: fence.0,
-                locks: stored_locks(locks),
-                confirm_by: (*confirm_by).into(),
-                give_up: give_up.map(Into::into),
-            },
-            Phase::Held { fence, claimed, locks, since, until, limit, delivered } => Self::Held {
-                fence: fence.0,
-                claimed: (*claimed).into(),
-                locks: stored_locks(locks),
-                since: since.0,
-                until: until.map(Into::into),
-                limit: limit.map(Into::into),
-                delivered: *delivered,
-            },
-        }
-    }
-}
-
-impl From<StoredPhase> for Phase {
-    fn from(stored: StoredPhase) -> Self {
-        match stored {
-            StoredPhase::Waiting { give_up } => {
-                Self::Waiting { presence: NO_PRESENCE, give_up: give_up.map(Into::into) }
-            }
-            StoredPhase::Granted { fence, locks: given, confirm_by, give_up } => Self::Granted {
-                fence: Fence(fence),
-                locks: locks(given),
-                confirm_by: confirm_by.into(),
-                give_up: give_up.map(Into::into),
-            },
-            StoredPhase::Held { fence, claimed, locks: given, since, until, limit, delivered } => Self::Held {
-                fence: Fence(fence),
-                claimed: claimed.into(),
-                locks: locks(given),
-                since: WallMs(since),
-                until: until.map(Into::into),
-                limit: limit.map(Into::into),
-                delivered,
-            },
-        }
-    }
-}
-
-/// A live claim; its id is the key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredClaim {
-    life: u32,
-    parts: Vec<StoredPart>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<Parsed<Text>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    requestor: Option<Parsed<Text>>,
-    /// As asked, else as its pools had it when it began.
-    scope: StoredScope,
-    #[serde(default, skip_serializing_if = "is_false")]
-    build_over: bool,
-    digest: String,
-    owner: StoredOwner,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<Parsed<Reason>>,
-    confirm: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ttl: Option<u64>,
-    /// Missing when it is 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    priority: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    supersede: Option<Parsed<Text>>,
-    runs: Vec<Parsed<Run>>,
-    ticket: u64,
-    asked_at: u64,
-    withdrawals: u8,
-    /// Missing when it is 0.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    passed: u32,
-    phase: StoredPhase,
-}
-
-impl From<&Claim> for StoredClaim {
-    fn from(claim: &Claim) -> Self {
-        let Claim {
-            id: _,
-            life,
-            terms,
-            scope,
-            build_over,
-            runs,
-            ticket,
-            asked_at,
-            withdrawals,
-            passed,
-            phase,
-            parks: _,
-        } = claim;
-        let Terms { ask, digest, owner, reason, confirm, ttl, priority, supersede } = terms;
-        let Ask { parts, key, requestor } = ask;
-        Self {
-            life: *life,
-            parts: parts.iter().map(Into::into).collect(),
-            key: parsed(key.as_ref()),
-            requestor: parsed(requestor.as_ref()),
-            scope: (*scope).into(),
-            build_over: *build_over,
-            digest: stored_digest(*digest),
-            owner: (&**owner).into(),
-            reason: parsed(reason.as_ref()),
-            confirm: *confirm,
-            ttl: ttl.map(|span| span.0),
-            priority: Some(priority.get()).filter(|priority| *priority != 0),
-            supersede: parsed(supersede.as_ref()),
-            runs: all_parsed(runs),
-            ticket: ticket.0,
-            asked_at: asked_at.0,
-            withdrawals: *withdrawals,
-            passed: *passed,
-            phase: phase.into(),
-        }
-    }
-}
-
-impl StoredClaim {
-    /// The claim with this id, as it was stored: nobody parked, [`NO_PRESENCE`].
-    ///
-    /// # Errors
-    /// The record breaks a rule of the core.
-    pub fn into_claim(self, id: ClaimId) -> anyhow::Result<Claim> {
-        let parts = self.parts.into_iter().map(Part::try_from).collect::<anyhow::Result<Vec<Part>>>()?;
-        ensure!(!parts.is_empty(), "a claim asks for nothing");
-        ensure!(parts.is_sorted_by(|a, b| a.pool < b.pool), "the pools of a claim are not in order");
-        let ask = Ask { parts, key: self.key.map(|p| p.0), requestor: self.requestor.map(|p| p.0) };
-        let terms = Terms {
-            ask,
-            digest: digest(&self.digest)?,
-            owner: Arc::new(self.owner.into()),
-            reason: self.reason.map(|p| p.0),
-            confirm: self.confirm,
-            ttl: self.ttl.map(Span),
-            priority: Priority::new(self.priority.unwrap_or_default()).context("a priority out of bounds")?,
-            supersede: self.supersede.map(|p| p.0),
-        };
-        Ok(Claim {
-            id,
-            life: self.life,
-            terms,
-            scope: self.scope.into(),
-            build_over: self.build_over,
-            runs: plain(self.runs),
-            ticket: Ticket(self.ticket),
-            asked_at: WallMs(self.asked_at),
-            withdrawals: self.withdrawals,
-            passed: self.passed,
-            phase: self.phase.into(),
-            parks: BTreeSet::new(),
-        })
-    }
-}
-
-/// An ended claim; its id is the key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredEnded {
-    life: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<String>,
-    runs: Vec<Parsed<Run>>,
-    how: StoredEnd,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    by: Option<Parsed<Text>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<Parsed<Reason>>,
-    at: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    revision: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fence: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    build: Option<StoredBuild>,
-    forget: StoredDeadline,
-}
-
-impl From<&Ended> for StoredEnded {
-    fn from(ended: &Ended) -> Self {
-        let Ended { id: _, life, digest, runs, how, by, reason, at, revision, fence, build, forget } = ended;
-        Self {
-            life: *life,
-            digest: digest.map(stored_digest),
-            runs: all_parsed(runs),
-            how: (*how).into(),
-            by: parsed(by.as_ref()),
-            reason: parsed(reason.as_ref()),
-            at: at.0,
-            revision: revision.map(|r| r.0),
-            fence: fence.map(|f| f.0),
-            build: build.as_ref().map(Into::into),
-            forget: (*forget).into(),
-        }
-    }
-}
-
-impl StoredEnded {
-    /// The ended claim with this id.
-    ///
-    /// # Errors
-    /// The record breaks a rule of the core.
-    pub fn into_ended(self, id: ClaimId) -> anyhow::Result<Ended> {
-        Ok(Ended {
-            id,
-            life: self.life,
-            digest: self.digest.as_deref().map(digest).transpose()?,
-            runs: plain(self.runs),
-            how: self.how.into(),
-            by: self.by.map(|p| p.0),
-            reason: self.reason.map(|p| p.0),
-            at: WallMs(self.at),
-            revision: self.revision.map(Revision),
-            fence: self.fence.map(Fence),
-            build: self.build.map(Into::into),
-            forget: self.forget.into(),
-        })
-    }
-}
-
-/// Later claims may pass earlier ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredBackfill {
-    /// At most so often past each.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    most: Option<u32>,
-}
-
-/// The policy of a pool; the pool's name is the key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredPolicy {
-    /// Missing when it is the default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    order: Option<StoredOrder>,
-    /// Missing when later claims may not pass earlier ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    backfill: Option<StoredBackfill>,
-    /// Missing when it is the default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pick: Option<StoredPick>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    drain: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_hold: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_queue: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<StoredScope>,
-}
-
-impl From<&Policy> for StoredPolicy {
-    fn from(policy: &Policy) -> Self {
-        let Policy { order, overtaking, pick, drain, max_hold, max_queue, scope } = policy;
-        Self {
-            order: Some((*order).into()).filter(|_| *order != Order::default()),
-            backfill: match overtaking {
-                Overtaking::Strict => None,
-                Overtaking::Backfill(most) => Some(StoredBackfill { most: *most }),
-            },
-            pick: Some((*pick).into()).filter(|_| *pick != Pick::default()),
-            drain: drain.map(|s| s.0),
-            max_hold: max_hold.map(|s| s.0),
-            max_queue: *max_queue,
-            scope: scope.map(Into::into),
-        }
-    }
-}
-
-impl From<StoredPolicy> for Policy {
-    fn from(stored: StoredPolicy) -> Self {
-        Self {
-            order: stored.order.map(Into::into).unwrap_or_default(),
-            overtaking: stored.backfill.map_or(Overtaking::Strict, |backfill| Overtaking::Backfill(backfill.most)),
-            pick: stored.pick.map(Into::into).unwrap_or_default(),
-            drain: stored.drain.map(Span),
-            max_hold: stored.max_hold.map(Span),
-            max_queue: stored.max_queue,
-            scope: stored.scope.map(Into::into),
-        }
-    }
-}
-
-/// A lock but for its metadata, which is kept beside it as bytes; pool and name are the key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredLock {
-    labels: StoredLabels,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    drain: Option<StoredDeadline>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    quarantine: Option<StoredQuarantine>,
-    leaving: bool,
-}
-
-/// A lock that is out of service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredQuarantine {
-    since: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<StoredDeadline>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    by: Option<Parsed<Text>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<Parsed<Reason>>,
-}
-
-impl From<&Quarantine> for StoredQuarantine {
-    fn from(quarantine: &Quarantine) -> Self {
-        let Quarantine { since, until, by, reason } = quarantine;
-        let (by, reason) = (parsed(by.as_ref()), parsed(reason.as_ref()));
-        Self { since: since.0, until: until.map(Into::into), by, reason }
-    }
-}
-
-impl From<StoredQuarantine> for Quarantine {
-    fn from(stored: StoredQuarantine) -> Self {
-        Self {
-            since: WallMs(stored.since),
-            until: stored.until.map(Into::into),
-            by: stored.by.map(|p| p.0),
-            reason: stored.reason.map(|p| p.0),
-        }
-    }
-}
-
-impl From<&Lock> for StoredLock {
-    fn from(lock: &Lock) -> Self {
-        let Lock { name: _, metadata: _, labels, holders: _, drain, quarantine, leaving, newest: _ } = lock;
-        let quarantine = quarantine.as_ref().map(Into::into);
-        Self { labels: stored_labels(labels), drain: drain.map(Into::into), quarantine, leaving: *leaving }
-    }
-}
-
-impl StoredLock {
-    /// The lock with this name and metadata, held by nobody yet.
-    #[must_use]
-    pub fn into_lock(self, name: LockName, metadata: &[u8]) -> Lock {
-        Lock {
-            drain: self.drain.map(Into::into),
-            quarantine: self.quarantine.map(Into::into),
-            leaving: self.leaving,
-            ..Lock::new(name, Arc::from(metadata), Arc::new(labels(self.labels)))
-        }
-    }
-}
-
-/// A remembered operation; its id is the key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredOp {
-    revision: u64,
-    forget: StoredDeadline,
-}
-
-impl From<&OpRecord> for StoredOp {
-    fn from(record: &OpRecord) -> Self {
-        let OpRecord { op: _, revision, forget } = record;
-        Self { revision: revision.0, forget: (*forget).into() }
-    }
-}
-
-impl StoredOp {
-    /// The operation with this id.
-    #[must_use]
-    pub fn into_op(self, op: OpId) -> OpRecord {
-        OpRecord { op, revision: Revision(self.revision), forget: self.forget.into() }
-    }
-}
-
-/// A history entry; its place is the key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredChange {
-    at: u64,
-    kind: StoredKind,
-    pools: Vec<Parsed<PoolName>>,
-    locks: StoredLocks,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    claim: Option<Parsed<ClaimId>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    end: Option<StoredEnd>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    who: Option<StoredOwner>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<Parsed<Reason>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    latch: Option<StoredLatchRef>,
-}
-
-impl From<&Change> for StoredChange {
-    fn from(change: &Change) -> Self {
-        let Change { key: _, at, kind, pools, locks, claim, end, who, reason, latch } = change;
-        Self {
-            at: at.0,
-            kind: (*kind).into(),
-            pools: all_parsed(pools),
-            locks: stored_locks(locks),
-            claim: parsed(claim.as_ref()),
-            end: end.map(Into::into),
-            who: who.as_deref().map(Into::into),
-            reason: parsed(reason.as_ref()),
-            latch: latch.as_ref().map(Into::into),
-        }
-    }
-}
-
-impl StoredChange {
-    /// The entry at this place.
-    ///
-    /// # Errors
-    /// The record breaks a rule of the core.
-    pub fn into_change(self, key: ChangeKey) -> anyhow::Result<Change> {
-        ensure!(self.pools.is_empty() == self.latch.is_some(), "a history entry of no pool, or of a pool and a latch");
-        Ok(Change {
-            key,
-            at: WallMs(self.at),
-            kind: self.kind.into(),
-            pools: plain(self.pools),
-            locks: locks(self.locks),
-            claim: self.claim.map(|p| p.0),
-            end: self.end.map(Into::into),
-            who: self.who.map(|who| Arc::new(who.into())),
-            reason: self.reason.map(|p| p.0),
-            latch: self.latch.map(Into::into),
-        })
-    }
-}
-
-mod latch;
-pub use latch::{StoredLatch, StoredLatchRef};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,16 @@
 //! The golden texts are the stored format: a change of one of them is a change of the schema version.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::*;
+use crate::core::claim::{Ask, BuildRef, Claim, Ended, Part, Phase, Priority, Terms, Want};
+use crate::core::history::{Change, ChangeKey, ChangeKind};
 use crate::core::latch::{Ending, Latch, LatchId, NewLatch, Node, Outputs, Released, Target};
+use crate::core::names::{Digest, Fence, Revision, Ticket};
+use crate::core::pool::{Lock, Order, Overtaking, Pick, Policy, Quarantine};
+use crate::core::state::OpRecord;
+use crate::core::time::WallMs;
 
 fn name<T: FromStr<Err: fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()

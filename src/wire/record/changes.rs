@@ -1,0 +1,123 @@
+//! The stored history, and the operations that are remembered.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Parsed, StoredDeadline, StoredEnd, StoredLatchRef, StoredLocks, StoredOwner, all_parsed, locks, parsed, plain,
+    stored_locks, words,
+};
+use crate::core::history::{Change, ChangeKey, ChangeKind};
+use crate::core::names::{ClaimId, OpId, PoolName, Reason, Revision};
+use crate::core::state::OpRecord;
+use crate::core::time::WallMs;
+
+words!(StoredKind for ChangeKind {
+    Waiting, Granted, Claimed, Withdrawn, Released, Lost, Broken, Ended, Added, Removed, Updated, PoolSet, PoolRemoved,
+    Noted, SelfWait, Deadlock, LatchCreated, LatchReleased, LatchDeleted, LatchExpired,
+    Moved, Quarantined, Returned,
+});
+
+/// Place of a history entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredKey {
+    revision: u64,
+    seq: u32,
+}
+
+impl From<ChangeKey> for StoredKey {
+    fn from(key: ChangeKey) -> Self {
+        Self { revision: key.revision.0, seq: key.seq }
+    }
+}
+
+impl From<StoredKey> for ChangeKey {
+    fn from(stored: StoredKey) -> Self {
+        Self { revision: Revision(stored.revision), seq: stored.seq }
+    }
+}
+
+/// A remembered operation; its id is the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredOp {
+    revision: u64,
+    forget: StoredDeadline,
+}
+
+impl From<&OpRecord> for StoredOp {
+    fn from(record: &OpRecord) -> Self {
+        let OpRecord { op: _, revision, forget } = record;
+        Self { revision: revision.0, forget: (*forget).into() }
+    }
+}
+
+impl StoredOp {
+    /// The operation with this id.
+    #[must_use]
+    pub fn into_op(self, op: OpId) -> OpRecord {
+        OpRecord { op, revision: Revision(self.revision), forget: self.forget.into() }
+    }
+}
+
+/// A history entry; its place is the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredChange {
+    at: u64,
+    kind: StoredKind,
+    pools: Vec<Parsed<PoolName>>,
+    locks: StoredLocks,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim: Option<Parsed<ClaimId>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<StoredEnd>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    who: Option<StoredOwner>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Parsed<Reason>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latch: Option<StoredLatchRef>,
+}
+
+impl From<&Change> for StoredChange {
+    fn from(change: &Change) -> Self {
+        let Change { key: _, at, kind, pools, locks, claim, end, who, reason, latch } = change;
+        Self {
+            at: at.0,
+            kind: (*kind).into(),
+            pools: all_parsed(pools),
+            locks: stored_locks(locks),
+            claim: parsed(claim.as_ref()),
+            end: end.map(Into::into),
+            who: who.as_deref().map(Into::into),
+            reason: parsed(reason.as_ref()),
+            latch: latch.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl StoredChange {
+    /// The entry at this place.
+    ///
+    /// # Errors
+    /// The record breaks a rule of the core.
+    pub fn into_change(self, key: ChangeKey) -> anyhow::Result<Change> {
+        ensure!(self.pools.is_empty() == self.latch.is_some(), "a history entry of no pool, or of a pool and a latch");
+        Ok(Change {
+            key,
+            at: WallMs(self.at),
+            kind: self.kind.into(),
+            pools: plain(self.pools),
+            locks: locks(self.locks),
+            claim: self.claim.map(|p| p.0),
+            end: self.end.map(Into::into),
+            who: self.who.map(|who| Arc::new(who.into())),
+            reason: self.reason.map(|p| p.0),
+            latch: self.latch.map(Into::into),
+        })
+    }
+}

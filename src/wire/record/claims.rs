@@ -1,0 +1,355 @@
+//! Stored claims, live and ended.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Parsed, StoredDeadline, StoredEnd, StoredKey, StoredLabels, StoredLocks, StoredOwner, StoredScope, all_parsed,
+    is_false, labels, locks, parsed, plain, stored_labels, stored_locks,
+};
+use crate::core::claim::{Ask, BuildRef, Claim, Ended, Part, Phase, Presence, Priority, Terms, Want};
+use crate::core::names::{ClaimId, Digest, Fence, LockName, PoolName, Reason, Revision, Run, Text, Ticket};
+use crate::core::time::{Deadline, EngineMs, Span, WallMs};
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+/// What stands for the presence of a loaded waiting claim until the restart sets it: a deadline that is over.
+pub const NO_PRESENCE: Presence = Presence::Recent(Deadline { at: EngineMs(0), span: Span(0) });
+
+/// A build: its cluster and its id there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredBuild {
+    cluster: Parsed<Text>,
+    id: Parsed<Text>,
+}
+
+impl From<&BuildRef> for StoredBuild {
+    fn from(build: &BuildRef) -> Self {
+        Self { cluster: Parsed(build.cluster.clone()), id: Parsed(build.id.clone()) }
+    }
+}
+
+impl From<StoredBuild> for BuildRef {
+    fn from(stored: StoredBuild) -> Self {
+        Self { cluster: stored.cluster.0, id: stored.id.0 }
+    }
+}
+
+/// SHA-256 in lower-case hexadecimal.
+fn stored_digest(digest: Digest) -> String {
+    digest.0.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|n| char::from_digit(n.into(), 16)).collect()
+}
+
+fn digest(stored: &str) -> anyhow::Result<Digest> {
+    let mut bytes = [0; 32];
+    ensure!(stored.len() == 64, "a digest of {} characters instead of 64", stored.len());
+    for (byte, pair) in bytes.iter_mut().zip(stored.as_bytes().chunks_exact(2)) {
+        let digits = pair.iter().map(|&c| char::from(c).to_digit(16).filter(|_| !c.is_ascii_uppercase()));
+        let value = digits.collect::<Option<Vec<u32>>>().context("a digest is not lower-case hexadecimal")?;
+        *byte = value.into_iter().fold(0, |all, digit| all << 4 | u8::try_from(digit).unwrap_or_default());
+    }
+    Ok(Digest(bytes))
+}
+
+/// What is asked of one pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredPart {
+    pool: Parsed<PoolName>,
+    want: StoredWant,
+}
+
+/// `{"any": {...}}` or `{"named": [...]}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum StoredWant {
+    Any { count: u32, labels: StoredLabels },
+    Named(BTreeSet<Parsed<LockName>>),
+}
+
+impl From<&Part> for StoredPart {
+    fn from(part: &Part) -> Self {
+        let want = match &part.want {
+            Want::Any { count, labels } => StoredWant::Any { count: *count, labels: stored_labels(labels) },
+            Want::Named(names) => StoredWant::Named(names.iter().cloned().map(Parsed).collect()),
+        };
+        Self { pool: Parsed(part.pool.clone()), want }
+    }
+}
+
+impl TryFrom<StoredPart> for Part {
+    type Error = anyhow::Error;
+    fn try_from(stored: StoredPart) -> anyhow::Result<Self> {
+        let want = match stored.want {
+            StoredWant::Any { count, labels: wanted } => Want::Any { count, labels: labels(wanted) },
+            StoredWant::Named(names) => {
+                ensure!(!names.is_empty(), "a claim names no lock of a pool that it asks for");
+                Want::Named(plain(names))
+            }
+        };
+        Ok(Self { pool: stored.pool.0, want })
+    }
+}
+
+/// Where a live claim is in its life; of a waiting one, presence is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum StoredPhase {
+    Waiting {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        give_up: Option<StoredDeadline>,
+    },
+    Granted {
+        fence: u64,
+        locks: StoredLocks,
+        confirm_by: StoredDeadline,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        give_up: Option<StoredDeadline>,
+    },
+    Held {
+        fence: u64,
+        claimed: StoredKey,
+        locks: StoredLocks,
+        since: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        until: Option<StoredDeadline>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        limit: Option<StoredDeadline>,
+        #[serde(default, skip_serializing_if = "is_false")]
+        delivered: bool,
+    },
+}
+
+impl From<&Phase> for StoredPhase {
+    fn from(phase: &Phase) -> Self {
+        match phase {
+            Phase::Waiting { presence: _, give_up } => Self::Waiting { give_up: give_up.map(Into::into) },
+            Phase::Granted { fence, locks, confirm_by, give_up } => Self::Granted {
+                fence: fence.0,
+                locks: stored_locks(locks),
+                confirm_by: (*confirm_by).into(),
+                give_up: give_up.map(Into::into),
+            },
+            Phase::Held { fence, claimed, locks, since, until, limit, delivered } => Self::Held {
+                fence: fence.0,
+                claimed: (*claimed).into(),
+                locks: stored_locks(locks),
+                since: since.0,
+                until: until.map(Into::into),
+                limit: limit.map(Into::into),
+                delivered: *delivered,
+            },
+        }
+    }
+}
+
+impl From<StoredPhase> for Phase {
+    fn from(stored: StoredPhase) -> Self {
+        match stored {
+            StoredPhase::Waiting { give_up } => {
+                Self::Waiting { presence: NO_PRESENCE, give_up: give_up.map(Into::into) }
+            }
+            StoredPhase::Granted { fence, locks: given, confirm_by, give_up } => Self::Granted {
+                fence: Fence(fence),
+                locks: locks(given),
+                confirm_by: confirm_by.into(),
+                give_up: give_up.map(Into::into),
+            },
+            StoredPhase::Held { fence, claimed, locks: given, since, until, limit, delivered } => Self::Held {
+                fence: Fence(fence),
+                claimed: claimed.into(),
+                locks: locks(given),
+                since: WallMs(since),
+                until: until.map(Into::into),
+                limit: limit.map(Into::into),
+                delivered,
+            },
+        }
+    }
+}
+
+/// A live claim; its id is the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredClaim {
+    life: u32,
+    parts: Vec<StoredPart>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Parsed<Text>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requestor: Option<Parsed<Text>>,
+    /// As asked, else as its pools had it when it began.
+    scope: StoredScope,
+    #[serde(default, skip_serializing_if = "is_false")]
+    build_over: bool,
+    digest: String,
+    owner: StoredOwner,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Parsed<Reason>>,
+    confirm: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u64>,
+    /// Missing when it is 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    supersede: Option<Parsed<Text>>,
+    runs: Vec<Parsed<Run>>,
+    ticket: u64,
+    asked_at: u64,
+    withdrawals: u8,
+    /// Missing when it is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    passed: u32,
+    phase: StoredPhase,
+}
+
+impl From<&Claim> for StoredClaim {
+    fn from(claim: &Claim) -> Self {
+        let Claim {
+            id: _,
+            life,
+            terms,
+            scope,
+            build_over,
+            runs,
+            ticket,
+            asked_at,
+            withdrawals,
+            passed,
+            phase,
+            parks: _,
+        } = claim;
+        let Terms { ask, digest, owner, reason, confirm, ttl, priority, supersede } = terms;
+        let Ask { parts, key, requestor } = ask;
+        Self {
+            life: *life,
+            parts: parts.iter().map(Into::into).collect(),
+            key: parsed(key.as_ref()),
+            requestor: parsed(requestor.as_ref()),
+            scope: (*scope).into(),
+            build_over: *build_over,
+            digest: stored_digest(*digest),
+            owner: (&**owner).into(),
+            reason: parsed(reason.as_ref()),
+            confirm: *confirm,
+            ttl: ttl.map(|span| span.0),
+            priority: Some(priority.get()).filter(|priority| *priority != 0),
+            supersede: parsed(supersede.as_ref()),
+            runs: all_parsed(runs),
+            ticket: ticket.0,
+            asked_at: asked_at.0,
+            withdrawals: *withdrawals,
+            passed: *passed,
+            phase: phase.into(),
+        }
+    }
+}
+
+impl StoredClaim {
+    /// The claim with this id, as it was stored: nobody parked, [`NO_PRESENCE`].
+    ///
+    /// # Errors
+    /// The record breaks a rule of the core.
+    pub fn into_claim(self, id: ClaimId) -> anyhow::Result<Claim> {
+        let parts = self.parts.into_iter().map(Part::try_from).collect::<anyhow::Result<Vec<Part>>>()?;
+        ensure!(!parts.is_empty(), "a claim asks for nothing");
+        ensure!(parts.is_sorted_by(|a, b| a.pool < b.pool), "the pools of a claim are not in order");
+        let ask = Ask { parts, key: self.key.map(|p| p.0), requestor: self.requestor.map(|p| p.0) };
+        let terms = Terms {
+            ask,
+            digest: digest(&self.digest)?,
+            owner: Arc::new(self.owner.into()),
+            reason: self.reason.map(|p| p.0),
+            confirm: self.confirm,
+            ttl: self.ttl.map(Span),
+            priority: Priority::new(self.priority.unwrap_or_default()).context("a priority out of bounds")?,
+            supersede: self.supersede.map(|p| p.0),
+        };
+        Ok(Claim {
+            id,
+            life: self.life,
+            terms,
+            scope: self.scope.into(),
+            build_over: self.build_over,
+            runs: plain(self.runs),
+            ticket: Ticket(self.ticket),
+            asked_at: WallMs(self.asked_at),
+            withdrawals: self.withdrawals,
+            passed: self.passed,
+            phase: self.phase.into(),
+            parks: BTreeSet::new(),
+        })
+    }
+}
+
+/// An ended claim; its id is the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredEnded {
+    life: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    runs: Vec<Parsed<Run>>,
+    how: StoredEnd,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<Parsed<Text>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Parsed<Reason>>,
+    at: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fence: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    build: Option<StoredBuild>,
+    forget: StoredDeadline,
+}
+
+impl From<&Ended> for StoredEnded {
+    fn from(ended: &Ended) -> Self {
+        let Ended { id: _, life, digest, runs, how, by, reason, at, revision, fence, build, forget } = ended;
+        Self {
+            life: *life,
+            digest: digest.map(stored_digest),
+            runs: all_parsed(runs),
+            how: (*how).into(),
+            by: parsed(by.as_ref()),
+            reason: parsed(reason.as_ref()),
+            at: at.0,
+            revision: revision.map(|r| r.0),
+            fence: fence.map(|f| f.0),
+            build: build.as_ref().map(Into::into),
+            forget: (*forget).into(),
+        }
+    }
+}
+
+impl StoredEnded {
+    /// The ended claim with this id.
+    ///
+    /// # Errors
+    /// The record breaks a rule of the core.
+    pub fn into_ended(self, id: ClaimId) -> anyhow::Result<Ended> {
+        Ok(Ended {
+            id,
+            life: self.life,
+            digest: self.digest.as_deref().map(digest).transpose()?,
+            runs: plain(self.runs),
+            how: self.how.into(),
+            by: self.by.map(|p| p.0),
+            reason: self.reason.map(|p| p.0),
+            at: WallMs(self.at),
+            revision: self.revision.map(Revision),
+            fence: self.fence.map(Fence),
+            build: self.build.map(Into::into),
+            forget: self.forget.into(),
+        })
+    }
+}
