@@ -1,0 +1,155 @@
+//! The live claims of a state, their timers and their places in the queues.
+
+use std::sync::Arc;
+
+use super::{State, Timer};
+use crate::core::claim::{Claim, Ended, Phase, Presence};
+use crate::core::names::{ClaimId, Ticket};
+use crate::core::supersede::Line;
+use crate::core::time::Now;
+
+impl State {
+    pub(in crate::core) fn claim(&self, id: &ClaimId) -> Option<&Arc<Claim>> {
+        self.world.claims.get(id)
+    }
+
+    /// Puts a new claim in.
+    pub(in crate::core) fn insert_claim(&mut self, claim: Claim) {
+        if let Some(build) = claim.terms.owner.build() {
+            self.world.builds.insert((build, claim.id.clone()));
+        }
+        if let Some(line) = Line::of(&claim) {
+            self.lines.entry(line).or_default().insert(claim.id.clone());
+        }
+        self.forget_ended(&claim.id);
+        self.index(&claim);
+        self.change_edges();
+        self.dirty.claims.insert(claim.id.clone());
+        self.world.claims.insert(claim.id.clone(), Arc::new(claim));
+    }
+
+    /// Changes a live claim in a way that a restart must know.
+    pub(in crate::core) fn update_claim(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
+        self.dirty.claims.insert(id.clone());
+        self.update_presence(id, change);
+    }
+
+    /// Changes a waiting claim in a way that may give it another place.
+    pub(in crate::core) fn update_waiting(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
+        self.dequeue(id);
+        self.update_claim(id, change);
+        self.change_edges();
+    }
+
+    /// Gives claims other tickets; none of these may be another live claim's.
+    pub(in crate::core) fn set_tickets(&mut self, tickets: &[(ClaimId, Ticket)]) {
+        for (id, _) in tickets {
+            self.dequeue(id);
+        }
+        for (id, ticket) in tickets {
+            self.update_claim(id, |c| c.ticket = *ticket);
+        }
+        self.change_edges();
+    }
+
+    /// Takes a claim out of the queues; [`State::update_claim`] puts it in again where it belongs then.
+    fn dequeue(&mut self, id: &ClaimId) {
+        let Some(claim) = self.claim(id).filter(|claim| claim.waits()).cloned() else { return };
+        for part in &claim.terms.ask.parts {
+            if let Some(pool) = self.pool_mut(&part.pool) {
+                pool.dequeue(&claim);
+            }
+        }
+    }
+
+    /// Changes a live claim in a way that ends with the server: parks and presence.
+    pub(in crate::core) fn update_presence(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
+        let Some(old) = self.world.claims.get(id).cloned() else { return };
+        let mut claim = Claim::clone(&old);
+        change(&mut claim);
+        self.unindex(&old);
+        self.index(&claim);
+        if stands_in_the_way(&old) != stands_in_the_way(&claim) {
+            self.change_edges();
+        }
+        self.world.claims.insert(id.clone(), Arc::new(claim));
+    }
+
+    /// Takes an ended claim out and remembers its end.
+    pub(in crate::core) fn remove_claim(&mut self, id: &ClaimId, ended: Ended, now: Now) {
+        let Some(claim) = self.world.claims.remove(id) else { return };
+        self.unindex(&claim);
+        self.watch.stale = true;
+        if let Some(line) = Line::of(&claim)
+            && let Some(claims) = self.lines.get_mut(&line)
+        {
+            claims.remove(id);
+            if claims.is_empty() {
+                self.lines.remove(&line);
+            }
+        }
+        self.dirty.claims.insert(id.clone());
+        if let Some(build) = claim.terms.owner.build() {
+            self.world.builds.remove(&(build.clone(), id.clone()));
+            if self.world.claims_of(&build).next().is_none() {
+                self.world.suspects.remove(&build);
+            }
+        }
+        if let Phase::Held { claimed, .. } = &claim.phase {
+            for part in &claim.terms.ask.parts {
+                self.offer_to_prune(&part.pool, *claimed);
+                self.prune(&part.pool, now);
+            }
+        }
+        self.remember_ended(ended);
+    }
+
+    fn unindex(&mut self, claim: &Claim) {
+        for deadline in claim.deadlines() {
+            self.unset_timer(deadline.at, Timer::Claim(claim.id.clone()));
+        }
+        if let Some(build) = claim.build_to_watch() {
+            self.world.watched.remove(&(build, claim.id.clone()));
+        }
+        self.entangled.remove(claim);
+    }
+
+    /// Keeps timers, builds and queue membership of a claim true.
+    fn index(&mut self, claim: &Claim) {
+        for deadline in claim.deadlines() {
+            self.set_timer(deadline, Timer::Claim(claim.id.clone()));
+        }
+        if let Some(build) = claim.build_to_watch() {
+            self.world.watched.insert((build, claim.id.clone()));
+        }
+        self.entangled.add(claim);
+        if !claim.waits() {
+            return;
+        }
+        for part in &claim.terms.ask.parts {
+            if self.world.pool(&part.pool).is_some_and(|pool| !pool.waiting.contains_key(&pool.place(claim)))
+                && let Some(pool) = self.pool_mut(&part.pool)
+            {
+                pool.enqueue(claim);
+            }
+        }
+    }
+
+    /// Takes a claim out of its queues; call it when a waiting claim stops to wait.
+    pub(in crate::core) fn leave_queues(&mut self, claim: &Claim) {
+        self.world.stuck.remove(&claim.id);
+        self.watch.forget(&claim.id);
+        for part in &claim.terms.ask.parts {
+            if let Some(pool) = self.pool_mut(&part.pool) {
+                pool.dequeue(claim);
+            }
+            self.to_dispatch.insert(part.pool.clone());
+        }
+    }
+}
+
+/// Whether others may have to wait for this claim, and how: as a holder, as a waiter before them, or not at all.
+fn stands_in_the_way(claim: &Claim) -> (bool, bool) {
+    let listens = matches!(claim.phase, Phase::Waiting { presence, .. } if Presence::listens(presence));
+    (listens, !claim.waits())
+}

@@ -1,0 +1,102 @@
+//! The pools and locks of a state.
+
+use std::sync::Arc;
+
+use super::{State, Timer};
+use crate::core::claim::Claim;
+use crate::core::names::{ClaimId, LockName, PoolName};
+use crate::core::pool::{Lock, Overtaking, Policy, Pool};
+use crate::core::time::Now;
+
+impl State {
+    pub(in crate::core) fn pool_mut(&mut self, name: &PoolName) -> Option<&mut Pool> {
+        self.world.pools.get_mut(name).map(Arc::make_mut)
+    }
+
+    pub(in crate::core) fn put_pool(&mut self, pool: Pool) {
+        self.note_overtaking(&pool.name, pool.policy.overtaking);
+        self.dirty.pools.insert(pool.name.clone());
+        self.world.pools.insert(pool.name.clone(), Arc::new(pool));
+    }
+
+    /// Replaces the policy of a pool; its waiters may get other places.
+    pub(in crate::core) fn set_policy(&mut self, name: &PoolName, policy: Policy) {
+        let waiting = self.world.pool(name).map(|pool| pool.waiting.values()).into_iter().flatten();
+        let waiting: Vec<Arc<Claim>> = waiting.filter_map(|id| self.claim(id)).cloned().collect();
+        self.note_overtaking(name, policy.overtaking);
+        let Some(pool) = self.pool_mut(name) else { return };
+        pool.set_policy(policy, waiting.iter().map(AsRef::as_ref));
+        self.dirty.pools.insert(name.clone());
+        self.to_dispatch.insert(name.clone());
+        self.change_edges();
+    }
+
+    fn note_overtaking(&mut self, name: &PoolName, overtaking: Overtaking) {
+        match overtaking {
+            Overtaking::Strict => self.backfilling.remove(name),
+            Overtaking::Backfill(_) => self.backfilling.insert(name.clone()),
+        };
+    }
+
+    /// Locks of this pool have come or gone. Who waits for them and for locks of another pool may be passed there from
+    /// now on, or no longer.
+    fn dispatch_tied(&mut self, pool: &PoolName) {
+        let wants = |id: &ClaimId| self.claim(id).is_some_and(|c| c.terms.ask.parts.iter().any(|p| p.pool == *pool));
+        let tied =
+            |name: &&PoolName| *name != pool && self.world.pool(name).is_some_and(|other| other.wide.iter().any(wants));
+        let tied: Vec<PoolName> = self.backfilling.iter().filter(tied).cloned().collect();
+        self.to_dispatch.extend(tied);
+    }
+
+    pub(in crate::core) fn remove_pool(&mut self, name: &PoolName) {
+        let Some(pool) = self.world.pools.remove(name) else { return };
+        self.backfilling.remove(name);
+        self.dirty.pools.insert(name.clone());
+        for lock in pool.locks.keys() {
+            self.dirty.locks.insert((name.clone(), lock.clone()));
+        }
+        for key in pool.changes.keys() {
+            self.forget_change(*key);
+        }
+    }
+
+    /// Stores a lock, new or changed.
+    pub(in crate::core) fn put_lock(&mut self, pool: &PoolName, lock: Lock) {
+        self.dirty.locks.insert((pool.clone(), lock.name.clone()));
+        if let Some(drain) = lock.drain {
+            self.set_timer(drain, Timer::Drain(pool.clone(), lock.name.clone()));
+        }
+        if let Some(until) = lock.quarantine.as_ref().and_then(|q| q.until) {
+            self.set_timer(until, Timer::Quarantine(pool.clone(), lock.name.clone()));
+        }
+        self.change_edges();
+        if let Some(p) = self.pool_mut(pool) {
+            p.put_lock(lock);
+        }
+        self.dispatch_tied(pool);
+    }
+
+    pub(in crate::core) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
+        self.dirty.locks.insert((pool.clone(), lock.clone()));
+        self.change_edges();
+        let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
+        if let Some(key) = newest {
+            self.offer_to_prune(pool, key);
+            self.prune(pool, now);
+        }
+        self.dispatch_tied(pool);
+    }
+
+    /// Changes a lock in a way that the store need not know (who holds it).
+    pub(in crate::core) fn change_holders(&mut self, pool: &PoolName, lock: &LockName, change: impl FnOnce(&mut Lock)) {
+        self.watch.stale = true;
+        if let Some(p) = self.pool_mut(pool)
+            && let Some(old) = p.locks.get(lock)
+        {
+            let mut lock = Lock::clone(old);
+            change(&mut lock);
+            p.put_lock(lock);
+        }
+        self.dispatch_tied(pool);
+    }
+}
