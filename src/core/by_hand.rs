@@ -8,7 +8,7 @@ use super::claims::{self, Ending};
 use super::history::ChangeKind;
 use super::names::{ClaimId, LockName, PoolName, Reason, Ticket};
 use super::pool::{Lock, Order, Pool, Quarantine};
-use super::pools::{self, done, record};
+use super::pools::{existing_lock, record};
 use super::state::{Entry, State};
 use super::step::{By, MoveTo, Refusal, Reply};
 use super::time::{Deadline, Now, Span};
@@ -56,22 +56,20 @@ pub(super) fn quarantine(
     span: Option<Span>,
     by: &By,
     now: Now,
-) -> Result<Reply, Refusal> {
+) -> Result<(), Refusal> {
+    let old = existing_lock(state, pool, lock)?;
     let until = span.map(|span| Deadline::after(now, span));
     let by_name = by.owner.name().cloned();
     let quarantine = Quarantine { since: now.wall, until, by: by_name, reason: by.reason.clone() };
-    set_quarantine(state, pool, lock, Some(quarantine), by, now)
+    replace_quarantine(state, pool, old, Some(quarantine), by, now);
+    Ok(())
 }
 
 /// Puts a lock back into service; one that is in service is noted.
-pub(super) fn put_back(
-    state: &mut State,
-    pool: &PoolName,
-    lock: &LockName,
-    by: &By,
-    now: Now,
-) -> Result<Reply, Refusal> {
-    set_quarantine(state, pool, lock, None, by, now)
+pub(super) fn put_back(state: &mut State, pool: &PoolName, lock: &LockName, by: &By, now: Now) -> Result<(), Refusal> {
+    let old = existing_lock(state, pool, lock)?;
+    replace_quarantine(state, pool, old, None, by, now);
+    Ok(())
 }
 
 /// The end of a quarantine that was for a while.
@@ -83,22 +81,6 @@ pub(super) fn end_quarantine(state: &mut State, pool: &PoolName, lock: &LockName
         let by = By { reason: Reason::parse("the time of its quarantine is over").ok(), ..By::default() };
         replace_quarantine(state, pool, old, None, &by, now);
     }
-}
-
-fn set_quarantine(
-    state: &mut State,
-    pool: &PoolName,
-    lock: &LockName,
-    quarantine: Option<Quarantine>,
-    by: &By,
-    now: Now,
-) -> Result<Reply, Refusal> {
-    if let Some(reply) = pools::answered_before(state, by) {
-        return Ok(reply);
-    }
-    let old = pools::existing_lock(state, pool, lock)?;
-    replace_quarantine(state, pool, old, quarantine, by, now);
-    Ok(done(state, by, now))
 }
 
 /// Takes a lock out of service or puts it back, and writes that down.
@@ -124,10 +106,7 @@ fn replace_quarantine(
 
 /// Gives a waiting claim another place in its queues. Everybody else keeps his order: the tickets between the old place
 /// and the new one move up by one claim. In pools ordered by priority it takes over that of the claim it is put beside.
-pub(super) fn move_claim(state: &mut State, id: &ClaimId, to: &MoveTo, by: &By, now: Now) -> Result<Reply, Refusal> {
-    if let Some(reply) = pools::answered_before(state, by) {
-        return Ok(reply);
-    }
+pub(super) fn move_claim(state: &mut State, id: &ClaimId, to: &MoveTo, by: &By, now: Now) -> Result<(), Refusal> {
     let claim = claims::live(state, id, None)?;
     if !claim.waits() {
         return Err(Refusal::NotWaiting { id: id.clone() });
@@ -144,7 +123,7 @@ pub(super) fn move_claim(state: &mut State, id: &ClaimId, to: &MoveTo, by: &By, 
     let entry = claims::entry_about(&claim, ChangeKind::Moved, Some(&by.owner));
     state.record(Entry { reason: by.reason.clone(), ..entry }, now);
     state.to_dispatch.extend(claim.terms.ask.parts.iter().map(|part| part.pool.clone()));
-    Ok(done(state, by, now))
+    Ok(())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,11 +8,9 @@
 //! 2. [`claim`], [`pool`], [`history`]: the words of the design as data.
 //! 3. [`step`]: commands, answers and refusals; the way in.
 //! 4. `ask` (the way into the queue), `claims` (the life of a claim), [`builds`] (what their ends mean for claims),
-//!    `by_hand` (what persons do to claims and locks of others),
-//!    `queue` and `cycles` (who is next), `supersede`
-//!    and [`stuck`] (who waits in vain), `pools`
-//!    (declaring), `timers` (what happens by itself); [`latch`]:
-//!    the one-shot objects beside pools and claims.
+//!    `by_hand` (what persons do to claims and locks of others), `queue` and `cycles` (who is next), `supersede` and
+//!    [`stuck`] (who waits in vain), `pools` (declaring), `ops` (what is done once, however often it is asked for),
+//!    `timers` (what happens by itself); [`latch`]: the one-shot objects beside pools and claims.
 //! 5. [`state`] and `entangled` (indexes, what a batch touched), `restart`, [`invariants`] (what is always true).
 
 mod ask;
@@ -29,6 +27,7 @@ pub mod limits;
 #[cfg(test)]
 mod model_tests;
 pub mod names;
+mod ops;
 pub mod pool;
 mod pools;
 pub mod queue;

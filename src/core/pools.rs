@@ -10,26 +10,9 @@ use super::history::ChangeKind;
 use super::limits;
 use super::names::{ClaimId, LockName, PoolName};
 use super::pool::{Lock, Order, Policy, Pool};
-use super::state::{Entry, OpRecord, State};
-use super::step::{AskClaim, By, Refusal, Reply};
-use super::time::{Deadline, Now};
-
-/// The answer that the same operation got before, if it did.
-pub(super) fn answered_before(state: &State, by: &By) -> Option<Reply> {
-    let record = state.ops.get(by.op.as_ref()?)?;
-    Some(Reply::Done { revision: record.revision })
-}
-
-/// Remembers the answer under the operation's id.
-pub(super) fn done(state: &mut State, by: &By, now: Now) -> Reply {
-    let revision = state.world.revision;
-    if let Some(op) = &by.op {
-        state.make_room_for_op();
-        let forget = Deadline::after(now, state.settings.memory);
-        state.remember_op(OpRecord { op: op.clone(), revision, forget });
-    }
-    Reply::Done { revision }
-}
+use super::state::{Entry, State};
+use super::step::{AskClaim, By, Refusal};
+use super::time::Now;
 
 pub(super) fn record(state: &mut State, kind: ChangeKind, pool: &PoolName, locks: &[LockName], by: &By, now: Now) {
     let locks: LockSet = locks.iter().map(|lock| (pool.clone(), lock.clone())).collect();
@@ -63,10 +46,7 @@ pub(super) fn set_pool(
     capacity: Option<u32>,
     by: &By,
     now: Now,
-) -> Result<Reply, Refusal> {
-    if let Some(reply) = answered_before(state, by) {
-        return Ok(reply);
-    }
+) -> Result<(), Refusal> {
     let named = state.world.pool(name).map_or(0, |p| p.locks.keys().filter(|l| number(l).is_none()).count());
     if capacity.is_some_and(|n| n as usize > limits::LOCKS_PER_POOL.saturating_sub(named)) {
         return Err(Refusal::Limit { what: "locks a pool", max: limits::LOCKS_PER_POOL });
@@ -87,7 +67,7 @@ pub(super) fn set_pool(
     if let Some(capacity) = capacity {
         set_capacity(state, name, capacity, by, now);
     }
-    Ok(done(state, by, now))
+    Ok(())
 }
 
 /// Refuses another order while a claim over several pools waits here, or may wait here again because its grant is not
@@ -136,10 +116,7 @@ fn set_capacity(state: &mut State, name: &PoolName, capacity: u32, by: &By, now:
 }
 
 /// Removes a pool that nobody uses, with its locks and its history. Its fences are not used again.
-pub(super) fn remove_pool(state: &mut State, name: &PoolName, by: &By, now: Now) -> Result<Reply, Refusal> {
-    if let Some(reply) = answered_before(state, by) {
-        return Ok(reply);
-    }
+pub(super) fn remove_pool(state: &mut State, name: &PoolName, by: &By, now: Now) -> Result<(), Refusal> {
     let pool = existing(state, name)?;
     let claims = pool.waiting.len() + pool.locks.values().map(|l| l.holders.len()).sum::<usize>();
     if claims > 0 {
@@ -147,7 +124,7 @@ pub(super) fn remove_pool(state: &mut State, name: &PoolName, by: &By, now: Now)
     }
     state.remove_pool(name);
     record(state, ChangeKind::PoolRemoved, name, &[], by, now);
-    Ok(done(state, by, now))
+    Ok(())
 }
 
 /// Puts a new lock into a pool; makes the pool, with just that lock, when there is none. With a claim the lock is
@@ -159,10 +136,7 @@ pub(super) fn add_lock(
     claim: Option<&AskClaim>,
     by: &By,
     now: Now,
-) -> Result<Reply, Refusal> {
-    if let Some(reply) = answered_before(state, by) {
-        return Ok(reply);
-    }
+) -> Result<(), Refusal> {
     match state.world.pool(name) {
         None => ask::check_limit("pools", state.world.pools.len(), limits::POOLS)?,
         Some(pool) if pool.locks.contains_key(&lock.name) => {
@@ -182,7 +156,7 @@ pub(super) fn add_lock(
         claims::grant(state, &claim, vec![(name.clone(), added)], now);
     }
     state.to_dispatch.insert(name.clone());
-    Ok(done(state, by, now))
+    Ok(())
 }
 
 /// What is changed of a lock; the rest stays.
@@ -202,10 +176,7 @@ pub(super) fn update_lock(
     changes: LockChanges,
     by: &By,
     now: Now,
-) -> Result<Reply, Refusal> {
-    if let Some(reply) = answered_before(state, by) {
-        return Ok(reply);
-    }
+) -> Result<(), Refusal> {
     let old = existing_lock(state, name, lock)?;
     if let Some(holder) = old.holders.first().filter(|_| changes.if_free) {
         return Err(Refusal::LockHeld { pool: name.clone(), lock: lock.clone(), holder: holder.claim.clone() });
@@ -223,7 +194,7 @@ pub(super) fn update_lock(
         claims::end_unservable(state, name, now);
         state.to_dispatch.insert(name.clone());
     }
-    Ok(done(state, by, now))
+    Ok(())
 }
 
 /// Takes a lock out of its pool. Held: only by its holder, whose hold ends in the same step.
@@ -234,10 +205,7 @@ pub(super) fn remove_lock(
     claim: Option<&ClaimId>,
     by: &By,
     now: Now,
-) -> Result<Reply, Refusal> {
-    if let Some(reply) = answered_before(state, by) {
-        return Ok(reply);
-    }
+) -> Result<(), Refusal> {
     let old = existing_lock(state, name, lock)?;
     let stranger = old.holders.iter().find(|h| Some(&h.claim) != claim);
     if let Some(holder) = stranger {
@@ -258,7 +226,7 @@ pub(super) fn remove_lock(
         state.remove_lock(name, lock, now);
     }
     claims::end_unservable(state, name, now);
-    Ok(done(state, by, now))
+    Ok(())
 }
 
 /// Writes an entry for a step that changed nothing, so that it has a version of its own.
@@ -268,12 +236,9 @@ pub(super) fn note(
     lock: Option<LockName>,
     by: &By,
     now: Now,
-) -> Result<Reply, Refusal> {
-    if let Some(reply) = answered_before(state, by) {
-        return Ok(reply);
-    }
+) -> Result<(), Refusal> {
     existing(state, name)?;
     let locks: Vec<LockName> = lock.into_iter().collect();
     record(state, ChangeKind::Noted, name, &locks, by, now);
-    Ok(done(state, by, now))
+    Ok(())
 }

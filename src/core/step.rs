@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::claim::{BuildEnd, BuildRef, Claim, End, Ended, Labels, Owner, Scope, Terms};
 use super::latch::{Ending, Latch, LatchId, NewLatch};
 use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
+use super::ops::once;
 use super::pool::{Lock, Order, Policy};
 use super::settings::Plant;
 use super::state::State;
@@ -303,7 +304,24 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     state.begin_step();
     // Only a waiting client reads what is said to its `PUT`; whoever else looks at the claim tells it nothing.
     let asks = matches!(command, Command::Ask(_));
-    let reply = match command {
+    let reply = carry_out(state, command, now);
+    queue::dispatch(state, now);
+    stuck::look(state, now);
+    if asks
+        && let Ok(Reply::Claim { claim, parked: false }) = &reply
+        && state.claim(&claim.id).is_some_and(|claim| claim.waits())
+    {
+        stuck::told(state, &claim.id);
+    }
+    // A planted bug is for the test suites to find.
+    let checked = state.settings.plant != Plant::None || super::invariants::check_if_small(state).is_ok();
+    debug_assert!(checked, "{:?}", super::invariants::check(state));
+    reply
+}
+
+/// What the command itself does.
+fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Refusal> {
+    match command {
         Command::Ask(ask) => ask::ask(state, *ask, now),
         Command::Confirm { id, run, fence } => claims::confirm(state, &id, run.as_ref(), fence, now),
         Command::Renew { id, run, fence } => claims::renew(state, &id, run.as_ref(), fence, now),
@@ -319,26 +337,33 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
         Command::End { id, run, by, reason } => claims::end(state, &id, run, by, reason, now),
         Command::Cancel { id, by, reason } => by_hand::cancel(state, &id, by, reason, now),
         Command::Break { id, drains, by, reason } => by_hand::break_claim(state, &id, drains, by, reason, now),
-        Command::Move { id, to, by } => by_hand::move_claim(state, &id, &to, &by, now),
-        Command::Quarantine { pool, lock, span, by } => by_hand::quarantine(state, &pool, &lock, span, &by, now),
-        Command::Return { pool, lock, by } => by_hand::put_back(state, &pool, &lock, &by, now),
+        Command::Move { id, to, by } => once(state, &by, now, |state| by_hand::move_claim(state, &id, &to, &by, now)),
+        Command::Quarantine { pool, lock, span, by } => {
+            once(state, &by, now, |state| by_hand::quarantine(state, &pool, &lock, span, &by, now))
+        }
+        Command::Return { pool, lock, by } => {
+            once(state, &by, now, |state| by_hand::put_back(state, &pool, &lock, &by, now))
+        }
         Command::Left { park } => {
             claims::left(state, park, now);
             Ok(Reply::Nothing)
         }
-        Command::SetPool { pool, policy, capacity, by } => pools::set_pool(state, &pool, policy, capacity, &by, now),
-        Command::RemovePool { pool, by } => pools::remove_pool(state, &pool, &by, now),
+        Command::SetPool { pool, policy, capacity, by } => {
+            once(state, &by, now, |state| pools::set_pool(state, &pool, policy, capacity, &by, now))
+        }
+        Command::RemovePool { pool, by } => once(state, &by, now, |state| pools::remove_pool(state, &pool, &by, now)),
         Command::AddLock { pool, lock, metadata, labels, claim, by } => {
-            pools::add_lock(state, &pool, Lock::new(lock, metadata, labels), claim.as_deref(), &by, now)
+            let lock = Lock::new(lock, metadata, labels);
+            once(state, &by, now, |state| pools::add_lock(state, &pool, lock, claim.as_deref(), &by, now))
         }
         Command::UpdateLock { pool, lock, metadata, labels, if_free, by } => {
             let changes = pools::LockChanges { metadata, labels, if_free };
-            pools::update_lock(state, &pool, &lock, changes, &by, now)
+            once(state, &by, now, |state| pools::update_lock(state, &pool, &lock, changes, &by, now))
         }
         Command::RemoveLock { pool, lock, claim, by } => {
-            pools::remove_lock(state, &pool, &lock, claim.as_ref(), &by, now)
+            once(state, &by, now, |state| pools::remove_lock(state, &pool, &lock, claim.as_ref(), &by, now))
         }
-        Command::Note { pool, lock, by } => pools::note(state, &pool, lock, &by, now),
+        Command::Note { pool, lock, by } => once(state, &by, now, |state| pools::note(state, &pool, lock, &by, now)),
         Command::CreateLatch(new) => latch::create(state, *new, now),
         Command::ReleaseLatch { id, ending } => latch::release(state, id, ending, now),
         Command::DeleteLatch { id } => latch::delete(state, id, now),
@@ -347,17 +372,5 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
             timers::reconcile(state, now);
             Ok(Reply::Nothing)
         }
-    };
-    queue::dispatch(state, now);
-    stuck::look(state, now);
-    if asks
-        && let Ok(Reply::Claim { claim, parked: false }) = &reply
-        && state.claim(&claim.id).is_some_and(|claim| claim.waits())
-    {
-        stuck::told(state, &claim.id);
     }
-    // A planted bug is for the test suites to find.
-    let checked = state.settings.plant != Plant::None || super::invariants::check_if_small(state).is_ok();
-    debug_assert!(checked, "{:?}", super::invariants::check(state));
-    reply
 }
