@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::{Done, Running, Server, binary, clean, until};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn locker(args: &[&str]) -> Done {
@@ -26,15 +26,13 @@ fn uri(file: &Path) -> String {
 }
 
 /// `PUT` of the claim `id` for its own pool, with `GET`s of no use in between left out; the fence it was given.
-fn claim(url: &str, id: &str) -> u64 {
-    let mut answer = ureq::put(format!("{url}/api/v1/claims/{id}")).send(format!(r#"{{"pool":"{id}"}}"#)).unwrap();
-    let view: Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+fn claim(server: &Server, id: &str) -> u64 {
+    let (_, view) = server.api("PUT", &format!("/claims/{id}"), &json!({"pool": id}));
     view["fence"].as_u64().unwrap_or_else(|| panic!("{view}"))
 }
 
-fn state(url: &str, id: &str) -> u16 {
-    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-    agent.get(format!("{url}/api/v1/claims/{id}")).call().unwrap().status().as_u16()
+fn state(server: &Server, id: &str) -> u16 {
+    server.api("GET", &format!("/claims/{id}"), &Value::Null).0
 }
 
 /// A directory with a backup of a server that has given a few locks, the largest fence, and the store that it left.
@@ -49,7 +47,7 @@ impl Left {
         let dir = tempfile::tempdir().unwrap();
         let left = Self { dir, fence: 0 };
         server.cli(&["pool", "set", "envs", "--capacity", "3"]).ok();
-        let fence = ["a", "b"].map(|id| claim(&server.url, id))[1];
+        let fence = ["a", "b"].map(|id| claim(&server, id))[1];
         locker(&["backup", "--store", server.store(), name(&left.backup())]).ok();
         server.kill();
         for suffix in ["", "-wal", "-shm"] {
@@ -92,10 +90,10 @@ fn a_backup_under_load_is_one_moment_of_the_store_and_further_fences_are_larger(
     let mut backups = Vec::new();
     std::thread::scope(|scope| {
         for (who, count) in counts.iter().enumerate() {
-            let (url, stop, largest) = (&server.url, &stop, &largest);
+            let (server, stop, largest) = (&server, &stop, &largest);
             scope.spawn(move || {
                 for n in 0.. {
-                    let fence = usize::try_from(claim(url, &format!("c{who}-{n}"))).unwrap();
+                    let fence = usize::try_from(claim(server, &format!("c{who}-{n}"))).unwrap();
                     largest.fetch_max(fence, Ordering::SeqCst);
                     count.store(n + 1, Ordering::SeqCst);
                     if stop.load(Ordering::SeqCst) {
@@ -125,13 +123,12 @@ fn a_backup_under_load_is_one_moment_of_the_store_and_further_fences_are_larger(
         locker(&["restore", name(file), "--store", &uri(&store)]).ok();
         let restored = Server::start_with(&uri(&store), &[], &[]);
         for (who, before) in before.iter().enumerate() {
-            let known: Vec<bool> =
-                (0..before + 100).map(|n| state(&restored.url, &format!("c{who}-{n}")) == 200).collect();
+            let known: Vec<bool> = (0..before + 100).map(|n| state(&restored, &format!("c{who}-{n}")) == 200).collect();
             let kept = known.iter().take_while(|known| **known).count();
             assert!(kept >= *before, "what was answered before the backup is in it");
             assert!(known[kept..].iter().all(|known| !known), "no gap");
         }
-        let fence = usize::try_from(claim(&restored.url, "next")).unwrap();
+        let fence = usize::try_from(claim(&restored, "next")).unwrap();
         assert!(fence > largest.load(Ordering::SeqCst), "also larger than fences given after the backup");
     }
 }
@@ -155,8 +152,8 @@ fn a_restore_replaces_nothing_unasked() {
     let files = left.files();
     assert!(!files.iter().any(|file| file == "locker.db-wal" || file == "locker.db-shm"), "{files:?}");
     let server = Server::start_with(&uri(&left.store()), &[], &[]);
-    assert_eq!((state(&server.url, "a"), state(&server.url, "b")), (200, 200));
-    assert!(claim(&server.url, "c") > left.fence);
+    assert_eq!((state(&server, "a"), state(&server, "b")), (200, 200));
+    assert!(claim(&server, "c") > left.fence);
 }
 
 #[test]
@@ -166,13 +163,13 @@ fn fences_are_above_all_that_is_known() {
     let far = left.fence + (1 << 40);
     left.restore(&["--replace", "--fence-above", &far.to_string()]).ok();
     let server = Server::start_with(&uri(&left.store()), &[], &[]);
-    let larger = claim(&server.url, "c");
+    let larger = claim(&server, "c");
     assert!(larger > far);
     drop(server);
     // The replaced store knows that, too.
     left.restore(&["--replace"]).ok();
     let server = Server::start_with(&uri(&left.store()), &[], &[]);
-    assert!(claim(&server.url, "d") > larger);
+    assert!(claim(&server, "d") > larger);
     drop(server);
 
     left.restore(&["--replace", "--fence-above", "9007199254740992"]).failed(2, "--fence-above");
@@ -185,7 +182,7 @@ fn a_running_server_keeps_its_store() {
     let left = Left::new();
     let server = Server::start_with(&uri(&left.store()), &[], &[]);
     left.restore(&["--replace"]).failed(1, "another server (process ");
-    assert_eq!(state(&server.url, "a"), 200);
+    assert_eq!(state(&server, "a"), 200);
 }
 
 #[test]

@@ -8,13 +8,9 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use common::{Build, Impostor, Server, out_in, tree, until};
+use common::{Build, Impostor, Server, file, out_in, tree, until};
 use nix::sys::signal::Signal;
 use serde_json::json;
-
-fn file(dir: &std::path::Path, name: &str) -> String {
-    std::fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
 
 // ---- check
 

@@ -6,12 +6,8 @@
 mod common;
 
 use common::proxy::{Act, Proxy};
-use common::{Build, Impostor, Server, until};
+use common::{Build, Impostor, Server, file, until};
 use serde_json::{Value, json};
-
-fn file(dir: &std::path::Path, name: &str) -> String {
-    std::fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
 
 /// A directory that describes a lock.
 fn describe(build: &Build, dir: &str, lock: &str, metadata: &str) {

@@ -6,40 +6,25 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use common::{Build, Server, until};
 use serde_json::{Value, json};
 
-/// A request; status and answer.
-fn ask(server: &Server, method: &str, path: &str, body: &Value) -> (u16, Value) {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).unwrap();
-    let head = format!("{method} /api/v1{path} HTTP/1.1\r\nhost: locker\r\nconnection: close\r\n");
-    write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-    (status, serde_json::from_str(body).unwrap())
-}
-
 fn claim(server: &Server, id: &str, body: &Value) -> (u16, Value) {
-    ask(server, "PUT", &format!("/claims/{id}"), body)
+    server.api("PUT", &format!("/claims/{id}"), body)
 }
 
 /// Waits until the claim has ended; how.
 fn ended(server: &Server, id: &str) -> String {
     until("the claim has ended", || {
-        let (_, claim) = ask(server, "GET", &format!("/claims/{id}"), &Value::Null);
+        let (_, claim) = server.api("GET", &format!("/claims/{id}"), &Value::Null);
         claim["how"].as_str().map(str::to_owned)
     })
 }
 
 fn history(server: &Server, pool: &str) -> Vec<Value> {
-    let (_, page) = ask(server, "GET", &format!("/pools/{pool}/changes"), &Value::Null);
+    let (_, page) = server.api("GET", &format!("/pools/{pool}/changes"), &Value::Null);
     page["items"].as_array().unwrap().clone()
 }
 
@@ -59,11 +44,11 @@ fn story_21_24_whoever_comes_back_too_late_touches_nobody() {
         ("DELETE", "/claims/a?run=r", Value::Null),
         ("PUT", "/claims/a", json!({"pool": "p", "scope": "lease", "ttl": "1s", "run": "r"})),
     ] {
-        let (status, answer) = ask(&server, method, path, &body);
+        let (status, answer) = server.api(method, path, &body);
         assert_eq!((status, &answer["claim"]["how"]), (410, &json!("lease_lost")), "{method} {path}");
         assert!(answer["error"].as_str().unwrap().contains("not renewed"), "it says what happened: {answer}");
     }
-    let verify = |fence: u64| ask(&server, "GET", &format!("/verify?pool=p&lock=p&fence={fence}"), &Value::Null).0;
+    let verify = |fence: u64| server.api("GET", &format!("/verify?pool=p&lock=p&fence={fence}"), &Value::Null).0;
     assert_eq!((verify(late), verify(next)), (409, 200));
 }
 
@@ -72,10 +57,10 @@ fn story_25_a_task_extends_its_ttl_while_it_runs() {
     let server = Server::start();
     let build = Build::new(&server, 1, "p");
     let id = build.out(&json!({"acquire": true, "ttl": "1h"})).ok().metadata("claim").unwrap();
-    let (_, before) = ask(&server, "GET", &format!("/claims/{id}"), &Value::Null);
+    let (_, before) = server.api("GET", &format!("/claims/{id}"), &Value::Null);
     assert_eq!(before["ttl"], "1h");
     until("it ends later than it would have", || {
-        let (status, renewed) = ask(&server, "POST", &format!("/claims/{id}/renew"), &Value::Null);
+        let (status, renewed) = server.api("POST", &format!("/claims/{id}/renew"), &Value::Null);
         assert_eq!(status, 200, "{renewed}");
         (renewed["held_until"].as_str() > before["held_until"].as_str()).then_some(())
     });
@@ -86,18 +71,13 @@ fn story_25_a_task_extends_its_ttl_while_it_runs() {
 #[test]
 fn story_28_hundreds_of_holds_and_waiters_are_as_before_after_a_restart() {
     let mut server = Server::start_with("sqlite", &["--listen-window", "1h", "--place", "2h"], &[]);
-    ask(
-        &server,
-        "PUT",
-        "/pools/p",
-        &json!({"capacity": 500, "policy": {"overtaking": "backfill:3", "scope": "person"}}),
-    );
+    server.api("PUT", "/pools/p", &json!({"capacity": 500, "policy": {"overtaking": "backfill:3", "scope": "person"}}));
     for n in 0..800 {
         let owner = json!({"cluster": "https://ci", "build_id": n.to_string()});
         claim(&server, &format!("c{n:03}"), &json!({"pool": "p", "confirm": n % 2 == 0, "owner": owner}));
     }
     let state = |server: &Server| {
-        let (_, claims) = ask(server, "GET", "/claims?limit=1000", &Value::Null);
+        let (_, claims) = server.api("GET", "/claims?limit=1000", &Value::Null);
         (server.pool("p")["queue"].clone(), claims)
     };
     let (queue, claims) = state(&server);
@@ -155,13 +135,13 @@ fn story_30_34_a_waiter_that_goes_leaves_no_ghost_in_any_queue() {
     }
     let waiting = |server: &Server| ["a", "b", "c"].map(|pool| server.pool(pool)["waiting"].as_u64().unwrap());
     for pool in ["a", "b"] {
-        ask(&server, "DELETE", &format!("/claims/{pool}"), &Value::Null);
+        server.api("DELETE", &format!("/claims/{pool}"), &Value::Null);
     }
     assert_eq!(waiting(&server), [2, 2, 2], "it waits for the third lock, and the others for it");
-    ask(&server, "DELETE", "/claims/all", &Value::Null);
+    server.api("DELETE", "/claims/all", &Value::Null);
     assert_eq!(waiting(&server), [0, 0, 1], "it is gone from all queues");
     for (id, state) in [("a-next", "granted"), ("b-next", "granted"), ("c-next", "waiting")] {
-        assert_eq!(ask(&server, "GET", &format!("/claims/{id}"), &Value::Null).1["state"], state, "{id}");
+        assert_eq!(server.api("GET", &format!("/claims/{id}"), &Value::Null).1["state"], state, "{id}");
     }
 }
 
@@ -187,14 +167,14 @@ fn story_31_ab_and_ba_never_deadlock() {
     for (id, body) in &sets {
         assert_eq!(claim(&server, id, body).0, 423);
     }
-    ask(&server, "DELETE", "/claims/h", &Value::Null);
+    server.api("DELETE", "/claims/h", &Value::Null);
     // Whoever asks in his turn has it, so that each round over all of them serves some.
     while !sets.is_empty() {
         let before = sets.len();
         sets.retain(|id, body| {
             let served = claim(&server, id, body).0 == 200;
             if served {
-                ask(&server, "DELETE", &format!("/claims/{id}"), &Value::Null);
+                server.api("DELETE", &format!("/claims/{id}"), &Value::Null);
             }
             !served
         });
@@ -206,7 +186,7 @@ fn story_31_ab_and_ba_never_deadlock() {
 fn story_32_33_who_wants_much_waits_no_longer_than_the_policy_says() {
     let server = Server::start();
     for (pool, policy, past) in [("s", "strict", 0), ("n", "backfill:3", 3), ("b", "backfill", 8)] {
-        ask(&server, "PUT", &format!("/pools/{pool}"), &json!({"capacity": 3, "policy": {"overtaking": policy}}));
+        server.api("PUT", &format!("/pools/{pool}"), &json!({"capacity": 3, "policy": {"overtaking": policy}}));
         claim(&server, &format!("{pool}-holder"), &json!({"pool": pool}));
         let (big, want) = (format!("{pool}-big"), json!({"pool": pool, "count": 3}));
         assert_eq!(claim(&server, &big, &want).0, 423);
@@ -214,11 +194,11 @@ fn story_32_33_who_wants_much_waits_no_longer_than_the_policy_says() {
         let served = (0..8).filter(|n| {
             let id = format!("{pool}-{n}");
             let (status, _) = claim(&server, &id, &json!({"pool": pool, "queue": false}));
-            ask(&server, "DELETE", &format!("/claims/{id}"), &Value::Null);
+            server.api("DELETE", &format!("/claims/{id}"), &Value::Null);
             status == 200
         });
         assert_eq!(served.count(), past, "{policy}");
-        ask(&server, "DELETE", &format!("/claims/{pool}-holder"), &Value::Null);
+        server.api("DELETE", &format!("/claims/{pool}-holder"), &Value::Null);
         assert_eq!(claim(&server, &big, &want).0, 200, "then it is its turn");
     }
 }
@@ -249,7 +229,7 @@ fn story_36_37_edits_of_a_held_lock_are_refused_or_outlast_the_hold() {
     server.cli(&["lock", "add", "p", "eu"]).failed(5, "already has a lock");
     server.cli(&["lock", "set", "p", "eu", "--label", "zone=b"]).ok();
     server.cli(&["release", &id]).ok();
-    let (_, lock) = ask(&server, "GET", "/pools/p/locks/eu", &Value::Null);
+    let (_, lock) = server.api("GET", "/pools/p/locks/eu", &Value::Null);
     assert_eq!((&lock["state"], &lock["labels"]["zone"]), (&json!("free"), &json!("b")), "no old copy came back");
 }
 
@@ -318,7 +298,7 @@ fn story_44_a_reservation_joins_the_queue_is_shown_and_expires() {
     server.until_waiting("p", 1);
     build.out(&json!({"release": "build"})).ok();
     let id = waiter.finish().ok().stdout.trim().to_owned();
-    let (_, claim) = ask(&server, "GET", &format!("/claims/{id}"), &Value::Null);
+    let (_, claim) = server.api("GET", &format!("/claims/{id}"), &Value::Null);
     if claim["state"] == "held" {
         assert_eq!((&claim["scope"], &claim["ttl"]), (&json!("person"), &json!("2s")));
         assert!(claim["held_until"].is_string() && claim["reason"] == "mine next", "{claim}");

@@ -48,22 +48,9 @@ fn acquire(scope: &str) -> Value {
     json!({"acquire": true, "scope": scope})
 }
 
-/// One request to the server's API: status and JSON.
-fn api(server: &Server, method: &str, path: &str, body: &Value) -> (u16, Value) {
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", server.url));
-    let sent = match body {
-        Value::Null => agent.run(request.body(()).unwrap()),
-        body => agent.run(request.header("content-type", "application/json").body(body.to_string()).unwrap()),
-    };
-    let mut answer = sent.unwrap();
-    let status = answer.status().as_u16();
-    (status, serde_json::from_slice(&answer.body_mut().read_to_vec().unwrap()).unwrap_or_default())
-}
-
 /// A claim as it is now.
 fn claim(server: &Server, id: &str) -> Value {
-    api(server, "GET", &format!("/api/v1/claims/{id}"), &Value::Null).1
+    server.api("GET", &format!("/claims/{id}"), &Value::Null).1
 }
 
 /// The owner of a claim by build `id`.
@@ -73,7 +60,7 @@ fn owner(concourse: &Concourse, id: u32) -> Value {
 
 /// Asks for a lock with a claim of this id; the status and what was said.
 fn ask(server: &Server, id: &str, body: &Value) -> (u16, Value) {
-    api(server, "PUT", &format!("/api/v1/claims/{id}"), body)
+    server.api("PUT", &format!("/claims/{id}"), body)
 }
 
 /// Takes a lock of a pool for a build; it must be free.

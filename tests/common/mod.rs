@@ -259,6 +259,19 @@ impl Server {
         command
     }
 
+    /// One request to its API, with this JSON unless it is null: the status and the JSON of the answer.
+    pub fn api(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        let request = ureq::http::Request::builder().method(method).uri(format!("{}/api/v1{path}", self.url));
+        let sent = match body {
+            Value::Null => agent.run(request.body(()).unwrap()),
+            body => agent.run(request.header("content-type", "application/json").body(body.to_string()).unwrap()),
+        };
+        let mut answer = sent.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_slice(&answer.body_mut().read_to_vec().unwrap()).unwrap())
+    }
+
     /// `locker status POOL --json`.
     pub fn pool(&self, pool: &str) -> Value {
         self.cli(&["status", pool, "--json"]).ok().json()
@@ -459,6 +472,11 @@ impl Impostor {
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
+}
+
+/// The text of a file.
+pub fn file(dir: &Path, name: &str) -> String {
+    std::fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// All files below a directory with their content, links and directories marked.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::common::concourse::{Concourse, Fault};
 use crate::common::{Build, Server, until};
-use crate::{acquire, api, ask, build, claim, is_held, owner, take, until_ended, watching};
+use crate::{acquire, ask, build, claim, is_held, owner, take, until_ended, watching};
 
 #[test]
 fn scope_build_needs_a_concourse_that_the_server_knows() {
@@ -146,7 +146,7 @@ fn a_claim_that_cannot_be_verified_is_asked_again_and_what_was_taken_keeps_its_p
     // Who waited before goes on waiting, and asking again is not verified again.
     assert_eq!(server.pool("p")["waiting"], 1);
     assert!(is_held(&server, &held));
-    api(&server, "DELETE", &format!("/api/v1/claims/{held}"), &json!(null));
+    server.api("DELETE", &format!("/claims/{held}"), &json!(null));
     before.finish().ok();
     assert_eq!(server.pool("p")["waiting"], 0);
     concourse.well();

@@ -112,7 +112,7 @@ fn an_outage_changes_nothing_but_what_is_said_and_ends_by_itself() {
 }
 
 fn info(server: &crate::Server) -> serde_json::Value {
-    crate::api(server, "GET", "/api/v1/info", &json!(null)).1["concourses"][0].clone()
+    server.api("GET", "/info", &json!(null)).1["concourses"][0].clone()
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn claims_that_wait_or_are_granted_end_with_their_build_whatever_their_scope() {
         concourse.build(u64::from(id), "aborted");
         assert_eq!([until_ended(&server, &first), until_ended(&server, &second)], ["build_over", "build_over"]);
         let late = json!({"fence": granted.1["fence"]});
-        let late = crate::api(&server, "POST", &format!("/api/v1/claims/{first}/confirm"), &late);
+        let late = server.api("POST", &format!("/claims/{first}/confirm"), &late);
         assert_eq!((late.0, &late.1["code"]), (410, &json!("ended")), "a late confirm");
         assert_eq!(ask(&server, &second, &json!({"pool": scope, "scope": scope, "owner": owner})).0, 410);
         until("a grant that nobody confirmed needs no drain", || (server.pool(scope)["free"] == 1).then_some(()));
@@ -135,7 +135,7 @@ fn a_flow_hold_that_nobody_fetched_ends_when_its_build_was_cut_short() {
         concourse.build(u64::from(id), status);
         if ends {
             until("it ends", || (server.pool(&undelivered)["free"] == 1).then_some(()));
-            let how = crate::api(&server, "GET", &format!("/api/v1/pools/{undelivered}/changes"), &json!(null)).1;
+            let how = server.api("GET", &format!("/pools/{undelivered}/changes"), &json!(null)).1;
             assert!(how.to_string().contains("undelivered"), "{how}");
         }
         // Nothing of this build is left to ask about: what stays outlives it.

@@ -169,7 +169,7 @@ fn story_13_a_flow_outlives_the_build_that_began_it_and_ends_by_its_ttl_for_all_
     assert!(is_held(&server, &held), "job B may come yet");
     // B never comes.
     assert_eq!(until_ended(&server, &held), "lost");
-    let changes = crate::api(&server, "GET", "/api/v1/pools/p/changes", &json!(null)).1;
+    let changes = server.api("GET", "/pools/p/changes", &json!(null)).1;
     assert!(changes.to_string().contains(r#""kind":"lost""#), "{changes}");
     until_free(&server, "p");
 }
@@ -191,7 +191,7 @@ fn story_18_a_ticket_of_a_build_that_is_no_more_blocks_nobody() {
     assert_eq!(server.pool("p")["waiting"], 2, "a build that is alive keeps its ticket");
     concourse.build(2, "aborted");
     assert_eq!(until_ended(&server, "dead"), "build_over");
-    crate::api(&server, "DELETE", &format!("/api/v1/claims/{held}"), &json!(null));
+    server.api("DELETE", &format!("/claims/{held}"), &json!(null));
     next.finish().ok();
     // A worker that vanishes leaves a silent ticket as well.
     let vanished = build(&server, &concourse, 1, "p").put(&acquire("build"));
