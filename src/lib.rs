@@ -36,7 +36,7 @@ pub fn run(env: &mut Env<'_>) -> u8 {
     match name.unwrap_or_default() {
         "check" => resource::check(env),
         "in" => resource::get(env),
-        "out" => resource::put(env),
+        "out" => resource::out(env),
         "lockcli" => cli::lockcli(env),
         _ => cli::run(env),
     }

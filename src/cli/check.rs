@@ -25,5 +25,5 @@ pub(super) fn get(args: &StepArgs, env: &mut Env<'_>) -> u8 {
 
 pub(super) fn put(args: &StepArgs, env: &mut Env<'_>) -> u8 {
     env.args = vec!["out".to_owned(), args.dir.clone()];
-    resource::put(env)
+    resource::out(env)
 }

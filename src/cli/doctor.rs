@@ -190,7 +190,10 @@ fn examine_server(
     if service::proxy(&subject, report, env)? {
         report.ok(env, "connect", "left to the proxy, as the name and the TLS of the server are")?;
     } else {
-        network::examine(&subject.address, &target.tls, tools, report, env)?;
+        let socket = network::reach(&subject.address, tools, report, env)?;
+        if subject.address.is_tls {
+            tls::examine(&subject.address, &target.tls, socket, tools, report, env)?;
+        }
     }
     service::examine(&subject, tools, report, env)
 }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::persist::Persist;
 use super::put::{Put, Stop};
-use super::release::Persist;
 use super::{files, print};
 use crate::client::acquire;
 use crate::client::claim_id::{Place, claim_id};

@@ -2,8 +2,8 @@
 //!
 //! - `check`: which versions there are.
 //! - [`get`]: the files of one version, written by `files`.
-//! - [`put`]: asks for locks (`ask`), gives them back (`release`), adds and takes them out (`add`, `remove`), waits
-//!   for them to change (`watch`).
+//! - [`out`]: one put: asks for locks (`ask`), gives them back (`release`), adds and takes them out (`add`, `remove`),
+//!   waits for them to change (`watch`). `put` is what these share; `persist` repeats what must not fail.
 //! - `session`: what all begin with: the servers, the pool, the store.
 //! - `build`: what the environment says about the build.
 //!
@@ -27,6 +27,8 @@ mod build;
 mod check;
 mod files;
 mod get;
+mod out;
+mod persist;
 mod progress;
 mod put;
 mod release;
@@ -45,7 +47,7 @@ use crate::wire::escape::Escaped;
 
 pub use check::check;
 pub use get::get;
-pub use put::put;
+pub use out::out;
 pub use session::pool_of;
 
 /// Largest payload that is read from stdin, bytes: Concourse's own are a few KiB.

@@ -1,4 +1,4 @@
-//! `out`: one put step. On a signal it takes back what it asked for and prints no version.
+//! What the kinds of put share: one run of `out`, and why it may end without a version.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,18 +6,14 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::session::{Opening, Session};
-use super::{add, ask, release, remove, watch};
-use super::{build, directory, fail, print, read_payload, say};
+use super::say;
+use super::session::Session;
 use crate::client::acquire::Timing;
 use crate::client::flight::Flights;
 use crate::client::{CallError, Client, Refused};
 use crate::env::{Clock, Env, Signal, hex, random_hex};
 use crate::wire::api::{ByBody, Owner};
-use crate::wire::concourse::{Answer, LogLevel, Metadata, Op, OutRequest, Source, Version};
-
-/// A `retry_delay` below this is lengthened: pauses below it only load the server.
-const SHORTEST_RETRY: Duration = Duration::from_secs(1);
+use crate::wire::concourse::{Answer, LogLevel, Metadata, Source, Version};
 
 /// Why a put ends without a version. Nothing of it holds or waits any more, unless the text says so.
 pub(super) enum Stop {
@@ -111,57 +107,4 @@ impl Put<'_> {
         metadata.extend(more);
         Answer { version: Version { revision: revision.to_string() }, metadata }
     }
-}
-
-/// Runs `out`.
-pub fn put(env: &mut Env<'_>) -> u8 {
-    match run(env) {
-        Ok(()) => 0,
-        Err(Stop::Failed(text)) => fail(env, text),
-        Err(Stop::Refused(why)) => fail(env, why.to_string()),
-        Err(Stop::Signalled(signal, text)) => {
-            say(env.stderr, format!("{} received: {text}", signal.name()));
-            signal.exit_code()
-        }
-    }
-}
-
-fn run(env: &mut Env<'_>) -> Result<(), Stop> {
-    let started = env.clock.monotonic();
-    let dir = directory(env)?;
-    let payload = read_payload(env)?;
-    let OutRequest { source, params } = OutRequest::parse(&payload).map_err(|error| error.to_string())?;
-    let mut timing = Timing::of(env)?;
-    timing.retry_max =
-        source.retry_delay.map_or(timing.retry_max, |delay| delay.max(SHORTEST_RETRY).min(timing.retry_max));
-    let flights = Flights::new(&env.signals);
-    let opening = Opening::of(&source, params.token.as_ref(), env)?;
-    let nothing = |signal| Stop::Signalled(signal, "nothing has been asked yet".to_owned());
-    let session = flights.run(move || opening.resolve()).map_err(nothing)??;
-    let put = Put {
-        session,
-        flights,
-        clock: Arc::clone(&env.clock),
-        started,
-        timing,
-        owner: build::owner(env),
-        hostname: env.hostname.clone(),
-        dir,
-        reason: params.reason,
-        source: &source,
-    };
-    let answer = match params.op {
-        Op::Ask(asked) => return ask::ask(&put, *asked, env),
-        Op::Add { dir, labels, claimed: Some(claim) } => return add::add_claimed(&put, &dir, labels, &claim, env),
-        Op::Add { dir, labels, claimed: None } => add::add(&put, &dir, labels, env)?,
-        Op::Remove { dir } => remove::remove(&put, &dir, env)?,
-        Op::Update { dir, labels, watch } => watch::update(&put, &dir, labels, watch, env)?,
-        Op::Check { dir, watch } => watch::check(&put, &dir, watch, env)?,
-        Op::CheckUnclaimed { dir, watch } => watch::check_unclaimed(&put, &dir, watch, env)?,
-        Op::Release(what) => release::release(&put, &what, env)?,
-        Op::Unlock { key, requestor } => release::unlock(&put, &key, &requestor, env)?,
-    };
-    // Concourse throws away what a signalled step prints: say what happened instead.
-    put.flights.check().map_err(|signal| Stop::Signalled(signal, "the server has done it all the same".to_owned()))?;
-    Ok(print(env, &answer)?)
 }

@@ -1,7 +1,7 @@
 //! `remove`: takes a claimed lock out of the pool; its hold ends in the same step.
 
+use super::persist::Persist;
 use super::put::{Put, Stop};
-use super::release::Persist;
 use super::{ask, files};
 use crate::env::Env;
 use crate::wire::api::{ClaimState, HolderView, RemoveBody};

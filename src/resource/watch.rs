@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::add::NewLock;
+use super::persist::Persist;
 use super::progress::{self, Progress};
 use super::put::{Put, Stop};
-use super::release::Persist;
 use super::{ask, files, release};
 use crate::client::acquire::{News, self_wait_limit};
 use crate::client::backoff::Backoff;

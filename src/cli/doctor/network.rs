@@ -5,11 +5,10 @@ use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 use super::report::Report;
-use super::{Stop, Tools, tls};
+use super::{Stop, Tools};
 use crate::env::Env;
 use crate::wire::errors::exit;
 use crate::wire::server_url::ServerUrl;
-use crate::wire::tls::Tls;
 
 /// Time for finding the name, and for each connection: that of the resource.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -38,17 +37,15 @@ impl Address {
     }
 }
 
-/// Resolves, connects, and with https shakes hands.
-pub(super) fn examine(
+/// Resolves and connects.
+pub(super) fn reach(
     address: &Address,
-    settings: &Tls,
     tools: &Tools,
     report: &mut Report,
     env: &mut Env<'_>,
-) -> Result<(), Stop> {
+) -> Result<TcpStream, Stop> {
     let addresses = resolve(address, tools, report, env)?;
-    let socket = connect(address, &addresses, tools, report, env)?;
-    if address.is_tls { tls::examine(address, settings, socket, tools, report, env) } else { Ok(()) }
+    connect(address, &addresses, tools, report, env)
 }
 
 fn resolve(address: &Address, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<Vec<SocketAddr>, Stop> {

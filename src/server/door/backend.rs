@@ -14,7 +14,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::budget::{Budget, Share};
-use super::head::{Keep, Method};
+use super::head::Method;
+use super::keep::Keep;
 use super::refusal::Refusal;
 use super::wire::Wire;
 use crate::core::limits;

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::address::Crowd;
 use super::budget::{Budget, Share};
-use super::head::Keep;
+use super::keep::Keep;
 use super::listen::{Client, Socket};
 use super::refusal::Refusal;
 use super::tls::NoTls;

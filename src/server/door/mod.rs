@@ -3,13 +3,14 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `mod.rs` | [`serve`]: start, accept, stop |
-//! | `settings.rs` | [`DoorSettings`], the switch [`Stop`] |
+//! | `settings.rs`, `stop.rs` | [`DoorSettings`]; the switch [`Stop`] |
 //! | `listen.rs` | [`Listener`]: TCP or a Unix socket, and who has connected |
 //! | `entrance.rs` | who comes in: caps, TLS, a word to those turned away |
 //! | `tls.rs` | certificates, handshakes, reload |
 //! | `address.rs` | what is counted for each client address |
 //! | `connection.rs` | one client: read a request, pass it on, park it, relay the answer |
 //! | `head.rs` | request heads and every reason to refuse one (pure) |
+//! | `keep.rs` | whether a connection stays open after an answer |
 //! | `body.rs` | chunked bodies (pure) |
 //! | `wire.rs` | a request as it travels to `tiny_http` |
 //! | `backend.rs` | the kept-alive connections to `tiny_http` |
@@ -34,10 +35,12 @@ pub mod fuzz;
 #[cfg(test)]
 mod fuzz_tests;
 mod head;
+mod keep;
 mod listen;
 mod park;
 mod refusal;
 mod settings;
+mod stop;
 mod tls;
 mod wire;
 
@@ -51,7 +54,8 @@ use anyhow::{Context, anyhow};
 use tokio::sync::mpsc;
 
 pub use listen::Listener;
-pub use settings::{DoorSettings, Report, Stop};
+pub use settings::{DoorSettings, Report};
+pub use stop::Stop;
 pub use tls::{ClientAuth, Pem, Tls, TlsSettings};
 
 use self::address::Pace;

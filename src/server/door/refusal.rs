@@ -1,6 +1,6 @@
 //! Answers that the door gives itself: the request goes no further.
 
-use super::head::Keep;
+use super::keep::Keep;
 
 /// Why a request is refused, as the client will read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -29,7 +29,7 @@ use tracing::{info, warn};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-use super::settings::Stop;
+use super::stop::Stop;
 use crate::core::limits;
 use crate::env::hex;
 use crate::server::http::Identity;

@@ -1,0 +1,105 @@
+//! Calls that are repeated until they are answered: what ends a hold must not give up early.
+
+use std::time::Duration;
+
+use super::put::{Put, Stop};
+use super::{ADVICE, progress};
+use crate::client::acquire::env_duration;
+use crate::client::backoff::Backoff;
+use crate::client::flight::Flight;
+use crate::client::{CallError, Client};
+use crate::env::{Env, Signal};
+
+/// Time for a whole release (design section 6); `LOCKER_RELEASE_LIMIT` shortens it.
+const LIMIT: Duration = Duration::from_secs(60);
+/// After a signal, the answer to the request on its way is waited for this long.
+const AFTER_SIGNAL: Duration = Duration::from_millis(1_500);
+/// Calls that are repeated until they are answered, within one limit for all of them.
+///
+/// A signal does not stop them: it leaves them 1.5 s, because what is not released now stays held.
+pub(super) struct Persist {
+    end: Duration,
+    limit: Duration,
+    backoff: Backoff,
+    signal: Option<Signal>,
+}
+
+impl Persist {
+    /// The time counts from the start of the put: asking servers who they are is part of it.
+    pub(super) fn of(put: &Put<'_>, env: &Env<'_>) -> Result<Self, String> {
+        Self::since(put.started, put, env)
+    }
+
+    /// For what a put does after it has waited.
+    pub(super) fn from_now(put: &Put<'_>, env: &Env<'_>) -> Result<Self, String> {
+        Self::since(put.clock.monotonic(), put, env)
+    }
+
+    fn since(start: Duration, put: &Put<'_>, env: &Env<'_>) -> Result<Self, String> {
+        let limit = env_duration(env, "LOCKER_RELEASE_LIMIT", LIMIT)?;
+        let backoff = Backoff::new(put.timing.retry_max);
+        Ok(Self { end: start + limit, limit, backoff, signal: None })
+    }
+
+    /// Makes the call, again after each failure that may pass.
+    pub(super) fn call<T: Send + 'static>(
+        &mut self,
+        put: &Put<'_>,
+        work: impl Fn(&Client) -> Result<T, CallError> + Send + Clone + 'static,
+    ) -> Result<T, Stop> {
+        self.backoff.reset();
+        let mut missing = "no answer".to_owned();
+        loop {
+            let (client, attempt) = (put.client().clone(), work.clone());
+            let flight = put.flights.start(move || attempt(&client));
+            match self.wait(put, &flight) {
+                None => return Err(self.given_up(&missing)),
+                Some(Err(CallError::NoAnswer(why))) => {
+                    missing = why.to_string();
+                    self.pause(put, why.retry_after);
+                    if self.left(put).is_zero() {
+                        return Err(self.given_up(&missing));
+                    }
+                }
+                Some(answer) => return Ok(answer?),
+            }
+        }
+    }
+
+    fn left(&self, put: &Put<'_>) -> Duration {
+        self.end.saturating_sub(put.clock.monotonic())
+    }
+
+    /// The answer, if it comes within what is left of the time.
+    fn wait<T>(&mut self, put: &Put<'_>, flight: &Flight<T>) -> Option<T> {
+        if self.signal.is_none() {
+            match flight.wait_at_most(self.left(put)) {
+                Ok(answer) => return answer,
+                Err(signal) => self.hear(put, signal),
+            }
+        }
+        flight.wait_for(self.left(put))
+    }
+
+    fn hear(&mut self, put: &Put<'_>, signal: Signal) {
+        self.signal = Some(signal);
+        self.end = self.end.min(put.clock.monotonic() + AFTER_SIGNAL);
+    }
+
+    fn pause(&mut self, put: &Put<'_>, retry_after: Option<Duration>) {
+        let pause = self.backoff.pause(retry_after).min(self.left(put));
+        if self.signal.is_some() {
+            std::thread::sleep(pause.min(AFTER_SIGNAL / 10));
+        } else if let Err(signal) = put.flights.sleep(pause) {
+            self.hear(put, signal);
+        }
+    }
+
+    fn given_up(&self, missing: &str) -> Stop {
+        if let Some(signal) = self.signal {
+            return Stop::Signalled(signal, format!("the request was sent, its outcome is unknown ({missing})"));
+        }
+        let limit = progress::span(self.limit);
+        Stop::Failed(format!("{missing}; given up after {limit}, the outcome is unknown; {ADVICE}"))
+    }
+}
