@@ -26,8 +26,8 @@ use locker::env::Clock;
 use locker::server::engine::{self, Engine};
 use locker::server::http::{Handler, Request, Response, Turn};
 use locker::server::notices::{Notices, Subscription};
-use locker::server::openapi;
 use locker::server::routes::Routes;
+use locker::server::routes::description;
 use locker::server::watch::BuildWatch;
 use locker::server::watch::settings::WatchSettings;
 use locker::server::watchers::Watchers;
@@ -131,7 +131,7 @@ impl Api {
         let builds = BuildWatch::open(&known, &BTreeMap::new(), Arc::new(clock.clone())).unwrap();
         let routes = Routes::new(engine.clone(), watchers, Arc::new(health)).with_builds(builds);
         let (next_park, seen) = (AtomicU64::new(1), Mutex::default());
-        Self { routes, engine, notices, clock, store, going_down, openapi: openapi::document(), next_park, seen }
+        Self { routes, engine, notices, clock, store, going_down, openapi: description().clone(), next_park, seen }
     }
 
     fn request(&self, method: &str, target: &str, body: &str) -> Request {
@@ -707,9 +707,9 @@ fn store_fails(api: &Api) {
 
 #[test]
 fn the_description_is_whole() {
-    let document = openapi::document();
+    let document = description();
     let mut references = BTreeSet::new();
-    collect_references(&document, &mut references);
+    collect_references(document, &mut references);
     assert!(references.len() > 20, "{references:?}");
     for reference in references {
         let target = document.pointer(reference.strip_prefix('#').unwrap());

@@ -23,7 +23,7 @@ use std::process::Command;
 use certs::Ca;
 use common::{Running, Server, binary, clean, until};
 use locker::cli;
-use locker::server::openapi;
+use locker::server::routes::description;
 use locker::wire::concourse::{Source, param_names};
 use locker::wire::errors::Code;
 use nix::sys::signal::Signal;
@@ -149,7 +149,7 @@ fn shape(value: &Value) -> Option<&str> {
 
 /// `docs/api.md`: the routes and the shapes of openapi.json.
 fn api() -> String {
-    let document = openapi::document();
+    let document = description();
     let mut page = String::from(
         "# HTTP API\n\n<!-- Made by tests/docs.rs from openapi.json; LOCKER_UPDATE_DOCS=1 cargo test --test docs writes it anew. -->\n\n\
         `GET /openapi.json` of a running server says the same for programs. JSON in and out, UTF-8; unknown fields are\n\

@@ -28,9 +28,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use locker::core::claim::{BuildEnd, BuildRef};
+use locker::core::command::Command;
 use locker::core::names::ParkId;
 use locker::core::settings::{Plant, Settings};
-use locker::core::step::Command;
 use locker::core::time::Span;
 use locker::env::Clock;
 use locker::server::door::{self, DoorSettings, Stop};

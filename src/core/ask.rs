@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use super::claim::{self, Claim, End, Ended, Part, Phase, Presence, Scope, Want};
 use super::claims::{self, entry_about, reply_of};
+use super::command::{AskClaim, Refusal, Reply, Wait, check_limit};
+use super::fit::check_want;
 use super::history::ChangeKind;
 use super::limits;
-use super::names::{LockName, PoolName, Run};
+use super::names::{PoolName, Run};
 use super::pool::{Lock, Order, Policy, Pool};
-use super::queue;
-use super::settings::Plant;
+use super::runs;
 use super::state::{Entry, State};
-use super::step::{AskClaim, Refusal, Reply, Wait};
 use super::stuck;
 use super::supersede;
 use super::time::{Deadline, Now};
+use super::turn::turn;
 
 /// `PUT`: begins a claim, or finds it again and tries to serve it.
 pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, Refusal> {
@@ -55,7 +56,7 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
 fn could_be_served(state: &State, claim: &Claim) -> bool {
     let mut known = claim.clone();
     known.terms.ask.parts.retain(|part| state.world.pool(&part.pool).is_some());
-    queue::turn(&state.world, &known).is_some()
+    turn(&state.world, &known).is_some()
 }
 
 /// Refuses a claim that would have to wait where the queue is full, those aside that end when it comes.
@@ -80,28 +81,9 @@ fn ask_again(state: &mut State, claim: &Claim, ask: &AskClaim) -> Result<(), Ref
     if claim.terms.digest != ask.terms.digest {
         return Err(Refusal::DifferentRequest { id: claim.id.clone() });
     }
-    check_run(state, claim, ask.run.as_ref())?;
-    note_run(state, claim, ask.run.as_ref());
+    runs::check(state, claim, ask.run.as_ref())?;
+    runs::note(state, claim, ask.run.as_ref());
     Ok(())
-}
-
-/// Refuses an earlier run, and one too many (design section 2, runs).
-pub(super) fn check_run(state: &State, claim: &Claim, run: Option<&Run>) -> Result<(), Refusal> {
-    let Some(run) = run else { return Ok(()) };
-    if claim.is_earlier_run(run) && state.settings.plant != Plant::EarlierRun {
-        return Err(Refusal::SupersededRun { id: claim.id.clone() });
-    }
-    if !claim.runs.contains(run) && claim.runs.len() >= limits::RUNS_PER_CLAIM {
-        return Err(Refusal::TooManyRuns { id: claim.id.clone(), max: limits::RUNS_PER_CLAIM });
-    }
-    Ok(())
-}
-
-/// Remembers a new run, of a call that was accepted.
-pub(super) fn note_run(state: &mut State, claim: &Claim, run: Option<&Run>) {
-    if let Some(run) = run.filter(|run| !claim.runs.contains(run)) {
-        state.update_claim(&claim.id, |c| c.runs.push(run.clone()));
-    }
 }
 
 /// The claim of the first `PUT` of an id, or of the first of a new life of one that has ended. Not in the state yet.
@@ -221,31 +203,6 @@ fn check_orders(state: &State, parts: &[Part]) -> Result<(), Refusal> {
     }
 }
 
-/// Whether the pool has, held or not, what is wanted of it.
-pub(super) fn check_want(pool: &Pool, want: &Want) -> Result<(), Refusal> {
-    match want {
-        Want::Named(names) => {
-            let stays = |name: &LockName| pool.locks.get(name).is_some_and(|l| !l.leaving);
-            match names.iter().find(|&name| !stays(name)) {
-                Some(lock) => Err(Refusal::NoSuchLock { pool: pool.name.clone(), lock: lock.clone() }),
-                None => Ok(()),
-            }
-        }
-        Want::Any { count, .. } => {
-            let has = queue::candidates(pool, want).take(*count as usize).count();
-            if has < *count as usize {
-                let has = u32::try_from(has).unwrap_or(u32::MAX);
-                return Err(Refusal::TooMany { pool: pool.name.clone(), asked: *count, has });
-            }
-            Ok(())
-        }
-    }
-}
-
-pub(super) fn check_limit(what: &'static str, has: usize, max: usize) -> Result<(), Refusal> {
-    if has >= max { Err(Refusal::Limit { what, max }) } else { Ok(()) }
-}
-
 fn make_own_pool(state: &mut State, name: &PoolName, claim: &Claim, now: Now) {
     let lock = name.own_lock();
     state.put_pool(Pool::new(name.clone(), Policy::default()));
@@ -262,7 +219,7 @@ fn serve(state: &mut State, ask: &AskClaim, is_new: bool, now: Now) -> Result<Re
     if !claim.waits() {
         return Ok(Reply::Claim { claim, parked: false });
     }
-    if let Some(locks) = queue::turn(&state.world, &claim) {
+    if let Some(locks) = turn(&state.world, &claim) {
         claims::grant(state, &claim, locks, now);
         return reply_of(state, &ask.id, false);
     }
@@ -271,7 +228,7 @@ fn serve(state: &mut State, ask: &AskClaim, is_new: bool, now: Now) -> Result<Re
     }
     // Its client must hear that the claim has got stuck, or is so no more.
     let park = match ask.wait {
-        Wait::Park(park) if !stuck::is_news(state, &ask.id) && claim.parks.len() < limits::PARKS_PER_CLAIM => {
+        Wait::Park(park) if !stuck::watch::is_news(state, &ask.id) && claim.parks.len() < limits::PARKS_PER_CLAIM => {
             Some(park)
         }
         _ => None,

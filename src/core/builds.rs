@@ -4,19 +4,11 @@
 
 use std::sync::Arc;
 
-use super::claim::{BuildEnd, BuildRef, Claim, End, Phase, Scope};
+use super::claim::{BuildEnd, BuildRef, Claim, End, Phase, Scope, Suspect};
 use super::claims;
 use super::names::Reason;
 use super::state::State;
-use super::time::{Now, WallMs};
-
-/// Nobody knows at present whether a build goes on. Its holds stay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Suspect {
-    pub since: WallMs,
-    /// The newest reason.
-    pub why: Reason,
-}
+use super::time::Now;
 
 /// A build is over: what waits or was granted ends, its own holds are lost, and so are those that nobody can know of.
 /// The others stay, and are not asked about again.

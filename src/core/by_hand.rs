@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::claim::{Claim, End, Owner, Phase};
 use super::claims::{self, Ending};
+use super::command::{By, MoveTo, Refusal, Reply};
 use super::history::ChangeKind;
 use super::names::{ClaimId, LockName, PoolName, Reason, Ticket};
 use super::pool::{Lock, Order, Pool, Quarantine};
 use super::pools::{existing_lock, record};
 use super::state::{Entry, State};
-use super::step::{By, MoveTo, Refusal, Reply};
 use super::time::{Deadline, Now, Span};
 
 /// Ends a grant or a hold by force. Its locks are free at once, or drain first. Again is harmless.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::history::ChangeKey;
 use super::limits;
 use super::names::{
-    ClaimId, Digest, Fence, InstanceVars, Label, LockName, ParkId, PoolName, Reason, Revision, Run, Text, Ticket,
+    ChangeKey, ClaimId, Digest, Fence, InstanceVars, Label, LockName, ParkId, PoolName, Reason, Revision, Run, Text,
+    Ticket,
 };
 use super::time::{Deadline, EngineMs, Span, WallMs};
 
@@ -232,6 +232,15 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// Its presence while it waits.
+    #[must_use]
+    pub fn presence(&self) -> Option<Presence> {
+        match &self.phase {
+            Phase::Waiting { presence, .. } => Some(*presence),
+            Phase::Granted { .. } | Phase::Held { .. } => None,
+        }
+    }
+
     /// The locks that this claim has been given, confirmed or not.
     #[must_use]
     pub fn locks(&self) -> &[(PoolName, LockName)] {
@@ -336,6 +345,27 @@ pub enum End {
 }
 
 impl End {
+    /// The stable word for how a claim ended.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Cancelled => "cancelled",
+            Self::GaveUp => "gave_up",
+            Self::ListenerLost => "listener_lost",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Superseded => "superseded",
+            Self::Removed => "removed",
+            Self::Lost => "lost",
+            Self::LeaseLost => "lease_lost",
+            Self::BuildOver => "build_over",
+            Self::Undelivered => "undelivered",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+impl End {
     /// Whether a hold that ends so is lost: its holder may not know yet, so that its locks drain.
     #[must_use]
     pub fn is_loss(self) -> bool {
@@ -372,6 +402,14 @@ impl BuildEnd {
     pub fn is_cut_short(self) -> bool {
         matches!(self, Self::Errored | Self::Aborted | Self::Gone)
     }
+}
+
+/// Nobody knows at present whether a build goes on. Its holds stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    pub since: WallMs,
+    /// The newest reason.
+    pub why: Reason,
 }
 
 /// What is remembered of a claim that has ended.

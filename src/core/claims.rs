@@ -2,26 +2,19 @@
 
 use std::sync::Arc;
 
-use super::ask;
 use super::claim::{self, Claim, End, Ended, LockSet, Owner, Part, Phase, Presence};
-use super::history::{ChangeKey, ChangeKind};
+use super::command::{Refusal, Reply};
+use super::fit::check_want;
+use super::history::ChangeKind;
 use super::limits;
-use super::names::{ClaimId, Fence, ParkId, PoolName, Reason, Revision, Run};
+use super::names::{ChangeKey, ClaimId, Fence, ParkId, PoolName, Reason, Revision, Run};
 use super::pool::{Holder, Lock};
-use super::queue;
+use super::runs;
 use super::settings::Plant;
 use super::state::{Entry, Notice, State};
-use super::step::{Refusal, Reply};
 use super::supersede;
 use super::time::{Deadline, Now, Span};
-
-/// The presence of a waiting claim.
-pub(super) fn presence(claim: &Claim) -> Option<Presence> {
-    match &claim.phase {
-        Phase::Waiting { presence, .. } => Some(*presence),
-        Phase::Granted { .. } | Phase::Held { .. } => None,
-    }
-}
+use super::turn;
 
 pub(super) fn reply_of(state: &State, id: &ClaimId, parked: bool) -> Result<Reply, Refusal> {
     match state.claim(id) {
@@ -34,7 +27,7 @@ pub(super) fn reply_of(state: &State, id: &ClaimId, parked: bool) -> Result<Repl
 pub(super) fn grant(state: &mut State, claim: &Claim, locks: LockSet, now: Now) {
     let confirm = claim.terms.confirm;
     let kind = if confirm { ChangeKind::Granted } else { ChangeKind::Claimed };
-    queue::count_passed(state, claim, &locks);
+    turn::count_passed(state, claim, &locks);
     let key = state.record(Entry { locks: locks.clone(), ..entry_about(claim, kind, None) }, now);
     let fence = Fence(key.revision.0);
     let sharer = claim.terms.ask.sharer().map(|(key, who)| (key.clone(), who.clone()));
@@ -85,18 +78,18 @@ pub(super) fn confirm(
     now: Now,
 ) -> Result<Reply, Refusal> {
     let claim = live(state, id, run)?;
-    ask::check_run(state, &claim, run)?;
+    runs::check(state, &claim, run)?;
     match &claim.phase {
         Phase::Waiting { .. } => Err(Refusal::NotGranted { id: id.clone() }),
         Phase::Granted { fence: f, .. } | Phase::Held { fence: f, .. } if *f != fence => {
             Err(Refusal::WrongFence { id: id.clone(), fence: *f, given: fence })
         }
         Phase::Held { .. } => {
-            ask::note_run(state, &claim, run);
+            runs::note(state, &claim, run);
             reply_of(state, id, false)
         }
         Phase::Granted { locks, .. } => {
-            ask::note_run(state, &claim, run);
+            runs::note(state, &claim, run);
             let locks = locks.clone();
             let entry = Entry { locks: locks.clone(), ..entry_about(&claim, ChangeKind::Claimed, None) };
             let claimed = state.record(entry, now);
@@ -118,7 +111,7 @@ pub(super) fn renew(
 ) -> Result<Reply, Refusal> {
     let claim = live(state, id, run)?;
     let Some(present) = claim.fence() else {
-        ask::check_run(state, &claim, run)?;
+        runs::check(state, &claim, run)?;
         return Err(Refusal::NotGranted { id: id.clone() });
     };
     confirm(state, id, run, fence.unwrap_or(present), now)?;
@@ -170,8 +163,8 @@ pub(super) fn end(
     now: Now,
 ) -> Result<Reply, Refusal> {
     if let Some(claim) = state.claim(id).cloned() {
-        ask::check_run(state, &claim, run.as_ref())?;
-        ask::note_run(state, &claim, run.as_ref());
+        runs::check(state, &claim, run.as_ref())?;
+        runs::note(state, &claim, run.as_ref());
         let claim = live(state, id, None)?;
         let how = if matches!(claim.phase, Phase::Held { .. }) { End::Released } else { End::Cancelled };
         let ended = finish(state, &claim, how, by, reason, now);
@@ -387,7 +380,7 @@ pub(super) fn entry_about(claim: &Claim, kind: ChangeKind, by: Option<&Arc<Owner
 
 /// Whether the pool has, held or not, what this part of a claim wants.
 fn is_servable(state: &State, part: &Part) -> bool {
-    state.world.pool(&part.pool).is_some_and(|pool| ask::check_want(pool, &part.want).is_ok())
+    state.world.pool(&part.pool).is_some_and(|pool| check_want(pool, &part.want).is_ok())
 }
 
 /// Ends claims that wait for what a pool no longer has.

@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::claim::{BuildRef, Claim, Part, Want};
+use super::fit::{candidates, pick, rivals};
 use super::limits::CYCLE_SEARCH;
 use super::names::{ClaimId, PoolName, Text};
 use super::pool::Place;
-use super::queue::{candidates, pick, rivals};
 use super::state::World;
 
 /// Finds out who waits, directly or through others, for a lock that one build has. It remembers what it has found,

@@ -4,15 +4,8 @@ use std::sync::Arc;
 
 use super::claim::{End, LockSet, Owner};
 use super::latch::LatchRef;
-use super::names::{ClaimId, PoolName, Reason, Revision};
+use super::names::{ChangeKey, ClaimId, PoolName, Reason};
 use super::time::WallMs;
-
-/// Place of an entry: its revision, and its number within the revision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChangeKey {
-    pub revision: Revision,
-    pub seq: u32,
-}
 
 /// What happened. Each word is stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

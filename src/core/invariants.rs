@@ -1,11 +1,11 @@
 //! What must be true after every step. Each check names what is broken.
 
 use super::claim::{Claim, Phase, Presence, Scope};
-use super::history::ChangeKey;
 use super::latch::Latch;
-use super::queue;
+use super::names::ChangeKey;
 use super::state::{State, Timer};
 use super::stuck::{Stuck, search};
+use super::turn::turn;
 
 /// Above this many live claims and locks, debug builds leave the check to the tests: it looks at everything.
 const SMALL: usize = 200;
@@ -52,7 +52,7 @@ pub fn check(state: &State) -> Result<(), String> {
 fn check_nobody_is_forgotten(state: &State) -> Result<(), String> {
     for claim in state.world.claims.values() {
         let hears = matches!(claim.phase, Phase::Waiting { presence, .. } if presence.hears());
-        let forgotten = hears && claim.terms.confirm && queue::turn(&state.world, claim).is_some();
+        let forgotten = hears && claim.terms.confirm && turn(&state.world, claim).is_some();
         ensure(!forgotten, || format!("claim {} waits for what it could have", claim.id))?;
     }
     Ok(())

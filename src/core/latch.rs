@@ -9,12 +9,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::ask::check_limit;
-use super::history::ChangeKind;
 use super::limits;
 use super::names::{NameError, Reason, Revision, bad_char, check_length, text_type};
-use super::state::{Notice, State};
-use super::step::{Refusal, Reply};
 use super::time::{Deadline, Now, WallMs};
 
 /// The id of a latch: a UUID, made at the edge. Random ones cannot be guessed, and knowing one is enough to release.
@@ -194,7 +190,7 @@ pub struct Latch {
     pub ending: Ending,
     pub created: WallMs,
     pub last_change: WallMs,
-    released: Option<Released>,
+    pub(super) released: Option<Released>,
 }
 
 impl Latch {
@@ -218,7 +214,7 @@ impl Latch {
         self
     }
 
-    fn reference(&self) -> LatchRef {
+    pub(super) fn reference(&self) -> LatchRef {
         let Target { workflow, namespace, .. } = &self.target;
         LatchRef { id: self.id, workflow: workflow.clone(), namespace: namespace.clone() }
     }
@@ -230,71 +226,6 @@ pub struct LatchRef {
     pub id: LatchId,
     pub workflow: WorkflowName,
     pub namespace: Namespace,
-}
-
-fn existing(state: &State, id: LatchId) -> Result<Arc<Latch>, Refusal> {
-    state.world.latches.get(&id).cloned().ok_or(Refusal::NoSuchLatch { id })
-}
-
-/// Makes a latch. The same request again, also after the release, gets the latch as it is.
-pub(super) fn create(state: &mut State, new: NewLatch, now: Now) -> Result<Reply, Refusal> {
-    if let Some(old) = state.world.latches.get(&new.id) {
-        let same_ending = old.released.is_some() || old.ending == new.ending;
-        let same = old.target == new.target && same_ending;
-        return if same { Ok(Reply::Latch(Arc::clone(old))) } else { Err(Refusal::LatchExists { id: new.id }) };
-    }
-    check_limit("latches", state.world.latches.len(), limits::LATCHES)?;
-    let latch = Latch::restored(new, now.wall, now.wall, None);
-    state.record_latch(ChangeKind::LatchCreated, latch.reference(), None, now);
-    state.put_latch(latch.clone());
-    Ok(Reply::Latch(Arc::new(latch)))
-}
-
-/// Releases a latch. Again is harmless; again with another ending is refused, because the first may have been acted on.
-pub(super) fn release(state: &mut State, id: LatchId, ending: Option<Ending>, now: Now) -> Result<Reply, Refusal> {
-    let old = existing(state, id)?;
-    if old.released.is_some() {
-        return match ending {
-            Some(ending) if ending != old.ending => Err(Refusal::LatchReleased { id }),
-            _ => Ok(Reply::Latch(old)),
-        };
-    }
-    let ending = ending.unwrap_or_else(|| old.ending.clone());
-    let reason = match &ending {
-        Ending::Fail(message) => Some(message.clone()),
-        Ending::Succeed(_) => None,
-    };
-    let key = state.record_latch(ChangeKind::LatchReleased, old.reference(), reason, now);
-    let forget = Deadline::after(now, state.settings.latch_kept);
-    // The wall clock may have been set back; a change is never shown before the creation.
-    let last_change = now.wall.max(old.created);
-    let released = Some(Released { revision: key.revision, forget });
-    let latch = Latch { ending, last_change, released, ..Latch::clone(&old) };
-    state.put_latch(latch.clone());
-    state.notify(Notice::Latch(id));
-    Ok(Reply::Latch(Arc::new(latch)))
-}
-
-/// Deletes a latch, released or not.
-pub(super) fn delete(state: &mut State, id: LatchId, now: Now) -> Result<Reply, Refusal> {
-    let old = existing(state, id)?;
-    remove(state, &old, ChangeKind::LatchDeleted, now);
-    Ok(Reply::Latch(old))
-}
-
-/// Forgets a released latch that nobody has deleted for so long.
-pub(super) fn expire(state: &mut State, id: LatchId, now: Now) {
-    let Ok(old) = existing(state, id) else { return };
-    if old.released.is_some_and(|r| r.forget.is_over(now)) {
-        state.begin_step();
-        remove(state, &old, ChangeKind::LatchExpired, now);
-    }
-}
-
-fn remove(state: &mut State, latch: &Latch, kind: ChangeKind, now: Now) {
-    state.record_latch(kind, latch.reference(), None, now);
-    state.remove_latch(latch.id);
-    state.notify(Notice::Latch(latch.id));
 }
 
 #[cfg(test)]

@@ -3,27 +3,33 @@
 //! No clock, IO, thread, randomness or serde: [`step::step`] gets a command and the time, changes the state and
 //! answers. The same function serves the product, the scenarios and the model tests.
 //!
-//! Reading order:
-//! 1. [`names`], [`time`], [`limits`], [`settings`]: values that cannot be wrong.
-//! 2. [`claim`], [`pool`], [`history`]: the words of the design as data.
-//! 3. [`step`]: commands, answers and refusals; the way in.
-//! 4. `ask` (the way into the queue), `claims` (the life of a claim), [`builds`] (what their ends mean for claims),
-//!    `by_hand` (what persons do to claims and locks of others), `queue` and `cycles` (who is next), `supersede` and
-//!    [`stuck`] (who waits in vain), `pools` (declaring), `ops` (what is done once, however often it is asked for),
-//!    `timers` (what happens by itself); [`latch`]: the one-shot objects beside pools and claims.
-//! 5. [`state`] and `entangled` (indexes, what a batch touched), `restart`, [`invariants`] (what is always true).
+//! Reading order, from the ground up; nothing names what stands below it in this list:
+//! 1. [`limits`], [`time`], [`names`], [`settings`]: values that cannot be wrong.
+//! 2. [`claim`], [`latch`], [`history`], [`pool`], [`command`]: the words of the design as data: what there is, what can
+//!    happen, what is said about it.
+//! 3. [`state`]: all of it, with indexes (`entangled`, `line`) and what a batch has touched.
+//! 4. `fit`, `cycles`, `turn`: which locks fit, who waits for whom, whose turn it is. `runs`: which process acts.
+//! 5. `claims` (the life of a claim), `latches`, [`builds`] (what their ends mean for claims), `supersede` and [`stuck`]
+//!    (who waits in vain).
+//! 6. `ask` (the way into the queue), [`queue`] (freed locks are handed on), `pools` (declaring), `by_hand` (what persons
+//!    do to claims and locks of others), `ops` (what is done once, however often it is asked for), `timers` (what happens by itself), [`mod@restart`].
+//! 7. [`mod@step`]: the way in. [`invariants`]: what is always true.
 
 mod ask;
 pub mod builds;
 mod by_hand;
 pub mod claim;
 mod claims;
+pub mod command;
 mod cycles;
 mod entangled;
+mod fit;
 pub mod history;
 pub mod invariants;
 pub mod latch;
+mod latches;
 pub mod limits;
+mod line;
 #[cfg(test)]
 mod model_tests;
 pub mod names;
@@ -31,7 +37,8 @@ mod ops;
 pub mod pool;
 mod pools;
 pub mod queue;
-mod restart;
+pub mod restart;
+mod runs;
 #[cfg(test)]
 mod scenarios;
 pub mod settings;
@@ -43,3 +50,4 @@ mod supersede;
 mod test_store;
 pub mod time;
 mod timers;
+mod turn;

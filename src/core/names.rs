@@ -246,6 +246,13 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// Place of an entry: its revision, and its number within the revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChangeKey {
+    pub revision: Revision,
+    pub seq: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Operations that have an id are done once: whoever repeats one gets the answer that he missed.
 
+use super::command::{By, Refusal, Reply};
 use super::state::{OpRecord, State};
-use super::step::{By, Refusal, Reply};
 use super::time::{Deadline, Now};
 
 /// Makes a change unless the same operation has made it before, and remembers its answer under the operation's id.

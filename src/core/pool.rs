@@ -5,8 +5,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::claim::{Claim, Labels, Scope};
-use super::history::{Change, ChangeKey};
-use super::names::{ClaimId, Fence, LockName, PoolName, Reason, Text, Ticket};
+use super::history::Change;
+use super::names::{ChangeKey, ClaimId, Fence, LockName, PoolName, Reason, Text, Ticket};
 use super::time::{Deadline, Span, WallMs};
 
 /// The order of a queue.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::ask;
 use super::claim::{Labels, LockSet, Phase};
 use super::claims;
+use super::command::{AskClaim, By, Refusal, check_limit};
 use super::history::ChangeKind;
 use super::limits;
 use super::names::{ClaimId, LockName, PoolName};
 use super::pool::{Lock, Order, Policy, Pool};
 use super::state::{Entry, State};
-use super::step::{AskClaim, By, Refusal};
 use super::time::Now;
 
 pub(super) fn record(state: &mut State, kind: ChangeKind, pool: &PoolName, locks: &[LockName], by: &By, now: Now) {
@@ -53,7 +53,7 @@ pub(super) fn set_pool(
     }
     match state.world.pool(name) {
         None => {
-            ask::check_limit("pools", state.world.pools.len(), limits::POOLS)?;
+            check_limit("pools", state.world.pools.len(), limits::POOLS)?;
             state.put_pool(Pool::new(name.clone(), policy));
             record(state, ChangeKind::PoolSet, name, &[], by, now);
         }
@@ -138,11 +138,11 @@ pub(super) fn add_lock(
     now: Now,
 ) -> Result<(), Refusal> {
     match state.world.pool(name) {
-        None => ask::check_limit("pools", state.world.pools.len(), limits::POOLS)?,
+        None => check_limit("pools", state.world.pools.len(), limits::POOLS)?,
         Some(pool) if pool.locks.contains_key(&lock.name) => {
             return Err(Refusal::LockExists { pool: name.clone(), lock: lock.name });
         }
-        Some(pool) => ask::check_limit("locks a pool", pool.locks.len(), limits::LOCKS_PER_POOL)?,
+        Some(pool) => check_limit("locks a pool", pool.locks.len(), limits::LOCKS_PER_POOL)?,
     }
     let claim = claim.map(|asked| ask::first_holder(state, asked, now)).transpose()?;
     if state.world.pool(name).is_none() {

@@ -11,8 +11,11 @@ use super::state::{Loaded, Meta, State};
 use super::stuck;
 use super::time::{Deadline, EngineMs, Now};
 
-/// Same holds, same queue order, same claim ids; short deadlines in full; a new epoch above every revision given.
-pub(super) fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: Now) -> State {
+/// The state of a server that starts at `now` on what its store has kept: same holds, same queue order, same claim ids;
+/// short deadlines in full; a new epoch above every revision given. The first thing to do is to commit
+/// [`State::take_changes`], before any answer.
+#[must_use]
+pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: Now) -> State {
     let mut state = State::default();
     state.world.seed = settings.seed;
     state.settings = settings;
@@ -67,7 +70,7 @@ pub(super) fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64,
     pools.iter().for_each(|pool| state.prune(pool, now));
     forget_what_is_stored_already(&mut state, now);
     // Who is stuck was so before, and is in the history.
-    stuck::look_now(&mut state, now);
+    stuck::watch::look_now(&mut state, now);
     state
 }
 

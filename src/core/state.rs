@@ -18,12 +18,12 @@ use std::sync::Arc;
 
 use super::claim::BuildRef;
 use super::entangled::Entangled;
-use super::history::{Change, ChangeKey};
+use super::history::Change;
 use super::latch::LatchId;
-use super::names::{ClaimId, LockName, OpId, ParkId, PoolName, Revision, Ticket};
+use super::line::Line;
+use super::names::{ChangeKey, ClaimId, LockName, OpId, ParkId, PoolName, Revision, Ticket};
 use super::settings::{Plant, Settings};
 use super::stuck;
-use super::supersede::Line;
 use super::time::{Deadline, EngineMs, Now};
 
 pub(super) use chronicle::Entry;
@@ -103,13 +103,6 @@ pub struct State {
 }
 
 impl State {
-    /// The state of a server that starts at `now` on what its store has kept: same holds, same queue order, a new
-    /// epoch. The first thing to do is to commit [`State::take_changes`], before any answer.
-    #[must_use]
-    pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: Now) -> Self {
-        super::restart::restarted(loaded, settings, epoch_by_clock, now)
-    }
-
     /// What has changed since the last call.
     pub fn take_changes(&mut self, now: Now) -> Changes {
         let mut dirty = std::mem::take(&mut self.dirty);

@@ -1,297 +1,12 @@
 //! The one way in: a command changes the state and gets an answer (design section 9).
 
-use std::sync::Arc;
-
-use super::claim::{BuildEnd, BuildRef, Claim, End, Ended, Labels, Owner, Scope, Terms};
-use super::latch::{Ending, Latch, LatchId, NewLatch};
-use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
+use super::command::{Command, Refusal, Reply};
 use super::ops::once;
-use super::pool::{Lock, Order, Policy};
+use super::pool::Lock;
 use super::settings::Plant;
 use super::state::State;
-use super::time::{Now, Span};
-use super::{ask, builds, by_hand, claims, latch, pools, queue, stuck, timers};
-
-/// How a request is prepared to wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
-    /// It wants its answer now.
-    No,
-    /// It can be parked under this number.
-    Park(ParkId),
-    /// It was parked under this number, and now it must be answered.
-    Over(ParkId),
-}
-
-/// `PUT` of a claim: ask, or ask again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AskClaim {
-    pub id: ClaimId,
-    pub terms: Terms,
-    /// `None` leaves it to the pools; decided with the first `PUT` of a life.
-    pub scope: Option<Scope>,
-    pub run: Option<Run>,
-    pub wait: Wait,
-    /// False is try-lock: granted now, or refused without a place in the queue.
-    pub queue: bool,
-    /// Bounds the wait of a new life.
-    pub give_up_after: Option<Span>,
-}
-
-/// Who asks for a change of pools and locks, and the id that makes the call safe to repeat.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct By {
-    pub op: Option<OpId>,
-    pub owner: Arc<Owner>,
-    pub reason: Option<Reason>,
-}
-
-/// Where a waiting claim is moved to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MoveTo {
-    /// Before all that wait in one of its pools.
-    First,
-    /// Before this one, which waits in one of its pools.
-    Before(ClaimId),
-    /// Behind all that wait in one of its pools.
-    Last,
-}
-
-/// Everything that can happen to the state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    Ask(Box<AskClaim>),
-    /// The client of a claim has heard of its grant.
-    Confirm {
-        id: ClaimId,
-        run: Option<Run>,
-        fence: Fence,
-    },
-    /// The client of a claim says that it goes on; also confirms a grant, with or without naming its fence.
-    Renew {
-        id: ClaimId,
-        run: Option<Run>,
-        fence: Option<Fence>,
-    },
-    /// An `in` has fetched the hold of this `claimed` revision.
-    Delivered {
-        id: ClaimId,
-        revision: Revision,
-    },
-    /// A build has ended.
-    BuildOver {
-        build: BuildRef,
-        how: BuildEnd,
-    },
-    /// It is not known whether a build goes on, and why not; `None`: it does.
-    Suspect {
-        build: BuildRef,
-        why: Option<Reason>,
-    },
-    /// Cancel or release.
-    End {
-        id: ClaimId,
-        run: Option<Run>,
-        /// Who ends it, when it is not its own client.
-        by: Option<Arc<Owner>>,
-        reason: Option<Reason>,
-    },
-    /// Cancel the claim of somebody else while it waits: it must not become a release.
-    Cancel {
-        id: ClaimId,
-        by: Arc<Owner>,
-        reason: Option<Reason>,
-    },
-    /// End a grant or a hold by force; its locks drain first if so asked.
-    Break {
-        id: ClaimId,
-        drains: bool,
-        by: Arc<Owner>,
-        reason: Reason,
-    },
-    /// Give a waiting claim another place in its queues.
-    Move {
-        id: ClaimId,
-        to: MoveTo,
-        by: By,
-    },
-    /// The client of a parked request has gone.
-    Left {
-        park: ParkId,
-    },
-    /// Declare a pool. `capacity` declares the locks `1`..`N`.
-    SetPool {
-        pool: PoolName,
-        policy: Policy,
-        capacity: Option<u32>,
-        by: By,
-    },
-    RemovePool {
-        pool: PoolName,
-        by: By,
-    },
-    /// Put a new lock in; makes the pool when there is none. With a `claim` the lock is that claim's hold from
-    /// the first moment on: nobody who waits in the pool comes between.
-    AddLock {
-        pool: PoolName,
-        lock: LockName,
-        metadata: Arc<[u8]>,
-        labels: Arc<Labels>,
-        claim: Option<Box<AskClaim>>,
-        by: By,
-    },
-    /// Change metadata or labels, held or not; `if_free` refuses while somebody has it.
-    UpdateLock {
-        pool: PoolName,
-        lock: LockName,
-        metadata: Option<Arc<[u8]>>,
-        labels: Option<Arc<Labels>>,
-        if_free: bool,
-        by: By,
-    },
-    /// Take a lock out. A held one only by its holder: `claim` names the claim whose hold ends with it.
-    RemoveLock {
-        pool: PoolName,
-        lock: LockName,
-        claim: Option<ClaimId>,
-        by: By,
-    },
-    /// Take a lock out of service, for a while or until it is put back.
-    Quarantine {
-        pool: PoolName,
-        lock: LockName,
-        span: Option<Span>,
-        by: By,
-    },
-    /// Put a lock back into service.
-    Return {
-        pool: PoolName,
-        lock: LockName,
-        by: By,
-    },
-    /// Write an entry that changes nothing.
-    Note {
-        pool: PoolName,
-        lock: Option<LockName>,
-        by: By,
-    },
-    /// Make a latch. The same one again is harmless.
-    CreateLatch(Box<NewLatch>),
-    /// Release a latch; without an ending it ends as its creator said. Again is harmless.
-    ReleaseLatch {
-        id: LatchId,
-        ending: Option<Ending>,
-    },
-    DeleteLatch {
-        id: LatchId,
-    },
-    /// Nothing but the time.
-    Tick,
-    /// Look at every queue again, in case something was missed, and prune what is old.
-    Reconcile,
-}
-
-/// What a command is answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// The claim as it now is: granted, held, or waiting (`parked` or not).
-    Claim { claim: Arc<Claim>, parked: bool },
-    /// Try-lock found no lock; the claim does not exist. What it asked is handed back.
-    Busy(Box<AskClaim>),
-    /// The claim is over; `again` says that it was so before this call.
-    Ended { ended: Arc<Ended>, again: bool },
-    /// Done, with this revision.
-    Done { revision: Revision },
-    /// The latch as it now is, or as it was when it was deleted.
-    Latch(Arc<Latch>),
-    /// Nothing to say.
-    Nothing,
-}
-
-/// Why a command was refused; it has changed nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("there is no pool {pool:?}")]
-    NoSuchPool { pool: PoolName },
-    #[error("pool {pool:?} has no lock {lock:?}")]
-    NoSuchLock { pool: PoolName, lock: LockName },
-    #[error("there is no claim {id:?}")]
-    NoSuchClaim { id: ClaimId },
-    #[error("pool {pool:?} has {has} fitting lock(s), and {asked} were asked for: this claim could never be served")]
-    TooMany { pool: PoolName, asked: u32, has: u32 },
-    #[error("claim {id:?} asked for something else before: use a new id for another request")]
-    DifferentRequest { id: ClaimId },
-    #[error("a newer process acts for claim {id:?}: this one must stop")]
-    SupersededRun { id: ClaimId },
-    #[error("claim {id:?} has seen {max} runs, which is the limit: use a new id")]
-    TooManyRuns { id: ClaimId, max: usize },
-    #[error("claim {id:?} asks for scope \"build\" (or its pool does), but its owner names no build")]
-    NoBuild { id: ClaimId },
-    #[error("claim {id:?} has not been granted (any more)")]
-    NotGranted { id: ClaimId },
-    #[error("claim {id:?} does not wait (there)")]
-    NotWaiting { id: ClaimId },
-    #[error("claim {id:?} was granted with fence {fence}, not {given}: ask again with PUT")]
-    WrongFence { id: ClaimId, fence: Fence, given: Fence },
-    #[error("claim {:?} has ended: {}{}", ended.id, ended.how.word(), why(ended))]
-    Ended { ended: Arc<Ended> },
-    #[error("pool {pool:?} already has a lock {lock:?}")]
-    LockExists { pool: PoolName, lock: LockName },
-    #[error("lock {lock:?} of pool {pool:?} is held by claim {holder:?}")]
-    LockHeld { pool: PoolName, lock: LockName, holder: ClaimId },
-    #[error("lock {lock:?} of pool {pool:?} is not held by claim {claim:?}")]
-    NotHolder { pool: PoolName, lock: LockName, claim: ClaimId },
-    #[error("pool {pool:?} is in use: {claims} claim(s) hold or wait for its locks")]
-    PoolInUse { pool: PoolName, claims: usize },
-    #[error(
-        "pool {pool:?} is ordered by {}, pool {other:?} by {}: a claim over several pools needs pools of one order",
-        order.word(),
-        other_order.word()
-    )]
-    MixedOrders { pool: PoolName, order: Order, other: PoolName, other_order: Order },
-    #[error("pool {pool:?} is ordered by {}: a claim over several pools cannot be served there", order.word())]
-    OrderOfOne { pool: PoolName, order: Order },
-    #[error("the order of pool {pool:?} cannot change: {claims} claim(s) over several pools wait there")]
-    OrderInUse { pool: PoolName, claims: usize },
-    #[error("the queue of pool {pool:?} is full ({max} waiting)")]
-    QueueFull { pool: PoolName, max: usize },
-    #[error("there is no latch {id}")]
-    NoSuchLatch { id: LatchId },
-    #[error("latch {id} was made before for another workflow or node, or with another ending")]
-    LatchExists { id: LatchId },
-    #[error("latch {id} was released before with another ending")]
-    LatchReleased { id: LatchId },
-    #[error("the limit of {max} {what} is reached")]
-    Limit { what: &'static str, max: usize },
-}
-
-/// Who ended a claim and why, as far as it is known.
-fn why(ended: &Ended) -> String {
-    let by = ended.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-    let reason = ended.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    format!("{by}{reason}")
-}
-
-impl End {
-    /// The stable word for how a claim ended.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Released => "released",
-            Self::Cancelled => "cancelled",
-            Self::GaveUp => "gave_up",
-            Self::ListenerLost => "listener_lost",
-            Self::Unconfirmed => "unconfirmed",
-            Self::Superseded => "superseded",
-            Self::Removed => "removed",
-            Self::Lost => "lost",
-            Self::LeaseLost => "lease_lost",
-            Self::BuildOver => "build_over",
-            Self::Undelivered => "undelivered",
-            Self::Broken => "broken",
-        }
-    }
-}
+use super::time::Now;
+use super::{ask, builds, by_hand, claims, latches, pools, queue, stuck, timers};
 
 /// Does one command at `now`. What is due by then happens first, so a deadline that has passed is over, swept or
 /// not. Changes and notices gather in the state; nothing may be answered before the changes are committed.
@@ -306,12 +21,12 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     let asks = matches!(command, Command::Ask(_));
     let reply = carry_out(state, command, now);
     queue::dispatch(state, now);
-    stuck::look(state, now);
+    stuck::watch::look(state, now);
     if asks
         && let Ok(Reply::Claim { claim, parked: false }) = &reply
         && state.claim(&claim.id).is_some_and(|claim| claim.waits())
     {
-        stuck::told(state, &claim.id);
+        stuck::watch::told(state, &claim.id);
     }
     // A planted bug is for the test suites to find.
     let checked = state.settings.plant != Plant::None || super::invariants::check_if_small(state).is_ok();
@@ -364,9 +79,9 @@ fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Ref
             once(state, &by, now, |state| pools::remove_lock(state, &pool, &lock, claim.as_ref(), &by, now))
         }
         Command::Note { pool, lock, by } => once(state, &by, now, |state| pools::note(state, &pool, lock, &by, now)),
-        Command::CreateLatch(new) => latch::create(state, *new, now),
-        Command::ReleaseLatch { id, ending } => latch::release(state, id, ending, now),
-        Command::DeleteLatch { id } => latch::delete(state, id, now),
+        Command::CreateLatch(new) => latches::create(state, *new, now),
+        Command::ReleaseLatch { id, ending } => latches::release(state, id, ending, now),
+        Command::DeleteLatch { id } => latches::delete(state, id, now),
         Command::Tick => Ok(Reply::Nothing),
         Command::Reconcile => {
             timers::reconcile(state, now);

@@ -1,19 +1,19 @@
 //! Waits that nobody else can end: a claim that waits for what its own build has, and builds that wait for each other
 //! (design section 2, self-wait). Naming them informs; nobody is made to give up.
-//! `search` finds them; this file keeps [`super::state::World::stuck`] up to date and sees to it that clients hear
-//! of it.
+//!
+//! - this file: what is known of them.
+//! - `search`: finds them.
+//! - `watch`: keeps [`super::state::World::stuck`] up to date, and sees to it that clients hear of it.
 
 pub(super) mod search;
+pub(super) mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::claim::Owner;
-use super::claims;
-use super::history::ChangeKind;
-use super::names::{ClaimId, LockName, PoolName, Reason, Text};
-use super::state::{Entry, Notice, State, Timer};
-use super::time::{EngineMs, Now};
+use super::names::{ClaimId, LockName, PoolName};
+use super::time::EngineMs;
 
 /// Why a waiting claim cannot go on by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,82 +61,4 @@ impl Watch {
     pub(super) fn forget(&mut self, id: &ClaimId) {
         self.told.remove(id);
     }
-}
-
-/// Whether a claim is stuck otherwise than it was told: then its request is answered rather than parked, so that its
-/// client hears of it. Once, because the answer is what it was told.
-pub(super) fn is_news(state: &State, id: &ClaimId) -> bool {
-    state.world.stuck.get(id).map(|stuck| stuck.kind()) != state.watch.told.get(id).copied()
-}
-
-/// An answer about a waiting claim goes out: its client knows now.
-pub(super) fn told(state: &mut State, id: &ClaimId) {
-    match state.world.stuck.get(id).map(|stuck| stuck.kind()) {
-        Some(kind) => state.watch.told.insert(id.clone(), kind),
-        None => state.watch.told.remove(id),
-    };
-}
-
-/// Looks who is stuck, if that may have changed: at once, or a little later when it has just been looked at.
-pub(super) fn look(state: &mut State, now: Now) {
-    if !state.watch.stale {
-        return;
-    }
-    let due = state.watch.last_look.map(|last| last.plus(state.settings.stuck_look));
-    if let Some(due) = due.filter(|due| *due > now.engine) {
-        state.timers.insert((due, Timer::Stuck));
-        return;
-    }
-    for id in look_now(state, now) {
-        notify(state, &id);
-        record(state, &id, now);
-    }
-}
-
-/// Brings `World::stuck` up to date; claims that are stuck otherwise than before.
-pub(super) fn look_now(state: &mut State, now: Now) -> Vec<ClaimId> {
-    state.watch.stale = false;
-    if state.entangled.is_empty() && state.world.stuck.is_empty() {
-        return Vec::new();
-    }
-    state.watch.last_look = Some(now.engine);
-    let found = search::stuck_claims(&state.world, state.entangled.builds());
-    let before = std::mem::take(&mut state.world.stuck);
-    let is_changed = |id: &&ClaimId| before.get(*id).map(|s| s.kind()) != found.get(*id).map(Stuck::kind);
-    let ids: BTreeSet<&ClaimId> = before.keys().chain(found.keys()).collect();
-    let changed = ids.into_iter().filter(is_changed).cloned().collect();
-    state.world.stuck = found.into_iter().map(|(id, stuck)| (id, Arc::new(stuck))).collect();
-    changed
-}
-
-/// The history tells when a claim gets stuck.
-fn record(state: &mut State, id: &ClaimId, now: Now) {
-    let (Some(stuck), Some(claim)) = (state.world.stuck.get(id).cloned(), state.claim(id).cloned()) else { return };
-    let (kind, reason) = match &*stuck {
-        Stuck::SelfWait { own } => {
-            let claims: BTreeSet<&str> = own.iter().map(|(_, _, claim)| claim.as_str()).collect();
-            let claims: Vec<&str> = claims.into_iter().collect();
-            (ChangeKind::SelfWait, format!("its own build has what it needs: claim {}", claims.join(", ")))
-        }
-        Stuck::Deadlock { builds } => {
-            let builds: Vec<&str> = builds.iter().filter_map(|o| o.build_id.as_ref()).map(Text::as_str).collect();
-            (ChangeKind::Deadlock, format!("builds wait for each other: {}", builds.join(", ")))
-        }
-    };
-    // A step of its own: it is no part of what somebody asked for.
-    state.begin_step();
-    let entry = Entry { reason: Reason::parse(&reason).ok(), ..claims::entry_about(&claim, kind, None) };
-    state.record(entry, now);
-}
-
-/// Repairs lost notices: tells the parked requests of all whose state is news to them (once more).
-pub(super) fn notify_again(state: &mut State) {
-    let known = state.world.stuck.keys().chain(state.watch.told.keys());
-    let ids: BTreeSet<ClaimId> = known.filter(|id| is_news(state, id)).cloned().collect();
-    ids.iter().for_each(|id| notify(state, id));
-}
-
-fn notify(state: &mut State, id: &ClaimId) {
-    let parks = state.claim(id).map(|claim| claim.parks.clone()).unwrap_or_default();
-    parks.into_iter().for_each(|park| state.notify(Notice::Park(park)));
 }

@@ -7,35 +7,9 @@
 use std::sync::Arc;
 
 use super::claim::{Claim, Owner};
-use super::names::{ClaimId, InstanceVars, Text};
+use super::line::Line;
+use super::names::ClaimId;
 use super::state::State;
-
-/// Claims that compete with each other: the same name from the same job, or from anywhere when it begins with `/`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Line {
-    name: Text,
-    origin: Option<Origin>,
-}
-
-/// Where a claim comes from. Instances of a pipeline are pipelines of their own.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Origin {
-    cluster: Option<Text>,
-    team: Option<Text>,
-    pipeline: Option<Text>,
-    instance_vars: Option<InstanceVars>,
-    job: Option<Text>,
-}
-
-impl Line {
-    /// The line in which the claim stands, if it named one.
-    pub(super) fn of(claim: &Claim) -> Option<Self> {
-        let name = claim.terms.supersede.clone()?;
-        let Owner { cluster, team, pipeline, instance_vars, job, .. } = (*claim.terms.owner).clone();
-        let within = !name.as_str().starts_with('/');
-        Some(Self { name, origin: within.then_some(Origin { cluster, team, pipeline, instance_vars, job }) })
-    }
-}
 
 /// Whether a newer claim of its name lives: then this one, which waits or is about to, is pointless.
 pub(super) fn is_outdated(state: &State, claim: &Claim) -> bool {

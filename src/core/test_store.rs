@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::claim::{Claim, Ended, Phase, Presence};
-use super::history::{Change, ChangeKey};
+use super::history::Change;
 use super::latch::{Latch, LatchId};
-use super::names::{ClaimId, LockName, OpId, PoolName};
+use super::names::{ChangeKey, ClaimId, LockName, OpId, PoolName};
 use super::pool::{Lock, Policy};
 use super::state::{Changes, Loaded, Meta, OpRecord, State};
 use super::time::{Deadline, EngineMs, Span};

@@ -3,7 +3,7 @@
 use super::by_hand;
 use super::claim::{Claim, End, Phase, Presence, Scope};
 use super::claims;
-use super::latch;
+use super::latches;
 use super::names::{ClaimId, LockName, PoolName, Reason};
 use super::state::{State, Timer};
 use super::stuck;
@@ -24,7 +24,7 @@ pub(super) fn expire(state: &mut State, now: Now) {
             Timer::Op(op) => state.forget_op(&op),
             // The step ends with that look.
             Timer::Stuck => {}
-            Timer::Latch(id) => latch::expire(state, id, now),
+            Timer::Latch(id) => latches::expire(state, id, now),
         }
     }
 }
@@ -69,6 +69,6 @@ pub(super) fn reconcile(state: &mut State, now: Now) {
     let queues: Vec<PoolName> = queues.map(|p| p.name.clone()).collect();
     state.to_dispatch.extend(queues);
     state.notify_stale_parks();
-    stuck::notify_again(state);
+    stuck::watch::notify_again(state);
     state.prune_by_age(now);
 }

@@ -15,10 +15,12 @@ use arc_swap::ArcSwap;
 
 use super::notices::Notices;
 use super::watchers::{Topic, Watchers};
+use crate::core::command::{Command, Refusal, Reply};
 use crate::core::limits::BATCH;
+use crate::core::restart::restarted;
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::{Notice, State, World};
-use crate::core::step::{Command, Refusal, Reply, step};
+use crate::core::step::step;
 use crate::core::time::{EngineMs, Now, Span, WallMs};
 use crate::env::Clock;
 use crate::store::Store;
@@ -171,7 +173,7 @@ fn awake(
     let base = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
     let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
     let now = clock.now();
-    let mut state = State::restarted(loaded, settings, epoch_by_clock(now.wall), now);
+    let mut state = restarted(loaded, settings, epoch_by_clock(now.wall), now);
     prepare(&mut state, now)?;
     store.commit(&state.take_changes(now))?;
     let world = Arc::new(ArcSwap::from_pointee(state.world.clone()));

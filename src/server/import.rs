@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 
+use crate::core::command::{By, Command, Refusal, Reply};
 use crate::core::names::PoolName;
 use crate::core::pool::Policy;
 use crate::core::state::State;
-use crate::core::step::{By, Command, Refusal, Reply, step};
+use crate::core::step::step;
 use crate::core::time::Now;
 use crate::wire::ask;
 use crate::wire::contracts::state_file::{self, ImportedHold};

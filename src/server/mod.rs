@@ -20,7 +20,7 @@ mod inner;
 pub mod listen;
 pub mod logs;
 pub mod notices;
-pub mod openapi;
+mod openapi;
 pub mod routes;
 pub mod views;
 pub mod watch;

@@ -7,20 +7,18 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::routes::route::{Parameter, Route};
-use super::routes::table::ROUTES;
 use crate::wire::api::{ErrorView, WaitingView};
 use crate::wire::errors::Code;
 
 /// What any route of our own may answer; contracts ignore what they do not know.
 const COMMON: &[Code] = &[Code::BadRequest];
 
-/// The description of the API: `OpenAPI` 3.1, whose schemas are plain JSON Schema 2020-12.
-#[must_use]
-pub fn document() -> Value {
+/// The description of an API of these routes: `OpenAPI` 3.1, whose schemas are plain JSON Schema 2020-12.
+pub(super) fn document(routes: &[Route]) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
     let mut schemas = settings.into_generator();
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
-    for route in ROUTES {
+    for route in routes {
         let method = route.method.word().to_lowercase();
         paths.entry(route.path).or_default().insert(method, operation(route, &mut schemas));
     }

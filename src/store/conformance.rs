@@ -10,10 +10,10 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::{Store, samples};
 use crate::core::claim::{Claim, Ended, Phase};
-use crate::core::history::{Change, ChangeKey};
+use crate::core::history::Change;
 use crate::core::latch::{Latch, LatchId};
 use crate::core::limits;
-use crate::core::names::{ClaimId, LockName, OpId, PoolName, Revision, Ticket};
+use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Ticket};
 use crate::core::pool::{Lock, Policy};
 use crate::core::state::{Changes, Loaded, Meta, OpRecord};
 use crate::core::time::EngineMs;

@@ -13,13 +13,15 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::NamedTempFile;
 
+use super::beside::beside;
 use super::lockfile::LockFile;
 use super::schema::{self, Found};
-use super::sqlite::{beside, load_all, resolved};
+use super::sqlite::{load_all, resolved};
 use crate::core::invariants;
 use crate::core::names::Revision;
+use crate::core::restart::restarted;
 use crate::core::settings::Settings;
-use crate::core::state::{Loaded, State};
+use crate::core::state::Loaded;
 use crate::core::time::{EngineMs, Now, WallMs};
 
 /// A writer's commit and a checkpoint take their locks for moments only; this is longer than any of them.
@@ -245,7 +247,7 @@ fn sound_records(loaded: Loaded) -> anyhow::Result<Records> {
         changes: loaded.history.len(),
     };
     let engine = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
-    let state = State::restarted(loaded, Settings::default(), 0, Now { engine, wall: WallMs(0) });
+    let state = restarted(loaded, Settings::default(), 0, Now { engine, wall: WallMs(0) });
     invariants::check(&state).map_err(|what| anyhow::anyhow!("its records contradict each other: {what}"))?;
     Ok(records)
 }

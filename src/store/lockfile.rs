@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use super::beside::{PRIVATE, beside};
+
 /// Longest content of a lock file that is looked at for a process id, bytes.
 const PID_BYTES: u64 = 32;
 
@@ -32,7 +34,7 @@ impl LockFile {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(super::sqlite::PRIVATE)
+            .mode(PRIVATE)
             .open(&path)
             .with_context(|| format!("cannot open the lock file {}", path.display()))?;
         match file.try_lock() {
@@ -58,7 +60,7 @@ impl LockFile {
     /// The lock file of the store in the file `store`.
     #[must_use]
     pub fn path(store: &Path) -> PathBuf {
-        super::sqlite::beside(store, ".lock")
+        beside(store, ".lock")
     }
 }
 

@@ -11,13 +11,15 @@ use proptest::test_runner::{Config, TestRunner};
 use super::Store;
 use super::conformance::Place;
 use crate::core::claim::{Ask, Claim, Ended, Labels, Owner, Part, Phase, Priority, Terms, Want};
-use crate::core::history::{Change, ChangeKey};
+use crate::core::command::{AskClaim, By, Command, Reply, Wait};
+use crate::core::history::Change;
 use crate::core::invariants;
-use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Revision, Run};
+use crate::core::names::{ChangeKey, ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Revision, Run};
 use crate::core::pool::{Lock, Policy};
+use crate::core::restart::restarted;
 use crate::core::settings::Settings;
 use crate::core::state::{Notice, State};
-use crate::core::step::{AskClaim, By, Command, Reply, Wait, step};
+use crate::core::step::step;
 use crate::core::time::{EngineMs, Now, Span, WallMs};
 
 /// What a person would compare before and after: all of the world but who listens, and deadlines that start again.
@@ -216,7 +218,7 @@ impl Life {
     fn begin(place: &Place, history: usize, now: Now) -> Self {
         let mut store = place();
         let settings = Settings { history, ..Settings::default() };
-        let state = State::restarted(store.load().unwrap(), settings, 7, now);
+        let state = restarted(store.load().unwrap(), settings, 7, now);
         let mut life = Self { store, state, now, epoch: 7, pools_removed: 0, parked: BTreeMap::new() };
         life.commit();
         life

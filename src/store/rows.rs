@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use anyhow::Context;
 
-use crate::core::history::{Change, ChangeKey};
-use crate::core::names::{Revision, Ticket};
+use crate::core::history::Change;
+use crate::core::names::{ChangeKey, Revision, Ticket};
 use crate::core::state::{Loaded, Meta};
 use crate::core::time::EngineMs;
 use crate::wire::record::{

@@ -11,11 +11,12 @@ use proptest::sample::select;
 use crate::core::claim::{
     Ask, BuildRef, Claim, End, Ended, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
 };
-use crate::core::history::{Change, ChangeKey, ChangeKind};
+use crate::core::history::{Change, ChangeKind};
 use crate::core::latch::{Ending, Latch, LatchId, LatchRef, NewLatch, Node, NodeText, Outputs, Released, Target};
 use crate::core::limits;
 use crate::core::names::{
-    ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text, Ticket,
+    ChangeKey, ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, ParkId, PoolName, Reason, Revision, Run,
+    Text, Ticket,
 };
 use crate::core::pool::{Holder, Lock, Order, Overtaking, Pick, Policy, Quarantine};
 use crate::core::state::{Changes, Meta, OpRecord};

@@ -8,7 +8,6 @@
 //! holds on it (POSIX locks belong to the process). So it is made before SQLite opens it, and later only looked at by
 //! its path.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -18,6 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use rusqlite::{CachedStatement, Connection, OpenFlags, Row, ToSql, Transaction, TransactionBehavior, params};
 
+use super::beside::{PRIVATE, beside};
 use super::checkpoint::{CHECKPOINT_PAGES, Checkpointer};
 use super::lockfile::LockFile;
 use super::rows::Rows;
@@ -27,8 +27,6 @@ use crate::wire::record::{
     self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredPolicy,
 };
 
-/// Mode of all files of a store: metadata of locks may be secret.
-pub(super) const PRIVATE: u32 = 0o600;
 /// Page cache of the writer, KiB: the index of a million ended claims stays mostly in memory.
 const CACHE_KIB: i64 = 32 * 1024;
 /// Prepared statements that are kept: all of them.
@@ -46,13 +44,6 @@ impl Default for Tuning {
     fn default() -> Self {
         Self { busy_timeout: Duration::from_secs(5), checkpoint_pages: CHECKPOINT_PAGES }
     }
-}
-
-/// `FILE` with `suffix` appended to its name.
-pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(file);
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// A store in a file, for as long as it lives the only one on that file.

@@ -9,10 +9,10 @@ use super::api::{self, ByBody, ClaimBody, PartBody};
 use super::problems::Problems;
 use super::text;
 use crate::core::claim::{Ask, Labels, Owner, Part, Priority, Scope, Terms, Want};
+use crate::core::command::{AskClaim, By, Wait};
 use crate::core::limits;
 use crate::core::names::{ClaimId, Digest, Label, LockName, PoolName, Text};
 use crate::core::pool::{Order, Overtaking, Pick, Policy};
-use crate::core::step::{AskClaim, By, Wait};
 use crate::core::time::Span;
 
 /// What a `PUT` of a claim says.

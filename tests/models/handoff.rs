@@ -6,9 +6,9 @@
 use std::hash::{Hash, Hasher};
 
 use locker::core::claim::Claim;
+use locker::core::command::{Refusal, Reply, Wait};
 use locker::core::names::{Fence, ParkId};
 use locker::core::settings::{Plant, Settings};
-use locker::core::step::{Refusal, Reply, Wait};
 use locker::core::time::Span;
 use stateright::{Model, Property};
 

@@ -8,9 +8,9 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use locker::client::lease::{Lease, Margins, SHORTEST, Step};
+use locker::core::command::{Refusal, Reply, Wait};
 use locker::core::names::{Fence, ParkId};
 use locker::core::settings::Settings;
-use locker::core::step::{Refusal, Reply, Wait};
 use locker::core::time::Span;
 use stateright::{Model, Property};
 

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 
 use locker::core::claim::{Phase, Presence};
+use locker::core::command::{AskClaim, Command, Refusal, Reply, Wait};
 use locker::core::names::{ClaimId, Fence, ParkId, PoolName, Run, Ticket};
+use locker::core::restart::restarted;
 use locker::core::settings::Settings;
 use locker::core::state::{Loaded, Meta, Notice, State};
-use locker::core::step::{AskClaim, Command, Refusal, Reply, Wait, step};
+use locker::core::step::step;
 use locker::core::time::{Deadline, EngineMs, Now, Span};
 use locker::wire::ask;
 use locker::wire::problems::Problems;
@@ -40,7 +42,7 @@ pub fn claim(n: usize) -> ClaimId {
 impl Server {
     pub fn new(settings: Settings) -> Self {
         let now = Now::default();
-        let state = State::restarted(Loaded::default(), settings, 1, now);
+        let state = restarted(Loaded::default(), settings, 1, now);
         let mut server = Self { state, now, told: BTreeSet::new(), parks: 0 };
         server.settle();
         server
@@ -118,7 +120,7 @@ impl Server {
             history: world.changes.values().map(|change| (**change).clone()).collect(),
             ..Loaded::default()
         };
-        self.state = State::restarted(loaded, self.state.settings.clone(), 1, self.now);
+        self.state = restarted(loaded, self.state.settings.clone(), 1, self.now);
         self.told.clear();
         self.settle();
         let _ = self.step(Command::Tick);

@@ -8,12 +8,14 @@ use super::reference::{self, Answer, Op, Request, Rules, Shape, Which};
 use crate::core::claim::{
     Ask, BuildEnd, BuildRef, Claim, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
 };
+use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Reason, Revision, Run, Text};
 use crate::core::pool::{Order, Overtaking, Pick, Policy};
+use crate::core::restart::restarted;
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::{Loaded, Notice, State};
-use crate::core::step::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait, step};
+use crate::core::step::step;
 use crate::core::stuck::Stuck;
 use crate::core::test_store::TestStore;
 use crate::core::time::{Now, Span};
@@ -50,7 +52,7 @@ impl Core {
             ..Settings::default()
         };
         let now = Now::default();
-        let state = State::restarted(Loaded::default(), settings, 1, now);
+        let state = restarted(Loaded::default(), settings, 1, now);
         let mut core = Self {
             state,
             store: TestStore::default(),
@@ -95,7 +97,7 @@ impl Core {
         self.settle();
         let settings = self.state.settings.clone();
         self.now.engine = self.store.engine();
-        self.state = State::restarted(self.store.load(), settings, 1, self.now);
+        self.state = restarted(self.store.load(), settings, 1, self.now);
         self.told.clear();
         let _ = step(&mut self.state, Command::Tick, self.now);
         self.settle();

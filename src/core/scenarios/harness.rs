@@ -39,13 +39,15 @@ use std::sync::Arc;
 use crate::core::claim::{
     Ask, BuildEnd, BuildRef, Claim, Labels, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
 };
+use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::history::ChangeKind;
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Text};
 use crate::core::pool::{Order, Overtaking, Pick, Policy};
+use crate::core::restart::restarted;
 use crate::core::settings::Settings;
 use crate::core::state::{Loaded, Notice, State};
-use crate::core::step::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait, step};
+use crate::core::step::step;
 use crate::core::stuck::Stuck;
 use crate::core::test_store::{TestStore, standing};
 use crate::core::time::{Now, Span, WallMs};
@@ -159,7 +161,7 @@ impl Server {
     }
 
     fn start(&mut self, loaded: Loaded, settings: Settings) {
-        self.state = State::restarted(loaded, settings, 7, self.now);
+        self.state = restarted(loaded, settings, 7, self.now);
         self.settle();
     }
 

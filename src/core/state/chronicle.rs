@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{Notice, State};
 use crate::core::claim::{End, LockSet, Owner, Phase};
-use crate::core::history::{Change, ChangeKey, ChangeKind};
+use crate::core::history::{Change, ChangeKind};
 use crate::core::latch::LatchRef;
 use crate::core::limits;
-use crate::core::names::{ClaimId, LockName, PoolName, Reason};
+use crate::core::names::{ChangeKey, ClaimId, LockName, PoolName, Reason};
 use crate::core::pool::Lock;
 use crate::core::time::Now;
 

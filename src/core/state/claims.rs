@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{State, Timer};
 use crate::core::claim::{Claim, Ended, Phase, Presence};
+use crate::core::line::Line;
 use crate::core::names::{ClaimId, Ticket};
-use crate::core::supersede::Line;
 use crate::core::time::Now;
 
 impl State {

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use crate::core::builds::Suspect;
-use crate::core::claim::{BuildRef, Claim, Ended, Part, Scope};
-use crate::core::history::{Change, ChangeKey};
+use crate::core::claim::{BuildRef, Claim, Ended, Part, Scope, Suspect};
+use crate::core::history::Change;
 use crate::core::latch::{Latch, LatchId};
-use crate::core::names::{ClaimId, LockName, OpId, PoolName, Revision, Ticket};
+use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Ticket};
 use crate::core::pool::{Lock, Policy, Pool};
 use crate::core::stuck::Stuck;
 use crate::core::time::{Deadline, EngineMs};

@@ -12,11 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::claim::{BuildRef, Claim, Owner, Part, Presence, Want};
-use super::super::claims;
+use super::super::fit::candidates;
 use super::super::limits;
 use super::super::names::{ClaimId, LockName, PoolName, Text};
 use super::super::pool::{Holder, Lock};
-use super::super::queue::candidates;
 use super::super::state::World;
 use super::Stuck;
 
@@ -87,7 +86,7 @@ impl<'w> Search<'w> {
         let budget = Cell::new(limits::STUCK_SEARCH);
         let mut search = Self { world, nodes: Vec::new(), numbers: HashMap::new(), budget };
         for build in builds {
-            let listens = |claim: &&Arc<Claim>| claims::presence(claim).is_some_and(Presence::listens);
+            let listens = |claim: &&Arc<Claim>| claim.presence().is_some_and(Presence::listens);
             let waiters: Vec<_> = world.claims_of(build).filter(listens).map(Waiter::new).collect();
             if !waiters.is_empty() {
                 search.numbers.insert(build.clone(), search.nodes.len());

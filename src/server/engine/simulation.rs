@@ -21,11 +21,11 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use super::{Answer, EngineError, Thread, awake};
+use crate::core::command::{By, Command, Reply, Wait};
 use crate::core::names::{ParkId, PoolName};
 use crate::core::pool::Policy;
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::{Changes, Loaded};
-use crate::core::step::{By, Command, Reply, Wait};
 use crate::core::time::Now;
 use crate::env::Clock;
 use crate::server::notices::{Notices, Subscription};

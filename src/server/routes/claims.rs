@@ -10,10 +10,10 @@ use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json, respond};
 use crate::core::claim::{BuildRef, Claim, Owner, Phase};
+use crate::core::command::{AskClaim, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::limits;
 use crate::core::names::{ClaimId, Fence, PoolName, Reason, Revision, Run, Text};
 use crate::core::state::World;
-use crate::core::step::{AskClaim, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::time::Span;
 use crate::wire::api;
 use crate::wire::api::{

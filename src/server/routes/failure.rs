@@ -7,7 +7,7 @@ use super::super::http::Response;
 use super::super::views;
 use super::super::watch::NotAdmitted;
 use super::respond;
-use crate::core::step::{Refusal, Reply};
+use crate::core::command::{Refusal, Reply};
 use crate::wire::api::{ClaimView, ErrorView};
 use crate::wire::errors::Code;
 use crate::wire::problems::Problems;

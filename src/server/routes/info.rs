@@ -1,15 +1,12 @@
 //! The server about itself.
 
-use std::sync::LazyLock;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::http::Response;
-use super::super::openapi;
 use super::call::Call;
 use super::failure::Failure;
-use super::{Routes, json};
+use super::{Routes, description, json};
 use crate::wire::api::InfoView;
 use crate::wire::errors::Code;
 use crate::wire::text::time;
@@ -53,7 +50,6 @@ pub(super) fn readyz(routes: &Routes, call: &Call) -> Result<Response, Failure> 
 
 /// `GET /openapi.json`.
 pub(super) fn openapi(_: &Routes, call: &Call) -> Result<Response, Failure> {
-    static DOCUMENT: LazyLock<serde_json::Value> = LazyLock::new(openapi::document);
     call.asks_nothing()?;
-    Ok(json(&*DOCUMENT))
+    Ok(json(description()))
 }

@@ -7,8 +7,8 @@ use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json};
 use crate::core::claim::Phase;
+use crate::core::command::{AskClaim, Command, Refusal};
 use crate::core::names::{ClaimId, Fence, LockName, PoolName};
-use crate::core::step::{AskClaim, Command, Refusal};
 use crate::wire::api::{
     ByBody, ClaimBody, FirstClaimBody, LockBody, QuarantineBody, RemoveBody, ReturnBody, VerifyView,
 };

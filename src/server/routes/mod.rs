@@ -17,9 +17,10 @@ mod pools;
 pub(super) mod route;
 pub(super) mod table;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use self::call::Call;
 use self::contracts::ContractRoutes;
@@ -29,15 +30,23 @@ use self::table::ROUTES;
 use super::auth::Access;
 use super::engine::Engine;
 use super::http::{self, Handler, Request, Response};
+use super::openapi;
 use super::views::Viewer;
 use super::watch::BuildWatch;
 use super::watchers::Watchers;
+use crate::core::command::{AskClaim, Command, Reply};
 use crate::core::names::{ParkId, Revision};
-use crate::core::step::{AskClaim, Command, Reply};
 use crate::wire::api::DoneView;
 use crate::wire::errors::Code;
 use crate::wire::problems::quoted;
 use crate::wire::text::percent_decoded;
+
+/// The description of the whole API, as `openapi.json` gives it.
+#[must_use]
+pub fn description() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| openapi::document(ROUTES));
+    &DOCUMENT
+}
 
 /// Says whether the server can serve; if not, with which code it refuses: [`Code::StoreFailed`] or
 /// [`Code::Unavailable`].

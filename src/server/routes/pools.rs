@@ -7,8 +7,8 @@ use super::super::views;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json};
+use crate::core::command::{Command, Refusal};
 use crate::core::names::{LockName, PoolName};
-use crate::core::step::{Command, Refusal};
 use crate::wire::api::{Page, PoolBody, PoolView, RemoveBody};
 use crate::wire::ask;
 

@@ -12,8 +12,8 @@ use super::settings::Pace;
 use super::sighting::{Sighting, Trouble};
 use super::{Installations, reason};
 use crate::core::claim::{BuildEnd, BuildRef};
+use crate::core::command::Command;
 use crate::core::limits;
-use crate::core::step::Command;
 use crate::env::Clock;
 use crate::server::engine::Engine;
 

@@ -9,8 +9,8 @@ use super::{
     Parsed, StoredDeadline, StoredEnd, StoredLatchRef, StoredLocks, StoredOwner, all_parsed, locks, parsed, plain,
     stored_locks, words,
 };
-use crate::core::history::{Change, ChangeKey, ChangeKind};
-use crate::core::names::{ClaimId, OpId, PoolName, Reason, Revision};
+use crate::core::history::{Change, ChangeKind};
+use crate::core::names::{ChangeKey, ClaimId, OpId, PoolName, Reason, Revision};
 use crate::core::state::OpRecord;
 use crate::core::time::WallMs;
 

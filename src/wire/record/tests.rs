@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::core::claim::{Ask, BuildRef, Claim, Ended, Part, Phase, Priority, Terms, Want};
-use crate::core::history::{Change, ChangeKey, ChangeKind};
+use crate::core::history::{Change, ChangeKind};
 use crate::core::latch::{Ending, Latch, LatchId, NewLatch, Node, Outputs, Released, Target};
-use crate::core::names::{Digest, Fence, Revision, Ticket};
+use crate::core::names::{ChangeKey, Digest, Fence, Revision, Ticket};
 use crate::core::pool::{Lock, Order, Overtaking, Pick, Policy, Quarantine};
 use crate::core::state::OpRecord;
 use crate::core::time::WallMs;

@@ -6,8 +6,8 @@ use super::Ms;
 use super::judge::Judge;
 use super::network::{Acts, Dice, Event, Heard, Message};
 use crate::core::claim::{Ask, Claim, End, Labels, Owner, Part, Phase, Priority, Scope, Terms, Want};
+use crate::core::command::{AskClaim, Command, Refusal, Reply, Wait};
 use crate::core::names::{ClaimId, Digest, Fence, PoolName, Run, Text};
-use crate::core::step::{AskClaim, Command, Refusal, Reply, Wait};
 use crate::core::time::Span;
 use crate::server::engine::EngineError;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Ms;
+use crate::core::command::{Command, Reply};
 use crate::core::names::ParkId;
-use crate::core::step::{Command, Reply};
 use crate::server::engine::EngineError;
 
 /// Numbers that look random and are the same in every run of a seed (`SplitMix64`).

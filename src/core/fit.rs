@@ -1,0 +1,140 @@
+//! Which locks fit what is wanted, and who else wants them.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::claim::{Claim, Presence, Want};
+use super::command::Refusal;
+use super::names::{LockName, Text};
+use super::pool::{Lock, Pick, Place, Pool};
+use super::state::World;
+
+/// Whether the pool has, held or not, what is wanted of it.
+pub(super) fn check_want(pool: &Pool, want: &Want) -> Result<(), Refusal> {
+    match want {
+        Want::Named(names) => {
+            let stays = |name: &LockName| pool.locks.get(name).is_some_and(|l| !l.leaving);
+            match names.iter().find(|&name| !stays(name)) {
+                Some(lock) => Err(Refusal::NoSuchLock { pool: pool.name.clone(), lock: lock.clone() }),
+                None => Ok(()),
+            }
+        }
+        Want::Any { count, .. } => {
+            let has = candidates(pool, want).take(*count as usize).count();
+            if has < *count as usize {
+                let has = u32::try_from(has).unwrap_or(u32::MAX);
+                return Err(Refusal::TooMany { pool: pool.name.clone(), asked: *count, has });
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Locks of one pool for this want, by name; `None` when there are not enough now. Those that the requestor has
+/// already come first, then others of its key, then the free ones in the order of the pool's policy.
+pub(super) fn pick(
+    world: &World,
+    pool: &Pool,
+    want: &Want,
+    sharer: Option<(&Text, &Text)>,
+) -> Option<BTreeSet<LockName>> {
+    match want {
+        Want::Named(names) => {
+            let admits = |name: &LockName| pool.locks.get(name).is_some_and(|l| l.admits(sharer));
+            names.iter().all(admits).then(|| names.clone())
+        }
+        Want::Any { count, labels } => {
+            let joinable: Vec<&Lock> = sharer.map(|(key, _)| pool.shared_with(key).collect()).unwrap_or_default();
+            let is_own = |lock: &&&Lock| sharer.is_some_and(|sharer| lock.is_held_by(sharer));
+            let own = joinable.iter().filter(is_own);
+            let others = joinable.iter().filter(|lock| !is_own(lock));
+            let shared = own.chain(others).copied();
+            let fits = |lock: &&Lock| lock.matches(labels);
+            let free = pool.free.iter().filter_map(|(_, name)| pool.locks.get(name)).map(AsRef::as_ref);
+            let picked: BTreeSet<LockName> = match pool.policy.pick {
+                Pick::LeastRecent => names(shared.chain(free).filter(fits), *count),
+                Pick::Name => {
+                    let mut free: Vec<&Lock> = free.collect();
+                    free.sort_by(|a, b| a.name.cmp(&b.name));
+                    names(shared.chain(free).filter(fits), *count)
+                }
+                Pick::Random => {
+                    let mut free: Vec<&Lock> = free.collect();
+                    free.sort_by_key(|lock| dice(world, pool, &lock.name));
+                    names(shared.chain(free).filter(fits), *count)
+                }
+            };
+            (picked.len() == *count as usize).then_some(picked)
+        }
+    }
+}
+
+/// The names of the first few.
+fn names<'p>(locks: impl Iterator<Item = &'p Lock>, count: u32) -> BTreeSet<LockName> {
+    locks.take(count as usize).map(|lock| lock.name.clone()).collect()
+}
+
+/// A number that differs for each lock after each change, and that nobody outside can foresee: FNV-1a over the
+/// seed of this life, the revision and the names, with the finish of `SplitMix64`.
+fn dice(world: &World, pool: &Pool, lock: &LockName) -> u64 {
+    let numbers = [world.seed, world.revision.0].into_iter().flat_map(u64::to_le_bytes);
+    let names = pool.name.as_str().bytes().chain([b'/']).chain(lock.as_str().bytes());
+    let hash = numbers
+        .chain(names)
+        .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
+    let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+/// Listening waiters at these places whose candidate locks in this pool overlap with those of `want`.
+pub(super) fn rivals<'w, 'a>(
+    world: &'w World,
+    pool: &'w Pool,
+    want: &'a Want,
+    places: Range<Place>,
+) -> impl Iterator<Item = &'w Arc<Claim>> + use<'w, 'a> {
+    pool.waiting
+        .range(places)
+        .filter_map(|(_, id)| world.claims.get(id))
+        .filter(|rival| rival.presence().is_some_and(Presence::listens))
+        .filter(move |rival| {
+            let theirs = rival.terms.ask.parts.iter().find(|part| part.pool == pool.name);
+            theirs.is_some_and(|theirs| overlap(pool, want, &theirs.want))
+        })
+}
+
+/// Whether some lock of the pool is a candidate of both.
+fn overlap(pool: &Pool, a: &Want, b: &Want) -> bool {
+    match (a, b) {
+        (Want::Named(a), Want::Named(b)) => !a.is_disjoint(b),
+        (Want::Named(_), any) => candidates(pool, a).any(|lock| is_candidate(any, lock)),
+        (any, Want::Named(_)) => candidates(pool, b).any(|lock| is_candidate(any, lock)),
+        (Want::Any { labels: a_labels, .. }, Want::Any { labels: b_labels, .. }) => {
+            // Everybody's candidates are among those of a want without labels, and none are of a claim that waits
+            // for what the pool does not have.
+            a_labels.is_empty() || b_labels.is_empty() || candidates(pool, a).any(|lock| is_candidate(b, lock))
+        }
+    }
+}
+
+/// Whether this lock could ever serve what is wanted of its pool.
+fn is_candidate(want: &Want, lock: &Lock) -> bool {
+    !lock.leaving
+        && match want {
+            Want::Named(names) => names.contains(&lock.name),
+            Want::Any { labels, .. } => lock.matches(labels),
+        }
+}
+
+/// Locks of one pool that could serve what is wanted of it.
+pub(super) fn candidates<'p>(pool: &'p Pool, want: &'p Want) -> impl Iterator<Item = &'p Lock> {
+    let named: Option<&BTreeSet<LockName>> = match want {
+        Want::Named(names) => Some(names),
+        Want::Any { .. } => None,
+    };
+    let by_name = named.into_iter().flatten().filter_map(|n| pool.locks.get(n));
+    let all = named.is_none().then(|| pool.locks.values()).into_iter().flatten();
+    by_name.chain(all).map(AsRef::as_ref).filter(move |l| is_candidate(want, l))
+}

@@ -1,0 +1,27 @@
+//! Which process acts for a claim (design section 2, runs).
+
+use super::claim::Claim;
+use super::command::Refusal;
+use super::limits;
+use super::names::Run;
+use super::settings::Plant;
+use super::state::State;
+
+/// Refuses an earlier run, and one too many (design section 2, runs).
+pub(super) fn check(state: &State, claim: &Claim, run: Option<&Run>) -> Result<(), Refusal> {
+    let Some(run) = run else { return Ok(()) };
+    if claim.is_earlier_run(run) && state.settings.plant != Plant::EarlierRun {
+        return Err(Refusal::SupersededRun { id: claim.id.clone() });
+    }
+    if !claim.runs.contains(run) && claim.runs.len() >= limits::RUNS_PER_CLAIM {
+        return Err(Refusal::TooManyRuns { id: claim.id.clone(), max: limits::RUNS_PER_CLAIM });
+    }
+    Ok(())
+}
+
+/// Remembers a new run, of a call that was accepted.
+pub(super) fn note(state: &mut State, claim: &Claim, run: Option<&Run>) {
+    if let Some(run) = run.filter(|run| !claim.runs.contains(run)) {
+        state.update_claim(&claim.id, |c| c.runs.push(run.clone()));
+    }
+}
