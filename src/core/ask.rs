@@ -9,11 +9,11 @@ use super::command::{AskClaim, Refusal, Reply, Wait, check_limit};
 use super::fit::check_want;
 use super::history::ChangeKind;
 use super::limits;
+use super::lookout;
 use super::names::{PoolName, Run};
 use super::pool::{Lock, Order, Policy, Pool};
 use super::runs;
 use super::state::{Entry, State};
-use super::stuck;
 use super::supersede;
 use super::time::{Deadline, Now};
 use super::turn::turn;
@@ -228,7 +228,7 @@ fn serve(state: &mut State, ask: &AskClaim, is_new: bool, now: Now) -> Result<Re
     }
     // Its client must hear that the claim has got stuck, or is so no more.
     let park = match ask.wait {
-        Wait::Park(park) if !stuck::watch::is_news(state, &ask.id) && claim.parks.len() < limits::PARKS_PER_CLAIM => {
+        Wait::Park(park) if !lookout::is_news(state, &ask.id) && claim.parks.len() < limits::PARKS_PER_CLAIM => {
             Some(park)
         }
         _ => None,

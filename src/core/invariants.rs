@@ -2,9 +2,10 @@
 
 use super::claim::{Claim, Phase, Presence, Scope};
 use super::latch::Latch;
+use super::lookout::search;
 use super::names::ChangeKey;
 use super::state::{State, Timer};
-use super::stuck::{Stuck, search};
+use super::stuck::Stuck;
 use super::turn::turn;
 
 /// Above this many live claims and locks, debug builds leave the check to the tests: it looks at everything.

@@ -5,11 +5,11 @@
 //!
 //! Reading order, from the ground up; nothing names what stands below it in this list:
 //! 1. [`limits`], [`time`], [`names`], [`settings`]: values that cannot be wrong.
-//! 2. [`claim`], [`latch`], [`history`], [`pool`], [`command`]: the words of the design as data: what there is, what can
-//!    happen, what is said about it.
+//! 2. [`claim`], [`latch`], [`stuck`], [`history`], [`pool`], [`command`]: the words of the design as data: what there is,
+//!    what can happen, what is said about it.
 //! 3. [`state`]: all of it, with indexes (`entangled`, `line`) and what a batch has touched.
 //! 4. `fit`, `cycles`, `turn`: which locks fit, who waits for whom, whose turn it is. `runs`: which process acts.
-//! 5. `claims` (the life of a claim), `latches`, [`builds`] (what their ends mean for claims), `supersede` and [`stuck`]
+//! 5. `claims` (the life of a claim), `latches`, [`builds`] (what their ends mean for claims), `supersede` and `lookout`
 //!    (who waits in vain).
 //! 6. `ask` (the way into the queue), [`queue`] (freed locks are handed on), `pools` (declaring), `by_hand` (what persons
 //!    do to claims and locks of others), `ops` (what is done once, however often it is asked for), `timers` (what happens by itself), [`mod@restart`].
@@ -30,6 +30,7 @@ pub mod latch;
 mod latches;
 pub mod limits;
 mod line;
+mod lookout;
 #[cfg(test)]
 mod model_tests;
 pub mod names;

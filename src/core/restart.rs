@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::claim::{Claim, Phase, Presence};
+use super::lookout;
 use super::names::{ClaimId, Revision, Ticket};
 use super::pool::{Holder, Pool};
 use super::settings::{Plant, Settings};
 use super::state::{Loaded, Meta, State};
-use super::stuck;
 use super::time::{Deadline, EngineMs, Now};
 
 /// The state of a server that starts at `now` on what its store has kept: same holds, same queue order, same claim ids;
@@ -70,7 +70,7 @@ pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: N
     pools.iter().for_each(|pool| state.prune(pool, now));
     forget_what_is_stored_already(&mut state, now);
     // Who is stuck was so before, and is in the history.
-    stuck::watch::look_now(&mut state, now);
+    lookout::look_now(&mut state, now);
     state
 }
 

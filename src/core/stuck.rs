@@ -1,12 +1,5 @@
 //! Waits that nobody else can end: a claim that waits for what its own build has, and builds that wait for each other
-//! (design section 2, self-wait). Naming them informs; nobody is made to give up.
-//!
-//! - this file: what is known of them.
-//! - `search`: finds them.
-//! - `watch`: keeps [`super::state::World::stuck`] up to date, and sees to it that clients hear of it.
-
-pub(super) mod search;
-pub(super) mod watch;
+//! (design section 2, self-wait). Naming them informs; nobody is made to give up. `lookout` finds them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,9 +44,9 @@ impl Stuck {
 pub(super) struct Watch {
     /// Somebody may wait for somebody else than at the last look.
     pub stale: bool,
-    last_look: Option<EngineMs>,
+    pub last_look: Option<EngineMs>,
     /// What the last answer to a claim said, where that was not just that it waits.
-    told: BTreeMap<ClaimId, Kind>,
+    pub told: BTreeMap<ClaimId, Kind>,
 }
 
 impl Watch {

@@ -4,9 +4,9 @@ use super::by_hand;
 use super::claim::{Claim, End, Phase, Presence, Scope};
 use super::claims;
 use super::latches;
+use super::lookout;
 use super::names::{ClaimId, LockName, PoolName, Reason};
 use super::state::{State, Timer};
-use super::stuck;
 use super::time::{Deadline, Now};
 
 /// Does all that is due at `now`, oldest first.
@@ -69,6 +69,6 @@ pub(super) fn reconcile(state: &mut State, now: Now) {
     let queues: Vec<PoolName> = queues.map(|p| p.name.clone()).collect();
     state.to_dispatch.extend(queues);
     state.notify_stale_parks();
-    stuck::watch::notify_again(state);
+    lookout::notify_again(state);
     state.prune_by_age(now);
 }

@@ -17,7 +17,7 @@ use super::super::limits;
 use super::super::names::{ClaimId, LockName, PoolName, Text};
 use super::super::pool::{Holder, Lock};
 use super::super::state::World;
-use super::Stuck;
+use super::super::stuck::Stuck;
 
 /// All stuck claims, given the builds that both hold and wait. When there is too much to look at
 /// ([`limits::STUCK_SEARCH`]), nobody is called stuck.

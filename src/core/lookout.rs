@@ -1,23 +1,26 @@
-//! Keeps what is known of stuck claims up to date, and sees to it that their clients hear of it.
+//! Looks out for stuck claims: keeps [`super::state::World::stuck`] up to date, and sees to it that clients hear of it.
+//! `search` finds them.
+
+pub(super) mod search;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::super::claims;
-use super::super::history::ChangeKind;
-use super::super::names::{ClaimId, Reason, Text};
-use super::super::state::{Entry, Notice, State, Timer};
-use super::super::time::Now;
-use super::{Stuck, search};
+use super::claims;
+use super::history::ChangeKind;
+use super::names::{ClaimId, Reason, Text};
+use super::state::{Entry, Notice, State, Timer};
+use super::stuck::Stuck;
+use super::time::Now;
 
 /// Whether a claim is stuck otherwise than it was told: then its request is answered rather than parked, so that its
 /// client hears of it. Once, because the answer is what it was told.
-pub(in super::super) fn is_news(state: &State, id: &ClaimId) -> bool {
+pub(super) fn is_news(state: &State, id: &ClaimId) -> bool {
     state.world.stuck.get(id).map(|stuck| stuck.kind()) != state.watch.told.get(id).copied()
 }
 
 /// An answer about a waiting claim goes out: its client knows now.
-pub(in super::super) fn told(state: &mut State, id: &ClaimId) {
+pub(super) fn told(state: &mut State, id: &ClaimId) {
     match state.world.stuck.get(id).map(|stuck| stuck.kind()) {
         Some(kind) => state.watch.told.insert(id.clone(), kind),
         None => state.watch.told.remove(id),
@@ -25,7 +28,7 @@ pub(in super::super) fn told(state: &mut State, id: &ClaimId) {
 }
 
 /// Looks who is stuck, if that may have changed: at once, or a little later when it has just been looked at.
-pub(in super::super) fn look(state: &mut State, now: Now) {
+pub(super) fn look(state: &mut State, now: Now) {
     if !state.watch.stale {
         return;
     }
@@ -41,7 +44,7 @@ pub(in super::super) fn look(state: &mut State, now: Now) {
 }
 
 /// Brings `World::stuck` up to date; claims that are stuck otherwise than before.
-pub(in super::super) fn look_now(state: &mut State, now: Now) -> Vec<ClaimId> {
+pub(super) fn look_now(state: &mut State, now: Now) -> Vec<ClaimId> {
     state.watch.stale = false;
     if state.entangled.is_empty() && state.world.stuck.is_empty() {
         return Vec::new();
@@ -77,7 +80,7 @@ fn record(state: &mut State, id: &ClaimId, now: Now) {
 }
 
 /// Repairs lost notices: tells the parked requests of all whose state is news to them (once more).
-pub(in super::super) fn notify_again(state: &mut State) {
+pub(super) fn notify_again(state: &mut State) {
     let known = state.world.stuck.keys().chain(state.watch.told.keys());
     let ids: BTreeSet<ClaimId> = known.filter(|id| is_news(state, id)).cloned().collect();
     ids.iter().for_each(|id| notify(state, id));
