@@ -1,84 +1,33 @@
 //! `locker import` and `locker export` against real servers, with a real git repository.
 
-// Test code: a panic is a failed test.
-#![allow(clippy::unwrap_used, clippy::print_stderr, dead_code)]
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-#[path = "proof/http.rs"]
-mod http;
-#[path = "proof/server.rs"]
-mod server;
+mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use http::{Answer, Conn};
+use common::{Done, Running, Server, tree};
 use serde_json::{Value, json};
-use server::{LOCKER, Server, Setup};
 use tempfile::TempDir;
 
-fn memory() -> Server {
-    Server::start(&Setup { store: "memory:".to_owned(), flags: Vec::new(), plant: None })
-}
-
-fn call(server: &Server, method: &str, path: &str, body: Option<&str>) -> Answer {
-    Conn::open(server.address).unwrap().call(method, path, body).unwrap()
-}
-
 fn get(server: &Server, path: &str) -> Value {
-    let answer = call(server, "GET", path, None);
-    assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.body));
-    answer.json()
+    let (status, answer) = server.api("GET", path, &Value::Null);
+    assert_eq!(status, 200, "{path}: {answer}");
+    answer
 }
 
 fn put(server: &Server, path: &str, body: &Value) {
-    let answer = call(server, "PUT", path, Some(&body.to_string()));
-    assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.body));
+    let (status, answer) = server.api("PUT", path, body);
+    assert_eq!(status, 200, "{path}: {answer}");
 }
 
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn locker(server: &Server, args: &[&str]) -> Ran {
-    let mut command = Command::new(LOCKER);
-    command.env_remove("GIT_DIR").env("LOCKER_URI", server.url()).env("USER", "ada").args(args).stdin(Stdio::null());
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
-}
-
-impl Ran {
-    /// The last line of what was printed.
-    fn summary(&self) -> &str {
-        self.out.lines().last().unwrap_or_default()
-    }
-
-    fn expect(self, code: i32, summary: &str) -> Self {
-        assert_eq!((self.code, self.summary()), (code, summary), "{}{}", self.out, self.err);
-        self
-    }
-}
-
-/// A directory of files, by path; empty directories are not in it.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(next) = dirs.pop() {
-        for entry in fs::read_dir(&next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else {
-                found.insert(path.strip_prefix(dir).unwrap().to_owned(), fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
+fn locker(server: &Server, args: &[&str]) -> Done {
+    let mut command = server.cli_command();
+    // It calls git, wherever that is.
+    command.args(args).envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    Running::start(&mut command, b"").finish()
 }
 
 struct Checkout {
@@ -132,80 +81,84 @@ impl Checkout {
 
 #[test]
 fn a_repository_comes_in_and_goes_out_the_same() {
-    let (server, checkout) = (memory(), Checkout::new());
+    let (server, checkout) = (Server::start(), Checkout::new());
     let import = ["import", "pool-repo", checkout.path()];
     let dry = locker(&server, &[&import[..], &["--dry-run"]].concat());
-    let dry = dry.expect(0, "7 to be done, 0 unchanged, 0 left alone");
-    assert!(dry.out.contains(r#"would add lock "eu [1]*" to pool "aws""#), "{}", dry.out);
-    assert_eq!(get(&server, "/api/v1/pools")["items"], json!([]), "a dry run changes nothing");
+    let dry = dry.ended(0, "7 to be done, 0 unchanged, 0 left alone");
+    assert!(dry.stdout.contains(r#"would add lock "eu [1]*" to pool "aws""#), "{}", dry.stdout);
+    assert_eq!(get(&server, "/pools")["items"], json!([]), "a dry run changes nothing");
 
-    let done = locker(&server, &import).expect(0, "7 done, 0 unchanged, 0 left alone");
-    assert_eq!(done.out.replace("done: ", "would "), dry.out.replace("7 to be done", "7 done"), "as it was announced");
-    let prod = get(&server, "/api/v1/pools/aws/locks/prod");
+    let done = locker(&server, &import).ended(0, "7 done, 0 unchanged, 0 left alone");
+    assert_eq!(
+        done.stdout.replace("done: ", "would "),
+        dry.stdout.replace("7 to be done", "7 done"),
+        "as it was announced"
+    );
+    let prod = get(&server, "/pools/aws/locks/prod");
     assert_eq!(prod["state"], "held");
     assert_eq!(prod["metadata_base64"], "AP8gbm8gdGV4dCBhdCBhbGw=");
     let holder = &prod["holders"][0];
     assert_eq!(holder["reason"], "main/deploy build 12 claiming: prod\n\nfor the release");
     assert_eq!(holder["owner"]["program"], "locker import pool-repo");
     assert!(holder["owner"]["person"].as_str().unwrap().starts_with("ada"));
-    assert_eq!(get(&server, &format!("/api/v1/claims/{}", holder["claim"].as_str().unwrap()))["scope"], "flow");
-    assert_eq!(get(&server, "/api/v1/pools/aws/locks/eu%20%5B1%5D%2A")["metadata"], "region: eu\n");
-    assert_eq!(get(&server, "/api/v1/pools/vms/locks/%F0%9F%94%92")["metadata"], "größe: 2\n");
+    assert_eq!(get(&server, &format!("/claims/{}", holder["claim"].as_str().unwrap()))["scope"], "flow");
+    assert_eq!(get(&server, "/pools/aws/locks/eu%20%5B1%5D%2A")["metadata"], "region: eu\n");
+    assert_eq!(get(&server, "/pools/vms/locks/%F0%9F%94%92")["metadata"], "größe: 2\n");
 
-    locker(&server, &import).expect(0, "0 done, 7 unchanged, 0 left alone");
+    locker(&server, &import).ended(0, "0 done, 7 unchanged, 0 left alone");
 
     let out = tempfile::tempdir().unwrap();
     let export = ["export", "pool-repo", out.path().to_str().unwrap()];
-    locker(&server, &[&export[..], &["--dry-run"]].concat()).expect(0, "4 to be done, 0 unchanged, 0 left alone");
-    assert!(files(out.path()).is_empty());
-    locker(&server, &export).expect(0, "4 done, 0 unchanged, 0 left alone");
-    let mut expected = files(checkout.dir.path());
-    expected.retain(|path, _| path.starts_with("aws") || path.starts_with("vms"));
-    assert_eq!(files(out.path()), expected);
-    locker(&server, &export).expect(0, "0 done, 4 unchanged, 0 left alone");
+    locker(&server, &[&export[..], &["--dry-run"]].concat()).ended(0, "4 to be done, 0 unchanged, 0 left alone");
+    assert!(tree(out.path()).is_empty());
+    locker(&server, &export).ended(0, "4 done, 0 unchanged, 0 left alone");
+    let mut expected = tree(checkout.dir.path());
+    expected.retain(|(path, _)| path.starts_with("aws/") || path.starts_with("vms/"));
+    assert_eq!(tree(out.path()), expected);
+    locker(&server, &export).ended(0, "0 done, 4 unchanged, 0 left alone");
 }
 
 #[test]
 fn a_hold_that_was_imported_is_released_by_the_name_of_its_lock() {
-    let (server, checkout) = (memory(), Checkout::new());
+    let (server, checkout) = (Server::start(), Checkout::new());
     let import = ["import", "pool-repo", checkout.path(), "--pool", "aws"];
-    locker(&server, &import).expect(0, "5 done, 0 unchanged, 0 left alone");
-    assert_eq!(call(&server, "GET", "/api/v1/pools/vms", None).status, 404, "only the pool that was named");
+    locker(&server, &import).ended(0, "5 done, 0 unchanged, 0 left alone");
+    assert_eq!(server.api("GET", "/pools/vms", &Value::Null).0, 404, "only the pool that was named");
     assert_eq!(locker(&server, &["release", "--pool", "aws", "--lock", "prod"]).code, 0);
     // It is claimed in the checkout still; the server's newer truth stays.
     let again = locker(&server, &import)
-        .expect(5, "0 done, 4 unchanged, 1 left alone (name what is to be overwritten with --overwrite)");
-    assert!(again.out.contains("left alone: the hold of aws/prod by claim import-"), "{}", again.out);
-    assert_eq!(get(&server, "/api/v1/pools/aws/locks/prod")["state"], "free");
+        .ended(5, "0 done, 4 unchanged, 1 left alone (name what is to be overwritten with --overwrite)");
+    assert!(again.stdout.contains("left alone: the hold of aws/prod by claim import-"), "{}", again.stdout);
+    assert_eq!(get(&server, "/pools/aws/locks/prod")["state"], "free");
 }
 
 #[test]
 fn nothing_is_overwritten_without_being_named() {
-    let (server, checkout) = (memory(), Checkout::new());
-    put(&server, "/api/v1/pools/aws/locks/us", &json!({"metadata": "ours", "labels": {"size": "big"}}));
-    put(&server, "/api/v1/pools/aws/locks/prod", &json!({}));
-    put(&server, "/api/v1/claims/c1", &json!({"pool": "aws", "lock": "prod"}));
-    put(&server, "/api/v1/pools/aws/locks/ours", &json!({"metadata": "not in the checkout"}));
+    let (server, checkout) = (Server::start(), Checkout::new());
+    put(&server, "/pools/aws/locks/us", &json!({"metadata": "ours", "labels": {"size": "big"}}));
+    put(&server, "/pools/aws/locks/prod", &json!({}));
+    put(&server, "/claims/c1", &json!({"pool": "aws", "lock": "prod"}));
+    put(&server, "/pools/aws/locks/ours", &json!({"metadata": "not in the checkout"}));
     let import = ["import", "pool-repo", checkout.path()];
     let ran = locker(&server, &import);
-    assert_eq!(ran.code, 5, "{}", ran.out);
+    assert_eq!(ran.code, 5, "{}", ran.stdout);
     for text in [
         r#"left alone: lock "us" of pool "aws" has other metadata or labels"#,
         r#"left alone: lock "prod" of pool "aws" has other metadata or labels"#,
         r#"left alone: lock "prod" of pool "aws" is held by claim c1 on the server"#,
         "3 left alone",
     ] {
-        assert!(ran.out.contains(text), "{text}: {}", ran.out);
+        assert!(ran.stdout.contains(text), "{text}: {}", ran.stdout);
     }
-    assert_eq!(get(&server, "/api/v1/pools/aws/locks/us")["metadata"], "ours");
-    assert_eq!(get(&server, "/api/v1/pools/aws/locks/ours")["metadata"], "not in the checkout");
-    assert_eq!(get(&server, "/api/v1/pools/aws/locks/eu%20%5B1%5D%2A")["state"], "free", "the rest was done");
+    assert_eq!(get(&server, "/pools/aws/locks/us")["metadata"], "ours");
+    assert_eq!(get(&server, "/pools/aws/locks/ours")["metadata"], "not in the checkout");
+    assert_eq!(get(&server, "/pools/aws/locks/eu%20%5B1%5D%2A")["state"], "free", "the rest was done");
 
     let stray = locker(&server, &[&import[..], &["--overwrite", "aws/ours"]].concat());
-    assert_eq!((stray.code, stray.err.contains("no such thing in the import")), (2, true), "{}", stray.err);
+    assert_eq!((stray.code, stray.stderr.contains("no such thing in the import")), (2, true), "{}", stray.stderr);
     let named = locker(&server, &[&import[..], &["--overwrite", "aws/us"]].concat());
-    assert!(named.out.contains(r#"done: overwrite lock "us" of pool "aws""#), "{}", named.out);
-    let us = get(&server, "/api/v1/pools/aws/locks/us");
+    assert!(named.stdout.contains(r#"done: overwrite lock "us" of pool "aws""#), "{}", named.stdout);
+    let us = get(&server, "/pools/aws/locks/us");
     assert_eq!((&us["metadata"], &us["labels"]), (&json!(""), &json!({"size": "big"})), "labels are ours alone");
 
     // And the same on the way out.
@@ -216,11 +169,11 @@ fn nothing_is_overwritten_without_being_named() {
     fs::write(out.path().join("aws/unclaimed/other"), "not on the server").unwrap();
     let export = ["export", "pool-repo", out.path().to_str().unwrap(), "--pool", "aws"];
     let ran = locker(&server, &export);
-    assert_eq!(ran.code, 5, "{}", ran.out);
+    assert_eq!(ran.code, 5, "{}", ran.stdout);
     assert_eq!(fs::read(out.path().join("aws/unclaimed/us")).unwrap(), b"theirs");
     assert!(!out.path().join("aws/claimed/prod").exists());
     let named = [&export[..], &["--overwrite", "aws/us", "--overwrite", "aws/prod"]].concat();
-    locker(&server, &named).expect(0, "2 done, 2 unchanged, 0 left alone");
+    locker(&server, &named).ended(0, "2 done, 2 unchanged, 0 left alone");
     assert_eq!(fs::read(out.path().join("aws/unclaimed/us")).unwrap(), b"");
     assert!(!out.path().join("aws/unclaimed/prod").exists(), "a lock is in one state");
     assert!(out.path().join("aws/claimed/prod").exists());
@@ -229,7 +182,7 @@ fn nothing_is_overwritten_without_being_named() {
 
 #[test]
 fn a_bad_checkout_changes_nothing() {
-    let (server, checkout) = (memory(), Checkout::new());
+    let (server, checkout) = (Server::start(), Checkout::new());
     checkout.write("aws/unclaimed/large", &vec![b'x'; 64 * 1024 + 1]);
     checkout.write("aws/unclaimed/prod", b"twice");
     checkout.write("aws/unclaimed/a\nb", b"");
@@ -237,7 +190,7 @@ fn a_bad_checkout_changes_nothing() {
     symlink("/etc/passwd", checkout.dir.path().join("aws/claimed/link")).unwrap();
     fs::create_dir(checkout.dir.path().join("aws/claimed/dir")).unwrap();
     let ran = locker(&server, &["import", "pool-repo", checkout.path()]);
-    assert_eq!(ran.code, 2, "{}", ran.err);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
     for text in [
         "too long (65537 bytes > max of 65536)",
         "the lock is both claimed and unclaimed",
@@ -247,63 +200,65 @@ fn a_bad_checkout_changes_nothing() {
         "claimed/dir: is no plain file",
         "nothing was changed, because of 6 problem(s)",
     ] {
-        assert!(ran.err.contains(text), "{text}: {}", ran.err);
+        assert!(ran.stderr.contains(text), "{text}: {}", ran.stderr);
     }
-    assert!(!ran.err.replace('\n', "").chars().any(char::is_control), "{:?}", ran.err);
-    assert_eq!(get(&server, "/api/v1/pools")["items"], json!([]));
+    assert!(!ran.stderr.replace('\n', "").chars().any(char::is_control), "{:?}", ran.stderr);
+    assert_eq!(get(&server, "/pools")["items"], json!([]));
 
     let empty = tempfile::tempdir().unwrap();
     let ran = locker(&server, &["import", "pool-repo", empty.path().to_str().unwrap()]);
-    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
     let ran = locker(&server, &["import", "pool-repo", checkout.path(), "--pool", "gone"]);
-    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
     assert_ne!(locker(&server, &["import", "pool-repo", "/nowhere/at/all"]).code, 0);
 }
 
 #[test]
 fn without_git_there_is_another_reason() {
-    let (server, checkout) = (memory(), Checkout::new());
+    let (server, checkout) = (Server::start(), Checkout::new());
     fs::remove_dir_all(checkout.dir.path().join(".git")).unwrap();
-    locker(&server, &["import", "pool-repo", checkout.path()]).expect(0, "7 done, 0 unchanged, 0 left alone");
-    let prod = get(&server, "/api/v1/pools/aws/locks/prod");
+    locker(&server, &["import", "pool-repo", checkout.path()]).ended(0, "7 done, 0 unchanged, 0 left alone");
+    let prod = get(&server, "/pools/aws/locks/prod");
     assert_eq!(prod["holders"][0]["reason"], "claimed in the pool repository that was imported");
 }
 
 #[test]
 fn an_export_through_a_link_is_refused() {
-    let server = memory();
-    put(&server, "/api/v1/pools/aws/locks/us", &json!({"metadata": "x"}));
+    let server = Server::start();
+    put(&server, "/pools/aws/locks/us", &json!({"metadata": "x"}));
     let (out, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     symlink(elsewhere.path(), out.path().join("aws")).unwrap();
     let ran = locker(&server, &["export", "pool-repo", out.path().to_str().unwrap()]);
-    assert_eq!((ran.code, ran.err.contains("is no directory")), (1, true), "{}", ran.err);
-    assert!(files(elsewhere.path()).is_empty());
+    assert_eq!((ran.code, ran.stderr.contains("is no directory")), (1, true), "{}", ran.stderr);
+    assert!(tree(elsewhere.path()).is_empty());
 }
 
 /// A server with some of everything.
 fn filled() -> Server {
-    let server = memory();
-    put(&server, "/api/v1/pools/envs", &json!({"policy": {"drain": "5s", "max_queue": 7}}));
-    put(&server, "/api/v1/pools/envs/locks/eu", &json!({"metadata": "ä\n", "labels": {"region": "eu"}}));
-    put(&server, "/api/v1/pools/envs/locks/us", &json!({"metadata_base64": "AP8="}));
-    put(&server, "/api/v1/pools/empty", &json!({}));
-    put(&server, "/api/v1/pools/n", &json!({"capacity": 3}));
+    let server = Server::start();
+    put(&server, "/pools/envs", &json!({"policy": {"drain": "5s", "max_queue": 7}}));
+    put(&server, "/pools/envs/locks/eu", &json!({"metadata": "ä\n", "labels": {"region": "eu"}}));
+    put(&server, "/pools/envs/locks/us", &json!({"metadata_base64": "AP8="}));
+    put(&server, "/pools/empty", &json!({}));
+    put(&server, "/pools/n", &json!({"capacity": 3}));
     let owner = json!({"cluster": "https://ci", "team": "main", "pipeline": "p", "job": "j", "build_id": "7"});
     let any = json!({"pool": "envs", "owner": owner, "scope": "flow", "reason": "deploy", "ttl": "2h"});
-    put(&server, "/api/v1/claims/any", &any);
-    put(&server, "/api/v1/claims/several", &json!({"pool": "n", "count": 2, "scope": "person"}));
+    put(&server, "/claims/any", &any);
+    put(&server, "/claims/several", &json!({"pool": "n", "count": 2, "scope": "person"}));
     for who in ["a", "b"] {
         let body = json!({"pool": "shared", "key": "k", "requestor": who});
-        put(&server, &format!("/api/v1/claims/shared-{who}"), &body);
+        put(&server, &format!("/claims/shared-{who}"), &body);
     }
     let waiting = json!({"pool": "shared", "key": "other"});
-    assert_eq!(call(&server, "PUT", "/api/v1/claims/waits", Some(&waiting.to_string())).status, 423);
-    for (id, ending) in [("1", None), ("2", Some(r#"{"outputs": {"v": "1"}}"#)), ("3", Some(r#"{"failure": "no"}"#))] {
+    assert_eq!(server.api("PUT", "/claims/waits", &waiting).0, 423);
+    for (id, ending) in
+        [("1", None), ("2", Some(json!({"outputs": {"v": "1"}}))), ("3", Some(json!({"failure": "no"})))]
+    {
         let id = format!("e9205d4a-2545-4c58-86ae-d0e7b3ecec2{id}");
-        let body = json!({"id": id, "workflow": "w", "node": {"name": "n"}}).to_string();
-        assert_eq!(call(&server, "POST", "/lock", Some(&body)).status, 200);
+        let body = json!({"id": id, "workflow": "w", "node": {"name": "n"}});
+        assert_eq!(server.ask("POST", "/lock", &body).0, 200);
         if let Some(ending) = ending {
-            assert_eq!(call(&server, "PATCH", &format!("/lock?id={id}"), Some(ending)).status, 200);
+            assert_eq!(server.ask("PATCH", &format!("/lock?id={id}"), &ending).0, 200);
         }
     }
     server
@@ -331,44 +286,44 @@ fn essence(export: &str) -> Value {
 
 #[test]
 fn a_state_goes_out_and_comes_in_the_same() {
-    let (from, to) = (filled(), memory());
+    let (from, to) = (filled(), Server::start());
     let export = locker(&from, &["export", "json"]);
-    assert_eq!((export.code, export.err.as_str()), (0, "4 pool(s), 6 lock(s), 4 hold(s), 3 latch(es) written\n"));
+    assert_eq!((export.code, export.stderr.as_str()), (0, "4 pool(s), 6 lock(s), 4 hold(s), 3 latch(es) written\n"));
     let dry = locker(&from, &["export", "json", "--dry-run"]);
-    assert_eq!((dry.out.as_str(), dry.err.contains("4 pool(s)")), ("", true));
-    let state: Value = serde_json::from_str(&export.out).unwrap();
+    assert_eq!((dry.stdout.as_str(), dry.stderr.contains("4 pool(s)")), ("", true));
+    let state: Value = serde_json::from_str(&export.stdout).unwrap();
     assert_eq!(state["locker_export"], 1);
-    assert!(!export.out.contains("waits"), "who waits asks again");
+    assert!(!export.stdout.contains("waits"), "who waits asks again");
 
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("state.json");
-    fs::write(&file, &export.out).unwrap();
+    fs::write(&file, &export.stdout).unwrap();
     let import = ["import", "json", file.to_str().unwrap()];
     let dry = locker(&to, &[&import[..], &["--dry-run"]].concat());
-    dry.expect(0, "19 to be done, 0 unchanged, 0 left alone");
-    assert_eq!(get(&to, "/api/v1/pools")["items"], json!([]));
-    locker(&to, &import).expect(0, "19 done, 0 unchanged, 0 left alone");
+    dry.ended(0, "19 to be done, 0 unchanged, 0 left alone");
+    assert_eq!(get(&to, "/pools")["items"], json!([]));
+    locker(&to, &import).ended(0, "19 done, 0 unchanged, 0 left alone");
     let imported = locker(&to, &["export", "json"]);
-    assert_eq!(essence(&imported.out), essence(&export.out));
-    locker(&to, &import).expect(0, "0 done, 17 unchanged, 0 left alone");
-    locker(&from, &import).expect(0, "0 done, 17 unchanged, 0 left alone");
+    assert_eq!(essence(&imported.stdout), essence(&export.stdout));
+    locker(&to, &import).ended(0, "0 done, 17 unchanged, 0 left alone");
+    locker(&from, &import).ended(0, "0 done, 17 unchanged, 0 left alone");
 
-    let any = get(&to, "/api/v1/claims/any");
+    let any = get(&to, "/claims/any");
     assert_eq!((&any["owner"]["build_id"], &any["reason"]), (&json!("7"), &json!("deploy")));
     assert!(any["held_until"].is_string(), "a hold that would have ended ends here, too");
 }
 
 #[test]
 fn a_state_that_differs_is_left_alone() {
-    let (from, to) = (filled(), memory());
+    let (from, to) = (filled(), Server::start());
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("state.json");
-    fs::write(&file, locker(&from, &["export", "json"]).out).unwrap();
-    put(&to, "/api/v1/pools/envs", &json!({"policy": {"drain": "9s"}}));
-    put(&to, "/api/v1/pools/envs/locks/eu", &json!({"metadata": "ours"}));
-    put(&to, "/api/v1/claims/mine", &json!({"pool": "shared"}));
-    let body = r#"{"id": "e9205d4a-2545-4c58-86ae-d0e7b3ecec21", "workflow": "other"}"#;
-    assert_eq!(call(&to, "POST", "/lock", Some(body)).status, 200);
+    fs::write(&file, locker(&from, &["export", "json"]).stdout).unwrap();
+    put(&to, "/pools/envs", &json!({"policy": {"drain": "9s"}}));
+    put(&to, "/pools/envs/locks/eu", &json!({"metadata": "ours"}));
+    put(&to, "/claims/mine", &json!({"pool": "shared"}));
+    let body = json!({"id": "e9205d4a-2545-4c58-86ae-d0e7b3ecec21", "workflow": "other"});
+    assert_eq!(to.ask("POST", "/lock", &body).0, 200);
     let import = ["import", "json", file.to_str().unwrap()];
     let ran = locker(&to, &import);
     assert_eq!(ran.code, 5);
@@ -379,17 +334,17 @@ fn a_state_that_differs_is_left_alone() {
         "latch e9205d4a-2545-4c58-86ae-d0e7b3ecec21 is of another workflow on the server",
         "5 left alone",
     ] {
-        assert!(ran.out.contains(text), "{text}: {}", ran.out);
+        assert!(ran.stdout.contains(text), "{text}: {}", ran.stdout);
     }
     let named = [&import[..], &["--overwrite", "envs", "--overwrite", "envs/eu"]].concat();
-    assert!(locker(&to, &named).summary().contains("2 done"));
-    assert_eq!(get(&to, "/api/v1/pools/envs")["policy"]["drain"], "5s");
-    assert_eq!(get(&to, "/api/v1/pools/envs/locks/eu")["labels"], json!({"region": "eu"}));
+    locker(&to, &named).printed("2 done");
+    assert_eq!(get(&to, "/pools/envs")["policy"]["drain"], "5s");
+    assert_eq!(get(&to, "/pools/envs/locks/eu")["labels"], json!({"region": "eu"}));
 }
 
 #[test]
 fn a_bad_state_changes_nothing() {
-    let server = memory();
+    let server = Server::start();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("state.json");
     let state = |pools: Value, holds: Value| {
@@ -414,10 +369,10 @@ fn a_bad_state_changes_nothing() {
     for (content, text) in cases {
         fs::write(&file, content.to_string()).unwrap();
         let ran = locker(&server, &["import", "json", file.to_str().unwrap()]);
-        assert_eq!(ran.code, 2, "{content}: {}{}", ran.out, ran.err);
-        assert!(ran.err.contains(text), "{text}: {}", ran.err);
+        assert_eq!(ran.code, 2, "{content}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(text), "{text}: {}", ran.stderr);
     }
-    assert_eq!(get(&server, "/api/v1/pools")["items"], json!([]));
+    assert_eq!(get(&server, "/pools")["items"], json!([]));
     assert_eq!(locker(&server, &["import", "json", "/nowhere"]).code, 1);
     fs::write(&file, "x").unwrap();
     let mut over =
@@ -425,6 +380,6 @@ fn a_bad_state_changes_nothing() {
     over["holds"][0]["held_until"] = json!("2020-01-01T00:00:00.000Z");
     fs::write(&file, over.to_string()).unwrap();
     let ran =
-        locker(&server, &["import", "json", file.to_str().unwrap()]).expect(0, "2 done, 0 unchanged, 0 left alone");
-    assert_eq!(ran.err, "left out: the hold of a/x is over\n");
+        locker(&server, &["import", "json", file.to_str().unwrap()]).ended(0, "2 done, 0 unchanged, 0 left alone");
+    assert_eq!(ran.stderr, "left out: the hold of a/x is over\n");
 }

@@ -139,6 +139,12 @@ impl Done {
         self
     }
 
+    /// It ended with this code, and this is the last line that it printed.
+    pub fn ended(self, code: i32, line: &str) -> Self {
+        assert_eq!((self.code, self.stdout.lines().last().unwrap_or_default()), (code, line), "{self:?}");
+        self
+    }
+
     /// It printed this on stdout.
     pub fn printed(self, text: &str) -> Self {
         assert!(self.stdout.contains(text), "{text:?} is not in {}", self.stdout);
@@ -259,10 +265,15 @@ impl Server {
         command
     }
 
-    /// One request to its API, with this JSON unless it is null: the status and the JSON of the answer.
+    /// One request to its own API, such as `/pools`.
     pub fn api(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.ask(method, &format!("/api/v1{path}"), body)
+    }
+
+    /// One request, with this JSON unless it is null: the status and the JSON of the answer.
+    pub fn ask(&self, method: &str, target: &str, body: &Value) -> (u16, Value) {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-        let request = ureq::http::Request::builder().method(method).uri(format!("{}/api/v1{path}", self.url));
+        let request = ureq::http::Request::builder().method(method).uri(format!("{}{target}", self.url));
         let sent = match body {
             Value::Null => agent.run(request.body(()).unwrap()),
             body => agent.run(request.header("content-type", "application/json").body(body.to_string()).unwrap()),
