@@ -6,12 +6,9 @@ use std::str::FromStr;
 
 use super::super::http::{Request, Turn};
 use super::failure::Failure;
-use super::route::Route;
 use crate::core::limits;
-use crate::wire::errors::Code;
 use crate::wire::json::{self, Body};
-use crate::wire::problems::{Problems, quoted, unknown};
-use crate::wire::text::percent_decoded;
+use crate::wire::problems::{Problems, quoted};
 
 /// A request that has found its route.
 pub(super) struct Call<'r> {
@@ -23,19 +20,14 @@ pub(super) struct Call<'r> {
 }
 
 impl<'r> Call<'r> {
-    pub fn new(route: &'static Route, request: &'r Request, segments: Vec<String>) -> Result<Self, Failure> {
-        let mut problems = Problems::default();
-        let query = query(route, &request.query, &mut problems);
-        let path = route.path_params().zip(segments).filter_map(|(name, value)| Some((name?, value))).collect();
-        let max = route.max_body;
-        if request.body.len() > max {
-            let error = format!("the body has {} bytes, at most {max} are allowed here", request.body.len());
-            return Err(Failure::new(Code::TooLarge, error));
-        }
-        if route.contracts.is_empty() && route.body.is_none() && !matches!(request.body.trim_ascii(), b"" | b"{}") {
-            problems.add("", "this call takes no body");
-        }
-        Ok(Self { request, path, query, problems })
+    /// A request with its path and query as its route has read them, and what is wrong with it so far.
+    pub fn new(
+        request: &'r Request,
+        path: BTreeMap<&'static str, String>,
+        query: BTreeMap<String, String>,
+        problems: Problems,
+    ) -> Self {
+        Self { request, path, query, problems }
     }
 
     /// What is known to be wrong so far; the handler goes on adding to it.
@@ -108,31 +100,4 @@ impl<'r> Call<'r> {
     pub fn may_park(&self) -> bool {
         self.request.can_park && self.request.turn != Turn::Last
     }
-}
-
-/// The parameters of a query, each at most once and known to the route; contracts ignore those that they do not know.
-/// `+` is a space, as forms write it.
-fn query(route: &'static Route, query: &str, problems: &mut Problems) -> BTreeMap<String, String> {
-    let known: Vec<&str> = route.query.iter().map(|parameter| parameter.name).collect();
-    let ignores = !route.contracts.is_empty();
-    let decoded = |text: &str| percent_decoded(&text.replace('+', " "));
-    let mut given = BTreeMap::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = decoded(name);
-        if ignores && !name.as_ref().is_ok_and(|name| known.contains(&name.as_str())) {
-            continue;
-        }
-        match name.and_then(|name| Ok((name, decoded(value)?))) {
-            Err(problem) => problems.add("query", problem),
-            Ok((name, _)) if !known.contains(&name.as_str()) => {
-                problems.add("query", unknown("parameter", &name, &known));
-            }
-            Ok((name, _)) if given.contains_key(&name) => problems.add(&name, "is given twice"),
-            Ok((name, value)) => {
-                given.insert(name, value);
-            }
-        }
-    }
-    given
 }

@@ -22,7 +22,6 @@ use std::sync::{Arc, LazyLock};
 use serde::Serialize;
 use serde_json::Value;
 
-use self::call::Call;
 use self::contracts::ContractRoutes;
 use self::failure::Failure;
 use self::route::{Method, Route};
@@ -109,7 +108,7 @@ impl Routes {
 
     fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
         self.contracts.check_served(found.route.contracts)?;
-        (found.route.run)(self, &Call::new(found.route, request, found.segments)?)
+        (found.route.run)(self, &found.route.call(request, found.segments)?)
     }
 }
 

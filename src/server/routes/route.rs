@@ -1,14 +1,18 @@
-//! What a route is: a row of `table`.
+//! What a route is: a row of `table`, and how it reads a request.
+
+use std::collections::BTreeMap;
 
 use schemars::{Schema, SchemaGenerator};
 
 use super::super::auth::Access;
-use super::super::http::Response;
+use super::super::http::{Request, Response};
 use super::Routes;
 use super::call::Call;
 use super::failure::Failure;
 use crate::wire::contracts::Contract;
 use crate::wire::errors::Code;
+use crate::wire::problems::{Problems, unknown};
+use crate::wire::text::percent_decoded;
 
 /// A method that some route has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +100,49 @@ impl Route {
         let mut template = self.path.split('/').skip(1);
         let fits = |segment: &String| template.next().is_some_and(|t| t.starts_with('{') || t == segment);
         segments.iter().all(fits) && template.next().is_none()
+    }
+
+    /// Takes a request for this route apart; `segments` are those of its path, decoded.
+    pub(super) fn call<'r>(&self, request: &'r Request, segments: Vec<String>) -> Result<Call<'r>, Failure> {
+        let mut problems = Problems::default();
+        let query = self.read_query(&request.query, &mut problems);
+        let path = self.path_params().zip(segments).filter_map(|(name, value)| Some((name?, value))).collect();
+        let max = self.max_body;
+        if request.body.len() > max {
+            let error = format!("the body has {} bytes, at most {max} are allowed here", request.body.len());
+            return Err(Failure::new(Code::TooLarge, error));
+        }
+        if self.contracts.is_empty() && self.body.is_none() && !matches!(request.body.trim_ascii(), b"" | b"{}") {
+            problems.add("", "this call takes no body");
+        }
+        Ok(Call::new(request, path, query, problems))
+    }
+
+    /// The parameters of a query, each at most once and known to the route; contracts ignore those that they do not know.
+    /// `+` is a space, as forms write it.
+    fn read_query(&self, query: &str, problems: &mut Problems) -> BTreeMap<String, String> {
+        let known: Vec<&str> = self.query.iter().map(|parameter| parameter.name).collect();
+        let ignores = !self.contracts.is_empty();
+        let decoded = |text: &str| percent_decoded(&text.replace('+', " "));
+        let mut given = BTreeMap::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decoded(name);
+            if ignores && !name.as_ref().is_ok_and(|name| known.contains(&name.as_str())) {
+                continue;
+            }
+            match name.and_then(|name| Ok((name, decoded(value)?))) {
+                Err(problem) => problems.add("query", problem),
+                Ok((name, _)) if !known.contains(&name.as_str()) => {
+                    problems.add("query", unknown("parameter", &name, &known));
+                }
+                Ok((name, _)) if given.contains_key(&name) => problems.add(&name, "is given twice"),
+                Ok((name, value)) => {
+                    given.insert(name, value);
+                }
+            }
+        }
+        given
     }
 }
 
