@@ -37,7 +37,8 @@ RUN mkdir -p /opt/resource /data && chmod 1777 /data \
     && ln -s ../../usr/local/bin/locker /opt/resource/check \
     && ln -s ../../usr/local/bin/locker /opt/resource/in \
     && ln -s ../../usr/local/bin/locker /opt/resource/out \
-    && ln -s locker /usr/local/bin/lockcli
+    && ln -s locker /usr/local/bin/lockcli \
+    && ln -s locker /usr/local/bin/lockagt
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LOCKER_LISTEN=0.0.0.0 \
     LOCKER_STORE=sqlite:/data/locker.db

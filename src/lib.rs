@@ -6,17 +6,19 @@
 //! |---|---|
 //! | `check`, `in`, `out` | the Concourse resource type ([`resource`]) |
 //! | `lockcli` | the client of Argo latches ([`cli`]) |
+//! | `lockagt` | the agent that resumes Argo workflows ([`agent`]) |
 //! | anything else | the `locker` command line with the server in it ([`cli`], [`server`]) |
 //!
 //! Reading order:
 //! 1. [`core`]: every rule, pure. Begin with its `step`.
 //! 2. [`wire`]: what crosses a wire, as types: our API, Concourse, errors.
 //! 3. [`store`], [`server`]: the truth on disk, the engine that owns it, the routes, the door.
-//! 4. [`client`]: the API from the other side; [`resource`] and [`cli`] stand on it.
+//! 4. [`client`]: the API from the other side; [`resource`], [`agent`] and [`cli`] stand on it.
 //! 5. [`mod@env`]: the machine as a value. Nothing else reads the process's environment, clock or signals.
 //!
-//! Arrows point down only: binary -> this file -> server, resource, cli -> client, store, wire -> core.
+//! Arrows point down only: binary -> this file -> server, resource, agent, cli -> client, store, wire -> core.
 
+pub mod agent;
 pub mod cli;
 pub mod client;
 pub mod core;
@@ -38,6 +40,7 @@ pub fn run(env: &mut Env<'_>) -> u8 {
         "in" => resource::get(env),
         "out" => resource::out(env),
         "lockcli" => cli::lockcli(env),
+        "lockagt" => cli::lockagt(env),
         _ => cli::run(env),
     }
 }

@@ -15,7 +15,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("client", &["core", "env", "wire"]),
     ("server", &["client", "core", "env", "store", "wire"]),
     ("resource", &["client", "core", "env", "wire"]),
-    ("cli", &["client", "core", "env", "resource", "server", "store", "wire"]),
+    ("agent", &["client", "core", "env", "wire"]),
+    ("cli", &["agent", "client", "core", "env", "resource", "server", "store", "wire"]),
 ];
 
 /// What would make the core depend on more than its arguments.

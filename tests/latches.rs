@@ -429,6 +429,41 @@ fn what_was_answered_survives_a_kill() {
     assert_eq!((later.as_array().unwrap().len(), &later[0]["id"]), (1, &json!(locked)), "revisions go on");
 }
 
+#[test]
+fn which_node_is_meant_is_written_down_once_and_for_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::sqlite(dir.path());
+    let mut server = Server::start(&setup);
+    let at = format!("/lock?id={}", create(&server, "w"));
+    call(&server, "PATCH", &at, "");
+    let listed = call(&server, "GET", "/lock?status=released", "");
+    let bound = call(&server, "PATCH", &at, r#"{"node": {"id": "w-1"}, "workflow_uid": "u-1"}"#);
+    assert_eq!(
+        (bound.status, &bound.json()["node"], &bound.json()["workflow_uid"]),
+        (200, &json!({"id": "w-1"}), &json!("u-1"))
+    );
+    server.kill();
+    let server = Server::start(&setup);
+    assert_eq!(call(&server, "GET", &at, "").json(), bound.json());
+    assert_eq!(call(&server, "PATCH", &at, r#"{"node": {"id": "w-1"}}"#).json(), bound.json(), "again is harmless");
+    for other in [r#"{"node": {"id": "w-2"}}"#, r#"{"node": {"name": "w-1"}}"#, r#"{"workflow_uid": "u-2"}"#] {
+        let refused = call(&server, "PATCH", &at, other);
+        assert_eq!((refused.status, refused.code().as_str()), (409, "latch_released"), "{other}");
+    }
+    assert_eq!(call(&server, "PATCH", &at, r#"{"node": {}}"#).status, 400);
+    let after = listed.header("locker-revision").unwrap();
+    let news = call(&server, "GET", &format!("/lock?status=released&after={after}"), "");
+    assert_eq!(news.body, "[]", "it is no new release");
+    // A creator that says less asks for the same latch; with a release it may be said at once.
+    let id = at.split_once('=').unwrap().1;
+    let again =
+        call(&server, "POST", "/lock", &json!({ "id": id, "workflow": "w", "namespace": "default" }).to_string());
+    assert_eq!(again.json(), bound.json());
+    let at = format!("/lock?id={}", create(&server, "v"));
+    let at_once = call(&server, "PATCH", &at, r#"{"node": {"name": "n"}, "failure": "no"}"#).json();
+    assert_eq!((&at_once["status"], &at_once["node"]), (&json!("released"), &json!({"name": "n"})));
+}
+
 /// With `curl`, as people try it.
 #[test]
 fn curl_can_do_it_all() {

@@ -8,6 +8,8 @@
 // Test code: a panic is a failed test, and figures go to the terminal.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panicking and print what was searched")]
 
+#[path = "models/agent.rs"]
+mod agent;
 #[path = "models/handoff.rs"]
 mod handoff;
 #[path = "models/lease.rs"]

@@ -138,6 +138,7 @@ fn run_with(
     default_result: &Path,
     env: &mut Env<'_>,
 ) -> Result<u8, CliError> {
+    connection.warn(env);
     let client = latch_client(args.api_endpoint, connection, env)?;
     let asking = Asking { client, flights: Flights::new(&env.signals) };
     let result = ResultFile { path: args.result.as_deref().unwrap_or(default_result), is_asked: args.result.is_some() };
@@ -180,8 +181,7 @@ pub(super) fn latch_client(
     env: &Env<'_>,
 ) -> Result<LatchClient, CliError> {
     let endpoint = endpoint.unwrap_or_else(|| format!("{}/lock", connection.uri.trim_end_matches('/')));
-    LatchClient::new(&endpoint, connection.credentials(), &env.vars)
-        .map_err(|why| CliError::usage(format!("the endpoint {why}")))
+    LatchClient::open(&endpoint, connection.credentials(), connection.tls()?, &env.vars).map_err(CliError::usage)
 }
 
 /// The exit code of a wait: a script that goes on after 0 must not go on after a failure.

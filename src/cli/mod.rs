@@ -2,6 +2,7 @@
 //!
 //! Options with an environment variable read it from [`Env`], not from the process: see `env_defaults`.
 
+mod agent;
 mod ask;
 mod breaking;
 mod check;
@@ -131,6 +132,8 @@ enum Command {
     Export(transfer::ExportArgs),
     /// Latches of Argo workflows, as the program lockcli
     Latch(latch::LatchArgs),
+    /// Resume the Argo workflows whose latches are released, as the program lockagt
+    Agent(agent::AgentArgs),
     /// Take over what another system has
     Import(import::ImportArgs),
     /// Copy a store into a file, also while the server uses it
@@ -202,6 +205,11 @@ pub fn lockcli(env: &mut Env<'_>) -> u8 {
     run_as(latch::LockCli::command(), latch::execute, env)
 }
 
+/// Runs `lockagt` and gives its exit code.
+pub fn lockagt(env: &mut Env<'_>) -> u8 {
+    run_as(agent::LockAgt::command(), agent::execute, env)
+}
+
 type Execute = fn(&ArgMatches, &mut Env<'_>) -> Result<u8, CliError>;
 
 fn run_as(command: clap::Command, execute: Execute, env: &mut Env<'_>) -> u8 {
@@ -271,6 +279,7 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Lock(args) => connection.open(env, |client, env| lock::run(&args, client, env)),
         Command::Export(args) => transfer::export(&args, connection, env),
         Command::Latch(args) => latch::run(args, connection, env),
+        Command::Agent(args) => agent::run(args, connection, env),
         Command::Import(args) => import::run(&args, connection, env),
         Command::Doctor(args) => doctor::run(&args, connection, env),
         Command::Completions(args) => manual::completions(&args, env),
@@ -298,14 +307,19 @@ impl Connection {
     fn client(&self, env: &mut Env<'_>) -> Result<Client, CliError> {
         let (server, credentials) = self.target()?;
         let tls = self.tls()?;
-        if tls.skip_verification.is_some() {
+        self.warn(env);
+        let authorization = credentials.or_else(|| server.credentials().cloned()).map(Authorization::Basic);
+        let access = Access { servers: vec![server], authorization, tls, proxy: None };
+        Client::open(access, &env.vars).map_err(CliError::usage)
+    }
+
+    /// Says what is unsafe about it.
+    fn warn(&self, env: &mut Env<'_>) {
+        if self.skip_ssl_validation {
             // Whoever reads no warnings cannot be warned.
             let _ =
                 writeln!(env.stderr, "warning: --skip-ssl-validation: anybody could pose as the server; use --ca-cert");
         }
-        let authorization = credentials.or_else(|| server.credentials().cloned()).map(Authorization::Basic);
-        let access = Access { servers: vec![server], authorization, tls, proxy: None };
-        Client::open(access, &env.vars).map_err(CliError::usage)
     }
 
     /// Whom to trust, and what to show.

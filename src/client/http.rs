@@ -142,6 +142,8 @@ pub(super) struct Raw {
     pub body: Vec<u8>,
     retry_after: Option<Duration>,
     location: Option<String>,
+    /// Of a listing: the revision up to which it is complete.
+    revision: Option<u64>,
     /// Which server gave it.
     server: usize,
 }
@@ -224,6 +226,15 @@ impl Client {
         result
     }
 
+    /// As [`Self::call`] once, with the revision up to which the answer is complete, if the server says it.
+    pub(super) fn call_listing<T: DeserializeOwned>(&self, request: &Request) -> Result<(T, Option<u64>), CallError> {
+        let raw = self.send(request)?;
+        if !(200..300).contains(&raw.status) {
+            return Err(self.error(&raw));
+        }
+        Ok((self.parse(&raw)?, raw.revision))
+    }
+
     fn call_once<T: DeserializeOwned>(&self, request: &Request) -> Result<T, CallError> {
         let raw = self.send(request)?;
         if (200..300).contains(&raw.status) { self.parse(&raw) } else { Err(self.error(&raw)) }
@@ -271,7 +282,8 @@ impl Client {
         let location = header(response.headers(), "location").map(str::to_owned);
         let retry_after = header(response.headers(), "retry-after").and_then(|v| v.parse().ok());
         let retry_after = retry_after.map(Duration::from_secs);
-        Ok(Raw { status: response.status().as_u16(), body, retry_after, location, server })
+        let revision = header(response.headers(), "locker-revision").and_then(|v| v.parse().ok());
+        Ok(Raw { status: response.status().as_u16(), body, retry_after, location, revision, server })
     }
 
     fn without_body(

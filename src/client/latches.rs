@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::connect::{Access, Authorization};
 use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
 use crate::wire::errors::Code;
-use crate::wire::latch::{CreateBody, LatchView, ReleaseBody};
+use crate::wire::latch::{BindBody, CreateBody, LatchView, ReleaseBody};
 use crate::wire::server_url::{Credentials, ServerUrl, UrlError};
+use crate::wire::tls::Tls;
 
 /// How often a call that got no usable answer is made again. Each of them is harmless to repeat.
 const ATTEMPTS: u32 = 4;
@@ -21,16 +23,39 @@ pub struct LatchClient {
     suffix: String,
 }
 
+/// Released latches.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// In the order of their release.
+    pub latches: Vec<LatchView>,
+    /// The revision up to which the listing is complete; `None` from a server that cannot hold a request.
+    pub revision: Option<u64>,
+}
+
 impl LatchClient {
     /// A client of `endpoint`, such as `https://HOST/lock` or `https://HOST/lock/?apikey=KEY`.
     ///
     /// # Errors
-    /// It is no URL. The endpoint is not repeated, because it may carry a secret.
-    pub fn new(
+    /// It is no URL, or a certificate or key cannot be used. The endpoint is not repeated, because it may carry a secret.
+    pub fn open(
         endpoint: &str,
         credentials: Option<Credentials>,
+        tls: Tls,
         vars: &BTreeMap<String, String>,
-    ) -> Result<Self, UrlError> {
+    ) -> Result<Self, String> {
+        let (server, suffix) = Self::parts(endpoint).map_err(|why| format!("the endpoint {why}"))?;
+        let authorization = credentials.or_else(|| server.credentials().cloned()).map(Authorization::Basic);
+        let access = Access { servers: vec![server], authorization, tls, proxy: None };
+        Ok(Self { client: Client::open(access, vars)?, suffix })
+    }
+
+    /// The address of the server, without credentials and without the endpoint's query.
+    #[must_use]
+    pub fn server(&self) -> String {
+        self.client.server()
+    }
+
+    fn parts(endpoint: &str) -> Result<(ServerUrl, String), UrlError> {
         let (address, query) = match endpoint.trim().split_once('?') {
             Some((address, query)) => (address, Some(query)),
             None => (endpoint.trim(), None),
@@ -41,7 +66,7 @@ impl LatchClient {
         }
         let slash = if address.ends_with('/') { "/" } else { "" };
         let query = query.filter(|q| !q.is_empty()).map(|q| format!("?{q}")).unwrap_or_default();
-        Ok(Self { client: Client::new(server, credentials, vars), suffix: format!("{slash}{query}") })
+        Ok((server, format!("{slash}{query}")))
     }
 
     fn request(&self, method: Method, query: &[(&str, &str)], body: Option<Vec<u8>>) -> Request {
@@ -101,6 +126,33 @@ impl LatchClient {
     /// As [`CallError`].
     pub fn release(&self, id: &str, body: &ReleaseBody) -> Result<LatchView, CallError> {
         repeated(|_| self.client.call(self.request(Method::Patch, &[("id", id)], json(body))))
+    }
+
+    /// Writes down which node of which very workflow a released latch is for. A server that cannot keep that gives
+    /// the latch without it.
+    ///
+    /// # Errors
+    /// As [`CallError`]; refused when it is bound otherwise.
+    pub fn bind(&self, id: &str, body: &BindBody) -> Result<LatchView, CallError> {
+        repeated(|_| self.client.call(self.request(Method::Patch, &[("id", id)], json(body))))
+    }
+
+    /// Released latches: all of them; or, held by the server until there are some or so long, only those released after
+    /// a revision.
+    ///
+    /// # Errors
+    /// As [`CallError`]; it is not repeated.
+    pub fn list_released(&self, news: Option<(u64, Duration)>) -> Result<Listing, CallError> {
+        let request = match news {
+            None => self.request(Method::Get, &[("status", "released")], None),
+            Some((after, wait)) => {
+                let (after, span) = (after.to_string(), format!("{}ms", wait.as_millis()));
+                let query = [("status", "released"), ("after", &*after), ("wait", &*span)];
+                Request { patience: PATIENCE + wait, ..self.request(Method::Get, &query, None) }
+            }
+        };
+        let (latches, revision) = self.client.call_listing(&request)?;
+        Ok(Listing { latches, revision })
     }
 
     /// Deletes a latch.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::claim::{BuildEnd, BuildRef, Claim, Ended, Labels, Owner, Scope, Terms};
-use super::latch::{Ending, Latch, LatchId, NewLatch};
+use super::latch::{Binding, Ending, Latch, LatchId, NewLatch};
 use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
 use super::pool::{Order, Policy};
 use super::time::Span;
@@ -177,6 +177,7 @@ pub enum Command {
     ReleaseLatch {
         id: LatchId,
         ending: Option<Ending>,
+        binding: Box<Binding>,
     },
     DeleteLatch {
         id: LatchId,
@@ -255,7 +256,7 @@ pub enum Refusal {
     NoSuchLatch { id: LatchId },
     #[error("latch {id} was made before for another workflow or node, or with another ending")]
     LatchExists { id: LatchId },
-    #[error("latch {id} was released before with another ending")]
+    #[error("latch {id} was released before with another ending, or is for another node")]
     LatchReleased { id: LatchId },
     #[error("the limit of {max} {what} is reached")]
     Limit { what: &'static str, max: usize },

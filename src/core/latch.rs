@@ -164,6 +164,30 @@ pub struct Target {
     pub node: Option<Node>,
 }
 
+impl Target {
+    /// This target with what the binding adds; `None` when they contradict each other.
+    pub(super) fn bound(&self, binding: &Binding) -> Option<Self> {
+        fn agree<T: PartialEq>(old: &Option<T>, new: &Option<T>) -> bool {
+            old.is_none() || new.is_none() || old == new
+        }
+        let Binding { node, workflow_uid } = binding.clone();
+        let agrees = agree(&self.node, &node) && agree(&self.workflow_uid, &workflow_uid);
+        agrees.then(|| Self {
+            workflow_uid: self.workflow_uid.clone().or(workflow_uid),
+            node: self.node.clone().or(node),
+            ..self.clone()
+        })
+    }
+}
+
+/// What is added to a target that did not say it: which node, of which very workflow. Said once, it stays. An agent
+/// writes it down before it changes a workflow, so that after its death nobody takes another node for the same one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Binding {
+    pub node: Option<Node>,
+    pub workflow_uid: Option<WorkflowUid>,
+}
+
 /// A latch to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewLatch {

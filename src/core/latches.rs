@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::command::{Refusal, Reply, check_limit};
 use super::history::ChangeKind;
-use super::latch::{Ending, Latch, LatchId, NewLatch, Released};
+use super::latch::{Binding, Ending, Latch, LatchId, NewLatch, Released, Target};
 use super::limits;
 use super::state::{Notice, State};
 use super::time::{Deadline, Now};
@@ -17,7 +17,10 @@ fn existing(state: &State, id: LatchId) -> Result<Arc<Latch>, Refusal> {
 pub(super) fn create(state: &mut State, new: NewLatch, now: Now) -> Result<Reply, Refusal> {
     if let Some(old) = state.world.latches.get(&new.id) {
         let same_ending = old.released.is_some() || old.ending == new.ending;
-        let same = old.target == new.target && same_ending;
+        let Target { node, workflow_uid, .. } = old.target.clone();
+        let bound = new.target.bound(&Binding { node, workflow_uid });
+        let is_bound = old.released.is_some() && bound.as_ref() == Some(&old.target);
+        let same = (old.target == new.target || is_bound) && same_ending;
         return if same { Ok(Reply::Latch(Arc::clone(old))) } else { Err(Refusal::LatchExists { id: new.id }) };
     }
     check_limit("latches", state.world.latches.len(), limits::LATCHES)?;
@@ -28,13 +31,27 @@ pub(super) fn create(state: &mut State, new: NewLatch, now: Now) -> Result<Reply
 }
 
 /// Releases a latch. Again is harmless; again with another ending is refused, because the first may have been acted on.
-pub(super) fn release(state: &mut State, id: LatchId, ending: Option<Ending>, now: Now) -> Result<Reply, Refusal> {
+/// A binding may come with the first release or later.
+pub(super) fn release(
+    state: &mut State,
+    id: LatchId,
+    ending: Option<Ending>,
+    binding: &Binding,
+    now: Now,
+) -> Result<Reply, Refusal> {
     let old = existing(state, id)?;
+    let target = old.target.bound(binding).ok_or(Refusal::LatchReleased { id })?;
     if old.released.is_some() {
-        return match ending {
-            Some(ending) if ending != old.ending => Err(Refusal::LatchReleased { id }),
-            _ => Ok(Reply::Latch(old)),
-        };
+        if ending.is_some_and(|ending| ending != old.ending) {
+            return Err(Refusal::LatchReleased { id });
+        }
+        if target == old.target {
+            return Ok(Reply::Latch(old));
+        }
+        // Not a change that anybody waits for: the release keeps its revision.
+        let latch = Latch { target, ..Latch::clone(&old) };
+        state.put_latch(latch.clone());
+        return Ok(Reply::Latch(Arc::new(latch)));
     }
     let ending = ending.unwrap_or_else(|| old.ending.clone());
     let reason = match &ending {
@@ -46,7 +63,7 @@ pub(super) fn release(state: &mut State, id: LatchId, ending: Option<Ending>, no
     // The wall clock may have been set back; a change is never shown before the creation.
     let last_change = now.wall.max(old.created);
     let released = Some(Released { revision: key.revision, forget });
-    let latch = Latch { ending, last_change, released, ..Latch::clone(&old) };
+    let latch = Latch { target, ending, last_change, released, ..Latch::clone(&old) };
     state.put_latch(latch.clone());
     state.notify(Notice::Latch(id));
     Ok(Reply::Latch(Arc::new(latch)))

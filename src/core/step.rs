@@ -80,7 +80,7 @@ fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Ref
         }
         Command::Note { pool, lock, by } => once(state, &by, now, |state| pools::note(state, &pool, lock, &by, now)),
         Command::CreateLatch(new) => latches::create(state, *new, now),
-        Command::ReleaseLatch { id, ending } => latches::release(state, id, ending, now),
+        Command::ReleaseLatch { id, ending, binding } => latches::release(state, id, ending, &binding, now),
         Command::DeleteLatch { id } => latches::delete(state, id, now),
         Command::Tick => Ok(Reply::Nothing),
         Command::Reconcile => {

@@ -104,7 +104,7 @@ codes! {
     NotHeld = "not_held", 409, CONFLICT;
     /// A latch has this id, and it is for something else.
     LatchExists = "latch_exists", 409, CONFLICT;
-    /// The latch was released before, with another ending.
+    /// The latch was released before with another ending, or is for another node.
     LatchReleased = "latch_released", 409, CONFLICT;
     /// The claim is over; `how` says how.
     Ended = "ended", 410, CONFLICT;

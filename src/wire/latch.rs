@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::problems::{Problems, quoted};
 use super::text::time;
-use crate::core::latch::{Ending, Latch, LatchId, Node, Outputs, ParameterName, Target};
+use crate::core::latch::{Binding, Ending, Latch, LatchId, NewLatch, Node, Outputs, ParameterName, Target};
 
 /// Where a latch is in its life. Deleted ones are not seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -87,6 +87,19 @@ pub struct LatchBody {
 
 /// The body of a `PATCH`, for its description: it is read by [`release`], which ignores what it does not know.
 #[derive(Debug, JsonSchema)]
+#[schemars(rename = "LatchReleaseBody")]
+#[allow(dead_code)]
+pub struct PatchBody {
+    #[schemars(flatten)]
+    ending: EndingBody,
+    /// Which node waits, where that was not said before.
+    node: Option<NodeView>,
+    /// `metadata.uid` of the workflow, where that was not said before.
+    workflow_uid: Option<String>,
+}
+
+/// How a latch ends, in the body of a `POST` or a `PATCH`.
+#[derive(Debug, JsonSchema)]
 #[schemars(rename = "LatchEndingBody")]
 #[allow(dead_code)]
 pub struct EndingBody {
@@ -109,7 +122,7 @@ pub struct CreateBody {
     pub node: Option<NodeView>,
 }
 
-/// What our client sends to release one: nothing, or one of both.
+/// What our client sends to release one: nothing, or one of outputs and failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ReleaseBody {
     /// Values are checked by the server, which says which one is wrong.
@@ -117,6 +130,13 @@ pub struct ReleaseBody {
     pub outputs: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+}
+
+/// What an agent sends to write down which node a released latch is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BindBody {
+    pub node: NodeView,
+    pub workflow_uid: String,
 }
 
 /// Shows a latch.
@@ -143,7 +163,9 @@ pub fn view(latch: &Latch) -> LatchView {
     }
 }
 
-fn show_node(node: &Node) -> NodeView {
+/// Shows a node.
+#[must_use]
+pub fn show_node(node: &Node) -> NodeView {
     match node {
         Node::Id(id) => NodeView::Id { id: id.to_string() },
         Node::Name(name) => NodeView::Name { name: name.to_string() },
@@ -184,13 +206,30 @@ pub fn create(body: &[u8], problems: &mut Problems) -> Option<Wanted> {
     problems.is_empty().then_some(Wanted { id, target, ending })
 }
 
-/// Reads the body of a `PATCH`: how the latch ends, or nothing. `None` is nothing, or a problem noted.
-pub fn release(body: &[u8], problems: &mut Problems) -> Option<Ending> {
+/// Reads the body of a `PATCH`: how the latch ends, and for which node it is, each if that is said. What is wrong is noted.
+pub fn release(body: &[u8], problems: &mut Problems) -> (Option<Ending>, Binding) {
     if body.trim_ascii().is_empty() {
-        return None;
+        return (None, Binding::default());
     }
-    let members = object(body, problems)?;
-    ending(&members, problems)
+    let Some(members) = object(body, problems) else { return (None, Binding::default()) };
+    let workflow_uid = member(&members, "", "workflow_uid", problems);
+    let node = members.get("node").filter(|v| !v.is_null()).and_then(|value| node(value, problems));
+    (ending(&members, problems), Binding { node, workflow_uid })
+}
+
+/// A latch as a server has shown it, as a value.
+///
+/// # Errors
+/// A member that no latch can have; names are checked as at its creation.
+pub fn read(view: &LatchView) -> Result<NewLatch, String> {
+    let mut problems = Problems::default();
+    let body = serde_json::to_vec(view).map_err(|error| error.to_string())?;
+    let wanted = create(&body, &mut problems);
+    match problems.done(wanted) {
+        Ok(Wanted { id: Some(id), target, ending }) => Ok(NewLatch { id, target, ending }),
+        Ok(_) => Err("it has no id".to_owned()),
+        Err(problems) => Err(problems.into_list().join("; ")),
+    }
 }
 
 fn object(body: &[u8], problems: &mut Problems) -> Option<Map<String, Value>> {

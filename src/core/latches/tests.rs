@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::super::command::Command;
-use super::super::latch::{Namespace, Outputs, ParameterName, Target, WorkflowName};
+use super::super::latch::{Namespace, Node, Outputs, ParameterName, Target, WorkflowName};
 use super::super::names::Reason;
 use super::super::restart::restarted;
 use super::super::settings::Settings;
@@ -47,7 +47,15 @@ fn create(state: &mut State, n: u8, at: u64) -> Latch {
 }
 
 fn release(state: &mut State, n: u8, ending: Option<Ending>, at: u64) -> Result<Reply, Refusal> {
-    step(state, Command::ReleaseLatch { id: id(n), ending }, now(at))
+    step(state, Command::ReleaseLatch { id: id(n), ending, binding: Box::default() }, now(at))
+}
+
+fn bind(state: &mut State, n: u8, node: Option<&str>, uid: Option<&str>) -> Result<Reply, Refusal> {
+    let binding = Binding {
+        node: node.map(|id| Node::Id(id.parse().unwrap())),
+        workflow_uid: uid.map(|uid| uid.parse().unwrap()),
+    };
+    step(state, Command::ReleaseLatch { id: id(n), ending: None, binding: Box::new(binding) }, now(50))
 }
 
 fn kinds(state: &State) -> Vec<ChangeKind> {
@@ -83,6 +91,26 @@ fn a_life() {
     assert_eq!(release(&mut state, 1, None, 31), gone);
     assert_eq!(kinds(&state), [ChangeKind::LatchCreated, ChangeKind::LatchReleased, ChangeKind::LatchDeleted]);
     assert_eq!(state.next_timer(), None);
+}
+
+#[test]
+fn a_binding_is_said_once_and_wakes_nobody() {
+    let mut state = state();
+    create(&mut state, 1, 5);
+    let released = latch(release(&mut state, 1, None, 7));
+    state.take_notices();
+    let bound = latch(bind(&mut state, 1, Some("w-1"), Some("u-1")));
+    assert_eq!(bound.target.node, Some(Node::Id("w-1".parse().unwrap())));
+    assert_eq!(bound.target.workflow_uid.as_ref().unwrap().as_str(), "u-1");
+    assert_eq!((bound.released(), bound.last_change), (released.released(), released.last_change));
+    assert!(state.take_notices().is_empty());
+    for (node, uid) in [(None, None), (Some("w-1"), None), (None, Some("u-1")), (Some("w-1"), Some("u-1"))] {
+        assert_eq!(latch(bind(&mut state, 1, node, uid)), bound, "again is harmless");
+    }
+    for (node, uid) in [(Some("w-2"), None), (None, Some("u-2")), (Some("w-1"), Some("u-2"))] {
+        assert_eq!(bind(&mut state, 1, node, uid), Err(Refusal::LatchReleased { id: id(1) }), "it may be acted on");
+    }
+    assert_eq!(create(&mut state, 1, 60), bound, "its creator may ask again as at first");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
 use crate::wire::contracts::locker::{LocksView, PartyBody, ResponseView, UnlockedView};
 use crate::wire::errors::Code;
-use crate::wire::latch::{EndingBody, LatchBody, LatchView};
+use crate::wire::latch::{LatchBody, LatchView, PatchBody};
 
 const AFTER: Parameter = parameter("after", "string", "Go on after this one: the `next` of the page before.");
 const LIMIT: Parameter = parameter("limit", "integer", "At most so many entries, 1 to 1000; 1000 when left out.");
@@ -383,7 +383,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         contracts: &[Contract::Latches],
         query: &[LATCH_ID],
-        body: Some(SchemaGenerator::subschema_for::<EndingBody>),
+        body: Some(SchemaGenerator::subschema_for::<PatchBody>),
         max_body: limits::LATCH_BODY_BYTES,
         answer: Some(SchemaGenerator::subschema_for::<LatchView>),
         codes: &[

@@ -71,9 +71,9 @@ pub(in super::super) fn create(routes: &Routes, call: &Call) -> Result<Response,
 pub(in super::super) fn release(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let id = id(call)?;
     let mut problems = Problems::default();
-    let ending = latch::release(&call.request.body, &mut problems);
+    let (ending, binding) = latch::release(&call.request.body, &mut problems);
     problems.done(Some(()))?;
-    Ok(json(&latch_of(routes, Command::ReleaseLatch { id, ending })?))
+    Ok(json(&latch_of(routes, Command::ReleaseLatch { id, ending, binding: Box::new(binding) })?))
 }
 
 /// `DELETE /lock?id=`: deletes a latch, released or not.

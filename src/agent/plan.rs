@@ -1,0 +1,279 @@
+//! What to do about a released latch, decided from what was seen of its workflow. Pure.
+//!
+//! Three rules make it safe to die at any point: a latch acts on nodes that are bound to it and on no others; a change
+//! carries the version of the workflow that was read; a latch is deleted only after its node has been seen fulfilled, or
+//! after nothing is left that could wait for it.
+
+use crate::core::latch::{Ending, NewLatch, Node};
+
+/// The input parameter by which a suspended node says which latch it waits for.
+pub const LOCK_ID: &str = "lock-id";
+/// The name by which a latch is bound to the workflow's own `spec.suspend`. Names of nodes begin with the name of their
+/// workflow, which never begins with a slash.
+pub const WHOLE: &str = "/spec/suspend";
+
+/// What was found under the workflow's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// The API server says that there is none.
+    Missing,
+    Found(Workflow),
+}
+
+/// A workflow as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workflow {
+    pub uid: String,
+    /// Its phase once it is over.
+    pub finished: Option<String>,
+    /// `spec.suspend`.
+    pub is_suspended: bool,
+    /// It has suspend templates that take [`LOCK_ID`]: its nodes name their latches, so none is bound by guessing.
+    pub names_latches: bool,
+    pub nodes: Nodes,
+}
+
+/// Its nodes, where they can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nodes {
+    Known(Vec<NodeSeen>),
+    /// In the controller's database, which Kubernetes does not show.
+    Offloaded,
+    /// Why not.
+    Unreadable(String),
+}
+
+/// A node as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSeen {
+    pub id: String,
+    pub name: String,
+    pub is_suspend: bool,
+    pub phase: Phase,
+    /// Input parameters with their values.
+    pub inputs: Vec<(String, String)>,
+    /// Output parameters that whoever resumes the node supplies.
+    pub supplied: Vec<Supplied>,
+}
+
+/// Where a node is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Not suspended yet, or in a phase that this release does not know.
+    NotYet,
+    Active,
+    /// It will not change any more.
+    Fulfilled(String),
+}
+
+/// An output parameter with `valueFrom.supplied`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Supplied {
+    pub name: String,
+    pub default: Option<String>,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Write down, before anything is changed, which node the latch is for, and in which workflow.
+    Bind { node: Bound, uid: String },
+    /// Change the workflow, if it is still as it was read.
+    Change(Change),
+    /// Nothing is left to do: delete the latch.
+    Done(Done),
+    /// Look again later.
+    Keep(Keep),
+    /// Look again for a while, then give up.
+    Gone(Gone),
+}
+
+/// What an unbound latch is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bound {
+    Node(String),
+    Whole,
+}
+
+/// A change of a workflow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// `spec.suspend` is removed.
+    Resume,
+    /// These nodes end.
+    End(Vec<NodeEnd>),
+}
+
+/// How a node ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeEnd {
+    pub id: String,
+    pub how: How,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum How {
+    /// It succeeds, with these values of its supplied outputs.
+    Succeed(Vec<(String, String)>),
+    /// It fails with this message.
+    Fail(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// The node is in this phase.
+    Fulfilled(String),
+    /// `spec.suspend` is not set.
+    NotSuspended,
+    /// The whole workflow is in this phase.
+    Finished(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keep {
+    /// The node is not suspended yet: the release came first.
+    TooEarly,
+    /// Several nodes are suspended and none of them names its latch.
+    Ambiguous(usize),
+    /// The latch names a node that does not suspend.
+    NoSuspendNode,
+    /// These outputs have neither a default nor a value.
+    NoValue(Vec<String>),
+    Offloaded,
+    Unreadable(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    Missing,
+    /// Another workflow has the name now.
+    OtherUid,
+}
+
+/// What to do about a released latch.
+#[must_use]
+pub fn plan(latch: &NewLatch, look: &Look) -> Step {
+    let workflow = match look {
+        Look::Missing => return Step::Gone(Gone::Missing),
+        Look::Found(workflow) => workflow,
+    };
+    if latch.target.workflow_uid.as_ref().is_some_and(|uid| uid.as_str() != workflow.uid) {
+        return Step::Gone(Gone::OtherUid);
+    }
+    if let Some(phase) = &workflow.finished {
+        return Step::Done(Done::Finished(phase.clone()));
+    }
+    if matches!(&latch.target.node, Some(Node::Name(name)) if name.as_str() == WHOLE) {
+        return if workflow.is_suspended { Step::Change(Change::Resume) } else { Step::Done(Done::NotSuspended) };
+    }
+    let nodes = match &workflow.nodes {
+        Nodes::Known(nodes) => nodes,
+        Nodes::Offloaded => return Step::Keep(Keep::Offloaded),
+        Nodes::Unreadable(why) => return Step::Keep(Keep::Unreadable(why.clone())),
+    };
+    match &latch.target.node {
+        Some(Node::Id(id)) => named(latch, nodes.iter().find(|node| node.id == id.as_str())),
+        Some(Node::Name(name)) => named(latch, nodes.iter().find(|node| node.name == name.as_str())),
+        Some(Node::Parameter { name, value }) => with_input(latch, nodes, name.as_str(), value.as_str()),
+        None => unbound(latch, workflow, nodes),
+    }
+}
+
+fn named(latch: &NewLatch, node: Option<&NodeSeen>) -> Step {
+    match node {
+        None => Step::Keep(Keep::TooEarly),
+        Some(node) if !node.is_suspend => Step::Keep(Keep::NoSuspendNode),
+        Some(node) => wake(latch, &[node]),
+    }
+}
+
+fn has_input(node: &NodeSeen, name: &str, value: &str) -> bool {
+    node.is_suspend && node.inputs.iter().any(|(n, v)| n == name && v == value)
+}
+
+/// Every node that names the latch may pass: a loop has several, and so has a node that is tried again.
+fn with_input(latch: &NewLatch, nodes: &[NodeSeen], name: &str, value: &str) -> Step {
+    let waiting: Vec<&NodeSeen> = nodes.iter().filter(|node| has_input(node, name, value)).collect();
+    wake(latch, &waiting)
+}
+
+fn unbound(latch: &NewLatch, workflow: &Workflow, nodes: &[NodeSeen]) -> Step {
+    let id = latch.id.to_string();
+    if nodes.iter().any(|node| has_input(node, LOCK_ID, &id)) {
+        return with_input(latch, nodes, LOCK_ID, &id);
+    }
+    if workflow.names_latches {
+        return Step::Keep(Keep::TooEarly);
+    }
+    let mut active = nodes.iter().filter(|node| node.is_suspend && node.phase == Phase::Active);
+    let uid = workflow.uid.clone();
+    match (active.next(), active.count()) {
+        (Some(node), 0) => Step::Bind { node: Bound::Node(node.id.clone()), uid },
+        (Some(_), more) => Step::Keep(Keep::Ambiguous(more + 1)),
+        (None, _) if workflow.is_suspended => Step::Bind { node: Bound::Whole, uid },
+        (None, _) => Step::Keep(Keep::TooEarly),
+    }
+}
+
+/// What to do about the nodes that are bound to the latch.
+fn wake(latch: &NewLatch, nodes: &[&NodeSeen]) -> Step {
+    let active: Vec<&NodeSeen> = nodes.iter().copied().filter(|node| node.phase == Phase::Active).collect();
+    if active.is_empty() {
+        let all: Option<Vec<&String>> = nodes.iter().map(|node| fulfilled(node)).collect();
+        return match all.as_deref() {
+            Some([.., last]) => Step::Done(Done::Fulfilled((*last).clone())),
+            _ => Step::Keep(Keep::TooEarly),
+        };
+    }
+    let (mut ends, mut missing) = (Vec::new(), Vec::new());
+    for node in active {
+        match ending(&latch.ending, node) {
+            Ok(how) => ends.push(NodeEnd { id: node.id.clone(), how }),
+            Err(names) => missing.extend(names),
+        }
+    }
+    // All or none: what one patch does can be seen as done.
+    if missing.is_empty() { Step::Change(Change::End(ends)) } else { Step::Keep(Keep::NoValue(missing)) }
+}
+
+fn fulfilled(node: &NodeSeen) -> Option<&String> {
+    match &node.phase {
+        Phase::Fulfilled(phase) => Some(phase),
+        Phase::NotYet | Phase::Active => None,
+    }
+}
+
+/// How the node ends; or the outputs that nobody has a value for.
+fn ending(ending: &Ending, node: &NodeSeen) -> Result<How, Vec<String>> {
+    let outputs = match ending {
+        Ending::Fail(message) => return Ok(How::Fail(message.to_string())),
+        Ending::Succeed(outputs) => outputs,
+    };
+    let given = |name: &str| outputs.iter().find(|(n, _)| n.as_str() == name).map(|(_, value)| value.to_string());
+    let value = |wanted: &Supplied| given(&wanted.name).or_else(|| wanted.default.clone());
+    let missing: Vec<String> =
+        node.supplied.iter().filter(|wanted| value(wanted).is_none()).map(|wanted| wanted.name.clone()).collect();
+    if !missing.is_empty() {
+        return Err(missing);
+    }
+    Ok(How::Succeed(node.supplied.iter().filter_map(|wanted| Some((wanted.name.clone(), value(wanted)?))).collect()))
+}
+
+/// Outputs of the latch that none of the nodes that it would end expects.
+#[must_use]
+pub fn unused_outputs(latch: &NewLatch, look: &Look) -> Vec<String> {
+    let (Ending::Succeed(outputs), Step::Change(change)) = (&latch.ending, plan(latch, look)) else {
+        return Vec::new();
+    };
+    let used: Vec<String> = match change {
+        Change::Resume => Vec::new(),
+        Change::End(ends) => ends
+            .into_iter()
+            .flat_map(|end| match end.how {
+                How::Succeed(values) => values.into_iter().map(|(name, _)| name).collect(),
+                How::Fail(_) => Vec::new(),
+            })
+            .collect(),
+    };
+    outputs.iter().map(|(name, _)| name.to_string()).filter(|name| !used.contains(name)).collect()
+}
