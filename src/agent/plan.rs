@@ -160,9 +160,16 @@ pub fn plan(latch: &NewLatch, look: &Look) -> Step {
     if latch.target.workflow_uid.as_ref().is_some_and(|uid| uid.as_str() != workflow.uid) {
         return Step::Gone(Gone::OtherUid);
     }
-    if let Some(phase) = &workflow.finished {
-        return Step::Done(Done::Finished(phase.clone()));
+    match (&workflow.finished, next(latch, workflow)) {
+        // It ended as the latch said before the whole did: no reason to complain.
+        (Some(_), Step::Done(Done::Fulfilled(phase))) => Step::Done(Done::Fulfilled(phase)),
+        (Some(phase), _) => Step::Done(Done::Finished(phase.clone())),
+        (None, step) => step,
     }
+}
+
+/// What to do in a workflow that is not over.
+fn next(latch: &NewLatch, workflow: &Workflow) -> Step {
     if matches!(&latch.target.node, Some(Node::Name(name)) if name.as_str() == WHOLE) {
         return if workflow.is_suspended { Step::Change(Change::Resume) } else { Step::Done(Done::NotSuspended) };
     }
@@ -205,7 +212,9 @@ fn unbound(latch: &NewLatch, workflow: &Workflow, nodes: &[NodeSeen]) -> Step {
     if workflow.names_latches {
         return Step::Keep(Keep::TooEarly);
     }
-    let mut active = nodes.iter().filter(|node| node.is_suspend && node.phase == Phase::Active);
+    // What names another latch waits for that.
+    let is_free = |node: &&NodeSeen| !node.inputs.iter().any(|(name, _)| name == LOCK_ID);
+    let mut active = nodes.iter().filter(is_free).filter(|node| node.is_suspend && node.phase == Phase::Active);
     let uid = workflow.uid.clone();
     match (active.next(), active.count()) {
         (Some(node), 0) => Step::Bind { node: Bound::Node(node.id.clone()), uid },
@@ -277,3 +286,6 @@ pub fn unused_outputs(latch: &NewLatch, look: &Look) -> Vec<String> {
     };
     outputs.iter().map(|(name, _)| name.to_string()).filter(|name| !used.contains(name)).collect()
 }
+
+#[cfg(test)]
+mod tests;
