@@ -740,3 +740,24 @@ fn it_shows_its_credentials_to_a_guarded_server() {
     let done = run(&[("LOCKER_USERNAME", "ci"), ("LOCKER_PASSWORD", "hunter2")]).ok();
     assert!(!done.stderr.contains("hunter2"));
 }
+
+#[test]
+fn it_trusts_the_issuer_that_it_is_told() {
+    let (place, ca) = (Place::new(), Ca::new("ours"));
+    let pair = ca.issue(&["127.0.0.1"], "locker");
+    let file = |name: &str, text: &str| {
+        let path = place.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (cert, key) = (file("cert.pem", &pair.cert), file("key.pem", &pair.key));
+    let server = Server::start_with("memory:", &["--no-auth"], &[("SSL_CERT", &cert), ("SSL_KEY", &key)]);
+    let run = |vars: &[(&str, &str)]| {
+        let mut command = place.command(&["--once"]);
+        command.env("API_ENDPOINT", format!("{}/lock", server.url)).envs(vars.iter().copied());
+        Running::start(&mut command, b"").finish()
+    };
+    run(&[]).failed(6, "cannot list the released latches");
+    run(&[("LOCKER_CA_CERT", &file("ca.pem", &ca.pem()))]).ok();
+    run(&[("LOCKER_SKIP_SSL_VALIDATION", "true")]).ok().said("anybody could pose as the server");
+}
