@@ -492,6 +492,10 @@ fn only_allowed_namespaces_are_touched() {
     place.once(&["--namespace", "default", "--namespace", "more"]).ok().said("namespaces=\"default,more\"");
     assert!(!place.is_there(&mine) && place.is_there(&foreign));
     assert_eq!(place.to_cluster.seen("/namespaces/other/"), 0);
+    let mut command = place.command(&["--once"]);
+    command.env("LOCKER_AGENT_NAMESPACES", "more,and-more");
+    Running::start(&mut command, b"").finish().ok().said("namespaces=\"more,and-more\"");
+    assert!(place.is_there(&foreign));
     place.once(&["--namespace", "a/b"]).failed(2, "namespace contains '/'");
 }
 
