@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::backlog::LONG_PAUSE;
 use super::cluster::ClusterError;
 use super::plan::{self, Bound, Change, Done, Gone, Keep, Look, Step};
-use super::run::{Worker, random, short};
+use super::worker::{Worker, random, short};
 use super::workflow;
 use crate::client::CallError;
 use crate::core::latch::NewLatch;

@@ -4,7 +4,7 @@
 //! - [`workflow`]: what is seen of a workflow's JSON, and changes as merge patches
 //! - [`backlog`]: which latches are open and when each is looked at again; pure
 //! - [`cluster`]: where the cluster is, and the two calls to it; [`kubeconfig`]: the files that say so
-//! - [`run`]: the loop around them; `act`: one look at one latch
+//! - [`worker`]: the agent and what it knows; [`run`]: its loop; `act`: one look at one latch
 
 mod act;
 pub mod backlog;
@@ -12,4 +12,5 @@ pub mod cluster;
 pub mod kubeconfig;
 pub mod plan;
 pub mod run;
+pub mod worker;
 pub mod workflow;

@@ -5,49 +5,22 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use super::act::{Level, Outcome};
-use super::backlog::{Backlog, LONG_PAUSE, pause};
-use super::cluster::Cluster;
+use super::backlog::{LONG_PAUSE, pause};
 use super::plan::Gone;
+use super::worker::{Agent, Worker, random, short};
 use crate::client::CallError;
-use crate::client::flight::Flights;
-use crate::client::latches::LatchClient;
-use crate::core::latch::Namespace;
-use crate::env::{Clock, Signal, Signals, random_bytes};
+use crate::env::Signal;
 use crate::wire::errors::exit;
-use crate::wire::escape::{cut, escape};
+use crate::wire::escape::escape;
 use crate::wire::latch::{self, LatchView};
 use crate::wire::text;
 
 /// How long one request is held: well below the idle timeout of proxies.
 const LONG_POLL: Duration = Duration::from_secs(25);
-
-/// How the agent works.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Between two full listings; also the longest pause of a latch that was released too early.
-    pub interval: Duration,
-    /// How long a workflow may be missing before its latch is given up.
-    pub gone_after: Duration,
-    /// Only latches of these; all where there is none.
-    pub namespaces: Vec<Namespace>,
-    /// One pass, then it ends.
-    pub once: bool,
-    /// Nothing is changed or deleted.
-    pub dry_run: bool,
-}
-
-/// The agent.
-pub struct Agent {
-    pub settings: Settings,
-    pub latches: LatchClient,
-    pub cluster: Cluster,
-    pub clock: Arc<dyn Clock>,
-    pub signals: Signals,
-}
 
 enum End {
     Worked(u8),
@@ -80,33 +53,7 @@ impl Agent {
     }
 }
 
-/// The loop, with what it knows.
-pub(super) struct Worker {
-    pub(super) agent: Agent,
-    pub(super) flights: Flights,
-    pub(super) backlog: Backlog,
-    /// The revision up to which releases are known, where the server tells.
-    after: Option<u64>,
-    pub(super) next_listing: Duration,
-    listing_failures: u32,
-    last_failure: String,
-    exit: u8,
-}
-
 impl Worker {
-    fn new(agent: Agent) -> Self {
-        Self {
-            flights: Flights::new(&agent.signals),
-            agent,
-            backlog: Backlog::default(),
-            after: None,
-            next_listing: Duration::ZERO,
-            listing_failures: 0,
-            last_failure: String::new(),
-            exit: exit::OK,
-        }
-    }
-
     fn now(&self) -> Duration {
         self.agent.clock.monotonic()
     }
@@ -291,13 +238,4 @@ impl Worker {
 /// A latch and its workflow, for a log line. The whole id is the right to release.
 fn shown(view: &LatchView) -> (&str, String, String) {
     (short(&view.id), escape(&view.workflow), escape(&view.namespace))
-}
-
-pub(super) fn short(id: &str) -> &str {
-    cut(id, 8)
-}
-
-pub(super) fn random() -> u8 {
-    let [byte] = random_bytes::<1>();
-    byte
 }

@@ -9,7 +9,7 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser};
 use super::latch::latch_client;
 use super::{CliError, Connection, parse_duration};
 use crate::agent::cluster::{Cluster, Source, Wish};
-use crate::agent::run::{Agent, Settings};
+use crate::agent::worker::{Agent, Settings};
 use crate::core::latch::Namespace;
 use crate::env::Env;
 use crate::server::logs::{self, LogFormat, LogLevel, LogSettings};

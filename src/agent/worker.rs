@@ -1,0 +1,75 @@
+//! The agent, and what it knows while it works: `run` is its loop, `act` its look at one latch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backlog::Backlog;
+use super::cluster::Cluster;
+use crate::client::flight::Flights;
+use crate::client::latches::LatchClient;
+use crate::core::latch::Namespace;
+use crate::env::{Clock, Signals, random_bytes};
+use crate::wire::errors::exit;
+use crate::wire::escape::cut;
+
+/// How the agent works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Between two full listings; also the longest pause of a latch that was released too early.
+    pub interval: Duration,
+    /// How long a workflow may be missing before its latch is given up.
+    pub gone_after: Duration,
+    /// Only latches of these; all where there is none.
+    pub namespaces: Vec<Namespace>,
+    /// One pass, then it ends.
+    pub once: bool,
+    /// Nothing is changed or deleted.
+    pub dry_run: bool,
+}
+
+/// The agent.
+pub struct Agent {
+    pub settings: Settings,
+    pub latches: LatchClient,
+    pub cluster: Cluster,
+    pub clock: Arc<dyn Clock>,
+    pub signals: Signals,
+}
+
+/// An agent at work, with what it knows.
+pub(super) struct Worker {
+    pub agent: Agent,
+    pub flights: Flights,
+    pub backlog: Backlog,
+    /// The revision up to which releases are known, where the server tells.
+    pub after: Option<u64>,
+    pub next_listing: Duration,
+    pub listing_failures: u32,
+    pub last_failure: String,
+    pub exit: u8,
+}
+
+impl Worker {
+    pub fn new(agent: Agent) -> Self {
+        Self {
+            flights: Flights::new(&agent.signals),
+            agent,
+            backlog: Backlog::default(),
+            after: None,
+            next_listing: Duration::ZERO,
+            listing_failures: 0,
+            last_failure: String::new(),
+            exit: exit::OK,
+        }
+    }
+}
+
+/// As much of a latch's id as a log line may show: all of it is the right to release.
+pub(super) fn short(id: &str) -> &str {
+    cut(id, 8)
+}
+
+pub(super) fn random() -> u8 {
+    let [byte] = random_bytes::<1>();
+    byte
+}
