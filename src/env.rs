@@ -3,6 +3,7 @@
 //! Every applet gets an [`Env`] and touches nothing else, so tests run it in-process with their own.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -27,6 +28,14 @@ impl Env<'_> {
     #[must_use]
     pub fn var(&self, name: &str) -> Option<&str> {
         self.vars.get(name).map(String::as_str).filter(|v| !v.is_empty())
+    }
+
+    /// A file, or stdin for `-`, as [`read_at_most`].
+    ///
+    /// # Errors
+    /// It cannot be opened or read.
+    pub fn read_input(&mut self, file: &str, max: u64) -> std::io::Result<Option<Vec<u8>>> {
+        if file == "-" { read_at_most(&mut *self.stdin, max) } else { read_at_most(File::open(file)?, max) }
     }
 }
 
@@ -99,6 +108,16 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// All that `from` gives, if that is at most `max` bytes; `None` when there is more, of which one byte is read.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_at_most(from: impl Read, max: u64) -> std::io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    from.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= max).then_some(bytes))
 }
 
 /// A signal that asks the process to end.

@@ -3,6 +3,7 @@
 //! What is not supported (programs that give credentials, tunnels, impersonation) is refused by name: ignoring it would
 //! talk to the wrong server, or as the wrong user. Everything else in the files is left alone.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::core::limits;
+use crate::env::read_at_most;
 use crate::wire::escape::cut;
 use crate::wire::secret::Secret;
 
@@ -66,11 +68,10 @@ fn parse(text: &str) -> Option<Config> {
 /// A small text file.
 pub(super) fn read_file(file: &Path) -> Result<String, String> {
     let broken = |why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
-    let size = std::fs::metadata(file).map_err(|error| broken(&error))?.len();
-    if size > limits::KUBECONFIG_BYTES {
-        return Err(broken(&format!("larger than {} bytes", limits::KUBECONFIG_BYTES)));
-    }
-    std::fs::read_to_string(file).map_err(|error| broken(&error))
+    let read = File::open(file).and_then(|opened| read_at_most(opened, limits::KUBECONFIG_BYTES));
+    let bytes = read.map_err(|error| broken(&error))?;
+    let bytes = bytes.ok_or_else(|| broken(&format!("larger than {} bytes", limits::KUBECONFIG_BYTES)))?;
+    String::from_utf8(bytes).map_err(|_| broken(&"no UTF-8 text"))
 }
 
 #[derive(Default, Deserialize)]

@@ -3,7 +3,7 @@
 //! Only what is named here is read, and only what is named here is written: fields of newer Argo releases stay as they
 //! are.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::plan::{Change, How, LOCK_ID, NodeEnd, NodeSeen, Nodes, Phase, Supplied, Workflow};
 use crate::core::limits;
+use crate::env::read_at_most;
 
 /// What a resumed node says in Argo's own views.
 const MESSAGE: &str = "Resumed by: locker";
@@ -184,15 +185,10 @@ fn decompress(text: &str) -> Result<Map<String, Value>, String> {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => return Err("compressedNodes is zstd; only gzip is supported".to_owned()),
         _ => return Err("compressedNodes is no gzip (brotli?); only gzip is supported".to_owned()),
     }
-    let mut plain = Vec::new();
     let most = limits::ARGO_NODES_BYTES;
-    MultiGzDecoder::new(&packed[..])
-        .take(most + 1)
-        .read_to_end(&mut plain)
-        .map_err(|error| format!("compressedNodes cannot be unpacked: {error}"))?;
-    if u64::try_from(plain.len()).unwrap_or(u64::MAX) > most {
-        return Err(format!("compressedNodes unpacks to more than {most} bytes"));
-    }
+    let plain = read_at_most(MultiGzDecoder::new(&packed[..]), most)
+        .map_err(|error| format!("compressedNodes cannot be unpacked: {error}"))?
+        .ok_or_else(|| format!("compressedNodes unpacks to more than {most} bytes"))?;
     serde_json::from_slice(&plain).map_err(|error| format!("compressedNodes holds no map of nodes: {error}"))
 }
 

@@ -18,7 +18,6 @@ mod service;
 mod tls;
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -253,17 +252,10 @@ fn source_text(args: &DoctorArgs, env: &mut Env<'_>) -> Result<Option<(Vec<u8>, 
     let Some(file) = &args.source else {
         return Ok(env.var("LOCKER_SOURCE").map(|text| (text.as_bytes().to_vec(), "LOCKER_SOURCE")));
     };
-    let mut text = Vec::new();
-    let read = if file == "-" {
-        (&mut *env.stdin).take(SOURCE_BYTES + 1).read_to_end(&mut text)
-    } else {
-        std::fs::File::open(file).and_then(|file| file.take(SOURCE_BYTES + 1).read_to_end(&mut text))
-    };
-    read.map_err(|error| CliError::usage(format!("cannot read the source {file:?}: {error}")))?;
-    if text.len() as u64 > SOURCE_BYTES {
-        return Err(CliError::usage(format!("the source {file:?} is longer than {SOURCE_BYTES} bytes")));
-    }
-    Ok(Some((text, "--source")))
+    let read = env.read_input(file, SOURCE_BYTES);
+    let text = read.map_err(|error| CliError::usage(format!("cannot read the source {file:?}: {error}")))?;
+    let too_long = || CliError::usage(format!("the source {file:?} is longer than {SOURCE_BYTES} bytes"));
+    Ok(Some((text.ok_or_else(too_long)?, "--source")))
 }
 
 /// Reads the source with the types of the resource. What Concourse gives to `check`, `in` and `out`, with `source`

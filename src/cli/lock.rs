@@ -1,6 +1,5 @@
 //! `locker lock add|set|quarantine|return|remove`.
 
-use std::io::Read as _;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -118,22 +117,9 @@ fn content(args: &ContentArgs, env: &mut Env<'_>) -> Result<LockBody, CliError> 
     let labels = (!args.labels.is_empty()).then(|| args.labels.iter().cloned().collect());
     let body = LockBody { labels, by: Some(by(env, args.reason.as_ref())), ..LockBody::default() };
     let Some(file) = &args.metadata else { return Ok(body) };
-    let bytes = read(file, env).map_err(|error| CliError::usage(format!("cannot read {file:?}: {error}")))?;
-    if bytes.len() > METADATA_BYTES {
-        return Err(CliError::usage(format!("{file:?} is longer than {METADATA_BYTES} bytes")));
-    }
+    let read = env.read_input(file, METADATA_BYTES as u64);
+    let bytes = read.map_err(|error| CliError::usage(format!("cannot read {file:?}: {error}")))?;
+    let bytes = bytes.ok_or_else(|| CliError::usage(format!("{file:?} is longer than {METADATA_BYTES} bytes")))?;
     let (metadata, metadata_base64) = show_metadata(&bytes);
     Ok(LockBody { metadata, metadata_base64, ..body })
-}
-
-/// At most one byte more than is allowed.
-fn read(file: &str, env: &mut Env<'_>) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let limit = METADATA_BYTES as u64 + 1;
-    if file == "-" {
-        (&mut *env.stdin).take(limit).read_to_end(&mut bytes)?;
-    } else {
-        std::fs::File::open(file)?.take(limit).read_to_end(&mut bytes)?;
-    }
-    Ok(bytes)
 }

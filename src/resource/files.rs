@@ -5,11 +5,12 @@
 //! Names become parts of paths only as [`PoolName`] and [`LockName`], which hold no `/` and no leading `.`.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::core::limits::{METADATA_BYTES, NAME_BYTES};
 use crate::core::names::{ClaimId, LockName, PoolName};
+use crate::env::read_at_most;
 
 /// Largest file `name` or `claim` that is read, bytes: a name with white space around it.
 const SMALL_FILE_BYTES: usize = NAME_BYTES * 4;
@@ -159,13 +160,8 @@ fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     }
-    let file = File::open(path).map_err(failed)?;
-    let mut content = Vec::new();
-    file.take(max as u64 + 1).read_to_end(&mut content).map_err(failed)?;
-    if content.len() > max {
-        return Err(format!("{} is longer than {max} bytes", path.display()));
-    }
-    Ok(Some(content))
+    let content = File::open(path).and_then(|file| read_at_most(file, max as u64)).map_err(failed)?;
+    content.map(Some).ok_or_else(|| format!("{} is longer than {max} bytes", path.display()))
 }
 
 #[cfg(test)]

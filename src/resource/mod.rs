@@ -36,13 +36,13 @@ mod remove;
 mod session;
 mod watch;
 
-use std::io::{Read as _, Write};
+use std::io::Write;
 
 use serde::Serialize;
 
 use crate::client::CallError;
 use crate::client::flight::Flights;
-use crate::env::{Env, Signal};
+use crate::env::{Env, Signal, read_at_most};
 use crate::wire::escape::Escaped;
 
 pub use check::check;
@@ -112,13 +112,9 @@ fn interruptible<T: Send + 'static>(
 }
 
 fn read_payload(env: &mut Env<'_>) -> Result<Vec<u8>, String> {
-    let mut payload = Vec::new();
-    let mut limited = (&mut *env.stdin).take(PAYLOAD_BYTES + 1);
-    limited.read_to_end(&mut payload).map_err(|error| format!("cannot read stdin: {error}"))?;
-    if payload.len() as u64 > PAYLOAD_BYTES {
-        return Err(format!("stdin is longer than {PAYLOAD_BYTES} bytes"));
-    }
-    Ok(payload)
+    let payload =
+        read_at_most(&mut *env.stdin, PAYLOAD_BYTES).map_err(|error| format!("cannot read stdin: {error}"))?;
+    payload.ok_or_else(|| format!("stdin is longer than {PAYLOAD_BYTES} bytes"))
 }
 
 fn print<T: Serialize>(env: &mut Env<'_>, answer: &T) -> Result<(), String> {

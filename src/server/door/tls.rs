@@ -4,7 +4,6 @@
 //! A connection keeps the configuration it began with; a reload changes what the next handshake uses.
 
 use std::convert::Infallible;
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -31,7 +30,7 @@ use x509_cert::der::Decode;
 
 use super::stop::Stop;
 use crate::core::limits;
-use crate::env::hex;
+use crate::env::{hex, read_at_most};
 use crate::server::http::Identity;
 use crate::wire::secret::Secret;
 
@@ -71,15 +70,9 @@ impl Pem {
         match self {
             Self::Text(text) => Ok(text.expose().as_bytes().to_vec()),
             Self::File(path) => {
-                let read = || -> io::Result<Vec<u8>> {
-                    let mut bytes = Vec::new();
-                    let file = std::fs::File::open(path)?;
-                    io::Read::read_to_end(&mut io::Read::take(file, limits::DOOR_PEM_BYTES + 1), &mut bytes)?;
-                    Ok(bytes)
-                };
-                let bytes = read().with_context(|| format!("cannot read {}", self.name()))?;
-                ensure!(bytes.len() as u64 <= limits::DOOR_PEM_BYTES, "{} is too large for PEM", self.name());
-                Ok(bytes)
+                let read = std::fs::File::open(path).and_then(|file| read_at_most(file, limits::DOOR_PEM_BYTES));
+                let bytes = read.with_context(|| format!("cannot read {}", self.name()))?;
+                bytes.with_context(|| format!("{} is too large for PEM", self.name()))
             }
         }
     }
