@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 
 use common::{Running, Server, until};
 use locker::client::Client;
+use locker::client::connect::Access;
 use locker::wire::errors::Code;
 use locker::wire::server_url::ServerUrl;
+use locker::wire::tls::Tls;
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use tempfile::TempDir;
 
@@ -45,7 +47,7 @@ impl Yard {
     fn with(server: Server) -> Self {
         server.cli(&["pool", "set", "p", "--capacity", "1", "--drain", "0s"]).ok();
         let url = ServerUrl::parse(&server.url).unwrap();
-        let api = Client::new(url, None, &BTreeMap::new());
+        let api = Client::open(Access::to(url, None, Tls::default()), &BTreeMap::new()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("high"), "0\n").unwrap();
         Self { server, api, dir }

@@ -8,18 +8,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::kubeconfig::{self, Access, Credential};
-use crate::client::connect;
+use crate::client::connect::{self, Authorization};
 use crate::core::latch::{Namespace, WorkflowName};
 use crate::core::limits;
 use crate::wire::escape::cut;
 use crate::wire::secret::Secret;
-use crate::wire::server_url::ServerUrl;
+use crate::wire::server_url::{Credentials, ServerUrl};
 use crate::wire::tls::Tls;
 
 /// Where a pod finds its service account.
@@ -242,14 +240,14 @@ impl Connection {
     fn authorization(&self) -> Result<Option<Secret>, ClusterError> {
         Ok(match &self.credential {
             Credential::None => None,
-            Credential::Token(token) => Some(Secret::new(format!("Bearer {}", token.expose()))),
+            Credential::Token(token) => Some(Authorization::Bearer(token.clone()).header()),
             Credential::TokenFile(file) => {
                 let token = kubeconfig::read_file(file).map_err(ClusterError::Trouble)?;
-                Some(Secret::new(format!("Bearer {}", token.trim())))
+                Some(Authorization::Bearer(Secret::new(token.trim())).header())
             }
-            Credential::Basic(name, password) => {
-                let pair = format!("{name}:{}", password.expose());
-                Some(Secret::new(format!("Basic {}", BASE64.encode(pair))))
+            Credential::Basic(username, password) => {
+                let credentials = Credentials { username: username.clone(), password: password.clone() };
+                Some(Authorization::Basic(credentials).header())
             }
         })
     }

@@ -32,7 +32,7 @@ use std::io::Write;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::client::connect::{Access, Authorization};
+use crate::client::connect::Access;
 use crate::client::{CallError, Client};
 use crate::core::limits::OWNER_FIELD_BYTES;
 use crate::env::{Env, Signal, random_hex};
@@ -308,9 +308,7 @@ impl Connection {
         let (server, credentials) = self.target()?;
         let tls = self.tls()?;
         self.warn(env);
-        let authorization = credentials.or_else(|| server.credentials().cloned()).map(Authorization::Basic);
-        let access = Access { servers: vec![server], authorization, tls, proxy: None };
-        Client::open(access, &env.vars).map_err(CliError::usage)
+        Client::open(Access::to(server, credentials, tls), &env.vars).map_err(CliError::usage)
     }
 
     /// Says what is unsafe about it.

@@ -27,6 +27,15 @@ pub struct Access {
     pub proxy: Option<Secret>,
 }
 
+impl Access {
+    /// The way to one server; without credentials those in its URL are used.
+    #[must_use]
+    pub fn to(server: ServerUrl, credentials: Option<Credentials>, tls: Tls) -> Self {
+        let authorization = credentials.or_else(|| server.credentials().cloned()).map(Authorization::Basic);
+        Self { servers: vec![server], authorization, tls, proxy: None }
+    }
+}
+
 /// How a client shows who it is.
 #[derive(Debug, Clone)]
 pub enum Authorization {
@@ -79,11 +88,6 @@ pub(crate) fn probe_agent(settings: &Tls, patience: Duration) -> Result<ureq::Ag
         .tls_config(tls(settings, &[])?)
         .proxy(None);
     Ok(config.build().new_agent())
-}
-
-/// Trusts whom the machine trusts.
-pub(super) fn default_tls(server: &ServerUrl) -> TlsConfig {
-    TlsConfig::builder().root_certs(of_machine([server].into_iter())).build()
 }
 
 /// The machine's certificates (in a Concourse container those that the worker mounts), and where there are none those
@@ -153,7 +157,7 @@ fn named_proxy(named: &Secret, vars: &BTreeMap<String, String>) -> Result<Option
 }
 
 /// The proxy that the environment names for this server. One that is no valid address is left out.
-pub(super) fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
+fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
     let var = |names: [&str; 2]| names.iter().find_map(|name| vars.get(*name)).filter(|value| !value.is_empty());
     let named = if server.is_tls() {
         var(["https_proxy", "HTTPS_PROXY"])

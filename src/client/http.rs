@@ -17,7 +17,7 @@ use super::connect::{self, Access, Authorization};
 use crate::wire::api::{ClaimView, HolderView};
 use crate::wire::errors::{Code, exit};
 use crate::wire::secret::Secret;
-use crate::wire::server_url::{Credentials, ServerUrl};
+use crate::wire::server_url::ServerUrl;
 
 /// Time for a whole request, beside the wait that it asks the server for.
 pub const PATIENCE: Duration = Duration::from_secs(15);
@@ -162,15 +162,7 @@ struct ErrorBody {
 }
 
 impl Client {
-    /// A client of one `server`, without any settings of TLS. `vars` is the environment, for the proxies in it.
-    #[must_use]
-    pub fn new(server: ServerUrl, credentials: Option<Credentials>, vars: &BTreeMap<String, String>) -> Self {
-        let credentials = credentials.or_else(|| server.credentials().cloned());
-        let agent = connect::agent(connect::proxy(&server, vars), connect::default_tls(&server));
-        Self::of(vec![Endpoint { agent, url: server }], credentials.map(Authorization::Basic))
-    }
-
-    /// A client with all settings.
+    /// A client of the servers that `access` names. `vars` is the environment, for the proxies in it.
     ///
     /// # Errors
     /// A certificate, a key or a proxy that cannot be used; the text shows no secret.
@@ -236,8 +228,7 @@ impl Client {
     }
 
     fn call_once<T: DeserializeOwned>(&self, request: &Request) -> Result<T, CallError> {
-        let raw = self.send(request)?;
-        if (200..300).contains(&raw.status) { self.parse(&raw) } else { Err(self.error(&raw)) }
+        self.call_listing(request).map(|(answer, _)| answer)
     }
 
     /// Sends one request; any status is an answer. Where there is no connection, the next server is asked at once:

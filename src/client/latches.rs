@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::connect::{Access, Authorization};
+use super::connect::Access;
 use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
 use crate::wire::errors::Code;
 use crate::wire::latch::{BindBody, CreateBody, LatchView, ReleaseBody};
@@ -44,9 +44,7 @@ impl LatchClient {
         vars: &BTreeMap<String, String>,
     ) -> Result<Self, String> {
         let (server, suffix) = Self::parts(endpoint).map_err(|why| format!("the endpoint {why}"))?;
-        let authorization = credentials.or_else(|| server.credentials().cloned()).map(Authorization::Basic);
-        let access = Access { servers: vec![server], authorization, tls, proxy: None };
-        Ok(Self { client: Client::open(access, vars)?, suffix })
+        Ok(Self { client: Client::open(Access::to(server, credentials, tls), vars)?, suffix })
     }
 
     /// The address of the server, without credentials and without the endpoint's query.
@@ -99,7 +97,7 @@ impl LatchClient {
     /// # Errors
     /// As [`CallError`].
     pub fn release_as(&self, latch: &LatchView) -> Result<LatchView, CallError> {
-        repeated(|_| self.client.call(self.request(Method::Patch, &[("id", &latch.id)], json(latch))))
+        self.patch(&latch.id, latch)
     }
 
     /// Looks at a latch.
@@ -125,7 +123,7 @@ impl LatchClient {
     /// # Errors
     /// As [`CallError`].
     pub fn release(&self, id: &str, body: &ReleaseBody) -> Result<LatchView, CallError> {
-        repeated(|_| self.client.call(self.request(Method::Patch, &[("id", id)], json(body))))
+        self.patch(id, body)
     }
 
     /// Writes down which node of which very workflow a released latch is for. A server that cannot keep that gives
@@ -134,6 +132,10 @@ impl LatchClient {
     /// # Errors
     /// As [`CallError`]; refused when it is bound otherwise.
     pub fn bind(&self, id: &str, body: &BindBody) -> Result<LatchView, CallError> {
+        self.patch(id, body)
+    }
+
+    fn patch(&self, id: &str, body: &impl serde::Serialize) -> Result<LatchView, CallError> {
         repeated(|_| self.client.call(self.request(Method::Patch, &[("id", id)], json(body))))
     }
 

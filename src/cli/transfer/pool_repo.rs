@@ -106,26 +106,12 @@ impl Reading<'_, '_> {
         let message = last_message(self.dir, &format!("{pool}/{CLAIMED}/{lock}"), self.env);
         let reason = message.unwrap_or_else(|| "claimed in the pool repository that was imported".to_owned());
         let body = ClaimBody {
-            pool: pool.to_string(),
             lock: Some(lock.to_string()),
-            locks: None,
-            count: None,
-            labels: BTreeMap::new(),
-            also: Vec::new(),
-            key: None,
-            requestor: None,
             scope: Some(Scope::Flow),
-            priority: None,
-            supersede: None,
             owner: Owner { program: Some("locker import pool-repo".to_owned()), ..person(self.env) },
-            run: None,
-            confirm: false,
-            wait: None,
             queue: false,
-            give_up_after: None,
-            ttl: None,
             reason: Some(cut(&reason, limits::REASON_BYTES).to_owned()),
-            expect_store: None,
+            ..ClaimBody::of_pool(pool.to_string())
         };
         let locks = vec![LockRef { pool: pool.to_string(), lock: lock.to_string() }];
         WantedHold { id: claim_id(pool, lock), locks, body: Box::new(body) }
