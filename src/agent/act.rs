@@ -45,8 +45,8 @@ struct Seen {
     raw: Option<Value>,
     /// We have changed it.
     is_ours: bool,
-    /// Changes whose answer was lost.
-    lost: u32,
+    /// The answer to a change was lost before.
+    was_lost: bool,
 }
 
 impl Worker {
@@ -56,7 +56,7 @@ impl Worker {
     }
 
     fn steps(&mut self, mut latch: NewLatch) -> Result<Outcome, Outcome> {
-        let mut seen = Seen { raw: self.get(&latch).map_err(refused)?, is_ours: false, lost: 0 };
+        let mut seen = Seen { raw: self.get(&latch).map_err(refused)?, is_ours: false, was_lost: false };
         for _ in 0..TRIES {
             let look = seen.raw.as_ref().map_or(Look::Missing, |raw| Look::Found(workflow::read(raw)));
             match plan::plan(&latch, &look) {
@@ -65,7 +65,7 @@ impl Worker {
                     return Ok(self.would(&format!("change it: {change:?}")));
                 }
                 Step::Change(change) => {
-                    tell_unused(&latch, &look);
+                    tell_unused(&latch, &change);
                     seen = self.change(&latch, seen, &change)?;
                 }
                 Step::Done(done) => return Ok(self.done(&latch, &done, seen.is_ours)),
@@ -91,8 +91,8 @@ impl Worker {
                 Ok(Seen { raw: self.get(latch).map_err(refused)?, ..seen })
             }
             // Whether it was done can be seen.
-            Err(ClusterError::Trouble(_)) if seen.lost == 0 => {
-                Ok(Seen { raw: self.get(latch).map_err(refused)?, lost: 1, ..seen })
+            Err(ClusterError::Trouble(_)) if !seen.was_lost => {
+                Ok(Seen { raw: self.get(latch).map_err(refused)?, was_lost: true, ..seen })
             }
             Err(error) => Err(refused(error)),
         }
@@ -210,8 +210,8 @@ fn refused(error: ClusterError) -> Outcome {
 }
 
 /// Outputs that the node does not expect are seen by nobody: the workflow goes on without them.
-fn tell_unused(latch: &NewLatch, look: &Look) {
-    let unused = plan::unused_outputs(latch, look);
+fn tell_unused(latch: &NewLatch, change: &Change) {
+    let unused = plan::unused_outputs(latch, change);
     if !unused.is_empty() {
         let id = latch.id.to_string();
         tracing::warn!(latch = short(&id), outputs = unused.join(", "), "the node does not expect these outputs");

@@ -268,23 +268,18 @@ fn ending(ending: &Ending, node: &NodeSeen) -> Result<How, Vec<String>> {
     Ok(How::Succeed(node.supplied.iter().filter_map(|wanted| Some((wanted.name.clone(), value(wanted)?))).collect()))
 }
 
-/// Outputs of the latch that none of the nodes that it would end expects.
+/// Outputs of the latch that none of the nodes expects which this change ends.
 #[must_use]
-pub fn unused_outputs(latch: &NewLatch, look: &Look) -> Vec<String> {
-    let (Ending::Succeed(outputs), Step::Change(change)) = (&latch.ending, plan(latch, look)) else {
-        return Vec::new();
+pub fn unused_outputs(latch: &NewLatch, change: &Change) -> Vec<String> {
+    let Ending::Succeed(outputs) = &latch.ending else { return Vec::new() };
+    let ends: &[NodeEnd] = match change {
+        Change::Resume => &[],
+        Change::End(ends) => ends,
     };
-    let used: Vec<String> = match change {
-        Change::Resume => Vec::new(),
-        Change::End(ends) => ends
-            .into_iter()
-            .flat_map(|end| match end.how {
-                How::Succeed(values) => values.into_iter().map(|(name, _)| name).collect(),
-                How::Fail(_) => Vec::new(),
-            })
-            .collect(),
+    let is_used = |name: &str| {
+        ends.iter().any(|end| matches!(&end.how, How::Succeed(values) if values.iter().any(|(used, _)| used == name)))
     };
-    outputs.iter().map(|(name, _)| name.to_string()).filter(|name| !used.contains(name)).collect()
+    outputs.iter().map(|(name, _)| name.to_string()).filter(|name| !is_used(name)).collect()
 }
 
 #[cfg(test)]

@@ -163,9 +163,7 @@ pub fn view(latch: &Latch) -> LatchView {
     }
 }
 
-/// Shows a node.
-#[must_use]
-pub fn show_node(node: &Node) -> NodeView {
+fn show_node(node: &Node) -> NodeView {
     match node {
         Node::Id(id) => NodeView::Id { id: id.to_string() },
         Node::Name(name) => NodeView::Name { name: name.to_string() },
