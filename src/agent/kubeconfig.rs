@@ -47,7 +47,7 @@ pub enum Credential {
 pub fn read(files: &[PathBuf], context: Option<&str>) -> Result<Access, String> {
     let mut all = Config::default();
     for file in files {
-        let text = read_file(file)?;
+        let text = read_file(file).map_err(|why| format!("the kubeconfig {why}"))?;
         let next = parse(&text)
             .ok_or_else(|| format!("the kubeconfig {} cannot be read: it is no valid kubeconfig", file.display()))?;
         all.merge(next, file.parent().unwrap_or(Path::new(".")));

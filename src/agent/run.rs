@@ -100,11 +100,17 @@ impl Worker {
 
     fn listing_failed(&mut self, error: &CallError) {
         if self.listing_failures == 0 {
-            tracing::error!(error = escape(&error.to_string()), "cannot list the released latches; it is tried again");
+            let error = escape(&error.to_string());
+            tracing::error!(error, "cannot list the released latches{}", self.and_then());
         }
         self.exit = error.exit();
         self.next_listing = self.now() + pause(self.listing_failures, self.agent.settings.interval, random());
         self.listing_failures = self.listing_failures.saturating_add(1);
+    }
+
+    /// What follows a failure.
+    fn and_then(&self) -> &'static str {
+        if self.agent.settings.once { "; run it again" } else { "; it is tried again" }
     }
 
     /// Those of the allowed namespaces.
@@ -178,7 +184,7 @@ impl Worker {
                 self.backlog.later(id, LONG_PAUSE, now, random());
                 self.backlog.trouble(now, random());
                 if why != self.last_failure {
-                    tracing::error!(error = escape(&why), "no usable answer; it is tried again");
+                    tracing::error!(error = escape(&why), "no usable answer{}", self.and_then());
                     self.last_failure = why;
                 }
             }
