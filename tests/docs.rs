@@ -335,6 +335,35 @@ fn every_name_is_told() {
     assert!(missing.is_empty(), "not documented:\n{}", missing.join("\n"));
 }
 
+/// Each bound of the door has a row that reserves a metric for it; no metric is served yet.
+#[test]
+fn every_bound_has_the_name_of_a_metric() {
+    let page = read("docs/operations.md");
+    let rows = page.split("\n| setting | default | past it the client gets | metric |\n").nth(1).unwrap_or_default();
+    let rows: Vec<Vec<&str>> = rows
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let is_metric = |text: &str| {
+        let name = text.trim_matches('`').split('{').next().unwrap_or_default();
+        text.starts_with('`') && name.starts_with("locker_") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    };
+    for row in &rows {
+        assert!(row.len() == 4 && row[3].split(", ").all(is_metric), "{row:?} names no metric");
+    }
+    let command = cli::command();
+    let server = command.find_subcommand("server").unwrap();
+    let flags = server.get_arguments().filter_map(clap::Arg::get_long);
+    // That one bounds what the server asks, not what it is asked.
+    let is_bound = |flag: &&str| flag.starts_with("max-") || flag.ends_with("-timeout") && *flag != "watch-timeout";
+    let bounds: Vec<&str> = flags.filter(is_bound).collect();
+    let has_row = |flag: &&&str| rows.iter().any(|row| row[0].starts_with(&format!("`--{flag}`")));
+    let missing: Vec<&&str> = bounds.iter().filter(|flag| !has_row(flag)).collect();
+    assert!(bounds.len() >= 11 && missing.is_empty(), "no row in the limits of docs/operations.md: {missing:?}");
+}
+
 #[test]
 fn links_lead_somewhere() {
     let mut broken = Vec::new();
