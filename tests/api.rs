@@ -23,14 +23,14 @@ use locker::core::settings::Settings;
 use locker::core::state::{Changes, Loaded};
 use locker::core::time::Span;
 use locker::env::Clock;
+use locker::server::build_watch::BuildWatch;
+use locker::server::build_watch::settings::WatchSettings;
 use locker::server::engine::{self, Engine};
-use locker::server::http::{Handler, Request, Response, Turn};
+use locker::server::http::{Attempt, Handler, Request, Response};
+use locker::server::long_polls::LongPolls;
 use locker::server::notices::{Notices, Subscription};
 use locker::server::routes::Routes;
 use locker::server::routes::description;
-use locker::server::watch::BuildWatch;
-use locker::server::watch::settings::WatchSettings;
-use locker::server::watchers::Watchers;
 use locker::store::Store;
 use locker::wire::errors::Code;
 use locker::wire::json::violations;
@@ -107,7 +107,7 @@ struct Api {
 impl Api {
     fn start() -> Self {
         let (clock, store) = (HandClock::default(), NoStore::default());
-        let (notices, watchers) = (Notices::default(), Watchers::default());
+        let (notices, long_polls) = (Notices::default(), LongPolls::default());
         let failed = Arc::new(AtomicBool::new(false));
         let fail = Arc::clone(&failed);
         let (engine, _) = engine::start(
@@ -115,7 +115,7 @@ impl Api {
             Settings::default(),
             Arc::new(clock.clone()),
             notices.clone(),
-            watchers.clone(),
+            long_polls.clone(),
             move |_| fail.store(true, Ordering::SeqCst),
         )
         .unwrap();
@@ -129,7 +129,7 @@ impl Api {
         // One Concourse is known; nothing asks it about anything here.
         let known = WatchSettings { concourses: vec!["https://ci".parse().unwrap()], ..WatchSettings::default() };
         let builds = BuildWatch::open(&known, &BTreeMap::new(), Arc::new(clock.clone())).unwrap();
-        let routes = Routes::new(engine.clone(), watchers, Arc::new(health)).with_builds(builds);
+        let routes = Routes::new(engine.clone(), long_polls, Arc::new(health)).with_builds(builds);
         let (next_park, seen) = (AtomicU64::new(1), Mutex::default());
         Self { routes, engine, notices, clock, store, going_down, openapi: description().clone(), next_park, seen }
     }
@@ -147,7 +147,7 @@ impl Api {
             identity: None,
             park: ParkId(self.next_park.fetch_add(1, Ordering::SeqCst)),
             can_park: false,
-            turn: Turn::First,
+            attempt: Attempt::First,
         }
     }
 
@@ -195,9 +195,9 @@ impl Api {
 
     /// Puts present values into a line: `$name` is the fence of claim `name`, `$now` the newest revision.
     fn fill(&self, line: &str) -> String {
-        let world = self.engine.world();
-        let mut filled = line.replace("$now", &world.revision.to_string());
-        for claim in world.claims.values() {
+        let snapshot = self.engine.snapshot();
+        let mut filled = line.replace("$now", &snapshot.revision.to_string());
+        for claim in snapshot.claims.values() {
             if let Some(fence) = claim.fence() {
                 filled = filled.replace(&format!("${}", claim.id), &fence.to_string());
             }
@@ -786,7 +786,7 @@ fn all_that_is_wrong_with_a_claim_is_listed() {
         assert!(!answer.json["error"].as_str().unwrap().contains('\n'));
     }
     assert_eq!(api.call("PUT", "/api/v1/claims/a%20b", r#"{"count":0}"#).json["problems"].as_array().unwrap().len(), 2);
-    assert!(api.engine.world().claims.is_empty());
+    assert!(api.engine.snapshot().claims.is_empty());
 }
 
 #[test]
@@ -821,7 +821,7 @@ fn names_are_refused_or_carried_unharmed() {
         assert_eq!((parts.0.status, parts.1.word().as_str()), (200, "different_request"));
         api.clock.pass(Span::hours(25));
     }
-    let pools = api.engine.world().pools.len();
+    let pools = api.engine.snapshot().pools.len();
     for encoded in [
         "..",
         ".",
@@ -853,7 +853,7 @@ fn names_are_refused_or_carried_unharmed() {
         }
         assert_eq!(api.call("GET", &format!("/api/v1/claims?pool={encoded}"), "").status, 400, "{encoded}");
     }
-    assert_eq!(api.engine.world().pools.len(), pools);
+    assert_eq!(api.engine.snapshot().pools.len(), pools);
     let nowhere = api.call("GET", &format!("/%1b[2J%0a\u{1b}]0;x\u{7}{longer}{longer}"), "");
     assert_eq!(nowhere.word(), "no_such_route");
     let text = nowhere.json["error"].as_str().unwrap();
@@ -890,13 +890,13 @@ fn a_waiting_claim_is_parked_and_served() {
     let subscription = api.subscribe(&first);
     let answer = api.send(first.clone());
     assert_eq!((answer.status, answer.park), (423, Some(Span::secs(25))));
-    let again = Request { turn: Turn::Notified, ..first.clone() };
+    let again = Request { attempt: Attempt::Notified, ..first.clone() };
     assert_eq!(api.send(again.clone()).park, Some(Span::secs(25)));
     assert_eq!(api.call("DELETE", "/api/v1/claims/a", "").status, 200);
     assert!(notified(&subscription));
     let served = api.send(again);
     assert_eq!((served.status, served.park, &served.json["state"]), (200, None, &json!("granted")));
-    let parks: Vec<_> = api.engine.world().claims.values().flat_map(|claim| claim.parks.clone()).collect();
+    let parks: Vec<_> = api.engine.snapshot().claims.values().flat_map(|claim| claim.parks.clone()).collect();
     assert!(parks.is_empty());
 }
 
@@ -923,13 +923,13 @@ fn a_parked_claim_is_told_of_a_deadlock() {
     let second = api.send(park("b2", "p", "2"));
     assert_eq!(second.park, Some(Span::secs(25)), "whether it closes a circle is looked at after it");
     assert!(notified(&subscription));
-    let told = api.send(Request { turn: Turn::Notified, ..first.clone() });
+    let told = api.send(Request { attempt: Attempt::Notified, ..first.clone() });
     assert_eq!((told.status, told.park, told.word().as_str()), (423, None, "deadlock"));
     assert_eq!((&told.json["parked"], told.json["builds"].as_array().unwrap().len()), (&json!(false), 2));
     assert!(told.json["error"].as_str().unwrap().contains("build 1, build 2"), "{}", told.json);
     let again = park("a2", "q", "1");
     assert_eq!(api.send(again.clone()).park, Some(Span::secs(25)));
-    let over = api.send(Request { turn: Turn::Last, ..again });
+    let over = api.send(Request { attempt: Attempt::Last, ..again });
     assert_eq!((over.word().as_str(), &over.json["parked"]), ("deadlock", &json!(true)));
     let history = api.call("GET", "/api/v1/pools/q/changes", "");
     assert_eq!(history.json["items"].as_array().unwrap().last().unwrap()["kind"], "deadlock");
@@ -948,8 +948,8 @@ fn parked_is_said_only_of_a_request_that_was() {
         ("no wait", not_asked, None, false),
         ("room", room.clone(), Some(Span::secs(25)), false),
         ("longer than allowed", too_long, Some(Span::secs(60)), false),
-        ("notified, no room any more", Request { turn: Turn::Notified, ..no_room }, None, false),
-        ("over", Request { turn: Turn::Last, ..room }, None, true),
+        ("notified, no room any more", Request { attempt: Attempt::Notified, ..no_room }, None, false),
+        ("over", Request { attempt: Attempt::Last, ..room }, None, true),
     ] {
         let answer = api.send(request);
         assert_eq!((answer.status, answer.park), (423, park), "{name}");
@@ -958,7 +958,7 @@ fn parked_is_said_only_of_a_request_that_was() {
     }
     let claim = api.call("GET", "/api/v1/claims/b", "");
     assert_eq!(claim.json["queue"]["listening"], true);
-    assert!(api.engine.world().claims.values().all(|claim| claim.parks.is_empty()));
+    assert!(api.engine.snapshot().claims.values().all(|claim| claim.parks.is_empty()));
 }
 
 #[test]
@@ -984,7 +984,7 @@ fn a_client_that_left_is_passed_over_and_keeps_its_place() {
 fn a_long_poll_hears_of_the_next_change() {
     let api = Api::start();
     assert_eq!(api.call("PUT", "/api/v1/pools/p", r#"{"capacity":1}"#).status, 200);
-    let now = api.engine.world().revision;
+    let now = api.engine.snapshot().revision;
     let target = format!("/api/v1/pools/p/changes?after={now}&versions=true&wait=1m");
     let first = Request { can_park: true, ..api.request("GET", &target, "") };
     let subscription = api.subscribe(&first);
@@ -992,7 +992,7 @@ fn a_long_poll_hears_of_the_next_change() {
     // What is no version is no news either: it is parked again.
     assert_eq!(api.call("POST", "/api/v1/pools/p/changes", "").status, 200);
     assert!(notified(&subscription));
-    let again = Request { turn: Turn::Notified, ..first.clone() };
+    let again = Request { attempt: Attempt::Notified, ..first.clone() };
     assert_eq!(api.send(again.clone()).park, Some(Span::secs(60)));
     assert_eq!(api.call("PUT", "/api/v1/claims/a", r#"{"pool":"p"}"#).status, 200);
     assert!(notified(&subscription));
@@ -1000,12 +1000,12 @@ fn a_long_poll_hears_of_the_next_change() {
     assert_eq!((told.park, &told.json["items"][0]["kind"]), (None, &json!("claimed")));
 
     // Without room, at the end of the wait, and of a pool that goes away, there is an answer at once.
-    let now = api.engine.world().revision;
+    let now = api.engine.snapshot().revision;
     let target = format!("/api/v1/pools/p/changes?after={now}&wait=1m");
     let poll = Request { can_park: true, ..api.request("GET", &target, "") };
     let subscription = api.subscribe(&poll);
     assert!(api.send(poll.clone()).park.is_some());
-    for request in [Request { turn: Turn::Last, ..poll.clone() }, Request { can_park: false, ..poll.clone() }] {
+    for request in [Request { attempt: Attempt::Last, ..poll.clone() }, Request { can_park: false, ..poll.clone() }] {
         let answer = api.send(request);
         assert_eq!((answer.status, answer.park, &answer.json), (200, None, &json!({"items": []})));
     }
@@ -1013,7 +1013,7 @@ fn a_long_poll_hears_of_the_next_change() {
     assert_eq!(api.call("DELETE", "/api/v1/claims/a", "").status, 200);
     assert_eq!(api.call("DELETE", "/api/v1/pools/p", "").status, 200);
     assert!(notified(&subscription));
-    assert_eq!(api.send(Request { turn: Turn::Notified, ..poll }).word(), "no_such_pool");
+    assert_eq!(api.send(Request { attempt: Attempt::Notified, ..poll }).word(), "no_such_pool");
 }
 
 #[test]

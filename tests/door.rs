@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use locker::core::names::ParkId;
 use locker::core::time::Span;
 use locker::server::door::{self, DoorSettings, Stop};
-use locker::server::http::{Handler, Request, Response, Turn};
+use locker::server::http::{Attempt, Handler, Request, Response};
 use locker::server::notices::Notices;
 use serde_json::{Value, json};
 
@@ -56,7 +56,7 @@ fn in_own_process(name: &str) -> bool {
 /// What the handler has seen.
 #[derive(Default)]
 struct Seen {
-    turns: Vec<(ParkId, Turn, bool)>,
+    turns: Vec<(ParkId, Attempt, bool)>,
     left: Vec<ParkId>,
 }
 
@@ -78,7 +78,7 @@ impl Handler for TestHandler {
             let pairs = request.query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.filter(|(key, _)| *key == name).find_map(|(_, value)| value.parse::<u64>().ok())
         };
-        let turn = format!("{:?}", request.turn);
+        let attempt = format!("{:?}", request.attempt);
         match request.path.as_str() {
             "/panic" => panic!("asked to panic"),
             "/gate" => {
@@ -92,21 +92,21 @@ impl Handler for TestHandler {
                 ..answer(200, &json!({}))
             },
             "/park" => {
-                self.seen.lock().unwrap().turns.push((request.park, request.turn, request.can_park));
-                if number("notify").is_some() && request.turn == Turn::First {
+                self.seen.lock().unwrap().turns.push((request.park, request.attempt, request.can_park));
+                if number("notify").is_some() && request.attempt == Attempt::First {
                     self.notices.notify(request.park);
                 }
-                let again = request.turn == Turn::Notified && number("again").is_some();
-                let parks = request.can_park && (request.turn == Turn::First || again);
+                let again = request.attempt == Attempt::Notified && number("again").is_some();
+                let parks = request.can_park && (request.attempt == Attempt::First || again);
                 let park = parks.then(|| Span(number("ms").unwrap_or(60_000)));
-                Response { park, ..answer(423, &json!({ "turn": turn, "body": request.body.len() })) }
+                Response { park, ..answer(423, &json!({ "attempt": attempt, "body": request.body.len() })) }
             }
             _ => answer(
                 200,
                 &json!({
                     "method": request.method, "path": request.path, "query": request.query,
                     "headers": request.headers, "body": String::from_utf8_lossy(&request.body),
-                    "peer": request.peer, "turn": turn, "can_park": request.can_park,
+                    "peer": request.peer, "attempt": attempt, "can_park": request.can_park,
                 }),
             ),
         }
@@ -157,11 +157,11 @@ impl Server {
 
     fn firsts(&self) -> Vec<ParkId> {
         let seen = self.handler.seen.lock().unwrap();
-        seen.turns.iter().filter(|(_, turn, _)| *turn == Turn::First).map(|(park, _, _)| *park).collect()
+        seen.turns.iter().filter(|(_, attempt, _)| *attempt == Attempt::First).map(|(park, _, _)| *park).collect()
     }
 
-    fn turns(&self) -> Vec<Turn> {
-        self.handler.seen.lock().unwrap().turns.iter().map(|(_, turn, _)| *turn).collect()
+    fn turns(&self) -> Vec<Attempt> {
+        self.handler.seen.lock().unwrap().turns.iter().map(|(_, attempt, _)| *attempt).collect()
     }
 
     fn left(&self) -> Vec<ParkId> {
@@ -410,7 +410,7 @@ fn a_request_arrives_as_it_was_sent() {
     assert_eq!(seen["body"], "h\u{e9}llo");
     assert_eq!(seen["headers"], json!([["host", "a"], ["x-two", "1"], ["x-two", "2"], ["empty", ""]]));
     assert_eq!(seen["peer"], client.reader.get_ref().local_addr().unwrap().to_string());
-    assert_eq!((&seen["turn"], &seen["can_park"]), (&json!("First"), &json!(true)));
+    assert_eq!((&seen["attempt"], &seen["can_park"]), (&json!("First"), &json!(true)));
 }
 
 #[test]
@@ -423,7 +423,7 @@ fn internal_headers_cannot_be_forged() {
     );
     let seen = client.read().json();
     assert_eq!(seen["headers"], json!([["host", "a"], ["locker-other", "kept"]]));
-    assert_eq!((&seen["turn"], &seen["can_park"]), (&json!("First"), &json!(true)));
+    assert_eq!((&seen["attempt"], &seen["can_park"]), (&json!("First"), &json!(true)));
     assert_ne!(seen["peer"], "1.2.3.4:5");
 }
 
@@ -629,9 +629,9 @@ fn a_notice_brings_a_parked_request_back() {
     client.send(put_park("", "hello"));
     server.handler.notices.notify(server.parked(0));
     let answer = client.read();
-    assert_eq!((answer.status(), answer.json()), (423, json!({ "turn": "Notified", "body": 5 })));
+    assert_eq!((answer.status(), answer.json()), (423, json!({ "attempt": "Notified", "body": 5 })));
     assert_eq!(answer.header("locker-park"), None);
-    assert_eq!(server.turns(), [Turn::First, Turn::Notified]);
+    assert_eq!(server.turns(), [Attempt::First, Attempt::Notified]);
     assert_eq!(client.get("/after").status(), 200, "the connection stays");
     drop(client);
     assert!(server.left().is_empty());
@@ -643,7 +643,7 @@ fn a_notice_before_the_client_is_parked_is_not_lost() {
     let mut client = server.connect();
     for _ in 0..100 {
         client.send(put_park("notify=1", ""));
-        assert_eq!(client.read().json()["turn"], "Notified");
+        assert_eq!(client.read().json()["attempt"], "Notified");
     }
 }
 
@@ -653,9 +653,9 @@ fn the_deadline_brings_the_last_answer() {
     let mut client = server.connect();
     let start = Instant::now();
     client.send(put_park("ms=200", ""));
-    assert_eq!(client.read().json()["turn"], "Last");
+    assert_eq!(client.read().json()["attempt"], "Last");
     assert!(start.elapsed() >= Duration::from_millis(200));
-    assert_eq!(server.turns(), [Turn::First, Turn::Last]);
+    assert_eq!(server.turns(), [Attempt::First, Attempt::Last]);
 }
 
 #[test]
@@ -674,10 +674,10 @@ fn a_request_parked_again_waits_for_the_rest_of_its_time() {
         }
         reading.join().unwrap().unwrap().unwrap()
     });
-    assert_eq!(answer.json()["turn"], "Last");
+    assert_eq!(answer.json()["attempt"], "Last");
     assert!(start.elapsed() >= Duration::from_millis(400));
     assert!(server.turns().len() > 3, "it was notified on the way");
-    assert_eq!(server.turns().last(), Some(&Turn::Last));
+    assert_eq!(server.turns().last(), Some(&Attempt::Last));
 }
 
 #[test]
@@ -708,7 +708,7 @@ fn a_parked_client_that_leaves_is_missed_exactly_once() {
     let park = server.parked(3);
     eventually("hasty", || server.left().contains(&park));
     assert_eq!(server.left(), server.firsts());
-    assert_eq!(server.turns(), [Turn::First; 4], "nothing is tried for a client that has gone");
+    assert_eq!(server.turns(), [Attempt::First; 4], "nothing is tried for a client that has gone");
 }
 
 #[test]
@@ -721,7 +721,7 @@ fn bytes_sent_ahead_are_kept_while_parked() {
         let park = server.parked(nth);
         client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n".repeat(ahead));
         server.handler.notices.notify(park);
-        assert_eq!(client.read().json()["turn"], "Notified");
+        assert_eq!(client.read().json()["attempt"], "Notified");
         for _ in 0..ahead {
             assert_eq!(client.read().json()["path"], "/next");
         }
@@ -737,7 +737,7 @@ fn without_room_a_request_is_answered_at_once() {
     });
     let at_once = |client: &mut Client, body: &str| {
         client.send(put_park("", body));
-        assert_eq!(client.read().json()["turn"], "First");
+        assert_eq!(client.read().json()["attempt"], "First");
     };
     at_once(&mut server.connect(), &"b".repeat(1_001));
     let mut parked: Vec<Client> = (0..2).map(|_| server.connect()).collect();
@@ -751,7 +751,7 @@ fn without_room_a_request_is_answered_at_once() {
     let mut client = server.connect();
     eventually("there is room again", || server.connect().get("/").json()["can_park"] == true);
     client.send(put_park("ms=50", ""));
-    assert_eq!(client.read().json()["turn"], "Last");
+    assert_eq!(client.read().json()["attempt"], "Last");
 
     let tight = Server::start(|settings| settings.parked_bytes = 10);
     at_once(&mut tight.connect(), "");
@@ -772,7 +772,7 @@ fn a_thousand_parked_clients_are_answered_and_missed() {
         server.handler.notices.notify(park);
     }
     for client in &mut clients {
-        assert_eq!(client.read().json()["turn"], "Notified");
+        assert_eq!(client.read().json()["attempt"], "Notified");
     }
     assert_eq!(server.left().len(), 500);
 }
@@ -918,7 +918,7 @@ fn a_stop_answers_the_parked_and_lets_the_idle_go() {
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     for client in &mut parked {
         let answer = client.read();
-        assert_eq!((&answer.json()["turn"], answer.header("connection")), (&json!("Last"), Some("close")));
+        assert_eq!((&answer.json()["attempt"], answer.header("connection")), (&json!("Last"), Some("close")));
         client.expect_end();
     }
     idle.expect_end();

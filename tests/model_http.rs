@@ -33,14 +33,14 @@ use locker::core::names::ParkId;
 use locker::core::settings::{Plant, Settings};
 use locker::core::time::Span;
 use locker::env::Clock;
+use locker::server::build_watch::BuildWatch;
+use locker::server::build_watch::settings::WatchSettings;
 use locker::server::door::{self, DoorSettings, Stop};
 use locker::server::engine::{self, Engine};
-use locker::server::http::{Handler, Request, Response, Turn};
+use locker::server::http::{Attempt, Handler, Request, Response};
+use locker::server::long_polls::LongPolls;
 use locker::server::notices::Notices;
 use locker::server::routes::Routes;
-use locker::server::watch::BuildWatch;
-use locker::server::watch::settings::WatchSettings;
-use locker::server::watchers::Watchers;
 use proptest::test_runner::{Config, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use serde_json::{Value, json};
@@ -97,20 +97,20 @@ impl Life {
 }
 
 fn start(store: &Path, settings: &Settings, clock: &HandClock) -> Life {
-    let (watchers, notices) = (Watchers::default(), Notices::default());
+    let (long_polls, notices) = (LongPolls::default(), Notices::default());
     let (engine, thread) = engine::start(
         locker::store::open(&format!("sqlite:{}", store.display())).unwrap(),
         settings.clone(),
         Arc::new(clock.clone()),
         notices.clone(),
-        watchers.clone(),
+        long_polls.clone(),
         |error| panic!("{error:#}"),
     )
     .unwrap();
     // The Concourse of all builds here is known; what is known of its builds is told by hand.
     let known = WatchSettings { concourses: vec!["https://ci".parse().unwrap()], ..WatchSettings::default() };
     let builds = BuildWatch::open(&known, &BTreeMap::new(), Arc::new(clock.clone())).unwrap();
-    let routes = Arc::new(Routes::new(engine.clone(), watchers, Arc::new(|| Ok(()))).with_builds(builds));
+    let routes = Arc::new(Routes::new(engine.clone(), long_polls, Arc::new(|| Ok(()))).with_builds(builds));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, handler) = (Stop::new(), Arc::clone(&routes) as Arc<dyn Handler>);
@@ -287,12 +287,12 @@ impl Server {
         });
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let (path, body) = (format!("/claims/{claim}"), without_nulls(body));
-        let (park, can_park, turn) = match wait {
+        let (park, can_park, attempt) = match wait {
             Wait::No => return self.plain("PUT", &path, Some(&body)),
-            Wait::Park(park) => (*park, true, Turn::First),
-            Wait::Over(park) => (*park, false, Turn::Last),
+            Wait::Park(park) => (*park, true, Attempt::First),
+            Wait::Over(park) => (*park, false, Attempt::Last),
         };
-        let request = Request { park: ParkId(park), can_park, turn, ..request("PUT", &path, &body) };
+        let request = Request { park: ParkId(park), can_park, attempt, ..request("PUT", &path, &body) };
         let Response { status, body, park, .. } = self.life().routes.handle(request);
         answer_of(status, &serde_json::from_slice(&body).unwrap(), park.is_some())
     }
@@ -318,9 +318,9 @@ impl Server {
 
     /// What HTTP shows of [`reference::Model::view`].
     fn view(&self) -> Vec<String> {
-        let world = self.life().engine.world();
+        let snapshot = self.life().engine.snapshot();
         let mut lines =
-            vec![format!("watched {:?}", world.builds_to_watch().map(|b| b.id.as_str()).collect::<Vec<_>>())];
+            vec![format!("watched {:?}", snapshot.builds_to_watch().map(|b| b.id.as_str()).collect::<Vec<_>>())];
         for claim in self.get("/claims?limit=1000")["items"].as_array().unwrap() {
             let (id, life) = (str_of(&claim["id"]), &claim["life"]);
             let phase = match str_of(&claim["state"]) {
@@ -407,7 +407,7 @@ fn request(method: &str, path: &str, body: &Value) -> Request {
         peer: "test".into(),
         park: ParkId(0),
         can_park: false,
-        turn: Turn::First,
+        attempt: Attempt::First,
         id: "test".into(),
         identity: None,
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-mod watch;
+mod build_watch;
 
-use self::watch::WatchArgs;
+use self::build_watch::WatchArgs;
 use super::{CliError, Connection, parse_duration, ready};
 use crate::core::limits;
 use crate::core::settings::{Plant, Settings};

@@ -55,13 +55,13 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
 /// Whether a claim that is not in the state yet would be served at once; a pool still to be made would serve it.
 fn could_be_served(state: &State, claim: &Claim) -> bool {
     let mut known = claim.clone();
-    known.terms.ask.parts.retain(|part| state.world.pool(&part.pool).is_some());
-    turn(&state.world, &known).is_some()
+    known.terms.ask.parts.retain(|part| state.snapshot.pool(&part.pool).is_some());
+    turn(&state.snapshot, &known).is_some()
 }
 
 /// Refuses a claim that would have to wait where the queue is full, those aside that end when it comes.
 fn check_queues(state: &State, claim: &Claim, outdated: &[Arc<Claim>]) -> Result<(), Refusal> {
-    for pool in claim.terms.ask.parts.iter().filter_map(|part| state.world.pool(&part.pool)) {
+    for pool in claim.terms.ask.parts.iter().filter_map(|part| state.snapshot.pool(&part.pool)) {
         let max = pool.policy.max_queue.map_or(limits::WAITERS_PER_POOL, |max| max as usize);
         let leaving = outdated.iter().filter(|old| old.terms.ask.parts.iter().any(|part| part.pool == pool.name));
         if pool.waiting.len() - leaving.count() >= max.min(limits::WAITERS_PER_POOL) {
@@ -73,7 +73,7 @@ fn check_queues(state: &State, claim: &Claim, outdated: &[Arc<Claim>]) -> Result
 
 fn unmade_pools(state: &State, claim: &Claim) -> Vec<PoolName> {
     let pools = claim.terms.ask.parts.iter().map(|part| &part.pool);
-    pools.filter(|pool| state.world.pool(pool).is_none()).cloned().collect()
+    pools.filter(|pool| state.snapshot.pool(pool).is_none()).cloned().collect()
 }
 
 /// The same `PUT` again: nothing changes but who speaks for the claim.
@@ -107,7 +107,7 @@ pub(super) fn first_holder(state: &mut State, ask: &AskClaim, now: Now) -> Resul
 
 /// Which life of its id the claim would be, and the runs of all of them.
 fn life_and_runs(state: &State, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refusal> {
-    let (life, mut runs) = match state.world.ended.get(&ask.id) {
+    let (life, mut runs) = match state.snapshot.ended.get(&ask.id) {
         None => (1, Vec::new()),
         Some(ended) => next_life(ended, ask)?,
     };
@@ -122,7 +122,7 @@ fn life_and_runs(state: &State, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refus
 
 /// Refuses a scope that its owner cannot have; what the request left open is decided here, for this life.
 fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now) -> Result<Claim, Refusal> {
-    let scope = ask.scope.unwrap_or_else(|| state.world.default_scope(&ask.terms.ask.parts));
+    let scope = ask.scope.unwrap_or_else(|| state.snapshot.default_scope(&ask.terms.ask.parts));
     if scope == Scope::Build && ask.terms.owner.build().is_none() {
         return Err(Refusal::NoBuild { id: ask.id.clone() });
     }
@@ -169,7 +169,7 @@ fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refu
 
 /// Refuses what could never be served (design section 3).
 fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
-    let Some(pool) = state.world.pool(&part.pool) else {
+    let Some(pool) = state.snapshot.pool(&part.pool) else {
         let makes_pool = match &part.want {
             Want::Any { count, labels } => *count == 1 && labels.is_empty(),
             Want::Named(names) => names.len() == 1 && names.contains(&part.pool.own_lock()),
@@ -177,7 +177,7 @@ fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
         if state.settings.declared_only || !makes_pool {
             return Err(Refusal::NoSuchPool { pool: part.pool.clone() });
         }
-        return check_limit("pools", state.world.pools.len(), limits::POOLS);
+        return check_limit("pools", state.snapshot.pools.len(), limits::POOLS);
     };
     check_want(pool, &part.want)?;
     let Want::Named(names) = &part.want else { return Ok(()) };
@@ -188,7 +188,7 @@ fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
 /// Refuses a claim over pools of different orders: its places in their queues would contradict each other. A pool that
 /// the claim makes is `fifo`.
 fn check_orders(state: &State, parts: &[Part]) -> Result<(), Refusal> {
-    let order = |pool| state.world.pool(pool).map(|pool| pool.policy.order).unwrap_or_default();
+    let order = |pool| state.snapshot.pool(pool).map(|pool| pool.policy.order).unwrap_or_default();
     let mut orders = parts.iter().map(|part| (&part.pool, order(&part.pool)));
     let Some((first, first_order)) = orders.next() else { return Ok(()) };
     if parts.len() > 1 && first_order == Order::Lifo {
@@ -219,7 +219,7 @@ fn serve(state: &mut State, ask: &AskClaim, is_new: bool, now: Now) -> Result<Re
     if !claim.waits() {
         return Ok(Reply::Claim { claim, parked: false });
     }
-    if let Some(locks) = turn(&state.world, &claim) {
+    if let Some(locks) = turn(&state.snapshot, &claim) {
         claims::grant(state, &claim, locks, now);
         return reply_of(state, &ask.id, false);
     }

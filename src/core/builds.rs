@@ -1,6 +1,6 @@
 //! What is known of the builds behind claims (design section 5): that one is over, and that nobody knows.
 //!
-//! Somebody outside asks their Concourse about [`super::state::World::builds_to_watch`] and says what it answered.
+//! Somebody outside asks their Concourse about [`super::state::Snapshot::builds_to_watch`] and says what it answered.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use super::time::Now;
 /// A build is over: what waits or was granted ends, its own holds are lost, and so are those that nobody can know of.
 /// The others stay, and are not asked about again.
 pub(super) fn over(state: &mut State, build: &BuildRef, how: BuildEnd, now: Now) {
-    state.world.suspects.remove(build);
-    let claims: Vec<_> = state.world.claims_of(build).cloned().collect();
+    state.snapshot.suspects.remove(build);
+    let claims: Vec<_> = state.snapshot.claims_of(build).cloned().collect();
     for claim in claims {
         match end_of(&claim, how) {
             None if claim.build_over => {}
@@ -42,8 +42,8 @@ fn end_of(claim: &Claim, how: BuildEnd) -> Option<End> {
 
 /// Nobody knows about a build, or somebody does again. Of builds without a live claim nothing is kept.
 pub(super) fn suspect(state: &mut State, build: BuildRef, why: Option<Reason>, now: Now) {
-    let lives = state.world.claims_of(&build).next().is_some();
-    let suspects = &mut state.world.suspects;
+    let lives = state.snapshot.claims_of(&build).next().is_some();
+    let suspects = &mut state.snapshot.suspects;
     let Some(why) = why.filter(|_| lives) else {
         suspects.remove(&build);
         return;

@@ -22,7 +22,7 @@ pub(super) fn break_claim(
     reason: Reason,
     now: Now,
 ) -> Result<Reply, Refusal> {
-    if let Some(ended) = state.world.ended.get(id).filter(|ended| ended.how == End::Broken) {
+    if let Some(ended) = state.snapshot.ended.get(id).filter(|ended| ended.how == End::Broken) {
         return Ok(Reply::Ended { ended: Arc::clone(ended), again: true });
     }
     let claim = claims::live(state, id, None)?;
@@ -74,7 +74,7 @@ pub(super) fn put_back(state: &mut State, pool: &PoolName, lock: &LockName, by: 
 
 /// The end of a quarantine that was for a while.
 pub(super) fn end_quarantine(state: &mut State, pool: &PoolName, lock: &LockName, now: Now) {
-    let Some(old) = state.world.lock(pool, lock).cloned() else { return };
+    let Some(old) = state.snapshot.lock(pool, lock).cloned() else { return };
     let is_over = |q: &Quarantine| q.until.is_some_and(|until| until.is_over(now));
     if old.quarantine.as_ref().is_some_and(is_over) {
         state.begin_step();
@@ -112,7 +112,7 @@ pub(super) fn move_claim(state: &mut State, id: &ClaimId, to: &MoveTo, by: &By, 
         return Err(Refusal::NotWaiting { id: id.clone() });
     }
     if let Some((beside, side)) = neighbour(state, &claim, to)? {
-        let order = claim.terms.ask.parts.first().and_then(|part| state.world.pool(&part.pool));
+        let order = claim.terms.ask.parts.first().and_then(|part| state.snapshot.pool(&part.pool));
         let order = order.map(|pool| pool.policy.order).unwrap_or_default();
         if order == Order::Priority {
             state.update_waiting(id, |c| c.terms.priority = beside.terms.priority);
@@ -134,7 +134,7 @@ enum Side {
 
 /// Next to whom the claim is put, in the order of its queues; `None` when nobody else waits there.
 fn neighbour(state: &State, claim: &Claim, to: &MoveTo) -> Result<Option<(Arc<Claim>, Side)>, Refusal> {
-    let pools: Vec<&Pool> = claim.terms.ask.parts.iter().filter_map(|part| state.world.pool(&part.pool)).collect();
+    let pools: Vec<&Pool> = claim.terms.ask.parts.iter().filter_map(|part| state.snapshot.pool(&part.pool)).collect();
     let other = |id: &&ClaimId| **id != claim.id;
     let found = match to {
         MoveTo::First => {
@@ -164,7 +164,7 @@ fn neighbour(state: &State, claim: &Claim, to: &MoveTo) -> Result<Option<(Arc<Cl
 fn tickets_after(state: &State, claim: &Claim, beside: &Claim, earlier: bool) -> Vec<(ClaimId, Ticket)> {
     let (low, high) = (claim.ticket.min(beside.ticket), claim.ticket.max(beside.ticket));
     let counts = |c: &&Arc<Claim>| (low..=high).contains(&c.ticket) && !matches!(c.phase, Phase::Held { .. });
-    let mut between: Vec<&Arc<Claim>> = state.world.claims.values().filter(counts).collect();
+    let mut between: Vec<&Arc<Claim>> = state.snapshot.claims.values().filter(counts).collect();
     between.sort_by_key(|c| c.ticket);
     let tickets: Vec<Ticket> = between.iter().map(|c| c.ticket).collect();
     between.retain(|c| c.id != claim.id);

@@ -56,7 +56,7 @@ pub(super) fn grant(state: &mut State, claim: &Claim, locks: LockSet, now: Now) 
 
 /// A hold that begins now: for the claim's ttl, and not longer than the shortest `max_hold` of its pools.
 fn begin_hold(state: &State, claim: &Claim, fence: Fence, claimed: ChangeKey, locks: LockSet, now: Now) -> Phase {
-    let pools = claim.terms.ask.parts.iter().filter_map(|part| state.world.pool(&part.pool));
+    let pools = claim.terms.ask.parts.iter().filter_map(|part| state.snapshot.pool(&part.pool));
     let max_hold = pools.filter_map(|pool| pool.policy.max_hold).min();
     Phase::Held {
         fence,
@@ -144,7 +144,7 @@ pub(super) fn live(state: &State, id: &ClaimId, run: Option<&Run>) -> Result<Arc
     if let Some(claim) = state.claim(id) {
         return Ok(Arc::clone(claim));
     }
-    match state.world.ended.get(id) {
+    match state.snapshot.ended.get(id) {
         Some(ended) if run.is_some_and(|run| claim::is_earlier_run(&ended.runs, run)) => {
             Err(Refusal::SupersededRun { id: id.clone() })
         }
@@ -170,7 +170,7 @@ pub(super) fn end(
         let ended = finish(state, &claim, how, by, reason, now);
         return Ok(Reply::Ended { ended, again: false });
     }
-    let Some(ended) = state.world.ended.get(id).cloned() else {
+    let Some(ended) = state.snapshot.ended.get(id).cloned() else {
         remember_unknown(state, id, run, by, now);
         return Err(Refusal::NoSuchClaim { id: id.clone() });
     };
@@ -285,10 +285,10 @@ fn leave(state: &mut State, claim: &Claim) {
 /// Takes the claim off its locks; they are free, or drain first when the holder was lost.
 fn put_back_locks(state: &mut State, claim: &Claim, lost: Option<Now>) {
     for (pool, lock) in claim.locks() {
-        let drain = state.world.pool(pool).and_then(|p| p.policy.drain).unwrap_or(state.settings.drain);
+        let drain = state.snapshot.pool(pool).and_then(|p| p.policy.drain).unwrap_or(state.settings.drain);
         state.change_holders(pool, lock, |l| l.holders.retain(|h| h.claim != claim.id));
         if let Some(now) = lost.filter(|_| drain > Span(0))
-            && let Some(l) = state.world.lock(pool, lock).cloned()
+            && let Some(l) = state.snapshot.lock(pool, lock).cloned()
         {
             state.put_lock(pool, Lock { drain: Some(Deadline::after(now, drain)), ..l });
         }
@@ -298,8 +298,9 @@ fn put_back_locks(state: &mut State, claim: &Claim, lost: Option<Now>) {
 
 /// Locks that were only waiting for their last holder to go.
 fn take_out_leaving(state: &mut State, claim: &Claim, now: Now) {
-    let gone =
-        |(pool, lock): &&(PoolName, _)| state.world.lock(pool, lock).is_some_and(|l| l.leaving && l.holders.is_empty());
+    let gone = |(pool, lock): &&(PoolName, _)| {
+        state.snapshot.lock(pool, lock).is_some_and(|l| l.leaving && l.holders.is_empty())
+    };
     let gone: Vec<_> = claim.locks().iter().filter(gone).cloned().collect();
     for (pool, lock) in gone {
         let entry = Entry {
@@ -380,12 +381,12 @@ pub(super) fn entry_about(claim: &Claim, kind: ChangeKind, by: Option<&Arc<Owner
 
 /// Whether the pool has, held or not, what this part of a claim wants.
 fn is_servable(state: &State, part: &Part) -> bool {
-    state.world.pool(&part.pool).is_some_and(|pool| check_want(pool, &part.want).is_ok())
+    state.snapshot.pool(&part.pool).is_some_and(|pool| check_want(pool, &part.want).is_ok())
 }
 
 /// Ends claims that wait for what a pool no longer has.
 pub(super) fn end_unservable(state: &mut State, pool: &PoolName, now: Now) {
-    let Some(p) = state.world.pool(pool) else { return };
+    let Some(p) = state.snapshot.pool(pool) else { return };
     let unservable = |claim: &&Arc<Claim>| {
         let part = claim.terms.ask.parts.iter().find(|part| part.pool == *pool);
         part.is_some_and(|part| !is_servable(state, part))
@@ -400,7 +401,7 @@ pub(super) fn end_unservable(state: &mut State, pool: &PoolName, now: Now) {
 /// Planted bug: a late release ends whatever hold the lock has.
 fn release_whoever_holds(state: &mut State, ended: &Ended, now: Now) {
     let Some(fence) = ended.fence else { return };
-    let newer = state.world.claims.values().find(|c| c.fence().is_some_and(|f| f > fence)).cloned();
+    let newer = state.snapshot.claims.values().find(|c| c.fence().is_some_and(|f| f > fence)).cloned();
     if let Some(claim) = newer {
         finish(state, &claim, End::Released, None, None, now);
     }

@@ -9,12 +9,12 @@ use super::fit::{candidates, pick, rivals};
 use super::limits::CYCLE_SEARCH;
 use super::names::{ClaimId, PoolName, Text};
 use super::pool::Place;
-use super::state::World;
+use super::state::Snapshot;
 
 /// Finds out who waits, directly or through others, for a lock that one build has. It remembers what it has found,
 /// so asking about one waiter after the other is cheap.
 pub(super) struct WaitsFor<'w> {
-    world: &'w World,
+    snapshot: &'w Snapshot,
     build: &'w BuildRef,
     /// Claims that wait for it.
     found: HashSet<&'w ClaimId>,
@@ -35,8 +35,8 @@ struct Walk<'w> {
 }
 
 impl<'w> WaitsFor<'w> {
-    pub(super) fn new(world: &'w World, build: &'w BuildRef) -> Self {
-        Self { world, build, found: HashSet::new() }
+    pub(super) fn new(snapshot: &'w Snapshot, build: &'w BuildRef) -> Self {
+        Self { snapshot, build, found: HashSet::new() }
     }
 
     /// Whether `from` waits for the build. Edges: a waiting claim waits for the holders of the locks that it lacks
@@ -65,16 +65,16 @@ impl<'w> WaitsFor<'w> {
         let sharer = claim.terms.ask.sharer();
         let own = claim.terms.owner.build().is_some_and(|build| build == *self.build);
         for Part { pool: name, want } in &claim.terms.ask.parts {
-            let Some(pool) = self.world.pool(name) else { continue };
-            if walk.asked.insert((name, want, sharer)) && pick(self.world, pool, want, sharer).is_none() {
+            let Some(pool) = self.snapshot.pool(name) else { continue };
+            if walk.asked.insert((name, want, sharer)) && pick(self.snapshot, pool, want, sharer).is_none() {
                 let lacking = candidates(pool, want).filter(|lock| !lock.admits(sharer));
                 for holder in lacking.flat_map(|lock| &lock.holders) {
-                    let holder = self.world.claims.get(&holder.claim);
+                    let holder = self.snapshot.claims.get(&holder.claim);
                     let Some(build) = holder.and_then(|claim| claim.terms.owner.build()) else { continue };
                     if build == *self.build {
                         return true;
                     }
-                    walk.add(self.world.claims_of(&build).filter(|c| c.waits()));
+                    walk.add(self.snapshot.claims_of(&build).filter(|c| c.waits()));
                 }
             }
             if own {
@@ -84,7 +84,7 @@ impl<'w> WaitsFor<'w> {
             let known = walk.ahead.entry((name, want)).or_insert(Place::FIRST);
             if *known < place {
                 let from = std::mem::replace(known, place);
-                walk.add(rivals(self.world, pool, want, from..place));
+                walk.add(rivals(self.snapshot, pool, want, from..place));
             }
         }
         false

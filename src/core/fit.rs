@@ -8,7 +8,7 @@ use super::claim::{Claim, Presence, Want};
 use super::command::Refusal;
 use super::names::{LockName, Text};
 use super::pool::{Lock, Pick, Place, Pool};
-use super::state::World;
+use super::state::Snapshot;
 
 /// Whether the pool has, held or not, what is wanted of it.
 pub(super) fn check_want(pool: &Pool, want: &Want) -> Result<(), Refusal> {
@@ -34,7 +34,7 @@ pub(super) fn check_want(pool: &Pool, want: &Want) -> Result<(), Refusal> {
 /// Locks of one pool for this want, by name; `None` when there are not enough now. Those that the requestor has
 /// already come first, then others of its key, then the free ones in the order of the pool's policy.
 pub(super) fn pick(
-    world: &World,
+    snapshot: &Snapshot,
     pool: &Pool,
     want: &Want,
     sharer: Option<(&Text, &Text)>,
@@ -61,7 +61,7 @@ pub(super) fn pick(
                 }
                 Pick::Random => {
                     let mut free: Vec<&Lock> = free.collect();
-                    free.sort_by_key(|lock| dice(world, pool, &lock.name));
+                    free.sort_by_key(|lock| dice(snapshot, pool, &lock.name));
                     names(shared.chain(free).filter(fits), *count)
                 }
             };
@@ -77,8 +77,8 @@ fn names<'p>(locks: impl Iterator<Item = &'p Lock>, count: u32) -> BTreeSet<Lock
 
 /// A number that differs for each lock after each change, and that nobody outside can foresee: FNV-1a over the
 /// seed of this life, the revision and the names, with the finish of `SplitMix64`.
-fn dice(world: &World, pool: &Pool, lock: &LockName) -> u64 {
-    let numbers = [world.seed, world.revision.0].into_iter().flat_map(u64::to_le_bytes);
+fn dice(snapshot: &Snapshot, pool: &Pool, lock: &LockName) -> u64 {
+    let numbers = [snapshot.seed, snapshot.revision.0].into_iter().flat_map(u64::to_le_bytes);
     let names = pool.name.as_str().bytes().chain([b'/']).chain(lock.as_str().bytes());
     let hash = numbers
         .chain(names)
@@ -90,14 +90,14 @@ fn dice(world: &World, pool: &Pool, lock: &LockName) -> u64 {
 
 /// Listening waiters at these places whose candidate locks in this pool overlap with those of `want`.
 pub(super) fn rivals<'w, 'a>(
-    world: &'w World,
+    snapshot: &'w Snapshot,
     pool: &'w Pool,
     want: &'a Want,
     places: Range<Place>,
 ) -> impl Iterator<Item = &'w Arc<Claim>> + use<'w, 'a> {
     pool.waiting
         .range(places)
-        .filter_map(|(_, id)| world.claims.get(id))
+        .filter_map(|(_, id)| snapshot.claims.get(id))
         .filter(|rival| rival.presence().is_some_and(Presence::listens))
         .filter(move |rival| {
             let theirs = rival.terms.ask.parts.iter().find(|part| part.pool == pool.name);

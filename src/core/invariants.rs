@@ -13,8 +13,8 @@ const SMALL: usize = 200;
 
 /// [`check`], where it is cheap.
 pub(super) fn check_if_small(state: &State) -> Result<(), String> {
-    let locks: usize = state.world.pools.values().map(|p| p.locks.len()).sum();
-    if state.world.claims.len() + state.world.latches.len() + locks > SMALL { Ok(()) } else { check(state) }
+    let locks: usize = state.snapshot.pools.values().map(|p| p.locks.len()).sum();
+    if state.snapshot.claims.len() + state.snapshot.latches.len() + locks > SMALL { Ok(()) } else { check(state) }
 }
 
 /// Looks at the whole state.
@@ -22,25 +22,25 @@ pub(super) fn check_if_small(state: &State) -> Result<(), String> {
 /// # Errors
 /// The first thing that is broken, in words.
 pub fn check(state: &State) -> Result<(), String> {
-    for claim in state.world.claims.values() {
+    for claim in state.snapshot.claims.values() {
         check_claim(state, claim).map_err(|what| format!("claim {}: {what}", claim.id))?;
     }
-    for pool in state.world.pools.values() {
+    for pool in state.snapshot.pools.values() {
         check_pool(state, pool).map_err(|what| format!("pool {}: {what}", pool.name))?;
     }
-    for latch in state.world.latches.values() {
+    for latch in state.snapshot.latches.values() {
         check_latch(state, latch).map_err(|what| format!("latch {}: {what}", latch.id))?;
     }
-    let released = state.world.latches.values().filter(|l| l.released().is_some()).count();
-    ensure(state.world.released_latches.len() == released, || "a latch that is gone is listed as released".into())?;
-    let watched = state.world.claims.values().filter(|claim| claim.build_to_watch().is_some()).count();
-    ensure(state.world.watched.len() == watched, || "a build is watched for nothing".into())?;
-    for build in state.world.suspects.keys() {
-        ensure(state.world.claims_of(build).next().is_some(), || format!("{build:?} is suspect for nothing"))?;
+    let released = state.snapshot.latches.values().filter(|l| l.released().is_some()).count();
+    ensure(state.snapshot.released_latches.len() == released, || "a latch that is gone is listed as released".into())?;
+    let watched = state.snapshot.claims.values().filter(|claim| claim.build_to_watch().is_some()).count();
+    ensure(state.snapshot.watched.len() == watched, || "a build is watched for nothing".into())?;
+    for build in state.snapshot.suspects.keys() {
+        ensure(state.snapshot.claims_of(build).next().is_some(), || format!("{build:?} is suspect for nothing"))?;
     }
     if !state.watch.stale {
-        let stuck = search::stuck_claims(&state.world, state.entangled.builds());
-        let known = state.world.stuck.iter().map(|(id, stuck)| (id.clone(), Stuck::clone(stuck))).collect();
+        let stuck = search::stuck_claims(&state.snapshot, state.entangled.builds());
+        let known = state.snapshot.stuck.iter().map(|(id, stuck)| (id.clone(), Stuck::clone(stuck))).collect();
         ensure(stuck == known, || format!("{stuck:?} are stuck, known are {known:?}"))?;
     }
     if state.to_dispatch.is_empty() {
@@ -51,9 +51,9 @@ pub fn check(state: &State) -> Result<(), String> {
 
 /// I10: who could have its locks now and would hear of it has been given them.
 fn check_nobody_is_forgotten(state: &State) -> Result<(), String> {
-    for claim in state.world.claims.values() {
+    for claim in state.snapshot.claims.values() {
         let hears = matches!(claim.phase, Phase::Waiting { presence, .. } if presence.hears());
-        let forgotten = hears && claim.terms.confirm && turn(&state.world, claim).is_some();
+        let forgotten = hears && claim.terms.confirm && turn(&state.snapshot, claim).is_some();
         ensure(!forgotten, || format!("claim {} waits for what it could have", claim.id))?;
     }
     Ok(())
@@ -64,24 +64,24 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
-    ensure(!state.world.ended.contains_key(&claim.id), || "is live and ended at once".into())?;
+    ensure(!state.snapshot.ended.contains_key(&claim.id), || "is live and ended at once".into())?;
     if let Some(at) = claim.timer() {
         let timer = (at, Timer::Claim(claim.id.clone()));
         ensure(state.timers.contains(&timer), || format!("has no timer at {at:?}"))?;
     }
     for part in &claim.terms.ask.parts {
-        let Some(pool) = state.world.pool(&part.pool) else {
+        let Some(pool) = state.snapshot.pool(&part.pool) else {
             return Err(format!("is of the missing pool {}", part.pool));
         };
         let queued = pool.waiting.get(&pool.place(claim)) == Some(&claim.id);
         ensure(queued == claim.waits(), || format!("waits: {}, queued: {queued}", claim.waits()))?;
     }
     if let Some(build) = claim.terms.owner.build() {
-        let listed = state.world.builds.contains(&(build, claim.id.clone()));
+        let listed = state.snapshot.builds.contains(&(build, claim.id.clone()));
         ensure(listed, || "is not listed under its build".into())?;
     }
     if let Some(build) = claim.build_to_watch() {
-        let listed = state.world.watched.contains(&(build, claim.id.clone()));
+        let listed = state.snapshot.watched.contains(&(build, claim.id.clone()));
         ensure(listed, || "is not listed among those whose build is to be watched".into())?;
     }
     ensure(claim.scope != Scope::Build || claim.terms.owner.build().is_some(), || "belongs to no build".into())?;
@@ -95,20 +95,22 @@ fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
     ensure(known, || "has a park that nobody knows".into())?;
     let fence = claim.fence();
     for (pool, lock) in claim.locks() {
-        let Some(l) = state.world.lock(pool, lock) else { return Err(format!("has the missing lock {pool}/{lock}")) };
+        let Some(l) = state.snapshot.lock(pool, lock) else {
+            return Err(format!("has the missing lock {pool}/{lock}"));
+        };
         let listed = l.holders.iter().filter(|h| h.claim == claim.id && Some(h.fence) == fence).count();
         ensure(listed == 1, || format!("is listed {listed} times as holder of {pool}/{lock}"))?;
     }
     if let Phase::Held { claimed, until, .. } = &claim.phase {
         ensure(until.is_some() || claim.terms.ttl.is_none(), || "has a ttl that never ends".into())?;
-        ensure(state.world.changes.contains_key(claimed), || "has lost its claimed entry".into())?;
+        ensure(state.snapshot.changes.contains_key(claimed), || "has lost its claimed entry".into())?;
     }
     Ok(())
 }
 
 fn check_latch(state: &State, latch: &Latch) -> Result<(), String> {
     let Some(released) = latch.released() else { return Ok(()) };
-    let listed = state.world.released_latches.contains(&(released.revision, latch.id));
+    let listed = state.snapshot.released_latches.contains(&(released.revision, latch.id));
     ensure(listed, || "is not listed as released".into())?;
     let timer = (released.forget.at, Timer::Latch(latch.id));
     ensure(state.timers.contains(&timer), || "would never be forgotten".into())
@@ -116,13 +118,13 @@ fn check_latch(state: &State, latch: &Latch) -> Result<(), String> {
 
 fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {
     for (place, id) in &pool.waiting {
-        let claim = state.world.claims.get(id);
+        let claim = state.snapshot.claims.get(id);
         ensure(claim.is_some_and(|c| c.waits() && pool.place(c) == *place), || format!("ghost {id} in the queue"))?;
     }
     for lock in pool.locks.values() {
         let name = &lock.name;
         for holder in &lock.holders {
-            let claim = state.world.claims.get(&holder.claim);
+            let claim = state.snapshot.claims.get(&holder.claim);
             let has = claim.is_some_and(|c| c.locks().iter().any(|(p, l)| *p == pool.name && l == name));
             ensure(has, || format!("lock {name} has the ghost holder {}", holder.claim))?;
         }
@@ -143,6 +145,6 @@ fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {
     ensure(pool.free.len() + pool.shared.len() <= pool.locks.len(), || "more open locks than locks".into())?;
     ensure(pool.keyed.len() <= pool.waiting.len(), || "more keys than waiters".into())?;
     let last: Option<ChangeKey> = pool.changes.get_max().map(|(key, _)| *key);
-    let newest = last.is_none_or(|key| key.revision <= state.world.revision);
+    let newest = last.is_none_or(|key| key.revision <= state.snapshot.revision);
     ensure(newest, || "I2: history is ahead of the revision".into())
 }

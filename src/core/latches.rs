@@ -10,12 +10,12 @@ use super::state::{Notice, State};
 use super::time::{Deadline, Now};
 
 fn existing(state: &State, id: LatchId) -> Result<Arc<Latch>, Refusal> {
-    state.world.latches.get(&id).cloned().ok_or(Refusal::NoSuchLatch { id })
+    state.snapshot.latches.get(&id).cloned().ok_or(Refusal::NoSuchLatch { id })
 }
 
 /// Makes a latch. The same request again, also after the release, gets the latch as it is.
 pub(super) fn create(state: &mut State, new: NewLatch, now: Now) -> Result<Reply, Refusal> {
-    if let Some(old) = state.world.latches.get(&new.id) {
+    if let Some(old) = state.snapshot.latches.get(&new.id) {
         let same_ending = old.released.is_some() || old.ending == new.ending;
         let Target { node, workflow_uid, .. } = old.target.clone();
         let bound = new.target.bound(&Binding { node, workflow_uid });
@@ -23,7 +23,7 @@ pub(super) fn create(state: &mut State, new: NewLatch, now: Now) -> Result<Reply
         let same = (old.target == new.target || is_bound) && same_ending;
         return if same { Ok(Reply::Latch(Arc::clone(old))) } else { Err(Refusal::LatchExists { id: new.id }) };
     }
-    check_limit("latches", state.world.latches.len(), limits::LATCHES)?;
+    check_limit("latches", state.snapshot.latches.len(), limits::LATCHES)?;
     let latch = Latch::restored(new, now.wall, now.wall, None);
     state.record_latch(ChangeKind::LatchCreated, latch.reference(), None, now);
     state.put_latch(latch.clone());

@@ -1,4 +1,4 @@
-//! Looks out for stuck claims: keeps [`super::state::World::stuck`] up to date, and sees to it that clients hear of it.
+//! Looks out for stuck claims: keeps [`super::state::Snapshot::stuck`] up to date, and sees to it that clients hear of it.
 //! `search` finds them.
 
 pub(super) mod search;
@@ -16,12 +16,12 @@ use super::time::Now;
 /// Whether a claim is stuck otherwise than it was told: then its request is answered rather than parked, so that its
 /// client hears of it. Once, because the answer is what it was told.
 pub(super) fn is_news(state: &State, id: &ClaimId) -> bool {
-    state.world.stuck.get(id).map(|stuck| stuck.kind()) != state.watch.told.get(id).copied()
+    state.snapshot.stuck.get(id).map(|stuck| stuck.kind()) != state.watch.told.get(id).copied()
 }
 
 /// An answer about a waiting claim goes out: its client knows now.
 pub(super) fn told(state: &mut State, id: &ClaimId) {
-    match state.world.stuck.get(id).map(|stuck| stuck.kind()) {
+    match state.snapshot.stuck.get(id).map(|stuck| stuck.kind()) {
         Some(kind) => state.watch.told.insert(id.clone(), kind),
         None => state.watch.told.remove(id),
     };
@@ -43,25 +43,25 @@ pub(super) fn look(state: &mut State, now: Now) {
     }
 }
 
-/// Brings `World::stuck` up to date; claims that are stuck otherwise than before.
+/// Brings `Snapshot::stuck` up to date; claims that are stuck otherwise than before.
 pub(super) fn look_now(state: &mut State, now: Now) -> Vec<ClaimId> {
     state.watch.stale = false;
-    if state.entangled.is_empty() && state.world.stuck.is_empty() {
+    if state.entangled.is_empty() && state.snapshot.stuck.is_empty() {
         return Vec::new();
     }
     state.watch.last_look = Some(now.engine);
-    let found = search::stuck_claims(&state.world, state.entangled.builds());
-    let before = std::mem::take(&mut state.world.stuck);
+    let found = search::stuck_claims(&state.snapshot, state.entangled.builds());
+    let before = std::mem::take(&mut state.snapshot.stuck);
     let is_changed = |id: &&ClaimId| before.get(*id).map(|s| s.kind()) != found.get(*id).map(Stuck::kind);
     let ids: BTreeSet<&ClaimId> = before.keys().chain(found.keys()).collect();
     let changed = ids.into_iter().filter(is_changed).cloned().collect();
-    state.world.stuck = found.into_iter().map(|(id, stuck)| (id, Arc::new(stuck))).collect();
+    state.snapshot.stuck = found.into_iter().map(|(id, stuck)| (id, Arc::new(stuck))).collect();
     changed
 }
 
 /// The history tells when a claim gets stuck.
 fn record(state: &mut State, id: &ClaimId, now: Now) {
-    let (Some(stuck), Some(claim)) = (state.world.stuck.get(id).cloned(), state.claim(id).cloned()) else { return };
+    let (Some(stuck), Some(claim)) = (state.snapshot.stuck.get(id).cloned(), state.claim(id).cloned()) else { return };
     let (kind, reason) = match &*stuck {
         Stuck::SelfWait { own } => {
             let claims: BTreeSet<&str> = own.iter().map(|(_, _, claim)| claim.as_str()).collect();
@@ -81,7 +81,7 @@ fn record(state: &mut State, id: &ClaimId, now: Now) {
 
 /// Repairs lost notices: tells the parked requests of all whose state is news to them (once more).
 pub(super) fn notify_again(state: &mut State) {
-    let known = state.world.stuck.keys().chain(state.watch.told.keys());
+    let known = state.snapshot.stuck.keys().chain(state.watch.told.keys());
     let ids: BTreeSet<ClaimId> = known.filter(|id| is_news(state, id)).cloned().collect();
     ids.iter().for_each(|id| notify(state, id));
 }

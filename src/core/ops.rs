@@ -18,7 +18,7 @@ pub(super) fn once(
         return Ok(Reply::Done { revision: before.revision });
     }
     change(state)?;
-    let revision = state.world.revision;
+    let revision = state.snapshot.revision;
     if let Some(op) = &by.op {
         state.make_room_for_op();
         let forget = Deadline::after(now, state.settings.memory);

@@ -29,7 +29,7 @@ pub(super) fn record(state: &mut State, kind: ChangeKind, pool: &PoolName, locks
 }
 
 fn existing<'s>(state: &'s State, pool: &PoolName) -> Result<&'s Pool, Refusal> {
-    state.world.pool(pool).ok_or_else(|| Refusal::NoSuchPool { pool: pool.clone() })
+    state.snapshot.pool(pool).ok_or_else(|| Refusal::NoSuchPool { pool: pool.clone() })
 }
 
 pub(super) fn existing_lock(state: &State, pool: &PoolName, lock: &LockName) -> Result<Lock, Refusal> {
@@ -47,13 +47,13 @@ pub(super) fn set_pool(
     by: &By,
     now: Now,
 ) -> Result<(), Refusal> {
-    let named = state.world.pool(name).map_or(0, |p| p.locks.keys().filter(|l| number(l).is_none()).count());
+    let named = state.snapshot.pool(name).map_or(0, |p| p.locks.keys().filter(|l| number(l).is_none()).count());
     if capacity.is_some_and(|n| n as usize > limits::LOCKS_PER_POOL.saturating_sub(named)) {
         return Err(Refusal::Limit { what: "locks a pool", max: limits::LOCKS_PER_POOL });
     }
-    match state.world.pool(name) {
+    match state.snapshot.pool(name) {
         None => {
-            check_limit("pools", state.world.pools.len(), limits::POOLS)?;
+            check_limit("pools", state.snapshot.pools.len(), limits::POOLS)?;
             state.put_pool(Pool::new(name.clone(), policy));
             record(state, ChangeKind::PoolSet, name, &[], by, now);
         }
@@ -89,13 +89,13 @@ fn number(lock: &LockName) -> Option<u32> {
 }
 
 fn set_capacity(state: &mut State, name: &PoolName, capacity: u32, by: &By, now: Now) {
-    let Some(pool) = state.world.pool(name) else { return };
+    let Some(pool) = state.snapshot.pool(name) else { return };
     let above = pool.locks.values().filter(|l| number(&l.name).is_some_and(|n| n > capacity));
     let above: Vec<Arc<Lock>> = above.cloned().collect();
     let wanted = (1..=capacity).filter_map(|n| LockName::parse(&n.to_string()).ok());
     let missing: Vec<LockName> = wanted.filter(|l| pool.locks.get(l).is_none_or(|l| l.leaving)).collect();
     for lock in missing {
-        match state.world.lock(name, &lock).cloned() {
+        match state.snapshot.lock(name, &lock).cloned() {
             Some(old) => state.put_lock(name, Lock { leaving: false, ..old }),
             None => {
                 state.put_lock(name, Lock::new(lock.clone(), Arc::from([]), Arc::default()));
@@ -137,15 +137,15 @@ pub(super) fn add_lock(
     by: &By,
     now: Now,
 ) -> Result<(), Refusal> {
-    match state.world.pool(name) {
-        None => check_limit("pools", state.world.pools.len(), limits::POOLS)?,
+    match state.snapshot.pool(name) {
+        None => check_limit("pools", state.snapshot.pools.len(), limits::POOLS)?,
         Some(pool) if pool.locks.contains_key(&lock.name) => {
             return Err(Refusal::LockExists { pool: name.clone(), lock: lock.name });
         }
         Some(pool) => check_limit("locks a pool", pool.locks.len(), limits::LOCKS_PER_POOL)?,
     }
     let claim = claim.map(|asked| ask::first_holder(state, asked, now)).transpose()?;
-    if state.world.pool(name).is_none() {
+    if state.snapshot.pool(name).is_none() {
         state.put_pool(Pool::new(name.clone(), Policy::default()));
     }
     let added = lock.name.clone();
@@ -221,7 +221,7 @@ pub(super) fn remove_lock(
         claims::finish(state, &held, super::claim::End::Released, None, by.reason.clone(), now);
     }
     // A lock that was only waiting for its holder to go has gone with it.
-    if state.world.lock(name, lock).is_some() {
+    if state.snapshot.lock(name, lock).is_some() {
         record(state, ChangeKind::Removed, name, std::slice::from_ref(lock), by, now);
         state.remove_lock(name, lock, now);
     }

@@ -24,11 +24,11 @@ pub(super) fn dispatch(state: &mut State, now: Now) {
 /// Walks the queue until nothing is free, or up to the first waiter that everybody behind it has to wait for: a
 /// walk must not look at ten thousand waiters whenever the head of the queue cannot be served.
 fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) {
-    let Some(pool) = state.world.pool(name) else { return };
+    let Some(pool) = state.snapshot.pool(name) else { return };
     let waiting = if pool.free.is_empty() { OrdMap::new() } else { pool.waiting.clone() };
     for (place, id) in &waiting {
         let waits_on = !offer(state, id, now);
-        if state.world.pool(name).is_none_or(|pool| pool.free.is_empty()) {
+        if state.snapshot.pool(name).is_none_or(|pool| pool.free.is_empty()) {
             // The grant that took the last one has put the pool on the list again: for those who may join a lock.
             return;
         }
@@ -40,7 +40,7 @@ fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) {
         }
     }
     if waiting.is_empty() {
-        let joining = state.world.pool(name).map(joining).unwrap_or_default();
+        let joining = state.snapshot.pool(name).map(joining).unwrap_or_default();
         for id in joining.values() {
             offer(state, id, now);
         }
@@ -54,7 +54,7 @@ fn offer(state: &mut State, id: &ClaimId, now: Now) -> bool {
     if !claim.presence().is_some_and(Presence::listens) {
         return false;
     }
-    let Some(locks) = turn(&state.world, &claim) else { return false };
+    let Some(locks) = turn(&state.snapshot, &claim) else { return false };
     if claim.terms.confirm && claim.presence().is_some_and(Presence::hears) {
         // Each grant is a step of its own, so that no two share a fence.
         state.begin_step();
@@ -74,17 +74,17 @@ fn holds_back_all(state: &State, pool: &PoolName, id: &ClaimId) -> bool {
             |part: &Part| part.pool == *pool && matches!(&part.want, Want::Any { labels, .. } if labels.is_empty());
         claim.presence().is_some_and(Presence::listens)
             && claim.terms.ask.parts.iter().any(all)
-            && !state.world.pool(pool).is_some_and(|pool| may_be_passed(&state.world, pool, claim))
+            && !state.snapshot.pool(pool).is_some_and(|pool| may_be_passed(&state.snapshot, pool, claim))
     })
 }
 
 /// Waiting claims that may get in although an earlier waiter holds back all others: those that may join a lock, and
 /// those whose build holds something that the earlier one may be waiting for.
 fn exceptions(state: &State, pool: &PoolName) -> BTreeMap<Place, ClaimId> {
-    let Some(pool) = state.world.pool(pool) else { return BTreeMap::new() };
+    let Some(pool) = state.snapshot.pool(pool) else { return BTreeMap::new() };
     let mut exceptions = joining(pool);
     for build in state.entangled.builds_waiting_in(&pool.name) {
-        let waiting = state.world.claims_of(build).filter(|claim| claim.waits());
+        let waiting = state.snapshot.claims_of(build).filter(|claim| claim.waits());
         exceptions.extend(waiting.map(|claim| (pool.place(claim), claim.id.clone())));
     }
     exceptions

@@ -17,7 +17,7 @@ use super::time::{Deadline, EngineMs, Now};
 #[must_use]
 pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: Now) -> State {
     let mut state = State::default();
-    state.world.seed = settings.seed;
+    state.snapshot.seed = settings.seed;
     state.settings = settings;
     let meta = loaded.meta.unwrap_or(Meta {
         revision: Revision::default(),
@@ -66,7 +66,7 @@ pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: N
         state.add_change(&Arc::new(change));
     }
     // At the end: how much may stay depends on how much must.
-    let pools: Vec<_> = state.world.pools.keys().cloned().collect();
+    let pools: Vec<_> = state.snapshot.pools.keys().cloned().collect();
     pools.iter().for_each(|pool| state.prune(pool, now));
     forget_what_is_stored_already(&mut state, now);
     // Who is stuck was so before, and is in the history.
@@ -110,6 +110,6 @@ fn forget_what_is_stored_already(state: &mut State, now: Now) {
     state.keep_deletions(changes);
     state.touch_meta();
     state.take_notices();
-    let pools: Vec<_> = state.world.pools.keys().cloned().collect();
+    let pools: Vec<_> = state.snapshot.pools.keys().cloned().collect();
     state.to_dispatch.extend(pools);
 }

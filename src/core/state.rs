@@ -1,8 +1,8 @@
-//! The state that the engine owns: what everybody may read ([`World`]), and what only steps need ([`State`]).
+//! The state that the engine owns: what everybody may read ([`Snapshot`]), and what only steps need ([`State`]).
 //!
 //! Everything in here keeps the indexes true and remembers what a batch has touched; nothing decides.
 //!
-//! - `world`: what everybody may read, and what a store gets.
+//! - `snapshot`: what everybody may read, and what a store gets.
 //! - `claims`, `pools`, `latches`: putting them in, changing and removing them.
 //! - `chronicle`: the history; `memory`: ended claims and operations.
 
@@ -11,7 +11,7 @@ mod claims;
 mod latches;
 mod memory;
 mod pools;
-mod world;
+mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use super::stuck;
 use super::time::{Deadline, EngineMs, Now};
 
 pub(super) use chronicle::Entry;
-pub use world::{Changes, Loaded, Meta, OpRecord, World};
+pub use snapshot::{Changes, Loaded, Meta, OpRecord, Snapshot};
 
 /// Something that readers may be waiting for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +69,7 @@ struct Dirty {
 /// The state of a server: one owner, changed by steps only.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    pub world: World,
+    pub snapshot: Snapshot,
     pub settings: Settings,
     pub(super) ops: BTreeMap<OpId, OpRecord>,
     pub(super) timers: BTreeSet<(EngineMs, Timer)>,
@@ -111,23 +111,23 @@ impl State {
             let pruned: BTreeSet<ChangeKey> = dirty.pruned.iter().copied().collect();
             dirty.history.retain(|change| !pruned.contains(&change.key));
         }
-        let world = &self.world;
+        let snapshot = &self.snapshot;
         let meta = dirty.meta || !dirty.claims.is_empty() || !dirty.history.is_empty();
         Changes {
             meta: meta.then(|| self.meta(now)),
-            pools: dirty.pools.into_iter().map(|p| (p.clone(), world.pool(&p).map(|x| x.policy.clone()))).collect(),
+            pools: dirty.pools.into_iter().map(|p| (p.clone(), snapshot.pool(&p).map(|x| x.policy.clone()))).collect(),
             locks: dirty
                 .locks
                 .into_iter()
                 .map(|(p, l)| {
-                    let lock = world.pool(&p).and_then(|x| x.locks.get(&l).cloned());
+                    let lock = snapshot.pool(&p).and_then(|x| x.locks.get(&l).cloned());
                     (p, l, lock)
                 })
                 .collect(),
-            claims: dirty.claims.into_iter().map(|id| (id.clone(), world.claims.get(&id).cloned())).collect(),
-            ended: dirty.ended.into_iter().map(|id| (id.clone(), world.ended.get(&id).cloned())).collect(),
+            claims: dirty.claims.into_iter().map(|id| (id.clone(), snapshot.claims.get(&id).cloned())).collect(),
+            ended: dirty.ended.into_iter().map(|id| (id.clone(), snapshot.ended.get(&id).cloned())).collect(),
             ops: dirty.ops.into_iter().map(|op| (op.clone(), self.ops.get(&op).cloned())).collect(),
-            latches: dirty.latches.into_iter().map(|id| (id, world.latches.get(&id).cloned())).collect(),
+            latches: dirty.latches.into_iter().map(|id| (id, snapshot.latches.get(&id).cloned())).collect(),
             history: dirty.history,
             pruned: dirty.pruned,
         }
@@ -163,11 +163,11 @@ impl State {
     }
 
     fn meta(&self, now: Now) -> Meta {
-        Meta { revision: self.world.revision, next_ticket: Ticket(self.next_ticket), engine: now.engine }
+        Meta { revision: self.snapshot.revision, next_ticket: Ticket(self.next_ticket), engine: now.engine }
     }
 
     pub(super) fn set_counters(&mut self, revision: Revision, next_ticket: Ticket) {
-        self.world.revision = revision;
+        self.snapshot.revision = revision;
         self.next_ticket = next_ticket.0;
         self.dirty.meta = true;
     }
@@ -188,10 +188,10 @@ impl State {
         match self.step {
             Some((revision, _)) => revision,
             None => {
-                self.world.revision = self.world.revision.next();
+                self.snapshot.revision = self.snapshot.revision.next();
                 self.dirty.meta = true;
-                self.step = Some((self.world.revision, 0));
-                self.world.revision
+                self.step = Some((self.snapshot.revision, 0));
+                self.snapshot.revision
             }
         }
     }

@@ -39,7 +39,7 @@ impl Stuck {
     }
 }
 
-/// What is known about stuck claims beside `World::stuck`.
+/// What is known about stuck claims beside `Snapshot::stuck`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Watch {
     /// Somebody may wait for somebody else than at the last look.

@@ -64,20 +64,20 @@ impl TestStore {
 
     /// Whether all that a restart must know of `state` has been handed over.
     pub(super) fn check_has_all_of(&self, state: &State) -> Result<(), String> {
-        let world = &state.world;
+        let snapshot = &state.snapshot;
         let claims = self.claims.iter().map(|(id, c)| (id.clone(), comparable_claim(c))).collect();
-        same("claims", &claims, world.claims.iter().map(|(id, c)| (id.clone(), comparable_claim(c))))?;
-        same("ended", &self.ended, world.ended.iter().map(|(id, e)| (id.clone(), Ended::clone(e))))?;
-        same("pools", &self.pools, world.pools.iter().map(|(name, p)| (name.clone(), p.policy.clone())))?;
-        let locks = world.pools.iter().flat_map(|(p, pool)| pool.locks.values().map(move |l| (p.clone(), l)));
+        same("claims", &claims, snapshot.claims.iter().map(|(id, c)| (id.clone(), comparable_claim(c))))?;
+        same("ended", &self.ended, snapshot.ended.iter().map(|(id, e)| (id.clone(), Ended::clone(e))))?;
+        same("pools", &self.pools, snapshot.pools.iter().map(|(name, p)| (name.clone(), p.policy.clone())))?;
+        let locks = snapshot.pools.iter().flat_map(|(p, pool)| pool.locks.values().map(move |l| (p.clone(), l)));
         let kept = self.locks.iter().map(|(name, l)| (name.clone(), comparable_lock(l))).collect();
         same("locks", &kept, locks.map(|(p, l)| ((p, l.name.clone()), comparable_lock(l))))?;
         same("ops", &self.ops, state.ops.iter().map(|(op, r)| (op.clone(), r.clone())))?;
-        same("latches", &self.latches, world.latches.iter().map(|(id, l)| (*id, Latch::clone(l))))?;
-        same("history", &self.history, world.changes.iter().map(|(key, c)| (*key, Change::clone(c))))?;
+        same("latches", &self.latches, snapshot.latches.iter().map(|(id, l)| (*id, Latch::clone(l))))?;
+        same("history", &self.history, snapshot.changes.iter().map(|(key, c)| (*key, Change::clone(c))))?;
         match self.meta {
-            Some(meta) if meta.revision == world.revision => Ok(()),
-            meta => Err(format!("revision {:?} was not stored, but {meta:?}", world.revision)),
+            Some(meta) if meta.revision == snapshot.revision => Ok(()),
+            meta => Err(format!("revision {:?} was not stored, but {meta:?}", snapshot.revision)),
         }
     }
 }
@@ -148,10 +148,10 @@ fn stored_lock(lock: &Lock) -> Lock {
     Lock { holders: Vec::new(), newest: None, ..lock.clone() }
 }
 
-/// The world that a restart must bring back, as text: holds with their fences, the order of the queues, ids.
+/// The snapshot that a restart must bring back, as text: holds with their fences, the order of the queues, ids.
 pub(super) fn standing(state: &State) -> Vec<String> {
     let mut lines = Vec::new();
-    for pool in state.world.pools.values() {
+    for pool in state.snapshot.pools.values() {
         for lock in pool.locks.values() {
             let holders: Vec<String> = lock.holders.iter().map(|h| format!("{}#{}", h.claim, h.fence)).collect();
             lines.push(format!(
@@ -163,13 +163,13 @@ pub(super) fn standing(state: &State) -> Vec<String> {
         lines.push(format!("{} queue {queue:?} history {:?}", pool.name, pool.changes.keys().collect::<Vec<_>>()));
         lines.push(format!("{} prunable {:?} free {:?}", pool.name, pool.prunable, pool.free));
     }
-    for claim in state.world.claims.values() {
+    for claim in state.snapshot.claims.values() {
         let Claim { id, life, runs, withdrawals, scope, build_over, .. } = &**claim;
         lines.push(format!("{id} life {life} runs {runs:?} withdrawn {withdrawals} {scope:?} {build_over}"));
     }
-    for build in state.world.builds_to_watch() {
+    for build in state.snapshot.builds_to_watch() {
         lines.push(format!("watch {build:?}"));
     }
-    lines.extend(state.world.ended.values().map(|e: &Arc<Ended>| format!("{e:?}")));
+    lines.extend(state.snapshot.ended.values().map(|e: &Arc<Ended>| format!("{e:?}")));
     lines
 }

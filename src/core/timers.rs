@@ -56,7 +56,7 @@ fn lose(state: &mut State, claim: &Claim, limit: Option<Deadline>, now: Now) {
 }
 
 fn end_drain(state: &mut State, pool: &PoolName, lock: &LockName, now: Now) {
-    let Some(old) = state.world.lock(pool, lock).cloned() else { return };
+    let Some(old) = state.snapshot.lock(pool, lock).cloned() else { return };
     if old.drain.is_some_and(|d| d.is_over(now)) {
         state.put_lock(pool, super::pool::Lock { drain: None, ..old });
         state.to_dispatch.insert(pool.clone());
@@ -65,7 +65,7 @@ fn end_drain(state: &mut State, pool: &PoolName, lock: &LockName, now: Now) {
 
 /// Looks at every queue again and repeats the notices that nobody took (invariant: no lost wake-up stays lost).
 pub(super) fn reconcile(state: &mut State, now: Now) {
-    let queues = state.world.pools.values().filter(|p| !p.waiting.is_empty() && p.has_room());
+    let queues = state.snapshot.pools.values().filter(|p| !p.waiting.is_empty() && p.has_room());
     let queues: Vec<PoolName> = queues.map(|p| p.name.clone()).collect();
     state.to_dispatch.extend(queues);
     state.notify_stale_parks();

@@ -34,7 +34,7 @@ mod put;
 mod release;
 mod remove;
 mod session;
-mod watch;
+mod wait_for_lock;
 
 use std::io::Write;
 

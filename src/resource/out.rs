@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::put::{Put, Stop};
 use super::session::Opening;
-use super::{add, ask, release, remove, watch};
+use super::{add, ask, release, remove, wait_for_lock};
 use super::{build, directory, fail, print, read_payload, say};
 use crate::client::acquire::Timing;
 use crate::client::flight::Flights;
@@ -57,9 +57,9 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
         Op::Add { dir, labels, claimed: Some(claim) } => return add::add_claimed(&put, &dir, labels, &claim, env),
         Op::Add { dir, labels, claimed: None } => add::add(&put, &dir, labels, env)?,
         Op::Remove { dir } => remove::remove(&put, &dir, env)?,
-        Op::Update { dir, labels, watch } => watch::update(&put, &dir, labels, watch, env)?,
-        Op::Check { dir, watch } => watch::check(&put, &dir, watch, env)?,
-        Op::CheckUnclaimed { dir, watch } => watch::check_unclaimed(&put, &dir, watch, env)?,
+        Op::Update { dir, labels, watch } => wait_for_lock::update(&put, &dir, labels, watch, env)?,
+        Op::Check { dir, watch } => wait_for_lock::check(&put, &dir, watch, env)?,
+        Op::CheckUnclaimed { dir, watch } => wait_for_lock::check_unclaimed(&put, &dir, watch, env)?,
         Op::Release(what) => release::release(&put, &what, env)?,
         Op::Unlock { key, requestor } => release::unlock(&put, &key, &requestor, env)?,
     };

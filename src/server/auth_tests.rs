@@ -1,5 +1,5 @@
 use super::*;
-use crate::server::http::Turn;
+use crate::server::http::Attempt;
 use crate::server::routes;
 
 struct Ok200;
@@ -25,7 +25,7 @@ fn request(method: &str, path: &str, authorization: Option<&str>, subject: Optio
         identity: subject.map(|subject| Identity::Certificate(subject.to_owned())),
         park: ParkId(1),
         can_park: false,
-        turn: Turn::First,
+        attempt: Attempt::First,
     }
 }
 

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::long_polls::{LongPolls, Topic};
 use super::notices::Notices;
-use super::watchers::{Topic, Watchers};
 use crate::core::command::{Command, Refusal, Reply};
 use crate::core::limits::BATCH;
 use crate::core::restart::restarted;
 use crate::core::settings::{Plant, Settings};
-use crate::core::state::{Notice, State, World};
+use crate::core::state::{Notice, Snapshot, State};
 use crate::core::step::step;
 use crate::core::time::{EngineMs, Now, Span, WallMs};
 use crate::env::Clock;
@@ -54,7 +54,7 @@ enum Job {
 #[derive(Clone)]
 pub struct Engine {
     jobs: mpsc::Sender<Job>,
-    world: Arc<ArcSwap<World>>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
     clock: Arc<EngineClock>,
     store_id: Arc<str>,
 }
@@ -84,8 +84,8 @@ impl Engine {
 
     /// The published snapshot: at least as new as every answer given before.
     #[must_use]
-    pub fn world(&self) -> Arc<World> {
-        self.world.load_full()
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
     }
 
     /// The time as the engine sees it: for showing deadlines, which are engine time, as times of day. It decides
@@ -128,10 +128,10 @@ pub fn start(
     settings: Settings,
     clock: Arc<dyn Clock>,
     notices: Notices,
-    watchers: Watchers,
+    long_polls: LongPolls,
     failed: impl FnOnce(anyhow::Error) + Send + 'static,
 ) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
-    start_with(store, settings, clock, (notices, watchers), |_, _| Ok(()), failed)
+    start_with(store, settings, clock, (notices, long_polls), |_, _| Ok(()), failed)
 }
 
 /// Like [`start`], with something to do before the first commit: it is stored with that commit, whole or not at all.
@@ -142,11 +142,11 @@ pub fn start_with(
     store: Box<dyn Store>,
     settings: Settings,
     clock: Arc<dyn Clock>,
-    (notices, watchers): (Notices, Watchers),
+    (notices, long_polls): (Notices, LongPolls),
     prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
     failed: impl FnOnce(anyhow::Error) + Send + 'static,
 ) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
-    let (engine, mut thread) = awake(store, settings, clock, (notices, watchers), prepare)?;
+    let (engine, mut thread) = awake(store, settings, clock, (notices, long_polls), prepare)?;
     let handle = std::thread::Builder::new().name("engine".into()).spawn(move || {
         // After a panic the state cannot be trusted: like a failed commit, it ends the server.
         let run = catch_unwind(AssertUnwindSafe(|| thread.run()));
@@ -166,7 +166,7 @@ fn awake(
     mut store: Box<dyn Store>,
     settings: Settings,
     clock: Arc<dyn Clock>,
-    (notices, watchers): (Notices, Watchers),
+    (notices, long_polls): (Notices, LongPolls),
     prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Engine, Thread)> {
     let loaded = store.load()?;
@@ -176,14 +176,18 @@ fn awake(
     let mut state = restarted(loaded, settings, epoch_by_clock(now.wall), now);
     prepare(&mut state, now)?;
     store.commit(&state.take_changes(now))?;
-    let world = Arc::new(ArcSwap::from_pointee(state.world.clone()));
+    let snapshot = Arc::new(ArcSwap::from_pointee(state.snapshot.clone()));
     let (jobs, queue) = mpsc::channel();
-    let engine =
-        Engine { jobs, world: Arc::clone(&world), clock: Arc::clone(&clock), store_id: Arc::from(store.store_id()) };
+    let engine = Engine {
+        jobs,
+        snapshot: Arc::clone(&snapshot),
+        clock: Arc::clone(&clock),
+        store_id: Arc::from(store.store_id()),
+    };
     let plant = state.settings.plant;
     let (last_time_stored, next_reconcile) = (now.engine, now.engine);
     let thread =
-        Thread { store, state, clock, queue, world, notices, watchers, plant, last_time_stored, next_reconcile };
+        Thread { store, state, clock, queue, snapshot, notices, long_polls, plant, last_time_stored, next_reconcile };
     Ok((engine, thread))
 }
 
@@ -199,9 +203,9 @@ struct Thread {
     state: State,
     clock: Arc<EngineClock>,
     queue: mpsc::Receiver<Job>,
-    world: Arc<ArcSwap<World>>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
     notices: Notices,
-    watchers: Watchers,
+    long_polls: LongPolls,
     plant: Plant,
     last_time_stored: EngineMs,
     next_reconcile: EngineMs,
@@ -281,7 +285,7 @@ impl Thread {
             }
             return Err(error);
         }
-        self.world.store(Arc::new(self.state.world.clone()));
+        self.snapshot.store(Arc::new(self.state.snapshot.clone()));
         for (answer, result) in answers {
             // Whoever asked may have gone.
             let _ = answer.send(result);
@@ -290,13 +294,13 @@ impl Thread {
             match notice {
                 Notice::Park(park) => self.notices.notify(park),
                 Notice::Pool(pool) => {
-                    self.watchers.notify(&Topic::Pool(pool), &self.notices);
-                    self.watchers.notify(&Topic::Changes, &self.notices);
+                    self.long_polls.notify(&Topic::Pool(pool), &self.notices);
+                    self.long_polls.notify(&Topic::Changes, &self.notices);
                 }
                 Notice::Latch(id) => {
-                    self.watchers.notify(&Topic::Latch(id), &self.notices);
-                    self.watchers.notify(&Topic::Latches, &self.notices);
-                    self.watchers.notify(&Topic::Changes, &self.notices);
+                    self.long_polls.notify(&Topic::Latch(id), &self.notices);
+                    self.long_polls.notify(&Topic::Latches, &self.notices);
+                    self.long_polls.notify(&Topic::Changes, &self.notices);
                 }
             }
         }

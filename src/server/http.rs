@@ -1,6 +1,6 @@
 //! A request and a response as plain values: all that the routes ever see of HTTP.
 //!
-//! The door and `tiny_http` turn bytes into [`Request`] and [`Response`] into bytes; a [`Handler`] turns the one into
+//! The door and `tiny_http` attempt bytes into [`Request`] and [`Response`] into bytes; a [`Handler`] turns the one into
 //! the other. Nothing behind the handler knows that sockets exist.
 
 use std::fmt;
@@ -33,7 +33,7 @@ impl fmt::Display for Identity {
 
 /// Why a request reaches the handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum Attempt {
     /// The client has just sent it.
     First,
     /// It was parked and something it waits for has happened; it may be parked again.
@@ -64,7 +64,7 @@ pub struct Request {
     pub park: ParkId,
     /// Whether there is room to park it. False: answer at once.
     pub can_park: bool,
-    pub turn: Turn,
+    pub attempt: Attempt,
 }
 
 impl Request {
@@ -83,7 +83,7 @@ pub struct Response {
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
     /// Keep the client waiting up to this long, or until a notice, instead of relaying this answer.
-    /// Ignored on [`Turn::Last`].
+    /// Ignored on [`Attempt::Last`].
     pub park: Option<Span>,
 }
 

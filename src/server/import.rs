@@ -44,8 +44,12 @@ impl fmt::Display for Imported {
 /// The file cannot be read or understood in full, with its name and the reason. The state is then of no use any more:
 /// the caller must not commit it.
 pub fn locker_state(file: &Path, state: &mut State, now: Now) -> anyhow::Result<Imported> {
-    let world = &state.world;
-    if !(world.pools.is_empty() && world.claims.is_empty() && world.ended.is_empty() && world.changes.is_empty()) {
+    let snapshot = &state.snapshot;
+    if !(snapshot.pools.is_empty()
+        && snapshot.claims.is_empty()
+        && snapshot.ended.is_empty()
+        && snapshot.changes.is_empty())
+    {
         return Ok(Imported::NotEmpty { file: file.to_owned() });
     }
     let name = file.display();

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use subtle::ConstantTimeEq;
 
-use super::http::{self, Handler, Identity, Request, Response, Turn};
+use super::http::{self, Attempt, Handler, Identity, Request, Response};
 use crate::core::names::ParkId;
 
 /// Request header: the start-up secret.
@@ -25,7 +25,7 @@ pub(super) const SECRET: &str = "locker-secret";
 /// Request header: the number under which the request is parked.
 pub(super) const PARK_ID: &str = "locker-park-id";
 /// Request header: a [`turn_letter`].
-pub(super) const TURN: &str = "locker-turn";
+pub(super) const TURN: &str = "locker-attempt";
 /// Request header: `1` when there is room to park it, else `0`.
 pub(super) const CAN_PARK: &str = "locker-can-park";
 /// Request header: the client's address.
@@ -44,12 +44,12 @@ pub(super) const INTERNAL: [&str; 11] =
 /// Those of them that handlers may set: the door takes them out for its log.
 const FROM_HANDLERS: [&str; 2] = [http::ROUTE, http::IDENTITY];
 
-/// How a turn travels.
-pub(super) const fn turn_letter(turn: Turn) -> u8 {
-    match turn {
-        Turn::First => b'F',
-        Turn::Notified => b'N',
-        Turn::Last => b'L',
+/// How a attempt travels.
+pub(super) const fn turn_letter(attempt: Attempt) -> u8 {
+    match attempt {
+        Attempt::First => b'F',
+        Attempt::Notified => b'N',
+        Attempt::Last => b'L',
     }
 }
 
@@ -212,7 +212,8 @@ impl Worker {
 
     /// Reads what the door sent; `None` for its probe.
     fn read(&self, incoming: &mut tiny_http::Request) -> Result<Option<Request>, Unread> {
-        let (mut secret, mut park, mut turn, mut can_park, mut peer, mut probe) = (None, None, None, None, None, false);
+        let (mut secret, mut park, mut attempt, mut can_park, mut peer, mut probe) =
+            (None, None, None, None, None, false);
         let (mut id, mut identity) = (None, None);
         let mut headers = Vec::with_capacity(incoming.headers().len());
         for header in incoming.headers() {
@@ -220,7 +221,7 @@ impl Worker {
             match header.field.as_str().as_str() {
                 SECRET => secret = Some(value),
                 PARK_ID => park = value.parse().ok().map(ParkId),
-                TURN => turn = parse_turn(value),
+                TURN => attempt = parse_turn(value),
                 CAN_PARK => can_park = Some(value == "1"),
                 PEER => peer = Some(value.to_owned()),
                 REQUEST_ID => id = Some(value.to_owned()),
@@ -239,7 +240,8 @@ impl Worker {
         if probe {
             return Ok(None);
         }
-        let (Some(park), Some(turn), Some(can_park), Some(peer), Some(id)) = (park, turn, can_park, peer, id) else {
+        let (Some(park), Some(attempt), Some(can_park), Some(peer), Some(id)) = (park, attempt, can_park, peer, id)
+        else {
             return Err(Unread::Broken);
         };
         let (path, query) = incoming.url().split_once('?').unwrap_or((incoming.url(), ""));
@@ -247,7 +249,7 @@ impl Worker {
         let method = incoming.method().as_str().to_owned();
         let mut body = Vec::with_capacity(incoming.body_length().unwrap_or(0));
         io::Read::read_to_end(incoming.as_reader(), &mut body).map_err(|_| Unread::Broken)?;
-        Ok(Some(Request { method, path, query, headers, body, peer, id, identity, park, can_park, turn }))
+        Ok(Some(Request { method, path, query, headers, body, peer, id, identity, park, can_park, attempt }))
     }
 }
 
@@ -257,8 +259,10 @@ enum Unread {
     Broken,
 }
 
-fn parse_turn(value: &str) -> Option<Turn> {
-    [Turn::First, Turn::Notified, Turn::Last].into_iter().find(|turn| value.as_bytes() == [turn_letter(*turn)])
+fn parse_turn(value: &str) -> Option<Attempt> {
+    [Attempt::First, Attempt::Notified, Attempt::Last]
+        .into_iter()
+        .find(|attempt| value.as_bytes() == [turn_letter(*attempt)])
 }
 
 /// An answer of this module. The last argument is dropped here: a panic's payload may panic when it is dropped.
@@ -307,9 +311,9 @@ mod tests {
 
     #[test]
     fn turns_travel() {
-        for turn in [Turn::First, Turn::Notified, Turn::Last] {
-            let letter = char::from(turn_letter(turn)).to_string();
-            assert_eq!(parse_turn(&letter), Some(turn));
+        for attempt in [Attempt::First, Attempt::Notified, Attempt::Last] {
+            let letter = char::from(turn_letter(attempt)).to_string();
+            assert_eq!(parse_turn(&letter), Some(attempt));
         }
         assert_eq!(parse_turn("FF"), None);
         assert_eq!(parse_turn(""), None);

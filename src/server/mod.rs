@@ -7,11 +7,12 @@
 //! 4. [`engine`] owns the truth: it steps the core, commits, publishes, answers.
 //! 5. [`import`] takes over what another server left, before the first answer.
 //! 6. [`watch`] asks Concourse whether the builds behind claims still run, and tells the engine.
-//! 7. [`notices`] and [`watchers`] tell parked requests to try again.
+//! 7. [`notices`] and [`long_polls`] tell parked requests to try again.
 //!
 //! [`listen`] opens the socket, [`logs`] writes the log.
 
 pub mod auth;
+pub mod build_watch;
 pub mod door;
 pub mod engine;
 pub mod http;
@@ -19,12 +20,11 @@ pub mod import;
 mod inner;
 pub mod listen;
 pub mod logs;
+pub mod long_polls;
 pub mod notices;
 mod openapi;
 pub mod routes;
 pub mod views;
-pub mod watch;
-pub mod watchers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,14 +34,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use self::auth::{Guard, Proof};
+use self::build_watch::BuildWatch;
+use self::build_watch::settings::WatchSettings;
 use self::door::{DoorSettings, Stop, Tls, TlsSettings};
 use self::listen::Bound;
 use self::logs::LogSettings;
+use self::long_polls::LongPolls;
 use self::notices::Notices;
 use self::routes::contracts::ContractRoutes;
-use self::watch::BuildWatch;
-use self::watch::settings::WatchSettings;
-use self::watchers::Watchers;
 use crate::core::settings::Settings;
 use crate::env::Env;
 use crate::store;
@@ -102,7 +102,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let bound = listen::bind(&settings.listen, proof.is_required() || settings.no_auth, tls.is_some())?;
     let Bound { listener, url, file: _socket_file } = bound;
     let store = store::open(&settings.store)?;
-    let (notices, watchers, stop) = (Notices::default(), Watchers::default(), Stop::new());
+    let (notices, long_polls, stop) = (Notices::default(), LongPolls::default(), Stop::new());
     let ready = Arc::new(AtomicBool::new(true));
     let failure: Arc<std::sync::Mutex<Option<anyhow::Error>>> = Arc::default();
     let on_failure = {
@@ -119,7 +119,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         store,
         settings.rules.clone(),
         Arc::clone(&env.clock),
-        (notices.clone(), watchers.clone()),
+        (notices.clone(), long_polls.clone()),
         |state, now| {
             let Some(file) = &settings.locker_config else { return Ok(()) };
             imported = Some(import::locker_state(file, state, now)?);
@@ -129,9 +129,9 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     )
     .with_context(|| format!("cannot start on store {}", settings.store))?;
     let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
-    routes::contracts::lockd::left_behind(&engine.world()).into_iter().for_each(|end| engine.post(end));
+    routes::contracts::lockd::left_behind(&engine.snapshot()).into_iter().for_each(|end| engine.post(end));
     let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
-    let routes = routes::Routes::new(engine.clone(), watchers, Arc::new(health))
+    let routes = routes::Routes::new(engine.clone(), long_polls, Arc::new(health))
         .with_contracts(contracts)
         .with_builds(builds.clone());
     let handler = Arc::new(Guard::new(&proof, routes::access, Arc::new(routes)));

@@ -8,7 +8,7 @@ use crate::core::history::{Change, ChangeKind};
 use crate::core::limits;
 use crate::core::names::{ClaimId, InstanceVars, LockName, PoolName, Text};
 use crate::core::pool::{Holder, Lock, Order, Overtaking, Pick, Policy, Pool, Quarantine};
-use crate::core::state::World;
+use crate::core::state::Snapshot;
 use crate::core::stuck::Stuck;
 use crate::core::time::{Deadline, Now, Span, WallMs};
 use crate::wire::api::{
@@ -19,9 +19,9 @@ use crate::wire::ask::show_overtaking;
 use crate::wire::errors::Code;
 use crate::wire::text::{show_metadata, show_span, time};
 
-/// One look at the world.
+/// One look at the snapshot.
 pub struct Viewer<'w> {
-    pub world: &'w World,
+    pub snapshot: &'w Snapshot,
     /// To show deadlines, which are engine time, as times of day.
     pub now: Now,
 }
@@ -39,7 +39,7 @@ impl Viewer<'_> {
     }
 
     fn suspect(&self, claim: &Claim) -> Option<SuspectView> {
-        let suspect = self.world.suspect(claim)?;
+        let suspect = self.snapshot.suspect(claim)?;
         Some(SuspectView { since: time(suspect.since), why: suspect.why.to_string() })
     }
 
@@ -84,10 +84,10 @@ impl Viewer<'_> {
 
     /// Where a waiting claim is in the queue of its first pool.
     fn queue(&self, claim: &Claim) -> QueueView {
-        let first = claim.terms.ask.parts.first().and_then(|part| self.world.pool(&part.pool));
+        let first = claim.terms.ask.parts.first().and_then(|part| self.snapshot.pool(&part.pool));
         let earlier = |pool: &Pool| pool.waiting.range(..pool.place(claim)).count();
         let ahead = first.into_iter().flat_map(|pool| pool.waiting.range(..pool.place(claim)).rev());
-        let ahead = ahead.filter_map(|(_, id)| self.world.claims.get(id)).take(limits::AHEAD_SHOWN);
+        let ahead = ahead.filter_map(|(_, id)| self.snapshot.claims.get(id)).take(limits::AHEAD_SHOWN);
         QueueView {
             position: first.map_or(0, earlier) + 1,
             ahead: ahead.map(|c| self.waiter(c)).collect(),
@@ -103,7 +103,7 @@ impl Viewer<'_> {
     pub fn own(&self, stuck: &Stuck) -> Vec<HolderView> {
         let Stuck::SelfWait { own } = stuck else { return Vec::new() };
         let holder = |(pool, lock, claim): &(PoolName, LockName, ClaimId)| {
-            let pool = self.world.pool(pool)?;
+            let pool = self.snapshot.pool(pool)?;
             let lock = pool.locks.get(lock)?;
             self.holder(pool, lock, lock.holders.iter().find(|holder| holder.claim == *claim)?)
         };
@@ -114,7 +114,7 @@ impl Viewer<'_> {
     #[must_use]
     pub fn rivals(&self, parts: &[Part]) -> Vec<HolderView> {
         let of_part = |part: &Part| -> Vec<HolderView> {
-            let Some(pool) = self.world.pool(&part.pool) else { return Vec::new() };
+            let Some(pool) = self.snapshot.pool(&part.pool) else { return Vec::new() };
             let holders = |lock: &Arc<Lock>| self.holders(pool, lock);
             match &part.want {
                 Want::Named(names) => {
@@ -135,10 +135,10 @@ impl Viewer<'_> {
         lock.holders.iter().filter_map(|holder| self.holder(pool, lock, holder)).collect()
     }
 
-    /// One holder of a lock; `None` never happens in a consistent world.
+    /// One holder of a lock; `None` never happens in a consistent snapshot.
     #[must_use]
     pub fn holder(&self, pool: &Pool, lock: &Lock, holder: &Holder) -> Option<HolderView> {
-        let claim = self.world.claims.get(&holder.claim)?;
+        let claim = self.snapshot.claims.get(&holder.claim)?;
         let since = match &claim.phase {
             Phase::Held { since, .. } => Some(time(*since)),
             Phase::Waiting { .. } | Phase::Granted { .. } => None,
@@ -197,7 +197,7 @@ impl Viewer<'_> {
     /// The first waiters of a pool, in their order.
     #[must_use]
     pub fn waiters(&self, pool: &Pool) -> Vec<WaiterView> {
-        let claims = pool.waiting.values().filter_map(|id| self.world.claims.get(id));
+        let claims = pool.waiting.values().filter_map(|id| self.snapshot.claims.get(id));
         claims.take(limits::PAGE).map(|claim| self.waiter(claim)).collect()
     }
 
@@ -213,7 +213,7 @@ impl Viewer<'_> {
     }
 
     fn stuck(&self, claim: &Claim) -> Option<Code> {
-        self.world.stuck.get(&claim.id).map(|stuck| stuck_code(stuck))
+        self.snapshot.stuck.get(&claim.id).map(|stuck| stuck_code(stuck))
     }
 }
 

@@ -13,9 +13,9 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::NamedTempFile;
 
-use super::beside::beside;
 use super::lockfile::LockFile;
 use super::schema::{self, Found};
+use super::sidecar::sidecar;
 use super::sqlite::{load_all, resolved};
 use crate::core::invariants;
 use crate::core::names::Revision;
@@ -198,14 +198,14 @@ fn newest_revision(conn: &Connection) -> anyhow::Result<u64> {
 
 /// Renames a store, log and all, to the first free `FILE.replaced-N`.
 fn move_aside(path: &Path) -> anyhow::Result<PathBuf> {
-    let free = (1..10_000_u32).map(|n| beside(path, &format!(".replaced-{n}"))).find(|aside| !aside.exists());
+    let free = (1..10_000_u32).map(|n| sidecar(path, &format!(".replaced-{n}"))).find(|aside| !aside.exists());
     let aside = free.context("no free name for the old store")?;
     let advice = || format!("cannot move {} aside: run this again before a server starts", path.display());
     // A log must never stay beside another database; with its own under the new name it is complete.
     for suffix in ["-wal", "-shm", ""] {
-        let from = beside(path, suffix);
+        let from = sidecar(path, suffix);
         if from.exists() {
-            fs::rename(&from, beside(&aside, suffix)).with_context(advice)?;
+            fs::rename(&from, sidecar(&aside, suffix)).with_context(advice)?;
         }
     }
     Ok(aside)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::beside::{PRIVATE, beside};
+use super::sidecar::{PRIVATE, sidecar};
 
 /// Longest content of a lock file that is looked at for a process id, bytes.
 const PID_BYTES: u64 = 32;
@@ -60,7 +60,7 @@ impl LockFile {
     /// The lock file of the store in the file `store`.
     #[must_use]
     pub fn path(store: &Path) -> PathBuf {
-        beside(store, ".lock")
+        sidecar(store, ".lock")
     }
 }
 

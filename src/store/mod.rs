@@ -4,7 +4,7 @@
 //! - [`memory`]: nothing survives; for tests and demos.
 //! - [`sqlite`]: the default. Its parts: [`lockfile`] keeps a second server out, `schema` makes and migrates the
 //!   tables, `checkpoint` keeps the write-ahead log short.
-//! - `beside`: the files of a store.
+//! - `sidecar`: the files of a store.
 //! - [`failstop`]: after the first failed commit, none is tried again.
 //! - [`copies`]: backup, restore and check of a store in a file.
 //! - `rows`: from stored rows to values, the same for all stores. The records are in [`crate::wire::record`].
@@ -17,7 +17,6 @@ use failstop::FailStop;
 use memory::MemoryStore;
 use sqlite::SqliteStore;
 
-mod beside;
 mod checkpoint;
 #[cfg(test)]
 mod conformance;
@@ -31,6 +30,7 @@ mod rows;
 #[cfg(test)]
 mod samples;
 mod schema;
+mod sidecar;
 pub mod sqlite;
 
 /// What a store must do. One engine owns a store; nobody else calls it.

@@ -22,7 +22,7 @@ use crate::core::state::{Notice, State};
 use crate::core::step::step;
 use crate::core::time::{EngineMs, Now, Span, WallMs};
 
-/// What a person would compare before and after: all of the world but who listens, and deadlines that start again.
+/// What a person would compare before and after: all of the snapshot but who listens, and deadlines that start again.
 #[derive(Debug, PartialEq)]
 struct Seen {
     claims: BTreeMap<ClaimId, Claim>,
@@ -62,8 +62,8 @@ fn without_deadlines(claim: &Claim) -> Claim {
 /// With history, unless a pool was removed: when one of its name is made again, the next life shows in it what the
 /// old one shares with pools that are still there.
 fn seen(state: &State, with_history: bool) -> Seen {
-    let world = &state.world;
-    let pools = world.pools.iter().map(|(name, pool)| {
+    let snapshot = &state.snapshot;
+    let pools = snapshot.pools.iter().map(|(name, pool)| {
         let locks = pool.locks.iter().map(|(name, lock)| {
             let mut lock = Lock::clone(lock);
             lock.holders.sort_by_key(|holder| holder.fence);
@@ -81,10 +81,10 @@ fn seen(state: &State, with_history: bool) -> Seen {
         (name.clone(), pool)
     });
     Seen {
-        claims: world.claims.iter().map(|(id, claim)| (id.clone(), without_deadlines(claim))).collect(),
+        claims: snapshot.claims.iter().map(|(id, claim)| (id.clone(), without_deadlines(claim))).collect(),
         pools: pools.collect(),
-        ended: world.ended.iter().map(|(id, ended)| (id.clone(), Arc::clone(ended))).collect(),
-        history: world
+        ended: snapshot.ended.iter().map(|(id, ended)| (id.clone(), Arc::clone(ended))).collect(),
+        history: snapshot
             .changes
             .iter()
             .filter(|_| with_history)
@@ -282,13 +282,13 @@ pub fn the_next_life_sees_the_same(make: impl Fn() -> Place, cases: u32) {
                 Op::Restart => {
                     life.commit();
                     let with_history = life.pools_removed == 0;
-                    let (before, last) = (seen(&life.state, with_history), life.state.world.revision);
+                    let (before, last) = (seen(&life.state, with_history), life.state.snapshot.revision);
                     let Life { store, now, pools_removed, .. } = life;
                     drop(store);
                     life = Life { pools_removed, ..Life::begin(&place, history, now) };
                     prop_assert_eq!(invariants::check(&life.state), Ok(()));
                     prop_assert_eq!(seen(&life.state, with_history), before);
-                    let revision = life.state.world.revision;
+                    let revision = life.state.snapshot.revision;
                     prop_assert!(revision >= Revision::start_of(last.epoch() + 1).max(Revision::start_of(life.epoch)));
                 }
             }

@@ -17,10 +17,10 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use rusqlite::{CachedStatement, Connection, OpenFlags, Row, ToSql, Transaction, TransactionBehavior, params};
 
-use super::beside::{PRIVATE, beside};
 use super::checkpoint::{CHECKPOINT_PAGES, Checkpointer};
 use super::lockfile::LockFile;
 use super::rows::Rows;
+use super::sidecar::{PRIVATE, sidecar};
 use super::{Store, schema};
 use crate::core::state::{Changes, Loaded, Meta};
 use crate::wire::record::{
@@ -161,7 +161,7 @@ fn make_file(path: &Path) -> anyhow::Result<()> {
 
 /// Takes other users' rights away: a copy that was restored by hand has those of its copier.
 fn make_private(path: &Path) -> anyhow::Result<()> {
-    for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm"), LockFile::path(path)] {
+    for file in [path.to_owned(), sidecar(path, "-wal"), sidecar(path, "-shm"), LockFile::path(path)] {
         let Ok(found) = fs::metadata(&file) else { continue };
         if found.permissions().mode() & 0o777 != PRIVATE {
             fs::set_permissions(&file, Permissions::from_mode(PRIVATE)).with_context(|| {

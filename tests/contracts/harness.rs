@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use locker::core::settings::Settings;
 use locker::core::state::{Changes, Loaded};
 use locker::env::{Env, Signal, Signals, SystemClock};
+use locker::server::build_watch::settings::WatchSettings;
 use locker::server::door::{self, DoorSettings, Stop};
 use locker::server::logs::{LogFormat, LogLevel, LogSettings};
+use locker::server::long_polls::LongPolls;
 use locker::server::notices::Notices;
 use locker::server::routes::Routes;
-use locker::server::watch::settings::WatchSettings;
-use locker::server::watchers::Watchers;
 use locker::server::{self, ServerSettings, engine};
 use locker::store::Store;
 use locker::store::memory::MemoryStore;
@@ -257,12 +257,12 @@ impl Failing {
     pub fn start() -> Self {
         let fails = Arc::new(AtomicBool::new(false));
         let store = FailingStore { inner: MemoryStore::new().unwrap(), fails: Arc::clone(&fails) };
-        let (notices, watchers, stop) = (Notices::default(), Watchers::default(), Stop::new());
+        let (notices, long_polls, stop) = (Notices::default(), LongPolls::default(), Stop::new());
         let clock = Arc::new(SystemClock::default());
         let rules = Settings::default();
         let (engine, _) =
-            engine::start(Box::new(store), rules, clock, notices.clone(), watchers.clone(), |_| {}).unwrap();
-        let routes = Arc::new(Routes::new(engine, watchers, Arc::new(|| Ok(()))));
+            engine::start(Box::new(store), rules, clock, notices.clone(), long_polls.clone(), |_| {}).unwrap();
+        let routes = Arc::new(Routes::new(engine, long_polls, Arc::new(|| Ok(()))));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let dir = tempfile::tempdir().unwrap();

@@ -99,8 +99,8 @@ impl Server {
 
     /// Killed and started again on what its store has kept.
     pub fn restart(&mut self) {
-        let world = &self.state.world;
-        let claims = world.claims.values().map(|claim| {
+        let snapshot = &self.state.snapshot;
+        let claims = snapshot.claims.values().map(|claim| {
             let mut claim = (**claim).clone();
             claim.parks.clear();
             claim
@@ -112,12 +112,12 @@ impl Server {
             pool.locks.values().map(move |lock| (name.clone(), (**lock).clone())).collect::<Vec<_>>()
         };
         let loaded = Loaded {
-            meta: Some(Meta { revision: world.revision, next_ticket, engine: self.now.engine }),
-            pools: world.pools.values().map(|pool| (pool.name.clone(), pool.policy.clone())).collect(),
-            locks: world.pools.values().flat_map(|pool| locks(pool)).collect(),
+            meta: Some(Meta { revision: snapshot.revision, next_ticket, engine: self.now.engine }),
+            pools: snapshot.pools.values().map(|pool| (pool.name.clone(), pool.policy.clone())).collect(),
+            locks: snapshot.pools.values().flat_map(|pool| locks(pool)).collect(),
             claims,
-            ended: world.ended.values().map(|ended| (**ended).clone()).collect(),
-            history: world.changes.values().map(|change| (**change).clone()).collect(),
+            ended: snapshot.ended.values().map(|ended| (**ended).clone()).collect(),
+            history: snapshot.changes.values().map(|change| (**change).clone()).collect(),
             ..Loaded::default()
         };
         self.state = restarted(loaded, self.state.settings.clone(), 1, self.now);
@@ -134,18 +134,18 @@ impl Server {
 
     /// The claim that has the lock, granted or held.
     pub fn holder(&self) -> Option<ClaimId> {
-        let pool = self.state.world.pool(&PoolName::parse("p").unwrap())?;
+        let pool = self.state.snapshot.pool(&PoolName::parse("p").unwrap())?;
         pool.locks.values().find_map(|lock| lock.holders.first()).map(|holder| holder.claim.clone())
     }
 
     /// The fence of a present grant or hold.
     pub fn fence(&self, n: usize) -> Option<Fence> {
-        self.state.world.claims.get(&claim(n))?.fence()
+        self.state.snapshot.claims.get(&claim(n))?.fence()
     }
 
     /// The fence of a present *hold*, as `verify` asks for it.
     pub fn held(&self, n: usize) -> Option<Fence> {
-        match &self.state.world.claims.get(&claim(n))?.phase {
+        match &self.state.snapshot.claims.get(&claim(n))?.phase {
             Phase::Held { fence, .. } => Some(*fence),
             _ => None,
         }
@@ -153,7 +153,7 @@ impl Server {
 
     /// How much later than now something happens to a claim by itself.
     pub fn left_of(&self, n: usize) -> Option<u64> {
-        let claim = self.state.world.claims.get(&claim(n))?;
+        let claim = self.state.snapshot.claims.get(&claim(n))?;
         claim.timer().map(|at| at.0.saturating_sub(self.now.engine.0))
     }
 
@@ -168,7 +168,7 @@ fn run() -> Run {
 
 impl Hash for Server {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let pool = self.state.world.pool(&PoolName::parse("p").unwrap());
+        let pool = self.state.snapshot.pool(&PoolName::parse("p").unwrap());
         if let Some(pool) = pool {
             pool.waiting.values().for_each(|id| id.hash(hasher));
             for lock in pool.locks.values() {
@@ -176,7 +176,7 @@ impl Hash for Server {
                 self.hash_deadline(lock.drain, hasher);
             }
         }
-        for claim in self.state.world.claims.values() {
+        for claim in self.state.snapshot.claims.values() {
             (&claim.id, claim.withdrawals, claim.parks.len()).hash(hasher);
             claim.parks.iter().filter(|park| self.told.contains(park)).count().hash(hasher);
             match &claim.phase {
@@ -200,6 +200,6 @@ impl Hash for Server {
                 }
             }
         }
-        self.state.world.ended.values().for_each(|ended| (&ended.id, ended.how).hash(hasher));
+        self.state.snapshot.ended.values().for_each(|ended| (&ended.id, ended.how).hash(hasher));
     }
 }

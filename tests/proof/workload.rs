@@ -15,7 +15,7 @@ pub const POOLS: &[(&str, u32)] = &[("trio", 3), ("pair", 2)];
 /// All pools of the workload.
 pub const ALL_POOLS: &[&str] = &["trio", "pair", "solo", "shared"];
 
-/// One thread's view of the world.
+/// One thread's view of the snapshot.
 pub struct Client {
     index: usize,
     rng: Rng,

@@ -3,7 +3,7 @@
 use super::Stop;
 use super::report::Report;
 use crate::env::Env;
-use crate::server::watch::address::ClusterUrl;
+use crate::server::build_watch::address::ClusterUrl;
 use crate::wire::api::{ConcourseState, ConcourseView};
 
 /// One line for each Concourse, and one about that of this container.

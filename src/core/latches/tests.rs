@@ -59,7 +59,7 @@ fn bind(state: &mut State, n: u8, node: Option<&str>, uid: Option<&str>) -> Resu
 }
 
 fn kinds(state: &State) -> Vec<ChangeKind> {
-    state.world.changes.values().map(|change| change.kind).collect()
+    state.snapshot.changes.values().map(|change| change.kind).collect()
 }
 
 #[test]
@@ -72,17 +72,17 @@ fn a_life() {
     let released = latch(release(&mut state, 1, Some(outputs("1.2")), 9));
     assert_eq!(released.ending, outputs("1.2"));
     assert_eq!((released.created, released.last_change), (WallMs(1_000_005), WallMs(1_000_009)));
-    assert_eq!(released.released().unwrap().revision, state.world.revision);
+    assert_eq!(released.released().unwrap().revision, state.snapshot.revision);
     assert_eq!(state.take_notices().into_iter().collect::<Vec<_>>(), [Notice::Latch(id(1))]);
 
-    let revision = state.world.revision;
+    let revision = state.snapshot.revision;
     for again in [None, Some(outputs("1.2"))] {
         assert_eq!(latch(release(&mut state, 1, again, 20)), released, "repeating is harmless");
     }
     let other = release(&mut state, 1, Some(outputs("1.3")), 20);
     assert_eq!(other, Err(Refusal::LatchReleased { id: id(1) }), "the first ending may have been acted on");
     assert_eq!(create(&mut state, 1, 20), released, "creating again is harmless, too");
-    assert_eq!(state.world.revision, revision);
+    assert_eq!(state.snapshot.revision, revision);
 
     assert_eq!(latch(step(&mut state, Command::DeleteLatch { id: id(1) }, now(30))), released);
     assert_eq!(state.take_notices().into_iter().collect::<Vec<_>>(), [Notice::Latch(id(1))]);
@@ -135,7 +135,7 @@ fn a_release_without_a_word_ends_as_the_creator_said() {
     create(&mut state, 2, 0);
     let fail = Ending::Fail(Reason::parse("tests failed").unwrap());
     assert_eq!(latch(release(&mut state, 2, Some(fail.clone()), 1)).ending, fail);
-    let newest = state.world.changes.get_max().unwrap().1.clone();
+    let newest = state.snapshot.changes.get_max().unwrap().1.clone();
     assert_eq!(newest.reason.as_ref().map(Reason::as_str), Some("tests failed"));
     assert_eq!(newest.latch.as_ref().map(|l| l.id), Some(id(2)));
 }
@@ -149,12 +149,12 @@ fn a_released_one_is_forgotten_after_30_days_and_a_locked_one_never() {
     assert!(state.has_long_deadline(now(1_000)), "engine time is stored meanwhile");
     let day = Span::hours(24).0;
     step(&mut state, Command::Tick, now(30 * day + 999)).unwrap();
-    assert_eq!(state.world.latches.len(), 2, "never early");
+    assert_eq!(state.snapshot.latches.len(), 2, "never early");
     step(&mut state, Command::Tick, now(30 * day + 1_000)).unwrap();
-    assert_eq!(state.world.latches.keys().collect::<Vec<_>>(), [&id(2)]);
+    assert_eq!(state.snapshot.latches.keys().collect::<Vec<_>>(), [&id(2)]);
     assert_eq!(kinds(&state).last(), Some(&ChangeKind::LatchExpired));
     step(&mut state, Command::Tick, now(3_000 * day)).unwrap();
-    assert_eq!(state.world.latches.len(), 1);
+    assert_eq!(state.snapshot.latches.len(), 1);
 }
 
 #[test]
@@ -169,8 +169,8 @@ fn a_restart_changes_nothing() {
     store.commit(&state.take_changes(now(9)));
     store.check_has_all_of(&state).unwrap();
     let mut next = restarted(store.load(), Settings::default(), 1, now(50));
-    assert_eq!(next.world.latches, state.world.latches);
-    assert_eq!(next.world.released_latches, state.world.released_latches);
+    assert_eq!(next.snapshot.latches, state.snapshot.latches);
+    assert_eq!(next.snapshot.released_latches, state.snapshot.released_latches);
     assert_eq!(next.next_timer(), state.next_timer(), "30 days go on, they do not start again");
     assert!(next.take_changes(now(50)).latches.is_empty(), "what is stored is not stored again");
     super::super::invariants::check(&next).unwrap();
@@ -185,7 +185,7 @@ fn there_is_a_limit() {
     }
     let full = Err(Refusal::Limit { what: "latches", max: limits::LATCHES });
     assert_eq!(step(&mut state, Command::CreateLatch(Box::new(new(1))), now(0)), full);
-    let first = *state.world.latches.keys().next().unwrap();
+    let first = *state.snapshot.latches.keys().next().unwrap();
     step(&mut state, Command::DeleteLatch { id: first }, now(0)).unwrap();
     create(&mut state, 1, 0);
 }
@@ -197,6 +197,6 @@ fn history_of_latches_is_bounded() {
         create(&mut state, 1, 0);
         step(&mut state, Command::DeleteLatch { id: id(1) }, now(0)).unwrap();
     }
-    assert_eq!(state.world.changes.len(), limits::LATCH_CHANGES);
+    assert_eq!(state.snapshot.changes.len(), limits::LATCH_CHANGES);
     assert_eq!(state.take_changes(now(0)).pruned.len(), 10);
 }

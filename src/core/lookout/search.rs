@@ -16,16 +16,16 @@ use super::super::fit::candidates;
 use super::super::limits;
 use super::super::names::{ClaimId, LockName, PoolName, Text};
 use super::super::pool::{Holder, Lock};
-use super::super::state::World;
+use super::super::state::Snapshot;
 use super::super::stuck::Stuck;
 
 /// All stuck claims, given the builds that both hold and wait. When there is too much to look at
 /// ([`limits::STUCK_SEARCH`]), nobody is called stuck.
 pub(in super::super) fn stuck_claims<'w>(
-    world: &'w World,
+    snapshot: &'w Snapshot,
     builds: impl Iterator<Item = &'w BuildRef>,
 ) -> BTreeMap<ClaimId, Stuck> {
-    let mut search = Search::new(world, builds);
+    let mut search = Search::new(snapshot, builds);
     search.run().unwrap_or_default()
 }
 
@@ -71,7 +71,7 @@ struct Node<'w> {
 struct TooMuch;
 
 struct Search<'w> {
-    world: &'w World,
+    snapshot: &'w Snapshot,
     nodes: Vec<Node<'w>>,
     numbers: HashMap<BuildRef, usize>,
     /// How much may still be looked at.
@@ -82,12 +82,12 @@ struct Search<'w> {
 type InTheWay<'w> = HashMap<Wish<'w>, BTreeSet<usize>>;
 
 impl<'w> Search<'w> {
-    fn new(world: &'w World, builds: impl Iterator<Item = &'w BuildRef>) -> Self {
+    fn new(snapshot: &'w Snapshot, builds: impl Iterator<Item = &'w BuildRef>) -> Self {
         let budget = Cell::new(limits::STUCK_SEARCH);
-        let mut search = Self { world, nodes: Vec::new(), numbers: HashMap::new(), budget };
+        let mut search = Self { snapshot, nodes: Vec::new(), numbers: HashMap::new(), budget };
         for build in builds {
             let listens = |claim: &&Arc<Claim>| claim.presence().is_some_and(Presence::listens);
-            let waiters: Vec<_> = world.claims_of(build).filter(listens).map(Waiter::new).collect();
+            let waiters: Vec<_> = snapshot.claims_of(build).filter(listens).map(Waiter::new).collect();
             if !waiters.is_empty() {
                 search.numbers.insert(build.clone(), search.nodes.len());
                 search.nodes.push(Node { waiters, stuck: true });
@@ -156,7 +156,7 @@ impl<'w> Search<'w> {
     }
 
     fn has_enough(&self, wish: &Wish<'w>, is_good: impl Fn(&'w Lock) -> bool) -> Result<bool, TooMuch> {
-        let Some(pool) = self.world.pool(wish.pool) else { return Ok(false) };
+        let Some(pool) = self.snapshot.pool(wish.pool) else { return Ok(false) };
         let mut missing = wish.count();
         for lock in candidates(pool, wish.want) {
             if missing == 0 {
@@ -174,7 +174,7 @@ impl<'w> Search<'w> {
         let key = lock.holders.first().and_then(|holder| holder.sharer.as_ref()).map(|(key, _)| key);
         let joins = key.is_some() && key == wish.key;
         lock.holders.iter().filter(move |_| !joins).filter_map(|holder| {
-            let build = self.world.claims.get(&holder.claim)?.terms.owner.build()?;
+            let build = self.snapshot.claims.get(&holder.claim)?.terms.owner.build()?;
             let number = *self.numbers.get(&build)?;
             self.nodes[number].stuck.then_some((number, holder))
         })
@@ -189,7 +189,7 @@ impl<'w> Search<'w> {
                 continue;
             }
             let mut numbers = BTreeSet::new();
-            for lock in self.world.pool(wish.pool).into_iter().flat_map(|pool| candidates(pool, wish.want)) {
+            for lock in self.snapshot.pool(wish.pool).into_iter().flat_map(|pool| candidates(pool, wish.want)) {
                 self.look_at(1)?;
                 numbers.extend(self.stuck_holders(wish, lock).map(|(number, _)| number));
             }
@@ -205,7 +205,7 @@ impl<'w> Search<'w> {
             if self.has_enough(wish, |lock| of_own(lock).next().is_none())? {
                 continue;
             }
-            let locks = self.world.pool(wish.pool).into_iter().flat_map(|pool| candidates(pool, wish.want));
+            let locks = self.snapshot.pool(wish.pool).into_iter().flat_map(|pool| candidates(pool, wish.want));
             let own = locks.flat_map(|lock| of_own(lock).map(move |(_, holder)| (lock, holder)));
             let own = own.map(|(lock, holder)| (wish.pool.clone(), lock.name.clone(), holder.claim.clone()));
             return Ok(Some(own.take(limits::HOLDERS_SHOWN).collect()));

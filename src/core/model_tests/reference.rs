@@ -352,7 +352,7 @@ impl Pool {
     }
 }
 
-/// The state of the world, as the rules see it.
+/// The state of the snapshot, as the rules see it.
 #[derive(Debug, Clone)]
 pub(super) struct Model {
     pub(super) rules: Rules,

@@ -120,7 +120,7 @@ impl Core {
         invariants::check(&self.state)?;
         self.store.check_has_all_of(&self.state)?;
         let mut new: BTreeSet<Fence> = BTreeSet::new();
-        for claim in self.state.world.claims.values() {
+        for claim in self.state.snapshot.claims.values() {
             let Some(fence) = claim.fence() else { continue };
             let known = self.fences.entry(claim.id.clone()).or_default();
             if known.last() != Some(&fence) {
@@ -158,7 +158,7 @@ impl Core {
             }
             Op::Deliver { claim, present } => {
                 let id = claim_id(claim);
-                let revision = match self.state.world.claims.get(&id).map(|claim| &claim.phase) {
+                let revision = match self.state.snapshot.claims.get(&id).map(|claim| &claim.phase) {
                     Some(Phase::Held { claimed, .. }) if *present => claimed.revision,
                     _ => Revision(1),
                 };
@@ -230,10 +230,10 @@ impl Core {
 
     /// The same lines as [`reference::Model::view`].
     pub(super) fn view(&self) -> Vec<String> {
-        let world = &self.state.world;
+        let snapshot = &self.state.snapshot;
         let mut lines =
-            vec![format!("watched {:?}", world.builds_to_watch().map(|b| b.id.as_str()).collect::<Vec<_>>())];
-        for claim in world.claims.values() {
+            vec![format!("watched {:?}", snapshot.builds_to_watch().map(|b| b.id.as_str()).collect::<Vec<_>>())];
+        for claim in snapshot.claims.values() {
             let phase = match &claim.phase {
                 Phase::Waiting { presence, .. } => {
                     let presence = match presence {
@@ -244,7 +244,7 @@ impl Core {
                         Presence::Grace(_) => "grace".into(),
                         Presence::Away(_) => "away".into(),
                     };
-                    let stuck = match world.stuck.get(&claim.id).map(AsRef::as_ref) {
+                    let stuck = match snapshot.stuck.get(&claim.id).map(AsRef::as_ref) {
                         None => "",
                         Some(Stuck::SelfWait { .. }) => "self_wait",
                         Some(Stuck::Deadlock { .. }) => "deadlock",
@@ -256,11 +256,11 @@ impl Core {
             };
             lines.push(format!("claim {} life {} runs {:?} {phase}", claim.id, claim.life, claim.runs));
         }
-        for ended in world.ended.values() {
+        for ended in snapshot.ended.values() {
             let how = ended.how.word();
             lines.push(format!("claim {} life {} runs {:?} ended {how}", ended.id, ended.life, ended.runs));
         }
-        for pool in world.pools.values() {
+        for pool in snapshot.pools.values() {
             let waiting: Vec<&ClaimId> = pool.waiting.values().collect();
             let free: Vec<&LockName> = pool.free.iter().map(|(_, lock)| lock).collect();
             lines.push(format!("pool {} queue {waiting:?} free {free:?}", pool.name));

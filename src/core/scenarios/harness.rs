@@ -76,7 +76,7 @@ pub(super) fn locks_taken(text: &str) -> Vec<String> {
         let said = line.split("=>").next().unwrap_or_default();
         server.line(said.trim()).unwrap_or_else(|bad| panic!("{line}: {bad}"));
     }
-    let claimed = server.state.world.changes.values().filter(|change| change.kind == ChangeKind::Claimed);
+    let claimed = server.state.snapshot.changes.values().filter(|change| change.kind == ChangeKind::Claimed);
     claimed.flat_map(|change| change.locks.iter().map(|(_, lock)| lock.to_string())).collect()
 }
 
@@ -182,7 +182,7 @@ impl Server {
         invariants::check(&self.state)?;
         self.store.check_has_all_of(&self.state)?;
         let newest = self.newest_fence;
-        for claim in self.state.world.claims.values() {
+        for claim in self.state.snapshot.claims.values() {
             let Some(fence) = claim.fence() else { continue };
             let known = self.fences.entry(claim.id.clone()).or_default();
             if known.last() == Some(&fence) {
@@ -344,9 +344,10 @@ impl Server {
 
     /// The builds to be asked about, with a `?` for those of which nobody knows.
     fn watched(&self) -> String {
-        let world = &self.state.world;
-        let mark = |build: &BuildRef| if world.suspects.contains_key(build) { "?" } else { "" };
-        let words: Vec<String> = world.builds_to_watch().map(|build| format!("{}{}", build.id, mark(build))).collect();
+        let snapshot = &self.state.snapshot;
+        let mark = |build: &BuildRef| if snapshot.suspects.contains_key(build) { "?" } else { "" };
+        let words: Vec<String> =
+            snapshot.builds_to_watch().map(|build| format!("{}{}", build.id, mark(build))).collect();
         words.join(" ")
     }
 
@@ -430,7 +431,7 @@ impl Server {
 
     /// Everybody who waits in vain, as of the last look.
     fn stuck(&self) -> String {
-        let ids: Vec<&str> = self.state.world.stuck.keys().map(ClaimId::as_str).collect();
+        let ids: Vec<&str> = self.state.snapshot.stuck.keys().map(ClaimId::as_str).collect();
         ids.join(" ")
     }
 
@@ -442,7 +443,7 @@ impl Server {
             return Ok(parks.collect::<Vec<_>>().join(" "));
         }
         let (pool_name, lock) = what.split_once('/').unwrap_or((what, ""));
-        let Some(pool) = self.state.world.pool(&parse(pool_name)?) else { return Ok("none".into()) };
+        let Some(pool) = self.state.snapshot.pool(&parse(pool_name)?) else { return Ok("none".into()) };
         let words: Vec<String> = match verb {
             "queue" => pool.waiting.values().map(ToString::to_string).collect(),
             "free" => pool.free.iter().map(|(_, lock)| lock.to_string()).collect(),
@@ -468,8 +469,8 @@ impl Server {
     }
 
     fn look(&self, id: &ClaimId) -> String {
-        let world = &self.state.world;
-        match (world.claims.get(id), world.ended.get(id)) {
+        let snapshot = &self.state.snapshot;
+        match (snapshot.claims.get(id), snapshot.ended.get(id)) {
             (Some(claim), _) => self.show_claim(claim),
             (None, Some(ended)) => format!("ended {}", ended.how.word()),
             (None, None) => "unknown".into(),
@@ -494,7 +495,7 @@ impl Server {
     fn show_claim(&self, claim: &Claim) -> String {
         let mut text = match &claim.phase {
             Phase::Waiting { presence, .. } => {
-                let pool = claim.terms.ask.parts.first().and_then(|part| self.state.world.pool(&part.pool));
+                let pool = claim.terms.ask.parts.first().and_then(|part| self.state.snapshot.pool(&part.pool));
                 let place = pool.map_or(0, |pool| pool.waiting.range(..=pool.place(claim)).count());
                 let presence = match presence {
                     Presence::Parked => "parked",
@@ -502,7 +503,7 @@ impl Server {
                     Presence::Grace(_) => "grace",
                     Presence::Away(_) => "away",
                 };
-                let stuck = self.state.world.stuck.get(&claim.id).map(|stuck| show_stuck(stuck)).unwrap_or_default();
+                let stuck = self.state.snapshot.stuck.get(&claim.id).map(|stuck| show_stuck(stuck)).unwrap_or_default();
                 format!("waiting {place} {presence}{stuck}")
             }
             Phase::Granted { .. } => "granted".into(),

@@ -63,7 +63,7 @@ impl State {
         for pool in &change.pools {
             self.notify(Notice::Pool(pool.clone()));
         }
-        if self.world.changes.len() > limits::CHANGES {
+        if self.snapshot.changes.len() > limits::CHANGES {
             self.prune_oldest();
         }
         key
@@ -72,10 +72,10 @@ impl State {
     /// Takes out the oldest entry of all that may go. It looks at one page only: the next entry tries again.
     pub(super) fn prune_oldest(&mut self) {
         let may_go = |change: &&Arc<Change>| {
-            let pools = change.pools.iter().filter_map(|p| self.world.pool(p));
+            let pools = change.pools.iter().filter_map(|p| self.snapshot.pool(p));
             pools.clone().all(|p| p.prunable.contains(&change.key) || !p.changes.contains_key(&change.key))
         };
-        let oldest = self.world.changes.values().take(limits::PAGE).find(may_go).cloned();
+        let oldest = self.snapshot.changes.values().take(limits::PAGE).find(may_go).cloned();
         let Some(oldest) = oldest else { return };
         for pool in &oldest.pools {
             if let Some(p) = self.pool_mut(pool) {
@@ -88,12 +88,12 @@ impl State {
 
     /// Takes out entries that are too old: of every pool, and those of removed pools.
     pub(in crate::core) fn prune_by_age(&mut self, now: Now) {
-        let pools: Vec<PoolName> = self.world.pools.keys().cloned().collect();
+        let pools: Vec<PoolName> = self.snapshot.pools.keys().cloned().collect();
         for pool in pools {
             self.prune(&pool, now);
         }
         let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
-        let old = self.world.changes.values().take(limits::PAGE).take_while(|c| c.at.0 < oldest_wall);
+        let old = self.snapshot.changes.values().take(limits::PAGE).take_while(|c| c.at.0 < oldest_wall);
         let old: Vec<ChangeKey> = old.map(|c| c.key).collect();
         for key in old {
             self.forget_change(key);
@@ -102,7 +102,7 @@ impl State {
 
     /// Lists an entry in its pools. Also how a restart builds the history again.
     pub(in crate::core) fn add_change(&mut self, change: &Arc<Change>) {
-        self.world.changes.insert(change.key, Arc::clone(change));
+        self.snapshot.changes.insert(change.key, Arc::clone(change));
         if change.latch.is_some() {
             self.latch_changes.push_back(change.key);
             if self.latch_changes.len() > limits::LATCH_CHANGES
@@ -134,7 +134,7 @@ impl State {
 
     /// An entry may go once it is neither the newest of a lock nor the `claimed` entry of a live hold.
     pub(super) fn offer_to_prune(&mut self, pool: &PoolName, key: ChangeKey) {
-        let Some(p) = self.world.pool(pool) else { return };
+        let Some(p) = self.snapshot.pool(pool) else { return };
         let Some(change) = p.changes.get(&key) else { return };
         let newest =
             |(of, lock): &(PoolName, LockName)| of == pool && p.locks.get(lock).is_some_and(|l| l.newest == Some(key));
@@ -142,7 +142,7 @@ impl State {
             && change
                 .claim
                 .as_ref()
-                .and_then(|id| self.world.claims.get(id))
+                .and_then(|id| self.snapshot.claims.get(id))
                 .is_some_and(|claim| matches!(&claim.phase, Phase::Held { claimed, .. } if *claimed == key));
         if !live
             && !change.locks.iter().any(newest)
@@ -157,7 +157,7 @@ impl State {
     pub(in crate::core) fn prune(&mut self, pool: &PoolName, now: Now) {
         let keep = self.settings.history;
         let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
-        while let Some(p) = self.world.pool(pool) {
+        while let Some(p) = self.snapshot.pool(pool) {
             let Some(oldest) = p.prunable.get_min().copied() else { return };
             let is_old = p.changes.get(&oldest).is_none_or(|c| c.at.0 < oldest_wall);
             let must_stay = p.changes.len().saturating_sub(p.prunable.len());
@@ -174,10 +174,10 @@ impl State {
 
     /// Forgets an entry that no pool shows any more.
     pub(super) fn forget_change(&mut self, key: ChangeKey) {
-        let Some(change) = self.world.changes.get(&key) else { return };
-        let shown = |pool: &PoolName| self.world.pool(pool).is_some_and(|p| p.changes.contains_key(&key));
+        let Some(change) = self.snapshot.changes.get(&key) else { return };
+        let shown = |pool: &PoolName| self.snapshot.pool(pool).is_some_and(|p| p.changes.contains_key(&key));
         if !change.pools.iter().any(shown) {
-            self.world.changes.remove(&key);
+            self.snapshot.changes.remove(&key);
             self.dirty.pruned.push(key);
         }
     }

@@ -10,13 +10,13 @@ use crate::core::time::Now;
 
 impl State {
     pub(in crate::core) fn claim(&self, id: &ClaimId) -> Option<&Arc<Claim>> {
-        self.world.claims.get(id)
+        self.snapshot.claims.get(id)
     }
 
     /// Puts a new claim in.
     pub(in crate::core) fn insert_claim(&mut self, claim: Claim) {
         if let Some(build) = claim.terms.owner.build() {
-            self.world.builds.insert((build, claim.id.clone()));
+            self.snapshot.builds.insert((build, claim.id.clone()));
         }
         if let Some(line) = Line::of(&claim) {
             self.lines.entry(line).or_default().insert(claim.id.clone());
@@ -25,7 +25,7 @@ impl State {
         self.index(&claim);
         self.change_edges();
         self.dirty.claims.insert(claim.id.clone());
-        self.world.claims.insert(claim.id.clone(), Arc::new(claim));
+        self.snapshot.claims.insert(claim.id.clone(), Arc::new(claim));
     }
 
     /// Changes a live claim in a way that a restart must know.
@@ -64,7 +64,7 @@ impl State {
 
     /// Changes a live claim in a way that ends with the server: parks and presence.
     pub(in crate::core) fn update_presence(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
-        let Some(old) = self.world.claims.get(id).cloned() else { return };
+        let Some(old) = self.snapshot.claims.get(id).cloned() else { return };
         let mut claim = Claim::clone(&old);
         change(&mut claim);
         self.unindex(&old);
@@ -72,12 +72,12 @@ impl State {
         if stands_in_the_way(&old) != stands_in_the_way(&claim) {
             self.change_edges();
         }
-        self.world.claims.insert(id.clone(), Arc::new(claim));
+        self.snapshot.claims.insert(id.clone(), Arc::new(claim));
     }
 
     /// Takes an ended claim out and remembers its end.
     pub(in crate::core) fn remove_claim(&mut self, id: &ClaimId, ended: Ended, now: Now) {
-        let Some(claim) = self.world.claims.remove(id) else { return };
+        let Some(claim) = self.snapshot.claims.remove(id) else { return };
         self.unindex(&claim);
         self.watch.stale = true;
         if let Some(line) = Line::of(&claim)
@@ -90,9 +90,9 @@ impl State {
         }
         self.dirty.claims.insert(id.clone());
         if let Some(build) = claim.terms.owner.build() {
-            self.world.builds.remove(&(build.clone(), id.clone()));
-            if self.world.claims_of(&build).next().is_none() {
-                self.world.suspects.remove(&build);
+            self.snapshot.builds.remove(&(build.clone(), id.clone()));
+            if self.snapshot.claims_of(&build).next().is_none() {
+                self.snapshot.suspects.remove(&build);
             }
         }
         if let Phase::Held { claimed, .. } = &claim.phase {
@@ -109,7 +109,7 @@ impl State {
             self.unset_timer(deadline.at, Timer::Claim(claim.id.clone()));
         }
         if let Some(build) = claim.build_to_watch() {
-            self.world.watched.remove(&(build, claim.id.clone()));
+            self.snapshot.watched.remove(&(build, claim.id.clone()));
         }
         self.entangled.remove(claim);
     }
@@ -120,14 +120,14 @@ impl State {
             self.set_timer(deadline, Timer::Claim(claim.id.clone()));
         }
         if let Some(build) = claim.build_to_watch() {
-            self.world.watched.insert((build, claim.id.clone()));
+            self.snapshot.watched.insert((build, claim.id.clone()));
         }
         self.entangled.add(claim);
         if !claim.waits() {
             return;
         }
         for part in &claim.terms.ask.parts {
-            if self.world.pool(&part.pool).is_some_and(|pool| !pool.waiting.contains_key(&pool.place(claim)))
+            if self.snapshot.pool(&part.pool).is_some_and(|pool| !pool.waiting.contains_key(&pool.place(claim)))
                 && let Some(pool) = self.pool_mut(&part.pool)
             {
                 pool.enqueue(claim);
@@ -137,7 +137,7 @@ impl State {
 
     /// Takes a claim out of its queues; call it when a waiting claim stops to wait.
     pub(in crate::core) fn leave_queues(&mut self, claim: &Claim) {
-        self.world.stuck.remove(&claim.id);
+        self.snapshot.stuck.remove(&claim.id);
         self.watch.forget(&claim.id);
         for part in &claim.terms.ask.parts {
             if let Some(pool) = self.pool_mut(&part.pool) {

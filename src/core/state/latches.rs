@@ -11,23 +11,23 @@ impl State {
         self.unindex_latch(latch.id);
         if let Some(released) = latch.released() {
             self.set_timer(released.forget, Timer::Latch(latch.id));
-            self.world.released_latches.insert((released.revision, latch.id));
+            self.snapshot.released_latches.insert((released.revision, latch.id));
         }
         self.dirty.latches.insert(latch.id);
-        self.world.latches.insert(latch.id, Arc::new(latch));
+        self.snapshot.latches.insert(latch.id, Arc::new(latch));
     }
 
     pub(in crate::core) fn remove_latch(&mut self, id: LatchId) {
         self.unindex_latch(id);
         self.dirty.latches.insert(id);
-        self.world.latches.remove(&id);
+        self.snapshot.latches.remove(&id);
     }
 
     fn unindex_latch(&mut self, id: LatchId) {
-        let released = self.world.latches.get(&id).and_then(|latch| latch.released().copied());
+        let released = self.snapshot.latches.get(&id).and_then(|latch| latch.released().copied());
         if let Some(released) = released {
             self.unset_timer(released.forget.at, Timer::Latch(id));
-            self.world.released_latches.remove(&(released.revision, id));
+            self.snapshot.released_latches.remove(&(released.revision, id));
         }
     }
 }

@@ -18,15 +18,15 @@ impl State {
             self.ended_builds.insert((build.clone(), id.clone()));
         }
         self.dirty.ended.insert(id.clone());
-        self.world.ended.insert(id, Arc::new(ended));
-        while self.world.ended.len() > limits::ENDED_CLAIMS {
+        self.snapshot.ended.insert(id, Arc::new(ended));
+        while self.snapshot.ended.len() > limits::ENDED_CLAIMS {
             let Some((_, _, oldest)) = self.forgettable.first().cloned() else { break };
             self.forget_ended(&oldest);
         }
     }
 
     pub(in crate::core) fn forget_ended(&mut self, id: &ClaimId) {
-        if let Some(old) = self.world.ended.remove(id) {
+        if let Some(old) = self.snapshot.ended.remove(id) {
             self.unset_timer(old.forget.at, Timer::Ended(id.clone()));
             self.forgettable.remove(&forget_order(&old));
             if let Some(build) = &old.build {
@@ -39,7 +39,7 @@ impl State {
     /// A build is over: its ended claims are remembered no longer than those of others.
     pub(in crate::core) fn shorten_memory_of(&mut self, build: &BuildRef, now: Now) {
         let of_build = self.ended_builds.range((build.clone(), ClaimId::smallest())..);
-        let of_build = of_build.take_while(|(of, _)| of == build).filter_map(|(_, id)| self.world.ended.get(id));
+        let of_build = of_build.take_while(|(of, _)| of == build).filter_map(|(_, id)| self.snapshot.ended.get(id));
         let memory = self.settings.memory;
         let longer: Vec<Ended> = of_build.filter(|e| e.forget.span > memory).map(|e| Ended::clone(e)).collect();
         for ended in longer {

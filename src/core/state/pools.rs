@@ -10,18 +10,18 @@ use crate::core::time::Now;
 
 impl State {
     pub(in crate::core) fn pool_mut(&mut self, name: &PoolName) -> Option<&mut Pool> {
-        self.world.pools.get_mut(name).map(Arc::make_mut)
+        self.snapshot.pools.get_mut(name).map(Arc::make_mut)
     }
 
     pub(in crate::core) fn put_pool(&mut self, pool: Pool) {
         self.note_overtaking(&pool.name, pool.policy.overtaking);
         self.dirty.pools.insert(pool.name.clone());
-        self.world.pools.insert(pool.name.clone(), Arc::new(pool));
+        self.snapshot.pools.insert(pool.name.clone(), Arc::new(pool));
     }
 
     /// Replaces the policy of a pool; its waiters may get other places.
     pub(in crate::core) fn set_policy(&mut self, name: &PoolName, policy: Policy) {
-        let waiting = self.world.pool(name).map(|pool| pool.waiting.values()).into_iter().flatten();
+        let waiting = self.snapshot.pool(name).map(|pool| pool.waiting.values()).into_iter().flatten();
         let waiting: Vec<Arc<Claim>> = waiting.filter_map(|id| self.claim(id)).cloned().collect();
         self.note_overtaking(name, policy.overtaking);
         let Some(pool) = self.pool_mut(name) else { return };
@@ -42,14 +42,15 @@ impl State {
     /// now on, or no longer.
     fn dispatch_tied(&mut self, pool: &PoolName) {
         let wants = |id: &ClaimId| self.claim(id).is_some_and(|c| c.terms.ask.parts.iter().any(|p| p.pool == *pool));
-        let tied =
-            |name: &&PoolName| *name != pool && self.world.pool(name).is_some_and(|other| other.wide.iter().any(wants));
+        let tied = |name: &&PoolName| {
+            *name != pool && self.snapshot.pool(name).is_some_and(|other| other.wide.iter().any(wants))
+        };
         let tied: Vec<PoolName> = self.backfilling.iter().filter(tied).cloned().collect();
         self.to_dispatch.extend(tied);
     }
 
     pub(in crate::core) fn remove_pool(&mut self, name: &PoolName) {
-        let Some(pool) = self.world.pools.remove(name) else { return };
+        let Some(pool) = self.snapshot.pools.remove(name) else { return };
         self.backfilling.remove(name);
         self.dirty.pools.insert(name.clone());
         for lock in pool.locks.keys() {

@@ -1,4 +1,4 @@
-//! What is counted for each client address: connections, and the pace of requests and of failed logins.
+//! What is counted for each client address: connections, and the limiter of requests and of failed logins.
 //!
 //! Every table is bounded: by the connections there are, or by [`limits::DOOR_ADDRESSES`].
 
@@ -29,18 +29,18 @@ impl From<IpAddr> for Address {
 }
 
 /// Connections of each address, at most `limit` of them.
-pub(super) struct Crowd {
+pub(super) struct ConnectionCounts {
     limit: usize,
     counts: Mutex<HashMap<Address, usize>>,
 }
 
 /// One connection of an address, until it is dropped.
 pub(super) struct Counted {
-    crowd: Arc<Crowd>,
+    counts: Arc<ConnectionCounts>,
     address: Address,
 }
 
-impl Crowd {
+impl ConnectionCounts {
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, counts: Mutex::default() })
     }
@@ -57,13 +57,13 @@ impl Crowd {
             return None;
         }
         counts.insert(address, count + 1);
-        Some(Counted { crowd: Arc::clone(self), address })
+        Some(Counted { counts: Arc::clone(self), address })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut counts = self.crowd.counts();
+        let mut counts = self.counts.counts();
         match counts.get_mut(&self.address) {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(counts.remove(&self.address)),
@@ -71,9 +71,9 @@ impl Drop for Counted {
     }
 }
 
-/// A steady pace with room for a burst, for each address (the generic cell rate algorithm): one spend costs `step`
+/// A steady limiter with room for a burst, for each address (the generic cell rate algorithm): one spend costs `step`
 /// of time, and an address may be `burst` ahead of the clock.
-pub(super) struct Pace {
+pub(super) struct RateLimiter {
     step: Duration,
     burst: Duration,
     table: Mutex<Table>,
@@ -86,7 +86,7 @@ struct Table {
     others: Instant,
 }
 
-impl Pace {
+impl RateLimiter {
     /// At most `burst` spends at once, and one more after each `step`.
     pub fn new(step: Duration, burst: u32) -> Self {
         let table = Table { paid_until: HashMap::new(), others: Instant::now() };
@@ -147,46 +147,46 @@ mod tests {
 
     #[test]
     fn connections_are_counted_and_forgotten() {
-        let crowd = Crowd::new(2);
+        let counts = ConnectionCounts::new(2);
         let (a, b) = (address("10.0.0.1"), address("10.0.0.2"));
-        let inside = [crowd.enter(a).unwrap(), crowd.enter(a).unwrap()];
-        assert!(crowd.enter(a).is_none() && crowd.enter(b).is_some());
+        let inside = [counts.enter(a).unwrap(), counts.enter(a).unwrap()];
+        assert!(counts.enter(a).is_none() && counts.enter(b).is_some());
         drop(inside);
-        assert!(crowd.enter(a).is_some() && crowd.counts().is_empty());
+        assert!(counts.enter(a).is_some() && counts.counts().is_empty());
     }
 
     #[test]
     fn a_pace_allows_its_burst_and_then_one_each_step() {
-        let pace = Pace::new(Duration::from_secs(1), 3);
+        let limiter = RateLimiter::new(Duration::from_secs(1), 3);
         let (a, start) = (address("10.0.0.1"), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
-        let spent: Vec<bool> = (0..5).map(|_| pace.try_spend(a, at(0)).is_ok()).collect();
+        let spent: Vec<bool> = (0..5).map(|_| limiter.try_spend(a, at(0)).is_ok()).collect();
         assert_eq!(spent, [true, true, true, false, false]);
-        assert_eq!(pace.try_spend(a, at(400)), Err(Duration::from_millis(600)));
-        assert_eq!(pace.try_spend(a, at(1_000)), Ok(()));
-        assert!(pace.try_spend(a, at(1_500)).is_err());
-        assert_eq!(pace.try_spend(address("10.0.0.2"), at(1_500)), Ok(()));
+        assert_eq!(limiter.try_spend(a, at(400)), Err(Duration::from_millis(600)));
+        assert_eq!(limiter.try_spend(a, at(1_000)), Ok(()));
+        assert!(limiter.try_spend(a, at(1_500)).is_err());
+        assert_eq!(limiter.try_spend(address("10.0.0.2"), at(1_500)), Ok(()));
     }
 
     #[test]
     fn a_debt_grows_to_its_bound_and_wears_off() {
-        let pace = Pace::new(Duration::from_secs(1), 2);
+        let limiter = RateLimiter::new(Duration::from_secs(1), 2);
         let (a, start, most) = (address("10.0.0.1"), Instant::now(), Duration::from_secs(3));
-        let over: Vec<u64> = (0..7).map(|_| pace.spend(a, start, most).as_secs()).collect();
+        let over: Vec<u64> = (0..7).map(|_| limiter.spend(a, start, most).as_secs()).collect();
         assert_eq!(over, [0, 0, 1, 2, 3, 3, 3]);
-        assert_eq!(pace.spend(a, start + Duration::from_secs(60), most), Duration::ZERO);
+        assert_eq!(limiter.spend(a, start + Duration::from_secs(60), most), Duration::ZERO);
     }
 
     #[test]
     fn the_table_is_bounded_and_makes_room() {
-        let pace = Pace::new(Duration::from_secs(1), 1);
+        let limiter = RateLimiter::new(Duration::from_secs(1), 1);
         let now = Instant::now();
         for n in 0..limits::DOOR_ADDRESSES + 100 {
-            let _ = pace.try_spend(Address::V4(u32::try_from(n).unwrap()), now);
+            let _ = limiter.try_spend(Address::V4(u32::try_from(n).unwrap()), now);
         }
-        assert_eq!(pace.table.lock().unwrap().paid_until.len(), limits::DOOR_ADDRESSES);
-        assert!(pace.try_spend(Address::User(7), now).is_err(), "the rest shares one account");
-        assert_eq!(pace.try_spend(Address::User(8), now + Duration::from_secs(9)), Ok(()));
-        assert_eq!(pace.table.lock().unwrap().paid_until.len(), 1);
+        assert_eq!(limiter.table.lock().unwrap().paid_until.len(), limits::DOOR_ADDRESSES);
+        assert!(limiter.try_spend(Address::User(7), now).is_err(), "the rest shares one account");
+        assert_eq!(limiter.try_spend(Address::User(8), now + Duration::from_secs(9)), Ok(()));
+        assert_eq!(limiter.table.lock().unwrap().paid_until.len(), 1);
     }
 }

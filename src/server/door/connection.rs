@@ -11,10 +11,10 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Door;
+use super::access_log::{CLIENT_LEFT, Entry, Outcome};
 use super::backend::Backends;
 use super::body::ChunkDecoder;
 use super::budget::Share;
-use super::entry::{CLIENT_LEFT, Entry, Outcome};
 use super::head::{self, Framing, Method};
 use super::keep::Keep;
 use super::listen::Client;
@@ -22,7 +22,7 @@ use super::park::Listener;
 use super::refusal::Refusal;
 use super::wire::Wire;
 use crate::core::limits;
-use crate::server::http::Turn;
+use crate::server::http::Attempt;
 use crate::server::notices::Subscription;
 
 /// Memory of an idle connection for what its client sends next, bytes: most requests fit.
@@ -241,19 +241,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         // Before it is passed on, so that no notice is missed.
         let subscription = place.as_ref().map(|_| door.notices.subscribe(wire.park));
         let listener = Listener::new(&door.handler, wire.park);
-        let mut turn = Turn::First;
+        let mut turn = Attempt::First;
         let mut until: Option<Instant> = None;
         let (answer, keep) = loop {
             let stopping = door.stop.is_triggered();
             let keep = if stopping { Keep::Close } else { keep };
-            wire.set_turn(turn, subscription.is_some() && turn != Turn::Last && !stopping);
+            wire.set_turn(turn, subscription.is_some() && turn != Attempt::Last && !stopping);
             let passing = async {
                 let permit = self.permit(&door.backends).await?;
                 Ok(door.backends.pass(permit, &wire, keep).await?)
             };
             let answer = timeout(door.settings.total, passing).await.unwrap_or_else(|_| Err(End::from(TIMEOUT)))?;
             match (answer.park, &subscription) {
-                (Some(span), Some(subscription)) if turn != Turn::Last => {
+                (Some(span), Some(subscription)) if turn != Attempt::Last => {
                     drop(answer);
                     // A request that is parked again waits for the rest of its time, no longer.
                     let asked = Instant::now() + Duration::from_millis(span.0.min(limits::WAIT_MS));
@@ -311,7 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// A client that has shut down its sending half counts as gone: a front that dropped its client looks the same,
     /// and a lock granted to nobody is the worse mistake. What it sends ahead is kept, up to a bound; beyond it the
     /// bytes, and with them the client's end, wait in its socket.
-    async fn park(&mut self, subscription: &Subscription, until: Instant) -> Result<Turn, End> {
+    async fn park(&mut self, subscription: &Subscription, until: Instant) -> Result<Attempt, End> {
         if self.ahead.is_empty() {
             self.ahead = Vec::new();
         }
@@ -326,9 +326,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                         return Err(End::Gone);
                     }
                 }
-                () = self.door.stop.triggered() => return Ok(Turn::Last),
-                () = subscription.taken() => return Ok(Turn::Notified),
-                () = &mut deadline => return Ok(Turn::Last),
+                () = self.door.stop.triggered() => return Ok(Attempt::Last),
+                () = subscription.taken() => return Ok(Attempt::Notified),
+                () = &mut deadline => return Ok(Attempt::Last),
             }
         }
     }

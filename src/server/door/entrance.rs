@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::address::Crowd;
+use super::address::ConnectionCounts;
 use super::budget::{Budget, Share};
 use super::keep::Keep;
 use super::listen::{Client, Socket};
@@ -31,7 +31,7 @@ pub(super) struct Entrance {
     alive: mpsc::Sender<()>,
     connections: Budget,
     newcomers: Newcomers,
-    per_address: Option<Arc<Crowd>>,
+    per_address: Option<Arc<ConnectionCounts>>,
     turned_away: Budget,
     /// When it was last said that somebody was turned away.
     said: Option<Instant>,
@@ -46,7 +46,7 @@ impl Entrance {
             alive,
             connections: Budget::new(door.settings.connections),
             newcomers: Newcomers::new(),
-            per_address: door.settings.connections_per_address.map(Crowd::new),
+            per_address: door.settings.connections_per_address.map(ConnectionCounts::new),
             turned_away: Budget::new(limits::DOOR_TURNED_AWAY),
             said: None,
             pause: None,

@@ -14,7 +14,7 @@
 //! | `body.rs` | chunked bodies (pure) |
 //! | `wire.rs` | a request as it travels to `tiny_http` |
 //! | `backend.rs` | the kept-alive connections to `tiny_http` |
-//! | `entry.rs` | the log line of a request |
+//! | `access_log.rs` | the log line of a request |
 //! | `park.rs` | room to park; the promise to say when a listener has left |
 //! | `budget.rs` | counted room of any kind |
 //! | `refusal.rs` | answers that the door gives itself |
@@ -22,6 +22,7 @@
 //!
 //! `tiny_http` and the handler are on the other side of a private socket, in `super::inner`.
 
+mod access_log;
 mod address;
 mod backend;
 mod body;
@@ -29,7 +30,6 @@ mod budget;
 mod connection;
 mod descriptors;
 mod entrance;
-mod entry;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 #[cfg(test)]
@@ -58,7 +58,7 @@ pub use settings::{DoorSettings, Report};
 pub use stop::Stop;
 pub use tls::{ClientAuth, Pem, Tls, TlsSettings};
 
-use self::address::Pace;
+use self::address::RateLimiter;
 use self::backend::Backends;
 use self::budget::Budget;
 use self::entrance::Entrance;
@@ -87,9 +87,9 @@ struct Door {
     /// What the request ids of this start begin with.
     start: String,
     /// The pace of requests, where it is limited.
-    requests: Option<Pace>,
+    requests: Option<RateLimiter>,
     /// The pace of failed logins.
-    failed_logins: Pace,
+    failed_logins: RateLimiter,
 }
 
 impl Door {
@@ -105,7 +105,7 @@ impl Door {
 }
 
 /// Serves `handler` on `listener` until `stop` is triggered, then answers every parked request with
-/// [`Turn::Last`](super::http::Turn::Last), lets requests in flight end and returns, within the grace that [`Stop::trigger`] was given.
+/// [`Attempt::Last`](super::http::Attempt::Last), lets requests in flight end and returns, within the grace that [`Stop::trigger`] was given.
 /// The caller's thread is blocked all the time; it must not be one of an async runtime.
 ///
 /// The private socket is made in the first of `runtime_dirs` where that is possible. The soft limit of open
@@ -142,9 +142,15 @@ pub fn serve(
         let door = Door {
             lot: Lot::new(&settings),
             requests: settings.requests_per_second.map(|rate| {
-                Pace::new(Duration::from_secs(1) / rate.get(), rate.get().saturating_mul(limits::DOOR_RATE_BURST_SECS))
+                RateLimiter::new(
+                    Duration::from_secs(1) / rate.get(),
+                    rate.get().saturating_mul(limits::DOOR_RATE_BURST_SECS),
+                )
             }),
-            failed_logins: Pace::new(Duration::from_millis(limits::DOOR_LOGIN_STEP_MS), limits::DOOR_LOGIN_BURST),
+            failed_logins: RateLimiter::new(
+                Duration::from_millis(limits::DOOR_LOGIN_STEP_MS),
+                limits::DOOR_LOGIN_BURST,
+            ),
             parks: AtomicU64::new(1),
             start: random_hex::<4>(),
             settings,

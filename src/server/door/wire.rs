@@ -1,4 +1,4 @@
-//! A request as it travels to `tiny_http`: one buffer, built once, in which a later turn changes single bytes.
+//! A request as it travels to `tiny_http`: one buffer, built once, in which a later attempt changes single bytes.
 //!
 //! The headers of the door come first and have a fixed width, so that they can be changed in place.
 
@@ -7,7 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::head::{Head, Method};
 use super::listen::Client;
 use crate::core::names::ParkId;
-use crate::server::http::{Identity, Turn};
+use crate::server::http::{Attempt, Identity};
 use crate::server::inner::{self, Secret};
 
 /// Width of the Content-Length that is filled in when the body is complete, digits.
@@ -88,8 +88,8 @@ impl Wire {
     }
 
     /// Sets why it is sent, and whether it may be parked then.
-    pub fn set_turn(&mut self, turn: Turn, can_park: bool) {
-        self.bytes[self.turn_at] = inner::turn_letter(turn);
+    pub fn set_turn(&mut self, attempt: Attempt, can_park: bool) {
+        self.bytes[self.turn_at] = inner::turn_letter(attempt);
         self.bytes[self.can_park_at] = if can_park { b'1' } else { b'0' };
     }
 

@@ -28,8 +28,8 @@ use crate::core::settings::{Plant, Settings};
 use crate::core::state::{Changes, Loaded};
 use crate::core::time::Now;
 use crate::env::Clock;
+use crate::server::long_polls::LongPolls;
 use crate::server::notices::{Notices, Subscription};
-use crate::server::watchers::Watchers;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 use client::Client;
@@ -185,7 +185,7 @@ impl Simulation {
         self.fails.store(false, Ordering::Relaxed);
         let store = Box::new(FlakyStore { kept: self.store.clone(), fails: Arc::clone(&self.fails) });
         let settings = self.settings.clone();
-        let both = (notices.clone(), Watchers::default());
+        let both = (notices.clone(), LongPolls::default());
         let (_, thread) = awake(store, settings, clock, both, |_, _| Ok(())).unwrap();
         let server = Server { thread, notices, queue: Vec::new(), turn_at: 0, parked: BTreeMap::new() };
         self.server = Some(server);
@@ -398,7 +398,7 @@ impl Simulation {
         self.run(self.now() + LEFTOVERS, |_| false);
         let Some(server) = &self.server else { return };
         let known: BTreeSet<String> = self.clients.iter().map(Client::claim_id).collect();
-        for claim in server.thread.state.world.claims.values() {
+        for claim in server.thread.state.snapshot.claims.values() {
             assert!(known.contains(claim.id.as_str()), "nobody is about {claim:?}");
         }
     }

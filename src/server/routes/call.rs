@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use super::super::http::{Request, Turn};
+use super::super::http::{Attempt, Request};
 use super::failure::Failure;
 use crate::core::limits;
 use crate::wire::json::{self, Body};
@@ -98,6 +98,6 @@ impl<'r> Call<'r> {
 
     /// Whether this request may be kept waiting after this answer.
     pub fn may_park(&self) -> bool {
-        self.request.can_park && self.request.turn != Turn::Last
+        self.request.can_park && self.request.attempt != Attempt::Last
     }
 }

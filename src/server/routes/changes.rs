@@ -6,8 +6,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::super::http::Response;
+use super::super::long_polls::Topic;
 use super::super::views;
-use super::super::watchers::Topic;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json};
@@ -15,7 +15,7 @@ use crate::core::command::{Command, Refusal};
 use crate::core::history::Change;
 use crate::core::limits;
 use crate::core::names::{ChangeKey, LockName, PoolName, Revision};
-use crate::core::state::World;
+use crate::core::state::Snapshot;
 use crate::core::time::Span;
 use crate::wire::api::{ChangeView, NoteBody, Page};
 use crate::wire::ask;
@@ -87,7 +87,7 @@ pub(super) fn of_pool(routes: &Routes, call: &Call) -> Result<Response, Failure>
     let wanted = Wanted::of(call, &mut problems);
     let wait = ask::wait("wait", call.query_text("wait"), &mut problems);
     let pool = problems.done(pool)?;
-    let page = |world: &World| world.pool(&pool).map(|found| wanted.page(&found.changes));
+    let page = |snapshot: &Snapshot| snapshot.pool(&pool).map(|found| wanted.page(&found.changes));
     let answer = page_or_park(routes, call, wait, Topic::Pool(pool.clone()), page);
     answer.ok_or_else(|| Refusal::NoSuchPool { pool }.into())
 }
@@ -98,7 +98,7 @@ pub(super) fn of_all(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     let wanted = Wanted::of(call, &mut problems);
     let wait = ask::wait("wait", call.query_text("wait"), &mut problems);
     problems.done(Some(()))?;
-    let page = |world: &World| Some(wanted.page(&world.changes));
+    let page = |snapshot: &Snapshot| Some(wanted.page(&snapshot.changes));
     page_or_park(routes, call, wait, Topic::Changes, page).ok_or_else(|| Failure::new(Code::Internal, "no history"))
 }
 
@@ -108,18 +108,18 @@ fn page_or_park(
     call: &Call,
     wait: Span,
     topic: Topic,
-    page: impl FnOnce(&World) -> Option<Page<ChangeView>>,
+    page: impl FnOnce(&Snapshot) -> Option<Page<ChangeView>>,
 ) -> Option<Response> {
     let park = call.request.park;
     let may_park = wait > Span(0) && call.may_park();
     if may_park {
         // Before the look, else what happens in between is missed.
-        routes.watchers.watch(park, topic);
+        routes.long_polls.watch(park, topic);
     }
-    let page = page(&routes.engine.world());
+    let page = page(&routes.engine.snapshot());
     let nothing_yet = page.as_ref().is_some_and(|page| page.items.is_empty() && page.next.is_none());
     if !(may_park && nothing_yet) {
-        routes.watchers.unwatch(park);
+        routes.long_polls.unwatch(park);
     }
     Some(Response { park: (may_park && nothing_yet).then_some(wait), ..json(&page?) })
 }
@@ -130,8 +130,8 @@ pub(super) fn revision(routes: &Routes, call: &Call) -> Result<Response, Failure
     let pool = call.path::<PoolName>("pool", &mut problems);
     let revision = call.path::<u64>("revision", &mut problems).map(Revision);
     let (pool, revision) = problems.done(pool.zip(revision))?;
-    let world = routes.engine.world();
-    let Some(found) = world.pool(&pool) else { return Err(Refusal::NoSuchPool { pool }.into()) };
+    let snapshot = routes.engine.snapshot();
+    let Some(found) = snapshot.pool(&pool) else { return Err(Refusal::NoSuchPool { pool }.into()) };
     let range = ChangeKey { revision, seq: 0 }..=ChangeKey { revision, seq: u32::MAX };
     let items: Vec<_> = found.changes.range(range).map(|(_, change)| views::change(change)).collect();
     if items.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::super::http::{Response, Turn};
+use super::super::http::{Attempt, Response};
 use super::super::views;
 use super::call::Call;
 use super::failure::Failure;
@@ -13,7 +13,7 @@ use crate::core::claim::{BuildRef, Claim, Owner, Phase};
 use crate::core::command::{AskClaim, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::limits;
 use crate::core::names::{ClaimId, Fence, PoolName, Reason, Revision, Run, Text};
-use crate::core::state::World;
+use crate::core::state::Snapshot;
 use crate::core::time::Span;
 use crate::wire::api;
 use crate::wire::api::{
@@ -40,17 +40,17 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     }
     routes.admit(&ask)?;
     let request = call.request;
-    let prepared = match request.turn {
-        Turn::First | Turn::Notified if wait > Span(0) && request.can_park => Wait::Park(request.park),
-        Turn::Notified | Turn::Last => Wait::Over(request.park),
-        Turn::First => Wait::No,
+    let prepared = match request.attempt {
+        Attempt::First | Attempt::Notified if wait > Span(0) && request.can_park => Wait::Park(request.park),
+        Attempt::Notified | Attempt::Last => Wait::Over(request.park),
+        Attempt::First => Wait::No,
     };
     let command = Command::Ask(Box::new(AskClaim { wait: prepared, ..ask }));
     match routes.engine.call(command)? {
         Reply::Claim { claim, .. } if !claim.waits() => Ok(json(&routes.look(|viewer| viewer.claim(&claim, false)))),
         Reply::Claim { claim, parked: true } => Ok(Response { park: Some(wait), ..parked(&claim) }),
         Reply::Claim { claim, parked: false } => {
-            Ok(waiting(routes, &claim, request.turn == Turn::Last && wait > Span(0)))
+            Ok(waiting(routes, &claim, request.attempt == Attempt::Last && wait > Span(0)))
         }
         Reply::Busy(ask) => Ok(busy(routes, &ask)),
         other => Err(Failure::unexpected(&other)),
@@ -71,7 +71,7 @@ fn bare(code: Code, error: String) -> WaitingView {
 /// The answer to a claim that waits; what the snapshot knows of it may be newer than the claim.
 fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
     let view = routes.look(|viewer| {
-        let stuck = viewer.world.stuck.get(&claim.id);
+        let stuck = viewer.snapshot.stuck.get(&claim.id);
         let view = viewer.claim(claim, true);
         let queue = view.queue.as_ref();
         let position = queue.map_or(0, |queue| queue.position);
@@ -149,8 +149,8 @@ pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let id = call.path::<ClaimId>("id", &mut problems);
     let id = problems.done(id)?;
     let view = routes.look(|viewer| {
-        let live = viewer.world.claims.get(&id).map(|claim| viewer.claim(claim, true));
-        live.or_else(|| viewer.world.ended.get(&id).map(|ended| views::ended(ended)))
+        let live = viewer.snapshot.claims.get(&id).map(|claim| viewer.claim(claim, true));
+        live.or_else(|| viewer.snapshot.ended.get(&id).map(|ended| views::ended(ended)))
     });
     let view = view.ok_or(Refusal::NoSuchClaim { id })?;
     Ok(json(&view))
@@ -297,7 +297,7 @@ pub(super) fn list(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let page = routes.look(|viewer| {
         if filter.state == Some(ListedState(ClaimState::Ended)) {
             let from = after.clone().unwrap_or_else(ClaimId::smallest);
-            let all = viewer.world.ended.range(from..).filter(|(id, _)| after.as_ref() != Some(id));
+            let all = viewer.snapshot.ended.range(from..).filter(|(id, _)| after.as_ref() != Some(id));
             let matches = |ended: &_| -> bool {
                 let ended: &crate::core::claim::Ended = ended;
                 filter.build.is_none() || ended.build == filter.build
@@ -306,7 +306,7 @@ pub(super) fn list(routes: &Routes, call: &Call) -> Result<Response, Failure> {
         } else {
             let matches = |claim: &Claim| filter.lists(claim);
             let show = |claim: &Arc<Claim>| matches(claim).then(|| viewer.claim(claim, false));
-            page(live(viewer.world, &filter, after.as_ref()), limit, show)
+            page(live(viewer.snapshot, &filter, after.as_ref()), limit, show)
         }
     });
     Ok(json(&page))
@@ -328,23 +328,23 @@ impl Filter {
 
 /// Live claims by id, after one id; only those that an index knows to be of the pool or the build.
 fn live<'w>(
-    world: &'w World,
+    snapshot: &'w Snapshot,
     filter: &Filter,
     after: Option<&ClaimId>,
 ) -> Box<dyn Iterator<Item = (&'w ClaimId, &'w Arc<Claim>)> + 'w> {
     let after = after.cloned();
     let is_after = move |id: &ClaimId| after.as_ref().is_none_or(|after| id > after);
     if let Some(build) = &filter.build {
-        let claims: Vec<_> = world.claims_of(build).filter(|claim| is_after(&claim.id)).collect();
+        let claims: Vec<_> = snapshot.claims_of(build).filter(|claim| is_after(&claim.id)).collect();
         return Box::new(claims.into_iter().map(|claim| (&claim.id, claim)));
     }
     if let Some(pool) = &filter.pool {
-        let Some(pool) = world.pool(pool) else { return Box::new(std::iter::empty()) };
+        let Some(pool) = snapshot.pool(pool) else { return Box::new(std::iter::empty()) };
         let holders = pool.locks.values().flat_map(|lock| lock.holders.iter().map(|holder| &holder.claim));
         let ids: BTreeSet<&ClaimId> = pool.waiting.values().chain(holders).filter(|id| is_after(id)).collect();
-        return Box::new(ids.into_iter().filter_map(|id| Some((id, world.claims.get(id)?))));
+        return Box::new(ids.into_iter().filter_map(|id| Some((id, snapshot.claims.get(id)?))));
     }
-    Box::new(world.claims.iter().skip_while(move |(id, _)| !is_after(id)))
+    Box::new(snapshot.claims.iter().skip_while(move |(id, _)| !is_after(id)))
 }
 
 /// The first entries that are shown. It looks at a bounded number of them, so a page may have fewer than `limit`

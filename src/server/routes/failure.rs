@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::super::build_watch::NotAdmitted;
 use super::super::engine::EngineError;
 use super::super::http::Response;
 use super::super::views;
-use super::super::watch::NotAdmitted;
 use super::respond;
 use crate::core::command::{Refusal, Reply};
 use crate::wire::api::{ClaimView, ErrorView};

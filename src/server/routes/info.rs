@@ -25,7 +25,7 @@ pub(super) fn info(routes: &Routes, call: &Call) -> Result<Response, Failure> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         store_id: routes.engine.store_id().to_owned(),
         time: time(routes.engine.now().wall),
-        revision: routes.engine.world().revision.0,
+        revision: routes.engine.snapshot().revision.0,
         concourses: routes.builds.report(),
     }))
 }

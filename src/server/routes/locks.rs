@@ -28,7 +28,7 @@ pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let names = names(call, &mut problems);
     let (pool, lock) = problems.done(names)?;
     let found = routes.look(|viewer| {
-        let Some(in_pool) = viewer.world.pool(&pool) else { return Err(Refusal::NoSuchPool { pool }) };
+        let Some(in_pool) = viewer.snapshot.pool(&pool) else { return Err(Refusal::NoSuchPool { pool }) };
         match in_pool.locks.get(&lock) {
             Some(found) => Ok(viewer.lock(in_pool, found, true)),
             None => Err(Refusal::NoSuchLock { pool, lock }),
@@ -131,10 +131,10 @@ pub(super) fn verify(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     let fence = call.required::<u64>("fence", &mut problems);
     let ((pool, lock), fence) = problems.done(pool.zip(lock).zip(fence))?;
     let holder = routes.look(|viewer| {
-        let in_pool = viewer.world.pool(&pool)?;
+        let in_pool = viewer.snapshot.pool(&pool)?;
         let found = in_pool.locks.get(&lock)?;
         let holder = found.holders.iter().find(|holder| holder.fence == Fence(fence))?;
-        let claim = viewer.world.claims.get(&holder.claim)?;
+        let claim = viewer.snapshot.claims.get(&holder.claim)?;
         matches!(claim.phase, Phase::Held { .. }).then(|| viewer.holder(in_pool, found, holder)).flatten()
     });
     let holder = holder.ok_or_else(|| {

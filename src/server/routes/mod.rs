@@ -27,12 +27,12 @@ use self::failure::Failure;
 use self::route::{Method, Route};
 use self::table::ROUTES;
 use super::auth::Access;
+use super::build_watch::BuildWatch;
 use super::engine::Engine;
 use super::http::{self, Handler, Request, Response};
+use super::long_polls::LongPolls;
 use super::openapi;
 use super::views::Viewer;
-use super::watch::BuildWatch;
-use super::watchers::Watchers;
 use crate::core::command::{AskClaim, Command, Reply};
 use crate::core::names::{ParkId, Revision};
 use crate::wire::api::DoneView;
@@ -54,19 +54,19 @@ pub type Health = Arc<dyn Fn() -> Result<(), Code> + Send + Sync>;
 /// The API over one engine.
 pub struct Routes {
     engine: Engine,
-    watchers: Watchers,
+    long_polls: LongPolls,
     health: Health,
     builds: BuildWatch,
     contracts: ContractRoutes,
 }
 
 impl Routes {
-    /// The API over `engine`, whose long polls are in `watchers`; `health` answers `/readyz`. All contracts are served,
+    /// The API over `engine`, whose long polls are in `long_polls`; `health` answers `/readyz`. All contracts are served,
     /// and no builds are watched.
     #[must_use]
-    pub fn new(engine: Engine, watchers: Watchers, health: Health) -> Self {
+    pub fn new(engine: Engine, long_polls: LongPolls, health: Health) -> Self {
         let (builds, contracts) = (BuildWatch::default(), ContractRoutes::default());
-        Self { engine, watchers, health, builds, contracts }
+        Self { engine, long_polls, health, builds, contracts }
     }
 
     /// The same API with this watch of builds.
@@ -84,11 +84,11 @@ impl Routes {
     /// Whether a claim may be taken, by what is known of its build. Only the first `PUT` of a life is looked at: what
     /// was taken once keeps its place, also while its Concourse cannot be asked.
     fn admit(&self, ask: &AskClaim) -> Result<(), Failure> {
-        let world = self.engine.world();
-        if world.claims.contains_key(&ask.id) {
+        let snapshot = self.engine.snapshot();
+        if snapshot.claims.contains_key(&ask.id) {
             return Ok(());
         }
-        let scope = ask.scope.unwrap_or_else(|| world.default_scope(&ask.terms.ask.parts));
+        let scope = ask.scope.unwrap_or_else(|| snapshot.default_scope(&ask.terms.ask.parts));
         Ok(self.builds.admit(&ask.terms.owner, scope)?)
     }
 
@@ -102,8 +102,8 @@ impl Routes {
 
     /// Looks at the newest snapshot.
     fn look<T>(&self, look: impl FnOnce(&Viewer<'_>) -> T) -> T {
-        let world = self.engine.world();
-        look(&Viewer { world: &world, now: self.engine.now() })
+        let snapshot = self.engine.snapshot();
+        look(&Viewer { snapshot: &snapshot, now: self.engine.now() })
     }
 
     fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
@@ -162,7 +162,7 @@ impl Handler for Routes {
     }
 
     fn left(&self, park: ParkId) {
-        self.watchers.unwatch(park);
+        self.long_polls.unwatch(park);
         self.engine.post(Command::Left { park });
         self.contracts.left(park).into_iter().for_each(|end| self.engine.post(end));
     }

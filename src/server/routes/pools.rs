@@ -23,8 +23,8 @@ pub(super) fn list(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let from = call.query::<PoolName>("after", &mut problems);
     let limit = call.limit(&mut problems);
     problems.done(Some(()))?;
-    let world = routes.engine.world();
-    let mut pools = world.pools.range(after(from)).map(|(_, pool)| pool);
+    let snapshot = routes.engine.snapshot();
+    let mut pools = snapshot.pools.range(after(from)).map(|(_, pool)| pool);
     let items: Vec<_> = pools.by_ref().take(limit).map(|pool| views::pool(pool)).collect();
     let next = pools.next().and(items.last()).map(|pool| pool.pool.clone());
     Ok(json(&Page { items, next }))
@@ -38,7 +38,7 @@ pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let limit = call.limit(&mut problems);
     let name = problems.done(name)?;
     let view = routes.look(|viewer| {
-        let pool = viewer.world.pool(&name)?;
+        let pool = viewer.snapshot.pool(&name)?;
         let mut locks = pool.locks.range(after(from)).map(|(_, lock)| lock);
         let items: Vec<_> = locks.by_ref().take(limit).map(|lock| viewer.lock(pool, lock, false)).collect();
         let next = locks.next().and(items.last()).map(|lock| lock.lock.clone());

@@ -110,7 +110,7 @@ fn an_acked_batch_survives_the_process() {
         // The files as SIGKILL would leave them now.
         let image = Place::new();
         for suffix in ["", "-wal"] {
-            fs::copy(beside(&place.file(), suffix), beside(&image.file(), suffix)).unwrap();
+            fs::copy(sidecar(&place.file(), suffix), sidecar(&image.file(), suffix)).unwrap();
         }
         assert_eq!(Contents::of(&mut image.open()), model, "after batch {n}");
     }
@@ -121,9 +121,9 @@ fn an_empty_batch_touches_nothing() {
     let (place, _) = Place::filled();
     let mut store = place.open();
     store.commit(&large(1)).unwrap();
-    let before = fs::read(beside(&place.file(), "-wal")).unwrap();
+    let before = fs::read(sidecar(&place.file(), "-wal")).unwrap();
     store.commit(&Changes::default()).unwrap();
-    assert_eq!(fs::read(beside(&place.file(), "-wal")).unwrap(), before);
+    assert_eq!(fs::read(sidecar(&place.file(), "-wal")).unwrap(), before);
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn the_log_stays_short_under_load() {
     let place = Place::new();
     let tuning = Tuning { checkpoint_pages: 256, ..IMPATIENT };
     let mut store = SqliteStore::open_with(&place.file(), tuning).unwrap();
-    let log = || fs::metadata(beside(&place.file(), "-wal")).unwrap().len();
+    let log = || fs::metadata(sidecar(&place.file(), "-wal")).unwrap().len();
     let (deadline, mut restarts, mut length) = (Instant::now() + PATIENCE, 0, 0);
     // Without a pause between commits, the thread alone would never catch up.
     while restarts < 5 {

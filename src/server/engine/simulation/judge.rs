@@ -89,12 +89,12 @@ impl Judge {
         self.pass(now);
         self.turns += 1;
         if self.calm_since.is_some() {
-            for id in state.world.claims.keys() {
+            for id in state.snapshot.claims.keys() {
                 self.arrived.entry(id.to_string()).or_insert(self.turns);
             }
         }
         for (claim, fence) in self.believers.values().flatten().map(|belief| (&belief.claim, belief.fence)) {
-            let live = ClaimId::parse(claim).ok().and_then(|id| state.world.claims.get(&id).cloned());
+            let live = ClaimId::parse(claim).ok().and_then(|id| state.snapshot.claims.get(&id).cloned());
             let found = live.as_ref().and_then(|claim| claim.fence()).map(|fence| fence.0);
             assert_eq!(found, Some(fence), "I4: the acknowledged hold of {claim} is not there any more");
         }

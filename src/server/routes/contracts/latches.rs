@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::super::super::http::{Request, Response};
-use super::super::super::watchers::Topic;
+use super::super::super::long_polls::Topic;
 use super::super::call::Call;
 use super::super::failure::Failure;
 use super::super::{Routes, json};
 use crate::core::command::{Command, Refusal, Reply};
 use crate::core::latch::{Latch, LatchId, NewLatch};
 use crate::core::names::Revision;
-use crate::core::state::World;
+use crate::core::state::Snapshot;
 use crate::core::time::Span;
 use crate::env::random_bytes;
 use crate::wire::ask;
@@ -96,11 +96,11 @@ pub(in super::super) fn get(routes: &Routes, call: &Call) -> Result<Response, Fa
     let may_park = wait > Span(0) && call.may_park();
     if may_park {
         // Before the look, else what happens in between is missed.
-        routes.watchers.watch(park, wanted.topic());
+        routes.long_polls.watch(park, wanted.topic());
     }
-    let (response, is_there) = wanted.look(&routes.engine.world());
+    let (response, is_there) = wanted.look(&routes.engine.snapshot());
     if !may_park || is_there {
-        routes.watchers.unwatch(park);
+        routes.long_polls.unwatch(park);
     }
     let response = response?;
     Ok(Response { park: (may_park && !is_there).then_some(wait), ..response })
@@ -146,15 +146,15 @@ impl Wanted {
     }
 
     /// The answer, and whether it is worth waking for.
-    fn look(&self, world: &World) -> (Result<Response, Failure>, bool) {
+    fn look(&self, snapshot: &Snapshot) -> (Result<Response, Failure>, bool) {
         match self {
-            Self::One(id) => match world.latches.get(id) {
+            Self::One(id) => match snapshot.latches.get(id) {
                 Some(latch) => (Ok(json(&latch::view(latch))), latch.released().is_some()),
                 None => (Err(Refusal::NoSuchLatch { id: *id }.into()), true),
             },
             Self::Listed { released, after } => {
-                let latches = listed(world, *released, *after);
-                let headers = vec![(REVISION, world.revision.to_string())];
+                let latches = listed(snapshot, *released, *after);
+                let headers = vec![(REVISION, snapshot.revision.to_string())];
                 (Ok(Response { headers, ..json(&latches) }), !latches.is_empty())
             }
         }
@@ -162,12 +162,12 @@ impl Wanted {
 }
 
 /// Released ones in the order of their release, others by id.
-fn listed(world: &World, released: Option<bool>, after: Revision) -> Vec<LatchView> {
+fn listed(snapshot: &Snapshot, released: Option<bool>, after: Revision) -> Vec<LatchView> {
     let view = |latch: &Arc<Latch>| latch::view(latch);
     if released == Some(true) {
         let from = (after.next(), LatchId::smallest());
-        let ids = world.released_latches.range(from..).map(|(_, id)| id);
-        return ids.filter_map(|id| world.latches.get(id)).map(view).collect();
+        let ids = snapshot.released_latches.range(from..).map(|(_, id)| id);
+        return ids.filter_map(|id| snapshot.latches.get(id)).map(view).collect();
     }
-    world.latches.values().filter(|latch| released.is_none() || latch.released().is_none()).map(view).collect()
+    snapshot.latches.values().filter(|latch| released.is_none() || latch.released().is_none()).map(view).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::super::http::{Response, Turn};
+use super::super::super::http::{Attempt, Response};
 use super::super::call::Call;
 use super::super::failure::Failure;
 use super::super::{Routes, json};
@@ -11,7 +11,7 @@ use crate::core::claim::{Claim, Owner};
 use crate::core::command::{Command, Wait};
 use crate::core::limits;
 use crate::core::names::{PoolName, Text};
-use crate::core::state::World;
+use crate::core::state::Snapshot;
 use crate::core::time::Span;
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::{self as wire, EmptyView, LockdNameError};
@@ -47,7 +47,7 @@ fn owner(person: Option<Text>) -> Owner {
 /// `GET /lock/{name}`: whether it is locked, which is: whether a `POST` would fail for the sake of the lock.
 pub(in super::super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let pool = name(call)?;
-    match hold(&routes.engine.world(), &pool) {
+    match hold(&routes.engine.snapshot(), &pool) {
         Hold::Nobody { drains: false } => Err(not_locked(&pool, 404)),
         Hold::Nobody { drains: true } | Hold::Alone(_) | Hold::Shared { .. } => Ok(done()),
     }
@@ -75,7 +75,7 @@ pub(in super::super) fn post(routes: &Routes, call: &Call) -> Result<Response, F
         owner: owner(person),
         ttl,
         // A replay must find its claim even when it may not be parked again.
-        wait: (wait > Span(0) && (request.can_park || request.turn != Turn::First))
+        wait: (wait > Span(0) && (request.can_park || request.attempt != Attempt::First))
             .then(|| Waiting { park, give_up_after: Span(wait.0 + LEFT_BEHIND.0) }),
     };
     match lock(routes, call, Contract::Lockd, wish)? {
@@ -87,8 +87,9 @@ pub(in super::super) fn post(routes: &Routes, call: &Call) -> Result<Response, F
 
 /// Waiting claims whose requests ended with an earlier life of the server: nobody will ask for them again, so they keep
 /// no place. Only for the start, before the first request.
-pub(in super::super::super) fn left_behind(world: &World) -> Vec<Command> {
-    let waiting = world.pools.values().flat_map(|pool| pool.waiting.values()).filter_map(|id| world.claims.get(id));
+pub(in super::super::super) fn left_behind(snapshot: &Snapshot) -> Vec<Command> {
+    let waiting =
+        snapshot.pools.values().flat_map(|pool| pool.waiting.values()).filter_map(|id| snapshot.claims.get(id));
     let left_behind = waiting.filter(|claim| is_own(claim));
     left_behind.map(|claim| Command::End { id: claim.id.clone(), run: None, by: None, reason: None }).collect()
 }
@@ -105,7 +106,7 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     let given = call.query::<Text>("owner", &mut problems);
     let given = problems.done(Some(given))?;
     let missing = routes.contracts.lockd_unlock_missing.status();
-    let claim = match hold(&routes.engine.world(), &pool) {
+    let claim = match hold(&routes.engine.snapshot(), &pool) {
         Hold::Nobody { .. } => return Err(not_locked(&pool, missing)),
         Hold::Shared { .. } => return Err(locked(routes, &pool, 423)),
         Hold::Alone(claim) => claim,
@@ -136,7 +137,7 @@ fn check_unlock(pool: &PoolName, claim: &Arc<Claim>, given: Option<&Text>) -> Re
 
 /// Somebody has it; 409 for a `POST`, 423 for a `DELETE` that may not unlock it.
 fn locked(routes: &Routes, pool: &PoolName, status: u16) -> Failure {
-    let error = match hold(&routes.engine.world(), pool) {
+    let error = match hold(&routes.engine.snapshot(), pool) {
         Hold::Nobody { drains: true } => format!("lock {pool:?} is out of use for a moment: its holder was lost"),
         Hold::Nobody { drains: false } => format!("lock {pool:?} is not free for this request: others wait for it"),
         Hold::Alone(claim) => format!("lock {pool:?} is locked by {}", quoted(&holder_name(&claim))),

@@ -9,7 +9,7 @@ use super::super::{Routes, json};
 use super::{Hold, Outcome, Stranger, Wish, end, hold, hold_of, holder_name, holds_others_too, lock, nameless};
 use crate::core::claim::Claim;
 use crate::core::names::{PoolName, Text};
-use crate::core::state::World;
+use crate::core::state::Snapshot;
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::locker::{LocksView, PROGRAM, Party, PoolEntry, ResponseView};
 use crate::wire::errors::Code;
@@ -18,10 +18,10 @@ use crate::wire::problems::quoted;
 /// `GET /locks`: each pool that has the lock named like it, by name. Nothing in it depends on the time, so the same
 /// bytes come as long as nothing changes.
 pub(in super::super) fn list(routes: &Routes, _: &Call) -> Result<Response, Failure> {
-    let world = routes.engine.world();
-    let with_lock = world.pools.values().filter_map(|pool| Some((pool, pool.locks.get(&pool.name.own_lock())?)));
+    let snapshot = routes.engine.snapshot();
+    let with_lock = snapshot.pools.values().filter_map(|pool| Some((pool, pool.locks.get(&pool.name.own_lock())?)));
     let view: LocksView =
-        with_lock.map(|(pool, lock)| (pool.name.to_string(), entry(&hold_of(&world, lock)))).collect();
+        with_lock.map(|(pool, lock)| (pool.name.to_string(), entry(&hold_of(&snapshot, lock)))).collect();
     Ok(json(&view))
 }
 
@@ -82,15 +82,15 @@ pub(in super::super) fn put(routes: &Routes, call: &Call) -> Result<Response, Fa
     };
     match lock(routes, call, Contract::Locker, wish)? {
         Outcome::Locked => done(format!("pool {pool:?} is locked by {}", quoted(party.who().as_str()))),
-        Outcome::Taken | Outcome::Parked => Err(locked(&routes.engine.world(), &pool)),
+        Outcome::Taken | Outcome::Parked => Err(locked(&routes.engine.snapshot(), &pool)),
     }
 }
 
 /// `DELETE /lock/{pool}` with a body.
 pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let (pool, party) = parse(call)?;
-    let world = routes.engine.world();
-    let claims = match (hold(&world, &pool), &party) {
+    let snapshot = routes.engine.snapshot();
+    let claims = match (hold(&snapshot, &pool), &party) {
         (Hold::Nobody { .. }, _) => return done(format!("nobody holds pool {pool:?}")),
         (Hold::Alone(claim), Party::Exclusive { owner })
             if is_first_generation(&claim) && claim.terms.owner.person.as_ref() == Some(owner) =>
@@ -100,7 +100,7 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
         (Hold::Shared { key: held, claims }, Party::Shared { key, requestor: who }) if held == *key => {
             claims.into_iter().filter(|claim| requestor(claim) == Some(who)).collect()
         }
-        _ => return Err(locked(&world, &pool)),
+        _ => return Err(locked(&snapshot, &pool)),
     };
     if claims.iter().any(|claim| holds_others_too(claim)) {
         let error = format!("pool {pool:?} is held by a claim that holds other locks, too: only its own id ends it");
@@ -124,8 +124,8 @@ fn done(response: String) -> Result<Response, Failure> {
 }
 
 /// 423: who has it.
-fn locked(world: &World, pool: &PoolName) -> Failure {
-    let error = match hold(world, pool) {
+fn locked(snapshot: &Snapshot, pool: &PoolName) -> Failure {
+    let error = match hold(snapshot, pool) {
         Hold::Nobody { drains: true } => format!("pool {pool:?} is out of use for a moment: its holder was lost"),
         Hold::Nobody { drains: false } => format!("pool {pool:?} is not free for this request: others wait for it"),
         Hold::Alone(claim) if is_first_generation(&claim) => {

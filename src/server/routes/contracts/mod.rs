@@ -22,7 +22,7 @@ use crate::core::claim::{Ask, Claim, End, Owner, Part, Priority, Scope, Terms, W
 use crate::core::command::{AskClaim, Command, Refusal, Reply, Wait};
 use crate::core::names::{ClaimId, ParkId, PoolName, Reason, Text};
 use crate::core::pool::Lock;
-use crate::core::state::World;
+use crate::core::state::Snapshot;
 use crate::core::time::Span;
 use crate::env::random_hex;
 use crate::wire::ask;
@@ -201,16 +201,16 @@ enum Hold {
 }
 
 /// How the lock of a pool is held now.
-fn hold(world: &World, pool: &PoolName) -> Hold {
-    match world.lock(pool, &pool.own_lock()) {
-        Some(lock) => hold_of(world, lock),
+fn hold(snapshot: &Snapshot, pool: &PoolName) -> Hold {
+    match snapshot.lock(pool, &pool.own_lock()) {
+        Some(lock) => hold_of(snapshot, lock),
         None => Hold::Nobody { drains: false },
     }
 }
 
-fn hold_of(world: &World, lock: &Lock) -> Hold {
+fn hold_of(snapshot: &Snapshot, lock: &Lock) -> Hold {
     let mut claims: Vec<Arc<Claim>> =
-        lock.holders.iter().filter_map(|holder| world.claims.get(&holder.claim).cloned()).collect();
+        lock.holders.iter().filter_map(|holder| snapshot.claims.get(&holder.claim).cloned()).collect();
     let key = lock.holders.first().and_then(|holder| holder.sharer.as_ref()).map(|(key, _)| key.clone());
     match (key, claims.pop()) {
         (_, None) => Hold::Nobody { drains: lock.drain.is_some() },

@@ -1,7 +1,7 @@
 //! The build watch (design section 5): asks Concourse whether the builds behind claims still run.
 //!
 //! - [`settings`]: `--concourse`; [`address`]: which Concourse is meant.
-//! - [`sighting`]: what an answer says of a build. [`schedule`]: which build is asked about when, and what follows.
+//! - [`build_status`]: what an answer says of a build. [`schedule`]: which build is asked about when, and what follows.
 //!   [`session`]: how long a token is used. These three are values in, values out.
 //! - [`concourse`]: one Concourse over HTTP. `watcher`: one thread for each, which tells the engine what follows.
 //! - [`verify`]: checks at claim time. [`report`]: how it goes, for `GET /api/v1/info`.
@@ -9,12 +9,12 @@
 //! Nothing here frees a lock because something cannot be found out.
 
 pub mod address;
+pub mod build_status;
 pub mod concourse;
 pub mod report;
 pub mod schedule;
 pub mod session;
 pub mod settings;
-pub mod sighting;
 pub mod verify;
 mod watcher;
 
@@ -153,9 +153,10 @@ impl BuildWatch {
 
     /// Holds of builds that nobody can watch any more stay, and say so.
     fn leave_the_unknown(&self, engine: &Engine) {
-        let world = engine.world();
-        let decided = |build: &&BuildRef| world.claims_of(build).any(|claim| claim.scope == Scope::Build);
-        let unknown = world.builds_to_watch().filter(|build| self.installations.find(build).is_none()).filter(decided);
+        let snapshot = engine.snapshot();
+        let decided = |build: &&BuildRef| snapshot.claims_of(build).any(|claim| claim.scope == Scope::Build);
+        let unknown =
+            snapshot.builds_to_watch().filter(|build| self.installations.find(build).is_none()).filter(decided);
         for build in unknown {
             tracing::warn!(
                 cluster = escape(build.cluster.as_str()),

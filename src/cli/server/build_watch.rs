@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::parse_duration;
 use crate::env::Env;
-use crate::server::watch::settings::{Pace, WatchSettings};
+use crate::server::build_watch::settings::{Pace, WatchSettings};
 use crate::wire::secret::Secret;
 
 /// Which Concourse is asked about the builds behind claims.

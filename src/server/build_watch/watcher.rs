@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::build_status::{BuildStatus, Trouble};
 use super::concourse::Concourse;
 use super::report::{Contact, Report};
 use super::schedule::{BuildNo, Decision, Next, Schedule, pause};
 use super::settings::Pace;
-use super::sighting::{Sighting, Trouble};
 use super::{Installations, reason};
 use crate::core::claim::{BuildEnd, BuildRef};
 use crate::core::command::Command;
@@ -122,15 +122,15 @@ impl Watcher {
 
     /// Looks through the claims for builds of this Concourse.
     fn sync(&mut self, now: Duration) {
-        let world = self.watch.engine.world();
+        let snapshot = self.watch.engine.snapshot();
         let mut builds = BTreeMap::new();
         self.names.clear();
-        for build in world.builds_to_watch() {
+        for build in snapshot.builds_to_watch() {
             let Some((index, id)) = self.watch.installations.find(build) else { continue };
             if index != self.watch.index {
                 continue;
             }
-            *builds.entry(id).or_insert(false) |= world.suspects.contains_key(build);
+            *builds.entry(id).or_insert(false) |= snapshot.suspects.contains_key(build);
             self.names.entry(id).or_default().push(build.clone());
         }
         self.schedule.keep(&builds, now);
@@ -192,14 +192,14 @@ impl Watcher {
 
     /// Asks about one build, and does what follows.
     fn ask(&mut self, id: BuildNo) {
-        let mut sighting = self.concourse.build(id, self.watch.timeout).sighting();
-        if sighting == Sighting::Missing
+        let mut status = self.concourse.build(id, self.watch.timeout).status();
+        if status == BuildStatus::Missing
             && self.schedule.would_be_gone(id, self.now())
             && let Err(trouble) = self.concourse.is_itself(self.watch.timeout)
         {
-            sighting = Sighting::Unknown(trouble);
+            status = BuildStatus::Unknown(trouble);
         }
-        let decisions = self.schedule.saw(id, &sighting, self.now());
+        let decisions = self.schedule.saw(id, &status, self.now());
         if !decisions.is_empty() {
             decisions.into_iter().for_each(|decision| self.apply(decision));
             // Everything told before is published then: the next look through the claims sees it. An engine that is

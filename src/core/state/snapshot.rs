@@ -14,7 +14,7 @@ use crate::core::time::{Deadline, EngineMs};
 
 /// All that can be read. Cloning costs a handful of pointers, so each batch publishes a copy.
 #[derive(Debug, Clone, Default)]
-pub struct World {
+pub struct Snapshot {
     pub pools: OrdMap<PoolName, Arc<Pool>>,
     /// Live claims.
     pub claims: OrdMap<ClaimId, Arc<Claim>>,
@@ -40,7 +40,7 @@ pub struct World {
     pub seed: u64,
 }
 
-impl World {
+impl Snapshot {
     #[must_use]
     pub fn pool(&self, name: &PoolName) -> Option<&Pool> {
         self.pools.get(name).map(AsRef::as_ref)

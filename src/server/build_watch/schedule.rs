@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::build_status::{BuildStatus, Trouble};
 use super::settings::Pace;
-use super::sighting::{Sighting, Trouble};
 use crate::core::claim::BuildEnd;
 use crate::core::limits;
 
@@ -118,31 +118,31 @@ impl Schedule {
     }
 
     /// What follows from this look at a build, made at `now`.
-    pub fn saw(&mut self, id: BuildNo, sighting: &Sighting, now: Duration) -> Vec<Decision> {
-        let gone = *sighting == Sighting::Missing && self.would_be_gone(id, now);
+    pub fn saw(&mut self, id: BuildNo, status: &BuildStatus, now: Duration) -> Vec<Decision> {
+        let gone = *status == BuildStatus::Missing && self.would_be_gone(id, now);
         let Some(track) = self.builds.get_mut(&id) else { return Vec::new() };
         let period = self.pace.period;
         track.due = next_moment(id, now, period);
         let mut decisions = Vec::new();
-        match sighting {
-            Sighting::Alive => {
+        match status {
+            BuildStatus::Alive => {
                 track.missing_since = None;
                 track.failures = 0;
                 decisions.extend(std::mem::take(&mut track.suspect).then_some(Decision::Clear(id)));
             }
-            Sighting::Over(how) => decisions.push(Decision::Over(id, *how)),
-            Sighting::Missing if gone => decisions.push(Decision::Over(id, BuildEnd::Gone)),
-            Sighting::Missing => {
+            BuildStatus::Over(how) => decisions.push(Decision::Over(id, *how)),
+            BuildStatus::Missing if gone => decisions.push(Decision::Over(id, BuildEnd::Gone)),
+            BuildStatus::Missing => {
                 track.missing_since.get_or_insert(now);
                 track.failures = 0;
             }
-            Sighting::Unknown(trouble) if trouble.cause.is_about_one_build() => {
+            BuildStatus::Unknown(trouble) if trouble.cause.is_about_one_build() => {
                 track.failures = track.failures.saturating_add(1);
                 track.due += period * (doubled(1, track.failures, limits::WATCH_BUILD_BACKOFF_PERIODS) - 1);
                 let news = !std::mem::replace(&mut track.suspect, true);
                 decisions.extend(news.then(|| Decision::Suspect(vec![id], trouble.clone())));
             }
-            Sighting::Unknown(trouble) => {
+            BuildStatus::Unknown(trouble) => {
                 let news = !std::mem::replace(&mut track.suspect, true);
                 decisions.extend(news.then(|| Decision::Suspect(vec![id], trouble.clone())));
                 self.failed(trouble, now, &mut decisions);

@@ -1,6 +1,6 @@
 //! What an answer of a Concourse says of a build: the status table of design section 5.
 //!
-//! Only an answer that is certain frees anything. Whatever else comes back is [`Sighting::Unknown`]: not knowing that a
+//! Only an answer that is certain frees anything. Whatever else comes back is [`BuildStatus::Unknown`]: not knowing that a
 //! build lives is not knowing that it is dead.
 
 use crate::core::claim::BuildEnd;
@@ -27,7 +27,7 @@ pub enum Seen {
 
 /// What that means for what the build holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sighting {
+pub enum BuildStatus {
     Alive,
     Over(BuildEnd),
     /// Not there: gone if it is still not there a while later.
@@ -119,16 +119,16 @@ impl Seen {
 
     /// What it means for what the build holds.
     #[must_use]
-    pub fn sighting(&self) -> Sighting {
+    pub fn status(&self) -> BuildStatus {
         match self {
-            Self::Missing => Sighting::Missing,
-            Self::Unknown(trouble) => Sighting::Unknown(trouble.clone()),
+            Self::Missing => BuildStatus::Missing,
+            Self::Unknown(trouble) => BuildStatus::Unknown(trouble.clone()),
             Self::Build(build) => match build.status {
-                Status::Pending | Status::Started => Sighting::Alive,
-                Status::Succeeded => Sighting::Over(BuildEnd::Succeeded),
-                Status::Failed => Sighting::Over(BuildEnd::Failed),
-                Status::Errored => Sighting::Over(BuildEnd::Errored),
-                Status::Aborted => Sighting::Over(BuildEnd::Aborted),
+                Status::Pending | Status::Started => BuildStatus::Alive,
+                Status::Succeeded => BuildStatus::Over(BuildEnd::Succeeded),
+                Status::Failed => BuildStatus::Over(BuildEnd::Failed),
+                Status::Errored => BuildStatus::Over(BuildEnd::Errored),
+                Status::Aborted => BuildStatus::Over(BuildEnd::Aborted),
             },
         }
     }
@@ -174,21 +174,21 @@ mod tests {
     #[test]
     fn the_status_table() {
         let words = [
-            ("pending", Sighting::Alive),
-            ("started", Sighting::Alive),
-            ("succeeded", Sighting::Over(BuildEnd::Succeeded)),
-            ("failed", Sighting::Over(BuildEnd::Failed)),
-            ("errored", Sighting::Over(BuildEnd::Errored)),
-            ("aborted", Sighting::Over(BuildEnd::Aborted)),
+            ("pending", BuildStatus::Alive),
+            ("started", BuildStatus::Alive),
+            ("succeeded", BuildStatus::Over(BuildEnd::Succeeded)),
+            ("failed", BuildStatus::Over(BuildEnd::Failed)),
+            ("errored", BuildStatus::Over(BuildEnd::Errored)),
+            ("aborted", BuildStatus::Over(BuildEnd::Aborted)),
         ];
         for (word, expected) in words {
             for logged_in in [true, false] {
                 let body = format!(r#"{{"id":7,"team_name":"main","name":"1","status":"{word}","api_url":"/"}}"#);
-                assert_eq!(seen(200, &body, logged_in).sighting(), expected, "{word}");
+                assert_eq!(seen(200, &body, logged_in).status(), expected, "{word}");
             }
         }
-        assert_eq!(seen(404, "", true).sighting(), Sighting::Missing);
-        assert_eq!(seen(404, "<html>", false).sighting(), Sighting::Missing);
+        assert_eq!(seen(404, "", true).status(), BuildStatus::Missing);
+        assert_eq!(seen(404, "<html>", false).status(), BuildStatus::Missing);
     }
 
     #[test]
@@ -216,8 +216,8 @@ mod tests {
             (200, r#"{"id":7,"status":"abor"#, true, Cause::NotConcourse),
         ];
         for (status, body, logged_in, cause) in table {
-            match seen(status, body, logged_in).sighting() {
-                Sighting::Unknown(trouble) => {
+            match seen(status, body, logged_in).status() {
+                BuildStatus::Unknown(trouble) => {
                     assert_eq!(trouble.cause, cause, "{status} {body}");
                     assert!(!trouble.text.contains("token=x"), "{}", trouble.text);
                 }

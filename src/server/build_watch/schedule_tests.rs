@@ -1,6 +1,6 @@
 //! The rules of asking, as tables.
 
-use super::super::sighting::Cause;
+use super::super::build_status::Cause;
 use super::*;
 
 const PERIOD: Duration = Duration::from_secs(15);
@@ -20,18 +20,18 @@ fn trouble(cause: Cause) -> Trouble {
     Trouble::new(cause, "trouble")
 }
 
-fn unknown(cause: Cause) -> Sighting {
-    Sighting::Unknown(trouble(cause))
+fn unknown(cause: Cause) -> BuildStatus {
+    BuildStatus::Unknown(trouble(cause))
 }
 
 /// Asks whenever it is time to, until `end`; gives the moments and builds.
-fn asked(schedule: &mut Schedule, from: Duration, end: Duration, sighting: &Sighting) -> Vec<(Duration, BuildNo)> {
+fn asked(schedule: &mut Schedule, from: Duration, end: Duration, status: &BuildStatus) -> Vec<(Duration, BuildNo)> {
     let (mut now, mut asked) = (from, Vec::new());
     loop {
         match schedule.next(now) {
             Next::Ask(id) => {
                 asked.push((now, id));
-                schedule.saw(id, sighting, now);
+                schedule.saw(id, status, now);
             }
             Next::Wait(Some(wait)) => now += wait,
             Next::Wait(None) => return asked,
@@ -46,7 +46,7 @@ fn asked(schedule: &mut Schedule, from: Duration, end: Duration, sighting: &Sigh
 fn each_build_once_a_period_and_evenly_spread() {
     for count in [1_u64, 10, 300] {
         let mut schedule = watching(1_000_000..1_000_000 + count);
-        let asked = asked(&mut schedule, Duration::ZERO, 10 * PERIOD, &Sighting::Alive);
+        let asked = asked(&mut schedule, Duration::ZERO, 10 * PERIOD, &BuildStatus::Alive);
         let per_build = asked.iter().filter(|(_, id)| *id == 1_000_000).count();
         assert_eq!(asked.len() as u64, count * 10, "{count} builds");
         assert_eq!(per_build, 10);
@@ -68,18 +68,18 @@ fn nothing_watched_asks_nothing() {
 #[test]
 fn a_build_that_is_over_is_told_so() {
     for how in [BuildEnd::Succeeded, BuildEnd::Failed, BuildEnd::Errored, BuildEnd::Aborted] {
-        assert_eq!(watching([7]).saw(7, &Sighting::Over(how), secs(1)), [Decision::Over(7, how)]);
+        assert_eq!(watching([7]).saw(7, &BuildStatus::Over(how), secs(1)), [Decision::Over(7, how)]);
     }
-    assert_eq!(watching([7]).saw(8, &Sighting::Over(BuildEnd::Failed), secs(1)), [], "nobody asks for it any more");
+    assert_eq!(watching([7]).saw(8, &BuildStatus::Over(BuildEnd::Failed), secs(1)), [], "nobody asks for it any more");
 }
 
 #[test]
 fn two_404s_far_enough_apart() {
-    use Sighting::{Alive, Missing};
+    use BuildStatus::{Alive, Missing};
     let away = unknown(Cause::NoAnswer);
     let gone = [Decision::Over(7, BuildEnd::Gone)];
     // When what is seen, and whether the last of it makes the build gone.
-    let table: [(&str, &[(u64, &Sighting)], bool); 7] = [
+    let table: [(&str, &[(u64, &BuildStatus)], bool); 7] = [
         ("one is not enough", &[(1, &Missing)], false),
         ("two at once", &[(1, &Missing), (60, &Missing)], false),
         ("two, 60 s apart", &[(1, &Missing), (61, &Missing)], true),
@@ -90,9 +90,9 @@ fn two_404s_far_enough_apart() {
     ];
     for (name, looks, expected) in table {
         let mut schedule = watching([7]);
-        let last = looks.iter().map(|(at, sighting)| {
-            let told_before = schedule.would_be_gone(7, secs(*at)) && **sighting == Missing;
-            let decisions = schedule.saw(7, sighting, secs(*at));
+        let last = looks.iter().map(|(at, status)| {
+            let told_before = schedule.would_be_gone(7, secs(*at)) && **status == Missing;
+            let decisions = schedule.saw(7, status, secs(*at));
             assert_eq!(told_before, decisions == gone, "{name}: said beforehand");
             decisions
         });
@@ -107,9 +107,9 @@ fn trouble_with_one_build_leaves_the_others_alone() {
         assert_eq!(schedule.saw(7, &unknown(cause), secs(1)), [Decision::Suspect(vec![7], trouble(cause))]);
         assert_eq!(schedule.saw(7, &unknown(cause), secs(20)), [], "told once");
         assert_eq!((schedule.suspects(), schedule.failing()), (1, None));
-        assert_eq!(schedule.saw(8, &Sighting::Alive, secs(20)), []);
-        assert_eq!(schedule.saw(7, &Sighting::Alive, secs(60)), [Decision::Clear(7)]);
-        assert_eq!(schedule.saw(7, &Sighting::Alive, secs(75)), []);
+        assert_eq!(schedule.saw(8, &BuildStatus::Alive, secs(20)), []);
+        assert_eq!(schedule.saw(7, &BuildStatus::Alive, secs(60)), [Decision::Clear(7)]);
+        assert_eq!(schedule.saw(7, &BuildStatus::Alive, secs(75)), []);
     }
 }
 
@@ -162,7 +162,7 @@ fn a_concourse_that_answers_again_is_asked_about_all_builds_within_a_period_but_
         match schedule.next(now) {
             Next::Ask(id) => {
                 moments.push(now);
-                let decisions = schedule.saw(id, &Sighting::Alive, now);
+                let decisions = schedule.saw(id, &BuildStatus::Alive, now);
                 assert_eq!(decisions.contains(&Decision::Up), cleared == 0);
                 cleared += usize::from(decisions.contains(&Decision::Clear(id)));
             }
@@ -182,7 +182,7 @@ fn one_failure_is_a_blip() {
         schedule.saw(7, &unknown(Cause::NoAnswer), secs(1)),
         [Decision::Suspect(vec![7], trouble(Cause::NoAnswer))]
     );
-    assert_eq!(schedule.saw(8, &Sighting::Alive, secs(2)), [], "the other was seen: nothing is down");
+    assert_eq!(schedule.saw(8, &BuildStatus::Alive, secs(2)), [], "the other was seen: nothing is down");
     assert_eq!(schedule.failing(), None);
 }
 
@@ -192,7 +192,7 @@ fn a_build_that_was_suspect_before_the_server_started_is_cleared() {
     schedule.keep(&[(7, true)].into(), Duration::ZERO);
     assert_eq!(schedule.suspects(), 1);
     assert_eq!(schedule.saw(7, &unknown(Cause::Forbidden), secs(1)), [], "it is known already");
-    assert_eq!(schedule.saw(7, &Sighting::Alive, secs(20)), [Decision::Clear(7)]);
+    assert_eq!(schedule.saw(7, &BuildStatus::Alive, secs(20)), [Decision::Clear(7)]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub(super) const PRIVATE: u32 = 0o600;
 
 /// `FILE` with `suffix` appended to its name.
-pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
+pub(super) fn sidecar(file: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(file);
     name.push(suffix);
     PathBuf::from(name)

@@ -28,11 +28,11 @@ struct Table {
 
 /// The table of long polls; cheap to clone.
 #[derive(Clone, Default)]
-pub struct Watchers {
+pub struct LongPolls {
     table: Arc<Mutex<Table>>,
 }
 
-impl Watchers {
+impl LongPolls {
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

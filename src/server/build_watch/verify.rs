@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::build_status::{Seen, Trouble};
 use super::concourse::Concourse;
 use super::schedule::BuildNo;
-use super::sighting::{Seen, Trouble};
 use crate::core::claim::Owner;
 use crate::core::limits;
 use crate::core::names::Text;
@@ -189,7 +189,7 @@ fn is_young(at: Duration, most_ms: u64, now: Duration) -> bool {
 mod tests {
     use super::*;
     use crate::core::names::InstanceVars;
-    use crate::server::watch::sighting::Cause;
+    use crate::server::build_watch::build_status::Cause;
 
     fn text(text: &str) -> Option<Text> {
         Some(Text::parse(text).unwrap())

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use super::build_status::Trouble;
 use super::schedule::doubled;
-use super::sighting::Trouble;
 use crate::core::limits;
 use crate::wire::atc::TokenReply;
 use crate::wire::secret::Secret;
@@ -74,7 +74,7 @@ pub fn is_worth_a_login(status: u16, sent_token: bool, fetched_just_now: bool) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::sighting::Cause;
+    use super::super::build_status::Cause;
     use super::*;
 
     #[test]

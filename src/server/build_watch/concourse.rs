@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::address::ClusterUrl;
+use super::build_status::{Answer, Cause, Seen, Trouble, unreadable};
 use super::session::{Refused, Token, is_worth_a_login};
 use super::settings::{ConcourseSettings, Login};
-use super::sighting::{Answer, Cause, Seen, Trouble, unreadable};
 use crate::client::connect::{self, Authorization};
 use crate::client::http::encode;
 use crate::core::limits;
