@@ -41,6 +41,6 @@ pub fn run(env: &mut Env<'_>) -> u8 {
         "out" => resource::out(env),
         "lockcli" => cli::lockcli(env),
         "lockagt" => cli::lockagt(env),
-        _ => cli::run(env),
+        _ => cli::locker(env),
     }
 }

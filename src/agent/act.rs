@@ -87,7 +87,7 @@ impl Worker {
             Ok(raw) => Ok(Seen { raw, is_ours: true, ..seen }),
             Err(ClusterError::Conflict) => {
                 // A signal cuts it short; the latch is finished all the same.
-                let _ = self.flights.sleep(Duration::from_millis(5 + u64::from(random()) / 4));
+                let _ = self.interruptible.sleep(Duration::from_millis(5 + u64::from(random()) / 4));
                 Ok(Seen { raw: self.get(latch).map_err(refused)?, ..seen })
             }
             // Whether it was done can be seen.

@@ -59,7 +59,7 @@ impl Worker {
     }
 
     fn serve(mut self) -> u8 {
-        while self.flights.check().is_ok() {
+        while self.interruptible.check().is_ok() {
             if self.now() >= self.next_listing {
                 self.list();
             }
@@ -78,7 +78,7 @@ impl Worker {
     fn list(&mut self) {
         let client = self.agent.latches.clone();
         // Heard at once: a look that is left behind does no harm.
-        let Ok(listed) = self.flights.run(move || client.list_released(None)) else { return };
+        let Ok(listed) = self.interruptible.run(move || client.list_released(None)) else { return };
         let now = self.now();
         match listed {
             Ok(listing) => {
@@ -126,11 +126,11 @@ impl Worker {
         let due = self.backlog.next().map_or(self.next_listing, |due| due.min(self.next_listing));
         let span = due.saturating_sub(start).min(LONG_POLL);
         let Some(after) = self.after.filter(|_| self.listing_failures == 0) else {
-            let _ = self.flights.sleep(span);
+            let _ = self.interruptible.sleep(span);
             return;
         };
         let client = self.agent.latches.clone();
-        let Ok(listed) = self.flights.run(move || client.list_released(Some((after, span)))) else { return };
+        let Ok(listed) = self.interruptible.run(move || client.list_released(Some((after, span)))) else { return };
         let now = self.now();
         match listed {
             Ok(listing) => {
@@ -140,7 +140,7 @@ impl Worker {
                 self.backlog.add(mine, now);
                 if is_early {
                     // It did not hold the request; without a pause this would be a storm.
-                    let _ = self.flights.sleep(span.min(pause(0, LONG_POLL, random())));
+                    let _ = self.interruptible.sleep(span.min(pause(0, LONG_POLL, random())));
                 }
             }
             Err(error) => self.listing_failed(&error),
@@ -151,7 +151,7 @@ impl Worker {
 
     fn pass(&mut self) {
         for id in self.backlog.due(self.now()) {
-            if self.flights.check().is_err() || self.backlog.is_troubled(self.now()) {
+            if self.interruptible.check().is_err() || self.backlog.is_troubled(self.now()) {
                 return;
             }
             let Some(view) = self.backlog.get(&id).map(|entry| entry.latch.clone()) else { continue };

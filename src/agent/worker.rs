@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::backlog::Backlog;
 use super::cluster::Cluster;
-use crate::client::flight::Flights;
+use crate::client::interruptible::Interruptible;
 use crate::client::latches::LatchClient;
 use crate::core::latch::Namespace;
 use crate::env::{Clock, Signals, random_bytes};
@@ -39,7 +39,7 @@ pub struct Agent {
 /// An agent at work, with what it knows.
 pub(super) struct Worker {
     pub agent: Agent,
-    pub flights: Flights,
+    pub interruptible: Interruptible,
     pub backlog: Backlog,
     /// The revision up to which releases are known, where the server tells.
     pub after: Option<u64>,
@@ -52,7 +52,7 @@ pub(super) struct Worker {
 impl Worker {
     pub fn new(agent: Agent) -> Self {
         Self {
-            flights: Flights::new(&agent.signals),
+            interruptible: Interruptible::new(&agent.signals),
             agent,
             backlog: Backlog::default(),
             after: None,

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches, Parser};
 
+use super::connection::Connection;
 use super::latch::latch_client;
-use super::{CliError, Connection, parse_duration};
+use super::output::CliError;
+use super::values::parse_duration;
 use crate::agent::cluster::{Cluster, Source, Wish};
 use crate::agent::worker::{Agent, Settings};
 use crate::core::latch::Namespace;

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::{CliError, by, print_line};
+use super::output::{CliError, print_line};
+use super::values::by;
 use crate::client::{Client, who};
 use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::env::Env;

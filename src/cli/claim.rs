@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::ask::{AskArgs, Asking};
-use super::{CliError, parse_duration, print_json, print_line, say};
+use super::claim_request::{Acquiring, RequestArgs};
+use super::output::{CliError, print_json, print_line, say};
+use super::values::parse_duration;
 use crate::client::Client;
 use crate::client::acquire::Timing;
-use crate::client::flight::Flights;
+use crate::client::interruptible::Interruptible;
 use crate::core::names::ClaimId;
 use crate::env::{Env, random_hex};
 use crate::wire::api::{ClaimBody, Scope};
@@ -25,7 +26,7 @@ use crate::wire::problems::unknown;
   id=$(locker claim environments) && run-it; locker release \"$id\"")]
 pub(super) struct ClaimArgs {
     #[command(flatten)]
-    ask: AskArgs,
+    request: RequestArgs,
     /// Wait at most this long (default: as long as it takes)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     wait: Option<Duration>,
@@ -51,10 +52,10 @@ pub(super) struct ClaimArgs {
 
 pub(super) fn run(args: &ClaimArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
     let timing = Timing::of(env).map_err(CliError::usage)?;
-    let flights = Flights::new(&env.signals);
+    let interruptible = Interruptible::new(&env.signals);
     let id = args.id.as_ref().map_or_else(random_hex::<20>, |id| id.as_str().to_owned());
-    let asking = Asking { client, flights: &flights, timing, id: &id, run: &random_hex::<16>() };
-    let held = asking.hold(body(args, env), args.wait, env)?;
+    let acquiring = Acquiring { client, interruptible: &interruptible, timing, id: &id, run: &random_hex::<16>() };
+    let held = acquiring.hold(body(args, env), args.wait, env)?;
     for lock in &held.locks {
         say(env, &format!("holding {:?} of pool {:?}", lock.lock, lock.pool));
     }
@@ -71,7 +72,7 @@ fn body(args: &ClaimArgs, env: &Env<'_>) -> ClaimBody {
         queue: !args.once,
         give_up_after: args.give_up.map(api_duration),
         ttl: args.ttl.map(api_duration),
-        ..args.ask.body(args.scope.unwrap_or(Scope::Person), env)
+        ..args.request.body(args.scope.unwrap_or(Scope::Person), env)
     }
 }
 

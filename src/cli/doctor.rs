@@ -24,10 +24,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{CliError, Connection};
+use super::connection::Connection;
+use super::output::CliError;
 use crate::client::Client;
 use crate::client::connect::{Access, Authorization};
-use crate::client::flight::Flights;
+use crate::client::interruptible::Interruptible;
 use crate::core::names::PoolName;
 use crate::env::{Clock, Env, Signal};
 use crate::resource;
@@ -118,7 +119,7 @@ impl Target {
 
 /// The instruments of the examination.
 struct Tools {
-    flights: Flights,
+    interruptible: Interruptible,
     clock: Arc<dyn Clock>,
 }
 
@@ -126,13 +127,13 @@ impl Tools {
     /// Runs what may block, unless a signal comes first; says how long it took.
     fn time<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<(T, Duration), Stop> {
         let start = self.clock.monotonic();
-        let answer = self.flights.run(work)?;
+        let answer = self.interruptible.run(work)?;
         Ok((answer, self.clock.monotonic().saturating_sub(start)))
     }
 }
 
 pub(super) fn run(args: &DoctorArgs, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
-    let tools = Tools { flights: Flights::new(&env.signals), clock: Arc::clone(&env.clock) };
+    let tools = Tools { interruptible: Interruptible::new(&env.signals), clock: Arc::clone(&env.clock) };
     let mut report = Report::new(args.json);
     match examine(args, connection, &tools, &mut report, env) {
         Ok(()) | Err(Stop::Enough) => report.finish(env),

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::connection::Connection;
+use super::import_locker;
+use super::output::CliError;
 use super::transfer::{self, How};
-use super::{CliError, Connection, import_locker};
 use crate::core::names::PoolName;
 use crate::env::Env;
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CliError, by, print_line, say};
+use super::output::{CliError, print_line, say};
+use super::values::by;
 use crate::client::calls::Asked;
 use crate::client::{CallError, Client};
 use crate::env::Env;

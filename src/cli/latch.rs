@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
-use super::{CliError, Connection, parse_duration, say};
+use super::connection::Connection;
+use super::output::{CliError, say};
+use super::values::parse_duration;
 use crate::client::CallError;
-use crate::client::flight::Flights;
+use crate::client::interruptible::Interruptible;
 use crate::client::latches::LatchClient;
 use crate::core::latch::{LatchId, Namespace, WorkflowName, WorkflowUid};
 use crate::env::{Env, Signal, random_bytes};
@@ -140,7 +142,7 @@ fn run_with(
 ) -> Result<u8, CliError> {
     connection.warn(env);
     let client = latch_client(args.api_endpoint, connection, env)?;
-    let asking = Asking { client, flights: Flights::new(&env.signals) };
+    let asking = Asking { client, interruptible: Interruptible::new(&env.signals) };
     let result = ResultFile { path: args.result.as_deref().unwrap_or(default_result), is_asked: args.result.is_some() };
     match args.command {
         LatchCommand::Create(args) => {
@@ -213,7 +215,7 @@ fn parse_outputs(text: &str) -> Result<serde_json::Map<String, serde_json::Value
 /// Calls that a signal interrupts.
 struct Asking {
     client: LatchClient,
-    flights: Flights,
+    interruptible: Interruptible,
 }
 
 impl Asking {
@@ -222,7 +224,7 @@ impl Asking {
         call: impl FnOnce(&LatchClient) -> Result<T, CallError> + Send + 'static,
     ) -> Result<T, CliError> {
         let client = self.client.clone();
-        Ok(self.flights.run(move || call(&client)).map_err(signalled)??)
+        Ok(self.interruptible.run(move || call(&client)).map_err(signalled)??)
     }
 
     /// Waits for the release, over restarts of the server as well.
@@ -231,7 +233,7 @@ impl Asking {
         let left = || end.map_or(LONG_POLL, |end| end.saturating_duration_since(Instant::now()).min(LONG_POLL));
         loop {
             let (client, wanted, wait) = (self.client.clone(), id.to_owned(), left());
-            let asked = self.flights.run(move || client.get_released(&wanted, wait)).map_err(signalled)?;
+            let asked = self.interruptible.run(move || client.get_released(&wanted, wait)).map_err(signalled)?;
             match asked {
                 Ok(latch) if latch.status == LatchStatus::Released => return Ok(latch),
                 Ok(_) if left().is_zero() => {
@@ -239,7 +241,7 @@ impl Asking {
                 }
                 Ok(_) => {}
                 Err(CallError::NoAnswer(why)) if left().is_zero() => return Err(CallError::NoAnswer(why).into()),
-                Err(CallError::NoAnswer(_)) => self.flights.sleep(PAUSE.min(left())).map_err(signalled)?,
+                Err(CallError::NoAnswer(_)) => self.interruptible.sleep(PAUSE.min(left())).map_err(signalled)?,
                 Err(refused) => return Err(refused.into()),
             }
         }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{CliError, by, parse_duration, parse_label, print_line};
+use super::output::{CliError, print_line};
+use super::values::{by, parse_duration, parse_label};
 use crate::client::Client;
 use crate::core::limits::METADATA_BYTES;
 use crate::core::names::{ClaimId, LockName, PoolName};

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 
-use super::{CliError, command};
+use super::output::CliError;
 use crate::env::Env;
 use crate::wire::errors::exit;
 
@@ -40,7 +40,8 @@ pub(super) struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-pub(super) fn completions(args: &CompletionsArgs, env: &mut Env<'_>) -> Result<u8, CliError> {
+/// Prints the completions of `command`, the whole command line.
+pub(super) fn completions(args: &CompletionsArgs, mut command: Command, env: &mut Env<'_>) -> Result<u8, CliError> {
     let shell = match args.shell {
         Shell::Bash => clap_complete::Shell::Bash,
         Shell::Zsh => clap_complete::Shell::Zsh,
@@ -48,19 +49,20 @@ pub(super) fn completions(args: &CompletionsArgs, env: &mut Env<'_>) -> Result<u
     };
     // Written at once: the generator panics where a pipe is closed.
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut command(), "locker", &mut text);
+    clap_complete::generate(shell, &mut command, "locker", &mut text);
     env.stdout.write_all(&text)?;
     Ok(exit::OK)
 }
 
-pub(super) fn man(args: &ManArgs, env: &mut Env<'_>) -> Result<u8, CliError> {
+/// Prints or writes the man pages of `command`, the whole command line.
+pub(super) fn man(args: &ManArgs, command: Command, env: &mut Env<'_>) -> Result<u8, CliError> {
     match &args.dir {
-        Some(dir) => clap_mangen::generate_to(command(), dir).map_err(|error| {
+        Some(dir) => clap_mangen::generate_to(command, dir).map_err(|error| {
             CliError::Failed(exit::FAILED, format!("cannot write man pages into {}: {error}", dir.display()))
         })?,
         None => {
             let mut text = Vec::new();
-            clap_mangen::Man::new(command()).render(&mut text)?;
+            clap_mangen::Man::new(command).render(&mut text)?;
             env.stdout.write_all(&text)?;
         }
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{CliError, by, parse_duration, print_json, print_line, status};
+use super::output::{CliError, print_json, print_line};
+use super::status;
+use super::values::{by, parse_duration};
 use crate::client::Client;
 use crate::core::names::PoolName;
 use crate::env::Env;

@@ -2,7 +2,8 @@
 
 use clap::{Args, Subcommand};
 
-use super::{CliError, by, person, print_line};
+use super::output::{CliError, print_line};
+use super::values::{by, person};
 use crate::client::Client;
 use crate::core::names::ClaimId;
 use crate::env::Env;

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::{CliError, Connection, print_line};
+use super::connection::Connection;
+use super::output::{CliError, print_line};
 use crate::client::connect::probe_agent;
 use crate::env::Env;
 use crate::wire::errors::exit;

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{CliError, print_line};
+use super::output::{CliError, print_line};
 use crate::client::http::PATIENCE;
 use crate::client::{Client, who};
 use crate::core::names::{ClaimId, LockName, PoolName};

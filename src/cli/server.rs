@@ -9,7 +9,10 @@ use clap::Args;
 mod build_watch;
 
 use self::build_watch::WatchArgs;
-use super::{CliError, Connection, parse_duration, ready};
+use super::connection::Connection;
+use super::output::CliError;
+use super::ready;
+use super::values::parse_duration;
 use crate::core::limits;
 use crate::core::settings::{Plant, Settings};
 use crate::core::time::Span;

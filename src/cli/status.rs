@@ -2,8 +2,8 @@
 
 use clap::Args;
 
+use super::output::{CliError, is_coloured, print_json};
 use super::table::{self, Tone, cell, toned};
-use super::{CliError, is_coloured, print_json};
 use crate::client::{Client, who};
 use crate::env::Env;
 use crate::wire::api::{HolderView, LockState, LockView, PoolSummary, PoolView, QuarantineView};

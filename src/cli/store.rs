@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{CliError, print_line, say};
+use super::output::{CliError, print_line, say};
 use crate::env::Env;
 use crate::store::copies::{self, Contents, CopyError};
 use crate::wire::errors::exit;

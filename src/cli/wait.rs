@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{CliError, parse_duration, say};
+use super::output::{CliError, say};
+use super::values::parse_duration;
 use crate::client::acquire::Timing;
 use crate::client::backoff::Backoff;
-use crate::client::flight::Flights;
+use crate::client::interruptible::Interruptible;
 use crate::client::{CallError, Client, who};
 use crate::core::names::{LockName, PoolName};
 use crate::env::{Env, Signal};
@@ -96,7 +97,7 @@ impl From<Signal> for Stop {
 struct Wait<'a> {
     args: &'a WaitArgs,
     client: &'a Client,
-    flights: Flights,
+    interruptible: Interruptible,
     timing: Timing,
     start: Duration,
     backoff: Backoff,
@@ -108,9 +109,9 @@ struct Wait<'a> {
 
 pub(super) fn run(args: &WaitArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
     let timing = Timing::of(env).map_err(CliError::usage)?;
-    let (flights, start) = (Flights::new(&env.signals), env.clock.monotonic());
+    let (interruptible, start) = (Interruptible::new(&env.signals), env.clock.monotonic());
     let backoff = Backoff::new(timing.retry_max);
-    let mut wait = Wait { args, client, flights, timing, start, backoff, said: String::new(), failing: None };
+    let mut wait = Wait { args, client, interruptible, timing, start, backoff, said: String::new(), failing: None };
     match wait.until_it_holds(env) {
         Ok(()) => Ok(exit::OK),
         Err(Stop::Signalled(signal)) => Ok(signal.exit_code()),
@@ -179,7 +180,7 @@ impl Wait<'_> {
     ) -> Result<T, Stop> {
         loop {
             let (client, attempt) = (self.client.clone(), call.clone());
-            match self.flights.run(move || attempt(&client))? {
+            match self.interruptible.run(move || attempt(&client))? {
                 Ok(answer) => {
                     self.backoff.reset();
                     self.failing = None;
@@ -193,7 +194,7 @@ impl Wait<'_> {
                     let pause = self.backoff.pause(why.retry_after);
                     self.failing = Some(CallError::NoAnswer(why));
                     let left = self.left(env)?;
-                    self.flights.sleep(left.map_or(pause, |left| left.min(pause)))?;
+                    self.interruptible.sleep(left.map_or(pause, |left| left.min(pause)))?;
                     self.left(env)?;
                 }
                 Err(error) => return Err(Stop::Failed(error)),

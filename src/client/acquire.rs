@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use super::backoff::{Backoff, LONGEST};
 use super::calls::Asked;
-use super::flight::Flights;
 use super::http::{CallError, Client, NoAnswer, PATIENCE, Refused};
+use super::interruptible::Interruptible;
 use crate::env::{Clock, Env, Signal};
 use crate::wire::api::{ClaimBody, ClaimState, ClaimView, ConfirmBody, WaitingView};
 use crate::wire::concourse::{api_duration, parse_duration};
@@ -72,7 +72,7 @@ pub fn env_duration(env: &Env<'_>, name: &str, default: Duration) -> Result<Dura
 /// A claim that is to be held.
 pub struct Acquire<'a> {
     pub client: &'a Client,
-    pub flights: &'a Flights,
+    pub interruptible: &'a Interruptible,
     pub clock: Arc<dyn Clock>,
     pub id: &'a str,
     pub run: &'a str,
@@ -210,7 +210,7 @@ impl Acquire<'_> {
         loop {
             let (client, id) = (self.client.clone(), self.id.to_owned());
             let body = ConfirmBody { run: Some(self.run.to_owned()), fence };
-            let answer = self.flights.run(move || client.confirm(&id, &body)).map_err(Stop::Signalled)?;
+            let answer = self.interruptible.run(move || client.confirm(&id, &body)).map_err(Stop::Signalled)?;
             match answer {
                 Ok(claim) => return Ok(Some(claim)),
                 Err(CallError::NoAnswer(no_answer)) => {
@@ -249,7 +249,7 @@ impl Acquire<'_> {
         let (client, id) = (self.client.clone(), self.id.to_owned());
         let mut body = self.body.clone();
         body.wait = (!wait.is_zero()).then(|| api_duration(wait));
-        self.flights.run(move || client.put_claim(&id, &body, wait)).map_err(Stop::Signalled)
+        self.interruptible.run(move || client.put_claim(&id, &body, wait)).map_err(Stop::Signalled)
     }
 
     fn remaining(&self, start: Duration) -> Option<Duration> {
@@ -260,7 +260,7 @@ impl Acquire<'_> {
     /// Sleeps, but not past the time limit; says when that is over.
     fn pause(&self, span: Duration, wait: &Wait) -> Result<(), Stop> {
         let span = self.remaining(wait.start).map_or(span, |left| left.min(span));
-        self.flights.sleep(span).map_err(Stop::Signalled)?;
+        self.interruptible.sleep(span).map_err(Stop::Signalled)?;
         match self.remaining(wait.start) {
             Some(left) if left.is_zero() => Err(Stop::TimeOver(wait.last.clone())),
             _ => Ok(()),
@@ -269,7 +269,7 @@ impl Acquire<'_> {
 
     fn take_back(&self, why: &Stop) -> Cancelled {
         let limit = if matches!(why, Stop::Signalled(_)) { CANCEL_ON_SIGNAL } else { CANCEL };
-        cancel(self.client, self.flights, &*self.clock, self.id, Some(self.run), limit)
+        cancel(self.client, self.interruptible, &*self.clock, self.id, Some(self.run), limit)
     }
 }
 
@@ -292,7 +292,7 @@ fn is_ours(why: &Stop) -> bool {
 #[must_use]
 pub fn cancel(
     client: &Client,
-    flights: &Flights,
+    interruptible: &Interruptible,
     clock: &dyn Clock,
     id: &str,
     run: Option<&str>,
@@ -306,8 +306,8 @@ pub fn cancel(
             return Cancelled::Unknown(missing);
         }
         let (client, id, run) = (client.clone(), id.to_owned(), run.map(str::to_owned));
-        let flight = flights.start(move || client.delete_claim(&id, run.as_deref(), left.min(PATIENCE)));
-        match flight.wait_for(left) {
+        let running = interruptible.start(move || client.delete_claim(&id, run.as_deref(), left.min(PATIENCE)));
+        match running.wait_for(left) {
             Some(Ok(_)) => return Cancelled::Done,
             // Unknown to the server, already over, or a newer process's: nothing of ours is left either way.
             Some(Err(CallError::Refused(_))) => return Cancelled::NotNeeded,

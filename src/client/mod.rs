@@ -4,7 +4,7 @@
 //! - [`connect`]: servers, trust and proxies.
 //! - [`calls`]: one method for each call of the API.
 //! - [`latches`]: the calls of the Argo contract.
-//! - [`flight`]: a request that a signal interrupts.
+//! - [`interruptible`]: a request that a signal interrupts.
 //! - [`acquire`]: asking until the locks are held, or giving up without leaving anything behind.
 //! - [`lease`]: when a lease is renewed, and when its program must have stopped; values only.
 //! - [`backoff`], [`claim_id`], [`who`]: pauses, ids that a re-run finds again, words for people.
@@ -16,8 +16,8 @@ pub mod backoff;
 pub mod calls;
 pub mod claim_id;
 pub mod connect;
-pub mod flight;
 pub mod http;
+pub mod interruptible;
 pub mod latches;
 pub mod lease;
 pub mod who;

@@ -96,7 +96,7 @@ pub(super) fn add_claimed(
     let pair = |name, value: String| Metadata { name, value };
     let more = vec![pair("fence", done.revision.to_string()), pair("claim", id.clone())];
     let answer = put.answer(done.revision, Some(lock.name.as_str()), more);
-    put.flights.check().map_err(|signal| taking.back(Some(signal)))?;
+    put.interruptible.check().map_err(|signal| taking.back(Some(signal)))?;
     put.tell(env, format!("added and holding {:?}, fence {}", lock.name.as_str(), done.revision));
     print(env, &answer).map_err(|_| taking.back(None))
 }
@@ -116,12 +116,12 @@ impl Taking<'_> {
         let Self { put, lock, id, run } = self;
         let body = RemoveBody { claim: Some((*id).to_owned()), by: Some(put.by()) };
         let (client, pool, name) = (put.client().clone(), put.pool().to_owned(), lock.as_str().to_owned());
-        let removed = put.flights.start(move || client.delete_lock(&pool, &name, &body)).wait_for(TAKE_BACK / 2);
+        let removed = put.interruptible.start(move || client.delete_lock(&pool, &name, &body)).wait_for(TAKE_BACK / 2);
         let gone = match removed {
             Some(Ok(_)) => format!("lock {:?} is taken out again, nothing is held", lock.as_str()),
             _ => {
                 let limit = TAKE_BACK / 2;
-                let cancelled = acquire::cancel(put.client(), &put.flights, &*put.clock, id, Some(run), limit);
+                let cancelled = acquire::cancel(put.client(), &put.interruptible, &*put.clock, id, Some(run), limit);
                 super::ask::taken_back(&cancelled, id)
             }
         };

@@ -32,7 +32,7 @@ pub(super) fn ask(put: &Put<'_>, asked: Ask, env: &mut Env<'_>) -> Result<(), St
     }
     let acquire = Acquire {
         client: put.client(),
-        flights: &put.flights,
+        interruptible: &put.interruptible,
         clock: put.clock.clone(),
         id: &id,
         run: &run,
@@ -48,13 +48,14 @@ pub(super) fn ask(put: &Put<'_>, asked: Ask, env: &mut Env<'_>) -> Result<(), St
     });
     let held = held.map_err(|stopped| explain(put, &id, timeout, stopped))?;
     let answer = answer(put, &held)?;
-    let printed = put.flights.check().map_err(Some).and_then(|()| {
+    let printed = put.interruptible.check().map_err(Some).and_then(|()| {
         put.tell(env, last_line(&held));
         print(env, &answer).map_err(|_| None)
     });
     // From here on a person or a job relies on the hold; before, nobody does.
     printed.map_err(|signal| {
-        let gone = acquire::cancel(put.client(), &put.flights, &*put.clock, &id, Some(&run), cancel_limit(signal));
+        let gone =
+            acquire::cancel(put.client(), &put.interruptible, &*put.clock, &id, Some(&run), cancel_limit(signal));
         let gone = taken_back(&gone, &id);
         match signal {
             Some(signal) => Stop::Signalled(signal, gone),

@@ -41,7 +41,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use crate::client::CallError;
-use crate::client::flight::Flights;
+use crate::client::interruptible::Interruptible;
 use crate::env::{Env, Signal, read_at_most};
 use crate::wire::escape::Escaped;
 
@@ -107,7 +107,7 @@ fn interruptible<T: Send + 'static>(
     env: &Env<'_>,
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, Failure> {
-    let done = Flights::new(&env.signals).run(work).map_err(Failure::Signalled)?;
+    let done = Interruptible::new(&env.signals).run(work).map_err(Failure::Signalled)?;
     done.map_err(Failure::Failed)
 }
 

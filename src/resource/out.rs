@@ -8,7 +8,7 @@ use super::session::Opening;
 use super::{add, ask, release, remove, wait_for_lock};
 use super::{build, directory, fail, print, read_payload, say};
 use crate::client::acquire::Timing;
-use crate::client::flight::Flights;
+use crate::client::interruptible::Interruptible;
 use crate::env::Env;
 use crate::wire::concourse::{Op, OutRequest};
 
@@ -36,13 +36,13 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
     let mut timing = Timing::of(env)?;
     timing.retry_max =
         source.retry_delay.map_or(timing.retry_max, |delay| delay.max(SHORTEST_RETRY).min(timing.retry_max));
-    let flights = Flights::new(&env.signals);
+    let interruptible = Interruptible::new(&env.signals);
     let opening = Opening::of(&source, params.token.as_ref(), env)?;
     let nothing = |signal| Stop::Signalled(signal, "nothing has been asked yet".to_owned());
-    let session = flights.run(move || opening.resolve()).map_err(nothing)??;
+    let session = interruptible.run(move || opening.resolve()).map_err(nothing)??;
     let put = Put {
         session,
-        flights,
+        interruptible,
         clock: Arc::clone(&env.clock),
         started,
         timing,
@@ -64,6 +64,8 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
         Op::Unlock { key, requestor } => release::unlock(&put, &key, &requestor, env)?,
     };
     // Concourse throws away what a signalled step prints: say what happened instead.
-    put.flights.check().map_err(|signal| Stop::Signalled(signal, "the server has done it all the same".to_owned()))?;
+    put.interruptible
+        .check()
+        .map_err(|signal| Stop::Signalled(signal, "the server has done it all the same".to_owned()))?;
     Ok(print(env, &answer)?)
 }

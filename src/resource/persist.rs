@@ -6,7 +6,7 @@ use super::put::{Put, Stop};
 use super::{ADVICE, progress};
 use crate::client::acquire::env_duration;
 use crate::client::backoff::Backoff;
-use crate::client::flight::Flight;
+use crate::client::interruptible::Running;
 use crate::client::{CallError, Client};
 use crate::env::{Env, Signal};
 
@@ -51,8 +51,8 @@ impl Persist {
         let mut missing = "no answer".to_owned();
         loop {
             let (client, attempt) = (put.client().clone(), work.clone());
-            let flight = put.flights.start(move || attempt(&client));
-            match self.wait(put, &flight) {
+            let running = put.interruptible.start(move || attempt(&client));
+            match self.wait(put, &running) {
                 None => return Err(self.given_up(&missing)),
                 Some(Err(CallError::NoAnswer(why))) => {
                     missing = why.to_string();
@@ -71,14 +71,14 @@ impl Persist {
     }
 
     /// The answer, if it comes within what is left of the time.
-    fn wait<T>(&mut self, put: &Put<'_>, flight: &Flight<T>) -> Option<T> {
+    fn wait<T>(&mut self, put: &Put<'_>, running: &Running<T>) -> Option<T> {
         if self.signal.is_none() {
-            match flight.wait_at_most(self.left(put)) {
+            match running.wait_at_most(self.left(put)) {
                 Ok(answer) => return answer,
                 Err(signal) => self.hear(put, signal),
             }
         }
-        flight.wait_for(self.left(put))
+        running.wait_for(self.left(put))
     }
 
     fn hear(&mut self, put: &Put<'_>, signal: Signal) {
@@ -90,7 +90,7 @@ impl Persist {
         let pause = self.backoff.pause(retry_after).min(self.left(put));
         if self.signal.is_some() {
             std::thread::sleep(pause.min(AFTER_SIGNAL / 10));
-        } else if let Err(signal) = put.flights.sleep(pause) {
+        } else if let Err(signal) = put.interruptible.sleep(pause) {
             self.hear(put, signal);
         }
     }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::say;
 use super::session::Session;
 use crate::client::acquire::Timing;
-use crate::client::flight::Flights;
+use crate::client::interruptible::Interruptible;
 use crate::client::{CallError, Client, Refused};
 use crate::env::{Clock, Env, Signal, hex, random_hex};
 use crate::wire::api::{ByBody, Owner};
@@ -42,7 +42,7 @@ impl From<CallError> for Stop {
 pub(super) struct Put<'p> {
     pub source: &'p Source,
     pub session: Session,
-    pub flights: Flights,
+    pub interruptible: Interruptible,
     pub clock: Arc<dyn Clock>,
     /// When the put began, by that clock.
     pub started: Duration,

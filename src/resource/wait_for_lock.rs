@@ -174,14 +174,14 @@ impl<'w> Wait<'w> {
         let signalled = |signal| Stop::Signalled(signal, "the wait is over, nothing is held".to_owned());
         loop {
             let (client, attempt) = (self.put.client().clone(), work.clone());
-            match self.put.flights.run(move || attempt(&client)).map_err(signalled)? {
+            match self.put.interruptible.run(move || attempt(&client)).map_err(signalled)? {
                 Err(CallError::NoAnswer(why)) => {
                     if let Some(line) = self.progress.line(&News::NoAnswer(&why), self.put.clock.monotonic()) {
                         self.put.tell(env, line);
                     }
                     let pause = self.backoff.pause(why.retry_after);
                     let left = self.left(&why.to_string())?;
-                    self.put.flights.sleep(left.map_or(pause, |left| left.min(pause))).map_err(signalled)?;
+                    self.put.interruptible.sleep(left.map_or(pause, |left| left.min(pause))).map_err(signalled)?;
                 }
                 answer => {
                     self.backoff.reset();

@@ -50,9 +50,9 @@ pub(super) fn reach(
 
 fn resolve(address: &Address, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<Vec<SocketAddr>, Stop> {
     let asked = (address.host.clone(), address.port);
-    let flight = tools.flights.start(move || asked.to_socket_addrs().map(|found| found.collect::<Vec<_>>()));
+    let running = tools.interruptible.start(move || asked.to_socket_addrs().map(|found| found.collect::<Vec<_>>()));
     let advice = "check the host in locker_uri, and that the DNS servers of the worker's containers know it";
-    let why = match flight.wait_at_most(CONNECT)? {
+    let why = match running.wait_at_most(CONNECT)? {
         Some(Ok(found)) if !found.is_empty() => {
             let ips: Vec<String> = found.iter().map(|socket| socket.ip().to_string()).collect();
             report.ok(env, "resolve", format!("{} is {}", address.host, ips.join(", ")))?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::report::Report;
 use super::{Stop, Tools};
-use crate::cli::person;
+use crate::cli::values::person;
 use crate::client::calls::{Asked, Changes};
 use crate::client::http::PATIENCE;
 use crate::client::{CallError, Client, who};

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Stop;
-use crate::cli::{CliError, is_coloured, print_json, print_line};
+use crate::cli::output::{CliError, is_coloured, print_json, print_line};
 use crate::env::Env;
 use crate::wire::errors::exit;
 use crate::wire::escape::escape;

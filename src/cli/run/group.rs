@@ -11,7 +11,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpgrp, kill_process_group, waitid};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
-use crate::cli::CliError;
+use crate::cli::output::CliError;
 use crate::wire::errors::exit;
 
 /// Exit code of shells for a command that cannot be found.

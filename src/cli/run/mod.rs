@@ -20,11 +20,12 @@ use clap::Args;
 use self::files::Files;
 use self::group::{Group, Happened};
 use self::guard::{Event, Guard, Leased, Outcome, Watch, is_over};
-use super::ask::{AskArgs, Asking};
-use super::{CliError, parse_duration, say};
+use super::claim_request::{Acquiring, RequestArgs};
+use super::output::{CliError, say};
+use super::values::parse_duration;
 use crate::client::acquire::{Timing, env_duration};
 use crate::client::backoff::Backoff;
-use crate::client::flight::Flights;
+use crate::client::interruptible::Interruptible;
 use crate::client::lease::{Lease, Margins, SHORTEST};
 use crate::client::{CallError, Client};
 use crate::env::{Clock, Env, Signal, random_hex};
@@ -58,7 +59,7 @@ Examples:
   locker run staging --shell -- 'make build && make deploy'")]
 pub(super) struct RunArgs {
     #[command(flatten)]
-    ask: AskArgs,
+    request: RequestArgs,
     /// The lease: others may have the locks when it has not been renewed for so long (at least 15s)
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
     ttl: Duration,
@@ -79,7 +80,7 @@ pub(super) struct RunArgs {
 /// The claim of this process, and how it is talked about.
 struct Session<'a> {
     leased: Leased,
-    flights: &'a Flights,
+    interruptible: &'a Interruptible,
     clock: Arc<dyn Clock>,
     timing: Timing,
 }
@@ -92,20 +93,20 @@ pub(super) fn run(args: &RunArgs, client: &Client, env: &mut Env<'_>) -> Result<
     let (tell, events) = mpsc::channel();
     let heard = tell.clone();
     env.signals.relay(move |signal| drop(heard.send(Event::Signal(signal))))?;
-    let flights = Flights::new(&env.signals);
+    let interruptible = Interruptible::new(&env.signals);
     let (id, run) = (random_hex::<20>(), random_hex::<16>());
-    let asking = Asking { client, flights: &flights, timing, id: &id, run: &run };
-    let claim = asking.hold(body(args, env), args.timeout, env)?;
+    let acquiring = Acquiring { client, interruptible: &interruptible, timing, id: &id, run: &run };
+    let claim = acquiring.hold(body(args, env), args.timeout, env)?;
     let fence = claim.fence.unwrap_or_default();
     let leased = Leased { client: client.clone(), id, run, fence, margins };
-    let session = Session { leased, flights: &flights, clock: Arc::clone(&env.clock), timing };
+    let session = Session { leased, interruptible: &interruptible, clock: Arc::clone(&env.clock), timing };
     let names: Vec<String> = claim.locks.iter().map(|l| format!("{:?} of pool {:?}", l.lock, l.pool)).collect();
     say(env, &format!("granted {}, fence {fence}", names.join(", ")));
     session.with_claim(args, &claim, (tell, events), env)
 }
 
 fn body(args: &RunArgs, env: &Env<'_>) -> ClaimBody {
-    ClaimBody { queue: !args.once, ttl: Some(api_duration(args.ttl)), ..args.ask.body(Scope::Lease, env) }
+    ClaimBody { queue: !args.once, ttl: Some(api_duration(args.ttl)), ..args.request.body(Scope::Lease, env) }
 }
 
 /// The command as it is started.
@@ -144,7 +145,7 @@ impl Session<'_> {
         let outcome = self.prepare(args, claim, env).and_then(|(files, lease, mut command)| {
             // What came before is not for the command. A signal to end has been noted before it was told.
             while events.try_recv().is_ok() {}
-            self.flights.check()?;
+            self.interruptible.check()?;
             files.tell(&mut command, claim, self.leased.fence);
             let group = Group::start(&mut command).map_err(NotStarted::Failed)?;
             let outcome = self.guard(group, lease, (tell, events), env).map_err(NotStarted::Failed)?;
@@ -209,7 +210,7 @@ impl Session<'_> {
         loop {
             let sent = self.clock.through_suspend();
             let (leased, attempt) = (self.leased.clone(), call.clone());
-            match self.flights.run(move || attempt(&leased))? {
+            match self.interruptible.run(move || attempt(&leased))? {
                 Ok(answer) => return Ok((answer, sent)),
                 Err(error) if is_over(&error) => return Err(NotStarted::Lost(error.to_string())),
                 Err(CallError::NoAnswer(why)) if self.clock.through_suspend() < end => {
@@ -218,7 +219,7 @@ impl Session<'_> {
                         say(env, &format!("{line}; asking again"));
                         last = line;
                     }
-                    self.flights.sleep(backoff.pause(why.retry_after))?;
+                    self.interruptible.sleep(backoff.pause(why.retry_after))?;
                 }
                 Err(error) => return Err(NotStarted::Failed(error.into())),
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::parse_duration;
+use crate::cli::values::parse_duration;
 use crate::env::Env;
 use crate::server::build_watch::settings::{Pace, WatchSettings};
 use crate::wire::secret::Secret;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{CliError, print_json, say};
+use super::super::output::{CliError, print_json, say};
 use super::plan::{metadata_of, shown};
 use super::wanted::{Wanted, WantedHold, WantedLock, WantedPool};
 use crate::client::Client;

@@ -19,8 +19,9 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 
 use self::wanted::Wanted;
+use super::connection::Connection;
 use super::latch::latch_client;
-use super::{CliError, Connection, print_line, say};
+use super::output::{CliError, print_line, say};
 use crate::client::Client;
 use crate::client::latches::LatchClient;
 use crate::core::names::{LockName, PoolName};

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 
-use super::super::{CliError, by, print_line};
+use super::super::output::{CliError, print_line};
+use super::super::values::by;
 use super::wanted::{Wanted, WantedHold, WantedLock, WantedPool};
 use super::{Named, Summary};
 use crate::client::calls::Asked;

@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
-use super::super::{CliError, person, print_line};
+use super::super::output::{CliError, print_line};
+use super::super::values::person;
 use super::plan::metadata_of;
 use super::wanted::{Wanted, WantedHold, WantedLock, WantedPool};
 use super::{Named, Summary};

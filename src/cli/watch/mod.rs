@@ -14,7 +14,8 @@ use clap::Args;
 
 use self::feed::{News, Seen};
 use self::screen::Screen;
-use super::{CliError, is_coloured, print_line, say, status};
+use super::output::{CliError, is_coloured, print_line, say};
+use super::status;
 use crate::client::acquire::Timing;
 use crate::client::{Client, who};
 use crate::core::names::PoolName;

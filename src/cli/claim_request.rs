@@ -1,13 +1,14 @@
-//! Asking for locks as a person: what `claim` and `run` have in common.
+//! Acquiring for locks as a person: what `claim` and `run` have in common.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::{CliError, parse_label, person, say};
+use super::output::{CliError, say};
+use super::values::{parse_label, person};
 use crate::client::acquire::{Acquire, Cancelled, News, Stop, Stopped, Timing};
-use crate::client::flight::Flights;
+use crate::client::interruptible::Interruptible;
 use crate::client::{CallError, Client, who};
 use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
@@ -16,7 +17,7 @@ use crate::wire::errors::exit;
 
 /// What is asked.
 #[derive(Debug, Args)]
-pub(super) struct AskArgs {
+pub(super) struct RequestArgs {
     /// The pool to take locks of
     pool: PoolName,
     /// Take this lock; several times for several, all or nothing
@@ -42,7 +43,7 @@ pub(super) struct AskArgs {
     reason: Option<String>,
 }
 
-impl AskArgs {
+impl RequestArgs {
     /// The request of the person at the command line.
     pub(super) fn body(&self, scope: Scope, env: &Env<'_>) -> ClaimBody {
         let mut locks: Vec<String> = self.locks.iter().map(|lock| lock.as_str().to_owned()).collect();
@@ -64,15 +65,15 @@ impl AskArgs {
 }
 
 /// A claim of this process, and how it is asked for.
-pub(super) struct Asking<'a> {
+pub(super) struct Acquiring<'a> {
     pub client: &'a Client,
-    pub flights: &'a Flights,
+    pub interruptible: &'a Interruptible,
     pub timing: Timing,
     pub id: &'a str,
     pub run: &'a str,
 }
 
-impl Asking<'_> {
+impl Acquiring<'_> {
     /// Asks until the claim holds its locks, for at most `timeout`, and says what there is to wait for when that has
     /// changed.
     ///
@@ -86,7 +87,7 @@ impl Asking<'_> {
     ) -> Result<ClaimView, CliError> {
         let acquire = Acquire {
             client: self.client,
-            flights: self.flights,
+            interruptible: self.interruptible,
             clock: Arc::clone(&env.clock),
             id: self.id,
             run: self.run,

@@ -9,18 +9,18 @@ use crate::env::{Signal, Signals};
 type Waker = Box<dyn Fn() + Send>;
 
 /// Sends requests off. One for each process (or in-process test) is enough: it hears the signals once and for all.
-pub struct Flights {
+pub struct Interruptible {
     signals: Signals,
     waker: Arc<Mutex<Option<Waker>>>,
 }
 
 /// A request on its way.
-pub struct Flight<T> {
+pub struct Running<T> {
     events: Receiver<Option<T>>,
     signals: Signals,
 }
 
-impl Flights {
+impl Interruptible {
     /// Begins to listen for signals.
     #[must_use]
     pub fn new(signals: &Signals) -> Self {
@@ -35,12 +35,12 @@ impl Flights {
     }
 
     /// Starts `work` in a thread. Whoever stops waiting for it leaves it behind: it ends with its own timeouts.
-    pub fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Flight<T> {
+    pub fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Running<T> {
         let (send, events) = mpsc::channel();
         let wake = send.clone();
         *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(move || drop(wake.send(None))));
         std::thread::spawn(move || drop(send.send(Some(work()))));
-        Flight { events, signals: self.signals.clone() }
+        Running { events, signals: self.signals.clone() }
     }
 
     /// Runs `work`, unless a signal comes first.
@@ -68,7 +68,7 @@ impl Flights {
     }
 }
 
-impl<T> Flight<T> {
+impl<T> Running<T> {
     /// Waits for the answer or a signal, whichever is first.
     ///
     /// # Errors
@@ -126,16 +126,16 @@ mod tests {
     #[test]
     fn a_signal_ends_the_wait_not_the_work() {
         let signals = Signals::default();
-        let flights = Flights::new(&signals);
-        assert_eq!(flights.run(|| 1), Ok(1));
+        let interruptible = Interruptible::new(&signals);
+        assert_eq!(interruptible.run(|| 1), Ok(1));
         let (go, gate) = mpsc::channel::<()>();
-        let flight = flights.start(move || gate.recv().map(|()| 2));
+        let running = interruptible.start(move || gate.recv().map(|()| 2));
         let raiser = signals.clone();
         std::thread::spawn(move || raiser.raise(Signal::Int));
-        assert_eq!(flight.wait(), Err(Signal::Int));
+        assert_eq!(running.wait(), Err(Signal::Int));
         go.send(()).unwrap();
-        assert_eq!(flight.wait_for(Duration::from_secs(10)), Some(Ok(2)));
-        assert_eq!(flights.run(|| 3), Err(Signal::Int));
-        assert_eq!(flights.sleep(Duration::from_secs(10)), Err(Signal::Int));
+        assert_eq!(running.wait_for(Duration::from_secs(10)), Some(Ok(2)));
+        assert_eq!(interruptible.run(|| 3), Err(Signal::Int));
+        assert_eq!(interruptible.sleep(Duration::from_secs(10)), Err(Signal::Int));
     }
 }

@@ -1,0 +1,103 @@
+//! Which server a command talks to, and how.
+
+use clap::Args;
+
+use super::output::CliError;
+use crate::client::Client;
+use crate::client::connect::Access;
+use crate::env::Env;
+use crate::server::door::Pem;
+use crate::wire::secret::Secret;
+use crate::wire::server_url::{Credentials, ServerUrl};
+use crate::wire::tls::Tls;
+
+/// Which server to talk to.
+#[derive(Debug, Args)]
+pub(super) struct Connection {
+    /// Address of the locker server
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Connection",
+        env = "LOCKER_URI",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8910"
+    )]
+    pub(super) uri: String,
+    /// User name, when the server asks for one
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_USERNAME", value_name = "NAME")]
+    username: Option<String>,
+    /// Password; better in the environment, because other users can read command lines
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_PASSWORD", value_name = "TEXT")]
+    password: Option<Secret>,
+    /// Trust only these issuers of server certificates: a PEM file, or PEM text
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CA_CERT", value_name = "PEM")]
+    ca_cert: Option<Pem>,
+    /// Certificate to show to the server: a PEM file, or PEM text; with --client-key
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CLIENT_CERT", value_name = "PEM")]
+    client_cert: Option<Pem>,
+    /// Key of that certificate
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CLIENT_KEY", value_name = "PEM")]
+    client_key: Option<Pem>,
+    /// Do not check the server's certificate: anybody could pose as the server
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_SKIP_SSL_VALIDATION")]
+    skip_ssl_validation: bool,
+}
+
+impl Connection {
+    /// Runs a command with a client of the server.
+    pub(super) fn open(
+        &self,
+        env: &mut Env<'_>,
+        run: impl FnOnce(&Client, &mut Env<'_>) -> Result<u8, CliError>,
+    ) -> Result<u8, CliError> {
+        let client = self.client(env)?;
+        run(&client, env)
+    }
+
+    pub(super) fn client(&self, env: &mut Env<'_>) -> Result<Client, CliError> {
+        let (server, credentials) = self.target()?;
+        let tls = self.tls()?;
+        self.warn(env);
+        Client::open(Access::to(server, credentials, tls), &env.vars).map_err(CliError::usage)
+    }
+
+    /// Says what is unsafe about it.
+    pub(super) fn warn(&self, env: &mut Env<'_>) {
+        if self.skip_ssl_validation {
+            // Whoever reads no warnings cannot be warned.
+            let _ =
+                writeln!(env.stderr, "warning: --skip-ssl-validation: anybody could pose as the server; use --ca-cert");
+        }
+    }
+
+    /// Whom to trust, and what to show.
+    pub(super) fn tls(&self) -> Result<Tls, CliError> {
+        let read = |pem: &Option<Pem>| pem.as_ref().map(Pem::text).transpose();
+        let read = |pem: &Option<Pem>| read(pem).map_err(|error| CliError::usage(format!("{error:#}")));
+        let client = match (read(&self.client_cert)?, read(&self.client_key)?) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some((cert, Secret::new(key))),
+            _ => return Err(CliError::usage("--client-cert and --client-key belong together".to_owned())),
+        };
+        let skip_verification = self.skip_ssl_validation.then_some("--skip-ssl-validation");
+        Ok(Tls { ca_cert: read(&self.ca_cert)?, client, skip_verification })
+    }
+
+    /// The server and the credentials as they were given.
+    pub(super) fn target(&self) -> Result<(ServerUrl, Option<Credentials>), CliError> {
+        let server =
+            ServerUrl::parse(&self.uri).map_err(|why| CliError::usage(format!("the server's address {why}")))?;
+        Ok((server, self.credentials()))
+    }
+
+    pub(super) fn credentials(&self) -> Option<Credentials> {
+        match (&self.username, &self.password) {
+            (None, None) => None,
+            (username, password) => Some(Credentials {
+                username: username.clone().unwrap_or_default(),
+                password: password.clone().unwrap_or_else(|| Secret::new("")),
+            }),
+        }
+    }
+}

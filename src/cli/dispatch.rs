@@ -1,0 +1,194 @@
+//! From arguments to a command, and from its end to an exit code and a text.
+
+use std::io::Write;
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use super::connection::Connection;
+use super::env_defaults;
+use super::output::{CliError, is_coloured, say};
+use super::{
+    agent, breaking, check, claim, doctor, import, latch, lock, manual, pool, queue, release, run, server, status,
+    store, transfer, verify, wait, watch,
+};
+use crate::env::Env;
+use crate::wire::errors::exit;
+use crate::wire::escape::escape;
+
+/// Locks for CI that cannot get stuck, cannot be granted twice, and tell you who holds them and who waits.
+///
+/// As /opt/resource/check, in and out this program is a Concourse resource type; as `locker server` it is the
+/// server that those talk to; the other commands are for people and scripts.
+#[derive(Debug, Parser)]
+#[command(name = "locker", version, propagate_version = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  locker server --store sqlite:/var/lib/locker/locker.db
+  export LOCKER_URI=http://127.0.0.1:8910
+  locker pool set environments --capacity 3
+  locker status environments
+  id=$(locker claim environments --reason 'manual test')
+  locker release \"$id\"
+
+Exit codes: 0 done; 1 failed; 2 wrong use; 3 locked by others; 4 not found; 5 conflict, or over already;
+6 no answer from the server; 7 credentials refused; 8 lease lost; 130 and 143 after a signal.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Server(Box<server::ServerArgs>),
+    /// Show pools, or the locks and the queue of one pool
+    Status(status::StatusArgs),
+    /// Take locks by hand; prints the claim's id, which releases them
+    Claim(claim::ClaimArgs),
+    /// Run a command while holding locks; it is stopped before anybody else can have them
+    Run(run::RunArgs),
+    /// Watch locks, holders and queue live
+    Watch(watch::WatchArgs),
+    /// Wait for a state of a pool or a lock, without taking anything
+    Wait(wait::WaitArgs),
+    /// Check that a fence is a present holder's, before changing what the lock protects
+    Verify(verify::VerifyArgs),
+    /// Give locks back
+    Release(release::ReleaseArgs),
+    /// End a hold by force, and say why
+    Break(breaking::BreakArgs),
+    /// Move or cancel those who wait
+    Queue(queue::QueueArgs),
+    /// Declare, list and remove pools
+    Pool(pool::PoolArgs),
+    /// Add, change and remove locks; take them out of service and put them back
+    Lock(lock::LockArgs),
+    /// Write pools out: as a pool-resource repository, or as JSON
+    Export(transfer::ExportArgs),
+    /// Latches of Argo workflows, as the program lockcli
+    Latch(latch::LatchArgs),
+    /// Resume the Argo workflows whose latches are released, as the program lockagt
+    Agent(agent::AgentArgs),
+    /// Take over what another system has
+    Import(import::ImportArgs),
+    /// Copy a store into a file, also while the server uses it
+    Backup(store::BackupArgs),
+    /// Make a backup the store of the next server
+    Restore(store::RestoreArgs),
+    /// Look after a store
+    Store(store::StoreArgs),
+    /// Print completions for a shell
+    Completions(manual::CompletionsArgs),
+    /// Print man pages, or write all of them
+    Man(manual::ManArgs),
+    /// See why a resource does not work: server, TLS, credentials, pool
+    Doctor(doctor::DoctorArgs),
+    /// The resource's check, as Concourse runs it (JSON on stdin)
+    Check,
+    /// The resource's get, as Concourse runs it (JSON on stdin)
+    In(check::StepArgs),
+    /// The resource's put, as Concourse runs it (JSON on stdin)
+    Out(check::StepArgs),
+}
+
+/// The whole command line, for whatever describes it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs `locker` and gives its exit code.
+pub fn locker(env: &mut Env<'_>) -> u8 {
+    run_as(Cli::command(), execute, env)
+}
+
+/// Runs `lockcli` and gives its exit code.
+pub fn lockcli(env: &mut Env<'_>) -> u8 {
+    run_as(latch::LockCli::command(), latch::execute, env)
+}
+
+/// Runs `lockagt` and gives its exit code.
+pub fn lockagt(env: &mut Env<'_>) -> u8 {
+    run_as(agent::LockAgt::command(), agent::execute, env)
+}
+
+type Execute = fn(&ArgMatches, &mut Env<'_>) -> Result<u8, CliError>;
+
+fn run_as(command: clap::Command, execute: Execute, env: &mut Env<'_>) -> u8 {
+    let name = command.get_name().to_owned();
+    let parsed = env_defaults::with_env(command, &env.vars).color(colour(env)).try_get_matches_from(&env.args);
+    let matches = match parsed {
+        Ok(matches) => matches,
+        Err(error) => return show_clap_error(env, &error),
+    };
+    match execute(&matches, env) {
+        Ok(code) => code,
+        Err(CliError::PipeClosed) => exit::OK,
+        Err(CliError::Signalled(signal)) => signal.exit_code(),
+        Err(CliError::Failed(code, text)) => report(env, &name, code, &text),
+        Err(CliError::Call(error)) => {
+            let code = error.exit();
+            report(env, &name, code, &error.to_string())
+        }
+    }
+}
+
+fn report(env: &mut Env<'_>, name: &str, code: u8, text: &str) -> u8 {
+    say(env, &format!("{name}: {text}"));
+    code
+}
+
+fn colour(env: &Env<'_>) -> clap::ColorChoice {
+    if is_coloured(env) { clap::ColorChoice::Always } else { clap::ColorChoice::Never }
+}
+
+fn show_clap_error(env: &mut Env<'_>, error: &clap::Error) -> u8 {
+    let text = error.render();
+    let text = if error.use_stderr() {
+        // It repeats what was given, and scripts give names that others chose.
+        text.to_string().lines().map(escape).collect::<Vec<_>>().join("\n") + "\n"
+    } else if is_coloured(env) {
+        text.ansi().to_string()
+    } else {
+        text.to_string()
+    };
+    let out: &mut dyn Write = if error.use_stderr() { env.stderr } else { env.stdout };
+    // Help that nobody reads is no failure.
+    let _ = out.write_all(text.as_bytes());
+    if error.use_stderr() { exit::USAGE } else { exit::OK }
+}
+
+fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let cli = Cli::from_arg_matches(matches).map_err(|error| CliError::usage(error.to_string()))?;
+    let connection = &cli.connection;
+    match cli.command {
+        Command::Server(args) => server::run(&args, connection, env),
+        Command::Status(args) => connection.open(env, |client, env| status::run(&args, client, env)),
+        Command::Claim(args) => connection.open(env, |client, env| claim::run(&args, client, env)),
+        Command::Run(args) => connection.open(env, |client, env| run::run(&args, client, env)),
+        Command::Watch(args) => connection.open(env, |client, env| watch::run(&args, client, env)),
+        Command::Wait(args) => connection.open(env, |client, env| wait::run(&args, client, env)),
+        Command::Verify(args) => connection.open(env, |client, env| verify::run(&args, client, env)),
+        Command::Release(args) => connection.open(env, |client, env| release::run(&args, client, env)),
+        Command::Break(args) => connection.open(env, |client, env| breaking::run(&args, client, env)),
+        Command::Queue(args) => connection.open(env, |client, env| queue::run(&args, client, env)),
+        Command::Pool(args) => connection.open(env, |client, env| pool::run(&args, client, env)),
+        Command::Lock(args) => connection.open(env, |client, env| lock::run(&args, client, env)),
+        Command::Export(args) => transfer::export(&args, connection, env),
+        Command::Latch(args) => latch::run(args, connection, env),
+        Command::Agent(args) => agent::run(args, connection, env),
+        Command::Import(args) => import::run(&args, connection, env),
+        Command::Doctor(args) => doctor::run(&args, connection, env),
+        Command::Completions(args) => manual::completions(&args, command(), env),
+        Command::Man(args) => manual::man(&args, command(), env),
+        Command::Backup(args) => store::backup(&args, env),
+        Command::Restore(args) => store::restore(&args, env),
+        Command::Store(args) => store::store(&args, env),
+        Command::Check => Ok(check::check(env)),
+        Command::In(args) => Ok(check::get(&args, env)),
+        Command::Out(args) => Ok(check::put(&args, env)),
+    }
+}
