@@ -26,7 +26,7 @@ RUN target=$(rustc -vV | sed -n 's/^host: //p') \
 FROM build AS tests
 RUN target=$(rustc -vV | sed -n 's/^host: //p') \
     && LOCKER_BINARY=/image/bin/locker cargo test --locked --target "$target" \
-        --test resource --test resource_params --test resource_access
+        --test it resource
 
 FROM ${BASE_IMAGE}
 # From `tests`, so that there is no image of a binary that failed them.

@@ -22,7 +22,7 @@
 
 #[path = "load/peers.rs"]
 mod peers;
-#[path = "../tests/proof/server.rs"]
+#[path = "../tests/proofs/proof/server.rs"]
 #[allow(dead_code)]
 mod server;
 

@@ -1,4 +1,4 @@
-//! What must hold for every input of the door's parsers. Random tests and libFuzzer call it (`tests/fuzz`); no release
+//! What must hold for every input of the door's parsers. Random tests and libFuzzer call it (`tests/proofs/fuzz`); no release
 //! has it.
 
 use std::net::IpAddr;

@@ -2,7 +2,7 @@
 
 use super::fuzz;
 
-#[path = "../../../tests/fuzz/mutate.rs"]
+#[path = "../../../tests/proofs/fuzz/mutate.rs"]
 mod mutate;
 
 #[test]

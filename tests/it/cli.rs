@@ -1,0 +1,164 @@
+//! The command line as people and scripts use it: texts, JSON, exit codes.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use crate::support::{Running, Server, binary, clean};
+use nix::sys::signal::Signal;
+
+#[test]
+fn a_lock_is_taken_shown_and_given_back() {
+    let server = Server::start();
+    assert!(server.cli(&["status"]).ok().stdout.contains("no pools yet"));
+    server.cli(&["pool", "set", "envs", "--capacity", "2", "--max-hold", "4h"]).ok();
+    let id = server.cli(&["claim", "envs", "--lock", "2", "--reason", "a look\u{1b}[31m"]).ok().stdout;
+    let id = id.trim();
+    assert_eq!(id.len(), 40);
+
+    let pools = server.cli(&["status"]).ok().stdout;
+    let lines: Vec<Vec<&str>> = pools.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines, [vec!["POOL", "LOCKS", "FREE", "WAITING"], vec!["envs", "2", "1", "0"]]);
+    let pool = server.cli(&["status", "envs"]).ok().stdout;
+    assert!(pool.contains("ada@") && pool.contains(id) && pool.contains("a look\\u{1b}[31m"), "{pool}");
+    assert!(!pool.contains('\u{1b}'), "no colour and no escape outside a terminal");
+    assert_eq!(server.pool("envs")["items"][1]["state"], "held");
+
+    assert!(server.cli(&["release", id]).ok().stdout.contains("released claim"));
+    server.cli(&["release", id]).ok();
+    let json = server.cli(&["claim", "envs", "--json", "--id", "mine"]).ok().json();
+    assert_eq!((json["id"].as_str(), json["scope"].as_str()), (Some("mine"), Some("person")));
+    let lock = json["locks"][0]["lock"].as_str().unwrap().to_owned();
+    server.cli(&["release", "--pool", "envs", "--lock", &lock]).ok();
+    assert_eq!(server.cli(&["pool", "list", "--json"]).ok().json()[0]["free"], 2);
+    server.cli(&["pool", "remove", "envs"]).ok();
+}
+
+#[test]
+fn locks_are_added_changed_and_removed() {
+    let server = Server::start();
+    server.cli_with(&["lock", "add", "p", "a", "--metadata", "-", "--label", "x=1"], b"\xff").ok();
+    server.cli(&["lock", "add", "p", "a"]).failed(5, "lock_exists");
+    server.cli(&["lock", "set", "p", "a", "--label", "x=2"]).ok();
+    server.cli(&["lock", "set", "p", "a"]).failed(2, "nothing to change");
+    assert_eq!(server.pool("p")["items"][0]["labels"]["x"], "2");
+    let id = server.cli(&["claim", "p", "--label", "x=2"]).ok().stdout;
+    server.cli(&["lock", "remove", "p", "a"]).failed(5, "lock_held");
+    server.cli(&["lock", "remove", "p", "a", "--claim", id.trim()]).ok();
+    assert_eq!(server.pool("p")["locks"], 0);
+}
+
+#[test]
+fn a_pool_has_an_order_and_a_claim_its_place_in_it() {
+    let server = Server::start();
+    server.cli(&["pool", "set", "envs", "--capacity", "1", "--order", "priority"]).ok();
+    assert_eq!(server.pool("envs")["policy"]["order"], "priority");
+    let args = ["claim", "envs", "--json", "--priority", "-7", "--supersede", "/deploy"];
+    let json = server.cli(&args).ok().json();
+    assert_eq!((json["priority"].as_i64(), json["supersede"].as_str()), (Some(-7), Some("/deploy")));
+    server.cli(&["pool", "set", "envs"]).ok();
+    assert!(server.pool("envs")["policy"]["order"].is_null());
+}
+
+#[test]
+fn exit_codes_are_those_of_the_table() {
+    let mut server = Server::start();
+    server.cli(&["claim", "p"]).ok();
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["claim", "p", "--try"], 3, "not free; held: \"p\" by ada@"),
+        (&["claim", "p", "--wait", "200ms"], 3, "not served in time"),
+        (&["claim", "p", "--lock", "x"], 4, "no_such_lock"),
+        (&["claim", "p", "--count", "2"], 2, "too_many"),
+        (&["claim", "p", "--count", "0"], 2, "--count"),
+        (&["claim", "p", "--wait", "soon"], 2, "is no duration like 90s, 5m or 1h30m"),
+        (&["claim", "p", "--priority", "-1001"], 2, "must be -1000 to 1000"),
+        (&["pool", "set", "p", "--order", "fifi"], 2, "did you mean \"fifo\"?"),
+        (&["claim", ".p"], 2, "starts with a dot"),
+        (&["claim"], 2, "<POOL>"),
+        (&["release", "nobody"], 4, "no_such_claim"),
+        (&["release"], 2, "required"),
+        (&["release", "--pool", "p", "--lock", "x"], 4, "no_such_lock"),
+        (&["status", "x"], 4, "no_such_pool"),
+        (&["pool", "remove", "p"], 5, "pool_in_use"),
+        (&["frobnicate"], 2, "unrecognized subcommand"),
+        (&["--uri", "nonsense", "status"], 2, "must begin with http:// or https://"),
+        (&["lock", "add", "p", "b", "--metadata", "/nonexistent"], 2, "cannot read"),
+    ];
+    for (args, code, text) in cases {
+        server.cli(args).failed(*code, text);
+    }
+    server.kill();
+    server.cli(&["status"]).failed(6, "no answer from the locker server");
+}
+
+#[test]
+fn credentials_come_from_the_environment() {
+    let server = Server::start_with("memory:", &[], &[("AUTH_USER", "ci"), ("AUTH_PASS", "hunter2")]);
+    server.cli(&["status"]).failed(7, "unauthorized");
+    let mut command = server.cli_command();
+    command.env("LOCKER_USERNAME", "ci").env("LOCKER_PASSWORD", "hunter2").arg("status");
+    Running::start(&mut command, b"").finish().ok();
+    let mut command = server.cli_command();
+    let help = Running::start(command.env("LOCKER_PASSWORD", "hunter2").args(["status", "--help"]), b"").finish().ok();
+    assert!(help.stdout.contains("[env: LOCKER_PASSWORD]") && !help.stdout.contains("hunter2"), "{}", help.stdout);
+}
+
+#[test]
+fn a_signal_ends_a_claim_that_waits() {
+    let server = Server::start();
+    server.cli(&["claim", "p"]).ok();
+    let waiter = Running::start(server.cli_command().args(["claim", "p"]), b"");
+    waiter.until_stderr("waiting: place 1 in the queue");
+    waiter.signal(Signal::SIGINT);
+    waiter.finish().failed(130, "SIGINT received");
+    assert_eq!(server.pool("p")["waiting"], 0);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let server = Server::start();
+    let script = format!("{} status --uri {} | true; echo ${{PIPESTATUS[0]}}", binary(), server.url);
+    let done = Running::start(clean("/bin/bash").args(["-c", &script]), b"").finish().ok();
+    assert_eq!((done.stdout.trim(), done.stderr.as_str()), ("0", ""));
+}
+
+#[test]
+fn the_server_refuses_settings_that_make_no_sense() {
+    let cases: &[(&[&str], &[(&str, &str)], i32, &str)] = &[
+        (&[], &[("AUTH_USER", "x")], 2, "AUTH_USER is set without AUTH_PASS"),
+        (&["--no-auth"], &[("AUTH_USER", "x"), ("AUTH_PASS", "y")], 2, "contradicts"),
+        (&["--listen", "0.0.0.0:0"], &[], 1, "--no-auth"),
+        (&["--grace", "x"], &[], 2, "is no duration"),
+        (&[], &[("LOCKER_HISTORY", "many")], 2, "invalid value 'many' for '--history"),
+        (&["--store", "etcd"], &[], 1, "store"),
+    ];
+    for (args, vars, code, text) in cases {
+        let mut command = clean(binary());
+        command.args(["server", "--store", "memory:", "--listen", "127.0.0.1:0"]);
+        // The later of two equal options wins.
+        command.args(*args).envs(vars.iter().copied());
+        Running::start(&mut command, b"").finish().failed(*code, text);
+    }
+}
+
+#[test]
+fn help_and_version_are_for_people() {
+    for args in [&["--help"][..], &["server", "--help"], &["claim", "--help"], &["--version"]] {
+        let done = Running::start(clean(binary()).args(args), b"").finish().ok();
+        assert!(done.stdout.contains("locker") && done.stderr.is_empty(), "{done:?}");
+    }
+    let server = Running::start(clean(binary()).args(["server", "--help"]), b"").finish().ok();
+    for name in ["LOCKER_LISTEN", "LOCKER_STORE", "LOCKER_NO_AUTH", "LOCKER_CONFIRM", "AUTH_USER", "PORT"] {
+        assert!(server.stdout.contains(name), "{name}");
+    }
+}
+
+/// As the original locker has it: `PORT` alone changes the port, and neither the address nor what needs a password.
+#[test]
+fn port_alone_changes_the_port() {
+    let mut command = clean(binary());
+    command.args(["server", "--store", "memory:"]).env("PORT", "0");
+    let server = Running::start(&mut command, b"");
+    let line = server.until_stderr(" listening on ");
+    assert!(line.contains("http://127.0.0.1:") && !line.contains(":8910"), "{line}");
+    server.signal(Signal::SIGTERM);
+    server.finish().ok();
+}

@@ -1,0 +1,226 @@
+//! How the resource reaches its server: several servers, TLS, client certificates, proxies, a BOSH director.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use crate::support::certs::{Ca, Files};
+use crate::support::{Build, Impostor, Server};
+use serde_json::{Value, json};
+
+fn acquire() -> Value {
+    json!({"acquire": true, "timeout": "20s"})
+}
+
+/// A source with these keys beside `locker_uri`.
+fn build(server: &Server, keys: &Value) -> Build {
+    let mut source = keys.clone();
+    source["pool"] = json!("p");
+    Build::with_source(server, 1, &source)
+}
+
+// ---- several servers
+
+#[test]
+fn several_servers_are_asked_in_turn() {
+    let mut away = Server::start();
+    let server = Server::start();
+    away.kill();
+    let both = format!("{}, {}", away.url, server.url);
+    let one = Build::new(&server, 1, "p").at(&both);
+    let claimed = one.out(&acquire()).ok().said(&format!("asking {both} for")).version();
+    one.get(&claimed, "p").ok();
+    assert_eq!(one.check(None), [claimed]);
+    // A gateway that has lost its server is left as well.
+    let lost = Impostor::says("502 Bad Gateway", "oops");
+    let other = Build::new(&server, 1, "p").at(&format!("{},{}", lost.url, server.url));
+    other.check(None);
+    other.out(&json!({"release": "build"})).ok().said("released \"p\"");
+    assert_eq!(server.pool("p")["free"], 1);
+}
+
+#[test]
+fn servers_of_different_stores_are_refused() {
+    let (a, b) = (Server::start(), Server::start());
+    let build = Build::new(&a, 1, "p").at(&format!("{},{}", a.url, b.url));
+    let text = "serve different stores: name only servers of one store";
+    build.out(&acquire()).failed(1, text).said(&a.url).said(&b.url);
+    let payload = json!({"source": build.source}).to_string();
+    build.raw("check", None, payload.as_bytes()).failed(1, text);
+    let list = a.cli(&["status", "--json"]).ok();
+    assert!(!list.stdout.contains("\"p\""), "nothing was asked: {}", list.stdout);
+}
+
+#[test]
+fn no_server_that_answers_is_one_clear_error() {
+    let (mut a, mut b) = (Server::start(), Server::start());
+    let build = Build::new(&a, 1, "p").at(&format!("{},{}", a.url, b.url));
+    a.kill();
+    b.kill();
+    let payload = json!({"source": build.source}).to_string();
+    let done = build.raw("check", None, payload.as_bytes()).failed(1, "no answer from the locker server at http://");
+    assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
+}
+
+#[test]
+fn a_check_costs_one_request() {
+    let server = Server::start();
+    let proxy = crate::support::proxy::Proxy::before(&server.url);
+    let build = Build::new(&server, 1, "p").at(&proxy.url);
+    let claimed = build.out(&acquire()).ok().version();
+    for version in [None, Some(claimed.as_str())] {
+        let before = proxy.seen("");
+        build.check(version);
+        assert_eq!(proxy.seen("") - before, 1);
+    }
+}
+
+// ---- TLS
+
+struct Tls {
+    ca: Ca,
+    files: Files,
+    server: Server,
+}
+
+fn tls(more: impl FnOnce(&Ca, &Files) -> Vec<(&'static str, String)>) -> Tls {
+    let (ca, files) = (Ca::new("test CA"), Files::new());
+    let pair = ca.issue(&["localhost", "127.0.0.1"], "server");
+    let mut vars = vec![("SSL_CERT", files.write("cert", &pair.cert)), ("SSL_KEY", files.write("key", &pair.key))];
+    vars.extend(more(&ca, &files));
+    let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let server = Server::start_with("memory:", &[], &vars);
+    assert!(server.url.starts_with("https://"), "{}", server.url);
+    Tls { ca, files, server }
+}
+
+#[test]
+fn a_server_is_known_by_its_authority() {
+    let Tls { ca, files: _files, server } = tls(|_, _| Vec::new());
+    let stranger = Ca::new("another CA").pem();
+    let trusting = build(&server, &json!({"ca_cert": ca.pem()}));
+    let claimed = trusting.out(&acquire()).ok().version();
+    assert_eq!(trusting.check(None), std::slice::from_ref(&claimed));
+    trusting.get(&claimed, "p").ok();
+    trusting.out(&json!({"release": "build"})).ok();
+
+    let refusing = json!({"acquire": true, "timeout": "500ms"});
+    for keys in [json!({}), json!({"ca_cert": stranger})] {
+        let done = build(&server, &keys).out(&refusing).failed(1, "invalid peer certificate");
+        assert!(done.stderr.contains("as ca_cert"), "{}", done.stderr);
+    }
+    for key in ["skip_ssl_validation", "skip_ssl_verification"] {
+        let careless = build(&server, &json!({key: true}));
+        let done = careless.out(&acquire()).ok();
+        assert_eq!(done.stderr.matches("warning: source skip_ssl_").count(), 1, "{}", done.stderr);
+        careless.out(&json!({"release": "build"})).ok().said("the server's certificate is not verified");
+    }
+    let bad = [
+        (json!({"ca_cert": "-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----"}), "ca_cert"),
+        (json!({"ca_cert": "-----BEGIN PRIVATE KEY-----"}), "ca_cert"),
+    ];
+    for (keys, text) in bad {
+        build(&server, &keys).out(&acquire()).failed(1, text);
+    }
+}
+
+#[test]
+fn a_client_shows_its_certificate() {
+    let Tls { ca, files: _files, server } =
+        tls(|ca, files| vec![("LOCKER_CLIENT_CA", files.write("client-ca", &ca.pem()))]);
+    let pair = ca.issue(&[], "resource");
+    let keys = json!({"ca_cert": ca.pem(), "client_cert": pair.cert, "client_key": pair.key});
+    let done = build(&server, &keys).out(&acquire()).ok();
+    assert!(!done.stderr.contains("PRIVATE"), "{}", done.stderr);
+    let short = json!({"acquire": true, "timeout": "500ms"});
+    build(&server, &json!({"ca_cert": ca.pem()})).out(&short).failed(1, "no answer from the locker server");
+    let broken = json!({"ca_cert": ca.pem(), "client_cert": pair.cert, "client_key": "-----BEGIN hunter2"});
+    let done = build(&server, &broken).out(&short).failed(1, "client_key holds no private key");
+    assert!(!done.stderr.contains("hunter2"), "{}", done.stderr);
+}
+
+// ---- proxies
+
+/// A proxy that understands CONNECT; which hosts it was asked for.
+fn http_proxy() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let seen = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let seen = Arc::clone(&seen);
+            std::thread::spawn(move || drop(tunnel(client, &seen)));
+        }
+    });
+    (url, asked)
+}
+
+fn tunnel(mut client: TcpStream, seen: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    let mut lines = BufReader::new(client.try_clone()?);
+    let mut first = String::new();
+    lines.read_line(&mut first)?;
+    let mut line = String::new();
+    while lines.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    seen.lock().unwrap().push(first.trim().to_owned());
+    let Some(address) = first.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()) else { return Ok(()) };
+    let mut server = TcpStream::connect(address)?;
+    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+    let (mut up, mut from) = (server.try_clone()?, client.try_clone()?);
+    let upward = std::thread::spawn(move || std::io::copy(&mut from, &mut up));
+    std::io::copy(&mut server, &mut client)?;
+    drop(upward);
+    Ok(())
+}
+
+#[test]
+fn a_proxy_of_the_source_or_the_environment_is_used() {
+    let server = Server::start();
+    let (url, asked) = http_proxy();
+    let host = server.url.trim_start_matches("http://").to_owned();
+    let uses = |build: Build| {
+        asked.lock().unwrap().clear();
+        build.out(&acquire()).ok();
+        build.out(&json!({"release": "build"})).ok();
+        asked.lock().unwrap().clone()
+    };
+    let through = uses(build(&server, &json!({"proxy": url})));
+    assert!(through.iter().any(|line| line.contains(&host)), "{through:?}");
+    let through = uses(build(&server, &json!({})).var("http_proxy", &url));
+    assert!(through.iter().any(|line| line.contains(&host)), "{through:?}");
+    assert!(uses(build(&server, &json!({"proxy": url})).var("no_proxy", "x.example, 127.0.0.1")).is_empty());
+    assert!(uses(build(&server, &json!({})).var("HTTP_PROXY", &url)).is_empty(), "a request header may set it");
+    let done = build(&server, &json!({"proxy": "ftp://u:hunter2@x"})).out(&acquire()).failed(1, "proxy is no address");
+    assert!(!done.stderr.contains("hunter2"), "{}", done.stderr);
+}
+
+// ---- a BOSH director
+
+#[test]
+fn the_lock_of_a_director_is_named_like_it() {
+    let server = Server::start();
+    let director = Impostor::says("200 OK", r#"{"name":"bosh-eu","uuid":"x","version":"280","user":null}"#);
+    let source = json!({"bosh_lock": director.url, "username": "ci", "password": "hunter2"});
+    let build = Build::with_source(&server, 1, &source);
+    let locked = build.out(&json!({"lock_op": "lock", "key": "k"})).ok();
+    assert_eq!(locked.metadata("lock").as_deref(), Some("bosh-eu"));
+    build.get(&locked.version(), "l").ok();
+    let lock = std::fs::read_to_string(build.input("l").join("lock")).unwrap();
+    assert_eq!(lock, r#"{"key":"k","locked_by":{"k":1}}"#);
+    assert_eq!(build.check(None), [locked.version()]);
+    build.out(&json!({"lock_op": "unlock", "key": "k"})).ok();
+    let asked = director.requests();
+    assert!(asked.iter().all(|request| request.starts_with("GET /info ")), "{asked:?}");
+    assert!(!asked.concat().to_ascii_lowercase().contains("authorization"), "the password is not the director's");
+
+    let nameless = Impostor::says("200 OK", r#"{"uuid":"x"}"#);
+    let build = Build::with_source(&server, 1, &json!({"bosh_lock": nameless.url}));
+    build.out(&json!({"lock_op": "lock", "key": "k"})).failed(1, "source.bosh_lock: no usable answer from http://");
+    let hostile = Impostor::says("200 OK", r#"{"name":"../etc"}"#);
+    let build = Build::with_source(&server, 1, &json!({"bosh_lock": hostile.url}));
+    build.out(&json!({"lock_op": "lock", "key": "k"})).failed(1, "source.bosh_lock: the director calls itself");
+}

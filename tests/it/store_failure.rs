@@ -1,0 +1,127 @@
+//! The first sync that fails latches the store shut: nothing is acknowledged afterwards, the process ends, and what was
+//! acknowledged before is there again (reliability I15). The failure is a real one: strace makes the system call fail.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic and talk")]
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::server::Server;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The process must be gone within a second; twice that on a busy machine.
+const GONE: Duration = Duration::from_secs(2);
+
+/// An answer: its status, its body, and the request's id.
+struct Answered {
+    status: u16,
+    body: String,
+    request: String,
+}
+
+/// Sends `PUT /api/v1/claims/{id}` for a pool of its own; `None`: there was no answer.
+fn claim(address: &str, id: usize) -> Option<Answered> {
+    let agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(10)))
+        .build()
+        .new_agent();
+    let url = format!("http://{address}/api/v1/claims/c{id}");
+    let mut answer = agent.put(&url).send(format!(r#"{{"pool":"p{id}"}}"#)).ok()?;
+    let request = answer.headers().get("x-request-id")?.to_str().ok()?.to_owned();
+    Some(Answered { status: answer.status().as_u16(), body: answer.body_mut().read_to_string().ok()?, request })
+}
+
+/// A server under strace. A SIGTERM to strace ends both; a SIGKILL would leave the server behind.
+struct Traced(Server);
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.0.pid()).unwrap());
+        // It may have ended already.
+        if kill(pid, Signal::SIGTERM).is_ok() {
+            self.0.wait();
+        }
+    }
+}
+
+/// A server whose syncs meet what `inject` says, as strace writes it.
+fn strace(inject: &str, store: &str, more: &[&str]) -> Traced {
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qq", "-I2", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"])
+        .args(["-e", &format!("inject=fsync,fdatasync:{inject}")])
+        .args([env!("CARGO_BIN_EXE_locker"), "server", "--listen", "127.0.0.1:0", "--store", store])
+        .args(more);
+    Traced(Server::spawn_with(command, Stdio::null()))
+}
+
+/// What takes longer than `--request-timeout` inside the server is answered all the same, and may have been done.
+#[test]
+fn a_request_that_takes_too_long_is_503_timeout() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("locker.db").display());
+    // Every sync from the 40th on takes three seconds more.
+    let traced = strace("delay_enter=3000000:when=40+", &store, &["--request-timeout", "1s"]);
+    let late = (0..200).find_map(|id| {
+        let answer = claim(traced.0.address(), id).expect("an answer");
+        (answer.status != 200).then_some((id, answer))
+    });
+    let (id, late) = late.expect("a sync takes too long");
+    assert_eq!(late.status, 503, "{}", late.body);
+    assert!(late.body.contains("\"code\":\"timeout\"") && late.body.contains("\"error\":"), "{}", late.body);
+    // It was done, and the same request finds it.
+    crate::support::server::eventually("the claim is there", || {
+        claim(traced.0.address(), id).is_some_and(|again| again.status == 200)
+    });
+}
+
+#[test]
+fn a_failed_sync_ends_the_server_and_loses_nothing_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("locker.db").display());
+    // Every sync from the 40th on fails: some are needed to start.
+    let mut traced = strace("error=EIO:when=40+", &store, &[]);
+    let server = &mut traced.0;
+    let address = server.address().to_owned();
+    let mut acknowledged = Vec::new();
+    let refused = (0..200).find_map(|id| match claim(&address, id) {
+        Some(Answered { status: 200, .. }) => {
+            acknowledged.push(id);
+            None
+        }
+        other => Some((id, other)),
+    });
+    let failed_at = Instant::now();
+    let (refused, answer) = refused.expect("a sync fails");
+    assert!(!acknowledged.is_empty(), "the first syncs succeed");
+    // Refused in words, or cut off by the end of the process; never acknowledged.
+    let request = answer.map(|answer| {
+        assert_eq!(answer.status, 503, "{}", answer.body);
+        assert!(answer.body.contains("\"code\":\"store_failed\""), "{}", answer.body);
+        assert!(!answer.body.contains("I/O"), "the causes are not for clients: {}", answer.body);
+        answer.request
+    });
+    let status = server.wait();
+    assert!(failed_at.elapsed() < GONE, "{:?}", failed_at.elapsed());
+    assert_eq!(status.code(), Some(1), "{:?}", server.log());
+    assert!(server.has_said("has failed: nothing was acknowledged since"), "{:?}", server.log());
+    if let Some(request) = request {
+        // The line that ties the causes to the request.
+        let found = server.log().iter().any(|line| line.contains(&request) && line.contains("I/O"));
+        assert!(found, "{request}: {:?}", server.log());
+    }
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_locker"));
+    command.args(["server", "--listen", "127.0.0.1:0", "--store", &store]);
+    let again = Server::spawn(command);
+    for id in acknowledged {
+        // The same request again is the same claim, still held.
+        let Answered { status, body, .. } = claim(again.address(), id).unwrap();
+        assert_eq!(status, 200, "c{id}: {body}");
+        assert!(body.contains("\"life\":1") && body.contains("\"state\":\"held\""), "c{id}: {body}");
+    }
+    // The one that was refused may have reached the disk or not; asking again settles it.
+    assert_eq!(claim(again.address(), refused).unwrap().status, 200);
+}

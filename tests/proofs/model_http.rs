@@ -1,0 +1,587 @@
+//! The naive model of the rules (`src/core/model_tests/reference.rs`) against our HTTP API on SQLite: the same random
+//! operations as requests over a socket, through the door, the routes, the engine and a real file, restarts included.
+//!
+//! The clock is the test's: a run covers hours in a moment. So it also plays the part of the door that parks: requests
+//! that wait, and their end, are handed to the routes directly. What HTTP does not show (runs, numbers of parked requests,
+//! the order in which free locks are picked) is left out of the comparison here; the core's own model test sees it.
+
+// Test code: a panic is a failed test.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../src/core/model_tests/generate.rs"]
+#[allow(dead_code)]
+mod generate;
+#[path = "proof/http.rs"]
+#[allow(dead_code)]
+mod http;
+#[path = "../../src/core/model_tests/reference.rs"]
+#[allow(dead_code)]
+mod reference;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use locker::core::claim::{BuildEnd, BuildRef};
+use locker::core::command::Command;
+use locker::core::names::ParkId;
+use locker::core::settings::{Plant, Settings};
+use locker::core::time::Span;
+use locker::env::Clock;
+use locker::server::build_watch::BuildWatch;
+use locker::server::build_watch::settings::WatchSettings;
+use locker::server::door::{self, DoorSettings, Stop};
+use locker::server::engine::{self, Engine};
+use locker::server::http::{Attempt, Handler, Request, Response};
+use locker::server::long_polls::LongPolls;
+use locker::server::notices::Notices;
+use locker::server::routes::Routes;
+use proptest::test_runner::{Config, TestRunner};
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
+use serde_json::{Value, json};
+
+use generate::{Case, Rulebook};
+use http::Conn;
+use reference::{Answer, Op, Rules, Shape, Wait, Want, Which};
+
+/// A pool of the test's own, so that there is always something to write.
+const ASIDE: &str = "aside";
+const SECOND: u64 = 1_000;
+
+/// A clock that moves only when told to.
+#[derive(Clone, Default)]
+struct HandClock(Arc<AtomicU64>);
+
+impl Clock for HandClock {
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+    fn wall_ms(&self) -> u64 {
+        1_788_000_000_000 + self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A server on a clock of the test's own.
+struct Server {
+    directory: tempfile::TempDir,
+    settings: Settings,
+    clock: HandClock,
+    life: Option<Life>,
+    /// All fences that each claim was seen with.
+    fences: BTreeMap<String, Vec<u64>>,
+    newest: u64,
+}
+
+struct Life {
+    routes: Arc<Routes>,
+    engine: Engine,
+    thread: JoinHandle<()>,
+    stop: Stop,
+    door: JoinHandle<anyhow::Result<()>>,
+    client: RefCell<Conn>,
+}
+
+impl Life {
+    fn end(self) {
+        self.stop.trigger(Duration::ZERO);
+        self.engine.stop();
+        self.thread.join().unwrap();
+        drop(self.client);
+        self.door.join().unwrap().unwrap();
+    }
+}
+
+fn start(store: &Path, settings: &Settings, clock: &HandClock) -> Life {
+    let (long_polls, notices) = (LongPolls::default(), Notices::default());
+    let (engine, thread) = engine::start(
+        locker::store::open(&format!("sqlite:{}", store.display())).unwrap(),
+        settings.clone(),
+        Arc::new(clock.clone()),
+        notices.clone(),
+        long_polls.clone(),
+        |error| panic!("{error:#}"),
+    )
+    .unwrap();
+    // The Concourse of all builds here is known; what is known of its builds is told by hand.
+    let known = WatchSettings { concourses: vec!["https://ci".parse().unwrap()], ..WatchSettings::default() };
+    let builds = BuildWatch::open(&known, &BTreeMap::new(), Arc::new(clock.clone())).unwrap();
+    let routes = Arc::new(Routes::new(engine.clone(), long_polls, Arc::new(|| Ok(()))).with_builds(builds));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, handler) = (Stop::new(), Arc::clone(&routes) as Arc<dyn Handler>);
+    let door = {
+        let (stop, dirs) = (stop.clone(), vec![store.parent().unwrap().to_owned()]);
+        let settings = DoorSettings { backends: 2, ..DoorSettings::default() };
+        std::thread::spawn(move || door::serve(listener, handler, notices, settings, &dirs, stop))
+    };
+    let client = RefCell::new(Conn::open(address).unwrap());
+    Life { routes, engine, thread, stop, door, client }
+}
+
+impl Server {
+    fn new(rules: &Rules, plant: Plant) -> Self {
+        let settings = Settings {
+            listen: Span(rules.listen),
+            grace: Span(rules.grace),
+            place: Span(rules.place),
+            confirm: Span(rules.confirm),
+            withdrawals: u8::try_from(rules.withdrawals).unwrap(),
+            memory: Span(rules.memory),
+            build_memory: Span(rules.build_memory),
+            drain: Span(rules.drain),
+            lease: Span(rules.lease),
+            declared_only: rules.declared_only,
+            stuck_look: Span(0),
+            plant,
+            ..Settings::default()
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let clock = HandClock::default();
+        let life = Some(start(&file(&directory), &settings, &clock));
+        let mut server = Self { directory, settings, clock, life, fences: BTreeMap::new(), newest: 0 };
+        assert_eq!(server.plain("PUT", &format!("/pools/{ASIDE}"), Some(&json!({}))), Answer::Done);
+        server
+    }
+
+    fn life(&self) -> &Life {
+        self.life.as_ref().unwrap()
+    }
+
+    fn apply(&mut self, op: &Op) -> Answer {
+        match op {
+            Op::Ask(request) => self.ask(request),
+            Op::Confirm { claim, run, fence } => {
+                let fence = self.fence(claim, *fence);
+                self.plain("POST", &format!("/claims/{claim}/confirm"), Some(&json!({ "run": run, "fence": fence })))
+            }
+            Op::Renew { claim, run, fence } => {
+                let fence = fence.map(|fence| self.fence(claim, fence));
+                let body = without_nulls(json!({ "run": run, "fence": fence }));
+                self.plain("POST", &format!("/claims/{claim}/renew"), Some(&body))
+            }
+            Op::Break { claim, drain } => {
+                let body = json!({ "drain": drain, "by": { "reason": "why" } });
+                self.plain("POST", &format!("/claims/{claim}/break"), Some(&body))
+            }
+            Op::Cancel(claim) => self.plain("DELETE", &format!("/claims/{claim}?if_waiting=true"), None),
+            Op::Move { claim, to } => {
+                let by = json!({ "reason": "why" });
+                let body = match to {
+                    reference::To::First => json!({ "to": "first", "by": by }),
+                    reference::To::Last => json!({ "to": "last", "by": by }),
+                    reference::To::Before(other) => json!({ "before": other, "by": by }),
+                };
+                self.plain("POST", &format!("/claims/{claim}/move"), Some(&body))
+            }
+            Op::Quarantine { pool, lock, span } => {
+                let body = without_nulls(json!({ "for": text(*span), "by": { "reason": "why" } }));
+                self.plain("POST", &format!("/pools/{pool}/locks/{lock}/quarantine"), Some(&body))
+            }
+            Op::Return { pool, lock } => self.plain("POST", &format!("/pools/{pool}/locks/{lock}/return"), None),
+            Op::Deliver { claim, present } => {
+                let (_, claim_now) = self.call("GET", &format!("/claims/{claim}"), None);
+                let revision = claim_now["revision"].as_u64().filter(|_| *present).unwrap_or(1);
+                self.plain("POST", &format!("/claims/{claim}/deliver"), Some(&json!({ "revision": revision })))
+            }
+            Op::Over { build, cut_short } => {
+                let how = if *cut_short { BuildEnd::Errored } else { BuildEnd::Succeeded };
+                let build = BuildRef { cluster: "https://ci".parse().unwrap(), id: build.parse().unwrap() };
+                self.life().engine.call(Command::BuildOver { build, how }).unwrap();
+                Answer::Nothing
+            }
+            Op::End { claim, run } => {
+                let run = run.as_ref().map(|run| format!("?run={run}")).unwrap_or_default();
+                self.plain("DELETE", &format!("/claims/{claim}{run}"), None)
+            }
+            Op::Left(park) => {
+                self.life().routes.left(ParkId(*park));
+                self.tick();
+                Answer::Nothing
+            }
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope } => {
+                let order = match order {
+                    reference::Order::Fifo => "fifo",
+                    reference::Order::Priority => "priority",
+                    reference::Order::Lifo => "lifo",
+                };
+                let overtaking = backfill.map(|most| most.map_or("backfill".into(), |most| format!("backfill:{most}")));
+                let pick = if *by_name { "name" } else { "least_recent" };
+                let policy = json!({ "order": order, "overtaking": overtaking, "pick": pick, "drain": text(*drain), "max_hold": text(*max_hold), "max_queue": max_queue, "scope": scope });
+                let body = json!({ "capacity": capacity, "policy": without_nulls(policy) });
+                self.plain("PUT", &format!("/pools/{pool}"), Some(&without_nulls(body)))
+            }
+            Op::RemovePool(pool) => self.plain("DELETE", &format!("/pools/{pool}"), None),
+            Op::Add { pool, lock, label } => {
+                self.plain("PUT", &format!("/pools/{pool}/locks/{lock}"), Some(&json!({ "labels": labels(label) })))
+            }
+            Op::Update { pool, lock, label } => {
+                self.plain("PATCH", &format!("/pools/{pool}/locks/{lock}"), Some(&json!({ "labels": labels(label) })))
+            }
+            Op::Remove { pool, lock, claim } => {
+                let body = without_nulls(json!({ "claim": claim }));
+                self.plain("DELETE", &format!("/pools/{pool}/locks/{lock}"), Some(&body))
+            }
+            Op::Reconcile => {
+                self.life().engine.call(Command::Reconcile).unwrap();
+                Answer::Nothing
+            }
+            Op::Pass(span) => {
+                // All durations are whole seconds, so everything happens when it is due.
+                for _ in 0..span / SECOND {
+                    self.leap(SECOND);
+                }
+                Answer::Nothing
+            }
+            Op::Leap(span) => {
+                self.leap(*span);
+                Answer::Nothing
+            }
+            Op::Restart => {
+                self.restart();
+                Answer::Nothing
+            }
+        }
+    }
+
+    fn fence(&self, claim: &str, which: Which) -> u64 {
+        let known = self.fences.get(claim).map(Vec::as_slice).unwrap_or_default();
+        match (which, known) {
+            (Which::Present, [.., last]) | (Which::Former, [.., last, _]) => *last,
+            _ => 1,
+        }
+    }
+
+    fn leap(&self, span: u64) {
+        self.clock.0.fetch_add(span, Ordering::SeqCst);
+        self.tick();
+    }
+
+    fn tick(&self) {
+        self.life().engine.call(Command::Tick).unwrap();
+    }
+
+    fn restart(&mut self) {
+        // Engine time is stored with a change: written now, it goes on from now, as if the server was down for no time.
+        assert_eq!(self.plain("POST", &format!("/pools/{ASIDE}/changes"), Some(&json!({}))), Answer::Done);
+        self.life.take().unwrap().end();
+        self.life = Some(start(&file(&self.directory), &self.settings, &self.clock));
+        self.tick();
+    }
+
+    fn ask(&mut self, ask: &reference::Request) -> Answer {
+        let reference::Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl } = ask;
+        let mut body = shape_of(shape);
+        let more = json!({
+            "run": run,
+            "confirm": confirm,
+            "priority": priority,
+            "queue": !try_lock,
+            "give_up_after": text(*give_up),
+            "ttl": text(*ttl),
+            "wait": (*wait != Wait::No).then_some("60s"),
+        });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (path, body) = (format!("/claims/{claim}"), without_nulls(body));
+        let (park, can_park, attempt) = match wait {
+            Wait::No => return self.plain("PUT", &path, Some(&body)),
+            Wait::Park(park) => (*park, true, Attempt::First),
+            Wait::Over(park) => (*park, false, Attempt::Last),
+        };
+        let request = Request { park: ParkId(park), can_park, attempt, ..request("PUT", &path, &body) };
+        let Response { status, body, park, .. } = self.life().routes.handle(request);
+        answer_of(status, &serde_json::from_slice(&body).unwrap(), park.is_some())
+    }
+
+    /// A request over the socket, and its answer.
+    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let mut client = self.life().client.borrow_mut();
+        let body = body.map(ToString::to_string);
+        let answer = client.call(method, &format!("/api/v1{path}"), body.as_deref()).unwrap();
+        (answer.status, answer.json())
+    }
+
+    fn plain(&mut self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let (status, json) = self.call(method, path, body);
+        answer_of(status, &json, false)
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let (status, json) = self.call("GET", path, None);
+        assert_eq!(status, 200, "{path}: {json}");
+        json
+    }
+
+    /// What HTTP shows of [`reference::Model::view`].
+    fn view(&self) -> Vec<String> {
+        let snapshot = self.life().engine.snapshot();
+        let mut lines =
+            vec![format!("watched {:?}", snapshot.builds_to_watch().map(|b| b.id.as_str()).collect::<Vec<_>>())];
+        for claim in self.get("/claims?limit=1000")["items"].as_array().unwrap() {
+            let (id, life) = (str_of(&claim["id"]), &claim["life"]);
+            let phase = match str_of(&claim["state"]) {
+                "waiting" => {
+                    let queue = &self.get(&format!("/claims/{id}"))["queue"];
+                    let presence = if queue["listening"] == json!(true) { "listening" } else { "away" };
+                    format!("waiting {presence} {}", queue["stuck"].as_str().unwrap_or_default())
+                }
+                state => format!("{state} {:?}", locks_of(claim)),
+            };
+            lines.push(format!("claim {id} life {life} {phase}"));
+        }
+        for ended in self.get("/claims?state=ended&limit=1000")["items"].as_array().unwrap() {
+            let (id, life, how) = (str_of(&ended["id"]), &ended["life"], str_of(&ended["how"]));
+            lines.push(format!("claim {id} life {life} ended {how}"));
+        }
+        for pool in self.get("/pools")["items"].as_array().unwrap() {
+            let name = str_of(&pool["pool"]);
+            if name == ASIDE {
+                continue;
+            }
+            let pool = self.get(&format!("/pools/{name}"));
+            let ids = |of: &Value, member: &str| -> Vec<String> {
+                of.as_array().unwrap().iter().map(|item| str_of(&item[member]).to_owned()).collect()
+            };
+            lines.push(format!("pool {name} queue {:?}", ids(&pool["queue"], "claim")));
+            for lock in pool["items"].as_array().unwrap() {
+                let label = lock["labels"].as_object().unwrap().values().next().map(str_of);
+                let (draining, leaving) = (lock["state"] == "draining", lock["leaving"] == json!(true));
+                let out = if lock["quarantine"].is_object() { " out" } else { "" };
+                let (lock, by) = (str_of(&lock["lock"]), ids(&lock["holders"], "claim"));
+                lines
+                    .push(format!("lock {name}/{lock} {label:?} by {by:?} draining {draining} leaving {leaving}{out}"));
+            }
+        }
+        lines.sort();
+        lines
+    }
+
+    /// Each new grant has a fence above all that were seen before.
+    fn check_fences(&mut self) -> Result<(), String> {
+        let mut new = BTreeSet::new();
+        for claim in self.get("/claims?limit=1000")["items"].as_array().unwrap() {
+            let (id, Some(fence)) = (str_of(&claim["id"]), claim["fence"].as_u64()) else { continue };
+            let known = self.fences.entry(id.to_owned()).or_default();
+            if known.last() != Some(&fence) {
+                known.push(fence);
+                if fence <= self.newest || !new.insert(fence) {
+                    return Err(format!("{id} has fence {fence} after {}", self.newest));
+                }
+            }
+        }
+        self.newest = new.last().copied().unwrap_or(self.newest);
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let Some(life) = self.life.take() else { return };
+        if std::thread::panicking() {
+            // A failed case has said already what was wrong.
+            life.stop.trigger(Duration::ZERO);
+            life.engine.stop();
+            let _ = (life.thread.join(), life.door.join());
+        } else {
+            life.end();
+        }
+    }
+}
+
+fn file(directory: &tempfile::TempDir) -> PathBuf {
+    directory.path().join("locker.db")
+}
+
+/// A request as the door hands it on.
+fn request(method: &str, path: &str, body: &Value) -> Request {
+    Request {
+        method: method.into(),
+        path: format!("/api/v1{path}"),
+        query: String::new(),
+        headers: Vec::new(),
+        body: body.to_string().into(),
+        peer: "test".into(),
+        park: ParkId(0),
+        can_park: false,
+        attempt: Attempt::First,
+        id: "test".into(),
+        identity: None,
+    }
+}
+
+fn shape_of(shape: &Shape) -> Value {
+    let part = |(pool, want): &(String, Want)| match want {
+        Want::Any(count, label) => json!({ "pool": pool, "count": count, "labels": labels(label) }),
+        Want::Named(names) => json!({ "pool": pool, "locks": names }),
+    };
+    let mut body = part(&shape.parts[0]);
+    body["also"] = shape.parts[1..].iter().map(part).collect();
+    body["key"] = json!(shape.key);
+    body["requestor"] = json!(shape.who);
+    body["scope"] = json!(shape.scope);
+    if let Some(build) = &shape.build {
+        body["owner"] = json!({ "cluster": "https://ci", "build_id": build });
+    }
+    body
+}
+
+fn labels(label: &Option<String>) -> Value {
+    label.as_ref().map_or(json!({}), |label| json!({ "kind": label }))
+}
+
+fn text(span: Option<u64>) -> Option<String> {
+    span.map(|span| format!("{}s", span / SECOND))
+}
+
+fn without_nulls(mut body: Value) -> Value {
+    if let Some(members) = body.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    body
+}
+
+fn str_of(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+fn locks_of(claim: &Value) -> Vec<(String, String)> {
+    let locks = claim["locks"].as_array().unwrap();
+    locks.iter().map(|lock| (str_of(&lock["pool"]).to_owned(), str_of(&lock["lock"]).to_owned())).collect()
+}
+
+fn answer_of(status: u16, json: &Value, parked: bool) -> Answer {
+    if status == 200 {
+        return match json["state"].as_str() {
+            Some("granted") => Answer::Granted(locks_of(json)),
+            Some("waiting") => Answer::Waiting { parked: false },
+            Some("held") => Answer::Held(locks_of(json)),
+            Some("ended") => Answer::Ended { how: known(&json["how"]), again: false },
+            _ => Answer::Done,
+        };
+    }
+    match str_of(&json["code"]) {
+        "waiting" | "self_wait" | "deadlock" => Answer::Waiting { parked },
+        "locked" => Answer::Busy,
+        "ended" => Answer::RefusedEnded(known(&json["claim"]["how"])),
+        _ => Answer::Refused(known(&json["code"])),
+    }
+}
+
+/// The word as the model has it: kept for ever, since these are few.
+fn known(word: &Value) -> &'static str {
+    const WORDS: &[&str] = &[
+        "released",
+        "cancelled",
+        "gave_up",
+        "listener_lost",
+        "unconfirmed",
+        "superseded",
+        "removed",
+        "lost",
+        "lease_lost",
+        "build_over",
+        "undelivered",
+        "broken",
+        "not_waiting",
+        "unprocessable",
+        "no_such_pool",
+        "no_such_lock",
+        "no_such_claim",
+        "too_many",
+        "mixed_orders",
+        "different_request",
+        "superseded_run",
+        "not_granted",
+        "wrong_fence",
+        "lock_exists",
+        "lock_held",
+        "not_holder",
+        "pool_in_use",
+        "queue_full",
+        "limit",
+    ];
+    let word = str_of(word);
+    WORDS.iter().find(|known| **known == word).unwrap_or_else(|| panic!("the model knows no {word}"))
+}
+
+/// What HTTP shows of a line of the model's view.
+fn shown(line: &str) -> String {
+    // A lock's state is one word: it drains only when nobody has it and it is in service.
+    if line.starts_with("lock ") && (line.ends_with(" out") || !line.contains(" by [] ")) {
+        return line.replace(" draining true ", " draining false ");
+    }
+    if let Some((pool, _)) = line.split_once(" free [").filter(|_| line.starts_with("pool ")) {
+        return pool.to_owned();
+    }
+    let Some((claim, rest)) = line.split_once(" runs [").filter(|_| line.starts_with("claim ")) else {
+        return line.to_owned();
+    };
+    let (_, phase) = rest.split_once("] ").unwrap();
+    match phase.strip_prefix("waiting ").and_then(|waiting| waiting.rsplit_once(' ')) {
+        Some(("away", stuck)) => format!("{claim} waiting away {stuck}"),
+        Some((_, stuck)) => format!("{claim} waiting listening {stuck}"),
+        None => format!("{claim} {phase}"),
+    }
+}
+
+/// The bugs that a server under test may carry.
+const PLANTS: [Plant; 4] = [Plant::None, Plant::EarlierRun, Plant::ReleaseUnchecked, Plant::FenceInMemory];
+
+struct ApiFollowsTheRules<const PLANT: usize>;
+
+impl<const PLANT: usize> StateMachineTest for ApiFollowsTheRules<PLANT> {
+    type SystemUnderTest = Server;
+    type Reference = Rulebook;
+
+    fn init_test(case: &Case) -> Server {
+        let mut server = Server::new(&case.model.rules, PLANTS[PLANT]);
+        for op in &case.setup {
+            server.apply(op);
+        }
+        server
+    }
+
+    fn apply(mut server: Server, case: &Case, op: Op) -> Server {
+        let answer = server.apply(&op);
+        let expected = match &case.model.answer {
+            // An answer does not say whether the claim was over before.
+            Answer::Ended { how, .. } => Answer::Ended { how, again: false },
+            other => other.clone(),
+        };
+        assert_eq!(answer, expected, "the server's answer (left) to {op:?}");
+        let mut expected: Vec<String> = case.model.view().iter().map(|line| shown(line)).collect();
+        expected.sort();
+        assert_eq!(server.view(), expected, "what the server shows (left) after {op:?}");
+        server.check_fences().unwrap_or_else(|broken| panic!("after {op:?}: {broken}"));
+        server
+    }
+}
+
+fn run<const PLANT: usize>(cases: u32, shrink: u32) -> Result<(), String> {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: shrink, ..Config::default() };
+    let mut runner = TestRunner::new(config.clone());
+    let result = runner.run(&Rulebook::sequential_strategy(30..=50), |(case, ops, seen)| {
+        ApiFollowsTheRules::<PLANT>::test_sequential(config.clone(), case, ops, seen);
+        Ok(())
+    });
+    result.map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_api_does_what_the_rules_say() {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(32);
+    run::<0>(cases, 400).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Planted bugs must be found, or the property proves nothing.
+#[test]
+fn planted_bugs_are_found() {
+    let found = [run::<1>(300, 8), run::<2>(300, 8), run::<3>(300, 8)];
+    for (plant, result) in PLANTS[1..].iter().zip(found) {
+        assert!(result.is_err(), "{plant:?} was not found");
+    }
+}
