@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::persist::Persist;
-use super::put::{Put, Stop};
+use super::put::{Put, Stop, taken_back};
 use super::{files, print};
 use crate::client::acquire;
 use crate::client::claim_id::{Place, claim_id};
@@ -122,7 +122,7 @@ impl Taking<'_> {
             _ => {
                 let limit = TAKE_BACK / 2;
                 let cancelled = acquire::cancel(put.client(), &put.interruptible, &*put.clock, id, Some(run), limit);
-                super::ask::taken_back(&cancelled, id)
+                taken_back(&cancelled, id)
             }
         };
         match signal {

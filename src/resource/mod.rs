@@ -21,8 +21,8 @@
 //! | `LOCKER_GET_LIMIT` | 60s | how long `in` asks a server that does not answer |
 //! | `LOCKER_SELF_WAIT` | 60s | how long `out` waits for a lock that its own build holds |
 
+mod acquire;
 mod add;
-mod ask;
 mod build;
 mod check;
 mod files;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::put::{Put, Stop};
 use super::session::Opening;
-use super::{add, ask, release, remove, wait_for_lock};
+use super::{acquire, add, release, remove, wait_for_lock};
 use super::{build, directory, fail, print, read_payload, say};
 use crate::client::acquire::Timing;
 use crate::client::interruptible::Interruptible;
@@ -53,7 +53,7 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
         source: &source,
     };
     let answer = match params.op {
-        Op::Ask(asked) => return ask::ask(&put, *asked, env),
+        Op::Ask(asked) => return acquire::acquire(&put, *asked, env),
         Op::Add { dir, labels, claimed: Some(claim) } => return add::add_claimed(&put, &dir, labels, &claim, env),
         Op::Add { dir, labels, claimed: None } => add::add(&put, &dir, labels, env)?,
         Op::Remove { dir } => remove::remove(&put, &dir, env)?,

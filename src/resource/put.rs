@@ -4,16 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
-
 use super::say;
 use super::session::Session;
-use crate::client::acquire::Timing;
+use crate::client::acquire::{Cancelled, Timing};
 use crate::client::interruptible::Interruptible;
 use crate::client::{CallError, Client, Refused};
 use crate::env::{Clock, Env, Signal, hex, random_hex};
 use crate::wire::api::{ByBody, Owner};
 use crate::wire::concourse::{Answer, LogLevel, Metadata, Source, Version};
+use crate::wire::digest::Fields;
 
 /// Why a put ends without a version. Nothing of it holds or waits any more, unless the text says so.
 pub(super) enum Stop {
@@ -90,12 +89,9 @@ impl Put<'_> {
             [&self.owner.cluster, &self.owner.team, &self.owner.pipeline, &self.owner.job, &self.owner.build_id];
         let owner = owner.map(|field| field.as_deref().unwrap_or_default().as_bytes());
         let place = [self.hostname.as_bytes(), self.pool().as_bytes()];
-        let mut digest = Sha256::new();
-        for field in owner.iter().chain(&place).chain(what) {
-            digest.update((field.len() as u64).to_be_bytes());
-            digest.update(field);
-        }
-        let op = Some(hex(&digest.finalize()[..16]));
+        let mut fields = Fields::default();
+        owner.iter().chain(&place).chain(what).for_each(|field| fields.text(field));
+        let op = Some(hex(&fields.finish()[..16]));
         ByBody { op, owner: self.owner.clone(), reason: self.reason.clone() }
     }
 
@@ -106,5 +102,18 @@ impl Put<'_> {
         metadata.push(Metadata { name: "pool_name", value: self.pool().to_owned() });
         metadata.extend(more);
         Answer { version: Version { revision: revision.to_string() }, metadata }
+    }
+}
+
+/// What has become of a claim that was not to be kept, for the person who reads the log.
+pub(super) fn taken_back(cancelled: &Cancelled, id: &str) -> String {
+    match cancelled {
+        Cancelled::NotNeeded => "nothing is held".to_owned(),
+        Cancelled::Done => "the claim is taken back, nothing is held".to_owned(),
+        Cancelled::Unknown(why) => {
+            format!(
+                "claim {id} could not be taken back ({why}); the server ends it by itself unless it is held already"
+            )
+        }
     }
 }

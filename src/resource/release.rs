@@ -1,12 +1,13 @@
 //! `release` and `lock_op: unlock`: gives locks back. Bounded to 60 s, so that an aborted build can end when the
 //! server is away; a signal does not stop the request that is on its way, only the wait for its answer.
 
+use super::files;
 use super::persist::Persist;
 use super::put::{Put, Stop};
-use super::{ask, files};
 use crate::client::calls::ClaimFilter;
 use crate::client::claim_id::{Place, claim_id};
 use crate::client::http::PATIENCE;
+use crate::client::who;
 use crate::env::Env;
 use crate::wire::api::{ClaimBody, ClaimState, ClaimView, HolderView, NoteBody, PartBody, Scope};
 use crate::wire::concourse::{Answer, Metadata, Release, SourceKind};
@@ -127,14 +128,14 @@ fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<
         [] => Err(Stop::Failed(format!("lock {lock:?} of pool {:?} is not held: nothing to release", put.pool()))),
         [holder] => {
             let ended = end(put, persist, &holder.claim)?;
-            put.tell(env, format!("released {}", ask::held_by(std::slice::from_ref(*holder))));
+            put.tell(env, format!("released {}", who::holders(std::slice::from_ref(*holder))));
             version_of(put, persist, &ended, Some(lock))
         }
         several => Err(Stop::Failed(format!(
             "lock {lock:?} of pool {:?} is shared by {} holders: release by the directory of one of them; held: {}",
             put.pool(),
             several.len(),
-            ask::held_by(&view.holders)
+            who::holders(&view.holders)
         ))),
     }
 }
@@ -210,7 +211,7 @@ pub(super) fn unlock(put: &Put<'_>, key: &str, requestor: &str, env: &mut Env<'_
         return Ok(put.answer(revision, None, released_metadata(put)));
     }
     if let Some(other) = held.iter().find(|claim| claim.key.as_deref() != Some(key)) {
-        let who = crate::client::who::owner(&other.owner, &format!("claim {}", other.id));
+        let who = who::owner(&other.owner, &format!("claim {}", other.id));
         let theirs = other.key.as_ref().map(|key| format!(" with key {key:?}")).unwrap_or_default();
         return Err(Stop::Failed(format!("{:?} is locked by {who}{theirs}, not with key {key:?}", put.pool())));
     }

@@ -1,8 +1,9 @@
 //! `remove`: takes a claimed lock out of the pool; its hold ends in the same step.
 
+use super::files;
 use super::persist::Persist;
 use super::put::{Put, Stop};
-use super::{ask, files};
+use crate::client::who;
 use crate::env::Env;
 use crate::wire::api::{ClaimState, HolderView, RemoveBody};
 use crate::wire::concourse::Answer;
@@ -38,7 +39,7 @@ fn present_holder(put: &Put<'_>, persist: &mut Persist, lock: &str) -> Result<St
         _ => Err(Stop::Failed(format!(
             "lock {lock:?} of pool {:?} is shared: remove it when one is left; held: {}",
             put.pool(),
-            ask::held_by(&view.holders)
+            who::holders(&view.holders)
         ))),
     }
 }

@@ -7,10 +7,10 @@ use super::add::NewLock;
 use super::persist::Persist;
 use super::progress::{self, Progress};
 use super::put::{Put, Stop};
-use super::{ask, files, release};
+use super::{files, release};
 use crate::client::acquire::{News, self_wait_limit};
 use crate::client::backoff::Backoff;
-use crate::client::{CallError, Client};
+use crate::client::{CallError, Client, who};
 use crate::env::Env;
 use crate::wire::api::{ChangeKind, ChangeView, DoneView, LockState, LockView};
 use crate::wire::concourse::{Answer, Watch};
@@ -209,7 +209,7 @@ impl<'w> Wait<'w> {
         self.holders = match view.state {
             LockState::Draining => format!("{:?} is out of use for a while: its holder was lost", self.lock),
             _ if view.holders.is_empty() => format!("{:?} is unclaimed", self.lock),
-            _ => format!("held: {}", ask::held_by(&view.holders)),
+            _ => format!("held: {}", who::holders(&view.holders)),
         };
         if let Some(line) = self.progress.text(format!("waiting: {}", self.holders), now) {
             self.put.tell(env, line);

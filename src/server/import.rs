@@ -12,8 +12,8 @@ use crate::core::pool::Policy;
 use crate::core::state::State;
 use crate::core::step::step;
 use crate::core::time::Now;
-use crate::wire::ask;
 use crate::wire::contracts::state_file::{self, ImportedHold};
+use crate::wire::parse;
 use crate::wire::problems::Problems;
 
 /// What became of a state file, for a line on stderr.
@@ -86,7 +86,7 @@ fn add(state: &mut State, pool: &PoolName, now: Now) -> Result<(), Refusal> {
 /// Gives a pool to a holder.
 fn hold_now(state: &mut State, hold: &ImportedHold, now: Now) -> anyhow::Result<()> {
     let mut problems = Problems::default();
-    let asked = ask::claim(hold.id.clone(), hold.body.clone(), &mut problems);
+    let asked = parse::claim(hold.id.clone(), hold.body.clone(), &mut problems);
     let asked = problems.done(asked).map_err(|problems| anyhow!(problems.into_list().join("; ")))?;
     match step(state, Command::Ask(Box::new(asked.ask)), now)? {
         Reply::Claim { claim, .. } if !claim.waits() => Ok(()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::core::claim::{Claim, Ended, Owner, Part, Phase, Presence, Scope, Want};
+use crate::core::claim::{Claim, Ended, Owner, Part, Phase, Presence, Want};
 use crate::core::history::{Change, ChangeKind};
 use crate::core::limits;
 use crate::core::names::{ClaimId, InstanceVars, LockName, PoolName, Text};
@@ -15,8 +15,8 @@ use crate::wire::api::{
     self, ChangeView, ClaimState, ClaimView, HolderView, LockRef, LockState, LockView, PartBody, PoolSummary,
     QuarantineView, QueueView, SuspectView, WaiterView,
 };
-use crate::wire::ask::show_overtaking;
 use crate::wire::errors::Code;
+use crate::wire::parse::show_overtaking;
 use crate::wire::text::{show_metadata, show_span, time};
 
 /// One look at the snapshot.
@@ -62,7 +62,7 @@ impl Viewer<'_> {
             revision,
             key: text(ask.key.as_ref()),
             requestor: text(ask.sharer().map(|(_, requestor)| requestor)),
-            scope: Some(scope(claim.scope)),
+            scope: Some(claim.scope.into()),
             priority: Some(claim.terms.priority.get()).filter(|priority| *priority != 0),
             supersede: text(claim.terms.supersede.as_ref()),
             owner: owner(&claim.terms.owner),
@@ -154,7 +154,7 @@ impl Viewer<'_> {
             requestor: text(holder.sharer.as_ref().map(|(_, requestor)| requestor)),
             since,
             until: claim.held_until().map(|until| self.moment(until)),
-            scope: Some(scope(claim.scope)),
+            scope: Some(claim.scope.into()),
             suspect: self.suspect(claim),
             reason: claim.terms.reason.as_ref().map(ToString::to_string),
         })
@@ -360,32 +360,15 @@ pub fn pool(pool: &Pool) -> PoolSummary {
     }
 }
 
-fn scope(scope: Scope) -> api::Scope {
-    match scope {
-        Scope::Flow => api::Scope::Flow,
-        Scope::Person => api::Scope::Person,
-        Scope::Build => api::Scope::Build,
-        Scope::Lease => api::Scope::Lease,
-    }
-}
-
 fn policy(policy: &Policy) -> api::Policy {
     api::Policy {
-        order: match policy.order {
-            Order::Fifo => None,
-            Order::Priority => Some(api::Order::Priority),
-            Order::Lifo => Some(api::Order::Lifo),
-        },
+        order: Some(policy.order).filter(|order| *order != Order::default()).map(Into::into),
         overtaking: Some(policy.overtaking).filter(|o| *o != Overtaking::Strict).map(show_overtaking),
-        pick: match policy.pick {
-            Pick::LeastRecent => None,
-            Pick::Random => Some(api::Pick::Random),
-            Pick::Name => Some(api::Pick::Name),
-        },
+        pick: Some(policy.pick).filter(|pick| *pick != Pick::default()).map(Into::into),
         drain: policy.drain.map(show_span),
         max_hold: policy.max_hold.map(show_span),
         max_queue: policy.max_queue,
-        scope: policy.scope.map(scope),
+        scope: policy.scope.map(Into::into),
     }
 }
 
@@ -395,7 +378,7 @@ pub fn change(change: &Change) -> ChangeView {
     ChangeView {
         revision: change.key.revision.0,
         at: time(change.at),
-        kind: kind(change.kind),
+        kind: change.kind.into(),
         pools: change.pools.iter().map(ToString::to_string).collect(),
         locks: locks(&change.locks),
         claim: change.claim.as_ref().map(ToString::to_string),
@@ -407,33 +390,5 @@ pub fn change(change: &Change) -> ChangeView {
             workflow: latch.workflow.to_string(),
             namespace: latch.namespace.to_string(),
         }),
-    }
-}
-
-fn kind(kind: ChangeKind) -> api::ChangeKind {
-    match kind {
-        ChangeKind::Waiting => api::ChangeKind::Waiting,
-        ChangeKind::SelfWait => api::ChangeKind::SelfWait,
-        ChangeKind::Deadlock => api::ChangeKind::Deadlock,
-        ChangeKind::Granted => api::ChangeKind::Granted,
-        ChangeKind::Claimed => api::ChangeKind::Claimed,
-        ChangeKind::Withdrawn => api::ChangeKind::Withdrawn,
-        ChangeKind::Released => api::ChangeKind::Released,
-        ChangeKind::Lost => api::ChangeKind::Lost,
-        ChangeKind::Broken => api::ChangeKind::Broken,
-        ChangeKind::Ended => api::ChangeKind::Ended,
-        ChangeKind::Moved => api::ChangeKind::Moved,
-        ChangeKind::Quarantined => api::ChangeKind::Quarantined,
-        ChangeKind::Returned => api::ChangeKind::Returned,
-        ChangeKind::Added => api::ChangeKind::Added,
-        ChangeKind::Removed => api::ChangeKind::Removed,
-        ChangeKind::Updated => api::ChangeKind::Updated,
-        ChangeKind::PoolSet => api::ChangeKind::PoolSet,
-        ChangeKind::PoolRemoved => api::ChangeKind::PoolRemoved,
-        ChangeKind::Noted => api::ChangeKind::Noted,
-        ChangeKind::LatchCreated => api::ChangeKind::LatchCreated,
-        ChangeKind::LatchReleased => api::ChangeKind::LatchReleased,
-        ChangeKind::LatchDeleted => api::ChangeKind::LatchDeleted,
-        ChangeKind::LatchExpired => api::ChangeKind::LatchExpired,
     }
 }

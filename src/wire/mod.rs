@@ -1,17 +1,20 @@
 //! What crosses a wire or goes to disk: JSON of our API, of Concourse, of stored records.
 
 pub mod api;
-pub mod ask;
 pub mod atc;
 pub mod concourse;
 pub mod contracts;
+pub mod digest;
 pub mod errors;
 pub mod escape;
+pub mod identity;
 pub mod json;
 pub mod latch;
+pub mod parse;
 pub mod problems;
 pub mod record;
 pub mod secret;
 pub mod server_url;
 pub mod text;
 pub mod tls;
+mod words;

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
-use sha2::{Digest, Sha256};
 
 use super::super::output::{CliError, print_line};
 use super::super::values::person;
@@ -20,6 +19,7 @@ use crate::core::limits;
 use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::env::{Env, hex};
 use crate::wire::api::{ClaimBody, LockRef, Owner, Scope};
+use crate::wire::digest::Fields;
 use crate::wire::errors::exit;
 use crate::wire::escape::cut;
 
@@ -151,12 +151,9 @@ fn read_lock(name: &str, path: &Path) -> anyhow::Result<(LockName, Vec<u8>)> {
 
 /// The same for the same lock, so that an import can be run again.
 fn claim_id(pool: &PoolName, lock: &LockName) -> ClaimId {
-    let mut digest = Sha256::new();
-    for field in ["locker import pool-repo 1", pool.as_str(), lock.as_str()] {
-        digest.update((field.len() as u64).to_be_bytes());
-        digest.update(field);
-    }
-    let id = format!("import-{}", &hex(&digest.finalize())[..40]);
+    let mut fields = Fields::default();
+    ["locker import pool-repo 1", pool.as_str(), lock.as_str()].iter().for_each(|field| fields.text(field));
+    let id = format!("import-{}", &hex(&fields.finish())[..40]);
     // Only characters of an id, and fewer than there may be.
     id.parse().unwrap_or_else(|_| ClaimId::smallest())
 }

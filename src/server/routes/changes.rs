@@ -18,8 +18,8 @@ use crate::core::names::{ChangeKey, LockName, PoolName, Revision};
 use crate::core::state::Snapshot;
 use crate::core::time::Span;
 use crate::wire::api::{ChangeView, NoteBody, Page};
-use crate::wire::ask;
 use crate::wire::errors::Code;
+use crate::wire::parse;
 use crate::wire::problems::Problems;
 
 type Entries = OrdMap<ChangeKey, Arc<Change>>;
@@ -85,7 +85,7 @@ pub(super) fn of_pool(routes: &Routes, call: &Call) -> Result<Response, Failure>
     let mut problems = call.problems();
     let pool = call.path::<PoolName>("pool", &mut problems);
     let wanted = Wanted::of(call, &mut problems);
-    let wait = ask::wait("wait", call.query_text("wait"), &mut problems);
+    let wait = parse::wait("wait", call.query_text("wait"), &mut problems);
     let pool = problems.done(pool)?;
     let page = |snapshot: &Snapshot| snapshot.pool(&pool).map(|found| wanted.page(&found.changes));
     let answer = page_or_park(routes, call, wait, Topic::Pool(pool.clone()), page);
@@ -96,7 +96,7 @@ pub(super) fn of_pool(routes: &Routes, call: &Call) -> Result<Response, Failure>
 pub(super) fn of_all(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let wanted = Wanted::of(call, &mut problems);
-    let wait = ask::wait("wait", call.query_text("wait"), &mut problems);
+    let wait = parse::wait("wait", call.query_text("wait"), &mut problems);
     problems.done(Some(()))?;
     let page = |snapshot: &Snapshot| Some(wanted.page(&snapshot.changes));
     page_or_park(routes, call, wait, Topic::Changes, page).ok_or_else(|| Failure::new(Code::Internal, "no history"))
@@ -147,7 +147,7 @@ pub(super) fn note(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let pool = call.path::<PoolName>("pool", &mut problems);
     let body = call.body::<NoteBody>(&mut problems).unwrap_or_default();
     let lock = problems.parse_some::<LockName>("lock", body.lock.as_deref());
-    let by = ask::by(body.by, &mut problems);
+    let by = parse::by(body.by, &mut problems);
     let pool = problems.done(pool)?;
     routes.change(Command::Note { pool, lock, by })
 }

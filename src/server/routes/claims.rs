@@ -20,8 +20,8 @@ use crate::wire::api::{
     BreakBody, ClaimBody, ClaimState, ClaimView, ConfirmBody, DeliverBody, MoveBody, Page, QueueEnd, RenewBody,
     WaitingView,
 };
-use crate::wire::ask;
 use crate::wire::errors::Code;
+use crate::wire::parse;
 use crate::wire::problems::{Problems, quoted, unknown};
 
 /// `PUT /api/v1/claims/{id}`.
@@ -31,8 +31,8 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let body = call.body::<ClaimBody>(&mut problems);
     // A wrong id must not hide what is wrong with the body.
     let id_or_any = id.clone().unwrap_or_else(ClaimId::smallest);
-    let asked = body.and_then(|body| ask::claim(id_or_any, body, &mut problems));
-    let ask::Asked { ask, wait, expect_store } = problems.done(id.and(asked))?;
+    let asked = body.and_then(|body| parse::claim(id_or_any, body, &mut problems));
+    let parse::Asked { ask, wait, expect_store } = problems.done(id.and(asked))?;
     let store = routes.engine.store_id();
     if let Some(expected) = expect_store.filter(|expected| expected != store) {
         let error = format!("this server's store is {store:?}, not {}: check the server's URL", quoted(&expected));
@@ -211,7 +211,7 @@ pub(super) fn break_claim(routes: &Routes, call: &Call) -> Result<Response, Fail
     let id = call.path::<ClaimId>("id", &mut problems);
     let body = call.body::<BreakBody>(&mut problems);
     let drains = body.as_ref().is_some_and(|body| body.drain);
-    let by = body.map(|body| ask::by_with_reason(body.by, &mut problems));
+    let by = body.map(|body| parse::by_with_reason(body.by, &mut problems));
     let (id, (by, reason)) = problems.done(id.zip(by).and_then(|(id, by)| Some((id, (by.owner, by.reason?)))))?;
     match routes.engine.call(Command::Break { id, drains, by, reason })? {
         Reply::Ended { ended, .. } => Ok(json(&views::ended(&ended))),
@@ -225,7 +225,7 @@ pub(super) fn move_claim(routes: &Routes, call: &Call) -> Result<Response, Failu
     let id = call.path::<ClaimId>("id", &mut problems);
     let body = call.body::<MoveBody>(&mut problems);
     let asked = body.and_then(|MoveBody { to, before, by }| {
-        let by = ask::by_with_reason(by, &mut problems);
+        let by = parse::by_with_reason(by, &mut problems);
         let to = match (to, before) {
             (Some(QueueEnd::First), None) => MoveTo::First,
             (Some(QueueEnd::Last), None) => MoveTo::Last,

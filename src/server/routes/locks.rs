@@ -14,7 +14,7 @@ use crate::wire::api::{
 };
 use crate::wire::errors::Code;
 use crate::wire::problems::Problems;
-use crate::wire::{ask, text};
+use crate::wire::{parse, text};
 
 fn names(call: &Call, problems: &mut Problems) -> Option<(PoolName, LockName)> {
     let pool = call.path("pool", problems);
@@ -43,13 +43,13 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let names = names(call, &mut problems);
     let body = call.body::<LockBody>(&mut problems).unwrap_or_default();
     let metadata = text::metadata(body.metadata, body.metadata_base64, &mut problems).unwrap_or_default();
-    let labels = ask::labels("labels", &body.labels.unwrap_or_default(), &mut problems).unwrap_or_default();
+    let labels = parse::labels("labels", &body.labels.unwrap_or_default(), &mut problems).unwrap_or_default();
     let claim = body.claim.zip(names.clone());
     let claim = claim.and_then(|(claim, names)| first_claim(claim, names, body.by.as_ref(), &mut problems));
     if body.if_free {
         problems.add("if_free", "is for PATCH: a new lock is nobody's");
     }
-    let by = ask::by(body.by, &mut problems);
+    let by = parse::by(body.by, &mut problems);
     let (pool, lock) = problems.done(names)?;
     claim.as_deref().map_or(Ok(()), |claim| routes.admit(claim))?;
     routes.change(Command::AddLock { pool, lock, metadata, labels: Arc::new(labels), claim, by })
@@ -73,7 +73,7 @@ fn first_claim(
         ttl,
         ..ClaimBody::of_pool(pool.as_str().to_owned())
     };
-    ask::claim(id, body, problems).map(|asked| Box::new(asked.ask))
+    parse::claim(id, body, problems).map(|asked| Box::new(asked.ask))
 }
 
 /// `PATCH /api/v1/pools/{pool}/locks/{lock}`: what is given changes.
@@ -82,11 +82,11 @@ pub(super) fn patch(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let names = names(call, &mut problems);
     let body = call.body::<LockBody>(&mut problems).unwrap_or_default();
     let metadata = text::metadata(body.metadata, body.metadata_base64, &mut problems);
-    let labels = body.labels.and_then(|labels| ask::labels("labels", &labels, &mut problems)).map(Arc::new);
+    let labels = body.labels.and_then(|labels| parse::labels("labels", &labels, &mut problems)).map(Arc::new);
     if body.claim.is_some() {
         problems.add("claim", "is for PUT: ask for a lock that is there with PUT /api/v1/claims/{id}");
     }
-    let (if_free, by) = (body.if_free, ask::by(body.by, &mut problems));
+    let (if_free, by) = (body.if_free, parse::by(body.by, &mut problems));
     let (pool, lock) = problems.done(names)?;
     routes.change(Command::UpdateLock { pool, lock, metadata, labels, if_free, by })
 }
@@ -97,7 +97,7 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     let names = names(call, &mut problems);
     let body = call.body::<RemoveBody>(&mut problems).unwrap_or_default();
     let claim = problems.parse_some::<ClaimId>("claim", body.claim.as_deref());
-    let by = ask::by(body.by, &mut problems);
+    let by = parse::by(body.by, &mut problems);
     let (pool, lock) = problems.done(names)?;
     routes.change(Command::RemoveLock { pool, lock, claim, by })
 }
@@ -107,8 +107,8 @@ pub(super) fn quarantine(routes: &Routes, call: &Call) -> Result<Response, Failu
     let mut problems = call.problems();
     let names = names(call, &mut problems);
     let body = call.body::<QuarantineBody>(&mut problems);
-    let span = body.as_ref().and_then(|body| ask::ttl("for", body.span.as_deref(), &mut problems));
-    let by = body.map(|body| ask::by_with_reason(body.by, &mut problems));
+    let span = body.as_ref().and_then(|body| parse::ttl("for", body.span.as_deref(), &mut problems));
+    let by = body.map(|body| parse::by_with_reason(body.by, &mut problems));
     let ((pool, lock), by) = problems.done(names.zip(by))?;
     routes.change(Command::Quarantine { pool, lock, span, by })
 }
@@ -118,7 +118,7 @@ pub(super) fn put_back(routes: &Routes, call: &Call) -> Result<Response, Failure
     let mut problems = call.problems();
     let names = names(call, &mut problems);
     let body = call.body::<ReturnBody>(&mut problems).unwrap_or_default();
-    let by = ask::by(body.by, &mut problems);
+    let by = parse::by(body.by, &mut problems);
     let (pool, lock) = problems.done(names)?;
     routes.change(Command::Return { pool, lock, by })
 }

@@ -10,7 +10,7 @@ use super::{Routes, json};
 use crate::core::command::{Command, Refusal};
 use crate::core::names::{LockName, PoolName};
 use crate::wire::api::{Page, PoolBody, PoolView, RemoveBody};
-use crate::wire::ask;
+use crate::wire::parse;
 
 /// Everything after `after`, or everything.
 pub(super) fn after<T>(after: Option<T>) -> (Bound<T>, Bound<T>) {
@@ -53,8 +53,8 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let pool = call.path::<PoolName>("pool", &mut problems);
     let body = call.body::<PoolBody>(&mut problems).unwrap_or_default();
-    let policy = ask::policy(&body.policy, &mut problems);
-    let by = ask::by(body.by, &mut problems);
+    let policy = parse::policy(&body.policy, &mut problems);
+    let by = parse::by(body.by, &mut problems);
     let pool = problems.done(pool)?;
     routes.change(Command::SetPool { pool, policy, capacity: body.capacity, by })
 }
@@ -67,7 +67,7 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     if body.claim.is_some() {
         problems.add("claim", "goes with the removal of a lock; a pool is removed when nobody uses it");
     }
-    let by = ask::by(body.by, &mut problems);
+    let by = parse::by(body.by, &mut problems);
     let pool = problems.done(pool)?;
     routes.change(Command::RemovePool { pool, by })
 }

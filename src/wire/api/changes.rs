@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{LockRef, Owner};
+use crate::core::history::ChangeKind as CoreKind;
+use crate::wire::words::same_words;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +35,35 @@ pub enum ChangeKind {
     LatchDeleted,
     LatchExpired,
 }
+
+same_words!(
+    ChangeKind,
+    CoreKind {
+        Waiting,
+        SelfWait,
+        Deadlock,
+        Granted,
+        Claimed,
+        Withdrawn,
+        Released,
+        Lost,
+        Broken,
+        Ended,
+        Moved,
+        Quarantined,
+        Returned,
+        Added,
+        Removed,
+        Updated,
+        PoolSet,
+        PoolRemoved,
+        Noted,
+        LatchCreated,
+        LatchReleased,
+        LatchDeleted,
+        LatchExpired
+    }
+);
 
 /// The latch that an entry of the history is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ByBody, LockRef, Owner, is_false};
+use crate::core::claim::Scope as CoreScope;
 use crate::wire::errors::Code;
+use crate::wire::words::same_words;
 
 fn yes() -> bool {
     true
@@ -139,6 +141,8 @@ pub enum Scope {
     /// Nothing more.
     Person,
 }
+
+same_words!(Scope, CoreScope { Flow, Build, Lease, Person });
 
 /// `POST /api/v1/claims/{id}/confirm`: the client has heard of this grant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ByBody, HolderView, Scope, WaiterView};
+use crate::core::pool::{Order as CoreOrder, Pick as CorePick};
+use crate::wire::words::same_words;
 
 /// `POST /api/v1/pools/{pool}/locks/{lock}/quarantine`: take a lock out of service. `by.reason` is needed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -78,6 +80,8 @@ pub enum Order {
     Lifo,
 }
 
+same_words!(Order, CoreOrder { Fifo, Priority, Lifo });
+
 /// Which of several free locks is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -89,6 +93,8 @@ pub enum Pick {
     /// The first by name.
     Name,
 }
+
+same_words!(Pick, CorePick { LeastRecent, Random, Name });
 
 /// `PUT /api/v1/pools/{pool}`: declare a pool. The policy is replaced as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

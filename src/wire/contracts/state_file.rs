@@ -7,15 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use sha2::{Digest as _, Sha256};
-
 use super::locker;
 use crate::core::limits;
 use crate::core::names::{ClaimId, NameError, PoolName, Text};
 use crate::env::hex;
 use crate::wire::api::{self, ClaimBody};
+use crate::wire::digest::Fields;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// Why a state file is refused.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +113,7 @@ fn holds(pool: &PoolName, entry: Entry) -> Result<Vec<ImportedHold>, StateFileEr
             let mut holds = Vec::new();
             for (who, count) in held {
                 let who = text(&who)?;
-                for n in 0..count {
+                for n in 0..usize::try_from(count).unwrap_or_default() {
                     holds.push(hold(pool, Some(&key), &who, n)?);
                 }
             }
@@ -124,14 +123,11 @@ fn holds(pool: &PoolName, entry: Entry) -> Result<Vec<ImportedHold>, StateFileEr
 }
 
 /// One hold, the same claim as a client of locker's API would have.
-fn hold(pool: &PoolName, key: Option<&Text>, who: &Text, n: u64) -> Result<ImportedHold, StateFileError> {
-    let mut hash = Sha256::new();
-    for field in [pool.as_str(), key.map_or("", Text::as_str), who.as_str()] {
-        hash.update((field.len() as u64).to_be_bytes());
-        hash.update(field);
-    }
-    hash.update(n.to_be_bytes());
-    let id = format!("locker-import-{}", &hex(&hash.finalize())[..40]);
+fn hold(pool: &PoolName, key: Option<&Text>, who: &Text, n: usize) -> Result<ImportedHold, StateFileError> {
+    let mut fields = Fields::default();
+    [pool.as_str(), key.map_or("", Text::as_str), who.as_str()].iter().for_each(|field| fields.text(field));
+    fields.number(n);
+    let id = format!("locker-import-{}", &hex(&fields.finish())[..40]);
     let id = ClaimId::parse(&id).map_err(|name| StateFileError::Name { pool: pool.clone(), name })?;
     let owner =
         api::Owner { program: Some(locker::PROGRAM.into()), person: Some(who.to_string()), ..api::Owner::default() };

@@ -11,7 +11,7 @@ use locker::core::settings::Settings;
 use locker::core::state::{Loaded, Meta, Notice, State};
 use locker::core::step::step;
 use locker::core::time::{Deadline, EngineMs, Now, Span};
-use locker::wire::ask;
+use locker::wire::parse;
 use locker::wire::problems::Problems;
 use serde_json::json;
 
@@ -73,7 +73,7 @@ impl Server {
             body["ttl"] = json!(format!("{ttl}ms"));
         }
         let mut problems = Problems::default();
-        let asked = ask::claim(claim(n), serde_json::from_value(body).unwrap(), &mut problems).unwrap();
+        let asked = parse::claim(claim(n), serde_json::from_value(body).unwrap(), &mut problems).unwrap();
         if let Wait::Over(park) = wait {
             self.told.remove(&park);
         }

@@ -13,10 +13,10 @@ use crate::core::names::Revision;
 use crate::core::state::Snapshot;
 use crate::core::time::Span;
 use crate::env::random_bytes;
-use crate::wire::ask;
 use crate::wire::contracts::lockd::EmptyView;
 use crate::wire::errors::Code;
 use crate::wire::latch::{self, LatchView};
+use crate::wire::parse;
 use crate::wire::problems::{Problems, quoted, unknown};
 
 /// Header of a listing: the revision up to which it is complete, to be given as `after` next time.
@@ -87,7 +87,7 @@ pub(in super::super) fn delete(routes: &Routes, call: &Call) -> Result<Response,
 pub(in super::super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let wanted = Wanted::of(call)?;
     let mut problems = call.problems();
-    let wait = ask::wait("wait", call.query_text("wait"), &mut problems);
+    let wait = parse::wait("wait", call.query_text("wait"), &mut problems);
     if call.query_text("wait").is_some() && matches!(wanted, Wanted::Listed { released: None | Some(false), .. }) {
         problems.add("wait", "needs `id` or `status=released`: nothing else can be waited for");
     }

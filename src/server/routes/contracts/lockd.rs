@@ -17,7 +17,7 @@ use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::{self as wire, EmptyView, LockdNameError};
 use crate::wire::errors::Code;
 use crate::wire::problems::quoted;
-use crate::wire::{ask, text};
+use crate::wire::{parse, text};
 
 /// `owner.program` of a claim that came through lockd's API.
 const PROGRAM: &str = "lockd client";
@@ -62,7 +62,7 @@ pub(in super::super) fn post(routes: &Routes, call: &Call) -> Result<Response, F
     let pool = name(call)?;
     let mut problems = call.problems();
     let person = call.query::<Text>("owner", &mut problems);
-    let wait = ask::wait("wait", call.query_text("wait"), &mut problems);
+    let wait = parse::wait("wait", call.query_text("wait"), &mut problems);
     let (min, max) = (Span(limits::TTL_MIN_MS), Span(limits::TTL_MAX_MS));
     let ttl = call.query_text("ttl").map(|given| text::span_within(given, min, max));
     let ttl = ttl.and_then(|ttl| ttl.map_err(|error| problems.add("ttl", error)).ok());

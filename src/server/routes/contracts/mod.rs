@@ -25,9 +25,9 @@ use crate::core::pool::Lock;
 use crate::core::state::Snapshot;
 use crate::core::time::Span;
 use crate::env::random_hex;
-use crate::wire::ask;
 use crate::wire::contracts::{Contract, Contracts, UnlockMissing};
 use crate::wire::errors::Code;
+use crate::wire::identity::Identity;
 
 /// Which contracts are served, and how.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Failure>
     let asked = Ask { parts: vec![Part { pool, want }], key, requestor };
     let scope = Some(Scope::Flow);
     let terms = Terms {
-        digest: ask::digest(&asked, scope, &owner),
+        digest: Identity::of_ask(&asked, scope).digest(&owner),
         ask: asked,
         owner: Arc::new(owner),
         reason: None,

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use super::progress::{self, Progress};
-use super::put::{Put, Stop};
+use super::put::{Put, Stop, taken_back};
 use super::{print, say};
-use crate::client::acquire::{self, Acquire, Cancelled, Held, Stopped, self_wait_limit};
+use crate::client::acquire::{self, Acquire, Held, Stopped, self_wait_limit};
 use crate::client::claim_id::{Place, claim_id};
-use crate::client::who;
 use crate::env::{Env, random_hex};
 use crate::wire::api::ClaimBody;
 use crate::wire::concourse::{Answer, Ask, LogLevel, Metadata, SourceKind, api_duration};
@@ -16,7 +15,7 @@ use crate::wire::errors::Code;
 /// Time for taking a claim back whose version could not be printed.
 const CANCEL: Duration = Duration::from_secs(5);
 
-pub(super) fn ask(put: &Put<'_>, asked: Ask, env: &mut Env<'_>) -> Result<(), Stop> {
+pub(super) fn acquire(put: &Put<'_>, asked: Ask, env: &mut Env<'_>) -> Result<(), Stop> {
     let mut progress = Progress::of(put.source.log_level, env)?;
     put.tell(env, first_line(put, &asked));
     clamp_note(put, env);
@@ -169,21 +168,4 @@ fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped)
             Stop::Failed(format!("{} refuses: {refused}; {hint}", put.client().server()))
         }
     }
-}
-
-pub(super) fn taken_back(cancelled: &Cancelled, id: &str) -> String {
-    match cancelled {
-        Cancelled::NotNeeded => "nothing is held".to_owned(),
-        Cancelled::Done => "the claim is taken back, nothing is held".to_owned(),
-        Cancelled::Unknown(why) => {
-            format!(
-                "claim {id} could not be taken back ({why}); the server ends it by itself unless it is held already"
-            )
-        }
-    }
-}
-
-/// One line about who has a lock, for errors.
-pub(super) fn held_by(holders: &[crate::wire::api::HolderView]) -> String {
-    who::holders(holders)
 }

@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
-
 use super::api::{self, ByBody, ClaimBody, PartBody};
+use super::identity::Identity;
 use super::problems::Problems;
 use super::text;
 use crate::core::claim::{Ask, Labels, Owner, Part, Priority, Scope, Terms, Want};
 use crate::core::command::{AskClaim, By, Wait};
 use crate::core::limits;
-use crate::core::names::{ClaimId, Digest, Label, LockName, PoolName, Text};
+use crate::core::names::{ClaimId, Label, LockName, PoolName};
 use crate::core::pool::{Order, Overtaking, Pick, Policy};
 use crate::core::time::Span;
 
@@ -36,7 +35,7 @@ pub fn claim(id: ClaimId, body: ClaimBody, problems: &mut Problems) -> Option<As
         problems.add("requestor", "needs a `key`: it says who shares one");
     }
     let requestor = problems.parse_some("requestor", body.requestor.as_deref());
-    let scope = body.scope.map(scope);
+    let scope = body.scope.map(Scope::from);
     let ask = Ask { parts, key, requestor };
     let owner = owner("owner", &body.owner, problems);
     let run = problems.parse_some("run", body.run.as_deref());
@@ -48,7 +47,7 @@ pub fn claim(id: ClaimId, body: ClaimBody, problems: &mut Problems) -> Option<As
     let priority = priority(body.priority, problems);
     let supersede = problems.parse_some("supersede", body.supersede.as_deref());
     let terms = Terms {
-        digest: digest(&ask, scope, &owner),
+        digest: Identity::of_ask(&ask, scope).digest(&owner),
         ask,
         owner: Arc::new(owner),
         reason,
@@ -59,15 +58,6 @@ pub fn claim(id: ClaimId, body: ClaimBody, problems: &mut Problems) -> Option<As
     };
     let ask = AskClaim { id, terms, scope, run, wait: Wait::No, queue: body.queue, give_up_after };
     problems.is_empty().then_some(Asked { ask, wait, expect_store: body.expect_store })
-}
-
-fn scope(given: api::Scope) -> Scope {
-    match given {
-        api::Scope::Flow => Scope::Flow,
-        api::Scope::Build => Scope::Build,
-        api::Scope::Lease => Scope::Lease,
-        api::Scope::Person => Scope::Person,
-    }
 }
 
 fn priority(given: Option<i32>, problems: &mut Problems) -> Priority {
@@ -228,21 +218,13 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
         problems.add("policy.scope", "cannot be lease: a claim that does not ask for a lease does not renew it");
     }
     Policy {
-        order: match given.order {
-            None | Some(api::Order::Fifo) => Order::Fifo,
-            Some(api::Order::Priority) => Order::Priority,
-            Some(api::Order::Lifo) => Order::Lifo,
-        },
+        order: given.order.map(Order::from).unwrap_or_default(),
         overtaking: given.overtaking.as_deref().and_then(|text| overtaking(text, problems)).unwrap_or_default(),
-        pick: match given.pick {
-            None | Some(api::Pick::LeastRecent) => Pick::LeastRecent,
-            Some(api::Pick::Random) => Pick::Random,
-            Some(api::Pick::Name) => Pick::Name,
-        },
+        pick: given.pick.map(Pick::from).unwrap_or_default(),
         drain: span("policy.drain", given.drain.as_deref(), Span(0), max, problems),
         max_hold: span("policy.max_hold", given.max_hold.as_deref(), Span(limits::TTL_MIN_MS), max, problems),
         max_queue: given.max_queue,
-        scope: given.scope.map(scope),
+        scope: given.scope.map(Scope::from),
     }
 }
 
@@ -264,70 +246,6 @@ pub fn show_overtaking(overtaking: Overtaking) -> String {
         Overtaking::Strict => "strict".to_owned(),
         Overtaking::Backfill(None) => "backfill".to_owned(),
         Overtaking::Backfill(Some(most)) => format!("backfill:{most}"),
-    }
-}
-
-/// SHA-256 over *what* is asked and for which build (design section 2). It is stored and compared by later
-/// releases: the fields and their order are never changed, only followed by new ones.
-#[must_use]
-pub fn digest(ask: &Ask, scope: Option<Scope>, owner: &Owner) -> Digest {
-    let mut fields = Fields(Sha256::new());
-    fields.text("locker claim 1");
-    fields.number(ask.parts.len());
-    for Part { pool, want } in &ask.parts {
-        fields.text(pool.as_str());
-        match want {
-            Want::Any { count, labels } => {
-                fields.text("any");
-                fields.number(*count as usize);
-                fields.number(labels.len());
-                for label in labels.iter().flat_map(|(name, value)| [name, value]) {
-                    fields.text(label.as_str());
-                }
-            }
-            Want::Named(names) => {
-                fields.text("named");
-                fields.number(names.len());
-                for name in names {
-                    fields.text(name.as_str());
-                }
-            }
-        }
-    }
-    let (key, requestor) = ask.sharer().unzip();
-    // A claim that names no scope may get another one than `flow`; the word for it is older than that.
-    let scope = match scope {
-        None => "flow",
-        Some(Scope::Flow) => "scope flow",
-        Some(Scope::Person) => "person",
-        Some(Scope::Build) => "build",
-        Some(Scope::Lease) => "lease",
-    };
-    fields.optional(key.map(Text::as_str));
-    fields.optional(requestor.map(Text::as_str));
-    fields.text(scope);
-    for field in [&owner.cluster, &owner.team, &owner.build_id] {
-        fields.optional(field.as_ref().map(Text::as_str));
-    }
-    Digest(fields.0.finalize().into())
-}
-
-/// Fields with their length in front, so that no two lists of them are the same bytes.
-struct Fields(Sha256);
-
-impl Fields {
-    fn number(&mut self, number: usize) {
-        self.0.update((number as u64).to_be_bytes());
-    }
-    fn text(&mut self, text: &str) {
-        self.number(text.len());
-        self.0.update(text);
-    }
-    fn optional(&mut self, text: Option<&str>) {
-        self.number(usize::from(text.is_some()));
-        if let Some(text) = text {
-            self.text(text);
-        }
     }
 }
 
