@@ -120,7 +120,7 @@ pub(super) fn move_claim(state: &mut State, id: &ClaimId, to: &MoveTo, by: &By, 
         let earlier_ticket = (side == Side::Before) != (order == Order::Lifo);
         state.set_tickets(&tickets_after(state, &claim, &beside, earlier_ticket));
     }
-    let entry = claims::entry_about(&claim, ChangeKind::Moved, Some(&by.owner));
+    let entry = Entry::about(&claim, ChangeKind::Moved, Some(&by.owner));
     state.record(Entry { reason: by.reason.clone(), ..entry }, now);
     state.to_dispatch.extend(claim.terms.ask.parts.iter().map(|part| part.pool.clone()));
     Ok(())

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::candidates::check_want;
 use super::claim::{self, Claim, End, Ended, LockSet, Owner, Part, Phase, Presence};
 use super::command::{Refusal, Reply};
-use super::fit::check_want;
 use super::history::ChangeKind;
 use super::limits;
 use super::names::{ChangeKey, ClaimId, Fence, ParkId, PoolName, Reason, Revision, Run};
@@ -28,7 +28,7 @@ pub(super) fn grant(state: &mut State, claim: &Claim, locks: LockSet, now: Now) 
     let confirm = claim.terms.confirm;
     let kind = if confirm { ChangeKind::Granted } else { ChangeKind::Claimed };
     turn::count_passed(state, claim, &locks);
-    let key = state.record(Entry { locks: locks.clone(), ..entry_about(claim, kind, None) }, now);
+    let key = state.record(Entry { locks: locks.clone(), ..Entry::about(claim, kind, None) }, now);
     let fence = Fence(key.revision.0);
     let sharer = claim.terms.ask.sharer().map(|(key, who)| (key.clone(), who.clone()));
     for (pool, lock) in &locks {
@@ -91,7 +91,7 @@ pub(super) fn confirm(
         Phase::Granted { locks, .. } => {
             runs::note(state, &claim, run);
             let locks = locks.clone();
-            let entry = Entry { locks: locks.clone(), ..entry_about(&claim, ChangeKind::Claimed, None) };
+            let entry = Entry { locks: locks.clone(), ..Entry::about(&claim, ChangeKind::Claimed, None) };
             let claimed = state.record(entry, now);
             let phase = begin_hold(state, &claim, fence, claimed, locks, now);
             state.update_claim(id, |c| c.phase = phase);
@@ -248,7 +248,7 @@ pub(super) fn finish_as(state: &mut State, claim: &Claim, ending: Ending, now: N
     put_back_locks(state, claim, (held && drains).then_some(now));
     let locks = claim.locks().to_vec();
     let why = reason.clone();
-    let key = state.record(Entry { locks, end: Some(how), reason: why, ..entry_about(claim, kind, by.as_ref()) }, now);
+    let key = state.record(Entry { locks, end: Some(how), reason: why, ..Entry::about(claim, kind, by.as_ref()) }, now);
     leave(state, claim);
     // As long as its build may go on, a step of it may ask again.
     let may_go_on = claim.terms.owner.build().is_some() && !claim.build_over;
@@ -307,7 +307,7 @@ fn take_out_leaving(state: &mut State, claim: &Claim, now: Now) {
             pools: vec![pool.clone()],
             locks: vec![(pool.clone(), lock.clone())],
             claim: None,
-            ..entry_about(claim, ChangeKind::Removed, None)
+            ..Entry::about(claim, ChangeKind::Removed, None)
         };
         state.record(entry, now);
         state.remove_lock(&pool, &lock, now);
@@ -323,7 +323,7 @@ pub(super) fn withdraw(state: &mut State, claim: &Claim, now: Now) {
     let Phase::Granted { give_up, .. } = claim.phase else { return };
     put_back_locks(state, claim, None);
     let locks = claim.locks().to_vec();
-    state.record(Entry { locks, ..entry_about(claim, ChangeKind::Withdrawn, None) }, now);
+    state.record(Entry { locks, ..Entry::about(claim, ChangeKind::Withdrawn, None) }, now);
     let presence = Presence::Away(Deadline::after(now, state.settings.place));
     state.update_claim(&claim.id, |c| {
         c.withdrawals += 1;
@@ -362,20 +362,6 @@ pub(super) fn left(state: &mut State, park: ParkId, now: Now) {
     if claim.parks.len() == 1 && claim.waits() {
         let grace = Presence::Grace(Deadline::after(now, state.settings.grace));
         set_presence(state, &claim, grace);
-    }
-}
-
-/// An entry about a claim, with all its pools and no locks yet.
-pub(super) fn entry_about(claim: &Claim, kind: ChangeKind, by: Option<&Arc<Owner>>) -> Entry {
-    let who = Arc::clone(by.unwrap_or(&claim.terms.owner));
-    Entry {
-        kind,
-        pools: claim.terms.ask.parts.iter().map(|part| part.pool.clone()).collect(),
-        locks: LockSet::new(),
-        claim: Some(claim.id.clone()),
-        end: None,
-        who: Some(who),
-        reason: None,
     }
 }
 

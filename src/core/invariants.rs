@@ -1,11 +1,11 @@
 //! What must be true after every step. Each check names what is broken.
 
 use super::claim::{Claim, Phase, Presence, Scope};
+use super::deadlock::search;
 use super::latch::Latch;
-use super::lookout::search;
 use super::names::ChangeKey;
+use super::state::Stuck;
 use super::state::{State, Timer};
-use super::stuck::Stuck;
 use super::turn::turn;
 
 /// Above this many live claims and locks, debug builds leave the check to the tests: it looks at everything.

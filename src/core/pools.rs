@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::ask;
+use super::admission;
 use super::claim::{Labels, LockSet, Phase};
 use super::claims;
 use super::command::{AskClaim, By, Refusal, check_limit};
@@ -144,7 +144,7 @@ pub(super) fn add_lock(
         }
         Some(pool) => check_limit("locks a pool", pool.locks.len(), limits::LOCKS_PER_POOL)?,
     }
-    let claim = claim.map(|asked| ask::first_holder(state, asked, now)).transpose()?;
+    let claim = claim.map(|asked| admission::first_holder(state, asked, now)).transpose()?;
     if state.snapshot.pool(name).is_none() {
         state.put_pool(Pool::new(name.clone(), Policy::default()));
     }

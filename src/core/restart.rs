@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::claim::{Claim, Phase, Presence};
-use super::lookout;
+use super::deadlock;
 use super::names::{ClaimId, Revision, Ticket};
 use super::pool::{Holder, Pool};
 use super::settings::{Plant, Settings};
@@ -70,7 +70,7 @@ pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: N
     pools.iter().for_each(|pool| state.prune(pool, now));
     forget_what_is_stored_already(&mut state, now);
     // Who is stuck was so before, and is in the history.
-    lookout::look_now(&mut state, now);
+    deadlock::look_now(&mut state, now);
     state
 }
 

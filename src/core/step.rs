@@ -6,7 +6,7 @@ use super::pool::Lock;
 use super::settings::Plant;
 use super::state::State;
 use super::time::Now;
-use super::{ask, builds, by_hand, claims, latches, lookout, pools, queue, timers};
+use super::{admission, builds, by_hand, claims, deadlock, latches, pools, queue, timers};
 
 /// Does one command at `now`. What is due by then happens first, so a deadline that has passed is over, swept or
 /// not. Changes and notices gather in the state; nothing may be answered before the changes are committed.
@@ -21,12 +21,12 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     let asks = matches!(command, Command::Ask(_));
     let reply = carry_out(state, command, now);
     queue::dispatch(state, now);
-    lookout::look(state, now);
+    deadlock::look(state, now);
     if asks
         && let Ok(Reply::Claim { claim, parked: false }) = &reply
         && state.claim(&claim.id).is_some_and(|claim| claim.waits())
     {
-        lookout::told(state, &claim.id);
+        deadlock::told(state, &claim.id);
     }
     // A planted bug is for the test suites to find.
     let checked = state.settings.plant != Plant::None || super::invariants::check_if_small(state).is_ok();
@@ -37,7 +37,7 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
 /// What the command itself does.
 fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Refusal> {
     match command {
-        Command::Ask(ask) => ask::ask(state, *ask, now),
+        Command::Ask(ask) => admission::ask(state, *ask, now),
         Command::Confirm { id, run, fence } => claims::confirm(state, &id, run.as_ref(), fence, now),
         Command::Renew { id, run, fence } => claims::renew(state, &id, run.as_ref(), fence, now),
         Command::Delivered { id, revision } => claims::deliver(state, &id, revision),

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use super::claim::{Claim, Owner};
-use super::line::Line;
 use super::names::ClaimId;
 use super::state::State;
+use super::state::SupersedeGroup;
 
 /// Whether a newer claim of its name lives: then this one, which waits or is about to, is pointless.
 pub(super) fn is_outdated(state: &State, claim: &Claim) -> bool {
@@ -23,7 +23,7 @@ pub(super) fn outdated_by(state: &State, claim: &Claim) -> Vec<Arc<Claim>> {
 
 fn rivals<'s>(state: &'s State, claim: &Claim) -> impl Iterator<Item = &'s Arc<Claim>> {
     let own = claim.id.clone();
-    let ids = Line::of(claim).and_then(|line| state.lines.get(&line)).into_iter().flatten();
+    let ids = SupersedeGroup::of(claim).and_then(|group| state.supersede_groups.get(&group)).into_iter().flatten();
     ids.filter(move |id: &&ClaimId| **id != own).filter_map(|id| state.claim(id))
 }
 

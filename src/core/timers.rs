@@ -3,8 +3,8 @@
 use super::by_hand;
 use super::claim::{Claim, End, Phase, Presence, Scope};
 use super::claims;
+use super::deadlock;
 use super::latches;
-use super::lookout;
 use super::names::{ClaimId, LockName, PoolName, Reason};
 use super::state::{State, Timer};
 use super::time::{Deadline, Now};
@@ -69,6 +69,6 @@ pub(super) fn reconcile(state: &mut State, now: Now) {
     let queues: Vec<PoolName> = queues.map(|p| p.name.clone()).collect();
     state.to_dispatch.extend(queues);
     state.notify_stale_parks();
-    lookout::notify_again(state);
+    deadlock::notify_again(state);
     state.prune_by_age(now);
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::candidates::{pick, rivals};
 use super::claim::{Claim, LockSet, Part};
-use super::cycles::WaitsFor;
-use super::fit::{pick, rivals};
+use super::deadlock::waits_for::WaitsFor;
 use super::names::ClaimId;
 use super::pool::{Overtaking, Place, Pool};
 use super::state::{Snapshot, State};

@@ -9,7 +9,7 @@ use crate::core::limits;
 use crate::core::names::{ClaimId, InstanceVars, LockName, PoolName, Text};
 use crate::core::pool::{Holder, Lock, Order, Overtaking, Pick, Policy, Pool, Quarantine};
 use crate::core::state::Snapshot;
-use crate::core::stuck::Stuck;
+use crate::core::state::Stuck;
 use crate::core::time::{Deadline, Now, Span, WallMs};
 use crate::wire::api::{
     self, ChangeView, ClaimState, ClaimView, HolderView, LockRef, LockState, LockView, PartBody, PoolSummary,

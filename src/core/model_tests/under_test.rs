@@ -14,9 +14,9 @@ use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolNa
 use crate::core::pool::{Order, Overtaking, Pick, Policy};
 use crate::core::restart::restarted;
 use crate::core::settings::{Plant, Settings};
+use crate::core::state::Stuck;
 use crate::core::state::{Loaded, Notice, State};
 use crate::core::step::step;
-use crate::core::stuck::Stuck;
 use crate::core::test_store::TestStore;
 use crate::core::time::{Now, Span};
 

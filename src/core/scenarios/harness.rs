@@ -46,9 +46,9 @@ use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolNam
 use crate::core::pool::{Order, Overtaking, Pick, Policy};
 use crate::core::restart::restarted;
 use crate::core::settings::Settings;
+use crate::core::state::Stuck;
 use crate::core::state::{Loaded, Notice, State};
 use crate::core::step::step;
-use crate::core::stuck::Stuck;
 use crate::core::test_store::{TestStore, standing};
 use crate::core::time::{Now, Span, WallMs};
 

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{State, Timer};
+use super::{State, SupersedeGroup, Timer};
 use crate::core::claim::{Claim, Ended, Phase, Presence};
-use crate::core::line::Line;
 use crate::core::names::{ClaimId, Ticket};
 use crate::core::time::Now;
 
@@ -18,8 +17,8 @@ impl State {
         if let Some(build) = claim.terms.owner.build() {
             self.snapshot.builds.insert((build, claim.id.clone()));
         }
-        if let Some(line) = Line::of(&claim) {
-            self.lines.entry(line).or_default().insert(claim.id.clone());
+        if let Some(group) = SupersedeGroup::of(&claim) {
+            self.supersede_groups.entry(group).or_default().insert(claim.id.clone());
         }
         self.forget_ended(&claim.id);
         self.index(&claim);
@@ -80,12 +79,12 @@ impl State {
         let Some(claim) = self.snapshot.claims.remove(id) else { return };
         self.unindex(&claim);
         self.watch.stale = true;
-        if let Some(line) = Line::of(&claim)
-            && let Some(claims) = self.lines.get_mut(&line)
+        if let Some(group) = SupersedeGroup::of(&claim)
+            && let Some(claims) = self.supersede_groups.get_mut(&group)
         {
             claims.remove(id);
             if claims.is_empty() {
-                self.lines.remove(&line);
+                self.supersede_groups.remove(&group);
             }
         }
         self.dirty.claims.insert(id.clone());

@@ -9,7 +9,7 @@ use crate::core::history::Change;
 use crate::core::latch::{Latch, LatchId};
 use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Ticket};
 use crate::core::pool::{Lock, Policy, Pool};
-use crate::core::stuck::Stuck;
+use crate::core::state::Stuck;
 use crate::core::time::{Deadline, EngineMs};
 
 /// All that can be read. Cloning costs a handful of pointers, so each batch publishes a copy.

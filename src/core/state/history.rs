@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Notice, State};
-use crate::core::claim::{End, LockSet, Owner, Phase};
+use crate::core::claim::{Claim, End, LockSet, Owner, Phase};
 use crate::core::history::{Change, ChangeKind};
 use crate::core::latch::LatchRef;
 use crate::core::limits;
@@ -21,6 +21,22 @@ pub(in crate::core) struct Entry {
     pub end: Option<End>,
     pub who: Option<Arc<Owner>>,
     pub reason: Option<Reason>,
+}
+
+impl Entry {
+    /// An entry about a claim, with all its pools and no locks yet.
+    pub(in crate::core) fn about(claim: &Claim, kind: ChangeKind, by: Option<&Arc<Owner>>) -> Self {
+        let who = Arc::clone(by.unwrap_or(&claim.terms.owner));
+        Self {
+            kind,
+            pools: claim.terms.ask.parts.iter().map(|part| part.pool.clone()).collect(),
+            locks: LockSet::new(),
+            claim: Some(claim.id.clone()),
+            end: None,
+            who: Some(who),
+            reason: None,
+        }
+    }
 }
 
 /// History.

@@ -4,16 +4,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::claim::{BuildRef, Claim, Part, Want};
-use super::fit::{candidates, pick, rivals};
-use super::limits::CYCLE_SEARCH;
-use super::names::{ClaimId, PoolName, Text};
-use super::pool::Place;
-use super::state::Snapshot;
+use crate::core::claim::{BuildRef, Claim, Part, Want};
+use crate::core::candidates::{candidates, pick, rivals};
+use crate::core::limits::CYCLE_SEARCH;
+use crate::core::names::{ClaimId, PoolName, Text};
+use crate::core::pool::Place;
+use crate::core::state::Snapshot;
 
 /// Finds out who waits, directly or through others, for a lock that one build has. It remembers what it has found,
 /// so asking about one waiter after the other is cheap.
-pub(super) struct WaitsFor<'w> {
+pub(in crate::core) struct WaitsFor<'w> {
     snapshot: &'w Snapshot,
     build: &'w BuildRef,
     /// Claims that wait for it.
@@ -35,14 +35,14 @@ struct Walk<'w> {
 }
 
 impl<'w> WaitsFor<'w> {
-    pub(super) fn new(snapshot: &'w Snapshot, build: &'w BuildRef) -> Self {
+    pub(in crate::core) fn new(snapshot: &'w Snapshot, build: &'w BuildRef) -> Self {
         Self { snapshot, build, found: HashSet::new() }
     }
 
     /// Whether `from` waits for the build. Edges: a waiting claim waits for the holders of the locks that it lacks
     /// and for the earlier waiters that stand before it; a holder waits for what other claims of its build wait
     /// for. The walk is bounded; past the bound the answer is no, which keeps the order.
-    pub(super) fn is_true_of(&mut self, from: &'w Arc<Claim>) -> bool {
+    pub(in crate::core) fn is_true_of(&mut self, from: &'w Arc<Claim>) -> bool {
         let mut walk = Walk { todo: vec![from], ..Walk::default() };
         walk.seen.insert(&from.id);
         while let Some(claim) = walk.todo.pop() {

@@ -4,20 +4,20 @@
 //! taken for stuck; then those go free whose claims could all be served by locks that no stuck build has, and so on
 //! until no more goes free. What a build without a waiting claim has, or somebody who is no build, will be given back
 //! some day; a waiter that does not listen counts as none. Order in the queue plays no part: nobody is held back by
-//! those who wait for his own build ([`super::super::cycles`]).
+//! those who wait for his own build ([`crate::core::cycles`]).
 
 use std::cell::Cell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::super::claim::{BuildRef, Claim, Owner, Part, Presence, Want};
-use super::super::fit::candidates;
-use super::super::limits;
-use super::super::names::{ClaimId, LockName, PoolName, Text};
-use super::super::pool::{Holder, Lock};
-use super::super::state::Snapshot;
-use super::super::stuck::Stuck;
+use crate::core::candidates::candidates;
+use crate::core::claim::{BuildRef, Claim, Owner, Part, Presence, Want};
+use crate::core::limits;
+use crate::core::names::{ClaimId, LockName, PoolName, Text};
+use crate::core::pool::{Holder, Lock};
+use crate::core::state::Snapshot;
+use crate::core::state::Stuck;
 
 /// All stuck claims, given the builds that both hold and wait. When there is too much to look at
 /// ([`limits::STUCK_SEARCH`]), nobody is called stuck.

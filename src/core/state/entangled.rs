@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::claim::{BuildRef, Claim};
-use super::names::PoolName;
+use crate::core::claim::{BuildRef, Claim};
+use crate::core::names::PoolName;
 
 /// What the live claims of one build come to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,39 +19,39 @@ struct Stake {
 
 /// The index: kept true by counting each claim in and out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Entangled {
+pub(in crate::core) struct Entangled {
     stakes: BTreeMap<BuildRef, Stake>,
     both: BTreeSet<BuildRef>,
 }
 
 impl Entangled {
     /// Counts a claim in.
-    pub(super) fn add(&mut self, claim: &Claim) {
+    pub(in crate::core) fn add(&mut self, claim: &Claim) {
         self.count(claim, |n| *n += 1);
     }
 
     /// Counts a claim out, as it was when it was counted in.
-    pub(super) fn remove(&mut self, claim: &Claim) {
+    pub(in crate::core) fn remove(&mut self, claim: &Claim) {
         self.count(claim, |n| *n = n.saturating_sub(1));
     }
 
     /// Whether no build both has and awaits something.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::core) fn is_empty(&self) -> bool {
         self.both.is_empty()
     }
 
     /// Builds that both have and await something.
-    pub(super) fn builds(&self) -> impl Iterator<Item = &BuildRef> {
+    pub(in crate::core) fn builds(&self) -> impl Iterator<Item = &BuildRef> {
         self.both.iter()
     }
 
     /// The pools in which entangled builds wait.
-    pub(super) fn pools(&self) -> impl Iterator<Item = &PoolName> {
+    pub(in crate::core) fn pools(&self) -> impl Iterator<Item = &PoolName> {
         self.both.iter().filter_map(|build| self.stakes.get(build)).flat_map(|stake| stake.waits.keys())
     }
 
     /// Entangled builds that wait in this pool.
-    pub(super) fn builds_waiting_in(&self, pool: &PoolName) -> impl Iterator<Item = &BuildRef> {
+    pub(in crate::core) fn builds_waiting_in(&self, pool: &PoolName) -> impl Iterator<Item = &BuildRef> {
         let waits = move |build: &&BuildRef| self.stakes.get(build).is_some_and(|s| s.waits.contains_key(pool));
         self.both.iter().filter(waits)
     }

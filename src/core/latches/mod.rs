@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::command::{Refusal, Reply, check_limit};
-use super::history::ChangeKind;
-use super::latch::{Binding, Ending, Latch, LatchId, NewLatch, Released, Target};
-use super::limits;
-use super::state::{Notice, State};
-use super::time::{Deadline, Now};
+use crate::core::command::{Refusal, Reply, check_limit};
+use crate::core::history::ChangeKind;
+use crate::core::latch::{Binding, Ending, Latch, LatchId, NewLatch, Released, Target};
+use crate::core::limits;
+use crate::core::state::{Notice, State};
+use crate::core::time::{Deadline, Now};
 
 fn existing(state: &State, id: LatchId) -> Result<Arc<Latch>, Refusal> {
     state.snapshot.latches.get(&id).cloned().ok_or(Refusal::NoSuchLatch { id })

@@ -1,11 +1,11 @@
-//! Claims that compete for being the newest of a name (see [`super::supersede`]).
+//! Claims that compete for being the newest of a name (see [`crate::core::supersede`]).
 
-use super::claim::{Claim, Owner};
-use super::names::{InstanceVars, Text};
+use crate::core::claim::{Claim, Owner};
+use crate::core::names::{InstanceVars, Text};
 
 /// Claims that compete with each other: the same name from the same job, or from anywhere when it begins with `/`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Line {
+pub(in crate::core) struct SupersedeGroup {
     name: Text,
     origin: Option<Origin>,
 }
@@ -20,9 +20,9 @@ struct Origin {
     job: Option<Text>,
 }
 
-impl Line {
-    /// The line in which the claim stands, if it named one.
-    pub(super) fn of(claim: &Claim) -> Option<Self> {
+impl SupersedeGroup {
+    /// The group that the claim competes in, if it named one.
+    pub(in crate::core) fn of(claim: &Claim) -> Option<Self> {
         let name = claim.terms.supersede.clone()?;
         let Owner { cluster, team, pipeline, instance_vars, job, .. } = (*claim.terms.owner).clone();
         let within = !name.as_str().starts_with('/');

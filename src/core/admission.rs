@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::candidates::check_want;
 use super::claim::{self, Claim, End, Ended, Part, Phase, Presence, Scope, Want};
-use super::claims::{self, entry_about, reply_of};
+use super::claims::{self, reply_of};
 use super::command::{AskClaim, Refusal, Reply, Wait, check_limit};
-use super::fit::check_want;
+use super::deadlock;
 use super::history::ChangeKind;
 use super::limits;
-use super::lookout;
 use super::names::{PoolName, Run};
 use super::pool::{Lock, Order, Policy, Pool};
 use super::runs;
@@ -208,7 +208,7 @@ fn make_own_pool(state: &mut State, name: &PoolName, claim: &Claim, now: Now) {
     state.put_pool(Pool::new(name.clone(), Policy::default()));
     state.put_lock(name, Lock::new(lock.clone(), Arc::from([]), Arc::default()));
     let locks = vec![(name.clone(), lock)];
-    state.record(Entry { pools: vec![name.clone()], locks, ..entry_about(claim, ChangeKind::Added, None) }, now);
+    state.record(Entry { pools: vec![name.clone()], locks, ..Entry::about(claim, ChangeKind::Added, None) }, now);
 }
 
 /// Gives the claim its locks if it is its turn; else it waits as its request is prepared to.
@@ -224,11 +224,11 @@ fn serve(state: &mut State, ask: &AskClaim, is_new: bool, now: Now) -> Result<Re
         return reply_of(state, &ask.id, false);
     }
     if is_new {
-        state.record(entry_about(&claim, ChangeKind::Waiting, None), now);
+        state.record(Entry::about(&claim, ChangeKind::Waiting, None), now);
     }
     // Its client must hear that the claim has got stuck, or is so no more.
     let park = match ask.wait {
-        Wait::Park(park) if !lookout::is_news(state, &ask.id) && claim.parks.len() < limits::PARKS_PER_CLAIM => {
+        Wait::Park(park) if !deadlock::is_news(state, &ask.id) && claim.parks.len() < limits::PARKS_PER_CLAIM => {
             Some(park)
         }
         _ => None,

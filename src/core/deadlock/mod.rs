@@ -1,17 +1,19 @@
 //! Looks out for stuck claims: keeps [`super::state::Snapshot::stuck`] up to date, and sees to it that clients hear of it.
-//! `search` finds them.
+//!
+//! - `search`: finds them.
+//! - `waits_for`: whether one claim waits for a build, so that no circle is closed.
 
 pub(super) mod search;
+pub(super) mod waits_for;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::claims;
-use super::history::ChangeKind;
-use super::names::{ClaimId, Reason, Text};
-use super::state::{Entry, Notice, State, Timer};
-use super::stuck::Stuck;
-use super::time::Now;
+use crate::core::history::ChangeKind;
+use crate::core::names::{ClaimId, Reason, Text};
+use crate::core::state::Stuck;
+use crate::core::state::{Entry, Notice, State, Timer};
+use crate::core::time::Now;
 
 /// Whether a claim is stuck otherwise than it was told: then its request is answered rather than parked, so that its
 /// client hears of it. Once, because the answer is what it was told.
@@ -75,7 +77,7 @@ fn record(state: &mut State, id: &ClaimId, now: Now) {
     };
     // A step of its own: it is no part of what somebody asked for.
     state.begin_step();
-    let entry = Entry { reason: Reason::parse(&reason).ok(), ..claims::entry_about(&claim, kind, None) };
+    let entry = Entry { reason: Reason::parse(&reason).ok(), ..Entry::about(&claim, kind, None) };
     state.record(entry, now);
 }
 

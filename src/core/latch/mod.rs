@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::limits;
-use super::names::{NameError, Reason, Revision, bad_char, check_length, text_type};
-use super::time::{Deadline, Now, WallMs};
+use crate::core::limits;
+use crate::core::names::{NameError, Reason, Revision, bad_char, check_length, text_type};
+use crate::core::time::{Deadline, Now, WallMs};
 
 /// The id of a latch: a UUID, made at the edge. Random ones cannot be guessed, and knowing one is enough to release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

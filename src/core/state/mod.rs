@@ -4,30 +4,35 @@
 //!
 //! - `snapshot`: what everybody may read, and what a store gets.
 //! - `claims`, `pools`, `latches`: putting them in, changing and removing them.
-//! - `chronicle`: the history; `memory`: ended claims and operations.
+//! - `history`: writing and pruning entries; `remembered`: ended claims and the answers of operations.
+//! - `entangled`, `stuck`, `supersede_group`: indexes and findings that the rules ask for.
 
-mod chronicle;
 mod claims;
+mod entangled;
+mod history;
 mod latches;
-mod memory;
 mod pools;
+mod remembered;
 mod snapshot;
+mod stuck;
+mod supersede_group;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::claim::BuildRef;
-use super::entangled::Entangled;
-use super::history::Change;
-use super::latch::LatchId;
-use super::line::Line;
-use super::names::{ChangeKey, ClaimId, LockName, OpId, ParkId, PoolName, Revision, Ticket};
-use super::settings::{Plant, Settings};
-use super::stuck;
-use super::time::{Deadline, EngineMs, Now};
+use crate::core::claim::BuildRef;
+use crate::core::history::Change;
+use crate::core::latch::LatchId;
+use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, ParkId, PoolName, Revision, Ticket};
+use crate::core::settings::{Plant, Settings};
+use crate::core::time::{Deadline, EngineMs, Now};
 
-pub(super) use chronicle::Entry;
+pub(super) use entangled::Entangled;
+pub(super) use history::Entry;
 pub use snapshot::{Changes, Loaded, Meta, OpRecord, Snapshot};
+pub use stuck::Stuck;
+pub(super) use stuck::Watch;
+pub(super) use supersede_group::SupersedeGroup;
 
 /// Something that readers may be waiting for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,9 +87,9 @@ pub struct State {
     /// Pools in which a claim that cannot be served may be passed.
     backfilling: BTreeSet<PoolName>,
     pub(super) entangled: Entangled,
-    pub(super) watch: stuck::Watch,
-    /// Live claims that named something to supersede.
-    pub(super) lines: BTreeMap<Line, BTreeSet<ClaimId>>,
+    pub(super) watch: Watch,
+    /// Live claims that name something to supersede, by what they compete for.
+    pub(super) supersede_groups: BTreeMap<SupersedeGroup, BTreeSet<ClaimId>>,
     /// Whether someone may wait for someone else than before, since the last dispatch.
     edges_changed: bool,
     next_ticket: u64,

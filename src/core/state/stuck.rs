@@ -1,12 +1,12 @@
 //! Waits that nobody else can end: a claim that waits for what its own build has, and builds that wait for each other
-//! (design section 2, self-wait). Naming them informs; nobody is made to give up. `lookout` finds them.
+//! (self-wait). Naming them informs; nobody is made to give up. [`crate::core::deadlock`] finds them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::claim::Owner;
-use super::names::{ClaimId, LockName, PoolName};
-use super::time::EngineMs;
+use crate::core::claim::Owner;
+use crate::core::names::{ClaimId, LockName, PoolName};
+use crate::core::time::EngineMs;
 
 /// Why a waiting claim cannot go on by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,13 +25,13 @@ pub enum Stuck {
 
 /// Which kind of wait it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::core) enum Kind {
     SelfWait,
     Deadlock,
 }
 
 impl Stuck {
-    pub(super) fn kind(&self) -> Kind {
+    pub(in crate::core) fn kind(&self) -> Kind {
         match self {
             Self::SelfWait { .. } => Kind::SelfWait,
             Self::Deadlock { .. } => Kind::Deadlock,
@@ -41,7 +41,7 @@ impl Stuck {
 
 /// What is known about stuck claims beside `Snapshot::stuck`.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Watch {
+pub(in crate::core) struct Watch {
     /// Somebody may wait for somebody else than at the last look.
     pub stale: bool,
     pub last_look: Option<EngineMs>,
@@ -51,7 +51,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// The claim waits no more.
-    pub(super) fn forget(&mut self, id: &ClaimId) {
+    pub(in crate::core) fn forget(&mut self, id: &ClaimId) {
         self.told.remove(id);
     }
 }
