@@ -12,9 +12,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::kubeconfig::{self, Access, Credential};
+use crate::agent::limits;
 use crate::client::connect::{self, Authorization};
 use crate::core::latch::{Namespace, WorkflowName};
-use crate::core::limits;
 use crate::wire::escape::cut;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};

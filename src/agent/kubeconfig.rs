@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::core::limits;
+use crate::agent::limits;
 use crate::env::read_at_most;
 use crate::wire::escape::cut;
 use crate::wire::secret::Secret;

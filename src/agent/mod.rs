@@ -10,6 +10,7 @@ mod act;
 pub mod backlog;
 pub mod cluster;
 pub mod kubeconfig;
+pub mod limits;
 pub mod plan;
 pub mod run;
 pub mod worker;

@@ -13,7 +13,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
 
 use super::plan::{Change, How, LOCK_ID, NodeEnd, NodeSeen, Nodes, Phase, Supplied, Workflow};
-use crate::core::limits;
+use crate::agent::limits;
 use crate::env::read_at_most;
 
 /// What a resumed node says in Argo's own views.

@@ -13,10 +13,12 @@ use super::connection::Connection;
 use super::output::CliError;
 use super::ready;
 use super::values::parse_duration;
-use crate::core::limits;
-use crate::core::settings::{Plant, Settings};
+#[cfg(feature = "plant")]
+use crate::core::settings::Plant;
+use crate::core::settings::Settings;
 use crate::core::time::Span;
 use crate::env::{Env, random_bytes};
+use crate::server::door::limits;
 use crate::server::door::{ClientAuth, DoorSettings, Pem, TlsSettings};
 use crate::server::logs::{LogFormat, LogLevel, LogSettings};
 use crate::server::{self, ServerSettings};
@@ -293,6 +295,7 @@ impl ServerArgs {
             history_age: span(self.history_age),
             declared_only: self.declared_only,
             seed: u64::from_ne_bytes(random_bytes()),
+            #[cfg(feature = "plant")]
             plant: self.plant()?,
             ..Settings::default()
         })
@@ -309,12 +312,6 @@ impl ServerArgs {
             Some("lost-notice") => Ok(Plant::LostNotice),
             Some(other) => Err(format!("there is no planted bug {other:?}")),
         }
-    }
-
-    #[cfg(not(feature = "plant"))]
-    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "the same signature with the feature")]
-    fn plant(&self) -> Result<Plant, String> {
-        Ok(Plant::None)
     }
 }
 

@@ -10,7 +10,6 @@ use super::limits;
 use super::names::{ChangeKey, ClaimId, Fence, ParkId, PoolName, Reason, Revision, Run};
 use super::pool::{Holder, Lock};
 use super::runs;
-use super::settings::Plant;
 use super::state::{Entry, Notice, State};
 use super::supersede;
 use super::time::{Deadline, Now, Span};
@@ -177,7 +176,8 @@ pub(super) fn end(
     if run.as_ref().is_some_and(|run| claim::is_earlier_run(&ended.runs, run)) {
         return Err(Refusal::SupersededRun { id: id.clone() });
     }
-    if state.settings.plant == Plant::ReleaseUnchecked {
+    #[cfg(any(test, feature = "plant"))]
+    if super::settings::planted!(state.settings, ReleaseUnchecked) {
         release_whoever_holds(state, &ended, now);
     }
     let ended = note_run_of_ended(state, ended, run);
@@ -385,6 +385,7 @@ pub(super) fn end_unservable(state: &mut State, pool: &PoolName, now: Now) {
 }
 
 /// Planted bug: a late release ends whatever hold the lock has.
+#[cfg(any(test, feature = "plant"))]
 fn release_whoever_holds(state: &mut State, ended: &Ended, now: Now) {
     let Some(fence) = ended.fence else { return };
     let newer = state.snapshot.claims.values().find(|c| c.fence().is_some_and(|f| f > fence)).cloned();

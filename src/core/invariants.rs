@@ -9,9 +9,11 @@ use super::state::{State, Timer};
 use super::turn::turn;
 
 /// Above this many live claims and locks, debug builds leave the check to the tests: it looks at everything.
+#[cfg(debug_assertions)]
 const SMALL: usize = 200;
 
 /// [`check`], where it is cheap.
+#[cfg(debug_assertions)]
 pub(super) fn check_if_small(state: &State) -> Result<(), String> {
     let locks: usize = state.snapshot.pools.values().map(|p| p.locks.len()).sum();
     if state.snapshot.claims.len() + state.snapshot.latches.len() + locks > SMALL { Ok(()) } else { check(state) }

@@ -7,7 +7,7 @@ use super::claim::{Claim, Phase, Presence};
 use super::deadlock;
 use super::names::{ClaimId, Revision, Ticket};
 use super::pool::{Holder, Pool};
-use super::settings::{Plant, Settings};
+use super::settings::{Settings, planted};
 use super::state::{Loaded, Meta, State};
 use super::time::{Deadline, EngineMs, Now};
 
@@ -25,10 +25,8 @@ pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: N
         engine: EngineMs::default(),
     });
     let epoch = epoch_by_clock.max(meta.revision.epoch() + 1);
-    let revision = match state.settings.plant {
-        Plant::FenceInMemory => Revision::start_of(epoch_by_clock),
-        _ => Revision::start_of(epoch),
-    };
+    let epoch = if planted!(state.settings, FenceInMemory) { epoch_by_clock } else { epoch };
+    let revision = Revision::start_of(epoch);
     state.set_counters(revision, meta.next_ticket);
     for (name, policy) in loaded.pools {
         state.put_pool(Pool::new(name, policy));

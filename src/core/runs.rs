@@ -4,13 +4,13 @@ use super::claim::Claim;
 use super::command::Refusal;
 use super::limits;
 use super::names::Run;
-use super::settings::Plant;
+use super::settings::planted;
 use super::state::State;
 
 /// Refuses an earlier run, and one too many (design section 2, runs).
 pub(super) fn check(state: &State, claim: &Claim, run: Option<&Run>) -> Result<(), Refusal> {
     let Some(run) = run else { return Ok(()) };
-    if claim.is_earlier_run(run) && state.settings.plant != Plant::EarlierRun {
+    if claim.is_earlier_run(run) && !planted!(state.settings, EarlierRun) {
         return Err(Refusal::SupersededRun { id: claim.id.clone() });
     }
     if !claim.runs.contains(run) && claim.runs.len() >= limits::RUNS_PER_CLAIM {

@@ -37,6 +37,7 @@ pub struct Settings {
     /// command always come to the same.
     pub seed: u64,
     /// Testing only: which planted bug the core carries.
+    #[cfg(any(test, feature = "plant"))]
     pub plant: Plant,
 }
 
@@ -58,12 +59,14 @@ impl Default for Settings {
             stuck_look: Span(250),
             declared_only: false,
             seed: 0,
+            #[cfg(any(test, feature = "plant"))]
             plant: Plant::None,
         }
     }
 }
 
-/// A bug built in on purpose, to prove that the test suites find it. Reachable only with the `plant` feature.
+/// A bug built in on purpose, to prove that the test suites find it. A released program has none of their code.
+#[cfg(any(test, feature = "plant"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Plant {
     #[default]
@@ -79,3 +82,19 @@ pub enum Plant {
     /// Notices to parked requests are lost.
     LostNotice,
 }
+
+/// Whether these settings carry the planted bug; in a released program never.
+#[cfg(any(test, feature = "plant"))]
+macro_rules! planted {
+    ($settings:expr, $bug:ident) => {
+        $settings.plant == $crate::core::settings::Plant::$bug
+    };
+}
+#[cfg(not(any(test, feature = "plant")))]
+macro_rules! planted {
+    ($settings:expr, $bug:ident) => {{
+        let _ = &$settings;
+        false
+    }};
+}
+pub(crate) use planted;

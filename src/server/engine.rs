@@ -16,13 +16,13 @@ use arc_swap::ArcSwap;
 use super::long_polls::{LongPolls, Topic};
 use super::notices::Notices;
 use crate::core::command::{Command, Refusal, Reply};
-use crate::core::limits::BATCH;
 use crate::core::restart::restarted;
-use crate::core::settings::{Plant, Settings};
+use crate::core::settings::{Settings, planted};
 use crate::core::state::{Notice, Snapshot, State};
 use crate::core::step::step;
 use crate::core::time::{EngineMs, Now, Span, WallMs};
 use crate::env::Clock;
+use crate::server::limits::BATCH;
 use crate::store::Store;
 
 /// How often queues are looked at again in case a wake-up was lost.
@@ -184,10 +184,8 @@ fn awake(
         clock: Arc::clone(&clock),
         store_id: Arc::from(store.store_id()),
     };
-    let plant = state.settings.plant;
     let (last_time_stored, next_reconcile) = (now.engine, now.engine);
-    let thread =
-        Thread { store, state, clock, queue, snapshot, notices, long_polls, plant, last_time_stored, next_reconcile };
+    let thread = Thread { store, state, clock, queue, snapshot, notices, long_polls, last_time_stored, next_reconcile };
     Ok((engine, thread))
 }
 
@@ -206,7 +204,6 @@ struct Thread {
     snapshot: Arc<ArcSwap<Snapshot>>,
     notices: Notices,
     long_polls: LongPolls,
-    plant: Plant,
     last_time_stored: EngineMs,
     next_reconcile: EngineMs,
 }
@@ -262,7 +259,7 @@ impl Thread {
         for (command, answer) in commands {
             let result = step(&mut self.state, command, self.clock.now()).map_err(EngineError::from);
             let Some(answer) = answer else { continue };
-            if self.plant == Plant::AnswerBeforeCommit {
+            if planted!(self.state.settings, AnswerBeforeCommit) {
                 let _ = answer.send(result);
             } else {
                 answers.push((answer, result));

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
-use crate::core::limits;
+use crate::server::limits;
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

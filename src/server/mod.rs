@@ -18,6 +18,7 @@ pub mod engine;
 pub mod http;
 pub mod import;
 mod inner;
+pub mod limits;
 pub mod listen;
 pub mod logs;
 pub mod long_polls;

@@ -107,9 +107,18 @@ fn connection() -> String {
     table
 }
 
+/// Where limits are: beside what they limit.
+const LIMITS: [&str; 5] = [
+    "src/core/limits.rs",
+    "src/server/limits.rs",
+    "src/server/door/limits.rs",
+    "src/server/build_watch/limits.rs",
+    "src/agent/limits.rs",
+];
+
 /// From the source: a limit is a constant with a sentence above it.
 fn limits() -> String {
-    let source = read("src/core/limits.rs");
+    let source = LIMITS.map(read).concat();
     let mut table = String::from("| limit | value | what, and why that much |\n|---|---|---|\n");
     let mut said = Vec::new();
     for line in source.lines() {

@@ -111,6 +111,19 @@ fn the_core_is_pure() {
     }
 }
 
+/// Constants of the core that limit something outside it belong with what they limit.
+#[test]
+fn the_core_has_no_limits_of_the_shell() {
+    let shell = ["DOOR", "WATCH", "VERIFY", "LOG", "ARGO", "KUBECONFIG", "BATCH"];
+    let text = fs::read_to_string("src/core/limits.rs").unwrap();
+    let strange = named(&text, "pub const ").into_iter().filter(|name| {
+        let first = name.split('_').next().unwrap_or_default();
+        shell.contains(&first)
+    });
+    let strange: Vec<&str> = strange.collect();
+    assert!(strange.is_empty(), "these belong beside what they limit: {strange:?}");
+}
+
 #[test]
 fn no_two_parts_of_the_core_name_each_other() {
     let root = Path::new("src/core");

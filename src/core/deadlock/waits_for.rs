@@ -4,8 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::core::claim::{BuildRef, Claim, Part, Want};
 use crate::core::candidates::{candidates, pick, rivals};
+use crate::core::claim::{BuildRef, Claim, Part, Want};
 use crate::core::limits::CYCLE_SEARCH;
 use crate::core::names::{ClaimId, PoolName, Text};
 use crate::core::pool::Place;

@@ -24,7 +24,7 @@ use crate::core::claim::BuildRef;
 use crate::core::history::Change;
 use crate::core::latch::LatchId;
 use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, ParkId, PoolName, Revision, Ticket};
-use crate::core::settings::{Plant, Settings};
+use crate::core::settings::{Settings, planted};
 use crate::core::time::{Deadline, EngineMs, Now};
 
 pub(super) use entangled::Entangled;
@@ -230,7 +230,7 @@ impl State {
     }
 
     pub(super) fn notify(&mut self, notice: Notice) {
-        if self.settings.plant == Plant::LostNotice && matches!(notice, Notice::Park(_)) {
+        if planted!(self.settings, LostNotice) && matches!(notice, Notice::Park(_)) {
             return;
         }
         self.notices.insert(notice);

@@ -11,6 +11,7 @@
 pub mod address;
 pub mod build_status;
 pub mod concourse;
+pub mod limits;
 pub mod report;
 pub mod schedule;
 pub mod session;
@@ -32,7 +33,6 @@ use self::watcher::{Halt, Watch};
 use super::engine::Engine;
 use crate::core::claim::{BuildRef, Owner, Scope};
 use crate::core::command::Command;
-use crate::core::limits;
 use crate::core::names::Reason;
 use crate::env::{Clock, SystemClock};
 use crate::wire::api::ConcourseView;
@@ -225,7 +225,7 @@ impl BuildWatch {
 
 /// A text for the core, cut to what it takes.
 fn reason(text: &str) -> Option<Reason> {
-    let mut end = text.len().min(limits::REASON_BYTES);
+    let mut end = text.len().min(crate::core::limits::REASON_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::build_status::{BuildStatus, Trouble};
 use super::settings::Pace;
 use crate::core::claim::BuildEnd;
-use crate::core::limits;
+use crate::server::build_watch::limits;
 
 /// The number of a build in its Concourse.
 pub type BuildNo = u64;

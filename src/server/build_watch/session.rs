@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::build_status::Trouble;
 use super::schedule::doubled;
-use crate::core::limits;
+use crate::server::build_watch::limits;
 use crate::wire::atc::TokenReply;
 use crate::wire::secret::Secret;
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::address::ClusterUrl;
-use crate::core::limits;
+use crate::server::build_watch::limits;
 use crate::wire::problems::unknown;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::ServerUrl;

@@ -15,9 +15,9 @@ use super::build_status::{Seen, Trouble};
 use super::concourse::Concourse;
 use super::schedule::BuildNo;
 use crate::core::claim::Owner;
-use crate::core::limits;
 use crate::core::names::Text;
 use crate::env::Clock;
+use crate::server::build_watch::limits;
 use crate::wire::atc::{Build, Status};
 use crate::wire::problems::quoted;
 

@@ -13,8 +13,8 @@ use super::settings::Pace;
 use super::{Installations, reason};
 use crate::core::claim::{BuildEnd, BuildRef};
 use crate::core::command::Command;
-use crate::core::limits;
 use crate::env::Clock;
+use crate::server::build_watch::limits;
 use crate::server::engine::Engine;
 
 /// Ends the threads; they notice at the end of their request.

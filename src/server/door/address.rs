@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::core::limits;
+use crate::server::door::limits;
 
 /// Who shares one account: an IPv4 address, an IPv6 network of 64 bits (one host owns at least that), or the user
 /// behind a Unix socket.

@@ -18,8 +18,8 @@ use super::head::Method;
 use super::keep::Keep;
 use super::refusal::Refusal;
 use super::wire::Wire;
-use crate::core::limits;
 use crate::core::time::Span;
+use crate::server::door::limits;
 use crate::server::http;
 use crate::server::inner::{self, Secret};
 

@@ -2,7 +2,7 @@
 
 use super::head::body_too_large;
 use super::refusal::Refusal;
-use crate::core::limits;
+use crate::server::door::limits;
 
 /// Decodes one chunked body, fed in pieces of any size.
 #[derive(Debug)]

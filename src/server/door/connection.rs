@@ -21,7 +21,7 @@ use super::listen::Client;
 use super::park::Listener;
 use super::refusal::Refusal;
 use super::wire::Wire;
-use crate::core::limits;
+use crate::server::door::limits;
 use crate::server::http::Attempt;
 use crate::server::notices::Subscription;
 
@@ -256,7 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 (Some(span), Some(subscription)) if turn != Attempt::Last => {
                     drop(answer);
                     // A request that is parked again waits for the rest of its time, no longer.
-                    let asked = Instant::now() + Duration::from_millis(span.0.min(limits::WAIT_MS));
+                    let asked = Instant::now() + Duration::from_millis(span.0.min(crate::core::limits::WAIT_MS));
                     let until = *until.insert(until.map_or(asked, |first| first.min(asked)));
                     wire.shrink();
                     turn = self.park(subscription, until).await?;

@@ -4,7 +4,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::settings::DoorSettings;
-use crate::core::limits;
+use crate::server::door::limits;
 
 /// Raises the soft limit of this process to the hard one and lowers the settings to what it allows.
 pub(super) fn fit(settings: &mut DoorSettings) {

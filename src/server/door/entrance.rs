@@ -18,7 +18,7 @@ use super::listen::{Client, Socket};
 use super::refusal::Refusal;
 use super::tls::NoTls;
 use super::{Door, connection};
-use crate::core::limits;
+use crate::server::door::limits;
 
 /// Longest pause after a failed accept.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);

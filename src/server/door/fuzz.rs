@@ -8,8 +8,8 @@ use super::head::{self, Framing};
 use super::listen::Client;
 use super::settings::DoorSettings;
 use super::wire::Wire;
-use crate::core::limits;
 use crate::core::names::ParkId;
+use crate::server::door::limits;
 use crate::server::inner::{self, Secret};
 
 /// A small limit, so that small inputs reach it.

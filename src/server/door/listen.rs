@@ -7,7 +7,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::address::Address;
-use crate::core::limits;
+use crate::server::door::limits;
 use crate::server::http::Identity;
 
 /// A bound socket that clients connect to.

@@ -36,6 +36,7 @@ pub mod fuzz;
 mod fuzz_tests;
 mod head;
 mod keep;
+pub mod limits;
 mod listen;
 mod park;
 mod refusal;
@@ -66,7 +67,6 @@ use self::park::Lot;
 use super::http::Handler;
 use super::inner::Inner;
 use super::notices::Notices;
-use crate::core::limits;
 use crate::core::names::ParkId;
 use crate::env::random_hex;
 

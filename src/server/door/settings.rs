@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::tls::Tls;
-use crate::core::limits;
+use crate::server::door::limits;
 
 /// Receives one line for the log about something that nobody was answered with, such as a failing `accept`.
 pub type Report = Arc<dyn Fn(&str) + Send + Sync>;

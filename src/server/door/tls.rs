@@ -29,8 +29,8 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use super::stop::Stop;
-use crate::core::limits;
 use crate::env::{hex, read_at_most};
+use crate::server::door::limits;
 use crate::server::http::Identity;
 use crate::wire::secret::Secret;
 
