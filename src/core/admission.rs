@@ -1,4 +1,4 @@
-//! `PUT` of a claim: identity, runs, lives, and what can be refused at once (design sections 2 and 3).
+//! `PUT` of a claim: identity, runs, lives, and what can be refused at once (`docs/rules.md`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -149,7 +149,7 @@ fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now)
     })
 }
 
-/// Whether an ended id may begin again, and with which life and runs (design section 2, lives).
+/// Whether an ended id may begin again, and with which life and runs (`docs/rules.md`, *Lives*).
 fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refusal> {
     if ended.digest.is_some_and(|digest| digest != ask.terms.digest) {
         return Err(Refusal::DifferentRequest { id: ended.id.clone() });
@@ -167,7 +167,7 @@ fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refu
     if may { Ok((ended.life + 1, ended.runs.clone())) } else { Err(Refusal::Ended { ended: Arc::clone(ended) }) }
 }
 
-/// Refuses what could never be served (design section 3).
+/// Refuses what could never be served.
 fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
     let Some(pool) = state.snapshot.pool(&part.pool) else {
         let makes_pool = match &part.want {

@@ -1,5 +1,5 @@
-//! What a person does to the claims of others and to locks (design section 5 and 3): break a hold, take a lock out of
-//! service, move a waiter. Each is in the history with who did it and why.
+//! What a person does to the claims of others and to locks: break a hold, take a lock out of service, move a waiter.
+//! Each is in the history with who did it and why.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A claim: what is asked, by whom, and the life of it (design section 2).
+//! A claim: what is asked, by whom, and the life of it (`docs/rules.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ pub struct Part {
     pub want: Want,
 }
 
-/// What ends a hold besides a release (design section 5). The later in this list, the more ends it.
+/// What ends a hold besides a release (`docs/rules.md`, *How a hold ends*). The later in this list, the more ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Scope {
     /// Claimed in one job, released in another.
@@ -131,7 +131,7 @@ pub struct Terms {
     /// A hold ends this long after it began or was renewed. A live `lease` always has one.
     pub ttl: Option<Span>,
     pub priority: Priority,
-    /// Ends older waiting claims of this name (design section 2).
+    /// Ends older waiting claims of this name.
     pub supersede: Option<Text>,
 }
 
@@ -290,7 +290,7 @@ impl Claim {
         }
     }
 
-    /// The build whose state decides about this claim (design section 5): of everybody who waits or was granted, of
+    /// The build whose state decides about this claim: of everybody who waits or was granted, of
     /// a hold of scope `build`, and of a `flow` that nobody has fetched yet. `None` once that build is over.
     #[must_use]
     pub fn build_to_watch(&self) -> Option<BuildRef> {
@@ -397,7 +397,7 @@ impl BuildEnd {
         }
     }
 
-    /// Whether a lock that was put but never got may have been forgotten on the way (design section 5).
+    /// Whether a lock that was put but never got may have been forgotten on the way.
     #[must_use]
     pub fn is_cut_short(self) -> bool {
         matches!(self, Self::Errored | Self::Aborted | Self::Gone)

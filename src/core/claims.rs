@@ -1,4 +1,4 @@
-//! The life of a claim after it was asked for: being granted, holding, ending (design section 2).
+//! The life of a claim after it was asked for: being granted, holding, ending (`docs/rules.md`).
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The queue moves: freed locks are handed to who is next (design section 3).
+//! The queue moves: freed locks go to whoever is next (`docs/rules.md`, *Whose turn it is*).
 
 use std::collections::BTreeMap;
 

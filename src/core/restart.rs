@@ -1,4 +1,4 @@
-//! From what a store has kept back to a running state (design section 4, 7 and 9).
+//! From what a store has kept back to a running state (`docs/rules.md`, *Time*).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which process acts for a claim (design section 2, runs).
+//! Which process acts for a claim (`docs/rules.md`, *Runs*).
 
 use super::claim::Claim;
 use super::command::Refusal;
@@ -7,7 +7,7 @@ use super::names::Run;
 use super::settings::planted;
 use super::state::State;
 
-/// Refuses an earlier run, and one too many (design section 2, runs).
+/// Refuses an earlier run, and one too many.
 pub(super) fn check(state: &State, claim: &Claim, run: Option<&Run>) -> Result<(), Refusal> {
     let Some(run) = run else { return Ok(()) };
     if claim.is_earlier_run(run) && !planted!(state.settings, EarlierRun) {

@@ -2,10 +2,10 @@
 
 use super::time::Span;
 
-/// How the rules are tuned. Tests shorten these; the defaults are those of the design.
+/// How the rules are tuned. Tests shorten these; the defaults are those of `docs/rules.md`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// A waiter listens this long after its last answered `PUT` (design section 2).
+    /// A waiter listens this long after its last answered `PUT`.
     pub listen: Span,
     /// After its last parked request was cut off, a waiter keeps its turn this long for coming back.
     pub grace: Span,

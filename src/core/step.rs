@@ -1,4 +1,4 @@
-//! The one way in: a command changes the state and gets an answer (design section 9).
+//! The one way in: a command changes the state and gets an answer.
 
 use super::command::{Command, Refusal, Reply};
 use super::ops::once;

@@ -1,4 +1,4 @@
-//! Time as values: the core never reads a clock (design section 4).
+//! Time as values: the core never reads a clock (`docs/rules.md`, *Time*).
 
 use super::limits::SHORT_DEADLINE_MS;
 

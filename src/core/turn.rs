@@ -1,4 +1,4 @@
-//! Whose turn it is: what a waiting claim may take now, and who holds it back (design section 3).
+//! Whose turn it is: what a waiting claim may take now, and who holds it back (`docs/rules.md`, *Whose turn it is*).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

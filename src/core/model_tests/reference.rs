@@ -1,5 +1,5 @@
-//! The rules of the design once more, in the plainest way: lists, linear scans, nothing remembered that can be
-//! looked up. Written from the design, it shares no code and no type with the product, so that it can judge the core
+//! The rules (`docs/rules.md`) once more, in the plainest way: lists, linear scans, nothing remembered that can be
+//! looked up. Written from the rules, it shares no code and no type with the product, so that it can judge the core
 //! as well as a server behind HTTP.
 //!
 //! [`Model::apply`] is the whole interface: an operation in, the expected answer out; [`Model::view`] tells what

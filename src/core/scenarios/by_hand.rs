@@ -1,4 +1,4 @@
-//! What persons do to the claims of others and to locks (design sections 3 and 5).
+//! What people do to the claims of others and to locks.
 
 use super::harness;
 

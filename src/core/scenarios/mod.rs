@@ -1,4 +1,4 @@
-//! The rules of the design as readable scenarios. The language is explained in [`harness`].
+//! The rules (`docs/rules.md`) as readable scenarios. The language is explained in [`harness`].
 
 mod harness;
 

@@ -1,4 +1,4 @@
-//! Pools ordered by priority (design section 3).
+//! Pools ordered by priority (`docs/policies.md`).
 
 use super::harness;
 

@@ -1,4 +1,4 @@
-//! What ends a hold besides a release: scopes, renewals and what is known of builds (design section 5).
+//! What ends a hold besides a release: scopes, renewals and what is known of builds (`docs/rules.md`, *How a hold ends*).
 
 use super::harness;
 

@@ -1,4 +1,4 @@
-//! Who waits for what its own build has, and builds that wait for each other (design section 2, self-wait).
+//! Claims that wait for what their own build has, and builds that wait for each other.
 
 use super::harness;
 

@@ -1,4 +1,4 @@
-//! Newer claims of a name end older waiting ones (design section 2).
+//! Newer claims of a name end older waiting ones.
 
 use super::harness;
 
