@@ -22,9 +22,8 @@
 
 #[path = "load/peers.rs"]
 mod peers;
-#[path = "../tests/proofs/proof/server.rs"]
-#[allow(dead_code)]
-mod server;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -33,7 +32,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use server::{Server, Setup};
+use support::{Server, Setup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -61,7 +60,7 @@ fn main() -> anyhow::Result<()> {
     let mut durable = Vec::new();
     for store in stores.split(',') {
         let setup = match store {
-            "memory" => Setup { store: "memory:".into(), ..Setup::sqlite(directory.path()) },
+            "memory" => Setup::memory(),
             _ => Setup::sqlite(directory.path()),
         };
         let rates = runtime.block_on(one_store(store, &setup, span))?;
@@ -75,19 +74,19 @@ fn main() -> anyhow::Result<()> {
 
 /// Prints its rows and brings its cycles a second.
 async fn one_store(name: &str, setup: &Setup, span: Duration) -> anyhow::Result<Vec<f64>> {
-    let server = Server::start(setup);
-    let mut control = Client::open(server.address).await?;
+    let server = Server::start_as(setup);
+    let mut control = Client::open(server.socket()).await?;
     let others = format!(r#"{{"capacity":{OTHER_LOCKS}}}"#);
     control.done(&request("PUT", "/api/v1/pools/others", &others)).await?;
     let mut rates = Vec::new();
     for connections in CONNECTIONS {
-        let mut cycles = cycles(server.address, connections, span).await?;
+        let mut cycles = cycles(server.socket(), connections, span).await?;
         rates.push(cycles.len() as f64 / span.as_secs_f64());
         let note = format!("{connections} connections, {OTHER_LOCKS} other locks");
         row(&format!("{name}: claim + release"), &mut cycles, Some(span), &note);
     }
     for waiters in WAITERS {
-        let (mut answered, mut sent) = handovers(server.address, waiters).await?;
+        let (mut answered, mut sent) = handovers(server.socket(), waiters).await?;
         row(
             &format!("{name}: hand-over"),
             &mut answered,
@@ -234,15 +233,15 @@ async fn settle(control: &mut Client, pool: &str, waiters: usize) -> anyhow::Res
 
 /// Memory with many parked waiters, and what they cost while nothing happens.
 async fn parked(name: &str, setup: &Setup) -> anyhow::Result<()> {
-    let server = Server::start(setup);
-    let mut control = Client::open(server.address).await?;
+    let server = Server::start_as(setup);
+    let mut control = Client::open(server.socket()).await?;
     for pool in 0..PARKED_POOLS {
         control.call(&claim(&format!("parked-holder-{pool}"), &format!("parked-{pool}"), false, 0)).await?;
     }
     let before = resident_mib(&server)?;
     let mut waiters = Vec::with_capacity(PARKED);
     for index in 0..PARKED {
-        let mut client = Client::open(server.address).await?;
+        let mut client = Client::open(server.socket()).await?;
         let ask = claim(&format!("parked-{index}"), &format!("parked-{}", index % PARKED_POOLS), true, 60);
         client.stream.write_all(&ask).await?;
         waiters.push(client);

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 
-use crate::support::{Build, Running, Server, until};
+use crate::support::{Build, Running, Server, eventually};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -151,7 +151,7 @@ impl Job<'_> {
     fn until_waiting(&self, count: u64) -> bool {
         let pool = format!("acceptance-{}", self.name);
         let waiting = || self.server.lock().unwrap().pool(&pool)["waiting"] == count;
-        until(&format!("{count} waiting"), || waiting().then_some(()));
+        eventually(&format!("{count} waiting"), || waiting().then_some(()));
         true
     }
 

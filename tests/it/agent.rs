@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::support::certs::{Ca, Pair};
 use crate::support::proxy::{Act, Proxy};
-use crate::support::{Done, Running, Server, binary, clean, until};
+use crate::support::{Done, Running, Server, binary, clean, eventually};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use cluster::{Cluster, node, node_of, running};
@@ -91,7 +91,7 @@ impl Place {
     }
 
     fn until_gone(&self, id: &str) {
-        until("the latch to be deleted", || (!self.is_there(id)).then_some(()));
+        eventually("the latch to be deleted", || (!self.is_there(id)).then_some(()));
     }
 
     /// A workflow of two approvals, the second after the first; neither names its latch.
@@ -514,7 +514,7 @@ fn a_release_wakes_it_at_once() {
     place.make_two("w");
     let id = place.create(&["w"]);
     let agent = place.start(&["--interval", "3600"]);
-    until("the long poll", || (place.to_server.seen("wait=") > 0).then_some(()));
+    eventually("the long poll", || (place.to_server.seen("wait=") > 0).then_some(()));
     place.release(&id, &[]);
     place.until_gone(&id);
     assert_eq!(place.cluster.ends(), ["a Succeeded"]);
@@ -558,7 +558,7 @@ fn a_signal_lets_it_finish_the_latch_and_a_second_one_does_not() {
     place.to_cluster.rule("PATCH /apis", Act::StopAnswer);
     let mut agent = place.start(&[]);
     place.to_cluster.until_stopped();
-    until("its end", || {
+    eventually("its end", || {
         agent.signal(Signal::SIGTERM);
         std::thread::sleep(Duration::from_millis(20));
         (!agent.is_running()).then_some(())
@@ -570,7 +570,7 @@ fn a_signal_lets_it_finish_the_latch_and_a_second_one_does_not() {
 fn it_waits_for_nothing_else_when_a_signal_comes() {
     let place = Place::new();
     let agent = place.start(&["--interval", "1h"]);
-    until("the long poll", || (place.to_server.seen("wait=") > 0).then_some(()));
+    eventually("the long poll", || (place.to_server.seen("wait=") > 0).then_some(()));
     agent.signal(Signal::SIGTERM);
     assert_eq!(agent.finish().code, 0);
 }

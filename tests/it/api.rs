@@ -20,61 +20,15 @@ use std::time::Duration;
 
 use locker::core::names::ParkId;
 use locker::core::settings::Settings;
-use locker::core::state::{Changes, Loaded};
 use locker::core::time::Span;
-use locker::env::Clock;
-use locker::server::build_watch::BuildWatch;
-use locker::server::build_watch::settings::WatchSettings;
-use locker::server::engine::{self, Engine};
 use locker::server::http::{Attempt, Handler, Request, Response};
-use locker::server::long_polls::LongPolls;
-use locker::server::notices::{Notices, Subscription};
-use locker::server::routes::Routes;
+use locker::server::notices::Subscription;
 use locker::server::routes::description;
-use locker::store::Store;
-use locker::wire::errors::Code;
 use locker::wire::json::violations;
 use serde_json::{Value, json};
 
-/// Keeps nothing; fails when told to.
-#[derive(Clone, Default)]
-struct NoStore {
-    fails: Arc<AtomicBool>,
-}
-
-impl Store for NoStore {
-    fn load(&mut self) -> anyhow::Result<Loaded> {
-        Ok(Loaded::default())
-    }
-    fn commit(&mut self, _: &Changes) -> anyhow::Result<()> {
-        anyhow::ensure!(!self.fails.load(Ordering::SeqCst), "planned failure");
-        Ok(())
-    }
-    fn store_id(&self) -> &'static str {
-        "store-1"
-    }
-}
-
-/// A clock that moves only when told to.
-#[derive(Clone, Default)]
-struct HandClock {
-    ms: Arc<AtomicU64>,
-}
-
-impl HandClock {
-    fn pass(&self, span: Span) {
-        self.ms.fetch_add(span.0, Ordering::SeqCst);
-    }
-}
-
-impl Clock for HandClock {
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.ms.load(Ordering::SeqCst))
-    }
-    fn wall_ms(&self) -> u64 {
-        1_788_000_000_000 + self.ms.load(Ordering::SeqCst)
-    }
-}
+use crate::support::clock::HandClock;
+use crate::support::in_process::{FailingStore, House};
 
 struct Answer {
     status: u16,
@@ -91,13 +45,10 @@ impl Answer {
 }
 
 struct Api {
-    routes: Routes,
-    engine: Engine,
-    notices: Notices,
+    house: House,
     clock: HandClock,
-    store: NoStore,
-    /// The server says that it goes down.
-    going_down: Arc<AtomicBool>,
+    /// Makes its store fail.
+    store_fails: Arc<AtomicBool>,
     openapi: Value,
     next_park: AtomicU64,
     /// What was seen of each route: (operation, code or status).
@@ -106,32 +57,11 @@ struct Api {
 
 impl Api {
     fn start() -> Self {
-        let (clock, store) = (HandClock::default(), NoStore::default());
-        let (notices, long_polls) = (Notices::default(), LongPolls::default());
-        let failed = Arc::new(AtomicBool::new(false));
-        let fail = Arc::clone(&failed);
-        let (engine, _) = engine::start(
-            Box::new(store.clone()),
-            Settings::default(),
-            Arc::new(clock.clone()),
-            notices.clone(),
-            long_polls.clone(),
-            move |_| fail.store(true, Ordering::SeqCst),
-        )
-        .unwrap();
-        let going_down = Arc::new(AtomicBool::new(false));
-        let down = Arc::clone(&going_down);
-        let health = move || match (failed.load(Ordering::SeqCst), down.load(Ordering::SeqCst)) {
-            (true, _) => Err(Code::StoreFailed),
-            (false, true) => Err(Code::Unavailable),
-            (false, false) => Ok(()),
-        };
-        // One Concourse is known; nothing asks it about anything here.
-        let known = WatchSettings { concourses: vec!["https://ci".parse().unwrap()], ..WatchSettings::default() };
-        let builds = BuildWatch::open(&known, &BTreeMap::new(), Arc::new(clock.clone())).unwrap();
-        let routes = Routes::new(engine.clone(), long_polls, Arc::new(health)).with_builds(builds);
+        let clock = HandClock::default();
+        let (store, store_fails) = FailingStore::new();
+        let house = House::open(Box::new(store), Settings::default(), Arc::new(clock.clone()));
         let (next_park, seen) = (AtomicU64::new(1), Mutex::default());
-        Self { routes, engine, notices, clock, store, going_down, openapi: description().clone(), next_park, seen }
+        Self { house, clock, store_fails, openapi: description().clone(), next_park, seen }
     }
 
     fn request(&self, method: &str, target: &str, body: &str) -> Request {
@@ -160,7 +90,7 @@ impl Api {
         let name = format!("{} {}", request.method, request.path);
         let method = request.method.to_lowercase();
         let operation = self.operation(&method, &request.path);
-        let Response { status, mut headers, body, park } = self.routes.handle(request);
+        let Response { status, mut headers, body, park } = self.house.routes.handle(request);
         // For the log only: the door takes it out.
         headers.retain(|(name, _)| *name != locker::server::http::ROUTE);
         let json: Value = serde_json::from_slice(&body).unwrap();
@@ -190,12 +120,12 @@ impl Api {
     }
 
     fn subscribe(&self, request: &Request) -> Subscription {
-        self.notices.subscribe(request.park)
+        self.house.notices.subscribe(request.park)
     }
 
     /// Puts present values into a line: `$name` is the fence of claim `name`, `$now` the newest revision.
     fn fill(&self, line: &str) -> String {
-        let snapshot = self.engine.snapshot();
+        let snapshot = self.house.engine.snapshot();
         let mut filled = line.replace("$now", &snapshot.revision.to_string());
         for claim in snapshot.claims.values() {
             if let Some(fence) = claim.fence() {
@@ -641,7 +571,7 @@ fn every_route_answers_and_refuses_as_promised() {
     let body = "x".repeat(129 * 1024);
     assert_eq!(api.call("POST", "/lock", &body).word(), "too_large");
     assert_eq!(api.call("PATCH", "/lock?id=x", &body).word(), "too_large");
-    api.going_down.store(true, Ordering::SeqCst);
+    api.house.going_down.store(true, Ordering::SeqCst);
     assert_eq!(api.call("GET", "/readyz", "").word(), "unavailable");
     store_fails(&api);
     assert_eq!(api.call("GET", "/readyz", "").word(), "store_failed");
@@ -677,7 +607,7 @@ fn too_many_runs(api: &Api) {
 
 /// From the first failed commit on nothing that changes something is answered.
 fn store_fails(api: &Api) {
-    api.store.fails.store(true, Ordering::SeqCst);
+    api.store_fails.store(true, Ordering::SeqCst);
     for (method, target, body) in [
         ("PUT", "/api/v1/claims/new", r#"{"pool":"new"}"#),
         ("DELETE", "/api/v1/claims/f", ""),
@@ -786,7 +716,7 @@ fn all_that_is_wrong_with_a_claim_is_listed() {
         assert!(!answer.json["error"].as_str().unwrap().contains('\n'));
     }
     assert_eq!(api.call("PUT", "/api/v1/claims/a%20b", r#"{"count":0}"#).json["problems"].as_array().unwrap().len(), 2);
-    assert!(api.engine.snapshot().claims.is_empty());
+    assert!(api.house.engine.snapshot().claims.is_empty());
 }
 
 #[test]
@@ -821,7 +751,7 @@ fn names_are_refused_or_carried_unharmed() {
         assert_eq!((parts.0.status, parts.1.word().as_str()), (200, "different_request"));
         api.clock.pass(Span::hours(25));
     }
-    let pools = api.engine.snapshot().pools.len();
+    let pools = api.house.engine.snapshot().pools.len();
     for encoded in [
         "..",
         ".",
@@ -853,7 +783,7 @@ fn names_are_refused_or_carried_unharmed() {
         }
         assert_eq!(api.call("GET", &format!("/api/v1/claims?pool={encoded}"), "").status, 400, "{encoded}");
     }
-    assert_eq!(api.engine.snapshot().pools.len(), pools);
+    assert_eq!(api.house.engine.snapshot().pools.len(), pools);
     let nowhere = api.call("GET", &format!("/%1b[2J%0a\u{1b}]0;x\u{7}{longer}{longer}"), "");
     assert_eq!(nowhere.word(), "no_such_route");
     let text = nowhere.json["error"].as_str().unwrap();
@@ -896,7 +826,7 @@ fn a_waiting_claim_is_parked_and_served() {
     assert!(notified(&subscription));
     let served = api.send(again);
     assert_eq!((served.status, served.park, &served.json["state"]), (200, None, &json!("granted")));
-    let parks: Vec<_> = api.engine.snapshot().claims.values().flat_map(|claim| claim.parks.clone()).collect();
+    let parks: Vec<_> = api.house.engine.snapshot().claims.values().flat_map(|claim| claim.parks.clone()).collect();
     assert!(parks.is_empty());
 }
 
@@ -958,7 +888,7 @@ fn parked_is_said_only_of_a_request_that_was() {
     }
     let claim = api.call("GET", "/api/v1/claims/b", "");
     assert_eq!(claim.json["queue"]["listening"], true);
-    assert!(api.engine.snapshot().claims.values().all(|claim| claim.parks.is_empty()));
+    assert!(api.house.engine.snapshot().claims.values().all(|claim| claim.parks.is_empty()));
 }
 
 #[test]
@@ -967,7 +897,7 @@ fn a_client_that_left_is_passed_over_and_keeps_its_place() {
     assert_eq!(api.call("PUT", "/api/v1/claims/a", r#"{"pool":"p"}"#).status, 200);
     let request = Request { can_park: true, ..api.request("PUT", "/api/v1/claims/b", WAITS) };
     assert!(api.send(request.clone()).park.is_some());
-    api.routes.left(request.park);
+    api.house.routes.left(request.park);
     assert_eq!(api.call("DELETE", "/api/v1/claims/never", "").status, 404, "left was done before this");
     api.clock.pass(Span::secs(4));
     assert_eq!(api.call("DELETE", "/api/v1/claims/never", "").status, 200);
@@ -984,7 +914,7 @@ fn a_client_that_left_is_passed_over_and_keeps_its_place() {
 fn a_long_poll_hears_of_the_next_change() {
     let api = Api::start();
     assert_eq!(api.call("PUT", "/api/v1/pools/p", r#"{"capacity":1}"#).status, 200);
-    let now = api.engine.snapshot().revision;
+    let now = api.house.engine.snapshot().revision;
     let target = format!("/api/v1/pools/p/changes?after={now}&versions=true&wait=1m");
     let first = Request { can_park: true, ..api.request("GET", &target, "") };
     let subscription = api.subscribe(&first);
@@ -1000,7 +930,7 @@ fn a_long_poll_hears_of_the_next_change() {
     assert_eq!((told.park, &told.json["items"][0]["kind"]), (None, &json!("claimed")));
 
     // Without room, at the end of the wait, and of a pool that goes away, there is an answer at once.
-    let now = api.engine.snapshot().revision;
+    let now = api.house.engine.snapshot().revision;
     let target = format!("/api/v1/pools/p/changes?after={now}&wait=1m");
     let poll = Request { can_park: true, ..api.request("GET", &target, "") };
     let subscription = api.subscribe(&poll);

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::support::{Done, Running, Server, binary, clean, until};
+use crate::support::{Done, Running, Server, binary, clean, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -107,7 +107,7 @@ fn a_backup_under_load_is_one_moment_of_the_store_and_further_fences_are_larger(
             locker(&["store", "check", "--store", server.store()]).ok();
             backups.push((file, before));
             // The next one is of a later moment.
-            until("more claims", || {
+            eventually("more claims", || {
                 counts.iter().zip(&backups[round].1).all(|(c, b)| c.load(Ordering::SeqCst) > *b).then_some(())
             });
         }

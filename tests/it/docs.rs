@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::certs::Ca;
-use crate::support::{Running, Server, binary, clean, until};
+use crate::support::{Running, Server, binary, clean, eventually};
 use locker::cli;
 use locker::server::routes::description;
 use locker::wire::concourse::{Source, param_names};
@@ -456,7 +456,7 @@ fn every_block_of_the_readme_runs() {
             // Any free port, and what is left to the reader.
             let local = line.replace("0.0.0.0:8910", "127.0.0.1:0").replace("=...", "=example");
             let mut running = Running::start(shell(dir.path(), &format!("exec env {local}")).env("PORT", "0"), b"");
-            until("a server that listens, or has ended", || {
+            eventually("a server that listens, or has ended", || {
                 (running.stderr().contains(" listening on ") || !running.is_running()).then_some(())
             });
             assert!(running.stderr().contains(" listening on "), "README.md: {line}: {}", running.stderr());

@@ -11,31 +11,22 @@
     clippy::cast_possible_truncation
 )]
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use locker::core::names::ParkId;
 use locker::core::time::Span;
-use locker::server::door::{self, DoorSettings, Stop};
+use locker::server::door::{self, DoorSettings};
 use locker::server::http::{Attempt, Handler, Request, Response};
 use locker::server::notices::Notices;
 use serde_json::{Value, json};
 
-/// Longest that anything here may take; generous, because test machines are busy.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Polls until `condition` holds.
-#[track_caller]
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
+use crate::support::http::Client;
+use crate::support::in_process::Door;
+use crate::support::{PATIENCE, eventually};
 
 /// Runs the test called `name` in a process of its own and brings whether this is that process.
 fn in_own_process(name: &str) -> bool {
@@ -113,36 +104,24 @@ impl Handler for TestHandler {
     }
 }
 
-/// A running door.
+/// A running door in front of the handler.
 struct Server {
-    address: SocketAddr,
     handler: Arc<TestHandler>,
-    stop: Stop,
-    thread: Option<JoinHandle<anyhow::Result<()>>>,
-    dir: tempfile::TempDir,
+    door: Door,
 }
-
-/// Time that a stop gives to what is in flight.
-const GRACE: Duration = Duration::from_secs(10);
 
 impl Server {
     fn start(change: impl FnOnce(&mut DoorSettings)) -> Self {
         let mut settings = DoorSettings { backends: 8, linger: Duration::from_millis(300), ..DoorSettings::default() };
         change(&mut settings);
-        let dir = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let notices = Notices::default();
         let handler = Arc::new(TestHandler { notices: notices.clone(), ..TestHandler::default() });
-        let stop = Stop::new();
-        let dirs = vec![dir.path().to_owned()];
-        let (door_handler, door_stop) = (Arc::clone(&handler) as Arc<dyn Handler>, stop.clone());
-        let thread = thread::spawn(move || door::serve(listener, door_handler, notices, settings, &dirs, door_stop));
-        Self { address, handler, stop, thread: Some(thread), dir }
+        let door = Door::open(Arc::clone(&handler) as Arc<dyn Handler>, notices, settings);
+        Self { handler, door }
     }
 
     fn connect(&self) -> Client {
-        Client::new(self.address)
+        Client::new(self.door.address)
     }
 
     /// The parked request that came as number `nth`, once it has come.
@@ -163,103 +142,6 @@ impl Server {
     fn left(&self) -> Vec<ParkId> {
         self.handler.seen.lock().unwrap().left.clone()
     }
-
-    /// Stops it and brings the result of `serve`.
-    fn stop_within(&mut self, grace: Duration) -> anyhow::Result<()> {
-        self.stop.trigger(grace);
-        self.thread.take().unwrap().join().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.trigger(GRACE);
-        if let Some(thread) = self.thread.take() {
-            let result = thread.join();
-            if !thread::panicking() {
-                result.unwrap().unwrap();
-            }
-        }
-    }
-}
-
-/// An answer as read from a socket.
-#[derive(Debug)]
-struct Answer {
-    status_line: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn status(&self) -> u16 {
-        self.status_line.split(' ').nth(1).unwrap().parse().unwrap()
-    }
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
-    }
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-}
-
-struct Client {
-    reader: BufReader<TcpStream>,
-}
-
-impl Client {
-    fn new(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        socket.set_nodelay(true).unwrap();
-        Self { reader: BufReader::new(socket) }
-    }
-
-    fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.reader.get_mut().write_all(bytes.as_ref()).unwrap();
-    }
-
-    fn try_read(&mut self, with_body: bool) -> io::Result<Option<Answer>> {
-        let mut line = String::new();
-        if self.reader.read_line(&mut line)? == 0 {
-            return Ok(None);
-        }
-        let status_line = line.trim_end().to_owned();
-        let mut headers = Vec::new();
-        loop {
-            let mut line = String::new();
-            self.reader.read_line(&mut line)?;
-            let Some((name, value)) = line.trim_end().split_once(':') else { break };
-            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-        }
-        let mut answer = Answer { status_line, headers, body: Vec::new() };
-        let length = answer.header("content-length").map_or(0, |value| value.parse().unwrap());
-        if with_body && length > 0 {
-            answer.body.resize(length, 0);
-            self.reader.read_exact(&mut answer.body)?;
-        }
-        Ok(Some(answer))
-    }
-
-    #[track_caller]
-    fn read(&mut self) -> Answer {
-        self.try_read(true).unwrap().expect("an answer, not the end")
-    }
-
-    #[track_caller]
-    fn get(&mut self, target: &str) -> Answer {
-        self.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        self.read()
-    }
-
-    #[track_caller]
-    fn expect_end(&mut self) {
-        let mut rest = Vec::new();
-        // A reset is an end, too.
-        let end = self.reader.read_to_end(&mut rest).map_err(|e| e.kind());
-        assert!(matches!(end, Ok(0) | Err(io::ErrorKind::ConnectionReset)), "{end:?} {rest:?}");
-    }
 }
 
 // ---- What is refused ----
@@ -268,9 +150,9 @@ impl Client {
 fn malformed_requests_are_refused_and_others_go_on_being_served() {
     let server = Server::start(|_| {});
     let mut good = server.connect();
-    assert_eq!(good.get("/a").status(), 200);
-    crate::support::malformed::check_all(server.address);
-    assert_eq!(good.get("/a").status(), 200);
+    assert_eq!(good.get("/a").status, 200);
+    crate::support::malformed::check_all(server.door.address);
+    assert_eq!(good.get("/a").status, 200);
 }
 
 #[test]
@@ -283,7 +165,7 @@ fn a_request_that_takes_too_long_gets_408() {
         let mut client = server.connect();
         client.send(half);
         let answer = client.read();
-        assert_eq!(answer.status(), 408);
+        assert_eq!(answer.status, 408);
         assert_eq!(answer.json()["code"], "request_timeout");
         client.expect_end();
     }
@@ -296,7 +178,7 @@ fn a_request_that_takes_too_long_gets_408() {
         }
         thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(client.read().status(), 408);
+    assert_eq!(client.read().status, 408);
 }
 
 #[test]
@@ -305,7 +187,7 @@ fn silent_and_half_closed_clients_are_let_go() {
     let mut silent = server.connect();
     silent.expect_end();
     let mut idle = server.connect();
-    assert_eq!(idle.get("/").status(), 200);
+    assert_eq!(idle.get("/").status, 200);
     idle.expect_end();
     let mut half = server.connect();
     half.send("GET / HTTP/1.1\r\nHo");
@@ -314,7 +196,7 @@ fn silent_and_half_closed_clients_are_let_go() {
     let mut whole = server.connect();
     whole.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
     whole.reader.get_ref().shutdown(Shutdown::Write).unwrap();
-    assert_eq!(whole.read().status(), 200, "a whole request is answered, half-closed or not");
+    assert_eq!(whole.read().status, 200, "a whole request is answered, half-closed or not");
     whole.expect_end();
 }
 
@@ -325,7 +207,7 @@ fn a_hundred_headers_pass_and_one_more_does_not() {
         let headers: String = (0..more).map(|n| format!("x-{n}: y\r\n")).collect();
         let mut client = server.connect();
         client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n"));
-        assert_eq!(client.read().status(), status);
+        assert_eq!(client.read().status, status);
     }
 }
 
@@ -360,7 +242,7 @@ fn endless_input_takes_no_memory() {
         }
         let grown = resident().saturating_sub(before);
         assert!(grown < 16 << 20, "{name}: {grown} bytes more after {sent} were sent");
-        assert_eq!(server.connect().get("/").status(), 200);
+        assert_eq!(server.connect().get("/").status, 200);
     }
 }
 
@@ -369,19 +251,19 @@ fn over_the_cap_clients_are_told_to_come_back() {
     let server = Server::start(|settings| settings.connections = 3);
     let mut inside: Vec<Client> = (0..3).map(|_| server.connect()).collect();
     for client in &mut inside {
-        assert_eq!(client.get("/").status(), 200);
+        assert_eq!(client.get("/").status, 200);
     }
     let mut outside = server.connect();
     let answer = outside.read();
-    assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")));
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
     assert_eq!(answer.json()["code"], "busy");
     outside.expect_end();
-    assert_eq!(inside[0].get("/").status(), 200);
+    assert_eq!(inside[0].get("/").status, 200);
     inside.pop();
     eventually("there is room again", || {
         let mut client = server.connect();
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        matches!(client.try_read(true), Ok(Some(answer)) if answer.status() == 200)
+        matches!(client.try_read(), Ok(Some(answer)) if answer.status == 200)
     });
 }
 
@@ -442,7 +324,7 @@ fn bodies_of_all_sizes_pass_declared_and_chunked() {
     let too_much = "b".repeat(600_000);
     let chunk = format!("{:x}\r\n{too_much}\r\n", too_much.len());
     client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}"));
-    assert_eq!(client.read().status(), 413);
+    assert_eq!(client.read().status, 413);
     client.expect_end();
 }
 
@@ -454,7 +336,7 @@ fn bodies_above_a_packet_are_not_delayed() {
     let start = Instant::now();
     for _ in 0..50 {
         client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n{body}"));
-        assert_eq!(client.read().status(), 200);
+        assert_eq!(client.read().status, 200);
     }
     // With the delay of 40 ms that it is about, this takes 2 s at least.
     assert!(start.elapsed() < Duration::from_millis(1_500), "{:?} for 50 requests", start.elapsed());
@@ -494,7 +376,7 @@ fn connections_stay_or_end_as_the_client_asks() {
         let mut client = server.connect();
         client.send(format!("GET /a {version}\r\nHost: a\r\n{header}\r\n"));
         let answer = client.read();
-        assert_eq!((answer.status(), answer.header("connection")), (200, said), "{version} {header}");
+        assert_eq!((answer.status, answer.header("connection")), (200, said), "{version} {header}");
         if stays {
             assert_eq!(client.get("/b").json()["path"], "/b");
         } else {
@@ -503,7 +385,7 @@ fn connections_stay_or_end_as_the_client_asks() {
     }
     let mut without_host = server.connect();
     without_host.send("GET /a HTTP/1.0\r\n\r\n");
-    assert_eq!(without_host.read().status(), 200);
+    assert_eq!(without_host.read().status, 200);
 }
 
 #[test]
@@ -518,9 +400,9 @@ fn continue_is_said_before_the_body_and_only_when_it_is_wanted() {
     client.send("abc");
     assert_eq!(client.read().json()["body"], "abc");
     client.send(expect(0));
-    assert_eq!(client.read().status(), 200);
+    assert_eq!(client.read().status, 200);
     client.send(expect(2_000_000));
-    assert_eq!(client.read().status(), 413);
+    assert_eq!(client.read().status, 413);
     client.expect_end();
 }
 
@@ -545,11 +427,11 @@ fn statuses_and_heads_are_relayed() {
     }
     for code in [204, 304] {
         let answer = client.get(&format!("/status?code={code}"));
-        assert_eq!((answer.status(), answer.header("content-length"), answer.body.len()), (code, None, 0));
+        assert_eq!((answer.status, answer.header("content-length"), answer.body.len()), (code, None, 0));
     }
     client.send("HEAD /big?bytes=5000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    let head = client.try_read(false).unwrap().unwrap();
-    assert_eq!((head.status(), head.header("content-length")), (200, Some("5000")));
+    let head = client.read();
+    assert_eq!((head.status, head.header("content-length")), (200, Some("5000")));
     let headers = client.get("/headers");
     assert_eq!(headers.header("content-type"), Some("text/plain"));
     assert_eq!(headers.header("x-note"), Some("a??x-evil: 1"));
@@ -564,10 +446,10 @@ fn a_panic_is_an_answer() {
     let mut client = server.connect();
     for _ in 0..10 {
         let answer = client.get("/panic");
-        assert_eq!(answer.status(), 500);
+        assert_eq!(answer.status, 500);
         assert_eq!(answer.json(), json!({ "error": "internal error", "code": "internal" }));
     }
-    assert_eq!(client.get("/").status(), 200);
+    assert_eq!(client.get("/").status, 200);
 }
 
 #[test]
@@ -589,12 +471,12 @@ fn clients_that_do_not_read_cost_nobody_else_and_are_let_go() {
     let fits = || {
         let mut client = server.connect();
         large(&mut client);
-        client.read().status() == 200
+        client.read().status == 200
     };
     eventually("there is no room for a third large answer", || !fits());
     let mut good = server.connect();
     for _ in 0..20 {
-        assert_eq!(good.get("/").status(), 200);
+        assert_eq!(good.get("/").status, 200);
     }
     eventually("the room of the deaf clients is free again", fits);
 }
@@ -603,13 +485,13 @@ fn clients_that_do_not_read_cost_nobody_else_and_are_let_go() {
 fn large_answers_beyond_the_room_are_refused() {
     let server = Server::start(|settings| settings.held_bytes = 100_000);
     let mut client = server.connect();
-    assert_eq!(client.get("/big?bytes=50000").status(), 200);
+    assert_eq!(client.get("/big?bytes=50000").status, 200);
     let refused = client.get("/big?bytes=200000");
-    assert_eq!((refused.status(), refused.header("retry-after")), (503, Some("1")));
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
     let mut client = server.connect();
     client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n");
-    assert_eq!(client.read().status(), 503);
-    assert_eq!(server.connect().get("/big?bytes=50000").status(), 200);
+    assert_eq!(client.read().status, 503);
+    assert_eq!(server.connect().get("/big?bytes=50000").status, 200);
 }
 
 // ---- Parking ----
@@ -625,10 +507,10 @@ fn a_notice_brings_a_parked_request_back() {
     client.send(put_park("", "hello"));
     server.handler.notices.notify(server.parked(0));
     let answer = client.read();
-    assert_eq!((answer.status(), answer.json()), (423, json!({ "attempt": "Notified", "body": 5 })));
+    assert_eq!((answer.status, answer.json()), (423, json!({ "attempt": "Notified", "body": 5 })));
     assert_eq!(answer.header("locker-park"), None);
     assert_eq!(server.turns(), [Attempt::First, Attempt::Notified]);
-    assert_eq!(client.get("/after").status(), 200, "the connection stays");
+    assert_eq!(client.get("/after").status, 200, "the connection stays");
     drop(client);
     assert!(server.left().is_empty());
 }
@@ -662,7 +544,7 @@ fn a_request_parked_again_waits_for_the_rest_of_its_time() {
     client.send(put_park("ms=400&again=1", ""));
     let park = server.parked(0);
     let answer = thread::scope(|scope| {
-        let reading = scope.spawn(|| client.try_read(true));
+        let reading = scope.spawn(|| client.try_read());
         // If each park began the time anew, these would keep it from ever being over.
         while !reading.is_finished() {
             server.handler.notices.notify(park);
@@ -779,14 +661,14 @@ fn a_thousand_parked_clients_are_answered_and_missed() {
 fn crowds_and_resets_leave_a_good_client_served() {
     let server = Server::start(|_| {});
     let mut good = server.connect();
-    assert_eq!(good.get("/").status(), 200);
+    assert_eq!(good.get("/").status, 200);
 
     let mut crowd: Vec<Client> = Vec::new();
     thread::scope(|scope| {
         let parts: Vec<_> =
             (0..8).map(|_| scope.spawn(|| (0..250).map(|_| server.connect()).collect::<Vec<_>>())).collect();
         for _ in 0..100 {
-            assert_eq!(good.get("/").status(), 200);
+            assert_eq!(good.get("/").status, 200);
         }
         crowd.extend(parts.into_iter().flat_map(|part| part.join().unwrap()));
     });
@@ -795,19 +677,19 @@ fn crowds_and_resets_leave_a_good_client_served() {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     }
     for client in &mut crowd {
-        assert_eq!(client.read().status(), 200);
+        assert_eq!(client.read().status, 200);
     }
     drop(crowd);
 
     thread::scope(|scope| {
         let resets: Vec<_> =
-            (0..4).map(|_| scope.spawn(|| (0..2_500).for_each(|n| reset(server.address, n)))).collect();
+            (0..4).map(|_| scope.spawn(|| (0..2_500).for_each(|n| reset(server.door.address, n)))).collect();
         while !resets.iter().all(|part| part.is_finished()) {
-            assert_eq!(good.get("/").status(), 200);
+            assert_eq!(good.get("/").status, 200);
         }
     });
-    assert_eq!(good.get("/").status(), 200);
-    assert_eq!(server.connect().get("/").status(), 200);
+    assert_eq!(good.get("/").status, 200);
+    assert_eq!(server.connect().get("/").status, 200);
 }
 
 #[test]
@@ -824,14 +706,14 @@ fn who_resets_while_the_server_is_busy_costs_nothing_more() {
         socket2::SockRef::from(client.reader.get_ref()).set_linger(Some(Duration::ZERO)).unwrap();
         client.send("PUT /park HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}");
         // Now it is read.
-        assert_eq!(client.read().status(), 100);
+        assert_eq!(client.read().status, 100);
     }
     drop(gone);
     eventually("all of them are missed", || server.left().len() == 100);
     drop(gate);
-    assert_eq!(busy.read().status(), 200);
+    assert_eq!(busy.read().status, 200);
     assert_eq!(half.read().json()["path"], "/half", "who can still read is answered");
-    assert_eq!(server.connect().get("/").status(), 200);
+    assert_eq!(server.connect().get("/").status, 200);
     assert_eq!(server.firsts(), [], "no request of theirs was passed on");
 }
 
@@ -860,7 +742,7 @@ fn without_descriptors_accepting_waits_and_goes_on() {
     let report: door::Report = Arc::new(move |line| lines.lock().unwrap().push(line.to_owned()));
     let server = Server::start(|settings| settings.report = report);
     let mut good = server.connect();
-    assert_eq!(good.get("/").status(), 200);
+    assert_eq!(good.get("/").status, 200);
     let mut files = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
         files.push(file);
@@ -872,27 +754,27 @@ fn without_descriptors_accepting_waits_and_goes_on() {
     let reported = || reports.lock().unwrap().iter().filter(|line| line.contains("cannot accept")).count();
     eventually("the failure is reported", || reported() > 0);
     for _ in 0..1_000 {
-        assert_eq!(good.get("/").status(), 200);
+        assert_eq!(good.get("/").status, 200);
     }
     assert_eq!(reported(), 1, "one line for all failures in a row");
     files.clear();
-    assert_eq!(waiting.read().status(), 200);
-    assert_eq!(server.connect().get("/").status(), 200);
+    assert_eq!(waiting.read().status, 200);
+    assert_eq!(server.connect().get("/").status, 200);
     assert!(reports.lock().unwrap().iter().any(|line| line.contains("256 open files")));
 }
 
 #[test]
 fn the_private_socket_answers_only_the_door() {
     let server = Server::start(|_| {});
-    assert_eq!(server.connect().get("/").status(), 200);
-    let private = std::fs::read_dir(server.dir.path()).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(server.connect().get("/").status, 200);
+    let private = std::fs::read_dir(server.door.dir.path()).unwrap().next().unwrap().unwrap().path();
     let secrets = ["", "locker-secret: 00000000000000000000000000000000\r\n"];
     for secret in secrets {
         let mut socket = std::os::unix::net::UnixStream::connect(private.join("http")).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(socket, "GET / HTTP/1.1\r\n{secret}Connection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
+        std::io::Read::read_to_string(&mut socket, &mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
     }
 }
@@ -903,14 +785,14 @@ fn the_private_socket_answers_only_the_door() {
 fn a_stop_answers_the_parked_and_lets_the_idle_go() {
     let mut server = Server::start(|_| {});
     let mut idle = server.connect();
-    assert_eq!(idle.get("/").status(), 200);
+    assert_eq!(idle.get("/").status, 200);
     let mut parked: Vec<Client> = (0..20).map(|_| server.connect()).collect();
     for client in &mut parked {
         client.send(put_park("", ""));
     }
     server.parked(19);
     let start = Instant::now();
-    server.stop_within(Duration::from_millis(300)).unwrap();
+    server.door.stop_within(Duration::from_millis(300)).unwrap();
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     for client in &mut parked {
         let answer = client.read();
@@ -919,7 +801,7 @@ fn a_stop_answers_the_parked_and_lets_the_idle_go() {
     }
     idle.expect_end();
     assert!(server.left().is_empty());
-    assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(server.door.address).is_err(), "nobody listens any more");
 }
 
 #[test]
@@ -927,25 +809,20 @@ fn a_stop_waits_no_longer_than_its_grace() {
     let mut server = Server::start(|_| {});
     let mut slow = server.connect();
     slow.send("GET / HTTP/1.1\r\n");
-    assert_eq!(server.connect().get("/").status(), 200);
+    assert_eq!(server.connect().get("/").status, 200);
     let start = Instant::now();
-    server.stop_within(Duration::from_millis(300)).unwrap();
+    server.door.stop_within(Duration::from_millis(300)).unwrap();
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[test]
 fn a_socket_that_ends_listening_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
     let same = listener.try_clone().unwrap();
     let handler = Arc::new(TestHandler::default());
-    let dir = tempfile::tempdir().unwrap();
-    let dirs = [dir.path().to_owned()];
-    let serving = thread::spawn(move || {
-        door::serve(listener, handler, Notices::default(), DoorSettings::default(), &dirs, Stop::new())
-    });
-    assert_eq!(Client::new(address).get("/").status(), 200);
+    let mut door = Door::open_on(listener, handler, Notices::default(), DoorSettings::default());
+    assert_eq!(Client::new(door.address).get("/").status, 200);
     socket2::SockRef::from(&same).shutdown(Shutdown::Both).unwrap();
-    assert!(serving.join().unwrap().is_err());
-    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "the private directory is gone");
+    assert!(door.ended().is_err());
+    assert!(std::fs::read_dir(door.dir.path()).unwrap().next().is_none(), "the private directory is gone");
 }

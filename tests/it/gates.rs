@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use crate::support::terminal::Terminal;
-use crate::support::{Impostor, Running, Server, binary, until};
+use crate::support::{Impostor, Running, Server, binary, eventually};
 use nix::sys::signal::Signal;
 
 fn waits(server: &Server, args: &[&str]) -> Running {
@@ -123,7 +123,7 @@ fn a_deploy_script_stops_when_its_lock_is_gone() {
     command.args(["run", "p", "--ttl", "10m", "--shell", "--", script]);
     let running = Running::start(&mut command, b"");
     let path = dir.path().join("claim");
-    let claim = until("claim", || std::fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n')));
+    let claim = eventually("claim", || std::fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n')));
     server.cli(&["release", claim.trim()]).ok();
     std::fs::write(dir.path().join("go"), "").unwrap();
     let done = running.finish();
@@ -151,8 +151,9 @@ fn watch_writes_a_line_for_each_change() {
         let mut command = server.cli_command();
         command.args(args).stdout(output.reopen().unwrap()).stderr(std::process::Stdio::null());
         let mut watch = Killed(command.spawn().unwrap());
-        let until_written =
-            |text: &str| until(text, || std::fs::read_to_string(output.path()).ok().filter(|all| all.contains(text)));
+        let until_written = |text: &str| {
+            eventually(text, || std::fs::read_to_string(output.path()).ok().filter(|all| all.contains(text)))
+        };
         until_written("1");
         let id = server.cli(&["claim", "p"]).ok().stdout;
         until_written(" claimed \"a\" of pool \"p\" by ada@");
@@ -160,7 +161,7 @@ fn watch_writes_a_line_for_each_change() {
         until_written(" released \"a\" of pool \"p\"");
         let pid = nix::unistd::Pid::from_raw(i32::try_from(watch.0.id()).unwrap());
         nix::sys::signal::kill(pid, Signal::SIGINT).unwrap();
-        let status = until("the end of watch", || watch.0.try_wait().unwrap());
+        let status = eventually("the end of watch", || watch.0.try_wait().unwrap());
         assert_eq!(status.code(), Some(130));
     }
     server.cli(&["watch", "q"]).failed(4, "no_such_pool");

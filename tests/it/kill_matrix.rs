@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::proxy::{Act, FAULTS, Proxy};
-use crate::support::{Build, Server, until};
+use crate::support::{Build, Server, eventually};
 use nix::sys::signal::Signal::{self, SIGINT, SIGKILL, SIGTERM};
 use serde_json::json;
 
@@ -101,7 +101,7 @@ fn kill_at(point: &Point, signal: Signal) {
         holder.out(&json!({"release": "build"})).ok();
     }
     let may_hold = point.may_hold && signal == SIGKILL;
-    let held = until(&at, || match claims(&server) {
+    let held = eventually(&at, || match claims(&server) {
         (0, 0) => Some(false),
         (1, 0) if may_hold => Some(true),
         _ => None,
@@ -142,7 +142,7 @@ fn a_signal_that_comes_first_of_all_leaves_nothing() {
         let done = out.finish();
         if done.code == 143 {
             assert_eq!(done.stdout, "");
-            until("nothing is left", || (claims(&server) == (0, 0)).then_some(()));
+            eventually("nothing is left", || (claims(&server) == (0, 0)).then_some(()));
         } else {
             // It was faster than the signal.
             done.ok();

@@ -5,68 +5,29 @@
 // Test code: a panic is a failed test.
 #![allow(clippy::unwrap_used, clippy::print_stderr, dead_code)]
 
-#[path = "../proofs/proof/server.rs"]
-mod server;
-
-use std::io::{BufRead as _, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use server::{LOCKER, Server, Setup};
 
-/// No answer takes this long.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn memory() -> Server {
-    Server::start(&Setup { store: "memory:".to_owned(), flags: Vec::new(), plant: None })
-}
-
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {} {}", self.status, self.body))
-    }
-
-    fn code(&self) -> String {
-        self.json()["code"].as_str().unwrap_or_default().to_owned()
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.into_iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-}
-
-/// Sends the bytes of one request and reads until the server closes.
-fn raw(server: &Server, request: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(server.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(request).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
-}
+use crate::support::http::{Answer, Client};
+use crate::support::{PATIENCE, Server, binary};
 
 fn call(server: &Server, method: &str, target: &str, body: &str) -> Answer {
-    let length = body.len();
-    let head =
-        format!("{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
-    raw(server, (head + body).as_bytes())
+    server.call(&format!("{method} {target}"), body)
+}
+
+/// The answer to these bytes.
+fn raw(server: &Server, request: &str) -> Answer {
+    let mut client = server.connect();
+    client.send(request);
+    client.read()
 }
 
 fn create(server: &Server, workflow: &str) -> String {
     let made = call(server, "POST", "/lock", &json!({ "workflow": workflow, "namespace": "default" }).to_string());
-    assert_eq!(made.status, 200, "{}", made.body);
+    assert_eq!(made.status, 200, "{}", made.text());
     made.json()["id"].as_str().unwrap().to_owned()
 }
 
@@ -87,14 +48,14 @@ const THE_SEEDS_TRANSCRIPT: [(&str, &str, &str); 4] = [
 
 #[test]
 fn the_seeds_transcript_works_as_printed() {
-    let server = memory();
+    let server = Server::start();
     let mut id = String::new();
     for (head, body, status) in THE_SEEDS_TRANSCRIPT {
         let head = head.replace("<lock-id>", &id).replace('\n', "\r\n");
         let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
         let request = format!("{head}Host: localhost\r\nConnection: close\r\n{length}\r\n{body}");
-        let answer = raw(&server, request.as_bytes());
-        assert!(answer.head.starts_with("HTTP/1.1 200 "), "{}", answer.head);
+        let answer = raw(&server, &request);
+        assert!(answer.status_line.starts_with("HTTP/1.1 200 "), "{}", answer.status_line);
         let object = answer.json();
         if status.is_empty() {
             assert_eq!(object, json!({}));
@@ -107,7 +68,7 @@ fn the_seeds_transcript_works_as_printed() {
 
 #[test]
 fn the_object_has_exactly_the_members_of_the_contract() {
-    let server = memory();
+    let server = Server::start();
     let made = call(&server, "POST", "/lock", r#"{"workflow": "build-x7k", "namespace": "ci"}"#);
     assert_eq!(made.header("content-type"), Some("application/json"));
     let object = made.json();
@@ -132,7 +93,7 @@ fn the_object_has_exactly_the_members_of_the_contract() {
 
 #[test]
 fn with_and_without_the_slash() {
-    let server = memory();
+    let server = Server::start();
     for (post, path) in [("/lock", "/lock"), ("/lock/", "/lock/"), ("/lock", "/lock/"), ("/lock/", "/lock")] {
         let made = call(&server, "POST", post, r#"{"workflow": "w", "namespace": "n"}"#).json();
         let at = format!("{path}?id={}", made["id"].as_str().unwrap());
@@ -144,23 +105,23 @@ fn with_and_without_the_slash() {
         let again = call(&server, "PATCH", &at, "");
         assert_eq!((again.status, again.json()), (200, released), "repeating it is harmless");
         let deleted = call(&server, "DELETE", &at, "");
-        assert_eq!((deleted.status, deleted.body.as_str()), (200, "{}"));
+        assert_eq!((deleted.status, deleted.text()), (200, "{}"));
         for method in ["GET", "PATCH", "DELETE"] {
             let answer = call(&server, method, &at, "");
             assert_eq!((answer.status, answer.code().as_str()), (404, "no_such_latch"), "{method}");
         }
-        assert_eq!(call(&server, "GET", &format!("{path}?status=released"), "").body, "[]");
+        assert_eq!(call(&server, "GET", &format!("{path}?status=released"), "").text(), "[]");
     }
 }
 
 #[test]
 fn what_the_original_client_sends_is_taken() {
-    let server = memory();
+    let server = Server::start();
     // The whole record, empty id and status, zero times, unknown members, no content type; more parameters in the URL.
     let body = r#"{"id": "", "status": "", "workflow": "w", "namespace": "n", "created": "0001-01-01T00:00:00Z",
         "lastChange": "0001-01-01T00:00:00Z", "colour": {"deep": [1]}, "outputs": null, "node": null}"#;
     let made = call(&server, "POST", "/lock?apikey=abc&x", body);
-    assert_eq!(made.status, 200, "{}", made.body);
+    assert_eq!(made.status, 200, "{}", made.text());
     let id = made.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(call(&server, "PATCH", &format!("/lock/?apikey=a%zz&id={id}&id2=7"), "{}").status, 200);
     assert_eq!(call(&server, "DELETE", &format!("/lock/?id={id}"), "whatever").status, 200);
@@ -168,7 +129,7 @@ fn what_the_original_client_sends_is_taken() {
         "POST /lock HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    assert_eq!(raw(&server, (head + body).as_bytes()).status, 200);
+    assert_eq!(raw(&server, &(head + body)).status, 200);
     assert_eq!(call(&server, "POST", "/lock", r#"{"workflow": "w"}"#).json()["namespace"], "default");
 }
 
@@ -226,11 +187,11 @@ const REFUSED: &[(&str, &str, &str, u16, &str, &str)] = &[
 
 #[test]
 fn whatever_is_wrong_is_said() {
-    let server = memory();
+    let server = Server::start();
     for (method, target, body, status, code, text) in REFUSED {
         let answer = call(&server, method, target, body);
         let seen = (answer.status, answer.code());
-        assert_eq!(seen, (*status, (*code).to_owned()), "{method} {target} {body}: {}", answer.body);
+        assert_eq!(seen, (*status, (*code).to_owned()), "{method} {target} {body}: {}", answer.text());
         let error = answer.json()["error"].as_str().unwrap().to_owned();
         let problems = answer.json()["problems"].to_string();
         assert!(error.contains(text) || problems.contains(text), "{method} {target} {body}: {error} {problems}");
@@ -239,16 +200,15 @@ fn whatever_is_wrong_is_said() {
     for method in ["GET", "PATCH", "DELETE"] {
         let answer = call(&server, method, &format!("/lock?id={UNKNOWN}"), "");
         assert_eq!((answer.status, answer.code().as_str()), (404, "no_such_latch"));
-        assert!(answer.json()["error"].as_str().unwrap().contains(UNKNOWN), "{}", answer.body);
+        assert!(answer.json()["error"].as_str().unwrap().contains(UNKNOWN), "{}", answer.text());
     }
-    assert_eq!(call(&server, "GET", "/lock?status=all", "").body, "[]", "nothing of all that was made");
+    assert_eq!(call(&server, "GET", "/lock?status=all", "").text(), "[]", "nothing of all that was made");
 }
 
 /// A contract that is turned off says so; what it shares a path with goes on.
 #[test]
 fn latches_can_be_turned_off() {
-    let setup = Setup { store: "memory:".to_owned(), flags: Vec::new(), plant: None };
-    let server = Server::start(&setup.flag("--contracts", "locker,lockd"));
+    let server = Server::start_with("memory:", &["--contracts", "locker,lockd"], &[]);
     let at = format!("/lock/?id={UNKNOWN}");
     for (method, target, body) in [
         ("POST", "/lock", r#"{"workflow": "w"}"#),
@@ -259,19 +219,18 @@ fn latches_can_be_turned_off() {
     ] {
         let answer = call(&server, method, target, body);
         assert_eq!((answer.status, answer.code().as_str()), (404, "no_such_route"), "{method} {target}");
-        assert!(answer.body.contains("the API of latches is turned off"), "{}", answer.body);
+        assert!(answer.text().contains("the API of latches is turned off"), "{}", answer.text());
     }
     assert_eq!(call(&server, "POST", "/lock/x", "").status, 200);
 
-    let setup = Setup { store: "memory:".to_owned(), flags: Vec::new(), plant: None };
-    let server = Server::start(&setup.flag("--contracts", "latches"));
+    let server = Server::start_with("memory:", &["--contracts", "latches"], &[]);
     create(&server, "w");
     assert_eq!(call(&server, "POST", "/lock/x", "").code(), "no_such_route");
 }
 
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
-    let server = memory();
+    let server = Server::start();
     let body = r#"{"workflow": "W", "namespace": "a.b", "outputs": {"a": 1}, "node": 7}"#;
     let problems = call(&server, "POST", "/lock", body).json()["problems"].as_array().unwrap().len();
     assert_eq!(problems, 4);
@@ -281,7 +240,7 @@ fn all_that_is_wrong_is_said_at_once() {
 
 #[test]
 fn a_latch_says_which_node_waits_and_how_it_ends() {
-    let server = memory();
+    let server = Server::start();
     let body = json!({
         "id": UNKNOWN, "workflow": "w", "namespace": "n", "workflow_uid": "6f1c-A",
         "node": {"parameter": "lock-id", "value": "🔒"}, "outputs": {"version": "preset"},
@@ -313,7 +272,7 @@ fn a_latch_says_which_node_waits_and_how_it_ends() {
 
 #[test]
 fn listings() {
-    let server = memory();
+    let server = Server::start();
     let ids: Vec<String> = ["a", "b", "c", "d"].map(|workflow| create(&server, workflow)).to_vec();
     let ids_of = |target: &str| -> Vec<String> {
         let listed = call(&server, "GET", target, "").json();
@@ -336,43 +295,36 @@ fn listings() {
 }
 
 /// A request that is parked: sent, and known to be unanswered while something else was answered.
-fn parked(server: &Server, target: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(server.address).unwrap();
-    write!(stream, "GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-    stream
-}
-
-fn answer_of(mut stream: TcpStream) -> Value {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap()
+fn parked(server: &Server, target: &str) -> Client {
+    let mut client = server.connect();
+    client.start(&format!("GET {target}"), "");
+    client
 }
 
 #[test]
 fn a_long_poll_is_answered_by_the_release() {
-    let server = memory();
+    let server = Server::start();
     let (first, second) = (create(&server, "a"), create(&server, "b"));
     let started = Instant::now();
-    let of_one = parked(&server, &format!("/lock?id={first}&wait=60s"));
-    let of_other = parked(&server, &format!("/lock?id={second}&wait=1500ms"));
-    let of_all = parked(&server, "/lock/?status=released&wait=60s");
+    let mut of_one = parked(&server, &format!("/lock?id={first}&wait=60s"));
+    let mut of_other = parked(&server, &format!("/lock?id={second}&wait=1500ms"));
+    let mut of_all = parked(&server, "/lock/?status=released&wait=60s");
     // Both orders are right: parked before the release, or asked after it.
     assert_eq!(call(&server, "PATCH", &format!("/lock?id={first}"), "").status, 200);
-    assert_eq!(answer_of(of_one)["status"], "released");
-    assert_eq!(answer_of(of_all)[0]["id"], first.as_str());
+    assert_eq!(of_one.read().json()["status"], "released");
+    assert_eq!(of_all.read().json()[0]["id"], first.as_str());
     assert!(started.elapsed() < Duration::from_secs(30), "answered by the release, not by the deadline");
-    assert_eq!(answer_of(of_other)["status"], "locked", "after its wait it is answered as it is");
+    assert_eq!(of_other.read().json()["status"], "locked", "after its wait it is answered as it is");
     assert!(started.elapsed() >= Duration::from_millis(1500));
 
-    let of_deleted = parked(&server, &format!("/lock?id={second}&wait=60s"));
+    let mut of_deleted = parked(&server, &format!("/lock?id={second}&wait=60s"));
     assert_eq!(call(&server, "DELETE", &format!("/lock?id={second}"), "").status, 200);
-    assert_eq!(answer_of(of_deleted)["code"], "no_such_latch");
+    assert_eq!(of_deleted.read().json()["code"], "no_such_latch");
 }
 
 #[test]
 fn history_tells_of_latches() {
-    let server = memory();
+    let server = Server::start();
     let id = create(&server, "w");
     call(&server, "PATCH", &format!("/lock?id={id}"), r#"{"failure": "no"}"#);
     call(&server, "DELETE", &format!("/lock?id={id}"), "");
@@ -386,7 +338,7 @@ fn history_tells_of_latches() {
 
 #[test]
 fn latches_are_no_locks_of_pools() {
-    let server = memory();
+    let server = Server::start();
     create(&server, "w");
     assert_eq!(call(&server, "GET", "/api/v1/pools", "").json()["items"], json!([]));
     assert_eq!(call(&server, "GET", "/api/v1/claims", "").json()["items"], json!([]));
@@ -394,13 +346,13 @@ fn latches_are_no_locks_of_pools() {
 
 #[test]
 fn bodies_are_bounded() {
-    let server = memory();
+    let server = Server::start();
     let id = create(&server, "w");
     let at = format!("/lock?id={id}");
     let outputs = |bytes: usize| json!({ "outputs": { "o": "x".repeat(bytes) } }).to_string();
     let refused = call(&server, "PATCH", &at, &outputs(16 * 1024));
     assert_eq!(refused.status, 400);
-    assert!(refused.body.contains("16385 bytes > max of 16384"), "{}", refused.body);
+    assert!(refused.text().contains("16385 bytes > max of 16384"), "{}", refused.text());
     assert_eq!(call(&server, "PATCH", &at, &outputs(130 * 1024)).code(), "too_large");
     assert_eq!(call(&server, "GET", &at, "").json()["status"], "locked");
     assert_eq!(call(&server, "PATCH", &at, &outputs(16 * 1024 - 1)).status, 200);
@@ -410,16 +362,14 @@ fn bodies_are_bounded() {
 
 #[test]
 fn what_was_answered_survives_a_kill() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::sqlite(dir.path());
-    let mut server = Server::start(&setup);
+    let mut server = Server::start_durable();
     let (locked, released, deleted) = (create(&server, "a"), create(&server, "b"), create(&server, "c"));
     call(&server, "PATCH", &format!("/lock?id={released}"), r#"{"outputs": {"v": "1"}}"#);
     call(&server, "DELETE", &format!("/lock?id={deleted}"), "");
     let before = call(&server, "GET", "/lock?status=all", "").body;
     let revision = call(&server, "GET", "/lock?status=released", "").header("locker-revision").unwrap().to_owned();
     server.kill();
-    let server = Server::start(&setup);
+    server.again();
     assert_eq!(call(&server, "GET", "/lock?status=all", "").body, before);
     assert_eq!(call(&server, "GET", &format!("/lock?id={deleted}"), "").status, 404);
     let released_now = call(&server, "GET", "/lock?status=released", "").json();
@@ -431,9 +381,7 @@ fn what_was_answered_survives_a_kill() {
 
 #[test]
 fn which_node_is_meant_is_written_down_once_and_for_all() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::sqlite(dir.path());
-    let mut server = Server::start(&setup);
+    let mut server = Server::start_durable();
     let at = format!("/lock?id={}", create(&server, "w"));
     call(&server, "PATCH", &at, "");
     let listed = call(&server, "GET", "/lock?status=released", "");
@@ -443,7 +391,7 @@ fn which_node_is_meant_is_written_down_once_and_for_all() {
         (200, &json!({"id": "w-1"}), &json!("u-1"))
     );
     server.kill();
-    let server = Server::start(&setup);
+    server.again();
     assert_eq!(call(&server, "GET", &at, "").json(), bound.json());
     assert_eq!(call(&server, "PATCH", &at, r#"{"node": {"id": "w-1"}}"#).json(), bound.json(), "again is harmless");
     for other in [r#"{"node": {"id": "w-2"}}"#, r#"{"node": {"name": "w-1"}}"#, r#"{"workflow_uid": "u-2"}"#] {
@@ -453,7 +401,7 @@ fn which_node_is_meant_is_written_down_once_and_for_all() {
     assert_eq!(call(&server, "PATCH", &at, r#"{"node": {}}"#).status, 400);
     let after = listed.header("locker-revision").unwrap();
     let news = call(&server, "GET", &format!("/lock?status=released&after={after}"), "");
-    assert_eq!(news.body, "[]", "it is no new release");
+    assert_eq!(news.text(), "[]", "it is no new release");
     // A creator that says less asks for the same latch; with a release it may be said at once.
     let id = at.split_once('=').unwrap().1;
     let again =
@@ -467,13 +415,13 @@ fn which_node_is_meant_is_written_down_once_and_for_all() {
 /// With `curl`, as people try it.
 #[test]
 fn curl_can_do_it_all() {
-    let server = memory();
+    let server = Server::start();
     let curl = |args: &[&str]| -> Value {
         let output = Command::new("curl").args(["-fsS"]).args(args).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let url = format!("{}/lock", server.url());
+    let url = format!("{}/lock", server.url);
     let made = curl(&["-X", "POST", &url, "-d", r#"{"workflow": "workflow-name", "namespace": "namespace"}"#]);
     let at = format!("{url}/?id={}", made["id"].as_str().unwrap());
     assert_eq!(curl(&[&at]), made);
@@ -492,7 +440,7 @@ fn lockcli(endpoint: &str, args: &[&str]) -> Output {
 }
 
 fn command(endpoint: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(LOCKER);
+    let mut command = Command::new(binary());
     command.arg0("/usr/local/bin/lockcli").args(args).stdin(Stdio::null());
     command.env_clear().env("API_ENDPOINT", endpoint);
     command
@@ -515,8 +463,8 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let server = memory();
-        let endpoint = format!("{}/lock", server.url());
+        let server = Server::start();
+        let endpoint = format!("{}/lock", server.url);
         Self { server, dir: tempfile::tempdir().unwrap(), endpoint }
     }
 
@@ -629,7 +577,7 @@ fn exit_codes_of_lockcli_can_be_trusted() {
 #[test]
 fn the_endpoint_is_used_as_given() {
     let place = Place::new();
-    let url = place.server.url();
+    let url = &place.server.url;
     for endpoint in ["/lock", "/lock/", "/lock?apikey=a%20b", "/lock/?apikey=x", "/lock?"] {
         let endpoint = format!("{url}{endpoint}");
         let result = place.result();
@@ -641,7 +589,7 @@ fn the_endpoint_is_used_as_given() {
         assert_eq!(done(&lockcli(&endpoint, &["delete", id.trim_end()])), (String::new(), 0), "{endpoint}");
     }
     // `locker latch` takes the address of the other commands.
-    let mut command = Command::new(LOCKER);
+    let mut command = Command::new(binary());
     let (uri, result) = (url.as_str(), place.result());
     command.env_clear().args(["--uri", uri, "latch", "create", "w", "--result", result.to_str().unwrap()]);
     assert_eq!(done(&command.output().unwrap()).1, 0);
@@ -692,36 +640,16 @@ fn waiting_ends_with_the_release_the_time_or_a_signal() {
 /// A release while the server is away is found by the waiting client afterwards.
 #[test]
 fn waiting_survives_a_restart_of_the_server() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::sqlite(dir.path());
-    let mut server = Server::start(&setup);
+    let mut server = Server::start_durable();
     let id = create(&server, "w");
-    let endpoint = format!("{}/lock", server.url());
+    let endpoint = format!("{}/lock", server.url);
+    let dir = tempfile::tempdir().unwrap();
     let result = dir.path().join("result");
     let mut waiting = command(&endpoint, &["get", &id, "--wait", "--result", result.to_str().unwrap()]);
     let waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let address = server.address.to_string();
     server.kill();
-    let again = Command::new(LOCKER)
-        .args(["server", "--listen", &address, "--no-auth", "--store", &setup.store])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut again = Killed(again);
-    let mut first_line = String::new();
-    BufReader::new(again.0.stderr.take().unwrap()).read_line(&mut first_line).unwrap();
-    assert!(first_line.contains(&address), "{first_line}");
+    server.again();
     assert_eq!(call(&server, "PATCH", &format!("/lock?id={id}"), "").status, 200);
     let (printed, code) = done(&waiting.wait_with_output().unwrap());
     assert_eq!((code, printed.contains("released")), (0, true), "{printed}");
-}
-
-/// A process that does not outlive its test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -6,7 +6,7 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use crate::support::{Build, Impostor, Server, file, out_in, tree, until};
+use crate::support::{Build, Impostor, Server, eventually, file, out_in, tree};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -509,7 +509,7 @@ fn a_lost_hold_cannot_be_released() {
     let build = Build::new(&server, 1, "p");
     let claimed = build.out(&json!({"acquire": true, "ttl": "1s"})).ok().version();
     build.get(&claimed, "p").ok();
-    until("the ttl is over", || (server.pool("p")["free"] == 1).then_some(()));
+    eventually("the ttl is over", || (server.pool("p")["free"] == 1).then_some(()));
     build.out(&json!({"release": "p"})).failed(1, "is over: lost at 20");
     build.get(&claimed, "q").failed(1, "error: lock instance is no longer acquired");
 }

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use crate::support::proxy::{Act, Proxy};
-use crate::support::{Build, Impostor, Server, file, until};
+use crate::support::{Build, Impostor, Server, eventually, file};
 use serde_json::{Value, json};
 
 /// A directory that describes a lock.
@@ -185,7 +185,7 @@ fn waiting_for_a_lock_is_a_long_poll() {
     describe(&build, "free", "2", "");
     let puts = [json!({"check": "held"}), json!({"update": "held"}), json!({"check_unclaimed": "free"})];
     let waiters = puts.map(|params| build.put(&params));
-    until("all are parked", || (proxy.seen("wait=") == 3).then_some(()));
+    eventually("all are parked", || (proxy.seen("wait=") == 3).then_some(()));
     let asked = proxy.seen("");
     // A while in which somebody who asks every so often would have asked again: the pauses here are 100 ms.
     std::thread::sleep(std::time::Duration::from_secs(1));
@@ -376,5 +376,5 @@ fn a_waiter_hears_how_long_it_may_take_once_that_is_known() {
     build.out(&json!({"acquire": true})).ok();
     let line = guess(&server);
     assert!(line.contains("; about ") && line.ends_with("s by recent holds"), "{line}");
-    until("nobody waits", || (server.pool("p")["waiting"] == 0).then_some(()));
+    eventually("nobody waits", || (server.pool("p")["waiting"] == 0).then_some(()));
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::proxy::{Act, Proxy};
 use crate::support::terminal::Terminal;
-use crate::support::{Running, Server, until};
+use crate::support::{Running, Server, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -39,7 +39,7 @@ impl Yard {
 
     /// What a command has written there, once it has.
     fn read(&self, name: &str) -> String {
-        until(name, || std::fs::read_to_string(self.path(name)).ok().filter(|text| text.ends_with('\n')))
+        eventually(name, || std::fs::read_to_string(self.path(name)).ok().filter(|text| text.ends_with('\n')))
     }
 
     fn command(&self, args: &[&str], script: &str) -> Command {
@@ -186,7 +186,7 @@ fn signals_are_passed_on_each_time_and_the_lock_is_kept_until_the_command_ends()
     for (signal, name) in signals {
         running.signal(signal);
         expected += &format!("{name}\n");
-        until(name, || std::fs::read_to_string(yard.path("got")).ok().filter(|got| *got == expected));
+        eventually(name, || std::fs::read_to_string(yard.path("got")).ok().filter(|got| *got == expected));
     }
     assert_eq!(yard.free("p"), 0, "whoever takes his time to end holds the lock for that time");
     std::fs::write(yard.path("end"), "").unwrap();
@@ -231,7 +231,7 @@ fn a_server_that_is_away_is_waited_for_until_the_margin() {
     command.env(SHORT.0, SHORT.1).current_dir(dir.path());
     command.args(["run", "p", "--ttl", "6s", "--shell", "--", script]);
     let running = Running::start(&mut command, b"");
-    let pid = until("pid", || std::fs::read_to_string(dir.path().join("pid")).ok().filter(|p| p.ends_with('\n')));
+    let pid = eventually("pid", || std::fs::read_to_string(dir.path().join("pid")).ok().filter(|p| p.ends_with('\n')));
     // A short absence costs nothing ...
     server.kill();
     running.until_stderr("the lease is not renewed: no answer from the locker server");
@@ -279,7 +279,9 @@ fn a_lock_that_is_lost_without_a_word_is_noticed_when_it_is_given_back() {
     // So long that no renewal comes between.
     let running = yard.run(&["p", "--ttl", "10m"], script);
     let fence = yard.read("fence");
-    until("the end of the hold", || (yard.server.cli(&["verify", "p", "1", fence.trim()]).code == 5).then_some(()));
+    eventually("the end of the hold", || {
+        (yard.server.cli(&["verify", "p", "1", fence.trim()]).code == 5).then_some(())
+    });
     std::fs::write(yard.path("end"), "").unwrap();
     running.finish().failed(8, "the locks were lost before they were given back");
 }
@@ -310,11 +312,11 @@ fn nothing_can_keep_the_guard_from_its_work() {
     command.env(SHORT.0, SHORT.1).current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
     command.args(["run", "p", "--ttl", "3s", "--shell", "--", script]).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    let pid = until("pid", || std::fs::read_to_string(dir.path().join("pid")).ok().filter(|p| p.ends_with('\n')));
+    let pid = eventually("pid", || std::fs::read_to_string(dir.path().join("pid")).ok().filter(|p| p.ends_with('\n')));
     server.kill();
-    until("the end of the command", || (!is_alive(&pid)).then_some(()));
+    eventually("the end of the command", || (!is_alive(&pid)).then_some(()));
     drop(child.stderr.take());
-    until("the end of locker run", || child.try_wait().unwrap());
+    eventually("the end of locker run", || child.try_wait().unwrap());
 }
 
 #[test]
@@ -333,7 +335,7 @@ fn on_a_terminal_keys_reach_the_command_and_only_it() {
     terminal.until_seen("granted \"p\"");
     terminal.press(b"hello\n");
     let got = |text: &str| {
-        until(text, || std::fs::read_to_string(yard.path("got")).ok().filter(|got| got == text));
+        eventually(text, || std::fs::read_to_string(yard.path("got")).ok().filter(|got| got == text));
     };
     got("read hello\n");
     terminal.press(b"\x03");

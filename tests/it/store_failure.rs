@@ -6,9 +6,8 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::server::Server;
+use crate::support::{Server, Setup, binary, eventually};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 /// The process must be gone within a second; twice that on a busy machine.
 const GONE: Duration = Duration::from_secs(2);
@@ -38,9 +37,8 @@ struct Traced(Server);
 
 impl Drop for Traced {
     fn drop(&mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.0.pid()).unwrap());
         // It may have ended already.
-        if kill(pid, Signal::SIGTERM).is_ok() {
+        if kill(self.0.pid(), Signal::SIGTERM).is_ok() {
             self.0.wait();
         }
     }
@@ -52,7 +50,7 @@ fn strace(inject: &str, store: &str, more: &[&str]) -> Traced {
     command
         .args(["-f", "-qq", "-I2", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"])
         .args(["-e", &format!("inject=fsync,fdatasync:{inject}")])
-        .args([env!("CARGO_BIN_EXE_locker"), "server", "--listen", "127.0.0.1:0", "--store", store])
+        .args([binary(), "server", "--listen", "127.0.0.1:0", "--store", store])
         .args(more);
     Traced(Server::spawn_with(command, Stdio::null()))
 }
@@ -72,9 +70,7 @@ fn a_request_that_takes_too_long_is_503_timeout() {
     assert_eq!(late.status, 503, "{}", late.body);
     assert!(late.body.contains("\"code\":\"timeout\"") && late.body.contains("\"error\":"), "{}", late.body);
     // It was done, and the same request finds it.
-    crate::support::server::eventually("the claim is there", || {
-        claim(traced.0.address(), id).is_some_and(|again| again.status == 200)
-    });
+    eventually("the claim is there", || claim(traced.0.address(), id).is_some_and(|again| again.status == 200));
 }
 
 #[test]
@@ -109,13 +105,11 @@ fn a_failed_sync_ends_the_server_and_loses_nothing_acknowledged() {
     assert!(server.has_said("has failed: nothing was acknowledged since"), "{:?}", server.log());
     if let Some(request) = request {
         // The line that ties the causes to the request.
-        let found = server.log().iter().any(|line| line.contains(&request) && line.contains("I/O"));
+        let found = server.log().lines().any(|line| line.contains(&request) && line.contains("I/O"));
         assert!(found, "{request}: {:?}", server.log());
     }
 
-    let mut command = Command::new(env!("CARGO_BIN_EXE_locker"));
-    command.args(["server", "--listen", "127.0.0.1:0", "--store", &store]);
-    let again = Server::spawn(command);
+    let again = Server::start_as(&Setup { store, ..Setup::memory() });
     for id in acknowledged {
         // The same request again is the same claim, still held.
         let Answered { status, body, .. } = claim(again.address(), id).unwrap();

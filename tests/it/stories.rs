@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::proxy::{Act, Proxy};
-use crate::support::{Build, Impostor, Server, out_in, until};
+use crate::support::{Build, Impostor, Server, eventually, out_in};
 use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
 use serde_json::{Value, json};
 
@@ -232,7 +232,7 @@ fn story_23_an_acquire_whose_answer_was_lost_keeps_its_place() {
         server.until_waiting("p", 1);
         let second = Build::new(&server, 3, "p").put(&acquire());
         server.until_waiting("p", 2);
-        until("three faults", || (proxy.seen("PUT ") > 3).then_some(()));
+        eventually("three faults", || (proxy.seen("PUT ") > 3).then_some(()));
         holder.out(&release_build()).ok();
         let one = first.finish().ok();
         Build::new(&server, 2, "p").out(&release_build()).ok();
@@ -279,9 +279,9 @@ fn story_41_blips_in_a_long_wait_cost_nobody_the_place() {
     for _ in 0..3 {
         let (away, waits) = (said("no answer from the locker server"), said("waiting: place 1"));
         server.kill();
-        until("the blip is noticed", || (said("no answer from the locker server") > away).then_some(()));
+        eventually("the blip is noticed", || (said("no answer from the locker server") > away).then_some(()));
         server.again();
-        until("it waits in its old place", || (said("waiting: place 1") > waits).then_some(()));
+        eventually("it waits in its old place", || (said("waiting: place 1") > waits).then_some(()));
     }
     holder.out(&release_build()).ok();
     first.finish().ok();

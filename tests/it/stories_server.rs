@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::support::{Build, Server, until};
+use crate::support::{Build, Server, eventually};
 use serde_json::{Value, json};
 
 fn claim(server: &Server, id: &str, body: &Value) -> (u16, Value) {
@@ -15,7 +15,7 @@ fn claim(server: &Server, id: &str, body: &Value) -> (u16, Value) {
 
 /// Waits until the claim has ended; how.
 fn ended(server: &Server, id: &str) -> String {
-    until("the claim has ended", || {
+    eventually("the claim has ended", || {
         let (_, claim) = server.api("GET", &format!("/claims/{id}"), &Value::Null);
         claim["how"].as_str().map(str::to_owned)
     })
@@ -57,7 +57,7 @@ fn story_25_a_task_extends_its_ttl_while_it_runs() {
     let id = build.out(&json!({"acquire": true, "ttl": "1h"})).ok().metadata("claim").unwrap();
     let (_, before) = server.api("GET", &format!("/claims/{id}"), &Value::Null);
     assert_eq!(before["ttl"], "1h");
-    until("it ends later than it would have", || {
+    eventually("it ends later than it would have", || {
         let (status, renewed) = server.api("POST", &format!("/claims/{id}/renew"), &Value::Null);
         assert_eq!(status, 200, "{renewed}");
         (renewed["held_until"].as_str() > before["held_until"].as_str()).then_some(())
@@ -240,7 +240,7 @@ fn story_39_one_release_wakes_one_waiter() {
     let mut waiters: Vec<_> = builds.iter().map(|build| build.put(&json!({"acquire": true}))).collect();
     server.until_waiting("p", 8);
     holder.out(&json!({"release": "build"})).ok();
-    let first = until("one of them holds it", || waiters.iter_mut().position(|waiter| !waiter.is_running()));
+    let first = eventually("one of them holds it", || waiters.iter_mut().position(|waiter| !waiter.is_running()));
     waiters.remove(first).finish().ok();
     let granted = history(&server, "p").iter().filter(|change| change["kind"] == "granted").count();
     assert_eq!((granted, server.pool("p")["waiting"].as_u64()), (2, Some(7)), "the holder's, and one more");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::certs::{Ca, Files, Pair};
-use crate::support::server::{PATIENCE, Server, command, eventually};
+use crate::support::{PATIENCE, Server, Setup, eventually};
 
 /// A server with a certificate for localhost, and whatever `args` say.
 struct Tls {
@@ -31,7 +31,7 @@ impl Tls {
 
     fn serve(files: &Files, pair: &Pair, args: &[&str]) -> Server {
         let (cert, key) = (files.write("cert", &pair.cert), files.write("key", &pair.key));
-        Server::start(args, &[("SSL_CERT", &cert), ("SSL_KEY", &key)])
+        Server::start_with("memory:", args, &[("SSL_CERT", &cert), ("SSL_KEY", &key)])
     }
 
     fn replace(&self, pair: &Pair) {
@@ -164,10 +164,12 @@ fn a_certificate_says_who_a_client_is() {
     said(r"certificate:CN=alice");
     said("certificate:sha256=");
     said("no TLS connection");
-    for line in required.server.log() {
+    for line in required.server.log().lines() {
         assert!(!line.contains('\u{1b}'), "{line:?}");
     }
-    assert!(required.server.log()[0].ends_with("client certificates for everything but health checks"));
+    assert!(
+        required.server.log().lines().next().unwrap().ends_with("client certificates for everything but health checks")
+    );
 
     let optional = Tls::start(&["--client-ca", &client_ca, "--client-auth", "optional"]);
     let ca = optional.ca.pem();
@@ -202,7 +204,7 @@ fn the_wrong_protocol_is_told_so_or_let_go() {
         let answer = ask(bytes);
         assert!(!answer.contains("HTTP/1.1 2"), "{name}: {answer}");
     }
-    let plain_server = Server::start(&[], &[]);
+    let plain_server = Server::start();
     let address = plain_server.address();
     let output = run(Command::new("openssl").args(["s_client", "-connect", address]));
     assert!(!output.status.success());
@@ -256,14 +258,14 @@ fn starts_that_are_refused() {
         (vec![], &ca_alone, "--client-ca needs SSL_CERT and SSL_KEY"),
     ];
     for (vars, args, expected) in table {
-        let mut command = command(args);
+        let mut command = Setup::memory().flags(args).command();
         let output = command.envs(vars.iter().map(|(n, v)| (*n, v))).stdin(Stdio::null()).output().unwrap();
         let said = text(&output);
         assert!(!output.status.success() && said.contains(expected), "{expected}: {said}");
         assert!(!said.contains("PRIVATE KEY"), "{said}");
     }
     // Text does as well as files.
-    let server = Server::start(&[], &[("SSL_CERT", &one.cert), ("SSL_KEY", &one.key)]);
+    let server = Server::start_with("memory:", &[], &[("SSL_CERT", &one.cert), ("SSL_KEY", &one.key)]);
     assert_eq!(get(&agent(&ca.pem(), None), &server.url.replace("127.0.0.1", "localhost")), Ok(404));
 }
 
@@ -324,7 +326,7 @@ fn bad_new_certificates_change_nothing_and_good_ones_are_found_without_a_signal(
     let url = tls.server.url.clone() + "/healthz";
     assert_eq!(get(&client, &url), Ok(200));
     let (first, second) = (tls.ca.issue(&["localhost", "127.0.0.1"], "x"), tls.ca.issue(&["127.0.0.1"], "second"));
-    let stays = || tls.server.log().iter().filter(|line| line.contains("the old one stays")).count();
+    let stays = || tls.server.log().lines().filter(|line| line.contains("the old one stays")).count();
     for (round, (cert, key)) in
         [(&first.cert, &second.key), (&first.cert, &first.cert), (&String::from("rubbish"), &first.key)]
             .into_iter()
@@ -378,7 +380,7 @@ fn parked_clients_are_answered_over_tls_when_the_server_stops() {
 
 /// `locker` with these arguments, variables and standard input.
 fn locker(args: &[&str], vars: &[(&str, &str)], stdin: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_locker"));
+    let mut command = Command::new(crate::support::binary());
     command.env_clear().args(args).envs(vars.iter().copied());
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().unwrap();
@@ -452,10 +454,10 @@ fn a_health_check_asks_with_the_settings_of_the_server() {
     let (my_cert, my_key) = (files.write("cert", &me.cert), files.write("key", &me.key));
     let tls = Tls::start(&["--client-ca", &client_ca, "--client-auth", "optional"]);
     let strict = Tls::start(&["--client-ca", &client_ca]);
-    let plain = Server::start(&[], &[]);
+    let plain = Server::start();
     let socket = files.path("socket").to_str().unwrap().to_owned();
     let listen = format!("unix:{socket}");
-    let unix = Server::start(&["--listen", &listen], &[]);
+    let unix = Server::start_with("memory:", &["--listen", &listen], &[]);
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     // LOCKER_LISTEN, PORT, whose certificates (which only their being there counts), is one shown, exit code.
     let port = |server: &Server| server.port().to_string();

@@ -17,7 +17,7 @@ mod status;
 mod stories;
 
 use crate::support::concourse::Concourse;
-use crate::support::{Build, Server, until};
+use crate::support::{Build, Server, eventually};
 use serde_json::{Value, json};
 
 /// The rules of the watch, shortened: what takes 15 s, 60 s, 30 s otherwise.
@@ -66,7 +66,7 @@ fn take(server: &Server, concourse: &Concourse, id: u32, pool: &str, scope: &str
 
 /// Waits until a claim has ended; says how.
 fn until_ended(server: &Server, id: &str) -> String {
-    until(&format!("the end of claim {id}"), || {
+    eventually(&format!("the end of claim {id}"), || {
         let claim = claim(server, id);
         (claim["state"] == "ended").then(|| claim["how"].as_str().unwrap().to_owned())
     })
@@ -74,7 +74,7 @@ fn until_ended(server: &Server, id: &str) -> String {
 
 /// Waits until a claim is suspect for a reason with this text.
 fn until_suspect(server: &Server, id: &str, why: &str) -> Value {
-    until(&format!("claim {id} is suspect: {why}"), || {
+    eventually(&format!("claim {id} is suspect: {why}"), || {
         let suspect = claim(server, id)["suspect"].clone();
         suspect["why"].as_str().is_some_and(|text| text.contains(why)).then_some(suspect)
     })
@@ -82,7 +82,7 @@ fn until_suspect(server: &Server, id: &str, why: &str) -> Value {
 
 /// Waits until a claim is not suspect.
 fn until_clear(server: &Server, id: &str) {
-    until(&format!("claim {id} is not suspect"), || claim(server, id)["suspect"].is_null().then_some(()));
+    eventually(&format!("claim {id} is not suspect"), || claim(server, id)["suspect"].is_null().then_some(()));
 }
 
 fn is_held(server: &Server, id: &str) -> bool {

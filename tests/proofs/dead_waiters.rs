@@ -14,9 +14,11 @@
     clippy::cast_possible_truncation
 )]
 
-mod proof;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::path::Path;
+use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,9 +26,8 @@ use locker::wire::api::{ClaimState, ClaimView, Page, PoolView};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use proof::http::{Answer, Conn, request};
-use proof::out::Out;
-use proof::server::{Server, Setup};
+use support::http::{Answer, Client, request};
+use support::{Build, Running, Server, Setup};
 
 /// What "in time" adds to a deadline: the promise for a hand-over.
 const IN_TIME: Duration = Duration::from_secs(1);
@@ -71,15 +72,15 @@ impl Deadlines {
 }
 
 /// A connection for looking and for claims that are never parked.
-struct Api(Conn);
+struct Api(Client);
 
 impl Api {
     fn of(server: &Server) -> Self {
-        Self(Conn::open(server.address).expect("the server accepts"))
+        Self(server.connect())
     }
 
     fn call(&mut self, method: &str, path: &str, body: Option<&Value>) -> Answer {
-        self.0.call(method, path, body.map(ToString::to_string).as_deref()).expect("an answer")
+        self.0.ask(method, path, "", &body.map(ToString::to_string).unwrap_or_default()).expect("an answer")
     }
 
     fn ask(&mut self, id: &str, pool: &str) -> u16 {
@@ -123,11 +124,52 @@ impl Api {
     }
 }
 
+/// A put step of one build that acquires a lock; killed when dropped.
+struct Out {
+    build: String,
+    running: Running,
+    _files: Build,
+}
+
+/// What a put has printed, and when it was over.
+struct Printed {
+    at: Instant,
+    claim: String,
+}
+
+impl Out {
+    fn acquire(server: &Server, pool: &str, build: &str) -> Self {
+        let files = Build::new(server, build.parse().unwrap(), pool);
+        let running = files.put(&json!({ "acquire": true }));
+        Self { build: build.to_owned(), running, _files: files }
+    }
+
+    /// Waits for its end, which must come by then.
+    fn ended_by(&mut self, deadline: Instant, what: &str) -> (ExitStatus, Instant) {
+        while self.running.is_running() {
+            assert!(Instant::now() < deadline, "{what}: build {} has not ended in time", self.build);
+            thread::sleep(Duration::from_millis(2));
+        }
+        let at = Instant::now();
+        (self.running.wait(), at)
+    }
+
+    /// Waits until it holds the lock and has said so.
+    fn holds_by(&mut self, deadline: Instant, what: &str) -> Printed {
+        let (status, at) = self.ended_by(deadline, what);
+        assert!(status.success(), "{what}: build {} failed: {status}", self.build);
+        let printed: Value = serde_json::from_str(&self.running.stdout()).expect("a version");
+        let metadata = printed["metadata"].as_array().expect("metadata");
+        let claim = metadata.iter().find(|entry| entry["name"] == "claim").expect("a claim in the metadata");
+        Printed { at, claim: claim["value"].as_str().expect("text").to_owned() }
+    }
+}
+
 /// An API client whose request is parked.
-fn parked(server: &Server, id: &str, pool: &str, confirm: bool) -> Conn {
+fn parked(server: &Server, id: &str, pool: &str, confirm: bool) -> Client {
     let body = json!({ "pool": pool, "run": id, "confirm": confirm, "wait": "60s" }).to_string();
-    let mut conn = Conn::open(server.address).expect("the server accepts");
-    conn.send_raw(request("PUT", &format!("/api/v1/claims/{id}"), Some(&body)).as_bytes()).expect("the server reads");
+    let mut conn = server.connect();
+    conn.send(request("PUT", &format!("/api/v1/claims/{id}"), "", &body));
     let listens = |api: &mut Api| {
         let answer = api.call("GET", &format!("/api/v1/claims/{id}"), None);
         (answer.status == 200).then(|| answer.parse::<ClaimView>())?.queue.filter(|queue| queue.listening)
@@ -149,8 +191,8 @@ const POSITIONS: [(&str, usize); 3] = [("head", 0), ("middle", 1), ("tail", 2)];
 fn a_waiting_out_that_dies_delays_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let deadlines = Deadlines::chosen();
-    let server = Server::start(&deadlines.setup(directory.path()));
-    let (server, directory) = (&server, directory.path());
+    let server = Server::start_as(&deadlines.setup(directory.path()));
+    let server = &server;
     thread::scope(|scope| {
         for fault in [Fault::Term, Fault::Kill, Fault::Stop] {
             scope.spawn(move || {
@@ -158,7 +200,7 @@ fn a_waiting_out_that_dies_delays_nobody() {
                 let mut victims = Vec::new();
                 for (name, position) in POSITIONS {
                     let pool = format!("{fault:?}-{name}");
-                    let victim = dies_waiting(server, directory, &pool, position, fault, deadlines);
+                    let victim = dies_waiting(server, &pool, position, fault, deadlines);
                     victims.push((pool, victim));
                 }
                 for (pool, _) in &victims {
@@ -170,19 +212,12 @@ fn a_waiting_out_that_dies_delays_nobody() {
 }
 
 /// Three builds wait, the one at `position` suffers the fault, a fourth one comes. Returns the victim.
-fn dies_waiting(
-    server: &Server,
-    directory: &Path,
-    pool: &str,
-    position: usize,
-    fault: Fault,
-    deadlines: Deadlines,
-) -> Out {
+fn dies_waiting(server: &Server, pool: &str, position: usize, fault: Fault, deadlines: Deadlines) -> Out {
     let mut api = Api::of(server);
     let first = format!("{pool}-first");
     assert_eq!(api.ask(&first, pool), 200);
     let waits = |api: &mut Api, build: String| {
-        let out = Out::acquire(directory, &server.url(), pool, &build);
+        let out = Out::acquire(server, pool, &build);
         api.until("the build waits", PATIENCE, |api| {
             let queue = api.pool(pool).queue;
             queue.iter().any(|w| w.owner.build_id.as_ref() == Some(&build) && w.listening).then_some(())
@@ -200,13 +235,13 @@ fn dies_waiting(
     let struck = Instant::now();
     match fault {
         Fault::Term => {
-            victim.signal(Signal::SIGTERM);
+            victim.running.signal(Signal::SIGTERM);
             let (status, _) = victim.ended_by(struck + Duration::from_secs(2), pool);
             assert_eq!(status.code(), Some(143), "{pool}");
-            assert_eq!(victim.stdout(), "", "{pool}: no version");
+            assert_eq!(victim.running.stdout(), "", "{pool}: no version");
         }
-        Fault::Kill => victim.signal(Signal::SIGKILL),
-        Fault::Stop => victim.signal(Signal::SIGSTOP),
+        Fault::Kill => victim.running.signal(Signal::SIGKILL),
+        Fault::Stop => victim.running.signal(Signal::SIGSTOP),
     }
     outs.push(waits(&mut api, "4".into()));
     let (mut before, mut released) = api.release_between(&first);
@@ -255,7 +290,7 @@ enum Lost {
 fn a_grant_that_nobody_confirms_goes_to_the_next() {
     let directory = tempfile::tempdir().unwrap();
     let deadlines = Deadlines::chosen();
-    let server = Server::start(&deadlines.setup(directory.path()));
+    let server = Server::start_as(&deadlines.setup(directory.path()));
     thread::scope(|scope| {
         for lost in [Lost::Silent, Lost::Closed, Lost::Deaf] {
             let server = &server;
@@ -312,7 +347,7 @@ fn dies_granted(server: &Server, lost: Lost, deadlines: Deadlines) {
 fn a_closed_connection_keeps_its_turn_for_the_grace_only() {
     let directory = tempfile::tempdir().unwrap();
     let deadlines = Deadlines::chosen();
-    let server = Server::start(&deadlines.setup(directory.path()));
+    let server = Server::start_as(&deadlines.setup(directory.path()));
     let mut api = Api::of(&server);
     assert_eq!(api.ask("first", "p"), 200);
     let cut = parked(&server, "cut", "p", true);
@@ -331,7 +366,7 @@ fn who_was_away_has_his_old_place() {
     let directory = tempfile::tempdir().unwrap();
     let mut deadlines = Deadlines::chosen();
     deadlines.place = deadlines.place.max(Duration::from_secs(60));
-    let server = Server::start(&deadlines.setup(directory.path()));
+    let server = Server::start_as(&deadlines.setup(directory.path()));
     let mut api = Api::of(&server);
     assert_eq!(api.ask("holder", "p"), 200);
     assert_eq!(api.ask("away", "p"), 423);
@@ -376,9 +411,7 @@ mod planted {
         /// How often the engine looks at all queues.
         const RECONCILE: Duration = Duration::from_secs(5);
         let directory = tempfile::tempdir().unwrap();
-        let mut setup = Setup::sqlite(directory.path());
-        setup.plant = Some("lost-notice");
-        let server = Server::start(&setup);
+        let server = Server::start_as(&Setup::sqlite(directory.path()).plant("lost-notice"));
         let mut api = Api::of(&server);
         let mut longest = Duration::ZERO;
         // Claims that confirm, as those of `out` do: the planted bug also loses the repeated notices of the others.

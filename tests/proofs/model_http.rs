@@ -11,60 +11,37 @@
 #[path = "../../src/core/model_tests/generate.rs"]
 #[allow(dead_code)]
 mod generate;
-#[path = "proof/http.rs"]
-#[allow(dead_code)]
-mod http;
 #[path = "../../src/core/model_tests/reference.rs"]
 #[allow(dead_code)]
 mod reference;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use locker::core::claim::{BuildEnd, BuildRef};
 use locker::core::command::Command;
 use locker::core::names::ParkId;
 use locker::core::settings::{Plant, Settings};
 use locker::core::time::Span;
-use locker::env::Clock;
-use locker::server::build_watch::BuildWatch;
-use locker::server::build_watch::settings::WatchSettings;
-use locker::server::door::{self, DoorSettings, Stop};
-use locker::server::engine::{self, Engine};
+use locker::server::door::DoorSettings;
 use locker::server::http::{Attempt, Handler, Request, Response};
-use locker::server::long_polls::LongPolls;
-use locker::server::notices::Notices;
-use locker::server::routes::Routes;
 use proptest::test_runner::{Config, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use serde_json::{Value, json};
 
 use generate::{Case, Rulebook};
-use http::Conn;
 use reference::{Answer, Op, Rules, Shape, Wait, Want, Which};
+use support::clock::HandClock;
+use support::http::Client;
+use support::in_process::{Door, House};
 
 /// A pool of the test's own, so that there is always something to write.
 const ASIDE: &str = "aside";
 const SECOND: u64 = 1_000;
-
-/// A clock that moves only when told to.
-#[derive(Clone, Default)]
-struct HandClock(Arc<AtomicU64>);
-
-impl Clock for HandClock {
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::SeqCst))
-    }
-    fn wall_ms(&self) -> u64 {
-        1_788_000_000_000 + self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// A server on a clock of the test's own.
 struct Server {
@@ -77,50 +54,19 @@ struct Server {
     newest: u64,
 }
 
+/// Ends from top to bottom.
 struct Life {
-    routes: Arc<Routes>,
-    engine: Engine,
-    thread: JoinHandle<()>,
-    stop: Stop,
-    door: JoinHandle<anyhow::Result<()>>,
-    client: RefCell<Conn>,
-}
-
-impl Life {
-    fn end(self) {
-        self.stop.trigger(Duration::ZERO);
-        self.engine.stop();
-        self.thread.join().unwrap();
-        drop(self.client);
-        self.door.join().unwrap().unwrap();
-    }
+    client: RefCell<Client>,
+    _door: Door,
+    house: House,
 }
 
 fn start(store: &Path, settings: &Settings, clock: &HandClock) -> Life {
-    let (long_polls, notices) = (LongPolls::default(), Notices::default());
-    let (engine, thread) = engine::start(
-        locker::store::open(&format!("sqlite:{}", store.display())).unwrap(),
-        settings.clone(),
-        Arc::new(clock.clone()),
-        notices.clone(),
-        long_polls.clone(),
-        |error| panic!("{error:#}"),
-    )
-    .unwrap();
-    // The Concourse of all builds here is known; what is known of its builds is told by hand.
-    let known = WatchSettings { concourses: vec!["https://ci".parse().unwrap()], ..WatchSettings::default() };
-    let builds = BuildWatch::open(&known, &BTreeMap::new(), Arc::new(clock.clone())).unwrap();
-    let routes = Arc::new(Routes::new(engine.clone(), long_polls, Arc::new(|| Ok(()))).with_builds(builds));
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stop, handler) = (Stop::new(), Arc::clone(&routes) as Arc<dyn Handler>);
-    let door = {
-        let (stop, dirs) = (stop.clone(), vec![store.parent().unwrap().to_owned()]);
-        let settings = DoorSettings { backends: 2, ..DoorSettings::default() };
-        std::thread::spawn(move || door::serve(listener, handler, notices, settings, &dirs, stop))
-    };
-    let client = RefCell::new(Conn::open(address).unwrap());
-    Life { routes, engine, thread, stop, door, client }
+    let store = locker::store::open(&format!("sqlite:{}", store.display())).unwrap();
+    let house = House::open(store, settings.clone(), Arc::new(clock.clone()));
+    let door = house.door(DoorSettings { backends: 2, ..DoorSettings::default() });
+    let client = RefCell::new(Client::new(door.address));
+    Life { client, _door: door, house }
 }
 
 impl Server {
@@ -191,7 +137,7 @@ impl Server {
             Op::Over { build, cut_short } => {
                 let how = if *cut_short { BuildEnd::Errored } else { BuildEnd::Succeeded };
                 let build = BuildRef { cluster: "https://ci".parse().unwrap(), id: build.parse().unwrap() };
-                self.life().engine.call(Command::BuildOver { build, how }).unwrap();
+                self.life().house.engine.call(Command::BuildOver { build, how }).unwrap();
                 Answer::Nothing
             }
             Op::End { claim, run } => {
@@ -199,7 +145,7 @@ impl Server {
                 self.plain("DELETE", &format!("/claims/{claim}{run}"), None)
             }
             Op::Left(park) => {
-                self.life().routes.left(ParkId(*park));
+                self.life().house.routes.left(ParkId(*park));
                 self.tick();
                 Answer::Nothing
             }
@@ -227,7 +173,7 @@ impl Server {
                 self.plain("DELETE", &format!("/pools/{pool}/locks/{lock}"), Some(&body))
             }
             Op::Reconcile => {
-                self.life().engine.call(Command::Reconcile).unwrap();
+                self.life().house.engine.call(Command::Reconcile).unwrap();
                 Answer::Nothing
             }
             Op::Pass(span) => {
@@ -257,18 +203,18 @@ impl Server {
     }
 
     fn leap(&self, span: u64) {
-        self.clock.0.fetch_add(span, Ordering::SeqCst);
+        self.clock.pass(Span(span));
         self.tick();
     }
 
     fn tick(&self) {
-        self.life().engine.call(Command::Tick).unwrap();
+        self.life().house.engine.call(Command::Tick).unwrap();
     }
 
     fn restart(&mut self) {
         // Engine time is stored with a change: written now, it goes on from now, as if the server was down for no time.
         assert_eq!(self.plain("POST", &format!("/pools/{ASIDE}/changes"), Some(&json!({}))), Answer::Done);
-        self.life.take().unwrap().end();
+        drop(self.life.take());
         self.life = Some(start(&file(&self.directory), &self.settings, &self.clock));
         self.tick();
     }
@@ -293,15 +239,15 @@ impl Server {
             Wait::Over(park) => (*park, false, Attempt::Last),
         };
         let request = Request { park: ParkId(park), can_park, attempt, ..request("PUT", &path, &body) };
-        let Response { status, body, park, .. } = self.life().routes.handle(request);
+        let Response { status, body, park, .. } = self.life().house.routes.handle(request);
         answer_of(status, &serde_json::from_slice(&body).unwrap(), park.is_some())
     }
 
     /// A request over the socket, and its answer.
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         let mut client = self.life().client.borrow_mut();
-        let body = body.map(ToString::to_string);
-        let answer = client.call(method, &format!("/api/v1{path}"), body.as_deref()).unwrap();
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        let answer = client.call(&format!("{method} /api/v1{path}"), &body);
         (answer.status, answer.json())
     }
 
@@ -318,7 +264,7 @@ impl Server {
 
     /// What HTTP shows of [`reference::Model::view`].
     fn view(&self) -> Vec<String> {
-        let snapshot = self.life().engine.snapshot();
+        let snapshot = self.life().house.engine.snapshot();
         let mut lines =
             vec![format!("watched {:?}", snapshot.builds_to_watch().map(|b| b.id.as_str()).collect::<Vec<_>>())];
         for claim in self.get("/claims?limit=1000")["items"].as_array().unwrap() {
@@ -375,20 +321,6 @@ impl Server {
         }
         self.newest = new.last().copied().unwrap_or(self.newest);
         Ok(())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let Some(life) = self.life.take() else { return };
-        if std::thread::panicking() {
-            // A failed case has said already what was wrong.
-            life.stop.trigger(Duration::ZERO);
-            life.engine.stop();
-            let _ = (life.thread.join(), life.door.join());
-        } else {
-            life.end();
-        }
     }
 }
 

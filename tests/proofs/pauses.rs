@@ -20,7 +20,7 @@ use locker::wire::errors::Code;
 use locker::wire::server_url::ServerUrl;
 use locker::wire::tls::Tls;
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
-use support::{Running, Server, until};
+use support::{Running, Server, eventually};
 use tempfile::TempDir;
 
 const TTL: Duration = Duration::from_secs(6);
@@ -69,7 +69,7 @@ impl Yard {
     /// The fence that a writer has been given.
     fn fence(&self, name: &str) -> u64 {
         let path = self.path(&format!("holds-{name}"));
-        until("a writer", || std::fs::read_to_string(&path).ok()?.strip_suffix('\n')?.parse().ok())
+        eventually("a writer", || std::fs::read_to_string(&path).ok()?.strip_suffix('\n')?.parse().ok())
     }
 
     fn end(&self, name: &str) {
@@ -96,7 +96,7 @@ impl Yard {
 
     /// Waits until the lease has just been renewed. A moment before which that cannot have been, by the answer.
     fn until_renewed(&self, fence: u64) -> Instant {
-        until("a renewal", || {
+        eventually("a renewal", || {
             let asked = Instant::now();
             let claims = self.api.list_claims(&locker::client::calls::ClaimFilter::default()).unwrap();
             let claim = claims.iter().find(|claim| claim.fence == Some(fence)).expect("the hold");
@@ -157,7 +157,7 @@ fn pause(who: Who, span: Duration) {
             assert!(done.stderr.contains("lease_lost"), "it is said how: {done:?}");
         }
         // A server that has just woken up may not have looked at its clock yet.
-        until("the end of the lease", || (!yard.is_held(fence)).then_some(()));
+        eventually("the end of the lease", || (!yard.is_held(fence)).then_some(()));
     } else {
         // At the edge both are right, as long as everybody knows.
         yard.end("first");
@@ -172,7 +172,7 @@ fn pause(who: Who, span: Duration) {
     let bound = TTL + span + SLACK;
     assert!(granted - renewed < bound, "{who:?} {span:?}: {:?} is late", granted - renewed);
     let before = yard.writes("plain").len();
-    until("a write of the next one", || (yard.writes("plain").len() > before + 2).then_some(()));
+    eventually("a write of the next one", || (yard.writes("plain").len() > before + 2).then_some(()));
     assert!(yard.is_held(next));
     yard.end("second");
     second.finish().ok();
@@ -271,7 +271,7 @@ fn story_26_the_wall_clock_jumps_by_a_day_both_ways() {
     yard.server.again();
     yard.until_renewed(fence);
     let restarted = Instant::now();
-    until("the end of the ttl", || (!holds(&yard)).then_some(()));
+    eventually("the end of the ttl", || (!holds(&yard)).then_some(()));
     assert!(began.elapsed() >= Duration::from_secs(12), "early: {:?}", until_at_least.elapsed());
     // It may be that it was counted again in full.
     assert!(restarted.elapsed() < Duration::from_secs(12) + SLACK, "late: {:?}", restarted.elapsed());

@@ -27,8 +27,8 @@ use nix::sys::signal::Signal;
 #[path = "../support/mod.rs"]
 mod support;
 
-use support::client::{Client, request};
-use support::server::{PATIENCE, Server, command, eventually};
+use support::http::{Client, request};
+use support::{PATIENCE, Server, Setup, binary, eventually};
 
 /// `ci:canary-7Qx`
 const AUTH: &str = "Authorization: Basic Y2k6Y2FuYXJ5LTdReA==\r\n";
@@ -58,7 +58,7 @@ impl Weather {
     }
 
     fn connect(&self) -> Client<TcpStream> {
-        Client::tcp(self.address())
+        Client::new(self.address())
     }
 }
 
@@ -73,7 +73,7 @@ impl Tally {
 
     /// What becomes of a connection: the status of its next answer, or its end.
     fn outcome(&mut self, client: &mut Client<TcpStream>) {
-        match client.read() {
+        match client.try_read() {
             Ok(Some(answer)) => self.add(format!("{} {}", answer.status, answer.code()).trim_end().to_owned()),
             Ok(None) => self.add("closed"),
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.add("nothing"),
@@ -111,7 +111,7 @@ impl Good {
         let (worst, count, end): (Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicBool>) =
             (Arc::clone(&worst_us), Arc::clone(&asked), Arc::clone(&stop));
         let thread = thread::spawn(move || {
-            let mut kept = Client::tcp(&address);
+            let mut kept = Client::new(&address);
             let mut n = 0;
             while !end.load(Ordering::Relaxed) {
                 n += 1;
@@ -132,7 +132,7 @@ impl Good {
                 timed(&mut kept, "DELETE", &claim, "");
                 // The new one's connection is part of what it waits for.
                 let start = Instant::now();
-                timed(&mut Client::tcp(&address), "GET", "/api/v1/info", "");
+                timed(&mut Client::new(&address), "GET", "/api/v1/info", "");
                 served(start);
                 thread::sleep(Duration::from_millis(5));
             }
@@ -167,7 +167,7 @@ fn waiting(n: usize) -> String {
 
 impl Waiters {
     fn start(address: &str, count: usize) -> Self {
-        let mut holder = Client::tcp(address);
+        let mut holder = Client::new(address);
         for pool in 0..=count / WAITERS_PER_POOL {
             let body = format!(r#"{{"pool":"w{pool}"}}"#);
             let answer = holder.ask("PUT", &format!("/api/v1/claims/holder-{pool}"), AUTH, &body).unwrap();
@@ -229,7 +229,7 @@ impl Waiters {
 }
 
 fn parked(address: &str) -> usize {
-    let mut client = Client::tcp(address);
+    let mut client = Client::new(address);
     let (mut waiting, mut after) = (0, String::new());
     loop {
         let target = format!("/api/v1/claims?state=waiting{after}");
@@ -288,12 +288,12 @@ fn silent(weather: &Weather) -> String {
 
 fn slow(weather: &Weather, start: &str, drip: &str) -> String {
     let mut clients: Vec<_> = (0..500).map(|_| weather.connect()).collect();
-    clients.iter_mut().for_each(|client| client.send(start).unwrap());
+    clients.iter_mut().for_each(|client| client.try_send(start).unwrap());
     for _ in 0..40 {
         thread::sleep(Duration::from_millis(100));
         for client in &mut clients {
             // It may have been refused already.
-            let _ = client.send(drip);
+            let _ = client.try_send(drip);
         }
     }
     let mut tally = Tally::default();
@@ -307,7 +307,7 @@ fn deaf(weather: &Weather) -> String {
     for client in &mut clients {
         // What does not fit waits in the socket or is lost: nobody reads.
         client.reader.get_ref().set_write_timeout(Some(Duration::from_millis(100))).unwrap();
-        let _ = client.send(&ask);
+        let _ = client.try_send(&ask);
     }
     let mut tally = Tally::default();
     clients.iter_mut().for_each(|client| tally.add(if is_let_go(client) { "let go" } else { "kept" }));
@@ -336,7 +336,7 @@ fn crowd(weather: &Weather) -> String {
             (0..8).map(|_| scope.spawn(|| (0..250).map(|_| weather.connect()).collect::<Vec<_>>())).collect();
         parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
     });
-    clients.iter_mut().for_each(|client| client.send(request("GET", "/api/v1/info", AUTH, "")).unwrap());
+    clients.iter_mut().for_each(|client| client.try_send(request("GET", "/api/v1/info", AUTH, "")).unwrap());
     let mut tally = Tally::default();
     clients.iter_mut().for_each(|client| tally.outcome(client));
     tally.only(&["200"])
@@ -385,7 +385,7 @@ fn soup(weather: &Weather) -> String {
             bytes.splice(0..0, *b"GET /healthz HTTP/1.1\r\n");
         }
         let mut client = weather.connect();
-        let _ = client.send(&bytes);
+        let _ = client.try_send(&bytes);
         let _ = client.reader.get_ref().shutdown(std::net::Shutdown::Write);
         tally.outcome(&mut client);
     }
@@ -406,13 +406,13 @@ fn endless(weather: &Weather) -> String {
     let mut tally = Tally::default();
     for (start, part, expected) in &table {
         let mut client = weather.connect();
-        client.send(start).unwrap();
+        client.try_send(start).unwrap();
         let block = part.repeat(64 * 1024 / part.len() + 1);
         let mut sent = 0;
-        while sent < 64 << 20 && client.send(&block).is_ok() {
+        while sent < 64 << 20 && client.try_send(&block).is_ok() {
             sent += block.len();
         }
-        let answer = client.read();
+        let answer = client.try_read();
         match answer {
             Ok(Some(answer)) => {
                 assert_eq!(answer.status.to_string(), *expected, "{start}");
@@ -453,8 +453,8 @@ fn bodies(weather: &Weather) -> String {
     for (name, body, expected) in table {
         let mut client = weather.connect();
         let head = format!("PUT /api/v1/claims/b HTTP/1.1\r\nHost: a\r\n{AUTH}Content-Length: {}\r\n\r\n", body.len());
-        client.send([head.as_bytes(), &body].concat()).unwrap();
-        let answer = client.read().unwrap().unwrap();
+        client.try_send([head.as_bytes(), &body].concat()).unwrap();
+        let answer = client.try_read().unwrap().unwrap();
         assert_eq!(answer.status, expected, "{name}: {}", String::from_utf8_lossy(&answer.body));
         assert!(answer.body.len() < 32_768, "{name}: an answer of {} bytes", answer.body.len());
         tally.add(answer.status.to_string());
@@ -483,7 +483,7 @@ fn wrong_passwords(weather: &Weather) -> String {
     let start = Instant::now();
     for client in &mut clients {
         let wrong = "Authorization: Basic Y2k6d3Jvbmc=\r\n";
-        client.send(request("GET", "/api/v1/pools", wrong, "")).unwrap();
+        client.try_send(request("GET", "/api/v1/pools", wrong, "")).unwrap();
     }
     let mut tally = Tally::default();
     // The first five are free; the others wait longer and longer, so that these take 3 s at least.
@@ -497,7 +497,7 @@ fn abandoned(weather: &Weather) -> String {
         let mut client = weather.connect();
         let body = r#"{"pool":"w0","wait":"60s"}"#;
         // A full queue is an answer, too, which nobody reads.
-        client.send(request("PUT", &format!("/api/v1/claims/gone-{n}"), AUTH, body)).unwrap();
+        client.try_send(request("PUT", &format!("/api/v1/claims/gone-{n}"), AUTH, body)).unwrap();
     }
     "nobody is left to get anything".into()
 }
@@ -573,7 +573,7 @@ fn bad_weather() {
     let cap = cap(waiters).to_string();
     let args = ["--send-timeout", "2s", "--idle-timeout", "3s", "--write-timeout", "500ms", "--max-connections", &cap];
     let vars = [("AUTH_USER", "ci"), ("AUTH_PASS", "canary-7Qx"), ("LOCKER_LOG_LEVEL", "debug")];
-    let weather = Weather { server: Server::start(&args, &vars), waiters };
+    let weather = Weather { server: Server::start_with("memory:", &args, &vars), waiters };
     let address = weather.address().to_owned();
     let crowd = Waiters::start(&address, waiters);
     eventually("all waiters wait", || parked(&address) == waiters);
@@ -611,7 +611,7 @@ fn end(mut weather: Weather, crowd: Waiters) {
     assert!(status.success(), "{status}");
     assert!(took < Duration::from_secs(10), "{took:?}");
     assert_eq!(ended, weather.waiters);
-    for line in weather.server.log() {
+    for line in weather.server.log().lines() {
         assert!(!SECRETS.iter().any(|secret| line.contains(secret)), "a secret: {line}");
         assert!(!line.chars().any(|c| c.is_control() && c != '\t'), "not escaped: {line:?}");
     }
@@ -620,11 +620,12 @@ fn end(mut weather: Weather, crowd: Waiters) {
 #[test]
 fn limits_per_address_answer_429_and_pass() {
     let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
-    let server = Server::start(&["--max-connections-per-address", "3", "--max-requests-per-second", "5"], &[]);
-    let mut inside: Vec<_> = (0..3).map(|_| Client::tcp(server.address())).collect();
+    let server =
+        Server::start_with("memory:", &["--max-connections-per-address", "3", "--max-requests-per-second", "5"], &[]);
+    let mut inside: Vec<_> = (0..3).map(|_| Client::new(server.address())).collect();
     assert!(inside.iter_mut().all(|client| client.ask("GET", "/healthz", "", "").unwrap().status == 200));
-    let mut outside = Client::tcp(server.address());
-    let answer = outside.read().unwrap().unwrap();
+    let mut outside = Client::new(server.address());
+    let answer = outside.try_read().unwrap().unwrap();
     assert_eq!((answer.status, answer.code().as_str()), (429, "too_many_connections"));
     assert!(answer.header("retry-after").is_some() && outside.is_over());
     inside.truncate(1);
@@ -640,7 +641,7 @@ fn limits_per_address_answer_429_and_pass() {
     });
     eventually("there is room again", || {
         thread::sleep(Duration::from_millis(300));
-        Client::tcp(server.address()).ask("GET", "/healthz", "", "").is_ok_and(|answer| answer.status == 200)
+        Client::new(server.address()).ask("GET", "/healthz", "", "").is_ok_and(|answer| answer.status == 200)
     });
     eventually("the log says so, once", || server.has_said("turning connections away, such as 127.0.0.1:"));
 }
@@ -648,10 +649,10 @@ fn limits_per_address_answer_429_and_pass() {
 #[test]
 fn beyond_the_cap_clients_are_told_or_let_go_and_those_inside_served() {
     let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
-    let server = Server::start(&["--max-connections", "50"], &[]);
-    let mut inside: Vec<_> = (0..50).map(|_| Client::tcp(server.address())).collect();
+    let server = Server::start_with("memory:", &["--max-connections", "50"], &[]);
+    let mut inside: Vec<_> = (0..50).map(|_| Client::new(server.address())).collect();
     assert!(inside.iter_mut().all(|client| client.ask("GET", "/healthz", "", "").unwrap().status == 200));
-    let outside: Vec<_> = (0..1_000).map(|_| Client::tcp(server.address())).collect();
+    let outside: Vec<_> = (0..1_000).map(|_| Client::new(server.address())).collect();
     let mut tally = Tally::default();
     for mut client in outside {
         let start = Instant::now();
@@ -666,7 +667,7 @@ fn beyond_the_cap_clients_are_told_or_let_go_and_those_inside_served() {
 #[test]
 fn a_storm_of_resets_takes_no_room_from_who_stays() {
     let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
-    let server = Server::start(&["--max-connections", "150"], &[]);
+    let server = Server::start_with("memory:", &["--max-connections", "150"], &[]);
     let over = AtomicBool::new(false);
     let address = server.address();
     thread::scope(|scope| {
@@ -674,7 +675,7 @@ fn a_storm_of_resets_takes_no_room_from_who_stays() {
         let good = scope.spawn(|| {
             let mut served = 0;
             while !over.load(Ordering::Relaxed) {
-                let answer = Client::tcp(address).ask("GET", "/healthz", "", "").unwrap();
+                let answer = Client::new(address).ask("GET", "/healthz", "", "").unwrap();
                 assert_eq!(answer.status, 200, "after {served}: {}", String::from_utf8_lossy(&answer.body));
                 served += 1;
             }
@@ -691,12 +692,12 @@ fn a_storm_of_resets_takes_no_room_from_who_stays() {
 fn without_descriptors_clients_inside_go_on() {
     let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
     let mut shell = std::process::Command::new("sh");
-    let locker = env!("CARGO_BIN_EXE_locker");
+    let locker = binary();
     shell.arg("-c").arg(format!("ulimit -n 200 && exec {locker} server --store memory: --listen 127.0.0.1:0"));
     let server = Server::spawn(shell);
-    let mut inside = Client::tcp(server.address());
+    let mut inside = Client::new(server.address());
     assert_eq!(inside.ask("GET", "/healthz", "", "").unwrap().status, 200);
-    let crowd: Vec<_> = (0..400).map(|_| Client::tcp(server.address())).collect();
+    let crowd: Vec<_> = (0..400).map(|_| Client::new(server.address())).collect();
     let start = Instant::now();
     for _ in 0..200 {
         assert_eq!(inside.ask("GET", "/api/v1/info", "", "").unwrap().status, 200);
@@ -704,7 +705,7 @@ fn without_descriptors_clients_inside_go_on() {
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     drop(crowd);
     eventually("it recovers", || {
-        Client::tcp(server.address()).ask("GET", "/healthz", "", "").is_ok_and(|answer| answer.status == 200)
+        Client::new(server.address()).ask("GET", "/healthz", "", "").is_ok_and(|answer| answer.status == 200)
     });
     assert!(server.has_said("open files allows"));
 }
@@ -717,13 +718,13 @@ fn a_unix_socket_is_served_and_leaves_nothing() {
     let listen = format!("unix:{}", path.display());
     // What a killed server has left behind.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let mut server = Server::start(&["--listen", &listen], &[]);
+    let mut server = Server::start_with("memory:", &["--listen", &listen], &[]);
     assert_eq!(server.url, listen);
     let path = path.to_str().unwrap();
     let answer = Client::unix(path).ask("PUT", "/api/v1/claims/a", "", r#"{"pool":"p"}"#).unwrap();
     assert_eq!(answer.status, 200);
     eventually("the log names the user", || server.has_said("unix:uid="));
-    let second = command(&["--listen", &listen]).stderr(Stdio::piped()).output().unwrap();
+    let second = Setup::memory().flag("--listen", &listen).command().output().unwrap();
     assert!(String::from_utf8_lossy(&second.stderr).contains("another server answers there"));
     assert_eq!(Client::unix(path).ask("GET", "/healthz", "", "").unwrap().status, 200);
     server.signal(Signal::SIGTERM);
@@ -734,28 +735,28 @@ fn a_unix_socket_is_served_and_leaves_nothing() {
 #[test]
 fn ipv6_and_the_socket_of_systemd_are_served() {
     let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
-    let server = Server::start(&["--listen", "[::1]:0"], &[]);
+    let server = Server::start_with("memory:", &["--listen", "[::1]:0"], &[]);
     assert!(server.url.starts_with("http://[::1]:"), "{}", server.url);
-    assert_eq!(Client::tcp(server.address()).ask("GET", "/healthz", "", "").unwrap().status, 200);
+    assert_eq!(Client::new(server.address()).ask("GET", "/healthz", "", "").unwrap().status, 200);
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut shell = std::process::Command::new("sh");
-    let locker = env!("CARGO_BIN_EXE_locker");
+    let locker = binary();
     // As systemd does it: descriptor 3, and the process's own id. The socket comes as standard input here.
     let start = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec";
     shell.arg("-c").arg(format!("{start} {locker} server --store memory: --listen systemd"));
-    let mut early = Client::tcp(&address);
-    early.send(request("GET", "/healthz", "", "")).unwrap();
+    let mut early = Client::new(&address);
+    early.try_send(request("GET", "/healthz", "", "")).unwrap();
     let server = Server::spawn_with(shell, Stdio::from(OwnedFd::from(listener)));
     assert_eq!(server.address(), address);
-    assert_eq!(early.read().unwrap().unwrap().status, 200, "who came before the server was there");
+    assert_eq!(early.try_read().unwrap().unwrap().status, 200, "who came before the server was there");
 }
 
 #[test]
 fn every_answer_has_an_id_that_the_log_knows() {
     let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
-    let mut server = Server::start(&["--log", "json"], &[]);
+    let mut server = Server::start_with("memory:", &["--log", "json"], &[]);
     let mut ids = Vec::new();
     for (method, target, status) in [
         ("GET", "/healthz", 200),
@@ -764,14 +765,14 @@ fn every_answer_has_an_id_that_the_log_knows() {
         ("DELETE", "/healthz", 405),
         ("BREW", "/", 501),
     ] {
-        let answer = Client::tcp(server.address()).ask(method, target, "", "").unwrap();
+        let answer = Client::new(server.address()).ask(method, target, "", "").unwrap();
         assert_eq!(answer.status, status);
         ids.push((answer.header("x-request-id").expect("an id").to_owned(), status));
     }
     server.signal(Signal::SIGTERM);
     assert!(server.wait().success());
     let lines: Vec<serde_json::Value> =
-        server.log()[1..].iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        server.log().lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
     for (id, status) in ids {
         let mine: Vec<_> = lines.iter().filter(|line| line["id"] == id.as_str()).collect();
         assert_eq!(mine.len(), 1, "{id} in {lines:?}");
@@ -786,10 +787,10 @@ fn every_answer_has_an_id_that_the_log_knows() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
-    let mut server = Server::start(&["--shutdown-grace", "60s"], &[]);
-    let mut slow = Client::tcp(server.address());
-    slow.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").unwrap();
-    assert_eq!(Client::tcp(server.address()).ask("GET", "/healthz", "", "").unwrap().status, 200);
+    let mut server = Server::start_with("memory:", &["--shutdown-grace", "60s"], &[]);
+    let mut slow = Client::new(server.address());
+    slow.try_send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").unwrap();
+    assert_eq!(Client::new(server.address()).ask("GET", "/healthz", "", "").unwrap().status, 200);
     server.signal(Signal::SIGTERM);
     let refused = || TcpStream::connect(server.address()).is_err();
     eventually("nobody listens any more", refused);
@@ -802,7 +803,7 @@ fn a_second_signal_ends_it_at_once() {
 #[test]
 fn a_log_that_nobody_reads_stops_nobody() {
     let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
-    let mut command = command(&["--listen", "127.0.0.1:0"]);
+    let mut command = Setup::memory().command();
     let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
     let mut stderr = child.stderr.take().unwrap();
     // Only the first line is read; the pipe holds 64 KiB more.
@@ -813,7 +814,7 @@ fn a_log_that_nobody_reads_stops_nobody() {
     }
     let first = String::from_utf8(first).unwrap();
     let address = first.split_once("http://").and_then(|(_, rest)| rest.split_once(',')).unwrap().0.to_owned();
-    let mut client = Client::tcp(&address);
+    let mut client = Client::new(&address);
     for _ in 0..3_000 {
         assert_eq!(client.ask("GET", "/healthz", "", "").unwrap().status, 200);
     }

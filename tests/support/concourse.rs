@@ -170,7 +170,7 @@ impl Concourse {
         state.kept.clear();
         drop(state);
         if self.shared.closing.swap(false, Ordering::SeqCst) {
-            let listener = super::until("the port is free again", || TcpListener::bind(self.address).ok());
+            let listener = super::eventually("the port is free again", || TcpListener::bind(self.address).ok());
             self.accept(listener);
         }
     }
@@ -246,7 +246,9 @@ impl Concourse {
     /// Waits until it has been asked about this build that many times more.
     pub fn until_asked(&self, id: u64, more: usize) {
         let before = self.asked(id);
-        super::until(&format!("{more} questions about build {id}"), || (self.asked(id) >= before + more).then_some(()));
+        super::eventually(&format!("{more} questions about build {id}"), || {
+            (self.asked(id) >= before + more).then_some(())
+        });
     }
 
     /// When builds were asked about.

@@ -116,7 +116,7 @@ impl Proxy {
     /// Waits until a message has been stopped.
     pub fn until_stopped(&self) {
         let state = self.shared.state.lock().unwrap();
-        let limit = super::DEADLINE;
+        let limit = super::PATIENCE;
         let (state, _) = self.shared.changed.wait_timeout_while(state, limit, |s| !s.stopped).unwrap();
         assert!(state.stopped, "no message was stopped within {limit:?}; seen: {:?}", state.seen);
     }
@@ -129,7 +129,7 @@ impl Proxy {
 
     /// Waits until every request so far has been dealt with.
     pub fn until_idle(&self) {
-        super::until("an idle proxy", || (self.shared.state.lock().unwrap().underway == 0).then_some(()));
+        super::eventually("an idle proxy", || (self.shared.state.lock().unwrap().underway == 0).then_some(()));
     }
 
     /// First lines of the requests so far that contain the text.

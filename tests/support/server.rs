@@ -1,91 +1,203 @@
-//! A real `locker server` process: its address, its log, its memory, its end.
-#![allow(dead_code, reason = "each suite needs another part of it")]
+//! A real `locker server`: its address, its log, its memory, its end; to be killed and started again.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 
-/// Longest that anything here may take.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
 
-/// Polls until `condition` holds.
-#[track_caller]
-pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
-    let mut condition = condition;
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(5));
+use super::http::{Answer, Client};
+use super::process::{Done, Running, binary, clean};
+use super::wait::eventually;
+
+/// How to start a server.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// `sqlite:FILE` or `memory:`.
+    pub store: String,
+    /// Flags and their values. Without `--listen` it listens on a free port of 127.0.0.1.
+    pub flags: Vec<String>,
+    pub vars: Vec<(String, String)>,
+}
+
+impl Setup {
+    pub fn memory() -> Self {
+        Self { store: "memory:".into(), flags: Vec::new(), vars: Vec::new() }
+    }
+
+    pub fn sqlite(directory: &Path) -> Self {
+        Self { store: format!("sqlite:{}", directory.join("locker.db").display()), ..Self::memory() }
+    }
+
+    #[must_use]
+    pub fn flags(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self
+    }
+
+    #[must_use]
+    pub fn flag(self, flag: &str, value: &str) -> Self {
+        self.flags(&[flag, value])
+    }
+
+    #[must_use]
+    pub fn vars(mut self, vars: &[(&str, &str)]) -> Self {
+        self.vars.extend(vars.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+        self
+    }
+
+    /// With the bug of this name, in a build with the `plant` feature.
+    #[must_use]
+    pub fn plant(self, bug: &str) -> Self {
+        self.vars(&[("LOCKER_PLANT", bug)])
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = clean(binary());
+        command.args(["server", "--store", &self.store]).args(&self.flags);
+        if !self.flags.iter().any(|flag| flag == "--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        command.envs(self.vars.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts the process without waiting until it listens.
+    pub fn launch(&self) -> Running {
+        Running::start(&mut self.command(), b"")
     }
 }
 
-/// A command that runs the server with nothing inherited but the path; the store is in memory.
-pub fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_locker"));
-    command.env_clear().args(["server", "--store", "memory:"]).args(args);
-    command
-}
-
+/// A running server, killed when dropped.
 pub struct Server {
-    child: Child,
-    /// As the first line says, with the scheme.
+    running: Option<Running>,
+    /// As its first line says, with the scheme.
     pub url: String,
-    log: Arc<Mutex<Vec<String>>>,
+    setup: Setup,
+    /// Where its store is, if that is its own.
+    _dir: Option<TempDir>,
 }
 
 impl Server {
-    /// Starts it on a free port of 127.0.0.1, unless `args` say otherwise.
-    pub fn start(args: &[&str], vars: &[(&str, &str)]) -> Self {
-        let listens = args.contains(&"--listen");
-        let mut command = command(if listens { &[] } else { &["--listen", "127.0.0.1:0"] });
-        command.args(args).envs(vars.iter().copied());
-        Self::spawn(command)
+    pub fn start() -> Self {
+        Self::start_as(&Setup::memory())
     }
 
+    /// On a store file of its own, so that it can be killed and started again.
+    pub fn start_durable() -> Self {
+        Self::start_with("sqlite", &[], &[])
+    }
+
+    /// On this store (`sqlite`: a file of its own), with more flags and variables.
+    pub fn start_with(store: &str, flags: &[&str], vars: &[(&str, &str)]) -> Self {
+        let dir = (store == "sqlite").then(|| tempfile::tempdir().unwrap());
+        let setup = match &dir {
+            Some(dir) => Setup::sqlite(dir.path()),
+            None => Setup { store: store.to_owned(), ..Setup::memory() },
+        };
+        let setup = setup.flags(flags).vars(vars);
+        Self::listening(setup.launch(), setup, dir)
+    }
+
+    /// # Panics
+    /// When it ends, or does not listen in time: what it said is in the message.
+    pub fn start_as(setup: &Setup) -> Self {
+        Self::listening(setup.launch(), setup.clone(), None)
+    }
+
+    /// Runs a command that becomes a server.
     pub fn spawn(command: Command) -> Self {
         Self::spawn_with(command, Stdio::null())
     }
 
     pub fn spawn_with(mut command: Command, stdin: Stdio) -> Self {
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).stdin(stdin).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let first = lines.next().expect("a first line").unwrap();
-        let url = first.split_once(" listening on ").and_then(|(_, rest)| rest.split_once(", store "));
-        let url = url.unwrap_or_else(|| panic!("not a first line: {first}")).0.to_owned();
-        let log = Arc::new(Mutex::new(vec![first]));
-        let into = Arc::clone(&log);
-        thread::spawn(move || lines.map_while(Result::ok).for_each(|line| into.lock().unwrap().push(line)));
-        Self { child, url, log }
+        Self::listening(Running::start_with(&mut command, stdin), Setup::memory(), None)
     }
 
-    /// What follows the scheme.
+    fn listening(mut running: Running, setup: Setup, dir: Option<TempDir>) -> Self {
+        let url = eventually("the server listens", || {
+            let said = running.said(" listening on ");
+            assert!(said.is_some() || running.is_running(), "the server does not listen: {}", running.stderr());
+            said.and_then(|line| Some(line.split_once(" listening on ")?.1.split_once(", store ")?.0.to_owned()))
+        });
+        Self { running: Some(running), url, setup, _dir: dir }
+    }
+
+    /// Starts it again, at the address that it had.
+    pub fn again(&mut self) {
+        let mut setup = self.setup.clone();
+        setup.flags.extend(["--listen".to_owned(), self.address().to_owned()]);
+        let mut server = Self::start_as(&setup);
+        self.running = server.running.take();
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("it runs")
+    }
+
+    /// Its store, as `--store` takes it.
+    pub fn store(&self) -> &str {
+        &self.setup.store
+    }
+
+    /// What follows the scheme of its URL.
     pub fn address(&self) -> &str {
         self.url.split_once("://").expect("a URL").1
     }
 
+    pub fn socket(&self) -> SocketAddr {
+        self.address().parse().expect("an address of TCP")
+    }
+
     pub fn port(&self) -> u16 {
-        self.address().rsplit_once(':').expect("a port").1.parse().unwrap()
+        self.socket().port()
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    pub fn pid(&self) -> Pid {
+        self.running().pid()
     }
 
-    /// All lines so far, the first one included.
-    pub fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
+    pub fn signal(&self, signal: Signal) {
+        self.running().signal(signal);
     }
 
-    /// Whether a line with this text has been written.
+    /// Everything that it has written so far, since it was started (again).
+    pub fn log(&self) -> String {
+        self.running.as_ref().map(Running::stderr).unwrap_or_default()
+    }
+
+    /// Whether it has written a line with this text.
     pub fn has_said(&self, text: &str) -> bool {
-        self.log.lock().unwrap().iter().any(|line| line.contains(text))
+        self.running().said(text).is_some()
     }
 
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).unwrap());
-        nix::sys::signal::kill(pid, signal).unwrap();
+    /// Waits until it has written a line with this text.
+    pub fn until_log(&self, text: &str) -> String {
+        self.running().until_stderr(text)
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        drop(self.running.take());
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.running.as_mut().expect("it runs").wait()
+    }
+
+    /// SIGTERM; it must end well.
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait();
+        assert!(status.success(), "{status}: {}", self.log());
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.running.as_mut().is_some_and(Running::is_running)
     }
 
     /// A line of `/proc/PID/status`, in KiB.
@@ -110,27 +222,63 @@ impl Server {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    /// Waits until it has ended by itself.
-    pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the server has not ended within {PATIENCE:?}");
-            thread::sleep(Duration::from_millis(5));
-        }
+    /// The command line against this server.
+    pub fn cli(&self, args: &[&str]) -> Done {
+        self.cli_with(args, b"")
+    }
+
+    pub fn cli_with(&self, args: &[&str], stdin: &[u8]) -> Done {
+        Running::start(self.cli_command().args(args), stdin).finish()
+    }
+
+    pub fn cli_command(&self) -> Command {
+        let mut command = clean(binary());
+        command.env("LOCKER_URI", &self.url).env("USER", "ada");
+        command
+    }
+
+    /// A connection to it.
+    pub fn connect(&self) -> Client {
+        Client::new(self.address())
+    }
+
+    /// One request on a connection of its own: `METHOD target` and a body, if it is not empty.
+    #[track_caller]
+    pub fn call(&self, line: &str, body: &str) -> Answer {
+        self.connect().call(line, body)
+    }
+
+    /// One request to its own API, such as `/pools`.
+    #[track_caller]
+    pub fn api(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.ask(method, &format!("/api/v1{path}"), body)
+    }
+
+    /// One request, with this JSON unless it is null: the status and the JSON of the answer.
+    #[track_caller]
+    pub fn ask(&self, method: &str, target: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = self.call(&format!("{method} {target}"), &body);
+        (answer.status, answer.json())
+    }
+
+    /// `locker status POOL --json`.
+    pub fn pool(&self, pool: &str) -> Value {
+        self.cli(&["status", pool, "--json"]).ok().json()
+    }
+
+    /// Waits until so many wait in the pool.
+    pub fn until_waiting(&self, pool: &str, count: u64) {
+        eventually(&format!("{count} waiting"), || self.pool(pool)["waiting"] == count);
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if thread::panicking() {
+        if std::thread::panicking() {
             let log = self.log();
-            eprintln!("the end of the server's log:\n{}", log[log.len().saturating_sub(20)..].join("\n"));
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of the server's log:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
         }
     }
 }

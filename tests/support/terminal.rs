@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 
-use super::until;
+use super::eventually;
 
 /// Runs a command line on a terminal of its own; bytes written to it are keys.
 pub struct Terminal {
@@ -50,11 +50,11 @@ impl Terminal {
     }
 
     pub fn until_seen(&self, text: &str) {
-        until(text, || self.seen().contains(text).then_some(()));
+        eventually(text, || self.seen().contains(text).then_some(()));
     }
 
     pub fn finish(mut self) -> (i32, String) {
-        let status = until("the end on the terminal", || self.child.try_wait().unwrap());
+        let status = eventually("the end on the terminal", || self.child.try_wait().unwrap());
         // It reads until nobody has the terminal any more.
         self.reader.take().unwrap().join().unwrap();
         (status.code().unwrap(), self.seen())

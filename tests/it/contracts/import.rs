@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use locker::server::ServerSettings;
-
-use super::harness::{Server, run, settings};
+use super::table::run;
+use crate::support::{Done, Server, Setup};
 
 struct Place {
     dir: tempfile::TempDir,
@@ -19,12 +18,24 @@ impl Place {
         self.dir.path().join("state.json")
     }
 
-    fn settings(&self, config: Option<&str>) -> ServerSettings {
+    /// A server on a store here that finds this text, or what is there already, in `LOCKER_CONFIG`.
+    fn setup(&self, config: Option<&str>) -> Setup {
         if let Some(text) = config {
             std::fs::write(self.config(), text).unwrap();
         }
-        let store = format!("sqlite:{}/locker.db", self.dir.path().display());
-        ServerSettings { store, locker_config: Some(self.config()), ..settings() }
+        Setup::sqlite(self.dir.path()).vars(&[("LOCKER_CONFIG", self.config().to_str().unwrap())])
+    }
+
+    fn server(&self, config: Option<&str>) -> Server {
+        Server::start_as(&self.setup(config))
+    }
+
+    /// A server that refuses to start: what it says.
+    #[track_caller]
+    fn refusal(&self, config: Option<&str>) -> String {
+        let done = self.setup(config).launch().finish();
+        assert_eq!(done.code, 1, "{config:?}: {done:?}");
+        done.stderr
     }
 }
 
@@ -33,9 +44,8 @@ const STATE: &str = r#"{"prod":{"key":"cf","locked_by":{"a":2,"b":1}},"dev":{"ke
 #[test]
 fn an_empty_store_takes_the_file_over_once() {
     let place = Place::new();
-    let mut server = Server::with(place.settings(Some(STATE)));
-    let line = server.said.last().unwrap();
-    assert!(line.contains("imported 3 pool(s) with 4 hold(s) from LOCKER_CONFIG"), "{line}");
+    let mut server = place.server(Some(STATE));
+    server.until_log("imported 3 pool(s) with 4 hold(s) from LOCKER_CONFIG");
     run(
         &server,
         r#"
@@ -53,21 +63,19 @@ fn an_empty_store_takes_the_file_over_once() {
     server.stop();
     assert_eq!(std::fs::read_to_string(place.config()).unwrap(), STATE, "it is never written");
     // The second start finds a store that is not empty, and no longer looks at the file.
-    let mut server = Server::with(place.settings(None));
-    assert!(server.said.last().unwrap().contains("not imported: the store is not empty"), "{:?}", server.said);
+    let mut server = place.server(None);
+    server.until_log("not imported: the store is not empty");
     assert_eq!(server.call("GET /locks", "").body, list.body);
     server.stop();
-    let server = Server::with(place.settings(Some("damaged")));
+    let server = place.server(Some("damaged"));
     assert_eq!(server.call("GET /locks", "").body, list.body);
 }
 
 #[test]
 fn a_server_of_declared_pools_takes_it_over_too() {
     let place = Place::new();
-    let mut settings = place.settings(Some(STATE));
-    settings.rules.declared_only = true;
-    let server = Server::with(settings);
-    assert_eq!(server.call("PUT /lock/prod", r#"{"key":"other"}"#).status(), 423);
+    let server = Server::start_as(&place.setup(Some(STATE)).flags(&["--declared-only"]));
+    assert_eq!(server.call("PUT /lock/prod", r#"{"key":"other"}"#).status, 423);
 }
 
 /// The original, started on a file that a crash has cut off, grants every lock.
@@ -77,13 +85,12 @@ fn story_29_a_damaged_file_stops_the_start_and_changes_nothing() {
     let others = [r#"{"prod":{"key":"cf"}}"#, r#"{"a":"x","a":"y"}"#, "\u{0}\u{0}\u{0}"];
     for text in cut.into_iter().chain(others) {
         let place = Place::new();
-        let error = Server::try_with(place.settings(Some(text))).err().unwrap_or_else(|| panic!("{text:?} is taken"));
-        let error = format!("{error:#}");
+        let error = place.refusal(Some(text));
         let file = place.config().display().to_string();
         assert!(error.contains(&file) && error.contains("damaged") && error.contains("unset"), "{text:?}: {error}");
         assert_eq!(std::fs::read_to_string(place.config()).unwrap(), text);
         // Nothing of it is in the store: the repaired file is taken over whole.
-        let server = Server::with(place.settings(Some(STATE)));
+        let server = place.server(Some(STATE));
         assert_eq!(server.call("GET /locks", "").json().as_object().unwrap().len(), 3);
     }
 }
@@ -91,19 +98,10 @@ fn story_29_a_damaged_file_stops_the_start_and_changes_nothing() {
 #[test]
 fn a_file_that_is_not_there_or_no_text_stops_the_start() {
     let place = Place::new();
-    let error = format!("{:#}", Server::try_with(place.settings(None)).err().unwrap());
+    let error = place.refusal(None);
     assert!(error.contains("cannot read LOCKER_CONFIG") && error.contains("unset"), "{error}");
     std::fs::write(place.config(), b"{\"a\": \"\xff\"}").unwrap();
-    assert!(Server::try_with(place.settings(None)).is_err());
-}
-
-/// Runs the program; brings its exit code, stdout and stderr.
-fn locker(server: &Server, args: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_locker"));
-    command.args(args).env("LOCKER_URI", format!("http://{}", server.address));
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    place.refusal(None);
 }
 
 #[test]
@@ -113,12 +111,12 @@ fn a_running_server_takes_the_file_over() {
     let file = place.config().display().to_string();
     let server = Server::start();
     let before = server.call("GET /locks", "");
-    let (code, said, _) = locker(&server, &["import", "locker-state", "--dry-run", &file]);
-    assert_eq!(code, Some(0));
+    let Done { code, stdout: said, .. } = server.cli(&["import", "locker-state", "--dry-run", &file]);
+    assert_eq!(code, 0);
     assert!(said.contains(r#"would import pool "prod", held 3 time(s) with key "cf""#), "{said}");
     assert_eq!(server.call("GET /locks", "").body, before.body, "a dry run changes nothing");
-    let (code, said, _) = locker(&server, &["import", "locker-state", &file]);
-    assert_eq!(code, Some(0), "{said}");
+    let Done { code, stdout: said, .. } = server.cli(&["import", "locker-state", &file]);
+    assert_eq!(code, 0, "{said}");
     assert!(said.contains("3 pool(s) made, 4 hold(s) there, 0 released"), "{said}");
     run(
         &server,
@@ -130,8 +128,8 @@ fn a_running_server_takes_the_file_over() {
     );
     // Again: what was released stays released.
     let list = server.call("GET /locks", "");
-    let (code, said, _) = locker(&server, &["import", "locker-state", &file]);
-    assert_eq!(code, Some(0), "{said}");
+    let Done { code, stdout: said, .. } = server.cli(&["import", "locker-state", &file]);
+    assert_eq!(code, 0, "{said}");
     assert!(said.contains("0 pool(s) made, 2 hold(s) there, 2 released since"), "{said}");
     assert_eq!(server.call("GET /locks", "").body, list.body);
 }
@@ -146,13 +144,13 @@ fn what_is_in_the_way_is_named_and_nothing_is_imported() {
     server.call("PUT /lock/old", r#"{"lock":"cloud"}"#);
     let before = server.call("GET /locks", "");
     for args in [&["import", "locker-state", file.as_str()][..], &["import", "locker-state", "--dry-run", &file]] {
-        let (code, _, said) = locker(&server, args);
-        assert_eq!(code, Some(5), "{said}");
+        let Done { code, stderr: said, .. } = server.cli(args);
+        assert_eq!(code, 5, "{said}");
         assert!(said.contains(r#"pool "prod" is there"#) && said.contains(r#"pool "old" is held by claim"#), "{said}");
         assert_eq!(server.call("GET /locks", "").body, before.body);
     }
     std::fs::write(place.config(), &STATE[..30]).unwrap();
-    let (code, _, said) = locker(&server, &["import", "locker-state", &file]);
-    assert_eq!(code, Some(1));
+    let Done { code, stderr: said, .. } = server.cli(&["import", "locker-state", &file]);
+    assert_eq!(code, 1);
     assert!(said.contains("is damaged, nothing is imported"), "{said}");
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::harness::{Answer, Client, PATIENCE, Server, settings};
+use crate::support::http::{Answer, Client};
+use crate::support::{PATIENCE, Server};
 
 const POOLS: [&str; 3] = ["red", "green", "blue"];
 /// How long the load lasts at least; on a slow machine until each kind of client has held [`HOLDS`] times.
@@ -93,12 +94,12 @@ impl Worker<'_> {
 fn first_generation(worker: &mut Worker<'_>) {
     let (pool, owner) = (worker.pool(), worker.fresh());
     let body = format!(r#"{{"lock":"{owner}"}}"#);
-    if worker.call(&format!("PUT /lock/{pool}"), &body).status() == 200 {
+    if worker.call(&format!("PUT /lock/{pool}"), &body).status == 200 {
         worker.hold(pool, owner);
-        assert_eq!(worker.call(&format!("DELETE /lock/{pool}"), &body).status(), 200);
+        assert_eq!(worker.call(&format!("DELETE /lock/{pool}"), &body).status, 200);
     }
     // A late release must not touch whoever holds by now.
-    assert!([200, 423].contains(&worker.call(&format!("DELETE /lock/{pool}"), &body).status()));
+    assert!([200, 423].contains(&worker.call(&format!("DELETE /lock/{pool}"), &body).status));
 }
 
 /// One of two keys, several requestors, several counts.
@@ -107,14 +108,14 @@ fn second_generation(worker: &mut Worker<'_>) {
     let key = format!("key{}", worker.random(2));
     let body = format!(r#"{{"key":"{key}","requestor":"{who}"}}"#);
     let counts = 1 + worker.random(3);
-    let got = (0..counts).filter(|_| worker.call(&format!("PUT /lock/{pool}"), &body).status() == 200).count();
+    let got = (0..counts).filter(|_| worker.call(&format!("PUT /lock/{pool}"), &body).status == 200).count();
     if got > 0 {
         worker.hold(pool, key.clone());
         let answer = worker.call(&format!("DELETE /lock/{pool}"), &body);
         assert!(answer.text().contains(&format!("is unlocked: {got} of")), "{got}: {}", answer.text());
     }
     let wrong = format!(r#"{{"key":"key{}x","requestor":"{who}"}}"#, worker.random(2));
-    assert!([200, 423].contains(&worker.call(&format!("DELETE /lock/{pool}"), &wrong).status()));
+    assert!([200, 423].contains(&worker.call(&format!("DELETE /lock/{pool}"), &wrong).status));
 }
 
 /// Waits, or tries; unlocks only what it has locked, since nobody is asked.
@@ -122,12 +123,12 @@ fn lockd(worker: &mut Worker<'_>) {
     let (pool, who) = (worker.pool(), worker.fresh());
     let wait = worker.random(80);
     let answer = worker.call(&format!("POST /lock/{pool}?wait={wait}ms&owner={who}"), "");
-    if answer.status() == 200 {
+    if answer.status == 200 {
         worker.hold(pool, who.clone());
         // Not 409: nobody has ended this hold before its time.
-        assert_eq!(worker.call(&format!("DELETE /lock/{pool}"), "").status(), 200);
+        assert_eq!(worker.call(&format!("DELETE /lock/{pool}"), "").status, 200);
     } else {
-        assert_eq!(answer.status(), 409);
+        assert_eq!(answer.status, 409);
     }
 }
 
@@ -136,15 +137,15 @@ fn api(worker: &mut Worker<'_>) {
     let (pool, id) = (worker.pool(), worker.fresh());
     let body = format!(r#"{{"pool":"{pool}","confirm":true,"wait":"200ms","run":"{id}"}}"#);
     let answer = worker.call(&format!("PUT /api/v1/claims/{id}"), &body);
-    if answer.status() == 200 {
+    if answer.status == 200 {
         let fence = answer.json()["fence"].clone();
         let confirmed =
             worker.call(&format!("POST /api/v1/claims/{id}/confirm"), &format!(r#"{{"fence":{fence},"run":"{id}"}}"#));
-        assert_eq!(confirmed.status(), 200, "{}", confirmed.text());
+        assert_eq!(confirmed.status, 200, "{}", confirmed.text());
         worker.hold(pool, id.clone());
     }
     let ended = worker.call(&format!("DELETE /api/v1/claims/{id}"), "");
-    let how = if answer.status() == 200 { "released" } else { "cancelled" };
+    let how = if answer.status == 200 { "released" } else { "cancelled" };
     assert_eq!(ended.json()["how"], how, "{}", ended.text());
     assert_eq!(worker.call(&format!("DELETE /api/v1/claims/{id}"), "").json()["how"], how);
 }
@@ -153,13 +154,13 @@ fn api(worker: &mut Worker<'_>) {
 fn latch(worker: &mut Worker<'_>) {
     let body = format!(r#"{{"workflow":"{}","namespace":"default"}}"#, worker.fresh());
     let made = worker.call("POST /lock", &body);
-    assert_eq!(made.status(), 200, "{}", made.text());
+    assert_eq!(made.status, 200, "{}", made.text());
     let id = made.json()["id"].as_str().unwrap().to_owned();
     worker.pause();
     let released = worker.call(&format!("PATCH /lock?id={id}"), "");
     assert_eq!(released.json()["status"], "released", "{}", released.text());
-    assert_eq!(worker.call(&format!("DELETE /lock?id={id}"), "").status(), 200);
-    assert_eq!(worker.call(&format!("GET /lock?id={id}"), "").status(), 404);
+    assert_eq!(worker.call(&format!("DELETE /lock?id={id}"), "").status, 200);
+    assert_eq!(worker.call(&format!("GET /lock?id={id}"), "").status, 404);
 }
 
 /// I1 and I7 by the clock: at no moment two parties hold one pool.
@@ -220,13 +221,11 @@ fn check_history(server: &Server, spans: &[Span]) {
 
 #[test]
 fn all_kinds_at_once_exclude_each_other() {
-    let mut busy = settings();
-    busy.rules.history = 1_000_000;
-    let server = Server::with(busy);
+    let server = Server::start_with("memory:", &["--history", "1000000"], &[]);
     let holders: [(&'static str, fn(&mut Worker<'_>)); 4] =
         [("first", first_generation), ("second", second_generation), ("lockd", lockd), ("api", api)];
     let arena = Arena {
-        address: server.address,
+        address: server.socket(),
         start: Instant::now(),
         spans: Mutex::default(),
         holds: holders.iter().map(|(kind, _)| (*kind, AtomicU64::new(0))).collect(),

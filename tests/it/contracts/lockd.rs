@@ -1,13 +1,17 @@
 //! lockd's API, and what its document planned.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use locker::core::time::Span;
-use locker::server::ServerSettings;
-use locker::wire::contracts::UnlockMissing;
+use locker::core::settings::Settings;
+use locker::env::SystemClock;
+use locker::server::door::DoorSettings;
 
-use super::harness::{Client, Failing, Process, Server, eventually, run, settings};
+use super::table::run;
+use crate::support::http::Client;
+use crate::support::in_process::{FailingStore, House};
+use crate::support::{Server, eventually};
 
 /// Long enough to see that nothing comes.
 const MOMENT: Duration = Duration::from_millis(200);
@@ -42,8 +46,8 @@ fn lock_and_unlock() {
         POST   /lock/bar | {"key":7} | 200 = {}
         "#,
     );
-    assert_eq!(server.call("HEAD /lock/foo", "").status(), 200);
-    assert_eq!(server.call("HEAD /lock/no", "").status(), 404);
+    assert_eq!(server.call("HEAD /lock/foo", "").status, 200);
+    assert_eq!(server.call("HEAD /lock/no", "").status, 404);
 }
 
 #[test]
@@ -77,7 +81,7 @@ fn names_and_their_messages() {
 
 #[test]
 fn unlocking_what_is_not_locked_can_be_404() {
-    let server = Server::with(ServerSettings { lockd_unlock_missing: UnlockMissing::NotFound, ..settings() });
+    let server = Server::start_with("memory:", &["--lockd-unlock-missing", "404"], &[]);
     run(
         &server,
         r#"
@@ -118,9 +122,7 @@ fn a_client_id_is_kept_and_can_be_overridden() {
 
 #[test]
 fn a_lock_ends_by_itself_after_its_ttl() {
-    let mut quick = settings();
-    quick.rules.drain = Span(0);
-    let server = Server::with(quick);
+    let server = Server::start_with("memory:", &["--drain", "0s"], &[]);
     run(
         &server,
         "
@@ -131,17 +133,17 @@ fn a_lock_ends_by_itself_after_its_ttl() {
         POST /lock/bar?ttl=soon |  | 400 ttl
         ",
     );
-    eventually("it is unlocked", || (server.call("GET /lock/foo", "").status() == 404).then_some(()));
+    eventually("it is unlocked", || (server.call("GET /lock/foo", "").status == 404).then_some(()));
     let changes = server.call("GET /api/v1/pools/foo/changes?versions=true&newest=true", "").json();
     assert_eq!((&changes["items"][0]["kind"], &changes["items"][0]["how"]), (&"lost".into(), &"lost".into()));
-    assert_eq!(server.call("POST /lock/foo", "").status(), 200);
+    assert_eq!(server.call("POST /lock/foo", "").status, 200);
 }
 
 #[test]
 fn a_lock_that_drains_is_locked_but_nobody_can_unlock_it() {
     let server = Server::start();
-    assert_eq!(server.call("POST /lock/foo?ttl=1s", "").status(), 200);
-    eventually("it is lost", || (server.call("DELETE /lock/foo?owner=nobody", "").status() == 409).then_some(()));
+    assert_eq!(server.call("POST /lock/foo?ttl=1s", "").status, 200);
+    eventually("it is lost", || (server.call("DELETE /lock/foo?owner=nobody", "").status == 409).then_some(()));
     run(
         &server,
         "
@@ -158,24 +160,24 @@ fn waiters_get_the_lock_in_their_turn() {
     server.call("POST /lock/foo", "");
     let mut waiters: Vec<Client> = Vec::new();
     for n in 1..=3 {
-        let mut client = server.client();
-        client.send(&format!("POST /lock/foo?wait=30s&owner=w{n}"), "");
+        let mut client = server.connect();
+        client.start(&format!("POST /lock/foo?wait=30s&owner=w{n}"), "");
         eventually_waiting(&server, "foo", n);
         waiters.push(client);
     }
     // Who does not wait does not overtake.
-    assert_eq!(server.call("POST /lock/foo", "").status(), 409);
+    assert_eq!(server.call("POST /lock/foo", "").status, 409);
     for (n, waiter) in waiters.iter_mut().enumerate() {
         assert!(!waiter.is_answered(MOMENT));
-        assert_eq!(server.call("DELETE /lock/foo", "").status(), 200);
+        assert_eq!(server.call("DELETE /lock/foo", "").status, 200);
         let answer = waiter.read();
-        assert_eq!((answer.status(), answer.text()), (200, "{}"));
+        assert_eq!((answer.status, answer.text()), (200, "{}"));
         let who = format!("w{}", n + 1);
         assert!(server.call("GET /locks", "").text().contains(&format!(r#"{{"{who}":1}}"#)));
     }
     assert_eq!(waiting(&server, "foo"), 0);
-    assert_eq!(server.call("DELETE /lock/foo", "").status(), 200);
-    assert_eq!(server.call("GET /lock/foo", "").status(), 404);
+    assert_eq!(server.call("DELETE /lock/foo", "").status, 200);
+    assert_eq!(server.call("GET /lock/foo", "").status, 404);
     // Each of them was one claim.
     let changes = server.call("GET /api/v1/pools/foo/changes", "").json();
     let kinds = |kind: &str| changes["items"].as_array().unwrap().iter().filter(|c| c["kind"] == kind).count();
@@ -187,62 +189,54 @@ fn a_wait_that_is_over_keeps_no_place() {
     let server = Server::start();
     server.call("POST /lock/foo", "");
     let answer = server.call("POST /lock/foo?wait=300ms", "");
-    assert_eq!((answer.status(), answer.json()["code"].as_str()), (409, Some("locked")));
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (409, Some("locked")));
     assert_eq!(waiting(&server, "foo"), 0);
-    assert_eq!(server.call("DELETE /lock/foo", "").status(), 200);
+    assert_eq!(server.call("DELETE /lock/foo", "").status, 200);
     // A place that was kept would hold this one back.
-    assert_eq!(server.call("POST /lock/foo", "").status(), 200);
-    assert_eq!(server.call("POST /lock/bar?wait=", "").status(), 400);
+    assert_eq!(server.call("POST /lock/foo", "").status, 200);
+    assert_eq!(server.call("POST /lock/bar?wait=", "").status, 400);
 }
 
 #[test]
 fn a_waiter_that_leaves_keeps_no_place() {
     let server = Server::start();
     server.call("POST /lock/foo", "");
-    let mut waiter = server.client();
-    waiter.send("POST /lock/foo?wait=30s", "");
+    let mut waiter = server.connect();
+    waiter.start("POST /lock/foo?wait=30s", "");
     eventually_waiting(&server, "foo", 1);
     drop(waiter);
     eventually_waiting(&server, "foo", 0);
-    assert_eq!(server.call("DELETE /lock/foo", "").status(), 200);
-    assert_eq!(server.call("POST /lock/foo", "").status(), 200);
+    assert_eq!(server.call("DELETE /lock/foo", "").status, 200);
+    assert_eq!(server.call("POST /lock/foo", "").status, 200);
 }
 
 #[test]
 fn a_waiter_of_a_killed_server_keeps_no_place() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = format!("sqlite:{}/locker.db", dir.path().display());
-    let mut killed = Process::start(&store);
-    assert_eq!(killed.call("POST /lock/foo", "").status(), 200);
-    let mut waiter = Client::new(killed.address);
-    waiter.send("POST /lock/foo?wait=60s", "");
-    let waits = || {
-        let answer = killed.call("GET /api/v1/claims?pool=foo&state=waiting", "");
-        (answer.json()["items"].as_array().unwrap().len() == 1).then_some(())
-    };
-    eventually("it waits", waits);
-    killed.kill();
-    let server = Process::start(&store);
-    assert_eq!(server.call("DELETE /lock/foo", "").status(), 200);
-    assert_eq!(server.call("POST /lock/foo", "").status(), 200);
+    let mut server = Server::start_durable();
+    assert_eq!(server.call("POST /lock/foo", "").status, 200);
+    let mut waiter = server.connect();
+    waiter.start("POST /lock/foo?wait=60s", "");
+    eventually_waiting(&server, "foo", 1);
+    server.kill();
+    server.again();
+    assert_eq!(server.call("DELETE /lock/foo", "").status, 200);
+    assert_eq!(server.call("POST /lock/foo", "").status, 200);
 }
 
 #[test]
 fn a_server_that_stops_answers_its_waiters() {
     let mut server = Server::start();
     server.call("POST /lock/foo", "");
-    let mut waiter = server.client();
-    waiter.send("POST /lock/foo?wait=30s", "");
+    let mut waiter = server.connect();
+    waiter.start("POST /lock/foo?wait=30s", "");
     eventually_waiting(&server, "foo", 1);
     server.stop();
-    assert_eq!(waiter.read().status(), 409);
+    assert_eq!(waiter.read().status, 409);
 }
 
 #[test]
 fn without_room_to_park_a_wait_is_a_try() {
-    let mut full = settings();
-    full.door.parked = 0;
-    let server = Server::with(full);
+    let server = Server::start_with("memory:", &["--max-parked", "0"], &[]);
     run(
         &server,
         "
@@ -256,17 +250,15 @@ fn without_room_to_park_a_wait_is_a_try() {
 
 #[test]
 fn locks_outlive_the_server() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = format!("sqlite:{}/locker.db", dir.path().display());
-    let mut first = Server::with(ServerSettings { store: store.clone(), ..settings() });
-    first.call("POST /lock/foo?owner=ann", "");
-    first.call("PUT /lock/bar", r#"{"key":"k","requestor":"r"}"#);
-    let list = first.call("GET /locks", "");
-    first.stop();
-    let second = Server::with(ServerSettings { store, ..settings() });
-    assert_eq!(second.call("GET /locks", "").body, list.body);
+    let mut server = Server::start_durable();
+    server.call("POST /lock/foo?owner=ann", "");
+    server.call("PUT /lock/bar", r#"{"key":"k","requestor":"r"}"#);
+    let list = server.call("GET /locks", "");
+    server.stop();
+    server.again();
+    assert_eq!(server.call("GET /locks", "").body, list.body);
     run(
-        &second,
+        &server,
         r#"
         POST   /lock/foo |  | 409
         PUT    /lock/bar | {"key":"other"} | 423
@@ -278,10 +270,12 @@ fn locks_outlive_the_server() {
 
 #[test]
 fn a_store_that_cannot_commit_is_503() {
-    let server = Failing::start();
-    let call = |request: &str, body: &str| Client::new(server.address).call(request, body);
-    assert_eq!(call("POST /lock/held", "").status(), 200);
-    server.fails.store(true, Ordering::SeqCst);
+    let (store, fails) = FailingStore::new();
+    let house = House::open(Box::new(store), Settings::default(), Arc::new(SystemClock::default()));
+    let door = house.door(DoorSettings::default());
+    let call = |request: &str, body: &str| Client::new(door.address).call(request, body);
+    assert_eq!(call("POST /lock/held", "").status, 200);
+    fails.store(true, Ordering::SeqCst);
     for (request, body) in [
         ("POST /lock/foo", ""),
         ("POST /lock/foo?wait=1s", ""),
@@ -290,10 +284,10 @@ fn a_store_that_cannot_commit_is_503() {
         ("PUT /lock/foo", r#"{"lock":"k"}"#),
     ] {
         let answer = call(request, body);
-        assert_eq!((answer.status(), &answer.json()["code"]), (503, &"store_failed".into()), "{request}");
+        assert_eq!((answer.status, &answer.json()["code"]), (503, &"store_failed".into()), "{request}");
         assert!(answer.json()["error"].is_string());
     }
     // What was promised before still stands.
-    assert_eq!(call("GET /lock/held", "").status(), 200);
-    assert_eq!(call("GET /lock/foo", "").status(), 404);
+    assert_eq!(call("GET /lock/held", "").status, 200);
+    assert_eq!(call("GET /lock/foo", "").status, 404);
 }

@@ -1,8 +1,7 @@
 //! locker's API.
 
-use locker::wire::secret::Secret;
-
-use super::harness::{Server, run, settings};
+use super::table::run;
+use crate::support::{Server, eventually};
 
 #[test]
 fn first_generation() {
@@ -115,9 +114,9 @@ fn bad_requests_are_json_and_change_nothing() {
         ),
     );
     // A body of spaces is a body.
-    assert_eq!(server.call("DELETE /lock/p", " ").status(), 400);
+    assert_eq!(server.call("DELETE /lock/p", " ").status, 400);
     let large = format!(r#"{{"key":"{}"}}"#, "x".repeat(64 * 1024));
-    assert_eq!(server.call("PUT /lock/p", &large).status(), 413);
+    assert_eq!(server.call("PUT /lock/p", &large).status, 413);
 }
 
 #[test]
@@ -172,26 +171,22 @@ fn the_list_has_the_same_bytes_while_nothing_changes() {
 
 #[test]
 fn credentials_are_asked_for() {
-    let auth = Some(("ci".to_owned(), Secret::new("s3cret")));
-    let server = Server::with(locker::server::ServerSettings { auth, no_auth: false, ..settings() });
+    let server = Server::start_with("memory:", &[], &[("AUTH_USER", "ci"), ("AUTH_PASS", "s3cret")]);
     let refused = server.call("PUT /lock/p", r#"{"key":"k"}"#);
-    assert_eq!(refused.status(), 401);
+    assert_eq!(refused.status, 401);
     assert!(refused.header("www-authenticate").unwrap().starts_with("Basic "), "{refused:?}");
     assert!(refused.json()["error"].is_string());
-    let mut client = server.client();
-    client.send_with("PUT /lock/p", "Authorization: Basic Y2k6czNjcmV0\r\n", r#"{"key":"k"}"#);
-    assert_eq!(client.read().status(), 200);
+    let allowed = server.connect().ask("PUT", "/lock/p", "Authorization: Basic Y2k6czNjcmV0\r\n", r#"{"key":"k"}"#);
+    assert_eq!(allowed.unwrap().status, 200);
 }
 
 #[test]
 fn a_requestor_that_holds_gets_in_past_the_queue() {
     let server = Server::start();
     server.call("PUT /lock/p", r#"{"key":"k","requestor":"a"}"#);
-    let mut waiter = server.client();
-    waiter.send("PUT /api/v1/claims/w", r#"{"pool":"p","wait":"30s"}"#);
-    super::harness::eventually("w waits", || {
-        (server.call("GET /api/v1/claims/w", "").json()["state"] == "waiting").then_some(())
-    });
+    let mut waiter = server.connect();
+    waiter.start("PUT /api/v1/claims/w", r#"{"pool":"p","wait":"30s"}"#);
+    eventually("w waits", || (server.call("GET /api/v1/claims/w", "").json()["state"] == "waiting").then_some(()));
     run(
         &server,
         r#"

@@ -2,12 +2,12 @@
 
 use std::process::{Command, Output};
 
-use super::harness::Server;
+use crate::support::Server;
 
 /// Runs a POSIX shell script that finds the server at `$URL`; `-e`, so that each command must do well.
 fn shell(server: &Server, script: &str) -> Output {
     let mut command = Command::new("sh");
-    command.args(["-euc", script]).env("URL", format!("http://{}", server.address)).env("no_proxy", "*");
+    command.args(["-euc", script]).env("URL", &server.url).env("no_proxy", "*");
     command.output().expect("a shell")
 }
 

@@ -1,8 +1,7 @@
 //! Clients of several systems on one pool: who may release whose hold, and what each sees.
 
-use locker::server::ServerSettings;
-
-use super::harness::{Process, Server, run, settings};
+use super::table::run;
+use crate::support::Server;
 
 /// How a hold of each kind comes about: name, request, body.
 const HOLDS: [(&str, &str, &str); 6] = [
@@ -43,21 +42,21 @@ fn who_may_release_whose_hold() {
         assert_eq!(kind, row);
         for ((by, release, release_body), expected) in RELEASES.into_iter().zip(may) {
             let server = Server::start();
-            assert_eq!(server.call(request, body).status(), 200, "{kind}");
+            assert_eq!(server.call(request, body).status, 200, "{kind}");
             // Whoever holds it, all see that it is taken.
-            assert_eq!(server.call("GET /lock/p", "").status(), 200, "{kind}");
-            assert_eq!(server.call("POST /lock/p", "").status(), 409, "{kind}");
-            assert_eq!(server.call("PUT /lock/p", r#"{"lock":"bob"}"#).status(), 423, "{kind}");
-            assert_eq!(server.call("PUT /lock/p", r#"{"key":"other"}"#).status(), 423, "{kind}");
+            assert_eq!(server.call("GET /lock/p", "").status, 200, "{kind}");
+            assert_eq!(server.call("POST /lock/p", "").status, 409, "{kind}");
+            assert_eq!(server.call("PUT /lock/p", r#"{"lock":"bob"}"#).status, 423, "{kind}");
+            assert_eq!(server.call("PUT /lock/p", r#"{"key":"other"}"#).status, 423, "{kind}");
             let tried = server.call("PUT /api/v1/claims/c2", r#"{"pool":"p","queue":false}"#);
-            assert_eq!(tried.status(), 423, "{kind}");
+            assert_eq!(tried.status, 423, "{kind}");
             let list = server.call("GET /locks", "");
             let answer = server.call(release, release_body);
             let status = if expected == "-" { 404 } else { expected.parse().unwrap() };
-            assert_eq!(answer.status(), status, "{kind} released by {by}: {}", answer.text());
+            assert_eq!(answer.status, status, "{kind} released by {by}: {}", answer.text());
             if status == 200 {
-                assert_eq!(server.call("GET /lock/p", "").status(), 404, "{kind} by {by}");
-                assert_eq!(server.call("POST /lock/p", "").status(), 200, "{kind} by {by}");
+                assert_eq!(server.call("GET /lock/p", "").status, 404, "{kind} by {by}");
+                assert_eq!(server.call("POST /lock/p", "").status, 200, "{kind} by {by}");
             } else {
                 assert_eq!(server.call("GET /locks", "").body, list.body, "{kind} by {by}");
             }
@@ -201,9 +200,7 @@ fn pools_of_other_locks_are_not_these_mutexes() {
 
 #[test]
 fn only_declared_pools_when_the_server_says_so() {
-    let mut strict = settings();
-    strict.rules.declared_only = true;
-    let server = Server::with(strict);
+    let server = Server::start_with("memory:", &["--declared-only"], &[]);
     run(
         &server,
         r#"
@@ -216,7 +213,7 @@ fn only_declared_pools_when_the_server_says_so() {
 
 #[test]
 fn each_contract_can_be_turned_off() {
-    let with = |contracts: &str| Server::with(ServerSettings { contracts: contracts.parse().unwrap(), ..settings() });
+    let with = |contracts: &str| Server::start_with("memory:", &["--contracts", contracts], &[]);
     run(
         &with("locker"),
         r#"
@@ -264,8 +261,8 @@ fn the_settings_reach_the_program() {
     std::fs::write(&file, r#"{"prod":{"key":"cf","locked_by":{"a":1}}}"#).unwrap();
     let config = ("LOCKER_CONFIG", file.to_str().unwrap());
     for server in [
-        Process::with("memory:", &["--contracts", "locker,lockd", "--lockd-unlock-missing", "404"], &[config]),
-        Process::with(
+        Server::start_with("memory:", &["--contracts", "locker,lockd", "--lockd-unlock-missing", "404"], &[config]),
+        Server::start_with(
             "memory:",
             &[],
             &[("LOCKER_CONTRACTS", "locker,lockd"), ("LOCKER_LOCKD_UNLOCK_MISSING", "404"), config],
@@ -274,8 +271,8 @@ fn the_settings_reach_the_program() {
         assert_eq!(server.call("GET /locks", "").text(), r#"{"prod":{"key":"cf","locked_by":{"a":1}}}"#);
         assert_eq!(server.call("PUT /lock/prod", r#"{"key":"other"}"#).status_line, "HTTP/1.1 423 Locked");
         let missing = server.call("DELETE /lock/free", "");
-        assert_eq!((missing.status(), &missing.json()["code"]), (404, &"not_held".into()));
+        assert_eq!((missing.status, &missing.json()["code"]), (404, &"not_held".into()));
         let off = server.call("POST /lock", r#"{"workflow":"w"}"#);
-        assert_eq!((off.status(), &off.json()["code"]), (404, &"no_such_route".into()));
+        assert_eq!((off.status, &off.json()["code"]), (404, &"no_such_route".into()));
     }
 }

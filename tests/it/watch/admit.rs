@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{acquire, ask, build, claim, is_held, owner, take, until_ended, watching};
 use crate::support::concourse::{Concourse, Fault};
-use crate::support::{Build, Server, until};
+use crate::support::{Build, Server, eventually};
 
 #[test]
 fn scope_build_needs_a_concourse_that_the_server_knows() {
@@ -69,7 +69,7 @@ fn a_lock_that_comes_claimed_by_a_build_ends_with_it() {
     build.input_with("env", &files);
     build.out(&json!({"add_claimed": "env", "scope": "build"})).ok();
     concourse.build(7, "aborted");
-    until("its hold ends", || (server.pool("p")["free"] == 1).then_some(()));
+    eventually("its hold ends", || (server.pool("p")["free"] == 1).then_some(()));
     let other = Build::new(&server, 1, "q");
     other.input_with("env", &files);
     other.out(&json!({"add_claimed": "env", "scope": "build"})).failed(1, "unknown_concourse");
@@ -180,7 +180,7 @@ fn checks_of_builds_leave_the_server_its_workers() {
     // One question is enough for all claims of a build that come close together.
     concourse.build(100, "started");
     let before = concourse.paths().iter().filter(|path| path.ends_with("/100")).count();
-    until("the pause after the failure is over", || {
+    eventually("the pause after the failure is over", || {
         (ask(&server, "first", &json!({"pool": "x", "owner": owner(&concourse, 100), "scope": "person"})).0 == 200)
             .then_some(())
     });
@@ -224,8 +224,8 @@ fn a_concourse_that_runs_builds_again_is_warned_of() {
     server.until_log("Concourse does not answer");
     assert!(doctor(&server, &concourse).contains("cannot see the builds of"));
     concourse.well();
-    until("it is seen again", || doctor(&server, &concourse).contains("is watched without login").then_some(()));
-    until("the warning has gone", || (!doctor(&server, &concourse).contains("runs builds again")).then_some(()));
+    eventually("it is seen again", || doctor(&server, &concourse).contains("is watched without login").then_some(()));
+    eventually("the warning has gone", || (!doctor(&server, &concourse).contains("runs builds again")).then_some(()));
 }
 
 #[test]

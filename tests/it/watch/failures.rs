@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{build, claim, is_held, owner, take, until_clear, until_ended, until_suspect, watching};
 use crate::support::concourse::{Concourse, Fault};
-use crate::support::until;
+use crate::support::eventually;
 
 /// Patience for one question: short where a silence is waited for.
 const IMPATIENT: [&str; 2] = ["--watch-timeout", "1s"];
@@ -95,7 +95,7 @@ fn an_outage_changes_nothing_but_what_is_said_and_ends_by_itself() {
     let log = build(&server, &concourse, 4, "p2").put(&json!({"acquire": true, "as": "x"}));
     log.until_stderr("not known to be alive since");
     // An hour of it, shortened: the four questions a minute that are left find the same.
-    until("it is asked ever more rarely", || (info(&server)["since"].is_string()).then_some(()));
+    eventually("it is asked ever more rarely", || (info(&server)["since"].is_string()).then_some(()));
     let since = claim(&server, &held[0])["suspect"]["since"].clone();
     concourse.fails(Fault::Says(503));
     concourse.until_asked(1, 1);
@@ -108,7 +108,7 @@ fn an_outage_changes_nothing_but_what_is_said_and_ends_by_itself() {
     assert_eq!(until_ended(&server, &held[0]), "build_over");
     held[1..].iter().for_each(|id| until_clear(&server, id));
     server.until_log("Concourse answers again");
-    until("it is well", || (info(&server)["state"] == "ok" && info(&server)["suspects"] == 0).then_some(()));
+    eventually("it is well", || (info(&server)["state"] == "ok" && info(&server)["suspects"] == 0).then_some(()));
 }
 
 fn info(server: &super::Server) -> serde_json::Value {
@@ -128,13 +128,13 @@ fn a_concourse_that_fails_is_asked_ever_more_rarely() {
     server.until_log("Concourse does not answer");
     let before = concourse.moments().len();
     // Its first pauses are 1/15, 2/15, ... of a period; the longest one is 4 periods.
-    until("some questions while it fails", || (concourse.moments().len() >= before + 5).then_some(()));
+    eventually("some questions while it fails", || (concourse.moments().len() >= before + 5).then_some(()));
     let moments = concourse.moments();
     let gaps: Vec<Duration> = moments[before..].windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     assert!(gaps.windows(2).all(|pair| pair[1] > pair[0]), "{gaps:?}");
     assert!(moments.len() - before < 20, "30 builds a second are not asked about any more");
     concourse.well();
-    until("all are asked about again", || {
+    eventually("all are asked about again", || {
         let suspects = (1..=30).filter(|id| !claim(&server, &format!("p{id}-{id}"))["suspect"].is_null()).count();
         (suspects == 0).then_some(())
     });
@@ -168,7 +168,7 @@ fn a_server_that_starts_while_concourse_is_away_serves_and_says_so() {
     concourse.well();
     until_clear(&server, &held);
     server.until_log("Concourse answers: its builds are watched");
-    until("it is well", || (info(&server)["state"] == "ok").then_some(()));
+    eventually("it is well", || (info(&server)["state"] == "ok").then_some(()));
 }
 
 #[test]

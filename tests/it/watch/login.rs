@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{claim, is_held, take, until_clear, until_ended, until_suspect, watching};
 use crate::support::certs::Files;
 use crate::support::concourse::Concourse;
-use crate::support::{Build, until};
+use crate::support::{Build, eventually};
 
 /// A Concourse with a user that may see team main.
 fn guarded() -> (Concourse, Files) {
@@ -43,7 +43,7 @@ fn a_token_is_renewed_before_its_end_and_nobody_notices() {
     let password = file(&files, "password");
     let server = watching(&[&format!("url={},user=locker,password-file={password}", concourse.url)], &[]);
     let held = take(&server, &concourse, 1, "p", "build");
-    until("another login", || (concourse.logins() >= 2).then_some(()));
+    eventually("another login", || (concourse.logins() >= 2).then_some(()));
     assert_eq!(concourse.unauthorized(), 0, "no answer had to say that the token is over");
     assert!(claim(&server, &held)["suspect"].is_null());
     assert!(!server.log().contains("suspect"), "{}", server.log());
@@ -162,7 +162,7 @@ fn one_installation_may_have_several_names_and_spellings() {
     assert!((concourse.asked(7) - before) as u128 <= periods + 2, "one build, one question a period");
     concourse.build(7, "succeeded");
     for n in 0..names.len() {
-        until("each of its holds ends", || (server.pool(&format!("p{n}"))["free"] == 1).then_some(()));
+        eventually("each of its holds ends", || (server.pool(&format!("p{n}"))["free"] == 1).then_some(()));
     }
 }
 

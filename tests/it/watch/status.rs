@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{ask, build, claim, is_held, owner, take, until_ended, watching};
 use crate::support::concourse::Concourse;
-use crate::support::until;
+use crate::support::eventually;
 
 #[test]
 fn pending_and_started_builds_keep_their_holds() {
@@ -32,7 +32,7 @@ fn finished_builds_lose_their_holds_and_the_lock_comes_back_after_the_drain() {
         assert!(is_held(&server, &held));
         concourse.build(u64::from(id), status);
         assert_eq!(until_ended(&server, &held), "build_over", "{status}");
-        until("the lock is free", || (server.pool(status)["free"] == 1).then_some(()));
+        eventually("the lock is free", || (server.pool(status)["free"] == 1).then_some(()));
     }
     let log = server.log();
     assert!(log.contains("the build is over") && log.contains("aborted"), "{log}");
@@ -112,7 +112,7 @@ fn claims_that_wait_or_are_granted_end_with_their_build_whatever_their_scope() {
         let late = server.api("POST", &format!("/claims/{first}/confirm"), &late);
         assert_eq!((late.0, &late.1["code"]), (410, &json!("ended")), "a late confirm");
         assert_eq!(ask(&server, &second, &json!({"pool": scope, "scope": scope, "owner": owner})).0, 410);
-        until("a grant that nobody confirmed needs no drain", || (server.pool(scope)["free"] == 1).then_some(()));
+        eventually("a grant that nobody confirmed needs no drain", || (server.pool(scope)["free"] == 1).then_some(()));
     }
 }
 
@@ -134,12 +134,12 @@ fn a_flow_hold_that_nobody_fetched_ends_when_its_build_was_cut_short() {
         concourse.until_asked(u64::from(id), 1);
         concourse.build(u64::from(id), status);
         if ends {
-            until("it ends", || (server.pool(&undelivered)["free"] == 1).then_some(()));
+            eventually("it ends", || (server.pool(&undelivered)["free"] == 1).then_some(()));
             let how = server.api("GET", &format!("/pools/{undelivered}/changes"), &json!(null)).1;
             assert!(how.to_string().contains("undelivered"), "{how}");
         }
         // Nothing of this build is left to ask about: what stays outlives it.
-        until("nobody asks about it", || {
+        eventually("nobody asks about it", || {
             let before = concourse.asked(u64::from(id));
             concourse.until_asked(99, 3);
             (concourse.asked(u64::from(id)) == before).then_some(())

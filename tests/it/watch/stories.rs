@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::{acquire, ask, build, claim, is_held, owner, take, until_clear, until_ended, until_suspect, watching};
 use crate::support::concourse::{Concourse, Fault, Row};
-use crate::support::{Server, out_in, until};
+use crate::support::{Server, eventually, out_in};
 
 fn until_free(server: &Server, pool: &str) {
-    until(&format!("pool {pool} is free"), || (server.pool(pool)["free"] == 1).then_some(()));
+    eventually(&format!("pool {pool} is free"), || (server.pool(pool)["free"] == 1).then_some(()));
 }
 
 #[test]
@@ -102,7 +102,9 @@ fn story_10_concourse_is_away_for_an_hour() {
     for fault in [Fault::Says(401), Fault::Says(404), Fault::Says(500), Fault::BadJson] {
         let before = concourse.infos() + concourse.moments().len();
         concourse.fails(fault.clone());
-        until("some questions more", || (concourse.infos() + concourse.moments().len() >= before + 3).then_some(()));
+        eventually("some questions more", || {
+            (concourse.infos() + concourse.moments().len() >= before + 3).then_some(())
+        });
         assert!(is_held(&server, &build_scope) && is_held(&server, &flow), "{fault:?}: not knowing is not death");
     }
     assert_eq!(claim(&server, &build_scope)["suspect"]["since"], since, "one outage, one beginning");

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::proof::checker::{Rule, check};
-use crate::proof::history::{Asked, Call, History, LockRef, Op, Seen, Want};
+use crate::checker::{Rule, check};
+use crate::history::{Asked, Call, History, LockRef, Op, Seen, Want};
 
 fn history(text: &str) -> History {
     let mut history = History { ready: vec![0], attention: 1_000, ..History::default() };

@@ -5,7 +5,7 @@ use locker::wire::errors::Code;
 use serde_json::json;
 
 use super::history::{Asked, Seen, Want};
-use super::http::{Answer, request};
+use crate::support::http::{Answer, request};
 
 /// `PUT` of a claim.
 pub fn ask(id: &str, asked: &Asked, run: &str, wait_ms: u64) -> String {
@@ -27,24 +27,24 @@ pub fn ask(id: &str, asked: &Asked, run: &str, wait_ms: u64) -> String {
     if wait_ms > 0 {
         body["wait"] = json!(format!("{wait_ms}ms"));
     }
-    request("PUT", &format!("/api/v1/claims/{id}"), Some(&body.to_string()))
+    request("PUT", &format!("/api/v1/claims/{id}"), "", &body.to_string())
 }
 
 pub fn confirm(id: &str, run: &str, fence: u64) -> String {
     let body = json!({ "run": run, "fence": fence }).to_string();
-    request("POST", &format!("/api/v1/claims/{id}/confirm"), Some(&body))
+    request("POST", &format!("/api/v1/claims/{id}/confirm"), "", &body)
 }
 
 /// `DELETE` of a claim; one from a lock directory carries no run.
 pub fn end(id: &str, run: Option<&str>) -> String {
     match run {
-        Some(run) => request("DELETE", &format!("/api/v1/claims/{id}?run={run}"), None),
-        None => request("DELETE", &format!("/api/v1/claims/{id}"), None),
+        Some(run) => request("DELETE", &format!("/api/v1/claims/{id}?run={run}"), "", ""),
+        None => request("DELETE", &format!("/api/v1/claims/{id}"), "", ""),
     }
 }
 
 pub fn look(id: &str) -> String {
-    request("GET", &format!("/api/v1/claims/{id}"), None)
+    request("GET", &format!("/api/v1/claims/{id}"), "", "")
 }
 
 /// What an answer about a claim says.

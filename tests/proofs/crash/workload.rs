@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::api;
 use super::arena::Arena;
 use super::history::{Asked, Call, Nanos, Op, Seen, Want};
-use super::http::Conn;
 use super::rng::Rng;
+use crate::support::http::Client as Conn;
 
 /// Pools that the nemesis declares, with their capacities; all others are made by their first claim.
 pub const POOLS: &[(&str, u32)] = &[("trio", 3), ("pair", 2)];
@@ -258,7 +258,7 @@ impl Client {
         let invoke = self.arena.now();
         if let Ok(mut conn) = Conn::open(pass.address) {
             // Whether it was sent or not: its outcome is unknown.
-            let _ = conn.send_raw(plan.text.as_bytes());
+            let _ = conn.try_send(&plan.text);
             self.arena.record(self.op(&session.id, &plan, invoke, None, pass.server, Seen::Nothing));
         }
         drop(pass);
@@ -298,12 +298,12 @@ impl Client {
     /// False when there was no connection, so that nothing can have been sent.
     fn send(&mut self, which: usize, pass: &super::arena::Pass<'_>, plan: &Plan) -> bool {
         let conn = &mut self.conns[which];
-        if conn.as_ref().is_none_or(|(server, conn)| *server != pass.server || conn.is_closed()) {
+        if conn.as_ref().is_none_or(|(server, conn)| *server != pass.server || conn.is_closing()) {
             *conn = Conn::open(pass.address).ok().map(|conn| (pass.server, conn));
         }
         let Some((_, conn)) = conn else { return false };
         // A failed write may have gone out in part: the answer, which will not come, decides.
-        let _ = conn.send_raw(plan.text.as_bytes());
+        let _ = conn.try_send(&plan.text);
         true
     }
 

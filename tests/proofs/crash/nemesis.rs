@@ -15,10 +15,10 @@ use super::api;
 use super::arena::Arena;
 use super::checker::{Rule, Violation, check};
 use super::history::{Asked, Call, History, Nanos, Op, Seen};
-use super::http::{Conn, request};
 use super::rng::Rng;
-use super::server::{Server, Setup};
 use super::workload::{ALL_POOLS, Client, POOLS};
+use crate::support::http::{Client as Conn, request};
+use crate::support::{Server, Setup};
 
 /// What one run does.
 pub struct Campaign {
@@ -86,7 +86,7 @@ pub fn run(campaign: &Campaign) -> Outcome {
         settled: HashSet::new(),
         odd: Vec::new(),
     };
-    let mut server = Server::start(&nemesis.setup);
+    let mut server = Server::start_as(&nemesis.setup);
     declare_pools(&server);
     nemesis.let_in(&server);
     let clients: Vec<_> = (0..campaign.clients)
@@ -110,10 +110,10 @@ pub fn run(campaign: &Campaign) -> Outcome {
 }
 
 fn declare_pools(server: &Server) {
-    let mut conn = Conn::open(server.address).expect("the server accepts");
+    let mut conn = server.connect();
     for (pool, capacity) in POOLS {
         let body = json!({ "capacity": capacity }).to_string();
-        let answer = conn.call("PUT", &format!("/api/v1/pools/{pool}"), Some(&body)).expect("an answer");
+        let answer = conn.call(&format!("PUT /api/v1/pools/{pool}"), &body);
         assert_eq!(answer.status, 200, "{:?}", answer.json());
     }
 }
@@ -121,7 +121,7 @@ fn declare_pools(server: &Server) {
 impl Nemesis {
     fn let_in(&mut self, server: &Server) {
         self.ready.push(self.arena.now());
-        self.arena.open(server.address, self.ready.len() - 1, server.pid());
+        self.arena.open(server.socket(), self.ready.len() - 1, server.pid());
     }
 
     /// Kills the server at a random moment, or right after a client has got a yes; starts it again; looks at it.
@@ -130,7 +130,7 @@ impl Nemesis {
         if self.rng.percent(60) {
             self.arena.arm();
             let patience = Instant::now() + Duration::from_millis(500);
-            while !server.is_dead() && Instant::now() < patience {
+            while server.is_running() && Instant::now() < patience {
                 thread::sleep(Duration::from_millis(1));
             }
             if self.arena.disarm() {
@@ -144,12 +144,11 @@ impl Nemesis {
         self.arena.close();
         if self.rng.percent(20) {
             // Once more, somewhere in its start.
-            let mut starting = Server::spawn(&self.setup);
+            let starting = self.setup.launch();
             thread::sleep(Duration::from_millis(self.rng.below(60)));
-            let _ = starting.kill();
-            let _ = starting.wait();
+            drop(starting);
         }
-        let server = Server::start(&self.setup);
+        let server = Server::start_as(&self.setup);
         self.audit(&server);
         self.let_in(&server);
         server
@@ -159,7 +158,7 @@ impl Nemesis {
     fn audit(&mut self, server: &Server) {
         let invoke = self.arena.now();
         let life = self.ready.len();
-        let mut conn = Conn::open(server.address).expect("the server accepts");
+        let mut conn = server.connect();
         let live = self.settled_claims(&mut conn);
         let mut looks: BTreeMap<String, Seen> = live.iter().map(|v| (v.id.clone(), api::of_view(v))).collect();
         for (id, ended) in self.known_ids() {
@@ -170,7 +169,7 @@ impl Nemesis {
             let seen = if ended {
                 Seen::NotLive
             } else {
-                let answer = conn.call("GET", &format!("/api/v1/claims/{id}"), None).expect("an answer");
+                let answer = conn.get(&format!("/api/v1/claims/{id}"));
                 api::seen(&answer)
             };
             looks.insert(id, seen);
@@ -231,7 +230,7 @@ impl Nemesis {
 
     /// All clients have ended all they began: nothing may be left.
     fn everything_is_over(&mut self, server: &Server) {
-        let mut conn = Conn::open(server.address).expect("the server accepts");
+        let mut conn = server.connect();
         let patience = Instant::now() + Duration::from_secs(5);
         loop {
             let (claims, locks) = (live_claims(&mut conn), holders(&mut conn));
@@ -300,7 +299,7 @@ fn live_claims(conn: &mut Conn) -> Vec<ClaimView> {
     let mut after = String::new();
     loop {
         let path = format!("/api/v1/claims?limit=1000{after}");
-        conn.send_raw(request("GET", &path, None).as_bytes()).expect("the server reads");
+        conn.send(request("GET", &path, "", ""));
         let answer = conn.receive().expect("an answer");
         assert_eq!(answer.status, 200, "{:?}", answer.json());
         let page: Page<ClaimView> = answer.parse();
@@ -322,7 +321,7 @@ fn given(claim: &ClaimView) -> Vec<Given> {
 fn holders(conn: &mut Conn) -> BTreeSet<Given> {
     let mut all = BTreeSet::new();
     for pool in ALL_POOLS {
-        let answer = conn.call("GET", &format!("/api/v1/pools/{pool}"), None).expect("an answer");
+        let answer = conn.get(&format!("/api/v1/pools/{pool}"));
         if answer.status == 404 {
             continue;
         }

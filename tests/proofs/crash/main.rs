@@ -10,6 +10,15 @@
 //! The seed decides what the clients do and when the server dies; the machine decides how these fall together, so
 //! a seed repeats the kind of a run, not each step. With the feature `plant` the same proof must fail for each
 //! planted bug: `cargo test --features plant --test crash`.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`workload`] | clients that do random things, all decided by a seed ([`rng`]) |
+//! | [`nemesis`] | kills, restarts and audits under that load |
+//! | [`arena`] | where clients and the nemesis meet: the gate, the record, the clock |
+//! | [`api`] | requests of our API, and what their answers say of a claim |
+//! | [`history`] | what was done and seen in a run |
+//! | [`checker`] | the judge of a history |
 
 // Test code: a panic is a failed test, and figures go to the terminal.
 #![allow(
@@ -21,16 +30,24 @@
     clippy::cast_possible_truncation
 )]
 
-mod proof;
+mod api;
+mod arena;
+mod checker;
+mod history;
+mod nemesis;
+mod rng;
+#[path = "../../support/mod.rs"]
+mod support;
+mod workload;
 
-#[path = "proof/checker/tests.rs"]
+#[path = "checker/tests.rs"]
 mod checker_tests;
 
 use std::time::Duration;
 
-use proof::nemesis::{Campaign, Outcome, run};
-use proof::rng::fresh_seed;
-use proof::server::Setup;
+use nemesis::{Campaign, Outcome, run};
+use rng::fresh_seed;
+use support::Setup;
 
 /// Kills of the short form.
 const KILLS: usize = 20;
@@ -46,7 +63,9 @@ fn campaign(seed: u64, kills: usize, plant: Option<&'static str>) -> Outcome {
     let directory = tempfile::tempdir().expect("a temporary directory");
     // A neglected claim keeps others waiting for this long.
     let mut setup = Setup::sqlite(directory.path()).flag("--confirm", "3s");
-    setup.plant = plant;
+    if let Some(bug) = plant {
+        setup = setup.plant(bug);
+    }
     let outcome = run(&Campaign { seed, kills, clients: CLIENTS, setup, attention: Duration::from_millis(1_500) });
     println!("{outcome}");
     outcome
@@ -67,7 +86,7 @@ fn nothing_is_lost_and_nothing_is_given_twice() {
 #[cfg(feature = "plant")]
 mod planted {
     use super::{campaign, fresh_seed};
-    use crate::proof::checker::Rule;
+    use crate::checker::Rule;
 
     /// Runs until the bug is found; each attempt has a few kills.
     fn is_caught(plant: &'static str, by: &[Rule]) {

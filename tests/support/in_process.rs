@@ -1,0 +1,145 @@
+//! Engine, routes and door in the test's own process, for tests that hold the clock, the store or the handler.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use locker::core::settings::Settings;
+use locker::core::state::{Changes, Loaded};
+use locker::env::Clock;
+use locker::server::build_watch::BuildWatch;
+use locker::server::build_watch::settings::WatchSettings;
+use locker::server::door::{self, DoorSettings, Stop};
+use locker::server::engine::{self, Engine};
+use locker::server::http::Handler;
+use locker::server::long_polls::LongPolls;
+use locker::server::notices::Notices;
+use locker::server::routes::Routes;
+use locker::store::Store;
+use locker::store::memory::MemoryStore;
+use locker::wire::errors::Code;
+
+/// A store in memory that fails when told to. Its id is `store-1`.
+pub struct FailingStore {
+    inner: MemoryStore,
+    fails: Arc<AtomicBool>,
+}
+
+impl FailingStore {
+    /// The store, and what makes it fail.
+    pub fn new() -> (Self, Arc<AtomicBool>) {
+        let fails = Arc::new(AtomicBool::new(false));
+        (Self { inner: MemoryStore::new().unwrap(), fails: Arc::clone(&fails) }, fails)
+    }
+}
+
+impl Store for FailingStore {
+    fn load(&mut self) -> anyhow::Result<Loaded> {
+        self.inner.load()
+    }
+    fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.fails.load(Ordering::SeqCst), "planned failure");
+        self.inner.commit(changes)
+    }
+    fn store_id(&self) -> &'static str {
+        "store-1"
+    }
+}
+
+/// The engine on a store and a clock of the test's, and the routes to it. One Concourse is known, `https://ci`; nothing
+/// asks it about its builds.
+pub struct House {
+    pub routes: Arc<Routes>,
+    pub engine: Engine,
+    pub notices: Notices,
+    /// The server says that it goes down.
+    pub going_down: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl House {
+    pub fn open(store: Box<dyn Store>, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        let (notices, long_polls) = (Notices::default(), LongPolls::default());
+        let (failed, going_down) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (fail, down) = (Arc::clone(&failed), Arc::clone(&going_down));
+        let note = move |_| fail.store(true, Ordering::SeqCst);
+        let (engine, thread) =
+            engine::start(store, settings, Arc::clone(&clock), notices.clone(), long_polls.clone(), note).unwrap();
+        let health = move || match (failed.load(Ordering::SeqCst), down.load(Ordering::SeqCst)) {
+            (true, _) => Err(Code::StoreFailed),
+            (false, true) => Err(Code::Unavailable),
+            (false, false) => Ok(()),
+        };
+        let known = WatchSettings { concourses: vec!["https://ci".parse().unwrap()], ..WatchSettings::default() };
+        let builds = BuildWatch::open(&known, &BTreeMap::new(), clock).unwrap();
+        let routes = Arc::new(Routes::new(engine.clone(), long_polls, Arc::new(health)).with_builds(builds));
+        Self { routes, engine, notices, going_down, thread: Some(thread) }
+    }
+
+    /// A door to its routes.
+    pub fn door(&self, settings: DoorSettings) -> Door {
+        Door::open(Arc::clone(&self.routes) as Arc<dyn Handler>, self.notices.clone(), settings)
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.engine.stop();
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !thread::panicking() {
+            ended.unwrap().unwrap();
+        }
+    }
+}
+
+/// A door on a free port, in front of a handler. It ends when it is dropped.
+pub struct Door {
+    pub address: SocketAddr,
+    stop: Stop,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+    pub dir: tempfile::TempDir,
+}
+
+/// Time that the end of a test gives to what is in flight.
+const GRACE: Duration = Duration::from_secs(10);
+
+impl Door {
+    pub fn open(handler: Arc<dyn Handler>, notices: Notices, settings: DoorSettings) -> Self {
+        Self::open_on(TcpListener::bind("127.0.0.1:0").unwrap(), handler, notices, settings)
+    }
+
+    pub fn open_on(listener: TcpListener, handler: Arc<dyn Handler>, notices: Notices, settings: DoorSettings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, dirs) = (Stop::new(), vec![dir.path().to_owned()]);
+        let door_stop = stop.clone();
+        let thread = thread::spawn(move || door::serve(listener, handler, notices, settings, &dirs, door_stop));
+        Self { address, stop, thread: Some(thread), dir }
+    }
+
+    /// Stops it; the result of serving.
+    pub fn stop_within(&mut self, grace: Duration) -> anyhow::Result<()> {
+        self.stop.trigger(grace);
+        self.ended()
+    }
+
+    /// Waits until it has ended by itself; the result of serving.
+    pub fn ended(&mut self) -> anyhow::Result<()> {
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.stop.trigger(GRACE);
+        if let Some(thread) = self.thread.take() {
+            let result = thread.join();
+            if !thread::panicking() {
+                result.unwrap().unwrap();
+            }
+        }
+    }
+}
