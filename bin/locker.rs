@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     let args: Result<Vec<String>, OsString> = std::env::args_os().map(OsString::into_string).collect();
     let args = match args {
         Ok(args) => args,
-        Err(bad) => return refuse(&format!("the argument \"{}\" is no UTF-8 text", escape(&bad.to_string_lossy()))),
+        Err(bad) => return refuse(&format!("the argument \"{}\" is not valid UTF-8", escape(&bad.to_string_lossy()))),
     };
     // Variables that are no text belong to others: ours are all text.
     let vars: BTreeMap<String, String> = std::env::vars_os()

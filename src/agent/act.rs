@@ -73,7 +73,7 @@ impl Worker {
                 Step::Gone(gone) => return Ok(Outcome::Missing(gone)),
             }
         }
-        let why = "others change the workflow all the time";
+        let why = "the workflow changes all the time";
         Ok(Outcome::Kept(Level::Warn, why.to_owned(), self.agent.settings.interval))
     }
 
@@ -121,12 +121,11 @@ impl Worker {
                 CallError::Refused(_) => {
                     // Another agent was faster: what it has written down counts.
                     self.next_listing = Duration::ZERO;
-                    Outcome::Kept(Level::Info, format!("it is bound otherwise: {error}"), Duration::ZERO)
+                    Outcome::Kept(Level::Info, format!("it is bound to another node: {error}"), Duration::ZERO)
                 }
             })?;
             if answer.node.is_none() {
-                let why =
-                    "the latch server does not keep which node a latch is for: after a crash it may be another one";
+                let why = "the latch server does not store which node a latch is for: after a crash, another node may be resumed";
                 tracing::warn!(latch = short(&id), "{why}");
             }
         }
@@ -150,7 +149,7 @@ impl Worker {
                 (Level::Warn, why, LONG_PAUSE)
             }
             Keep::Offloaded => {
-                let why = "the nodes are in Argo's database (offloaded), out of reach: resume it by hand";
+                let why = "the nodes are in Argo's database (offloaded), which lockagt cannot reach: resume it by hand";
                 (Level::Warn, why.to_owned(), LONG_PAUSE)
             }
             Keep::Unreadable(why) => (Level::Warn, format!("{why}: resume it by hand"), LONG_PAUSE),

@@ -57,7 +57,7 @@ impl Source {
         let var = |name: &str| vars.get(name).map(String::as_str).filter(|value| !value.is_empty());
         if wish.in_cluster {
             return Self::pod(vars).ok_or_else(|| {
-                "--in-cluster: KUBERNETES_SERVICE_HOST is not set, so this is no pod of a cluster".to_owned()
+                "--in-cluster: KUBERNETES_SERVICE_HOST is not set, so this does not run in a pod".to_owned()
             });
         }
         let context = wish.context.clone();
@@ -270,7 +270,7 @@ impl Connection {
         }
         match serde_json::from_slice::<Value>(&body) {
             Ok(value) if value["kind"] == "Workflow" => Ok(Some(value)),
-            _ => Err(ClusterError::Trouble("the answer is no workflow".to_owned())),
+            _ => Err(ClusterError::Trouble("the answer is not a workflow".to_owned())),
         }
     }
 }

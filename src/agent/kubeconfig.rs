@@ -48,8 +48,8 @@ pub fn read(files: &[PathBuf], context: Option<&str>) -> Result<Access, String> 
     let mut all = Config::default();
     for file in files {
         let text = read_file(file).map_err(|why| format!("the kubeconfig {why}"))?;
-        let next = parse(&text)
-            .ok_or_else(|| format!("the kubeconfig {} cannot be read: it is no valid kubeconfig", file.display()))?;
+        let next =
+            parse(&text).ok_or_else(|| format!("the kubeconfig {} is not a valid kubeconfig", file.display()))?;
         all.merge(next, file.parent().unwrap_or(Path::new(".")));
     }
     all.access(context).map_err(|why| {
@@ -71,7 +71,7 @@ pub(super) fn read_file(file: &Path) -> Result<String, String> {
     let read = File::open(file).and_then(|opened| read_at_most(opened, limits::KUBECONFIG_BYTES));
     let bytes = read.map_err(|error| broken(&error))?;
     let bytes = bytes.ok_or_else(|| broken(&format!("larger than {} bytes", limits::KUBECONFIG_BYTES)))?;
-    String::from_utf8(bytes).map_err(|_| broken(&"no UTF-8 text"))
+    String::from_utf8(bytes).map_err(|_| broken(&"not valid UTF-8"))
 }
 
 #[derive(Default, Deserialize)]
@@ -149,8 +149,8 @@ fn is_set(text: &Option<String>) -> Option<&str> {
 /// PEM text that stands in the file, or in another one beside it.
 fn pem(data: &Option<String>, file: &Option<PathBuf>, dir: &Path, what: &str) -> Result<Option<String>, String> {
     if let Some(data) = is_set(data) {
-        let bytes = BASE64.decode(data.trim()).map_err(|_| format!("{what}-data is no base64"))?;
-        return String::from_utf8(bytes).map(Some).map_err(|_| format!("{what}-data holds no PEM text"));
+        let bytes = BASE64.decode(data.trim()).map_err(|_| format!("{what}-data is not valid base64"))?;
+        return String::from_utf8(bytes).map(Some).map_err(|_| format!("{what}-data is not PEM text"));
     }
     let file = file.as_ref().filter(|file| !file.as_os_str().is_empty());
     file.map(|file| read_file(&dir.join(file)).map_err(|why| format!("{what}: {why}"))).transpose()
@@ -232,7 +232,7 @@ impl User {
         let client = match (cert, key) {
             (Some(cert), Some(key)) => Some((cert, Secret::new(key))),
             (None, None) => None,
-            _ => return Err("client-certificate and client-key belong together".to_owned()),
+            _ => return Err("client-certificate and client-key need each other".to_owned()),
         };
         let file = self.token_file.as_ref().filter(|file| !file.as_os_str().is_empty());
         // In the order of kubectl: a file before a token that it may have renewed.
@@ -309,11 +309,11 @@ contexts:
             ("empty", "token", "no server"),
             ("nowhere", "token", "there is no cluster nowhere"),
             ("c", "nobody", "there is no user nobody"),
-            ("c", "half", "belong together"),
+            ("c", "half", "need each other"),
             ("c", "exec", "user exec: its credentials come from a program"),
             ("c", "gcp", "--in-cluster"),
             ("c", "other", "impersonation"),
-            ("c", "broken", "client-certificate-data is no base64"),
+            ("c", "broken", "client-certificate-data is not valid base64"),
         ];
         for (cluster, user, says) in table {
             let why = access(cluster, user).unwrap_err();
@@ -340,7 +340,7 @@ contexts:
         assert!(read(std::slice::from_ref(&second), Some("b")).unwrap_err().contains("there is no context b"));
         let bad = write("3", "users: [{token: hunter2]");
         let why = read(&[bad], None).unwrap_err();
-        assert!(why.contains("cannot be read") && !why.contains("hunter2"), "{why}");
+        assert!(why.contains("is not a valid kubeconfig") && !why.contains("hunter2"), "{why}");
         assert!(read(&[dir.path().join("4")], None).unwrap_err().contains("No such file"));
     }
 }

@@ -179,17 +179,17 @@ fn supply(parameter: &mut Value, values: &[(String, String)]) {
 
 /// The map of nodes out of base64 and gzip. Newer releases of Argo may use other compressions.
 fn decompress(text: &str) -> Result<Map<String, Value>, String> {
-    let packed = BASE64.decode(text).map_err(|error| format!("compressedNodes is no base64: {error}"))?;
+    let packed = BASE64.decode(text).map_err(|error| format!("compressedNodes is not valid base64: {error}"))?;
     match packed[..] {
         [0x1f, 0x8b, ..] => {}
         [0x28, 0xb5, 0x2f, 0xfd, ..] => return Err("compressedNodes is zstd; only gzip is supported".to_owned()),
-        _ => return Err("compressedNodes is no gzip (brotli?); only gzip is supported".to_owned()),
+        _ => return Err("compressedNodes is not gzip (brotli?); only gzip is supported".to_owned()),
     }
     let most = limits::ARGO_NODES_BYTES;
     let plain = read_at_most(MultiGzDecoder::new(&packed[..]), most)
         .map_err(|error| format!("compressedNodes cannot be unpacked: {error}"))?
         .ok_or_else(|| format!("compressedNodes unpacks to more than {most} bytes"))?;
-    serde_json::from_slice(&plain).map_err(|error| format!("compressedNodes holds no map of nodes: {error}"))
+    serde_json::from_slice(&plain).map_err(|error| format!("compressedNodes does not hold a map of nodes: {error}"))
 }
 
 /// Always gzip, which every release reads.

@@ -1,4 +1,4 @@
-//! `lockagt`, also as `locker agent`: resumes the Argo workflows whose latches are released (contracts section 5).
+//! `lockagt`, also as `locker agent`: resumes the Argo workflows whose latches are released (docs/latches.md).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ Exit codes: 0 ended by a signal, or with --once nothing failed; 1 failed, or a l
 #[derive(Debug, Args)]
 #[command(after_help = "The same as the program `lockagt`; examples: lockagt --help")]
 pub(super) struct AgentArgs {
-    /// Where latches are, like `http://HOST:8910/lock`; used as given (default: --uri with /lock)
+    /// URL of the latches, such as `http://HOST:8910/lock`; used as given (default: --uri with /lock)
     #[arg(long, env = "API_ENDPOINT", value_name = "URL")]
     api_endpoint: Option<String>,
     /// How to reach the cluster (default: $KUBECONFIG, else ~/.kube/config, else the pod's service account)
@@ -49,23 +49,23 @@ pub(super) struct AgentArgs {
     /// Context of the kubeconfig (default: its current one)
     #[arg(long, value_name = "NAME", conflicts_with = "in_cluster")]
     context: Option<String>,
-    /// Use the pod's service account, whatever kubeconfig there is
+    /// Use the pod's service account and ignore any kubeconfig
     #[arg(long, conflicts_with = "kubeconfig")]
     in_cluster: bool,
-    /// Time between two full looks, a duration or a number of seconds; releases are acted on at once where the server
-    /// can tell of them
+    /// Time between two full listings, a duration or a number of seconds; if the server can announce releases, they are
+    /// acted on at once
     #[arg(long, env = "LOCKER_AGENT_INTERVAL", value_name = "TIME", default_value = "60s", value_parser = parse_interval)]
     interval: Duration,
-    /// Act on latches of this namespace only; may be given several times (default: all)
+    /// Act only on latches of this namespace; may be repeated (default: all)
     #[arg(long, env = "LOCKER_AGENT_NAMESPACES", value_name = "NAME", value_delimiter = ',')]
     namespace: Vec<Namespace>,
-    /// Give a latch up once its workflow has been missing for so long
+    /// Give up a latch once its workflow has been missing for this long
     #[arg(long, env = "LOCKER_AGENT_GONE_AFTER", value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     gone_after: Duration,
-    /// Look once at each released latch, then end
+    /// Look once at each released latch, then exit
     #[arg(long)]
     once: bool,
-    /// Say what would be done, and change nothing
+    /// Only say what would be done; change nothing
     #[arg(long)]
     dry_run: bool,
     /// Log lines as text or json
@@ -82,7 +82,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => parse_duration(text)?,
     };
-    if span.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(span) }
+    if span.is_zero() { Err("must be longer than 0 s".to_owned()) } else { Ok(span) }
 }
 
 /// `lockagt`, parsed.

@@ -22,13 +22,13 @@ pub(super) struct BreakArgs {
     /// Pool of the lock
     #[arg(long, value_name = "NAME", requires = "lock")]
     pool: Option<PoolName>,
-    /// Break the hold of whoever has this lock
+    /// Break the hold on this lock
     #[arg(long, value_name = "NAME", requires = "pool")]
     lock: Option<LockName>,
-    /// Why: for its holder, and for the history
+    /// The reason, for the holder and the history
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Keep the lock out of use for the pool's drain, because the holder may still be at work
+    /// Keep the lock out of use for the pool's drain time, because the holder may still be working
     #[arg(long)]
     drain: bool,
 }
@@ -37,7 +37,7 @@ pub(super) fn run(args: &BreakArgs, client: &Client, env: &mut Env<'_>) -> Resul
     let id = match (&args.claim, &args.pool, &args.lock) {
         (Some(id), ..) => id.as_str().to_owned(),
         (None, Some(pool), Some(lock)) => holder(pool, lock, client)?,
-        _ => return Err(CliError::usage("name a claim, or --pool and --lock")),
+        _ => return Err(CliError::usage("name a claim, or give --pool and --lock")),
     };
     let body = BreakBody { drain: args.drain, by: by(env, Some(&args.reason)) };
     client.break_claim(&id, &body)?;
@@ -49,7 +49,7 @@ pub(super) fn run(args: &BreakArgs, client: &Client, env: &mut Env<'_>) -> Resul
 fn holder(pool: &PoolName, lock: &LockName, client: &Client) -> Result<String, CliError> {
     let view = client.get_lock(pool.as_str(), lock.as_str())?;
     match view.holders.as_slice() {
-        [] => Err(CliError::Failed(exit::CONFLICT, format!("nobody has lock {lock:?} of pool {pool:?}"))),
+        [] => Err(CliError::Failed(exit::CONFLICT, format!("lock {lock:?} of pool {pool:?} is not held"))),
         [holder] => Ok(holder.claim.clone()),
         several => {
             let who = who::holders(several);

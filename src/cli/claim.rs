@@ -21,7 +21,7 @@ use crate::wire::problems::unknown;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   locker claim environments                        any free lock; waits for it
-  locker claim environments --lock eu-1 --try      now or never (exit 3)
+  locker claim environments --lock eu-1 --try      do not wait (exit 3)
   locker claim environments --count 2 --label region=eu --wait 10m --ttl 2h --reason 'load test'
   id=$(locker claim environments) && run-it; locker release \"$id\"")]
 pub(super) struct ClaimArgs {
@@ -30,19 +30,19 @@ pub(super) struct ClaimArgs {
     /// Wait at most this long (default: as long as it takes)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     wait: Option<Duration>,
-    /// Do not wait: now or never
+    /// Do not wait: take the lock now or fail
     #[arg(long = "try", conflicts_with = "wait")]
     once: bool,
-    /// Let the server end the wait after this, also when this program is gone
+    /// Let the server end the wait after this time, even if this program is gone
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     give_up: Option<Duration>,
     /// What ends the hold besides a release and --ttl: person (default), flow, build or lease
     #[arg(long, value_name = "SCOPE", value_parser = parse_scope)]
     scope: Option<Scope>,
-    /// Let the server take the lock back after this
+    /// Let the server take the lock back after this time
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     ttl: Option<Duration>,
-    /// Id of the claim (default: random); the same id again finds the same claim
+    /// Id of the claim (default: random); the same id finds the same claim again
     #[arg(long, value_name = "ID")]
     id: Option<ClaimId>,
     /// Print the whole claim as JSON instead of its id

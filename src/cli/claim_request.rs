@@ -20,25 +20,25 @@ use crate::wire::errors::exit;
 pub(super) struct RequestArgs {
     /// The pool to take locks of
     pool: PoolName,
-    /// Take this lock; several times for several, all or nothing
+    /// Take this lock; may be repeated: all of them or none
     #[arg(long = "lock", value_name = "NAME")]
     locks: Vec<LockName>,
-    /// Take so many locks, whichever are free
+    /// Take N locks, any that are free
     #[arg(long, value_name = "N", conflicts_with = "locks", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
-    /// Only locks with this label; several times for several labels
+    /// Only locks with this label; may be repeated
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label, conflicts_with = "locks")]
     labels: Vec<(String, String)>,
-    /// Share the lock with all who claim it with the same key
+    /// Share the lock with everybody who claims it with the same key
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// In pools ordered by priority, higher ones come first (-1000 to 1000, default 0)
+    /// In pools with order: priority, higher numbers come first (-1000 to 1000, default 0)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     priority: Option<i32>,
-    /// End older waiting claims of this name; of your own ones, or of everybody when it begins with /
+    /// End older waiting claims of this name: your own, or everybody's when NAME begins with /
     #[arg(long, value_name = "NAME")]
     supersede: Option<String>,
-    /// Why, for those who wait for it
+    /// The reason, shown to those who wait for the lock
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
@@ -130,7 +130,7 @@ fn explain(env: &mut Env<'_>, id: &str, stopped: Stopped) -> CliError {
             say(env, &format!("{} received: nothing is held", signal.name()));
             CliError::Signalled(signal)
         }
-        Stop::TimeOver(_) => CliError::Failed(exit::LOCKED, "not served in time: nothing is held".to_owned()),
+        Stop::TimeOver(_) => CliError::Failed(exit::LOCKED, "the time is over: nothing is held".to_owned()),
         Stop::Locked(view) | Stop::SelfWait(view) => {
             CliError::Failed(exit::LOCKED, format!("not free; held: {}", who::holders(&view.holders)))
         }

@@ -24,16 +24,16 @@ pub(super) struct Connection {
         default_value = "http://127.0.0.1:8910"
     )]
     pub(super) uri: String,
-    /// User name, when the server asks for one
+    /// User name, if the server asks for one
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_USERNAME", value_name = "NAME")]
     username: Option<String>,
     /// Password; better in the environment, because other users can read command lines
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_PASSWORD", value_name = "TEXT")]
     password: Option<Secret>,
-    /// Trust only these issuers of server certificates: a PEM file, or PEM text
+    /// Trust only these certificates and what they issued: a PEM file, or PEM text
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CA_CERT", value_name = "PEM")]
     ca_cert: Option<Pem>,
-    /// Certificate to show to the server: a PEM file, or PEM text; with --client-key
+    /// Certificate to show to the server: a PEM file, or PEM text; needs --client-key
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CLIENT_CERT", value_name = "PEM")]
     client_cert: Option<Pem>,
     /// Key of that certificate
@@ -78,7 +78,7 @@ impl Connection {
         let client = match (read(&self.client_cert)?, read(&self.client_key)?) {
             (None, None) => None,
             (Some(cert), Some(key)) => Some((cert, Secret::new(key))),
-            _ => return Err(CliError::usage("--client-cert and --client-key belong together".to_owned())),
+            _ => return Err(CliError::usage("--client-cert and --client-key need each other".to_owned())),
         };
         let skip_verification = self.skip_ssl_validation.then_some("--skip-ssl-validation");
         Ok(Tls { ca_cert: read(&self.ca_cert)?, client, skip_verification })

@@ -37,7 +37,7 @@ Examples:
   id=$(locker claim environments --reason 'manual test')
   locker release \"$id\"
 
-Exit codes: 0 done; 1 failed; 2 wrong use; 3 locked by others; 4 not found; 5 conflict, or over already;
+Exit codes: 0 done; 1 failed; 2 wrong use; 3 locked by others; 4 not found; 5 conflict, or already over;
 6 no answer from the server; 7 credentials refused; 8 lease lost; 130 and 143 after a signal.";
 
 #[derive(Debug, Subcommand)]
@@ -46,37 +46,37 @@ enum Command {
     Server(Box<server::ServerArgs>),
     /// Show pools, or the locks and the queue of one pool
     Status(status::StatusArgs),
-    /// Take locks by hand; prints the claim's id, which releases them
+    /// Take locks by hand; prints the id of the claim, for `locker release`
     Claim(claim::ClaimArgs),
-    /// Run a command while holding locks; it is stopped before anybody else can have them
+    /// Run a command while holding locks; it is stopped before anybody else can get them
     Run(run::RunArgs),
-    /// Watch locks, holders and queue live
+    /// Watch locks, holders and the queue live
     Watch(watch::WatchArgs),
-    /// Wait for a state of a pool or a lock, without taking anything
+    /// Wait until a pool or a lock is in a state, without taking anything
     Wait(wait::WaitArgs),
-    /// Check that a fence is a present holder's, before changing what the lock protects
+    /// Check that a fence belongs to the current holder, before you change what the lock protects
     Verify(verify::VerifyArgs),
     /// Give locks back
     Release(release::ReleaseArgs),
-    /// End a hold by force, and say why
+    /// End a hold by force, with a reason
     Break(breaking::BreakArgs),
-    /// Move or cancel those who wait
+    /// Move or cancel waiting claims
     Queue(queue::QueueArgs),
     /// Declare, list and remove pools
     Pool(pool::PoolArgs),
     /// Add, change and remove locks; take them out of service and put them back
     Lock(lock::LockArgs),
-    /// Write pools out: as a pool-resource repository, or as JSON
+    /// Export pools as a pool-resource repository or as JSON
     Export(transfer::ExportArgs),
-    /// Latches of Argo workflows, as the program lockcli
+    /// Work with the latches of Argo workflows, as lockcli does
     Latch(latch::LatchArgs),
-    /// Resume the Argo workflows whose latches are released, as the program lockagt
+    /// Resume the Argo workflows whose latches are released, as lockagt does
     Agent(agent::AgentArgs),
-    /// Take over what another system has
+    /// Import what another system has
     Import(import::ImportArgs),
-    /// Copy a store into a file, also while the server uses it
+    /// Copy a store into a file, even while the server uses it
     Backup(store::BackupArgs),
-    /// Make a backup the store of the next server
+    /// Make a backup the store that the next server starts with
     Restore(store::RestoreArgs),
     /// Look after a store
     Store(store::StoreArgs),
@@ -84,7 +84,7 @@ enum Command {
     Completions(manual::CompletionsArgs),
     /// Print man pages, or write all of them
     Man(manual::ManArgs),
-    /// See why a resource does not work: server, TLS, credentials, pool
+    /// Find out why a resource does not work: server, TLS, credentials, pool
     Doctor(doctor::DoctorArgs),
     /// The resource's check, as Concourse runs it (JSON on stdin)
     Check,

@@ -50,18 +50,18 @@ const SOURCE_BYTES: u64 = 4 * 1024 * 1024;
   locker doctor --uri https://locker.example.com --pool staging
   locker doctor --source source.json               the `source` of the resource, as JSON
   LOCKER_SOURCE='{\"locker_uri\": ...}' locker doctor --try
-  fly -t ci execute -c pipelines/debug.yml         the same, from a container of a worker
+  fly -t ci execute -c pipelines/debug.yml         the same, inside a container of a worker
 
-The source is that of --source, else of the variable LOCKER_SOURCE, else --uri and its companions.
-The exit code is that of the first line that fails; warnings are no failure.")]
+The source is taken from --source, else from the variable LOCKER_SOURCE, else from --uri and the other connection options.
+The exit code is that of the first check that fails; warnings do not count as failures.")]
 pub(super) struct DoctorArgs {
     /// Read the `source` of a resource from this file, as JSON; - is stdin
     #[arg(long, value_name = "FILE")]
     source: Option<String>,
-    /// Look at this pool instead of that of the source
+    /// Check this pool instead of the one in the source
     #[arg(long, value_name = "NAME")]
     pool: Option<PoolName>,
-    /// Claim and release a lock: of this pool, or of a new one that is removed again
+    /// Claim and release a lock of this pool, or of a new pool that is removed again
     #[arg(long = "try", value_name = "POOL", num_args = 0..=1, default_missing_value = "")]
     trial: Option<String>,
     /// Print one JSON object instead of lines
@@ -155,14 +155,14 @@ fn examine(
         stores.insert(examine_server(&target, server, tools, report, env)?);
     }
     if stores.len() > 1 {
-        let text = "the servers of locker_uri have different stores: a lock of one is unknown to the other";
+        let text = "the servers of locker_uri have different stores: a lock in one is unknown in the other";
         return Err(report.fail(env, "store", exit::CONFLICT, text, "name only servers of one store")?);
     }
     let client = target.client(&target.servers, true, env).map_err(CliError::usage)?;
     if let Some(name) = &target.pool {
         pool::examine(&client, name, tools, report, env)?;
     } else {
-        report.warn(env, "pool", "no pool is named, so none was looked at", "name one with --pool")?;
+        report.warn(env, "pool", "no pool is named, so no pool was checked", "name one with --pool")?;
     }
     if let Some(trial) = &args.trial {
         let pool = Some(trial).filter(|trial| !trial.is_empty()).map(|name| PoolName::parse(name)).transpose();
@@ -188,7 +188,7 @@ fn examine_server(
     let subject = Subject { target, server, address, client: client.clone() };
     service::exposure(&subject, report, env)?;
     if service::proxy(&subject, report, env)? {
-        report.ok(env, "connect", "left to the proxy, as the name and the TLS of the server are")?;
+        report.ok(env, "connect", "not checked: the proxy connects, and checks the name of the server")?;
     } else {
         let socket = network::reach(&subject.address, tools, report, env)?;
         if subject.address.is_tls {
@@ -230,7 +230,7 @@ fn target(
     let named = target.pool.as_ref().map(|pool| format!(", pool {:?}", pool.as_str())).unwrap_or_default();
     report.ok(env, "source", format!("{servers}{named}, from {from}"))?;
     if let Some(key) = target.tls.skip_verification {
-        let text = format!("{key}: whoever stands between can read the password and grant locks");
+        let text = format!("{key}: anybody in between can read the password and grant locks");
         report.warn(env, "source", text, "give `ca_cert` instead")?;
     }
     Ok(target)
@@ -262,12 +262,12 @@ fn source_text(args: &DoctorArgs, env: &mut Env<'_>) -> Result<Option<(Vec<u8>, 
 /// Reads the source with the types of the resource. What Concourse gives to `check`, `in` and `out`, with `source`
 /// in it, is understood as well, so that a payload can be pasted.
 fn parse_source(text: &[u8], from: &str, report: &mut Report, env: &mut Env<'_>) -> Result<Source, Stop> {
-    let advice = "give what stands under `source:` of the resource, as JSON, with every ((var)) filled in";
+    let advice = "give the `source:` of the resource as JSON, with every ((var)) filled in";
     let source = match serde_json::from_slice::<Value>(text) {
         Ok(Value::Object(mut map)) if map.contains_key("source") => map.remove("source").unwrap_or_default(),
         Ok(value) => value,
         Err(error) => {
-            let text = format!("{from} is no JSON: {error}");
+            let text = format!("{from} is not valid JSON: {error}");
             return Err(report.fail(env, "source", exit::USAGE, text, advice)?);
         }
     };
@@ -275,8 +275,8 @@ fn parse_source(text: &[u8], from: &str, report: &mut Report, env: &mut Env<'_>)
         Ok(CheckRequest { source, .. }) => {
             if !source.ignored.is_empty() {
                 let keys = source.ignored.join(", ");
-                let text = format!("{keys}: without effect, because no git repository is behind a pool");
-                report.warn(env, "source", text, "take these keys out when convenient")?;
+                let text = format!("{keys}: no effect, because there is no git repository behind a pool");
+                report.warn(env, "source", text, "remove these keys when convenient")?;
             }
             Ok(source)
         }

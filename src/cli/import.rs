@@ -24,8 +24,8 @@ enum ImportCommand {
     LockerState(import_locker::LockerStateArgs),
     /// Pools from a checkout of a pool-resource repository
     #[command(after_help = "\
-Claimed locks become held by a claim of scope `flow`, whose reason is the last commit's message where git is at hand.
-Nothing that differs on the server is overwritten unless it is named; exit 5 when something was left alone.")]
+Claimed locks are held by a claim of scope `flow` afterwards; its reason is the message of the last commit, if git is installed.
+What differs on the server is overwritten only if you name it; exit code 5 if something was left alone.")]
     PoolRepo {
         /// The checkout
         dir: PathBuf,
@@ -37,7 +37,7 @@ Nothing that differs on the server is overwritten unless it is named; exit 5 whe
     },
     /// The state that `locker export json` wrote
     #[command(after_help = "\
-Nothing that differs on the server is overwritten unless it is named; exit 5 when something was left alone.")]
+What differs on the server is overwritten only if you name it; exit code 5 if something was left alone.")]
     Json {
         /// The file, or - for stdin
         file: PathBuf,

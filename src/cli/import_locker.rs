@@ -29,7 +29,7 @@ Pools that somebody else holds are named, and then nothing is imported (exit cod
 pub(super) struct LockerStateArgs {
     /// The file; - for stdin
     file: String,
-    /// Say what would be done, and do nothing
+    /// Only say what would be done; change nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -45,7 +45,7 @@ struct Summary {
 pub(super) fn run(args: &LockerStateArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
     let text = read(&args.file, env)?;
     let pools = state_file::parse(&text).map_err(|error| {
-        CliError::Failed(exit::FAILED, format!("{:?} is damaged, nothing is imported: {error}", args.file))
+        CliError::Failed(exit::FAILED, format!("{:?} is damaged, so nothing was imported: {error}", args.file))
     })?;
     let mut conflicts = Vec::new();
     for pool in &pools {
@@ -53,7 +53,7 @@ pub(super) fn run(args: &LockerStateArgs, client: &Client, env: &mut Env<'_>) ->
     }
     if !conflicts.is_empty() {
         conflicts.iter().for_each(|conflict| say(env, conflict));
-        let text = format!("{} pool(s) are in the way, nothing is imported", conflicts.len());
+        let text = format!("{} pool(s) are in the way, so nothing was imported", conflicts.len());
         return Err(CliError::Failed(exit::CONFLICT, text));
     }
     if args.dry_run {
@@ -68,7 +68,7 @@ pub(super) fn run(args: &LockerStateArgs, client: &Client, env: &mut Env<'_>) ->
         print_line(env, &format!("imported {}", describe(pool)))?;
     }
     let Summary { pools, taken, released } = done;
-    let text = format!("{pools} pool(s) made, {taken} hold(s) there, {released} released since an earlier import");
+    let text = format!("{pools} pool(s) made, {taken} hold(s) in place, {released} released since an earlier import");
     print_line(env, &text)?;
     Ok(exit::OK)
 }
@@ -115,7 +115,7 @@ fn conflict(pool: &ImportedPool, client: &Client) -> Result<Option<String>, CliE
             Ok(other.filter(|_| !own.is_empty()).map(|claim| format!("pool {name:?} is held by claim {claim:?}")))
         }
         Err(error) if error.code() == Some(Code::NoSuchLock) => {
-            Ok(Some(format!("pool {name:?} is there, but not with a lock of its own name")))
+            Ok(Some(format!("pool {name:?} exists, but has no lock of its own name")))
         }
         Err(error) => Err(error.into()),
     }
@@ -133,7 +133,7 @@ fn import(pool: &ImportedPool, client: &Client, env: &Env<'_>, done: &mut Summar
         match client.put_claim(hold.id.as_str(), &hold.body, Duration::ZERO) {
             Ok(Asked::Given(_)) => done.taken += 1,
             Ok(Asked::Waiting(waiting)) => {
-                let text = format!("pool {:?} was taken meanwhile: {}", pool.pool, waiting.error);
+                let text = format!("pool {:?} was taken in the meantime: {}", pool.pool, waiting.error);
                 return Err(CliError::Failed(exit::CONFLICT, text));
             }
             Err(error) if error.code() == Some(Code::Ended) => done.released += 1,

@@ -1,4 +1,4 @@
-//! `lockcli`, also as `locker latch`: latches of Argo workflows (contracts section 5).
+//! `lockcli`, also as `locker latch`: latches of Argo workflows (docs/latches.md).
 //!
 //! What is printed is for programs: `create` prints the id alone, `get` and `list` JSON, `release` and `delete` nothing.
 //! The exit code is 0 only when it was done.
@@ -51,7 +51,7 @@ Exit codes: 0 done; 1 failed, or released with a failure; 2 wrong use; 3 not rel
 #[derive(Debug, Args)]
 #[command(after_help = "The same as the program `lockcli`; examples: lockcli --help")]
 pub(super) struct LatchArgs {
-    /// Where latches are, like `http://HOST:8910/lock`; used as given (default: --uri with /lock)
+    /// URL of the latches, such as `http://HOST:8910/lock`; used as given (default: --uri with /lock)
     #[arg(long, global = true, help_heading = "Connection", env = "API_ENDPOINT", value_name = "URL")]
     api_endpoint: Option<String>,
     /// Write what create or get prints to this file as well (default: /result, where that can be written)
@@ -75,7 +75,7 @@ enum LatchCommand {
         #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
         timeout: Option<Duration>,
     },
-    /// Release a latch: the workflow goes on; again is harmless
+    /// Release a latch, so that the workflow goes on; harmless to repeat
     Release {
         id: String,
         /// Output parameters for the waiting node: a JSON object of texts

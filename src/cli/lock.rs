@@ -24,24 +24,24 @@ pub(super) struct LockArgs {
 
 #[derive(Debug, Subcommand)]
 enum LockCommand {
-    /// Put a new lock into a pool; makes the pool when there is none
+    /// Put a new lock into a pool; makes the pool if it does not exist
     #[command(
         after_help = "Examples:\n  locker lock add environments eu-1 --metadata eu-1.yml --label region=eu\n  generate | locker lock add environments eu-2 --metadata -"
     )]
     Add(ContentArgs),
-    /// Change metadata or labels of a lock, held or not; what is not given stays
+    /// Change the metadata or labels of a lock, held or not; what is not given stays
     Set(ContentArgs),
-    /// Take a lock out of service: whoever has it keeps it, nobody else gets it
+    /// Take a lock out of service: its holder keeps it, nobody else gets it
     #[command(
         after_help = "Examples:\n  locker lock quarantine environments eu-1 --reason 'disk full'\n  locker lock quarantine environments eu-1 --reason 'upgrade' --for 2h"
     )]
     Quarantine {
         pool: PoolName,
         lock: LockName,
-        /// Why: for those who wait, and for the history
+        /// The reason, for those who wait and the history
         #[arg(long, value_name = "TEXT")]
         reason: String,
-        /// Put it back into service after this
+        /// Put it back into service after this time
         #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
         span: Option<Duration>,
     },
@@ -49,7 +49,7 @@ enum LockCommand {
     Return {
         pool: PoolName,
         lock: LockName,
-        /// Why, for the history
+        /// The reason, for the history
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
@@ -60,7 +60,7 @@ enum LockCommand {
         /// The claim that holds it and ends with it
         #[arg(long, value_name = "ID")]
         claim: Option<ClaimId>,
-        /// Why, for the history
+        /// The reason, for the history
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
@@ -70,13 +70,13 @@ enum LockCommand {
 struct ContentArgs {
     pool: PoolName,
     lock: LockName,
-    /// File with the metadata, any bytes; - for stdin
+    /// File with the metadata (any bytes); - is stdin
     #[arg(long, value_name = "FILE")]
     metadata: Option<String>,
-    /// A label; several times for several
+    /// A label; may be repeated
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
-    /// Why, for the history
+    /// The reason, for the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }

@@ -35,7 +35,7 @@ Examples:
   locker man | man -l -
   locker man --dir /usr/local/share/man/man1      # locker.1, locker-server.1 and so on")]
 pub(super) struct ManArgs {
-    /// Write the page of each command into this directory, which is there
+    /// Write the page of each command into this directory, which must exist
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

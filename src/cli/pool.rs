@@ -38,7 +38,7 @@ enum PoolCommand {
     /// Remove a pool that nobody holds or waits for
     Remove {
         pool: PoolName,
-        /// Why, for the history
+        /// The reason, for the history
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
@@ -47,7 +47,7 @@ enum PoolCommand {
 #[derive(Debug, Args)]
 struct SetArgs {
     pool: PoolName,
-    /// Let it have the locks 1 to N
+    /// Give it the locks 1 to N
     #[arg(long, value_name = "N")]
     capacity: Option<u32>,
     /// Who is served first: fifo (default), priority (then fifo) or lifo
@@ -60,7 +60,7 @@ struct SetArgs {
     /// Which free lock is given: `least_recent` (default), random or name
     #[arg(long, value_name = "HOW", value_parser = parse_pick)]
     pick: Option<Pick>,
-    /// How long a lock stays out of use after its holder was lost
+    /// How long a lock stays out of use after its holder is lost
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     drain: Option<Duration>,
     /// The longest hold; after it the lock is taken back
@@ -69,10 +69,10 @@ struct SetArgs {
     /// The longest queue
     #[arg(long, value_name = "N")]
     max_queue: Option<u32>,
-    /// What ends holds of claims that name no scope: flow (default), build or person
+    /// What ends the holds of claims that name no scope: flow (default), build or person
     #[arg(long, value_name = "SCOPE", value_parser = parse_scope)]
     scope: Option<Scope>,
-    /// Why, for the history
+    /// The reason, for the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }

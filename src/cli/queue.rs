@@ -19,17 +19,17 @@ pub(super) struct QueueArgs {
 
 #[derive(Debug, Subcommand)]
 enum QueueCommand {
-    /// Give a waiting claim another place
+    /// Move a waiting claim to another place in the queue
     #[command(
         group = clap::ArgGroup::new("where").required(true).args(["first", "last", "before"]),
         after_help = "Examples:\n  locker queue move 0f3a... --first --reason 'hotfix'\n  locker queue move 0f3a... --before 77c1... --reason 'they agreed'"
     )]
     Move(MoveArgs),
-    /// Cancel a waiting claim of somebody else; its step fails and tells the reason
+    /// Cancel somebody else's waiting claim; its step fails and shows the reason
     Cancel {
         /// Id of the claim (see `locker status POOL`)
         claim: ClaimId,
-        /// Why: for its owner, and for the history
+        /// The reason, for its owner and the history
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
@@ -39,16 +39,16 @@ enum QueueCommand {
 struct MoveArgs {
     /// Id of the claim (see `locker status POOL`)
     claim: ClaimId,
-    /// Before all others
+    /// Ahead of all others
     #[arg(long)]
     first: bool,
     /// Behind all others
     #[arg(long)]
     last: bool,
-    /// Just before this claim
+    /// Just ahead of this claim
     #[arg(long, value_name = "CLAIM")]
     before: Option<ClaimId>,
-    /// Why: for those who are passed, and for the history
+    /// The reason, for those who are overtaken and the history
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }

@@ -60,5 +60,5 @@ fn over_unix(path: &str) -> std::io::Result<u16> {
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES).read_to_end(&mut answer)?;
     let status = String::from_utf8_lossy(&answer).split(' ').nth(1).and_then(|word| word.parse().ok());
-    status.ok_or_else(|| std::io::Error::other("it speaks no HTTP"))
+    status.ok_or_else(|| std::io::Error::other("it does not speak HTTP"))
 }

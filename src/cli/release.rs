@@ -22,7 +22,7 @@ pub(super) struct ReleaseArgs {
     /// Pool of the lock
     #[arg(long, value_name = "NAME", requires = "lock")]
     pool: Option<PoolName>,
-    /// Release whoever holds this lock
+    /// Release this lock, whoever holds it
     #[arg(long, value_name = "NAME", requires = "pool")]
     lock: Option<LockName>,
 }
@@ -34,7 +34,7 @@ pub(super) fn run(args: &ReleaseArgs, client: &Client, env: &mut Env<'_>) -> Res
         return Ok(exit::OK);
     }
     let (Some(pool), Some(lock)) = (&args.pool, &args.lock) else {
-        return Err(CliError::usage("name a claim, or --pool and --lock"));
+        return Err(CliError::usage("name a claim, or give --pool and --lock"));
     };
     let view = client.get_lock(pool.as_str(), lock.as_str())?;
     let held: Vec<&HolderView> = view.holders.iter().filter(|h| h.state == ClaimState::Held).collect();

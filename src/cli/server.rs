@@ -1,4 +1,4 @@
-//! `locker server`: every setting as a flag and an environment variable (design section 7).
+//! `locker server`: every setting as a flag and an environment variable (docs/operations.md).
 
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -54,30 +54,30 @@ pub struct ServerArgs {
     /// the socket of a .socket unit.
     #[arg(long, env = "LOCKER_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
-    /// Where the truth is kept: sqlite:FILE or memory:
+    /// Where everything is kept: sqlite:FILE or memory:
     #[arg(long, env = "LOCKER_STORE", value_name = "STORE", default_value = "sqlite:locker.db")]
     pub store: String,
-    /// Only declared pools exist: a claim never makes one
+    /// Claims do not make pools: only declared pools exist
     #[arg(long, env = "LOCKER_DECLARED_ONLY")]
     pub declared_only: bool,
-    /// Say explicitly that anybody who can connect may do anything
+    /// Let anybody who can connect do anything
     #[arg(long, env = "LOCKER_NO_AUTH")]
     pub no_auth: bool,
-    /// Run no server, but ask the one that runs with these settings whether it is ready; exit code 0 or 6
+    /// Do not run a server: ask the one that runs with these settings whether it is ready; exit code 0 or 6
     ///
-    /// For health checks of containers. With client certificates it shows --client-cert and --client-key.
+    /// For the health checks of containers. If the server asks for client certificates, give --client-cert and --client-key.
     #[arg(long)]
     pub ask_ready: bool,
     /// Directory for the private socket (default: the first writable of the store's and the temporary directory)
     #[arg(long, env = "LOCKER_RUNTIME_DIR", value_name = "DIR")]
     pub runtime_dir: Option<std::path::PathBuf>,
-    /// Which APIs of other servers are served, with commas between them: locker, lockd, latches; or none
+    /// Which other APIs are served, separated by commas: locker, lockd, latches; or none
     #[arg(long, env = "LOCKER_CONTRACTS", value_name = "LIST", default_value_t)]
     pub contracts: Contracts,
     /// Status of lockd's DELETE for a lock that is not locked: 409 as documented, or 404 as its program answers
     #[arg(long, env = "LOCKER_LOCKD_UNLOCK_MISSING", value_name = "STATUS", default_value = "409")]
     pub lockd_unlock_missing: UnlockMissing,
-    /// Time for requests on their way to end after SIGTERM; a second signal ends it
+    /// Time that requests get to finish after SIGTERM; a second signal cuts it short
     #[arg(long, env = "LOCKER_SHUTDOWN_GRACE", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub shutdown_grace: Duration,
     /// How log lines are written: text or json
@@ -95,7 +95,7 @@ pub struct ServerArgs {
     /// History entries kept for each pool
     #[arg(long, env = "LOCKER_HISTORY", value_name = "N", default_value_t = 1_000)]
     pub history: usize,
-    /// History entries older than this go
+    /// History entries older than this are removed
     #[arg(long, env = "LOCKER_HISTORY_AGE", value_name = "TIME", default_value = "90d", value_parser = parse_duration)]
     pub history_age: Duration,
     #[command(flatten)]
@@ -110,16 +110,16 @@ pub struct ServerArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
-    /// Certificate of the server and those above it: a PEM file, or PEM text; with --ssl-key
+    /// Certificate of the server and its intermediates: a PEM file, or PEM text; needs --ssl-key
     #[arg(long, env = "SSL_CERT", value_name = "PEM", allow_hyphen_values = true)]
     pub ssl_cert: Option<Pem>,
-    /// Key of that certificate, not encrypted: a PEM file, or PEM text
+    /// Key of that certificate, unencrypted: a PEM file, or PEM text
     #[arg(long, env = "SSL_KEY", value_name = "PEM", allow_hyphen_values = true)]
     pub ssl_key: Option<Pem>,
-    /// Who may issue client certificates: a PEM file, or PEM text
+    /// Authority that issues client certificates: a PEM file, or PEM text
     #[arg(long, env = "LOCKER_CLIENT_CA", value_name = "PEM", allow_hyphen_values = true)]
     pub client_ca: Option<Pem>,
-    /// Whether clients must show a certificate, beside a password if one is set (required), or may instead (optional)
+    /// Whether clients must show a certificate in addition to a password, if one is set (required), or may show one instead (optional)
     #[arg(long, env = "LOCKER_CLIENT_AUTH", value_name = "HOW", default_value = "required")]
     pub client_auth: ClientAuth,
 }
@@ -144,37 +144,37 @@ impl TlsArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits (the defaults are good)")]
 pub struct LimitArgs {
-    /// Most client connections at a time
+    /// Most client connections at once
     #[arg(long, env = "LOCKER_MAX_CONNECTIONS", value_name = "N", default_value_t = limits::DOOR_CONNECTIONS)]
     pub max_connections: usize,
-    /// Most connections of one client address at a time; no limit by default
+    /// Most connections from one client address at once; no limit by default
     #[arg(long, env = "LOCKER_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
     pub max_connections_per_address: Option<NonZeroUsize>,
-    /// Most requests of one client address in a second; no limit by default
+    /// Most requests per second from one client address; no limit by default
     #[arg(long, env = "LOCKER_MAX_REQUESTS_PER_SECOND", value_name = "N")]
     pub max_requests_per_second: Option<NonZeroU32>,
-    /// Most requests that are kept waiting at a time
+    /// Most requests that are kept waiting at once
     #[arg(long, env = "LOCKER_MAX_PARKED", value_name = "N", default_value_t = limits::DOOR_PARKED)]
     pub max_parked: usize,
-    /// Largest request line and headers, bytes
+    /// Largest request line and headers, in bytes
     #[arg(long, env = "LOCKER_MAX_HEAD", value_name = "BYTES", default_value_t = limits::DOOR_HEAD_BYTES)]
     pub max_head: usize,
-    /// Largest request body, bytes
+    /// Largest request body, in bytes
     #[arg(long, env = "LOCKER_MAX_BODY", value_name = "BYTES", default_value_t = limits::DOOR_BODY_BYTES)]
     pub max_body: usize,
     /// Time for a TLS handshake
     #[arg(long, env = "LOCKER_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub handshake_timeout: Duration,
-    /// Time to send one whole request
+    /// Time in which a client must send one whole request
     #[arg(long, env = "LOCKER_SEND_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub send_timeout: Duration,
-    /// Time between two requests of a connection
+    /// Time that a connection may be idle between two requests
     #[arg(long, env = "LOCKER_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s", value_parser = parse_duration)]
     pub idle_timeout: Duration,
-    /// Time to take each 64 KiB of an answer
+    /// Time in which a client must take each 64 KiB of an answer
     #[arg(long, env = "LOCKER_WRITE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub write_timeout: Duration,
-    /// Time of a request inside the server, waiting for a lock not counted
+    /// Time that a request may take inside the server, not counting the wait for a lock
     #[arg(long, env = "LOCKER_REQUEST_TIMEOUT", value_name = "TIME", default_value = "45s", value_parser = parse_duration)]
     pub request_timeout: Duration,
 }
@@ -202,25 +202,25 @@ impl LimitArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Timing (the defaults are good)")]
 pub struct TimingArgs {
-    /// A waiter is taken for listening this long after its last request was answered
+    /// A waiter counts as listening for this long after its last request was answered
     #[arg(long, env = "LOCKER_LISTEN_WINDOW", value_name = "TIME", default_value = "20s", value_parser = parse_duration)]
     pub listen_window: Duration,
-    /// A waiter whose connection was cut keeps its turn this long for coming back
+    /// A waiter whose connection was cut keeps its turn for this long
     #[arg(long, env = "LOCKER_GRACE", value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
     pub grace: Duration,
-    /// A waiter that does not listen keeps its place this long
+    /// A waiter that does not listen keeps its place for this long
     #[arg(long, env = "LOCKER_PLACE", value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     pub place: Duration,
     /// A grant must be confirmed within this; at least the listening window and 15 s
     #[arg(long, env = "LOCKER_CONFIRM", value_name = "TIME", default_value = "45s", value_parser = parse_duration)]
     pub confirm: Duration,
-    /// A lock stays out of use this long after its holder was lost
+    /// A lock stays out of use for this long after its holder is lost
     #[arg(long, env = "LOCKER_DRAIN", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub drain: Duration,
-    /// A lease whose claim names no ttl is lost this long after its last renewal
+    /// A lease without a ttl of its own is lost this long after its last renewal
     #[arg(long, env = "LOCKER_LEASE", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub lease: Duration,
-    /// Ended claims and answers to repeated calls are remembered this long
+    /// Ended claims and the answers to repeated calls are remembered for this long
     #[arg(long, env = "LOCKER_MEMORY", value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
     pub memory: Duration,
 }

@@ -24,7 +24,7 @@ The server may be running. Run it as the server's user, on its machine:
   locker backup --store sqlite:/var/lib/locker/locker.db /backup/locker-$(date +%F).db
 The file has mode 0600 and everything in it, metadata of locks too.")]
 pub(super) struct BackupArgs {
-    /// The file to make; one that exists is not touched
+    /// The file to write; it must not exist
     file: PathBuf,
     #[command(flatten)]
     which: Which,
@@ -42,10 +42,10 @@ pub(super) struct RestoreArgs {
     file: PathBuf,
     #[command(flatten)]
     which: Which,
-    /// Take the place of a store that exists; it is moved aside as FILE.replaced-N
+    /// Replace an existing store, which is moved aside as FILE.replaced-N
     #[arg(long)]
     replace: bool,
-    /// A fence that was given after the backup: all further ones are larger
+    /// A fence that was given after the backup: all new ones will be larger
     #[arg(long, value_name = "FENCE", value_parser = clap::value_parser!(u64).range(..=MAX_FENCE))]
     fence_above: Option<u64>,
 }
@@ -62,7 +62,7 @@ pub(super) struct StoreArgs {
 
 #[derive(Debug, Subcommand)]
 enum StoreCommand {
-    /// Look at every page and every record; exit code 0 when all is sound, also while the server runs
+    /// Check every page and every record, even while the server runs; exit code 0 if all is sound
     Check(Which),
 }
 
@@ -85,13 +85,13 @@ pub(super) fn backup(args: &BackupArgs, env: &mut Env<'_>) -> Result<u8, CliErro
 pub(super) fn restore(args: &RestoreArgs, env: &mut Env<'_>) -> Result<u8, CliError> {
     let restored = copies::restore(&args.file, &args.which.store, args.replace, args.fence_above)?;
     if let Some(aside) = &restored.aside {
-        say(env, &format!("the store that was there is {} now", aside.display()));
+        say(env, &format!("the store that was there is now {}", aside.display()));
     }
     if restored.old_fences_unknown && args.fence_above.is_none() {
         say(
             env,
-            "warning: the store that was there cannot be read, so further fences are larger than those of the backup and \
-             those of the clock; if the clock was ever set back, restore again with --fence-above",
+            "warning: the store that was there cannot be read, so new fences are larger than those of the backup and of the \
+             clock; if the clock was ever set back, restore again with --fence-above",
         );
     }
     print_line(env, &format!("restored {}: {}", args.which.store, told(&restored.contents)))?;
@@ -107,7 +107,7 @@ pub(super) fn store(args: &StoreArgs, env: &mut Env<'_>) -> Result<u8, CliError>
 
 fn told(contents: &Contents) -> String {
     let records = contents.records.map_or_else(
-        || "records of an earlier schema, not looked at".to_owned(),
+        || "records of an earlier schema, not checked".to_owned(),
         |r| format!("{} pools, {} locks, {} claims, {} changes", r.pools, r.locks, r.claims, r.changes),
     );
     format!("{records}, revision {}, store id {}, {} bytes", contents.revision, contents.store_id, contents.bytes)

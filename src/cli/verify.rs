@@ -11,8 +11,8 @@ use crate::wire::errors::exit;
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code: 0 only when the fence is that of a present holder; 5 when it is not (any more); 6 when the server cannot say; \
-7 when it refuses to. Whatever is not 0 means: do not go on.
+Exit code: 0 only if the fence belongs to the current holder; 5 if it does not (any more); 6 if the server does not answer; \
+7 if it refuses the credentials. Anything but 0 means: do not go on.
 
 Example, in a deploy script under `locker run` (LOCKER_POOL, LOCKER_NAME and LOCKER_FENCE are set):
   locker verify \"$LOCKER_POOL\" \"$LOCKER_NAME\" \"$LOCKER_FENCE\" || exit")]
@@ -23,7 +23,7 @@ pub(super) struct VerifyArgs {
     lock: LockName,
     /// The number that was given with the grant
     fence: u64,
-    /// Say nothing: the exit code tells
+    /// Print nothing: the exit code tells
     #[arg(long, short)]
     quiet: bool,
 }
@@ -40,7 +40,7 @@ pub(super) fn run(args: &VerifyArgs, client: &Client, env: &mut Env<'_>) -> Resu
             }
             Ok(exit::OK)
         }
-        Ok(_) => Err(CliError::Failed(exit::FAILED, "the server has answered for another fence".to_owned())),
+        Ok(_) => Err(CliError::Failed(exit::FAILED, "the server answered for another fence".to_owned())),
         Err(error) if args.quiet => Ok(error.exit()),
         Err(error) => Err(error.into()),
     }

@@ -21,7 +21,7 @@ const DRAIN_LOOK: Duration = Duration::from_secs(5);
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code: 0 when it is so (it may be over again by then: to be sure of a lock, take it); 3 when the time is over; 4 when \
+Exit code: 0 when the state is reached (it may have changed again: to be sure of a lock, take it); 3 when the time is over; 4 when \
 there is no such pool or lock; 6 when the time is over and the server did not answer.
 
 Examples:
@@ -118,7 +118,7 @@ pub(super) fn run(args: &WaitArgs, client: &Client, env: &mut Env<'_>) -> Result
         Err(Stop::Failed(error)) => Err(error.into()),
         Err(Stop::TimeOver) => match wait.failing {
             Some(error) => Err(error.into()),
-            None => Err(CliError::Failed(exit::LOCKED, format!("not so in time: {}", wait.said))),
+            None => Err(CliError::Failed(exit::LOCKED, format!("the time is over: {}", wait.said))),
         },
     }
 }

@@ -1,4 +1,4 @@
-//! Asking for locks until they are held, or ending without leaving anything behind (design section 6).
+//! Asking for locks until they are held, or ending without leaving anything behind (docs/design.md, "Waiting in out").
 //!
 //! ```text
 //! PUT --423--> PUT wait=25s --423 parked--> at once again      --423 not parked, no answer--> back off, again
@@ -53,7 +53,7 @@ impl Timing {
     }
 }
 
-/// How long a step waits for its own build (design section 2): `LOCKER_SELF_WAIT`, else 60 s.
+/// How long a step waits for its own build (docs/design.md, "Self-wait and deadlock"): `LOCKER_SELF_WAIT`, else 60 s.
 ///
 /// # Errors
 /// The variable is no duration.

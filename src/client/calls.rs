@@ -1,4 +1,4 @@
-//! One method for each call of our API (design section 7).
+//! One method for each call of our API (docs/api.md).
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! The id of a build's claim: the same for the same request of the same step, so that a re-run or re-attached `out`
-//! finds its claim again (design section 6).
+//! finds its claim again (docs/design.md, "Identity").
 
 use crate::env::{hex, random_hex};
 use crate::wire::api::{ClaimBody, Owner};

@@ -116,7 +116,7 @@ pub(crate) fn tls(settings: &Tls, servers: &[ServerUrl]) -> Result<TlsConfig, St
     if let Some((cert, key)) = &settings.client {
         let chain = certificates("client_cert", cert)?;
         let key = PrivateKey::from_pem(key.expose().as_bytes())
-            .map_err(|_| "client_key holds no private key in PEM form".to_owned())?;
+            .map_err(|_| "client_key contains no private key in PEM form".to_owned())?;
         config = config.client_cert(Some(ClientCert::new_with_certs(&chain, key)));
     }
     Ok(config.disable_verification(settings.skip_verification.is_some()).build())
@@ -128,10 +128,10 @@ fn certificates(what: &str, pem: &str) -> Result<Vec<Certificate<'static>>, Stri
         match item {
             Ok(PemItem::Certificate(certificate)) => found.push(certificate),
             Ok(_) => {}
-            Err(_) => return Err(format!("{what} is no text in PEM form")),
+            Err(_) => return Err(format!("{what} is not valid PEM text")),
         }
     }
-    if found.is_empty() { Err(format!("{what} holds no certificate in PEM form")) } else { Ok(found) }
+    if found.is_empty() { Err(format!("{what} contains no certificate in PEM form")) } else { Ok(found) }
 }
 
 /// The proxy for this server: that of the settings, or that of the environment; `None` where it is excepted.
@@ -151,8 +151,8 @@ pub(crate) fn proxy_for(
 
 /// The proxy of the settings. The exceptions of the environment hold for it, too.
 fn named_proxy(named: &Secret, vars: &BTreeMap<String, String>) -> Result<Option<ureq::Proxy>, String> {
-    let proxy =
-        ureq::Proxy::new(named.expose()).map_err(|_| "proxy is no address like http://proxy:3128".to_owned())?;
+    let proxy = ureq::Proxy::new(named.expose())
+        .map_err(|_| "proxy must be an address such as http://proxy:3128".to_owned())?;
     Ok(with_exceptions(&proxy, vars))
 }
 
@@ -219,8 +219,8 @@ pub(crate) fn in_words(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Io(io) => escape(&io.to_string()),
         ureq::Error::Timeout(what) => format!("time over ({what})"),
-        ureq::Error::HostNotFound => "its host name is unknown".to_owned(),
-        ureq::Error::BadUri(_) => "its address is not usable".to_owned(),
+        ureq::Error::HostNotFound => "its host name cannot be resolved".to_owned(),
+        ureq::Error::BadUri(_) => "its address cannot be used".to_owned(),
         other => escape(&other.to_string()),
     }
 }

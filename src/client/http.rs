@@ -1,4 +1,4 @@
-//! One request over HTTP and what its answer means (design section 6).
+//! One request over HTTP and what its answer means (docs/design.md, "Waiting in out").
 //!
 //! Only an answer with our JSON `code` is final. Network errors, 408, 429, 5xx and answers that are not ours (a proxy
 //! that speaks for a server that is away) mean: ask again, the outcome is unknown.
@@ -307,7 +307,7 @@ impl Client {
     /// Reads the body of a good answer. One that is not ours is no answer: somebody else speaks there.
     pub(super) fn parse<T: DeserializeOwned>(&self, raw: &Raw) -> Result<T, CallError> {
         serde_json::from_slice(&raw.body).map_err(|error| {
-            let why = format!("its answer (status {}) is not that of a locker server: {error}", raw.status);
+            let why = format!("its answer (status {}) does not come from a locker server: {error}", raw.status);
             self.unusable(raw, why, None, None)
         })
     }
@@ -352,7 +352,7 @@ fn foreign(raw: &Raw) -> String {
         Some(place) => {
             format!("it redirects (status {}) to {}: name that address instead", raw.status, without_userinfo(place))
         }
-        None => format!("status {} from something that is no locker server", raw.status),
+        None => format!("status {} from something that is not a locker server", raw.status),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Latches from the client's side: the calls of the Argo contract (contracts section 5).
+//! Latches from the client's side: the calls of the Argo contract (docs/latches.md).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl LatchClient {
         tls: Tls,
         vars: &BTreeMap<String, String>,
     ) -> Result<Self, String> {
-        let (server, suffix) = Self::parts(endpoint).map_err(|why| format!("the endpoint {why}"))?;
+        let (server, suffix) = Self::parts(endpoint).map_err(|why| format!("the API endpoint {why}"))?;
         Ok(Self { client: Client::open(Access::to(server, credentials, tls), vars)?, suffix })
     }
 

@@ -1,5 +1,5 @@
-//! When a program that holds a lease renews it, and when it must have stopped (design section 5): values only, without
-//! a clock, a request or a signal, so that a table and a model checker can go through it.
+//! When a program that holds a lease renews it, and when it must have stopped (docs/run.md, "When the lease is lost"): values only,
+//! without a clock, a request or a signal, so that a table and a model checker can go through it.
 //!
 //! ```text
 //! a renewal is sent                                                        the server may give the lock to others

@@ -260,7 +260,7 @@ fn d4_compressed_nodes_are_unpacked_changed_and_packed() {
     let table = [
         (json!({ "phase": "Running", "compressedNodes": zstd }), "compressedNodes is zstd"),
         (json!({ "phase": "Running", "compressedNodes": BASE64.encode("xx") }), "only gzip"),
-        (json!({ "phase": "Running", "compressedNodes": "%" }), "no base64"),
+        (json!({ "phase": "Running", "compressedNodes": "%" }), "not valid base64"),
         (json!({ "phase": "Running", "compressedNodes": gzip(&json!([1])) }), "no map of nodes"),
         (json!({ "phase": "Running", "offloadNodeStatusVersion": "fnv:7" }), "offloaded"),
     ];
@@ -421,7 +421,7 @@ fn a_controller_that_writes_at_the_same_time_is_no_failure() {
     place.cluster.make("v", json!({}), running(&[node("a", "Running")]));
     let id = place.released("v");
     place.cluster.world(|world| world.rivals = usize::MAX);
-    place.once(&[]).failed(1, "others change the workflow all the time");
+    place.once(&[]).failed(1, "the workflow changes all the time");
     assert!(place.is_there(&id));
 }
 
@@ -430,7 +430,7 @@ const TROUBLE: &[(u16, &str, &str, i32)] = &[
     (404, "404 page not found\n", "is Argo installed", 6),
     (404, r#"{"kind": "Status", "reason": "NotFound", "code": 404, "details": {"kind": "namespaces"}}"#, "404", 6),
     (200, "<html>welcome</html>", "no usable answer", 6),
-    (200, r#"{"kind": "Pod"}"#, "is no workflow", 6),
+    (200, r#"{"kind": "Pod"}"#, "is not a workflow", 6),
     (
         403,
         r#"{"kind": "Status", "reason": "Forbidden", "code": 403, "message": "no\u001b[2J"}"#,
@@ -589,7 +589,7 @@ fn the_original_server_is_polled() {
     place.release(&id, &[]);
     place.until_gone(&id);
     assert_eq!((place.cluster.ends(), original.was_asked_to_wait()), (vec!["a Succeeded".to_owned()], false));
-    agent.until_stderr("does not keep which node");
+    agent.until_stderr("does not store which node");
 }
 
 // ---- Finding the cluster ----
@@ -703,7 +703,7 @@ fn a_cluster_that_cannot_be_found_is_said_at_the_start() {
     run(&|c| {
         c.args(["--interval", "0"]);
     })
-    .failed(2, "longer than nothing");
+    .failed(2, "longer than 0 s");
     run(&|c| {
         c.env("API_ENDPOINT", "ftp://x");
     })

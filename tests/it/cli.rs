@@ -64,7 +64,7 @@ fn exit_codes_are_those_of_the_table() {
     server.cli(&["claim", "p"]).ok();
     let cases: &[(&[&str], i32, &str)] = &[
         (&["claim", "p", "--try"], 3, "not free; held: \"p\" by ada@"),
-        (&["claim", "p", "--wait", "200ms"], 3, "not served in time"),
+        (&["claim", "p", "--wait", "200ms"], 3, "the time is over"),
         (&["claim", "p", "--lock", "x"], 4, "no_such_lock"),
         (&["claim", "p", "--count", "2"], 2, "too_many"),
         (&["claim", "p", "--count", "0"], 2, "--count"),

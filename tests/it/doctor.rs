@@ -67,7 +67,7 @@ fn a_server_that_works() {
         "ok    lock      \"2\" by main/app/deploy #7",
         "ok    queue     1. main/app/deploy #7",
         &format!("ok    check     would print version {} (claimed at ", second.version()),
-        "the resource can work\n",
+        "the resource works\n",
     ];
     shows(&done, 0, &texts);
     assert!(!done.stdout.contains('\u{1b}'), "no colour and no escape outside a terminal");
@@ -94,7 +94,7 @@ fn a_claim_on_trial_leaves_nothing_behind() {
     server.cli(&["claim", "staging"]).ok();
     let busy = doctor(&source(&server.url), &["--try", "staging"]);
     shows(&busy, 0, &["warn  try       no lock of pool \"staging\" is free: \"1\" by ada@", "next: nothing was taken"]);
-    shows(&busy, 0, &["the resource can work, with 1 warning"]);
+    shows(&busy, 0, &["the resource works, with 1 warning"]);
     assert_eq!(server.pool("staging")["waiting"], 0);
 }
 
@@ -130,13 +130,13 @@ fn a_server_that_cannot_be_reached() {
         (url.as_str(), "FAIL  connect   port ", "next: nothing listens there: is the server running"),
         (
             "http://no-such-host.invalid:8910",
-            "FAIL  resolve   the name no-such-host.invalid cannot",
+            "FAIL  resolve   the host name no-such-host.invalid cannot",
             "next: check the host",
         ),
     ];
     for (uri, text, next) in cases {
         let done = doctor(&source(uri), &[]);
-        shows(&done, 6, &[text, next, "failed: see there what to do"]);
+        shows(&done, 6, &[text, next, ": see \"next\" above"]);
         assert!(!done.stdout.contains("  server "), "what needs the failed check is not tried: {}", done.stdout);
     }
 }
@@ -157,15 +157,19 @@ fn a_port_where_others_speak() {
     let cases = [
         (&silent, "FAIL  server ", "is this the port of the locker server?"),
         (&other, "FAIL  server ", "is this the port of the locker server?"),
-        (&tls, "TLS is spoken there", "next: write locker_uri with https://"),
-        (&web, "FAIL  server    status 404 from something that is no locker server", "next: does locker_uri lead to"),
+        (&tls, "it speaks TLS there", "next: write locker_uri with https://"),
+        (
+            &web,
+            "FAIL  server    status 404 from something that is not a locker server",
+            "next: does locker_uri lead to",
+        ),
     ];
     for (address, text, next) in cases {
         shows(&doctor(&source(&format!("http://{address}")), &[]), 6, &[text, next]);
     }
     let server = Server::start();
     let plain = doctor(&source(&server.url.replace("http://", "https://")), &[]);
-    shows(&plain, 6, &["FAIL  tls       what answers there speaks no TLS", "next: write locker_uri with http://"]);
+    shows(&plain, 6, &["FAIL  tls       what answers there does not speak TLS", "next: write locker_uri with http://"]);
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn credentials() {
     let open = Server::start();
     let url = open.url.replace("http://", "http://ci:hunter2@");
     let done = doctor(&source(&url), &[]);
-    shows(&done, 0, &["warn  auth      the server does not look at credentials"]);
+    shows(&done, 0, &["warn  auth      the server does not check credentials"]);
     assert!(!done.stdout.contains("hunter2"));
 }
 
@@ -206,7 +210,11 @@ fn sources() {
     shows(&run(&["--uri", &server.url, "--pool", "other"], b""), 0, &["from --uri", "\"other\" does not exist"]);
     shows(&run(&["--uri", &server.url], b""), 0, &["warn  pool      no pool is named", "--pool"]);
     run(&["--source", "/nonexistent"], b"").failed(2, "cannot read the source");
-    shows(&run(&["--source", "-"], b"{"), 2, &["FAIL  source    --source is no JSON", "next: give what stands under"]);
+    shows(
+        &run(&["--source", "-"], b"{"),
+        2,
+        &["FAIL  source    --source is not valid JSON", "next: give the `source:`"],
+    );
     let wrong = doctor(&json!({"locker_uri": "locker:8910", "poll": "x", "password": "hunter2"}), &[]);
     shows(&wrong, 2, &["FAIL  source ", "must begin with http://", "missing pool", "unknown source key \"poll\""]);
     assert!(!wrong.stdout.contains("hunter2"));
@@ -214,7 +222,7 @@ fn sources() {
     git["uri"] = json!("git@example.com:locks.git");
     git["private_key"] = json!("hunter2");
     let done = doctor(&git, &[]);
-    shows(&done, 0, &["warn  source    uri, private_key: without effect"]);
+    shows(&done, 0, &["warn  source    uri, private_key: no effect"]);
     assert!(!done.stdout.contains("hunter2"));
 }
 
@@ -262,7 +270,7 @@ fn a_proxy_is_named_and_its_password_is_not() {
     shows(
         &done,
         6,
-        &["ok    proxy     requests go through 127.0.0.1:", "ok    connect   left to the proxy", "FAIL  server "],
+        &["ok    proxy     requests go through 127.0.0.1:", "ok    connect   not checked: the proxy", "FAIL  server "],
     );
     assert!(!done.stdout.contains("hunter2"));
     let mut command = clean(binary());
@@ -339,7 +347,7 @@ fn certificates() {
 fn several_servers() {
     let (first, second) = (Server::start(), Server::start());
     let both = doctor(&source(&format!("{0},{0}", first.url)), &[]);
-    shows(&both, 0, &["ok    store ", "ok    resolve ", "ok    store ", "the resource can work"]);
+    shows(&both, 0, &["ok    store ", "ok    resolve ", "ok    store ", "the resource works"]);
     let apart = doctor(&source(&format!("{},{}", first.url, second.url)), &[]);
     shows(&apart, 5, &["FAIL  store     the servers of locker_uri have different stores", "next: name only servers"]);
 }

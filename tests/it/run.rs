@@ -341,7 +341,7 @@ fn on_a_terminal_keys_reach_the_command_and_only_it() {
     terminal.press(b"\x03");
     got("read hello\nINT\n");
     terminal.press(b"\x1a");
-    terminal.until_seen("the command goes on: to suspend it would be to lose its lease");
+    terminal.until_seen("the command goes on: if it were suspended, its lease would be lost");
     terminal.press(b"\n");
     terminal.press(b"again\n");
     got("read hello\nINT\nthen again 9\n");

@@ -409,8 +409,8 @@ fn the_command_line_and_the_resource_check_certificates() {
         (base(&[("LOCKER_CA_CERT", &other)]), 6, "UnknownIssuer"),
         (base(&[]), 6, "UnknownIssuer"),
         (base(&[("LOCKER_SKIP_SSL_VALIDATION", "1")]), 0, "anybody could pose as the server"),
-        (base(&[("LOCKER_CA_CERT", "-----BEGIN no")]), 2, "ca_cert is no text in PEM form"),
-        (base(&[("LOCKER_CA_CERT", &ca), ("LOCKER_CLIENT_CERT", "")]), 2, "belong together"),
+        (base(&[("LOCKER_CA_CERT", "-----BEGIN no")]), 2, "ca_cert is not valid PEM text"),
+        (base(&[("LOCKER_CA_CERT", &ca), ("LOCKER_CLIENT_CERT", "")]), 2, "need each other"),
         (
             base(&[("LOCKER_CA_CERT", &ca), ("LOCKER_CLIENT_CERT", ""), ("LOCKER_CLIENT_KEY", "")]),
             7,

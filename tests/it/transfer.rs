@@ -125,7 +125,7 @@ fn a_hold_that_was_imported_is_released_by_the_name_of_its_lock() {
     assert_eq!(locker(&server, &["release", "--pool", "aws", "--lock", "prod"]).code, 0);
     // It is claimed in the checkout still; the server's newer truth stays.
     let again = locker(&server, &import)
-        .ended(5, "0 done, 4 unchanged, 1 left alone (name what is to be overwritten with --overwrite)");
+        .ended(5, "0 done, 4 unchanged, 1 left alone (name what to overwrite with --overwrite)");
     assert!(again.stdout.contains("left alone: the hold of aws/prod by claim import-"), "{}", again.stdout);
     assert_eq!(get(&server, "/pools/aws/locks/prod")["state"], "free");
 }
@@ -194,8 +194,8 @@ fn a_bad_checkout_changes_nothing() {
         "the lock is both claimed and unclaimed",
         "lock name contains character U+000A",
         "pool name contains character U+007F",
-        "claimed/link: is no plain file",
-        "claimed/dir: is no plain file",
+        "claimed/link: not a regular file",
+        "claimed/dir: not a regular file",
         "nothing was changed, because of 6 problem(s)",
     ] {
         assert!(ran.stderr.contains(text), "{text}: {}", ran.stderr);

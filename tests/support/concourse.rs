@@ -35,7 +35,7 @@ pub enum Fault {
     Says(u16),
     /// Says this status, but only for builds.
     SaysForBuilds(u16),
-    /// 200 with a body that is no JSON.
+    /// 200 with a body that is not valid JSON.
     BadJson,
     /// 200 with JSON of another kind.
     OtherJson,

@@ -22,7 +22,7 @@ fn watched(concourse: &ConcourseView, report: &mut Report, env: &mut Env<'_>) ->
                 env,
                 "builds",
                 format!("the server has not asked {url} yet"),
-                "run this again in some seconds",
+                "run this again in a few seconds",
             )?;
         }
         ConcourseState::Ok => {

@@ -62,7 +62,7 @@ fn resolve(address: &Address, tools: &Tools, report: &mut Report, env: &mut Env<
         Some(Err(error)) => error.to_string(),
         None => format!("no answer within {} s", CONNECT.as_secs()),
     };
-    let text = format!("the name {} cannot be resolved: {why}", address.host);
+    let text = format!("the host name {} cannot be resolved: {why}", address.host);
     Err(report.fail(env, "resolve", exit::UNAVAILABLE, text, advice)?)
 }
 

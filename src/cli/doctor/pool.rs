@@ -50,7 +50,7 @@ pub(super) fn examine(
     summary(&view, report, env)?;
     holders(&view, tools, report, env)?;
     for (place, waiter) in view.queue.iter().take(LISTED).enumerate() {
-        let away = if waiter.listening { "" } else { ", away: passed over until it asks again" };
+        let away = if waiter.listening { "" } else { ", away: it is passed over until it asks again" };
         let who = who::owner(&waiter.owner, &format!("claim {}", waiter.claim));
         report.ok(env, "queue", format!("{}. {who}, since {}{away}", place + 1, waiter.asked_at))?;
     }
@@ -61,7 +61,7 @@ pub(super) fn examine(
 }
 
 fn refused(error: &CallError, report: &mut Report, env: &mut Env<'_>) -> Result<Stop, Stop> {
-    let next = "what the server answered says why; its log may say more";
+    let next = "see the server's answer; its log may say more";
     report.fail(env, "pool", error.exit(), error.to_string(), next)
 }
 
@@ -91,14 +91,14 @@ fn plain(value: &Value) -> String {
 fn holders(view: &PoolView, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
     let draining = view.items.iter().filter(|lock| lock.state == LockState::Draining).count();
     if draining > 0 {
-        report.ok(env, "lock", format!("{draining} out of use for a while, because their holders were lost"))?;
+        report.ok(env, "lock", format!("{draining} out of use for a while, because the holder was lost"))?;
     }
     let holders: Vec<&HolderView> = view.items.iter().flat_map(|lock| &lock.holders).collect();
     for holder in holders.iter().take(LISTED) {
         let text = who::holder(holder);
         if is_old(holder, tools) {
             let next = format!("if its build is over for good: locker release {}", holder.claim);
-            report.warn(env, "lock", format!("{text}: that is more than a day"), next)?;
+            report.warn(env, "lock", format!("{text}, for more than a day"), next)?;
         } else {
             report.ok(env, "lock", text)?;
         }
@@ -126,7 +126,7 @@ fn check(client: &Client, pool: &PoolName, tools: &Tools, report: &mut Report, e
                 let kind = serde_json::to_value(change.kind).map(|kind| plain(&kind)).unwrap_or_default();
                 report.ok(env, "check", format!("would print version {} ({kind} at {})", change.revision, change.at))
             }
-            None => report.ok(env, "check", "would print []: nothing has happened in the pool that is a version"),
+            None => report.ok(env, "check", "would print []: nothing has happened in the pool yet"),
         },
         Err(error) => Err(refused(&error, report, env)?),
     }
@@ -175,9 +175,9 @@ pub(super) fn try_one(
 
 fn try_failed(error: &CallError, pool: &str, report: &mut Report, env: &mut Env<'_>) -> Result<Stop, Stop> {
     let next = match error.code() {
-        Some(Code::NoSuchPool) => "the server makes no pools by claims (--declared-only): name one with --try POOL",
+        Some(Code::NoSuchPool) => "claims do not make pools on this server (--declared-only): name one with --try POOL",
         Some(Code::Forbidden) => "these credentials may look, but not claim",
-        _ => "what the server answered says why; what was claimed ends by itself within 60 s",
+        _ => "see the server's answer; what was claimed ends by itself within 60 s",
     };
     let code = if error.exit() == exit::OK { exit::FAILED } else { error.exit() };
     report.fail(env, "try", code, format!("pool {pool:?}: {error}"), next)

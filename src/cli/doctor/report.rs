@@ -92,14 +92,14 @@ impl Report {
         if self.json {
             print_json(env, &self)?;
         } else if let Some(failed) = self.checks.iter().find(|finding| finding.state == State::Fail) {
-            print_line(env, &format!("{} failed: see there what to do", failed.check))?;
+            print_line(env, &format!("stopped at {}: see \"next\" above", failed.check))?;
         } else {
             let warnings = match count(State::Warn) {
                 0 => String::new(),
                 1 => ", with 1 warning".to_owned(),
                 many => format!(", with {many} warnings"),
             };
-            print_line(env, &format!("the resource can work{warnings}"))?;
+            print_line(env, &format!("the resource works{warnings}"))?;
         }
         Ok(if self.exit == exit::OK && count(State::Fail) > 0 { exit::FAILED } else { self.exit })
     }

@@ -22,7 +22,7 @@ pub(super) fn exposure(subject: &Subject<'_>, report: &mut Report, env: &mut Env
         return Ok(());
     }
     let next = "use https://, or keep both sides on one private network";
-    report.warn(env, "source", "the password travels unencrypted over http://", next)
+    report.warn(env, "source", "the password is sent unencrypted over http://", next)
 }
 
 /// Whether a proxy stands between, which then does what can be seen from here no longer.
@@ -71,7 +71,7 @@ fn no_info(
     match (error, error.code()) {
         (_, Some(Code::Unauthorized)) if subject.target.credentials.is_none() => {
             let next = "set username and password in the source (or LOCKER_USERNAME and LOCKER_PASSWORD)";
-            report.fail(env, "auth", code, "the server asks for credentials, and none are given", next)
+            report.fail(env, "auth", code, "the server asks for credentials, but none are given", next)
         }
         (_, Some(Code::Unauthorized | Code::Forbidden)) => {
             let next = "compare username and password with AUTH_USER and AUTH_PASS of the server; \
@@ -102,9 +102,11 @@ fn explain_silence(subject: &Subject<'_>, tools: &Tools) -> Result<(&'static str
     let address = subject.address.clone();
     let (speaks, _) = tools.time(move || network::greet(&address))?;
     Ok(match speaks {
-        Ok(Speaks::Tls) => ("; TLS is spoken there", "write locker_uri with https://"),
-        Ok(Speaks::Something) => ("; what is spoken there is not HTTP", "is this the port of the locker server?"),
-        Ok(Speaks::Nothing) => ("; it accepts connections and says nothing", "is this the port of the locker server?"),
+        Ok(Speaks::Tls) => ("; it speaks TLS there", "write locker_uri with https://"),
+        Ok(Speaks::Something) => ("; it does not speak HTTP there", "is this the port of the locker server?"),
+        Ok(Speaks::Nothing) => {
+            ("; it accepts connections but does not answer", "is this the port of the locker server?")
+        }
         Ok(Speaks::Http) | Err(_) => look,
     })
 }
@@ -122,7 +124,12 @@ fn credentials(subject: &Subject<'_>, tools: &Tools, report: &mut Report, env: &
         }
         Ok(_) => {
             let next = "start the server with AUTH_USER and AUTH_PASS if they should matter";
-            report.warn(env, "auth", "the server does not look at credentials: all who can connect may do all", next)
+            report.warn(
+                env,
+                "auth",
+                "the server does not check credentials: anybody who can connect can do anything",
+                next,
+            )
         }
         Err(error) => report.warn(env, "auth", format!("not sure: {error}"), "run this again"),
     }
@@ -134,7 +141,7 @@ fn versions(info: &InfoView, report: &mut Report, env: &mut Env<'_>) -> Result<(
         return report.ok(env, "version", format!("{ours} on both sides"));
     }
     let next =
-        "they work together unless the release notes say otherwise; run the same version on both sides to be sure";
+        "they work together unless the release notes say otherwise; to be sure, run the same version on both sides";
     report.warn(env, "version", format!("the server is {}, this is {ours}", info.version), next)
 }
 
@@ -155,6 +162,6 @@ fn clocks(info: &InfoView, took: Duration, tools: &Tools, report: &mut Report, e
     if u128::from(ahead.unsigned_abs()) <= CLOCKS.as_millis() + took.as_millis() {
         return report.ok(env, "clock", text);
     }
-    let next = "times in logs will not agree: set both by NTP. No deadline of a lock depends on it";
+    let next = "times in logs will not agree: set both clocks by NTP. No deadline of a lock depends on them";
     report.warn(env, "clock", text, next)
 }

@@ -93,8 +93,9 @@ fn try_shake(host: &str, settings: &Tls, stream: &mut TcpStream, chain: &Chain) 
     let io = Failure::Io;
     stream.set_read_timeout(Some(PATIENCE)).map_err(io)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(io)?;
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|_| Failure::Io(io::Error::new(io::ErrorKind::InvalidInput, "the host is no name for TLS")))?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+        Failure::Io(io::Error::new(io::ErrorKind::InvalidInput, "the host is not a valid name for TLS"))
+    })?;
     let mut connection = ClientConnection::new(Arc::new(config(settings, chain)?), name).map_err(Failure::Tls)?;
     while connection.is_handshaking() {
         connection.complete_io(stream).map_err(|error| {
@@ -148,7 +149,7 @@ fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, F
 }
 
 fn unreadable(what: &str) -> Failure {
-    Failure::Io(io::Error::new(io::ErrorKind::InvalidData, format!("{what} of the source is no readable PEM")))
+    Failure::Io(io::Error::new(io::ErrorKind::InvalidData, format!("{what} of the source is not valid PEM text")))
 }
 
 /// Notes the certificates, and leaves the judgement to the usual verifier.
@@ -226,7 +227,7 @@ fn explain(failure: &Failure, address: &Address, shown: Option<&Shown>) -> (Stri
     match tls {
         rustls::Error::InvalidCertificate(why) => explain_certificate(why, host, shown),
         rustls::Error::InvalidMessage(_) => (
-            "what answers there speaks no TLS".to_owned(),
+            "what answers there does not speak TLS".to_owned(),
             format!("write locker_uri with http://, or give the server a certificate (SSL_CERT, SSL_KEY) at {host}"),
         ),
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) | rustls::Error::PeerIncompatible(_) => {
@@ -261,7 +262,7 @@ fn explain_certificate(why: &CertificateError, host: &str, shown: Option<&Shown>
             let issuer = shown.map(|shown| format!(" by {}", shown.issuer)).unwrap_or_default();
             let next = "put the certificate of that authority into `ca_cert` of the source; \
                         if it is a public one, let the server send its intermediate certificates, too";
-            (format!("{subject} was issued{issuer}, whom nobody vouches for here"), next.to_owned())
+            (format!("{subject} was issued{issuer}, which is not trusted here"), next.to_owned())
         }
         other => (
             format!("{subject} is not accepted: {other}"),

@@ -171,7 +171,7 @@ impl Guard {
             }
             Event::Command(Happened::Suspended) if self.group.has_terminal() => {
                 self.group.signal(Signal::CONT);
-                self.say("the command goes on: to suspend it would be to lose its lease".to_owned());
+                self.say("the command goes on: if it were suspended, its lease would be lost".to_owned());
             }
             Event::Command(Happened::Suspended) => {}
             Event::Command(Happened::Ended(code)) => {
@@ -199,7 +199,7 @@ impl Guard {
         self.lease.failed(now, self.watch.backoff.pause(retry_after));
         if !self.watch.is_lost && self.watch.failing.as_ref() != Some(&why) {
             let left = self.lease.term_at().saturating_sub(now).as_secs();
-            self.say(format!("the lease is not renewed: {why}; asking again, the command is stopped in {left}s"));
+            self.say(format!("the lease could not be renewed: {why}; asking again, the command is stopped in {left}s"));
             self.watch.failing = Some(why);
         }
     }

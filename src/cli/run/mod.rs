@@ -54,22 +54,22 @@ cannot be run; else as for every command (3 when others hold the lock).
 
 Examples:
   locker run staging -- ./deploy.sh
-  locker run staging --lock eu-1 --try -- ./deploy.sh      now or never (exit 3)
+  locker run staging --lock eu-1 --try -- ./deploy.sh      do not wait (exit 3)
   locker run staging --timeout 10m --ttl 2m --reason 'release 1.2' -- make deploy
   locker run staging --shell -- 'make build && make deploy'")]
 pub(super) struct RunArgs {
     #[command(flatten)]
     request: RequestArgs,
-    /// The lease: others may have the locks when it has not been renewed for so long (at least 15s)
+    /// The lease: others may get the locks if it has not been renewed for this long (at least 15s)
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
     ttl: Duration,
     /// Wait at most this long for the locks (default: as long as it takes)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
-    /// Do not wait: now or never
+    /// Do not wait: take the lock now or fail
     #[arg(long = "try", conflicts_with = "timeout")]
     once: bool,
-    /// Run the command by the shell: `sh -c COMMAND`, with all that follows it as $1, $2, ...
+    /// Run the command with the shell, as `sh -c COMMAND`; what follows it is $1, $2, ...
     #[arg(long)]
     shell: bool,
     /// The command and its arguments
@@ -161,7 +161,7 @@ impl Session<'_> {
                 Ok(exit::LOST)
             }
             Err(NotStarted::Lost(why)) => {
-                let text = format!("lease lost before the command was started: {why}");
+                let text = format!("the lease was lost before the command started: {why}");
                 Err(CliError::Failed(exit::LOST, text))
             }
             Err(NotStarted::Signalled(signal)) => {
@@ -190,7 +190,7 @@ impl Session<'_> {
             locks.push(view);
         }
         let files = Files::write(&locks).map_err(|error| {
-            let text = format!("cannot write what the command is to know of its locks: {error}");
+            let text = format!("cannot write the files that describe the locks: {error}");
             NotStarted::Failed(CliError::Failed(exit::FAILED, text))
         })?;
         let (_, sent) = self.insist(Leased::renew, env)?;
@@ -261,7 +261,7 @@ impl Session<'_> {
             }
             let pause = backoff.pause(None);
             if matches!(error, CallError::Refused(_)) || left <= pause {
-                say(env, &format!("claim {id} is not given back, the server ends it with its lease: {error}"));
+                say(env, &format!("claim {id} could not be given back; the server ends it with its lease: {error}"));
                 return None;
             }
             std::thread::sleep(pause);

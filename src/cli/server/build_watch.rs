@@ -23,16 +23,16 @@ pub struct WatchArgs {
     // Not parsed here: a refusal must not repeat what may hold a password after all.
     #[arg(long, value_name = "CONCOURSE", verbatim_doc_comment)]
     pub concourse: Vec<Secret>,
-    /// Take a claim of a build only when its Concourse says that it runs, and that its team, pipeline and job are true
+    /// Accept a claim of a build only if its Concourse confirms that it runs, with that team, pipeline and job
     #[arg(long, env = "LOCKER_VERIFY_BUILDS")]
     pub verify_builds: bool,
-    /// Time between two questions about one build
+    /// Time between two questions about the same build
     #[arg(long, env = "LOCKER_WATCH_PERIOD", value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
     pub watch_period: Duration,
     /// Least time between the two 404s after which a build is gone
     #[arg(long, env = "LOCKER_WATCH_GONE", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub watch_gone: Duration,
-    /// Longest that one question may take
+    /// Time that one question may take
     #[arg(long, env = "LOCKER_WATCH_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub watch_timeout: Duration,
 }

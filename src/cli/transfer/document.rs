@@ -96,7 +96,7 @@ pub(super) fn write(dry_run: bool, client: &Client, latches: &LatchClient, env: 
             break document;
         }
         if attempt == ATTEMPTS {
-            say(env, "the state changed while it was read: what changed last may be missing");
+            say(env, "the state changed while it was read: the latest changes may be missing");
             break document;
         }
     };
@@ -164,12 +164,13 @@ pub(super) fn read(file: &Path, env: &mut Env<'_>) -> Result<(Wanted, Vec<String
     if let Ok(Version { locker_export }) = version
         && locker_export != VERSION
     {
-        let error =
-            format!("{name} has version {locker_export}, this release knows {VERSION}: use the one that wrote it");
+        let error = format!(
+            "{name} has version {locker_export}, but this release reads {VERSION}: import it with the release that wrote it"
+        );
         return Err(CliError::usage(error));
     }
     let document: Document = serde_json::from_slice(&text)
-        .map_err(|error| CliError::usage(format!("{name} is no state that `locker export json` wrote: {error}")))?;
+        .map_err(|error| CliError::usage(format!("{name} was not written by `locker export json`: {error}")))?;
     let mut problems = Problems::default();
     let wanted = wanted(document, WallMs(env.clock.wall_ms()), &mut problems, env);
     Ok((wanted, problems.into_list()))

@@ -39,7 +39,7 @@ pub(super) struct ExportArgs {
 enum ExportTo {
     /// Pools as a pool-resource repository has them: POOL/claimed/NAME and POOL/unclaimed/NAME
     PoolRepo {
-        /// The directory; made when it is missing
+        /// The directory; made if it is missing
         dir: PathBuf,
         /// Only this pool
         #[arg(long, value_name = "NAME")]
@@ -58,10 +58,10 @@ enum ExportTo {
 /// How something is taken in or written out.
 #[derive(Debug, Args)]
 pub(super) struct How {
-    /// Only say what would be done
+    /// Only say what would be done; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Overwrite this, although it differs: POOL for a policy, POOL/LOCK for a lock; several times for several
+    /// Overwrite this, although it differs: POOL for a policy, POOL/LOCK for a lock; may be repeated
     #[arg(long, value_name = "POOL[/LOCK]")]
     overwrite: Vec<Named>,
 }
@@ -107,7 +107,7 @@ impl Summary {
     fn tell(&self, dry_run: bool, env: &mut Env<'_>) -> Result<u8, CliError> {
         let Self { done, same, left } = self;
         let verb = if dry_run { "to be done" } else { "done" };
-        let advice = if *left > 0 { " (name what is to be overwritten with --overwrite)" } else { "" };
+        let advice = if *left > 0 { " (name what to overwrite with --overwrite)" } else { "" };
         print_line(env, &format!("{done} {verb}, {same} unchanged, {left} left alone{advice}"))?;
         Ok(if *left > 0 { exit::CONFLICT } else { exit::OK })
     }
@@ -143,7 +143,7 @@ pub(super) fn import_json(file: &Path, how: &How, connection: &Connection, env: 
 fn import(wanted: &Wanted, how: &How, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
     let overwrite: BTreeSet<Named> = how.overwrite.iter().cloned().collect();
     if let Some(stray) = overwrite.iter().find(|named| !wanted.names(named)) {
-        return Err(CliError::usage(format!("--overwrite {stray}: there is no such thing in the import")));
+        return Err(CliError::usage(format!("--overwrite {stray}: the import does not contain it")));
     }
     let (client, latches) = (connection.client(env)?, latch_client(None, connection, env)?);
     let plan = plan::of(wanted, &overwrite, &client, &latches)?;

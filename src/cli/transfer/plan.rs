@@ -96,7 +96,7 @@ impl<'w> Plan<'w> {
             };
             let is_held = !view.holders.is_empty();
             if wanted.is_free == Some(true) && is_held {
-                self.left.push(format!("lock {lock:?} of pool {name:?} is held on the server, and free here"));
+                self.left.push(format!("lock {lock:?} of pool {name:?} is held on the server, but free here"));
             }
             let Some(view) = found(client.get_lock(name.as_str(), lock.as_str()), &[Code::NoSuchLock])? else {
                 self.actions.push(Action::AddLock(name, lock, wanted));
@@ -120,11 +120,11 @@ impl<'w> Plan<'w> {
         match claim.map(|claim| (claim.state, claim.locks)) {
             Some((ClaimState::Held, locks)) if locks == hold.locks => self.same += 1,
             Some((ClaimState::Held | ClaimState::Granted | ClaimState::Waiting, _)) => {
-                self.left.push(format!("claim {id} is about something else on the server"));
+                self.left.push(format!("claim {id} is for something else on the server"));
             }
             Some((ClaimState::Ended, _)) => {
                 let locks = shown(&hold.locks);
-                self.left.push(format!("the hold of {locks} by claim {id} has ended on the server since"));
+                self.left.push(format!("the hold of {locks} by claim {id} has already ended on the server"));
             }
             None => {
                 let rival = rival(hold, wanted, client)?;
@@ -234,7 +234,7 @@ impl Action<'_> {
             Self::Hold(hold) => match client.put_claim(hold.id.as_str(), &hold.body, Duration::ZERO)? {
                 Asked::Given(_) => {}
                 Asked::Waiting(_) => {
-                    let text = format!("{}: somebody took it meanwhile; run this again", shown(&hold.locks));
+                    let text = format!("{}: somebody else took it in the meantime; run this again", shown(&hold.locks));
                     return Err(CliError::Failed(exit::LOCKED, text));
                 }
             },

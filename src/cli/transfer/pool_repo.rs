@@ -1,4 +1,4 @@
-//! Checkouts of pool-resource repositories (contracts section 3): `POOL/claimed/NAME` and `POOL/unclaimed/NAME`, whose
+//! Checkouts of pool-resource repositories (docs/import-export.md): `POOL/claimed/NAME` and `POOL/unclaimed/NAME`, whose
 //! content is the metadata. Files whose name begins with a dot are no locks.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +37,10 @@ pub(super) fn read(dir: &Path, only: Option<&PoolName>, env: &Env<'_>) -> Result
     reading.pools(only).map_err(|error| failed(&error))?;
     if reading.wanted.pools.is_empty() && reading.problems.is_empty() {
         let what = only.map_or_else(|| "a pool".to_owned(), |pool| format!("the pool {pool:?}"));
-        let text = format!("{} has not {what}: a directory with {CLAIMED} and {UNCLAIMED} in it", dir.display());
+        let text = format!(
+            "{} does not contain {what}, which is a directory with {CLAIMED} and {UNCLAIMED} in it",
+            dir.display()
+        );
         return Err(CliError::Failed(exit::NOT_FOUND, text));
     }
     Ok((reading.wanted, reading.problems))
@@ -140,7 +143,7 @@ fn read_lock(name: &str, path: &Path) -> anyhow::Result<(LockName, Vec<u8>)> {
     let lock = name.parse::<LockName>()?;
     let found = fs::symlink_metadata(path)?;
     if !found.is_file() {
-        bail!("is no plain file");
+        bail!("not a regular file");
     }
     let max = limits::METADATA_BYTES;
     if found.len() > max as u64 {
@@ -236,7 +239,7 @@ impl PoolFiles {
             }
             if (exists(&file) || exists(&other)) && !overwrite.contains(&named) {
                 summary.left += 1;
-                print_line(env, &format!("left alone: {named} is there with other content or in another state"))?;
+                print_line(env, &format!("left alone: {named} exists with other content or in another state"))?;
                 continue;
             }
             summary.done += 1;
@@ -261,7 +264,7 @@ fn make_dir(part: &Path, dry_run: bool) -> anyhow::Result<()> {
     for dir in [part.parent(), Some(part)].into_iter().flatten() {
         match fs::symlink_metadata(dir) {
             Ok(found) if found.is_dir() => {}
-            Ok(_) => bail!("{} is no directory: move it away, or export to another place", dir.display()),
+            Ok(_) => bail!("{} is not a directory: move it away, or export to another place", dir.display()),
             Err(_) if dry_run => {}
             Err(_) => fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?,
         }

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Arguments of `watch`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-On a terminal: q or Ctrl-C ends it. Elsewhere: how it is at first, then one line for each change.
+On a terminal, q or Ctrl-C ends it. Elsewhere it prints the current state, then one line for each change.
 
 Examples:
   locker watch
