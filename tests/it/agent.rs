@@ -261,7 +261,7 @@ fn d4_compressed_nodes_are_unpacked_changed_and_packed() {
         (json!({ "phase": "Running", "compressedNodes": zstd }), "compressedNodes is zstd"),
         (json!({ "phase": "Running", "compressedNodes": BASE64.encode("xx") }), "only gzip"),
         (json!({ "phase": "Running", "compressedNodes": "%" }), "not valid base64"),
-        (json!({ "phase": "Running", "compressedNodes": gzip(&json!([1])) }), "no map of nodes"),
+        (json!({ "phase": "Running", "compressedNodes": gzip(&json!([1])) }), "not hold a map of nodes"),
         (json!({ "phase": "Running", "offloadNodeStatusVersion": "fnv:7" }), "offloaded"),
     ];
     for (n, (status, says)) in table.into_iter().enumerate() {
@@ -707,7 +707,7 @@ fn a_cluster_that_cannot_be_found_is_said_at_the_start() {
     run(&|c| {
         c.env("API_ENDPOINT", "ftp://x");
     })
-    .failed(2, "the endpoint");
+    .failed(2, "the API endpoint");
     std::fs::write(place.dir.path().join("config"), "users: [{token: hunter2]").unwrap();
     let bad = run(&|_| {}).failed(1, "cannot be read");
     assert!(!bad.stderr.contains("hunter2"), "{bad:?}");

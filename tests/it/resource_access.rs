@@ -137,7 +137,7 @@ fn a_client_shows_its_certificate() {
     let short = json!({"acquire": true, "timeout": "500ms"});
     build(&server, &json!({"ca_cert": ca.pem()})).out(&short).failed(1, "no answer from the locker server");
     let broken = json!({"ca_cert": ca.pem(), "client_cert": pair.cert, "client_key": "-----BEGIN hunter2"});
-    let done = build(&server, &broken).out(&short).failed(1, "client_key holds no private key");
+    let done = build(&server, &broken).out(&short).failed(1, "client_key contains no private key");
     assert!(!done.stderr.contains("hunter2"), "{}", done.stderr);
 }
 
@@ -194,7 +194,7 @@ fn a_proxy_of_the_source_or_the_environment_is_used() {
     assert!(through.iter().any(|line| line.contains(&host)), "{through:?}");
     assert!(uses(build(&server, &json!({"proxy": url})).var("no_proxy", "x.example, 127.0.0.1")).is_empty());
     assert!(uses(build(&server, &json!({})).var("HTTP_PROXY", &url)).is_empty(), "a request header may set it");
-    let done = build(&server, &json!({"proxy": "ftp://u:hunter2@x"})).out(&acquire()).failed(1, "proxy is no address");
+    let done = build(&server, &json!({"proxy": "ftp://u:hunter2@x"})).out(&acquire()).failed(1, "proxy must be an address");
     assert!(!done.stderr.contains("hunter2"), "{}", done.stderr);
 }
 

@@ -113,7 +113,7 @@ fn exit_codes() {
         (&["p", "--", "no-such-command"], 127, "cannot run \"no-such-command\""),
         (&["p", "--", plain], 126, "cannot run"),
         (&["taken", "--try", "--", "true"], 3, "not free; held: \"taken\" by ada@"),
-        (&["taken", "--timeout", "200ms", "--", "true"], 3, "not served in time"),
+        (&["taken", "--timeout", "200ms", "--", "true"], 3, "the time is over"),
         (&["p", "--lock", "x", "--", "true"], 4, "no_such_lock"),
         (&["p", "--ttl", "2s", "--", "true"], 2, "at least 3s"),
         (&["p", "true"], 2, "unexpected argument"),
@@ -234,7 +234,7 @@ fn a_server_that_is_away_is_waited_for_until_the_margin() {
     let pid = eventually("pid", || std::fs::read_to_string(dir.path().join("pid")).ok().filter(|p| p.ends_with('\n')));
     // A short absence costs nothing ...
     server.kill();
-    running.until_stderr("the lease is not renewed: no answer from the locker server");
+    running.until_stderr("the lease could not be renewed: no answer from the locker server");
     server.again();
     running.until_stderr("the lease is renewed again");
     assert!(!dir.path().join("got").exists() && is_alive(&pid));
@@ -295,7 +295,7 @@ fn a_renewal_whose_answer_is_lost_is_repeated() {
     yard.read("pid");
     proxy.rule("/renew", Act::StopAnswer);
     proxy.until_stopped();
-    running.until_stderr("the lease is not renewed");
+    running.until_stderr("the lease could not be renewed");
     proxy.go();
     running.until_stderr("the lease is renewed again");
     std::fs::write(yard.path("end"), "").unwrap();

@@ -153,7 +153,7 @@ fn nothing_is_overwritten_without_being_named() {
     assert_eq!(get(&server, "/pools/aws/locks/eu%20%5B1%5D%2A")["state"], "free", "the rest was done");
 
     let stray = locker(&server, &[&import[..], &["--overwrite", "aws/ours"]].concat());
-    assert_eq!((stray.code, stray.stderr.contains("no such thing in the import")), (2, true), "{}", stray.stderr);
+    assert_eq!((stray.code, stray.stderr.contains("the import does not contain it")), (2, true), "{}", stray.stderr);
     let named = locker(&server, &[&import[..], &["--overwrite", "aws/us"]].concat());
     assert!(named.stdout.contains(r#"done: overwrite lock "us" of pool "aws""#), "{}", named.stdout);
     let us = get(&server, "/pools/aws/locks/us");
@@ -227,7 +227,7 @@ fn an_export_through_a_link_is_refused() {
     let (out, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     symlink(elsewhere.path(), out.path().join("aws")).unwrap();
     let ran = locker(&server, &["export", "pool-repo", out.path().to_str().unwrap()]);
-    assert_eq!((ran.code, ran.stderr.contains("is no directory")), (1, true), "{}", ran.stderr);
+    assert_eq!((ran.code, ran.stderr.contains("is not a directory")), (1, true), "{}", ran.stderr);
     assert!(tree(elsewhere.path()).is_empty());
 }
 
@@ -354,8 +354,8 @@ fn a_bad_state_changes_nothing() {
     let mut colour = state(json!([]), json!([]));
     colour["colour"] = json!("red");
     let cases = [
-        (json!([]), "is no state"),
-        (json!({"locker_export": 2, "anything": []}), "has version 2, this release knows 1"),
+        (json!([]), "was not written by"),
+        (json!({"locker_export": 2, "anything": []}), "has version 2, but this release reads 1"),
         (colour, "unknown field `colour`"),
         (state(json!([pool("a/b", json!([]))]), json!([])), "pools[0]: pool name contains '/'"),
         (state(json!([pool("a", json!([])), pool("a", json!([]))]), json!([])), "is there twice"),
