@@ -709,7 +709,7 @@ fn a_cluster_that_cannot_be_found_is_said_at_the_start() {
     })
     .failed(2, "the API endpoint");
     std::fs::write(place.dir.path().join("config"), "users: [{token: hunter2]").unwrap();
-    let bad = run(&|_| {}).failed(1, "cannot be read");
+    let bad = run(&|_| {}).failed(1, "is not a valid kubeconfig");
     assert!(!bad.stderr.contains("hunter2"), "{bad:?}");
 }
 

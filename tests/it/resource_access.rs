@@ -194,7 +194,8 @@ fn a_proxy_of_the_source_or_the_environment_is_used() {
     assert!(through.iter().any(|line| line.contains(&host)), "{through:?}");
     assert!(uses(build(&server, &json!({"proxy": url})).var("no_proxy", "x.example, 127.0.0.1")).is_empty());
     assert!(uses(build(&server, &json!({})).var("HTTP_PROXY", &url)).is_empty(), "a request header may set it");
-    let done = build(&server, &json!({"proxy": "ftp://u:hunter2@x"})).out(&acquire()).failed(1, "proxy must be an address");
+    let done =
+        build(&server, &json!({"proxy": "ftp://u:hunter2@x"})).out(&acquire()).failed(1, "proxy must be an address");
     assert!(!done.stderr.contains("hunter2"), "{}", done.stderr);
 }
 
