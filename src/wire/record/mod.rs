@@ -106,7 +106,7 @@ fn plain<T, C: FromIterator<T>>(values: impl IntoIterator<Item = Parsed<T>>) -> 
     values.into_iter().map(|Parsed(value)| value).collect()
 }
 
-/// A record's words for an enum of the core, one for one; a variant that is missing here does not compile.
+/// A record's words for an enum of the core, one for one. They are the format, so they are apart from those of the API.
 macro_rules! words {
     ($record:ident for $core:ident { $($variant:ident),+ $(,)? }) => {
         #[doc = concat!("The stored words of [`", stringify!($core), "`].")]
@@ -114,17 +114,7 @@ macro_rules! words {
         #[serde(rename_all = "snake_case")]
         pub enum $record { $($variant),+ }
 
-        impl From<$core> for $record {
-            fn from(value: $core) -> Self {
-                match value { $($core::$variant => Self::$variant),+ }
-            }
-        }
-
-        impl From<$record> for $core {
-            fn from(value: $record) -> Self {
-                match value { $($record::$variant => Self::$variant),+ }
-            }
-        }
+        crate::wire::words::same_words!($record, $core { $($variant),+ });
     };
 }
 
