@@ -1,4 +1,4 @@
-//! `PUT` of a claim: identity, runs, lives, and what can be refused at once (`docs/rules.md`).
+//! `PUT` of a claim: identity, runs, lives, and what can be refused at once (docs/design.md).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -149,7 +149,7 @@ fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now)
     })
 }
 
-/// Whether an ended id may begin again, and with which life and runs (`docs/rules.md`, *Lives*).
+/// Whether an ended id may begin again, and with which life and runs (docs/design.md#lives).
 fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refusal> {
     if ended.digest.is_some_and(|digest| digest != ask.terms.digest) {
         return Err(Refusal::DifferentRequest { id: ended.id.clone() });

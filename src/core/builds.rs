@@ -1,4 +1,4 @@
-//! What is known of the builds behind claims (`docs/rules.md`, *How a hold ends*): that one is over, and that nobody knows.
+//! What is known of the builds behind claims (docs/design.md#ends-of-a-hold): that one is over, and that nobody knows.
 //!
 //! Somebody outside asks their Concourse about [`super::state::Snapshot::builds_to_watch`] and says what it answered.
 

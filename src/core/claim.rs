@@ -1,4 +1,4 @@
-//! A claim: what is asked, by whom, and the life of it (`docs/rules.md`).
+//! A claim: what is asked, by whom, and the life of it (docs/design.md).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ pub struct Part {
     pub want: Want,
 }
 
-/// What ends a hold besides a release (`docs/rules.md`, *How a hold ends*). The later in this list, the more ends it.
+/// What ends a hold besides a release (docs/design.md#ends-of-a-hold). The later in this list, the more ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Scope {
     /// Claimed in one job, released in another.

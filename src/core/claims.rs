@@ -1,4 +1,4 @@
-//! The life of a claim after it was asked for: being granted, holding, ending (`docs/rules.md`).
+//! The life of a claim after it was asked for: being granted, holding, ending (docs/design.md).
 
 use std::sync::Arc;
 

@@ -59,7 +59,7 @@ pub enum ChangeKind {
 }
 
 impl ChangeKind {
-    /// Whether `check` lists it as a version (`docs/rules.md`, *History and versions*).
+    /// Whether `check` lists it as a version (docs/design.md#versions).
     #[must_use]
     pub fn is_version(self) -> bool {
         use ChangeKind::{Added, Broken, Claimed, Lost, Quarantined, Released, Removed, Returned, Updated};

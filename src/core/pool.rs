@@ -83,7 +83,7 @@ impl Order {
     }
 }
 
-/// The rules by which a pool hands out its locks (`docs/policies.md`). `None` means the server's default.
+/// The rules by which a pool hands out its locks (docs/policies.md). `None` means the server's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     /// In which order claims are served.

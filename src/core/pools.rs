@@ -1,4 +1,4 @@
-//! Declaring pools and locks (`docs/rules.md`, *Pools and locks*). Nothing here evicts a holder.
+//! Declaring pools and locks (docs/design.md#pools). Nothing here evicts a holder.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

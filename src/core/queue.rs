@@ -1,4 +1,4 @@
-//! The queue moves: freed locks go to whoever is next (`docs/rules.md`, *Whose turn it is*).
+//! The queue moves: freed locks go to whoever is next (docs/design.md#turn-order).
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! From what a store has kept back to a running state (`docs/rules.md`, *Time*).
+//! From what a store has kept back to a running state (docs/design.md#time).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which process acts for a claim (`docs/rules.md`, *Runs*).
+//! Which process acts for a claim (docs/design.md#runs).
 
 use super::claim::Claim;
 use super::command::Refusal;

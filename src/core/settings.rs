@@ -2,7 +2,7 @@
 
 use super::time::Span;
 
-/// How the rules are tuned. Tests shorten these; the defaults are those of `docs/rules.md`.
+/// How the rules are tuned. Tests shorten these; the defaults are those of docs/design.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// A waiter listens this long after its last answered `PUT`.

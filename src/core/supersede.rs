@@ -1,4 +1,4 @@
-//! `supersede`: a newer claim of a name makes older waiting ones pointless (`docs/rules.md`, *Whose turn it is*).
+//! `supersede`: a newer claim of a name makes older waiting ones pointless (docs/design.md#supersede).
 //!
 //! Of two claims by builds of one Concourse, that of the higher build id is the newer; claims of one build are of one
 //! age. Of any other two, the one that came later is the newer. Who holds or was granted something never ends by this,

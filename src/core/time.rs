@@ -1,4 +1,4 @@
-//! Time as values: the core never reads a clock (`docs/rules.md`, *Time*).
+//! Time as values: the core never reads a clock (docs/design.md#time).
 
 use super::limits::SHORT_DEADLINE_MS;
 

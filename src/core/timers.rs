@@ -1,4 +1,4 @@
-//! What happens by itself when its time has come (`docs/rules.md`, *Time*). Never early.
+//! What happens by itself when its time has come (docs/design.md#time). Never early.
 
 use super::by_hand;
 use super::claim::{Claim, End, Phase, Presence, Scope};

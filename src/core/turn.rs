@@ -1,4 +1,4 @@
-//! Whose turn it is: what a waiting claim may take now, and who holds it back (`docs/rules.md`, *Whose turn it is*).
+//! Whose turn it is: what a waiting claim may take now, and who holds it back (docs/design.md#turn-order).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Copies of a store in a file: [`backup`], [`restore`], and the [`check`] that both of them end with (`docs/store.md`).
+//! Copies of a store in a file: [`backup`], [`restore`], and the [`check`] that both of them end with (docs/store.md).
 //!
 //! All three read through SQLite from a process of their own (decision 0008): a backup is one read transaction, which
 //! waits for nobody and makes nobody wait. What is written is written under another name, checked, synced and renamed, so

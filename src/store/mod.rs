@@ -1,4 +1,4 @@
-//! Stores: where the truth survives the process. What is kept and what is not: `docs/store.md`.
+//! Stores: where the truth survives the process. What is kept and what is not: docs/store.md.
 //!
 //! - [`Store`]: the contract; [`open`]: from a URI to a store.
 //! - [`memory`]: nothing survives; for tests and demos.

@@ -1,4 +1,4 @@
-//! Tables and their migrations: forward only, each in one transaction (`docs/store.md`).
+//! Tables and their migrations: forward only, each in one transaction (docs/store.md).
 
 use anyhow::{Context, bail, ensure};
 use rusqlite::{Connection, TransactionBehavior};

@@ -1,4 +1,4 @@
-//! Who waits for whom (`docs/rules.md`, *Whose turn it is*): holder edges and order edges never close a cycle, because a claim is not
+//! Who waits for whom (docs/design.md#turn-order): holder edges and order edges never close a cycle, because a claim is not
 //! held back by those who wait for its own build.
 
 use std::collections::{HashMap, HashSet};

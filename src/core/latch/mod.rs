@@ -1,4 +1,4 @@
-//! Latches: the one-shot objects of the Argo contract (`docs/latches.md`): locked -> released -> deleted.
+//! Latches: the one-shot objects of the Argo contract (docs/latches.md): locked -> released -> deleted.
 //!
 //! A latch belongs to nobody: whoever knows its id may release or delete it. It names the workflow that waits for it
 //! and says how the waiting step is to end. It never becomes locked again.

@@ -1,4 +1,4 @@
-//! The rules (`docs/rules.md`) once more, in the plainest way: lists, linear scans, nothing remembered that can be
+//! The rules (docs/design.md) once more, in the plainest way: lists, linear scans, nothing remembered that can be
 //! looked up. Written from the rules, it shares no code and no type with the product, so that it can judge the core
 //! as well as a server behind HTTP.
 //!

@@ -1,4 +1,4 @@
-//! The rules (`docs/rules.md`) as readable scenarios. The language is explained in [`harness`].
+//! The rules (docs/design.md) as readable scenarios. The language is explained in [`harness`].
 
 mod harness;
 

@@ -1,4 +1,4 @@
-//! Pools ordered by priority (`docs/policies.md`).
+//! Pools ordered by priority (docs/policies.md).
 
 use super::harness;
 

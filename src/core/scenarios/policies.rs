@@ -1,4 +1,4 @@
-//! Orders, overtaking and picking (`docs/policies.md`), and changes of them in use.
+//! Orders, overtaking and picking (docs/policies.md), and changes of them in use.
 
 use super::harness;
 

@@ -1,4 +1,4 @@
-//! What ends a hold besides a release: scopes, renewals and what is known of builds (`docs/rules.md`, *How a hold ends*).
+//! What ends a hold besides a release: scopes, renewals and what is known of builds (docs/design.md#ends-of-a-hold).
 
 use super::harness;
 

@@ -1,4 +1,4 @@
-//! `sqlite:FILE`: the default store (`docs/store.md`).
+//! `sqlite:FILE`: the default store (docs/store.md).
 //!
 //! One connection writes; a commit is one transaction, and `synchronous=FULL` in WAL mode syncs the log before the
 //! commit returns. The lock file, not SQLite's exclusive mode, keeps other servers out, so the `sqlite3` shell may read

@@ -4,7 +4,7 @@
 //! The key of a record (a name, an id, a revision) is kept beside it by the store and is not repeated in it.
 //! Whatever a record does not expect, it refuses: an unknown field, an unknown word, a name that breaks the rules.
 //! A store that is misread would grant a lock twice; a store that is refused is only an outage. So a change of
-//! the format is a new schema version with a migration (`docs/store.md`), never a field that old releases skip.
+//! the format is a new schema version with a migration (docs/store.md), never a field that old releases skip.
 //!
 //! Not in any record, because the next start makes it anew: parked requests and presence of a claim, holders and
 //! newest entry of a lock.
