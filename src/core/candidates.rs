@@ -20,11 +20,11 @@ pub(super) fn check_want(pool: &Pool, want: &Want) -> Result<(), Refusal> {
                 None => Ok(()),
             }
         }
-        Want::Any { count, .. } => {
+        Want::Any { count, labels } => {
             let has = candidates(pool, want).take(*count as usize).count();
             if has < *count as usize {
                 let has = u32::try_from(has).unwrap_or(u32::MAX);
-                return Err(Refusal::TooMany { pool: pool.name.clone(), asked: *count, has });
+                return Err(Refusal::TooMany { pool: pool.name.clone(), asked: *count, has, labels: labels.clone() });
             }
             Ok(())
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::claim::{BuildEnd, BuildRef, Claim, Ended, Labels, Owner, Scope, Terms};
+use super::claim::{BuildEnd, BuildRef, Claim, End, Ended, Labels, Owner, Scope, Terms};
 use super::latch::{Binding, Ending, Latch, LatchId, NewLatch};
 use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
 use super::pool::{Order, Policy};
@@ -214,23 +214,24 @@ pub enum Refusal {
     NoSuchLock { pool: PoolName, lock: LockName },
     #[error("there is no claim {id:?}")]
     NoSuchClaim { id: ClaimId },
-    #[error("pool {pool:?} has {has} fitting lock(s), and {asked} were asked for: this claim could never be served")]
-    TooMany { pool: PoolName, asked: u32, has: u32 },
-    #[error("claim {id:?} asked for something else before: use a new id for another request")]
+    /// The pool has `has` locks with these labels, and not all that were asked for.
+    #[error("{}", too_many(pool, *asked, *has, labels))]
+    TooMany { pool: PoolName, asked: u32, has: u32, labels: Labels },
+    #[error("claim {id:?} asked for something else before: use a new id for a different request")]
     DifferentRequest { id: ClaimId },
     #[error("a newer process acts for claim {id:?}: this one must stop")]
     SupersededRun { id: ClaimId },
-    #[error("claim {id:?} has seen {max} runs, which is the limit: use a new id")]
+    #[error("claim {id:?} has had {max} runs, which is the limit: use a new id")]
     TooManyRuns { id: ClaimId, max: usize },
-    #[error("claim {id:?} asks for scope \"build\" (or its pool does), but its owner names no build")]
+    #[error("claim {id:?} or its pool asks for scope \"build\", but the claim's owner names no build")]
     NoBuild { id: ClaimId },
-    #[error("claim {id:?} has not been granted (any more)")]
+    #[error("claim {id:?} is not granted")]
     NotGranted { id: ClaimId },
-    #[error("claim {id:?} does not wait (there)")]
+    #[error("claim {id:?} does not wait there")]
     NotWaiting { id: ClaimId },
     #[error("claim {id:?} was granted with fence {fence}, not {given}: ask again with PUT")]
     WrongFence { id: ClaimId, fence: Fence, given: Fence },
-    #[error("claim {:?} has ended: {}{}", ended.id, ended.how.word(), why(ended))]
+    #[error("claim {:?} {}{}", ended.id, how_it_ended(ended.how), why(ended))]
     Ended { ended: Arc<Ended> },
     #[error("pool {pool:?} already has a lock {lock:?}")]
     LockExists { pool: PoolName, lock: LockName },
@@ -238,28 +239,68 @@ pub enum Refusal {
     LockHeld { pool: PoolName, lock: LockName, holder: ClaimId },
     #[error("lock {lock:?} of pool {pool:?} is not held by claim {claim:?}")]
     NotHolder { pool: PoolName, lock: LockName, claim: ClaimId },
-    #[error("pool {pool:?} is in use: {claims} claim(s) hold or wait for its locks")]
+    #[error("pool {pool:?} is in use: {} its locks", counted(*claims, "claim holds or waits for", "claims hold or wait for"))]
     PoolInUse { pool: PoolName, claims: usize },
     #[error(
-        "pool {pool:?} is ordered by {}, pool {other:?} by {}: a claim over several pools needs pools of one order",
+        "the order of pool {pool:?} is {}, that of pool {other:?} is {}: a claim over several pools needs the same order in all",
         order.word(),
         other_order.word()
     )]
     MixedOrders { pool: PoolName, order: Order, other: PoolName, other_order: Order },
-    #[error("pool {pool:?} is ordered by {}: a claim over several pools cannot be served there", order.word())]
+    #[error("the order of pool {pool:?} is {}: a claim over several pools cannot wait there", order.word())]
     OrderOfOne { pool: PoolName, order: Order },
-    #[error("the order of pool {pool:?} cannot change: {claims} claim(s) over several pools wait there")]
+    #[error("the order of pool {pool:?} cannot change while {} there", counted(*claims, "claim over several pools waits", "claims over several pools wait"))]
     OrderInUse { pool: PoolName, claims: usize },
-    #[error("the queue of pool {pool:?} is full ({max} waiting)")]
+    #[error("the queue of pool {pool:?} is full: {max} claims wait")]
     QueueFull { pool: PoolName, max: usize },
     #[error("there is no latch {id}")]
     NoSuchLatch { id: LatchId },
-    #[error("latch {id} was made before for another workflow or node, or with another ending")]
+    #[error("latch {id} exists already, for another workflow or node, or with another ending")]
     LatchExists { id: LatchId },
-    #[error("latch {id} was released before with another ending, or is for another node")]
+    #[error("latch {id} was released already with another ending, or is for another node")]
     LatchReleased { id: LatchId },
     #[error("the limit of {max} {what} is reached")]
     Limit { what: &'static str, max: usize },
+}
+
+/// What a pool does not have, and what to do about it.
+fn too_many(pool: &PoolName, asked: u32, has: u32, labels: &Labels) -> String {
+    if !labels.is_empty() {
+        let wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let wanted = wanted.join(" and ");
+        return match has {
+            0 => format!("no lock of pool {pool:?} has {wanted}"),
+            _ => format!(
+                "pool {pool:?} has {} {wanted}, and the claim asks for {asked}",
+                counted(has as usize, "lock with", "locks with")
+            ),
+        };
+    }
+    match has {
+        0 => format!("pool {pool:?} has no locks"),
+        _ => format!("pool {pool:?} has {}, and the claim asks for {asked}", counted(has as usize, "lock", "locks")),
+    }
+}
+
+fn counted(n: usize, one: &str, several: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { several })
+}
+
+fn how_it_ended(how: End) -> &'static str {
+    match how {
+        End::Released => "was released",
+        End::Cancelled => "was cancelled",
+        End::GaveUp => "gave up: it had waited as long as it was told to",
+        End::ListenerLost => "lost its place in the queue: its client did not come back in time",
+        End::Unconfirmed => "has ended: it was granted several times and never confirmed",
+        End::Superseded => "was superseded by a newer claim",
+        End::Removed => "has ended: what it asked for was removed from the pool",
+        End::Lost => "lost its hold",
+        End::LeaseLost => "lost its lease",
+        End::BuildOver => "ended with its build",
+        End::Undelivered => "lost its hold: nothing had fetched it when its build ended",
+        End::Broken => "was ended by force",
+    }
 }
 
 /// Who ended a claim and why, as far as it is known.
@@ -269,7 +310,7 @@ fn why(ended: &Ended) -> String {
     format!("{by}{reason}")
 }
 
-/// Refuses one more where there are `max` of `what` already.
+/// Refuses another one where there are `max` of `what` already.
 pub(super) fn check_limit(what: &'static str, has: usize, max: usize) -> Result<(), Refusal> {
     if has >= max { Err(Refusal::Limit { what, max }) } else { Ok(()) }
 }

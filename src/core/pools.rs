@@ -49,7 +49,7 @@ pub(super) fn set_pool(
 ) -> Result<(), Refusal> {
     let named = state.snapshot.pool(name).map_or(0, |p| p.locks.keys().filter(|l| number(l).is_none()).count());
     if capacity.is_some_and(|n| n as usize > limits::LOCKS_PER_POOL.saturating_sub(named)) {
-        return Err(Refusal::Limit { what: "locks a pool", max: limits::LOCKS_PER_POOL });
+        return Err(Refusal::Limit { what: "locks in a pool", max: limits::LOCKS_PER_POOL });
     }
     match state.snapshot.pool(name) {
         None => {
@@ -142,7 +142,7 @@ pub(super) fn add_lock(
         Some(pool) if pool.locks.contains_key(&lock.name) => {
             return Err(Refusal::LockExists { pool: name.clone(), lock: lock.name });
         }
-        Some(pool) => check_limit("locks a pool", pool.locks.len(), limits::LOCKS_PER_POOL)?,
+        Some(pool) => check_limit("locks in a pool", pool.locks.len(), limits::LOCKS_PER_POOL)?,
     }
     let claim = claim.map(|asked| admission::first_holder(state, asked, now)).transpose()?;
     if state.snapshot.pool(name).is_none() {

@@ -550,7 +550,7 @@ fn exit_codes_of_lockcli_can_be_trusted() {
         (&["release", UNKNOWN], 4, "there is no latch"),
         (&["delete", UNKNOWN], 4, "there is no latch"),
         (&["get", "../../x?y&z"], 4, "there is no latch"),
-        (&["release", &id, "--failure", "x"], 5, "released before with another ending"),
+        (&["release", &id, "--failure", "x"], 5, "released already with another ending"),
         (&["release", &id, "--outputs", "{"], 2, "--outputs must be a JSON object"),
         (&["release", &id, "--outputs", r#"{"a": 1}"#], 2, "must be a string"),
         (&["create", "W"], 2, "workflow name contains 'W'"),

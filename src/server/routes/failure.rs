@@ -116,7 +116,7 @@ fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::NoSuchPool { .. } => (Code::NoSuchPool, "check the name, or declare it first (locker pool set)"),
         Refusal::NoSuchLock { .. } => (Code::NoSuchLock, "check the name, or add it first (locker lock add)"),
         Refusal::NoSuchClaim { .. } => (Code::NoSuchClaim, "check the id; ended claims are forgotten after a while"),
-        Refusal::TooMany { .. } => (Code::TooMany, "ask for fewer, or add locks"),
+        Refusal::TooMany { .. } => (Code::TooMany, "ask for fewer, or add locks (locker lock add)"),
         Refusal::DifferentRequest { .. } => (Code::DifferentRequest, ""),
         Refusal::SupersededRun { .. } => (Code::SupersededRun, ""),
         Refusal::TooManyRuns { .. } => (Code::TooManyRuns, ""),
