@@ -24,6 +24,7 @@ mod kill_matrix;
 mod latches;
 mod names;
 mod pipelines;
+mod references;
 mod resource;
 mod resource_access;
 mod resource_params;
