@@ -13,9 +13,9 @@ use crate::client::interruptible::Interruptible;
 use crate::core::names::ClaimId;
 use crate::env::{Env, random_hex};
 use crate::wire::api::{ClaimBody, Scope};
-use crate::wire::concourse::api_duration;
 use crate::wire::errors::exit;
 use crate::wire::problems::unknown;
+use crate::wire::text::api_duration;
 
 /// Arguments of `claim`.
 #[derive(Debug, Args)]

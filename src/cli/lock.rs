@@ -11,8 +11,8 @@ use crate::core::limits::METADATA_BYTES;
 use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::env::Env;
 use crate::wire::api::{LockBody, QuarantineBody, RemoveBody, ReturnBody};
-use crate::wire::concourse::api_duration;
 use crate::wire::errors::exit;
+use crate::wire::text::api_duration;
 use crate::wire::text::show_metadata;
 
 /// Arguments of `lock`.

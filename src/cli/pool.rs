@@ -11,9 +11,9 @@ use crate::client::Client;
 use crate::core::names::PoolName;
 use crate::env::Env;
 use crate::wire::api::{Order, Pick, Policy, PoolBody, RemoveBody, Scope};
-use crate::wire::concourse::api_duration;
 use crate::wire::errors::exit;
 use crate::wire::problems::unknown;
+use crate::wire::text::api_duration;
 
 /// Arguments of `pool`.
 #[derive(Debug, Args)]

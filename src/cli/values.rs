@@ -27,5 +27,5 @@ pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
-    crate::wire::concourse::parse_duration(text)
+    crate::wire::text::parse_duration(text)
 }

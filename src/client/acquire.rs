@@ -18,8 +18,8 @@ use super::http::{CallError, Client, NoAnswer, PATIENCE, Refused};
 use super::interruptible::Interruptible;
 use crate::env::{Clock, Env, Signal};
 use crate::wire::api::{ClaimBody, ClaimState, ClaimView, ConfirmBody, WaitingView};
-use crate::wire::concourse::{api_duration, parse_duration};
 use crate::wire::errors::Code;
+use crate::wire::text::{api_duration, parse_duration};
 
 /// How long one request asks the server to hold it: below the idle timeout of common proxies.
 const WAIT: Duration = Duration::from_secs(25);

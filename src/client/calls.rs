@@ -365,7 +365,7 @@ impl Client {
     /// # Errors
     /// As [`CallError`].
     pub fn wait_for_change(&self, pool: &str, after: u64, wait: Duration) -> Result<Page<ChangeView>, CallError> {
-        let wait_text = crate::wire::concourse::api_duration(wait);
+        let wait_text = crate::wire::text::api_duration(wait);
         let path = format!("{}/changes?after={after}&limit={CHANGES_PAGE}&wait={wait_text}", pool_path(pool));
         self.call(Request { patience: PATIENCE + wait, ..get(path) })
     }
@@ -375,7 +375,7 @@ impl Client {
     /// # Errors
     /// As [`CallError`].
     pub fn wait_for_any_change(&self, after: u64, wait: Duration) -> Result<Page<ChangeView>, CallError> {
-        let wait_text = crate::wire::concourse::api_duration(wait);
+        let wait_text = crate::wire::text::api_duration(wait);
         let path = format!("/api/v1/changes?after={after}&limit={CHANGES_PAGE}&wait={wait_text}");
         self.call(Request { patience: PATIENCE + wait, ..get(path) })
     }

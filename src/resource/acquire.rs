@@ -9,10 +9,11 @@ use crate::client::acquire::{self, Acquire, Held, Stopped, self_wait_limit};
 use crate::client::claim_id::{Place, claim_id};
 use crate::env::{Env, random_hex};
 use crate::wire::api::ClaimBody;
-use crate::wire::concourse::{Answer, Ask, LogLevel, Metadata, SourceKind, api_duration};
+use crate::wire::concourse::{Answer, Ask, LogLevel, Metadata, SourceKind};
 use crate::wire::errors::Code;
+use crate::wire::text::api_duration;
 
-/// Time for taking a claim back whose version could not be printed.
+/// Time to cancel a claim whose version could not be printed.
 const CANCEL: Duration = Duration::from_secs(5);
 
 pub(super) fn acquire(put: &Put<'_>, asked: Ask, env: &mut Env<'_>) -> Result<(), Stop> {
@@ -51,7 +52,7 @@ pub(super) fn acquire(put: &Put<'_>, asked: Ask, env: &mut Env<'_>) -> Result<()
         put.tell(env, last_line(&held));
         print(env, &answer).map_err(|_| None)
     });
-    // From here on a person or a job relies on the hold; before, nobody does.
+    // Once the version is printed, a person or a job relies on the hold; before that, nobody does.
     printed.map_err(|signal| {
         let gone =
             acquire::cancel(put.client(), &put.interruptible, &*put.clock, &id, Some(&run), cancel_limit(signal));
@@ -106,11 +107,14 @@ fn first_line(put: &Put<'_>, asked: &Ask) -> String {
     format!("locker {version}: asking {server} for {what}{labels} of pool {:?}{also}{key}", put.pool())
 }
 
-/// `retry_delay` beyond the longest pause would make the server take us for gone.
+/// With a `retry_delay` beyond the longest pause the server would believe that we have left.
 fn clamp_note(put: &Put<'_>, env: &mut Env<'_>) {
     if let Some(delay) = put.source.retry_delay.filter(|delay| *delay > put.timing.retry_max) {
         let (given, used) = (progress::span(delay), progress::span(put.timing.retry_max));
-        put.tell(env, format!("retry_delay {given} is shortened to {used}: who asks less often loses his turn"));
+        put.tell(
+            env,
+            format!("retry_delay {given} is shortened to {used}: a client that asks less often loses its turn"),
+        );
     }
 }
 
@@ -148,15 +152,15 @@ fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped)
         acquire::Stop::TimeOver(view) => {
             let limit = timeout.map(progress::span).unwrap_or_default();
             let place = view.map(|view| format!("; {}", progress::waiting(&view))).unwrap_or_default();
-            Stop::Failed(format!("not served within the timeout of {limit}{place}; {gone}"))
+            Stop::Failed(format!("no lock within the timeout of {limit}{place}; {gone}"))
         }
         acquire::Stop::SelfWait(view) => Stop::Failed(format!(
-            "this very build holds what it waits for, so that the wait may never end ({}): give both steps the same \
+            "this build already holds what it waits for, so the wait may never end ({}): give both steps the same \
              as: NAME if they mean the same claim, release the first one, or set self_wait: wait; {gone}",
             progress::waiting(&view)
         )),
         acquire::Stop::Locked(view) => {
-            Stop::Failed(format!("not free, and queue: false asks for now or never; {}", progress::waiting(&view)))
+            Stop::Failed(format!("not free, and queue: false says not to wait; {}", progress::waiting(&view)))
         }
         acquire::Stop::Refused(refused) => {
             let how = refused.claim.as_ref().and_then(|claim| claim.how.as_deref());

@@ -1,50 +1,49 @@
 //! `add` and `add_claimed`: put a new lock into the pool, from the files `name` and `metadata`.
 //!
-//! A lock that comes claimed is its claim's from the first moment on: the server adds and claims in one step. It
-//! needs no confirmation, because nobody else is kept waiting by it; a signal takes the lock out again.
+//! A lock that is added claimed belongs to its claim from the first moment: the server adds and claims it in one step. This
+//! needs no confirmation, because it keeps nobody else waiting. A signal removes the lock again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::input::Input;
 use super::persist::Persist;
+use super::print;
 use super::put::{Put, Stop, taken_back};
-use super::{files, print};
 use crate::client::acquire;
 use crate::client::claim_id::{Place, claim_id};
 use crate::core::names::LockName;
 use crate::env::{Env, Signal, random_hex};
 use crate::wire::api::{ClaimBody, FirstClaimBody, LockBody, RemoveBody};
-use crate::wire::concourse::{AddClaimed, Answer, Metadata, api_duration};
-use crate::wire::text::show_metadata;
+use crate::wire::concourse::{AddClaimed, Answer, Metadata};
+use crate::wire::text::{api_duration, show_metadata};
 
-/// Time for taking a lock out again whose version could not be printed.
+/// Time to remove a lock again whose version could not be printed.
 const TAKE_BACK: Duration = Duration::from_millis(1_500);
 
 /// The lock that a directory describes.
 pub(super) struct NewLock {
     pub name: LockName,
-    /// Name, metadata and labels as bytes: what tells two changes apart.
-    pub what: Vec<Vec<u8>>,
     pub body: LockBody,
 }
 
 impl NewLock {
-    pub(super) fn read(put: &Put<'_>, dir: &str, labels: BTreeMap<String, String>) -> Result<Self, String> {
-        let input = files::input_dir(&put.dir, dir)?;
-        let name = files::read_name(&input)?;
-        let bytes = files::read_metadata(&input)?;
+    /// From the directory that `param` names; the same step run again changes nothing.
+    pub(super) fn read(
+        put: &Put<'_>,
+        param: &'static str,
+        dir: &str,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Self, String> {
+        let (name, bytes) = Input::open(&put.dir, param, dir)?.lock()?;
+        // What tells two changes apart.
         let mut what = vec![name.as_str().as_bytes().to_vec(), bytes.clone()];
         what.extend(labels.iter().flat_map(|(name, value)| [name.clone().into_bytes(), value.clone().into_bytes()]));
         let (metadata, metadata_base64) = show_metadata(&bytes);
         let labels = (!labels.is_empty()).then_some(labels);
-        let body = LockBody { metadata, metadata_base64, labels, ..LockBody::default() };
-        Ok(Self { name, what, body })
-    }
-
-    /// Says who changes it, so that the same step run again changes nothing.
-    pub(super) fn by(&mut self, put: &Put<'_>, verb: &str) {
-        let fields: Vec<&[u8]> = std::iter::once(verb.as_bytes()).chain(self.what.iter().map(Vec::as_slice)).collect();
-        self.body.by = Some(put.by_step(&fields));
+        let fields: Vec<&[u8]> = std::iter::once(param.as_bytes()).chain(what.iter().map(Vec::as_slice)).collect();
+        let by = Some(put.by_step(&fields));
+        Ok(Self { name, body: LockBody { metadata, metadata_base64, labels, by, ..LockBody::default() } })
     }
 }
 
@@ -54,8 +53,7 @@ pub(super) fn add(
     labels: BTreeMap<String, String>,
     env: &mut Env<'_>,
 ) -> Result<Answer, Stop> {
-    let mut lock = NewLock::read(put, dir, labels)?;
-    lock.by(put, "add");
+    let lock = NewLock::read(put, "add", dir, labels)?;
     put.announce(env, &format!("adding lock {:?} to", lock.name.as_str()));
     let (pool, name, body) = (put.pool().to_owned(), lock.name.as_str().to_owned(), lock.body);
     let done = Persist::of(put, env)?.call(put, move |client| client.put_lock(&pool, &name, &body))?;
@@ -70,8 +68,7 @@ pub(super) fn add_claimed(
     claim: &AddClaimed,
     env: &mut Env<'_>,
 ) -> Result<(), Stop> {
-    let mut lock = NewLock::read(put, dir, labels)?;
-    lock.by(put, "add_claimed");
+    let mut lock = NewLock::read(put, "add_claimed", dir, labels)?;
     let asked = ClaimBody {
         lock: Some(lock.name.as_str().to_owned()),
         scope: claim.scope,
@@ -101,7 +98,7 @@ pub(super) fn add_claimed(
     print(env, &answer).map_err(|_| taking.back(None))
 }
 
-/// What takes a lock out again that came with our claim.
+/// What removes a lock that was added with our claim.
 struct Taking<'t> {
     put: &'t Put<'t>,
     lock: &'t LockName,
@@ -110,15 +107,15 @@ struct Taking<'t> {
 }
 
 impl Taking<'_> {
-    /// Takes the lock out with its hold; where it is not there (yet), the claim is cancelled, so that a request that
-    /// is still on its way finds it over.
+    /// Removes the lock with its hold. If the lock is not there (yet), the claim is cancelled instead, so that a request
+    /// still on its way finds that it has ended.
     fn back(&self, signal: Option<Signal>) -> Stop {
         let Self { put, lock, id, run } = self;
         let body = RemoveBody { claim: Some((*id).to_owned()), by: Some(put.by()) };
         let (client, pool, name) = (put.client().clone(), put.pool().to_owned(), lock.as_str().to_owned());
         let removed = put.interruptible.start(move || client.delete_lock(&pool, &name, &body)).wait_for(TAKE_BACK / 2);
         let gone = match removed {
-            Some(Ok(_)) => format!("lock {:?} is taken out again, nothing is held", lock.as_str()),
+            Some(Ok(_)) => format!("lock {:?} was removed again; nothing is held", lock.as_str()),
             _ => {
                 let limit = TAKE_BACK / 2;
                 let cancelled = acquire::cancel(put.client(), &put.interruptible, &*put.clock, id, Some(run), limit);

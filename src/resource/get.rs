@@ -1,7 +1,7 @@
-//! `in`: writes the files of one version (design section 6).
+//! `in`: writes the files of one version (`docs/design.md#what-in-writes`).
 //!
-//! A version that claimed locks and comes from a `pool` source is good only while that hold lasts; every other
-//! version is what happened, and never fails, so that the implicit get after a release or removal succeeds.
+//! With a `pool` source, a version that claimed locks can be fetched only while that hold lasts. Every other version is
+//! history and can always be fetched, so that the implicit get after a release or a removal succeeds.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use serde::Serialize;
 
-use super::files::Destination;
+use super::destination::Destination;
 use super::session::Opening;
 use super::{ADVICE, Failure, directory, interruptible, print, read_payload, say};
 use crate::client::acquire::{Timing, env_duration};
@@ -220,7 +220,7 @@ impl Get {
         let mut locks = Vec::new();
         for found in refs {
             // Names come from the server and become paths: they are looked at again.
-            let hostile = |error| format!("the server's answer makes no sense: {error}");
+            let hostile = |error| format!("the server's answer is not valid: {error}");
             let pool = PoolName::parse(&found.pool).map_err(hostile)?;
             let lock = LockName::parse(&found.lock).map_err(hostile)?;
             let view = match self.client.get_lock(&found.pool, &found.lock) {
@@ -311,7 +311,7 @@ impl Get {
                 format!("this version removed {}: there is nothing to fetch", gone.join(", "))
             }
             Some(change) => format!("{}: {names}", word(change.kind)),
-            None => "nothing is known of this version any more".to_owned(),
+            None => "the server no longer knows this version".to_owned(),
         };
         format!("locker {version}: pool {:?}, revision {revision}, {what}", self.pool)
     }
@@ -331,7 +331,7 @@ fn word(kind: ChangeKind) -> String {
 /// How and when a hold ended.
 fn over(claim: &ClaimView) -> String {
     if claim.state != ClaimState::Ended {
-        return "has ended, and its claim has begun a new life".to_owned();
+        return "has ended; its claim id stands for a later claim by now".to_owned();
     }
     let how = claim.how.as_deref().unwrap_or("ended");
     let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
@@ -345,7 +345,7 @@ fn metadata(view: &LockView) -> Result<Vec<u8>, String> {
         (Some(text), _) => Ok(text.clone().into_bytes()),
         (None, Some(encoded)) => base64::engine::general_purpose::STANDARD
             .decode(encoded)
-            .map_err(|error| format!("the metadata of lock {:?} is not readable: {error}", view.lock)),
+            .map_err(|error| format!("the metadata of lock {:?} cannot be read: {error}", view.lock)),
         (None, None) => Ok(Vec::new()),
     }
 }

@@ -1,10 +1,12 @@
-//! The Concourse resource: `check`, `in` (get) and `out` (put) (design section 6, contracts sections 2 and 3).
+//! The Concourse resource: `check`, `in` (get) and `out` (put); see `docs/design.md#the-resource` and
+//! `docs/concourse.md`.
 //!
 //! - `check`: which versions there are.
-//! - [`get`]: the files of one version, written by `files`.
-//! - [`out`]: one put: asks for locks (`ask`), gives them back (`release`), adds and takes them out (`add`, `remove`),
-//!   waits for them to change (`watch`). `put` is what these share; `persist` repeats what must not fail.
-//! - `session`: what all begin with: the servers, the pool, the store.
+//! - [`get`]: the files of one version, written by `destination`.
+//! - [`out`]: one put: takes locks (`acquire`), gives them back (`release`), adds and removes them (`add`, `remove`), or waits
+//!   for them to change (`wait_for_lock`). `put` is what these share, `input` reads the files that they are given, `persist`
+//!   repeats what must not fail, `progress` says what a wait is for.
+//! - `session`: how all three begin: the servers, the pool, the store.
 //! - `build`: what the environment says about the build.
 //!
 //! stdout carries the answer and nothing else; stderr is the build log. Exit codes: 0, 1, and 143 or 130 after a
@@ -25,8 +27,9 @@ mod acquire;
 mod add;
 mod build;
 mod check;
-mod files;
+mod destination;
 mod get;
+mod input;
 mod out;
 mod persist;
 mod progress;
@@ -53,8 +56,8 @@ pub use session::pool_of;
 /// Largest payload that is read from stdin, bytes: Concourse's own are a few KiB.
 const PAYLOAD_BYTES: u64 = 4 * 1024 * 1024;
 
-/// What to do when no server answers, for who reads the log at night.
-const ADVICE: &str = "`locker doctor` with this source says where it breaks";
+/// What to do when no server answers, for the person who reads the log.
+const ADVICE: &str = "run `locker doctor` with this source to see where it fails";
 
 /// An error of a call in words, with what to do next.
 fn told(error: &CallError) -> String {
@@ -64,9 +67,9 @@ fn told(error: &CallError) -> String {
     }
 }
 
-/// One line for the person who reads the build log. Whatever is in it cannot do anything to a terminal.
+/// One line for the person who reads the build log, escaped so that nothing in it can act on a terminal.
 fn say(out: &mut dyn Write, text: impl AsRef<str>) {
-    // Nobody reads the log any more: no reason to fail.
+    // A log that nobody reads any more is no reason to fail.
     let line = format!("{}\n", Escaped(text.as_ref()));
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
@@ -102,7 +105,7 @@ impl Failure {
     }
 }
 
-/// Does what asks servers, unless a signal comes first; then it is left behind.
+/// Does work that asks servers, unless a signal comes first; then the work is left behind.
 fn interruptible<T: Send + 'static>(
     env: &Env<'_>,
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
@@ -130,6 +133,6 @@ fn print<T: Serialize>(env: &mut Env<'_>, answer: &T) -> Result<(), String> {
 fn directory(env: &Env<'_>) -> Result<std::path::PathBuf, String> {
     match env.args.get(1) {
         Some(dir) if !dir.is_empty() => Ok(dir.into()),
-        _ => Err("missing argument: the directory of the step, as Concourse gives it".to_owned()),
+        _ => Err("missing argument: the directory of the step".to_owned()),
     }
 }

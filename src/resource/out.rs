@@ -1,4 +1,4 @@
-//! `out`: one put step. On a signal it takes back what it asked for and prints no version.
+//! `out`: one put step. On a signal it cancels what it asked for and prints no version.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
         source.retry_delay.map_or(timing.retry_max, |delay| delay.max(SHORTEST_RETRY).min(timing.retry_max));
     let interruptible = Interruptible::new(&env.signals);
     let opening = Opening::of(&source, params.token.as_ref(), env)?;
-    let nothing = |signal| Stop::Signalled(signal, "nothing has been asked yet".to_owned());
+    let nothing = |signal| Stop::Signalled(signal, "nothing was asked yet".to_owned());
     let session = interruptible.run(move || opening.resolve()).map_err(nothing)??;
     let put = Put {
         session,
@@ -63,9 +63,9 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
         Op::Release(what) => release::release(&put, &what, env)?,
         Op::Unlock { key, requestor } => release::unlock(&put, &key, &requestor, env)?,
     };
-    // Concourse throws away what a signalled step prints: say what happened instead.
+    // Concourse discards the version of a step that got a signal: say what happened instead.
     put.interruptible
         .check()
-        .map_err(|signal| Stop::Signalled(signal, "the server has done it all the same".to_owned()))?;
+        .map_err(|signal| Stop::Signalled(signal, "the server did what was asked before the signal came".to_owned()))?;
     Ok(print(env, &answer)?)
 }

@@ -10,10 +10,11 @@ use crate::client::interruptible::Running;
 use crate::client::{CallError, Client};
 use crate::env::{Env, Signal};
 
-/// Time for a whole release (design section 6); `LOCKER_RELEASE_LIMIT` shortens it.
+/// Time for a whole release; `LOCKER_RELEASE_LIMIT` shortens it.
 const LIMIT: Duration = Duration::from_secs(60);
 /// After a signal, the answer to the request on its way is waited for this long.
 const AFTER_SIGNAL: Duration = Duration::from_millis(1_500);
+
 /// Calls that are repeated until they are answered, within one limit for all of them.
 ///
 /// A signal does not stop them: it leaves them 1.5 s, because what is not released now stays held.
@@ -97,9 +98,9 @@ impl Persist {
 
     fn given_up(&self, missing: &str) -> Stop {
         if let Some(signal) = self.signal {
-            return Stop::Signalled(signal, format!("the request was sent, its outcome is unknown ({missing})"));
+            return Stop::Signalled(signal, format!("the request was sent, and its outcome is unknown ({missing})"));
         }
         let limit = progress::span(self.limit);
-        Stop::Failed(format!("{missing}; given up after {limit}, the outcome is unknown; {ADVICE}"))
+        Stop::Failed(format!("{missing}; gave up after {limit}, and the outcome is unknown; {ADVICE}"))
     }
 }

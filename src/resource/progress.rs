@@ -1,5 +1,5 @@
-//! What a person sees while a put waits: at once, then when something changes, at most every 30 s; but that the wait can
-//! never end, because of the build itself or of builds that wait for each other, at once.
+//! What a person sees while a put waits: a line at once, then one when something changes, at most every 30 s. That the wait
+//! may never end, because of this build or because builds wait for each other, is said at once.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::wire::errors::Code;
 /// Least time between two lines about the wait.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Decides which news become a line.
+/// Decides which news becomes a line.
 pub(super) struct Progress {
     every: Duration,
     last: Option<(Duration, String)>,
-    /// Why the wait that was told last can never end, if it cannot.
+    /// Why the wait may never end, as the last line said.
     stuck: Option<Code>,
 }
 
@@ -62,7 +62,7 @@ impl Progress {
 pub(super) fn waiting(view: &WaitingView) -> String {
     let place = place(view);
     match view.code {
-        Code::SelfWait => format!("{place}; this very build holds what it waits for"),
+        Code::SelfWait => format!("{place}; this build already holds what it waits for"),
         Code::Deadlock => {
             let builds: Vec<String> = view.builds.iter().map(|build| who::owner(build, "an unknown build")).collect();
             format!("{place}; DEADLOCK: each of these builds waits for the next: {}", builds.join(" -> "))

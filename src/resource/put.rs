@@ -109,11 +109,9 @@ impl Put<'_> {
 pub(super) fn taken_back(cancelled: &Cancelled, id: &str) -> String {
     match cancelled {
         Cancelled::NotNeeded => "nothing is held".to_owned(),
-        Cancelled::Done => "the claim is taken back, nothing is held".to_owned(),
+        Cancelled::Done => "the claim was cancelled; nothing is held".to_owned(),
         Cancelled::Unknown(why) => {
-            format!(
-                "claim {id} could not be taken back ({why}); the server ends it by itself unless it is held already"
-            )
+            format!("claim {id} could not be cancelled ({why}); the server ends it by itself unless it is already held")
         }
     }
 }

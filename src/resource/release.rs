@@ -1,7 +1,7 @@
-//! `release` and `lock_op: unlock`: gives locks back. Bounded to 60 s, so that an aborted build can end when the
-//! server is away; a signal does not stop the request that is on its way, only the wait for its answer.
+//! `release` and `lock_op: unlock`: give locks back. They take at most 60 s, so that an aborted build can end while the
+//! server is away. A signal does not stop the request that is on its way, only the wait for its answer.
 
-use super::files;
+use super::input::{ClaimOrLock, Input};
 use super::persist::Persist;
 use super::put::{Put, Stop};
 use crate::client::calls::ClaimFilter;
@@ -20,10 +20,10 @@ pub(super) fn release(put: &Put<'_>, what: &Release, env: &mut Env<'_>) -> Resul
     let mut persist = Persist::of(put, env)?;
     match what {
         Release::Dir(dir) => {
-            let input = files::input_dir(&put.dir, dir)?;
-            match files::read_claim(&input)? {
-                Some(id) => release_claim(put, &mut persist, &id, &input, env),
-                None => release_lock(put, &mut persist, files::read_name(&input)?.as_str(), env),
+            let input = Input::open(&put.dir, "release", dir)?;
+            match input.claim_or_lock()? {
+                ClaimOrLock::Claim(id) => release_claim(put, &mut persist, &id, &input, env),
+                ClaimOrLock::Lock(lock) => release_lock(put, &mut persist, lock.as_str(), env),
             }
         }
         Release::Lock(lock) => release_lock(put, &mut persist, lock.as_str(), env),
@@ -40,20 +40,20 @@ fn release_claim(
     put: &Put<'_>,
     persist: &mut Persist,
     id: &str,
-    input: &std::path::Path,
+    input: &Input,
     env: &mut Env<'_>,
 ) -> Result<Answer, Stop> {
     first_line(put, &format!("claim {id}"), env);
     let asked = id.to_owned();
     let claim = persist.call(put, move |client| client.get_claim(&asked))?;
     if claim.state == ClaimState::Ended {
-        let lock = files::read_name(input).ok().map(|name| name.as_str().to_owned());
+        let lock = input.lock_name().ok().map(|name| name.as_str().to_owned());
         return already_over(put, persist, &claim, lock.as_deref(), env);
     }
     let Some(part) = claim.asks.iter().find(|part| part.pool == put.pool()) else {
-        let pools: Vec<&str> = claim.asks.iter().map(|part| part.pool.as_str()).collect();
+        let pools: Vec<String> = claim.asks.iter().map(|part| format!("{:?}", part.pool)).collect();
         return Err(Stop::Failed(format!(
-            "claim {id} is one of pool {}, not of pool {:?}",
+            "claim {id} belongs to pool {}, not to pool {:?}: release it with a resource of its own pool",
             pools.join(", "),
             put.pool()
         )));
@@ -64,7 +64,7 @@ fn release_claim(
     version_of(put, persist, &ended, lock.as_deref())
 }
 
-/// Ends one claim, whoever's. What is over already and harmless is no error.
+/// Ends one claim, whoever's it is. A claim that was released already is not an error.
 fn end(put: &Put<'_>, persist: &mut Persist, id: &str) -> Result<ClaimView, Stop> {
     let id = id.to_owned();
     persist.call(put, move |client| client.delete_claim(&id, None, PATIENCE))
@@ -81,12 +81,12 @@ fn already_over(
     let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
     let at = claim.ended_at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
     let why = claim.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-    // Asked once more, so that the server's own rule decides what is harmless.
+    // Asked once more, so that the server's own rule decides whether this is harmless.
     end(put, persist, &claim.id).map_err(|stop| match stop {
-        Stop::Refused(_) => Stop::Failed(format!("claim {} is over: {how}{by}{at}{why}", claim.id)),
+        Stop::Refused(_) => Stop::Failed(format!("claim {} has already ended: {how}{by}{at}{why}", claim.id)),
         other => other,
     })?;
-    put.tell(env, format!("claim {} was over already: {how}{by}{at}; nothing to do", claim.id));
+    put.tell(env, format!("claim {} had already ended: {how}{by}{at}; nothing to do", claim.id));
     note(put, persist, lock)
 }
 
@@ -103,7 +103,7 @@ pub(super) fn note(put: &Put<'_>, persist: &mut Persist, lock: Option<&str>) -> 
     let pool = put.pool().to_owned();
     let body = NoteBody { lock: lock.map(str::to_owned), by: Some(put.by()) };
     let noted = persist.call(put, move |client| match client.note(&pool, &body) {
-        // There is no pool to write into: nothing has ever happened there.
+        // The pool does not exist: nothing has ever happened there.
         Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(NOTHING_EVER),
         answer => answer.map(|done| done.revision),
     })?;
@@ -132,7 +132,7 @@ fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<
             version_of(put, persist, &ended, Some(lock))
         }
         several => Err(Stop::Failed(format!(
-            "lock {lock:?} of pool {:?} is shared by {} holders: release by the directory of one of them; held: {}",
+            "lock {lock:?} of pool {:?} has {} holders: release with the directory of one of them; held: {}",
             put.pool(),
             several.len(),
             who::holders(&view.holders)
@@ -140,11 +140,11 @@ fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<
     }
 }
 
-/// Ends everything of this build in the pool, or what it has asked for `as` that name.
+/// Ends everything of this build in the pool, or only the claim that it made `as` that name.
 fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: &mut Env<'_>) -> Result<Answer, Stop> {
     let (Some(cluster), Some(build)) = (put.owner.cluster.clone(), put.owner.build_id.clone()) else {
         return Err(Stop::Failed(
-            "release: build needs ATC_EXTERNAL_URL and BUILD_ID: it works only in a build".into(),
+            "release: build works only in a build: ATC_EXTERNAL_URL and BUILD_ID are not set".into(),
         ));
     };
     let what = name.map_or_else(|| format!("everything of build {build}"), |name| format!("{name:?} of build {build}"));
@@ -168,7 +168,7 @@ fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: 
     if let Some((revision, lock)) = last {
         return Ok(put.answer(revision, lock.as_deref(), released_metadata(put)));
     }
-    put.tell(env, "this build holds and awaits nothing here: nothing to do");
+    put.tell(env, "this build holds nothing here and waits for nothing: nothing to do");
     note(put, persist, None)
 }
 

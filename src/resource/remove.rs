@@ -1,6 +1,6 @@
-//! `remove`: takes a claimed lock out of the pool; its hold ends in the same step.
+//! `remove`: removes a claimed lock from the pool, which ends its hold in the same step.
 
-use super::files;
+use super::input::{ClaimOrLock, Input};
 use super::persist::Persist;
 use super::put::{Put, Stop};
 use crate::client::who;
@@ -9,13 +9,13 @@ use crate::wire::api::{ClaimState, HolderView, RemoveBody};
 use crate::wire::concourse::Answer;
 
 pub(super) fn remove(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
-    let input = files::input_dir(&put.dir, dir)?;
-    let lock = files::read_name(&input)?;
+    let input = Input::open(&put.dir, "remove", dir)?;
+    let lock = input.lock_name()?;
     put.announce(env, &format!("removing lock {:?} from", lock.as_str()));
     let mut persist = Persist::of(put, env)?;
-    let claim = match files::read_claim(&input)? {
-        Some(id) => id,
-        None => present_holder(put, &mut persist, lock.as_str())?,
+    let claim = match input.claim_or_lock()? {
+        ClaimOrLock::Claim(id) => id,
+        ClaimOrLock::Lock(lock) => present_holder(put, &mut persist, lock.as_str())?,
     };
     let by = put.by_step(&[b"remove", lock.as_str().as_bytes(), claim.as_bytes()]);
     let body = RemoveBody { claim: Some(claim), by: Some(by) };
@@ -33,11 +33,11 @@ fn present_holder(put: &Put<'_>, persist: &mut Persist, lock: &str) -> Result<St
     match held.as_slice() {
         [holder] => Ok(holder.claim.clone()),
         [] => Err(Stop::Failed(format!(
-            "lock {lock:?} of pool {:?} is not claimed: claim it first, so that nobody is using it",
+            "lock {lock:?} of pool {:?} is not claimed: claim it first, so that nobody else can use it",
             put.pool()
         ))),
         _ => Err(Stop::Failed(format!(
-            "lock {lock:?} of pool {:?} is shared: remove it when one is left; held: {}",
+            "lock {lock:?} of pool {:?} has several holders: remove it when only one is left; held: {}",
             put.pool(),
             who::holders(&view.holders)
         ))),

@@ -1,4 +1,4 @@
-//! From `source` to a client, a pool and a store: what `check`, `in` and `out` all begin with.
+//! From `source` to a client, a pool and a store: how `check`, `in` and `out` all begin.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,7 +33,7 @@ struct Director {
     name: String,
 }
 
-/// What is needed to begin, beside the source: a value of its own, so that a thread can take it along.
+/// What is needed to begin, apart from the source. It is a value of its own, so that a thread can own it.
 pub(super) struct Opening {
     source: Source,
     client: Client,
@@ -41,7 +41,7 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Reads certificates and proxies, and warns about what weakens or has no effect. Asks nobody yet.
+    /// Reads certificates and proxies, and warns about settings that are dangerous or have no effect. Sends nothing yet.
     pub(super) fn of(source: &Source, token: Option<&Secret>, env: &mut Env<'_>) -> Result<Self, String> {
         warn(source, env);
         let basic = source.credentials.clone().map(Authorization::Basic);
@@ -50,7 +50,7 @@ impl Opening {
         Ok(Self { source: source.clone(), client, vars: env.vars.clone() })
     }
 
-    /// Asks what the source does not say itself: the director's name, and with several servers whether they are one.
+    /// Asks for what the source does not say: the director's name, and whether several servers have one store.
     pub(super) fn resolve(self) -> Result<Session, String> {
         let store = if self.client.count() > 1 { self.client.agree()? } else { None };
         let pool = pool_of(&self.source, &self.vars)?;
@@ -89,7 +89,8 @@ fn director(client: &Client) -> Result<PoolName, String> {
             Err(error) => return Err(format!("source.bosh_lock: {error}")),
         }
     };
-    PoolName::parse(&info.name).map_err(|error| format!("source.bosh_lock: the director calls itself {error}"))
+    PoolName::parse(&info.name)
+        .map_err(|error| format!("source.bosh_lock: the name of the director cannot be a pool: {error}"))
 }
 
 /// One line about each setting that has no effect, or a dangerous one.
@@ -99,11 +100,14 @@ fn warn(source: &Source, env: &mut Env<'_>) {
     }
     if !source.ignored.is_empty() {
         let keys = source.ignored.join(", ");
-        say(env.stderr, format!("warning: no git repository is behind a locker pool: without effect are {keys}"));
+        say(
+            env.stderr,
+            format!("warning: without effect, because there is no git repository behind a Locker pool: {keys}"),
+        );
     }
     if let Some(key) = source.tls.skip_verification {
-        let text = "the server's certificate is not verified: who stands between can read the password and grant \
-                    locks; give ca_cert instead";
+        let text = "the server's certificate is not verified, so anyone on the way can read the password and grant \
+                    locks; use ca_cert instead";
         say(env.stderr, format!("warning: source {key}: {text}"));
     }
 }

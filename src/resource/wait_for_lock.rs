@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::add::NewLock;
+use super::input::Input;
 use super::persist::Persist;
 use super::progress::{self, Progress};
 use super::put::{Put, Stop};
-use super::{files, release};
+use super::release;
 use crate::client::acquire::{News, self_wait_limit};
 use crate::client::backoff::Backoff;
 use crate::client::{CallError, Client, who};
@@ -16,12 +17,12 @@ use crate::wire::api::{ChangeKind, ChangeView, DoneView, LockState, LockView};
 use crate::wire::concourse::{Answer, Watch};
 use crate::wire::errors::Code;
 
-/// The end of a drain is no change: it is looked for at least this often.
+/// The end of a drain is not a change of the pool, so the lock is looked at this often while it drains.
 const DRAIN_LOOK: Duration = Duration::from_secs(5);
 
 /// Waits until nobody has the lock. No such lock: fails.
 pub(super) fn check(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -> Result<Answer, Stop> {
-    let lock = files::read_name(&files::input_dir(&put.dir, dir)?)?;
+    let lock = Input::open(&put.dir, "check", dir)?.lock_name()?;
     put.announce(env, &format!("waiting until lock {:?} is unclaimed in", lock.as_str()));
     let free = |view: &LockView, _: &[ChangeView]| view.state == LockState::Free;
     look_until(put, lock.as_str(), watch, &free, env)?;
@@ -31,7 +32,7 @@ pub(super) fn check(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -
 
 /// Waits until somebody has the lock, or has had it since this began. No such lock: fails.
 pub(super) fn check_unclaimed(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -> Result<Answer, Stop> {
-    let lock = files::read_name(&files::input_dir(&put.dir, dir)?)?;
+    let lock = Input::open(&put.dir, "check_unclaimed", dir)?.lock_name()?;
     let name = lock.as_str();
     put.announce(env, &format!("waiting until lock {name:?} is claimed in"));
     let claimed = |view: &LockView, news: &[ChangeView]| {
@@ -70,8 +71,7 @@ pub(super) fn update(
     watch: Watch,
     env: &mut Env<'_>,
 ) -> Result<Answer, Stop> {
-    let mut lock = NewLock::read(put, dir, labels)?;
-    lock.by(put, "update");
+    let lock = NewLock::read(put, "update", dir, labels)?;
     let name = lock.name.as_str().to_owned();
     put.announce(env, &format!("updating lock {name:?} of"));
     let mut wait = Wait::begin(put, &name, watch, env)?;
@@ -84,7 +84,7 @@ pub(super) fn update(
         let (pool, to) = (put.pool().to_owned(), name.clone());
         let view = wait.call(
             move |client| match client.get_lock(&pool, &to) {
-                // It has gone meanwhile: the next attempt adds it.
+                // Somebody has removed it: the next attempt adds it.
                 Err(error) if matches!(error.code(), Some(Code::NoSuchLock | Code::NoSuchPool)) => Ok(None),
                 other => other.map(Some),
             },
@@ -153,7 +153,7 @@ impl<'w> Wait<'w> {
             news: Vec::new(),
             holders: String::new(),
         };
-        // Before the first look at the lock, so that nothing that happens after it is missed.
+        // Before the first look at the lock, so that no change after it is missed.
         let pool = put.pool().to_owned();
         wait.seen = wait.call(
             move |client| match client.newest_revision(&pool) {
@@ -207,7 +207,7 @@ impl<'w> Wait<'w> {
     fn for_change(&mut self, view: &LockView, env: &mut Env<'_>) -> Result<(), Stop> {
         let now = self.put.clock.monotonic();
         self.holders = match view.state {
-            LockState::Draining => format!("{:?} is out of use for a while: its holder was lost", self.lock),
+            LockState::Draining => format!("{:?} is out of use for a while, because its holder was lost", self.lock),
             _ if view.holders.is_empty() => format!("{:?} is unclaimed", self.lock),
             _ => format!("held: {}", who::holders(&view.holders)),
         };
@@ -226,7 +226,7 @@ impl<'w> Wait<'w> {
         Ok(())
     }
 
-    /// Fails when nobody but this very build has kept the lock for too long. Time left until then.
+    /// Fails when only this build itself has held the lock for too long. Returns the time left until then.
     fn check_own(&mut self, view: &LockView, now: Duration) -> Result<Option<Duration>, Stop> {
         let build = |owner: &crate::wire::api::Owner| owner.cluster.clone().zip(owner.build_id.clone());
         let ours = build(&self.put.owner);
@@ -240,8 +240,8 @@ impl<'w> Wait<'w> {
         if left.is_zero() {
             let limit = progress::span(self.own_limit);
             return Err(Stop::Failed(format!(
-                "this very build has kept the lock for {limit}, so that the wait may never end: release it first, or \
-                 set self_wait: wait; {}",
+                "this build itself has held the lock for {limit}, so this step may wait for ever: release the lock first, \
+                 or set self_wait: wait; {}",
                 self.holders
             )));
         }

@@ -1,8 +1,8 @@
-//! JSON of our own HTTP API (design section 7). Unknown fields are refused, durations are `"90s"` or `"1h30m"`,
+//! JSON of our own HTTP API (`docs/api.md`). Unknown fields are refused, durations are `"90s"` or `"1h30m"`,
 //! times are RFC 3339 UTC with milliseconds, absent values are left out.
 //!
-//! Requests end in `Body`, answers in `View`. `openapi.json` is made from these types. Here is what all parts share, such
-//! as who asks. The parts:
+//! Requests end in `Body`, answers in `View`. `openapi.json` is made from these types. This file has what all parts share,
+//! such as who asks. The parts:
 //!
 //! - `claims`: what is asked, who holds and who waits.
 //! - `pools`: pools and locks.
@@ -71,7 +71,7 @@ pub struct LockRef {
     pub lock: String,
 }
 
-/// Every error that is no [`WaitingView`].
+/// Every error that is not a [`WaitingView`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorView {
     pub error: String,

@@ -1,21 +1,32 @@
-//! What Concourse writes to `check`, `in` and `out`, and what they answer (contracts sections 2 and 3).
+//! What Concourse writes to `check`, `in` and `out`, and what they answer (`docs/concourse.md#the-resource-protocol`).
 //!
-//! A request is parsed once, into types that cannot be wrong; every problem of it is listed at once. Unknown keys
-//! are refused with the nearest valid name. `null` counts as missing, as Concourse writes `"source": null`.
+//! A request is parsed once, into types that cannot be wrong; all its problems are listed at once. Unknown keys are refused,
+//! with the nearest valid name. `null` counts as missing: Concourse writes `"source": null` when there is none.
 
 mod params;
-mod payload;
 mod source;
 
-use std::time::Duration;
+use std::fmt;
 
 use serde::Serialize;
 
 pub use params::{AddClaimed, Ask, Op, OutParams, Release, Watch, param_names};
-pub use payload::PayloadError;
 pub use source::{LogLevel, Place, Source, SourceKind};
 
-use payload::{Fields, Problems};
+use super::members::Members;
+use super::problems::Problems;
+
+/// All that is wrong with a payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayloadError(pub Vec<String>);
+
+impl fmt::Display for PayloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invalid payload ({})", self.0.join(", "))
+    }
+}
+
+impl std::error::Error for PayloadError {}
 
 /// What `check` is given.
 #[derive(Debug, Clone)]
@@ -67,12 +78,11 @@ impl CheckRequest {
     /// # Errors
     /// All problems of the payload.
     pub fn parse(text: &[u8]) -> Result<Self, PayloadError> {
-        let mut problems = Problems::default();
-        let mut request = Fields::request(text, &["source", "version"], &mut problems)?;
-        let source = Source::read(request.object("source", &mut problems), &mut problems);
-        let version = read_version(&mut request, &mut problems);
-        request.finish(&mut problems);
-        problems.or(source.map(|source| Self { source, version }))
+        read(text, &["source", "version"], |request, problems| {
+            let source = Source::read(request.object("source", problems), problems);
+            let version = read_version(request, problems);
+            Some(Self { source: source?, version })
+        })
     }
 }
 
@@ -83,19 +93,18 @@ impl InRequest {
     /// # Errors
     /// All problems of the payload.
     pub fn parse(text: &[u8]) -> Result<Self, PayloadError> {
-        let mut problems = Problems::default();
-        let mut request = Fields::request(text, &["source", "version", "params"], &mut problems)?;
-        let mut source = Source::read(request.object("source", &mut problems), &mut problems);
-        let version = read_version(&mut request, &mut problems);
-        if version.is_none() {
-            problems.add("missing version".into());
-        }
-        let has_depth = params::read_depth(request.object("params", &mut problems), &mut problems);
-        if let Some(source) = source.as_mut().filter(|_| has_depth) {
-            source.ignored.push("depth");
-        }
-        request.finish(&mut problems);
-        problems.or(source.zip(version).map(|(source, version)| Self { source, version }))
+        read(text, &["source", "version", "params"], |request, problems| {
+            let mut source = Source::read(request.object("source", problems), problems);
+            let version = read_version(request, problems);
+            if version.is_none() {
+                problems.add("", "missing version");
+            }
+            let has_depth = params::read_depth(request.object("params", problems), problems);
+            if let Some(source) = source.as_mut().filter(|_| has_depth) {
+                source.ignored.push("depth");
+            }
+            Some(Self { source: source?, version: version? })
+        })
     }
 }
 
@@ -105,36 +114,35 @@ impl OutRequest {
     /// # Errors
     /// All problems of the payload.
     pub fn parse(text: &[u8]) -> Result<Self, PayloadError> {
-        let mut problems = Problems::default();
-        let mut request = Fields::request(text, &["source", "params"], &mut problems)?;
-        let source = Source::read(request.object("source", &mut problems), &mut problems);
-        let params = request.object("params", &mut problems);
-        let params = OutParams::read(params, source.as_ref(), &mut problems);
-        request.finish(&mut problems);
-        problems.or(source.zip(params).map(|(source, params)| Self { source, params }))
+        read(text, &["source", "params"], |request, problems| {
+            let source = Source::read(request.object("source", problems), problems);
+            let params = request.object("params", problems);
+            let params = OutParams::read(params, source.as_ref(), problems);
+            Some(Self { source: source?, params: params? })
+        })
     }
 }
 
-fn read_version(request: &mut Fields, problems: &mut Problems) -> Option<String> {
+/// Reads a payload with these members.
+fn read<T>(
+    text: &[u8],
+    known: &[&'static str],
+    members: impl FnOnce(&mut Members, &mut Problems) -> Option<T>,
+) -> Result<T, PayloadError> {
+    let mut problems = Problems::default();
+    let request = Members::parse("stdin", text, &mut problems).map(|mut request| {
+        request.expect(known);
+        let mut request = request.from_yaml();
+        let value = members(&mut request, &mut problems);
+        request.finish(&mut problems);
+        value
+    });
+    problems.done(request.flatten()).map_err(|problems| PayloadError(problems.into_list()))
+}
+
+fn read_version(request: &mut Members, problems: &mut Problems) -> Option<String> {
     // Other keys of a version are what an older image of the type wrote: no reason to fail.
     request.object("version", problems).text("ref", problems)
-}
-
-/// A duration as people and Concourse pipelines write it: `90s`, `1h30m`, `500ms`.
-///
-/// # Errors
-/// Says what forms are understood.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text.trim()).map_err(|_| "is no duration like 90s, 5m or 1h30m".to_owned())
-}
-
-/// A duration as our API takes it.
-#[must_use]
-pub fn api_duration(span: Duration) -> String {
-    match span.subsec_millis() {
-        0 => format!("{}s", span.as_secs()),
-        _ => format!("{}ms", span.as_millis()),
-    }
 }
 
 #[cfg(test)]

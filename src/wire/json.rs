@@ -1,18 +1,17 @@
 //! Request bodies: JSON that is checked against its published schema, so that all that is wrong is said at once
 //! and what `openapi.json` promises is what is accepted.
 
-use std::fmt;
 use std::sync::LazyLock;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::api::{
     BreakBody, ClaimBody, ConfirmBody, DeliverBody, LockBody, MoveBody, NoteBody, PoolBody, QuarantineBody, RemoveBody,
     RenewBody, ReturnBody,
 };
+use super::members::strict;
 use super::problems::{Problems, quoted, unknown};
 
 /// The body of some request.
@@ -39,10 +38,10 @@ bodies!(ClaimBody, ConfirmBody, RenewBody, DeliverBody, PoolBody, LockBody, Remo
 /// can be judged as well; after any other problem there is no value.
 pub fn read<T: Body>(bytes: &[u8], problems: &mut Problems) -> Option<T> {
     let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
-    let mut value = match serde_json::from_slice::<Strict>(bytes) {
-        Ok(Strict(value)) => value,
+    let mut value = match strict(bytes) {
+        Ok(value) => value,
         Err(error) => {
-            problems.add("", format!("the body is no valid JSON: {error}"));
+            problems.add("", format!("the body is not valid JSON: {error}"));
             return None;
         }
     };
@@ -224,64 +223,6 @@ fn expected(what: &str, found: &Value) -> String {
     format!("must be {what}, not {found}")
 }
 
-/// A JSON value in which no object names a member twice.
-struct Strict(Value);
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Strict)
-    }
-}
-
-struct StrictVisitor;
-
-impl<'de> Visitor<'de> for StrictVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
-        Ok(Value::Bool(flag))
-    }
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-    fn visit_string<E>(self, text: String) -> Result<Value, E> {
-        Ok(text.into())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(Strict(item)) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(Value::Array(list))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some(name) = members.next_key::<String>()? {
-            let Strict(value) = members.next_value()?;
-            if map.contains_key(&name) {
-                return Err(A::Error::custom(format!("member {} is given twice", quoted(&name))));
-            }
-            map.insert(name, value);
-        }
-        Ok(Value::Object(map))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,7 +274,7 @@ mod tests {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         for body in ["{", "nul", "{} {}", "\u{feff}{}", deep.as_str()] {
             let problems = problems_of::<ClaimBody>(body);
-            assert!(problems.len() == 1 && problems[0].starts_with("the body is no valid JSON"), "{problems:?}");
+            assert!(problems.len() == 1 && problems[0].starts_with("the body is not valid JSON"), "{problems:?}");
         }
     }
 

@@ -1,18 +1,19 @@
-//! JSON of the Argo contract (contracts section 5). As on every contract route, unknown members are ignored; what is
-//! known is checked in full.
+//! JSON of the Argo contract (`docs/latches.md`). As on every contract route, unknown members are ignored; what is known is
+//! checked in full.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::members::Members;
 use super::problems::{Problems, quoted};
 use super::text::time;
-use crate::core::latch::{Binding, Ending, Latch, LatchId, NewLatch, Node, Outputs, ParameterName, Target};
+use crate::core::latch::{
+    Binding, Ending, Latch, LatchId, NewLatch, Node, Outputs, ParameterName, Target, WorkflowUid,
+};
 
 /// Where a latch is in its life. Deleted ones are not seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,7 +23,7 @@ pub enum LatchStatus {
     Released,
 }
 
-/// A latch as the contract shows it, followed by what it knows beside.
+/// A latch: first what the contract shows, then what Locker adds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LatchView {
     pub id: String,
@@ -183,36 +184,31 @@ pub struct Wanted {
 
 /// Reads the body of a `POST`; `None` only with a problem noted.
 pub fn create(body: &[u8], problems: &mut Problems) -> Option<Wanted> {
-    let members = object(body, problems)?;
+    let mut members = Members::parse(BODY, body, problems)?;
     // The original client sends its whole record, with an empty id.
-    let id = text(&members, "id", problems).filter(|id| !id.is_empty());
-    let id = problems.parse_some("id", id);
-    let workflow = text(&members, "workflow", problems);
-    if workflow.is_none() {
-        problems.add("workflow", "is missing: name the workflow that waits");
+    let id = members.text("id", problems).filter(|id| !id.is_empty());
+    let id = problems.parse_some("id", id.as_deref());
+    if !members.has("workflow") {
+        members.wrong("workflow", "is missing: name the workflow that waits", problems);
     }
-    let workflow = problems.parse_some("workflow", workflow);
-    let namespace = {
-        let given = text(&members, "namespace", problems).unwrap_or("default");
-        problems.parse("namespace", given)
-    };
-    let workflow_uid = member(&members, "", "workflow_uid", problems);
-    let node = members.get("node").filter(|v| !v.is_null()).and_then(|value| node(value, problems));
-    let ending = ending(&members, problems).unwrap_or_default();
+    let workflow = members.parsed("workflow", problems);
+    let namespace = members.text("namespace", problems);
+    let namespace = problems.parse("namespace", namespace.as_deref().unwrap_or("default"));
+    let (node, workflow_uid) = target(&mut members, problems);
+    let ending = ending(&mut members, problems).unwrap_or_default();
     let (workflow, namespace) = workflow.zip(namespace)?;
     let target = Target { workflow, namespace, workflow_uid, node };
     problems.is_empty().then_some(Wanted { id, target, ending })
 }
 
-/// Reads the body of a `PATCH`: how the latch ends, and for which node it is, each if that is said. What is wrong is noted.
+/// Reads the body of a `PATCH`: how the latch ends and for which node it is, each if the body says so. Notes what is wrong.
 pub fn release(body: &[u8], problems: &mut Problems) -> (Option<Ending>, Binding) {
     if body.trim_ascii().is_empty() {
         return (None, Binding::default());
     }
-    let Some(members) = object(body, problems) else { return (None, Binding::default()) };
-    let workflow_uid = member(&members, "", "workflow_uid", problems);
-    let node = members.get("node").filter(|v| !v.is_null()).and_then(|value| node(value, problems));
-    (ending(&members, problems), Binding { node, workflow_uid })
+    let Some(mut members) = Members::parse(BODY, body, problems) else { return (None, Binding::default()) };
+    let (node, workflow_uid) = target(&mut members, problems);
+    (ending(&mut members, problems), Binding { node, workflow_uid })
 }
 
 /// A latch as a server has shown it, as a value.
@@ -230,107 +226,83 @@ pub fn read(view: &LatchView) -> Result<NewLatch, String> {
     }
 }
 
-fn object(body: &[u8], problems: &mut Problems) -> Option<Map<String, Value>> {
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(members)) => Some(members),
-        Ok(_) => {
-            problems.add("", "the body must be a JSON object");
-            None
-        }
-        Err(error) => {
-            problems.add("", format!("the body is no valid JSON: {error}"));
-            None
-        }
-    }
+/// What to call a body in a message.
+const BODY: &str = "the body";
+const NODE: &str = r#"must be {"id": ...}, {"name": ...} or {"parameter": ..., "value": ...}"#;
+
+/// Which node of which workflow waits, as far as the body says.
+fn target(members: &mut Members, problems: &mut Problems) -> (Option<Node>, Option<WorkflowUid>) {
+    let workflow_uid = members.parsed("workflow_uid", problems);
+    let node = members.has("node").then(|| node(members, problems)).flatten();
+    (node, workflow_uid)
 }
 
-/// A member that is text; absent and `null` are the same.
-fn text<'m>(members: &'m Map<String, Value>, name: &str, problems: &mut Problems) -> Option<&'m str> {
-    match members.get(name)? {
-        Value::String(text) => Some(text),
-        Value::Null => None,
-        _ => {
-            problems.add(name, "must be a string");
-            None
-        }
-    }
-}
-
-/// A member that is text of a kind.
-fn member<T: FromStr<Err: Display>>(
-    members: &Map<String, Value>,
-    at: &str,
-    name: &str,
-    problems: &mut Problems,
-) -> Option<T> {
-    let given = text(members, name, problems);
-    problems.parse_some(&format!("{at}{name}"), given)
-}
-
-fn node(value: &Value, problems: &mut Problems) -> Option<Node> {
-    let Value::Object(members) = value else {
-        problems.add("node", NODE);
+fn node(members: &mut Members, problems: &mut Problems) -> Option<Node> {
+    if !members.is_object("node") {
+        members.wrong("node", NODE, problems);
         return None;
-    };
-    let given: Vec<&str> = ["id", "name", "parameter"].into_iter().filter(|name| members.contains_key(*name)).collect();
+    }
+    let mut node = members.object("node", problems);
+    let given: Vec<&str> = ["id", "name", "parameter"].into_iter().filter(|name| node.has(name)).collect();
     match given[..] {
-        ["id"] => member(members, "node.", "id", problems).map(Node::Id),
-        ["name"] => member(members, "node.", "name", problems).map(Node::Name),
+        ["id"] => node.parsed("id", problems).map(Node::Id),
+        ["name"] => node.parsed("name", problems).map(Node::Name),
         ["parameter"] => {
-            let name = member(members, "node.", "parameter", problems);
-            if !members.contains_key("value") {
-                problems.add("node.value", "is missing: the value by which the parameter selects its node");
+            let name = node.parsed("parameter", problems);
+            if !node.has("value") {
+                node.wrong("value", "is missing: the value by which the parameter selects its node", problems);
             }
-            let value = member(members, "node.", "value", problems);
+            let value = node.parsed("value", problems);
             name.zip(value).map(|(name, value)| Node::Parameter { name, value })
         }
         _ => {
-            problems.add("node", NODE);
+            members.wrong("node", NODE, problems);
             None
         }
     }
 }
 
-const NODE: &str = r#"must be {"id": ...}, {"name": ...} or {"parameter": ..., "value": ...}"#;
-
-/// How a latch ends, if that is said.
-fn ending(members: &Map<String, Value>, problems: &mut Problems) -> Option<Ending> {
-    let outputs = members.get("outputs").filter(|v| !v.is_null());
-    let on_release = members.get("on_release").filter(|v| !v.is_null());
-    let failure = text(members, "failure", problems);
-    let said_failure = match on_release {
+/// How a latch ends, if the body says so.
+fn ending(members: &mut Members, problems: &mut Problems) -> Option<Ending> {
+    let (says_failure, says_how, says_outputs) =
+        (members.has("failure"), members.has("on_release"), members.has("outputs"));
+    let failure = members.text("failure", problems);
+    let how_fails = match members.take("on_release") {
         None => None,
         Some(Value::String(word)) if word == "succeed" => None,
-        Some(Value::Object(how)) if how.get("fail").is_some_and(Value::is_string) => text(how, "fail", problems),
+        Some(Value::Object(mut how)) if how.get("fail").is_some_and(Value::is_string) => {
+            how.remove("fail").as_ref().and_then(Value::as_str).map(str::to_owned)
+        }
         Some(_) => {
-            problems.add("on_release", r#"must be "succeed" or {"fail": MESSAGE}"#);
+            members.wrong("on_release", r#"must be "succeed" or {"fail": MESSAGE}"#, problems);
             return None;
         }
     };
-    if (failure.is_some() && on_release.is_some()) || (failure.or(said_failure).is_some() && outputs.is_some()) {
+    let fails = failure.or(how_fails);
+    if (says_failure && says_how) || (fails.is_some() && says_outputs) {
         problems.add("", "give one ending: `outputs`, or `failure` (which is short for `on_release`)");
         return None;
     }
-    if let Some(message) = failure.or(said_failure) {
-        return problems.parse("failure", message).map(Ending::Fail);
+    if let Some(message) = fails {
+        return problems.parse("failure", &message).map(Ending::Fail);
     }
-    match outputs {
-        Some(value) => read_outputs(value, problems).map(Ending::Succeed),
-        None => on_release.map(|_| Ending::default()),
+    if says_outputs {
+        return read_outputs(members, problems).map(Ending::Succeed);
     }
+    says_how.then(Ending::default)
 }
 
-fn read_outputs(value: &Value, problems: &mut Problems) -> Option<Outputs> {
-    let Value::Object(members) = value else {
-        problems.add("outputs", "must be an object from parameter name to text");
+fn read_outputs(members: &mut Members, problems: &mut Problems) -> Option<Outputs> {
+    let Some(Value::Object(given)) = members.take("outputs") else {
+        members.wrong("outputs", "must be an object from parameter name to text", problems);
         return None;
     };
     let mut outputs = BTreeMap::new();
-    for (name, value) in members {
-        let at = format!("outputs.{}", quoted(name));
-        let name = problems.parse::<ParameterName>(&at, name);
+    for (name, value) in given {
+        let at = format!("outputs.{}", quoted(&name));
+        let name = problems.parse::<ParameterName>(&at, &name);
         match value {
-            Value::String(text) => outputs.extend(name.map(|name| (name, Arc::from(text.as_str())))),
+            Value::String(text) => outputs.extend(name.map(|name| (name, Arc::from(text)))),
             _ => problems.add(&at, "must be a string: Argo's parameters are text"),
         }
     }

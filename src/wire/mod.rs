@@ -10,6 +10,7 @@ pub mod escape;
 pub mod identity;
 pub mod json;
 pub mod latch;
+pub mod members;
 pub mod parse;
 pub mod problems;
 pub mod record;

@@ -32,7 +32,7 @@ pub fn claim(id: ClaimId, body: ClaimBody, problems: &mut Problems) -> Option<As
     let parts = parts(first, also, problems);
     let key = problems.parse_some("key", body.key.as_deref());
     if body.requestor.is_some() && body.key.is_none() {
-        problems.add("requestor", "needs a `key`: it says who shares one");
+        problems.add("requestor", "needs a `key`: it says who shares that key");
     }
     let requestor = problems.parse_some("requestor", body.requestor.as_deref());
     let scope = body.scope.map(Scope::from);
@@ -199,10 +199,10 @@ pub fn by(given: Option<ByBody>, problems: &mut Problems) -> By {
     }
 }
 
-/// Who does something to others, who must say why.
+/// Who does something that affects others, and must therefore say why.
 pub fn by_with_reason(given: ByBody, problems: &mut Problems) -> By {
     if given.reason.is_none() {
-        problems.add("by.reason", "is missing: whoever is hit by this wants to know why");
+        problems.add("by.reason", "is missing: the people affected by this need to know why");
     }
     by(Some(given), problems)
 }
@@ -215,7 +215,7 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
         problems.add("policy.max_queue", format!("must be at most {}", limits::WAITERS_PER_POOL));
     }
     if given.scope == Some(api::Scope::Lease) {
-        problems.add("policy.scope", "cannot be lease: a claim that does not ask for a lease does not renew it");
+        problems.add("policy.scope", "cannot be lease: a claim that did not ask for a lease does not renew it");
     }
     Policy {
         order: given.order.map(Order::from).unwrap_or_default(),

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// Most problems listed for one request: more help nobody, and an answer must not be larger than its request.
+/// Most problems listed for one request: a longer list helps nobody, and an answer must not be larger than its request.
 const SHOWN: usize = 50;
 /// Longest text of a user repeated in a problem, characters.
 const QUOTED_CHARS: usize = 200;
@@ -77,10 +77,10 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
-/// "did you mean": the name most like `given`, if one is like it at all.
+/// "did you mean": the name most similar to `given`, if one is similar enough.
 #[must_use]
 pub fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    /// Below this likeness a proposal would only confuse.
+    /// A suggestion that is less similar than this would only confuse.
     const LIKE: f64 = 0.7;
     if given.len() > 256 {
         return None;
@@ -90,13 +90,13 @@ pub fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>) -> Opt
     best.filter(|(likeness, _)| *likeness >= LIKE).map(|(_, name)| name)
 }
 
-/// What to say of a name that is none of `names`.
+/// What to say of a name that is not one of `names`.
 #[must_use]
 pub fn unknown(what: &str, given: &str, names: &[&str]) -> String {
     let given_shown = quoted(given);
     match nearest(given, names.iter().copied()) {
         Some(name) => format!("unknown {what} {given_shown}: did you mean {name:?}?"),
-        None if names.is_empty() => format!("unknown {what} {given_shown}: none is known here"),
+        None if names.is_empty() => format!("unknown {what} {given_shown}: none is allowed here"),
         None => format!("unknown {what} {given_shown}: known are {}", names.join(", ")),
     }
 }

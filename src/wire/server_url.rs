@@ -22,7 +22,7 @@ pub struct Credentials {
     pub password: Secret,
 }
 
-/// Why a text is no server address. It never repeats the text: that may carry a password.
+/// Why a text is not a server address. It never repeats the text, which may contain a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UrlError(&'static str);
@@ -43,7 +43,7 @@ impl ServerUrl {
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let text = text.trim().trim_end_matches('/');
         if text.contains(',') {
-            return Err(UrlError("names several servers where one is meant"));
+            return Err(UrlError("names several servers, but only one is allowed here"));
         }
         let (scheme, rest) = text.split_once("://").ok_or(UrlError("must begin with http:// or https://"))?;
         let scheme = scheme.to_ascii_lowercase();
@@ -65,7 +65,7 @@ impl ServerUrl {
     /// Parses one address, or several with commas between them.
     ///
     /// # Errors
-    /// As [`Self::parse`], for the first that is none.
+    /// As [`Self::parse`], for the first one that is wrong.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, UrlError> {
         text.split(',').map(Self::parse).collect()
     }
@@ -92,7 +92,7 @@ impl ServerUrl {
 fn parse_userinfo(userinfo: &str) -> Result<Credentials, UrlError> {
     let decode = |text: &str| match percent_decode_str(text).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(UrlError("has credentials that are no UTF-8")),
+        Err(_) => Err(UrlError("has credentials that are not UTF-8")),
     };
     let (username, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
     Ok(Credentials { username: decode(username)?, password: Secret::new(decode(password)?) })
@@ -104,13 +104,13 @@ fn check_host(host: &str) -> Result<(), UrlError> {
         _ => (host, None),
     };
     if name.is_empty() || name == "[]" {
-        return Err(UrlError("names no host"));
+        return Err(UrlError("has no host"));
     }
     if !name.is_ascii() {
         return Err(UrlError("must name its host in ASCII (xn--...)"));
     }
     match port {
-        Some(port) if port.parse::<u16>().is_err() => Err(UrlError("has a port that is no number up to 65535")),
+        Some(port) if port.parse::<u16>().is_err() => Err(UrlError("has a port that is not a number up to 65535")),
         _ => Ok(()),
     }
 }

@@ -17,7 +17,7 @@ use crate::core::time::{Span, WallMs};
 /// Says what is wrong with the text.
 pub fn span(text: &str) -> Result<Span, String> {
     let parsed = humantime::parse_duration(text)
-        .map_err(|error| format!("{} is no duration such as \"90s\" or \"1h30m\": {error}", quoted(text)))?;
+        .map_err(|error| format!("{} is not a duration such as \"90s\" or \"1h30m\": {error}", quoted(text)))?;
     Ok(Span(u64::try_from(parsed.as_millis()).unwrap_or(u64::MAX)))
 }
 
@@ -39,6 +39,23 @@ pub fn show_span(span: Span) -> String {
     humantime::format_duration(Duration::from_millis(span.0)).to_string().replace(' ', "")
 }
 
+/// A duration as people and pipelines write it: `90s`, `1h30m`, `500ms`.
+///
+/// # Errors
+/// Says what forms are understood, not what was given: the caller says where.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text.trim()).map_err(|_| "is not a duration such as 90s, 5m or 1h30m".to_owned())
+}
+
+/// A duration as our API takes it.
+#[must_use]
+pub fn api_duration(span: Duration) -> String {
+    match span.subsec_millis() {
+        0 => format!("{}s", span.as_secs()),
+        _ => format!("{}ms", span.as_millis()),
+    }
+}
+
 /// A time of day: RFC 3339, UTC, milliseconds.
 #[must_use]
 pub fn time(at: WallMs) -> String {
@@ -51,11 +68,12 @@ pub fn time(at: WallMs) -> String {
 /// # Errors
 /// Says what is wrong with the text.
 pub fn parse_time(text: &str) -> Result<WallMs, String> {
-    let parsed = DateTime::parse_from_rfc3339(text).map_err(|error| format!("{} is no time: {error}", quoted(text)))?;
+    let parsed =
+        DateTime::parse_from_rfc3339(text).map_err(|error| format!("{} is not a time: {error}", quoted(text)))?;
     Ok(WallMs(u64::try_from(parsed.timestamp_millis()).unwrap_or_default()))
 }
 
-/// Metadata as JSON carries it: text, or base64 when it is no UTF-8.
+/// Metadata as JSON carries it: text, or base64 when it is not UTF-8.
 #[must_use]
 pub fn show_metadata(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
@@ -76,13 +94,13 @@ pub fn metadata(text: Option<String>, base64: Option<String>, problems: &mut Pro
         (None, Some(encoded)) => match BASE64.decode(encoded) {
             Ok(bytes) => ("metadata_base64", bytes),
             Err(error) => {
-                problems.add("metadata_base64", format!("no valid base64 (standard alphabet, padded): {error}"));
+                problems.add("metadata_base64", format!("is not valid base64 (standard alphabet, padded): {error}"));
                 return None;
             }
         },
     };
     if bytes.len() > limits::METADATA_BYTES {
-        problems.add(at, format!("too long ({} bytes > max of {})", bytes.len(), limits::METADATA_BYTES));
+        problems.add(at, format!("is too long ({} bytes > max of {})", bytes.len(), limits::METADATA_BYTES));
         return None;
     }
     Some(Arc::from(bytes))
@@ -91,7 +109,7 @@ pub fn metadata(text: Option<String>, base64: Option<String>, problems: &mut Pro
 /// Undoes percent-encoding, once.
 ///
 /// # Errors
-/// A `%` is not followed by two hexadecimal digits, or the result is no UTF-8.
+/// A `%` is not followed by two hexadecimal digits, or the result is not UTF-8.
 pub fn percent_decoded(text: &str) -> Result<String, String> {
     let bytes = text.as_bytes();
     let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
@@ -100,7 +118,7 @@ pub fn percent_decoded(text: &str) -> Result<String, String> {
         return Err(format!("{}: the % at byte {at} is not followed by two hexadecimal digits", quoted(text)));
     }
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
-    decoded.map(Into::into).map_err(|_| format!("{} is no UTF-8 after percent-decoding", quoted(text)))
+    decoded.map(Into::into).map_err(|_| format!("{} is not UTF-8 after percent-decoding", quoted(text)))
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ fn exit_codes_are_those_of_the_table() {
         (&["claim", "p", "--lock", "x"], 4, "no_such_lock"),
         (&["claim", "p", "--count", "2"], 2, "too_many"),
         (&["claim", "p", "--count", "0"], 2, "--count"),
-        (&["claim", "p", "--wait", "soon"], 2, "is no duration like 90s, 5m or 1h30m"),
+        (&["claim", "p", "--wait", "soon"], 2, "is not a duration such as 90s, 5m or 1h30m"),
         (&["claim", "p", "--priority", "-1001"], 2, "must be -1000 to 1000"),
         (&["pool", "set", "p", "--order", "fifi"], 2, "did you mean \"fifo\"?"),
         (&["claim", ".p"], 2, "starts with a dot"),
@@ -126,7 +126,7 @@ fn the_server_refuses_settings_that_make_no_sense() {
         (&[], &[("AUTH_USER", "x")], 2, "AUTH_USER is set without AUTH_PASS"),
         (&["--no-auth"], &[("AUTH_USER", "x"), ("AUTH_PASS", "y")], 2, "contradicts"),
         (&["--listen", "0.0.0.0:0"], &[], 1, "--no-auth"),
-        (&["--grace", "x"], &[], 2, "is no duration"),
+        (&["--grace", "x"], &[], 2, "is not a duration"),
         (&[], &[("LOCKER_HISTORY", "many")], 2, "invalid value 'many' for '--history"),
         (&["--store", "etcd"], &[], 1, "store"),
     ];

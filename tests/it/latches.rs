@@ -135,8 +135,8 @@ fn what_the_original_client_sends_is_taken() {
 
 /// Whatever is refused, with its status, its code and a part of its message.
 const REFUSED: &[(&str, &str, &str, u16, &str, &str)] = &[
-    ("POST", "/lock", "", 400, "bad_request", "no valid JSON"),
-    ("POST", "/lock", "{", 400, "bad_request", "no valid JSON"),
+    ("POST", "/lock", "", 400, "bad_request", "not valid JSON"),
+    ("POST", "/lock", "{", 400, "bad_request", "not valid JSON"),
     ("POST", "/lock", "[]", 400, "bad_request", "must be a JSON object"),
     ("POST", "/lock", "{}", 400, "bad_request", "workflow: is missing"),
     ("POST", "/lock", r#"{"workflow": ""}"#, 400, "bad_request", "workflow name is empty"),
@@ -174,7 +174,7 @@ const REFUSED: &[(&str, &str, &str, u16, &str, &str)] = &[
     ("DELETE", "/lock", "", 400, "bad_request", "id: is missing"),
     ("GET", "/lock?id=", "", 400, "bad_request", "id: is missing"),
     ("GET", "/lock?id=x", "", 404, "no_such_latch", "must be a UUID"),
-    ("GET", "/lock?id=%ff", "", 400, "bad_request", "no UTF-8"),
+    ("GET", "/lock?id=%ff", "", 400, "bad_request", "not UTF-8"),
     ("GET", "/lock?id=a&id=b", "", 400, "bad_request", "given twice"),
     ("GET", "/lock?id=%1b%5b2J", "", 404, "no_such_latch", "\\u{1b}[2J"),
     ("GET", "/lock?status=gone", "", 400, "bad_request", "unknown status"),

@@ -475,7 +475,7 @@ jobs: [{name: j, plan: [{put: r, params: {acquire: true}}, {put: r, params: {rel
     let cases = [
         ("pool: p", "pool: p, poool: q", "unknown source key"),
         ("acquire: true", "aquire: true", "unknown params key"),
-        ("acquire: true", "acquire: true, count: 0", "params.count must be"),
+        ("acquire: true", "acquire: true, count: 0", "params.count: must be"),
         ("release: r", "release: s", "nothing before it has left a directory \"s\""),
         ("{put: r, params: {acquire", "{put: s, params: {acquire", "there is no resource \"s\""),
         ("{put: r, params: {acquire", "{get: r, passed: [k]}, {put: r, params: {acquire", "has passed no job \"k\""),

@@ -255,7 +255,7 @@ fn the_same_step_run_again_finds_its_claim() {
     let first = build.out(&json!({"acquire": true})).ok();
     let again = build.out(&json!({"acquire": true, "reason": "a re-run", "ttl": "1h"})).ok();
     assert_eq!((first.version(), first.metadata("fence")), (again.version(), again.metadata("fence")));
-    build.out(&json!({"claim": "p", "timeout": "200ms"})).failed(1, "not served within the timeout of 200ms");
+    build.out(&json!({"claim": "p", "timeout": "200ms"})).failed(1, "no lock within the timeout of 200ms");
     assert_eq!(server.pool("p")["waiting"], 0);
 }
 
@@ -346,7 +346,7 @@ fn a_signal_takes_the_claim_back_at_once() {
         let start = Instant::now();
         waiter.signal(signal);
         waiter.signal(signal);
-        waiter.finish().failed(code, "the claim is taken back, nothing is held");
+        waiter.finish().failed(code, "the claim was cancelled; nothing is held");
         assert!(start.elapsed() < Duration::from_secs(4), "2 s, with a margin for a busy machine");
         assert_eq!(server.pool("p")["waiting"], 0);
     }
@@ -361,7 +361,7 @@ fn a_signal_ends_the_wait_for_a_server_that_is_away() {
     waiter.until_stderr("asking again, the place in the queue is kept");
     let start = Instant::now();
     waiter.signal(Signal::SIGTERM);
-    waiter.finish().failed(143, "could not be taken back");
+    waiter.finish().failed(143, "could not be cancelled");
     assert!(start.elapsed() < Duration::from_secs(4), "2 s, with a margin for a busy machine");
 }
 
@@ -414,7 +414,7 @@ fn what_is_no_locker_server_is_asked_again_not_believed() {
     });
     for (waiter, _build, text) in waiting {
         let done = waiter.finish().failed(1, text);
-        assert!(done.stderr.contains("not served within the timeout"), "{}", done.stderr);
+        assert!(done.stderr.contains("no lock within the timeout"), "{}", done.stderr);
         assert!(!done.stderr.contains("hunter2") && !done.stderr.contains("secret"), "{}", done.stderr);
     }
 }
@@ -455,7 +455,7 @@ fn release_by_the_directory_of_our_get() {
 
     // Somebody else has it now: the late release says so and touches nobody.
     Build::new(&server, 3, "p").out(&json!({"acquire": true})).ok();
-    let again = later.out(&json!({"release": "p"})).ok().said("was over already: released at 20");
+    let again = later.out(&json!({"release": "p"})).ok().said("had already ended: released at 20");
     assert_ne!(again.version(), released.version());
     assert_eq!(server.pool("p")["free"], 0);
     later.get(&again.version(), "noted").ok();
@@ -465,7 +465,7 @@ fn release_by_the_directory_of_our_get() {
         "p",
         &[("claim", server.pool("p")["items"][0]["holders"][0]["claim"].as_str().unwrap().as_bytes())],
     );
-    other.out(&json!({"release": "p"})).failed(1, "is one of pool p, not of pool \"q\"");
+    other.out(&json!({"release": "p"})).failed(1, "belongs to pool \"p\", not to pool \"q\"");
     assert_eq!(server.pool("p")["free"], 0);
 }
 
@@ -473,13 +473,13 @@ fn release_by_the_directory_of_our_get() {
 fn release_refuses_what_it_cannot_know() {
     let server = Server::start();
     let build = Build::new(&server, 1, "p");
-    build.out(&json!({"release": "nowhere"})).failed(1, "no directory \"nowhere\" among the inputs of this put (none)");
+    build.out(&json!({"release": "nowhere"})).failed(1, "this put has no input \"nowhere\" (it has none)");
     build.input_with("empty", &[]);
-    build.out(&json!({"release": "empty"})).failed(1, "there is no file");
+    build.out(&json!({"release": "empty"})).failed(1, "needs the file claim or the file name; both are missing");
     build.input_with("pipe", &[]);
     let pipe = std::process::Command::new("mkfifo").arg(build.input("pipe").join("name")).status();
     assert!(pipe.unwrap().success());
-    build.out(&json!({"release": "pipe"})).failed(1, "pipe/name is no plain file");
+    build.out(&json!({"release": "pipe"})).failed(1, "pipe/name: it is not a regular file");
     build.input_with("bad", &[("claim", b"../x")]);
     build.out(&json!({"release": "bad"})).failed(1, "claim id contains '/'");
     build.input_with("unknown", &[("claim", b"0123")]);
@@ -510,7 +510,7 @@ fn a_lost_hold_cannot_be_released() {
     let claimed = build.out(&json!({"acquire": true, "ttl": "1s"})).ok().version();
     build.get(&claimed, "p").ok();
     eventually("the ttl is over", || (server.pool("p")["free"] == 1).then_some(()));
-    build.out(&json!({"release": "p"})).failed(1, "is over: lost at 20");
+    build.out(&json!({"release": "p"})).failed(1, "has already ended: lost at 20");
     build.get(&claimed, "q").failed(1, "error: lock instance is no longer acquired");
 }
 
@@ -530,7 +530,7 @@ fn release_of_a_build_ends_all_of_it_and_nothing_else() {
     assert_eq!(server.pool("p")["free"], 0, "`one` is still held");
     build.out(&json!({"release": "build"})).ok().said("released ");
     assert_eq!(server.pool("p")["free"], 1, "the other build's is still held");
-    build.out(&json!({"release": "build"})).ok().said("holds and awaits nothing here");
+    build.out(&json!({"release": "build"})).ok().said("holds nothing here");
 }
 
 #[test]
@@ -538,7 +538,7 @@ fn release_is_bounded_when_the_server_is_away() {
     let mut server = Server::start();
     let build = Build::new(&server, 1, "p").var("LOCKER_RELEASE_LIMIT", "500ms");
     server.kill();
-    build.out(&json!({"release": "build"})).failed(1, "given up after 500ms");
+    build.out(&json!({"release": "build"})).failed(1, "gave up after 500ms");
     let slow = Build::new(&server, 1, "p");
     let release = slow.put(&json!({"release": "build"}));
     release.until_stderr("releasing everything of build 1");
@@ -600,7 +600,7 @@ fn add_puts_a_lock_in_byte_for_byte() {
     build.out(&json!({"acquire": true, "labels": {"region": "eu"}})).ok();
 
     build.input_with("bare", &[("name", b"x")]);
-    build.out(&json!({"add": "bare"})).failed(1, "there is no file");
+    build.out(&json!({"add": "bare"})).failed(1, "metadata is missing (it may be empty)");
     build.input_with("hidden", &[("name", b".git"), ("metadata", b"")]);
     build.out(&json!({"add": "hidden"})).failed(1, "starts with a dot");
     build.input_with("long", &[("name", "x".repeat(129).as_bytes()), ("metadata", b"")]);
@@ -622,17 +622,17 @@ fn payloads_are_checked_whole() {
         "acquire": "yes", "claim": "a/b", "ttl": "soon", "also": [{"pol": "q"}], "labels": [], "timout": "3s"}});
     let done = build.raw("out", Some(&dir), worse.to_string().as_bytes()).failed(1, "error: invalid payload (");
     for problem in [
-        "params.acquire must be true or false",
-        "acquire and claim exclude each other",
-        "params.ttl is no duration",
-        "missing also.pool",
-        "unknown also key \"pol\": did you mean \"pool\"?",
-        "params.labels must be",
+        "params.acquire: must be true or false",
+        "acquire and claim cannot be in one put",
+        "params.ttl: is not a duration",
+        "params.also.pool: is missing",
+        "unknown params.also key \"pol\": did you mean \"pool\"?",
+        "params.labels: must be",
         "unknown params key \"timout\": did you mean \"timeout\"?",
     ] {
         assert!(done.stderr.contains(problem), "{problem}: {}", done.stderr);
     }
-    build.raw("out", Some(&dir), b"").failed(1, "invalid payload (stdin is no JSON");
+    build.raw("out", Some(&dir), b"").failed(1, "invalid payload (stdin is not valid JSON");
     build.raw("check", None, br#"{"source": null}"#).failed(1, "invalid payload (missing locker_uri, missing pool)");
 }
 
@@ -645,14 +645,14 @@ fn git_settings_get_one_warning() {
     let warnings: Vec<&str> = done.stderr.lines().filter(|line| line.starts_with("warning:")).collect();
     assert_eq!(
         warnings,
-        ["warning: no git repository is behind a locker pool: without effect are uri, branch, private_key"]
+        ["warning: without effect, because there is no git repository behind a Locker pool: uri, branch, private_key"]
     );
     // `depth` was a param of gets.
     let params = json!({"source": build.source, "version": {"ref": done.version()}, "params": {"depth": 1}});
     let got = build.raw("in", Some(&build.input("p")), params.to_string().as_bytes()).ok();
     let warnings: Vec<&str> = got.stderr.lines().filter(|line| line.starts_with("warning:")).collect();
     assert_eq!(warnings.len(), 1, "{}", got.stderr);
-    assert!(warnings[0].ends_with("are uri, branch, private_key, depth"), "{}", got.stderr);
+    assert!(warnings[0].ends_with(": uri, branch, private_key, depth"), "{}", got.stderr);
 }
 
 #[test]
@@ -662,7 +662,7 @@ fn a_version_that_nobody_reads_holds_nothing() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let stderr = build.out_into(&json!({"acquire": true}), writer.into());
-    assert!(stderr.contains("cannot write the version to stdout; the claim is taken back"), "{stderr}");
+    assert!(stderr.contains("cannot write the version to stdout; the claim was cancelled"), "{stderr}");
     assert_eq!(server.pool("p")["free"], 1);
 }
 

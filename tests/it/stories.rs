@@ -59,7 +59,7 @@ fn story_3_a_release_needs_no_artifact_and_nothing_held() {
     build.out(&acquire()).ok();
     build.out(&release_build()).ok().said("released \"p\"");
     build.out(&release_build()).ok().said("nothing to do");
-    let dir = build.out(&json!({"release": "p"})).failed(1, "no directory \"p\" among the inputs of this put");
+    let dir = build.out(&json!({"release": "p"})).failed(1, "this put has no input \"p\"");
     assert!(!dir.stderr.contains("No such file"), "{}", dir.stderr);
 }
 
@@ -70,7 +70,7 @@ fn story_4_a_release_gives_up_by_itself_when_the_server_hangs() {
     let build = Build::new(&server, 1, "p").var("LOCKER_RELEASE_LIMIT", "1s");
     let build = build.at(&format!("http://{}", hung.local_addr().unwrap()));
     let start = Instant::now();
-    build.out(&release_build()).failed(1, "given up after 1s");
+    build.out(&release_build()).failed(1, "gave up after 1s");
     assert!(start.elapsed() < Duration::from_secs(4), "1 s, with a margin for a busy machine");
 }
 
@@ -155,7 +155,7 @@ fn story_17_waiters_need_not_pile_up() {
     Build::new(&server, 1, "p").out(&acquire()).ok();
     let start = Instant::now();
     let now_or_never = Build::new(&server, 2, "p").out(&json!({"acquire": true, "queue": false}));
-    now_or_never.failed(1, "queue: false asks for now or never; held: \"1\" by main/app/deploy #1");
+    now_or_never.failed(1, "queue: false says not to wait; held: \"1\" by main/app/deploy #1");
     assert!(start.elapsed() < Duration::from_secs(5));
     let waiter = Build::new(&server, 3, "p").put(&acquire());
     server.until_waiting("p", 1);
@@ -251,7 +251,7 @@ fn story_38_what_can_never_be_served_fails_at_once() {
         (json!({"claim": "3"}), "pool \"p\" has no lock \"3\""),
         (json!({"acquire": true, "labels": {"size": "big"}}), "no lock of pool \"p\" has size=big"),
         (json!({"acquire": true, "count": 3}), "pool \"p\" has 2 locks, and the claim asks for 3"),
-        (json!({"acquire": true, "count": 0}), "params.count must be a whole number from 1"),
+        (json!({"acquire": true, "count": 0}), "params.count: must be a whole number from 1"),
         (json!({"claim": "a/b"}), "contains '/'"),
         (json!({"acquire": true, "also": [{"pool": "nowhere", "lock": "x"}]}), "there is no pool \"nowhere\""),
     ];

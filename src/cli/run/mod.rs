@@ -30,8 +30,8 @@ use crate::client::lease::{Lease, Margins, SHORTEST};
 use crate::client::{CallError, Client};
 use crate::env::{Clock, Env, Signal, random_hex};
 use crate::wire::api::{ClaimBody, ClaimView, LockView, Scope};
-use crate::wire::concourse::api_duration;
 use crate::wire::errors::exit;
+use crate::wire::text::api_duration;
 
 /// Time for giving the locks back; the server takes them back anyway when the lease is over.
 const GIVE_BACK: Duration = Duration::from_secs(10);

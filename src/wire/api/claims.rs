@@ -29,7 +29,7 @@ pub struct PartBody {
     /// All of these locks. Excludes `lock`, `count` and `labels`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locks: Option<Vec<String>>,
-    /// So many locks, whichever are free; 1 when nothing is named.
+    /// This many locks, any that are free; 1 when nothing is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
     /// Only locks that carry all of these.

@@ -86,7 +86,7 @@ same_words!(Order, CoreOrder { Fifo, Priority, Lifo });
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pick {
-    /// That which was used least recently.
+    /// The one that was used least recently.
     LeastRecent,
     /// Any.
     Random,
@@ -197,7 +197,7 @@ pub struct LockView {
     /// Metadata that is text; only when one lock is asked for, not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<String>,
-    /// Metadata that is no UTF-8 text.
+    /// Metadata that is not UTF-8 text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata_base64: Option<String>,
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::payload::{Fields, Problems};
 use super::source::{Source, SourceKind, read_scope};
 use crate::core::names::{LockName, PoolName};
 use crate::wire::api::{PartBody, Scope};
+use crate::wire::members::Members;
+use crate::wire::problems::Problems;
 use crate::wire::secret::Secret;
 
 /// Params that say what a put does: exactly one.
@@ -99,7 +100,7 @@ pub struct AddClaimed {
 pub struct Watch {
     /// The longest wait.
     pub timeout: Option<Duration>,
-    /// Wait on even for a lock that this very build holds.
+    /// Keep waiting even for a lock that this build itself holds.
     pub self_wait: bool,
 }
 
@@ -117,7 +118,7 @@ pub enum Release {
 /// What a put asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
-    /// The lock by name; any fitting one when missing.
+    /// The lock by name; any that matches when missing.
     pub lock: Option<LockName>,
     pub count: Option<u32>,
     pub labels: BTreeMap<String, String>,
@@ -130,9 +131,9 @@ pub struct Ask {
     pub ttl: Option<Duration>,
     /// The longest wait.
     pub timeout: Option<Duration>,
-    /// False: now or never.
+    /// False: fail if it is not free now.
     pub queue: bool,
-    /// Wait on even for locks that this very build holds.
+    /// Keep waiting even for locks that this build itself holds.
     pub self_wait: bool,
     pub priority: Option<i32>,
     /// A newer waiting claim of this name ends older ones.
@@ -140,7 +141,7 @@ pub struct Ask {
 }
 
 /// Params of a get: `depth` belongs to git and has no effect. Whether it was given.
-pub(super) fn read_depth(mut fields: Fields, problems: &mut Problems) -> bool {
+pub(super) fn read_depth(mut fields: Members, problems: &mut Problems) -> bool {
     fields.expect(&["depth"]);
     let given = fields.take("depth").is_some();
     fields.finish(problems);
@@ -155,30 +156,32 @@ impl OutParams {
     }
 
     /// `source` is missing when it is wrong itself; the params are looked at all the same.
-    pub(super) fn read(mut fields: Fields, source: Option<&Source>, problems: &mut Problems) -> Option<Self> {
+    pub(super) fn read(mut fields: Members, source: Option<&Source>, problems: &mut Problems) -> Option<Self> {
         fields.expect(OPS);
         fields.expect(MORE);
         fields.expect(ALWAYS);
-        if fields.has("acquire") && fields.flag("acquire", problems) != Some(false) {
-            // Put back as a plain flag, so that `acquire: false` is the same as none.
-            fields.put_flag("acquire");
-        }
-        let given: Vec<&str> = OPS.iter().copied().filter(|op| fields.has(op)).collect();
+        // `acquire: false` is the same as none.
+        let acquire = fields.has("acquire") && fields.flag("acquire", problems) != Some(false);
+        let is_given = |op: &&str| fields.has(op) || (acquire && *op == "acquire");
+        let given: Vec<&str> = OPS.iter().copied().filter(is_given).collect();
         check_source(&given, source, problems);
         let reason = fields.text("reason", problems);
         let token = fields.text("token", problems).map(|token| token.trim().to_owned());
         if token.as_ref().is_some_and(|token| token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic())) {
-            problems.add("params.token must be one word of plain characters".into());
+            fields.wrong("token", "must be one word of printable ASCII characters", problems);
         }
         let op = match given.as_slice() {
             [] => {
-                problems.add(missing_op(source));
+                problems.add("", missing_op(source));
                 read_the_rest(&mut fields, source, problems);
                 None
             }
             [op] => read_op(op, &mut fields, source, problems),
             several => {
-                problems.add(format!("{} exclude each other: one in each put", several.join(" and ")));
+                problems.add(
+                    "",
+                    format!("{} cannot be in one put: write a put step for each of them", several.join(" and ")),
+                );
                 several.iter().for_each(|op| drop(fields.take(op)));
                 read_the_rest(&mut fields, source, problems);
                 None
@@ -186,16 +189,10 @@ impl OutParams {
         };
         if given.len() == 1 {
             let useless: Vec<&str> = MORE.iter().copied().filter(|key| fields.take(key).is_some()).collect();
-            problems.all(useless.iter().map(|key| format!("params.{key} has no meaning with {}", given[0])));
+            useless.iter().for_each(|key| fields.wrong(key, format!("does not go with {}", given[0]), problems));
         }
         fields.finish(problems);
         Some(Self { op: op?, reason, token: token.map(Secret::new) })
-    }
-}
-
-impl Problems {
-    fn all(&mut self, problems: impl Iterator<Item = String>) {
-        problems.for_each(|problem| self.add(problem));
     }
 }
 
@@ -214,20 +211,19 @@ fn check_source(given: &[&str], source: Option<&Source>, problems: &mut Problems
         SourceKind::LockName => !matches!(**op, "lock_op" | "release"),
     };
     let needs = if kind == SourceKind::Pool { "lock_name" } else { "pool" };
-    problems.all(given.iter().filter(wrong).map(|op| format!("params.{op} needs source.{needs}")));
+    for op in given.iter().filter(wrong) {
+        problems.add(&format!("params.{op}"), format!("works only with source.{needs}"));
+    }
 }
 
-fn read_op(op: &str, fields: &mut Fields, source: Option<&Source>, problems: &mut Problems) -> Option<Op> {
+fn read_op(op: &str, fields: &mut Members, source: Option<&Source>, problems: &mut Problems) -> Option<Op> {
     match op {
-        "acquire" => {
-            fields.take("acquire");
-            Some(Op::Ask(Box::new(read_ask(None, fields, source, problems))))
-        }
+        "acquire" => Some(Op::Ask(Box::new(read_ask(None, fields, source, problems)))),
         "claim" => {
             let lock: Option<LockName> = fields.parsed("claim", problems);
             let ask = read_ask(lock, fields, source, problems);
             if ask.count.is_some() || !ask.labels.is_empty() {
-                problems.add("params.count and params.labels have no meaning with claim: it names the lock".into());
+                problems.add("", "params.count and params.labels do not go with claim, which names the lock");
             }
             ask.lock.is_some().then(|| Op::Ask(Box::new(ask)))
         }
@@ -265,28 +261,28 @@ fn read_op(op: &str, fields: &mut Fields, source: Option<&Source>, problems: &mu
 }
 
 /// Looks at what goes with an op when it is not known with which: all that is wrong is listed at once.
-fn read_the_rest(fields: &mut Fields, source: Option<&Source>, problems: &mut Problems) {
+fn read_the_rest(fields: &mut Members, source: Option<&Source>, problems: &mut Problems) {
     let _ = read_ask(None, fields, source, problems);
 }
 
-fn read_dir(key: &'static str, fields: &mut Fields, problems: &mut Problems) -> Option<String> {
+fn read_dir(key: &'static str, fields: &mut Members, problems: &mut Problems) -> Option<String> {
     let dir = fields.text(key, problems)?;
     if dir.is_empty() {
-        problems.add(format!("params.{key} is empty"));
+        fields.wrong(key, "is empty", problems);
     }
     Some(dir)
 }
 
-fn read_watch(fields: &mut Fields, problems: &mut Problems) -> Watch {
+fn read_watch(fields: &mut Members, problems: &mut Problems) -> Watch {
     Watch { timeout: fields.duration("timeout", problems), self_wait: read_self_wait(fields, problems) }
 }
 
-fn read_self_wait(fields: &mut Fields, problems: &mut Problems) -> bool {
+fn read_self_wait(fields: &mut Members, problems: &mut Problems) -> bool {
     match fields.text("self_wait", problems).as_deref() {
         None | Some("fail") => false,
         Some("wait") => true,
         Some(_) => {
-            problems.add("params.self_wait must be wait or fail".into());
+            fields.wrong("self_wait", "must be wait or fail", problems);
             false
         }
     }
@@ -294,7 +290,7 @@ fn read_self_wait(fields: &mut Fields, problems: &mut Problems) -> bool {
 
 /// `scope` and `ttl`, or what the source says about them.
 fn read_hold(
-    fields: &mut Fields,
+    fields: &mut Members,
     source: Option<&Source>,
     problems: &mut Problems,
 ) -> (Option<Scope>, Option<Duration>) {
@@ -302,18 +298,18 @@ fn read_hold(
     (scope, fields.duration("ttl", problems).or_else(|| source.and_then(|s| s.ttl)))
 }
 
-fn read_as(fields: &mut Fields, problems: &mut Problems) -> Option<String> {
+fn read_as(fields: &mut Members, problems: &mut Problems) -> Option<String> {
     let name = fields.text("as", problems);
     if name.as_deref() == Some("") {
-        problems.add("params.as is empty".into());
+        fields.wrong("as", "is empty", problems);
     }
     name
 }
 
-fn read_lock_op(fields: &mut Fields, source: Option<&Source>, problems: &mut Problems) -> Option<Op> {
+fn read_lock_op(fields: &mut Members, source: Option<&Source>, problems: &mut Problems) -> Option<Op> {
     let op = fields.text("lock_op", problems);
     if !fields.has("key") {
-        problems.add("missing key".into());
+        problems.add("", "missing key");
     }
     match op.as_deref().unwrap_or_default() {
         "lock" => Some(Op::Ask(Box::new(read_ask(None, fields, source, problems)))),
@@ -324,7 +320,7 @@ fn read_lock_op(fields: &mut Fields, source: Option<&Source>, problems: &mut Pro
             Some(Op::Unlock { requestor: requestor.unwrap_or_else(|| key.clone()), key })
         }
         _ => {
-            problems.add("params.lock_op must be lock or unlock".into());
+            fields.wrong("lock_op", "must be lock or unlock", problems);
             read_the_rest(fields, source, problems);
             None
         }
@@ -332,24 +328,24 @@ fn read_lock_op(fields: &mut Fields, source: Option<&Source>, problems: &mut Pro
 }
 
 /// `lock_by` and `locked_by` are two spellings of one thing.
-fn read_requestor(fields: &mut Fields, problems: &mut Problems) -> Option<String> {
+fn read_requestor(fields: &mut Members, problems: &mut Problems) -> Option<String> {
     let first = fields.text("lock_by", problems);
     let second = fields.text("locked_by", problems);
     if first.is_some() && second.is_some() && first != second {
-        problems.add("params.lock_by and params.locked_by differ".into());
+        problems.add("", "params.lock_by and params.locked_by mean the same and must not differ");
     }
     first.or(second)
 }
 
-fn read_ask(lock: Option<LockName>, fields: &mut Fields, source: Option<&Source>, problems: &mut Problems) -> Ask {
+fn read_ask(lock: Option<LockName>, fields: &mut Members, source: Option<&Source>, problems: &mut Problems) -> Ask {
     let key = fields.text("key", problems);
     let requestor = read_requestor(fields, problems);
     if requestor.is_some() && key.is_none() {
-        problems.add("params.lock_by needs params.key".into());
+        fields.wrong("lock_by", "needs params.key", problems);
     }
     let supersede = fields.text("supersede", problems);
     if supersede.as_deref() == Some("") {
-        problems.add("params.supersede is empty".into());
+        fields.wrong("supersede", "is empty", problems);
     }
     let (scope, ttl) = read_hold(fields, source, problems);
     Ask {
@@ -371,26 +367,27 @@ fn read_ask(lock: Option<LockName>, fields: &mut Fields, source: Option<&Source>
 }
 
 /// `also: [{pool, lock | count, labels}]`: more pools, all or nothing.
-fn read_also(fields: &mut Fields, problems: &mut Problems) -> Vec<PartBody> {
+fn read_also(fields: &mut Members, problems: &mut Problems) -> Vec<PartBody> {
     let items = match fields.take("also") {
         None => return Vec::new(),
         Some(serde_json::Value::Array(items)) => items,
         Some(_) => {
-            problems.add("params.also must be a list of {pool, lock} or {pool, count}".into());
+            fields.wrong("also", "must be a list of {pool, lock} or {pool, count}", problems);
             return Vec::new();
         }
     };
     let read = |item| {
-        let mut part = Fields::of("also", Some(item), &["pool", "lock", "count", "labels"], problems);
+        let mut part = Members::of("params.also", Some(item), problems).from_yaml();
+        part.expect(&["pool", "lock", "count", "labels"]);
         if !part.has("pool") {
-            problems.add("missing also.pool".into());
+            part.wrong("pool", "is missing", problems);
         }
         let pool: Option<PoolName> = part.parsed("pool", problems);
         let lock: Option<LockName> = part.parsed("lock", problems);
         let count = part.count("count", problems);
         let labels = part.labels("labels", problems);
         if lock.is_some() && (count.is_some() || !labels.is_empty()) {
-            problems.add("also.lock excludes also.count and also.labels".into());
+            part.wrong("lock", "does not go with count and labels", problems);
         }
         part.finish(problems);
         let lock = lock.map(|lock| lock.as_str().to_owned());
@@ -399,13 +396,13 @@ fn read_also(fields: &mut Fields, problems: &mut Problems) -> Vec<PartBody> {
     items.into_iter().filter_map(read).collect()
 }
 
-fn read_release(fields: &mut Fields, problems: &mut Problems) -> Option<Release> {
+fn read_release(fields: &mut Members, problems: &mut Problems) -> Option<Release> {
     let is_object = fields.is_object("release");
     if is_object {
         let mut what = fields.object("release", problems);
         what.expect(&["lock"]);
         if !what.has("lock") {
-            problems.add("missing release.lock".into());
+            what.wrong("lock", "is missing", problems);
         }
         let lock = what.parsed("lock", problems);
         what.finish(problems);
@@ -414,7 +411,7 @@ fn read_release(fields: &mut Fields, problems: &mut Problems) -> Option<Release>
     match fields.text("release", problems)?.as_str() {
         "build" => Some(Release::Build { name: read_as(fields, problems) }),
         "" => {
-            problems.add("params.release is empty".into());
+            fields.wrong("release", "is empty", problems);
             read_as(fields, problems);
             None
         }

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use super::payload::{Fields, Problems};
 use crate::core::names::PoolName;
 use crate::wire::api::Scope;
+use crate::wire::members::Members;
+use crate::wire::problems::Problems;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
 use crate::wire::tls::Tls;
 
-/// Keys of pool-resource that speak of a git repository: accepted, without effect.
+/// Keys of pool-resource that are about its git repository: accepted, without effect.
 pub(super) const GIT_KEYS: &[&str] = &[
     "uri",
     "branch",
@@ -99,7 +100,7 @@ impl Source {
         "log_level",
     ];
 
-    pub(super) fn read(mut fields: Fields, problems: &mut Problems) -> Option<Self> {
+    pub(super) fn read(mut fields: Members, problems: &mut Problems) -> Option<Self> {
         fields.expect(Self::KEYS);
         let servers = read_servers(&mut fields, problems);
         let place = read_place(&mut fields, problems);
@@ -113,9 +114,8 @@ impl Source {
         let priority = fields.integer("priority", problems);
         let log_level = read_log_level(&mut fields, problems);
         if fields.take("token").is_some() {
-            problems.add(
-                "source.token is a key of params: a token that changes in source makes a new resource each time".into(),
-            );
+            let why = "does not belong in source, where each new token would make a new resource: give it in params";
+            fields.wrong("token", why, problems);
         }
         let ignored: Vec<&str> = GIT_KEYS.iter().copied().filter(|key| fields.take(key).is_some()).collect();
         fields.finish(problems);
@@ -145,44 +145,44 @@ impl Source {
     }
 }
 
-fn read_servers(fields: &mut Fields, problems: &mut Problems) -> Option<Vec<ServerUrl>> {
+fn read_servers(fields: &mut Members, problems: &mut Problems) -> Option<Vec<ServerUrl>> {
     let Some(text) = fields.text("locker_uri", problems) else {
-        problems.add("missing locker_uri".into());
+        problems.add("", "missing locker_uri");
         return None;
     };
-    ServerUrl::parse_list(&text).map_err(|why| problems.add(format!("{} {why}", fields.name("locker_uri")))).ok()
+    ServerUrl::parse_list(&text).map_err(|why| fields.wrong("locker_uri", why, problems)).ok()
 }
 
 /// Exactly one of `pool`, `lock_name` and `bosh_lock`.
-fn read_place(fields: &mut Fields, problems: &mut Problems) -> Option<(SourceKind, Place)> {
+fn read_place(fields: &mut Members, problems: &mut Problems) -> Option<(SourceKind, Place)> {
     let given: Vec<&str> = ["pool", "lock_name", "bosh_lock"].into_iter().filter(|key| fields.has(key)).collect();
     match given.as_slice() {
         [] => {
-            problems.add("missing pool".into());
+            problems.add("", "missing pool");
             None
         }
         ["pool"] => Some((SourceKind::Pool, Place::Named(fields.parsed("pool", problems)?))),
         ["lock_name"] => Some((SourceKind::LockName, Place::Named(fields.parsed("lock_name", problems)?))),
         [_] => {
             let text = fields.text("bosh_lock", problems)?;
-            let director = ServerUrl::parse(&text).map_err(|why| problems.add(format!("source.bosh_lock {why}"))).ok();
+            let director = ServerUrl::parse(&text).map_err(|why| fields.wrong("bosh_lock", why, problems)).ok();
             Some((SourceKind::LockName, Place::Director(director?)))
         }
         several => {
-            let names: Vec<String> = several.iter().map(|key| format!("source.{key}")).collect();
-            problems.add(format!("{} exclude each other", names.join(" and ")));
+            let names: Vec<String> = several.iter().map(|key| fields.path(key)).collect();
+            problems.add("", format!("give only one of {}", names.join(" and ")));
             several.iter().for_each(|key| drop(fields.take(key)));
             None
         }
     }
 }
 
-/// Certificates are read when they are used; here only their kind is looked at.
-fn read_tls(fields: &mut Fields, problems: &mut Problems) -> Tls {
+/// Certificates are read when they are used; here only their form is checked.
+fn read_tls(fields: &mut Members, problems: &mut Problems) -> Tls {
     let mut pem = |key: &'static str, what: &str| {
         let text = fields.text(key, problems).filter(|text| !text.trim().is_empty())?;
         if !text.contains("-----BEGIN ") {
-            problems.add(format!("{} must be the text of {what} in PEM form (-----BEGIN ...)", fields.name(key)));
+            fields.wrong(key, format!("must be the text of {what} in PEM form (-----BEGIN ...)"), problems);
         }
         Some(text)
     };
@@ -190,42 +190,41 @@ fn read_tls(fields: &mut Fields, problems: &mut Problems) -> Tls {
     let cert = pem("client_cert", "a certificate");
     let key = pem("client_key", "a private key").map(Secret::new);
     if cert.is_some() != key.is_some() {
-        problems.add("source.client_cert and source.client_key need each other".into());
+        problems.add("", "source.client_cert and source.client_key must be given together");
     }
     let skip = ["skip_ssl_validation", "skip_ssl_verification"];
     let skip = skip.map(|key| fields.flag(key, problems).unwrap_or(false).then_some(key));
     Tls { ca_cert, client: cert.zip(key), skip_verification: skip.into_iter().flatten().next() }
 }
 
-fn read_log_level(fields: &mut Fields, problems: &mut Problems) -> LogLevel {
+fn read_log_level(fields: &mut Members, problems: &mut Problems) -> LogLevel {
     match fields.text("log_level", problems).as_deref() {
         None | Some("" | "info") => LogLevel::Info,
         Some("debug" | "trace") => LogLevel::Debug,
         Some("warn" | "warning") => LogLevel::Warn,
         Some("error") => LogLevel::Error,
         Some(_) => {
-            problems.add("source.log_level must be error, warn, info or debug".into());
+            fields.wrong("log_level", "must be error, warn, info or debug", problems);
             LogLevel::Info
         }
     }
 }
 
 /// What ends a hold besides a release.
-pub(super) fn read_scope(fields: &mut Fields, problems: &mut Problems) -> Option<Scope> {
+pub(super) fn read_scope(fields: &mut Members, problems: &mut Problems) -> Option<Scope> {
     let text = fields.text("scope", problems)?;
     match text.as_str() {
         "flow" => Some(Scope::Flow),
         "build" => Some(Scope::Build),
         "person" => Some(Scope::Person),
         "lease" => {
-            problems.add(format!(
-                "{} cannot be lease: nobody renews for a resource; build ends with the build",
-                fields.name("scope")
-            ));
+            let why =
+                "cannot be lease, because a resource does not renew: use build for a hold that ends with its build";
+            fields.wrong("scope", why, problems);
             None
         }
         _ => {
-            problems.add(format!("{} must be flow, build or person", fields.name("scope")));
+            fields.wrong("scope", "must be flow, build or person", problems);
             None
         }
     }

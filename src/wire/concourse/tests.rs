@@ -1,6 +1,7 @@
 //! Payloads as tables: what is understood, and every way of being wrong.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::*;
 use crate::wire::api::Scope;
@@ -39,7 +40,7 @@ fn every_problem_is_listed_at_once() {
         (
             r#"{"locker_uri":"ftp://x","pool":".p","pol":1}"#,
             r#"{"aquire":true}"#,
-            "source.locker_uri must begin with http:// or https://, \
+            "source.locker_uri: must begin with http:// or https://, \
              source.pool: pool name starts with a dot, which is kept for files that are no locks, \
              unknown source key \"pol\": did you mean \"pool\"?, missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed, \
              unknown params key \"aquire\": did you mean \"acquire\"?",
@@ -47,7 +48,7 @@ fn every_problem_is_listed_at_once() {
         (
             r#"{"locker_uri":"http://x","pool":"p","lock_name":"l"}"#,
             r#"{"acquire":true}"#,
-            "source.pool and source.lock_name exclude each other",
+            "give only one of source.pool and source.lock_name",
         ),
     ];
     for (source, params, problems) in cases {
@@ -59,52 +60,61 @@ fn every_problem_is_listed_at_once() {
 #[test]
 fn wrong_params_of_a_pool() {
     let cases = [
-        (r#"{"acquire":true,"claim":"a"}"#, "acquire and claim exclude each other: one in each put"),
+        (
+            r#"{"acquire":true,"claim":"a"}"#,
+            "acquire and claim cannot be in one put: write a put step for each of them",
+        ),
         (
             r#"{"acquire":true,"release":"a","count":0}"#,
-            "acquire and release exclude each other: one in each put, params.count must be a whole number from 1)",
+            "acquire and release cannot be in one put: write a put step for each of them, params.count: must be a whole number from 1)",
         ),
-        (r#"{"acquire":"yes"}"#, "params.acquire must be true or false)"),
+        (r#"{"acquire":"yes"}"#, "params.acquire: must be true or false)"),
         (r#"{"claim":"a/b","ttl":"1h"}"#, "params.claim: lock name contains '/' at byte 1, which is not allowed)"),
         (
             r#"{"claim":"a/b","ttl":"x"}"#,
             "params.claim: lock name contains '/' at byte 1, which is not allowed, params.ttl",
         ),
-        (r#"{"release":"","as":"n"}"#, "params.release is empty)"),
+        (r#"{"release":"","as":"n"}"#, "params.release: is empty)"),
         (
             r#"{"acquire":false}"#,
             "missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed",
         ),
-        (r#"{"acquire":true,"count":0}"#, "params.count must be a whole number from 1"),
-        (r#"{"acquire":true,"count":1.5}"#, "params.count must be a whole number from 1"),
-        (r#"{"acquire":true,"ttl":"soon"}"#, "params.ttl is no duration like 90s, 5m or 1h30m"),
+        (r#"{"acquire":true,"count":0}"#, "params.count: must be a whole number from 1"),
+        (r#"{"acquire":true,"count":1.5}"#, "params.count: must be a whole number from 1"),
+        (r#"{"acquire":true,"ttl":"soon"}"#, "params.ttl: is not a duration such as 90s, 5m or 1h30m"),
         (
             r#"{"acquire":true,"scope":"lease"}"#,
-            "params.scope cannot be lease: nobody renews for a resource; build ends with the build",
+            "params.scope: cannot be lease, because a resource does not renew: use build for a hold that ends with its build",
         ),
-        (r#"{"acquire":true,"scope":"x"}"#, "params.scope must be flow, build or person"),
-        (r#"{"acquire":true,"queue":"maybe"}"#, "params.queue must be true or false"),
-        (r#"{"acquire":true,"labels":["a"]}"#, "params.labels must be an object of names and values"),
-        (r#"{"acquire":true,"lock_by":"a"}"#, "params.lock_by needs params.key"),
-        (r#"{"acquire":true,"as":""}"#, "params.as is empty"),
-        (r#"{"acquire":true,"also":[{"lock":"a"}]}"#, "missing also.pool"),
-        (r#"{"acquire":true,"also":[{"pool":"a","lok":"b"}]}"#, "unknown also key \"lok\": did you mean \"lock\"?"),
+        (r#"{"acquire":true,"scope":"x"}"#, "params.scope: must be flow, build or person"),
+        (r#"{"acquire":true,"queue":"maybe"}"#, "params.queue: must be true or false"),
+        (r#"{"acquire":true,"labels":["a"]}"#, "params.labels: must be an object of names and values"),
+        (r#"{"acquire":true,"lock_by":"a"}"#, "params.lock_by: needs params.key"),
+        (r#"{"acquire":true,"as":""}"#, "params.as: is empty"),
+        (r#"{"acquire":true,"also":[{"lock":"a"}]}"#, "params.also.pool: is missing"),
+        (
+            r#"{"acquire":true,"also":[{"pool":"a","lok":"b"}]}"#,
+            "unknown params.also key \"lok\": did you mean \"lock\"?",
+        ),
         (r#"{"claim":"a/b"}"#, "params.claim: lock name contains '/' at byte 1, which is not allowed"),
-        (r#"{"claim":"a","count":2}"#, "params.count and params.labels have no meaning with claim: it names the lock"),
-        (r#"{"claim":true}"#, "params.claim must be text"),
-        (r#"{"release":""}"#, "params.release is empty"),
-        (r#"{"release":{"lok":"a"}}"#, "missing release.lock, unknown release key \"lok\": did you mean \"lock\"?"),
-        (r#"{"release":"x","ttl":"1s"}"#, "params.ttl has no meaning with release"),
-        (r#"{"release":"x","as":"n"}"#, "params.as has no meaning with release"),
-        (r#"{"add":"x","count":2}"#, "params.count has no meaning with add"),
-        (r#"{"lock_op":"lock","key":"k"}"#, "params.lock_op needs source.lock_name"),
-        (r#"{"remove":"x","labels":{}}"#, "params.labels has no meaning with remove"),
-        (r#"{"remove":""}"#, "params.remove is empty"),
-        (r#"{"check":"x","ttl":"1s"}"#, "params.ttl has no meaning with check"),
-        (r#"{"check_unclaimed":"x","self_wait":"no"}"#, "params.self_wait must be wait or fail"),
-        (r#"{"acquire":true,"priority":"high"}"#, "params.priority must be a whole number"),
-        (r#"{"acquire":true,"supersede":""}"#, "params.supersede is empty"),
-        (r#"{"acquire":true,"token":"a\nb"}"#, "params.token must be one word of plain characters"),
+        (r#"{"claim":"a","count":2}"#, "params.count and params.labels do not go with claim, which names the lock"),
+        (r#"{"claim":true}"#, "params.claim: must be a string"),
+        (r#"{"release":""}"#, "params.release: is empty"),
+        (
+            r#"{"release":{"lok":"a"}}"#,
+            "params.release.lock: is missing, unknown params.release key \"lok\": did you mean \"lock\"?",
+        ),
+        (r#"{"release":"x","ttl":"1s"}"#, "params.ttl: does not go with release"),
+        (r#"{"release":"x","as":"n"}"#, "params.as: does not go with release"),
+        (r#"{"add":"x","count":2}"#, "params.count: does not go with add"),
+        (r#"{"lock_op":"lock","key":"k"}"#, "params.lock_op: works only with source.lock_name"),
+        (r#"{"remove":"x","labels":{}}"#, "params.labels: does not go with remove"),
+        (r#"{"remove":""}"#, "params.remove: is empty"),
+        (r#"{"check":"x","ttl":"1s"}"#, "params.ttl: does not go with check"),
+        (r#"{"check_unclaimed":"x","self_wait":"no"}"#, "params.self_wait: must be wait or fail"),
+        (r#"{"acquire":true,"priority":"high"}"#, "params.priority: must be a whole number"),
+        (r#"{"acquire":true,"supersede":""}"#, "params.supersede: is empty"),
+        (r#"{"acquire":true,"token":"a\nb"}"#, "params.token: must be one word of printable ASCII characters"),
     ];
     for (params, problems) in cases {
         let error = pool(params).unwrap_err().to_string();
@@ -118,9 +128,12 @@ fn wrong_params_of_a_lock() {
         ("{}", "missing lock_op"),
         (r#"{"lock_op":"lock"}"#, "missing key"),
         (r#"{"lock_op":"unlock"}"#, "missing key"),
-        (r#"{"lock_op":"steal","key":"k"}"#, "params.lock_op must be lock or unlock)"),
-        (r#"{"lock_op":"lock","key":"k","lock_by":"a","locked_by":"b"}"#, "params.lock_by and params.locked_by differ"),
-        (r#"{"acquire":true}"#, "params.acquire needs source.pool"),
+        (r#"{"lock_op":"steal","key":"k"}"#, "params.lock_op: must be lock or unlock)"),
+        (
+            r#"{"lock_op":"lock","key":"k","lock_by":"a","locked_by":"b"}"#,
+            "params.lock_by and params.locked_by mean the same and must not differ",
+        ),
+        (r#"{"acquire":true}"#, "params.acquire: works only with source.pool"),
     ];
     for (params, problems) in cases {
         let error = lock(params).unwrap_err().to_string();
@@ -183,13 +196,13 @@ fn every_key_of_the_source() {
         "proxy":1,"log_level":"loud","token":"t","skip_ssl_validation":"perhaps"}"#;
     let error = CheckRequest::parse(format!(r#"{{"source":{bad}}}"#).as_bytes()).unwrap_err();
     let problems = [
-        "source.locker_uri must begin with http:// or https://",
-        "source.pool and source.bosh_lock exclude each other",
-        "source.ca_cert must be the text of a certificate in PEM form (-----BEGIN ...)",
-        "source.client_cert and source.client_key need each other",
-        "source.skip_ssl_validation must be true or false",
-        "source.log_level must be error, warn, info or debug",
-        "source.token is a key of params: a token that changes in source makes a new resource each time",
+        "source.locker_uri: must begin with http:// or https://",
+        "give only one of source.pool and source.bosh_lock",
+        "source.ca_cert: must be the text of a certificate in PEM form (-----BEGIN ...)",
+        "source.client_cert and source.client_key must be given together",
+        "source.skip_ssl_validation: must be true or false",
+        "source.log_level: must be error, warn, info or debug",
+        "source.token: does not belong in source, where each new token would make a new resource: give it in params",
     ];
     assert_eq!(error.0, problems);
 }
@@ -211,5 +224,5 @@ fn settings_of_the_source() {
     assert_eq!(bad.to_string(), "invalid payload (missing version)");
     let fine = format!(r#"{{"source":{{{URL},"pool":"p"}},"version":{{"ref":"1"}},"params":{{"depth":1}}}}"#);
     assert!(InRequest::parse(fine.as_bytes()).is_ok());
-    assert!(CheckRequest::parse(b"nonsense").unwrap_err().to_string().contains("stdin is no JSON"));
+    assert!(CheckRequest::parse(b"nonsense").unwrap_err().to_string().contains("stdin is not valid JSON"));
 }

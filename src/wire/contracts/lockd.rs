@@ -10,7 +10,7 @@ use crate::core::names::PoolName;
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct EmptyView {}
 
-/// Why a text is no name for lockd. The messages are the original's.
+/// Why a text is not a name for lockd. The messages are the original's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LockdNameError {
     /// There is nothing to lock at `/lock/`.
@@ -21,11 +21,11 @@ pub enum LockdNameError {
     #[error("Name contains non-printable/non-ascii byte {byte} at offset {offset}")]
     BadByte { byte: u8, offset: usize },
     /// Not a rule of lockd's, but the lock is the same that all others see.
-    #[error("Name starts with a dot, which is kept for files that are no locks")]
+    #[error("Name starts with a dot, which is reserved for files that are not locks")]
     LeadingDot,
 }
 
-/// Parses a name: 1 to 128 bytes of `A-Z a-z 0-9 $ - _ .`, the first of them no dot.
+/// Parses a name: 1 to 128 bytes of `A-Z a-z 0-9 $ - _ .`, of which the first is not a dot.
 ///
 /// # Errors
 /// Says what is wrong with it and where.
@@ -41,7 +41,7 @@ pub fn name(text: &str) -> Result<PoolName, LockdNameError> {
     if let Some((offset, byte)) = text.bytes().enumerate().find(|&(_, byte)| !allowed(byte)) {
         return Err(LockdNameError::BadByte { byte, offset });
     }
-    // All other rules of pool names are met by now.
+    // The name keeps all other rules of pool names by now.
     PoolName::parse(text).map_err(|_| LockdNameError::LeadingDot)
 }
 
@@ -64,8 +64,8 @@ mod tests {
             ("ab/", "Name contains non-printable/non-ascii byte 47 at offset 2"),
             ("\u{e4}", "Name contains non-printable/non-ascii byte 195 at offset 0"),
             ("a\0", "Name contains non-printable/non-ascii byte 0 at offset 1"),
-            (".a", "Name starts with a dot, which is kept for files that are no locks"),
-            ("..", "Name starts with a dot, which is kept for files that are no locks"),
+            (".a", "Name starts with a dot, which is reserved for files that are not locks"),
+            ("..", "Name starts with a dot, which is reserved for files that are not locks"),
         ];
         for (bad, message) in cases {
             assert_eq!(name(bad).unwrap_err().to_string(), message);

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::core::claim::Owner;
 use crate::core::names::Text;
+use crate::wire::members::Members;
+use crate::wire::problems::Problems;
 
 /// `owner.program` of a claim that came through locker's API.
 pub const PROGRAM: &str = "locker client";
@@ -36,26 +37,27 @@ pub enum Party {
 }
 
 impl Party {
-    /// Reads a body, whatever its content type says.
-    ///
-    /// # Errors
-    /// It is no JSON object, names nobody, or a text in it is empty, too long or no text.
-    pub fn parse(body: &[u8]) -> Result<Self, String> {
-        let value: Value = serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
-        let Value::Object(object) = value else { return Err("the body is no JSON object".into()) };
-        let (key, lock) = (member(&object, "key")?, member(&object, "lock")?);
-        let mut requestor = None;
-        for spelling in ["requestor", "lock_by", "locked_by"] {
-            let given = member(&object, spelling)?;
-            requestor = requestor.or(given);
+    /// Reads a body, whatever its content type says; `None` only with a problem noted: it is not a JSON object, names
+    /// nobody, names a member twice, or has a text that is too long.
+    pub fn parse(body: &[u8], problems: &mut Problems) -> Option<Self> {
+        let mut members = Members::parse("the body", body, problems)?;
+        // An empty text counts as missing.
+        let mut text = |name: &str| {
+            let text = members.text(name, problems).filter(|text| !text.is_empty())?;
+            problems.parse::<Text>(name, &text)
+        };
+        let (key, lock) = (text("key"), text("lock"));
+        let requestors = ["requestor", "lock_by", "locked_by"].map(&mut text);
+        let requestor = requestors.into_iter().flatten().next();
+        let party = match (key, lock) {
+            (Some(key), _) => Some(Self::Shared { requestor: requestor.unwrap_or_else(|| key.clone()), key }),
+            (None, Some(owner)) => Some(Self::Exclusive { owner }),
+            (None, None) => None,
+        };
+        if party.is_none() && problems.is_empty() {
+            problems.add("", r#"the body has no key: give {"key": KEY, "requestor": WHO} or {"lock": WHO}"#);
         }
-        match (key, lock) {
-            (Some(key), _) => Ok(Self::Shared { requestor: requestor.unwrap_or_else(|| key.clone()), key }),
-            (None, Some(owner)) => Ok(Self::Exclusive { owner }),
-            (None, None) => {
-                Err("the body has no key: give {\"key\": KEY, \"requestor\": WHO} or {\"lock\": WHO}".into())
-            }
-        }
+        party.filter(|_| problems.is_empty())
     }
 
     /// The key, if it has one.
@@ -87,16 +89,6 @@ impl Party {
 #[must_use]
 pub fn owner(who: Text) -> Owner {
     Owner { program: Text::parse(PROGRAM).ok(), person: Some(who), ..Owner::default() }
-}
-
-/// A member that is a text; one that is missing, `null` or empty is not there.
-fn member(object: &Map<String, Value>, name: &str) -> Result<Option<Text>, String> {
-    match object.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.is_empty() => Ok(None),
-        Some(Value::String(text)) => Text::parse(text).map(Some).map_err(|error| format!("{name}: {error}")),
-        Some(_) => Err(format!("{name}: must be a text")),
-    }
 }
 
 /// A 200.
@@ -145,16 +137,20 @@ mod tests {
             (r#"{"key":"k","requestor":"r","lock_by":"l"}"#, shared("k", "r")),
             (r#"{"key":"k","lock_by":"l"}"#, shared("k", "l")),
             (r#"{"key":"k","locked_by":"m","requestor":null,"lock_by":""}"#, shared("k", "m")),
-            ("", Err("the body is no JSON: EOF while parsing a value at line 1 column 0")),
-            ("[]", Err("the body is no JSON object")),
-            (r#""k""#, Err("the body is no JSON object")),
-            ("{", Err("the body is no JSON: EOF while parsing an object at line 1 column 1")),
-            ("{} x", Err("the body is no JSON: trailing characters at line 1 column 4")),
-            (r#"{"key":1}"#, Err("key: must be a text")),
-            (r#"{"key":"k","requestor":{}}"#, Err("requestor: must be a text")),
-            (r#"{"key":"k","lock":{}}"#, Err("lock: must be a text")),
-            (r#"{"lock":"prod","locked_by":1}"#, Err("locked_by: must be a text")),
-            (r#"{"key":"k","requestor":"r","lock_by":[]}"#, Err("lock_by: must be a text")),
+            ("", Err("the body is not valid JSON: EOF while parsing a value at line 1 column 0")),
+            ("[]", Err("the body must be a JSON object")),
+            (r#""k""#, Err("the body must be a JSON object")),
+            ("{", Err("the body is not valid JSON: EOF while parsing an object at line 1 column 1")),
+            ("{} x", Err("the body is not valid JSON: trailing characters at line 1 column 4")),
+            (
+                r#"{"key":"k","key":"l"}"#,
+                Err("the body is not valid JSON: member \"key\" is given twice at line 1 column 20"),
+            ),
+            (r#"{"key":1}"#, Err("key: must be a string")),
+            (r#"{"key":"k","requestor":{}}"#, Err("requestor: must be a string")),
+            (r#"{"key":"k","lock":{}}"#, Err("lock: must be a string")),
+            (r#"{"lock":"prod","locked_by":1}"#, Err("locked_by: must be a string")),
+            (r#"{"key":"k","requestor":"r","lock_by":[]}"#, Err("lock_by: must be a string")),
             (&long, Err("key: text is too long (257 bytes > max of 256)")),
             ("{}", Err("the body has no key: give {\"key\": KEY, \"requestor\": WHO} or {\"lock\": WHO}")),
             (
@@ -163,7 +159,10 @@ mod tests {
             ),
         ];
         for (body, expected) in cases {
-            assert_eq!(Party::parse(body.as_bytes()), expected.map_err(ToOwned::to_owned), "{body}");
+            let mut problems = Problems::default();
+            let party = Party::parse(body.as_bytes(), &mut problems);
+            let party = problems.done(party).map_err(|problems| problems.into_list().join("; "));
+            assert_eq!(party, expected.map_err(ToOwned::to_owned), "{body}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The state file of the original locker: a JSON object as `GET /locks` prints it.
 //!
-//! It is read as a whole before anything is done with it. What cannot be understood in full is refused: a lock must not
-//! become free because its line was lost.
+//! It is read as a whole before anything is done with it. A file that cannot be understood in full is refused: a lock must
+//! not become free because its line was lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,21 +19,21 @@ use serde::{Deserialize, Deserializer};
 /// Why a state file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileError {
-    #[error("it is empty: it was cut off, or is no state file; one without locks is {{}}")]
+    #[error("the file is empty: it was cut off, or it is not a state file (a state file without locks contains {{}})")]
     Empty,
-    #[error("it is no whole JSON object as GET /locks prints it: {0}")]
+    #[error("the file is not one whole JSON object as GET /locks prints it: {0}")]
     Json(#[from] serde_json::Error),
     #[error("{0}")]
     Pool(NameError),
-    #[error("pool {0:?} is in it twice")]
+    #[error("pool {0:?} is in the file twice")]
     Twice(PoolName),
     #[error("pool {pool:?}: {name}")]
     Name { pool: PoolName, name: NameError },
-    #[error("pool {0:?} has a key but nobody who holds it: write an empty key if it is free")]
+    #[error("pool {0:?} has a key but no holder: write an empty key if the pool is free")]
     Nobody(PoolName),
     #[error("pool {0:?} is held, but its key is empty")]
     Keyless(PoolName),
-    #[error("pool {pool:?} is held {count} times, at most {max} can be imported", max = limits::HOLDERS_PER_LOCK)]
+    #[error("pool {pool:?} is held {count} times, but at most {max} holds can be imported", max = limits::HOLDERS_PER_LOCK)]
     TooMany { pool: PoolName, count: u64 },
 }
 
@@ -239,18 +239,18 @@ mod tests {
             assert!(parse(&whole[..cut]).is_err(), "{}", &whole[..cut]);
         }
         let cases = [
-            ("", "it is empty"),
-            (" \n", "it is empty"),
-            ("null", "no whole JSON object"),
-            ("[]", "no whole JSON object"),
-            (r#"{"a": 1}"#, "no whole JSON object"),
-            (r#"{"a": {}}"#, "no whole JSON object"),
-            (r#"{"a": {"key": "k", "locked_by": {"x": "1"}}}"#, "no whole JSON object"),
+            ("", "the file is empty"),
+            (" \n", "the file is empty"),
+            ("null", "not one whole JSON object"),
+            ("[]", "not one whole JSON object"),
+            (r#"{"a": 1}"#, "not one whole JSON object"),
+            (r#"{"a": {}}"#, "not one whole JSON object"),
+            (r#"{"a": {"key": "k", "locked_by": {"x": "1"}}}"#, "not one whole JSON object"),
             (r#"{"a": ""} {}"#, "trailing characters"),
-            (r#"{"a": "x", "a": ""}"#, "pool \"a\" is in it twice"),
+            (r#"{"a": "x", "a": ""}"#, "pool \"a\" is in the file twice"),
             (r#"{"a/b": "x"}"#, "pool name contains '/'"),
-            (r#"{"a": {"key": "k"}}"#, "has a key but nobody who holds it"),
-            (r#"{"a": {"key": "k", "locked_by": {"x": 0}}}"#, "has a key but nobody who holds it"),
+            (r#"{"a": {"key": "k"}}"#, "has a key but no holder"),
+            (r#"{"a": {"key": "k", "locked_by": {"x": 0}}}"#, "has a key but no holder"),
             (r#"{"a": {"key": "", "locked_by": {"x": 1}}}"#, "its key is empty"),
             (r#"{"a": {"key": "k", "locked_by": {"": 1}}}"#, "pool \"a\": text is empty"),
             (r#"{"a": {"key": "k", "locked_by": {"x": 10001}}}"#, "is held 10001 times"),

@@ -86,16 +86,16 @@ fn bad_requests_are_json_and_change_nothing() {
         &server,
         &format!(
             r#"
-        PUT    /lock/p      |                        | 400 "code":"bad_request" no~JSON
-        PUT    /lock/p      | nonsense               | 400 no~JSON
-        PUT    /lock/p      | {{"lock":"x"           | 400 no~JSON
-        PUT    /lock/p      | ["lock"]               | 400 no~JSON~object
-        PUT    /lock/p      | "lock"                 | 400 no~JSON~object
+        PUT    /lock/p      |                        | 400 "code":"bad_request" not~valid~JSON
+        PUT    /lock/p      | nonsense               | 400 not~valid~JSON
+        PUT    /lock/p      | {{"lock":"x"           | 400 not~valid~JSON
+        PUT    /lock/p      | ["lock"]               | 400 must~be~a~JSON~object
+        PUT    /lock/p      | "lock"                 | 400 must~be~a~JSON~object
         PUT    /lock/p      | {{}}                   | 400 no~key
         PUT    /lock/p      | {{"requestor":"x"}}    | 400 no~key
         PUT    /lock/p      | {{"key":""}}           | 400 no~key
         PUT    /lock/p      | {{"key":null}}         | 400 no~key
-        PUT    /lock/p      | {{"key":7}}            | 400 must~be~a~text
+        PUT    /lock/p      | {{"key":7}}            | 400 must~be~a~string
         PUT    /lock/p      | {{"key":"k","lock_by":[]}} | 400 lock_by
         PUT    /lock/.p     | {{"key":"k"}}          | 400 starts~with~a~dot
         PUT    /lock/a%2Fb  | {{"key":"k"}}          | 400 '/'
@@ -104,8 +104,8 @@ fn bad_requests_are_json_and_change_nothing() {
         PUT    /lock/{long} | {{"key":"k"}}          | 400 129~bytes
         PUT    /lock/       | {{"key":"k"}}          | 404 without~a~name
         PUT    /lock/a/b    | {{"key":"k"}}          | 404
-        DELETE /lock/p      | nonsense               | 400 no~JSON
-        DELETE /lock/p      | []                     | 400 no~JSON~object
+        DELETE /lock/p      | nonsense               | 400 not~valid~JSON
+        DELETE /lock/p      | []                     | 400 must~be~a~JSON~object
         DELETE /lock/p      | {{}}                   | 400 no~key
         DELETE /lock/.p     | {{"key":"k"}}          | 400 dot
         POST   /locks       | {{}}                   | 405 method_not_allowed

@@ -111,7 +111,9 @@ fn bodies_go_through_jq() {
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 8, "{said}");
     assert!(
-        lines[0].contains("is locked by") && lines[1].contains("is locked with key") && lines[2].contains("no JSON")
+        lines[0].contains("is locked by")
+            && lines[1].contains("is locked with key")
+            && lines[2].contains("not valid JSON")
     );
     assert_eq!(lines[4..], ["k", "me", "{}", "locked"]);
 }

@@ -66,7 +66,7 @@ fn parse(call: &Call) -> Result<(PoolName, Party), Failure> {
     }
     let mut problems = crate::wire::problems::Problems::default();
     let pool = call.path::<PoolName>("name", &mut problems);
-    let party = Party::parse(&call.request.body).map_err(|error| problems.add("", error)).ok();
+    let party = Party::parse(&call.request.body, &mut problems);
     Ok(problems.done(pool.zip(party))?)
 }
 

@@ -1,19 +1,14 @@
-//! Files that a get writes and a put reads.
+//! The files that a get writes.
 //!
 //! The destination belongs to a container that may have been used before: links in it are never followed. Each file
 //! is written under a temporary name inside the destination and renamed, so that it is there whole or not at all.
 //! Names become parts of paths only as [`PoolName`] and [`LockName`], which hold no `/` and no leading `.`.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::core::limits::{METADATA_BYTES, NAME_BYTES};
-use crate::core::names::{ClaimId, LockName, PoolName};
-use crate::env::read_at_most;
-
-/// Largest file `name` or `claim` that is read, bytes: a name with white space around it.
-const SMALL_FILE_BYTES: usize = NAME_BYTES * 4;
+use crate::core::names::{LockName, PoolName};
 
 /// Writes the files of one version. What was written is taken away again unless [`Self::done`] is called.
 pub(super) struct Destination {
@@ -32,7 +27,7 @@ impl Destination {
     pub(super) fn open(dir: PathBuf) -> Result<Self, String> {
         match fs::metadata(&dir) {
             Ok(found) if found.is_dir() => Ok(Self { dir, made: Vec::new() }),
-            Ok(_) => Err(format!("{} is no directory", dir.display())),
+            Ok(_) => Err(format!("{} is not a directory", dir.display())),
             Err(error) => Err(format!("cannot use the directory {}: {error}", dir.display())),
         }
     }
@@ -106,62 +101,6 @@ impl Drop for Destination {
             };
         }
     }
-}
-
-/// An input directory of a put, as `params` names it.
-pub(super) fn input_dir(base: &Path, dir: &str) -> Result<PathBuf, String> {
-    let path = base.join(dir);
-    if path.is_dir() {
-        return Ok(path);
-    }
-    let mut there: Vec<String> = fs::read_dir(base)
-        .map(|entries| entries.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().into_owned())).collect())
-        .unwrap_or_default();
-    there.sort();
-    let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-    Err(format!(
-        "there is no directory {dir:?} among the inputs of this put ({there}): name the get or put step, or the task output, that made it"
-    ))
-}
-
-/// The lock's name in the file `name`, without the white space around it.
-pub(super) fn read_name(dir: &Path) -> Result<LockName, String> {
-    let text =
-        read_text(&dir.join("name"))?.ok_or_else(|| format!("there is no file {}", dir.join("name").display()))?;
-    LockName::parse(&text).map_err(|error| format!("{}: {error}", dir.join("name").display()))
-}
-
-/// The claim's id in the file `claim`; `None` when there is no such file, which another tool did not write.
-pub(super) fn read_claim(dir: &Path) -> Result<Option<String>, String> {
-    let path = dir.join("claim");
-    let Some(text) = read_text(&path)? else { return Ok(None) };
-    let id = ClaimId::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(Some(id.as_str().to_owned()))
-}
-
-/// The lock's metadata, byte for byte.
-pub(super) fn read_metadata(dir: &Path) -> Result<Vec<u8>, String> {
-    let path = dir.join("metadata");
-    read(&path, METADATA_BYTES)?.ok_or_else(|| format!("there is no file {}", path.display()))
-}
-
-fn read_text(path: &Path) -> Result<Option<String>, String> {
-    let Some(content) = read(path, SMALL_FILE_BYTES)? else { return Ok(None) };
-    let text = String::from_utf8(content).map_err(|_| format!("{} is no UTF-8 text", path.display()))?;
-    Ok(Some(text.trim().to_owned()))
-}
-
-fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>, String> {
-    let failed = |error: io::Error| format!("cannot read {}: {error}", path.display());
-    // Looked at first, because opening a pipe waits for whoever writes into it.
-    match fs::metadata(path) {
-        Ok(found) if found.is_file() => {}
-        Ok(_) => return Err(format!("{} is no plain file", path.display())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    }
-    let content = File::open(path).and_then(|file| read_at_most(file, max as u64)).map_err(failed)?;
-    content.map(Some).ok_or_else(|| format!("{} is longer than {max} bytes", path.display()))
 }
 
 #[cfg(test)]

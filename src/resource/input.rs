@@ -1,0 +1,228 @@
+//! The files that a put reads: regular files below the directory that its param names, and nothing else.
+//!
+//! The directory may come from anybody's task. So no symbolic link is followed, no `..` leads out, a pipe does not block,
+//! and nothing is read beyond its limit: a put must not send another input's file, or its own environment, to the server.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Component, Path};
+
+use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::io::Errno;
+
+use crate::core::limits::{METADATA_BYTES, NAME_BYTES};
+use crate::core::names::{ClaimId, LockName};
+use crate::env::read_at_most;
+
+/// Largest file `name` or `claim` that is read, bytes: a name with white space around it.
+const SMALL_FILE_BYTES: usize = NAME_BYTES * 4;
+const NAME: &str = "name";
+const METADATA: &str = "metadata";
+const CLAIM: &str = "claim";
+
+/// An input directory of a put.
+pub(super) struct Input {
+    /// The param that names it.
+    param: &'static str,
+    /// As the param names it.
+    name: String,
+    dir: File,
+}
+
+impl Input {
+    /// The directory `name` of the put's inputs, which are in `base`.
+    pub(super) fn open(base: &Path, param: &'static str, name: &str) -> Result<Self, String> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let failed = |errno: Errno| match errno {
+            Errno::NOENT => missing_dir(base, param, name),
+            Errno::LOOP | Errno::NOTDIR => format!("{param}: {name:?} is not a directory, or is a symbolic link"),
+            other => format!("{param}: cannot open the directory {name:?}: {}", io::Error::from(other)),
+        };
+        let mut dir = open(base, flags, Mode::empty()).map_err(failed)?;
+        for part in Path::new(name).components() {
+            match part {
+                Component::CurDir => {}
+                Component::Normal(part) => {
+                    dir = openat(&dir, part, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(failed)?;
+                }
+                _ => return Err(format!("{param}: {name:?} is not below the inputs of this put")),
+            }
+        }
+        Ok(Self { param, name: name.to_owned(), dir: dir.into() })
+    }
+
+    /// The lock's name in the file `name`, without the white space around it.
+    pub(super) fn lock_name(&self) -> Result<LockName, String> {
+        self.name_if_there()?.ok_or_else(|| self.missing("the file name; it is missing"))
+    }
+
+    /// Name and metadata of the lock that the directory describes; the metadata byte for byte.
+    pub(super) fn lock(&self) -> Result<(LockName, Vec<u8>), String> {
+        let missing = match (self.name_if_there()?, self.read(METADATA, METADATA_BYTES)?) {
+            (Some(name), Some(metadata)) => return Ok((name, metadata)),
+            (Some(_), None) => "metadata is missing (it may be empty)",
+            (None, Some(_)) => "name is missing",
+            (None, None) => "both are missing",
+        };
+        Err(self.missing(&format!("the files name and metadata; {missing}")))
+    }
+
+    /// The claim or else the lock that the directory stands for. Only our own `in` writes the file `claim`.
+    pub(super) fn claim_or_lock(&self) -> Result<ClaimOrLock, String> {
+        if let Some(text) = self.text(CLAIM)? {
+            let id = ClaimId::parse(&text).map_err(|error| self.wrong(CLAIM, error))?;
+            return Ok(ClaimOrLock::Claim(id.to_string()));
+        }
+        let name = self.name_if_there()?;
+        name.map(ClaimOrLock::Lock).ok_or_else(|| self.missing("the file claim or the file name; both are missing"))
+    }
+
+    fn name_if_there(&self) -> Result<Option<LockName>, String> {
+        let Some(text) = self.text(NAME)? else { return Ok(None) };
+        if text.contains('\n') {
+            return Err(format!("{}: the file {}/{NAME} has more than one line", self.param, self.name));
+        }
+        LockName::parse(&text).map(Some).map_err(|error| self.wrong(NAME, error))
+    }
+
+    fn text(&self, file: &str) -> Result<Option<String>, String> {
+        let Some(content) = self.read(file, SMALL_FILE_BYTES)? else { return Ok(None) };
+        let text = String::from_utf8(content).map_err(|_| self.wrong(file, "it is not UTF-8 text"))?;
+        Ok(Some(text.trim().to_owned()))
+    }
+
+    /// A regular file; `None` when there is none of this name.
+    fn read(&self, file: &str, max: usize) -> Result<Option<Vec<u8>>, String> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = match openat(&self.dir, file, flags, Mode::empty()) {
+            Ok(opened) => File::from(opened),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP) => return Err(self.wrong(file, "it is a symbolic link, which a put does not follow")),
+            Err(errno) => return Err(self.wrong(file, io::Error::from(errno))),
+        };
+        if !opened.metadata().map_err(|error| self.wrong(file, error))?.is_file() {
+            return Err(self.wrong(file, "it is not a regular file"));
+        }
+        let content = read_at_most(opened, max as u64).map_err(|error| self.wrong(file, error))?;
+        content.map(Some).ok_or_else(|| self.wrong(file, format!("it is longer than {max} bytes")))
+    }
+
+    fn wrong(&self, file: &str, why: impl std::fmt::Display) -> String {
+        format!("{}: cannot use the file {}/{file}: {why}", self.param, self.name)
+    }
+
+    fn missing(&self, what: &str) -> String {
+        format!("{}: directory {:?} needs {what}", self.param, self.name)
+    }
+}
+
+/// What a directory stands for.
+pub(super) enum ClaimOrLock {
+    /// The id of the claim whose `in` made it.
+    Claim(String),
+    /// Only a lock's name is known.
+    Lock(LockName),
+}
+
+fn missing_dir(base: &Path, param: &str, name: &str) -> String {
+    let mut there: Vec<String> = fs::read_dir(base)
+        .map(|entries| entries.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().into_owned())).collect())
+        .unwrap_or_default();
+    there.sort();
+    let there = if there.is_empty() { "it has none".to_owned() } else { format!("it has {}", there.join(", ")) };
+    format!(
+        "{param}: this put has no input {name:?} ({there}): name the get or put step, or the task output, that made the \
+         directory"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::FileType;
+
+    use super::*;
+
+    /// A base with the input `d`, which has a good `name` and `metadata`.
+    fn inputs() -> tempfile::TempDir {
+        let base = tempfile::tempdir().unwrap();
+        fs::create_dir(base.path().join("d")).unwrap();
+        fs::write(base.path().join("d/name"), " env-1\n").unwrap();
+        fs::write(base.path().join("d/metadata"), "a: b\n").unwrap();
+        base
+    }
+
+    fn lock(base: &Path, name: &str) -> Result<(LockName, Vec<u8>), String> {
+        Input::open(base, "add", name)?.lock()
+    }
+
+    #[test]
+    fn a_directory_describes_a_lock() {
+        let base = inputs();
+        for name in ["d", "./d", "d/"] {
+            let (name, metadata) = lock(base.path(), name).unwrap();
+            assert_eq!((name.as_str(), metadata.as_slice()), ("env-1", &b"a: b\n"[..]));
+        }
+    }
+
+    #[test]
+    fn nothing_outside_the_directory_is_read() {
+        let base = inputs();
+        let d = base.path().join("d");
+        fs::create_dir(base.path().join("secret")).unwrap();
+        fs::write(base.path().join("secret/key"), "private").unwrap();
+        symlink("secret", base.path().join("link")).unwrap();
+        symlink("../secret", d.join("inner")).unwrap();
+        for outside in ["../d", "/etc", "d/../secret", "link", "d/inner", "d/name"] {
+            let error = lock(base.path(), outside).unwrap_err();
+            assert!(error.contains("is not below the inputs") || error.contains("is not a directory"), "{error}");
+        }
+        for target in ["../secret/key", "/proc/self/environ", "name", "nowhere"] {
+            fs::remove_file(d.join("metadata")).unwrap();
+            symlink(target, d.join("metadata")).unwrap();
+            assert_eq!(
+                lock(base.path(), "d").unwrap_err(),
+                "add: cannot use the file d/metadata: it is a symbolic link, which a put does not follow"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_regular_file_does_not_block() {
+        let base = inputs();
+        let metadata = base.path().join("d/metadata");
+        fs::remove_file(&metadata).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &metadata, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let why = "add: cannot use the file d/metadata: it is not a regular file";
+        assert_eq!(lock(base.path(), "d").unwrap_err(), why);
+        fs::remove_file(&metadata).unwrap();
+        fs::create_dir(&metadata).unwrap();
+        assert_eq!(lock(base.path(), "d").unwrap_err(), why);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_name_of_the_file() {
+        let name = |content: &[u8]| {
+            let base = inputs();
+            fs::write(base.path().join("d/name"), content).unwrap();
+            lock(base.path(), "d").unwrap_err()
+        };
+        assert_eq!(name(b"a\nb\n"), "add: the file d/name has more than one line");
+        assert_eq!(name(b"\n"), "add: cannot use the file d/name: lock name is empty");
+        assert_eq!(name(b"\xff"), "add: cannot use the file d/name: it is not UTF-8 text");
+        assert_eq!(name(&[b'x'; 600]), "add: cannot use the file d/name: it is longer than 512 bytes");
+        let base = inputs();
+        let without = |file: &str| {
+            fs::remove_file(base.path().join("d").join(file)).unwrap();
+            lock(base.path(), "d").unwrap_err()
+        };
+        let needs = "add: directory \"d\" needs the files name and metadata;";
+        assert_eq!(without("metadata"), format!("{needs} metadata is missing (it may be empty)"));
+        assert_eq!(without("name"), format!("{needs} both are missing"));
+        assert_eq!(
+            lock(base.path(), "e").unwrap_err(),
+            "add: this put has no input \"e\" (it has d): name the get or put step, or the task output, that made the directory"
+        );
+    }
+}
