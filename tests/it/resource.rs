@@ -389,10 +389,10 @@ fn what_is_no_locker_server_is_asked_again_not_believed() {
     let answers = [
         (
             "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 4\r\n\r\noops",
-            "status 502 from something that is no locker server",
+            "status 502 from something that is not a locker server",
         ),
-        ("HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}", "status 404 from something that is no locker server"),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>", "is not that of a locker server"),
+        ("HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}", "status 404 from something that is not a locker server"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>", "does not come from a locker server"),
         (
             "HTTP/1.1 302 Found\r\nlocation: https://u:secret@sso.example.com/login?x\r\ncontent-length: 0\r\n\r\n",
             "it redirects (status 302) to https://sso.example.com/login: name that address instead",
@@ -485,7 +485,7 @@ fn release_refuses_what_it_cannot_know() {
     build.input_with("unknown", &[("claim", b"0123")]);
     build.out(&json!({"release": "unknown"})).failed(1, "no_such_claim");
     let outside = Build::new(&server, 1, "p").var("BUILD_ID", "");
-    outside.out(&json!({"release": "build"})).failed(1, "needs ATC_EXTERNAL_URL and BUILD_ID");
+    outside.out(&json!({"release": "build"})).failed(1, "ATC_EXTERNAL_URL and BUILD_ID are not set");
 }
 
 #[test]

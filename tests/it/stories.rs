@@ -172,7 +172,7 @@ fn story_19_a_check_without_a_good_answer_says_nothing_on_stdout() {
     let build = Build::new(&server, 1, "p");
     let answers = [
         ("502 Bad Gateway", "oops", "status 502"),
-        ("200 OK", "[\"not ours\"]", "is not that of a locker server"),
+        ("200 OK", "[\"not ours\"]", "does not come from a locker server"),
         ("401 Unauthorized", r#"{"error":"who?","code":"unauthorized"}"#, "who? (unauthorized)"),
     ];
     for (status, body, text) in answers {
