@@ -179,7 +179,7 @@ const REFUSED: &[(&str, &str, &str, u16, &str, &str)] = &[
     ("GET", "/lock?id=%1b%5b2J", "", 404, "no_such_latch", "\\u{1b}[2J"),
     ("GET", "/lock?status=gone", "", 400, "bad_request", "unknown status"),
     ("GET", "/lock?status=locked&wait=1s", "", 400, "bad_request", "wait: needs"),
-    ("GET", "/lock?status=released&wait=soon", "", 400, "bad_request", "no duration"),
+    ("GET", "/lock?status=released&wait=soon", "", 400, "bad_request", "not a duration"),
     ("GET", "/lock?status=locked&after=1", "", 400, "bad_request", "after: goes with"),
     ("PUT", "/lock?id=x", "", 405, "method_not_allowed", "POST, GET, PATCH, DELETE"),
     ("POST", "/lock/?x", "", 404, "no_such_route", "without a name"),
