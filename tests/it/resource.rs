@@ -391,7 +391,10 @@ fn what_is_no_locker_server_is_asked_again_not_believed() {
             "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 4\r\n\r\noops",
             "status 502 from something that is not a locker server",
         ),
-        ("HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}", "status 404 from something that is not a locker server"),
+        (
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}",
+            "status 404 from something that is not a locker server",
+        ),
         ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>", "does not come from a locker server"),
         (
             "HTTP/1.1 302 Found\r\nlocation: https://u:secret@sso.example.com/login?x\r\ncontent-length: 0\r\n\r\n",
