@@ -157,9 +157,9 @@ fn api() -> String {
     let document = description();
     let mut page = String::from(
         "# HTTP API\n\n<!-- Made by tests/it/docs.rs from openapi.json; LOCKER_UPDATE_DOCS=1 cargo test --test it docs:: writes it anew. -->\n\n\
-        `GET /openapi.json` of a running server says the same for programs. JSON in and out, UTF-8; unknown fields are\n\
-        refused; durations are text such as `90s` or `1h30m`; times are RFC 3339, UTC. An error is\n\
-        `{\"error\": TEXT, \"code\": WORD}` and more members that belong to it; the word is stable, the text is for people.\n\n\
+        `GET /openapi.json` of a running server has the same for programs. Requests and answers are JSON in UTF-8. Unknown\n\
+        fields are refused. Durations are text such as `90s` or `1h30m`; times are RFC 3339 in UTC. An error is\n\
+        `{\"error\": TEXT, \"code\": WORD}`, with further members where they help. The word is stable; the text is for people.\n\n\
         ## Routes\n\n| route | does | body | answer | refusals |\n|---|---|---|---|---|\n",
     );
     for (path, methods) in document["paths"].as_object().unwrap() {
