@@ -1,4 +1,5 @@
-//! The house stands: parts of the program name only those below them, and the core is pure (design section 11).
+//! The house stands: parts of the program name only those below them, and the core is pure
+//! (docs/architecture.md#modules).
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 

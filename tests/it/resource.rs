@@ -1,5 +1,5 @@
 //! The Concourse resource as Concourse runs it: the real binary under the names `check`, `in` and `out`, JSON on
-//! stdin, against a real server. Guards every promise of contracts sections 2 and 3 that exists so far.
+//! stdin, against a real server. What it does is told in README.md and docs/contracts.md#pool-resource.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 

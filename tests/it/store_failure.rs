@@ -1,5 +1,5 @@
 //! The first sync that fails latches the store shut: nothing is acknowledged afterwards, the process ends, and what was
-//! acknowledged before is there again (reliability I15). The failure is a real one: strace makes the system call fail.
+//! acknowledged before is there again (I15). The failure is real: strace makes the system call fail.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic and talk")]
 

@@ -19,7 +19,7 @@ use super::{digest, search};
 
 const TICK: u64 = 1_000;
 const TTL: u64 = 15_000;
-/// What is left of the lease when the command is over (design section 5).
+/// What is left of the lease when the command is over (docs/run.md).
 const OVER_BEFORE: u64 = 2_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
