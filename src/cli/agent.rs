@@ -34,7 +34,7 @@ Examples:
   lockagt --api-endpoint http://HOST:8910/lock --kubeconfig ~/.kube/config --once --dry-run
 
 Exit codes: 0 ended by a signal, or with --once nothing failed; 1 failed, or a latch needs somebody;
-2 wrong use; 6 no answer; 7 credentials refused; 130 and 143 after a second signal.";
+2 wrong usage; 6 no answer; 7 credentials refused; 130 and 143 after a second signal.";
 
 /// Arguments of `agent`, and of `lockagt`.
 #[derive(Debug, Args)]

@@ -37,7 +37,7 @@ Examples:
   id=$(locker claim environments --reason 'manual test')
   locker release \"$id\"
 
-Exit codes: 0 done; 1 failed; 2 wrong use; 3 locked by others; 4 not found; 5 conflict, or already over;
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 held by others; 4 not found; 5 conflict, or already over;
 6 no answer from the server; 7 credentials refused; 8 lease lost; 130 and 143 after a signal.";
 
 #[derive(Debug, Subcommand)]

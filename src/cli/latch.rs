@@ -44,7 +44,7 @@ Examples:
   lockcli get \"$id\" --wait
   lockcli delete \"$id\"
 
-Exit codes: 0 done; 1 failed, or released with a failure; 2 wrong use; 3 not released in time; 4 not found;
+Exit codes: 0 done; 1 failed, or released with a failure; 2 wrong usage; 3 not released in time; 4 not found;
 5 conflict; 6 no answer from the server; 7 credentials refused; 130 and 143 after a signal.";
 
 /// Arguments of `latch`, and of `lockcli`.

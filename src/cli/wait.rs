@@ -44,11 +44,11 @@ pub(super) struct WaitArgs {
 /// States that can be waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Until {
-    /// Nobody has the lock; without --lock: at least one lock can be had
+    /// Nobody has the lock; without --lock: at least one lock can be taken
     Free,
     /// Somebody holds the lock, or has since this began; without --lock: at least one of them
     Held,
-    /// No lock can be had
+    /// No lock can be taken
     Full,
     /// Nobody has the lock; without --lock: nobody has any of them, and nobody waits
     Empty,

@@ -13,13 +13,15 @@ use crate::wire::secret::Secret;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Build watch")]
 pub struct WatchArgs {
-    /// A Concourse whose builds are watched: URL, URL,USER,PASSWORD-FILE or url=URL,KEY=VALUE,...; repeatable
+    /// A Concourse whose builds are watched: URL, URL,USER,PASSWORD-FILE or url=URL,KEY=VALUE,...; may be repeated
     ///
-    /// Keys: user and password-file, or token-file (both files hold the secret alone); ca (PEM file: trust only these
-    /// issuers); alias (another external URL of it, repeatable). Without login only builds of exposed pipelines can be
-    /// seen. The variable `LOCKER_CONCOURSE` takes several, with spaces or line ends between them.
+    /// Keys: user and password-file, or token-file (each file holds only the secret);
+    /// ca (a PEM file: trust only these issuers); alias (another external URL of the same
+    /// Concourse, repeatable). Without a login, only builds of exposed pipelines can be seen.
+    /// The variable `LOCKER_CONCOURSE` takes several, separated by spaces or newlines.
     ///
-    /// url=https://ci.example.com,user=locker,password-file=/run/secrets/ci,ca=/etc/ci.pem,alias=https://old.example.com
+    /// Example:
+    ///   url=https://ci.example.com,user=locker,password-file=/run/secrets/ci,ca=/etc/ci.pem
     // Not parsed here: a refusal must not repeat what may hold a password after all.
     #[arg(long, value_name = "CONCOURSE", verbatim_doc_comment)]
     pub concourse: Vec<Secret>,
