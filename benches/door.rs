@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use locker::core::names::ParkId;
 use locker::server::door::{self, DoorSettings, Listener, Pem, Stop, Tls, TlsSettings};
-use locker::server::http::{Handler, Request, Response};
+use locker::server::http::{Answering, Handler, Request, Response};
 use locker::server::logs::{self, LogSettings};
 use locker::server::notices::Notices;
 use locker::wire::secret::Secret;
@@ -29,6 +29,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
+const WORKERS: usize = 64;
 const BODY: &[u8] = br#"{"status":"ok"}"#;
 const ASK: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// Set in the process that writes a log, whose standard error goes nowhere.
@@ -37,8 +38,12 @@ const LOGGED: &str = "LOCKER_BENCH_LOGGED";
 struct Fixed;
 
 impl Handler for Fixed {
-    fn handle(&self, _: Request) -> Response {
-        Response { status: 200, headers: Vec::new(), body: BODY.to_vec(), park: None }
+    fn admit(&self, _: &mut Request) -> Result<(), Response> {
+        Ok(())
+    }
+
+    fn handle<'a>(&'a self, _: &'a Request) -> Answering<'a> {
+        Box::pin(std::future::ready(Response::new(200, BODY.to_vec())))
     }
 
     fn left(&self, _: ParkId) {}
@@ -67,11 +72,11 @@ fn main() -> anyhow::Result<()> {
     tiny_http_alone(&dir.path().join("again"), span)
 }
 
-/// As many workers as the door has connections to it.
+/// With as many workers as there are connections.
 fn tiny_http_alone(path: &Path, span: Duration) -> anyhow::Result<()> {
     let server = tiny_http::Server::http_unix(path).map_err(|error| anyhow::anyhow!("{error}"))?;
     let server = Arc::new(server);
-    for _ in 0..DoorSettings::default().backends {
+    for _ in 0..WORKERS {
         let server = Arc::clone(&server);
         thread::spawn(move || {
             while let Ok(request) = server.recv() {
@@ -118,9 +123,8 @@ fn over_tcp(name: &str, span: Duration, key: Option<&rcgen::CertifiedKey<rcgen::
 fn serve(listener: Listener, tls: Option<Arc<Tls>>, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let stop = Stop::new();
     let settings = DoorSettings { tls, ..DoorSettings::default() };
-    let (stopping, dirs) = (stop.clone(), [std::env::temp_dir()]);
-    let serving =
-        thread::spawn(move || door::serve(listener, Arc::new(Fixed), Notices::default(), settings, &dirs, stopping));
+    let stopping = stop.clone();
+    let serving = thread::spawn(move || door::serve(listener, Arc::new(Fixed), Notices::default(), settings, stopping));
     let worked = work();
     stop.trigger(Duration::ZERO);
     match serving.join() {

@@ -68,8 +68,8 @@ pub struct ServerArgs {
     /// For the health checks of containers. If the server asks for client certificates, give --client-cert and --client-key.
     #[arg(long)]
     pub ask_ready: bool,
-    /// Directory for the private socket (default: the first writable of the store's and the temporary directory)
-    #[arg(long, env = "LOCKER_RUNTIME_DIR", value_name = "DIR")]
+    /// Ignored: the server has no private socket any more. Accepted for one release, so that units of 0.1 still start.
+    #[arg(long, env = "LOCKER_RUNTIME_DIR", value_name = "DIR", hide = true)]
     pub runtime_dir: Option<std::path::PathBuf>,
     /// Which other APIs are served, separated by commas: locker, lockd, latches; or none
     #[arg(long, env = "LOCKER_CONTRACTS", value_name = "LIST", default_value_t)]
@@ -266,7 +266,6 @@ impl ServerArgs {
             rules: self.rules()?,
             door: self.limits.settings(),
             grace: self.shutdown_grace,
-            runtime_dir: self.runtime_dir.clone(),
             auth: self.auth(env)?,
             no_auth: self.no_auth,
             contracts: self.contracts.clone(),

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::door::ClientAuth;
-use super::http::{self, Handler, Identity, Request, Response};
+use super::http::{Answering, Handler, Identity, Request, Response};
 use crate::core::names::ParkId;
 use crate::wire::api::ErrorView;
 use crate::wire::errors::Code;
@@ -79,7 +79,7 @@ impl Guard {
     }
 
     /// Who the request may act as, if it may come in.
-    fn admit(&self, request: &Request) -> Result<Option<Identity>, ()> {
+    fn identify(&self, request: &Request) -> Result<Option<Identity>, ()> {
         if (self.rule)(request) == Access::Public {
             return Ok(request.identity.clone());
         }
@@ -108,10 +108,8 @@ impl Guard {
         let view = ErrorView { error: wanted.into(), code: Code::Unauthorized, problems: Vec::new(), claim: None };
         let challenge = self.basic.is_some().then(|| "Basic realm=\"locker\", charset=\"UTF-8\"".to_owned());
         Response {
-            status: Code::Unauthorized.status(),
             headers: challenge.map(|challenge| ("www-authenticate", challenge)).into_iter().collect(),
-            body: serde_json::to_vec(&view).unwrap_or_default(),
-            park: None,
+            ..Response::new(Code::Unauthorized.status(), serde_json::to_vec(&view).unwrap_or_default())
         }
     }
 }
@@ -127,13 +125,13 @@ fn has_password(request: &Request, expected: &[u8; 32]) -> bool {
 }
 
 impl Handler for Guard {
-    fn handle(&self, mut request: Request) -> Response {
-        let Ok(identity) = self.admit(&request) else { return self.refuse() };
-        let shown = identity.as_ref().map(|identity| (http::IDENTITY, identity.to_string()));
-        request.identity = identity;
-        let mut response = self.inner.handle(request);
-        response.headers.extend(shown);
-        response
+    fn admit(&self, request: &mut Request) -> Result<(), Response> {
+        request.identity = self.identify(request).map_err(|()| self.refuse())?;
+        self.inner.admit(request)
+    }
+
+    fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {
+        self.inner.handle(request)
     }
 
     fn left(&self, park: ParkId) {

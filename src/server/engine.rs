@@ -12,6 +12,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
 
 use super::long_polls::{LongPolls, Topic};
 use super::notices::Notices;
@@ -43,7 +44,7 @@ pub enum EngineError {
     },
 }
 
-type Answer = mpsc::SyncSender<Result<Reply, EngineError>>;
+type Answer = oneshot::Sender<Result<Reply, EngineError>>;
 
 enum Job {
     Do { command: Command, answer: Option<Answer> },
@@ -60,15 +61,26 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Does a command and waits for its answer, which comes after its commit.
+    /// Does a command; its answer comes after its commit. Dropping the future does not take the command back.
     ///
     /// # Errors
     /// The core refuses, or the store has failed.
-    pub fn call(&self, command: Command) -> Result<Reply, EngineError> {
-        let (answer, answered) = mpsc::sync_channel(1);
-        let down = || EngineError::StoreFailed { cause: Arc::from("the engine has ended") };
+    pub async fn call(&self, command: Command) -> Result<Reply, EngineError> {
+        self.ask(command)?.await.unwrap_or_else(|_| Err(down()))
+    }
+
+    /// Like [`Self::call`], for threads that may block; panics within an async task.
+    ///
+    /// # Errors
+    /// The core refuses, or the store has failed.
+    pub fn call_blocking(&self, command: Command) -> Result<Reply, EngineError> {
+        self.ask(command)?.blocking_recv().unwrap_or_else(|_| Err(down()))
+    }
+
+    fn ask(&self, command: Command) -> Result<oneshot::Receiver<Result<Reply, EngineError>>, EngineError> {
+        let (answer, answered) = oneshot::channel();
         self.jobs.send(Job::Do { command, answer: Some(answer) }).map_err(|_| down())?;
-        answered.recv().unwrap_or_else(|_| Err(down()))
+        Ok(answered)
     }
 
     /// Leaves a command whose answer nobody needs. Never blocks.
@@ -100,6 +112,11 @@ impl Engine {
     pub fn store_id(&self) -> &str {
         &self.store_id
     }
+}
+
+/// The engine is no longer there to say why.
+fn down() -> EngineError {
+    EngineError::StoreFailed { cause: Arc::from("the engine has ended") }
 }
 
 /// Engine time from a process's monotonic clock and what earlier lives have stored.

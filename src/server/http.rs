@@ -1,17 +1,14 @@
 //! A request and a response as plain values: all that the routes ever see of HTTP.
 //!
-//! The door and `tiny_http` attempt bytes into [`Request`] and [`Response`] into bytes; a [`Handler`] turns the one into
-//! the other. Nothing behind the handler knows that sockets exist.
+//! The door turns bytes into a [`Request`] and a [`Response`] into bytes; a [`Handler`] turns the one into the other.
+//! Nothing behind the handler knows that sockets exist.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 
 use crate::core::names::ParkId;
 use crate::core::time::Span;
-
-/// Answer header for the log, never sent to the client: the template of the route, such as `/api/v1/claims/{id}`.
-pub const ROUTE: &str = "locker-route";
-/// Answer header for the log, never sent to the client: the [`Identity`] that the request was accepted for.
-pub const IDENTITY: &str = "locker-identity";
 
 /// Who a client has proven to be.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,7 +55,8 @@ pub struct Request {
     pub peer: String,
     /// What the client is told as `x-request-id`, and log lines carry.
     pub id: String,
-    /// Who the client has proven to be, as far as is known when the handler is called.
+    /// Who the client has proven to be: a verified certificate before [`Handler::admit`], whoever it was let in as
+    /// afterwards.
     pub identity: Option<Identity>,
     /// The number under which this request is parked, if it is; unique in this life of the server.
     pub park: ParkId,
@@ -85,13 +83,34 @@ pub struct Response {
     /// Keep the client waiting up to this long, or until a notice, instead of relaying this answer.
     /// Ignored on [`Attempt::Last`].
     pub park: Option<Span>,
+    /// The template of the route that answered, such as `/api/v1/claims/{id}`: for the log, never for the client.
+    pub route: Option<&'static str>,
 }
 
-/// Turns requests into responses. Called from several threads; it may block for one commit of the store, no longer.
-pub trait Handler: Send + Sync + 'static {
-    /// Answers one request.
-    fn handle(&self, request: Request) -> Response;
+impl Response {
+    /// An answer with this body, without further headers.
+    #[must_use]
+    pub fn new(status: u16, body: Vec<u8>) -> Self {
+        Self { status, headers: Vec::new(), body, park: None, route: None }
+    }
+}
 
-    /// The client of a parked request has gone. Called from an async task: it must not block.
+/// A response on its way.
+pub type Answering<'a> = Pin<Box<dyn Future<Output = Response> + Send + 'a>>;
+
+/// Turns requests into responses.
+pub trait Handler: Send + Sync + 'static {
+    /// Decides once for each request, before it is first handled, whether it may come in, and notes as whom.
+    ///
+    /// # Errors
+    /// It may not: the answer that says so.
+    fn admit(&self, request: &mut Request) -> Result<(), Response>;
+
+    /// Answers one request: first, and again each time it was parked. Called from an async task: what it does between
+    /// two awaits must not block. The door may drop it at any await, when it has taken too long; if the request could
+    /// have been parked, [`Handler::left`] follows.
+    fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a>;
+
+    /// The client of a request has gone without its answer. Called from an async task: it must not block.
     fn left(&self, park: ParkId);
 }

@@ -2,8 +2,8 @@
 //!
 //! From a client's bytes to a decision and back, in reading order:
 //! 1. [`door`] ends client sockets, reads whole requests, parks those that wait.
-//! 2. `inner` is `tiny_http` behind the door: it calls a [`http::Handler`].
-//! 3. [`auth`] decides who may come, [`routes`] answers: both are such handlers: a request value in, a response value out.
+//! 2. [`auth`] decides who may come in.
+//! 3. [`routes`] answer: a request value in, a command to the engine, its reply awaited, a response value out.
 //! 4. [`engine`] owns the truth: it steps the core, commits, publishes, answers.
 //! 5. [`import`] takes over what another server left, before the first answer.
 //! 6. [`watch`] asks Concourse whether the builds behind claims still run, and tells the engine.
@@ -17,7 +17,6 @@ pub mod door;
 pub mod engine;
 pub mod http;
 pub mod import;
-mod inner;
 pub mod limits;
 pub mod listen;
 pub mod logs;
@@ -64,8 +63,6 @@ pub struct ServerSettings {
     pub door: DoorSettings,
     /// Time for requests in flight to end after SIGTERM.
     pub grace: Duration,
-    /// Where the private socket may lie, tried first.
-    pub runtime_dir: Option<PathBuf>,
     /// User and password of HTTP Basic.
     pub auth: Option<(String, Secret)>,
     /// Said aloud: serve an address that others can reach without authentication.
@@ -150,7 +147,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
     builds.start(&settings.watch, &engine).context("cannot start the build watch")?;
     let door = DoorSettings { tls, ..settings.door.clone() };
-    let served = door::serve(listener, handler, notices, door, &runtime_dirs(&settings), stop);
+    let served = door::serve(listener, handler, notices, door, stop);
     builds.stop();
     engine.stop();
     if engine_thread.join().is_err() {
@@ -164,13 +161,4 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         ))),
         None => served,
     }
-}
-
-/// Directories for the private socket, best first: as told, beside the store, the temporary one.
-fn runtime_dirs(settings: &ServerSettings) -> Vec<PathBuf> {
-    let beside_store = settings.store.strip_prefix("sqlite:").map(|file| {
-        let parent = std::path::Path::new(file).parent().filter(|p| !p.as_os_str().is_empty());
-        parent.map_or_else(|| PathBuf::from("."), PathBuf::from)
-    });
-    settings.runtime_dir.iter().cloned().chain(beside_store).chain([std::env::temp_dir()]).collect()
 }

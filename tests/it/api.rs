@@ -90,9 +90,7 @@ impl Api {
         let name = format!("{} {}", request.method, request.path);
         let method = request.method.to_lowercase();
         let operation = self.operation(&method, &request.path);
-        let Response { status, mut headers, body, park } = self.house.routes.handle(request);
-        // For the log only: the door takes it out.
-        headers.retain(|(name, _)| *name != locker::server::http::ROUTE);
+        let Response { status, headers, body, park, .. } = self.house.answer(&request);
         let json: Value = serde_json::from_slice(&body).unwrap();
         let answer = Answer { status, headers: headers.into_iter().collect(), json, park };
         if let Some((template, operation)) = operation {

@@ -64,7 +64,7 @@ struct Life {
 fn start(store: &Path, settings: &Settings, clock: &HandClock) -> Life {
     let store = locker::store::open(&format!("sqlite:{}", store.display())).unwrap();
     let house = House::open(store, settings.clone(), Arc::new(clock.clone()));
-    let door = house.door(DoorSettings { backends: 2, ..DoorSettings::default() });
+    let door = house.door(DoorSettings::default());
     let client = RefCell::new(Client::new(door.address));
     Life { client, _door: door, house }
 }
@@ -137,7 +137,7 @@ impl Server {
             Op::Over { build, cut_short } => {
                 let how = if *cut_short { BuildEnd::Errored } else { BuildEnd::Succeeded };
                 let build = BuildRef { cluster: "https://ci".parse().unwrap(), id: build.parse().unwrap() };
-                self.life().house.engine.call(Command::BuildOver { build, how }).unwrap();
+                self.life().house.engine.call_blocking(Command::BuildOver { build, how }).unwrap();
                 Answer::Nothing
             }
             Op::End { claim, run } => {
@@ -173,7 +173,7 @@ impl Server {
                 self.plain("DELETE", &format!("/pools/{pool}/locks/{lock}"), Some(&body))
             }
             Op::Reconcile => {
-                self.life().house.engine.call(Command::Reconcile).unwrap();
+                self.life().house.engine.call_blocking(Command::Reconcile).unwrap();
                 Answer::Nothing
             }
             Op::Pass(span) => {
@@ -208,7 +208,7 @@ impl Server {
     }
 
     fn tick(&self) {
-        self.life().house.engine.call(Command::Tick).unwrap();
+        self.life().house.engine.call_blocking(Command::Tick).unwrap();
     }
 
     fn restart(&mut self) {
@@ -239,7 +239,7 @@ impl Server {
             Wait::Over(park) => (*park, false, Attempt::Last),
         };
         let request = Request { park: ParkId(park), can_park, attempt, ..request("PUT", &path, &body) };
-        let Response { status, body, park, .. } = self.life().house.routes.handle(request);
+        let Response { status, body, park, .. } = self.life().house.answer(&request);
         answer_of(status, &serde_json::from_slice(&body).unwrap(), park.is_some())
     }
 

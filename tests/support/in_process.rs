@@ -14,7 +14,7 @@ use locker::server::build_watch::BuildWatch;
 use locker::server::build_watch::settings::WatchSettings;
 use locker::server::door::{self, DoorSettings, Stop};
 use locker::server::engine::{self, Engine};
-use locker::server::http::Handler;
+use locker::server::http::{Handler, Request, Response};
 use locker::server::long_polls::LongPolls;
 use locker::server::notices::Notices;
 use locker::server::routes::Routes;
@@ -79,6 +79,12 @@ impl House {
         Self { routes, engine, notices, going_down, thread: Some(thread) }
     }
 
+    /// What the routes answer to a request, without a door.
+    pub fn answer(&self, request: &Request) -> Response {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(self.routes.handle(request))
+    }
+
     /// A door to its routes.
     pub fn door(&self, settings: DoorSettings) -> Door {
         Door::open(Arc::clone(&self.routes) as Arc<dyn Handler>, self.notices.clone(), settings)
@@ -100,7 +106,6 @@ pub struct Door {
     pub address: SocketAddr,
     stop: Stop,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
-    pub dir: tempfile::TempDir,
 }
 
 /// Time that the end of a test gives to what is in flight.
@@ -112,12 +117,11 @@ impl Door {
     }
 
     pub fn open_on(listener: TcpListener, handler: Arc<dyn Handler>, notices: Notices, settings: DoorSettings) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let address = listener.local_addr().unwrap();
-        let (stop, dirs) = (Stop::new(), vec![dir.path().to_owned()]);
+        let stop = Stop::new();
         let door_stop = stop.clone();
-        let thread = thread::spawn(move || door::serve(listener, handler, notices, settings, &dirs, door_stop));
-        Self { address, stop, thread: Some(thread), dir }
+        let thread = thread::spawn(move || door::serve(listener, handler, notices, settings, door_stop));
+        Self { address, stop, thread: Some(thread) }
     }
 
     /// Stops it; the result of serving.

@@ -29,8 +29,8 @@ pub const WATCH_IDLE_MS: u64 = 5_000;
 pub const WATCH_NAMED: usize = 10;
 /// Checks of builds (`--verify-builds`) that ask a Concourse at the same time: its database has 10 connections.
 pub const VERIFY_AT_ONCE: usize = 4;
-/// Checks that may wait for those; further claims are told to ask again. With [`VERIFY_AT_ONCE`] well below
-/// [`crate::server::door::limits::DOOR_BACKENDS`], so that a slow Concourse leaves the server its workers.
+/// Checks that may wait for those; further claims are told to ask again. With [`VERIFY_AT_ONCE`] these are the
+/// threads that a slow Concourse costs.
 pub const VERIFY_WAITING: usize = 16;
 /// Longest that a check waits for its turn, and longest that it asks, milliseconds each.
 pub const VERIFY_MS: u64 = 5_000;

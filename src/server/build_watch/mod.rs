@@ -185,7 +185,7 @@ impl BuildWatch {
     ///
     /// # Errors
     /// It may not; [`Code::ConcourseUnavailable`] when that may change by itself.
-    pub fn admit(&self, owner: &Owner, scope: Scope) -> Result<(), NotAdmitted> {
+    pub async fn admit(&self, owner: &Owner, scope: Scope) -> Result<(), NotAdmitted> {
         let Some(build) = owner.build() else { return Ok(()) };
         if scope != Scope::Build && !self.verify {
             return Ok(());
@@ -206,8 +206,7 @@ impl BuildWatch {
         if !self.verify {
             return Ok(());
         }
-        let concourse = &self.installations.all[index];
-        match self.checks.check((index, concourse), id, owner, self.timeout, &*self.clock) {
+        match self.verdict(index, id, owner).await {
             Verdict::Fine => Ok(()),
             Verdict::Refused(why) => {
                 let error =
@@ -220,6 +219,22 @@ impl BuildWatch {
                 Err(NotAdmitted { code: Code::ConcourseUnavailable, error })
             }
         }
+    }
+}
+
+impl BuildWatch {
+    /// Checks one build: by what is remembered, else by a thread that may block, so that a Concourse which does not
+    /// answer delays nobody else.
+    async fn verdict(&self, index: usize, id: BuildNo, owner: &Owner) -> Verdict {
+        if let Some(verdict) = self.checks.known((index, id), owner, self.clock.monotonic()) {
+            return verdict;
+        }
+        let (watch, owner) = (self.clone(), owner.clone());
+        let asking = tokio::task::spawn_blocking(move || {
+            let concourse = &watch.installations.all[index];
+            watch.checks.check((index, concourse), id, &owner, watch.timeout, &*watch.clock)
+        });
+        asking.await.unwrap_or_else(|_| Verdict::Unavailable("the check has ended early: this is a bug".to_owned()))
     }
 }
 

@@ -2,7 +2,7 @@
 //! the one which the client says it is.
 //!
 //! Nothing signs what a step says about its build: whoever can reach the server could name any. A check never costs the
-//! server more than a bounded share of its workers for a bounded time; when the Concourse cannot be asked, the client
+//! server more than a few threads for a bounded time; when the Concourse cannot be asked, the client
 //! is told to ask again (`docs/decisions/0010`).
 
 use std::collections::BTreeMap;
@@ -115,11 +115,8 @@ impl Checks {
         clock: &dyn Clock,
     ) -> Verdict {
         let limit = limit.min(Duration::from_millis(limits::VERIFY_MS));
-        if let Some(seen) = self.remembered((index, id), clock.monotonic()) {
-            return judge(owner, &seen);
-        }
-        if let Some(trouble) = self.paused(index, clock.monotonic()) {
-            return Verdict::Unavailable(trouble.text);
+        if let Some(verdict) = self.known((index, id), owner, clock.monotonic()) {
+            return verdict;
         }
         let Some(slot) = self.slot(limit) else {
             return Verdict::Unavailable("too many builds are being checked at the same time".to_owned());
@@ -130,6 +127,14 @@ impl Checks {
         drop(slot);
         self.remember((index, id), &seen, clock.monotonic());
         judge(owner, &seen)
+    }
+
+    /// What can be said without asking. Never blocks.
+    pub fn known(&self, key: (usize, BuildNo), owner: &Owner, now: Duration) -> Option<Verdict> {
+        if let Some(seen) = self.remembered(key, now) {
+            return Some(judge(owner, &seen));
+        }
+        Some(Verdict::Unavailable(self.paused(key.0, now)?.text))
     }
 
     fn slot(&self, limit: Duration) -> Option<Slot<'_>> {

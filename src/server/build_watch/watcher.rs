@@ -204,7 +204,7 @@ impl Watcher {
             decisions.into_iter().for_each(|decision| self.apply(decision));
             // Everything told before is published then: the next look through the claims sees it. An engine that is
             // down has nothing to show any more.
-            let _ = self.watch.engine.call(Command::Tick);
+            let _ = self.watch.engine.call_blocking(Command::Tick);
         }
         self.count();
     }

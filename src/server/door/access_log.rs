@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::head::Method;
 use super::listen::Client;
 use crate::core::names::ParkId;
+use crate::server::http::Identity;
 
 /// The status that stands in the log when the client left before it was answered.
 pub(super) const CLIENT_LEFT: u16 = 499;
@@ -24,7 +25,7 @@ pub(super) struct Outcome<'a> {
     /// The template of the route; none when no route was found, or it was not looked for.
     pub route: Option<&'a str>,
     /// Who it was accepted for.
-    pub identity: Option<&'a str>,
+    pub identity: Option<&'a Identity>,
 }
 
 impl Entry {
@@ -33,13 +34,12 @@ impl Entry {
         if !tracing::enabled!(target: "locker::request", tracing::Level::INFO) {
             return;
         }
-        let from_certificate = client.identity.as_ref().map(ToString::to_string);
-        let identity = outcome.identity.or(from_certificate.as_deref()).unwrap_or("-");
+        let identity = outcome.identity.or(client.identity.as_ref()).map(ToString::to_string);
         tracing::info!(
             target: "locker::request",
             id = self.id,
             peer = client.peer,
-            identity,
+            identity = identity.as_deref().unwrap_or("-"),
             method = self.method.map_or("-", Method::as_str),
             route = outcome.route.unwrap_or("-"),
             status = outcome.status,

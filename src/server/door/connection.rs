@@ -1,18 +1,23 @@
 //! One client connection: request after request, each answered before the next is read; parked in between.
 //!
+//! The task that reads a request also calls its route, awaits the engine's answer, and waits while the request is
+//! parked. Nothing else touches a request on its way.
+//!
 //! Generic over the stream, so that TLS is a wrapper put around it before it comes here.
 
+use std::future::poll_fn;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Door;
 use super::access_log::{CLIENT_LEFT, Entry, Outcome};
-use super::backend::Backends;
+use super::answer;
 use super::body::ChunkDecoder;
 use super::budget::Share;
 use super::head::{self, Framing, Method};
@@ -20,9 +25,8 @@ use super::keep::Keep;
 use super::listen::Client;
 use super::park::Listener;
 use super::refusal::Refusal;
-use super::wire::Wire;
 use crate::server::door::limits;
-use crate::server::http::Attempt;
+use crate::server::http::{Answering, Attempt, Identity, Request, Response};
 use crate::server::notices::Subscription;
 
 /// Memory of an idle connection for what its client sends next, bytes: most requests fit.
@@ -47,16 +51,19 @@ impl From<Refusal> for End {
 
 /// A request as read from its client.
 struct Ask {
-    wire: Wire,
+    request: Request,
     keep: Keep,
+    /// It carries credentials, right or wrong.
+    has_credentials: bool,
     /// Its part of the bytes on their way, if it is large.
     _share: Option<Share>,
 }
 
 /// What a head says of the request that it begins.
 struct Opening {
-    wire: Wire,
+    request: Request,
     keep: Keep,
+    has_credentials: bool,
     framing: Framing,
     expects_continue: bool,
 }
@@ -102,17 +109,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Reads one request and answers it. What follows for the connection, or why it ends.
     async fn serve_one(&mut self) -> Result<Keep, End> {
         self.is_head = false;
-        let Ask { wire, keep, _share } = self.read_request().await?;
-        self.is_head = wire.method == Method::Head;
+        let ask = self.read_request().await?;
         if let Some(pace) = &self.door.requests
             && let Err(over) = pace.try_spend(self.client.address, std::time::Instant::now())
         {
             // Whole seconds, rounded up.
             let seconds = u32::try_from(over.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
-            self.refuse(TOO_FAST.retry_after(seconds), keep).await?;
-            return Ok(keep);
+            self.refuse(TOO_FAST.retry_after(seconds), ask.keep).await?;
+            return Ok(ask.keep);
         }
-        self.answer(wire, keep).await
+        self.answer(ask).await
     }
 
     // ---- Reading ----
@@ -162,17 +168,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 None => self.fill().await?,
             }
         };
-        let Opening { mut wire, keep, framing, expects_continue } = opening;
-        self.is_head = wire.method == Method::Head;
+        let Opening { mut request, keep, has_credentials, framing, expects_continue } = opening;
         if expects_continue && framing != Framing::Length(0) {
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n").await.map_err(|_| End::Gone)?;
         }
         let share = match framing {
-            Framing::Length(length) => self.read_sized(length, &mut wire).await?,
-            Framing::Chunked => self.read_chunked(&mut wire).await?,
+            Framing::Length(length) => self.read_sized(length, &mut request.body).await?,
+            Framing::Chunked => self.read_chunked(&mut request.body).await?,
         };
-        wire.end_body();
-        Ok(Ask { wire, keep, _share: share })
+        Ok(Ask { request, keep, has_credentials, _share: share })
     }
 
     /// Takes a complete head off `ahead`.
@@ -183,22 +187,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let head = head::parse(&self.ahead[..end], &mut slots, settings)?;
         let Some(entry) = &mut self.entry else { return Ok(None) };
         entry.method = Some(head.method);
-        let wire = Wire::new(&head, entry.park, &entry.id, self.client, self.door.backends.secret());
-        let opening = Opening { wire, keep: head.keep, framing: head.framing, expects_continue: head.expects_continue };
+        self.is_head = head.method == Method::Head;
+        let opening = Opening {
+            request: head.to_request(entry.park, &entry.id, self.client),
+            keep: head.keep,
+            has_credentials: head.has_credentials,
+            framing: head.framing,
+            expects_continue: head.expects_continue,
+        };
         self.ahead.drain(..end);
         self.scanned = 0;
         Ok(Some(opening))
     }
 
-    async fn read_sized(&mut self, length: usize, wire: &mut Wire) -> Result<Option<Share>, End> {
+    async fn read_sized(&mut self, length: usize, body: &mut Vec<u8>) -> Result<Option<Share>, End> {
         let is_large = length > limits::DOOR_UNCOUNTED_BYTES;
         let share = if is_large { Some(self.door.held.take(length).ok_or(NO_ROOM)?) } else { None };
         let here = length.min(self.ahead.len());
-        wire.body().extend_from_slice(&self.ahead[..here]);
+        body.reserve_exact(length.min(limits::DOOR_UNCOUNTED_BYTES));
+        body.extend_from_slice(&self.ahead[..here]);
         self.ahead.drain(..here);
         let mut rest = (&mut self.stream).take((length - here) as u64);
         while rest.limit() > 0 {
-            match rest.read_buf(wire.body()).await {
+            match rest.read_buf(body).await {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Err(End::Gone),
             }
@@ -206,16 +217,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         Ok(share)
     }
 
-    async fn read_chunked(&mut self, wire: &mut Wire) -> Result<Option<Share>, End> {
+    async fn read_chunked(&mut self, body: &mut Vec<u8>) -> Result<Option<Share>, End> {
         let mut decoder = ChunkDecoder::new(self.door.settings.body_bytes);
         let mut share: Option<Share> = None;
         loop {
-            let used = decoder.feed(&self.ahead, wire.body())?;
+            let used = decoder.feed(&self.ahead, body)?;
             self.ahead.drain(..used);
             if decoder.is_done() {
                 return Ok(share);
             }
-            let length = wire.body_len();
+            let length = body.len();
             let room = match &mut share {
                 _ if length <= limits::DOOR_UNCOUNTED_BYTES => true,
                 Some(share) => share.grow_to(length),
@@ -234,65 +245,52 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     // ---- Answering ----
 
-    /// Passes the request on, again and again while it is parked, and relays the final answer.
-    async fn answer(&mut self, mut wire: Wire, keep: Keep) -> Result<Keep, End> {
+    /// Lets the handler answer, again and again while the request is parked, and sends the last answer.
+    async fn answer(&mut self, ask: Ask) -> Result<Keep, End> {
+        let Ask { mut request, keep, has_credentials, _share } = ask;
         let door = Arc::clone(&self.door);
-        let place = (!door.stop.is_triggered()).then(|| door.lot.place(wire.bytes().len(), wire.body_len())).flatten();
-        // Before it is passed on, so that no notice is missed.
-        let subscription = place.as_ref().map(|_| door.notices.subscribe(wire.park));
-        let listener = Listener::new(&door.handler, wire.park);
-        let mut turn = Attempt::First;
+        if let Err(refused) = door.handler.admit(&mut request) {
+            if has_credentials && refused.status == 401 {
+                self.slow_down(&request.id).await;
+            }
+            return self.respond(refused, request.identity.as_ref(), keep).await;
+        }
+        let place = (!door.stop.is_triggered()).then(|| door.lot.place(&request)).flatten();
+        // Before it is handled, so that no notice is missed.
+        let subscription = place.as_ref().map(|_| door.notices.subscribe(request.park));
+        let listener = Listener::new(&door.handler, request.park);
         let mut until: Option<Instant> = None;
-        let (answer, keep) = loop {
-            let stopping = door.stop.is_triggered();
-            let keep = if stopping { Keep::Close } else { keep };
-            wire.set_turn(turn, subscription.is_some() && turn != Attempt::Last && !stopping);
-            let passing = async {
-                let permit = self.permit(&door.backends).await?;
-                Ok(door.backends.pass(permit, &wire, keep).await?)
-            };
-            let answer = timeout(door.settings.total, passing).await.unwrap_or_else(|_| Err(End::from(TIMEOUT)))?;
-            match (answer.park, &subscription) {
-                (Some(span), Some(subscription)) if turn != Attempt::Last => {
-                    drop(answer);
+        let response = loop {
+            request.can_park = subscription.is_some() && request.attempt != Attempt::Last && !door.stop.is_triggered();
+            let response = self.handled(&request).await?;
+            match (response.park, &subscription) {
+                (Some(span), Some(subscription)) if request.attempt != Attempt::Last => {
+                    drop(response);
                     // A request that is parked again waits for the rest of its time, no longer.
                     let asked = Instant::now() + Duration::from_millis(span.0.min(crate::core::limits::WAIT_MS));
                     let until = *until.insert(until.map_or(asked, |first| first.min(asked)));
-                    wire.shrink();
-                    turn = self.park(subscription, until).await?;
+                    shrink(&mut request);
+                    request.attempt = self.park(subscription, until).await?;
                 }
-                _ => break (answer, keep),
+                _ => break response,
             }
         };
         listener.answered();
-        if answer.status == 401 && wire.has_credentials {
-            self.slow_down(&wire.id).await;
-        }
-        drop((wire, subscription, place));
-        self.send(&answer.bytes).await.map_err(|_| End::Gone)?;
-        let (route, identity) = (answer.route.as_deref(), answer.identity.as_deref());
-        self.end_entry(&Outcome { status: answer.status, route, identity });
-        Ok(keep)
+        drop((subscription, place));
+        let keep = if door.stop.is_triggered() { Keep::Close } else { keep };
+        self.respond(response, request.identity.as_ref(), keep).await
     }
 
-    /// Waits for an inner connection. A request whose client resets its connection meanwhile is not passed on: in a storm
-    /// of them, work for nobody would hold up those who are still there. One that has only shut down its sending half
-    /// may still read.
-    async fn permit<'b>(&mut self, backends: &'b Backends) -> Result<SemaphorePermit<'b>, End> {
-        let permit = backends.permit();
-        tokio::pin!(permit);
-        let mut sends = true;
-        loop {
-            let listens = sends && self.ahead.len() < limits::DOOR_AHEAD_BYTES;
-            tokio::select! {
-                biased;
-                permit = &mut permit => return Ok(permit?),
-                read = self.stream.read_buf(&mut self.ahead), if listens => match read {
-                    Ok(0) => sends = false,
-                    Ok(_) => {}
-                    Err(_) => return Err(End::Gone),
-                },
+    /// Calls the handler once. A panic of it costs this request only.
+    async fn handled(&self, request: &Request) -> Result<Response, End> {
+        match timeout(self.door.settings.total, caught(self.door.handler.handle(request))).await {
+            Ok(Some(response)) => Ok(response),
+            Ok(None) => {
+                // The panic's own text was printed where it happened; this line ties it to the request.
+                tracing::error!(request = request.id, "a handler has panicked: this is a bug");
+                Ok(INTERNAL.into_response())
             }
+            Err(_) => Err(TIMEOUT.into()),
         }
     }
 
@@ -336,12 +334,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     // ---- Sending ----
 
     /// Gives an answer of the door's own.
-    async fn refuse(&mut self, refusal: Refusal, keep: Keep) -> Result<(), End> {
+    async fn refuse(&mut self, refusal: Refusal, keep: Keep) -> Result<Keep, End> {
+        self.respond(refusal.into_response(), None, keep).await
+    }
+
+    /// Sends an answer, and writes the line of its request.
+    async fn respond(&mut self, response: Response, identity: Option<&Identity>, keep: Keep) -> Result<Keep, End> {
+        let (status, route) = (response.status, response.route);
         let id = self.entry.as_ref().map_or("", |entry| &entry.id);
-        let answer = refusal.to_bytes(!self.is_head, keep, id);
-        let sent = self.send(&answer).await;
-        self.end_entry(&Outcome { status: refusal.status, route: None, identity: None });
-        sent.map_err(|_| End::Gone)
+        let bytes = answer::to_bytes(response, !self.is_head, keep, id);
+        let is_large = bytes.len() > limits::DOOR_UNCOUNTED_BYTES;
+        let share = if is_large { self.door.held.take(bytes.len()) } else { None };
+        if is_large && share.is_none() {
+            return Err(NO_ROOM_FOR_ANSWER.into());
+        }
+        let sent = self.send(&bytes).await;
+        self.end_entry(&Outcome { status, route, identity });
+        sent.map(|()| keep).map_err(|_| End::Gone)
     }
 
     fn end_entry(&mut self, outcome: &Outcome<'_>) {
@@ -389,6 +398,32 @@ const TIMEOUT: Refusal =
     Refusal::new(503, "timeout", "the server took too long; whether it acted is unknown, ask again").retry_after(1);
 
 const NO_ROOM: Refusal = Refusal::busy("too many large requests are on their way");
+
+const NO_ROOM_FOR_ANSWER: Refusal = Refusal::busy("too many large answers are on their way");
+
+const INTERNAL: Refusal = Refusal::new(500, "internal", "internal error");
+
+/// Gives up what a parked request no longer needs: it has been let in, and its headers have said all they can.
+fn shrink(request: &mut Request) {
+    request.headers = Vec::new();
+    request.body.shrink_to_fit();
+}
+
+/// The future's output, or nothing if it panics.
+async fn caught(mut future: Answering<'_>) -> Option<Response> {
+    poll_fn(|context| {
+        // A handler keeps its promises over a panic, or it has no state: nothing of the future is used afterwards.
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(poll) => poll.map(Some),
+            Err(panic) => {
+                // What was thrown may panic when it is dropped.
+                std::mem::forget(panic);
+                Poll::Ready(None)
+            }
+        }
+    })
+    .await
+}
 
 /// Sends all of `bytes`: `unit` of time for each 64 KiB or part of it.
 pub(super) async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8], unit: Duration) -> io::Result<()> {

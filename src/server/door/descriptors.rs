@@ -13,7 +13,7 @@ pub(super) fn fit(settings: &mut DoorSettings) {
     // If it cannot be raised, what there is must do.
     let _ = setrlimit(Resource::Nofile, raised);
     let allowed = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-    let (connections, backends) = shares(allowed);
+    let connections = connections(allowed);
     if connections < settings.connections {
         (settings.report)(&format!(
             "the limit of {allowed} open files allows {connections} client connections instead of {}",
@@ -21,16 +21,13 @@ pub(super) fn fit(settings: &mut DoorSettings) {
         ));
     }
     settings.connections = settings.connections.min(connections);
-    settings.backends = settings.backends.min(backends).max(1);
 }
 
-/// Client connections and inner connections for so many descriptors.
-fn shares(allowed: usize) -> (usize, usize) {
-    // A tenth to the inner connections, a quarter at most in reserve, the rest to clients.
-    let backends = (allowed / (10 * limits::DOOR_BACKEND_DESCRIPTORS)).clamp(2, limits::DOOR_BACKENDS);
+/// Client connections for so many descriptors: all but a reserve of a quarter at most, and room to turn others away.
+fn connections(allowed: usize) -> usize {
     let reserved = limits::DOOR_RESERVED_DESCRIPTORS.min(allowed / 4);
-    let taken = backends * limits::DOOR_BACKEND_DESCRIPTORS + reserved + limits::DOOR_TURNED_AWAY.min(allowed / 8);
-    (allowed.saturating_sub(taken).max(1), backends)
+    let taken = reserved + limits::DOOR_TURNED_AWAY.min(allowed / 8);
+    allowed.saturating_sub(taken).max(1)
 }
 
 #[cfg(test)]
@@ -39,9 +36,8 @@ mod tests {
 
     #[test]
     fn descriptors_are_never_promised_twice() {
-        for (allowed, connections, backends) in [(64, 34, 2), (256, 136, 8), (1_024, 794, 34), (20_000, 19_680, 64)] {
-            assert_eq!(shares(allowed), (connections, backends), "of {allowed}");
+        for (allowed, expected) in [(1, 1), (64, 40), (256, 160), (1_024, 896), (20_000, 19_872)] {
+            assert_eq!(connections(allowed), expected, "of {allowed}");
         }
-        assert_eq!(shares(usize::MAX).1, limits::DOOR_BACKENDS);
     }
 }

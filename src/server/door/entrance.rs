@@ -17,7 +17,7 @@ use super::keep::Keep;
 use super::listen::{Client, Socket};
 use super::refusal::Refusal;
 use super::tls::NoTls;
-use super::{Door, connection};
+use super::{Door, answer, connection};
 use crate::server::door::limits;
 
 /// Longest pause after a failed accept.
@@ -185,7 +185,7 @@ async fn welcome(socket: Socket, mut client: Client, door: Arc<Door>) {
 
 /// Gives a client an answer without having read its request.
 async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, refusal: Refusal, door: &Door) {
-    let answer = refusal.to_bytes(true, Keep::Close, &door.request_id(door.next_park()));
+    let answer = answer::to_bytes(refusal.into_response(), true, Keep::Close, &door.request_id(door.next_park()));
     let telling = async {
         stream.write_all(&answer).await?;
         stream.shutdown().await?;

@@ -6,9 +6,11 @@
 use httparse::Header;
 
 use super::keep::Keep;
+use super::listen::Client;
 use super::refusal::Refusal;
 use super::settings::DoorSettings;
-use crate::server::inner;
+use crate::core::names::ParkId;
+use crate::server::http::{Attempt, Request};
 
 /// The methods that are passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +56,6 @@ impl Method {
             Self::Query => "QUERY",
         }
     }
-
-    /// Whether sending it twice is the same as sending it once (RFC 9110, 9.2.2).
-    pub const fn is_idempotent(self) -> bool {
-        matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete)
-    }
 }
 
 /// How long the body is.
@@ -83,13 +80,27 @@ pub(super) struct Head<'h, 'b> {
     headers: &'h [Header<'b>],
 }
 
-impl<'b> Head<'_, 'b> {
-    /// The headers to pass on: not those about this connection or the framing, and none that only the door may set.
-    pub fn passed_headers(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> {
-        self.headers
-            .iter()
-            .filter(|h| matches!(role(h.name), Role::Passed | Role::Host | Role::Credentials))
-            .map(|h| (h.name, h.value))
+impl Head<'_, '_> {
+    /// The request that it begins, still without its body. Headers about this connection or the framing are left out.
+    pub fn to_request(&self, park: ParkId, id: &str, client: &Client) -> Request {
+        let (path, query) = self.target.split_once('?').unwrap_or((self.target, ""));
+        let passed = |h: &&Header<'_>| matches!(role(h.name), Role::Passed | Role::Host | Role::Credentials);
+        let headers = self.headers.iter().filter(passed);
+        // All values are ASCII by now, so nothing is replaced.
+        let text = |h: &Header<'_>| (h.name.to_ascii_lowercase(), String::from_utf8_lossy(h.value).into_owned());
+        Request {
+            method: self.method.as_str().to_owned(),
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: headers.map(text).collect(),
+            body: Vec::new(),
+            peer: client.peer.clone(),
+            id: id.to_owned(),
+            identity: client.identity.clone(),
+            park,
+            can_park: false,
+            attempt: Attempt::First,
+        }
     }
 }
 
@@ -221,7 +232,7 @@ enum Role {
     Expect,
     ContentEncoding,
     Credentials,
-    /// About this connection only, or not for clients to set.
+    /// About this connection only.
     Dropped,
     Passed,
 }
@@ -241,8 +252,7 @@ fn role(name: &str) -> Role {
         ("keep-alive", Role::Dropped),
         ("proxy-connection", Role::Dropped),
     ];
-    let internal = inner::INTERNAL.iter().map(|internal| (*internal, Role::Dropped));
-    ROLES.into_iter().chain(internal).find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or(Role::Passed, |k| k.1)
+    ROLES.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or(Role::Passed, |known| known.1)
 }
 
 /// What the headers say that concerns the door.
@@ -262,7 +272,7 @@ impl<'b> Told<'b> {
     fn collect(headers: &[Header<'b>]) -> Result<Self, Refusal> {
         let mut told = Self::default();
         for header in headers {
-            // tiny_http reads ASCII only; what it cannot read must not reach it.
+            // No header that is looked at here may have others, and what two servers read differently is refused.
             if !header.value.is_ascii() {
                 return Err(Refusal::malformed("a header has characters that are not ASCII"));
             }

@@ -22,19 +22,12 @@ pub const DOOR_WRITE_MS: u64 = 10_000;
 pub const DOOR_WRITE_UNIT_BYTES: usize = 64 * 1024;
 /// Time to read on after the last answer, milliseconds, so that a reset does not overtake that answer.
 pub const DOOR_LINGER_MS: u64 = 2_000;
-/// Time to wait for a free inner connection, milliseconds: longer means that the store stands still.
-pub const DOOR_BUSY_MS: u64 = 30_000;
 /// Time for requests in flight to end when the server stops, milliseconds.
 pub const DOOR_GRACE_MS: u64 = 10_000;
 /// Most client connections: 10,000 parked ones and 5,000 others. Fewer when descriptors are short.
 pub const DOOR_CONNECTIONS: usize = 15_000;
 /// Most connections over the cap that get a proper 503 at the same time; further ones are closed at once.
 pub const DOOR_TURNED_AWAY: usize = 64;
-/// Kept-alive connections to `tiny_http`, each with one worker: as many requests can meet in one group commit. On slow
-/// disks 64 serve three times what 16 do; when nothing is committed at all, 16 serve half as much again (measured).
-pub const DOOR_BACKENDS: usize = 64;
-/// Descriptors that one inner connection costs: the door's end, `tiny_http`'s end and its copy.
-pub const DOOR_BACKEND_DESCRIPTORS: usize = 3;
 /// Descriptors left to the store, logs and outgoing calls.
 pub const DOOR_RESERVED_DESCRIPTORS: usize = 64;
 /// Connections that may wait to be accepted; the system may lower it (`net.core.somaxconn`).
@@ -64,8 +57,8 @@ pub const DOOR_TLS_POLL_MS: u64 = 5_000;
 pub const DOOR_PEM_BYTES: u64 = 1024 * 1024;
 /// Longest subject of a client certificate, bytes: it travels in a header and stands in log lines.
 pub const DOOR_SUBJECT_BYTES: usize = 512;
-/// Time for one pass of a request through the server, milliseconds, parked time not counted: longer than the wait for
-/// an inner connection, so that whoever waited that long can still be answered.
+/// Time for one pass of a request through the server, milliseconds, parked time not counted: longer means that the store
+/// stands still.
 pub const DOOR_TOTAL_MS: u64 = 45_000;
 /// Addresses whose request rate, or failed logins, are remembered; what exceeds it shares one account.
 pub const DOOR_ADDRESSES: usize = 10_000;

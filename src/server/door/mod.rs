@@ -8,23 +8,22 @@
 //! | `entrance.rs` | who comes in: caps, TLS, a word to those turned away |
 //! | `tls.rs` | certificates, handshakes, reload |
 //! | `address.rs` | what is counted for each client address |
-//! | `connection.rs` | one client: read a request, pass it on, park it, relay the answer |
+//! | `connection.rs` | one client: read a request, let its route answer, park it, send the answer |
 //! | `head.rs` | request heads and every reason to refuse one (pure) |
 //! | `keep.rs` | whether a connection stays open after an answer |
 //! | `body.rs` | chunked bodies (pure) |
-//! | `wire.rs` | a request as it travels to `tiny_http` |
-//! | `backend.rs` | the kept-alive connections to `tiny_http` |
+//! | `answer.rs` | the bytes of an answer, with the help of `tiny_http` |
 //! | `access_log.rs` | the log line of a request |
 //! | `park.rs` | room to park; the promise to say when a listener has left |
 //! | `budget.rs` | counted room of any kind |
 //! | `refusal.rs` | answers that the door gives itself |
 //! | `descriptors.rs` | how many connections the limit of open files allows |
 //!
-//! `tiny_http` and the handler are on the other side of a private socket, in `super::inner`.
+//! Behind it is a [`Handler`]: the guard and the routes, called in the task of the connection.
 
 mod access_log;
 mod address;
-mod backend;
+mod answer;
 mod body;
 mod budget;
 mod connection;
@@ -43,15 +42,13 @@ mod refusal;
 mod settings;
 mod stop;
 mod tls;
-mod wire;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use tokio::sync::mpsc;
 
 pub use listen::Listener;
@@ -60,12 +57,10 @@ pub use stop::Stop;
 pub use tls::{ClientAuth, Pem, Tls, TlsSettings};
 
 use self::address::RateLimiter;
-use self::backend::Backends;
 use self::budget::Budget;
 use self::entrance::Entrance;
 use self::park::Lot;
 use super::http::Handler;
-use super::inner::Inner;
 use super::notices::Notices;
 use crate::core::names::ParkId;
 use crate::env::random_hex;
@@ -78,7 +73,6 @@ struct Door {
     settings: DoorSettings,
     handler: Arc<dyn Handler>,
     notices: Notices,
-    backends: Backends,
     lot: Lot,
     /// Bytes of large bodies and answers on their way.
     held: Budget,
@@ -108,37 +102,28 @@ impl Door {
 /// [`Attempt::Last`](super::http::Attempt::Last), lets requests in flight end and returns, within the grace that [`Stop::trigger`] was given.
 /// The caller's thread is blocked all the time; it must not be one of an async runtime.
 ///
-/// The private socket is made in the first of `runtime_dirs` where that is possible. The soft limit of open
-/// descriptors of this process is raised to the hard one.
+/// The soft limit of open descriptors of this process is raised to the hard one.
 ///
 /// [`Handler::left`] is called once for each request whose client left, or whose answer got lost, before the final
 /// answer: for every request that was parked, but perhaps also for one that the handler never parked or never saw.
 ///
 /// # Errors
-/// When it cannot start, when the inner server ends by itself, and when the listener stops being one.
+/// When it cannot start, and when the listener stops being one.
 /// Failures of single connections, also of accepting them, are no errors: accepting pauses and goes on.
 pub fn serve(
     listener: impl Into<Listener>,
     handler: Arc<dyn Handler>,
     notices: Notices,
     mut settings: DoorSettings,
-    runtime_dirs: &[PathBuf],
     stop: Stop,
 ) -> anyhow::Result<()> {
     descriptors::fit(&mut settings);
-    let (failed_tx, failed) = mpsc::channel(1);
-    // Only the first failure matters; the channel being full means that there is one.
-    let report_failure = move |error: &io::Error| drop(failed_tx.try_send(error.to_string()));
-    let inner = Inner::start(&handler, settings.backends, runtime_dirs, report_failure)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = settings.threads {
         runtime.worker_threads(threads);
     }
     let runtime = runtime.thread_name("door").enable_all().build().context("cannot start the door's threads")?;
     let served = runtime.block_on(async {
-        let held = Budget::new(settings.held_bytes);
-        let backends =
-            Backends::open(inner.socket(), inner.secret(), settings.backends, settings.busy, held.clone()).await?;
         let door = Door {
             lot: Lot::new(&settings),
             requests: settings.requests_per_second.map(|rate| {
@@ -153,23 +138,21 @@ pub fn serve(
             ),
             parks: AtomicU64::new(1),
             start: random_hex::<4>(),
+            held: Budget::new(settings.held_bytes),
             settings,
             handler,
             notices,
-            backends,
-            held,
             stop,
         };
-        run(listener.into(), &Arc::new(door), failed).await
+        run(listener.into(), &Arc::new(door)).await
     });
     // Drops what did not end within the grace; each parked request says that its listener has left.
     runtime.shutdown_timeout(LAST_MOMENT);
-    inner.stop(LAST_MOMENT);
     served
 }
 
 /// Accepts until the stop, then waits for the connections to end.
-async fn run(listener: Listener, door: &Arc<Door>, mut failed: mpsc::Receiver<String>) -> anyhow::Result<()> {
+async fn run(listener: Listener, door: &Arc<Door>) -> anyhow::Result<()> {
     let listener = listener.into_async().context("cannot listen")?;
     if let Some(tls) = &door.settings.tls {
         tokio::spawn(tls::keep_fresh(Arc::clone(tls), door.stop.clone()));
@@ -181,9 +164,6 @@ async fn run(listener: Listener, door: &Arc<Door>, mut failed: mpsc::Receiver<St
         tokio::select! {
             biased;
             () = door.stop.triggered() => break Ok(()),
-            error = failed.recv() => {
-                break Err(anyhow!("the inner server has ended: {}", error.as_deref().unwrap_or("its workers are gone")));
-            }
             accepted = listener.accept() => match accepted {
                 Ok((socket, client)) => entrance.admit(socket, client).await,
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::budget::{Budget, Share};
 use super::settings::DoorSettings;
 use crate::core::names::ParkId;
-use crate::server::http::Handler;
+use crate::server::http::{Handler, Request};
 
 /// Room for parked requests.
 pub(super) struct Lot {
@@ -29,13 +29,19 @@ impl Lot {
         }
     }
 
-    /// A place for a request of so many bytes, of which `body` are its body; `None` when there is no room.
-    pub fn place(&self, bytes: usize, body: usize) -> Option<Place> {
-        if body > self.body_bytes {
+    /// A place for this request; `None` when there is no room.
+    pub fn place(&self, request: &Request) -> Option<Place> {
+        if request.body.len() > self.body_bytes {
             return None;
         }
-        Some(Place { _request: self.requests.take(1)?, _bytes: self.bytes.take(bytes)? })
+        Some(Place { _request: self.requests.take(1)?, _bytes: self.bytes.take(bytes(request))? })
     }
+}
+
+/// What its client has sent, bytes.
+fn bytes(request: &Request) -> usize {
+    let headers: usize = request.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    request.path.len() + request.query.len() + headers + request.body.len()
 }
 
 /// Tells the engine, exactly once, that a listener has left, unless it was answered. Covers every way in which a

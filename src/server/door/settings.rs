@@ -33,8 +33,6 @@ pub struct DoorSettings {
     pub write: Duration,
     /// Time to read on after the last answer before the connection is closed.
     pub linger: Duration,
-    /// Time to wait for a free inner connection.
-    pub busy: Duration,
     /// Most client connections; lowered when the limit of descriptors is too small for it.
     pub connections: usize,
     /// Most connections of one client address (of one /64 network with IPv6); no limit by default, since hundreds of
@@ -45,8 +43,6 @@ pub struct DoorSettings {
     pub requests_per_second: Option<NonZeroU32>,
     /// TLS; without it the door speaks plain HTTP.
     pub tls: Option<Arc<Tls>>,
-    /// Kept-alive connections to `tiny_http`; lowered when the limit of descriptors is too small for it.
-    pub backends: usize,
     /// Most parked requests.
     pub parked: usize,
     /// Largest body of a parked request, bytes.
@@ -74,12 +70,10 @@ impl Default for DoorSettings {
             idle: Duration::from_millis(limits::DOOR_IDLE_MS),
             write: Duration::from_millis(limits::DOOR_WRITE_MS),
             linger: Duration::from_millis(limits::DOOR_LINGER_MS),
-            busy: Duration::from_millis(limits::DOOR_BUSY_MS),
             connections: limits::DOOR_CONNECTIONS,
             connections_per_address: None,
             requests_per_second: None,
             tls: None,
-            backends: limits::DOOR_BACKENDS,
             parked: limits::DOOR_PARKED,
             park_body_bytes: limits::DOOR_PARK_BODY_BYTES,
             parked_bytes: limits::DOOR_PARKED_BYTES,

@@ -15,12 +15,14 @@ mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use super::{Answer, EngineError, Thread, awake};
+use tokio::sync::oneshot;
+
+use super::{EngineError, Thread, awake};
 use crate::core::command::{By, Command, Reply, Wait};
 use crate::core::names::{ParkId, PoolName};
 use crate::core::pool::Policy;
@@ -312,11 +314,11 @@ impl Simulation {
         let queue = std::mem::take(&mut server.queue);
         let (mut waiting, mut commands) = (Vec::new(), Vec::new());
         for (message, command, park) in queue {
-            let (answer, answered) = mpsc::sync_channel(1);
+            let (answer, answered) = oneshot::channel();
             if self.tell {
                 eprintln!("{now:>8} {command:?}");
             }
-            commands.push((command, Some(answer as Answer)));
+            commands.push((command, Some(answer)));
             waiting.push((message, park, answered));
         }
         self.fails.store(storm == Some(4), Ordering::Relaxed);
@@ -328,7 +330,7 @@ impl Simulation {
         if storm == Some(3) {
             return self.crash();
         }
-        for (message, park, answered) in waiting {
+        for (message, park, mut answered) in waiting {
             let result = answered.try_recv().expect("each command is answered in its turn");
             self.answer(message, park, result);
         }

@@ -142,12 +142,12 @@ pub(super) fn revision(routes: &Routes, call: &Call) -> Result<Response, Failure
 }
 
 /// `POST /api/v1/pools/{pool}/changes`: writes an entry that changes nothing.
-pub(super) fn note(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn note(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let pool = call.path::<PoolName>("pool", &mut problems);
     let body = call.body::<NoteBody>(&mut problems).unwrap_or_default();
     let lock = problems.parse_some::<LockName>("lock", body.lock.as_deref());
     let by = parse::by(body.by, &mut problems);
     let pool = problems.done(pool)?;
-    routes.change(Command::Note { pool, lock, by })
+    Ok(Command::Note { pool, lock, by })
 }

@@ -25,7 +25,7 @@ use crate::wire::parse;
 use crate::wire::problems::{Problems, quoted, unknown};
 
 /// `PUT /api/v1/claims/{id}`.
-pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let body = call.body::<ClaimBody>(&mut problems);
@@ -38,7 +38,7 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
         let error = format!("this server's store is {store:?}, not {}: check the server's URL", quoted(&expected));
         return Err(Failure::new(Code::OtherStore, error));
     }
-    routes.admit(&ask)?;
+    routes.admit(&ask).await?;
     let request = call.request;
     let prepared = match request.attempt {
         Attempt::First | Attempt::Notified if wait > Span(0) && request.can_park => Wait::Park(request.park),
@@ -46,7 +46,7 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
         Attempt::First => Wait::No,
     };
     let command = Command::Ask(Box::new(AskClaim { wait: prepared, ..ask }));
-    match routes.engine.call(command)? {
+    match routes.engine.call(command).await? {
         Reply::Claim { claim, .. } if !claim.waits() => Ok(json(&routes.look(|viewer| viewer.claim(&claim, false)))),
         Reply::Claim { claim, parked: true } => Ok(Response { park: Some(wait), ..parked(&claim) }),
         Reply::Claim { claim, parked: false } => {
@@ -157,7 +157,7 @@ pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
 }
 
 /// `DELETE /api/v1/claims/{id}`: cancels or releases.
-pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn delete(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let run = call.query::<Run>("run", &mut problems);
@@ -166,61 +166,62 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     let if_waiting = call.flag("if_waiting", &mut problems);
     let id = problems.done(id)?;
     let by = by.map(|person| Arc::new(Owner { person: Some(person), ..Owner::default() }));
-    let command = match (if_waiting, by) {
+    Ok(match (if_waiting, by) {
         (true, by) => Command::Cancel { id, by: by.unwrap_or_default(), reason },
         (false, by) => Command::End { id, run, by, reason },
-    };
-    match routes.engine.call(command)? {
+    })
+}
+
+/// The answer to a command that ends a claim.
+pub(super) fn ended(_: &Routes, reply: Reply) -> Result<Response, Failure> {
+    match reply {
         Reply::Ended { ended, .. } => Ok(json(&views::ended(&ended))),
         other => Err(Failure::unexpected(&other)),
     }
 }
 
 /// `POST /api/v1/claims/{id}/confirm`.
-pub(super) fn confirm(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn confirm(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let body = call.body::<ConfirmBody>(&mut problems);
     let run = body.as_ref().and_then(|body| problems.parse_some::<Run>("run", body.run.as_deref()));
     let (id, body) = problems.done(id.zip(body))?;
-    show(routes, Command::Confirm { id, run, fence: Fence(body.fence) })
+    Ok(Command::Confirm { id, run, fence: Fence(body.fence) })
 }
 
 /// `POST /api/v1/claims/{id}/renew`.
-pub(super) fn renew(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn renew(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let body = call.body::<RenewBody>(&mut problems).unwrap_or_default();
     let run = problems.parse_some::<Run>("run", body.run.as_deref());
     let id = problems.done(id)?;
-    show(routes, Command::Renew { id, run, fence: body.fence.map(Fence) })
+    Ok(Command::Renew { id, run, fence: body.fence.map(Fence) })
 }
 
 /// `POST /api/v1/claims/{id}/deliver`.
-pub(super) fn deliver(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn deliver(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let body = call.body::<DeliverBody>(&mut problems);
     let (id, body) = problems.done(id.zip(body))?;
-    show(routes, Command::Delivered { id, revision: Revision(body.revision) })
+    Ok(Command::Delivered { id, revision: Revision(body.revision) })
 }
 
 /// `POST /api/v1/claims/{id}/break`.
-pub(super) fn break_claim(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn break_claim(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let body = call.body::<BreakBody>(&mut problems);
     let drains = body.as_ref().is_some_and(|body| body.drain);
     let by = body.map(|body| parse::by_with_reason(body.by, &mut problems));
     let (id, (by, reason)) = problems.done(id.zip(by).and_then(|(id, by)| Some((id, (by.owner, by.reason?)))))?;
-    match routes.engine.call(Command::Break { id, drains, by, reason })? {
-        Reply::Ended { ended, .. } => Ok(json(&views::ended(&ended))),
-        other => Err(Failure::unexpected(&other)),
-    }
+    Ok(Command::Break { id, drains, by, reason })
 }
 
 /// `POST /api/v1/claims/{id}/move`.
-pub(super) fn move_claim(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn move_claim(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let body = call.body::<MoveBody>(&mut problems);
@@ -238,12 +239,12 @@ pub(super) fn move_claim(routes: &Routes, call: &Call) -> Result<Response, Failu
         Some((to, by))
     });
     let (id, (to, by)) = problems.done(id.zip(asked))?;
-    routes.change(Command::Move { id, to, by })
+    Ok(Command::Move { id, to, by })
 }
 
-/// Does what is answered with the claim.
-fn show(routes: &Routes, command: Command) -> Result<Response, Failure> {
-    match routes.engine.call(command)? {
+/// The answer to a command about one claim: the claim.
+pub(super) fn shown(routes: &Routes, reply: Reply) -> Result<Response, Failure> {
+    match reply {
         Reply::Claim { claim, .. } => Ok(json(&routes.look(|viewer| viewer.claim(&claim, false)))),
         other => Err(Failure::unexpected(&other)),
     }

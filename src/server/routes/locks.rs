@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::http::Response;
 use super::call::Call;
 use super::failure::Failure;
-use super::{Routes, json};
+use super::{Routes, done, json};
 use crate::core::claim::Phase;
 use crate::core::command::{AskClaim, Command, Refusal};
 use crate::core::names::{ClaimId, Fence, LockName, PoolName};
@@ -38,7 +38,7 @@ pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
 }
 
 /// `PUT /api/v1/pools/{pool}/locks/{lock}`: a new lock.
-pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let names = names(call, &mut problems);
     let body = call.body::<LockBody>(&mut problems).unwrap_or_default();
@@ -51,8 +51,11 @@ pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     }
     let by = parse::by(body.by, &mut problems);
     let (pool, lock) = problems.done(names)?;
-    claim.as_deref().map_or(Ok(()), |claim| routes.admit(claim))?;
-    routes.change(Command::AddLock { pool, lock, metadata, labels: Arc::new(labels), claim, by })
+    if let Some(claim) = &claim {
+        routes.admit(claim).await?;
+    }
+    let command = Command::AddLock { pool, lock, metadata, labels: Arc::new(labels), claim, by };
+    done(routes, routes.engine.call(command).await?)
 }
 
 /// The claim that a new lock comes with: one for just this lock, of whoever adds it.
@@ -77,7 +80,7 @@ fn first_claim(
 }
 
 /// `PATCH /api/v1/pools/{pool}/locks/{lock}`: what is given changes.
-pub(super) fn patch(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn patch(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let names = names(call, &mut problems);
     let body = call.body::<LockBody>(&mut problems).unwrap_or_default();
@@ -88,39 +91,39 @@ pub(super) fn patch(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     }
     let (if_free, by) = (body.if_free, parse::by(body.by, &mut problems));
     let (pool, lock) = problems.done(names)?;
-    routes.change(Command::UpdateLock { pool, lock, metadata, labels, if_free, by })
+    Ok(Command::UpdateLock { pool, lock, metadata, labels, if_free, by })
 }
 
 /// `DELETE /api/v1/pools/{pool}/locks/{lock}`.
-pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn delete(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let names = names(call, &mut problems);
     let body = call.body::<RemoveBody>(&mut problems).unwrap_or_default();
     let claim = problems.parse_some::<ClaimId>("claim", body.claim.as_deref());
     let by = parse::by(body.by, &mut problems);
     let (pool, lock) = problems.done(names)?;
-    routes.change(Command::RemoveLock { pool, lock, claim, by })
+    Ok(Command::RemoveLock { pool, lock, claim, by })
 }
 
 /// `POST /api/v1/pools/{pool}/locks/{lock}/quarantine`.
-pub(super) fn quarantine(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn quarantine(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let names = names(call, &mut problems);
     let body = call.body::<QuarantineBody>(&mut problems);
     let span = body.as_ref().and_then(|body| parse::ttl("for", body.span.as_deref(), &mut problems));
     let by = body.map(|body| parse::by_with_reason(body.by, &mut problems));
     let ((pool, lock), by) = problems.done(names.zip(by))?;
-    routes.change(Command::Quarantine { pool, lock, span, by })
+    Ok(Command::Quarantine { pool, lock, span, by })
 }
 
 /// `POST /api/v1/pools/{pool}/locks/{lock}/return`.
-pub(super) fn put_back(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn put_back(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let names = names(call, &mut problems);
     let body = call.body::<ReturnBody>(&mut problems).unwrap_or_default();
     let by = parse::by(body.by, &mut problems);
     let (pool, lock) = problems.done(names)?;
-    routes.change(Command::Return { pool, lock, by })
+    Ok(Command::Return { pool, lock, by })
 }
 
 /// `GET /api/v1/verify`: whether this fence is a present holder's. A grant that nobody has confirmed is none.

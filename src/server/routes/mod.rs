@@ -24,12 +24,12 @@ use serde_json::Value;
 
 use self::contracts::ContractRoutes;
 use self::failure::Failure;
-use self::route::{Method, Route};
+use self::route::{Method, Route, Run};
 use self::table::ROUTES;
 use super::auth::Access;
 use super::build_watch::BuildWatch;
 use super::engine::Engine;
-use super::http::{self, Handler, Request, Response};
+use super::http::{Answering, Handler, Request, Response};
 use super::long_polls::LongPolls;
 use super::openapi;
 use super::views::Viewer;
@@ -83,21 +83,13 @@ impl Routes {
 
     /// Whether a claim may be taken, by what is known of its build. Only the first `PUT` of a life is looked at: what
     /// was taken once keeps its place, also while its Concourse cannot be asked.
-    fn admit(&self, ask: &AskClaim) -> Result<(), Failure> {
+    async fn admit(&self, ask: &AskClaim) -> Result<(), Failure> {
         let snapshot = self.engine.snapshot();
         if snapshot.claims.contains_key(&ask.id) {
             return Ok(());
         }
         let scope = ask.scope.unwrap_or_else(|| snapshot.default_scope(&ask.terms.ask.parts));
-        Ok(self.builds.admit(&ask.terms.owner, scope)?)
-    }
-
-    /// A command that changes pools or locks.
-    fn change(&self, command: Command) -> Result<Response, Failure> {
-        match self.engine.call(command)? {
-            Reply::Done { revision: Revision(revision) } => Ok(json(&DoneView { revision })),
-            other => Err(Failure::unexpected(&other)),
-        }
+        Ok(self.builds.admit(&ask.terms.owner, scope).await?)
     }
 
     /// Looks at the newest snapshot.
@@ -106,9 +98,26 @@ impl Routes {
         look(&Viewer { snapshot: &snapshot, now: self.engine.now() })
     }
 
-    fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
+    /// Calls the route. Whatever a route asks of the engine, this task awaits it here.
+    async fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
         self.contracts.check_served(found.route.contracts)?;
-        (found.route.run)(self, &found.route.call(request, found.segments)?)
+        let call = found.route.call(request, found.segments)?;
+        match found.route.run {
+            Run::Look(look) => look(self, &call),
+            Run::Do(command, answer) => {
+                let reply = self.engine.call(command(&call)?).await?;
+                answer(self, reply)
+            }
+            Run::Talk(talk) => talk(self, &call).await,
+        }
+    }
+}
+
+/// The answer to a command that changes pools or locks.
+fn done(_: &Routes, reply: Reply) -> Result<Response, Failure> {
+    match reply {
+        Reply::Done { revision: Revision(revision) } => Ok(json(&DoneView { revision })),
+        other => Err(Failure::unexpected(&other)),
     }
 }
 
@@ -146,19 +155,28 @@ fn find(request: &Request) -> Result<Found, Failure> {
 }
 
 impl Handler for Routes {
-    fn handle(&self, request: Request) -> Response {
-        let found = find(&request);
-        let template = found.as_ref().ok().map(|found| found.route.path);
-        let answer = found.and_then(|found| self.answer(found, &request));
-        let mut response = answer.unwrap_or_else(|failure| {
-            if failure.code == Code::Internal || failure.cause.is_some() {
-                let cause = failure.cause.as_deref();
-                tracing::error!(request = request.id, error = failure.error, cause, "a request has failed inside");
-            }
-            failure.into_response()
-        });
-        response.headers.extend(template.map(|template| (http::ROUTE, template.to_owned())));
-        response
+    /// Everybody: who may come in is the guard's question.
+    fn admit(&self, _: &mut Request) -> Result<(), Response> {
+        Ok(())
+    }
+
+    fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {
+        Box::pin(async move {
+            let found = find(request);
+            let route = found.as_ref().ok().map(|found| found.route.path);
+            let answer = match found {
+                Ok(found) => self.answer(found, request).await,
+                Err(failure) => Err(failure),
+            };
+            let response = answer.unwrap_or_else(|failure| {
+                if failure.code == Code::Internal || failure.cause.is_some() {
+                    let cause = failure.cause.as_deref();
+                    tracing::error!(request = request.id, error = failure.error, cause, "a request has failed inside");
+                }
+                failure.into_response()
+            });
+            Response { route, ..response }
+        })
     }
 
     fn left(&self, park: ParkId) {
@@ -196,9 +214,9 @@ fn json(value: &impl Serialize) -> Response {
 
 fn respond(status: u16, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
-        Ok(body) => Response { status, headers: Vec::new(), body, park: None },
+        Ok(body) => Response::new(status, body),
         // Views have text keys and no maps that could fail; if one does, that is a bug and no reason to panic.
-        Err(_) => Response { status: 500, headers: Vec::new(), body: FALLBACK.to_vec(), park: None },
+        Err(_) => Response::new(500, FALLBACK.to_vec()),
     }
 }
 

@@ -49,18 +49,18 @@ pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
 }
 
 /// `PUT /api/v1/pools/{pool}`.
-pub(super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn put(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let pool = call.path::<PoolName>("pool", &mut problems);
     let body = call.body::<PoolBody>(&mut problems).unwrap_or_default();
     let policy = parse::policy(&body.policy, &mut problems);
     let by = parse::by(body.by, &mut problems);
     let pool = problems.done(pool)?;
-    routes.change(Command::SetPool { pool, policy, capacity: body.capacity, by })
+    Ok(Command::SetPool { pool, policy, capacity: body.capacity, by })
 }
 
 /// `DELETE /api/v1/pools/{pool}`.
-pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) fn delete(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let pool = call.path::<PoolName>("pool", &mut problems);
     let body = call.body::<RemoveBody>(&mut problems).unwrap_or_default();
@@ -69,5 +69,5 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     }
     let by = parse::by(body.by, &mut problems);
     let pool = problems.done(pool)?;
-    routes.change(Command::RemovePool { pool, by })
+    Ok(Command::RemovePool { pool, by })
 }

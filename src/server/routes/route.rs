@@ -1,6 +1,8 @@
 //! What a route is: a row of `table`, and how it reads a request.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 
 use schemars::{Schema, SchemaGenerator};
 
@@ -9,6 +11,7 @@ use super::super::http::{Request, Response};
 use super::Routes;
 use super::call::Call;
 use super::failure::Failure;
+use crate::core::command::{Command, Reply};
 use crate::wire::contracts::Contract;
 use crate::wire::errors::Code;
 use crate::wire::problems::{Problems, unknown};
@@ -51,7 +54,19 @@ impl Method {
 /// Makes the schema of a type, by reference to the generator's definitions.
 pub(in super::super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
-type Run = fn(&Routes, &Call) -> Result<Response, Failure>;
+/// How a route answers.
+#[derive(Clone, Copy)]
+pub(super) enum Run {
+    /// From the published snapshot, at once.
+    Look(fn(&Routes, &Call) -> Result<Response, Failure>),
+    /// By one command to the engine: the request says which, the reply is shown.
+    Do(fn(&Call) -> Result<Command, Failure>, fn(&Routes, Reply) -> Result<Response, Failure>),
+    /// By a talk with the engine, or with others before it.
+    Talk(for<'a> fn(&'a Routes, &'a Call<'a>) -> Talking<'a>),
+}
+
+/// An answer on its way.
+pub(super) type Talking<'a> = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send + 'a>>;
 
 /// A parameter of a query.
 #[derive(Debug)]

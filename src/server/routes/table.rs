@@ -4,8 +4,9 @@ use schemars::SchemaGenerator;
 
 use super::contracts::{self, latches, lockd, locker};
 use super::route::Method::{Delete, Get, Patch, Post, Put};
+use super::route::Run::{Do, Look, Talk};
 use super::route::{Parameter, Route, guarded, parameter, public, required};
-use super::{changes, claims, info, locks, pools};
+use super::{changes, claims, done, info, locks, pools};
 use crate::core::limits;
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
@@ -70,12 +71,17 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
-        ..guarded(Put, "/api/v1/claims/{id}", "Ask for locks, or ask again; granted and held are 200", claims::put)
+        ..guarded(
+            Put,
+            "/api/v1/claims/{id}",
+            "Ask for locks, or ask again; granted and held are 200",
+            Talk(|routes, call| Box::pin(claims::put(routes, call))),
+        )
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim],
-        ..guarded(Get, "/api/v1/claims/{id}", "Look at a claim, live or ended", claims::get)
+        ..guarded(Get, "/api/v1/claims/{id}", "Look at a claim, live or ended", Look(claims::get))
     },
     Route {
         query: &[
@@ -93,14 +99,24 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Ended,
             Code::StoreFailed,
         ],
-        ..guarded(Delete, "/api/v1/claims/{id}", "Cancel or release a claim; again is harmless", claims::delete)
+        ..guarded(
+            Delete,
+            "/api/v1/claims/{id}",
+            "Cancel or release a claim; again is harmless",
+            Do(claims::delete, claims::ended),
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<ConfirmBody>),
         body_required: true,
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: OF_A_GRANT,
-        ..guarded(Post, "/api/v1/claims/{id}/confirm", "Make a grant a hold; again is harmless", claims::confirm)
+        ..guarded(
+            Post,
+            "/api/v1/claims/{id}/confirm",
+            "Make a grant a hold; again is harmless",
+            Do(claims::confirm, claims::shown),
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<RenewBody>),
@@ -110,7 +126,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Post,
             "/api/v1/claims/{id}/renew",
             "Let the ttl of a hold count from now; confirms a grant",
-            claims::renew,
+            Do(claims::renew, claims::shown),
         )
     },
     Route {
@@ -122,7 +138,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Post,
             "/api/v1/claims/{id}/deliver",
             "Say that the resource's `in` has fetched a hold; again is harmless",
-            claims::deliver,
+            Do(claims::deliver, claims::shown),
         )
     },
     Route {
@@ -130,14 +146,19 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body_required: true,
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim, Code::NotGranted, Code::Ended, Code::StoreFailed],
-        ..guarded(Post, "/api/v1/claims/{id}/break", "End a grant or a hold by force", claims::break_claim)
+        ..guarded(
+            Post,
+            "/api/v1/claims/{id}/break",
+            "End a grant or a hold by force",
+            Do(claims::break_claim, claims::ended),
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<MoveBody>),
         body_required: true,
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchClaim, Code::NotWaiting, Code::Ended, Code::StoreFailed],
-        ..guarded(Post, "/api/v1/claims/{id}/move", "Give a waiting claim another place", claims::move_claim)
+        ..guarded(Post, "/api/v1/claims/{id}/move", "Give a waiting claim another place", Do(claims::move_claim, done))
     },
     Route {
         query: &[
@@ -153,35 +174,40 @@ pub(in super::super) static ROUTES: &[Route] = &[
             LIMIT,
         ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ClaimView>>),
-        ..guarded(Get, "/api/v1/claims", "List claims by id, without their places in the queues", claims::list)
+        ..guarded(Get, "/api/v1/claims", "List claims by id, without their places in the queues", Look(claims::list))
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<Page<PoolSummary>>),
-        ..guarded(Get, "/api/v1/pools", "List pools by name", pools::list)
+        ..guarded(Get, "/api/v1/pools", "List pools by name", Look(pools::list))
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<PoolView>),
         codes: &[Code::NoSuchPool],
-        ..guarded(Get, "/api/v1/pools/{pool}", "Look at a pool, its locks by name and its queue", pools::get)
+        ..guarded(Get, "/api/v1/pools/{pool}", "Look at a pool, its locks by name and its queue", Look(pools::get))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<PoolBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::PoolInUse, Code::Limit, Code::StoreFailed],
-        ..guarded(Put, "/api/v1/pools/{pool}", "Declare a pool; its policy is replaced as a whole", pools::put)
+        ..guarded(
+            Put,
+            "/api/v1/pools/{pool}",
+            "Declare a pool; its policy is replaced as a whole",
+            Do(pools::put, done),
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::PoolInUse, Code::StoreFailed],
-        ..guarded(Delete, "/api/v1/pools/{pool}", "Remove a pool that nobody uses", pools::delete)
+        ..guarded(Delete, "/api/v1/pools/{pool}", "Remove a pool that nobody uses", Do(pools::delete, done))
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<LockView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock],
-        ..guarded(Get, "/api/v1/pools/{pool}/locks/{lock}", "Look at a lock, with its metadata", locks::get)
+        ..guarded(Get, "/api/v1/pools/{pool}/locks/{lock}", "Look at a lock, with its metadata", Look(locks::get))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
@@ -204,7 +230,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Put,
             "/api/v1/pools/{pool}/locks/{lock}",
             "Add a lock, free or claimed; makes the pool when there is none",
-            locks::put,
+            Talk(|routes, call| Box::pin(locks::put(routes, call))),
         )
     },
     Route {
@@ -215,14 +241,14 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Patch,
             "/api/v1/pools/{pool}/locks/{lock}",
             "Change what is given of a lock, held or not",
-            locks::patch,
+            Do(locks::patch, done),
         )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::NotHolder, Code::StoreFailed],
-        ..guarded(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Take a lock out of its pool", locks::delete)
+        ..guarded(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Take a lock out of its pool", Do(locks::delete, done))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<QuarantineBody>),
@@ -233,36 +259,51 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Post,
             "/api/v1/pools/{pool}/locks/{lock}/quarantine",
             "Take a lock out of service; whoever has it keeps it",
-            locks::quarantine,
+            Do(locks::quarantine, done),
         )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<ReturnBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
-        ..guarded(Post, "/api/v1/pools/{pool}/locks/{lock}/return", "Put a lock back into service", locks::put_back)
+        ..guarded(
+            Post,
+            "/api/v1/pools/{pool}/locks/{lock}/return",
+            "Put a lock back into service",
+            Do(locks::put_back, done),
+        )
     },
     Route {
         query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST, WAIT_ENTRY],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool],
-        ..guarded(Get, "/api/v1/pools/{pool}/changes", "History of a pool, oldest first", changes::of_pool)
+        ..guarded(Get, "/api/v1/pools/{pool}/changes", "History of a pool, oldest first", Look(changes::of_pool))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<NoteBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::StoreFailed],
-        ..guarded(Post, "/api/v1/pools/{pool}/changes", "Write an entry that changes nothing", changes::note)
+        ..guarded(Post, "/api/v1/pools/{pool}/changes", "Write an entry that changes nothing", Do(changes::note, done))
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool, Code::NoSuchRevision],
-        ..guarded(Get, "/api/v1/pools/{pool}/changes/{revision}", "All entries of one revision", changes::revision)
+        ..guarded(
+            Get,
+            "/api/v1/pools/{pool}/changes/{revision}",
+            "All entries of one revision",
+            Look(changes::revision),
+        )
     },
     Route {
         query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST, WAIT_ENTRY],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
-        ..guarded(Get, "/api/v1/changes", "History of all pools, also removed ones, oldest first", changes::of_all)
+        ..guarded(
+            Get,
+            "/api/v1/changes",
+            "History of all pools, also removed ones, oldest first",
+            Look(changes::of_all),
+        )
     },
     Route {
         query: &[
@@ -272,27 +313,27 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<VerifyView>),
         codes: &[Code::NotHeld],
-        ..guarded(Get, "/api/v1/verify", "Whether a fence is a present holder's", locks::verify)
+        ..guarded(Get, "/api/v1/verify", "Whether a fence is a present holder's", Look(locks::verify))
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<InfoView>),
-        ..guarded(Get, "/api/v1/info", "Version, store and time of the server", info::info)
+        ..guarded(Get, "/api/v1/info", "Version, store and time of the server", Look(info::info))
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
-        ..public(Get, "/healthz", "The process answers", info::healthz)
+        ..public(Get, "/healthz", "The process answers", Look(info::healthz))
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
         codes: &[Code::StoreFailed, Code::Unavailable],
-        ..public(Get, "/readyz", "The server can serve", info::readyz)
+        ..public(Get, "/readyz", "The server can serve", Look(info::readyz))
     },
-    guarded(Get, "/openapi.json", "This description", info::openapi),
+    guarded(Get, "/openapi.json", "This description", Look(info::openapi)),
     Route {
         contracts: &[Contract::Locker],
         answer: Some(SchemaGenerator::subschema_for::<LocksView>),
         codes: &[Code::NoSuchRoute],
-        ..guarded(Get, "/locks", "locker: pools by name, with their holders", locker::list)
+        ..guarded(Get, "/locks", "locker: pools by name, with their holders", Look(locker::list))
     },
     Route {
         contracts: &[Contract::Locker],
@@ -310,14 +351,19 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
-        ..guarded(Put, "/lock/{name}", "locker: lock a pool now, or not at all", locker::put)
+        ..guarded(
+            Put,
+            "/lock/{name}",
+            "locker: lock a pool now, or not at all",
+            Talk(|routes, call| Box::pin(locker::put(routes, call))),
+        )
     },
     Route {
         contracts: &[Contract::Lockd],
         answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
         codes: &[Code::BadRequest, Code::NoSuchRoute],
         statuses: &[(404, Code::NotHeld)],
-        ..guarded(Get, "/lock/{name}", "lockd: 200 when it is locked", lockd::get)
+        ..guarded(Get, "/lock/{name}", "lockd: 200 when it is locked", Look(lockd::get))
     },
     Route {
         contracts: &[Contract::Lockd],
@@ -337,7 +383,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::StoreFailed,
         ],
         statuses: &[(409, Code::Locked)],
-        ..guarded(Post, "/lock/{name}", "lockd: lock it", lockd::post)
+        ..guarded(Post, "/lock/{name}", "lockd: lock it", Talk(|routes, call| Box::pin(lockd::post(routes, call))))
     },
     Route {
         contracts: &[Contract::Locker, Contract::Lockd],
@@ -347,7 +393,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<UnlockedView>),
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::TooLarge, Code::Locked, Code::StoreFailed],
         statuses: &[(404, Code::NotHeld), (409, Code::NotHeld)],
-        ..guarded(Delete, "/lock/{name}", "Unlock: locker with a body, lockd without one", contracts::delete)
+        ..guarded(
+            Delete,
+            "/lock/{name}",
+            "Unlock: locker with a body, lockd without one",
+            Talk(|routes, call| Box::pin(contracts::delete(routes, call))),
+        )
     },
     Route {
         contracts: &[Contract::Latches],
@@ -363,7 +414,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
-        ..guarded(Post, "/lock", "latches: make one for a workflow; also as /lock/", latches::create)
+        ..guarded(
+            Post,
+            "/lock",
+            "latches: make one for a workflow; also as /lock/",
+            Do(latches::create, latches::shown),
+        )
     },
     Route {
         contracts: &[Contract::Latches],
@@ -378,7 +434,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             parameter("after", "integer", "Only those released after this revision: the header locker-revision."),
         ],
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch],
-        ..guarded(Get, "/lock", "latches: look at one, or list them", latches::get)
+        ..guarded(Get, "/lock", "latches: look at one, or list them", Look(latches::get))
     },
     Route {
         contracts: &[Contract::Latches],
@@ -394,13 +450,13 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::TooLarge,
             Code::StoreFailed,
         ],
-        ..guarded(Patch, "/lock", "latches: release one; again is harmless", latches::release)
+        ..guarded(Patch, "/lock", "latches: release one; again is harmless", Do(latches::release, latches::shown))
     },
     Route {
         contracts: &[Contract::Latches],
         query: &[LATCH_ID],
         answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch, Code::StoreFailed],
-        ..guarded(Delete, "/lock", "latches: delete one, released or not", latches::delete)
+        ..guarded(Delete, "/lock", "latches: delete one, released or not", Do(latches::delete, latches::gone))
     },
 ];

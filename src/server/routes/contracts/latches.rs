@@ -51,35 +51,43 @@ fn id(call: &Call) -> Result<LatchId, Failure> {
     }
 }
 
-fn latch_of(routes: &Routes, command: Command) -> Result<LatchView, Failure> {
-    match routes.engine.call(command)? {
-        Reply::Latch(latch) => Ok(latch::view(&latch)),
+/// The answer to a command about a latch: the latch.
+pub(in super::super) fn shown(_: &Routes, reply: Reply) -> Result<Response, Failure> {
+    match reply {
+        Reply::Latch(latch) => Ok(json(&latch::view(&latch))),
+        other => Err(Failure::unexpected(&other)),
+    }
+}
+
+/// The answer to its deletion: nothing.
+pub(in super::super) fn gone(_: &Routes, reply: Reply) -> Result<Response, Failure> {
+    match reply {
+        Reply::Latch(_) => Ok(json(&EmptyView {})),
         other => Err(Failure::unexpected(&other)),
     }
 }
 
 /// `POST /lock`: makes a latch.
-pub(in super::super) fn create(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(in super::super) fn create(call: &Call) -> Result<Command, Failure> {
     let mut problems = Problems::default();
     let wanted = latch::create(&call.request.body, &mut problems);
     let latch::Wanted { id, target, ending } = problems.done(wanted)?;
     let id = id.unwrap_or_else(|| LatchId::from_random(random_bytes()));
-    Ok(json(&latch_of(routes, Command::CreateLatch(Box::new(NewLatch { id, target, ending })))?))
+    Ok(Command::CreateLatch(Box::new(NewLatch { id, target, ending })))
 }
 
 /// `PATCH /lock?id=`: releases a latch.
-pub(in super::super) fn release(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(in super::super) fn release(call: &Call) -> Result<Command, Failure> {
     let id = id(call)?;
     let mut problems = Problems::default();
     let (ending, binding) = latch::release(&call.request.body, &mut problems);
     problems.done(Some(()))?;
-    Ok(json(&latch_of(routes, Command::ReleaseLatch { id, ending, binding: Box::new(binding) })?))
+    Ok(Command::ReleaseLatch { id, ending, binding: Box::new(binding) })
 }
 
 /// `DELETE /lock?id=`: deletes a latch, released or not.
-pub(in super::super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
-    latch_of(routes, Command::DeleteLatch { id: id(call)? })?;
-    Ok(json(&EmptyView {}))
+pub(in super::super) fn delete(call: &Call) -> Result<Command, Failure> {
+    Ok(Command::DeleteLatch { id: id(call)? })
 }
 
 /// `GET /lock?id=` and `?status=`: one latch, or a listing; with `wait`, held until the latch is released (or gone), or

@@ -58,7 +58,7 @@ fn not_locked(pool: &PoolName, status: u16) -> Failure {
 }
 
 /// `POST /lock/{name}`.
-pub(in super::super) fn post(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(in super::super) async fn post(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let pool = name(call)?;
     let mut problems = call.problems();
     let person = call.query::<Text>("owner", &mut problems);
@@ -78,7 +78,7 @@ pub(in super::super) fn post(routes: &Routes, call: &Call) -> Result<Response, F
         wait: (wait > Span(0) && (request.can_park || request.attempt != Attempt::First))
             .then(|| Waiting { park, give_up_after: Span(wait.0 + LEFT_BEHIND.0) }),
     };
-    match lock(routes, call, Contract::Lockd, wish)? {
+    match lock(routes, call, Contract::Lockd, wish).await? {
         Outcome::Locked => Ok(done()),
         Outcome::Taken => Err(locked(routes, &pool, 409)),
         Outcome::Parked => Ok(Response { park: Some(wait), ..locked(routes, &pool, 409).into_response() }),
@@ -100,7 +100,7 @@ fn is_own(claim: &Claim) -> bool {
 }
 
 /// `DELETE /lock/{name}` without a body.
-pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn delete(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let pool = name(call)?;
     let mut problems = call.problems();
     let given = call.query::<Text>("owner", &mut problems);
@@ -113,7 +113,7 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     };
     check_unlock(&pool, &claim, given.as_ref())?;
     let stranger = (!is_own(&claim)).then(|| Stranger { owner: owner(given), reason: UNLOCKED });
-    if end(routes, &claim.id, stranger)? { Ok(done()) } else { Err(not_locked(&pool, missing)) }
+    if end(routes, &claim.id, stranger).await? { Ok(done()) } else { Err(not_locked(&pool, missing)) }
 }
 
 /// Why a claim of another kind of client ended.

@@ -71,7 +71,7 @@ fn parse(call: &Call) -> Result<(PoolName, Party), Failure> {
 }
 
 /// `PUT /lock/{pool}`.
-pub(in super::super) fn put(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(in super::super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let (pool, party) = parse(call)?;
     let wish = Wish {
         pool: pool.clone(),
@@ -80,14 +80,14 @@ pub(in super::super) fn put(routes: &Routes, call: &Call) -> Result<Response, Fa
         ttl: None,
         wait: None,
     };
-    match lock(routes, call, Contract::Locker, wish)? {
+    match lock(routes, call, Contract::Locker, wish).await? {
         Outcome::Locked => done(format!("pool {pool:?} is locked by {}", quoted(party.who().as_str()))),
         Outcome::Taken | Outcome::Parked => Err(locked(&routes.engine.snapshot(), &pool)),
     }
 }
 
 /// `DELETE /lock/{pool}` with a body.
-pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn delete(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let (pool, party) = parse(call)?;
     let snapshot = routes.engine.snapshot();
     let claims = match (hold(&snapshot, &pool), &party) {
@@ -108,7 +108,7 @@ pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     }
     for claim in &claims {
         let stranger = (!is_own(claim)).then(|| Stranger { owner: party.owner(), reason: UNLOCKED });
-        end(routes, &claim.id, stranger)?;
+        end(routes, &claim.id, stranger).await?;
     }
     match claims.len() {
         0 => done(format!("{} does not hold pool {pool:?}", quoted(party.who().as_str()))),

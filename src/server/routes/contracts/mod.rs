@@ -83,13 +83,13 @@ impl Default for ContractRoutes {
 }
 
 /// `DELETE /lock/{name}`: without a body it is lockd's, with any body locker's.
-pub(super) fn delete(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn delete(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     if call.request.body.is_empty() {
         routes.contracts.check_served(&[Contract::Lockd])?;
-        lockd::delete(routes, call)
+        lockd::delete(routes, call).await
     } else {
         routes.contracts.check_served(&[Contract::Locker])?;
-        locker::delete(routes, call)
+        locker::delete(routes, call).await
     }
 }
 
@@ -125,19 +125,19 @@ enum Outcome {
 
 /// Asks for the lock of a pool. A request that is not parked keeps no place, and one whose client leaves before it is
 /// answered holds nothing.
-fn lock(routes: &Routes, call: &Call, contract: Contract, wish: Wish) -> Result<Outcome, Failure> {
+async fn lock(routes: &Routes, call: &Call<'_>, contract: Contract, wish: Wish) -> Result<Outcome, Failure> {
     let park = call.request.park;
     let id = routes.contracts.claim_id(contract, park)?;
     // Before it is asked for, so that a client that leaves meanwhile is not missed.
     routes.contracts.unanswered().insert(park, id.clone());
-    let outcome = ask_for(routes, id, wish);
+    let outcome = ask_for(routes, id, wish).await;
     if !matches!(outcome, Ok(Outcome::Parked)) {
         routes.contracts.unanswered().remove(&park);
     }
     outcome
 }
 
-fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Failure> {
+async fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Failure> {
     let Wish { pool, sharer, owner, ttl, wait } = wish;
     let want = Want::Named(BTreeSet::from([pool.own_lock()]));
     let (key, requestor) = sharer.unzip();
@@ -156,11 +156,11 @@ fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Failure>
     let queue = wait.is_some();
     let (wait, give_up_after) = wait.map_or((Wait::No, None), |w| (w.park, Some(w.give_up_after)));
     let command = AskClaim { id: id.clone(), terms, scope, run: None, wait, queue, give_up_after };
-    match routes.engine.call(Command::Ask(Box::new(command))) {
+    match routes.engine.call(Command::Ask(Box::new(command))).await {
         Ok(Reply::Claim { claim, .. }) if !claim.waits() => Ok(Outcome::Locked),
         Ok(Reply::Claim { parked: true, .. }) => Ok(Outcome::Parked),
         Ok(Reply::Claim { parked: false, .. }) => {
-            end(routes, &id, None)?;
+            end(routes, &id, None).await?;
             Ok(Outcome::Taken)
         }
         Ok(Reply::Busy(_)) => Ok(Outcome::Taken),
@@ -178,10 +178,10 @@ struct Stranger {
 }
 
 /// Ends one claim by its id, so that no later holder is ever touched. Whether it was this call that ended it.
-fn end(routes: &Routes, id: &ClaimId, stranger: Option<Stranger>) -> Result<bool, Failure> {
+async fn end(routes: &Routes, id: &ClaimId, stranger: Option<Stranger>) -> Result<bool, Failure> {
     let reason = stranger.as_ref().and_then(|stranger| Reason::parse(stranger.reason).ok());
     let by = stranger.map(|stranger| Arc::new(stranger.owner));
-    match routes.engine.call(Command::End { id: id.clone(), run: None, by, reason }) {
+    match routes.engine.call(Command::End { id: id.clone(), run: None, by, reason }).await {
         Ok(Reply::Ended { again, .. }) => Ok(!again),
         // It ended otherwise between the look and the call.
         Err(EngineError::Refused(Refusal::Ended { .. } | Refusal::NoSuchClaim { .. })) => Ok(false),

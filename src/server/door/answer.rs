@@ -1,0 +1,100 @@
+//! The bytes of an answer. `tiny_http` writes the head: its types know status lines, reason phrases and what a header
+//! is; what only the door knows (the request's id, whether the connection stays) is added behind it
+//! (`docs/decisions/0016-one-way-through-the-server.md`).
+
+use std::io::empty;
+
+use tiny_http::{HTTPVersion, Header, StatusCode};
+
+use super::keep::Keep;
+use crate::server::http::Response;
+
+/// The whole answer to the request called `id`. `with_body` is false for an answer to HEAD.
+pub(super) fn to_bytes(response: Response, with_body: bool, keep: Keep, id: &str) -> Vec<u8> {
+    let Response { status, headers, body, .. } = response;
+    // Statuses below 200 are not answers, and what is not a status at all is a mistake of the handler.
+    let status = if (200..=599).contains(&status) { status } else { 500 };
+    // RFC 9110, 8.6: no length with 204; with 304 it would be that of another answer.
+    let has_no_length = matches!(status, 204 | 304);
+    let headers = [("Server", "locker".to_owned()), ("Content-Type", "application/json".to_owned())]
+        .into_iter()
+        .chain(headers)
+        .filter_map(|(name, value)| header(name, value))
+        .collect();
+    let head = tiny_http::Response::new(StatusCode(status), headers, empty(), Some(body.len()), None)
+        .with_chunked_threshold(usize::MAX);
+    let mut bytes = Vec::with_capacity(256 + body.len());
+    // Writing to memory cannot fail.
+    let _ = head.raw_print(&mut bytes, HTTPVersion(1, 1), &[], true, None);
+    end_head(&mut bytes, has_no_length);
+    for part in ["x-request-id: ", id, "\r\n", keep.header_and_end()] {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    if with_body && !has_no_length {
+        bytes.extend_from_slice(&body);
+    }
+    bytes
+}
+
+/// Opens a head again, so that more headers can follow. Its last one is always the Content-Length.
+fn end_head(bytes: &mut Vec<u8>, without_length: bool) {
+    bytes.truncate(bytes.len() - 2);
+    if without_length && let Some(end) = bytes[..bytes.len() - 2].iter().rposition(|byte| *byte == b'\n') {
+        bytes.truncate(end + 1);
+    }
+}
+
+/// A header whose value cannot end it early: control and non-ASCII characters become question marks.
+fn header(name: &str, mut value: String) -> Option<Header> {
+    if !value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {
+        value = value.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect();
+    }
+    Header::from_bytes(name, value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::refusal::Refusal;
+    use super::*;
+
+    fn text(response: Response, with_body: bool, keep: Keep) -> String {
+        String::from_utf8(to_bytes(response, with_body, keep, "7-1")).unwrap()
+    }
+
+    #[test]
+    fn header_values_cannot_break_out() {
+        let made = header("retry-after", "1\r\nset-cookie: x\u{e9}\0".to_owned()).unwrap();
+        assert_eq!(made.value.as_str(), "1??set-cookie: x??");
+    }
+
+    #[test]
+    fn an_answer_is_whole_and_says_close() {
+        let text = text(Refusal::busy("say \"later\"").into_response(), true, Keep::Close);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
+        for line in ["x-request-id: 7-1", "retry-after: 1", "connection: close", "Content-Type: application/json"] {
+            assert!(head.lines().any(|l| l == line), "{line} is missing in {head}");
+        }
+        assert!(head.contains(&format!("Content-Length: {}", body.len())));
+        let json: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(json, serde_json::json!({ "error": "say \"later\"", "code": "busy" }));
+    }
+
+    #[test]
+    fn answers_without_a_body_have_none() {
+        let with = |status| Response::new(status, b"12345".to_vec());
+        assert!(text(with(200), true, Keep::Open).ends_with("Content-Length: 5\r\nx-request-id: 7-1\r\n\r\n12345"));
+        assert!(text(with(200), false, Keep::Open).ends_with("Content-Length: 5\r\nx-request-id: 7-1\r\n\r\n"));
+        for status in [204, 304] {
+            let text = text(with(status), true, Keep::Open);
+            assert!(!text.to_lowercase().contains("content-length") && text.ends_with("x-request-id: 7-1\r\n\r\n"));
+        }
+    }
+
+    #[test]
+    fn statuses_that_are_none_are_mistakes_of_ours() {
+        for status in [0, 101, 199, 600] {
+            assert!(text(Response::new(status, Vec::new()), true, Keep::Open).starts_with("HTTP/1.1 500 "));
+        }
+    }
+}
