@@ -16,7 +16,7 @@ pub(super) fn to_bytes(response: Response, with_body: bool, keep: Keep, id: &str
     let status = if (200..=599).contains(&status) { status } else { 500 };
     // RFC 9110, 8.6: no length with 204; with 304 it would be that of another answer.
     let has_no_length = matches!(status, 204 | 304);
-    let headers = [("Server", "locker".to_owned()), ("Content-Type", "application/json".to_owned())]
+    let headers = [("Content-Type", "application/json".to_owned())]
         .into_iter()
         .chain(headers)
         .filter_map(|(name, value)| header(name, value))
@@ -26,7 +26,7 @@ pub(super) fn to_bytes(response: Response, with_body: bool, keep: Keep, id: &str
     let mut bytes = Vec::with_capacity(256 + body.len());
     // Writing to memory cannot fail.
     let _ = head.raw_print(&mut bytes, HTTPVersion(1, 1), &[], true, None);
-    end_head(&mut bytes, has_no_length);
+    reopen(&mut bytes, has_no_length);
     for part in ["x-request-id: ", id, "\r\n", keep.header_and_end()] {
         bytes.extend_from_slice(part.as_bytes());
     }
@@ -36,11 +36,18 @@ pub(super) fn to_bytes(response: Response, with_body: bool, keep: Keep, id: &str
     bytes
 }
 
+/// What `tiny_http` always says of itself, as the first header; clients have no use for it.
+const SERVER: &[u8] = b"Server: tiny-http (Rust)\r\n";
+
 /// Opens a head again, so that more headers can follow. Its last one is always the Content-Length.
-fn end_head(bytes: &mut Vec<u8>, without_length: bool) {
+fn reopen(bytes: &mut Vec<u8>, without_length: bool) {
     bytes.truncate(bytes.len() - 2);
     if without_length && let Some(end) = bytes[..bytes.len() - 2].iter().rposition(|byte| *byte == b'\n') {
         bytes.truncate(end + 1);
+    }
+    let first = bytes.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    if bytes[first..].starts_with(SERVER) {
+        bytes.drain(first..first + SERVER.len());
     }
 }
 

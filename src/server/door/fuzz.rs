@@ -7,8 +7,8 @@ use super::body::ChunkDecoder;
 use super::head::{self, Framing};
 use super::listen::Client;
 use super::settings::DoorSettings;
-use crate::server::door::limits;
 use crate::core::names::ParkId;
+use crate::server::door::limits;
 
 /// A small limit, so that small inputs reach it.
 const BODY: usize = 64;

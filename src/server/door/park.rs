@@ -38,10 +38,11 @@ impl Lot {
     }
 }
 
-/// What its client has sent, bytes.
+/// What a request takes of the memory, bytes.
 fn bytes(request: &Request) -> usize {
-    let headers: usize = request.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    request.path.len() + request.query.len() + headers + request.body.len()
+    let header = |(name, value): &(String, String)| size_of::<(String, String)>() + name.len() + value.len();
+    let headers: usize = request.headers.iter().map(header).sum();
+    size_of::<Request>() + request.path.len() + request.query.len() + headers + request.body.len()
 }
 
 /// Tells the engine, exactly once, that a listener has left, unless it was answered. Covers every way in which a
