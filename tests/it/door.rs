@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 use crate::support::http::Client;
 use crate::support::in_process::Door;
-use crate::support::{PATIENCE, eventually};
+use crate::support::eventually;
 
 /// Runs the test called `name` in a process of its own and brings whether this is that process.
 fn in_own_process(name: &str) -> bool {
@@ -770,22 +770,6 @@ fn without_descriptors_accepting_waits_and_goes_on() {
     assert_eq!(waiting.read().status, 200);
     assert_eq!(server.connect().get("/").status, 200);
     assert!(reports.lock().unwrap().iter().any(|line| line.contains("256 open files")));
-}
-
-#[test]
-fn the_private_socket_answers_only_the_door() {
-    let server = Server::start(|_| {});
-    assert_eq!(server.connect().get("/").status, 200);
-    let private = std::fs::read_dir(server.door.dir.path()).unwrap().next().unwrap().unwrap().path();
-    let secrets = ["", "locker-secret: 00000000000000000000000000000000\r\n"];
-    for secret in secrets {
-        let mut socket = std::os::unix::net::UnixStream::connect(private.join("http")).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(socket, "GET / HTTP/1.1\r\n{secret}Connection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        std::io::Read::read_to_string(&mut socket, &mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
-    }
 }
 
 // ---- The stop ----
