@@ -24,9 +24,9 @@ use locker::server::http::{Answering, Attempt, Handler, Request, Response};
 use locker::server::notices::Notices;
 use serde_json::{Value, json};
 
+use crate::support::eventually;
 use crate::support::http::Client;
 use crate::support::in_process::Door;
-use crate::support::eventually;
 
 /// Runs the test called `name` in a process of its own and brings whether this is that process.
 fn in_own_process(name: &str) -> bool {
