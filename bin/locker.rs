@@ -10,6 +10,17 @@ use locker::env::{Env, Signals, SystemClock};
 use locker::wire::escape::escape;
 
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        // Where it happened in our own sources; of others only the file, not where it lay when this was built.
+        let place = panic.location().map_or_else(String::new, |at| {
+            let file = at.file().rsplit_once("/src/").map_or(at.file(), |(_, file)| file);
+            format!(" at {file}:{}", at.line())
+        });
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("no text");
+        let _ = writeln!(std::io::stderr(), "locker: bug{place}: {}", escape(text));
+    }));
     // First of all, so that a signal that comes early is not lost.
     let signals = match Signals::of_process() {
         Ok(signals) => signals,

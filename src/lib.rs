@@ -28,14 +28,29 @@ pub mod server;
 pub mod store;
 pub mod wire;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use env::Env;
+use wire::errors::exit;
+use wire::escape::Escaped;
 
-/// Runs the program that `env.args[0]` names and gives the process's exit code.
+/// Runs the program that `env.args[0]` names and gives the process's exit code. A bug that panics is an error, too.
 pub fn run(env: &mut Env<'_>) -> u8 {
     let name = env.args.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str());
-    match name.unwrap_or_default() {
+    let name = name.unwrap_or_default().to_owned();
+    // Nothing is used afterwards but the streams, which are whole at any time.
+    catch_unwind(AssertUnwindSafe(|| run_as(&name, env))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        // stderr is all there is to tell it by.
+        let _ = writeln!(env.stderr, "error: this is a bug in locker, please report it: {}", Escaped(&text));
+        exit::FAILED
+    })
+}
+
+fn run_as(name: &str, env: &mut Env<'_>) -> u8 {
+    match name {
         "check" => resource::check(env),
         "in" => resource::get(env),
         "out" => resource::out(env),

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::kubeconfig::{self, Access, Credential};
 use crate::agent::limits;
 use crate::client::connect::{self, Authorization};
+use crate::client::{proxy, trust};
 use crate::core::latch::{Namespace, WorkflowName};
 use crate::wire::escape::cut;
 use crate::wire::secret::Secret;
@@ -232,9 +233,9 @@ impl Connection {
         let Access { server, ca_cert, is_unchecked, client, credential } = source.access()?;
         let server = ServerUrl::parse(&server).map_err(|why| format!("{source}: the server {why}"))?;
         let tls = Tls { ca_cert, client, skip_verification: is_unchecked.then_some("insecure-skip-tls-verify") };
-        let tls = connect::tls(&tls, std::slice::from_ref(&server)).map_err(|why| format!("{source}: {why}"))?;
-        let proxy = connect::proxy_for(&server, None, vars)?;
-        Ok(Self { agent: connect::agent_with(proxy, tls, IDLE), server, credential, is_unchecked })
+        let tls = trust::client_config(&tls, server.is_tls()).map_err(|why| format!("{source}: {why}"))?;
+        let proxy = proxy::proxy_for(&server, None, vars)?;
+        Ok(Self { agent: connect::agent(&server, proxy, tls, Some(IDLE), vars), server, credential, is_unchecked })
     }
 
     fn authorization(&self) -> Result<Option<Secret>, ClusterError> {
@@ -255,16 +256,20 @@ impl Connection {
     fn call(&self, path: &str, call: &Call<'_>) -> Result<Option<Value>, ClusterError> {
         let authorization = self.authorization()?;
         let url = self.server.join(path);
-        let sent = match call {
-            Call::Get => with_headers(self.agent.get(url), authorization.as_ref()).call(),
-            Call::Patch(body) => with_headers(self.agent.patch(url), authorization.as_ref())
-                .header("content-type", "application/merge-patch+json")
-                .send(*body),
+        let answered = connect::guarded(|| {
+            let mut response = match call {
+                Call::Get => with_headers(self.agent.get(url), authorization.as_ref()).call(),
+                Call::Patch(body) => with_headers(self.agent.patch(url), authorization.as_ref())
+                    .header("content-type", "application/merge-patch+json")
+                    .send(*body),
+            }?;
+            let body = response.body_mut().with_config().limit(limits::ARGO_ANSWER_BYTES).read_to_vec()?;
+            Ok((response.status().as_u16(), body))
+        });
+        let trouble = |error: ureq::Error| {
+            ClusterError::Trouble(connect::in_words(&error, "certificate-authority in the kubeconfig"))
         };
-        let trouble = |error: ureq::Error| ClusterError::Trouble(connect::in_words(&error));
-        let mut response = sent.map_err(trouble)?;
-        let body = response.body_mut().with_config().limit(limits::ARGO_ANSWER_BYTES).read_to_vec().map_err(trouble)?;
-        let status = response.status().as_u16();
+        let (status, body) = answered.map_err(trouble)?;
         if status != 200 {
             return refusal(status, &body);
         }

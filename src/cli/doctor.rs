@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use super::connection::Connection;
 use super::output::CliError;
 use crate::client::Client;
-use crate::client::connect::{Access, Authorization};
+use crate::client::connect::{Access, Authorization, Identity};
 use crate::client::interruptible::Interruptible;
 use crate::core::names::PoolName;
 use crate::env::{Clock, Env, Signal};
@@ -110,10 +110,18 @@ struct Subject<'t> {
 impl Target {
     /// A client of these servers, with the credentials or without any.
     fn client(&self, servers: &[ServerUrl], with_credentials: bool, env: &Env<'_>) -> Result<Client, String> {
-        let credentials = self.credentials.clone().filter(|_| with_credentials);
-        let authorization = credentials.map(Authorization::Basic);
+        let identity = if with_credentials {
+            Identity::of(self.credentials.clone().map(Authorization::Basic))
+        } else {
+            Identity::Nobody
+        };
         let (servers, tls, proxy) = (servers.to_vec(), self.tls.clone(), self.proxy.clone());
-        Client::open(Access { servers, authorization, tls, proxy }, &env.vars)
+        Client::open(Access { servers, identity, tls, proxy }, &env.vars)
+    }
+
+    /// Whether any are sent.
+    fn has_credentials(&self) -> bool {
+        self.credentials.is_some() || self.servers.iter().any(|server| server.credentials().is_some())
     }
 }
 
@@ -214,9 +222,8 @@ fn target(
         }
         None => {
             let (server, credentials) = connection.target()?;
-            let credentials = credentials.or_else(|| server.credentials().cloned());
-            let servers = vec![server];
-            (Target { servers, credentials, tls: Tls::default(), proxy: None, pool: None }, None, "--uri")
+            let (servers, tls) = (vec![server], connection.tls()?);
+            (Target { servers, credentials, tls, proxy: None, pool: None }, None, "--uri")
         }
     };
     let servers: Vec<String> = target.servers.iter().map(ToString::to_string).collect();

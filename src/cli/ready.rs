@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use super::output::{CliError, print_line};
-use crate::client::connect::probe_agent;
+use crate::client::connect;
 use crate::env::Env;
 use crate::wire::errors::exit;
+use crate::wire::server_url::ServerUrl;
 use crate::wire::tls::Tls;
 
 /// Time for the whole question.
@@ -37,9 +38,11 @@ fn over_network(listen: &str, tls: bool, connection: &Connection) -> Result<Resu
     let scheme = if tls { "https" } else { "http" };
     // It is this machine's own server: whoever can answer here needs no forged certificate.
     let trust = Tls { skip_verification: Some("--ask-ready"), ..connection.tls()? };
-    let agent = probe_agent(&trust, PATIENCE).map_err(CliError::usage)?;
-    let answer = agent.get(format!("{scheme}://{}/readyz", reachable(listen))).call();
-    Ok(answer.map(|answer| answer.status().as_u16()).map_err(|error| error.to_string()))
+    let server = ServerUrl::parse(&format!("{scheme}://{}", reachable(listen)));
+    let server = server.map_err(|why| CliError::usage(format!("the address to listen on {why}")))?;
+    let agent = connect::probe_agent(&server, &trust, PATIENCE).map_err(CliError::usage)?;
+    let answer = connect::guarded(|| agent.get(server.join("/readyz")).call());
+    Ok(answer.map(|answer| answer.status().as_u16()).map_err(|error| connect::in_words(&error, "--ca-cert")))
 }
 
 /// An address to connect to: a server on all addresses is on the loopback one too.

@@ -1,11 +1,15 @@
-//! From settings to connections: who is trusted, how a client shows who it is, proxies, limits.
+//! From settings to connections: who is asked, as whom, over which way, within which limits.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use rustls::ClientConfig;
 
+use super::transport::Route;
+use super::trust;
 use crate::wire::escape::escape;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
@@ -21,7 +25,7 @@ const IDLE: Duration = Duration::from_secs(15);
 pub struct Access {
     /// The servers of one store.
     pub servers: Vec<ServerUrl>,
-    pub authorization: Option<Authorization>,
+    pub identity: Identity,
     pub tls: Tls,
     /// Instead of the proxy that the environment names.
     pub proxy: Option<Secret>,
@@ -31,8 +35,52 @@ impl Access {
     /// The way to one server; without credentials those in its URL are used.
     #[must_use]
     pub fn to(server: ServerUrl, credentials: Option<Credentials>, tls: Tls) -> Self {
-        let authorization = credentials.or_else(|| server.credentials().cloned()).map(Authorization::Basic);
-        Self { servers: vec![server], authorization, tls, proxy: None }
+        let identity = Identity::of(credentials.map(Authorization::Basic));
+        Self { servers: vec![server], identity, tls, proxy: None }
+    }
+}
+
+/// Who a client is to its servers.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// Nobody: also credentials in a URL are not sent.
+    Nobody,
+    /// The credentials in the URL of a server, to that server alone.
+    OfUrl,
+    /// The same to every server.
+    As(Authorization),
+}
+
+impl Identity {
+    /// What was given, else what stands in the URLs.
+    #[must_use]
+    pub fn of(given: Option<Authorization>) -> Self {
+        given.map_or(Self::OfUrl, Self::As)
+    }
+
+    /// The header for each of these servers.
+    ///
+    /// # Errors
+    /// Some of the URLs have credentials and some have none.
+    pub(super) fn headers(&self, servers: &[ServerUrl]) -> Result<Vec<Option<Arc<Secret>>>, String> {
+        let same = match self {
+            Self::Nobody => None,
+            Self::As(authorization) => Some(Arc::new(authorization.header())),
+            Self::OfUrl => {
+                let own: Vec<_> = servers.iter().map(ServerUrl::credentials).collect();
+                let some = own.iter().filter(|own| own.is_some()).count();
+                if some > 0 && some < own.len() {
+                    return Err(
+                        "only some of the servers have a user and password in their URL: write them into each \
+                                URL, or into none and set username and password"
+                            .to_owned(),
+                    );
+                }
+                let header = |own: &Credentials| Arc::new(Authorization::Basic(own.clone()).header());
+                return Ok(own.into_iter().map(|own| own.map(header)).collect());
+            }
+        };
+        Ok(servers.iter().map(|_| same.clone()).collect())
     }
 }
 
@@ -58,13 +106,20 @@ impl Authorization {
     }
 }
 
-/// An agent with the limits that all calls share.
-pub(super) fn agent(proxy: Option<ureq::Proxy>, tls: TlsConfig) -> ureq::Agent {
-    agent_with(proxy, tls, IDLE)
-}
-
-/// The same, with the time that an unused connection is kept.
-pub(crate) fn agent_with(proxy: Option<ureq::Proxy>, tls: TlsConfig, idle: Duration) -> ureq::Agent {
+/// An agent for one server, with the limits that all calls share and the time that an unused connection is kept. `vars`
+/// is the environment.
+pub(crate) fn agent(
+    server: &ServerUrl,
+    proxy: Option<ureq::Proxy>,
+    tls: Arc<ClientConfig>,
+    idle: Option<Duration>,
+    #[cfg_attr(not(feature = "plant"), expect(unused_variables, reason = "only a planted bug reads it here"))]
+    vars: &BTreeMap<String, String>,
+) -> ureq::Agent {
+    #[cfg_attr(not(feature = "plant"), expect(unused_mut, reason = "only a planted bug changes it"))]
+    let mut route = Route::new(server, proxy, tls);
+    #[cfg(feature = "plant")]
+    route.panics(vars.get("LOCKER_PLANT").is_some_and(|bug| bug == "client-panic"));
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -72,120 +127,37 @@ pub(crate) fn agent_with(proxy: Option<ureq::Proxy>, tls: TlsConfig, idle: Durat
         .timeout_connect(Some(CONNECT))
         .timeout_resolve(Some(CONNECT))
         .max_response_header_size(64 * 1024)
-        .max_idle_age(idle)
+        .max_idle_age(idle.unwrap_or(IDLE))
         .user_agent(concat!("locker/", env!("CARGO_PKG_VERSION")))
-        .tls_config(tls)
-        .proxy(proxy)
+        .proxy(route.tunnel.clone())
         .build();
-    config.new_agent()
+    route.agent(config)
 }
 
 /// An agent for one question to a server of this machine, past any proxy, which must be over within `patience`.
-pub(crate) fn probe_agent(settings: &Tls, patience: Duration) -> Result<ureq::Agent, String> {
-    let config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(patience))
-        .tls_config(tls(settings, &[])?)
-        .proxy(None);
-    Ok(config.build().new_agent())
+pub(crate) fn probe_agent(server: &ServerUrl, settings: &Tls, patience: Duration) -> Result<ureq::Agent, String> {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(patience)).proxy(None);
+    Ok(Route::new(server, None, trust::client_config(settings, server.is_tls())?).agent(config.build()))
 }
 
-/// The machine's certificates (in a Concourse container those that the worker mounts), and where there are none those
-/// that browsers trust.
-fn of_machine<'s>(mut servers: impl Iterator<Item = &'s ServerUrl>) -> RootCerts {
-    // Reading them takes longer than a whole `check`, so it is done for those only who need them.
-    if !servers.any(ServerUrl::is_tls) {
-        return RootCerts::WebPki;
-    }
-    // Errors are about single files; those that could be read count.
-    let found = rustls_native_certs::load_native_certs().certs;
-    if found.is_empty() {
-        return RootCerts::WebPki;
-    }
-    let found: Vec<_> = found.iter().map(|der| Certificate::from_der(der.as_ref()).to_owned()).collect();
-    RootCerts::new_with_certs(&found)
+/// Makes a call; a panic in it is an error like any other, so that nobody waits for an answer that never comes.
+pub(crate) fn guarded<T>(call: impl FnOnce() -> Result<T, ureq::Error>) -> Result<T, ureq::Error> {
+    // What a call leaves half done is its own connection, which is dropped with it.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(ureq::Error::Other(Box::new(Panicked(escape(&text)))))
+    })
 }
 
-/// Reads certificates and keys.
-pub(crate) fn tls(settings: &Tls, servers: &[ServerUrl]) -> Result<TlsConfig, String> {
-    let mut config = TlsConfig::builder();
-    config = config.root_certs(match &settings.ca_cert {
-        Some(pem) => RootCerts::new_with_certs(&certificates("ca_cert", pem)?),
-        None => of_machine(servers.iter()),
-    });
-    if let Some((cert, key)) = &settings.client {
-        let chain = certificates("client_cert", cert)?;
-        let key = PrivateKey::from_pem(key.expose().as_bytes())
-            .map_err(|_| "client_key contains no private key in PEM form".to_owned())?;
-        config = config.client_cert(Some(ClientCert::new_with_certs(&chain, key)));
-    }
-    Ok(config.disable_verification(settings.skip_verification.is_some()).build())
-}
+/// A bug: a call has panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client failed ({0}); this is a bug in locker, please report it")]
+struct Panicked(String);
 
-fn certificates(what: &str, pem: &str) -> Result<Vec<Certificate<'static>>, String> {
-    let mut found = Vec::new();
-    for item in parse_pem(pem.as_bytes()) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => found.push(certificate),
-            Ok(_) => {}
-            Err(_) => return Err(format!("{what} is not valid PEM text")),
-        }
-    }
-    if found.is_empty() { Err(format!("{what} contains no certificate in PEM form")) } else { Ok(found) }
-}
-
-/// The proxy for this server: that of the settings, or that of the environment; `None` where it is excepted.
-///
-/// # Errors
-/// The setting is no address.
-pub(crate) fn proxy_for(
-    server: &ServerUrl,
-    named: Option<&Secret>,
-    vars: &BTreeMap<String, String>,
-) -> Result<Option<ureq::Proxy>, String> {
-    match named {
-        Some(named) => named_proxy(named, vars),
-        None => Ok(proxy(server, vars)),
-    }
-}
-
-/// The proxy of the settings. The exceptions of the environment hold for it, too.
-fn named_proxy(named: &Secret, vars: &BTreeMap<String, String>) -> Result<Option<ureq::Proxy>, String> {
-    let proxy = ureq::Proxy::new(named.expose())
-        .map_err(|_| "proxy must be an address such as http://proxy:3128".to_owned())?;
-    Ok(with_exceptions(&proxy, vars))
-}
-
-/// The proxy that the environment names for this server. One that is no valid address is left out.
-fn proxy(server: &ServerUrl, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
-    let var = |names: [&str; 2]| names.iter().find_map(|name| vars.get(*name)).filter(|value| !value.is_empty());
-    let named = if server.is_tls() {
-        var(["https_proxy", "HTTPS_PROXY"])
-    } else {
-        // Upper case HTTP_PROXY is left alone, as curl does: a web server may set it from a request header.
-        vars.get("http_proxy").filter(|value| !value.is_empty())
-    };
-    with_exceptions(&ureq::Proxy::new(named.or_else(|| var(["all_proxy", "ALL_PROXY"]))?).ok()?, vars)
-}
-
-/// The proxy with the hosts of `no_proxy` excepted.
-fn with_exceptions(named: &ureq::Proxy, vars: &BTreeMap<String, String>) -> Option<ureq::Proxy> {
-    let var = |names: [&str; 2]| names.iter().find_map(|name| vars.get(*name)).filter(|value| !value.is_empty());
-    let mut proxy = ureq::Proxy::builder(named.protocol()).host(named.host()).port(named.port());
-    if let Some(user) = named.username() {
-        proxy = proxy.username(user);
-    }
-    if let Some(password) = named.password() {
-        proxy = proxy.password(password);
-    }
-    let exceptions = var(["no_proxy", "NO_PROXY"]).map(String::as_str).unwrap_or_default();
-    let hosts = exceptions.split(',').map(str::trim).filter(|host| !host.is_empty());
-    // `example.com` covers its subdomains too, as everywhere but in ureq.
-    let proxy = hosts.fold(proxy, |proxy, host| {
-        let host = host.trim_start_matches("*.").trim_start_matches('.');
-        proxy.no_proxy(host).no_proxy(&format!(".{host}"))
-    });
-    proxy.build().ok()
+/// Whether the call failed by a bug: again will not help.
+pub(super) fn is_bug(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Other(other) if other.is::<Panicked>())
 }
 
 /// Whether the request has never reached a server, for want of a connection.
@@ -199,28 +171,23 @@ pub(super) fn is_unconnected(error: &ureq::Error) -> bool {
     }
 }
 
-/// A transport error in words, with what to do where that is known; nothing of the request is in it.
-pub(super) fn describe(error: &ureq::Error) -> String {
-    let hint = if is_distrust(error) {
-        ": give the certificate of the authority that signed the server's as ca_cert"
-    } else {
-        ""
-    };
-    format!("{}{hint}", in_words(error))
-}
-
-/// Whether the certificate of the server is not trusted.
-pub(crate) fn is_distrust(error: &ureq::Error) -> bool {
-    error.to_string().contains("invalid peer certificate")
-}
-
-/// A transport error in words; nothing of the request is in it.
-pub(crate) fn in_words(error: &ureq::Error) -> String {
+/// A transport error in words, with what to do where that is known; nothing of the request is in it. `setting` is what
+/// trusted certificates are given by.
+pub(crate) fn in_words(error: &ureq::Error, setting: &str) -> String {
+    if let Some(tls) = trust::find(error) {
+        let (what, next) = trust::explain(tls, setting);
+        return format!("{what}: {next}");
+    }
     match error {
+        ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "the connection was closed before the answer".to_owned()
+        }
         ureq::Error::Io(io) => escape(&io.to_string()),
         ureq::Error::Timeout(what) => format!("time over ({what})"),
         ureq::Error::HostNotFound => "its host name cannot be resolved".to_owned(),
         ureq::Error::BadUri(_) => "its address cannot be used".to_owned(),
+        ureq::Error::ConnectProxyFailed(why) => format!("the proxy refuses to connect to it: {}", escape(why)),
+        ureq::Error::Protocol(_) => "it does not answer in HTTP: does it expect https://?".to_owned(),
         other => escape(&other.to_string()),
     }
 }

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::HeaderMap;
 
-use super::connect::{self, Access, Authorization};
+use super::connect::{self, Access};
+use super::{proxy, trust};
 use crate::wire::api::{ClaimView, HolderView};
 use crate::wire::errors::{Code, exit};
 use crate::wire::secret::Secret;
@@ -23,6 +24,8 @@ use crate::wire::server_url::ServerUrl;
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// Longest answer that is read, bytes: a page of 1,000 changes with all their owners is below 8 MiB.
 const BODY_BYTES: u64 = 32 * 1024 * 1024;
+/// What trusted certificates are given by: in a source, and on a command line.
+const TRUST_SETTING: &str = "ca_cert (--ca-cert)";
 /// What stays readable in a path segment or query value; everything else is percent-encoded.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -40,13 +43,14 @@ pub struct Client {
     servers: Arc<[Endpoint]>,
     /// The server that is asked next.
     current: Arc<AtomicUsize>,
-    authorization: Option<Arc<Secret>>,
 }
 
 /// A server and how it is connected to.
+#[derive(Clone)]
 struct Endpoint {
     agent: ureq::Agent,
     url: ServerUrl,
+    authorization: Option<Arc<Secret>>,
 }
 
 /// Why there is no answer of the wanted kind.
@@ -167,21 +171,18 @@ impl Client {
     /// # Errors
     /// A certificate, a key or a proxy that cannot be used; the text shows no secret.
     pub fn open(access: Access, vars: &BTreeMap<String, String>) -> Result<Self, String> {
-        let tls = connect::tls(&access.tls, &access.servers)?;
-        let endpoint = |url: ServerUrl| -> Result<Endpoint, String> {
-            let proxy = connect::proxy_for(&url, access.proxy.as_ref(), vars)?;
-            Ok(Endpoint { agent: connect::agent(proxy, tls.clone()), url })
+        let uses_tls = access.servers.iter().any(ServerUrl::is_tls);
+        let tls = trust::client_config(&access.tls, uses_tls)?;
+        let headers = access.identity.headers(&access.servers)?;
+        let endpoint = |(url, authorization): (ServerUrl, _)| -> Result<Endpoint, String> {
+            let proxy = proxy::proxy_for(&url, access.proxy.as_ref(), vars)?;
+            Ok(Endpoint { agent: connect::agent(&url, proxy, Arc::clone(&tls), None, vars), url, authorization })
         };
-        let servers = access.servers.into_iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+        let servers = access.servers.into_iter().zip(headers).map(endpoint).collect::<Result<Vec<_>, _>>()?;
         if servers.is_empty() {
             return Err("no server is named".to_owned());
         }
-        Ok(Self::of(servers, access.authorization))
-    }
-
-    fn of(servers: Vec<Endpoint>, authorization: Option<Authorization>) -> Self {
-        let authorization = authorization.map(|how| Arc::new(how.header()));
-        Self { servers: servers.into(), current: Arc::default(), authorization }
+        Ok(Self { servers: servers.into(), current: Arc::default() })
     }
 
     /// The addresses of all servers, without credentials.
@@ -199,9 +200,8 @@ impl Client {
 
     /// A client of the `index`th server alone.
     pub(super) fn only(&self, index: usize) -> Self {
-        let Endpoint { agent, url } = &self.servers[index % self.servers.len()];
-        let server = Endpoint { agent: agent.clone(), url: url.clone() };
-        Self { servers: [server].into(), current: Arc::default(), authorization: self.authorization.clone() }
+        let server = self.servers[index % self.servers.len()].clone();
+        Self { servers: [server].into(), current: Arc::default() }
     }
 
     /// Sends one request and reads an answer of kind `T` from a 2xx. A look is repeated at the other servers while
@@ -239,12 +239,13 @@ impl Client {
             let server = self.current.load(Ordering::Relaxed) % self.servers.len();
             let error = match self.send_to(server, request) {
                 Ok(raw) => return Ok(raw),
+                Err(error) if connect::is_bug(&error) => return Err(bug(&error)),
                 Err(error) => error,
             };
             self.leave(server);
             left -= 1;
             if left == 0 || !connect::is_unconnected(&error) {
-                return Err(self.no_answer(server, connect::describe(&error), None, None));
+                return Err(self.no_answer(server, connect::in_words(&error, TRUST_SETTING), None, None));
             }
         }
     }
@@ -257,9 +258,52 @@ impl Client {
     }
 
     fn send_to(&self, server: usize, request: &Request) -> Result<Raw, ureq::Error> {
+        connect::guarded(|| self.servers[server].send(server, request))
+    }
+
+    /// Reads the body of a good answer. One that is not ours is no answer: somebody else speaks there.
+    pub(super) fn parse<T: DeserializeOwned>(&self, raw: &Raw) -> Result<T, CallError> {
+        serde_json::from_slice(&raw.body).map_err(|error| {
+            let why = format!("its answer (status {}) does not come from a locker server: {error}", raw.status);
+            self.unusable(raw, why, None, None)
+        })
+    }
+
+    /// What an answer outside 2xx means.
+    pub(super) fn error(&self, raw: &Raw) -> CallError {
+        let Ok(body) = serde_json::from_slice::<ErrorBody>(&raw.body) else {
+            return self.unusable(raw, foreign(raw), None, raw.retry_after);
+        };
+        let code = serde_json::from_value::<Code>(body.code.clone().into()).ok();
+        if !(400..500).contains(&raw.status) || matches!(raw.status, 408 | 429) {
+            return self.unusable(raw, format!("{} ({})", body.error, body.code), code, raw.retry_after);
+        }
+        CallError::Refused(Box::new(Refused {
+            code,
+            word: body.code,
+            message: body.error,
+            problems: body.problems,
+            claim: body.claim,
+            holders: body.holders,
+        }))
+    }
+
+    /// An answer that says nothing: another server may know more.
+    fn unusable(&self, raw: &Raw, why: String, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
+        self.leave(raw.server);
+        self.no_answer(raw.server, why, code, retry_after)
+    }
+
+    fn no_answer(&self, server: usize, why: String, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
+        CallError::NoAnswer(NoAnswer { server: self.servers[server].url.to_string(), why, code, retry_after })
+    }
+}
+
+impl Endpoint {
+    /// Sends one request. `server` is this one's place among all.
+    fn send(&self, server: usize, request: &Request) -> Result<Raw, ureq::Error> {
         let Request { method, path, body, patience } = request;
-        let Endpoint { agent, url } = &self.servers[server];
-        let (url, patience) = (url.join(path), *patience);
+        let (agent, url, patience) = (&self.agent, self.url.join(path), *patience);
         let sent = match method {
             Method::Get => self.without_body(agent.get(url), patience),
             Method::Delete if body.is_none() => self.without_body(agent.delete(url), patience),
@@ -303,47 +347,22 @@ impl Client {
             None => request.send(body),
         }
     }
-
-    /// Reads the body of a good answer. One that is not ours is no answer: somebody else speaks there.
-    pub(super) fn parse<T: DeserializeOwned>(&self, raw: &Raw) -> Result<T, CallError> {
-        serde_json::from_slice(&raw.body).map_err(|error| {
-            let why = format!("its answer (status {}) does not come from a locker server: {error}", raw.status);
-            self.unusable(raw, why, None, None)
-        })
-    }
-
-    /// What an answer outside 2xx means.
-    pub(super) fn error(&self, raw: &Raw) -> CallError {
-        let Ok(body) = serde_json::from_slice::<ErrorBody>(&raw.body) else {
-            return self.unusable(raw, foreign(raw), None, raw.retry_after);
-        };
-        let code = serde_json::from_value::<Code>(body.code.clone().into()).ok();
-        if !(400..500).contains(&raw.status) || matches!(raw.status, 408 | 429) {
-            return self.unusable(raw, format!("{} ({})", body.error, body.code), code, raw.retry_after);
-        }
-        CallError::Refused(Box::new(Refused {
-            code,
-            word: body.code,
-            message: body.error,
-            problems: body.problems,
-            claim: body.claim,
-            holders: body.holders,
-        }))
-    }
-
-    /// An answer that says nothing: another server may know more.
-    fn unusable(&self, raw: &Raw, why: String, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
-        self.leave(raw.server);
-        self.no_answer(raw.server, why, code, retry_after)
-    }
-
-    fn no_answer(&self, server: usize, why: String, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
-        CallError::NoAnswer(NoAnswer { server: self.servers[server].url.to_string(), why, code, retry_after })
-    }
 }
 
 fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// A call that failed by a bug of this program is over: again will not help.
+fn bug(error: &ureq::Error) -> CallError {
+    CallError::Refused(Box::new(Refused {
+        code: Some(Code::Internal),
+        word: Code::Internal.word().to_owned(),
+        message: error.to_string(),
+        problems: Vec::new(),
+        claim: None,
+        holders: Vec::new(),
+    }))
 }
 
 /// An answer that no locker server gave.

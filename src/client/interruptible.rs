@@ -1,5 +1,9 @@
 //! A request in a thread of its own, so that a signal is heard at once while it waits for its answer.
+//!
+//! A panic of the work goes on in whoever waits for it: nobody waits for an answer that never comes.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,8 +20,16 @@ pub struct Interruptible {
 
 /// A request on its way.
 pub struct Running<T> {
-    events: Receiver<Option<T>>,
+    events: Receiver<Event<T>>,
     signals: Signals,
+}
+
+/// What is heard of it.
+enum Event<T> {
+    Done(T),
+    Panicked(Box<dyn Any + Send>),
+    /// A signal has come. It is noted elsewhere.
+    Signal,
 }
 
 impl Interruptible {
@@ -38,8 +50,17 @@ impl Interruptible {
     pub fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Running<T> {
         let (send, events) = mpsc::channel();
         let wake = send.clone();
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(move || drop(wake.send(None))));
-        std::thread::spawn(move || drop(send.send(Some(work()))));
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Box::new(move || drop(wake.send(Event::Signal))));
+        std::thread::spawn(move || {
+            // The waker has a sender, too, so the end of this thread would not be heard: each end is told.
+            let event = match catch_unwind(AssertUnwindSafe(work)) {
+                Ok(answer) => Event::Done(answer),
+                Err(panic) => Event::Panicked(panic),
+            };
+            // Nobody may be waiting any more.
+            let _ = send.send(event);
+        });
         Running { events, signals: self.signals.clone() }
     }
 
@@ -73,15 +94,19 @@ impl<T> Running<T> {
     ///
     /// # Errors
     /// The signal.
+    ///
+    /// # Panics
+    /// When the work has.
     pub fn wait(&self) -> Result<T, Signal> {
         loop {
             if let Some(signal) = self.signals.caught() {
                 return Err(signal);
             }
             match self.events.recv() {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => {}
-                // The thread died without an answer, which only a panic does; it has been reported already.
+                Ok(Event::Done(answer)) => return Ok(answer),
+                Ok(Event::Panicked(panic)) => resume_unwind(panic),
+                Ok(Event::Signal) => {}
+                // The answer was taken before; there is no other.
                 Err(_) => return Err(self.signals.caught().unwrap_or(Signal::Term)),
             }
         }
@@ -91,6 +116,9 @@ impl<T> Running<T> {
     ///
     /// # Errors
     /// The signal.
+    ///
+    /// # Panics
+    /// When the work has.
     pub fn wait_at_most(&self, span: Duration) -> Result<Option<T>, Signal> {
         let end = Instant::now() + span;
         loop {
@@ -98,21 +126,26 @@ impl<T> Running<T> {
                 return Err(signal);
             }
             match self.events.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(Some(answer)) => return Ok(Some(answer)),
-                Ok(None) => {}
+                Ok(Event::Done(answer)) => return Ok(Some(answer)),
+                Ok(Event::Panicked(panic)) => resume_unwind(panic),
+                Ok(Event::Signal) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(None),
             }
         }
     }
 
     /// Waits for the answer, signals or not, but no longer than `span`.
+    ///
+    /// # Panics
+    /// When the work has.
     #[must_use]
     pub fn wait_for(&self, span: Duration) -> Option<T> {
         let end = Instant::now() + span;
         loop {
             match self.events.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(Some(answer)) => return Some(answer),
-                Ok(None) => {}
+                Ok(Event::Done(answer)) => return Some(answer),
+                Ok(Event::Panicked(panic)) => resume_unwind(panic),
+                Ok(Event::Signal) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
             }
         }
@@ -137,5 +170,22 @@ mod tests {
         assert_eq!(running.wait_for(Duration::from_secs(10)), Some(Ok(2)));
         assert_eq!(interruptible.run(|| 3), Err(Signal::Int));
         assert_eq!(interruptible.sleep(Duration::from_secs(10)), Err(Signal::Int));
+    }
+
+    #[test]
+    fn a_panic_of_the_work_is_heard_by_whoever_waits() {
+        let interruptible = Interruptible::new(&Signals::default());
+        let panics = || -> u8 { panic!("as it must") };
+        let long = Duration::from_secs(60);
+        let waits: [fn(&Running<u8>, Duration) -> bool; 3] = [
+            |running, _| running.wait().is_ok(),
+            |running, long| running.wait_at_most(long).is_ok(),
+            |running, long| running.wait_for(long).is_some(),
+        ];
+        for wait in waits {
+            let running = interruptible.start(panics);
+            let heard = catch_unwind(AssertUnwindSafe(|| wait(&running, long))).unwrap_err();
+            assert_eq!(heard.downcast_ref::<&str>(), Some(&"as it must"));
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The client of our HTTP API: used by the resource, the command line and the agent.
 //!
 //! - [`http`]: one request, one typed outcome: done, refused for good, or no usable answer (ask again).
-//! - [`connect`]: servers, trust and proxies.
+//! - [`connect`]: servers, identities and limits; `trust`: certificates; `proxy`: which proxy; `transport`: how bytes
+//!   travel.
 //! - [`calls`]: one method for each call of the API.
 //! - [`latches`]: the calls of the Argo contract.
 //! - [`interruptible`]: a request that a signal interrupts.
@@ -20,6 +21,9 @@ pub mod http;
 pub mod interruptible;
 pub mod latches;
 pub mod lease;
+pub(crate) mod proxy;
+mod transport;
+pub(crate) mod trust;
 pub mod who;
 
 pub use http::{CallError, Client, NoAnswer, Refused};

@@ -7,11 +7,12 @@ use serde::Deserialize;
 
 use super::say;
 use crate::client::Client;
-use crate::client::connect::{Access, Authorization};
+use crate::client::connect::{Access, Authorization, Identity};
 use crate::core::names::PoolName;
 use crate::env::Env;
 use crate::wire::concourse::{LogLevel, Place, Source};
 use crate::wire::secret::Secret;
+use crate::wire::tls::Tls;
 
 /// How often a BOSH director is asked for its name before a step fails.
 const DIRECTOR_ATTEMPTS: u32 = 3;
@@ -46,7 +47,9 @@ impl Opening {
         warn(source, env);
         let basic = source.credentials.clone().map(Authorization::Basic);
         let authorization = token.cloned().map(Authorization::Bearer).or(basic);
-        let client = Client::open(access(source, source.servers.clone(), authorization), &env.vars)?;
+        let Source { servers, tls, proxy, .. } = source.clone();
+        let identity = Identity::of(authorization);
+        let client = Client::open(Access { servers, identity, tls, proxy }, &env.vars)?;
         Ok(Self { source: source.clone(), client, vars: env.vars.clone() })
     }
 
@@ -65,12 +68,13 @@ impl Opening {
 pub fn pool_of(source: &Source, vars: &BTreeMap<String, String>) -> Result<PoolName, String> {
     match &source.place {
         Place::Named(pool) => Ok(pool.clone()),
-        Place::Director(url) => director(&Client::open(access(source, vec![url.clone()], None), vars)?),
+        Place::Director(url) => {
+            // Whom to trust is the source's word; who we are is for the locker server alone.
+            let tls = Tls { client: None, ..source.tls.clone() };
+            let (servers, proxy) = (vec![url.clone()], source.proxy.clone());
+            director(&Client::open(Access { servers, identity: Identity::Nobody, tls, proxy }, vars)?)
+        }
     }
-}
-
-fn access(source: &Source, servers: Vec<crate::wire::server_url::ServerUrl>, who: Option<Authorization>) -> Access {
-    Access { servers, authorization: who, tls: source.tls.clone(), proxy: source.proxy.clone() }
 }
 
 /// The director's name, which is the name of its lock.

@@ -760,3 +760,21 @@ fn it_trusts_the_issuer_that_it_is_told() {
     run(&[("LOCKER_CA_CERT", &file("ca.pem", &ca.pem()))]).ok();
     run(&[("LOCKER_SKIP_SSL_VALIDATION", "true")]).ok().said("anybody could pose as the server");
 }
+
+#[test]
+fn a_cluster_whose_certificate_is_its_own_authority_is_trusted() {
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pair = Pair { cert: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() };
+    let (place, cluster) = (Place::new(), Cluster::start_tls(&pair));
+    cluster.make("w", json!({}), running(&[node("a", "Running")]));
+    let id = place.released("w");
+    let config = kubeconfig(
+        &json!({ "server": format!("https://{}", cluster.address), "certificate-authority-data": BASE64.encode(&pair.cert) }),
+        json!({ "token": "t" }),
+    );
+    std::fs::write(place.dir.path().join("config"), config).unwrap();
+    place.once(&[]).ok();
+    place.until_gone(&id);
+}

@@ -169,7 +169,7 @@ fn a_port_where_others_speak() {
     }
     let server = Server::start();
     let plain = doctor(&source(&server.url.replace("http://", "https://")), &[]);
-    shows(&plain, 6, &["FAIL  tls       what answers there does not speak TLS", "next: write locker_uri with http://"]);
+    shows(&plain, 6, &["FAIL  tls       what answers there does not speak TLS", "next: write http:// in the address"]);
 }
 
 #[test]
@@ -320,8 +320,12 @@ fn certificates() {
     // HTTP after the handshake, so the line after a good one fails.
     let cases = [
         (named("localhost"), false, &["FAIL  tls ", "was issued by CN=Test Authority", "next: ", "`ca_cert`"][..]),
-        (named("other.example.com"), true, &["FAIL  tls ", "is not for the name localhost", "next: name the server"]),
-        (expired, true, &["FAIL  tls ", "has expired (2021-01-01", "next: renew the certificate"]),
+        (
+            named("other.example.com"),
+            true,
+            &["FAIL  tls ", "is not for localhost, but for other.example.com", "next: use one of these names"],
+        ),
+        (expired, true, &["FAIL  tls ", "expired on 2021-01-01", "next: renew it on the server"]),
         (
             ending,
             true,

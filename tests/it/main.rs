@@ -14,6 +14,7 @@ mod agent;
 mod api;
 mod backup;
 mod cli;
+mod client_faults;
 mod contracts;
 mod docs;
 mod doctor;

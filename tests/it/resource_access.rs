@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use crate::support::certs::{Ca, Files};
+use crate::support::proxy::read_message;
 use crate::support::{Build, Impostor, Server};
 use serde_json::{Value, json};
 
@@ -108,8 +109,9 @@ fn a_server_is_known_by_its_authority() {
 
     let refusing = json!({"acquire": true, "timeout": "500ms"});
     for keys in [json!({}), json!({"ca_cert": stranger})] {
-        let done = build(&server, &keys).out(&refusing).failed(1, "invalid peer certificate");
-        assert!(done.stderr.contains("as ca_cert"), "{}", done.stderr);
+        let text = "the server's certificate (CN=server) was issued by ";
+        let done = build(&server, &keys).out(&refusing).failed(1, text);
+        assert!(done.stderr.contains("give the certificate of that authority as ca_cert"), "{}", done.stderr);
     }
     for key in ["skip_ssl_validation", "skip_ssl_verification"] {
         let careless = build(&server, &json!({key: true}));
@@ -137,37 +139,50 @@ fn a_client_shows_its_certificate() {
     let short = json!({"acquire": true, "timeout": "500ms"});
     build(&server, &json!({"ca_cert": ca.pem()})).out(&short).failed(1, "no answer from the locker server");
     let broken = json!({"ca_cert": ca.pem(), "client_cert": pair.cert, "client_key": "-----BEGIN hunter2"});
-    let done = build(&server, &broken).out(&short).failed(1, "client_key contains no private key");
+    let done = build(&server, &broken).out(&short).failed(1, "client_key is not valid PEM text");
     assert!(!done.stderr.contains("hunter2"), "{}", done.stderr);
 }
 
 // ---- proxies
 
-/// A proxy that understands CONNECT; which hosts it was asked for.
+/// A proxy as Squid is: tunnels (CONNECT) to TLS servers, whole requests for others. The first lines that it got, and
+/// the credentials.
 fn http_proxy() -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let url = format!("http://ada:hunter2@{}", listener.local_addr().unwrap());
     let asked = Arc::<Mutex<Vec<String>>>::default();
     let seen = Arc::clone(&asked);
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let seen = Arc::clone(&seen);
-            std::thread::spawn(move || drop(tunnel(client, &seen)));
+            std::thread::spawn(move || drop(proxied(client, &seen)));
         }
     });
     (url, asked)
 }
 
-fn tunnel(mut client: TcpStream, seen: &Mutex<Vec<String>>) -> std::io::Result<()> {
-    let mut lines = BufReader::new(client.try_clone()?);
-    let mut first = String::new();
-    lines.read_line(&mut first)?;
-    let mut line = String::new();
-    while lines.read_line(&mut line)? > 2 {
-        line.clear();
+fn proxied(mut client: TcpStream, seen: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    while let Some(request) = read_message(&mut client)? {
+        let text = String::from_utf8(request).unwrap();
+        let (first, rest) = text.split_once("\r\n").unwrap();
+        let mut seen = seen.lock().unwrap();
+        seen.push(first.to_owned());
+        assert!(rest.contains("roxy-Authorization: Basic YWRhOmh1bnRlcjI="), "{text}");
+        drop(seen);
+        let (method, target) = first.split_once(' ').unwrap();
+        if method == "CONNECT" {
+            return tunnel(client, target.split(' ').next().unwrap());
+        }
+        let target = target.strip_prefix("http://").unwrap_or_else(|| panic!("Squid refuses: {first}"));
+        let (address, path) = target.split_once('/').unwrap();
+        let mut server = TcpStream::connect(address)?;
+        write!(server, "{method} /{path}\r\n{rest}")?;
+        client.write_all(&read_message(&mut server)?.unwrap())?;
     }
-    seen.lock().unwrap().push(first.trim().to_owned());
-    let Some(address) = first.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()) else { return Ok(()) };
+    Ok(())
+}
+
+fn tunnel(mut client: TcpStream, address: &str) -> std::io::Result<()> {
     let mut server = TcpStream::connect(address)?;
     client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
     let (mut up, mut from) = (server.try_clone()?, client.try_clone()?);
@@ -175,6 +190,27 @@ fn tunnel(mut client: TcpStream, seen: &Mutex<Vec<String>>) -> std::io::Result<(
     std::io::copy(&mut server, &mut client)?;
     drop(upward);
     Ok(())
+}
+
+#[test]
+fn a_plain_server_is_asked_through_a_proxy_and_a_tls_server_in_a_tunnel() {
+    let (url, asked) = http_proxy();
+    let plain = Server::start();
+    let step = build(&plain, &json!({"proxy": url}));
+    let claimed = step.out(&acquire()).ok().version();
+    step.check(Some(&claimed));
+    step.get(&claimed, "p").ok();
+    step.out(&json!({"release": "build"})).ok();
+    let lines = std::mem::take(&mut *asked.lock().unwrap());
+    assert!(lines.len() > 4, "{lines:?}");
+    let whole = format!(" {}/api/v1/", plain.url);
+    assert!(lines.iter().all(|line| line.contains(&whole)), "{lines:?}");
+
+    let Tls { ca, files: _files, server } = tls(|_, _| Vec::new());
+    build(&server, &json!({"proxy": url, "ca_cert": ca.pem()})).out(&acquire()).ok();
+    let lines = asked.lock().unwrap().clone();
+    let host = server.url.trim_start_matches("https://");
+    assert!(!lines.is_empty() && lines.iter().all(|line| *line == format!("CONNECT {host} HTTP/1.1")), "{lines:?}");
 }
 
 #[test]
@@ -192,7 +228,10 @@ fn a_proxy_of_the_source_or_the_environment_is_used() {
     assert!(through.iter().any(|line| line.contains(&host)), "{through:?}");
     let through = uses(build(&server, &json!({})).var("http_proxy", &url));
     assert!(through.iter().any(|line| line.contains(&host)), "{through:?}");
-    assert!(uses(build(&server, &json!({"proxy": url})).var("no_proxy", "x.example, 127.0.0.1")).is_empty());
+    for exceptions in ["x.example, 127.0.0.1", "127.0.0.0/8", &host, "*"] {
+        let direct = uses(build(&server, &json!({"proxy": url})).var("no_proxy", exceptions));
+        assert!(direct.is_empty(), "{exceptions}: {direct:?}");
+    }
     assert!(uses(build(&server, &json!({})).var("HTTP_PROXY", &url)).is_empty(), "a request header may set it");
     let done =
         build(&server, &json!({"proxy": "ftp://u:hunter2@x"})).out(&acquire()).failed(1, "proxy must be an address");
@@ -226,4 +265,45 @@ fn the_lock_of_a_director_is_named_like_it() {
     build
         .out(&json!({"lock_op": "lock", "key": "k"}))
         .failed(1, "source.bosh_lock: the name of the director cannot be a pool");
+}
+
+#[test]
+fn a_director_never_sees_the_certificate_for_the_locker_server() {
+    let (ca, files) = (Ca::new("test CA"), Files::new());
+    let pair = ca.issue(&["localhost", "127.0.0.1"], "server");
+    let (cert, key) = (files.write("cert", &pair.cert), files.write("key", &pair.key));
+    let authority = files.write("ca", &ca.pem());
+    let vars = [("SSL_CERT", cert.as_str()), ("SSL_KEY", &key), ("LOCKER_CLIENT_CA", &authority)];
+    // It stands for the director: one that asks for a certificate, and lets nobody in without.
+    let strict = Server::start_with("memory:", &[], &vars);
+    let shown = ca.issue(&[], "resource");
+    let keys = json!({"ca_cert": ca.pem(), "client_cert": shown.cert, "client_key": shown.key, "pool": null,
+        "bosh_lock": strict.url});
+    let mut step = build(&strict, &keys);
+    step.source.as_object_mut().unwrap().remove("pool");
+    step.out(&json!({"lock_op": "lock", "key": "k"})).failed(1, "source.bosh_lock: no usable answer");
+}
+
+// ---- credentials
+
+#[test]
+fn credentials_go_to_the_server_that_they_were_written_for() {
+    let first = Impostor::says("502 Bad Gateway", "oops");
+    let second = Impostor::says("502 Bad Gateway", "oops");
+    let with = |user: &str, url: &str| url.replace("http://", &format!("http://{user}:hunter2@"));
+    let server = Server::start();
+    let both = format!("{},{}", with("ada", &first.url), with("bob", &second.url));
+    let payload = |uri: &str| json!({"source": {"locker_uri": uri, "pool": "p"}}).to_string();
+    let check = |uri: &str| build(&server, &json!({})).raw("check", None, payload(uri).as_bytes());
+    check(&both).failed(1, "no answer");
+    let sent = |to: &Impostor, pair: &str| {
+        let requests = to.requests();
+        assert!(!requests.is_empty() && requests.iter().all(|request| request.contains(pair)), "{requests:?}");
+    };
+    sent(&first, "Basic YWRhOmh1bnRlcjI=");
+    sent(&second, "Basic Ym9iOmh1bnRlcjI=");
+    let before = second.requests().len();
+    let mixed = format!("{},{}", with("ada", &first.url), second.url);
+    check(&mixed).failed(1, "only some of the servers have a user and password in their URL: write them into each");
+    assert_eq!(second.requests().len(), before, "nobody was asked");
 }

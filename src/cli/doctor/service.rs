@@ -8,7 +8,7 @@ use super::network::{self, Speaks};
 use super::report::Report;
 use super::{Stop, Subject, Tools};
 use crate::client::CallError;
-use crate::client::connect;
+use crate::client::proxy::proxy_for;
 use crate::env::Env;
 use crate::wire::api::InfoView;
 use crate::wire::errors::{Code, exit};
@@ -18,7 +18,7 @@ const CLOCKS: Duration = Duration::from_secs(5);
 
 /// Warns of a password that travels for all to read.
 pub(super) fn exposure(subject: &Subject<'_>, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
-    if subject.target.credentials.is_none() || subject.address.is_tls || subject.address.is_loopback() {
+    if !subject.target.has_credentials() || subject.address.is_tls || subject.address.is_loopback() {
         return Ok(());
     }
     let next = "use https://, or keep both sides on one private network";
@@ -29,11 +29,8 @@ pub(super) fn exposure(subject: &Subject<'_>, report: &mut Report, env: &mut Env
 pub(super) fn proxy(subject: &Subject<'_>, report: &mut Report, env: &mut Env<'_>) -> Result<bool, Stop> {
     let named = subject.target.proxy.as_ref();
     let from = if named.is_some() { "the source" } else { "the environment" };
-    // One that is no address was refused when the client was made.
-    let Ok(Some(proxy)) = connect::proxy_for(subject.server, named, &env.vars) else { return Ok(false) };
-    if subject.server.join("/").parse().is_ok_and(|uri| proxy.is_no_proxy(&uri)) {
-        return Ok(false);
-    }
+    // One that cannot be used was refused when the client was made.
+    let Ok(Some(proxy)) = proxy_for(subject.server, named, &env.vars) else { return Ok(false) };
     report.ok(env, "proxy", format!("requests go through {}:{}, as {from} says", proxy.host(), proxy.port()))?;
     Ok(true)
 }
@@ -69,7 +66,7 @@ fn no_info(
 ) -> Result<Stop, Stop> {
     let code = error.exit();
     match (error, error.code()) {
-        (_, Some(Code::Unauthorized)) if subject.target.credentials.is_none() => {
+        (_, Some(Code::Unauthorized)) if !subject.target.has_credentials() => {
             let next = "set username and password in the source (or LOCKER_USERNAME and LOCKER_PASSWORD)";
             report.fail(env, "auth", code, "the server asks for credentials, but none are given", next)
         }
@@ -113,7 +110,7 @@ fn explain_silence(subject: &Subject<'_>, tools: &Tools) -> Result<(&'static str
 
 /// Whether the credentials matter: the same question again without them.
 fn credentials(subject: &Subject<'_>, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
-    if subject.target.credentials.is_none() {
+    if !subject.target.has_credentials() {
         return report.ok(env, "auth", "the server asks for no credentials");
     }
     let Ok(client) = subject.target.client(std::slice::from_ref(subject.server), false, env) else { return Ok(()) };

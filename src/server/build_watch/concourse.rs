@@ -10,6 +10,7 @@ use super::session::{Refused, Token, is_worth_a_login};
 use super::settings::{ConcourseSettings, Login};
 use crate::client::connect::{self, Authorization};
 use crate::client::http::encode;
+use crate::client::{proxy, trust};
 use crate::env::Clock;
 use crate::server::build_watch::limits;
 use crate::wire::atc::{Info, TokenReply};
@@ -67,12 +68,13 @@ impl Concourse {
         });
         let tls = Tls { ca_cert: ca_cert.transpose()?, ..Tls::default() };
         let base = settings.url.clone();
-        let tls = connect::tls(&tls, std::slice::from_ref(&base)).map_err(|_| {
+        let tls = trust::client_config(&tls, base.is_tls()).map_err(|why| {
             let file = settings.ca.as_deref().unwrap_or_else(|| std::path::Path::new("ca"));
-            format!("{} holds no certificate in PEM form", file.display())
+            format!("{}: {why}", file.display())
         })?;
-        let proxy = connect::proxy_for(&base, None, vars)?;
-        let agent = connect::agent_with(proxy, tls, Duration::from_millis(limits::WATCH_IDLE_MS));
+        let proxy = proxy::proxy_for(&base, None, vars)?;
+        let idle = Some(Duration::from_millis(limits::WATCH_IDLE_MS));
+        let agent = connect::agent(&base, proxy, tls, idle, vars);
         let (urls, login) = (settings.urls(), settings.login.clone());
         Ok(Self { urls, login, base, agent, session: Mutex::default(), period, clock })
     }
@@ -243,13 +245,9 @@ impl Concourse {
         if left.is_zero() {
             return Err(Trouble::new(Cause::NoAnswer, "no answer in time"));
         }
-        self.try_send(call, left).map_err(|error| {
-            let hint = if connect::is_distrust(&error) {
-                "; name a file with the certificate of its issuer as ca= in --concourse"
-            } else {
-                ""
-            };
-            Trouble::new(Cause::NoAnswer, format!("no answer: {}{hint}", connect::in_words(&error)))
+        connect::guarded(|| self.try_send(call, left)).map_err(|error| {
+            let why = connect::in_words(&error, "ca= in --concourse (a file)");
+            Trouble::new(Cause::NoAnswer, format!("no answer: {why}"))
         })
     }
 

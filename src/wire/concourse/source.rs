@@ -59,6 +59,7 @@ pub enum LogLevel {
 pub struct Source {
     /// The servers of one store; never empty.
     pub servers: Vec<ServerUrl>,
+    /// `username` and `password`. Without them each URL's own are for its server alone.
     pub credentials: Option<Credentials>,
     pub tls: Tls,
     /// Instead of the proxy that the environment names. It may carry a password.
@@ -127,10 +128,9 @@ impl Source {
             }),
         };
         let ((kind, place), servers) = place.zip(servers)?;
-        let credentials = given.or_else(|| servers.iter().find_map(ServerUrl::credentials).cloned());
         Some(Self {
             servers,
-            credentials,
+            credentials: given,
             tls,
             proxy,
             place,

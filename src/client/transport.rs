@@ -1,0 +1,289 @@
+//! How bytes travel: TCP, TLS as [`super::trust`] set it up, and plain requests through a proxy.
+//!
+//! ureq's own TLS part panics where a certificate or key does not fit, and its own proxy part asks for a tunnel (CONNECT)
+//! even for plain HTTP, which Squid refuses for every port but 443. Both parts are exchangeable, so these are ours:
+//! docs/decisions/0016-our-own-transport-below-ureq.md.
+
+use std::fmt;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, TcpConnector,
+    Transport, TransportAdapter,
+};
+use ureq::{Error, ProxyProtocol};
+
+use super::proxy::host_and_port;
+use crate::wire::secret::Secret;
+use crate::wire::server_url::ServerUrl;
+
+/// How one server is reached.
+#[derive(Clone)]
+pub(super) struct Route {
+    /// A tunnel through this proxy (CONNECT).
+    pub tunnel: Option<ureq::Proxy>,
+    /// Whole requests, sent to this proxy.
+    forward: Option<Arc<Forward>>,
+    tls: Arc<ClientConfig>,
+    /// The planted bug: every connection panics.
+    #[cfg(feature = "plant")]
+    panics: bool,
+}
+
+/// What a plain request needs on its way through a proxy.
+struct Forward {
+    proxy: Uri,
+    /// Scheme, host and port of the server, which a proxy wants to see in the request line.
+    origin: String,
+    authorization: Option<Secret>,
+}
+
+impl Route {
+    /// The way to `server`: a tunnel where it speaks TLS, else requests that name it.
+    pub(super) fn new(server: &ServerUrl, proxy: Option<ureq::Proxy>, tls: Arc<ClientConfig>) -> Self {
+        let mut route = Self {
+            tunnel: None,
+            forward: None,
+            tls,
+            #[cfg(feature = "plant")]
+            panics: false,
+        };
+        match proxy {
+            Some(proxy) if !server.is_tls() && proxy.protocol() == ProxyProtocol::Http => {
+                route.forward = Forward::new(server, &proxy).map(Arc::new);
+            }
+            other => route.tunnel = other,
+        }
+        route
+    }
+
+    /// Plants the bug, or does not.
+    #[cfg(feature = "plant")]
+    pub(super) fn panics(&mut self, panics: bool) {
+        self.panics = panics;
+    }
+
+    /// The agent whose connections take this way.
+    pub(super) fn agent(self, config: Config) -> ureq::Agent {
+        let resolver = RouteResolver { forward: self.forward.clone() };
+        let connector = ().chain(Start {
+            #[cfg(feature = "plant")]
+            panics: self.panics,
+        });
+        let connector = connector.chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+        let connector = connector.chain(TlsConnector(self.tls)).chain(ForwardConnector(self.forward));
+        ureq::Agent::with_parts(config, connector, resolver)
+    }
+}
+
+impl Forward {
+    /// `None` for a server whose address cannot be read, which no request reaches.
+    fn new(server: &ServerUrl, proxy: &ureq::Proxy) -> Option<Self> {
+        let (host, port) = host_and_port(server)?;
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let user = proxy.username().map(|user| {
+            let pair = format!("{user}:{}", proxy.password().unwrap_or_default());
+            Secret::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
+        });
+        let address = format!("http://{}:{}/", proxy.host(), proxy.port());
+        Some(Self { proxy: address.parse().ok()?, origin: format!("http://{host}:{port}"), authorization: user })
+    }
+}
+
+/// Where the chain begins. It does nothing, but for the planted bug.
+#[derive(Debug)]
+struct Start {
+    #[cfg(feature = "plant")]
+    panics: bool,
+}
+
+impl<In: Transport> Connector<In> for Start {
+    type Out = In;
+
+    fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<In>, Error> {
+        #[cfg(feature = "plant")]
+        assert!(!self.panics, "the planted bug of the client");
+        Ok(chained)
+    }
+}
+
+/// Finds the proxy instead of the server where requests go to the proxy.
+struct RouteResolver {
+    forward: Option<Arc<Forward>>,
+}
+
+impl fmt::Debug for RouteResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RouteResolver")
+    }
+}
+
+impl Resolver for RouteResolver {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let uri = self.forward.as_ref().map_or(uri, |forward| &forward.proxy);
+        DefaultResolver::default().resolve(uri, config, timeout)
+    }
+}
+
+/// Speaks TLS where the address says so.
+struct TlsConnector(Arc<ClientConfig>);
+
+impl fmt::Debug for TlsConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsConnector")
+    }
+}
+
+impl<In: Transport> Connector<In> for TlsConnector {
+    type Out = Either<In, Wrapped<StreamOwned<ClientConnection, TransportAdapter>>>;
+
+    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
+        let Some(transport) = chained else { return Ok(None) };
+        if !details.needs_tls() || transport.is_tls() {
+            return Ok(Some(Either::A(transport)));
+        }
+        let host = details.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|_| Error::Tls("the host is not a valid name for TLS"))?;
+        let mut connection =
+            ClientConnection::new(Arc::clone(&self.0), name).map_err(|error| Error::Other(Box::new(error)))?;
+        let mut socket = TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
+        socket.set_timeout(details.timeout);
+        connection.complete_io(&mut socket)?;
+        Ok(Some(Either::B(Wrapped::new(StreamOwned::new(connection, socket), details.config))))
+    }
+}
+
+/// A stream above another transport, with buffers of its own.
+struct Wrapped<S> {
+    stream: S,
+    buffers: LazyBuffers,
+}
+
+impl<S> Wrapped<S> {
+    fn new(stream: S, config: &Config) -> Self {
+        Self { stream, buffers: LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size()) }
+    }
+}
+
+impl<S> fmt::Debug for Wrapped<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wrapped")
+    }
+}
+
+impl Transport for Wrapped<StreamOwned<ClientConnection, TransportAdapter>> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.stream.sock.set_timeout(timeout);
+        Ok(self.stream.write_all(&self.buffers.output()[..amount])?)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.stream.sock.set_timeout(timeout);
+        let read = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(read);
+        Ok(read > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.stream.sock.get_mut().is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+}
+
+/// Makes requests to a plain server requests to its proxy.
+struct ForwardConnector(Option<Arc<Forward>>);
+
+impl fmt::Debug for ForwardConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ForwardConnector")
+    }
+}
+
+impl<In: Transport> Connector<In> for ForwardConnector {
+    type Out = Either<In, Forwarded>;
+
+    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
+        let Some(transport) = chained else { return Ok(None) };
+        let Some(forward) = &self.0 else { return Ok(Some(Either::A(transport))) };
+        let adapter = TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
+        let inner = Wrapped::new(adapter, details.config);
+        Ok(Some(Either::B(Forwarded { inner, forward: Arc::clone(forward), is_at_start: true })))
+    }
+}
+
+/// A connection to a proxy: the head of each request is changed on its way.
+struct Forwarded {
+    inner: Wrapped<TransportAdapter>,
+    forward: Arc<Forward>,
+    /// The next bytes begin a request.
+    is_at_start: bool,
+}
+
+impl fmt::Debug for Forwarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Forwarded")
+    }
+}
+
+impl Forwarded {
+    /// A request line with the whole address, and the credentials for the proxy behind it.
+    fn head(&self, output: &[u8]) -> Vec<u8> {
+        let Some(space) = output.iter().position(|byte| *byte == b' ') else { return output.to_vec() };
+        let (method, rest) = output.split_at(space + 1);
+        let mut head = [method, self.forward.origin.as_bytes()].concat();
+        let line = rest.windows(2).position(|pair| pair == b"\r\n").map(|end| end + 2);
+        match (&self.forward.authorization, line) {
+            (Some(secret), Some(end)) => {
+                head.extend_from_slice(&rest[..end]);
+                head.extend_from_slice(format!("Proxy-Authorization: {}\r\n", secret.expose()).as_bytes());
+                head.extend_from_slice(&rest[end..]);
+            }
+            _ => head.extend_from_slice(rest),
+        }
+        head
+    }
+}
+
+impl Transport for Forwarded {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.inner.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.inner.stream.set_timeout(timeout);
+        if std::mem::take(&mut self.is_at_start) {
+            let output = self.inner.buffers.output()[..amount].to_vec();
+            let head = self.head(&output);
+            return Ok(self.inner.stream.write_all(&head)?);
+        }
+        Ok(self.inner.stream.write_all(&self.inner.buffers.output()[..amount])?)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        // What is sent after an answer is the next request.
+        self.is_at_start = true;
+        self.inner.stream.set_timeout(timeout);
+        let read = self.inner.stream.read(self.inner.buffers.input_append_buf())?;
+        self.inner.buffers.input_appended(read);
+        Ok(read > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.inner.stream.get_mut().is_open()
+    }
+}

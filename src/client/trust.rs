@@ -1,0 +1,467 @@
+//! Whom a client trusts and what it shows: from PEM text to the settings of TLS, with every flaw found before the first
+//! connection, and every distrust explained in words.
+//!
+//! A certificate that was given by hand is trusted as it is, for the names and the time that it states, also if it is
+//! its own authority: that is what most home-made servers have, and what curl, Go and Java accept.
+
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, OtherError,
+    RootCertStore, SignatureScheme,
+};
+use x509_cert::certificate::Version;
+use x509_cert::der::Decode as _;
+use x509_cert::der::oid::ObjectIdentifier;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+
+use crate::wire::escape::escape;
+use crate::wire::secret::Secret;
+use crate::wire::tls::Tls;
+
+/// Keys that can be used, for people.
+const KEYS: &str = "RSA keys of 2048 to 8192 bits, ECDSA keys on P-256 and P-384, and Ed25519 keys";
+/// Most names of a certificate that an error lists.
+const NAMES_LISTED: usize = 10;
+
+/// The settings of TLS for connections, with everything checked. `uses_tls` says whether any will be made: reading the
+/// machine's certificates takes longer than a whole `check`.
+///
+/// # Errors
+/// Which certificate or key cannot be used, why, and what to do; no part of a key is in it.
+pub(crate) fn client_config(settings: &Tls, uses_tls: bool) -> Result<Arc<ClientConfig>, String> {
+    client_config_with(settings, uses_tls, |verifier| verifier)
+}
+
+/// The same, with a verifier that stands before the usual one.
+pub(crate) fn client_config_with(
+    settings: &Tls,
+    uses_tls: bool,
+    wrap: impl FnOnce(Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier>,
+) -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = wrap(Arc::new(Verifier::new(settings, uses_tls, &provider)?));
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    Ok(Arc::new(match &settings.client {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => {
+            let shown = SingleCertAndKey::from(certified(cert, key, &provider)?);
+            builder.with_client_cert_resolver(Arc::new(shown))
+        }
+    }))
+}
+
+/// The client's certificate with its key, if they fit.
+fn certified(cert: &str, key: &Secret, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+    let chain = certificates("client_cert", cert)?;
+    let own = chain.first().and_then(|der| x509_cert::Certificate::from_der(der).ok());
+    if own.as_ref().is_some_and(|own| own.tbs_certificate().version() == Version::V1) {
+        return Err("client_cert is an X.509 version 1 certificate, which TLS servers refuse: issue it as version 3 \
+                    (openssl x509 -req with -extfile, or with -copy_extensions copy)"
+            .to_owned());
+    }
+    let text = key.expose();
+    if text.contains("ENCRYPTED") {
+        return Err("client_key is encrypted: give the key without a passphrase (openssl pkey -in KEY)".to_owned());
+    }
+    let der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match error {
+        rustls::pki_types::pem::Error::NoItemsFound => "client_key contains no private key in PEM form".to_owned(),
+        _ => "client_key is not valid PEM text: give the whole text from -----BEGIN to -----END".to_owned(),
+    })?;
+    let signer = provider.key_provider.load_private_key(der).map_err(|_| {
+        let kind = own.as_ref().and_then(key_kind).map(|kind| format!(" ({kind})")).unwrap_or_default();
+        format!("client_key is of a kind that cannot be used{kind}: supported are {KEYS}")
+    })?;
+    let certified = CertifiedKey::new(chain, signer);
+    match certified.keys_match() {
+        // A key that does not tell its public half cannot be compared.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(_)) => Err("client_key does not belong to client_cert: give the key that \
+             the certificate was issued for, and put the client's own certificate first in client_cert"
+            .to_owned()),
+        Err(_) => Err("client_cert cannot be read as an X.509 certificate: issue it anew".to_owned()),
+    }
+}
+
+/// The certificates in a PEM text: at least one.
+fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|_| {
+        format!("{what} is not valid PEM text: give the whole text from -----BEGIN CERTIFICATE----- to -----END")
+    })?;
+    if found.is_empty() { Err(format!("{what} contains no certificate in PEM form")) } else { Ok(found) }
+}
+
+/// What kind of key a certificate is for, where that is one that people have and TLS here does not.
+fn key_kind(certificate: &x509_cert::Certificate) -> Option<String> {
+    let spki = certificate.tbs_certificate().subject_public_key_info();
+    match spki.algorithm.oid.to_string().as_str() {
+        "1.2.840.113549.1.1.1" => {
+            let bits = modulus_bits(spki.subject_public_key.raw_bytes())?;
+            Some(format!("RSA of {bits} bits"))
+        }
+        "1.2.840.10045.2.1" => {
+            let curve = spki.algorithm.parameters.as_ref()?.decode_as::<ObjectIdentifier>().ok()?.to_string();
+            Some(match curve.as_str() {
+                "1.2.840.10045.3.1.7" => "ECDSA on P-256".to_owned(),
+                "1.3.132.0.34" => "ECDSA on P-384".to_owned(),
+                "1.3.132.0.35" => "ECDSA on P-521".to_owned(),
+                "1.3.132.0.10" => "ECDSA on secp256k1".to_owned(),
+                other => format!("ECDSA on the curve {other}"),
+            })
+        }
+        "1.3.101.113" => Some("Ed448".to_owned()),
+        "1.2.840.10040.4.1" => Some("DSA".to_owned()),
+        other => Some(format!("algorithm {other}")),
+    }
+}
+
+/// Bits of the first number in `SEQUENCE { n, e }`.
+fn modulus_bits(key: &[u8]) -> Option<usize> {
+    let number = content(content(key, 0x30)?, 0x02)?;
+    let number = &number[number.iter().position(|byte| *byte != 0)?..];
+    Some(number.len() * 8 - number[0].leading_zeros() as usize)
+}
+
+/// The content of the DER value at the start of `bytes`, if it has this tag.
+fn content(bytes: &[u8], tag: u8) -> Option<&[u8]> {
+    let (&[found, length], rest) = bytes.split_first_chunk::<2>()?;
+    let many = usize::from(length & 0x7f);
+    let (length, rest) = match length {
+        0..0x80 => (many, rest),
+        _ if many <= 4 => (rest.get(..many)?.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)), &rest[many..]),
+        _ => return None,
+    };
+    if found == tag { rest.get(..length) } else { None }
+}
+
+/// Judges servers: by authorities, or because their very certificate was given.
+#[derive(Debug)]
+struct Verifier {
+    authorities: Option<Arc<WebPkiServerVerifier>>,
+    /// What is trusted as it is.
+    given: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn new(settings: &Tls, uses_tls: bool, provider: &Arc<CryptoProvider>) -> Result<Self, String> {
+        let given = settings.ca_cert.as_deref().map(|pem| certificates("ca_cert", pem)).transpose()?;
+        if settings.skip_verification.is_some() {
+            return Ok(Self { authorities: None, given: Vec::new(), provider: Arc::clone(provider) });
+        }
+        let mut roots = RootCertStore::empty();
+        for (index, certificate) in given.iter().flatten().enumerate() {
+            roots.add(certificate.clone()).map_err(|_| {
+                format!("certificate {} in ca_cert cannot be read as an X.509 certificate: export it anew", index + 1)
+            })?;
+        }
+        if given.is_none() {
+            of_machine(&mut roots, uses_tls);
+        }
+        let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
+        let authorities = authorities.map_err(|error| format!("TLS cannot be set up: {error}"))?;
+        Ok(Self { authorities: Some(authorities), given: given.unwrap_or_default(), provider: Arc::clone(provider) })
+    }
+}
+
+/// The machine's certificates (in a Concourse container those that the worker mounts), and where there are none those
+/// that browsers trust.
+fn of_machine(roots: &mut RootCertStore, uses_tls: bool) {
+    if uses_tls {
+        // Errors are about single files; those that could be read count.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(authorities) = &self.authorities else { return Ok(ServerCertVerified::assertion()) };
+        let judged = if self.given.iter().any(|given| given == own) {
+            verify_given(own, name, now)
+        } else {
+            authorities.verify_server_cert(own, above, name, ocsp, now)
+        };
+        judged.map_err(|error| match error {
+            rustls::Error::InvalidCertificate(why) => {
+                let distrust = Distrust::new(&why, own, name, !self.given.is_empty());
+                rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(distrust))))
+            }
+            other => other,
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if self.authorities.is_none() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls12_signature(message, cert, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if self.authorities.is_none() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls13_signature(message, cert, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let mut schemes = self.provider.signature_verification_algorithms.supported_schemes();
+        if self.authorities.is_none() {
+            // Nothing is verified, so servers with keys of other kinds are welcome, too.
+            schemes.extend([SignatureScheme::ECDSA_NISTP521_SHA512, SignatureScheme::RSA_PKCS1_SHA1]);
+        }
+        schemes
+    }
+}
+
+/// A certificate that was given by hand: only its names and its time are looked at.
+fn verify_given(
+    own: &CertificateDer<'_>,
+    name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<ServerCertVerified, rustls::Error> {
+    let parsed = ParsedCertificate::try_from(own)?;
+    let encoding = || rustls::Error::InvalidCertificate(CertificateError::BadEncoding);
+    let certificate = x509_cert::Certificate::from_der(own).map_err(|_| encoding())?;
+    let validity = certificate.tbs_certificate().validity();
+    let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
+    if now.as_secs() < seconds(validity.not_before) {
+        return Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYet));
+    }
+    if now.as_secs() > seconds(validity.not_after) {
+        return Err(rustls::Error::InvalidCertificate(CertificateError::Expired));
+    }
+    rustls::client::verify_server_name(&parsed, name)?;
+    Ok(ServerCertVerified::assertion())
+}
+
+/// Why the certificate of a server is not accepted, in words.
+#[derive(Debug, Clone)]
+pub(crate) struct Distrust {
+    /// What is wrong with it.
+    pub what: String,
+    next: Next,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone)]
+enum Next {
+    /// Trust this certificate.
+    Give(&'static str),
+    Do(String),
+}
+
+impl Distrust {
+    fn new(why: &CertificateError, own: &CertificateDer<'_>, name: &ServerName<'_>, some_given: bool) -> Self {
+        use CertificateError as E;
+        let certificate = x509_cert::Certificate::from_der(own).ok();
+        let body = certificate.as_ref().map(x509_cert::Certificate::tbs_certificate);
+        let subject = body.map(|body| escape(&body.subject().to_string())).filter(|subject| !subject.is_empty());
+        let it = format!("the server's certificate{}", subject.map(|s| format!(" ({s})")).unwrap_or_default());
+        let is_its_own = body.is_some_and(|body| body.subject() == body.issuer());
+        let date = |time: x509_cert::time::Time| {
+            DateTime::<Utc>::from(time.to_system_time()).to_rfc3339_opts(SecondsFormat::Secs, true)
+        };
+        let host = escape(&name.to_str());
+        let act = |text: &str| Next::Do(text.to_owned());
+        let (what, next) = match why {
+            _ if body.is_some_and(|body| body.version() == Version::V1) => (
+                format!("{it} is of X.509 version 1, which has no names of hosts"),
+                act("issue one of version 3, with the host as subjectAltName"),
+            ),
+            E::Expired | E::ExpiredContext { .. } => {
+                let at = body.map(|body| format!(" on {}", date(body.validity().not_after))).unwrap_or_default();
+                (format!("{it} expired{at}"), act("renew it on the server, or correct the clock of this machine"))
+            }
+            E::NotValidYet | E::NotValidYetContext { .. } => {
+                let at = body.map(|body| format!(" before {}", date(body.validity().not_before))).unwrap_or_default();
+                (format!("{it} is not valid{at}"), act("compare the clocks of both machines"))
+            }
+            E::NotValidForName | E::NotValidForNameContext { .. } => match body.map(names).unwrap_or_default() {
+                none if none.is_empty() => (
+                    format!("{it} is for no host: it has no subjectAltName"),
+                    Next::Do(format!("issue one with {host} as subjectAltName")),
+                ),
+                names => (
+                    format!("{it} is not for {host}, but for {}", names.join(", ")),
+                    Next::Do(format!("use one of these names in the address, or issue a certificate for {host}")),
+                ),
+            },
+            E::UnknownIssuer | E::Other(_) if is_its_own => {
+                let more = if some_given { ", and not the one that is trusted" } else { "" };
+                (format!("{it} is self-signed{more}"), Next::Give("that certificate"))
+            }
+            E::UnknownIssuer => {
+                let issuer = body.map(|body| format!(" by {}", escape(&body.issuer().to_string())));
+                let what = format!("{it} was issued{}, which is not trusted here", issuer.unwrap_or_default());
+                (what, Next::Give("the certificate of that authority"))
+            }
+            E::BadSignature => {
+                let what = format!("{it} was not signed by the authority that it names");
+                (what, Next::Give("the certificate of the authority that signed it"))
+            }
+            E::Revoked => (format!("{it} was revoked"), act("replace it on the server")),
+            E::InvalidPurpose | E::InvalidPurposeContext { .. } => (
+                format!("{it} was not issued for servers (extendedKeyUsage)"),
+                act("issue one with the purpose serverAuth"),
+            ),
+            E::UnsupportedSignatureAlgorithmContext { .. }
+            | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                let kind = certificate.as_ref().and_then(key_kind).map(|kind| format!(" ({kind})"));
+                (
+                    format!("{it} has a key or signature of a kind that cannot be used{}", kind.unwrap_or_default()),
+                    Next::Do(format!("issue one with a supported key: {KEYS}")),
+                )
+            }
+            // One that is an authority, and is not the given one.
+            E::Other(_) => (
+                format!("{it} is that of an authority, not of a server"),
+                act("issue one for the server, without CA:TRUE, or give this very certificate as trusted"),
+            ),
+            _ => (format!("{it} is damaged or of a form that cannot be used"), act("issue it anew")),
+        };
+        Self { what, next }
+    }
+
+    /// What to do, where `setting` is what trusted certificates are given by.
+    pub(crate) fn next(&self, setting: &str) -> String {
+        match &self.next {
+            Next::Give(what) => format!("give {what} as {setting}"),
+            Next::Do(what) => what.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Distrust {}
+
+/// The hosts and addresses that a certificate is for.
+fn names(body: &x509_cert::TbsCertificate) -> Vec<String> {
+    let Ok(Some((_, SubjectAltName(all)))) = body.get_extension::<SubjectAltName>() else { return Vec::new() };
+    let mut names: Vec<String> = all
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::DnsName(name) => Some(escape(name.as_str())),
+            GeneralName::IpAddress(bytes) => {
+                let bytes = bytes.as_bytes();
+                let v4 = <[u8; 4]>::try_from(bytes).map(std::net::IpAddr::from);
+                let ip = v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(std::net::IpAddr::from));
+                ip.ok().map(|ip| ip.to_string())
+            }
+            _ => None,
+        })
+        .collect();
+    if names.len() > NAMES_LISTED {
+        let more = names.len() - NAMES_LISTED;
+        names.truncate(NAMES_LISTED);
+        names.push(format!("{more} more"));
+    }
+    names
+}
+
+/// What an error of TLS says, and what to do; `setting` is what trusted certificates are given by.
+pub(crate) fn explain(error: &rustls::Error, setting: &str) -> (String, String) {
+    use AlertDescription as Alert;
+    let (what, next) = match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
+            match other.downcast_ref::<Distrust>() {
+                Some(distrust) => return (distrust.what.clone(), distrust.next(setting)),
+                None => ("the server's certificate cannot be used", "issue it anew"),
+            }
+        }
+        rustls::Error::InvalidCertificate(_) => ("the server's certificate cannot be used", "issue it anew"),
+        rustls::Error::InvalidMessage(_) => (
+            "what answers there does not speak TLS",
+            "write http:// in the address, or give the server a certificate (SSL_CERT, SSL_KEY)",
+        ),
+        rustls::Error::PeerIncompatible(_) | rustls::Error::AlertReceived(Alert::ProtocolVersion) => {
+            ("both sides have no TLS version or cipher in common", "the server must speak TLS 1.2 or newer")
+        }
+        rustls::Error::AlertReceived(Alert::HandshakeFailure) => (
+            "the server ended the TLS handshake: both sides have nothing in common, or it wants a client certificate",
+            "compare with: openssl s_client -connect HOST:PORT",
+        ),
+        rustls::Error::AlertReceived(Alert::UnrecognisedName) => {
+            ("the server does not serve this host name", "check the host in the address")
+        }
+        rustls::Error::AlertReceived(Alert::CertificateRequired) => {
+            ("the server wants a client certificate", "give client_cert and client_key")
+        }
+        rustls::Error::AlertReceived(Alert::CertificateExpired) => {
+            ("the server says that the client certificate has expired", "renew client_cert")
+        }
+        rustls::Error::AlertReceived(
+            Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::CertificateUnknown
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::AccessDenied
+            | Alert::DecryptError,
+        ) => (
+            "the server refuses the client certificate",
+            "give one as client_cert that was issued by the authority that the server asks for",
+        ),
+        rustls::Error::NoApplicationProtocol => {
+            ("the server wants another protocol", "name the port of the locker server")
+        }
+        _ => ("the TLS handshake failed", "compare with: openssl s_client -connect HOST:PORT"),
+    };
+    (what.to_owned(), next.to_owned())
+}
+
+/// The error of TLS inside another one, if it is one.
+pub(crate) fn find(error: &ureq::Error) -> Option<&rustls::Error> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = match error {
+        ureq::Error::Io(io) => io.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+        ureq::Error::Other(other) => Some(other.as_ref() as &(dyn std::error::Error + 'static)),
+        _ => None,
+    };
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
