@@ -203,14 +203,14 @@ fn a_certificate_that_is_not_trusted_is_no_answer() {
     concourse.until_asked(1, 2);
     assert!(claim(&server, &held)["suspect"].is_null(), "its own authority is trusted");
     let table = [
-        (other.issue(&["127.0.0.1"], "ci"), "of another authority"),
-        (ca.issue(&["elsewhere.example.com"], "ci"), "of another host"),
-        (ca.issue_expired(&["127.0.0.1"]), "expired"),
+        (other.issue(&["127.0.0.1"], "ci"), "give the certificate of that authority as ca= in --concourse"),
+        (ca.issue(&["elsewhere.example.com"], "ci"), "is not for 127.0.0.1, but for elsewhere.example.com: use one"),
+        (ca.issue_expired(&["127.0.0.1"]), "expired on 2021-01-01T00:00:00Z: renew it"),
     ];
-    for (bad, what) in table {
+    for (bad, text) in table {
         concourse.shows(&bad.cert, &bad.key);
         let suspect = until_suspect(&server, &held, "certificate");
-        assert!(suspect["why"].as_str().unwrap().contains("ca="), "{what}: {suspect}");
+        assert!(suspect["why"].as_str().unwrap().contains(text), "{text}: {suspect}");
         concourse.shows(&good.cert, &good.key);
         until_clear(&server, &held);
     }
