@@ -1,4 +1,4 @@
-//! The engine: one thread owns the truth (design section 9).
+//! The engine: one thread owns the truth (`docs/design.md#the-engine`).
 //!
 //! It takes all queued commands, steps each, commits *one* durable transaction for the batch, publishes the
 //! snapshot, then answers. The batch that forms while one commit runs is the group commit.
@@ -28,7 +28,7 @@ use crate::store::Store;
 
 /// How often queues are looked at again in case a wake-up was lost.
 const RECONCILE: Span = Span::secs(5);
-/// How often engine time is stored while a long deadline exists (design section 4).
+/// How often engine time is stored while a long deadline exists (`docs/design.md#time`).
 const STORE_TIME: Span = Span::secs(10);
 
 /// Why there is no answer to a command.
@@ -207,7 +207,7 @@ fn awake(
 }
 
 /// Minutes since 2026-01-01: the smallest epoch that the clock allows, so that a copied-back backup or an emptied
-/// store never gives a fence again (design section 7).
+/// store never gives a fence again (`docs/design.md#revisions-fences-and-epochs`).
 fn epoch_by_clock(wall: WallMs) -> u64 {
     const START_OF_2026_MS: u64 = 1_767_225_600_000;
     wall.0.saturating_sub(START_OF_2026_MS) / 60_000

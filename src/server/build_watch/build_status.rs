@@ -1,4 +1,4 @@
-//! What an answer of a Concourse says of a build: the status table of design section 5.
+//! What an answer of a Concourse says of a build: the table in `docs/operations.md#what-it-concludes`.
 //!
 //! Only an answer that is certain frees anything. Whatever else comes back is [`BuildStatus::Unknown`]: not knowing that a
 //! build lives is not knowing that it is dead.

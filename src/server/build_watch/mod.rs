@@ -1,4 +1,4 @@
-//! The build watch (design section 5): asks Concourse whether the builds behind claims still run.
+//! The build watch (`docs/operations.md#the-build-watch`): asks Concourse whether the builds behind claims still run.
 //!
 //! - [`settings`]: `--concourse`; [`address`]: which Concourse is meant.
 //! - [`build_status`]: what an answer says of a build. [`schedule`]: which build is asked about when, and what follows.

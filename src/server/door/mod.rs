@@ -1,4 +1,4 @@
-//! The door: the only code that touches client sockets (design section 8).
+//! The door: the only code that touches client sockets (`docs/design.md#the-door`).
 //!
 //! | file | what it holds |
 //! |---|---|

@@ -1,6 +1,6 @@
 //! Simulation: the engine's own turns and the core, over a store that crashes, a clock that jumps and a network that
-//! loses, delays and repeats messages, all in one thread and all from one seed (design sections 2 and 4, reliability
-//! I1, I2, I4, I5, I7, I8, I9, I10).
+//! loses, delays and repeats messages, all in one thread and all from one seed. What it judges are I1,
+//! I2, I4, I5, I7, I8, I9 and I10 of `docs/architecture.md#what-is-always-true`.
 //!
 //! Each seed first lives through faults (safety: nothing wrong ever happens), then the faults stop (liveness: everybody
 //! who lives is served within a bound, and nothing is left over). `judge` decides what is wrong; `client` is a client

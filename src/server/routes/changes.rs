@@ -1,4 +1,4 @@
-//! History: pages, long polls, single revisions, notes (design sections 6 and 7).
+//! History: pages, long polls, single revisions, notes (`docs/design.md#history`).
 
 use std::ops::Bound;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Claims: ask, look, confirm, end (design section 2).
+//! Claims: ask, look, confirm, end (`docs/design.md#the-life-of-a-claim`).
 
 use std::collections::BTreeSet;
 use std::str::FromStr;

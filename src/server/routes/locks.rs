@@ -1,4 +1,4 @@
-//! Locks of a pool: look, add, change, take out (design section 3), and `verify`.
+//! Locks of a pool: look, add, change, take out (`docs/design.md#changing-locks`), and `verify`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Our own HTTP API (design section 7) as plain functions from a request value to a response value.
+//! Our own HTTP API (`docs/design.md#the-api`) as plain functions from a request value to a response value.
 //!
 //! - `route`: what a route is; `table`: all of them. Dispatch and `openapi.json` are both made from that one table.
 //! - `call`: one request with its path, query and body taken apart; everything wrong with it is gathered.

@@ -1,4 +1,4 @@
-//! Pools: list, look, declare, remove (design section 3).
+//! Pools: list, look, declare, remove (`docs/design.md#pools`).
 
 use std::ops::Bound;
 

@@ -41,7 +41,7 @@ const OF_A_GRANT: &[Code] = &[
     Code::StoreFailed,
 ];
 
-/// All routes, in the order of design section 7.
+/// All routes, by what they are about.
 pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<ClaimBody>),

@@ -1,4 +1,4 @@
-//! `/lock`, with and without a slash at the end: latches, the Argo contract (contracts section 5).
+//! `/lock`, with and without a slash at the end: latches, the Argo contract (`docs/latches.md`).
 
 use std::sync::Arc;
 
