@@ -248,6 +248,18 @@ fn tests_of_mended_bugs_are_there() {
     );
 }
 
+/// Notes that only their author has are of no use to a reader: pages and headings of docs/ are.
+#[test]
+fn no_text_refers_to_notes_that_are_not_here() {
+    const ELSEWHERE: &[&str] = &["design section", "contracts section", "concourse-facts"];
+    let mut found = Vec::new();
+    for text in texts() {
+        let lines = text.lines().filter(|(_, line)| ELSEWHERE.iter().any(|word| line.contains(word)));
+        found.extend(lines.map(|(place, line)| format!("{place}: {}", line.trim())));
+    }
+    assert!(found.is_empty(), "name a page of docs/ and its heading instead:\n{}", found.join("\n"));
+}
+
 #[test]
 fn the_checks_see_what_they_should() {
     assert_eq!(anchor("The life of a claim: `PUT`, twice"), "the-life-of-a-claim-put-twice");
