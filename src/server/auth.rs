@@ -45,7 +45,7 @@ impl Proof {
     #[must_use]
     pub fn describe(&self) -> String {
         let proof = match (self.basic.is_some(), self.certificate) {
-            (false, None) => return "no authentication: who can connect may take and release locks".into(),
+            (false, None) => return "no authentication: everybody who can connect may take and release locks".into(),
             (true, None) => "HTTP Basic authentication",
             (false, Some(_)) => "client certificates",
             (true, Some(ClientAuth::Optional)) => "HTTP Basic authentication or client certificates",

@@ -166,7 +166,7 @@ pub struct NoteBody {
     pub by: Option<ByBody>,
 }
 
-/// Whether a lock can be had.
+/// Whether a lock can be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LockState {
