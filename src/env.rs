@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -35,7 +36,7 @@ impl Env<'_> {
     /// # Errors
     /// It cannot be opened or read.
     pub fn read_input(&mut self, file: &str, max: u64) -> std::io::Result<Option<Vec<u8>>> {
-        if file == "-" { read_at_most(&mut *self.stdin, max) } else { read_at_most(File::open(file)?, max) }
+        if file == "-" { read_at_most(&mut *self.stdin, max) } else { read_file(Path::new(file), max) }
     }
 }
 
@@ -118,6 +119,19 @@ pub fn read_at_most(from: impl Read, max: u64) -> std::io::Result<Option<Vec<u8>
     let mut bytes = Vec::new();
     from.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= max).then_some(bytes))
+}
+
+/// All of a file, if that is at most `max` bytes; `None` when there is more. A named pipe or a device is refused: opening
+/// the one may wait for ever, and reading the other may never end. What the shell hands over (`<(...)`) is read.
+///
+/// # Errors
+/// It cannot be opened or read, or is not a file.
+pub fn read_file(path: &Path, max: u64) -> std::io::Result<Option<Vec<u8>>> {
+    let is_handed_over = ["/dev/fd/", "/dev/stdin", "/proc/"].iter().any(|from| path.starts_with(from));
+    if !is_handed_over && !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    read_at_most(File::open(path)?, max)
 }
 
 /// A signal that asks the process to end.

@@ -3,7 +3,6 @@
 //! What is not supported (programs that give credentials, tunnels, impersonation) is refused by name: ignoring it would
 //! talk to the wrong server, or as the wrong user. Everything else in the files is left alone.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -12,7 +11,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::agent::limits;
-use crate::env::read_at_most;
+use crate::env;
 use crate::wire::escape::cut;
 use crate::wire::secret::Secret;
 
@@ -68,8 +67,7 @@ fn parse(text: &str) -> Option<Config> {
 /// A small text file.
 pub(super) fn read_file(file: &Path) -> Result<String, String> {
     let broken = |why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
-    let read = File::open(file).and_then(|opened| read_at_most(opened, limits::KUBECONFIG_BYTES));
-    let bytes = read.map_err(|error| broken(&error))?;
+    let bytes = env::read_file(file, limits::KUBECONFIG_BYTES).map_err(|error| broken(&error))?;
     let bytes = bytes.ok_or_else(|| broken(&format!("larger than {} bytes", limits::KUBECONFIG_BYTES)))?;
     String::from_utf8(bytes).map_err(|_| broken(&"not valid UTF-8"))
 }

@@ -16,20 +16,27 @@ pub(super) fn with_env(command: Command, vars: &BTreeMap<String, String>) -> Com
 fn from_vars(arg: Arg, vars: &BTreeMap<String, String>) -> Arg {
     let Some(name) = arg.get_env().and_then(|name| name.to_str()).map(str::to_owned) else { return arg };
     let value = vars.get(&name).filter(|value| !value.is_empty()).map(|value| match arg.get_action() {
-        ArgAction::SetTrue => if is_yes(value) { "true" } else { "false" }.to_owned(),
+        ArgAction::SetTrue => value.trim().to_ascii_lowercase(),
         _ => value.clone(),
     });
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     let arg = arg.env(Resettable::<OsStr>::Reset).help(format!("{help} [env: {name}]"));
     match value {
         // A switch takes no value, so it shows none.
-        Some(value) if matches!(arg.get_action(), ArgAction::SetTrue) => arg.default_value(value),
+        Some(value) if matches!(arg.get_action(), ArgAction::SetTrue) => {
+            arg.default_value(value).value_parser(move |word: &str| yes_or_no(&name, word))
+        }
         Some(value) => arg.default_value(value).hide_default_value(true),
         None => arg,
     }
 }
 
-/// Whether a variable switches something on.
-fn is_yes(value: &str) -> bool {
-    !matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off")
+/// Whether a variable switches something on. A word that could mean either is refused: a guess could open a server to
+/// everybody.
+fn yes_or_no(name: &str, word: &str) -> Result<bool, String> {
+    match word {
+        "1" | "true" | "yes" | "on" | "y" | "t" => Ok(true),
+        "0" | "false" | "no" | "off" | "n" | "f" => Ok(false),
+        _ => Err(format!("{name} must be true or false (or yes, no, on, off, 1, 0)")),
+    }
 }

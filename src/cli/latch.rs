@@ -17,6 +17,7 @@ use crate::client::latches::LatchClient;
 use crate::core::latch::{LatchId, Namespace, WorkflowName, WorkflowUid};
 use crate::env::{Env, Signal, random_bytes};
 use crate::wire::errors::exit;
+use crate::wire::escape::escape_json;
 use crate::wire::latch::{CreateBody, LatchStatus, LatchView, NodeView, OnRelease, ReleaseBody};
 
 /// Where an Argo output parameter finds the result, unless `--result` says otherwise.
@@ -253,10 +254,10 @@ fn signalled(signal: Signal) -> CliError {
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<String, CliError> {
-    Ok(serde_json::to_string(value).map_err(std::io::Error::other)?)
+    Ok(escape_json(&serde_json::to_string(value).map_err(std::io::Error::other)?))
 }
 
-/// One line for programs. JSON and ids have no control characters, so nothing needs escaping.
+/// One line for programs. Ids have no control characters, and JSON has been escaped.
 fn print(text: &str, env: &mut Env<'_>) -> Result<(), CliError> {
     writeln!(env.stdout, "{text}")?;
     Ok(env.stdout.flush()?)

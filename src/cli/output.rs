@@ -3,7 +3,7 @@
 use crate::client::CallError;
 use crate::env::{Env, Signal};
 use crate::wire::errors::exit;
-use crate::wire::escape::Escaped;
+use crate::wire::escape::{Escaped, escape_json};
 
 /// Why a command ends without success.
 pub(super) enum CliError {
@@ -45,9 +45,9 @@ pub(super) fn is_coloured(env: &Env<'_>) -> bool {
 
 /// JSON for programs, on stdout.
 pub(super) fn print_json<T: serde::Serialize>(env: &mut Env<'_>, value: &T) -> Result<(), CliError> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(std::io::Error::other)?;
-    text.push(b'\n');
-    env.stdout.write_all(&text)?;
+    let mut text = escape_json(&serde_json::to_string_pretty(value).map_err(std::io::Error::other)?);
+    text.push('\n');
+    env.stdout.write_all(text.as_bytes())?;
     Ok(env.stdout.flush()?)
 }
 

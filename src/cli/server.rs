@@ -1,7 +1,8 @@
 //! `locker server`: every setting as a flag and an environment variable (docs/operations.md).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -17,7 +18,8 @@ use super::values::parse_duration;
 use crate::core::settings::Plant;
 use crate::core::settings::Settings;
 use crate::core::time::Span;
-use crate::env::{Env, random_bytes};
+use crate::env::{Env, random_bytes, read_file};
+use crate::server::build_watch::limits::WATCH_SECRET_BYTES;
 use crate::server::door::limits;
 use crate::server::door::{ClientAuth, DoorSettings, Pem, TlsSettings};
 use crate::server::logs::{LogFormat, LogLevel, LogSettings};
@@ -43,7 +45,8 @@ Examples:
 
   locker server --listen unix:/run/locker/locker.sock        for this machine's users only
 
-Historic variables: PORT changes the port of --listen; AUTH_USER and AUTH_PASS belong together, SSL_CERT and SSL_KEY too;
+Historic variables: PORT changes the port of --listen; AUTH_USER and AUTH_PASS (or AUTH_PASS_FILE, a file with the
+password) belong together, SSL_CERT and SSL_KEY too;
 LOCKER_CONFIG is the state file of an original locker, imported when the store is empty.
 SIGTERM and SIGINT end it after the answers that are due."
 )]
@@ -238,12 +241,19 @@ impl ServerArgs {
         }
     }
 
-    /// What clients must present: `AUTH_USER` and `AUTH_PASS`, which belong together; `None` is anybody.
+    /// What clients must present: `AUTH_USER` and `AUTH_PASS` (or the content of `AUTH_PASS_FILE`), which belong together;
+    /// `None` is anybody.
     ///
     /// # Errors
-    /// One without the other, both with `--no-auth`, or a user that HTTP Basic cannot carry.
+    /// One without the other, a file that cannot be read, both with `--no-auth`, or a user that HTTP Basic cannot carry.
     pub fn auth(&self, env: &Env<'_>) -> Result<Option<(String, Secret)>, String> {
-        match (env.var("AUTH_USER"), env.var("AUTH_PASS")) {
+        let password = match (env.var("AUTH_PASS"), env.var("AUTH_PASS_FILE")) {
+            (Some(_), Some(_)) => return Err("AUTH_PASS and AUTH_PASS_FILE exclude each other".to_owned()),
+            (Some(password), None) => Some(password.to_owned()),
+            (None, Some(file)) => Some(password_in(file)?),
+            (None, None) => None,
+        };
+        match (env.var("AUTH_USER"), password) {
             (None, None) => Ok(None),
             (Some(_), Some(_)) if self.no_auth => Err("--no-auth contradicts AUTH_USER and AUTH_PASS".to_owned()),
             (Some(user), Some(_)) if user.contains(':') => {
@@ -255,18 +265,40 @@ impl ServerArgs {
         }
     }
 
+    /// What is allowed, and should be looked at.
+    fn warnings(&self, auth: Option<&(String, Secret)>, env: &Env<'_>) -> Vec<String> {
+        let Some((_, password)) = auth else { return Vec::new() };
+        let mut warnings = Vec::new();
+        if password.expose().ends_with(['\n', '\r']) {
+            warnings.push("AUTH_PASS ends in a newline, which is part of the password".to_owned());
+        }
+        if password.expose().trim() == "change-me" {
+            warnings.push("the password is the one of the examples (change-me): everybody knows it".to_owned());
+        }
+        let listen = self.listen(env);
+        if self.tls.ssl_cert.is_none() && listen.parse::<SocketAddr>().is_ok_and(|at| is_public(at.ip())) {
+            warnings.push(format!(
+                "the password is sent unencrypted to {listen}: set SSL_CERT and SSL_KEY, or let only a private network \
+                 reach it"
+            ));
+        }
+        warnings
+    }
+
     /// Everything that the server is told, or why that makes no sense.
     ///
     /// # Errors
     /// Credentials that are incomplete, or a planted bug that is unknown.
     pub fn settings(&self, env: &Env<'_>) -> Result<ServerSettings, String> {
+        let auth = self.auth(env)?;
         Ok(ServerSettings {
+            warnings: self.warnings(auth.as_ref(), env),
             listen: self.listen(env),
             store: self.store.clone(),
             rules: self.rules()?,
             door: self.limits.settings(),
             grace: self.shutdown_grace,
-            auth: self.auth(env)?,
+            auth,
             no_auth: self.no_auth,
             contracts: self.contracts.clone(),
             lockd_unlock_missing: self.lockd_unlock_missing,
@@ -312,6 +344,25 @@ impl ServerArgs {
             Some("lost-notice") => Ok(Plant::LostNotice),
             Some(other) => Err(format!("there is no planted bug {other:?}")),
         }
+    }
+}
+
+/// The password in a file, without the newline that editors put there.
+fn password_in(file: &str) -> Result<String, String> {
+    let broken = |why: &dyn std::fmt::Display| format!("AUTH_PASS_FILE: cannot read {file:?}: {why}");
+    let read = read_file(Path::new(file), WATCH_SECRET_BYTES as u64).map_err(|error| broken(&error))?;
+    let text = read.ok_or_else(|| broken(&"it is too long for a password"))?;
+    let text = String::from_utf8(text).map_err(|_| broken(&"it is not valid UTF-8"))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() { Err(broken(&"it is empty")) } else { Ok(text.to_owned()) }
+}
+
+/// Whether others than this machine and its private network may reach an address.
+fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !(ip.is_loopback() || ip.is_private() || ip.is_link_local()),
+        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
     }
 }
 

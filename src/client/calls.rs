@@ -210,10 +210,11 @@ impl Client {
             let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
             let page: Page<T> = self.call(get(format!("{path}{query}")))?;
             items.extend(page.items);
-            match page.next {
-                Some(next) if after.as_ref() != Some(&next) => after = Some(next),
-                _ => return Ok(items),
+            let Some(next) = page.next else { return Ok(items) };
+            if after.as_ref().is_some_and(|after| next <= *after) {
+                return Err(self.repeats());
             }
+            after = Some(next);
         }
     }
 
@@ -231,11 +232,13 @@ impl Client {
     /// As [`CallError`].
     pub fn get_pool(&self, pool: &str) -> Result<PoolView, CallError> {
         let mut view: PoolView = self.call(get(pool_path(pool)))?;
+        let mut after = String::new();
         while let Some(next) = view.next.take() {
-            let more: PoolView = self.call(get(format!("{}?after={}", pool_path(pool), encode(&next))))?;
-            if more.items.is_empty() {
-                break;
+            if next <= after {
+                return Err(self.repeats());
             }
+            after.clone_from(&next);
+            let more: PoolView = self.call(get(format!("{}?after={}", pool_path(pool), encode(&next))))?;
             view.items.extend(more.items);
             view.next = more.next;
         }
@@ -313,6 +316,28 @@ impl Client {
             Changes::After(revision) => format!("after={revision}&limit={CHANGES_PAGE}"),
         };
         self.call(get(format!("{}/changes?versions=true&{which}", pool_path(pool))))
+    }
+
+    /// All versions of a pool from this revision on, oldest first; the first is that revision, if it is known.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn changes_from(&self, pool: &str, revision: u64) -> Result<Vec<ChangeView>, CallError> {
+        let mut page = self.changes(pool, Changes::From(revision))?;
+        let mut all = std::mem::take(&mut page.items);
+        if all.first().is_none_or(|first| first.revision != revision) {
+            return Ok(all);
+        }
+        let mut after = None;
+        while let Some(next) = page.next.as_deref().and_then(|next| next.parse::<u64>().ok()) {
+            if after.is_some_and(|after| next <= after) {
+                return Err(self.repeats());
+            }
+            after = Some(next);
+            page = self.changes(pool, Changes::After(next))?;
+            all.append(&mut page.items);
+        }
+        Ok(all)
     }
 
     /// The entries of one revision.

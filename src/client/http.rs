@@ -294,6 +294,12 @@ impl Client {
         self.no_answer(raw.server, why, code, retry_after)
     }
 
+    /// A listing whose pages lead back: a cache or a broken server. It would never end.
+    pub(super) fn repeats(&self) -> CallError {
+        let why = "its listing repeats itself: does a cache stand in between?".to_owned();
+        self.no_answer(self.current.load(Ordering::Relaxed) % self.servers.len(), why, None, None)
+    }
+
     fn no_answer(&self, server: usize, why: String, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
         CallError::NoAnswer(NoAnswer { server: self.servers[server].url.to_string(), why, code, retry_after })
     }

@@ -43,17 +43,11 @@ fn list(client: &Client, pool: &str, version: Option<&str>) -> Result<Vec<u64>, 
     let Some(known) = version.and_then(|version| version.parse::<u64>().ok()) else {
         return newest(client, pool);
     };
-    let mut page = client.changes(pool, Changes::From(known))?;
-    if page.items.first().is_none_or(|first| first.revision != known) {
+    let changes = client.changes_from(pool, known)?;
+    if changes.first().is_none_or(|first| first.revision != known) {
         return newest(client, pool);
     }
-    let mut revisions = revisions(&page.items);
-    while let Some(next) = page.next.as_deref().and_then(|next| next.parse().ok()) {
-        page = client.changes(pool, Changes::After(next))?;
-        revisions.extend(self::revisions(&page.items));
-    }
-    revisions.dedup();
-    Ok(revisions)
+    Ok(revisions(&changes))
 }
 
 fn newest(client: &Client, pool: &str) -> Result<Vec<u64>, CallError> {

@@ -46,7 +46,7 @@ use serde::Serialize;
 use crate::client::CallError;
 use crate::client::interruptible::Interruptible;
 use crate::env::{Env, Signal, read_at_most};
-use crate::wire::escape::Escaped;
+use crate::wire::escape::{Escaped, escape_json};
 
 pub use check::check;
 pub use get::get;
@@ -121,10 +121,10 @@ fn read_payload(env: &mut Env<'_>) -> Result<Vec<u8>, String> {
 }
 
 fn print<T: Serialize>(env: &mut Env<'_>, answer: &T) -> Result<(), String> {
-    let mut text = serde_json::to_vec(answer).map_err(|error| error.to_string())?;
-    text.push(b'\n');
+    let mut text = escape_json(&serde_json::to_string(answer).map_err(|error| error.to_string())?);
+    text.push('\n');
     env.stdout
-        .write_all(&text)
+        .write_all(text.as_bytes())
         .and_then(|()| env.stdout.flush())
         .map_err(|error| format!("cannot write stdout: {error}"))
 }

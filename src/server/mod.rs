@@ -65,7 +65,9 @@ pub struct ServerSettings {
     pub grace: Duration,
     /// User and password of HTTP Basic.
     pub auth: Option<(String, Secret)>,
-    /// Said aloud: serve an address that others can reach without authentication.
+    /// What the operator should look at; logged once it listens.
+    pub warnings: Vec<String>,
+    /// An explicit `--no-auth`: serve an address that others can reach without authentication.
     pub no_auth: bool,
     /// Which APIs of other servers are served.
     pub contracts: Contracts,
@@ -144,7 +146,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     if let Some(imported) = imported {
         writeln!(env.stderr, "{imported}")?;
     }
-    warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
+    warnings.iter().flatten().chain(&settings.warnings).for_each(|warning| tracing::warn!("{warning}"));
     builds.start(&settings.watch, &engine).context("cannot start the build watch")?;
     let door = DoorSettings { tls, ..settings.door.clone() };
     let served = door::serve(listener, handler, notices, door, stop);

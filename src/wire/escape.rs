@@ -30,6 +30,22 @@ pub fn escape(text: &str) -> String {
     Escaped(text).to_string()
 }
 
+/// JSON text with every unsafe character as `\uXXXX`, which reads the same. Such characters stand only in texts; line
+/// ends between values stay.
+#[must_use]
+pub fn escape_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_unsafe(c) && c != '\n' {
+            // All unsafe characters have 16 bits. Writing to a String cannot fail.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
 /// The longest beginning of `text` of at most `max` bytes that ends between characters.
 #[must_use]
 pub fn cut(text: &str, max: usize) -> &str {
@@ -55,6 +71,10 @@ mod tests {
         ];
         for (text, shown) in cases {
             assert_eq!(escape(text), shown);
+            let json = serde_json::to_string_pretty(&[text]).unwrap();
+            let escaped = escape_json(&json);
+            assert!(!escaped.chars().any(|c| is_unsafe(c) && c != '\n'), "{escaped}");
+            assert_eq!(serde_json::from_str::<[String; 1]>(&escaped).unwrap(), [text]);
         }
     }
 }

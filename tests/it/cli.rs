@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use crate::support::{Running, Server, binary, clean};
+use crate::support::certs::Files;
+use crate::support::{Impostor, Running, Server, binary, clean};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -161,4 +162,106 @@ fn port_alone_changes_the_port() {
     assert!(line.contains("http://127.0.0.1:") && !line.contains(":8910"), "{line}");
     server.signal(Signal::SIGTERM);
     server.finish().ok();
+}
+
+// ---- what a server is told at its start
+
+/// A server that is not meant to start, or that is looked at and killed.
+fn server(vars: &[(&str, &str)]) -> Running {
+    let mut command = clean(binary());
+    command.args(["server", "--store", "memory:"]).envs(vars.iter().copied());
+    Running::start(&mut command, b"")
+}
+
+#[test]
+fn a_switch_in_the_environment_is_yes_or_no() {
+    let open = |word: &str| server(&[("LOCKER_NO_AUTH", word), ("LOCKER_LISTEN", "0.0.0.0:0")]);
+    for word in ["disabled", "never", "maybe", "2", "yes please"] {
+        open(word).finish().failed(2, "LOCKER_NO_AUTH must be true or false");
+    }
+    for word in ["n", "N", "no", "off", "0", "false ", "f"] {
+        open(word).finish().failed(1, "--no-auth");
+    }
+    for word in ["y", "YES", " true", "on", "1", "t"] {
+        open(word).until_stderr("listening on");
+    }
+    for variable in ["LOCKER_DECLARED_ONLY", "LOCKER_VERIFY_BUILDS"] {
+        server(&[(variable, "nope")]).finish().failed(2, &format!("{variable} must be true or false"));
+    }
+    let mut status = clean(binary());
+    status.arg("status").env("LOCKER_SKIP_SSL_VALIDATION", "nope");
+    Running::start(&mut status, b"").finish().failed(2, "LOCKER_SKIP_SSL_VALIDATION must be true or false");
+}
+
+#[test]
+fn a_password_comes_from_a_file_too_and_a_doubtful_one_is_warned_of() {
+    let files = Files::new();
+    let file = files.write("password", "s3cret\n");
+    let guarded = Server::start_with("memory:", &[], &[("AUTH_USER", "ci"), ("AUTH_PASS_FILE", &file)]);
+    guarded.cli(&["status", "--username", "ci", "--password", "s3cret"]).ok();
+    guarded.cli(&["status", "--username", "ci", "--password", "s3cret\n"]).failed(7, "unauthorized");
+    let user = ("AUTH_USER", "ci");
+    let refused = [
+        (&[user, ("AUTH_PASS", "x"), ("AUTH_PASS_FILE", &file)][..], "exclude each other"),
+        (&[user, ("AUTH_PASS_FILE", "/dev/zero")], "it is not a regular file"),
+        (&[user, ("AUTH_PASS_FILE", "/nonexistent")], "AUTH_PASS_FILE: cannot read \"/nonexistent\""),
+        (&[user, ("AUTH_PASS_FILE", "/dev/null")], "it is not a regular file"),
+    ];
+    for (vars, text) in refused {
+        server(vars).finish().failed(2, text);
+    }
+    let doubtful = server(&[user, ("AUTH_PASS", "change-me\n"), ("LOCKER_LISTEN", "0.0.0.0:0")]);
+    doubtful.until_stderr("AUTH_PASS ends in a newline");
+    doubtful.until_stderr("everybody knows it");
+    doubtful.until_stderr("the password is sent unencrypted to 0.0.0.0");
+}
+
+#[test]
+fn a_password_file_that_never_ends_or_never_opens_holds_nothing_up() {
+    let files = Files::new();
+    let pipe = files.path("pipe").to_str().unwrap().to_owned();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for file in ["/dev/zero", &pipe] {
+        let concourse = format!("http://127.0.0.1:1,locker,{file}");
+        server(&[("LOCKER_CONCOURSE", &concourse)]).finish().failed(1, "it is not a regular file");
+    }
+    for flag in ["--ca-cert", "--client-cert"] {
+        let mut status = clean(binary());
+        status.args(["status", "--uri", "https://127.0.0.1:1", flag, &pipe, "--client-key", &pipe]);
+        Running::start(&mut status, b"").finish().failed(2, "it is not a regular file");
+    }
+}
+
+// ---- what comes from others
+
+#[test]
+fn json_carries_nothing_that_a_terminal_acts_on() {
+    let server = Server::start();
+    let reason = "a\u{9b}31m\u{202e}b\u{7f}";
+    server.cli(&["claim", "p", "--reason", reason]).ok();
+    for args in [&["status", "p", "--json"][..], &["export", "json"]] {
+        let text = server.cli(args).ok().stdout;
+        assert!(text.contains("\\u009b31m") && text.contains("\\u202e"), "{text}");
+        assert!(!text.contains(['\u{9b}', '\u{202e}', '\u{7f}']), "{text}");
+    }
+    let view = server.cli(&["status", "p", "--json"]).json();
+    assert_eq!(view["items"][0]["holders"][0]["reason"], reason, "it reads the same");
+}
+
+#[test]
+fn a_listing_that_repeats_itself_ends() {
+    let pools = Impostor::says("200 OK", r#"{"items":[],"next":"a"}"#);
+    let pool = r#"{"pool":"p","locks":0,"free":0,"waiting":0,"policy":{},"items":[],"queue":[],"next":"a"}"#;
+    let pool = Impostor::says("200 OK", pool);
+    let change = r#"{"items":[{"revision":1,"at":"","kind":"claimed","pools":["p"],"locks":[]}],"next":"1"}"#;
+    let changes = Impostor::says("200 OK", change);
+    let text = "its listing repeats itself";
+    for (at, args) in [(&pools, &["status"][..]), (&pool, &["status", "p"])] {
+        let mut status = clean(binary());
+        status.args(args).env("LOCKER_URI", &at.url);
+        Running::start(&mut status, b"").finish().failed(6, text);
+    }
+    let source = serde_json::json!({"locker_uri": changes.url, "pool": "p"});
+    let payload = serde_json::json!({"source": source, "version": {"ref": "1"}}).to_string();
+    Running::start(clean(binary()).arg("check"), payload.as_bytes()).finish().failed(1, text);
 }

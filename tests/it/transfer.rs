@@ -360,7 +360,7 @@ fn a_bad_state_changes_nothing() {
         (state(json!([pool("a/b", json!([]))]), json!([])), "pools[0]: pool name contains '/'"),
         (state(json!([pool("a", json!([])), pool("a", json!([]))]), json!([])), "is there twice"),
         (state(json!([pool("a", json!([{"lock": ".x"}]))]), json!([])), "starts with a dot"),
-        (state(json!([pool("a", json!([{"lock": "x", "metadata_base64": "?"}]))]), json!([])), "no valid base64"),
+        (state(json!([pool("a", json!([{"lock": "x", "metadata_base64": "?"}]))]), json!([])), "not valid base64"),
         (state(json!([]), json!([hold("a b", json!([{"pool": "a", "lock": "x"}]))])), "claim id contains"),
         (state(json!([]), json!([hold("c", json!([]))])), "holds nothing"),
     ];
@@ -380,4 +380,37 @@ fn a_bad_state_changes_nothing() {
     let ran =
         locker(&server, &["import", "json", file.to_str().unwrap()]).ended(0, "2 done, 0 unchanged, 0 left alone");
     assert_eq!(ran.stderr, "left out: the hold of a/x is over\n");
+}
+
+#[test]
+fn a_foreign_repository_starts_nothing() {
+    let (checkout, server) = (Checkout::new(), Server::start());
+    let mark = checkout.dir.path().join("mark");
+    let touch = format!("touch {}", mark.display());
+    // The tree of the last commit is missing, and to be fetched from whoever the repository names.
+    for (name, value) in [
+        ("core.repositoryformatversion", "1"),
+        ("extensions.partialClone", "origin"),
+        ("remote.origin.promisor", "true"),
+        ("remote.origin.url", &format!("ext::sh -c {}", touch.replace(' ', "% "))),
+        ("remote.origin.uploadpack", &touch),
+        ("protocol.allow", "always"),
+        ("protocol.ext.allow", "always"),
+        ("core.fsmonitor", &touch),
+        ("log.showSignature", "true"),
+        ("gpg.program", &touch),
+    ] {
+        checkout.git(&["config", name, value]);
+    }
+    let tree = Command::new("git").args(["-C", checkout.path(), "rev-parse", "HEAD^{tree}"]).output().unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap().trim().to_owned();
+    let object = checkout.dir.path().join(".git/objects").join(&tree[..2]).join(&tree[2..]);
+    fs::remove_file(object).unwrap();
+    let log = Command::new("git").args(["-C", checkout.path(), "log", "-1", "--", "aws"]).output().unwrap();
+    assert!(mark.exists(), "git itself runs it: {log:?}");
+    fs::remove_file(&mark).unwrap();
+    let ran = locker(&server, &["import", "pool-repo", checkout.path()]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(!mark.exists(), "the repository's command was run");
+    assert_eq!(get(&server, "/pools/aws")["waiting"], 0, "imported all the same");
 }

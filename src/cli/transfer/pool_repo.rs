@@ -170,6 +170,9 @@ fn last_message(dir: &Path, file: &str, env: &Env<'_>) -> Option<String> {
     git.args(["log", "-1", "--format=%B", "--no-show-signature", "--"]).arg(file);
     git.env_clear().envs(env.vars.iter().filter(|(name, _)| !name.starts_with("GIT_")));
     git.env("GIT_TERMINAL_PROMPT", "0").env("GIT_OPTIONAL_LOCKS", "0");
+    // Nor may objects be fetched that are missing (a promisor remote may be any command): no transport is allowed, and
+    // newer versions of git do not try.
+    git.env("GIT_ALLOW_PROTOCOL", "").env("GIT_NO_LAZY_FETCH", "1");
     let output = git.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let message = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     (output.status.success() && !message.is_empty()).then_some(message)

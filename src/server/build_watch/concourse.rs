@@ -11,8 +11,9 @@ use super::settings::{ConcourseSettings, Login};
 use crate::client::connect::{self, Authorization};
 use crate::client::http::encode;
 use crate::client::{proxy, trust};
-use crate::env::Clock;
+use crate::env::{self, Clock};
 use crate::server::build_watch::limits;
+use crate::server::door::limits::DOOR_PEM_BYTES;
 use crate::wire::atc::{Info, TokenReply};
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
@@ -64,7 +65,10 @@ impl Concourse {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, String> {
         let ca_cert = settings.ca.as_ref().map(|file| {
-            std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
+            let broken = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", file.display());
+            let read = env::read_file(file, DOOR_PEM_BYTES).map_err(|error| broken(&error))?;
+            let text = read.ok_or_else(|| broken(&"it is too large for PEM"))?;
+            String::from_utf8(text).map_err(|_| broken(&"it is not valid UTF-8"))
         });
         let tls = Tls { ca_cert: ca_cert.transpose()?, ..Tls::default() };
         let base = settings.url.clone();

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::address::ClusterUrl;
+use crate::env;
 use crate::server::build_watch::limits;
 use crate::wire::problems::unknown;
 use crate::wire::secret::Secret;
@@ -52,7 +53,11 @@ impl Login {
     /// The file cannot be read, is empty, or too large for a secret.
     pub fn secret(&self) -> Result<Option<Secret>, String> {
         let (Self::Password { file, .. } | Self::Token { file }) = self else { return Ok(None) };
-        let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let broken = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", file.display());
+        // A little more than a secret may have, so that a longer one is told its length.
+        let read = env::read_file(file, 16 * limits::WATCH_SECRET_BYTES as u64).map_err(|error| broken(&error))?;
+        let text = read.ok_or_else(|| broken(&"it is too long for a password or token"))?;
+        let text = String::from_utf8(text).map_err(|_| broken(&"it is not valid UTF-8"))?;
         let text = text.trim_end_matches(['\r', '\n']);
         match text.len() {
             0 => Err(format!("{} is empty", file.display())),

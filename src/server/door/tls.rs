@@ -29,7 +29,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use super::stop::Stop;
-use crate::env::{hex, read_at_most};
+use crate::env::{hex, read_file};
 use crate::server::door::limits;
 use crate::server::http::Identity;
 use crate::wire::secret::Secret;
@@ -70,8 +70,8 @@ impl Pem {
         match self {
             Self::Text(text) => Ok(text.expose().as_bytes().to_vec()),
             Self::File(path) => {
-                let read = std::fs::File::open(path).and_then(|file| read_at_most(file, limits::DOOR_PEM_BYTES));
-                let bytes = read.with_context(|| format!("cannot read {}", self.name()))?;
+                let bytes =
+                    read_file(path, limits::DOOR_PEM_BYTES).with_context(|| format!("cannot read {}", self.name()))?;
                 bytes.with_context(|| format!("{} is too large for PEM", self.name()))
             }
         }
