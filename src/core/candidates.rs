@@ -1,10 +1,10 @@
 //! Which locks fit what is wanted, and who else wants them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::claim::{Claim, Presence, Want};
+use super::claim::{Claim, Labels, Presence, Want};
 use super::command::Refusal;
 use super::names::{LockName, Text};
 use super::pool::{Lock, Pick, Place, Pool};
@@ -45,6 +45,9 @@ pub(super) fn pick(
             names.iter().all(admits).then(|| names.clone())
         }
         Want::Any { count, labels } => {
+            if pool.free.len() + pool.shared.len() < *count as usize {
+                return None;
+            }
             let joinable: Vec<&Lock> = sharer.map(|(key, _)| pool.shared_with(key).collect()).unwrap_or_default();
             let is_own = |lock: &&&Lock| sharer.is_some_and(|sharer| lock.is_held_by(sharer));
             let own = joinable.iter().filter(is_own);
@@ -61,7 +64,7 @@ pub(super) fn pick(
                 }
                 Pick::Random => {
                     let mut free: Vec<&Lock> = free.collect();
-                    free.sort_by_key(|lock| dice(snapshot, pool, &lock.name));
+                    free.sort_by_cached_key(|lock| dice(snapshot, pool, &lock.name));
                     names(shared.chain(free).filter(fits), *count)
                 }
             };
@@ -88,12 +91,46 @@ fn dice(snapshot: &Snapshot, pool: &Pool, lock: &LockName) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// What has been found out about the wants of one pool, so that equal ones are looked at once. True as long as no lock of
+/// the pool changes its labels and none comes or goes.
+#[derive(Debug, Default)]
+pub(super) struct Overlaps {
+    known: HashMap<Labels, HashMap<Labels, bool>>,
+}
+
+impl Overlaps {
+    /// Whether some lock of the pool has the labels of both.
+    fn of_labels(&mut self, pool: &Pool, a: &Labels, b: &Labels) -> bool {
+        if let Some(known) = self.known.get(a).and_then(|others| others.get(b)) {
+            return *known;
+        }
+        let found = pool.locks.values().any(|lock| !lock.leaving && lock.matches(a) && lock.matches(b));
+        self.known.entry(a.clone()).or_default().insert(b.clone(), found);
+        found
+    }
+
+    /// Whether some lock of the pool is a candidate of both.
+    fn overlap(&mut self, pool: &Pool, a: &Want, b: &Want) -> bool {
+        match (a, b) {
+            (Want::Named(a), Want::Named(b)) => !a.is_disjoint(b),
+            (Want::Named(_), any) => candidates(pool, a).any(|lock| is_candidate(any, lock)),
+            (any, Want::Named(_)) => candidates(pool, b).any(|lock| is_candidate(any, lock)),
+            // Everybody's candidates are among those of a want without labels, and none are of a claim that waits for
+            // what the pool does not have.
+            (Want::Any { labels: a, .. }, Want::Any { labels: b, .. }) => {
+                a.is_empty() || b.is_empty() || self.of_labels(pool, a, b)
+            }
+        }
+    }
+}
+
 /// Listening waiters at these places whose candidate locks in this pool overlap with those of `want`.
 pub(super) fn rivals<'w, 'a>(
     snapshot: &'w Snapshot,
     pool: &'w Pool,
     want: &'a Want,
     places: Range<Place>,
+    overlaps: &'a mut Overlaps,
 ) -> impl Iterator<Item = &'w Arc<Claim>> + use<'w, 'a> {
     pool.waiting
         .range(places)
@@ -101,22 +138,8 @@ pub(super) fn rivals<'w, 'a>(
         .filter(|rival| rival.presence().is_some_and(Presence::listens))
         .filter(move |rival| {
             let theirs = rival.terms.ask.parts.iter().find(|part| part.pool == pool.name);
-            theirs.is_some_and(|theirs| overlap(pool, want, &theirs.want))
+            theirs.is_some_and(|theirs| overlaps.overlap(pool, want, &theirs.want))
         })
-}
-
-/// Whether some lock of the pool is a candidate of both.
-fn overlap(pool: &Pool, a: &Want, b: &Want) -> bool {
-    match (a, b) {
-        (Want::Named(a), Want::Named(b)) => !a.is_disjoint(b),
-        (Want::Named(_), any) => candidates(pool, a).any(|lock| is_candidate(any, lock)),
-        (any, Want::Named(_)) => candidates(pool, b).any(|lock| is_candidate(any, lock)),
-        (Want::Any { labels: a_labels, .. }, Want::Any { labels: b_labels, .. }) => {
-            // Everybody's candidates are among those of a want without labels, and none are of a claim that waits
-            // for what the pool does not have.
-            a_labels.is_empty() || b_labels.is_empty() || candidates(pool, a).any(|lock| is_candidate(b, lock))
-        }
-    }
 }
 
 /// Whether this lock could ever serve what is wanted of its pool.

@@ -1,9 +1,10 @@
 //! The life of a claim after it was asked for: being granted, holding, ending (docs/design.md).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::candidates::check_want;
-use super::claim::{self, Claim, End, Ended, LockSet, Owner, Part, Phase, Presence};
+use super::claim::{self, Claim, End, Ended, LockSet, Owner, Part, Phase, Presence, Want};
 use super::command::{Refusal, Reply};
 use super::history::ChangeKind;
 use super::limits;
@@ -373,12 +374,14 @@ fn is_servable(state: &State, part: &Part) -> bool {
 /// Ends claims that wait for what a pool no longer has.
 pub(super) fn end_unservable(state: &mut State, pool: &PoolName, now: Now) {
     let Some(p) = state.snapshot.pool(pool) else { return };
-    let unservable = |claim: &&Arc<Claim>| {
-        let part = claim.terms.ask.parts.iter().find(|part| part.pool == *pool);
-        part.is_some_and(|part| !is_servable(state, part))
-    };
-    let waiting = p.waiting.values().filter_map(|id| state.claim(id)).filter(unservable);
-    let waiting: Vec<_> = waiting.cloned().collect();
+    let mut servable: HashMap<&Want, bool> = HashMap::new();
+    let mut waiting: Vec<Arc<Claim>> = Vec::new();
+    for claim in p.waiting.values().filter_map(|id| state.claim(id)) {
+        let Some(part) = claim.terms.ask.parts.iter().find(|part| part.pool == *pool) else { continue };
+        if !*servable.entry(&part.want).or_insert_with(|| check_want(p, &part.want).is_ok()) {
+            waiting.push(Arc::clone(claim));
+        }
+    }
     for claim in waiting {
         finish(state, &claim, End::Removed, None, None, now);
     }

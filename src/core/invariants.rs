@@ -123,6 +123,8 @@ fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {
         let claim = state.snapshot.claims.get(id);
         ensure(claim.is_some_and(|c| c.waits() && pool.place(c) == *place), || format!("ghost {id} in the queue"))?;
     }
+    let counted = pool.waiting.keys().enumerate().all(|(before, place)| pool.waiting_before(*place) == before);
+    ensure(counted, || "places in the queue are counted wrongly".into())?;
     for lock in pool.locks.values() {
         let name = &lock.name;
         for holder in &lock.holders {

@@ -48,7 +48,9 @@ pub const LEASE_TTL_MIN_MS: u64 = 15_000;
 pub const TTL_MAX_MS: u64 = 30 * 24 * 3_600_000;
 /// Deadlines up to this span, milliseconds, restart in full with the server; longer ones run on engine time.
 pub const SHORT_DEADLINE_MS: u64 = 10 * 60_000;
-/// Most entries in one page of a listing.
+/// Most queues that one periodic look dispatches again; the next look goes on from there. Some milliseconds.
+pub const QUEUES_PER_LOOK: usize = 1_000;
+/// Most entries in one page of a listing; also most that one step looks at for what is too old or too much.
 pub const PAGE: usize = 1_000;
 /// Most ended claims remembered: about 300 bytes each; the oldest released ones go first.
 pub const ENDED_CLAIMS: usize = 1_000_000;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, Vector};
 
 use super::claim::{Claim, Labels, Scope};
 use super::history::Change;
@@ -207,6 +207,8 @@ pub struct Pool {
     pub locks: OrdMap<LockName, Arc<Lock>>,
     /// Waiting claims in their order.
     pub waiting: OrdMap<Place, ClaimId>,
+    /// The same places as a list, so that counting those before one is quick.
+    places: Vector<Place>,
     /// Free locks, least recently used first.
     pub free: OrdSet<(Option<ChangeKey>, LockName)>,
     /// Waiting claims with a key, by that key.
@@ -230,6 +232,7 @@ impl Pool {
             policy,
             locks: OrdMap::new(),
             waiting: OrdMap::new(),
+            places: Vector::new(),
             free: OrdSet::new(),
             keyed: OrdMap::new(),
             wide: OrdSet::new(),
@@ -266,10 +269,20 @@ impl Pool {
         self.policy.order.place(claim)
     }
 
+    /// How many claims wait before this place.
+    #[must_use]
+    pub fn waiting_before(&self, place: Place) -> usize {
+        self.places.binary_search(&place).unwrap_or_else(|at| at)
+    }
+
     /// Puts a waiting claim into the queue, where it belongs.
     pub fn enqueue(&mut self, claim: &Claim) {
         let place = self.place(claim);
-        self.waiting.insert(place, claim.id.clone());
+        if self.waiting.insert(place, claim.id.clone()).is_none()
+            && let Err(at) = self.places.binary_search(&place)
+        {
+            self.places.insert(at, place);
+        }
         if let Some(key) = &claim.terms.ask.key {
             self.keyed.insert((key.clone(), place), claim.id.clone());
         }
@@ -281,7 +294,11 @@ impl Pool {
     /// Takes a claim out of the queue.
     pub fn dequeue(&mut self, claim: &Claim) {
         let place = self.place(claim);
-        self.waiting.remove(&place);
+        if self.waiting.remove(&place).is_some()
+            && let Ok(at) = self.places.binary_search(&place)
+        {
+            self.places.remove(at);
+        }
         if let Some(key) = &claim.terms.ask.key {
             self.keyed.remove(&(key.clone(), place));
         }
@@ -293,6 +310,7 @@ impl Pool {
     pub fn set_policy<'c>(&mut self, policy: Policy, waiting: impl IntoIterator<Item = &'c Claim>) {
         self.policy = policy;
         self.waiting.clear();
+        self.places.clear();
         self.keyed.clear();
         self.wide.clear();
         waiting.into_iter().for_each(|claim| self.enqueue(claim));

@@ -10,7 +10,7 @@ use super::names::{ClaimId, LockName, PoolName};
 use super::pool::{Place, Pool};
 use super::state::{Notice, State};
 use super::time::Now;
-use super::turn::{may_be_passed, turn};
+use super::turn::{Walk, may_be_passed, turn_in};
 
 /// Grants, in every pool where something may have become grantable, what is grantable in the order of the queue.
 pub(super) fn dispatch(state: &mut State, now: Now) {
@@ -26,15 +26,16 @@ pub(super) fn dispatch(state: &mut State, now: Now) {
 fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) {
     let Some(pool) = state.snapshot.pool(name) else { return };
     let waiting = if pool.free.is_empty() { OrdMap::new() } else { pool.waiting.clone() };
+    let mut walk = Walk::default();
     for (place, id) in &waiting {
-        let waits_on = !offer(state, id, now);
+        let waits_on = !offer(state, id, &mut walk, now);
         if state.snapshot.pool(name).is_none_or(|pool| pool.free.is_empty()) {
             // The grant that took the last one has put the pool on the list again: for those who may join a lock.
             return;
         }
-        if waits_on && holds_back_all(state, name, id) {
+        if waits_on && holds_back_all(state, name, id, &mut walk) {
             for (_, id) in exceptions(state, name).split_off(&place.next()) {
-                offer(state, &id, now);
+                offer(state, &id, &mut walk, now);
             }
             return;
         }
@@ -42,23 +43,24 @@ fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) {
     if waiting.is_empty() {
         let joining = state.snapshot.pool(name).map(joining).unwrap_or_default();
         for id in joining.values() {
-            offer(state, id, now);
+            offer(state, id, &mut walk, now);
         }
     }
 }
 
 /// Grants a waiting claim its locks if it is its turn and it hears of it; if it has to take them itself, says so to
 /// its parked requests. True when it waits no more.
-fn offer(state: &mut State, id: &ClaimId, now: Now) -> bool {
+fn offer(state: &mut State, id: &ClaimId, walk: &mut Walk, now: Now) -> bool {
     let Some(claim) = state.claim(id).cloned() else { return true };
     if !claim.presence().is_some_and(Presence::listens) {
         return false;
     }
-    let Some(locks) = turn(&state.snapshot, &claim) else { return false };
+    let Some(locks) = turn_in(&state.snapshot, &claim, walk) else { return false };
     if claim.terms.confirm && claim.presence().is_some_and(Presence::hears) {
         // Each grant is a step of its own, so that no two share a fence.
         state.begin_step();
         claims::grant(state, &claim, locks, now);
+        walk.granted(&state.snapshot);
         return true;
     }
     for park in &claim.parks {
@@ -68,13 +70,13 @@ fn offer(state: &mut State, id: &ClaimId, now: Now) -> bool {
 }
 
 /// Whether this waiter listens and every lock of the pool is a candidate of it.
-fn holds_back_all(state: &State, pool: &PoolName, id: &ClaimId) -> bool {
+fn holds_back_all(state: &State, pool: &PoolName, id: &ClaimId, walk: &mut Walk) -> bool {
     state.claim(id).is_some_and(|claim| {
         let all =
             |part: &Part| part.pool == *pool && matches!(&part.want, Want::Any { labels, .. } if labels.is_empty());
         claim.presence().is_some_and(Presence::listens)
             && claim.terms.ask.parts.iter().any(all)
-            && !state.snapshot.pool(pool).is_some_and(|pool| may_be_passed(&state.snapshot, pool, claim))
+            && !state.snapshot.pool(pool).is_some_and(|pool| may_be_passed(&state.snapshot, pool, claim, walk))
     })
 }
 

@@ -63,11 +63,10 @@ fn end_drain(state: &mut State, pool: &PoolName, lock: &LockName, now: Now) {
     }
 }
 
-/// Looks at every queue again and repeats the notices that nobody took (invariant: no lost wake-up stays lost).
+/// Looks at some queues again, each time at the next ones, and repeats the notices that nobody took: no lost wake-up stays
+/// lost (I10).
 pub(super) fn reconcile(state: &mut State, now: Now) {
-    let queues = state.snapshot.pools.values().filter(|p| !p.waiting.is_empty() && p.has_room());
-    let queues: Vec<PoolName> = queues.map(|p| p.name.clone()).collect();
-    state.to_dispatch.extend(queues);
+    state.dispatch_next_queues();
     state.notify_stale_parks();
     deadlock::notify_again(state);
     state.prune_by_age(now);

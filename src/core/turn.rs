@@ -1,30 +1,85 @@
 //! Whose turn it is: what a waiting claim may take now, and who holds it back (docs/design.md#turn-order).
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::candidates::{pick, rivals};
-use super::claim::{Claim, LockSet, Part};
+use super::candidates::{Overlaps, pick, rivals};
+use super::claim::{Claim, LockSet, Part, Want};
 use super::deadlock::waits_for::WaitsFor;
-use super::names::ClaimId;
+use super::names::{ClaimId, PoolName, Text};
 use super::pool::{Overtaking, Place, Pool};
 use super::state::{Snapshot, State};
 
+/// What one walk over a queue has found out, so that equal wants are looked at once and not once for each waiter. Nothing
+/// but grants may happen while it is used, and it is told of each.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    pools: HashMap<PoolName, Found>,
+}
+
+/// What a walk has found out about one pool.
+#[derive(Debug, Default)]
+struct Found {
+    overlaps: Overlaps,
+    /// Wants that the pool cannot serve now, by who would share the locks.
+    short: HashMap<Want, HashSet<Option<(Text, Text)>>>,
+    /// For a want, the place before which nobody stands in its way.
+    clear: HashMap<Want, Place>,
+}
+
+impl Walk {
+    fn in_pool(&mut self, pool: &PoolName) -> &mut Found {
+        if !self.pools.contains_key(pool) {
+            self.pools.insert(pool.clone(), Found::default());
+        }
+        self.pools.entry(pool.clone()).or_default()
+    }
+
+    /// A claim was granted: others with its key may join it, and may have been passed once too often. Nobody else gets
+    /// more than before.
+    pub(super) fn granted(&mut self, snapshot: &Snapshot) {
+        for (name, found) in &mut self.pools {
+            found.short.values_mut().for_each(|sharers| sharers.retain(Option::is_none));
+            if snapshot.pool(name).is_none_or(|pool| pool.policy.overtaking != Overtaking::Strict) {
+                found.clear.clear();
+            }
+        }
+    }
+}
+
 /// The locks that this waiting claim may take now, in its turn; `None` when it has to wait.
 pub(super) fn turn(snapshot: &Snapshot, claim: &Claim) -> Option<LockSet> {
-    let locks = available(snapshot, claim)?;
-    if joins_own_hold(snapshot, claim, &locks) || !is_held_back(snapshot, claim) {
+    turn_in(snapshot, claim, &mut Walk::default())
+}
+
+/// The same, in a walk.
+pub(super) fn turn_in(snapshot: &Snapshot, claim: &Claim, walk: &mut Walk) -> Option<LockSet> {
+    let locks = available(snapshot, claim, walk)?;
+    if joins_own_hold(snapshot, claim, &locks) || !is_held_back(snapshot, claim, walk) {
         return Some(locks);
     }
     None
 }
 
 /// A full set of locks that the claim could have now, the queue aside.
-fn available(snapshot: &Snapshot, claim: &Claim) -> Option<LockSet> {
+fn available(snapshot: &Snapshot, claim: &Claim, walk: &mut Walk) -> Option<LockSet> {
     let sharer = claim.terms.ask.sharer();
     let mut locks = LockSet::new();
     for Part { pool: name, want } in &claim.terms.ask.parts {
-        let picked = pick(snapshot, snapshot.pool(name)?, want, sharer)?;
+        let pool = snapshot.pool(name)?;
+        // Named locks are looked up as quickly as what is known of them.
+        if matches!(want, Want::Named(_)) {
+            locks.extend(pick(snapshot, pool, want, sharer)?.into_iter().map(|lock| (name.clone(), lock)));
+            continue;
+        }
+        let short = &mut walk.in_pool(name).short;
+        let owned = sharer.map(|(key, who)| (key.clone(), who.clone()));
+        if short.get(want).is_some_and(|sharers| sharers.contains(&owned)) {
+            return None;
+        }
+        let Some(picked) = pick(snapshot, pool, want, sharer) else {
+            short.entry(want.clone()).or_default().insert(owned);
+            return None;
+        };
         locks.extend(picked.into_iter().map(|lock| (name.clone(), lock)));
     }
     Some(locks)
@@ -37,25 +92,54 @@ fn joins_own_hold(snapshot: &Snapshot, claim: &Claim, locks: &LockSet) -> bool {
 }
 
 /// Strict: an earlier waiter holds back a later one if it listens, their candidate locks overlap, and it does not
-/// itself wait for a lock that the later one's build holds.
-fn is_held_back(snapshot: &Snapshot, claim: &Claim) -> bool {
-    let mut rivals = earlier_rivals(snapshot, claim).peekable();
-    if rivals.peek().is_none() {
+/// itself wait for a lock that the later one's build has.
+fn is_held_back(snapshot: &Snapshot, claim: &Claim, walk: &mut Walk) -> bool {
+    let parts = || claim.terms.ask.parts.iter().filter_map(|part| Some((snapshot.pool(&part.pool)?, &part.want)));
+    if !parts().any(|(pool, want)| has_rival(snapshot, pool, want, claim, walk)) {
         return false;
     }
     let build = claim.terms.owner.build().filter(|build| snapshot.claims_of(build).any(|c| !c.waits()));
     let Some(build) = build else { return true };
     let mut waits_for_build = WaitsFor::new(snapshot, &build);
-    rivals.any(|rival| !waits_for_build.is_true_of(rival))
+    parts().any(|(pool, want)| {
+        let mut overlaps = std::mem::take(&mut walk.in_pool(&pool.name).overlaps);
+        let mut earlier = rivals(snapshot, pool, want, Place::FIRST..pool.place(claim), &mut overlaps);
+        let held =
+            earlier.any(|rival| !may_be_passed(snapshot, pool, rival, walk) && !waits_for_build.is_true_of(rival));
+        drop(earlier);
+        walk.in_pool(&pool.name).overlaps = overlaps;
+        held
+    })
+}
+
+/// Whether somebody before the claim wants some of the same locks of this pool, and may not be passed.
+fn has_rival(snapshot: &Snapshot, pool: &Pool, want: &Want, claim: &Claim, walk: &mut Walk) -> bool {
+    let place = pool.place(claim);
+    let found = walk.in_pool(&pool.name);
+    let clear = found.clear.get(want).copied().unwrap_or(Place::FIRST);
+    if clear >= place {
+        return false;
+    }
+    let mut overlaps = std::mem::take(&mut found.overlaps);
+    let mut earlier = rivals(snapshot, pool, want, clear..place, &mut overlaps);
+    let rival = earlier.find(|rival| !may_be_passed(snapshot, pool, rival, walk)).map(|rival| pool.place(rival));
+    drop(earlier);
+    let found = walk.in_pool(&pool.name);
+    found.overlaps = overlaps;
+    match found.clear.get_mut(want) {
+        Some(clear) => *clear = rival.unwrap_or(place),
+        None => drop(found.clear.insert(want.clone(), rival.unwrap_or(place))),
+    }
+    rival.is_some()
 }
 
 /// Whether later claims may be served before this waiting one in this pool: where backfilling is allowed, while it
 /// cannot be served itself, and not too often.
-pub(super) fn may_be_passed(snapshot: &Snapshot, pool: &Pool, claim: &Claim) -> bool {
+pub(super) fn may_be_passed(snapshot: &Snapshot, pool: &Pool, claim: &Claim, walk: &mut Walk) -> bool {
     match pool.policy.overtaking {
         Overtaking::Strict => false,
         Overtaking::Backfill(most) => {
-            most.is_none_or(|most| claim.passed < most) && available(snapshot, claim).is_none()
+            most.is_none_or(|most| claim.passed < most) && available(snapshot, claim, walk).is_none()
         }
     }
 }
@@ -68,20 +152,13 @@ pub(super) fn count_passed(state: &mut State, claim: &Claim, locks: &LockSet) {
     }
     let counts = |pool: &Pool| matches!(pool.policy.overtaking, Overtaking::Backfill(Some(_)));
     let parts = claim.terms.ask.parts.iter().filter_map(|part| Some((state.snapshot.pool(&part.pool)?, &part.want)));
-    let passed = parts.filter(|(pool, _)| counts(pool)).flat_map(|(pool, want)| {
-        rivals(&state.snapshot, pool, want, Place::FIRST..pool.place(claim)).map(|rival| rival.id.clone())
-    });
-    let passed: BTreeSet<ClaimId> = passed.collect();
+    let mut passed: BTreeSet<ClaimId> = BTreeSet::new();
+    for (pool, want) in parts.filter(|(pool, _)| counts(pool)) {
+        let mut overlaps = Overlaps::default();
+        let earlier = rivals(&state.snapshot, pool, want, Place::FIRST..pool.place(claim), &mut overlaps);
+        passed.extend(earlier.map(|rival| rival.id.clone()));
+    }
     for id in passed {
         state.update_claim(&id, |c| c.passed = c.passed.saturating_add(1));
     }
-}
-
-/// Listening waiters before `claim` whose candidate locks overlap with its own.
-fn earlier_rivals<'w>(snapshot: &'w Snapshot, claim: &Claim) -> impl Iterator<Item = &'w Arc<Claim>> {
-    let parts = claim.terms.ask.parts.iter().filter_map(|part| Some((snapshot.pool(&part.pool)?, &part.want)));
-    parts.flat_map(move |(pool, want)| {
-        let rivals = rivals(snapshot, pool, want, Place::FIRST..pool.place(claim));
-        rivals.filter(move |rival| !may_be_passed(snapshot, pool, rival))
-    })
 }

@@ -85,15 +85,15 @@ impl Viewer<'_> {
     /// Where a waiting claim is in the queue of its first pool.
     fn queue(&self, claim: &Claim) -> QueueView {
         let first = claim.terms.ask.parts.first().and_then(|part| self.snapshot.pool(&part.pool));
-        let earlier = |pool: &Pool| pool.waiting.range(..pool.place(claim)).count();
+        let position = first.map_or(0, |pool| pool.waiting_before(pool.place(claim))) + 1;
         let ahead = first.into_iter().flat_map(|pool| pool.waiting.range(..pool.place(claim)).rev());
         let ahead = ahead.filter_map(|(_, id)| self.snapshot.claims.get(id)).take(limits::AHEAD_SHOWN);
         QueueView {
-            position: first.map_or(0, earlier) + 1,
+            position,
             ahead: ahead.map(|c| self.waiter(c)).collect(),
             holders: self.rivals(&claim.terms.ask.parts),
             listening: listens(claim),
-            expected_wait: first.and_then(|pool| expected_wait(pool, earlier(pool) + 1)).map(show_span),
+            expected_wait: first.and_then(|pool| expected_wait(pool, position)).map(show_span),
             stuck: self.stuck(claim),
         }
     }

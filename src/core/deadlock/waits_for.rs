@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::core::candidates::{candidates, pick, rivals};
+use crate::core::candidates::{Overlaps, candidates, pick, rivals};
 use crate::core::claim::{BuildRef, Claim, Part, Want};
 use crate::core::limits::CYCLE_SEARCH;
 use crate::core::names::{ClaimId, PoolName, Text};
@@ -18,6 +18,7 @@ pub(in crate::core) struct WaitsFor<'w> {
     build: &'w BuildRef,
     /// Claims that wait for it.
     found: HashSet<&'w ClaimId>,
+    overlaps: HashMap<&'w PoolName, Overlaps>,
 }
 
 /// What two claims must have in common to wait for the same holders.
@@ -36,7 +37,7 @@ struct Walk<'w> {
 
 impl<'w> WaitsFor<'w> {
     pub(in crate::core) fn new(snapshot: &'w Snapshot, build: &'w BuildRef) -> Self {
-        Self { snapshot, build, found: HashSet::new() }
+        Self { snapshot, build, found: HashSet::new(), overlaps: HashMap::new() }
     }
 
     /// Whether `from` waits for the build. Edges: a waiting claim waits for the holders of the locks that it lacks
@@ -61,7 +62,7 @@ impl<'w> WaitsFor<'w> {
     ///
     /// A claim of the build itself waits for no earlier waiter that waits for the build: that one does not hold it back.
     /// So its order edges lead nowhere, and to follow them would let a later claim of the build pass an earlier one.
-    fn follow(&self, walk: &mut Walk<'w>, claim: &'w Arc<Claim>) -> bool {
+    fn follow(&mut self, walk: &mut Walk<'w>, claim: &'w Arc<Claim>) -> bool {
         let sharer = claim.terms.ask.sharer();
         let own = claim.terms.owner.build().is_some_and(|build| build == *self.build);
         for Part { pool: name, want } in &claim.terms.ask.parts {
@@ -84,7 +85,7 @@ impl<'w> WaitsFor<'w> {
             let known = walk.ahead.entry((name, want)).or_insert(Place::FIRST);
             if *known < place {
                 let from = std::mem::replace(known, place);
-                walk.add(rivals(self.snapshot, pool, want, from..place));
+                walk.add(rivals(self.snapshot, pool, want, from..place, self.overlaps.entry(name).or_default()));
             }
         }
         false

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{State, SupersedeGroup, Timer};
-use crate::core::claim::{Claim, Ended, Phase, Presence};
+use crate::core::claim::{Claim, Ended, Part, Phase, Presence};
 use crate::core::names::{ClaimId, Ticket};
 use crate::core::time::Now;
 
@@ -22,7 +22,9 @@ impl State {
         }
         self.forget_ended(&claim.id);
         self.index(&claim);
-        self.change_edges();
+        if self.concerns_others(&claim) {
+            self.change_edges();
+        }
         self.dirty.claims.insert(claim.id.clone());
         self.snapshot.claims.insert(claim.id.clone(), Arc::new(claim));
     }
@@ -44,6 +46,10 @@ impl State {
     pub(in crate::core) fn set_tickets(&mut self, tickets: &[(ClaimId, Ticket)]) {
         for (id, _) in tickets {
             self.dequeue(id);
+            if let Some(claim) = self.claim(id) {
+                let ticket = claim.ticket;
+                self.tickets.remove(&ticket);
+            }
         }
         for (id, ticket) in tickets {
             self.update_claim(id, |c| c.ticket = *ticket);
@@ -54,11 +60,28 @@ impl State {
     /// Takes a claim out of the queues; [`State::update_claim`] puts it in again where it belongs then.
     fn dequeue(&mut self, id: &ClaimId) {
         let Some(claim) = self.claim(id).filter(|claim| claim.waits()).cloned() else { return };
+        self.take_out_of_queues(&claim);
+    }
+
+    fn take_out_of_queues(&mut self, claim: &Claim) {
         for part in &claim.terms.ask.parts {
-            if let Some(pool) = self.pool_mut(&part.pool) {
-                pool.dequeue(&claim);
+            let Some(pool) = self.pool_mut(&part.pool) else { continue };
+            pool.dequeue(claim);
+            if pool.waiting.is_empty() {
+                self.queued.remove(&part.pool);
             }
         }
+    }
+
+    /// Whether others may wait for this claim, or it makes others wait for each other: somebody else waits in one of its
+    /// pools, or its build has something.
+    fn concerns_others(&self, claim: &Claim) -> bool {
+        let others_wait = |part: &Part| {
+            let pool = self.snapshot.pool(&part.pool);
+            pool.is_some_and(|pool| pool.waiting.values().any(|id| *id != claim.id))
+        };
+        claim.terms.ask.parts.iter().any(others_wait)
+            || claim.terms.owner.build().is_some_and(|build| self.entangled.has_something(&build))
     }
 
     /// Changes a live claim in a way that ends with the server: parks and presence.
@@ -68,7 +91,7 @@ impl State {
         change(&mut claim);
         self.unindex(&old);
         self.index(&claim);
-        if stands_in_the_way(&old) != stands_in_the_way(&claim) {
+        if stands_in_the_way(&old) != stands_in_the_way(&claim) && self.concerns_others(&claim) {
             self.change_edges();
         }
         self.snapshot.claims.insert(id.clone(), Arc::new(claim));
@@ -77,8 +100,10 @@ impl State {
     /// Takes an ended claim out and remembers its end.
     pub(in crate::core) fn remove_claim(&mut self, id: &ClaimId, ended: Ended, now: Now) {
         let Some(claim) = self.snapshot.claims.remove(id) else { return };
+        if self.concerns_others(&claim) {
+            self.change_edges();
+        }
         self.unindex(&claim);
-        self.watch.stale = true;
         if let Some(group) = SupersedeGroup::of(&claim)
             && let Some(claims) = self.supersede_groups.get_mut(&group)
         {
@@ -111,6 +136,7 @@ impl State {
             self.snapshot.watched.remove(&(build, claim.id.clone()));
         }
         self.entangled.remove(claim);
+        self.tickets.remove(&claim.ticket);
     }
 
     /// Keeps timers, builds and queue membership of a claim true.
@@ -122,6 +148,9 @@ impl State {
             self.snapshot.watched.insert((build, claim.id.clone()));
         }
         self.entangled.add(claim);
+        if !matches!(claim.phase, Phase::Held { .. }) {
+            self.tickets.insert(claim.ticket, claim.id.clone());
+        }
         if !claim.waits() {
             return;
         }
@@ -130,6 +159,7 @@ impl State {
                 && let Some(pool) = self.pool_mut(&part.pool)
             {
                 pool.enqueue(claim);
+                self.queued.insert(part.pool.clone());
             }
         }
     }
@@ -138,10 +168,8 @@ impl State {
     pub(in crate::core) fn leave_queues(&mut self, claim: &Claim) {
         self.snapshot.stuck.remove(&claim.id);
         self.watch.forget(&claim.id);
+        self.take_out_of_queues(claim);
         for part in &claim.terms.ask.parts {
-            if let Some(pool) = self.pool_mut(&part.pool) {
-                pool.dequeue(claim);
-            }
             self.to_dispatch.insert(part.pool.clone());
         }
     }

@@ -22,6 +22,8 @@ struct Stake {
 pub(in crate::core) struct Entangled {
     stakes: BTreeMap<BuildRef, Stake>,
     both: BTreeSet<BuildRef>,
+    /// Those of `both` by the pools in which they wait.
+    waiting_in: BTreeMap<PoolName, BTreeSet<BuildRef>>,
 }
 
 impl Entangled {
@@ -47,17 +49,22 @@ impl Entangled {
 
     /// The pools in which entangled builds wait.
     pub(in crate::core) fn pools(&self) -> impl Iterator<Item = &PoolName> {
-        self.both.iter().filter_map(|build| self.stakes.get(build)).flat_map(|stake| stake.waits.keys())
+        self.waiting_in.keys()
     }
 
     /// Entangled builds that wait in this pool.
     pub(in crate::core) fn builds_waiting_in(&self, pool: &PoolName) -> impl Iterator<Item = &BuildRef> {
-        let waits = move |build: &&BuildRef| self.stakes.get(build).is_some_and(|s| s.waits.contains_key(pool));
-        self.both.iter().filter(waits)
+        self.waiting_in.get(pool).into_iter().flatten()
+    }
+
+    /// Whether a claim of this build is granted or held.
+    pub(in crate::core) fn has_something(&self, build: &BuildRef) -> bool {
+        self.stakes.get(build).is_some_and(|stake| stake.has > 0)
     }
 
     fn count(&mut self, claim: &Claim, change: impl Fn(&mut usize)) {
         let Some(build) = claim.terms.owner.build() else { return };
+        self.unlist(&build);
         let stake = self.stakes.entry(build.clone()).or_default();
         if claim.waits() {
             for part in &claim.terms.ask.parts {
@@ -67,13 +74,30 @@ impl Entangled {
         } else {
             change(&mut stake.has);
         }
-        let (has, waits) = (stake.has > 0, !stake.waits.is_empty());
-        if has && waits {
-            self.both.insert(build);
-        } else {
-            self.both.remove(&build);
-            if !has && !waits {
-                self.stakes.remove(&build);
+        match (stake.has > 0, !stake.waits.is_empty()) {
+            (true, true) => self.list(build),
+            (false, false) => drop(self.stakes.remove(&build)),
+            _ => {}
+        }
+    }
+
+    fn list(&mut self, build: BuildRef) {
+        for pool in self.stakes.get(&build).into_iter().flat_map(|stake| stake.waits.keys()) {
+            self.waiting_in.entry(pool.clone()).or_default().insert(build.clone());
+        }
+        self.both.insert(build);
+    }
+
+    fn unlist(&mut self, build: &BuildRef) {
+        if !self.both.remove(build) {
+            return;
+        }
+        for pool in self.stakes.get(build).into_iter().flat_map(|stake| stake.waits.keys()) {
+            if let Some(builds) = self.waiting_in.get_mut(pool) {
+                builds.remove(build);
+                if builds.is_empty() {
+                    self.waiting_in.remove(pool);
+                }
             }
         }
     }

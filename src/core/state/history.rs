@@ -1,5 +1,6 @@
 //! The history that a state keeps: writing entries, listing them in their pools, pruning what is too much.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::{Notice, State};
@@ -85,34 +86,70 @@ impl State {
         key
     }
 
-    /// Takes out the oldest entry of all that may go. It looks at one page only: the next entry tries again.
-    pub(super) fn prune_oldest(&mut self) {
+    /// Takes out the oldest entry that may go. Each call looks at one page of them and goes on where the last one ended, so
+    /// entries that must stay keep nobody from finding those that may go.
+    fn prune_oldest(&mut self) {
+        let from = self.oldest_kept.map_or(Bound::Unbounded, Bound::Included);
         let may_go = |change: &&Arc<Change>| {
             let pools = change.pools.iter().filter_map(|p| self.snapshot.pool(p));
             pools.clone().all(|p| p.prunable.contains(&change.key) || !p.changes.contains_key(&change.key))
         };
-        let oldest = self.snapshot.changes.values().take(limits::PAGE).find(may_go).cloned();
-        let Some(oldest) = oldest else { return };
-        for pool in &oldest.pools {
-            if let Some(p) = self.pool_mut(pool) {
-                p.prunable.remove(&oldest.key);
-                p.changes.remove(&oldest.key);
-            }
+        let page = || self.snapshot.changes.range((from, Bound::Unbounded)).map(|(_, change)| change);
+        let oldest = page().take(limits::PAGE).find(may_go).cloned();
+        let end = || page().nth(limits::PAGE).map(|change| change.key);
+        self.oldest_kept = oldest.as_ref().map_or_else(end, |change| Some(change.key));
+        if let Some(oldest) = oldest {
+            self.take_out_of_history(&oldest);
         }
-        self.forget_change(oldest.key);
     }
 
-    /// Takes out entries that are too old: of every pool, and those of removed pools.
+    /// Takes out entries that are too old. Each call looks at one page of them and goes on where the last one ended; it
+    /// begins again when it has come to younger ones.
     pub(in crate::core) fn prune_by_age(&mut self, now: Now) {
-        let pools: Vec<PoolName> = self.snapshot.pools.keys().cloned().collect();
-        for pool in pools {
-            self.prune(&pool, now);
-        }
         let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
-        let old = self.snapshot.changes.values().take(limits::PAGE).take_while(|c| c.at.0 < oldest_wall);
-        let old: Vec<ChangeKey> = old.map(|c| c.key).collect();
-        for key in old {
-            self.forget_change(key);
+        let (page, end) = self.page_from(self.oldest_young);
+        let young = page.iter().position(|change| change.at.0 >= oldest_wall);
+        self.oldest_young = if young.is_some() { None } else { end };
+        for change in page.iter().take(young.unwrap_or(page.len())) {
+            let stays = |p: &PoolName| {
+                let pool = self.snapshot.pool(p);
+                pool.is_some_and(|p| p.changes.contains_key(&change.key) && !p.prunable.contains(&change.key))
+            };
+            let (stay, go): (Vec<_>, Vec<_>) = change.pools.iter().partition(|pool| stays(pool));
+            for pool in go {
+                self.take_out_of_pool(pool, change.key);
+            }
+            if stay.is_empty() {
+                self.forget_change(change.key);
+            }
+        }
+    }
+
+    /// A page of the history from this entry on, and where the next page begins; `None` is the beginning.
+    fn page_from(&self, from: Option<ChangeKey>) -> (Vec<Arc<Change>>, Option<ChangeKey>) {
+        let from = from.map_or(Bound::Unbounded, Bound::Included);
+        let mut page: Vec<Arc<Change>> = self
+            .snapshot
+            .changes
+            .range((from, Bound::Unbounded))
+            .take(limits::PAGE + 1)
+            .map(|(_, c)| Arc::clone(c))
+            .collect();
+        let next = if page.len() > limits::PAGE { page.pop().map(|change| change.key) } else { None };
+        (page, next)
+    }
+
+    fn take_out_of_history(&mut self, change: &Change) {
+        for pool in &change.pools {
+            self.take_out_of_pool(pool, change.key);
+        }
+        self.forget_change(change.key);
+    }
+
+    fn take_out_of_pool(&mut self, pool: &PoolName, key: ChangeKey) {
+        if let Some(p) = self.pool_mut(pool) {
+            p.prunable.remove(&key);
+            p.changes.remove(&key);
         }
     }
 
@@ -180,10 +217,7 @@ impl State {
             if p.prunable.len() <= keep - must_stay.min(keep / 2) && !is_old {
                 return;
             }
-            if let Some(p) = self.pool_mut(pool) {
-                p.prunable.remove(&oldest);
-                p.changes.remove(&oldest);
-            }
+            self.take_out_of_pool(pool, oldest);
             self.forget_change(oldest);
         }
     }

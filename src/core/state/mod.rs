@@ -18,12 +18,15 @@ mod stuck;
 mod supersede_group;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::core::claim::BuildRef;
 use crate::core::history::Change;
 use crate::core::latch::LatchId;
+use crate::core::limits;
 use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, ParkId, PoolName, Revision, Ticket};
+use crate::core::pool::Pool;
 use crate::core::settings::{Settings, planted};
 use crate::core::time::{Deadline, EngineMs, Now};
 
@@ -84,6 +87,12 @@ pub struct State {
     pub(super) parks: BTreeMap<ParkId, ClaimId>,
     /// Pools in which something may have become grantable.
     pub(super) to_dispatch: BTreeSet<PoolName>,
+    /// Pools in which somebody waits.
+    queued: BTreeSet<PoolName>,
+    /// The last of them that the periodic look has looked at.
+    looked_at: Option<PoolName>,
+    /// Claims that wait or may wait again, by ticket.
+    pub(super) tickets: BTreeMap<Ticket, ClaimId>,
     /// Pools in which a claim that cannot be served may be passed.
     backfilling: BTreeSet<PoolName>,
     pub(super) entangled: Entangled,
@@ -103,6 +112,9 @@ pub struct State {
     op_order: BTreeSet<(EngineMs, OpId)>,
     /// History entries of latches, oldest first; some may be gone already.
     latch_changes: VecDeque<ChangeKey>,
+    /// Where the next look for entries of the history that are too many goes on, and that for those that are too old.
+    oldest_kept: Option<ChangeKey>,
+    oldest_young: Option<ChangeKey>,
     dirty: Dirty,
     notices: BTreeSet<Notice>,
 }
@@ -214,6 +226,20 @@ impl State {
         let entry = (at, timer);
         self.timers.remove(&entry);
         self.long.remove(&entry);
+    }
+
+    /// Puts the next pools on the list in which somebody waits and something is free: all of them when they are few.
+    pub(super) fn dispatch_next_queues(&mut self) {
+        let after = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.queued.range((after.clone(), Bound::Unbounded));
+        let from_the_start = self.queued.iter().take_while(|name| match &after {
+            Bound::Excluded(after) => *name <= after,
+            _ => false,
+        });
+        let next: Vec<&PoolName> = next.chain(from_the_start).take(limits::QUEUES_PER_LOOK).collect();
+        self.looked_at = next.last().map(|name| (*name).clone());
+        let open = next.into_iter().filter(|name| self.snapshot.pool(name).is_some_and(Pool::has_room));
+        self.to_dispatch.extend(open.cloned());
     }
 
     /// Puts the pools on the list in which the exception from strictness may have changed.

@@ -1,10 +1,11 @@
 //! The pools and locks of a state.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{State, Timer};
 use crate::core::claim::Claim;
-use crate::core::names::{ClaimId, LockName, PoolName};
+use crate::core::names::{LockName, PoolName};
 use crate::core::pool::{Lock, Overtaking, Policy, Pool};
 use crate::core::time::Now;
 
@@ -28,7 +29,14 @@ impl State {
         pool.set_policy(policy, waiting.iter().map(AsRef::as_ref));
         self.dirty.pools.insert(name.clone());
         self.to_dispatch.insert(name.clone());
-        self.change_edges();
+        self.change_edges_of(name);
+    }
+
+    /// Locks of this pool, or its rules, have changed: who waits there may wait for somebody else.
+    fn change_edges_of(&mut self, pool: &PoolName) {
+        if self.queued.contains(pool) {
+            self.change_edges();
+        }
     }
 
     fn note_overtaking(&mut self, name: &PoolName, overtaking: Overtaking) {
@@ -41,11 +49,12 @@ impl State {
     /// Locks of this pool have come or gone. Who waits for them and for locks of another pool may be passed there from
     /// now on, or no longer.
     fn dispatch_tied(&mut self, pool: &PoolName) {
-        let wants = |id: &ClaimId| self.claim(id).is_some_and(|c| c.terms.ask.parts.iter().any(|p| p.pool == *pool));
-        let tied = |name: &&PoolName| {
-            *name != pool && self.snapshot.pool(name).is_some_and(|other| other.wide.iter().any(wants))
-        };
-        let tied: Vec<PoolName> = self.backfilling.iter().filter(tied).cloned().collect();
+        let wide = self.snapshot.pool(pool).map(|pool| &pool.wide).filter(|_| !self.backfilling.is_empty());
+        let wide = wide.into_iter().flatten().filter_map(|id| self.claim(id));
+        let others = wide.flat_map(|claim| &claim.terms.ask.parts).map(|part| &part.pool);
+        let tied: BTreeSet<&PoolName> =
+            others.filter(|name| *name != pool && self.backfilling.contains(*name)).collect();
+        let tied: Vec<PoolName> = tied.into_iter().cloned().collect();
         self.to_dispatch.extend(tied);
     }
 
@@ -70,7 +79,7 @@ impl State {
         if let Some(until) = lock.quarantine.as_ref().and_then(|q| q.until) {
             self.set_timer(until, Timer::Quarantine(pool.clone(), lock.name.clone()));
         }
-        self.change_edges();
+        self.change_edges_of(pool);
         if let Some(p) = self.pool_mut(pool) {
             p.put_lock(lock);
         }
@@ -79,7 +88,7 @@ impl State {
 
     pub(in crate::core) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
         self.dirty.locks.insert((pool.clone(), lock.clone()));
-        self.change_edges();
+        self.change_edges_of(pool);
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
         if let Some(key) = newest {
             self.offer_to_prune(pool, key);
@@ -90,7 +99,6 @@ impl State {
 
     /// Changes a lock in a way that the store need not know (who holds it).
     pub(in crate::core) fn change_holders(&mut self, pool: &PoolName, lock: &LockName, change: impl FnOnce(&mut Lock)) {
-        self.watch.stale = true;
         if let Some(p) = self.pool_mut(pool)
             && let Some(old) = p.locks.get(lock)
         {

@@ -1,0 +1,300 @@
+//! What one thing costs when there is more of something else: each row grows one thing, and prints the cost at each size and
+//! how the cost grows.
+//!
+//! ```text
+//! cargo bench --bench flat              # all rows
+//! cargo bench --bench flat -- labels    # rows whose name contains "labels"
+//! ```
+//!
+//! A row calls the core itself, without a store. A cost is the fastest of several rounds, each of some repetitions, so that
+//! other load on the machine counts little. A *slope* is the exponent of the growth between the smallest and the largest
+//! size: 0 is flat, 1 is linear, 2 is quadratic.
+
+// Figures go to the terminal; a panic is a failed run.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_possible_truncation)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use locker::core::claim::{Ask, Labels, Owner, Part, Priority, Scope, Terms, Want};
+use locker::core::command::{AskClaim, By, Command, MoveTo, Reply, Wait};
+use locker::core::names::{ClaimId, Digest, Label, LockName, ParkId, PoolName, Text};
+use locker::core::pool::{Overtaking, Pick, Policy};
+use locker::core::restart::restarted;
+use locker::core::settings::Settings;
+use locker::core::state::{Loaded, State};
+use locker::core::step::step;
+use locker::core::time::{EngineMs, Now, Span, WallMs};
+
+/// A name of a row, its sizes, and how to measure at one size.
+type Row = (&'static str, &'static [u32], fn(u32) -> Duration);
+
+const ROWS: &[Row] = &[
+    ("a claim and its release, beside other pools", &[0, 1_000, 10_000, 90_000], beside_pools),
+    ("the periodic look at all queues, pools", &[1_000, 10_000, 90_000], reconcile),
+    ("a claim and its release, beside builds that hold and wait elsewhere", &[0, 100, 1_000], beside_entangled),
+    ("labels: a claim and its release, free locks and waiters for another label", &[100, 400, 1_600], labels),
+    ("labels: the same in another pool", &[100, 400, 1_600], labels_stranger),
+    ("backfill: a claim and its release, waiters for all locks", &[100, 500, 1_000], backfill),
+    ("backfill: the same, pick random", &[100, 500, 1_000], backfill_random),
+    ("backfill: a start with one-lock pools", &[1_000, 4_000, 10_000], backfill_start),
+    ("move to first, waiters", &[100, 1_000, 10_000], move_first),
+    ("move to before the last, waiters", &[100, 1_000, 10_000], move_before),
+    ("a waiter asks again, waiters before it", &[100, 1_000, 10_000], ask_again),
+];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    println!("| what | size: cost | slope |\n|---|---|---|");
+    for (name, sizes, measure) in ROWS {
+        if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
+            continue;
+        }
+        let costs: Vec<(u32, Duration)> = sizes.iter().map(|size| (*size, measure(*size))).collect();
+        let shown: Vec<String> = costs.iter().map(|(size, cost)| format!("{size}: {cost:.1?}")).collect();
+        println!("| {name} | {} | {:.2} |", shown.join(", "), slope(&costs));
+    }
+}
+
+fn slope(costs: &[(u32, Duration)]) -> f64 {
+    let (first, last) = (costs[0], costs[costs.len() - 1]);
+    let growth = f64::from(last.0.max(1)) / f64::from(first.0.max(1));
+    (last.1.as_secs_f64() / first.1.as_secs_f64()).ln() / growth.ln()
+}
+
+/// The fastest of some rounds, for one repetition.
+fn fastest(repetitions: u32, mut once: impl FnMut()) -> Duration {
+    let round = |_| {
+        let start = Instant::now();
+        (0..repetitions).for_each(|_| once());
+        start.elapsed() / repetitions
+    };
+    (0..5).map(round).min().unwrap()
+}
+
+struct World {
+    state: State,
+    ms: u64,
+    parks: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { state: restarted(Loaded::default(), Settings::default(), 1, Now::default()), ms: 0, parks: 0 }
+    }
+
+    fn now(&self) -> Now {
+        Now { engine: EngineMs(self.ms), wall: WallMs(self.ms) }
+    }
+
+    fn does(&mut self, command: Command) -> Reply {
+        let now = self.now();
+        let reply = step(&mut self.state, command, now).unwrap();
+        self.state.take_changes(now);
+        self.state.take_notices();
+        reply
+    }
+
+    fn pool(&mut self, name: &str, policy: Policy, capacity: u32) {
+        let (pool, capacity) = (PoolName::parse(name).unwrap(), Some(capacity));
+        self.does(Command::SetPool { pool, policy, capacity, by: By::default() });
+    }
+
+    fn label(&mut self, pool: &str, lock: u32, label: &str) {
+        let labels = Some(Arc::new(wanted(label)));
+        let (pool, lock) = (PoolName::parse(pool).unwrap(), LockName::parse(&lock.to_string()).unwrap());
+        self.does(Command::UpdateLock { pool, lock, metadata: None, labels, if_free: false, by: By::default() });
+    }
+
+    fn asks(&mut self, id: &str, pool: &str, want: Want, build: Option<u32>, parks: bool) -> Reply {
+        self.parks += 1;
+        let wait = if parks { Wait::Park(ParkId(self.parks)) } else { Wait::No };
+        self.does(Command::Ask(Box::new(ask(id, pool, want, build, wait))))
+    }
+
+    fn ends(&mut self, id: &str) {
+        self.does(Command::End { id: ClaimId::parse(id).unwrap(), run: None, by: None, reason: None });
+    }
+
+    /// The cost of one claim and its release, each with a fresh id.
+    fn cycle(&mut self, pool: &str, want: &Want) -> Duration {
+        let mut number = 0;
+        fastest(20, || {
+            number += 1;
+            let id = format!("cycle-{number}");
+            let reply = self.asks(&id, pool, want.clone(), None, false);
+            assert!(matches!(&reply, Reply::Claim { claim, .. } if !claim.waits()), "{reply:?}");
+            self.ends(&id);
+        })
+    }
+}
+
+fn ask(id: &str, pool: &str, want: Want, build: Option<u32>, wait: Wait) -> AskClaim {
+    let text = |text: String| Text::parse(&text).unwrap();
+    let owner = build.map_or(Owner::default(), |build| Owner {
+        cluster: Some(text("https://ci".into())),
+        build_id: Some(text(build.to_string())),
+        ..Owner::default()
+    });
+    let terms = Terms {
+        ask: Ask { parts: vec![Part { pool: PoolName::parse(pool).unwrap(), want }], key: None, requestor: None },
+        digest: Digest([0; 32]),
+        owner: Arc::new(owner),
+        reason: None,
+        confirm: false,
+        ttl: None,
+        priority: Priority::default(),
+        supersede: None,
+    };
+    let id = ClaimId::parse(id).unwrap();
+    AskClaim { id, terms, scope: Some(Scope::Flow), run: None, wait, queue: true, give_up_after: None }
+}
+
+fn wanted(label: &str) -> Labels {
+    BTreeMap::from([(Label::parse("is").unwrap(), Label::parse(label).unwrap())])
+}
+
+fn any(count: u32) -> Want {
+    Want::Any { count, labels: Labels::new() }
+}
+
+fn named(lock: &str) -> Want {
+    Want::Named(BTreeSet::from([LockName::parse(lock).unwrap()]))
+}
+
+fn beside_pools(others: u32) -> Duration {
+    let mut world = World::new();
+    (0..others).for_each(|n| world.pool(&format!("other-{n}"), Policy::default(), 1));
+    world.pool("p", Policy::default(), 1);
+    world.cycle("p", &any(1))
+}
+
+fn reconcile(pools: u32) -> Duration {
+    let mut world = World::new();
+    (0..pools).for_each(|n| world.pool(&format!("p-{n}"), Policy::default(), 1));
+    fastest(1, || {
+        world.ms += 5_000;
+        world.does(Command::Reconcile);
+    })
+}
+
+fn beside_entangled(builds: u32) -> Duration {
+    let mut world = World::new();
+    world.pool("p", Policy::default(), 1);
+    world.pool("gate", Policy::default(), 1);
+    world.asks("holder", "gate", any(1), None, false);
+    for n in 0..builds {
+        world.pool(&format!("own-{n}"), Policy::default(), 1);
+        world.asks(&format!("h-{n}"), &format!("own-{n}"), any(1), Some(n), false);
+        world.asks(&format!("w-{n}"), "gate", any(1), Some(n), true);
+    }
+    world.cycle("p", &any(1))
+}
+
+/// Half of the locks have a label that is all taken and that everybody waits for; the others are free.
+fn labelled(size: u32) -> World {
+    let mut world = World::new();
+    world.pool("p", Policy::default(), size + 1);
+    world.pool("stranger", Policy::default(), 1);
+    (1..=size).for_each(|n| world.label("p", n, "free"));
+    world.label("p", size + 1, "taken");
+    let taken = Want::Any { count: 1, labels: wanted("taken") };
+    world.asks("holder", "p", taken.clone(), None, false);
+    (0..size / 2).for_each(|n| drop(world.asks(&format!("w-{n}"), "p", taken.clone(), None, true)));
+    world
+}
+
+fn labels(size: u32) -> Duration {
+    labelled(size).cycle("p", &Want::Any { count: 1, labels: wanted("free") })
+}
+
+fn labels_stranger(size: u32) -> Duration {
+    labelled(size).cycle("stranger", &any(1))
+}
+
+fn backfilled(size: u32, pick: Pick) -> Duration {
+    let mut world = World::new();
+    world.pool("p", Policy { overtaking: Overtaking::Backfill(None), pick, ..Policy::default() }, size);
+    world.asks("holder", "p", named("1"), None, false);
+    (0..size / 2).for_each(|n| drop(world.asks(&format!("w-{n}"), "p", any(size), None, true)));
+    world.cycle("p", &any(1))
+}
+
+fn backfill(size: u32) -> Duration {
+    backfilled(size, Pick::LeastRecent)
+}
+
+fn backfill_random(size: u32) -> Duration {
+    backfilled(size, Pick::Random)
+}
+
+fn backfill_start(pools: u32) -> Duration {
+    let mut world = World::new();
+    let policy = Policy { overtaking: Overtaking::Backfill(None), ..Policy::default() };
+    (0..pools).for_each(|n| world.pool(&format!("p-{n}"), policy.clone(), 1));
+    let pools: Vec<_> = world.state.snapshot.pools.values().collect();
+    let loaded = Loaded {
+        pools: pools.iter().map(|pool| (pool.name.clone(), pool.policy.clone())).collect(),
+        locks: pools
+            .iter()
+            .flat_map(|pool| pool.locks.values().map(|lock| (pool.name.clone(), (**lock).clone())))
+            .collect(),
+        ..Loaded::default()
+    };
+    let start = Instant::now();
+    let mut state = restarted(loaded, Settings::default(), 1, Now::default());
+    step(&mut state, Command::Tick, Now::default()).unwrap();
+    start.elapsed()
+}
+
+fn queue(waiters: u32) -> World {
+    let mut world = World::new();
+    world.pool("p", Policy::default(), 1);
+    world.asks("holder", "p", any(1), None, false);
+    (0..waiters).for_each(|n| drop(world.asks(&format!("w-{n}"), "p", any(1), None, true)));
+    world
+}
+
+fn moved(world: &mut World, id: &str, to: MoveTo) {
+    let id = ClaimId::parse(id).unwrap();
+    world.does(Command::Move { id, to, by: By::default() });
+}
+
+/// The last one becomes the first, and the next last one, and so on.
+fn move_first(waiters: u32) -> Duration {
+    let mut world = queue(waiters);
+    let mut last = waiters;
+    fastest(5, || {
+        last -= 1;
+        moved(&mut world, &format!("w-{last}"), MoveTo::First);
+    })
+}
+
+/// One after the other comes before the same one.
+fn move_before(waiters: u32) -> Duration {
+    let mut world = queue(waiters);
+    let before = ClaimId::parse(&format!("w-{}", waiters - 1)).unwrap();
+    let mut first = 0;
+    fastest(5, || {
+        moved(&mut world, &format!("w-{first}"), MoveTo::Before(before.clone()));
+        first += 1;
+    })
+}
+
+/// What a client that waits costs each time it asks: its step, and looking its place up.
+fn ask_again(waiters: u32) -> Duration {
+    let mut world = queue(waiters);
+    let id = format!("w-{}", waiters - 1);
+    fastest(20, || {
+        world.ms += Span::secs(1).0 / 1_000;
+        world.asks(&id, "p", any(1), None, true);
+        let pool = world.state.snapshot.pool(&PoolName::parse("p").unwrap()).unwrap();
+        let claim = &world.state.snapshot.claims[&ClaimId::parse(&id).unwrap()];
+        assert_eq!(place(pool, claim), waiters as usize);
+    })
+}
+
+fn place(pool: &locker::core::pool::Pool, claim: &locker::core::claim::Claim) -> usize {
+    pool.waiting_before(pool.place(claim)) + 1
+}
