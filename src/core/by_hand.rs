@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use super::claim::{Claim, End, Owner, Phase};
+use super::claim::{Claim, End, Owner};
 use super::claims::{self, Ending};
 use super::command::{By, MoveTo, Refusal, Reply};
 use super::history::ChangeKind;
-use super::names::{ClaimId, LockName, PoolName, Reason, Ticket};
+use super::names::{ClaimId, LockName, PoolName, Reason};
 use super::pool::{Lock, Order, Pool, Quarantine};
 use super::pools::{existing_lock, record};
 use super::state::{Entry, State};
@@ -104,8 +104,8 @@ fn replace_quarantine(
     state.to_dispatch.insert(pool.clone());
 }
 
-/// Gives a waiting claim another place in its queues. Everybody else keeps his order: the tickets between the old place
-/// and the new one move up by one claim. In pools ordered by priority it takes over that of the claim it is put beside.
+/// Gives a waiting claim another place in its queues; everybody else keeps its order. In pools ordered by priority it takes
+/// over the priority of the claim that it is put beside.
 pub(super) fn move_claim(state: &mut State, id: &ClaimId, to: &MoveTo, by: &By, now: Now) -> Result<(), Refusal> {
     let claim = claims::live(state, id, None)?;
     if !claim.waits() {
@@ -118,7 +118,7 @@ pub(super) fn move_claim(state: &mut State, id: &ClaimId, to: &MoveTo, by: &By, 
             state.update_waiting(id, |c| c.terms.priority = beside.terms.priority);
         }
         let earlier_ticket = (side == Side::Before) != (order == Order::Lifo);
-        state.set_tickets(&tickets_after(state, &claim, &beside, earlier_ticket));
+        state.move_ticket(id, beside.ticket, earlier_ticket);
     }
     let entry = Entry::about(&claim, ChangeKind::Moved, Some(&by.owner));
     state.record(Entry { reason: by.reason.clone(), ..entry }, now);
@@ -157,19 +157,4 @@ fn neighbour(state: &State, claim: &Claim, to: &MoveTo) -> Result<Option<(Arc<Cl
         }
     };
     Ok(found)
-}
-
-/// The new tickets of all whose ticket changes when `claim` is put just before or just after `beside`. Claims that were
-/// granted may wait again, so they are among them.
-fn tickets_after(state: &State, claim: &Claim, beside: &Claim, earlier: bool) -> Vec<(ClaimId, Ticket)> {
-    let (low, high) = (claim.ticket.min(beside.ticket), claim.ticket.max(beside.ticket));
-    let counts = |c: &&Arc<Claim>| (low..=high).contains(&c.ticket) && !matches!(c.phase, Phase::Held { .. });
-    let mut between: Vec<&Arc<Claim>> = state.snapshot.claims.values().filter(counts).collect();
-    between.sort_by_key(|c| c.ticket);
-    let tickets: Vec<Ticket> = between.iter().map(|c| c.ticket).collect();
-    between.retain(|c| c.id != claim.id);
-    let at = between.iter().position(|c| c.id == beside.id).unwrap_or_default() + usize::from(!earlier);
-    let mut ids: Vec<&ClaimId> = between.iter().map(|c| &c.id).collect();
-    ids.insert(at, &claim.id);
-    ids.into_iter().cloned().zip(tickets).collect()
 }

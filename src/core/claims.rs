@@ -297,11 +297,10 @@ fn put_back_locks(state: &mut State, claim: &Claim, lost: Option<Now>) {
     }
 }
 
-/// Locks that were only waiting for their last holder to go.
+/// Locks that were only waiting for their last holder to go. One whose holder was lost leaves when its drain is over: if the
+/// pool grows again before that, it still drains.
 fn take_out_leaving(state: &mut State, claim: &Claim, now: Now) {
-    let gone = |(pool, lock): &&(PoolName, _)| {
-        state.snapshot.lock(pool, lock).is_some_and(|l| l.leaving && l.holders.is_empty())
-    };
+    let gone = |(pool, lock): &&(PoolName, _)| state.snapshot.lock(pool, lock).is_some_and(Lock::has_left);
     let gone: Vec<_> = claim.locks().iter().filter(gone).cloned().collect();
     for (pool, lock) in gone {
         let entry = Entry {

@@ -219,6 +219,8 @@ pub enum Refusal {
     TooMany { pool: PoolName, asked: u32, has: u32, labels: Labels },
     #[error("claim {id:?} asked for something else before: use a new id for a different request")]
     DifferentRequest { id: ClaimId },
+    #[error("operation {op:?} was another request before: use a new op for a different request")]
+    DifferentOperation { op: OpId },
     #[error("a newer process acts for claim {id:?}: this one must stop")]
     SupersededRun { id: ClaimId },
     #[error("claim {id:?} has had {max} runs, which is the limit: use a new id")]

@@ -141,7 +141,7 @@ fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {
         ensure(free == lock.is_free(), || format!("lock {name} is free: {}, listed: {free}", lock.is_free()))?;
         let open = lock.open_to().is_some_and(|key| pool.shared.contains(&(key.clone(), name.clone())));
         ensure(open == lock.open_to().is_some(), || format!("lock {name} can be joined, but is not listed"))?;
-        ensure(!lock.leaving || !lock.holders.is_empty(), || format!("lock {name} should have left"))?;
+        ensure(!lock.has_left(), || format!("lock {name} should have left"))?;
         if let Some(key) = lock.newest {
             ensure(pool.changes.contains_key(&key), || format!("the newest entry of lock {name} was pruned"))?;
         }

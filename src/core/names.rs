@@ -184,6 +184,9 @@ impl Revision {
     /// Bits of the counter below the epoch.
     pub const COUNTER_BITS: u32 = 28;
 
+    /// So many epochs there are before revisions reach 2^53: until the year 2089.
+    pub const EPOCHS: u64 = 1 << (53 - Self::COUNTER_BITS);
+
     /// The revision before the first one of `epoch`.
     #[must_use]
     pub fn start_of(epoch: u64) -> Self {
@@ -220,11 +223,15 @@ impl fmt::Display for Fence {
     }
 }
 
-/// Place in every queue at once: smaller is earlier. One counter for all pools, so sets cannot deadlock.
+/// Place in every queue at once: smaller is earlier. One counter for all pools, so sets cannot deadlock. Two that are given
+/// one after the other leave room for claims that are moved between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
 impl Ticket {
+    /// The first ticket of a new store: a million moves to the front fit before it.
+    pub const FIRST: Self = Self(1 << 40);
+
     /// The first place after this one.
     #[must_use]
     pub fn next(self) -> Self {
@@ -235,6 +242,10 @@ impl Ticket {
 /// Number of one parked request. It says nothing about the claim and does not survive the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ParkId(pub u64);
+
+/// What an operation asks for, as a number: equal requests, equal numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked(pub u64);
 
 /// SHA-256 over *what* a claim asks and for which build, made at the edge; equal requests, equal digests.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,28 +1,181 @@
-//! Operations that have an id are done once: whoever repeats one gets the answer that he missed.
+//! An operation that has an id is done once: whoever repeats it gets the answer that it missed.
 
-use super::command::{By, Refusal, Reply};
+use super::claim::{Labels, Want};
+use super::command::{AskClaim, By, Command, MoveTo, Refusal, Reply};
+use super::names::Asked;
+use super::pool::{Order, Overtaking, Pick, Policy};
 use super::state::{OpRecord, State};
 use super::time::{Deadline, Now};
 
 /// Makes a change unless the same operation has made it before, and remembers its answer under the operation's id.
 ///
 /// # Errors
-/// The refusal of the change, which is not remembered.
+/// The refusal of the change, which is not remembered; or the operation was another one before.
 pub(super) fn once(
     state: &mut State,
     by: &By,
+    asked: Asked,
     now: Now,
     change: impl FnOnce(&mut State) -> Result<(), Refusal>,
 ) -> Result<Reply, Refusal> {
     if let Some(before) = by.op.as_ref().and_then(|op| state.ops.get(op)) {
-        return Ok(Reply::Done { revision: before.revision });
+        // Of those that an older release has remembered it is not known.
+        return if before.asked.is_none_or(|before| before == asked) {
+            Ok(Reply::Done { revision: before.revision })
+        } else {
+            Err(Refusal::DifferentOperation { op: before.op.clone() })
+        };
     }
     change(state)?;
     let revision = state.snapshot.revision;
     if let Some(op) = &by.op {
         state.make_room_for_op();
         let forget = Deadline::after(now, state.settings.memory);
-        state.remember_op(OpRecord { op: op.clone(), revision, forget });
+        state.remember_op(OpRecord { op: op.clone(), revision, asked: Some(asked), forget });
     }
     Ok(Reply::Done { revision })
+}
+
+/// What an operation asks for, whoever asks and why. It is stored and compared by later releases: the fields and their order
+/// never change, new ones only follow.
+pub(super) fn asked(command: &Command) -> Asked {
+    let mut fields = Fields::default();
+    match command {
+        Command::Move { id, to, by: _ } => {
+            fields.texts(&["move", id.as_str()]);
+            match to {
+                MoveTo::First => fields.text("first"),
+                MoveTo::Before(id) => fields.texts(&["before", id.as_str()]),
+                MoveTo::Last => fields.text("last"),
+            }
+        }
+        Command::Quarantine { pool, lock, span, by: _ } => {
+            fields.texts(&["quarantine", pool.as_str(), lock.as_str()]);
+            fields.optional(span.map(|span| span.0));
+        }
+        Command::Return { pool, lock, by: _ } => fields.texts(&["return", pool.as_str(), lock.as_str()]),
+        Command::SetPool { pool, policy, capacity, by: _ } => {
+            fields.texts(&["set pool", pool.as_str()]);
+            fields.policy(policy);
+            fields.optional(capacity.map(u64::from));
+        }
+        Command::RemovePool { pool, by: _ } => fields.texts(&["remove pool", pool.as_str()]),
+        Command::AddLock { pool, lock, metadata, labels, claim, by: _ } => {
+            fields.texts(&["add lock", pool.as_str(), lock.as_str()]);
+            fields.bytes(metadata);
+            fields.labels(labels);
+            fields.claim(claim.as_deref());
+        }
+        Command::UpdateLock { pool, lock, metadata, labels, if_free, by: _ } => {
+            fields.texts(&["update lock", pool.as_str(), lock.as_str()]);
+            fields.number(metadata.is_some().into());
+            metadata.iter().for_each(|metadata| fields.bytes(metadata));
+            fields.number(labels.is_some().into());
+            labels.iter().for_each(|labels| fields.labels(labels));
+            fields.number((*if_free).into());
+        }
+        Command::RemoveLock { pool, lock, claim, by: _ } => {
+            fields.texts(&["remove lock", pool.as_str(), lock.as_str()]);
+            fields.texts(claim.as_ref().map(|id| id.as_str()).as_slice());
+        }
+        Command::Note { pool, lock, by: _ } => {
+            fields.texts(&["note", pool.as_str()]);
+            fields.texts(lock.as_ref().map(|lock| lock.as_str()).as_slice());
+        }
+        Command::Ask(_)
+        | Command::Confirm { .. }
+        | Command::Renew { .. }
+        | Command::Delivered { .. }
+        | Command::BuildOver { .. }
+        | Command::Suspect { .. }
+        | Command::End { .. }
+        | Command::Cancel { .. }
+        | Command::Break { .. }
+        | Command::Left { .. }
+        | Command::CreateLatch(_)
+        | Command::ReleaseLatch { .. }
+        | Command::DeleteLatch { .. }
+        | Command::Tick
+        | Command::Reconcile => {}
+    }
+    Asked(fields.0)
+}
+
+/// FNV-1a over fields, each with its length in front: it tells honest requests apart, and needs no more than that.
+struct Fields(u64);
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self(0xCBF2_9CE4_8422_2325)
+    }
+}
+
+impl Fields {
+    fn number(&mut self, number: u64) {
+        for byte in number.to_be_bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+    }
+
+    fn optional(&mut self, number: Option<u64>) {
+        self.number(number.is_some().into());
+        number.into_iter().for_each(|number| self.number(number));
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    fn texts(&mut self, texts: &[&str]) {
+        texts.iter().for_each(|text| self.text(text));
+    }
+
+    fn labels(&mut self, labels: &Labels) {
+        self.number(labels.len() as u64);
+        labels.iter().for_each(|(name, value)| self.texts(&[name.as_str(), value.as_str()]));
+    }
+
+    fn policy(&mut self, policy: &Policy) {
+        let Policy { order, overtaking, pick, drain, max_hold, max_queue, scope } = policy;
+        self.number(match order {
+            Order::Fifo => 0,
+            Order::Priority => 1,
+            Order::Lifo => 2,
+        });
+        match overtaking {
+            Overtaking::Strict => self.number(0),
+            Overtaking::Backfill(most) => {
+                self.number(1);
+                self.optional(most.map(u64::from));
+            }
+        }
+        self.number(match pick {
+            Pick::LeastRecent => 0,
+            Pick::Random => 1,
+            Pick::Name => 2,
+        });
+        self.optional(drain.map(|span| span.0));
+        self.optional(max_hold.map(|span| span.0));
+        self.optional(max_queue.map(u64::from));
+        self.optional(scope.map(|scope| scope as u64));
+    }
+
+    fn claim(&mut self, claim: Option<&AskClaim>) {
+        let Some(AskClaim { id, terms, .. }) = claim else { return };
+        self.text(id.as_str());
+        self.bytes(&terms.digest.0);
+        for part in &terms.ask.parts {
+            self.text(part.pool.as_str());
+            if let Want::Named(names) = &part.want {
+                names.iter().for_each(|name| self.text(name.as_str()));
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@ use imbl::{OrdMap, OrdSet, Vector};
 
 use super::claim::{Claim, Labels, Scope};
 use super::history::Change;
+use super::limits;
 use super::names::{ChangeKey, ClaimId, Fence, LockName, PoolName, Reason, Text, Ticket};
 use super::time::{Deadline, Span, WallMs};
 
@@ -132,7 +133,7 @@ pub struct Lock {
     pub drain: Option<Deadline>,
     /// Given to nobody while it is out of service; who has it keeps it.
     pub quarantine: Option<Quarantine>,
-    /// To be taken out of the pool when its holder has gone (the pool was made smaller).
+    /// To be taken out of the pool when its holder has gone and its drain is over (the pool was made smaller).
     pub leaving: bool,
     /// The newest history entry about this lock; never pruned. The lock with the oldest one is picked first.
     pub newest: Option<ChangeKey>,
@@ -165,6 +166,12 @@ impl Lock {
         self.drain.is_none() && self.quarantine.is_none() && !self.leaving
     }
 
+    /// Whether it is to leave its pool, and nothing keeps it any more.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.leaving && self.holders.is_empty() && self.drain.is_none()
+    }
+
     /// Whether a claim with this sharing party may have it now, the queue aside.
     #[must_use]
     pub fn admits(&self, sharer: Option<(&Text, &Text)>) -> bool {
@@ -173,13 +180,13 @@ impl Lock {
         }
         let same_key = |h: &Holder| matches!((&h.sharer, sharer), (Some((held, _)), Some((key, _))) if held == key);
         // All holders have the same key (I1), so one speaks for all.
-        self.holders.first().is_none_or(same_key)
+        self.holders.first().is_none_or(same_key) && self.holders.len() < limits::HOLDERS_PER_LOCK
     }
 
     /// The key with which others may join its holders now.
     #[must_use]
     pub fn open_to(&self) -> Option<&Text> {
-        if !self.is_in_service() {
+        if !self.is_in_service() || self.holders.len() >= limits::HOLDERS_PER_LOCK {
             return None;
         }
         let (key, _) = self.holders.first()?.sharer.as_ref()?;
@@ -340,5 +347,27 @@ impl Pool {
                 self.shared.remove(&(key.clone(), name.clone()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_lock_admits_nobody() {
+        let (key, who) = (Text::parse("k").unwrap(), Text::parse("w").unwrap());
+        let holder = |n: usize| Holder {
+            claim: ClaimId::parse(&n.to_string()).unwrap(),
+            fence: Fence(n as u64),
+            sharer: Some((key.clone(), who.clone())),
+        };
+        let lock = |holders: usize| Lock {
+            holders: (0..holders).map(holder).collect(),
+            ..Lock::new(LockName::parse("l").unwrap(), Arc::from([]), Arc::default())
+        };
+        let open = |holders| (lock(holders).admits(Some((&key, &who))), lock(holders).open_to().cloned());
+        assert_eq!(open(limits::HOLDERS_PER_LOCK - 1), (true, Some(key.clone())));
+        assert_eq!(open(limits::HOLDERS_PER_LOCK), (false, None));
     }
 }

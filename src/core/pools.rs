@@ -104,7 +104,7 @@ fn set_capacity(state: &mut State, name: &PoolName, capacity: u32, by: &By, now:
         }
     }
     for lock in above {
-        if lock.holders.is_empty() {
+        if lock.holders.is_empty() && lock.drain.is_none() {
             record(state, ChangeKind::Removed, name, std::slice::from_ref(&lock.name), by, now);
             state.remove_lock(name, &lock.name, now);
         } else {

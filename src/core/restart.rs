@@ -5,15 +5,36 @@ use std::sync::Arc;
 
 use super::claim::{Claim, Phase, Presence};
 use super::deadlock;
+use super::history::ChangeKind;
 use super::names::{ClaimId, Revision, Ticket};
 use super::pool::{Holder, Pool};
 use super::settings::{Settings, planted};
 use super::state::{Loaded, Meta, State};
-use super::time::{Deadline, EngineMs, Now};
+use super::time::{Deadline, EngineMs, Now, WallMs};
+
+/// The clock is so far ahead that later fences would not be exact numbers in every JSON reader.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the system clock says that it is the year {}: from 2089 on, every fence would be too large for JSON. Set the clock, then \
+     start again; nothing was written",
+    1970 + .0.0 / 31_556_952_000
+)]
+pub struct ClockAhead(pub WallMs);
+
+/// Minutes since 2026-01-01: the smallest epoch that the clock allows, so that a copied-back backup or an emptied store never
+/// gives a fence again (docs/design.md#revisions-fences-and-epochs).
+///
+/// # Errors
+/// Revisions of that epoch would not be below 2^53.
+pub fn epoch_by_clock(wall: WallMs) -> Result<u64, ClockAhead> {
+    const START_OF_2026_MS: u64 = 1_767_225_600_000;
+    let epoch = wall.0.saturating_sub(START_OF_2026_MS) / 60_000;
+    if epoch >= Revision::EPOCHS { Err(ClockAhead(wall)) } else { Ok(epoch) }
+}
 
 /// The state of a server that starts at `now` on what its store has kept: same holds, same queue order, same claim ids;
-/// short deadlines in full; a new epoch above every revision given. The first thing to do is to commit
-/// [`State::take_changes`], before any answer.
+/// short deadlines in full; revisions go on above every one given, and above the clock's epoch ([`epoch_by_clock`]). The first
+/// thing to do is to commit [`State::take_changes`], before any answer.
 #[must_use]
 pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: Now) -> State {
     let mut state = State::default();
@@ -21,12 +42,11 @@ pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: N
     state.settings = settings;
     let meta = loaded.meta.unwrap_or(Meta {
         revision: Revision::default(),
-        next_ticket: Ticket(1),
+        next_ticket: Ticket::FIRST,
         engine: EngineMs::default(),
     });
-    let epoch = epoch_by_clock.max(meta.revision.epoch() + 1);
-    let epoch = if planted!(state.settings, FenceInMemory) { epoch_by_clock } else { epoch };
-    let revision = Revision::start_of(epoch);
+    let by_clock = Revision::start_of(epoch_by_clock);
+    let revision = if planted!(state.settings, FenceInMemory) { by_clock } else { by_clock.max(meta.revision) };
     state.set_counters(revision, meta.next_ticket);
     for (name, policy) in loaded.pools {
         state.put_pool(Pool::new(name, policy));
@@ -61,6 +81,9 @@ pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: N
     let mut history = loaded.history;
     history.sort_by_key(|change| change.key);
     for change in history {
+        if change.kind == ChangeKind::PoolRemoved {
+            change.pools.iter().for_each(|pool| state.begin_history_again(pool));
+        }
         state.add_change(&Arc::new(change));
     }
     // At the end: how much may stay depends on how much must.
@@ -110,4 +133,39 @@ fn forget_what_is_stored_already(state: &mut State, now: Now) {
     state.take_notices();
     let pools: Vec<_> = state.snapshot.pools.keys().cloned().collect();
     state.to_dispatch.extend(pools);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE_OF_2026: u64 = 1_767_225_600_000 + 60_000;
+
+    #[test]
+    fn a_start_uses_up_no_epoch() {
+        let start = |revision| {
+            let meta = Some(Meta { revision, next_ticket: Ticket::FIRST, engine: EngineMs(0) });
+            let loaded = Loaded { meta, ..Loaded::default() };
+            restarted(loaded, Settings::default(), 5, Now::default()).snapshot.revision
+        };
+        let stored = Revision(Revision::start_of(5).0 + 17);
+        assert_eq!(start(stored), stored);
+        assert_eq!(start(Revision::start_of(9)), Revision::start_of(9));
+        assert_eq!(start(Revision::start_of(4)), Revision::start_of(5));
+    }
+
+    #[test]
+    fn a_clock_that_is_too_far_ahead_is_refused() {
+        assert_eq!(epoch_by_clock(WallMs(0)), Ok(0));
+        assert_eq!(epoch_by_clock(WallMs(MINUTE_OF_2026)), Ok(1));
+        let last = 1_767_225_600_000 + (Revision::EPOCHS - 1) * 60_000;
+        assert_eq!(epoch_by_clock(WallMs(last)), Ok(Revision::EPOCHS - 1));
+        assert!(Revision::start_of(Revision::EPOCHS).0 == 1 << 53);
+        for wall in [last + 60_000, 4_294_967_296_000, u64::MAX] {
+            let refused = epoch_by_clock(WallMs(wall)).unwrap_err().to_string();
+            assert!(refused.starts_with("the system clock says that it is the year "), "{refused}");
+        }
+        let refused = epoch_by_clock(WallMs(4_294_967_296_000)).unwrap_err().to_string();
+        assert!(refused.contains("the year 2106"), "{refused}");
+    }
 }

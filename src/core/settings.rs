@@ -1,5 +1,6 @@
 //! Durations and switches of the rules; the server sets them once at start.
 
+use super::limits;
 use super::time::Span;
 
 /// How the rules are tuned. Tests shorten these; the defaults are those of docs/design.md.
@@ -27,6 +28,12 @@ pub struct Settings {
     pub history: usize,
     /// History entries older than this go.
     pub history_age: Span,
+    /// History entries kept in all.
+    pub changes: usize,
+    /// Ended claims remembered; the oldest released ones go first.
+    pub ended_claims: usize,
+    /// Answers of operations remembered.
+    pub ops: usize,
     /// A released latch that nobody deletes is kept this long.
     pub latch_kept: Span,
     /// Least time between two looks for claims that are stuck: each looks at all builds that hold and wait.
@@ -55,6 +62,9 @@ impl Default for Settings {
             drain: Span::secs(30),
             history: 1_000,
             history_age: Span::hours(90 * 24),
+            changes: limits::CHANGES,
+            ended_claims: limits::ENDED_CLAIMS,
+            ops: limits::OPS,
             latch_kept: Span::hours(30 * 24),
             stuck_look: Span(250),
             declared_only: false,

@@ -1,7 +1,7 @@
 //! The one way in: a command changes the state and gets an answer.
 
 use super::command::{Command, Refusal, Reply};
-use super::ops::once;
+use super::ops::{self, once};
 use super::pool::Lock;
 use super::state::State;
 use super::time::Now;
@@ -48,6 +48,7 @@ fn check_in_tests(_: &State) {}
 
 /// What the command itself does.
 fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Refusal> {
+    let asked = ops::asked(&command);
     match command {
         Command::Ask(ask) => admission::ask(state, *ask, now),
         Command::Confirm { id, run, fence } => claims::confirm(state, &id, run.as_ref(), fence, now),
@@ -64,33 +65,39 @@ fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Ref
         Command::End { id, run, by, reason } => claims::end(state, &id, run, by, reason, now),
         Command::Cancel { id, by, reason } => by_hand::cancel(state, &id, by, reason, now),
         Command::Break { id, drains, by, reason } => by_hand::break_claim(state, &id, drains, by, reason, now),
-        Command::Move { id, to, by } => once(state, &by, now, |state| by_hand::move_claim(state, &id, &to, &by, now)),
+        Command::Move { id, to, by } => {
+            once(state, &by, asked, now, |state| by_hand::move_claim(state, &id, &to, &by, now))
+        }
         Command::Quarantine { pool, lock, span, by } => {
-            once(state, &by, now, |state| by_hand::quarantine(state, &pool, &lock, span, &by, now))
+            once(state, &by, asked, now, |state| by_hand::quarantine(state, &pool, &lock, span, &by, now))
         }
         Command::Return { pool, lock, by } => {
-            once(state, &by, now, |state| by_hand::put_back(state, &pool, &lock, &by, now))
+            once(state, &by, asked, now, |state| by_hand::put_back(state, &pool, &lock, &by, now))
         }
         Command::Left { park } => {
             claims::left(state, park, now);
             Ok(Reply::Nothing)
         }
         Command::SetPool { pool, policy, capacity, by } => {
-            once(state, &by, now, |state| pools::set_pool(state, &pool, policy, capacity, &by, now))
+            once(state, &by, asked, now, |state| pools::set_pool(state, &pool, policy, capacity, &by, now))
         }
-        Command::RemovePool { pool, by } => once(state, &by, now, |state| pools::remove_pool(state, &pool, &by, now)),
+        Command::RemovePool { pool, by } => {
+            once(state, &by, asked, now, |state| pools::remove_pool(state, &pool, &by, now))
+        }
         Command::AddLock { pool, lock, metadata, labels, claim, by } => {
             let lock = Lock::new(lock, metadata, labels);
-            once(state, &by, now, |state| pools::add_lock(state, &pool, lock, claim.as_deref(), &by, now))
+            once(state, &by, asked, now, |state| pools::add_lock(state, &pool, lock, claim.as_deref(), &by, now))
         }
         Command::UpdateLock { pool, lock, metadata, labels, if_free, by } => {
             let changes = pools::LockChanges { metadata, labels, if_free };
-            once(state, &by, now, |state| pools::update_lock(state, &pool, &lock, changes, &by, now))
+            once(state, &by, asked, now, |state| pools::update_lock(state, &pool, &lock, changes, &by, now))
         }
         Command::RemoveLock { pool, lock, claim, by } => {
-            once(state, &by, now, |state| pools::remove_lock(state, &pool, &lock, claim.as_ref(), &by, now))
+            once(state, &by, asked, now, |state| pools::remove_lock(state, &pool, &lock, claim.as_ref(), &by, now))
         }
-        Command::Note { pool, lock, by } => once(state, &by, now, |state| pools::note(state, &pool, lock, &by, now)),
+        Command::Note { pool, lock, by } => {
+            once(state, &by, asked, now, |state| pools::note(state, &pool, lock, &by, now))
+        }
         Command::CreateLatch(new) => latches::create(state, *new, now),
         Command::ReleaseLatch { id, ending, binding } => latches::release(state, id, ending, &binding, now),
         Command::DeleteLatch { id } => latches::delete(state, id, now),

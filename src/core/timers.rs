@@ -3,9 +3,13 @@
 use super::by_hand;
 use super::claim::{Claim, End, Phase, Presence, Scope};
 use super::claims;
+use super::command::By;
 use super::deadlock;
+use super::history::ChangeKind;
 use super::latches;
 use super::names::{ClaimId, LockName, PoolName, Reason};
+use super::pool::Lock;
+use super::pools;
 use super::state::{State, Timer};
 use super::time::{Deadline, Now};
 
@@ -58,8 +62,14 @@ fn lose(state: &mut State, claim: &Claim, limit: Option<Deadline>, now: Now) {
 fn end_drain(state: &mut State, pool: &PoolName, lock: &LockName, now: Now) {
     let Some(old) = state.snapshot.lock(pool, lock).cloned() else { return };
     if old.drain.is_some_and(|d| d.is_over(now)) {
-        state.put_lock(pool, super::pool::Lock { drain: None, ..old });
-        state.to_dispatch.insert(pool.clone());
+        let lock = Lock { drain: None, ..old };
+        if lock.has_left() {
+            state.begin_step();
+            pools::record(state, ChangeKind::Removed, pool, std::slice::from_ref(&lock.name), &By::default(), now);
+            state.remove_lock(pool, &lock.name, now);
+        } else {
+            state.put_lock(pool, lock);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::long_polls::{LongPolls, Topic};
 use super::notices::Notices;
 use crate::core::command::{Command, Refusal, Reply};
-use crate::core::restart::restarted;
+use crate::core::restart::{epoch_by_clock, restarted};
 use crate::core::settings::{Settings, planted};
 use crate::core::state::{Notice, Snapshot, State};
 use crate::core::step::step;
@@ -135,7 +135,7 @@ impl EngineClock {
     }
 }
 
-/// Loads the store, begins a new epoch and starts the thread. `failed` is called once, when a commit has failed or the engine has panicked:
+/// Loads the store and starts the thread. `failed` is called once, when a commit has failed or the engine has panicked:
 /// by then nothing more is answered but `store_failed`.
 ///
 /// # Errors
@@ -178,7 +178,7 @@ pub fn start_with(
     Ok((engine, handle))
 }
 
-/// Loads the store and begins a new epoch; nothing runs yet.
+/// Loads the store; nothing runs yet.
 fn awake(
     mut store: Box<dyn Store>,
     settings: Settings,
@@ -190,7 +190,7 @@ fn awake(
     let base = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
     let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
     let now = clock.now();
-    let mut state = restarted(loaded, settings, epoch_by_clock(now.wall), now);
+    let mut state = restarted(loaded, settings, epoch_by_clock(now.wall)?, now);
     prepare(&mut state, now)?;
     store.commit(&state.take_changes(now))?;
     let snapshot = Arc::new(ArcSwap::from_pointee(state.snapshot.clone()));
@@ -204,13 +204,6 @@ fn awake(
     let (last_time_stored, next_reconcile) = (now.engine, now.engine);
     let thread = Thread { store, state, clock, queue, snapshot, notices, long_polls, last_time_stored, next_reconcile };
     Ok((engine, thread))
-}
-
-/// Minutes since 2026-01-01: the smallest epoch that the clock allows, so that a copied-back backup or an emptied
-/// store never gives a fence again (`docs/design.md#revisions-fences-and-epochs`).
-fn epoch_by_clock(wall: WallMs) -> u64 {
-    const START_OF_2026_MS: u64 = 1_767_225_600_000;
-    wall.0.saturating_sub(START_OF_2026_MS) / 60_000
 }
 
 struct Thread {

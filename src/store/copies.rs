@@ -177,13 +177,13 @@ fn copied(from: &Path, dir: &Path) -> anyhow::Result<NamedTempFile> {
     Ok(copy)
 }
 
-/// Brings a copy to this release's schema, and its newest revision to at least `known`: the next server begins the
-/// epoch after it.
+/// Brings a copy to this release's schema, and its newest revision to the epoch after its own and after `known`: what was
+/// given since the backup is not given again.
 fn advance(copy: &Path, known: u64) -> anyhow::Result<()> {
     let mut conn = Connection::open(copy)?;
     let found = schema::inspect(&conn)?;
     schema::migrate(&mut conn, found, "")?;
-    let revision = newest_revision(&conn)?.max(known);
+    let Revision(revision) = Revision::start_of(Revision(newest_revision(&conn)?.max(known)).epoch() + 1);
     conn.execute("UPDATE meta SET value = ?1 WHERE key = 'revision'", [revision.to_string()])?;
     Ok(())
 }

@@ -15,8 +15,8 @@ use crate::core::history::{Change, ChangeKind};
 use crate::core::latch::{Ending, Latch, LatchId, LatchRef, NewLatch, Node, NodeText, Outputs, Released, Target};
 use crate::core::limits;
 use crate::core::names::{
-    ChangeKey, ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, ParkId, PoolName, Reason, Revision, Run,
-    Text, Ticket,
+    Asked, ChangeKey, ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, ParkId, PoolName, Reason, Revision,
+    Run, Text, Ticket,
 };
 use crate::core::pool::{Holder, Lock, Order, Overtaking, Pick, Policy, Quarantine};
 use crate::core::state::{Changes, Meta, OpRecord};
@@ -338,9 +338,10 @@ pub fn changes() -> impl Strategy<Value = Changes> {
         engine: EngineMs(engine),
     }));
     let op = |op: OpId| {
-        (revision(), deadline()).prop_map(move |(revision, forget)| OpRecord {
+        (revision(), of(any::<u64>()), deadline()).prop_map(move |(revision, asked, forget)| OpRecord {
             op: op.clone(),
             revision: Revision(revision),
+            asked: asked.map(Asked),
             forget,
         })
     };

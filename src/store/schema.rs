@@ -38,6 +38,9 @@ const MIGRATIONS: &[&str] = &[
     "
     -- No table changes: new members and words in records of locks, claims, ended claims, policies and changes.
 ",
+    "
+    -- No table changes: records of operations may have a new member, which older releases refuse.
+",
 ];
 
 /// What a database file is.

@@ -1133,12 +1133,13 @@ impl Model {
         self.drop_left();
     }
 
-    /// Locks that only waited for their holders to go.
+    /// Locks that only waited for their holders to go and for their drains to end.
     fn drop_left(&mut self) {
         let held: Vec<(String, String)> = self.claims.iter().flat_map(|claim| claim.locks.clone()).collect();
         for pool in &mut self.pools {
             let name = pool.name.clone();
-            pool.locks.retain(|lock| !lock.leaving || held.contains(&(name.clone(), lock.name.clone())));
+            let stays = |lock: &Lock| lock.drain.is_some() || held.contains(&(name.clone(), lock.name.clone()));
+            pool.locks.retain(|lock| !lock.leaving || stays(lock));
         }
     }
 
@@ -1200,7 +1201,8 @@ impl Model {
         for lock in &mut pool.locks {
             lock.leaving |= lock.name.parse::<u32>().is_ok_and(|number| number > capacity);
         }
-        pool.locks.retain(|lock| !lock.leaving || held.contains(&(name.to_owned(), lock.name.clone())));
+        let stays = |lock: &Lock| lock.drain.is_some() || held.contains(&(name.to_owned(), lock.name.clone()));
+        pool.locks.retain(|lock| !lock.leaving || stays(lock));
         self.mentions = mentions;
         self.end_hopeless(name);
         Ok(Answer::Done)
@@ -1324,6 +1326,7 @@ impl Model {
         for lock in self.pools.iter_mut().flat_map(|pool| &mut pool.locks) {
             lock.drain = lock.drain.filter(|drain| drain.at > now);
         }
+        self.drop_left();
         self.ended.retain(|ended| ended.forget > now);
     }
 

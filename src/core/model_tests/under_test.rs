@@ -291,7 +291,7 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
             Refusal::NoSuchLock { .. } => "no_such_lock",
             Refusal::NoSuchClaim { .. } => "no_such_claim",
             Refusal::TooMany { .. } => "too_many",
-            Refusal::DifferentRequest { .. } => "different_request",
+            Refusal::DifferentRequest { .. } | Refusal::DifferentOperation { .. } => "different_request",
             Refusal::SupersededRun { .. } => "superseded_run",
             Refusal::NotWaiting { .. } => "not_waiting",
             Refusal::OrderOfOne { .. } => "mixed_orders",

@@ -290,6 +290,9 @@ impl Server {
             match *name {
                 "declared_only" => s.declared_only = true,
                 "history" => s.history = parse(value)?,
+                "changes" => s.changes = parse(value)?,
+                "ended" => s.ended_claims = parse(value)?,
+                "ops" => s.ops = parse(value)?,
                 "listen" => s.listen = span(value)?,
                 "memory" => s.memory = span(value)?,
                 "lease" => s.lease = span(value)?,
@@ -615,6 +618,7 @@ fn refusal_word(refusal: &Refusal) -> String {
         Refusal::NoSuchClaim { .. } => "no_such_claim",
         Refusal::TooMany { .. } => "too_many",
         Refusal::DifferentRequest { .. } => "different_request",
+        Refusal::DifferentOperation { .. } => "different_operation",
         Refusal::SupersededRun { .. } => "superseded_run",
         Refusal::TooManyRuns { .. } => "too_many_runs",
         Refusal::NoBuild { .. } => "no_build",

@@ -46,10 +46,6 @@ impl State {
     pub(in crate::core) fn set_tickets(&mut self, tickets: &[(ClaimId, Ticket)]) {
         for (id, _) in tickets {
             self.dequeue(id);
-            if let Some(claim) = self.claim(id) {
-                let ticket = claim.ticket;
-                self.tickets.remove(&ticket);
-            }
         }
         for (id, ticket) in tickets {
             self.update_claim(id, |c| c.ticket = *ticket);
@@ -136,7 +132,10 @@ impl State {
             self.snapshot.watched.remove(&(build, claim.id.clone()));
         }
         self.entangled.remove(claim);
-        self.tickets.remove(&claim.ticket);
+        // Another one may have got it meanwhile, when several move up.
+        if self.tickets.get(&claim.ticket) == Some(&claim.id) {
+            self.tickets.remove(&claim.ticket);
+        }
     }
 
     /// Keeps timers, builds and queue membership of a claim true.
@@ -148,9 +147,7 @@ impl State {
             self.snapshot.watched.insert((build, claim.id.clone()));
         }
         self.entangled.add(claim);
-        if !matches!(claim.phase, Phase::Held { .. }) {
-            self.tickets.insert(claim.ticket, claim.id.clone());
-        }
+        self.tickets.insert(claim.ticket, claim.id.clone());
         if !claim.waits() {
             return;
         }

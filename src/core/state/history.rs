@@ -80,8 +80,11 @@ impl State {
         for pool in &change.pools {
             self.notify(Notice::Pool(pool.clone()));
         }
-        if self.snapshot.changes.len() > limits::CHANGES {
-            self.prune_oldest();
+        // Two for one: what a page of entries that must stay has left over is made up for later.
+        for _ in 0..2 {
+            if self.snapshot.changes.len() > self.settings.changes {
+                self.prune_oldest();
+            }
         }
         key
     }
@@ -164,7 +167,8 @@ impl State {
                 self.forget_change(oldest);
             }
         }
-        for pool in &change.pools {
+        // The end of a pool is in no pool's history, not even in that of a later one of its name.
+        for pool in change.pools.iter().filter(|_| change.kind != ChangeKind::PoolRemoved) {
             let Some(p) = self.pool_mut(pool) else { continue };
             p.changes.insert(change.key, Arc::clone(change));
             let mut named = false;
@@ -183,6 +187,15 @@ impl State {
                 self.offer_to_prune(pool, key);
             }
         }
+    }
+
+    /// A restart has come to where this pool was removed: what it has now was made later, and knows nothing of before.
+    pub(in crate::core) fn begin_history_again(&mut self, pool: &PoolName) {
+        let Some(p) = self.pool_mut(pool) else { return };
+        p.changes.clear();
+        p.prunable.clear();
+        let named: Vec<Lock> = p.locks.values().filter(|l| l.newest.is_some()).map(|l| Lock::clone(l)).collect();
+        named.into_iter().for_each(|lock| p.put_lock(Lock { newest: None, ..lock }));
     }
 
     /// An entry may go once it is neither the newest of a lock nor the `claimed` entry of a live hold.

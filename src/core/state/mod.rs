@@ -5,6 +5,7 @@
 //! - `snapshot`: what everybody may read, and what a store gets.
 //! - `claims`, `pools`, `latches`: putting them in, changing and removing them.
 //! - `history`: writing and pruning entries; `remembered`: ended claims and the answers of operations.
+//! - `tickets`: the order in which claims came.
 //! - `entangled`, `stuck`, `supersede_group`: indexes and findings that the rules ask for.
 
 mod claims;
@@ -16,6 +17,7 @@ mod remembered;
 mod snapshot;
 mod stuck;
 mod supersede_group;
+mod tickets;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -91,8 +93,8 @@ pub struct State {
     queued: BTreeSet<PoolName>,
     /// The last of them that the periodic look has looked at.
     looked_at: Option<PoolName>,
-    /// Claims that wait or may wait again, by ticket.
-    pub(super) tickets: BTreeMap<Ticket, ClaimId>,
+    /// Live claims by ticket; no two have the same.
+    tickets: BTreeMap<Ticket, ClaimId>,
     /// Pools in which a claim that cannot be served may be passed.
     backfilling: BTreeSet<PoolName>,
     pub(super) entangled: Entangled,
@@ -187,12 +189,6 @@ impl State {
         self.snapshot.revision = revision;
         self.next_ticket = next_ticket.0;
         self.dirty.meta = true;
-    }
-
-    pub(super) fn give_ticket(&mut self) -> Ticket {
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        ticket
     }
 
     /// Begins a step: its first change will open a new revision.

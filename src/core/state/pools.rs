@@ -70,9 +70,10 @@ impl State {
         }
     }
 
-    /// Stores a lock, new or changed.
+    /// Stores a lock, new or changed. Who can be served now, or may be passed now, is to be found.
     pub(in crate::core) fn put_lock(&mut self, pool: &PoolName, lock: Lock) {
         self.dirty.locks.insert((pool.clone(), lock.name.clone()));
+        self.to_dispatch.insert(pool.clone());
         if let Some(drain) = lock.drain {
             self.set_timer(drain, Timer::Drain(pool.clone(), lock.name.clone()));
         }
@@ -88,6 +89,8 @@ impl State {
 
     pub(in crate::core) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
         self.dirty.locks.insert((pool.clone(), lock.clone()));
+        // What is gone may have been all that an earlier waiter and a later one both wanted.
+        self.to_dispatch.insert(pool.clone());
         self.change_edges_of(pool);
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
         if let Some(key) = newest {

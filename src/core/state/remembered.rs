@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{OpRecord, State, Timer};
 use crate::core::claim::{BuildRef, End, Ended};
-use crate::core::limits;
 use crate::core::names::{ClaimId, OpId};
 use crate::core::time::{Deadline, EngineMs, Now};
 
@@ -19,7 +18,7 @@ impl State {
         }
         self.dirty.ended.insert(id.clone());
         self.snapshot.ended.insert(id, Arc::new(ended));
-        while self.snapshot.ended.len() > limits::ENDED_CLAIMS {
+        while self.snapshot.ended.len() > self.settings.ended_claims {
             let Some((_, _, oldest)) = self.forgettable.first().cloned() else { break };
             self.forget_ended(&oldest);
         }
@@ -54,7 +53,7 @@ impl State {
 
     /// Forgets the oldest operations when there are too many.
     pub(in crate::core) fn make_room_for_op(&mut self) {
-        while self.ops.len() >= limits::OPS {
+        while self.ops.len() >= self.settings.ops {
             let Some((_, oldest)) = self.op_order.first().cloned() else { return };
             self.forget_op(&oldest);
         }

@@ -7,7 +7,7 @@ use imbl::{OrdMap, OrdSet};
 use crate::core::claim::{BuildRef, Claim, Ended, Part, Scope, Suspect};
 use crate::core::history::Change;
 use crate::core::latch::{Latch, LatchId};
-use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Ticket};
+use crate::core::names::{Asked, ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Ticket};
 use crate::core::pool::{Lock, Policy, Pool};
 use crate::core::state::Stuck;
 use crate::core::time::{Deadline, EngineMs};
@@ -101,6 +101,8 @@ pub struct OpRecord {
     pub op: OpId,
     /// The revision it was answered with.
     pub revision: Revision,
+    /// Missing when a release before this was remembered has answered it.
+    pub asked: Option<Asked>,
     pub forget: Deadline,
 }
 

@@ -117,7 +117,7 @@ fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::NoSuchLock { .. } => (Code::NoSuchLock, "check the name, or add it first (locker lock add)"),
         Refusal::NoSuchClaim { .. } => (Code::NoSuchClaim, "check the id; ended claims are forgotten after a while"),
         Refusal::TooMany { .. } => (Code::TooMany, "ask for fewer, or add locks (locker lock add)"),
-        Refusal::DifferentRequest { .. } => (Code::DifferentRequest, ""),
+        Refusal::DifferentRequest { .. } | Refusal::DifferentOperation { .. } => (Code::DifferentRequest, ""),
         Refusal::SupersededRun { .. } => (Code::SupersededRun, ""),
         Refusal::TooManyRuns { .. } => (Code::TooManyRuns, ""),
         Refusal::NoBuild { .. } => (Code::Unprocessable, "name `cluster` and `build_id`, or ask for another scope"),

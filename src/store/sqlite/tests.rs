@@ -132,7 +132,7 @@ fn what_is_no_store_of_ours_is_refused_and_left_alone() {
     let other: fn(&Place) = |place| place.shell().execute_batch("CREATE TABLE songs (title TEXT)").unwrap();
     let newer: fn(&Place) = |place| {
         drop(place.open());
-        place.shell().pragma_update(None, "user_version", 6).unwrap();
+        place.shell().pragma_update(None, "user_version", 7).unwrap();
     };
     let unversioned: fn(&Place) = |place| {
         drop(place.open());
@@ -141,7 +141,7 @@ fn what_is_no_store_of_ours_is_refused_and_left_alone() {
     let cases = [
         (garbage, "not a database"),
         (other, "not a store of locker"),
-        (newer, "newer release of locker (schema 6, this one knows up to 5)"),
+        (newer, "newer release of locker (schema 7, this one knows up to 6)"),
         (unversioned, "without a schema version"),
     ];
     for (make, expected) in cases {
@@ -203,7 +203,7 @@ fn a_file_of_version_1_is_migrated() {
     let mut store = place.open();
     assert!(!store.load().unwrap().latches.is_empty());
     let version: i64 = store.conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 5);
+    assert_eq!(version, 6);
 }
 
 #[test]
@@ -350,4 +350,16 @@ fn a_reader_delays_nothing_but_the_end_of_the_log() {
     assert!(message.contains("another process is reading it"), "{message}");
     drop(shell);
     assert_eq!(place.open().load().unwrap().locks.len(), 4);
+}
+
+/// A commit that is answered survives a power cut only if it was synced: `synchronous` is 2 for FULL.
+#[test]
+fn each_connection_that_writes_syncs_its_commits() {
+    let place = Place::new();
+    let store = place.open();
+    let pragma = |name: &str| store.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!((pragma("synchronous"), pragma("wal_autocheckpoint")), (2, 0));
+    let helper = connect(&store.path, Tuning::default().busy_timeout).unwrap();
+    write_ahead(&helper).unwrap();
+    assert_eq!(helper.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap(), 2);
 }

@@ -10,7 +10,7 @@ use super::{
     stored_locks, words,
 };
 use crate::core::history::{Change, ChangeKind};
-use crate::core::names::{ChangeKey, ClaimId, OpId, PoolName, Reason, Revision};
+use crate::core::names::{Asked, ChangeKey, ClaimId, OpId, PoolName, Reason, Revision};
 use crate::core::state::OpRecord;
 use crate::core::time::WallMs;
 
@@ -45,13 +45,16 @@ impl From<StoredKey> for ChangeKey {
 #[serde(deny_unknown_fields)]
 pub struct StoredOp {
     revision: u64,
+    /// Missing in records of older releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked: Option<u64>,
     forget: StoredDeadline,
 }
 
 impl From<&OpRecord> for StoredOp {
     fn from(record: &OpRecord) -> Self {
-        let OpRecord { op: _, revision, forget } = record;
-        Self { revision: revision.0, forget: (*forget).into() }
+        let OpRecord { op: _, revision, asked, forget } = record;
+        Self { revision: revision.0, asked: asked.map(|asked| asked.0), forget: (*forget).into() }
     }
 }
 
@@ -59,7 +62,7 @@ impl StoredOp {
     /// The operation with this id.
     #[must_use]
     pub fn into_op(self, op: OpId) -> OpRecord {
-        OpRecord { op, revision: Revision(self.revision), forget: self.forget.into() }
+        OpRecord { op, revision: Revision(self.revision), asked: self.asked.map(Asked), forget: self.forget.into() }
     }
 }
 

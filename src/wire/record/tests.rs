@@ -7,7 +7,7 @@ use super::*;
 use crate::core::claim::{Ask, BuildRef, Claim, Ended, Part, Phase, Priority, Terms, Want};
 use crate::core::history::{Change, ChangeKind};
 use crate::core::latch::{Ending, Latch, LatchId, NewLatch, Node, Outputs, Released, Target};
-use crate::core::names::{ChangeKey, Digest, Fence, Revision, Ticket};
+use crate::core::names::{Asked, ChangeKey, Digest, Fence, Revision, Ticket};
 use crate::core::pool::{Lock, Order, Overtaking, Pick, Policy, Quarantine};
 use crate::core::state::OpRecord;
 use crate::core::time::WallMs;
@@ -231,10 +231,13 @@ fn pools_locks_operations_and_history_are_stored_as() {
         assert_eq!(decode::<StoredLock>(golden).unwrap().into_lock(lock.name.clone(), b"\0\xFF"), lock);
     }
 
-    let op = OpRecord { op: name("o1"), revision: Revision(6), forget: deadline(2, 1) };
-    let golden = r#"{"revision":6,"forget":{"at":2,"span":1}}"#;
-    assert_eq!(encode(&StoredOp::from(&op)).unwrap(), golden);
-    assert_eq!(decode::<StoredOp>(golden).unwrap().into_op(op.op.clone()), op);
+    let op = OpRecord { op: name("o1"), revision: Revision(6), asked: Some(Asked(7)), forget: deadline(2, 1) };
+    let golden = r#"{"revision":6,"asked":7,"forget":{"at":2,"span":1}}"#;
+    let old_golden = r#"{"revision":6,"forget":{"at":2,"span":1}}"#;
+    for (op, golden) in [(op.clone(), golden), (OpRecord { asked: None, ..op }, old_golden)] {
+        assert_eq!(encode(&StoredOp::from(&op)).unwrap(), golden);
+        assert_eq!(decode::<StoredOp>(golden).unwrap().into_op(op.op.clone()), op);
+    }
 
     let change = Change {
         key: ChangeKey { revision: Revision(5), seq: 0 },

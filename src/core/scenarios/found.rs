@@ -1,0 +1,166 @@
+//! What a review, load scripts and mutants of the rules have found; `docs/bugs.md` tells the stories.
+
+use super::harness;
+use super::lines;
+
+// What is taken away from a waiter lets those behind it go on.
+scenarios! {
+    who_waited_behind_the_waiter_of_a_removed_lock_is_served: "
+        - add env/xy x=1 y=1                   => done
+        - add env/x x=1                        => done
+        - add env/y y=1                        => done
+        h ask env/x                            => held env/x
+        - quarantine env/xy                    => done
+        a ask env[x=1] confirm park=1          => waiting 1 parked
+        b ask env[y=1] confirm park=2          => waiting 2 parked     # a may still get xy
+        - remove env/xy                        => done
+        b ?                                    => granted env/y
+        a ?                                    => waiting 1 parked
+    "
+    who_waited_behind_the_waiter_of_a_changed_lock_is_served: "
+        - add env/xy x=1 y=1                   => done
+        - add env/x x=1                        => done
+        - add env/y y=1                        => done
+        h ask env/x                            => held env/x
+        - quarantine env/xy                    => done
+        a ask env[x=1] confirm park=1          => waiting 1 parked
+        b ask env[y=1] confirm park=2          => waiting 2 parked
+        - update env/xy x=1                    => done
+        b ?                                    => granted env/y
+    "
+    who_waited_behind_the_waiter_of_a_lock_that_left_is_served: "
+        - pool env capacity=1                  => done
+        - update env/1 x=1 y=1                 => done
+        - add env/x x=1                        => done
+        - add env/y y=1                        => done
+        h ask env/1                            => held env/1
+        i ask env/x                            => held env/x
+        a ask env[x=1] confirm park=1          => waiting 1 parked
+        b ask env[y=1] confirm park=2          => waiting 2 parked
+        - pool env capacity=0                  => done
+        b ?                                    => granted env/y
+        h end                                  => released
+        - lock env/1                           => none
+        a ?                                    => waiting 1 parked
+    "
+}
+
+// Drains.
+scenarios! {
+    a_lock_that_comes_back_within_its_drain_still_drains: "
+        - pool env capacity=2 drain=5m         => done
+        a ask env/2 ttl=1m                     => held env/2
+        - pool env capacity=1 drain=5m         => done
+   +1m  a ?                                    => ended lost
+        - lock env/2                           => meta= draining leaving
+        - restart                              => same
+        - pool env capacity=2 drain=5m         => done
+        - lock env/2                           => meta= draining
+        - free env                             => 1
+   +5m  - free env                             => 1 2
+    "
+    a_lock_that_was_shrunk_away_leaves_when_its_drain_is_over: "
+        - pool env capacity=2 drain=5m         => done
+        a ask env/2 ttl=1m                     => held env/2
+   +1m  a ?                                    => ended lost
+        - pool env capacity=1 drain=5m         => done
+        - lock env/2                           => meta= draining leaving
+        b ask env/2                            => refused no_such_lock
+   +5m  - lock env/2                           => none
+        - history env 2                        => lost removed
+    "
+    a_released_lock_that_was_shrunk_away_leaves_at_once: "
+        - pool env capacity=2 drain=5m         => done
+        a ask env/2                            => held env/2
+        - pool env capacity=1 drain=5m         => done
+        a end                                  => released
+        - lock env/2                           => none
+    "
+}
+
+// Operations.
+scenarios! {
+    an_operation_is_one_request: "
+        - add env/x op=1                       => done
+        - add env/y op=1                       => refused different_operation
+        - lock env/y                           => none
+        - update env/x meta=m op=2             => done
+        - update env/x meta=n op=2             => refused different_operation
+        - update env/x size=big op=2           => refused different_operation
+        - remove env/x op=2                    => refused different_operation
+        - restart                              => same
+        - update env/x meta=n op=2             => refused different_operation
+        - update env/x meta=m op=2             => done again
+        - pool p capacity=2 op=3               => done
+        - pool p capacity=3 op=3               => refused different_operation
+        - pool p capacity=2 order=lifo op=3    => refused different_operation
+        - pool p capacity=2 op=3               => done again
+        - quarantine p/1 op=4                  => done
+        - quarantine p/1 for=1m op=4           => refused different_operation
+        - return p/1 op=4                      => refused different_operation
+        - quarantine p/1 op=4                  => done again
+    "
+    the_oldest_operations_are_forgotten_first: "
+        - settings ops=2
+        - note env op=9                        => refused no_such_pool
+        - pool env capacity=1                  => done
+        - note env op=1                        => done
+   +1s  - note env op=2                        => done
+   +1s  - note env op=3                        => done
+        - note env op=2                        => done again
+        - note env op=3                        => done again
+        - note env op=1                        => done anew
+    "
+}
+
+// What is remembered and pruned.
+scenarios! {
+    the_oldest_released_claims_are_forgotten_first: "
+        - settings ended=2
+        a ask env                              => held env/env
+        a end                                  => released
+   +1s  b ask env                              => held env/env
+        b break                                => broken
+   +1s  c ask env                              => held env/env
+        c end                                  => released
+        a ?                                    => unknown
+        b ?                                    => ended broken
+        c ?                                    => ended released
+   +1s  d ask env                              => held env/env
+        d end                                  => released
+        b ?                                    => ended broken
+        c ?                                    => unknown
+        d ?                                    => ended released
+    "
+    a_short_limit_of_a_hold_starts_again_with_the_server: "
+        - pool env capacity=1 max_hold=5m      => done
+        a ask env ttl=8m                       => held env/1
+   +4m  - restart                              => same
+        a left?                                => 300s
+   +5m  a ?                                    => ended lost
+    "
+    a_pool_that_is_made_again_has_its_own_history_only: "
+        - pool env capacity=1                  => done
+        - pool other capacity=1                => done
+        a ask env,other                        => held env/1 other/1
+        a end                                  => released
+        - unpool env                           => done
+        - pool env capacity=1                  => done
+        - history env                          => pool added
+        - history other                        => pool added claimed released
+        - restart                              => same
+        - history env                          => pool added
+    "
+}
+
+/// Entries that must stay are the oldest thousand here, which keeps nobody from finding those that may go.
+#[test]
+fn the_history_in_all_is_limited_behind_a_thousand_entries_that_stay() {
+    let notes = lines(0..100, |_| "- note env => done".into());
+    harness::play_at_scale(&format!(
+        "- settings changes=1110 history=100000
+         - pool env capacity=1100 => done
+         {notes}
+         - count env => 1110"
+    ));
+}
