@@ -37,7 +37,7 @@ pub(super) fn bad_char(what: &'static str, found: char, offset: usize) -> NameEr
     NameError::BadChar { what, shown, offset }
 }
 
-/// Design section 1: 1-128 bytes of UTF-8, no control characters, no `/`, no leading `.`, not trimmed.
+/// docs/design.md#names: 1-128 bytes of UTF-8, no control characters, no `/`, no leading `.`, not trimmed.
 fn check_name(what: &'static str, text: &str) -> Result<(), NameError> {
     check_length(what, text, limits::NAME_BYTES)?;
     if text.starts_with('.') {
