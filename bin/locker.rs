@@ -6,7 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use locker::env::{Env, Signals, SystemClock};
+use locker::env::{ClosedStdout, Env, Signals, SystemClock, stdout_was_closed};
 use locker::wire::escape::escape;
 
 fn main() -> ExitCode {
@@ -35,11 +35,13 @@ fn main() -> ExitCode {
     let vars: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
+    // What is written to a closed stdout must fail, as it does when it is full.
+    let stdout: &mut dyn std::io::Write = if stdout_was_closed() { &mut ClosedStdout } else { &mut std::io::stdout() };
     let mut env = Env {
         args,
         vars,
         stdin: &mut std::io::stdin(),
-        stdout: &mut std::io::stdout(),
+        stdout,
         stderr: &mut std::io::stderr(),
         is_terminal: std::io::stdout().is_terminal(),
         hostname: hostname(),

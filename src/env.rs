@@ -134,6 +134,32 @@ pub fn read_file(path: &Path, max: u64) -> std::io::Result<Option<Vec<u8>>> {
     read_at_most(File::open(path)?, max)
 }
 
+/// Whether the process was started without a stdout. Rust's runtime then opens `/dev/null` in its place, for reading too,
+/// which nobody else does.
+#[must_use]
+pub fn stdout_was_closed() -> bool {
+    use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, makedev};
+    let stdout = std::io::stdout();
+    let is_read_write = fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR);
+    let is_null = fstat(&stdout).is_ok_and(|found| {
+        FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice && found.st_rdev == makedev(1, 3)
+    });
+    is_read_write && is_null
+}
+
+/// Stands for a stdout that is closed.
+pub struct ClosedStdout;
+
+impl std::io::Write for ClosedStdout {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("stdout is closed"))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A signal that asks the process to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {

@@ -23,6 +23,12 @@ use crate::wire::text::{api_duration, parse_duration};
 
 /// How long one request asks the server to hold it: below the idle timeout of common proxies.
 const WAIT: Duration = Duration::from_secs(25);
+/// A shorter wait would only keep the server busy.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+/// The server holds no request for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Without any pause a client would keep a server that is in trouble busy.
+const SHORTEST_RETRY_MAX: Duration = Duration::from_millis(50);
 /// A parked answer that comes earlier than this is no reason to ask again at once: something is wrong.
 const PARKED_AT_LEAST: Duration = Duration::from_millis(100);
 /// How long a claim waits for its own build before it gives up.
@@ -35,9 +41,9 @@ const CANCEL: Duration = Duration::from_secs(5);
 /// Spans that tests shorten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// `LOCKER_WAIT`: how long one request waits at the server (25 s).
+    /// `LOCKER_WAIT`: how long one request waits at the server (25 s; at least 100 ms, at most 60 s).
     pub wait: Duration,
-    /// `LOCKER_RETRY_MAX`: the longest pause between two attempts (10 s, and never more).
+    /// `LOCKER_RETRY_MAX`: the longest pause between two attempts (10 s, and never more; at least 50 ms).
     pub retry_max: Duration,
 }
 
@@ -47,8 +53,8 @@ impl Timing {
     /// # Errors
     /// A variable that is no duration.
     pub fn of(env: &Env<'_>) -> Result<Self, String> {
-        let wait = env_duration(env, "LOCKER_WAIT", WAIT)?.min(Duration::from_secs(60));
-        let retry_max = env_duration(env, "LOCKER_RETRY_MAX", LONGEST)?.min(LONGEST);
+        let wait = env_duration(env, "LOCKER_WAIT", WAIT)?.clamp(SHORTEST_WAIT, LONGEST_WAIT);
+        let retry_max = env_duration(env, "LOCKER_RETRY_MAX", LONGEST)?.clamp(SHORTEST_RETRY_MAX, LONGEST);
         Ok(Self { wait, retry_max })
     }
 }

@@ -323,11 +323,24 @@ impl Client {
     /// # Errors
     /// As [`CallError`].
     pub fn changes_from(&self, pool: &str, revision: u64) -> Result<Vec<ChangeView>, CallError> {
-        let mut page = self.changes(pool, Changes::From(revision))?;
-        let mut all = std::mem::take(&mut page.items);
-        if all.first().is_none_or(|first| first.revision != revision) {
-            return Ok(all);
+        let page = self.changes(pool, Changes::From(revision))?;
+        if page.items.first().is_none_or(|first| first.revision != revision) {
+            return Ok(page.items);
         }
+        self.with_following(pool, page)
+    }
+
+    /// All versions of a pool that are kept, oldest first.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn all_changes(&self, pool: &str) -> Result<Vec<ChangeView>, CallError> {
+        self.with_following(pool, self.changes(pool, Changes::After(0))?)
+    }
+
+    /// The versions of this page and of all that follow.
+    fn with_following(&self, pool: &str, mut page: Page<ChangeView>) -> Result<Vec<ChangeView>, CallError> {
+        let mut all = std::mem::take(&mut page.items);
         let mut after = None;
         while let Some(next) = page.next.as_deref().and_then(|next| next.parse::<u64>().ok()) {
             if after.is_some_and(|after| next <= after) {

@@ -2,27 +2,50 @@
 
 use std::time::Duration;
 
+use super::input::Input;
+use super::persist::Persist;
 use super::progress::{self, Progress};
 use super::put::{Put, Stop, taken_back};
-use super::{print, say};
-use crate::client::acquire::{self, Acquire, Held, Stopped, self_wait_limit};
+use super::{print, release, say};
+use crate::client::acquire::{self, Acquire, Held, News, Stopped, self_wait_limit};
 use crate::client::claim_id::{Place, claim_id};
+use crate::core::names::LockName;
 use crate::env::{Env, random_hex};
 use crate::wire::api::ClaimBody;
-use crate::wire::concourse::{Answer, Ask, LogLevel, Metadata, SourceKind};
+use crate::wire::concourse::{Answer, Ask, InputFile, LockChoice, LogLevel, Metadata, SourceKind};
 use crate::wire::errors::Code;
 use crate::wire::text::api_duration;
 
 /// Time to cancel a claim whose version could not be printed.
 const CANCEL: Duration = Duration::from_secs(5);
 
-pub(super) fn acquire(put: &Put<'_>, asked: Ask, env: &mut Env<'_>) -> Result<(), Stop> {
+/// Goes on without a lock, as an optional claim may: a version that says so, and one line that nobody overlooks.
+pub(super) fn nothing(put: &Put<'_>, why: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
+    say(env.stderr, format!("NO LOCK IS TAKEN: {why}, and optional: true says to go on without one"));
+    let mut persist = Persist::of(put, env)?;
+    release::note(put, &mut persist, None)
+}
+
+pub(super) fn acquire(put: &Put<'_>, mut asked: Ask, env: &mut Env<'_>) -> Result<(), Stop> {
+    let lock = match asked.lock.take() {
+        None => None,
+        Some(LockChoice::Named(lock)) => Some(lock),
+        Some(LockChoice::InFile(InputFile { dir, file })) => {
+            let named = Input::open(&put.dir, "claim", &dir)?.name_in(&file)?;
+            if named.is_none() && asked.optional {
+                let answer = nothing(put, &format!("the file {dir}/{file} is empty"), env)?;
+                return Ok(print(env, &answer)?);
+            }
+            let empty = || format!("claim: the file {dir}/{file} is empty: it names no lock (see optional: true)");
+            Some(named.ok_or_else(empty)?)
+        }
+    };
     let mut progress = Progress::of(put.source.log_level, env)?;
-    put.tell(env, first_line(put, &asked));
+    put.tell(env, first_line(put, &asked, lock.as_ref()));
     clamp_note(put, env);
     let (timeout, name) = (asked.timeout, asked.name.clone());
     let self_wait = if asked.self_wait { None } else { Some(self_wait_limit(env)?) };
-    let body = body(put, asked);
+    let body = body(put, asked, lock);
     let place = name.as_deref().map_or(Place::Host(&env.hostname), Place::Named);
     let id = claim_id(&put.owner, place, &body);
     let run = random_hex::<16>();
@@ -41,9 +64,15 @@ pub(super) fn acquire(put: &Put<'_>, asked: Ask, env: &mut Env<'_>) -> Result<()
         timeout,
         self_wait,
     };
+    let mut is_told = false;
     let held = acquire.run(&mut |news| {
         if let Some(line) = progress.line(news, put.clock.monotonic()) {
             put.tell(env, line);
+        }
+        let waits_for_itself = matches!(news, News::Waiting(view) if view.code == Code::SelfWait);
+        if waits_for_itself && !is_told {
+            is_told = true;
+            put.tell(env, self_wait_advice(self_wait));
         }
     });
     let held = held.map_err(|stopped| explain(put, &id, timeout, stopped))?;
@@ -64,12 +93,22 @@ pub(super) fn acquire(put: &Put<'_>, asked: Ask, env: &mut Env<'_>) -> Result<()
     })
 }
 
+/// What to know about a claim that waits for its own build.
+fn self_wait_advice(limit: Option<Duration>) -> String {
+    match limit {
+        None => "this step waits on, because another step of this build may release that; if both steps mean the same \
+                 claim, give both the same as: NAME; to fail instead of waiting, set self_wait: fail"
+            .to_owned(),
+        Some(limit) => format!("self_wait: fail: this step gives up after {} of that", progress::span(limit)),
+    }
+}
+
 fn cancel_limit(signal: Option<crate::env::Signal>) -> Duration {
     signal.map_or(CANCEL, |_| Duration::from_millis(1_500))
 }
 
-fn body(put: &Put<'_>, asked: Ask) -> ClaimBody {
-    let Ask { lock, count, labels, also, key, requestor, scope, ttl, queue, priority, supersede, .. } = asked;
+fn body(put: &Put<'_>, asked: Ask, lock: Option<LockName>) -> ClaimBody {
+    let Ask { count, labels, also, key, requestor, scope, ttl, queue, priority, supersede, .. } = asked;
     ClaimBody {
         lock: lock.map(|lock| lock.as_str().to_owned()),
         count,
@@ -91,8 +130,8 @@ fn body(put: &Put<'_>, asked: Ask) -> ClaimBody {
 }
 
 /// Says who we are and what is asked of whom.
-fn first_line(put: &Put<'_>, asked: &Ask) -> String {
-    let what = match (&asked.lock, asked.count) {
+fn first_line(put: &Put<'_>, asked: &Ask, lock: Option<&LockName>) -> String {
+    let what = match (lock, asked.count) {
         (Some(lock), _) => format!("lock {:?}", lock.as_str()),
         (None, Some(count)) if count > 1 => format!("{count} locks"),
         (None, _) => "a lock".to_owned(),
@@ -156,7 +195,7 @@ fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped)
         }
         acquire::Stop::SelfWait(view) => Stop::Failed(format!(
             "this build already holds what it waits for, so the wait may never end ({}): give both steps the same \
-             as: NAME if they mean the same claim, release the first one, or set self_wait: wait; {gone}",
+             as: NAME if they mean the same claim, release the first one, or take self_wait: fail out to wait on; {gone}",
             progress::waiting(&view)
         )),
         acquire::Stop::Locked(view) => {

@@ -9,7 +9,7 @@ use super::{Failure, interruptible, print, read_payload, told};
 use crate::client::calls::Changes;
 use crate::client::{CallError, Client};
 use crate::env::Env;
-use crate::wire::api::ChangeView;
+use crate::wire::api::{ChangeKind, ChangeView};
 use crate::wire::concourse::{CheckRequest, Version};
 use crate::wire::errors::Code;
 
@@ -25,10 +25,10 @@ fn run(env: &mut Env<'_>) -> Result<(), Failure> {
     let payload = read_payload(env)?;
     let request = CheckRequest::parse(&payload).map_err(|error| error.to_string())?;
     let opening = Opening::of(&request.source, None, env)?;
-    let version = request.version;
+    let (version, events) = (request.version, request.source.events);
     let revisions = interruptible(env, move || {
         let session = opening.resolve()?;
-        match list(&session.client, session.pool.as_str(), version.as_deref()) {
+        match list(&session.client, session.pool.as_str(), version.as_deref(), events.as_deref()) {
             Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(Vec::new()),
             other => other.map_err(|error| told(&error)),
         }
@@ -37,26 +37,30 @@ fn run(env: &mut Env<'_>) -> Result<(), Failure> {
     Ok(print(env, &versions)?)
 }
 
-/// Revisions, oldest first, each once.
-fn list(client: &Client, pool: &str, version: Option<&str>) -> Result<Vec<u64>, CallError> {
+/// Revisions, oldest first, each once. The given one is listed whatever it was, so that Concourse sees that it exists.
+fn list(
+    client: &Client,
+    pool: &str,
+    version: Option<&str>,
+    events: Option<&[ChangeKind]>,
+) -> Result<Vec<u64>, CallError> {
+    let wants = |change: &ChangeView| events.is_none_or(|events| events.contains(&change.kind));
     // Another type's version (a git commit, say) is unknown here.
-    let Some(known) = version.and_then(|version| version.parse::<u64>().ok()) else {
-        return newest(client, pool);
-    };
-    let changes = client.changes_from(pool, known)?;
-    if changes.first().is_none_or(|first| first.revision != known) {
-        return newest(client, pool);
+    if let Some(known) = version.and_then(|version| version.parse::<u64>().ok()) {
+        let changes = client.changes_from(pool, known)?;
+        if changes.first().is_some_and(|first| first.revision == known) {
+            return Ok(revisions(&changes, |change| change.revision == known || wants(change)));
+        }
     }
-    Ok(revisions(&changes))
+    let newest = match events {
+        None => client.changes(pool, Changes::Newest)?.items,
+        Some(_) => client.all_changes(pool)?,
+    };
+    Ok(revisions(&newest, wants).last().copied().into_iter().collect())
 }
 
-fn newest(client: &Client, pool: &str) -> Result<Vec<u64>, CallError> {
-    let page = client.changes(pool, Changes::Newest)?;
-    Ok(revisions(&page.items).last().copied().into_iter().collect())
-}
-
-fn revisions(changes: &[ChangeView]) -> Vec<u64> {
-    let mut revisions: Vec<u64> = changes.iter().map(|change| change.revision).collect();
+fn revisions(changes: &[ChangeView], wants: impl Fn(&ChangeView) -> bool) -> Vec<u64> {
+    let mut revisions: Vec<u64> = changes.iter().filter(|change| wants(change)).map(|change| change.revision).collect();
     revisions.dedup();
     revisions
 }

@@ -40,12 +40,18 @@ impl Destination {
 
     /// Writes `locks/POOL/LOCK/metadata`.
     pub(super) fn write_lock(&mut self, pool: &PoolName, lock: &LockName, metadata: &[u8]) -> Result<(), String> {
+        let dir = self.make_dirs(&["locks", pool.as_str(), lock.as_str()])?;
+        self.put(dir.join("metadata"), metadata)
+    }
+
+    /// Makes these directories, each in the one before it.
+    pub(super) fn make_dirs(&mut self, parts: &[&str]) -> Result<PathBuf, String> {
         let mut dir = self.dir.clone();
-        for part in ["locks", pool.as_str(), lock.as_str()] {
+        for part in parts.iter().flat_map(|part| part.split('/')) {
             dir.push(part);
             self.make_dir(&dir)?;
         }
-        self.put(dir.join("metadata"), metadata)
+        Ok(dir)
     }
 
     /// Keeps what was written.
@@ -68,7 +74,7 @@ impl Destination {
     }
 
     /// Replaces whatever has this name; a link is replaced, not followed, because renaming does so.
-    fn put(&mut self, path: PathBuf, content: &[u8]) -> Result<(), String> {
+    pub(super) fn put(&mut self, path: PathBuf, content: &[u8]) -> Result<(), String> {
         let written = self.temporary(content).and_then(|file| file.persist(&path).map_err(|error| error.error));
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         self.made.push(Made::File(path));

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::destination::Destination;
 use super::session::Opening;
+use super::tree::Tree;
 use super::{ADVICE, Failure, directory, interruptible, print, read_payload, say};
 use crate::client::acquire::{Timing, env_duration};
 use crate::client::backoff::Backoff;
@@ -84,9 +85,10 @@ fn run(env: &mut Env<'_>) -> Result<(), Failure> {
     let limit = env_duration(env, "LOCKER_GET_LIMIT", LIMIT)?;
     let retry_max = Timing::of(env)?.retry_max;
     let (opening, kind) = (Opening::of(&request.source, None, env)?, request.source.kind);
+    let tree = request.params.tree && kind == SourceKind::Pool;
     let (get, facts) = interruptible(env, move || {
         let session = opening.resolve()?;
-        let get = Get { client: session.client, pool: session.pool, kind };
+        let get = Get { client: session.client, pool: session.pool, kind, tree };
         let facts = get.persist(revision, limit, retry_max)?;
         Ok((get, facts))
     })?;
@@ -95,6 +97,7 @@ fn run(env: &mut Env<'_>) -> Result<(), Failure> {
     print(env, &get.answer(&request.version, &facts))?;
     files.done();
     if request.source.log_level >= LogLevel::Info {
+        facts.tree.missing().into_iter().for_each(|text| say(env.stderr, text));
         say(env.stderr, get.last_line(revision, facts.change.as_ref(), &facts.locks));
     }
     Ok(())
@@ -104,6 +107,8 @@ struct Get {
     client: Client,
     pool: PoolName,
     kind: SourceKind,
+    /// Whether to write what pool-resource writes.
+    tree: bool,
 }
 
 /// All that the server knows of a version.
@@ -113,6 +118,7 @@ struct Facts {
     hold: Option<ClaimView>,
     locks: Vec<Fetched>,
     holders: Vec<HolderView>,
+    tree: Tree,
 }
 
 /// Why a version cannot be fetched.
@@ -161,7 +167,8 @@ impl Get {
         let hold = self.hold(change.as_ref())?;
         let locks = self.locks(change.as_ref())?;
         let holders = self.holders(&locks)?;
-        Ok(Facts { change, hold, locks, holders })
+        let tree = if self.tree { Tree::fetch(&self.client, &self.pool)? } else { Tree::None(None) };
+        Ok(Facts { change, hold, locks, holders, tree })
     }
 
     /// What happened in that revision. Several entries of one revision are one step; its last one says what came
@@ -251,7 +258,7 @@ impl Get {
     }
 
     fn write(&self, files: &mut Destination, revision: u64, facts: &Facts) -> Result<(), String> {
-        let Facts { change, hold, locks, holders } = facts;
+        let Facts { change, hold, locks, holders, tree } = facts;
         let (change, hold) = (change.as_ref(), hold.as_ref());
         let everything = Everything {
             pool: self.pool.as_str(),
@@ -274,6 +281,7 @@ impl Get {
             files.write("claim", format!("{}\n", hold.id).as_bytes())?;
             files.write("fence", format!("{}\n", hold.fence.unwrap_or(0)).as_bytes())?;
         }
+        tree.write(&self.pool, files)?;
         for lock in locks {
             files.write_lock(&lock.pool, &lock.lock, &lock.metadata)?;
         }
@@ -329,7 +337,7 @@ fn word(kind: ChangeKind) -> String {
 }
 
 /// How and when a hold ended.
-fn over(claim: &ClaimView) -> String {
+pub(super) fn over(claim: &ClaimView) -> String {
     if claim.state != ClaimState::Ended {
         return "has ended; its claim id stands for a later claim by now".to_owned();
     }
@@ -340,7 +348,8 @@ fn over(claim: &ClaimView) -> String {
     format!("has ended: {how}{by}{at}{why}")
 }
 
-fn metadata(view: &LockView) -> Result<Vec<u8>, String> {
+/// A lock's metadata, byte for byte.
+pub(super) fn metadata(view: &LockView) -> Result<Vec<u8>, String> {
     match (&view.metadata, &view.metadata_base64) {
         (Some(text), _) => Ok(text.clone().into_bytes()),
         (None, Some(encoded)) => base64::engine::general_purpose::STANDARD

@@ -16,6 +16,8 @@ use crate::env::read_at_most;
 
 /// Largest file `name` or `claim` that is read, bytes: a name with white space around it.
 const SMALL_FILE_BYTES: usize = NAME_BYTES * 4;
+/// Largest `locker.json` that is read, bytes: ours has metadata of no lock in it when this is asked.
+const LOCKER_JSON_BYTES: usize = 64 * 1024;
 const NAME: &str = "name";
 const METADATA: &str = "metadata";
 const CLAIM: &str = "claim";
@@ -73,16 +75,40 @@ impl Input {
             let id = ClaimId::parse(&text).map_err(|error| self.wrong(CLAIM, error))?;
             return Ok(ClaimOrLock::Claim(id.to_string()));
         }
-        let name = self.name_if_there()?;
-        name.map(ClaimOrLock::Lock).ok_or_else(|| self.missing("the file claim or the file name; both are missing"))
+        match self.name_if_there()? {
+            Some(name) => Ok(ClaimOrLock::Lock(name)),
+            None if self.is_of_no_lock()? => Ok(ClaimOrLock::Nothing),
+            None => Err(self.missing("the file claim or the file name; both are missing")),
+        }
+    }
+
+    /// The lock's name in this file; `None` when the file is empty.
+    pub(super) fn name_in(&self, file: &str) -> Result<Option<LockName>, String> {
+        let text = self.text(file)?.ok_or_else(|| self.missing(&format!("the file {file}; it is missing")))?;
+        if text.is_empty() { Ok(None) } else { self.parse_name(file, &text).map(Some) }
+    }
+
+    /// The fence of the hold, which our `in` writes.
+    pub(super) fn fence(&self) -> Result<Option<u64>, String> {
+        self.text("fence")?.map(|text| text.parse().map_err(|_| self.wrong("fence", "it is not a number"))).transpose()
     }
 
     fn name_if_there(&self) -> Result<Option<LockName>, String> {
-        let Some(text) = self.text(NAME)? else { return Ok(None) };
+        self.text(NAME)?.map(|text| self.parse_name(NAME, &text)).transpose()
+    }
+
+    fn parse_name(&self, file: &str, text: &str) -> Result<LockName, String> {
         if text.contains('\n') {
-            return Err(format!("{}: the file {}/{NAME} has more than one line", self.param, self.name));
+            return Err(format!("{}: the file {}/{file} has more than one line", self.param, self.name));
         }
-        LockName::parse(&text).map(Some).map_err(|error| self.wrong(NAME, error))
+        LockName::parse(text).map_err(|error| self.wrong(file, error))
+    }
+
+    /// Whether our `in` made the directory from a version that is about no lock.
+    fn is_of_no_lock(&self) -> Result<bool, String> {
+        let Some(content) = self.read("locker.json", LOCKER_JSON_BYTES)? else { return Ok(false) };
+        let json: serde_json::Value = serde_json::from_slice(&content).unwrap_or_default();
+        Ok(json["revision"].is_u64() && (json["kind"].is_null() || json["kind"] == "noted"))
     }
 
     fn text(&self, file: &str) -> Result<Option<String>, String> {
@@ -122,6 +148,8 @@ pub(super) enum ClaimOrLock {
     Claim(String),
     /// Only a lock's name is known.
     Lock(LockName),
+    /// No lock: the put before it took none.
+    Nothing,
 }
 
 fn missing_dir(base: &Path, param: &str, name: &str) -> String {

@@ -2,9 +2,9 @@
 //! `docs/concourse.md`.
 //!
 //! - `check`: which versions there are.
-//! - [`get`]: the files of one version, written by `destination`.
-//! - [`out`]: one put: takes locks (`acquire`), gives them back (`release`), adds and removes them (`add`, `remove`), or waits
-//!   for them to change (`wait_for_lock`). `put` is what these share, `input` reads the files that they are given, `persist`
+//! - [`get`]: the files of one version, written by `destination`; `tree` has those that pool-resource leaves.
+//! - [`out`]: one put: takes locks (`acquire`), gives them back (`release`), adds and removes them (`add`, `remove`), waits
+//!   for them to change (`wait_for_lock`), or asserts that a hold lasts (`verify`). `put` is what these share, `input` reads the files that they are given, `persist`
 //!   repeats what must not fail, `progress` says what a wait is for.
 //! - `session`: how all three begin: the servers, the pool, the store.
 //! - `build`: what the environment says about the build.
@@ -16,12 +16,12 @@
 //!
 //! | variable | default | what it shortens |
 //! |---|---|---|
-//! | `LOCKER_WAIT` | 25s | how long one request of `out` waits at the server |
-//! | `LOCKER_RETRY_MAX` | 10s | the longest pause between two attempts of `out`; never longer |
+//! | `LOCKER_WAIT` | 25s | how long one request of `out` waits at the server; at least 100ms |
+//! | `LOCKER_RETRY_MAX` | 10s | the longest pause between two attempts of `out`; 50ms to 10s |
 //! | `LOCKER_PROGRESS` | 30s | least time between two lines about a wait |
 //! | `LOCKER_RELEASE_LIMIT` | 60s | time for a whole `release`, `unlock`, `add`, `add_claimed` or `remove` |
 //! | `LOCKER_GET_LIMIT` | 60s | how long `in` asks a server that does not answer |
-//! | `LOCKER_SELF_WAIT` | 60s | how long `out` waits for a lock that its own build holds |
+//! | `LOCKER_SELF_WAIT` | 60s | how long `out` with `self_wait: fail` waits for a lock that its own build holds |
 
 mod acquire;
 mod add;
@@ -37,6 +37,8 @@ mod put;
 mod release;
 mod remove;
 mod session;
+mod tree;
+mod verify;
 mod wait_for_lock;
 
 use std::io::Write;

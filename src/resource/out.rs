@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::put::{Put, Stop};
 use super::session::Opening;
-use super::{acquire, add, release, remove, wait_for_lock};
+use super::{acquire, add, release, remove, verify, wait_for_lock};
 use super::{build, directory, fail, print, read_payload, say};
 use crate::client::acquire::Timing;
 use crate::client::interruptible::Interruptible;
 use crate::env::Env;
-use crate::wire::concourse::{Op, OutRequest};
+use crate::wire::concourse::{LogLevel, Op, OutRequest, Place};
 
 /// A `retry_delay` below this is lengthened: pauses below it only load the server.
 const SHORTEST_RETRY: Duration = Duration::from_secs(1);
@@ -40,6 +40,9 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
     let opening = Opening::of(&source, params.token.as_ref(), env)?;
     let nothing = |signal| Stop::Signalled(signal, "nothing was asked yet".to_owned());
     let session = interruptible.run(move || opening.resolve()).map_err(nothing)??;
+    if let (Place::Director(url), true) = (&source.place, source.log_level >= LogLevel::Info) {
+        say(env.stderr, format!("the lock of the director at {url} is {:?}", session.pool.as_str()));
+    }
     let put = Put {
         session,
         interruptible,
@@ -54,12 +57,14 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
     };
     let answer = match params.op {
         Op::Ask(asked) => return acquire::acquire(&put, *asked, env),
+        Op::Nothing { why } => acquire::nothing(&put, why, env)?,
         Op::Add { dir, labels, claimed: Some(claim) } => return add::add_claimed(&put, &dir, labels, &claim, env),
         Op::Add { dir, labels, claimed: None } => add::add(&put, &dir, labels, env)?,
         Op::Remove { dir } => remove::remove(&put, &dir, env)?,
         Op::Update { dir, labels, watch } => wait_for_lock::update(&put, &dir, labels, watch, env)?,
         Op::Check { dir, watch } => wait_for_lock::check(&put, &dir, watch, env)?,
         Op::CheckUnclaimed { dir, watch } => wait_for_lock::check_unclaimed(&put, &dir, watch, env)?,
+        Op::Verify { dir } => verify::verify(&put, &dir, env)?,
         Op::Release(what) => release::release(&put, &what, env)?,
         Op::Unlock { key, requestor } => release::unlock(&put, &key, &requestor, env)?,
     };

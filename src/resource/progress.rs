@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::client::acquire::{News, env_duration};
 use crate::client::who;
 use crate::env::Env;
-use crate::wire::api::WaitingView;
+use crate::wire::api::{HolderView, WaitingView};
 use crate::wire::concourse::LogLevel;
 use crate::wire::errors::Code;
 
@@ -62,13 +62,23 @@ impl Progress {
 pub(super) fn waiting(view: &WaitingView) -> String {
     let place = place(view);
     match view.code {
-        Code::SelfWait => format!("{place}; this build already holds what it waits for"),
+        Code::SelfWait => format!("{place}; this build already holds {}", own(view)),
         Code::Deadlock => {
             let builds: Vec<String> = view.builds.iter().map(|build| who::owner(build, "an unknown build")).collect();
             format!("{place}; DEADLOCK: each of these builds waits for the next: {}", builds.join(" -> "))
         }
         _ => place,
     }
+}
+
+/// What the build of a claim that waits for itself has.
+fn own(view: &WaitingView) -> String {
+    let one = |holder: &HolderView| {
+        let fetched = if holder.delivered { "fetched" } else { "not fetched yet" };
+        format!("{:?} of pool {:?} (claim {}, {fetched})", holder.lock, holder.pool, holder.claim)
+    };
+    let own: Vec<String> = view.own.iter().map(one).collect();
+    if own.is_empty() { "what it waits for".to_owned() } else { own.join(", ") }
 }
 
 fn place(view: &WaitingView) -> String {

@@ -10,7 +10,7 @@ use crate::client::http::PATIENCE;
 use crate::client::who;
 use crate::env::Env;
 use crate::wire::api::{ClaimBody, ClaimState, ClaimView, HolderView, NoteBody, PartBody, Scope};
-use crate::wire::concourse::{Answer, Metadata, Release, SourceKind};
+use crate::wire::concourse::{Answer, InputFile, LockChoice, Metadata, Release, SourceKind};
 use crate::wire::errors::Code;
 
 /// The version of a pool in which nothing has ever happened.
@@ -24,9 +24,18 @@ pub(super) fn release(put: &Put<'_>, what: &Release, env: &mut Env<'_>) -> Resul
             match input.claim_or_lock()? {
                 ClaimOrLock::Claim(id) => release_claim(put, &mut persist, &id, &input, env),
                 ClaimOrLock::Lock(lock) => release_lock(put, &mut persist, lock.as_str(), env),
+                ClaimOrLock::Nothing => {
+                    put.tell(env, format!("{dir:?} is of a step that took no lock: nothing to release"));
+                    note(put, &mut persist, None)
+                }
             }
         }
-        Release::Lock(lock) => release_lock(put, &mut persist, lock.as_str(), env),
+        Release::Lock(LockChoice::Named(lock)) => release_lock(put, &mut persist, lock.as_str(), env),
+        Release::Lock(LockChoice::InFile(InputFile { dir, file })) => {
+            let lock = Input::open(&put.dir, "release", dir)?.name_in(file)?;
+            let lock = lock.ok_or_else(|| format!("release: the file {dir}/{file} is empty: it names no lock"))?;
+            release_lock(put, &mut persist, lock.as_str(), env)
+        }
         Release::Build { name } => release_build(put, &mut persist, name.as_deref(), env),
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn remove(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
     let mut persist = Persist::of(put, env)?;
     let claim = match input.claim_or_lock()? {
         ClaimOrLock::Claim(id) => id,
-        ClaimOrLock::Lock(lock) => present_holder(put, &mut persist, lock.as_str())?,
+        ClaimOrLock::Lock(_) | ClaimOrLock::Nothing => present_holder(put, &mut persist, lock.as_str())?,
     };
     let by = put.by_step(&[b"remove", lock.as_str().as_bytes(), claim.as_bytes()]);
     let body = RemoveBody { claim: Some(claim), by: Some(by) };

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use super::say;
 use crate::client::Client;
 use crate::client::connect::{Access, Authorization, Identity};
+use crate::core::limits::NAME_BYTES;
 use crate::core::names::PoolName;
-use crate::env::Env;
+use crate::env::{Env, hex};
 use crate::wire::concourse::{LogLevel, Place, Source};
+use crate::wire::escape::cut;
 use crate::wire::secret::Secret;
 use crate::wire::tls::Tls;
 
@@ -93,7 +96,21 @@ fn director(client: &Client) -> Result<PoolName, String> {
             Err(error) => return Err(format!("source.bosh_lock: {error}")),
         }
     };
-    PoolName::parse(&info.name)
+    pool_for_director(&info.name)
+}
+
+/// The pool for a director of this name. A name that a pool cannot have is mapped: what cannot stay is replaced, and a digest
+/// of the whole follows, so that two directors never share a lock by accident.
+fn pool_for_director(name: &str) -> Result<PoolName, String> {
+    if let Ok(pool) = PoolName::parse(name) {
+        return Ok(pool);
+    }
+    if name.is_empty() {
+        return Err("source.bosh_lock: the director says that its name is empty".to_owned());
+    }
+    let kept: String = name.chars().map(|c| if c.is_control() || matches!(c, '/' | '.') { '-' } else { c }).collect();
+    let digest = hex(&Sha256::digest(name.as_bytes())[..8]);
+    PoolName::parse(&format!("{}-{digest}", cut(&kept, NAME_BYTES - digest.len() - 1)))
         .map_err(|error| format!("source.bosh_lock: the name of the director cannot be a pool: {error}"))
 }
 
@@ -113,5 +130,20 @@ fn warn(source: &Source, env: &mut Env<'_>) {
         let text = "the server's certificate is not verified, so anyone on the way can read the password and grant \
                     locks; use ca_cert instead";
         say(env.stderr, format!("warning: source {key}: {text}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_director_has_a_lock_of_its_own() {
+        let pool = |name: &str| pool_for_director(name).map(|pool| pool.to_string());
+        assert_eq!(pool("bosh-eu"), Ok("bosh-eu".to_owned()));
+        assert_eq!(pool("../etc"), Ok("---etc-f7f9121fdb53d8de".to_owned()));
+        assert_ne!(pool("a/b"), pool("a.b/"));
+        assert_eq!(pool(&"\u{e4}/".repeat(100)).unwrap().len(), 128);
+        assert!(pool("").is_err());
     }
 }

@@ -214,7 +214,7 @@ impl<'w> Wait<'w> {
         if let Some(line) = self.progress.text(format!("waiting: {}", self.holders), now) {
             self.put.tell(env, line);
         }
-        let own = self.check_own(view, now)?;
+        let own = self.check_own(view, now, env)?;
         let left = self.left(&self.holders)?;
         let drain = (view.state == LockState::Draining).then_some(DRAIN_LOOK);
         let spans = [left, own, drain].into_iter().flatten();
@@ -227,21 +227,28 @@ impl<'w> Wait<'w> {
     }
 
     /// Fails when only this build itself has held the lock for too long. Returns the time left until then.
-    fn check_own(&mut self, view: &LockView, now: Duration) -> Result<Option<Duration>, Stop> {
+    fn check_own(&mut self, view: &LockView, now: Duration, env: &mut Env<'_>) -> Result<Option<Duration>, Stop> {
         let build = |owner: &crate::wire::api::Owner| owner.cluster.clone().zip(owner.build_id.clone());
         let ours = build(&self.put.owner);
         let own = !view.holders.is_empty() && ours.is_some() && view.holders.iter().all(|h| build(&h.owner) == ours);
-        if !own || self.watch.self_wait {
+        if !own {
             self.own_since = None;
             return Ok(None);
         }
-        let since = *self.own_since.get_or_insert(now);
+        let since = *self.own_since.get_or_insert_with(|| {
+            let what = "this build itself holds the lock, so another step of it must release it";
+            self.put.tell(env, format!("waiting: {what}"));
+            now
+        });
+        if self.watch.self_wait {
+            return Ok(None);
+        }
         let left = self.own_limit.saturating_sub(now.saturating_sub(since));
         if left.is_zero() {
             let limit = progress::span(self.own_limit);
             return Err(Stop::Failed(format!(
                 "this build itself has held the lock for {limit}, so this step may wait for ever: release the lock first, \
-                 or set self_wait: wait; {}",
+                 or take self_wait: fail out to wait on; {}",
                 self.holders
             )));
         }

@@ -139,11 +139,12 @@ impl Viewer<'_> {
     #[must_use]
     pub fn holder(&self, pool: &Pool, lock: &Lock, holder: &Holder) -> Option<HolderView> {
         let claim = self.snapshot.claims.get(&holder.claim)?;
-        let since = match &claim.phase {
-            Phase::Held { since, .. } => Some(time(*since)),
-            Phase::Waiting { .. } | Phase::Granted { .. } => None,
+        let (since, delivered) = match &claim.phase {
+            Phase::Held { since, delivered, .. } => (Some(time(*since)), *delivered),
+            Phase::Waiting { .. } | Phase::Granted { .. } => (None, false),
         };
         Some(HolderView {
+            delivered,
             pool: pool.name.to_string(),
             lock: lock.name.to_string(),
             claim: holder.claim.to_string(),

@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use params::{AddClaimed, Ask, Op, OutParams, Release, Watch, param_names};
+pub use params::{AddClaimed, Ask, GetParams, InputFile, LockChoice, Op, OutParams, Release, Watch, param_names};
 pub use source::{LogLevel, Place, Source, SourceKind};
 
 use super::members::Members;
@@ -42,6 +42,7 @@ pub struct InRequest {
     pub source: Source,
     /// The version to fetch.
     pub version: String,
+    pub params: GetParams,
 }
 
 /// What `out` is given.
@@ -99,11 +100,11 @@ impl InRequest {
             if version.is_none() {
                 problems.add("", "missing version");
             }
-            let has_depth = params::read_depth(request.object("params", problems), problems);
-            if let Some(source) = source.as_mut().filter(|_| has_depth) {
-                source.ignored.push("depth");
+            let (params, ignored) = GetParams::read(request.object("params", problems), problems);
+            if let Some(source) = &mut source {
+                source.ignored.extend(ignored);
             }
-            Some(Self { source: source?, version: version? })
+            Some(Self { source: source?, version: version?, params })
         })
     }
 }

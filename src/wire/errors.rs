@@ -118,7 +118,7 @@ codes! {
     MixedOrders = "mixed_orders", 422, USAGE;
     /// The server does not watch the Concourse of this build, so it cannot know when the build is over.
     UnknownConcourse = "unknown_concourse", 422, USAGE;
-    /// Understood, but it cannot be done as asked.
+    /// The request was understood, but cannot be done as asked.
     Unprocessable = "unprocessable", 422, USAGE;
     /// The claim waits; ask again.
     Waiting = "waiting", 423, LOCKED;
@@ -128,7 +128,7 @@ codes! {
     Deadlock = "deadlock", 423, LOCKED;
     /// Try-lock: somebody else has it.
     Locked = "locked", 423, LOCKED;
-    /// As many claims wait in the pool as may.
+    /// The queue of the pool is full.
     QueueFull = "queue_full", 429, UNAVAILABLE;
     /// A limit of the whole server is reached.
     Limit = "limit", 429, UNAVAILABLE;

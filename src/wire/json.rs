@@ -1,5 +1,5 @@
-//! Request bodies: JSON that is checked against its published schema, so that all that is wrong is said at once
-//! and what `openapi.json` promises is what is accepted.
+//! Request bodies: JSON that is checked against its published schema. So everything wrong is said at once, and the server
+//! accepts exactly what `openapi.json` promises.
 
 use std::sync::LazyLock;
 
@@ -35,7 +35,7 @@ bodies!(BreakBody, MoveBody, QuarantineBody, ReturnBody);
 bodies!(ClaimBody, ConfirmBody, RenewBody, DeliverBody, PoolBody, LockBody, RemoveBody, NoteBody);
 
 /// Reads a body; an empty one is `{}`. Members that nobody knows are noted and then left out, so that the rest
-/// can be judged as well; after any other problem there is no value.
+/// can be checked too; any other problem means that there is no value.
 pub fn read<T: Body>(bytes: &[u8], problems: &mut Problems) -> Option<T> {
     let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
     let mut value = match strict(bytes) {
@@ -66,7 +66,7 @@ pub fn violations(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
 struct Check<'c> {
     root: &'c Value,
     problems: &'c mut Problems,
-    /// Something is wrong that leaving members out does not heal.
+    /// Something is wrong that leaving members out does not cure.
     fatal: bool,
 }
 

@@ -7,7 +7,7 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::problems::{Problems, quoted, unknown};
@@ -81,6 +81,12 @@ impl Members {
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(|value| !value.is_null())
+    }
+
+    /// Whether the value at `key` is a text without anything but white space in it.
+    #[must_use]
+    pub fn is_empty_text(&self, key: &str) -> bool {
+        self.map.get(key).and_then(Value::as_str).is_some_and(|text| text.trim().is_empty())
     }
 
     /// Whether the value at `key` is an object.
@@ -158,6 +164,24 @@ impl Members {
         parse_duration(&text).map_err(|why| self.wrong(key, why, problems)).ok()
     }
 
+    /// Texts in the form of `T`; `what` they are, for a message.
+    pub fn list<T: DeserializeOwned>(&mut self, key: &str, what: &str, problems: &mut Problems) -> Option<Vec<T>> {
+        let list = serde_json::from_value(self.take(key)?).ok();
+        if list.is_none() {
+            self.wrong(key, format!("must be a list of {what}"), problems);
+        }
+        list
+    }
+
+    /// A duration such as `90s`, or a whole number of seconds.
+    pub fn duration_or_seconds(&mut self, key: &str, problems: &mut Problems) -> Option<Duration> {
+        if let Some(seconds) = self.map.get(key).and_then(Value::as_u64) {
+            self.take(key);
+            return Some(Duration::from_secs(seconds));
+        }
+        self.duration(key, problems)
+    }
+
     /// Names with text values.
     pub fn labels(&mut self, key: &str, problems: &mut Problems) -> BTreeMap<String, String> {
         let map = match self.take(key) {
@@ -195,7 +219,7 @@ impl Members {
 /// Reads JSON in which no object names a member twice: two readers could take two different values from it.
 ///
 /// # Errors
-/// It is no such JSON.
+/// It is not valid JSON, or names a member twice.
 pub fn strict(text: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice::<Strict>(text).map(|Strict(value)| value)
 }

@@ -1,4 +1,4 @@
-//! From the bodies of requests to the values of the core; all that is wrong is noted, not just the first.
+//! From the bodies of requests to values of the core. Everything wrong is noted, not only the first thing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::core::time::Span;
 pub struct Asked {
     /// Its `wait` is [`Wait::No`] until somebody knows whether the request can be parked.
     pub ask: AskClaim,
-    /// How long the request would like to be held: at most [`limits::WAIT_MS`]; 0 is not at all.
+    /// How long the request wants to be held: at most [`limits::WAIT_MS`]; 0 means not at all.
     pub wait: Span,
     /// The store that the client means.
     pub expect_store: Option<String>,
@@ -68,7 +68,7 @@ fn priority(given: Option<i32>, problems: &mut Problems) -> Priority {
     priority.unwrap_or_default()
 }
 
-/// How long a request would like to be held; longer than the limit is cut to it.
+/// How long a request wants to be held; a longer time than the limit is cut to it.
 pub fn wait(at: &str, text: Option<&str>, problems: &mut Problems) -> Span {
     let wait = span(at, text, Span(0), Span(u64::MAX), problems).unwrap_or_default();
     wait.min(Span(limits::WAIT_MS))
@@ -83,7 +83,7 @@ fn span(at: &str, given: Option<&str>, min: Span, max: Span, problems: &mut Prob
     text::span_within(given?, min, max).map_err(|error| problems.add(at, error)).ok()
 }
 
-/// One part a pool, ordered by pool.
+/// One part for each pool, ordered by pool.
 fn parts(first: PartBody, also: Vec<PartBody>, problems: &mut Problems) -> Vec<Part> {
     if also.len() >= limits::POOLS_PER_CLAIM {
         problems.add("also", format!("a claim spans at most {} pools", limits::POOLS_PER_CLAIM));
@@ -239,7 +239,7 @@ fn overtaking(text: &str, problems: &mut Problems) -> Option<Overtaking> {
     None
 }
 
-/// `overtaking` in its one way of writing.
+/// `overtaking` as it is always written.
 #[must_use]
 pub fn show_overtaking(overtaking: Overtaking) -> String {
     match overtaking {

@@ -25,6 +25,7 @@ mod kill_matrix;
 mod latches;
 mod names;
 mod pipelines;
+mod pool_resource;
 mod references;
 mod resource;
 mod resource_access;

@@ -82,6 +82,7 @@ fn get_writes_every_file_byte_for_byte() {
     assert_eq!(everything["locks"][0]["lock"], "eu 1 \u{e4}");
     let expected = [
         ("claim", format!("{claim}\n").into_bytes()),
+        ("envs/claimed/eu 1 \u{e4}", metadata.to_vec()),
         ("fence", format!("{fence}\n").into_bytes()),
         ("lock", format!(r#"{{"key":"{claim}","locked_by":{{"{claim}":1}}}}"#).into_bytes()),
         ("locks/envs/eu 1 \u{e4}/metadata", metadata.to_vec()),
@@ -124,7 +125,7 @@ fn get_succeeds_after_release_removal_and_nothing() {
     let noted = build.out(&json!({"release": "build"})).ok().version();
     build.get(&noted, "after-nothing").ok();
     let names: Vec<String> = tree(&build.input("after-nothing")).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["lock", "locker.json", "pool"]);
+    assert_eq!(names, ["lock", "locker.json", "p/unclaimed/one", "pool"]);
 
     server.cli(&["lock", "remove", "p", "one"]).ok();
     let removed = build.check(None).remove(0);
@@ -619,7 +620,7 @@ fn payloads_are_checked_whole() {
     let dir = build.input("x");
     let bad = br#"{"source": null, "params": {"aquire": true}}"#;
     let text = "error: invalid payload (missing locker_uri, missing pool, missing acquire, claim, release, add, \
-                add_claimed, remove, update, check or check_unclaimed, unknown params key \"aquire\": did you mean \"acquire\"?)";
+                add_claimed, remove, update, check, check_unclaimed or verify, unknown params key \"aquire\": did you mean \"acquire\"?)";
     build.raw("out", Some(&dir), bad).failed(1, text);
     let worse = json!({"source": build.source, "params": {
         "acquire": "yes", "claim": "a/b", "ttl": "soon", "also": [{"pol": "q"}], "labels": [], "timout": "3s"}});
@@ -667,6 +668,39 @@ fn a_version_that_nobody_reads_holds_nothing() {
     let stderr = build.out_into(&json!({"acquire": true}), writer.into());
     assert!(stderr.contains("cannot write the version to stdout; the claim was cancelled"), "{stderr}");
     assert_eq!(server.pool("p")["free"], 1);
+    let stderr = build.out_without_stdout(&json!({"acquire": true}));
+    assert!(stderr.contains("cannot write the version to stdout; the claim was cancelled"), "{stderr}");
+    assert_eq!(server.pool("p")["free"], 1);
+}
+
+#[test]
+fn a_put_sends_only_files_below_the_directory_that_it_names() {
+    let server = Server::start();
+    let build = Build::new(&server, 1, "p");
+    build.input_with("secret", &[("name", b"x"), ("metadata", b"private key")]);
+    for (n, target) in ["../secret/metadata", "/proc/self/environ", "/etc/hostname"].into_iter().enumerate() {
+        let name = format!("linked-{n}");
+        let dir = build.input_with(&name, &[("name", name.as_bytes())]);
+        std::os::unix::fs::symlink(target, dir.join("metadata")).unwrap();
+        let said = format!("add: cannot use the file {name}/metadata: it is a symbolic link");
+        build.out(&json!({"add": name})).failed(1, &said);
+    }
+    std::os::unix::fs::symlink("secret", build.dir.path().join("put/link")).unwrap();
+    build.out(&json!({"add": "link"})).failed(1, "is not a directory, or is a symbolic link");
+    build.out(&json!({"add": "../put/secret"})).failed(1, "is not below the inputs of this put");
+    let outside = build.dir.path().join("put/secret");
+    build.out(&json!({"add": outside})).failed(1, "is not below the inputs of this put");
+    assert_eq!(server.call("GET /api/v1/pools/p", "").status, 404, "nothing was sent");
+}
+
+#[test]
+fn no_setting_makes_a_waiter_ask_without_a_pause() {
+    let server = Server::start();
+    Build::new(&server, 1, "p").out(&json!({"acquire": true})).ok();
+    let waiter = Build::new(&server, 2, "p").var("LOCKER_WAIT", "0s").var("LOCKER_RETRY_MAX", "0s");
+    waiter.out(&json!({"acquire": true, "timeout": "1s"})).failed(1, "no lock within the timeout of 1s");
+    let asked = server.log().lines().filter(|line| line.contains("PUT") && line.contains("claims/{id}")).count();
+    assert!(asked <= 15, "asked {asked} times in a second, where once in 100 ms is enough");
 }
 
 #[test]

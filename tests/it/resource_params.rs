@@ -226,10 +226,12 @@ fn a_step_does_not_wait_for_its_own_build_for_ever() {
     build.out(&json!({"acquire": true})).ok();
     describe(&build, "env", "p", "new");
     for params in [json!({"check": "env"}), json!({"update": "env"})] {
-        build.out(&params).failed(1, "this build itself has held the lock for 500ms");
+        let mut fails = params;
+        fails["self_wait"] = json!("fail");
+        build.out(&fails).failed(1, "this build itself has held the lock for 500ms");
     }
-    let waits = build.put(&json!({"check": "env", "self_wait": "wait"}));
-    waits.until_stderr("waiting: held:");
+    let waits = build.put(&json!({"check": "env"}));
+    waits.until_stderr("this build itself holds the lock, so another step of it must release it");
     build.out(&json!({"release": "build"})).ok();
     waits.finish().ok();
 }
@@ -239,9 +241,10 @@ fn a_claim_does_not_wait_for_its_own_build_for_ever() {
     let answer = r#"{"error":"waits","code":"self_wait","parked":false,"claim":null,"holders":[]}"#;
     let (real, server) = (Server::start(), Impostor::says("423 Locked", answer));
     let build = Build::new(&real, 1, "p").var("LOCKER_SELF_WAIT", "500ms").at(&server.url);
-    let done = build.out(&json!({"acquire": true})).failed(1, "this build already holds what it waits for");
-    assert!(done.stderr.contains("as: NAME") && done.stderr.contains("self_wait: wait"), "{}", done.stderr);
-    let waits = json!({"acquire": true, "self_wait": "wait", "timeout": "1s"});
+    let fails = json!({"acquire": true, "self_wait": "fail"});
+    let done = build.out(&fails).failed(1, "this build already holds what it waits for");
+    assert!(done.stderr.contains("as: NAME") && done.stderr.contains("take self_wait: fail out"), "{}", done.stderr);
+    let waits = json!({"acquire": true, "timeout": "1s"});
     build.out(&waits).failed(1, "no lock within the timeout of 1s");
 }
 
@@ -260,10 +263,11 @@ fn a_second_claim_of_the_same_build_hears_that_it_waits_for_itself() {
     let server = Server::start();
     let build = Build::new(&server, 1, "p").var("LOCKER_SELF_WAIT", "500ms").var("LOCKER_PROGRESS", "0s");
     build.out(&json!({"acquire": true, "as": "one"})).ok();
-    let done = build.out(&json!({"acquire": true, "as": "two"})).failed(1, "give both steps the same as: NAME");
+    let fails = json!({"acquire": true, "as": "two", "self_wait": "fail"});
+    let done = build.out(&fails).failed(1, "give both steps the same as: NAME");
     assert!(done.stderr.contains("this build already holds what it waits for"), "{}", done.stderr);
     assert_eq!(server.pool("p")["waiting"], 0);
-    let waits = build.put(&json!({"acquire": true, "as": "two", "self_wait": "wait"}));
+    let waits = build.put(&json!({"acquire": true, "as": "two"}));
     server.until_waiting("p", 1);
     build.out(&json!({"release": "build", "as": "one"})).ok();
     waits.finish().ok();

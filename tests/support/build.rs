@@ -86,6 +86,16 @@ impl Build {
         String::from_utf8(done.stderr).unwrap()
     }
 
+    /// Runs `out` with these params and its stdout closed; it must fail. What it said.
+    pub fn out_without_stdout(&self, params: &Value) -> String {
+        let payload = json!({"source": self.source, "params": params}).to_string();
+        let out = self.command("out");
+        let mut shell = clean("sh");
+        shell.envs(out.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.args(["-c", "exec \"$@\" >&-", "sh"]).arg(out.get_program()).arg(self.dir.path().join("put"));
+        Running::start(&mut shell, payload.as_bytes()).finish().failed(1, "").stderr
+    }
+
     /// Runs `in` for this version into `put/NAME`, as the get of a put step called NAME does.
     pub fn get(&self, version: &str, name: &str) -> Done {
         let dir = self.input(name);

@@ -18,7 +18,7 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
-/// What is wanted of one pool: a named lock, several named ones, or any `count` that carry the `labels`.
+/// What is wanted of one pool: a named lock, several named ones, or any `count` of those that carry the `labels`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PartBody {
@@ -67,7 +67,7 @@ pub struct ClaimBody {
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: Option<i32>,
     /// Ends older waiting claims of this name: those of the same cluster, team, pipeline and job, or everybody's
-    /// when the name begins with `/`. Of two claims of builds, that of the later build is the newer one.
+    /// when the name begins with `/`. Of two claims by builds, the one of the later build is the newer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supersede: Option<String>,
     #[serde(default)]
@@ -84,7 +84,7 @@ pub struct ClaimBody {
     /// False: granted now, or 423 `locked` without a place in the queue.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub queue: bool,
-    /// The wait ends after this, served or not.
+    /// The wait ends after this time, even without a grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub give_up_after: Option<String>,
     /// The hold is lost this long after it began or was last renewed (1s to 30 days); 60s for a `lease` that names
@@ -168,7 +168,7 @@ pub struct RenewBody {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeliverBody {
-    /// Revision of the `claimed` entry; nothing happens when the present hold is of another one.
+    /// Revision of the `claimed` entry; nothing happens when the present hold began with another one.
     pub revision: u64,
 }
 
@@ -263,8 +263,8 @@ pub struct ClaimView {
     /// When the hold will be lost by ttl or `max_hold`, as far as is known now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_until: Option<String>,
-    /// The same as a duration, as of this answer: by the clock of the server, which no setting of the time moves.
-    /// A client that must stop in time counts it from before it asked.
+    /// The same as a duration from this answer on, by a clock of the server that no change of the time moves. A client
+    /// that must stop in time counts it from before it asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_for: Option<String>,
     /// How long a hold lasts after it began or was renewed.
@@ -350,6 +350,9 @@ pub struct HolderView {
     pub until: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
+    /// An `in` has fetched the hold.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub delivered: bool,
     /// It is not known whether its build goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect: Option<SuspectView>,

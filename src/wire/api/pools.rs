@@ -48,7 +48,7 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
     /// Whether later claims may be served before earlier ones that listen: `strict` (they may not) when absent;
-    /// `backfill`: while the earlier one cannot be served; `backfill:N`: so, but at most N times past each claim.
+    /// `backfill`: while the earlier one cannot be served; `backfill:N`: the same, but past each claim at most N times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overtaking: Option<String>,
     /// Which of several free locks is given; `least_recent` when absent.

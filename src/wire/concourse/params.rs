@@ -11,8 +11,19 @@ use crate::wire::problems::Problems;
 use crate::wire::secret::Secret;
 
 /// Params that say what a put does: exactly one.
-const OPS: &[&str] =
-    &["acquire", "claim", "release", "add", "add_claimed", "remove", "update", "check", "check_unclaimed", "lock_op"];
+const OPS: &[&str] = &[
+    "acquire",
+    "claim",
+    "release",
+    "add",
+    "add_claimed",
+    "remove",
+    "update",
+    "check",
+    "check_unclaimed",
+    "verify",
+    "lock_op",
+];
 /// Params that go with some of them; [`OutParams::read`] refuses those that are left over.
 const MORE: &[&str] = &[
     "count",
@@ -24,6 +35,7 @@ const MORE: &[&str] = &[
     "supersede",
     "timeout",
     "queue",
+    "optional",
     "self_wait",
     "also",
     "key",
@@ -53,6 +65,11 @@ pub struct OutParams {
 pub enum Op {
     /// `acquire`, `claim`, `lock_op: lock`.
     Ask(Box<Ask>),
+    /// `acquire: false` or an empty `claim`, with `optional: true`: goes on without a lock.
+    Nothing {
+        /// The param that says so, for people.
+        why: &'static str,
+    },
     Release(Release),
     /// `add` and `add_claimed`: the directory with the files `name` and `metadata`.
     Add {
@@ -80,6 +97,10 @@ pub enum Op {
         dir: String,
         watch: Watch,
     },
+    /// `verify`: succeeds while the hold of this directory lasts.
+    Verify {
+        dir: String,
+    },
     /// `lock_op: unlock`.
     Unlock {
         key: String,
@@ -100,7 +121,7 @@ pub struct AddClaimed {
 pub struct Watch {
     /// The longest wait.
     pub timeout: Option<Duration>,
-    /// Keep waiting even for a lock that this build itself holds.
+    /// Keep waiting even for a lock that this build itself holds: another step of it may release that.
     pub self_wait: bool,
 }
 
@@ -110,16 +131,33 @@ pub enum Release {
     /// The directory that our `in` (or somebody else's file `name`) has made.
     Dir(String),
     /// Whoever holds this lock.
-    Lock(LockName),
+    Lock(LockChoice),
     /// Everything of this build in the pool, or what it has taken `as` a name.
     Build { name: Option<String> },
+}
+
+/// A lock by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockChoice {
+    Named(LockName),
+    /// `{file: DIRECTORY/FILE}`: the name is known only when the step runs.
+    InFile(InputFile),
+}
+
+/// A file in an input of the put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputFile {
+    pub dir: String,
+    pub file: String,
 }
 
 /// What a put asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
     /// The lock by name; any that matches when missing.
-    pub lock: Option<LockName>,
+    pub lock: Option<LockChoice>,
+    /// A file that names no lock means to go on without one.
+    pub optional: bool,
     pub count: Option<u32>,
     pub labels: BTreeMap<String, String>,
     pub also: Vec<PartBody>,
@@ -133,19 +171,32 @@ pub struct Ask {
     pub timeout: Option<Duration>,
     /// False: fail if it is not free now.
     pub queue: bool,
-    /// Keep waiting even for locks that this build itself holds.
+    /// Keep waiting even for locks that this build itself holds: another step of it may release them.
     pub self_wait: bool,
     pub priority: Option<i32>,
     /// A newer waiting claim of this name ends older ones.
     pub supersede: Option<String>,
 }
 
-/// Params of a get: `depth` belongs to git and has no effect. Whether it was given.
-pub(super) fn read_depth(mut fields: Members, problems: &mut Problems) -> bool {
-    fields.expect(&["depth"]);
-    let given = fields.take("depth").is_some();
-    fields.finish(problems);
-    given
+/// Params of a get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GetParams {
+    /// Whether to write `POOL/claimed/LOCK` and `POOL/unclaimed/LOCK` too, as pool-resource leaves them.
+    pub tree: bool,
+}
+
+impl GetParams {
+    /// Every key that means something here.
+    pub const KEYS: &'static [&'static str] = &["tree"];
+
+    /// Reads them, and names those that belong to Git and have no effect.
+    pub(super) fn read(mut fields: Members, problems: &mut Problems) -> (Self, Option<&'static str>) {
+        fields.expect(Self::KEYS);
+        let ignored = fields.take("depth").map(|_| "depth");
+        let tree = fields.flag("tree", problems).unwrap_or(true);
+        fields.finish(problems);
+        (Self { tree }, ignored)
+    }
 }
 
 impl OutParams {
@@ -160,8 +211,9 @@ impl OutParams {
         fields.expect(OPS);
         fields.expect(MORE);
         fields.expect(ALWAYS);
-        // `acquire: false` is the same as none.
-        let acquire = fields.has("acquire") && fields.flag("acquire", problems) != Some(false);
+        // `acquire: false` is the same as none, unless a lock is optional.
+        let says_acquire = fields.has("acquire");
+        let acquire = says_acquire && fields.flag("acquire", problems) != Some(false);
         let is_given = |op: &&str| fields.has(op) || (acquire && *op == "acquire");
         let given: Vec<&str> = OPS.iter().copied().filter(is_given).collect();
         check_source(&given, source, problems);
@@ -171,6 +223,7 @@ impl OutParams {
             fields.wrong("token", "must be one word of printable ASCII characters", problems);
         }
         let op = match given.as_slice() {
+            [] if says_acquire => read_no_lock("acquire: false", &mut fields, problems),
             [] => {
                 problems.add("", missing_op(source));
                 read_the_rest(&mut fields, source, problems);
@@ -187,7 +240,7 @@ impl OutParams {
                 None
             }
         };
-        if given.len() == 1 {
+        if given.len() == 1 && !matches!(op, Some(Op::Nothing { .. })) {
             let useless: Vec<&str> = MORE.iter().copied().filter(|key| fields.take(key).is_some()).collect();
             useless.iter().for_each(|key| fields.wrong(key, format!("does not go with {}", given[0]), problems));
         }
@@ -196,10 +249,53 @@ impl OutParams {
     }
 }
 
+/// A put that takes no lock: only where it says that this is meant, because what follows would run without one.
+fn read_no_lock(what: &'static str, fields: &mut Members, problems: &mut Problems) -> Option<Op> {
+    let is_optional = fields.flag("optional", problems) == Some(true);
+    // They say how to take a lock, and none is taken.
+    MORE.iter().for_each(|key| drop(fields.take(key)));
+    if is_optional {
+        return Some(Op::Nothing { why: what });
+    }
+    let advice = "this put would take no lock; to go on without one where that is meant, set optional: true";
+    problems.add("", format!("params.{what}: {advice}"));
+    None
+}
+
+/// `claim: NAME` or `claim: {file: DIRECTORY/FILE}`.
+fn read_claim(fields: &mut Members, problems: &mut Problems) -> Option<LockChoice> {
+    if !fields.is_object("claim") {
+        return fields.parsed("claim", problems).map(LockChoice::Named);
+    }
+    let mut what = fields.object("claim", problems);
+    what.expect(&["file"]);
+    let file = read_file(&mut what, problems);
+    what.finish(problems);
+    file.map(LockChoice::InFile)
+}
+
+/// `file: DIRECTORY/FILE`: a file in an input of the put.
+fn read_file(fields: &mut Members, problems: &mut Problems) -> Option<InputFile> {
+    if !fields.has("file") {
+        fields.wrong("file", "is missing", problems);
+    }
+    let path = fields.text("file", problems)?;
+    match path.rsplit_once('/') {
+        Some((dir, file)) if !dir.is_empty() && !matches!(file, "" | "." | "..") => {
+            Some(InputFile { dir: dir.to_owned(), file: file.to_owned() })
+        }
+        _ => {
+            fields.wrong("file", "must be DIRECTORY/FILE", problems);
+            None
+        }
+    }
+}
+
 fn missing_op(source: Option<&Source>) -> String {
     match source.map(|s| s.kind) {
         Some(SourceKind::LockName) => "missing lock_op".to_owned(),
-        _ => "missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed".to_owned(),
+        _ => "missing acquire, claim, release, add, add_claimed, remove, update, check, check_unclaimed or verify"
+            .to_owned(),
     }
 }
 
@@ -220,7 +316,11 @@ fn read_op(op: &str, fields: &mut Members, source: Option<&Source>, problems: &m
     match op {
         "acquire" => Some(Op::Ask(Box::new(read_ask(None, fields, source, problems)))),
         "claim" => {
-            let lock: Option<LockName> = fields.parsed("claim", problems);
+            if fields.is_empty_text("claim") {
+                fields.take("claim");
+                return read_no_lock("claim: \"\"", fields, problems);
+            }
+            let lock = read_claim(fields, problems);
             let ask = read_ask(lock, fields, source, problems);
             if ask.count.is_some() || !ask.labels.is_empty() {
                 problems.add("", "params.count and params.labels do not go with claim, which names the lock");
@@ -256,6 +356,7 @@ fn read_op(op: &str, fields: &mut Members, source: Option<&Source>, problems: &m
             let dir = read_dir("check_unclaimed", fields, problems);
             Some(Op::CheckUnclaimed { watch: read_watch(fields, problems), dir: dir? })
         }
+        "verify" => Some(Op::Verify { dir: read_dir("verify", fields, problems)? }),
         _ => read_lock_op(fields, source, problems),
     }
 }
@@ -279,11 +380,11 @@ fn read_watch(fields: &mut Members, problems: &mut Problems) -> Watch {
 
 fn read_self_wait(fields: &mut Members, problems: &mut Problems) -> bool {
     match fields.text("self_wait", problems).as_deref() {
-        None | Some("fail") => false,
-        Some("wait") => true,
+        None | Some("wait") => true,
+        Some("fail") => false,
         Some(_) => {
             fields.wrong("self_wait", "must be wait or fail", problems);
-            false
+            true
         }
     }
 }
@@ -337,7 +438,7 @@ fn read_requestor(fields: &mut Members, problems: &mut Problems) -> Option<Strin
     first.or(second)
 }
 
-fn read_ask(lock: Option<LockName>, fields: &mut Members, source: Option<&Source>, problems: &mut Problems) -> Ask {
+fn read_ask(lock: Option<LockChoice>, fields: &mut Members, source: Option<&Source>, problems: &mut Problems) -> Ask {
     let key = fields.text("key", problems);
     let requestor = read_requestor(fields, problems);
     if requestor.is_some() && key.is_none() {
@@ -350,6 +451,7 @@ fn read_ask(lock: Option<LockName>, fields: &mut Members, source: Option<&Source
     let (scope, ttl) = read_hold(fields, source, problems);
     Ask {
         lock,
+        optional: fields.flag("optional", problems).unwrap_or(false),
         count: fields.count("count", problems),
         labels: fields.labels("labels", problems),
         also: read_also(fields, problems),
@@ -400,11 +502,19 @@ fn read_release(fields: &mut Members, problems: &mut Problems) -> Option<Release
     let is_object = fields.is_object("release");
     if is_object {
         let mut what = fields.object("release", problems);
-        what.expect(&["lock"]);
-        if !what.has("lock") {
-            what.wrong("lock", "is missing", problems);
-        }
-        let lock = what.parsed("lock", problems);
+        what.expect(&["lock", "file"]);
+        let lock = match (what.has("lock"), what.has("file")) {
+            (true, true) => {
+                what.wrong("lock", "does not go with file", problems);
+                None
+            }
+            (false, true) => read_file(&mut what, problems).map(LockChoice::InFile),
+            (true, false) => what.parsed("lock", problems).map(LockChoice::Named),
+            (false, false) => {
+                what.wrong("lock", "is missing", problems);
+                None
+            }
+        };
         what.finish(problems);
         return lock.map(Release::Lock);
     }

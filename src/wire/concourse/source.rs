@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::core::names::PoolName;
-use crate::wire::api::Scope;
+use crate::wire::api::{ChangeKind, Scope};
 use crate::wire::members::Members;
 use crate::wire::problems::Problems;
 use crate::wire::secret::Secret;
@@ -20,6 +20,19 @@ pub(super) const GIT_KEYS: &[&str] = &[
     "git_config",
     "https_tunnel",
     "forward_agent",
+];
+
+/// The changes of a pool that are versions.
+pub const EVENTS: &[ChangeKind] = &[
+    ChangeKind::Claimed,
+    ChangeKind::Released,
+    ChangeKind::Lost,
+    ChangeKind::Broken,
+    ChangeKind::Added,
+    ChangeKind::Removed,
+    ChangeKind::Updated,
+    ChangeKind::Quarantined,
+    ChangeKind::Returned,
 ];
 
 /// Which resource type this source was written for.
@@ -74,6 +87,8 @@ pub struct Source {
     pub ttl: Option<Duration>,
     /// Default for claims that name no priority.
     pub priority: Option<i32>,
+    /// The changes that `check` lists; all of [`EVENTS`] when missing.
+    pub events: Option<Vec<ChangeKind>>,
     pub log_level: LogLevel,
     /// Git settings that were given and have no effect; a get's `depth` is one of them.
     pub ignored: Vec<&'static str>,
@@ -98,6 +113,7 @@ impl Source {
         "scope",
         "ttl",
         "priority",
+        "events",
         "log_level",
     ];
 
@@ -105,7 +121,8 @@ impl Source {
         fields.expect(Self::KEYS);
         let servers = read_servers(&mut fields, problems);
         let place = read_place(&mut fields, problems);
-        let retry_delay = fields.duration("retry_delay", problems);
+        // pool-resource takes a number, too.
+        let retry_delay = fields.duration_or_seconds("retry_delay", problems);
         let username = fields.text("username", problems);
         let password = fields.text("password", problems);
         let tls = read_tls(&mut fields, problems);
@@ -113,6 +130,7 @@ impl Source {
         let scope = read_scope(&mut fields, problems);
         let ttl = fields.duration("ttl", problems);
         let priority = fields.integer("priority", problems);
+        let events = read_events(&mut fields, problems);
         let log_level = read_log_level(&mut fields, problems);
         if fields.take("token").is_some() {
             let why = "does not belong in source, where each new token would make a new resource: give it in params";
@@ -139,6 +157,7 @@ impl Source {
             scope,
             ttl,
             priority,
+            events,
             log_level,
             ignored,
         })
@@ -195,6 +214,15 @@ fn read_tls(fields: &mut Members, problems: &mut Problems) -> Tls {
     let skip = ["skip_ssl_validation", "skip_ssl_verification"];
     let skip = skip.map(|key| fields.flag(key, problems).unwrap_or(false).then_some(key));
     Tls { ca_cert, client: cert.zip(key), skip_verification: skip.into_iter().flatten().next() }
+}
+
+fn read_events(fields: &mut Members, problems: &mut Problems) -> Option<Vec<ChangeKind>> {
+    let known = "claimed, released, lost, broken, added, removed, updated, quarantined or returned";
+    let events: Vec<ChangeKind> = fields.list("events", known, problems)?;
+    if events.is_empty() || events.iter().any(|event| !EVENTS.contains(event)) {
+        fields.wrong("events", format!("must be a list of {known}"), problems);
+    }
+    Some(events)
 }
 
 fn read_log_level(fields: &mut Members, problems: &mut Problems) -> LogLevel {

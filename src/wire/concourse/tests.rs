@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
+use crate::core::names::LockName;
 use crate::wire::api::Scope;
 
 const URL: &str = r#""locker_uri":"http://locker:8910""#;
@@ -33,7 +34,7 @@ fn every_problem_is_listed_at_once() {
         (
             "null",
             "null",
-            "missing locker_uri, missing pool, missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed",
+            "missing locker_uri, missing pool, missing acquire, claim, release, add, add_claimed, remove, update, check, check_unclaimed or verify",
         ),
         ("{}", r#"{"acquire":true}"#, "missing locker_uri, missing pool"),
         (r#""x""#, r#"{"acquire":true}"#, "source must be an object, missing locker_uri, missing pool"),
@@ -42,7 +43,7 @@ fn every_problem_is_listed_at_once() {
             r#"{"aquire":true}"#,
             "source.locker_uri: must begin with http:// or https://, \
              source.pool: pool name starts with a dot, which is kept for files that are no locks, \
-             unknown source key \"pol\": did you mean \"pool\"?, missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed, \
+             unknown source key \"pol\": did you mean \"pool\"?, missing acquire, claim, release, add, add_claimed, remove, update, check, check_unclaimed or verify, \
              unknown params key \"aquire\": did you mean \"acquire\"?",
         ),
         (
@@ -77,7 +78,7 @@ fn wrong_params_of_a_pool() {
         (r#"{"release":"","as":"n"}"#, "params.release: is empty)"),
         (
             r#"{"acquire":false}"#,
-            "missing acquire, claim, release, add, add_claimed, remove, update, check or check_unclaimed",
+            "params.acquire: false: this put would take no lock; to go on without one where that is meant, set optional: true)",
         ),
         (r#"{"acquire":true,"count":0}"#, "params.count: must be a whole number from 1"),
         (r#"{"acquire":true,"count":1.5}"#, "params.count: must be a whole number from 1"),
@@ -156,14 +157,15 @@ fn what_is_understood() {
     assert_eq!((full.priority, full.supersede.as_deref(), full.self_wait), (Some(7), Some("deploy"), true));
 
     // YAML makes numbers of locks called `1`, and `"true"` comes from a var.
-    assert_eq!(ask(pool(r#"{"claim":1}"#).unwrap()).lock.unwrap().as_str(), "1");
+    let one = LockChoice::Named(LockName::parse("1").unwrap());
+    assert_eq!(ask(pool(r#"{"claim":1}"#).unwrap()).lock, Some(one));
     assert_eq!(ask(pool(r#"{"acquire":"true"}"#).unwrap()).lock, None);
 
     let op = |params: &str| pool(params).unwrap().params.op;
     assert_eq!(op(r#"{"release":"dir/a"}"#), Op::Release(Release::Dir("dir/a".into())));
     assert_eq!(op(r#"{"release":"build","as":"n"}"#), Op::Release(Release::Build { name: Some("n".into()) }));
     assert_eq!(op(r#"{"remove":"d"}"#), Op::Remove { dir: "d".into() });
-    let watch = Watch { timeout: Some(Duration::from_secs(1)), self_wait: false };
+    let watch = Watch { timeout: Some(Duration::from_secs(1)), self_wait: true };
     assert_eq!(op(r#"{"check":"d","timeout":"1s"}"#), Op::Check { dir: "d".into(), watch });
     assert_eq!(op(r#"{"check_unclaimed":"d","timeout":"1s"}"#), Op::CheckUnclaimed { dir: "d".into(), watch });
     let claimed = Some(AddClaimed { name: Some("n".into()), scope: None, ttl: watch.timeout });
@@ -180,7 +182,7 @@ fn what_is_understood() {
 
 #[test]
 fn every_key_of_the_source() {
-    let full = r#"{"locker_uri":"http://a:1, https://u:p@b/x","bosh_lock":"https://director:25555","ca_cert":"-----BEGIN CERTIFICATE-----",
+    let full = r#"{"locker_uri":"http://u:p@a:1, https://u:p@b/x","bosh_lock":"https://director:25555","ca_cert":"-----BEGIN CERTIFICATE-----",
         "client_cert":"-----BEGIN CERTIFICATE-----","client_key":"-----BEGIN PRIVATE KEY----- hunter2","skip_ssl_validation":"true",
         "skip_ssl_verification":false,"proxy":"http://u:hunter2@proxy:3128","log_level":"debug","priority":-3}"#;
     let request = CheckRequest::parse(format!(r#"{{"source":{full}}}"#).as_bytes()).unwrap();
@@ -222,6 +224,12 @@ fn settings_of_the_source() {
 
     let bad = InRequest::parse(format!(r#"{{"source":{{{URL},"pool":"p"}}}}"#).as_bytes()).unwrap_err();
     assert_eq!(bad.to_string(), "invalid payload (missing version)");
+    let retry_delay = |text: &str| {
+        let text = format!(r#"{{"source":{{{URL},"pool":"p","retry_delay":{text}}}}}"#);
+        CheckRequest::parse(text.as_bytes()).map(|request| request.source.retry_delay)
+    };
+    assert_eq!(retry_delay("60"), Ok(Some(Duration::from_secs(60))), "pool-resource takes a number");
+    assert!(retry_delay("-1").is_err() && retry_delay("1.5").is_err() && retry_delay("true").is_err());
     let fine = format!(r#"{{"source":{{{URL},"pool":"p"}},"version":{{"ref":"1"}},"params":{{"depth":1}}}}"#);
     assert!(InRequest::parse(fine.as_bytes()).is_ok());
     assert!(CheckRequest::parse(b"nonsense").unwrap_err().to_string().contains("stdin is not valid JSON"));

@@ -144,7 +144,7 @@ mod tests {
             ("{} x", Err("the body is not valid JSON: trailing characters at line 1 column 4")),
             (
                 r#"{"key":"k","key":"l"}"#,
-                Err("the body is not valid JSON: member \"key\" is given twice at line 1 column 20"),
+                Err("the body is not valid JSON: member \"key\" is given twice at line 1 column 21"),
             ),
             (r#"{"key":1}"#, Err("key: must be a string")),
             (r#"{"key":"k","requestor":{}}"#, Err("requestor: must be a string")),

@@ -39,8 +39,9 @@ fn story_7_a_build_that_runs_again_on_another_worker_does_not_wait_for_itself() 
     assert_eq!((first.0, second.0), (0, 0), "{} {}", first.2, second.2);
     assert_eq!(server.pool("p")["items"][0]["holders"][0]["fence"].to_string(), fence(&second.1));
     assert_eq!(fence(&first.1), fence(&second.1), "one hold, not two");
-    // Without one it ends by itself, and says what to do. The lock comes back with the build.
-    let (code, _, stderr) = out_in("worker-3", &server, &acquire("build"));
+    // Without one it says what to do, and ends by itself where that is asked. The lock comes back with the build.
+    let unnamed = json!({"acquire": true, "scope": "build", "self_wait": "fail"});
+    let (code, _, stderr) = out_in("worker-3", &server, &unnamed);
     assert!(code == 1 && stderr.contains("as:"), "{stderr}");
     concourse.build(1, "errored");
     until_free(&server, "p");

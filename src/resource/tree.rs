@@ -1,0 +1,76 @@
+//! The files that pool-resource leaves: `POOL/claimed/LOCK` and `POOL/unclaimed/LOCK`, each with the lock's metadata.
+//!
+//! People's tasks count these, read them, or test for one. They show the pool as it was when `in` ran.
+
+use super::destination::Destination;
+use super::get::metadata;
+use crate::client::{CallError, Client};
+use crate::core::names::{LockName, PoolName};
+use crate::wire::api::LockState;
+use crate::wire::errors::Code;
+
+/// Most locks of a pool whose files are written: each costs a request, because lists carry no metadata.
+const LOCKS: usize = 256;
+/// Files and directories of our own: a pool that is called so gets no tree.
+const OURS: &[&str] = &["name", "metadata", "lock", "claim", "fence", "pool", "locks", "locker.json"];
+
+/// The locks of a pool.
+pub(super) enum Tree {
+    Locks(Vec<Leaf>),
+    /// Why it is not written.
+    None(Option<String>),
+}
+
+/// One lock.
+pub(super) struct Leaf {
+    lock: LockName,
+    /// Nobody can take it at present.
+    claimed: bool,
+    metadata: Vec<u8>,
+}
+
+impl Tree {
+    /// The pool as it is now.
+    pub(super) fn fetch(client: &Client, pool: &PoolName) -> Result<Self, CallError> {
+        if OURS.contains(&pool.as_str()) {
+            return Ok(Self::None(Some(format!("a pool called {pool:?} would be in the way of other files"))));
+        }
+        let found = match client.get_pool(pool.as_str()) {
+            Err(error) if error.code() == Some(Code::NoSuchPool) => return Ok(Self::None(None)),
+            found => found?.items,
+        };
+        if found.len() > LOCKS {
+            return Ok(Self::None(Some(format!("the pool has {} locks, more than {LOCKS}", found.len()))));
+        }
+        let mut leaves = Vec::new();
+        for view in found {
+            // A name from the server becomes a file name: only one that is a name does.
+            let Ok(lock) = LockName::parse(&view.lock) else { continue };
+            let view = match client.get_lock(pool.as_str(), &view.lock) {
+                // Somebody has removed it meanwhile.
+                Err(error) if matches!(error.code(), Some(Code::NoSuchPool | Code::NoSuchLock)) => continue,
+                view => view?,
+            };
+            let claimed = view.state != LockState::Free;
+            leaves.extend(metadata(&view).ok().map(|metadata| Leaf { lock, claimed, metadata }));
+        }
+        Ok(Self::Locks(leaves))
+    }
+
+    pub(super) fn write(&self, pool: &PoolName, files: &mut Destination) -> Result<(), String> {
+        let Self::Locks(leaves) = self else { return Ok(()) };
+        for (part, claimed) in [("claimed", true), ("unclaimed", false)] {
+            let dir = files.make_dirs(&[pool.as_str(), part])?;
+            for leaf in leaves.iter().filter(|leaf| leaf.claimed == claimed) {
+                files.put(dir.join(leaf.lock.as_str()), &leaf.metadata)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the log says of a tree that is missing.
+    pub(super) fn missing(&self) -> Option<String> {
+        let Self::None(Some(why)) = self else { return None };
+        Some(format!("the directories claimed and unclaimed of the pool are not written: {why}"))
+    }
+}
