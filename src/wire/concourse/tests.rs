@@ -188,7 +188,8 @@ fn every_key_of_the_source() {
     let request = CheckRequest::parse(format!(r#"{{"source":{full}}}"#).as_bytes()).unwrap();
     let source = &request.source;
     assert_eq!(source.servers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["http://a:1", "https://b/x"]);
-    assert_eq!(source.credentials.as_ref().unwrap().username, "u");
+    let of_second = source.servers[1].credentials().map(|found| found.username.as_str());
+    assert_eq!((source.credentials.is_some(), of_second), (false, Some("u")), "they are for that server alone");
     assert!(matches!(&source.place, Place::Director(url) if url.to_string() == "https://director:25555"));
     assert_eq!((source.kind, source.log_level, source.priority), (SourceKind::LockName, LogLevel::Debug, Some(-3)));
     assert_eq!(source.tls.skip_verification, Some("skip_ssl_validation"));
