@@ -28,7 +28,7 @@ use crate::support::eventually;
 use crate::support::http::Client;
 use crate::support::in_process::Door;
 
-/// Runs the test called `name` in a process of its own and brings whether this is that process.
+/// Runs the test called `name` in a process of its own. Whether this is that process.
 fn in_own_process(name: &str) -> bool {
     const MARK: &str = "LOCKER_TEST_OWN_PROCESS";
     if std::env::var_os(MARK).is_some() {

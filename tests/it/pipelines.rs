@@ -48,7 +48,7 @@ const JOB: &[&str] = &[
     "old_name",
 ];
 const HOOKS: &[&str] = &["on_success", "on_failure", "on_error", "on_abort", "ensure"];
-/// Keys of any step, beside the hooks.
+/// Keys of any step, apart from the hooks.
 const MODIFIERS: &[&str] = &["attempts", "timeout"];
 /// What makes a step, with the other keys of that kind of step.
 const STEPS: &[(&str, &[&str])] = &[
@@ -424,7 +424,7 @@ fn debug_is_a_task_with_a_source() {
     };
     pipeline.task_config("debug", task);
     assert_eq!(pipeline.problems, [""; 0]);
-    // Concourse gives a param that is no text to the task as JSON.
+    // Concourse passes a param that is not text to the task as JSON.
     let source = &task["params"]["LOCKER_SOURCE"];
     CheckRequest::parse(json!({ "source": source }).to_string().as_bytes()).unwrap();
     assert_eq!((&task["run"]["path"], &task["run"]["args"][0]), (&json!("locker"), &json!("doctor")));

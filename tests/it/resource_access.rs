@@ -15,7 +15,7 @@ fn acquire() -> Value {
     json!({"acquire": true, "timeout": "20s"})
 }
 
-/// A source with these keys beside `locker_uri`.
+/// A source with `locker_uri` and these keys.
 fn build(server: &Server, keys: &Value) -> Build {
     let mut source = keys.clone();
     source["pool"] = json!("p");

@@ -188,7 +188,7 @@ fn signals_are_passed_on_each_time_and_the_lock_is_kept_until_the_command_ends()
         expected += &format!("{name}\n");
         eventually(name, || std::fs::read_to_string(yard.path("got")).ok().filter(|got| *got == expected));
     }
-    assert_eq!(yard.free("p"), 0, "whoever takes his time to end holds the lock for that time");
+    assert_eq!(yard.free("p"), 0, "a command that takes its time to end holds the lock for that time");
     std::fs::write(yard.path("end"), "").unwrap();
     let done = running.finish();
     assert_eq!(done.code, 5, "{done:?}");

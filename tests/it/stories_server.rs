@@ -166,7 +166,7 @@ fn story_31_ab_and_ba_never_deadlock() {
         assert_eq!(claim(&server, id, body).0, 423);
     }
     server.api("DELETE", "/claims/h", &Value::Null);
-    // Whoever asks in his turn has it, so that each round over all of them serves some.
+    // A waiter that asks in its turn gets the lock, so each round over all of them serves some.
     while !sets.is_empty() {
         let before = sets.len();
         sets.retain(|id, body| {

@@ -1,5 +1,5 @@
-//! Waiters that die, stop or go away: the next live one holds the lock in time, nothing is left behind, and who comes
-//! back has his old place.
+//! Waiters that die, stop or go away: the next live one gets the lock in time, nothing is left behind, and a waiter that
+//! comes back has its old place.
 //!
 //! Deadlines are shortened by settings. `LOCKER_DEFAULT_DEADLINES=1 cargo test --test dead_waiters` runs it all with
 //! the real ones (about a quarter of an hour, since a place is kept for ten minutes).
@@ -362,7 +362,7 @@ fn a_closed_connection_keeps_its_turn_for_the_grace_only() {
 }
 
 #[test]
-fn who_was_away_has_his_old_place() {
+fn a_client_that_was_away_has_its_old_place() {
     let directory = tempfile::tempdir().unwrap();
     let mut deadlines = Deadlines::chosen();
     deadlines.place = deadlines.place.max(Duration::from_secs(60));

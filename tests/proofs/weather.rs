@@ -265,7 +265,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("10,000 resets at any point", resets),
     ("1,000 connections of random bytes", soup),
     ("endless heads, targets, chunks and lengths", endless),
-    ("bodies that are no honest JSON", bodies),
+    ("bodies that are not honest JSON", bodies),
     ("10,000 requests in one pipeline", pipeline),
     ("200 wrong passwords", wrong_passwords),
     ("1,000 waiters that leave at once", abandoned),

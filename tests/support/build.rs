@@ -25,7 +25,7 @@ impl Build {
         Self::with_source(server, id, &json!({"pool": pool}))
     }
 
-    /// Build `id`, with this source beside `locker_uri`.
+    /// Build `id`, with this source and `locker_uri`.
     pub fn with_source(server: &Server, id: u32, source: &Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["check", "in", "out"] {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::proxy::read_message;
 
-/// It stands before a real server, and hides what that can do beside.
+/// It stands before a real server, and hides what else that server can do.
 pub struct Original {
     pub url: String,
     waited: Arc<AtomicBool>,

@@ -11,7 +11,7 @@ fn shell(server: &Server, script: &str) -> Output {
     command.output().expect("a shell")
 }
 
-/// Runs a script that must succeed, and brings what it wrote.
+/// Runs a script that must succeed, and returns what it wrote.
 #[track_caller]
 fn output(server: &Server, script: &str) -> String {
     let output = shell(server, script);

@@ -265,7 +265,7 @@ impl Client {
         self.neglect(session);
     }
 
-    /// Sends it, now and then a second time beside the first.
+    /// Sends it, now and then twice at the same time.
     fn perhaps_twice(&mut self, id: &str, plan: Plan) -> Seen {
         if !self.rng.percent(12) {
             return self.exchange(id, &plan);

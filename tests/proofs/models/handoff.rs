@@ -1,7 +1,7 @@
 //! A lock is handed from client to client: offer, confirm, lost answers, lost listeners, withdrawal, late confirm.
 //!
 //! Two clients ask for one lock, wait parked or not, hear of a grant or do not, confirm or are late, and may die at any
-//! moment before they have confirmed (who dies later is the business of the scope of his hold).
+//! moment before they have confirmed (a client that dies later is a matter of the scope of its hold).
 
 use std::hash::{Hash, Hasher};
 
