@@ -192,7 +192,8 @@ GET    /api/v1/pools/p?limit=0          |                                       
 GET    /api/v1/pools?limit=1001         |                                                | 400 bad_request
 GET    /api/v1/pools?after=a/b          |                                                | 400 bad_request
 PUT    /api/v1/pools/p/locks/eu         | {"metadata":"zone: eu","labels":{"size":"big"},"by":{"op":"op1","reason":"new"}} | 200 revision=$now
-PUT    /api/v1/pools/p/locks/eu         | {"metadata":"other","by":{"op":"op1"}}         | 200 revision=$now
+PUT    /api/v1/pools/p/locks/eu         | {"metadata":"zone: eu","labels":{"size":"big"},"by":{"op":"op1","reason":"again"}} | 200 revision=$now
+PUT    /api/v1/pools/p/locks/eu         | {"metadata":"other","by":{"op":"op1"}}         | 409 different_request
 PUT    /api/v1/pools/p/locks/eu         |                                                | 409 lock_exists
 PUT    /api/v1/pools/p/locks/us         | {"metadata":"a","metadata_base64":"!","labels":{"":"x"},"by":{"op":"a b"}} | 400 problems.#=3
 GET    /api/v1/pools/p/locks/eu         |                                                | 200 metadata=zone:~eu labels.size=big state=free
