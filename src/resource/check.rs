@@ -1,8 +1,8 @@
 //! `check`: the versions of this pool (`docs/design.md#versions`).
 //!
 //! Without a version: the newest. With one: it and every later one, oldest first. With one that this pool does not
-//! know: the newest. A pool without any change, or no pool at all: `[]`. It never looks at `BUILD_*`, because pipelines share
-//! check containers.
+//! know: the newest. A pool without any change, or no pool at all: `[]`. It never looks at `BUILD_*`, because pipelines
+//! share check containers.
 
 use super::session::Opening;
 use super::{Failure, interruptible, print, read_payload, told};

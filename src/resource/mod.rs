@@ -4,8 +4,8 @@
 //! - `check`: which versions there are.
 //! - [`get`]: the files of one version, written by `destination`; `tree` has those that pool-resource leaves.
 //! - [`out`]: one put: takes locks (`acquire`), gives them back (`release`), adds and removes them (`add`, `remove`), waits
-//!   for them to change (`wait_for_lock`), or asserts that a hold lasts (`verify`). `put` is what these share, `input` reads the files that they are given, `persist`
-//!   repeats what must not fail, `progress` says what a wait is for.
+//!   for them to change (`wait_for_lock`), or asserts that a hold lasts (`verify`). `put` is what these share, `input` reads
+//!   the files that they are given, `persist` repeats what must not fail, `progress` says what a wait is for.
 //! - `session`: how all three begin: the servers, the pool, the store.
 //! - `build`: what the environment says about the build.
 //!

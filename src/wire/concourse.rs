@@ -3,6 +3,7 @@
 //! A request is parsed once, into types that cannot be wrong; all its problems are listed at once. Unknown keys are refused,
 //! with the nearest valid name. `null` counts as missing: Concourse writes `"source": null` when there is none.
 
+mod actions;
 mod params;
 mod source;
 
@@ -10,7 +11,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use params::{AddClaimed, Ask, GetParams, InputFile, LockChoice, Op, OutParams, Release, Watch, param_names};
+pub use actions::{AddClaimed, Ask, InputFile, LockChoice, Op, Release, Watch};
+pub use params::{GetParams, OutParams, param_names};
 pub use source::{LogLevel, Place, Source, SourceKind};
 
 use super::members::Members;
