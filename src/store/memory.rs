@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Store;
-use super::rows::Rows;
-use crate::core::state::{Changes, Loaded, Meta};
-use crate::wire::record::{
-    self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredPolicy,
-};
+use super::rows::{Batch, Rows, Table};
+use crate::core::state::{Changes, Loaded};
 
 /// A store without a disk. Clones share what is kept: a test hands one to the next life of a server.
 #[derive(Debug, Clone)]
@@ -19,18 +16,12 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Kept {
-    meta: Option<Meta>,
-    pools: BTreeMap<String, String>,
-    locks: BTreeMap<(String, String), LockRow>,
-    claims: BTreeMap<String, String>,
-    ended: BTreeMap<String, String>,
-    ops: BTreeMap<String, String>,
-    latches: BTreeMap<String, String>,
-    changes: BTreeMap<(i64, i64), String>,
+    meta: BTreeMap<&'static str, u64>,
+    records: BTreeMap<(Table, String), String>,
+    /// Metadata and record.
+    locks: BTreeMap<(String, String), (Vec<u8>, String)>,
+    changes: BTreeMap<(i64, u32), String>,
 }
-
-/// Metadata and record.
-type LockRow = (Arc<[u8]>, String);
 
 fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     match value {
@@ -58,52 +49,26 @@ impl Store for MemoryStore {
     fn load(&mut self) -> anyhow::Result<Loaded> {
         let kept = self.kept();
         let mut rows = Rows::default();
-        kept.pools.iter().try_for_each(|(name, json)| rows.pool(name, json))?;
+        kept.meta.iter().try_for_each(|(key, value)| rows.meta(key, &value.to_string()))?;
+        kept.records.iter().try_for_each(|((table, key), json)| rows.record(*table, key, json))?;
         kept.locks.iter().try_for_each(|((pool, name), (data, json))| rows.lock(pool, name, data, json))?;
-        kept.claims.iter().try_for_each(|(id, json)| rows.claim(id, json))?;
-        kept.ended.iter().try_for_each(|(id, json)| rows.ended(id, json))?;
-        kept.ops.iter().try_for_each(|(id, json)| rows.op(id, json))?;
-        kept.latches.iter().try_for_each(|(id, json)| rows.latch(id, json))?;
-        kept.changes.iter().try_for_each(|(&(revision, seq), json)| rows.change(revision, seq, json))?;
-        Ok(Loaded { meta: kept.meta, ..rows.finish()? })
+        kept.changes.iter().try_for_each(|(&(revision, seq), json)| rows.change(revision, seq.into(), json))?;
+        rows.finish()
     }
 
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
+        let batch = Batch::of(changes)?;
         let mut kept = self.kept();
-        kept.meta = changes.meta.or(kept.meta);
-        for (name, policy) in &changes.pools {
-            let json = policy.as_ref().map(|p| record::encode(&StoredPolicy::from(p))).transpose()?;
-            set(&mut kept.pools, name.to_string(), json);
+        kept.meta.extend(batch.meta);
+        for (table, key, json) in batch.records {
+            set(&mut kept.records, (table, key.into_owned()), json);
         }
-        for (pool, name, lock) in &changes.locks {
-            let row = lock
-                .as_ref()
-                .map(|lock| anyhow::Ok((Arc::clone(&lock.metadata), record::encode(&StoredLock::from(&**lock))?)));
-            set(&mut kept.locks, (pool.to_string(), name.to_string()), row.transpose()?);
+        for (pool, name, row) in batch.locks {
+            let row = row.map(|(metadata, json)| (metadata.to_vec(), json));
+            set(&mut kept.locks, (pool.to_owned(), name.to_owned()), row);
         }
-        for (id, claim) in &changes.claims {
-            let json = claim.as_deref().map(|c| record::encode(&StoredClaim::from(c))).transpose()?;
-            set(&mut kept.claims, id.to_string(), json);
-        }
-        for (id, ended) in &changes.ended {
-            let json = ended.as_deref().map(|e| record::encode(&StoredEnded::from(e))).transpose()?;
-            set(&mut kept.ended, id.to_string(), json);
-        }
-        for (id, op) in &changes.ops {
-            let json = op.as_ref().map(|op| record::encode(&StoredOp::from(op))).transpose()?;
-            set(&mut kept.ops, id.to_string(), json);
-        }
-        for (id, latch) in &changes.latches {
-            let json = latch.as_deref().map(|l| record::encode(&StoredLatch::from(l))).transpose()?;
-            set(&mut kept.latches, id.to_string(), json);
-        }
-        for change in &changes.history {
-            let key = (change.key.revision.0.try_into()?, change.key.seq.into());
-            kept.changes.insert(key, record::encode(&StoredChange::from(&**change))?);
-        }
-        for key in &changes.pruned {
-            kept.changes.remove(&(key.revision.0.try_into()?, key.seq.into()));
-        }
+        kept.changes.extend(batch.changes);
+        batch.pruned.iter().for_each(|place| drop(kept.changes.remove(place)));
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 //! - `sidecar`: the files of a store.
 //! - [`failstop`]: after the first failed commit, none is tried again.
 //! - [`copies`]: backup, restore and check of a store in a file.
-//! - `rows`: from stored rows to values, the same for all stores. The records are in [`crate::wire::record`].
+//! - `rows`: between values and stored rows, the same for all stores. The records are in [`crate::wire::record`].
 //! - `conformance`: the tests that every store passes.
 
 use anyhow::{Context, bail};

@@ -1,16 +1,101 @@
-//! From stored rows to values, the same for all stores. A row that cannot be read is named by table and key.
+//! Between values and stored rows, the same for all stores: [`Batch`] is a commit as rows, [`Rows`] gathers rows into what is
+//! loaded. A row that cannot be read is named by table and key.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 
 use anyhow::Context;
 
 use crate::core::history::Change;
 use crate::core::names::{ChangeKey, Revision, Ticket};
-use crate::core::state::{Loaded, Meta};
+use crate::core::pool::Lock;
+use crate::core::state::{Changes, Loaded, Meta};
 use crate::core::time::EngineMs;
 use crate::wire::record::{
     self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredPolicy,
 };
+
+/// A table whose rows are a key and a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Table {
+    Pools,
+    Claims,
+    Ended,
+    Ops,
+    Latches,
+}
+
+impl Table {
+    pub(super) const ALL: [Self; 5] = [Self::Pools, Self::Claims, Self::Ended, Self::Ops, Self::Latches];
+}
+
+/// The row of a lock but for its key: metadata and record.
+pub(super) type LockRow<'c> = (&'c [u8], String);
+
+/// One commit as rows; `None` deletes. Rows may be written in any order, but for `pruned`, which comes after `changes`.
+#[derive(Debug, Default)]
+pub(super) struct Batch<'c> {
+    /// Counters by their key in the table `meta`.
+    pub meta: Vec<(&'static str, u64)>,
+    /// Rows of one key and one record, table by table.
+    pub records: Vec<(Table, Cow<'c, str>, Option<String>)>,
+    /// Locks by pool and name.
+    pub locks: Vec<(&'c str, &'c str, Option<LockRow<'c>>)>,
+    /// New entries of the history by revision and number.
+    pub changes: Vec<((i64, u32), String)>,
+    /// Entries that go.
+    pub pruned: Vec<(i64, u32)>,
+}
+
+impl<'c> Batch<'c> {
+    /// # Errors
+    /// A value has no record, or a revision is out of bounds: nothing may be written.
+    pub fn of(changes: &'c Changes) -> anyhow::Result<Self> {
+        let mut batch = Self::default();
+        if let Some(Meta { revision, next_ticket, engine }) = changes.meta {
+            batch.meta = vec![("revision", revision.0), ("next_ticket", next_ticket.0), ("engine", engine.0)];
+        }
+        for (name, policy) in &changes.pools {
+            let json = policy.as_ref().map(|policy| record::encode(&StoredPolicy::from(policy)));
+            batch.put(Table::Pools, name.as_str().into(), json)?;
+        }
+        for (pool, name, lock) in &changes.locks {
+            let row = |lock: &'c Lock| anyhow::Ok((&*lock.metadata, record::encode(&StoredLock::from(lock))?));
+            batch.locks.push((pool.as_str(), name.as_str(), lock.as_deref().map(row).transpose()?));
+        }
+        for (id, claim) in &changes.claims {
+            let json = claim.as_deref().map(|claim| record::encode(&StoredClaim::from(claim)));
+            batch.put(Table::Claims, id.as_str().into(), json)?;
+        }
+        for (id, ended) in &changes.ended {
+            let json = ended.as_deref().map(|ended| record::encode(&StoredEnded::from(ended)));
+            batch.put(Table::Ended, id.as_str().into(), json)?;
+        }
+        for (id, op) in &changes.ops {
+            let json = op.as_ref().map(|op| record::encode(&StoredOp::from(op)));
+            batch.put(Table::Ops, id.as_str().into(), json)?;
+        }
+        for (id, latch) in &changes.latches {
+            let json = latch.as_deref().map(|latch| record::encode(&StoredLatch::from(latch)));
+            batch.put(Table::Latches, id.to_string().into(), json)?;
+        }
+        for change in &changes.history {
+            batch.changes.push((place(change.key)?, record::encode(&StoredChange::from(&**change))?));
+        }
+        batch.pruned = changes.pruned.iter().map(|key| place(*key)).collect::<anyhow::Result<_>>()?;
+        Ok(batch)
+    }
+
+    fn put(&mut self, table: Table, key: Cow<'c, str>, json: Option<anyhow::Result<String>>) -> anyhow::Result<()> {
+        self.records.push((table, key, json.transpose()?));
+        Ok(())
+    }
+}
+
+/// Where an entry of the history is in its table.
+fn place(key: ChangeKey) -> anyhow::Result<(i64, u32)> {
+    Ok((key.revision.0.try_into().context("a revision is out of bounds")?, key.seq))
+}
 
 /// Collects rows, in any order, into what is loaded.
 #[derive(Debug, Default)]
@@ -39,7 +124,18 @@ impl Rows {
         Ok(())
     }
 
-    pub fn pool(&mut self, name: &str, json: &str) -> anyhow::Result<()> {
+    /// A row of a table of keys and records.
+    pub fn record(&mut self, table: Table, key: &str, json: &str) -> anyhow::Result<()> {
+        match table {
+            Table::Pools => self.pool(key, json),
+            Table::Claims => self.claim(key, json),
+            Table::Ended => self.ended(key, json),
+            Table::Ops => self.op(key, json),
+            Table::Latches => self.latch(key, json),
+        }
+    }
+
+    fn pool(&mut self, name: &str, json: &str) -> anyhow::Result<()> {
         let read = || anyhow::Ok((name.parse()?, record::decode::<StoredPolicy>(json)?.into()));
         self.loaded.pools.push(named("pools", &name, read())?);
         Ok(())
@@ -54,25 +150,25 @@ impl Rows {
         Ok(())
     }
 
-    pub fn claim(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
+    fn claim(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
         let read = || record::decode::<StoredClaim>(json)?.into_claim(id.parse()?);
         self.loaded.claims.push(named("claims", &id, read())?);
         Ok(())
     }
 
-    pub fn ended(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
+    fn ended(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
         let read = || record::decode::<StoredEnded>(json)?.into_ended(id.parse()?);
         self.loaded.ended.push(named("ended", &id, read())?);
         Ok(())
     }
 
-    pub fn op(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
+    fn op(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
         let read = || anyhow::Ok(record::decode::<StoredOp>(json)?.into_op(id.parse()?));
         self.loaded.ops.push(named("ops", &id, read())?);
         Ok(())
     }
 
-    pub fn latch(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
+    fn latch(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
         let read = || record::decode::<StoredLatch>(json)?.into_latch(id.parse()?);
         self.loaded.latches.push(named("latches", &id, read())?);
         Ok(())

@@ -8,6 +8,7 @@
 //! holds on it (POSIX locks belong to the process). So it is made before SQLite opens it, and later only looked at by
 //! its path.
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -15,17 +16,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use rusqlite::{CachedStatement, Connection, OpenFlags, Row, ToSql, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior, params};
 
 use super::checkpoint::{CHECKPOINT_PAGES, Checkpointer};
 use super::lockfile::LockFile;
-use super::rows::Rows;
+use super::rows::{Batch, Rows, Table};
 use super::sidecar::{PRIVATE, sidecar};
 use super::{Store, schema};
-use crate::core::state::{Changes, Loaded, Meta};
-use crate::wire::record::{
-    self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredPolicy,
-};
+use crate::core::state::{Changes, Loaded};
 
 /// Page cache of the writer, KiB: the index of a million ended claims stays mostly in memory.
 const CACHE_KIB: i64 = 32 * 1024;
@@ -203,14 +201,14 @@ pub(super) fn load_all(conn: &Connection) -> anyhow::Result<Loaded> {
     let mut rows = Rows::default();
     let sql = "SELECT key, value FROM meta WHERE key <> 'store_id'";
     each_row(conn, "meta", sql, |row| rows.meta(text(row, 0)?, text(row, 1)?))?;
-    each_row(conn, "pools", "SELECT name, record FROM pools", |row| rows.pool(text(row, 0)?, text(row, 1)?))?;
+    for table in Table::ALL {
+        let (name, key) = columns(table);
+        let sql = format!("SELECT {key}, record FROM {name}");
+        each_row(conn, name, &sql, |row| rows.record(table, text(row, 0)?, text(row, 1)?))?;
+    }
     each_row(conn, "locks", "SELECT pool, name, metadata, record FROM locks", |row| {
         rows.lock(text(row, 0)?, text(row, 1)?, row.get_ref(2)?.as_blob()?, text(row, 3)?)
     })?;
-    each_row(conn, "claims", "SELECT id, record FROM claims", |row| rows.claim(text(row, 0)?, text(row, 1)?))?;
-    each_row(conn, "ended", "SELECT id, record FROM ended", |row| rows.ended(text(row, 0)?, text(row, 1)?))?;
-    each_row(conn, "ops", "SELECT id, record FROM ops", |row| rows.op(text(row, 0)?, text(row, 1)?))?;
-    each_row(conn, "latches", "SELECT id, record FROM latches", |row| rows.latch(text(row, 0)?, text(row, 1)?))?;
     each_row(conn, "changes", "SELECT revision, seq, record FROM changes", |row| {
         rows.change(row.get(0)?, row.get(1)?, text(row, 2)?)
     })?;
@@ -238,117 +236,78 @@ fn each_row(
     read().with_context(|| format!("cannot read table {table}"))
 }
 
+/// The name of a table and of its key.
+fn columns(table: Table) -> (&'static str, &'static str) {
+    match table {
+        Table::Pools => ("pools", "name"),
+        Table::Claims => ("claims", "id"),
+        Table::Ended => ("ended", "id"),
+        Table::Ops => ("ops", "id"),
+        Table::Latches => ("latches", "id"),
+    }
+}
+
 fn write_changes(tx: &Transaction<'_>, changes: &Changes) -> anyhow::Result<()> {
-    if let Some(Meta { revision, next_ticket, engine }) = changes.meta {
-        let sql =
-            "INSERT OR REPLACE INTO meta (key, value) VALUES ('revision', ?1), ('next_ticket', ?2), ('engine', ?3)";
-        let counters = [revision.0.to_string(), next_ticket.0.to_string(), engine.0.to_string()];
-        tx.prepare_cached(sql)?.execute(counters)?;
+    let batch = Batch::of(changes)?;
+    for (key, value) in &batch.meta {
+        let mut put = tx.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?;
+        put.execute(params![key, value.to_string()])?;
     }
-    if !changes.pools.is_empty() {
-        let mut table = Table::of(tx, PUT_POOL, "DELETE FROM pools WHERE name = ?1")?;
-        for (name, policy) in &changes.pools {
-            let json = policy.as_ref().map(|p| record::encode(&StoredPolicy::from(p))).transpose()?;
-            table.set(name.as_str(), json)?;
-        }
+    for of_table in batch.records.chunk_by(|(a, ..), (b, ..)| a == b) {
+        write_records(tx, of_table)?;
     }
-    if !changes.locks.is_empty() {
-        write_locks(tx, changes)?;
-    }
-    if !changes.claims.is_empty() {
-        let mut table = Table::of(tx, PUT_CLAIM, "DELETE FROM claims WHERE id = ?1")?;
-        for (id, claim) in &changes.claims {
-            let json = claim.as_deref().map(|c| record::encode(&StoredClaim::from(c))).transpose()?;
-            table.set(id.as_str(), json)?;
-        }
-    }
-    if !changes.ended.is_empty() {
-        let mut table = Table::of(tx, PUT_ENDED, "DELETE FROM ended WHERE id = ?1")?;
-        for (id, ended) in &changes.ended {
-            let json = ended.as_deref().map(|e| record::encode(&StoredEnded::from(e))).transpose()?;
-            table.set(id.as_str(), json)?;
-        }
-    }
-    if !changes.ops.is_empty() {
-        let mut table = Table::of(tx, PUT_OP, "DELETE FROM ops WHERE id = ?1")?;
-        for (id, op) in &changes.ops {
-            let json = op.as_ref().map(|op| record::encode(&StoredOp::from(op))).transpose()?;
-            table.set(id.as_str(), json)?;
-        }
-    }
-    if !changes.latches.is_empty() {
-        let mut table = Table::of(tx, PUT_LATCH, "DELETE FROM latches WHERE id = ?1")?;
-        for (id, latch) in &changes.latches {
-            let json = latch.as_deref().map(|l| record::encode(&StoredLatch::from(l))).transpose()?;
-            table.set(id.to_string(), json)?;
-        }
-    }
-    write_history(tx, changes)
+    write_locks(tx, &batch)?;
+    write_history(tx, &batch)
 }
 
-const PUT_POOL: &str =
-    "INSERT INTO pools (name, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record";
-const PUT_CLAIM: &str =
-    "INSERT INTO claims (id, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record";
-const PUT_ENDED: &str =
-    "INSERT INTO ended (id, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record";
-const PUT_OP: &str = "INSERT INTO ops (id, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record";
-const PUT_LATCH: &str =
-    "INSERT INTO latches (id, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record";
-const PUT_LOCK: &str = "INSERT INTO locks (pool, name, metadata, record) VALUES (?1, ?2, ?3, ?4)
-    ON CONFLICT DO UPDATE SET metadata = excluded.metadata, record = excluded.record";
-
-/// A table of one key and one record.
-struct Table<'tx> {
-    put: CachedStatement<'tx>,
-    delete: CachedStatement<'tx>,
-}
-
-impl<'tx> Table<'tx> {
-    fn of(tx: &'tx Transaction<'_>, put: &str, delete: &str) -> rusqlite::Result<Self> {
-        Ok(Self { put: tx.prepare_cached(put)?, delete: tx.prepare_cached(delete)? })
-    }
-
-    fn set(&mut self, key: impl ToSql, json: Option<String>) -> rusqlite::Result<()> {
+/// Rows of one table of keys and records.
+fn write_records(tx: &Transaction<'_>, rows: &[(Table, Cow<'_, str>, Option<String>)]) -> anyhow::Result<()> {
+    let Some((table, ..)) = rows.first() else { return Ok(()) };
+    let (name, key) = columns(*table);
+    let mut put = tx.prepare_cached(&format!(
+        "INSERT INTO {name} ({key}, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record"
+    ))?;
+    let mut delete = tx.prepare_cached(&format!("DELETE FROM {name} WHERE {key} = ?1"))?;
+    for (_, key, json) in rows {
         match json {
-            Some(json) => self.put.execute(params![key, json])?,
-            None => self.delete.execute(params![key])?,
+            Some(json) => put.execute(params![key, json])?,
+            None => delete.execute(params![key])?,
         };
-        Ok(())
     }
+    Ok(())
 }
 
-fn write_locks(tx: &Transaction<'_>, changes: &Changes) -> anyhow::Result<()> {
-    let mut put = tx.prepare_cached(PUT_LOCK)?;
+fn write_locks(tx: &Transaction<'_>, batch: &Batch<'_>) -> anyhow::Result<()> {
+    if batch.locks.is_empty() {
+        return Ok(());
+    }
+    let mut put = tx.prepare_cached(
+        "INSERT INTO locks (pool, name, metadata, record) VALUES (?1, ?2, ?3, ?4)
+            ON CONFLICT DO UPDATE SET metadata = excluded.metadata, record = excluded.record",
+    )?;
     let mut delete = tx.prepare_cached("DELETE FROM locks WHERE pool = ?1 AND name = ?2")?;
-    for (pool, name, lock) in &changes.locks {
-        let (pool, name) = (pool.as_str(), name.as_str());
-        match lock {
-            Some(lock) => {
-                put.execute(params![pool, name, &*lock.metadata, record::encode(&StoredLock::from(&**lock))?])?;
-            }
-            None => {
-                delete.execute(params![pool, name])?;
-            }
-        }
+    for (pool, name, row) in &batch.locks {
+        match row {
+            Some((metadata, json)) => put.execute(params![pool, name, metadata, json])?,
+            None => delete.execute(params![pool, name])?,
+        };
     }
     Ok(())
 }
 
 /// New entries first: what is new and pruned at once must not stay.
-fn write_history(tx: &Transaction<'_>, changes: &Changes) -> anyhow::Result<()> {
-    if !changes.history.is_empty() {
+fn write_history(tx: &Transaction<'_>, batch: &Batch<'_>) -> anyhow::Result<()> {
+    if !batch.changes.is_empty() {
         let mut put =
             tx.prepare_cached("INSERT OR REPLACE INTO changes (revision, seq, record) VALUES (?1, ?2, ?3)")?;
-        for change in &changes.history {
-            let json = record::encode(&StoredChange::from(&**change))?;
-            put.execute(params![i64::try_from(change.key.revision.0)?, change.key.seq, json])?;
+        for ((revision, seq), json) in &batch.changes {
+            put.execute(params![revision, seq, json])?;
         }
     }
-    if !changes.pruned.is_empty() {
+    if !batch.pruned.is_empty() {
         let mut delete = tx.prepare_cached("DELETE FROM changes WHERE revision = ?1 AND seq = ?2")?;
-        for key in &changes.pruned {
-            delete.execute(params![i64::try_from(key.revision.0)?, key.seq])?;
+        for (revision, seq) in &batch.pruned {
+            delete.execute(params![revision, seq])?;
         }
     }
     Ok(())
