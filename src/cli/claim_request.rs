@@ -131,6 +131,7 @@ fn explain(env: &mut Env<'_>, id: &str, stopped: Stopped) -> CliError {
             CliError::Signalled(signal)
         }
         Stop::TimeOver(_) => CliError::Failed(exit::LOCKED, "the time is over: nothing is held".to_owned()),
+        Stop::Unanswered(why) => CallError::NoAnswer(why).into(),
         Stop::Locked(view) | Stop::SelfWait(view) => {
             CliError::Failed(exit::LOCKED, format!("not free; held: {}", who::holders(&view.holders)))
         }

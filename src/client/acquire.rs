@@ -33,6 +33,8 @@ const SHORTEST_RETRY_MAX: Duration = Duration::from_millis(50);
 const PARKED_AT_LEAST: Duration = Duration::from_millis(100);
 /// How long a claim waits for its own build before it gives up.
 const SELF_WAIT: Duration = Duration::from_secs(60);
+/// Time that a try-lock, or a wait whose time is over, gives the servers to answer at all.
+const TRY: Duration = Duration::from_secs(3);
 /// Time for taking a claim back after a signal: the process must be gone within 2 s.
 const CANCEL_ON_SIGNAL: Duration = Duration::from_millis(1_500);
 /// Time for taking a claim back after any other end.
@@ -111,6 +113,8 @@ pub enum Stop {
     Signalled(Signal),
     /// The time is over; the last news about the wait, if there was any.
     TimeOver(Option<Box<WaitingView>>),
+    /// The time is over, or this is a try-lock, and no server answered at last.
+    Unanswered(NoAnswer),
     /// Try-lock: somebody else has it.
     Locked(Box<WaitingView>),
     /// Its own build holds what it waits for, and has for too long.
@@ -141,6 +145,8 @@ struct Wait {
     start: Duration,
     /// The last news about the place in the queue.
     last: Option<Box<WaitingView>>,
+    /// Why there was no answer to the last request, if there was none.
+    unanswered: Option<NoAnswer>,
     backoff: Backoff,
     /// Since when the server says that the claim waits for its own build.
     own_since: Option<Duration>,
@@ -170,12 +176,15 @@ impl Acquire<'_> {
 
     fn ask(&self, tell: &mut dyn FnMut(&News<'_>)) -> Result<Held, Stop> {
         let start = self.clock.monotonic();
-        let mut wait = Wait { start, last: None, backoff: Backoff::new(self.timing.retry_max), own_since: None };
+        let backoff = Backoff::new(self.timing.retry_max);
+        let mut wait = Wait { start, last: None, unanswered: None, backoff, own_since: None };
         // The first request does not wait, so that people hear at once behind whom they are.
         let mut span = Duration::ZERO;
         loop {
             let sent = self.clock.monotonic();
-            let pause = match self.put(span)? {
+            let answer = self.put(span, start)?;
+            wait.unanswered = None;
+            let pause = match answer {
                 Ok(Asked::Given(claim)) => match self.hold(*claim, &mut wait, tell)? {
                     Some(claim) => return Ok(Held { claim, waited: self.clock.monotonic().saturating_sub(start) }),
                     None => wait.backoff.pause(None),
@@ -191,7 +200,12 @@ impl Acquire<'_> {
                 }
                 Err(CallError::NoAnswer(no_answer)) => {
                     tell(&News::NoAnswer(&no_answer));
-                    wait.backoff.pause(no_answer.retry_after)
+                    if !self.body.queue && self.clock.monotonic().saturating_sub(start) >= TRY {
+                        return Err(Stop::Unanswered(no_answer));
+                    }
+                    let pause = wait.backoff.pause(no_answer.retry_after);
+                    wait.unanswered = Some(no_answer);
+                    pause
                 }
                 Err(CallError::Refused(refused)) => return Err(Stop::Refused(refused)),
             };
@@ -221,7 +235,9 @@ impl Acquire<'_> {
                 Ok(claim) => return Ok(Some(claim)),
                 Err(CallError::NoAnswer(no_answer)) => {
                     tell(&News::NoAnswer(&no_answer));
-                    self.pause(wait.backoff.pause(no_answer.retry_after), wait)?;
+                    let pause = wait.backoff.pause(no_answer.retry_after);
+                    wait.unanswered = Some(no_answer);
+                    self.pause(pause, wait)?;
                 }
                 // The next PUT says whether the claim still waits or has ended.
                 Err(error) if matches!(error.code(), Some(Code::NotGranted | Code::WrongFence | Code::Ended)) => {
@@ -251,11 +267,16 @@ impl Acquire<'_> {
         self.self_wait.map(|limit| limit.saturating_sub(spent))
     }
 
-    fn put(&self, wait: Duration) -> Result<Result<Asked, CallError>, Stop> {
+    fn put(&self, wait: Duration, start: Duration) -> Result<Result<Asked, CallError>, Stop> {
         let (client, id) = (self.client.clone(), self.id.to_owned());
         let mut body = self.body.clone();
         body.wait = (!wait.is_zero()).then(|| api_duration(wait));
-        self.interruptible.run(move || client.put_claim(&id, &body, wait)).map_err(Stop::Signalled)
+        // Past this nobody is waited for: whatever the request did is taken back.
+        let limit = if body.queue { self.remaining(start).map(|left| left + TRY) } else { Some(TRY) };
+        let running = self.interruptible.start(move || client.put_claim(&id, &body, wait));
+        let Some(limit) = limit else { return running.wait().map_err(Stop::Signalled) };
+        let answer = running.wait_at_most(limit).map_err(Stop::Signalled)?;
+        Ok(answer.unwrap_or_else(|| Err(CallError::NoAnswer(no_answer(self.client)))))
     }
 
     fn remaining(&self, start: Duration) -> Option<Duration> {
@@ -268,13 +289,16 @@ impl Acquire<'_> {
         let span = self.remaining(wait.start).map_or(span, |left| left.min(span));
         self.interruptible.sleep(span).map_err(Stop::Signalled)?;
         match self.remaining(wait.start) {
-            Some(left) if left.is_zero() => Err(Stop::TimeOver(wait.last.clone())),
+            Some(left) if left.is_zero() => Err(match &wait.unanswered {
+                Some(no_answer) => Stop::Unanswered(no_answer.clone()),
+                None => Stop::TimeOver(wait.last.clone()),
+            }),
             _ => Ok(()),
         }
     }
 
     fn take_back(&self, why: &Stop) -> Cancelled {
-        let limit = if matches!(why, Stop::Signalled(_)) { CANCEL_ON_SIGNAL } else { CANCEL };
+        let limit = if matches!(why, Stop::Signalled(_) | Stop::Unanswered(_)) { CANCEL_ON_SIGNAL } else { CANCEL };
         cancel(self.client, self.interruptible, &*self.clock, self.id, Some(self.run), limit)
     }
 }

@@ -193,6 +193,7 @@ fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped)
             let place = view.map(|view| format!("; {}", progress::waiting(&view))).unwrap_or_default();
             Stop::Failed(format!("no lock within the timeout of {limit}{place}; {gone}"))
         }
+        acquire::Stop::Unanswered(why) => Stop::Failed(format!("{why}; {gone}")),
         acquire::Stop::SelfWait(view) => Stop::Failed(format!(
             "this build already holds what it waits for, so the wait may never end ({}): give both steps the same \
              as: NAME if they mean the same claim, release the first one, or take self_wait: fail out to wait on; {gone}",

@@ -164,6 +164,29 @@ fn port_alone_changes_the_port() {
     server.finish().ok();
 }
 
+#[test]
+fn a_wait_that_no_server_answers_ends_as_that() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    for uri in ["http://127.0.0.1:1", &silent] {
+        for args in [
+            &["claim", "p", "--try"][..],
+            &["run", "p", "--try", "--", "true"],
+            &["claim", "p", "--wait", "300ms"],
+            &["run", "p", "--timeout", "300ms", "--", "true"],
+        ] {
+            let mut command = clean(binary());
+            command.args(args).env("LOCKER_URI", uri);
+            Running::start(&mut command, b"").finish().failed(6, "no answer from the locker server");
+        }
+    }
+    // One that answers and has no lock is something else.
+    let server = Server::start();
+    server.cli(&["claim", "p"]).ok();
+    server.cli(&["claim", "p", "--try"]).failed(3, "not free");
+    server.cli(&["claim", "p", "--wait", "300ms"]).failed(3, "the time is over");
+}
+
 // ---- what a server is told at its start
 
 /// A server that is not meant to start, or that is looked at and killed.

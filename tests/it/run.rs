@@ -104,6 +104,13 @@ fn exit_codes() {
     std::fs::write(&plain, "no program").unwrap();
     std::fs::set_permissions(&plain, std::fs::Permissions::from_mode(0o644)).unwrap();
     let plain = plain.to_str().unwrap();
+    // As every shell runs it.
+    let script = yard.path("no-first-line");
+    std::fs::write(&script, "test \"$1 $LOCKER_NAME\" = \"a b p\" && exit 9\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", script.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let script = script.to_str().unwrap();
+    let below = format!("{script}/below");
     let cases: &[(&[&str], i32, &str)] = &[
         (&["p", "--", "true"], 0, "granted \"p\""),
         (&["p", "--", "false"], 1, "granted"),
@@ -112,6 +119,10 @@ fn exit_codes() {
         (&["p", "--shell", "--", "exit $(($1 + $2))", "40", "2"], 42, "granted"),
         (&["p", "--", "no-such-command"], 127, "cannot run \"no-such-command\""),
         (&["p", "--", plain], 126, "cannot run"),
+        (&["p", "--", "/"], 126, "cannot run"),
+        (&["p", "--", &below], 126, "cannot run"),
+        (&["p", "--", script, "a b"], 9, "granted"),
+        (&["p", "--", "no-first-line", "a b"], 9, "granted"),
         (&["taken", "--try", "--", "true"], 3, "not free; held: \"taken\" by ada@"),
         (&["taken", "--timeout", "200ms", "--", "true"], 3, "the time is over"),
         (&["p", "--lock", "x", "--", "true"], 4, "no_such_lock"),
@@ -121,7 +132,7 @@ fn exit_codes() {
     ];
     for (args, code, text) in cases {
         let mut command = yard.server.cli_command();
-        command.env(SHORT.0, SHORT.1).arg("run").args(*args);
+        command.env(SHORT.0, SHORT.1).env("PATH", &path).arg("run").args(*args);
         let done = Running::start(&mut command, b"").finish();
         assert_eq!((done.code, done.stdout.as_str()), (*code, ""), "{args:?}: {done:?}");
         done.said(text);

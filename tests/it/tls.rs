@@ -234,6 +234,7 @@ fn starts_that_are_refused() {
     let (one, two) = (ca.issue(&["localhost"], "one"), ca.issue(&["localhost"], "two"));
     let (cert, key, other_key) =
         (files.write("cert", &one.cert), files.write("key", &one.key), files.write("other", &two.key));
+    let endless = files.write("endless", &"x".repeat(2 << 20));
     let empty = files.write("empty", "");
     let nowhere = "/nonexistent/file";
     let with = |cert: &str, key: &str| vec![("SSL_CERT", cert.to_owned()), ("SSL_KEY", key.to_owned())];
@@ -250,7 +251,8 @@ fn starts_that_are_refused() {
         (with(&empty, &key), &[], "there is no block BEGIN CERTIFICATE"),
         (with(&key, &key), &[], "there is no block BEGIN CERTIFICATE"),
         (with(&cert, &cert), &[], "it has no unencrypted PEM key"),
-        (with("/dev/zero", &key), &[], "is too large for PEM"),
+        (with("/dev/zero", &key), &[], "it is not a regular file"),
+        (with(&endless, &key), &[], "is too large for PEM"),
         (with("-----BEGIN CERTIFICATE-----\nno!\n", &key), &[], "it is no well-formed PEM"),
         (with(&cert, &key), &missing_ca, "no CA of client certificates (--client-ca)"),
         (with(&cert, &key), &["--listen", "unix:x"], "TLS is for network addresses"),

@@ -5,6 +5,7 @@
 //! reaches somebody else's processes.
 
 use std::io::{ErrorKind, IsTerminal as _};
+use std::path::Path;
 use std::process::{Child, Command};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -35,16 +36,34 @@ pub(super) enum Happened {
     Ended(u8),
 }
 
+/// The same command run by the shell, as a shell does with a script without a first line `#!`.
+fn by_shell(command: &Command, path: &str) -> Command {
+    let program = Path::new(command.get_program());
+    // With a slash in it, it was not looked for.
+    let path = if program.components().count() > 1 { "" } else { path };
+    let found = path.split(':').map(|dir| Path::new(dir).join(program)).find(|file| file.is_file());
+    let mut shell = Command::new("/bin/sh");
+    shell.arg(found.as_deref().unwrap_or(program)).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
 impl Group {
-    /// Starts `command` in a group of its own, in the foreground of the terminal if this process is there.
-    pub(super) fn start(command: &mut Command) -> Result<Self, CliError> {
+    /// Starts `command` in a group of its own, in the foreground of the terminal if this process is there. `path` is where
+    /// commands are looked for.
+    pub(super) fn start(command: &mut Command, path: &str) -> Result<Self, CliError> {
         use std::os::unix::process::CommandExt as _;
-        let child = command.process_group(0).spawn().map_err(|error| {
-            let code = match error.kind() {
-                ErrorKind::NotFound => NOT_FOUND,
-                ErrorKind::PermissionDenied => NOT_RUNNABLE,
-                _ => exit::FAILED,
-            };
+        let mut spawned = command.process_group(0).spawn();
+        if spawned.as_ref().is_err_and(|error| error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error())) {
+            spawned = by_shell(command, path).process_group(0).spawn();
+        }
+        let child = spawned.map_err(|error| {
+            let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUNNABLE };
             CliError::Failed(code, format!("cannot run {:?}: {error}", command.get_program().to_string_lossy()))
         })?;
         let mut group = Self { id: Pid::from_child(&child), child, terminal: Terminal { lent: false } };

@@ -147,7 +147,7 @@ impl Session<'_> {
             while events.try_recv().is_ok() {}
             self.interruptible.check()?;
             files.tell(&mut command, claim, self.leased.fence);
-            let group = Group::start(&mut command).map_err(NotStarted::Failed)?;
+            let group = Group::start(&mut command, env.var("PATH").unwrap_or_default()).map_err(NotStarted::Failed)?;
             let outcome = self.guard(group, lease, (tell, events), env).map_err(NotStarted::Failed)?;
             // Only now: the files are there for as long as the command is.
             drop(files);
