@@ -11,6 +11,7 @@ ARG BASE_IMAGE=busybox:1.37
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY bin bin
 COPY src src
 COPY tests tests

@@ -9,6 +9,10 @@ use std::sync::Arc;
 use locker::env::{ClosedStdout, Env, Signals, SystemClock, stdout_was_closed};
 use locker::wire::escape::escape;
 
+/// Requests allocate on one thread and free on another all the time, which glibc's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         // Where it happened in our own sources; of others only the file, not where it lay when this was built.

@@ -2,5 +2,6 @@
 
 /// Most commands in one batch: larger ones cost latency and win nothing (measured).
 pub const BATCH: usize = 512;
-/// Most log lines that wait to be written; further ones are dropped, since a full pipe must stop nobody.
-pub const LOG_LINES: usize = 16_384;
+/// Most bytes of log lines that wait to be written, some 20,000 lines; further ones are dropped and counted, since a
+/// full pipe must stop nobody.
+pub const LOG_BYTES: usize = 4 * 1024 * 1024;

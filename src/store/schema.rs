@@ -8,8 +8,9 @@ pub(super) const APPLICATION_ID: i32 = 0x4C63_6B72;
 
 /// Step N makes schema version N+1 of version N; `PRAGMA user_version` is the version.
 ///
-/// Tables with long rows keep a rowid: their rows lie in the order of writing, and only the short entries of the key's
-/// index are scattered. Tables with short rows go without.
+/// A table that is large and has scattered keys keeps a rowid (`ended`): its rows lie in the order of writing, and only
+/// the short entries of the key's index are scattered. The others go without, so that each write changes one page less:
+/// `changes` has growing keys, and there are never many live claims.
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -40,6 +41,18 @@ const MIGRATIONS: &[&str] = &[
 ",
     "
     -- No table changes: records of operations may have a new member, which older releases refuse.
+",
+    "
+    CREATE TABLE new_claims (id TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO new_claims SELECT id, record FROM claims;
+    DROP TABLE claims;
+    ALTER TABLE new_claims RENAME TO claims;
+    CREATE TABLE new_changes (
+        revision INTEGER NOT NULL, seq INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (revision, seq)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO new_changes SELECT revision, seq, record FROM changes ORDER BY revision, seq;
+    DROP TABLE changes;
+    ALTER TABLE new_changes RENAME TO changes;
 ",
 ];
 

@@ -132,7 +132,7 @@ fn what_is_no_store_of_ours_is_refused_and_left_alone() {
     let other: fn(&Place) = |place| place.shell().execute_batch("CREATE TABLE songs (title TEXT)").unwrap();
     let newer: fn(&Place) = |place| {
         drop(place.open());
-        place.shell().pragma_update(None, "user_version", 7).unwrap();
+        place.shell().pragma_update(None, "user_version", 8).unwrap();
     };
     let unversioned: fn(&Place) = |place| {
         drop(place.open());
@@ -141,7 +141,7 @@ fn what_is_no_store_of_ours_is_refused_and_left_alone() {
     let cases = [
         (garbage, "not a database"),
         (other, "not a store of locker"),
-        (newer, "newer release of locker (schema 7, this one knows up to 6)"),
+        (newer, "newer release of locker (schema 8, this one knows up to 7)"),
         (unversioned, "without a schema version"),
     ];
     for (make, expected) in cases {
@@ -203,7 +203,7 @@ fn a_file_of_version_1_is_migrated() {
     let mut store = place.open();
     assert!(!store.load().unwrap().latches.is_empty());
     let version: i64 = store.conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 6);
+    assert_eq!(version, 7);
 }
 
 #[test]

@@ -1,15 +1,14 @@
 //! Log lines: text for people, JSON for programs, on standard error.
 //!
-//! Lines are written by a thread of their own. When nobody reads them they are dropped, beyond
-//! [`limits::LOG_LINES`]: a full pipe must never stop the server.
+//! Lines are written by a thread of their own (`lines`). When nobody reads them they are dropped, beyond
+//! [`LOG_BYTES`](super::limits::LOG_BYTES): a full pipe must never stop the server.
+
+mod lines;
 
 use std::io::IsTerminal;
 use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-
-use crate::server::limits;
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,16 +67,12 @@ pub struct LogSettings {
 /// Lines are written until this is dropped; then those that wait are.
 #[must_use]
 pub struct Log {
-    _worker: WorkerGuard,
+    _writer: lines::Writer,
 }
 
 /// Starts writing. The log is one for the whole process: a second call while it runs changes nothing.
 pub fn start(settings: LogSettings) -> Log {
-    let (lines, worker) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(limits::LOG_LINES)
-        .thread_name("log")
-        .finish(std::io::stderr());
+    let (lines, writer) = lines::start(std::io::stderr());
     let level = match settings.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -94,5 +89,5 @@ pub fn start(settings: LogSettings) -> Log {
             builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish(),
         ),
     };
-    Log { _worker: worker }
+    Log { _writer: writer }
 }
