@@ -17,6 +17,7 @@ use super::keep::Keep;
 use super::listen::{Client, Socket};
 use super::refusal::Refusal;
 use super::tls::NoTls;
+use super::workers::Workers;
 use super::{Door, answer, connection};
 use crate::server::door::limits;
 
@@ -26,8 +27,9 @@ const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Decides who comes in.
-pub(super) struct Entrance {
+pub(super) struct Entrance<'w> {
     door: Arc<Door>,
+    workers: &'w Workers,
     alive: mpsc::Sender<()>,
     connections: Budget,
     newcomers: Newcomers,
@@ -39,10 +41,11 @@ pub(super) struct Entrance {
     pause: Option<Duration>,
 }
 
-impl Entrance {
-    pub fn new(door: &Arc<Door>, alive: mpsc::Sender<()>) -> Self {
+impl<'w> Entrance<'w> {
+    pub fn new(door: &Arc<Door>, workers: &'w Workers, alive: mpsc::Sender<()>) -> Self {
         Self {
             door: Arc::clone(door),
+            workers,
             alive,
             connections: Budget::new(door.settings.connections),
             newcomers: Newcomers::new(),
@@ -64,7 +67,10 @@ impl Entrance {
             _ => match self.room().await {
                 Some(share) => {
                     let (door, alive, unseen) = (Arc::clone(&self.door), self.alive.clone(), self.newcomers.enter());
-                    tokio::spawn(async move {
+                    // An error means that the connection has ended.
+                    let Ok(socket) = socket.leave() else { return };
+                    self.workers.spawn(async move {
+                        let Ok(socket) = socket.arrive() else { return };
                         let mut work = pin!(welcome(socket, client, door));
                         // By then a client that has gone already has been noticed.
                         let first = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;

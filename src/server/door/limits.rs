@@ -24,6 +24,8 @@ pub const DOOR_WRITE_UNIT_BYTES: usize = 64 * 1024;
 pub const DOOR_LINGER_MS: u64 = 2_000;
 /// Time for requests in flight to end when the server stops, milliseconds.
 pub const DOOR_GRACE_MS: u64 = 10_000;
+/// Most threads that serve clients, unless set otherwise: more than one engine has work for.
+pub const DOOR_THREADS: usize = 8;
 /// Most client connections: 10,000 parked ones and 5,000 others. Fewer when descriptors are short.
 pub const DOOR_CONNECTIONS: usize = 15_000;
 /// Most connections over the cap that get a proper 503 at the same time; further ones are closed at once.

@@ -59,6 +59,32 @@ pub(super) enum Socket {
     Unix(UnixStream),
 }
 
+impl Socket {
+    /// Takes it from the runtime that it was accepted in.
+    pub fn leave(self) -> io::Result<Moving> {
+        Ok(match self {
+            Self::Tcp(stream) => Moving::Tcp(stream.into_std()?),
+            Self::Unix(stream) => Moving::Unix(stream.into_std()?),
+        })
+    }
+}
+
+/// A connection on its way to the thread that will serve it.
+pub(super) enum Moving {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Moving {
+    /// Gives it to the runtime that this is called in.
+    pub fn arrive(self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
 /// Who is at the other end of a connection.
 pub(super) struct Client {
     /// For logs.

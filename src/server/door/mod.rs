@@ -5,6 +5,7 @@
 //! | `mod.rs` | [`serve`]: start, accept, stop |
 //! | `settings.rs`, `stop.rs` | [`DoorSettings`]; the switch [`Stop`] |
 //! | `listen.rs` | [`Listener`]: TCP or a Unix socket, and who has connected |
+//! | `workers.rs` | the threads that serve clients |
 //! | `entrance.rs` | who comes in: caps, TLS, a word to those turned away |
 //! | `tls.rs` | certificates, handshakes, reload |
 //! | `address.rs` | what is counted for each client address |
@@ -42,8 +43,10 @@ mod refusal;
 mod settings;
 mod stop;
 mod tls;
+mod workers;
 
 use std::io;
+use std::num::{NonZero, NonZeroU32};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -60,6 +63,7 @@ use self::address::RateLimiter;
 use self::budget::Budget;
 use self::entrance::Entrance;
 use self::park::Lot;
+use self::workers::Workers;
 use super::http::Handler;
 use super::notices::Notices;
 use crate::core::names::ParkId;
@@ -118,48 +122,39 @@ pub fn serve(
     stop: Stop,
 ) -> anyhow::Result<()> {
     descriptors::fit(&mut settings);
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = settings.threads {
-        runtime.worker_threads(threads);
-    }
-    let runtime = runtime.thread_name("door").enable_all().build().context("cannot start the door's threads")?;
-    let served = runtime.block_on(async {
-        let door = Door {
-            lot: Lot::new(&settings),
-            requests: settings.requests_per_second.map(|rate| {
-                RateLimiter::new(
-                    Duration::from_secs(1) / rate.get(),
-                    rate.get().saturating_mul(limits::DOOR_RATE_BURST_SECS),
-                )
-            }),
-            failed_logins: RateLimiter::new(
-                Duration::from_millis(limits::DOOR_LOGIN_STEP_MS),
-                limits::DOOR_LOGIN_BURST,
-            ),
-            parks: AtomicU64::new(1),
-            start: random_hex::<4>(),
-            held: Budget::new(settings.held_bytes),
-            settings,
-            handler,
-            notices,
-            stop,
-        };
-        run(listener.into(), &Arc::new(door)).await
+    let cores = || std::thread::available_parallelism().map_or(1, NonZero::get).min(limits::DOOR_THREADS);
+    let workers = Workers::start(settings.threads.unwrap_or_else(cores), LAST_MOMENT)?;
+    let accepting = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let accepting = accepting.context("cannot wait for connections")?;
+    let per_second = |rate: NonZeroU32| {
+        let burst = rate.get().saturating_mul(limits::DOOR_RATE_BURST_SECS);
+        RateLimiter::new(Duration::from_secs(1) / rate.get(), burst)
+    };
+    let door = Arc::new(Door {
+        lot: Lot::new(&settings),
+        requests: settings.requests_per_second.map(per_second),
+        failed_logins: RateLimiter::new(Duration::from_millis(limits::DOOR_LOGIN_STEP_MS), limits::DOOR_LOGIN_BURST),
+        parks: AtomicU64::new(1),
+        start: random_hex::<4>(),
+        held: Budget::new(settings.held_bytes),
+        settings,
+        handler,
+        notices,
+        stop,
     });
-    // Drops what did not end within the grace; each parked request says that its listener has left.
-    runtime.shutdown_timeout(LAST_MOMENT);
-    served
+    // What does not end within the grace is dropped with the workers; each parked request says that its listener left.
+    accepting.block_on(run(listener.into(), &door, &workers))
 }
 
 /// Accepts until the stop, then waits for the connections to end.
-async fn run(listener: Listener, door: &Arc<Door>) -> anyhow::Result<()> {
+async fn run(listener: Listener, door: &Arc<Door>, workers: &Workers) -> anyhow::Result<()> {
     let listener = listener.into_async().context("cannot listen")?;
     if let Some(tls) = &door.settings.tls {
         tokio::spawn(tls::keep_fresh(Arc::clone(tls), door.stop.clone()));
     }
     // Each connection holds a sender; when the last is dropped, all have ended.
     let (alive, mut all_ended) = mpsc::channel::<()>(1);
-    let mut entrance = Entrance::new(door, alive);
+    let mut entrance = Entrance::new(door, workers, alive);
     let result = loop {
         tokio::select! {
             biased;

@@ -51,7 +51,7 @@ pub struct DoorSettings {
     pub parked_bytes: usize,
     /// Most bytes of all larger bodies and answers on their way.
     pub held_bytes: usize,
-    /// Threads of the door's runtime; `None`: one for each core.
+    /// Threads that serve clients; `None`: one for each core, up to [`limits::DOOR_THREADS`].
     pub threads: Option<usize>,
     /// Where lines for the log go; the log by default.
     pub report: Report,

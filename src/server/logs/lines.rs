@@ -83,7 +83,9 @@ fn next(shared: &Shared) -> Option<Vec<u8>> {
     let dropped = std::mem::take(&mut waiting.dropped);
     drop(waiting);
     if dropped > 0 {
-        bytes.extend_from_slice(format!("{dropped} lines of the log were dropped: nobody read them in time\n").as_bytes());
+        bytes.extend_from_slice(
+            format!("{dropped} lines of the log were dropped: nobody read them in time\n").as_bytes(),
+        );
     }
     (!bytes.is_empty()).then_some(bytes)
 }
