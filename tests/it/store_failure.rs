@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic and talk")]
 
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{Server, Setup, binary, eventually};
@@ -71,6 +73,43 @@ fn a_request_that_takes_too_long_is_503_timeout() {
     assert!(late.body.contains("\"code\":\"timeout\"") && late.body.contains("\"error\":"), "{}", late.body);
     // It was done, and the same request finds it.
     eventually("the claim is there", || claim(traced.0.address(), id).is_some_and(|again| again.status == 200));
+}
+
+/// While the disk hangs, claims wait, however many; health checks and reads do not.
+#[test]
+fn reads_do_not_wait_for_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("locker.db").display());
+    // Every sync from the 40th on takes four seconds more.
+    let traced = strace("delay_enter=4000000:when=40+", &store, &[]);
+    let address = traced.0.address();
+    let (answers, over) = (Mutex::new((0, Instant::now())), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for client in 0..70 {
+            let (answers, over) = (&answers, &over);
+            scope.spawn(move || {
+                for round in 0.. {
+                    if over.load(Ordering::SeqCst) || claim(address, client * 10_000 + round).is_none() {
+                        return;
+                    }
+                    let mut answers = answers.lock().unwrap();
+                    *answers = (answers.0 + 1, Instant::now());
+                }
+            });
+        }
+        eventually("reads are answered while no claim is", || {
+            let (before, last) = *answers.lock().unwrap();
+            if before == 0 || last.elapsed() < Duration::from_secs(1) {
+                return false;
+            }
+            for path in ["/healthz", "/readyz", "/api/v1/info", "/api/v1/pools", "/api/v1/changes"] {
+                let answer = ureq::get(format!("http://{address}{path}")).call();
+                assert_eq!(answer.map(|answer| answer.status().as_u16()).ok(), Some(200), "{path}");
+            }
+            answers.lock().unwrap().0 == before
+        });
+        over.store(true, Ordering::SeqCst);
+    });
 }
 
 #[test]

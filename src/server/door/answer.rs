@@ -1,6 +1,6 @@
 //! The bytes of an answer. `tiny_http` writes the head: its types know status lines, reason phrases and what a header
 //! is; what only the door knows (the request's id, whether the connection stays) is added behind it
-//! (`docs/decisions/0017-one-way-through-the-server.md`).
+//! (`docs/decisions/0018-one-way-through-the-server.md`).
 
 use std::io::empty;
 

@@ -1,7 +1,7 @@
 //! Lines on their way to standard error, written many at a time by a thread of their own.
 //!
 //! Waking that thread for each line, as `tracing-appender` does, costs more than the request that the line is about
-//! (`docs/decisions/0017-one-way-through-the-server.md`). This one looks once in [`GATHER`], and sleeps without a timer
+//! (`docs/decisions/0018-one-way-through-the-server.md`). This one looks once in [`GATHER`], and sleeps without a timer
 //! while nothing is written.
 
 use std::io::{self, Write};
