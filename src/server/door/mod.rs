@@ -32,8 +32,6 @@ mod descriptors;
 mod entrance;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-#[cfg(test)]
-mod fuzz_tests;
 mod head;
 mod keep;
 pub mod limits;

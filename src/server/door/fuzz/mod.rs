@@ -84,3 +84,6 @@ pub fn chunks(input: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

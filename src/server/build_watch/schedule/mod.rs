@@ -211,5 +211,4 @@ pub(super) fn doubled(first: u32, times: u32, most: u32) -> u32 {
 }
 
 #[cfg(test)]
-#[path = "schedule_tests.rs"]
 mod tests;

@@ -140,5 +140,4 @@ impl Handler for Guard {
 }
 
 #[cfg(test)]
-#[path = "auth_tests.rs"]
 mod tests;

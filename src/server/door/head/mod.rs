@@ -343,5 +343,4 @@ pub(super) fn body_too_large() -> Refusal {
 }
 
 #[cfg(test)]
-#[path = "head_tests.rs"]
 mod tests;
