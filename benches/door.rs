@@ -1,4 +1,5 @@
-//! What the door costs: the same small answer from `tiny_http` alone, through the door, with TLS and with a log.
+//! What the door costs: the same small answer from `tiny_http` alone, through the door, with TLS and with a log; and a
+//! real answer of the whole server beside a bare one.
 //!
 //! ```text
 //! cargo bench --bench door
@@ -8,6 +9,11 @@
 //! Each connection asks, reads the answer and asks again. Load and server share the machine, so the figures are for
 //! comparing rows of one run. Nothing is asserted but that every answer is the right one.
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "the table is what it is for")]
+
+#[path = "door/pool.rs"]
+mod pool;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -55,6 +61,9 @@ impl<T: Read + Write + Send> Stream for T {}
 type Connect<'a> = &'a (dyn Fn() -> anyhow::Result<Box<dyn Stream>> + Sync);
 
 fn main() -> anyhow::Result<()> {
+    if let Some(length) = pool::bare_length() {
+        return pool::serve_bare(length);
+    }
     let seconds = std::env::var("LOCKER_BENCH_SECONDS").ok().map_or(Ok(3), |text| text.parse())?;
     let span = Duration::from_secs(seconds);
     let dir = tempfile::tempdir()?;
@@ -69,7 +78,8 @@ fn main() -> anyhow::Result<()> {
     over_tcp("the door, TCP", span, None)?;
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     over_tcp("the door, TCP, TLS 1.3", span, Some(&key))?;
-    tiny_http_alone(&dir.path().join("again"), span)
+    tiny_http_alone(&dir.path().join("again"), span)?;
+    pool::all(span)
 }
 
 /// With as many workers as there are connections.
@@ -143,20 +153,25 @@ fn measure(name: &str, span: Duration, connect: Connect<'_>) -> anyhow::Result<(
             streams.push(stream);
         }
         let start = Instant::now();
-        let mut times: Vec<Duration> = thread::scope(|scope| {
+        let times = thread::scope(|scope| {
             let parts: Vec<_> =
                 streams.into_iter().map(|stream| scope.spawn(move || one(stream, start, span))).collect();
             parts.into_iter().map(|part| part.join().expect("no panic")).collect::<anyhow::Result<Vec<_>>>()
         })?
         .concat();
-        let seconds = start.elapsed().as_secs_f64();
-        times.sort_unstable();
-        let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
-        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-        let rate = times.len() as f64 / seconds;
-        println!("| {name} | {connections} | {rate:.0} | {:.2} | {:.2} |", at(50), at(99));
+        row(name, connections, times, start.elapsed());
     }
     Ok(())
+}
+
+/// Prints it, and brings how many there were a second.
+fn row(name: &str, connections: usize, mut times: Vec<Duration>, over: Duration) -> f64 {
+    times.sort_unstable();
+    let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let rate = times.len() as f64 / over.as_secs_f64();
+    println!("| {name} | {connections} | {rate:.0} | {:.2} | {:.2} |", at(50), at(99));
+    rate
 }
 
 fn one(mut stream: Box<dyn Stream>, start: Instant, span: Duration) -> anyhow::Result<Vec<Duration>> {

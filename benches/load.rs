@@ -1,29 +1,37 @@
 //! How fast Locker is: real sockets against the real server binary, beside what the disk alone can do.
 //!
 //! ```text
-//! cargo bench --bench load                          # all, about three minutes; Redis and etcd if they are installed
+//! cargo bench --bench load                          # all, about ten minutes; the peers that are installed
 //! LOCKER_BENCH_SECONDS=10 cargo bench --bench load  # longer rows
 //! LOCKER_BENCH_STORES=sqlite cargo bench --bench load
 //! ```
 //!
 //! A cycle is a `PUT` of a claim answered 200 and its `DELETE` answered 200, each durable before its answer; every
 //! connection has a lock of its own, and 10,000 other locks are present. Load and server share the machine, so the
-//! figures are for comparing rows of one run. Nothing is asserted but that every answer is the right one.
+//! figures are for comparing rows of one run; the table at the end sets Locker against its peers. Nothing is asserted
+//! but that every answer is the right one.
 
 // Test code: a panic is a failed test, and figures go to the terminal.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::doc_markdown,
     clippy::type_complexity,
     clippy::format_collect,
     clippy::cast_possible_truncation
 )]
 
-#[path = "load/peers.rs"]
-mod peers;
+#[path = "load/contenders.rs"]
+mod contenders;
+#[path = "load/postgres.rs"]
+mod postgres;
+#[path = "load/rounds.rs"]
+mod rounds;
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[path = "load/taker.rs"]
+mod taker;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -31,8 +39,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use contenders::{Contender, Store};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use support::{Server, Setup};
+use taker::Taker;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -43,8 +53,6 @@ const HANDOVERS: usize = 300;
 const PARKED: usize = 10_000;
 /// Parked waiters wait in so many pools.
 const PARKED_POOLS: usize = 10;
-const OTHER_LOCKS: u32 = 10_000;
-const WARM_UP: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(10);
 
 fn main() -> anyhow::Result<()> {
@@ -53,54 +61,38 @@ fn main() -> anyhow::Result<()> {
     let seconds = std::env::var("LOCKER_BENCH_SECONDS").ok().map_or(Ok(4), |text| text.parse())?;
     let span = Duration::from_secs(seconds);
     let stores = std::env::var("LOCKER_BENCH_STORES").unwrap_or_else(|_| "sqlite,memory".into());
+    let stores = stores.split(',').map(str::parse).collect::<anyhow::Result<Vec<Store>>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     println!("| what | per second | p50 ms | p99 ms | |\n|---|---|---|---|---|");
     bare_sync(directory.path(), span)?;
-    let mut durable = Vec::new();
-    for store in stores.split(',') {
-        let setup = match store {
-            "memory" => Setup::memory(),
-            _ => Setup::sqlite(directory.path()),
-        };
-        let rates = runtime.block_on(one_store(store, &setup, span))?;
-        if store == "sqlite" {
-            durable = rates;
-        }
+    let table = runtime.block_on(rounds::all(&stores, span))?;
+    for store in stores {
+        runtime.block_on(waiting(store))?;
     }
-    runtime.block_on(peers::all(&durable, span))?;
-    bare_sync(directory.path(), span)
+    bare_sync(directory.path(), span)?;
+    print!("{table}");
+    Ok(())
 }
 
-/// Prints its rows and brings its cycles a second.
-async fn one_store(name: &str, setup: &Setup, span: Duration) -> anyhow::Result<Vec<f64>> {
-    let server = Server::start_as(setup);
-    let mut control = Client::open(server.socket()).await?;
-    let others = format!(r#"{{"capacity":{OTHER_LOCKS}}}"#);
-    control.done(&request("PUT", "/api/v1/pools/others", &others)).await?;
-    let mut rates = Vec::new();
-    for connections in CONNECTIONS {
-        let mut cycles = cycles(server.socket(), connections, span).await?;
-        rates.push(cycles.len() as f64 / span.as_secs_f64());
-        let note = format!("{connections} connections, {OTHER_LOCKS} other locks");
-        row(&format!("{name}: claim + release"), &mut cycles, Some(span), &note);
-    }
+/// Rows of an idle server, hand-over and parked waiters.
+async fn waiting(store: Store) -> anyhow::Result<()> {
+    let name = store.name();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let server = Server::start_as(&store.setup(directory.path()));
+    let (threads, memory) = (status(&server, "Threads:")?, status(&server, "VmRSS:")? / 1024.0);
+    println!("| {name}: idle | - | - | - | {threads:.0} threads, {memory:.0} MiB resident |");
+    Taker::prepare(Contender::Locker(store), server.socket()).await?;
     for waiters in WAITERS {
         let (mut answered, mut sent) = handovers(server.socket(), waiters).await?;
-        row(
-            &format!("{name}: hand-over"),
-            &mut answered,
-            None,
-            &format!("release answered to next answer, {waiters} waiters"),
-        );
-        row(&format!("{name}: hand-over"), &mut sent, None, &format!("release sent to next answer, {waiters} waiters"));
+        let what = format!("{name}: hand-over");
+        row(&what, &mut answered, None, &format!("release answered to next answer, {waiters} waiters"));
+        row(&what, &mut sent, None, &format!("release sent to next answer, {waiters} waiters"));
     }
     drop(server);
     // On a store of its own: what the rows before have left in memory is not the waiters'.
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let store = if name == "memory" { setup.store.clone() } else { Setup::sqlite(directory.path()).store };
-    parked(name, &Setup { store, ..setup.clone() }).await?;
-    Ok(rates)
+    parked(name, &store.setup(directory.path())).await
 }
 
 fn row(what: &str, spans: &mut [Duration], over: Option<Duration>, note: &str) {
@@ -124,48 +116,6 @@ fn bare_sync(directory: &Path, span: Duration) -> anyhow::Result<()> {
     }
     row("disk: append 4 KiB + fdatasync", &mut spans, Some(span), "one after the other");
     Ok(())
-}
-
-/// Claim and release on each connection, as fast as the answers come.
-async fn cycles(address: SocketAddr, connections: usize, span: Duration) -> anyhow::Result<Vec<Duration>> {
-    let start = Instant::now() + WARM_UP;
-    let mut tasks = Vec::new();
-    for index in 0..connections {
-        tasks.push(tokio::spawn(async move {
-            let mut client = Client::open(address).await?;
-            let body = format!(r#"{{"pool":"bench-{index}","run":"bench"}}"#);
-            // Ids have a fixed length, so that only they change in the prepared bytes.
-            let path = format!("/api/v1/claims/b{connections:03}-{index:03}-{:09}", 0);
-            let (mut ask, mut end) = (request("PUT", &path, &body), request("DELETE", &path, ""));
-            let mut spans = Vec::with_capacity(100_000);
-            for turn in 0_u32.. {
-                number(&mut ask, turn);
-                number(&mut end, turn);
-                let began = Instant::now();
-                client.done(&ask).await?;
-                client.done(&end).await?;
-                let now = Instant::now();
-                if now > start + span {
-                    break;
-                }
-                if began >= start {
-                    spans.push(now - began);
-                }
-            }
-            anyhow::Ok(spans)
-        }));
-    }
-    let mut all = Vec::new();
-    for task in tasks {
-        all.extend(task.await??);
-    }
-    Ok(all)
-}
-
-/// Writes `turn` over the nine digits at the end of the path.
-fn number(request: &mut [u8], turn: u32) {
-    let end = request.windows(5).position(|bytes| bytes == b" HTTP").expect("a request line");
-    request[end - 9..end].copy_from_slice(format!("{turn:09}").as_bytes());
 }
 
 /// One lock, always so many waiters: the time from a release to the next waiter's answer, counted from the release's
@@ -238,7 +188,7 @@ async fn parked(name: &str, setup: &Setup) -> anyhow::Result<()> {
     for pool in 0..PARKED_POOLS {
         control.call(&claim(&format!("parked-holder-{pool}"), &format!("parked-{pool}"), false, 0)).await?;
     }
-    let before = resident_mib(&server)?;
+    let before = status(&server, "VmRSS:")? / 1024.0;
     let mut waiters = Vec::with_capacity(PARKED);
     for index in 0..PARKED {
         let mut client = Client::open(server.socket()).await?;
@@ -249,7 +199,7 @@ async fn parked(name: &str, setup: &Setup) -> anyhow::Result<()> {
     for pool in 0..PARKED_POOLS {
         settle(&mut control, &format!("parked-{pool}"), PARKED / PARKED_POOLS).await?;
     }
-    let (after, busy) = (resident_mib(&server)?, cpu_ticks(&server)?);
+    let (after, busy) = (status(&server, "VmRSS:")? / 1024.0, cpu_ticks(&server)?);
     tokio::time::sleep(IDLE).await;
     // The kernel counts in hundredths of a second.
     let percent = (cpu_ticks(&server)? - busy) as f64 / IDLE.as_secs_f64();
@@ -262,13 +212,15 @@ async fn parked(name: &str, setup: &Setup) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn resident_mib(server: &Server) -> anyhow::Result<f64> {
+/// A figure of the kernel about the server's process, in the unit that it counts in.
+fn status(server: &Server, name: &str) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: f64 = line.and_then(|l| l.split_whitespace().next()).unwrap_or("0").parse()?;
-    Ok(kib / 1024.0)
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let figure = line.and_then(|line| line.split_whitespace().next());
+    Ok(figure.ok_or_else(|| anyhow::anyhow!("the kernel does not tell {name}"))?.parse()?)
 }
 
+/// User and system time of the server's process, in hundredths of a second.
 fn cpu_ticks(server: &Server) -> anyhow::Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid()))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();

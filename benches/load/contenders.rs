@@ -1,0 +1,155 @@
+//! Who runs cycles, on the same machine in the same run: Locker on each of its stores, and Redis, etcd and PostgreSQL,
+//! where they are installed (`apt-get install redis-server etcd-server postgresql`). Each but Locker in memory has a write
+//! on disk before it answers. The peers keep no queue and no history.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::postgres;
+use super::support::{Server, Setup};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    Sqlite,
+    Memory,
+}
+
+impl Store {
+    pub fn setup(self, directory: &Path) -> Setup {
+        match self {
+            Self::Sqlite => Setup::sqlite(directory),
+            Self::Memory => Setup::memory(),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "locker on SQLite",
+            Self::Memory => "locker in memory",
+        }
+    }
+}
+
+impl FromStr for Store {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "sqlite" => Ok(Self::Sqlite),
+            "memory" => Ok(Self::Memory),
+            _ => anyhow::bail!("LOCKER_BENCH_STORES: {name:?} is not a store; give sqlite, memory or both"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contender {
+    Locker(Store),
+    Redis,
+    Etcd,
+    Postgres,
+}
+
+impl Contender {
+    pub const PEERS: [Self; 3] = [Self::Redis, Self::Etcd, Self::Postgres];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Locker(store) => store.name(),
+            Self::Redis => "redis, appendfsync always",
+            Self::Etcd => "etcd, one node, JSON gateway",
+            Self::Postgres => "postgres, synchronous_commit on",
+        }
+    }
+
+    pub fn cycle(self) -> &'static str {
+        match self {
+            Self::Locker(_) => "claim + release",
+            Self::Redis => "SET NX PX + DEL",
+            Self::Etcd => "put if absent + delete",
+            Self::Postgres => "INSERT ON CONFLICT + DELETE",
+        }
+    }
+
+    /// Starts it on an empty store; `None` if it is not installed. It may not serve yet.
+    pub fn start(self) -> anyhow::Result<Option<Running>> {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        if let Self::Locker(store) = self {
+            let server = Server::start_as(&store.setup(directory.path()));
+            return Ok(Some(Running {
+                address: server.socket(),
+                program: Program::Locker(server),
+                _directory: directory,
+            }));
+        }
+        let address = free_address()?;
+        let Some(mut command) = self.command(address, directory.path())? else { return Ok(None) };
+        match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
+            Ok(child) => Ok(Some(Running { address, program: Program::Peer(child), _directory: directory })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn command(self, address: SocketAddr, directory: &Path) -> anyhow::Result<Option<Command>> {
+        Ok(match self {
+            Self::Locker(_) => None,
+            Self::Redis => {
+                let mut command = Command::new("redis-server");
+                command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--bind", "127.0.0.1"]);
+                command.arg("--port").arg(address.port().to_string()).arg("--dir").arg(directory);
+                Some(command)
+            }
+            Self::Etcd => {
+                let mut command = Command::new("etcd");
+                let (clients, peers) = (format!("http://{address}"), format!("http://{}", free_address()?));
+                command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
+                command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
+                command.args(["--initial-cluster", &format!("default={peers}"), "--data-dir"]).arg(directory);
+                Some(command)
+            }
+            Self::Postgres => postgres::command(address, directory)?,
+        })
+    }
+}
+
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// A contender that runs until it is dropped.
+pub struct Running {
+    pub address: SocketAddr,
+    program: Program,
+    _directory: TempDir,
+}
+
+enum Program {
+    Locker(Server),
+    Peer(Child),
+}
+
+impl Running {
+    pub fn locker(&self) -> Option<&Server> {
+        match &self.program {
+            Program::Locker(server) => Some(server),
+            Program::Peer(_) => None,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Program::Peer(child) = &mut self.program {
+            // Not SIGKILL: processes of PostgreSQL would outlive their parent. It may have ended already.
+            let _ = i32::try_from(child.id()).map(|pid| kill(Pid::from_raw(pid), Signal::SIGINT));
+            let _ = child.wait();
+        }
+    }
+}
