@@ -7,13 +7,15 @@ use std::io::{BufRead as _, BufReader, Read as _, empty};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use tiny_http::{HTTPVersion, Header, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime;
+use tokio::sync::mpsc;
 
 use super::row;
 use super::support::{Server, Setup};
@@ -152,17 +154,34 @@ pub fn serve_bare(length: usize) -> anyhow::Result<()> {
     let mut answer = head(length - head(0).len());
     answer.resize(length, b'x');
     let answer: Arc<[u8]> = answer.into();
-    let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?);
-    runtime.spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let answer = Arc::clone(&answer);
-            tokio::spawn(async move { answer_all(stream, &answer).await });
+    let cores = thread::available_parallelism()?.get();
+    let workers: Vec<_> = (0..cores).map(|_| bare_worker(Arc::clone(&answer))).collect();
+    thread::spawn(move || {
+        for (stream, worker) in listener.incoming().zip(workers.iter().cycle()) {
+            // The clients of a worker that has failed see the end of their connections.
+            let _ = stream.map(|stream| worker.send(stream));
         }
     });
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
+}
+
+/// A thread with a runtime of its own, as the door has them, that answers on each connection that it is sent.
+fn bare_worker(answer: Arc<[u8]>) -> mpsc::UnboundedSender<std::net::TcpStream> {
+    let (sender, mut streams) = mpsc::unbounded_channel::<std::net::TcpStream>();
+    thread::spawn(move || {
+        runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            while let Some(stream) = streams.recv().await {
+                stream.set_nonblocking(true)?;
+                let (stream, answer) = (TcpStream::from_std(stream)?, Arc::clone(&answer));
+                tokio::spawn(async move { answer_all(stream, &answer).await });
+            }
+            anyhow::Ok(())
+        })
+    });
+    sender
 }
 
 async fn answer_all(mut stream: TcpStream, answer: &[u8]) -> anyhow::Result<()> {
