@@ -53,13 +53,12 @@ pub fn command(address: SocketAddr, directory: &Path) -> anyhow::Result<Option<C
     Ok(Some(serve))
 }
 
-/// The programs of the newest version.
+/// The programs of the newest version, if the server is among them.
 fn programs() -> Option<PathBuf> {
-    let versions = std::fs::read_dir(VERSIONS).ok()?.filter_map(Result::ok);
+    let versions = std::fs::read_dir(VERSIONS).ok()?.filter_map(Result::ok).map(|entry| entry.path());
     let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
-    let newest =
-        versions.map(|entry| entry.path()).filter(|path| path.join("bin/postgres").exists()).max_by_key(number)?;
-    Some(newest.join("bin"))
+    let newest = versions.max_by_key(number)?;
+    Some(newest.join("bin")).filter(|programs| programs.join("postgres").exists())
 }
 
 /// A connection with both statements prepared for one lock.
