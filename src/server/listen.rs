@@ -44,7 +44,8 @@ pub fn bind(listen: &str, guarded: bool, tls: bool) -> anyhow::Result<Bound> {
                 refuse_unguarded(&[address], guarded)?;
                 format!("{scheme}://{address}")
             }
-            Listener::Unix(_) => {
+            Listener::Unix(unix) => {
+                refuse_open_socket(unix, guarded)?;
                 ensure!(
                     !tls,
                     "TLS is for network addresses: leave SSL_CERT out, or use a TCP socket in the .socket unit"
@@ -74,6 +75,21 @@ fn refuse_unguarded(addresses: &[SocketAddr], guarded: bool) -> anyhow::Result<(
     bail!(
         "refusing to listen on {open} without authentication: set AUTH_USER and AUTH_PASS, listen on 127.0.0.1, \
          or say --no-auth (LOCKER_NO_AUTH=true) if everybody who can connect may take and release locks"
+    )
+}
+
+/// A Unix socket that every user of this machine can reach is judged like a network address.
+fn refuse_open_socket(socket: &UnixListener, guarded: bool) -> anyhow::Result<()> {
+    let address = socket.local_addr().context("cannot read the address of the socket from systemd")?;
+    let mode =
+        address.as_pathname().and_then(|path| std::fs::metadata(path).ok()).map(|found| found.permissions().mode());
+    // A socket without a file has no mode, so nobody is kept out.
+    if guarded || mode.is_some_and(|mode| mode & 0o002 == 0) {
+        return Ok(());
+    }
+    bail!(
+        "refusing to serve the socket from systemd without authentication: every user of this machine can reach it. Set \
+         SocketMode=0660 in the .socket unit, set AUTH_USER and AUTH_PASS, or say --no-auth (LOCKER_NO_AUTH=true)"
     )
 }
 
@@ -199,6 +215,19 @@ mod tests {
         assert!(refusal(&listen, false, true).contains("TLS is for network addresses"));
         drop(bound);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_socket_that_everybody_can_reach_needs_authentication() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("locker.sock");
+        let socket = UnixListener::bind(&path).unwrap();
+        for (mode, guarded, served) in [(0o660, false, true), (0o666, false, false), (0o666, true, true)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(refuse_open_socket(&socket, guarded).is_ok(), served, "{mode:o} {guarded}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(refuse_open_socket(&socket, false).is_err(), "nobody can say who reaches it");
     }
 
     #[test]

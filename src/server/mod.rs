@@ -6,7 +6,7 @@
 //! 3. [`routes`] answer: a request value in, a command to the engine, its reply awaited, a response value out.
 //! 4. [`engine`] owns the truth: it steps the core, commits, publishes, answers.
 //! 5. [`import`] takes over what another server left, before the first answer.
-//! 6. [`watch`] asks Concourse whether the builds behind claims still run, and tells the engine.
+//! 6. [`build_watch`] asks Concourse whether the builds behind claims still run, and tells the engine.
 //! 7. [`notices`] and [`long_polls`] tell parked requests to try again.
 //!
 //! [`listen`] opens the socket, [`logs`] writes the log.
@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use self::auth::browsers::Browsers;
 use self::auth::{Guard, Proof};
 use self::build_watch::BuildWatch;
 use self::build_watch::settings::WatchSettings;
@@ -69,6 +70,8 @@ pub struct ServerSettings {
     pub warnings: Vec<String>,
     /// An explicit `--no-auth`: serve an address that others can reach without authentication.
     pub no_auth: bool,
+    /// Further names of this server, as [`Browsers::allowed_hosts`].
+    pub allowed_hosts: Vec<String>,
     /// Which APIs of other servers are served.
     pub contracts: Contracts,
     /// How lockd's `DELETE` answers when the lock was not locked.
@@ -134,12 +137,18 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let routes = routes::Routes::new(engine.clone(), long_polls, Arc::new(health))
         .with_contracts(contracts)
         .with_builds(builds.clone());
-    let handler = Arc::new(Guard::new(&proof, routes::access, Arc::new(routes)));
+    let loopback_only = !proof.is_required() && listener.is_loopback();
+    let browsers = Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only };
+    let handler = Arc::new(Guard::new(&proof, routes::access, Arc::new(routes)).with_browsers(browsers));
     {
         let (stop, grace) = (stop.clone(), settings.grace);
         let seen = AtomicBool::new(false);
         env.signals
             .on_signal(move |_| stop.trigger(if seen.swap(true, Ordering::SeqCst) { Duration::ZERO } else { grace }));
+    }
+    if settings.tls.is_none() {
+        // Nothing to read again; units that reload with it must not end the server.
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).context("cannot ignore SIGHUP")?;
     }
     let (version, auth) = (env!("CARGO_PKG_VERSION"), proof.describe());
     writeln!(env.stderr, "locker {version} listening on {url}, store {}, {auth}", settings.store)?;

@@ -34,6 +34,7 @@ mod run;
 mod store_failure;
 mod stories;
 mod stories_server;
+mod strangers;
 mod tls;
 mod transfer;
 mod watch;

@@ -168,7 +168,13 @@ fn a_certificate_says_who_a_client_is() {
         assert!(!line.contains('\u{1b}'), "{line:?}");
     }
     assert!(
-        required.server.log().lines().next().unwrap().ends_with("client certificates for everything but health checks")
+        required
+            .server
+            .log()
+            .lines()
+            .next()
+            .unwrap()
+            .ends_with("for everything, and client certificates for health checks too")
     );
 
     let optional = Tls::start(&["--client-ca", &client_ca, "--client-auth", "optional"]);

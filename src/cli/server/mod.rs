@@ -66,6 +66,12 @@ pub struct ServerArgs {
     /// Let anybody who can connect do anything
     #[arg(long, env = "LOCKER_NO_AUTH")]
     pub no_auth: bool,
+    /// A further name of this server, such as that of a proxy before it; separate several with commas
+    ///
+    /// Pages of other sites may not use the server through a browser. Without authentication, a server on a loopback
+    /// address answers to loopback names and to these only.
+    #[arg(long, env = "LOCKER_ALLOWED_HOST", value_name = "NAME", value_delimiter = ',')]
+    pub allowed_host: Vec<String>,
     /// Do not run a server: ask the one that runs with these settings whether it is ready; exit code 0 or 6
     ///
     /// For the health checks of containers. If the server asks for client certificates, give --client-cert and --client-key.
@@ -300,6 +306,7 @@ impl ServerArgs {
             grace: self.shutdown_grace,
             auth,
             no_auth: self.no_auth,
+            allowed_hosts: self.allowed_host.clone(),
             contracts: self.contracts.clone(),
             lockd_unlock_missing: self.lockd_unlock_missing,
             locker_config: env.var("LOCKER_CONFIG").map(Into::into),

@@ -3,12 +3,15 @@
 //! A client proves who it is by HTTP Basic, by a certificate that TLS has verified, or, without either being set up, by
 //! having reached a socket that only friends can reach.
 
+pub mod browsers;
+
 use std::sync::Arc;
 
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use self::browsers::Browsers;
 use super::door::ClientAuth;
 use super::http::{Answering, Handler, Identity, Request, Response};
 use crate::core::names::ParkId;
@@ -51,7 +54,13 @@ impl Proof {
             (true, Some(ClientAuth::Optional)) => "HTTP Basic authentication or client certificates",
             (true, Some(ClientAuth::Required)) => "HTTP Basic authentication and client certificates",
         };
-        format!("{proof} for everything but health checks")
+        match self.certificate {
+            // TLS asks for the certificate before anybody knows what the request will be.
+            Some(ClientAuth::Required) => {
+                format!("{proof} for everything, and client certificates for health checks too")
+            }
+            _ => format!("{proof} for everything but health checks"),
+        }
     }
 }
 
@@ -64,6 +73,7 @@ pub struct Guard {
     basic: Option<(String, [u8; 32])>,
     certificate: Option<ClientAuth>,
     rule: Rule,
+    browsers: Browsers,
     inner: Arc<dyn Handler>,
 }
 
@@ -75,7 +85,13 @@ impl Guard {
             .basic
             .as_ref()
             .map(|(user, password)| (user.clone(), Sha256::digest(format!("{user}:{}", password.expose())).into()));
-        Self { basic, certificate: proof.certificate, rule, inner }
+        Self { basic, certificate: proof.certificate, rule, browsers: Browsers::default(), inner }
+    }
+
+    /// The same guard with these rules for browsers.
+    #[must_use]
+    pub fn with_browsers(self, browsers: Browsers) -> Self {
+        Self { browsers, ..self }
     }
 
     /// Who the request may act as, if it may come in.
@@ -105,13 +121,17 @@ impl Guard {
             }
             (Some(_), _) => "this server wants HTTP Basic credentials: set username and password",
         };
-        let view = ErrorView { error: wanted.into(), code: Code::Unauthorized, problems: Vec::new(), claim: None };
         let challenge = self.basic.is_some().then(|| "Basic realm=\"locker\", charset=\"UTF-8\"".to_owned());
         Response {
             headers: challenge.map(|challenge| ("www-authenticate", challenge)).into_iter().collect(),
-            ..Response::new(Code::Unauthorized.status(), serde_json::to_vec(&view).unwrap_or_default())
+            ..refusal(Code::Unauthorized, wanted.into())
         }
     }
+}
+
+fn refusal(code: Code, error: String) -> Response {
+    let view = ErrorView { error, code, problems: Vec::new(), claim: None };
+    Response::new(code.status(), serde_json::to_vec(&view).unwrap_or_default())
 }
 
 /// Compares digests of equal length in constant time, so that answers tell nothing about the password.
@@ -126,6 +146,7 @@ fn has_password(request: &Request, expected: &[u8; 32]) -> bool {
 
 impl Handler for Guard {
     fn admit(&self, request: &mut Request) -> Result<(), Response> {
+        self.browsers.check(request).map_err(|error| refusal(Code::Forbidden, error))?;
         request.identity = self.identify(request).map_err(|()| self.refuse())?;
         self.inner.admit(request)
     }

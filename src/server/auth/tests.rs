@@ -17,7 +17,7 @@ impl Handler for Ok200 {
     fn left(&self, _: ParkId) {}
 }
 
-fn request(method: &str, path: &str, authorization: Option<&str>, subject: Option<&str>) -> Request {
+pub(super) fn request(method: &str, path: &str, authorization: Option<&str>, subject: Option<&str>) -> Request {
     Request {
         method: method.into(),
         path: path.into(),

@@ -108,6 +108,19 @@ impl RateLimiter {
         })
     }
 
+    /// Whether one could be spent within the burst.
+    ///
+    /// # Errors
+    /// How long until it could.
+    pub fn has_room(&self, address: Address, now: Instant) -> Result<(), Duration> {
+        self.account(address, now, |paid_until| {
+            match (*paid_until + self.step).saturating_duration_since(now + self.burst) {
+                Duration::ZERO => Ok(()),
+                over => Err(over),
+            }
+        })
+    }
+
     /// Spends one whatever there is, up to a debt of `most`; how far this is over the burst.
     pub fn spend(&self, address: Address, now: Instant, most: Duration) -> Duration {
         self.account(address, now, |paid_until| {

@@ -19,7 +19,7 @@ use super::Door;
 use super::access_log::{CLIENT_LEFT, Entry, Outcome};
 use super::answer;
 use super::body::ChunkDecoder;
-use super::budget::Share;
+use super::budget::{Budget, Share};
 use super::head::{self, Framing, Method};
 use super::keep::Keep;
 use super::listen::Client;
@@ -53,8 +53,6 @@ impl From<Refusal> for End {
 struct Ask {
     request: Request,
     keep: Keep,
-    /// It carries credentials, right or wrong.
-    has_credentials: bool,
     /// Its part of the bytes on their way, if it is large.
     _share: Option<Share>,
 }
@@ -63,7 +61,6 @@ struct Ask {
 struct Opening {
     request: Request,
     keep: Keep,
-    has_credentials: bool,
     framing: Framing,
     expects_continue: bool,
 }
@@ -109,21 +106,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Reads one request and answers it. What follows for the connection, or why it ends.
     async fn serve_one(&mut self) -> Result<Keep, End> {
         self.is_head = false;
-        let ask = self.read_request().await?;
-        if let Some(pace) = &self.door.requests
-            && let Err(over) = pace.try_spend(self.client.address, std::time::Instant::now())
-        {
-            // Whole seconds, rounded up.
-            let seconds = u32::try_from(over.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
-            self.refuse(TOO_FAST.retry_after(seconds), ask.keep).await?;
-            return Ok(ask.keep);
-        }
-        self.answer(ask).await
-    }
-
-    // ---- Reading ----
-
-    async fn read_request(&mut self) -> Result<Ask, End> {
         if self.ahead.is_empty() {
             self.wait_for_bytes().await?;
         }
@@ -131,11 +113,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let started = Instant::now();
         self.entry = Some(Entry { id: self.door.request_id(park), park, started, method: None });
         let deadline = started + self.door.settings.send;
-        match timeout_at(deadline, self.read_rest()).await {
-            Ok(ask) => ask,
-            Err(_) => Err(Refusal::new(408, "request_timeout", "the request took too long to arrive").into()),
+        let mut opening = timeout_at(deadline, self.read_head()).await.unwrap_or(Err(TOO_SLOW.into()))?;
+        if let Some(refused) = self.refused(&mut opening).await {
+            let keep = self.skip_body(&opening);
+            return self.respond(refused, opening.request.identity.as_ref(), keep).await;
+        }
+        let ask = timeout_at(deadline, self.read_body(opening)).await.unwrap_or(Err(TOO_SLOW.into()))?;
+        self.answer(ask).await
+    }
+
+    /// Decides by its head alone whether a request may come in: of a client that may not, no body is read.
+    async fn refused(&mut self, opening: &mut Opening) -> Option<Response> {
+        if let Some(pace) = &self.door.requests
+            && let Err(over) = pace.try_spend(self.client.address, std::time::Instant::now())
+        {
+            return Some(TOO_FAST.retry_after(whole_seconds(over)).into_response());
+        }
+        let (door, address) = (Arc::clone(&self.door), self.client.address);
+        let credentials = door.logins.credentials(address, &opening.request);
+        if let Some(credentials) = credentials
+            && let Err(over) = door.logins.may_try(address, credentials, std::time::Instant::now())
+        {
+            return Some(TOO_MANY_LOGINS.retry_after(whole_seconds(over)).into_response());
+        }
+        match (door.handler.admit(&mut opening.request), credentials) {
+            (Ok(()), credentials) => {
+                credentials.into_iter().for_each(|right| door.logins.succeeded(right));
+                None
+            }
+            (Err(refused), Some(_)) if refused.status == 401 => {
+                self.slow_down(&opening.request.id).await;
+                Some(refused)
+            }
+            (Err(refused), _) => Some(refused),
         }
     }
+
+    /// Drops the body of a refused request if all of it has come already; else the connection must end, because
+    /// nobody will wait for the rest.
+    fn skip_body(&mut self, opening: &Opening) -> Keep {
+        match opening.framing {
+            Framing::Length(length) if length <= self.ahead.len() && !opening.expects_continue => {
+                self.ahead.drain(..length);
+                opening.keep
+            }
+            Framing::Length(0) => opening.keep,
+            _ => Keep::Close,
+        }
+    }
+
+    // ---- Reading ----
 
     /// Waits for the first bytes of a request, with little memory.
     async fn wait_for_bytes(&mut self) -> Result<(), End> {
@@ -161,14 +188,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    async fn read_rest(&mut self) -> Result<Ask, End> {
-        let opening = loop {
+    async fn read_head(&mut self) -> Result<Opening, End> {
+        loop {
             match self.take_head()? {
-                Some(opening) => break opening,
+                Some(opening) => return Ok(opening),
                 None => self.fill().await?,
             }
-        };
-        let Opening { mut request, keep, has_credentials, framing, expects_continue } = opening;
+        }
+    }
+
+    async fn read_body(&mut self, opening: Opening) -> Result<Ask, End> {
+        let Opening { mut request, keep, framing, expects_continue, .. } = opening;
         if expects_continue && framing != Framing::Length(0) {
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n").await.map_err(|_| End::Gone)?;
         }
@@ -176,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             Framing::Length(length) => self.read_sized(length, &mut request.body).await?,
             Framing::Chunked => self.read_chunked(&mut request.body).await?,
         };
-        Ok(Ask { request, keep, has_credentials, _share: share })
+        Ok(Ask { request, keep, _share: share })
     }
 
     /// Takes a complete head off `ahead`.
@@ -191,7 +221,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let opening = Opening {
             request: head.to_request(entry.park, &entry.id, self.client),
             keep: head.keep,
-            has_credentials: head.has_credentials,
             framing: head.framing,
             expects_continue: head.expects_continue,
         };
@@ -201,8 +230,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     async fn read_sized(&mut self, length: usize, body: &mut Vec<u8>) -> Result<Option<Share>, End> {
-        let is_large = length > limits::DOOR_UNCOUNTED_BYTES;
-        let share = if is_large { Some(self.door.held.take(length).ok_or(NO_ROOM)?) } else { None };
+        if length > self.door.settings.held_bytes {
+            return Err(NO_ROOM.into());
+        }
+        let mut share = None;
         let here = length.min(self.ahead.len());
         body.reserve_exact(length.min(limits::DOOR_UNCOUNTED_BYTES));
         body.extend_from_slice(&self.ahead[..here]);
@@ -210,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let mut rest = (&mut self.stream).take((length - here) as u64);
         while rest.limit() > 0 {
             match rest.read_buf(body).await {
-                Ok(1..) => {}
+                Ok(1..) => count(&self.door.held, &mut share, body)?,
                 Ok(0) | Err(_) => return Err(End::Gone),
             }
         }
@@ -226,18 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if decoder.is_done() {
                 return Ok(share);
             }
-            let length = body.len();
-            let room = match &mut share {
-                _ if length <= limits::DOOR_UNCOUNTED_BYTES => true,
-                Some(share) => share.grow_to(length),
-                none => {
-                    *none = self.door.held.take(length);
-                    none.is_some()
-                }
-            };
-            if !room {
-                return Err(NO_ROOM.into());
-            }
+            count(&self.door.held, &mut share, body)?;
             self.ahead.reserve(CHUNKS_BUFFER);
             self.fill().await?;
         }
@@ -247,14 +267,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Lets the handler answer, again and again while the request is parked, and sends the last answer.
     async fn answer(&mut self, ask: Ask) -> Result<Keep, End> {
-        let Ask { mut request, keep, has_credentials, _share } = ask;
+        let Ask { mut request, keep, _share } = ask;
         let door = Arc::clone(&self.door);
-        if let Err(refused) = door.handler.admit(&mut request) {
-            if has_credentials && refused.status == 401 {
-                self.slow_down(&request.id).await;
-            }
-            return self.respond(refused, request.identity.as_ref(), keep).await;
-        }
         let place = (!door.stop.is_triggered()).then(|| door.lot.place(&request)).flatten();
         // Before it is handled, so that no notice is missed.
         let subscription = place.as_ref().map(|_| door.notices.subscribe(request.park));
@@ -297,8 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Holds the answer to a failed login back, longer with each one of this address. Whoever knows the password is
     /// never slowed, also at the same address.
     async fn slow_down(&self, id: &str) {
-        let most = Duration::from_millis(limits::DOOR_LOGIN_DELAY_MS);
-        let delay = self.door.failed_logins.spend(self.client.address, std::time::Instant::now(), most);
+        let delay = self.door.logins.failed(self.client.address, std::time::Instant::now());
         let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         tracing::warn!(target: "locker::door", id, peer = self.client.peer, delay_ms = ms, "failed login");
         let _ = timeout(delay, self.door.stop.triggered()).await;
@@ -344,7 +357,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let id = self.entry.as_ref().map_or("", |entry| &entry.id);
         let bytes = answer::to_bytes(response, !self.is_head, keep, id);
         let is_large = bytes.len() > limits::DOOR_UNCOUNTED_BYTES;
-        let share = if is_large { self.door.held.take(bytes.len()) } else { None };
+        let share = if is_large { self.door.answers.take(bytes.len()) } else { None };
         if is_large && share.is_none() {
             return Err(NO_ROOM_FOR_ANSWER.into());
         }
@@ -394,6 +407,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
 const TOO_FAST: Refusal = Refusal::new(429, "too_many_requests", "this address sends too many requests");
 
+const TOO_MANY_LOGINS: Refusal = Refusal::new(
+    429,
+    "too_many_logins",
+    "too many logins of this address have failed: these credentials were not looked at, wait and try again",
+);
+
+/// For `Retry-After`: rounded up.
+fn whole_seconds(span: Duration) -> u32 {
+    u32::try_from(span.as_secs()).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+const TOO_SLOW: Refusal = Refusal::new(408, "request_timeout", "the request took too long to arrive");
+
 const TIMEOUT: Refusal =
     Refusal::new(503, "timeout", "the server took too long; whether it acted is unknown, ask again").retry_after(1);
 
@@ -402,6 +428,20 @@ const NO_ROOM: Refusal = Refusal::busy("too many large requests are on their way
 const NO_ROOM_FOR_ANSWER: Refusal = Refusal::busy("too many large answers are on their way");
 
 const INTERNAL: Refusal = Refusal::new(500, "internal", "internal error");
+
+/// Counts a large body as its bytes arrive: what a client only announces takes nothing from others.
+fn count(held: &Budget, share: &mut Option<Share>, body: &[u8]) -> Result<(), Refusal> {
+    let length = body.len();
+    let room = match share {
+        _ if length <= limits::DOOR_UNCOUNTED_BYTES => true,
+        Some(share) => share.grow_to(length),
+        none => {
+            *none = held.take(length);
+            none.is_some()
+        }
+    };
+    if room { Ok(()) } else { Err(NO_ROOM) }
+}
 
 /// Gives up what a parked request no longer needs: it has been let in, and its headers have said all they can.
 fn shrink(request: &mut Request) {

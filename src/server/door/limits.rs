@@ -44,8 +44,9 @@ pub const DOOR_PARKED_BYTES: usize = 64 * 1024 * 1024;
 pub const DOOR_AHEAD_BYTES: usize = 4 * 1024;
 /// Bodies and answers up to this size, bytes, are not counted in [`DOOR_HELD_BYTES`].
 pub const DOOR_UNCOUNTED_BYTES: usize = 16 * 1024;
-/// Most bytes of all larger bodies being received and larger answers being sent; more is refused with 503.
-pub const DOOR_HELD_BYTES: usize = 256 * 1024 * 1024;
+/// Most bytes of all larger bodies that have come, and as many of larger answers being sent; more is refused with 503.
+/// Both together stay below the memory that deploy/ allows.
+pub const DOOR_HELD_BYTES: usize = 128 * 1024 * 1024;
 /// Silence after which the system asks whether a client is still there, seconds; then every
 /// [`DOOR_KEEPALIVE_INTERVAL_SECS`]. Finds parked clients that vanished without a word.
 pub const DOOR_KEEPALIVE_SECS: u64 = 15;

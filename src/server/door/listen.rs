@@ -30,6 +30,15 @@ impl From<std::os::unix::net::UnixListener> for Listener {
 }
 
 impl Listener {
+    /// Whether it is a network address that only this machine reaches.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback()),
+            Self::Unix(_) => false,
+        }
+    }
+
     /// Makes it one that can be awaited. Must be called within the runtime.
     pub(super) fn into_async(self) -> io::Result<AsyncListener> {
         // std asks for a shorter queue; on a listening socket this only changes its length.

@@ -9,6 +9,7 @@
 //! | `entrance.rs` | who comes in: caps, TLS, a word to those turned away |
 //! | `tls.rs` | certificates, handshakes, reload |
 //! | `address.rs` | what is counted for each client address |
+//! | `logins.rs` | guessing of passwords |
 //! | `connection.rs` | one client: read a request, let its route answer, park it, send the answer |
 //! | `head.rs` | request heads and every reason to refuse one (pure) |
 //! | `keep.rs` | whether a connection stays open after an answer |
@@ -36,6 +37,7 @@ mod head;
 mod keep;
 pub mod limits;
 mod listen;
+mod logins;
 mod park;
 mod refusal;
 mod settings;
@@ -60,6 +62,7 @@ pub use tls::{ClientAuth, Pem, Tls, TlsSettings};
 use self::address::RateLimiter;
 use self::budget::Budget;
 use self::entrance::Entrance;
+use self::logins::Logins;
 use self::park::Lot;
 use self::workers::Workers;
 use super::http::Handler;
@@ -76,16 +79,17 @@ struct Door {
     handler: Arc<dyn Handler>,
     notices: Notices,
     lot: Lot,
-    /// Bytes of large bodies and answers on their way.
+    /// Bytes of large bodies that have come.
     held: Budget,
+    /// Bytes of large answers on their way.
+    answers: Budget,
     stop: Stop,
     parks: AtomicU64,
     /// What the request ids of this start begin with.
     start: String,
     /// The pace of requests, where it is limited.
     requests: Option<RateLimiter>,
-    /// The pace of failed logins.
-    failed_logins: RateLimiter,
+    logins: Logins,
 }
 
 impl Door {
@@ -131,10 +135,11 @@ pub fn serve(
     let door = Arc::new(Door {
         lot: Lot::new(&settings),
         requests: settings.requests_per_second.map(per_second),
-        failed_logins: RateLimiter::new(Duration::from_millis(limits::DOOR_LOGIN_STEP_MS), limits::DOOR_LOGIN_BURST),
+        logins: Logins::new(),
         parks: AtomicU64::new(1),
         start: random_hex::<4>(),
         held: Budget::new(settings.held_bytes),
+        answers: Budget::new(settings.held_bytes),
         settings,
         handler,
         notices,

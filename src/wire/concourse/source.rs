@@ -87,7 +87,7 @@ pub struct Source {
     pub ttl: Option<Duration>,
     /// Default for claims that name no priority.
     pub priority: Option<i32>,
-    /// The changes that `check` lists; all of [`EVENTS`] when missing.
+    /// The changes that `check` lists; all when missing.
     pub events: Option<Vec<ChangeKind>>,
     pub log_level: LogLevel,
     /// Git settings that were given and have no effect; a get's `depth` is one of them.

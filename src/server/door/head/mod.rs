@@ -75,8 +75,6 @@ pub(super) struct Head<'h, 'b> {
     pub keep: Keep,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// It carries credentials, right or wrong.
-    pub has_credentials: bool,
     headers: &'h [Header<'b>],
 }
 
@@ -84,7 +82,7 @@ impl Head<'_, '_> {
     /// The request that it begins, still without its body. Headers about this connection or the framing are left out.
     pub fn to_request(&self, park: ParkId, id: &str, client: &Client) -> Request {
         let (path, query) = self.target.split_once('?').unwrap_or((self.target, ""));
-        let passed = |h: &&Header<'_>| matches!(role(h.name), Role::Passed | Role::Host | Role::Credentials);
+        let passed = |h: &&Header<'_>| matches!(role(h.name), Role::Passed | Role::Host);
         let headers = self.headers.iter().filter(passed);
         // All values are ASCII by now, so nothing is replaced.
         let text = |h: &Header<'_>| (h.name.to_ascii_lowercase(), String::from_utf8_lossy(h.value).into_owned());
@@ -178,7 +176,6 @@ pub(super) fn parse<'h, 'b>(
         framing: told.framing(version, settings)?,
         keep: told.keep(version),
         expects_continue: told.expects_continue && version == Version::Http11,
-        has_credentials: told.has_credentials,
         headers,
     })
 }
@@ -231,21 +228,19 @@ enum Role {
     Connection,
     Expect,
     ContentEncoding,
-    Credentials,
     /// About this connection only.
     Dropped,
     Passed,
 }
 
 fn role(name: &str) -> Role {
-    const ROLES: [(&str, Role); 12] = [
+    const ROLES: [(&str, Role); 11] = [
         ("host", Role::Host),
         ("content-length", Role::ContentLength),
         ("transfer-encoding", Role::TransferEncoding),
         ("connection", Role::Connection),
         ("expect", Role::Expect),
         ("content-encoding", Role::ContentEncoding),
-        ("authorization", Role::Credentials),
         ("te", Role::Dropped),
         ("trailer", Role::Dropped),
         ("upgrade", Role::Dropped),
@@ -265,7 +260,6 @@ struct Told<'b> {
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
-    has_credentials: bool,
 }
 
 impl<'b> Told<'b> {
@@ -297,7 +291,6 @@ impl<'b> Told<'b> {
                 Role::ContentEncoding if !header.value.eq_ignore_ascii_case(b"identity") => {
                     return Err(Refusal::new(415, "content_encoding", "bodies must not be compressed"));
                 }
-                Role::Credentials => told.has_credentials = true,
                 Role::ContentEncoding => {}
                 Role::ContentLength | Role::TransferEncoding | Role::Dropped | Role::Passed => {}
             }

@@ -1,0 +1,116 @@
+//! What a client without a password may do to others: nothing. Each test is an attack that worked once.
+
+use base64::Engine as _;
+use nix::sys::signal::{Signal, kill};
+
+use crate::support::http::Client;
+use crate::support::{Server, Setup, eventually};
+
+const AUTH: [(&str, &str); 2] = [("AUTH_USER", "ci"), ("AUTH_PASS", "secret")];
+
+fn basic(password: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(format!("ci:{password}"))
+}
+
+fn get(server: &Server, password: &str) -> crate::support::http::Answer {
+    let mut client = Client::new(server.address());
+    let credentials = basic(password);
+    client.send(format!("GET /api/v1/info HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic {credentials}\r\n\r\n"));
+    client.read()
+}
+
+#[test]
+fn guesses_are_not_looked_at_and_clients_of_the_same_address_go_on() {
+    let server = Server::start_as(&Setup::memory().vars(&AUTH));
+    assert_eq!(get(&server, "secret").status, 200);
+    let mut statuses = Vec::new();
+    for guess in 0..40 {
+        // A guesser does not wait for its answer; it reads the status when there is one, and comes again.
+        let answer = get(&server, &format!("guess-{guess}"));
+        statuses.push(answer.status);
+        if answer.status == 429 {
+            assert_eq!((answer.code().as_str(), answer.header("retry-after").is_some()), ("too_many_logins", true));
+        }
+    }
+    assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
+    assert!(statuses.iter().filter(|status| **status == 429).count() >= 20, "{statuses:?}");
+    assert_eq!(get(&server, "secret").status, 200, "credentials that were right before are not held up by others");
+}
+
+#[test]
+fn the_password_is_checked_before_a_body_is_read() {
+    let server = Server::start_as(&Setup::memory().vars(&AUTH));
+    for credentials in ["", "Authorization: Basic eDp5\r\n"] {
+        let mut client = Client::new(server.address());
+        // It announces a body, sends none of it, and is answered all the same: not asked for the body.
+        client.send(format!(
+            "PUT /api/v1/claims/a HTTP/1.1\r\nHost: 127.0.0.1\r\n{credentials}Content-Length: 60000\r\nExpect: 100-continue\r\n\r\n"
+        ));
+        assert_eq!(client.read().status, 401);
+        client.expect_end();
+    }
+    // A small body that has come already costs nobody the connection.
+    let mut client = Client::new(server.address());
+    client.send("PUT /api/v1/claims/a HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n{}");
+    assert_eq!(client.read().status, 401);
+    client.send("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    assert_eq!(client.read().status, 200);
+}
+
+#[test]
+fn bodies_that_are_only_announced_take_nothing_from_others() {
+    let server = Server::start();
+    let mut crowd: Vec<Client> = (0..300).map(|_| Client::new(server.address())).collect();
+    for client in &mut crowd {
+        client.send("PUT /api/v1/pools/p/locks/a HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n{");
+    }
+    let metadata = "m".repeat(60_000);
+    let body = format!(r#"{{"metadata":"{metadata}"}}"#);
+    let mut good = Client::new(server.address());
+    good.send(format!(
+        "PUT /api/v1/pools/p/locks/good HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    assert_eq!(good.read().status, 200);
+    good.send("GET /api/v1/pools/p/locks/good HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    assert!(good.read().body.len() > 60_000, "large answers have a budget of their own");
+}
+
+#[test]
+fn pages_of_other_sites_cannot_use_the_server_through_a_browser() {
+    let server = Server::start_as(&Setup::memory().flag("--allowed-host", "locks.example"));
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let table = [
+        ("a form of a stranger's page", "POST /lock/prod", format!("Origin: https://evil.example\r\n{form}"), 403),
+        ("a sandboxed page", "POST /lock/prod", format!("Origin: null\r\n{form}"), 403),
+        ("an image of a stranger's page", "GET /locks", "Sec-Fetch-Site: cross-site\r\n".to_owned(), 403),
+        ("a form of our own page", "POST /lock/prod", format!("Origin: http://127.0.0.1\r\n{form}"), 403),
+        ("curl and old clients", "POST /lock/prod", String::new(), 200),
+        ("curl sends forms by default", "POST /lock/other", form.to_owned(), 200),
+    ];
+    for (who, line, headers, expected) in table {
+        let mut client = Client::new(server.address());
+        client.send(format!("{line} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Content-Length: 0\r\n\r\n"));
+        let answer = client.read();
+        assert_eq!(answer.status, expected, "{who}: {}", answer.text());
+    }
+    for (host, expected) in [("evil.example", 403), ("locks.example", 200), ("localhost:1", 200), ("[::1]:1", 200)] {
+        let mut client = Client::new(server.address());
+        client.send(format!("GET /api/v1/info HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        let answer = client.read();
+        assert_eq!(answer.status, expected, "{host}");
+        assert!(expected == 200 || answer.text().contains("--allowed-host"), "{}", answer.text());
+    }
+}
+
+#[test]
+fn a_reload_without_certificates_changes_nothing() {
+    let server = Server::start();
+    kill(server.pid(), Signal::SIGHUP).unwrap();
+    kill(server.pid(), Signal::SIGHUP).unwrap();
+    eventually("it still serves", || {
+        let mut client = Client::new(server.address());
+        client.send("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+        client.read().status == 200
+    });
+}
