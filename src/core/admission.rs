@@ -1,4 +1,4 @@
-//! `PUT` of a claim: identity, runs, lives, and what can be refused at once (docs/design.md).
+//! `PUT` of a claim: identity, runs, lives, and the requests that are refused at once (docs/design.md).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use super::supersede;
 use super::time::{Deadline, Now};
 use super::turn::turn;
 
-/// `PUT`: begins a claim, or finds it again and tries to serve it.
+/// `PUT`: begins a claim, or finds an existing one and tries to serve it.
 pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, Refusal> {
     if let Wait::Park(park) | Wait::Over(park) = ask.wait {
-        // That parked request is over. Only an accepted one makes the claim listen on.
+        // That parked request is over. Only an accepted request keeps the claim listening.
         claims::left(state, park, now);
     }
     if let Some(claim) = state.claim(&ask.id).cloned() {
@@ -52,14 +52,15 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
     serve(state, &ask, true, now)
 }
 
-/// Whether a claim that is not in the state yet would be served at once; a pool still to be made would serve it.
+/// Whether a claim that is not in the state yet would be served at once. A pool that the claim would make counts as
+/// free.
 fn could_be_served(state: &State, claim: &Claim) -> bool {
     let mut known = claim.clone();
     known.terms.ask.parts.retain(|part| state.snapshot.pool(&part.pool).is_some());
     turn(&state.snapshot, &known).is_some()
 }
 
-/// Refuses a claim that would have to wait where the queue is full, those aside that end when it comes.
+/// Refuses a claim that would have to wait in a full queue. Claims that this one supersedes do not count.
 fn check_queues(state: &State, claim: &Claim, outdated: &[Arc<Claim>]) -> Result<(), Refusal> {
     for pool in claim.terms.ask.parts.iter().filter_map(|part| state.snapshot.pool(&part.pool)) {
         let max = pool.policy.max_queue.map_or(limits::WAITERS_PER_POOL, |max| max as usize);
@@ -76,7 +77,7 @@ fn unmade_pools(state: &State, claim: &Claim) -> Vec<PoolName> {
     pools.filter(|pool| state.snapshot.pool(pool).is_none()).cloned().collect()
 }
 
-/// The same `PUT` again: nothing changes but who speaks for the claim.
+/// The same `PUT` again: the only thing that may change is the process that acts for the claim.
 fn ask_again(state: &mut State, claim: &Claim, ask: &AskClaim) -> Result<(), Refusal> {
     if claim.terms.digest != ask.terms.digest {
         return Err(Refusal::DifferentRequest { id: claim.id.clone() });
@@ -86,7 +87,8 @@ fn ask_again(state: &mut State, claim: &Claim, ask: &AskClaim) -> Result<(), Ref
     Ok(())
 }
 
-/// The claim of the first `PUT` of an id, or of the first of a new life of one that has ended. Not in the state yet.
+/// The claim of the first `PUT` of an id, or of the first `PUT` of a new life of an ended id. It is not in the state
+/// yet.
 fn new_life(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusal> {
     let (life, runs) = life_and_runs(state, ask)?;
     for part in &ask.terms.ask.parts {
@@ -96,7 +98,7 @@ fn new_life(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusa
     begin(state, ask, life, runs, now)
 }
 
-/// The claim that a new lock comes with. Its id is a fresh one, or one whose claim has ended and may begin again.
+/// The claim that comes with a new lock. Its id is new, or belongs to an ended claim that may begin again.
 pub(super) fn first_holder(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusal> {
     if state.claim(&ask.id).is_some() {
         return Err(Refusal::DifferentRequest { id: ask.id.clone() });
@@ -105,7 +107,7 @@ pub(super) fn first_holder(state: &mut State, ask: &AskClaim, now: Now) -> Resul
     begin(state, ask, life, runs, now)
 }
 
-/// Which life of its id the claim would be, and the runs of all of them.
+/// Which life of its id the claim would be, and the runs of all its lives.
 fn life_and_runs(state: &State, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refusal> {
     let (life, mut runs) = match state.snapshot.ended.get(&ask.id) {
         None => (1, Vec::new()),
@@ -120,7 +122,7 @@ fn life_and_runs(state: &State, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refus
     Ok((life, runs))
 }
 
-/// Refuses a scope that its owner cannot have; what the request left open is decided here, for this life.
+/// Refuses a scope that the owner cannot have, and sets for this life what the request left open.
 fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now) -> Result<Claim, Refusal> {
     let scope = ask.scope.unwrap_or_else(|| state.snapshot.default_scope(&ask.terms.ask.parts));
     if scope == Scope::Build && ask.terms.owner.build().is_none() {
@@ -149,7 +151,7 @@ fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now)
     })
 }
 
-/// Whether an ended id may begin again, and with which life and runs (docs/design.md#lives).
+/// Whether an ended id may begin again, and if so with which life and runs (docs/design.md#lives).
 fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refusal> {
     if ended.digest.is_some_and(|digest| digest != ask.terms.digest) {
         return Err(Refusal::DifferentRequest { id: ended.id.clone() });
@@ -167,7 +169,7 @@ fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refu
     if may { Ok((ended.life + 1, ended.runs.clone())) } else { Err(Refusal::Ended { ended: Arc::clone(ended) }) }
 }
 
-/// Refuses what could never be served.
+/// Refuses a part that could never be served.
 fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
     let Some(pool) = state.snapshot.pool(&part.pool) else {
         let makes_pool = match &part.want {
@@ -211,7 +213,7 @@ fn make_own_pool(state: &mut State, name: &PoolName, claim: &Claim, now: Now) {
     state.record(Entry { pools: vec![name.clone()], locks, ..Entry::about(claim, ChangeKind::Added, None) }, now);
 }
 
-/// Gives the claim its locks if it is its turn; else it waits as its request is prepared to.
+/// Gives the claim its locks if it is its turn. Otherwise the claim waits, in the way that its request allows.
 fn serve(state: &mut State, ask: &AskClaim, is_new: bool, now: Now) -> Result<Reply, Refusal> {
     let Some(claim) = state.claim(&ask.id).cloned() else {
         return Err(Refusal::NoSuchClaim { id: ask.id.clone() });
@@ -226,7 +228,7 @@ fn serve(state: &mut State, ask: &AskClaim, is_new: bool, now: Now) -> Result<Re
     if is_new {
         state.record(Entry::about(&claim, ChangeKind::Waiting, None), now);
     }
-    // Its client must hear that the claim has got stuck, or is so no more.
+    // The client must learn that its claim got stuck, or is no longer stuck.
     let park = match ask.wait {
         Wait::Park(park) if !deadlock::is_news(state, &ask.id) && claim.parks.len() < limits::PARKS_PER_CLAIM => {
             Some(park)

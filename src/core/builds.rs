@@ -1,6 +1,7 @@
-//! What is known of the builds behind claims (docs/design.md#ends-of-a-hold): that one is over, and that nobody knows.
+//! What is known about the builds behind claims (docs/design.md#ends-of-a-hold): that one has ended, or that its state
+//! is unknown.
 //!
-//! Somebody outside asks their Concourse about [`super::state::Snapshot::builds_to_watch`] and says what it answered.
+//! The server asks each Concourse about [`super::state::Snapshot::builds_to_watch`] and reports the answers here.
 
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use super::names::Reason;
 use super::state::State;
 use super::time::Now;
 
-/// A build is over: what waits or was granted ends, its own holds are lost, and so are those that nobody can know of.
-/// The others stay, and are not asked about again.
+/// A build is over. Its waiting and granted claims end, its holds of scope `build` are lost, and so are holds that no
+/// other step can know about. The other holds stay, and nobody asks about this build again.
 pub(super) fn over(state: &mut State, build: &BuildRef, how: BuildEnd, now: Now) {
     state.snapshot.suspects.remove(build);
     let claims: Vec<_> = state.snapshot.claims_of(build).cloned().collect();
@@ -28,19 +29,19 @@ pub(super) fn over(state: &mut State, build: &BuildRef, how: BuildEnd, now: Now)
     state.shorten_memory_of(build, now);
 }
 
-/// How a claim ends with its build, if it does.
+/// How a claim ends when its build does; `None` if it stays.
 fn end_of(claim: &Claim, how: BuildEnd) -> Option<End> {
     match (&claim.phase, claim.scope) {
         (Phase::Waiting { .. } | Phase::Granted { .. }, _) | (Phase::Held { .. }, Scope::Build) => Some(End::BuildOver),
         (Phase::Held { delivered, .. }, Scope::Flow) => {
-            // What the build did not end before it was over, it ends no more.
+            // A hold that did not end with its build never ends because of it later.
             (!delivered && !claim.build_over && how.is_cut_short()).then_some(End::Undelivered)
         }
         (Phase::Held { .. }, Scope::Person | Scope::Lease) => None,
     }
 }
 
-/// Nobody knows about a build, or somebody does again. Of builds without a live claim nothing is kept.
+/// Nobody knows the state of a build, or somebody knows it again. Nothing is kept about builds without a live claim.
 pub(super) fn suspect(state: &mut State, build: BuildRef, why: Option<Reason>, now: Now) {
     let lives = state.snapshot.claims_of(&build).next().is_some();
     let suspects = &mut state.snapshot.suspects;

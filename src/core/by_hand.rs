@@ -1,5 +1,5 @@
-//! What a person does to the claims of others and to locks: break a hold, take a lock out of service, move a waiter.
-//! Each is in the history with who did it and why.
+//! What a person does to other people's claims and to locks: break a hold, take a lock out of service, move a waiter.
+//! The history records each action, with who did it and why.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::pools::{existing_lock, record};
 use super::state::{Entry, State};
 use super::time::{Deadline, Now, Span};
 
-/// Ends a grant or a hold by force. Its locks are free at once, or drain first. Again is harmless.
+/// Ends a grant or a hold by force. Its locks are free at once, or drain first. A repeat is harmless.
 pub(super) fn break_claim(
     state: &mut State,
     id: &ClaimId,
@@ -33,7 +33,7 @@ pub(super) fn break_claim(
     Ok(Reply::Ended { ended: claims::finish_as(state, &claim, ending, now), again: false })
 }
 
-/// Cancels a claim that waits. Again is harmless.
+/// Cancels a waiting claim. A repeat is harmless.
 pub(super) fn cancel(
     state: &mut State,
     id: &ClaimId,
@@ -47,8 +47,9 @@ pub(super) fn cancel(
     claims::end(state, id, None, Some(by), reason, now)
 }
 
-/// Takes a lock out of service until somebody puts it back, or for a while. Whoever holds it keeps it; it is given to
-/// nobody else, and claims for it wait on. Of a lock that is out already, reason and end are replaced.
+/// Takes a lock out of service until somebody puts it back, or for a while. Its holder keeps it. It is granted to no
+/// other claim, and claims for it go on waiting. If the lock is out of service already, the new reason and end replace
+/// the old ones.
 pub(super) fn quarantine(
     state: &mut State,
     pool: &PoolName,
@@ -65,14 +66,14 @@ pub(super) fn quarantine(
     Ok(())
 }
 
-/// Puts a lock back into service; one that is in service is noted.
+/// Puts a lock back into service. If it is in service already, the history gets a note.
 pub(super) fn put_back(state: &mut State, pool: &PoolName, lock: &LockName, by: &By, now: Now) -> Result<(), Refusal> {
     let old = existing_lock(state, pool, lock)?;
     replace_quarantine(state, pool, old, None, by, now);
     Ok(())
 }
 
-/// The end of a quarantine that was for a while.
+/// Ends a quarantine whose time is over.
 pub(super) fn end_quarantine(state: &mut State, pool: &PoolName, lock: &LockName, now: Now) {
     let Some(old) = state.snapshot.lock(pool, lock).cloned() else { return };
     let is_over = |q: &Quarantine| q.until.is_some_and(|until| until.is_over(now));
@@ -83,7 +84,7 @@ pub(super) fn end_quarantine(state: &mut State, pool: &PoolName, lock: &LockName
     }
 }
 
-/// Takes a lock out of service or puts it back, and writes that down.
+/// Takes a lock out of service or puts it back, and records it in the history.
 fn replace_quarantine(
     state: &mut State,
     pool: &PoolName,
@@ -100,12 +101,12 @@ fn replace_quarantine(
     let name = old.name.clone();
     state.put_lock(pool, Lock { quarantine, ..old });
     record(state, kind, pool, &[name], by, now);
-    // Who can be served now, may be; who cannot any more, may be passed.
+    // Some waiters may be served now, and others may now be passed.
     state.to_dispatch.insert(pool.clone());
 }
 
-/// Gives a waiting claim another place in its queues; everybody else keeps its order. In pools ordered by priority it takes
-/// over the priority of the claim that it is put beside.
+/// Gives a waiting claim another place in its queues; all other claims keep their order. In pools ordered by priority,
+/// the claim takes over the priority of its new neighbour.
 pub(super) fn move_claim(state: &mut State, id: &ClaimId, to: &MoveTo, by: &By, now: Now) -> Result<(), Refusal> {
     let claim = claims::live(state, id, None)?;
     if !claim.waits() {
@@ -132,7 +133,8 @@ enum Side {
     After,
 }
 
-/// Next to whom the claim is put, in the order of its queues; `None` when nobody else waits there.
+/// The claim that this one is put next to, and on which side, in the order of its queues; `None` when no other claim
+/// waits there.
 fn neighbour(state: &State, claim: &Claim, to: &MoveTo) -> Result<Option<(Arc<Claim>, Side)>, Refusal> {
     let pools: Vec<&Pool> = claim.terms.ask.parts.iter().filter_map(|part| state.snapshot.pool(&part.pool)).collect();
     let other = |id: &&ClaimId| **id != claim.id;

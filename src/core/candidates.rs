@@ -1,4 +1,4 @@
-//! Which locks fit what is wanted, and who else wants them.
+//! Which locks match a want, and which other claims want them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -10,7 +10,7 @@ use super::names::{LockName, Text};
 use super::pool::{Lock, Pick, Place, Pool};
 use super::state::Snapshot;
 
-/// Whether the pool has, held or not, what is wanted of it.
+/// Whether the pool has the locks for this want, held or not.
 pub(super) fn check_want(pool: &Pool, want: &Want) -> Result<(), Refusal> {
     match want {
         Want::Named(names) => {
@@ -31,8 +31,8 @@ pub(super) fn check_want(pool: &Pool, want: &Want) -> Result<(), Refusal> {
     }
 }
 
-/// Locks of one pool for this want, by name; `None` when there are not enough now. Those that the requestor has
-/// already come first, then others of its key, then the free ones in the order of the pool's policy.
+/// Locks of one pool for this want, by name; `None` when there are not enough now. Locks that the requestor already has
+/// come first, then other locks of its key, then free locks in the order of the pool's policy.
 pub(super) fn pick(
     snapshot: &Snapshot,
     pool: &Pool,
@@ -73,13 +73,13 @@ pub(super) fn pick(
     }
 }
 
-/// The names of the first few.
+/// The names of the first `count` locks.
 fn names<'p>(locks: impl Iterator<Item = &'p Lock>, count: u32) -> BTreeSet<LockName> {
     locks.take(count as usize).map(|lock| lock.name.clone()).collect()
 }
 
-/// A number that differs for each lock after each change, and that nobody outside can foresee: FNV-1a over the
-/// seed of this life, the revision and the names, with the finish of `SplitMix64`.
+/// A number that differs for each lock after each change, and that no outsider can predict: FNV-1a over the seed of
+/// this life, the revision and the names, with the finish of `SplitMix64`.
 fn dice(snapshot: &Snapshot, pool: &Pool, lock: &LockName) -> u64 {
     let numbers = [snapshot.seed, snapshot.revision.0].into_iter().flat_map(u64::to_le_bytes);
     let names = pool.name.as_str().bytes().chain([b'/']).chain(lock.as_str().bytes());
@@ -91,8 +91,8 @@ fn dice(snapshot: &Snapshot, pool: &Pool, lock: &LockName) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// What has been found out about the wants of one pool, so that equal ones are looked at once. True as long as no lock of
-/// the pool changes its labels and none comes or goes.
+/// What has been found out about the wants of one pool, so that equal wants are compared only once. It stays true as
+/// long as no lock of the pool is added, removed or relabelled.
 #[derive(Debug, Default)]
 pub(super) struct Overlaps {
     known: HashMap<Labels, HashMap<Labels, bool>>,
@@ -115,8 +115,8 @@ impl Overlaps {
             (Want::Named(a), Want::Named(b)) => !a.is_disjoint(b),
             (Want::Named(_), any) => candidates(pool, a).any(|lock| is_candidate(any, lock)),
             (any, Want::Named(_)) => candidates(pool, b).any(|lock| is_candidate(any, lock)),
-            // Everybody's candidates are among those of a want without labels, and none are of a claim that waits for
-            // what the pool does not have.
+            // A want without labels shares candidates with every other want, unless one of the claims waits for what
+            // the pool does not have.
             (Want::Any { labels: a, .. }, Want::Any { labels: b, .. }) => {
                 a.is_empty() || b.is_empty() || self.of_labels(pool, a, b)
             }
@@ -142,7 +142,7 @@ pub(super) fn rivals<'w, 'a>(
         })
 }
 
-/// Whether this lock could ever serve what is wanted of its pool.
+/// Whether this lock could ever serve this want in its pool.
 fn is_candidate(want: &Want, lock: &Lock) -> bool {
     !lock.leaving
         && match want {
@@ -151,7 +151,7 @@ fn is_candidate(want: &Want, lock: &Lock) -> bool {
         }
 }
 
-/// Locks of one pool that could serve what is wanted of it.
+/// The locks of one pool that could serve this want.
 pub(super) fn candidates<'p>(pool: &'p Pool, want: &'p Want) -> impl Iterator<Item = &'p Lock> {
     let named: Option<&BTreeSet<LockName>> = match want {
         Want::Named(names) => Some(names),

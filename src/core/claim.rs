@@ -1,4 +1,4 @@
-//! A claim: what is asked, by whom, and the life of it (docs/design.md).
+//! A claim: what it asks for, its owner, and its life (docs/design.md).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::names::{
 };
 use super::time::{Deadline, EngineMs, Span, WallMs};
 
-/// Who is behind a claim: a build, a person or a program. Data that the client says, not a credential.
+/// The owner of a claim: a build, a person or a program. The client states it; it is not a credential.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Owner {
     /// `ATC_EXTERNAL_URL`: which Concourse.
@@ -29,13 +29,13 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The build behind this owner: always the pair of cluster and build id.
+    /// The build of this owner: always the pair of cluster and build id.
     #[must_use]
     pub fn build(&self) -> Option<BuildRef> {
         Some(BuildRef { cluster: self.cluster.clone()?, id: self.build_id.clone()? })
     }
 
-    /// One name for whoever it is, for a line that has no room for all: the person, else the program.
+    /// One name for the owner, for a line that has no room for more: the person, else the program.
     #[must_use]
     pub fn name(&self) -> Option<&Text> {
         self.person.as_ref().or(self.program.as_ref())
@@ -57,18 +57,19 @@ pub type Labels = BTreeMap<Label, Label>;
 pub enum Want {
     /// Any `count` locks that carry all of `labels`.
     Any { count: u32, labels: Labels },
-    /// Just these locks; never empty.
+    /// Exactly these locks; never empty.
     Named(BTreeSet<LockName>),
 }
 
-/// What a claim wants of one pool, with the pool.
+/// What a claim wants of one pool, together with that pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub pool: PoolName,
     pub want: Want,
 }
 
-/// What ends a hold besides a release (docs/design.md#ends-of-a-hold). The later in this list, the more ends it.
+/// What ends a hold besides a release (docs/design.md#ends-of-a-hold). Each scope in this list has more ways to end
+/// than the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Scope {
     /// Claimed in one job, released in another.
@@ -76,25 +77,25 @@ pub enum Scope {
     Flow,
     /// Taken by hand.
     Person,
-    /// The hold belongs to its build: it ends with it.
+    /// The hold belongs to its build and ends with it.
     Build,
-    /// A program that renews: it ends when no renewal has come for its ttl.
+    /// Taken by a program that renews it: the hold ends when no renewal arrives within its ttl.
     Lease,
 }
 
-/// *What* is asked; two requests with one id must agree in it.
+/// *What* is asked for. Two requests with one id must agree in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
-    /// One part a pool, each pool once, ordered by pool; never empty.
+    /// One part for each pool, each pool once, ordered by pool; never empty.
     pub parts: Vec<Part>,
     /// Claims with an equal key may hold the same lock together; without one a claim is exclusive.
     pub key: Option<Text>,
-    /// Who shares the key; the key itself when not given.
+    /// Who shares the key. Defaults to the key itself.
     pub requestor: Option<Text>,
 }
 
 impl Ask {
-    /// The sharing party of this claim, when it has a key.
+    /// The sharing party of this claim, if it has a key.
     #[must_use]
     pub fn sharer(&self) -> Option<(&Text, &Text)> {
         let key = self.key.as_ref()?;
@@ -102,7 +103,7 @@ impl Ask {
     }
 }
 
-/// Where a pool's order is by priority, a higher one comes first: -1,000 to 1,000.
+/// In pools ordered by priority, a higher priority comes first: -1,000 to 1,000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Priority(i32);
 
@@ -119,7 +120,7 @@ impl Priority {
     }
 }
 
-/// A request to take locks: everything of the first `PUT` that the claim goes on to need.
+/// A request to take locks: everything in the first `PUT` that the claim still needs later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
     pub ask: Ask,
@@ -128,44 +129,44 @@ pub struct Terms {
     pub reason: Option<Reason>,
     /// A grant must be confirmed before it is a hold.
     pub confirm: bool,
-    /// A hold ends this long after it began or was renewed. A live `lease` always has one.
+    /// A hold ends this long after it began or was last renewed. A live `lease` always has a ttl.
     pub ttl: Option<Span>,
     pub priority: Priority,
-    /// Ends older waiting claims of this name.
+    /// The name whose older waiting claims this claim ends.
     pub supersede: Option<Text>,
 }
 
 /// Locks that a claim has, in (pool, name) order.
 pub type LockSet = Vec<(PoolName, LockName)>;
 
-/// Whether a waiting claim would hear of a grant.
+/// Whether a waiting claim's client would learn of a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// A request of it is parked.
+    /// One of its requests is parked.
     Parked,
-    /// Its last `PUT` was answered; it is expected back before this.
+    /// Its last `PUT` was answered, and the client is expected back before this deadline.
     Recent(Deadline),
-    /// Its last parked request was cut off. It keeps its turn until this, but is granted nothing unless it
-    /// comes back: nobody is there to hear of it.
+    /// Its last parked request was cut off. It keeps its turn until this deadline, but is granted nothing unless it
+    /// comes back: no client is there to receive the grant.
     Grace(Deadline),
-    /// Passed over; its place is lost at this.
+    /// Later claims pass it. It loses its place at this deadline.
     Away(Deadline),
 }
 
 impl Presence {
-    /// A listening waiter holds back later ones.
+    /// Whether the waiter listens. A listening waiter holds back later ones.
     #[must_use]
     pub fn listens(self) -> bool {
         !matches!(self, Self::Away(_))
     }
 
-    /// Whether a lock may be granted while no request of the claim is being answered.
+    /// Whether the claim may be granted a lock while none of its requests is being answered.
     #[must_use]
     pub fn hears(self) -> bool {
         matches!(self, Self::Parked | Self::Recent(_))
     }
 
-    /// When this state ends by itself.
+    /// When this presence ends by itself.
     #[must_use]
     pub fn deadline(self) -> Option<Deadline> {
         match self {
@@ -180,28 +181,28 @@ impl Presence {
 pub enum Phase {
     Waiting {
         presence: Presence,
-        /// The wait ends at this, served or not.
+        /// The wait ends at this deadline, served or not.
         give_up: Option<Deadline>,
     },
-    /// Told to nobody for sure; withdrawn unless confirmed in time.
+    /// The client may not know of the grant yet. It is withdrawn unless confirmed in time.
     Granted {
         fence: Fence,
         locks: LockSet,
         confirm_by: Deadline,
-        /// Bounds the wait that goes on after a withdrawal, not the grant.
+        /// Bounds the wait that resumes after a withdrawal, not the grant.
         give_up: Option<Deadline>,
     },
     Held {
         fence: Fence,
-        /// The `claimed` entry; its revision is the put's version.
+        /// The `claimed` entry. Its revision is the version that the put reports.
         claimed: ChangeKey,
         locks: LockSet,
         since: WallMs,
-        /// The hold is lost at this, its ttl; renewals move it.
+        /// The hold is lost at this deadline, set by its ttl; renewals move it.
         until: Option<Deadline>,
-        /// The hold is lost at this, the `max_hold` of its pools when it began; nothing moves it.
+        /// The hold is lost at this deadline, set by the `max_hold` of its pools when it began; nothing moves it.
         limit: Option<Deadline>,
-        /// An `in` has fetched it: somebody else than the step that claimed it knows of it.
+        /// An `in` has fetched it, so another step than the one that claimed it knows of it.
         delivered: bool,
     },
 }
@@ -213,18 +214,18 @@ pub struct Claim {
     /// Which life of the id this is, from 1.
     pub life: u32,
     pub terms: Terms,
-    /// As asked, else as its pools had it when this life began.
+    /// As requested, otherwise the default of its pools when this life began.
     pub scope: Scope,
-    /// Its build is known to be over; nothing about it is to be watched any more.
+    /// Its build is known to be over; nothing about the build needs watching any more.
     pub build_over: bool,
-    /// Runs in the order of their first appearance; only the last one may act.
+    /// Runs in the order in which they first appeared; only the last one may act.
     pub runs: Vec<Run>,
     pub ticket: Ticket,
-    /// When this life began to ask.
+    /// When this life began.
     pub asked_at: WallMs,
-    /// Grants of this life that were not confirmed in time.
+    /// How many grants of this life were not confirmed in time.
     pub withdrawals: u8,
-    /// How often it was passed while it waited, in pools that count it ([`super::pool::Overtaking::Backfill`]).
+    /// How many times it was passed while it waited, in pools that count this ([`super::pool::Overtaking::Backfill`]).
     pub passed: u32,
     pub phase: Phase,
     /// Parked requests of this claim. Not stored: they end with the server.
@@ -250,7 +251,7 @@ impl Claim {
         }
     }
 
-    /// The fence of the grant, if there is one.
+    /// The fence of its grant, if it has one.
     #[must_use]
     pub fn fence(&self) -> Option<Fence> {
         match &self.phase {
@@ -259,13 +260,13 @@ impl Claim {
         }
     }
 
-    /// Whether it waits.
+    /// Whether the claim is waiting.
     #[must_use]
     pub fn waits(&self) -> bool {
         matches!(self.phase, Phase::Waiting { .. })
     }
 
-    /// The moments at which something happens to this claim by itself.
+    /// The times at which something happens to this claim by itself.
     pub fn deadlines(&self) -> impl Iterator<Item = Deadline> {
         let deadlines: [Option<Deadline>; 2] = match &self.phase {
             Phase::Waiting { presence, give_up } => [presence.deadline(), *give_up],
@@ -275,13 +276,13 @@ impl Claim {
         deadlines.into_iter().flatten()
     }
 
-    /// The next moment at which something happens to this claim by itself.
+    /// The next time at which something happens to this claim by itself.
     #[must_use]
     pub fn timer(&self) -> Option<EngineMs> {
         self.deadlines().map(|d| d.at).min()
     }
 
-    /// When a hold ends by itself if nobody renews it: the nearer of its ttl and its pools' `max_hold`.
+    /// When a hold ends by itself if it is not renewed: the nearer of its ttl and its pools' `max_hold`.
     #[must_use]
     pub fn held_until(&self) -> Option<Deadline> {
         match &self.phase {
@@ -290,8 +291,8 @@ impl Claim {
         }
     }
 
-    /// The build whose state decides about this claim: of everybody who waits or was granted, of
-    /// a hold of scope `build`, and of a `flow` that nobody has fetched yet. `None` once that build is over.
+    /// The build whose state decides about this claim: for every waiting or granted claim, for a hold of scope `build`,
+    /// and for a `flow` hold that no `in` has fetched yet. `None` once that build is over.
     #[must_use]
     pub fn build_to_watch(&self) -> Option<BuildRef> {
         let decides = match (&self.phase, self.scope) {
@@ -302,7 +303,7 @@ impl Claim {
         self.terms.owner.build().filter(|_| decides && !self.build_over)
     }
 
-    /// Whether `run` belongs to an earlier process than the present one.
+    /// Whether `run` belongs to an earlier process than the one that acts now.
     #[must_use]
     pub fn is_earlier_run(&self, run: &Run) -> bool {
         is_earlier_run(&self.runs, run)
@@ -315,32 +316,32 @@ pub fn is_earlier_run(runs: &[Run], run: &Run) -> bool {
     runs.split_last().is_some_and(|(_, earlier)| earlier.contains(run))
 }
 
-/// How a claim ended. Each word is stable; clients may decide on it.
+/// How a claim ended. Each word is stable; clients may depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum End {
-    /// Given back by its own claim.
+    /// Released by its own client.
     Released,
-    /// Ended while waiting or granted, by its own claim.
+    /// Ended by its own client while waiting or granted.
     Cancelled,
-    /// The wait passed `give_up_after`.
+    /// The wait exceeded `give_up_after`.
     GaveUp,
-    /// Its client did not come back within the time that a place is kept.
+    /// Its client did not come back while its place was kept.
     ListenerLost,
-    /// Grants were not confirmed in time, once too often.
+    /// Too many grants were not confirmed in time.
     Unconfirmed,
-    /// A newer claim of the same name made it pointless.
+    /// A newer claim of the same name replaced it.
     Superseded,
-    /// What it asked for was taken out of the pool.
+    /// A lock that it asked for was taken out of the pool.
     Removed,
-    /// The hold passed its ttl, or the `max_hold` of its pool.
+    /// The hold exceeded its ttl, or the `max_hold` of its pool.
     Lost,
     /// The lease was not renewed in time.
     LeaseLost,
     /// Its build is over.
     BuildOver,
-    /// Ended by force, by somebody else.
+    /// Somebody else ended it by force.
     Broken,
-    /// Its build failed before any `in` had fetched the hold: nobody would ever know of it.
+    /// Its build failed before any `in` had fetched the hold, so no later step could know of it.
     Undelivered,
 }
 
@@ -366,21 +367,21 @@ impl End {
 }
 
 impl End {
-    /// Whether a hold that ends so is lost: its holder may not know yet, so that its locks drain.
+    /// Whether a hold that ends this way is lost: its holder may not know yet, so its locks drain.
     #[must_use]
     pub fn is_loss(self) -> bool {
         matches!(self, Self::Lost | Self::LeaseLost | Self::BuildOver | Self::Undelivered)
     }
 }
 
-/// How a build ended. Of one that ended well or failed by itself, all steps have come to their end.
+/// How a build ended. When a build succeeded or failed, all its steps have finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BuildEnd {
     Succeeded,
     Failed,
     Errored,
     Aborted,
-    /// Its Concourse knows nothing of it any more.
+    /// Its Concourse no longer knows the build.
     Gone,
 }
 
@@ -397,14 +398,14 @@ impl BuildEnd {
         }
     }
 
-    /// Whether a lock that was put but never got may have been forgotten on the way.
+    /// Whether the build may have ended between the `put` of a lock and the `get` that fetches it.
     #[must_use]
     pub fn is_cut_short(self) -> bool {
         matches!(self, Self::Errored | Self::Aborted | Self::Gone)
     }
 }
 
-/// Nobody knows at present whether a build goes on. Its holds stay.
+/// The state of a build is unknown at present. Its holds stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspect {
     pub since: WallMs,
@@ -417,26 +418,27 @@ pub struct Suspect {
 pub struct Ended {
     pub id: ClaimId,
     pub life: u32,
-    /// Missing for an id that was cancelled before it ever asked.
+    /// Missing for an id that was cancelled before its first `PUT`.
     pub digest: Option<Digest>,
     pub runs: Vec<Run>,
     pub how: End,
-    /// Who ended it, when it was not its own client.
+    /// Who ended it, if it was not its own client.
     pub by: Option<Text>,
-    /// Why, where somebody or some rule ended it.
+    /// Why, if a person or a rule ended it.
     pub reason: Option<Reason>,
     pub at: WallMs,
-    /// The revision of its end; the version that a release prints. Missing when the end left no trace in a pool.
+    /// The revision of its end, which is the version that a release prints. Missing when the end left no trace in a
+    /// pool.
     pub revision: Option<Revision>,
     /// The last fence it had.
     pub fence: Option<Fence>,
     pub build: Option<BuildRef>,
-    /// Forgotten at this.
+    /// When it is forgotten.
     pub forget: Deadline,
 }
 
 impl Ended {
-    /// Whether the claim gave its locks up knowingly, or never had any to lose: a late release of it is harmless.
+    /// Whether the client gave up the locks knowingly, or never had any: a late release of such a claim is harmless.
     #[must_use]
     pub fn is_harmless(&self) -> bool {
         match self.how {

@@ -1,4 +1,4 @@
-//! The life of a claim after it was asked for: being granted, holding, ending (docs/design.md).
+//! The life of a claim after its request: the grant, the hold, the end (docs/design.md).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) fn reply_of(state: &State, id: &ClaimId, parked: bool) -> Result<Repl
     }
 }
 
-/// Gives locks to a waiting claim. Its grant's revision is its fence: newer than every revision before.
+/// Gives locks to a waiting claim. The fence is the revision of the grant, so it is newer than every earlier revision.
 pub(super) fn grant(state: &mut State, claim: &Claim, locks: LockSet, now: Now) {
     let confirm = claim.terms.confirm;
     let kind = if confirm { ChangeKind::Granted } else { ChangeKind::Claimed };
@@ -54,7 +54,7 @@ pub(super) fn grant(state: &mut State, claim: &Claim, locks: LockSet, now: Now) 
     });
 }
 
-/// A hold that begins now: for the claim's ttl, and not longer than the shortest `max_hold` of its pools.
+/// A hold that begins now. It lasts for the claim's ttl, and at most for the shortest `max_hold` of its pools.
 fn begin_hold(state: &State, claim: &Claim, fence: Fence, claimed: ChangeKey, locks: LockSet, now: Now) -> Phase {
     let pools = claim.terms.ask.parts.iter().filter_map(|part| state.snapshot.pool(&part.pool));
     let max_hold = pools.filter_map(|pool| pool.policy.max_hold).min();
@@ -69,7 +69,7 @@ fn begin_hold(state: &State, claim: &Claim, fence: Fence, claimed: ChangeKey, lo
     }
 }
 
-/// The client has heard of its grant: from here on it is a hold.
+/// The client knows of its grant, so the grant becomes a hold.
 pub(super) fn confirm(
     state: &mut State,
     id: &ClaimId,
@@ -100,8 +100,8 @@ pub(super) fn confirm(
     }
 }
 
-/// The client says that it goes on: the ttl of its hold, whatever its scope, counts from now. Of a grant it is the
-/// confirmation. Nothing moves the `max_hold` of a pool, and a hold without a ttl stays as it is.
+/// The client renews: the ttl of its hold counts from now, whatever the scope. A renewal of a grant confirms it.
+/// Nothing moves the `max_hold` of a pool, and a hold without a ttl stays as it is.
 pub(super) fn renew(
     state: &mut State,
     id: &ClaimId,
@@ -125,8 +125,8 @@ pub(super) fn renew(
     reply_of(state, id, false)
 }
 
-/// An `in` has fetched the hold of this `claimed` entry: the build that put it may go. Of another hold of the claim
-/// it says nothing.
+/// An `in` has fetched the hold of this `claimed` entry, so the build that put it may end. Other holds of the claim are
+/// not affected.
 pub(super) fn deliver(state: &mut State, id: &ClaimId, revision: Revision) -> Result<Reply, Refusal> {
     let claim = live(state, id, None)?;
     if matches!(&claim.phase, Phase::Held { claimed, delivered: false, .. } if claimed.revision == revision) {
@@ -139,7 +139,7 @@ pub(super) fn deliver(state: &mut State, id: &ClaimId, revision: Revision) -> Re
     reply_of(state, id, false)
 }
 
-/// The live claim of this id. One that has ended says so, but to an earlier run first that it is one.
+/// The live claim of this id. If it has ended, the refusal says how; an earlier run is refused as superseded first.
 pub(super) fn live(state: &State, id: &ClaimId, run: Option<&Run>) -> Result<Arc<Claim>, Refusal> {
     if let Some(claim) = state.claim(id) {
         return Ok(Arc::clone(claim));
@@ -185,7 +185,7 @@ pub(super) fn end(
     if ended.is_harmless() { Ok(Reply::Ended { ended, again: true }) } else { Err(Refusal::Ended { ended }) }
 }
 
-/// A cancel that overtakes its own `PUT` must win here too: a run that has cancelled begins no new life.
+/// A cancel that overtakes its own `PUT` wins here too: a run that has cancelled begins no new life.
 fn note_run_of_ended(state: &mut State, ended: Arc<Ended>, run: Option<Run>) -> Arc<Ended> {
     let Some(run) = run.filter(|run| !ended.runs.contains(run) && ended.runs.len() < limits::RUNS_PER_CLAIM) else {
         return ended;
@@ -196,7 +196,7 @@ fn note_run_of_ended(state: &mut State, ended: Arc<Ended>, run: Option<Run>) -> 
     Arc::new(noted)
 }
 
-/// A cancel that overtakes its own `PUT` must win: the id is remembered as cancelled.
+/// A cancel that overtakes its own `PUT` wins: the id is remembered as cancelled.
 fn remember_unknown(state: &mut State, id: &ClaimId, run: Option<Run>, by: Option<Arc<Owner>>, now: Now) {
     state.remember_ended(Ended {
         id: id.clone(),
@@ -217,14 +217,14 @@ fn remember_unknown(state: &mut State, id: &ClaimId, run: Option<Run>, by: Optio
 /// How a claim ends.
 pub(super) struct Ending {
     pub how: End,
-    /// Who ends it, when it is not its own client.
+    /// Who ends it, if not its own client.
     pub by: Option<Arc<Owner>>,
     pub reason: Option<Reason>,
     /// The locks of a hold stay out of use for a while.
     pub drains: bool,
 }
 
-/// Ends a live claim in whatever phase it is.
+/// Ends a live claim in any phase.
 pub(super) fn finish(
     state: &mut State,
     claim: &Claim,
@@ -236,7 +236,7 @@ pub(super) fn finish(
     finish_as(state, claim, Ending { how, by, reason, drains: how.is_loss() }, now)
 }
 
-/// The same, with its drain as said.
+/// The same, but the caller decides about the drain.
 pub(super) fn finish_as(state: &mut State, claim: &Claim, ending: Ending, now: Now) -> Arc<Ended> {
     let Ending { how, by, reason, drains } = ending;
     let held = matches!(claim.phase, Phase::Held { .. });
@@ -251,7 +251,7 @@ pub(super) fn finish_as(state: &mut State, claim: &Claim, ending: Ending, now: N
     let why = reason.clone();
     let key = state.record(Entry { locks, end: Some(how), reason: why, ..Entry::about(claim, kind, by.as_ref()) }, now);
     leave(state, claim);
-    // As long as its build may go on, a step of it may ask again.
+    // A step of the build may ask again as long as the build may still be running.
     let may_go_on = claim.terms.owner.build().is_some() && !claim.build_over;
     let memory = if may_go_on { state.settings.build_memory } else { state.settings.memory };
     let ended = Ended {
@@ -273,7 +273,7 @@ pub(super) fn finish_as(state: &mut State, claim: &Claim, ending: Ending, now: N
     Arc::new(ended)
 }
 
-/// Out of the queues, with a notice to whoever is parked.
+/// Takes the claim out of its queues and notifies its parked requests.
 fn leave(state: &mut State, claim: &Claim) {
     if claim.waits() {
         state.leave_queues(claim);
@@ -283,7 +283,7 @@ fn leave(state: &mut State, claim: &Claim) {
     }
 }
 
-/// Takes the claim off its locks; they are free, or drain first when the holder was lost.
+/// Takes the claim off its locks. They are free, or drain first when the holder was lost.
 fn put_back_locks(state: &mut State, claim: &Claim, lost: Option<Now>) {
     for (pool, lock) in claim.locks() {
         let drain = state.snapshot.pool(pool).and_then(|p| p.policy.drain).unwrap_or(state.settings.drain);
@@ -297,8 +297,8 @@ fn put_back_locks(state: &mut State, claim: &Claim, lost: Option<Now>) {
     }
 }
 
-/// Locks that were only waiting for their last holder to go. One whose holder was lost leaves when its drain is over: if the
-/// pool grows again before that, it still drains.
+/// Removes locks that leave the pool once their last holder has gone. A lock whose holder was lost leaves when its
+/// drain is over; if the pool grows again before that, the lock still drains.
 fn take_out_leaving(state: &mut State, claim: &Claim, now: Now) {
     let gone = |(pool, lock): &&(PoolName, _)| state.snapshot.lock(pool, lock).is_some_and(Lock::has_left);
     let gone: Vec<_> = claim.locks().iter().filter(gone).cloned().collect();
@@ -314,7 +314,8 @@ fn take_out_leaving(state: &mut State, claim: &Claim, now: Now) {
     }
 }
 
-/// A grant that nobody confirmed: back to the old place in the queue, not listening; the third ends the claim.
+/// Withdraws a grant that was not confirmed: the claim goes back to its old place in the queue, not listening. The
+/// third withdrawal ends the claim.
 pub(super) fn withdraw(state: &mut State, claim: &Claim, now: Now) {
     if claim.withdrawals + 1 >= state.settings.withdrawals {
         finish(state, claim, End::Unconfirmed, None, None, now);
@@ -332,15 +333,15 @@ pub(super) fn withdraw(state: &mut State, claim: &Claim, now: Now) {
     take_out_leaving(state, claim, now);
     let Some(claim) = state.claim(&claim.id).cloned() else { return };
     if claim.terms.ask.parts.iter().any(|part| !is_servable(state, part)) {
-        // What it was given has changed or gone meanwhile.
+        // Meanwhile a lock that it asked for was changed or removed.
         finish(state, &claim, End::Removed, None, None, now);
     } else if supersede::is_outdated(state, &claim) {
-        // A newer one came while this one was granted.
+        // A newer claim came while this one was granted.
         finish(state, &claim, End::Superseded, None, None, now);
     }
 }
 
-/// Sets the presence of a waiting claim. When it listens no more, the queues behind it may move.
+/// Sets the presence of a waiting claim. When it stops listening, the queues behind it may move.
 pub(super) fn set_presence(state: &mut State, claim: &Claim, new: Presence) {
     state.update_presence(&claim.id, |c| {
         if let Phase::Waiting { presence, .. } = &mut c.phase {
@@ -352,7 +353,7 @@ pub(super) fn set_presence(state: &mut State, claim: &Claim, new: Presence) {
     }
 }
 
-/// A parked request is over: that park ends, and after the last one the claim keeps its turn a little more.
+/// A parked request has ended. After the last one the claim keeps its turn for a short time.
 pub(super) fn left(state: &mut State, park: ParkId, now: Now) {
     let claim = state.parks.remove(&park).and_then(|id| state.claim(&id).cloned());
     let Some(claim) = claim.filter(|c| c.parks.contains(&park)) else { return };
@@ -365,12 +366,12 @@ pub(super) fn left(state: &mut State, park: ParkId, now: Now) {
     }
 }
 
-/// Whether the pool has, held or not, what this part of a claim wants.
+/// Whether the pool has the locks for this part of a claim, held or not.
 fn is_servable(state: &State, part: &Part) -> bool {
     state.snapshot.pool(&part.pool).is_some_and(|pool| check_want(pool, &part.want).is_ok())
 }
 
-/// Ends claims that wait for what a pool no longer has.
+/// Ends claims that wait for locks that a pool no longer has.
 pub(super) fn end_unservable(state: &mut State, pool: &PoolName, now: Now) {
     let Some(p) = state.snapshot.pool(pool) else { return };
     let mut servable: HashMap<&Want, bool> = HashMap::new();
@@ -386,7 +387,7 @@ pub(super) fn end_unservable(state: &mut State, pool: &PoolName, now: Now) {
     }
 }
 
-/// Planted bug: a late release ends whatever hold the lock has.
+/// Planted bug: a late release ends the present hold of the lock.
 #[cfg(any(test, feature = "plant"))]
 fn release_whoever_holds(state: &mut State, ended: &Ended, now: Now) {
     let Some(fence) = ended.fence else { return };

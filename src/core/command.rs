@@ -1,4 +1,4 @@
-//! What can happen to the state, and what is said about it: commands, replies, refusals.
+//! What can happen to the state, and the answers: commands, replies, refusals.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Rev
 use super::pool::{Order, Policy};
 use super::time::Span;
 
-/// How a request is prepared to wait.
+/// Whether a request can wait for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// It wants its answer now.
+    /// It needs its answer now.
     No,
     /// It can be parked under this number.
     Park(ParkId),
-    /// It was parked under this number, and now it must be answered.
+    /// It was parked under this number, and now needs its answer.
     Over(ParkId),
 }
 
@@ -24,17 +24,17 @@ pub enum Wait {
 pub struct AskClaim {
     pub id: ClaimId,
     pub terms: Terms,
-    /// `None` leaves it to the pools; decided with the first `PUT` of a life.
+    /// `None` leaves the scope to the pools; the first `PUT` of a life decides it.
     pub scope: Option<Scope>,
     pub run: Option<Run>,
     pub wait: Wait,
-    /// False is try-lock: granted now, or refused without a place in the queue.
+    /// False means try-lock: granted now, or refused without a place in the queue.
     pub queue: bool,
-    /// Bounds the wait of a new life.
+    /// Limits the wait of a new life.
     pub give_up_after: Option<Span>,
 }
 
-/// Who asks for a change of pools and locks, and the id that makes the call safe to repeat.
+/// Who requests a change of pools and locks, and the id that makes the call safe to repeat.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct By {
     pub op: Option<OpId>,
@@ -42,14 +42,14 @@ pub struct By {
     pub reason: Option<Reason>,
 }
 
-/// Where a waiting claim is moved to.
+/// Where a waiting claim moves to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MoveTo {
-    /// Before all that wait in one of its pools.
+    /// Before all other claims that wait in one of its pools.
     First,
-    /// Before this one, which waits in one of its pools.
+    /// Before this claim, which waits in one of its pools.
     Before(ClaimId),
-    /// Behind all that wait in one of its pools.
+    /// Behind all other claims that wait in one of its pools.
     Last,
 }
 
@@ -57,13 +57,13 @@ pub enum MoveTo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Ask(Box<AskClaim>),
-    /// The client of a claim has heard of its grant.
+    /// The client of a claim knows of its grant.
     Confirm {
         id: ClaimId,
         run: Option<Run>,
         fence: Fence,
     },
-    /// The client of a claim says that it goes on; also confirms a grant, with or without naming its fence.
+    /// The client of a claim renews it. This also confirms a grant, with or without its fence.
     Renew {
         id: ClaimId,
         run: Option<Run>,
@@ -79,7 +79,7 @@ pub enum Command {
         build: BuildRef,
         how: BuildEnd,
     },
-    /// It is not known whether a build goes on, and why not; `None`: it does.
+    /// The state of a build is unknown, and why; `None`: it is known again.
     Suspect {
         build: BuildRef,
         why: Option<Reason>,
@@ -88,17 +88,17 @@ pub enum Command {
     End {
         id: ClaimId,
         run: Option<Run>,
-        /// Who ends it, when it is not its own client.
+        /// Who ends it, if not its own client.
         by: Option<Arc<Owner>>,
         reason: Option<Reason>,
     },
-    /// Cancel the claim of somebody else while it waits: it must not become a release.
+    /// Cancel another client's waiting claim. This never becomes a release.
     Cancel {
         id: ClaimId,
         by: Arc<Owner>,
         reason: Option<Reason>,
     },
-    /// End a grant or a hold by force; its locks drain first if so asked.
+    /// End a grant or a hold by force; with `drains` its locks drain first.
     Break {
         id: ClaimId,
         drains: bool,
@@ -111,7 +111,7 @@ pub enum Command {
         to: MoveTo,
         by: By,
     },
-    /// The client of a parked request has gone.
+    /// The client of a parked request has disconnected.
     Left {
         park: ParkId,
     },
@@ -126,8 +126,8 @@ pub enum Command {
         pool: PoolName,
         by: By,
     },
-    /// Put a new lock in; makes the pool when there is none. With a `claim` the lock is that claim's hold from
-    /// the first moment on: nobody who waits in the pool comes between.
+    /// Add a new lock, and its pool if there is none. With a `claim`, that claim holds the lock from the first moment,
+    /// so that no waiter in the pool can take it first.
     AddLock {
         pool: PoolName,
         lock: LockName,
@@ -136,7 +136,7 @@ pub enum Command {
         claim: Option<Box<AskClaim>>,
         by: By,
     },
-    /// Change metadata or labels, held or not; `if_free` refuses while somebody has it.
+    /// Change metadata or labels, held or not; `if_free` refuses while the lock is held.
     UpdateLock {
         pool: PoolName,
         lock: LockName,
@@ -145,7 +145,7 @@ pub enum Command {
         if_free: bool,
         by: By,
     },
-    /// Take a lock out. A held one only by its holder: `claim` names the claim whose hold ends with it.
+    /// Remove a lock. Only its holder can remove a held lock: `claim` names the claim whose hold ends with it.
     RemoveLock {
         pool: PoolName,
         lock: LockName,
@@ -171,9 +171,9 @@ pub enum Command {
         lock: Option<LockName>,
         by: By,
     },
-    /// Make a latch. The same one again is harmless.
+    /// Make a latch. A repeat of the same request is harmless.
     CreateLatch(Box<NewLatch>),
-    /// Release a latch; without an ending it ends as its creator said. Again is harmless.
+    /// Release a latch. Without an ending it ends as its creator decided. A repeat is harmless.
     ReleaseLatch {
         id: LatchId,
         ending: Option<Ending>,
@@ -182,30 +182,30 @@ pub enum Command {
     DeleteLatch {
         id: LatchId,
     },
-    /// Nothing but the time.
+    /// Only time has passed.
     Tick,
-    /// Look at every queue again, in case something was missed, and prune what is old.
+    /// Look at every queue again, in case a change was missed, and prune old data.
     Reconcile,
 }
 
-/// What a command is answered.
+/// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// The claim as it now is: granted, held, or waiting (`parked` or not).
     Claim { claim: Arc<Claim>, parked: bool },
-    /// Try-lock found no lock; the claim does not exist. What it asked is handed back.
+    /// Try-lock found no free lock, and the claim does not exist. Returns the request.
     Busy(Box<AskClaim>),
-    /// The claim is over; `again` says that it was so before this call.
+    /// The claim has ended; `again` means that it had ended before this call.
     Ended { ended: Arc<Ended>, again: bool },
     /// Done, with this revision.
     Done { revision: Revision },
     /// The latch as it now is, or as it was when it was deleted.
     Latch(Arc<Latch>),
-    /// Nothing to say.
+    /// No answer is needed.
     Nothing,
 }
 
-/// Why a command was refused; it has changed nothing.
+/// Why a command was refused. A refused command changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("there is no pool {pool:?}")]
@@ -214,12 +214,12 @@ pub enum Refusal {
     NoSuchLock { pool: PoolName, lock: LockName },
     #[error("there is no claim {id:?}")]
     NoSuchClaim { id: ClaimId },
-    /// The pool has `has` locks with these labels, and not all that were asked for.
+    /// The pool has only `has` locks with these labels, fewer than the claim asks for.
     #[error("{}", too_many(pool, *asked, *has, labels))]
     TooMany { pool: PoolName, asked: u32, has: u32, labels: Labels },
     #[error("claim {id:?} asked for something else before: use a new id for a different request")]
     DifferentRequest { id: ClaimId },
-    #[error("operation {op:?} was another request before: use a new op for a different request")]
+    #[error("operation {op:?} already stands for another request: use a new op for a different request")]
     DifferentOperation { op: OpId },
     #[error("a newer process acts for claim {id:?}: this one must stop")]
     SupersededRun { id: ClaimId },
@@ -229,7 +229,7 @@ pub enum Refusal {
     NoBuild { id: ClaimId },
     #[error("claim {id:?} is not granted")]
     NotGranted { id: ClaimId },
-    #[error("claim {id:?} does not wait there")]
+    #[error("claim {id:?} is not waiting there")]
     NotWaiting { id: ClaimId },
     #[error("claim {id:?} was granted with fence {fence}, not {given}: ask again with PUT")]
     WrongFence { id: ClaimId, fence: Fence, given: Fence },
@@ -265,7 +265,7 @@ pub enum Refusal {
     Limit { what: &'static str, max: usize },
 }
 
-/// What a pool does not have, and what to do about it.
+/// What a pool does not have.
 fn too_many(pool: &PoolName, asked: u32, has: u32, labels: &Labels) -> String {
     if !labels.is_empty() {
         let wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -292,15 +292,15 @@ fn how_it_ended(how: End) -> &'static str {
     match how {
         End::Released => "was released",
         End::Cancelled => "was cancelled",
-        End::GaveUp => "gave up: it had waited as long as it was told to",
+        End::GaveUp => "gave up: its give_up_after had passed",
         End::ListenerLost => "lost its place in the queue: its client did not come back in time",
-        End::Unconfirmed => "has ended: it was granted several times and never confirmed",
+        End::Unconfirmed => "has ended: too many of its grants were not confirmed",
         End::Superseded => "was superseded by a newer claim",
         End::Removed => "has ended: what it asked for was removed from the pool",
         End::Lost => "lost its hold",
         End::LeaseLost => "lost its lease",
         End::BuildOver => "ended with its build",
-        End::Undelivered => "lost its hold: nothing had fetched it when its build ended",
+        End::Undelivered => "lost its hold: no get had fetched it when its build ended",
         End::Broken => "was ended by force",
     }
 }
@@ -312,7 +312,7 @@ fn why(ended: &Ended) -> String {
     format!("{by}{reason}")
 }
 
-/// Refuses another one where there are `max` of `what` already.
+/// Refuses one more when there are `max` of `what` already.
 pub(super) fn check_limit(what: &'static str, has: usize, max: usize) -> Result<(), Refusal> {
     if has >= max { Err(Refusal::Limit { what, max }) } else { Ok(()) }
 }

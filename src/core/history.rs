@@ -1,4 +1,4 @@
-//! History: what happened, in one order for everything.
+//! History: what happened, in one order across all pools.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use super::time::WallMs;
 pub enum ChangeKind {
     /// A claim began to wait.
     Waiting,
-    /// A claim turned out to wait for what its own build has.
+    /// A claim waits for locks that its own build has.
     SelfWait,
-    /// A claim turned out to wait in a circle of builds that wait for each other.
+    /// A claim is part of a cycle of builds that wait for each other.
     Deadlock,
     /// A claim was given locks and must confirm.
     Granted,
@@ -22,9 +22,9 @@ pub enum ChangeKind {
     Claimed,
     /// A grant was not confirmed in time.
     Withdrawn,
-    /// A hold ended by its own claim.
+    /// A claim's own client ended its hold.
     Released,
-    /// A hold ended against its claim's will.
+    /// A hold ended without its client's doing.
     Lost,
     /// A hold was ended by force.
     Broken,
@@ -46,7 +46,7 @@ pub enum ChangeKind {
     PoolSet,
     /// A pool was removed.
     PoolRemoved,
-    /// Something was looked at or done again without effect; the version of a step that changed nothing.
+    /// A request had no effect; the entry is the version of a step that changed nothing.
     Noted,
     /// A latch was made.
     LatchCreated,
@@ -73,17 +73,17 @@ pub struct Change {
     pub key: ChangeKey,
     pub at: WallMs,
     pub kind: ChangeKind,
-    /// The pools in whose history it shows, ordered; empty only for entries about a latch.
+    /// The pools whose history shows the entry, ordered; empty only for entries about a latch.
     pub pools: Vec<PoolName>,
-    /// The locks it is about, over all its pools, in (pool, name) order.
+    /// The locks that it is about, over all its pools, in (pool, name) order.
     pub locks: LockSet,
     pub claim: Option<ClaimId>,
-    /// How the claim ended, for entries that end one.
+    /// How the claim ended, for entries that end a claim.
     pub end: Option<End>,
-    /// Who did it, as far as it was said.
+    /// Who did it, if known.
     pub who: Option<Arc<Owner>>,
-    /// Why, or how, for people.
+    /// Why or how, as text for people.
     pub reason: Option<Reason>,
-    /// The latch it is about; such an entry is of no pool.
+    /// The latch that it is about; such an entry belongs to no pool.
     pub latch: Option<LatchRef>,
 }

@@ -1,4 +1,4 @@
-//! What must be true after every step. Each check names what is broken.
+//! What must be true after every step. Each failed check names what is broken.
 
 use super::claim::{Claim, Phase, Presence, Scope};
 use super::deadlock::search;
@@ -8,21 +8,21 @@ use super::state::Stuck;
 use super::state::{State, Timer};
 use super::turn::turn;
 
-/// Above this many live claims and locks, debug builds leave the check to the tests: it looks at everything.
+/// Above this many live claims and locks, debug builds leave the check to the tests, because it looks at everything.
 #[cfg(debug_assertions)]
 const SMALL: usize = 200;
 
-/// [`check`], where it is cheap.
+/// Runs [`check`] where it is cheap.
 #[cfg(debug_assertions)]
 pub(super) fn check_if_small(state: &State) -> Result<(), String> {
     let locks: usize = state.snapshot.pools.values().map(|p| p.locks.len()).sum();
     if state.snapshot.claims.len() + state.snapshot.latches.len() + locks > SMALL { Ok(()) } else { check(state) }
 }
 
-/// Looks at the whole state.
+/// Checks the whole state.
 ///
 /// # Errors
-/// The first thing that is broken, in words.
+/// Describes the first broken invariant.
 pub fn check(state: &State) -> Result<(), String> {
     for claim in state.snapshot.claims.values() {
         check_claim(state, claim).map_err(|what| format!("claim {}: {what}", claim.id))?;
@@ -36,14 +36,16 @@ pub fn check(state: &State) -> Result<(), String> {
     let released = state.snapshot.latches.values().filter(|l| l.released().is_some()).count();
     ensure(state.snapshot.released_latches.len() == released, || "a latch that is gone is listed as released".into())?;
     let watched = state.snapshot.claims.values().filter(|claim| claim.build_to_watch().is_some()).count();
-    ensure(state.snapshot.watched.len() == watched, || "a build is watched for nothing".into())?;
+    ensure(state.snapshot.watched.len() == watched, || "a build is watched without need".into())?;
     for build in state.snapshot.suspects.keys() {
-        ensure(state.snapshot.claims_of(build).next().is_some(), || format!("{build:?} is suspect for nothing"))?;
+        ensure(state.snapshot.claims_of(build).next().is_some(), || {
+            format!("{build:?} is suspect without a live claim")
+        })?;
     }
     if !state.watch.stale {
         let stuck = search::stuck_claims(&state.snapshot, state.entangled.builds());
         let known = state.snapshot.stuck.iter().map(|(id, stuck)| (id.clone(), Stuck::clone(stuck))).collect();
-        ensure(stuck == known, || format!("{stuck:?} are stuck, known are {known:?}"))?;
+        ensure(stuck == known, || format!("{stuck:?} are stuck, but the snapshot has {known:?}"))?;
     }
     if state.to_dispatch.is_empty() {
         check_nobody_is_forgotten(state)?;
@@ -51,12 +53,12 @@ pub fn check(state: &State) -> Result<(), String> {
     Ok(())
 }
 
-/// I10: who could have its locks now and would hear of it has been given them.
+/// I10: every claim that could have its locks now, and whose client would learn of it, has been given them.
 fn check_nobody_is_forgotten(state: &State) -> Result<(), String> {
     for claim in state.snapshot.claims.values() {
         let hears = matches!(claim.phase, Phase::Waiting { presence, .. } if presence.hears());
         let forgotten = hears && claim.terms.confirm && turn(&state.snapshot, claim).is_some();
-        ensure(!forgotten, || format!("claim {} waits for what it could have", claim.id))?;
+        ensure(!forgotten, || format!("claim {} waits for locks that it could have", claim.id))?;
     }
     Ok(())
 }
@@ -66,14 +68,14 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
-    ensure(!state.snapshot.ended.contains_key(&claim.id), || "is live and ended at once".into())?;
+    ensure(!state.snapshot.ended.contains_key(&claim.id), || "is both live and ended".into())?;
     if let Some(at) = claim.timer() {
         let timer = (at, Timer::Claim(claim.id.clone()));
         ensure(state.timers.contains(&timer), || format!("has no timer at {at:?}"))?;
     }
     for part in &claim.terms.ask.parts {
         let Some(pool) = state.snapshot.pool(&part.pool) else {
-            return Err(format!("is of the missing pool {}", part.pool));
+            return Err(format!("names the missing pool {}", part.pool));
         };
         let queued = pool.waiting.get(&pool.place(claim)) == Some(&claim.id);
         ensure(queued == claim.waits(), || format!("waits: {}, queued: {queued}", claim.waits()))?;
@@ -84,7 +86,7 @@ fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
     }
     if let Some(build) = claim.build_to_watch() {
         let listed = state.snapshot.watched.contains(&(build, claim.id.clone()));
-        ensure(listed, || "is not listed among those whose build is to be watched".into())?;
+        ensure(listed, || "is not listed among the claims whose build must be watched".into())?;
     }
     ensure(claim.scope != Scope::Build || claim.terms.owner.build().is_some(), || "belongs to no build".into())?;
     ensure(claim.scope != Scope::Lease || claim.terms.ttl.is_some(), || "is a lease without a ttl".into())?;
@@ -94,7 +96,7 @@ fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
         ensure(parked != claim.parks.is_empty(), || format!("is {presence:?} with parks {:?}", claim.parks))?;
     }
     let known = claim.parks.iter().all(|park| state.parks.get(park) == Some(&claim.id));
-    ensure(known, || "has a park that nobody knows".into())?;
+    ensure(known, || "has an unknown park".into())?;
     let fence = claim.fence();
     for (pool, lock) in claim.locks() {
         let Some(l) = state.snapshot.lock(pool, lock) else {
@@ -121,16 +123,18 @@ fn check_latch(state: &State, latch: &Latch) -> Result<(), String> {
 fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {
     for (place, id) in &pool.waiting {
         let claim = state.snapshot.claims.get(id);
-        ensure(claim.is_some_and(|c| c.waits() && pool.place(c) == *place), || format!("ghost {id} in the queue"))?;
+        ensure(claim.is_some_and(|c| c.waits() && pool.place(c) == *place), || {
+            format!("the queue lists {id}, which does not wait there")
+        })?;
     }
     let counted = pool.waiting.keys().enumerate().all(|(before, place)| pool.waiting_before(*place) == before);
-    ensure(counted, || "places in the queue are counted wrongly".into())?;
+    ensure(counted, || "the count of places in the queue is wrong".into())?;
     for lock in pool.locks.values() {
         let name = &lock.name;
         for holder in &lock.holders {
             let claim = state.snapshot.claims.get(&holder.claim);
             let has = claim.is_some_and(|c| c.locks().iter().any(|(p, l)| *p == pool.name && l == name));
-            ensure(has, || format!("lock {name} has the ghost holder {}", holder.claim))?;
+            ensure(has, || format!("lock {name} lists the holder {}, which does not have it", holder.claim))?;
         }
         let shared = lock.holders.windows(2).all(|pair| match (&pair[0].sharer, &pair[1].sharer) {
             (Some((a, _)), Some((b, _))) => a == b,

@@ -1,20 +1,21 @@
 //! The pure core: every decision of Locker as values in, values out.
 //!
-//! There is no clock, IO, thread, randomness or serde in here: [`step::step`] takes a command and the time, changes the
-//! state and answers. The same function serves the product, the scenarios and the model tests.
+//! There is no clock, IO, thread, randomness or serde here. [`step::step`] takes a command and the time, changes the
+//! state and returns a reply. The product, the scenarios and the model tests all use this one function.
 //!
-//! Reading order, from the ground up; nothing names what comes after it in this list:
+//! Reading order, from the ground up; each module names only modules that come before it in this list:
 //! 1. [`limits`], [`time`], [`names`], [`settings`]: values that cannot be wrong.
-//! 2. [`claim`], [`latch`], [`history`], [`pool`], [`command`]: what there is, what can happen and what is said about it,
-//!    as data.
-//! 3. [`state`]: everything that the engine owns, with its indexes and with what a batch has touched.
-//! 4. `candidates` (which locks could serve a claim), `deadlock` (who waits for whom, and who waits in vain), `turn`
-//!    (whose turn it is), `runs` (which process acts for a claim).
-//! 5. `supersede`, `claims` (the life of a claim), `latches`, [`builds`] (what the end of a build means for its claims).
+//! 2. [`claim`], [`latch`], [`history`], [`pool`], [`command`]: the things of the domain, what can happen to them, and
+//!    the replies, as data.
+//! 3. [`state`]: everything that the engine owns, its indexes, and what the current batch has touched.
+//! 4. `candidates` (which locks could serve a claim), `deadlock` (which claim waits for which build, and which waits in
+//!    vain), `turn` (whose turn it is), `runs` (which process acts for a claim).
+//! 5. `supersede`, `claims` (the life of a claim), `latches`, [`builds`] (what the end of a build means for its
+//!    claims).
 //! 6. `admission` (the way into the queue), [`queue`] (handing on freed locks), `pools` (declaring pools and locks),
-//!    `by_hand` (what people do to the claims and locks of others), `ops` (doing a repeated operation once), `timers`
-//!    (what happens by itself), [`mod@restart`].
-//! 7. [`mod@step`]: the way in. [`invariants`]: what is always true.
+//!    `by_hand` (what people do to other people's claims and locks), `ops` (a repeated operation is done only once),
+//!    `timers` (what happens by itself), [`mod@restart`].
+//! 7. [`mod@step`]: the entry point. [`invariants`]: what is always true.
 
 mod admission;
 pub mod builds;

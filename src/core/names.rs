@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::limits;
 
-/// Why a text is not a valid name. The message names the text's length or the offending character, never more.
+/// Why a text is not a valid name. The message contains the text's length or the offending character, never more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     #[error("{what} is empty")]
     Empty { what: &'static str },
     #[error("{what} is too long ({bytes} bytes > max of {max})")]
     TooLong { what: &'static str, bytes: usize, max: usize },
-    #[error("{what} starts with a dot, which is kept for files that are no locks")]
+    #[error("{what} starts with a dot, which is reserved for files that are not locks")]
     LeadingDot { what: &'static str },
     #[error("{what} contains {shown} at byte {offset}, which is not allowed")]
     BadChar { what: &'static str, shown: String, offset: usize },
@@ -59,7 +59,7 @@ fn check_id(what: &'static str, text: &str) -> Result<(), NameError> {
     }
 }
 
-/// A text that is parsed once. What it names must be in scope: `Arc`, `fmt`, `NameError`.
+/// A text that is parsed once. The macro needs these in scope: `Arc`, `fmt`, `NameError`.
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
         $(#[$doc])*
@@ -67,10 +67,10 @@ macro_rules! text_type {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Parses `text`; equal means equal bytes, nothing is trimmed or folded.
+            /// Parses `text`. Texts are equal when their bytes are equal; nothing is trimmed or folded.
             ///
             /// # Errors
-            /// Says what is wrong with the text and where.
+            /// What is wrong with the text, and where.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 let check: fn(&'static str, &str) -> Result<(), NameError> = $check;
                 check($what, text)?;
@@ -120,16 +120,16 @@ text_type!(
     ClaimId, "claim id", check_id
 );
 text_type!(
-    /// The random value that each client process makes for itself and sends with each call about a claim.
+    /// A random value that each client process makes, and sends with each call about a claim.
     Run, "run", check_id
 );
 text_type!(
-    /// The id of a changing call that is not about a claim; the same id again gets the same answer.
+    /// The id of a changing call that is not about a claim; a repeat of the same id gets the same answer.
     OpId, "op id", check_id
 );
 text_type!(
-    /// Text of at most 256 bytes that a client says about itself: owner fields, keys, requestors.
-    /// Any UTF-8 is carried unharmed; whoever shows it escapes it.
+    /// Text of at most 256 bytes that a client says about itself: owner fields, keys, requestors. Any UTF-8 is kept as
+    /// it is; code that shows it escapes it.
     Text, "text", |what, text| check_length(what, text, limits::OWNER_FIELD_BYTES)
 );
 text_type!(
@@ -154,13 +154,13 @@ impl PoolName {
 }
 
 impl LockName {
-    /// The name before which no other comes: where a listing starts.
+    /// The first name in order: where a listing starts.
     #[must_use]
     pub fn smallest() -> Self {
         Self(Arc::from(""))
     }
 
-    /// A text after which no name comes.
+    /// A text after all names in order.
     #[must_use]
     pub(super) fn largest() -> Self {
         Self(Arc::from("\u{10FFFF}".repeat(limits::NAME_BYTES / 4 + 1)))
@@ -168,15 +168,15 @@ impl LockName {
 }
 
 impl ClaimId {
-    /// The id before which no other comes: where a listing starts.
+    /// The first id in order: where a listing starts.
     #[must_use]
     pub fn smallest() -> Self {
         Self(Arc::from("-"))
     }
 }
 
-/// Number of a step's changes, one counter for everything; it only ever grows (invariant I2).
-/// `epoch x 2^28 + counter`, below 2^53, so that every JSON reader keeps it exact.
+/// The number of a step's changes: one counter for everything, which only grows (invariant I2). `epoch x 2^28 +
+/// counter`, below 2^53, so that every JSON reader keeps it exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Revision(pub u64);
 
@@ -184,7 +184,7 @@ impl Revision {
     /// Bits of the counter below the epoch.
     pub const COUNTER_BITS: u32 = 28;
 
-    /// So many epochs there are before revisions reach 2^53: until the year 2089.
+    /// The number of epochs before revisions reach 2^53: enough until the year 2089.
     pub const EPOCHS: u64 = 1 << (53 - Self::COUNTER_BITS);
 
     /// The revision before the first one of `epoch`.
@@ -199,7 +199,7 @@ impl Revision {
         self.0 >> Self::COUNTER_BITS
     }
 
-    /// The following revision; 2^28 of them end an epoch and begin the next.
+    /// The next revision. After 2^28 revisions an epoch ends and the next begins.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -212,8 +212,8 @@ impl fmt::Display for Revision {
     }
 }
 
-/// The number given with a grant: the grant's own revision, so always larger than any given before.
-/// Holding one does not mean that the hold still lives; ask `verify` for that.
+/// The number that comes with a grant: the revision of the grant, so always larger than any fence before. A fence does
+/// not prove that the hold still lives; `verify` answers that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fence(pub u64);
 
@@ -223,13 +223,13 @@ impl fmt::Display for Fence {
     }
 }
 
-/// Place in every queue at once: smaller is earlier. One counter for all pools, so sets cannot deadlock. Two that are given
-/// one after the other leave room for claims that are moved between them.
+/// A place in every queue at once: smaller is earlier. There is one counter for all pools, so sets cannot deadlock.
+/// Consecutive tickets leave room for claims that are moved between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
 impl Ticket {
-    /// The first ticket of a new store: a million moves to the front fit before it.
+    /// The first ticket of a new store: there is room for a million moves to the front before it.
     pub const FIRST: Self = Self(1 << 40);
 
     /// The first place after this one.
@@ -239,15 +239,15 @@ impl Ticket {
     }
 }
 
-/// Number of one parked request. It says nothing about the claim and does not survive the server.
+/// The number of one parked request. It is unrelated to the claim and does not survive the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ParkId(pub u64);
 
-/// What an operation asks for, as a number: equal requests, equal numbers.
+/// What an operation asks for, as a number: equal requests have equal numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked(pub u64);
 
-/// SHA-256 over *what* a claim asks and for which build, made at the edge; equal requests, equal digests.
+/// SHA-256 over *what* a claim asks for and for which build, made at the edge: equal requests have equal digests.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
 
@@ -257,7 +257,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Place of an entry: its revision, and its number within the revision.
+/// The place of an entry: its revision, and its number within the revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChangeKey {
     pub revision: Revision,
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_follow_design_section_1() {
+    fn names_follow_their_rules() {
         let long = "x".repeat(128);
         for good in ["a", "prod eu", " a ", "ä", "🔒", "a.b", "a%2fb", "-rf", long.as_str()] {
             assert_eq!(PoolName::parse(good).unwrap().as_str(), good);
@@ -277,8 +277,8 @@ mod tests {
         let longer = "x".repeat(129);
         let cases = [
             ("", "lock name is empty"),
-            (".", "lock name starts with a dot, which is kept for files that are no locks"),
-            ("..", "lock name starts with a dot, which is kept for files that are no locks"),
+            (".", "lock name starts with a dot, which is reserved for files that are not locks"),
+            ("..", "lock name starts with a dot, which is reserved for files that are not locks"),
             ("a/b", "lock name contains '/' at byte 1, which is not allowed"),
             ("a\0", "lock name contains character U+0000 at byte 1, which is not allowed"),
             ("ä\n", "lock name contains character U+000A at byte 2, which is not allowed"),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_ends_in_the_next() {
+    fn the_revision_after_an_epoch_begins_the_next() {
         let last = Revision(Revision::start_of(8).0 - 1);
         assert_eq!(last.epoch(), 7);
         assert_eq!(last.next(), Revision::start_of(8));

@@ -1,4 +1,4 @@
-//! An operation that has an id is done once: whoever repeats it gets the answer that it missed.
+//! An operation that has an id is done once: a repeat gets the answer of the first call.
 
 use super::claim::{Labels, Want};
 use super::command::{AskClaim, By, Command, MoveTo, Refusal, Reply};
@@ -7,10 +7,10 @@ use super::pool::{Order, Overtaking, Pick, Policy};
 use super::state::{OpRecord, State};
 use super::time::{Deadline, Now};
 
-/// Makes a change unless the same operation has made it before, and remembers its answer under the operation's id.
+/// Makes a change unless the same operation has made it already, and remembers its answer under the operation's id.
 ///
 /// # Errors
-/// The refusal of the change, which is not remembered; or the operation was another one before.
+/// The refusal of the change, which is not remembered; or the id belongs to another operation.
 pub(super) fn once(
     state: &mut State,
     by: &By,
@@ -19,7 +19,7 @@ pub(super) fn once(
     change: impl FnOnce(&mut State) -> Result<(), Refusal>,
 ) -> Result<Reply, Refusal> {
     if let Some(before) = by.op.as_ref().and_then(|op| state.ops.get(op)) {
-        // Of those that an older release has remembered it is not known.
+        // Older releases did not store what an operation asked for.
         return if before.asked.is_none_or(|before| before == asked) {
             Ok(Reply::Done { revision: before.revision })
         } else {
@@ -36,8 +36,8 @@ pub(super) fn once(
     Ok(Reply::Done { revision })
 }
 
-/// What an operation asks for, whoever asks and why. It is stored and compared by later releases: the fields and their order
-/// never change, new ones only follow.
+/// What an operation asks for, regardless of who asks and why. It is stored, and later releases compare it: the fields
+/// and their order never change, and new fields go at the end.
 pub(super) fn asked(command: &Command) -> Asked {
     let mut fields = Fields::default();
     match command {
@@ -101,7 +101,7 @@ pub(super) fn asked(command: &Command) -> Asked {
     Asked(fields.0)
 }
 
-/// FNV-1a over fields, each with its length in front: it tells honest requests apart, and needs no more than that.
+/// FNV-1a over fields, each preceded by its length: enough to distinguish honest requests.
 struct Fields(u64);
 
 impl Default for Fields {

@@ -16,7 +16,7 @@ pub enum Order {
     /// First come, first served.
     #[default]
     Fifo,
-    /// The highest priority; of several, the first that came.
+    /// The highest priority first; among equals, first come, first served.
     Priority,
     /// Last come, first served.
     Lifo,
@@ -25,20 +25,20 @@ pub enum Order {
 /// Whether a later claim may be served before an earlier one that waits and listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Overtaking {
-    /// It may not (but see `super::cycles`).
+    /// No (but see `super::deadlock`).
     #[default]
     Strict,
-    /// While the earlier one cannot be served; at most so often past each claim, if a number is given.
+    /// Yes, while the earlier one cannot be served; with a number, at most that many times past each claim.
     Backfill(Option<u32>),
 }
 
-/// Which of several free locks is given.
+/// Which of several free locks a claim gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Pick {
-    /// That which was used least recently.
+    /// The one that was used least recently.
     #[default]
     LeastRecent,
-    /// Any.
+    /// Any, at random.
     Random,
     /// The first by name.
     Name,
@@ -63,7 +63,8 @@ impl Place {
 }
 
 impl Order {
-    /// The place of a claim in queues of this order. It is the same in all of them, so sets of locks cannot deadlock.
+    /// The place of a claim in queues of this order. It is the same in all its queues, so sets of locks cannot
+    /// deadlock.
     #[must_use]
     pub fn place(self, claim: &Claim) -> Place {
         match self {
@@ -73,7 +74,7 @@ impl Order {
         }
     }
 
-    /// The stable word for it.
+    /// The stable word for this order.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -87,34 +88,35 @@ impl Order {
 /// The rules by which a pool hands out its locks (docs/policies.md). `None` means the server's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// In which order claims are served.
+    /// The order in which claims are served.
     pub order: Order,
     pub overtaking: Overtaking,
     pub pick: Pick,
     /// How long a lock stays out of use after its holder was lost.
     pub drain: Option<Span>,
-    /// The longest hold.
+    /// The longest time that a claim may hold a lock.
     pub max_hold: Option<Span>,
-    /// The longest queue; at most [`super::limits::WAITERS_PER_POOL`].
+    /// The most claims that may wait; at most [`super::limits::WAITERS_PER_POOL`].
     pub max_queue: Option<u32>,
-    /// For claims that name none; `flow` without. Never `lease`: who does not ask for it does not renew.
+    /// The scope of claims that name none; defaults to `flow`. Never `lease`, because a client that does not ask for a
+    /// lease does not renew.
     pub scope: Option<Scope>,
 }
 
-/// One claim that has a lock, with what decides who may join it.
+/// One claim that has a lock, with what decides which claims may join it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     pub claim: ClaimId,
     pub fence: Fence,
-    /// Key and requestor; `None` is exclusive.
+    /// Key and requestor; `None` means exclusive.
     pub sharer: Option<(Text, Text)>,
 }
 
-/// Somebody has taken a lock out of service.
+/// Somebody has taken the lock out of service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantine {
     pub since: WallMs,
-    /// It comes back at this by itself.
+    /// It ends by itself at this deadline.
     pub until: Option<Deadline>,
     pub by: Option<Text>,
     pub reason: Option<Reason>,
@@ -124,18 +126,18 @@ pub struct Quarantine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lock {
     pub name: LockName,
-    /// Bytes as given, shown to holders as the file `metadata`.
+    /// The bytes as given; holders see them as the file `metadata`.
     pub metadata: Arc<[u8]>,
     pub labels: Arc<Labels>,
-    /// Several only with an equal key.
+    /// More than one only with an equal key.
     pub holders: Vec<Holder>,
-    /// Out of use until this, after its holder was lost.
+    /// Out of use until this deadline, after its holder was lost.
     pub drain: Option<Deadline>,
-    /// Given to nobody while it is out of service; who has it keeps it.
+    /// While it is out of service nobody gets it; its holder keeps it.
     pub quarantine: Option<Quarantine>,
-    /// To be taken out of the pool when its holder has gone and its drain is over (the pool was made smaller).
+    /// The lock leaves the pool when its holder has gone and its drain is over (the pool was made smaller).
     pub leaving: bool,
-    /// The newest history entry about this lock; never pruned. The lock with the oldest one is picked first.
+    /// The newest history entry about this lock, which is never pruned. The lock with the oldest one is picked first.
     pub newest: Option<ChangeKey>,
 }
 
@@ -155,35 +157,35 @@ impl Lock {
         }
     }
 
-    /// Whether nobody has it and it may be given to anybody.
+    /// Whether it has no holder and any claim may get it.
     #[must_use]
     pub fn is_free(&self) -> bool {
         self.holders.is_empty() && self.is_in_service()
     }
 
-    /// Whether it may be given to anybody at all.
+    /// Whether any claim may get it at all.
     fn is_in_service(&self) -> bool {
         self.drain.is_none() && self.quarantine.is_none() && !self.leaving
     }
 
-    /// Whether it is to leave its pool, and nothing keeps it any more.
+    /// Whether it is leaving the pool, and nothing keeps it any longer.
     #[must_use]
     pub fn has_left(&self) -> bool {
         self.leaving && self.holders.is_empty() && self.drain.is_none()
     }
 
-    /// Whether a claim with this sharing party may have it now, the queue aside.
+    /// Whether a claim with this sharing party could get it now, regardless of the queue.
     #[must_use]
     pub fn admits(&self, sharer: Option<(&Text, &Text)>) -> bool {
         if !self.is_in_service() {
             return false;
         }
         let same_key = |h: &Holder| matches!((&h.sharer, sharer), (Some((held, _)), Some((key, _))) if held == key);
-        // All holders have the same key (I1), so one speaks for all.
+        // All holders have the same key (I1), so the first one is enough.
         self.holders.first().is_none_or(same_key) && self.holders.len() < limits::HOLDERS_PER_LOCK
     }
 
-    /// The key with which others may join its holders now.
+    /// The key with which other claims may join its holders now.
     #[must_use]
     pub fn open_to(&self) -> Option<&Text> {
         if !self.is_in_service() || self.holders.len() >= limits::HOLDERS_PER_LOCK {
@@ -193,7 +195,7 @@ impl Lock {
         Some(key)
     }
 
-    /// Whether just this requestor, with this key, has it already.
+    /// Whether this requestor, with this key, has it already.
     #[must_use]
     pub fn is_held_by(&self, sharer: (&Text, &Text)) -> bool {
         self.holders.iter().any(|h| matches!(&h.sharer, Some((key, who)) if (key, who) == sharer))
@@ -212,17 +214,17 @@ pub struct Pool {
     pub name: PoolName,
     pub policy: Policy,
     pub locks: OrdMap<LockName, Arc<Lock>>,
-    /// Waiting claims in their order.
+    /// Waiting claims in queue order.
     pub waiting: OrdMap<Place, ClaimId>,
-    /// The same places as a list, so that counting those before one is quick.
+    /// The same places as a list, which makes it fast to count the places before one.
     places: Vector<Place>,
     /// Free locks, least recently used first.
     pub free: OrdSet<(Option<ChangeKey>, LockName)>,
     /// Waiting claims with a key, by that key.
     pub keyed: OrdMap<(Text, Place), ClaimId>,
-    /// Those of the waiting claims that want locks of other pools as well.
+    /// Waiting claims that want locks of other pools too.
     pub wide: OrdSet<ClaimId>,
-    /// Locks that are held with a key and that others with that key may join.
+    /// Locks that are held with a key, and that other claims with that key may join.
     pub shared: OrdSet<(Text, LockName)>,
     /// History of this pool, oldest first.
     pub changes: OrdMap<ChangeKey, Arc<Change>>,
@@ -249,7 +251,7 @@ impl Pool {
         }
     }
 
-    /// Whether any lock could be given to some claim now.
+    /// Whether any claim could get a lock now.
     #[must_use]
     pub fn has_room(&self) -> bool {
         !self.free.is_empty() || !self.shared.is_empty()
@@ -270,7 +272,7 @@ impl Pool {
         self.keyed.range(from..).take_while(move |((key, _), _)| *key == of).map(|((_, place), id)| (*place, id))
     }
 
-    /// Where in this pool's queue the claim waits, or would wait.
+    /// The claim's place in this pool's queue, whether it waits already or not.
     #[must_use]
     pub fn place(&self, claim: &Claim) -> Place {
         self.policy.order.place(claim)
@@ -282,7 +284,7 @@ impl Pool {
         self.places.binary_search(&place).unwrap_or_else(|at| at)
     }
 
-    /// Puts a waiting claim into the queue, where it belongs.
+    /// Puts a waiting claim into its place in the queue.
     pub fn enqueue(&mut self, claim: &Claim) {
         let place = self.place(claim);
         if self.waiting.insert(place, claim.id.clone()).is_none()
@@ -312,8 +314,8 @@ impl Pool {
         self.wide.remove(&claim.id);
     }
 
-    /// Replaces the policy; `waiting` are all claims that wait here, which keep their places or get those of the new
-    /// order.
+    /// Replaces the policy. `waiting` contains all claims that wait here; they keep their places or get those of the
+    /// new order.
     pub fn set_policy<'c>(&mut self, policy: Policy, waiting: impl IntoIterator<Item = &'c Claim>) {
         self.policy = policy;
         self.waiting.clear();
@@ -323,7 +325,7 @@ impl Pool {
         waiting.into_iter().for_each(|claim| self.enqueue(claim));
     }
 
-    /// Puts a lock in, new or changed, and keeps the sets of free and shared ones true.
+    /// Adds or replaces a lock, and keeps the sets of free and shared locks up to date.
     pub fn put_lock(&mut self, lock: Lock) {
         self.unlist(&lock.name);
         if lock.is_free() {
@@ -334,7 +336,7 @@ impl Pool {
         self.locks.insert(lock.name.clone(), Arc::new(lock));
     }
 
-    /// Takes a lock out.
+    /// Removes a lock.
     pub fn take_lock(&mut self, name: &LockName) -> Option<Arc<Lock>> {
         self.unlist(name);
         self.locks.remove(name)
@@ -355,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_lock_admits_nobody() {
+    fn a_full_lock_admits_no_claim() {
         let (key, who) = (Text::parse("k").unwrap(), Text::parse("w").unwrap());
         let holder = |n: usize| Holder {
             claim: ClaimId::parse(&n.to_string()).unwrap(),

@@ -37,8 +37,8 @@ pub(super) fn existing_lock(state: &State, pool: &PoolName, lock: &LockName) -> 
     found.map(|l| Lock::clone(l)).ok_or_else(|| Refusal::NoSuchLock { pool: pool.clone(), lock: lock.clone() })
 }
 
-/// Declares a pool with its policy. With a capacity it has the locks `1`..`N`: missing ones come, free ones above
-/// N go, held ones above N go when their holder does.
+/// Declares a pool with its policy. With a capacity N it has the locks `1`..`N`: missing ones are added, free ones
+/// above N are removed, and held ones above N are removed when their holders go.
 pub(super) fn set_pool(
     state: &mut State,
     name: &PoolName,
@@ -71,7 +71,7 @@ pub(super) fn set_pool(
 }
 
 /// Refuses another order while a claim over several pools waits here, or may wait here again because its grant is not
-/// confirmed yet: its places in all their queues must be the same.
+/// confirmed yet: its places in all its queues must be the same.
 fn check_order(state: &State, pool: &Pool, order: Order) -> Result<(), Refusal> {
     if order == pool.policy.order {
         return Ok(());
@@ -115,7 +115,7 @@ fn set_capacity(state: &mut State, name: &PoolName, capacity: u32, by: &By, now:
     state.to_dispatch.insert(name.clone());
 }
 
-/// Removes a pool that nobody uses, with its locks and its history. Its fences are not used again.
+/// Removes a pool that no claim uses, with its locks and its history. Its fences are never used again.
 pub(super) fn remove_pool(state: &mut State, name: &PoolName, by: &By, now: Now) -> Result<(), Refusal> {
     let pool = existing(state, name)?;
     let claims = pool.waiting.len() + pool.locks.values().map(|l| l.holders.len()).sum::<usize>();
@@ -127,8 +127,8 @@ pub(super) fn remove_pool(state: &mut State, name: &PoolName, by: &By, now: Now)
     Ok(())
 }
 
-/// Puts a new lock into a pool; makes the pool, with just that lock, when there is none. With a claim the lock is
-/// held by it in the same step, so that it is never free: whoever waits in the pool cannot take it in between.
+/// Adds a new lock to a pool, and makes the pool if there is none. With a claim, that claim holds the lock in the same
+/// step, so the lock is never free and no waiter of the pool can take it first.
 pub(super) fn add_lock(
     state: &mut State,
     name: &PoolName,
@@ -159,16 +159,16 @@ pub(super) fn add_lock(
     Ok(())
 }
 
-/// What is changed of a lock; the rest stays.
+/// What changes about a lock; everything else stays.
 pub(super) struct LockChanges {
     pub metadata: Option<Arc<[u8]>>,
     pub labels: Option<Arc<Labels>>,
-    /// Refuse while somebody has the lock.
+    /// Refuse while the lock is held.
     pub if_free: bool,
 }
 
-/// Changes metadata or labels of a lock, held or not: a holder keeps its hold, and a release writes nothing back.
-/// One that alters nothing is noted, so that it has a version of its own.
+/// Changes metadata or labels of a lock, held or not. A holder keeps its hold, and a release writes nothing back. A
+/// request that changes nothing is noted, so that it has a version.
 pub(super) fn update_lock(
     state: &mut State,
     name: &PoolName,
@@ -197,7 +197,7 @@ pub(super) fn update_lock(
     Ok(())
 }
 
-/// Takes a lock out of its pool. Held: only by its holder, whose hold ends in the same step.
+/// Removes a lock from its pool. Only its holder can remove a held lock, and its hold ends in the same step.
 pub(super) fn remove_lock(
     state: &mut State,
     name: &PoolName,
@@ -220,7 +220,7 @@ pub(super) fn remove_lock(
         };
         claims::finish(state, &held, super::claim::End::Released, None, by.reason.clone(), now);
     }
-    // A lock that was only waiting for its holder to go has gone with it.
+    // If the lock was leaving the pool anyway, it went with its holder.
     if state.snapshot.lock(name, lock).is_some() {
         record(state, ChangeKind::Removed, name, std::slice::from_ref(lock), by, now);
         state.remove_lock(name, lock, now);
@@ -229,7 +229,7 @@ pub(super) fn remove_lock(
     Ok(())
 }
 
-/// Writes an entry for a step that changed nothing, so that it has a version of its own.
+/// Writes an entry for a step that changed nothing, so that the step has a version.
 pub(super) fn note(
     state: &mut State,
     name: &PoolName,

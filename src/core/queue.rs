@@ -1,4 +1,4 @@
-//! The queue moves: freed locks go to whoever is next (docs/design.md#turn-order).
+//! Moves the queues: freed locks go to the next claim in turn (docs/design.md#turn-order).
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::state::{Notice, State};
 use super::time::Now;
 use super::turn::{Walk, may_be_passed, turn_in};
 
-/// Grants, in every pool where something may have become grantable, what is grantable in the order of the queue.
+/// Grants whatever can be granted in the order of the queue, in every pool where that may have changed.
 pub(super) fn dispatch(state: &mut State, now: Now) {
     loop {
         state.dispatch_entangled();
@@ -21,8 +21,8 @@ pub(super) fn dispatch(state: &mut State, now: Now) {
     }
 }
 
-/// Walks the queue until nothing is free, or up to the first waiter that everybody behind it has to wait for: a
-/// walk must not look at ten thousand waiters whenever the head of the queue cannot be served.
+/// Walks the queue until no lock is free, or up to the first waiter that holds back all others: a walk must not look at
+/// ten thousand waiters whenever the head of the queue cannot be served.
 fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) {
     let Some(pool) = state.snapshot.pool(name) else { return };
     let waiting = if pool.free.is_empty() { OrdMap::new() } else { pool.waiting.clone() };
@@ -30,7 +30,7 @@ fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) {
     for (place, id) in &waiting {
         let waits_on = !offer(state, id, &mut walk, now);
         if state.snapshot.pool(name).is_none_or(|pool| pool.free.is_empty()) {
-            // The grant that took the last one has put the pool on the list again: for those who may join a lock.
+            // The grant that took the last lock put the pool on the list again, for claims that may join a lock.
             return;
         }
         if waits_on && holds_back_all(state, name, id, &mut walk) {
@@ -48,8 +48,8 @@ fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) {
     }
 }
 
-/// Grants a waiting claim its locks if it is its turn and it hears of it; if it has to take them itself, says so to
-/// its parked requests. True when it waits no more.
+/// Grants a waiting claim its locks if it is its turn and its client would learn of it. If the client has to take them
+/// itself, notifies its parked requests. True when the claim no longer waits.
 fn offer(state: &mut State, id: &ClaimId, walk: &mut Walk, now: Now) -> bool {
     let Some(claim) = state.claim(id).cloned() else { return true };
     if !claim.presence().is_some_and(Presence::listens) {
@@ -57,7 +57,7 @@ fn offer(state: &mut State, id: &ClaimId, walk: &mut Walk, now: Now) -> bool {
     }
     let Some(locks) = turn_in(&state.snapshot, &claim, walk) else { return false };
     if claim.terms.confirm && claim.presence().is_some_and(Presence::hears) {
-        // Each grant is a step of its own, so that no two share a fence.
+        // Each grant is a step of its own, so that no two grants share a fence.
         state.begin_step();
         claims::grant(state, &claim, locks, now);
         walk.granted(&state.snapshot);
@@ -69,7 +69,7 @@ fn offer(state: &mut State, id: &ClaimId, walk: &mut Walk, now: Now) -> bool {
     false
 }
 
-/// Whether this waiter listens and every lock of the pool is a candidate of it.
+/// Whether this waiter listens and every lock of the pool is one of its candidates.
 fn holds_back_all(state: &State, pool: &PoolName, id: &ClaimId, walk: &mut Walk) -> bool {
     state.claim(id).is_some_and(|claim| {
         let all =
@@ -80,8 +80,8 @@ fn holds_back_all(state: &State, pool: &PoolName, id: &ClaimId, walk: &mut Walk)
     })
 }
 
-/// Waiting claims that may get in although an earlier waiter holds back all others: those that may join a lock, and
-/// those whose build holds something that the earlier one may be waiting for.
+/// Waiting claims that may be served although an earlier waiter holds back all others: claims that may join a lock, and
+/// claims whose build holds something that the earlier one may be waiting for.
 fn exceptions(state: &State, pool: &PoolName) -> BTreeMap<Place, ClaimId> {
     let Some(pool) = state.snapshot.pool(pool) else { return BTreeMap::new() };
     let mut exceptions = joining(pool);
@@ -92,7 +92,7 @@ fn exceptions(state: &State, pool: &PoolName) -> BTreeMap<Place, ClaimId> {
     exceptions
 }
 
-/// Waiting claims whose key opens a lock that is held: without a free lock, only they can be served.
+/// Waiting claims whose key opens a held lock: when no lock is free, only they can be served.
 fn joining(pool: &Pool) -> BTreeMap<Place, ClaimId> {
     let mut joining = BTreeMap::new();
     let mut next = pool.shared.get_min().map(|(key, _)| key.clone());

@@ -1,4 +1,4 @@
-//! From what a store has kept back to a running state (docs/design.md#time).
+//! From the contents of a store back to a running state (docs/design.md#time).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::settings::{Settings, planted};
 use super::state::{Loaded, Meta, State};
 use super::time::{Deadline, EngineMs, Now, WallMs};
 
-/// The clock is so far ahead that later fences would not be exact numbers in every JSON reader.
+/// The clock is so far ahead that later fences would exceed the integers that every JSON reader keeps exact.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the system clock says that it is the year {}: from 2089 on, every fence would be too large for JSON. Set the clock, then \
@@ -21,20 +21,20 @@ use super::time::{Deadline, EngineMs, Now, WallMs};
 )]
 pub struct ClockAhead(pub WallMs);
 
-/// Minutes since 2026-01-01: the smallest epoch that the clock allows, so that a copied-back backup or an emptied store never
-/// gives a fence again (docs/design.md#revisions-fences-and-epochs).
+/// Minutes since 2026-01-01: the smallest epoch that the clock allows, so that after an old backup is restored or the
+/// store is emptied, no fence is given twice (docs/design.md#revisions-fences-and-epochs).
 ///
 /// # Errors
-/// Revisions of that epoch would not be below 2^53.
+/// Revisions of that epoch would reach 2^53.
 pub fn epoch_by_clock(wall: WallMs) -> Result<u64, ClockAhead> {
     const START_OF_2026_MS: u64 = 1_767_225_600_000;
     let epoch = wall.0.saturating_sub(START_OF_2026_MS) / 60_000;
     if epoch >= Revision::EPOCHS { Err(ClockAhead(wall)) } else { Ok(epoch) }
 }
 
-/// The state of a server that starts at `now` on what its store has kept: same holds, same queue order, same claim ids;
-/// short deadlines in full; revisions go on above every one given, and above the clock's epoch ([`epoch_by_clock`]). The first
-/// thing to do is to commit [`State::take_changes`], before any answer.
+/// The state of a server that starts at `now` with the contents of its store. Holds, queue order and claim ids are the
+/// same, and short deadlines start again in full. Revisions continue above every earlier one and above the clock's
+/// epoch ([`epoch_by_clock`]). The caller must commit [`State::take_changes`] before it answers anything.
 #[must_use]
 pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: Now) -> State {
     let mut state = State::default();
@@ -56,13 +56,13 @@ pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: N
         if let Some(quarantine) = &mut lock.quarantine {
             quarantine.until = quarantine.until.map(|until| until.restarted(now));
         }
-        // Holders follow from the claims, the newest entry from the history.
+        // Holders follow from the claims, and the newest entry from the history.
         lock.holders.clear();
         lock.newest = None;
         state.put_lock(&pool, lock);
     }
     let mut claims = loaded.claims;
-    // Those who share a lock are listed in the order of their grants.
+    // Holders of a shared lock are listed in the order of their grants.
     claims.sort_by_key(Claim::fence);
     for claim in claims {
         let claim = revived(claim, &state.settings, now);
@@ -86,16 +86,16 @@ pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: N
         }
         state.add_change(&Arc::new(change));
     }
-    // At the end: how much may stay depends on how much must.
+    // Last, because how much may stay depends on how much must.
     let pools: Vec<_> = state.snapshot.pools.keys().cloned().collect();
     pools.iter().for_each(|pool| state.prune(pool, now));
     forget_what_is_stored_already(&mut state, now);
-    // Who is stuck was so before, and is in the history.
+    // Claims that are stuck now were stuck before, and the history says so already.
     deadlock::look_now(&mut state, now);
     state
 }
 
-/// A claim as the new life sees it: nobody is connected yet, and everybody who waits is listened for in full.
+/// A claim as the new life sees it: no client is connected yet, and every waiter counts as listening again in full.
 fn revived(mut claim: Claim, settings: &Settings, now: Now) -> Claim {
     claim.parks = BTreeSet::new();
     let restart = |deadline: &mut Option<Deadline>| *deadline = deadline.map(|d| d.restarted(now));
@@ -125,7 +125,7 @@ fn hand_back_locks(state: &mut State, claim: &Claim) {
     }
 }
 
-/// Rebuilding has marked everything as touched, but only the new counters (and what limits took away) are news.
+/// Rebuilding has marked everything as touched, but only the new counters (and what the limits removed) need storing.
 fn forget_what_is_stored_already(state: &mut State, now: Now) {
     let changes = state.take_changes(now);
     state.keep_deletions(changes);
@@ -142,7 +142,7 @@ mod tests {
     const MINUTE_OF_2026: u64 = 1_767_225_600_000 + 60_000;
 
     #[test]
-    fn a_start_uses_up_no_epoch() {
+    fn a_start_does_not_use_up_an_epoch() {
         let start = |revision| {
             let meta = Some(Meta { revision, next_ticket: Ticket::FIRST, engine: EngineMs(0) });
             let loaded = Loaded { meta, ..Loaded::default() };

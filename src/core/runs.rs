@@ -7,7 +7,7 @@ use super::names::Run;
 use super::settings::planted;
 use super::state::State;
 
-/// Refuses an earlier run, and one too many.
+/// Refuses an earlier run, and a run beyond the limit.
 pub(super) fn check(state: &State, claim: &Claim, run: Option<&Run>) -> Result<(), Refusal> {
     let Some(run) = run else { return Ok(()) };
     if claim.is_earlier_run(run) && !planted!(state.settings, EarlierRun) {
@@ -19,7 +19,7 @@ pub(super) fn check(state: &State, claim: &Claim, run: Option<&Run>) -> Result<(
     Ok(())
 }
 
-/// Remembers a new run, of a call that was accepted.
+/// Remembers a new run of an accepted call.
 pub(super) fn note(state: &mut State, claim: &Claim, run: Option<&Run>) {
     if let Some(run) = run.filter(|run| !claim.runs.contains(run)) {
         state.update_claim(&claim.id, |c| c.runs.push(run.clone()));

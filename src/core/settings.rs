@@ -1,49 +1,49 @@
-//! Durations and switches of the rules; the server sets them once at start.
+//! Durations and switches of the rules. The server sets them once, at its start.
 
 use super::limits;
 use super::time::Span;
 
-/// How the rules are tuned. Tests shorten these; the defaults are those of docs/design.md.
+/// The settings of the rules. Tests shorten them; the defaults are those of docs/design.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// A waiter listens this long after its last answered `PUT`.
+    /// A waiter listens for this long after its last answered `PUT`.
     pub listen: Span,
-    /// After its last parked request was cut off, a waiter keeps its turn this long for coming back.
+    /// A waiter whose last parked request was cut off keeps its turn for this long, so that it can come back.
     pub grace: Span,
-    /// A waiter that does not listen keeps its place this long, then ends as `listener_lost`.
+    /// A waiter that does not listen keeps its place for this long, then ends as `listener_lost`.
     pub place: Span,
-    /// A grant with `confirm` must be confirmed within this.
+    /// A grant with `confirm` must be confirmed within this time.
     pub confirm: Span,
-    /// This many withdrawn grants end a claim as `unconfirmed`.
+    /// The withdrawal of this many grants ends a claim as `unconfirmed`.
     pub withdrawals: u8,
-    /// Ended claims and op answers are remembered this long.
+    /// How long ended claims and the answers of operations are remembered.
     pub memory: Span,
-    /// Ended claims of a build that is not known to be finished are remembered this long.
+    /// How long ended claims of a build that is not known to be over are remembered.
     pub build_memory: Span,
-    /// A lease whose claim names no ttl is lost this long after its last renewal.
+    /// The ttl of a lease whose claim names none, counted from its last renewal.
     pub lease: Span,
-    /// Time a lock stays out of use after its holder was lost, for pools that do not set their own.
+    /// How long a lock stays out of use after its holder was lost, in pools that do not set their own drain.
     pub drain: Span,
-    /// History entries kept for one pool.
+    /// How many history entries are kept for one pool.
     pub history: usize,
-    /// History entries older than this go.
+    /// Older history entries are pruned.
     pub history_age: Span,
-    /// History entries kept in all.
+    /// How many history entries are kept across all pools.
     pub changes: usize,
-    /// Ended claims remembered; the oldest released ones go first.
+    /// How many ended claims are remembered; the oldest released ones go first.
     pub ended_claims: usize,
-    /// Answers of operations remembered.
+    /// How many answers of operations are remembered.
     pub ops: usize,
-    /// A released latch that nobody deletes is kept this long.
+    /// How long a released latch that nobody deletes is kept.
     pub latch_kept: Span,
-    /// Least time between two looks for claims that are stuck: each looks at all builds that hold and wait.
+    /// The least time between two searches for stuck claims: each looks at all builds that hold and wait.
     pub stuck_look: Span,
-    /// Only declared pools exist: a claim never makes one.
+    /// Only declared pools exist: a claim never makes a pool.
     pub declared_only: bool,
-    /// Pools that pick at random pick by this: a number that nobody can foresee, so that the same state and the same
-    /// command always come to the same.
+    /// The seed of random picks: a number that nobody can predict. It is a setting so that the same state and the same
+    /// command always have the same result.
     pub seed: u64,
-    /// Testing only: which planted bug the core carries.
+    /// Testing only: the planted bug of this core.
     #[cfg(any(test, feature = "plant"))]
     pub plant: Plant,
 }
@@ -75,17 +75,17 @@ impl Default for Settings {
     }
 }
 
-/// A bug built in on purpose, to prove that the test suites find it. A released program has none of their code.
+/// A bug built in on purpose, to prove that the test suites find it. A released program does not contain this code.
 #[cfg(any(test, feature = "plant"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Plant {
     #[default]
     None,
-    /// The engine answers before its commit.
+    /// The engine answers before it commits.
     AnswerBeforeCommit,
     /// A release does not check which claim holds the lock.
     ReleaseUnchecked,
-    /// A restart begins no new epoch and forgets the revision.
+    /// A restart does not begin a new epoch, and forgets the revision.
     FenceInMemory,
     /// A call of an earlier run is accepted.
     EarlierRun,
@@ -93,7 +93,7 @@ pub enum Plant {
     LostNotice,
 }
 
-/// Whether these settings carry the planted bug; in a released program never.
+/// Whether these settings have the planted bug; always false in a released program.
 #[cfg(any(test, feature = "plant"))]
 macro_rules! planted {
     ($settings:expr, $bug:ident) => {

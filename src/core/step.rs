@@ -1,4 +1,4 @@
-//! The one way in: a command changes the state and gets an answer.
+//! The only entry point: a command changes the state and gets an answer.
 
 use super::command::{Command, Refusal, Reply};
 use super::ops::{self, once};
@@ -7,16 +7,17 @@ use super::state::State;
 use super::time::Now;
 use super::{admission, builds, by_hand, claims, deadlock, latches, pools, queue, timers};
 
-/// Does one command at `now`. What is due by then happens first, so a deadline that has passed is over, swept or
-/// not. Changes and notices gather in the state; nothing may be answered before the changes are committed.
+/// Executes one command at `now`. Everything that is due happens first, so a deadline that has passed counts as over
+/// even before a sweep. Changes and notices collect in the state; the caller must not answer before it has committed
+/// the changes.
 ///
 /// # Errors
-/// A refusal; what was due has happened all the same.
+/// A refusal. What was due has happened even so.
 pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refusal> {
     timers::expire(state, now);
     queue::dispatch(state, now);
     state.begin_step();
-    // Only a waiting client reads what is said to its `PUT`; whoever else looks at the claim tells it nothing.
+    // Only the answer to a waiting client's own `PUT` counts as told; answers to others do not.
     let asks = matches!(command, Command::Ask(_));
     let reply = carry_out(state, command, now);
     queue::dispatch(state, now);
@@ -31,7 +32,8 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     reply
 }
 
-/// Debug builds look at the whole of a small state after each step. A planted bug is for the test suites to find.
+/// Debug builds check the whole of a small state after each step. Planted bugs are exempt: the test suites must find
+/// them.
 #[cfg(debug_assertions)]
 fn check_in_tests(state: &State) {
     #[cfg(any(test, feature = "plant"))]
@@ -42,11 +44,11 @@ fn check_in_tests(state: &State) {
     assert!(checked.is_ok(), "{checked:?}");
 }
 
-/// A released program looks at nothing but what a step touches.
+/// A released program checks only what a step touches.
 #[cfg(not(debug_assertions))]
 fn check_in_tests(_: &State) {}
 
-/// What the command itself does.
+/// Executes the command itself.
 fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Refusal> {
     let asked = ops::asked(&command);
     match command {

@@ -1,8 +1,8 @@
-//! `supersede`: a newer claim of a name makes older waiting ones pointless (docs/design.md#supersede).
+//! `supersede`: a newer claim of a name ends older waiting ones (docs/design.md#supersede).
 //!
-//! Of two claims by builds of one Concourse, that of the higher build id is the newer; claims of one build are of one
-//! age. Of any other two, the one that came later is the newer. Who holds or was granted something never ends by this,
-//! but it makes others outdated as well.
+//! Of two claims by builds of one Concourse, the one with the higher build id is the newer; claims of one build are
+//! equally new. Of any other two, the one that came later is the newer. A claim that is held or granted never ends this
+//! way, but it does end older ones.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use super::names::ClaimId;
 use super::state::State;
 use super::state::SupersedeGroup;
 
-/// Whether a newer claim of its name lives: then this one, which waits or is about to, is pointless.
+/// Whether a newer claim of its name is live, so that this claim, which waits or is about to, is outdated.
 pub(super) fn is_outdated(state: &State, claim: &Claim) -> bool {
     rivals(state, claim).any(|rival| is_newer(rival, claim))
 }
 
-/// The waiting claims that this one makes pointless.
+/// The waiting claims that this one makes outdated.
 pub(super) fn outdated_by(state: &State, claim: &Claim) -> Vec<Arc<Claim>> {
     rivals(state, claim).filter(|rival| rival.waits() && is_newer(claim, rival)).cloned().collect()
 }
@@ -35,7 +35,7 @@ fn is_newer(a: &Claim, b: &Claim) -> bool {
     }
 }
 
-/// The number of a build in its Concourse: later builds have higher ones.
+/// The number of a build in its Concourse: later builds have higher numbers.
 fn number(owner: &Owner) -> Option<u64> {
     owner.cluster.as_ref()?;
     owner.build_id.as_ref()?.as_str().parse().ok()

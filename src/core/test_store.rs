@@ -1,4 +1,4 @@
-//! A store for tests: it gathers batches exactly as the `Store` contract says, and hands back what was kept.
+//! A store for tests: it collects batches exactly as the `Store` contract says, and returns what it kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::pool::{Lock, Policy};
 use super::state::{Changes, Loaded, Meta, OpRecord, State};
 use super::time::{Deadline, EngineMs, Span};
 
-/// What the batches so far add up to.
+/// The sum of the batches so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TestStore {
     meta: Option<Meta>,
@@ -25,8 +25,8 @@ pub(super) struct TestStore {
 }
 
 impl TestStore {
-    /// Keeps a batch. The order within it must not matter, so the parts are taken in an unkind one: what is pruned
-    /// goes before what is new comes.
+    /// Keeps a batch. Order within a batch must not matter, so this uses the hardest one: it deletes pruned entries
+    /// before it adds new ones.
     pub(super) fn commit(&mut self, changes: &Changes) {
         self.meta = changes.meta.or(self.meta);
         for key in &changes.pruned {
@@ -42,7 +42,7 @@ impl TestStore {
         keep(&mut self.pools, changes.pools.iter().cloned());
     }
 
-    /// What a server that starts now gets. Engine time goes on from what was stored.
+    /// What a server that starts now would load. Engine time continues from the stored one.
     pub(super) fn load(&self) -> Loaded {
         Loaded {
             meta: self.meta,
@@ -57,12 +57,12 @@ impl TestStore {
         }
     }
 
-    /// Engine time as it was stored last.
+    /// The last stored engine time.
     pub(super) fn engine(&self) -> EngineMs {
         self.meta.map_or(EngineMs(0), |meta| meta.engine)
     }
 
-    /// Whether all that a restart must know of `state` has been handed over.
+    /// Whether the store has received everything about `state` that a restart must know.
     pub(super) fn check_has_all_of(&self, state: &State) -> Result<(), String> {
         let snapshot = &state.snapshot;
         let claims = self.claims.iter().map(|(id, c)| (id.clone(), comparable_claim(c))).collect();
@@ -106,7 +106,7 @@ where
     }
 }
 
-/// Who waits and how is not stored: presence and parks end with the server.
+/// Presence and parks end with the server, so they are not stored.
 fn stored_claim(claim: &Claim) -> Claim {
     let mut claim = claim.clone();
     claim.parks.clear();
@@ -116,7 +116,7 @@ fn stored_claim(claim: &Claim) -> Claim {
     claim
 }
 
-/// Short deadlines start again with each life of the server, so only their span must be kept.
+/// Short deadlines start again in each life of the server, so the store keeps only their span.
 fn comparable(deadline: &mut Deadline) {
     if !deadline.is_long() {
         deadline.at = EngineMs(0);
@@ -143,12 +143,12 @@ fn comparable_lock(lock: &Lock) -> Lock {
     lock
 }
 
-/// Holders follow from the claims, the newest entry from the history.
+/// Holders follow from the claims, and the newest entry from the history.
 fn stored_lock(lock: &Lock) -> Lock {
     Lock { holders: Vec::new(), newest: None, ..lock.clone() }
 }
 
-/// The snapshot that a restart must bring back, as text: holds with their fences, the order of the queues, ids.
+/// The part of the state that must survive a restart, as text: holds with their fences, the order of the queues, ids.
 pub(super) fn standing(state: &State) -> Vec<String> {
     let mut lines = Vec::new();
     for pool in state.snapshot.pools.values() {

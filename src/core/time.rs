@@ -21,30 +21,30 @@ impl Span {
     }
 }
 
-/// Engine time, milliseconds: the sum of monotonic time over all lives of the server. Deadlines run on it.
+/// Engine time in milliseconds: the sum of monotonic time over all lives of the server. Deadlines use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct EngineMs(pub u64);
 
 impl EngineMs {
-    /// This moment, `span` later.
+    /// The time `span` later.
     #[must_use]
     pub fn plus(self, span: Span) -> Self {
         Self(self.0.saturating_add(span.0))
     }
 }
 
-/// Wall clock, milliseconds since 1970 UTC: for display, the age of history and the epoch. Decides nothing else.
+/// Wall clock, milliseconds since 1970 UTC: for display, the age of history and the epoch, and for no other decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct WallMs(pub u64);
 
-/// What each step gets instead of a clock.
+/// The time, as each step receives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
     pub engine: EngineMs,
     pub wall: WallMs,
 }
 
-/// A moment at which something ends, with the span it was made from.
+/// When something ends, with the span that it was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
     pub at: EngineMs,
@@ -58,13 +58,13 @@ impl Deadline {
         Self { at: now.engine.plus(span), span }
     }
 
-    /// Whether the deadline has come; never early.
+    /// Whether the deadline has passed; never early.
     #[must_use]
     pub fn is_over(self, now: Now) -> bool {
         now.engine >= self.at
     }
 
-    /// Whether this one goes on over a restart, instead of starting again in full.
+    /// Whether it continues over a restart, instead of starting again in full.
     #[must_use]
     pub fn is_long(self) -> bool {
         self.span.0 > SHORT_DEADLINE_MS
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_deadlines_restart_long_ones_go_on() {
+    fn short_deadlines_restart_and_long_ones_continue() {
         let start = Now { engine: EngineMs(1_000), wall: WallMs(0) };
         let later = Now { engine: EngineMs(5_000), wall: WallMs(0) };
         let short = Deadline::after(start, Span::mins(10));

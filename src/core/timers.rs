@@ -1,4 +1,4 @@
-//! What happens by itself when its time has come (docs/design.md#time). Never early.
+//! What happens by itself at a deadline (docs/design.md#time). Never early.
 
 use super::by_hand;
 use super::claim::{Claim, End, Phase, Presence, Scope};
@@ -13,7 +13,7 @@ use super::pools;
 use super::state::{State, Timer};
 use super::time::{Deadline, Now};
 
-/// Does all that is due at `now`, oldest first.
+/// Does everything that is due at `now`, oldest first.
 pub(super) fn expire(state: &mut State, now: Now) {
     while let Some((at, timer)) = state.timers.first().cloned() {
         if at > now.engine {
@@ -26,7 +26,7 @@ pub(super) fn expire(state: &mut State, now: Now) {
             Timer::Quarantine(pool, lock) => by_hand::end_quarantine(state, &pool, &lock, now),
             Timer::Ended(id) => state.forget_ended(&id),
             Timer::Op(op) => state.forget_op(&op),
-            // The step ends with that look.
+            // The step ends with that search.
             Timer::Stuck => {}
             Timer::Latch(id) => latches::expire(state, id, now),
         }
@@ -49,7 +49,7 @@ fn expire_claim(state: &mut State, id: &ClaimId, now: Now) {
     claims::finish(state, &claim, how, None, None, now);
 }
 
-/// A hold whose time is over.
+/// Ends a hold whose time is over.
 fn lose(state: &mut State, claim: &Claim, limit: Option<Deadline>, now: Now) {
     let (how, why) = match claim.scope {
         _ if limit.is_some_and(|limit| limit.is_over(now)) => (End::Lost, "the max_hold of its pool is over"),
@@ -73,7 +73,7 @@ fn end_drain(state: &mut State, pool: &PoolName, lock: &LockName, now: Now) {
     }
 }
 
-/// Looks at some queues again, each time at the next ones, and repeats the notices that nobody took: no lost wake-up stays
+/// Looks at some queues again, each call at the next ones, and repeats unclaimed notices, so that no lost wake-up stays
 /// lost (I10).
 pub(super) fn reconcile(state: &mut State, now: Now) {
     state.dispatch_next_queues();

@@ -1,4 +1,4 @@
-//! Whose turn it is: what a waiting claim may take now, and who holds it back (docs/design.md#turn-order).
+//! Whose turn it is: what a waiting claim may take now, and which claims hold it back (docs/design.md#turn-order).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -9,20 +9,20 @@ use super::names::{ClaimId, PoolName, Text};
 use super::pool::{Overtaking, Place, Pool};
 use super::state::{Snapshot, State};
 
-/// What one walk over a queue has found out, so that equal wants are looked at once and not once for each waiter. Nothing
-/// but grants may happen while it is used, and it is told of each.
+/// The findings of one walk over a queue, so that equal wants are examined once and not once for each waiter. Only
+/// grants may happen while a walk is in use, and the caller reports each of them.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     pools: HashMap<PoolName, Found>,
 }
 
-/// What a walk has found out about one pool.
+/// The findings about one pool.
 #[derive(Debug, Default)]
 struct Found {
     overlaps: Overlaps,
-    /// Wants that the pool cannot serve now, by who would share the locks.
+    /// Wants that the pool cannot serve now, by the sharing party.
     short: HashMap<Want, HashSet<Option<(Text, Text)>>>,
-    /// For a want, the place before which nobody stands in its way.
+    /// For each want, the place before which no claim holds it back.
     clear: HashMap<Want, Place>,
 }
 
@@ -34,8 +34,8 @@ impl Walk {
         self.pools.entry(pool.clone()).or_default()
     }
 
-    /// A claim was granted: others with its key may join it, and may have been passed once too often. Nobody else gets
-    /// more than before.
+    /// A claim was granted: other claims with its key may join it, and some claims may have reached their limit of
+    /// being passed. No other claim gains anything.
     pub(super) fn granted(&mut self, snapshot: &Snapshot) {
         for (name, found) in &mut self.pools {
             found.short.values_mut().for_each(|sharers| sharers.retain(Option::is_none));
@@ -46,12 +46,12 @@ impl Walk {
     }
 }
 
-/// The locks that this waiting claim may take now, in its turn; `None` when it has to wait.
+/// The locks that this waiting claim may take now, if it is its turn; `None` when it has to wait.
 pub(super) fn turn(snapshot: &Snapshot, claim: &Claim) -> Option<LockSet> {
     turn_in(snapshot, claim, &mut Walk::default())
 }
 
-/// The same, in a walk.
+/// The same as [`turn`], within a walk.
 pub(super) fn turn_in(snapshot: &Snapshot, claim: &Claim, walk: &mut Walk) -> Option<LockSet> {
     let locks = available(snapshot, claim, walk)?;
     if joins_own_hold(snapshot, claim, &locks) || !is_held_back(snapshot, claim, walk) {
@@ -60,13 +60,13 @@ pub(super) fn turn_in(snapshot: &Snapshot, claim: &Claim, walk: &mut Walk) -> Op
     None
 }
 
-/// A full set of locks that the claim could have now, the queue aside.
+/// A full set of locks that the claim could have now, regardless of the queue.
 fn available(snapshot: &Snapshot, claim: &Claim, walk: &mut Walk) -> Option<LockSet> {
     let sharer = claim.terms.ask.sharer();
     let mut locks = LockSet::new();
     for Part { pool: name, want } in &claim.terms.ask.parts {
         let pool = snapshot.pool(name)?;
-        // Named locks are looked up as quickly as what is known of them.
+        // For named locks, looking is as fast as remembering.
         if matches!(want, Want::Named(_)) {
             locks.extend(pick(snapshot, pool, want, sharer)?.into_iter().map(|lock| (name.clone(), lock)));
             continue;
@@ -85,13 +85,13 @@ fn available(snapshot: &Snapshot, claim: &Claim, walk: &mut Walk) -> Option<Lock
     Some(locks)
 }
 
-/// A requestor that already holds the very locks, with the same key, always gets in.
+/// A requestor that already holds exactly these locks, with the same key, always gets in.
 fn joins_own_hold(snapshot: &Snapshot, claim: &Claim, locks: &LockSet) -> bool {
     let Some(sharer) = claim.terms.ask.sharer() else { return false };
     locks.iter().all(|(pool, lock)| snapshot.lock(pool, lock).is_some_and(|l| l.is_held_by(sharer)))
 }
 
-/// Strict: an earlier waiter holds back a later one if it listens, their candidate locks overlap, and it does not
+/// Strict order: an earlier waiter holds back a later one if it listens, their candidate locks overlap, and it does not
 /// itself wait for a lock that the later one's build has.
 fn is_held_back(snapshot: &Snapshot, claim: &Claim, walk: &mut Walk) -> bool {
     let parts = || claim.terms.ask.parts.iter().filter_map(|part| Some((snapshot.pool(&part.pool)?, &part.want)));
@@ -112,7 +112,7 @@ fn is_held_back(snapshot: &Snapshot, claim: &Claim, walk: &mut Walk) -> bool {
     })
 }
 
-/// Whether somebody before the claim wants some of the same locks of this pool, and may not be passed.
+/// Whether an earlier claim wants some of the same locks of this pool and may not be passed.
 fn has_rival(snapshot: &Snapshot, pool: &Pool, want: &Want, claim: &Claim, walk: &mut Walk) -> bool {
     let place = pool.place(claim);
     let found = walk.in_pool(&pool.name);
@@ -133,8 +133,8 @@ fn has_rival(snapshot: &Snapshot, pool: &Pool, want: &Want, claim: &Claim, walk:
     rival.is_some()
 }
 
-/// Whether later claims may be served before this waiting one in this pool: where backfilling is allowed, while it
-/// cannot be served itself, and not too often.
+/// Whether later claims may be served before this waiting one in this pool: the pool allows backfilling, the claim
+/// cannot be served itself, and it has not been passed too often.
 pub(super) fn may_be_passed(snapshot: &Snapshot, pool: &Pool, claim: &Claim, walk: &mut Walk) -> bool {
     match pool.policy.overtaking {
         Overtaking::Strict => false,
@@ -144,8 +144,8 @@ pub(super) fn may_be_passed(snapshot: &Snapshot, pool: &Pool, claim: &Claim, wal
     }
 }
 
-/// Before a claim is given locks: counts it for those earlier waiters past which it is served, where that is limited.
-/// A requestor that joins what it has already passes nobody.
+/// Called before a claim gets locks: counts the pass for each earlier waiter that the claim passes, in pools with a
+/// limit. A requestor that joins its own hold passes no claim.
 pub(super) fn count_passed(state: &mut State, claim: &Claim, locks: &LockSet) {
     if joins_own_hold(&state.snapshot, claim, locks) {
         return;

@@ -1,14 +1,14 @@
 //! Keeps the write-ahead log short without making commits wait for it.
 //!
-//! A checkpoint copies pages from the log into the database file, and the log begins anew once all of it has been
-//! copied at a moment when a write begins. The bulk is copied by a thread with a connection of its own, in SQLite's
-//! `PASSIVE` mode, which blocks neither the writer nor readers. Under load the writer goes on meanwhile, so the thread
-//! never sees the end of the log; the writer itself then copies the little that came in since.
+//! A checkpoint copies pages from the log into the database file. The log restarts when a write begins while all of it
+//! has been copied. A thread with its own connection copies most of it in SQLite's `PASSIVE` mode, which blocks neither
+//! the writer nor readers. Under load the writer goes on meanwhile, so the thread never reaches the end of the log; the
+//! writer itself then copies the few pages that have come since.
 //!
-//! Why this is safe: a checkpoint syncs the log before it copies, syncs the database before it says that pages have
-//! been copied, and takes its own lock, so two of them exclude each other; a commit is durable by the sync of the log
-//! alone, whether a checkpoint ran, failed or was killed. A checkpoint that fails for another reason than a lock is a
-//! failed write, and fails the next commit (invariant I15).
+//! Why this is safe: a checkpoint syncs the log before it copies, syncs the database before it marks pages as copied,
+//! and takes its own lock, so two checkpoints exclude each other. A commit is durable through the sync of the log
+//! alone, whether a checkpoint ran, failed or was killed. A checkpoint that fails for any reason but a lock is a failed
+//! write, and fails the next commit (invariant I15).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -19,8 +19,8 @@ use anyhow::{Context, bail};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, MAIN_DB};
 
-/// Pages in the log (of 4 KiB, so 16 MiB) at which it is copied: large enough that a page that is written often is
-/// copied once for many commits, small enough that a start has little to recover.
+/// The number of pages in the log (of 4 KiB, so 16 MiB) at which it is copied: large enough that a page that many
+/// commits write is copied once, small enough that a start has little to recover.
 pub(super) const CHECKPOINT_PAGES: i32 = 4096;
 
 /// The checkpoints of one writer.
@@ -29,7 +29,7 @@ pub(super) struct Checkpointer {
     pages: i32,
     /// The log's length after the last commit, pages.
     length: i32,
-    /// The length at which the thread is asked next.
+    /// The length at which the thread is woken next.
     next: i32,
     shared: Arc<Shared>,
     wake: Option<SyncSender<()>>,
@@ -38,13 +38,13 @@ pub(super) struct Checkpointer {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// The thread has done the bulk.
+    /// The thread has copied most of the log.
     copied: AtomicBool,
     failure: OnceLock<String>,
 }
 
 impl Checkpointer {
-    /// Starts the thread, which owns `conn`; the log is copied whenever it has grown by `pages`.
+    /// Starts the thread, which owns `conn`. The log is copied whenever it has grown by `pages`.
     pub fn start(conn: Connection, pages: i32) -> anyhow::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (wake, woken) = sync_channel(1);
@@ -69,17 +69,17 @@ impl Checkpointer {
 
     /// After a commit of the writer `conn`: wakes the thread when the log has become long.
     pub fn after_commit(&mut self, conn: &Connection) -> anyhow::Result<()> {
-        // This mode copies nothing; it tells the length of the log.
+        // This mode copies nothing; it returns the length of the log.
         let (length, _) = conn.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::NOOP)?;
         if length < self.length {
             self.next = self.pages;
         }
         self.length = length;
         if length >= self.next {
-            // Counted on from here, so that a reader that keeps the log long does not make every commit ask again.
+            // Counted from here, so that a reader that keeps the log long does not make every commit wake the thread.
             self.next = length.saturating_add(self.pages);
             if let Some(wake) = &self.wake {
-                // Full: it is awake already. Closed: it has failed, and the next commit will say why.
+                // Full: it is awake already. Closed: it has failed, and the next commit reports why.
                 let _ = wake.try_send(());
             }
         }
@@ -99,7 +99,7 @@ impl Drop for Checkpointer {
     fn drop(&mut self) {
         self.wake = None;
         if let Some(thread) = self.thread.take() {
-            // It has no result; if it panicked, the panic has been printed.
+            // The thread returns nothing; if it panicked, the panic has been printed.
             let _ = thread.join();
         }
     }
@@ -110,7 +110,7 @@ fn copy_when_woken(conn: &Connection, woken: &Receiver<()>, shared: &Shared) {
         match copy(conn) {
             Ok(()) => shared.copied.store(true, Ordering::Release),
             Err(error) => {
-                // Cannot be set already: this is the only place, and it ends the thread.
+                // It cannot be set already: only this line sets it, and it ends the thread.
                 let _ = shared.failure.set(error.to_string());
                 return;
             }
@@ -118,7 +118,7 @@ fn copy_when_woken(conn: &Connection, woken: &Receiver<()>, shared: &Shared) {
     }
 }
 
-/// Copies what can be copied without waiting for anybody.
+/// Copies what can be copied without waiting for a lock.
 fn copy(conn: &Connection) -> rusqlite::Result<()> {
     match conn.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE) {
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),

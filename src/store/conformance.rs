@@ -1,4 +1,4 @@
-//! What every store must do, as tests that each store's module calls with itself.
+//! What every store must do, as tests that each store's module runs on itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::core::state::{Changes, Loaded, Meta, OpRecord};
 use crate::core::time::EngineMs;
 use crate::wire::record::NO_PRESENCE;
 
-/// A place that outlives the stores opened on it: calling it opens the store again, after the last one was dropped.
+/// A place that outlives the stores in it: each call opens the store again, after the last one was dropped.
 pub type Place = Box<dyn Fn() -> Box<dyn Store>>;
 
 /// Runs the suite; `make` makes a new empty place.
@@ -32,7 +32,7 @@ pub fn conformance(make: impl Fn() -> Place) {
     equals_its_model(make);
 }
 
-/// All that is kept, by key: the model, and the form in which loaded values are compared with it.
+/// Everything that is kept, by key: the model, and the form in which loaded values are compared with it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Contents {
     meta: Option<Meta>,
@@ -53,7 +53,7 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
 }
 
 impl Contents {
-    /// What `store` has.
+    /// The contents of `store`.
     pub fn of(store: &mut dyn Store) -> Self {
         let Loaded { meta, pools, locks, claims, ended, ops, latches, history } = store.load().unwrap();
         let rows = [pools.len(), locks.len(), claims.len(), ended.len(), ops.len(), latches.len(), history.len()];
@@ -73,7 +73,7 @@ impl Contents {
         contents
     }
 
-    /// What is kept after `changes`, without what the next start makes anew.
+    /// Applies `changes`, without what the next start makes anew.
     pub fn apply(&mut self, changes: &Changes) {
         let Changes { meta, pools, locks, claims, ended, ops, latches, history, pruned } = changes.clone();
         self.meta = meta.or(self.meta);
@@ -117,7 +117,7 @@ fn keeps_its_id(place: &Place) {
     assert_eq!(place().store_id(), id);
 }
 
-/// The `n`-th random batch that has at least one put of everything.
+/// The `n`-th random batch with at least one put of every kind.
 fn one_of_each(n: u32) -> Changes {
     let mut runner = TestRunner::deterministic();
     let full = samples::changes().prop_filter("one of each", |c| {
@@ -156,13 +156,13 @@ fn overwrites_and_deletes(place: &Place) {
     };
     let mut store = place();
     store.commit(&all_gone).unwrap();
-    // What is not there can be deleted, too.
+    // Deleting a missing row is allowed too.
     store.commit(&all_gone).unwrap();
     drop(store);
     assert_eq!(Contents::of(&mut *place()), Contents { meta: model.meta, ..Contents::default() });
 }
 
-/// Names are bytes, metadata are any bytes up to the limit.
+/// Names are bytes, and metadata is any bytes up to the limit.
 fn keeps_bytes(place: &Place) {
     let pool = PoolName::parse("👩‍👩‍👧‍👦 prod").unwrap();
     let every_byte: Vec<u8> = (0..=255).cycle().take(limits::METADATA_BYTES).collect();
@@ -177,7 +177,7 @@ fn keeps_bytes(place: &Place) {
     assert_eq!(loaded, expected);
 }
 
-/// An entry that a batch both writes and prunes is gone.
+/// An entry that a batch both writes and prunes is deleted.
 fn prunes(place: &Place) {
     let history = one_of_each(1).history;
     let pruned: Vec<ChangeKey> = history.iter().map(|change| change.key).collect();
@@ -192,7 +192,7 @@ enum Op {
     Reopen,
 }
 
-/// Any batches and restarts: what is loaded is what the model has.
+/// For any batches and restarts, the store loads what the model has.
 fn equals_its_model(make: impl Fn() -> Place) {
     let op = prop_oneof![4 => samples::changes().prop_map(|c| Op::Commit(Box::new(c))), 1 => Just(Op::Reopen)];
     let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });

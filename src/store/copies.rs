@@ -1,8 +1,8 @@
-//! Copies of a store in a file: [`backup`], [`restore`], and the [`check`] that both of them end with (docs/store.md).
+//! Copies of a store in a file: [`backup`], [`restore`], and the [`check`] that both end with (docs/store.md).
 //!
-//! All three read through SQLite from a process of their own (decision 0008): a backup is one read transaction, which
-//! waits for nobody and makes nobody wait. What is written is written under another name, checked, synced and renamed, so
-//! that a copy is whole or not there.
+//! All three read through SQLite in their own process (decision 0008): a backup is one read transaction, which waits
+//! for nobody and blocks nobody. A copy is written under another name, checked, synced and renamed, so that it is
+//! either complete or absent.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -24,34 +24,34 @@ use crate::core::settings::Settings;
 use crate::core::state::Loaded;
 use crate::core::time::{EngineMs, Now, WallMs};
 
-/// A writer's commit and a checkpoint take their locks for moments only; this is longer than any of them.
+/// A writer's commit and a checkpoint take their locks only for moments; this is longer than any of them.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Problems of the file that are told; more say nothing new.
+/// Most problems of a file that are reported; more would say nothing new.
 const PROBLEMS: usize = 5;
 const EMPTY: &str = "it is empty: no server has started on it";
 
 /// Why a store was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// Something is in the way, and was left as it is.
+    /// A file is in the way, and was left as it is.
     #[error("{} exists: {advice}", path.display())]
     Exists { path: PathBuf, advice: &'static str },
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
 }
 
-/// What a store has that was found sound.
+/// What a sound store contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contents {
     pub store_id: String,
     /// The newest revision: no fence that this store has given is larger.
     pub revision: u64,
-    /// `None`: an earlier schema. The next server migrates it and reads its records then.
+    /// `None`: the store has an earlier schema. The next server migrates it and then reads its records.
     pub records: Option<Records>,
     pub bytes: u64,
 }
 
-/// How many there are.
+/// The number of records of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Records {
     pub pools: usize,
@@ -60,17 +60,17 @@ pub struct Records {
     pub changes: usize,
 }
 
-/// What [`restore`] has done.
+/// The result of [`restore`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
     pub contents: Contents,
-    /// Where the store that was replaced lies now.
+    /// Where the replaced store is now.
     pub aside: Option<PathBuf>,
-    /// The replaced store could not tell its newest revision, so fences rest on the clock.
+    /// The newest revision of the replaced store could not be read, so fences rely on the clock.
     pub old_fences_unknown: bool,
 }
 
-/// Looks at every page and every record of a store, also while a server uses it. Changes nothing.
+/// Checks every page and every record of a store, even while a server uses it. Changes nothing.
 ///
 /// # Errors
 /// It is not sound, or cannot be read: the message says what is wrong.
@@ -79,15 +79,15 @@ pub fn check(uri: &str) -> anyhow::Result<Contents> {
     sound(&path).with_context(|| format!("store {}", path.display()))
 }
 
-/// Copies the store as it is at one moment into the new file `to`, also while a server uses it.
+/// Copies the store as it is at one moment into the new file `to`, even while a server uses it.
 ///
 /// # Errors
-/// `to` exists, or the store or the copy is not sound: then there is no file `to`.
+/// `to` exists, or the store or the copy is not sound. A copy that is not sound is not kept.
 pub fn backup(uri: &str, to: &Path) -> Result<Contents, CopyError> {
     let from = resolved(file_of(uri)?)?;
     let to = resolved(to)?;
     if to.exists() {
-        return Err(CopyError::Exists { path: to, advice: "a backup replaces nothing, name a new file" });
+        return Err(CopyError::Exists { path: to, advice: "a backup never replaces a file: name a new one" });
     }
     let copy = copied(&from, directory(&to))?;
     let contents = sound(copy.path()).with_context(|| format!("the copy of {} is not sound", from.display()))?;
@@ -97,19 +97,19 @@ pub fn backup(uri: &str, to: &Path) -> Result<Contents, CopyError> {
     Ok(contents)
 }
 
-/// Makes the backup `from` the store `uri`, brought to this release's schema. No server may use it meanwhile.
+/// Makes the backup `from` the store `uri`, migrated to this release's schema. No server may use the store meanwhile.
 ///
-/// The next server's fences are larger than all that the backup, the replaced store (if it can be read) and
-/// `fence_above` know. `replace`: an existing store is moved aside, not deleted.
+/// The next server's fences are larger than all fences known to the backup, the replaced store (if it can be read) and
+/// `fence_above`. `replace`: an existing store is moved aside, not deleted.
 ///
 /// # Errors
-/// A server uses the store, there is one and `replace` does not say so, or the backup is not sound. Nothing has been
-/// changed then, unless the message says where the old store is.
+/// A server uses the store, the store exists and `replace` is false, or the backup is not sound. Then nothing has been
+/// changed, unless the message says where the old store is.
 pub fn restore(from: &Path, uri: &str, replace: bool, fence_above: Option<u64>) -> Result<Restored, CopyError> {
     let from = resolved(from)?;
     let path = resolved(file_of(uri)?)?;
     if from == path {
-        return Err(anyhow::anyhow!("the backup and the store are one file: {}", path.display()).into());
+        return Err(anyhow::anyhow!("the backup and the store are the same file: {}", path.display()).into());
     }
     sound(&from).with_context(|| format!("backup {}", from.display()))?;
     let _lock = LockFile::acquire(&path)?;
@@ -137,7 +137,7 @@ pub fn restore(from: &Path, uri: &str, replace: bool, fence_above: Option<u64>) 
 fn file_of(uri: &str) -> anyhow::Result<&Path> {
     match uri.strip_prefix("sqlite:") {
         Some(file) if !file.is_empty() => Ok(Path::new(file)),
-        _ => bail!("store {uri:?} is no file: only sqlite:FILE can be copied and checked"),
+        _ => bail!("store {uri:?} is not a file: only sqlite:FILE can be copied and checked"),
     }
 }
 
@@ -149,7 +149,7 @@ fn sync(path: &Path) -> anyhow::Result<()> {
     File::open(path).and_then(|file| file.sync_all()).with_context(|| format!("cannot sync {}", path.display()))
 }
 
-/// For reading only: a server may be writing.
+/// A connection that only reads: a server may be writing.
 fn reader(path: &Path) -> anyhow::Result<Connection> {
     ensure!(path.exists(), "there is no file {}", path.display());
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
@@ -157,14 +157,14 @@ fn reader(path: &Path) -> anyhow::Result<Connection> {
     Ok(conn)
 }
 
-/// A copy of the store in a new private file in `dir`, complete in itself: without a log.
+/// A copy of the store in a new private file in `dir`, complete without a log.
 fn copied(from: &Path, dir: &Path) -> anyhow::Result<NamedTempFile> {
     let copy = NamedTempFile::new_in(dir).with_context(|| format!("cannot make a file in {}", dir.display()))?;
     let run = || -> anyhow::Result<()> {
         let source = reader(from)?;
         newest_revision(&source)?;
         let mut target = Connection::open(copy.path())?;
-        // All pages in one step are one read transaction: one moment of the store, however much is written meanwhile.
+        // All pages in one step are one read transaction: one moment of the store, whatever is written meanwhile.
         match Backup::new(&source, &mut target)?.step(-1)? {
             StepResult::Done => {}
             other => bail!("it is locked by another process ({other:?}): try again"),
@@ -177,8 +177,8 @@ fn copied(from: &Path, dir: &Path) -> anyhow::Result<NamedTempFile> {
     Ok(copy)
 }
 
-/// Brings a copy to this release's schema, and its newest revision to the epoch after its own and after `known`: what was
-/// given since the backup is not given again.
+/// Migrates a copy to this release's schema, and sets its newest revision to the epoch after its own and after `known`,
+/// so that no fence given since the backup is given again.
 fn advance(copy: &Path, known: u64) -> anyhow::Result<()> {
     let mut conn = Connection::open(copy)?;
     let found = schema::inspect(&conn)?;
@@ -193,15 +193,15 @@ fn newest_revision(conn: &Connection) -> anyhow::Result<u64> {
     ensure!(schema::inspect(conn)? != Found::New, EMPTY);
     let mut found = conn.prepare("SELECT value FROM meta WHERE key = 'revision'")?;
     let values: Result<Vec<String>, _> = found.query_map([], |row| row.get(0))?.collect();
-    values?.first().context(EMPTY)?.parse().context("its revision is no number")
+    values?.first().context(EMPTY)?.parse().context("its revision is not a number")
 }
 
-/// Renames a store, log and all, to the first free `FILE.replaced-N`.
+/// Renames a store, including its log, to the first free `FILE.replaced-N`.
 fn move_aside(path: &Path) -> anyhow::Result<PathBuf> {
     let free = (1..10_000_u32).map(|n| sidecar(path, &format!(".replaced-{n}"))).find(|aside| !aside.exists());
     let aside = free.context("no free name for the old store")?;
     let advice = || format!("cannot move {} aside: run this again before a server starts", path.display());
-    // A log must never stay beside another database; with its own under the new name it is complete.
+    // A log must never stay next to another database; with its own database under the new name it is complete.
     for suffix in ["-wal", "-shm", ""] {
         let from = sidecar(path, suffix);
         if from.exists() {
@@ -211,7 +211,7 @@ fn move_aside(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Pages, then records, then what they say together.
+/// Checks the pages, then the records, then whether the records agree.
 fn sound(path: &Path) -> anyhow::Result<Contents> {
     let conn = reader(path)?;
     let tx = conn.unchecked_transaction()?;
@@ -232,7 +232,7 @@ fn pages_are_sound(conn: &Connection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As a server would take them, who then checks what is always true.
+/// Loads the records like a server, then checks the invariants.
 fn sound_records(loaded: Loaded) -> anyhow::Result<Records> {
     let newest = loaded.meta.map_or(Revision::default(), |meta| meta.revision);
     let given = loaded.history.iter().map(|change| change.key.revision).max().unwrap_or_default();

@@ -1,12 +1,12 @@
 //! Fail-stop (invariant I15): the outcome of a failed commit is unknown, and a sync that failed once may falsely
-//! succeed when it is tried again. So the first failure is the last write.
+//! succeed when it is repeated. So nothing is written after the first failure.
 
 use anyhow::anyhow;
 
 use super::Store;
 use crate::core::state::{Changes, Loaded};
 
-/// A store that fails for good with its first failed commit.
+/// A store that fails for good after its first failed commit.
 #[derive(Debug)]
 pub struct FailStop<S> {
     store: S,
@@ -15,7 +15,7 @@ pub struct FailStop<S> {
 }
 
 impl<S: Store> FailStop<S> {
-    /// Watches over `store`.
+    /// Wraps `store`.
     #[must_use]
     pub fn new(store: S) -> Self {
         Self { store, failure: None }
@@ -49,7 +49,7 @@ impl<S: Store> Store for FailStop<S> {
 mod tests {
     use super::*;
 
-    /// Fails the commits that the list says.
+    /// Fails the commits that the list marks.
     struct Faulty {
         fails: Vec<bool>,
         commits: usize,

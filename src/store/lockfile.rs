@@ -1,5 +1,5 @@
-//! The lock file beside a store: one server at a time. It is an advisory lock of the kernel on an open file (`flock`),
-//! so it ends with the process however that ends, and a file that is left behind locks nobody out.
+//! The lock file next to a store: one server at a time. It is an advisory kernel lock on an open file (`flock`), so it
+//! ends with the process however that ends, and a leftover file locks nobody out.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -10,10 +10,10 @@ use anyhow::{Context, bail};
 
 use super::sidecar::{PRIVATE, sidecar};
 
-/// Longest content of a lock file that is looked at for a process id, bytes.
+/// Longest content of a lock file that is searched for a process id, bytes.
 const PID_BYTES: u64 = 32;
 
-/// A held lock file; dropping it lets the next server in. The file stays, because removing it would let two servers
+/// A held lock file; dropping it lets the next server in. The file stays, because removing it could let two servers
 /// lock two files of one name.
 #[derive(Debug)]
 pub struct LockFile {
@@ -21,13 +21,13 @@ pub struct LockFile {
 }
 
 impl LockFile {
-    /// Locks `FILE.lock` beside `store` and writes this process's id into it. Does not wait.
+    /// Locks `FILE.lock` next to `store` and writes this process's id into it. Does not wait.
     ///
     /// # Errors
-    /// Another process has it (the message names file and process), or it cannot be made.
+    /// Another process holds it (the message names the file and the process), or it cannot be made.
     pub fn acquire(store: &Path) -> anyhow::Result<Self> {
         let path = Self::path(store);
-        // Not truncated on opening: until it is locked, its content is the holder's.
+        // Not truncated on opening: until this process has locked it, its content belongs to the holder.
         let mut options = OpenOptions::new();
         let mut file = options
             .read(true)
@@ -40,7 +40,7 @@ impl LockFile {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!(
-                "another server{} uses this store: it holds the lock file {}. End it first, or give this one a store of \
+                "another server{} uses this store: it holds the lock file {}. Stop it first, or give this one a store of \
                  its own",
                 holder(&file).map(|pid| format!(" (process {pid})")).unwrap_or_default(),
                 path.display()
@@ -79,7 +79,7 @@ mod tests {
     fn one_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("x.db");
-        // What a dead server left behind does not matter.
+        // The content that a dead server left behind does not matter.
         std::fs::write(LockFile::path(&store), "999999999 and more than fits into the pid field\n").unwrap();
         let first = LockFile::acquire(&store).unwrap();
         let error = LockFile::acquire(&store).unwrap_err().to_string();

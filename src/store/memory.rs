@@ -1,4 +1,5 @@
-//! `memory:`: keeps everything until the process ends, as the records that a file would keep. For tests and demos.
+//! `memory:`: keeps everything until the process ends, as the same records that a file would contain. For tests and
+//! demos.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +8,7 @@ use super::Store;
 use super::rows::{Batch, Rows, Table};
 use crate::core::state::{Changes, Loaded};
 
-/// A store without a disk. Clones share what is kept: a test hands one to the next life of a server.
+/// A store without a disk. Clones share their contents, so a test can give one to the next life of a server.
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
     id: String,
@@ -31,10 +32,10 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
 }
 
 impl MemoryStore {
-    /// An empty store with an id of its own.
+    /// An empty store with its own id.
     ///
     /// # Errors
-    /// The operating system gives no random bytes.
+    /// The operating system provides no random bytes.
     pub fn new() -> anyhow::Result<Self> {
         Ok(Self { id: super::new_store_id()?, kept: Arc::default() })
     }

@@ -1,11 +1,11 @@
-//! Stores: where the truth survives the process. What is kept and what is not: docs/store.md.
+//! Stores: where the state survives the process. docs/store.md says what is kept and what is not.
 //!
 //! - [`Store`]: the contract; [`open`]: from a URI to a store.
 //! - [`memory`]: nothing survives; for tests and demos.
 //! - [`sqlite`]: the default. Its parts: [`lockfile`] keeps a second server out, `schema` makes and migrates the
 //!   tables, `checkpoint` keeps the write-ahead log short.
-//! - `sidecar`: the files of a store.
-//! - [`failstop`]: after the first failed commit, none is tried again.
+//! - `sidecar`: the names and the mode of a store's files.
+//! - [`failstop`]: no commit after the first failed one.
 //! - [`copies`]: backup, restore and check of a store in a file.
 //! - `rows`: between values and stored rows, the same for all stores. The records are in [`crate::wire::record`].
 //! - `conformance`: the tests that every store passes.
@@ -33,23 +33,24 @@ mod schema;
 mod sidecar;
 pub mod sqlite;
 
-/// What a store must do. One engine owns a store; nobody else calls it.
+/// What a store must do. One engine owns a store, and only that engine calls it.
 pub trait Store: Send {
-    /// Everything kept, as of the last successful commit. Called once, before any commit.
+    /// Everything that is kept, as of the last successful commit. Called once, before any commit.
     ///
     /// # Errors
     /// The store cannot be read, or was written by a newer release; nothing was changed.
     fn load(&mut self) -> anyhow::Result<Loaded>;
 
-    /// Makes one batch durable, whole or not at all: when it returns `Ok`, the batch survives `SIGKILL` and power
-    /// loss. A batch has each key once, but for history entries that are both new and pruned: those go. Order within
-    /// the batch does not matter otherwise, batches are in order. An empty batch touches nothing.
+    /// Makes one batch durable, all of it or nothing. When it returns `Ok`, the batch survives `SIGKILL` and power
+    /// loss. A batch contains each key once, except for history entries that are both new and pruned: those are
+    /// deleted. Otherwise the order within a batch does not matter. Batches are committed in order. An empty batch
+    /// touches nothing.
     ///
     /// # Errors
-    /// The outcome is then unknown: the caller must not answer anything of the batch and must not commit again.
+    /// The outcome is unknown: the caller must not answer anything about the batch and must not commit again.
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()>;
 
-    /// Made with the store, the same for all servers on it.
+    /// Made with the store; the same for every server that opens it.
     fn store_id(&self) -> &str;
 }
 
@@ -67,20 +68,20 @@ impl<S: Store + ?Sized> Store for Box<S> {
     }
 }
 
-/// Opens the store that `uri` names, making it if it does not exist: `memory:` or `sqlite:FILE`.
-/// The store is fail-stop: after the first failed commit every further one fails and writes nothing.
+/// Opens the store that `uri` names, and makes it if it does not exist: `memory:` or `sqlite:FILE`. The store is
+/// fail-stop: after the first failed commit every further one fails and writes nothing.
 ///
 /// # Errors
-/// The URI names no store of this release, or the store cannot be used: the message says which file, why, and what to
-/// do. A store that is refused has not been changed.
+/// The URI does not name a store of this release, or the store cannot be used: the message says which file, why, and
+/// what to do. A refused store has not been changed.
 pub fn open(uri: &str) -> anyhow::Result<Box<dyn Store>> {
     match uri.split_once(':') {
         Some(("memory", "")) => Ok(Box::new(FailStop::new(MemoryStore::new()?))),
-        Some(("memory", _)) => bail!("store {uri:?}: nothing can follow memory:, it has no name"),
+        Some(("memory", _)) => bail!("store {uri:?}: memory: takes no name"),
         Some(("sqlite", "")) => bail!("store {uri:?} names no file: write sqlite:FILE"),
         Some(("sqlite", file)) => Ok(Box::new(FailStop::new(SqliteStore::open(file.as_ref())?))),
         Some(("etcd", _)) => bail!("store {uri:?}: etcd is not available in this release, use sqlite:FILE"),
-        _ => bail!("store {uri:?} is of no known kind: write sqlite:FILE, or memory: to keep nothing"),
+        _ => bail!("store {uri:?} is not of a known kind: write sqlite:FILE, or memory: to keep nothing"),
     }
 }
 
@@ -104,11 +105,11 @@ mod tests {
         }
         assert!(dir.path().join("a:b.db").exists());
         let cases = [
-            ("", "is of no known kind"),
-            ("locker.db", "is of no known kind"),
-            ("redis:x", "is of no known kind"),
-            ("memory", "is of no known kind"),
-            ("memory:x", "nothing can follow"),
+            ("", "is not of a known kind"),
+            ("locker.db", "is not of a known kind"),
+            ("redis:x", "is not of a known kind"),
+            ("memory", "is not of a known kind"),
+            ("memory:x", "takes no name"),
             ("sqlite:", "names no file"),
             ("etcd:a,b,c", "not available in this release"),
             ("sqlite:/nowhere/at/all/x.db", "/nowhere/at/all"),

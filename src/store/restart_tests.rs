@@ -22,7 +22,8 @@ use crate::core::state::{Notice, State};
 use crate::core::step::step;
 use crate::core::time::{EngineMs, Now, Span, WallMs};
 
-/// What a person would compare before and after: all of the snapshot but who listens, and deadlines that start again.
+/// What a person would compare before and after: the whole snapshot except who listens, and except deadlines that start
+/// again.
 #[derive(Debug, PartialEq)]
 struct Seen {
     claims: BTreeMap<ClaimId, Claim>,
@@ -36,7 +37,7 @@ struct SeenPool {
     policy: Policy,
     locks: BTreeMap<LockName, Lock>,
     queue: Vec<ClaimId>,
-    /// In the order in which they will be given.
+    /// In the order in which they will be granted.
     free: Vec<LockName>,
     history: Vec<ChangeKey>,
     prunable: Vec<ChangeKey>,
@@ -59,8 +60,8 @@ fn without_deadlines(claim: &Claim) -> Claim {
     claim
 }
 
-/// With history, unless a pool was removed: when one of its name is made again, the next life shows in it what the
-/// old one shares with pools that are still there.
+/// With history, unless a pool was removed. When a pool of the same name is made again, the next life also shows in it
+/// the entries that the old pool shared with pools that still exist.
 fn seen(state: &State, with_history: bool) -> Seen {
     let snapshot = &state.snapshot;
     let pools = snapshot.pools.iter().map(|(name, pool)| {
@@ -120,7 +121,7 @@ fn by() -> impl Strategy<Value = By> {
         .prop_map(|op| By { op: op.map(|op| OpId::parse(op).unwrap()), ..By::default() })
 }
 
-/// One request per id, so that repeats are repeats; some share a key, some span both pools.
+/// One request per id, so that repeats really are repeats; some share a key, some span both pools.
 fn terms(id: &str, confirm: bool) -> Terms {
     let n = id.as_bytes()[0];
     let pools = if id == "e" { POOLS } else { &POOLS[usize::from(n) % 2..][..1] };
@@ -208,7 +209,7 @@ struct Life {
     store: Box<dyn Store>,
     state: State,
     now: Now,
-    /// The clock says nothing new between lives: only the stored epoch keeps fences apart.
+    /// The clock does not advance between lives, so only the stored epoch keeps fences apart.
     epoch: u64,
     pools_removed: usize,
     parked: BTreeMap<ParkId, AskClaim>,
@@ -229,8 +230,8 @@ impl Life {
         self.store.commit(&changes).unwrap();
     }
 
-    /// A command, and what the door and the clients do then: who gets a notice asks again, and every other grant is
-    /// confirmed right away.
+    /// Runs a command, then does what the door and the clients do: a client that gets a notice asks again, and every
+    /// other grant is confirmed right away.
     fn step(&mut self, command: Command, gap: u64) {
         self.now = Now { engine: self.now.engine.plus(Span(gap)), wall: WallMs(self.now.wall.0 + gap) };
         for command in [Command::Tick, command] {
@@ -264,13 +265,13 @@ impl Life {
     }
 }
 
-/// Any commands, batches and restarts: the next life sees what the last one had committed.
+/// For any commands, batches and restarts, the next life sees what the last one had committed.
 pub fn the_next_life_sees_the_same(make: impl Fn() -> Place, cases: u32) {
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let run = |(short, ops): (bool, Vec<Op>)| {
         let place = make();
-        // Pruning is tested without claims over two pools: each pool prunes for itself what they share, and the next
-        // life sees such an entry in both again.
+        // Pruning is tested without claims over two pools: each pool prunes its own list of the entries that they
+        // share, and the next life shows such an entry in both again.
         let history = if short { 6 } else { Settings::default().history };
         let spans = |command: &Command| matches!(command, Command::Ask(ask) if ask.terms.ask.parts.len() > 1);
         let mut life = Life::begin(&place, history, Now { engine: EngineMs(5), wall: WallMs(1_767_225_600_000) });

@@ -1,5 +1,5 @@
-//! Between values and stored rows, the same for all stores: [`Batch`] is a commit as rows, [`Rows`] gathers rows into what is
-//! loaded. A row that cannot be read is named by table and key.
+//! Between values and stored rows, the same for all stores: [`Batch`] is a commit as rows, and [`Rows`] collects loaded
+//! rows into values. The error for an unreadable row names its table and key.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -15,7 +15,7 @@ use crate::wire::record::{
     self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredPolicy,
 };
 
-/// A table whose rows are a key and a record.
+/// A table whose rows consist of a key and a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
     Pools,
@@ -29,10 +29,10 @@ impl Table {
     pub(super) const ALL: [Self; 5] = [Self::Pools, Self::Claims, Self::Ended, Self::Ops, Self::Latches];
 }
 
-/// The row of a lock but for its key: metadata and record.
+/// The row of a lock without its key: metadata and record.
 pub(super) type LockRow<'c> = (&'c [u8], String);
 
-/// One commit as rows; `None` deletes. Rows may be written in any order, but for `pruned`, which comes after `changes`.
+/// One commit as rows; `None` deletes. Rows may be written in any order, except that `pruned` comes after `changes`.
 #[derive(Debug, Default)]
 pub(super) struct Batch<'c> {
     /// Counters by their key in the table `meta`.
@@ -43,13 +43,13 @@ pub(super) struct Batch<'c> {
     pub locks: Vec<(&'c str, &'c str, Option<LockRow<'c>>)>,
     /// New entries of the history by revision and number.
     pub changes: Vec<((i64, u32), String)>,
-    /// Entries that go.
+    /// Entries to delete.
     pub pruned: Vec<(i64, u32)>,
 }
 
 impl<'c> Batch<'c> {
     /// # Errors
-    /// A value has no record, or a revision is out of bounds: nothing may be written.
+    /// A value has no record, or a revision is out of bounds. Then nothing may be written.
     pub fn of(changes: &'c Changes) -> anyhow::Result<Self> {
         let mut batch = Self::default();
         if let Some(Meta { revision, next_ticket, engine }) = changes.meta {
@@ -92,12 +92,12 @@ impl<'c> Batch<'c> {
     }
 }
 
-/// Where an entry of the history is in its table.
+/// The key of a history entry in its table.
 fn place(key: ChangeKey) -> anyhow::Result<(i64, u32)> {
     Ok((key.revision.0.try_into().context("a revision is out of bounds")?, key.seq))
 }
 
-/// Collects rows, in any order, into what is loaded.
+/// Collects rows, in any order, into what a store loads.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub loaded: Loaded,
@@ -111,13 +111,13 @@ fn named<T>(table: &str, key: &impl Debug, read: anyhow::Result<T>) -> anyhow::R
 }
 
 impl Rows {
-    /// A row of the table `meta` but `store_id`.
+    /// A row of the table `meta` other than `store_id`.
     pub fn meta(&mut self, key: &str, value: &str) -> anyhow::Result<()> {
         let counter = match key {
             "revision" => Ok(&mut self.revision),
             "next_ticket" => Ok(&mut self.next_ticket),
             "engine" => Ok(&mut self.engine),
-            _ => Err(anyhow::anyhow!("this release knows no such key")),
+            _ => Err(anyhow::anyhow!("this release does not know this key")),
         };
         let counter = named("meta", &key, counter)?;
         *counter = Some(named("meta", &key, value.parse().context("not a number"))?);
@@ -183,7 +183,7 @@ impl Rows {
         Ok(())
     }
 
-    /// All that was collected.
+    /// Everything that was collected.
     pub fn finish(mut self) -> anyhow::Result<Loaded> {
         self.loaded.meta = match (self.revision, self.next_ticket, self.engine) {
             (None, None, None) => None,

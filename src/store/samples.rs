@@ -1,4 +1,4 @@
-//! Random values of all that is stored, for the tests: few keys, so that they meet, and texts of every kind.
+//! Random values of everything that is stored, for the tests: few keys, so that they collide, and texts of every kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::core::pool::{Holder, Lock, Order, Overtaking, Pick, Policy, Quarantin
 use crate::core::state::{Changes, Meta, OpRecord};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 
-/// Names that differ in what a careless store would fold: case, spaces, Unicode forms, collation, affinity.
+/// Names that differ in ways that a careless store would ignore: case, spaces, Unicode forms, collation, affinity.
 const NAMES: &[&str] =
     &["a", "A", " a", "a ", "ä", "a\u{308}", "🔒", "👩‍👩‍👧‍👦 prod", "1", "01", "1e0", "x'y\"z--", "%_", "NULL"];
 const IDS: &[&str] = &["a", "A", "-", "0", "00", "c:1", "c:2", "c:3", "x.y_z-", "1e9"];
@@ -127,7 +127,7 @@ fn phase() -> impl Strategy<Value = Phase> {
             delivered,
         },
     );
-    // Boxed, like others below: the stack of a test is small for strategies within strategies.
+    // Boxed, like others below, because nested strategies would overflow the stack of a test.
     prop_oneof![waiting, granted, held].boxed()
 }
 
@@ -319,7 +319,7 @@ fn change(key: ChangeKey) -> impl Strategy<Value = Change> {
     })
 }
 
-/// Keys with a new value, or without one any more.
+/// Keys with a new value, or with `None`.
 fn puts<K, V, S>(keys: impl Strategy<Value = K>, value: fn(K) -> S) -> impl Strategy<Value = BTreeMap<K, Option<V>>>
 where
     K: Ord + Clone + std::fmt::Debug,

@@ -6,11 +6,11 @@ use rusqlite::{Connection, TransactionBehavior};
 /// `PRAGMA application_id` of a store: "Lckr". `file` and `sqlite3` show it.
 pub(super) const APPLICATION_ID: i32 = 0x4C63_6B72;
 
-/// Step N makes schema version N+1 of version N; `PRAGMA user_version` is the version.
+/// Step N turns schema version N into version N+1; `PRAGMA user_version` is the version.
 ///
-/// A table that is large and has scattered keys keeps a rowid (`ended`): its rows lie in the order of writing, and only
-/// the short entries of the key's index are scattered. The others go without, so that each write changes one page less:
-/// `changes` has growing keys, and there are never many live claims.
+/// A table that is large and has scattered keys keeps a rowid (`ended`): its rows are in the order of writing, and only
+/// the short entries of the key's index are scattered. The others have no rowid, so that each write changes one page
+/// less: `changes` has growing keys, and there are never many live claims.
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -56,7 +56,7 @@ const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// What a database file is.
+/// What a database file contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     /// Empty.
@@ -65,15 +65,15 @@ pub(super) enum Found {
     Version(usize),
 }
 
-/// What a store of this release is.
+/// The schema of this release.
 pub(super) fn newest() -> Found {
     Found::Version(MIGRATIONS.len())
 }
 
-/// Looks at a database and changes nothing.
+/// Inspects a database without changing it.
 ///
 /// # Errors
-/// Not a database, one of another program, or of a newer release.
+/// The file is not a database, or it belongs to another program or a newer release.
 pub(super) fn inspect(conn: &Connection) -> anyhow::Result<Found> {
     let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
@@ -97,7 +97,7 @@ pub(super) fn inspect(conn: &Connection) -> anyhow::Result<Found> {
     Ok(Found::Version(version))
 }
 
-/// Brings the database to the newest schema; a new one also gets `new_id` as its store id.
+/// Migrates the database to the newest schema; a new one also gets `new_id` as its store id.
 ///
 /// # Errors
 /// A step failed; the database is as it was before that step.

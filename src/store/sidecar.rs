@@ -1,4 +1,4 @@
-//! The files of a store: those beside it, and who may read them.
+//! The files of a store: their names and who may read them.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

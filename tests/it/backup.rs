@@ -228,7 +228,7 @@ fn what_is_not_sound_is_told_and_not_used() {
     left.restore(&["--replace"]).failed(1, "there is no file");
     locker(&["store", "check", "--store", &uri(&backup)]).failed(1, "there is no file");
     locker(&["store", "check", "--store", "memory:"]).failed(1, "only sqlite:FILE can be");
-    locker(&["backup", "--store", &uri(&store), name(&store)]).failed(5, "a backup replaces nothing");
+    locker(&["backup", "--store", &uri(&store), name(&store)]).failed(5, "a backup never replaces a file");
     let stray: Vec<String> = left.files().into_iter().filter(|file| file.starts_with(".tmp")).collect();
     assert!(stray.is_empty(), "{stray:?}");
 }

@@ -1,7 +1,8 @@
-//! Looks out for stuck claims: keeps [`super::state::Snapshot::stuck`] up to date, and sees to it that clients hear of it.
+//! Finds stuck claims: keeps [`super::state::Snapshot::stuck`] up to date, and makes sure that their clients learn of
+//! it.
 //!
 //! - `search`: finds them.
-//! - `waits_for`: whether one claim waits for a build, so that no circle is closed.
+//! - `waits_for`: whether a claim waits for a build, so that no cycle is closed.
 
 pub(super) mod search;
 pub(super) mod waits_for;
@@ -15,13 +16,13 @@ use crate::core::state::Stuck;
 use crate::core::state::{Entry, Notice, State, Timer};
 use crate::core::time::Now;
 
-/// Whether a claim is stuck otherwise than it was told: then its request is answered rather than parked, so that its
-/// client hears of it. Once, because the answer is what it was told.
+/// Whether the claim's state (stuck, and how) differs from what its client was last told. If so, its request is
+/// answered instead of parked. This happens once, because the answer updates what the client was told.
 pub(super) fn is_news(state: &State, id: &ClaimId) -> bool {
     state.snapshot.stuck.get(id).map(|stuck| stuck.kind()) != state.watch.told.get(id).copied()
 }
 
-/// An answer about a waiting claim goes out: its client knows now.
+/// An answer about a waiting claim goes out, so its client now knows the state.
 pub(super) fn told(state: &mut State, id: &ClaimId) {
     match state.snapshot.stuck.get(id).map(|stuck| stuck.kind()) {
         Some(kind) => state.watch.told.insert(id.clone(), kind),
@@ -29,7 +30,7 @@ pub(super) fn told(state: &mut State, id: &ClaimId) {
     };
 }
 
-/// Looks who is stuck, if that may have changed: at once, or a little later when it has just been looked at.
+/// Searches for stuck claims if the result may have changed: at once, or a little later when the last search is recent.
 pub(super) fn look(state: &mut State, now: Now) {
     if !state.watch.stale {
         return;
@@ -45,7 +46,7 @@ pub(super) fn look(state: &mut State, now: Now) {
     }
 }
 
-/// Brings `Snapshot::stuck` up to date; claims that are stuck otherwise than before.
+/// Brings `Snapshot::stuck` up to date. Returns the claims whose state has changed.
 pub(super) fn look_now(state: &mut State, now: Now) -> Vec<ClaimId> {
     state.watch.stale = false;
     if state.entangled.is_empty() && state.snapshot.stuck.is_empty() {
@@ -61,7 +62,7 @@ pub(super) fn look_now(state: &mut State, now: Now) -> Vec<ClaimId> {
     changed
 }
 
-/// The history tells when a claim gets stuck.
+/// Records in the history that a claim got stuck.
 fn record(state: &mut State, id: &ClaimId, now: Now) {
     let (Some(stuck), Some(claim)) = (state.snapshot.stuck.get(id).cloned(), state.claim(id).cloned()) else { return };
     let (kind, reason) = match &*stuck {
@@ -75,13 +76,13 @@ fn record(state: &mut State, id: &ClaimId, now: Now) {
             (ChangeKind::Deadlock, format!("builds wait for each other: {}", builds.join(", ")))
         }
     };
-    // A step of its own: it is no part of what somebody asked for.
+    // A step of its own: it is not part of anybody's request.
     state.begin_step();
     let entry = Entry { reason: Reason::parse(&reason).ok(), ..Entry::about(&claim, kind, None) };
     state.record(entry, now);
 }
 
-/// Repairs lost notices: tells the parked requests of all whose state is news to them (once more).
+/// Repairs lost notices: notifies the parked requests of all claims whose clients do not know the state (once more).
 pub(super) fn notify_again(state: &mut State) {
     let known = state.snapshot.stuck.keys().chain(state.watch.told.keys());
     let ids: BTreeSet<ClaimId> = known.filter(|id| is_news(state, id)).cloned().collect();

@@ -1,10 +1,10 @@
 //! Which waiting claims are stuck.
 //!
-//! A build goes on when all its waiting claims have been served. So at first every build that holds and waits is
-//! taken for stuck; then those go free whose claims could all be served by locks that no stuck build has, and so on
-//! until no more goes free. What a build without a waiting claim has, or somebody who is no build, will be given back
-//! some day; a waiter that does not listen counts as none. Order in the queue plays no part: nobody is held back by
-//! those who wait for his own build ([`crate::core::cycles`]).
+//! A build goes on when all its waiting claims have been served. So the search first marks every build that both holds
+//! and waits as stuck. Then it takes the mark from each build whose claims could all be served by locks that no stuck
+//! build has, until nothing changes. A build without a waiting claim, and an owner that is not a build, will give back
+//! its locks some day. A waiter that does not listen does not count. Queue order plays no part: a claim is never held
+//! back by claims that wait for its own build ([`super::waits_for`]).
 
 use std::cell::Cell;
 use std::collections::hash_map::Entry;
@@ -19,8 +19,8 @@ use crate::core::pool::{Holder, Lock};
 use crate::core::state::Snapshot;
 use crate::core::state::Stuck;
 
-/// All stuck claims, given the builds that both hold and wait. When there is too much to look at
-/// ([`limits::STUCK_SEARCH`]), nobody is called stuck.
+/// All stuck claims, given the builds that both hold and wait. When the search exceeds its bound
+/// ([`limits::STUCK_SEARCH`]), it reports no claim as stuck.
 pub(in super::super) fn stuck_claims<'w>(
     snapshot: &'w Snapshot,
     builds: impl Iterator<Item = &'w BuildRef>,
@@ -29,7 +29,8 @@ pub(in super::super) fn stuck_claims<'w>(
     search.run().unwrap_or_default()
 }
 
-/// What a claim wants of one pool, with what decides which locks could serve it. Equal ones are looked at once.
+/// What a claim wants of one pool, with everything that decides which locks could serve it. Equal wishes are examined
+/// once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Wish<'w> {
     pool: &'w PoolName,
@@ -38,7 +39,7 @@ struct Wish<'w> {
 }
 
 impl Wish<'_> {
-    /// How many locks it takes.
+    /// How many locks it needs.
     fn count(&self) -> usize {
         match self.want {
             Want::Any { count, .. } => *count as usize,
@@ -67,18 +68,18 @@ struct Node<'w> {
     stuck: bool,
 }
 
-/// There was too much to look at.
+/// The search exceeded its bound.
 struct TooMuch;
 
 struct Search<'w> {
     snapshot: &'w Snapshot,
     nodes: Vec<Node<'w>>,
     numbers: HashMap<BuildRef, usize>,
-    /// How much may still be looked at.
+    /// How many more locks the search may look at.
     budget: Cell<usize>,
 }
 
-/// Which nodes stand in the way of each wish that cannot be served.
+/// Which nodes block each wish that cannot be served.
 type InTheWay<'w> = HashMap<Wish<'w>, BTreeSet<usize>>;
 
 impl<'w> Search<'w> {
@@ -118,7 +119,7 @@ impl<'w> Search<'w> {
         Ok(())
     }
 
-    /// Takes the mark from all builds that can go on, until no more can.
+    /// Takes the mark from all builds that can go on, until nothing changes.
     fn set_free(&mut self) -> Result<(), TooMuch> {
         let mut served: HashSet<Wish<'w>> = HashSet::new();
         loop {
@@ -150,7 +151,7 @@ impl<'w> Search<'w> {
         }
     }
 
-    /// Whether enough locks are not in the hands of stuck builds.
+    /// Whether enough locks are not held by stuck builds.
     fn can_be_served(&self, wish: &Wish<'w>) -> Result<bool, TooMuch> {
         self.has_enough(wish, |lock| self.stuck_holders(wish, lock).next().is_none())
     }
@@ -170,7 +171,7 @@ impl<'w> Search<'w> {
 
     /// Stuck builds that keep this lock from the wish, with the hold of each.
     fn stuck_holders(&self, wish: &Wish<'w>, lock: &'w Lock) -> impl Iterator<Item = (usize, &'w Holder)> {
-        // All holders have the same key, so one speaks for all.
+        // All holders have the same key, so the first one is enough.
         let key = lock.holders.first().and_then(|holder| holder.sharer.as_ref()).map(|(key, _)| key);
         let joins = key.is_some() && key == wish.key;
         lock.holders.iter().filter(move |_| !joins).filter_map(|holder| {
@@ -180,7 +181,7 @@ impl<'w> Search<'w> {
         })
     }
 
-    /// Who stands in the way of the wishes of stuck builds that cannot be served.
+    /// The builds that block the wishes of stuck builds.
     fn in_the_way(&self) -> Result<InTheWay<'w>, TooMuch> {
         let mut all = HashMap::new();
         let waiters = self.nodes.iter().filter(|node| node.stuck).flat_map(|node| &node.waiters);
@@ -198,7 +199,7 @@ impl<'w> Search<'w> {
         Ok(all)
     }
 
-    /// What the claim's own build has of the first wish that only this build could serve.
+    /// The locks of the claim's own build that the first wish needs, if only this build could serve it.
     fn own(&self, number: usize, waiter: &Waiter<'w>) -> Result<Option<Vec<(PoolName, LockName, ClaimId)>>, TooMuch> {
         for wish in &waiter.wishes {
             let of_own = |lock: &'w Lock| self.stuck_holders(wish, lock).filter(move |(holder, _)| *holder == number);
@@ -213,7 +214,7 @@ impl<'w> Search<'w> {
         Ok(None)
     }
 
-    /// The shortest way from the claim over builds that wait for each other back to its own build.
+    /// The shortest path from the claim through builds that wait for each other, back to its own build.
     fn cycle(
         &self,
         number: usize,
@@ -245,7 +246,7 @@ impl<'w> Search<'w> {
         Ok(None)
     }
 
-    /// The builds from the claim's own to the last, whose steps back lead to it.
+    /// The builds from the claim's own to `last`, found by walking back from `last`.
     fn path(&self, waiter: &Waiter<'w>, last: usize, came_from: &HashMap<usize, usize>) -> Vec<Arc<Owner>> {
         let steps = std::iter::successors(Some(last), |at| came_from.get(at).copied());
         let steps = steps.take_while(|at| self.owner(*at).build() != waiter.claim.terms.owner.build());

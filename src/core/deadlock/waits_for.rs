@@ -1,5 +1,5 @@
-//! Who waits for whom (docs/design.md#turn-order): holder edges and order edges never close a cycle, because a claim is not
-//! held back by those who wait for its own build.
+//! Which claims wait for which (docs/design.md#turn-order). Holder edges and order edges never close a cycle, because
+//! claims that wait for a claim's own build do not hold it back.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use crate::core::names::{ClaimId, PoolName, Text};
 use crate::core::pool::Place;
 use crate::core::state::Snapshot;
 
-/// Finds out who waits, directly or through others, for a lock that one build has. It remembers what it has found,
-/// so asking about one waiter after the other is cheap.
+/// Finds the claims that wait, directly or through others, for a lock that one build has. It remembers its results, so
+/// asking about many waiters is cheap.
 pub(in crate::core) struct WaitsFor<'w> {
     snapshot: &'w Snapshot,
     build: &'w BuildRef,
-    /// Claims that wait for it.
+    /// Claims that wait for the build.
     found: HashSet<&'w ClaimId>,
     overlaps: HashMap<&'w PoolName, Overlaps>,
 }
 
-/// What two claims must have in common to wait for the same holders.
+/// Two claims that have all of this in common wait for the same holders.
 type Wish<'w> = (&'w PoolName, &'w Want, Option<(&'w Text, &'w Text)>);
 
 /// One walk over the edges.
@@ -29,9 +29,9 @@ type Wish<'w> = (&'w PoolName, &'w Want, Option<(&'w Text, &'w Text)>);
 struct Walk<'w> {
     todo: Vec<&'w Arc<Claim>>,
     seen: HashSet<&'w ClaimId>,
-    /// Wishes whose holders have been looked at.
+    /// Wishes whose holders have been visited.
     asked: HashSet<Wish<'w>>,
-    /// How far in the queue the rivals of a want have been looked at.
+    /// Up to which place in the queue the rivals of a want have been visited.
     ahead: HashMap<(&'w PoolName, &'w Want), Place>,
 }
 
@@ -40,9 +40,9 @@ impl<'w> WaitsFor<'w> {
         Self { snapshot, build, found: HashSet::new(), overlaps: HashMap::new() }
     }
 
-    /// Whether `from` waits for the build. Edges: a waiting claim waits for the holders of the locks that it lacks
-    /// and for the earlier waiters that stand before it; a holder waits for what other claims of its build wait
-    /// for. The walk is bounded; past the bound the answer is no, which keeps the order.
+    /// Whether `from` waits for the build. Edges: a waiting claim waits for the holders of the locks that it lacks and
+    /// for the earlier waiters that hold it back; a holder waits for what other claims of its build wait for. The walk
+    /// is bounded; past the bound the answer is no, which keeps the order.
     pub(in crate::core) fn is_true_of(&mut self, from: &'w Arc<Claim>) -> bool {
         let mut walk = Walk { todo: vec![from], ..Walk::default() };
         walk.seen.insert(&from.id);
@@ -58,10 +58,11 @@ impl<'w> WaitsFor<'w> {
         false
     }
 
-    /// Adds those for whom `claim` waits to the walk; true when the build itself is one of them.
+    /// Adds to the walk what `claim` waits for; true when that includes the build itself.
     ///
-    /// A claim of the build itself waits for no earlier waiter that waits for the build: that one does not hold it back.
-    /// So its order edges lead nowhere, and to follow them would let a later claim of the build pass an earlier one.
+    /// A claim of the build itself waits for no earlier waiter that waits for the build: that waiter does not hold it
+    /// back. So its order edges lead nowhere, and following them would let a later claim of the build pass an earlier
+    /// one.
     fn follow(&mut self, walk: &mut Walk<'w>, claim: &'w Arc<Claim>) -> bool {
         let sharer = claim.terms.ask.sharer();
         let own = claim.terms.owner.build().is_some_and(|build| build == *self.build);

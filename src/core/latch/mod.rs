@@ -1,7 +1,7 @@
 //! Latches: the one-shot objects of the Argo contract (docs/latches.md): locked -> released -> deleted.
 //!
-//! A latch belongs to nobody: whoever knows its id may release or delete it. It names the workflow that waits for it
-//! and says how the waiting step is to end. It never becomes locked again.
+//! A latch has no owner: any client that knows its id may release or delete it. It names the workflow that waits for
+//! it, and says how the waiting step is to end. A released latch is never locked again.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,8 @@ use crate::core::limits;
 use crate::core::names::{NameError, Reason, Revision, bad_char, check_length, text_type};
 use crate::core::time::{Deadline, Now, WallMs};
 
-/// The id of a latch: a UUID, made at the edge. Random ones cannot be guessed, and knowing one is enough to release.
+/// The id of a latch: a UUID, made by the caller. It must be random, so that nobody can guess it: knowing the id is
+/// enough to release the latch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LatchId(pub Uuid);
 
@@ -24,7 +25,7 @@ impl LatchId {
         Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
     }
 
-    /// The id before which no other comes.
+    /// The first id in order.
     #[must_use]
     pub fn smallest() -> Self {
         Self(Uuid::nil())
@@ -39,7 +40,7 @@ impl fmt::Display for LatchId {
 
 impl std::str::FromStr for LatchId {
     type Err = NameError;
-    /// Reads the hyphenated form, in small or capital letters.
+    /// Reads the hyphenated form, in lower or upper case.
     fn from_str(text: &str) -> Result<Self, NameError> {
         let parsed = if text.len() == 36 { Uuid::try_parse(text).ok() } else { None };
         let must = "be a UUID such as e9205d4a-2545-4c58-86ae-d0e7b3ecec23";
@@ -47,7 +48,8 @@ impl std::str::FromStr for LatchId {
     }
 }
 
-/// Lower-case letters, digits and `-`, beginning and ending with no `-`; with `dots`, several such parts.
+/// Lower-case letters, digits and `-`, not beginning or ending with `-`; with `dots`, several such parts with dots
+/// between them.
 fn check_kubernetes(what: &'static str, text: &str, max: usize, dots: bool) -> Result<(), NameError> {
     check_length(what, text, max)?;
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || (dots && c == '.');
@@ -74,7 +76,7 @@ fn check_of(what: &'static str, text: &str, max: usize, allowed: fn(char) -> boo
 }
 
 text_type!(
-    /// The name of an Argo workflow: an RFC 1123 subdomain, as Kubernetes has it, so it is safe in any URL.
+    /// The name of an Argo workflow: an RFC 1123 subdomain, as in Kubernetes, so it is safe in any URL.
     WorkflowName, "workflow name", |what, text| check_kubernetes(what, text, limits::KUBERNETES_NAME_BYTES, true)
 );
 text_type!(
@@ -82,7 +84,7 @@ text_type!(
     Namespace, "namespace", |what, text| check_kubernetes(what, text, limits::KUBERNETES_LABEL_BYTES, false)
 );
 text_type!(
-    /// `metadata.uid` of a workflow: tells it from a later one of the same name.
+    /// `metadata.uid` of a workflow: distinguishes it from a later one of the same name.
     WorkflowUid, "workflow uid", |what, text| {
         check_of(what, text, limits::ID_BYTES, |c| c.is_ascii_alphanumeric() || c == '-')
     }
@@ -94,7 +96,7 @@ text_type!(
     }
 );
 text_type!(
-    /// Id, name or parameter value by which a node is found.
+    /// The id, name or parameter value that selects a node.
     NodeText, "node", |what, text| check_of(what, text, limits::LATCH_NODE_BYTES, |c| !c.is_control())
 );
 
@@ -115,10 +117,10 @@ pub enum Node {
 pub struct Outputs(BTreeMap<ParameterName, Arc<str>>);
 
 impl Outputs {
-    /// Checks number and size.
+    /// Checks the number and the total size.
     ///
     /// # Errors
-    /// There are too many, or they are too long in all.
+    /// There are too many, or their total size is too large.
     pub fn new(values: BTreeMap<ParameterName, Arc<str>>) -> Result<Self, NameError> {
         if values.len() > limits::LATCH_OUTPUTS {
             return Err(NameError::Shape { what: "outputs", must: "be at most 64" });
@@ -141,7 +143,7 @@ impl Outputs {
     }
 }
 
-/// How the waiting node is to end.
+/// How the waiting node ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     Succeed(Outputs),
@@ -155,7 +157,7 @@ impl Default for Ending {
     }
 }
 
-/// What a latch is made for.
+/// What a latch is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub workflow: WorkflowName,
@@ -165,7 +167,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// This target with what the binding adds; `None` when they contradict each other.
+    /// This target with the additions of the binding; `None` when they contradict each other.
     pub(super) fn bound(&self, binding: &Binding) -> Option<Self> {
         fn agree<T: PartialEq>(old: &Option<T>, new: &Option<T>) -> bool {
             old.is_none() || new.is_none() || old == new
@@ -180,27 +182,27 @@ impl Target {
     }
 }
 
-/// What is added to a target that did not say it: which node, of which very workflow. Said once, it stays. An agent
-/// writes it down before it changes a workflow, so that after its death nobody takes another node for the same one.
+/// Adds to a target what it left open: which node, and of exactly which workflow. Once set, it stays. An agent records
+/// it before it changes a workflow, so that after a crash no agent mistakes another node for the same one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Binding {
     pub node: Option<Node>,
     pub workflow_uid: Option<WorkflowUid>,
 }
 
-/// A latch to be made.
+/// A request for a new latch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewLatch {
     pub id: LatchId,
     pub target: Target,
-    /// How it ends when its release does not say.
+    /// How it ends if its release does not say.
     pub ending: Ending,
 }
 
 /// The second half of a latch's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Released {
-    /// Of the release: releases in their order.
+    /// The revision of the release; it gives the order of releases.
     pub revision: Revision,
     pub forget: Deadline,
 }
@@ -210,7 +212,7 @@ pub struct Released {
 pub struct Latch {
     pub id: LatchId,
     pub target: Target,
-    /// How it ends; final once released.
+    /// How it ends; final once the latch is released.
     pub ending: Ending,
     pub created: WallMs,
     pub last_change: WallMs,
@@ -218,20 +220,20 @@ pub struct Latch {
 }
 
 impl Latch {
-    /// A latch from its parts, as a store has kept them.
+    /// A latch from its stored parts.
     #[must_use]
     pub fn restored(new: NewLatch, created: WallMs, last_change: WallMs, released: Option<Released>) -> Self {
         let NewLatch { id, target, ending } = new;
         Self { id, target, ending, created, last_change, released }
     }
 
-    /// Its release, if it has been.
+    /// Its release, if it has been released.
     #[must_use]
     pub fn released(&self) -> Option<&Released> {
         self.released.as_ref()
     }
 
-    /// As a new life of the server sees it.
+    /// The latch as a new life of the server sees it.
     #[must_use]
     pub fn restarted(mut self, now: Now) -> Self {
         self.released = self.released.map(|r| Released { forget: r.forget.restarted(now), ..r });

@@ -5,7 +5,7 @@ fn id(n: u8) -> LatchId {
 }
 
 #[test]
-fn names_are_those_of_kubernetes() {
+fn names_follow_the_rules_of_kubernetes() {
     let (long, longer) = ("a".repeat(63), "a".repeat(64));
     let (subdomain, too_long) = ("a.".repeat(126) + "a", "a.".repeat(126) + "aa");
     for good in ["a", "0", "build-x7k", "a.b-c.d", &longer, &subdomain] {

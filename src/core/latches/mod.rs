@@ -13,7 +13,7 @@ fn existing(state: &State, id: LatchId) -> Result<Arc<Latch>, Refusal> {
     state.snapshot.latches.get(&id).cloned().ok_or(Refusal::NoSuchLatch { id })
 }
 
-/// Makes a latch. The same request again, also after the release, gets the latch as it is.
+/// Makes a latch. A repeat of the same request, even after the release, returns the latch as it is.
 pub(super) fn create(state: &mut State, new: NewLatch, now: Now) -> Result<Reply, Refusal> {
     if let Some(old) = state.snapshot.latches.get(&new.id) {
         let same_ending = old.released.is_some() || old.ending == new.ending;
@@ -30,8 +30,8 @@ pub(super) fn create(state: &mut State, new: NewLatch, now: Now) -> Result<Reply
     Ok(Reply::Latch(Arc::new(latch)))
 }
 
-/// Releases a latch. Again is harmless; again with another ending is refused, because the first may have been acted on.
-/// A binding may come with the first release or later.
+/// Releases a latch. A repeat is harmless. A repeat with another ending is refused, because a client may have acted on
+/// the first. A binding may come with the first release or later.
 pub(super) fn release(
     state: &mut State,
     id: LatchId,
@@ -48,7 +48,7 @@ pub(super) fn release(
         if target == old.target {
             return Ok(Reply::Latch(old));
         }
-        // Not a change that anybody waits for: the release keeps its revision.
+        // No client waits for this change, so the release keeps its revision.
         let latch = Latch { target, ..Latch::clone(&old) };
         state.put_latch(latch.clone());
         return Ok(Reply::Latch(Arc::new(latch)));
@@ -76,7 +76,7 @@ pub(super) fn delete(state: &mut State, id: LatchId, now: Now) -> Result<Reply, 
     Ok(Reply::Latch(old))
 }
 
-/// Forgets a released latch that nobody has deleted for so long.
+/// Forgets a released latch that nobody has deleted in time.
 pub(super) fn expire(state: &mut State, id: LatchId, now: Now) {
     let Ok(old) = existing(state, id) else { return };
     if old.released.is_some_and(|r| r.forget.is_over(now)) {

@@ -80,8 +80,8 @@ fn a_life() {
         assert_eq!(latch(release(&mut state, 1, again, 20)), released, "repeating is harmless");
     }
     let other = release(&mut state, 1, Some(outputs("1.3")), 20);
-    assert_eq!(other, Err(Refusal::LatchReleased { id: id(1) }), "the first ending may have been acted on");
-    assert_eq!(create(&mut state, 1, 20), released, "creating again is harmless, too");
+    assert_eq!(other, Err(Refusal::LatchReleased { id: id(1) }), "a client may have acted on the first ending");
+    assert_eq!(create(&mut state, 1, 20), released, "creating again is harmless");
     assert_eq!(state.snapshot.revision, revision);
 
     assert_eq!(latch(step(&mut state, Command::DeleteLatch { id: id(1) }, now(30))), released);
@@ -94,7 +94,7 @@ fn a_life() {
 }
 
 #[test]
-fn a_binding_is_said_once_and_wakes_nobody() {
+fn a_binding_is_set_once_and_wakes_nobody() {
     let mut state = state();
     create(&mut state, 1, 5);
     let released = latch(release(&mut state, 1, None, 7));
@@ -105,12 +105,16 @@ fn a_binding_is_said_once_and_wakes_nobody() {
     assert_eq!((bound.released(), bound.last_change), (released.released(), released.last_change));
     assert!(state.take_notices().is_empty());
     for (node, uid) in [(None, None), (Some("w-1"), None), (None, Some("u-1")), (Some("w-1"), Some("u-1"))] {
-        assert_eq!(latch(bind(&mut state, 1, node, uid)), bound, "again is harmless");
+        assert_eq!(latch(bind(&mut state, 1, node, uid)), bound, "a repeat is harmless");
     }
     for (node, uid) in [(Some("w-2"), None), (None, Some("u-2")), (Some("w-1"), Some("u-2"))] {
-        assert_eq!(bind(&mut state, 1, node, uid), Err(Refusal::LatchReleased { id: id(1) }), "it may be acted on");
+        assert_eq!(
+            bind(&mut state, 1, node, uid),
+            Err(Refusal::LatchReleased { id: id(1) }),
+            "a client may have acted on it"
+        );
     }
-    assert_eq!(create(&mut state, 1, 60), bound, "its creator may ask again as at first");
+    assert_eq!(create(&mut state, 1, 60), bound, "its creator may repeat the first request");
 }
 
 #[test]
@@ -128,7 +132,7 @@ fn an_id_is_for_one_target() {
 }
 
 #[test]
-fn a_release_without_a_word_ends_as_the_creator_said() {
+fn a_release_without_an_ending_ends_as_the_creator_decided() {
     let mut state = state();
     create(&mut state, 1, 0);
     assert_eq!(latch(release(&mut state, 1, None, 1)).ending, outputs("preset"));
@@ -141,12 +145,12 @@ fn a_release_without_a_word_ends_as_the_creator_said() {
 }
 
 #[test]
-fn a_released_one_is_forgotten_after_30_days_and_a_locked_one_never() {
+fn a_released_latch_is_forgotten_after_30_days_and_a_locked_latch_never() {
     let mut state = state();
     create(&mut state, 1, 0);
     create(&mut state, 2, 0);
     release(&mut state, 1, None, 1_000).unwrap();
-    assert!(state.has_long_deadline(now(1_000)), "engine time is stored meanwhile");
+    assert!(state.has_long_deadline(now(1_000)), "engine time is stored until then");
     let day = Span::hours(24).0;
     step(&mut state, Command::Tick, now(30 * day + 999)).unwrap();
     assert_eq!(state.snapshot.latches.len(), 2, "never early");
@@ -171,13 +175,13 @@ fn a_restart_changes_nothing() {
     let mut next = restarted(store.load(), Settings::default(), 1, now(50));
     assert_eq!(next.snapshot.latches, state.snapshot.latches);
     assert_eq!(next.snapshot.released_latches, state.snapshot.released_latches);
-    assert_eq!(next.next_timer(), state.next_timer(), "30 days go on, they do not start again");
-    assert!(next.take_changes(now(50)).latches.is_empty(), "what is stored is not stored again");
+    assert_eq!(next.next_timer(), state.next_timer(), "the 30 days continue and do not start again");
+    assert!(next.take_changes(now(50)).latches.is_empty(), "stored latches are not stored again");
     super::super::invariants::check(&next).unwrap();
 }
 
 #[test]
-fn there_is_a_limit() {
+fn the_number_of_latches_is_limited() {
     let mut state = state();
     for n in 0..limits::LATCHES {
         let id = LatchId::from_random((n as u128).to_be_bytes());
@@ -191,7 +195,7 @@ fn there_is_a_limit() {
 }
 
 #[test]
-fn history_of_latches_is_bounded() {
+fn the_history_of_latches_is_bounded() {
     let mut state = state();
     for _ in 0..limits::LATCH_CHANGES / 2 + 5 {
         create(&mut state, 1, 0);

@@ -1,4 +1,4 @@
-//! Random operations that mean something in the state they come to.
+//! Random operations that make sense in the state in which they happen.
 
 use proptest::option;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use proptest_state_machine::ReferenceStateMachine;
 
 use super::reference::{Model, Op, Order, Request, Rules, Shape, To, Wait, Want, Which};
 
-/// A run of the model: what was declared before it began, and where it is.
+/// A run of the model: what was declared before it began, and its present state.
 #[derive(Debug, Clone)]
 pub(super) struct Case {
     pub(super) model: Model,
@@ -16,7 +16,7 @@ pub(super) struct Case {
     mood: Mood,
 }
 
-/// What a case is mostly about: rare meetings of rules must not stay rare.
+/// The emphasis of a case, so that rules which rarely meet do meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mood {
     /// Everything.
@@ -148,7 +148,7 @@ fn asks(case: &Case) -> BoxedStrategy<Op> {
     let priority = select(vec![0, 0, 0, 1, 2, -1]);
     (ids.prop_map(String::from), shape(mood), run(), how, spans, priority)
         .prop_map(move |(claim, shape, run, (confirm, try_lock, parks, same), (give_up, ttl), priority)| {
-            // Away from the mixed mood, nearly everybody parks, and nothing ends by itself.
+            // Outside the mixed mood, most requests park, and nothing ends by itself.
             let parks = parks || mood != Mood::Mixed;
             let (give_up, ttl) = if mood == Mood::Mixed { (give_up, ttl) } else { (None, None) };
             let run = run.filter(|_| mood == Mood::Mixed);
@@ -250,7 +250,7 @@ fn backfill() -> impl Strategy<Value = Option<Option<u32>>> {
     option::weighted(0.3, option::weighted(0.6, 1_u32..3))
 }
 
-/// What somebody does by hand.
+/// What people do by hand.
 fn by_hand(live: &[String]) -> BoxedStrategy<Op> {
     let to = prop_oneof![
         2 => Just(To::First),
@@ -269,7 +269,7 @@ fn by_hand(live: &[String]) -> BoxedStrategy<Op> {
     .boxed()
 }
 
-/// What happens to those who hold: renewals, fetches, and the end of their builds.
+/// What happens to holders: renewals, fetches, and the end of their builds.
 fn holds(live: &[String]) -> BoxedStrategy<Op> {
     let fence = option::weighted(0.7, prop_oneof![6 => Just(Which::Present), 1 => Just(Which::Former)]);
     prop_oneof![

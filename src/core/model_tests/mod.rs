@@ -1,8 +1,8 @@
-//! The core against the plainest reading of the rules ([`reference`]), over random operations; and the proof that
-//! this finds bugs: the same property must fail on cores with a planted one.
+//! The core against the simplest implementation of the rules ([`reference`]), over random operations; and the proof
+//! that this finds bugs: the same property must fail for a core with a planted bug.
 //!
-//! A failing case is printed as small as it gets and kept under `proptest-regressions`; `PROPTEST_CASES=100000 cargo
-//! test --lib core::model_tests` looks longer.
+//! A failing case is reduced, printed, and kept under `proptest-regressions`. `PROPTEST_CASES=100000 cargo test --lib
+//! core::model_tests` runs more cases.
 
 mod generate;
 mod reference;
@@ -23,7 +23,7 @@ use under_test::Core;
 /// Steps of one case.
 const STEPS: std::ops::RangeInclusive<usize> = 40..=60;
 
-/// Which bug the core under test carries.
+/// The planted bug of the core under test.
 trait Planted {
     const PLANT: Plant;
 }
@@ -64,7 +64,7 @@ impl<P: Planted> StateMachineTest for CoreFollowsTheRules<P> {
         core.check().unwrap_or_else(|broken| panic!("after {op:?}: {broken}"));
         let told = core.told();
         let missed: Vec<u64> = case.model.must_be_told().into_iter().filter(|park| !told.contains(park)).collect();
-        assert!(missed.is_empty(), "after {op:?} nobody told the parked requests {missed:?}");
+        assert!(missed.is_empty(), "after {op:?} no notice went to the parked requests {missed:?}");
         core
     }
 }
@@ -86,7 +86,7 @@ fn the_core_does_what_the_rules_say() {
     }
 }
 
-/// A planted bug must be found, or the property proves nothing.
+/// The property must find each planted bug; otherwise it proves nothing.
 fn is_found<P: Planted>() {
     let config = Config { cases: 2_000, max_shrink_iters: 8, failure_persistence: Option::None, ..Config::default() };
     assert!(matches!(run::<P>(config), Err(TestError::Fail(..))), "the planted bug {:?} was not found", P::PLANT);
@@ -98,12 +98,12 @@ fn finds_that_an_earlier_run_is_accepted() {
 }
 
 #[test]
-fn finds_that_a_release_ends_the_hold_of_another() {
+fn finds_that_a_release_ends_another_claims_hold() {
     is_found::<ReleaseUnchecked>();
 }
 
 #[test]
-fn finds_that_fences_are_forgotten_by_a_restart() {
+fn finds_that_a_restart_forgets_fences() {
     is_found::<FenceInMemory>();
 }
 

@@ -1,12 +1,12 @@
-//! The rules (docs/design.md) once more, in the plainest way: lists, linear scans, nothing remembered that can be
-//! looked up. Written from the rules, it shares no code and no type with the product, so that it can judge the core
-//! as well as a server behind HTTP.
+//! The rules (docs/design.md) a second time, in the simplest way: lists, linear scans, and nothing stored that can be
+//! derived. Written from the rules, it shares no code and no type with the product, so it can judge the core as well as
+//! a server behind HTTP.
 //!
-//! [`Model::apply`] is the whole interface: an operation in, the expected answer out; [`Model::view`] tells what
-//! everybody must see then. Times are milliseconds. Fences are not predicted: whoever drives a system with it checks
-//! that each new grant ([`Claim::grant`]) has a fence above all before.
+//! [`Model::apply`] is the whole interface: an operation in, the expected answer out; [`Model::view`] is what every
+//! reader must then see. Times are milliseconds. The model does not predict fences: a test that drives a system with it
+//! checks that each new grant ([`Claim::grant`]) has a fence above all earlier ones.
 
-// A rule that is off, on, or on with a number.
+// A rule can be off, on, or on with a number.
 #![allow(clippy::option_option)]
 
 use std::collections::BTreeSet;
@@ -33,12 +33,12 @@ pub(super) struct Rules {
 /// What is wanted of one pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Want {
-    /// That many locks, with this label if any.
+    /// This many locks, with this label if there is one.
     Any(usize, Option<String>),
     Named(Vec<String>),
 }
 
-/// *What* is asked, and by which build.
+/// *What* a request asks for, and for which build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shape {
     /// By pool, each pool once.
@@ -85,7 +85,7 @@ pub(super) struct Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
     Present,
-    /// That of the grant before.
+    /// The fence of the previous grant.
     Former,
     Wrong,
 }
@@ -98,7 +98,7 @@ pub(super) enum Order {
     Lifo,
 }
 
-/// Where a waiter is moved to.
+/// Where a waiter moves to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum To {
     First,
@@ -124,7 +124,7 @@ pub(super) enum Op {
         claim: String,
         drain: bool,
     },
-    /// Of somebody else, who waits.
+    /// By somebody else, while the claim waits.
     Cancel(String),
     Move {
         claim: String,
@@ -139,7 +139,7 @@ pub(super) enum Op {
         pool: String,
         lock: String,
     },
-    /// An `in` has fetched the present hold, or some other.
+    /// An `in` has fetched the present hold, or another one.
     Deliver {
         claim: String,
         present: bool,
@@ -161,9 +161,9 @@ pub(super) enum Op {
         max_hold: Option<u64>,
         max_queue: Option<u32>,
         order: Order,
-        /// Later ones may pass those that cannot be served, at most so often past each.
+        /// Later claims may pass those that cannot be served; with a number, at most that many times past each.
         backfill: Option<Option<u32>>,
-        /// Free locks are given by name, not the longest unused first.
+        /// Free locks are picked by name instead of least recently used first.
         by_name: bool,
         scope: Option<&'static str>,
     },
@@ -184,14 +184,14 @@ pub(super) enum Op {
         claim: Option<String>,
     },
     Reconcile,
-    /// Time goes by, and everything happens when it is due.
+    /// Time passes, and everything happens when it is due.
     Pass(u64),
-    /// Time goes by while nobody looks.
+    /// Time passes without a step, and then everything that is due happens.
     Leap(u64),
     Restart,
 }
 
-/// What is answered.
+/// The answer to an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Waiting { parked: bool },
@@ -229,7 +229,7 @@ enum Phase {
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
     pub(super) id: String,
-    /// The number of its last grant over all, 0 for none: another number, another and larger fence.
+    /// The number of its last grant across all claims, 0 for none. A new number comes with a new, larger fence.
     pub(super) grant: u64,
     /// All its grants of this life.
     pub(super) grants: Vec<u64>,
@@ -242,7 +242,7 @@ pub(super) struct Claim {
     runs: Vec<String>,
     ticket: u64,
     priority: i32,
-    /// `self_wait`, `deadlock` or nothing: what it is, and what its client was told.
+    /// `self_wait`, `deadlock` or empty: its state, and what its client was last told.
     stuck: &'static str,
     told: &'static str,
     withdrawals: u32,
@@ -281,7 +281,7 @@ impl Claim {
         }
     }
 
-    /// Whether it matters for this claim what becomes of its build.
+    /// Whether the fate of its build matters for this claim.
     fn watches_its_build(&self) -> bool {
         let fetched = matches!(self.phase, Phase::Held { delivered: true, .. });
         let held = matches!(self.phase, Phase::Held { .. });
@@ -307,12 +307,12 @@ struct Lock {
     name: String,
     label: Option<String>,
     drain: Option<Deadline>,
-    /// Out of service, perhaps till then.
+    /// Out of service, until this time if there is one.
     out: Option<Option<u64>>,
-    /// How long that was to be.
+    /// The length of that time.
     out_span: u64,
     leaving: bool,
-    /// When something was last written about it, as a number that grows.
+    /// When something was last written about it, as a growing number.
     mention: u64,
 }
 
@@ -352,7 +352,7 @@ impl Pool {
     }
 }
 
-/// The state of the snapshot, as the rules see it.
+/// The state of the server, as the rules see it.
 #[derive(Debug, Clone)]
 pub(super) struct Model {
     pub(super) rules: Rules,
@@ -362,7 +362,7 @@ pub(super) struct Model {
     now: u64,
     ended: Vec<Ended>,
     pools: Vec<Pool>,
-    /// Requests that are parked or have to be answered, and what they asked.
+    /// Requests that are parked or must be answered, with what they asked for.
     pub(super) parked: Vec<(u64, Request)>,
     tickets: u64,
     grants: u64,
@@ -387,7 +387,7 @@ impl Model {
         }
     }
 
-    /// Does one operation; the expected answer is then in [`Model::answer`].
+    /// Executes one operation; [`Model::answer`] is then the expected answer.
     pub(super) fn apply(&mut self, op: &Op) {
         self.expire();
         self.dispatch();
@@ -443,7 +443,7 @@ impl Model {
         }
     }
 
-    // ---- asking
+    // ---- requests
 
     fn ask(&mut self, request: &Request) -> Result<Answer> {
         if let Wait::Park(park) | Wait::Over(park) = request.wait {
@@ -508,7 +508,7 @@ impl Model {
         if may { Ok((ended.life + 1, ended.runs.clone())) } else { Err(Answer::RefusedEnded(ended.how)) }
     }
 
-    /// The scope asked for, else that of its pools which most ends.
+    /// The requested scope, otherwise the scope of its pools that has the most ways to end.
     fn scope_of(&self, shape: &Shape) -> &'static str {
         let of_pools: Vec<&str> =
             shape.parts.iter().filter_map(|(pool, _)| self.pool(pool)).filter_map(|pool| pool.scope).collect();
@@ -542,7 +542,7 @@ impl Model {
         }
     }
 
-    /// What has to be refused because it could never be served.
+    /// Refuses what could never be served.
     fn can_ever(&self, pool: &str, want: &Want) -> Result<()> {
         let Some(known) = self.pool(pool) else {
             let makes_it = match want {
@@ -632,9 +632,9 @@ impl Model {
         }
     }
 
-    // ---- who is next
+    // ---- turns
 
-    /// The locks that the claim may take now, in its turn.
+    /// The locks that the claim may take now, if it is its turn.
     fn can_take(&self, claim: &Claim) -> Option<Vec<(String, String)>> {
         let mut locks = Vec::new();
         for (pool, want) in &claim.shape.parts {
@@ -655,18 +655,19 @@ impl Model {
         (own || !held_back()).then_some(locks)
     }
 
-    /// All locks that the claim needs, the queue aside.
+    /// Whether all locks that the claim needs are available, regardless of the queue.
     fn could_have(&self, claim: &Claim) -> bool {
         claim.shape.parts.iter().all(|(pool, want)| self.choose(pool, want, &claim.shape).is_some())
     }
 
-    /// Whether those behind the claim may be served before it in this pool.
+    /// Whether later claims may be served before this one in this pool.
     fn may_be_passed(&self, pool: &str, claim: &Claim) -> bool {
         let backfill = self.pool(pool).and_then(|pool| pool.backfill);
         backfill.is_some_and(|most| most.is_none_or(|most| claim.passed < most) && !self.could_have(claim))
     }
 
-    /// Enough locks of one pool, the queue aside: own ones, then those of the same key, then the longest unused.
+    /// Enough locks of one pool, regardless of the queue: own ones, then those of the same key, then the least recently
+    /// used.
     fn choose(&self, pool: &str, want: &Want, shape: &Shape) -> Option<Vec<String>> {
         let known = self.pool(pool)?;
         let open = |lock: &&Lock| self.admits(pool, lock, shape);
@@ -722,7 +723,7 @@ impl Model {
         self.pool(pool).map(|p| p.locks.iter().filter(|lock| !lock.leaving).filter(could).collect()).unwrap_or_default()
     }
 
-    /// Earlier waiters that listen and have a candidate in common with the claim.
+    /// Earlier waiters that listen and share a candidate with the claim.
     fn before(&self, claim: &Claim) -> Vec<&Claim> {
         let parts = claim.shape.parts.iter();
         parts.flat_map(|(pool, want)| self.before_in(pool, want, claim)).collect()
@@ -741,7 +742,7 @@ impl Model {
         self.claims.iter().filter(|other| other.listens()).filter(common).collect()
     }
 
-    /// The smaller, the earlier.
+    /// Smaller is earlier.
     fn place(&self, pool: &str, claim: &Claim) -> (i32, u64) {
         match self.pool(pool).map_or(Order::Fifo, |pool| pool.order) {
             Order::Fifo => (0, claim.ticket),
@@ -757,7 +758,7 @@ impl Model {
         let mut next = 0;
         while let Some(claim) = reached.get(next).copied() {
             next += 1;
-            // Who of the build itself is held back, is so by none who waits for the build.
+            // A claim of the build itself is not held back by claims that wait for the build.
             let own = claim.shape.build.as_ref() == Some(build);
             let mut ahead: Vec<&Claim> = if own { Vec::new() } else { self.before(claim) };
             for (pool, want) in &claim.shape.parts {
@@ -787,7 +788,7 @@ impl Model {
         false
     }
 
-    /// Grants what is grantable to whom will hear of it, the earliest first, until nothing more is.
+    /// Grants everything grantable to claims whose client would learn of it, the earliest first.
     fn dispatch(&mut self) {
         loop {
             let place = |claim: &Claim| self.place(&claim.shape.parts[0].0, claim);
@@ -835,7 +836,7 @@ impl Model {
         Phase::Held { until: claim.ttl.map(|span| self.deadline(span)), limit, delivered: false }
     }
 
-    /// Parked requests that must have been told to try again by now.
+    /// Parked requests that must have received a notice to try again by now.
     pub(super) fn must_be_told(&self) -> Vec<u64> {
         let told = |(park, request): &&(u64, Request)| match self.live(&request.claim).map(|at| &self.claims[at]) {
             None => true,
@@ -851,9 +852,10 @@ impl Model {
         self.parked.iter().filter(told).map(|(park, _)| *park).collect()
     }
 
-    // ---- who waits in vain
+    // ---- stuck claims
 
-    /// Builds that hold and wait go on when all they wait for is, or will be, out of the hands of those that do not.
+    /// Builds that hold and wait can go on when all that they wait for is, or will be, released by builds that are not
+    /// stuck.
     fn look_who_is_stuck(&mut self) {
         let listening = |build: &String| -> Vec<&Claim> {
             self.claims.iter().filter(|c| c.listens() && c.shape.build.as_ref() == Some(build)).collect()
@@ -897,7 +899,7 @@ impl Model {
         }
     }
 
-    /// Those of `builds` that keep what the claim wants from it, where it would not do to have all the rest.
+    /// The builds among `builds` that keep the claim from what it wants, if all other locks together are not enough.
     fn missing(&self, claim: &Claim, builds: &[String]) -> Vec<String> {
         let mut missing = Vec::new();
         for (pool, want) in &claim.shape.parts {
@@ -986,7 +988,7 @@ impl Model {
         }
     }
 
-    /// Takes the claim out of the order of all that wait or were granted, and puts it in again beside another.
+    /// Takes the claim out of the order of all waiting and granted claims, and puts it back next to another one.
     fn move_claim(&mut self, id: &str, to: &To) -> Result<Answer> {
         self.waiting_claim(id)?;
         let claim = self.claims.iter().find(|c| c.id == id).cloned().ok_or(Answer::Refused("no_such_claim"))?;
@@ -1133,7 +1135,7 @@ impl Model {
         self.drop_left();
     }
 
-    /// Locks that only waited for their holders to go and for their drains to end.
+    /// Removes locks that waited only for their holders to go and for their drains to end.
     fn drop_left(&mut self) {
         let held: Vec<(String, String)> = self.claims.iter().flat_map(|claim| claim.locks.clone()).collect();
         for pool in &mut self.pools {
@@ -1305,7 +1307,7 @@ impl Model {
         drains.chain(out).chain(claims).chain(self.ended.iter().map(|ended| ended.forget)).min()
     }
 
-    /// Everything that is due; of two claims the one whose deadline came first, of equal ones the smaller id.
+    /// Does everything that is due; of two claims, the one whose deadline came first, and of equal ones the smaller id.
     fn expire(&mut self) {
         let now = self.now;
         loop {
@@ -1381,7 +1383,7 @@ impl Model {
         }
     }
 
-    // ---- looking
+    // ---- views
 
     fn live(&self, id: &str) -> Option<usize> {
         self.claims.iter().position(|claim| claim.id == id)
@@ -1410,13 +1412,13 @@ impl Model {
         }
     }
 
-    /// What this id asked, if it is known, live or ended.
+    /// What this id asked for, if it is known, live or ended.
     pub(super) fn asked(&self, id: &str) -> Option<Shape> {
         let live = self.claims.iter().find(|claim| claim.id == id).map(|claim| claim.shape.clone());
         live.or_else(|| self.ended.iter().find(|ended| ended.id == id)?.shape.clone())
     }
 
-    /// What everybody must see: each line one fact, in a fixed order.
+    /// What every reader must see: one fact per line, in a fixed order.
     pub(super) fn view(&self) -> Vec<String> {
         let watched = self.claims.iter().filter(|claim| claim.watches_its_build());
         let watched: BTreeSet<&String> = watched.filter_map(|claim| claim.shape.build.as_ref()).collect();
@@ -1470,7 +1472,7 @@ fn fits(lock: &Lock, label: Option<&String>) -> bool {
     label.is_none_or(|label| lock.label.as_ref() == Some(label))
 }
 
-/// Only the run that first appeared last may act.
+/// Only the last run to appear may act.
 fn refuse_earlier(runs: &[String], run: Option<&String>) -> Result<()> {
     match run {
         Some(run) if runs.contains(run) && runs.last() != Some(run) => Err(Answer::Refused("superseded_run")),

@@ -1,4 +1,4 @@
-//! The core, driven by the model's operations and seen with the model's eyes.
+//! The core, driven by the model's operations and viewed in the model's terms.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,7 +25,7 @@ pub(super) struct Core {
     state: State,
     store: TestStore,
     now: Now,
-    /// All fences that each claim was given.
+    /// All fences that each claim has had.
     fences: BTreeMap<ClaimId, Vec<Fence>>,
     newest_fence: Fence,
     told: BTreeSet<u64>,
@@ -44,9 +44,9 @@ impl Core {
             drain: Span(rules.drain),
             lease: Span(rules.lease),
             declared_only: rules.declared_only,
-            // The model knows no time between two looks.
+            // The model searches for stuck claims at every step.
             stuck_look: Span(0),
-            // So short that pruning takes part.
+            // Small enough for pruning to take part.
             history: 20,
             plant,
             ..Settings::default()
@@ -65,7 +65,7 @@ impl Core {
         core
     }
 
-    /// Does one operation.
+    /// Executes one operation.
     pub(super) fn apply(&mut self, op: &Op) -> Answer {
         let command = match op {
             Op::Pass(span) => return self.pass(*span),
@@ -110,12 +110,12 @@ impl Core {
         self.told.extend(told.filter_map(|notice| if let Notice::Park(park) = notice { Some(park.0) } else { None }));
     }
 
-    /// Parked requests that have been told to try again in this life of the server.
+    /// Parked requests that have received a notice to try again in this life of the server.
     pub(super) fn told(&self) -> &BTreeSet<u64> {
         &self.told
     }
 
-    /// The invariants, the store, and that each fence is larger than all before.
+    /// The invariants, the store, and that each fence is larger than all earlier ones.
     pub(super) fn check(&mut self) -> Result<(), String> {
         invariants::check(&self.state)?;
         self.store.check_has_all_of(&self.state)?;

@@ -1,4 +1,4 @@
-//! What people do to the claims of others and to locks.
+//! What people do to other people's claims and to locks.
 
 use super::harness;
 
@@ -16,20 +16,20 @@ scenarios! {
         b ?                                    => granted env/env
         - history env 3                        => waiting broken granted
     "
-    or_after_its_drain: "
+    a_broken_hold_can_drain_first: "
         a ask env                              => held env/env
         b ask env confirm park=1               => waiting 1 parked
         a break drain                          => broken
    +29s b ?                                    => waiting 1 parked
     +1s b ?                                    => granted env/env
     "
-    a_grant_can_be_broken_a_waiter_is_cancelled: "
+    a_grant_can_be_broken_and_a_waiter_cancelled: "
         a ask env confirm                      => granted env/env
         b ask env confirm park=1               => waiting 1 parked
         b break                                => refused not_granted
         a cancel                               => refused not_waiting
         a break drain                          => broken
-        b ?                                    => granted env/env     # nobody had held it
+        b ?                                    => granted env/env     # it was never held
         c ask env confirm park=2               => waiting 1 parked
         - notices                              => 1
         c cancel                               => cancelled
@@ -42,7 +42,7 @@ scenarios! {
 
 // Quarantine.
 scenarios! {
-    a_lock_out_of_service_is_given_to_nobody: "
+    a_lock_out_of_service_is_not_granted: "
         - pool env capacity=2                  => done
         - quarantine env/1                     => done
         - free env                             => 2
@@ -58,7 +58,7 @@ scenarios! {
         - return env/1                         => done
         - history env 4                        => waiting returned granted noted
     "
-    whoever_has_it_keeps_it: "
+    a_holder_keeps_a_lock_out_of_service: "
         a ask env key=k who=x                  => held env/env
         - quarantine env/env                   => done
         a ?                                    => held env/env
@@ -69,7 +69,7 @@ scenarios! {
         - return env/env                       => done
         c ?                                    => granted env/env
     "
-    it_comes_back_by_itself: "
+    a_quarantine_ends_by_itself: "
         a ask env confirm                      => granted env/env
         a end                                  => cancelled
         - quarantine env/env for=20m           => done
@@ -79,7 +79,7 @@ scenarios! {
    +1m  b ?                                    => granted env/env
         - history env 3                        => waiting returned granted
     "
-    the_last_word_counts: "
+    the_last_quarantine_counts: "
         - pool env capacity=1                  => done
         - quarantine env/1 for=1m              => done
    +30s - quarantine env/1                     => done
@@ -93,7 +93,7 @@ scenarios! {
 
 // Moving a waiter.
 scenarios! {
-    a_waiter_is_moved_past_others_who_keep_their_order: "
+    a_moved_waiter_passes_others_which_keep_their_order: "
         h ask env                              => held env/env
         a ask env                              => waiting 1
         b ask env                              => waiting 2
@@ -117,7 +117,7 @@ scenarios! {
         a move x                               => refused no_such_claim
         - history env 3                        => moved moved moved
     "
-    who_comes_after_stays_behind: "
+    later_claims_stay_behind_a_moved_one: "
         h ask env                              => held env/env
         a ask env confirm park=1               => waiting 1 parked
         b ask env confirm park=2               => waiting 2 parked
@@ -143,9 +143,9 @@ scenarios! {
         b move last                            => done
         - queue p                              => d a b
         - queue q                              => d c b
-        a move c                               => refused not_waiting   # they never meet
+        a move c                               => refused not_waiting   # they share no queue
     "
-    priorities_and_last_come_first: "
+    moving_in_pools_by_priority_and_last_come_first: "
         - pool env capacity=1 order=priority   => done
         h ask env                              => held env/1
         a ask env priority=5                   => waiting 1
@@ -168,7 +168,7 @@ scenarios! {
         y move last                            => done
         - queue pile                           => z x y
     "
-    a_grant_that_is_withdrawn_comes_back_where_it_was: "
+    a_withdrawn_grant_returns_to_its_place_after_a_move: "
         a ask env confirm                      => granted env/env
         b ask env confirm park=1               => waiting 1 parked
         c ask env confirm park=2               => waiting 2 parked
@@ -179,7 +179,7 @@ scenarios! {
     "
 }
 
-// A person reserves what somebody else has.
+// A person reserves a lock that somebody else holds.
 scenarios! {
     a_reservation_joins_the_queue_and_expires: "
         h ask env build=7                      => held env/env

@@ -1,11 +1,11 @@
-//! What a review, load scripts and mutants of the rules have found; `docs/bugs.md` tells the stories.
+//! Bugs found by a review, load scripts and mutants of the rules; `docs/bugs.md` describes them.
 
 use super::harness;
 use super::lines;
 
-// What is taken away from a waiter lets those behind it go on.
+// A lock that an earlier waiter can no longer get may go to later ones.
 scenarios! {
-    who_waited_behind_the_waiter_of_a_removed_lock_is_served: "
+    claims_behind_the_waiter_of_a_removed_lock_are_served: "
         - add env/xy x=1 y=1                   => done
         - add env/x x=1                        => done
         - add env/y y=1                        => done
@@ -17,7 +17,7 @@ scenarios! {
         b ?                                    => granted env/y
         a ?                                    => waiting 1 parked
     "
-    who_waited_behind_the_waiter_of_a_changed_lock_is_served: "
+    claims_behind_the_waiter_of_a_changed_lock_are_served: "
         - add env/xy x=1 y=1                   => done
         - add env/x x=1                        => done
         - add env/y y=1                        => done
@@ -28,7 +28,7 @@ scenarios! {
         - update env/xy x=1                    => done
         b ?                                    => granted env/y
     "
-    who_waited_behind_the_waiter_of_a_lock_that_left_is_served: "
+    claims_behind_the_waiter_of_a_lock_that_left_are_served: "
         - pool env capacity=1                  => done
         - update env/1 x=1 y=1                 => done
         - add env/x x=1                        => done
@@ -113,7 +113,7 @@ scenarios! {
     "
 }
 
-// What is remembered and pruned.
+// Memory and pruning.
 scenarios! {
     the_oldest_released_claims_are_forgotten_first: "
         - settings ended=2
@@ -139,7 +139,7 @@ scenarios! {
         a left?                                => 300s
    +5m  a ?                                    => ended lost
     "
-    a_pool_that_is_made_again_has_its_own_history_only: "
+    a_pool_that_is_made_again_has_only_its_own_history: "
         - pool env capacity=1                  => done
         - pool other capacity=1                => done
         a ask env,other                        => held env/1 other/1
@@ -153,9 +153,9 @@ scenarios! {
     "
 }
 
-/// Entries that must stay are the oldest thousand here, which keeps nobody from finding those that may go.
+/// The oldest thousand entries must stay here, but they do not hide the entries that may go.
 #[test]
-fn the_history_in_all_is_limited_behind_a_thousand_entries_that_stay() {
+fn the_total_history_is_limited_behind_a_thousand_entries_that_stay() {
     let notes = lines(0..100, |_| "- note env => done".into());
     harness::play_at_scale(&format!(
         "- settings changes=1110 history=100000

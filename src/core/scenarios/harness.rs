@@ -1,4 +1,4 @@
-//! The language of the scenarios. One line is one operation, what follows `=>` is how the answer must begin:
+//! The language of the scenarios. One line is one operation; the text after `=>` is how the answer must begin:
 //!
 //! ```text
 //! - settings declared_only listen=20s history=5       (first line only; any setting by its name)
@@ -11,25 +11,25 @@
 //! |---|---|
 //! | `ID ask WANT..` | `PUT`; `env` any lock of a pool, `env*3` three, `env[gpu=yes]` with a label, `env/1+2` these; several pools with `,` |
 //! | .. `confirm try park=N over=N run=R key=K who=W build=B ttl=D give_up=D` | words about the request |
-//! | .. `priority=N supersede=NAME ci=URL job=J vars=V scope=S` | more of them |
-//! | `ID again ..` | the same `PUT` again; `park`, `over`, `run` and `try` are given anew |
-//! | `ID confirm [wrong\|first] [run=R]` | with its present fence, with one that nobody had, with the first one it ever had |
+//! | .. `priority=N supersede=NAME ci=URL job=J vars=V scope=S` | more words about the request |
+//! | `ID again ..` | the same `PUT` again; `park`, `over`, `run` and `try` are given again |
+//! | `ID confirm [wrong\|first] [run=R]` | with its present fence, with a fence of no claim, with the first fence that it had |
 //! | `ID renew [wrong\|first\|unnamed] [run=R]`, `ID deliver [wrong]` | the same for renewals; an `in` has fetched it |
 //! | `ID break [drain]`, `ID cancel`, `ID move first\|last\|ID` | by hand, by somebody else |
 //! | `- quarantine P/L [for=D]`, `- return P/L` | out of service and back |
 //! | `ID left?` | how long the hold lasts |
-//! | `- over B HOW`, `- suspect B [WHY]`, `- watched` | build B is over, or not known to be alive; whom to ask about |
+//! | `- over B HOW`, `- suspect B [WHY]`, `- watched` | build B is over, or not known to be alive; the builds to ask about |
 //! | `ID end [run=R] [by=P]` | `DELETE` |
-//! | `ID left N` | the client of park N has gone |
+//! | `ID left N` | the client of park N disconnects |
 //! | `ID ?` | look: phase, then locks, or place and presence, then `self_wait P/L=ID..` or `deadlock BUILD..` |
 //! | `- pool P capacity=N order=O overtaking=backfill[:N] pick=P scope=S drain=D max_hold=D max_queue=N op=O`, `- unpool P` | declare, remove |
 //! | `- add\|update P/L meta=M LABEL=V op=O [for=ID] [if_free]`, `- remove P/L claim=ID op=O`, `- note P[/L]` | locks |
-//! | `- tick`, `- reconcile`, `- restart [now]` | time, repair, a new life of the server (checked to stand as before) |
+//! | `- tick`, `- reconcile`, `- restart [now]` | time, repair, a new life of the server (with a check that nothing has changed) |
 //! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- count P` (entries), `- notices`, `- stuck` | look |
 //!
-//! Time stands still but for `+D` at the start of a line. On the way every timer gets its own step, as the engine
-//! does it; `+D!` leaps instead (a server that was stopped). After every line the invariants are checked, that no
-//! fence came twice, and that the store was told everything.
+//! Time stands still except for `+D` at the start of a line. Within that time every timer gets its own step, as in the
+//! engine; `+D!` leaps instead (a server that was stopped). After every line the harness checks the invariants, that no
+//! fence was given twice, and that the store was told everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -432,7 +432,7 @@ impl Server {
         Ok("same".into())
     }
 
-    /// Everybody who waits in vain, as of the last look.
+    /// All stuck claims, as of the last search.
     fn stuck(&self) -> String {
         let ids: Vec<&str> = self.state.snapshot.stuck.keys().map(ClaimId::as_str).collect();
         ids.join(" ")
@@ -535,7 +535,7 @@ fn show_stuck(stuck: &Stuck) -> String {
     }
 }
 
-/// Labels are the words with a value that mean nothing else.
+/// Labels are the words with a value that have no other meaning.
 fn labels_of(args: &Args) -> Result<Labels, String> {
     let labels = args.iter().filter(|(name, value)| !value.is_empty() && !["meta", "op", "for"].contains(name));
     labels.map(|(name, value)| Ok((parse(name)?, parse(value)?))).collect()
@@ -584,12 +584,12 @@ fn build_end_of(word: &str) -> Result<BuildEnd, String> {
     ends.into_iter().find(|end| end.word() == word).ok_or_else(|| format!("unknown end {word:?}"))
 }
 
-/// A build of the usual Concourse.
+/// A build of the default Concourse.
 fn build_of(id: &str) -> Result<BuildRef, String> {
     Ok(BuildRef { cluster: parse("https://ci")?, id: parse(id)? })
 }
 
-/// Equal texts, equal digests: enough for tests.
+/// Equal texts have equal digests, which is enough for tests.
 fn digest_of(text: &str) -> Digest {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
@@ -610,7 +610,7 @@ fn part(text: &str) -> Result<Part, String> {
     Ok(Part { pool: parse(pool)?, want: Want::Any { count: parse(count)?, labels } })
 }
 
-/// The word of a refusal, with how a claim ended.
+/// The word of a refusal, including how a claim ended.
 fn refusal_word(refusal: &Refusal) -> String {
     let word = match refusal {
         Refusal::NoSuchPool { .. } => "no_such_pool",

@@ -16,7 +16,7 @@ mod scopes;
 mod stuck;
 mod supersede;
 
-// The same PUT again, and other requests under the same id.
+// Repeats of a PUT, and other requests with the same id.
 scenarios! {
     the_id_is_the_idempotency_key: "
         a ask env confirm                  => granted env/env
@@ -28,7 +28,7 @@ scenarios! {
         b again                            => waiting 1 recent     # same place
         - queue env                        => b c
     "
-    what_is_asked_must_stay_the_same: "
+    a_repeat_must_ask_for_the_same: "
         - pool env capacity=2              => done
         a ask env                          => held env/1
         a ask env*2                        => refused different_request
@@ -118,7 +118,7 @@ scenarios! {
         a end run=r2                       => released again
         a confirm run=r2                   => refused ended released
     "
-    a_parked_request_of_an_earlier_run_does_not_listen_for_ever: "
+    a_parked_request_of_an_earlier_run_does_not_listen_forever: "
         h ask env                          => held env/env
         a ask env confirm park=1 run=r1    => waiting 1 parked
         a again park=2 run=r2              => waiting 1 parked
@@ -149,7 +149,7 @@ fn a_claim_has_at_most_a_hundred_runs() {
 
 // Lives.
 scenarios! {
-    an_ended_claim_answers_how: "
+    an_ended_claim_says_how_it_ended: "
         a ask env run=r1                   => held env/env
         a end run=r1                       => released
         a again run=r1                     => refused ended released
@@ -178,9 +178,9 @@ scenarios! {
         c ask env                          => waiting 2
    +20s - tick                             =>
    +10m - queue env                        =>
-        c again                            => waiting 1 recent life=2     # without any run too
+        c again                            => waiting 1 recent life=2     # also without a run
     "
-    a_claim_that_gave_up_begins_again_with_a_new_run_only: "
+    a_claim_that_gave_up_begins_again_only_with_a_new_run: "
         a ask env                          => held env/env
         b ask env run=r1 give_up=10s       => waiting 1
    +10s b ?                                => ended gave_up
@@ -188,7 +188,7 @@ scenarios! {
         b again                            => refused ended gave_up
         b again run=r2                     => waiting 1 recent life=2
     "
-    an_unconfirmed_claim_begins_again_with_a_new_run_only: "
+    an_unconfirmed_claim_begins_again_only_with_a_new_run: "
         a ask env confirm run=r1           => granted
    +45s a again run=r1                     => granted
    +45s a again run=r1                     => granted
@@ -212,7 +212,7 @@ scenarios! {
         a ask env                          => refused ended cancelled
         a ask env run=r2                   => held env/env
     "
-    ended_ids_are_forgotten_after_a_day_those_of_builds_after_90: "
+    ended_ids_are_forgotten_after_a_day_and_those_of_builds_after_90_days: "
         - pool env capacity=2              => done
         a ask env                          => held
         b ask env build=7                  => held
@@ -253,7 +253,7 @@ scenarios! {
         b ?                                => held env/env
         - lock env/env                     => meta= by=b
     "
-    a_release_frees_at_once_a_loss_drains: "
+    a_release_frees_at_once_and_a_loss_drains: "
         a ask env                          => held env/env
         a end                              => released
         b ask env ttl=60s                  => held env/env
@@ -279,7 +279,7 @@ scenarios! {
         - pool env capacity=1 max_hold=5m  => done
         a ask env                          => held
    +5m  a ?                                => ended lost
-   +30s b ask env ttl=1m                   => held env/1          # the shorter of both
+   +30s b ask env ttl=1m                   => held env/1          # the shorter of the two
    +1m  b ?                                => ended lost
    +30s c ask env confirm                  => granted env/1
    +40s c confirm                          => held env/1          # it counts from the confirm
@@ -306,7 +306,7 @@ scenarios! {
 
 // Listening.
 scenarios! {
-    a_waiter_listens_20_s_after_its_last_answer: "
+    a_waiter_listens_for_20_s_after_its_last_answer: "
         a ask env                          => held
         b ask env confirm                  => waiting 1 recent
    +19s b ?                                => waiting 1 recent
@@ -332,20 +332,20 @@ scenarios! {
         b ?                                => waiting 1 away
         c ask env                          => held env/env
     "
-    a_killed_waiter_delays_nobody_longer_than_its_grace: "
+    a_killed_waiter_delays_others_only_for_its_grace: "
         a ask env                          => held
         b ask env confirm park=1           => waiting 1 parked
         c ask env confirm park=2           => waiting 2 parked
    +1m  b left 1                           =>
         b ?                                => waiting 1 grace
         a end                              => released
-        b ?                                => waiting 1 grace      # nobody would hear of a grant
+        b ?                                => waiting 1 grace      # no client would learn of a grant
         c ?                                => waiting 2 parked     # but the order is kept
     +2s c ?                                => waiting 2 parked
     +1s c ?                                => granted
         b ?                                => waiting 1 away
     "
-    who_comes_back_within_the_grace_takes_the_lock: "
+    a_waiter_that_comes_back_within_its_grace_takes_the_lock: "
         a ask env                          => held
         b ask env confirm park=1           => waiting 1 parked
         c ask env confirm park=2           => waiting 2 parked
@@ -354,7 +354,7 @@ scenarios! {
     +2s b again park=3                     => granted env/env
         c ?                                => waiting 1 parked
     "
-    a_front_that_drops_all_connections_keeps_the_order: "
+    a_proxy_that_drops_all_connections_keeps_the_order: "
         a ask env                          => held
         b ask env confirm park=1           => waiting 1 parked
         c ask env confirm park=2           => waiting 2 parked
@@ -442,7 +442,7 @@ scenarios! {
         b ?                                => waiting 1 away
         d ask env confirm park=3           => waiting 2
         - queue env                        => b d
-        b again park=4                     => waiting 1 parked     # before d, who came later
+        b again park=4                     => waiting 1 parked     # before d, which came later
         c end                              => cancelled
         b ?                                => granted
         - history env 3                    => waiting ended granted
@@ -464,11 +464,11 @@ scenarios! {
         a end                              => released
         b ?                                => waiting 1 parked
         - notices                          => 1                    # 'try now'
-        c ask env confirm park=2           => waiting 2 parked     # no overtaking meanwhile
+        c ask env confirm park=2           => waiting 2 parked     # does not overtake b meanwhile
         b again over=1                     => held env/env
         c ?                                => waiting 1 parked
     "
-    without_confirm_and_without_a_park_it_takes_the_lock_when_it_asks: "
+    without_confirm_and_without_a_park_a_repeat_takes_the_lock: "
         a ask env                          => held
         b ask env                          => waiting 1 recent
         a end                              => released
@@ -505,7 +505,7 @@ scenarios! {
     "
 }
 
-// Giving up, and not waiting at all.
+// Giving up, and try-lock.
 scenarios! {
     give_up_after_bounds_the_wait: "
         a ask env                          => held
@@ -515,12 +515,12 @@ scenarios! {
         - notices                          => 1
         b again over=1                     => refused ended gave_up
     "
-    give_up_after_counts_over_a_withdrawal: "
+    give_up_after_includes_a_withdrawn_grant: "
         a ask env confirm give_up=30s      => granted
    +31s a ?                                => granted env/env      # a grant is not a wait
   +14s  a ?                                => ended gave_up        # back to waiting, and the wait was over
     "
-    give_up_after_of_a_repeat_does_not_prolong: "
+    a_repeat_does_not_extend_give_up_after: "
         a ask env                          => held
         b ask env give_up=15s              => waiting 1
    +10s b ask env give_up=15s              => waiting 1
@@ -543,13 +543,13 @@ scenarios! {
         c ask env try                      => busy                 # in its grace b still holds back
     +3s c ask env try                      => held env/2
     "
-    try_lock_over_pools_makes_none_when_it_fails: "
+    a_failed_try_lock_makes_no_pool: "
         a ask env                          => held
         b ask env,fresh try                => busy
         b ?                                => unknown
         - free fresh                       => none
     "
-    try_lock_of_an_ended_id_keeps_what_is_known_of_it: "
+    try_lock_of_an_ended_id_keeps_its_end: "
         a ask env                          => held
         b ask env run=r1                   => waiting
         b end run=r1                       => cancelled
@@ -565,7 +565,7 @@ scenarios! {
     "
 }
 
-// Making pools; what could never be served.
+// Making pools, and claims that could never be served.
 scenarios! {
     the_first_claim_makes_a_pool_with_one_lock_named_like_it: "
         a ask env                          => held env/env
@@ -605,7 +605,7 @@ scenarios! {
         - pool empty                       => done
         b ask empty                        => refused too_many
     "
-    what_could_never_be_served_is_refused_before_a_full_queue: "
+    an_impossible_claim_is_refused_before_a_full_queue: "
         - pool env capacity=1 max_queue=1  => done
         a ask env                          => held env/1
         b ask env                          => waiting 1
@@ -613,9 +613,9 @@ scenarios! {
         c ask env/9                        => refused no_such_lock
         c ask env                          => refused queue_full
         c ?                                => unknown
-        b again                            => waiting 1            # who is in stays in
+        b again                            => waiting 1            # a waiter keeps its place
     "
-    a_full_queue_refuses_only_who_must_wait: "
+    a_full_queue_refuses_only_claims_that_must_wait: "
         - pool none capacity=2 max_queue=0 => done
         a ask none                         => held none/1
         b ask none/2                       => held none/2
@@ -626,7 +626,7 @@ scenarios! {
         - pool env capacity=2 max_queue=1  => done
         d ask env/1                        => held env/1
         e ask env/1                        => waiting 1
-        f ask env/2                        => held env/2           # nobody waits for that one
+        f ask env/2                        => held env/2           # no claim waits for this lock
         g ask env/1                        => refused queue_full
     "
     refusals_over_several_pools_name_the_first_in_order: "
@@ -634,7 +634,7 @@ scenarios! {
         a ask env*2,abc*2                  => refused no_such_pool
         a ask env*2,xyz*2                  => refused too_many
     "
-    an_end_is_answered_before_what_could_never_be_served: "
+    an_ended_id_is_answered_before_an_impossible_claim: "
         - pool env capacity=1              => done
         a ask env run=r1                   => held env/1
         a end run=r1                       => released
@@ -703,7 +703,7 @@ scenarios! {
         d again over=2                     => held env/big
         e ask env[os=linux]                => waiting
     "
-    a_head_with_labels_stops_only_those_who_want_the_same: "
+    a_head_with_labels_holds_back_only_claims_for_the_same_locks: "
         - add env/m os=mac                 => done
         - add env/l os=linux               => done
         a ask env[os=mac]                  => held env/m
@@ -745,11 +745,11 @@ scenarios! {
         a ask env key=k who=a              => held
         x ask env key=j park=1             => waiting 1
         b ask env key=k who=b confirm park=2 => waiting 2          # fair
-        a2 ask env key=k who=a             => held env/env         # who holds already gets in
+        a2 ask env key=k who=a             => held env/env         # a holder's requestor gets in
         x end                              => cancelled
         b ?                                => granted env/env
     "
-    who_waits_joins_its_own_requestor_behind_a_head_that_cannot_be_served: "
+    a_waiter_joins_its_own_requestor_behind_a_head_that_cannot_be_served: "
         - pool env capacity=3              => done
         h1 ask env                         => held env/1
         h2 ask env                         => held env/2
@@ -784,7 +784,7 @@ scenarios! {
         b ask env key=k who=k              => held env/env
         c ask env key=k who=c              => waiting 2
     "
-    who_holds_one_of_several_shared_locks_gets_into_that_one: "
+    a_holder_of_one_shared_lock_joins_that_one: "
         - pool env capacity=2              => done
         b ask env/1 key=k who=b            => held env/1
         a ask env/2 key=k who=a            => held env/2
@@ -803,7 +803,7 @@ scenarios! {
         b ask env key=k who=b              => held
    +10s a ?                                => ended lost
         b ?                                => held env/env
-        c ask env key=k who=c confirm park=1 => waiting 1          # out of use to newcomers
+        c ask env key=k who=c confirm park=1 => waiting 1          # newcomers wait for the drain
    +30s c ?                                => granted env/env
         b end                              => released
         c end                              => cancelled
@@ -822,15 +822,15 @@ scenarios! {
         a end                              => released
         b ?                                => granted env/1 env/2
     "
-    a_build_passes_those_who_wait_for_its_own_locks: "
+    a_build_passes_claims_that_wait_for_its_locks: "
         - pool env capacity=3              => done
         a ask env build=7                  => held env/1
         b ask env*3 build=8 confirm park=1 => waiting 1            # waits for build 7
         c ask env build=9 confirm park=2   => waiting 2            # held back
-        a2 ask env build=7                 => held env/2           # else build 7 and b wait for each other
+        a2 ask env build=7                 => held env/2           # else build 7 and b would deadlock
         p ask env                          => waiting 3
     "
-    a_build_passes_those_who_wait_for_it_through_others: "
+    a_build_passes_claims_that_wait_for_it_through_others: "
         - pool x capacity=1                => done
         - pool y capacity=1                => done
         - pool z capacity=2                => done
@@ -880,7 +880,7 @@ scenarios! {
         y2 ask r build=2 confirm park=4    => waiting 1            # now build 2 waits for build 5
         c5 ?                               => granted p/1
     "
-    who_waits_for_nothing_of_the_build_holds_it_back: "
+    a_waiter_that_needs_nothing_of_the_build_holds_it_back: "
         - pool env capacity=3              => done
         h ask env                          => held env/1
         a ask env build=7                  => held env/2
@@ -906,7 +906,7 @@ scenarios! {
         b ask env*2 park=1                 => waiting 1
         c ask env                          => waiting 2
     "
-    equal_build_ids_of_no_cluster_are_no_build: "
+    equal_build_ids_without_a_cluster_are_not_a_build: "
         - pool env capacity=3              => done
         a ask env build=1                  => held env/1
         b ask env*3 build=2 park=1         => waiting 1
@@ -926,7 +926,7 @@ scenarios! {
         b ask env confirm                  => waiting 1
         - add env/b for=b                  => refused different_request   # that claim asked for something else
         - add env/a for=c                  => refused lock_exists
-        - add env/b for=c                  => done                 # b waits, and is not given what was c's
+        - add env/b for=c                  => done                 # b still waits: c has the lock from the start
         b ?                                => waiting 1
         - add env/a for=a meta=x op=1      => done again
         c end                              => released
@@ -934,10 +934,10 @@ scenarios! {
         - add new/a for=n                  => done                 # makes the pool
         - lock new/a                       => meta= by=n
         n end                              => released
-        - add new/b for=n                  => refused different_request   # its id has asked for another lock
+        - add new/b for=n                  => refused different_request   # its id asked for another lock before
         - free new                         => a
     "
-    an_update_of_a_free_lock_only: "
+    an_update_can_require_a_free_lock: "
         - add env/a                        => done
         - update env/a meta=x if_free      => done
         a ask env                          => held env/a
@@ -959,7 +959,7 @@ scenarios! {
         - pool env capacity=10001          => refused limit
         - history env 1                    => added
     "
-    shrinking_evicts_nobody: "
+    shrinking_evicts_no_holder: "
         - pool env capacity=3              => done
         a ask env/3                        => held env/3
         b ask env                          => held env/1
@@ -979,7 +979,7 @@ scenarios! {
         a end                              => released
         - lock env/3                       => none
     "
-    growing_again_keeps_a_lock_that_was_to_go: "
+    growing_again_keeps_a_leaving_lock: "
         - pool env capacity=2              => done
         a ask env/2                        => held env/2
         - pool env capacity=1              => done
@@ -987,7 +987,7 @@ scenarios! {
         a end                              => released
         - free env                         => 1 2
     "
-    a_withdrawn_grant_of_a_lock_that_goes_takes_it_away: "
+    a_withdrawn_grant_of_a_leaving_lock_removes_it: "
         - pool env capacity=2              => done
         a ask env/2 confirm                => granted env/2
         b ask env*2 confirm park=1         => waiting 1
@@ -998,26 +998,26 @@ scenarios! {
         a ?                                => ended removed
         a confirm                          => refused ended removed
     "
-    nobody_joins_a_lock_that_goes: "
+    no_claim_joins_a_leaving_lock: "
         - pool env capacity=2              => done
         a ask env/2 key=k who=a            => held env/2
         - pool env capacity=1              => done
         b ask env key=k who=b              => held env/1
     "
-    growing_serves_who_waits: "
+    growing_serves_a_waiter: "
         - pool env capacity=1              => done
         a ask env                          => held env/1
         b ask env confirm park=1           => waiting 1
         - pool env capacity=2              => done
         b ?                                => granted env/2
     "
-    adding_a_lock_serves_who_waits: "
+    adding_a_lock_serves_a_waiter: "
         a ask env                          => held env/env
         b ask env confirm park=1           => waiting 1
         - add env/new                      => done
         b ?                                => granted env/new
     "
-    add_makes_the_pool_with_just_that_lock: "
+    add_makes_the_pool_with_only_that_lock: "
         - add env/x meta=hello             => done
         - free env                         => x
         - lock env/x                       => meta=hello
@@ -1036,7 +1036,7 @@ scenarios! {
         - update env/y meta=new            => refused no_such_lock
         - update db/y meta=new             => refused no_such_pool
     "
-    an_update_that_alters_nothing_has_a_version_of_its_own: "
+    an_update_that_changes_nothing_has_its_own_version: "
         - add env/x meta=old               => done
         - update env/x meta=old            => done
         - history env                      => added noted
@@ -1053,7 +1053,7 @@ scenarios! {
         a end                              => released
         c ?                                => granted
     "
-    a_label_change_can_serve_who_waits: "
+    a_label_change_can_serve_a_waiter: "
         - add env/x gpu=yes                => done
         - add env/y gpu=no                 => done
         a ask env[gpu=yes]                 => held env/x
@@ -1067,7 +1067,7 @@ scenarios! {
         - update env/x gpu=no              => done
    +45s a ?                                => ended removed
     "
-    a_held_lock_is_removed_by_its_holder_only: "
+    only_its_holder_removes_a_held_lock: "
         - pool env capacity=2              => done
         a ask env                          => held env/1
         b ask env                          => held env/2
@@ -1084,7 +1084,7 @@ scenarios! {
         - remove nix/1                     => refused no_such_pool
         a end                              => released again
     "
-    remove_names_a_claim_that_holds: "
+    remove_must_name_a_holder: "
         - pool env capacity=2              => done
         a ask env                          => held env/1
         - remove env/2 claim=a             => refused not_holder
@@ -1156,7 +1156,7 @@ scenarios! {
         d ask env                          => waiting 2
         - restart                          => same
         - queue env                        => c d
-        c ?                                => waiting 1 recent     # listened for in full
+        c ?                                => waiting 1 recent     # counts as listening in full
         b confirm                          => held env/2
         a end                              => released
         c ?                                => granted env/1        # the next fence is larger: checked on each line
@@ -1177,15 +1177,15 @@ scenarios! {
   +20s  - lock db/db                       => meta= draining
   +10s  - free db                          => db
     "
-    long_deadlines_run_on: "
+    long_deadlines_continue: "
         a ask env ttl=60m                  => held
   +30m  - restart                          => same
   +29m  a ?                                => held
-  +55s! - restart                          => same                 # the last minutes count too
+  +55s! - restart                          => same                 # time while stopped counts too
     +5s a ?                                => ended lost
         - lock env/env                     => meta= draining
     "
-    a_long_drain_runs_on: "
+    a_long_drain_continues: "
         - pool env capacity=1 drain=60m    => done
         a ask env ttl=10s                  => held
   +10s  a ?                                => ended lost
@@ -1193,7 +1193,7 @@ scenarios! {
    +59s - lock env/1                       => meta= draining
     +1s - free env                         => 1
     "
-    who_waits_is_listened_for_again_after_a_restart: "
+    a_waiter_counts_as_listening_after_a_restart: "
         a ask env                          => held
         b ask env confirm park=1           => waiting 1
         - restart                          => same
@@ -1209,7 +1209,7 @@ scenarios! {
         - restart                          => same
    +45s a ?                                => ended unconfirmed
     "
-    a_restart_serves_whom_it_can: "
+    a_restart_keeps_a_grant: "
         a ask env                          => held
         b ask env confirm                  => waiting 1
         a end                              => released
@@ -1237,7 +1237,7 @@ scenarios! {
         b confirm                          => held
         - history env                      => pool added added claimed waiting released granted claimed
     "
-    what_is_live_is_not_pruned: "
+    live_entries_are_not_pruned: "
         - settings history=6               =>
         - pool env capacity=2              => done
         a ask env/1                        => held env/1
@@ -1258,7 +1258,7 @@ scenarios! {
         - history env                      => added released noted noted noted noted
         - restart                          => same
     "
-    a_pool_of_many_locks_keeps_some_past: "
+    a_pool_of_many_locks_keeps_some_other_history: "
         - settings history=4               =>
         - pool env capacity=8              => done
         - note env                         => done
@@ -1267,14 +1267,14 @@ scenarios! {
         - history env 3                    => added noted noted
         - restart                          => same
     "
-    an_entry_that_goes_in_its_own_step_is_never_stored: "
+    an_entry_pruned_in_its_own_step_is_never_stored: "
         - settings history=0               =>
         - pool env capacity=1              => done
         - note env                         => done
         - history env                      => added
         - restart                          => same
     "
-    old_entries_go_by_age: "
+    old_entries_are_pruned_by_age: "
         - pool env capacity=1              => done
         - note env                         => done
  +2161h - reconcile                        =>
@@ -1307,9 +1307,9 @@ fn a_pool_keeps_a_thousand_entries() {
     ));
 }
 
-/// Each of these lines would take long if it looked at everybody who waits.
+/// Each of these lines would take long if it looked at all waiters.
 #[test]
-fn two_thousand_wait_behind_a_head_that_cannot_be_served() {
+fn two_thousand_claims_wait_behind_a_head_that_cannot_be_served() {
     let asks = lines(1..2_000, |n| format!("w{n} ask env confirm park={n} build={} => waiting", n % 1_000 + 10));
     let left = lines(1..2_000, |n| format!("w{n} left {n} =>"));
     let back = lines(1..2_000, |n| format!("w{n} again park={} => waiting", n + 20_000));

@@ -3,7 +3,7 @@
 use super::harness;
 
 scenarios! {
-    the_highest_priority_comes_first_then_the_first_that_came: "
+    the_highest_priority_comes_first_then_the_earliest_claim: "
         - pool env capacity=1 order=priority   => done
         h ask env                              => held env/1
         a ask env confirm park=1               => waiting 1 parked
@@ -36,7 +36,7 @@ scenarios! {
         a ask env priority=9                   => waiting 2      # the same claim, the same place
         - queue env                            => b a
     "
-    what_is_granted_is_not_taken_by_a_higher_priority: "
+    a_higher_priority_does_not_take_a_grant: "
         - pool env capacity=1 order=priority   => done
         a ask env confirm                      => granted env/1
         b ask env confirm priority=9 park=1    => waiting 1 parked
@@ -58,7 +58,7 @@ scenarios! {
         a end                                  => cancelled
         b ?                                    => granted env/2
     "
-    a_full_queue_is_full_for_everybody: "
+    a_full_queue_is_full_at_every_priority: "
         - pool env capacity=1 order=priority max_queue=1 => done
         h ask env                              => held env/1
         a ask env                              => waiting 1
@@ -72,7 +72,7 @@ scenarios! {
         b ask env key=k who=b priority=2       => held env/1         # before it
         - queue env                            => x a
     "
-    another_order_moves_nobody_out: "
+    a_new_order_drops_no_waiter: "
         - pool env capacity=1                  => done
         h ask env                              => held env/1
         a ask env key=k who=a park=1           => waiting 1
@@ -90,7 +90,7 @@ scenarios! {
         h end                                  => released
         c ?                                    => granted env/1
     "
-    another_order_can_be_somebodys_turn: "
+    a_new_order_can_serve_a_waiter: "
         - pool env capacity=2                  => done
         h ask env                              => held env/1
         a ask env*2 confirm park=1             => waiting 1 parked
@@ -139,25 +139,25 @@ scenarios! {
         b end                                  => released
         a ?                                    => granted p/1 q/1
     "
-    a_build_passes_those_of_higher_priority_who_wait_for_it: "
+    a_build_passes_claims_of_higher_priority_that_wait_for_it: "
         - pool p capacity=1 order=priority     => done
         - pool q capacity=1 order=priority     => done
         a ask p build=1                        => held p/1
         b ask p,q confirm park=1 priority=9    => waiting 1
         a2 ask q build=1 confirm               => granted q/1
     "
-    of_one_build_the_earlier_claim_is_served_first: "
+    the_earlier_claim_of_a_build_is_served_first: "
         - pool p capacity=2                          => done
         a ask p,r build=1                            => held p/1 r/r
         i ask r,t                                    => waiting 1
         c ask t build=2 confirm                      => waiting 2
         e ask q,t build=2 confirm                    => waiting 1
         g ask p build=2                              => held p/2
-        f ask p build=1                              => waiting 1   # i waits for build 2 now, and holds it back no more
+        f ask p build=1                              => waiting 1   # i now waits for build 2, and no longer holds it back
         c ?                                          => granted t/t
         e ?                                          => waiting
     "
-    who_cannot_be_served_any_more_is_passed_at_once: "
+    a_claim_that_can_no_longer_be_served_is_passed_at_once: "
         - pool p capacity=2 overtaking=backfill      => done
         j ask r confirm                              => granted r/r
         c ask r confirm park=1                       => waiting 1

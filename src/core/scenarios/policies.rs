@@ -4,7 +4,7 @@ use super::harness;
 
 // Last come, first served.
 scenarios! {
-    the_last_that_came_is_served_first: "
+    the_last_to_come_is_served_first: "
         - pool env capacity=1 order=lifo       => done
         h ask env                              => held env/1
         a ask env confirm park=1               => waiting 1 parked
@@ -16,7 +16,7 @@ scenarios! {
         - pool db capacity=1 order=lifo        => done
         c ask env,db                           => refused order_of_one
     "
-    orders_change_without_losing_anybody: "
+    orders_change_without_losing_a_waiter: "
         - pool env capacity=1                  => done
         h ask env                              => held env/1
         a ask env confirm park=1               => waiting 1 parked
@@ -42,7 +42,7 @@ scenarios! {
     "
 }
 
-// Small claims past a large one that cannot be served.
+// Small claims pass a large one that cannot be served.
 scenarios! {
     strict_holds_small_claims_back: "
         - pool env capacity=3                  => done
@@ -60,15 +60,15 @@ scenarios! {
         h end                                  => released
         c ?                                    => granted env/1
     "
-    but_not_one_that_can: "
+    backfill_does_not_pass_a_head_that_can_be_served: "
         - pool env capacity=2 overtaking=backfill => done
         big ask env*2 confirm park=1           => granted env/1 env/2
-        two ask env*2                          => waiting 1 recent  # takes them itself, in its turn
+        two ask env*2                          => waiting 1 recent  # takes them itself when it asks
         big end                                => cancelled
         c ask env try                          => busy
         two again                              => held env/1 env/2
     "
-    at_most_so_often_past_each: "
+    backfill_passes_each_claim_at_most_n_times: "
         - pool env capacity=3 overtaking=backfill:2 => done
         h ask env                              => held env/1
         big ask env*3 confirm park=1           => waiting 1 parked
@@ -86,7 +86,7 @@ scenarios! {
         big end                                => cancelled
         d ?                                    => granted env/1
     "
-    who_becomes_unservable_elsewhere_may_be_passed_here: "
+    a_claim_that_becomes_unservable_elsewhere_may_be_passed_here: "
         - pool p capacity=1                    => done
         - pool q capacity=1 overtaking=backfill => done
         h ask p                                => held p/1
@@ -113,7 +113,7 @@ scenarios! {
         - notices                              => 1
         one again                              => held env/2
     "
-    each_counts_for_itself: "
+    each_claim_counts_its_own_passes: "
         - pool env capacity=4 overtaking=backfill:1 => done
         h ask env*2                            => held env/1 env/2
         x ask env*3 confirm park=1             => waiting 1 parked
@@ -121,11 +121,11 @@ scenarios! {
         a ask env                              => held env/3        # passes both
         b ask env try                          => busy
         x end                                  => cancelled
-        b ask env try                          => busy              # y was passed as well
+        b ask env try                          => busy              # y was passed too
         y end                                  => cancelled
         b ask env                              => held env/4
     "
-    who_does_not_listen_is_passed_without_counting: "
+    a_waiter_that_does_not_listen_is_passed_without_counting: "
         - settings listen=5s
         - pool env capacity=2 overtaking=backfill:1 => done
         h ask env                              => held env/1
@@ -133,11 +133,11 @@ scenarios! {
     +5s a ask env                              => held env/2
         a end                                  => released
         big again park=1                       => waiting 1 parked
-        b ask env                              => held env/2        # the first that counts
+        b ask env                              => held env/2        # the first pass that counts
         b end                                  => released
         c ask env try                          => busy
     "
-    joining_ones_own_hold_passes_nobody: "
+    joining_ones_own_hold_passes_no_claim: "
         - pool env capacity=2 overtaking=backfill:1 => done
         h ask env key=k who=x                  => held env/1
         big ask env*2 confirm park=1           => waiting 1 parked
@@ -146,7 +146,7 @@ scenarios! {
         a ask env                              => held env/2
         b ask env try                          => busy
     "
-    a_stricter_policy_holds_from_now_on: "
+    a_stricter_policy_applies_from_now_on: "
         - pool env capacity=3 overtaking=backfill => done
         h ask env                              => held env/1
         big ask env*3 confirm park=1           => waiting 1 parked
@@ -174,9 +174,9 @@ scenarios! {
     "
 }
 
-/// With a pick at random every lock has its turn, and a restart of the same seed comes to the same.
+/// A random pick uses every lock, and the same seed gives the same picks.
 #[test]
-fn at_random_every_lock_has_its_turn() {
+fn a_random_pick_uses_every_lock() {
     let turn = |n: u32| format!("c{n} ask env => held\nc{n} end => released\n");
     let turns: String = (0..60).map(turn).collect();
     let text = format!("- pool env capacity=4 pick=random => done\n{turns}");

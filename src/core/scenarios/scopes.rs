@@ -1,26 +1,26 @@
-//! What ends a hold besides a release: scopes, renewals and what is known of builds (docs/design.md#ends-of-a-hold).
+//! What ends a hold besides a release: scopes, renewals and the ends of builds (docs/design.md#ends-of-a-hold).
 
 use super::harness;
 
-// The scope is the one asked for, else the pool's, and stays what it was when the claim began.
+// The scope is the requested one, else the pool's, and stays as it was when the claim began.
 scenarios! {
     a_claim_that_names_no_scope_has_that_of_its_pool: "
         - pool env capacity=2 scope=build           => done
         a ask env build=7                           => held env/1
         b ask env build=7 scope=flow                => held env/2
-        - pool env capacity=2                       => done         # too late for a
+        - pool env capacity=2                       => done         # too late for claim a
         - over 7 succeeded                          =>
         a ?                                         => ended build_over
         b ?                                         => held env/2
     "
-    the_scope_that_was_asked_is_part_of_the_request: "
+    the_requested_scope_is_part_of_the_request: "
         a ask env build=7                           => held env/env
         a ask env build=7 scope=flow                => refused different_request
         a ask env build=7                           => held env/env
         - pool env capacity=1 scope=build           => done
-        a ask env build=7                           => held env/env # not compared with what it comes to
+        a ask env build=7                           => held env/env # the pool's default is not compared
     "
-    over_several_pools_the_scope_that_most_ends_counts: "
+    over_several_pools_the_scope_with_the_most_ends_counts: "
         - pool a capacity=1                         => done
         - pool b capacity=1 scope=build             => done
         - pool c capacity=1 scope=person            => done
@@ -61,7 +61,7 @@ scenarios! {
         b renew                                     => refused not_granted
         c renew                                     => refused no_such_claim
     "
-    a_lost_lease_comes_never_back: "
+    a_lost_lease_never_comes_back: "
         a ask env confirm scope=lease ttl=20s run=r => granted env/env
         a renew run=r                               => held env/env
    +20s a renew run=r                               => refused ended lease_lost
@@ -109,7 +109,7 @@ scenarios! {
 
 // A build that is over.
 scenarios! {
-    what_waits_or_was_granted_ends_with_its_build: "
+    waiting_and_granted_claims_end_with_their_build: "
         h ask env                                   => held env/env
         g ask db confirm build=7                    => granted db/db
         w ask env confirm build=7 park=1            => waiting 1 parked
@@ -118,7 +118,7 @@ scenarios! {
         - over 7 aborted                            =>
         w ?                                         => ended build_over
         g ?                                         => ended build_over
-        o ?                                         => granted db/db      # at once: nobody had held it
+        o ?                                         => granted db/db      # at once: it was never held
         - notices                                   => 1 2
         g confirm                                   => refused ended build_over
         w end                                       => build_over again   # it had nothing to lose
@@ -165,12 +165,12 @@ scenarios! {
         a end                                       => refused ended undelivered
         d end                                       => released
     "
-    what_outlived_its_build_is_not_asked_about_again: "
+    a_build_is_not_asked_about_after_its_end: "
         a ask env build=7                           => held env/env
         - over 7 succeeded                          =>
         - restart                                   => same
         - watched                                   =>
-        - over 7 gone                               =>             # forgotten by its Concourse, later
+        - over 7 gone                               =>             # its Concourse has forgotten it by now
         a ?                                         => held env/env
     "
     only_the_present_hold_is_delivered: "
@@ -185,7 +185,7 @@ scenarios! {
         a end                                       => released
         a deliver                                   => refused ended released
     "
-    a_fetch_of_what_waits_tells_its_client_nothing: "
+    a_fetch_of_a_waiting_claim_tells_its_client_nothing: "
         a ask env build=7                           => held env/env
         b ask env build=7 park=1                    => waiting 1 parked
         - notices                                   => 1            # it waits for its own build
@@ -215,15 +215,15 @@ scenarios! {
         - over 7 succeeded                          =>
         a ?                                         => unknown       # at once
         b ?                                         => unknown
-        c end                                       => released      # its build was over before
+        c end                                       => released      # its build had ended before
    +10m c ?                                         => unknown
     "
-    a_build_is_suspect_until_somebody_knows: "
+    a_build_is_suspect_until_its_state_is_known: "
         - pool env capacity=2                       => done
         a ask env build=7 scope=build               => held env/1
         b ask env build=8 scope=build               => held env/2
         - suspect 7 unreachable                     =>
-        - suspect 9 unreachable                     =>             # nobody's
+        - suspect 9 unreachable                     =>             # of no claim
         - watched                                   => 7? 8
         a ?                                         => held env/1
         - suspect 7                                 =>

@@ -1,14 +1,14 @@
-//! Claims that wait for what their own build has, and builds that wait for each other.
+//! Self-wait and deadlock: claims that wait for their own build, and builds that wait for each other.
 
 use super::harness;
 
 scenarios! {
-    who_waits_for_its_own_build_is_told_so: "
+    a_claim_that_waits_for_its_own_build_is_told_so: "
         - settings stuck_look=0s               =>
         a ask env build=7                      => held env/env
         b ask env build=7 confirm              => waiting 1 recent self_wait env/env=a
         - history env 2                        => waiting self_wait
-        b again park=1                         => waiting 1 parked self_wait env/env=a   # it knows already
+        b again park=1                         => waiting 1 parked self_wait env/env=a   # its client knows already
         - notices                              =>
         - reconcile                            =>
         - notices                              =>
@@ -27,13 +27,13 @@ scenarios! {
         b again over=2                         => waiting 1 recent
         b again park=3                         => waiting 1 parked
     "
-    what_others_look_at_is_told_to_nobody: "
+    an_answer_to_another_client_does_not_count_as_told: "
         - settings stuck_look=0s               =>
         a ask env build=7                      => held env/env
         b ask env build=7 confirm park=1       => waiting 1 parked self_wait env/env=a
         - notices                              => 1
         b deliver                              => waiting 1 parked
-        b again park=1                         => waiting 1 recent    # it has not been told yet
+        b again park=1                         => waiting 1 recent    # its client has not been told yet
     "
     a_lost_notice_is_repeated: "
         - settings stuck_look=0s               =>
@@ -52,7 +52,7 @@ scenarios! {
         f ask db                               => waiting 1
         - stuck                                =>
     "
-    only_what_needs_the_own_locks_waits_for_itself: "
+    only_claims_that_need_their_own_builds_locks_wait_for_themselves: "
         - settings stuck_look=0s               =>
         - pool env capacity=3                  => done
         - add env/gpu gpu=yes                  => done
@@ -67,7 +67,7 @@ scenarios! {
         j ask env/2 build=8                    => waiting 6 recent self_wait env/2=b
         - stuck                                => f g j
     "
-    who_shares_a_key_does_not_wait_for_itself: "
+    a_claim_that_shares_a_key_does_not_wait_for_itself: "
         - settings stuck_look=0s               =>
         a ask env key=k who=x build=7          => held env/env
         b ask env key=k who=y build=7          => held env/env
@@ -75,7 +75,7 @@ scenarios! {
         d ask env key=k who=z build=7          => held env/env     # passes c, which waits for its build
         - stuck                                => c
     "
-    a_grant_of_the_own_build_counts: "
+    a_grant_of_its_own_build_counts: "
         - settings stuck_look=0s               =>
         a ask env build=7 confirm              => granted env/env
         b ask env build=7 confirm park=1       => waiting 1 parked self_wait env/env=a
@@ -100,17 +100,17 @@ scenarios! {
         a2 again park=2                        => waiting 1 parked deadlock 1 2
         - history p                            => added claimed waiting deadlock
         - history q                            => added claimed waiting deadlock
-        c ask p build=3                        => waiting 2       # waits for them, is none of them
+        c ask p build=3                        => waiting 2       # waits for them, not in the cycle
         - stuck                                => a2 b2
         b2 end                                 => cancelled
         - stuck                                =>
-        - notices                              => 2               # that it is over is news, too
+        - notices                              => 2               # its end is news too
         a2 again park=2                        => waiting 1 recent
         a2 again park=3                        => waiting 1 parked
         b end                                  => released
         a2 ?                                   => granted q/q
     "
-    circles_may_be_longer: "
+    cycles_may_be_longer: "
         - settings stuck_look=0s               =>
         a ask p build=1                        => held p/p
         b ask q build=2                        => held q/q
@@ -124,9 +124,9 @@ scenarios! {
         a2 ?                                   => waiting 1 recent deadlock 1 2 3
         b2 ?                                   => waiting 1 recent deadlock 2 3 1
         d2 ?                                   => waiting 2 recent
-        - stuck                                => a2 b2 c2         # 4 waits for the circle, nobody for 4
+        - stuck                                => a2 b2 c2         # 4 waits for the cycle, no build for 4
     "
-    a_circle_through_a_grant: "
+    a_cycle_through_a_grant: "
         - settings stuck_look=0s               =>
         x ask q                                => held q/q
         a ask p build=1                        => held p/p
@@ -140,7 +140,7 @@ scenarios! {
         a2 ?                                   => waiting 1 recent deadlock 1 2
         b2 ?                                   => waiting 1 recent deadlock 2 1
     "
-    as_long_as_another_lock_would_do_nobody_is_stuck: "
+    while_another_lock_would_do_no_claim_is_stuck: "
         - settings stuck_look=0s               =>
         - pool p capacity=2                    => done
         a ask p/1 build=1                      => held p/1
@@ -154,7 +154,7 @@ scenarios! {
         - add p/3                              => done
         - stuck                                =>
     "
-    who_does_not_listen_waits_for_nobody: "
+    a_waiter_that_does_not_listen_waits_for_no_claim: "
         - settings stuck_look=0s               =>
         a ask p build=1                        => held p/p
         b ask q build=2                        => held q/q
@@ -176,7 +176,7 @@ scenarios! {
    +60s - stuck                                =>
    +30s b2 ?                                   => granted p/p
     "
-    after_a_restart_it_is_known_and_told_anew: "
+    a_restart_finds_a_deadlock_and_tells_its_clients_again: "
         - settings stuck_look=0s               =>
         a ask p build=1                        => held p/p
         b ask q build=2                        => held q/q
@@ -189,12 +189,12 @@ scenarios! {
         a2 again park=2                        => waiting 1 parked
         - history p                            => added claimed waiting deadlock
     "
-    looks_keep_a_distance: "
+    searches_keep_a_distance: "
         a ask p build=1                        => held p/p
         b ask q build=2                        => held q/q
         a2 ask q build=1 park=1                => waiting 1 parked
         b2 ask p build=2 park=2                => waiting 1 parked
-        - stuck                                =>                  # looked at just now
+        - stuck                                =>                  # the last search is recent
  +250ms - stuck                                => a2 b2
         - notices                              => 1 2
         c ask r build=1                        => held r/r
@@ -206,9 +206,9 @@ scenarios! {
     "
 }
 
-/// A circle of many is found, and the answer stays short.
+/// The search finds a cycle of many builds, and the answer stays short.
 #[test]
-fn a_circle_of_two_hundred_builds() {
+fn a_cycle_of_two_hundred_builds() {
     let holds = super::lines(0..200, |n| format!("h{n} ask l{n} build={n} => held"));
     let waits = super::lines(0..200, |n| format!("w{n} ask l{} build={n} => waiting", (n + 1) % 200));
     harness::play_at_scale(&format!(

@@ -8,8 +8,8 @@ scenarios! {
         a ask env build=7 job=deploy supersede=x park=1 run=r1 => waiting 1 parked
         b ask env build=7 job=test supersede=x         => waiting 2        # another job
         c ask env build=10 job=deploy supersede=y      => waiting 3        # another name
-        d ask env build=10 job=deploy                  => waiting 4        # none
-        e ask env build=10 job=deploy supersede=x      => waiting 4        # 10 is more than 7
+        d ask env build=10 job=deploy                  => waiting 4        # no name
+        e ask env build=10 job=deploy supersede=x      => waiting 4        # 10 is newer than 7
         - notices                                      => 1
         a ?                                            => ended superseded
         - queue env                                    => b c d e
@@ -36,47 +36,47 @@ scenarios! {
         a ask env build=8 supersede=x                  => held env/1
         b ask env build=9 supersede=x                  => held env/2
         a ?                                            => held env/1
-        c ask env build=7 supersede=x                  => refused ended superseded   # though one is free
+        c ask env build=7 supersede=x                  => refused ended superseded   # although a lock is free
         d ask fresh build=7 supersede=x                => refused ended superseded
         - free fresh                                   => none
         - restart                                      => same
         b end                                          => released
         a end                                          => released
-        e ask env build=7 supersede=x                  => held         # nobody knows of a newer one
+        e ask env build=7 supersede=x                  => held         # no newer one is remembered
     "
-    a_grant_that_goes_back_may_be_outdated_by_then: "
+    a_withdrawn_grant_may_be_outdated: "
         a ask env build=8 supersede=x confirm          => granted env/env
         b ask env build=9 supersede=x confirm park=1   => waiting 1 parked
         a ?                                            => granted env/env
    +45s a ?                                            => ended superseded
         b ?                                            => granted env/env
     "
-    claims_of_one_build_are_of_one_age: "
+    claims_of_one_build_are_equally_new: "
         h ask env                                      => held env/env
         a ask env build=7 supersede=x                  => waiting 1
         b ask env build=7 supersede=x                  => waiting 2
         c ask env build=8 supersede=x                  => waiting 1
         - queue env                                    => c
     "
-    without_a_build_the_later_is_the_newer: "
+    without_a_build_the_later_claim_is_the_newer: "
         h ask env                                      => held env/env
         a ask env supersede=x run=r1                   => waiting 1
         b ask env supersede=x                          => waiting 1
         a ?                                            => ended superseded
         c ask env build=1 supersede=x                  => waiting 2        # of a Concourse: another origin
     "
-    a_name_with_a_slash_is_everybodys: "
+    a_name_with_a_slash_is_shared_by_all_jobs: "
         h ask env                                      => held env/env
         a ask env build=8 job=deploy supersede=/x      => waiting 1
         b ask env build=7 job=test supersede=/x        => refused ended superseded
         c ask env build=9 job=test supersede=/x        => waiting 1
         a ?                                            => ended superseded
-        d ask env build=3 ci=https://b supersede=/x    => waiting 1       # numbers of another Concourse say nothing
+        d ask env build=3 ci=https://b supersede=/x    => waiting 1       # build ids of two Concourses do not compare
         c ?                                            => ended superseded
         e ask env supersede=/x                         => waiting 1
         - queue env                                    => e
     "
-    instances_of_a_pipeline_do_not_meet: "
+    instances_of_a_pipeline_do_not_compete: "
         h ask env                                      => held env/env
         a ask env build=8 job=deploy vars=a supersede=x => waiting 1
         b ask env build=9 job=deploy vars=b supersede=x => waiting 2
@@ -93,7 +93,7 @@ scenarios! {
         a ?                                            => ended superseded
         c ?                                            => granted p/2
     "
-    who_ends_makes_room_in_a_full_queue: "
+    a_superseded_claim_makes_room_in_a_full_queue: "
         - pool env capacity=1 max_queue=1              => done
         h ask env                                      => held env/1
         a ask env build=7 supersede=x                  => waiting 1
@@ -101,7 +101,7 @@ scenarios! {
         c ask env build=9                              => refused queue_full
         - queue env                                    => b
     "
-    try_lock_ends_nobody_unless_it_is_served: "
+    try_lock_supersedes_only_when_it_is_served: "
         - pool env capacity=2                          => done
         h ask env/1                                    => held env/1
         a ask env/1 build=7 supersede=x                => waiting 1
@@ -110,12 +110,12 @@ scenarios! {
         c ask env/2 build=8 supersede=x try            => held env/2
         a ?                                            => ended superseded
     "
-    a_repeated_put_ends_nobody_anew: "
+    a_repeated_put_supersedes_no_other_claim: "
         h ask env                                      => held env/env
         a ask env build=7 supersede=x                  => waiting 1
         b ask env build=8 supersede=x                  => waiting 1
         b again                                        => waiting 1
         b end                                          => cancelled
-        c ask env build=7 supersede=x                  => waiting 1       # 8 lives no more
+        c ask env build=7 supersede=x                  => waiting 1       # 8 has ended
     "
 }

@@ -12,7 +12,7 @@ impl State {
         self.snapshot.claims.get(id)
     }
 
-    /// Puts a new claim in.
+    /// Adds a new claim.
     pub(in crate::core) fn insert_claim(&mut self, claim: Claim) {
         if let Some(build) = claim.terms.owner.build() {
             self.snapshot.builds.insert((build, claim.id.clone()));
@@ -29,20 +29,20 @@ impl State {
         self.snapshot.claims.insert(claim.id.clone(), Arc::new(claim));
     }
 
-    /// Changes a live claim in a way that a restart must know.
+    /// Changes a live claim in a way that must survive a restart.
     pub(in crate::core) fn update_claim(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
         self.dirty.claims.insert(id.clone());
         self.update_presence(id, change);
     }
 
-    /// Changes a waiting claim in a way that may give it another place.
+    /// Changes a waiting claim in a way that may move it in the queue.
     pub(in crate::core) fn update_waiting(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
         self.dequeue(id);
         self.update_claim(id, change);
         self.change_edges();
     }
 
-    /// Gives claims other tickets; none of these may be another live claim's.
+    /// Gives claims other tickets; none of them may belong to another live claim.
     pub(in crate::core) fn set_tickets(&mut self, tickets: &[(ClaimId, Ticket)]) {
         for (id, _) in tickets {
             self.dequeue(id);
@@ -53,7 +53,7 @@ impl State {
         self.change_edges();
     }
 
-    /// Takes a claim out of the queues; [`State::update_claim`] puts it in again where it belongs then.
+    /// Takes a claim out of the queues; [`State::update_claim`] puts it back in its new place.
     fn dequeue(&mut self, id: &ClaimId) {
         let Some(claim) = self.claim(id).filter(|claim| claim.waits()).cloned() else { return };
         self.take_out_of_queues(&claim);
@@ -69,8 +69,8 @@ impl State {
         }
     }
 
-    /// Whether others may wait for this claim, or it makes others wait for each other: somebody else waits in one of its
-    /// pools, or its build has something.
+    /// Whether this claim may affect who waits for whom: another claim waits in one of its pools, or its build has
+    /// something.
     fn concerns_others(&self, claim: &Claim) -> bool {
         let others_wait = |part: &Part| {
             let pool = self.snapshot.pool(&part.pool);
@@ -80,7 +80,7 @@ impl State {
             || claim.terms.owner.build().is_some_and(|build| self.entangled.has_something(&build))
     }
 
-    /// Changes a live claim in a way that ends with the server: parks and presence.
+    /// Changes parks and presence of a live claim, which end with the server.
     pub(in crate::core) fn update_presence(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
         let Some(old) = self.snapshot.claims.get(id).cloned() else { return };
         let mut claim = Claim::clone(&old);
@@ -93,7 +93,7 @@ impl State {
         self.snapshot.claims.insert(id.clone(), Arc::new(claim));
     }
 
-    /// Takes an ended claim out and remembers its end.
+    /// Removes an ended claim and remembers its end.
     pub(in crate::core) fn remove_claim(&mut self, id: &ClaimId, ended: Ended, now: Now) {
         let Some(claim) = self.snapshot.claims.remove(id) else { return };
         if self.concerns_others(&claim) {
@@ -132,13 +132,13 @@ impl State {
             self.snapshot.watched.remove(&(build, claim.id.clone()));
         }
         self.entangled.remove(claim);
-        // Another one may have got it meanwhile, when several move up.
+        // When several claims move up, another one may have got this ticket meanwhile.
         if self.tickets.get(&claim.ticket) == Some(&claim.id) {
             self.tickets.remove(&claim.ticket);
         }
     }
 
-    /// Keeps timers, builds and queue membership of a claim true.
+    /// Keeps the timers, builds and queue membership of a claim up to date.
     fn index(&mut self, claim: &Claim) {
         for deadline in claim.deadlines() {
             self.set_timer(deadline, Timer::Claim(claim.id.clone()));
@@ -161,7 +161,7 @@ impl State {
         }
     }
 
-    /// Takes a claim out of its queues; call it when a waiting claim stops to wait.
+    /// Takes a claim out of its queues; called when a waiting claim stops waiting.
     pub(in crate::core) fn leave_queues(&mut self, claim: &Claim) {
         self.snapshot.stuck.remove(&claim.id);
         self.watch.forget(&claim.id);
@@ -172,7 +172,7 @@ impl State {
     }
 }
 
-/// Whether others may have to wait for this claim, and how: as a holder, as a waiter before them, or not at all.
+/// Whether other claims may have to wait for this one: as a holder, and as an earlier waiter.
 fn stands_in_the_way(claim: &Claim) -> (bool, bool) {
     let listens = matches!(claim.phase, Phase::Waiting { presence, .. } if Presence::listens(presence));
     (listens, !claim.waits())

@@ -1,48 +1,48 @@
-//! Which builds hold something while they wait for something else.
+//! Which builds hold something while they wait for something else: entangled builds.
 //!
-//! Such a build may pass an earlier waiter that waits for it, and whether it does can change by anything that
-//! happens in any pool. So the pools where such builds wait are looked at again after each change; there are few.
+//! Such a build may pass an earlier waiter that waits for it, and any change in any pool can decide whether that waiter
+//! does. So each change makes the pools where such builds wait due for another look; there are few of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::claim::{BuildRef, Claim};
 use crate::core::names::PoolName;
 
-/// What the live claims of one build come to.
+/// What the live claims of one build add up to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Stake {
-    /// Claims that are granted or held.
+    /// The number of claims that are granted or held.
     has: usize,
-    /// Claims that wait, by pool.
+    /// The number of claims that wait, by pool.
     waits: BTreeMap<PoolName, usize>,
 }
 
-/// The index: kept true by counting each claim in and out.
+/// The index. It stays correct because each claim is counted when it comes and when it goes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(in crate::core) struct Entangled {
     stakes: BTreeMap<BuildRef, Stake>,
     both: BTreeSet<BuildRef>,
-    /// Those of `both` by the pools in which they wait.
+    /// The builds of `both`, by the pools in which they wait.
     waiting_in: BTreeMap<PoolName, BTreeSet<BuildRef>>,
 }
 
 impl Entangled {
-    /// Counts a claim in.
+    /// Adds a claim to the counts.
     pub(in crate::core) fn add(&mut self, claim: &Claim) {
         self.count(claim, |n| *n += 1);
     }
 
-    /// Counts a claim out, as it was when it was counted in.
+    /// Removes a claim from the counts, in the form in which it was added.
     pub(in crate::core) fn remove(&mut self, claim: &Claim) {
         self.count(claim, |n| *n = n.saturating_sub(1));
     }
 
-    /// Whether no build both has and awaits something.
+    /// Whether no build both has something and waits for something.
     pub(in crate::core) fn is_empty(&self) -> bool {
         self.both.is_empty()
     }
 
-    /// Builds that both have and await something.
+    /// Builds that both have something and wait for something.
     pub(in crate::core) fn builds(&self) -> impl Iterator<Item = &BuildRef> {
         self.both.iter()
     }

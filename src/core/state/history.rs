@@ -1,4 +1,4 @@
-//! The history that a state keeps: writing entries, listing them in their pools, pruning what is too much.
+//! The history that a state keeps: writing entries, listing them in their pools, pruning them.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -42,14 +42,14 @@ impl Entry {
 
 /// History.
 impl State {
-    /// Writes an entry; the newest entry of each lock it names, and prunes what is too much.
+    /// Writes an entry, makes it the newest of each lock that it names, and prunes old entries.
     pub(in crate::core) fn record(&mut self, entry: Entry, now: Now) -> ChangeKey {
         let Entry { kind, pools, locks, claim, end, who, reason } = entry;
         let (key, at) = (self.next_key(), now.wall);
         self.write(Change { key, at, kind, pools, locks, claim, end, who, reason, latch: None }, now)
     }
 
-    /// Writes an entry about a latch. It is of no pool.
+    /// Writes an entry about a latch. It belongs to no pool.
     pub(in crate::core) fn record_latch(
         &mut self,
         kind: ChangeKind,
@@ -80,7 +80,7 @@ impl State {
         for pool in &change.pools {
             self.notify(Notice::Pool(pool.clone()));
         }
-        // Two for one: what a page of entries that must stay has left over is made up for later.
+        // Two removals for one entry: this catches up when a page contained too few entries that may go.
         for _ in 0..2 {
             if self.snapshot.changes.len() > self.settings.changes {
                 self.prune_oldest();
@@ -89,8 +89,8 @@ impl State {
         key
     }
 
-    /// Takes out the oldest entry that may go. Each call looks at one page of them and goes on where the last one ended, so
-    /// entries that must stay keep nobody from finding those that may go.
+    /// Removes the oldest entry that may go. Each call examines one page of entries and continues where the last call
+    /// ended, so entries that must stay do not hide those that may go.
     fn prune_oldest(&mut self) {
         let from = self.oldest_kept.map_or(Bound::Unbounded, Bound::Included);
         let may_go = |change: &&Arc<Change>| {
@@ -106,8 +106,8 @@ impl State {
         }
     }
 
-    /// Takes out entries that are too old. Each call looks at one page of them and goes on where the last one ended; it
-    /// begins again when it has come to younger ones.
+    /// Removes entries that are too old. Each call examines one page of them and continues where the last call ended.
+    /// When it reaches younger entries, it starts again at the beginning.
     pub(in crate::core) fn prune_by_age(&mut self, now: Now) {
         let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
         let (page, end) = self.page_from(self.oldest_young);
@@ -156,7 +156,7 @@ impl State {
         }
     }
 
-    /// Lists an entry in its pools. Also how a restart builds the history again.
+    /// Lists an entry in its pools. A restart also rebuilds the history with it.
     pub(in crate::core) fn add_change(&mut self, change: &Arc<Change>) {
         self.snapshot.changes.insert(change.key, Arc::clone(change));
         if change.latch.is_some() {
@@ -167,7 +167,7 @@ impl State {
                 self.forget_change(oldest);
             }
         }
-        // The end of a pool is in no pool's history, not even in that of a later one of its name.
+        // The removal of a pool is not in the history of any pool, not even of a later pool with the same name.
         for pool in change.pools.iter().filter(|_| change.kind != ChangeKind::PoolRemoved) {
             let Some(p) = self.pool_mut(pool) else { continue };
             p.changes.insert(change.key, Arc::clone(change));
@@ -189,7 +189,8 @@ impl State {
         }
     }
 
-    /// A restart has come to where this pool was removed: what it has now was made later, and knows nothing of before.
+    /// A restart has reached the removal of this pool: the pool that has the name now was made later, and its history
+    /// starts after this.
     pub(in crate::core) fn begin_history_again(&mut self, pool: &PoolName) {
         let Some(p) = self.pool_mut(pool) else { return };
         p.changes.clear();
@@ -198,7 +199,7 @@ impl State {
         named.into_iter().for_each(|lock| p.put_lock(Lock { newest: None, ..lock }));
     }
 
-    /// An entry may go once it is neither the newest of a lock nor the `claimed` entry of a live hold.
+    /// An entry may be pruned once it is neither the newest of a lock nor the `claimed` entry of a live hold.
     pub(super) fn offer_to_prune(&mut self, pool: &PoolName, key: ChangeKey) {
         let Some(p) = self.snapshot.pool(pool) else { return };
         let Some(change) = p.changes.get(&key) else { return };
@@ -218,8 +219,8 @@ impl State {
         }
     }
 
-    /// Takes out what is too much or too old, oldest first. Entries that must stay take up to half of the room, so
-    /// that a pool with many locks keeps some past, too.
+    /// Removes entries beyond the limits of number and age, oldest first. Entries that must stay take up at most half
+    /// of the room, so that a pool with many locks keeps some other history.
     pub(in crate::core) fn prune(&mut self, pool: &PoolName, now: Now) {
         let keep = self.settings.history;
         let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
@@ -235,7 +236,7 @@ impl State {
         }
     }
 
-    /// Forgets an entry that no pool shows any more.
+    /// Forgets an entry that is no longer in the history of any pool.
     pub(super) fn forget_change(&mut self, key: ChangeKey) {
         let Some(change) = self.snapshot.changes.get(&key) else { return };
         let shown = |pool: &PoolName| self.snapshot.pool(pool).is_some_and(|p| p.changes.contains_key(&key));

@@ -6,7 +6,7 @@ use super::{State, Timer};
 use crate::core::latch::{Latch, LatchId};
 
 impl State {
-    /// Stores a latch, new or changed, and keeps its indexes true.
+    /// Stores a latch, new or changed, and keeps its indexes up to date.
     pub(in crate::core) fn put_latch(&mut self, latch: Latch) {
         self.unindex_latch(latch.id);
         if let Some(released) = latch.released() {

@@ -1,12 +1,13 @@
-//! The state that the engine owns: what everybody may read ([`Snapshot`]), and what only steps need ([`State`]).
+//! The state that the engine owns: the part that anybody may read ([`Snapshot`]), and the part that only steps need
+//! ([`State`]).
 //!
-//! Everything in here keeps the indexes true and remembers what a batch has touched; nothing decides.
+//! The code here keeps the indexes up to date and remembers what a batch has touched. It decides nothing.
 //!
-//! - `snapshot`: what everybody may read, and what a store gets.
-//! - `claims`, `pools`, `latches`: putting them in, changing and removing them.
+//! - `snapshot`: what anybody may read, and what a store gets.
+//! - `claims`, `pools`, `latches`: adding, changing and removing them.
 //! - `history`: writing and pruning entries; `remembered`: ended claims and the answers of operations.
 //! - `tickets`: the order in which claims came.
-//! - `entangled`, `stuck`, `supersede_group`: indexes and findings that the rules ask for.
+//! - `entangled`, `stuck`, `supersede_group`: indexes and findings that the rules need.
 
 mod claims;
 mod entangled;
@@ -39,14 +40,14 @@ pub use stuck::Stuck;
 pub(super) use stuck::Watch;
 pub(super) use supersede_group::SupersedeGroup;
 
-/// Something that readers may be waiting for.
+/// An event that readers may be waiting for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
     /// This parked request should try again.
     Park(ParkId),
     /// The history of this pool has grown.
     Pool(PoolName),
-    /// This latch was released or is gone.
+    /// This latch was released or deleted.
     Latch(LatchId),
 }
 
@@ -59,7 +60,7 @@ pub(super) enum Timer {
     Ended(ClaimId),
     Op(OpId),
     Latch(LatchId),
-    /// To look who is stuck.
+    /// The next search for stuck claims.
     Stuck,
 }
 
@@ -76,45 +77,46 @@ struct Dirty {
     pruned: Vec<ChangeKey>,
 }
 
-/// The state of a server: one owner, changed by steps only.
+/// The state of a server: it has one owner, and only steps change it.
 #[derive(Debug, Clone, Default)]
 pub struct State {
     pub snapshot: Snapshot,
     pub settings: Settings,
     pub(super) ops: BTreeMap<OpId, OpRecord>,
     pub(super) timers: BTreeSet<(EngineMs, Timer)>,
-    /// Those deadlines of holds, waits and drains that go on over a restart.
+    /// Deadlines of holds, waits and drains that continue over a restart.
     long: BTreeSet<(EngineMs, Timer)>,
-    /// Parked requests and the claims they ask for; kept until the request is answered or its client has gone.
+    /// Parked requests and their claims; kept until the request is answered or its client disconnects.
     pub(super) parks: BTreeMap<ParkId, ClaimId>,
-    /// Pools in which something may have become grantable.
+    /// Pools in which a lock may have become grantable.
     pub(super) to_dispatch: BTreeSet<PoolName>,
-    /// Pools in which somebody waits.
+    /// Pools in which a claim waits.
     queued: BTreeSet<PoolName>,
-    /// The last of them that the periodic look has looked at.
+    /// The last of these pools that the periodic look has visited.
     looked_at: Option<PoolName>,
-    /// Live claims by ticket; no two have the same.
+    /// Live claims by ticket; each ticket belongs to one claim.
     tickets: BTreeMap<Ticket, ClaimId>,
-    /// Pools in which a claim that cannot be served may be passed.
+    /// Pools in which a later claim may pass one that cannot be served.
     backfilling: BTreeSet<PoolName>,
     pub(super) entangled: Entangled,
     pub(super) watch: Watch,
-    /// Live claims that name something to supersede, by what they compete for.
+    /// Live claims that supersede others, by the group in which they compete.
     pub(super) supersede_groups: BTreeMap<SupersedeGroup, BTreeSet<ClaimId>>,
-    /// Whether someone may wait for someone else than before, since the last dispatch.
+    /// Whether, since the last dispatch, a claim may have begun to wait for another claim than before.
     edges_changed: bool,
     next_ticket: u64,
-    /// Revision and number of entries of the running step, once it has changed something.
+    /// The revision of the running step and its number of entries, once it has changed something.
     step: Option<(Revision, u32)>,
-    /// Ended claims in the order in which they are forgotten when there are too many: released ones, then oldest.
+    /// Ended claims in the order in which they are forgotten when there are too many: released ones first, then the
+    /// oldest.
     forgettable: BTreeSet<(bool, EngineMs, ClaimId)>,
-    /// Ended claims by the build that was behind them.
+    /// Ended claims by their build.
     ended_builds: BTreeSet<(BuildRef, ClaimId)>,
     /// Remembered operations, oldest first.
     op_order: BTreeSet<(EngineMs, OpId)>,
-    /// History entries of latches, oldest first; some may be gone already.
+    /// History entries of latches, oldest first; some may be pruned already.
     latch_changes: VecDeque<ChangeKey>,
-    /// Where the next look for entries of the history that are too many goes on, and that for those that are too old.
+    /// Where the next search for surplus history entries continues, and the next search for old ones.
     oldest_kept: Option<ChangeKey>,
     oldest_young: Option<ChangeKey>,
     dirty: Dirty,
@@ -122,11 +124,11 @@ pub struct State {
 }
 
 impl State {
-    /// What has changed since the last call.
+    /// The changes since the last call.
     pub fn take_changes(&mut self, now: Now) -> Changes {
         let mut dirty = std::mem::take(&mut self.dirty);
         if !dirty.pruned.is_empty() {
-            // An entry that came and went within the batch was never there.
+            // An entry that was added and pruned within the batch never reached the store.
             let pruned: BTreeSet<ChangeKey> = dirty.pruned.iter().copied().collect();
             dirty.history.retain(|change| !pruned.contains(&change.key));
         }
@@ -152,29 +154,30 @@ impl State {
         }
     }
 
-    /// Notices since the last call, each once.
+    /// The notices since the last call, each once.
     pub fn take_notices(&mut self) -> BTreeSet<Notice> {
         std::mem::take(&mut self.notices)
     }
 
-    /// The next moment at which a step is due even if nobody calls.
+    /// When the next step is due without a call.
     #[must_use]
     pub fn next_timer(&self) -> Option<EngineMs> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Whether a deadline is to come that goes on over a restart, so that engine time must be stored now and then.
+    /// Whether a deadline that continues over a restart is still to come, so that engine time must be stored from time
+    /// to time.
     #[must_use]
     pub fn has_long_deadline(&self, now: Now) -> bool {
         self.long.last().is_some_and(|(at, _)| *at > now.engine)
     }
 
-    /// Asks for the counters to be stored with the next commit.
+    /// Makes the next commit store the counters.
     pub fn touch_meta(&mut self) {
         self.dirty.meta = true;
     }
 
-    /// Touches again what `changes` takes away, and nothing of what it puts.
+    /// Marks the deletions in `changes` as touched again, but not its puts.
     pub(super) fn keep_deletions(&mut self, changes: Changes) {
         self.dirty.pruned = changes.pruned;
         self.dirty.ended.extend(changes.ended.into_iter().filter(|(_, kept)| kept.is_none()).map(|(id, _)| id));
@@ -191,12 +194,12 @@ impl State {
         self.dirty.meta = true;
     }
 
-    /// Begins a step: its first change will open a new revision.
+    /// Begins a step: its first change opens a new revision.
     pub(super) fn begin_step(&mut self) {
         self.step = None;
     }
 
-    /// The revision of the running step, opened when this is its first change.
+    /// The revision of the running step, opened by its first change.
     pub(super) fn step_revision(&mut self) -> Revision {
         match self.step {
             Some((revision, _)) => revision,
@@ -224,7 +227,7 @@ impl State {
         self.long.remove(&entry);
     }
 
-    /// Puts the next pools on the list in which somebody waits and something is free: all of them when they are few.
+    /// Makes the next pools due for dispatch in which a claim waits and a lock is free; all of them when they are few.
     pub(super) fn dispatch_next_queues(&mut self) {
         let after = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.queued.range((after.clone(), Bound::Unbounded));
@@ -238,14 +241,14 @@ impl State {
         self.to_dispatch.extend(open.cloned());
     }
 
-    /// Puts the pools on the list in which the exception from strictness may have changed.
+    /// Makes the pools due for dispatch in which the exception from strict order may have changed.
     pub(super) fn dispatch_entangled(&mut self) {
         if std::mem::take(&mut self.edges_changed) {
             self.to_dispatch.extend(self.entangled.pools().cloned());
         }
     }
 
-    /// Somebody may wait for somebody else from now on.
+    /// From now on, a claim may wait for another claim than before.
     fn change_edges(&mut self) {
         self.edges_changed = true;
         self.watch.stale = true;
@@ -258,7 +261,7 @@ impl State {
         self.notices.insert(notice);
     }
 
-    /// Repairs lost wake-ups: tells each parked request that its claim no longer counts on (once more).
+    /// Repairs lost wake-ups: notifies each parked request that its claim no longer lists (once more).
     pub(super) fn notify_stale_parks(&mut self) {
         let counts = |(park, id): &(&ParkId, &ClaimId)| self.claim(id).is_some_and(|c| c.parks.contains(park));
         let stale: Vec<ParkId> = self.parks.iter().filter(|park| !counts(park)).map(|(park, _)| *park).collect();

@@ -20,7 +20,7 @@ impl State {
         self.snapshot.pools.insert(pool.name.clone(), Arc::new(pool));
     }
 
-    /// Replaces the policy of a pool; its waiters may get other places.
+    /// Replaces the policy of a pool, which may change the places of its waiters.
     pub(in crate::core) fn set_policy(&mut self, name: &PoolName, policy: Policy) {
         let waiting = self.snapshot.pool(name).map(|pool| pool.waiting.values()).into_iter().flatten();
         let waiting: Vec<Arc<Claim>> = waiting.filter_map(|id| self.claim(id)).cloned().collect();
@@ -32,7 +32,7 @@ impl State {
         self.change_edges_of(name);
     }
 
-    /// Locks of this pool, or its rules, have changed: who waits there may wait for somebody else.
+    /// Locks or rules of this pool have changed, so its waiters may wait for other claims than before.
     fn change_edges_of(&mut self, pool: &PoolName) {
         if self.queued.contains(pool) {
             self.change_edges();
@@ -46,8 +46,8 @@ impl State {
         };
     }
 
-    /// Locks of this pool have come or gone. Who waits for them and for locks of another pool may be passed there from
-    /// now on, or no longer.
+    /// Locks of this pool were added or removed. Claims that wait for them and also for locks of another pool may now
+    /// be passed there, or may no longer be passed.
     fn dispatch_tied(&mut self, pool: &PoolName) {
         let wide = self.snapshot.pool(pool).map(|pool| &pool.wide).filter(|_| !self.backfilling.is_empty());
         let wide = wide.into_iter().flatten().filter_map(|id| self.claim(id));
@@ -70,7 +70,7 @@ impl State {
         }
     }
 
-    /// Stores a lock, new or changed. Who can be served now, or may be passed now, is to be found.
+    /// Stores a lock, new or changed. The next dispatch finds the claims that can now be served or passed.
     pub(in crate::core) fn put_lock(&mut self, pool: &PoolName, lock: Lock) {
         self.dirty.locks.insert((pool.clone(), lock.name.clone()));
         self.to_dispatch.insert(pool.clone());
@@ -89,7 +89,7 @@ impl State {
 
     pub(in crate::core) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
         self.dirty.locks.insert((pool.clone(), lock.clone()));
-        // What is gone may have been all that an earlier waiter and a later one both wanted.
+        // The removed lock may have been the only one that an earlier and a later waiter both wanted.
         self.to_dispatch.insert(pool.clone());
         self.change_edges_of(pool);
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
@@ -100,7 +100,7 @@ impl State {
         self.dispatch_tied(pool);
     }
 
-    /// Changes a lock in a way that the store need not know (who holds it).
+    /// Changes who holds a lock. The store need not know this.
     pub(in crate::core) fn change_holders(&mut self, pool: &PoolName, lock: &LockName, change: impl FnOnce(&mut Lock)) {
         if let Some(p) = self.pool_mut(pool)
             && let Some(old) = p.locks.get(lock)

@@ -1,4 +1,4 @@
-//! What is remembered of claims that have ended and of operations that were answered, and for how long.
+//! What is remembered about ended claims and answered operations, and for how long.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl State {
         }
     }
 
-    /// A build is over: its ended claims are remembered no longer than those of others.
+    /// A build is over: its ended claims are now remembered only as long as all others.
     pub(in crate::core) fn shorten_memory_of(&mut self, build: &BuildRef, now: Now) {
         let of_build = self.ended_builds.range((build.clone(), ClaimId::smallest())..);
         let of_build = of_build.take_while(|(of, _)| of == build).filter_map(|(_, id)| self.snapshot.ended.get(id));
@@ -75,7 +75,7 @@ impl State {
     }
 }
 
-/// Released claims first, then by when they ended: the time from which their memory counts.
+/// Released claims first, then by the time of their end, from which their memory counts.
 fn forget_order(ended: &Ended) -> (bool, EngineMs, ClaimId) {
     (ended.how != End::Released, ended_at(ended), ended.id.clone())
 }

@@ -1,4 +1,4 @@
-//! What everybody may read, and what goes to and comes from a store.
+//! What anybody may read, and what goes to and comes from a store.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::core::pool::{Lock, Policy, Pool};
 use crate::core::state::Stuck;
 use crate::core::time::{Deadline, EngineMs};
 
-/// All that can be read. Cloning costs a handful of pointers, so each batch publishes a copy.
+/// Everything that can be read. A clone copies only a handful of pointers, so each batch publishes one.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     pub pools: OrdMap<PoolName, Arc<Pool>>,
@@ -20,21 +20,22 @@ pub struct Snapshot {
     pub claims: OrdMap<ClaimId, Arc<Claim>>,
     /// Ended claims that are still remembered.
     pub ended: OrdMap<ClaimId, Arc<Ended>>,
-    /// Live claims by the build behind them.
+    /// Live claims by their build.
     pub builds: OrdSet<(BuildRef, ClaimId)>,
-    /// Those of them about which the state of the build decides ([`Claim::build_to_watch`]).
+    /// The claims among them whose build's state decides about them ([`Claim::build_to_watch`]).
     pub watched: OrdSet<(BuildRef, ClaimId)>,
-    /// Builds of live claims of which nobody knows at present whether they go on. Not stored: whoever watches builds
-    /// says it again after a restart.
+    /// Builds of live claims whose state is unknown at present. Not stored: after a restart the watcher of builds
+    /// reports them again.
     pub suspects: OrdMap<BuildRef, Arc<Suspect>>,
-    /// Waiting claims that cannot go on by themselves, as of the last look (every [`crate::core::settings::Settings::stuck_look`] at most).
+    /// Waiting claims that cannot go on by themselves, as of the last search (at most one every
+    /// [`crate::core::settings::Settings::stuck_look`]).
     pub stuck: OrdMap<ClaimId, Arc<Stuck>>,
     pub latches: OrdMap<LatchId, Arc<Latch>>,
     /// Released latches, in the order of their release.
     pub released_latches: OrdSet<(Revision, LatchId)>,
     /// History of all pools and latches, oldest first.
     pub changes: OrdMap<ChangeKey, Arc<Change>>,
-    /// The newest revision given.
+    /// The newest revision so far.
     pub revision: Revision,
     /// From [`crate::core::settings::Settings::seed`].
     pub seed: u64,
@@ -51,21 +52,22 @@ impl Snapshot {
         self.pool(pool)?.locks.get(lock).map(AsRef::as_ref)
     }
 
-    /// The scope of a claim for these parts that names none: of all that its pools say, the one that most ends.
+    /// The scope of a claim for these parts that names none: of the scopes of its pools, the one with the most ways to
+    /// end.
     #[must_use]
     pub fn default_scope(&self, parts: &[Part]) -> Scope {
         let pools = parts.iter().filter_map(|part| self.pool(&part.pool));
         pools.filter_map(|pool| pool.policy.scope).max().unwrap_or_default()
     }
 
-    /// The builds whose Concourse is to be asked about them, each once, in order. Costs a look at each claim that it
-    /// decides about.
+    /// The builds to ask their Concourse about, each once, in order. The cost grows with the number of claims that
+    /// depend on them.
     pub fn builds_to_watch(&self) -> impl Iterator<Item = &BuildRef> {
         let mut last = None;
         self.watched.iter().filter_map(move |(build, _)| (last.replace(build) != Some(build)).then_some(build))
     }
 
-    /// What is not known of the build behind a claim.
+    /// Why the state of a claim's build is unknown, if it is.
     #[must_use]
     pub fn suspect(&self, claim: &Claim) -> Option<&Suspect> {
         if self.suspects.is_empty() || claim.build_over {
@@ -87,11 +89,11 @@ impl Snapshot {
 /// Counters that outlive the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
-    /// The newest revision given; its upper bits are the epoch.
+    /// The newest revision so far; its upper bits are the epoch.
     pub revision: Revision,
-    /// The next ticket to give.
+    /// The next ticket to give out.
     pub next_ticket: Ticket,
-    /// Engine time when this was stored.
+    /// The engine time when this was stored.
     pub engine: EngineMs,
 }
 
@@ -99,19 +101,19 @@ pub struct Meta {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpRecord {
     pub op: OpId,
-    /// The revision it was answered with.
+    /// The revision of its answer.
     pub revision: Revision,
-    /// Missing when a release before this was remembered has answered it.
+    /// Missing when an older release, which did not store it, gave the answer.
     pub asked: Option<Asked>,
     pub forget: Deadline,
 }
 
-/// What one batch has changed, for the store: `None` deletes.
+/// The changes of one batch, for the store: `None` deletes.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
     pub meta: Option<Meta>,
     pub pools: Vec<(PoolName, Option<Policy>)>,
-    /// Of a lock, its name, metadata, labels, drain and `leaving` are stored; holders follow from the claims.
+    /// Of a lock, the store keeps name, metadata, labels, drain and `leaving`; holders follow from the claims.
     pub locks: Vec<(PoolName, LockName, Option<Arc<Lock>>)>,
     pub claims: Vec<(ClaimId, Option<Arc<Claim>>)>,
     pub ended: Vec<(ClaimId, Option<Arc<Ended>>)>,
@@ -119,7 +121,7 @@ pub struct Changes {
     pub latches: Vec<(LatchId, Option<Arc<Latch>>)>,
     /// New entries, oldest first.
     pub history: Vec<Arc<Change>>,
-    /// Entries that go.
+    /// Entries to delete.
     pub pruned: Vec<ChangeKey>,
 }
 
@@ -139,7 +141,7 @@ impl Changes {
     }
 }
 
-/// All that a store has kept, in no particular order.
+/// Everything that a store has kept, in no particular order.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
     /// Missing in a new store.

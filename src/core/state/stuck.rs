@@ -1,5 +1,6 @@
-//! Waits that nobody else can end: a claim that waits for what its own build has, and builds that wait for each other
-//! (self-wait). Naming them informs; nobody is made to give up. [`crate::core::deadlock`] finds them.
+//! Waits that no other claim can end: a claim that waits for what its own build has (self-wait), and builds that wait
+//! for each other (deadlock). The server only names them; no claim has to give up. [`crate::core::deadlock`] finds
+//! them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +12,15 @@ use crate::core::time::EngineMs;
 /// Why a waiting claim cannot go on by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stuck {
-    /// Only locks that its own build has could serve it.
+    /// Only locks of its own build could serve it.
     SelfWait {
-        /// Those locks and the claims that have them; the first few.
+        /// Those locks and the claims that have them; only the first few.
         own: Vec<(PoolName, LockName, ClaimId)>,
     },
     /// Builds wait for each other.
     Deadlock {
-        /// The claim's own build and those after it: each waits for the next, the last for the first; the first few.
+        /// The claim's own build and the following ones: each waits for the next, and the last for the first. Only the
+        /// first few.
         builds: Vec<Arc<Owner>>,
     },
 }
@@ -39,18 +41,18 @@ impl Stuck {
     }
 }
 
-/// What is known about stuck claims beside `Snapshot::stuck`.
+/// What is known about stuck claims in addition to `Snapshot::stuck`.
 #[derive(Debug, Clone, Default)]
 pub(in crate::core) struct Watch {
-    /// Somebody may wait for somebody else than at the last look.
+    /// A claim may wait for another claim than at the last search.
     pub stale: bool,
     pub last_look: Option<EngineMs>,
-    /// What the last answer to a claim said, where that was not just that it waits.
+    /// What the last answer to a claim said, if it said more than that the claim waits.
     pub told: BTreeMap<ClaimId, Kind>,
 }
 
 impl Watch {
-    /// The claim waits no more.
+    /// The claim no longer waits.
     pub(in crate::core) fn forget(&mut self, id: &ClaimId) {
         self.told.remove(id);
     }

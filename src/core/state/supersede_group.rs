@@ -10,7 +10,7 @@ pub(in crate::core) struct SupersedeGroup {
     origin: Option<Origin>,
 }
 
-/// Where a claim comes from. Instances of a pipeline are pipelines of their own.
+/// Where a claim comes from. Each instance of a pipeline counts as a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Origin {
     cluster: Option<Text>,
@@ -21,7 +21,7 @@ struct Origin {
 }
 
 impl SupersedeGroup {
-    /// The group that the claim competes in, if it named one.
+    /// The group in which the claim competes, if it names one.
     pub(in crate::core) fn of(claim: &Claim) -> Option<Self> {
         let name = claim.terms.supersede.clone()?;
         let Owner { cluster, team, pipeline, instance_vars, job, .. } = (*claim.terms.owner).clone();

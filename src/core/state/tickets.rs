@@ -1,12 +1,12 @@
-//! Tickets: the order in which claims came. They are far apart, so that a claim which is moved gets one between two others,
-//! and nobody else gets a new one.
+//! Tickets: the order in which claims came. They are far apart, so that a moved claim gets a ticket between two others,
+//! and no other claim needs a new one.
 
 use std::ops::Bound;
 
 use super::State;
 use crate::core::names::{ClaimId, Ticket};
 
-/// The distance between two tickets that are given one after the other: twenty moves to one place fit into it.
+/// The distance between consecutive tickets: enough for twenty moves to one place.
 const GAP: u64 = 1 << 20;
 
 impl State {
@@ -16,8 +16,8 @@ impl State {
         ticket
     }
 
-    /// Gives a waiting claim a ticket just before (`earlier`) or just after that of another live claim. Claims that were
-    /// granted count, too: they may wait again.
+    /// Gives a waiting claim a ticket just before (`earlier`) or just after that of another live claim. Granted claims
+    /// count too, because they may wait again.
     pub(in crate::core) fn move_ticket(&mut self, id: &ClaimId, beside: Ticket, earlier: bool) {
         let before = || self.others(id, Bound::Unbounded, Bound::Excluded(beside)).next_back();
         let after = || self.others(id, Bound::Excluded(beside), Bound::Unbounded).next();
@@ -34,7 +34,7 @@ impl State {
         self.set_tickets(&tickets);
     }
 
-    /// The ticket in the middle. When there is none, as many of the next claims as it takes move up.
+    /// The ticket in the middle. When there is none, the next claims move up, as many as necessary.
     fn tickets_between(&mut self, id: &ClaimId, low: u64, high: Ticket) -> Vec<(ClaimId, Ticket)> {
         let mut moving = 0;
         loop {
@@ -52,7 +52,7 @@ impl State {
         }
     }
 
-    /// Live claims but this one with tickets in this range, in their order.
+    /// Live claims except this one with tickets in this range, in ticket order.
     fn others<'s>(
         &'s self,
         id: &'s ClaimId,

@@ -1,11 +1,11 @@
 //! `sqlite:FILE`: the default store (docs/store.md).
 //!
-//! One connection writes; a commit is one transaction, and `synchronous=FULL` in WAL mode syncs the log before the
-//! commit returns. The lock file, not SQLite's exclusive mode, keeps other servers out, so the `sqlite3` shell may read
-//! meanwhile.
+//! One connection writes. A commit is one transaction, and `synchronous=FULL` in WAL mode syncs the log before the
+//! commit returns. The lock file, not SQLite's exclusive mode, keeps other servers out, so a `sqlite3` shell may read
+//! at the same time.
 //!
-//! Nothing here may open the database file but SQLite: closing any descriptor of it would drop the locks that SQLite
-//! holds on it (POSIX locks belong to the process). So it is made before SQLite opens it, and later only looked at by
+//! Only SQLite may open the database file: closing any other descriptor of it would drop the locks that SQLite holds on
+//! it (POSIX locks belong to the process). So this module makes the file before SQLite opens it, and later uses only
 //! its path.
 
 use std::borrow::Cow;
@@ -25,15 +25,15 @@ use super::sidecar::{PRIVATE, sidecar};
 use super::{Store, schema};
 use crate::core::state::{Changes, Loaded};
 
-/// Page cache of the writer, KiB: the index of a million ended claims stays mostly in memory.
+/// Page cache of the writer, KiB: keeps most of the index of a million ended claims in memory.
 const CACHE_KIB: i64 = 32 * 1024;
 /// Prepared statements that are kept: all of them.
 const STATEMENTS: usize = 32;
 
-/// What a test makes smaller.
+/// Values that a test makes smaller.
 #[derive(Debug, Clone, Copy)]
 struct Tuning {
-    /// A `sqlite3` shell takes locks for moments only; this is longer than any of them, and shorter than clients wait.
+    /// A `sqlite3` shell takes locks only for moments; this is longer than any of them, and shorter than clients wait.
     busy_timeout: Duration,
     checkpoint_pages: i32,
 }
@@ -44,10 +44,10 @@ impl Default for Tuning {
     }
 }
 
-/// A store in a file, for as long as it lives the only one on that file.
+/// A store in a file. While it lives, no other server can use that file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    // Dropped in this order: first the thread ends, then the last connection closes, then the next server may come.
+    // Dropped in this order: first the thread ends, then the last connection closes, then the next server may start.
     checkpointer: Checkpointer,
     conn: Connection,
     _lock: LockFile,
@@ -56,13 +56,13 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store in `file`, making it when there is none, and brings it to the newest schema. What an earlier life
-    /// has left in the log is copied into the database and synced first, so that nothing is built on pages that never
+    /// Opens the store in `file`, makes it if there is none, and migrates it to the newest schema. First it copies what
+    /// an earlier life left in the log into the database and syncs it, so that nothing builds on pages that never
     /// reached the disk.
     ///
     /// # Errors
-    /// The file is in use, of another program, of a newer release, damaged or not writable. It has not been changed,
-    /// except that a damaged one may have got its log copied.
+    /// The file is in use, belongs to another program or a newer release, is damaged or is not writable. It has not
+    /// been changed, except that the log of a damaged file may have been copied.
     pub fn open(file: &Path) -> anyhow::Result<Self> {
         Self::open_with(file, Tuning::default())
     }
@@ -123,7 +123,7 @@ impl Store for SqliteStore {
     }
 }
 
-/// The file itself, whatever links lead to it: two names of one store must have one lock file.
+/// The file itself, with links resolved: two names of one store must have one lock file.
 pub(super) fn resolved(file: &Path) -> anyhow::Result<PathBuf> {
     match fs::canonicalize(file) {
         Ok(path) => {
@@ -142,11 +142,11 @@ pub(super) fn resolved(file: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Makes the file when there is none. SQLite gives the log and its index the mode of the database.
+/// Makes the file if there is none. SQLite gives the log and its index the mode of the database.
 fn make_file(path: &Path) -> anyhow::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
         Ok(_) => {
-            // The name of the file must survive power loss as its content does.
+            // The name of the file must survive power loss, like its content.
             let dir = path.parent().unwrap_or(Path::new("/"));
             let sync = || File::open(dir)?.sync_all();
             sync().with_context(|| format!("cannot sync the directory {}", dir.display()))?;
@@ -157,14 +157,13 @@ fn make_file(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes other users' rights away: a copy that was restored by hand has those of its copier.
+/// Takes other users' permissions away: a copy that was restored by hand has those that its copier gave it.
 fn make_private(path: &Path) -> anyhow::Result<()> {
     for file in [path.to_owned(), sidecar(path, "-wal"), sidecar(path, "-shm"), LockFile::path(path)] {
         let Ok(found) = fs::metadata(&file) else { continue };
         if found.permissions().mode() & 0o777 != PRIVATE {
-            fs::set_permissions(&file, Permissions::from_mode(PRIVATE)).with_context(|| {
-                format!("{} has not mode 0600 and cannot be given it: make this user its owner", file.display())
-            })?;
+            fs::set_permissions(&file, Permissions::from_mode(PRIVATE))
+                .with_context(|| format!("cannot set mode 0600 on {}: make this user its owner", file.display()))?;
         }
     }
     Ok(())
@@ -181,18 +180,23 @@ fn connect(path: &Path, busy_timeout: Duration) -> anyhow::Result<Connection> {
 /// Durable commits through a write-ahead log that we checkpoint ourselves.
 fn write_ahead(conn: &Connection) -> anyhow::Result<()> {
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    ensure!(mode == "wal", "its file system has no shared memory for a write-ahead log (SQLite says {mode:?})");
+    ensure!(
+        mode == "wal",
+        "its file system does not support shared memory for a write-ahead log (SQLite says {mode:?})"
+    );
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(())
 }
 
-/// Copies what an earlier life has left in the log into the database, syncs it, and begins an empty log.
+/// Copies what an earlier life left in the log into the database, syncs it, and begins an empty log.
 fn finish_log(conn: &Connection) -> anyhow::Result<()> {
     let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if busy != 0 {
-        bail!("another process is reading it (a sqlite3 shell?) and keeps its log from being finished: end that first");
+        bail!(
+            "another process is reading it (a sqlite3 shell?), so its log cannot be finished: end that process first"
+        );
     }
     Ok(())
 }
@@ -260,7 +264,7 @@ fn write_changes(tx: &Transaction<'_>, changes: &Changes) -> anyhow::Result<()> 
     write_history(tx, &batch)
 }
 
-/// Rows of one table of keys and records.
+/// Writes rows of one table of keys and records.
 fn write_records(tx: &Transaction<'_>, rows: &[(Table, Cow<'_, str>, Option<String>)]) -> anyhow::Result<()> {
     let Some((table, ..)) = rows.first() else { return Ok(()) };
     let (name, key) = columns(*table);
@@ -295,7 +299,7 @@ fn write_locks(tx: &Transaction<'_>, batch: &Batch<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// New entries first: what is new and pruned at once must not stay.
+/// New entries first, because an entry that is both new and pruned must not stay.
 fn write_history(tx: &Transaction<'_>, batch: &Batch<'_>) -> anyhow::Result<()> {
     if !batch.changes.is_empty() {
         let mut put =

@@ -15,7 +15,7 @@ use crate::store::conformance::{Contents, conformance};
 use crate::store::failstop::FailStop;
 use crate::store::samples;
 
-/// How long a test waits for what another thread does.
+/// How long a test waits for another thread.
 const PATIENCE: Duration = Duration::from_secs(30);
 const IMPATIENT: Tuning = Tuning { busy_timeout: Duration::from_millis(50), checkpoint_pages: 16 };
 
@@ -40,12 +40,12 @@ impl Place {
         format!("{:#}", SqliteStore::open_with(&self.file(), IMPATIENT).unwrap_err())
     }
 
-    /// What a `sqlite3` shell would do.
+    /// A connection like that of a `sqlite3` shell.
     fn shell(&self) -> Connection {
         Connection::open(self.file()).unwrap()
     }
 
-    /// A place with a store that has some of everything, and what it has.
+    /// A place with a store that has some of everything, and its contents.
     fn filled() -> (Self, Contents) {
         let place = Self::new();
         let mut model = Contents::default();
@@ -64,7 +64,7 @@ fn batches(n: usize) -> Vec<Changes> {
     (0..n).map(|_| samples::changes().new_tree(&mut runner).unwrap().current()).collect()
 }
 
-/// A batch of about `kib` KiB, each with other bytes: SQLite does not write what is the same.
+/// A batch of about `kib` KiB, always with different bytes: SQLite does not write unchanged ones.
 fn large(kib: usize) -> Changes {
     static FILL: AtomicU8 = AtomicU8::new(0);
     let fill = FILL.fetch_add(1, Ordering::Relaxed);
@@ -93,14 +93,14 @@ fn one_server_at_a_time() {
     let link = place.dir.path().join("other.db");
     std::os::unix::fs::symlink(place.file(), &link).unwrap();
     let by_link = format!("{:#}", SqliteStore::open(&link).unwrap_err());
-    assert!(by_link.contains("locker.db.lock"), "a link is the same store: {by_link}");
+    assert!(by_link.contains("locker.db.lock"), "a link leads to the same store: {by_link}");
     drop(first);
     place.open();
     SqliteStore::open(&link).unwrap();
 }
 
 #[test]
-fn an_acked_batch_survives_the_process() {
+fn an_acknowledged_batch_survives_the_process() {
     let place = Place::new();
     let mut store = place.open();
     let mut model = Contents::default();
@@ -127,7 +127,7 @@ fn an_empty_batch_touches_nothing() {
 }
 
 #[test]
-fn what_is_no_store_of_ours_is_refused_and_left_alone() {
+fn a_file_of_another_kind_is_refused_and_left_alone() {
     let garbage: fn(&Place) = |place| fs::write(place.file(), b"poem = 'not a database'\n".repeat(300)).unwrap();
     let other: fn(&Place) = |place| place.shell().execute_batch("CREATE TABLE songs (title TEXT)").unwrap();
     let newer: fn(&Place) = |place| {
@@ -196,7 +196,7 @@ fn a_file_of_version_1_is_migrated() {
     let rows = [loaded.pools.len(), loaded.locks.len(), loaded.claims.len(), loaded.ended.len(), loaded.ops.len()];
     assert_eq!((rows, loaded.history.len(), loaded.latches.len()), ([1; 5], 2, 0));
     let Phase::Held { delivered, .. } = &loaded.claims[0].phase else { panic!("it is not held as before") };
-    assert!(delivered, "somebody may use it, whatever becomes of its build");
+    assert!(delivered, "it may be in use even after its build");
     let changes = batches(12).into_iter().find(|c| c.latches.iter().any(|(_, latch)| latch.is_some())).unwrap();
     store.commit(&Changes { latches: changes.latches, ..Changes::default() }).unwrap();
     drop(store);
@@ -221,7 +221,7 @@ fn a_damaged_row_is_named() {
     let cases = [
         ("UPDATE meta SET value = 'x' WHERE key = 'revision'", "meta", "\"revision\": not a number"),
         ("DELETE FROM meta WHERE key = 'engine'", "meta", "not all"),
-        ("INSERT INTO meta VALUES ('colour', '1')", "meta", "\"colour\": this release knows no such key"),
+        ("INSERT INTO meta VALUES ('colour', '1')", "meta", "\"colour\": this release does not know this key"),
         ("UPDATE pools SET record = '{\"colour\":\"red\"}'", "pools", "unknown field `colour`"),
         ("UPDATE pools SET name = 'a/b' WHERE name = (SELECT min(name) FROM pools)", "pools", "\"a/b\": pool name"),
         ("UPDATE locks SET record = substr(record, 2)", "locks", "bad record"),
@@ -270,7 +270,7 @@ fn all_files_are_private() {
     store.commit(&large(1)).unwrap();
     assert_eq!(modes(), private);
     drop(store);
-    // As a copy that was restored by hand.
+    // As after a copy that was restored by hand.
     fs::set_permissions(place.file(), Permissions::from_mode(0o644)).unwrap();
     let mut store = place.open();
     store.commit(&large(1)).unwrap();
@@ -278,10 +278,10 @@ fn all_files_are_private() {
 }
 
 #[test]
-fn a_commit_that_fails_is_the_last() {
+fn a_failed_commit_is_the_last() {
     let (place, model) = Place::filled();
     let store = place.open();
-    // As a full disk: SQLite answers SQLITE_FULL.
+    // As on a full disk: SQLite answers SQLITE_FULL.
     let pages: i64 = store.conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
     let max: i64 =
         store.conn.query_row(&format!("PRAGMA max_page_count = {}", pages + 2), [], |row| row.get(0)).unwrap();
@@ -294,15 +294,15 @@ fn a_commit_that_fails_is_the_last() {
         assert!(message.contains("shut when a commit failed"), "{message}");
     }
     drop(store);
-    assert_eq!(Contents::of(&mut place.open()), model, "nothing of the failed batch, nothing after it");
+    assert_eq!(Contents::of(&mut place.open()), model, "nothing of the failed batch or after it");
 }
 
 #[test]
-fn a_checkpoint_that_fails_fails_the_next_commit() {
+fn a_failed_checkpoint_fails_the_next_commit() {
     let place = Place::new();
     let mut store = place.open();
     let read_only = Connection::open_with_flags(place.file(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    // A connection learns with its first read that there is a log.
+    // A connection learns of the log with its first read.
     read_only.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).unwrap();
     store.checkpointer = Checkpointer::start(read_only, 16).unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -324,7 +324,7 @@ fn the_log_stays_short_under_load() {
     let (deadline, mut restarts, mut length) = (Instant::now() + PATIENCE, 0, 0);
     // Without a pause between commits, the thread alone would never catch up.
     while restarts < 5 {
-        assert!(Instant::now() < deadline, "the log was begun anew {restarts} times, {} bytes", log());
+        assert!(Instant::now() < deadline, "the log restarted {restarts} times, {} bytes", log());
         store.commit(&large(32)).unwrap();
         restarts += i32::from(store.checkpointer.length() < length);
         length = store.checkpointer.length();
@@ -343,8 +343,8 @@ fn a_reader_delays_nothing_but_the_end_of_the_log() {
     for _ in 0..40 {
         store.commit(&large(64)).unwrap();
     }
-    assert_eq!(count(&shell), 2, "it reads what it began to read");
-    // As after SIGKILL: the log is not empty, and a reader is still on it.
+    assert_eq!(count(&shell), 2, "it still reads its own snapshot");
+    // As after SIGKILL: the log is not empty, and a reader still uses it.
     drop(store);
     let message = place.refusal();
     assert!(message.contains("another process is reading it"), "{message}");
@@ -352,7 +352,7 @@ fn a_reader_delays_nothing_but_the_end_of_the_log() {
     assert_eq!(place.open().load().unwrap().locks.len(), 4);
 }
 
-/// A commit that is answered survives a power cut only if it was synced: `synchronous` is 2 for FULL.
+/// A commit that was answered survives a power cut only if it was synced: `synchronous` is 2 for FULL.
 #[test]
 fn each_connection_that_writes_syncs_its_commits() {
     let place = Place::new();

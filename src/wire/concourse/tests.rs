@@ -42,7 +42,7 @@ fn every_problem_is_listed_at_once() {
             r#"{"locker_uri":"ftp://x","pool":".p","pol":1}"#,
             r#"{"aquire":true}"#,
             "source.locker_uri: must begin with http:// or https://, \
-             source.pool: pool name starts with a dot, which is kept for files that are no locks, \
+             source.pool: pool name starts with a dot, which is reserved for files that are not locks, \
              unknown source key \"pol\": did you mean \"pool\"?, missing acquire, claim, release, add, add_claimed, remove, update, check, check_unclaimed or verify, \
              unknown params key \"aquire\": did you mean \"acquire\"?",
         ),
