@@ -341,7 +341,7 @@ pub enum End {
     BuildOver,
     /// Somebody else ended it by force.
     Broken,
-    /// Its build failed before any `in` had fetched the hold, so no later step could know of it.
+    /// Its build was cut short before any `in` had fetched the hold, so no later step could know of it.
     Undelivered,
 }
 
