@@ -1,5 +1,5 @@
-//! One look at one latch: reads its workflow, does what the plan says, looks again, and so on until there is nothing
-//! left to do now.
+//! One look at one latch: reads its workflow, carries out the plan, and looks again, until there is nothing left to do
+//! for now.
 
 use std::time::Duration;
 
@@ -18,14 +18,15 @@ use crate::wire::escape::{cut, escape};
 use crate::wire::latch::{self, BindBody, LatchView, NodeView};
 use crate::wire::text;
 
-/// How often a workflow is read again at once because somebody else changed it, or the answer to a change was lost.
+/// How many times a workflow is read again at once because someone else changed it, or because the answer to a change
+/// was lost.
 const TRIES: u32 = 8;
 
-/// What has become of a latch.
+/// What happened to a latch.
 pub(super) enum Outcome {
-    /// It is deleted, or somebody else has deleted it.
+    /// It was deleted, by us or by someone else.
     Over,
-    /// It is kept, because of this; looked at again after at most so long.
+    /// It is kept for this reason, and looked at again after at most this time.
     Kept(Level, String, Duration),
     Missing(Gone),
     /// The cluster, or the server of the latches, gave no answer.
@@ -34,23 +35,23 @@ pub(super) enum Outcome {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
-    /// Time will help.
+    /// It resolves itself with time.
     Info,
-    /// Somebody has to do something.
+    /// Someone has to act.
     Warn,
 }
 
-/// A workflow as it was last seen.
+/// A workflow as last seen.
 struct Seen {
     raw: Option<Value>,
     /// We have changed it.
     is_ours: bool,
-    /// The answer to a change was lost before.
+    /// The answer to an earlier change was lost.
     was_lost: bool,
 }
 
 impl Worker {
-    /// Does for one latch whatever can be done now.
+    /// Does everything for one latch that can be done now.
     pub(super) fn work(&mut self, latch: NewLatch) -> Outcome {
         self.steps(latch).unwrap_or_else(|outcome| outcome)
     }
@@ -73,7 +74,7 @@ impl Worker {
                 Step::Gone(gone) => return Ok(Outcome::Missing(gone)),
             }
         }
-        let why = "the workflow changes all the time";
+        let why = "the workflow keeps changing";
         Ok(Outcome::Kept(Level::Warn, why.to_owned(), self.agent.settings.interval))
     }
 
@@ -81,16 +82,16 @@ impl Worker {
         self.agent.cluster.get(&latch.target.namespace, &latch.target.workflow)
     }
 
-    /// Makes a change, and gives the workflow as it is then, whatever came of the change.
+    /// Makes a change, and returns the workflow as it is afterwards, whether or not the change succeeded.
     fn change(&mut self, latch: &NewLatch, seen: Seen, change: &Change) -> Result<Seen, Outcome> {
         match self.patch(latch, seen.raw.as_ref(), change) {
             Ok(raw) => Ok(Seen { raw, is_ours: true, ..seen }),
             Err(ClusterError::Conflict) => {
-                // A signal cuts it short; the latch is finished all the same.
+                // A signal shortens the pause. The work on this latch continues anyway.
                 let _ = self.interruptible.sleep(Duration::from_millis(5 + u64::from(random()) / 4));
                 Ok(Seen { raw: self.get(latch).map_err(refused)?, ..seen })
             }
-            // Whether it was done can be seen.
+            // The next look shows whether it was made.
             Err(ClusterError::Trouble(_)) if !seen.was_lost => {
                 Ok(Seen { raw: self.get(latch).map_err(refused)?, was_lost: true, ..seen })
             }
@@ -106,7 +107,7 @@ impl Worker {
         self.agent.cluster.patch(&latch.target.namespace, &latch.target.workflow, &patch)
     }
 
-    /// Writes down which node is meant, before anything is changed.
+    /// Records which node the latch is for, before anything is changed.
     fn bind(&mut self, latch: &NewLatch, node: Bound, uid: String) -> Result<NewLatch, Outcome> {
         let node = match node {
             Bound::Node(id) => NodeView::Id { id },
@@ -119,7 +120,7 @@ impl Worker {
                 CallError::NoAnswer(_) => Outcome::Trouble(error.to_string()),
                 CallError::Refused(_) if error.code() == Some(Code::NoSuchLatch) => Outcome::Over,
                 CallError::Refused(_) => {
-                    // Another agent was faster: what it has written down counts.
+                    // Another agent was faster: its binding counts.
                     self.next_listing = Duration::ZERO;
                     Outcome::Kept(Level::Info, format!("it is bound to another node: {error}"), Duration::ZERO)
                 }
@@ -195,20 +196,22 @@ impl Worker {
     }
 }
 
-/// What the cluster's refusal means for a latch: it is kept in any case.
+/// What the cluster's refusal means for a latch. The latch is kept in any case.
 fn refused(error: ClusterError) -> Outcome {
     match error {
-        ClusterError::Conflict => Outcome::Trouble("the workflow changes all the time".to_owned()),
-        ClusterError::Unauthorized => Outcome::Trouble("401: the cluster does not accept our credentials".to_owned()),
+        ClusterError::Conflict => Outcome::Trouble("the workflow keeps changing".to_owned()),
+        ClusterError::Unauthorized => Outcome::Trouble("401: the cluster rejected our credentials".to_owned()),
         ClusterError::Forbidden(why) => {
-            Outcome::Kept(Level::Warn, format!("403: rights are missing (get, patch on workflows): {why}"), LONG_PAUSE)
+            Outcome::Kept(Level::Warn, format!("403: no permission to get or patch workflows: {why}"), LONG_PAUSE)
         }
-        ClusterError::Refused(why) => Outcome::Kept(Level::Warn, format!("the cluster refuses: {why}"), LONG_PAUSE),
+        ClusterError::Refused(why) => {
+            Outcome::Kept(Level::Warn, format!("the cluster refused the request: {why}"), LONG_PAUSE)
+        }
         ClusterError::Trouble(why) => Outcome::Trouble(format!("the cluster: {why}")),
     }
 }
 
-/// Outputs that the node does not expect are seen by nobody: the workflow goes on without them.
+/// Warns about outputs that the node does not expect: the workflow continues without them.
 fn tell_unused(latch: &NewLatch, change: &Change) {
     let unused = plan::unused_outputs(latch, change);
     if !unused.is_empty() {

@@ -1,37 +1,38 @@
-//! Released latches that are not done yet, and when each is looked at again. Pure: times and random bytes come in.
+//! Released latches that are not done yet, and when to look at each one again. Pure: times and random bytes are inputs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::wire::latch::LatchView;
 
-/// First pause before a latch, or a cluster in trouble, is looked at again.
+/// The first pause before a latch, or a failing cluster, is tried again.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause where somebody has to do something first, and where a cluster stays away.
+/// The longest pause while someone has to act first, or while a cluster does not answer.
 pub const LONG_PAUSE: Duration = Duration::from_secs(300);
 
-/// One of them.
+/// A latch in the backlog.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub latch: LatchView,
-    /// When the workflow was first found missing, without a break since.
+    /// Since when the workflow has been missing without a break.
     pub missing_since: Option<Duration>,
-    /// What was said about it last: the same is not said again.
+    /// The last message about it, so that it is not repeated.
     pub said: String,
     looks: u32,
     due: Duration,
 }
 
-/// All of them, by id.
+/// All latches, by id.
 #[derive(Debug, Default)]
 pub struct Backlog {
     entries: BTreeMap<String, Entry>,
     failures: u32,
-    /// The cluster is left alone until then.
+    /// No call to the cluster before this time.
     cluster_due: Duration,
 }
 
-/// A pause that doubles from [`FIRST_PAUSE`] with each failure to `most`, less or more by up to a quarter.
+/// A pause that doubles with each failure, from [`FIRST_PAUSE`] to `most`, and varies by up to a quarter in either
+/// direction.
 #[must_use]
 pub fn pause(failures: u32, most: Duration, random: u8) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1u32.checked_shl(failures.min(20)).unwrap_or(u32::MAX));
@@ -40,7 +41,7 @@ pub fn pause(failures: u32, most: Duration, random: u8) -> Duration {
 }
 
 impl Backlog {
-    /// These are all there are. What was known of them stays known.
+    /// Replaces the latches by a full listing. Keeps what is known about those that remain.
     pub fn replace(&mut self, latches: Vec<LatchView>, now: Duration) {
         let mut old = std::mem::take(&mut self.entries);
         for latch in latches {
@@ -49,7 +50,7 @@ impl Backlog {
         }
     }
 
-    /// These are there as well.
+    /// Adds latches.
     pub fn add(&mut self, latches: Vec<LatchView>, now: Duration) {
         for latch in latches {
             let known = self.entries.remove(&latch.id);
@@ -65,7 +66,7 @@ impl Backlog {
         self.entries.insert(entry.latch.id.clone(), entry);
     }
 
-    /// Those that are due, the longest waiting first.
+    /// The latches that are due, in order of their due time.
     #[must_use]
     pub fn due(&self, now: Duration) -> Vec<String> {
         let mut due: Vec<&Entry> = self.entries.values().filter(|entry| entry.due <= now).collect();
@@ -73,7 +74,7 @@ impl Backlog {
         due.into_iter().map(|entry| entry.latch.id.clone()).collect()
     }
 
-    /// When the next one is due.
+    /// When the next latch is due.
     #[must_use]
     pub fn next(&self) -> Option<Duration> {
         self.entries.values().map(|entry| entry.due).min().map(|due| due.max(self.cluster_due))
@@ -92,7 +93,7 @@ impl Backlog {
         self.entries.remove(id);
     }
 
-    /// How many there are.
+    /// The number of latches.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -103,7 +104,7 @@ impl Backlog {
         self.entries.is_empty()
     }
 
-    /// Looks at this one again later, and each time later.
+    /// Postpones a latch, longer each time.
     pub fn later(&mut self, id: &str, most: Duration, now: Duration, random: u8) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.due = now + pause(entry.looks, most, random);
@@ -111,26 +112,26 @@ impl Backlog {
         }
     }
 
-    /// The cluster gave no answer.
+    /// Records that the cluster gave no answer.
     pub fn trouble(&mut self, now: Duration, random: u8) {
         self.cluster_due = now + pause(self.failures, LONG_PAUSE, random);
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// The cluster answers; whether it did not before.
+    /// Records that the cluster answered. Returns whether it had failed before.
     pub fn answered(&mut self) -> bool {
         self.cluster_due = Duration::ZERO;
         std::mem::take(&mut self.failures) > 0
     }
 
-    /// Whether the cluster is left alone.
+    /// Whether the cluster must be left alone for now.
     #[must_use]
     pub fn is_troubled(&self, now: Duration) -> bool {
         self.cluster_due > now
     }
 }
 
-/// A server that cannot keep a binding does not show it; it is not forgotten here.
+/// A server that cannot store a binding does not return it, so it is kept here.
 fn merge(new: LatchView, old: &LatchView) -> LatchView {
     let node = new.node.clone().or_else(|| old.node.clone());
     let workflow_uid = new.workflow_uid.clone().or_else(|| old.workflow_uid.clone());
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_to_their_bound_and_vary_by_a_quarter() {
+    fn pauses_double_up_to_their_limit_and_vary_by_a_quarter() {
         let most = s(60);
         let table = [(0, 1), (1, 2), (3, 8), (5, 32), (6, 60), (40, 60), (u32::MAX, 60)];
         for (failures, seconds) in table {
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_waits_holds_up_no_other() {
+    fn a_waiting_latch_does_not_delay_the_others() {
         let mut backlog = Backlog::default();
         backlog.replace(vec![latch("a"), latch("b")], s(10));
         assert_eq!(backlog.due(s(10)), ["a", "b"]);
@@ -184,14 +185,14 @@ mod tests {
         assert_eq!(backlog.get("a").unwrap().due, s(10) + s(2) * 3 / 4);
         backlog.trouble(s(10), 0);
         assert!(backlog.is_troubled(s(10)));
-        assert_eq!(backlog.next(), Some(s(10) + s(1) * 3 / 4), "nobody is asked before");
+        assert_eq!(backlog.next(), Some(s(10) + s(1) * 3 / 4), "no call before that");
         assert!(backlog.answered());
         assert!(!backlog.answered());
         assert_eq!(backlog.next(), Some(s(10)));
     }
 
     #[test]
-    fn a_new_listing_forgets_what_is_gone_and_nothing_else() {
+    fn a_new_listing_forgets_only_what_is_gone() {
         let mut backlog = Backlog::default();
         backlog.replace(vec![latch("a"), latch("b")], s(1));
         backlog.later("a", s(60), s(1), 0);

@@ -1,7 +1,7 @@
-//! The cluster: where its API is, who we are there, and the two calls that the agent makes.
+//! The cluster: the address of its API, our credentials, and the two calls that the agent makes.
 //!
-//! Nothing here decides. What an answer means for a latch is [`super::plan`]'s business; here it is only told apart what
-//! the API server itself says from what somebody else says in its place.
+//! Nothing here makes decisions. What an answer means for a latch is up to [`super::plan`]. This module only
+//! distinguishes what the API server itself says from what something in between says.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,18 +21,18 @@ use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
 use crate::wire::tls::Tls;
 
-/// Where a pod finds its service account.
+/// The directory where a pod finds its service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// Another directory for it. Read only where the cluster is that of the pod; for tests.
+/// Names another directory, for tests. Used only for the cluster of the pod.
 const SERVICE_ACCOUNT_VARIABLE: &str = "LOCKER_SERVICE_ACCOUNT_DIR";
-/// Time for one call, from its start to the end of the answer: a large workflow over a slow line.
+/// The time limit for one call, from its start to the end of the answer. Enough for a large workflow over a slow line.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Time that an unused connection is kept.
+/// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
-/// Longest text of an error that is shown, bytes.
+/// The longest error text that is shown, in bytes.
 const ERROR_BYTES: usize = 300;
 
-/// Which cluster to use, as it was asked for.
+/// The cluster to use, according to the options.
 #[derive(Debug, Clone, Default)]
 pub struct Wish {
     pub kubeconfig: Option<PathBuf>,
@@ -40,20 +40,21 @@ pub struct Wish {
     pub in_cluster: bool,
 }
 
-/// How the cluster was found. Read again for each new connection, so that fresh credentials count.
+/// How the cluster was found. It is read again for each new connection, to pick up new credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// These files, the first one wins.
+    /// These files. The first one that sets a value wins.
     Kubeconfig { files: Vec<PathBuf>, context: Option<String> },
     /// The cluster that this pod runs in.
     Pod { server: String, account: PathBuf },
 }
 
 impl Source {
-    /// Finds the cluster: as told, else the files in `KUBECONFIG`, else `~/.kube/config`, else that of the pod.
+    /// Finds the cluster: from the options, else the files in `KUBECONFIG`, else `~/.kube/config`, else the cluster of
+    /// the pod.
     ///
     /// # Errors
-    /// There is none of them; the text says what was looked for.
+    /// None of these exists. The text says where it looked.
     pub fn find(wish: &Wish, vars: &BTreeMap<String, String>) -> Result<Self, String> {
         let var = |name: &str| vars.get(name).map(String::as_str).filter(|value| !value.is_empty());
         if wish.in_cluster {
@@ -133,27 +134,28 @@ fn list(files: &[PathBuf]) -> String {
     files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Why there is no workflow. What a PATCH did is unknown after `Trouble`, else it did nothing.
+/// Why a call returned no workflow. After `Trouble`, the effect of a PATCH is unknown; after any other error, it had
+/// none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterError {
     /// The object has changed since it was read.
     Conflict,
-    /// 401: the credentials are not accepted, or no longer.
+    /// 401: the credentials are wrong or have expired.
     Unauthorized,
     /// 403, as the API server explains it.
     Forbidden(String),
-    /// The API server says that this request makes no sense to it: again will not help.
+    /// The API server rejected the request. A retry will not help.
     Refused(String),
-    /// No answer, or none that says anything about the workflow.
+    /// There was no answer, or it was not about the workflow.
     Trouble(String),
 }
 
-/// A cluster. Calls block, and are made from one thread.
+/// A cluster. Calls block; one thread makes them.
 pub struct Cluster {
     source: Source,
     vars: BTreeMap<String, String>,
     connection: Connection,
-    /// Credentials or certificates may be out of date: they are read again before the next call.
+    /// Credentials or certificates may be out of date. They are read again before the next call.
     is_doubtful: bool,
 }
 
@@ -170,10 +172,10 @@ enum Call<'a> {
 }
 
 impl Cluster {
-    /// Gets ready to talk to the cluster; nothing is asked yet. `vars` is the environment, for the proxies in it.
+    /// Prepares to call the cluster, but sends nothing yet. `vars` is the environment, which may name proxies.
     ///
     /// # Errors
-    /// Credentials, certificates or addresses that cannot be used.
+    /// Credentials, certificates or addresses cannot be used.
     pub fn open(source: Source, vars: &BTreeMap<String, String>) -> Result<Self, String> {
         let connection = Connection::open(&source, vars)?;
         Ok(Self { source, vars: vars.clone(), connection, is_doubtful: false })
@@ -185,28 +187,28 @@ impl Cluster {
         self.connection.server.to_string()
     }
 
-    /// Whether nobody is checked (`insecure-skip-tls-verify`).
+    /// Whether the server's certificate is not verified (`insecure-skip-tls-verify`).
     #[must_use]
     pub fn is_unchecked(&self) -> bool {
         self.connection.is_unchecked
     }
 
-    /// The workflow; `None` where the API server itself says that there is none.
+    /// The workflow. `None` if the API server itself says that it does not exist.
     ///
     /// # Errors
-    /// As [`ClusterError`].
+    /// See [`ClusterError`].
     pub fn get(&mut self, namespace: &Namespace, name: &WorkflowName) -> Result<Option<Value>, ClusterError> {
         match self.call(&path(namespace, name), &Call::Get) {
-            // The token may have been renewed: once, and at once.
+            // The token may have been renewed: retry once, immediately.
             Err(ClusterError::Unauthorized) => self.call(&path(namespace, name), &Call::Get),
             other => other,
         }
     }
 
-    /// Applies a JSON merge patch and gives the workflow as it then is; `None` as for [`Self::get`].
+    /// Applies a JSON merge patch and returns the resulting workflow. `None` as for [`Self::get`].
     ///
     /// # Errors
-    /// As [`ClusterError`].
+    /// See [`ClusterError`].
     pub fn patch(
         &mut self,
         namespace: &Namespace,
@@ -288,7 +290,7 @@ fn with_headers<B>(request: ureq::RequestBuilder<B>, authorization: Option<&Secr
     }
 }
 
-/// How the API server says no.
+/// The API server's body for an error.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Status {
@@ -304,15 +306,17 @@ struct Details {
     kind: String,
 }
 
-/// What a status outside 200 means. A 404 counts as "there is none" only as the API server says it about a workflow: a
-/// proxy, or a cluster without Argo, answers 404 as well.
+/// The meaning of a status other than 200. A 404 means that the workflow does not exist only if the API server says so
+/// about a workflow: a proxy, or a cluster without Argo, also answers 404.
 fn refusal(code: u16, body: &[u8]) -> Result<Option<Value>, ClusterError> {
     let status: Status = serde_json::from_slice(body).unwrap_or_default();
     let is_api = status.kind == "Status";
     let text = cut(&status.message, ERROR_BYTES).to_owned();
     match code {
         404 if is_api && status.reason == "NotFound" && status.details.kind == "workflows" => Ok(None),
-        404 => Err(ClusterError::Trouble("404 that is not about the workflow: is Argo installed there?".to_owned())),
+        404 => Err(ClusterError::Trouble(
+            "404 that is not about the workflow: is Argo installed in this cluster?".to_owned(),
+        )),
         401 => Err(ClusterError::Unauthorized),
         409 if is_api => Err(ClusterError::Conflict),
         403 if is_api => Err(ClusterError::Forbidden(text)),
@@ -321,7 +325,7 @@ fn refusal(code: u16, body: &[u8]) -> Result<Option<Value>, ClusterError> {
     }
 }
 
-/// Both names are safe in a path: their types see to it.
+/// Both names are safe in a path. Their types guarantee it.
 fn path(namespace: &Namespace, name: &WorkflowName) -> String {
     format!("/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows/{name}")
 }

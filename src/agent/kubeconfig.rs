@@ -1,7 +1,8 @@
-//! Kubeconfig files, as far as an agent needs them: where the API server is, whom to trust, who we are.
+//! Kubeconfig files, as far as the agent needs them: the address of the API server, the trusted certificates, and our
+//! credentials.
 //!
-//! What is not supported (programs that give credentials, tunnels, impersonation) is refused by name: ignoring it would
-//! talk to the wrong server, or as the wrong user. Everything else in the files is left alone.
+//! Unsupported features (credential programs, tunnels, impersonation) are refused by name: ignoring them would mean
+//! talking to the wrong server, or as the wrong user. Everything else in the files is ignored.
 
 use std::path::{Path, PathBuf};
 
@@ -20,29 +21,29 @@ use crate::wire::secret::Secret;
 pub struct Access {
     /// The address of the API server.
     pub server: String,
-    /// Certificates in PEM form that are trusted instead of the machine's.
+    /// Certificates in PEM form to trust instead of the machine's.
     pub ca_cert: Option<String>,
-    /// Nobody is checked.
+    /// The server's certificate is not verified.
     pub is_unchecked: bool,
-    /// Certificate chain and key, both in PEM form.
+    /// The certificate chain and the key, both in PEM form.
     pub client: Option<(String, Secret)>,
     pub credential: Credential,
 }
 
-/// What is shown with each request.
+/// The credential that is sent with each request.
 #[derive(Debug, Clone)]
 pub enum Credential {
     None,
     Token(Secret),
-    /// Read again for each request: tokens are renewed.
+    /// Read again for each request, because tokens are renewed.
     TokenFile(PathBuf),
     Basic(String, Secret),
 }
 
-/// Reads the files as one, the first value wins; `context` instead of the current one.
+/// Merges the files; the first value wins. `context` overrides the current context.
 ///
 /// # Errors
-/// Says which file or part cannot be used. No part of a file that could be a secret is in it.
+/// Says which file or part cannot be used. The text contains no part of a file that could be a secret.
 pub fn read(files: &[PathBuf], context: Option<&str>) -> Result<Access, String> {
     let mut all = Config::default();
     for file in files {
@@ -57,14 +58,14 @@ pub fn read(files: &[PathBuf], context: Option<&str>) -> Result<Access, String> 
     })
 }
 
-/// By way of JSON values, which makes the program smaller by one reader for each type. The parser's own words on what is
-/// wrong repeat parts of the text.
+/// Goes through JSON values, which saves a separate reader for each type and makes the program smaller. The parser's
+/// own error texts are dropped, because they repeat parts of the file.
 fn parse(text: &str) -> Option<Config> {
     let value: serde_json::Value = serde_saphyr::from_str(text).ok()?;
     serde_json::from_value(value).ok()
 }
 
-/// A small text file.
+/// Reads a small text file.
 pub(super) fn read_file(file: &Path) -> Result<String, String> {
     let broken = |why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
     let bytes = env::read_file(file, limits::KUBECONFIG_BYTES).map_err(|error| broken(&error))?;
@@ -144,7 +145,7 @@ fn is_set(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
 }
 
-/// PEM text that stands in the file, or in another one beside it.
+/// PEM text from the kubeconfig itself, or from a file that it names.
 fn pem(data: &Option<String>, file: &Option<PathBuf>, dir: &Path, what: &str) -> Result<Option<String>, String> {
     if let Some(data) = is_set(data) {
         let bytes = BASE64.decode(data.trim()).map_err(|_| format!("{what}-data is not valid base64"))?;
@@ -204,7 +205,7 @@ impl Cluster {
         match self {
             Self { server, .. } if server.is_empty() => Err("it has no server"),
             Self { proxy_url, .. } if is_set(proxy_url).is_some() => {
-                Err("proxy-url is not supported; HTTPS_PROXY in the environment is")
+                Err("proxy-url is not supported; set HTTPS_PROXY in the environment instead")
             }
             Self { tls_server_name, .. } if is_set(tls_server_name).is_some() => {
                 Err("tls-server-name is not supported; use the name that is in the certificate as server")
@@ -215,7 +216,7 @@ impl Cluster {
 }
 
 impl User {
-    /// Credential, and client certificate with its key.
+    /// The credential, and the client certificate with its key.
     fn shown(&self, dir: &Path) -> Result<(Credential, Option<(String, Secret)>), String> {
         if self.exec.is_some() || self.auth_provider.is_some() {
             let text = "its credentials come from a program (exec, auth-provider), which lockagt does not run; \
@@ -230,10 +231,10 @@ impl User {
         let client = match (cert, key) {
             (Some(cert), Some(key)) => Some((cert, Secret::new(key))),
             (None, None) => None,
-            _ => return Err("client-certificate and client-key need each other".to_owned()),
+            _ => return Err("client-certificate and client-key must be given together".to_owned()),
         };
         let file = self.token_file.as_ref().filter(|file| !file.as_os_str().is_empty());
-        // In the order of kubectl: a file before a token that it may have renewed.
+        // The same order as in kubectl: the file may contain a renewed token, so it comes before the token.
         let credential = match (file, is_set(&self.token), is_set(&self.username)) {
             (Some(file), ..) => Credential::TokenFile(dir.join(file)),
             (None, Some(token), _) => Credential::Token(Secret::new(token)),
@@ -300,14 +301,14 @@ contexts:
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused_by_name() {
+    fn unsupported_features_are_refused_by_name() {
         let table = [
             ("tunnel", "token", "cluster tunnel: proxy-url is not supported"),
             ("renamed", "token", "tls-server-name"),
             ("empty", "token", "no server"),
             ("nowhere", "token", "there is no cluster nowhere"),
             ("c", "nobody", "there is no user nobody"),
-            ("c", "half", "need each other"),
+            ("c", "half", "must be given together"),
             ("c", "exec", "user exec: its credentials come from a program"),
             ("c", "gcp", "--in-cluster"),
             ("c", "other", "impersonation"),

@@ -1,9 +1,9 @@
 //! `lockagt`: resumes the Argo workflows whose latches were released (docs/latches.md).
 //!
-//! - [`plan`]: what to do, decided from what was seen; pure, and held against a model with crashes anywhere
-//! - [`workflow`]: what is seen of a workflow's JSON, and changes as merge patches
-//! - [`backlog`]: which latches are open and when each is looked at again; pure
-//! - [`cluster`]: where the cluster is, and the two calls to it; [`kubeconfig`]: the files that say so
+//! - [`plan`]: decides what to do from what was seen; pure, and checked against a model that crashes at any point
+//! - [`workflow`]: reads a workflow's JSON, and writes changes as merge patches
+//! - [`backlog`]: which latches are open, and when to look at each again; pure
+//! - [`cluster`]: finds the cluster and makes the two calls to it; [`kubeconfig`]: reads its configuration files
 //! - [`worker`]: the agent and what it knows; [`run`]: its loop; `act`: one look at one latch
 
 mod act;

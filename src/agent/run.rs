@@ -1,7 +1,7 @@
-//! The agent at work: it waits for releases, acts on each, and deletes what is done. No failure ends it.
+//! The agent's loop: it waits for releases, acts on each, and deletes latches that are done. No failure ends it.
 //!
-//! All latches are listed once in each interval; in between, a request that the server holds wakes the agent for new
-//! releases, where the server can do that.
+//! The agent lists all latches once per interval. In between, a long poll wakes it for new releases, if the server
+//! supports that.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use crate::wire::escape::escape;
 use crate::wire::latch::{self, LatchView};
 use crate::wire::text;
 
-/// How long one request is held: well below the idle timeout of proxies.
+/// How long one long poll lasts: well below the idle timeout of proxies.
 const LONG_POLL: Duration = Duration::from_secs(25);
 
 enum End {
@@ -28,20 +28,20 @@ enum End {
 }
 
 impl Agent {
-    /// Works until a signal comes, or for one pass; gives the exit code. The first signal lets it finish the latch that
-    /// it works on, the second ends it at once.
+    /// Works until a signal arrives, or for one pass, and returns the exit code. The first signal lets the agent finish
+    /// its current latch; the second one ends it at once.
     #[must_use]
     pub fn run(self) -> u8 {
         let (send, events) = mpsc::channel();
         let (seen, again) = (AtomicBool::new(false), send.clone());
         self.signals.on_signal(move |signal| {
             if seen.swap(true, Ordering::SeqCst) {
-                // Nobody listens any more: it has ended.
+                // A failed send means that the agent has already ended.
                 let _ = again.send(End::Again(signal));
             }
         });
         std::thread::spawn(move || {
-            // A panic has been reported by its hook; it must not leave the process behind without its thread.
+            // The panic hook has reported the panic. The process must not stay behind without this thread.
             let code = std::panic::catch_unwind(AssertUnwindSafe(|| Worker::new(self).serve()));
             let _ = send.send(End::Worked(code.unwrap_or(exit::FAILED)));
         });
@@ -73,11 +73,11 @@ impl Worker {
         exit::OK
     }
 
-    // ---- Which latches there are ----
+    // ---- Listing latches ----
 
     fn list(&mut self) {
         let client = self.agent.latches.clone();
-        // Heard at once: a look that is left behind does no harm.
+        // A signal interrupts this at once. An abandoned listing does no harm.
         let Ok(listed) = self.interruptible.run(move || client.list_released(None)) else { return };
         let now = self.now();
         match listed {
@@ -108,19 +108,19 @@ impl Worker {
         self.listing_failures = self.listing_failures.saturating_add(1);
     }
 
-    /// What follows a failure.
+    /// The end of a failure message: what happens next.
     fn and_then(&self) -> &'static str {
-        if self.agent.settings.once { "; run it again" } else { "; it is tried again" }
+        if self.agent.settings.once { "; run it again" } else { "; it will be retried" }
     }
 
-    /// Those of the allowed namespaces.
+    /// The latches in the allowed namespaces.
     fn mine(&self, latches: Vec<LatchView>) -> Vec<LatchView> {
         let allowed = &self.agent.settings.namespaces;
         let is_mine = |latch: &LatchView| allowed.is_empty() || allowed.iter().any(|n| n.as_str() == latch.namespace);
         latches.into_iter().filter(is_mine).collect()
     }
 
-    /// Waits until something is due, is released, or a signal comes.
+    /// Waits until a latch is due, a latch is released, or a signal arrives.
     fn wait(&mut self) {
         let start = self.now();
         let due = self.backlog.next().map_or(self.next_listing, |due| due.min(self.next_listing));
@@ -139,7 +139,7 @@ impl Worker {
                 let mine = self.mine(listing.latches);
                 self.backlog.add(mine, now);
                 if is_early {
-                    // It did not hold the request; without a pause this would be a storm.
+                    // The server answered at once. Without a pause this would become a tight loop.
                     let _ = self.interruptible.sleep(span.min(pause(0, LONG_POLL, random())));
                 }
             }
@@ -147,7 +147,7 @@ impl Worker {
         }
     }
 
-    // ---- What becomes of them ----
+    // ---- Acting on them ----
 
     fn pass(&mut self) {
         for id in self.backlog.due(self.now()) {
@@ -197,7 +197,7 @@ impl Worker {
         }
     }
 
-    /// Says it once.
+    /// Logs a reason once.
     fn say(&mut self, view: &LatchView, level: Level, why: &str) {
         if level == Level::Warn {
             self.exit = exit::FAILED;
@@ -211,15 +211,15 @@ impl Worker {
         }
     }
 
-    /// Gives a workflow that is away some time: it may be about to be made, or its namespace about to be restored.
+    /// Gives a missing workflow some time: it may be about to be created, or its namespace about to be restored.
     fn missing(&mut self, view: &LatchView, gone: Gone) {
         let now = self.now();
         let why = match gone {
             Gone::Missing => "there is no such workflow",
-            Gone::OtherUid => "another workflow has the name now",
+            Gone::OtherUid => "another workflow now has this name",
         };
         let away = if self.agent.settings.once {
-            // A single pass has nothing else to count from.
+            // A single pass has no other start time.
             let released = text::parse_time(&view.last_change).map_or(u64::MAX, |at| at.0);
             Duration::from_millis(self.agent.clock.wall_ms().saturating_sub(released))
         } else {
@@ -228,7 +228,7 @@ impl Worker {
         };
         let grace = self.agent.settings.gone_after;
         if away < grace {
-            self.say(view, Level::Info, &format!("{why}; the latch is given up after {grace:?}"));
+            self.say(view, Level::Info, &format!("{why}; the latch will be given up after {grace:?}"));
             self.backlog.later(&view.id, self.agent.settings.interval.min(grace), now, random());
             return;
         }
@@ -241,7 +241,7 @@ impl Worker {
     }
 }
 
-/// A latch and its workflow, for a log line. The whole id is the right to release.
+/// A latch and its workflow, for a log line. The id is shortened, because the whole id grants the right to release.
 fn shown(view: &LatchView) -> (&str, String, String) {
     (short(&view.id), escape(&view.workflow), escape(&view.namespace))
 }

@@ -1,4 +1,4 @@
-//! The agent, and what it knows while it works: `run` is its loop, `act` its look at one latch.
+//! The agent and its state: `run` is its loop, `act` its look at one latch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use crate::env::{Clock, Signals, random_bytes};
 use crate::wire::errors::exit;
 use crate::wire::escape::cut;
 
-/// How the agent works.
+/// The agent's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Between two full listings; also the longest pause of a latch that was released too early.
+    /// The time between two full listings. Also the longest pause for a latch that was released too early.
     pub interval: Duration,
-    /// How long a workflow may be missing before its latch is given up.
+    /// How long a workflow may be missing before the agent gives its latch up.
     pub gone_after: Duration,
-    /// Only latches of these; all where there is none.
+    /// Only latches of these namespaces. Empty: all.
     pub namespaces: Vec<Namespace>,
-    /// One pass, then it ends.
+    /// Make one pass, then end.
     pub once: bool,
-    /// Nothing is changed or deleted.
+    /// Change and delete nothing.
     pub dry_run: bool,
 }
 
@@ -36,12 +36,12 @@ pub struct Agent {
     pub signals: Signals,
 }
 
-/// An agent at work, with what it knows.
+/// A running agent and its state.
 pub(super) struct Worker {
     pub agent: Agent,
     pub interruptible: Interruptible,
     pub backlog: Backlog,
-    /// The revision up to which releases are known, where the server tells.
+    /// The revision up to which releases are known, if the server supports that.
     pub after: Option<u64>,
     pub next_listing: Duration,
     pub listing_failures: u32,
@@ -64,7 +64,7 @@ impl Worker {
     }
 }
 
-/// As much of a latch's id as a log line may show: all of it is the right to release.
+/// The part of a latch's id that a log line may show. The whole id grants the right to release.
 pub(super) fn short(id: &str) -> &str {
     cut(id, 8)
 }

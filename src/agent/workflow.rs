@@ -1,7 +1,6 @@
-//! A workflow as JSON: what the plan needs to see of it, and a change as a merge patch.
+//! A workflow as JSON: reads what the plan needs, and writes a change as a merge patch.
 //!
-//! Only what is named here is read, and only what is named here is written: fields of newer Argo releases stay as they
-//! are.
+//! Only the fields named here are read, and only those are written. Fields of newer Argo releases stay unchanged.
 
 use std::io::Write as _;
 
@@ -16,10 +15,10 @@ use super::plan::{Change, How, LOCK_ID, NodeEnd, NodeSeen, Nodes, Phase, Supplie
 use crate::agent::limits;
 use crate::env::read_at_most;
 
-/// What a resumed node says in Argo's own views.
+/// The message of a resumed node in Argo's own views.
 const MESSAGE: &str = "Resumed by: locker";
 
-/// Reads what matters.
+/// Reads what the plan needs.
 #[must_use]
 pub fn read(workflow: &Value) -> Workflow {
     let status = &workflow["status"];
@@ -44,7 +43,7 @@ fn finished(workflow: &Value) -> Option<String> {
     (is_over || completed).then(|| if phase.is_empty() { "completed".to_owned() } else { phase.to_owned() })
 }
 
-/// All templates that the workflow may use, as far as it carries them.
+/// All templates that the workflow may use, as far as it contains them.
 fn templates(workflow: &Value) -> impl Iterator<Item = &Value> {
     let status = &workflow["status"];
     let lists = [&workflow["spec"]["templates"], &status["storedWorkflowTemplateSpec"]["templates"]];
@@ -60,7 +59,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// The map of nodes; `None` when it is kept elsewhere.
+/// The map of nodes. `None` if it is stored elsewhere.
 fn nodes(status: &Value) -> Result<Option<Map<String, Value>>, String> {
     let is_set = |name: &str| status[name].as_str().is_some_and(|text| !text.is_empty());
     if is_set("offloadNodeStatusVersion") {
@@ -104,7 +103,7 @@ fn is_supplied(parameter: &Value) -> bool {
     parameter["valueFrom"]["supplied"].is_object() && parameter["value"].is_null()
 }
 
-/// Argo takes numbers and switches for text.
+/// Argo accepts numbers and booleans as text.
 fn any_text(value: &Value) -> Option<String> {
     match value {
         Value::Null | Value::Array(_) | Value::Object(_) => None,
@@ -113,10 +112,10 @@ fn any_text(value: &Value) -> Option<String> {
     }
 }
 
-/// The change as a merge patch of this very version of the workflow; `now` is RFC 3339.
+/// The change as a merge patch for exactly this version of the workflow. `now` is RFC 3339.
 ///
 /// # Errors
-/// It cannot be written down: the nodes are not as they were seen, or too large.
+/// The change cannot be written: the nodes are not as they were seen, or are too large.
 pub fn patch(workflow: &Value, change: &Change, now: &str) -> Result<Value, String> {
     let version = &workflow["metadata"]["resourceVersion"];
     if !version.is_string() {
@@ -131,7 +130,7 @@ pub fn patch(workflow: &Value, change: &Change, now: &str) -> Result<Value, Stri
         Change::End(ends) => ends,
     };
     let status = &workflow["status"];
-    let mut all = nodes(status)?.ok_or("the nodes are kept elsewhere")?;
+    let mut all = nodes(status)?.ok_or("the nodes are stored elsewhere")?;
     let mut changes = Map::new();
     for NodeEnd { id, how } in ends {
         let node = all.get_mut(id).ok_or_else(|| format!("there is no node {id}"))?;
@@ -177,7 +176,7 @@ fn supply(parameter: &mut Value, values: &[(String, String)]) {
     }
 }
 
-/// The map of nodes out of base64 and gzip. Newer releases of Argo may use other compressions.
+/// Unpacks the map of nodes from base64 and gzip. Newer releases of Argo may use other compressions.
 fn decompress(text: &str) -> Result<Map<String, Value>, String> {
     let packed = BASE64.decode(text).map_err(|error| format!("compressedNodes is not valid base64: {error}"))?;
     match packed[..] {
@@ -192,7 +191,7 @@ fn decompress(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_slice(&plain).map_err(|error| format!("compressedNodes does not hold a map of nodes: {error}"))
 }
 
-/// Always gzip, which every release reads.
+/// Always uses gzip, which every release can read.
 fn compress(nodes: &Map<String, Value>) -> Result<String, String> {
     let plain = serde_json::to_vec(nodes).map_err(|error| error.to_string())?;
     let mut packer = GzEncoder::new(Vec::new(), Compression::best());

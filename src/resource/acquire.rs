@@ -1,4 +1,4 @@
-//! `acquire`, `claim` and `lock_op: lock`: waits until the locks are held.
+//! `acquire`, `claim` and `lock_op: lock`: wait until the build holds the locks.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::wire::concourse::{Answer, Ask, InputFile, LockChoice, LogLevel, Metad
 use crate::wire::errors::Code;
 use crate::wire::text::api_duration;
 
-/// Time to cancel a claim whose version could not be printed.
+/// The time limit for cancelling a claim whose version could not be printed.
 const CANCEL: Duration = Duration::from_secs(5);
 
-/// Goes on without a lock, as an optional claim may: a version that says so, and one line that nobody overlooks.
+/// Continues without a lock, as an optional claim may. The version says so, and so does one conspicuous log line.
 pub(super) fn nothing(put: &Put<'_>, why: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
     say(env.stderr, format!("NO LOCK IS TAKEN: {why}, and optional: true says to go on without one"));
     let mut persist = Persist::of(put, env)?;
@@ -81,7 +81,7 @@ pub(super) fn acquire(put: &Put<'_>, mut asked: Ask, env: &mut Env<'_>) -> Resul
         put.tell(env, last_line(&held));
         print(env, &answer).map_err(|_| None)
     });
-    // Once the version is printed, a person or a job relies on the hold; before that, nobody does.
+    // From the moment the version is printed, a person or a job relies on the hold. Before that, nobody does.
     printed.map_err(|signal| {
         let gone =
             acquire::cancel(put.client(), &put.interruptible, &*put.clock, &id, Some(&run), cancel_limit(signal));
@@ -93,13 +93,15 @@ pub(super) fn acquire(put: &Put<'_>, mut asked: Ask, env: &mut Env<'_>) -> Resul
     })
 }
 
-/// What to know about a claim that waits for its own build.
+/// Advice for a claim that waits for its own build.
 fn self_wait_advice(limit: Option<Duration>) -> String {
     match limit {
-        None => "this step waits on, because another step of this build may release that; if both steps mean the same \
+        None => {
+            "this step keeps waiting, because another step of this build may release it; if both steps mean the same \
                  claim, give both the same as: NAME; to fail instead of waiting, set self_wait: fail"
-            .to_owned(),
-        Some(limit) => format!("self_wait: fail: this step gives up after {} of that", progress::span(limit)),
+                .to_owned()
+        }
+        Some(limit) => format!("self_wait: fail: this step gives up after {} of this", progress::span(limit)),
     }
 }
 
@@ -129,7 +131,7 @@ fn body(put: &Put<'_>, asked: Ask, lock: Option<LockName>) -> ClaimBody {
     }
 }
 
-/// Says who we are and what is asked of whom.
+/// The first line: our version, the server, and what the step requests.
 fn first_line(put: &Put<'_>, asked: &Ask, lock: Option<&LockName>) -> String {
     let what = match (lock, asked.count) {
         (Some(lock), _) => format!("lock {:?}", lock.as_str()),
@@ -146,7 +148,7 @@ fn first_line(put: &Put<'_>, asked: &Ask, lock: Option<&LockName>) -> String {
     format!("locker {version}: asking {server} for {what}{labels} of pool {:?}{also}{key}", put.pool())
 }
 
-/// With a `retry_delay` beyond the longest pause the server would believe that we have left.
+/// Warns about a `retry_delay` that is too long: the server would assume that the client is gone.
 fn clamp_note(put: &Put<'_>, env: &mut Env<'_>) {
     if let Some(delay) = put.source.retry_delay.filter(|delay| *delay > put.timing.retry_max) {
         let (given, used) = (progress::span(delay), progress::span(put.timing.retry_max));
@@ -182,7 +184,7 @@ fn answer(put: &Put<'_>, held: &Held) -> Result<Answer, Stop> {
     Ok(put.answer(revision, own, more))
 }
 
-/// Why nothing is held, and what to do about it.
+/// Explains why nothing is held, and what to do about it.
 fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped) -> Stop {
     let Stopped { why, cancelled } = stopped;
     let gone = taken_back(&cancelled, id);
@@ -196,7 +198,7 @@ fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped)
         acquire::Stop::Unanswered(why) => Stop::Failed(format!("{why}; {gone}")),
         acquire::Stop::SelfWait(view) => Stop::Failed(format!(
             "this build already holds what it waits for, so the wait may never end ({}): give both steps the same \
-             as: NAME if they mean the same claim, release the first one, or take self_wait: fail out to wait on; {gone}",
+             as: NAME if they mean the same claim, release the first one, or remove self_wait: fail to keep waiting; {gone}",
             progress::waiting(&view)
         )),
         acquire::Stop::Locked(view) => {
@@ -209,7 +211,7 @@ fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped)
                 (Some(Code::Ended), Some(how)) => format!("the claim has ended ({how})"),
                 _ => gone,
             };
-            Stop::Failed(format!("{} refuses: {refused}; {hint}", put.client().server()))
+            Stop::Failed(format!("{} refused the request: {refused}; {hint}", put.client().server()))
         }
     }
 }

@@ -1,7 +1,7 @@
-//! `add` and `add_claimed`: put a new lock into the pool, from the files `name` and `metadata`.
+//! `add` and `add_claimed`: add a lock to the pool, from the files `name` and `metadata`.
 //!
-//! A lock that is added claimed belongs to its claim from the first moment: the server adds and claims it in one step. This
-//! needs no confirmation, because it keeps nobody else waiting. A signal removes the lock again.
+//! A lock from `add_claimed` belongs to its claim from the first moment: the server adds and claims it in one step. No
+//! confirmation is needed, because nobody else could have received the lock. A signal removes the lock again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::wire::api::{ClaimBody, FirstClaimBody, LockBody, RemoveBody};
 use crate::wire::concourse::{AddClaimed, Answer, Metadata};
 use crate::wire::text::{api_duration, show_metadata};
 
-/// Time to remove a lock again whose version could not be printed.
+/// The time limit for removing a lock again if its version could not be printed.
 const TAKE_BACK: Duration = Duration::from_millis(1_500);
 
 /// The lock that a directory describes.
@@ -28,7 +28,7 @@ pub(super) struct NewLock {
 }
 
 impl NewLock {
-    /// From the directory that `param` names; the same step run again changes nothing.
+    /// Reads the lock from the directory that `param` names. Running the same step again changes nothing.
     pub(super) fn read(
         put: &Put<'_>,
         param: &'static str,
@@ -36,7 +36,7 @@ impl NewLock {
         labels: BTreeMap<String, String>,
     ) -> Result<Self, String> {
         let (name, bytes) = Input::open(&put.dir, param, dir)?.lock()?;
-        // What tells two changes apart.
+        // Everything that distinguishes two changes.
         let mut what = vec![name.as_str().as_bytes().to_vec(), bytes.clone()];
         what.extend(labels.iter().flat_map(|(name, value)| [name.clone().into_bytes(), value.clone().into_bytes()]));
         let (metadata, metadata_base64) = show_metadata(&bytes);
@@ -98,7 +98,7 @@ pub(super) fn add_claimed(
     print(env, &answer).map_err(|_| taking.back(None))
 }
 
-/// What removes a lock that was added with our claim.
+/// Removes a lock that was added together with our claim.
 struct Taking<'t> {
     put: &'t Put<'t>,
     lock: &'t LockName,
@@ -107,8 +107,8 @@ struct Taking<'t> {
 }
 
 impl Taking<'_> {
-    /// Removes the lock with its hold. If the lock is not there (yet), the claim is cancelled instead, so that a request
-    /// still on its way finds that it has ended.
+    /// Removes the lock and its hold. If the lock does not exist (yet), cancels the claim instead, so that a request
+    /// still on its way finds that the claim has ended.
     fn back(&self, signal: Option<Signal>) -> Stop {
         let Self { put, lock, id, run } = self;
         let body = RemoveBody { claim: Some((*id).to_owned()), by: Some(put.by()) };

@@ -1,4 +1,4 @@
-//! What the environment says about the build (`docs/concourse.md#environment-variables`). Data, not credentials.
+//! What the environment says about the build (`docs/concourse.md#environment-variables`). This is data, not proof.
 
 use sha2::{Digest as _, Sha256};
 
@@ -16,7 +16,7 @@ pub(super) fn owner(env: &Env<'_>) -> Owner {
         let (cluster, id) = (env.var("ATC_EXTERNAL_URL")?, env.var("BUILD_ID")?);
         Some(format!("{cluster}/builds/{id}")).filter(|url| url.len() <= OWNER_FIELD_BYTES)
     };
-    // A URL that is cut off leads nowhere: use the short form, or none.
+    // A truncated URL leads nowhere: use the short form, or none.
     let build_url = env.var("BUILD_URL").filter(|url| url.len() <= OWNER_FIELD_BYTES).map(str::to_owned);
     Owner {
         team: field("BUILD_TEAM_NAME"),
@@ -32,8 +32,8 @@ pub(super) fn owner(env: &Env<'_>) -> Owner {
     }
 }
 
-/// The text. If it is too long for the server: its beginning with a digest of the whole, so that different texts stay
-/// different.
+/// Shortens a text that is too long for the server to its beginning plus a digest of the whole, so that different texts
+/// stay different.
 fn fitting(text: &str, max: usize) -> String {
     if text.len() <= max {
         return text.to_owned();

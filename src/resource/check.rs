@@ -1,8 +1,8 @@
 //! `check`: the versions of this pool (`docs/design.md#versions`).
 //!
-//! Without a version: the newest. With one: it and every later one, oldest first. With one that this pool does not
-//! know: the newest. A pool without any change, or no pool at all: `[]`. It never looks at `BUILD_*`, because pipelines
-//! share check containers.
+//! Without a version: the newest one. With a version: it and every later one, oldest first. With a version that this
+//! pool does not know: the newest one. If the pool has no changes or does not exist: `[]`. `check` never looks at
+//! `BUILD_*`, because pipelines share check containers.
 
 use super::session::Opening;
 use super::{Failure, interruptible, print, read_payload, told};
@@ -37,7 +37,8 @@ fn run(env: &mut Env<'_>) -> Result<(), Failure> {
     Ok(print(env, &versions)?)
 }
 
-/// Revisions, oldest first, each once. The given one is listed whatever it was, so that Concourse sees that it exists.
+/// The revisions, oldest first and without duplicates. The given one is always listed, whatever its kind, so that
+/// Concourse sees that it exists.
 fn list(
     client: &Client,
     pool: &str,
@@ -45,7 +46,7 @@ fn list(
     events: Option<&[ChangeKind]>,
 ) -> Result<Vec<u64>, CallError> {
     let wants = |change: &ChangeView| events.is_none_or(|events| events.contains(&change.kind));
-    // Another type's version (a git commit, say) is unknown here.
+    // A version of another resource type (a Git commit, say) is unknown here.
     if let Some(known) = version.and_then(|version| version.parse::<u64>().ok()) {
         let changes = client.changes_from(pool, known)?;
         if changes.first().is_some_and(|first| first.revision == known) {

@@ -1,8 +1,8 @@
 //! The files that a get writes.
 //!
-//! The destination belongs to a container that may have been used before: links in it are never followed. Each file
-//! is written under a temporary name inside the destination and renamed, so that it is there whole or not at all.
-//! Names become parts of paths only as [`PoolName`] and [`LockName`], which hold no `/` and no leading `.`.
+//! The destination belongs to a container that may have been used before, so links in it are never followed. Each file
+//! is written under a temporary name inside the destination and then renamed, so it appears either complete or not at
+//! all. Names become parts of paths only as [`PoolName`] and [`LockName`], which contain no `/` and no leading `.`.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use crate::core::names::{LockName, PoolName};
 
-/// Writes the files of one version. What was written is taken away again unless [`Self::done`] is called.
+/// Writes the files of one version. Unless [`Self::done`] is called, everything written is removed again.
 pub(super) struct Destination {
     dir: PathBuf,
-    /// Files and directories that came with this get, in the order of their making.
+    /// Files and directories that this get created, in order of creation.
     made: Vec<Made>,
 }
 
@@ -44,7 +44,7 @@ impl Destination {
         self.put(dir.join("metadata"), metadata)
     }
 
-    /// Makes these directories, each in the one before it.
+    /// Creates these directories, each inside the one before it.
     pub(super) fn make_dirs(&mut self, parts: &[&str]) -> Result<PathBuf, String> {
         let mut dir = self.dir.clone();
         for part in parts.iter().flat_map(|part| part.split('/')) {
@@ -54,12 +54,12 @@ impl Destination {
         Ok(dir)
     }
 
-    /// Keeps what was written.
+    /// Keeps the files.
     pub(super) fn done(mut self) {
         self.made.clear();
     }
 
-    /// A real directory: whatever else has its name is taken away first.
+    /// Creates a real directory. Anything else with its name is removed first.
     fn make_dir(&mut self, path: &Path) -> Result<(), String> {
         let failed = |error: io::Error| format!("cannot make the directory {}: {error}", path.display());
         match fs::symlink_metadata(path) {
@@ -73,7 +73,7 @@ impl Destination {
         Ok(())
     }
 
-    /// Replaces whatever has this name; a link is replaced, not followed, because renaming does so.
+    /// Replaces anything with this name. Renaming replaces a link instead of following it.
     pub(super) fn put(&mut self, path: PathBuf, content: &[u8]) -> Result<(), String> {
         let written = self.temporary(content).and_then(|file| file.persist(&path).map_err(|error| error.error));
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
@@ -87,7 +87,7 @@ impl Destination {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
-            // Tasks may run as another user than the resource.
+            // Tasks may run as a different user than the resource.
             builder.permissions(fs::Permissions::from_mode(0o644));
         }
         let mut file = builder.tempfile_in(&self.dir)?;
@@ -100,7 +100,7 @@ impl Destination {
 impl Drop for Destination {
     fn drop(&mut self) {
         for made in self.made.iter().rev() {
-            // Best effort: the step fails anyway, and `name`, which is written last, is not there.
+            // Best effort: the step fails anyway, and `name`, which is written last, does not exist.
             let _ = match made {
                 Made::File(path) => fs::remove_file(path),
                 Made::Dir(path) => fs::remove_dir(path),

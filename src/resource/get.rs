@@ -1,6 +1,6 @@
 //! `in`: writes the files of one version (`docs/design.md#what-in-writes`).
 //!
-//! With a `pool` source, a version that claimed locks can be fetched only while that hold lasts. Every other version is
+//! With a `pool` source, a version that claimed locks can be fetched only while its hold lasts. Every other version is
 //! history and can always be fetched, so that the implicit get after a release or a removal succeeds.
 
 use std::collections::BTreeMap;
@@ -22,10 +22,10 @@ use crate::wire::api::{ChangeKind, ChangeView, ClaimState, ClaimView, DeliverBod
 use crate::wire::concourse::{Answer, InRequest, LogLevel, Metadata, SourceKind, Version};
 use crate::wire::errors::Code;
 
-/// How long a server that does not answer is asked; `LOCKER_GET_LIMIT` shortens it.
+/// How long to retry a server that does not answer. `LOCKER_GET_LIMIT` shortens it.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// `locker.json`: everything that is known of the version.
+/// `locker.json`: everything that is known about the version.
 #[derive(Serialize)]
 struct Everything<'a> {
     pool: &'a str,
@@ -60,7 +60,7 @@ struct Fetched {
     metadata: Vec<u8>,
 }
 
-/// The file `lock`: who holds it now, as `GET /locks` of locker shows a holder.
+/// The file `lock`: the present holder, in the form of locker's `GET /locks`.
 #[derive(Serialize)]
 struct Holders {
     key: String,
@@ -107,14 +107,14 @@ struct Get {
     client: Client,
     pool: PoolName,
     kind: SourceKind,
-    /// Whether to write what pool-resource writes.
+    /// Whether to write the files that pool-resource writes.
     tree: bool,
 }
 
-/// All that the server knows of a version.
+/// Everything that the server knows about a version.
 struct Facts {
     change: Option<ChangeView>,
-    /// The hold of a `claimed` version, if it lasts.
+    /// The hold of a `claimed` version, if it still lasts.
     hold: Option<ClaimView>,
     locks: Vec<Fetched>,
     holders: Vec<HolderView>,
@@ -123,7 +123,7 @@ struct Facts {
 
 /// Why a version cannot be fetched.
 enum Miss {
-    /// Nobody answered: asking again may help.
+    /// No server answered. A retry may help.
     Away(NoAnswer),
     Final(String),
 }
@@ -144,7 +144,7 @@ impl From<CallError> for Miss {
 }
 
 impl Get {
-    /// Asks until there is an answer, for `limit`: a blip after a put must not fail a step that holds its lock.
+    /// Retries for up to `limit`: a brief outage after a put must not fail a step that holds its lock.
     fn persist(&self, revision: u64, limit: Duration, retry_max: Duration) -> Result<Facts, String> {
         let (start, mut backoff) = (Instant::now(), Backoff::new(retry_max));
         loop {
@@ -171,8 +171,8 @@ impl Get {
         Ok(Facts { change, hold, locks, holders, tree })
     }
 
-    /// What happened in that revision. Several entries of one revision are one step; its last one says what came
-    /// of it: a pool made by a claim is `added`, then `claimed`.
+    /// The change of that revision. If a revision has more than one entry, the last one tells the result of the step: a
+    /// pool that a claim creates is `added`, then `claimed`.
     fn change(&self, revision: u64) -> Result<Option<ChangeView>, Miss> {
         let nothing_ever = revision == 0;
         match self.client.revision(self.pool.as_str(), revision) {
@@ -187,7 +187,7 @@ impl Get {
         }
     }
 
-    /// The hold of a `claimed` version, if it lasts.
+    /// The hold of a `claimed` version, if it still lasts.
     fn hold(&self, change: Option<&ChangeView>) -> Result<Option<ClaimView>, Miss> {
         let Some(change) = change.filter(|change| change.kind == ChangeKind::Claimed) else { return Ok(None) };
         let Some(id) = &change.claim else { return Ok(None) };
@@ -211,7 +211,8 @@ impl Get {
         }
     }
 
-    /// The claim, and the server knows that it was fetched. A server that keeps no note of that shows it all the same.
+    /// Fetches the claim and tells the server that it was delivered. An older server without that call just returns the
+    /// claim.
     fn fetch(&self, id: &str, revision: u64) -> Result<ClaimView, CallError> {
         match self.client.deliver(id, &DeliverBody { revision }) {
             Err(error) if error.code() == Some(Code::NoSuchRoute) => self.client.get_claim(id),
@@ -219,14 +220,14 @@ impl Get {
         }
     }
 
-    /// The locks of the version that still exist, in (pool, name) order, those of the own pool first.
+    /// The locks of the version that still exist, in (pool, name) order, with those of this resource's pool first.
     fn locks(&self, change: Option<&ChangeView>) -> Result<Vec<Fetched>, Miss> {
         let mut refs = change.map(|change| change.locks.clone()).unwrap_or_default();
         refs.sort();
         refs.sort_by_key(|lock| lock.pool != self.pool.as_str());
         let mut locks = Vec::new();
         for found in refs {
-            // Names come from the server and become paths: they are looked at again.
+            // Names from the server become paths, so they are validated again.
             let hostile = |error| format!("the server's answer is not valid: {error}");
             let pool = PoolName::parse(&found.pool).map_err(hostile)?;
             let lock = LockName::parse(&found.lock).map_err(hostile)?;
@@ -241,7 +242,7 @@ impl Get {
         Ok(locks)
     }
 
-    /// Who holds now: the first lock of the version, or with `lock_name` any lock of the pool.
+    /// The present holders of the first lock of the version or, with `lock_name`, of any lock of the pool.
     fn holders(&self, locks: &[Fetched]) -> Result<Vec<HolderView>, Miss> {
         let own = locks.iter().find(|lock| lock.pool == self.pool);
         if let Some(lock) = own {
@@ -325,21 +326,21 @@ impl Get {
     }
 }
 
-/// Whether an entry of this kind says what a step was about.
+/// Whether an entry of this kind tells what a step did.
 fn is_told(kind: ChangeKind) -> bool {
     use ChangeKind::{Added, Broken, Claimed, Lost, Noted, Quarantined, Released, Removed, Returned, Updated};
     matches!(kind, Claimed | Released | Lost | Broken | Added | Removed | Updated | Quarantined | Returned | Noted)
 }
 
 fn word(kind: ChangeKind) -> String {
-    // The words of the API are what serde makes of them.
+    // The API's words are those that serde writes.
     serde_json::to_value(kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// How and when a hold ended.
 pub(super) fn over(claim: &ClaimView) -> String {
     if claim.state != ClaimState::Ended {
-        return "has ended; its claim id stands for a later claim by now".to_owned();
+        return "has ended; its claim id now belongs to a later claim".to_owned();
     }
     let how = claim.how.as_deref().unwrap_or("ended");
     let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
@@ -348,7 +349,7 @@ pub(super) fn over(claim: &ClaimView) -> String {
     format!("has ended: {how}{by}{at}{why}")
 }
 
-/// A lock's metadata, byte for byte.
+/// A lock's metadata, unchanged.
 pub(super) fn metadata(view: &LockView) -> Result<Vec<u8>, String> {
     match (&view.metadata, &view.metadata_base64) {
         (Some(text), _) => Ok(text.clone().into_bytes()),
@@ -359,7 +360,7 @@ pub(super) fn metadata(view: &LockView) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The file `lock`; empty when nobody holds it.
+/// The file `lock`. Empty if nobody holds the lock.
 fn holder_json(holders: &[HolderView]) -> Result<Vec<u8>, String> {
     let held: Vec<&HolderView> = holders.iter().filter(|holder| holder.state == ClaimState::Held).collect();
     let Some(first) = held.first() else { return Ok(Vec::new()) };

@@ -1,7 +1,8 @@
-//! The files that a put reads: regular files below the directory that its param names, and nothing else.
+//! The files that a put reads: regular files inside the directory that its param names, and nothing else.
 //!
-//! The directory may come from anybody's task. So no symbolic link is followed, no `..` leads out, a pipe does not block,
-//! and nothing is read beyond its limit: a put must not send another input's file, or its own environment, to the server.
+//! The directory may come from any task. So symbolic links are not followed, `..` cannot leave the directory, a pipe
+//! does not block, and nothing is read beyond its limit. A put must not send another input's file, or its own
+//! environment, to the server.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,9 +15,10 @@ use crate::core::limits::{METADATA_BYTES, NAME_BYTES};
 use crate::core::names::{ClaimId, LockName};
 use crate::env::read_at_most;
 
-/// Largest file `name` or `claim` that is read, bytes: a name with white space around it.
+/// The largest file `name` or `claim` that is read, in bytes: a name with white space around it.
 const SMALL_FILE_BYTES: usize = NAME_BYTES * 4;
-/// Largest `locker.json` that is read, bytes: ours has metadata of no lock in it when this is asked.
+/// The largest `locker.json` that is read, in bytes. It is read only for a version without a lock, so it has no
+/// metadata in it.
 const LOCKER_JSON_BYTES: usize = 64 * 1024;
 const NAME: &str = "name";
 const METADATA: &str = "metadata";
@@ -26,13 +28,13 @@ const CLAIM: &str = "claim";
 pub(super) struct Input {
     /// The param that names it.
     param: &'static str,
-    /// As the param names it.
+    /// Its name, as given in the param.
     name: String,
     dir: File,
 }
 
 impl Input {
-    /// The directory `name` of the put's inputs, which are in `base`.
+    /// Opens the directory `name` among the put's inputs, which are in `base`.
     pub(super) fn open(base: &Path, param: &'static str, name: &str) -> Result<Self, String> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let failed = |errno: Errno| match errno {
@@ -47,18 +49,18 @@ impl Input {
                 Component::Normal(part) => {
                     dir = openat(&dir, part, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(failed)?;
                 }
-                _ => return Err(format!("{param}: {name:?} is not below the inputs of this put")),
+                _ => return Err(format!("{param}: {name:?} is not inside the inputs of this put")),
             }
         }
         Ok(Self { param, name: name.to_owned(), dir: dir.into() })
     }
 
-    /// The lock's name in the file `name`, without the white space around it.
+    /// The lock's name from the file `name`, without surrounding white space.
     pub(super) fn lock_name(&self) -> Result<LockName, String> {
         self.name_if_there()?.ok_or_else(|| self.missing("the file name; it is missing"))
     }
 
-    /// Name and metadata of the lock that the directory describes; the metadata byte for byte.
+    /// The name and the unchanged metadata of the lock that the directory describes.
     pub(super) fn lock(&self) -> Result<(LockName, Vec<u8>), String> {
         let missing = match (self.name_if_there()?, self.read(METADATA, METADATA_BYTES)?) {
             (Some(name), Some(metadata)) => return Ok((name, metadata)),
@@ -69,7 +71,7 @@ impl Input {
         Err(self.missing(&format!("the files name and metadata; {missing}")))
     }
 
-    /// The claim or else the lock that the directory stands for. Only our own `in` writes the file `claim`.
+    /// The claim that the directory stands for, or else the lock. Only our own `in` writes the file `claim`.
     pub(super) fn claim_or_lock(&self) -> Result<ClaimOrLock, String> {
         if let Some(text) = self.text(CLAIM)? {
             let id = ClaimId::parse(&text).map_err(|error| self.wrong(CLAIM, error))?;
@@ -82,13 +84,13 @@ impl Input {
         }
     }
 
-    /// The lock's name in this file; `None` when the file is empty.
+    /// The lock's name from this file. `None` if the file is empty.
     pub(super) fn name_in(&self, file: &str) -> Result<Option<LockName>, String> {
         let text = self.text(file)?.ok_or_else(|| self.missing(&format!("the file {file}; it is missing")))?;
         if text.is_empty() { Ok(None) } else { self.parse_name(file, &text).map(Some) }
     }
 
-    /// The fence of the hold, which our `in` writes.
+    /// The fence of the hold, as written by our `in`.
     pub(super) fn fence(&self) -> Result<Option<u64>, String> {
         self.text("fence")?.map(|text| text.parse().map_err(|_| self.wrong("fence", "it is not a number"))).transpose()
     }
@@ -104,7 +106,7 @@ impl Input {
         LockName::parse(text).map_err(|error| self.wrong(file, error))
     }
 
-    /// Whether our `in` made the directory from a version that is about no lock.
+    /// Whether our `in` wrote the directory for a version without a lock.
     fn is_of_no_lock(&self) -> Result<bool, String> {
         let Some(content) = self.read("locker.json", LOCKER_JSON_BYTES)? else { return Ok(false) };
         let json: serde_json::Value = serde_json::from_slice(&content).unwrap_or_default();
@@ -117,7 +119,7 @@ impl Input {
         Ok(Some(text.trim().to_owned()))
     }
 
-    /// A regular file; `None` when there is none of this name.
+    /// Reads a regular file. `None` if it does not exist.
     fn read(&self, file: &str, max: usize) -> Result<Option<Vec<u8>>, String> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = match openat(&self.dir, file, flags, Mode::empty()) {
@@ -144,11 +146,11 @@ impl Input {
 
 /// What a directory stands for.
 pub(super) enum ClaimOrLock {
-    /// The id of the claim whose `in` made it.
+    /// The id of the claim for which `in` wrote the directory.
     Claim(String),
-    /// Only a lock's name is known.
+    /// Only the name of a lock is known.
     Lock(LockName),
-    /// No lock: the put before it took none.
+    /// No lock: the put before the get took none.
     Nothing,
 }
 
@@ -204,7 +206,7 @@ mod tests {
         symlink("../secret", d.join("inner")).unwrap();
         for outside in ["../d", "/etc", "d/../secret", "link", "d/inner", "d/name"] {
             let error = lock(base.path(), outside).unwrap_err();
-            assert!(error.contains("is not below the inputs") || error.contains("is not a directory"), "{error}");
+            assert!(error.contains("is not inside the inputs") || error.contains("is not a directory"), "{error}");
         }
         for target in ["../secret/key", "/proc/self/environ", "name", "nowhere"] {
             fs::remove_file(d.join("metadata")).unwrap();
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_regular_file_does_not_block() {
+    fn files_that_are_not_regular_do_not_block() {
         let base = inputs();
         let metadata = base.path().join("d/metadata");
         fs::remove_file(&metadata).unwrap();
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_the_name_of_the_file() {
+    fn errors_name_the_file() {
         let name = |content: &[u8]| {
             let base = inputs();
             fs::write(base.path().join("d/name"), content).unwrap();

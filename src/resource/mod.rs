@@ -1,18 +1,18 @@
 //! The Concourse resource: `check`, `in` (get) and `out` (put); see `docs/design.md#the-resource` and
 //! `docs/concourse.md`.
 //!
-//! - `check`: which versions there are.
-//! - [`get`]: the files of one version, written by `destination`; `tree` has those that pool-resource leaves.
-//! - [`out`]: one put: takes locks (`acquire`), gives them back (`release`), adds and removes them (`add`, `remove`), waits
-//!   for them to change (`wait_for_lock`), or asserts that a hold lasts (`verify`). `put` is what these share, `input` reads
-//!   the files that they are given, `persist` repeats what must not fail, `progress` says what a wait is for.
-//! - `session`: how all three begin: the servers, the pool, the store.
+//! - `check`: lists versions.
+//! - [`get`]: fetches one version. `destination` writes its files; `tree` adds those that pool-resource writes.
+//! - [`out`]: runs one put. It takes locks (`acquire`), releases them (`release`), adds and removes them (`add`,
+//!   `remove`), waits for them to change (`wait_for_lock`), or asserts that a hold lasts (`verify`). `put` has what
+//!   these share, `input` reads their files, `persist` retries what must not fail, and `progress` reports what a wait
+//!   is for.
+//! - `session`: the start of all three: finds the servers, the pool and the store.
 //! - `build`: what the environment says about the build.
 //!
-//! stdout carries the answer and nothing else; stderr is the build log. Exit codes: 0, 1, and 143 or 130 after a
-//! signal.
+//! stdout carries only the answer; stderr is the build log. Exit codes: 0, 1, and 143 or 130 after a signal.
 //!
-//! Variables that tests (and nobody else) need, each a duration such as `500ms`:
+//! Only tests need these variables. Each is a duration such as `500ms`:
 //!
 //! | variable | default | what it shortens |
 //! |---|---|---|
@@ -55,13 +55,13 @@ pub use get::get;
 pub use out::out;
 pub use session::pool_of;
 
-/// Largest payload that is read from stdin, bytes: Concourse's own are a few KiB.
+/// The largest payload that is read from stdin, in bytes. Concourse's own payloads are a few KiB.
 const PAYLOAD_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What to do when no server answers, for the person who reads the log.
 const ADVICE: &str = "run `locker doctor` with this source to see where it fails";
 
-/// An error of a call in words, with what to do next.
+/// The text of a call's error, with the next step for the reader.
 fn told(error: &CallError) -> String {
     match error {
         CallError::NoAnswer(why) => format!("{why}; {ADVICE}"),
@@ -69,14 +69,14 @@ fn told(error: &CallError) -> String {
     }
 }
 
-/// One line for the person who reads the build log, escaped so that nothing in it can act on a terminal.
+/// Prints one line for the reader of the build log, escaped so that it cannot control a terminal.
 fn say(out: &mut dyn Write, text: impl AsRef<str>) {
-    // A log that nobody reads any more is no reason to fail.
+    // A closed log is no reason to fail.
     let line = format!("{}\n", Escaped(text.as_ref()));
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Reports what ended a step, and gives its exit code.
+/// Reports what ended a step, and returns its exit code.
 fn fail(env: &mut Env<'_>, text: impl AsRef<str>) -> u8 {
     say(env.stderr, format!("error: {}", text.as_ref()));
     1
@@ -95,19 +95,19 @@ impl From<String> for Failure {
 }
 
 impl Failure {
-    /// Reports it, and gives the exit code.
+    /// Reports the failure, and returns the exit code.
     fn report(self, env: &mut Env<'_>) -> u8 {
         match self {
             Self::Failed(text) => fail(env, text),
             Self::Signalled(signal) => {
-                say(env.stderr, format!("{} received: nothing is written", signal.name()));
+                say(env.stderr, format!("{} received: nothing was written", signal.name()));
                 signal.exit_code()
             }
         }
     }
 }
 
-/// Does work that asks servers, unless a signal comes first; then the work is left behind.
+/// Runs work that calls servers. If a signal arrives first, the work is abandoned.
 fn interruptible<T: Send + 'static>(
     env: &Env<'_>,
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
@@ -131,7 +131,7 @@ fn print<T: Serialize>(env: &mut Env<'_>, answer: &T) -> Result<(), String> {
         .map_err(|error| format!("cannot write stdout: {error}"))
 }
 
-/// The directory that Concourse gives as the only argument.
+/// The directory that Concourse passes as the only argument.
 fn directory(env: &Env<'_>) -> Result<std::path::PathBuf, String> {
     match env.args.get(1) {
         Some(dir) if !dir.is_empty() => Ok(dir.into()),

@@ -1,4 +1,4 @@
-//! `out`: one put step. On a signal it cancels what it asked for and prints no version.
+//! `out`: one put step. On a signal it cancels what it requested and prints no version.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::client::interruptible::Interruptible;
 use crate::env::Env;
 use crate::wire::concourse::{LogLevel, Op, OutRequest, Place};
 
-/// A `retry_delay` below this is lengthened: pauses below it only load the server.
+/// A shorter `retry_delay` is lengthened to this: shorter pauses only load the server.
 const SHORTEST_RETRY: Duration = Duration::from_secs(1);
 
 /// Runs `out`.
@@ -38,7 +38,7 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
         source.retry_delay.map_or(timing.retry_max, |delay| delay.max(SHORTEST_RETRY).min(timing.retry_max));
     let interruptible = Interruptible::new(&env.signals);
     let opening = Opening::of(&source, params.token.as_ref(), env)?;
-    let nothing = |signal| Stop::Signalled(signal, "nothing was asked yet".to_owned());
+    let nothing = |signal| Stop::Signalled(signal, "nothing was requested yet".to_owned());
     let session = interruptible.run(move || opening.resolve()).map_err(nothing)??;
     if let (Place::Director(url), true) = (&source.place, source.log_level >= LogLevel::Info) {
         say(env.stderr, format!("the lock of the director at {url} is {:?}", session.pool.as_str()));
@@ -68,9 +68,9 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
         Op::Release(what) => release::release(&put, &what, env)?,
         Op::Unlock { key, requestor } => release::unlock(&put, &key, &requestor, env)?,
     };
-    // Concourse discards the version of a step that got a signal: say what happened instead.
-    put.interruptible
-        .check()
-        .map_err(|signal| Stop::Signalled(signal, "the server did what was asked before the signal came".to_owned()))?;
+    // Concourse discards the version of a step that received a signal, so report what happened instead.
+    put.interruptible.check().map_err(|signal| {
+        Stop::Signalled(signal, "the server carried out the request before the signal arrived".to_owned())
+    })?;
     Ok(print(env, &answer)?)
 }

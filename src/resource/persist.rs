@@ -1,4 +1,4 @@
-//! Calls that are repeated until they are answered: what ends a hold must not give up early.
+//! Calls that are retried until they are answered: a call that ends a hold must not give up early.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::client::interruptible::Running;
 use crate::client::{CallError, Client};
 use crate::env::{Env, Signal};
 
-/// Time for a whole release; `LOCKER_RELEASE_LIMIT` shortens it.
+/// The time limit for a whole release. `LOCKER_RELEASE_LIMIT` shortens it.
 const LIMIT: Duration = Duration::from_secs(60);
-/// After a signal, the answer to the request on its way is waited for this long.
+/// After a signal, how long to wait for the answer to the request in flight.
 const AFTER_SIGNAL: Duration = Duration::from_millis(1_500);
 
-/// Calls that are repeated until they are answered, within one limit for all of them.
+/// Calls that are retried until they are answered, within one time limit for all of them.
 ///
-/// A signal does not stop them: it leaves them 1.5 s, because what is not released now stays held.
+/// A signal does not stop them, but leaves them only 1.5 s: a hold that is not released now stays.
 pub(super) struct Persist {
     end: Duration,
     limit: Duration,
@@ -26,12 +26,12 @@ pub(super) struct Persist {
 }
 
 impl Persist {
-    /// The time counts from the start of the put: asking servers who they are is part of it.
+    /// The limit counts from the start of the put, so it includes finding the servers.
     pub(super) fn of(put: &Put<'_>, env: &Env<'_>) -> Result<Self, String> {
         Self::since(put.started, put, env)
     }
 
-    /// For what a put does after it has waited.
+    /// The limit counts from now, for work after a wait.
     pub(super) fn from_now(put: &Put<'_>, env: &Env<'_>) -> Result<Self, String> {
         Self::since(put.clock.monotonic(), put, env)
     }
@@ -42,7 +42,7 @@ impl Persist {
         Ok(Self { end: start + limit, limit, backoff, signal: None })
     }
 
-    /// Makes the call, again after each failure that may pass.
+    /// Makes the call, and retries after each temporary failure.
     pub(super) fn call<T: Send + 'static>(
         &mut self,
         put: &Put<'_>,
@@ -71,7 +71,7 @@ impl Persist {
         self.end.saturating_sub(put.clock.monotonic())
     }
 
-    /// The answer, if it comes within what is left of the time.
+    /// The answer, if it arrives within the remaining time.
     fn wait<T>(&mut self, put: &Put<'_>, running: &Running<T>) -> Option<T> {
         if self.signal.is_none() {
             match running.wait_at_most(self.left(put)) {

@@ -1,5 +1,5 @@
-//! What a person sees while a put waits: a line at once, then one when something changes, at most every 30 s. That the wait
-//! may never end, because of this build or because builds wait for each other, is said at once.
+//! What a person sees while a put waits: a line at once, then one for each change, at most every 30 s. If the wait may
+//! never end, because of this build or because of a deadlock, a line says so at once.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use crate::wire::api::{HolderView, WaitingView};
 use crate::wire::concourse::LogLevel;
 use crate::wire::errors::Code;
 
-/// Least time between two lines about the wait.
+/// The least time between two lines about the wait.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Decides which news becomes a line.
+/// Decides which news to print.
 pub(super) struct Progress {
     every: Duration,
     last: Option<(Duration, String)>,
-    /// Why the wait may never end, as the last line said.
+    /// Why the wait may never end, according to the last line.
     stuck: Option<Code>,
 }
 
 impl Progress {
-    /// `LOCKER_PROGRESS` shortens the time between lines; at level debug there is a line for all news.
+    /// `LOCKER_PROGRESS` shortens the time between lines. At level debug, everything is printed.
     pub(super) fn of(level: LogLevel, env: &Env<'_>) -> Result<Self, String> {
         let every = if level == LogLevel::Debug { Duration::ZERO } else { EVERY };
         Ok(Self { every: env_duration(env, "LOCKER_PROGRESS", every)?, last: None, stuck: None })
@@ -41,13 +41,13 @@ impl Progress {
                 return Some(line);
             }
             // Not in the queue yet.
-            News::NoAnswer(why) if why.code == Some(Code::ConcourseUnavailable) => format!("{why}; asking again"),
-            News::NoAnswer(why) => format!("{why}; asking again, the place in the queue is kept"),
+            News::NoAnswer(why) if why.code == Some(Code::ConcourseUnavailable) => format!("{why}; retrying"),
+            News::NoAnswer(why) => format!("{why}; retrying, the claim keeps its place in the queue"),
         };
         self.text(line, now)
     }
 
-    /// The line itself, unless it is nothing new or comes too soon.
+    /// The line itself, unless it repeats the last one or comes too soon.
     pub(super) fn text(&mut self, line: String, now: Duration) -> Option<String> {
         let due = match &self.last {
             None => true,
@@ -58,7 +58,7 @@ impl Progress {
     }
 }
 
-/// Where a waiter is, and behind whom.
+/// The place of a waiting claim, and what is ahead of it.
 pub(super) fn waiting(view: &WaitingView) -> String {
     let place = place(view);
     match view.code {
@@ -71,7 +71,7 @@ pub(super) fn waiting(view: &WaitingView) -> String {
     }
 }
 
-/// What the build of a claim that waits for itself has.
+/// What the build already holds, for a claim that waits for its own build.
 fn own(view: &WaitingView) -> String {
     let one = |holder: &HolderView| {
         let fetched = if holder.delivered { "fetched" } else { "not fetched yet" };
@@ -89,7 +89,7 @@ fn place(view: &WaitingView) -> String {
     }
 }
 
-/// A span as people read it: no more than three digits after the seconds.
+/// A span for people, with at most three digits after the seconds.
 pub(super) fn span(span: Duration) -> String {
     let rounded = if span < Duration::from_secs(10) {
         Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(0))

@@ -1,4 +1,4 @@
-//! What the kinds of put share: one run of `out`, and why it may end without a version.
+//! What all kinds of put share: one run of `out`, and why it may end without a version.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::wire::api::{ByBody, Owner};
 use crate::wire::concourse::{Answer, LogLevel, Metadata, Source, Version};
 use crate::wire::digest::Fields;
 
-/// Why a put ends without a version. Nothing of it holds or waits any more, unless the text says so.
+/// Why a put ends without a version. It no longer holds or waits for anything, unless the text says so.
 pub(super) enum Stop {
     Signalled(Signal, String),
-    /// The server said no.
+    /// The server refused the request.
     Refused(Box<Refused>),
     Failed(String),
 }
@@ -37,13 +37,13 @@ impl From<CallError> for Stop {
     }
 }
 
-/// Everything that the kinds of put share.
+/// Everything that all kinds of put share.
 pub(super) struct Put<'p> {
     pub source: &'p Source,
     pub session: Session,
     pub interruptible: Interruptible,
     pub clock: Arc<dyn Clock>,
-    /// When the put began, by that clock.
+    /// When the put began, on that clock.
     pub started: Duration,
     pub timing: Timing,
     pub owner: Owner,
@@ -61,26 +61,26 @@ impl Put<'_> {
         &self.session.client
     }
 
-    /// One line about what is asked, waited for or done.
+    /// One line about what the put requests, waits for or does.
     pub(super) fn tell(&self, env: &mut Env<'_>, text: impl AsRef<str>) {
         if self.source.log_level >= LogLevel::Info {
             say(env.stderr, text);
         }
     }
 
-    /// The first line: who does what in which pool at which server.
+    /// The first line: our version, what the put does, the pool and the server.
     pub(super) fn announce(&self, env: &mut Env<'_>, what: &str) {
         let (version, server) = (env!("CARGO_PKG_VERSION"), self.client().server());
         self.tell(env, format!("locker {version}: {what} pool {:?} at {server}", self.pool()));
     }
 
-    /// Who changes something, with a fresh id that makes the call safe to repeat.
+    /// Who makes a change, with a fresh id that makes the call safe to retry.
     pub(super) fn by(&self) -> ByBody {
         ByBody { op: Some(random_hex::<16>()), owner: self.owner.clone(), reason: self.reason.clone() }
     }
 
-    /// As [`Self::by`], but with the same id when the same container does the same once more: Concourse may run a
-    /// step again whose answer it has lost. `what` is all that is changed.
+    /// As [`Self::by`], but with the same id if the same container repeats the same change: Concourse may rerun a step
+    /// whose answer it has lost. `what` is everything that the change covers.
     pub(super) fn by_step(&self, what: &[&[u8]]) -> ByBody {
         if self.owner.build_id.is_none() {
             return self.by();
@@ -95,7 +95,7 @@ impl Put<'_> {
         ByBody { op, owner: self.owner.clone(), reason: self.reason.clone() }
     }
 
-    /// A version with the names that every put shows.
+    /// A version with the metadata that every put shows.
     pub(super) fn answer(&self, revision: u64, lock: Option<&str>, more: Vec<Metadata>) -> Answer {
         let mut metadata = Vec::new();
         metadata.extend(lock.map(|lock| Metadata { name: "lock_name", value: lock.to_owned() }));
@@ -105,7 +105,7 @@ impl Put<'_> {
     }
 }
 
-/// What has become of a claim that was not to be kept, for the person who reads the log.
+/// What happened to a claim that was to be cancelled, for the reader of the log.
 pub(super) fn taken_back(cancelled: &Cancelled, id: &str) -> String {
     match cancelled {
         Cancelled::NotNeeded => "nothing is held".to_owned(),

@@ -1,5 +1,5 @@
-//! `release` and `lock_op: unlock`: give locks back. They take at most 60 s, so that an aborted build can end while the
-//! server is away. A signal does not stop the request that is on its way, only the wait for its answer.
+//! `release` and `lock_op: unlock`: release locks. They take at most 60 s, so that an aborted build can end while the
+//! server is down. A signal does not stop the request in flight, only the wait for its answer.
 
 use super::input::{ClaimOrLock, Input};
 use super::persist::Persist;
@@ -13,7 +13,7 @@ use crate::wire::api::{ClaimBody, ClaimState, ClaimView, HolderView, NoteBody, P
 use crate::wire::concourse::{Answer, InputFile, LockChoice, Metadata, Release, SourceKind};
 use crate::wire::errors::Code;
 
-/// The version of a pool in which nothing has ever happened.
+/// The version of a pool that has never had a change.
 const NOTHING_EVER: u64 = 0;
 
 pub(super) fn release(put: &Put<'_>, what: &Release, env: &mut Env<'_>) -> Result<Answer, Stop> {
@@ -25,7 +25,7 @@ pub(super) fn release(put: &Put<'_>, what: &Release, env: &mut Env<'_>) -> Resul
                 ClaimOrLock::Claim(id) => release_claim(put, &mut persist, &id, &input, env),
                 ClaimOrLock::Lock(lock) => release_lock(put, &mut persist, lock.as_str(), env),
                 ClaimOrLock::Nothing => {
-                    put.tell(env, format!("{dir:?} is of a step that took no lock: nothing to release"));
+                    put.tell(env, format!("{dir:?} comes from a step that took no lock: nothing to release"));
                     note(put, &mut persist, None)
                 }
             }
@@ -44,7 +44,7 @@ fn first_line(put: &Put<'_>, what: &str, env: &mut Env<'_>) {
     put.announce(env, &format!("releasing {what} in"));
 }
 
-/// Releases the claim that our `in` wrote into the directory. Only that claim's own hold can end by this.
+/// Releases the claim that our `in` wrote into the directory. Only that claim's own hold can end this way.
 fn release_claim(
     put: &Put<'_>,
     persist: &mut Persist,
@@ -73,7 +73,7 @@ fn release_claim(
     version_of(put, persist, &ended, lock.as_deref())
 }
 
-/// Ends one claim, whoever's it is. A claim that was released already is not an error.
+/// Ends one claim, whoever owns it. A claim that is already released is not an error.
 fn end(put: &Put<'_>, persist: &mut Persist, id: &str) -> Result<ClaimView, Stop> {
     let id = id.to_owned();
     persist.call(put, move |client| client.delete_claim(&id, None, PATIENCE))
@@ -90,7 +90,7 @@ fn already_over(
     let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
     let at = claim.ended_at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
     let why = claim.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-    // Asked once more, so that the server's own rule decides whether this is harmless.
+    // Sent once more, so that the server's own rule decides whether this is harmless.
     end(put, persist, &claim.id).map_err(|stop| match stop {
         Stop::Refused(_) => Stop::Failed(format!("claim {} has already ended: {how}{by}{at}{why}", claim.id)),
         other => other,
@@ -112,7 +112,7 @@ pub(super) fn note(put: &Put<'_>, persist: &mut Persist, lock: Option<&str>) -> 
     let pool = put.pool().to_owned();
     let body = NoteBody { lock: lock.map(str::to_owned), by: Some(put.by()) };
     let noted = persist.call(put, move |client| match client.note(&pool, &body) {
-        // The pool does not exist: nothing has ever happened there.
+        // The pool does not exist, so it has never had a change.
         Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(NOTHING_EVER),
         answer => answer.map(|done| done.revision),
     })?;
@@ -127,7 +127,7 @@ fn released_metadata(put: &Put<'_>) -> Vec<Metadata> {
     vec![pair("lock", put.pool()), pair("status", "unlocked")]
 }
 
-/// Releases whoever holds this lock, as a person or pipeline that knows only the lock may.
+/// Ends the hold on this lock, whoever the holder is. This is for people and pipelines that know only the lock.
 fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
     first_line(put, &format!("lock {lock:?}"), env);
     let (pool, name) = (put.pool().to_owned(), lock.to_owned());
@@ -149,7 +149,7 @@ fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<
     }
 }
 
-/// Ends everything of this build in the pool, or only the claim that it made `as` that name.
+/// Ends all claims of this build in the pool, or only the claim that it made `as` that name.
 fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: &mut Env<'_>) -> Result<Answer, Stop> {
     let (Some(cluster), Some(build)) = (put.owner.cluster.clone(), put.owner.build_id.clone()) else {
         return Err(Stop::Failed(
@@ -181,7 +181,7 @@ fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: 
     note(put, persist, None)
 }
 
-/// Whether a claim of this build was made `as` that name: then its id says so.
+/// Whether a claim of this build was made `as` that name. The id of the claim tells.
 fn is_named(claim: &ClaimView, name: &str) -> bool {
     let Some((first, also)) = claim.asks.split_first() else { return false };
     let PartBody { pool, lock, locks, count, labels } = first.clone();
@@ -196,7 +196,7 @@ fn is_named(claim: &ClaimView, name: &str) -> bool {
         scope,
         ..ClaimBody::of_pool(pool.clone())
     };
-    // The server fills a missing scope in, so the id may have been made with or without it.
+    // The server fills in a missing scope, so the id may have been made with or without it.
     [None, claim.scope].into_iter().any(|scope| claim_id(&claim.owner, Place::Named(name), &body(scope)) == claim.id)
 }
 

@@ -1,4 +1,4 @@
-//! `remove`: removes a claimed lock from the pool, which ends its hold in the same step.
+//! `remove`: removes a claimed lock from the pool. This ends its hold in the same step.
 
 use super::input::{ClaimOrLock, Input};
 use super::persist::Persist;
@@ -25,7 +25,7 @@ pub(super) fn remove(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
     Ok(put.answer(done.revision, Some(lock.as_str()), Vec::new()))
 }
 
-/// The claim that holds the lock, for a directory that names only the lock.
+/// The claim that holds the lock, if the directory names only the lock.
 fn present_holder(put: &Put<'_>, persist: &mut Persist, lock: &str) -> Result<String, Stop> {
     let (pool, name) = (put.pool().to_owned(), lock.to_owned());
     let view = persist.call(put, move |client| client.get_lock(&pool, &name))?;

@@ -1,4 +1,4 @@
-//! From `source` to a client, a pool and a store: how `check`, `in` and `out` all begin.
+//! From `source` to a client, a pool and a store: the start of `check`, `in` and `out`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::wire::escape::cut;
 use crate::wire::secret::Secret;
 use crate::wire::tls::Tls;
 
-/// How often a BOSH director is asked for its name before a step fails.
+/// How many times to ask a BOSH director for its name before the step fails.
 const DIRECTOR_ATTEMPTS: u32 = 3;
 /// The pause between these attempts.
 const DIRECTOR_PAUSE: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ const DIRECTOR_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Session {
     pub client: Client,
     pub pool: PoolName,
-    /// The store that every claim must meet. Only known when several servers are named.
+    /// The store that every claim must find. Known only if the source names more than one server.
     pub store: Option<String>,
 }
 
@@ -37,7 +37,7 @@ struct Director {
     name: String,
 }
 
-/// What is needed to begin, apart from the source. It is a value of its own, so that a thread can own it.
+/// Everything needed to begin besides the source. It is a separate value so that a thread can own it.
 pub(super) struct Opening {
     source: Source,
     client: Client,
@@ -45,7 +45,8 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Reads certificates and proxies, and warns about settings that are dangerous or have no effect. Sends nothing yet.
+    /// Parses certificates and proxies, and warns about settings that are dangerous or have no effect. Sends nothing
+    /// yet.
     pub(super) fn of(source: &Source, token: Option<&Secret>, env: &mut Env<'_>) -> Result<Self, String> {
         warn(source, env);
         let basic = source.credentials.clone().map(Authorization::Basic);
@@ -56,7 +57,7 @@ impl Opening {
         Ok(Self { source: source.clone(), client, vars: env.vars.clone() })
     }
 
-    /// Asks for what the source does not say: the director's name, and whether several servers have one store.
+    /// Asks for what the source does not give: the director's name, and whether all servers have the same store.
     pub(super) fn resolve(self) -> Result<Session, String> {
         let store = if self.client.count() > 1 { self.client.agree()? } else { None };
         let pool = pool_of(&self.source, &self.vars)?;
@@ -64,15 +65,15 @@ impl Opening {
     }
 }
 
-/// The pool that a source means; a BOSH director is asked for its name.
+/// The pool that a source means. A BOSH director is asked for its name.
 ///
 /// # Errors
-/// The director gives no name that a pool can have.
+/// The director does not return a name that can become a pool name.
 pub fn pool_of(source: &Source, vars: &BTreeMap<String, String>) -> Result<PoolName, String> {
     match &source.place {
         Place::Named(pool) => Ok(pool.clone()),
         Place::Director(url) => {
-            // Whom to trust is the source's word; who we are is for the locker server alone.
+            // The source decides which servers to trust. The client certificate is only for the locker server.
             let tls = Tls { client: None, ..source.tls.clone() };
             let (servers, proxy) = (vec![url.clone()], source.proxy.clone());
             director(&Client::open(Access { servers, identity: Identity::Nobody, tls, proxy }, vars)?)
@@ -99,14 +100,14 @@ fn director(client: &Client) -> Result<PoolName, String> {
     pool_for_director(&info.name)
 }
 
-/// The pool for a director of this name. A name that a pool cannot have is mapped: what cannot stay is replaced, and a digest
-/// of the whole follows, so that two directors never share a lock by accident.
+/// The pool for a director of this name. A name that is not a valid pool name is mapped: invalid characters are
+/// replaced and a digest of the whole name follows, so that two directors never share a lock by accident.
 fn pool_for_director(name: &str) -> Result<PoolName, String> {
     if let Ok(pool) = PoolName::parse(name) {
         return Ok(pool);
     }
     if name.is_empty() {
-        return Err("source.bosh_lock: the director says that its name is empty".to_owned());
+        return Err("source.bosh_lock: the director returned an empty name".to_owned());
     }
     let kept: String = name.chars().map(|c| if c.is_control() || matches!(c, '/' | '.') { '-' } else { c }).collect();
     let digest = hex(&Sha256::digest(name.as_bytes())[..8]);
@@ -114,20 +115,17 @@ fn pool_for_director(name: &str) -> Result<PoolName, String> {
         .map_err(|error| format!("source.bosh_lock: the name of the director cannot be a pool: {error}"))
 }
 
-/// One line about each setting that has no effect, or a dangerous one.
+/// Prints one line about each setting that has no effect or is dangerous.
 fn warn(source: &Source, env: &mut Env<'_>) {
     if source.log_level < LogLevel::Warn {
         return;
     }
     if !source.ignored.is_empty() {
         let keys = source.ignored.join(", ");
-        say(
-            env.stderr,
-            format!("warning: without effect, because there is no git repository behind a Locker pool: {keys}"),
-        );
+        say(env.stderr, format!("warning: ignored, because a Locker pool has no Git repository: {keys}"));
     }
     if let Some(key) = source.tls.skip_verification {
-        let text = "the server's certificate is not verified, so anyone on the way can read the password and grant \
+        let text = "the server's certificate is not verified, so anyone on the network path can read the password and grant \
                     locks; use ca_cert instead";
         say(env.stderr, format!("warning: source {key}: {text}"));
     }
@@ -138,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_director_has_a_lock_of_its_own() {
+    fn each_director_has_its_own_lock() {
         let pool = |name: &str| pool_for_director(name).map(|pool| pool.to_string());
         assert_eq!(pool("bosh-eu"), Ok("bosh-eu".to_owned()));
         assert_eq!(pool("../etc"), Ok("---etc-f7f9121fdb53d8de".to_owned()));

@@ -1,6 +1,6 @@
-//! The files that pool-resource leaves: `POOL/claimed/LOCK` and `POOL/unclaimed/LOCK`, each with the lock's metadata.
+//! The files that pool-resource writes: `POOL/claimed/LOCK` and `POOL/unclaimed/LOCK`, each with the lock's metadata.
 //!
-//! People's tasks count these, read them, or test for one. They show the pool as it was when `in` ran.
+//! Existing tasks count these, read them, or test for one of them. They show the pool as it was when `in` ran.
 
 use super::destination::Destination;
 use super::get::metadata;
@@ -9,22 +9,22 @@ use crate::core::names::{LockName, PoolName};
 use crate::wire::api::LockState;
 use crate::wire::errors::Code;
 
-/// Most locks of a pool whose files are written: each costs a request, because lists carry no metadata.
+/// The most locks for which files are written. Each costs a request, because lists carry no metadata.
 const LOCKS: usize = 256;
-/// Files and directories of our own: a pool that is called so gets no tree.
+/// Our own files and directories. A pool with one of these names gets no tree.
 const OURS: &[&str] = &["name", "metadata", "lock", "claim", "fence", "pool", "locks", "locker.json"];
 
 /// The locks of a pool.
 pub(super) enum Tree {
     Locks(Vec<Leaf>),
-    /// Why it is not written.
+    /// Why the tree is not written.
     None(Option<String>),
 }
 
 /// One lock.
 pub(super) struct Leaf {
     lock: LockName,
-    /// Nobody can take it at present.
+    /// Nobody can take the lock at present.
     claimed: bool,
     metadata: Vec<u8>,
 }
@@ -33,7 +33,7 @@ impl Tree {
     /// The pool as it is now.
     pub(super) fn fetch(client: &Client, pool: &PoolName) -> Result<Self, CallError> {
         if OURS.contains(&pool.as_str()) {
-            return Ok(Self::None(Some(format!("a pool called {pool:?} would be in the way of other files"))));
+            return Ok(Self::None(Some(format!("the name of pool {pool:?} collides with another file"))));
         }
         let found = match client.get_pool(pool.as_str()) {
             Err(error) if error.code() == Some(Code::NoSuchPool) => return Ok(Self::None(None)),
@@ -44,10 +44,10 @@ impl Tree {
         }
         let mut leaves = Vec::new();
         for view in found {
-            // A name from the server becomes a file name: only one that is a name does.
+            // A name from the server becomes a file name, so invalid names are skipped.
             let Ok(lock) = LockName::parse(&view.lock) else { continue };
             let view = match client.get_lock(pool.as_str(), &view.lock) {
-                // Somebody has removed it meanwhile.
+                // Someone has removed it in the meantime.
                 Err(error) if matches!(error.code(), Some(Code::NoSuchPool | Code::NoSuchLock)) => continue,
                 view => view?,
             };
@@ -68,9 +68,9 @@ impl Tree {
         Ok(())
     }
 
-    /// What the log says of a tree that is missing.
+    /// The log line for a tree that is not written.
     pub(super) fn missing(&self) -> Option<String> {
         let Self::None(Some(why)) = self else { return None };
-        Some(format!("the directories claimed and unclaimed of the pool are not written: {why}"))
+        Some(format!("the pool's directories claimed and unclaimed are not written: {why}"))
     }
 }

@@ -1,6 +1,6 @@
 //! `verify`: asserts that the hold of a directory still lasts.
 //!
-//! Concourse caches gets: a later job may be handed the directory of a hold that is long over, without `in` having run
+//! Concourse caches gets: a later job may receive the directory of a hold that ended long ago, without a run of `in`
 //! (`docs/concourse.md#what-a-put-does`). A put always runs, so it can tell.
 
 use super::get::over;
@@ -15,7 +15,7 @@ use crate::wire::concourse::{Answer, Metadata};
 pub(super) fn verify(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
     let input = Input::open(&put.dir, "verify", dir)?;
     let ClaimOrLock::Claim(id) = input.claim_or_lock()? else {
-        let what = "has no file claim: only the directory that a get of a claimed lock made can be verified";
+        let what = "has no file claim: only a directory from a get of a claimed lock can be verified";
         return Err(Stop::Failed(format!("verify: directory {dir:?} {what}")));
     };
     let fence = input.fence()?;
@@ -43,10 +43,10 @@ pub(super) fn verify(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
     Err(Stop::Failed(format!("verify: the hold of claim {id} {}{now}", over(&claim))))
 }
 
-/// Who has the lock since.
+/// Who holds the lock now.
 fn now(lock: &LockView) -> String {
     if lock.holders.is_empty() {
-        return format!("; {:?} is held by nobody now", lock.lock);
+        return format!("; nobody holds {:?} now", lock.lock);
     }
     format!("; now held: {}", who::holders(&lock.holders))
 }

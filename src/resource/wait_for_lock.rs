@@ -17,10 +17,10 @@ use crate::wire::api::{ChangeKind, ChangeView, DoneView, LockState, LockView};
 use crate::wire::concourse::{Answer, Watch};
 use crate::wire::errors::Code;
 
-/// The end of a drain is not a change of the pool, so the lock is looked at this often while it drains.
+/// The end of a drain is not a change of the pool, so a draining lock is checked this often.
 const DRAIN_LOOK: Duration = Duration::from_secs(5);
 
-/// Waits until nobody has the lock. No such lock: fails.
+/// Waits until nobody holds the lock. Fails if the lock does not exist.
 pub(super) fn check(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -> Result<Answer, Stop> {
     let lock = Input::open(&put.dir, "check", dir)?.lock_name()?;
     put.announce(env, &format!("waiting until lock {:?} is unclaimed in", lock.as_str()));
@@ -30,7 +30,7 @@ pub(super) fn check(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -
     release::note(put, &mut Persist::from_now(put, env)?, Some(lock.as_str()))
 }
 
-/// Waits until somebody has the lock, or has had it since this began. No such lock: fails.
+/// Waits until someone holds the lock, or has held it since the wait began. Fails if the lock does not exist.
 pub(super) fn check_unclaimed(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -> Result<Answer, Stop> {
     let lock = Input::open(&put.dir, "check_unclaimed", dir)?.lock_name()?;
     let name = lock.as_str();
@@ -62,8 +62,8 @@ fn look_until(
     }
 }
 
-/// Replaces metadata and labels of a lock that nobody has; adds the lock when there is none; waits while somebody
-/// has it.
+/// Replaces the metadata and labels of a lock that nobody holds. Adds the lock if it does not exist. Waits while
+/// someone holds it.
 pub(super) fn update(
     put: &Put<'_>,
     dir: &str,
@@ -84,7 +84,7 @@ pub(super) fn update(
         let (pool, to) = (put.pool().to_owned(), name.clone());
         let view = wait.call(
             move |client| match client.get_lock(&pool, &to) {
-                // Somebody has removed it: the next attempt adds it.
+                // Someone has removed it. The next attempt adds it.
                 Err(error) if matches!(error.code(), Some(Code::NoSuchLock | Code::NoSuchPool)) => Ok(None),
                 other => other.map(Some),
             },
@@ -96,7 +96,7 @@ pub(super) fn update(
     }
 }
 
-/// `None`: somebody has the lock.
+/// `None`: someone holds the lock.
 fn put_or_patch(
     client: &Client,
     pool: &str,
@@ -111,7 +111,7 @@ fn put_or_patch(
     match error.code() {
         Some(Code::LockHeld) => Ok(None),
         Some(Code::NoSuchLock | Code::NoSuchPool) => match client.put_lock(pool, lock, body) {
-            // Somebody else was faster: look again.
+            // Someone else was faster: look again.
             Err(error) if error.code() == Some(Code::LockExists) => Ok(None),
             other => other.map(Some),
         },
@@ -119,22 +119,22 @@ fn put_or_patch(
     }
 }
 
-/// A wait for one lock, from the first look on.
+/// A wait for one lock, from the first look at it.
 struct Wait<'w> {
     put: &'w Put<'w>,
     lock: &'w str,
     watch: Watch,
     start: Duration,
-    /// Since when nobody but this build has had the lock.
+    /// When this build became the only holder of the lock.
     own_since: Option<Duration>,
     own_limit: Duration,
     backoff: Backoff,
     progress: Progress,
-    /// Changes up to this revision are known.
+    /// All changes up to this revision are known.
     seen: u64,
-    /// What happened in the pool between the last two looks.
+    /// The changes of the pool between the last two looks.
     news: Vec<ChangeView>,
-    /// Who had the lock at the last look.
+    /// Who held the lock at the last look.
     holders: String,
 }
 
@@ -153,7 +153,7 @@ impl<'w> Wait<'w> {
             news: Vec::new(),
             holders: String::new(),
         };
-        // Before the first look at the lock, so that no change after it is missed.
+        // Read before the first look at the lock, so that no later change is missed.
         let pool = put.pool().to_owned();
         wait.seen = wait.call(
             move |client| match client.newest_revision(&pool) {
@@ -165,13 +165,13 @@ impl<'w> Wait<'w> {
         Ok(wait)
     }
 
-    /// Makes the call, again after each failure that may pass, until the time is over.
+    /// Makes the call, and retries after each temporary failure until the timeout.
     fn call<T: Send + 'static>(
         &mut self,
         work: impl Fn(&Client) -> Result<T, CallError> + Send + Clone + 'static,
         env: &mut Env<'_>,
     ) -> Result<T, Stop> {
-        let signalled = |signal| Stop::Signalled(signal, "the wait is over, nothing is held".to_owned());
+        let signalled = |signal| Stop::Signalled(signal, "the wait has ended; nothing is held".to_owned());
         loop {
             let (client, attempt) = (self.put.client().clone(), work.clone());
             match self.put.interruptible.run(move || attempt(&client)).map_err(signalled)? {
@@ -191,7 +191,7 @@ impl<'w> Wait<'w> {
         }
     }
 
-    /// Time left of `timeout`, if there is one.
+    /// The time left until `timeout`, if there is one.
     fn left(&self, why: &str) -> Result<Option<Duration>, Stop> {
         let Some(timeout) = self.watch.timeout else { return Ok(None) };
         let spent = self.put.clock.monotonic().saturating_sub(self.start);
@@ -203,7 +203,7 @@ impl<'w> Wait<'w> {
         Ok(Some(left))
     }
 
-    /// Tells who has the lock, and waits for the next change of the pool.
+    /// Reports who holds the lock, and waits for the next change of the pool.
     fn for_change(&mut self, view: &LockView, env: &mut Env<'_>) -> Result<(), Stop> {
         let now = self.put.clock.monotonic();
         self.holders = match view.state {
@@ -226,7 +226,7 @@ impl<'w> Wait<'w> {
         Ok(())
     }
 
-    /// Fails when only this build itself has held the lock for too long. Returns the time left until then.
+    /// Fails if this build has been the only holder for too long. Returns the time left until then.
     fn check_own(&mut self, view: &LockView, now: Duration, env: &mut Env<'_>) -> Result<Option<Duration>, Stop> {
         let build = |owner: &crate::wire::api::Owner| owner.cluster.clone().zip(owner.build_id.clone());
         let ours = build(&self.put.owner);
@@ -247,8 +247,8 @@ impl<'w> Wait<'w> {
         if left.is_zero() {
             let limit = progress::span(self.own_limit);
             return Err(Stop::Failed(format!(
-                "this build itself has held the lock for {limit}, so this step may wait for ever: release the lock first, \
-                 or take self_wait: fail out to wait on; {}",
+                "this build itself has held the lock for {limit}, so this step may wait forever: release the lock first, \
+                 or remove self_wait: fail to keep waiting; {}",
                 self.holders
             )));
         }

@@ -1,5 +1,5 @@
-//! What a Concourse (its ATC) answers about itself, about builds, and to a login. Lenient on purpose: releases differ in
-//! what else they say, and only what is needed here must be there.
+//! What a Concourse (its ATC) returns about itself, about builds, and for a login. Lenient on purpose: releases differ
+//! in which other members they send, so only the members needed here are required.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -17,10 +17,10 @@ pub struct Info {
     pub feature_flags: FeatureFlags,
 }
 
-/// Switches of a Concourse; those that matter to locks.
+/// The feature flags of a Concourse that matter for locks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct FeatureFlags {
-    /// Steps of a build whose worker has vanished run again, and the acquiring ones are answered from a cache.
+    /// When a worker vanishes, the steps of its builds run again; Concourse answers the acquiring ones from a cache.
     #[serde(default)]
     pub build_rerun: bool,
 }
@@ -40,7 +40,7 @@ pub struct Build {
     pub job_name: Option<String>,
 }
 
-/// All states that a build can be in. Another word makes the answer unreadable: it must not be guessed at.
+/// All states that a build can be in. An unknown state makes the answer invalid, because guessing would be unsafe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -53,7 +53,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The word as it stands in answers.
+    /// The word as it appears in answers.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {

@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-/// A digest of fields. Each goes with its length in front, so that no two lists of fields are the same bytes.
+/// A digest of fields. Each field is prefixed with its length, so that different lists never produce the same bytes.
 #[derive(Default)]
 pub struct Fields(Sha256);
 

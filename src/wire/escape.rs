@@ -1,9 +1,9 @@
-//! The one way in which text that somebody wrote reaches a terminal, a build log or a log line.
+//! The only way for text from outside to reach a terminal, a build log or a log line.
 
 use std::fmt::{self, Write as _};
 
-/// Whether a terminal may act on this character, or show it so that a reader is misled: control characters, line
-/// and paragraph separators, and the marks that turn the direction of text.
+/// Whether a terminal may act on this character or show it in a misleading way: control characters, line and paragraph
+/// separators, and marks that change the direction of text.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{feff}')
@@ -30,14 +30,14 @@ pub fn escape(text: &str) -> String {
     Escaped(text).to_string()
 }
 
-/// JSON text with every unsafe character as `\uXXXX`, which reads the same. Such characters stand only in texts; line
-/// ends between values stay.
+/// JSON text with every unsafe character as `\uXXXX`, which parses to the same value. Such characters occur only inside
+/// strings; line breaks between values stay.
 #[must_use]
 pub fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
         if is_unsafe(c) && c != '\n' {
-            // All unsafe characters have 16 bits. Writing to a String cannot fail.
+            // All unsafe characters fit in 16 bits. Writing to a String cannot fail.
             let _ = write!(escaped, "\\u{:04x}", u32::from(c));
         } else {
             escaped.push(c);
@@ -46,7 +46,7 @@ pub fn escape_json(json: &str) -> String {
     escaped
 }
 
-/// The longest beginning of `text` of at most `max` bytes that ends between characters.
+/// The longest prefix of `text` that has at most `max` bytes and does not split a character.
 #[must_use]
 pub fn cut(text: &str, max: usize) -> &str {
     let mut end = max.min(text.len());

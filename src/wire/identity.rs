@@ -1,6 +1,6 @@
-//! What two requests with one claim id must agree in. The client makes the id from it, the server compares it, so both
-//! must mean the same: it is defined here, once. What else a claim says (`wait`, `ttl`, `reason`, `priority`, ...) may
-//! differ from request to request.
+//! What two requests with the same claim id must agree on. The client derives the id from it and the server compares
+//! it. Both must mean the same, so it is defined here, once. The other members of a claim (`wait`, `ttl`, `reason`,
+//! `priority`, ...) may differ from request to request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,7 @@ enum Wanted<'a> {
 }
 
 impl<'a> Identity<'a> {
-    /// Of a request that has been read.
+    /// The identity of a parsed request.
     #[must_use]
     pub fn of_ask(ask: &'a Ask, scope: Option<Scope>) -> Self {
         let wanted = |want: &'a Want| match want {
@@ -42,7 +42,7 @@ impl<'a> Identity<'a> {
         Self { parts, sharer, scope }
     }
 
-    /// Of a request as it is sent, with its defaults filled in.
+    /// The identity of a request as it is sent, with its defaults filled in.
     #[must_use]
     pub fn of_body(body: &'a ClaimBody) -> Self {
         let first = Wanted::of(body.lock.as_ref(), body.locks.as_ref(), body.count, &body.labels);
@@ -55,8 +55,8 @@ impl<'a> Identity<'a> {
         Self { parts, sharer, scope: body.scope.map(Scope::from) }
     }
 
-    /// What the server compares: this, and for which build it is asked. It is stored and compared by later releases:
-    /// the fields and their order never change, new ones only follow.
+    /// The digest that the server compares. It covers this identity and the build that asks. Later releases compare
+    /// stored digests, so the fields and their order never change; new fields are only appended.
     #[must_use]
     pub fn digest(&self, owner: &Owner) -> Digest {
         let mut fields = Fields::default();
@@ -81,7 +81,7 @@ impl<'a> Identity<'a> {
         let (key, requestor) = self.sharer.unzip();
         fields.optional(key);
         fields.optional(requestor);
-        // A claim that names no scope may get another one than `flow`; the word for it is older than that.
+        // A claim without a scope may get a scope other than `flow`. This word dates from before that was possible.
         fields.text(match self.scope {
             None => "flow",
             Some(Scope::Flow) => "scope flow",
@@ -93,8 +93,8 @@ impl<'a> Identity<'a> {
         Digest(fields.finish())
     }
 
-    /// Adds it to the digest that a client makes a claim's id from. Servers keep these ids, so that the fields and their
-    /// order never change either.
+    /// Adds the identity to the digest from which a client derives a claim's id. Servers keep these ids, so here too
+    /// the fields and their order never change.
     pub fn add_to(&self, fields: &mut Fields) {
         let number = |fields: &mut Fields, number: usize| fields.text(number.to_string());
         number(fields, self.parts.len());
@@ -148,9 +148,9 @@ mod tests {
     use crate::wire::parse;
     use crate::wire::problems::Problems;
 
-    /// A claim that the client finds again must be the one that the server compares with.
+    /// The client must find the claim again that the server compares with.
     #[test]
-    fn server_and_client_mean_the_same() {
+    fn server_and_client_agree_on_the_identity() {
         for body in [
             r#"{"pool": "p"}"#,
             r#"{"pool": "p", "lock": "a", "scope": "build"}"#,

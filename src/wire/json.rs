@@ -1,5 +1,5 @@
-//! Request bodies: JSON that is checked against its published schema. So everything wrong is said at once, and the server
-//! accepts exactly what `openapi.json` promises.
+//! Request bodies: JSON that is checked against its published schema. That way all problems are reported at once, and
+//! the server accepts exactly what `openapi.json` promises.
 
 use std::sync::LazyLock;
 
@@ -14,9 +14,9 @@ use super::api::{
 use super::members::strict;
 use super::problems::{Problems, quoted, unknown};
 
-/// The body of some request.
+/// The body of a request.
 pub trait Body: DeserializeOwned + JsonSchema {
-    /// Its JSON schema, complete with the `$defs` that it refers to.
+    /// Its JSON schema, including the `$defs` that it refers to.
     fn schema() -> &'static Value;
 }
 
@@ -34,8 +34,8 @@ macro_rules! bodies {
 bodies!(BreakBody, MoveBody, QuarantineBody, ReturnBody);
 bodies!(ClaimBody, ConfirmBody, RenewBody, DeliverBody, PoolBody, LockBody, RemoveBody, NoteBody);
 
-/// Reads a body; an empty one is `{}`. Members that nobody knows are noted and then left out, so that the rest
-/// can be checked too; any other problem means that there is no value.
+/// Reads a body; an empty body counts as `{}`. Unknown members are reported and then ignored, so that the rest can be
+/// checked too. Any other problem means that there is no value.
 pub fn read<T: Body>(bytes: &[u8], problems: &mut Problems) -> Option<T> {
     let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
     let mut value = match strict(bytes) {
@@ -53,8 +53,8 @@ pub fn read<T: Body>(bytes: &[u8], problems: &mut Problems) -> Option<T> {
     serde_json::from_value(value).map_err(|error| problems.add("", format!("the body is wrong: {error}"))).ok()
 }
 
-/// Whether `value` is what `schema` says, with references into `root`: the first few things that are not.
-/// Knows what schemas of the wire types use, no more.
+/// Checks `value` against `schema`, with references into `root`, and returns the first violations. Supports only what
+/// the schemas of the wire types use.
 #[must_use]
 pub fn violations(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let mut problems = Problems::default();
@@ -62,11 +62,11 @@ pub fn violations(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
     problems.into_list()
 }
 
-/// One walk over a value along its schema.
+/// A walk over a value along its schema.
 struct Check<'c> {
     root: &'c Value,
     problems: &'c mut Problems,
-    /// Something is wrong that leaving members out does not cure.
+    /// There is a problem that ignoring unknown members does not cure.
     fatal: bool,
 }
 
@@ -102,7 +102,7 @@ impl Check<'_> {
         }
     }
 
-    /// `null` or something, or one of several words.
+    /// `null` or another type, or one of several words.
     fn alternatives(&mut self, alternatives: &[Value], value: &mut Value, at: &str) {
         let is_null = |schema: &&Value| schema.get("type").is_some_and(|t| t == "null");
         if value.is_null() && alternatives.iter().any(|schema| is_null(&schema)) {
@@ -145,17 +145,17 @@ impl Check<'_> {
     }
 }
 
-/// What a schema makes of a value.
+/// The outcome of checking a value against a schema.
 enum Kind {
-    /// The type fits and has no parts.
+    /// The type matches and has no parts.
     Allowed,
     Object,
     Array,
-    /// It should be this.
+    /// The type should be this one.
     Wrong(&'static str),
 }
 
-/// `None` when the schema names no type.
+/// `None` if the schema names no type.
 fn kind_of(schema: &Value, value: &Value) -> Option<Kind> {
     let types: Vec<&str> = match schema.get("type")? {
         Value::String(one) => vec![one],
@@ -186,7 +186,7 @@ fn kind_of(schema: &Value, value: &Value) -> Option<Kind> {
             Some(&"string") => "a string",
             Some(&"boolean") => "true or false",
             Some(&"integer") if is_signed => "a whole number",
-            Some(&"integer") => "a whole number from 0",
+            Some(&"integer") => "a whole number of at least 0",
             Some(&"object") => "an object",
             Some(&"array") => "an array",
             _ => "something else",
@@ -234,14 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_said_at_once() {
+    fn all_problems_are_reported_at_once() {
         let body = r#"{"pol": "x", "count": -1, "labels": {"a": 1}, "also": [{"pool": "b", "lokc": "c"}, 7],
             "owner": {"tem": "main", "job": 5}, "scope": "flo", "queue": "no"}"#;
         let expected = [
             "pool: is missing",
             r#"also[0]: unknown member "lokc": did you mean "lock"?"#,
             "also[1]: must be an object, not the number 7",
-            "count: must be a whole number from 0, not the number -1",
+            "count: must be a whole number of at least 0, not the number -1",
             r#"labels."a": must be a string, not the number 1"#,
             "owner.job: must be a string, not the number 5",
             r#"owner: unknown member "tem": did you mean "team"?"#,
@@ -253,16 +253,16 @@ mod tests {
     }
 
     #[test]
-    fn shapes_that_serde_alone_would_take_are_refused() {
+    fn shapes_that_serde_alone_would_accept_are_refused() {
         for (body, problem) in [
             (r#"["p"]"#, "must be an object, not an array"),
             (r#"{"pool": "p", "owner": []}"#, "owner: must be an object, not an array"),
             (
                 r#"{"pool": "p", "count": 4294967296}"#,
-                "count: must be a whole number from 0, not the number 4294967296",
+                "count: must be a whole number of at least 0, not the number 4294967296",
             ),
             (r#"{"pool": "p", "priority": 2147483648}"#, "priority: must be a whole number, not the number 2147483648"),
-            (r#"{"pool": "p", "count": 1.0}"#, "count: must be a whole number from 0, not the number 1.0"),
+            (r#"{"pool": "p", "count": 1.0}"#, "count: must be a whole number of at least 0, not the number 1.0"),
         ] {
             assert_eq!(problems_of::<ClaimBody>(body), [problem]);
         }
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn good_bodies_pass() {
+    fn valid_bodies_pass() {
         for body in ["", " \n", "{}", r#"{"capacity": null, "policy": {"drain": "1s"}, "by": {"owner": {"job": "j"}}}"#]
         {
             assert_eq!(problems_of::<PoolBody>(body), [""; 0], "{body}");

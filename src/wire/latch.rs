@@ -1,5 +1,5 @@
-//! JSON of the Argo contract (`docs/latches.md`). As on every contract route, unknown members are ignored; what is known is
-//! checked in full.
+//! JSON of the Argo contract (`docs/latches.md`). As on every contract route, unknown members are ignored and known
+//! ones are fully checked.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::core::latch::{
     Binding, Ending, Latch, LatchId, NewLatch, Node, Outputs, ParameterName, Target, WorkflowUid,
 };
 
-/// Where a latch is in its life. Deleted ones are not seen.
+/// The state of a latch. Deleted latches are never shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LatchStatus {
@@ -23,7 +23,7 @@ pub enum LatchStatus {
     Released,
 }
 
-/// A latch: first what the contract shows, then what Locker adds.
+/// A latch: first the members of the contract, then those that Locker adds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LatchView {
     pub id: String,
@@ -37,15 +37,15 @@ pub struct LatchView {
     pub workflow_uid: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeView>,
-    /// Output parameters for the node; left out when there are none.
+    /// Output parameters for the node. Absent if there are none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outputs: BTreeMap<String, String>,
-    /// Left out when the node is to succeed.
+    /// Absent if the node is to succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_release: Option<OnRelease>,
 }
 
-/// Which node waits.
+/// The node that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum NodeView {
@@ -62,7 +62,7 @@ pub enum NodeView {
     },
 }
 
-/// How the node is to end: `"succeed"` or `{"fail": MESSAGE}`.
+/// How the node should end: `"succeed"` or `{"fail": MESSAGE}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnRelease {
@@ -70,15 +70,15 @@ pub enum OnRelease {
     Fail(String),
 }
 
-/// The body of a `POST`, for its description: it is read by [`create`], which ignores what it does not know.
+/// The body of a `POST`, for the API description. [`create`] reads it and ignores unknown members.
 #[derive(Debug, JsonSchema)]
 #[schemars(rename = "LatchBody")]
 #[allow(dead_code)]
 pub struct LatchBody {
-    /// A UUID that makes the call safe to repeat; the server makes one when it is left out.
+    /// A UUID that makes the call safe to retry. If it is left out, the server generates one.
     id: Option<String>,
     workflow: String,
-    /// `default` when left out.
+    /// Default: `default`.
     namespace: Option<String>,
     workflow_uid: Option<String>,
     node: Option<NodeView>,
@@ -86,16 +86,16 @@ pub struct LatchBody {
     ending: EndingBody,
 }
 
-/// The body of a `PATCH`, for its description: it is read by [`release`], which ignores what it does not know.
+/// The body of a `PATCH`, for the API description. [`release`] reads it and ignores unknown members.
 #[derive(Debug, JsonSchema)]
 #[schemars(rename = "LatchReleaseBody")]
 #[allow(dead_code)]
 pub struct PatchBody {
     #[schemars(flatten)]
     ending: EndingBody,
-    /// Which node waits, where that was not said before.
+    /// The node that waits, if not given before.
     node: Option<NodeView>,
-    /// `metadata.uid` of the workflow, where that was not said before.
+    /// `metadata.uid` of the workflow, if not given before.
     workflow_uid: Option<String>,
 }
 
@@ -106,12 +106,12 @@ pub struct PatchBody {
 pub struct EndingBody {
     /// Output parameters for the node.
     outputs: Option<BTreeMap<String, String>>,
-    /// The node fails with this message; short for `on_release`.
+    /// The node fails with this message. Short for `on_release`.
     failure: Option<String>,
     on_release: Option<OnRelease>,
 }
 
-/// What our client sends to make a latch.
+/// What our client sends to create a latch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CreateBody {
     pub id: String,
@@ -123,24 +123,24 @@ pub struct CreateBody {
     pub node: Option<NodeView>,
 }
 
-/// What our client sends to release one: nothing, or one of outputs and failure.
+/// What our client sends to release a latch: nothing, or either outputs or a failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ReleaseBody {
-    /// Values are checked by the server, which says which one is wrong.
+    /// The server checks the values and names the invalid one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
 
-/// What an agent sends to write down which node a released latch is for.
+/// What an agent sends to record which node a released latch is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BindBody {
     pub node: NodeView,
     pub workflow_uid: String,
 }
 
-/// Shows a latch.
+/// A latch as JSON.
 #[must_use]
 pub fn view(latch: &Latch) -> LatchView {
     let Target { workflow, namespace, workflow_uid, node } = &latch.target;
@@ -174,7 +174,7 @@ fn show_node(node: &Node) -> NodeView {
     }
 }
 
-/// What a `POST` asks for. Without an `id` the server makes one.
+/// A parsed `POST`. If there is no `id`, the server generates one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     pub id: Option<LatchId>,
@@ -182,7 +182,7 @@ pub struct Wanted {
     pub ending: Ending,
 }
 
-/// Reads the body of a `POST`; `None` only with a problem noted.
+/// Reads the body of a `POST`. Returns `None` only after it has recorded a problem.
 pub fn create(body: &[u8], problems: &mut Problems) -> Option<Wanted> {
     let mut members = Members::parse(BODY, body, problems)?;
     // The original client sends its whole record, with an empty id.
@@ -201,7 +201,7 @@ pub fn create(body: &[u8], problems: &mut Problems) -> Option<Wanted> {
     problems.is_empty().then_some(Wanted { id, target, ending })
 }
 
-/// Reads the body of a `PATCH`: how the latch ends and for which node it is, each if the body says so. Notes what is wrong.
+/// Reads the body of a `PATCH`: how the latch ends and which node it is for, each if given. Records all problems.
 pub fn release(body: &[u8], problems: &mut Problems) -> (Option<Ending>, Binding) {
     if body.trim_ascii().is_empty() {
         return (None, Binding::default());
@@ -211,10 +211,10 @@ pub fn release(body: &[u8], problems: &mut Problems) -> (Option<Ending>, Binding
     (ending(&mut members, problems), Binding { node, workflow_uid })
 }
 
-/// A latch as a server has shown it, as a value.
+/// Parses a latch that a server has sent.
 ///
 /// # Errors
-/// A member that no latch can have; names are checked as at its creation.
+/// A member is invalid. Names are checked as they are when a latch is created.
 pub fn read(view: &LatchView) -> Result<NewLatch, String> {
     let mut problems = Problems::default();
     let body = serde_json::to_vec(view).map_err(|error| error.to_string())?;
@@ -226,11 +226,11 @@ pub fn read(view: &LatchView) -> Result<NewLatch, String> {
     }
 }
 
-/// What to call a body in a message.
+/// The name of the body in messages.
 const BODY: &str = "the body";
 const NODE: &str = r#"must be {"id": ...}, {"name": ...} or {"parameter": ..., "value": ...}"#;
 
-/// Which node of which workflow waits, as far as the body says.
+/// Which node of which workflow waits, as far as the body gives it.
 fn target(members: &mut Members, problems: &mut Problems) -> (Option<Node>, Option<WorkflowUid>) {
     let workflow_uid = members.parsed("workflow_uid", problems);
     let node = members.has("node").then(|| node(members, problems)).flatten();
@@ -262,7 +262,7 @@ fn node(members: &mut Members, problems: &mut Problems) -> Option<Node> {
     }
 }
 
-/// How a latch ends, if the body says so.
+/// How a latch ends, if the body gives it.
 fn ending(members: &mut Members, problems: &mut Problems) -> Option<Ending> {
     let (says_failure, says_how, says_outputs) =
         (members.has("failure"), members.has("on_release"), members.has("outputs"));

@@ -1,5 +1,5 @@
-//! JSON objects that are read member by member, so that everything wrong with one is gathered instead of only the first
-//! thing. What Concourse sends and the bodies of the contracts are read so; those of our own API along their schema
+//! JSON objects that are read member by member, so that all problems are collected instead of only the first. Concourse
+//! payloads and the bodies of the contracts are read this way. Bodies of our own API are read along their schema
 //! ([`super::json`]).
 
 use std::collections::BTreeMap;
@@ -13,20 +13,20 @@ use serde_json::{Map, Value};
 use super::problems::{Problems, quoted, unknown};
 use super::text::parse_duration;
 
-/// A JSON object whose members are taken out one by one. `null` counts as missing.
+/// A JSON object whose members are taken out one at a time. `null` counts as missing.
 #[derive(Default)]
 pub struct Members {
-    /// Where it stands in the request: `source`, `node`; empty for the request itself.
+    /// Its place in the request, such as `source` or `node`. Empty for the request itself.
     at: String,
     map: Map<String, Value>,
-    /// Every member that could have been given here.
+    /// Every member that is valid here.
     known: Vec<&'static str>,
-    /// It was written as YAML, where a lock called `1` is a number: spellings count.
+    /// It was written as YAML, where a lock called `1` is a number. Numbers and booleans then count as text.
     from_yaml: bool,
 }
 
 impl Members {
-    /// The request itself. A member that is given twice makes it unreadable.
+    /// The request itself. A duplicate member makes it invalid.
     pub fn parse(what: &str, text: &[u8], problems: &mut Problems) -> Option<Self> {
         match strict(text) {
             Ok(Value::Object(map)) => Some(Self { map, ..Self::default() }),
@@ -41,7 +41,7 @@ impl Members {
         }
     }
 
-    /// The object `value` at `at`; an empty one when there is none.
+    /// The object `value` at `at`, or an empty object if there is none.
     pub fn of(at: &str, value: Option<Value>, problems: &mut Problems) -> Self {
         let map = match value {
             None | Some(Value::Null) => Map::new(),
@@ -54,18 +54,18 @@ impl Members {
         Self { at: at.to_owned(), map, ..Self::default() }
     }
 
-    /// As written in YAML: numbers are texts where texts are wanted, and `"true"` is true.
+    /// As written in YAML: a number is accepted where a text is expected, and `"true"` is true.
     #[must_use]
     pub fn from_yaml(self) -> Self {
         Self { from_yaml: true, ..self }
     }
 
-    /// Says which members are valid here, before they are taken.
+    /// Declares which members are valid here, before they are taken.
     pub fn expect(&mut self, known: &[&'static str]) {
         self.known.extend_from_slice(known);
     }
 
-    /// The object at `key`; an empty one when missing.
+    /// The object at `key`, or an empty object if it is missing.
     #[must_use]
     pub fn object(&mut self, key: &str, problems: &mut Problems) -> Self {
         let value = self.take(key);
@@ -77,13 +77,13 @@ impl Members {
         self.map.remove(key).filter(|value| !value.is_null())
     }
 
-    /// Whether the member was given and not yet taken.
+    /// Whether the member was given and has not been taken yet.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(|value| !value.is_null())
     }
 
-    /// Whether the value at `key` is a text without anything but white space in it.
+    /// Whether the value at `key` is a text that is empty or only white space.
     #[must_use]
     pub fn is_empty_text(&self, key: &str) -> bool {
         self.map.get(key).and_then(Value::as_str).is_some_and(|text| text.trim().is_empty())
@@ -95,7 +95,7 @@ impl Members {
         self.map.get(key).is_some_and(Value::is_object)
     }
 
-    /// Notes what is wrong with the member `key`.
+    /// Records a problem with the member `key`.
     pub fn wrong(&self, key: &str, what: impl Display, problems: &mut Problems) {
         problems.add(&self.path(key), what);
     }
@@ -130,17 +130,17 @@ impl Members {
         }
     }
 
-    /// A whole number from 1.
+    /// A whole number, at least 1.
     pub fn count(&mut self, key: &str, problems: &mut Problems) -> Option<u32> {
         let value = self.take(key)?;
         let count = self.number(&value).filter(|count| *count > 0);
         if count.is_none() {
-            self.wrong(key, "must be a whole number from 1", problems);
+            self.wrong(key, "must be a whole number of at least 1", problems);
         }
         count
     }
 
-    /// A whole number, also a negative one.
+    /// A whole number, which may be negative.
     pub fn integer(&mut self, key: &str, problems: &mut Problems) -> Option<i32> {
         let value = self.take(key)?;
         let integer = self.number(&value);
@@ -164,7 +164,7 @@ impl Members {
         parse_duration(&text).map_err(|why| self.wrong(key, why, problems)).ok()
     }
 
-    /// Texts in the form of `T`; `what` they are, for a message.
+    /// A list of `T`. `what` says in a message what its items are.
     pub fn list<T: DeserializeOwned>(&mut self, key: &str, what: &str, problems: &mut Problems) -> Option<Vec<T>> {
         let list = serde_json::from_value(self.take(key)?).ok();
         if list.is_none() {
@@ -182,7 +182,7 @@ impl Members {
         self.duration(key, problems)
     }
 
-    /// Names with text values.
+    /// Labels: names with text values.
     pub fn labels(&mut self, key: &str, problems: &mut Problems) -> BTreeMap<String, String> {
         let map = match self.take(key) {
             None => Map::new(),
@@ -207,7 +207,7 @@ impl Members {
         if self.at.is_empty() { key.to_owned() } else { format!("{}.{key}", self.at) }
     }
 
-    /// Names every member that is left over, with the nearest valid one.
+    /// Reports every member that is left over, with the nearest valid name.
     pub fn finish(self, problems: &mut Problems) {
         let what = if self.at.is_empty() { "key".to_owned() } else { format!("{} key", self.at) };
         for key in self.map.keys().filter(|key| !self.known.contains(&key.as_str())) {
@@ -216,15 +216,15 @@ impl Members {
     }
 }
 
-/// Reads JSON in which no object names a member twice: two readers could take two different values from it.
+/// Reads JSON and refuses duplicate members: two readers could take different values from them.
 ///
 /// # Errors
-/// It is not valid JSON, or names a member twice.
+/// It is not valid JSON, or has a duplicate member.
 pub fn strict(text: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice::<Strict>(text).map(|Strict(value)| value)
 }
 
-/// A JSON value in which no object names a member twice.
+/// A JSON value without duplicate members.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {

@@ -1,4 +1,4 @@
-//! What crosses a wire or goes to disk: JSON of our API, of Concourse, of stored records.
+//! Everything that crosses the wire or goes to disk: the JSON of our API, of Concourse, and of stored records.
 
 pub mod api;
 pub mod atc;

@@ -1,4 +1,4 @@
-//! From the bodies of requests to values of the core. Everything wrong is noted, not only the first thing.
+//! Converts request bodies to values of the core, and collects all problems instead of only the first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::core::names::{ClaimId, Label, LockName, PoolName};
 use crate::core::pool::{Order, Overtaking, Pick, Policy};
 use crate::core::time::Span;
 
-/// What a `PUT` of a claim says.
+/// A parsed `PUT` of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// Its `wait` is [`Wait::No`] until somebody knows whether the request can be parked.
+    /// Its `wait` is [`Wait::No`] until it is known whether the request can be parked.
     pub ask: AskClaim,
-    /// How long the request wants to be held: at most [`limits::WAIT_MS`]; 0 means not at all.
+    /// How long the request may stay open: at most [`limits::WAIT_MS`]. 0 means not at all.
     pub wait: Span,
-    /// The store that the client means.
+    /// The store that the client expects.
     pub expect_store: Option<String>,
 }
 
-/// Reads a claim; `None` only with a problem noted.
+/// Reads a claim. Returns `None` only after it has recorded a problem.
 pub fn claim(id: ClaimId, body: ClaimBody, problems: &mut Problems) -> Option<Asked> {
     let ClaimBody { pool, lock, locks, count, labels, also, .. } = body;
     let first = PartBody { pool, lock, locks, count, labels };
@@ -68,13 +68,13 @@ fn priority(given: Option<i32>, problems: &mut Problems) -> Priority {
     priority.unwrap_or_default()
 }
 
-/// How long a request wants to be held; a longer time than the limit is cut to it.
+/// How long a request may stay open. A longer time is reduced to the limit.
 pub fn wait(at: &str, text: Option<&str>, problems: &mut Problems) -> Span {
     let wait = span(at, text, Span(0), Span(u64::MAX), problems).unwrap_or_default();
     wait.min(Span(limits::WAIT_MS))
 }
 
-/// How long a hold, or a quarantine, lasts.
+/// How long a hold or a quarantine lasts.
 pub fn ttl(at: &str, given: Option<&str>, problems: &mut Problems) -> Option<Span> {
     span(at, given, Span(limits::TTL_MIN_MS), Span(limits::TTL_MAX_MS), problems)
 }
@@ -109,7 +109,7 @@ fn parts(first: PartBody, also: Vec<PartBody>, problems: &mut Problems) -> Vec<P
     by_pool.into_values().collect()
 }
 
-/// What is wanted of one pool.
+/// The request for locks of one pool.
 fn want(at: &str, body: &PartBody, problems: &mut Problems) -> Option<Want> {
     let any = body.count.is_some() || !body.labels.is_empty();
     let ways = [body.lock.is_some(), body.locks.is_some(), any];
@@ -159,7 +159,7 @@ fn named(at: &str, locks: &[String], problems: &mut Problems) -> Option<BTreeSet
     all_good.then_some(names)
 }
 
-/// Labels of a lock, or those that a claim wants.
+/// The labels of a lock, or those that a claim requires.
 pub fn labels(at: &str, given: &BTreeMap<String, String>, problems: &mut Problems) -> Option<Labels> {
     if given.len() > limits::LABELS {
         problems.add(at, format!("at most {} labels, not {}", limits::LABELS, given.len()));
@@ -172,7 +172,7 @@ pub fn labels(at: &str, given: &BTreeMap<String, String>, problems: &mut Problem
     parsed.into_iter().collect()
 }
 
-/// Who is behind a request.
+/// Who makes a request.
 pub fn owner(at: &str, given: &api::Owner, problems: &mut Problems) -> Owner {
     let mut text = |name: &str, text: &Option<String>| problems.parse_some(&format!("{at}.{name}"), text.as_deref());
     Owner {
@@ -189,7 +189,7 @@ pub fn owner(at: &str, given: &api::Owner, problems: &mut Problems) -> Owner {
     }
 }
 
-/// Who asks for a change, and why.
+/// Who makes a change, and why.
 pub fn by(given: Option<ByBody>, problems: &mut Problems) -> By {
     let Some(given) = given else { return By::default() };
     By {
@@ -199,7 +199,7 @@ pub fn by(given: Option<ByBody>, problems: &mut Problems) -> By {
     }
 }
 
-/// Who does something that affects others, and must therefore say why.
+/// Who makes a change that affects others, and why. The reason is required.
 pub fn by_with_reason(given: ByBody, problems: &mut Problems) -> By {
     if given.reason.is_none() {
         problems.add("by.reason", "is missing: the people affected by this need to know why");
@@ -215,7 +215,7 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
         problems.add("policy.max_queue", format!("must be at most {}", limits::WAITERS_PER_POOL));
     }
     if given.scope == Some(api::Scope::Lease) {
-        problems.add("policy.scope", "cannot be lease: a claim that did not ask for a lease does not renew it");
+        problems.add("policy.scope", "cannot be lease: a claim that did not ask for a lease does not renew its hold");
     }
     Policy {
         order: given.order.map(Order::from).unwrap_or_default(),
@@ -234,12 +234,12 @@ fn overtaking(text: &str, problems: &mut Problems) -> Option<Overtaking> {
         ("strict", _) => return Some(Overtaking::Strict),
         ("backfill", _) => return Some(Overtaking::Backfill(None)),
         (_, Some(Ok(most))) if most > 0 => return Some(Overtaking::Backfill(Some(most))),
-        _ => problems.add("policy.overtaking", "must be strict, backfill, or backfill:N with N from 1 on"),
+        _ => problems.add("policy.overtaking", "must be strict, backfill, or backfill:N with N of at least 1"),
     }
     None
 }
 
-/// `overtaking` as it is always written.
+/// The canonical form of `overtaking`.
 #[must_use]
 pub fn show_overtaking(overtaking: Overtaking) -> String {
     match overtaking {
@@ -261,9 +261,9 @@ mod tests {
         problems.done(asked).unwrap()
     }
 
-    /// Stores keep digests: a release that computes others would refuse every claim that lives on.
+    /// Stores keep digests. A release that computed different ones would refuse every claim that outlives the upgrade.
     #[test]
-    fn digests_stay_the_same_for_ever() {
+    fn digests_never_change() {
         let body = r#"{"pool": "p", "count": 2, "labels": {"size": "big"}, "also": [{"pool": "a", "locks": ["2", "1"]}],
             "key": "k", "requestor": "me", "scope": "person",
             "owner": {"cluster": "https://ci", "team": "main", "build_id": "7"}}"#;
@@ -279,19 +279,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_asked_for_is_not_compared() {
+    fn only_what_is_asked_for_is_compared() {
         let plain = asked(r#"{"pool": "p"}"#).ask.terms.digest;
         let more = r#"{"pool": "p", "wait": "5s", "ttl": "1h", "reason": "why", "give_up_after": "1m", "confirm": true,
             "queue": false, "run": "r", "priority": -5, "supersede": "deploy", "owner": {"job": "j", "pipeline": "x", "build_name": "3", "person": "me"}}"#;
         assert_eq!(asked(more).ask.terms.digest, plain);
-        // Nor does anything run together.
+        // Adjacent texts do not run together.
         let a = asked(r#"{"pool": "p", "locks": ["ab", "c"]}"#).ask.terms.digest;
         let b = asked(r#"{"pool": "p", "locks": ["a", "bc"]}"#).ask.terms.digest;
         assert_ne!(a, b);
     }
 
     #[test]
-    fn a_claim_is_read_with_its_defaults() {
+    fn claims_are_read_with_their_defaults() {
         let Asked { ask, wait, expect_store } = asked(r#"{"pool": "z", "wait": "2m", "also": [{"pool": "a"}]}"#);
         assert_eq!((wait, expect_store), (Span::secs(60), None));
         let pools: Vec<&str> = ask.terms.ask.parts.iter().map(|part| part.pool.as_str()).collect();

@@ -1,14 +1,14 @@
-//! All that is wrong with one request, gathered so that it can be listed at once.
+//! All problems of one request, collected so that they can be reported together.
 
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// Most problems listed for one request: a longer list helps nobody, and an answer must not be larger than its request.
+/// The most problems listed for one request. A longer list helps nobody, and an answer must not outgrow its request.
 const SHOWN: usize = 50;
-/// Longest text of a user repeated in a problem, characters.
+/// The longest user text quoted in a problem, in characters.
 const QUOTED_CHARS: usize = 200;
 
-/// What is wrong, one sentence each, with the place in the request in front.
+/// The problems, one sentence each, prefixed with the place in the request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems {
     list: Vec<String>,
@@ -16,7 +16,7 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Notes that `what` is wrong at `at`: the path of a member such as `owner.team`, or a parameter.
+    /// Records the problem `what` at `at`: the path of a member such as `owner.team`, or a parameter.
     pub fn add(&mut self, at: &str, what: impl Display) {
         if self.list.len() < SHOWN {
             self.list.push(if at.is_empty() { what.to_string() } else { format!("{at}: {what}") });
@@ -25,40 +25,40 @@ impl Problems {
         }
     }
 
-    /// Parses a text; notes why it cannot be.
+    /// Parses a text. Records the reason if that fails.
     pub fn parse<T: FromStr<Err: Display>>(&mut self, at: &str, text: &str) -> Option<T> {
         text.parse().map_err(|error| self.add(at, error)).ok()
     }
 
-    /// Parses a text if there is one. `None` is both "there is none" and "it is wrong": the latter is noted.
+    /// Parses a text if there is one. `None` means "absent" or "invalid"; an invalid text is recorded.
     pub fn parse_some<T: FromStr<Err: Display>>(&mut self, at: &str, text: Option<&str>) -> Option<T> {
         self.parse(at, text?)
     }
 
-    /// The value, when nothing was wrong.
+    /// The value, if there were no problems.
     ///
     /// # Errors
-    /// Something was: the problems themselves.
+    /// The problems, if there were any.
     pub fn done<T>(mut self, value: Option<T>) -> Result<T, Self> {
         match value {
             Some(value) if self.list.is_empty() => Ok(value),
             Some(_) => Err(self),
             None => {
                 if self.list.is_empty() {
-                    self.add("", "the request is not complete");
+                    self.add("", "the request is incomplete");
                 }
                 Err(self)
             }
         }
     }
 
-    /// Whether nothing was wrong so far.
+    /// Whether no problem has been recorded so far.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// The sentences, in the order in which they were found.
+    /// The problems, in the order in which they were found.
     #[must_use]
     pub fn into_list(mut self) -> Vec<String> {
         if self.more > 0 {
@@ -68,7 +68,7 @@ impl Problems {
     }
 }
 
-/// A user's text for a message: quoted, escaped, and cut when it is long.
+/// A user's text for a message: quoted, escaped, and truncated if it is long.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     match text.char_indices().nth(QUOTED_CHARS) {
@@ -80,7 +80,7 @@ pub fn quoted(text: &str) -> String {
 /// "did you mean": the name most similar to `given`, if one is similar enough.
 #[must_use]
 pub fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    /// A suggestion that is less similar than this would only confuse.
+    /// A less similar suggestion would only confuse.
     const LIKE: f64 = 0.7;
     if given.len() > 256 {
         return None;
@@ -90,14 +90,14 @@ pub fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>) -> Opt
     best.filter(|(likeness, _)| *likeness >= LIKE).map(|(_, name)| name)
 }
 
-/// What to say of a name that is not one of `names`.
+/// The message for a name that is not one of `names`.
 #[must_use]
 pub fn unknown(what: &str, given: &str, names: &[&str]) -> String {
     let given_shown = quoted(given);
     match nearest(given, names.iter().copied()) {
         Some(name) => format!("unknown {what} {given_shown}: did you mean {name:?}?"),
         None if names.is_empty() => format!("unknown {what} {given_shown}: none is allowed here"),
-        None => format!("unknown {what} {given_shown}: known are {}", names.join(", ")),
+        None => format!("unknown {what} {given_shown}: expected one of {}", names.join(", ")),
     }
 }
 
@@ -106,20 +106,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_text_is_escaped_and_cut() {
+    fn user_text_is_escaped_and_truncated() {
         assert_eq!(quoted("a\u{1b}[2J"), r#""a\u{1b}[2J""#);
         assert_eq!(quoted(&"ä".repeat(300)).chars().count(), 205);
     }
 
     #[test]
-    fn unknown_names_get_a_proposal() {
+    fn unknown_names_get_a_suggestion() {
         let names = ["pool", "lock", "count"];
         assert_eq!(unknown("member", "poll", &names), r#"unknown member "poll": did you mean "pool"?"#);
-        assert_eq!(unknown("member", "zzz", &names), r#"unknown member "zzz": known are pool, lock, count"#);
+        assert_eq!(unknown("member", "zzz", &names), r#"unknown member "zzz": expected one of pool, lock, count"#);
     }
 
     #[test]
-    fn a_flood_of_problems_is_counted_not_listed() {
+    fn excess_problems_are_counted_not_listed() {
         let mut problems = Problems::default();
         (0..60).for_each(|n| problems.add("x", n));
         let list = problems.into_list();

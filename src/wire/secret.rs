@@ -1,13 +1,13 @@
-//! A password or token: it can be used, but not be shown by accident.
+//! A password or token. It can be used, but not shown by accident.
 
 use std::fmt;
 
-/// Text that must not be seen. `Debug` and `Display` show a placeholder, and there is no `Serialize`.
+/// Text that must stay secret. `Debug` and `Display` show a placeholder, and it does not implement `Serialize`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a text that must not be seen.
+    /// Wraps a text that must stay secret.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())

@@ -7,10 +7,10 @@ use percent_encoding::percent_decode_str;
 use super::escape::escape;
 use super::secret::Secret;
 
-/// Where a server is. Credentials in the URL are taken out at once, so that showing the address shows none.
+/// The address of a server. Credentials are removed from the URL at once, so printing the address never reveals them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerUrl {
-    /// Scheme, host, port and path, without a slash at the end.
+    /// Scheme, host, port and path, without a trailing slash.
     base: String,
     credentials: Option<Credentials>,
 }
@@ -22,7 +22,7 @@ pub struct Credentials {
     pub password: Secret,
 }
 
-/// Why a text is not a server address. It never repeats the text, which may contain a password.
+/// Why a text is not a server address. It never quotes the text, which may contain a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UrlError(&'static str);
@@ -39,7 +39,7 @@ impl ServerUrl {
     /// Parses `http://` or `https://`, optional `USER[:PASSWORD]@`, host, optional port and path.
     ///
     /// # Errors
-    /// Says what is wrong, without repeating the text.
+    /// Says what is wrong, without quoting the text.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let text = text.trim().trim_end_matches('/');
         if text.contains(',') {
@@ -62,10 +62,10 @@ impl ServerUrl {
         Ok(Self { base: format!("{scheme}://{host}{path}"), credentials })
     }
 
-    /// Parses one address, or several with commas between them.
+    /// Parses one address, or a comma-separated list of addresses.
     ///
     /// # Errors
-    /// As [`Self::parse`], for the first one that is wrong.
+    /// As [`Self::parse`], for the first invalid address.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, UrlError> {
         text.split(',').map(Self::parse).collect()
     }
@@ -76,13 +76,13 @@ impl ServerUrl {
         self.base.starts_with("https:")
     }
 
-    /// The address of `path` on this server; `path` begins with a slash and is encoded already.
+    /// The address of `path` on this server. `path` begins with a slash and is already percent-encoded.
     #[must_use]
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 
-    /// The credentials that stood in the URL.
+    /// The credentials from the URL.
     #[must_use]
     pub fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn no_address() {
+    fn bad_addresses_are_refused() {
         for bad in
             ["", "a:80", "ftp://a", "http://", "http://u@", "http://a?b", "http://a b", "http://a:x", "http://a,b"]
         {

@@ -11,7 +11,7 @@ use super::problems::{Problems, quoted};
 use crate::core::limits;
 use crate::core::time::{Span, WallMs};
 
-/// Parses a duration such as `90s` or `1h30m`; what is below a millisecond is cut off.
+/// Parses a duration such as `90s` or `1h30m`, rounded down to whole milliseconds.
 ///
 /// # Errors
 /// Says what is wrong with the text.
@@ -21,7 +21,7 @@ pub fn span(text: &str) -> Result<Span, String> {
     Ok(Span(u64::try_from(parsed.as_millis()).unwrap_or(u64::MAX)))
 }
 
-/// Parses a duration that must lie between two bounds, both included.
+/// Parses a duration that must lie between two bounds, inclusive.
 ///
 /// # Errors
 /// Says what is wrong with the text, or names the bounds.
@@ -42,12 +42,12 @@ pub fn show_span(span: Span) -> String {
 /// A duration as people and pipelines write it: `90s`, `1h30m`, `500ms`.
 ///
 /// # Errors
-/// Says what forms are understood, not what was given: the caller says where.
+/// Says which forms are valid, without quoting the text. The caller adds the place.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text.trim()).map_err(|_| "is not a duration such as 90s, 5m or 1h30m".to_owned())
 }
 
-/// A duration as our API takes it.
+/// A duration in the form that our API accepts.
 #[must_use]
 pub fn api_duration(span: Duration) -> String {
     match span.subsec_millis() {
@@ -56,14 +56,14 @@ pub fn api_duration(span: Duration) -> String {
     }
 }
 
-/// A time of day: RFC 3339, UTC, milliseconds.
+/// A time in RFC 3339, UTC, with milliseconds.
 #[must_use]
 pub fn time(at: WallMs) -> String {
     let at = i64::try_from(at.0).ok().and_then(DateTime::<Utc>::from_timestamp_millis);
     at.unwrap_or(DateTime::<Utc>::MAX_UTC).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// Reads a time of day as [`time`] shows it; any RFC 3339 will do.
+/// Parses a time as [`time`] shows it. Any RFC 3339 form is accepted.
 ///
 /// # Errors
 /// Says what is wrong with the text.
@@ -73,7 +73,7 @@ pub fn parse_time(text: &str) -> Result<WallMs, String> {
     Ok(WallMs(u64::try_from(parsed.timestamp_millis()).unwrap_or_default()))
 }
 
-/// Metadata as JSON carries it: text, or base64 when it is not UTF-8.
+/// Metadata as JSON carries it: text, or base64 if it is not UTF-8.
 #[must_use]
 pub fn show_metadata(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
@@ -82,12 +82,12 @@ pub fn show_metadata(bytes: &[u8]) -> (Option<String>, Option<String>) {
     }
 }
 
-/// Metadata from JSON; `None` when there is none (or it is wrong, which is noted).
+/// Metadata from JSON. `None` if there is none, or if it is invalid, which is recorded.
 pub fn metadata(text: Option<String>, base64: Option<String>, problems: &mut Problems) -> Option<Arc<[u8]>> {
     let (at, bytes) = match (text, base64) {
         (None, None) => return None,
         (Some(_), Some(_)) => {
-            problems.add("metadata_base64", "give metadata once: as `metadata` or as `metadata_base64`");
+            problems.add("metadata_base64", "give either `metadata` or `metadata_base64`, not both");
             return None;
         }
         (Some(text), None) => ("metadata", text.into_bytes()),
@@ -106,7 +106,7 @@ pub fn metadata(text: Option<String>, base64: Option<String>, problems: &mut Pro
     Some(Arc::from(bytes))
 }
 
-/// Undoes percent-encoding, once.
+/// Decodes percent-encoding, once.
 ///
 /// # Errors
 /// A `%` is not followed by two hexadecimal digits, or the result is not UTF-8.
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_shown() {
+    fn durations_are_parsed_and_shown() {
         for (text, ms, shown) in [
             ("90s", 90_000, "1m30s"),
             ("1h30m", 5_400_000, "1h30m"),
@@ -139,7 +139,7 @@ mod tests {
         ] {
             assert_eq!(span(text), Ok(Span(ms)), "{text}");
             assert_eq!(show_span(Span(ms)), shown);
-            assert_eq!(span(shown), Ok(Span(ms)), "what is shown can be read");
+            assert_eq!(span(shown), Ok(Span(ms)), "the output parses again");
         }
         for text in ["", "x", "90", "-1s", "s", "99999999999999999999s", "1\u{1b}s"] {
             assert!(span(text).is_err(), "{text:?}");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn percent_encoding_is_undone_once() {
+    fn percent_encoding_is_decoded_once() {
         for (text, decoded) in [("a%20b", "a b"), ("%252f", "%2f"), ("a+b", "a+b"), ("%F0%9F%94%92", "🔒"), ("", "")]
         {
             assert_eq!(percent_decoded(text).as_deref(), Ok(decoded));

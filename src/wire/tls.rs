@@ -1,14 +1,15 @@
-//! How a client knows a server, and shows who it is, over TLS. Texts only: who connects reads them.
+//! How a client verifies a server over TLS, and identifies itself. Only texts; the code that connects parses them.
 
 use super::secret::Secret;
 
-/// Settings of TLS connections. The default trusts what the machine trusts and shows no certificate.
+/// Settings of TLS connections. The default trusts the machine's certificate authorities and sends no client
+/// certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// Certificates in PEM form that are trusted instead of the machine's.
+    /// Certificates in PEM form to trust instead of the machine's.
     pub ca_cert: Option<String>,
     /// The client's certificate chain and private key, both in PEM form.
     pub client: Option<(String, Secret)>,
-    /// The setting that asks not to verify the server at all, by its name.
+    /// The name of the setting that turns off verification of the server, if it is set.
     pub skip_verification: Option<&'static str>,
 }

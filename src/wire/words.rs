@@ -1,6 +1,6 @@
 //! Enums of the wire that mirror an enum of the core, word for word.
 
-/// Converts between two enums with the same variants, both ways. A variant that is missing here does not compile.
+/// Converts between two enums with the same variants, in both directions. A missing variant is a compile error.
 macro_rules! same_words {
     ($wire:ident, $core:ident { $($variant:ident),+ $(,)? }) => {
         impl From<$core> for $wire {

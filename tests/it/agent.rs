@@ -302,7 +302,7 @@ fn another_workflow_of_that_name_is_left_alone() {
     place.cluster.make("w", json!({}), running(&[node("a", "Running")]));
     let id = place.create(&["w", "--workflow-uid", "of-the-former", "--node", "id=a"]);
     place.release(&id, &[]);
-    place.once(&[]).ok().said("another workflow has the name now");
+    place.once(&[]).ok().said("another workflow now has this name");
     assert!(place.is_there(&id));
     place.once(&["--gone-after", "0s"]).ok().said("orphaned");
     assert!(place.cluster.ends().is_empty() && !place.is_there(&id));
@@ -421,7 +421,7 @@ fn a_controller_that_writes_at_the_same_time_is_no_failure() {
     place.cluster.make("v", json!({}), running(&[node("a", "Running")]));
     let id = place.released("v");
     place.cluster.world(|world| world.rivals = usize::MAX);
-    place.once(&[]).failed(1, "the workflow changes all the time");
+    place.once(&[]).failed(1, "the workflow keeps changing");
     assert!(place.is_there(&id));
 }
 
@@ -434,7 +434,7 @@ const TROUBLE: &[(u16, &str, &str, i32)] = &[
     (
         403,
         r#"{"kind": "Status", "reason": "Forbidden", "code": 403, "message": "no\u001b[2J"}"#,
-        "rights are missing",
+        "no permission to get or patch workflows",
         1,
     ),
     (429, "slow down", "429", 6),
@@ -474,7 +474,7 @@ fn one_bad_latch_holds_up_no_other() {
     place.cluster.make("bad", json!({}), running(&[node("a", "Running")]));
     place.cluster.world(|world| world.instead.clear());
     place.until_gone(&bad);
-    assert!(agent.stderr().contains("rights are missing"), "{}", agent.stderr());
+    assert!(agent.stderr().contains("no permission to get or patch workflows"), "{}", agent.stderr());
 }
 
 #[test]
@@ -663,7 +663,7 @@ fn a_kubeconfig_comes_first_and_says_who_we_are() {
     }
     place.kubeconfig(json!({}));
     place.released("w");
-    place.once(&[]).failed(1, "rights are missing");
+    place.once(&[]).failed(1, "no permission to get or patch workflows");
     place.kubeconfig(json!({ "token": "bad" }));
     place.once(&[]).failed(6, "401");
 }

@@ -696,7 +696,7 @@ fn all_that_is_wrong_with_a_claim_is_listed() {
         (json!({"pool": "p", "give_up_after": "0s"}), &["give_up_after: \"0s\" is not between 1ms and 30days"]),
         (
             json!({"pool": "p", "scope": "zone"}),
-            &["scope: unknown word \"zone\": known are flow, build, lease, person"],
+            &["scope: unknown word \"zone\": expected one of flow, build, lease, person"],
         ),
         (
             json!({"pool": "a/b", "lokc": 1, "ttl": "x", "wait": "-1s", "run": "a b", "owner": {"team": "x".repeat(257)}}),

@@ -40,7 +40,7 @@ fn our_own_files_win_over_those_of_a_pool_with_their_name() {
     let server = Server::start();
     let build = Build::new(&server, 1, "name");
     let claimed = build.out(&json!({"acquire": true})).ok().version();
-    build.get(&claimed, "got").ok().said("would be in the way of other files");
+    build.get(&claimed, "got").ok().said("collides with another file");
     assert_eq!(file(&build.input("got"), "name"), "name\n");
 }
 
@@ -71,7 +71,7 @@ fn a_lock_may_be_named_in_a_file() {
         ("chosen/two", "claim: the file chosen/two has more than one line"),
         ("chosen/none", "claim: directory \"chosen\" needs the file none; it is missing"),
         ("nowhere/which", "claim: this put has no input \"nowhere\" (it has chosen)"),
-        ("../chosen/which", "claim: \"../chosen\" is not below the inputs of this put"),
+        ("../chosen/which", "claim: \"../chosen\" is not inside the inputs of this put"),
         ("which", "params.claim.file: must be DIRECTORY/FILE"),
     ] {
         build.out(&json!({"claim": {"file": file}})).failed(1, said);
@@ -108,7 +108,7 @@ fn a_lock_may_be_optional() {
     }
     // Not by accident.
     for params in [json!({"acquire": false}), json!({"claim": ""}), json!({"acquire": false, "optional": false})] {
-        build.out(&params).failed(1, "this put would take no lock; to go on without one where that is meant");
+        build.out(&params).failed(1, "this put would take no lock; if that is intended");
     }
     // An optional lock that is wanted is taken.
     build.out(&json!({"acquire": true, "optional": true})).ok().said("holding \"1\"");
@@ -122,13 +122,13 @@ fn a_second_acquire_waits_for_what_a_sibling_step_may_release() {
     let claim = first.metadata("claim").unwrap();
     let second = build.put(&json!({"acquire": true, "as": "two"}));
     second.until_stderr(&format!("this build already holds \"p\" of pool \"p\" (claim {claim}, not fetched yet)"));
-    second.until_stderr("this step waits on, because another step of this build may release that");
+    second.until_stderr("this step keeps waiting, because another step of this build may release it");
     server.until_waiting("p", 1);
     build.out(&json!({"release": "build", "as": "one"})).ok();
     second.finish().ok();
 
     let fails = build.out(&json!({"acquire": true, "as": "three", "self_wait": "fail"}));
-    fails.failed(1, "this build already holds what it waits for").said("take self_wait: fail out to wait on");
+    fails.failed(1, "this build already holds what it waits for").said("remove self_wait: fail to keep waiting");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_put_verifies_that_the_hold_of_a_directory_lasts() {
     }
     assert_eq!(later.out(&verify).ok().version(), claimed.version());
     claimer.out(&json!({"release": "build"})).ok();
-    later.out(&verify).failed(1, "has ended: released").said("\"p\" is held by nobody now");
+    later.out(&verify).failed(1, "has ended: released").said("nobody holds \"p\" now");
     Build::new(&server, 3, "p").out(&json!({"acquire": true})).ok();
     later.out(&verify).failed(1, "has ended: released").said("now held: \"p\" by main/app/deploy #3");
     later.input_with("named", &[("name", b"p")]);

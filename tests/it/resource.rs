@@ -359,7 +359,7 @@ fn a_signal_ends_the_wait_for_a_server_that_is_away() {
     let build = Build::new(&server, 2, "p");
     server.kill();
     let waiter = build.put(&json!({"acquire": true}));
-    waiter.until_stderr("asking again, the place in the queue is kept");
+    waiter.until_stderr("retrying, the claim keeps its place in the queue");
     let start = Instant::now();
     waiter.signal(Signal::SIGTERM);
     waiter.finish().failed(143, "could not be cancelled");
@@ -647,10 +647,7 @@ fn git_settings_get_one_warning() {
     let build = Build::with_source(&server, 1, &source);
     let done = build.out(&json!({"acquire": true})).ok();
     let warnings: Vec<&str> = done.stderr.lines().filter(|line| line.starts_with("warning:")).collect();
-    assert_eq!(
-        warnings,
-        ["warning: without effect, because there is no git repository behind a Locker pool: uri, branch, private_key"]
-    );
+    assert_eq!(warnings, ["warning: ignored, because a Locker pool has no Git repository: uri, branch, private_key"]);
     // `depth` was a param of gets.
     let params = json!({"source": build.source, "version": {"ref": done.version()}, "params": {"depth": 1}});
     let got = build.raw("in", Some(&build.input("p")), params.to_string().as_bytes()).ok();
@@ -687,9 +684,9 @@ fn a_put_sends_only_files_below_the_directory_that_it_names() {
     }
     std::os::unix::fs::symlink("secret", build.dir.path().join("put/link")).unwrap();
     build.out(&json!({"add": "link"})).failed(1, "is not a directory, or is a symbolic link");
-    build.out(&json!({"add": "../put/secret"})).failed(1, "is not below the inputs of this put");
+    build.out(&json!({"add": "../put/secret"})).failed(1, "is not inside the inputs of this put");
     let outside = build.dir.path().join("put/secret");
-    build.out(&json!({"add": outside})).failed(1, "is not below the inputs of this put");
+    build.out(&json!({"add": outside})).failed(1, "is not inside the inputs of this put");
     assert_eq!(server.call("GET /api/v1/pools/p", "").status, 404, "nothing was sent");
 }
 

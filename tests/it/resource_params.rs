@@ -243,7 +243,7 @@ fn a_claim_does_not_wait_for_its_own_build_for_ever() {
     let build = Build::new(&real, 1, "p").var("LOCKER_SELF_WAIT", "500ms").at(&server.url);
     let fails = json!({"acquire": true, "self_wait": "fail"});
     let done = build.out(&fails).failed(1, "this build already holds what it waits for");
-    assert!(done.stderr.contains("as: NAME") && done.stderr.contains("take self_wait: fail out"), "{}", done.stderr);
+    assert!(done.stderr.contains("as: NAME") && done.stderr.contains("remove self_wait: fail"), "{}", done.stderr);
     let waits = json!({"acquire": true, "timeout": "1s"});
     build.out(&waits).failed(1, "no lock within the timeout of 1s");
 }
@@ -352,7 +352,7 @@ fn the_log_tells_as_much_as_is_asked_for() {
     };
     let [error, warn, info, debug] = ["error", "warn", "info", "debug"].map(lines);
     assert_eq!(error.lines().count(), 1, "{error}");
-    assert_eq!((warn.lines().count(), warn.contains("warning: without effect")), (2, true), "{warn}");
+    assert_eq!((warn.lines().count(), warn.contains("warning: ignored")), (2, true), "{warn}");
     let first = info.lines().nth(1).unwrap();
     assert!(first.contains("asking http://127.0.0.1") && first.contains("for a lock of pool \"p\""), "{first}");
     assert!(info.contains("waiting: place 1 in the queue; held: \"p\" by main/app/deploy #1"), "{info}");

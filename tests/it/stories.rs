@@ -251,7 +251,7 @@ fn story_38_what_can_never_be_served_fails_at_once() {
         (json!({"claim": "3"}), "pool \"p\" has no lock \"3\""),
         (json!({"acquire": true, "labels": {"size": "big"}}), "no lock of pool \"p\" has size=big"),
         (json!({"acquire": true, "count": 3}), "pool \"p\" has 2 locks, and the claim asks for 3"),
-        (json!({"acquire": true, "count": 0}), "params.count: must be a whole number from 1"),
+        (json!({"acquire": true, "count": 0}), "params.count: must be a whole number of at least 1"),
         (json!({"claim": "a/b"}), "contains '/'"),
         (json!({"acquire": true, "also": [{"pool": "nowhere", "lock": "x"}]}), "there is no pool \"nowhere\""),
     ];

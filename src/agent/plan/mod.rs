@@ -1,49 +1,50 @@
-//! What to do about a released latch, decided from what was seen of its workflow. Pure.
+//! Decides what to do about a released latch, from what was seen of its workflow. Pure.
 //!
-//! Three rules make it safe to die at any point: a latch acts on nodes that are bound to it and on no others; a change
-//! carries the version of the workflow that was read; a latch is deleted only after its node has been seen fulfilled, or
-//! after nothing is left that could wait for it.
+//! Three rules make a crash safe at any point. A latch acts only on nodes that are bound to it. A change carries the
+//! version of the workflow that was read. A latch is deleted only after its node was seen to be fulfilled, or after
+//! nothing is left that could wait for it.
 
 use crate::core::latch::{Ending, NewLatch, Node};
 
-/// The input parameter by which a suspended node says which latch it waits for.
+/// The input parameter in which a suspended node names the latch that it waits for.
 pub const LOCK_ID: &str = "lock-id";
-/// The name by which a latch is bound to the workflow's own `spec.suspend`. Names of nodes begin with the name of their
-/// workflow, which never begins with a slash.
+/// The node name that binds a latch to the workflow's own `spec.suspend`. The names of real nodes begin with the name
+/// of their workflow, which never begins with a slash.
 pub const WHOLE: &str = "/spec/suspend";
 
 /// What was found under the workflow's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Look {
-    /// The API server says that there is none.
+    /// The API server says that it does not exist.
     Missing,
     Found(Workflow),
 }
 
-/// A workflow as it was read.
+/// A workflow as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workflow {
     pub uid: String,
-    /// Its phase once it is over.
+    /// Its phase, once it has finished.
     pub finished: Option<String>,
     /// `spec.suspend`.
     pub is_suspended: bool,
-    /// It has suspend templates that take [`LOCK_ID`]: its nodes name their latches, so none is bound by guessing.
+    /// It has suspend templates with the input [`LOCK_ID`]. Its nodes name their latches, so no node is bound by
+    /// guessing.
     pub names_latches: bool,
     pub nodes: Nodes,
 }
 
-/// Its nodes, where they can be read.
+/// Its nodes, if they can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nodes {
     Known(Vec<NodeSeen>),
-    /// In the controller's database, which Kubernetes does not show.
+    /// They are in the controller's database, which Kubernetes does not show.
     Offloaded,
-    /// Why not.
+    /// They cannot be read, for this reason.
     Unreadable(String),
 }
 
-/// A node as far as it matters here.
+/// The parts of a node that matter here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSeen {
     pub id: String,
@@ -52,17 +53,17 @@ pub struct NodeSeen {
     pub phase: Phase,
     /// Input parameters with their values.
     pub inputs: Vec<(String, String)>,
-    /// Output parameters that whoever resumes the node supplies.
+    /// Output parameters that are supplied when the node is resumed.
     pub supplied: Vec<Supplied>,
 }
 
-/// Where a node is in its life.
+/// The state of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
-    /// Not suspended yet, or in a phase that this release does not know.
+    /// Not suspended yet, or in an unknown phase.
     NotYet,
     Active,
-    /// It will not change any more.
+    /// It is final.
     Fulfilled(String),
 }
 
@@ -76,11 +77,11 @@ pub struct Supplied {
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Write down, before anything is changed, which node the latch is for, and in which workflow.
+    /// Before anything is changed, record which node of which workflow the latch is for.
     Bind { node: Bound, uid: String },
-    /// Change the workflow, if it is still as it was read.
+    /// Change the workflow, if it has not changed since it was read.
     Change(Change),
-    /// Nothing is left to do: delete the latch.
+    /// Nothing is left to do. Delete the latch.
     Done(Done),
     /// Look again later.
     Keep(Keep),
@@ -88,7 +89,7 @@ pub enum Step {
     Gone(Gone),
 }
 
-/// What an unbound latch is for.
+/// The target of an unbound latch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bound {
     Node(String),
@@ -131,9 +132,9 @@ pub enum Done {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Keep {
-    /// The node is not suspended yet: the release came first.
+    /// The node is not suspended yet: the release came before it.
     TooEarly,
-    /// Several nodes are suspended and none of them names its latch.
+    /// More than one node is suspended, and none of them names its latch.
     Ambiguous(usize),
     /// The latch names a node that does not suspend.
     NoSuspendNode,
@@ -146,7 +147,7 @@ pub enum Keep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gone {
     Missing,
-    /// Another workflow has the name now.
+    /// Another workflow now has this name.
     OtherUid,
 }
 
@@ -161,14 +162,14 @@ pub fn plan(latch: &NewLatch, look: &Look) -> Step {
         return Step::Gone(Gone::OtherUid);
     }
     match (&workflow.finished, next(latch, workflow)) {
-        // It ended as the latch said before the whole did: no reason to complain.
+        // The node ended as the latch asked before the workflow finished, so there is nothing to warn about.
         (Some(_), Step::Done(Done::Fulfilled(phase))) => Step::Done(Done::Fulfilled(phase)),
         (Some(phase), _) => Step::Done(Done::Finished(phase.clone())),
         (None, step) => step,
     }
 }
 
-/// What to do in a workflow that is not over.
+/// What to do about a workflow that has not finished.
 fn next(latch: &NewLatch, workflow: &Workflow) -> Step {
     if matches!(&latch.target.node, Some(Node::Name(name)) if name.as_str() == WHOLE) {
         return if workflow.is_suspended { Step::Change(Change::Resume) } else { Step::Done(Done::NotSuspended) };
@@ -198,7 +199,7 @@ fn has_input(node: &NodeSeen, name: &str, value: &str) -> bool {
     node.is_suspend && node.inputs.iter().any(|(n, v)| n == name && v == value)
 }
 
-/// Every node that names the latch may pass: a loop has several, and so has a node that is tried again.
+/// Every node that names the latch may pass. A loop has several such nodes, and so does a node that is retried.
 fn with_input(latch: &NewLatch, nodes: &[NodeSeen], name: &str, value: &str) -> Step {
     let waiting: Vec<&NodeSeen> = nodes.iter().filter(|node| has_input(node, name, value)).collect();
     wake(latch, &waiting)
@@ -212,7 +213,7 @@ fn unbound(latch: &NewLatch, workflow: &Workflow, nodes: &[NodeSeen]) -> Step {
     if workflow.names_latches {
         return Step::Keep(Keep::TooEarly);
     }
-    // What names another latch waits for that.
+    // A node that names a latch waits for that one.
     let is_free = |node: &&NodeSeen| !node.inputs.iter().any(|(name, _)| name == LOCK_ID);
     let mut active = nodes.iter().filter(is_free).filter(|node| node.is_suspend && node.phase == Phase::Active);
     let uid = workflow.uid.clone();
@@ -241,7 +242,7 @@ fn wake(latch: &NewLatch, nodes: &[&NodeSeen]) -> Step {
             Err(names) => missing.extend(names),
         }
     }
-    // All or none: what one patch does can be seen as done.
+    // All or none: one patch makes the whole change, so the next look shows all of it.
     if missing.is_empty() { Step::Change(Change::End(ends)) } else { Step::Keep(Keep::NoValue(missing)) }
 }
 
@@ -252,7 +253,7 @@ fn fulfilled(node: &NodeSeen) -> Option<&String> {
     }
 }
 
-/// How the node ends; or the outputs that nobody has a value for.
+/// How the node ends, or the outputs that have no value.
 fn ending(ending: &Ending, node: &NodeSeen) -> Result<How, Vec<String>> {
     let outputs = match ending {
         Ending::Fail(message) => return Ok(How::Fail(message.to_string())),
@@ -268,7 +269,7 @@ fn ending(ending: &Ending, node: &NodeSeen) -> Result<How, Vec<String>> {
     Ok(How::Succeed(node.supplied.iter().filter_map(|wanted| Some((wanted.name.clone(), value(wanted)?))).collect()))
 }
 
-/// Outputs of the latch that none of the nodes expects which this change ends.
+/// Outputs of the latch that no node in this change expects.
 #[must_use]
 pub fn unused_outputs(latch: &NewLatch, change: &Change) -> Vec<String> {
     let Ending::Succeed(outputs) = &latch.ending else { return Vec::new() };

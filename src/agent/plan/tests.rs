@@ -52,7 +52,7 @@ fn bind(node: Bound) -> Step {
 }
 
 #[test]
-fn what_is_done_about_nodes() {
+fn decisions_about_nodes() {
     let unnamed = latch(None);
     let other = NewLatch { id: LatchId::from_random([2; 16]), ..latch(None) };
     let by_id = latch(Some(Node::Id("a".parse().unwrap())));
@@ -76,7 +76,7 @@ fn what_is_done_about_nodes() {
         (&unnamed, vec![], early()),
         (&unnamed, vec![of(&other, "a", active())], early()),
         (&unnamed, vec![of(&other, "a", active()), node("b", active())], bind(Bound::Node("b".to_owned()))),
-        // Whoever names the latch passes; nobody else does.
+        // The nodes that name the latch pass; no other node does.
         (&unnamed, vec![at(active()), of(&unnamed, "b", active())], ends(&["b"])),
         (&unnamed, vec![at(active()), of(&unnamed, "b", Phase::NotYet)], early()),
         (&unnamed, vec![at(active()), of(&unnamed, "b", done())], fulfilled()),
@@ -90,7 +90,7 @@ fn what_is_done_about_nodes() {
 }
 
 #[test]
-fn what_is_done_about_the_whole() {
+fn decisions_about_the_whole_workflow() {
     let (unnamed, whole) = (latch(None), latch(Some(Node::Name(WHOLE.parse().unwrap()))));
     let active = || workflow(vec![node("a", Phase::Active)]);
     let suspended = || Workflow { is_suspended: true, ..workflow(Vec::new()) };
@@ -127,7 +127,7 @@ fn what_is_done_about_the_whole() {
 }
 
 #[test]
-fn outputs_come_from_the_latch_else_from_the_default_else_nothing_is_done() {
+fn outputs_come_from_the_latch_or_the_default_or_the_node_is_kept() {
     let supplied =
         |name: &str, default: Option<&str>| Supplied { name: name.to_owned(), default: default.map(str::to_owned) };
     let with = |values: &[(&str, &str)]| {

@@ -79,7 +79,7 @@ pub struct ChangeView {
     pub revision: u64,
     pub at: String,
     pub kind: ChangeKind,
-    /// The pools in whose history it shows.
+    /// The pools whose history includes it.
     pub pools: Vec<String>,
     /// The locks it is about, in (pool, lock) order.
     pub locks: Vec<LockRef>,
@@ -92,7 +92,7 @@ pub struct ChangeView {
     pub owner: Owner,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The latch it is about; then it is of no pool.
+    /// The latch it is about. Such an entry belongs to no pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latch: Option<LatchRef>,
 }

@@ -1,4 +1,4 @@
-//! Claims in our own HTTP API: what is asked, and who holds and waits.
+//! Claims in our own HTTP API: requests, holders and waiters.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
-/// What is wanted of one pool: a named lock, several named ones, or any `count` of those that carry the `labels`.
+/// A request for locks of one pool: a named lock, several named locks, or any `count` locks that carry the `labels`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PartBody {
@@ -29,7 +29,7 @@ pub struct PartBody {
     /// All of these locks. Excludes `lock`, `count` and `labels`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locks: Option<Vec<String>>,
-    /// This many locks, any that are free; 1 when nothing is named.
+    /// This many locks, any that are free. 1 if no lock is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
     /// Only locks that carry all of these.
@@ -50,48 +50,47 @@ pub struct ClaimBody {
     pub count: Option<u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// More pools, all or nothing.
+    /// Locks of more pools. The claim gets all of them or nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<PartBody>,
     /// Claims with an equal key may hold the same lock together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Who shares the key; the key itself when left out.
+    /// Who shares the key. Defaults to the key itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requestor: Option<String>,
-    /// What ends the hold besides a release; what the pool says when left out, and `flow` if it says nothing.
+    /// What ends the hold besides a release. Defaults to the pool's `scope`, or to `flow` if the pool has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
-    /// Where the pool's order is `priority`, higher ones come first: -1000 to 1000, 0 when left out.
+    /// In a pool with the order `priority`, claims with a higher value come first: -1000 to 1000, default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: Option<i32>,
-    /// Ends older waiting claims of this name: those of the same cluster, team, pipeline and job, or everybody's
-    /// when the name begins with `/`. Of two claims by builds, the one of the later build is the newer.
+    /// Ends older waiting claims of this name. They must be from the same cluster, team, pipeline and job, unless the
+    /// name begins with `/`. Of two claims by builds, the claim of the later build is the newer one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supersede: Option<String>,
     #[serde(default)]
     pub owner: Owner,
-    /// Random value of this client process.
+    /// A random value that identifies this client process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// A grant must be confirmed before it is a hold; without it the grant is one.
+    /// If true, a grant becomes a hold only once it is confirmed. If false, the grant is a hold at once.
     #[serde(default, skip_serializing_if = "is_false")]
     pub confirm: bool,
-    /// Hold the request this long (at most 60s) while the claim waits.
+    /// Keep the request open this long (at most 60s) while the claim waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<String>,
-    /// False: granted now, or 423 `locked` without a place in the queue.
+    /// False: grant now, or return 423 `locked` and do not join the queue.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub queue: bool,
-    /// The wait ends after this time, even without a grant.
+    /// The claim ends after waiting this long without a grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub give_up_after: Option<String>,
-    /// The hold is lost this long after it began or was last renewed (1s to 30 days); 60s for a `lease` that names
-    /// none.
+    /// The hold is lost this long after it began or was last renewed (1s to 30 days). Default for a `lease`: 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
-    /// Why, for people.
+    /// The reason, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Refuse with 421 unless the server's store has this id.
@@ -100,7 +99,7 @@ pub struct ClaimBody {
 }
 
 impl ClaimBody {
-    /// A claim for any one lock of the pool, by nobody in particular, that queues and needs no confirmation.
+    /// A claim for any one lock of the pool. It has no owner, joins the queue, and needs no confirmation.
     #[must_use]
     pub fn of_pool(pool: String) -> Self {
         Self {
@@ -132,19 +131,19 @@ impl ClaimBody {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Nothing more, unless its build is cut short before any `in` has fetched the hold.
+    /// Nothing else, unless its build is errored, aborted or gone before any `in` has fetched the hold.
     Flow,
     /// The end of its build. The owner must name `cluster` and `build_id` (422 otherwise).
     Build,
     /// No renewal within its ttl.
     Lease,
-    /// Nothing more.
+    /// Nothing else.
     Person,
 }
 
 same_words!(Scope, CoreScope { Flow, Build, Lease, Person });
 
-/// `POST /api/v1/claims/{id}/confirm`: the client has heard of this grant.
+/// `POST /api/v1/claims/{id}/confirm`: the client has received this grant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConfirmBody {
@@ -153,13 +152,13 @@ pub struct ConfirmBody {
     pub fence: u64,
 }
 
-/// `POST /api/v1/claims/{id}/renew`: the client goes on. A grant is confirmed by it.
+/// `POST /api/v1/claims/{id}/renew`: the client is still alive. This also confirms a grant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RenewBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// 409 `wrong_fence` when it is not that of the claim's present grant or hold; not compared when left out.
+    /// 409 `wrong_fence` if it differs from the fence of the claim's present grant or hold. Not compared if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fence: Option<u64>,
 }
@@ -168,28 +167,28 @@ pub struct RenewBody {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeliverBody {
-    /// Revision of the `claimed` entry; nothing happens when the present hold began with another one.
+    /// Revision of the `claimed` entry. The call has no effect if the present hold began with another revision.
     pub revision: u64,
 }
 
-/// `POST /api/v1/claims/{id}/break`: end a grant or a hold by force. `by.reason` is needed.
+/// `POST /api/v1/claims/{id}/break`: end a grant or a hold by force. `by.reason` is required.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BreakBody {
-    /// Its locks stay out of use for the pool's `drain`, as after a loss; free at once when left out.
+    /// If true, its locks drain for the pool's `drain` time, as after a loss. If false, they are free at once.
     #[serde(default, skip_serializing_if = "is_false")]
     pub drain: bool,
     pub by: ByBody,
 }
 
-/// `POST /api/v1/claims/{id}/move`: give a waiting claim another place in its queues. Needs `by.reason`, and `to` or
-/// `before`.
+/// `POST /api/v1/claims/{id}/move`: give a waiting claim another place in its queues. Requires `by.reason`, and either
+/// `to` or `before`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MoveBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<QueueEnd>,
-    /// Before this claim, which waits in one of its pools.
+    /// Move it in front of this claim, which must wait in one of its pools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
     pub by: ByBody,
@@ -203,7 +202,7 @@ pub enum QueueEnd {
     Last,
 }
 
-/// It is not known at present whether a build goes on; its holds stay.
+/// The server does not know at present whether a build is still running. Its holds stay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SuspectView {
     pub since: String,
@@ -225,17 +224,17 @@ pub enum ClaimState {
 pub struct ClaimView {
     pub id: String,
     pub state: ClaimState,
-    /// Which life of the id this is, from 1.
+    /// Which life of the id this is, counted from 1.
     pub life: u32,
-    /// What was asked of each pool. Empty once ended.
+    /// The request for each pool. Empty once the claim has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<PartBody>,
-    /// What it was given, in (pool, lock) order.
+    /// The locks it was granted, in (pool, lock) order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub locks: Vec<LockRef>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<u64>,
-    /// Revision of the `claimed` entry of a hold, or of the end: the version of the step.
+    /// Revision of the `claimed` entry of a hold, or of the claim's end. It is the version of the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -251,10 +250,10 @@ pub struct ClaimView {
     pub supersede: Option<String>,
     #[serde(default)]
     pub owner: Owner,
-    /// Why, for people; of an ended claim, why it was ended.
+    /// The reason, for people. For an ended claim, why it was ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// When this life began to ask.
+    /// When this life made its first request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<String>,
     /// When the hold began.
@@ -267,46 +266,47 @@ pub struct ClaimView {
     /// that must stop in time counts it from before it asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_for: Option<String>,
-    /// How long a hold lasts after it began or was renewed.
+    /// How long a hold lasts after it began or was last renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
     /// An `in` has fetched the hold.
     #[serde(default, skip_serializing_if = "is_false")]
     pub delivered: bool,
-    /// Its build is known to be over, and the hold outlives it.
+    /// Its build is known to have ended, and the hold outlives it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub build_over: bool,
-    /// It is not known whether its build goes on.
+    /// The server does not know whether its build is still running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect: Option<SuspectView>,
     /// How it ended: `released`, `cancelled`, `gave_up`, `listener_lost`, `unconfirmed`, `superseded`, `removed`,
-    /// `broken` (by somebody, by force), `lost` (its ttl or the pool's `max_hold` was over), `lease_lost` (not renewed in time), `build_over`,
-    /// `undelivered` (its build was cut short before any `in` had fetched the hold).
+    /// `broken` (someone ended it by force), `lost` (its ttl or the pool's `max_hold` expired), `lease_lost` (not
+    /// renewed in time), `build_over`, `undelivered` (its build was errored, aborted or gone before any `in` had
+    /// fetched the hold).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
-    /// Who ended it, when it was not its own client.
+    /// Who ended it, if not its own client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,
-    /// Where a waiting claim is in its queue.
+    /// The place of a waiting claim in its queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueView>,
 }
 
-/// Where a waiting claim is.
+/// The place of a waiting claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueView {
     /// 1 is the head of the queue of the claim's first pool.
     pub position: usize,
-    /// The next few waiters before it, nearest first (at most 5).
+    /// The waiters directly ahead of it, nearest first (at most 5).
     pub ahead: Vec<WaiterView>,
-    /// Who has the locks it could be served by (at most 10).
+    /// The holders of locks that could serve it (at most 10).
     pub holders: Vec<HolderView>,
-    /// False when it is passed over until it asks again.
+    /// False if its client has stopped asking. The claim is passed over until the client asks again.
     pub listening: bool,
-    /// A guess from how long recent holds of the pool lasted, once there are enough of them: `"4m"`. Nothing is
-    /// promised by it.
+    /// An estimate from how long recent holds of the pool lasted, once there are enough of them: `"4m"`. It is not a
+    /// promise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_wait: Option<String>,
     /// `self_wait` or `deadlock` while the claim is in such a state.
@@ -314,7 +314,7 @@ pub struct QueueView {
     pub stuck: Option<Code>,
 }
 
-/// A waiting claim, in short.
+/// A short view of a waiting claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaiterView {
     pub claim: String,
@@ -324,12 +324,12 @@ pub struct WaiterView {
     pub requestor: Option<String>,
     pub asked_at: String,
     pub listening: bool,
-    /// `self_wait` or `deadlock` when its wait cannot end by what others do.
+    /// `self_wait` or `deadlock` while the claim is in such a state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck: Option<Code>,
 }
 
-/// Who has a lock.
+/// The holder of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HolderView {
     pub pool: String,
@@ -353,37 +353,37 @@ pub struct HolderView {
     /// An `in` has fetched the hold.
     #[serde(default, skip_serializing_if = "is_false")]
     pub delivered: bool,
-    /// It is not known whether its build goes on.
+    /// The server does not know whether its build is still running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect: Option<SuspectView>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// The answer to a claim that waits (423), and to a try-lock that found no lock.
+/// The answer to a waiting claim (423), and to a try-lock that found no free lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingView {
     pub error: String,
-    /// `waiting`; `self_wait` when only locks of its own build could serve it; `deadlock` when builds wait for each
+    /// `waiting`; `self_wait` if only locks that its own build holds could serve it; `deadlock` if builds wait for each
     /// other; `locked` for a try-lock.
     pub code: Code,
-    /// True: the request was held for its whole `wait`; ask again at once. False: back off.
+    /// True: the request stayed open for its whole `wait`; repeat it at once. False: back off first.
     pub parked: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<ClaimView>,
-    /// Who has the locks it could be served by (at most 10).
+    /// The holders of locks that could serve it (at most 10).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<HolderView>,
-    /// With `self_wait`: what its own build has (at most 10).
+    /// With `self_wait`: the locks that its own build holds (at most 10).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own: Vec<HolderView>,
-    /// With `deadlock`: builds of which each waits for the next, and the last for the first, which is this claim's
-    /// (the first 10).
+    /// With `deadlock`: the builds of the cycle (at most 10). Each waits for the next, and the last waits for the
+    /// first, which is this claim's build.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub builds: Vec<Owner>,
 }
 
-/// `GET /api/v1/verify`: this fence is a present holder's.
+/// `GET /api/v1/verify`: a present holder has this fence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VerifyView {
     pub holder: HolderView,

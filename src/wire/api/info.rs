@@ -1,4 +1,4 @@
-//! What our own HTTP API says of the server.
+//! What our own HTTP API says about the server.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,46 +9,46 @@ use super::is_false;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InfoView {
     pub version: String,
-    /// Made with the store, the same for all servers on it.
+    /// Created with the store; the same for all servers that use it.
     pub store_id: String,
     /// The server's wall clock.
     pub time: String,
-    /// The newest revision given.
+    /// The newest revision assigned.
     pub revision: u64,
     /// The Concourse installations whose builds are watched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub concourses: Vec<ConcourseView>,
 }
 
-/// How the watch of one Concourse goes.
+/// The state of the watch on one Concourse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConcourseView {
-    /// The external URL by which its builds are known (`ATC_EXTERNAL_URL`).
+    /// The external URL that identifies its builds (`ATC_EXTERNAL_URL`).
     pub url: String,
     /// Its other external URLs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
-    /// Who the server is there, for people; no secret.
+    /// The identity that the server uses there, for display. Not a secret.
     pub login: String,
     pub state: ConcourseState,
-    /// Since when it fails.
+    /// When it began to fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
     /// Why it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Its version, once it has said so.
+    /// Its version, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// What it says its external URL is, when that is neither `url` nor one of `aliases`: no claim will match.
+    /// The external URL that it reports, if that is neither `url` nor one of `aliases`. No claim will match it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_url: Option<String>,
-    /// Builds run again when a worker vanishes, and may then go on without the lock that they have released.
+    /// Builds are rerun when a worker vanishes, and may then continue without a lock that they have released.
     #[serde(default, skip_serializing_if = "is_false")]
     pub build_rerun: bool,
-    /// Builds that are asked about.
+    /// Builds that the server asks about.
     pub watched: usize,
-    /// Those of them that are not known to be alive.
+    /// Watched builds that are not known to be alive.
     pub suspects: usize,
 }
 
@@ -56,9 +56,9 @@ pub struct ConcourseView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConcourseState {
-    /// It has not been asked yet.
+    /// The server has not asked it yet.
     NotYet,
     Ok,
-    /// All its builds are suspect, and their holds stay.
+    /// All its builds are suspect. Their holds stay.
     Failing,
 }

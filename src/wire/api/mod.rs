@@ -1,10 +1,10 @@
-//! JSON of our own HTTP API (`docs/api.md`). Unknown fields are refused, durations are `"90s"` or `"1h30m"`,
-//! times are RFC 3339 UTC with milliseconds, absent values are left out.
+//! The JSON of our own HTTP API (`docs/api.md`). Unknown fields are refused, durations are `"90s"` or `"1h30m"`, times
+//! are RFC 3339 UTC with milliseconds, and absent values are left out.
 //!
-//! Requests end in `Body`, answers in `View`. `openapi.json` is made from these types. This file has what all parts share,
-//! such as who asks. The parts:
+//! Names of requests end in `Body`, names of answers in `View`. `openapi.json` is generated from these types. This file
+//! has what all parts share, such as the owner. The parts:
 //!
-//! - `claims`: what is asked, who holds and who waits.
+//! - `claims`: requests, holders and waiters.
 //! - `pools`: pools and locks.
 //! - `changes`: the history.
 //! - `info`: the server itself.
@@ -34,7 +34,7 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// Who is behind a request; data that the client says about itself.
+/// Who makes a request. The client supplies this about itself; it is data, not proof.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Owner {
@@ -45,7 +45,7 @@ pub struct Owner {
     pub team: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,
-    /// Instance vars of the pipeline, JSON as text.
+    /// Instance vars of the pipeline: JSON as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_vars: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ pub struct LockRef {
 pub struct ErrorView {
     pub error: String,
     pub code: Code,
-    /// All that is wrong with a bad request.
+    /// All problems of a bad request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
     /// The ended claim, with code `ended`.
@@ -88,16 +88,16 @@ pub struct ErrorView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Page<T> {
     pub items: Vec<T>,
-    /// Give this as `after` to get the following page; absent at the end.
+    /// Pass this as `after` to get the next page. Absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
-/// Members of every changing call that is not about a claim.
+/// Members of every call that makes a change and is not about a claim.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ByBody {
-    /// Id of this operation: the same id again gets the same answer and changes nothing.
+    /// Id of this operation. A repeated id gets the same answer and changes nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub op: Option<String>,
     pub owner: Owner,

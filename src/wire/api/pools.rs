@@ -9,11 +9,11 @@ use super::{ByBody, HolderView, Scope, WaiterView};
 use crate::core::pool::{Order as CoreOrder, Pick as CorePick};
 use crate::wire::words::same_words;
 
-/// `POST /api/v1/pools/{pool}/locks/{lock}/quarantine`: take a lock out of service. `by.reason` is needed.
+/// `POST /api/v1/pools/{pool}/locks/{lock}/quarantine`: take a lock out of service. `by.reason` is required.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuarantineBody {
-    /// It comes back by itself after this (1s to 30 days).
+    /// The lock returns to service automatically after this (1s to 30 days).
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub span: Option<String>,
     pub by: ByBody,
@@ -31,7 +31,7 @@ pub struct ReturnBody {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QuarantineView {
     pub since: String,
-    /// When it comes back by itself, as far as is known now.
+    /// When it returns to service automatically, as far as is known now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,26 +44,27 @@ pub struct QuarantineView {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// Who comes first; `fifo` when absent.
+    /// Which claim comes first. Default: `fifo`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
-    /// Whether later claims may be served before earlier ones that listen: `strict` (they may not) when absent;
-    /// `backfill`: while the earlier one cannot be served; `backfill:N`: the same, but past each claim at most N times.
+    /// Whether later claims may be served before earlier ones that listen. `strict` (default): they may not.
+    /// `backfill`: they may while the earlier claim cannot be served. `backfill:N`: the same, but at most N times past
+    /// each claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overtaking: Option<String>,
-    /// Which of several free locks is given; `least_recent` when absent.
+    /// Which of several free locks is granted. Default: `least_recent`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pick: Option<Pick>,
-    /// How long a lock stays out of use after its holder was lost; the server's default when absent.
+    /// How long a lock stays out of use after its holder was lost. Default: that of the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<String>,
-    /// The longest hold; none when absent.
+    /// The longest hold. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_hold: Option<String>,
-    /// The longest queue; 10,000 when absent.
+    /// The longest queue. Default: 10,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_queue: Option<u32>,
-    /// What ends a hold whose claim names no scope: `flow` (when absent), `build` or `person`.
+    /// What ends a hold whose claim names no scope: `flow` (default), `build` or `person`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
 }
@@ -74,21 +75,21 @@ pub struct Policy {
 pub enum Order {
     /// First come, first served.
     Fifo,
-    /// The claim with the highest `priority`; of several, the first that came.
+    /// The claim with the highest `priority` first; equal ones in order of arrival.
     Priority,
-    /// Last come, first served; only for claims of one pool.
+    /// Last come, first served. Only for claims on a single pool.
     Lifo,
 }
 
 same_words!(Order, CoreOrder { Fifo, Priority, Lifo });
 
-/// Which of several free locks is given.
+/// Which of several free locks is granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pick {
-    /// The one that was used least recently.
+    /// The least recently used one.
     LeastRecent,
-    /// Any.
+    /// A random one.
     Random,
     /// The first by name.
     Name,
@@ -108,23 +109,23 @@ pub struct PoolBody {
     pub by: Option<ByBody>,
 }
 
-/// The claim that a new lock comes with: it holds the lock from the first moment on, without a confirmation,
-/// because nobody else could have been given it. Its owner and reason are those of `by`.
+/// The claim that a new lock is created with. It holds the lock from the first moment, without a confirmation, because
+/// nobody else could have received the lock. Its owner and reason are those of `by`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FirstClaimBody {
     pub id: String,
-    /// Random value of this client process.
+    /// A random value that identifies this client process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
-    /// The hold is lost after this (1s to 30 days).
+    /// The hold is lost after this time (1s to 30 days).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
 }
 
-/// `PUT` (a new lock) and `PATCH` (what is given changes) of `/api/v1/pools/{pool}/locks/{lock}`.
+/// `PUT` (add a lock) and `PATCH` (change the given members) of `/api/v1/pools/{pool}/locks/{lock}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LockBody {
@@ -135,10 +136,10 @@ pub struct LockBody {
     pub metadata_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
-    /// `PUT` only: the lock comes claimed.
+    /// `PUT` only: add the lock already claimed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim: Option<FirstClaimBody>,
-    /// `PATCH` only: 409 `lock_held` while somebody has the lock.
+    /// `PATCH` only: return 409 `lock_held` if somebody holds the lock.
     #[serde(skip_serializing_if = "super::is_false")]
     pub if_free: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,14 +150,14 @@ pub struct LockBody {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RemoveBody {
-    /// The claim whose hold ends with the lock; needed when it is held.
+    /// The claim whose hold ends with the lock. Required if the lock is held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<ByBody>,
 }
 
-/// `POST /api/v1/pools/{pool}/changes`: write an entry `noted` that changes nothing.
+/// `POST /api/v1/pools/{pool}/changes`: write a `noted` entry, which changes nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NoteBody {
@@ -171,12 +172,12 @@ pub struct NoteBody {
 #[serde(rename_all = "snake_case")]
 pub enum LockState {
     Free,
-    /// Given to somebody who has not confirmed yet.
+    /// Granted, but not confirmed yet.
     Granted,
     Held,
     /// Out of use for a while after its holder was lost.
     Draining,
-    /// Taken out of service; a held one is shown as held.
+    /// Taken out of service. A lock that is also held shows as `held`.
     Quarantined,
 }
 
@@ -188,13 +189,13 @@ pub struct LockView {
     pub state: LockState,
     pub labels: BTreeMap<String, String>,
     pub holders: Vec<HolderView>,
-    /// Leaves the pool with its present holder.
+    /// The lock will leave the pool when its present hold ends.
     #[serde(default, skip_serializing_if = "super::is_false")]
     pub leaving: bool,
-    /// It is out of service, held or not: nobody else gets it.
+    /// The lock is out of service, held or not: nobody else can get it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<QuarantineView>,
-    /// Metadata that is text; only when one lock is asked for, not in lists.
+    /// Metadata that is text. Present only for a single lock, not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<String>,
     /// Metadata that is not UTF-8 text.

@@ -1,4 +1,4 @@
-//! What a put does, as its params say.
+//! What a put does, according to its params.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use crate::wire::api::{PartBody, Scope};
 pub enum Op {
     /// `acquire`, `claim`, `lock_op: lock`.
     Ask(Box<Ask>),
-    /// `acquire: false` or an empty `claim`, with `optional: true`: goes on without a lock.
+    /// `acquire: false` or an empty `claim`, with `optional: true`: continues without a lock.
     Nothing {
-        /// The param that says so, for people.
+        /// The param that caused this, for people.
         why: &'static str,
     },
     Release(Release),
@@ -23,7 +23,7 @@ pub enum Op {
         labels: BTreeMap<String, String>,
         claimed: Option<AddClaimed>,
     },
-    /// `remove`: the directory with the file `name` and, from our `in`, `claim`.
+    /// `remove`: the directory with the file `name` and, if our `in` wrote it, `claim`.
     Remove {
         dir: String,
     },
@@ -33,17 +33,17 @@ pub enum Op {
         labels: BTreeMap<String, String>,
         watch: Watch,
     },
-    /// `check`: waits until nobody has the lock.
+    /// `check`: waits until nobody holds the lock.
     Check {
         dir: String,
         watch: Watch,
     },
-    /// `check_unclaimed`: waits until somebody has the lock.
+    /// `check_unclaimed`: waits until someone holds the lock.
     CheckUnclaimed {
         dir: String,
         watch: Watch,
     },
-    /// `verify`: succeeds while the hold of this directory lasts.
+    /// `verify`: succeeds if the hold of this directory still lasts.
     Verify {
         dir: String,
     },
@@ -54,7 +54,7 @@ pub enum Op {
     },
 }
 
-/// The claim that a lock of `add_claimed` comes with.
+/// The claim that `add_claimed` creates together with the lock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AddClaimed {
     pub name: Option<String>,
@@ -67,18 +67,18 @@ pub struct AddClaimed {
 pub struct Watch {
     /// The longest wait.
     pub timeout: Option<Duration>,
-    /// Keep waiting even for a lock that this build itself holds: another step of it may release that.
+    /// Keep waiting even if this build itself holds the lock: another of its steps may release it.
     pub self_wait: bool,
 }
 
-/// What is given back.
+/// What a put releases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Release {
-    /// The directory that our `in` (or somebody else's file `name`) has made.
+    /// A directory that our `in` wrote, or any directory with a file `name`.
     Dir(String),
-    /// Whoever holds this lock.
+    /// The holder of this lock, whoever that is.
     Lock(LockChoice),
-    /// Everything of this build in the pool, or what it has taken `as` a name.
+    /// Everything that this build has in the pool, or only the claim that it made `as` this name.
     Build { name: Option<String> },
 }
 
@@ -86,7 +86,7 @@ pub enum Release {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockChoice {
     Named(LockName),
-    /// `{file: DIRECTORY/FILE}`: the name is known only when the step runs.
+    /// `{file: DIRECTORY/FILE}`: the name is not known before the step runs.
     InFile(InputFile),
 }
 
@@ -97,29 +97,29 @@ pub struct InputFile {
     pub file: String,
 }
 
-/// What a put asks for.
+/// What a put requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
-    /// The lock by name; any that matches when missing.
+    /// The lock by name. If missing, any lock that matches.
     pub lock: Option<LockChoice>,
-    /// A file that names no lock means to go on without one.
+    /// If the file names no lock, continue without one.
     pub optional: bool,
     pub count: Option<u32>,
     pub labels: BTreeMap<String, String>,
     pub also: Vec<PartBody>,
     pub key: Option<String>,
     pub requestor: Option<String>,
-    /// Makes the claim the same in every container of the build.
+    /// Identifies the claim, so that every container of the build gets the same one.
     pub name: Option<String>,
     pub scope: Option<Scope>,
     pub ttl: Option<Duration>,
     /// The longest wait.
     pub timeout: Option<Duration>,
-    /// False: fail if it is not free now.
+    /// False: fail if no lock is free now.
     pub queue: bool,
-    /// Keep waiting even for locks that this build itself holds: another step of it may release them.
+    /// Keep waiting even if this build itself holds the locks: another of its steps may release them.
     pub self_wait: bool,
     pub priority: Option<i32>,
-    /// A newer waiting claim of this name ends older ones.
+    /// A newer waiting claim with this name ends the older ones.
     pub supersede: Option<String>,
 }

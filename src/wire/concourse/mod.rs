@@ -1,7 +1,8 @@
-//! What Concourse writes to `check`, `in` and `out`, and what they answer (`docs/concourse.md#the-resource-protocol`).
+//! What Concourse sends to `check`, `in` and `out`, and what they return (`docs/concourse.md#the-resource-protocol`).
 //!
-//! A request is parsed once, into types that cannot be wrong; all its problems are listed at once. Unknown keys are refused,
-//! with the nearest valid name. `null` counts as missing: Concourse writes `"source": null` when there is none.
+//! A request is parsed once, into types that cannot hold invalid values. All its problems are reported at once. Unknown
+//! keys are refused, with the nearest valid name. `null` counts as missing: Concourse sends `"source": null` if there
+//! is no source.
 
 mod actions;
 mod params;
@@ -18,7 +19,7 @@ pub use source::{LogLevel, Place, Source, SourceKind};
 use super::members::Members;
 use super::problems::Problems;
 
-/// All that is wrong with a payload.
+/// All problems of a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadError(pub Vec<String>);
 
@@ -30,7 +31,7 @@ impl fmt::Display for PayloadError {
 
 impl std::error::Error for PayloadError {}
 
-/// What `check` is given.
+/// The input of `check`.
 #[derive(Debug, Clone)]
 pub struct CheckRequest {
     pub source: Source,
@@ -38,7 +39,7 @@ pub struct CheckRequest {
     pub version: Option<String>,
 }
 
-/// What `in` is given.
+/// The input of `in`.
 #[derive(Debug, Clone)]
 pub struct InRequest {
     pub source: Source,
@@ -47,28 +48,28 @@ pub struct InRequest {
     pub params: GetParams,
 }
 
-/// What `out` is given.
+/// The input of `out`.
 #[derive(Debug, Clone)]
 pub struct OutRequest {
     pub source: Source,
     pub params: OutParams,
 }
 
-/// What `in` and `out` print.
+/// The output of `in` and `out`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Answer {
     pub version: Version,
     pub metadata: Vec<Metadata>,
 }
 
-/// A version of the resource: the revision of a change, as text, because Concourse takes only text.
+/// A version of the resource: the revision of a change, as text, because Concourse accepts only text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Version {
     #[serde(rename = "ref")]
     pub revision: String,
 }
 
-/// One pair that Concourse shows with a version.
+/// A name and value that Concourse shows with a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Metadata {
     pub name: &'static str,
@@ -76,7 +77,7 @@ pub struct Metadata {
 }
 
 impl CheckRequest {
-    /// Parses what stands on stdin.
+    /// Parses the payload from stdin.
     ///
     /// # Errors
     /// All problems of the payload.
@@ -90,8 +91,8 @@ impl CheckRequest {
 }
 
 impl InRequest {
-    /// Parses what stands on stdin. A missing version is a problem: Concourse takes an `in` that succeeds without
-    /// one for a step that has done its work.
+    /// Parses the payload from stdin. A missing version is an error: Concourse takes an `in` that succeeds without one
+    /// for a step that has done its work.
     ///
     /// # Errors
     /// All problems of the payload.
@@ -112,7 +113,7 @@ impl InRequest {
 }
 
 impl OutRequest {
-    /// Parses what stands on stdin.
+    /// Parses the payload from stdin.
     ///
     /// # Errors
     /// All problems of the payload.
@@ -126,7 +127,7 @@ impl OutRequest {
     }
 }
 
-/// Reads a payload with these members.
+/// Parses a payload with these members.
 fn read<T>(
     text: &[u8],
     known: &[&'static str],
@@ -144,7 +145,7 @@ fn read<T>(
 }
 
 fn read_version(request: &mut Members, problems: &mut Problems) -> Option<String> {
-    // Other keys of a version are what an older image of the type wrote: no reason to fail.
+    // Other keys of a version come from an older image of the resource type. That is no reason to fail.
     request.object("version", problems).text("ref", problems)
 }
 

@@ -10,7 +10,7 @@ use crate::wire::members::Members;
 use crate::wire::problems::Problems;
 use crate::wire::secret::Secret;
 
-/// Params that say what a put does: exactly one.
+/// Params that say what a put does. Exactly one is required.
 const OPS: &[&str] = &[
     "acquire",
     "claim",
@@ -24,7 +24,7 @@ const OPS: &[&str] = &[
     "verify",
     "lock_op",
 ];
-/// Params that go with some of them; [`OutParams::read`] refuses those that are left over.
+/// Params that apply to some of them. [`OutParams::read`] refuses those that do not apply.
 const MORE: &[&str] = &[
     "count",
     "labels",
@@ -42,7 +42,7 @@ const MORE: &[&str] = &[
     "lock_by",
     "locked_by",
 ];
-/// Params that go with all of them.
+/// Params that apply to all of them.
 const ALWAYS: &[&str] = &["reason", "token"];
 
 /// The name of every param of a put.
@@ -56,22 +56,22 @@ pub struct OutParams {
     pub op: Op,
     /// Why, for people.
     pub reason: Option<String>,
-    /// A bearer token that is sent instead of user and password.
+    /// A bearer token to send instead of username and password.
     pub token: Option<Secret>,
 }
 
 /// Params of a get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GetParams {
-    /// Whether to write `POOL/claimed/LOCK` and `POOL/unclaimed/LOCK` too, as pool-resource leaves them.
+    /// Whether to write `POOL/claimed/LOCK` and `POOL/unclaimed/LOCK` too, as pool-resource does.
     pub tree: bool,
 }
 
 impl GetParams {
-    /// Every key that means something here.
+    /// Every key that has a meaning here.
     pub const KEYS: &'static [&'static str] = &["tree"];
 
-    /// Reads them, and names those that belong to Git and have no effect.
+    /// Parses the params. Also returns the Git key that was given and has no effect.
     pub(super) fn read(mut fields: Members, problems: &mut Problems) -> (Self, Option<&'static str>) {
         fields.expect(Self::KEYS);
         let ignored = fields.take("depth").map(|_| "depth");
@@ -88,12 +88,12 @@ impl OutParams {
         [OPS, MORE, ALWAYS].concat()
     }
 
-    /// `source` is missing when it is wrong itself; the params are looked at all the same.
+    /// `source` is `None` if it is invalid itself. The params are checked anyway.
     pub(super) fn read(mut fields: Members, source: Option<&Source>, problems: &mut Problems) -> Option<Self> {
         fields.expect(OPS);
         fields.expect(MORE);
         fields.expect(ALWAYS);
-        // `acquire: false` is the same as none, unless a lock is optional.
+        // `acquire: false` counts as missing, unless the lock is optional.
         let says_acquire = fields.has("acquire");
         let acquire = says_acquire && fields.flag("acquire", problems) != Some(false);
         let is_given = |op: &&str| fields.has(op) || (acquire && *op == "acquire");
@@ -131,15 +131,15 @@ impl OutParams {
     }
 }
 
-/// A put that takes no lock: only where it says that this is meant, because what follows would run without one.
+/// A put that takes no lock. It is valid only with `optional: true`, because the following steps run without a lock.
 fn read_no_lock(what: &'static str, fields: &mut Members, problems: &mut Problems) -> Option<Op> {
     let is_optional = fields.flag("optional", problems) == Some(true);
-    // They say how to take a lock, and none is taken.
+    // These say how to take a lock, but none is taken.
     MORE.iter().for_each(|key| drop(fields.take(key)));
     if is_optional {
         return Some(Op::Nothing { why: what });
     }
-    let advice = "this put would take no lock; to go on without one where that is meant, set optional: true";
+    let advice = "this put would take no lock; if that is intended, set optional: true";
     problems.add("", format!("params.{what}: {advice}"));
     None
 }
@@ -243,7 +243,7 @@ fn read_op(op: &str, fields: &mut Members, source: Option<&Source>, problems: &m
     }
 }
 
-/// Looks at what goes with an op when it is not known with which: all that is wrong is listed at once.
+/// Checks the params that go with an op if the op itself is invalid, so that all problems are reported at once.
 fn read_the_rest(fields: &mut Members, source: Option<&Source>, problems: &mut Problems) {
     let _ = read_ask(None, fields, source, problems);
 }
@@ -271,7 +271,7 @@ fn read_self_wait(fields: &mut Members, problems: &mut Problems) -> bool {
     }
 }
 
-/// `scope` and `ttl`, or what the source says about them.
+/// `scope` and `ttl`, or else those of the source.
 fn read_hold(
     fields: &mut Members,
     source: Option<&Source>,
@@ -310,7 +310,7 @@ fn read_lock_op(fields: &mut Members, source: Option<&Source>, problems: &mut Pr
     }
 }
 
-/// `lock_by` and `locked_by` are two spellings of one thing.
+/// `lock_by` and `locked_by` mean the same.
 fn read_requestor(fields: &mut Members, problems: &mut Problems) -> Option<String> {
     let first = fields.text("lock_by", problems);
     let second = fields.text("locked_by", problems);

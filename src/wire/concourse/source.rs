@@ -10,7 +10,7 @@ use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
 use crate::wire::tls::Tls;
 
-/// Keys of pool-resource that are about its git repository: accepted, without effect.
+/// Keys of pool-resource that are about its Git repository. They are accepted and have no effect.
 pub(super) const GIT_KEYS: &[&str] = &[
     "uri",
     "branch",
@@ -22,7 +22,7 @@ pub(super) const GIT_KEYS: &[&str] = &[
     "forward_agent",
 ];
 
-/// The changes of a pool that are versions.
+/// The changes of a pool that become versions.
 pub const EVENTS: &[ChangeKind] = &[
     ChangeKind::Claimed,
     ChangeKind::Released,
@@ -35,51 +35,51 @@ pub const EVENTS: &[ChangeKind] = &[
     ChangeKind::Returned,
 ];
 
-/// Which resource type this source was written for.
+/// The resource type that this source was written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind {
-    /// `pool`: a pool of locks, as pool-resource knows it.
+    /// `pool`: a pool of locks, as in pool-resource.
     Pool,
-    /// `lock_name` or `bosh_lock`: one lock that is held by a key, as locker-resource knows it.
+    /// `lock_name` or `bosh_lock`: one lock that a key holds, as in locker-resource.
     LockName,
 }
 
-/// The pool of a source, or how to find it out.
+/// The pool of a source, or how to find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// The value of `pool` or `lock_name`: both name a pool.
     Named(PoolName),
-    /// `bosh_lock`: the name of the BOSH director at this address.
+    /// `bosh_lock`: the pool is named after the BOSH director at this address.
     Director(ServerUrl),
 }
 
-/// How much `in` and `out` say.
+/// How much `in` and `out` log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum LogLevel {
     /// Why a step failed.
     Error,
-    /// And warnings.
+    /// In addition, warnings.
     Warn,
-    /// And what is asked, waited for and done.
+    /// In addition, what the step requests, waits for and does.
     #[default]
     Info,
-    /// And ids, and every failed attempt.
+    /// In addition, ids and every failed attempt.
     Debug,
 }
 
 /// `source`.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// The servers of one store; never empty.
+    /// The servers of one store. Never empty.
     pub servers: Vec<ServerUrl>,
-    /// `username` and `password`. Without them each URL's own are for its server alone.
+    /// `username` and `password`. If missing, each server gets only the credentials in its own URL.
     pub credentials: Option<Credentials>,
     pub tls: Tls,
-    /// Instead of the proxy that the environment names. It may carry a password.
+    /// The proxy to use instead of the one from the environment. It may contain a password.
     pub proxy: Option<Secret>,
     pub place: Place,
     pub kind: SourceKind,
-    /// The longest pause between two attempts; longer ones are shortened.
+    /// The longest pause between two attempts. Values above the limit of 10 s are shortened.
     pub retry_delay: Option<Duration>,
     /// Default for claims that name no scope.
     pub scope: Option<Scope>,
@@ -87,10 +87,10 @@ pub struct Source {
     pub ttl: Option<Duration>,
     /// Default for claims that name no priority.
     pub priority: Option<i32>,
-    /// The changes that `check` lists; all when missing.
+    /// The changes that `check` lists. Default: all.
     pub events: Option<Vec<ChangeKind>>,
     pub log_level: LogLevel,
-    /// Git settings that were given and have no effect; a get's `depth` is one of them.
+    /// Git settings that were given and have no effect, including a get's `depth`.
     pub ignored: Vec<&'static str>,
 }
 
@@ -121,7 +121,7 @@ impl Source {
         fields.expect(Self::KEYS);
         let servers = read_servers(&mut fields, problems);
         let place = read_place(&mut fields, problems);
-        // pool-resource takes a number, too.
+        // pool-resource also accepts a number.
         let retry_delay = fields.duration_or_seconds("retry_delay", problems);
         let username = fields.text("username", problems);
         let password = fields.text("password", problems);
@@ -196,7 +196,7 @@ fn read_place(fields: &mut Members, problems: &mut Problems) -> Option<(SourceKi
     }
 }
 
-/// Certificates are read when they are used; here only their form is checked.
+/// Certificates are parsed when they are used. Only their form is checked here.
 fn read_tls(fields: &mut Members, problems: &mut Problems) -> Tls {
     let mut pem = |key: &'static str, what: &str| {
         let text = fields.text(key, problems).filter(|text| !text.trim().is_empty())?;

@@ -1,4 +1,4 @@
-//! Payloads as tables: what is understood, and every way of being wrong.
+//! Tables of payloads: the valid ones, and every kind of error.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn ask(request: OutRequest) -> Ask {
 }
 
 #[test]
-fn every_problem_is_listed_at_once() {
+fn all_problems_are_listed_at_once() {
     let cases: &[(&str, &str, &str)] = &[
         (
             "null",
@@ -59,7 +59,7 @@ fn every_problem_is_listed_at_once() {
 }
 
 #[test]
-fn wrong_params_of_a_pool() {
+fn invalid_params_of_a_pool() {
     let cases = [
         (
             r#"{"acquire":true,"claim":"a"}"#,
@@ -67,7 +67,7 @@ fn wrong_params_of_a_pool() {
         ),
         (
             r#"{"acquire":true,"release":"a","count":0}"#,
-            "acquire and release cannot be in one put: write a put step for each of them, params.count: must be a whole number from 1)",
+            "acquire and release cannot be in one put: write a put step for each of them, params.count: must be a whole number of at least 1)",
         ),
         (r#"{"acquire":"yes"}"#, "params.acquire: must be true or false)"),
         (r#"{"claim":"a/b","ttl":"1h"}"#, "params.claim: lock name contains '/' at byte 1, which is not allowed)"),
@@ -78,10 +78,10 @@ fn wrong_params_of_a_pool() {
         (r#"{"release":"","as":"n"}"#, "params.release: is empty)"),
         (
             r#"{"acquire":false}"#,
-            "params.acquire: false: this put would take no lock; to go on without one where that is meant, set optional: true)",
+            "params.acquire: false: this put would take no lock; if that is intended, set optional: true)",
         ),
-        (r#"{"acquire":true,"count":0}"#, "params.count: must be a whole number from 1"),
-        (r#"{"acquire":true,"count":1.5}"#, "params.count: must be a whole number from 1"),
+        (r#"{"acquire":true,"count":0}"#, "params.count: must be a whole number of at least 1"),
+        (r#"{"acquire":true,"count":1.5}"#, "params.count: must be a whole number of at least 1"),
         (r#"{"acquire":true,"ttl":"soon"}"#, "params.ttl: is not a duration such as 90s, 5m or 1h30m"),
         (
             r#"{"acquire":true,"scope":"lease"}"#,
@@ -124,7 +124,7 @@ fn wrong_params_of_a_pool() {
 }
 
 #[test]
-fn wrong_params_of_a_lock() {
+fn invalid_params_of_a_lock() {
     let cases = [
         ("{}", "missing lock_op"),
         (r#"{"lock_op":"lock"}"#, "missing key"),
@@ -143,7 +143,7 @@ fn wrong_params_of_a_lock() {
 }
 
 #[test]
-fn what_is_understood() {
+fn valid_params_are_understood() {
     let full = ask(pool(
         r#"{"acquire":true,"priority":"7","supersede":"deploy","self_wait":"wait","token":"t","count":2,"labels":{"region":"eu","n":1},"as":"env","ttl":"1h30m","timeout":"90s",
                 "queue":false,"scope":"person","also":[{"pool":"q","count":3},{"pool":"r","lock":7}]}"#,
@@ -156,7 +156,7 @@ fn what_is_understood() {
     assert_eq!(full.name.as_deref(), Some("env"));
     assert_eq!((full.priority, full.supersede.as_deref(), full.self_wait), (Some(7), Some("deploy"), true));
 
-    // YAML makes numbers of locks called `1`, and `"true"` comes from a var.
+    // YAML turns a lock called `1` into a number, and `"true"` comes from a var.
     let one = LockChoice::Named(LockName::parse("1").unwrap());
     assert_eq!(ask(pool(r#"{"claim":1}"#).unwrap()).lock, Some(one));
     assert_eq!(ask(pool(r#"{"acquire":"true"}"#).unwrap()).lock, None);
@@ -181,7 +181,7 @@ fn what_is_understood() {
 }
 
 #[test]
-fn every_key_of_the_source() {
+fn all_keys_of_the_source() {
     let full = r#"{"locker_uri":"http://u:p@a:1, https://u:p@b/x","bosh_lock":"https://director:25555","ca_cert":"-----BEGIN CERTIFICATE-----",
         "client_cert":"-----BEGIN CERTIFICATE-----","client_key":"-----BEGIN PRIVATE KEY----- hunter2","skip_ssl_validation":"true",
         "skip_ssl_verification":false,"proxy":"http://u:hunter2@proxy:3128","log_level":"debug","priority":-3}"#;
@@ -189,7 +189,7 @@ fn every_key_of_the_source() {
     let source = &request.source;
     assert_eq!(source.servers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["http://a:1", "https://b/x"]);
     let of_second = source.servers[1].credentials().map(|found| found.username.as_str());
-    assert_eq!((source.credentials.is_some(), of_second), (false, Some("u")), "they are for that server alone");
+    assert_eq!((source.credentials.is_some(), of_second), (false, Some("u")), "they apply to that server only");
     assert!(matches!(&source.place, Place::Director(url) if url.to_string() == "https://director:25555"));
     assert_eq!((source.kind, source.log_level, source.priority), (SourceKind::LockName, LogLevel::Debug, Some(-3)));
     assert_eq!(source.tls.skip_verification, Some("skip_ssl_validation"));

@@ -1,4 +1,4 @@
-//! lockd's API: what may be a name, and its empty answer.
+//! lockd's API: valid names, and the empty answer.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,11 +6,11 @@ use serde::Serialize;
 use crate::core::limits;
 use crate::core::names::PoolName;
 
-/// What lockd answers when all is well: `{}`.
+/// lockd's answer on success: `{}`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct EmptyView {}
 
-/// Why a text is not a name for lockd. The messages are the original's.
+/// Why a text is not a valid lockd name. The messages are those of the original.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LockdNameError {
     /// There is nothing to lock at `/lock/`.
@@ -20,7 +20,7 @@ pub enum LockdNameError {
     TooLong { bytes: usize },
     #[error("Name contains non-printable/non-ascii byte {byte} at offset {offset}")]
     BadByte { byte: u8, offset: usize },
-    /// Not a rule of lockd's, but the lock is the same that all others see.
+    /// lockd has no such rule, but every other API sees the same lock and refuses such names.
     #[error("Name starts with a dot, which is reserved for files that are not locks")]
     LeadingDot,
 }
@@ -41,7 +41,7 @@ pub fn name(text: &str) -> Result<PoolName, LockdNameError> {
     if let Some((offset, byte)) = text.bytes().enumerate().find(|&(_, byte)| !allowed(byte)) {
         return Err(LockdNameError::BadByte { byte, offset });
     }
-    // The name keeps all other rules of pool names by now.
+    // At this point the name follows all other rules of pool names.
     PoolName::parse(text).map_err(|_| LockdNameError::LeadingDot)
 }
 

@@ -1,4 +1,4 @@
-//! locker's API: the bodies of both generations of clients, and the answers.
+//! locker's API: the request bodies of both generations of clients, and the answers.
 
 use std::collections::BTreeMap;
 
@@ -13,15 +13,15 @@ use crate::wire::problems::Problems;
 /// `owner.program` of a claim that came through locker's API.
 pub const PROGRAM: &str = "locker client";
 
-/// The body of `PUT` and `DELETE /lock/{pool}`, as documented; it is read by [`Party::parse`], which ignores unknown
-/// members and accepts `null` for one that is not there.
+/// The documented body of `PUT` and `DELETE /lock/{pool}`. [`Party::parse`] reads it: it ignores unknown members and
+/// treats `null` as missing.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct PartyBody {
-    /// First generation: who locks. The pool is a mutex, also against its own holder.
+    /// First generation: who locks. The pool is a mutex that is not reentrant.
     pub lock: Option<String>,
-    /// Second generation: what the pool is held by. Those with the same key hold it together.
+    /// Second generation: the key that holds the pool. Requestors with the same key hold it together.
     pub key: Option<String>,
-    /// Who shares the key; the key itself when left out. Also `lock_by` and `locked_by`.
+    /// Who shares the key. Defaults to the key itself. `lock_by` and `locked_by` are aliases.
     pub requestor: Option<String>,
     pub lock_by: Option<String>,
     pub locked_by: Option<String>,
@@ -30,15 +30,15 @@ pub struct PartyBody {
 /// Who locks or unlocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Party {
-    /// First generation: alone, under this name.
+    /// First generation: exclusively, under this name.
     Exclusive { owner: Text },
-    /// Second generation: with everybody who has the same key.
+    /// Second generation: together with everyone who uses the same key.
     Shared { key: Text, requestor: Text },
 }
 
 impl Party {
-    /// Reads a body, whatever its content type says; `None` only with a problem noted: it is not a JSON object, names
-    /// nobody, names a member twice, or has a text that is too long.
+    /// Reads a body, whatever its content type. Returns `None` only after it has recorded a problem: the body is not a
+    /// JSON object, names nobody, has a duplicate member, or has a text that is too long.
     pub fn parse(body: &[u8], problems: &mut Problems) -> Option<Self> {
         let mut members = Members::parse("the body", body, problems)?;
         // An empty text counts as missing.
@@ -91,14 +91,14 @@ pub fn owner(who: Text) -> Owner {
     Owner { program: Text::parse(PROGRAM).ok(), person: Some(who), ..Owner::default() }
 }
 
-/// A 200.
+/// The body of a 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ResponseView {
-    /// What was done, for people.
+    /// What the server did, for people.
     pub response: String,
 }
 
-/// A 200 of `DELETE /lock/{name}`: [`ResponseView`] with a body, `{}` without one.
+/// The 200 of `DELETE /lock/{name}`: a [`ResponseView`] if the request had a body, `{}` if it had none.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct UnlockedView {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,13 +108,13 @@ pub struct UnlockedView {
 /// One pool in `GET /locks`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PoolEntry {
-    /// What it is held by; empty when nobody holds it.
+    /// The key that holds it. Empty if nobody holds it.
     pub key: String,
-    /// Who holds it, and how often.
+    /// Who holds it, and how many times.
     pub locked_by: BTreeMap<String, u64>,
 }
 
-/// `GET /locks`: pools by name. The same bytes as long as nothing changes.
+/// `GET /locks`: pools by name. The bytes are identical as long as nothing changes.
 pub type LocksView = BTreeMap<String, PoolEntry>;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! JSON and rules of the APIs that Locker honours for the clients of other servers (`docs/contracts.md`).
+//! JSON and rules of the APIs that Locker serves to clients of the servers it replaces (`docs/contracts.md`).
 //!
-//! - here: which contracts a server serves.
-//! - [`locker`]: bodies and answers of locker's API.
+//! - this file: which contracts a server serves.
+//! - [`locker`]: request bodies and answers of locker's API.
 //! - [`lockd`]: names and answers of lockd's API.
 //! - [`state_file`]: the state file of the original locker, for import.
 
@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use super::problems::unknown;
 
-/// The API of a server that Locker replaces.
+/// The API of a server that Locker can replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Contract {
     /// `GET /locks`, `PUT` and `DELETE /lock/{pool}` with a body.
@@ -41,7 +41,7 @@ impl Contract {
     }
 }
 
-/// The contracts that a server serves: all by default.
+/// The contracts that a server serves. Default: all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contracts(BTreeSet<Contract>);
 
@@ -73,7 +73,7 @@ const NONE: &str = "none";
 impl FromStr for Contracts {
     type Err = String;
 
-    /// Reads words with commas between them, or `none`.
+    /// Parses a comma-separated list of names, or `none`.
     fn from_str(text: &str) -> Result<Self, String> {
         if text.trim() == NONE {
             return Ok(Self(BTreeSet::new()));
@@ -86,13 +86,13 @@ impl FromStr for Contracts {
     }
 }
 
-/// How lockd's `DELETE` answers when the lock was not locked.
+/// How lockd's `DELETE` answers if the lock was not locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnlockMissing {
-    /// 409, as lockd's document says.
+    /// 409, as lockd's documentation says.
     #[default]
     Conflict,
-    /// 404, as the program and its clients do.
+    /// 404, as the program and its clients expect.
     NotFound,
 }
 

@@ -1,6 +1,6 @@
-//! The state file of the original locker: a JSON object as `GET /locks` prints it.
+//! The state file of the original locker: a JSON object, in the form that `GET /locks` prints.
 //!
-//! It is read as a whole before anything is done with it. A file that cannot be understood in full is refused: a lock must
+//! It is read completely before anything is imported. A file that cannot be fully understood is refused: a lock must
 //! not become free because its line was lost.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,12 +16,12 @@ use crate::wire::digest::Fields;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// Why a state file is refused.
+/// The reason to refuse a state file.
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileError {
     #[error("the file is empty: it was cut off, or it is not a state file (a state file without locks contains {{}})")]
     Empty,
-    #[error("the file is not one whole JSON object as GET /locks prints it: {0}")]
+    #[error("the file is not one whole JSON object in the form that GET /locks prints: {0}")]
     Json(#[from] serde_json::Error),
     #[error("{0}")]
     Pool(NameError),
@@ -41,22 +41,22 @@ pub enum StateFileError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportedPool {
     pub pool: PoolName,
-    /// Nobody holds it when there is none.
+    /// Empty if nobody holds the pool.
     pub holds: Vec<ImportedHold>,
 }
 
-/// One hold: a claim to be asked for, with an id that is the same each time the file is read.
+/// One hold: the claim to request. Its id is the same each time the file is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportedHold {
     pub id: ClaimId,
-    /// Try-lock: it is granted at once, or refused because somebody else holds the pool by now.
+    /// A try-lock: it is granted at once, or refused because someone else holds the pool by then.
     pub body: ClaimBody,
 }
 
-/// Reads a whole state file: pools in the order of the file.
+/// Reads a whole state file. Returns the pools in the order of the file.
 ///
 /// # Errors
-/// It is damaged, or says what cannot be: the reason. The file's name is for the caller to add.
+/// The file is damaged or contradicts itself. The caller adds the name of the file.
 pub fn parse(text: &str) -> Result<Vec<ImportedPool>, StateFileError> {
     if text.trim().is_empty() {
         return Err(StateFileError::Empty);
@@ -75,11 +75,11 @@ pub fn parse(text: &str) -> Result<Vec<ImportedPool>, StateFileError> {
     Ok(pools)
 }
 
-/// What the file says of one pool.
+/// What the file says about one pool.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Entry {
-    /// First generation: the holder, or nothing.
+    /// First generation: the holder, or an empty text.
     Owner(String),
     Held {
         key: String,
@@ -122,7 +122,7 @@ fn holds(pool: &PoolName, entry: Entry) -> Result<Vec<ImportedHold>, StateFileEr
     }
 }
 
-/// One hold, the same claim as a client of locker's API would have.
+/// One hold: the same claim that a client of locker's API would have.
 fn hold(pool: &PoolName, key: Option<&Text>, who: &Text, n: usize) -> Result<ImportedHold, StateFileError> {
     let mut fields = Fields::default();
     [pool.as_str(), key.map_or("", Text::as_str), who.as_str()].iter().for_each(|field| fields.text(field));
@@ -156,7 +156,7 @@ fn hold(pool: &PoolName, key: Option<&Text>, who: &Text, n: usize) -> Result<Imp
     Ok(ImportedHold { id, body })
 }
 
-/// The members of a JSON object in their order, none of them lost when a name is there twice.
+/// The members of a JSON object in order, including duplicates.
 struct Pairs<T>(Vec<(String, T)>);
 
 impl<T> Default for Pairs<T> {

@@ -1,4 +1,4 @@
-//! The stored history, and the operations that are remembered.
+//! The stored history and the remembered operations.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ words!(StoredKind for ChangeKind {
     Moved, Quarantined, Returned,
 });
 
-/// Place of a history entry.
+/// The key of a history entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredKey {
@@ -40,12 +40,12 @@ impl From<StoredKey> for ChangeKey {
     }
 }
 
-/// A remembered operation; its id is the key.
+/// A remembered operation. Its id is the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredOp {
     revision: u64,
-    /// Missing in records of older releases.
+    /// Missing in records from older releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     asked: Option<u64>,
     forget: StoredDeadline,
@@ -66,7 +66,7 @@ impl StoredOp {
     }
 }
 
-/// A history entry; its place is the key.
+/// A history entry. The store keeps its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredChange {
@@ -104,7 +104,7 @@ impl From<&Change> for StoredChange {
 }
 
 impl StoredChange {
-    /// The entry at this place.
+    /// The entry with this key.
     ///
     /// # Errors
     /// The record breaks a rule of the core.

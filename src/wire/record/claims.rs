@@ -1,4 +1,4 @@
-//! Stored claims, live and ended.
+//! Stored claims, both live and ended.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ fn is_zero(value: &u32) -> bool {
     *value == 0
 }
 
-/// What stands for the presence of a loaded waiting claim until the restart sets it: a deadline that is over.
+/// The presence of a loaded waiting claim until the restart sets the real one: a deadline that has passed.
 pub const NO_PRESENCE: Presence = Presence::Recent(Deadline { at: EngineMs(0), span: Span(0) });
 
-/// A build: its cluster and its id there.
+/// A build: its cluster and its build id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredBuild {
@@ -57,7 +57,7 @@ fn digest(stored: &str) -> anyhow::Result<Digest> {
     Ok(Digest(bytes))
 }
 
-/// What is asked of one pool.
+/// The request for one pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredPart {
@@ -97,7 +97,7 @@ impl TryFrom<StoredPart> for Part {
     }
 }
 
-/// Where a live claim is in its life; of a waiting one, presence is not kept.
+/// The phase of a live claim. The presence of a waiting claim is not stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum StoredPhase {
@@ -174,7 +174,7 @@ impl From<StoredPhase> for Phase {
     }
 }
 
-/// A live claim; its id is the key.
+/// A live claim. Its id is the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredClaim {
@@ -184,7 +184,7 @@ pub struct StoredClaim {
     key: Option<Parsed<Text>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     requestor: Option<Parsed<Text>>,
-    /// As asked, else as its pools had it when it began.
+    /// The requested scope, or else that of its pools when the claim began.
     scope: StoredScope,
     #[serde(default, skip_serializing_if = "is_false")]
     build_over: bool,
@@ -253,7 +253,7 @@ impl From<&Claim> for StoredClaim {
 }
 
 impl StoredClaim {
-    /// The claim with this id, as it was stored: nobody parked, [`NO_PRESENCE`].
+    /// The claim with this id, as it was stored: without parked requests, with [`NO_PRESENCE`].
     ///
     /// # Errors
     /// The record breaks a rule of the core.
@@ -289,7 +289,7 @@ impl StoredClaim {
     }
 }
 
-/// An ended claim; its id is the key.
+/// An ended claim. Its id is the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredEnded {

@@ -76,7 +76,7 @@ impl TryFrom<StoredEnding> for Ending {
     }
 }
 
-/// A release.
+/// The release of a latch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredReleased {
@@ -84,7 +84,7 @@ pub struct StoredReleased {
     forget: StoredDeadline,
 }
 
-/// A latch; its id is the key.
+/// A latch. Its id is the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredLatch {
@@ -136,7 +136,7 @@ impl StoredLatch {
     }
 }
 
-/// A latch as the history names it.
+/// A latch as the history refers to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredLatchRef {

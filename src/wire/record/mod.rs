@@ -1,19 +1,20 @@
-//! Stored records: the JSON that a store keeps, apart from the types of the core, so that neither changes the other
-//! by accident. Each record has a conversion both ways; the golden texts in the tests are the format.
+//! Stored records: the JSON that a store keeps. They are separate from the types of the core, so that a change of one
+//! does not change the other by accident. Each record has conversions in both directions. The golden texts in the tests
+//! define the format.
 //!
-//! The key of a record (a name, an id, a revision) is kept beside it by the store and is not repeated in it.
-//! Whatever a record does not expect, it refuses: an unknown field, an unknown word, a name that breaks the rules.
-//! A store that is misread would grant a lock twice; a store that is refused is only an outage. So a change of
-//! the format is a new schema version with a migration (docs/store.md), never a field that old releases skip.
+//! The store keeps the key of a record (a name, an id, a revision) separately; the record does not repeat it. Records
+//! refuse everything unexpected: an unknown field, an unknown word, an invalid name. A store that is misread could
+//! grant a lock twice; a store that is refused is only an outage. So a change of the format is a new schema version
+//! with a migration (docs/store.md), never a field that old releases skip.
 //!
-//! Not in any record, because the next start makes it anew: parked requests and presence of a claim, holders and
-//! newest entry of a lock.
+//! No record has the parked requests and the presence of a claim, or the holders and the newest entry of a lock. The
+//! next start rebuilds them.
 //!
-//! Here is what several kinds of records are made of. The kinds:
+//! This file has the parts that several kinds of records share. The kinds:
 //!
-//! - `claims`: live and ended ones.
+//! - `claims`: live and ended claims.
 //! - `pools`: pools and locks.
-//! - `changes`: the history and the operations that are remembered.
+//! - `changes`: the history and the remembered operations.
 //! - `latch`: latches.
 
 mod changes;
@@ -42,15 +43,15 @@ pub use pools::{StoredBackfill, StoredLock, StoredOrder, StoredPick, StoredPolic
 /// The JSON text of a record, in one line.
 ///
 /// # Errors
-/// None is known; a record that has no JSON must stop the commit, not the process.
+/// None is known. A record that cannot be written as JSON must stop the commit, not the process.
 pub fn encode(record: &impl Serialize) -> anyhow::Result<String> {
     serde_json::to_string(record).context("a record has no JSON")
 }
 
-/// The record of a JSON text.
+/// Parses a record from its JSON text.
 ///
 /// # Errors
-/// Says what is wrong and where in the text. Control characters of a damaged text are escaped.
+/// Says what is wrong and where. Control characters of a damaged text are escaped.
 pub fn decode<T: DeserializeOwned>(json: &str) -> anyhow::Result<T> {
     serde_json::from_str(json).map_err(|error| {
         let shown: String = error.to_string().chars().flat_map(shown).collect();
@@ -64,7 +65,7 @@ fn shown(c: char) -> impl Iterator<Item = char> {
     escape.into_iter().flatten().chain(plain)
 }
 
-/// A name or text of the core in a record: written as it is, parsed when it is read.
+/// A name or text of the core in a record: written unchanged, validated when it is read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Parsed<T>(pub T);
 
@@ -106,7 +107,8 @@ fn plain<T, C: FromIterator<T>>(values: impl IntoIterator<Item = Parsed<T>>) -> 
     values.into_iter().map(|Parsed(value)| value).collect()
 }
 
-/// A record's words for an enum of the core, one for one. They are the format, so they are apart from those of the API.
+/// The stored words of an enum of the core, one for each variant. They define the format, so they are separate from
+/// those of the API.
 macro_rules! words {
     ($record:ident for $core:ident { $($variant:ident),+ $(,)? }) => {
         #[doc = concat!("The stored words of [`", stringify!($core), "`].")]
@@ -126,7 +128,7 @@ words!(StoredEnd for End {
     Broken,
 });
 
-/// A deadline: engine time of its end and the span it was made from, milliseconds.
+/// A deadline: the engine time of its end and the span it was made from, both in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredDeadline {
@@ -146,7 +148,7 @@ impl From<StoredDeadline> for Deadline {
     }
 }
 
-/// Who is behind a claim or a change.
+/// Who made a claim or a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredOwner {

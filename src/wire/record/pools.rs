@@ -12,26 +12,26 @@ use crate::core::time::{Span, WallMs};
 words!(StoredOrder for Order { Fifo, Priority, Lifo });
 words!(StoredPick for Pick { LeastRecent, Random, Name });
 
-/// Later claims may pass earlier ones.
+/// Later claims may be served before earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredBackfill {
-    /// At most so often past each.
+    /// The most grants that may pass each earlier claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     most: Option<u32>,
 }
 
-/// The policy of a pool; the pool's name is the key.
+/// The policy of a pool. The pool's name is the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredPolicy {
-    /// Missing when it is the default.
+    /// Missing if it is the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     order: Option<StoredOrder>,
-    /// Missing when later claims may not pass earlier ones.
+    /// Missing if later claims may not pass earlier ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     backfill: Option<StoredBackfill>,
-    /// Missing when it is the default.
+    /// Missing if it is the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pick: Option<StoredPick>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ impl From<StoredPolicy> for Policy {
     }
 }
 
-/// A lock but for its metadata, which is kept beside it as bytes; pool and name are the key.
+/// A lock without its metadata, which the store keeps separately as bytes. Pool and name are the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredLock {
@@ -129,7 +129,7 @@ impl From<&Lock> for StoredLock {
 }
 
 impl StoredLock {
-    /// The lock with this name and metadata, held by nobody yet.
+    /// The lock with this name and metadata, without holders yet.
     #[must_use]
     pub fn into_lock(self, name: LockName, metadata: &[u8]) -> Lock {
         Lock {

@@ -1,4 +1,4 @@
-//! The golden texts are the stored format: a change of one of them is a change of the schema version.
+//! The golden texts define the stored format. A change to one of them is a change of the schema version.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ fn claim() -> Claim {
     }
 }
 
-/// A claim with as little as there can be.
+/// A claim with only the required fields.
 fn small_claim(phase: Phase) -> Claim {
     let full = claim();
     let any = Want::Any { count: 1, labels: Labels::new() };
@@ -103,7 +103,7 @@ const FULL_OWNER: &str = concat!(
 );
 
 #[test]
-fn a_claim_is_stored_as() {
+fn the_format_of_claims() {
     let waiting = |give_up| small_claim(Phase::Waiting { presence: NO_PRESENCE, give_up });
     let granted = Phase::Granted { fence: Fence(5), locks: locks(), confirm_by: deadline(7, 6), give_up: None };
     let small = |phase: &str| {
@@ -148,7 +148,7 @@ fn a_claim_is_stored_as() {
 }
 
 #[test]
-fn an_ended_claim_is_stored_as() {
+fn the_format_of_ended_claims() {
     let full = Ended {
         id: name("c:1"),
         life: 2,
@@ -189,7 +189,7 @@ fn an_ended_claim_is_stored_as() {
 }
 
 #[test]
-fn pools_locks_operations_and_history_are_stored_as() {
+fn the_format_of_pools_locks_operations_and_history() {
     let policy = Policy { drain: Some(Span(0)), max_hold: Some(Span(1)), max_queue: Some(2), ..Policy::default() };
     let ordered = Policy { order: Order::Priority, ..policy.clone() };
     let [backfill, filled] = [None, Some(2)].map(|most| Policy {
@@ -263,7 +263,7 @@ fn pools_locks_operations_and_history_are_stored_as() {
 }
 
 #[test]
-fn latches_are_stored_as() {
+fn the_format_of_latches() {
     let id: LatchId = name("e9205d4a-2545-4c58-86ae-d0e7b3ecec23");
     let node = Node::Parameter { name: name("lock-id"), value: name("🔒") };
     let target = Target {
@@ -314,7 +314,7 @@ fn latches_are_stored_as() {
 }
 
 #[test]
-fn whatever_is_not_expected_is_refused() {
+fn everything_unexpected_is_refused() {
     let good = encode(&StoredClaim::from(&claim())).unwrap();
     let cases = [
         (r#""life":2"#, r#""life":2,"colour":"red""#, "unknown field `colour`"),
