@@ -1,4 +1,4 @@
-//! The shell around [`locker::run`]: real arguments, environment, streams and signals; nothing is decided here.
+//! The shell around [`locker::run`]: real arguments, environment, streams and signals. It makes no decisions.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,13 +9,13 @@ use std::sync::Arc;
 use locker::env::{ClosedStdout, Env, Signals, SystemClock, stdout_was_closed};
 use locker::wire::escape::escape;
 
-/// Requests allocate on one thread and free on another all the time, which glibc's allocator is slow at.
+/// Requests often allocate on one thread and free on another, which is slow with glibc's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
-        // Where it happened in our own sources; of others only the file, not where it lay when this was built.
+        // The place in our own sources. For dependencies only the file, without its path on the build machine.
         let place = panic.location().map_or_else(String::new, |at| {
             let file = at.file().rsplit_once("/src/").map_or(at.file(), |(_, file)| file);
             format!(" at {file}:{}", at.line())
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         let text = text.unwrap_or("no text");
         let _ = writeln!(std::io::stderr(), "locker: bug{place}: {}", escape(text));
     }));
-    // First of all, so that a signal that comes early is not lost.
+    // This comes first, so that an early signal is not lost.
     let signals = match Signals::of_process() {
         Ok(signals) => signals,
         Err(error) => return refuse(&format!("cannot listen for signals: {error}")),
@@ -35,11 +35,11 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(bad) => return refuse(&format!("the argument \"{}\" is not valid UTF-8", escape(&bad.to_string_lossy()))),
     };
-    // Variables that are no text belong to others: ours are all text.
+    // Variables that are not valid UTF-8 cannot be ours.
     let vars: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    // What is written to a closed stdout must fail, as it does when it is full.
+    // Writing to a closed stdout must fail, as writing to a full disk does.
     let stdout: &mut dyn std::io::Write = if stdout_was_closed() { &mut ClosedStdout } else { &mut std::io::stdout() };
     let mut env = Env {
         args,
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     ExitCode::from(locker::run(&mut env))
 }
 
-/// The container's name. Concourse mounts `/etc/hostname`; the kernel knows it too.
+/// The container's host name, from the kernel or from `/etc/hostname`, which Concourse mounts.
 fn hostname() -> String {
     let files = ["/proc/sys/kernel/hostname", "/etc/hostname"];
     let found = files.iter().find_map(|file| std::fs::read_to_string(file).ok());
@@ -63,7 +63,7 @@ fn hostname() -> String {
 }
 
 fn refuse(text: &str) -> ExitCode {
-    // stderr is all there is to tell it by.
+    // If stderr cannot be written, there is nowhere else to report it.
     let _ = writeln!(std::io::stderr(), "locker: {text}");
     ExitCode::from(2)
 }

@@ -1,6 +1,6 @@
 //! The machine as a value: the only file that reads the process's clock, randomness, signals and environment.
 //!
-//! Every applet gets an [`Env`] and touches nothing else, so tests run it in-process with their own.
+//! Every program gets an [`Env`] and touches nothing else, so tests can run it in-process with an `Env` of their own.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,15 +9,15 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What an applet sees of the machine.
+/// What a program sees of the machine.
 pub struct Env<'a> {
-    /// Arguments, the program's name first.
+    /// Arguments, starting with the program's name.
     pub args: Vec<String>,
     pub vars: BTreeMap<String, String>,
     pub stdin: &'a mut dyn Read,
     pub stdout: &'a mut dyn Write,
     pub stderr: &'a mut dyn Write,
-    /// Whether a person reads stdout on a terminal: only then may it be coloured.
+    /// Whether stdout is a terminal: only then may it be coloured.
     pub is_terminal: bool,
     pub hostname: String,
     pub clock: Arc<dyn Clock>,
@@ -25,13 +25,13 @@ pub struct Env<'a> {
 }
 
 impl Env<'_> {
-    /// A variable that is set to something.
+    /// The value of a variable, unless it is unset or empty.
     #[must_use]
     pub fn var(&self, name: &str) -> Option<&str> {
         self.vars.get(name).map(String::as_str).filter(|v| !v.is_empty())
     }
 
-    /// A file, or stdin for `-`, as [`read_at_most`].
+    /// The content of a file, or of stdin for `-`, as [`read_at_most`] returns it.
     ///
     /// # Errors
     /// It cannot be opened or read.
@@ -40,11 +40,11 @@ impl Env<'_> {
     }
 }
 
-/// Time, read in one place.
+/// The clocks of the machine.
 pub trait Clock: Send + Sync {
-    /// Monotonic time since some fixed moment of this process.
+    /// Monotonic time since some fixed moment in this process.
     fn monotonic(&self) -> Duration;
-    /// As [`Self::monotonic`], but it runs on while the machine sleeps: what leases are counted by.
+    /// Like [`Self::monotonic`], but it also counts the time that the machine sleeps. Leases are counted by it.
     fn through_suspend(&self) -> Duration {
         self.monotonic()
     }
@@ -70,7 +70,7 @@ impl Clock for SystemClock {
 
     fn through_suspend(&self) -> Duration {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        // It counts from the start of the machine: never negative.
+        // It counts from the boot of the machine, so it is never negative.
         Duration::try_from(now).unwrap_or_default()
     }
 
@@ -83,7 +83,7 @@ impl Clock for SystemClock {
 /// `N` random bytes.
 ///
 /// # Panics
-/// When the operating system has no randomness: nothing safe can be done without.
+/// When the operating system cannot provide random bytes: without them nothing is safe.
 #[must_use]
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0u8; N];
@@ -111,7 +111,7 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// All that `from` gives, if that is at most `max` bytes; `None` when there is more, of which one byte is read.
+/// Everything from `from`, if that is at most `max` bytes; otherwise `None`, after reading `max` bytes and one more.
 ///
 /// # Errors
 /// It cannot be read.
@@ -121,8 +121,8 @@ pub fn read_at_most(from: impl Read, max: u64) -> std::io::Result<Option<Vec<u8>
     Ok((bytes.len() as u64 <= max).then_some(bytes))
 }
 
-/// All of a file, if that is at most `max` bytes; `None` when there is more. A named pipe or a device is refused: opening
-/// the one may wait for ever, and reading the other may never end. What the shell hands over (`<(...)`) is read.
+/// The whole file, if that is at most `max` bytes; otherwise `None`. Named pipes and devices are refused: opening a
+/// pipe may block forever, and reading a device may never end. Files that the shell hands over (`<(...)`) are read.
 ///
 /// # Errors
 /// It cannot be opened or read, or is not a file.
@@ -134,8 +134,8 @@ pub fn read_file(path: &Path, max: u64) -> std::io::Result<Option<Vec<u8>>> {
     read_at_most(File::open(path)?, max)
 }
 
-/// Whether the process was started without a stdout. Rust's runtime then opens `/dev/null` in its place, for reading too,
-/// which nobody else does.
+/// Whether the process was started without a stdout. Rust's runtime then opens `/dev/null` in its place, for reading
+/// and writing. Nothing else opens stdout that way.
 #[must_use]
 pub fn stdout_was_closed() -> bool {
     use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, makedev};
@@ -147,7 +147,7 @@ pub fn stdout_was_closed() -> bool {
     is_read_write && is_null
 }
 
-/// Stands for a stdout that is closed.
+/// Takes the place of a closed stdout: every write fails.
 pub struct ClosedStdout;
 
 impl std::io::Write for ClosedStdout {
@@ -165,9 +165,9 @@ impl std::io::Write for ClosedStdout {
 pub enum Signal {
     Term,
     Int,
-    /// Only where [`Signals::relay`] listens; elsewhere it ends the process, or reloads the server's certificates.
+    /// Only caught by [`Signals::relay`]; otherwise it ends the process, or reloads the server's certificates.
     Hup,
-    /// Only where [`Signals::relay`] listens; elsewhere it ends the process.
+    /// Only caught by [`Signals::relay`]; otherwise it ends the process.
     Quit,
 }
 
@@ -183,7 +183,7 @@ impl Signal {
         }
     }
 
-    /// Its name as people know it.
+    /// Its usual name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -195,7 +195,7 @@ impl Signal {
     }
 }
 
-/// The signals that this process ignores, as bits; none where the system does not say.
+/// The signals that this process ignores, as a bit mask; 0 where the system does not tell.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -208,14 +208,14 @@ struct SignalState {
     listeners: Vec<Box<dyn Fn(Signal) + Send>>,
 }
 
-/// Signals that have arrived. Cheap to clone; waiting code sleeps on it instead of on the clock.
+/// The signals that have arrived. Cheap to clone. Code that waits sleeps here, so that a signal wakes it.
 #[derive(Clone, Default)]
 pub struct Signals {
     inner: Arc<(Mutex<SignalState>, Condvar)>,
 }
 
 impl Signals {
-    /// Catches SIGTERM and SIGINT of this process from now on.
+    /// Catches SIGTERM and SIGINT from now on.
     ///
     /// # Errors
     /// The operating system refuses the handlers.
@@ -232,9 +232,9 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Tells `hear` of every SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 and SIGCONT from now on, each time one
-    /// comes; SIGHUP and SIGQUIT count as signals to end, too, and are noted before they are told. What is ignored (by
-    /// `nohup`, say) stays so.
+    /// From now on, calls `hear` for every SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 and SIGCONT. SIGHUP and
+    /// SIGQUIT now also ask the process to end. A signal to end is recorded before `hear` is called. Signals that were
+    /// ignored at the start (because of `nohup`, for example) stay ignored.
     ///
     /// # Errors
     /// The operating system refuses the handlers.
@@ -259,7 +259,7 @@ impl Signals {
         Ok(())
     }
 
-    /// Notes a signal; only the first one is remembered, listeners hear of each.
+    /// Records a signal and calls every listener. Only the first signal is remembered.
     pub fn raise(&self, signal: Signal) {
         let (state, changed) = &*self.inner;
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -268,7 +268,7 @@ impl Signals {
         changed.notify_all();
     }
 
-    /// Calls `listener` on each later signal, and now if one has come already. It must not block.
+    /// Calls `listener` for each later signal, and at once if one has already arrived. It must not block.
     pub fn on_signal(&self, listener: impl Fn(Signal) + Send + 'static) {
         let mut state = self.inner.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(signal) = state.first {
@@ -277,13 +277,13 @@ impl Signals {
         state.listeners.push(Box::new(listener));
     }
 
-    /// The first signal, if one has come.
+    /// The first signal, if one has arrived.
     #[must_use]
     pub fn caught(&self) -> Option<Signal> {
         self.inner.0.lock().unwrap_or_else(PoisonError::into_inner).first
     }
 
-    /// Sleeps for `span`, or less when a signal comes or has come; returns it.
+    /// Sleeps for `span`, or until a signal arrives; returns the first signal, if any.
     #[must_use]
     pub fn sleep(&self, span: Duration) -> Option<Signal> {
         let (state, changed) = &*self.inner;

@@ -1,8 +1,8 @@
 //! Locker: locks for CI that cannot get stuck, cannot be granted twice, and tell you who holds them and who waits.
 //!
-//! One program, chosen by the name that it is called by ([`run`]):
+//! One binary holds several programs. The name it is called by selects one ([`run`]):
 //!
-//! | base name of argv\[0\] | what it is |
+//! | base name of argv\[0\] | program |
 //! |---|---|
 //! | `check`, `in`, `out` | the Concourse resource type ([`resource`]) |
 //! | `lockcli` | the client of Argo latches ([`cli`]) |
@@ -11,9 +11,9 @@
 //!
 //! Reading order:
 //! 1. [`core`]: every rule, pure. Begin with its `step`.
-//! 2. [`wire`]: what crosses a wire, as types: our API, Concourse, errors.
-//! 3. [`store`], [`server`]: the truth on disk, the engine that owns it, the routes, the door.
-//! 4. [`client`]: the API from the other side; [`resource`], [`agent`] and [`cli`] stand on it.
+//! 2. [`wire`]: the types of everything that crosses a wire: our API, Concourse, errors.
+//! 3. [`store`], [`server`]: the state on disk, the engine that owns it, the routes, the door.
+//! 4. [`client`]: the API from the client's side; [`resource`], [`agent`] and [`cli`] build on it.
 //! 5. [`mod@env`]: the machine as a value. Nothing else reads the process's environment, clock or signals.
 //!
 //! Arrows point down only: binary -> this file -> server, resource, agent, cli -> client, store, wire -> core.
@@ -35,15 +35,15 @@ use env::Env;
 use wire::errors::exit;
 use wire::escape::Escaped;
 
-/// Runs the program that `env.args[0]` names and gives the process's exit code. A bug that panics is an error, too.
+/// Runs the program that `env.args[0]` names and returns the process's exit code. A panic is reported as an error.
 pub fn run(env: &mut Env<'_>) -> u8 {
     let name = env.args.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str());
     let name = name.unwrap_or_default().to_owned();
-    // Nothing is used afterwards but the streams, which are whole at any time.
+    // After a panic only the streams are used, and these are always consistent.
     catch_unwind(AssertUnwindSafe(|| run_as(&name, env))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        // stderr is all there is to tell it by.
+        // If stderr cannot be written, there is nowhere else to report it.
         let _ = writeln!(env.stderr, "error: this is a bug in locker, please report it: {}", Escaped(&text));
         exit::FAILED
     })

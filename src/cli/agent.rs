@@ -43,7 +43,7 @@ pub(super) struct AgentArgs {
     /// URL of the latches, such as `http://HOST:8910/lock`; used as given (default: --uri with /lock)
     #[arg(long, env = "API_ENDPOINT", value_name = "URL")]
     api_endpoint: Option<String>,
-    /// How to reach the cluster (default: $KUBECONFIG, else ~/.kube/config, else the pod's service account)
+    /// Kubeconfig for the cluster (default: $KUBECONFIG, else ~/.kube/config, else the pod's service account)
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig (default: its current one)
@@ -52,17 +52,17 @@ pub(super) struct AgentArgs {
     /// Use the pod's service account and ignore any kubeconfig
     #[arg(long, conflicts_with = "kubeconfig")]
     in_cluster: bool,
-    /// Time between two full listings, a duration or a number of seconds; if the server can announce releases, they are
-    /// acted on at once
+    /// Time between two full listings: a duration, or a number of seconds; if the server announces releases, the agent
+    /// acts on them at once
     #[arg(long, env = "LOCKER_AGENT_INTERVAL", value_name = "TIME", default_value = "60s", value_parser = parse_interval)]
     interval: Duration,
-    /// Act only on latches of this namespace; may be repeated (default: all)
+    /// Act only on latches in this namespace; may be repeated (default: all)
     #[arg(long, env = "LOCKER_AGENT_NAMESPACES", value_name = "NAME", value_delimiter = ',')]
     namespace: Vec<Namespace>,
-    /// Give up a latch once its workflow has been missing for this long
+    /// Give up on a latch once its workflow has been missing for this long
     #[arg(long, env = "LOCKER_AGENT_GONE_AFTER", value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     gone_after: Duration,
-    /// Look once at each released latch, then exit
+    /// Process each released latch once, then exit
     #[arg(long)]
     once: bool,
     /// Only say what would be done; change nothing
@@ -76,7 +76,7 @@ pub(super) struct AgentArgs {
     log_level: LogLevel,
 }
 
-/// A duration; a number alone is seconds, as for the original agent.
+/// Parses a duration. A plain number means seconds, as in the original agent.
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let span = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_alone_is_seconds() {
+    fn a_plain_number_is_seconds() {
         let table = [("60", 60_000), ("1", 1_000), ("90s", 90_000), ("1m30s", 90_000), ("200ms", 200)];
         for (text, ms) in table {
             assert_eq!(parse_interval(text), Ok(Duration::from_millis(ms)), "{text}");

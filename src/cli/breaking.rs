@@ -25,10 +25,10 @@ pub(super) struct BreakArgs {
     /// Break the hold on this lock
     #[arg(long, value_name = "NAME", requires = "pool")]
     lock: Option<LockName>,
-    /// The reason, for the holder and the history
+    /// The reason, shown to the holder and in the history
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Keep the lock out of use for the pool's drain time, because the holder may still be working
+    /// Keep the lock out of use for the drain time of the pool, because its holder may still be working
     #[arg(long)]
     drain: bool,
 }
@@ -45,7 +45,7 @@ pub(super) fn run(args: &BreakArgs, client: &Client, env: &mut Env<'_>) -> Resul
     Ok(exit::OK)
 }
 
-/// The one claim that has the lock, confirmed or not.
+/// The claim that has the lock, confirmed or not. Fails if there are several.
 fn holder(pool: &PoolName, lock: &LockName, client: &Client) -> Result<String, CliError> {
     let view = client.get_lock(pool.as_str(), lock.as_str())?;
     match view.holders.as_slice() {

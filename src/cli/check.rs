@@ -1,4 +1,4 @@
-//! `locker check|in|out`: the resource's programs for debugging, as Concourse would run them.
+//! `locker check|in|out`: runs the resource's programs as Concourse would, for debugging.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::resource;
 /// Arguments of `in` and `out`.
 #[derive(Debug, Args)]
 pub(super) struct StepArgs {
-    /// The step's directory
+    /// Directory of the step
     #[arg(default_value = ".")]
     dir: String,
 }

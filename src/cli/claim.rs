@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::claim_request::{Acquiring, RequestArgs};
 use super::output::{CliError, print_json, print_line, say};
-use super::values::parse_duration;
+use super::values::{Limit, parse_duration};
 use crate::client::Client;
 use crate::client::acquire::Timing;
 use crate::client::interruptible::Interruptible;
@@ -27,16 +27,16 @@ use crate::wire::text::api_duration;
 pub(super) struct ClaimArgs {
     #[command(flatten)]
     request: RequestArgs,
-    /// Wait at most this long (default: as long as it takes)
+    /// Wait at most this long (default: no limit)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     wait: Option<Duration>,
     /// Do not wait: take the lock now or fail
     #[arg(long = "try", conflicts_with = "wait")]
     once: bool,
-    /// Let the server end the wait after this time, even if this program is gone
+    /// Let the server end the wait after this time, even if this program is gone by then
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     give_up: Option<Duration>,
-    /// What ends the hold besides a release and --ttl: person (default), flow, build or lease
+    /// What ends the hold, in addition to a release and --ttl: person (default), flow, build or lease
     #[arg(long, value_name = "SCOPE", value_parser = parse_scope)]
     scope: Option<Scope>,
     /// Let the server take the lock back after this time
@@ -55,7 +55,8 @@ pub(super) fn run(args: &ClaimArgs, client: &Client, env: &mut Env<'_>) -> Resul
     let interruptible = Interruptible::new(&env.signals);
     let id = args.id.as_ref().map_or_else(random_hex::<20>, |id| id.as_str().to_owned());
     let acquiring = Acquiring { client, interruptible: &interruptible, timing, id: &id, run: &random_hex::<16>() };
-    let held = acquiring.hold(body(args, env), args.wait, env)?;
+    let limit = args.wait.map(|span| Limit { flag: "--wait", span });
+    let held = acquiring.hold(body(args, env), limit, env)?;
     for lock in &held.locks {
         say(env, &format!("holding {:?} of pool {:?}", lock.lock, lock.pool));
     }

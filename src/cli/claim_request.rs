@@ -1,12 +1,11 @@
-//! Acquiring for locks as a person: what `claim` and `run` have in common.
+//! Acquiring locks as a person: what `claim` and `run` have in common.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 
 use super::output::{CliError, say};
-use super::values::{parse_label, person};
+use super::values::{Limit, parse_label, person};
 use crate::client::acquire::{Acquire, Cancelled, News, Stop, Stopped, Timing};
 use crate::client::interruptible::Interruptible;
 use crate::client::{CallError, Client, who};
@@ -15,12 +14,12 @@ use crate::env::Env;
 use crate::wire::api::{ClaimBody, ClaimView, Scope};
 use crate::wire::errors::exit;
 
-/// What is asked.
+/// What to acquire.
 #[derive(Debug, Args)]
 pub(super) struct RequestArgs {
-    /// The pool to take locks of
+    /// Pool to take locks from
     pool: PoolName,
-    /// Take this lock; may be repeated: all of them or none
+    /// Take this lock; may be repeated: takes all of them or none
     #[arg(long = "lock", value_name = "NAME")]
     locks: Vec<LockName>,
     /// Take N locks, any that are free
@@ -32,13 +31,13 @@ pub(super) struct RequestArgs {
     /// Share the lock with everybody who claims it with the same key
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// In pools with order: priority, higher numbers come first (-1000 to 1000, default 0)
+    /// In pools with --order priority, higher numbers are served first (-1000 to 1000, default 0)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     priority: Option<i32>,
-    /// End older waiting claims of this name: your own, or everybody's when NAME begins with /
+    /// End older waiting claims with the same NAME: your own, or everybody's if NAME begins with /
     #[arg(long, value_name = "NAME")]
     supersede: Option<String>,
-    /// The reason, shown to those who wait for the lock
+    /// The reason, shown to everybody who waits for the lock
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
@@ -64,7 +63,7 @@ impl RequestArgs {
     }
 }
 
-/// A claim of this process, and how it is asked for.
+/// How this process asks for its claim.
 pub(super) struct Acquiring<'a> {
     pub client: &'a Client,
     pub interruptible: &'a Interruptible,
@@ -74,17 +73,12 @@ pub(super) struct Acquiring<'a> {
 }
 
 impl Acquiring<'_> {
-    /// Asks until the claim holds its locks, for at most `timeout`, and says what there is to wait for when that has
-    /// changed.
+    /// Asks until the claim holds its locks, and tells what it waits for whenever that changes. `limit` is the flag
+    /// that limits the wait, and its value.
     ///
     /// # Errors
-    /// Nothing is held: somebody else has it, the time is over, a signal came, or the server refuses.
-    pub(super) fn hold(
-        &self,
-        body: ClaimBody,
-        timeout: Option<Duration>,
-        env: &mut Env<'_>,
-    ) -> Result<ClaimView, CliError> {
+    /// Nothing is held: somebody else holds the lock, the time is over, a signal arrived, or the server refused.
+    pub(super) fn hold(&self, body: ClaimBody, limit: Option<Limit>, env: &mut Env<'_>) -> Result<ClaimView, CliError> {
         let acquire = Acquire {
             client: self.client,
             interruptible: self.interruptible,
@@ -93,7 +87,7 @@ impl Acquiring<'_> {
             run: self.run,
             body,
             timing: self.timing,
-            timeout,
+            timeout: limit.map(|limit| limit.span),
             // A person has no build to wait for.
             self_wait: None,
         };
@@ -105,14 +99,14 @@ impl Acquiring<'_> {
                 last = line;
             }
         });
-        held.map(|held| held.claim).map_err(|stopped| explain(env, self.id, stopped))
+        held.map(|held| held.claim).map_err(|stopped| explain(env, self.id, limit, stopped))
     }
 }
 
-/// What happens while it waits, in one line.
+/// One line of progress about the wait.
 fn line(news: &News<'_>) -> String {
     match news {
-        News::NoAnswer(why) => format!("{why}; asking again"),
+        News::NoAnswer(why) => format!("{why}; retrying"),
         News::Waiting(view) => match view.claim.as_ref().and_then(|claim| claim.queue.as_ref()) {
             Some(queue) => format!("waiting: {}", who::queue(queue)),
             None => format!("waiting: {}", who::holders(&view.holders)),
@@ -120,8 +114,8 @@ fn line(news: &News<'_>) -> String {
     }
 }
 
-/// Why nothing is held, and what became of the claim.
-fn explain(env: &mut Env<'_>, id: &str, stopped: Stopped) -> CliError {
+/// Why nothing is held, and whether the claim was taken back.
+fn explain(env: &mut Env<'_>, id: &str, limit: Option<Limit>, stopped: Stopped) -> CliError {
     if let Cancelled::Unknown(why) = &stopped.cancelled {
         say(env, &format!("claim {id} could not be taken back: {why}"));
     }
@@ -130,7 +124,10 @@ fn explain(env: &mut Env<'_>, id: &str, stopped: Stopped) -> CliError {
             say(env, &format!("{} received: nothing is held", signal.name()));
             CliError::Signalled(signal)
         }
-        Stop::TimeOver(_) => CliError::Failed(exit::LOCKED, "the time is over: nothing is held".to_owned()),
+        Stop::TimeOver(_) => {
+            let after = limit.map(|limit| format!(" after {limit}")).unwrap_or_default();
+            CliError::Failed(exit::LOCKED, format!("gave up{after}; nothing is held"))
+        }
         Stop::Unanswered(why) => CallError::NoAnswer(why).into(),
         Stop::Locked(view) | Stop::SelfWait(view) => {
             CliError::Failed(exit::LOCKED, format!("not free; held: {}", who::holders(&view.holders)))

@@ -27,13 +27,13 @@ pub(super) struct Connection {
     /// User name, if the server asks for one
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_USERNAME", value_name = "NAME")]
     username: Option<String>,
-    /// Password; better in the environment, because other users can read command lines
+    /// Password; safer in the environment, because other users can read command lines
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_PASSWORD", value_name = "TEXT")]
     password: Option<Secret>,
-    /// Trust only these certificates and what they issued: a PEM file, or PEM text
+    /// Trust only these certificates and those that they issued: a PEM file, or PEM text
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CA_CERT", value_name = "PEM")]
     ca_cert: Option<Pem>,
-    /// Certificate to show to the server: a PEM file, or PEM text; needs --client-key
+    /// Certificate to present to the server: a PEM file, or PEM text; needs --client-key
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CLIENT_CERT", value_name = "PEM")]
     client_cert: Option<Pem>,
     /// Key of that certificate
@@ -62,16 +62,16 @@ impl Connection {
         Client::open(Access::to(server, credentials, tls), &env.vars).map_err(CliError::usage)
     }
 
-    /// Says what is unsafe about it.
+    /// Warns about unsafe settings.
     pub(super) fn warn(&self, env: &mut Env<'_>) {
         if self.skip_ssl_validation {
-            // Whoever reads no warnings cannot be warned.
+            // If stderr cannot be written, there is nowhere else to warn.
             let _ =
                 writeln!(env.stderr, "warning: --skip-ssl-validation: anybody could pose as the server; use --ca-cert");
         }
     }
 
-    /// Whom to trust, and what to show.
+    /// Which certificates to trust, and which to present.
     pub(super) fn tls(&self) -> Result<Tls, CliError> {
         let read = |pem: &Option<Pem>| pem.as_ref().map(Pem::text).transpose();
         let read = |pem: &Option<Pem>| read(pem).map_err(|error| CliError::usage(format!("{error:#}")));
@@ -84,7 +84,7 @@ impl Connection {
         Ok(Tls { ca_cert: read(&self.ca_cert)?, client, skip_verification })
     }
 
-    /// The server and the credentials as they were given.
+    /// The server and the credentials, as given.
     pub(super) fn target(&self) -> Result<(ServerUrl, Option<Credentials>), CliError> {
         let server =
             ServerUrl::parse(&self.uri).map_err(|why| CliError::usage(format!("the server's address {why}")))?;

@@ -1,4 +1,4 @@
-//! From arguments to a command, and from its end to an exit code and a text.
+//! From arguments to a command, and from its result to an exit code and a text.
 
 use std::io::Write;
 
@@ -17,8 +17,8 @@ use crate::wire::escape::escape;
 
 /// Locks for CI that cannot get stuck, cannot be granted twice, and tell you who holds them and who waits.
 ///
-/// As /opt/resource/check, in and out this program is a Concourse resource type; as `locker server` it is the
-/// server that those talk to; the other commands are for people and scripts.
+/// As /opt/resource/check, in and out, this program is a Concourse resource type. `locker server` is the server that
+/// they talk to. The other commands are for people and scripts.
 #[derive(Debug, Parser)]
 #[command(name = "locker", version, propagate_version = true, after_help = EXAMPLES)]
 struct Cli {
@@ -37,7 +37,7 @@ Examples:
   id=$(locker claim environments --reason 'manual test')
   locker release \"$id\"
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 held by others; 4 not found; 5 conflict, or already over;
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 held by others; 4 not found; 5 conflict, or already ended;
 6 no answer from the server; 7 credentials refused; 8 lease lost; 130 and 143 after a signal.";
 
 #[derive(Debug, Subcommand)]
@@ -52,7 +52,7 @@ enum Command {
     Run(run::RunArgs),
     /// Watch locks, holders and the queue live
     Watch(watch::WatchArgs),
-    /// Wait until a pool or a lock is in a state, without taking anything
+    /// Wait until a pool or a lock reaches a state, without taking anything
     Wait(wait::WaitArgs),
     /// Check that a fence belongs to the current holder, before you change what the lock protects
     Verify(verify::VerifyArgs),
@@ -72,17 +72,17 @@ enum Command {
     Latch(latch::LatchArgs),
     /// Resume the Argo workflows whose latches are released, as lockagt does
     Agent(agent::AgentArgs),
-    /// Import what another system has
+    /// Import locks from another system
     Import(import::ImportArgs),
-    /// Copy a store into a file, even while the server uses it
+    /// Back up a store to a file, even while the server uses it
     Backup(store::BackupArgs),
-    /// Make a backup the store that the next server starts with
+    /// Restore a backup: the next server starts with it
     Restore(store::RestoreArgs),
-    /// Look after a store
+    /// Check a store
     Store(store::StoreArgs),
     /// Print completions for a shell
     Completions(manual::CompletionsArgs),
-    /// Print man pages, or write all of them
+    /// Print the man pages, or write them to a directory
     Man(manual::ManArgs),
     /// Find out why a resource does not work: server, TLS, credentials, pool
     Doctor(doctor::DoctorArgs),
@@ -94,23 +94,23 @@ enum Command {
     Out(check::StepArgs),
 }
 
-/// The whole command line, for whatever describes it.
+/// The definition of the whole command line, for documentation.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Runs `locker` and gives its exit code.
+/// Runs `locker` and returns its exit code.
 pub fn locker(env: &mut Env<'_>) -> u8 {
     run_as(Cli::command(), execute, env)
 }
 
-/// Runs `lockcli` and gives its exit code.
+/// Runs `lockcli` and returns its exit code.
 pub fn lockcli(env: &mut Env<'_>) -> u8 {
     run_as(latch::LockCli::command(), latch::execute, env)
 }
 
-/// Runs `lockagt` and gives its exit code.
+/// Runs `lockagt` and returns its exit code.
 pub fn lockagt(env: &mut Env<'_>) -> u8 {
     run_as(agent::LockAgt::command(), agent::execute, env)
 }
@@ -148,7 +148,7 @@ fn colour(env: &Env<'_>) -> clap::ColorChoice {
 fn show_clap_error(env: &mut Env<'_>, error: &clap::Error) -> u8 {
     let text = error.render();
     let text = if error.use_stderr() {
-        // It repeats what was given, and scripts give names that others chose.
+        // It repeats the arguments, and scripts may pass names that other people chose.
         text.to_string().lines().map(escape).collect::<Vec<_>>().join("\n") + "\n"
     } else if is_coloured(env) {
         text.ansi().to_string()
@@ -156,7 +156,7 @@ fn show_clap_error(env: &mut Env<'_>, error: &clap::Error) -> u8 {
         text.to_string()
     };
     let out: &mut dyn Write = if error.use_stderr() { env.stderr } else { env.stdout };
-    // Help that nobody reads is no failure.
+    // Failing to show help is not an error.
     let _ = out.write_all(text.as_bytes());
     if error.use_stderr() { exit::USAGE } else { exit::OK }
 }

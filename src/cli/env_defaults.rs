@@ -1,5 +1,5 @@
-//! Environment variables as defaults of options, taken from [`crate::env::Env`] instead of from the process, so that
-//! a test can give its own. The command line wins over the environment; help names the variable, never its value.
+//! Environment variables as defaults of options, read from [`crate::env::Env`] instead of from the process, so that
+//! tests can set their own. The command line overrides the environment. Help names the variable, never its value.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ fn from_vars(arg: Arg, vars: &BTreeMap<String, String>) -> Arg {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     let arg = arg.env(Resettable::<OsStr>::Reset).help(format!("{help} [env: {name}]"));
     match value {
-        // A switch takes no value, so it shows none.
+        // A switch takes no value, so help shows none.
         Some(value) if matches!(arg.get_action(), ArgAction::SetTrue) => {
             arg.default_value(value).value_parser(move |word: &str| yes_or_no(&name, word))
         }
@@ -31,8 +31,7 @@ fn from_vars(arg: Arg, vars: &BTreeMap<String, String>) -> Arg {
     }
 }
 
-/// Whether a variable switches something on. A word that could mean either is refused: a guess could open a server to
-/// everybody.
+/// Whether a variable turns a switch on. An unclear word is refused: a wrong guess could open a server to everybody.
 fn yes_or_no(name: &str, word: &str) -> Result<bool, String> {
     match word {
         "1" | "true" | "yes" | "on" | "y" | "t" => Ok(true),

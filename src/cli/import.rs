@@ -1,4 +1,4 @@
-//! `locker import ...`: taking over what another system has.
+//! `locker import ...`: takes over the locks of another system.
 
 use std::path::PathBuf;
 
@@ -20,14 +20,14 @@ pub(super) struct ImportArgs {
 
 #[derive(Debug, Subcommand)]
 enum ImportCommand {
-    /// The state file of an original locker server, or what its GET /locks printed
+    /// The state file of an original locker server, or the answer to its GET /locks
     LockerState(import_locker::LockerStateArgs),
-    /// Pools from a checkout of a pool-resource repository
+    /// The pools in a checkout of a pool-resource repository
     #[command(after_help = "\
 Claimed locks are held by a claim of scope `flow` afterwards; its reason is the message of the last commit, if git is installed.
 What differs on the server is overwritten only if you name it; exit code 5 if something was left alone.")]
     PoolRepo {
-        /// The checkout
+        /// Directory of the checkout
         dir: PathBuf,
         /// Only this pool
         #[arg(long, value_name = "NAME")]
@@ -39,7 +39,7 @@ What differs on the server is overwritten only if you name it; exit code 5 if so
     #[command(after_help = "\
 What differs on the server is overwritten only if you name it; exit code 5 if something was left alone.")]
     Json {
-        /// The file, or - for stdin
+        /// The file; - for stdin
         file: PathBuf,
         #[command(flatten)]
         how: How,

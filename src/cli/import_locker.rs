@@ -1,7 +1,7 @@
-//! `locker import locker-state FILE`: the state file of an original locker, into a running server.
+//! `locker import locker-state FILE`: imports the state file of an original locker into a running server.
 //!
-//! The file is read whole and compared with the server before anything is changed. The same file again changes nothing:
-//! each hold has an id that follows from the file, and one that was released meanwhile stays released.
+//! The whole file is read and compared with the server before anything changes. Importing the same file again changes
+//! nothing: the id of each hold follows from the file, and a hold that has been released since then stays released.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -25,7 +25,7 @@ Examples:
   locker import locker-state --dry-run /var/vcap/store/locker/locker.json
   curl -s http://old-locker:8910/locks > locks.json && locker import locker-state locks.json
 
-Pools that somebody else holds are named, and then nothing is imported (exit code 5).")]
+If somebody else holds one of the pools, the pool is named and nothing is imported (exit code 5).")]
 pub(super) struct LockerStateArgs {
     /// The file; - for stdin
     file: String,
@@ -34,7 +34,7 @@ pub(super) struct LockerStateArgs {
     dry_run: bool,
 }
 
-/// What an import has done.
+/// What an import did.
 #[derive(Debug, Default)]
 struct Summary {
     pools: usize,
@@ -68,7 +68,8 @@ pub(super) fn run(args: &LockerStateArgs, client: &Client, env: &mut Env<'_>) ->
         print_line(env, &format!("imported {}", describe(pool)))?;
     }
     let Summary { pools, taken, released } = done;
-    let text = format!("{pools} pool(s) made, {taken} hold(s) in place, {released} released since an earlier import");
+    let text =
+        format!("{pools} pool(s) created, {taken} hold(s) in place, {released} released since an earlier import");
     print_line(env, &text)?;
     Ok(exit::OK)
 }
@@ -96,7 +97,7 @@ fn describe(pool: &ImportedPool) -> String {
     text
 }
 
-/// The pool's lock on the server: `None` when there is no such pool.
+/// Who holds the pool's lock on the server; `None` if there is no such pool.
 fn holders(pool: &ImportedPool, client: &Client) -> Result<Option<BTreeSet<String>>, CallError> {
     match client.get_lock(pool.pool.as_str(), pool.pool.own_lock().as_str()) {
         Ok(lock) => Ok(Some(lock.holders.into_iter().map(|holder| holder.claim).collect())),
@@ -115,7 +116,7 @@ fn conflict(pool: &ImportedPool, client: &Client) -> Result<Option<String>, CliE
             Ok(other.filter(|_| !own.is_empty()).map(|claim| format!("pool {name:?} is held by claim {claim:?}")))
         }
         Err(error) if error.code() == Some(Code::NoSuchLock) => {
-            Ok(Some(format!("pool {name:?} exists, but has no lock of its own name")))
+            Ok(Some(format!("pool {name:?} exists, but has no lock named {name:?}")))
         }
         Err(error) => Err(error.into()),
     }

@@ -1,7 +1,7 @@
 //! `lockcli`, also as `locker latch`: latches of Argo workflows (docs/latches.md).
 //!
-//! What is printed is for programs: `create` prints the id alone, `get` and `list` JSON, `release` and `delete` nothing.
-//! The exit code is 0 only when it was done.
+//! The output is for programs: `create` prints only the id, `get` and `list` print JSON, `release` and `delete` print
+//! nothing. The exit code is 0 only if the command succeeded.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,14 +20,14 @@ use crate::wire::errors::exit;
 use crate::wire::escape::escape_json;
 use crate::wire::latch::{CreateBody, LatchStatus, LatchView, NodeView, OnRelease, ReleaseBody};
 
-/// Where an Argo output parameter finds the result, unless `--result` says otherwise.
+/// Where an Argo output parameter finds the result, unless `--result` names another file.
 const RESULT: &str = "/result";
-/// How long one request of `--wait` is held: well below the idle timeout of proxies.
+/// How long the server is asked to hold one request of `--wait`: well below the idle timeout of proxies.
 const LONG_POLL: Duration = Duration::from_secs(25);
-/// Pause of `--wait` when the server cannot be reached.
+/// How long `--wait` pauses if the server cannot be reached.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Create, look at, release and delete the latches that suspended Argo workflows wait for.
+/// Create, show, release and delete the latches that suspended Argo workflows wait for.
 #[derive(Debug, Parser)]
 #[command(name = "lockcli", version, propagate_version = true, after_help = EXAMPLES)]
 pub(super) struct LockCli {
@@ -55,7 +55,7 @@ pub(super) struct LatchArgs {
     /// URL of the latches, such as `http://HOST:8910/lock`; used as given (default: --uri with /lock)
     #[arg(long, global = true, help_heading = "Connection", env = "API_ENDPOINT", value_name = "URL")]
     api_endpoint: Option<String>,
-    /// Write what create or get prints to this file as well (default: /result, where that can be written)
+    /// Also write the output of create or get to this file (default: /result, if it can be written)
     #[arg(long, global = true, value_name = "FILE")]
     result: Option<PathBuf>,
     #[command(subcommand)]
@@ -64,22 +64,24 @@ pub(super) struct LatchArgs {
 
 #[derive(Debug, Subcommand)]
 enum LatchCommand {
-    /// Make a latch for a workflow; prints its id
+    /// Create a latch for a workflow and print its id
     Create(CreateArgs),
     /// Print a latch as JSON
     Get {
+        /// Id of the latch
         id: String,
-        /// Wait until it is released; exit 1 if it was released with a failure
+        /// Wait until the latch is released; exit with 1 if it was released with a failure
         #[arg(long)]
         wait: bool,
-        /// Wait at most this long, then exit 3
+        /// Wait at most this long, then exit with 3
         #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
         timeout: Option<Duration>,
     },
-    /// Release a latch, so that the workflow goes on; harmless to repeat
+    /// Release a latch, so that its workflow goes on; harmless to repeat
     Release {
+        /// Id of the latch
         id: String,
-        /// Output parameters for the waiting node: a JSON object of texts
+        /// Output parameters for the waiting node: a JSON object whose values are strings
         #[arg(long, value_name = "JSON", conflicts_with = "failure")]
         outputs: Option<String>,
         /// Let the waiting node fail with this message
@@ -87,10 +89,13 @@ enum LatchCommand {
         failure: Option<String>,
     },
     /// Delete a latch, released or not
-    Delete { id: String },
+    Delete {
+        /// Id of the latch
+        id: String,
+    },
     /// Print latches as a JSON array
     List {
-        /// Which ones: locked, released or all
+        /// Which latches to print: locked, released or all
         #[arg(long, value_name = "STATUS", default_value = "all", value_parser = ["locked", "released", "all"])]
         status: String,
     },
@@ -98,15 +103,15 @@ enum LatchCommand {
 
 #[derive(Debug, Args)]
 struct CreateArgs {
-    /// The workflow that waits
+    /// Name of the workflow that waits
     workflow: WorkflowName,
-    /// Its namespace
+    /// Namespace of the workflow
     #[arg(default_value = "default")]
     namespace: Namespace,
-    /// Its waiting node, by id, by name, or by the value of an input parameter
+    /// The node that waits, by its id, its name, or the value of an input parameter
     #[arg(long, value_name = "id=ID|name=NAME|input:PARAMETER=VALUE", value_parser = parse_node)]
     node: Option<NodeView>,
-    /// Its metadata.uid: a later workflow of the same name is left alone
+    /// metadata.uid of the workflow; a later workflow of the same name is left alone
     #[arg(long, value_name = "UID")]
     workflow_uid: Option<WorkflowUid>,
 }
@@ -177,7 +182,7 @@ fn run_with(
     }
 }
 
-/// A client of this endpoint, or of the one that the server of the other commands has.
+/// A client of this endpoint, or of the `/lock` endpoint of the server that the other commands use.
 pub(super) fn latch_client(
     endpoint: Option<String>,
     connection: &Connection,
@@ -187,7 +192,7 @@ pub(super) fn latch_client(
     LatchClient::open(&endpoint, connection.credentials(), connection.tls()?, &env.vars).map_err(CliError::usage)
 }
 
-/// The exit code of a wait: a script that goes on after 0 must not go on after a failure.
+/// The exit code of a wait. It must not be 0 for a failure, because scripts go on after 0.
 fn ended(latch: &LatchView, code: u8, env: &mut Env<'_>) -> u8 {
     match &latch.on_release {
         Some(OnRelease::Fail(message)) if code == exit::OK => {
@@ -210,10 +215,11 @@ fn create_body(args: CreateArgs) -> CreateBody {
 
 fn parse_outputs(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, CliError> {
     let parsed = serde_json::from_str(text);
-    parsed.map_err(|error| CliError::usage(format!("--outputs must be a JSON object of texts: {error}")))
+    parsed
+        .map_err(|error| CliError::usage(format!("--outputs must be a JSON object whose values are strings: {error}")))
 }
 
-/// Calls that a signal interrupts.
+/// Makes calls that a signal can interrupt.
 struct Asking {
     client: LatchClient,
     interruptible: Interruptible,
@@ -228,7 +234,7 @@ impl Asking {
         Ok(self.interruptible.run(move || call(&client)).map_err(signalled)??)
     }
 
-    /// Waits for the release, over restarts of the server as well.
+    /// Waits for the release, also across restarts of the server.
     fn wait(&self, id: &str, timeout: Option<Duration>) -> Result<LatchView, CliError> {
         let end = timeout.map(|timeout| Instant::now() + timeout);
         let left = || end.map_or(LONG_POLL, |end| end.saturating_duration_since(Instant::now()).min(LONG_POLL));
@@ -250,28 +256,28 @@ impl Asking {
 }
 
 fn signalled(signal: Signal) -> CliError {
-    CliError::Failed(signal.exit_code(), format!("{} received: ended", signal.name()))
+    CliError::Failed(signal.exit_code(), format!("{} received: stopped", signal.name()))
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<String, CliError> {
     Ok(escape_json(&serde_json::to_string(value).map_err(std::io::Error::other)?))
 }
 
-/// One line for programs. Ids have no control characters, and JSON has been escaped.
+/// Prints one line for programs. Ids contain no control characters, and JSON has been escaped.
 fn print(text: &str, env: &mut Env<'_>) -> Result<(), CliError> {
     writeln!(env.stdout, "{text}")?;
     Ok(env.stdout.flush()?)
 }
 
-/// The file beside stdout.
+/// The file that gets the result in addition to stdout.
 struct ResultFile<'a> {
     path: &'a Path,
-    /// It was named on the command line, so that failing to write it is a failure.
+    /// It was named on the command line, so failing to write it is an error.
     is_asked: bool,
 }
 
 impl ResultFile<'_> {
-    /// Prints a text and writes it to the file, there without a newline: Argo takes every byte.
+    /// Prints a text and writes it to the file. The file gets no newline, because Argo takes every byte.
     fn give(&self, text: &str, env: &mut Env<'_>) -> Result<u8, CliError> {
         print(text, env)?;
         match std::fs::write(self.path, text) {
@@ -289,7 +295,7 @@ mod tests {
     use super::*;
     use crate::env::{Signals, SystemClock};
 
-    /// Gives a text to a result file; what was printed, and the exit code if there is one.
+    /// Gives a text to a result file. Returns what was printed, and the exit code if there is one.
     fn give(path: &Path, is_asked: bool) -> (Vec<u8>, Option<u8>) {
         let (mut stdin, mut stdout, mut stderr) = (std::io::empty(), Vec::new(), Vec::new());
         let mut env = Env {
@@ -304,12 +310,12 @@ mod tests {
             signals: Signals::default(),
         };
         let code = ResultFile { path, is_asked }.give("id", &mut env).ok();
-        assert!(stderr.is_empty(), "whether it is a failure is said by the caller");
+        assert!(stderr.is_empty(), "the caller reports the failure");
         (stdout, code)
     }
 
     #[test]
-    fn only_a_result_file_that_was_asked_for_must_be_written() {
+    fn only_a_result_file_that_was_named_must_be_writable() {
         let dir = tempfile::tempdir().unwrap();
         let good = dir.path().join("result");
         assert_eq!(give(&good, false), (b"id\n".to_vec(), Some(exit::OK)));

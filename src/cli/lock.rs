@@ -24,43 +24,49 @@ pub(super) struct LockArgs {
 
 #[derive(Debug, Subcommand)]
 enum LockCommand {
-    /// Put a new lock into a pool; makes the pool if it does not exist
+    /// Add a lock to a pool; creates the pool if it does not exist
     #[command(
         after_help = "Examples:\n  locker lock add environments eu-1 --metadata eu-1.yml --label region=eu\n  generate | locker lock add environments eu-2 --metadata -"
     )]
     Add(ContentArgs),
-    /// Change the metadata or labels of a lock, held or not; what is not given stays
+    /// Change the metadata or labels of a lock, held or not; what is not given stays as it is
     Set(ContentArgs),
-    /// Take a lock out of service: its holder keeps it, nobody else gets it
+    /// Take a lock out of service: its holder keeps it, but nobody else gets it
     #[command(
         after_help = "Examples:\n  locker lock quarantine environments eu-1 --reason 'disk full'\n  locker lock quarantine environments eu-1 --reason 'upgrade' --for 2h"
     )]
     Quarantine {
+        /// Pool of the lock
         pool: PoolName,
+        /// Lock to take out of service
         lock: LockName,
-        /// The reason, for those who wait and the history
+        /// The reason, shown to everybody who waits and in the history
         #[arg(long, value_name = "TEXT")]
         reason: String,
-        /// Put it back into service after this time
+        /// Put the lock back into service after this time
         #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
         span: Option<Duration>,
     },
     /// Put a lock back into service
     Return {
+        /// Pool of the lock
         pool: PoolName,
+        /// Lock to put back into service
         lock: LockName,
-        /// The reason, for the history
+        /// The reason, shown in the history
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
-    /// Take a lock out of its pool
+    /// Remove a lock from its pool
     Remove {
+        /// Pool of the lock
         pool: PoolName,
+        /// Lock to remove
         lock: LockName,
-        /// The claim that holds it and ends with it
+        /// Id of the claim that holds the lock; the claim ends with it
         #[arg(long, value_name = "ID")]
         claim: Option<ClaimId>,
-        /// The reason, for the history
+        /// The reason, shown in the history
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
@@ -70,13 +76,13 @@ enum LockCommand {
 struct ContentArgs {
     pool: PoolName,
     lock: LockName,
-    /// File with the metadata (any bytes); - is stdin
+    /// File with the metadata (any bytes); - for stdin
     #[arg(long, value_name = "FILE")]
     metadata: Option<String>,
-    /// A label; may be repeated
+    /// Label of the lock; may be repeated
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
-    /// The reason, for the history
+    /// The reason, shown in the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }

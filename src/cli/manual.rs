@@ -1,4 +1,5 @@
-//! `locker completions` and `locker man`: made from the definitions of the command line, so they say what it does.
+//! `locker completions` and `locker man`: generated from the definition of the command line, so they are always up to
+//! date.
 
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use super::output::CliError;
 use crate::env::Env;
 use crate::wire::errors::exit;
 
-/// Shells that have completions.
+/// The shells that completions exist for.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Shell {
     Bash,
@@ -24,7 +25,7 @@ Examples:
   locker completions zsh >~/.zfunc/_locker
   locker completions fish >~/.config/fish/completions/locker.fish")]
 pub(super) struct CompletionsArgs {
-    /// The shell
+    /// Shell to print the completions for
     shell: Shell,
 }
 
@@ -35,7 +36,7 @@ Examples:
   locker man | man -l -
   locker man --dir /usr/local/share/man/man1      # locker.1, locker-server.1 and so on")]
 pub(super) struct ManArgs {
-    /// Write the page of each command into this directory, which must exist
+    /// Write one page for each command to this directory, which must exist
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -47,7 +48,7 @@ pub(super) fn completions(args: &CompletionsArgs, mut command: Command, env: &mu
         Shell::Zsh => clap_complete::Shell::Zsh,
         Shell::Fish => clap_complete::Shell::Fish,
     };
-    // Written at once: the generator panics where a pipe is closed.
+    // Generate into memory first, because the generator panics if a pipe is closed.
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command, "locker", &mut text);
     env.stdout.write_all(&text)?;
@@ -58,7 +59,7 @@ pub(super) fn completions(args: &CompletionsArgs, mut command: Command, env: &mu
 pub(super) fn man(args: &ManArgs, command: Command, env: &mut Env<'_>) -> Result<u8, CliError> {
     match &args.dir {
         Some(dir) => clap_mangen::generate_to(command, dir).map_err(|error| {
-            CliError::Failed(exit::FAILED, format!("cannot write man pages into {}: {error}", dir.display()))
+            CliError::Failed(exit::FAILED, format!("cannot write man pages to {}: {error}", dir.display()))
         })?,
         None => {
             let mut text = Vec::new();

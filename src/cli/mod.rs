@@ -1,10 +1,10 @@
-//! The command line: `locker ...`. Exit codes are those of [`crate::wire::errors::exit`].
+//! The command line: `locker ...`. [`crate::wire::errors::exit`] defines the exit codes.
 //!
-//! - `dispatch`: from arguments to a command, and from its end to an exit code.
-//! - One file for each command. None of them names `dispatch`.
+//! - `dispatch`: from arguments to a command, and from its result to an exit code.
+//! - One file for each command. None of them uses `dispatch`.
 //! - `claim_request`: what `claim` and `run` have in common.
 //! - `connection`, `output`, `values`, `table`: what all commands share.
-//! - `env_defaults`: options that have an environment variable read it from [`crate::env::Env`], not from the process.
+//! - `env_defaults`: options with an environment variable read it from [`crate::env::Env`], not from the process.
 
 mod agent;
 mod breaking;

@@ -1,18 +1,18 @@
-//! What a command prints, and why it ends without success.
+//! What a command prints, and why it fails.
 
 use crate::client::CallError;
 use crate::env::{Env, Signal};
 use crate::wire::errors::exit;
 use crate::wire::escape::{Escaped, escape_json};
 
-/// Why a command ends without success.
+/// Why a command fails.
 pub(super) enum CliError {
-    /// With this exit code and text.
+    /// An exit code and a text.
     Failed(u8, String),
     Call(CallError),
-    /// A signal came; there is no more to say.
+    /// A signal arrived; there is nothing more to say.
     Signalled(Signal),
-    /// The reader of stdout has left: it has seen enough.
+    /// The reader of stdout has closed it, because it has seen enough.
     PipeClosed,
 }
 
@@ -38,12 +38,12 @@ impl CliError {
     }
 }
 
-/// Colour is for people: only on a terminal, and not against their will (no-color.org).
+/// Whether to print colours: only on a terminal, and not if `NO_COLOR` is set (no-color.org).
 pub(super) fn is_coloured(env: &Env<'_>) -> bool {
     env.is_terminal && env.var("NO_COLOR").is_none()
 }
 
-/// JSON for programs, on stdout.
+/// Prints JSON for programs on stdout.
 pub(super) fn print_json<T: serde::Serialize>(env: &mut Env<'_>, value: &T) -> Result<(), CliError> {
     let mut text = escape_json(&serde_json::to_string_pretty(value).map_err(std::io::Error::other)?);
     text.push('\n');
@@ -51,16 +51,16 @@ pub(super) fn print_json<T: serde::Serialize>(env: &mut Env<'_>, value: &T) -> R
     Ok(env.stdout.flush()?)
 }
 
-/// One line for people, on stdout.
+/// Prints one line for people on stdout.
 pub(super) fn print_line(env: &mut Env<'_>, text: &str) -> Result<(), CliError> {
     writeln!(env.stdout, "{}", Escaped(text))?;
     Ok(env.stdout.flush()?)
 }
 
-/// One line of progress or advice, on stderr.
+/// Prints one line of progress or advice on stderr.
 pub(super) fn say(env: &mut Env<'_>, text: &str) {
-    // In one piece: others may write to the same place, such as the command of `run`.
+    // Write the line in one piece: other programs, such as the command of `run`, may write to the same place.
     let line = format!("{}\n", Escaped(text));
-    // Nobody reads it any more: no reason to fail, the exit code still tells.
+    // If nobody reads stderr, that is no reason to fail: there is still the exit code.
     let _ = env.stderr.write_all(line.as_bytes());
 }

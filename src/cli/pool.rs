@@ -37,8 +37,9 @@ enum PoolCommand {
     },
     /// Remove a pool that nobody holds or waits for
     Remove {
+        /// Pool to remove
         pool: PoolName,
-        /// The reason, for the history
+        /// The reason, shown in the history
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
@@ -46,33 +47,39 @@ enum PoolCommand {
 
 #[derive(Debug, Args)]
 struct SetArgs {
+    /// Pool to declare
     pool: PoolName,
-    /// Give it the locks 1 to N
+    /// Give the pool the locks 1 to N
     #[arg(long, value_name = "N")]
     capacity: Option<u32>,
     /// Who is served first: fifo (default), priority (then fifo) or lifo
     #[arg(long, value_name = "ORDER", value_parser = parse_order)]
     order: Option<Order>,
-    /// Whether small claims may pass those that cannot be served: strict (default, they may not), backfill, or
-    /// backfill:N for at most N times past each
+    /// Whether small claims may overtake claims that cannot be served yet: strict (default: they may not), backfill, or
+    /// backfill:N (each claim may be overtaken at most N times)
     #[arg(long, value_name = "HOW")]
     overtaking: Option<String>,
-    /// Which free lock is given: `least_recent` (default), random or name
-    #[arg(long, value_name = "HOW", value_parser = parse_pick)]
+    // Not a doc comment, where the underscore would need backticks.
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_parser = parse_pick,
+        help = "Which free lock is given: least_recent (default), random or name"
+    )]
     pick: Option<Pick>,
     /// How long a lock stays out of use after its holder is lost
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     drain: Option<Duration>,
-    /// The longest hold; after it the lock is taken back
+    /// The longest hold; after this time the lock is taken back
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     max_hold: Option<Duration>,
-    /// The longest queue
+    /// Most claims that may wait at once
     #[arg(long, value_name = "N")]
     max_queue: Option<u32>,
-    /// What ends the holds of claims that name no scope: flow (default), build or person
+    /// What ends the hold of a claim without a scope of its own: flow (default), build or person
     #[arg(long, value_name = "SCOPE", value_parser = parse_scope)]
     scope: Option<Scope>,
-    /// The reason, for the history
+    /// The reason, shown in the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }

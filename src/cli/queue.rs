@@ -1,4 +1,4 @@
-//! `locker queue move|cancel`: what a person does to those who wait.
+//! `locker queue move|cancel`: moves or cancels waiting claims.
 
 use clap::{Args, Subcommand};
 
@@ -29,7 +29,7 @@ enum QueueCommand {
     Cancel {
         /// Id of the claim (see `locker status POOL`)
         claim: ClaimId,
-        /// The reason, for its owner and the history
+        /// The reason, shown to the owner of the claim and in the history
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
@@ -39,16 +39,16 @@ enum QueueCommand {
 struct MoveArgs {
     /// Id of the claim (see `locker status POOL`)
     claim: ClaimId,
-    /// Ahead of all others
+    /// Move it ahead of all others
     #[arg(long)]
     first: bool,
-    /// Behind all others
+    /// Move it behind all others
     #[arg(long)]
     last: bool,
-    /// Just ahead of this claim
+    /// Move it to just ahead of this claim
     #[arg(long, value_name = "CLAIM")]
     before: Option<ClaimId>,
-    /// The reason, for those who are overtaken and the history
+    /// The reason, shown to the claims that are overtaken and in the history
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }

@@ -1,4 +1,4 @@
-//! `locker server --ask-ready`: the health check of a container, which has the server's settings in its environment.
+//! `locker server --ask-ready`: the health check for containers, which have the server's settings in their environment.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -13,12 +13,12 @@ use crate::wire::errors::exit;
 use crate::wire::server_url::ServerUrl;
 use crate::wire::tls::Tls;
 
-/// Time for the whole question.
+/// How long the whole check may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Enough of an answer for its status line.
+/// How much of an answer is read: enough for its status line.
 const ANSWER_BYTES: u64 = 256;
 
-/// Asks the server that listens on `listen` for `/readyz`, which needs no credentials.
+/// Requests `/readyz`, which needs no credentials, from the server that listens on `listen`.
 pub(super) fn ask(listen: &str, tls: bool, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
     let status = match listen.strip_prefix("unix:") {
         Some(path) => over_unix(path).map_err(|error| error.to_string()),
@@ -36,7 +36,7 @@ pub(super) fn ask(listen: &str, tls: bool, connection: &Connection, env: &mut En
 
 fn over_network(listen: &str, tls: bool, connection: &Connection) -> Result<Result<u16, String>, CliError> {
     let scheme = if tls { "https" } else { "http" };
-    // It is this machine's own server: whoever can answer here needs no forged certificate.
+    // The server runs on this machine. An attacker who could answer here would not need a forged certificate.
     let trust = Tls { skip_verification: Some("--ask-ready"), ..connection.tls()? };
     let server = ServerUrl::parse(&format!("{scheme}://{}", reachable(listen)));
     let server = server.map_err(|why| CliError::usage(format!("the address to listen on {why}")))?;
@@ -45,7 +45,7 @@ fn over_network(listen: &str, tls: bool, connection: &Connection) -> Result<Resu
     Ok(answer.map(|answer| answer.status().as_u16()).map_err(|error| connect::in_words(&error, "--ca-cert")))
 }
 
-/// An address to connect to: a server on all addresses is on the loopback one too.
+/// The address to connect to. A server that listens on all addresses also listens on the loopback address.
 fn reachable(listen: &str) -> String {
     match listen.parse::<SocketAddr>() {
         Ok(address) if address.ip().is_unspecified() => {

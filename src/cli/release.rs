@@ -22,7 +22,7 @@ pub(super) struct ReleaseArgs {
     /// Pool of the lock
     #[arg(long, value_name = "NAME", requires = "lock")]
     pool: Option<PoolName>,
-    /// Release this lock, whoever holds it
+    /// Lock to release, whoever holds it
     #[arg(long, value_name = "NAME", requires = "pool")]
     lock: Option<LockName>,
 }

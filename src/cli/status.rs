@@ -52,7 +52,7 @@ fn print_text(env: &mut Env<'_>, text: &str) -> Result<(), CliError> {
 /// The table of pools as text.
 pub(super) fn pools_text(pools: &[PoolSummary], coloured: bool) -> String {
     if pools.is_empty() {
-        return "no pools yet: the first claim or `locker pool set NAME --capacity N` makes one\n".to_owned();
+        return "no pools yet: the first claim creates one, or use `locker pool set NAME --capacity N`\n".to_owned();
     }
     let row = |pool: &PoolSummary| {
         let tone = if pool.free > 0 { Tone::Good } else { Tone::Busy };
@@ -75,7 +75,7 @@ pub(super) fn pool_text(view: &PoolView, coloured: bool) -> String {
         let owner = who::owner(&waiter.owner, "-");
         let state = match waiter.stuck {
             Some(Code::SelfWait) => "waits for its own build",
-            Some(_) => "deadlock: waits in a circle of builds",
+            Some(_) => "deadlock: builds wait for each other",
             None if waiter.listening => "",
             None => "away",
         };
@@ -85,7 +85,7 @@ pub(super) fn pool_text(view: &PoolView, coloured: bool) -> String {
     text + &table::text(["PLACE", "WAITING", "SINCE", "CLAIM", ""], rows.collect(), coloured)
 }
 
-/// Who has taken a lock out of service, till when and why.
+/// Who took a lock out of service, until when and why.
 fn out_of_service(quarantine: &QuarantineView) -> String {
     let mut words = vec![format!("out of service by {}", quarantine.by.as_deref().unwrap_or("somebody"))];
     words.extend(quarantine.until.as_ref().map(|until| format!("until {until}")));
@@ -93,7 +93,7 @@ fn out_of_service(quarantine: &QuarantineView) -> String {
     words.join(", ")
 }
 
-/// One row for each holder, or one for a lock without.
+/// One row for each holder, or a single row if nobody holds the lock.
 fn lock_rows(lock: &LockView) -> Vec<[table::Cell; 5]> {
     let (word, tone) = match lock.state {
         LockState::Free => ("free", Tone::Good),

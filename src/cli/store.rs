@@ -1,4 +1,4 @@
-//! `locker backup`, `locker restore` and `locker store check`: copies of a store in a file, without the server.
+//! `locker backup`, `locker restore` and `locker store check`: they work on the store's file, without the server.
 
 use std::path::PathBuf;
 
@@ -9,10 +9,10 @@ use crate::env::Env;
 use crate::store::copies::{self, Contents, CopyError};
 use crate::wire::errors::exit;
 
-/// Which store.
+/// Which store to use.
 #[derive(Debug, Args)]
 struct Which {
-    /// The store, as the server is told: sqlite:FILE
+    /// The store, as given to the server: sqlite:FILE
     #[arg(long, env = "LOCKER_STORE", value_name = "STORE", default_value = "sqlite:locker.db")]
     store: String,
 }
@@ -22,7 +22,7 @@ struct Which {
 #[command(after_help = "\
 The server may be running. Run it as the server's user, on its machine:
   locker backup --store sqlite:/var/lib/locker/locker.db /backup/locker-$(date +%F).db
-The file has mode 0600 and everything in it, metadata of locks too.")]
+The file has mode 0600 and contains everything, including the metadata of locks.")]
 pub(super) struct BackupArgs {
     /// The file to write; it must not exist
     file: PathBuf,
@@ -33,24 +33,24 @@ pub(super) struct BackupArgs {
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-End the server first. Claims made since the backup are unknown then, and those released since are held again.
-Fences stay safe: the next server's are larger than any that the backup and the replaced store know, and than the clock
-has given. Where the replaced store is lost and the clock was set back, name the largest fence you find in build logs
-with --fence-above.")]
+Stop the server first. Afterwards, claims made since the backup are unknown, and those released since are held again.
+Fences stay safe: the next server's fences are larger than any in the backup and in the replaced store, and larger than
+any that the clock can have given. If the replaced store is lost and the clock was set back, pass the largest fence that
+you find in build logs as --fence-above.")]
 pub(super) struct RestoreArgs {
-    /// The backup
+    /// The backup file
     file: PathBuf,
     #[command(flatten)]
     which: Which,
-    /// Replace an existing store, which is moved aside as FILE.replaced-N
+    /// Replace an existing store, which is kept as FILE.replaced-N
     #[arg(long)]
     replace: bool,
-    /// A fence that was given after the backup: all new ones will be larger
+    /// A fence that was given after the backup; all new fences will be larger
     #[arg(long, value_name = "FENCE", value_parser = clap::value_parser!(u64).range(..=MAX_FENCE))]
     fence_above: Option<u64>,
 }
 
-/// Half of the largest fence (2^53): room for all that come after it.
+/// Half of the largest fence (2^53), which leaves room for all later ones.
 const MAX_FENCE: u64 = 1 << 52;
 
 /// Arguments of `store`.
@@ -62,7 +62,7 @@ pub(super) struct StoreArgs {
 
 #[derive(Debug, Subcommand)]
 enum StoreCommand {
-    /// Check every page and every record, even while the server runs; exit code 0 if all is sound
+    /// Check every page and every record, even while the server runs; exit code 0 if the store is sound
     Check(Which),
 }
 

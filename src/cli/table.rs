@@ -1,4 +1,4 @@
-//! Tables for people: columns as wide as their widest cell, every cell escaped.
+//! Tables for people. Each column is as wide as its widest cell, and every cell is escaped.
 
 use crate::wire::escape::escape;
 
@@ -24,7 +24,7 @@ pub(super) fn toned(text: impl AsRef<str>, tone: Tone) -> Cell {
     Cell(escape(text.as_ref()), tone)
 }
 
-/// A table with a head as text, a line for each row.
+/// The text of a table: a head, then one line for each row.
 pub(super) fn text<const N: usize>(head: [&str; N], rows: Vec<[Cell; N]>, coloured: bool) -> String {
     let rows: Vec<[Cell; N]> = std::iter::once(head.map(|text| toned(text, Tone::Head))).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].0.chars().count()).max().unwrap_or(0);

@@ -1,11 +1,27 @@
 //! Values that several commands read from arguments or the environment.
 
+use std::fmt;
+use std::time::Duration;
+
 use crate::core::limits::OWNER_FIELD_BYTES;
 use crate::env::{Env, random_hex};
 use crate::wire::api::{ByBody, Owner};
 use crate::wire::escape::cut;
 
-/// The person at the command line, as far as the environment says.
+/// A flag that limits a wait, and its value: shown as `--wait 30s`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    pub flag: &'static str,
+    pub span: Duration,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.flag, humantime::format_duration(self.span))
+    }
+}
+
+/// The person at the command line, as far as the environment tells.
 pub(super) fn person(env: &Env<'_>) -> Owner {
     let name = env.var("USER").or_else(|| env.var("LOGNAME")).unwrap_or("somebody");
     let place = if env.hostname.is_empty() { String::new() } else { format!("@{}", env.hostname) };
@@ -13,12 +29,12 @@ pub(super) fn person(env: &Env<'_>) -> Owner {
     Owner { person: Some(cut(&person, OWNER_FIELD_BYTES).to_owned()), ..Owner::default() }
 }
 
-/// Who changes something, with a fresh id that makes the call safe to repeat.
+/// Who makes a change, with a fresh id that makes the call safe to repeat.
 pub(super) fn by(env: &Env<'_>, reason: Option<&String>) -> ByBody {
     ByBody { op: Some(random_hex::<16>()), owner: person(env), reason: reason.cloned() }
 }
 
-/// `NAME=VALUE` as given to `--label`.
+/// Parses `NAME=VALUE`, as given to `--label`.
 pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -26,6 +42,6 @@ pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-pub(super) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     crate::wire::text::parse_duration(text)
 }

@@ -1,4 +1,4 @@
-//! `locker verify`: whether a fence is a present holder's, for scripts that are about to change something.
+//! `locker verify`: whether a fence belongs to a current holder, for scripts that are about to change something.
 
 use clap::Args;
 
@@ -11,7 +11,7 @@ use crate::wire::errors::exit;
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code: 0 only if the fence belongs to the current holder; 5 if it does not (any more); 6 if the server does not answer; \
+Exit code: 0 only if the fence belongs to the current holder; 5 if it does not, or no longer; 6 if the server does not answer; \
 7 if it refuses the credentials. Anything but 0 means: do not go on.
 
 Example, in a deploy script under `locker run` (LOCKER_POOL, LOCKER_NAME and LOCKER_FENCE are set):
@@ -19,11 +19,11 @@ Example, in a deploy script under `locker run` (LOCKER_POOL, LOCKER_NAME and LOC
 pub(super) struct VerifyArgs {
     /// Pool of the lock
     pool: PoolName,
-    /// The lock
+    /// Name of the lock
     lock: LockName,
-    /// The number that was given with the grant
+    /// Fence that came with the grant
     fence: u64,
-    /// Print nothing: the exit code tells
+    /// Print nothing; the exit code tells
     #[arg(long, short)]
     quiet: bool,
 }
@@ -32,7 +32,7 @@ pub(super) fn run(args: &VerifyArgs, client: &Client, env: &mut Env<'_>) -> Resu
     match client.verify(args.pool.as_str(), args.lock.as_str(), args.fence) {
         Ok(view) if view.holder.fence == args.fence => {
             if !args.quiet {
-                // Whether anybody reads it changes nothing about the fence.
+                // The fence is valid even if nobody reads this line.
                 match print_line(env, &format!("held: {}", who::holder(&view.holder))) {
                     Ok(()) | Err(CliError::PipeClosed) => {}
                     Err(other) => return Err(other),

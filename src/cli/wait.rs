@@ -1,11 +1,11 @@
-//! `locker wait`: waits for a state of a pool or a lock without taking anything.
+//! `locker wait`: waits until a pool or a lock reaches a state, without taking anything.
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::output::{CliError, say};
-use super::values::parse_duration;
+use super::values::{Limit, parse_duration};
 use crate::client::acquire::Timing;
 use crate::client::backoff::Backoff;
 use crate::client::interruptible::Interruptible;
@@ -15,50 +15,50 @@ use crate::env::{Env, Signal};
 use crate::wire::api::{ChangeKind, ChangeView, HolderView, LockState, LockView};
 use crate::wire::errors::exit;
 
-/// The end of a drain is no change, and that of a quarantine may be none: they are looked for at least this often.
+/// How often to look for what is not announced as a change: the end of a drain, and sometimes that of a quarantine.
 const DRAIN_LOOK: Duration = Duration::from_secs(5);
 
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code: 0 when the state is reached (it may have changed again: to be sure of a lock, take it); 3 when the time is over; 4 when \
-there is no such pool or lock; 6 when the time is over and the server did not answer.
+Exit code: 0 if the state is reached (it may change again at once: to be sure of a lock, take it); 3 if the time is over; 4 if \
+there is no such pool or lock; 6 if the time is over and the server did not answer.
 
 Examples:
   locker wait staging --lock eu-1 --until free
   locker wait staging --until empty --timeout 1h && ./maintenance.sh")]
 pub(super) struct WaitArgs {
-    /// The pool to look at
+    /// Pool to look at
     pool: PoolName,
-    /// Look at this lock alone
+    /// Look only at this lock
     #[arg(long, value_name = "NAME")]
     lock: Option<LockName>,
-    /// What to wait for
+    /// State to wait for
     #[arg(long, value_name = "STATE")]
     until: Until,
-    /// Wait at most this long (default: as long as it takes)
+    /// Wait at most this long (default: no limit)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
 }
 
-/// States that can be waited for.
+/// The states that one can wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Until {
-    /// Nobody has the lock; without --lock: at least one lock can be taken
+    /// The lock can be taken; without --lock: at least one lock can be taken
     Free,
-    /// Somebody holds the lock, or has since this began; without --lock: at least one of them
+    /// The lock is held, or was held since the wait began; without --lock: at least one lock
     Held,
     /// No lock can be taken
     Full,
-    /// Nobody has the lock; without --lock: nobody has any of them, and nobody waits
+    /// The lock is not held; without --lock: no lock is held, and nobody waits
     Empty,
 }
 
-/// What is known of the pool at one moment.
+/// The state of the pool at one moment.
 struct Look {
     locks: Vec<LockView>,
     waiting: usize,
-    /// What has happened since the look before.
+    /// What has happened since the previous look.
     news: Vec<ChangeView>,
 }
 
@@ -80,7 +80,7 @@ impl Until {
     }
 }
 
-/// Why the wait ends without what it was for.
+/// Why the wait ends before the state is reached.
 enum Stop {
     Signalled(Signal),
     TimeOver,
@@ -101,7 +101,7 @@ struct Wait<'a> {
     timing: Timing,
     start: Duration,
     backoff: Backoff,
-    /// What was said last.
+    /// The last line of progress.
     said: String,
     /// Why the last attempt failed, if it did.
     failing: Option<CallError>,
@@ -118,7 +118,11 @@ pub(super) fn run(args: &WaitArgs, client: &Client, env: &mut Env<'_>) -> Result
         Err(Stop::Failed(error)) => Err(error.into()),
         Err(Stop::TimeOver) => match wait.failing {
             Some(error) => Err(error.into()),
-            None => Err(CliError::Failed(exit::LOCKED, format!("the time is over: {}", wait.said))),
+            None => {
+                let after = args.timeout.map(|span| format!(" after {}", Limit { flag: "--timeout", span }));
+                let text = format!("gave up{}; {}", after.unwrap_or_default(), wait.said);
+                Err(CliError::Failed(exit::LOCKED, text))
+            }
         },
     }
 }
@@ -126,7 +130,7 @@ pub(super) fn run(args: &WaitArgs, client: &Client, env: &mut Env<'_>) -> Result
 impl Wait<'_> {
     fn until_it_holds(&mut self, env: &mut Env<'_>) -> Result<(), Stop> {
         let pool = self.args.pool.as_str().to_owned();
-        // Before the first look, so that nothing that happens after it is missed.
+        // This comes before the first look, so that no change after it is missed.
         let of = pool.clone();
         let mut seen = self.insist(move |client| client.newest_revision(&of), env)?;
         let mut news = Vec::new();
@@ -159,7 +163,7 @@ impl Wait<'_> {
         Ok(Look { locks, waiting, news })
     }
 
-    /// Says what is in the way, when that has changed.
+    /// Tells what it waits for, if that has changed.
     fn say(&mut self, look: &Look, env: &mut Env<'_>) {
         let holders: Vec<HolderView> = look.locks.iter().flat_map(|lock| lock.holders.clone()).collect();
         let waiting = if look.waiting > 0 { format!("; {} waiting", look.waiting) } else { String::new() };
@@ -172,7 +176,7 @@ impl Wait<'_> {
         }
     }
 
-    /// Makes the call, again after each failure that may pass, until the time is over.
+    /// Makes a call, and retries after each temporary failure until the time is over.
     fn insist<T: Send + 'static>(
         &mut self,
         call: impl Fn(&Client) -> Result<T, CallError> + Clone + Send + 'static,
@@ -189,7 +193,7 @@ impl Wait<'_> {
                 Err(CallError::NoAnswer(why)) => {
                     let line = why.to_string();
                     if self.failing.as_ref().map(ToString::to_string).as_ref() != Some(&line) {
-                        say(env, &format!("{line}; asking again"));
+                        say(env, &format!("{line}; retrying"));
                     }
                     let pause = self.backoff.pause(why.retry_after);
                     self.failing = Some(CallError::NoAnswer(why));
@@ -246,7 +250,7 @@ mod tests {
             let found = [Until::Free, Until::Held, Until::Full, Until::Empty].map(|until| until.holds(&look));
             assert_eq!(found, *expected, "{states:?}");
         }
-        // A hold that has come and gone between two looks is one.
+        // A hold that came and went between two looks counts.
         let look = |name| Look { locks: vec![lock("0", Free)], waiting: 0, news: vec![claimed(name)] };
         assert!(Until::Held.holds(&look("0")) && !Until::Held.holds(&look("1")));
     }

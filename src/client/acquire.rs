@@ -1,13 +1,13 @@
-//! Asking for locks until they are held, or ending without leaving anything behind (docs/design.md, "Waiting in out").
+//! Asks for locks until they are held, or gives up and leaves nothing behind (docs/design.md, "Waiting in out").
 //!
 //! ```text
-//! PUT --423--> PUT wait=25s --423 parked--> at once again      --423 not parked, no answer--> back off, again
+//! PUT --423--> PUT wait=25s --423 parked--> again at once      --423 not parked, no answer--> back off, again
 //!  |200 granted
-//! POST confirm --409 (withdrawn meanwhile)--> PUT again
+//! POST confirm --409 (withdrawn in the meantime)--> PUT again
 //!  |200
 //! held
 //! ```
-//! The id and the run stay the same all the time, so every message can be repeated.
+//! The id and the run never change, so every message can be repeated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,39 +21,39 @@ use crate::wire::api::{ClaimBody, ClaimState, ClaimView, ConfirmBody, WaitingVie
 use crate::wire::errors::Code;
 use crate::wire::text::{api_duration, parse_duration};
 
-/// How long one request asks the server to hold it: below the idle timeout of common proxies.
+/// How long the server is asked to hold one request: below the idle timeout of common proxies.
 const WAIT: Duration = Duration::from_secs(25);
 /// A shorter wait would only keep the server busy.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
-/// The server holds no request for longer.
+/// The server never holds a request for longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Without any pause a client would keep a server that is in trouble busy.
+/// Without a pause, clients would overload a server that is already in trouble.
 const SHORTEST_RETRY_MAX: Duration = Duration::from_millis(50);
-/// A parked answer that comes earlier than this is no reason to ask again at once: something is wrong.
+/// If a request was parked but answered sooner than this, something is wrong: do not ask again at once.
 const PARKED_AT_LEAST: Duration = Duration::from_millis(100);
 /// How long a claim waits for its own build before it gives up.
 const SELF_WAIT: Duration = Duration::from_secs(60);
-/// Time that a try-lock, or a wait whose time is over, gives the servers to answer at all.
+/// How long a try-lock, or a wait whose time is over, still waits for an answer from the servers.
 const TRY: Duration = Duration::from_secs(3);
-/// Time for taking a claim back after a signal: the process must be gone within 2 s.
+/// How long taking a claim back may take after a signal: the process must end within 2 s.
 const CANCEL_ON_SIGNAL: Duration = Duration::from_millis(1_500);
-/// Time for taking a claim back after any other end.
+/// How long taking a claim back may take in all other cases.
 const CANCEL: Duration = Duration::from_secs(5);
 
-/// Spans that tests shorten.
+/// Durations that tests shorten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// `LOCKER_WAIT`: how long one request waits at the server (25 s; at least 100 ms, at most 60 s).
+    /// `LOCKER_WAIT`: how long the server holds one request (25 s; at least 100 ms, at most 60 s).
     pub wait: Duration,
-    /// `LOCKER_RETRY_MAX`: the longest pause between two attempts (10 s, and never more; at least 50 ms).
+    /// `LOCKER_RETRY_MAX`: the longest pause between two attempts (10 s, which is also the maximum; at least 50 ms).
     pub retry_max: Duration,
 }
 
 impl Timing {
-    /// The defaults, or what the environment says.
+    /// The values from the environment, or the defaults.
     ///
     /// # Errors
-    /// A variable that is no duration.
+    /// A variable is not a duration.
     pub fn of(env: &Env<'_>) -> Result<Self, String> {
         let wait = env_duration(env, "LOCKER_WAIT", WAIT)?.clamp(SHORTEST_WAIT, LONGEST_WAIT);
         let retry_max = env_duration(env, "LOCKER_RETRY_MAX", LONGEST)?.clamp(SHORTEST_RETRY_MAX, LONGEST);
@@ -64,7 +64,7 @@ impl Timing {
 /// How long a step waits for its own build (docs/design.md, "Self-wait and deadlock"): `LOCKER_SELF_WAIT`, else 60 s.
 ///
 /// # Errors
-/// The variable is no duration.
+/// The variable is not a duration.
 pub fn self_wait_limit(env: &Env<'_>) -> Result<Duration, String> {
     env_duration(env, "LOCKER_SELF_WAIT", SELF_WAIT)
 }
@@ -72,35 +72,35 @@ pub fn self_wait_limit(env: &Env<'_>) -> Result<Duration, String> {
 /// The duration in a variable, or the default.
 ///
 /// # Errors
-/// The variable is no duration.
+/// The variable is not a duration.
 pub fn env_duration(env: &Env<'_>, name: &str, default: Duration) -> Result<Duration, String> {
     env.var(name).map_or(Ok(default), |text| parse_duration(text).map_err(|why| format!("{name} {why}")))
 }
 
-/// A claim that is to be held.
+/// A claim to acquire.
 pub struct Acquire<'a> {
     pub client: &'a Client,
     pub interruptible: &'a Interruptible,
     pub clock: Arc<dyn Clock>,
     pub id: &'a str,
     pub run: &'a str,
-    /// What is asked. `run`, `confirm` and `wait` are set here.
+    /// The request. `run`, `confirm` and `wait` are filled in here.
     pub body: ClaimBody,
     pub timing: Timing,
     /// The longest wait.
     pub timeout: Option<Duration>,
-    /// The longest wait for what this claim's own build holds.
+    /// The longest wait for a lock that this claim's own build holds.
     pub self_wait: Option<Duration>,
 }
 
-/// What happens on the way.
+/// Progress while the claim waits.
 #[derive(Debug)]
 pub enum News<'a> {
     Waiting(&'a WaitingView),
     NoAnswer(&'a NoAnswer),
 }
 
-/// The claim holds its locks, and the server knows that we know.
+/// The claim holds its locks, and the server knows that this client knows.
 #[derive(Debug, Clone)]
 pub struct Held {
     pub claim: ClaimView,
@@ -111,49 +111,49 @@ pub struct Held {
 #[derive(Debug)]
 pub enum Stop {
     Signalled(Signal),
-    /// The time is over; the last news about the wait, if there was any.
+    /// The time is over. Contains the last news about the wait, if any.
     TimeOver(Option<Box<WaitingView>>),
-    /// The time is over, or this is a try-lock, and no server answered at last.
+    /// The time is over, or this is a try-lock, and the last request got no answer.
     Unanswered(NoAnswer),
-    /// Try-lock: somebody else has it.
+    /// Try-lock: somebody else holds it.
     Locked(Box<WaitingView>),
-    /// Its own build holds what it waits for, and has for too long.
+    /// The claim has waited too long for a lock that its own build holds.
     SelfWait(Box<WaitingView>),
     Refused(Box<Refused>),
 }
 
-/// What became of the claim when it was taken back.
+/// The result of taking a claim back.
 #[derive(Debug)]
 pub enum Cancelled {
-    /// There was nothing of ours to take back.
+    /// Nothing of ours was left to take back.
     NotNeeded,
-    /// It is gone.
+    /// The claim is gone.
     Done,
-    /// The server did not answer; it ends the claim by its own deadlines.
+    /// The server did not answer. It will end the claim when its deadlines pass.
     Unknown(NoAnswer),
 }
 
-/// An end without the locks.
+/// The wait ended without the locks.
 #[derive(Debug)]
 pub struct Stopped {
     pub why: Stop,
     pub cancelled: Cancelled,
 }
 
-/// One wait, from the first request on.
+/// The state of one wait, from its first request on.
 struct Wait {
     start: Duration,
     /// The last news about the place in the queue.
     last: Option<Box<WaitingView>>,
-    /// Why there was no answer to the last request, if there was none.
+    /// Why the last request got no answer, if it got none.
     unanswered: Option<NoAnswer>,
     backoff: Backoff,
-    /// Since when the server says that the claim waits for its own build.
+    /// Since when the server has reported that the claim waits for its own build.
     own_since: Option<Duration>,
 }
 
 impl Wait {
-    /// No pause: the server itself has held the request, or it is the first one.
+    /// No pause: the server held the request, or it was the first one.
     fn at_once(&mut self) -> Duration {
         self.backoff.reset();
         Duration::ZERO
@@ -161,10 +161,10 @@ impl Wait {
 }
 
 impl Acquire<'_> {
-    /// Asks until the claim is held. On every other end the claim is taken back, unless it is not ours any more.
+    /// Asks until the claim is held. In every other case the claim is taken back, unless it is no longer ours.
     ///
     /// # Errors
-    /// Why nothing is held, and whether the server knows that.
+    /// Why nothing is held, and whether the claim was taken back.
     pub fn run(mut self, tell: &mut dyn FnMut(&News<'_>)) -> Result<Held, Stopped> {
         self.body.run = Some(self.run.to_owned());
         self.body.confirm = true;
@@ -178,7 +178,7 @@ impl Acquire<'_> {
         let start = self.clock.monotonic();
         let backoff = Backoff::new(self.timing.retry_max);
         let mut wait = Wait { start, last: None, unanswered: None, backoff, own_since: None };
-        // The first request does not wait, so that people hear at once behind whom they are.
+        // The first request does not wait, so that people see at once who is ahead of them.
         let mut span = Duration::ZERO;
         loop {
             let sent = self.clock.monotonic();
@@ -215,7 +215,7 @@ impl Acquire<'_> {
         }
     }
 
-    /// Confirms a grant. `None`: it has been withdrawn meanwhile, ask again.
+    /// Confirms a grant. `None`: the server has withdrawn it in the meantime; ask again.
     fn hold(
         &self,
         claim: ClaimView,
@@ -239,7 +239,7 @@ impl Acquire<'_> {
                     wait.unanswered = Some(no_answer);
                     self.pause(pause, wait)?;
                 }
-                // The next PUT says whether the claim still waits or has ended.
+                // The next PUT tells whether the claim still waits or has ended.
                 Err(error) if matches!(error.code(), Some(Code::NotGranted | Code::WrongFence | Code::Ended)) => {
                     return Ok(None);
                 }
@@ -248,7 +248,7 @@ impl Acquire<'_> {
         }
     }
 
-    /// Gives up when the claim has waited for its own build too long.
+    /// Gives up when the claim has waited too long for its own build.
     fn check_own(&self, view: &WaitingView, wait: &mut Wait) -> Result<(), Stop> {
         if view.code != Code::SelfWait {
             wait.own_since = None;
@@ -261,7 +261,7 @@ impl Acquire<'_> {
         }
     }
 
-    /// Time left to wait for the own build.
+    /// How much longer the claim may wait for its own build.
     fn own_left(&self, wait: &Wait) -> Option<Duration> {
         let spent = self.clock.monotonic().saturating_sub(wait.own_since?);
         self.self_wait.map(|limit| limit.saturating_sub(spent))
@@ -271,7 +271,7 @@ impl Acquire<'_> {
         let (client, id) = (self.client.clone(), self.id.to_owned());
         let mut body = self.body.clone();
         body.wait = (!wait.is_zero()).then(|| api_duration(wait));
-        // Past this nobody is waited for: whatever the request did is taken back.
+        // After this limit the answer no longer matters: whatever the request did is taken back.
         let limit = if body.queue { self.remaining(start).map(|left| left + TRY) } else { Some(TRY) };
         let running = self.interruptible.start(move || client.put_claim(&id, &body, wait));
         let Some(limit) = limit else { return running.wait().map_err(Stop::Signalled) };
@@ -284,7 +284,7 @@ impl Acquire<'_> {
         self.timeout.map(|timeout| timeout.saturating_sub(spent))
     }
 
-    /// Sleeps, but not past the time limit; says when that is over.
+    /// Sleeps, but not past the time limit. An error says that the limit is reached.
     fn pause(&self, span: Duration, wait: &Wait) -> Result<(), Stop> {
         let span = self.remaining(wait.start).map_or(span, |left| left.min(span));
         self.interruptible.sleep(span).map_err(Stop::Signalled)?;
@@ -303,22 +303,22 @@ impl Acquire<'_> {
     }
 }
 
-/// Whether this process may and must take the claim back.
+/// Whether the claim is still this process's own, to be taken back.
 fn is_ours(why: &Stop) -> bool {
     let Stop::Refused(refused) = why else { return !matches!(why, Stop::Locked(_)) };
     !matches!(
         refused.code,
         Some(
-            // Somebody else acts for the claim, or it is another claim.
+            // Another process acts for the claim, or the id belongs to another claim.
             Code::SupersededRun | Code::DifferentRequest | Code::TooManyRuns
-            // It is over, or was never made.
+            // The claim has ended, or it never existed.
             | Code::Ended | Code::OtherStore | Code::BadRequest | Code::NoSuchPool | Code::NoSuchLock | Code::TooMany | Code::MixedOrders
             | Code::Unprocessable | Code::NoSuchRoute
         )
     )
 }
 
-/// Takes a claim back, whatever signals say, within `limit`.
+/// Takes a claim back within `limit`. Signals do not interrupt it.
 #[must_use]
 pub fn cancel(
     client: &Client,
@@ -339,7 +339,8 @@ pub fn cancel(
         let running = interruptible.start(move || client.delete_claim(&id, run.as_deref(), left.min(PATIENCE)));
         match running.wait_for(left) {
             Some(Ok(_)) => return Cancelled::Done,
-            // Unknown to the server, already over, or a newer process's: nothing of ours is left either way.
+            // The server does not know it, it has ended, or a newer process has it: in each case nothing of ours is
+            // left.
             Some(Err(CallError::Refused(_))) => return Cancelled::NotNeeded,
             Some(Err(CallError::NoAnswer(why))) => missing = why,
             None => return Cancelled::Unknown(missing),

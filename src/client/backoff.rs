@@ -1,4 +1,5 @@
-//! Pauses between attempts: doubling from 1 s, with full jitter, so that a thousand clients do not come back at once.
+//! Pauses between attempts. They double from 1 s and have full jitter, so that a thousand clients do not return at
+//! once.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use crate::env::random_hex;
 
 /// The first pause is at most this.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest pause: it must stay well below the time that a server takes a waiter for listening (20 s).
+/// The longest pause. It must stay well below the time for which a server regards a waiter as listening (20 s).
 pub const LONGEST: Duration = Duration::from_secs(10);
 
 /// The pauses of one series of attempts.
@@ -29,7 +30,7 @@ impl Backoff {
         self.next = FIRST.min(self.longest);
     }
 
-    /// The next pause. `retry_after` is what the server asks for; it is kept as far as the longest pause allows.
+    /// The next pause. It is at least `retry_after`, which the server asks for, but never above the longest pause.
     pub fn pause(&mut self, retry_after: Option<Duration>) -> Duration {
         let pause = jitter(self.next).max(retry_after.unwrap_or_default().min(self.longest));
         self.next = (self.next * 2).min(self.longest);
@@ -37,9 +38,9 @@ impl Backoff {
     }
 }
 
-/// Some time up to `span`.
+/// A random time of at most `span`.
 fn jitter(span: Duration) -> Duration {
-    // 32 random bits as a part of one; hexadecimal of four bytes always parses.
+    // 32 random bits as a fraction of 1. Four bytes in hexadecimal always parse.
     let bits = u32::from_str_radix(&random_hex::<4>(), 16).unwrap_or(u32::MAX);
     span.mul_f64(f64::from(bits) / f64::from(u32::MAX))
 }

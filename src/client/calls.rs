@@ -13,16 +13,16 @@ use crate::wire::api::{
 };
 use crate::wire::errors::Code;
 
-/// What a `PUT` of a claim was answered.
+/// The answer to a `PUT` of a claim.
 #[derive(Debug, Clone)]
 pub enum Asked {
     /// Granted (to be confirmed) or held.
     Given(Box<ClaimView>),
-    /// It waits, or a try-lock found no lock.
+    /// It waits, or a try-lock found no free lock.
     Waiting(Box<WaitingView>),
 }
 
-/// Which claims are listed.
+/// Which claims to list.
 #[derive(Debug, Clone, Default)]
 pub struct ClaimFilter<'a> {
     pub pool: Option<&'a str>,
@@ -31,24 +31,24 @@ pub struct ClaimFilter<'a> {
     pub build: Option<(&'a str, &'a str)>,
 }
 
-/// Which changes of a pool are listed.
+/// Which changes of a pool to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changes {
-    /// The newest version alone.
+    /// Only the newest version.
     Newest,
-    /// Versions from this revision on; the revision itself whatever happened in it.
+    /// Versions from this revision on. The revision itself is included whatever happened in it.
     From(u64),
     /// Versions after this revision.
     After(u64),
 }
 
-/// Time for asking each of several servers which store it serves.
+/// How long each of several servers may take to tell which store it serves.
 const AGREE: Duration = Duration::from_secs(5);
-/// Most changes that are asked for at once.
+/// How many changes one request asks for at most.
 const CHANGES_PAGE: usize = 1_000;
 
 fn json<T: Serialize>(body: &T) -> Vec<u8> {
-    // Our own types hold nothing that JSON cannot say.
+    // Our own types contain nothing that JSON cannot express.
     serde_json::to_vec(body).unwrap_or_default()
 }
 
@@ -72,7 +72,7 @@ impl Client {
     /// Asks for locks, or asks again. `wait` is how long the body asks the server to hold the request.
     ///
     /// # Errors
-    /// As [`CallError`]; waiting is no error.
+    /// As [`CallError`]; waiting is not an error.
     pub fn put_claim(&self, id: &str, body: &ClaimBody, wait: Duration) -> Result<Asked, CallError> {
         let request =
             Request { method: Method::Put, path: claim_path(id), body: Some(json(body)), patience: PATIENCE + wait };
@@ -89,10 +89,10 @@ impl Client {
         }
     }
 
-    /// Looks at a claim.
+    /// Returns a claim.
     ///
     /// # Errors
-    /// As [`CallError`]; an ended claim may come as a refusal with code `ended`.
+    /// As [`CallError`]; an ended claim may be reported as a refusal with code `ended`.
     pub fn get_claim(&self, id: &str) -> Result<ClaimView, CallError> {
         self.call(get(claim_path(id)))
     }
@@ -106,17 +106,17 @@ impl Client {
         self.call(Request { method: Method::Post, path, body: Some(json(body)), patience: PATIENCE })
     }
 
-    /// Says that the holder goes on: its ttl counts from now. A grant is confirmed by it.
+    /// Renews a hold: its ttl counts from now. This also confirms a grant.
     ///
     /// # Errors
-    /// As [`CallError`]; a lost hold is a refusal with code `ended` that says how it ended. How long the hold is good
-    /// is counted from before this call, not from its answer.
+    /// As [`CallError`]; a lost hold is a refusal with code `ended` that says how it ended. Count the validity of the
+    /// hold from before this call, not from its answer.
     pub fn renew(&self, id: &str, body: &RenewBody, patience: Duration) -> Result<ClaimView, CallError> {
         let path = format!("{}/renew", claim_path(id));
         self.call(Request { method: Method::Post, path, body: Some(json(body)), patience })
     }
 
-    /// Looks at the claim of a version that an `in` fetches, and lets the server know that it has.
+    /// Returns the claim of a version that an `in` fetches, and tells the server about the fetch.
     ///
     /// # Errors
     /// As [`CallError`]; an ended claim is a refusal with code `ended`.
@@ -134,7 +134,7 @@ impl Client {
         self.call(Request { method: Method::Post, path, body: Some(json(body)), patience: PATIENCE })
     }
 
-    /// Gives a waiting claim another place.
+    /// Moves a waiting claim to another place in the queue.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -142,7 +142,7 @@ impl Client {
         self.change(Method::Post, format!("{}/move", claim_path(id)), body)
     }
 
-    /// Cancels a claim of somebody else while it waits.
+    /// Cancels somebody else's claim while it waits.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -167,7 +167,7 @@ impl Client {
         self.change(Method::Post, format!("{}/return", lock_path(pool, lock)), body)
     }
 
-    /// Whether this fence is a present holder's.
+    /// Whether this fence belongs to a current holder.
     ///
     /// # Errors
     /// As [`CallError`]; [`Code::NotHeld`] when it is not.
@@ -175,7 +175,7 @@ impl Client {
         self.call(get(format!("/api/v1/verify?pool={}&lock={}&fence={fence}", encode(pool), encode(lock))))
     }
 
-    /// Cancels or releases a claim. With a `run` it is that process's own call; without, it always acts.
+    /// Cancels or releases a claim. With a `run` it only takes effect if that process still acts for the claim.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -185,7 +185,7 @@ impl Client {
         self.call(Request { method: Method::Delete, path, body: None, patience })
     }
 
-    /// All claims that fit.
+    /// All claims that match the filter.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -226,7 +226,7 @@ impl Client {
         self.pages("/api/v1/pools", &[])
     }
 
-    /// A pool with its locks and its queue.
+    /// Returns a pool with its locks and its queue.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -245,7 +245,7 @@ impl Client {
         Ok(view)
     }
 
-    /// Declares a pool; its policy is replaced as a whole.
+    /// Declares a pool. Its whole policy is replaced.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -261,7 +261,7 @@ impl Client {
         self.change(Method::Delete, pool_path(pool), body)
     }
 
-    /// A lock with its metadata and holders.
+    /// Returns a lock with its metadata and holders.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -277,7 +277,7 @@ impl Client {
         self.change(Method::Put, lock_path(pool, lock), body)
     }
 
-    /// Changes what is given of a lock.
+    /// Changes a lock. What the body leaves out stays as it is.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -285,7 +285,7 @@ impl Client {
         self.change(Method::Patch, lock_path(pool, lock), body)
     }
 
-    /// Takes a lock out of its pool.
+    /// Removes a lock from its pool.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -293,7 +293,7 @@ impl Client {
         self.change(Method::Delete, lock_path(pool, lock), body)
     }
 
-    /// Writes an entry that changes nothing, for a step that needs a version.
+    /// Adds a history entry that changes nothing, for a step that needs a version.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -318,7 +318,7 @@ impl Client {
         self.call(get(format!("{}/changes?versions=true&{which}", pool_path(pool))))
     }
 
-    /// All versions of a pool from this revision on, oldest first; the first is that revision, if it is known.
+    /// All versions of a pool from this revision on, oldest first. If the revision is still known, it comes first.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -338,7 +338,7 @@ impl Client {
         self.with_following(pool, self.changes(pool, Changes::After(0))?)
     }
 
-    /// The versions of this page and of all that follow.
+    /// The versions of this page and of all pages after it.
     fn with_following(&self, pool: &str, mut page: Page<ChangeView>) -> Result<Vec<ChangeView>, CallError> {
         let mut all = std::mem::take(&mut page.items);
         let mut after = None;
@@ -362,10 +362,10 @@ impl Client {
         Ok(page.items)
     }
 
-    /// The id of the store behind all servers that answer; `None` when none does.
+    /// The id of the store behind all servers that answer; `None` if none answers.
     ///
     /// # Errors
-    /// Servers of different stores, and the first refusal.
+    /// The servers serve different stores, or one of them refuses.
     pub fn agree(&self) -> Result<Option<String>, String> {
         let info = || Request { patience: AGREE, ..get("/api/v1/info".to_owned()) };
         let ask = |index| self.only(index).call(info());
@@ -390,7 +390,7 @@ impl Client {
         Ok(found.map(|(id, _)| id))
     }
 
-    /// Any JSON at this address, without credentials: for servers of others.
+    /// Fetches any JSON from this path. Use a client without credentials for servers that are not ours.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -398,7 +398,7 @@ impl Client {
         self.call(Request { patience: AGREE, ..get(path.to_owned()) })
     }
 
-    /// Waits at most `wait` for a change of the pool after this revision, whatever kind it is.
+    /// Waits at most `wait` for any change in the pool after this revision.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -408,7 +408,7 @@ impl Client {
         self.call(Request { patience: PATIENCE + wait, ..get(path) })
     }
 
-    /// As [`Self::wait_for_change`], of all pools.
+    /// As [`Self::wait_for_change`], for all pools.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -418,7 +418,7 @@ impl Client {
         self.call(Request { patience: PATIENCE + wait, ..get(path) })
     }
 
-    /// The newest revision of the pool, whatever happened in it; 0 when nothing ever did.
+    /// The newest revision of the pool, whatever happened in it; 0 if nothing ever did.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -427,7 +427,7 @@ impl Client {
         Ok(page.items.last().map_or(0, |change| change.revision))
     }
 
-    /// What the server is.
+    /// What the server says about itself.
     ///
     /// # Errors
     /// As [`CallError`].

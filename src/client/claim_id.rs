@@ -1,24 +1,24 @@
-//! The id of a build's claim: the same for the same request of the same step, so that a re-run or re-attached `out`
-//! finds its claim again (docs/design.md, "Identity").
+//! The id of a build's claim. The same request of the same step always gets the same id, so that an `out` that is run
+//! again or re-attached finds its claim (docs/design.md, "Identity").
 
 use crate::env::{hex, random_hex};
 use crate::wire::api::{ClaimBody, Owner};
 use crate::wire::digest::Fields;
 use crate::wire::identity::Identity;
 
-/// Bytes of the digest that make the id: 40 hexadecimal digits.
+/// How many bytes of the digest make the id: 40 hexadecimal digits.
 const ID_BYTES: usize = 20;
 
-/// Where the claim comes from, beside its owner.
+/// Where the claim comes from, in addition to its owner.
 #[derive(Debug, Clone, Copy)]
 pub enum Place<'a> {
-    /// The container: an `out` that runs again there finds its claim.
+    /// The container: an `out` that runs again in it finds its claim.
     Host(&'a str),
-    /// A name given with `as`: found again from every container of the build.
+    /// A name given with `as`: every container of the build finds the claim.
     Named(&'a str),
 }
 
-/// The id for this request. Without a build there is nothing to find it again by, and the id is random.
+/// The id for this request. Without a build nothing identifies the step, so the id is random.
 #[must_use]
 pub fn claim_id(owner: &Owner, place: Place<'_>, body: &ClaimBody) -> String {
     if owner.build_id.is_none() {
@@ -62,7 +62,7 @@ mod tests {
         serde_json::from_str(json).unwrap()
     }
 
-    /// These ids are stored on servers: a release that changes them loses the claims of builds that are running.
+    /// Servers store these ids. A release that changes them loses the claims of running builds.
     #[test]
     fn golden() {
         let host = Place::Host("8f2c");

@@ -1,4 +1,4 @@
-//! From settings to connections: who is asked, as whom, over which way, within which limits.
+//! From settings to connections: which servers to ask, with which identity, over which route, within which limits.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,9 +15,9 @@ use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
 use crate::wire::tls::Tls;
 
-/// Time for finding the host and for connecting.
+/// How long resolving the host name and connecting may each take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Time that an unused connection to a locker server is kept; the door keeps it longer.
+/// How long an unused connection to a locker server is kept. The server keeps it longer.
 const IDLE: Duration = Duration::from_secs(15);
 
 /// Everything that a client needs to know to reach a server.
@@ -27,12 +27,12 @@ pub struct Access {
     pub servers: Vec<ServerUrl>,
     pub identity: Identity,
     pub tls: Tls,
-    /// Instead of the proxy that the environment names.
+    /// Overrides the proxy that the environment names.
     pub proxy: Option<Secret>,
 }
 
 impl Access {
-    /// The way to one server; without credentials those in its URL are used.
+    /// Access to one server. Without `credentials`, those in its URL are used.
     #[must_use]
     pub fn to(server: ServerUrl, credentials: Option<Credentials>, tls: Tls) -> Self {
         let identity = Identity::of(credentials.map(Authorization::Basic));
@@ -40,19 +40,19 @@ impl Access {
     }
 }
 
-/// Who a client is to its servers.
+/// How a client identifies itself to its servers.
 #[derive(Debug, Clone)]
 pub enum Identity {
-    /// Nobody: also credentials in a URL are not sent.
+    /// As nobody: not even credentials in a URL are sent.
     Nobody,
-    /// The credentials in the URL of a server, to that server alone.
+    /// The credentials in the URL of a server, sent only to that server.
     OfUrl,
-    /// The same to every server.
+    /// The same for every server.
     As(Authorization),
 }
 
 impl Identity {
-    /// What was given, else what stands in the URLs.
+    /// The given one, or else the credentials in the URLs.
     #[must_use]
     pub fn of(given: Option<Authorization>) -> Self {
         given.map_or(Self::OfUrl, Self::As)
@@ -84,12 +84,12 @@ impl Identity {
     }
 }
 
-/// How a client shows who it is.
+/// What a client authenticates with.
 #[derive(Debug, Clone)]
 pub enum Authorization {
-    /// User and password (HTTP Basic).
+    /// A user name and a password (HTTP Basic).
     Basic(Credentials),
-    /// A token.
+    /// A bearer token.
     Bearer(Secret),
 }
 
@@ -106,8 +106,8 @@ impl Authorization {
     }
 }
 
-/// An agent for one server, with the limits that all calls share and the time that an unused connection is kept. `vars`
-/// is the environment.
+/// An agent for one server, with the limits that all calls share. `idle` is how long an unused connection is kept;
+/// `vars` is the environment.
 pub(crate) fn agent(
     server: &ServerUrl,
     proxy: Option<ureq::Proxy>,
@@ -134,15 +134,15 @@ pub(crate) fn agent(
     route.agent(config)
 }
 
-/// An agent for one question to a server of this machine, past any proxy, which must be over within `patience`.
+/// An agent for one request to a server on this machine. It bypasses any proxy and takes at most `patience`.
 pub(crate) fn probe_agent(server: &ServerUrl, settings: &Tls, patience: Duration) -> Result<ureq::Agent, String> {
     let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(patience)).proxy(None);
     Ok(Route::new(server, None, trust::client_config(settings, server.is_tls())?).agent(config.build()))
 }
 
-/// Makes a call; a panic in it is an error like any other, so that nobody waits for an answer that never comes.
+/// Makes a call and turns a panic in it into an error, so that no caller waits for an answer that never comes.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> Result<T, ureq::Error>) -> Result<T, ureq::Error> {
-    // What a call leaves half done is its own connection, which is dropped with it.
+    // A call can leave only its own connection in an inconsistent state, and that is dropped with it.
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
@@ -150,17 +150,17 @@ pub(crate) fn guarded<T>(call: impl FnOnce() -> Result<T, ureq::Error>) -> Resul
     })
 }
 
-/// A bug: a call has panicked.
+/// A call panicked, which is a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client failed ({0}); this is a bug in locker, please report it")]
 struct Panicked(String);
 
-/// Whether the call failed by a bug: again will not help.
+/// Whether the call failed because of a bug: retrying will not help.
 pub(super) fn is_bug(error: &ureq::Error) -> bool {
     matches!(error, ureq::Error::Other(other) if other.is::<Panicked>())
 }
 
-/// Whether the request has never reached a server, for want of a connection.
+/// Whether the request never reached a server, because there was no connection.
 pub(super) fn is_unconnected(error: &ureq::Error) -> bool {
     use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     match error {
@@ -171,8 +171,8 @@ pub(super) fn is_unconnected(error: &ureq::Error) -> bool {
     }
 }
 
-/// A transport error in words, with what to do where that is known; nothing of the request is in it. `setting` is what
-/// trusted certificates are given by.
+/// A transport error in words, with the next step where that is known. It contains nothing of the request. `setting` is
+/// the setting that takes trusted certificates.
 pub(crate) fn in_words(error: &ureq::Error, setting: &str) -> String {
     if let Some(tls) = trust::find(error) {
         let (what, next) = trust::explain(tls, setting);
@@ -183,7 +183,7 @@ pub(crate) fn in_words(error: &ureq::Error, setting: &str) -> String {
             "the connection was closed before the answer".to_owned()
         }
         ureq::Error::Io(io) => escape(&io.to_string()),
-        ureq::Error::Timeout(what) => format!("time over ({what})"),
+        ureq::Error::Timeout(what) => format!("timed out ({what})"),
         ureq::Error::HostNotFound => "its host name cannot be resolved".to_owned(),
         ureq::Error::BadUri(_) => "its address cannot be used".to_owned(),
         ureq::Error::ConnectProxyFailed(why) => format!("the proxy refuses to connect to it: {}", escape(why)),

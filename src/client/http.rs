@@ -1,7 +1,7 @@
 //! One request over HTTP and what its answer means (docs/design.md, "Waiting in out").
 //!
-//! Only an answer with our JSON `code` is final. Network errors, 408, 429, 5xx and answers that are not ours (a proxy
-//! that speaks for a server that is away) mean: ask again, the outcome is unknown.
+//! Only an answer with our JSON `code` is final. After a network error, 408, 429, 5xx or an answer that is not ours
+//! (from a proxy whose server is away) the outcome is unknown, and the caller retries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,32 +20,32 @@ use crate::wire::errors::{Code, exit};
 use crate::wire::secret::Secret;
 use crate::wire::server_url::ServerUrl;
 
-/// Time for a whole request, beside the wait that it asks the server for.
+/// How long a whole request may take, in addition to the wait that it asks the server for.
 pub const PATIENCE: Duration = Duration::from_secs(15);
-/// Longest answer that is read, bytes: a page of 1,000 changes with all their owners is below 8 MiB.
+/// The longest answer that is read, in bytes. A page of 1,000 changes with all their owners is below 8 MiB.
 const BODY_BYTES: u64 = 32 * 1024 * 1024;
-/// What trusted certificates are given by: in a source, and on a command line.
+/// The setting that takes trusted certificates: in a source, and on a command line.
 const TRUST_SETTING: &str = "ca_cert (--ca-cert)";
-/// What stays readable in a path segment or query value; everything else is percent-encoded.
+/// What is not percent-encoded in a path segment or query value, in addition to letters and digits.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Text as one path segment or query value.
+/// Encodes text as one path segment or query value.
 #[must_use]
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, PLAIN).to_string()
 }
 
-/// A client of one store, which one or several servers serve. Cheap to clone; clones share connections, and which
-/// server they talk to.
+/// A client of one store, which one or more servers serve. Cheap to clone. Clones share their connections and the
+/// choice of the server.
 #[derive(Clone)]
 pub struct Client {
     /// Never empty.
     servers: Arc<[Endpoint]>,
-    /// The server that is asked next.
+    /// The server to ask next.
     current: Arc<AtomicUsize>,
 }
 
-/// A server and how it is connected to.
+/// A server and how to reach it.
 #[derive(Clone)]
 struct Endpoint {
     agent: ureq::Agent,
@@ -53,13 +53,13 @@ struct Endpoint {
     authorization: Option<Arc<Secret>>,
 }
 
-/// Why there is no answer of the wanted kind.
+/// Why a call did not return the expected answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The server understood and says no. Asking again will not help.
+    /// The server understood the request and refused it. Retrying will not help.
     #[error("{0}")]
     Refused(Box<Refused>),
-    /// No usable answer: whether the request took effect is unknown. Asking again is safe and may help.
+    /// No usable answer: whether the request took effect is unknown. Retrying is safe and may help.
     #[error("{0}")]
     NoAnswer(NoAnswer),
 }
@@ -68,9 +68,9 @@ pub enum CallError {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", self.text())]
 pub struct Refused {
-    /// `None` for a code that this release does not know.
+    /// `None` if this release does not know the code.
     pub code: Option<Code>,
-    /// The code as it came.
+    /// The code as received.
     pub word: String,
     pub message: String,
     pub problems: Vec<String>,
@@ -80,7 +80,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// The message names the first problem; several are listed.
+    /// The message names the first problem. If there are more, all are listed.
     fn text(&self) -> String {
         match &self.problems[..] {
             [] | [_] => format!("{} ({})", self.message, self.word),
@@ -96,14 +96,14 @@ pub struct NoAnswer {
     /// The server's address without credentials.
     pub server: String,
     pub why: String,
-    /// Set when it was the locker server itself that cannot serve now.
+    /// Set if the locker server itself answered that it cannot serve now.
     pub code: Option<Code>,
-    /// How long the server asks to be left alone.
+    /// How long the server asks the client to wait before it retries.
     pub retry_after: Option<Duration>,
 }
 
 impl CallError {
-    /// The exit code of the command line for it.
+    /// The exit code of the command line for this error.
     #[must_use]
     pub fn exit(&self) -> u8 {
         match self {
@@ -122,7 +122,7 @@ impl CallError {
     }
 }
 
-/// One request, ready to be sent.
+/// One request, ready to send.
 pub(super) struct Request {
     pub method: Method,
     /// Path and query, encoded.
@@ -140,19 +140,19 @@ pub(super) enum Method {
     Delete,
 }
 
-/// An answer with a status that a call may look at.
+/// An answer, not yet interpreted: calls may look at its status.
 pub(super) struct Raw {
     pub status: u16,
     pub body: Vec<u8>,
     retry_after: Option<Duration>,
     location: Option<String>,
-    /// Of a listing: the revision up to which it is complete.
+    /// For a listing: the revision up to which it is complete.
     revision: Option<u64>,
-    /// Which server gave it.
+    /// The index of the server that sent it.
     server: usize,
 }
 
-/// What an error looks like. Lenient on purpose: a newer server may say more.
+/// The body of an error. Unknown members are allowed on purpose: a newer server may send more.
 #[derive(Deserialize)]
 struct ErrorBody {
     error: String,
@@ -169,7 +169,7 @@ impl Client {
     /// A client of the servers that `access` names. `vars` is the environment, for the proxies in it.
     ///
     /// # Errors
-    /// A certificate, a key or a proxy that cannot be used; the text shows no secret.
+    /// A certificate, a key or a proxy cannot be used. The text contains no secret.
     pub fn open(access: Access, vars: &BTreeMap<String, String>) -> Result<Self, String> {
         let uses_tls = access.servers.iter().any(ServerUrl::is_tls);
         let tls = trust::client_config(&access.tls, uses_tls)?;
@@ -198,14 +198,14 @@ impl Client {
         self.servers.len()
     }
 
-    /// A client of the `index`th server alone.
+    /// A client of only the `index`th server.
     pub(super) fn only(&self, index: usize) -> Self {
         let server = self.servers[index % self.servers.len()].clone();
         Self { servers: [server].into(), current: Arc::default() }
     }
 
-    /// Sends one request and reads an answer of kind `T` from a 2xx. A look is repeated at the other servers while
-    /// there is no answer.
+    /// Sends one request and parses a 2xx answer as `T`. While there is no answer, a GET is repeated at the other
+    /// servers.
     pub(super) fn call<T: DeserializeOwned>(&self, request: Request) -> Result<T, CallError> {
         let looks = if matches!(request.method, Method::Get) { self.servers.len() } else { 1 };
         let mut result = self.call_once(&request);
@@ -218,7 +218,8 @@ impl Client {
         result
     }
 
-    /// As [`Self::call`] once, with the revision up to which the answer is complete, if the server says it.
+    /// Makes one attempt of [`Self::call`]. Also returns the revision up to which the answer is complete, if the server
+    /// sends it.
     pub(super) fn call_listing<T: DeserializeOwned>(&self, request: &Request) -> Result<(T, Option<u64>), CallError> {
         let raw = self.send(request)?;
         if !(200..300).contains(&raw.status) {
@@ -231,8 +232,8 @@ impl Client {
         self.call_listing(request).map(|(answer, _)| answer)
     }
 
-    /// Sends one request; any status is an answer. Where there is no connection, the next server is asked at once:
-    /// this one has not seen the request.
+    /// Sends one request; any status counts as an answer. If a server cannot be connected to, the next one is asked at
+    /// once, because the first has not seen the request.
     pub(super) fn send(&self, request: &Request) -> Result<Raw, CallError> {
         let mut left = self.servers.len();
         loop {
@@ -250,10 +251,10 @@ impl Client {
         }
     }
 
-    /// The next request goes to another server, unless somebody has moved on already.
+    /// Sends the next request to another server, unless another thread has already moved on.
     fn leave(&self, server: usize) {
         let next = (server + 1) % self.servers.len();
-        // Whoever loses this race moved on from the same server.
+        // If this fails, another thread has moved on from the same server.
         let _ = self.current.compare_exchange(server, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
@@ -261,7 +262,7 @@ impl Client {
         connect::guarded(|| self.servers[server].send(server, request))
     }
 
-    /// Reads the body of a good answer. One that is not ours is no answer: somebody else speaks there.
+    /// Parses the body of a 2xx answer. A body that is not ours counts as no answer: something else answered.
     pub(super) fn parse<T: DeserializeOwned>(&self, raw: &Raw) -> Result<T, CallError> {
         serde_json::from_slice(&raw.body).map_err(|error| {
             let why = format!("its answer (status {}) does not come from a locker server: {error}", raw.status);
@@ -288,15 +289,16 @@ impl Client {
         }))
     }
 
-    /// An answer that says nothing: another server may know more.
+    /// For an answer that cannot be used: moves on, because another server may give a better one.
     fn unusable(&self, raw: &Raw, why: String, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
         self.leave(raw.server);
         self.no_answer(raw.server, why, code, retry_after)
     }
 
-    /// A listing whose pages lead back: a cache or a broken server. It would never end.
+    /// The error for a listing whose pages lead back to earlier ones and so never end: because of a cache or a broken
+    /// server.
     pub(super) fn repeats(&self) -> CallError {
-        let why = "its listing repeats itself: does a cache stand in between?".to_owned();
+        let why = "its listing repeats itself: is there a cache in between?".to_owned();
         self.no_answer(self.current.load(Ordering::Relaxed) % self.servers.len(), why, None, None)
     }
 
@@ -306,7 +308,7 @@ impl Client {
 }
 
 impl Endpoint {
-    /// Sends one request. `server` is this one's place among all.
+    /// Sends one request. `server` is the index of this endpoint.
     fn send(&self, server: usize, request: &Request) -> Result<Raw, ureq::Error> {
         let Request { method, path, body, patience } = request;
         let (agent, url, patience) = (&self.agent, self.url.join(path), *patience);
@@ -359,7 +361,7 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// A call that failed by a bug of this program is over: again will not help.
+/// The error for a call that failed because of a bug in this program: retrying will not help.
 fn bug(error: &ureq::Error) -> CallError {
     CallError::Refused(Box::new(Refused {
         code: Some(Code::Internal),
@@ -371,7 +373,7 @@ fn bug(error: &ureq::Error) -> CallError {
     }))
 }
 
-/// An answer that no locker server gave.
+/// Describes an answer that did not come from a locker server.
 fn foreign(raw: &Raw) -> String {
     match &raw.location {
         Some(place) => {

@@ -1,6 +1,7 @@
-//! A request in a thread of its own, so that a signal is heard at once while it waits for its answer.
+//! Runs a request in its own thread, so that a signal takes effect at once while the request waits for its answer.
 //!
-//! A panic of the work goes on in whoever waits for it: nobody waits for an answer that never comes.
+//! If the work panics, the panic resumes in the thread that waits for it, so nothing waits for an answer that never
+//! comes.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -12,28 +13,28 @@ use crate::env::{Signal, Signals};
 
 type Waker = Box<dyn Fn() + Send>;
 
-/// Sends requests off. One for each process (or in-process test) is enough: it hears the signals once and for all.
+/// Starts requests. One for each process (or in-process test) is enough.
 pub struct Interruptible {
     signals: Signals,
     waker: Arc<Mutex<Option<Waker>>>,
 }
 
-/// A request on its way.
+/// A request in progress.
 pub struct Running<T> {
     events: Receiver<Event<T>>,
     signals: Signals,
 }
 
-/// What is heard of it.
+/// What the waiting thread receives.
 enum Event<T> {
     Done(T),
     Panicked(Box<dyn Any + Send>),
-    /// A signal has come. It is noted elsewhere.
+    /// A signal has arrived. [`Signals`] records which.
     Signal,
 }
 
 impl Interruptible {
-    /// Begins to listen for signals.
+    /// Starts listening for signals.
     #[must_use]
     pub fn new(signals: &Signals) -> Self {
         let waker: Arc<Mutex<Option<Waker>>> = Arc::default();
@@ -46,33 +47,34 @@ impl Interruptible {
         Self { signals: signals.clone(), waker }
     }
 
-    /// Starts `work` in a thread. Whoever stops waiting for it leaves it behind: it ends with its own timeouts.
+    /// Starts `work` in a thread. If the caller stops waiting, the thread runs on until its own timeouts end it.
     pub fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Running<T> {
         let (send, events) = mpsc::channel();
         let wake = send.clone();
         *self.waker.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Box::new(move || drop(wake.send(Event::Signal))));
         std::thread::spawn(move || {
-            // The waker has a sender, too, so the end of this thread would not be heard: each end is told.
+            // The waker holds a sender, too, so the end of this thread does not close the channel. Report both
+            // outcomes.
             let event = match catch_unwind(AssertUnwindSafe(work)) {
                 Ok(answer) => Event::Done(answer),
                 Err(panic) => Event::Panicked(panic),
             };
-            // Nobody may be waiting any more.
+            // The receiver may be gone.
             let _ = send.send(event);
         });
         Running { events, signals: self.signals.clone() }
     }
 
-    /// Runs `work`, unless a signal comes first.
+    /// Runs `work` and waits for it, unless a signal arrives first.
     ///
     /// # Errors
-    /// The signal. What the work did or will still do is unknown.
+    /// The signal. Whether the work took effect, or still will, is unknown.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Signal> {
         self.start(work).wait()
     }
 
-    /// Sleeps, unless a signal comes first or has come.
+    /// Sleeps, unless a signal arrives first or has already arrived.
     ///
     /// # Errors
     /// The signal.
@@ -80,7 +82,7 @@ impl Interruptible {
         self.signals.sleep(span).map_or(Ok(()), Err)
     }
 
-    /// The signal that has come.
+    /// Fails if a signal has arrived.
     ///
     /// # Errors
     /// The signal.
@@ -90,13 +92,13 @@ impl Interruptible {
 }
 
 impl<T> Running<T> {
-    /// Waits for the answer or a signal, whichever is first.
+    /// Waits for the answer or a signal, whichever comes first.
     ///
     /// # Errors
     /// The signal.
     ///
     /// # Panics
-    /// When the work has.
+    /// If the work panicked.
     pub fn wait(&self) -> Result<T, Signal> {
         loop {
             if let Some(signal) = self.signals.caught() {
@@ -106,19 +108,19 @@ impl<T> Running<T> {
                 Ok(Event::Done(answer)) => return Ok(answer),
                 Ok(Event::Panicked(panic)) => resume_unwind(panic),
                 Ok(Event::Signal) => {}
-                // The answer was taken before; there is no other.
+                // The answer has already been taken, and there is no other.
                 Err(_) => return Err(self.signals.caught().unwrap_or(Signal::Term)),
             }
         }
     }
 
-    /// Waits for the answer or a signal, whichever is first, but no longer than `span`: then `None`.
+    /// Waits for the answer or a signal, whichever comes first, but at most for `span`: then returns `None`.
     ///
     /// # Errors
     /// The signal.
     ///
     /// # Panics
-    /// When the work has.
+    /// If the work panicked.
     pub fn wait_at_most(&self, span: Duration) -> Result<Option<T>, Signal> {
         let end = Instant::now() + span;
         loop {
@@ -134,10 +136,10 @@ impl<T> Running<T> {
         }
     }
 
-    /// Waits for the answer, signals or not, but no longer than `span`.
+    /// Waits for the answer for at most `span`. Signals do not interrupt it.
     ///
     /// # Panics
-    /// When the work has.
+    /// If the work panicked.
     #[must_use]
     pub fn wait_for(&self, span: Duration) -> Option<T> {
         let end = Instant::now() + span;
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_the_work_is_heard_by_whoever_waits() {
+    fn a_panic_of_the_work_reaches_the_thread_that_waits() {
         let interruptible = Interruptible::new(&Signals::default());
         let panics = || -> u8 { panic!("as it must") };
         let long = Duration::from_secs(60);

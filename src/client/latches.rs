@@ -1,4 +1,4 @@
-//! Latches from the client's side: the calls of the Argo contract (docs/latches.md).
+//! The client of latches: the calls of the Argo contract (docs/latches.md).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use crate::wire::latch::{BindBody, CreateBody, LatchView, ReleaseBody};
 use crate::wire::server_url::{Credentials, ServerUrl, UrlError};
 use crate::wire::tls::Tls;
 
-/// How often a call that got no usable answer is made again. Each of them is harmless to repeat.
+/// How many times a call is made at most while it gets no usable answer. Every call is harmless to repeat.
 const ATTEMPTS: u32 = 4;
 /// Pause before a call is made again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A client of one endpoint. The endpoint is used as it was given: the query of a call is appended to its own.
+/// A client of one endpoint. The endpoint is used as given; the query of a call is appended to the endpoint's own.
 #[derive(Clone)]
 pub struct LatchClient {
     client: Client,
-    /// What follows the server's address: a slash if it was given, and the endpoint's own query.
+    /// What follows the server's address: a slash, if one was given, and the endpoint's own query.
     suffix: String,
 }
 
@@ -28,7 +28,7 @@ pub struct LatchClient {
 pub struct Listing {
     /// In the order of their release.
     pub latches: Vec<LatchView>,
-    /// The revision up to which the listing is complete; `None` from a server that cannot hold a request.
+    /// The revision up to which the listing is complete; `None` if the server cannot hold requests.
     pub revision: Option<u64>,
 }
 
@@ -36,7 +36,8 @@ impl LatchClient {
     /// A client of `endpoint`, such as `https://HOST/lock` or `https://HOST/lock/?apikey=KEY`.
     ///
     /// # Errors
-    /// It is no URL, or a certificate or key cannot be used. The endpoint is not repeated, because it may carry a secret.
+    /// It is not a URL, or a certificate or key cannot be used. The error does not repeat the endpoint, which may carry
+    /// a secret.
     pub fn open(
         endpoint: &str,
         credentials: Option<Credentials>,
@@ -76,7 +77,7 @@ impl LatchClient {
         Request { method, path, body, patience: PATIENCE }
     }
 
-    /// Makes a latch. The id in the body makes it safe to repeat.
+    /// Creates a latch. The id in the body makes it safe to repeat.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -84,7 +85,7 @@ impl LatchClient {
         repeated(|_| self.client.call(self.request(Method::Post, &[], json(body))))
     }
 
-    /// Makes a latch as another server has shown it, but locked.
+    /// Creates a latch from another server's view of it, but locked.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -92,7 +93,7 @@ impl LatchClient {
         repeated(|_| self.client.call(self.request(Method::Post, &[], json(latch))))
     }
 
-    /// Releases a latch as another server has shown it.
+    /// Releases a latch as another server's view of it shows.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -100,7 +101,7 @@ impl LatchClient {
         self.patch(&latch.id, latch)
     }
 
-    /// Looks at a latch.
+    /// Returns a latch.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -108,17 +109,17 @@ impl LatchClient {
         repeated(|_| self.client.call(self.request(Method::Get, &[("id", id)], None)))
     }
 
-    /// Looks at a latch once it is released, or after `wait` as it then is.
+    /// Returns a latch once it is released; after `wait`, returns it as it is then.
     ///
     /// # Errors
-    /// As [`CallError`]; it is not repeated.
+    /// As [`CallError`]; the call is not retried.
     pub fn get_released(&self, id: &str, wait: Duration) -> Result<LatchView, CallError> {
         let span = format!("{}ms", wait.as_millis());
         let request = self.request(Method::Get, &[("id", id), ("wait", &span)], None);
         self.client.call(Request { patience: PATIENCE + wait, ..request })
     }
 
-    /// Releases a latch; with an empty body it ends as its creator said.
+    /// Releases a latch. With an empty body, the result is the one that its creator set.
     ///
     /// # Errors
     /// As [`CallError`].
@@ -126,11 +127,11 @@ impl LatchClient {
         self.patch(id, body)
     }
 
-    /// Writes down which node of which very workflow a released latch is for. A server that cannot keep that gives
+    /// Records which node of exactly which workflow a released latch is for. A server that cannot store this returns
     /// the latch without it.
     ///
     /// # Errors
-    /// As [`CallError`]; refused when it is bound otherwise.
+    /// As [`CallError`]; refused if it is already bound to another node or workflow.
     pub fn bind(&self, id: &str, body: &BindBody) -> Result<LatchView, CallError> {
         self.patch(id, body)
     }
@@ -139,11 +140,11 @@ impl LatchClient {
         repeated(|_| self.client.call(self.request(Method::Patch, &[("id", id)], json(body))))
     }
 
-    /// Released latches: all of them; or, held by the server until there are some or so long, only those released after
-    /// a revision.
+    /// Released latches. Without `news`, all of them. With `news`, only those released after that revision; the server
+    /// holds the request until there are some, at most that long.
     ///
     /// # Errors
-    /// As [`CallError`]; it is not repeated.
+    /// As [`CallError`]; the call is not retried.
     pub fn list_released(&self, news: Option<(u64, Duration)>) -> Result<Listing, CallError> {
         let request = match news {
             None => self.request(Method::Get, &[("status", "released")], None),
@@ -165,7 +166,7 @@ impl LatchClient {
         repeated(|attempt| {
             let deleted = self.client.call::<serde_json::Value>(self.request(Method::Delete, &[("id", id)], None));
             match deleted {
-                // The attempt whose answer was lost has done it.
+                // An earlier attempt, whose answer was lost, has deleted it.
                 Err(error) if attempt > 0 && error.code() == Some(Code::NoSuchLatch) => Ok(()),
                 other => other.map(drop),
             }
@@ -182,11 +183,11 @@ impl LatchClient {
 }
 
 fn json<T: serde::Serialize>(body: &T) -> Option<Vec<u8>> {
-    // Our own types hold nothing that JSON cannot say.
+    // Our own types contain nothing that JSON cannot express.
     Some(serde_json::to_vec(body).unwrap_or_default())
 }
 
-/// Calls until there is an answer, a few times. The caller runs it where a signal can leave it behind.
+/// Calls until there is an answer, at most [`ATTEMPTS`] times. Callers run it in a thread that a signal can abandon.
 fn repeated<T>(call: impl Fn(u32) -> Result<T, CallError>) -> Result<T, CallError> {
     let mut attempt = 0;
     loop {

@@ -1,13 +1,13 @@
-//! When a program that holds a lease renews it, and when it must have stopped (docs/run.md, "When the lease is lost"): values only,
-//! without a clock, a request or a signal, so that a table and a model checker can go through it.
+//! When to renew the lease of a running program, and when the program must have stopped (docs/run.md, "When the lease
+//! is lost"). Values only, without clocks, requests or signals, so that tables and a model checker can test it.
 //!
 //! ```text
-//! a renewal is sent                                                        the server may give the lock to others
-//! 0 ------------ ttl/3 ------------------ term ---------------- kill ------ over --- ttl
-//!                 renew; again after each failure     TERM            KILL      2 s
+//! a renewal is sent                                                  the server may give the lock to others
+//! 0 ------------ ttl/3 ------------------ term ---------------- kill ------ gone --- ttl
+//!                renew; retry if it fails SIGTERM               SIGKILL       2 s
 //! ```
-//! The server counts from when it gets a renewal, this side from *before* it was sent: ours is always the earlier end.
-//! All moments are of one clock that runs through suspend, as time since some fixed moment.
+//! The server counts from when it receives a renewal, this side from *before* it was sent, so this side's lease always
+//! ends first. All moments come from one clock, which also counts the time that the machine sleeps.
 
 use std::time::Duration;
 
@@ -16,21 +16,21 @@ use crate::core::limits::LEASE_TTL_MIN_MS;
 /// The shortest ttl that leaves a program time to stop.
 pub const SHORTEST: Duration = Duration::from_millis(LEASE_TTL_MIN_MS);
 
-/// What of a lease is when, counted from just before its last answered renewal was sent.
+/// The moments of a lease, counted from just before the last answered renewal was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Margins {
     /// When the server may take the lock back.
     pub ttl: Duration,
-    /// When it is renewed again.
+    /// When to renew it again.
     pub renew: Duration,
-    /// When the program is asked to stop.
+    /// When to ask the program to stop.
     pub term: Duration,
-    /// When it is killed.
+    /// When to kill it.
     pub kill: Duration,
 }
 
 impl Margins {
-    /// The margins of a lease of this ttl. Tests shorten them all by a `shortest` of less than [`SHORTEST`].
+    /// The margins of a lease with this ttl. Tests pass a `shortest` below [`SHORTEST`], which shortens them all.
     ///
     /// # Errors
     /// The ttl is below the shortest one.
@@ -42,24 +42,24 @@ impl Margins {
         // A second, unless tests shorten it.
         let second = shortest / 15;
         let term = ttl.saturating_sub((second * 5).max(ttl / 3));
-        // A second for the kill to take effect: all is over two seconds before the ttl.
+        // The kill has a second to take effect, so the program is gone two seconds before the ttl.
         let kill = ttl.saturating_sub(second * 3);
         Ok(Self { ttl, renew: ttl / 3, term, kill })
     }
 
-    /// Time between the signal to stop and the one that kills.
+    /// The time between SIGTERM and SIGKILL.
     #[must_use]
     pub fn grace(&self) -> Duration {
         self.kill.saturating_sub(self.term)
     }
 
-    /// Time for the answer to one renewal: two fit before the program is asked to stop.
+    /// How long to wait for the answer to one renewal. Two such waits fit in before the program is asked to stop.
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.term.saturating_sub(self.renew) / 2
     }
 
-    /// The longest pause between two renewals that fail.
+    /// The longest pause after a renewal that failed.
     #[must_use]
     pub fn retry(&self) -> Duration {
         self.patience() / 2
@@ -75,7 +75,7 @@ pub enum Lost {
     Ended,
 }
 
-/// What is to be done now.
+/// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Send a renewal.
@@ -84,14 +84,14 @@ pub enum Step {
     Term(Lost),
     /// Kill it.
     Kill,
-    /// Nothing before this moment; `None`: nothing any more.
+    /// Nothing until this moment; `None`: nothing, ever.
     Wait(Option<Duration>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
     Held,
-    /// The server has ended it; nobody has been told to stop yet.
+    /// The server has ended it, but the program has not been asked to stop yet.
     Ended {
         at: Duration,
     },
@@ -101,13 +101,13 @@ enum Phase {
     Killed,
 }
 
-/// A lease that is held, from its first answered renewal on.
+/// A lease, from its first answered renewal on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lease {
     margins: Margins,
-    /// Just before the last renewal that was answered was sent.
+    /// The moment just before the last answered renewal was sent.
     renewed: Duration,
-    /// When the renewal that is on its way was sent.
+    /// When the renewal in progress was sent.
     sent: Option<Duration>,
     /// No renewal is sent before this.
     next: Duration,
@@ -121,7 +121,7 @@ impl Lease {
         Self { margins, renewed: sent, sent: None, next: sent + margins.renew, phase: Phase::Held }
     }
 
-    /// What is to be done at `now`. Each step is given once; ask again after it.
+    /// What to do at `now`. Each step is returned once; call this again after it.
     pub fn next(&mut self, now: Duration) -> Step {
         let (term_at, kill_at) = (self.renewed + self.margins.term, self.renewed + self.margins.kill);
         match self.phase {
@@ -148,14 +148,14 @@ impl Lease {
         }
     }
 
-    /// The renewal on its way has been answered: the lease runs from when it was sent.
+    /// The renewal in progress has been answered: the lease now runs from when it was sent.
     pub fn renewed(&mut self) {
         let Some(sent) = self.sent.take() else { return };
         self.renewed = self.renewed.max(sent);
         self.next = sent + self.margins.renew;
     }
 
-    /// The renewal on its way got no usable answer: another one after `pause`.
+    /// The renewal in progress got no usable answer: the next one follows after `pause`.
     pub fn failed(&mut self, now: Duration, pause: Duration) {
         self.sent = None;
         self.next = now + pause.min(self.margins.retry());
@@ -169,7 +169,7 @@ impl Lease {
         }
     }
 
-    /// When the program is killed: an ended claim may bring that nearer.
+    /// When the program is killed. If the claim has ended, this may be earlier.
     #[must_use]
     pub fn kill_at(&self) -> Duration {
         match self.phase {
@@ -178,7 +178,7 @@ impl Lease {
         }
     }
 
-    /// When the program is asked to stop unless a renewal is answered before.
+    /// When the program is asked to stop, unless a renewal is answered first.
     #[must_use]
     pub fn term_at(&self) -> Duration {
         self.renewed + self.margins.term
@@ -205,7 +205,7 @@ mod tests {
             (16_500, 15_000, 5_500, 11_000, 13_500),
             (60_000, 15_000, 20_000, 40_000, 57_000),
             (3_600_000, 15_000, 1_200_000, 2_400_000, 3_597_000),
-            // As tests have it: everything a fifth.
+            // As in tests: everything takes a fifth of the time.
             (3_000, 3_000, 1_000, 2_000, 2_400),
         ];
         for (ttl, shortest, renew, term, kill) in cases {
@@ -218,7 +218,7 @@ mod tests {
         assert!(Margins::of(ms(14_999), SHORTEST).unwrap_err().contains("at least 15s"));
     }
 
-    /// What happens at a second, and what the lease must say just after.
+    /// What happens to the lease.
     enum Event {
         Tick,
         Acked,
@@ -227,7 +227,7 @@ mod tests {
     }
     use Event::{Acked, Ended, Failed, Tick};
 
-    /// Goes through a lease of 60 s that was renewed at 0.
+    /// Runs a lease of 60 s that was renewed at 0: at each second, an event and the step that must follow it.
     #[track_caller]
     fn check(events: &[(u64, Event, Step)]) {
         let mut lease = Lease::new(Margins::of(secs(60), SHORTEST).unwrap(), secs(0));
@@ -252,7 +252,7 @@ mod tests {
             (0, Tick, wait(20)),
             (20, Tick, Step::Renew),
             (20, Tick, wait(40)),
-            // Ten seconds on its way.
+            // The answer took ten seconds.
             (30, Acked, wait(40)),
             (40, Tick, Step::Renew),
             (40, Tick, wait(60)),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_tried_again_until_the_margin() {
+    fn failed_renewals_are_retried_until_the_margin() {
         check(&[
             (20, Tick, Step::Renew),
             (25, Failed, wait(26)),
@@ -271,7 +271,7 @@ mod tests {
             (39, Tick, Step::Renew),
             (40, Tick, Step::Term(Lost::NotRenewed)),
             (40, Tick, wait(57)),
-            // Too late: the command has been told to stop, and must be gone before the lease that was sure.
+            // Too late: the command has been asked to stop, and must be gone before the certain lease ends.
             (41, Acked, wait(57)),
             (57, Tick, Step::Kill),
             (57, Tick, Step::Wait(None)),
@@ -295,7 +295,7 @@ mod tests {
             (21, Tick, wait(38)),
             (38, Tick, Step::Kill),
         ]);
-        // ... but not past the end of the lease that was sure.
+        // ... but not past the end of the certain lease.
         check(&[
             (20, Tick, Step::Renew),
             (39, Failed, wait(40)),
@@ -306,10 +306,10 @@ mod tests {
     }
 
     #[test]
-    fn who_wakes_up_too_late_kills_at_once() {
+    fn a_guard_that_wakes_up_too_late_kills_at_once() {
         check(&[
             (20, Tick, Step::Renew),
-            // Stopped for minutes; the answer had come meanwhile.
+            // Suspended for minutes; the answer arrived in the meantime.
             (300, Acked, Step::Term(Lost::NotRenewed)),
             (300, Tick, Step::Kill),
             (300, Tick, Step::Wait(None)),

@@ -1,16 +1,16 @@
-//! The client of our HTTP API: used by the resource, the command line and the agent.
+//! The client of our HTTP API. The resource, the command line and the agent use it.
 //!
-//! - [`http`]: one request, one typed outcome: done, refused for good, or no usable answer (ask again).
-//! - [`connect`]: servers, identities and limits; `trust`: certificates; `proxy`: which proxy; `transport`: how bytes
-//!   travel.
+//! - [`http`]: one request, one typed outcome: done, refused for good, or no usable answer (retry).
+//! - [`connect`]: servers, identities and limits; `trust`: certificates; `proxy`: which proxy to use; `transport`: how
+//!   bytes travel.
 //! - [`calls`]: one method for each call of the API.
 //! - [`latches`]: the calls of the Argo contract.
 //! - [`interruptible`]: a request that a signal interrupts.
-//! - [`acquire`]: asking until the locks are held, or giving up without leaving anything behind.
-//! - [`lease`]: when a lease is renewed, and when its program must have stopped; values only.
-//! - [`backoff`], [`claim_id`], [`who`]: pauses, ids that a re-run finds again, words for people.
+//! - [`acquire`]: asks until the locks are held, or gives up and leaves nothing behind.
+//! - [`lease`]: when a lease is renewed, and when its program must have stopped. Values only.
+//! - [`backoff`], [`claim_id`], [`who`]: pauses between attempts, ids that a re-run finds again, text for people.
 //!
-//! Nothing here prints; callers show what they are told through [`crate::wire::escape`].
+//! Nothing here prints. Callers escape what they show with [`crate::wire::escape`].
 
 pub mod acquire;
 pub mod backoff;

@@ -1,7 +1,7 @@
-//! Which proxy stands between a client and a server: the one in the settings, the one in the environment, or none.
+//! Which proxy a client uses to reach a server: the one in the settings, the one in the environment, or none.
 //!
-//! `no_proxy` is read as curl and Go read it: host names cover their subdomains, with or without a leading dot or `*.`;
-//! addresses, blocks of addresses (`10.0.0.0/8`), `host:port`, and `*` for everything.
+//! `no_proxy` is read as curl and Go read it. Its entries are host names, which include their subdomains, with or
+//! without a leading dot or `*.`; addresses; blocks of addresses (`10.0.0.0/8`); `host:port`; and `*` for everything.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,13 +11,15 @@ use ureq::http::Uri;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::ServerUrl;
 
-/// What to write instead of an address that cannot be used.
+/// The example in errors about addresses that cannot be used.
 const EXAMPLE: &str = "http://proxy.example.com:3128";
 
-/// The proxy for this server: that of the settings, else that of the environment; `None` where `no_proxy` excepts it.
+/// The proxy for this server: the one in the settings, else the one in the environment; `None` if `no_proxy` excludes
+/// the server.
 ///
 /// # Errors
-/// The address cannot be used, or it is that of a SOCKS proxy. The text does not repeat it: it may carry a password.
+/// The address cannot be used, or it is that of a SOCKS proxy. The text does not repeat it, because it may carry a
+/// password.
 pub(crate) fn proxy_for(
     server: &ServerUrl,
     named: Option<&Secret>,
@@ -54,7 +56,7 @@ fn parse(name: &str, address: &str) -> Result<ureq::Proxy, String> {
 
 /// The proxy that the environment names for this server, and the name of the variable.
 fn of_environment<'v>(server: &ServerUrl, vars: &'v BTreeMap<String, String>) -> Option<(&'static str, &'v str)> {
-    // Upper case HTTP_PROXY is left alone, as curl does: a web server may set it from a request header.
+    // Upper-case HTTP_PROXY is ignored, as in curl: a web server may set it from a request header.
     let names: &[&'static str] = if server.is_tls() {
         &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
     } else {
@@ -63,12 +65,12 @@ fn of_environment<'v>(server: &ServerUrl, vars: &'v BTreeMap<String, String>) ->
     var(vars, names)
 }
 
-/// The first of these variables that is set to something.
+/// The first of these variables that is set and not empty.
 fn var<'v>(vars: &'v BTreeMap<String, String>, names: &[&'static str]) -> Option<(&'static str, &'v str)> {
     names.iter().find_map(|name| Some((*name, vars.get(*name)?.trim())).filter(|(_, value)| !value.is_empty()))
 }
 
-/// Host, without the brackets of an IPv6 address, and port of a server.
+/// The host (without the brackets of an IPv6 address) and port of a server.
 pub(crate) fn host_and_port(server: &ServerUrl) -> Option<(String, u16)> {
     let uri: Uri = server.join("/").parse().ok()?;
     let host = bare(uri.host()?).to_owned();
@@ -79,7 +81,7 @@ fn bare(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-/// Whether a list of exceptions names this server.
+/// Whether a `no_proxy` list excludes this server.
 fn is_excepted(list: &str, host: &str, port: u16) -> bool {
     let address = host.parse::<IpAddr>().ok();
     let host = host.trim_end_matches('.').to_ascii_lowercase();
@@ -127,8 +129,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exceptions_are_read_as_by_curl_and_go() {
-        // List, server, whether it is excepted.
+    fn exceptions_are_read_as_curl_and_go_read_them() {
+        // List, server, whether it is excluded.
         let table = [
             ("example.com", "http://example.com", true),
             ("example.com", "http://a.example.com", true),

@@ -1,8 +1,8 @@
-//! How bytes travel: TCP, TLS as [`super::trust`] set it up, and plain requests through a proxy.
+//! How bytes travel: TCP, TLS as set up by [`super::trust`], and plain requests through a proxy.
 //!
-//! ureq's own TLS part panics where a certificate or key does not fit, and its own proxy part asks for a tunnel (CONNECT)
-//! even for plain HTTP, which Squid refuses for every port but 443. Both parts are exchangeable, so these are ours:
-//! docs/decisions/0016-our-own-transport-below-ureq.md.
+//! ureq's own TLS code panics if a certificate or key does not fit, and its own proxy code asks for a tunnel (CONNECT)
+//! even for plain HTTP, which Squid refuses for every port but 443. Both can be replaced, so this file replaces them
+//! (docs/decisions/0016-our-own-transport-below-ureq.md).
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -24,12 +24,12 @@ use super::proxy::host_and_port;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::ServerUrl;
 
-/// How one server is reached.
+/// How to reach one server.
 #[derive(Clone)]
 pub(super) struct Route {
     /// A tunnel through this proxy (CONNECT).
     pub tunnel: Option<ureq::Proxy>,
-    /// Whole requests, sent to this proxy.
+    /// Whole requests sent to this proxy.
     forward: Option<Arc<Forward>>,
     tls: Arc<ClientConfig>,
     /// The planted bug: every connection panics.
@@ -37,16 +37,17 @@ pub(super) struct Route {
     panics: bool,
 }
 
-/// What a plain request needs on its way through a proxy.
+/// What a plain request needs to go through a proxy.
 struct Forward {
     proxy: Uri,
-    /// Scheme, host and port of the server, which a proxy wants to see in the request line.
+    /// Scheme, host and port of the server, which a proxy expects in the request line.
     origin: String,
     authorization: Option<Secret>,
 }
 
 impl Route {
-    /// The way to `server`: a tunnel where it speaks TLS, else requests that name it.
+    /// The route to `server`. Through a proxy: a tunnel if the server speaks TLS, otherwise requests that name the
+    /// server.
     pub(super) fn new(server: &ServerUrl, proxy: Option<ureq::Proxy>, tls: Arc<ClientConfig>) -> Self {
         let mut route = Self {
             tunnel: None,
@@ -64,13 +65,13 @@ impl Route {
         route
     }
 
-    /// Plants the bug, or does not.
+    /// Switches the planted bug on or off.
     #[cfg(feature = "plant")]
     pub(super) fn panics(&mut self, panics: bool) {
         self.panics = panics;
     }
 
-    /// The agent whose connections take this way.
+    /// An agent whose connections take this route.
     pub(super) fn agent(self, config: Config) -> ureq::Agent {
         let resolver = RouteResolver { forward: self.forward.clone() };
         let connector = ().chain(Start {
@@ -84,7 +85,7 @@ impl Route {
 }
 
 impl Forward {
-    /// `None` for a server whose address cannot be read, which no request reaches.
+    /// `None` if the server's address cannot be parsed; no request can reach such a server.
     fn new(server: &ServerUrl, proxy: &ureq::Proxy) -> Option<Self> {
         let (host, port) = host_and_port(server)?;
         let host = if host.contains(':') { format!("[{host}]") } else { host };
@@ -97,7 +98,7 @@ impl Forward {
     }
 }
 
-/// Where the chain begins. It does nothing, but for the planted bug.
+/// The start of the chain. It does nothing, except for the planted bug.
 #[derive(Debug)]
 struct Start {
     #[cfg(feature = "plant")]
@@ -114,7 +115,7 @@ impl<In: Transport> Connector<In> for Start {
     }
 }
 
-/// Finds the proxy instead of the server where requests go to the proxy.
+/// Resolves the proxy instead of the server if requests go to the proxy.
 struct RouteResolver {
     forward: Option<Arc<Forward>>,
 }
@@ -132,7 +133,7 @@ impl Resolver for RouteResolver {
     }
 }
 
-/// Speaks TLS where the address says so.
+/// Speaks TLS if the address is https://.
 struct TlsConnector(Arc<ClientConfig>);
 
 impl fmt::Debug for TlsConnector {
@@ -161,7 +162,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
     }
 }
 
-/// A stream above another transport, with buffers of its own.
+/// A stream on top of another transport, with its own buffers.
 struct Wrapped<S> {
     stream: S,
     buffers: LazyBuffers,
@@ -205,7 +206,7 @@ impl Transport for Wrapped<StreamOwned<ClientConnection, TransportAdapter>> {
     }
 }
 
-/// Makes requests to a plain server requests to its proxy.
+/// Turns requests to a plain-HTTP server into requests to its proxy.
 struct ForwardConnector(Option<Arc<Forward>>);
 
 impl fmt::Debug for ForwardConnector {
@@ -226,11 +227,11 @@ impl<In: Transport> Connector<In> for ForwardConnector {
     }
 }
 
-/// A connection to a proxy: the head of each request is changed on its way.
+/// A connection to a proxy. It rewrites the head of each request.
 struct Forwarded {
     inner: Wrapped<TransportAdapter>,
     forward: Arc<Forward>,
-    /// The next bytes begin a request.
+    /// Whether the next bytes are the start of a request.
     is_at_start: bool,
 }
 
@@ -241,7 +242,7 @@ impl fmt::Debug for Forwarded {
 }
 
 impl Forwarded {
-    /// A request line with the whole address, and the credentials for the proxy behind it.
+    /// Puts the whole address into the request line, and the credentials for the proxy after it.
     fn head(&self, output: &[u8]) -> Vec<u8> {
         let Some(space) = output.iter().position(|byte| *byte == b' ') else { return output.to_vec() };
         let (method, rest) = output.split_at(space + 1);
@@ -275,7 +276,7 @@ impl Transport for Forwarded {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        // What is sent after an answer is the next request.
+        // The first bytes sent after an answer are the next request.
         self.is_at_start = true;
         self.inner.stream.set_timeout(timeout);
         let read = self.inner.stream.read(self.inner.buffers.input_append_buf())?;

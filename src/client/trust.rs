@@ -1,8 +1,8 @@
-//! Whom a client trusts and what it shows: from PEM text to the settings of TLS, with every flaw found before the first
-//! connection, and every distrust explained in words.
+//! Which servers a client trusts, and which certificate it presents: from PEM text to a TLS configuration. Every flaw
+//! in the settings is found before the first connection, and every rejected certificate is explained in words.
 //!
-//! A certificate that was given by hand is trusted as it is, for the names and the time that it states, also if it is
-//! its own authority: that is what most home-made servers have, and what curl, Go and Java accept.
+//! A certificate from the settings is trusted as it is, for the names and the time in it, even if it is its own
+//! authority. Most home-made servers have such a certificate, and curl, Go and Java accept it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,21 +29,21 @@ use crate::wire::escape::escape;
 use crate::wire::secret::Secret;
 use crate::wire::tls::Tls;
 
-/// Keys that can be used, for people.
+/// The supported kinds of key, for messages.
 const KEYS: &str = "RSA keys of 2048 to 8192 bits, ECDSA keys on P-256 and P-384, and Ed25519 keys";
-/// Most names of a certificate that an error lists.
+/// How many names of a certificate an error lists at most.
 const NAMES_LISTED: usize = 10;
 
-/// The settings of TLS for connections, with everything checked. `uses_tls` says whether any will be made: reading the
-/// machine's certificates takes longer than a whole `check`.
+/// The TLS configuration for connections, fully checked. `uses_tls` says whether any connection will use TLS: if not,
+/// the machine's certificates are not read, because that takes longer than a whole `check`.
 ///
 /// # Errors
-/// Which certificate or key cannot be used, why, and what to do; no part of a key is in it.
+/// Which certificate or key cannot be used, why, and what to do. The text contains no part of a key.
 pub(crate) fn client_config(settings: &Tls, uses_tls: bool) -> Result<Arc<ClientConfig>, String> {
     client_config_with(settings, uses_tls, |verifier| verifier)
 }
 
-/// The same, with a verifier that stands before the usual one.
+/// The same, with a verifier wrapped around the usual one.
 pub(crate) fn client_config_with(
     settings: &Tls,
     uses_tls: bool,
@@ -65,7 +65,7 @@ pub(crate) fn client_config_with(
     }))
 }
 
-/// The client's certificate with its key, if they fit.
+/// The client's certificate with its key, if they match.
 fn certified(cert: &str, key: &Secret, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
     let chain = certificates("client_cert", cert)?;
     let own = chain.first().and_then(|der| x509_cert::Certificate::from_der(der).ok());
@@ -88,7 +88,7 @@ fn certified(cert: &str, key: &Secret, provider: &CryptoProvider) -> Result<Cert
     })?;
     let certified = CertifiedKey::new(chain, signer);
     match certified.keys_match() {
-        // A key that does not tell its public half cannot be compared.
+        // A key that does not reveal its public half cannot be compared.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => Err("client_key does not belong to client_cert: give the key that \
              the certificate was issued for, and put the client's own certificate first in client_cert"
@@ -106,7 +106,7 @@ fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, S
     if found.is_empty() { Err(format!("{what} contains no certificate in PEM form")) } else { Ok(found) }
 }
 
-/// What kind of key a certificate is for, where that is one that people have and TLS here does not.
+/// The kind of key in a certificate, for errors about kinds that are not supported.
 fn key_kind(certificate: &x509_cert::Certificate) -> Option<String> {
     let spki = certificate.tbs_certificate().subject_public_key_info();
     match spki.algorithm.oid.to_string().as_str() {
@@ -130,7 +130,7 @@ fn key_kind(certificate: &x509_cert::Certificate) -> Option<String> {
     }
 }
 
-/// Bits of the first number in `SEQUENCE { n, e }`.
+/// The length in bits of the first number in `SEQUENCE { n, e }`.
 fn modulus_bits(key: &[u8]) -> Option<usize> {
     let number = content(content(key, 0x30)?, 0x02)?;
     let number = &number[number.iter().position(|byte| *byte != 0)?..];
@@ -149,11 +149,11 @@ fn content(bytes: &[u8], tag: u8) -> Option<&[u8]> {
     if found == tag { rest.get(..length) } else { None }
 }
 
-/// Judges servers: by authorities, or because their very certificate was given.
+/// Verifies servers: by trusted authorities, or because the settings contain their certificate itself.
 #[derive(Debug)]
 struct Verifier {
     authorities: Option<Arc<WebPkiServerVerifier>>,
-    /// What is trusted as it is.
+    /// The certificates that are trusted as they are.
     given: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
@@ -179,11 +179,11 @@ impl Verifier {
     }
 }
 
-/// The machine's certificates (in a Concourse container those that the worker mounts), and where there are none those
-/// that browsers trust.
+/// Adds the machine's certificates (in a Concourse container, those that the worker mounts). If there are none, adds
+/// those that browsers trust.
 fn of_machine(roots: &mut RootCertStore, uses_tls: bool) {
     if uses_tls {
-        // Errors are about single files; those that could be read count.
+        // Errors concern single files. The files that could be read are used.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     if roots.is_empty() {
@@ -242,14 +242,14 @@ impl ServerCertVerifier for Verifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         let mut schemes = self.provider.signature_verification_algorithms.supported_schemes();
         if self.authorities.is_none() {
-            // Nothing is verified, so servers with keys of other kinds are welcome, too.
+            // Nothing is verified, so servers with other kinds of keys are accepted, too.
             schemes.extend([SignatureScheme::ECDSA_NISTP521_SHA512, SignatureScheme::RSA_PKCS1_SHA1]);
         }
         schemes
     }
 }
 
-/// A certificate that was given by hand: only its names and its time are looked at.
+/// Verifies a certificate that the settings contain: only its names and its validity period count.
 fn verify_given(
     own: &CertificateDer<'_>,
     name: &ServerName<'_>,
@@ -270,7 +270,7 @@ fn verify_given(
     Ok(ServerCertVerified::assertion())
 }
 
-/// Why the certificate of a server is not accepted, in words.
+/// Why a server's certificate was rejected, in words.
 #[derive(Debug, Clone)]
 pub(crate) struct Distrust {
     /// What is wrong with it.
@@ -301,8 +301,8 @@ impl Distrust {
         let act = |text: &str| Next::Do(text.to_owned());
         let (what, next) = match why {
             _ if body.is_some_and(|body| body.version() == Version::V1) => (
-                format!("{it} is of X.509 version 1, which has no names of hosts"),
-                act("issue one of version 3, with the host as subjectAltName"),
+                format!("{it} is an X.509 version 1 certificate, which cannot contain host names"),
+                act("issue a version 3 certificate with the host as subjectAltName"),
             ),
             E::Expired | E::ExpiredContext { .. } => {
                 let at = body.map(|body| format!(" on {}", date(body.validity().not_after))).unwrap_or_default();
@@ -348,17 +348,17 @@ impl Distrust {
                     Next::Do(format!("issue one with a supported key: {KEYS}")),
                 )
             }
-            // One that is an authority, and is not the given one.
+            // It is an authority's certificate, and not the one in the settings.
             E::Other(_) => (
                 format!("{it} is that of an authority, not of a server"),
-                act("issue one for the server, without CA:TRUE, or give this very certificate as trusted"),
+                act("issue one for the server, without CA:TRUE, or give this certificate itself as trusted"),
             ),
-            _ => (format!("{it} is damaged or of a form that cannot be used"), act("issue it anew")),
+            _ => (format!("{it} is damaged, or its format is not supported"), act("issue a new one")),
         };
         Self { what, next }
     }
 
-    /// What to do, where `setting` is what trusted certificates are given by.
+    /// What to do. `setting` is the setting that takes trusted certificates.
     pub(crate) fn next(&self, setting: &str) -> String {
         match &self.next {
             Next::Give(what) => format!("give {what} as {setting}"),
@@ -375,7 +375,7 @@ impl fmt::Display for Distrust {
 
 impl std::error::Error for Distrust {}
 
-/// The hosts and addresses that a certificate is for.
+/// The host names and addresses that a certificate is valid for.
 fn names(body: &x509_cert::TbsCertificate) -> Vec<String> {
     let Ok(Some((_, SubjectAltName(all)))) = body.get_extension::<SubjectAltName>() else { return Vec::new() };
     let mut names: Vec<String> = all
@@ -399,33 +399,33 @@ fn names(body: &x509_cert::TbsCertificate) -> Vec<String> {
     names
 }
 
-/// What an error of TLS says, and what to do; `setting` is what trusted certificates are given by.
+/// What a TLS error means, and what to do. `setting` is the setting that takes trusted certificates.
 pub(crate) fn explain(error: &rustls::Error, setting: &str) -> (String, String) {
     use AlertDescription as Alert;
     let (what, next) = match error {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
             match other.downcast_ref::<Distrust>() {
                 Some(distrust) => return (distrust.what.clone(), distrust.next(setting)),
-                None => ("the server's certificate cannot be used", "issue it anew"),
+                None => ("the server's certificate cannot be used", "issue a new one"),
             }
         }
-        rustls::Error::InvalidCertificate(_) => ("the server's certificate cannot be used", "issue it anew"),
+        rustls::Error::InvalidCertificate(_) => ("the server's certificate cannot be used", "issue a new one"),
         rustls::Error::InvalidMessage(_) => (
-            "what answers there does not speak TLS",
+            "the server does not speak TLS at this port",
             "write http:// in the address, or give the server a certificate (SSL_CERT, SSL_KEY)",
         ),
         rustls::Error::PeerIncompatible(_) | rustls::Error::AlertReceived(Alert::ProtocolVersion) => {
-            ("both sides have no TLS version or cipher in common", "the server must speak TLS 1.2 or newer")
+            ("client and server have no TLS version or cipher in common", "the server must speak TLS 1.2 or newer")
         }
         rustls::Error::AlertReceived(Alert::HandshakeFailure) => (
-            "the server ended the TLS handshake: both sides have nothing in common, or it wants a client certificate",
+            "the server ended the TLS handshake: there is no common TLS version or cipher, or it requires a client certificate",
             "compare with: openssl s_client -connect HOST:PORT",
         ),
         rustls::Error::AlertReceived(Alert::UnrecognisedName) => {
             ("the server does not serve this host name", "check the host in the address")
         }
         rustls::Error::AlertReceived(Alert::CertificateRequired) => {
-            ("the server wants a client certificate", "give client_cert and client_key")
+            ("the server requires a client certificate", "give client_cert and client_key")
         }
         rustls::Error::AlertReceived(Alert::CertificateExpired) => {
             ("the server says that the client certificate has expired", "renew client_cert")
@@ -440,17 +440,17 @@ pub(crate) fn explain(error: &rustls::Error, setting: &str) -> (String, String) 
             | Alert::DecryptError,
         ) => (
             "the server refuses the client certificate",
-            "give one as client_cert that was issued by the authority that the server asks for",
+            "set client_cert to one that was issued by the authority that the server asks for",
         ),
         rustls::Error::NoApplicationProtocol => {
-            ("the server wants another protocol", "name the port of the locker server")
+            ("the server expects another protocol", "give the port of the locker server")
         }
         _ => ("the TLS handshake failed", "compare with: openssl s_client -connect HOST:PORT"),
     };
     (what.to_owned(), next.to_owned())
 }
 
-/// The error of TLS inside another one, if it is one.
+/// The TLS error inside another error, if there is one.
 pub(crate) fn find(error: &ureq::Error) -> Option<&rustls::Error> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = match error {
         ureq::Error::Io(io) => io.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),

@@ -1,11 +1,11 @@
-//! Owners, holders and places in a queue in words for people. Callers escape before they print.
+//! Text for people about owners, holders and places in a queue. Callers escape it before they print it.
 
 use crate::wire::api::{HolderView, Owner, QueueView, WaiterView};
 
-/// Most of those ahead that one line names.
+/// How many of the waiters ahead one line names at most.
 const AHEAD_NAMED: usize = 3;
 
-/// `team/pipeline/job #12 (URL)`, as far as it is known; `fallback` when nothing is.
+/// `team/pipeline/job #12 (URL)`, as far as it is known; `fallback` if nothing is.
 #[must_use]
 pub fn owner(owner: &Owner, fallback: &str) -> String {
     let mut words: Vec<String> = Vec::new();
@@ -38,13 +38,13 @@ pub fn holder(holder: &HolderView) -> String {
     parts.join(", ")
 }
 
-/// All holders in one line; empty when there are none.
+/// All holders in one line; empty if there are none.
 #[must_use]
 pub fn holders(all: &[HolderView]) -> String {
     all.iter().map(holder).collect::<Vec<_>>().join("; ")
 }
 
-/// Where a waiter is: its place, who has what it waits for, who is ahead.
+/// Where a waiter stands: its place, who holds what it waits for, and who is ahead.
 #[must_use]
 pub fn queue(queue: &QueueView) -> String {
     let mut parts = vec![format!("place {} in the queue", queue.position)];

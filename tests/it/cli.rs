@@ -65,7 +65,7 @@ fn exit_codes_are_those_of_the_table() {
     server.cli(&["claim", "p"]).ok();
     let cases: &[(&[&str], i32, &str)] = &[
         (&["claim", "p", "--try"], 3, "not free; held: \"p\" by ada@"),
-        (&["claim", "p", "--wait", "200ms"], 3, "the time is over"),
+        (&["claim", "p", "--wait", "200ms"], 3, "gave up after --wait 200ms; nothing is held"),
         (&["claim", "p", "--lock", "x"], 4, "no_such_lock"),
         (&["claim", "p", "--count", "2"], 2, "too_many"),
         (&["claim", "p", "--count", "0"], 2, "--count"),
@@ -184,7 +184,7 @@ fn a_wait_that_no_server_answers_ends_as_that() {
     let server = Server::start();
     server.cli(&["claim", "p"]).ok();
     server.cli(&["claim", "p", "--try"]).failed(3, "not free");
-    server.cli(&["claim", "p", "--wait", "300ms"]).failed(3, "the time is over");
+    server.cli(&["claim", "p", "--wait", "300ms"]).failed(3, "gave up after --wait 300ms; nothing is held");
 }
 
 // ---- what a server is told at its start
@@ -225,7 +225,7 @@ fn a_password_comes_from_a_file_too_and_a_doubtful_one_is_warned_of() {
     guarded.cli(&["status", "--username", "ci", "--password", "s3cret\n"]).failed(7, "unauthorized");
     let user = ("AUTH_USER", "ci");
     let refused = [
-        (&[user, ("AUTH_PASS", "x"), ("AUTH_PASS_FILE", &file)][..], "exclude each other"),
+        (&[user, ("AUTH_PASS", "x"), ("AUTH_PASS_FILE", &file)][..], "are both set: unset one"),
         (&[user, ("AUTH_PASS_FILE", "/dev/zero")], "it is not a regular file"),
         (&[user, ("AUTH_PASS_FILE", "/nonexistent")], "AUTH_PASS_FILE: cannot read \"/nonexistent\""),
         (&[user, ("AUTH_PASS_FILE", "/dev/null")], "it is not a regular file"),

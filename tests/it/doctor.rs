@@ -157,7 +157,7 @@ fn a_port_where_others_speak() {
     let cases = [
         (&silent, "FAIL  server ", "is this the port of the locker server?"),
         (&other, "FAIL  server ", "is this the port of the locker server?"),
-        (&tls, "it speaks TLS there", "next: write locker_uri with https://"),
+        (&tls, "the port speaks TLS", "next: write locker_uri with https://"),
         (
             &web,
             "FAIL  server    status 404 from something that is not a locker server",
@@ -169,7 +169,11 @@ fn a_port_where_others_speak() {
     }
     let server = Server::start();
     let plain = doctor(&source(&server.url.replace("http://", "https://")), &[]);
-    shows(&plain, 6, &["FAIL  tls       what answers there does not speak TLS", "next: write http:// in the address"]);
+    shows(
+        &plain,
+        6,
+        &["FAIL  tls       the server does not speak TLS at this port", "next: write http:// in the address"],
+    );
 }
 
 #[test]
@@ -353,7 +357,7 @@ fn several_servers() {
     let both = doctor(&source(&format!("{0},{0}", first.url)), &[]);
     shows(&both, 0, &["ok    store ", "ok    resolve ", "ok    store ", "the resource works"]);
     let apart = doctor(&source(&format!("{},{}", first.url, second.url)), &[]);
-    shows(&apart, 5, &["FAIL  store     the servers of locker_uri have different stores", "next: name only servers"]);
+    shows(&apart, 5, &["FAIL  store     the servers in locker_uri have different stores", "next: name only servers"]);
 }
 
 #[test]

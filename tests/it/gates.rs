@@ -55,7 +55,7 @@ fn wait_has_exit_codes() {
     let mut server = Server::start();
     server.cli(&["claim", "p"]).ok();
     let cases: &[(&[&str], i32, &str)] = &[
-        (&["p", "--until", "free", "--timeout", "200ms"], 3, "the time is over: held: \"p\" by ada@"),
+        (&["p", "--until", "free", "--timeout", "200ms"], 3, "gave up after --timeout 200ms; held: \"p\" by ada@"),
         (&["q", "--until", "free"], 4, "no_such_pool"),
         (&["p", "--lock", "q", "--until", "free"], 4, "no_such_lock"),
         (&["p", "--until", "gone"], 2, "invalid value 'gone'"),

@@ -124,7 +124,7 @@ fn exit_codes() {
         (&["p", "--", script, "a b"], 9, "granted"),
         (&["p", "--", "no-first-line", "a b"], 9, "granted"),
         (&["taken", "--try", "--", "true"], 3, "not free; held: \"taken\" by ada@"),
-        (&["taken", "--timeout", "200ms", "--", "true"], 3, "the time is over"),
+        (&["taken", "--timeout", "200ms", "--", "true"], 3, "gave up after --timeout 200ms; nothing is held"),
         (&["p", "--lock", "x", "--", "true"], 4, "no_such_lock"),
         (&["p", "--ttl", "2s", "--", "true"], 2, "at least 3s"),
         (&["p", "true"], 2, "unexpected argument"),
@@ -352,7 +352,7 @@ fn on_a_terminal_keys_reach_the_command_and_only_it() {
     terminal.press(b"\x03");
     got("read hello\nINT\n");
     terminal.press(b"\x1a");
-    terminal.until_seen("the command goes on: if it were suspended, its lease would be lost");
+    terminal.until_seen("the command continues: if it were suspended, its lease would be lost");
     terminal.press(b"\n");
     terminal.press(b"again\n");
     got("read hello\nINT\nthen again 9\n");

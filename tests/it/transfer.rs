@@ -329,7 +329,7 @@ fn a_state_that_differs_is_left_alone() {
         r#"pool "envs" has another policy"#,
         r#"lock "eu" of pool "envs" has other metadata or labels"#,
         r#"lock "shared" of pool "shared" is held by claim mine on the server"#,
-        "latch e9205d4a-2545-4c58-86ae-d0e7b3ecec21 is of another workflow on the server",
+        "latch e9205d4a-2545-4c58-86ae-d0e7b3ecec21 belongs to another workflow on the server",
         "5 left alone",
     ] {
         assert!(ran.stdout.contains(text), "{text}: {}", ran.stdout);
@@ -358,7 +358,7 @@ fn a_bad_state_changes_nothing() {
         (json!({"locker_export": 2, "anything": []}), "has version 2, but this release reads 1"),
         (colour, "unknown field `colour`"),
         (state(json!([pool("a/b", json!([]))]), json!([])), "pools[0]: pool name contains '/'"),
-        (state(json!([pool("a", json!([])), pool("a", json!([]))]), json!([])), "is there twice"),
+        (state(json!([pool("a", json!([])), pool("a", json!([]))]), json!([])), "occurs twice"),
         (state(json!([pool("a", json!([{"lock": ".x"}]))]), json!([])), "starts with a dot"),
         (state(json!([pool("a", json!([{"lock": "x", "metadata_base64": "?"}]))]), json!([])), "not valid base64"),
         (state(json!([]), json!([hold("a b", json!([{"pool": "a", "lock": "x"}]))])), "claim id contains"),
@@ -379,7 +379,7 @@ fn a_bad_state_changes_nothing() {
     fs::write(&file, over.to_string()).unwrap();
     let ran =
         locker(&server, &["import", "json", file.to_str().unwrap()]).ended(0, "2 done, 0 unchanged, 0 left alone");
-    assert_eq!(ran.stderr, "left out: the hold of a/x is over\n");
+    assert_eq!(ran.stderr, "left out: the hold of a/x has ended\n");
 }
 
 #[test]

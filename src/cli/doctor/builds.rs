@@ -1,4 +1,5 @@
-//! Whether the server can see the builds behind claims: what it says of the Concourse installations that it watches.
+//! Whether the server can see the builds behind claims: what it reports about the Concourse installations that it
+//! watches.
 
 use super::Stop;
 use super::report::Report;
@@ -6,7 +7,7 @@ use crate::env::Env;
 use crate::server::build_watch::address::ClusterUrl;
 use crate::wire::api::{ConcourseState, ConcourseView};
 
-/// One line for each Concourse, and one about that of this container.
+/// Reports one line for each Concourse, and one about the Concourse that runs this container.
 pub(super) fn examine(concourses: &[ConcourseView], report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
     for concourse in concourses {
         watched(concourse, report, env)?;
@@ -35,17 +36,18 @@ fn watched(concourse: &ConcourseView, report: &mut Report, env: &mut Env<'_>) ->
         ConcourseState::Failing => {
             let since = concourse.since.as_deref().unwrap_or("some time ago");
             let why = concourse.why.as_deref().unwrap_or("no reason is known");
-            let text = format!("the server cannot see the builds of {url} since {since}: {why}");
+            let text = format!("the server has been unable to see the builds of {url} since {since}: {why}");
             let next = "holds stay until it can: see \"The build watch\" in docs/operations.md";
             report.warn(env, "builds", text, next)?;
         }
     }
     if let Some(other) = &concourse.external_url {
-        let text = format!("the builds of {url} know their Concourse as {other}: no claim of them will match");
+        let text = format!("the builds of {url} know their Concourse as {other}: none of their claims will match");
         report.warn(env, "builds", text, format!("start the server with alias={other} in that --concourse"))?;
     }
     if concourse.build_rerun {
-        let text = format!("{url} runs builds again when a worker vanishes: one may go on without its lock");
+        let text =
+            format!("{url} runs builds again when a worker vanishes: such a build may continue without its lock");
         let next =
             "start its web nodes without enable-rerun-when-worker-disappears, or check the fence before each step";
         report.warn(env, "builds", text, next)?;
@@ -53,7 +55,7 @@ fn watched(concourse: &ConcourseView, report: &mut Report, env: &mut Env<'_>) ->
     Ok(())
 }
 
-/// In a container of Concourse: whether the server knows it.
+/// In a container of Concourse: reports whether the server watches that Concourse.
 fn here(concourses: &[ConcourseView], report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
     let Some(here) = env.var("ATC_EXTERNAL_URL").map(str::to_owned) else { return Ok(()) };
     let parse = |url: &String| ClusterUrl::parse(url).ok();

@@ -1,14 +1,14 @@
-//! `locker doctor`: what the resource would see of its server and its pool, step by step, and what to do about it.
+//! `locker doctor`: checks step by step what the resource would see of its server and its pool, and says what to do.
 //!
-//! - this file: arguments, the source, the order of the checks.
-//! - `report`: one finding, and how it is shown.
-//! - `network`: finding and reaching the server, before any HTTP.
-//! - `tls`: the handshake, with the certificates that it shows.
-//! - `service`: what the server says of itself; whether it takes the credentials.
+//! - This file: arguments, the source, the order of the checks.
+//! - `report`: the findings, and how they are shown.
+//! - `network`: resolving and reaching the server, before any HTTP.
+//! - `tls`: the handshake, and the certificates in it.
+//! - `service`: what the server says about itself, and whether it accepts the credentials.
 //! - `builds`: whether the server can see the builds behind claims.
-//! - `pool`: the pool, its queue, and a claim on trial.
+//! - `pool`: the pool, its queue, and a trial claim.
 //!
-//! A finding that fails ends the examination: what comes later needs it.
+//! The first failure ends the examination, because the later checks depend on the earlier ones.
 
 mod builds;
 mod network;
@@ -41,7 +41,7 @@ use crate::wire::tls::Tls;
 use network::Address;
 use report::Report;
 
-/// Longest source that is read, bytes: those of pipelines are a few KiB.
+/// The longest source that is read, in bytes. The sources of pipelines are a few KiB.
 const SOURCE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Arguments of `doctor`.
@@ -52,16 +52,16 @@ const SOURCE_BYTES: u64 = 4 * 1024 * 1024;
   LOCKER_SOURCE='{\"locker_uri\": ...}' locker doctor --try
   fly -t ci execute -c pipelines/debug.yml         the same, inside a container of a worker
 
-The source is taken from --source, else from the variable LOCKER_SOURCE, else from --uri and the other connection options.
+The source comes from --source, else from the variable LOCKER_SOURCE, else from --uri and the other connection options.
 The exit code is that of the first check that fails; warnings do not count as failures.")]
 pub(super) struct DoctorArgs {
-    /// Read the `source` of a resource from this file, as JSON; - is stdin
+    /// Read the `source` of a resource from this file, as JSON; - for stdin
     #[arg(long, value_name = "FILE")]
     source: Option<String>,
     /// Check this pool instead of the one in the source
     #[arg(long, value_name = "NAME")]
     pool: Option<PoolName>,
-    /// Claim and release a lock of this pool, or of a new pool that is removed again
+    /// Claim and release a lock of this pool; without POOL, of a new pool that is removed afterwards
     #[arg(long = "try", value_name = "POOL", num_args = 0..=1, default_missing_value = "")]
     trial: Option<String>,
     /// Print one JSON object instead of lines
@@ -69,9 +69,9 @@ pub(super) struct DoctorArgs {
     json: bool,
 }
 
-/// Why the examination ends before its end.
+/// Why the examination ends early.
 enum Stop {
-    /// A finding has said why.
+    /// A finding, already reported, says why.
     Enough,
     Signalled(Signal),
     Cannot(CliError),
@@ -89,7 +89,7 @@ impl From<Signal> for Stop {
     }
 }
 
-/// Which servers are examined, and how they are spoken to.
+/// Which servers to examine, and how to talk to them.
 struct Target {
     /// Servers of one store; never empty.
     servers: Vec<ServerUrl>,
@@ -99,7 +99,7 @@ struct Target {
     pool: Option<PoolName>,
 }
 
-/// One server of them.
+/// One of these servers.
 struct Subject<'t> {
     target: &'t Target,
     server: &'t ServerUrl,
@@ -108,7 +108,7 @@ struct Subject<'t> {
 }
 
 impl Target {
-    /// A client of these servers, with the credentials or without any.
+    /// A client of these servers, with or without the credentials.
     fn client(&self, servers: &[ServerUrl], with_credentials: bool, env: &Env<'_>) -> Result<Client, String> {
         let identity = if with_credentials {
             Identity::of(self.credentials.clone().map(Authorization::Basic))
@@ -119,20 +119,20 @@ impl Target {
         Client::open(Access { servers, identity, tls, proxy }, &env.vars)
     }
 
-    /// Whether any are sent.
+    /// Whether credentials are sent.
     fn has_credentials(&self) -> bool {
         self.credentials.is_some() || self.servers.iter().any(|server| server.credentials().is_some())
     }
 }
 
-/// The instruments of the examination.
+/// What the checks work with.
 struct Tools {
     interruptible: Interruptible,
     clock: Arc<dyn Clock>,
 }
 
 impl Tools {
-    /// Runs what may block, unless a signal comes first; says how long it took.
+    /// Runs work that may block, unless a signal arrives first. Also returns how long it took.
     fn time<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<(T, Duration), Stop> {
         let start = self.clock.monotonic();
         let answer = self.interruptible.run(work)?;
@@ -163,7 +163,7 @@ fn examine(
         stores.insert(examine_server(&target, server, tools, report, env)?);
     }
     if stores.len() > 1 {
-        let text = "the servers of locker_uri have different stores: a lock in one is unknown in the other";
+        let text = "the servers in locker_uri have different stores: a lock in one is unknown in the other";
         return Err(report.fail(env, "store", exit::CONFLICT, text, "name only servers of one store")?);
     }
     let client = target.client(&target.servers, true, env).map_err(CliError::usage)?;
@@ -180,7 +180,7 @@ fn examine(
     Ok(())
 }
 
-/// From the name of a server to its store.
+/// Examines one server, from its name to its store.
 fn examine_server(
     target: &Target,
     server: &ServerUrl,
@@ -206,7 +206,7 @@ fn examine_server(
     service::examine(&subject, tools, report, env)
 }
 
-/// What is to be examined: the first of `--source`, `LOCKER_SOURCE` and `--uri`.
+/// What to examine: the first of `--source`, `LOCKER_SOURCE` and `--uri` that is given.
 fn target(
     args: &DoctorArgs,
     connection: &Connection,
@@ -237,13 +237,13 @@ fn target(
     let named = target.pool.as_ref().map(|pool| format!(", pool {:?}", pool.as_str())).unwrap_or_default();
     report.ok(env, "source", format!("{servers}{named}, from {from}"))?;
     if let Some(key) = target.tls.skip_verification {
-        let text = format!("{key}: anybody in between can read the password and grant locks");
+        let text = format!("{key}: anybody in between can read the password and pretend to grant locks");
         report.warn(env, "source", text, "give `ca_cert` instead")?;
     }
     Ok(target)
 }
 
-/// The pool that the source names, or the director that it names instead.
+/// The pool that the source names, or the pool of the BOSH director that it names instead.
 fn pool_of(source: Source, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<PoolName, Stop> {
     let vars = env.vars.clone();
     match tools.time(move || resource::pool_of(&source, &vars))? {
@@ -255,7 +255,7 @@ fn pool_of(source: Source, tools: &Tools, report: &mut Report, env: &mut Env<'_>
     }
 }
 
-/// The JSON of the source and where it stood, if one was given.
+/// The JSON of the source and where it came from, if one was given.
 fn source_text(args: &DoctorArgs, env: &mut Env<'_>) -> Result<Option<(Vec<u8>, &'static str)>, CliError> {
     let Some(file) = &args.source else {
         return Ok(env.var("LOCKER_SOURCE").map(|text| (text.as_bytes().to_vec(), "LOCKER_SOURCE")));
@@ -266,8 +266,8 @@ fn source_text(args: &DoctorArgs, env: &mut Env<'_>) -> Result<Option<(Vec<u8>, 
     Ok(Some((text.ok_or_else(too_long)?, "--source")))
 }
 
-/// Reads the source with the types of the resource. What Concourse gives to `check`, `in` and `out`, with `source`
-/// in it, is understood as well, so that a payload can be pasted.
+/// Parses the source with the types of the resource. The whole input of `check`, `in` and `out`, which contains a
+/// `source`, is also accepted, so that people can paste it.
 fn parse_source(text: &[u8], from: &str, report: &mut Report, env: &mut Env<'_>) -> Result<Source, Stop> {
     let advice = "give the `source:` of the resource as JSON, with every ((var)) filled in";
     let source = match serde_json::from_slice::<Value>(text) {

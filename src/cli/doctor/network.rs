@@ -1,4 +1,4 @@
-//! Finding and reaching the server: name, address, port, and what speaks there.
+//! Resolving and reaching the server: its name, address and port, and which protocol it speaks.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -10,9 +10,9 @@ use crate::env::Env;
 use crate::wire::errors::exit;
 use crate::wire::server_url::ServerUrl;
 
-/// Time for finding the name, and for each connection: that of the resource.
+/// How long resolving the name and each connection may take, as in the resource.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Most addresses of one name that are tried.
+/// How many addresses of one name are tried at most.
 const ADDRESSES: usize = 8;
 
 /// Where the server is.
@@ -31,13 +31,13 @@ impl Address {
         Some(Self { host, port: uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }), is_tls })
     }
 
-    /// Whether this machine alone is meant.
+    /// Whether the address means this machine.
     pub(super) fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 }
 
-/// Resolves and connects.
+/// Resolves the name and connects.
 pub(super) fn reach(
     address: &Address,
     tools: &Tools,
@@ -66,7 +66,7 @@ fn resolve(address: &Address, tools: &Tools, report: &mut Report, env: &mut Env<
     Err(report.fail(env, "resolve", exit::UNAVAILABLE, text, advice)?)
 }
 
-/// Connects to the first address that answers; clients do the same.
+/// Connects to the first address that answers, as clients do.
 fn connect(
     address: &Address,
     addresses: &[SocketAddr],
@@ -81,7 +81,7 @@ fn connect(
             (Ok(stream), took) => {
                 report.ok(env, "connect", format!("{socket} in {} ms", took.as_millis()))?;
                 if !failed.is_empty() {
-                    let next = "clients try these first: let the name carry only addresses that work";
+                    let next = "clients try these first: remove the addresses that do not work from the name";
                     report.warn(env, "connect", failed.join("; "), next)?;
                 }
                 return Ok(stream);
@@ -104,13 +104,13 @@ fn connect_advice(error: &io::Error) -> &'static str {
              A containerd worker's containers cannot reach the worker's own host"
         }
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-            "packets vanish on the way: look at firewalls, security groups and routes between the worker and the server"
+            "packets get lost: check firewalls, security groups and routes between the worker and the server"
         }
-        _ => "look at the network between here and the server",
+        _ => "check the network between here and the server",
     }
 }
 
-/// What speaks at a port.
+/// Which protocol a port speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Speaks {
     Http,
@@ -119,13 +119,13 @@ pub(super) enum Speaks {
     Nothing,
 }
 
-/// Sends a plain request and looks at the first bytes of the answer: only to explain a failure.
+/// Sends a plain-HTTP request and looks at the first bytes of the answer, only to explain a failure.
 pub(super) fn greet(address: &Address) -> io::Result<Speaks> {
     let found = (address.host.as_str(), address.port).to_socket_addrs()?.next();
     let mut stream = TcpStream::connect_timeout(&found.ok_or(io::ErrorKind::NotFound)?, CONNECT)?;
     stream.set_read_timeout(Some(CONNECT))?;
     stream.set_write_timeout(Some(CONNECT))?;
-    // A peer that closes at once is one that says nothing; what it has said already is read all the same.
+    // Errors do not matter here: if the peer closes at once, whatever it has sent is still read.
     let _ = write!(stream, "GET /healthz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", address.host);
     let mut start = [0; 5];
     let mut read = 0;
@@ -138,7 +138,7 @@ pub(super) fn greet(address: &Address) -> io::Result<Speaks> {
     Ok(match &start[..read] {
         [] => Speaks::Nothing,
         b"HTTP/" => Speaks::Http,
-        // An alert or a handshake record of TLS.
+        // A TLS alert or handshake record.
         [0x15 | 0x16, 0x03, ..] => Speaks::Tls,
         _ => Speaks::Something,
     })

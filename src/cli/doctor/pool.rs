@@ -1,4 +1,4 @@
-//! The pool as it stands, and a claim on trial.
+//! The current state of the pool, and a trial claim.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use crate::wire::api::{
 };
 use crate::wire::errors::{Code, exit};
 
-/// Most holders, and most waiters, that are listed.
+/// How many holders, and how many waiters, are listed at most.
 const LISTED: usize = 10;
-/// A hold of this age is asked about.
+/// A hold of this age gets a warning.
 const OLD: Duration = Duration::from_secs(24 * 3600);
-/// A claim on trial that could not be released ends by itself after this.
+/// If a trial claim could not be released, it ends by itself after this time.
 const TRIAL_TTL: &str = "60s";
 
-/// Policy, locks, queue, and what `check` would print.
+/// Reports policy, locks and queue, and what `check` would print.
 pub(super) fn examine(
     client: &Client,
     pool: &PoolName,
@@ -39,8 +39,8 @@ pub(super) fn examine(
         Ok(view) => view,
         Err(error) if error.code() == Some(Code::NoSuchPool) => {
             let next = format!(
-                "the first `acquire` makes it, with one lock, unless the server runs with --declared-only; \
-                 make it yourself with: locker pool set {} --capacity N",
+                "the first `acquire` creates it, with one lock, unless the server runs with --declared-only; \
+                 create it yourself with: locker pool set {} --capacity N",
                 pool.as_str()
             );
             return report.warn(env, "pool", format!("{:?} does not exist", pool.as_str()), next);
@@ -50,7 +50,7 @@ pub(super) fn examine(
     summary(&view, report, env)?;
     holders(&view, tools, report, env)?;
     for (place, waiter) in view.queue.iter().take(LISTED).enumerate() {
-        let away = if waiter.listening { "" } else { ", away: it is passed over until it asks again" };
+        let away = if waiter.listening { "" } else { ", away: skipped until it asks again" };
         let who = who::owner(&waiter.owner, &format!("claim {}", waiter.claim));
         report.ok(env, "queue", format!("{}. {who}, since {}{away}", place + 1, waiter.asked_at))?;
     }
@@ -75,7 +75,7 @@ fn summary(view: &PoolView, report: &mut Report, env: &mut Env<'_>) -> Result<()
     report.ok(env, "pool", text)
 }
 
-/// Every setting that the server sent, also those of a newer one.
+/// Every setting that the server sent, including those that only a newer release knows.
 fn policy_words(policy: &Policy) -> String {
     let words: Vec<String> = match serde_json::to_value(policy) {
         Ok(Value::Object(map)) => map.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect(),
@@ -116,7 +116,7 @@ fn is_old(holder: &HolderView, tools: &Tools) -> bool {
     u128::try_from(age).is_ok_and(|age| age > OLD.as_millis())
 }
 
-/// What the resource's `check` would print at its first run.
+/// Reports what the resource's `check` would print at its first run.
 fn check(client: &Client, pool: &PoolName, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
     let (asked, name) = (client.clone(), pool.as_str().to_owned());
     let (answer, _) = tools.time(move || asked.changes(&name, Changes::Newest))?;
@@ -132,7 +132,7 @@ fn check(client: &Client, pool: &PoolName, tools: &Tools, report: &mut Report, e
     }
 }
 
-/// Claims one lock, confirms and releases it, as `put` steps would.
+/// Claims, confirms and releases one lock, as `put` steps would.
 pub(super) fn try_one(
     client: &Client,
     pool: Option<&PoolName>,
@@ -140,21 +140,21 @@ pub(super) fn try_one(
     report: &mut Report,
     env: &mut Env<'_>,
 ) -> Result<(), Stop> {
-    // A name that nobody else uses, also not another doctor at the same time.
+    // A name that nobody else uses, not even another doctor at the same time.
     let scratch = format!("locker-doctor-{}", random_hex::<4>());
     let name = pool.map_or(scratch.as_str(), PoolName::as_str).to_owned();
     let id = random_hex::<20>();
     let start = tools.clock.monotonic();
-    // The steps are short and leave nothing behind when they are all made: a signal waits for them.
+    // The steps are short, and leave nothing behind only if all are made. So signals do not interrupt them.
     let held = hold(client, &id, &name, person(env));
     let released = match &held {
         Ok(Tried::Held { .. } | Tried::Unconfirmed(_)) => client.delete_claim(&id, None, PATIENCE).map(drop),
         Ok(Tried::Busy(_)) => Ok(()),
-        // Whether it was granted is unknown: taking it back is harmless.
+        // It is unknown whether the claim was granted. Taking it back is harmless.
         Err(_) => client.delete_claim(&id, None, PATIENCE).map_or(Ok(()), |_| Ok(())),
     };
     if pool.is_none() {
-        // It never held anything else; one that was not made cannot be removed.
+        // The pool was only for this trial. If it was never created, this fails, which does not matter.
         let _ = client.delete_pool(&name, &RemoveBody::default());
     }
     let took = tools.clock.monotonic().saturating_sub(start).as_millis();
@@ -175,15 +175,15 @@ pub(super) fn try_one(
 
 fn try_failed(error: &CallError, pool: &str, report: &mut Report, env: &mut Env<'_>) -> Result<Stop, Stop> {
     let next = match error.code() {
-        Some(Code::NoSuchPool) => "claims do not make pools on this server (--declared-only): name one with --try POOL",
-        Some(Code::Forbidden) => "these credentials may look, but not claim",
+        Some(Code::NoSuchPool) => "claims do not create pools on this server (--declared-only): use --try POOL",
+        Some(Code::Forbidden) => "these credentials allow reading, but not claiming",
         _ => "see the server's answer; what was claimed ends by itself within 60 s",
     };
     let code = if error.exit() == exit::OK { exit::FAILED } else { error.exit() };
     report.fail(env, "try", code, format!("pool {pool:?}: {error}"), next)
 }
 
-/// What a claim on trial came to.
+/// The result of a trial claim.
 enum Tried {
     Held { lock: String, fence: u64 },
     Busy(String),

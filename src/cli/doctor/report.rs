@@ -1,4 +1,4 @@
-//! What was found, as lines for people while it is found, or as one JSON object at the end.
+//! The findings: printed as lines for people while the checks run, or as one JSON object at the end.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::env::Env;
 use crate::wire::errors::exit;
 use crate::wire::escape::escape;
 
-/// Width of the column with the names of the checks.
+/// The width of the column with the names of the checks.
 const NAME_WIDTH: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -30,7 +30,7 @@ struct Finding {
     next: Option<String>,
 }
 
-/// The report, as `--json` prints it.
+/// The report as `--json` prints it.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,7 +64,7 @@ impl Report {
         self.add(env, Finding { check, state: State::Warn, text: text.into(), next: Some(next.into()) })
     }
 
-    /// Notes what ends the examination with this exit code; gives what to return.
+    /// Adds the finding that ends the examination with this exit code. Returns the error to pass on.
     pub(super) fn fail(
         &mut self,
         env: &mut Env<'_>,
@@ -86,7 +86,7 @@ impl Report {
         Ok(())
     }
 
-    /// The last line, or all of the JSON; gives the exit code.
+    /// Prints the last line, or the whole JSON. Returns the exit code.
     pub(super) fn finish(self, env: &mut Env<'_>) -> Result<u8, CliError> {
         let count = |state| self.checks.iter().filter(|finding| finding.state == state).count();
         if self.json {
@@ -113,7 +113,7 @@ fn show(env: &mut Env<'_>, finding: &Finding) -> Result<(), CliError> {
     };
     let word = format!("{word:<4}");
     let word = if is_coloured(env) { format!("\u{1b}[{colour}m{word}\u{1b}[0m") } else { word };
-    // Texts carry names and answers of others: escaped here, the colour is ours.
+    // The texts contain other people's names and answers, so they are escaped here. The colour codes are ours.
     let mut lines = format!("{word}  {:<NAME_WIDTH$}  {}\n", finding.check, escape(&finding.text));
     if let Some(next) = &finding.next {
         lines += &format!("{:width$}next: {}\n", "", escape(next), width = NAME_WIDTH + 8);

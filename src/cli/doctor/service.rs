@@ -1,4 +1,4 @@
-//! What the server says of itself, and whether it takes the credentials.
+//! What the server says about itself, and whether it accepts the credentials.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::env::Env;
 use crate::wire::api::InfoView;
 use crate::wire::errors::{Code, exit};
 
-/// Clocks that differ by less are called equal; more confuses whoever compares log lines.
+/// Clocks that differ by less count as equal. A larger difference confuses people who compare log lines.
 const CLOCKS: Duration = Duration::from_secs(5);
 
-/// Warns of a password that travels for all to read.
+/// Warns about a password that is sent unencrypted.
 pub(super) fn exposure(subject: &Subject<'_>, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
     if !subject.target.has_credentials() || subject.address.is_tls || subject.address.is_loopback() {
         return Ok(());
@@ -25,17 +25,17 @@ pub(super) fn exposure(subject: &Subject<'_>, report: &mut Report, env: &mut Env
     report.warn(env, "source", "the password is sent unencrypted over http://", next)
 }
 
-/// Whether a proxy stands between, which then does what can be seen from here no longer.
+/// Reports a proxy, if there is one. The proxy then resolves the name and connects, which cannot be checked from here.
 pub(super) fn proxy(subject: &Subject<'_>, report: &mut Report, env: &mut Env<'_>) -> Result<bool, Stop> {
     let named = subject.target.proxy.as_ref();
     let from = if named.is_some() { "the source" } else { "the environment" };
-    // One that cannot be used was refused when the client was made.
+    // A proxy that cannot be used was refused when the client was created.
     let Ok(Some(proxy)) = proxy_for(subject.server, named, &env.vars) else { return Ok(false) };
     report.ok(env, "proxy", format!("requests go through {}:{}, as {from} says", proxy.host(), proxy.port()))?;
     Ok(true)
 }
 
-/// Asks the server for itself: answer, credentials, version, clock; gives the id of its store.
+/// Checks the server's answer, the credentials, the version and the clock. Returns the id of its store.
 pub(super) fn examine(
     subject: &Subject<'_>,
     tools: &Tools,
@@ -80,7 +80,7 @@ fn no_info(
             report.fail(env, "server", code, format!("it answers, but not as expected: {error}"), next)
         }
         (CallError::NoAnswer(why), Some(_)) => {
-            let next = "the server is going down or starting: look at its log, then ask again";
+            let next = "the server is starting or stopping: look at its log, then run this again";
             report.fail(env, "server", code, why.to_string(), next)
         }
         (CallError::NoAnswer(why), None) => {
@@ -90,25 +90,25 @@ fn no_info(
     }
 }
 
-/// What else can be said of a server that gave no answer of ours.
+/// What else is known about a server that did not answer as a locker server does.
 fn explain_silence(subject: &Subject<'_>, tools: &Tools) -> Result<(&'static str, &'static str), Stop> {
-    let look = ("", "does locker_uri lead to the locker server, and does a proxy or load balancer stand between?");
+    let look = ("", "does locker_uri lead to the locker server, and is there a proxy or load balancer in between?");
     if subject.address.is_tls {
         return Ok(look);
     }
     let address = subject.address.clone();
     let (speaks, _) = tools.time(move || network::greet(&address))?;
     Ok(match speaks {
-        Ok(Speaks::Tls) => ("; it speaks TLS there", "write locker_uri with https://"),
-        Ok(Speaks::Something) => ("; it does not speak HTTP there", "is this the port of the locker server?"),
+        Ok(Speaks::Tls) => ("; the port speaks TLS", "write locker_uri with https://"),
+        Ok(Speaks::Something) => ("; the port does not speak HTTP", "is this the port of the locker server?"),
         Ok(Speaks::Nothing) => {
-            ("; it accepts connections but does not answer", "is this the port of the locker server?")
+            ("; the port accepts connections but does not answer", "is this the port of the locker server?")
         }
         Ok(Speaks::Http) | Err(_) => look,
     })
 }
 
-/// Whether the credentials matter: the same question again without them.
+/// Checks whether the server needs the credentials, with the same request without them.
 fn credentials(subject: &Subject<'_>, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
     if !subject.target.has_credentials() {
         return report.ok(env, "auth", "the server asks for no credentials");
@@ -147,7 +147,7 @@ fn clocks(info: &InfoView, took: Duration, tools: &Tools, report: &mut Report, e
         let next = "compare the versions of both sides";
         return report.warn(env, "clock", format!("the server's time is not readable: {}", info.time), next);
     };
-    // The answer was written some time within the call: half of it ago, on average.
+    // The server wrote its answer at some moment during the call: on average, in the middle of it.
     let ours = i64::try_from(tools.clock.wall_ms()).unwrap_or(i64::MAX);
     let middle = i64::try_from(took.as_millis() / 2).unwrap_or(0);
     let ahead = theirs.with_timezone(&Utc).timestamp_millis().saturating_sub(ours.saturating_sub(middle));

@@ -1,4 +1,4 @@
-//! A TLS handshake that tells what it saw: version, certificates, and in plain words why it failed.
+//! A TLS handshake that reports what it saw: the version, the certificates and, in plain words, why it failed.
 
 use std::io;
 use std::net::TcpStream;
@@ -19,37 +19,38 @@ use crate::env::Env;
 use crate::wire::errors::exit;
 use crate::wire::tls::Tls;
 
-/// Time for each read and write of the handshake.
+/// How long each read and write of the handshake may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A certificate that ends sooner than this is warned of.
+/// A certificate that expires sooner than this gets a warning.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// One certificate that the server showed.
+/// One certificate that the server presented.
 #[derive(Debug, Clone)]
 struct Shown {
     subject: String,
     issuer: String,
     not_after: String,
-    /// Since 1970.
+    /// Seconds since 1970.
     ends: Duration,
 }
 
-/// What a handshake came to.
+/// The result of a handshake.
 struct Outcome {
-    /// In the order in which the server sent them, its own first; those that cannot be read are left out.
+    /// The certificates in the order in which the server sent them, its own first. Those that cannot be parsed are left
+    /// out.
     chain: Vec<Shown>,
     /// Version and cipher suite.
     done: Result<String, Failure>,
 }
 
 enum Failure {
-    /// What is trusted or shown cannot be used.
+    /// The settings contain a certificate or key that cannot be used.
     Settings(String),
     Tls(rustls::Error),
     Io(io::Error),
 }
 
-/// Shakes hands as the resource would, and says how it went.
+/// Makes a handshake as the resource would, and reports the result.
 pub(super) fn examine(
     address: &Address,
     settings: &Tls,
@@ -67,7 +68,7 @@ pub(super) fn examine(
             for shown in &outcome.chain {
                 let text = format!("{}, issued by {}, good until {}", shown.subject, shown.issuer, shown.not_after);
                 if shown.ends < now + EXPIRES_SOON {
-                    report.warn(env, "tls", text, "renew it soon: it ends within 14 days")?;
+                    report.warn(env, "tls", text, "renew it soon: it expires within 14 days")?;
                 } else {
                     report.ok(env, "tls", text)?;
                 }
@@ -109,19 +110,19 @@ fn try_shake(host: &str, settings: &Tls, stream: &mut TcpStream, chain: &Chain) 
     let version = connection.protocol_version().and_then(|version| version.as_str().map(str::to_owned));
     let suite = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str().map(str::to_owned));
     let words: Vec<String> = [version, suite].into_iter().flatten().collect();
-    // `TLSv1_3` is how the library writes it.
+    // The library writes `TLSv1_3`.
     let words = words.join(", ").replace("TLSv1_", "TLS 1.");
     let trust = if settings.skip_verification.is_some() { "not verified" } else { "trusted" };
     Ok(format!("{words}; the certificate is {trust}"))
 }
 
-/// The settings of the resource's HTTP client, with an eye on the certificates.
+/// The TLS configuration of the resource's HTTP client, which also records the certificates.
 fn config(settings: &Tls, chain: &Chain) -> Result<Arc<rustls::ClientConfig>, Failure> {
     let watched = |judge| -> Arc<dyn ServerCertVerifier> { Arc::new(Watch { judge, chain: Arc::clone(chain) }) };
     trust::client_config_with(settings, true, watched).map_err(Failure::Settings)
 }
 
-/// Notes the certificates, and leaves the judgement to the usual verifier.
+/// Records the certificates, and leaves the verification to the usual verifier.
 #[derive(Debug)]
 struct Watch {
     judge: Arc<dyn ServerCertVerifier>,
@@ -178,14 +179,14 @@ fn read(der: &CertificateDer<'_>) -> Option<Shown> {
     })
 }
 
-/// Why there was no handshake, and what to do.
+/// Why the handshake failed, and what to do.
 fn explain(failure: &Failure) -> (String, String) {
     match failure {
         Failure::Tls(tls) => trust::explain(tls, "`ca_cert` of the source (--ca-cert)"),
         Failure::Settings(why) => (why.clone(), "correct it in the source".to_owned()),
         Failure::Io(error) => (
             format!("the connection was closed during the TLS handshake: {error}"),
-            "does TLS end at this port, or is it a plain http:// one? Look at the proxies in between".to_owned(),
+            "does this port speak TLS, or plain http://? Check the proxies in between".to_owned(),
         ),
     }
 }

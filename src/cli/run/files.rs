@@ -1,4 +1,4 @@
-//! What the command is told about its locks: variables, and files that only its user can read.
+//! What the command learns about its locks: variables, and files that only its user can read.
 
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::wire::api::{ClaimView, LockView};
 use crate::wire::text;
 
-/// The files; gone when dropped.
+/// The files. Dropping this removes them.
 pub(super) struct Files {
     _dir: TempDir,
     metadata: PathBuf,
@@ -38,7 +38,7 @@ impl<'a> Entry<'a> {
 }
 
 impl Files {
-    /// Writes what is known of the locks, in a fresh directory of the temporary one.
+    /// Writes what is known about the locks to a new directory inside the temporary directory.
     pub(super) fn write(locks: &[LockView]) -> std::io::Result<Self> {
         let ours_alone = std::fs::Permissions::from_mode(0o700);
         let dir = tempfile::Builder::new().prefix("locker-").permissions(ours_alone).tempdir()?;
@@ -49,7 +49,7 @@ impl Files {
         Ok(Self { _dir: dir, metadata, locks: list })
     }
 
-    /// Puts the variables into the command's environment.
+    /// Sets the variables in the command's environment.
     pub(super) fn tell(&self, command: &mut Command, claim: &ClaimView, fence: u64) {
         command.env("LOCKER_CLAIM", &claim.id).env("LOCKER_FENCE", fence.to_string());
         if let Some(first) = claim.locks.first() {
@@ -59,7 +59,7 @@ impl Files {
     }
 }
 
-/// The metadata of a lock as the bytes that somebody once gave.
+/// The metadata of a lock, as the original bytes.
 fn bytes(lock: &LockView) -> std::io::Result<Vec<u8>> {
     let mut problems = crate::wire::problems::Problems::default();
     let metadata = text::metadata(lock.metadata.clone(), lock.metadata_base64.clone(), &mut problems);

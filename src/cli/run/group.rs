@@ -1,8 +1,8 @@
-//! The command of `locker run` as a process group of its own: started, signalled, waited for, and the terminal lent to
-//! it.
+//! The command of `locker run` in its own process group: starting it, signalling it, waiting for it, and lending it the
+//! terminal.
 //!
-//! Its first process is left unreaped until the end, so that the number of the group stays ours: a signal never
-//! reaches somebody else's processes.
+//! The first process is not reaped until the end, so that the number of the group stays in use and a signal never
+//! reaches processes of other groups.
 
 use std::io::{ErrorKind, IsTerminal as _};
 use std::path::Path;
@@ -15,12 +15,12 @@ use rustix::termios::{tcgetpgrp, tcsetpgrp};
 use crate::cli::output::CliError;
 use crate::wire::errors::exit;
 
-/// Exit code of shells for a command that cannot be found.
+/// The exit code of shells for a command that cannot be found.
 const NOT_FOUND: u8 = 127;
-/// Exit code of shells for a command that cannot be run.
+/// The exit code of shells for a command that cannot be run.
 const NOT_RUNNABLE: u8 = 126;
 
-/// A running command and all that it starts, unless that leaves the group.
+/// A running command and everything that it starts, except processes that leave the group.
 pub(super) struct Group {
     child: Child,
     id: Pid,
@@ -30,16 +30,16 @@ pub(super) struct Group {
 /// What the first process of the group did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Happened {
-    /// It was stopped from the terminal.
+    /// It was suspended from the terminal.
     Suspended,
     /// It has ended, with this exit code: 128 + the signal that killed it.
     Ended(u8),
 }
 
-/// The same command run by the shell, as a shell does with a script without a first line `#!`.
+/// The same command, run by the shell, as shells do with a script that has no `#!` line.
 fn by_shell(command: &Command, path: &str) -> Command {
     let program = Path::new(command.get_program());
-    // With a slash in it, it was not looked for.
+    // A name with a slash is not looked up in `path`.
     let path = if program.components().count() > 1 { "" } else { path };
     let found = path.split(':').map(|dir| Path::new(dir).join(program)).find(|file| file.is_file());
     let mut shell = Command::new("/bin/sh");
@@ -54,8 +54,8 @@ fn by_shell(command: &Command, path: &str) -> Command {
 }
 
 impl Group {
-    /// Starts `command` in a group of its own, in the foreground of the terminal if this process is there. `path` is where
-    /// commands are looked for.
+    /// Starts `command` in its own process group. If this process is in the foreground of the terminal, the group takes
+    /// its place. `path` is where commands are looked up.
     pub(super) fn start(command: &mut Command, path: &str) -> Result<Self, CliError> {
         use std::os::unix::process::CommandExt as _;
         let mut spawned = command.process_group(0).spawn();
@@ -71,22 +71,22 @@ impl Group {
         Ok(group)
     }
 
-    /// Lends the terminal to the group, when this process has it: keys such as Ctrl-C then reach the command, and
-    /// only the command.
+    /// Lends the terminal to the group, if this process has it. Keys such as Ctrl-C then reach the command, and only
+    /// the command.
     pub(super) fn lend_terminal(&mut self) {
         if self.terminal.lend(self.id) {
-            // It may have asked for the terminal already, which has stopped it.
+            // The group may have tried to use the terminal before, which has suspended it.
             self.signal(Signal::CONT);
         }
     }
 
     /// Sends a signal to every process of the group.
     pub(super) fn signal(&self, signal: Signal) {
-        // Its first process is there until it is reaped; of others nobody can be sure.
+        // This cannot fail in a way that matters: the first process exists until it is reaped.
         let _ = kill_process_group(self.id, signal);
     }
 
-    /// Tells `hear` what the first process does, from a thread of its own, until it has ended.
+    /// Calls `hear` from a new thread for each thing that the first process does, until it has ended.
     pub(super) fn listen(&self, hear: impl Fn(Happened) + Send + 'static) -> std::io::Result<()> {
         let id = self.id;
         let wait = move |options| waitid(WaitId::Pid(id), options);
@@ -94,7 +94,7 @@ impl Group {
             loop {
                 match wait(WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT) {
                     Ok(Some(status)) if status.stopped() => {
-                        // Taken, so that the next wait does not find it again.
+                        // Consume the event, so that the next wait does not return it again.
                         let _ = wait(WaitIdOptions::STOPPED | WaitIdOptions::NOHANG);
                         if status.stopping_signal() == Some(Signal::TSTP.as_raw()) {
                             hear(Happened::Suspended);
@@ -106,7 +106,7 @@ impl Group {
                         return hear(Happened::Ended(code.unwrap_or(exit::FAILED)));
                     }
                     Ok(None) | Err(rustix::io::Errno::INTR) => {}
-                    // It is nobody's child any more, which only a reaping does.
+                    // The process is not our child any more, so it has been reaped.
                     Err(_) => return hear(Happened::Ended(exit::FAILED)),
                 }
             }
@@ -114,7 +114,7 @@ impl Group {
         Ok(())
     }
 
-    /// Whether a process of the group is still alive. What is dead and not yet reaped does nothing any more.
+    /// Whether a process of the group is still alive. Zombies do not count.
     pub(super) fn is_alive(&self) -> bool {
         let Ok(entries) = std::fs::read_dir("/proc") else { return false };
         let group = self.id.as_raw_pid();
@@ -126,7 +126,7 @@ impl Group {
         )
     }
 
-    /// Whether the group had the terminal: then a key may have stopped it.
+    /// Whether the group has had the terminal, so that a key may have suspended it.
     pub(super) fn has_terminal(&self) -> bool {
         self.terminal.lent
     }
@@ -135,7 +135,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            // Nobody watches its lease any more.
+            // Nothing watches its lease any more.
             self.signal(Signal::KILL);
             let _ = self.child.wait();
         }
@@ -143,7 +143,7 @@ impl Drop for Group {
     }
 }
 
-/// Whether `/proc/PID/stat` is that of a living process of the group. The name in it may hold anything, `)` too.
+/// Whether `/proc/PID/stat` describes a living process of the group. The name in it may contain anything, even `)`.
 fn is_alive_in(group: i32, stat: &str) -> bool {
     let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
     let mut fields = rest.split(' ');
@@ -157,7 +157,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Puts `group` into the foreground, if this process is there.
+    /// Puts `group` into the foreground, if this process is in the foreground.
     fn lend(&mut self, group: Pid) -> bool {
         let stdin = std::io::stdin();
         let ours = stdin.is_terminal() && tcgetpgrp(&stdin).is_ok_and(|there| there == getpgrp());
@@ -171,7 +171,7 @@ impl Terminal {
         if !std::mem::take(&mut self.lent) {
             return;
         }
-        // Whoever is in the background and takes the terminal is stopped by this signal, unless it is blocked.
+        // A background process that takes the terminal is suspended by this signal, unless it blocks the signal.
         let mut mask = SigSet::empty();
         mask.add(nix::sys::signal::Signal::SIGTTOU);
         let Ok(before) = mask.thread_swap_mask(SigmaskHow::SIG_BLOCK) else { return };
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_living_of_a_group() {
+    fn living_processes_of_a_group_are_found() {
         let cases = [
             ("12 (sh) S 1 7 7 0 -1 4194304", true),
             ("12 (a) Z 1 8) R 1 7 7 0", true),

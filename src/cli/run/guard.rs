@@ -1,9 +1,9 @@
-//! The watch over a running command: renews its lease, passes signals on, and stops the command before somebody else can
-//! have its locks.
+//! Watches over a running command: renews its lease, forwards signals, and stops the command before somebody else can
+//! get its locks.
 //!
-//! Everything that happens comes in as an [`Event`]; what to do about the lease says [`Lease`]. This loop waits for
-//! nothing else: requests have threads of their own, and lines for people go to another thread, so that neither a server
-//! that hangs nor a full pipe keeps it from stopping the command in time.
+//! Everything that happens arrives as an [`Event`], and [`Lease`] decides what to do about the lease. The loop waits
+//! for nothing else: requests run in their own threads, and another thread prints the lines for people. So neither a
+//! server that hangs nor a full pipe can keep the guard from stopping the command in time.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -19,34 +19,34 @@ use crate::env::Clock;
 use crate::wire::api::{ClaimView, RenewBody};
 use crate::wire::errors::Code;
 
-/// Time for what the command leaves behind in its group, between SIGTERM and SIGKILL.
+/// The time between SIGTERM and SIGKILL for processes that the command leaves behind in its group.
 const LEFTOVERS: Duration = Duration::from_secs(5);
-/// Time for the dead to vanish after SIGKILL: a process that hangs in the kernel is not waited for.
+/// How long to wait after SIGKILL until the processes are gone. A process that hangs in the kernel may never go.
 const VANISH: Duration = Duration::from_secs(1);
-/// Time between two looks at what is left of the group.
+/// The time between two looks at what is left of the group.
 const LOOK: Duration = Duration::from_millis(20);
-/// The longest sleep: waits do not count the time that the machine sleeps, leases do.
+/// The longest wait in one piece. Waits do not count the time that the machine sleeps, but leases do.
 const SLEEP: Duration = Duration::from_millis(500);
 
-/// What the guard hears of.
+/// What can happen.
 pub(super) enum Event {
-    /// This process got a signal.
+    /// This process received a signal.
     Signal(i32),
     /// The command's first process did something.
     Command(Happened),
-    /// A renewal came back.
+    /// A renewal was answered, or failed.
     Renewed(Result<(), CallError>),
 }
 
 /// How the command ended.
 pub(super) enum Outcome {
-    /// With this exit code, while the locks were ours.
+    /// It ended with this exit code while the locks were still held.
     Ended(u8),
-    /// The lease was lost, which has been told, and the command has been stopped.
+    /// The lease was lost, the user has been told, and the command has been stopped.
     Lost,
 }
 
-/// The claim whose lease it is.
+/// The claim that holds the lease.
 #[derive(Clone)]
 pub(super) struct Leased {
     pub client: Client,
@@ -57,14 +57,14 @@ pub(super) struct Leased {
 }
 
 impl Leased {
-    /// Renews the lease once. Repeating it is harmless.
+    /// Renews the lease once. It is harmless to repeat.
     pub(super) fn renew(&self) -> Result<ClaimView, CallError> {
         let body = RenewBody { run: Some(self.run.clone()), fence: Some(self.fence) };
         self.client.renew(&self.id, &body, self.margins.patience())
     }
 }
 
-/// Whether a refusal says that the claim has no locks any more. Others, such as of credentials, say nothing about that.
+/// Whether an error says that the claim no longer holds its locks. Others, such as refused credentials, do not say so.
 pub(super) fn is_over(error: &CallError) -> bool {
     matches!(
         error,
@@ -87,13 +87,13 @@ pub(super) struct Guard {
     pub watch: Watch,
 }
 
-/// What the guard knows beside the lease.
+/// What the guard knows in addition to the lease.
 pub(super) struct Watch {
     backoff: Backoff,
     /// Why the last renewal failed, if it did.
     failing: Option<String>,
     is_lost: bool,
-    /// The first process has ended.
+    /// Set once the first process has ended.
     ended: Option<Left>,
 }
 
@@ -107,13 +107,13 @@ impl Watch {
 #[derive(Clone, Copy)]
 struct Left {
     code: u8,
-    /// When it is killed.
+    /// When the rest is killed.
     kill_at: Duration,
     killed: bool,
 }
 
 impl Guard {
-    /// Watches until nothing of the command is left.
+    /// Watches until no process of the command is left.
     pub(super) fn watch(mut self) -> Outcome {
         loop {
             let now = self.clock.through_suspend();
@@ -139,7 +139,7 @@ impl Guard {
             }
             let span = until.map_or(SLEEP, |until| until.saturating_sub(now));
             let span = span.min(if self.watch.ended.is_some() { LOOK } else { SLEEP });
-            // The sender is ours: it can only be late.
+            // The guard itself has a sender, so this can only time out.
             if let Ok(event) = self.events.recv_timeout(span) {
                 self.hear(event);
             }
@@ -147,7 +147,7 @@ impl Guard {
     }
 
     fn say(&self, line: String) {
-        // The other end lives as long as this one.
+        // The receiver lives as long as the guard.
         let _ = self.lines.send(line);
     }
 
@@ -171,7 +171,7 @@ impl Guard {
             }
             Event::Command(Happened::Suspended) if self.group.has_terminal() => {
                 self.group.signal(Signal::CONT);
-                self.say("the command goes on: if it were suspended, its lease would be lost".to_owned());
+                self.say("the command continues: if it were suspended, its lease would be lost".to_owned());
             }
             Event::Command(Happened::Suspended) => {}
             Event::Command(Happened::Ended(code)) => {
@@ -194,12 +194,12 @@ impl Guard {
         }
     }
 
-    /// A renewal came to nothing: tells it once, and tries again soon.
+    /// A renewal failed: reports each new reason once, and schedules the next attempt.
     fn failed(&mut self, now: Duration, why: String, retry_after: Option<Duration>) {
         self.lease.failed(now, self.watch.backoff.pause(retry_after));
         if !self.watch.is_lost && self.watch.failing.as_ref() != Some(&why) {
             let left = self.lease.term_at().saturating_sub(now).as_secs();
-            self.say(format!("the lease could not be renewed: {why}; asking again, the command is stopped in {left}s"));
+            self.say(format!("the lease could not be renewed: {why}; retrying, the command is stopped in {left}s"));
             self.watch.failing = Some(why);
         }
     }
@@ -218,7 +218,7 @@ impl Guard {
         self.watch.is_lost = true;
     }
 
-    /// The exit code of the command, once nothing of its group is left.
+    /// The exit code of the command, once no process of its group is left.
     fn is_done(&mut self, now: Duration) -> Option<u8> {
         let mut left = self.watch.ended?;
         if !self.group.is_alive() || (left.killed && now >= left.kill_at + VANISH) {

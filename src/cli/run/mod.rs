@@ -1,11 +1,11 @@
-//! `locker run`: runs a command while it holds locks, and stops it before anybody else can have them.
+//! `locker run`: runs a command while it holds locks, and stops the command before anybody else can get them.
 //!
-//! Claim, with a lease -> files and variables -> first renewal -> the command, watched -> give back. What is said of the
-//! lease counts from that renewal on, which is sent last: whatever took long before it costs no safety.
+//! Claim with a lease -> files and variables -> first renewal -> the command, watched -> give back. The lease is
+//! counted from that first renewal, which is sent right before the command starts: slow steps before it do not matter.
 //!
-//! - [`files`]: what the command is told.
+//! - [`files`]: what the command learns about its locks.
 //! - [`group`]: the command as a process group, and the terminal.
-//! - [`guard`]: the watch over lease and command; its rules are [`crate::client::lease`].
+//! - [`guard`]: watches over lease and command, by the rules of [`crate::client::lease`].
 
 mod files;
 mod group;
@@ -22,7 +22,7 @@ use self::group::{Group, Happened};
 use self::guard::{Event, Guard, Leased, Outcome, Watch, is_over};
 use super::claim_request::{Acquiring, RequestArgs};
 use super::output::{CliError, say};
-use super::values::parse_duration;
+use super::values::{Limit, parse_duration};
 use crate::client::acquire::{Timing, env_duration};
 use crate::client::backoff::Backoff;
 use crate::client::interruptible::Interruptible;
@@ -33,24 +33,24 @@ use crate::wire::api::{ClaimBody, ClaimView, LockView, Scope};
 use crate::wire::errors::exit;
 use crate::wire::text::api_duration;
 
-/// Time for giving the locks back; the server takes them back anyway when the lease is over.
+/// How long giving the locks back may take. The server takes them back anyway when the lease is over.
 const GIVE_BACK: Duration = Duration::from_secs(10);
-/// The longest pause between two attempts of it.
+/// The longest pause between two attempts to give them back.
 const GIVE_BACK_RETRY: Duration = Duration::from_secs(1);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The command runs while the locks are held and in a process group of its own, which gets every SIGTERM, SIGINT, SIGHUP, \
-SIGQUIT, SIGUSR1 and SIGUSR2. When the lease cannot be renewed, the group gets SIGTERM at ttl - max(5s, ttl/3) and \
-SIGKILL 3s before the ttl, so that it is gone before somebody else can have the locks. What it leaves behind in its \
-group when it ends is stopped, too.
+The command runs while the locks are held, in its own process group, which gets every SIGTERM, SIGINT, SIGHUP, SIGQUIT, \
+SIGUSR1 and SIGUSR2. If the lease cannot be renewed, the group gets SIGTERM at ttl - max(5s, ttl/3) and SIGKILL 3s \
+before the ttl, so that it is gone before anybody else can get the locks. When the command ends, processes that it \
+leaves behind in its group are stopped, too.
 
-It is told LOCKER_CLAIM, LOCKER_FENCE, LOCKER_POOL and LOCKER_NAME (of the first lock), LOCKER_METADATA (a file with the \
-metadata of that lock) and LOCKER_LOCKS (a file with all locks as JSON).
+Its environment contains LOCKER_CLAIM, LOCKER_FENCE, LOCKER_POOL and LOCKER_NAME (of the first lock), LOCKER_METADATA (a \
+file with the metadata of that lock) and LOCKER_LOCKS (a file with all locks as JSON).
 
-Exit code: that of the command, 128 + N when signal N ended it; 8 when the lease was lost; 126 and 127 when the command \
-cannot be run; else as for every command (3 when others hold the lock).
+Exit code: that of the command, or 128 + N if signal N ended it; 8 if the lease was lost; 126 or 127 if the command \
+cannot be run; otherwise as for every command (3 if others hold the lock).
 
 Examples:
   locker run staging -- ./deploy.sh
@@ -63,13 +63,13 @@ pub(super) struct RunArgs {
     /// The lease: others may get the locks if it has not been renewed for this long (at least 15s)
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
     ttl: Duration,
-    /// Wait at most this long for the locks (default: as long as it takes)
+    /// Wait at most this long for the locks (default: no limit)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
     /// Do not wait: take the lock now or fail
     #[arg(long = "try", conflicts_with = "timeout")]
     once: bool,
-    /// Run the command with the shell, as `sh -c COMMAND`; what follows it is $1, $2, ...
+    /// Run the command with the shell, as `sh -c COMMAND`; further arguments are $1, $2, ...
     #[arg(long)]
     shell: bool,
     /// The command and its arguments
@@ -77,7 +77,7 @@ pub(super) struct RunArgs {
     command: Vec<String>,
 }
 
-/// The claim of this process, and how it is talked about.
+/// The claim of this process, and what is needed to work with it.
 struct Session<'a> {
     leased: Leased,
     interruptible: &'a Interruptible,
@@ -87,7 +87,7 @@ struct Session<'a> {
 
 pub(super) fn run(args: &RunArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
     let timing = Timing::of(env).map_err(CliError::usage)?;
-    // Only tests shorten it: the margins are parts of it.
+    // Only tests shorten this. It scales all margins.
     let shortest = env_duration(env, "LOCKER_RUN_SHORTEST_TTL", SHORTEST).map_err(CliError::usage)?.min(SHORTEST);
     let margins = Margins::of(args.ttl, shortest).map_err(|why| CliError::usage(format!("--ttl: {why}")))?;
     let (tell, events) = mpsc::channel();
@@ -96,7 +96,8 @@ pub(super) fn run(args: &RunArgs, client: &Client, env: &mut Env<'_>) -> Result<
     let interruptible = Interruptible::new(&env.signals);
     let (id, run) = (random_hex::<20>(), random_hex::<16>());
     let acquiring = Acquiring { client, interruptible: &interruptible, timing, id: &id, run: &run };
-    let claim = acquiring.hold(body(args, env), args.timeout, env)?;
+    let limit = args.timeout.map(|span| Limit { flag: "--timeout", span });
+    let claim = acquiring.hold(body(args, env), limit, env)?;
     let fence = claim.fence.unwrap_or_default();
     let leased = Leased { client: client.clone(), id, run, fence, margins };
     let session = Session { leased, interruptible: &interruptible, clock: Arc::clone(&env.clock), timing };
@@ -109,7 +110,7 @@ fn body(args: &RunArgs, env: &Env<'_>) -> ClaimBody {
     ClaimBody { queue: !args.once, ttl: Some(api_duration(args.ttl)), ..args.request.body(Scope::Lease, env) }
 }
 
-/// The command as it is started.
+/// The command to start.
 fn command(args: &RunArgs) -> Command {
     let (program, rest) = args.command.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
     let mut command = Command::new(if args.shell { "/bin/sh" } else { program });
@@ -134,7 +135,7 @@ impl From<Signal> for NotStarted {
 }
 
 impl Session<'_> {
-    /// Runs the command with the claim that is held, and gives the claim back.
+    /// Runs the command while the claim is held, then gives the claim back.
     fn with_claim(
         &self,
         args: &RunArgs,
@@ -143,20 +144,20 @@ impl Session<'_> {
         env: &mut Env<'_>,
     ) -> Result<u8, CliError> {
         let outcome = self.prepare(args, claim, env).and_then(|(files, lease, mut command)| {
-            // What came before is not for the command. A signal to end has been noted before it was told.
+            // Earlier signals are not for the command. A signal to end was recorded before its event, so none is lost.
             while events.try_recv().is_ok() {}
             self.interruptible.check()?;
             files.tell(&mut command, claim, self.leased.fence);
             let group = Group::start(&mut command, env.var("PATH").unwrap_or_default()).map_err(NotStarted::Failed)?;
             let outcome = self.guard(group, lease, (tell, events), env).map_err(NotStarted::Failed)?;
-            // Only now: the files are there for as long as the command is.
+            // Not before this point: the files exist for as long as the command runs.
             drop(files);
             Ok(outcome)
         });
         match outcome {
             Ok(Outcome::Ended(code)) => Ok(self.give_back(env).unwrap_or(code)),
             Ok(Outcome::Lost) => {
-                // Nothing is left of the command: the next one need not wait for the end of the lease.
+                // No process of the command is left, so the next holder need not wait for the end of the lease.
                 self.give_back(env);
                 Ok(exit::LOST)
             }
@@ -176,7 +177,7 @@ impl Session<'_> {
         }
     }
 
-    /// Writes the files, then renews: everything that may take long comes before that.
+    /// Writes the files, then renews the lease. Everything that may take long comes before the renewal.
     fn prepare(
         &self,
         args: &RunArgs,
@@ -197,8 +198,8 @@ impl Session<'_> {
         Ok((files, Lease::new(self.leased.margins, sent), command(args)))
     }
 
-    /// Makes a call, again while there is no answer, for at most the ttl: then the claim is lost anyhow. Also gives the
-    /// moment just before the call that was answered.
+    /// Makes a call, and retries while there is no answer, for at most the ttl: after that the claim is lost anyway.
+    /// Also returns the moment just before the answered call.
     fn insist<T: Send + 'static>(
         &self,
         call: impl Fn(&Leased) -> Result<T, CallError> + Clone + Send + 'static,
@@ -216,7 +217,7 @@ impl Session<'_> {
                 Err(CallError::NoAnswer(why)) if self.clock.through_suspend() < end => {
                     let line = why.to_string();
                     if line != last {
-                        say(env, &format!("{line}; asking again"));
+                        say(env, &format!("{line}; retrying"));
                         last = line;
                     }
                     self.interruptible.sleep(backoff.pause(why.retry_after))?;
@@ -226,7 +227,7 @@ impl Session<'_> {
         }
     }
 
-    /// Watches the command in a thread that nothing holds up, while this one says what there is to say.
+    /// Watches the command in a thread that nothing blocks, while this thread prints the lines for people.
     fn guard(
         &self,
         group: Group,
@@ -241,12 +242,12 @@ impl Session<'_> {
         let (leased, clock) = (self.leased.clone(), Arc::clone(&self.clock));
         let guard = Guard { leased, lease, clock, group, events, tell, lines, watch };
         let thread = std::thread::Builder::new().name("guard".into()).spawn(move || guard.watch())?;
-        // Ends with the guard, which has the other end.
+        // This ends with the guard, which has the sender.
         said.iter().for_each(|line| say(env, &line));
         thread.join().map_err(|_| CliError::Failed(exit::FAILED, "the guard of the command has failed".to_owned()))
     }
 
-    /// Gives the locks back. An exit code, when that showed that they were lost before.
+    /// Gives the locks back. Returns an exit code if this shows that they were lost before.
     fn give_back(&self, env: &mut Env<'_>) -> Option<u8> {
         let Leased { client, id, .. } = &self.leased;
         let end = self.clock.monotonic() + GIVE_BACK;

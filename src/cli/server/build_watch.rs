@@ -1,4 +1,4 @@
-//! Settings of the build watch.
+//! The settings of the build watch.
 
 use std::time::Duration;
 
@@ -9,41 +9,41 @@ use crate::env::Env;
 use crate::server::build_watch::settings::{Pace, WatchSettings};
 use crate::wire::secret::Secret;
 
-/// Which Concourse is asked about the builds behind claims.
+/// Which Concourse to ask about the builds behind claims.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Build watch")]
 pub struct WatchArgs {
     /// A Concourse whose builds are watched: URL, URL,USER,PASSWORD-FILE or url=URL,KEY=VALUE,...; may be repeated
     ///
-    /// Keys: user and password-file, or token-file (each file holds only the secret);
+    /// Keys: user and password-file, or token-file (each file contains only the secret);
     /// ca (a PEM file: trust only these issuers); alias (another external URL of the same
-    /// Concourse, repeatable). Without a login, only builds of exposed pipelines can be seen.
+    /// Concourse; may be repeated). Without a login, only builds of exposed pipelines can be seen.
     /// The variable `LOCKER_CONCOURSE` takes several, separated by spaces or newlines.
     ///
     /// Example:
     ///   url=https://ci.example.com,user=locker,password-file=/run/secrets/ci,ca=/etc/ci.pem
-    // Not parsed here: a refusal must not repeat what may hold a password after all.
+    // Not parsed here, because clap's error would repeat the text, which may contain a password by mistake.
     #[arg(long, value_name = "CONCOURSE", verbatim_doc_comment)]
     pub concourse: Vec<Secret>,
-    /// Accept a claim of a build only if its Concourse confirms that it runs, with that team, pipeline and job
+    /// Accept a claim of a build only if its Concourse confirms that the build runs, with that team, pipeline and job
     #[arg(long, env = "LOCKER_VERIFY_BUILDS")]
     pub verify_builds: bool,
-    /// Time between two questions about the same build
+    /// Time between two requests about the same build
     #[arg(long, env = "LOCKER_WATCH_PERIOD", value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
     pub watch_period: Duration,
-    /// Least time between the two 404s after which a build is gone
+    /// Shortest time between the two 404s after which a build counts as gone
     #[arg(long, env = "LOCKER_WATCH_GONE", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub watch_gone: Duration,
-    /// Time that one question may take
+    /// Time that one request may take
     #[arg(long, env = "LOCKER_WATCH_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub watch_timeout: Duration,
 }
 
 impl WatchArgs {
-    /// As the server takes them. Flags count instead of the variable.
+    /// The settings as the server takes them. If flags are given, the variable is ignored.
     ///
     /// # Errors
-    /// The variable cannot be read.
+    /// The variable or a flag cannot be parsed.
     pub(super) fn settings(&self, env: &Env<'_>) -> Result<WatchSettings, String> {
         let (from, texts): (_, Vec<&str>) = if self.concourse.is_empty() {
             ("LOCKER_CONCOURSE", env.var("LOCKER_CONCOURSE").unwrap_or_default().split_whitespace().collect())

@@ -28,12 +28,13 @@ use crate::wire::contracts::{Contracts, UnlockMissing};
 use crate::wire::errors::exit;
 use crate::wire::secret::Secret;
 
-/// The default address: only this machine.
+/// The default address: reachable only from this machine.
 const ADDRESS: &str = "127.0.0.1";
-/// The default port: that of the original's BOSH release.
+/// The default port, as in the BOSH release of the original locker.
 const PORT: &str = "8910";
 
-/// Settings of the server. Of two equal options the later one counts, so that a wrapper's can be overridden.
+/// Settings of the server. If an option is given twice, the later one counts, so that a wrapper's options can be
+/// overridden.
 #[derive(Debug, Clone, Args)]
 #[command(
     args_override_self = true,
@@ -41,26 +42,26 @@ const PORT: &str = "8910";
 Examples:
   locker server                                              on 127.0.0.1:8910, with ./locker.db
   AUTH_USER=ci AUTH_PASS=... locker server --listen 0.0.0.0:8910 --store sqlite:/var/lib/locker/locker.db
-  locker server --store memory:                              for trying out: forgets everything
+  locker server --store memory:                              to try it out: forgets everything when it ends
 
   locker server --listen unix:/run/locker/locker.sock        for this machine's users only
 
 Historic variables: PORT changes the port of --listen; AUTH_USER and AUTH_PASS (or AUTH_PASS_FILE, a file with the
-password) belong together, SSL_CERT and SSL_KEY too;
-LOCKER_CONFIG is the state file of an original locker, imported when the store is empty.
-SIGTERM and SIGINT end it after the answers that are due."
+password) belong together, and so do SSL_CERT and SSL_KEY;
+LOCKER_CONFIG is the state file of an original locker, which is imported if the store is empty.
+On SIGTERM and SIGINT the server answers the requests that it has, then ends."
 )]
 pub struct ServerArgs {
-    /// Address to listen on; port 0 takes any free one
+    /// Address to listen on; port 0 takes any free port
     ///
-    /// Without a port it is PORT, else 8910. unix:PATH listens on a Unix socket that user and group may use, systemd on
-    /// the socket of a .socket unit.
+    /// Without a port, PORT is used, else 8910. unix:PATH listens on a Unix socket that the user and the group may use;
+    /// systemd listens on the socket of a .socket unit.
     #[arg(long, env = "LOCKER_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
-    /// Where everything is kept: sqlite:FILE or memory:
+    /// Where to store everything: sqlite:FILE or memory:
     #[arg(long, env = "LOCKER_STORE", value_name = "STORE", default_value = "sqlite:locker.db")]
     pub store: String,
-    /// Claims do not make pools: only declared pools exist
+    /// Claims do not create pools: only declared pools exist
     #[arg(long, env = "LOCKER_DECLARED_ONLY")]
     pub declared_only: bool,
     /// Let anybody who can connect do anything
@@ -72,27 +73,28 @@ pub struct ServerArgs {
     /// address answers to loopback names and to these only.
     #[arg(long, env = "LOCKER_ALLOWED_HOST", value_name = "NAME", value_delimiter = ',')]
     pub allowed_host: Vec<String>,
-    /// Do not run a server: ask the one that runs with these settings whether it is ready; exit code 0 or 6
+    /// Do not run a server, but ask the one that runs with these settings whether it is ready; exit code 0 or 6
     ///
-    /// For the health checks of containers. If the server asks for client certificates, give --client-cert and --client-key.
+    /// For health checks of containers. If the server requires client certificates, give --client-cert and
+    /// --client-key.
     #[arg(long)]
     pub ask_ready: bool,
-    /// Ignored: the server has no private socket any more. Accepted for one release, so that units of 0.1 still start.
+    /// Ignored: the server no longer has a private socket. Accepted for one release, so that units for 0.1 still start.
     #[arg(long, env = "LOCKER_RUNTIME_DIR", value_name = "DIR", hide = true)]
     pub runtime_dir: Option<std::path::PathBuf>,
-    /// Which other APIs are served, separated by commas: locker, lockd, latches; or none
+    /// Other APIs to serve, separated by commas: locker, lockd, latches; or none
     #[arg(long, env = "LOCKER_CONTRACTS", value_name = "LIST", default_value_t)]
     pub contracts: Contracts,
-    /// Status of lockd's DELETE for a lock that is not locked: 409 as documented, or 404 as its program answers
+    /// Status of lockd's DELETE for a lock that is not locked: 409 as documented, or 404 as lockd itself answers
     #[arg(long, env = "LOCKER_LOCKD_UNLOCK_MISSING", value_name = "STATUS", default_value = "409")]
     pub lockd_unlock_missing: UnlockMissing,
-    /// Time that requests get to finish after SIGTERM; a second signal cuts it short
+    /// Time that requests have to finish after SIGTERM; a second signal ends the server at once
     #[arg(long, env = "LOCKER_SHUTDOWN_GRACE", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub shutdown_grace: Duration,
-    /// How log lines are written: text or json
+    /// Format of log lines: text or json
     #[arg(long, env = "LOCKER_LOG", value_name = "FORMAT", default_value = "text")]
     pub log: LogFormat,
-    /// Which log lines are written: error, warn, info (one for each request) or debug
+    /// Which log lines to write: error, warn, info (one for each request) or debug
     #[arg(long, env = "LOCKER_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
     #[command(flatten)]
@@ -101,21 +103,21 @@ pub struct ServerArgs {
     pub watch: WatchArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// History entries kept for each pool
+    /// Number of history entries to keep for each pool
     #[arg(long, env = "LOCKER_HISTORY", value_name = "N", default_value_t = 1_000)]
     pub history: usize,
-    /// History entries older than this are removed
+    /// Remove history entries older than this
     #[arg(long, env = "LOCKER_HISTORY_AGE", value_name = "TIME", default_value = "90d", value_parser = parse_duration)]
     pub history_age: Duration,
     #[command(flatten)]
     pub timing: TimingArgs,
-    /// Testing only: the planted bug to carry
+    /// Testing only: run with this planted bug
     #[cfg(feature = "plant")]
     #[arg(long, env = "LOCKER_PLANT", value_name = "BUG", hide = true)]
     pub plant: Option<String>,
 }
 
-/// Certificates. Files are looked at again on SIGHUP and when they change.
+/// Certificates. Files are read again on SIGHUP and when they change.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
@@ -128,13 +130,14 @@ pub struct TlsArgs {
     /// Authority that issues client certificates: a PEM file, or PEM text
     #[arg(long, env = "LOCKER_CLIENT_CA", value_name = "PEM", allow_hyphen_values = true)]
     pub client_ca: Option<Pem>,
-    /// Whether clients must show a certificate in addition to a password, if one is set (required), or may show one instead (optional)
+    /// Whether clients must show a certificate in addition to a password, if one is set (required), or may show one
+    /// instead (optional)
     #[arg(long, env = "LOCKER_CLIENT_AUTH", value_name = "HOW", default_value = "required")]
     pub client_auth: ClientAuth,
 }
 
 impl TlsArgs {
-    /// Certificate and key, which belong together; `None` is plain HTTP.
+    /// Certificate and key, which belong together; `None` means plain HTTP.
     fn settings(&self) -> Result<Option<TlsSettings>, String> {
         match (&self.ssl_cert, &self.ssl_key) {
             (Some(cert), Some(key)) => {
@@ -149,20 +152,20 @@ impl TlsArgs {
     }
 }
 
-/// What clients may cost. The defaults are those of [`limits`].
+/// Limits on what clients may use. The defaults are in [`limits`].
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits (the defaults are good)")]
 pub struct LimitArgs {
-    /// Most client connections at once
+    /// Maximum number of client connections at once
     #[arg(long, env = "LOCKER_MAX_CONNECTIONS", value_name = "N", default_value_t = limits::DOOR_CONNECTIONS)]
     pub max_connections: usize,
-    /// Most connections from one client address at once; no limit by default
+    /// Maximum number of connections from one client address at once; no limit by default
     #[arg(long, env = "LOCKER_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
     pub max_connections_per_address: Option<NonZeroUsize>,
-    /// Most requests per second from one client address; no limit by default
+    /// Maximum number of requests per second from one client address; no limit by default
     #[arg(long, env = "LOCKER_MAX_REQUESTS_PER_SECOND", value_name = "N")]
     pub max_requests_per_second: Option<NonZeroU32>,
-    /// Most requests that are kept waiting at once
+    /// Maximum number of requests that wait at once
     #[arg(long, env = "LOCKER_MAX_PARKED", value_name = "N", default_value_t = limits::DOOR_PARKED)]
     pub max_parked: usize,
     /// Largest request line and headers, in bytes
@@ -207,7 +210,7 @@ impl LimitArgs {
     }
 }
 
-/// The durations of the rules. The defaults are good; tests shorten them.
+/// The durations in the rules. The defaults are good; tests shorten them.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Timing (the defaults are good)")]
 pub struct TimingArgs {
@@ -220,13 +223,13 @@ pub struct TimingArgs {
     /// A waiter that does not listen keeps its place for this long
     #[arg(long, env = "LOCKER_PLACE", value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     pub place: Duration,
-    /// A grant must be confirmed within this; at least the listening window and 15 s
+    /// A grant must be confirmed within this time; at least the listening window and 15 s
     #[arg(long, env = "LOCKER_CONFIRM", value_name = "TIME", default_value = "45s", value_parser = parse_duration)]
     pub confirm: Duration,
     /// A lock stays out of use for this long after its holder is lost
     #[arg(long, env = "LOCKER_DRAIN", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub drain: Duration,
-    /// A lease without a ttl of its own is lost this long after its last renewal
+    /// A lease without its own ttl is lost this long after its last renewal
     #[arg(long, env = "LOCKER_LEASE", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub lease: Duration,
     /// Ended claims and the answers to repeated calls are remembered for this long
@@ -235,7 +238,7 @@ pub struct TimingArgs {
 }
 
 impl ServerArgs {
-    /// Where to listen: the flag or variable, else the default; an address without a port gets that of `PORT`.
+    /// Where to listen: the flag or variable, else the default. An address without a port gets the one in `PORT`.
     #[must_use]
     pub fn listen(&self, env: &Env<'_>) -> String {
         let listen = self.listen.as_deref().unwrap_or(ADDRESS);
@@ -247,14 +250,15 @@ impl ServerArgs {
         }
     }
 
-    /// What clients must present: `AUTH_USER` and `AUTH_PASS` (or the content of `AUTH_PASS_FILE`), which belong together;
-    /// `None` is anybody.
+    /// The credentials that clients must present: `AUTH_USER` and `AUTH_PASS` (or the content of `AUTH_PASS_FILE`),
+    /// which belong together. `None` means that anybody may connect.
     ///
     /// # Errors
-    /// One without the other, a file that cannot be read, both with `--no-auth`, or a user that HTTP Basic cannot carry.
+    /// One is set without the other, the file cannot be read, both are set with `--no-auth`, or HTTP Basic cannot carry
+    /// the user name.
     pub fn auth(&self, env: &Env<'_>) -> Result<Option<(String, Secret)>, String> {
         let password = match (env.var("AUTH_PASS"), env.var("AUTH_PASS_FILE")) {
-            (Some(_), Some(_)) => return Err("AUTH_PASS and AUTH_PASS_FILE exclude each other".to_owned()),
+            (Some(_), Some(_)) => return Err("AUTH_PASS and AUTH_PASS_FILE are both set: unset one".to_owned()),
             (Some(password), None) => Some(password.to_owned()),
             (None, Some(file)) => Some(password_in(file)?),
             (None, None) => None,
@@ -271,7 +275,7 @@ impl ServerArgs {
         }
     }
 
-    /// What is allowed, and should be looked at.
+    /// Settings that are allowed, but that somebody should look at.
     fn warnings(&self, auth: Option<&(String, Secret)>, env: &Env<'_>) -> Vec<String> {
         let Some((_, password)) = auth else { return Vec::new() };
         let mut warnings = Vec::new();
@@ -279,7 +283,7 @@ impl ServerArgs {
             warnings.push("AUTH_PASS ends in a newline, which is part of the password".to_owned());
         }
         if password.expose().trim() == "change-me" {
-            warnings.push("the password is the one of the examples (change-me): everybody knows it".to_owned());
+            warnings.push("the password is the one from the examples (change-me): everybody knows it".to_owned());
         }
         let listen = self.listen(env);
         if self.tls.ssl_cert.is_none() && listen.parse::<SocketAddr>().is_ok_and(|at| is_public(at.ip())) {
@@ -291,10 +295,10 @@ impl ServerArgs {
         warnings
     }
 
-    /// Everything that the server is told, or why that makes no sense.
+    /// All settings of the server.
     ///
     /// # Errors
-    /// Credentials that are incomplete, or a planted bug that is unknown.
+    /// The settings contradict each other or are incomplete, or the planted bug is unknown.
     pub fn settings(&self, env: &Env<'_>) -> Result<ServerSettings, String> {
         let auth = self.auth(env)?;
         Ok(ServerSettings {
@@ -316,10 +320,10 @@ impl ServerArgs {
         })
     }
 
-    /// The rules as the core takes them.
+    /// The rules, as the core takes them.
     ///
     /// # Errors
-    /// A planted bug that is unknown.
+    /// The planted bug is unknown.
     pub fn rules(&self) -> Result<Settings, String> {
         Ok(Settings {
             listen: span(self.timing.listen_window),
@@ -342,7 +346,7 @@ impl ServerArgs {
     #[cfg(feature = "plant")]
     fn plant(&self) -> Result<Plant, String> {
         match self.plant.as_deref() {
-            // The client's own (`client::connect`) is no bug of the server.
+            // This is a bug of the client (`client::connect`), not of the server.
             None | Some("client-panic") => Ok(Plant::None),
             Some("answer-before-commit") => Ok(Plant::AnswerBeforeCommit),
             Some("release-unchecked") => Ok(Plant::ReleaseUnchecked),
@@ -354,7 +358,7 @@ impl ServerArgs {
     }
 }
 
-/// The password in a file, without the newline that editors put there.
+/// The password in a file, without the newline that editors add.
 fn password_in(file: &str) -> Result<String, String> {
     let broken = |why: &dyn std::fmt::Display| format!("AUTH_PASS_FILE: cannot read {file:?}: {why}");
     let read = read_file(Path::new(file), WATCH_SECRET_BYTES as u64).map_err(|error| broken(&error))?;
@@ -365,7 +369,7 @@ fn password_in(file: &str) -> Result<String, String> {
     if text.is_empty() { Err(broken(&"it is empty")) } else { Ok(text.to_owned()) }
 }
 
-/// Whether others than this machine and its private network may reach an address.
+/// Whether an address may be reachable from outside this machine and its private network.
 fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => !(ip.is_loopback() || ip.is_private() || ip.is_link_local()),
@@ -409,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_of_pairs_are_refused() {
+    fn half_a_pair_of_settings_is_refused() {
         let table = [
             (&["--ssl-cert", "c"][..], "SSL_CERT is set without SSL_KEY"),
             (&["--ssl-key", "k"], "SSL_KEY is set without SSL_CERT"),

@@ -1,7 +1,7 @@
-//! The JSON of a whole state, written by `export json` and read by `import json`.
+//! The JSON of a whole state, which `export json` writes and `import json` reads.
 //!
-//! In it: pools with their policies, locks with metadata and labels, live holds, latches. Not in it: history, fences,
-//! waiting and granted claims, ended claims, drains. What is imported gets new fences.
+//! It contains pools with their policies, locks with metadata and labels, live holds, and latches. It does not contain
+//! history, fences, waiting and granted claims, ended claims, or drains. Imported holds get new fences.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -25,18 +25,18 @@ use crate::wire::latch::LatchView;
 use crate::wire::problems::{Problems, quoted};
 use crate::wire::text::{self, parse_time, show_metadata, show_span};
 
-/// The version that this release writes, and the newest that it reads.
+/// The version that this release writes, and the newest version that it reads.
 const VERSION: u32 = 1;
-/// How often an export is tried while the state changes under it.
+/// How many times an export is tried at most while the state changes during the export.
 const ATTEMPTS: u32 = 5;
 
-/// A state. Unknown members are refused: a newer release's file must not be half understood.
+/// The state of a server. Unknown members are refused, so that a file from a newer release is not half understood.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
     /// The version of this format.
     locker_export: u32,
-    /// Where it comes from; for people.
+    /// Which store it comes from. For people.
     store_id: String,
     exported_at: String,
     revision: u64,
@@ -78,15 +78,15 @@ struct HoldEntry {
     owner: Owner,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// For people; the import begins a new hold.
+    /// For people. The import starts a new hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     held_since: Option<String>,
-    /// When it ends by itself. An import after that leaves it out.
+    /// When the hold ends by itself. An import after that moment leaves it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     held_until: Option<String>,
 }
 
-/// Writes the state of a server to stdout, the summary to stderr.
+/// Writes the state of a server to stdout, and the summary to stderr.
 pub(super) fn write(dry_run: bool, client: &Client, latches: &LatchClient, env: &mut Env<'_>) -> Result<u8, CliError> {
     let mut attempt = 0;
     let document = loop {
@@ -139,7 +139,7 @@ fn hold_entry(claim: ClaimView) -> HoldEntry {
     HoldEntry {
         claim: claim.id,
         locks: claim.locks,
-        // The key is the default of the requestor, and a claim that says so asks for the same.
+        // The requestor defaults to the key, so leaving it out here makes the same request.
         requestor: claim.requestor.filter(|_| claim.key.is_some()),
         key: claim.key,
         scope: claim.scope.unwrap_or(Scope::Flow),
@@ -150,7 +150,7 @@ fn hold_entry(claim: ClaimView) -> HoldEntry {
     }
 }
 
-/// Reads a state; what keeps it from being imported comes as sentences.
+/// Reads a state. Problems that prevent the import are returned as sentences.
 pub(super) fn read(file: &Path, env: &mut Env<'_>) -> Result<(Wanted, Vec<String>), CliError> {
     let mut text = Vec::new();
     let read = if file == Path::new("-") {
@@ -176,7 +176,7 @@ pub(super) fn read(file: &Path, env: &mut Env<'_>) -> Result<(Wanted, Vec<String
     Ok((wanted, problems.into_list()))
 }
 
-/// Just enough of a newer format to say so.
+/// Just enough of the format to recognise a newer version.
 #[derive(Deserialize)]
 struct Version {
     locker_export: u32,
@@ -195,11 +195,11 @@ fn wanted(document: Document, now: WallMs, problems: &mut Problems, env: &mut En
             let lock = WantedLock { metadata: metadata.to_vec(), labels: Some(lock.labels), is_free: None };
             let Some(name) = name else { continue };
             if pool.locks.insert(name.clone(), lock).is_some() {
-                problems.add(&at, format!("lock {name:?} is there twice"));
+                problems.add(&at, format!("lock {name:?} occurs twice"));
             }
         }
         if wanted.pools.insert(name.clone(), pool).is_some() {
-            problems.add(&at, format!("pool {name:?} is there twice"));
+            problems.add(&at, format!("pool {name:?} occurs twice"));
         }
     }
     for (n, entry) in document.holds.into_iter().enumerate() {
@@ -208,7 +208,7 @@ fn wanted(document: Document, now: WallMs, problems: &mut Problems, env: &mut En
         let left = match held_until {
             None => None,
             Some(Ok(until)) if until <= now => {
-                say(env, &format!("left out: the hold of {} is over", shown(&entry.locks)));
+                say(env, &format!("left out: the hold of {} has ended", shown(&entry.locks)));
                 continue;
             }
             Some(Ok(until)) => Some(Span((until.0 - now.0).clamp(limits::TTL_MIN_MS, limits::TTL_MAX_MS))),
@@ -222,7 +222,7 @@ fn wanted(document: Document, now: WallMs, problems: &mut Problems, env: &mut En
     wanted
 }
 
-/// The claim asks for just the locks that it held: asking for any again could give it others.
+/// The claim asks for exactly the locks that it held. Its original request could give it other ones.
 fn hold(at: &str, entry: HoldEntry, ttl: Option<Span>, problems: &mut Problems) -> Option<WantedHold> {
     let id = problems.parse::<ClaimId>(&format!("{at}.claim"), &entry.claim);
     let mut by_pool: BTreeMap<String, Vec<String>> = BTreeMap::new();

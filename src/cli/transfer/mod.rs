@@ -1,10 +1,11 @@
-//! `locker import` and `locker export`: pools in and out, over the API of a running server (`docs/import-export.md`).
+//! `locker import` and `locker export`: move pools in and out over the API of a running server
+//! (`docs/import-export.md`).
 //!
-//! - [`wanted`]: what a server should have, whatever it was read from.
-//! - [`plan`]: what is missing for that; nothing that is there is overwritten unless it was named.
+//! - [`wanted`]: what a server should have, from any kind of input.
+//! - [`plan`]: what is missing on the server. Nothing that exists is overwritten unless the user names it.
 //! - [`pool_repo`]: checkouts of pool-resource repositories. [`document`]: the JSON of a whole state.
 //!
-//! Everything is read and checked before the first change, and everything is safe to run again.
+//! Everything is read and checked before the first change, and every command is safe to run again.
 
 mod document;
 mod plan;
@@ -37,9 +38,9 @@ pub(super) struct ExportArgs {
 
 #[derive(Debug, Subcommand)]
 enum ExportTo {
-    /// Pools as a pool-resource repository has them: POOL/claimed/NAME and POOL/unclaimed/NAME
+    /// Pools in the layout of a pool-resource repository: POOL/claimed/NAME and POOL/unclaimed/NAME
     PoolRepo {
-        /// The directory; made if it is missing
+        /// Directory to write to; created if it does not exist
         dir: PathBuf,
         /// Only this pool
         #[arg(long, value_name = "NAME")]
@@ -55,18 +56,18 @@ enum ExportTo {
     },
 }
 
-/// How something is taken in or written out.
+/// How to import or export.
 #[derive(Debug, Args)]
 pub(super) struct How {
     /// Only say what would be done; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Overwrite this, although it differs: POOL for a policy, POOL/LOCK for a lock; may be repeated
+    /// Overwrite this if it differs: POOL for a policy, POOL/LOCK for a lock; may be repeated
     #[arg(long, value_name = "POOL[/LOCK]")]
     overwrite: Vec<Named>,
 }
 
-/// A pool or a lock that may be overwritten.
+/// The name of a pool or a lock that may be overwritten.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Named {
     pool: PoolName,
@@ -94,7 +95,7 @@ impl fmt::Display for Named {
     }
 }
 
-/// What was done, or would be.
+/// The number of changes that were made, or would be.
 #[derive(Debug, Default)]
 struct Summary {
     done: usize,
@@ -103,7 +104,7 @@ struct Summary {
 }
 
 impl Summary {
-    /// One line, and the exit code: leaving something alone is a conflict.
+    /// Prints one line and returns the exit code: something that was left alone is a conflict.
     fn tell(&self, dry_run: bool, env: &mut Env<'_>) -> Result<u8, CliError> {
         let Self { done, same, left } = self;
         let verb = if dry_run { "to be done" } else { "done" };
@@ -113,7 +114,7 @@ impl Summary {
     }
 }
 
-/// A problem that keeps everything from being done.
+/// Reports the problems, if any, that prevent the whole import.
 fn bad(problems: &[String], env: &mut Env<'_>) -> Result<(), CliError> {
     problems.iter().for_each(|problem| say(env, problem));
     match problems.len() {
@@ -173,7 +174,7 @@ fn pools(client: &Client, only: Option<&PoolName>) -> Result<Vec<PoolName>, CliE
     names.collect::<Result<_, _>>().map_err(|error| CliError::Failed(exit::FAILED, format!("from the server: {error}")))
 }
 
-/// What is known of latches; a server that does not serve that contract has none.
+/// The latches on the server. A server that does not serve that contract has none.
 fn latches(client: &LatchClient) -> Result<Vec<crate::wire::latch::LatchView>, CliError> {
     match client.list("all") {
         Err(error) if error.code() == Some(crate::wire::errors::Code::NoSuchRoute) => Ok(Vec::new()),

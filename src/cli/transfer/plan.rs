@@ -1,4 +1,4 @@
-//! From what is wanted and what is there to what must be done, and the doing of it.
+//! Compares what is wanted with what the server has, and makes the changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -29,16 +29,16 @@ enum Action<'w> {
     ReleaseLatch(&'w LatchView),
 }
 
-/// All changes, and what differs and stays.
+/// All changes, and everything that differs but stays as it is.
 #[derive(Default)]
 pub(super) struct Plan<'w> {
     actions: Vec<Action<'w>>,
-    /// Why each of them is left alone.
+    /// Why each thing is left alone.
     left: Vec<String>,
     same: usize,
 }
 
-/// What is missing or different. Changes nothing.
+/// Finds what is missing or different. Changes nothing.
 pub(super) fn of<'w>(
     wanted: &'w Wanted,
     overwrite: &BTreeSet<Named>,
@@ -58,7 +58,7 @@ pub(super) fn of<'w>(
     Ok(plan)
 }
 
-/// `None` where the server says that there is no such thing.
+/// `None` if the server answers that there is no such thing.
 fn found<T>(answer: Result<T, CallError>, missing: &[Code]) -> Result<Option<T>, CliError> {
     match answer {
         Ok(value) => Ok(Some(value)),
@@ -148,7 +148,7 @@ impl<'w> Plan<'w> {
                     self.actions.extend(released.then_some(Action::ReleaseLatch(latch)));
                 }
                 Some(other) if (&other.workflow, &other.namespace) != (&latch.workflow, &latch.namespace) => {
-                    self.left.push(format!("latch {} is of another workflow on the server", latch.id));
+                    self.left.push(format!("latch {} belongs to another workflow on the server", latch.id));
                 }
                 Some(other) if released && other.status == LatchStatus::Locked => {
                     self.actions.push(Action::ReleaseLatch(latch));
@@ -159,7 +159,7 @@ impl<'w> Plan<'w> {
         Ok(())
     }
 
-    /// Does it, or says what would be done; a line for each change, then the summary.
+    /// Makes the changes, or prints what would be done: a line for each change, then the summary.
     pub fn run(self, dry_run: bool, client: &Client, latches: &LatchClient, env: &mut Env<'_>) -> Result<u8, CliError> {
         for reason in &self.left {
             print_line(env, &format!("left alone: {reason}"))?;
@@ -181,7 +181,8 @@ fn by_name(pool: &PoolView) -> BTreeMap<&str, &LockView> {
     pool.items.iter().map(|lock| (lock.lock.as_str(), lock)).collect()
 }
 
-/// Metadata of a lock that was asked for alone; `None` when the server says it in a way that this release does not know.
+/// The metadata of a lock that was fetched by itself; `None` if the server sends it in a form that this release does
+/// not know.
 pub(super) fn metadata_of(view: &LockView) -> Option<Vec<u8>> {
     match (&view.metadata, &view.metadata_base64) {
         (Some(text), _) => Some(text.clone().into_bytes()),
@@ -195,7 +196,7 @@ pub(super) fn shown(locks: &[LockRef]) -> String {
     locks.join(", ")
 }
 
-/// Who else has a lock of a hold that must be made, in words.
+/// Who else holds a lock that this new hold needs, in words.
 fn rival(hold: &WantedHold, wanted: &Wanted, client: &Client) -> Result<Option<String>, CliError> {
     for lock in &hold.locks {
         let view = found(client.get_lock(&lock.pool, &lock.lock), &[Code::NoSuchPool, Code::NoSuchLock])?;
@@ -252,7 +253,7 @@ impl std::fmt::Display for Action<'_> {
             Self::AddLock(pool, lock, _) => write!(f, "add lock {lock:?} to pool {pool:?}"),
             Self::ChangeLock(pool, lock, _) => write!(f, "overwrite lock {lock:?} of pool {pool:?}"),
             Self::Hold(hold) => write!(f, "claim {} as {}", shown(&hold.locks), hold.id),
-            Self::MakeLatch(latch) => write!(f, "make latch {} for workflow {}", latch.id, latch.workflow),
+            Self::MakeLatch(latch) => write!(f, "create latch {} for workflow {}", latch.id, latch.workflow),
             Self::ReleaseLatch(latch) => write!(f, "release latch {}", latch.id),
         }
     }

@@ -1,5 +1,5 @@
-//! Checkouts of pool-resource repositories (docs/import-export.md): `POOL/claimed/NAME` and `POOL/unclaimed/NAME`, whose
-//! content is the metadata. Files whose name begins with a dot are no locks.
+//! Checkouts of pool-resource repositories (docs/import-export.md). The files are `POOL/claimed/NAME` and
+//! `POOL/unclaimed/NAME`, and contain the metadata. Files whose name begins with a dot are not locks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,7 +23,7 @@ use crate::wire::digest::Fields;
 use crate::wire::errors::exit;
 use crate::wire::escape::cut;
 
-/// Where claimed and free locks lie.
+/// The directories of claimed and free locks.
 const CLAIMED: &str = "claimed";
 const UNCLAIMED: &str = "unclaimed";
 
@@ -31,7 +31,7 @@ fn failed(error: &anyhow::Error) -> CliError {
     CliError::Failed(exit::FAILED, format!("{error:#}"))
 }
 
-/// Reads a checkout; what keeps it from being imported comes as sentences.
+/// Reads a checkout. Problems that prevent the import are returned as sentences.
 pub(super) fn read(dir: &Path, only: Option<&PoolName>, env: &Env<'_>) -> Result<(Wanted, Vec<String>), CliError> {
     let mut reading = Reading { dir, env, wanted: Wanted::default(), problems: Vec::new() };
     reading.pools(only).map_err(|error| failed(&error))?;
@@ -122,13 +122,13 @@ impl Reading<'_, '_> {
     }
 }
 
-/// The entries of a directory by name, but those that begin with a dot.
+/// The entries of a directory, sorted by name, except those that begin with a dot.
 fn entries(dir: &Path) -> anyhow::Result<Vec<(String, std::path::PathBuf)>> {
     let read = || -> std::io::Result<Vec<fs::DirEntry>> { fs::read_dir(dir)?.collect() };
     let mut found = Vec::new();
     for entry in read().with_context(|| format!("cannot read {}", dir.display()))? {
         let name = entry.file_name();
-        // A name that is no text becomes one that no lock may have, and is refused as such.
+        // A name that is not UTF-8 becomes a name that no lock may have, and is then refused.
         let name = name.to_str().map_or_else(|| "\u{0}".to_owned(), str::to_owned);
         if !name.starts_with('.') {
             found.push((name, entry.path()));
@@ -138,7 +138,7 @@ fn entries(dir: &Path) -> anyhow::Result<Vec<(String, std::path::PathBuf)>> {
     Ok(found)
 }
 
-/// One lock. Only plain files are read: a link in a repository may lead anywhere.
+/// Reads one lock. Only regular files are read, because a link in a repository may lead anywhere.
 fn read_lock(name: &str, path: &Path) -> anyhow::Result<(LockName, Vec<u8>)> {
     let lock = name.parse::<LockName>()?;
     let found = fs::symlink_metadata(path)?;
@@ -152,26 +152,26 @@ fn read_lock(name: &str, path: &Path) -> anyhow::Result<(LockName, Vec<u8>)> {
     Ok((lock, fs::read(path)?))
 }
 
-/// The same for the same lock, so that an import can be run again.
+/// The id of a lock's claim. The same lock always gets the same id, so that an import can be run again.
 fn claim_id(pool: &PoolName, lock: &LockName) -> ClaimId {
     let mut fields = Fields::default();
     ["locker import pool-repo 1", pool.as_str(), lock.as_str()].iter().for_each(|field| fields.text(field));
     let id = format!("import-{}", &hex(&fields.finish())[..40]);
-    // Only characters of an id, and fewer than there may be.
+    // The text contains only characters that an id may have, and is short enough.
     id.parse().unwrap_or_else(|_| ClaimId::smallest())
 }
 
-/// The message of the last commit about a file, where git is at hand and knows it.
+/// The message of the last commit that touched a file, if git is installed and knows one.
 fn last_message(dir: &Path, file: &str, env: &Env<'_>) -> Option<String> {
     let mut git = Command::new("git");
     git.arg("-C").arg(dir);
-    // A repository's own settings must not start programs.
+    // The repository's own settings must not start programs.
     git.args(["-c", "core.fsmonitor=false", "-c", "log.showSignature=false", "--no-pager", "--literal-pathspecs"]);
     git.args(["log", "-1", "--format=%B", "--no-show-signature", "--"]).arg(file);
     git.env_clear().envs(env.vars.iter().filter(|(name, _)| !name.starts_with("GIT_")));
     git.env("GIT_TERMINAL_PROMPT", "0").env("GIT_OPTIONAL_LOCKS", "0");
-    // Nor may objects be fetched that are missing (a promisor remote may be any command): no transport is allowed, and
-    // newer versions of git do not try.
+    // Missing objects must not be fetched either, because a promisor remote may be any command. So no transport is
+    // allowed, and newer versions of git do not even try.
     git.env("GIT_ALLOW_PROTOCOL", "").env("GIT_NO_LAZY_FETCH", "1");
     let output = git.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let message = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -262,20 +262,20 @@ fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// Makes the directory of a part, but follows no link: a checkout's link may lead anywhere.
+/// Creates the directory of a part. Links are not followed, because a link in a checkout may lead anywhere.
 fn make_dir(part: &Path, dry_run: bool) -> anyhow::Result<()> {
     for dir in [part.parent(), Some(part)].into_iter().flatten() {
         match fs::symlink_metadata(dir) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => bail!("{} is not a directory: move it away, or export to another place", dir.display()),
             Err(_) if dry_run => {}
-            Err(_) => fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?,
+            Err(_) => fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?,
         }
     }
     Ok(())
 }
 
-/// The file appears whole; then the lock leaves the other state.
+/// Writes the whole file at once, then removes the lock from the other state.
 fn write_file(file: &Path, content: &[u8], other: &Path) -> anyhow::Result<()> {
     let dir = file.parent().context("a lock's file lies in a directory")?;
     let write = || -> anyhow::Result<()> {

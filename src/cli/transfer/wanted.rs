@@ -1,4 +1,4 @@
-//! What a server should have, whatever it was read from. Names are checked; nothing else is decided here.
+//! What a server should have, from any kind of input. Names are valid; nothing else has been checked.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::wire::api::{ClaimBody, LockRef, Policy};
 use crate::wire::latch::LatchView;
 
-/// All of it.
+/// Everything that the server should have.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub pools: BTreeMap<PoolName, WantedPool>,
@@ -16,7 +16,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Whether this is about something of that name.
+    /// Whether the import contains something with that name.
     pub fn names(&self, named: &Named) -> bool {
         self.pools.get(&named.pool).is_some_and(|pool| {
             let is_there = |lock: &LockName| pool.locks.contains_key(lock);
@@ -28,7 +28,7 @@ impl Wanted {
 /// A pool.
 #[derive(Debug, Default)]
 pub(super) struct WantedPool {
-    /// `None`: any will do.
+    /// `None`: any policy will do.
     pub policy: Option<Policy>,
     pub locks: BTreeMap<LockName, WantedLock>,
 }
@@ -37,9 +37,9 @@ pub(super) struct WantedPool {
 #[derive(Debug)]
 pub(super) struct WantedLock {
     pub metadata: Vec<u8>,
-    /// `None`: any will do.
+    /// `None`: any labels will do.
     pub labels: Option<BTreeMap<String, String>>,
-    /// What it was read from says that nobody has it. `None`: it says so elsewhere.
+    /// Whether the input says that nobody holds the lock. `None`: the input lists holds separately.
     pub is_free: Option<bool>,
 }
 

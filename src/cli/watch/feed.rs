@@ -1,4 +1,4 @@
-//! What `locker watch` shows, asked for in a thread of its own: a look, then a long poll for the next change.
+//! Fetches what `locker watch` shows, in its own thread: a look, then a long poll for the next change.
 
 use std::time::Duration;
 
@@ -6,27 +6,27 @@ use crate::client::backoff::Backoff;
 use crate::client::{CallError, Client};
 use crate::wire::api::{ChangeView, PoolSummary, PoolView};
 
-/// How long one request waits for a change: what is no change, such as the end of a drain or a waiter that went away,
-/// shows after it.
+/// How long one request waits for a change. Events that are not announced as changes, such as the end of a drain or a
+/// waiter that went away, show after this time.
 const WAIT: Duration = Duration::from_secs(5);
 
 /// What is new.
 pub(super) enum News {
-    /// How it is now, and what has happened since the look before.
+    /// The current state, and what has happened since the previous look.
     Now { seen: Seen, changes: Vec<ChangeView> },
-    /// The server does not answer; it is asked again.
+    /// The server does not answer; the feed retries.
     Away(String),
-    /// The server says no, and will again.
+    /// The server refuses, and will refuse again.
     Refused(CallError),
 }
 
-/// What is looked at.
+/// The state that was fetched.
 pub(super) enum Seen {
     Pool(Box<PoolView>),
     Pools(Vec<PoolSummary>),
 }
 
-/// Tells `tell` what is new until that says that nobody listens any more.
+/// Calls `tell` with everything new, until `tell` returns false because nobody listens any more.
 pub(super) fn start(
     client: Client,
     pool: Option<String>,
@@ -63,7 +63,7 @@ pub(super) fn start(
 struct Feed {
     client: Client,
     pool: Option<String>,
-    /// Changes up to this revision have been told.
+    /// Changes up to this revision have been delivered.
     seen: Option<u64>,
 }
 
@@ -77,7 +77,7 @@ impl Feed {
             },
         };
         let newest = match (self.seen, &self.pool) {
-            // Before the look, so that nothing that happens after it is missed.
+            // This comes before the look, so that no change after it is missed.
             (None, Some(pool)) => self.client.newest_revision(pool)?,
             (None, None) => self.client.info()?.revision,
             (Some(seen), _) => changes.last().map_or(seen, |change| change.revision),

@@ -1,8 +1,8 @@
-//! `locker watch`: what happens, live. On a terminal a picture that is drawn again at each change; elsewhere one line
-//! for each change.
+//! `locker watch`: a live view. On a terminal it redraws a picture at each change; elsewhere it prints one line for
+//! each change.
 //!
-//! - `feed`: asks the server, in a thread of its own, and tells what is new.
-//! - `screen`: the terminal, which is left as it was.
+//! - `feed`: asks the server in its own thread, and delivers what is new.
+//! - `screen`: the terminal, which is restored at the end.
 
 mod feed;
 mod screen;
@@ -24,7 +24,7 @@ use crate::wire::api::ChangeView;
 use crate::wire::errors::exit;
 use crate::wire::escape::escape;
 
-/// Time between two looks at the size of the terminal.
+/// The time between two looks at the size of the terminal.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Arguments of `watch`.
@@ -41,7 +41,7 @@ pub(super) struct WatchArgs {
     pool: Option<PoolName>,
 }
 
-/// What the picture is drawn for.
+/// What the display reacts to.
 enum Event {
     News(News),
     Key(u8),
@@ -69,7 +69,7 @@ fn title(args: &WatchArgs, client: &Client) -> String {
     escape(&format!("locker watch: {what} at {}  (q ends)", client.server()))
 }
 
-/// The picture, until a key, a signal or a refusal ends it.
+/// Draws the picture until a key, a signal or a refusal ends it.
 fn draw_until_ended(events: &Receiver<Event>, title: &str, env: &mut Env<'_>) -> Result<u8, CliError> {
     let coloured = is_coloured(env);
     let (mut body, mut as_of, mut away, mut drawn) = (String::new(), String::new(), String::new(), String::new());
@@ -93,7 +93,7 @@ fn draw_until_ended(events: &Receiver<Event>, title: &str, env: &mut Env<'_>) ->
             Ok(Event::News(News::Refused(error))) => return Err(error.into()),
             Ok(Event::Key(b'q' | b'Q')) => return Ok(exit::OK),
             Ok(Event::Key(_)) | Err(RecvTimeoutError::Timeout) => {}
-            // Ctrl-C is how people end it: no failure. Another signal is what it is.
+            // Ctrl-C is a normal way to end it. Other signals give their usual exit code.
             Ok(Event::Signal(crate::env::Signal::Int)) => return Ok(exit::OK),
             Ok(Event::Signal(signal)) => return Ok(signal.exit_code()),
             Err(RecvTimeoutError::Disconnected) => return Ok(exit::FAILED),
@@ -101,7 +101,7 @@ fn draw_until_ended(events: &Receiver<Event>, title: &str, env: &mut Env<'_>) ->
     }
 }
 
-/// Line by line, until a signal or a refusal ends it.
+/// Prints lines until a signal or a refusal ends it.
 fn write_until_ended(events: &Receiver<Event>, env: &mut Env<'_>) -> Result<u8, CliError> {
     let (mut first, mut away) = (true, false);
     while let Ok(event) = events.recv() {
@@ -122,7 +122,7 @@ fn write_until_ended(events: &Receiver<Event>, env: &mut Env<'_>) -> Result<u8, 
             }
             Event::News(News::Away(why)) => {
                 if !std::mem::replace(&mut away, true) {
-                    say(env, &format!("{why}; asking again"));
+                    say(env, &format!("{why}; retrying"));
                 }
             }
             Event::News(News::Refused(error)) => return Err(error.into()),
@@ -147,7 +147,7 @@ fn line(change: &ChangeView) -> String {
     words.join(" ")
 }
 
-/// The word of the API for what happened.
+/// The API's word for what happened.
 fn kind(change: &ChangeView) -> String {
     match serde_json::to_value(change.kind) {
         Ok(serde_json::Value::String(word)) => word,

@@ -1,26 +1,26 @@
-//! The terminal of `locker watch`: another screen, keys without Enter, and everything as it was at the end.
+//! The terminal of `locker watch`: the alternate screen, keys without Enter, and everything restored at the end.
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-/// The other screen, no cursor, no wrapping of long lines.
+/// Switches to the alternate screen, hides the cursor, and turns off the wrapping of long lines.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
-/// All of that back.
+/// Undoes all of that.
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
-/// Rows of a terminal that does not say how many it has.
+/// The number of rows to assume if the terminal does not tell.
 const ROWS: usize = 24;
 /// A key that does nothing.
 const NO_KEY: u8 = 0;
 
-/// A terminal that shows a picture, until it is dropped.
+/// The terminal while it shows a picture. Dropping this restores it.
 pub(super) struct Screen {
-    /// What the terminal was set to; `None` when stdin is none.
+    /// The terminal's original settings; `None` if stdin is not a terminal.
     before: Option<Termios>,
 }
 
 impl Screen {
-    /// Takes the terminal over; each key goes to `keys`, until that says that nobody listens any more.
+    /// Takes over the terminal. Each key goes to `keys`, until `keys` returns false because nobody listens any more.
     pub(super) fn enter(keys: impl Fn(u8) -> bool + Send + 'static) -> std::io::Result<Self> {
         let stdin = std::io::stdin();
         let before = if stdin.is_terminal() { tcgetattr(&stdin).ok() } else { None };
@@ -29,7 +29,7 @@ impl Screen {
             now.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
             now.special_codes[SpecialCodeIndex::VMIN] = 1;
             now.special_codes[SpecialCodeIndex::VTIME] = 0;
-            // Suspended or killed by a key it would leave the terminal as it is now; Ctrl-C is heard.
+            // If a key suspended or killed this process, the terminal would not be restored. Ctrl-C arrives as a key.
             now.special_codes[SpecialCodeIndex::VSUSP] = NO_KEY;
             now.special_codes[SpecialCodeIndex::VQUIT] = NO_KEY;
             tcsetattr(&stdin, OptionalActions::Now, &now)?;
@@ -37,7 +37,7 @@ impl Screen {
         let screen = Self { before };
         print(ENTER)?;
         if screen.before.is_some() {
-            // It ends with the process: a read from a terminal cannot be called off.
+            // This thread ends with the process, because a read from a terminal cannot be cancelled.
             std::thread::Builder::new().name("keys".into()).spawn(move || {
                 let mut key = [0];
                 while matches!(std::io::stdin().read(&mut key), Ok(1)) && keys(key[0]) {}
@@ -49,7 +49,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that has gone needs nothing back.
+        // If the terminal is gone, there is nothing to restore.
         let _ = print(LEAVE);
         if let Some(before) = &self.before {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, before);
@@ -63,7 +63,7 @@ fn print(text: &str) -> std::io::Result<()> {
     stdout.flush()
 }
 
-/// How many rows the terminal has now.
+/// The current number of rows of the terminal.
 pub(super) fn rows() -> usize {
     match tcgetwinsize(std::io::stdout()) {
         Ok(size) if size.ws_row > 0 => usize::from(size.ws_row),
@@ -71,7 +71,7 @@ pub(super) fn rows() -> usize {
     }
 }
 
-/// What fits of title, note and body, drawn over the picture before. The terminal cuts long lines itself.
+/// As much of title, note and body as fits, drawn over the previous picture. The terminal itself cuts long lines.
 pub(super) fn picture(title: &str, note: &str, body: &str, rows: usize) -> String {
     let head = [title, note, ""];
     let all: Vec<&str> = head.into_iter().chain(body.lines()).collect();
@@ -82,7 +82,7 @@ pub(super) fn picture(title: &str, note: &str, body: &str, rows: usize) -> Strin
     {
         *last = format!("... and {} more lines", hidden + 1);
     }
-    // Each line clears what is right of it, the last one what is below.
+    // Each line clears the rest of its row, and the last line clears everything below.
     format!("\x1b[H{}\x1b[K\x1b[J", shown.join("\x1b[K\r\n"))
 }
 

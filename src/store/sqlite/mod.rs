@@ -134,7 +134,7 @@ pub(super) fn resolved(file: &Path) -> anyhow::Result<PathBuf> {
             let name = file.file_name().with_context(|| format!("the store {} names no file", file.display()))?;
             let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let dir = fs::canonicalize(dir).with_context(|| {
-                format!("the directory {} of the store cannot be used: make it first", dir.display())
+                format!("the directory {} of the store does not exist: create it first", dir.display())
             })?;
             Ok(dir.join(name))
         }

@@ -211,7 +211,7 @@ fn places_that_cannot_be_used_are_named() {
     let place = Place::new();
     let missing = place.dir.path().join("no/such/locker.db");
     let message = format!("{:#}", SqliteStore::open(&missing).unwrap_err());
-    assert!(message.contains("no/such") && message.contains("make it first"), "{message}");
+    assert!(message.contains("no/such of the store does not exist: create it first"), "{message}");
     let message = format!("{:#}", SqliteStore::open(place.dir.path()).unwrap_err());
     assert!(message.contains("is a directory"), "{message}");
 }

@@ -117,7 +117,7 @@ fn a_running_server_takes_the_file_over() {
     assert_eq!(server.call("GET /locks", "").body, before.body, "a dry run changes nothing");
     let Done { code, stdout: said, .. } = server.cli(&["import", "locker-state", &file]);
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("3 pool(s) made, 4 hold(s) in place, 0 released"), "{said}");
+    assert!(said.contains("3 pool(s) created, 4 hold(s) in place, 0 released"), "{said}");
     run(
         &server,
         r#"
@@ -130,7 +130,7 @@ fn a_running_server_takes_the_file_over() {
     let list = server.call("GET /locks", "");
     let Done { code, stdout: said, .. } = server.cli(&["import", "locker-state", &file]);
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("0 pool(s) made, 2 hold(s) in place, 2 released since"), "{said}");
+    assert!(said.contains("0 pool(s) created, 2 hold(s) in place, 2 released since"), "{said}");
     assert_eq!(server.call("GET /locks", "").body, list.body);
 }
 
@@ -152,5 +152,5 @@ fn what_is_in_the_way_is_named_and_nothing_is_imported() {
     std::fs::write(place.config(), &STATE[..30]).unwrap();
     let Done { code, stderr: said, .. } = server.cli(&["import", "locker-state", &file]);
     assert_eq!(code, 1);
-    assert!(said.contains("is damaged, nothing is imported"), "{said}");
+    assert!(said.contains("is damaged, so nothing was imported"), "{said}");
 }

@@ -222,7 +222,7 @@ fn a_concourse_that_runs_builds_again_is_warned_of() {
     take(&server, &concourse, 1, "p", "build");
     concourse.fails(Fault::Says(503));
     server.until_log("Concourse does not answer");
-    assert!(doctor(&server, &concourse).contains("cannot see the builds of"));
+    assert!(doctor(&server, &concourse).contains("has been unable to see the builds of"));
     concourse.well();
     eventually("it is seen again", || doctor(&server, &concourse).contains("is watched without login").then_some(()));
     eventually("the warning has gone", || (!doctor(&server, &concourse).contains("runs builds again")).then_some(()));
