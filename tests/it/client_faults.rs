@@ -133,7 +133,7 @@ fn a_bug_in_the_client_is_an_error_for_everybody() {
         let info = watching.cli(&["doctor", "--json"]).json().to_string();
         info.contains(text).then_some(info)
     });
-    assert!(why.contains("cannot see the builds"), "{why}");
+    assert!(why.contains("has been unable to see the builds"), "{why}");
     watching.cli(&["claim", "p"]).ok();
 }
 

@@ -114,7 +114,7 @@ fn a_pool_that_is_not_there() {
     shows(
         &done,
         0,
-        &["warn  pool      \"staging\" does not exist", "next: the first `acquire` makes it", "with 1 warning"],
+        &["warn  pool      \"staging\" does not exist", "next: the first `acquire` creates it", "with 1 warning"],
     );
     server.cli(&["lock", "add", "staging", "a"]).ok();
     server.cli(&["lock", "remove", "staging", "a"]).ok();

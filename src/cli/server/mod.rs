@@ -67,10 +67,10 @@ pub struct ServerArgs {
     /// Let anybody who can connect do anything
     #[arg(long, env = "LOCKER_NO_AUTH")]
     pub no_auth: bool,
-    /// A further name of this server, such as that of a proxy before it; separate several with commas
+    /// Another name of this server, such as that of a proxy in front of it; separate several with commas
     ///
     /// Pages of other sites may not use the server through a browser. Without authentication, a server on a loopback
-    /// address answers to loopback names and to these only.
+    /// address answers only to loopback names and to these.
     #[arg(long, env = "LOCKER_ALLOWED_HOST", value_name = "NAME", value_delimiter = ',')]
     pub allowed_host: Vec<String>,
     /// Do not run a server, but ask the one that runs with these settings whether it is ready; exit code 0 or 6
