@@ -1,5 +1,6 @@
-//! What one `check` costs as Concourse runs it: a process that starts, asks once and ends. Median wall time and the
-//! largest resident set, beside `bash -c 'curl | jq'` doing the same. Run it with `cargo bench --bench check`.
+//! What one `check` costs as Concourse runs it: a process that starts, asks once and ends. Prints the median wall time
+//! and the largest resident set, next to those of `bash -c 'curl | jq'` doing the same. Run it with `cargo bench
+//! --bench check`.
 
 #![allow(
     clippy::unwrap_used,
@@ -61,7 +62,7 @@ fn run(kind: &str, dir: &Path, url: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Runs as a process of its own, because the system remembers only the largest of all children.
+/// Runs in a separate process, because the system records only the largest memory of all children.
 fn measure(kind: &str, dir: &Path, url: &str) {
     let mut spans: Vec<Duration> = Vec::with_capacity(RUNS);
     let mut printed = String::new();

@@ -1,4 +1,4 @@
-//! What one thing costs when there is more of something else: each row grows one thing, and prints the cost at each size and
+//! What one operation costs as the server's state grows: each row grows one thing, and prints the cost at each size and
 //! how the cost grows.
 //!
 //! ```text
@@ -6,8 +6,8 @@
 //! cargo bench --bench flat -- labels    # rows whose name contains "labels"
 //! ```
 //!
-//! A row calls the core itself, without a store. A cost is the fastest of several rounds, each of some repetitions, so that
-//! other load on the machine counts little. A *slope* is the exponent of the growth between the smallest and the largest
+//! A row calls the core itself, without a store. A cost is the fastest of several rounds of repetitions, so that other
+//! load on the machine matters little. A *slope* is the exponent of the growth between the smallest and the largest
 //! size: 0 is flat, 1 is linear, 2 is quadratic.
 
 // Figures go to the terminal; a panic is a failed run.
@@ -27,7 +27,7 @@ use locker::core::state::{Loaded, State};
 use locker::core::step::step;
 use locker::core::time::{EngineMs, Now, Span, WallMs};
 
-/// A name of a row, its sizes, and how to measure at one size.
+/// The name of a row, its sizes, and how to measure at one size.
 type Row = (&'static str, &'static [u32], fn(u32) -> Duration);
 
 const ROWS: &[Row] = &[
@@ -63,7 +63,7 @@ fn slope(costs: &[(u32, Duration)]) -> f64 {
     (last.1.as_secs_f64() / first.1.as_secs_f64()).ln() / growth.ln()
 }
 
-/// The fastest of some rounds, for one repetition.
+/// The time of one repetition, in the fastest of several rounds.
 fn fastest(repetitions: u32, mut once: impl FnMut()) -> Duration {
     let round = |_| {
         let start = Instant::now();
@@ -192,7 +192,7 @@ fn beside_entangled(builds: u32) -> Duration {
     world.cycle("p", &any(1))
 }
 
-/// Half of the locks have a label that is all taken and that everybody waits for; the others are free.
+/// All locks with one label, half of the pool, are taken, and every waiter wants that label. The others are free.
 fn labelled(size: u32) -> World {
     let mut world = World::new();
     world.pool("p", Policy::default(), size + 1);
@@ -261,7 +261,7 @@ fn moved(world: &mut World, id: &str, to: MoveTo) {
     world.does(Command::Move { id, to, by: By::default() });
 }
 
-/// The last one becomes the first, and the next last one, and so on.
+/// Moves the last waiter to the front, again and again.
 fn move_first(waiters: u32) -> Duration {
     let mut world = queue(waiters);
     let mut last = waiters;
@@ -271,7 +271,7 @@ fn move_first(waiters: u32) -> Duration {
     })
 }
 
-/// One after the other comes before the same one.
+/// Moves one waiter after another in front of the same waiter.
 fn move_before(waiters: u32) -> Duration {
     let mut world = queue(waiters);
     let before = ClaimId::parse(&format!("w-{}", waiters - 1)).unwrap();
@@ -282,7 +282,7 @@ fn move_before(waiters: u32) -> Duration {
     })
 }
 
-/// What a client that waits costs each time it asks: its step, and looking its place up.
+/// What a waiting client costs each time it asks: its step, and finding its place.
 fn ask_again(waiters: u32) -> Duration {
     let mut world = queue(waiters);
     let id = format!("w-{}", waiters - 1);

@@ -1,10 +1,10 @@
-//! `pipelines/acceptance.yml` is run: a small Concourse plays each of its jobs as a build, with the real binary as the
-//! resource against a real server, and with the tasks' own shell. So every promise of the README is tried out, and the
-//! pipeline itself is known to work.
+//! Runs `pipelines/acceptance.yml`: a small Concourse plays each of its jobs as a build, with the real binary as the
+//! resource, a real server, and the shell scripts of the tasks. This tests every promise of the README, and the
+//! pipeline itself.
 //!
-//! What this Concourse has of the real one: a directory for each artifact, a get after each put, `try`, `in_parallel`,
-//! `ensure`, and `timeout` as SIGTERM. Where the real one lets time pass until something has surely happened, this one
-//! looks whether it has happened; what must last a while lasts shorter ([`SHORTER`]).
+//! This Concourse has these parts of the real one: a directory for each artifact, a get after each put, `try`,
+//! `in_parallel`, `ensure`, and `timeout` as SIGTERM. Where the pipeline sleeps until something must have happened,
+//! this one checks that it has happened. Durations that matter are shorter ([`SHORTER`]).
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -18,11 +18,11 @@ use crate::support::{Build, Running, Server, eventually};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-/// Durations of the pipeline, and what they are here.
+/// Durations in the pipeline, and the shorter ones that replace them here.
 const SHORTER: [(&str, &str); 2] = [("25s", "5s"), ("20s", "2s")];
 /// The drain of the server, shortened by the same factor as the ttl above.
 const DRAIN: &str = "6s";
-/// Seconds of the pipeline that pass in one second here, as its tasks see them.
+/// How many seconds pass for the pipeline's tasks in one real second.
 const HURRY: u32 = 5;
 
 /// One build of a job.
@@ -32,7 +32,7 @@ struct Job<'j> {
     id: u32,
     /// Sources of the resources, by name.
     sources: &'j BTreeMap<String, Value>,
-    /// Artifacts lie here, each a directory, and nothing else.
+    /// Holds the artifacts, one directory each, and nothing else.
     artifacts: tempfile::TempDir,
     /// Where tasks find `date` first.
     programs: tempfile::TempDir,
@@ -66,12 +66,12 @@ impl Job<'_> {
         let branches = step["in_parallel"].as_array().unwrap_or_else(|| panic!("what is this step? {step}"));
         std::thread::scope(|scope| {
             let running: Vec<_> = branches.iter().map(|branch| scope.spawn(|| self.step(branch))).collect();
-            // The scope waits for all of them.
+            // The scope joins all of them.
             running.into_iter().all(|branch| branch.join().unwrap())
         })
     }
 
-    /// The build of these steps, whose resource is the one that the step names.
+    /// A build with the resource that the step names.
     fn build(&self, step: &Value, name: &str) -> Build {
         let source = &self.sources[step["resource"].as_str().unwrap_or(name)];
         let build = Build::with_source(&self.server.lock().unwrap(), self.id, source);
@@ -90,7 +90,7 @@ impl Job<'_> {
         let out = build.start("out", Some(self.artifacts.path()), payload.as_bytes());
         let done = match step["timeout"].as_str() {
             Some(_) => {
-                // Concourse's own timeout is a SIGTERM; here it comes as soon as the step waits.
+                // Concourse sends SIGTERM at the timeout. Here the step gets it as soon as it waits.
                 out.until_stderr("waiting: place");
                 out.signal(Signal::SIGTERM);
                 out.finish()
@@ -131,13 +131,13 @@ impl Job<'_> {
         }
         match name {
             "kill-the-server-now" => {
-                // What the comment of that job asks its reader to do.
+                // Do what the comment of that job asks the reader to do.
                 let mut server = self.server.lock().unwrap();
                 server.kill();
                 server.again();
                 return true;
             }
-            // These let time pass until others have asked.
+            // These tasks sleep until other builds have asked.
             "ask-second" => return true,
             "ask-third" => return self.until_waiting(1),
             "hold" => return self.until_waiting(2),
@@ -169,7 +169,7 @@ fn pipeline() -> Value {
     serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Plays a job of the pipeline as a build; whether it succeeded, and its log.
+/// Plays a job of the pipeline as a build. Returns whether it succeeded, and its log.
 fn play(pipeline: &Value, id: u32, name: &str) -> (bool, String) {
     let list = |key: &str| pipeline[key].as_array().unwrap().iter();
     let sources = list("resources").map(|r| (r["name"].as_str().unwrap().to_owned(), r["source"].clone())).collect();
@@ -206,7 +206,7 @@ fn every_promise_is_kept() {
         };
         running.into_iter().map(kept).collect()
     });
-    // What that job asks its reader to look at.
+    // Check what that job asks the reader to look at.
     let seen = &logs["not-silent"];
     for text in [
         "waiting: place 1 in the queue; held: \"acceptance-not-silent\" by main/locker-acceptance/not-silent #",
@@ -216,7 +216,7 @@ fn every_promise_is_kept() {
     }
 }
 
-/// The jobs bite: where a promise is not kept, they fail.
+/// The jobs fail when a promise is broken.
 #[test]
 fn a_promise_that_is_not_kept_fails_its_job() {
     let broken = |from: &str, to: &str| {
@@ -225,9 +225,9 @@ fn a_promise_that_is_not_kept_fails_its_job() {
         serde_json::from_str::<Value>(&text.replace(from, to)).unwrap()
     };
     for (name, from, to) in [
-        // As if fences shrank.
+        // Fences get smaller.
         ("growing-fences", "-lt", "-gt"),
-        // As if the holder had not held: the thief gets in.
+        // The holder does not hold, so the thief gets the lock.
         ("not-twice", r#""as":"thief","queue":false"#, r#""as":"holder","queue":false"#),
     ] {
         let (done, log) = play(&broken(from, to), 1, name);

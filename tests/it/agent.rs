@@ -1,7 +1,7 @@
-//! `lockagt` as a process between a real server and a cluster that answers as real ones were seen to: what it resumes,
-//! what it leaves alone, and that it may be killed at any moment.
+//! `lockagt` as a process between a real server and a cluster that answers as real clusters do: what it resumes, what
+//! it leaves alone, and that killing it at any moment does no harm.
 //!
-//! `d1_` to `d5_` are the defects of the agent that it replaces.
+//! The tests `d1_` to `d5_` are the defects of the agent that it replaces.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -24,7 +24,7 @@ use nix::sys::signal::Signal;
 use original::Original;
 use serde_json::{Value, json};
 
-/// A server of latches, a cluster, and a proxy before each.
+/// A server of latches, a cluster, and a proxy in front of each.
 struct Place {
     server: Server,
     cluster: Cluster,
@@ -43,7 +43,7 @@ impl Place {
         place
     }
 
-    /// Writes a kubeconfig with this user, for the cluster behind its proxy.
+    /// Writes a kubeconfig with this user. It points at the proxy of the cluster.
     fn kubeconfig(&self, user: Value) -> PathBuf {
         let path = self.dir.path().join("config");
         std::fs::write(&path, kubeconfig(&json!({ "server": self.to_cluster.url }), user)).unwrap();
@@ -161,7 +161,7 @@ fn d2_of_two_suspended_nodes_only_the_bound_one_is_resumed() {
         place.once(&[]).ok();
         assert_eq!(place.cluster.ends(), [format!("{waits} Succeeded")], "{how}");
     }
-    // None of them is named: nobody guesses.
+    // No node names a latch, and the agent does not guess.
     place.cluster.make("u", json!({}), running(&[node("a", "Running"), node("b", "Running")]));
     place.cluster.world(|world| world.ends.clear());
     let id = place.released("u");
@@ -169,7 +169,7 @@ fn d2_of_two_suspended_nodes_only_the_bound_one_is_resumed() {
     assert!(place.cluster.ends().is_empty() && place.is_there(&id));
 }
 
-/// Where the agent is killed, what it is about to do, and whether the cluster has acted by then.
+/// Where the agent is killed, what it is about to do, and whether the cluster has acted by that time.
 const DEATHS: &[(&str, &str, Act, bool)] = &[
     ("after it has read the workflow", "GET /apis", Act::StopAnswer, false),
     ("before it writes down the node", "PATCH /lock", Act::StopRequest, false),
@@ -376,7 +376,7 @@ fn a_workflow_that_is_suspended_as_a_whole_goes_on() {
     place.released("w");
     place.once(&[]).ok().said("resumed");
     assert_eq!(place.cluster.workflow("w")["spec"], json!({ "entrypoint": "x" }));
-    // A node is meant before the whole is.
+    // A suspended node goes before the suspended workflow.
     place.cluster.make("v", json!({ "suspend": true }), running(&[node("a", "Running")]));
     place.released("v");
     place.once(&[]).ok();
@@ -417,7 +417,7 @@ fn a_controller_that_writes_at_the_same_time_is_no_failure() {
     place.cluster.world(|world| world.rivals = 3);
     place.once(&[]).ok().said("resumed");
     assert_eq!((place.cluster.answers("PATCH", 409), place.cluster.ends()), (3, vec!["a Succeeded".to_owned()]));
-    // One that never stops is: the latch is kept.
+    // A conflict that never ends is a failure: the latch is kept.
     place.cluster.make("v", json!({}), running(&[node("a", "Running")]));
     let id = place.released("v");
     place.cluster.world(|world| world.rivals = usize::MAX);
@@ -425,7 +425,7 @@ fn a_controller_that_writes_at_the_same_time_is_no_failure() {
     assert!(place.is_there(&id));
 }
 
-/// What the cluster may say instead, what the agent says then, and its exit code after `--once`.
+/// What the cluster answers instead, what the agent prints, and its exit code after `--once`.
 const TROUBLE: &[(u16, &str, &str, i32)] = &[
     (404, "404 page not found\n", "is Argo installed", 6),
     (404, r#"{"kind": "Status", "reason": "NotFound", "code": 404, "details": {"kind": "namespaces"}}"#, "404", 6),
@@ -575,7 +575,7 @@ fn it_waits_for_nothing_else_when_a_signal_comes() {
     assert_eq!(agent.finish().code, 0);
 }
 
-/// A server with the original API only: it cannot hold a request, and keeps no binding.
+/// A server with only the original API: it cannot hold a request, and stores no binding.
 #[test]
 fn the_original_server_is_polled() {
     let place = Place::new();
@@ -624,7 +624,7 @@ fn in_cluster_it_uses_the_service_account() {
     start(&in_cluster).finish().failed(6, "401");
     assert!(place.is_there(&id));
 
-    // A token that is renewed is used without a restart.
+    // The agent uses a renewed token without a restart.
     let agent = start(&["--in-cluster"]);
     agent.until_stderr("401");
     service_account(account.path(), &ca.pem(), "good\n");

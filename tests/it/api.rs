@@ -47,11 +47,11 @@ impl Answer {
 struct Api {
     house: House,
     clock: HandClock,
-    /// Makes its store fail.
+    /// Makes the store fail.
     store_fails: Arc<AtomicBool>,
     openapi: Value,
     next_park: AtomicU64,
-    /// What was seen of each route: (operation, code or status).
+    /// The answers of each route so far: (operation, code or status).
     seen: Mutex<BTreeSet<(String, String)>>,
 }
 
@@ -85,7 +85,7 @@ impl Api {
         self.send(self.request(method, target, body))
     }
 
-    /// Sends a request; whatever the answer is, it must be one that `openapi.json` promises.
+    /// Sends a request. The answer must be one that `openapi.json` promises.
     fn send(&self, request: Request) -> Answer {
         let name = format!("{} {}", request.method, request.path);
         let method = request.method.to_lowercase();
@@ -121,7 +121,7 @@ impl Api {
         self.house.notices.subscribe(request.park)
     }
 
-    /// Puts present values into a line: `$name` is the fence of claim `name`, `$now` the newest revision.
+    /// Replaces variables in a line: `$name` is the fence of claim `name`, `$now` is the newest revision.
     fn fill(&self, line: &str) -> String {
         let snapshot = self.house.engine.snapshot();
         let mut filled = line.replace("$now", &snapshot.revision.to_string());
@@ -133,8 +133,8 @@ impl Api {
         filled
     }
 
-    /// Runs a table: `METHOD target | body | status, then a code or conditions on the answer`. In the conditions
-    /// `$` is filled in after the call, `~` stands for a space.
+    /// Runs a table: `METHOD target | body | status, then a code or conditions on the answer`. In the conditions,
+    /// variables are replaced after the call, and `~` stands for a space.
     fn run(&self, script: &str) {
         for line in script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             if let Some(span) = line.strip_prefix("... ") {
@@ -158,7 +158,7 @@ impl Api {
     }
 }
 
-/// What is at `a.0.b` of an answer, as bare text; `a.#` is a number of items, a missing value is `-`.
+/// The value at `a.0.b` of an answer, as plain text. `a.#` is the number of items; a missing value is `-`.
 fn found(json: &Value, path: &str) -> String {
     let mut at = json;
     for part in path.split('.') {
@@ -174,7 +174,7 @@ fn found(json: &Value, path: &str) -> String {
     }
 }
 
-/// Every route and nearly every refusal that they promise.
+/// Every route, and nearly every refusal that the routes promise.
 const SCRIPT: &str = r#"
 # Pools and locks
 GET    /api/v1/pools                    |                                                | 200 items.#=0
@@ -389,7 +389,7 @@ POST   /api/v1/info                     |                                       
 BREW   /api/v1/info                     |                                                | 405 method_not_allowed
 "#;
 
-/// Orders of queues, names that supersede, and waits in vain.
+/// Orders of queues, groups that supersede, and waits that cannot end.
 const ORDERS: &str = r#"
 PUT    /api/v1/pools/prio       | {"capacity":1,"policy":{"order":"priority"}}           | 200 revision=$now
 PUT    /api/v1/pools/prio2      | {"capacity":1,"policy":{"order":"priority"}}           | 200
@@ -475,7 +475,7 @@ DELETE /api/v1/claims/x4        |                                               
 POST   /api/v1/claims/x4/deliver | {"revision":1}                                        | 410 ended claim.how=released
 "#;
 
-/// What persons do by hand, and policies.
+/// What people do by hand, and policies.
 const BY_HAND: &str = r#"
 PUT    /api/v1/pools/bh         | {"capacity":2,"policy":{"order":"lifo","overtaking":"backfill:2","pick":"random"}} | 200
 GET    /api/v1/pools/bh         |                                                        | 200 policy.order=lifo policy.overtaking=backfill:2 policy.pick=random
@@ -531,7 +531,7 @@ GET    /api/v1/pools/bh/changes?newest=true&versions=true |                     
 PUT    /api/v1/claims/h2        | {"pool":"bh"}                                          | 200 state=held locks.0.lock=1
 "#;
 
-/// What cannot be brought about here in reasonable time, such as 100,000 pools, or is told elsewhere.
+/// Refusals that would take too long to cause here, such as 100,000 pools, or that another test causes.
 const NOT_SEEN: &[(&str, &str)] = &[
     ("put /api/v1/claims/{id}", "limit"),
     ("put /api/v1/pools/{pool}/locks/{lock}", "too_many_runs"),
@@ -604,7 +604,7 @@ fn too_many_runs(api: &Api) {
     assert_eq!(confirmed.word(), "too_many_runs");
 }
 
-/// From the first failed commit on nothing that changes something is answered.
+/// After the first failed commit, the server answers no change.
 fn store_fails(api: &Api) {
     api.store_fails.store(true, Ordering::SeqCst);
     for (method, target, body) in [
@@ -803,7 +803,7 @@ fn a_wrong_method_is_told_which_there_are() {
     }
 }
 
-/// Whether a notice was left for a request. Takes it.
+/// Whether there is a notice for a request. Takes it.
 fn notified(subscription: &Subscription) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), subscription.taken()).await.is_ok() })
@@ -829,7 +829,7 @@ fn a_waiting_claim_is_parked_and_served() {
     assert!(parks.is_empty());
 }
 
-/// Two builds get into a deadlock while one of them is parked: that one is answered, once, and parked again.
+/// Two builds get into a deadlock while one of them is parked: the parked one is answered once, and then parked again.
 #[test]
 fn a_parked_claim_is_told_of_a_deadlock() {
     let api = Api::start();
@@ -850,7 +850,7 @@ fn a_parked_claim_is_told_of_a_deadlock() {
     assert_eq!(api.send(first.clone()).park, Some(Span::secs(25)));
     api.clock.pass(Span::secs(1));
     let second = api.send(park("b2", "p", "2"));
-    assert_eq!(second.park, Some(Span::secs(25)), "whether it closes a circle is looked at after it");
+    assert_eq!(second.park, Some(Span::secs(25)), "the deadlock check runs after the answer");
     assert!(notified(&subscription));
     let told = api.send(Request { attempt: Attempt::Notified, ..first.clone() });
     assert_eq!((told.status, told.park, told.word().as_str()), (423, None, "deadlock"));
@@ -918,7 +918,7 @@ fn a_long_poll_hears_of_the_next_change() {
     let first = Request { can_park: true, ..api.request("GET", &target, "") };
     let subscription = api.subscribe(&first);
     assert_eq!(api.send(first.clone()).park, Some(Span::secs(60)));
-    // What is no version is no news either: it is parked again.
+    // An entry that is not a version does not end the poll: it is parked again.
     assert_eq!(api.call("POST", "/api/v1/pools/p/changes", "").status, 200);
     assert!(notified(&subscription));
     let again = Request { attempt: Attempt::Notified, ..first.clone() };
@@ -928,7 +928,7 @@ fn a_long_poll_hears_of_the_next_change() {
     let told = api.send(again);
     assert_eq!((told.park, &told.json["items"][0]["kind"]), (None, &json!("claimed")));
 
-    // Without room, at the end of the wait, and of a pool that goes away, there is an answer at once.
+    // The answer comes at once when there is no room, when the wait is over, and when the pool is removed.
     let now = api.house.engine.snapshot().revision;
     let target = format!("/api/v1/pools/p/changes?after={now}&wait=1m");
     let poll = Request { can_park: true, ..api.request("GET", &target, "") };
@@ -965,7 +965,7 @@ fn pages_of_history_never_part_a_revision() {
             None => break,
         }
     }
-    // The pool and its five locks came in one revision.
+    // The pool and its five locks were added in one revision.
     assert_eq!(sizes, [6, 2, 1]);
     assert!(seen.is_sorted());
     let one = api.call("GET", &format!("/api/v1/pools/p/changes/{}", seen[0]), "");

@@ -23,7 +23,7 @@ fn uri(file: &Path) -> String {
     format!("sqlite:{}", file.display())
 }
 
-/// `PUT` of the claim `id` for its own pool, with `GET`s of no use in between left out; the fence it was given.
+/// Sends `PUT` for the claim `id` and its own pool. Returns its fence.
 fn claim(server: &Server, id: &str) -> u64 {
     let (_, view) = server.api("PUT", &format!("/claims/{id}"), &json!({"pool": id}));
     view["fence"].as_u64().unwrap_or_else(|| panic!("{view}"))
@@ -33,7 +33,7 @@ fn state(server: &Server, id: &str) -> u16 {
     server.api("GET", &format!("/claims/{id}"), &Value::Null).0
 }
 
-/// A directory with a backup of a server that has given a few locks, the largest fence, and the store that it left.
+/// A directory with a backup of a server that has granted a few locks, the largest fence, and the store of that server.
 struct Left {
     dir: TempDir,
     fence: u64,
@@ -82,7 +82,7 @@ impl Left {
 fn a_backup_under_load_is_one_moment_of_the_store_and_further_fences_are_larger() {
     let server = Server::start_durable();
     let dir = tempfile::tempdir().unwrap();
-    // Of each claimant all claims are kept, so a moment of the store has a run of them without a gap.
+    // Every claim is kept, so a backup must have the first claims of each client, without a gap.
     let (stop, largest) = (AtomicBool::new(false), AtomicUsize::new(0));
     let counts: [AtomicUsize; 4] = Default::default();
     let mut backups = Vec::new();
@@ -106,7 +106,7 @@ fn a_backup_under_load_is_one_moment_of_the_store_and_further_fences_are_larger(
             locker(&["backup", "--store", server.store(), name(&file)]).ok();
             locker(&["store", "check", "--store", server.store()]).ok();
             backups.push((file, before));
-            // The next one is of a later moment.
+            // The next backup is later.
             eventually("more claims", || {
                 counts.iter().zip(&backups[round].1).all(|(c, b)| c.load(Ordering::SeqCst) > *b).then_some(())
             });
@@ -141,7 +141,7 @@ fn a_restore_replaces_nothing_unasked() {
     let done = left.restore(&["--replace"]).ok().said("locker.db.replaced-1 now");
     assert!(done.stdout.contains("2 claims"), "{done:?}");
     left.restore(&["--replace"]).ok().said("locker.db.replaced-2 now");
-    // What was moved aside is complete, log and all.
+    // The store that was moved aside is complete, including its log.
     for aside in ["locker.db.replaced-1", "locker.db.replaced-2"] {
         let file = left.dir.path().join(aside);
         let done = locker(&["store", "check", "--store", &uri(&file)]).ok();
@@ -157,14 +157,14 @@ fn a_restore_replaces_nothing_unasked() {
 #[test]
 fn fences_are_above_all_that_is_known() {
     let left = Left::new();
-    // As a server with a clock far ahead would have given them.
+    // Fences from a server whose clock was far ahead.
     let far = left.fence + (1 << 40);
     left.restore(&["--replace", "--fence-above", &far.to_string()]).ok();
     let server = Server::start_with(&uri(&left.store()), &[], &[]);
     let larger = claim(&server, "c");
     assert!(larger > far);
     drop(server);
-    // The replaced store knows that, too.
+    // The replaced store knows that fence, too.
     left.restore(&["--replace"]).ok();
     let server = Server::start_with(&uri(&left.store()), &[], &[]);
     assert!(claim(&server, "d") > larger);
@@ -207,7 +207,7 @@ fn what_is_not_sound_is_told_and_not_used() {
         assert!(!file.exists(), "{message}");
         assert_eq!(fs::read(&store).unwrap(), before);
     }
-    // Sound pages, but records that say what cannot be.
+    // The pages are sound, but a record is impossible.
     let table = [
         ("UPDATE claims SET record = '{}' WHERE id = 'a'", "table claims, key \"a\""),
         ("DELETE FROM locks WHERE pool = 'a'", "its records contradict each other"),

@@ -134,7 +134,7 @@ fn the_server_refuses_settings_that_make_no_sense() {
     for (args, vars, code, text) in cases {
         let mut command = clean(binary());
         command.args(["server", "--store", "memory:", "--listen", "127.0.0.1:0"]);
-        // The later of two equal options wins.
+        // When an option is repeated, the last one wins.
         command.args(*args).envs(vars.iter().copied());
         Running::start(&mut command, b"").finish().failed(*code, text);
     }
@@ -152,7 +152,8 @@ fn help_and_version_are_for_people() {
     }
 }
 
-/// As the original locker has it: `PORT` alone changes the port, and neither the address nor what needs a password.
+/// As in the original locker, `PORT` alone changes only the port. It changes neither the address nor whether a password
+/// is needed.
 #[test]
 fn port_alone_changes_the_port() {
     let mut command = clean(binary());
@@ -180,16 +181,16 @@ fn a_wait_that_no_server_answers_ends_as_that() {
             Running::start(&mut command, b"").finish().failed(6, "no answer from the locker server");
         }
     }
-    // One that answers and has no lock is something else.
+    // "No lock" is a different answer.
     let server = Server::start();
     server.cli(&["claim", "p"]).ok();
     server.cli(&["claim", "p", "--try"]).failed(3, "not free");
     server.cli(&["claim", "p", "--wait", "300ms"]).failed(3, "gave up after --wait 300ms; nothing is held");
 }
 
-// ---- what a server is told at its start
+// ---- what a server gets at its start
 
-/// A server that is not meant to start, or that is looked at and killed.
+/// A server that must refuse to start, or that the test checks and kills.
 fn server(vars: &[(&str, &str)]) -> Running {
     let mut command = clean(binary());
     command.args(["server", "--store", "memory:"]).envs(vars.iter().copied());
@@ -255,7 +256,7 @@ fn a_password_file_that_never_ends_or_never_opens_holds_nothing_up() {
     }
 }
 
-// ---- what comes from others
+// ---- text from others
 
 #[test]
 fn json_carries_nothing_that_a_terminal_acts_on() {

@@ -1,4 +1,4 @@
-//! A step never hangs: what it shows, trusts and goes through is checked first, and a bug in the client is an error.
+//! A step never hangs: certificates, trust and proxies are checked first, and a bug in the client becomes an error.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -19,7 +19,7 @@ fn run(name: &str, args: &[&str], vars: &[(&str, &str)]) -> Done {
     Running::start(&mut command, b"").finish()
 }
 
-/// A certificate that OpenSSL makes, of these kinds of keys; its own issuer, without extensions it is of version 1.
+/// A self-signed certificate that OpenSSL makes with this kind of key. Without extensions it has version 1.
 fn openssl(files: &Files, key: &[&str], version_1: bool) -> Pair {
     let path = |name: &str| files.path(name).to_str().unwrap().to_owned();
     let openssl = |args: &[&str]| {
@@ -126,7 +126,7 @@ fn a_bug_in_the_client_is_an_error_for_everybody() {
     let agent = run("lockagt", &["--once"], &[plant, ("LOCKER_URI", &server.url), ("KUBECONFIG", &config)]);
     assert!(agent.code == 1 && agent.stderr.contains(text), "{agent:?}");
 
-    // The build watch says so and goes on; the server serves.
+    // The build watch reports it and continues; the server serves.
     let ci = Concourse::start();
     let watching = Server::start_with("memory:", &["--concourse", &ci.url], &[plant]);
     let why = eventually("the watch says why", || {
@@ -137,7 +137,7 @@ fn a_bug_in_the_client_is_an_error_for_everybody() {
     watching.cli(&["claim", "p"]).ok();
 }
 
-/// A certificate that is its own authority, as `openssl req -x509` makes it.
+/// A self-signed certificate, as `openssl req -x509` makes it.
 fn own_authority(hosts: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
     let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -192,7 +192,7 @@ fn distrust_says_what_is_wrong_and_what_to_do() {
     let stranger = own_authority(&["127.0.0.1"], |_| {});
     let issued = Ca::new("test CA").issue(&["127.0.0.1"], "leaf");
     let it = "the server's certificate (CN=home-made)";
-    // What the server shows, what is given, what is said and what is to be done.
+    // What the server presents, what the client trusts, the message, and the next step.
     let table = [
         (
             &now,

@@ -2,12 +2,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`locker`], [`lockd`] | a table for each API: status, body, effect |
-//! | [`shared`] | clients of several systems on one pool: who may release whose hold, what each sees |
+//! | [`locker`], [`lockd`] | one table for each API: status, body, effect |
+//! | [`shared`] | clients of several systems on one pool: which holds each may release, and what each sees |
 //! | [`import`] | the state file of an original locker |
-//! | [`scripts`] | curl, jq and shell as the original documents and resources use them |
+//! | [`scripts`] | curl, jq and shell, as in the original documents and resources |
 //! | [`table`] | how a table of requests is run |
-//! | [`load`] | all kinds of clients at once, judged from what they saw |
+//! | [`load`] | all kinds of clients at once, judged by what they saw |
 
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 

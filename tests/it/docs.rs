@@ -1,10 +1,11 @@
-//! The pages against the program: tables that are made from it, names that must be told, commands that must run.
+//! The pages against the program: tables that are made from it, names that the pages must mention, commands that must
+//! run.
 //!
 //! Tables between `<!-- made by tests/it/docs.rs: NAME -->` and `<!-- end -->` are rewritten by
 //! `LOCKER_UPDATE_DOCS=1 cargo test --test it docs::`, and so is docs/api.md as a whole. Everything else is written by hand.
 //!
 //! Rule for README.md: each `sh` block runs as one script, in an empty directory with `locker` in the path and a server
-//! at the URL that the page uses; what cannot run stands under a line `<!-- not run: REASON -->`, and lines that
+//! at the URL that the page uses; a block that cannot run follows a line `<!-- not run: REASON -->`, and lines that
 //! begin with the name of another system's program (`fly`, `docker`, `kubectl`) are left out.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
@@ -25,7 +26,7 @@ use locker::wire::errors::Code;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// The server's address on the page, which becomes that of a real one.
+/// The server's address on the page. The test replaces it with the address of a real server.
 const EXAMPLE: &str = "http://locker.example.com:8910";
 const OTHERS: &[&str] = &["fly ", "docker ", "kubectl "];
 
@@ -55,7 +56,7 @@ fn pages() -> Vec<String> {
     found.iter().map(|path| path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned()).collect()
 }
 
-/// Text as a cell of a table.
+/// The text as a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
@@ -107,7 +108,7 @@ fn connection() -> String {
     table
 }
 
-/// Where limits are: beside what they limit.
+/// The files with limits, each next to what it limits.
 const LIMITS: [&str; 5] = [
     "src/core/limits.rs",
     "src/server/limits.rs",
@@ -116,7 +117,7 @@ const LIMITS: [&str; 5] = [
     "src/agent/limits.rs",
 ];
 
-/// From the source: a limit is a constant with a sentence above it.
+/// Read from the source: a limit is a constant with a doc comment.
 fn limits() -> String {
     let source = LIMITS.map(read).concat();
     let mut table = String::from("| limit | value | what, and why that much |\n|---|---|---|\n");
@@ -215,7 +216,7 @@ fn api() -> String {
     page
 }
 
-/// The kind of a member in a few words.
+/// The type of a member in a few words.
 fn kind(schema: &Value) -> String {
     if let Some(name) = shape(schema) {
         return format!("`{name}`");
@@ -298,7 +299,7 @@ fn variables() -> BTreeSet<String> {
     }
     let mut found = BTreeSet::new();
     walk(&root().join("src"), &mut found);
-    // Of tests alone.
+    // Only tests use these.
     for hidden in ["LOCKER_PLANT", "LOCKER_SIM_SEEDS"] {
         found.remove(hidden);
     }
@@ -312,7 +313,7 @@ fn every_name_is_told() {
     let mut missing = Vec::new();
     let mut tell = |where_: &str, text: &str, names: &[&str]| {
         for name in names {
-            // As code: alone, or with a value.
+            // Written as code, alone or with a value.
             if ![format!("`{name}`"), format!("`{name}=")].iter().any(|told| text.contains(told)) {
                 missing.push(format!("`{name}`: {where_}"));
             }
@@ -328,7 +329,7 @@ fn every_name_is_told() {
     let exits: Vec<&str> = exits.map(|(_, code)| code.trim_end_matches(';')).collect();
     assert!(exits.contains(&"0") && exits.len() >= 8, "{exits:?}");
     for page in ["README.md", "docs/commands.md"] {
-        // To the end of the paragraph.
+        // Up to the end of the paragraph.
         let text = read(page);
         let told = text.split("\nExit codes: ").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
         for code in &exits {
@@ -340,7 +341,7 @@ fn every_name_is_told() {
     assert!(missing.is_empty(), "not documented:\n{}", missing.join("\n"));
 }
 
-/// Each bound of the door has a row that reserves a metric for it; no metric is served yet.
+/// The page reserves a metric for each limit of the door. No metric is served yet.
 #[test]
 fn every_bound_has_the_name_of_a_metric() {
     let page = read("docs/operations.md");
@@ -361,7 +362,7 @@ fn every_bound_has_the_name_of_a_metric() {
     let command = cli::command();
     let server = command.find_subcommand("server").unwrap();
     let flags = server.get_arguments().filter_map(clap::Arg::get_long);
-    // That one bounds what the server asks, not what it is asked.
+    // That one limits the requests that the server sends, not those that it receives.
     let is_bound = |flag: &&str| flag.starts_with("max-") || flag.ends_with("-timeout") && *flag != "watch-timeout";
     let bounds: Vec<&str> = flags.filter(is_bound).collect();
     let has_row = |flag: &&&str| rows.iter().any(|row| row[0].starts_with(&format!("`--{flag}`")));
@@ -383,7 +384,7 @@ fn blocks(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// An empty directory with what the page says is there.
+/// An empty directory with the files that the page assumes.
 fn place() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let bin = dir.path().join("bin");
@@ -412,7 +413,7 @@ fn shell(dir: &Path, script: &str) -> Command {
     command
 }
 
-/// Whether the command of a line is a server, which goes on until it is told to end.
+/// Whether the command of a line is a server, which runs until a signal ends it.
 fn serves(line: &str) -> bool {
     let words = line.split_whitespace().filter(|word| !word.contains('='));
     words.take(2).eq(["locker", "server"]) && !line.contains("--help")
@@ -437,7 +438,7 @@ fn every_block_of_the_readme_runs() {
              <!-- not run: REASON -->\n{script}\n{done:?}"
         );
         for line in servers {
-            // Any free port, and what is left to the reader.
+            // Use any free port, and fill in what the page leaves to the reader.
             let local = line.replace("0.0.0.0:8910", "127.0.0.1:0").replace("=...", "=example");
             let mut running = Running::start(shell(dir.path(), &format!("exec env {local}")).env("PORT", "0"), b"");
             eventually("a server that listens, or has ended", || {

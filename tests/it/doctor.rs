@@ -21,7 +21,7 @@ fn source(uri: &str) -> Value {
     json!({"locker_uri": uri, "pool": "staging"})
 }
 
-/// It ended with this exit code, and has these texts, in this order.
+/// Asserts the exit code, and that the output has these texts in this order.
 fn shows(done: &Done, code: i32, texts: &[&str]) {
     assert_eq!(done.code, code, "{done:?}");
     let mut rest = done.stdout.as_str();
@@ -31,7 +31,7 @@ fn shows(done: &Done, code: i32, texts: &[&str]) {
     }
 }
 
-/// A server of one kind of answer: every connection is given to `serve`.
+/// A server that passes every connection to `serve`.
 fn listen(serve: impl Fn(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -146,7 +146,7 @@ fn a_port_where_others_speak() {
     let silent = listen(drop);
     let other = listen(|mut stream| drop(stream.write_all(b"220 mail.example.com ESMTP\r\n")));
     let tls = listen(|mut stream| {
-        // What a TLS server says to a request in plain text: an alert.
+        // A TLS server answers a plain-text request with an alert.
         let _ = stream.read(&mut [0; 512]);
         let _ = stream.write_all(&[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x16]);
     });
@@ -283,8 +283,8 @@ fn a_proxy_is_named_and_its_password_is_not() {
     shows(&done, 6, &["FAIL  resolve "]);
 }
 
-/// A TLS server whose certificate is made from these params by an authority of its own: its port, and the
-/// certificate of that authority.
+/// A TLS server with a certificate from these params, issued by a new authority. Returns its port and the certificate
+/// of that authority.
 fn tls_server(params: CertificateParams) -> (u16, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -320,8 +320,8 @@ fn certificates() {
     ending.not_before = rcgen::date_time_ymd(2020, 1, 1);
     let soon = std::time::SystemTime::now() + std::time::Duration::from_secs(3 * 24 * 3600);
     ending.not_after = soon.into();
-    // Params of the certificate, whether the source names its authority, what is said. The test's server speaks no
-    // HTTP after the handshake, so the line after a good one fails.
+    // Params of the certificate, whether the source names its authority, and the message. The test's server does not
+    // speak HTTP after the handshake, so the line after a good one fails.
     let cases = [
         (named("localhost"), false, &["FAIL  tls ", "was issued by CN=Test Authority", "next: ", "`ca_cert`"][..]),
         (

@@ -1,5 +1,5 @@
-//! The door in front of a small handler: what it refuses, what it passes on, how it parks, and that nothing a client
-//! does costs the others.
+//! The door in front of a small handler: what it refuses, what it passes on, how it parks, and that no client can slow
+//! down the others.
 
 // Test code: a panic is a failed test, and figures go to the terminal.
 #![allow(
@@ -28,7 +28,7 @@ use crate::support::eventually;
 use crate::support::http::Client;
 use crate::support::in_process::Door;
 
-/// Runs the test called `name` in a process of its own. Whether this is that process.
+/// Runs the test called `name` in a separate process. Returns whether this is that process.
 fn in_own_process(name: &str) -> bool {
     const MARK: &str = "LOCKER_TEST_OWN_PROCESS";
     if std::env::var_os(MARK).is_some() {
@@ -40,7 +40,7 @@ fn in_own_process(name: &str) -> bool {
     false
 }
 
-/// What the handler has seen.
+/// The requests that the handler has seen.
 #[derive(Default)]
 struct Seen {
     turns: Vec<(ParkId, Attempt, bool)>,
@@ -51,7 +51,7 @@ struct Seen {
 struct TestHandler {
     notices: Notices,
     seen: Mutex<Seen>,
-    /// Held by a test: requests for `/gate` wait for it.
+    /// Requests for `/gate` wait while a test holds this.
     gate: tokio::sync::Mutex<()>,
 }
 
@@ -135,7 +135,7 @@ impl Server {
         Client::new(self.door.address)
     }
 
-    /// The parked request that came as number `nth`, once it has come.
+    /// Waits for the `nth` parked request and returns it.
     fn parked(&self, nth: usize) -> ParkId {
         eventually("the request reaches the handler", || self.firsts().len() > nth);
         self.firsts()[nth]
@@ -180,7 +180,7 @@ fn a_request_that_takes_too_long_gets_408() {
         assert_eq!(answer.json()["code"], "request_timeout");
         client.expect_end();
     }
-    // Dripping does not help: the time is that of the whole request.
+    // Sending slowly does not help: the time limit covers the whole request.
     let mut client = server.connect();
     let start = Instant::now();
     for byte in "GET /".bytes().chain(std::iter::repeat(b'x')) {
@@ -222,7 +222,7 @@ fn a_hundred_headers_pass_and_one_more_does_not() {
     }
 }
 
-/// Resident memory of this process, bytes.
+/// The resident memory of this process in bytes.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
@@ -230,7 +230,7 @@ fn resident() -> usize {
 
 #[test]
 fn endless_input_takes_no_memory() {
-    // By itself, so that no other test's memory is counted.
+    // In a separate process, so that no other test's memory is counted.
     if !in_own_process("door::endless_input_takes_no_memory") {
         return;
     }
@@ -247,7 +247,7 @@ fn endless_input_takes_no_memory() {
         client.send(start);
         let block = part.repeat(64 * 1024 / part.len());
         let mut sent = 0;
-        // Up to 256 MB, or until the door has had enough. Nothing is read meanwhile.
+        // Sends up to 256 MB, or until the door closes the connection, and reads nothing.
         while sent < 256_000_000 && client.reader.get_mut().write_all(block.as_bytes()).is_ok() {
             sent += block.len();
         }
@@ -348,7 +348,7 @@ fn bodies_above_a_packet_are_not_delayed() {
         client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n{body}"));
         assert_eq!(client.read().status, 200);
     }
-    // With the delay of 40 ms that it is about, this takes 2 s at least.
+    // With a delay of 40 ms for each request, this would take at least 2 s.
     assert!(start.elapsed() < Duration::from_millis(1_500), "{:?} for 50 requests", start.elapsed());
 }
 
@@ -464,11 +464,11 @@ fn a_panic_is_an_answer() {
 
 #[test]
 fn clients_that_do_not_read_cost_nobody_else_and_are_let_go() {
-    /// More than fits into the sockets of a client with a small one.
+    /// More than fits into the socket buffers of a client with small ones.
     const LARGE: usize = 8_000_000;
     let server = Server::start(|settings| {
         settings.held_bytes = 3 * LARGE - 1;
-        // For each 64 KiB: 12 s in all, in which the lack of room must be seen.
+        // The limit for each 64 KiB. All of it has 12 s, in which the door must notice the lack of room.
         settings.write = Duration::from_millis(100);
     });
     let large = |client: &mut Client| client.send(format!("GET /big?bytes={LARGE} HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -554,7 +554,7 @@ fn a_request_parked_again_waits_for_the_rest_of_its_time() {
     let park = server.parked(0);
     let answer = thread::scope(|scope| {
         let reading = scope.spawn(|| client.try_read());
-        // If each park began the time anew, these would keep it from ever being over.
+        // If each new park restarted the time, these notices would keep it from ever ending.
         while !reading.is_finished() {
             server.handler.notices.notify(park);
             thread::sleep(Duration::from_millis(10));
@@ -588,7 +588,7 @@ fn a_parked_client_that_leaves_is_missed_exactly_once() {
         }
         eventually(way, || server.left().contains(&park));
     }
-    // One that leaves before it is parked is missed, too.
+    // The handler also hears of a client that leaves before it is parked.
     let mut hasty = server.connect();
     hasty.send(put_park("", ""));
     drop(hasty);
@@ -601,7 +601,7 @@ fn a_parked_client_that_leaves_is_missed_exactly_once() {
 #[test]
 fn bytes_sent_ahead_are_kept_while_parked() {
     let server = Server::start(|_| {});
-    // The second is more than the door reads ahead.
+    // The second one is larger than what the door reads ahead.
     for (nth, ahead) in [1, 1_000].into_iter().enumerate() {
         let mut client = server.connect();
         client.send(put_park("", ""));
@@ -714,7 +714,7 @@ fn who_resets_while_the_server_is_busy_is_missed() {
     for client in &mut gone {
         socket2::SockRef::from(client.reader.get_ref()).set_linger(Some(Duration::ZERO)).unwrap();
         client.send("PUT /gate HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}");
-        // Now it is read.
+        // Now the client reads.
         assert_eq!(client.read().status, 100);
     }
     drop(gone);
@@ -726,7 +726,7 @@ fn who_resets_while_the_server_is_busy_is_missed() {
     assert_eq!(server.firsts().len(), 101, "each was asked for once, and parked before its client was missed");
 }
 
-/// Connects, perhaps says something, and resets.
+/// Connects, sends these bytes if there are any, and resets.
 fn reset(address: SocketAddr, n: usize) {
     let mut socket = TcpStream::connect(address).unwrap();
     socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
@@ -757,7 +757,7 @@ fn without_descriptors_accepting_waits_and_goes_on() {
         files.push(file);
     }
     files.pop();
-    // The last descriptor is the client's; none is left to accept it.
+    // The client takes the last descriptor. None is left to accept its connection.
     let mut waiting = server.connect();
     waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let reported = || reports.lock().unwrap().iter().filter(|line| line.contains("cannot accept")).count();

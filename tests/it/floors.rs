@@ -1,4 +1,4 @@
-//! The house stands: parts of the program name only those below them, and the core is pure
+//! The layers of the program: each part names only the parts below it, and the core is pure
 //! (docs/architecture.md#modules).
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each part of the crate, and all that it may name.
+/// Each part of the crate, and the parts that it may name.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("env", &[]),
@@ -20,7 +20,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("cli", &["agent", "client", "core", "env", "resource", "server", "store", "wire"]),
 ];
 
-/// What would make the core depend on more than its arguments.
+/// Names that would make the core depend on more than its arguments.
 const IMPURE: &[&str] = &[
     "std::env",
     "std::fs",
@@ -39,7 +39,7 @@ const IMPURE: &[&str] = &[
     "rusqlite",
 ];
 
-/// Sources below `dir` that go into the program, without comments and unit tests.
+/// The sources below `dir` that are part of the program, without comments and unit tests.
 fn sources(dir: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -56,7 +56,7 @@ fn sources(dir: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The first word of each path that begins with `prefix`; of `prefix{a, b::c}` that of each member.
+/// The first word of each path that begins with `prefix`. For `prefix{a, b::c}`, the first word of each member.
 fn named<'t>(text: &'t str, prefix: &str) -> BTreeSet<&'t str> {
     let word = |text: &'t str| text.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
     let mut names = BTreeSet::new();
@@ -112,7 +112,7 @@ fn the_core_is_pure() {
     }
 }
 
-/// Constants of the core that limit something outside it belong with what they limit.
+/// A constant that limits something outside the core does not belong in the core.
 #[test]
 fn the_core_has_no_limits_of_the_shell() {
     let shell = ["DOOR", "WATCH", "VERIFY", "LOG", "ARGO", "KUBECONFIG", "BATCH"];
@@ -144,7 +144,8 @@ fn no_two_parts_of_the_core_name_each_other() {
         let found = prefixes.iter().flat_map(|prefix| named(code, prefix)).map(str::to_owned);
         names.entry(part).or_default().extend(found);
     }
-    // What names nothing that is left stands on the ground; taken away floor by floor, nothing may remain.
+    // Remove the modules that name no remaining module, and repeat. In the end no module may remain, or there is a
+    // cycle.
     let mut left: BTreeSet<String> = names.keys().cloned().collect();
     let mut floors = 0;
     loop {
@@ -156,6 +157,6 @@ fn no_two_parts_of_the_core_name_each_other() {
         floors += 1;
         left.retain(|part| !floor.contains(part));
     }
-    assert!(left.is_empty(), "these name each other in a circle, or stand on one: {left:?}");
-    assert!(floors > 5, "only {floors} floors: the names were not understood");
+    assert!(left.is_empty(), "these modules are part of a cycle, or depend on one: {left:?}");
+    assert!(floors > 5, "only {floors} layers: the names were not understood");
 }

@@ -15,7 +15,7 @@ fn wait_ends_when_it_is_so() {
     let server = Server::start();
     server.cli(&["lock", "add", "p", "a"]).ok();
     server.cli(&["lock", "add", "p", "b"]).ok();
-    // What is so already needs no wait.
+    // No wait is needed for what is already true.
     for args in [&["p", "--until", "free"][..], &["p", "--until", "empty"], &["p", "--lock", "a", "--until", "free"]] {
         waits(&server, args).finish().ok();
     }
@@ -92,14 +92,14 @@ fn verify_says_yes_to_a_present_holder_only() {
     for (args, code, text) in cases {
         server.cli(&[&["verify"], *args].concat()).failed(*code, text);
     }
-    // A grant that nobody has confirmed is no hold: a deploy must not begin with it.
+    // An unconfirmed grant is not a hold: a deploy must not start on it.
     server.cli(&["release", claim["id"].as_str().unwrap()]).ok();
     server.cli(&["verify", "p", "p", &fence]).failed(5, "not_held");
     let done = server.cli(&["verify", "p", "p", &fence, "-q"]);
     assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (5, "", ""));
     server.kill();
     server.cli(&["verify", "p", "p", &fence]).failed(6, "no answer");
-    // Somebody else at the server's address is no server that says yes.
+    // Another program at the server's address must not count as a yes.
     for (status, body) in [("200 OK", "{}"), ("200 OK", "welcome"), ("302 Found", ""), ("409 Conflict", "no")] {
         let impostor = Impostor::says(status, body);
         let mut command = crate::support::clean(binary());
@@ -112,7 +112,7 @@ fn verify_says_yes_to_a_present_holder_only() {
 fn a_deploy_script_stops_when_its_lock_is_gone() {
     let server = Server::start();
     let dir = tempfile::tempdir().unwrap();
-    // As docs/run.md has it.
+    // As docs/run.md shows it.
     let script = "set -e
         guard() { \"$LOCKER\" verify -q \"$LOCKER_POOL\" \"$LOCKER_NAME\" \"$LOCKER_FENCE\"; }
         guard; echo one >> steps
@@ -131,7 +131,7 @@ fn a_deploy_script_stops_when_its_lock_is_gone() {
     assert_eq!(std::fs::read_to_string(dir.path().join("steps")).unwrap(), "one\n");
 }
 
-/// A process that does not outlive its test.
+/// A process that ends with its test.
 struct Killed(std::process::Child);
 
 impl Drop for Killed {
@@ -172,7 +172,7 @@ fn watch_draws_on_a_terminal_and_leaves_it_as_it_was() {
     let server = Server::start();
     server.cli(&["lock", "add", "p", "a"]).ok();
     for key in [&b"q"[..], b"\x03"] {
-        // What the terminal is set to, before and after.
+        // The settings of the terminal, before and after.
         let mut shell = crate::support::clean("/bin/sh");
         let line = "trap : INT; stty -a; \"$@\"; echo code $?; stty -a";
         shell.args(["-c", line, "sh", binary(), "watch", "p"]).env("LOCKER_URI", &server.url).env("NO_COLOR", "1");

@@ -1,6 +1,6 @@
-//! `out` is killed, and the network fails, at every point of its conversation with the server. What may be left:
-//! nothing held and nothing waiting; or, once the grant was confirmed, a hold that names its build, that a re-run
-//! finds and that `release: build` ends.
+//! Kills `out`, or breaks the network, at every point of its conversation with the server. Afterwards nothing may be
+//! held or waiting. The exception is a confirmed grant: that hold names its build, a re-run finds it, and `release:
+//! build` ends it.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -11,16 +11,16 @@ use crate::support::{Build, Server, eventually};
 use nix::sys::signal::Signal::{self, SIGINT, SIGKILL, SIGTERM};
 use serde_json::json;
 
-/// 2 s to end after a signal, with a margin for a busy machine.
+/// A process has 2 s to end after a signal, plus a margin for a busy machine.
 const GONE: Duration = Duration::from_secs(4);
 
-/// A server whose deadlines pass while a test looks on.
+/// A server with deadlines that are short enough for a test.
 fn hasty() -> Server {
     let short = ["--confirm", "1500ms", "--listen-window", "1s", "--grace", "200ms", "--place", "1s", "--drain", "0s"];
     Server::start_with("memory:", &short, &[])
 }
 
-/// The claims of the pool: who holds, how many wait or are granted.
+/// The claims of the pool: the holders, and how many wait or are granted.
 fn claims(server: &Server) -> (usize, usize) {
     let pool = server.pool("p");
     let holders = pool["items"].as_array().unwrap().iter().flat_map(|lock| lock["holders"].as_array().unwrap());
@@ -35,7 +35,7 @@ fn claims(server: &Server) -> (usize, usize) {
 /// Where in its conversation `out` is stopped.
 struct Point {
     name: &'static str,
-    /// The message that is stopped; none: it waits behind another build.
+    /// The message that is stopped. With `None`, `out` waits behind another build.
     stop: Option<(&'static str, Act)>,
     /// Whether a hold may be left after SIGKILL.
     may_hold: bool,
@@ -49,7 +49,7 @@ const POINTS: [Point; 5] = [
         may_hold: false,
     },
     Point { name: "while parked", stop: None, may_hold: false },
-    // The confirmation is on its way, and may arrive.
+    // The confirmation has been sent, and may arrive.
     Point { name: "before the confirmation", stop: Some(("/confirm", Act::StopRequest)), may_hold: true },
     Point { name: "before printing", stop: Some(("/confirm", Act::StopAnswer)), may_hold: true },
 ];
@@ -84,7 +84,7 @@ fn kill_at(point: &Point, signal: Signal) {
         }
     };
     let start = Instant::now();
-    // Guardian sends its signal about every second: repeated ones change nothing.
+    // Guardian repeats its signal about every second. Repetition must change nothing.
     (0..3).for_each(|_| out.signal(signal));
     let done = out.finish();
     assert!(start.elapsed() < GONE, "{at}: {:?}", start.elapsed());
@@ -94,7 +94,7 @@ fn kill_at(point: &Point, signal: Signal) {
         _ => 137,
     };
     assert_eq!((done.code, done.stdout.as_str()), (code, ""), "{at}: {}", done.stderr);
-    // What was on its way arrives now, after its sender has gone.
+    // The message that was under way arrives now, after its sender has gone.
     proxy.go();
     proxy.until_idle();
     if point.stop.is_none() {
@@ -144,7 +144,7 @@ fn a_signal_that_comes_first_of_all_leaves_nothing() {
             assert_eq!(done.stdout, "");
             eventually("nothing is left", || (claims(&server) == (0, 0)).then_some(()));
         } else {
-            // It was faster than the signal.
+            // It ended before the signal.
             done.ok();
             build.out(&json!({"release": "build"})).ok();
         }
@@ -153,7 +153,7 @@ fn a_signal_that_comes_first_of_all_leaves_nothing() {
 
 #[test]
 fn a_signalled_release_still_sends_its_request() {
-    // Stopped message, how long it stays stopped, whether the hold must be over.
+    // The stopped message, how long it stays stopped, and whether the hold must be over.
     let cases = [
         ("GET /api/v1/claims?", Act::StopAnswer, true, true),
         ("DELETE /api/v1/claims/", Act::StopRequest, false, true),
@@ -259,7 +259,7 @@ fn many_faults_neither_lose_nor_double_a_hold() {
         let server = Server::start();
         let proxy = Proxy::before(&server.url);
         let build = Build::new(&server, 2, "p").var("LOCKER_WAIT", "300ms").at(&proxy.url);
-        // Both steps are of one build, so that every hold must name it.
+        // Both steps belong to one build, so every hold must name it.
         server.cli(&["pool", "set", "p", "--capacity", "1"]).ok();
         proxy.chaos(seed);
         let first = build.out(&json!({"acquire": true, "as": "first"})).ok();

@@ -1,6 +1,7 @@
-//! The Argo contract over real sockets, and `lockcli` as a process.
+//! The Argo contract over real sockets, and `lockcli` as a separate process.
 //!
-//! `THE_SEEDS_TRANSCRIPT` is what the replaced system's own document prints, with valid JSON; it must work as it stands.
+//! `THE_SEEDS_TRANSCRIPT` comes from the document of the replaced system, with its JSON made valid. It must work
+//! unchanged.
 
 // Test code: a panic is a failed test.
 #![allow(clippy::unwrap_used, clippy::print_stderr, dead_code)]
@@ -18,7 +19,7 @@ fn call(server: &Server, method: &str, target: &str, body: &str) -> Answer {
     server.call(&format!("{method} {target}"), body)
 }
 
-/// The answer to these bytes.
+/// Sends these bytes and returns the answer.
 fn raw(server: &Server, request: &str) -> Answer {
     let mut client = server.connect();
     client.send(request);
@@ -117,7 +118,8 @@ fn with_and_without_the_slash() {
 #[test]
 fn what_the_original_client_sends_is_taken() {
     let server = Server::start();
-    // The whole record, empty id and status, zero times, unknown members, no content type; more parameters in the URL.
+    // The whole record, with an empty id and status, zero times, unknown members, no content type, and more parameters
+    // in the URL.
     let body = r#"{"id": "", "status": "", "workflow": "w", "namespace": "n", "created": "0001-01-01T00:00:00Z",
         "lastChange": "0001-01-01T00:00:00Z", "colour": {"deep": [1]}, "outputs": null, "node": null}"#;
     let made = call(&server, "POST", "/lock?apikey=abc&x", body);
@@ -133,7 +135,7 @@ fn what_the_original_client_sends_is_taken() {
     assert_eq!(call(&server, "POST", "/lock", r#"{"workflow": "w"}"#).json()["namespace"], "default");
 }
 
-/// Whatever is refused, with its status, its code and a part of its message.
+/// Every refusal, with its status, its code and a part of its message.
 const REFUSED: &[(&str, &str, &str, u16, &str, &str)] = &[
     ("POST", "/lock", "", 400, "bad_request", "not valid JSON"),
     ("POST", "/lock", "{", 400, "bad_request", "not valid JSON"),
@@ -205,7 +207,7 @@ fn whatever_is_wrong_is_said() {
     assert_eq!(call(&server, "GET", "/lock?status=all", "").text(), "[]", "nothing of all that was made");
 }
 
-/// A contract that is turned off says so; what it shares a path with goes on.
+/// A contract that is turned off says so. Other contracts on the same path still work.
 #[test]
 fn latches_can_be_turned_off() {
     let server = Server::start_with("memory:", &["--contracts", "locker,lockd"], &[]);
@@ -294,7 +296,7 @@ fn listings() {
     assert_eq!(ids_of(&format!("/lock?status=released&after={revision}")), [ids[1].clone()]);
 }
 
-/// A request that is parked: sent, and known to be unanswered while something else was answered.
+/// A parked request: it was sent, and it stays unanswered while another request is answered.
 fn parked(server: &Server, target: &str) -> Client {
     let mut client = server.connect();
     client.start(&format!("GET {target}"), "");
@@ -309,7 +311,7 @@ fn a_long_poll_is_answered_by_the_release() {
     let mut of_one = parked(&server, &format!("/lock?id={first}&wait=60s"));
     let mut of_other = parked(&server, &format!("/lock?id={second}&wait=1500ms"));
     let mut of_all = parked(&server, "/lock/?status=released&wait=60s");
-    // Both orders are right: parked before the release, or asked after it.
+    // Both orders are correct: parked before the release, or sent after it.
     assert_eq!(call(&server, "PATCH", &format!("/lock?id={first}"), "").status, 200);
     assert_eq!(of_one.read().json()["status"], "released");
     assert_eq!(of_all.read().json()[0]["id"], first.as_str());
@@ -402,7 +404,7 @@ fn which_node_is_meant_is_written_down_once_and_for_all() {
     let after = listed.header("locker-revision").unwrap();
     let news = call(&server, "GET", &format!("/lock?status=released&after={after}"), "");
     assert_eq!(news.text(), "[]", "it is no new release");
-    // A creator that says less asks for the same latch; with a release it may be said at once.
+    // A creator that gives fewer fields asks for the same latch. The node may also come with the release.
     let id = at.split_once('=').unwrap().1;
     let again =
         call(&server, "POST", "/lock", &json!({ "id": id, "workflow": "w", "namespace": "default" }).to_string());
@@ -412,7 +414,7 @@ fn which_node_is_meant_is_written_down_once_and_for_all() {
     assert_eq!((&at_once["status"], &at_once["node"]), (&json!("released"), &json!({"name": "n"})));
 }
 
-/// With `curl`, as people try it.
+/// With `curl`, as people use it.
 #[test]
 fn curl_can_do_it_all() {
     let server = Server::start();
@@ -434,7 +436,7 @@ fn curl_can_do_it_all() {
 
 // ---- lockcli ----
 
-/// `lockcli` with these arguments; its endpoint and result file are in the environment and a directory of the test.
+/// `lockcli` with these arguments. Its endpoint is in the environment, its result file in a directory of the test.
 fn lockcli(endpoint: &str, args: &[&str]) -> Output {
     command(endpoint, args).output().unwrap()
 }
@@ -446,7 +448,7 @@ fn command(endpoint: &str, args: &[&str]) -> Command {
     command
 }
 
-/// What it printed, and its exit code. Whatever it has to say besides goes to stderr.
+/// What it printed on stdout, and its exit code. All other messages go to stderr.
 fn done(output: &Output) -> (String, i32) {
     (String::from_utf8(output.stdout.clone()).unwrap(), output.status.code().unwrap())
 }
@@ -565,7 +567,7 @@ fn exit_codes_of_lockcli_can_be_trusted() {
         assert_eq!(done(&output), (String::new(), *code), "{args:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(text), "{args:?}: {}", stderr(&output));
     }
-    // Port 1 of this machine: nobody listens there.
+    // Nothing listens on port 1 of this machine.
     let nobody = lockcli("http://127.0.0.1:1/lock", &["get", UNKNOWN]);
     assert_eq!(done(&nobody), (String::new(), 6), "{}", stderr(&nobody));
     let secret = lockcli("http://user:hunter2@127.0.0.1:1/lock?apikey=hunter3", &["delete", UNKNOWN]);
@@ -588,7 +590,7 @@ fn the_endpoint_is_used_as_given() {
         assert_eq!(code, 0, "{endpoint}");
         assert_eq!(done(&lockcli(&endpoint, &["delete", id.trim_end()])), (String::new(), 0), "{endpoint}");
     }
-    // `locker latch` takes the address of the other commands.
+    // `locker latch` uses the same address as the other commands.
     let mut command = Command::new(binary());
     let (uri, result) = (url.as_str(), place.result());
     command.env_clear().args(["--uri", uri, "latch", "create", "w", "--result", result.to_str().unwrap()]);
@@ -625,7 +627,7 @@ fn waiting_ends_with_the_release_the_time_or_a_signal() {
     let mut ended = wait(&place.create());
     let pid = nix::unistd::Pid::from_raw(i32::try_from(ended.id()).unwrap());
     let deadline = Instant::now() + PATIENCE;
-    // Signals before the program listens for them would end it as well, but not in its own way.
+    // A signal that comes before the program handles signals would also end it, but with another exit code.
     let code = loop {
         assert!(Instant::now() < deadline, "it does not end");
         std::thread::sleep(Duration::from_millis(100));
@@ -637,7 +639,7 @@ fn waiting_ends_with_the_release_the_time_or_a_signal() {
     assert!(code.is_none_or(|code| code == 143), "{code:?}");
 }
 
-/// A release while the server is away is found by the waiting client afterwards.
+/// A waiting client finds a release that happened while it could not reach the server.
 #[test]
 fn waiting_survives_a_restart_of_the_server() {
     let mut server = Server::start_durable();

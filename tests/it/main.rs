@@ -1,8 +1,8 @@
-//! The tests that may share a process: each subject is a module, most of them over the real binary and real sockets.
+//! The tests that can share a process. Each subject is a module; most use the real binary and real sockets.
 //!
-//! `cargo test --features plant --test it resource::` runs one subject. A test that changes its whole process (limits
-//! of the system, say) starts itself again in a process of its own; see `door`. What takes a process for itself all
-//! the time is in `tests/proofs`; what both use is in `tests/support`.
+//! `cargo test --features plant --test it resource::` runs one subject. A test that changes its whole process, such as
+//! its system limits, starts itself again in a separate process; see `door`. Tests that always need a separate process
+//! are in `tests/proofs`. What both use is in `tests/support`.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 

@@ -1,5 +1,5 @@
-//! Names and other text of users at every surface of the real binary: carried unharmed (API, files of `in`, terminal, log)
-//! or refused, and never able to reach another file, another line or the terminal.
+//! Names and other text of users at every interface of the real binary (API, files of `in`, terminal, log). They are
+//! passed on unchanged or refused, and they cannot reach another file, another line or the terminal.
 
 #![allow(clippy::unwrap_used, clippy::format_collect, reason = "tests fail by panicking, and are no hurry")]
 
@@ -91,7 +91,7 @@ fn other_names_are_refused_by_the_server_the_resource_and_the_command_line() {
         assert_eq!(refused.code, 2, "{name:?}: {refused:?}");
         is_harmless(&refused.stderr);
     }
-    // A file that names the lock is no better.
+    // The same holds for a file that names the lock.
     let build = Build::new(&server, 2, "p");
     build.input_with("dir", &[("name", b"../../etc\n"), ("metadata", b"")]);
     is_harmless(&build.out(&json!({"add": "dir"})).failed(1, "name").stderr);
@@ -99,12 +99,12 @@ fn other_names_are_refused_by_the_server_the_resource_and_the_command_line() {
     is_a_clean_log(&server.log());
 }
 
-/// No control character but what ends a line.
+/// There are no control characters except line ends.
 fn is_harmless(text: &str) {
     assert!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\r'), "{text:?}");
 }
 
-/// Every line of it is one of this program.
+/// Every line comes from this program.
 fn is_a_clean_log(log: &str) {
     is_harmless(log);
     for line in log.lines() {

@@ -1,8 +1,8 @@
-//! The pipelines of this repository, and the YAML of the README, as Concourse would read them.
+//! The pipelines of this repository, and the YAML of the README, read as Concourse reads them.
 //!
-//! Three questions of each file: is it a pipeline (or a task) that Concourse takes; does everything that it names
-//! exist; and does the program understand every source and every params of its own type? The last one is asked of
-//! the program's own types, so a key that is renamed there breaks the example here.
+//! Three questions about each file: is it a valid pipeline or task; does everything that it names exist; and does the
+//! program understand every source and all params of its type? The program's own types answer the last question, so a
+//! key that is renamed there breaks the example here.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use locker::wire::concourse::{CheckRequest, InRequest, OutRequest};
 use serde_json::{Map, Value, json};
 
-/// The image of this program in examples; whatever has this repository is of our type.
+/// The image of this program in examples. A resource type with this repository is ours.
 const IMAGE: &str = "example.com/locker";
 /// Images of others that our own pipeline runs its tasks in.
 const TOOLS: &[&str] = &["concourse/oci-build-task", "rust"];
-/// Types that Concourse brings along and that the examples use.
+/// Built-in types of Concourse that the examples use.
 const BASE_TYPES: &[&str] = &["git", "github-release", "mock", "registry-image"];
 
 const PIPELINE: &[&str] = &["resource_types", "resources", "jobs", "var_sources", "groups", "display"];
@@ -50,7 +50,7 @@ const JOB: &[&str] = &[
 const HOOKS: &[&str] = &["on_success", "on_failure", "on_error", "on_abort", "ensure"];
 /// Keys of any step, apart from the hooks.
 const MODIFIERS: &[&str] = &["attempts", "timeout"];
-/// What makes a step, with the other keys of that kind of step.
+/// The key that makes a step, with the other keys of that kind of step.
 const STEPS: &[(&str, &[&str])] = &[
     ("get", &["resource", "passed", "params", "trigger", "version", "tags"]),
     ("put", &["resource", "params", "inputs", "get_params", "no_get", "tags"]),
@@ -127,7 +127,7 @@ struct Pipeline<'p> {
 }
 
 impl<'p> Pipeline<'p> {
-    /// All that is wrong with a pipeline.
+    /// Everything that is wrong with a pipeline.
     fn problems(name: &'p str, value: &'p Value) -> Vec<String> {
         let mut pipeline = Self {
             name,
@@ -151,7 +151,7 @@ impl<'p> Pipeline<'p> {
         }
     }
 
-    /// The entries of a list, with their names; a name that stands twice is wrong.
+    /// The entries of a list, with their names. A repeated name is an error.
     fn named(&mut self, value: &'p Value, list: &str) -> Vec<(String, &'p Value)> {
         let mut seen = BTreeSet::new();
         let mut entries = Vec::new();
@@ -200,7 +200,7 @@ impl<'p> Pipeline<'p> {
         resource["type"].as_str().is_some_and(|kind| self.ours.contains(kind))
     }
 
-    /// Examples name no real registry; our own pipeline needs two images of others.
+    /// Examples name no real registry. Our own pipeline needs two images from others.
     fn image(&mut self, what: &str, entry: &Value) {
         let repository = entry["source"]["repository"].as_str().unwrap_or_default();
         if !repository.starts_with("example.com/") && !TOOLS.contains(&repository) {
@@ -340,7 +340,7 @@ impl<'p> Pipeline<'p> {
     }
 }
 
-/// What Concourse would write on stdin, with every var that stands alone filled in.
+/// What Concourse would write on stdin, with every var that is a whole value filled in.
 fn payload(resource: &Value, more: &[(&str, Value)]) -> String {
     let mut request = Map::new();
     request.insert("source".to_owned(), resource["source"].clone());
@@ -368,7 +368,7 @@ fn the_readme_is_understood() {
     assert!(!blocks.is_empty());
     let mut problems = Vec::new();
     for block in &blocks {
-        // Its task file is one of a repository that the example does not show.
+        // Its task file is in a repository that the example does not show.
         let found = Pipeline::problems("README.md", &parse("README.md", block));
         problems.extend(found.into_iter().filter(|problem| !problem.ends_with("and no file of an input")));
     }
@@ -395,7 +395,7 @@ fn our_own_pipeline_is_one_and_its_tasks_are_there() {
         };
         pipeline.task_config(name, &task);
         assert_eq!(pipeline.problems, [""; 0]);
-        // The script that it runs is one of this repository, and can be run.
+        // The script that it runs is in this repository and is executable.
         let script = root().join(task["run"]["path"].as_str().unwrap());
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&script).unwrap().permissions());
         assert_eq!(mode & 0o111, 0o111, "{}", script.display());
@@ -430,7 +430,7 @@ fn debug_is_a_task_with_a_source() {
     assert_eq!((&task["run"]["path"], &task["run"]["args"][0]), (&json!("locker"), &json!("doctor")));
 }
 
-/// A promise is what stands bold at the beginning of an item, before the first section and under "Guarantees".
+/// A promise is the bold text at the beginning of an item, before the first section and under "Guarantees".
 #[test]
 fn every_promise_of_the_readme_has_a_job() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
@@ -448,7 +448,7 @@ fn every_promise_of_the_readme_has_a_job() {
     assert_eq!(jobs, promises);
 }
 
-/// Who moves changes the image and the source, and no job.
+/// Moving to Locker changes the image and the source, and no job.
 #[test]
 fn a_move_leaves_the_jobs_alone() {
     let files = files();
@@ -456,14 +456,14 @@ fn a_move_leaves_the_jobs_alone() {
         let (before, after) =
             (&files[&format!("migrate/{from}-before.yml")], &files[&format!("migrate/{from}-after.yml")]);
         assert_eq!(before["jobs"], after["jobs"], "{from}");
-        // The old source is understood as soon as it names a server.
+        // The old source works as soon as it names a server.
         let mut source = before["resources"][0]["source"].clone();
         source["locker_uri"] = json!("https://locker.example.com");
         CheckRequest::parse(json!({ "source": source }).to_string().as_bytes()).unwrap();
     }
 }
 
-/// The examination itself: what is wrong is found.
+/// Tests the checks themselves: they find errors.
 #[test]
 fn mistakes_are_found() {
     let good = "

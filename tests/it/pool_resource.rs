@@ -1,5 +1,5 @@
-//! What pipelines written for pool-resource expect: the files of a get, optional locks, names that are known only at run
-//! time, steps that wait for their own build. Each test is the smallest such pipeline that did not work once.
+//! What pipelines written for pool-resource expect: the files of a get, optional locks, names that are known only at
+//! run time, steps that wait for their own build. Each test is the smallest such pipeline that once failed.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -25,7 +25,7 @@ fn a_get_shows_which_locks_of_the_pool_are_claimed() {
     assert_eq!(shown(&build, "envs", "envs"), ["claimed/eu-2", "unclaimed/eu-1", "unclaimed/eu-3"]);
     assert_eq!(file(&build.input("envs"), "envs/claimed/eu-2"), "eu-2", "with the metadata");
 
-    // A directory that would be empty is there all the same: people list it.
+    // An empty directory exists, too, because people list it.
     let rest = build.out(&json!({"acquire": true, "count": 2})).ok().version();
     build.get(&rest, "rest").ok();
     assert_eq!(std::fs::read_dir(build.input("rest").join("envs/unclaimed")).unwrap().count(), 0);
@@ -96,7 +96,7 @@ fn a_lock_may_be_optional() {
     {
         let none = build.out(params).ok().said("NO LOCK IS TAKEN");
         assert_eq!(server.pool("p")["free"], 1);
-        // What follows in the pipeline works on, and ends nobody's hold.
+        // The next steps in the pipeline still work, and do not end another hold.
         let name = format!("got-{n}");
         build.get(&none.version(), &name).ok();
         assert!(!build.input(&name).join("claim").exists() && !build.input(&name).join("name").exists());
@@ -106,7 +106,7 @@ fn a_lock_may_be_optional() {
         build.get(&held.version(), "held").ok();
         build.out(&json!({"release": {"lock": "1"}})).ok();
     }
-    // Not by accident.
+    // Without `optional: true`, a put that would take no lock fails.
     for params in [json!({"acquire": false}), json!({"claim": ""}), json!({"acquire": false, "optional": false})] {
         build.out(&params).failed(1, "this put would take no lock; if that is intended");
     }
@@ -138,7 +138,7 @@ fn a_put_verifies_that_the_hold_of_a_directory_lasts() {
     let claimed = claimer.out(&json!({"acquire": true})).ok();
     claimer.get(&claimed.version(), "p").ok();
     let (dir, verify) = (claimer.input("p"), json!({"verify": "p"}));
-    // A later job whose get Concourse answers from its cache: the directory is there, and `in` has not run.
+    // A later job whose get comes from the cache of Concourse: the directory exists, and `in` has not run.
     let later = Build::new(&server, 2, "p");
     later.input_with("p", &[]);
     for name in ["name", "claim", "fence"] {
@@ -170,7 +170,7 @@ fn check_lists_the_chosen_events_only() {
     server.cli(&["lock", "add", "p", "two"]).ok();
     let both = added.check(Some(&first[0]));
     assert_eq!((both.len(), &both[0]), (2, &first[0]));
-    // A version that is given exists, whatever it was.
+    // The given version exists, whatever it was.
     assert_eq!(added.check(Some(&claimed)), [claimed.clone(), both[1].clone()]);
     assert_eq!(watch(json!(["claimed", "added"])).check(Some(&claimed)), [claimed, both[1].clone()]);
     for wrong in [json!("added"), json!([]), json!(["adde"]), json!(["waiting"]), json!([1])] {

@@ -1,10 +1,10 @@
-//! Whatever a text of this repository refers to is there: pages and their headings, files, invariants, tests.
+//! Everything that a text of this repository refers to exists: pages and their headings, files, invariants, tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is read: everything that people wrote, by its path from the root.
+/// Every file that people wrote, by its path from the root.
 const PLACES: &[&str] = &[
     "README.md",
     "CHANGELOG.md",
@@ -24,9 +24,9 @@ const PLACES: &[&str] = &[
     "src",
     "tests",
 ];
-/// Bytes for fuzzers, a job whose paths are those of BOSH, and this file, which has examples of what is wrong.
+/// Left out: bytes for fuzzers, a job with paths of BOSH, and this file, which has wrong examples.
 const LEFT_OUT: &[&str] = &["tests/proofs/fuzz/seeds", "deploy/bosh/jobs", "tests/it/references.rs"];
-/// Directories whose files are named by their path from the root.
+/// Texts name the files in these directories by their path from the root.
 const ROOTS: &[&str] = &["benches/", "bin/", "ci/", "deploy/", "docs/", "pipelines/", "src/", "tests/"];
 
 /// A text of the repository.
@@ -40,7 +40,7 @@ impl Text {
         self.path.extension().is_some_and(|extension| extension == "md")
     }
 
-    /// Each line with the place that a message names.
+    /// Each line, with its place for messages.
     fn lines(&self) -> impl Iterator<Item = (String, &str)> {
         self.text.lines().enumerate().map(|(n, line)| (format!("{}:{}", self.path.display(), n + 1), line))
     }
@@ -64,7 +64,7 @@ fn texts() -> Vec<Text> {
     found
 }
 
-/// What a link to a heading calls it, as GitHub does: `## The life of a claim` is `#the-life-of-a-claim`.
+/// The anchor of a heading, as on GitHub: `## The life of a claim` is `#the-life-of-a-claim`.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();
     let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
@@ -85,7 +85,7 @@ fn headings(page: &str) -> Vec<&str> {
     found
 }
 
-/// How links call the headings of a page: the second of the same text ends with `-1`.
+/// The anchors of the headings of a page. The second heading with the same text gets `-1`.
 fn anchors(page: &str) -> BTreeSet<String> {
     let mut times: BTreeMap<String, usize> = BTreeMap::new();
     let number = |heading: &str| {
@@ -97,7 +97,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
     headings(page).into_iter().map(number).collect()
 }
 
-/// Whether `PATH#HEADING` (or either part alone) is there; `from` is the page that says it.
+/// Whether `PATH#HEADING` (or either part alone) exists; `from` is the page that refers to it.
 fn leads_somewhere(target: &str, from: &Path) -> bool {
     let (path, heading) = target.split_once('#').unwrap_or((target, ""));
     let file = if path.is_empty() { from.to_owned() } else { from.parent().unwrap().join(path) };
@@ -107,7 +107,7 @@ fn leads_somewhere(target: &str, from: &Path) -> bool {
     fs::read_to_string(file).is_ok_and(|page| anchors(&page).contains(heading))
 }
 
-/// The words of a line that begin with one of [`ROOTS`] and name a file, each with what follows it.
+/// The words of a line that begin with one of [`ROOTS`] and name a file, each with the text after it.
 fn paths(line: &str) -> Vec<(&str, &str)> {
     let is_path = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
     let mut found = Vec::new();
@@ -155,12 +155,12 @@ fn is_decision(path: &str) -> bool {
     path.len() == "docs/decisions/0000".len() && pages.any(|page| page.to_str().unwrap().starts_with(path))
 }
 
-/// What a line names that is not there: files, and headings of pages in either form, `docs/store.md#backups` and
+/// What a line names that does not exist: files, and headings of pages in either form, `docs/store.md#backups` and
 /// `docs/store.md, "Backups"`.
 fn missing(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (path, rest) in paths(line) {
-        // One word for several files, or a made-up one.
+        // A pattern for several files, or an invented name.
         if rest.starts_with(['*', '{', '<', '$', '[']) || path.contains("NAME") || path.contains("PAGE") {
             continue;
         }
@@ -248,7 +248,7 @@ fn tests_of_mended_bugs_are_there() {
     );
 }
 
-/// Notes that only their author has are of no use to a reader: pages and headings of docs/ are.
+/// A reader cannot look up notes that only their author has. Refer to pages and headings of docs/ instead.
 #[test]
 fn no_text_refers_to_notes_that_are_not_here() {
     const ELSEWHERE: &[&str] = &[

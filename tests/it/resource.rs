@@ -1,5 +1,5 @@
-//! The Concourse resource as Concourse runs it: the real binary under the names `check`, `in` and `out`, JSON on
-//! stdin, against a real server. What it does is told in README.md and docs/contracts.md#pool-resource.
+//! The Concourse resource as Concourse runs it: the real binary under the names `check`, `in` and `out`, JSON on stdin,
+//! against a real server. README.md and docs/contracts.md#pool-resource say what it does.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -37,7 +37,7 @@ fn check_lists_the_versions_of_its_own_pool() {
 fn check_pages_through_a_long_history() {
     let server = Server::start_with("memory:", &["--history", "5000"], &[]);
     let build = Build::new(&server, 1, "p");
-    // One step with more entries than a page has room for, so that what follows is on other pages.
+    // One step with more entries than fit on a page, so that the rest is on other pages.
     server.cli(&["pool", "set", "p", "--capacity", "1500"]).ok();
     let first = build.check(None).remove(0);
     for capacity in ["1501", "1500", "1501"] {
@@ -103,7 +103,7 @@ fn get_fails_when_the_hold_has_ended() {
     assert!(done.stderr.contains("released at 20"), "how and when: {}", done.stderr);
     assert!(tree(&build.input("p")).is_empty(), "nothing is left behind");
 
-    // The same claim held anew is not the instance of the old version.
+    // A new hold of the same claim is not the instance of the old version.
     let again = build.out(&json!({"acquire": true})).ok().version();
     build.get(&claimed, "p").failed(1, "error: lock instance is no longer acquired");
     build.get(&again, "p").ok();
@@ -132,7 +132,7 @@ fn get_succeeds_after_release_removal_and_nothing() {
     build.get(&removed, "after-removal").ok().said("removed \"one\"");
     assert!(!build.input("after-removal").join("name").exists());
 
-    // A build that never asked can always clean up, also in a pool that does not exist.
+    // A build that never asked can always clean up, even in a pool that does not exist.
     let stranger = Build::new(&server, 2, "unknown");
     let nothing = stranger.out(&json!({"release": "build"})).ok().version();
     stranger.get(&nothing, "x").ok();
@@ -155,7 +155,7 @@ fn get_survives_a_blip_and_ends_at_a_signal() {
     let away = Build::new(&server, 1, "p").var("LOCKER_GET_LIMIT", "500ms");
     away.get(&claimed, "q").failed(1, "no answer from the locker server");
     assert!(tree(&away.input("q")).is_empty());
-    // Both end at once although nobody answers.
+    // Both end at once, although there is no answer.
     let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let hung = Build::new(&server, 1, "p").at(&format!("http://{}", hung.local_addr().unwrap()));
     for (name, payload) in
@@ -206,7 +206,8 @@ fn get_that_cannot_write_leaves_nothing() {
     build.get(&claimed, "p").ok();
 }
 
-/// What a server says becomes paths: a hostile one cannot lead `in` out of its directory, nor write to the terminal.
+/// Answers of the server become paths. A hostile server cannot make `in` write outside its directory or to the
+/// terminal.
 #[test]
 fn get_writes_nowhere_else_whatever_the_server_says() {
     let real = Server::start();
@@ -450,14 +451,14 @@ fn release_by_the_directory_of_our_get() {
     let build = Build::new(&server, 1, "p");
     let claimed = build.out(&json!({"acquire": true})).ok().version();
     build.get(&claimed, "p").ok();
-    // Another job, another build: claim in A, release in B.
+    // Claim in job A, release in another build of job B.
     let later = Build::new(&server, 2, "p");
     later.input_with("p", &[("claim", file(&build.input("p"), "claim").as_bytes()), ("name", b"p\n")]);
     let released = later.out(&json!({"release": "p"})).ok().said("released \"p\" of pool \"p\"");
     assert_eq!(released.metadata("lock_name").as_deref(), Some("p"));
     assert_eq!(server.pool("p")["free"], 1);
 
-    // Somebody else has it now: the late release says so and touches nobody.
+    // Another claim holds it now: the late release says so and changes nothing.
     Build::new(&server, 3, "p").out(&json!({"acquire": true})).ok();
     let again = later.out(&json!({"release": "p"})).ok().said("had already ended: released at 20");
     assert_ne!(again.version(), released.version());

@@ -34,7 +34,7 @@ fn several_servers_are_asked_in_turn() {
     let claimed = one.out(&acquire()).ok().said(&format!("asking {both} for")).version();
     one.get(&claimed, "p").ok();
     assert_eq!(one.check(None), [claimed]);
-    // A gateway that has lost its server is left as well.
+    // The client also leaves a gateway that has lost its server.
     let lost = Impostor::says("502 Bad Gateway", "oops");
     let other = Build::new(&server, 1, "p").at(&format!("{},{}", lost.url, server.url));
     other.check(None);
@@ -145,8 +145,8 @@ fn a_client_shows_its_certificate() {
 
 // ---- proxies
 
-/// A proxy as Squid is: tunnels (CONNECT) to TLS servers, whole requests for others. The first lines that it got, and
-/// the credentials.
+/// A proxy like Squid: tunnels (CONNECT) to TLS servers, whole requests for others. Returns the first lines that it
+/// got, and the credentials.
 fn http_proxy() -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://ada:hunter2@{}", listener.local_addr().unwrap());
@@ -275,7 +275,7 @@ fn a_director_never_sees_the_certificate_for_the_locker_server() {
     let (cert, key) = (files.write("cert", &pair.cert), files.write("key", &pair.key));
     let authority = files.write("ca", &ca.pem());
     let vars = [("SSL_CERT", cert.as_str()), ("SSL_KEY", &key), ("LOCKER_CLIENT_CA", &authority)];
-    // It stands for the director: one that asks for a certificate, and lets nobody in without.
+    // It stands for the director: a server that requires a client certificate.
     let strict = Server::start_with("memory:", &[], &vars);
     let shown = ca.issue(&[], "resource");
     let keys = json!({"ca_cert": ca.pem(), "client_cert": shown.cert, "client_key": shown.key, "pool": null,

@@ -1,5 +1,5 @@
-//! The params of `out` beyond asking and releasing: new locks, locks that leave, locks that change, and the words that
-//! go with a claim. Real binary, real server, as Concourse runs it.
+//! The params of `out` beyond asking and releasing: new locks, removed locks, changed locks, and the texts that go with
+//! a claim. Real binary, real server, as Concourse runs it.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -45,7 +45,7 @@ fn add_claimed_adds_a_lock_that_is_never_free() {
     let other = Build::new(&server, 4, "p");
     describe(&other, "new", "env", "y");
     other.out(&json!({"add_claimed": "new"})).failed(1, "already has a lock \"env\"");
-    // The pool is made when there is none.
+    // The pool is made if it does not exist.
     let first = Build::new(&server, 5, "fresh");
     describe(&first, "new", "env", "z");
     first.out(&json!({"add_claimed": "new", "as": "env"})).ok();
@@ -87,12 +87,12 @@ fn remove_takes_out_what_is_claimed() {
     assert_eq!(build.out(&json!({"remove": "env"})).ok().version(), removed.version(), "the same step again");
     Build::new(&server, 2, "p").out(&json!({"claim": "a"})).failed(1, "has no lock \"a\"");
 
-    // By name alone it is the present holder's.
+    // A removal by name applies to the present holder.
     build.out(&json!({"claim": "b"})).ok();
     describe(&build, "by-name", "b", "");
     build.out(&json!({"remove": "by-name"})).ok();
     assert_eq!(server.pool("p")["locks"], 0);
-    // What was claimed has ended meanwhile: somebody else's hold is not touched.
+    // The claim has ended in the meantime: another hold is not affected.
     server.cli(&["lock", "add", "p", "c"]).ok();
     let mine = build.out(&json!({"claim": "c"})).ok().version();
     build.get(&mine, "mine").ok();
@@ -165,7 +165,7 @@ fn check_unclaimed_waits_until_the_lock_is_claimed() {
     build.out(&json!({"check_unclaimed": "none"})).failed(1, "has no lock \"x\"");
     let check = build.put(&json!({"check_unclaimed": "one"}));
     check.until_stderr("waiting: \"1\" is unclaimed");
-    // A claim of another lock is not what it waits for; a short one of its own is, also when it is over already.
+    // A claim of another lock does not end the wait. A short claim of this lock does, even if it is already over.
     holder.out(&json!({"claim": 2})).ok();
     build.out(&json!({"check_unclaimed": "one", "timeout": "300ms"})).failed(1, "still waiting after the timeout");
     holder.out(&json!({"claim": 1})).ok();
@@ -173,7 +173,7 @@ fn check_unclaimed_waits_until_the_lock_is_claimed() {
     build.out(&json!({"check_unclaimed": "one"})).ok();
 }
 
-/// Each wait is one request that stays at the server, not one every so often.
+/// Each wait is one request that the server holds, not repeated polling.
 #[test]
 fn waiting_for_a_lock_is_a_long_poll() {
     let server = Server::start();
@@ -187,7 +187,7 @@ fn waiting_for_a_lock_is_a_long_poll() {
     let waiters = puts.map(|params| build.put(&params));
     eventually("all are parked", || (proxy.seen("wait=") == 3).then_some(()));
     let asked = proxy.seen("");
-    // A while in which somebody who asks every so often would have asked again: the pauses here are 100 ms.
+    // Long enough for a polling client to ask again: its pauses would be 100 ms.
     std::thread::sleep(std::time::Duration::from_secs(1));
     assert_eq!(proxy.seen(""), asked);
     holder.out(&json!({"release": "build"})).ok();
@@ -273,7 +273,7 @@ fn a_second_claim_of_the_same_build_hears_that_it_waits_for_itself() {
     waits.finish().ok();
 }
 
-// ---- words that go with a claim
+// ---- texts that go with a claim
 
 #[test]
 fn a_newer_build_supersedes_older_waiting_ones() {

@@ -15,10 +15,10 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Short leases: all margins are a fifth of what they are without.
+/// Short leases: all margins are a fifth of the usual ones.
 const SHORT: (&str, &str) = ("LOCKER_RUN_SHORTEST_TTL", "3s");
 
-/// A place for what commands leave behind.
+/// A directory for the files that commands write.
 struct Yard {
     server: Server,
     dir: TempDir,
@@ -37,7 +37,7 @@ impl Yard {
         self.dir.path().join(name)
     }
 
-    /// What a command has written there, once it has.
+    /// Waits for a file that a command writes, and returns its content.
     fn read(&self, name: &str) -> String {
         eventually(name, || std::fs::read_to_string(self.path(name)).ok().filter(|text| text.ends_with('\n')))
     }
@@ -92,7 +92,7 @@ fn a_command_is_told_what_it_holds_and_its_exit_code_is_passed_on() {
     assert!(yard.read("dir").starts_with("drwx------"));
     assert!(!Path::new(told[4]).exists(), "the files are gone");
     assert_eq!(yard.free("envs"), 2, "the locks are given back");
-    // What is over is not held.
+    // The hold ends with the command.
     yard.server.cli(&["verify", "envs", "eu-1", told[3]]).failed(5, "not_held");
 }
 
@@ -104,7 +104,7 @@ fn exit_codes() {
     std::fs::write(&plain, "no program").unwrap();
     std::fs::set_permissions(&plain, std::fs::Permissions::from_mode(0o644)).unwrap();
     let plain = plain.to_str().unwrap();
-    // As every shell runs it.
+    // As a shell runs it.
     let script = yard.path("no-first-line");
     std::fs::write(&script, "test \"$1 $LOCKER_NAME\" = \"a b p\" && exit 9\n").unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -138,7 +138,7 @@ fn exit_codes() {
         done.said(text);
     }
     assert_eq!(yard.free("p"), 1);
-    // Without the variable of the tests the ttl is what the design says.
+    // Without the tests' variable, the ttl is the documented one.
     yard.server.cli(&["run", "p", "--ttl", "14s", "--", "true"]).failed(2, "at least 15s");
     yard.server.cli(&["run", "p", "--ttl", "15s", "--", "true"]).ok();
 }
@@ -150,7 +150,7 @@ fn a_command_runs_long_beyond_its_ttl() {
     let fence = yard.read("fence");
     running.finish().ok();
     yard.read("over");
-    // One hold from the beginning to the end.
+    // One hold from beginning to end.
     let changes = yard.server.cli(&["status", "p", "--json"]).ok().json();
     assert_eq!(changes["free"], 1);
     yard.server.cli(&["verify", "p", "p", fence.trim()]).failed(5, "not_held");
@@ -209,7 +209,7 @@ fn signals_are_passed_on_each_time_and_the_lock_is_kept_until_the_command_ends()
 #[test]
 fn what_the_command_leaves_behind_is_stopped_before_the_lock_is_given_back() {
     let yard = Yard::new();
-    // One that obeys SIGTERM, and one that does not.
+    // A command that obeys SIGTERM, and one that does not.
     let script = "(trap '' TERM; echo $$ > x; exec sleep 1000) & echo $! > deaf; sleep 1000 & echo $! > meek";
     let start = Instant::now();
     yard.run(&["p"], script).finish().ok();
@@ -249,7 +249,7 @@ fn a_server_that_is_away_is_waited_for_until_the_margin() {
     server.again();
     running.until_stderr("the lease is renewed again");
     assert!(!dir.path().join("got").exists() && is_alive(&pid));
-    // ... a long one ends the command in time, although it does not listen to SIGTERM.
+    // ... a long one ends the command in time, although the command ignores SIGTERM.
     server.kill();
     let gone = Instant::now();
     running.until_stderr("lease lost: not renewed in time: no answer");
@@ -259,8 +259,8 @@ fn a_server_that_is_away_is_waited_for_until_the_margin() {
     assert!(!is_alive(&pid), "killed");
     done.said("SIGKILL to the command");
     assert_eq!(std::fs::read_to_string(dir.path().join("got")).unwrap(), "TERM\n");
-    // The last renewal was at most a third of the ttl before; then come the ttl less 0.6 s, and the attempt to give
-    // the lock back.
+    // The last renewal was at most a third of the ttl before. Then come the ttl minus 0.6 s, and the attempt to release
+    // the lock.
     assert!(took < Duration::from_secs(6 + 15), "{took:?}");
     server.again();
     server.cli(&["claim", "p"]).ok();
@@ -273,7 +273,7 @@ fn a_lock_that_is_taken_away_stops_the_command_at_once() {
     let script = "echo $LOCKER_CLAIM > claim; trap 'echo TERM > got; exit 0' TERM; while :; do sleep 0.05; done";
     let running = yard.run(&["p", "--ttl", "6s"], script);
     let claim = yard.read("claim");
-    // Somebody else ends its hold.
+    // Another client ends its hold.
     yard.server.cli(&["release", claim.trim()]).ok();
     let done = running.finish();
     assert_eq!(done.code, 8, "also when the command ends well: it was told to stop: {done:?}");
@@ -287,7 +287,7 @@ fn a_lock_that_is_lost_without_a_word_is_noticed_when_it_is_given_back() {
     let yard = Yard::new();
     yard.server.cli(&["pool", "set", "p", "--capacity", "1", "--max-hold", "1s"]).ok();
     let script = "echo $LOCKER_FENCE > fence; until [ -e end ]; do sleep 0.01; done";
-    // So long that no renewal comes between.
+    // Long enough that no renewal comes in between.
     let running = yard.run(&["p", "--ttl", "10m"], script);
     let fence = yard.read("fence");
     eventually("the end of the hold", || {
@@ -317,7 +317,7 @@ fn a_renewal_whose_answer_is_lost_is_repeated() {
 fn nothing_can_keep_the_guard_from_its_work() {
     let yard = Yard::with(Server::start_durable());
     let Yard { mut server, dir } = yard;
-    // Nobody reads stderr, and the command has filled it.
+    // The command has filled stderr, and nobody reads it.
     let script = "echo $$ > pid; trap '' TERM; yes >&2";
     let mut command = server.cli_command();
     command.env(SHORT.0, SHORT.1).current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
@@ -333,12 +333,12 @@ fn nothing_can_keep_the_guard_from_its_work() {
 #[test]
 fn on_a_terminal_keys_reach_the_command_and_only_it() {
     let yard = Yard::new();
-    // The command reads from the terminal at once, which stops whoever is not in its foreground.
+    // The command reads from the terminal at once, which stops a process that is not in the foreground.
     let script =
         "trap 'echo INT >> got' INT; read -r line; echo \"read $line\" >> got; until read -r line; do :; done; exit 9";
     let mut shell = crate::support::clean("/bin/sh");
     let locker = yard.command(&["p"], script);
-    // A shell without job control: what comes after locker run must have the terminal again.
+    // A shell without job control: the next command after `locker run` must have the terminal again.
     let line = "\"$@\"; code=$?; read -r line; echo \"then $line $code\" >> got";
     shell.args(["-c", line, "sh"]).arg(locker.get_program()).args(locker.get_args()).current_dir(yard.dir.path());
     shell.envs(locker.get_envs().filter_map(|(name, value)| Some((name, value?))));

@@ -1,5 +1,5 @@
-//! The first sync that fails latches the store shut: nothing is acknowledged afterwards, the process ends, and what was
-//! acknowledged before is there again (I15). The failure is real: strace makes the system call fail.
+//! The first failed sync shuts the store for good: nothing is acknowledged afterwards, the process ends, and everything
+//! that was acknowledged is still there after a restart (I15). The failure is real: strace makes the system call fail.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic and talk")]
 
@@ -14,14 +14,14 @@ use nix::sys::signal::{Signal, kill};
 /// The process must be gone within a second; twice that on a busy machine.
 const GONE: Duration = Duration::from_secs(2);
 
-/// An answer: its status, its body, and the request's id.
+/// An answer: its status, its body, and the id of the request.
 struct Answered {
     status: u16,
     body: String,
     request: String,
 }
 
-/// Sends `PUT /api/v1/claims/{id}` for a pool of its own; `None`: there was no answer.
+/// Sends `PUT /api/v1/claims/{id}` for the claim's own pool. `None` means that no answer came.
 fn claim(address: &str, id: usize) -> Option<Answered> {
     let agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -34,7 +34,7 @@ fn claim(address: &str, id: usize) -> Option<Answered> {
     Some(Answered { status: answer.status().as_u16(), body: answer.body_mut().read_to_string().ok()?, request })
 }
 
-/// A server under strace. A SIGTERM to strace ends both; a SIGKILL would leave the server behind.
+/// A server under strace. SIGTERM to strace ends both; SIGKILL would leave the server running.
 struct Traced(Server);
 
 impl Drop for Traced {
@@ -46,7 +46,7 @@ impl Drop for Traced {
     }
 }
 
-/// A server whose syncs meet what `inject` says, as strace writes it.
+/// A server with a fault in its syncs, in strace's `inject` syntax.
 fn strace(inject: &str, store: &str, more: &[&str]) -> Traced {
     let mut command = Command::new("strace");
     command
@@ -57,12 +57,12 @@ fn strace(inject: &str, store: &str, more: &[&str]) -> Traced {
     Traced(Server::spawn_with(command, Stdio::null()))
 }
 
-/// What takes longer than `--request-timeout` inside the server is answered all the same, and may have been done.
+/// A request that takes longer than `--request-timeout` inside the server is answered, and may have been carried out.
 #[test]
 fn a_request_that_takes_too_long_is_503_timeout() {
     let dir = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", dir.path().join("locker.db").display());
-    // Every sync from the 40th on takes three seconds more.
+    // From the 40th sync on, each takes three more seconds.
     let traced = strace("delay_enter=3000000:when=40+", &store, &["--request-timeout", "1s"]);
     let late = (0..200).find_map(|id| {
         let answer = claim(traced.0.address(), id).expect("an answer");
@@ -71,16 +71,16 @@ fn a_request_that_takes_too_long_is_503_timeout() {
     let (id, late) = late.expect("a sync takes too long");
     assert_eq!(late.status, 503, "{}", late.body);
     assert!(late.body.contains("\"code\":\"timeout\"") && late.body.contains("\"error\":"), "{}", late.body);
-    // It was done, and the same request finds it.
+    // The request was carried out, and repeating it finds the claim.
     eventually("the claim is there", || claim(traced.0.address(), id).is_some_and(|again| again.status == 200));
 }
 
-/// While the disk hangs, claims wait, however many; health checks and reads do not.
+/// While the disk hangs, all claims wait, however many there are. Health checks and reads do not wait.
 #[test]
 fn reads_do_not_wait_for_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", dir.path().join("locker.db").display());
-    // Every sync from the 40th on takes four seconds more.
+    // From the 40th sync on, each takes four more seconds.
     let traced = strace("delay_enter=4000000:when=40+", &store, &[]);
     let address = traced.0.address();
     let (answers, over) = (Mutex::new((0, Instant::now())), AtomicBool::new(false));
@@ -116,7 +116,7 @@ fn reads_do_not_wait_for_the_disk() {
 fn a_failed_sync_ends_the_server_and_loses_nothing_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", dir.path().join("locker.db").display());
-    // Every sync from the 40th on fails: some are needed to start.
+    // From the 40th sync on, each fails. The server needs some to start.
     let mut traced = strace("error=EIO:when=40+", &store, &[]);
     let server = &mut traced.0;
     let address = server.address().to_owned();
@@ -131,7 +131,7 @@ fn a_failed_sync_ends_the_server_and_loses_nothing_acknowledged() {
     let failed_at = Instant::now();
     let (refused, answer) = refused.expect("a sync fails");
     assert!(!acknowledged.is_empty(), "the first syncs succeed");
-    // Refused in words, or cut off by the end of the process; never acknowledged.
+    // Refused with an error, or cut off by the end of the process, but never acknowledged.
     let request = answer.map(|answer| {
         assert_eq!(answer.status, 503, "{}", answer.body);
         assert!(answer.body.contains("\"code\":\"store_failed\""), "{}", answer.body);
@@ -143,18 +143,18 @@ fn a_failed_sync_ends_the_server_and_loses_nothing_acknowledged() {
     assert_eq!(status.code(), Some(1), "{:?}", server.log());
     assert!(server.has_said("has failed: nothing was acknowledged since"), "{:?}", server.log());
     if let Some(request) = request {
-        // The line that ties the causes to the request.
+        // The log line that connects the cause to the request.
         let found = server.log().lines().any(|line| line.contains(&request) && line.contains("I/O"));
         assert!(found, "{request}: {:?}", server.log());
     }
 
     let again = Server::start_as(&Setup { store, ..Setup::memory() });
     for id in acknowledged {
-        // The same request again is the same claim, still held.
+        // Repeating the request returns the same claim, which is still held.
         let Answered { status, body, .. } = claim(again.address(), id).unwrap();
         assert_eq!(status, 200, "c{id}: {body}");
         assert!(body.contains("\"life\":1") && body.contains("\"state\":\"held\""), "c{id}: {body}");
     }
-    // The one that was refused may have reached the disk or not; asking again settles it.
+    // The refused claim may have reached the disk or not. Asking again settles it.
     assert_eq!(claim(again.address(), refused).unwrap().status, 200);
 }

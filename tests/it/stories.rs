@@ -1,5 +1,5 @@
-//! What goes wrong with lock tools in Concourse, as tests: the failure stories of the lifecycle, the server and the
-//! protocol that the resource must survive, each under the name of its story.
+//! What goes wrong with lock tools in Concourse, as tests: failures of builds, servers and the protocol that the
+//! resource must survive. Each test has the name of its story.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -54,7 +54,7 @@ fn story_2_a_client_that_dies_before_it_hears_of_its_grant_holds_nothing() {
 fn story_3_a_release_needs_no_artifact_and_nothing_held() {
     let server = Server::start();
     let build = Build::new(&server, 1, "p");
-    // The acquire was aborted: there is no directory of it. The pool does not even exist.
+    // The acquire was aborted, so there is no directory. The pool does not even exist.
     build.out(&release_build()).ok().said("nothing to do");
     build.out(&acquire()).ok();
     build.out(&release_build()).ok().said("released \"p\"");
@@ -86,7 +86,7 @@ fn story_6_out_that_runs_again_in_its_container_finds_its_hold() {
         again.stdout.replace(&again.metadata("waited").unwrap(), "")
     );
     assert_eq!(free(&server, "p"), 2, "one hold, not two");
-    // Also when the first one was killed after its hold began, whose answer nobody has read.
+    // The same when the first one was killed after its hold began, before it read the answer.
     let proxy = Proxy::before(&server.url);
     let other = Build::new(&server, 2, "p").at(&proxy.url);
     proxy.rule("/confirm", Act::StopAnswer);
@@ -108,7 +108,7 @@ fn story_14_a_lock_of_another_flow_is_refused_when_its_hold_is_over() {
     let of_two = two.out(&acquire()).ok();
     assert_ne!(of_one.version(), of_two.version(), "each acquire has a version of its own");
     one.out(&release_build()).ok();
-    // Build 3 of a later job is given the version of build 1, although build 2 holds on.
+    // Build 3 of a later job gets the version of build 1, although build 2 holds now.
     let late = Build::new(&server, 3, "p");
     late.get(&of_one.version(), "p").failed(1, "error: lock instance is no longer acquired");
     late.get(&of_two.version(), "q").ok();
@@ -206,7 +206,7 @@ fn story_22_a_release_whose_answer_was_lost_does_not_touch_the_next_holder() {
     one.get(&claimed, "p").ok();
     let waiter = two.put(&acquire());
     server.until_waiting("p", 1);
-    // The release acts and its answer is lost; the next holder is there before it is asked again.
+    // The release takes effect, but its answer is lost. Another build holds the lock before the retry.
     proxy.rule("DELETE ", Act::LoseAnswer);
     proxy.rule("DELETE ", Act::StopRequest);
     let release = one.put(&json!({"release": "p"}));
@@ -270,7 +270,7 @@ fn story_41_blips_in_a_long_wait_cost_nobody_the_place() {
     let mut server = Server::start_durable();
     let holder = Build::new(&server, 1, "p");
     holder.out(&acquire()).ok();
-    // It asks again every 300 ms, so that it says each time what it has met.
+    // It asks every 300 ms, so that each failure shows up in its log.
     let first = Build::new(&server, 2, "p").var("LOCKER_PROGRESS", "0s").var("LOCKER_WAIT", "300ms").put(&acquire());
     server.until_waiting("p", 1);
     let second = Build::new(&server, 3, "p").put(&acquire());
@@ -295,7 +295,7 @@ fn story_42_who_is_not_allowed_hears_it_at_once() {
     Build::new(&server, 1, "p").out(&acquire()).failed(1, "unauthorized");
     let forbidden = Impostor::says("403 Forbidden", r#"{"error":"not for you","code":"forbidden"}"#);
     Build::new(&server, 1, "p").at(&forbidden.url).out(&acquire()).failed(1, "not for you (forbidden)");
-    // A word that this release does not know is final, too.
+    // A code that this release does not know is final, too.
     let new = Impostor::says("418 Teapot", r#"{"error":"no tea","code":"no_teapot"}"#);
     Build::new(&server, 1, "p").at(&new.url).out(&acquire()).failed(1, "no tea (no_teapot)");
     assert!(start.elapsed() < Duration::from_secs(20), "no back-off");
@@ -306,17 +306,17 @@ fn story_46_every_kind_of_re_run_must_get_the_lock() {
     let server = Server::start();
     let first = Build::new(&server, 1, "p");
     let hold = first.out(&acquire()).ok();
-    // A re-run of the build is another build: it waits like everybody.
+    // A re-run is another build: it waits like any other.
     let re_run = Build::new(&server, 2, "p");
     re_run.out(&json!({"acquire": true, "timeout": "200ms"})).failed(1, "held: \"p\" by main/app/deploy #1");
     first.out(&release_build()).ok();
-    // After a release the same step takes it anew, with a larger fence and a version of its own.
+    // After a release the same step takes the lock again, with a larger fence and a new version.
     let again = first.out(&acquire()).ok();
     let fence = |done: &crate::support::Done| done.metadata("fence").unwrap().parse::<u64>().unwrap();
     assert!(fence(&again) > fence(&hold) && again.version() != hold.version());
     first.out(&release_build()).ok();
 
-    // An attempt in another container does not find the hold of the one before it, and says why it fails ...
+    // An attempt in another container does not find the hold of the previous one, and says why it fails ...
     let (code, ..) = out_in("attempt-1", &server, &acquire());
     assert_eq!(code, 0);
     let (code, stdout, stderr) = out_in("attempt-2", &server, &json!({"acquire": true, "timeout": "20s"}));
@@ -324,7 +324,7 @@ fn story_46_every_kind_of_re_run_must_get_the_lock() {
     assert!(stderr.contains("as: NAME"), "{stderr}");
     let (code, ..) = out_in("attempt-2", &server, &release_build());
     assert_eq!(code, 0);
-    // ... with a name it does.
+    // ... with a name, it finds it.
     let named = json!({"acquire": true, "as": "env"});
     let version = |stdout: &str| serde_json::from_str::<Value>(stdout).unwrap()["version"].clone();
     let one = out_in("attempt-1", &server, &named);

@@ -1,5 +1,5 @@
-//! What goes wrong with lock servers and queues, as tests: failure stories of the server, its protocol and those who use
-//! it by hand, each under the name of its story. 24 and 26 are in `tests/proofs/pauses.rs`, 45 in `tests/proofs/dead_waiters.rs`.
+//! What goes wrong with lock servers and queues, as tests: failures of the server, its protocol and manual use. Each
+//! test has the name of its story. 24 and 26 are in `tests/proofs/pauses.rs`, 45 in `tests/proofs/dead_waiters.rs`.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -13,7 +13,7 @@ fn claim(server: &Server, id: &str, body: &Value) -> (u16, Value) {
     server.api("PUT", &format!("/claims/{id}"), body)
 }
 
-/// Waits until the claim has ended; how.
+/// Waits until the claim has ended. Returns how it ended.
 fn ended(server: &Server, id: &str) -> String {
     eventually("the claim has ended", || {
         let (_, claim) = server.api("GET", &format!("/claims/{id}"), &Value::Null);
@@ -26,7 +26,7 @@ fn history(server: &Server, pool: &str) -> Vec<Value> {
     page["items"].as_array().unwrap().clone()
 }
 
-/// A pause of a holder that nothing but a fence can tell from death.
+/// A holder that pauses looks dead; only a fence keeps it from doing harm.
 #[test]
 fn story_21_24_whoever_comes_back_too_late_touches_nobody() {
     let server = Server::start_with("memory:", &["--drain", "0s"], &[]);
@@ -88,7 +88,7 @@ fn story_28_hundreds_of_holds_and_waiters_are_as_before_after_a_restart() {
     assert_eq!(claims, claims_after, "ids, locks, fences, owners");
 }
 
-/// Nested claims in two orders: both builds read of it in their logs, at once, and so does who looks at the pool.
+/// Nested claims in two orders: both build logs report the deadlock at once, and so does the status of the pool.
 #[test]
 fn story_31_builds_that_wait_for_each_other_are_told_within_a_second() {
     let server = Server::start();
@@ -105,7 +105,7 @@ fn story_31_builds_that_wait_for_each_other_are_told_within_a_second() {
     for waiter in [&first, &second] {
         waiter.until_stderr("each of these builds waits for the next");
     }
-    // A second is promised; a slow machine gets some more.
+    // The promise is one second; a slow machine gets more.
     assert!(closed.elapsed() < Duration::from_secs(5), "{:?}", closed.elapsed());
     for (pool, id) in [("a", "2"), ("b", "1")] {
         let queue = &server.pool(pool)["queue"][0];
@@ -120,7 +120,7 @@ fn story_31_builds_that_wait_for_each_other_are_told_within_a_second() {
     first.finish().ok();
 }
 
-/// A waiter for several locks dies at the head of all its queues: what it waited for goes to those behind it.
+/// A waiter for several locks dies at the head of all its queues. The locks go to the waiters behind it.
 #[test]
 fn story_30_34_a_waiter_that_goes_leaves_no_ghost_in_any_queue() {
     let server = Server::start();
@@ -148,7 +148,7 @@ fn story_31_ab_and_ba_never_deadlock() {
     let server = Server::start();
     let pools = ["a", "b", "c", "d"];
     claim(&server, "h", &json!({"pool": "a", "also": [{"pool": "b"}, {"pool": "c"}, {"pool": "d"}]}));
-    // Sets of two to four of them in any order, each by a build of its own.
+    // Each build asks for two to four of the locks, in any order.
     let mut seed = 31_u64;
     let mut sets = BTreeMap::new();
     for n in 0..200 {
@@ -166,7 +166,7 @@ fn story_31_ab_and_ba_never_deadlock() {
         assert_eq!(claim(&server, id, body).0, 423);
     }
     server.api("DELETE", "/claims/h", &Value::Null);
-    // A waiter that asks in its turn gets the lock, so each round over all of them serves some.
+    // A waiter that asks in its turn gets the lock, so each round over all waiters serves some.
     while !sets.is_empty() {
         let before = sets.len();
         sets.retain(|id, body| {
@@ -188,7 +188,7 @@ fn story_32_33_who_wants_much_waits_no_longer_than_the_policy_says() {
         claim(&server, &format!("{pool}-holder"), &json!({"pool": pool}));
         let (big, want) = (format!("{pool}-big"), json!({"pool": pool, "count": 3}));
         assert_eq!(claim(&server, &big, &want).0, 423);
-        // A stream of small ones, each done before the next comes.
+        // A stream of small claims, each released before the next one.
         let served = (0..8).filter(|n| {
             let id = format!("{pool}-{n}");
             let (status, _) = claim(&server, &id, &json!({"pool": pool, "queue": false}));

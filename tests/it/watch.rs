@@ -1,10 +1,11 @@
-//! The build watch, end to end: the real server and the real resource against a pretend Concourse over real sockets.
+//! The build watch from end to end: the real server and the real resource against a pretend Concourse over real
+//! sockets.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`status`] | every row of the status table, for every kind of claim |
-//! | [`failures`] | every way in which a Concourse fails: the hold stays and says so, until it can be seen again |
-//! | [`login`] | passwords, tokens, none at all; several installations and names |
+//! | [`failures`] | every way in which a Concourse fails: the hold stays and is marked, until its build can be seen again |
+//! | [`login`] | passwords, tokens, no login; several installations and names |
 //! | [`admit`] | `scope: build`, `--verify-builds`, and what the server says about its watch |
 //! | [`stories`] | failure stories of lock tools in Concourse, each under its name |
 
@@ -20,7 +21,7 @@ use crate::support::concourse::Concourse;
 use crate::support::{Build, Server, eventually};
 use serde_json::{Value, json};
 
-/// The rules of the watch, shortened: what takes 15 s, 60 s, 30 s otherwise.
+/// The rules of the watch with short times, instead of 15 s, 60 s and 30 s.
 const SHORT: [&str; 6] = ["--watch-period", "150ms", "--watch-gone", "600ms", "--drain", "100ms"];
 
 /// A server that watches these installations.
@@ -50,12 +51,12 @@ fn owner(concourse: &Concourse, id: u32) -> Value {
     json!({"cluster": concourse.url, "build_id": id.to_string(), "team": "main", "pipeline": "app", "job": "deploy"})
 }
 
-/// Asks for a lock with a claim of this id; the status and what was said.
+/// Asks for a lock with a claim of this id. Returns the status and the answer.
 fn ask(server: &Server, id: &str, body: &Value) -> (u16, Value) {
     server.api("PUT", &format!("/claims/{id}"), body)
 }
 
-/// Takes a lock of a pool for a build; it must be free.
+/// Takes a lock of a pool for a build. The lock must be free.
 fn take(server: &Server, concourse: &Concourse, id: u32, pool: &str, scope: &str) -> String {
     let claim = format!("{pool}-{id}");
     let body = json!({"pool": pool, "scope": scope, "owner": owner(concourse, id)});
@@ -64,7 +65,7 @@ fn take(server: &Server, concourse: &Concourse, id: u32, pool: &str, scope: &str
     claim
 }
 
-/// Waits until a claim has ended; says how.
+/// Waits until a claim has ended. Returns how it ended.
 fn until_ended(server: &Server, id: &str) -> String {
     eventually(&format!("the end of claim {id}"), || {
         let claim = claim(server, id);

@@ -1,8 +1,8 @@
-//! Waiters that die, stop or go away: the next live one gets the lock in time, nothing is left behind, and a waiter that
-//! comes back has its old place.
+//! Waiters that die, stop or disconnect: the next live one gets the lock in time, nothing is left behind, and a waiter
+//! that comes back has its old place.
 //!
-//! Deadlines are shortened by settings. `LOCKER_DEFAULT_DEADLINES=1 cargo test --test dead_waiters` runs it all with
-//! the real ones (about a quarter of an hour, since a place is kept for ten minutes).
+//! Deadlines are shortened by settings. `LOCKER_DEFAULT_DEADLINES=1 cargo test --test dead_waiters` uses the real ones
+//! (about a quarter of an hour, because a place is kept for ten minutes).
 
 // Test code: a panic is a failed test, and figures go to the terminal.
 #![allow(
@@ -29,12 +29,12 @@ use serde_json::{Value, json};
 use support::http::{Answer, Client, request};
 use support::{Build, Running, Server, Setup};
 
-/// What "in time" adds to a deadline: the promise for a hand-over.
+/// How much "in time" adds to a deadline: the promise for a handover.
 const IN_TIME: Duration = Duration::from_secs(1);
-/// For what has no promise: processes that start, queues that fill.
+/// For steps without a promise, such as starting processes and filling queues.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Durations of the rules in a run.
+/// The deadlines of a run.
 #[derive(Clone, Copy)]
 struct Deadlines {
     confirm: Duration,
@@ -71,7 +71,7 @@ impl Deadlines {
     }
 }
 
-/// A connection for looking and for claims that are never parked.
+/// A connection for reads, and for claims that are never parked.
 struct Api(Client);
 
 impl Api {
@@ -87,12 +87,12 @@ impl Api {
         self.call("PUT", &format!("/api/v1/claims/{id}"), Some(&json!({ "pool": pool, "run": id }))).status
     }
 
-    /// Returns when the answer was there.
+    /// Returns when the answer came.
     fn release(&mut self, id: &str) -> Instant {
         self.release_between(id).1
     }
 
-    /// Returns between which moments it happened.
+    /// Returns the moments before and after it happened.
     fn release_between(&mut self, id: &str) -> (Instant, Instant) {
         let before = Instant::now();
         let answer = self.call("DELETE", &format!("/api/v1/claims/{id}"), None);
@@ -131,7 +131,7 @@ struct Out {
     _files: Build,
 }
 
-/// What a put has printed, and when it was over.
+/// What a put printed, and when it ended.
 struct Printed {
     at: Instant,
     claim: String,
@@ -144,7 +144,7 @@ impl Out {
         Self { build: build.to_owned(), running, _files: files }
     }
 
-    /// Waits for its end, which must come by then.
+    /// Waits for its end, which must come by this moment.
     fn ended_by(&mut self, deadline: Instant, what: &str) -> (ExitStatus, Instant) {
         while self.running.is_running() {
             assert!(Instant::now() < deadline, "{what}: build {} has not ended in time", self.build);
@@ -154,7 +154,7 @@ impl Out {
         (self.running.wait(), at)
     }
 
-    /// Waits until it holds the lock and has said so.
+    /// Waits until it holds the lock and has printed so.
     fn holds_by(&mut self, deadline: Instant, what: &str) -> Printed {
         let (status, at) = self.ended_by(deadline, what);
         assert!(status.success(), "{what}: build {} failed: {status}", self.build);
@@ -196,7 +196,7 @@ fn a_waiting_out_that_dies_delays_nobody() {
     thread::scope(|scope| {
         for fault in [Fault::Term, Fault::Kill, Fault::Stop] {
             scope.spawn(move || {
-                // A stopped one stays stopped until the end: nothing is owed to its death.
+                // A stopped process stays stopped until the end, so nothing depends on its death.
                 let mut victims = Vec::new();
                 for (name, position) in POSITIONS {
                     let pool = format!("{fault:?}-{name}");
@@ -211,7 +211,7 @@ fn a_waiting_out_that_dies_delays_nobody() {
     });
 }
 
-/// Three builds wait, the one at `position` suffers the fault, a fourth one comes. Returns the victim.
+/// Three builds wait, the one at `position` gets the fault, and a fourth one arrives. Returns the victim.
 fn dies_waiting(server: &Server, pool: &str, position: usize, fault: Fault, deadlines: Deadlines) -> Out {
     let mut api = Api::of(server);
     let first = format!("{pool}-first");
@@ -225,7 +225,7 @@ fn dies_waiting(server: &Server, pool: &str, position: usize, fault: Fault, dead
         out
     };
     let mut outs: Vec<Out> = (1..=3).map(|build| waits(&mut api, build.to_string())).collect();
-    // Whoever listens for longer than an answered request counts has a request that is parked.
+    // A waiter that listens for longer than an answered request counts must have a parked request.
     let queued = Instant::now();
     api.until("all are parked", deadlines.listen + PATIENCE, |api| {
         let all_listen = api.pool(pool).queue.iter().all(|waiter| waiter.listening);
@@ -247,11 +247,11 @@ fn dies_waiting(server: &Server, pool: &str, position: usize, fault: Fault, dead
     let (mut before, mut released) = api.release_between(&first);
     for (turn, out) in outs.iter_mut().enumerate() {
         let due = match fault {
-            // It has said good-bye.
+            // It has cancelled its claim.
             Fault::Term => released,
-            // Its connection is closed: it keeps its turn for a moment.
+            // Its connection is closed, so it keeps its turn only for a moment.
             Fault::Kill => released.max(struck + deadlines.grace),
-            // Its connection is open: it is given the lock in its turn, and does not confirm.
+            // Its connection is open, so it is granted the lock in its turn, and does not confirm.
             Fault::Stop if turn == position => released + deadlines.confirm,
             Fault::Stop => released,
         };
@@ -264,7 +264,7 @@ fn dies_waiting(server: &Server, pool: &str, position: usize, fault: Fault, dead
     victim
 }
 
-/// The server lists nothing of the pool any more, at the latest when a place is not kept any longer.
+/// The server lists no claim of the pool any more, at the latest when places expire.
 fn nothing_is_left(server: &Server, pool: &str, deadlines: Deadlines) {
     let within = deadlines.place + deadlines.confirm + IN_TIME;
     Api::of(server).until(&format!("pool {pool} is at rest"), within, |api| {
@@ -278,11 +278,11 @@ fn nothing_is_left(server: &Server, pool: &str, deadlines: Deadlines) {
 /// How a client is lost between its grant and its confirm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lost {
-    /// It has its answer, and does nothing.
+    /// It gets its answer, and does nothing.
     Silent,
-    /// Its connection is closed once the answer is there.
+    /// It closes its connection when the answer comes.
     Closed,
-    /// It does not even read the answer: so looks a half-open connection from here.
+    /// It does not even read the answer. To the server, a half-open connection looks like this.
     Deaf,
 }
 
@@ -328,7 +328,7 @@ fn dies_granted(server: &Server, lost: Lost, deadlines: Deadlines) {
     };
     assert_eq!(confirm(&mut api, "victim", fence), 409, "{pool}: too late");
     assert_eq!(confirm(&mut api, "next", view.fence.unwrap()), 200, "{pool}");
-    // The victim comes back: it has its old place, before one that came after it.
+    // The victim comes back and has its old place, before a waiter that came after it.
     let mut later = parked(server, &id("later"), &pool, true);
     drop(kept);
     let mut victim = parked(server, &id("victim"), &pool, true);
@@ -373,7 +373,7 @@ fn a_client_that_was_away_has_its_old_place() {
     let mut second = parked(&server, "second", "p", false);
     let gone = |api: &mut Api| (!api.claim("away").queue.unwrap().listening).then_some(());
     api.until("the first waiter counts as away", deadlines.listen + IN_TIME, gone);
-    // It comes back before anything was given: it is first again.
+    // It comes back before anything was granted: it is first again.
     let mut back = parked(&server, "away", "p", false);
     assert_eq!(api.claim("away").queue.unwrap().position, 1);
     let released = api.release("holder");
@@ -383,7 +383,7 @@ fn a_client_that_was_away_has_its_old_place() {
     api.release("away");
     assert_eq!(second.receive().unwrap().status, 200);
 
-    // While it is away it holds nobody back.
+    // While it is away, it holds no other waiter back.
     assert_eq!(api.ask("away-2", "p"), 423);
     let gone = |api: &mut Api| (!api.claim("away-2").queue.unwrap().listening).then_some(());
     let mut third = parked(&server, "third", "p", false);
@@ -391,7 +391,7 @@ fn a_client_that_was_away_has_its_old_place() {
     let released = api.release("second");
     assert_eq!(third.receive().unwrap().status, 200);
     assert!(released.elapsed() < IN_TIME);
-    // What it has missed is missed, but its place is still before all that came later.
+    // It has missed its turn, but its place is still before all waiters that came later.
     let mut fourth = parked(&server, "fourth", "p", false);
     let mut back = parked(&server, "away-2", "p", false);
     api.release("third");
@@ -401,20 +401,20 @@ fn a_client_that_was_away_has_its_old_place() {
     api.release("fourth");
 }
 
-/// A lost wake-up is repaired by the periodic look at all queues.
+/// The periodic check of all queues repairs a lost wake-up.
 #[cfg(feature = "plant")]
 mod planted {
     use super::*;
 
     #[test]
     fn story_45_a_lost_notice_is_repaired_within_seconds() {
-        /// How often the engine looks at all queues.
+        /// How often the engine checks all queues.
         const RECONCILE: Duration = Duration::from_secs(5);
         let directory = tempfile::tempdir().unwrap();
         let server = Server::start_as(&Setup::sqlite(directory.path()).plant("lost-notice"));
         let mut api = Api::of(&server);
         let mut longest = Duration::ZERO;
-        // Claims that confirm, as those of `out` do: the planted bug also loses the repeated notices of the others.
+        // Claims that confirm, as `out` does. For other claims, the planted bug also loses the repeated notices.
         for pool in ["a", "b", "c"] {
             let (first, next) = (format!("{pool}-first"), format!("{pool}-next"));
             assert_eq!(api.ask(&first, pool), 200);

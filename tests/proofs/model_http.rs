@@ -1,9 +1,10 @@
 //! The naive model of the rules (`src/core/model_tests/reference.rs`) against our HTTP API on SQLite: the same random
-//! operations as requests over a socket, through the door, the routes, the engine and a real file, restarts included.
+//! operations as requests over a socket, through the door, the routes, the engine and a real file, with restarts.
 //!
-//! The clock is the test's: a run covers hours in a moment. So it also plays the part of the door that parks: requests
-//! that wait, and their end, are handed to the routes directly. What HTTP does not show (runs, numbers of parked requests,
-//! the order in which free locks are picked) is left out of the comparison here; the core's own model test sees it.
+//! The test controls the clock, so a run covers hours in a moment. Therefore it also plays the part of the door that
+//! parks: it passes waiting requests, and their end, directly to the routes. What HTTP does not show (runs, numbers of
+//! parked requests, the order in which free locks are picked) is left out of the comparison here; the core's own model
+//! test sees it.
 
 // Test code: a panic is a failed test.
 #![allow(clippy::unwrap_used)]
@@ -39,22 +40,22 @@ use support::clock::HandClock;
 use support::http::Client;
 use support::in_process::{Door, House};
 
-/// A pool of the test's own, so that there is always something to write.
+/// A separate pool, so that there is always something to write.
 const ASIDE: &str = "aside";
 const SECOND: u64 = 1_000;
 
-/// A server on a clock of the test's own.
+/// A server with a clock that the test controls.
 struct Server {
     directory: tempfile::TempDir,
     settings: Settings,
     clock: HandClock,
     life: Option<Life>,
-    /// All fences that each claim was seen with.
+    /// All fences that each claim has shown.
     fences: BTreeMap<String, Vec<u64>>,
     newest: u64,
 }
 
-/// Ends from top to bottom.
+/// The fields are dropped from top to bottom.
 struct Life {
     client: RefCell<Client>,
     _door: Door,
@@ -212,7 +213,8 @@ impl Server {
     }
 
     fn restart(&mut self) {
-        // Engine time is stored with a change: written now, it goes on from now, as if the server was down for no time.
+        // Each change stores the engine time. A change now makes it continue from now, as if the server had no
+        // downtime.
         assert_eq!(self.plain("POST", &format!("/pools/{ASIDE}/changes"), Some(&json!({}))), Answer::Done);
         drop(self.life.take());
         self.life = Some(start(&file(&self.directory), &self.settings, &self.clock));
@@ -306,7 +308,7 @@ impl Server {
         lines
     }
 
-    /// Each new grant has a fence above all that were seen before.
+    /// Each new grant has a larger fence than all earlier ones.
     fn check_fences(&mut self) -> Result<(), String> {
         let mut new = BTreeSet::new();
         for claim in self.get("/claims?limit=1000")["items"].as_array().unwrap() {
@@ -328,7 +330,7 @@ fn file(directory: &tempfile::TempDir) -> PathBuf {
     directory.path().join("locker.db")
 }
 
-/// A request as the door hands it on.
+/// A request as the door passes it on.
 fn request(method: &str, path: &str, body: &Value) -> Request {
     Request {
         method: method.into(),
@@ -403,7 +405,7 @@ fn answer_of(status: u16, json: &Value, parked: bool) -> Answer {
     }
 }
 
-/// The word as the model has it: kept for ever, since these are few.
+/// The text as the model needs it. It is never freed, because there are only a few.
 fn known(word: &Value) -> &'static str {
     const WORDS: &[&str] = &[
         "released",
@@ -442,7 +444,7 @@ fn known(word: &Value) -> &'static str {
 
 /// What HTTP shows of a line of the model's view.
 fn shown(line: &str) -> String {
-    // A lock's state is one word: it drains only when nobody has it and it is in service.
+    // The state of a lock is one word: `draining` appears only when the lock is in service and has no holder.
     if line.starts_with("lock ") && (line.ends_with(" out") || !line.contains(" by [] ")) {
         return line.replace(" draining true ", " draining false ");
     }
@@ -460,7 +462,7 @@ fn shown(line: &str) -> String {
     }
 }
 
-/// The bugs that a server under test may carry.
+/// The bugs that a server under test may have.
 const PLANTS: [Plant; 4] = [Plant::None, Plant::EarlierRun, Plant::ReleaseUnchecked, Plant::FenceInMemory];
 
 struct ApiFollowsTheRules<const PLANT: usize>;
@@ -480,7 +482,7 @@ impl<const PLANT: usize> StateMachineTest for ApiFollowsTheRules<PLANT> {
     fn apply(mut server: Server, case: &Case, op: Op) -> Server {
         let answer = server.apply(&op);
         let expected = match &case.model.answer {
-            // An answer does not say whether the claim was over before.
+            // An answer does not say whether the claim had already ended.
             Answer::Ended { how, .. } => Answer::Ended { how, again: false },
             other => other.clone(),
         };
@@ -509,7 +511,7 @@ fn the_api_does_what_the_rules_say() {
     run::<0>(cases, 400).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Planted bugs must be found, or the property proves nothing.
+/// The test must find planted bugs, or it proves nothing.
 #[test]
 fn planted_bugs_are_found() {
     let found = [run::<1>(300, 8), run::<2>(300, 8), run::<3>(300, 8)];

@@ -1,9 +1,9 @@
-//! Models that are searched in full: every order in which requests, answers, losses, deaths, pauses, restarts and
-//! ticks of the clock can fall together, within small bounds. The rules in them are no copies: the server is the real
-//! core (`locker::core`), the program with a lease is the real `locker::client::lease`.
+//! Models that are searched exhaustively: every order of requests, answers, losses, deaths, pauses, restarts and ticks
+//! of the clock, within small bounds. The rules in them are not copies: the server is the real core (`locker::core`),
+//! and the program with a lease is the real `locker::client::lease`.
 //!
 //! Each model prints how many states were searched and which properties hold in all of them. Naive variants of the
-//! same rules must fail, or the search would prove nothing. `cargo test --test models -- --nocapture`
+//! rules must fail, or the search would prove nothing. Run `cargo test --test models -- --nocapture` to see it.
 
 // Test code: a panic is a failed test, and figures go to the terminal.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panicking and print what was searched")]
@@ -25,14 +25,14 @@ use stateright::{Checker as _, Expectation, Model};
 /// Most steps of one search.
 const MOST: usize = 3_000_000;
 
-/// A number that is equal for states that are: what they are told apart by.
+/// A number that is the same for equal states. The search compares states by it.
 fn digest(state: &impl Hash) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     state.hash(&mut hasher);
     std::hash::Hasher::finish(&hasher)
 }
 
-/// Searches all states; what was found, by property. Prints it.
+/// Searches all states. Prints and returns what was found, by property.
 fn search<M>(name: &str, model: M) -> Vec<&'static str>
 where
     M: Model + Send + Sync + 'static,

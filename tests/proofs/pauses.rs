@@ -1,9 +1,10 @@
-//! Processes that stand still, and clocks that jump (failure stories 24 and 26): SIGSTOP of `locker run`, of the server,
-//! and of both, for less than, about, and three times the ttl; the wall clock moved by a day both ways.
+//! Processes that stop, and clocks that jump (failure stories 24 and 26): SIGSTOP to `locker run`, to the server, and
+//! to both, for less than, about, and three times the ttl; and the wall clock moved by a day in both directions.
 //!
-//! What is judged: a resource that takes no write with a smaller fence than it has seen never loses an update (no double
-//! grant as it sees it); the same resource without that check does, which shows that the tests bite; no lease ends
-//! early; and none ends later than its ttl, plus the time that the server stood still, plus a margin for the machine.
+//! The tests check that a resource that refuses writes with a smaller fence than it has seen never loses an update (it
+//! never sees a double grant); that the same resource without this check does lose updates, so the tests can fail; that
+//! no lease ends early; and that none ends later than its ttl, plus the time that the server was stopped, plus a margin
+//! for the machine.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -24,11 +25,11 @@ use support::{Running, Server, eventually};
 use tempfile::TempDir;
 
 const TTL: Duration = Duration::from_secs(6);
-/// How late a busy machine may be.
+/// The margin for a busy machine.
 const SLACK: Duration = Duration::from_secs(10);
 
-/// Writes with its fence until it is told to end: to a resource that keeps the highest fence and refuses smaller ones, and
-/// to one that takes whatever comes.
+/// Writes with its fence until it must end: to a resource that keeps the highest fence and refuses smaller ones, and to
+/// one that accepts every write.
 const WRITER: &str = "
     echo $LOCKER_FENCE > holds-$1
     until [ -e end-$1 ]; do
@@ -66,7 +67,7 @@ impl Yard {
         Running::start(&mut command, b"")
     }
 
-    /// The fence that a writer has been given.
+    /// The fence of a writer.
     fn fence(&self, name: &str) -> u64 {
         let path = self.path(&format!("holds-{name}"));
         eventually("a writer", || std::fs::read_to_string(&path).ok()?.strip_suffix('\n')?.parse().ok())
@@ -84,7 +85,7 @@ impl Yard {
         }
     }
 
-    /// The fences of the writes that a resource took, in their order.
+    /// The fences of the writes that a resource accepted, in order.
     fn writes(&self, resource: &str) -> Vec<u64> {
         let text = std::fs::read_to_string(self.path(resource)).unwrap();
         text.lines().map(|line| line.parse().unwrap()).collect()
@@ -94,7 +95,7 @@ impl Yard {
         !self.writes(resource).is_sorted()
     }
 
-    /// Waits until the lease has just been renewed. A moment before which that cannot have been, by the answer.
+    /// Waits until the lease has just been renewed. Returns a moment before the renewal, according to the answer.
     fn until_renewed(&self, fence: u64) -> Instant {
         eventually("a renewal", || {
             let asked = Instant::now();
@@ -114,7 +115,7 @@ enum Who {
     Both,
 }
 
-/// Two writers want one lock; who holds it, the server, or both stand still for a while.
+/// Two writers want one lock. The holder, the server, or both stop for a while.
 fn pause(who: Who, span: Duration) {
     let yard = Yard::with(Server::start_durable());
     let first = yard.writer("first", &[]);
@@ -129,7 +130,8 @@ fn pause(who: Who, span: Duration) {
         yard.server.signal(SIGSTOP);
     }
     let stopped = Instant::now();
-    // While it stands still nothing can be asked but whether the time is over: this is the fault, not a synchronisation.
+    // A stopped process cannot be observed, so only time can end the pause. The pause is the fault, not a
+    // synchronisation.
     let mut lost = None;
     while stopped.elapsed() < span {
         if who == Who::Client && lost.is_none() && !yard.is_held(fence) {
@@ -144,7 +146,7 @@ fn pause(who: Who, span: Duration) {
         first.signal(SIGCONT);
     }
     if span < TTL / 3 {
-        // It goes on as if nothing had been.
+        // It continues as if nothing had happened.
         yard.until_renewed(fence);
         yard.end("first");
         first.finish().ok();
@@ -154,12 +156,12 @@ fn pause(who: Who, span: Duration) {
         assert!(done.stderr.contains("lease lost: "), "{done:?}");
         if span > TTL * 2 && who == Who::Client {
             assert!(done.stderr.contains("the locks were lost before they were given back"), "{done:?}");
-            assert!(done.stderr.contains("lease_lost"), "it is said how: {done:?}");
+            assert!(done.stderr.contains("lease_lost"), "the message says how: {done:?}");
         }
-        // A server that has just woken up may not have looked at its clock yet.
+        // A server that has just continued may not have checked its clock yet.
         eventually("the end of the lease", || (!yard.is_held(fence)).then_some(()));
     } else {
-        // At the edge both are right, as long as everybody knows.
+        // At the edge both outcomes are correct, as long as both sides know.
         yard.end("first");
         first.finish();
     }
@@ -259,13 +261,13 @@ fn story_26_the_wall_clock_jumps_by_a_day_both_ways() {
         jump(by);
         let jumped = (wall(&yard) - before).num_minutes();
         assert!((jumped - days * 24 * 60).abs() < 30, "the clock has jumped: {jumped} minutes");
-        // Renewed by both clocks: no lease has ended.
+        // Renewed under both clocks: no lease has ended.
         yard.until_renewed(fence);
         if began.elapsed() < Duration::from_secs(12) {
             assert!(holds(&yard) || began.elapsed() >= Duration::from_secs(12), "early: {:?}", began.elapsed());
         }
     }
-    // A restart under another clock changes nothing either.
+    // A restart under another clock changes nothing, either.
     jump("-1d");
     yard.server.kill();
     yard.server.again();
@@ -273,7 +275,7 @@ fn story_26_the_wall_clock_jumps_by_a_day_both_ways() {
     let restarted = Instant::now();
     eventually("the end of the ttl", || (!holds(&yard)).then_some(()));
     assert!(began.elapsed() >= Duration::from_secs(12), "early: {:?}", until_at_least.elapsed());
-    // It may be that it was counted again in full.
+    // The restart may have restarted the whole ttl.
     assert!(restarted.elapsed() < Duration::from_secs(12) + SLACK, "late: {:?}", restarted.elapsed());
     assert!(yard.is_held(fence));
     yard.end("first");

@@ -1,8 +1,8 @@
-//! Bad weather over real sockets: for each attack what the client got, what memory it took, and that a good client was
-//! served within a second all the while, with parked waiters present.
+//! Bad weather over real sockets: for each attack, what the client got, how much memory it took, and whether a good
+//! client was always served within a second, with parked waiters present.
 //!
-//! `LOCKER_WEATHER_WAITERS=10000` makes the crowd of waiters as large as the server allows by default (the limit of open
-//! files must be above 13,000). The table is printed with `--nocapture`.
+//! `LOCKER_WEATHER_WAITERS=10000` uses as many waiters as the server allows by default (the limit of open files must be
+//! above 13,000). `--nocapture` prints the table.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -33,20 +33,20 @@ use support::{PATIENCE, Server, Setup, binary, eventually};
 /// `ci:canary-7Qx`
 const AUTH: &str = "Authorization: Basic Y2k6Y2FuYXJ5LTdReA==\r\n";
 const SECRETS: [&str; 3] = ["canary-7Qx", "Y2k6Y2FuYXJ5LTdReA", "planted-in-query"];
-/// Longest that the good client may wait for any answer: 1 s, with a margin for a machine that makes the attacks, too, and
-/// does other work. The table shows what it was.
+/// The longest time that the good client may wait for an answer: 1 s, plus a margin for a machine that also runs the
+/// attacks and other work. The table shows the actual time.
 fn served_within() -> Duration {
     let is_debug = cfg!(debug_assertions) && std::env::var_os("LOCKER_BINARY").is_none();
     Duration::from_secs(if is_debug { 5 } else { 3 })
 }
 /// Bad weather is measured alone; the other tests may run together.
 static CALM: RwLock<()> = RwLock::new(());
-/// Memory of the server without waiters, KiB; the largest attacks may hold 256 MiB of large bodies and answers.
+/// Memory of the server without waiters, in KiB. The largest attacks may hold 256 MiB of large bodies and answers.
 const MEMORY_KIB: usize = 320 * 1024;
-/// Memory that each waiter may cost, KiB: its task, buffers, claim and log lines, in an unoptimized build.
+/// Memory that each waiter may cost, in KiB: its task, buffers, claim and log lines, in an unoptimized build.
 const WAITER_KIB: usize = 48;
 const WAITERS_PER_POOL: usize = 500;
-/// Connections of the good client and of waiters that come back, which come and go all the while.
+/// Connections of the good client and of returning waiters, which come and go all the time.
 const STRAGGLERS: usize = 50;
 
 /// What is under attack.
@@ -65,7 +65,7 @@ impl Weather {
     }
 }
 
-/// Counts what happened, and tells it in one line.
+/// Counts what happened, and prints it in one line.
 #[derive(Default)]
 struct Tally(BTreeMap<String, usize>);
 
@@ -74,7 +74,7 @@ impl Tally {
         *self.0.entry(what.into()).or_default() += 1;
     }
 
-    /// What becomes of a connection: the status of its next answer, or its end.
+    /// The outcome of a connection: the status of its next answer, or its end.
     fn outcome(&mut self, client: &mut Client<TcpStream>) {
         match client.try_read() {
             Ok(Some(answer)) => self.add(format!("{} {}", answer.status, answer.code()).trim_end().to_owned()),
@@ -99,7 +99,7 @@ impl Tally {
 
 // ---- The good client ----
 
-/// Asks all the while, on a kept connection and on new ones, and remembers how long it ever waited.
+/// Asks all the time, on a kept connection and on new ones, and records its longest wait.
 struct Good {
     worst_us: Arc<AtomicU64>,
     asked: Arc<AtomicU64>,
@@ -133,7 +133,7 @@ impl Good {
                 timed(&mut kept, "GET", "/readyz", "");
                 timed(&mut kept, "PUT", &claim, r#"{"pool":"good"}"#);
                 timed(&mut kept, "DELETE", &claim, "");
-                // The new one's connection is part of what it waits for.
+                // For a new connection, the time to connect counts.
                 let start = Instant::now();
                 timed(&mut Client::new(&address), "GET", "/api/v1/info", "");
                 served(start);
@@ -143,7 +143,7 @@ impl Good {
         Self { worst_us, asked, stop, thread: Some(thread) }
     }
 
-    /// The longest wait since the last call, and how often it asked.
+    /// The longest wait since the last call, and the number of requests.
     fn take(&self) -> (Duration, u64) {
         (Duration::from_micros(self.worst_us.swap(0, Ordering::Relaxed)), self.asked.swap(0, Ordering::Relaxed))
     }
@@ -156,7 +156,7 @@ impl Good {
 
 // ---- The waiters ----
 
-/// Claims that wait, each on a connection of its own, asking again when they are answered.
+/// Waiting claims, each on its own connection. Each asks again after an answer.
 struct Waiters {
     stop: Arc<AtomicBool>,
     answers: Arc<Mutex<Tally>>,
@@ -200,7 +200,7 @@ impl Waiters {
                             let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
                             if text.starts_with("HTTP/1.1 ") {
                                 tally.lock().unwrap().add(&text[9..12]);
-                                // If it is about to be closed, this is lost, and the end comes next.
+                                // If the connection is about to close, this is lost, and the next read sees the end.
                                 let _ = socket.write_all(waiting(*n).as_bytes());
                             }
                             true
@@ -219,7 +219,7 @@ impl Waiters {
         Self { stop, answers, thread: Some(thread) }
     }
 
-    /// Waits until the server has ended all of them: how many, and what they were told.
+    /// Waits until the server has ended all of them. Returns how many there were, and their answers.
     fn end(mut self) -> (usize, Tally) {
         let thread = self.thread.take().unwrap();
         let patience = Instant::now() + Duration::from_secs(20);
@@ -295,7 +295,7 @@ fn slow(weather: &Weather, start: &str, drip: &str) -> String {
     for _ in 0..40 {
         thread::sleep(Duration::from_millis(100));
         for client in &mut clients {
-            // It may have been refused already.
+            // The server may have refused it already.
             let _ = client.try_send(drip);
         }
     }
@@ -308,7 +308,7 @@ fn deaf(weather: &Weather) -> String {
     let ask = request("GET", "/openapi.json", AUTH, "").repeat(200);
     let mut clients: Vec<_> = (0..50).map(|_| weather.connect()).collect();
     for client in &mut clients {
-        // What does not fit waits in the socket or is lost: nobody reads.
+        // What does not fit stays in the socket or is lost, because nobody reads.
         client.reader.get_ref().set_write_timeout(Some(Duration::from_millis(100))).unwrap();
         let _ = client.try_send(&ask);
     }
@@ -317,12 +317,12 @@ fn deaf(weather: &Weather) -> String {
     tally.only(&["let go"])
 }
 
-/// Whether the server has ended the connection of a client that does not read: the system then refuses what is sent.
+/// Whether the server has closed the connection of a client that does not read. If so, sending fails.
 fn is_let_go(client: &mut Client<TcpStream>) -> bool {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         match client.reader.get_mut().write(b" ") {
-            // Sent, or no room yet: nothing is known.
+            // Sent, or no room yet: this shows nothing.
             Ok(_) => {}
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(_) => return true,
@@ -332,7 +332,7 @@ fn is_let_go(client: &mut Client<TcpStream>) -> bool {
     false
 }
 
-/// As many connections at the same moment as one may have to expect after a network came back: all are served.
+/// As many simultaneous connections as after a network failure: all are served.
 fn crowd(weather: &Weather) -> String {
     let mut clients: Vec<_> = thread::scope(|scope| {
         let parts: Vec<_> =
@@ -350,7 +350,7 @@ fn resets(weather: &Weather) -> String {
     "nobody is left to get anything".into()
 }
 
-/// Connects and resets, after nothing, or some of a request, or all of it.
+/// Connects and resets, after none, some or all of a request.
 fn reset(address: &str, times: usize) {
     let said = [
         String::new(),
@@ -489,7 +489,7 @@ fn wrong_passwords(weather: &Weather) -> String {
         client.try_send(request("GET", "/api/v1/pools", wrong, "")).unwrap();
     }
     let mut tally = Tally::default();
-    // The first five are free; the others wait longer and longer, so that these take 3 s at least.
+    // The first five are not delayed. The others wait longer and longer, so that these take at least 3 s.
     clients[..8].iter_mut().for_each(|client| tally.outcome(client));
     assert!(start.elapsed() >= Duration::from_secs(1), "they were not slowed: {:?}", start.elapsed());
     tally.only(&["401 unauthorized"]) + ", the rest after up to 20 s"
@@ -499,7 +499,7 @@ fn abandoned(weather: &Weather) -> String {
     for n in 0..1_000 {
         let mut client = weather.connect();
         let body = r#"{"pool":"w0","wait":"60s"}"#;
-        // A full queue is an answer, too, which nobody reads.
+        // "The queue is full" is an answer, too. Nobody reads it.
         client.try_send(request("PUT", &format!("/api/v1/claims/gone-{n}"), AUTH, body)).unwrap();
     }
     "nobody is left to get anything".into()
@@ -590,7 +590,7 @@ fn bad_weather() {
     println!("|---|---|---|---|");
     for (name, attack) in ATTACKS {
         let got = attack(&weather);
-        // Each attack has all the room under the cap: what the one before left in the accept queue is gone.
+        // Each attack can use all connections: those that the previous one left in the accept queue are gone.
         eventually("the attackers are let go", || weather.server.descriptors() <= calm);
         let (worst, asked) = good.take();
         let peak = weather.server.peak_memory();
@@ -602,7 +602,7 @@ fn bad_weather() {
     end(weather, crowd);
 }
 
-/// SIGTERM: every waiter is answered, the process ends with 0, and its log has no secret.
+/// At SIGTERM, every waiter gets an answer, the process exits with 0, and its log has no secret.
 fn end(mut weather: Weather, crowd: Waiters) {
     let start = Instant::now();
     weather.server.signal(Signal::SIGTERM);
@@ -635,7 +635,7 @@ fn limits_per_address_answer_429_and_pass() {
     let client = &mut inside[0];
     let fast: Vec<_> = (0..20).map(|_| client.ask("GET", "/healthz", "", "").unwrap()).collect();
     let refused: Vec<_> = fast.iter().filter(|answer| answer.status == 429).collect();
-    // Two seconds' worth may come at once; three of them were used.
+    // The requests of two seconds may come at once. Three of them were used.
     assert!((8..=13).contains(&refused.len()), "{} refused", refused.len());
     assert!(refused.iter().all(|a| a.code() == "too_many_requests" && a.header("retry-after") == Some("1")));
     eventually("the connection stays and is served again", || {
@@ -719,7 +719,7 @@ fn a_unix_socket_is_served_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("locker.sock");
     let listen = format!("unix:{}", path.display());
-    // What a killed server has left behind.
+    // The socket file of a killed server.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let mut server = Server::start_with("memory:", &["--listen", &listen], &[]);
     assert_eq!(server.url, listen);
@@ -746,7 +746,7 @@ fn ipv6_and_the_socket_of_systemd_are_served() {
     let address = listener.local_addr().unwrap().to_string();
     let mut shell = std::process::Command::new("sh");
     let locker = binary();
-    // As systemd does it: descriptor 3, and the process's own id. The socket comes as standard input here.
+    // Like systemd: descriptor 3, and the id of the process. Here the socket comes as standard input.
     let start = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec";
     shell.arg("-c").arg(format!("{start} {locker} server --store memory: --listen systemd"));
     let mut early = Client::new(&address);
@@ -809,7 +809,7 @@ fn a_log_that_nobody_reads_stops_nobody() {
     let mut command = Setup::memory().command();
     let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
     let mut stderr = child.stderr.take().unwrap();
-    // Only the first line is read; the pipe holds 64 KiB more.
+    // Only the first line is read. The pipe holds 64 KiB more.
     let mut first = Vec::new();
     let mut byte = [0];
     while stderr.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {

@@ -1,4 +1,4 @@
-//! The resource as Concourse runs it: the binary under the names of its three programs, and what they see of a build.
+//! The resource as Concourse runs it: the binary under the names of its three programs, and their view of a build.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::process::{Done, Running, binary, clean};
 use super::server::Server;
 
-/// A build in a Concourse, with the directories that its steps would see.
+/// A build in a Concourse, with the directories of its steps.
 pub struct Build {
     id: String,
     url: String,
@@ -37,7 +37,7 @@ impl Build {
         Self { id: id.to_string(), url: server.url.clone(), dir, source, vars: Vec::new() }
     }
 
-    /// Another variable for all its steps.
+    /// Sets one more variable for all its steps.
     pub fn var(mut self, name: &str, value: &str) -> Self {
         self.vars.push((name.to_owned(), value.to_owned()));
         self
@@ -57,7 +57,7 @@ impl Build {
         command
     }
 
-    /// The same build with its resource behind another address of the server.
+    /// The same build, but its resource uses another address of the server.
     pub fn at(mut self, url: &str) -> Self {
         self.source["locker_uri"] = json!(url);
         self
@@ -74,7 +74,7 @@ impl Build {
         self.put(params).finish()
     }
 
-    /// Runs `out` with its stdout going there; it must fail. What it said.
+    /// Runs `out` with this stdout. It must fail. Returns its stderr.
     pub fn out_into(&self, params: &Value, stdout: Stdio) -> String {
         let payload = json!({"source": self.source, "params": params}).to_string();
         let mut command = self.command("out");
@@ -86,7 +86,7 @@ impl Build {
         String::from_utf8(done.stderr).unwrap()
     }
 
-    /// Runs `out` with these params and its stdout closed; it must fail. What it said.
+    /// Runs `out` with these params and a closed stdout. It must fail. Returns its stderr.
     pub fn out_without_stdout(&self, params: &Value) -> String {
         let payload = json!({"source": self.source, "params": params}).to_string();
         let out = self.command("out");
@@ -113,7 +113,7 @@ impl Build {
         Running::start(self.command(name).args(dir), stdin)
     }
 
-    /// Runs `check`; the revisions that it lists.
+    /// Runs `check`. Returns the versions that it lists.
     pub fn check(&self, version: Option<&str>) -> Vec<String> {
         let mut payload = json!({"source": self.source});
         if let Some(version) = version {

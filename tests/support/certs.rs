@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 
-/// One who issues certificates.
+/// A certificate authority.
 pub struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -29,12 +29,12 @@ impl Ca {
         self.issuer.pem()
     }
 
-    /// For these host names and addresses, in this subject.
+    /// Issues a certificate for these host names and addresses, with this subject.
     pub fn issue(&self, hosts: &[&str], subject: &str) -> Pair {
         self.issue_with(hosts, subject, |_| {})
     }
 
-    /// One whose time is over.
+    /// Issues an expired certificate.
     pub fn issue_expired(&self, hosts: &[&str]) -> Pair {
         self.issue_with(hosts, "expired", |params| {
             params.not_before = date_time_ymd(2020, 1, 1);
@@ -56,7 +56,7 @@ impl Ca {
     }
 }
 
-/// Files of PEM, so that servers and tools can read them.
+/// PEM files that servers and tools can read.
 pub struct Files(pub tempfile::TempDir);
 
 impl Files {
@@ -64,7 +64,7 @@ impl Files {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// Written under another name and renamed: whole or not at all.
+    /// Writes under another name and renames, so that readers see the whole file or none of it.
     pub fn write(&self, name: &str, text: &str) -> String {
         let (path, new) = (self.path(name), self.path("new"));
         std::fs::write(&new, text).unwrap();

@@ -1,4 +1,4 @@
-//! A clock that moves only when told to.
+//! A clock that moves only when a test moves it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use locker::env::Clock;
 /// The wall clock at the beginning, in Unix milliseconds.
 const BEGINNING: u64 = 1_788_000_000_000;
 
-/// Both of its clocks show the same time; copies of it move together.
+/// Its wall clock and its monotonic clock show the same time. Copies of it move together.
 #[derive(Clone, Default)]
 pub struct HandClock {
     ms: Arc<AtomicU64>,

@@ -1,10 +1,10 @@
-//! A pretend Concourse over real sockets: the endpoints, fields, statuses and rules of access that the build watch meets,
-//! and every way to fail that a network, a proxy or a broken installation has.
+//! A pretend Concourse over real sockets: the endpoints, fields, statuses and access rules that the build watch uses,
+//! and the ways in which a network, a proxy or an installation can fail.
 //!
-//! - `GET /api/v1/info`: no login; 401 when a token is sent that is not valid.
+//! - `GET /api/v1/info`: needs no login; 401 for an invalid token.
 //! - `POST /sky/issuer/token`: the password grant. Tokens expire and can be revoked.
-//! - `GET /api/v1/builds/{id}`: 404 before any look at the token; 200 for members of the build's team, and
-//!   for everybody when the pipeline is exposed; else 403 with a valid token, 401 without.
+//! - `GET /api/v1/builds/{id}`: 404 before it checks the token; 200 for members of the build's team, and for everybody
+//!   when the pipeline is exposed; otherwise 403 with a valid token, 401 without.
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
@@ -22,30 +22,30 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-/// How it fails, for all endpoints alike unless said otherwise.
+/// How it fails. A fault affects all endpoints unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Accepts connections and says nothing.
+    /// Accepts connections and sends nothing.
     Silent,
-    /// Nobody listens.
+    /// Refuses connections.
     Refuses,
     /// Answers after this time.
     Slow(Duration),
-    /// Says only this status.
+    /// Answers with this status and nothing else.
     Says(u16),
-    /// Says this status, but only for builds.
+    /// Answers with this status, but only for builds.
     SaysForBuilds(u16),
     /// 200 with a body that is not valid JSON.
     BadJson,
-    /// 200 with JSON of another kind.
+    /// 200 with other JSON.
     OtherJson,
-    /// The first half of the right answer, then the end.
+    /// Sends the first half of the correct answer, then closes the connection.
     Cut,
-    /// An answer that trickles, a byte at a time.
+    /// Sends an answer slowly, one byte at a time.
     Trickles,
-    /// A redirect to this address, with the path.
+    /// Redirects to this address, with the path.
     Redirects(String),
-    /// Never-ending headers or body.
+    /// Sends endless headers, or an endless body.
     Endless,
 }
 
@@ -61,7 +61,7 @@ pub struct Row {
 }
 
 struct Token {
-    /// `None` when it was asked for without `federated:id`: then it has no role anywhere.
+    /// `None` if the client did not ask for `federated:id`: then the token has no role anywhere.
     user: Option<String>,
     expires: Instant,
 }
@@ -80,16 +80,16 @@ struct State {
     fault: Option<Fault>,
     external_url: String,
     build_rerun: bool,
-    /// Requests for each build.
+    /// The number of requests about each build.
     asked: BTreeMap<u64, usize>,
-    /// When builds were asked about.
+    /// The times of all requests about builds.
     moments: Vec<(Instant, u64)>,
     logins: usize,
     logins_refused: usize,
     infos: usize,
-    /// Answers with 401 for builds.
+    /// The number of 401 answers about builds.
     unauthorized: usize,
-    /// Connections that are kept waiting.
+    /// Connections that get no answer.
     kept: Vec<TcpStream>,
     /// The paths of all requests.
     paths: Vec<String>,
@@ -114,7 +114,7 @@ impl Concourse {
         Self::start_with(None)
     }
 
-    /// With this certificate chain and key, in PEM form.
+    /// A Concourse over TLS, with this certificate chain and key in PEM form.
     pub fn start_tls(cert: &str, key: &str) -> Self {
         Self::start_with(Some(tls(cert, key)))
     }
@@ -154,7 +154,7 @@ impl Concourse {
         self.well();
         if fault == Fault::Refuses {
             self.shared.closing.store(true, Ordering::SeqCst);
-            // The thread is in `accept`: wake it, so that it drops the listener.
+            // The thread is blocked in `accept`: wake it, so that it drops the listener.
             drop(TcpStream::connect(self.address));
             if let Some(thread) = self.accepting.lock().unwrap().take() {
                 thread.join().unwrap();
@@ -163,7 +163,7 @@ impl Concourse {
         self.state().fault = Some(fault);
     }
 
-    /// Fails no more.
+    /// Works again.
     pub fn well(&self) {
         let mut state = self.state();
         state.fault = None;
@@ -175,12 +175,12 @@ impl Concourse {
         }
     }
 
-    /// Shows another certificate from now on.
+    /// Uses another certificate from now on.
     pub fn shows(&self, cert: &str, key: &str) {
         *self.shared.tls.lock().unwrap() = Some(tls(cert, key));
     }
 
-    /// A build of job `deploy` of pipeline `app`, which is exposed, in team `main`; or another state of it.
+    /// Adds a build of job `deploy` of the exposed pipeline `app` in team `main`, or changes its status.
     pub fn build(&self, id: u64, status: &str) {
         let mut state = self.state();
         let row = state.builds.entry(id).or_insert_with(|| Row {
@@ -194,56 +194,56 @@ impl Concourse {
         status.clone_into(&mut row.status);
     }
 
-    /// The same, of a pipeline that is not exposed.
+    /// The same, but the pipeline is not exposed.
     pub fn private_build(&self, id: u64, status: &str) {
         self.build(id, status);
         self.change(id, |row| row.exposed = false);
     }
 
-    /// Changes what is known of a build.
+    /// Changes the row of a build.
     pub fn change(&self, id: u64, change: impl FnOnce(&mut Row)) {
         change(self.state().builds.get_mut(&id).unwrap());
     }
 
-    /// The pipeline of the build is destroyed: the row has gone.
+    /// Destroys the pipeline of the build: the row is gone.
     pub fn destroy(&self, id: u64) {
         self.state().builds.remove(&id);
     }
 
-    /// A user with the role viewer in these teams.
+    /// Adds a user with the role viewer in these teams.
     pub fn user(&self, name: &str, password: &str, teams: &[&str]) {
         let teams = teams.iter().map(|team| (*team).to_owned()).collect();
         self.state().users.insert(name.to_owned(), User { password: password.to_owned(), teams });
     }
 
-    /// Tokens that are given from now on last so long.
+    /// New tokens last this long.
     pub fn tokens_last(&self, span: Duration) {
         self.state().token_lasts = Some(span);
     }
 
-    /// No token of before is accepted any more.
+    /// Revokes all tokens so far.
     pub fn revoke_tokens(&self) {
         self.state().tokens.clear();
     }
 
-    /// A token that somebody hands to the server.
+    /// A token for the settings of the server.
     pub fn token_of(&self, user: &str) -> String {
         self.state().give_token(Some(user.to_owned()), Duration::from_secs(3600))
     }
 
-    /// What `/api/v1/info` says: the external URL and whether builds are run again.
+    /// Sets what `/api/v1/info` returns: the external URL, and whether builds are re-run.
     pub fn says_of_itself(&self, external_url: &str, build_rerun: bool) {
         let mut state = self.state();
         external_url.clone_into(&mut state.external_url);
         state.build_rerun = build_rerun;
     }
 
-    /// Requests about this build so far.
+    /// The number of requests about this build so far.
     pub fn asked(&self, id: u64) -> usize {
         self.state().asked.get(&id).copied().unwrap_or_default()
     }
 
-    /// Waits until it has been asked about this build that many times more.
+    /// Waits for this many more requests about this build.
     pub fn until_asked(&self, id: u64, more: usize) {
         let before = self.asked(id);
         super::eventually(&format!("{more} questions about build {id}"), || {
@@ -251,7 +251,7 @@ impl Concourse {
         });
     }
 
-    /// When builds were asked about.
+    /// The times of all requests about builds.
     pub fn moments(&self) -> Vec<(Instant, u64)> {
         self.state().moments.clone()
     }
@@ -264,7 +264,7 @@ impl Concourse {
         self.state().logins_refused
     }
 
-    /// Answers with 401 about builds so far.
+    /// The number of 401 answers about builds so far.
     pub fn unauthorized(&self) -> usize {
         self.state().unauthorized
     }
@@ -332,7 +332,7 @@ impl Shared {
             Some(config) => Box::new(StreamOwned::new(ServerConnection::new(config).unwrap(), stream)),
             None => Box::new(stream),
         };
-        // Whoever asked may have gone, or trusts us not.
+        // The client may have disconnected, or does not trust us.
         if let Ok(request) = read(&mut *duplex) {
             let _ = self.answer(&request, fault, &mut *duplex);
         }
@@ -433,7 +433,7 @@ impl State {
         }
     }
 
-    /// Whose token was sent: `Err` for one that is not valid (any more), `Ok(None)` for none at all.
+    /// The user of the token in a request: `Err` if it is not valid (any more), `Ok(None)` if there is none.
     fn token(&self, request: &Request) -> Result<Option<&Token>, ()> {
         let Some(sent) = request.headers.get("authorization") else { return Ok(None) };
         let token = sent.strip_prefix("Bearer ").and_then(|token| self.tokens.get(token)).ok_or(())?;

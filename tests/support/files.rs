@@ -1,4 +1,4 @@
-//! What is in a directory.
+//! The contents of directories.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ pub fn file(dir: &Path, name: &str) -> String {
     std::fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// All files below a directory with their content, links and directories marked.
+/// All files below a directory with their content. Links and directories are marked.
 pub fn tree(dir: &Path) -> Vec<(String, Vec<u8>)> {
     fn walk(base: &Path, dir: &Path, found: &mut Vec<(String, Vec<u8>)>) {
         for entry in std::fs::read_dir(dir).unwrap() {

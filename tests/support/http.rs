@@ -1,5 +1,5 @@
-//! A raw HTTP/1.1 client. Tests need what client libraries hide: every byte of an answer, when a request was sent, that
-//! its answer never came, a connection that is closed while its request is parked, and clients that behave badly.
+//! A raw HTTP/1.1 client. Tests need what client libraries hide: every byte of an answer, the time when a request was
+//! sent, a missing answer, closing a connection while its request is parked, and bad behaviour.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// No request may stay unanswered for this long; the longest `wait` that a server takes is 60 s.
+/// The longest time without an answer. The longest `wait` that a server accepts is 60 s.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(75);
 
-/// An answer as it stood on the wire.
+/// An answer as it was on the wire.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -44,17 +44,18 @@ impl Answer {
             .unwrap_or_else(|e| panic!("{e} in the answer {}: {}", self.status, String::from_utf8_lossy(&self.body)))
     }
 
-    /// The stable word of an error; empty without one.
+    /// The stable code of an error, or an empty text.
     pub fn code(&self) -> String {
         let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         json["code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// One kept-alive connection. What begins with `try_` returns the error of a connection that broke; the others panic.
+/// One kept-alive connection. Functions that begin with `try_` return the error of a broken connection; the others
+/// panic.
 pub struct Client<S = TcpStream> {
     pub reader: BufReader<S>,
-    /// The answer to the request on its way has no body.
+    /// The answer to the present request has no body.
     is_head: bool,
     is_closing: bool,
 }
@@ -69,7 +70,7 @@ impl Client<TcpStream> {
         Self::within(address, ANSWER_WITHIN)
     }
 
-    /// Each read and each write may take so long.
+    /// The time limit of each read and each write.
     pub fn within(address: impl ToSocketAddrs, patience: Duration) -> io::Result<Self> {
         let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let socket = TcpStream::connect_timeout(&address, patience)?;
@@ -106,12 +107,12 @@ impl<S: Read + Write> Client<S> {
         Self { reader: BufReader::new(stream), is_head: false, is_closing: false }
     }
 
-    /// Whether the server has announced that it closes this connection.
+    /// Whether the server has announced that it will close this connection.
     pub fn is_closing(&self) -> bool {
         self.is_closing
     }
 
-    /// Sends these bytes: a request, several, or a part of one.
+    /// Sends these bytes: one request, several, or a part of one.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.is_head = bytes.as_ref().starts_with(b"HEAD ");
         self.reader.get_mut().write_all(bytes.as_ref())
@@ -186,7 +187,7 @@ impl<S: Read + Write> Client<S> {
         self.call(&format!("GET {target}"), "")
     }
 
-    /// The connection ends, and nothing more comes.
+    /// Asserts that the connection ends without more data.
     #[track_caller]
     pub fn expect_end(&mut self) {
         let mut rest = Vec::new();
@@ -203,7 +204,7 @@ impl<S: Read + Write> Client<S> {
 
 /// The bytes of a request; `headers` are whole lines.
 pub fn request(method: &str, target: &str, headers: &str, body: &str) -> String {
-    // As curl does: of some content type that nobody looks at, and without a length where there is no body.
+    // Like curl: with a content type that the server ignores, and without a length if there is no body.
     let body_lines = if body.is_empty() {
         String::new()
     } else {

@@ -1,11 +1,11 @@
-//! A server that is none of ours.
+//! A server of another program.
 
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 
 use super::proxy;
 
-/// Something that answers every request with the same words, and remembers the requests.
+/// A server that answers every request with the same text, and records the requests.
 pub struct Impostor {
     pub url: String,
     requests: Arc<Mutex<Vec<String>>>,
@@ -23,14 +23,14 @@ impl Impostor {
                 heard.lock().unwrap().push(String::from_utf8_lossy(&request).into_owned());
                 let length = body.len();
                 let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
-                // Whoever asked may have gone.
+                // The client may have disconnected.
                 let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
             }
         });
         Self { url, requests }
     }
 
-    /// All requests so far, as they came.
+    /// All requests so far, as text.
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }

@@ -1,4 +1,4 @@
-//! Engine, routes and door in the test's own process, for tests that hold the clock, the store or the handler.
+//! Engine, routes and door in the process of the test, for tests that control the clock, the store or the handler.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -22,14 +22,14 @@ use locker::store::Store;
 use locker::store::memory::MemoryStore;
 use locker::wire::errors::Code;
 
-/// A store in memory that fails when told to. Its id is `store-1`.
+/// A store in memory that fails on demand. Its id is `store-1`.
 pub struct FailingStore {
     inner: MemoryStore,
     fails: Arc<AtomicBool>,
 }
 
 impl FailingStore {
-    /// The store, and what makes it fail.
+    /// The store, and the flag that makes it fail.
     pub fn new() -> (Self, Arc<AtomicBool>) {
         let fails = Arc::new(AtomicBool::new(false));
         (Self { inner: MemoryStore::new().unwrap(), fails: Arc::clone(&fails) }, fails)
@@ -49,13 +49,13 @@ impl Store for FailingStore {
     }
 }
 
-/// The engine on a store and a clock of the test's, and the routes to it. One Concourse is known, `https://ci`; nothing
-/// asks it about its builds.
+/// The engine with a store and a clock from the test, and the routes to it. It knows one Concourse, `https://ci`, but
+/// does not ask it about builds.
 pub struct House {
     pub routes: Arc<Routes>,
     pub engine: Engine,
     pub notices: Notices,
-    /// The server says that it goes down.
+    /// The server reports that it is shutting down.
     pub going_down: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -79,13 +79,13 @@ impl House {
         Self { routes, engine, notices, going_down, thread: Some(thread) }
     }
 
-    /// What the routes answer to a request, without a door.
+    /// The answer of the routes to a request, without a door.
     pub fn answer(&self, request: &Request) -> Response {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(self.routes.handle(request))
     }
 
-    /// A door to its routes.
+    /// A door in front of its routes.
     pub fn door(&self, settings: DoorSettings) -> Door {
         Door::open(Arc::clone(&self.routes) as Arc<dyn Handler>, self.notices.clone(), settings)
     }
@@ -101,14 +101,14 @@ impl Drop for House {
     }
 }
 
-/// A door on a free port, in front of a handler. It ends when it is dropped.
+/// A door on a free port, in front of a handler. It stops when it is dropped.
 pub struct Door {
     pub address: SocketAddr,
     stop: Stop,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
-/// Time that the end of a test gives to what is in flight.
+/// How long the end of a test waits for requests in flight.
 const GRACE: Duration = Duration::from_secs(10);
 
 impl Door {
@@ -124,13 +124,13 @@ impl Door {
         Self { address, stop, thread: Some(thread) }
     }
 
-    /// Stops it; the result of serving.
+    /// Stops it. Returns the result of serving.
     pub fn stop_within(&mut self, grace: Duration) -> anyhow::Result<()> {
         self.stop.trigger(grace);
         self.ended()
     }
 
-    /// Waits until it has ended by itself; the result of serving.
+    /// Waits until it has ended by itself. Returns the result of serving.
     pub fn ended(&mut self) -> anyhow::Result<()> {
         self.thread.take().unwrap().join().unwrap()
     }

@@ -1,17 +1,17 @@
-//! Requests that must be refused, as a table that any server behind the door can be held against.
+//! Requests that must be refused, as a table for any server behind the door.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// One shape: what is sent, and the status of the answer after which the connection ends.
+/// One shape: the bytes to send, and the status of the answer, after which the connection ends.
 struct Shape(&'static str, Vec<u8>, u16);
 
 fn shape(name: &'static str, bytes: &[u8], status: u16) -> Shape {
     Shape(name, bytes.to_vec(), status)
 }
 
-/// `GET /` with these header lines in place of nothing; each ends with CRLF.
+/// `GET /` with these header lines. Each ends with CRLF.
 fn with_headers(name: &'static str, headers: &str, status: u16) -> Shape {
     Shape(name, format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n").into_bytes(), status)
 }
@@ -136,8 +136,8 @@ fn bodies() -> Vec<Shape> {
     ]
 }
 
-/// Sends every shape on a connection of its own and panics with a list of all that were not refused as they must be.
-/// An answer must be whole, JSON with `error` and `code`, and the last on its connection.
+/// Sends every shape on a new connection, and panics with a list of all that were not refused as required. An answer
+/// must be complete, be JSON with `error` and `code`, and be the last on its connection.
 pub fn check_all(server: SocketAddr) {
     let shapes: Vec<Shape> = [request_lines(), headers(), bodies()].into_iter().flatten().collect();
     let problems: Vec<String> = shapes
@@ -152,9 +152,9 @@ pub fn check_all(server: SocketAddr) {
 fn check(server: SocketAddr, request: &[u8], expected: u16) -> Result<(), String> {
     let mut socket = TcpStream::connect(server).map_err(|e| e.to_string())?;
     socket.set_read_timeout(Some(Duration::from_secs(20))).map_err(|e| e.to_string())?;
-    // What follows must never be taken for a request.
+    // The bytes after it must never count as a request.
     let smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
-    // The server may refuse before it has read all.
+    // The server may refuse before it has read everything.
     let _ = socket.write_all(request).and_then(|()| socket.write_all(smuggled));
     let _ = socket.shutdown(Shutdown::Write);
     let mut answer = Vec::new();

@@ -1,16 +1,16 @@
-//! What tests of the real binary stand on. Nothing here sleeps to be in step with something: [`eventually`] looks until
-//! a condition holds.
+//! Support for tests of the real binary. Nothing here sleeps to synchronise: [`eventually`] checks until a condition
+//! holds.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`process`] | processes whose output is gathered, the binary under test |
-//! | [`server`] | a real `locker server` on a port of its own choice |
-//! | [`build`] | a build of Concourse: `check`, `in` and `out` as it runs them |
+//! | [`process`] | processes with captured output; the binary under test |
+//! | [`server`] | a real `locker server` on a free port |
+//! | [`build`] | a build of Concourse: `check`, `in` and `out` as Concourse runs them |
 //! | [`http`] | a raw HTTP client that shows every byte, and can behave badly |
-//! | [`wait`], [`clock`] | the one wait; a clock that moves when told to |
-//! | [`in_process`] | engine, routes and door in the test's own process |
-//! | [`concourse`], [`impostor`], [`proxy`] | a pretend Concourse, a server that is none of ours, a network that fails |
-//! | [`certs`], [`terminal`], [`files`], [`malformed`] | certificates; a terminal; directories; requests that are wrong |
+//! | [`wait`], [`clock`] | the one way to wait; a clock that tests move |
+//! | [`in_process`] | engine, routes and door in the process of the test |
+//! | [`concourse`], [`impostor`], [`proxy`] | a pretend Concourse; a server of another program; a network that fails |
+//! | [`certs`], [`terminal`], [`files`], [`malformed`] | certificates; a terminal; directories; malformed requests |
 
 #![allow(
     dead_code,

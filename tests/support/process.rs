@@ -1,4 +1,4 @@
-//! Processes whose output is gathered while they run.
+//! Processes whose output is captured while they run.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::wait::eventually;
 
 /// The binary under test: the one that was built with the tests, or the one that `LOCKER_BINARY` names, which may be
-/// another build (the image tests what it ships).
+/// another build (the image tests the binary that it ships).
 pub fn binary() -> &'static str {
     static BINARY: LazyLock<String> =
         LazyLock::new(|| std::env::var("LOCKER_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_locker").to_owned()));
@@ -24,12 +24,12 @@ pub fn binary() -> &'static str {
 pub fn clean(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/bin:/bin");
-    // Short pauses: what is tested is that there is another attempt, not how long people wait for it.
+    // Short pauses: tests check that there is another attempt, not how long it takes.
     command.env("LOCKER_RETRY_MAX", "100ms");
     command
 }
 
-/// A process whose output is gathered while it runs.
+/// A process whose output is captured while it runs.
 pub struct Running {
     child: Child,
     stdout: Arc<Mutex<Vec<u8>>>,
@@ -40,7 +40,7 @@ pub struct Running {
 /// A process that has ended.
 #[derive(Debug)]
 pub struct Done {
-    /// Exit code; 128 + the signal for one that a signal killed.
+    /// The exit code, or 128 plus the signal that killed the process.
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
@@ -68,7 +68,7 @@ impl Running {
             }),
             std::thread::spawn(move || {
                 for line in BufReader::new(err).lines().map_while(Result::ok) {
-                    // A thread of ours that panics is a bug, whatever the test looks at.
+                    // A thread of ours that panics is a bug in every test.
                     if line.contains("panicked") {
                         eprintln!("{line}");
                     }
@@ -81,7 +81,7 @@ impl Running {
         Self { child, stdout, stderr, readers }
     }
 
-    /// What it has written to stdout, once it has ended.
+    /// What it has written to stdout. Complete once it has ended.
     pub fn stdout(&self) -> String {
         String::from_utf8(self.stdout.lock().unwrap().clone()).unwrap()
     }
@@ -90,12 +90,12 @@ impl Running {
         self.stderr.lock().unwrap().clone()
     }
 
-    /// The first line on stderr so far that has `text`.
+    /// The first line on stderr so far that contains `text`.
     pub fn said(&self, text: &str) -> Option<String> {
         self.stderr.lock().unwrap().lines().find(|line| line.contains(text)).map(str::to_owned)
     }
 
-    /// Waits until stderr has a line with `text`.
+    /// Waits for a line with `text` on stderr.
     #[track_caller]
     pub fn until_stderr(&self, text: &str) -> String {
         eventually(&format!("{text:?} on stderr"), || self.said(text))
@@ -114,7 +114,7 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end; what it wrote is there then.
+    /// Waits for its end, and returns its output.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let status = eventually("the end of a process", || self.child.try_wait().unwrap());
@@ -145,26 +145,26 @@ impl Done {
         self
     }
 
-    /// It failed with this code, printed nothing on stdout, and said `text`.
+    /// Asserts that it failed with this code, printed nothing on stdout, and wrote `text` to stderr.
     pub fn failed(self, code: i32, text: &str) -> Self {
         assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{self:?}");
         assert!(self.stderr.contains(text), "{text:?} is not in {}", self.stderr);
         self
     }
 
-    /// It ended with this code, and this is the last line that it printed.
+    /// Asserts the exit code and the last line that it printed.
     pub fn ended(self, code: i32, line: &str) -> Self {
         assert_eq!((self.code, self.stdout.lines().last().unwrap_or_default()), (code, line), "{self:?}");
         self
     }
 
-    /// It printed this on stdout.
+    /// Asserts that it printed this on stdout.
     pub fn printed(self, text: &str) -> Self {
         assert!(self.stdout.contains(text), "{text:?} is not in {}", self.stdout);
         self
     }
 
-    /// It said this.
+    /// Asserts that it wrote this to stderr.
     pub fn said(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "{text:?} is not in {}", self.stderr);
         self

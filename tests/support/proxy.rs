@@ -1,5 +1,5 @@
-//! A TCP proxy that understands just enough HTTP to lose, cut, delay, repeat and stop chosen messages between a
-//! client and a server. What it does is decided by rules, or by one number that makes the same run again.
+//! A TCP proxy that understands just enough HTTP to lose, cut, delay, repeat and stop chosen messages between a client
+//! and a server. Rules decide what it does, or a seed that makes the run repeatable.
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
@@ -16,23 +16,23 @@ pub enum Act {
     Pass,
     /// The request is lost, and the connection ends.
     LoseRequest,
-    /// The server acts, the answer is lost, and the connection ends.
+    /// The server acts, but the answer is lost, and the connection ends.
     LoseAnswer,
     /// Half of the answer arrives before the connection ends.
     CutAnswer,
     /// The server gets the request twice; the second answer arrives.
     Twice,
-    /// A gateway that has lost the server answers for it; the server has acted.
+    /// The server acts, but a gateway that has lost it answers instead.
     BadGateway,
     /// The request arrives after a while.
     Delay(Duration),
-    /// Stops before the request goes on, until it is let go.
+    /// Stops the request until the test lets it go on.
     StopRequest,
-    /// Stops when the server has answered, until it is let go.
+    /// Stops the answer until the test lets it go on.
     StopAnswer,
 }
 
-/// All acts that a network is capable of by itself.
+/// All acts that can happen in a real network.
 pub const FAULTS: [Act; 6] = [
     Act::LoseRequest,
     Act::LoseAnswer,
@@ -44,9 +44,9 @@ pub const FAULTS: [Act; 6] = [
 
 #[derive(Default)]
 struct State {
-    /// A request whose first line contains the text meets the act, once.
+    /// A request whose first line contains the text gets the act, once.
     rules: Vec<(String, Act)>,
-    /// Random faults, by this seed.
+    /// Random faults from this seed.
     seed: Option<u64>,
     /// First lines of all requests so far.
     seen: Vec<String>,
@@ -54,7 +54,7 @@ struct State {
     stopped: bool,
     /// Stopped messages may go on.
     go: bool,
-    /// Requests of which the answer has not been dealt with.
+    /// Requests that are not finished.
     underway: usize,
 }
 
@@ -72,7 +72,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy before the server at this URL.
+    /// A proxy in front of the server at this URL.
     pub fn before(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -96,12 +96,12 @@ impl Proxy {
         Self { url, shared }
     }
 
-    /// The next request whose first line contains `line` meets `act`.
+    /// The next request whose first line contains `line` gets `act`.
     pub fn rule(&self, line: &str, act: Act) {
         self.shared.state.lock().unwrap().rules.push((line.to_owned(), act));
     }
 
-    /// About one message in three meets a fault that this number decides.
+    /// About one message in three gets a fault, decided by this seed.
     pub fn chaos(&self, seed: u64) {
         self.shared.state.lock().unwrap().seed = Some(seed | 1);
     }
@@ -121,13 +121,13 @@ impl Proxy {
         assert!(state.stopped, "no message was stopped within {limit:?}; seen: {:?}", state.seen);
     }
 
-    /// Lets stopped messages go on.
+    /// Lets stopped messages continue.
     pub fn go(&self) {
         self.shared.state.lock().unwrap().go = true;
         self.shared.changed.notify_all();
     }
 
-    /// Waits until every request so far has been dealt with.
+    /// Waits until every request so far is finished.
     pub fn until_idle(&self) {
         super::eventually("an idle proxy", || (self.shared.state.lock().unwrap().underway == 0).then_some(()));
     }
@@ -142,7 +142,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.go();
         self.shared.closed.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts.
+        // Wakes the accepting thread.
         let _ = TcpStream::connect(self.url.trim_start_matches("http://"));
     }
 }
@@ -171,7 +171,7 @@ impl Shared {
         drop(self.changed.wait_while(state, |s| !s.go).unwrap());
     }
 
-    /// One connection of the client. Each request goes to the server on a connection of its own.
+    /// One connection of the client. Each request goes to the server on a new connection.
     fn connection(&self, mut client: TcpStream) -> io::Result<()> {
         while let Some(request) = read_message(&mut client)? {
             let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
@@ -185,7 +185,7 @@ impl Shared {
         Ok(())
     }
 
-    /// One request and its answer; whether the connection goes on.
+    /// One request and its answer. Returns whether the connection stays open.
     fn exchange(&self, client: &mut TcpStream, request: &[u8], act: Act) -> io::Result<bool> {
         match act {
             Act::LoseRequest => return Ok(false),
@@ -194,7 +194,7 @@ impl Shared {
             Act::Twice => drop(self.ask(request, None)),
             _ => {}
         }
-        // A late request goes on although its client may have gone meanwhile.
+        // A late request continues although its client may have disconnected.
         let watched = (act != Act::StopRequest).then_some(&*client);
         let answer = self.ask(request, watched)?;
         match act {
@@ -214,7 +214,7 @@ impl Shared {
         Ok(true)
     }
 
-    /// The server's answer. When `client` goes away meanwhile, the server sees that as well.
+    /// The server's answer. When `client` disconnects in the meantime, the server sees it, too.
     fn ask(&self, request: &[u8], client: Option<&TcpStream>) -> io::Result<Vec<u8>> {
         let mut server = TcpStream::connect(&*self.server.lock().unwrap())?;
         server.write_all(request)?;
@@ -224,7 +224,7 @@ impl Shared {
                 let (done, other) = (&done, server.try_clone()?);
                 scope.spawn(move || {
                     if ended(client, done) {
-                        // It may be over already.
+                        // It may have ended already.
                         let _ = other.shutdown(Shutdown::Both);
                     }
                 });
@@ -236,7 +236,7 @@ impl Shared {
     }
 }
 
-/// Waits until the client has closed its end, or until `done`.
+/// Waits until the client has closed its side, or until `done`.
 fn ended(client: &TcpStream, done: &AtomicBool) -> bool {
     let Ok(client) = client.try_clone() else { return false };
     let _ = client.set_read_timeout(Some(Duration::from_millis(10)));

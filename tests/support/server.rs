@@ -1,4 +1,4 @@
-//! A real `locker server`: its address, its log, its memory, its end; to be killed and started again.
+//! A real `locker server`: its address, its log, its memory, its end. Tests can kill it and start it again.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -49,7 +49,7 @@ impl Setup {
         self
     }
 
-    /// With the bug of this name, in a build with the `plant` feature.
+    /// Plants the bug of this name, in a build with the `plant` feature.
     #[must_use]
     pub fn plant(self, bug: &str) -> Self {
         self.vars(&[("LOCKER_PLANT", bug)])
@@ -74,10 +74,10 @@ impl Setup {
 /// A running server, killed when dropped.
 pub struct Server {
     running: Option<Running>,
-    /// As its first line says, with the scheme.
+    /// The URL from its first line.
     pub url: String,
     setup: Setup,
-    /// Where its store is, if that is its own.
+    /// The directory of its store, if the store is its own.
     _dir: Option<TempDir>,
 }
 
@@ -86,12 +86,12 @@ impl Server {
         Self::start_as(&Setup::memory())
     }
 
-    /// On a store file of its own, so that it can be killed and started again.
+    /// A server with its own store file, so that it can be killed and started again.
     pub fn start_durable() -> Self {
         Self::start_with("sqlite", &[], &[])
     }
 
-    /// On this store (`sqlite`: a file of its own), with more flags and variables.
+    /// A server on this store (`sqlite`: its own file), with more flags and variables.
     pub fn start_with(store: &str, flags: &[&str], vars: &[(&str, &str)]) -> Self {
         let dir = (store == "sqlite").then(|| tempfile::tempdir().unwrap());
         let setup = match &dir {
@@ -103,12 +103,12 @@ impl Server {
     }
 
     /// # Panics
-    /// When it ends, or does not listen in time: what it said is in the message.
+    /// When it ends, or does not listen in time. The message has its output.
     pub fn start_as(setup: &Setup) -> Self {
         Self::listening(setup.launch(), setup.clone(), None)
     }
 
-    /// Runs a command that becomes a server.
+    /// Starts a server with this command.
     pub fn spawn(command: Command) -> Self {
         Self::spawn_with(command, Stdio::null())
     }
@@ -126,7 +126,7 @@ impl Server {
         Self { running: Some(running), url, setup, _dir: dir }
     }
 
-    /// Starts it again, at the address that it had.
+    /// Starts it again at the same address.
     pub fn again(&mut self) {
         let mut setup = self.setup.clone();
         setup.flags.extend(["--listen".to_owned(), self.address().to_owned()]);
@@ -143,7 +143,7 @@ impl Server {
         &self.setup.store
     }
 
-    /// What follows the scheme of its URL.
+    /// Its URL without the scheme.
     pub fn address(&self) -> &str {
         self.url.split_once("://").expect("a URL").1
     }
@@ -164,7 +164,7 @@ impl Server {
         self.running().signal(signal);
     }
 
-    /// Everything that it has written so far, since it was started (again).
+    /// Everything that it has written since its last start.
     pub fn log(&self) -> String {
         self.running.as_ref().map(Running::stderr).unwrap_or_default()
     }
@@ -179,7 +179,7 @@ impl Server {
         self.running().until_stderr(text)
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) {
         drop(self.running.take());
     }
@@ -189,7 +189,7 @@ impl Server {
         self.running.as_mut().expect("it runs").wait()
     }
 
-    /// SIGTERM; it must end well.
+    /// Sends SIGTERM. It must exit with 0.
     pub fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
         let status = self.wait();
@@ -200,29 +200,29 @@ impl Server {
         self.running.as_mut().is_some_and(Running::is_running)
     }
 
-    /// A line of `/proc/PID/status`, in KiB.
+    /// A value from `/proc/PID/status`, in KiB.
     fn memory(&self, name: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Most memory that was resident so far, KiB.
+    /// The peak resident memory so far, in KiB.
     pub fn peak_memory(&self) -> usize {
         self.memory("VmHWM")
     }
 
-    /// Memory that is resident now, KiB.
+    /// The present resident memory, in KiB.
     pub fn resident(&self) -> usize {
         self.memory("VmRSS")
     }
 
-    /// Files and sockets that it has open now.
+    /// The number of files and sockets that it has open.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    /// The command line against this server.
+    /// The command line, with this server's address.
     pub fn cli(&self, args: &[&str]) -> Done {
         self.cli_with(args, b"")
     }
@@ -242,7 +242,7 @@ impl Server {
         Client::new(self.address())
     }
 
-    /// One request on a connection of its own: `METHOD target` and a body, if it is not empty.
+    /// One request on a new connection: `METHOD target`, and a body if it is not empty.
     #[track_caller]
     pub fn call(&self, line: &str, body: &str) -> Answer {
         self.connect().call(line, body)
@@ -267,7 +267,7 @@ impl Server {
         self.cli(&["status", pool, "--json"]).ok().json()
     }
 
-    /// Waits until so many wait in the pool.
+    /// Waits until this many claims wait in the pool.
     pub fn until_waiting(&self, pool: &str, count: u64) {
         eventually(&format!("{count} waiting"), || self.pool(pool)["waiting"] == count);
     }

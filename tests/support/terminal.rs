@@ -1,4 +1,4 @@
-//! A terminal with a command on it, as a person has it.
+//! A terminal with a command, as a person uses it.
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use super::eventually;
 
-/// Runs a command line on a terminal of its own; bytes written to it are keys.
+/// Runs a command line on a new terminal. Bytes written to it are key presses.
 pub struct Terminal {
     child: Child,
     keys: File,
@@ -21,7 +21,7 @@ pub struct Terminal {
 impl Terminal {
     pub fn start(command: &Command) -> Self {
         let pty = nix::pty::openpty(None, None).unwrap();
-        // A copy is closed in every process that is started; one that is left open keeps the terminal from ending.
+        // Every new process must close its copy. An open copy would keep the terminal from ending.
         let keys = File::from(pty.master).try_clone().unwrap();
         let mut on = Command::new("setsid");
         on.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
@@ -55,7 +55,7 @@ impl Terminal {
 
     pub fn finish(mut self) -> (i32, String) {
         let status = eventually("the end on the terminal", || self.child.try_wait().unwrap());
-        // It reads until nobody has the terminal any more.
+        // It reads until no process has the terminal any more.
         self.reader.take().unwrap().join().unwrap();
         (status.code().unwrap(), self.seen())
     }

@@ -1,11 +1,11 @@
-//! The one wait of all tests: a condition is looked at until it holds.
+//! The one way to wait in all tests: check a condition until it holds.
 
 use std::time::{Duration, Instant};
 
-/// Longest that anything may take to come true; generous, because test machines are busy.
+/// The longest time that a condition may take. It is generous, because test machines are busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a look can bring: whether the condition holds, or the thing that was waited for.
+/// The result of a check: whether the condition holds, or the value that the test waits for.
 pub trait Look {
     type Found;
     fn found(self) -> Option<Self::Found>;
@@ -25,10 +25,10 @@ impl<T> Look for Option<T> {
     }
 }
 
-/// Looks until there is something to be seen, and returns it.
+/// Checks until there is a result, and returns it.
 ///
 /// # Panics
-/// When there is nothing within [`PATIENCE`]; `what` says what was waited for.
+/// When there is no result within [`PATIENCE`]. `what` names the condition.
 #[track_caller]
 pub fn eventually<L: Look>(what: &str, mut look: impl FnMut() -> L) -> L::Found {
     let end = Instant::now() + PATIENCE;

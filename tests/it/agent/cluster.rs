@@ -1,17 +1,17 @@
-//! An API server of Kubernetes as far as the agent meets it, with what real ones were seen to answer, and a controller
-//! that goes on with a workflow whose node has ended.
+//! The part of a Kubernetes API server that the agent uses, with the answers of real ones, and a controller that
+//! continues a workflow when a node has ended.
 //!
 //! | request | answer |
 //! |---|---|
-//! | GET of a workflow that is there | 200 |
-//! | GET or PATCH of one that is not | 404, `Status`, reason NotFound, kind workflows |
+//! | GET of a workflow that exists | 200 |
+//! | GET or PATCH of one that does not | 404, `Status`, reason NotFound, kind workflows |
 //! | any other path, such as without Argo's CRD | 404 as plain text |
-//! | merge patch with the version that it has | 200, the version counts up |
+//! | merge patch with its current version | 200, and a new version |
 //! | merge patch with another version | 409 |
 //! | merge patch with another uid | 422 |
 //! | another kind of patch | 415 |
 //! | no token, a wrong token | 403 as anonymous, 401 |
-//! | another namespace than allowed | 403, whether there is such a workflow or not |
+//! | a namespace that is not allowed | 403, whether the workflow exists or not |
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -34,17 +34,17 @@ pub struct Cluster {
 pub struct World {
     workflows: BTreeMap<String, Value>,
     version: u64,
-    /// Each end of a node that a patch has brought about, in their order.
+    /// The nodes that a patch has ended, in order.
     pub ends: Vec<(String, String)>,
-    /// Status of each answer, with the method.
+    /// The method and status of each answer.
     pub answers: Vec<(String, u16)>,
-    /// The token that is good; anybody may come where there is none.
+    /// The valid token. Without one, the cluster accepts every request.
     pub token: Option<String>,
-    /// Namespaces whose workflows may not be touched.
+    /// Namespaces that the agent may not access.
     pub forbidden: Vec<String>,
-    /// What is answered instead of all that, for names that contain the text.
+    /// The answer that replaces all others for names that contain the text.
     pub instead: Vec<(String, u16, String)>,
-    /// So many patches meet a controller that has just written the object.
+    /// This many patches conflict with a write of the controller.
     pub rivals: usize,
     /// Argo is not installed.
     pub no_argo: bool,
@@ -55,7 +55,7 @@ impl Cluster {
         Self::serve(None)
     }
 
-    /// Over TLS, with this certificate.
+    /// A cluster over TLS, with this certificate.
     pub fn start_tls(pair: &Pair) -> Self {
         let cert = CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap();
         let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
@@ -97,7 +97,7 @@ impl Cluster {
         look(&mut self.world.lock().unwrap())
     }
 
-    /// Makes a workflow of namespace `default`, as Argo's controller has brought it so far.
+    /// Makes a workflow in namespace `default`, with this status from Argo's controller.
     pub fn make(&self, name: &str, spec: Value, status: Value) {
         self.world(|world| {
             let uid = format!("uid-of-{name}-{}", world.version);
@@ -110,7 +110,7 @@ impl Cluster {
         });
     }
 
-    /// The workflow as it is.
+    /// The present workflow.
     pub fn workflow(&self, name: &str) -> Value {
         self.world(|world| world.workflows[&format!("default/{name}")].clone())
     }
@@ -125,12 +125,12 @@ impl Cluster {
         });
     }
 
-    /// Nodes that a patch has ended, in their order.
+    /// Nodes that a patch has ended, in order.
     pub fn ends(&self) -> Vec<String> {
         self.world(|world| world.ends.iter().map(|(node, phase)| format!("{node} {phase}")).collect())
     }
 
-    /// How many answers there were to this method with this status.
+    /// The number of answers to this method with this status.
     pub fn answers(&self, method: &str, status: u16) -> usize {
         self.world(|world| world.answers.iter().filter(|(m, s)| m == method && *s == status).count())
     }
@@ -141,14 +141,14 @@ pub fn node(name: &str, phase: &str) -> Value {
     json!({ "id": name, "name": name, "displayName": name, "type": "Suspend", "phase": phase, "startedAt": "2026-01-01T00:00:00Z" })
 }
 
-/// One that says which latch it waits for.
+/// A suspend node that names the latch it waits for.
 pub fn node_of(name: &str, phase: &str, latch: &str) -> Value {
     let mut node = node(name, phase);
     node["inputs"] = json!({ "parameters": [{ "name": "lock-id", "value": latch }] });
     node
 }
 
-/// The status of a workflow that runs, with these nodes.
+/// The status of a running workflow with these nodes.
 pub fn running(nodes: &[Value]) -> Value {
     let nodes: Map<String, Value> =
         nodes.iter().map(|node| (node["id"].as_str().unwrap().to_owned(), node.clone())).collect();
@@ -240,7 +240,7 @@ impl World {
     }
 }
 
-/// RFC 7386.
+/// A JSON merge patch (RFC 7386).
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();

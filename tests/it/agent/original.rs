@@ -1,5 +1,5 @@
-//! A server of latches as the original one was: it holds no request, tells no revision, and keeps only what the original
-//! record has.
+//! A server of latches like the original one: it does not hold requests, returns no revision, and stores only the
+//! fields of the original record.
 
 use std::io::{self, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::proxy::read_message;
 
-/// It stands before a real server, and hides what else that server can do.
+/// A proxy in front of a real server that hides its newer features.
 pub struct Original {
     pub url: String,
     waited: Arc<AtomicBool>,
@@ -25,14 +25,14 @@ impl Original {
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let (server, seen) = (server.clone(), Arc::clone(&seen));
-                // A client that leaves is no failure.
+                // A client that disconnects is not a failure.
                 std::thread::spawn(move || drop(connection(client, &server, &seen)));
             }
         });
         Self { url, waited }
     }
 
-    /// Whether anybody has asked it to hold a request.
+    /// Whether a client has asked it to hold a request.
     pub fn was_asked_to_wait(&self) -> bool {
         self.waited.load(Ordering::SeqCst)
     }

@@ -18,7 +18,7 @@ impl Place {
         self.dir.path().join("state.json")
     }
 
-    /// A server on a store here that finds this text, or what is there already, in `LOCKER_CONFIG`.
+    /// A server on a store in this directory. `LOCKER_CONFIG` is a file with this text, or the file as it is.
     fn setup(&self, config: Option<&str>) -> Setup {
         if let Some(text) = config {
             std::fs::write(self.config(), text).unwrap();
@@ -30,7 +30,7 @@ impl Place {
         Server::start_as(&self.setup(config))
     }
 
-    /// A server that refuses to start: what it says.
+    /// Starts a server that must refuse. Returns its message.
     #[track_caller]
     fn refusal(&self, config: Option<&str>) -> String {
         let done = self.setup(config).launch().finish();
@@ -62,7 +62,7 @@ fn an_empty_store_takes_the_file_over_once() {
     let list = server.call("GET /locks", "");
     server.stop();
     assert_eq!(std::fs::read_to_string(place.config()).unwrap(), STATE, "it is never written");
-    // The second start finds a store that is not empty, and no longer looks at the file.
+    // At the second start the store is not empty, so the server does not read the file.
     let mut server = place.server(None);
     server.until_log("not imported: the store is not empty");
     assert_eq!(server.call("GET /locks", "").body, list.body);
@@ -78,7 +78,7 @@ fn a_server_of_declared_pools_takes_it_over_too() {
     assert_eq!(server.call("PUT /lock/prod", r#"{"key":"other"}"#).status, 423);
 }
 
-/// The original, started on a file that a crash has cut off, grants every lock.
+/// The original server, started on a file that a crash has truncated, grants every lock.
 #[test]
 fn story_29_a_damaged_file_stops_the_start_and_changes_nothing() {
     let cut: Vec<&str> = [0, 1, 20, STATE.len() - 1].iter().map(|at| &STATE[..*at]).collect();
@@ -89,7 +89,7 @@ fn story_29_a_damaged_file_stops_the_start_and_changes_nothing() {
         let file = place.config().display().to_string();
         assert!(error.contains(&file) && error.contains("damaged") && error.contains("unset"), "{text:?}: {error}");
         assert_eq!(std::fs::read_to_string(place.config()).unwrap(), text);
-        // Nothing of it is in the store: the repaired file is taken over whole.
+        // The store has none of it: the repaired file is imported as a whole.
         let server = place.server(Some(STATE));
         assert_eq!(server.call("GET /locks", "").json().as_object().unwrap().len(), 3);
     }
@@ -126,7 +126,7 @@ fn a_running_server_takes_the_file_over() {
         DELETE /lock/prod | {"key":"cf","requestor":"b"} | 200
         "#,
     );
-    // Again: what was released stays released.
+    // Import again: what was released stays released.
     let list = server.call("GET /locks", "");
     let Done { code, stdout: said, .. } = server.cli(&["import", "locker-state", &file]);
     assert_eq!(code, 0, "{said}");

@@ -1,4 +1,4 @@
-//! All kinds of clients at once on the same pools, judged from what they saw themselves.
+//! All kinds of clients at once on the same pools, judged by what the clients themselves saw.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,16 +13,16 @@ use crate::support::http::{Answer, Client};
 use crate::support::{PATIENCE, Server};
 
 const POOLS: [&str; 3] = ["red", "green", "blue"];
-/// How long the load lasts at least; on a slow machine until each kind of client has held [`HOLDS`] times.
+/// The load lasts at least this long. On a slow machine it lasts until each kind of client has held [`HOLDS`] times.
 const TIME: Duration = Duration::from_secs(3);
-/// Fewer holds of a kind prove little.
+/// Fewer holds of one kind prove little.
 const HOLDS: u64 = 20;
 
-/// A hold as its client saw it: from the answer that gave it to the moment before its end was asked for.
+/// A hold as its client saw it: from the answer that granted it to the moment before the client asked for its end.
 #[derive(Debug, Clone)]
 struct Span {
     pool: &'static str,
-    /// Who may hold at the same time: those with the same key; anybody else only alone.
+    /// Clients with the same key may hold at the same time. All others hold alone.
     party: String,
     kind: &'static str,
     from: Instant,
@@ -48,7 +48,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// A number below `bound`: xorshift, one seed for each client.
+    /// A number below `bound` (xorshift, with one seed for each client).
     fn random(&mut self, bound: u64) -> u64 {
         self.seed ^= self.seed << 13;
         self.seed ^= self.seed >> 7;
@@ -66,7 +66,7 @@ impl Worker<'_> {
         elapsed < TIME || (elapsed < PATIENCE && few())
     }
 
-    /// Some work, or some rest.
+    /// Works or rests for a moment.
     fn pause(&mut self) {
         thread::sleep(Duration::from_micros(self.random(4_000)));
     }
@@ -84,13 +84,13 @@ impl Worker<'_> {
         POOLS[usize::try_from(self.random(3)).unwrap()]
     }
 
-    /// A name that nobody has used.
+    /// An unused name.
     fn fresh(&self) -> String {
         format!("c{}", self.arena.numbers.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// `{"lock": OWNER}`; now and then it unlocks what it does not hold.
+/// `{"lock": OWNER}`. It also tries to unlock a lock that it no longer holds.
 fn first_generation(worker: &mut Worker<'_>) {
     let (pool, owner) = (worker.pool(), worker.fresh());
     let body = format!(r#"{{"lock":"{owner}"}}"#);
@@ -98,11 +98,11 @@ fn first_generation(worker: &mut Worker<'_>) {
         worker.hold(pool, owner);
         assert_eq!(worker.call(&format!("DELETE /lock/{pool}"), &body).status, 200);
     }
-    // A late release must not touch whoever holds by now.
+    // A late release must not affect the present holder.
     assert!([200, 423].contains(&worker.call(&format!("DELETE /lock/{pool}"), &body).status));
 }
 
-/// One of two keys, several requestors, several counts.
+/// Claims with one of two keys, from several requestors, with several counts.
 fn second_generation(worker: &mut Worker<'_>) {
     let (pool, who) = (worker.pool(), worker.fresh());
     let key = format!("key{}", worker.random(2));
@@ -118,21 +118,21 @@ fn second_generation(worker: &mut Worker<'_>) {
     assert!([200, 423].contains(&worker.call(&format!("DELETE /lock/{pool}"), &wrong).status));
 }
 
-/// Waits, or tries; unlocks only what it has locked, since nobody is asked.
+/// Waits, or tries. It unlocks only what it has locked, because lockd does not check the owner.
 fn lockd(worker: &mut Worker<'_>) {
     let (pool, who) = (worker.pool(), worker.fresh());
     let wait = worker.random(80);
     let answer = worker.call(&format!("POST /lock/{pool}?wait={wait}ms&owner={who}"), "");
     if answer.status == 200 {
         worker.hold(pool, who.clone());
-        // Not 409: nobody has ended this hold before its time.
+        // Not 409, because nobody else has ended this hold.
         assert_eq!(worker.call(&format!("DELETE /lock/{pool}"), "").status, 200);
     } else {
         assert_eq!(answer.status, 409);
     }
 }
 
-/// Our API with confirmation; old claims are released again.
+/// Our API with confirmation. Old claims are released again.
 fn api(worker: &mut Worker<'_>) {
     let (pool, id) = (worker.pool(), worker.fresh());
     let body = format!(r#"{{"pool":"{pool}","confirm":true,"wait":"200ms","run":"{id}"}}"#);
@@ -150,7 +150,7 @@ fn api(worker: &mut Worker<'_>) {
     assert_eq!(worker.call(&format!("DELETE /api/v1/claims/{id}"), "").json()["how"], how);
 }
 
-/// A latch from its beginning to its end: it shares nothing with the pools but the server.
+/// A latch from its creation to its end. It shares only the server with the pools.
 fn latch(worker: &mut Worker<'_>) {
     let body = format!(r#"{{"workflow":"{}","namespace":"default"}}"#, worker.fresh());
     let made = worker.call("POST /lock", &body);
@@ -163,12 +163,12 @@ fn latch(worker: &mut Worker<'_>) {
     assert_eq!(worker.call(&format!("GET /lock?id={id}"), "").status, 404);
 }
 
-/// I1 and I7 by the clock: at no moment two parties hold one pool.
+/// I1 and I7 by the clock: two parties never hold one pool at the same time.
 fn overlaps(spans: &[Span]) -> Vec<String> {
     let mut sorted: Vec<&Span> = spans.iter().collect();
     sorted.sort_by_key(|span| span.from);
     let mut found = Vec::new();
-    // For each pool and party the span that ends last.
+    // For each pool and party, the span that ends last.
     let mut last: BTreeMap<&str, BTreeMap<&str, &Span>> = BTreeMap::new();
     for span in sorted {
         let parties = last.entry(span.pool).or_default();
@@ -184,7 +184,7 @@ fn overlaps(spans: &[Span]) -> Vec<String> {
     found
 }
 
-/// I2 and the history: revisions only grow, and nothing was counted twice or left behind.
+/// I2 and the history: revisions only grow, and no entry is missing or counted twice.
 fn check_history(server: &Server, spans: &[Span]) {
     for pool in POOLS {
         let mut items: Vec<Value> = Vec::new();
@@ -209,7 +209,7 @@ fn check_history(server: &Server, spans: &[Span]) {
         {
             let by = claimed.iter().filter(|item| item["owner"]["program"].as_str().unwrap_or("-") == program);
             let seen = spans.iter().filter(|span| span.pool == pool && kinds.contains(&span.kind)).count();
-            // A requestor's counts are several claims of one span.
+            // A requestor that holds more than once has several claims in one span.
             let (by, least) = (by.count(), seen);
             assert!(
                 if program == "locker client" { by >= least } else { by == least },

@@ -1,4 +1,4 @@
-//! lockd's API, and what its document planned.
+//! The API of lockd, and what its document planned.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use crate::support::http::Client;
 use crate::support::in_process::{FailingStore, House};
 use crate::support::{Server, eventually};
 
-/// Long enough to see that nothing comes.
+/// Long enough to see that no answer comes.
 const MOMENT: Duration = Duration::from_millis(200);
 
 /// The claims that wait in a pool.
@@ -165,7 +165,7 @@ fn waiters_get_the_lock_in_their_turn() {
         eventually_waiting(&server, "foo", n);
         waiters.push(client);
     }
-    // Who does not wait does not overtake.
+    // A client that does not wait does not overtake.
     assert_eq!(server.call("POST /lock/foo", "").status, 409);
     for (n, waiter) in waiters.iter_mut().enumerate() {
         assert!(!waiter.is_answered(MOMENT));
@@ -178,7 +178,7 @@ fn waiters_get_the_lock_in_their_turn() {
     assert_eq!(waiting(&server, "foo"), 0);
     assert_eq!(server.call("DELETE /lock/foo", "").status, 200);
     assert_eq!(server.call("GET /lock/foo", "").status, 404);
-    // Each of them was one claim.
+    // Each request made one claim.
     let changes = server.call("GET /api/v1/pools/foo/changes", "").json();
     let kinds = |kind: &str| changes["items"].as_array().unwrap().iter().filter(|c| c["kind"] == kind).count();
     assert_eq!((kinds("waiting"), kinds("claimed"), kinds("released")), (3, 4, 4));
@@ -192,7 +192,7 @@ fn a_wait_that_is_over_keeps_no_place() {
     assert_eq!((answer.status, answer.json()["code"].as_str()), (409, Some("locked")));
     assert_eq!(waiting(&server, "foo"), 0);
     assert_eq!(server.call("DELETE /lock/foo", "").status, 200);
-    // A place that was kept would hold this one back.
+    // If the old place were kept, this claim would have to wait.
     assert_eq!(server.call("POST /lock/foo", "").status, 200);
     assert_eq!(server.call("POST /lock/bar?wait=", "").status, 400);
 }
@@ -287,7 +287,7 @@ fn a_store_that_cannot_commit_is_503() {
         assert_eq!((answer.status, &answer.json()["code"]), (503, &"store_failed".into()), "{request}");
         assert!(answer.json()["error"].is_string());
     }
-    // What was promised before still stands.
+    // Earlier promises still hold.
     assert_eq!(call("GET /lock/held", "").status, 200);
     assert_eq!(call("GET /lock/foo", "").status, 404);
 }

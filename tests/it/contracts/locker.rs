@@ -1,4 +1,4 @@
-//! locker's API.
+//! The API of the original locker.
 
 use super::table::run;
 use crate::support::{Server, eventually};
@@ -113,7 +113,7 @@ fn bad_requests_are_json_and_change_nothing() {
         "#
         ),
     );
-    // A body of spaces is a body.
+    // A body of spaces counts as a body.
     assert_eq!(server.call("DELETE /lock/p", " ").status, 400);
     let large = format!(r#"{{"key":"{}"}}"#, "x".repeat(64 * 1024));
     assert_eq!(server.call("PUT /lock/p", &large).status, 413);

@@ -1,10 +1,10 @@
-//! What people paste and what the original resource runs: curl, jq and shell.
+//! What people paste, and what the original resource runs: curl, jq and shell.
 
 use std::process::{Command, Output};
 
 use crate::support::Server;
 
-/// Runs a POSIX shell script that finds the server at `$URL`; `-e`, so that each command must do well.
+/// Runs a POSIX shell script that finds the server at `$URL`. With `-e`, each command must succeed.
 fn shell(server: &Server, script: &str) -> Output {
     let mut command = Command::new("sh");
     command.args(["-euc", script]).env("URL", &server.url).env("no_proxy", "*");
@@ -20,7 +20,7 @@ fn output(server: &Server, script: &str) -> String {
     stdout
 }
 
-/// The first line of an answer with its headers, and its body.
+/// The head of an answer, and its body.
 fn head_and_body(answer: &str) -> (&str, &str) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.lines().next().unwrap(), body)
@@ -74,7 +74,7 @@ fn the_examples_of_lockds_document() {
     }
 }
 
-/// How a shell resource takes a lock: it looks for the reason phrase, and tries again on that only.
+/// How a shell resource takes a lock: it looks for the reason phrase, and retries only when it finds it.
 #[test]
 fn a_lock_is_told_from_a_failure_by_the_status_line() {
     let server = Server::start();
@@ -88,7 +88,7 @@ fn a_lock_is_told_from_a_failure_by_the_status_line() {
         attempt blue one; attempt green two; attempt blue three; attempt '\' four
     "#;
     assert_eq!(output(&server, script), "got\nlocked\ngot\nfailed\n");
-    // With -f an error is an exit code, for anybody who only looks at that.
+    // With -f an error becomes an exit code, for scripts that check only that.
     let refused = shell(&server, r#"curl -fsS -X PUT -d '{"key":"green"}' "$URL/lock/prod""#);
     assert_eq!(refused.status.code(), Some(22));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("423"));
@@ -118,7 +118,7 @@ fn bodies_go_through_jq() {
     assert_eq!(lines[4..], ["k", "me", "{}", "locked"]);
 }
 
-/// How a shell resource finds a new version: by the digest of the list.
+/// A shell resource finds a new version by the digest of the list.
 #[test]
 fn the_digest_of_the_list_changes_with_the_locks_only() {
     let server = Server::start();

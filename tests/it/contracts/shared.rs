@@ -1,9 +1,9 @@
-//! Clients of several systems on one pool: who may release whose hold, and what each sees.
+//! Clients of several systems on one pool: which holds each may release, and what each sees.
 
 use super::table::run;
 use crate::support::Server;
 
-/// How a hold of each kind comes about: name, request, body.
+/// How each kind of hold is made: name, request, body.
 const HOLDS: [(&str, &str, &str); 6] = [
     ("first", "PUT /lock/p", r#"{"lock":"ann"}"#),
     ("second", "PUT /lock/p", r#"{"key":"k","requestor":"ann"}"#),
@@ -25,8 +25,8 @@ const RELEASES: [(&str, &str, &str); 4] = [
     ("api", "DELETE /api/v1/claims/c1", ""),
 ];
 
-/// The table of `docs/contracts.md`: who may release (rows: whose hold, columns: [`RELEASES`]). `-` is 404: such a hold
-/// has an id that only the server knows.
+/// The table of `docs/contracts.md`: who may release what (rows: the system of the hold, columns: [`RELEASES`]). `-` is
+/// 404, because only the server knows the id of such a hold.
 const MAY: [(&str, [&str; 4]); 6] = [
     ("first", ["200", "423", "200", "-"]),
     ("second", ["423", "200", "423", "-"]),
@@ -43,7 +43,7 @@ fn who_may_release_whose_hold() {
         for ((by, release, release_body), expected) in RELEASES.into_iter().zip(may) {
             let server = Server::start();
             assert_eq!(server.call(request, body).status, 200, "{kind}");
-            // Whoever holds it, all see that it is taken.
+            // All systems see that it is taken, whichever system holds it.
             assert_eq!(server.call("GET /lock/p", "").status, 200, "{kind}");
             assert_eq!(server.call("POST /lock/p", "").status, 409, "{kind}");
             assert_eq!(server.call("PUT /lock/p", r#"{"lock":"bob"}"#).status, 423, "{kind}");
@@ -253,7 +253,7 @@ fn each_contract_can_be_turned_off() {
     );
 }
 
-/// As flags and as variables, of the program itself.
+/// Given to the program as flags and as variables.
 #[test]
 fn the_settings_reach_the_program() {
     let dir = tempfile::tempdir().unwrap();

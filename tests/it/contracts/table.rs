@@ -3,8 +3,8 @@
 use crate::support::Server;
 use crate::support::http::Answer;
 
-/// Runs a table: `METHOD target | body | status, then words that the body must contain`. `~` stands for a space in
-/// those words, `=` before the words wants just that JSON. Each line is a connection of its own.
+/// Runs a table: `METHOD target | body | status, then words that the body must contain`. In those words `~` stands for
+/// a space. With `=` before the words, the body must be exactly that JSON. Each line uses a new connection.
 #[track_caller]
 pub fn run(server: &Server, table: &str) {
     for line in table.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {

@@ -1,4 +1,4 @@
-//! Which claims are taken (`scope: build`, `--verify-builds`), and what the server says about its watch.
+//! Which claims the server accepts (`scope: build`, `--verify-builds`), and what it reports about its watch.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn scope_build_needs_a_concourse_that_the_server_knows() {
         assert_eq!((got, answer["code"].as_str().unwrap_or_default()), (status, code), "{answer}");
         assert!(answer["error"].as_str().unwrap_or_default().contains(text), "{answer}");
     }
-    // Other scopes do without.
+    // Other scopes need no build.
     let other = Build::new(&server, 1, "q");
     other.out(&acquire("build")).failed(1, "unknown_concourse");
     other.out(&acquire("flow")).ok();
@@ -51,9 +51,9 @@ fn scope_build_comes_from_the_param_the_source_or_the_pool() {
     for (what, id) in &held {
         assert_eq!(until_ended(&server, id), "build_over", "{what}");
     }
-    // What the pool says is refused like what the claim says.
+    // The scope of the pool is refused like the scope of the claim.
     Build::new(&server, 1, "pool").out(&json!({"acquire": true})).failed(1, "unknown_concourse");
-    // The param counts before the others.
+    // The param takes precedence.
     concourse.build(8, "started");
     let flow = build(&server, &concourse, 8, "pool").out(&acquire("flow")).ok().metadata("claim").unwrap();
     assert_eq!(claim(&server, &flow)["scope"], "flow");
@@ -120,7 +120,7 @@ fn a_verified_build_must_run_and_be_what_it_says() {
         };
         assert_eq!(answer["code"], code);
     }
-    // A step that comes too late fails at once, and is not asked to try again.
+    // A step that comes too late fails at once, and does not retry.
     build(&server, &concourse, 6, "q").out(&acquire("flow")).failed(1, "build_refused");
     build(&server, &concourse, 1, "q").out(&acquire("build")).ok();
 }
@@ -143,7 +143,7 @@ fn a_claim_that_cannot_be_verified_is_asked_again_and_what_was_taken_keeps_its_p
     }
     let late = build(&server, &concourse, 3, "p").put(&acquire("build"));
     late.until_stderr("cannot be verified now");
-    // Who waited before goes on waiting, and asking again is not verified again.
+    // A claim that waited before keeps waiting, and asking again is not verified again.
     assert_eq!(server.pool("p")["waiting"], 1);
     assert!(is_held(&server, &held));
     server.api("DELETE", &format!("/claims/{held}"), &json!(null));
@@ -170,14 +170,14 @@ fn checks_of_builds_leave_the_server_its_workers() {
                 scope.spawn(move || ask(server, &format!("c{id}"), &body).0)
             })
             .collect();
-        // More than the server has workers ask at the same time; everything else is answered all the same.
+        // More clients than the server has workers ask at the same time. The server still answers everything else.
         for _ in 0..20 {
             assert!(is_held(&server, &held));
         }
         assert!(asks.into_iter().all(|asked| asked.join().unwrap() == 503));
     });
     concourse.well();
-    // One question is enough for all claims of a build that come close together.
+    // One question is enough for claims of the same build that arrive close together.
     concourse.build(100, "started");
     let before = concourse.paths().iter().filter(|path| path.ends_with("/100")).count();
     eventually("the pause after the failure is over", || {
@@ -216,7 +216,7 @@ fn a_concourse_that_runs_builds_again_is_warned_of() {
     let told = doctor(&server, &concourse);
     assert!(told.contains("warn  builds") && told.contains("runs builds again when a worker vanishes"), "{told}");
     assert!(told.contains("is among them"), "{told}");
-    // It is looked at again when it comes back, another version perhaps.
+    // The server checks it again when it comes back, because it may have another version.
     concourse.says_of_itself(&concourse.url, false);
     concourse.build(1, "started");
     take(&server, &concourse, 1, "p", "build");

@@ -1,5 +1,5 @@
-//! Every way in which a Concourse fails: the hold stays and says that it is suspect and why, and is so no more as soon as
-//! its build is seen again.
+//! Every way in which a Concourse fails: the hold stays and is marked as suspect, with the reason, until its build is
+//! seen again.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{build, claim, is_held, owner, take, until_clear, until_ended, until_
 use crate::support::concourse::{Concourse, Fault};
 use crate::support::eventually;
 
-/// Patience for one question: short where a silence is waited for.
+/// The timeout of one question. It is short where the test waits for silence.
 const IMPATIENT: [&str; 2] = ["--watch-timeout", "1s"];
 
 #[test]
@@ -84,7 +84,8 @@ fn an_outage_changes_nothing_but_what_is_said_and_ends_by_itself() {
     concourse.fails(Fault::Refuses);
     held.iter().for_each(|id| drop(until_suspect(&server, id, "no answer")));
     server.until_log("Concourse does not answer: all holds stay");
-    // Shown wherever a hold is shown: its claim, its pool, the answer to one who waits, the command line, a build log.
+    // It is shown wherever a hold is shown: in its claim, its pool, the answer to a waiter, the command line, a build
+    // log.
     let suspect = &server.pool("p1")["items"][0]["holders"][0]["suspect"];
     assert!(suspect["why"].as_str().is_some_and(|why| why.contains("no answer")), "{suspect}");
     let body = json!({"pool": "p1", "owner": owner(&concourse, 4)});
@@ -94,7 +95,7 @@ fn an_outage_changes_nothing_but_what_is_said_and_ends_by_itself() {
     server.cli(&["status", "p1"]).ok().printed("not known to be alive since");
     let log = build(&server, &concourse, 4, "p2").put(&json!({"acquire": true, "as": "x"}));
     log.until_stderr("not known to be alive since");
-    // An hour of it, shortened: the four questions a minute that are left find the same.
+    // An hour of this, shortened: the remaining four questions a minute find the same.
     eventually("it is asked ever more rarely", || (info(&server)["since"].is_string()).then_some(()));
     let since = claim(&server, &held[0])["suspect"]["since"].clone();
     concourse.fails(Fault::Says(503));
@@ -102,7 +103,7 @@ fn an_outage_changes_nothing_but_what_is_said_and_ends_by_itself() {
     concourse.until_asked(2, 2);
     assert!(held.iter().all(|id| is_held(&server, id)), "nothing is freed for want of an answer");
     assert_eq!(claim(&server, &held[0])["suspect"]["since"], since, "since the first failure");
-    // Meanwhile one of them has ended.
+    // In the meantime one of the builds has ended.
     concourse.build(1, "errored");
     concourse.well();
     assert_eq!(until_ended(&server, &held[0]), "build_over");
@@ -127,7 +128,7 @@ fn a_concourse_that_fails_is_asked_ever_more_rarely() {
     concourse.fails(Fault::SaysForBuilds(503));
     server.until_log("Concourse does not answer");
     let before = concourse.moments().len();
-    // Its first pauses are 1/15, 2/15, ... of a period; the longest one is 4 periods.
+    // The first pauses are 1/15, 2/15, ... of a period. The longest one is 4 periods.
     eventually("some questions while it fails", || (concourse.moments().len() >= before + 5).then_some(()));
     let moments = concourse.moments();
     let gaps: Vec<Duration> = moments[before..].windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
@@ -214,7 +215,7 @@ fn a_certificate_that_is_not_trusted_is_no_answer() {
         concourse.shows(&good.cert, &good.key);
         until_clear(&server, &held);
     }
-    // Without that authority nobody is trusted, and the server starts all the same.
+    // Without that authority no certificate is trusted, but the server starts.
     let server = watching(&[&concourse.url], &[]);
     server.until_log("no good contact with Concourse");
 }

@@ -1,4 +1,4 @@
-//! How the server shows a Concourse who it is, and which Concourse a claim means.
+//! How the server logs in to a Concourse, and which Concourse a claim refers to.
 
 use std::time::Duration;
 

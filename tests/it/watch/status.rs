@@ -48,7 +48,7 @@ fn a_build_that_is_not_there_is_gone_only_after_a_while() {
     concourse.destroy(1);
     concourse.until_asked(1, 2);
     let missing = Instant::now();
-    // It is not suspect: the answer is certain, only not yet old enough.
+    // It is not suspect: the answer is certain, but not old enough yet.
     let now = claim(&server, &held);
     assert!(now["state"] == "held" && now["suspect"].is_null(), "{now}");
     assert_eq!(until_ended(&server, &held), "build_over");
@@ -59,7 +59,7 @@ fn a_build_that_is_not_there_is_gone_only_after_a_while() {
 #[test]
 fn a_build_that_was_not_there_for_a_moment_is_not_gone() {
     let concourse = Concourse::start();
-    // Longer than each absence, shorter than all of them together.
+    // Longer than each absence, but shorter than all of them together.
     let server = watching(&[&concourse.url], &["--watch-gone", "2s"]);
     concourse.build(1, "started");
     let held = take(&server, &concourse, 1, "p", "build");
@@ -79,7 +79,7 @@ fn a_404_of_somebody_else_is_not_believed() {
     concourse.build(1, "started");
     let held = take(&server, &concourse, 1, "p", "build");
     concourse.until_asked(1, 1);
-    // A proxy that has lost Concourse says 404 for everything.
+    // A proxy that has lost Concourse answers 404 to everything.
     concourse.fails(crate::support::concourse::Fault::Says(404));
     super::until_suspect(&server, &held, "404 for a build, which is not believed");
     concourse.well();
@@ -138,7 +138,7 @@ fn a_flow_hold_that_nobody_fetched_ends_when_its_build_was_cut_short() {
             let how = server.api("GET", &format!("/pools/{undelivered}/changes"), &json!(null)).1;
             assert!(how.to_string().contains("undelivered"), "{how}");
         }
-        // Nothing of this build is left to ask about: what stays outlives it.
+        // Nothing of this build is left to ask about: the holds that stay outlive it.
         eventually("nobody asks about it", || {
             let before = concourse.asked(u64::from(id));
             concourse.until_asked(99, 3);

@@ -1,4 +1,4 @@
-//! Failure stories of lock tools in Concourse that only a look at the builds can end well, each under its number.
+//! Failures of lock tools in Concourse that only a look at the builds can resolve, each under its number.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ fn story_5_a_web_node_dies_after_out_has_ended_and_the_lock_comes_back() {
     let server = watching(&[&concourse.url], &[]);
     for (id, scope) in [(1, "build"), (2, "flow")] {
         concourse.build(id.into(), "started");
-        // It took the lock; what it printed is lost, so no `get` and no release by directory will ever come.
+        // It took the lock, but its output is lost, so no `get` and no release by directory will follow.
         build(&server, &concourse, id, scope).out(&acquire(scope)).ok();
         concourse.until_asked(u64::from(id), 1);
         assert_eq!(server.pool(scope)["free"], 0);
@@ -33,13 +33,13 @@ fn story_7_a_build_that_runs_again_on_another_worker_does_not_wait_for_itself() 
     let concourse = Concourse::start();
     let server = watching(&[&format!("url={},alias=https://ci", concourse.url)], &[]);
     concourse.build(1, "started");
-    // With a name of its own the second run finds the hold of the first, from whichever container.
+    // With a name of its own, the second run finds the hold of the first, from any container.
     let named = json!({"acquire": true, "scope": "build", "as": "env"});
     let (first, second) = (out_in("worker-1", &server, &named), out_in("worker-2", &server, &named));
     assert_eq!((first.0, second.0), (0, 0), "{} {}", first.2, second.2);
     assert_eq!(server.pool("p")["items"][0]["holders"][0]["fence"].to_string(), fence(&second.1));
     assert_eq!(fence(&first.1), fence(&second.1), "one hold, not two");
-    // Without one it says what to do, and ends by itself where that is asked. The lock comes back with the build.
+    // Without one it says what to do, and stops if the params say so. The lock comes back when the build ends.
     let unnamed = json!({"acquire": true, "scope": "build", "self_wait": "fail"});
     let (code, _, stderr) = out_in("worker-3", &server, &unnamed);
     assert!(code == 1 && stderr.contains("as:"), "{stderr}");
@@ -47,7 +47,7 @@ fn story_7_a_build_that_runs_again_on_another_worker_does_not_wait_for_itself() 
     until_free(&server, "p");
 }
 
-/// The fence among what `out` printed.
+/// The fence in the output of `out`.
 fn fence(stdout: &str) -> String {
     let printed: serde_json::Value = serde_json::from_str(stdout).unwrap();
     let pairs = printed["metadata"].as_array().unwrap();
@@ -60,7 +60,7 @@ fn story_8_a_put_whose_version_is_not_saved_leaves_no_lock_behind() {
     let server = watching(&[&concourse.url], &[]);
     concourse.build(1, "started");
     build(&server, &concourse, 1, "p").out(&acquire("build")).ok();
-    // The step fails although the lock was taken, and so does the build.
+    // The step fails although it took the lock, and so does the build.
     concourse.build(1, "failed");
     until_free(&server, "p");
     concourse.build(2, "started");
@@ -115,7 +115,7 @@ fn story_10_concourse_is_away_for_an_hour() {
     assert!(is_held(&server, &build_scope) && is_held(&server, &flow));
 }
 
-/// Nobody listens, and that is said; since when.
+/// Waits until the claim has no listener and the pool shows it. Returns since when.
 fn until_suspect_twice(server: &Server, concourse: &Concourse, held: &str) -> serde_json::Value {
     concourse.fails(Fault::Refuses);
     let since = until_suspect(server, held, "no answer")["since"].clone();
@@ -150,7 +150,7 @@ fn story_12_names_may_change_while_a_lock_is_held_and_only_a_build_that_has_gone
         concourse.until_asked(1, 3);
         assert!(is_held(&server, &held) && claim(&server, &held)["suspect"].is_null(), "{what}");
     }
-    // Archived: running builds go on. Destroyed: the row has gone.
+    // If the pipeline is archived, running builds go on. If it is destroyed, the row is gone.
     concourse.destroy(1);
     assert_eq!(until_ended(&server, &held), "build_over");
     until_free(&server, "p");
@@ -170,7 +170,7 @@ fn story_13_a_flow_outlives_the_build_that_began_it_and_ends_by_its_ttl_for_all_
     take(&server, &concourse, 2, "clock", "build");
     concourse.until_asked(2, 3);
     assert!(is_held(&server, &held), "job B may come yet");
-    // B never comes.
+    // B never runs.
     assert_eq!(until_ended(&server, &held), "lost");
     let changes = server.api("GET", "/pools/p/changes", &json!(null)).1;
     assert!(changes.to_string().contains(r#""kind":"lost""#), "{changes}");
@@ -180,7 +180,7 @@ fn story_13_a_flow_outlives_the_build_that_began_it_and_ends_by_its_ttl_for_all_
 #[test]
 fn story_18_a_ticket_of_a_build_that_is_no_more_blocks_nobody() {
     let concourse = Concourse::start();
-    // Nobody is passed over for being silent here: only the watch can take the dead one away.
+    // Silent waiters are not passed over here: only the watch can remove the dead one.
     let server = watching(&[&concourse.url], &["--listen-window", "10m", "--place", "1h"]);
     for id in 1..=3_u32 {
         concourse.build(id.into(), "started");
@@ -196,7 +196,7 @@ fn story_18_a_ticket_of_a_build_that_is_no_more_blocks_nobody() {
     assert_eq!(until_ended(&server, "dead"), "build_over");
     server.api("DELETE", &format!("/claims/{held}"), &json!(null));
     next.finish().ok();
-    // A worker that vanishes leaves a silent ticket as well.
+    // A worker that vanishes also leaves a silent ticket.
     let vanished = build(&server, &concourse, 1, "p").put(&acquire("build"));
     server.until_waiting("p", 1);
     vanished.signal(SIGKILL);

@@ -35,7 +35,7 @@ pub fn confirm(id: &str, run: &str, fence: u64) -> String {
     request("POST", &format!("/api/v1/claims/{id}/confirm"), "", &body)
 }
 
-/// `DELETE` of a claim; one from a lock directory carries no run.
+/// `DELETE` of a claim. One from a lock directory has no run.
 pub fn end(id: &str, run: Option<&str>) -> String {
     match run {
         Some(run) => request("DELETE", &format!("/api/v1/claims/{id}?run={run}"), "", ""),
@@ -57,7 +57,7 @@ pub fn seen(answer: &Answer) -> Seen {
         return match (waiting.code, waiting.claim) {
             (Code::Waiting, Some(view)) => of_view(&view),
             (Code::Locked, _) => Seen::Absent,
-            // It could not be parked after all; where the claim is, the next request tells.
+            // It could not be parked. The next request shows the state of the claim.
             (Code::Waiting, None) => Seen::Nothing,
             (code, _) => Seen::Refused(code.word().to_owned()),
         };
@@ -73,7 +73,7 @@ pub fn seen(answer: &Answer) -> Seen {
 }
 
 /// # Panics
-/// When the view lacks what a state like that always has.
+/// When the view lacks a member that its state always has.
 pub fn of_view(view: &ClaimView) -> Seen {
     let life = view.life;
     let locks = || view.locks.iter().map(|l| (l.pool.clone(), l.lock.clone())).collect();

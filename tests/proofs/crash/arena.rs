@@ -15,13 +15,13 @@ pub struct Arena {
     gate: Mutex<Gate>,
     moved: Condvar,
     pub log: Mutex<Vec<Op>>,
-    /// Connections that broke: to which life of the server, and when.
+    /// Broken connections: the life of the server, and the time.
     pub broken: Mutex<Vec<(usize, Nanos)>>,
-    /// When SIGKILL was sent to each life of the server.
+    /// When each life of the server got SIGKILL.
     pub kills: Mutex<Vec<Nanos>>,
-    /// Ids that have ended, with a run that spoke for them: late duplicates of their releases come from here.
+    /// Ended ids, each with a run that acted for it. Late duplicates of releases use these.
     pub graveyard: Mutex<Vec<(String, String)>>,
-    /// The next client that gets a yes kills the server at once.
+    /// The next client that gets a positive answer kills the server at once.
     trigger: AtomicBool,
     victim: AtomicI32,
     pub stop: AtomicBool,
@@ -33,7 +33,7 @@ struct Gate {
     inside: usize,
 }
 
-/// A request on its way; the gate cannot be closed over it.
+/// A request under way. The gate cannot close before it is done.
 pub struct Pass<'a> {
     arena: &'a Arena,
     pub address: SocketAddr,
@@ -84,14 +84,14 @@ impl Arena {
         }
     }
 
-    /// Lets requests through to this life of the server.
+    /// Opens the gate to this life of the server.
     pub fn open(&self, address: SocketAddr, server: usize, victim: Pid) {
         self.victim.store(victim.as_raw(), Ordering::SeqCst);
         self.gate().open = Some((address, server));
         self.moved.notify_all();
     }
 
-    /// Lets nobody in, and returns when everybody is out.
+    /// Closes the gate, and returns when no request is under way.
     pub fn close(&self) {
         let mut gate = self.gate();
         gate.open = None;
@@ -100,7 +100,7 @@ impl Arena {
         }
     }
 
-    /// After a failed connect: waits until the gate does not lead to that life of the server any more.
+    /// After a failed connect: waits until the gate no longer leads to that life of the server.
     pub fn wait_for_another(&self, server: usize) {
         let mut gate = self.gate();
         while gate.open.is_some_and(|(_, s)| s == server) {
@@ -120,11 +120,11 @@ impl Arena {
     pub fn kill(&self) {
         let now = self.now();
         self.kills.lock().unwrap_or_else(PoisonError::into_inner).push(now);
-        // The process is not waited for before this has returned, so its number still means it.
+        // Nobody reaps the process before this returns, so its number still refers to it.
         kill(Pid::from_raw(self.victim.load(Ordering::SeqCst)), Signal::SIGKILL).expect("the server can be killed");
     }
 
-    /// A client has got its answer: when the trigger is armed and the answer was a yes, the server dies now.
+    /// A client got its answer. If the trigger is armed and the answer was positive, this kills the server.
     pub fn answered(&self, call: Call, seen: &Seen) {
         let yes = match call {
             Call::Ask | Call::Confirm => seen.is_held(),

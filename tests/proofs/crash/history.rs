@@ -1,8 +1,8 @@
-//! What was done and seen: the record that the checkers judge (`checker.rs`).
+//! What was done and seen: the record that the checkers judge (`checker`).
 //!
-//! Time is nanoseconds on one monotonic clock of the test process. An operation took effect, if at all, between
-//! `invoke` and `done`; one whose answer never came (`done: None`) between `invoke` and the death of the server
-//! process it was sent to.
+//! Time is nanoseconds on one monotonic clock of the test process. If an operation took effect, it did so between
+//! `invoke` and `done`, or, when no answer came (`done: None`), between `invoke` and the death of the server process
+//! that it was sent to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,17 +14,17 @@ pub type LockRef = (String, String);
 /// What a claim id always asks for.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
-    /// Claims with an equal key may hold a lock together.
+    /// Claims with the same key may hold a lock together.
     pub key: Option<String>,
     pub requestor: Option<String>,
     /// The grant must be confirmed.
     pub confirm: bool,
-    /// False is try-lock.
+    /// False for a try-lock.
     pub queue: bool,
     pub wants: Vec<Want>,
 }
 
-/// What is asked of one pool.
+/// What a claim asks of one pool.
 #[derive(Debug, Clone)]
 pub enum Want {
     Any { pool: String, count: u32 },
@@ -47,16 +47,16 @@ pub enum Call {
     End,
     /// Changes nothing.
     Look,
-    /// Like `Look`, after a restart and before anybody else is let in.
+    /// Like `Look`, but after a restart and before any client is admitted.
     Audit,
-    /// The client stops attending to its claim: it may lose its turn from here on.
+    /// The client neglects its claim: from now on it may lose its turn.
     Neglect,
 }
 
 /// What an answer says about the claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// No answer came: it may have happened or not.
+    /// No answer came: the operation may have happened or not.
     Nothing,
     Waiting {
         life: u32,
@@ -78,9 +78,9 @@ pub enum Seen {
     },
     /// The id is not known, or a try-lock left no claim.
     Absent,
-    /// Not among the live claims: ended, or never there.
+    /// Not among the live claims: it has ended or never existed.
     NotLive,
-    /// Refused with this code and without effect; says nothing of the claim's state.
+    /// Refused with this code and without effect. It says nothing about the claim's state.
     Refused(String),
 }
 
@@ -135,7 +135,7 @@ impl Seen {
         matches!(self, Self::Held { .. })
     }
 
-    /// Whether it tells the state of the claim.
+    /// Whether it shows the state of the claim.
     pub fn is_view(&self) -> bool {
         !matches!(self, Self::Nothing | Self::Refused(_))
     }
@@ -146,7 +146,7 @@ impl Op {
     pub fn may_act(&self) -> bool {
         match (self.call, &self.seen) {
             (Call::Look | Call::Audit | Call::Neglect, _) | (_, Seen::Refused(_)) => false,
-            // An `Ask` that finds an end may have begun the life that has ended since.
+            // An `Ask` that finds an ended claim may have begun the life that has ended since.
             (Call::Confirm, Seen::Ended { .. }) | (Call::Ask | Call::Confirm, Seen::Absent) => false,
             (Call::Ask | Call::Confirm | Call::End, _) => true,
         }

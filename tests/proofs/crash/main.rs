@@ -1,22 +1,22 @@
-//! The crash proof: a real server on SQLite under random clients, killed again and again, and every answer judged.
+//! The crash proof: a real server on SQLite under random clients, killed again and again. Every answer is judged.
 //!
-//! The short form runs with the other tests. The long form, and a run that is repeated:
+//! The short form runs with the other tests. To run the long form, or to repeat a run:
 //!
 //! ```text
 //! LOCKER_CRASH_KILLS=200 cargo test --release --test crash -- --nocapture nothing_is_lost
 //! LOCKER_CRASH_SEED=42 cargo test --test crash -- --nocapture nothing_is_lost
 //! ```
 //!
-//! The seed decides what the clients do and when the server dies; the machine decides how these fall together, so
-//! a seed repeats the kind of a run, not each step. With the feature `plant` the same proof must fail for each
-//! planted bug: `cargo test --features plant --test crash`.
+//! The seed decides what the clients do and when the server dies. The machine decides how these interleave, so a seed
+//! repeats the kind of run, not each step. With the feature `plant` the same proof must fail for each planted bug:
+//! `cargo test --features plant --test crash`.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`workload`] | clients that do random things, all decided by a seed ([`rng`]) |
-//! | [`nemesis`] | kills, restarts and audits under that load |
+//! | [`nemesis`] | kills, restarts and audits under this load |
 //! | [`arena`] | where clients and the nemesis meet: the gate, the record, the clock |
-//! | [`api`] | requests of our API, and what their answers say of a claim |
+//! | [`api`] | requests of our API, and what their answers say about a claim |
 //! | [`history`] | what was done and seen in a run |
 //! | [`checker`] | the judge of a history |
 
@@ -49,9 +49,9 @@ use nemesis::{Campaign, Outcome, run};
 use rng::fresh_seed;
 use support::Setup;
 
-/// Kills of the short form.
+/// The number of kills in the short form.
 const KILLS: usize = 20;
-/// More than the locks there are, so that many wait.
+/// More clients than locks, so that many wait.
 const CLIENTS: usize = 12;
 
 /// A number from the environment.
@@ -61,7 +61,7 @@ fn number(name: &str) -> Option<u64> {
 
 fn campaign(seed: u64, kills: usize, plant: Option<&'static str>) -> Outcome {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    // A neglected claim keeps others waiting for this long.
+    // A neglected claim keeps others waiting this long.
     let mut setup = Setup::sqlite(directory.path()).flag("--confirm", "3s");
     if let Some(bug) = plant {
         setup = setup.plant(bug);
@@ -77,12 +77,12 @@ fn nothing_is_lost_and_nothing_is_given_twice() {
     let seed = number("LOCKER_CRASH_SEED").unwrap_or_else(fresh_seed);
     let outcome = campaign(seed, kills, None);
     assert!(outcome.violations.is_empty(), "{outcome}");
-    // A kill that hits nobody proves nothing.
+    // A kill that interrupts no request proves nothing.
     assert!(outcome.effective * 2 > outcome.kills, "too few kills hit a request: {outcome}");
     assert!(outcome.grants > 10 * kills && outcome.handovers > kills, "too little happened: {outcome}");
 }
 
-/// The negative twins: the proof bites.
+/// The counterparts with planted bugs: the proof must find them.
 #[cfg(feature = "plant")]
 mod planted {
     use super::{campaign, fresh_seed};

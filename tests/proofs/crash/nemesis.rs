@@ -1,5 +1,5 @@
-//! Kills and restarts a real server under load, looks at what is left after each restart, and has the whole run
-//! judged.
+//! Kills and restarts a real server under load, audits its state after each restart, and passes the whole run to the
+//! judge.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
@@ -20,23 +20,23 @@ use super::workload::{ALL_POOLS, Client, POOLS};
 use crate::support::http::{Client as Conn, request};
 use crate::support::{Server, Setup};
 
-/// What one run does.
+/// The settings of one run.
 pub struct Campaign {
     pub seed: u64,
     pub kills: usize,
     pub clients: usize,
     pub setup: Setup,
-    /// A client that leaves its claim alone for longer may have lost its turn.
+    /// A client that neglects its claim for longer may have lost its turn.
     pub attention: Duration,
 }
 
-/// What one run has shown.
+/// The result of one run.
 pub struct Outcome {
     pub seed: u64,
     pub operations: usize,
     pub unknown: usize,
     pub kills: usize,
-    /// Kills that broke at least one request that was on its way.
+    /// Kills that interrupted at least one request.
     pub effective: usize,
     pub grants: usize,
     pub handovers: usize,
@@ -69,7 +69,7 @@ struct Nemesis {
     rng: Rng,
     ready: Vec<Nanos>,
     deaths: Vec<Nanos>,
-    /// Ids that were over at an audit before; they are not looked at again.
+    /// Ids that had ended at an earlier audit. They are not checked again.
     settled: HashSet<String>,
     odd: Vec<Violation>,
 }
@@ -124,7 +124,8 @@ impl Nemesis {
         self.arena.open(server.socket(), self.ready.len() - 1, server.pid());
     }
 
-    /// Kills the server at a random moment, or right after a client has got a yes; starts it again; looks at it.
+    /// Kills the server at a random moment, or right after a client got a positive answer. Then starts it again and
+    /// audits it.
     fn strike(&mut self, mut server: Server) -> Server {
         thread::sleep(Duration::from_millis(20 + self.rng.below(900)));
         if self.rng.percent(60) {
@@ -143,7 +144,7 @@ impl Nemesis {
         self.deaths.push(self.arena.now());
         self.arena.close();
         if self.rng.percent(20) {
-            // Once more, somewhere in its start.
+            // Kill it once more, during its start.
             let starting = self.setup.launch();
             thread::sleep(Duration::from_millis(self.rng.below(60)));
             drop(starting);
@@ -154,7 +155,7 @@ impl Nemesis {
         server
     }
 
-    /// Before anybody is let in: every claim is where the record says that it may be, and the locks agree.
+    /// Before any client is admitted: every claim is in a state that the record allows, and the locks agree.
     fn audit(&mut self, server: &Server) {
         let invoke = self.arena.now();
         let life = self.ready.len();
@@ -165,7 +166,7 @@ impl Nemesis {
             if looks.contains_key(&id) || (ended && !self.settled.insert(id.clone())) {
                 continue;
             }
-            // Whatever ended by itself says how; the ends that were answered need no second look.
+            // A claim that ended by itself says how. Ends that were answered need no second look.
             let seen = if ended {
                 Seen::NotLive
             } else {
@@ -209,7 +210,7 @@ impl Nemesis {
         known
     }
 
-    /// The live claims, at a moment at which the locks agree with them.
+    /// The live claims, at a moment when the locks agree with them.
     fn settled_claims(&mut self, conn: &mut Conn) -> Vec<ClaimView> {
         let patience = Instant::now() + Duration::from_secs(10);
         loop {
@@ -228,7 +229,7 @@ impl Nemesis {
         }
     }
 
-    /// All clients have ended all they began: nothing may be left.
+    /// All clients have ended all their claims, so nothing may be left.
     fn everything_is_over(&mut self, server: &Server) {
         let mut conn = server.connect();
         let patience = Instant::now() + Duration::from_secs(5);
@@ -281,7 +282,7 @@ impl Nemesis {
     }
 }
 
-/// Keeps the record of a run that broke a rule: one line an operation, in the order of their sending.
+/// Saves the record of a run that broke a rule: one line for each operation, in the order in which they were sent.
 fn write_down(seed: u64, history: &History) {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash-{seed}.txt"));
     let mut ops: Vec<&Op> = history.ops.iter().collect();
@@ -311,13 +312,13 @@ fn live_claims(conn: &mut Conn) -> Vec<ClaimView> {
 
 type Given = (String, String, String, u64);
 
-/// Which locks a claim says that it has.
+/// The locks that each claim says it has.
 fn given(claim: &ClaimView) -> Vec<Given> {
     let fence = claim.fence.unwrap_or(0);
     claim.locks.iter().map(|l| (l.pool.clone(), l.lock.clone(), claim.id.clone(), fence)).collect()
 }
 
-/// Which claims the locks say that they are given to.
+/// The claims that the locks name as their holders.
 fn holders(conn: &mut Conn) -> BTreeSet<Given> {
     let mut all = BTreeSet::new();
     for pool in ALL_POOLS {

@@ -1,6 +1,6 @@
-//! Randomness that one number decides: the same seed makes the same choices.
+//! Randomness from one number: the same seed makes the same choices.
 
-/// `SplitMix64`: small, good enough for choices, and needs no crate.
+/// `SplitMix64`: small, good enough for choices, and without a dependency.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
@@ -22,7 +22,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number of `0..end`.
+    /// A number in `0..end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
@@ -38,7 +38,7 @@ impl Rng {
     }
 }
 
-/// A fresh seed, for runs that name none. It is printed, so that the run can be repeated.
+/// A new seed, for runs that name none. It is printed, so that the run can be repeated.
 pub fn fresh_seed() -> u64 {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");

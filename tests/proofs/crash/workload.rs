@@ -10,7 +10,7 @@ use super::history::{Asked, Call, Nanos, Op, Seen, Want};
 use super::rng::Rng;
 use crate::support::http::Client as Conn;
 
-/// Pools that the nemesis declares, with their capacities; all others are made by their first claim.
+/// Pools that the nemesis declares, with their capacities. The first claim makes each of the others.
 pub const POOLS: &[(&str, u32)] = &[("trio", 3), ("pair", 2)];
 /// All pools of the workload.
 pub const ALL_POOLS: &[&str] = &["trio", "pair", "solo", "shared"];
@@ -24,19 +24,19 @@ pub struct Client {
     conns: [Option<(usize, Conn)>; 2],
     ids: u64,
     runs: u64,
-    /// Claims that were left behind; they are tidied up some time.
+    /// Abandoned claims, to be cleaned up at some time.
     leftovers: Vec<Session>,
 }
 
-/// A claim of this client, and which of its processes speaks for it.
+/// A claim of this client, and which of its processes acts for it.
 #[derive(Clone)]
 struct Session {
     id: String,
     asked: Asked,
     run: String,
-    /// A run that was let in before the present one.
+    /// A run that was accepted before the present one.
     earlier: Option<String>,
-    /// A request of it may still come: its end must say of which process it is, to win over it.
+    /// A request of the earlier run may still arrive. The end of the claim must name its run to win over it.
     abandoned: bool,
 }
 
@@ -53,7 +53,7 @@ impl Client {
         Self { index, rng, arena, conns: [None, None], ids: 0, runs: 0, leftovers: Vec::new() }
     }
 
-    /// Works until the arena stops, then ends all that it has begun.
+    /// Works until the arena stops, then ends all its claims.
     pub fn work(mut self, asked: &mut Vec<(String, Asked)>) {
         while !self.arena.stopped() {
             let session = self.new_session();
@@ -178,7 +178,7 @@ impl Client {
         self.finish(session);
     }
 
-    /// Releases or cancels, until that is certain.
+    /// Releases or cancels, and repeats it until the end is certain.
     fn finish(&mut self, mut session: Session) {
         loop {
             let run = (session.abandoned || self.rng.percent(70)).then(|| session.run.clone());
@@ -197,14 +197,14 @@ impl Client {
         }
     }
 
-    /// A release that comes again, long after.
+    /// Repeats a release, long after the first one.
     fn late_release(&mut self) {
         let (id, run) = {
             let graves = self.arena.graveyard.lock().unwrap_or_else(PoisonError::into_inner);
             if graves.is_empty() {
                 return;
             }
-            // Mostly of the last few, whose locks somebody else holds now.
+            // Mostly of the last few, whose locks another client holds now.
             let among = if self.rng.percent(80) { 8 } else { 1_000 };
             let back = self.rng.below(among);
             let index = graves.len().saturating_sub(1 + usize::try_from(back).unwrap_or(0));
@@ -231,7 +231,7 @@ impl Client {
         self.exchange(id, &Plan { call: Call::Look, run: None, given: None, text: api::look(id) })
     }
 
-    /// The process before the present one is still there, and acts.
+    /// The previous process is still running, and acts.
     fn earlier_process(&mut self, session: &Session) {
         let Some(run) = session.earlier.clone() else { return };
         let (call, text) = if self.rng.percent(50) {
@@ -249,7 +249,7 @@ impl Client {
         self.leftovers.push(session);
     }
 
-    /// Closes the connection while the request is parked.
+    /// Closes the connection while its request is parked.
     fn abandon(&mut self, mut session: Session) {
         session.abandoned = true;
         let pass = self.arena.enter();
@@ -257,7 +257,7 @@ impl Client {
         let plan = Plan { call: Call::Ask, run: Some(session.run.clone()), given: None, text };
         let invoke = self.arena.now();
         if let Ok(mut conn) = Conn::open(pass.address) {
-            // Whether it was sent or not: its outcome is unknown.
+            // Whether it was sent or not, its outcome is unknown.
             let _ = conn.try_send(&plan.text);
             self.arena.record(self.op(&session.id, &plan, invoke, None, pass.server, Seen::Nothing));
         }
@@ -265,7 +265,7 @@ impl Client {
         self.neglect(session);
     }
 
-    /// Sends it, now and then twice at the same time.
+    /// Sends it, sometimes twice at the same time.
     fn perhaps_twice(&mut self, id: &str, plan: Plan) -> Seen {
         if !self.rng.percent(12) {
             return self.exchange(id, &plan);
@@ -295,14 +295,14 @@ impl Client {
         }
     }
 
-    /// False when there was no connection, so that nothing can have been sent.
+    /// False when there was no connection, so nothing can have been sent.
     fn send(&mut self, which: usize, pass: &super::arena::Pass<'_>, plan: &Plan) -> bool {
         let conn = &mut self.conns[which];
         if conn.as_ref().is_none_or(|(server, conn)| *server != pass.server || conn.is_closing()) {
             *conn = Conn::open(pass.address).ok().map(|conn| (pass.server, conn));
         }
         let Some((_, conn)) = conn else { return false };
-        // A failed write may have gone out in part: the answer, which will not come, decides.
+        // A failed write may have been sent in part. The missing answer makes its outcome unknown.
         let _ = conn.try_send(&plan.text);
         true
     }

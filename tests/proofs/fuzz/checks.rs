@@ -18,7 +18,7 @@ use locker::wire::text::percent_decoded;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What a person is told stays short and harmless on a terminal.
+/// A message for people stays short, and harmless on a terminal.
 fn is_harmless(list: &[String]) {
     assert!(list.len() <= 51, "{} problems", list.len());
     for problem in list {
@@ -48,7 +48,7 @@ pub fn bodies(input: &[u8]) {
     body::<RemoveBody>(input);
     body::<NoteBody>(input);
     is_value_or_problems(|problems| latch::create(input, problems));
-    // `None` is also what an empty body means here.
+    // An empty body is also `None` here.
     let mut problems = Problems::default();
     let _ = latch::release(input, &mut problems);
     is_harmless(&problems.into_list());
@@ -60,7 +60,7 @@ pub fn bodies(input: &[u8]) {
     }
 }
 
-/// Names: those that pass keep the rules, also when they come percent-encoded.
+/// Names: those that pass keep the rules, also when they are percent-encoded.
 pub fn names(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     for text in [text.to_owned(), percent_decoded(text).unwrap_or_default()] {
@@ -84,7 +84,7 @@ fn payload<T>(parsed: Result<T, PayloadError>) {
     }
 }
 
-/// What Concourse gives to `check`, `in` and `out`: a request, or all that is wrong with it.
+/// What Concourse gives to `check`, `in` and `out`: a request, or everything that is wrong with it.
 pub fn payloads(input: &[u8]) {
     payload(CheckRequest::parse(input));
     payload(InRequest::parse(input));
@@ -116,7 +116,7 @@ pub fn records(input: &[u8]) {
         assert_eq!(StoredClaim::from(&again), StoredClaim::from(&claim));
     }
     if let Some(ended) = record::<StoredEnded>(text) {
-        // Refused or not: without a panic.
+        // It may be refused, but may not panic.
         let _ = ended.into_ended(id());
     }
     record::<StoredLock>(text);

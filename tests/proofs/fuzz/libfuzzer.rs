@@ -1,4 +1,4 @@
-//! The fuzz targets for libFuzzer: one program for all, `LOCKER_FUZZ_TARGET` names the one. `ci/fuzz` builds and runs it.
+//! The fuzz targets for libFuzzer: one program for all; `LOCKER_FUZZ_TARGET` chooses one. `ci/fuzz` builds and runs it.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]
@@ -27,6 +27,6 @@ mod target {
     libfuzzer_sys::fuzz_target!(|input: &[u8]| CHECK(input));
 }
 
-/// Without the instruments of `ci/fuzz` there is nothing to do: `cargo test --test fuzz` looks without them.
+/// Without the instrumentation of `ci/fuzz` there is nothing to do. `cargo test --test fuzz` runs without it.
 #[cfg(not(fuzzing))]
 fn main() {}

@@ -1,7 +1,8 @@
-//! Every parser of foreign bytes under hostile input, beginning with the seeds in `tests/proofs/fuzz/seeds`.
+//! Every parser of untrusted bytes under hostile input, starting from the seeds in `tests/proofs/fuzz/seeds`.
 //!
-//! In `cargo test` seeds and random changes of them, the same in every run; `ci/fuzz` lets libFuzzer look, which is
-//! led by the code that an input reaches. Request heads and chunks are the door's own: `server::door::fuzz_tests`.
+//! `cargo test` uses the seeds and random changes of them, the same in every run. `ci/fuzz` uses libFuzzer, which is
+//! guided by the code that an input reaches. Request heads and chunks are tested with the door:
+//! `server::door::fuzz_tests`.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::format_collect, reason = "tests may panic and talk")]
 
 mod checks;

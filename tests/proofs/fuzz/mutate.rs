@@ -1,11 +1,11 @@
-//! Fuzzing without an engine: kept seeds, changed in ways that parsers dislike, the same in every run.
+//! Fuzzing without an engine: stored seeds, changed in ways that break parsers, the same in every run.
 //!
-//! `LOCKER_FUZZ_ROUNDS` makes a run longer, `LOCKER_FUZZ_SEED` makes it another one. An input that broke something
-//! becomes a seed, under a name that says what it is.
+//! `LOCKER_FUZZ_ROUNDS` makes a run longer, and `LOCKER_FUZZ_SEED` makes it different. Add an input that broke
+//! something as a seed, with a name that says what it is.
 
 use std::path::Path;
 
-/// Bytes that mean something to some parser.
+/// Bytes with a meaning for some parser.
 const LOADED: &[&[u8]] = &[
     b"\r\n",
     b"\r",
@@ -88,7 +88,7 @@ fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
 
-/// The seeds of a target, in the order of their names.
+/// The seeds of a target, ordered by name.
 fn seeds_of(target: &str) -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proofs/fuzz/seeds").join(target);
     let entries = std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
@@ -98,7 +98,7 @@ fn seeds_of(target: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| std::fs::read(file).unwrap()).collect()
 }
 
-/// Gives every seed of the target, then changed ones, to `check`; says which input it was when that panics.
+/// Passes every seed of the target, and then changed ones, to `check`. Reports the input when that panics.
 pub fn fuzz(target: &str, check: impl Fn(&[u8])) {
     let seeds = seeds_of(target);
     let mut dice = Dice::new();

@@ -7,18 +7,18 @@ use stateright::{Model, Property};
 
 use super::search;
 
-/// How the agent decides, and what is there to decide on.
+/// How the agent decides, and what it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rules {
-    /// The nodes name their latches; ours is the second one.
+    /// The nodes name their latches. Ours belongs to the second node.
     Named,
-    /// No node names a latch; which one is meant is written down before anything is changed.
+    /// No node names a latch. The agent stores which node the latch is for before it changes anything.
     WrittenDown,
-    /// The same, but it is only kept in the agent's memory: the server of the latches cannot keep it.
+    /// The same, but only in the agent's memory, because the server of the latches cannot store it.
     InMemory,
-    /// As the replaced agent: resume whatever is suspended, then delete the latch.
+    /// Like the replaced agent: resume everything that is suspended, then delete the latch.
     Naive,
-    /// The right node, and the latch is deleted whether that was suspended or not.
+    /// Resume the right node, and delete the latch whether the node was suspended or not.
     Hasty,
 }
 
@@ -36,7 +36,7 @@ struct Seen {
     version: u8,
 }
 
-/// What the agent is about.
+/// What the agent does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Agent {
     Idle,
@@ -51,7 +51,7 @@ struct Now {
     resumed: [u8; 2],
     is_released: bool,
     is_deleted: bool,
-    /// As the server of the latches has it.
+    /// The node that the server of the latches has stored.
     bound: Option<usize>,
     agent: Agent,
 }
@@ -61,19 +61,19 @@ enum Action {
     Release,
     /// The controller suspends the next node.
     Suspend,
-    /// Somebody resumes the node by hand.
+    /// A person resumes the node by hand.
     ByHand(usize),
-    /// Somebody writes the workflow, and nothing that matters here.
+    /// Another client writes the workflow, without a relevant change.
     Write,
     Read,
-    /// The agent acts on what it has read; whether it hears of the outcome.
+    /// The agent acts on what it has read. The flag says whether it gets the answer.
     Act(bool),
     Die,
 }
 
 struct Resuming(Rules);
 
-/// Most writes that change nothing: enough to be in the way of a patch.
+/// The largest number of writes without a relevant change: enough to conflict with a patch.
 const WRITES: u8 = 6;
 
 fn latch_id(n: u8) -> LatchId {
@@ -119,7 +119,7 @@ impl Resuming {
         })
     }
 
-    /// What the agent does now: nodes to end, and whether the latch is deleted whatever comes of that.
+    /// What the agent does now: the nodes to end, and whether it deletes the latch regardless of the outcome.
     fn act(&self, now: &mut Now, seen: Seen, known: Option<usize>, is_heard: bool) {
         now.agent = Agent::Idle;
         let active = |n: &usize| seen.nodes[*n] == At::Active;
@@ -167,7 +167,7 @@ impl Resuming {
 }
 
 impl Now {
-    /// A patch of these nodes; refused when the workflow is not as it was seen.
+    /// A patch of these nodes. It is refused when the workflow has changed since it was read.
     fn end(&mut self, seen: Seen, nodes: &[usize]) -> bool {
         if nodes.is_empty() {
             return true;
@@ -204,7 +204,7 @@ impl Model for Resuming {
         let nodes = now.workflow.nodes;
         let next_may_begin = nodes[0] == At::NotYet || (nodes[0] == At::Done && nodes[1] == At::NotYet);
         actions.extend(next_may_begin.then_some(Action::Suspend));
-        // The first approval is somebody else's; in the other variants by hand would hide what the agent does.
+        // A person resumes the first approval. In the other variants that would hide what the agent does.
         actions.extend((self.meant().is_some() && nodes[0] == At::Active).then_some(Action::ByHand(0)));
         actions.extend((now.workflow.version < WRITES).then_some(Action::Write));
         match now.agent {

@@ -1,7 +1,7 @@
-//! A lock is handed from client to client: offer, confirm, lost answers, lost listeners, withdrawal, late confirm.
+//! A lock goes from client to client: offer, confirmation, lost answers, lost listeners, withdrawal, late confirmation.
 //!
-//! Two clients ask for one lock, wait parked or not, hear of a grant or do not, confirm or are late, and may die at any
-//! moment before they have confirmed (a client that dies later is a matter of the scope of its hold).
+//! Two clients ask for one lock, wait with a parked request or without, get the grant or miss it, and confirm in time
+//! or late. Each may die at any moment before it has confirmed (after that, the scope of its hold decides).
 
 use std::hash::{Hash, Hasher};
 
@@ -16,7 +16,7 @@ use super::server::{Asking, Server, claim};
 use super::{digest, search};
 
 const CLIENTS: usize = 2;
-/// Milliseconds, one a tick: as small as they can be and still differ.
+/// In milliseconds, one for each tick: the smallest values that still differ.
 const LISTEN: u64 = 2;
 const CONFIRM: u64 = 3;
 
@@ -28,16 +28,16 @@ struct HandOff {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Client {
-    /// Has not asked, or must ask again.
+    /// It has not asked, or must ask again.
     Asking,
-    /// A request of it is parked at the server.
+    /// The server has parked its request.
     Parked(ParkId),
-    /// Has heard of a grant.
+    /// It knows of its grant.
     Granted(Fence),
-    /// Knows that the server knows.
+    /// It knows that the server has its confirmation.
     Holding(Fence),
     Done,
-    /// Gone without a word; what was parked may still be.
+    /// It died. Its request may still be parked.
     Dead(Option<ParkId>),
 }
 
@@ -45,9 +45,9 @@ enum Client {
 struct Now {
     server: Server,
     clients: [Client; CLIENTS],
-    /// The server has taken a confirm of it, whether it knows or not.
+    /// The server has accepted its confirmation, whether the client knows or not.
     confirmed: [bool; CLIENTS],
-    /// Ticks for which a client that is alive and parked has waited for one that is dead.
+    /// The ticks for which a live, parked client has waited for a dead one.
     stalled: u64,
     newest_fence: Fence,
     fence_shrank: bool,
@@ -55,8 +55,8 @@ struct Now {
     withdrawn: bool,
 }
 
-// Fences and the numbers of parked requests are without end; what counts is whether the fence that a
-// client knows is still good.
+// Fences and the numbers of parked requests grow without limit. Only one thing matters: whether the fence that a client
+// knows is still valid.
 impl Hash for Now {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         self.server.hash(hasher);
@@ -80,13 +80,13 @@ impl PartialEq for Now {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
-    /// Asks; is it told the answer?
+    /// Asks. The flag says whether it gets the answer.
     Ask(usize, bool),
-    /// Asks, prepared to wait.
+    /// Asks, and is ready to wait.
     Park(usize, bool),
-    /// A parked request is sent through again, because of a notice or because its time is over.
+    /// A parked request runs again, because of a notice or because its time is over.
     Wake(usize, bool),
-    /// The connection of a parked request breaks, and both sides know.
+    /// The connection of a parked request breaks, and both sides notice.
     Cut(usize),
     Confirm(usize, bool),
     Release(usize),
@@ -99,7 +99,7 @@ impl Now {
         self.server.fence(n)
     }
 
-    /// The client hears the answer to its request, or does not.
+    /// The client gets the answer to its request, or does not.
     fn answered(&mut self, n: usize, park: Option<ParkId>, reply: Result<Reply, Refusal>, heard: bool) {
         let alive = !matches!(self.clients[n], Client::Dead(_));
         let fence = match &reply {
@@ -119,7 +119,7 @@ impl Now {
                 None => Client::Asking,
             },
             Ok(_) => Client::Asking,
-            // It has ended, which the client hears the next time if not now.
+            // It has ended. The client learns this now or with the next answer.
             Err(_) if heard => Client::Done,
             Err(_) => Client::Asking,
         };
@@ -129,7 +129,7 @@ impl Now {
         };
     }
 
-    /// Whether a client that is alive waits, parked, while a dead one has the lock or nobody has.
+    /// Whether a live client waits, parked, while a dead client or no client has the lock.
     fn is_stalled(&self) -> bool {
         let waits = self.clients.iter().any(|client| matches!(client, Client::Parked(_)));
         let holder = self.server.holder();
@@ -194,7 +194,7 @@ impl Model for HandOff {
                 actions.push(Action::Die(n));
             }
         }
-        // The door takes a notice at once: no time passes before.
+        // The door handles a notice at once, before any time passes.
         if now.server.told.is_empty() {
             actions.push(Action::Tick);
         }

@@ -1,8 +1,8 @@
-//! A command under `locker run`: its lease is renewed over a network that delays and loses, by a guard that may be
-//! stopped for any time, at a server that may be killed and started again; another client waits for the lock.
+//! A command under `locker run`: a guard, which may be stopped for any time, renews its lease over a network that
+//! delays and loses messages, at a server that may be killed and started again. Another client waits for the lock.
 //!
-//! The guard's rules are `locker::client::lease`, the server's are `locker::core`. One tick is a second, the ttl is the
-//! shortest there is. The guard acts at once on what it knows, unless it is stopped.
+//! The rules of the guard are `locker::client::lease`, those of the server are `locker::core`. One tick is one second,
+//! and the ttl is the shortest possible. Unless it is stopped, the guard acts at once on what it knows.
 
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
@@ -19,12 +19,12 @@ use super::{digest, search};
 
 const TICK: u64 = 1_000;
 const TTL: u64 = 15_000;
-/// What is left of the lease when the command is over (docs/run.md).
+/// How much of the lease is left when the command has ended (docs/run.md).
 const OVER_BEFORE: u64 = 2_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Naive {
-    /// None: the rules as they are.
+    /// No bug: the real rules.
     No,
     /// The guard counts the lease from the answer to a renewal, not from before it was sent.
     FromAnswer,
@@ -46,14 +46,14 @@ struct Leased {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Command {
     Running,
-    /// Has got SIGTERM and may take its time.
+    /// It has got SIGTERM and may take its time.
     Stopping,
-    /// Has got SIGKILL: gone before the next tick.
+    /// It has got SIGKILL and is gone before the next tick.
     Killed,
     Over,
 }
 
-/// The renewal on its way.
+/// The renewal under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Renewal {
     None,
@@ -67,7 +67,7 @@ struct Now {
     server: Server,
     is_down: bool,
     fence: Fence,
-    /// Seconds by the guard's clock, which runs while the server is down, too.
+    /// Seconds by the guard's clock, which also runs while the server is down.
     seconds: u64,
     lease: Lease,
     command: Command,
@@ -77,11 +77,11 @@ struct Now {
     is_stopped: bool,
     stops: u8,
     crashes: u8,
-    /// The request of the client that waits.
+    /// The request of the waiting client.
     waiting: Option<ParkId>,
-    /// The fence by which that client holds the lock, once it does.
+    /// The fence of that client, once it holds the lock.
     second: Option<Fence>,
-    /// Seconds since the server has got the last renewal; no more than the ttl.
+    /// Seconds since the server got the last renewal, at most the ttl.
     since_renewed: u64,
     ended_early: bool,
     renewed_after_crash: bool,
@@ -90,13 +90,13 @@ struct Now {
 impl Hash for Now {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         self.server.hash(hasher);
-        // Moments count from now.
+        // Moments are relative to now.
         let relative = |at: Duration| at.saturating_sub(self.clock());
         let next = match self.lease.clone().next(self.clock()) {
             Step::Wait(until) => until.map(relative),
             _ => Some(Duration::ZERO),
         };
-        // One that was sent longer ago than the ttl is good for nothing.
+        // A renewal that was sent longer ago than the ttl has no effect.
         let age = (self.seconds - self.sent).min(TTL / TICK);
         if self.renewal != Renewal::None {
             age.hash(hasher);
@@ -120,7 +120,7 @@ enum Action {
     Deliver,
     /// The guard gets the answer.
     Answer,
-    /// Request or answer gets lost.
+    /// The request or the answer gets lost.
     Lose,
     /// The command obeys SIGTERM.
     Obey,
@@ -138,7 +138,7 @@ impl Now {
         Duration::from_secs(self.seconds)
     }
 
-    /// The guard does all that is to be done now.
+    /// The guard does everything that is due now.
     fn act(&mut self, naive: Naive) {
         if self.is_stopped || self.command == Command::Over {
             return;
@@ -154,7 +154,7 @@ impl Now {
         }
     }
 
-    /// The client that waits does all that is to be done now.
+    /// The waiting client does everything that is due now.
     fn second_acts(&mut self) {
         if self.is_down || self.second.is_some() {
             return;
@@ -183,7 +183,7 @@ impl Now {
         }
     }
 
-    /// Notes an end of the lease that came too early.
+    /// Records an end of the lease that came too early.
     fn watch_end(&mut self, change: impl FnOnce(&mut Server)) {
         let held = self.server.held(0).is_some();
         change(&mut self.server);
@@ -211,7 +211,7 @@ impl Model for Leased {
 
     fn init_states(&self) -> Vec<Now> {
         let settings = Settings {
-            // The worst case: nothing waits for what a lost holder may still be doing.
+            // The worst case: the lock does not drain after its holder is lost.
             drain: Span(0),
             stuck_look: Span(0),
             history: 4,
@@ -247,7 +247,7 @@ impl Model for Leased {
 
     fn actions(&self, now: &Now, actions: &mut Vec<Action>) {
         if now.second.is_some() && !now.is_alive() {
-            // All is said.
+            // The run is over.
             return;
         }
         match now.renewal {
@@ -283,7 +283,7 @@ impl Model for Leased {
                 }
                 now.renewal = Renewal::Answered { renewed };
             }
-            // Whoever is stopped hears of nothing.
+            // A stopped guard notices nothing.
             Action::Answer | Action::Lose if now.is_stopped => return None,
             Action::Answer => {
                 let Renewal::Answered { renewed } = now.renewal else { return None };
@@ -341,7 +341,7 @@ impl Model for Leased {
                 was_stopped || !now.is_alive() || left.is_some_and(|left| left >= OVER_BEFORE)
             }),
             Property::always(NOT_EARLY, |_, now: &Now| !now.ended_early),
-            // Both write whenever they can.
+            // Both write whenever possible.
             Property::always(FENCED, |model: &Leased, now: &Now| {
                 let takes_old = |second| model.naive == Naive::Unfenced || second <= now.fence;
                 !now.is_alive() || !now.second.is_some_and(takes_old)
@@ -354,7 +354,7 @@ impl Model for Leased {
             properties.push(Property::sometimes("the command runs on over a restart of the server", runs_on));
         }
         if self.stops > 0 {
-            // What is not promised does happen: this is what fences are for.
+            // What is not promised does happen: that is why there are fences.
             let both =
                 |_: &Leased, now: &Now| now.second.is_some() && now.command == Command::Running && now.is_stopped;
             properties.push(Property::sometimes("who is stopped cannot stop its command", both));

@@ -1,4 +1,4 @@
-//! The server of the models: the real core with a clock of its own, one pool `p` with one lock.
+//! The server of the models: the real core with its own clock, and one pool `p` with one lock.
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
@@ -15,23 +15,23 @@ use locker::wire::parse;
 use locker::wire::problems::Problems;
 use serde_json::json;
 
-/// A server without a network. Equal when everything that rules look at is: deadlines count from now, and tickets,
-/// fences and lives are numbers of which only the order counts.
+/// A server without a network. Two are equal when everything is that the rules use: deadlines are relative to now, and
+/// for tickets, fences and lives only the order matters.
 #[derive(Clone, Debug)]
 pub struct Server {
     state: State,
     now: Now,
-    /// Parked requests that have been told to try again.
+    /// Parked requests that have a notice to run again.
     pub told: BTreeSet<ParkId>,
-    /// Parked requests so far.
+    /// The number of parked requests so far.
     parks: u64,
 }
 
-/// What a claim is asked with.
+/// The terms of a claim.
 #[derive(Clone, Copy, Debug)]
 pub struct Asking {
     pub confirm: bool,
-    /// A lease of so many milliseconds; `None` is a hold that only a release ends.
+    /// A lease of this many milliseconds. `None` is a hold that only a release ends.
     pub lease: Option<u64>,
 }
 
@@ -60,7 +60,7 @@ impl Server {
     }
 
     fn settle(&mut self) {
-        // Everything is committed at once: what a crash loses is for other proofs.
+        // Everything is committed at once. Other proofs cover what a crash loses.
         let _ = self.state.take_changes(self.now);
         let told = self.state.take_notices().into_iter();
         self.told.extend(told.filter_map(|n| if let Notice::Park(park) = n { Some(park) } else { None }));
@@ -97,7 +97,7 @@ impl Server {
         let _ = self.step(Command::Left { park });
     }
 
-    /// Killed and started again on what its store has kept.
+    /// Kills the server and starts it again from its store.
     pub fn restart(&mut self) {
         let snapshot = &self.state.snapshot;
         let claims = snapshot.claims.values().map(|claim| {
@@ -151,7 +151,7 @@ impl Server {
         }
     }
 
-    /// How much later than now something happens to a claim by itself.
+    /// The time until something happens to a claim by itself.
     pub fn left_of(&self, n: usize) -> Option<u64> {
         let claim = self.state.snapshot.claims.get(&claim(n))?;
         claim.timer().map(|at| at.0.saturating_sub(self.now.engine.0))

@@ -1,14 +1,14 @@
-//! What each claim shows from look to look (I4, I7, I8), and who may speak for it (runs).
+//! What each claim shows from look to look (I4, I7, I8), and which process may act for it (runs).
 //!
-//! Two looks at a claim, one over before the other began, must fit: the second one is what the first one has become by
-//! the operations in between, each of which may have happened or not, and by time alone.
+//! Two looks at a claim, where one was over before the other began, must fit. Time and the operations in between, each
+//! of which may have happened or not, must be able to lead from the first to the second.
 
 use std::collections::BTreeMap;
 
 use super::super::history::{Asked, Call, History, Nanos, Op, Seen};
 use super::{Rule, Violation};
 
-/// Codes that a well-meant request of the workload may meet.
+/// Codes that a valid request of the workload may get.
 const EXPECTED: &[&str] = &["superseded_run", "not_granted", "wrong_fence", "too_many_runs"];
 
 pub fn check(history: &History, claims: &BTreeMap<&str, Vec<&Op>>) -> Vec<Violation> {
@@ -23,7 +23,7 @@ pub fn check(history: &History, claims: &BTreeMap<&str, Vec<&Op>>) -> Vec<Violat
     found
 }
 
-/// What may have happened between two looks.
+/// The operations that may have happened between two looks.
 #[derive(Debug, Clone, Copy, Default)]
 struct Between {
     ask: bool,
@@ -42,7 +42,7 @@ impl Between {
     }
 }
 
-/// Whether what `op` saw fits the newest look that was over before it.
+/// Whether the result of `op` fits the newest look that was over before it.
 fn fits(history: &History, asked: &Asked, ops: &[&Op], op: &Op) -> Option<Violation> {
     let done = op.done.filter(|_| op.seen.is_view())?;
     let before = |o: &&&Op| o.seen.is_view() && o.seen != Seen::NotLive && o.done.is_some_and(|d| d <= op.invoke);
@@ -71,14 +71,14 @@ fn fits(history: &History, asked: &Asked, ops: &[&Op], op: &Op) -> Option<Violat
     Some(Violation { rule, text })
 }
 
-/// Whether a claim in state `a` may be in state `b` later, after (some of) what happened between.
+/// Whether a claim in state `a` may be in state `b` later, after some of the operations in between.
 fn may_become(asked: &Asked, a: &Seen, between: Between, b: &Seen) -> bool {
     if a == b {
         return true;
     }
     let (Some(life_a), Some(life_b)) = (a.life(), b.life()) else {
         return match (a, b) {
-            // Known, then gone. Waiting and granted claims that end by themselves are remembered, not absent.
+            // Known, then gone. Waiting and granted claims that end by themselves are remembered, and so not absent.
             (Seen::Ended { .. }, Seen::Absent | Seen::NotLive) | (Seen::Absent, Seen::NotLive) => true,
             (_, Seen::Absent | Seen::NotLive) => between.end,
             (Seen::Absent, Seen::Ended { .. }) => between.end || between.ask,
@@ -97,7 +97,7 @@ fn may_become(asked: &Asked, a: &Seen, between: Between, b: &Seen) -> bool {
         (Seen::Ended { how: a, .. }, Seen::Ended { how: b, .. }) => a == b,
         (Seen::Ended { .. }, _) => false,
         (Seen::Held { .. }, Seen::Ended { .. }) => between.end,
-        // A hold never waits again, is never only granted again, and never gets another fence.
+        // A hold never goes back to waiting or granted, and never gets another fence.
         (Seen::Held { .. }, _) => false,
         (_, Seen::Ended { how, .. }) => between.end || ["unconfirmed", "gave_up", "listener_lost"].contains(&&**how),
         (Seen::Waiting { .. }, Seen::Held { .. }) if !asked.confirm => between.ask,
@@ -110,7 +110,7 @@ fn may_become(asked: &Asked, a: &Seen, between: Between, b: &Seen) -> bool {
     }
 }
 
-/// Answers that do not belong there.
+/// Answers that the request cannot get.
 fn odd_answer(op: &Op) -> Option<Violation> {
     let text = match &op.seen {
         Seen::Refused(code) if !EXPECTED.contains(&&**code) => format!("{op:?} was refused with {code}"),
@@ -122,7 +122,7 @@ fn odd_answer(op: &Op) -> Option<Violation> {
     Some(Violation { rule: Rule::Answers, text })
 }
 
-/// Whether `op` was let in though a newer process had spoken, or refused as earlier though nobody else had.
+/// Whether `op` was accepted although a newer process had acted, or refused as earlier although no other had.
 fn wrong_run(ops: &[&Op], op: &Op) -> Option<Violation> {
     let run = op.run.as_ref()?;
     let done = op.done?;

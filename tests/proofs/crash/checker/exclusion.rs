@@ -1,14 +1,14 @@
 //! The token checker: mutual exclusion (I1) and fences (I2).
 //!
-//! A hold lasts at least from the first answer that showed its grant until somebody first asked for its end. Two such
-//! spans of one lock and different parties must not overlap, neither by the clock nor in the order of their fences.
+//! A hold lasts at least from the first answer that showed its grant until the first request for its end. Two such
+//! spans of one lock by different parties may not overlap, neither by the clock nor in the order of their fences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::history::{History, LockRef, Nanos, Seen};
 use super::{Grant, Party, Rule, Violation};
 
-/// I2: a fence names one grant; a grant that came after another was known has a larger one.
+/// I2: a fence names one grant. A grant that was made after another was known has a larger fence.
 pub fn fences(grants: &[Grant<'_>], history: &History) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut owners: BTreeMap<u64, BTreeSet<(&str, u32, Vec<&LockRef>)>> = BTreeMap::new();
@@ -16,7 +16,7 @@ pub fn fences(grants: &[Grant<'_>], history: &History) -> Vec<Violation> {
         owners.entry(grant.fence).or_default().insert((grant.id, grant.life, grant.locks.iter().collect()));
     }
     for op in &history.ops {
-        // How a claim ended tells its fence, but not its locks: compare only with grants of other claims.
+        // The end of a claim shows its fence, but not its locks, so compare only with grants of other claims.
         let Seen::Ended { life, fence: Some(fence), .. } = &op.seen else { continue };
         let owners = owners.entry(*fence).or_default();
         if !owners.iter().any(|(id, l, _)| (*id, *l) == (op.id.as_str(), *life)) {
@@ -51,22 +51,22 @@ pub fn fences(grants: &[Grant<'_>], history: &History) -> Vec<Violation> {
     found
 }
 
-/// I1 in the order of the fences: a grant with a larger fence was known while nobody had asked for the end of a hold.
+/// I1 in the order of the fences: a grant with a larger fence was known before anybody asked for the end of a hold.
 pub fn by_fence(grants: &[Grant<'_>]) -> Vec<Violation> {
     let mut sorted: Vec<&Grant<'_>> = grants.iter().collect();
     sorted.sort_by_key(|g| g.fence);
     sweep(&sorted, |later| later.seen < Nanos::MAX)
 }
 
-/// I1 by the clock alone: two holds at one moment. It does not trust the fences.
+/// I1 by the clock alone: two holds at the same moment. It does not trust the fences.
 pub fn by_time(grants: &[Grant<'_>]) -> Vec<Violation> {
     let mut sorted: Vec<&Grant<'_>> = grants.iter().filter(|g| g.held).collect();
     sorted.sort_by_key(|g| g.seen);
     sweep(&sorted, |later| later.end > later.seen)
 }
 
-/// Finds, for each grant in the order given, an earlier hold of the same lock and another party that still lasted
-/// when this one was seen.
+/// For each grant in the given order, finds an earlier hold of the same lock by another party that still lasted when
+/// this grant was seen.
 fn sweep<'g>(sorted: &[&'g Grant<'g>], counts: impl Fn(&Grant<'_>) -> bool) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut longest: BTreeMap<&LockRef, Longest<'g>> = BTreeMap::new();
@@ -89,7 +89,7 @@ fn sweep<'g>(sorted: &[&'g Grant<'g>], counts: impl Fn(&Grant<'_>) -> bool) -> V
     found
 }
 
-/// The holds that end last, of two different parties: enough to know the last end of everybody else.
+/// The holds of two different parties that end last: enough to know the last end of all other parties.
 #[derive(Default)]
 struct Longest<'g> {
     first: Option<&'g Grant<'g>>,

@@ -2,18 +2,18 @@
 //!
 //! | rule | promise | where |
 //! |---|---|---|
-//! | `Exclusion` (I1) | a lock is never held by two, except by claims of an equal key | [`exclusion`] |
+//! | `Exclusion` (I1) | two claims never hold a lock, unless they have the same key | [`exclusion`] |
 //! | `Fences` (I2) | a fence belongs to one grant, and every later grant has a larger one, over restarts too | [`exclusion`] |
-//! | `Durable` (I4) | after a crash: what was answered is there; what was not is there whole or not at all | [`claims`] |
-//! | `Order` (I5) | of two waiters the earlier one is served first | [`order`] |
+//! | `Durable` (I4) | after a crash, what was answered is there; what was not answered is there as a whole or not at all | [`claims`] |
+//! | `Order` (I5) | of two waiters, the earlier one is served first | [`order`] |
 //! | `Release` (I7) | a release may be repeated, and ends nothing but its own claim | [`claims`], [`exclusion`] |
 //! | `Identity` (I8) | the same id gives the same grant and the same fence while the hold lives | [`claims`] |
-//! | `Runs` | a call of an earlier process is refused; no other is | [`claims`] |
-//! | `Answers` | every request is answered, with an answer that belongs there | [`claims`] |
+//! | `Runs` | only calls of an earlier process are refused as such | [`claims`] |
+//! | `Answers` | every request gets an answer that fits it | [`claims`] |
 //!
-//! All rules are sound under unknown outcomes: such an operation may or may not have happened, at any moment from
-//! its sending to the death of its server. They are not complete: a race that nobody has seen is not judged.
-//! The cost is O(n log n) in the operations, times the few dozen operations of one claim.
+//! All rules are sound under unknown outcomes: such an operation may or may not have happened, at any moment between
+//! its sending and the death of its server. They are not complete: a race that no client saw is not judged. The cost is
+//! O(n log n) in the number of operations, times the few dozen operations of one claim.
 
 pub mod claims;
 pub mod exclusion;
@@ -60,22 +60,22 @@ pub fn check(history: &History) -> Vec<Violation> {
     found
 }
 
-/// A grant that somebody has seen.
+/// A grant that a client saw.
 #[derive(Debug, Clone)]
 pub struct Grant<'h> {
     pub id: &'h str,
     pub life: u32,
     pub fence: u64,
     pub locks: &'h [LockRef],
-    /// Claims of an equal party may share; without a key a claim is a party of its own.
+    /// Claims of the same party may share a lock. A claim without a key is a party of its own.
     pub party: Party<'h>,
-    /// It was not given before this.
+    /// It was not granted before this moment.
     pub low: Nanos,
-    /// Somebody knew of it at this.
+    /// A client knew of it at this moment.
     pub seen: Nanos,
-    /// It was seen as a hold; so it was not withdrawn between grant and hold.
+    /// A client saw it as a hold, so it was not withdrawn before.
     pub held: bool,
-    /// Nobody had asked for its end before this.
+    /// Nobody asked for its end before this moment.
     pub end: Nanos,
 }
 
@@ -116,7 +116,7 @@ fn grants<'h>(history: &'h History, claims: &BTreeMap<&'h str, Vec<&'h Op>>) -> 
     all
 }
 
-/// Whether this operation may have ended that life of its claim.
+/// Whether this operation may have ended this life of its claim.
 fn may_end(op: &Op, life: u32) -> bool {
     op.call == Call::End
         && match &op.seen {
@@ -126,8 +126,8 @@ fn may_end(op: &Op, life: u32) -> bool {
         }
 }
 
-/// A moment before which the grant cannot have been given: the first request, and every look at the claim without
-/// this grant that was over before some look with it began.
+/// A moment before which the grant cannot have been made: after the first request, and after every look without this
+/// grant that was over before a look with it began.
 fn not_before(ops: &[&Op], life: u32, fence: u64) -> Nanos {
     let shows = |op: &&&Op| op.seen.grant().is_some_and(|(l, f, _)| (l, f) == (life, fence));
     let asked = ops.iter().filter(|op| op.call == Call::Ask).map(|op| op.invoke).min().unwrap_or(0);

@@ -1,8 +1,8 @@
 //! First come, first served (I5).
 //!
-//! If the place in the queue of A was answered before B asked at all, and both want a lock in common, then B is not
-//! served before A. Left out as A: claims whose client was inattentive (it may have lost its turn, rightly). Left out
-//! as B: claims with a key (a requestor that already holds always gets in).
+//! If A had an answer with its place in the queue before B asked, and both want a common lock, then B is not served
+//! before A. Claims of an inattentive client are left out as A, because they may have lost their turn. Claims with a
+//! key are left out as B, because a requestor that already holds always gets the lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,11 @@ use super::{Grant, Rule, Violation};
 struct Stay<'h> {
     id: &'h str,
     wants: &'h [Want],
-    /// Its place was known at this.
+    /// Its place was known at this moment.
     placed: Nanos,
-    /// It was still waiting at this.
+    /// It was still waiting at this moment.
     waiting: Nanos,
-    /// Its first grant; none was seen: 0.
+    /// Its first grant, or 0 if none was seen.
     fence: u64,
 }
 
@@ -60,7 +60,7 @@ pub fn check(history: &History, claims: &BTreeMap<&str, Vec<&Op>>, grants: &[Gra
     found
 }
 
-/// Whether the client never let its claim alone for so long that it may have lost its turn.
+/// Whether the client never neglected its claim for so long that it may have lost its turn.
 fn is_attentive(history: &History, ops: &[&Op]) -> bool {
     if ops.iter().any(|op| op.call == Call::Neglect) {
         return false;
@@ -68,7 +68,7 @@ fn is_attentive(history: &History, ops: &[&Op]) -> bool {
     let mut calls = ops.iter().filter(|op| matches!(op.call, Call::Ask | Call::End));
     let Some(mut last) = calls.next().map(|op| history.over(op)) else { return true };
     for op in calls {
-        // Downtime is nobody's fault: waiting restarts in full with the server.
+        // Downtime does not count: all waiting times start again with the server.
         let ready = history.ready.iter().copied().filter(|ready| *ready <= op.invoke).max().unwrap_or(0);
         if op.invoke.saturating_sub(last.max(ready)) > history.attention {
             return false;
@@ -105,12 +105,12 @@ fn asked_not_before(ops: &[&Op], life: u32) -> Nanos {
     earlier.unwrap_or(0).max(asked)
 }
 
-/// The stays that began so far, as far as they matter: per candidate, who was served last and who waited longest.
+/// The relevant stays so far: for each candidate, the one that was served last and the one that waited longest.
 #[derive(Default)]
 struct Queue<'h> {
-    /// Everybody who wants something of the pool.
+    /// All claims that want a lock of the pool.
     all: BTreeMap<&'h str, Latest<'h>>,
-    /// Those who take any lock of it.
+    /// Claims that take any lock of it.
     any: BTreeMap<&'h str, Latest<'h>>,
     named: BTreeMap<(&'h str, &'h str), Latest<'h>>,
 }

@@ -1,8 +1,8 @@
-//! The judge itself: hand-made histories, legal and illegal, as tables.
+//! Tests of the judge: handmade histories, legal and illegal, as tables.
 //!
-//! A line is `call id run invoke-done state [life] [fence] [locks]`; done `?` means that no answer came. `kill T` is
-//! the death of the server at T, and a new one that is ready at T + 1. Claims whose id begins with `k` share the key
-//! `K`, those with `c` must confirm, all others take a grant as a hold.
+//! A line is `call id run invoke-done state [life] [fence] [locks]`; done `?` means that no answer came. `kill T` kills
+//! the server at T; a new one is ready at T + 1. Claims whose id begins with `k` share the key `K`, those that begin
+//! with `c` must confirm, and for all others a grant is a hold.
 
 use std::collections::BTreeSet;
 
@@ -409,6 +409,6 @@ fn a_long_history_is_judged_quickly() {
     let history = history(&text);
     let started = std::time::Instant::now();
     assert!(check(&history).is_empty());
-    // Quadratic work would take minutes.
+    // Quadratic work would take minutes here.
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
