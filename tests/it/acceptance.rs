@@ -218,7 +218,7 @@ fn every_promise_is_kept() {
 
 /// The jobs fail when a promise is broken.
 #[test]
-fn a_promise_that_is_not_kept_fails_its_job() {
+fn a_broken_promise_fails_its_job() {
     let broken = |from: &str, to: &str| {
         let text = pipeline().to_string();
         assert!(text.contains(from), "{from} is not in the pipeline");

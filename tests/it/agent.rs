@@ -276,7 +276,7 @@ fn d4_compressed_nodes_are_unpacked_changed_and_packed() {
 }
 
 #[test]
-fn d5_a_workflow_that_stays_away_is_given_up_and_one_that_comes_is_not() {
+fn d5_a_workflow_that_stays_missing_is_given_up_and_a_late_one_is_not() {
     let place = Place::new();
     let (lost, late) = (place.released("lost"), place.released("late"));
     let agent = place.start(&["--gone-after", "3s"]);
@@ -291,7 +291,7 @@ fn d5_a_workflow_that_stays_away_is_given_up_and_one_that_comes_is_not() {
     assert_eq!(place.cluster.ends(), ["a Succeeded"]);
     let said = agent.stderr();
     assert!(!said.contains(&lost), "the whole id is the right to release: {said}");
-    assert_eq!(said.matches("there is no such workflow").count(), 3, "said once of each, and at the end: {said}");
+    assert_eq!(said.matches("there is no such workflow").count(), 3, "reported once for each, and at the end: {said}");
 }
 
 // ---- The rest of the table ----
@@ -309,7 +309,7 @@ fn another_workflow_of_that_name_is_left_alone() {
 }
 
 #[test]
-fn what_is_over_or_done_already_is_not_touched() {
+fn ended_workflows_and_nodes_are_left_alone() {
     let place = Place::new();
     place.cluster.make("w", json!({}), json!({ "phase": "Failed", "nodes": { "a": node("a", "Failed") } }));
     place.cluster.make("v", json!({}), running(&[node("a", "Succeeded"), node("b", "Running")]));
@@ -410,7 +410,7 @@ fn where_nodes_name_their_latches_nothing_is_guessed() {
 }
 
 #[test]
-fn a_controller_that_writes_at_the_same_time_is_no_failure() {
+fn a_concurrent_write_of_the_controller_is_not_a_failure() {
     let place = Place::new();
     place.make_two("w");
     place.released("w");
@@ -459,7 +459,7 @@ fn trouble_of_the_cluster_never_deletes_a_latch() {
 }
 
 #[test]
-fn one_bad_latch_holds_up_no_other() {
+fn one_bad_latch_does_not_delay_others() {
     let place = Place::new();
     place.cluster.make("good", json!({}), running(&[node("a", "Running")]));
     place.cluster.world(|world| world.instead = vec![("/bad".to_owned(), 500, "oops".to_owned())]);
@@ -669,7 +669,7 @@ fn a_kubeconfig_comes_first_and_says_who_we_are() {
 }
 
 #[test]
-fn a_cluster_that_cannot_be_found_is_said_at_the_start() {
+fn a_missing_cluster_is_reported_at_the_start() {
     let place = Place::new();
     let run = |change: &dyn Fn(&mut Command)| {
         let mut command = place.command(&["--once"]);
@@ -714,7 +714,7 @@ fn a_cluster_that_cannot_be_found_is_said_at_the_start() {
 }
 
 #[test]
-fn it_is_a_command_of_locker_as_well() {
+fn it_is_also_a_command_of_locker() {
     let place = Place::new();
     place.make_two("w");
     let id = place.released("w");
@@ -727,7 +727,7 @@ fn it_is_a_command_of_locker_as_well() {
 }
 
 #[test]
-fn it_shows_its_credentials_to_a_guarded_server() {
+fn it_sends_its_credentials_to_a_guarded_server() {
     let server = Server::start_with("memory:", &[], &[("AUTH_USER", "ci"), ("AUTH_PASS", "hunter2")]);
     let place = Place::new();
     let run = |vars: &[(&str, &str)]| {
@@ -741,7 +741,7 @@ fn it_shows_its_credentials_to_a_guarded_server() {
 }
 
 #[test]
-fn it_trusts_the_issuer_that_it_is_told() {
+fn it_trusts_the_given_issuer() {
     let (place, ca) = (Place::new(), Ca::new("ours"));
     let pair = ca.issue(&["127.0.0.1"], "locker");
     let file = |name: &str, text: &str| {
@@ -762,7 +762,7 @@ fn it_trusts_the_issuer_that_it_is_told() {
 }
 
 #[test]
-fn a_cluster_whose_certificate_is_its_own_authority_is_trusted() {
+fn a_cluster_with_a_self_signed_certificate_is_trusted() {
     let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().unwrap();

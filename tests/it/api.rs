@@ -667,7 +667,7 @@ fn collect_references<'d>(value: &'d Value, into: &mut BTreeSet<&'d str>) {
 }
 
 #[test]
-fn all_that_is_wrong_with_a_claim_is_listed() {
+fn every_error_in_a_claim_is_listed() {
     let api = Api::start();
     let cases = [
         (
@@ -719,7 +719,7 @@ fn all_that_is_wrong_with_a_claim_is_listed() {
 }
 
 #[test]
-fn names_are_refused_or_carried_unharmed() {
+fn names_are_refused_or_passed_on_unchanged() {
     let api = Api::start();
     let long = "x".repeat(128);
     let longer = "x".repeat(129);
@@ -790,7 +790,7 @@ fn names_are_refused_or_carried_unharmed() {
 }
 
 #[test]
-fn a_wrong_method_is_told_which_there_are() {
+fn a_wrong_method_gets_the_allowed_ones() {
     let api = Api::start();
     for (path, allow) in [
         ("/api/v1/info", "GET, HEAD"),
@@ -865,7 +865,7 @@ fn a_parked_claim_is_told_of_a_deadlock() {
 }
 
 #[test]
-fn parked_is_said_only_of_a_request_that_was() {
+fn parked_is_true_only_for_a_parked_request() {
     let api = Api::start();
     assert_eq!(api.call("PUT", "/api/v1/claims/a", r#"{"pool":"p"}"#).status, 200);
     let no_room = api.request("PUT", "/api/v1/claims/b", WAITS);
@@ -897,7 +897,7 @@ fn a_client_that_left_is_passed_over_and_keeps_its_place() {
     let request = Request { can_park: true, ..api.request("PUT", "/api/v1/claims/b", WAITS) };
     assert!(api.send(request.clone()).park.is_some());
     api.house.routes.left(request.park);
-    assert_eq!(api.call("DELETE", "/api/v1/claims/never", "").status, 404, "left was done before this");
+    assert_eq!(api.call("DELETE", "/api/v1/claims/never", "").status, 404, "`left` took effect before this");
     api.clock.pass(Span::secs(4));
     assert_eq!(api.call("DELETE", "/api/v1/claims/never", "").status, 200);
     let place = api.call("GET", "/api/v1/claims/b", "");

@@ -127,7 +127,7 @@ fn a_backup_under_load_is_one_moment_of_the_store_and_further_fences_are_larger(
             assert!(known[kept..].iter().all(|known| !known), "no gap");
         }
         let fence = usize::try_from(claim(&restored, "next")).unwrap();
-        assert!(fence > largest.load(Ordering::SeqCst), "also larger than fences given after the backup");
+        assert!(fence > largest.load(Ordering::SeqCst), "larger than fences granted after the backup, too");
     }
 }
 
@@ -155,7 +155,7 @@ fn a_restore_replaces_nothing_unasked() {
 }
 
 #[test]
-fn fences_are_above_all_that_is_known() {
+fn fences_are_larger_than_all_known_ones() {
     let left = Left::new();
     // Fences from a server whose clock was far ahead.
     let far = left.fence + (1 << 40);
@@ -184,7 +184,7 @@ fn a_running_server_keeps_its_store() {
 }
 
 #[test]
-fn what_is_not_sound_is_told_and_not_used() {
+fn an_unsound_file_is_reported_and_not_used() {
     let left = Left::new();
     let (backup, store) = (left.backup(), left.store());
     let whole = fs::read(&backup).unwrap();

@@ -114,7 +114,7 @@ fn a_signal_ends_a_claim_that_waits() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_reader_that_closes_early_is_not_an_error() {
     let server = Server::start();
     let script = format!("{} status --uri {} | true; echo ${{PIPESTATUS[0]}}", binary(), server.url);
     let done = Running::start(clean("/bin/bash").args(["-c", &script]), b"").finish().ok();
@@ -166,7 +166,7 @@ fn port_alone_changes_the_port() {
 }
 
 #[test]
-fn a_wait_that_no_server_answers_ends_as_that() {
+fn a_wait_without_a_server_fails_with_no_answer() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
     for uri in ["http://127.0.0.1:1", &silent] {
@@ -218,7 +218,7 @@ fn a_switch_in_the_environment_is_yes_or_no() {
 }
 
 #[test]
-fn a_password_comes_from_a_file_too_and_a_doubtful_one_is_warned_of() {
+fn a_password_can_come_from_a_file_and_a_doubtful_one_gets_a_warning() {
     let files = Files::new();
     let file = files.write("password", "s3cret\n");
     let guarded = Server::start_with("memory:", &[], &[("AUTH_USER", "ci"), ("AUTH_PASS_FILE", &file)]);
@@ -241,7 +241,7 @@ fn a_password_comes_from_a_file_too_and_a_doubtful_one_is_warned_of() {
 }
 
 #[test]
-fn a_password_file_that_never_ends_or_never_opens_holds_nothing_up() {
+fn a_password_file_that_never_ends_or_never_opens_does_not_block() {
     let files = Files::new();
     let pipe = files.path("pipe").to_str().unwrap().to_owned();
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -259,7 +259,7 @@ fn a_password_file_that_never_ends_or_never_opens_holds_nothing_up() {
 // ---- text from others
 
 #[test]
-fn json_carries_nothing_that_a_terminal_acts_on() {
+fn json_has_no_terminal_control_characters() {
     let server = Server::start();
     let reason = "a\u{9b}31m\u{202e}b\u{7f}";
     server.cli(&["claim", "p", "--reason", reason]).ok();

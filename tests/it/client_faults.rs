@@ -43,7 +43,7 @@ const P521: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-521
 const RSA_1024: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"];
 
 #[test]
-fn what_a_source_shows_and_goes_through_is_checked_before_anything_is_asked() {
+fn certificates_and_proxies_of_a_source_are_checked_before_the_first_request() {
     let (ca, files, server) = (Ca::new("test CA"), Files::new(), Server::start());
     let (one, other) = (ca.issue(&[], "one"), ca.issue(&[], "other"));
     let shows = |pair: &Pair| json!({"client_cert": pair.cert, "client_key": pair.key});
@@ -159,7 +159,7 @@ fn at(server: &Server, keys: Value) -> Build {
 }
 
 #[test]
-fn a_server_certificate_that_is_its_own_authority_is_trusted_where_it_is_given() {
+fn a_self_signed_server_certificate_is_trusted_when_given() {
     let files = Files::new();
     let pair = own_authority(&["localhost", "127.0.0.1"], |_| {});
     let server = served_with(&files, &pair);

@@ -253,7 +253,7 @@ fn with_table(page: &str, name: &str, table: &str) -> String {
 }
 
 #[test]
-fn what_is_made_from_the_program_is_up_to_date() {
+fn generated_pages_are_up_to_date() {
     let root_command = cli::command();
     let server = root_command.get_subcommands().find(|sub| sub.get_name() == "server").unwrap();
     let tables = [
@@ -307,7 +307,7 @@ fn variables() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_name_is_told() {
+fn every_name_is_documented() {
     let readme = read("README.md");
     let all: String = pages().iter().map(|page| read(page)).collect();
     let mut missing = Vec::new();
@@ -343,7 +343,7 @@ fn every_name_is_told() {
 
 /// The page reserves a metric for each limit of the door. No metric is served yet.
 #[test]
-fn every_bound_has_the_name_of_a_metric() {
+fn every_limit_names_a_metric() {
     let page = read("docs/operations.md");
     let rows = page.split("\n| setting | default | past it the client gets | metric |\n").nth(1).unwrap_or_default();
     let rows: Vec<Vec<&str>> = rows

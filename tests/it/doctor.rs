@@ -78,7 +78,7 @@ fn a_server_that_works() {
 }
 
 #[test]
-fn a_claim_on_trial_leaves_nothing_behind() {
+fn a_test_claim_leaves_nothing_behind() {
     let server = Server::start();
     server.cli(&["pool", "set", "staging", "--capacity", "1"]).ok();
     for args in [&["--try"][..], &["--try", "staging"]] {
@@ -108,7 +108,7 @@ fn a_server_that_makes_no_pools() {
 }
 
 #[test]
-fn a_pool_that_is_not_there() {
+fn a_missing_pool() {
     let server = Server::start();
     let done = doctor(&source(&server.url), &[]);
     shows(
@@ -142,7 +142,7 @@ fn a_server_that_cannot_be_reached() {
 }
 
 #[test]
-fn a_port_where_others_speak() {
+fn a_port_of_another_program() {
     let silent = listen(drop);
     let other = listen(|mut stream| drop(stream.write_all(b"220 mail.example.com ESMTP\r\n")));
     let tls = listen(|mut stream| {

@@ -158,7 +158,7 @@ impl Server {
 // ---- What is refused ----
 
 #[test]
-fn malformed_requests_are_refused_and_others_go_on_being_served() {
+fn malformed_requests_are_refused_and_others_are_still_served() {
     let server = Server::start(|_| {});
     let mut good = server.connect();
     assert_eq!(good.get("/a").status, 200);
@@ -399,7 +399,7 @@ fn connections_stay_or_end_as_the_client_asks() {
 }
 
 #[test]
-fn continue_is_said_before_the_body_and_only_when_it_is_wanted() {
+fn continue_is_sent_before_the_body_and_only_when_it_is_wanted() {
     let server = Server::start(|_| {});
     let mut client = server.connect();
     let expect = |length: usize| {
@@ -463,7 +463,7 @@ fn a_panic_is_an_answer() {
 }
 
 #[test]
-fn clients_that_do_not_read_cost_nobody_else_and_are_let_go() {
+fn clients_that_do_not_read_delay_no_others_and_are_disconnected() {
     /// More than fits into the socket buffers of a client with small ones.
     const LARGE: usize = 8_000_000;
     let server = Server::start(|settings| {
@@ -568,7 +568,7 @@ fn a_request_parked_again_waits_for_the_rest_of_its_time() {
 }
 
 #[test]
-fn a_parked_client_that_leaves_is_missed_exactly_once() {
+fn a_parked_client_that_leaves_is_reported_as_gone_exactly_once() {
     let ways: [(&str, fn(&TcpStream)); 3] = [
         ("close", |_| {}),
         ("half-close", |socket| socket.shutdown(Shutdown::Write).unwrap()),
@@ -645,7 +645,7 @@ fn without_room_a_request_is_answered_at_once() {
 }
 
 #[test]
-fn a_thousand_parked_clients_are_answered_and_missed() {
+fn a_thousand_parked_clients_are_answered_or_reported_as_gone() {
     let server = Server::start(|_| {});
     let mut clients: Vec<Client> = (0..1_000).map(|_| server.connect()).collect();
     for client in &mut clients {
@@ -702,7 +702,7 @@ fn crowds_and_resets_leave_a_good_client_served() {
 }
 
 #[test]
-fn who_resets_while_the_server_is_busy_is_missed() {
+fn a_client_that_resets_while_the_server_is_busy_is_reported_as_gone() {
     let server = Server::start(|_| {});
     let gate = server.handler.gate.blocking_lock();
     let mut stays = server.connect();
@@ -718,12 +718,16 @@ fn who_resets_while_the_server_is_busy_is_missed() {
         assert_eq!(client.read().status, 100);
     }
     drop(gone);
-    assert_eq!(half.read().json()["path"], "/half", "others are served meanwhile, and who can still read is answered");
+    assert_eq!(
+        half.read().json()["path"],
+        "/half",
+        "others are served in the meantime, and clients that can still read get an answer"
+    );
     drop(gate);
-    eventually("all of them are missed", || server.left().len() == 100);
+    eventually("all of them are reported as gone", || server.left().len() == 100);
     assert_eq!(stays.read().status, 423);
     assert_eq!(server.connect().get("/").status, 200);
-    assert_eq!(server.firsts().len(), 101, "each was asked for once, and parked before its client was missed");
+    assert_eq!(server.firsts().len(), 101, "each was handled once, and parked before its client was reported as gone");
 }
 
 /// Connects, sends these bytes if there are any, and resets.
@@ -794,7 +798,7 @@ fn a_stop_answers_the_parked_and_lets_the_idle_go() {
     }
     idle.expect_end();
     assert!(server.left().is_empty());
-    assert!(TcpStream::connect(server.door.address).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(server.door.address).is_err(), "nothing listens any more");
 }
 
 #[test]

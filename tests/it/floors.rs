@@ -122,7 +122,7 @@ fn the_core_has_no_limits_of_the_shell() {
         shell.contains(&first)
     });
     let strange: Vec<&str> = strange.collect();
-    assert!(strange.is_empty(), "these belong beside what they limit: {strange:?}");
+    assert!(strange.is_empty(), "move these next to what they limit: {strange:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn waits(server: &Server, args: &[&str]) -> Running {
 }
 
 #[test]
-fn wait_ends_when_it_is_so() {
+fn wait_ends_when_the_condition_holds() {
     let server = Server::start();
     server.cli(&["lock", "add", "p", "a"]).ok();
     server.cli(&["lock", "add", "p", "b"]).ok();

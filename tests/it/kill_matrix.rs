@@ -132,7 +132,7 @@ fn a_killed_out_that_never_connected_leaves_nothing() {
 }
 
 #[test]
-fn a_signal_that_comes_first_of_all_leaves_nothing() {
+fn an_early_signal_leaves_nothing() {
     let server = hasty();
     let build = Build::new(&server, 2, "p");
     server.cli(&["pool", "set", "p", "--capacity", "1"]).ok();

@@ -116,7 +116,7 @@ fn with_and_without_the_slash() {
 }
 
 #[test]
-fn what_the_original_client_sends_is_taken() {
+fn requests_of_the_original_client_are_accepted() {
     let server = Server::start();
     // The whole record, with an empty id and status, zero times, unknown members, no content type, and more parameters
     // in the URL.
@@ -188,7 +188,7 @@ const REFUSED: &[(&str, &str, &str, u16, &str, &str)] = &[
 ];
 
 #[test]
-fn whatever_is_wrong_is_said() {
+fn every_error_is_reported() {
     let server = Server::start();
     for (method, target, body, status, code, text) in REFUSED {
         let answer = call(&server, method, target, body);
@@ -204,7 +204,7 @@ fn whatever_is_wrong_is_said() {
         assert_eq!((answer.status, answer.code().as_str()), (404, "no_such_latch"));
         assert!(answer.json()["error"].as_str().unwrap().contains(UNKNOWN), "{}", answer.text());
     }
-    assert_eq!(call(&server, "GET", "/lock?status=all", "").text(), "[]", "nothing of all that was made");
+    assert_eq!(call(&server, "GET", "/lock?status=all", "").text(), "[]", "none of these was created");
 }
 
 /// A contract that is turned off says so. Other contracts on the same path still work.
@@ -231,7 +231,7 @@ fn latches_can_be_turned_off() {
 }
 
 #[test]
-fn all_that_is_wrong_is_said_at_once() {
+fn all_errors_are_reported_at_once() {
     let server = Server::start();
     let body = r#"{"workflow": "W", "namespace": "a.b", "outputs": {"a": 1}, "node": 7}"#;
     let problems = call(&server, "POST", "/lock", body).json()["problems"].as_array().unwrap().len();
@@ -251,7 +251,11 @@ fn a_latch_says_which_node_waits_and_how_it_ends() {
     for member in ["id", "workflow_uid", "node", "outputs"] {
         assert_eq!(made[member], body[member], "{member}");
     }
-    assert_eq!(call(&server, "POST", "/lock", &body.to_string()).json(), made, "the same again is the same latch");
+    assert_eq!(
+        call(&server, "POST", "/lock", &body.to_string()).json(),
+        made,
+        "the same request again returns the same latch"
+    );
     let other = json!({ "id": UNKNOWN, "workflow": "other" }).to_string();
     assert_eq!(call(&server, "POST", "/lock", &other).code(), "latch_exists");
 
@@ -316,7 +320,7 @@ fn a_long_poll_is_answered_by_the_release() {
     assert_eq!(of_one.read().json()["status"], "released");
     assert_eq!(of_all.read().json()[0]["id"], first.as_str());
     assert!(started.elapsed() < Duration::from_secs(30), "answered by the release, not by the deadline");
-    assert_eq!(of_other.read().json()["status"], "locked", "after its wait it is answered as it is");
+    assert_eq!(of_other.read().json()["status"], "locked", "after its wait it gets the present state");
     assert!(started.elapsed() >= Duration::from_millis(1500));
 
     let mut of_deleted = parked(&server, &format!("/lock?id={second}&wait=60s"));
@@ -325,7 +329,7 @@ fn a_long_poll_is_answered_by_the_release() {
 }
 
 #[test]
-fn history_tells_of_latches() {
+fn the_history_shows_latches() {
     let server = Server::start();
     let id = create(&server, "w");
     call(&server, "PATCH", &format!("/lock?id={id}"), r#"{"failure": "no"}"#);
@@ -339,7 +343,7 @@ fn history_tells_of_latches() {
 }
 
 #[test]
-fn latches_are_no_locks_of_pools() {
+fn latches_are_not_locks_of_pools() {
     let server = Server::start();
     create(&server, "w");
     assert_eq!(call(&server, "GET", "/api/v1/pools", "").json()["items"], json!([]));
@@ -382,7 +386,7 @@ fn what_was_answered_survives_a_kill() {
 }
 
 #[test]
-fn which_node_is_meant_is_written_down_once_and_for_all() {
+fn the_node_of_a_latch_is_stored_once_and_for_all() {
     let mut server = Server::start_durable();
     let at = format!("/lock?id={}", create(&server, "w"));
     call(&server, "PATCH", &at, "");
@@ -395,7 +399,11 @@ fn which_node_is_meant_is_written_down_once_and_for_all() {
     server.kill();
     server.again();
     assert_eq!(call(&server, "GET", &at, "").json(), bound.json());
-    assert_eq!(call(&server, "PATCH", &at, r#"{"node": {"id": "w-1"}}"#).json(), bound.json(), "again is harmless");
+    assert_eq!(
+        call(&server, "PATCH", &at, r#"{"node": {"id": "w-1"}}"#).json(),
+        bound.json(),
+        "repeating it is harmless"
+    );
     for other in [r#"{"node": {"id": "w-2"}}"#, r#"{"node": {"name": "w-1"}}"#, r#"{"workflow_uid": "u-2"}"#] {
         let refused = call(&server, "PATCH", &at, other);
         assert_eq!((refused.status, refused.code().as_str()), (409, "latch_released"), "{other}");
@@ -403,7 +411,7 @@ fn which_node_is_meant_is_written_down_once_and_for_all() {
     assert_eq!(call(&server, "PATCH", &at, r#"{"node": {}}"#).status, 400);
     let after = listed.header("locker-revision").unwrap();
     let news = call(&server, "GET", &format!("/lock?status=released&after={after}"), "");
-    assert_eq!(news.text(), "[]", "it is no new release");
+    assert_eq!(news.text(), "[]", "it is not a new release");
     // A creator that gives fewer fields asks for the same latch. The node may also come with the release.
     let id = at.split_once('=').unwrap().1;
     let again =

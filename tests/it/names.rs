@@ -1,7 +1,7 @@
 //! Names and other text of users at every interface of the real binary (API, files of `in`, terminal, log). They are
 //! passed on unchanged or refused, and they cannot reach another file, another line or the terminal.
 
-#![allow(clippy::unwrap_used, clippy::format_collect, reason = "tests fail by panicking, and are no hurry")]
+#![allow(clippy::unwrap_used, clippy::format_collect, reason = "tests fail by panicking, and need not be fast")]
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use locker::wire::escape::escape;
 use serde_json::json;
 
 #[test]
-fn names_that_are_allowed_arrive_everywhere_as_they_are() {
+fn allowed_names_arrive_everywhere_unchanged() {
     let server = Server::start_durable();
     let longest = "x".repeat(128);
     let locks_of_32 = "🔒".repeat(32);

@@ -96,7 +96,7 @@ fn files() -> BTreeMap<String, Value> {
     walk(&base, &mut found);
     let read = |path: PathBuf| {
         let name = path.strip_prefix(&base).unwrap().to_str().unwrap().to_owned();
-        assert_eq!(path.extension().and_then(|e| e.to_str()), Some("yml"), "{name}: only .yml files are looked at");
+        assert_eq!(path.extension().and_then(|e| e.to_str()), Some("yml"), "{name}: only .yml files are checked");
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("# "), "{name} does not begin by saying what it is for");
         let value = parse(&name, &text);
@@ -349,7 +349,7 @@ fn payload(resource: &Value, more: &[(&str, Value)]) -> String {
 }
 
 #[test]
-fn every_pipeline_is_one_and_is_understood() {
+fn every_pipeline_is_valid_and_understood() {
     let files = files();
     let mut problems = Vec::new();
     for (name, value) in &files {
@@ -376,7 +376,7 @@ fn the_readme_is_understood() {
 }
 
 #[test]
-fn our_own_pipeline_is_one_and_its_tasks_are_there() {
+fn our_own_pipeline_is_valid_and_its_tasks_exist() {
     let read = |name: &str| parse(name, &std::fs::read_to_string(root().join(name)).unwrap());
     let value = read("ci/pipeline.yml");
     assert_eq!(Pipeline::problems("ci/pipeline.yml", &value), [""; 0]);

@@ -191,7 +191,7 @@ fn missing(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn files_that_are_named_are_there() {
+fn named_files_exist() {
     let mut found = Vec::new();
     for text in texts() {
         for (place, line) in text.lines() {
@@ -202,7 +202,7 @@ fn files_that_are_named_are_there() {
 }
 
 #[test]
-fn invariants_that_are_named_are_defined() {
+fn named_invariants_are_defined() {
     let page = fs::read_to_string("docs/architecture.md").unwrap();
     let defined: Vec<&str> = page
         .lines()
@@ -223,7 +223,7 @@ fn invariants_that_are_named_are_defined() {
 
 /// The last column of docs/bugs.md names the tests that fail without the fix.
 #[test]
-fn tests_of_mended_bugs_are_there() {
+fn tests_of_fixed_bugs_exist() {
     let is_test = |name: &&str| {
         name.matches('_').count() > 1 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
@@ -250,7 +250,7 @@ fn tests_of_mended_bugs_are_there() {
 
 /// A reader cannot look up notes that only their author has. Refer to pages and headings of docs/ instead.
 #[test]
-fn no_text_refers_to_notes_that_are_not_here() {
+fn no_text_refers_to_missing_notes() {
     const ELSEWHERE: &[&str] = &[
         "design section",
         "contracts section",

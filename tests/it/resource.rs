@@ -236,7 +236,7 @@ fn get_writes_nowhere_else_whatever_the_server_says() {
 }
 
 #[test]
-fn get_refuses_what_is_no_version() {
+fn get_refuses_an_invalid_version() {
     let server = Server::start();
     let build = Build::new(&server, 1, "p");
     build.out(&json!({"acquire": true})).ok();
@@ -286,7 +286,7 @@ fn builds_are_served_in_the_order_they_asked() {
 }
 
 #[test]
-fn several_locks_labels_and_pools_come_all_or_none() {
+fn several_locks_labels_and_pools_are_given_all_or_none() {
     let server = Server::start();
     for (lock, region) in [("a", "eu"), ("b", "eu"), ("c", "us")] {
         server.cli(&["lock", "add", "p", lock, "--label", &format!("region={region}")]).ok();
@@ -330,7 +330,7 @@ fn a_newer_run_of_the_same_step_takes_over() {
     server.until_waiting("p", 1);
     let new = build.put(&json!({"acquire": true}));
     old.finish().failed(1, "another run of this step has taken over");
-    assert_eq!(server.pool("p")["waiting"], 1, "the claim is the newer run's now");
+    assert_eq!(server.pool("p")["waiting"], 1, "the claim belongs to the newer run now");
     holder.out(&json!({"release": "build"})).ok();
     new.finish().ok();
 }
@@ -338,7 +338,7 @@ fn a_newer_run_of_the_same_step_takes_over() {
 // ---- out: signals and faults
 
 #[test]
-fn a_signal_takes_the_claim_back_at_once() {
+fn a_signal_withdraws_the_claim_at_once() {
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
         let server = Server::start();
         let holder = Build::new(&server, 1, "p");
@@ -387,7 +387,7 @@ fn a_wait_survives_the_servers_death_in_its_old_place() {
 }
 
 #[test]
-fn what_is_no_locker_server_is_asked_again_not_believed() {
+fn answers_of_another_server_are_retried_and_not_believed() {
     let answers = [
         (
             "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 4\r\n\r\noops",
@@ -580,7 +580,7 @@ fn lock_op_shares_by_key() {
     assert_eq!(get(2, &unlocked.version()), r#"{"key":"k","locked_by":{"a":1}}"#);
     build(2).out(&unlock("k", "b")).ok().said("holds nothing");
     build(1).out(&unlock("k", "a")).ok();
-    assert_eq!(get(1, &locked.version()), "", "empty when nobody holds it, and no failure");
+    assert_eq!(get(1, &locked.version()), "", "empty without a holder, and not a failure");
     let never = build(9).out(&unlock("k", "a")).ok().version();
     assert_eq!(get(9, &never), "");
 }

@@ -51,11 +51,11 @@ fn servers_of_different_stores_are_refused() {
     let payload = json!({"source": build.source}).to_string();
     build.raw("check", None, payload.as_bytes()).failed(1, text);
     let list = a.cli(&["status", "--json"]).ok();
-    assert!(!list.stdout.contains("\"p\""), "nothing was asked: {}", list.stdout);
+    assert!(!list.stdout.contains("\"p\""), "no request was sent: {}", list.stdout);
 }
 
 #[test]
-fn no_server_that_answers_is_one_clear_error() {
+fn no_answer_from_any_server_is_one_clear_error() {
     let (mut a, mut b) = (Server::start(), Server::start());
     let build = Build::new(&a, 1, "p").at(&format!("{},{}", a.url, b.url));
     a.kill();
@@ -306,5 +306,5 @@ fn credentials_go_to_the_server_that_they_were_written_for() {
     let before = second.requests().len();
     let mixed = format!("{},{}", with("ada", &first.url), second.url);
     check(&mixed).failed(1, "only some of the servers have a user and password in their URL: write them into each");
-    assert_eq!(second.requests().len(), before, "nobody was asked");
+    assert_eq!(second.requests().len(), before, "no request was sent");
 }

@@ -32,7 +32,7 @@ fn add_claimed_adds_a_lock_that_is_never_free() {
     let params = json!({"add_claimed": "new", "ttl": "1h", "labels": {"size": "big"}});
     let added = build.out(&params).ok().said("added and holding \"env\"");
     assert_eq!(added.metadata("lock_name").as_deref(), Some("env"));
-    assert_eq!(server.pool("p")["waiting"], 1, "who waits in the pool was not given it");
+    assert_eq!(server.pool("p")["waiting"], 1, "a waiter of the pool did not get it");
     assert_eq!(build.out(&params).ok().version(), added.version(), "the same step again changes nothing");
     build.get(&added.version(), "got").ok();
     let dir = build.input("got");
@@ -249,7 +249,7 @@ fn a_claim_does_not_wait_for_its_own_build_for_ever() {
 }
 
 #[test]
-fn a_deadlock_is_told_and_waited_through() {
+fn a_deadlock_is_reported_and_the_wait_goes_on() {
     let answer = r#"{"error":"waits","code":"deadlock","parked":false,
         "builds":[{"pipeline":"a","build_name":"1"},{"pipeline":"b","build_name":"2"}]}"#;
     let (real, server) = (Server::start(), Impostor::says("423 Locked", answer));
@@ -341,7 +341,7 @@ fn a_token_is_never_shown() {
 }
 
 #[test]
-fn the_log_tells_as_much_as_is_asked_for() {
+fn the_log_level_decides_what_the_log_shows() {
     let server = Server::start();
     let holder = Build::new(&server, 1, "p");
     holder.out(&json!({"acquire": true})).ok();

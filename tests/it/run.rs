@@ -157,7 +157,7 @@ fn a_command_runs_long_beyond_its_ttl() {
 }
 
 #[test]
-fn who_waits_is_told_of_whom_and_a_signal_ends_the_wait() {
+fn a_waiter_is_told_who_holds_and_a_signal_ends_the_wait() {
     let yard = Yard::new();
     let id = yard.server.cli(&["claim", "p"]).ok().stdout;
     let signals = [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129), (Signal::SIGQUIT, 131)];
@@ -207,7 +207,7 @@ fn signals_are_passed_on_each_time_and_the_lock_is_kept_until_the_command_ends()
 }
 
 #[test]
-fn what_the_command_leaves_behind_is_stopped_before_the_lock_is_given_back() {
+fn leftover_processes_are_stopped_before_the_lock_is_released() {
     let yard = Yard::new();
     // A command that obeys SIGTERM, and one that does not.
     let script = "(trap '' TERM; echo $$ > x; exec sleep 1000) & echo $! > deaf; sleep 1000 & echo $! > meek";
@@ -276,14 +276,14 @@ fn a_lock_that_is_taken_away_stops_the_command_at_once() {
     // Another client ends its hold.
     yard.server.cli(&["release", claim.trim()]).ok();
     let done = running.finish();
-    assert_eq!(done.code, 8, "also when the command ends well: it was told to stop: {done:?}");
+    assert_eq!(done.code, 8, "even when the command succeeds, because it was told to stop: {done:?}");
     let lost = done.stderr.lines().find(|line| line.starts_with("lease lost: ")).unwrap();
     assert!(lost.contains("released"), "{lost}");
     assert_eq!(yard.read("got"), "TERM\n");
 }
 
 #[test]
-fn a_lock_that_is_lost_without_a_word_is_noticed_when_it_is_given_back() {
+fn a_silently_lost_lock_is_noticed_at_the_release() {
     let yard = Yard::new();
     yard.server.cli(&["pool", "set", "p", "--capacity", "1", "--max-hold", "1s"]).ok();
     let script = "echo $LOCKER_FENCE > fence; until [ -e end ]; do sleep 0.01; done";
@@ -371,6 +371,6 @@ fn a_killed_locker_run_leaves_a_lock_that_ends_by_its_ttl() {
     next.until_stderr("waiting: place 1");
     running.signal(Signal::SIGKILL);
     next.finish().ok();
-    assert!(is_alive(&pid), "nobody was left to stop it: that is what fences are for");
+    assert!(is_alive(&pid), "nothing was left to stop it: that is why there are fences");
     kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
 }

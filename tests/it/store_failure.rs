@@ -1,7 +1,7 @@
 //! The first failed sync shuts the store for good: nothing is acknowledged afterwards, the process ends, and everything
 //! that was acknowledged is still there after a restart (I15). The failure is real: strace makes the system call fail.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic and talk")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic and print")]
 
 use std::process::{Command, Stdio};
 use std::sync::Mutex;

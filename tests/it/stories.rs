@@ -31,9 +31,9 @@ fn story_1_an_aborted_waiter_is_gone_within_a_second_and_never_granted() {
     server.until_waiting("p", 1);
     waiter.signal(SIGTERM);
     waiter.finish().failed(143, "nothing is held");
-    assert_eq!(server.pool("p")["waiting"], 0, "the ticket has gone before the process has");
+    assert_eq!(server.pool("p")["waiting"], 0, "the ticket was gone before the process");
     holder.out(&release_build()).ok();
-    assert_eq!(free(&server, "p"), 1, "nobody was granted it");
+    assert_eq!(free(&server, "p"), 1, "it was not granted");
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn story_23_an_acquire_whose_answer_was_lost_keeps_its_place() {
 }
 
 #[test]
-fn story_38_what_can_never_be_served_fails_at_once() {
+fn story_38_a_claim_that_can_never_be_served_fails_at_once() {
     let server = Server::start();
     server.cli(&["pool", "set", "p", "--capacity", "2"]).ok();
     let build = Build::new(&server, 1, "p");
@@ -266,7 +266,7 @@ fn story_38_what_can_never_be_served_fails_at_once() {
 }
 
 #[test]
-fn story_41_blips_in_a_long_wait_cost_nobody_the_place() {
+fn story_41_blips_in_a_long_wait_do_not_cost_the_place() {
     let mut server = Server::start_durable();
     let holder = Build::new(&server, 1, "p");
     holder.out(&acquire()).ok();
@@ -289,7 +289,7 @@ fn story_41_blips_in_a_long_wait_cost_nobody_the_place() {
 }
 
 #[test]
-fn story_42_who_is_not_allowed_hears_it_at_once() {
+fn story_42_a_refused_client_learns_it_at_once() {
     let server = Server::start_with("memory:", &[], &[("AUTH_USER", "ci"), ("AUTH_PASS", "secret")]);
     let start = Instant::now();
     Build::new(&server, 1, "p").out(&acquire()).failed(1, "unauthorized");

@@ -28,7 +28,7 @@ fn history(server: &Server, pool: &str) -> Vec<Value> {
 
 /// A holder that pauses looks dead; only a fence keeps it from doing harm.
 #[test]
-fn story_21_24_whoever_comes_back_too_late_touches_nobody() {
+fn story_21_24_a_client_that_comes_back_too_late_does_no_harm() {
     let server = Server::start_with("memory:", &["--drain", "0s"], &[]);
     let (_, first) = claim(&server, "a", &json!({"pool": "p", "scope": "lease", "ttl": "1s", "run": "r"}));
     assert_eq!(ended(&server, "a"), "lease_lost");
@@ -111,7 +111,7 @@ fn story_31_builds_that_wait_for_each_other_are_told_within_a_second() {
         let queue = &server.pool(pool)["queue"][0];
         assert_eq!((&queue["stuck"], &queue["owner"]["build_id"]), (&json!("deadlock"), &json!(id)), "{queue}");
         let told = history(&server, pool).iter().any(|change| change["kind"] == "deadlock");
-        assert!(told, "the history of {pool} tells it");
+        assert!(told, "the history of {pool} shows it");
         server.cli(&["status", pool]).printed("deadlock");
     }
     build(1, "a").out(&json!({"release": "build"})).ok();
@@ -176,12 +176,12 @@ fn story_31_ab_and_ba_never_deadlock() {
             }
             !served
         });
-        assert!(sets.len() < before, "nobody of {before} is served: they wait for each other");
+        assert!(sets.len() < before, "none of {before} is served: they wait for each other");
     }
 }
 
 #[test]
-fn story_32_33_who_wants_much_waits_no_longer_than_the_policy_says() {
+fn story_32_33_a_large_claim_waits_no_longer_than_the_policy_says() {
     let server = Server::start();
     for (pool, policy, past) in [("s", "strict", 0), ("n", "backfill:3", 3), ("b", "backfill", 8)] {
         server.api("PUT", &format!("/pools/{pool}"), &json!({"capacity": 3, "policy": {"overtaking": policy}}));
@@ -282,7 +282,7 @@ fn story_43_a_broken_hold_says_who_broke_it_and_why() {
     let broken = changes.iter().find(|change| change["kind"] == "broken").unwrap();
     let person = broken["owner"]["person"].as_str().unwrap();
     assert!(person.starts_with("ada") && broken["reason"] == "runaway deploy", "{broken}");
-    assert_eq!(server.pool("p")["items"][0]["holders"][0]["owner"]["build_id"], "2", "nobody touched the new hold");
+    assert_eq!(server.pool("p")["items"][0]["holders"][0]["owner"]["build_id"], "2", "the new hold is not affected");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! TLS as clients see it: `openssl s_client`, `curl` and `ureq` against a real server.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "tests may panic and talk")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "tests may panic and print")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -187,7 +187,7 @@ fn a_certificate_says_who_a_client_is() {
 }
 
 #[test]
-fn the_wrong_protocol_is_told_so_or_let_go() {
+fn the_wrong_protocol_gets_an_error_or_is_disconnected() {
     let tls = Tls::start(&["--handshake-timeout", "500ms"]);
     let ask = |bytes: &[u8]| {
         let mut socket = TcpStream::connect(tls.server.address()).unwrap();
@@ -317,7 +317,7 @@ fn certificates_are_replaced_under_load() {
                 tls.replace(&tls.ca.issue(&["localhost", "127.0.0.1"], &name));
                 tls.server.signal(Signal::SIGHUP);
                 eventually("the new certificate is shown", || shown_subject(&tls).contains(&name));
-                eventually("all go on", || served.load(Ordering::Relaxed) > before + 20);
+                eventually("all clients continue", || served.load(Ordering::Relaxed) > before + 20);
             }
         }));
         done.store(true, Ordering::Relaxed);

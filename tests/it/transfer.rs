@@ -78,7 +78,7 @@ impl Checkout {
 }
 
 #[test]
-fn a_repository_comes_in_and_goes_out_the_same() {
+fn a_repository_is_the_same_after_import_and_export() {
     let (server, checkout) = (Server::start(), Checkout::new());
     let import = ["import", "pool-repo", checkout.path()];
     let dry = locker(&server, &[&import[..], &["--dry-run"]].concat());
@@ -157,7 +157,7 @@ fn nothing_is_overwritten_without_being_named() {
     let named = locker(&server, &[&import[..], &["--overwrite", "aws/us"]].concat());
     assert!(named.stdout.contains(r#"done: overwrite lock "us" of pool "aws""#), "{}", named.stdout);
     let us = get(&server, "/pools/aws/locks/us");
-    assert_eq!((&us["metadata"], &us["labels"]), (&json!(""), &json!({"size": "big"})), "labels are ours alone");
+    assert_eq!((&us["metadata"], &us["labels"]), (&json!(""), &json!({"size": "big"})), "only our format has labels");
 
     // And the same on the way out.
     let out = tempfile::tempdir().unwrap();
@@ -283,7 +283,7 @@ fn essence(export: &str) -> Value {
 }
 
 #[test]
-fn a_state_goes_out_and_comes_in_the_same() {
+fn a_state_is_the_same_after_export_and_import() {
     let (from, to) = (filled(), Server::start());
     let export = locker(&from, &["export", "json"]);
     assert_eq!((export.code, export.stderr.as_str()), (0, "4 pool(s), 6 lock(s), 4 hold(s), 3 latch(es) written\n"));
@@ -291,7 +291,7 @@ fn a_state_goes_out_and_comes_in_the_same() {
     assert_eq!((dry.stdout.as_str(), dry.stderr.contains("4 pool(s)")), ("", true));
     let state: Value = serde_json::from_str(&export.stdout).unwrap();
     assert_eq!(state["locker_export"], 1);
-    assert!(!export.stdout.contains("waits"), "who waits asks again");
+    assert!(!export.stdout.contains("waits"), "waiters ask again");
 
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("state.json");
@@ -412,5 +412,5 @@ fn a_foreign_repository_starts_nothing() {
     let ran = locker(&server, &["import", "pool-repo", checkout.path()]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert!(!mark.exists(), "the repository's command was run");
-    assert_eq!(get(&server, "/pools/aws")["waiting"], 0, "imported all the same");
+    assert_eq!(get(&server, "/pools/aws")["waiting"], 0, "imported nevertheless");
 }

@@ -439,7 +439,7 @@ fn known(word: &Value) -> &'static str {
         "limit",
     ];
     let word = str_of(word);
-    WORDS.iter().find(|known| **known == word).unwrap_or_else(|| panic!("the model knows no {word}"))
+    WORDS.iter().find(|known| **known == word).unwrap_or_else(|| panic!("the model does not know {word}"))
 }
 
 /// What HTTP shows of a line of the model's view.

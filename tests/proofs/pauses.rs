@@ -191,22 +191,22 @@ fn for_all_spans(who: Who) {
 }
 
 #[test]
-fn story_24_a_client_that_stands_still() {
+fn story_24_a_stopped_client() {
     for_all_spans(Who::Client);
 }
 
 #[test]
-fn story_24_a_server_that_stands_still() {
+fn story_24_a_stopped_server() {
     for_all_spans(Who::Server);
 }
 
 #[test]
-fn story_24_client_and_server_stand_still() {
+fn story_24_a_stopped_client_and_a_stopped_server() {
     for_all_spans(Who::Both);
 }
 
 #[test]
-fn a_server_that_is_restarted_within_a_lease_knows_it() {
+fn a_server_that_restarts_within_a_lease_remembers_it() {
     let mut yard = Yard::with(Server::start_durable());
     let first = yard.writer("first", &[]);
     let fence = yard.fence("first");
@@ -230,7 +230,7 @@ fn faketime() -> String {
 }
 
 #[test]
-fn story_26_the_wall_clock_jumps_by_a_day_both_ways() {
+fn story_26_the_wall_clock_jumps_by_a_day_in_both_directions() {
     let (library, dir) = (faketime(), tempfile::tempdir().unwrap());
     let clock = dir.path().join("clock");
     let jump = |by: &str| {

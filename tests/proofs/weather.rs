@@ -450,7 +450,7 @@ fn bodies(weather: &Weather) -> String {
         ("invalid UTF-8", b"{\"pool\":\"\xff\xfe\"}".to_vec(), 400),
         ("a byte order mark", b"\xef\xbb\xbf{\"pool\":\"p\"}".to_vec(), 400),
         ("a NUL in a name", br#"{"pool":"a\u0000b"}"#.to_vec(), 400),
-        ("a byte too much", format!(r#"{{"pool":"p","reason":"{}"}}"#, "x".repeat(65_536)).into_bytes(), 413),
+        ("one byte too many", format!(r#"{{"pool":"p","reason":"{}"}}"#, "x".repeat(65_536)).into_bytes(), 413),
     ];
     let mut tally = Tally::default();
     for (name, body, expected) in table {
@@ -591,7 +591,7 @@ fn bad_weather() {
     for (name, attack) in ATTACKS {
         let got = attack(&weather);
         // Each attack can use all connections: those that the previous one left in the accept queue are gone.
-        eventually("the attackers are let go", || weather.server.descriptors() <= calm);
+        eventually("the attackers are disconnected", || weather.server.descriptors() <= calm);
         let (worst, asked) = good.take();
         let peak = weather.server.peak_memory();
         println!("| {name} | {got} | {} MiB | {} ms in {asked} requests |", peak / 1024, worst.as_millis());
@@ -650,7 +650,7 @@ fn limits_per_address_answer_429_and_pass() {
 }
 
 #[test]
-fn beyond_the_cap_clients_are_told_or_let_go_and_those_inside_served() {
+fn beyond_the_cap_clients_are_refused_and_those_inside_are_served() {
     let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start_with("memory:", &["--max-connections", "50"], &[]);
     let mut inside: Vec<_> = (0..50).map(|_| Client::new(server.address())).collect();
@@ -668,7 +668,7 @@ fn beyond_the_cap_clients_are_told_or_let_go_and_those_inside_served() {
 }
 
 #[test]
-fn a_storm_of_resets_takes_no_room_from_who_stays() {
+fn a_storm_of_resets_takes_no_room_from_other_clients() {
     let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start_with("memory:", &["--max-connections", "150"], &[]);
     let over = AtomicBool::new(false);
@@ -692,7 +692,7 @@ fn a_storm_of_resets_takes_no_room_from_who_stays() {
 }
 
 #[test]
-fn without_descriptors_clients_inside_go_on() {
+fn without_descriptors_clients_inside_are_still_served() {
     let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
     let mut shell = std::process::Command::new("sh");
     let locker = binary();
@@ -753,7 +753,7 @@ fn ipv6_and_the_socket_of_systemd_are_served() {
     early.try_send(request("GET", "/healthz", "", "")).unwrap();
     let server = Server::spawn_with(shell, Stdio::from(OwnedFd::from(listener)));
     assert_eq!(server.address(), address);
-    assert_eq!(early.try_read().unwrap().unwrap().status, 200, "who came before the server was there");
+    assert_eq!(early.try_read().unwrap().unwrap().status, 200, "a client that connected before the server started");
 }
 
 #[test]
@@ -796,7 +796,7 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(Client::new(server.address()).ask("GET", "/healthz", "", "").unwrap().status, 200);
     server.signal(Signal::SIGTERM);
     let refused = || TcpStream::connect(server.address()).is_err();
-    eventually("nobody listens any more", refused);
+    eventually("nothing listens any more", refused);
     let start = Instant::now();
     server.signal(Signal::SIGTERM);
     server.wait();

@@ -1,5 +1,5 @@
 //! Certificates of all kinds, good and bad.
-#![allow(dead_code, reason = "each suite needs another part of it")]
+#![allow(dead_code, reason = "each suite uses a different part of it")]
 
 use std::path::{Path, PathBuf};
 

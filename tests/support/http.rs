@@ -145,7 +145,7 @@ impl<S: Read + Write> Client<S> {
         if self.is_head {
             return Ok(Some(answer));
         }
-        assert_eq!(answer.header("transfer-encoding"), None, "no answer of ours is chunked: {answer:?}");
+        assert_eq!(answer.header("transfer-encoding"), None, "our answers are never chunked: {answer:?}");
         let length = answer.header("content-length").map_or(Ok(0), str::parse).map_err(io::Error::other)?;
         answer.body.resize(length, 0);
         self.reader.read_exact(&mut answer.body)?;

@@ -149,7 +149,7 @@ impl Server {
     }
 
     pub fn socket(&self) -> SocketAddr {
-        self.address().parse().expect("an address of TCP")
+        self.address().parse().expect("a TCP address")
     }
 
     pub fn port(&self) -> u16 {

@@ -42,7 +42,7 @@ impl Place {
 const STATE: &str = r#"{"prod":{"key":"cf","locked_by":{"a":2,"b":1}},"dev":{"key":"","locked_by":{}},"old":"cloud"}"#;
 
 #[test]
-fn an_empty_store_takes_the_file_over_once() {
+fn an_empty_store_imports_the_file_once() {
     let place = Place::new();
     let mut server = place.server(Some(STATE));
     server.until_log("imported 3 pool(s) with 4 hold(s) from LOCKER_CONFIG");
@@ -61,7 +61,7 @@ fn an_empty_store_takes_the_file_over_once() {
     );
     let list = server.call("GET /locks", "");
     server.stop();
-    assert_eq!(std::fs::read_to_string(place.config()).unwrap(), STATE, "it is never written");
+    assert_eq!(std::fs::read_to_string(place.config()).unwrap(), STATE, "the file is never written");
     // At the second start the store is not empty, so the server does not read the file.
     let mut server = place.server(None);
     server.until_log("not imported: the store is not empty");
@@ -72,7 +72,7 @@ fn an_empty_store_takes_the_file_over_once() {
 }
 
 #[test]
-fn a_server_of_declared_pools_takes_it_over_too() {
+fn a_server_with_declared_pools_only_imports_it_too() {
     let place = Place::new();
     let server = Server::start_as(&place.setup(Some(STATE)).flags(&["--declared-only"]));
     assert_eq!(server.call("PUT /lock/prod", r#"{"key":"other"}"#).status, 423);
@@ -96,7 +96,7 @@ fn story_29_a_damaged_file_stops_the_start_and_changes_nothing() {
 }
 
 #[test]
-fn a_file_that_is_not_there_or_no_text_stops_the_start() {
+fn a_missing_or_binary_file_stops_the_start() {
     let place = Place::new();
     let error = place.refusal(None);
     assert!(error.contains("cannot read LOCKER_CONFIG") && error.contains("unset"), "{error}");
@@ -105,7 +105,7 @@ fn a_file_that_is_not_there_or_no_text_stops_the_start() {
 }
 
 #[test]
-fn a_running_server_takes_the_file_over() {
+fn a_running_server_imports_the_file() {
     let place = Place::new();
     std::fs::write(place.config(), STATE).unwrap();
     let file = place.config().display().to_string();
@@ -135,7 +135,7 @@ fn a_running_server_takes_the_file_over() {
 }
 
 #[test]
-fn what_is_in_the_way_is_named_and_nothing_is_imported() {
+fn conflicts_are_named_and_nothing_is_imported() {
     let place = Place::new();
     std::fs::write(place.config(), STATE).unwrap();
     let file = place.config().display().to_string();

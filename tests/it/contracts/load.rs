@@ -249,7 +249,7 @@ fn all_kinds_at_once_exclude_each_other() {
     let spans = std::mem::take(&mut *arena.spans.lock().unwrap());
     for (kind, _) in holders {
         let holds = arena.holds[kind].load(Ordering::Relaxed);
-        assert!(holds >= HOLDS, "{kind} held {holds} times only: this proves little");
+        assert!(holds >= HOLDS, "{kind} held only {holds} times: this proves little");
         println!("{kind} held {holds} times");
     }
     let found = overlaps(&spans);

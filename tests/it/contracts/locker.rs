@@ -181,7 +181,7 @@ fn credentials_are_asked_for() {
 }
 
 #[test]
-fn a_requestor_that_holds_gets_in_past_the_queue() {
+fn a_requestor_that_holds_passes_the_queue() {
     let server = Server::start();
     server.call("PUT /lock/p", r#"{"key":"k","requestor":"a"}"#);
     let mut waiter = server.connect();

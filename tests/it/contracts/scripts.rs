@@ -76,7 +76,7 @@ fn the_examples_of_lockds_document() {
 
 /// How a shell resource takes a lock: it looks for the reason phrase, and retries only when it finds it.
 #[test]
-fn a_lock_is_told_from_a_failure_by_the_status_line() {
+fn the_status_line_tells_a_taken_lock_from_a_failure() {
     let server = Server::start();
     let script = r#"
         attempt() {

@@ -65,7 +65,7 @@ fn who_may_release_whose_hold() {
 }
 
 #[test]
-fn what_the_list_shows_of_each() {
+fn the_list_shows_each_kind_of_hold() {
     for ((kind, request, body), expected) in HOLDS.into_iter().zip([
         r#"{"key":"ann","locked_by":{"ann":1}}"#,
         r#"{"key":"k","locked_by":{"ann":1}}"#,
@@ -84,7 +84,7 @@ fn what_the_list_shows_of_each() {
 }
 
 #[test]
-fn history_tells_them_apart() {
+fn the_history_distinguishes_them() {
     let server = Server::start();
     run(
         &server,
@@ -136,7 +136,7 @@ fn history_tells_them_apart() {
 }
 
 #[test]
-fn a_late_release_never_touches_who_came_after() {
+fn a_late_release_never_ends_the_next_hold() {
     let server = Server::start();
     run(
         &server,

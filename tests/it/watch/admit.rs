@@ -126,7 +126,7 @@ fn a_verified_build_must_run_and_be_what_it_says() {
 }
 
 #[test]
-fn a_claim_that_cannot_be_verified_is_asked_again_and_what_was_taken_keeps_its_place() {
+fn a_claim_that_cannot_be_verified_retries_and_an_accepted_one_keeps_its_place() {
     let concourse = Concourse::start();
     let server = watching(&[&concourse.url], &["--verify-builds", "--watch-timeout", "1s"]);
     for id in 1..=3 {
@@ -156,7 +156,7 @@ fn a_claim_that_cannot_be_verified_is_asked_again_and_what_was_taken_keeps_its_p
 }
 
 #[test]
-fn checks_of_builds_leave_the_server_its_workers() {
+fn checks_of_builds_do_not_use_up_the_workers() {
     let concourse = Concourse::start();
     let server = watching(&[&concourse.url], &["--verify-builds"]);
     concourse.build(1, "started");
@@ -208,7 +208,7 @@ fn doctor(server: &Server, concourse: &Concourse) -> String {
 }
 
 #[test]
-fn a_concourse_that_runs_builds_again_is_warned_of() {
+fn a_concourse_that_re_runs_builds_gets_a_warning() {
     let concourse = Concourse::start();
     concourse.says_of_itself(&concourse.url, true);
     let server = watching(&[&concourse.url], &[]);
@@ -229,7 +229,7 @@ fn a_concourse_that_runs_builds_again_is_warned_of() {
 }
 
 #[test]
-fn a_concourse_with_another_name_is_warned_of() {
+fn a_concourse_with_another_name_gets_a_warning() {
     let concourse = Concourse::start();
     concourse.says_of_itself("https://ci.example.com", false);
     let server = watching(&[&concourse.url], &[]);
@@ -245,7 +245,7 @@ fn a_concourse_with_another_name_is_warned_of() {
 }
 
 #[test]
-fn holds_of_a_concourse_that_is_watched_no_more_stay_and_say_so() {
+fn holds_of_a_concourse_that_is_no_longer_watched_stay_and_say_so() {
     let concourse = Concourse::start();
     concourse.build(1, "started");
     let dir = tempfile::tempdir().unwrap();

@@ -68,11 +68,11 @@ fn a_suspect_build_is_logged_once_and_so_is_its_return() {
     concourse.well();
     until_clear(&server, &held);
     concourse.until_asked(1, 3);
-    assert_eq!(lines("it is suspect no more"), 1, "{}", server.log());
+    assert_eq!(lines("it is no longer suspect"), 1, "{}", server.log());
 }
 
 #[test]
-fn an_outage_changes_nothing_but_what_is_said_and_ends_by_itself() {
+fn an_outage_changes_only_messages_and_ends_by_itself() {
     let concourse = Concourse::start();
     let server = watching(&[&concourse.url], &[]);
     for id in 1..=4_u32 {
@@ -96,12 +96,12 @@ fn an_outage_changes_nothing_but_what_is_said_and_ends_by_itself() {
     let log = build(&server, &concourse, 4, "p2").put(&json!({"acquire": true, "as": "x"}));
     log.until_stderr("not known to be alive since");
     // An hour of this, shortened: the remaining four questions a minute find the same.
-    eventually("it is asked ever more rarely", || (info(&server)["since"].is_string()).then_some(()));
+    eventually("it is asked less and less often", || (info(&server)["since"].is_string()).then_some(()));
     let since = claim(&server, &held[0])["suspect"]["since"].clone();
     concourse.fails(Fault::Says(503));
     concourse.until_asked(1, 1);
     concourse.until_asked(2, 2);
-    assert!(held.iter().all(|id| is_held(&server, id)), "nothing is freed for want of an answer");
+    assert!(held.iter().all(|id| is_held(&server, id)), "a missing answer frees nothing");
     assert_eq!(claim(&server, &held[0])["suspect"]["since"], since, "since the first failure");
     // In the meantime one of the builds has ended.
     concourse.build(1, "errored");
@@ -109,7 +109,7 @@ fn an_outage_changes_nothing_but_what_is_said_and_ends_by_itself() {
     assert_eq!(until_ended(&server, &held[0]), "build_over");
     held[1..].iter().for_each(|id| until_clear(&server, id));
     server.until_log("Concourse answers again");
-    eventually("it is well", || (info(&server)["state"] == "ok" && info(&server)["suspects"] == 0).then_some(()));
+    eventually("it works again", || (info(&server)["state"] == "ok" && info(&server)["suspects"] == 0).then_some(()));
 }
 
 fn info(server: &super::Server) -> serde_json::Value {
@@ -117,7 +117,7 @@ fn info(server: &super::Server) -> serde_json::Value {
 }
 
 #[test]
-fn a_concourse_that_fails_is_asked_ever_more_rarely() {
+fn a_concourse_that_fails_is_asked_less_and_less_often() {
     let concourse = Concourse::start();
     let server = watching(&[&concourse.url], &["--watch-period", "1s"]);
     for id in 1..=30 {
@@ -133,7 +133,7 @@ fn a_concourse_that_fails_is_asked_ever_more_rarely() {
     let moments = concourse.moments();
     let gaps: Vec<Duration> = moments[before..].windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     assert!(gaps.windows(2).all(|pair| pair[1] > pair[0]), "{gaps:?}");
-    assert!(moments.len() - before < 20, "30 builds a second are not asked about any more");
+    assert!(moments.len() - before < 20, "it is no longer asked about 30 builds a second");
     concourse.well();
     eventually("all are asked about again", || {
         let suspects = (1..=30).filter(|id| !claim(&server, &format!("p{id}-{id}"))["suspect"].is_null()).count();
@@ -169,7 +169,7 @@ fn a_server_that_starts_while_concourse_is_away_serves_and_says_so() {
     concourse.well();
     until_clear(&server, &held);
     server.until_log("Concourse answers: its builds are watched");
-    eventually("it is well", || (info(&server)["state"] == "ok").then_some(()));
+    eventually("it works again", || (info(&server)["state"] == "ok").then_some(()));
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_restart_during_an_outage_frees_nothing() {
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_no_answer() {
+fn an_untrusted_certificate_does_not_count_as_an_answer() {
     use crate::support::certs::{Ca, Files};
     let (ca, other, files) = (Ca::new("ours"), Ca::new("theirs"), Files::new());
     let good = ca.issue(&["127.0.0.1"], "ci");

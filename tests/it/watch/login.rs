@@ -44,7 +44,7 @@ fn a_token_is_renewed_before_its_end_and_nobody_notices() {
     let server = watching(&[&format!("url={},user=locker,password-file={password}", concourse.url)], &[]);
     let held = take(&server, &concourse, 1, "p", "build");
     eventually("another login", || (concourse.logins() >= 2).then_some(()));
-    assert_eq!(concourse.unauthorized(), 0, "no answer had to say that the token is over");
+    assert_eq!(concourse.unauthorized(), 0, "no answer said that the token had expired");
     assert!(claim(&server, &held)["suspect"].is_null());
     assert!(!server.log().contains("suspect"), "{}", server.log());
 }
@@ -61,7 +61,7 @@ fn a_token_that_is_refused_is_replaced_at_once_by_one_login() {
         assert_eq!((concourse.logins(), concourse.unauthorized()), (1 + round, round));
     }
     assert!(is_held(&server, &held));
-    assert!(!server.log().contains("suspect"), "one refused token is no news: {}", server.log());
+    assert!(!server.log().contains("suspect"), "one refused token is not reported: {}", server.log());
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn finished_builds_lose_their_holds_and_the_lock_comes_back_after_the_drain() {
 }
 
 #[test]
-fn a_build_that_is_not_there_is_gone_only_after_a_while() {
+fn a_missing_build_is_gone_only_after_a_while() {
     let concourse = Concourse::start();
     let server = watching(&[&concourse.url], &["--watch-gone", "4s"]);
     concourse.build(1, "started");
@@ -53,11 +53,11 @@ fn a_build_that_is_not_there_is_gone_only_after_a_while() {
     assert!(now["state"] == "held" && now["suspect"].is_null(), "{now}");
     assert_eq!(until_ended(&server, &held), "build_over");
     assert!(missing.elapsed() > Duration::from_secs(2), "4 s after the first 404, which was two questions ago");
-    assert!(concourse.infos() >= 2, "it was asked whether it is Concourse who says 404");
+    assert!(concourse.infos() >= 2, "the server checked whether the 404 came from Concourse");
 }
 
 #[test]
-fn a_build_that_was_not_there_for_a_moment_is_not_gone() {
+fn a_briefly_missing_build_is_not_gone() {
     let concourse = Concourse::start();
     // Longer than each absence, but shorter than all of them together.
     let server = watching(&[&concourse.url], &["--watch-gone", "2s"]);
@@ -73,7 +73,7 @@ fn a_build_that_was_not_there_for_a_moment_is_not_gone() {
 }
 
 #[test]
-fn a_404_of_somebody_else_is_not_believed() {
+fn a_404_from_another_server_is_not_believed() {
     let concourse = Concourse::start();
     let server = watching(&[&concourse.url], &[]);
     concourse.build(1, "started");
@@ -139,7 +139,7 @@ fn a_flow_hold_that_nobody_fetched_ends_when_its_build_was_cut_short() {
             assert!(how.to_string().contains("undelivered"), "{how}");
         }
         // Nothing of this build is left to ask about: the holds that stay outlive it.
-        eventually("nobody asks about it", || {
+        eventually("the server does not ask about it", || {
             let before = concourse.asked(u64::from(id));
             concourse.until_asked(99, 3);
             (concourse.asked(u64::from(id)) == before).then_some(())
@@ -184,7 +184,7 @@ fn one_question_for_each_build_however_many_claims_and_evenly_spread() {
     }
     let mut moments: Vec<u128> = asked.iter().map(|(at, _)| (*at - start).as_millis() / 250).collect();
     moments.dedup();
-    assert!(moments.len() > 8, "in every quarter of a period somebody is asked about, not all at once: {moments:?}");
+    assert!(moments.len() > 8, "every quarter of a period has some of the questions, not all at once: {moments:?}");
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn story_10_concourse_is_away_for_an_hour() {
     for fault in [Fault::Says(401), Fault::Says(404), Fault::Says(500), Fault::BadJson] {
         let before = concourse.infos() + concourse.moments().len();
         concourse.fails(fault.clone());
-        eventually("some questions more", || {
+        eventually("some more questions", || {
             (concourse.infos() + concourse.moments().len() >= before + 3).then_some(())
         });
         assert!(is_held(&server, &build_scope) && is_held(&server, &flow), "{fault:?}: not knowing is not death");
@@ -115,7 +115,7 @@ fn story_10_concourse_is_away_for_an_hour() {
     assert!(is_held(&server, &build_scope) && is_held(&server, &flow));
 }
 
-/// Waits until the claim has no listener and the pool shows it. Returns since when.
+/// Makes Concourse refuse connections. Waits until the hold is suspect and the log says why. Returns since when.
 fn until_suspect_twice(server: &Server, concourse: &Concourse, held: &str) -> serde_json::Value {
     concourse.fails(Fault::Refuses);
     let since = until_suspect(server, held, "no answer")["since"].clone();
@@ -169,7 +169,7 @@ fn story_13_a_flow_outlives_the_build_that_began_it_and_ends_by_its_ttl_for_all_
     concourse.build(2, "started");
     take(&server, &concourse, 2, "clock", "build");
     concourse.until_asked(2, 3);
-    assert!(is_held(&server, &held), "job B may come yet");
+    assert!(is_held(&server, &held), "job B may still run");
     // B never runs.
     assert_eq!(until_ended(&server, &held), "lost");
     let changes = server.api("GET", "/pools/p/changes", &json!(null)).1;
@@ -178,7 +178,7 @@ fn story_13_a_flow_outlives_the_build_that_began_it_and_ends_by_its_ttl_for_all_
 }
 
 #[test]
-fn story_18_a_ticket_of_a_build_that_is_no_more_blocks_nobody() {
+fn story_18_a_ticket_of_a_dead_build_blocks_nobody() {
     let concourse = Concourse::start();
     // Silent waiters are not passed over here: only the watch can remove the dead one.
     let server = watching(&[&concourse.url], &["--listen-window", "10m", "--place", "1h"]);

@@ -225,7 +225,7 @@ impl Nemesis {
                 }
                 return after;
             }
-            assert!(Instant::now() < patience, "claims change though nobody asks: {before:?}, {after:?}");
+            assert!(Instant::now() < patience, "claims change without a request: {before:?}, {after:?}");
         }
     }
 

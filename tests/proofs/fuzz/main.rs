@@ -3,7 +3,7 @@
 //! `cargo test` uses the seeds and random changes of them, the same in every run. `ci/fuzz` uses libFuzzer, which is
 //! guided by the code that an input reaches. Request heads and chunks are tested with the door:
 //! `server::door::fuzz_tests`.
-#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::format_collect, reason = "tests may panic and talk")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::format_collect, reason = "tests may panic and print")]
 
 mod checks;
 mod mutate;

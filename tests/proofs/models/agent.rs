@@ -280,7 +280,7 @@ fn naive_the_replaced_agent_resumes_others_and_loses_wake_ups() {
 }
 
 #[test]
-fn naive_to_delete_without_looking_loses_wake_ups() {
+fn naive_deleting_without_looking_loses_wake_ups() {
     let wrong = search("agent, hasty", Resuming(Rules::Hasty));
     assert_eq!(wrong, [WOKEN]);
 }

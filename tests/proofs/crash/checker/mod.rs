@@ -2,7 +2,7 @@
 //!
 //! | rule | promise | where |
 //! |---|---|---|
-//! | `Exclusion` (I1) | two claims never hold a lock, unless they have the same key | [`exclusion`] |
+//! | `Exclusion` (I1) | two claims never hold the same lock, unless they have the same key | [`exclusion`] |
 //! | `Fences` (I2) | a fence belongs to one grant, and every later grant has a larger one, over restarts too | [`exclusion`] |
 //! | `Durable` (I4) | after a crash, what was answered is there; what was not answered is there as a whole or not at all | [`claims`] |
 //! | `Order` (I5) | of two waiters, the earlier one is served first | [`order`] |
