@@ -24,7 +24,7 @@ pub enum ChangeKind {
     Withdrawn,
     /// A claim's own client ended its hold.
     Released,
-    /// A hold ended without its client's doing.
+    /// A hold was lost: its ttl, its lease, its build or a limit of its pool ended it.
     Lost,
     /// A hold was ended by force.
     Broken,
