@@ -235,7 +235,7 @@ fn claim(id: &str, pool: &str, confirm: bool, wait_seconds: u32) -> Vec<u8> {
 
 fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    format!("{method} {path} HTTP/1.1\r\nHost: locker\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
 }
 
 /// A kept-alive connection that reads no more of an answer than it must.

@@ -6,12 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
 use serde::Serialize;
 
 use super::destination::Destination;
 use super::session::Opening;
-use super::tree::Tree;
+use super::tree::{Tree, metadata};
 use super::{ADVICE, Failure, directory, interruptible, print, read_payload, say};
 use crate::client::acquire::{Timing, env_duration};
 use crate::client::backoff::Backoff;
@@ -347,17 +346,6 @@ pub(super) fn over(claim: &ClaimView) -> String {
     let at = claim.ended_at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
     let why = claim.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     format!("has ended: {how}{by}{at}{why}")
-}
-
-/// A lock's metadata, unchanged.
-pub(super) fn metadata(view: &LockView) -> Result<Vec<u8>, String> {
-    match (&view.metadata, &view.metadata_base64) {
-        (Some(text), _) => Ok(text.clone().into_bytes()),
-        (None, Some(encoded)) => base64::engine::general_purpose::STANDARD
-            .decode(encoded)
-            .map_err(|error| format!("the metadata of lock {:?} cannot be read: {error}", view.lock)),
-        (None, None) => Ok(Vec::new()),
-    }
 }
 
 /// The file `lock`. Empty if nobody holds the lock.

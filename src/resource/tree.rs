@@ -2,17 +2,29 @@
 //!
 //! Existing tasks count these, read them, or test for one of them. They show the pool as it was when `in` ran.
 
+use base64::Engine as _;
+
 use super::destination::Destination;
-use super::get::metadata;
 use crate::client::{CallError, Client};
 use crate::core::names::{LockName, PoolName};
-use crate::wire::api::LockState;
+use crate::wire::api::{LockState, LockView};
 use crate::wire::errors::Code;
 
 /// The most locks for which files are written. Each costs a request, because lists carry no metadata.
 const LOCKS: usize = 256;
 /// Our own files and directories. A pool with one of these names gets no tree.
 const OURS: &[&str] = &["name", "metadata", "lock", "claim", "fence", "pool", "locks", "locker.json"];
+
+/// A lock's metadata, unchanged.
+pub(super) fn metadata(view: &LockView) -> Result<Vec<u8>, String> {
+    match (&view.metadata, &view.metadata_base64) {
+        (Some(text), _) => Ok(text.clone().into_bytes()),
+        (None, Some(encoded)) => base64::engine::general_purpose::STANDARD
+            .decode(encoded)
+            .map_err(|error| format!("the metadata of lock {:?} cannot be read: {error}", view.lock)),
+        (None, None) => Ok(Vec::new()),
+    }
+}
 
 /// The locks of a pool.
 pub(super) enum Tree {

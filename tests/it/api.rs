@@ -419,7 +419,8 @@ PUT    /api/v1/claims/s4        | {"pool":"sb","owner":{"cluster":"https://ci","
 
 # A lock that comes claimed
 PUT    /api/v1/pools/fc/locks/x | {"claim":{"id":"f1","run":"r1","ttl":"1h"},"by":{"op":"fc1","reason":"new","owner":{"build_id":"9"}}} | 200 revision=$now
-PUT    /api/v1/pools/fc/locks/x | {"by":{"op":"fc1"}}                                     | 200 revision=$now
+PUT    /api/v1/pools/fc/locks/x | {"claim":{"id":"f1","run":"r1","ttl":"1h"},"by":{"op":"fc1","reason":"new","owner":{"build_id":"9"}}} | 200 revision=$now
+PUT    /api/v1/pools/fc/locks/x | {"by":{"op":"fc1"}}                                     | 409 different_request
 GET    /api/v1/claims/f1        |                                                        | 200 state=held locks.0.lock=x owner.build_id=9 reason=new
 PUT    /api/v1/pools/fc/locks/y | {"claim":{"id":"f1"}}                                   | 409 different_request
 PUT    /api/v1/pools/fc/locks/y | {"claim":{"id":"a b","ttl":"0s"},"if_free":true}        | 400 problems.#=2

@@ -491,6 +491,28 @@ fn clients_that_do_not_read_delay_no_others_and_are_disconnected() {
 }
 
 #[test]
+fn heads_that_never_end_share_the_room_of_all_strangers() {
+    let server = Server::start(|settings| settings.held_bytes = 40_000);
+    let endless = || {
+        let mut client = server.connect();
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "y".repeat(12_000)));
+        client
+    };
+    let (first, second) = (endless(), endless());
+    eventually("there is no room for a third", || {
+        endless().try_read().is_ok_and(|answer| answer.is_some_and(|answer| answer.status == 503))
+    });
+    // Usual requests take none of it.
+    assert_eq!(server.connect().get("/").status, 200);
+    drop((first, second));
+    eventually("their room is free again", || {
+        let mut client = endless();
+        client.send("\r\n\r\n");
+        client.try_read().is_ok_and(|answer| answer.is_some_and(|answer| answer.status == 200))
+    });
+}
+
+#[test]
 fn large_answers_beyond_the_room_are_refused() {
     let server = Server::start(|settings| settings.held_bytes = 100_000);
     let mut client = server.connect();

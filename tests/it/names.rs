@@ -116,7 +116,8 @@ fn is_a_clean_log(log: &str) {
 fn put(server: &Server, path: &str) -> String {
     let mut socket = TcpStream::connect(server.url.trim_start_matches("http://")).unwrap();
     socket.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
-    let request = format!("PUT {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}");
+    let request =
+        format!("PUT {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}");
     socket.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();

@@ -210,5 +210,5 @@ pub fn request(method: &str, target: &str, headers: &str, body: &str) -> String 
     } else {
         format!("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n", body.len())
     };
-    format!("{method} {target} HTTP/1.1\r\nHost: locker\r\n{headers}{body_lines}\r\n{body}")
+    format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{headers}{body_lines}\r\n{body}")
 }

@@ -67,8 +67,16 @@ struct Opening {
 
 /// Serves one client until it leaves, is refused, or the door stops.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, client: &Client, door: Arc<Door>) {
-    let mut connection =
-        Connection { stream, ahead: Vec::new(), scanned: 0, is_head: false, entry: None, client, door };
+    let mut connection = Connection {
+        stream,
+        ahead: Vec::new(),
+        ahead_share: None,
+        scanned: 0,
+        is_head: false,
+        entry: None,
+        client,
+        door,
+    };
     let end = loop {
         match connection.serve_one().await {
             Ok(Keep::Close) => break End::Gone,
@@ -92,6 +100,8 @@ struct Connection<'a, S> {
     stream: S,
     /// Bytes read and not used yet.
     ahead: Vec<u8>,
+    /// What that takes of the memory, beyond [`IDLE_BUFFER`].
+    ahead_share: Option<Share>,
     /// How many of them were searched for the end of a head.
     scanned: usize,
     /// Whether the present request is HEAD, so that no answer to it has a body.
@@ -168,6 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn wait_for_bytes(&mut self) -> Result<(), End> {
         if self.ahead.capacity() != IDLE_BUFFER {
             self.ahead = Vec::with_capacity(IDLE_BUFFER);
+            self.ahead_share = None;
         }
         let door = Arc::clone(&self.door);
         tokio::select! {
@@ -181,6 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn fill(&mut self) -> Result<(), End> {
         if self.ahead.len() == self.ahead.capacity() {
             self.ahead.reserve(self.ahead.len().max(IDLE_BUFFER));
+            count(&self.door.held, &mut self.ahead_share, self.ahead.capacity(), IDLE_BUFFER)?;
         }
         match self.stream.read_buf(&mut self.ahead).await {
             Ok(1..) => Ok(()),
@@ -241,7 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let mut rest = (&mut self.stream).take((length - here) as u64);
         while rest.limit() > 0 {
             match rest.read_buf(body).await {
-                Ok(1..) => count(&self.door.held, &mut share, body)?,
+                Ok(1..) => count(&self.door.held, &mut share, body.capacity(), limits::DOOR_UNCOUNTED_BYTES)?,
                 Ok(0) | Err(_) => return Err(End::Gone),
             }
         }
@@ -257,8 +269,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if decoder.is_done() {
                 return Ok(share);
             }
-            count(&self.door.held, &mut share, body)?;
+            count(&self.door.held, &mut share, body.capacity(), limits::DOOR_UNCOUNTED_BYTES)?;
             self.ahead.reserve(CHUNKS_BUFFER);
+            count(&self.door.held, &mut self.ahead_share, self.ahead.capacity(), IDLE_BUFFER)?;
             self.fill().await?;
         }
     }
@@ -324,7 +337,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// bytes, and with them the client's end, wait in its socket.
     async fn park(&mut self, subscription: &Subscription, until: Instant) -> Result<Attempt, End> {
         if self.ahead.is_empty() {
-            self.ahead = Vec::new();
+            (self.ahead, self.ahead_share) = (Vec::new(), None);
         }
         let deadline = sleep_until(until);
         tokio::pin!(deadline);
@@ -429,14 +442,14 @@ const NO_ROOM_FOR_ANSWER: Refusal = Refusal::busy("too many large answers are on
 
 const INTERNAL: Refusal = Refusal::new(500, "internal", "internal error");
 
-/// Counts a large body as its bytes arrive: what a client only announces takes nothing from others.
-fn count(held: &Budget, share: &mut Option<Share>, body: &[u8]) -> Result<(), Refusal> {
-    let length = body.len();
+/// Counts memory as a client's bytes arrive, once it is more than `free`: what a client only announces takes nothing
+/// from others.
+fn count(held: &Budget, share: &mut Option<Share>, bytes: usize, free: usize) -> Result<(), Refusal> {
     let room = match share {
-        _ if length <= limits::DOOR_UNCOUNTED_BYTES => true,
-        Some(share) => share.grow_to(length),
+        _ if bytes <= free => true,
+        Some(share) => share.grow_to(bytes),
         none => {
-            *none = held.take(length);
+            *none = held.take(bytes);
             none.is_some()
         }
     };

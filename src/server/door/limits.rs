@@ -42,9 +42,10 @@ pub const DOOR_PARK_BODY_BYTES: usize = 64 * 1024;
 pub const DOOR_PARKED_BYTES: usize = 64 * 1024 * 1024;
 /// Most bytes that a client may send ahead while its request is parked; more waits in its socket.
 pub const DOOR_AHEAD_BYTES: usize = 4 * 1024;
-/// Bodies and answers up to this size, bytes, are not counted in [`DOOR_HELD_BYTES`].
-pub const DOOR_UNCOUNTED_BYTES: usize = 16 * 1024;
-/// Most bytes of all larger bodies that have come, and as many of larger answers being sent; more is refused with 503.
+/// Heads, bodies and answers up to this size, bytes, are not counted in [`DOOR_HELD_BYTES`]: those of usual requests.
+pub const DOOR_UNCOUNTED_BYTES: usize = 1024;
+/// Most bytes of all larger heads and bodies that have come, and as many of larger answers being sent; more is refused
+/// with 503.
 /// Both together stay below the memory that deploy/ allows.
 pub const DOOR_HELD_BYTES: usize = 128 * 1024 * 1024;
 /// Silence after which the system asks whether a client is still there, seconds; then every
