@@ -128,7 +128,7 @@ fn requests_of_the_original_client_are_accepted() {
     assert_eq!(call(&server, "PATCH", &format!("/lock/?apikey=a%zz&id={id}&id2=7"), "{}").status, 200);
     assert_eq!(call(&server, "DELETE", &format!("/lock/?id={id}"), "whatever").status, 200);
     let head = format!(
-        "POST /lock HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n",
+        "POST /lock HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     assert_eq!(raw(&server, &(head + body)).status, 200);

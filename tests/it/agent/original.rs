@@ -44,7 +44,7 @@ fn connection(mut client: TcpStream, server: &str, waited: &AtomicBool) -> io::R
         let line = text.lines().next().unwrap_or_default();
         waited.fetch_or(line.contains("wait="), Ordering::SeqCst);
         let body = if line.starts_with("POST") { text.split_once("\r\n\r\n").unwrap().1 } else { "" };
-        let ask = format!("{line}\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let ask = format!("{line}\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         let mut stream = TcpStream::connect(server)?;
         stream.write_all(ask.as_bytes())?;
         let answer = read_message(&mut stream)?.unwrap_or_default();

@@ -169,11 +169,14 @@ fn one_installation_may_have_several_names_and_spellings() {
 #[test]
 fn settings_that_cannot_work_are_refused_at_start() {
     use crate::support::{Running, binary, clean};
-    let table: [(&[&str], &str); 8] = [
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let empty = format!("url=https://ci,token-file={}", file.path().display());
+    let table: [(&[&str], &str); 9] = [
         (&["--concourse", "ci.example.com"], "http://"),
         (&["--concourse", "https://me:hunter2@ci"], "no credentials"),
         (&["--concourse", "https://ci,me,/nowhere/at/all"], "cannot read /nowhere/at/all"),
-        (&["--concourse", "url=https://ci,token-file=/dev/null"], "is empty"),
+        (&["--concourse", "url=https://ci,token-file=/dev/null"], "not a regular file"),
+        (&["--concourse", &empty], "is empty"),
         (&["--concourse", "url=https://ci,ca=/etc/hostname"], "no certificate"),
         (&["--concourse", "https://ci", "--concourse", "https://CI:443/"], "two installations"),
         (&["--verify-builds"], "--concourse"),
