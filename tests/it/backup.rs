@@ -138,9 +138,9 @@ fn a_restore_replaces_nothing_unasked() {
     left.restore(&[]).failed(5, "with --replace it is moved aside");
     assert_eq!(fs::read(left.store()).unwrap(), before);
 
-    let done = left.restore(&["--replace"]).ok().said("locker.db.replaced-1 now");
+    let done = left.restore(&["--replace"]).ok().said("is now").said("replaced-1");
     assert!(done.stdout.contains("2 claims"), "{done:?}");
-    left.restore(&["--replace"]).ok().said("locker.db.replaced-2 now");
+    left.restore(&["--replace"]).ok().said("replaced-2");
     // The store that was moved aside is complete, including its log.
     for aside in ["locker.db.replaced-1", "locker.db.replaced-2"] {
         let file = left.dir.path().join(aside);
