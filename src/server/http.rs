@@ -1,7 +1,7 @@
-//! A request and a response as plain values: all that the routes ever see of HTTP.
+//! A request and a response as plain values. The routes see nothing else of HTTP.
 //!
-//! The door turns bytes into a [`Request`] and a [`Response`] into bytes; a [`Handler`] turns the one into the other.
-//! Nothing behind the handler knows that sockets exist.
+//! The door turns bytes into a [`Request`], and a [`Response`] into bytes. A [`Handler`] turns the request into the
+//! response. Nothing behind the handler knows about sockets.
 
 use std::fmt;
 use std::future::Future;
@@ -10,10 +10,10 @@ use std::pin::Pin;
 use crate::core::names::ParkId;
 use crate::core::time::Span;
 
-/// Who a client has proven to be.
+/// The identity that a client has proven.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Identity {
-    /// The subject of a verified client certificate, as RFC 4514 writes it (`CN=ci,O=example`).
+    /// The subject of a verified client certificate, in the form of RFC 4514 (`CN=ci,O=example`).
     Certificate(String),
     /// The user of HTTP Basic.
     User(String),
@@ -28,45 +28,46 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Why a request reaches the handler.
+/// Why the handler is called with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
-    /// The client has just sent it.
+    /// The client has just sent the request.
     First,
-    /// It was parked and something it waits for has happened; it may be parked again.
+    /// The request was parked, and something that it waits for has happened. It may be parked again.
     Notified,
-    /// It was parked and its time is over (or the server goes down): this answer is final, it is not parked again.
+    /// The request was parked, and its time is over or the server is stopping. This answer is final: it cannot be
+    /// parked again.
     Last,
 }
 
-/// One complete, bounded request.
+/// One complete request within the limits.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Method as sent, in capitals for every known one.
+    /// The method as sent. Known methods are in capitals.
     pub method: String,
-    /// Path of the target, still percent-encoded, without the query.
+    /// The path of the target, still percent-encoded, without the query.
     pub path: String,
-    /// Query without the question mark, still percent-encoded; empty when there is none.
+    /// The query without the question mark, still percent-encoded. Empty if there is none.
     pub query: String,
-    /// Headers as sent, names in lower case.
+    /// The headers as sent, with their names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     /// The client's address as text, for logs.
     pub peer: String,
-    /// What the client is told as `x-request-id`, and log lines carry.
+    /// The id that the client receives as `x-request-id` and that log lines carry.
     pub id: String,
-    /// Who the client has proven to be: a verified certificate before [`Handler::admit`], whoever it was let in as
-    /// afterwards.
+    /// The identity that the client has proven. Before [`Handler::admit`]: from a verified certificate. Afterwards: the
+    /// identity that the request was admitted with.
     pub identity: Option<Identity>,
-    /// The number under which this request is parked, if it is; unique in this life of the server.
+    /// The number under which this request can be parked. Unique within one run of the server.
     pub park: ParkId,
-    /// Whether there is room to park it. False: answer at once.
+    /// Whether there is room to park the request. If false, answer at once.
     pub can_park: bool,
     pub attempt: Attempt,
 }
 
 impl Request {
-    /// The value of the first header called `name` (lower case).
+    /// The value of the first header with this `name` (lower case).
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
@@ -77,40 +78,41 @@ impl Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,
-    /// Beside `content-type: application/json` and `content-length`, which are always set.
+    /// In addition to `content-type: application/json` and `content-length`, which are always set.
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
-    /// Keep the client waiting up to this long, or until a notice, instead of relaying this answer.
-    /// Ignored on [`Attempt::Last`].
+    /// Keep the client waiting for this long or until a notice, instead of sending this answer. Ignored on
+    /// [`Attempt::Last`].
     pub park: Option<Span>,
-    /// The template of the route that answered, such as `/api/v1/claims/{id}`: for the log, never for the client.
+    /// The template of the route that answered, such as `/api/v1/claims/{id}`. For the log, never for the client.
     pub route: Option<&'static str>,
 }
 
 impl Response {
-    /// An answer with this body, without further headers.
+    /// A response with this body and no further headers.
     #[must_use]
     pub fn new(status: u16, body: Vec<u8>) -> Self {
         Self { status, headers: Vec::new(), body, park: None, route: None }
     }
 }
 
-/// A response on its way.
+/// A response that is being made.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Response> + Send + 'a>>;
 
 /// Turns requests into responses.
 pub trait Handler: Send + Sync + 'static {
-    /// Decides once for each request, before it is first handled, whether it may come in, and notes as whom.
+    /// Decides whether a request is admitted, and sets its identity. Called once for each request, before it is
+    /// handled.
     ///
     /// # Errors
-    /// It may not: the answer that says so.
+    /// The answer to a request that is not admitted.
     fn admit(&self, request: &mut Request) -> Result<(), Response>;
 
-    /// Answers one request: first, and again each time it was parked. Called from an async task: what it does between
-    /// two awaits must not block. The door may drop it at any await, when it has taken too long; if the request could
-    /// have been parked, [`Handler::left`] follows.
+    /// Answers one request: when it arrives, and again each time after it was parked. Called from an async task, so it
+    /// must not block between two awaits. If it takes too long, the door may drop it at any await. If the request could
+    /// have been parked, a call of [`Handler::left`] follows.
     fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a>;
 
-    /// The client of a request has gone without its answer. Called from an async task: it must not block.
+    /// The client has gone without an answer to its request. Called from an async task: it must not block.
     fn left(&self, park: ParkId);
 }

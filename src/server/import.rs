@@ -1,4 +1,4 @@
-//! Taking over what another server left: the state file of the original locker, at start, into an empty store.
+//! Imports the state of another server: the state file of the original locker, at start, into an empty store.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use crate::wire::contracts::state_file::{self, ImportedHold};
 use crate::wire::parse;
 use crate::wire::problems::Problems;
 
-/// What became of a state file, for a line on stderr.
+/// The outcome of an import, for a line on stderr.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Imported {
-    /// Its pools and holds are in the state.
+    /// The state now has the file's pools and holds.
     Done { file: PathBuf, pools: usize, holds: usize },
-    /// The store has pools or claims, or had some: the file was not looked at.
+    /// The store has or had pools or claims. The file was not read.
     NotEmpty { file: PathBuf },
 }
 
@@ -32,17 +32,17 @@ impl fmt::Display for Imported {
                 write!(f, "imported {pools} pool(s) with {holds} hold(s) from LOCKER_CONFIG {}", file.display())
             }
             Self::NotEmpty { file } => {
-                write!(f, "LOCKER_CONFIG {} is not imported: the store is not empty", file.display())
+                write!(f, "LOCKER_CONFIG {} was not imported: the store is not empty", file.display())
             }
         }
     }
 }
 
-/// Brings the state file of an original locker into the state, if that is empty. The file is never written.
+/// Imports the state file of an original locker, if the state is empty. Never writes to the file.
 ///
 /// # Errors
-/// The file cannot be read or understood in full, with its name and the reason. The state is then of no use any more:
-/// the caller must not commit it.
+/// The file cannot be read or fully understood. The error has its name and the reason. In that case the state is not
+/// usable: the caller must not commit it.
 pub fn locker_state(file: &Path, state: &mut State, now: Now) -> anyhow::Result<Imported> {
     let snapshot = &state.snapshot;
     if !(snapshot.pools.is_empty()
@@ -70,7 +70,7 @@ pub fn locker_state(file: &Path, state: &mut State, now: Now) -> anyhow::Result<
     Ok(Imported::Done { file: file.to_owned(), pools: pools.len(), holds })
 }
 
-/// Makes a pool with the lock that is named like it. It is declared, so that a server of declared pools has it, too.
+/// Makes a pool with one lock of the same name. The pool is declared, so that a server of declared pools keeps it.
 fn add(state: &mut State, pool: &PoolName, now: Now) -> Result<(), Refusal> {
     let (lock, by) = (pool.own_lock(), By::default());
     step(
@@ -83,7 +83,7 @@ fn add(state: &mut State, pool: &PoolName, now: Now) -> Result<(), Refusal> {
     step(state, command, now).map(|_| ())
 }
 
-/// Gives a pool to a holder.
+/// Gives a pool's lock to a holder.
 fn hold_now(state: &mut State, hold: &ImportedHold, now: Now) -> anyhow::Result<()> {
     let mut problems = Problems::default();
     let asked = parse::claim(hold.id.clone(), hold.body.clone(), &mut problems);

@@ -11,24 +11,25 @@ use anyhow::{Context, anyhow, bail, ensure};
 
 use super::door::Listener;
 
-/// Mode of a Unix socket: its user and group may connect.
+/// The mode of a Unix socket: its user and group may connect.
 const SOCKET_MODE: u32 = 0o660;
 
-/// A socket that is being listened on.
+/// A socket that listens.
 #[derive(Debug)]
 pub struct Bound {
     pub listener: Listener,
-    /// How clients name it, with the scheme.
+    /// Its address as clients write it, with the scheme.
     pub url: String,
-    /// The file of a Unix socket, taken away when this is dropped.
+    /// The file of a Unix socket. Removed when this is dropped.
     pub file: Option<SocketFile>,
 }
 
-/// Listens where `listen` says: `HOST:PORT`, `unix:PATH`, or `systemd` for the socket that a `.socket` unit has opened.
-/// `guarded`: clients must prove who they are; without it only a loopback address or a Unix socket will do.
+/// Listens on `listen`: `HOST:PORT`, `unix:PATH`, or `systemd` for the socket that a `.socket` unit has opened.
+/// `guarded` means that clients must authenticate. Without it, only a loopback address or a Unix socket is accepted.
 ///
 /// # Errors
-/// The address is none, is taken, or strangers could reach it unguarded. The message says what to do.
+/// The address is not valid, is in use, or would let others connect without authentication. The message says what to
+/// do.
 pub fn bind(listen: &str, guarded: bool, tls: bool) -> anyhow::Result<Bound> {
     let scheme = if tls { "https" } else { "http" };
     if let Some(path) = listen.strip_prefix("unix:") {
@@ -73,8 +74,8 @@ fn refuse_unguarded(addresses: &[SocketAddr], guarded: bool) -> anyhow::Result<(
         return Ok(());
     };
     bail!(
-        "refusing to listen on {open} without authentication: set AUTH_USER and AUTH_PASS, listen on 127.0.0.1, \
-         or say --no-auth (LOCKER_NO_AUTH=true) if everybody who can connect may take and release locks"
+        "will not listen on {open} without authentication: set AUTH_USER and AUTH_PASS, listen on 127.0.0.1, \
+         or say --no-auth (LOCKER_NO_AUTH=true) if anyone who can connect may take and release locks"
     )
 }
 
@@ -97,21 +98,21 @@ fn refuse_open_socket(socket: &UnixListener, guarded: bool) -> anyhow::Result<()
 fn from_systemd() -> anyhow::Result<Listener> {
     let mut passed = listenfd::ListenFd::from_env();
     match passed.len() {
-        0 => bail!("--listen systemd, but systemd has passed no socket: start locker by a .socket unit of its name"),
+        0 => bail!("--listen systemd, but systemd passed no socket: start locker with a .socket unit of the same name"),
         1 => {}
-        more => bail!("systemd has passed {more} sockets: let the .socket unit have one"),
+        more => bail!("systemd passed {more} sockets: list only one in the .socket unit"),
     }
     if let Ok(Some(listener)) = passed.take_tcp_listener(0) {
         return Ok(listener.into());
     }
     match passed.take_unix_listener(0) {
         Ok(Some(listener)) => Ok(listener.into()),
-        Ok(None) => Err(anyhow!("the socket from systemd has been taken already")),
+        Ok(None) => Err(anyhow!("the socket from systemd is already in use")),
         Err(error) => Err(error).context("the socket from systemd is neither a TCP nor a Unix stream socket"),
     }
 }
 
-/// The file of a Unix socket that this process has made.
+/// The file of a Unix socket that this process has created.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -122,7 +123,7 @@ pub struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|is| is == self.is) {
-            // What remains is replaced by the next start.
+            // If this fails, the next start replaces the file.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -132,8 +133,8 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     std::fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()))
 }
 
-/// Binds a Unix socket. It is made under another name and renamed, so that it never stands there with the wrong mode,
-/// and so that the stale socket of a server that was killed is replaced in one step.
+/// Binds a Unix socket. It is created under a temporary name and renamed. So it never appears with the wrong mode, and
+/// the stale socket of a server that was killed is replaced in one step.
 fn bind_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     ensure!(path.file_name().is_some(), "unix: needs the path of a socket, such as unix:/run/locker/locker.sock");
     refuse_occupied(path)?;
@@ -152,28 +153,26 @@ fn bind_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
         std::fs::rename(&made, path)?;
         Ok((listener, SocketFile { path: path.to_owned(), is: identity(path)? }))
     })();
-    bound.with_context(|| {
-        format!("cannot listen on unix:{shown}: choose a short path in a directory that can be written")
-    })
+    bound.with_context(|| format!("cannot listen on unix:{shown}: choose a short path in a writable directory"))
 }
 
-/// Refuses a path where something is that must not be replaced.
+/// Refuses a path that is occupied by something that must not be replaced.
 fn refuse_occupied(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("cannot look at {shown}")),
+        Err(error) => Err(error).with_context(|| format!("cannot check {shown}")),
         Ok(meta) if !meta.file_type().is_socket() => {
-            bail!("cannot listen on unix:{shown}: there is something that is no socket; choose another path")
+            bail!("cannot listen on unix:{shown}: the path exists and is not a socket; choose another path")
         }
         Ok(_) => match UnixStream::connect(path) {
             Ok(_) => {
                 bail!("cannot listen on unix:{shown}: another server answers there; stop it or choose another path")
             }
-            // Nobody listens: a server that was killed has left it behind.
+            // Nobody listens: a server that was killed has left the socket behind.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
             Err(error) => Err(error).with_context(|| {
-                format!("cannot listen on unix:{shown}: it cannot be told whether a server answers there")
+                format!("cannot listen on unix:{shown}: cannot find out whether a server answers there")
             }),
         },
     }
@@ -237,7 +236,7 @@ mod tests {
         let listen = format!("unix:{}", path.display());
         drop(UnixListener::bind(&path).unwrap());
         let first = bind(&listen, false, false).unwrap();
-        // Another's socket in its place is not ours to take away.
+        // A socket of another server in its place must stay.
         std::fs::remove_file(&path).unwrap();
         let others = UnixListener::bind(&path).unwrap();
         drop(first);
@@ -245,7 +244,7 @@ mod tests {
         drop(others);
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "data").unwrap();
-        assert!(refusal(&listen, false, false).contains("no socket"));
+        assert!(refusal(&listen, false, false).contains("not a socket"));
         assert_eq!(std::fs::read(&path).unwrap(), b"data");
     }
 }

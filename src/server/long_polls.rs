@@ -1,4 +1,4 @@
-//! Who waits for something to happen: long polls of `changes` and of latches.
+//! The requests that wait for an event: long polls of `changes` and of latches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,16 +7,16 @@ use super::notices::Notices;
 use crate::core::latch::LatchId;
 use crate::core::names::{ParkId, PoolName};
 
-/// What a long poll waits for.
+/// The event that a long poll waits for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
     /// The history of this pool grows.
     Pool(PoolName),
     /// Any history grows.
     Changes,
-    /// This latch is released, or gone.
+    /// This latch is released or deleted.
     Latch(LatchId),
-    /// Any latch is released, or gone.
+    /// Any latch is released or deleted.
     Latches,
 }
 
@@ -26,7 +26,7 @@ struct Table {
     by_park: BTreeMap<ParkId, Topic>,
 }
 
-/// The table of long polls; cheap to clone.
+/// The table of long polls. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct LongPolls {
     table: Arc<Mutex<Table>>,
@@ -37,15 +37,15 @@ impl LongPolls {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches `topic` for a parked request, which watches nothing else. Call it *before* looking at what is there,
-    /// else a change may be missed.
+    /// Registers a parked request for `topic`, its only one. Call this *before* reading the state, or a change in
+    /// between may be missed.
     pub fn watch(&self, park: ParkId, topic: Topic) {
         let mut table = self.table();
         table.by_topic.entry(topic.clone()).or_default().insert(park);
         table.by_park.insert(park, topic);
     }
 
-    /// The request is answered, or its client has gone.
+    /// The request was answered, or its client has gone.
     pub fn unwatch(&self, park: ParkId) {
         let mut table = self.table();
         let Some(topic) = table.by_park.remove(&park) else { return };
@@ -57,7 +57,7 @@ impl LongPolls {
         }
     }
 
-    /// It has happened: leaves a notice for each request that watches `topic`.
+    /// The event has happened: leaves a notice for each request that watches `topic`.
     pub fn notify(&self, topic: &Topic, notices: &Notices) {
         let table = self.table();
         for park in table.by_topic.get(topic).into_iter().flatten() {

@@ -1,13 +1,13 @@
 //! `locker server`: the coordinator.
 //!
-//! From a client's bytes to a decision and back, in reading order:
-//! 1. [`door`] ends client sockets, reads whole requests, parks those that wait.
-//! 2. [`auth`] decides who may come in.
-//! 3. [`routes`] answer: a request value in, a command to the engine, its reply awaited, a response value out.
-//! 4. [`engine`] owns the truth: it steps the core, commits, publishes, answers.
-//! 5. [`import`] takes over what another server left, before the first answer.
-//! 6. [`build_watch`] asks Concourse whether the builds behind claims still run, and tells the engine.
-//! 7. [`notices`] and [`long_polls`] tell parked requests to try again.
+//! The path from a client's bytes to a decision and back, in reading order:
+//! 1. [`door`] handles client sockets: it reads whole requests and parks those that wait.
+//! 2. [`auth`] decides which requests are admitted.
+//! 3. [`routes`] turn a request value into a command, await the reply of the engine, and return a response value.
+//! 4. [`engine`] owns the state: it steps the core, commits, publishes and answers.
+//! 5. [`import`] takes over the state of another server, before the first answer.
+//! 6. [`build_watch`] asks Concourse whether the builds behind claims are still running, and informs the engine.
+//! 7. [`notices`] and [`long_polls`] wake parked requests.
 //!
 //! [`listen`] opens the socket, [`logs`] writes the log.
 
@@ -50,35 +50,35 @@ use crate::wire::contracts::{Contracts, UnlockMissing};
 use crate::wire::errors::Code;
 use crate::wire::secret::Secret;
 
-/// How long what is in flight may take once the store has failed: the process must be gone within a second.
+/// How long requests in flight may take once the store has failed: the process must end within a second.
 const FAILED_GRACE: Duration = Duration::from_millis(200);
 
-/// What `locker server` is told.
+/// The settings of `locker server`.
 #[derive(Clone)]
 pub struct ServerSettings {
-    /// As [`listen::bind`] takes it; port 0 takes a free one.
+    /// As for [`listen::bind`]. Port 0 picks a free port.
     pub listen: String,
     /// `sqlite:FILE` or `memory:`.
     pub store: String,
     pub rules: Settings,
     pub door: DoorSettings,
-    /// Time for requests in flight to end after SIGTERM.
+    /// How long requests in flight may take after SIGTERM.
     pub grace: Duration,
-    /// User and password of HTTP Basic.
+    /// The user and password of HTTP Basic.
     pub auth: Option<(String, Secret)>,
-    /// What the operator should look at; logged once it listens.
+    /// Warnings for the operator. Logged once the server listens.
     pub warnings: Vec<String>,
-    /// An explicit `--no-auth`: serve an address that others can reach without authentication.
+    /// An explicit `--no-auth`: serve without authentication on an address that others can reach.
     pub no_auth: bool,
-    /// Further names of this server, as [`Browsers::allowed_hosts`].
+    /// More names of this server, as in [`Browsers::allowed_hosts`].
     pub allowed_hosts: Vec<String>,
-    /// Which APIs of other servers are served.
+    /// The APIs of other servers that are served.
     pub contracts: Contracts,
     /// How lockd's `DELETE` answers when the lock was not locked.
     pub lockd_unlock_missing: UnlockMissing,
-    /// The state file of an original locker, imported when the store is empty; never written.
+    /// The state file of an original locker. Imported if the store is empty; never written.
     pub locker_config: Option<PathBuf>,
-    /// Certificates; without them the server speaks plain HTTP. They go into [`DoorSettings::tls`] when it starts.
+    /// Certificates. Without them the server speaks plain HTTP. They go into [`DoorSettings::tls`] at start.
     pub tls: Option<TlsSettings>,
     pub log: LogSettings,
     /// Which builds are watched, and how.
@@ -93,10 +93,10 @@ impl ServerSettings {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then ends well; a second signal ends it at once.
+/// Serves until SIGTERM or SIGINT, then shuts down in order. A second signal ends the process at once.
 ///
 /// # Errors
-/// It cannot start (the message says what to do), or the store has failed.
+/// The server cannot start (the message says what to do), or the store has failed.
 pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let _log = logs::start(settings.log);
     let proof = settings.proof();
@@ -111,7 +111,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let on_failure = {
         let (ready, failure, stop) = (Arc::clone(&ready), Arc::clone(&failure), stop.clone());
         move |error: anyhow::Error| {
-            tracing::error!(error = format!("{error:#}"), "the store has failed: the server ends");
+            tracing::error!(error = format!("{error:#}"), "the store has failed: the server is going down");
             ready.store(false, Ordering::SeqCst);
             *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
             stop.trigger(FAILED_GRACE);
@@ -162,12 +162,12 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     builds.stop();
     engine.stop();
     if engine_thread.join().is_err() {
-        bail!("the engine has panicked: this is a bug in locker; nothing was acknowledged after it");
+        bail!("the engine has panicked: this is a bug in locker; nothing was acknowledged after the panic");
     }
     let failed = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     match failed {
         Some(error) => Err(error.context(format!(
-            "store {} has failed: nothing was acknowledged since; repair it and start again",
+            "store {} has failed; nothing was acknowledged after that; repair it and start again",
             settings.store
         ))),
         None => served,

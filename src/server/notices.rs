@@ -1,5 +1,5 @@
-//! Notices to parked requests: "try now". A notice is kept until it is taken, so none is lost between the
-//! moment a request is subscribed (before it is passed on) and the moment its client is parked.
+//! Notices to parked requests: "try now". A notice is kept until it is taken. So none is lost between the moment when a
+//! request is subscribed (before it is passed on) and the moment when its client is parked.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 
 use crate::core::names::ParkId;
 
-/// Independent parts of the table, so that the engine and the door seldom meet at one mutex.
+/// The table is split into independent parts, so that the engine and the door seldom wait for the same mutex.
 const SHARDS: usize = 16;
 
 type Shard = Mutex<HashMap<ParkId, Arc<Notify>>>;
 
-/// The table of subscribed requests; cheap to clone.
+/// The table of subscribed requests. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Notices {
     shards: Arc<[Shard; SHARDS]>,
@@ -21,7 +21,7 @@ pub struct Notices {
 
 impl Notices {
     fn shard(&self, park: ParkId) -> &Shard {
-        // The remainder is below the number of shards, so nothing is cut off.
+        // The remainder is smaller than the number of shards, so the cast does not truncate.
         #[allow(clippy::cast_possible_truncation)]
         let shard = (park.0 % SHARDS as u64) as usize;
         &self.shards[shard]
@@ -36,7 +36,7 @@ impl Notices {
         Subscription { notices: self.clone(), park, notify }
     }
 
-    /// Leaves a notice for `park`; nothing happens when it is not subscribed (any more).
+    /// Leaves a notice for `park`. Does nothing if `park` is not subscribed.
     pub fn notify(&self, park: ParkId) {
         let shard = self.shard(park).lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(notify) = shard.get(&park) {

@@ -1,4 +1,4 @@
-//! `openapi.json`, made from the table of routes and the wire types, so that it cannot drift from either.
+//! Makes `openapi.json` from the table of routes and the wire types, so that it cannot differ from either.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::routes::route::{Parameter, Route};
 use crate::wire::api::{ErrorView, WaitingView};
 use crate::wire::errors::Code;
 
-/// What any route of our own may answer; contracts ignore what they do not know.
+/// The codes that any route of our own API may answer. Contracts ignore what they do not know.
 const COMMON: &[Code] = &[Code::BadRequest];
 
-/// The description of an API of these routes: `OpenAPI` 3.1, whose schemas are plain JSON Schema 2020-12.
+/// The description of an API with these routes: `OpenAPI` 3.1, with schemas in plain JSON Schema 2020-12.
 pub(super) fn document(routes: &[Route]) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
     let mut schemas = settings.into_generator();
@@ -61,14 +61,14 @@ fn parameter(parameter: &Parameter) -> Value {
     json!({ "name": name, "in": "query", "required": required, "description": about, "schema": { "type": kind } })
 }
 
-/// Method and path as one word: `put_claims_id`.
+/// Method and path as one word, such as `put_claims_id`.
 fn operation_id(route: &Route) -> String {
     let path = route.path.trim_start_matches("/api/v1").replace(['{', '}'], "");
     let words = path.split(['/', '.']).filter(|word| !word.is_empty());
     std::iter::once(route.method.word().to_lowercase().as_str()).chain(words).collect::<Vec<_>>().join("_")
 }
 
-/// The 200, and one entry for each status that a refusal may have.
+/// The 200 response, and one entry for each status that a refusal may have.
 fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     let answer = route.answer.map_or_else(|| json!({}), |answer| answer(schemas).to_value());
     let mut responses = Map::new();

@@ -1,4 +1,4 @@
-//! What people and programs may see: from the published snapshot to the JSON views. Nothing here decides.
+//! Turns the published snapshot into the JSON views for people and programs. Nothing here decides anything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,21 +19,21 @@ use crate::wire::errors::Code;
 use crate::wire::parse::show_overtaking;
 use crate::wire::text::{show_metadata, show_span, time};
 
-/// One look at the snapshot.
+/// Reads one snapshot.
 pub struct Viewer<'w> {
     pub snapshot: &'w Snapshot,
-    /// To show deadlines, which are engine time, as times of day.
+    /// To show deadlines, which are in engine time, as times of day.
     pub now: Now,
 }
 
 impl Viewer<'_> {
-    /// When a deadline will have come, as far as is known now: it moves when the wall clock is set, or while the
-    /// server is down.
+    /// When a deadline is expected, as far as is known now. It moves if the wall clock is set or while the server is
+    /// down.
     fn moment(&self, deadline: Deadline) -> String {
         time(WallMs(self.now.wall.0.saturating_add(self.left(deadline).0)))
     }
 
-    /// How long it is till then.
+    /// The time left until a deadline.
     fn left(&self, deadline: Deadline) -> Span {
         Span(deadline.at.0.saturating_sub(self.now.engine.0))
     }
@@ -43,7 +43,7 @@ impl Viewer<'_> {
         Some(SuspectView { since: time(suspect.since), why: suspect.why.to_string() })
     }
 
-    /// A live claim. `queue` asks for its place in the queue as well, which costs a look at each earlier waiter.
+    /// A live claim. `queue` adds its place in the queue, which costs a look at each earlier waiter.
     #[must_use]
     pub fn claim(&self, claim: &Claim, queue: bool) -> ClaimView {
         let ask = &claim.terms.ask;
@@ -82,7 +82,7 @@ impl Viewer<'_> {
         }
     }
 
-    /// Where a waiting claim is in the queue of its first pool.
+    /// The place of a waiting claim in the queue of its first pool.
     fn queue(&self, claim: &Claim) -> QueueView {
         let first = claim.terms.ask.parts.first().and_then(|part| self.snapshot.pool(&part.pool));
         let position = first.map_or(0, |pool| pool.waiting_before(pool.place(claim))) + 1;
@@ -98,7 +98,7 @@ impl Viewer<'_> {
         }
     }
 
-    /// What the claim's own build has, when it waits for that.
+    /// The locks that the claim's own build holds, if the claim waits for them.
     #[must_use]
     pub fn own(&self, stuck: &Stuck) -> Vec<HolderView> {
         let Stuck::SelfWait { own } = stuck else { return Vec::new() };
@@ -110,7 +110,7 @@ impl Viewer<'_> {
         own.iter().filter_map(holder).collect()
     }
 
-    /// Who has the locks that could serve what is asked; the first few.
+    /// The holders of the locks that could serve this claim. Only the first few.
     #[must_use]
     pub fn rivals(&self, parts: &[Part]) -> Vec<HolderView> {
         let of_part = |part: &Part| -> Vec<HolderView> {
@@ -130,12 +130,12 @@ impl Viewer<'_> {
         parts.iter().flat_map(of_part).take(limits::HOLDERS_SHOWN).collect()
     }
 
-    /// Everybody who has a lock.
+    /// All holders of a lock.
     fn holders(&self, pool: &Pool, lock: &Lock) -> Vec<HolderView> {
         lock.holders.iter().filter_map(|holder| self.holder(pool, lock, holder)).collect()
     }
 
-    /// One holder of a lock; `None` never happens in a consistent snapshot.
+    /// One holder of a lock. `None` never happens in a consistent snapshot.
     #[must_use]
     pub fn holder(&self, pool: &Pool, lock: &Lock, holder: &Holder) -> Option<HolderView> {
         let claim = self.snapshot.claims.get(&holder.claim)?;
@@ -161,7 +161,7 @@ impl Viewer<'_> {
         })
     }
 
-    /// A lock, with its metadata if that is asked for.
+    /// A lock, with its metadata if asked for.
     #[must_use]
     pub fn lock(&self, pool: &Pool, lock: &Lock, with_metadata: bool) -> LockView {
         let holders = self.holders(pool, lock);
@@ -218,8 +218,8 @@ impl Viewer<'_> {
     }
 }
 
-/// How long a claim at this place may expect to wait: the middle one of the recent holds, for each turn before it,
-/// shared among the locks. Nothing when there were too few holds to tell.
+/// How long a claim at this place may expect to wait: the median of the recent holds, for each turn before it, shared
+/// among the locks. `None` if there were too few holds to tell.
 fn expected_wait(pool: &Pool, position: usize) -> Option<Span> {
     let mut ends = BTreeMap::new();
     let mut holds: Vec<u64> = Vec::new();
@@ -227,7 +227,7 @@ fn expected_wait(pool: &Pool, position: usize) -> Option<Span> {
         let Some(claim) = &change.claim else { continue };
         match change.kind {
             ChangeKind::Released | ChangeKind::Lost | ChangeKind::Broken => drop(ends.insert(claim, change.at)),
-            // A wall clock that was set back makes no hold that took no time.
+            // If the wall clock was set back, the hold is skipped. It did not take zero time.
             ChangeKind::Claimed => holds.extend(ends.remove(claim).and_then(|end| end.0.checked_sub(change.at.0))),
             _ => {}
         }
@@ -241,7 +241,7 @@ fn expected_wait(pool: &Pool, position: usize) -> Option<Span> {
     Some(Span(shared.div_ceil(1_000) * 1_000))
 }
 
-/// The code that names this kind of wait.
+/// The code for this kind of wait.
 #[must_use]
 pub fn stuck_code(stuck: &Stuck) -> Code {
     match stuck {
@@ -250,7 +250,7 @@ pub fn stuck_code(stuck: &Stuck) -> Code {
     }
 }
 
-/// The builds that wait for each other, each for the next.
+/// The builds that wait for each other. Each waits for the next.
 #[must_use]
 pub fn builds(stuck: &Stuck) -> Vec<api::Owner> {
     match stuck {
@@ -271,7 +271,7 @@ fn listens(claim: &Claim) -> bool {
     matches!(&claim.phase, Phase::Waiting { presence, .. } if Presence::listens(*presence))
 }
 
-/// What is remembered of a claim that is over.
+/// What is remembered of a claim that has ended.
 #[must_use]
 pub fn ended(ended: &Ended) -> ClaimView {
     let build = ended.build.as_ref();
@@ -373,7 +373,7 @@ fn policy(policy: &Policy) -> api::Policy {
     }
 }
 
-/// An entry of the history.
+/// One entry of the history.
 #[must_use]
 pub fn change(change: &Change) -> ChangeView {
     ChangeView {

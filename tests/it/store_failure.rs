@@ -141,7 +141,7 @@ fn a_failed_sync_ends_the_server_and_loses_nothing_acknowledged() {
     let status = server.wait();
     assert!(failed_at.elapsed() < GONE, "{:?}", failed_at.elapsed());
     assert_eq!(status.code(), Some(1), "{:?}", server.log());
-    assert!(server.has_said("has failed: nothing was acknowledged since"), "{:?}", server.log());
+    assert!(server.has_said("has failed; nothing was acknowledged after that"), "{:?}", server.log());
     if let Some(request) = request {
         // The log line that connects the cause to the request.
         let found = server.log().lines().any(|line| line.contains(&request) && line.contains("I/O"));

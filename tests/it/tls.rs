@@ -136,7 +136,7 @@ fn clients_refuse_what_they_should() {
     assert!(get(&agent(&good.ca.pem(), None), &by_name.url).unwrap_err().contains("not valid for name"));
 
     let expired = Tls::serve(&good.files, &good.ca.issue_expired(&["localhost", "127.0.0.1"]), &[]);
-    eventually("the server warns", || expired.has_said("certificate 1 of SSL_CERT has expired at 2021-01-01"));
+    eventually("the server warns", || expired.has_said("certificate 1 of SSL_CERT expired at 2021-01-01"));
     assert!(get(&agent(&good.ca.pem(), None), &expired.url).unwrap_err().contains("expired"));
     let expired = Tls { server: expired, ..good };
     assert_eq!(expired.curl("localhost", &["--cacert", &ca]).status.code(), Some(60));
@@ -254,12 +254,12 @@ fn starts_that_are_refused() {
         (with(&cert, &other_key), &[], "(SSL_KEY) does not fit the first certificate of"),
         (with(nowhere, &key), &[], "no TLS certificate (SSL_CERT): cannot read \"/nonexistent/file\""),
         (with(&cert, nowhere), &[], "no TLS key (SSL_KEY): cannot read \"/nonexistent/file\""),
-        (with(&empty, &key), &[], "there is no block BEGIN CERTIFICATE"),
-        (with(&key, &key), &[], "there is no block BEGIN CERTIFICATE"),
+        (with(&empty, &key), &[], "it has no BEGIN CERTIFICATE block"),
+        (with(&key, &key), &[], "it has no BEGIN CERTIFICATE block"),
         (with(&cert, &cert), &[], "it has no unencrypted PEM key"),
         (with("/dev/zero", &key), &[], "it is not a regular file"),
         (with(&endless, &key), &[], "is too large for PEM"),
-        (with("-----BEGIN CERTIFICATE-----\nno!\n", &key), &[], "it is no well-formed PEM"),
+        (with("-----BEGIN CERTIFICATE-----\nno!\n", &key), &[], "it is not well-formed PEM"),
         (with(&cert, &key), &missing_ca, "no CA of client certificates (--client-ca)"),
         (with(&cert, &key), &["--listen", "unix:x"], "TLS is for network addresses"),
         (with(&cert, &key), &["--listen", "0.0.0.0:0"], "without authentication"),

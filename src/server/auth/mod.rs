@@ -1,7 +1,7 @@
-//! Who may do what: every route is guarded unless the table of routes says that anybody may use it.
+//! Authentication: every route is guarded unless the table of routes makes it public.
 //!
-//! A client proves who it is by HTTP Basic, by a certificate that TLS has verified, or, without either being set up, by
-//! having reached a socket that only friends can reach.
+//! A client proves its identity with HTTP Basic or with a certificate that TLS has verified. If neither is set up, it
+//! needs no proof: only trusted clients should be able to reach the socket.
 
 pub mod browsers;
 
@@ -19,36 +19,36 @@ use crate::wire::api::ErrorView;
 use crate::wire::errors::Code;
 use crate::wire::secret::Secret;
 
-/// Who may use a route.
+/// Whether a route needs authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody: it says nothing but whether the server works.
+    /// Anybody may use it. It only says whether the server works.
     Public,
-    /// Who has proven who he is.
+    /// Only for clients that have authenticated.
     Guarded,
 }
 
-/// What proves who a client is.
+/// What proves the identity of a client.
 #[derive(Debug, Clone, Default)]
 pub struct Proof {
-    /// User and password of HTTP Basic.
+    /// The user and password of HTTP Basic.
     pub basic: Option<(String, Secret)>,
     /// Whether TLS asks for client certificates.
     pub certificate: Option<ClientAuth>,
 }
 
 impl Proof {
-    /// Whether anything must be proven.
+    /// Whether clients must prove anything.
     #[must_use]
     pub fn is_required(&self) -> bool {
         self.basic.is_some() || self.certificate.is_some()
     }
 
-    /// Who may do what, for the server's first line.
+    /// Describes the authentication, for the first line that the server prints.
     #[must_use]
     pub fn describe(&self) -> String {
         let proof = match (self.basic.is_some(), self.certificate) {
-            (false, None) => return "no authentication: everybody who can connect may take and release locks".into(),
+            (false, None) => return "no authentication: anyone who can connect may take and release locks".into(),
             (true, None) => "HTTP Basic authentication",
             (false, Some(_)) => "client certificates",
             (true, Some(ClientAuth::Optional)) => "HTTP Basic authentication or client certificates",
@@ -64,12 +64,12 @@ impl Proof {
     }
 }
 
-/// Says which rule a request falls under; for what no route serves that is [`Access::Guarded`].
+/// The rule for a request. For a path that no route serves it is [`Access::Guarded`].
 pub type Rule = fn(&Request) -> Access;
 
-/// Lets only requests through that may come.
+/// Lets only admitted requests through.
 pub struct Guard {
-    /// The user, and SHA-256 of `user:password`; the password itself is not kept.
+    /// The user, and the SHA-256 of `user:password`. The password itself is not kept.
     basic: Option<(String, [u8; 32])>,
     certificate: Option<ClientAuth>,
     rule: Rule,
@@ -94,7 +94,7 @@ impl Guard {
         Self { browsers, ..self }
     }
 
-    /// Who the request may act as, if it may come in.
+    /// The identity of a request that is admitted. `None` if it has none and needs none.
     fn identify(&self, request: &Request) -> Result<Option<Identity>, ()> {
         if (self.rule)(request) == Access::Public {
             return Ok(request.identity.clone());
@@ -115,11 +115,11 @@ impl Guard {
 
     fn refuse(&self) -> Response {
         let wanted = match (&self.basic, self.certificate) {
-            (None, _) => "this server wants a client certificate: give one to your client",
+            (None, _) => "this server requires a client certificate: configure one in your client",
             (Some(_), Some(ClientAuth::Optional)) => {
-                "this server wants HTTP Basic credentials or a client certificate: set username and password"
+                "this server requires HTTP Basic credentials or a client certificate: set username and password"
             }
-            (Some(_), _) => "this server wants HTTP Basic credentials: set username and password",
+            (Some(_), _) => "this server requires HTTP Basic credentials: set username and password",
         };
         let challenge = self.basic.is_some().then(|| "Basic realm=\"locker\", charset=\"UTF-8\"".to_owned());
         Response {
@@ -134,7 +134,7 @@ fn refusal(code: Code, error: String) -> Response {
     Response::new(code.status(), serde_json::to_vec(&view).unwrap_or_default())
 }
 
-/// Compares digests of equal length in constant time, so that answers tell nothing about the password.
+/// Compares digests of equal length in constant time, so that the response time reveals nothing about the password.
 fn has_password(request: &Request, expected: &[u8; 32]) -> bool {
     let given = request.header("authorization").and_then(|value| {
         let (scheme, encoded) = value.split_once(' ')?;

@@ -38,7 +38,7 @@ fn guard(basic: bool, certificate: Option<ClientAuth>) -> Guard {
     Guard::new(&Proof { basic, certificate }, routes::access, Arc::new(Ok200))
 }
 
-/// What the guard, and whoever is behind it, say to a request.
+/// The answer of the guard, or of the handler behind it.
 fn answer(guard: &Guard, mut request: Request) -> Response {
     if let Err(refused) = guard.admit(&mut request) {
         return refused;
@@ -82,7 +82,7 @@ fn proofs_combine_as_the_first_line_says() {
     let right = basic("ci:s:ecret");
     let (right, wrong) = (Some(right.as_str()), Some("Basic x"));
     let cert = Some("CN=a");
-    // Password wanted, certificates asked for, password given, certificate shown: who it is, or nobody.
+    // Password set, certificates asked for, password given, certificate shown: the identity, or nobody.
     let table = [
         (false, None, None, None, Some("")),
         (false, None, wrong, None, Some("")),
@@ -143,7 +143,7 @@ fn whatever_is_not_a_public_route_is_guarded() {
     for header in ["x-http-method-override", "x-original-url", "x-rewrite-url", "x-forwarded-prefix"] {
         overridden.headers.push((header.into(), "/api/v1/pools".into()));
     }
-    assert_eq!(answer(&guard, overridden).body, b"", "such headers mean nothing here");
+    assert_eq!(answer(&guard, overridden).body, b"", "such headers have no effect");
 }
 
 #[test]

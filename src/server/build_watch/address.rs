@@ -1,16 +1,16 @@
-//! Which Concourse is meant: its external URL in one spelling.
+//! The external URL of a Concourse, in one normal spelling.
 
 use std::fmt;
 
 use crate::wire::server_url::{ServerUrl, UrlError};
 
-/// An external URL (`ATC_EXTERNAL_URL`) as it is compared: scheme and host in lower case, without default port and
-/// slashes at the end. It shows what was compared, and carries no credentials.
+/// An external URL (`ATC_EXTERNAL_URL`) in the form in which URLs are compared: scheme and host in lower case, without
+/// a default port or slashes at the end. It is displayed in that form and contains no credentials.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterUrl(String);
 
 impl ClusterUrl {
-    /// Reads `http://` or `https://`, host, optional port and path.
+    /// Parses `http://` or `https://`, a host, and an optional port and path.
     ///
     /// # Errors
     /// Says what is wrong, without repeating the text.
@@ -18,11 +18,11 @@ impl ClusterUrl {
         Ok(Self::of(&ServerUrl::parse(text)?))
     }
 
-    /// The same of an address; its credentials stay behind.
+    /// The external URL of a server address, without the credentials.
     #[must_use]
     pub fn of(url: &ServerUrl) -> Self {
         let text = url.join("");
-        // `ServerUrl` has a scheme in lower case, and a host.
+        // A `ServerUrl` has a scheme in lower case, and a host.
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", &text));
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let default = if scheme == "https" { ":443" } else { ":80" };

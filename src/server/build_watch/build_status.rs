@@ -1,18 +1,18 @@
-//! What an answer of a Concourse says of a build: the table in `docs/operations.md#what-it-concludes`.
+//! What the answer of a Concourse says about a build: the table in `docs/operations.md#what-it-concludes`.
 //!
-//! Only an answer that is certain frees anything. Whatever else comes back is [`BuildStatus::Unknown`]: not knowing that a
-//! build lives is not knowing that it is dead.
+//! Only a certain answer frees anything. Every other answer is [`BuildStatus::Unknown`]: not knowing that a build is
+//! alive does not mean that it is dead.
 
 use crate::core::claim::BuildEnd;
 use crate::wire::atc::{Build, Status};
 use crate::wire::escape::escape;
 
-/// An answer, before anybody has judged it.
+/// An answer before it is interpreted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
-    /// Where a redirect leads; it is never followed.
+    /// Where a redirect leads. It is never followed.
     pub location: Option<String>,
 }
 
@@ -20,17 +20,17 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     Build(Box<Build>),
-    /// 404: there is no such build. Concourse says this to everybody, before it looks at any login.
+    /// 404: there is no such build. Concourse says this to every client, before it checks any login.
     Missing,
     Unknown(Trouble),
 }
 
-/// What that means for what the build holds.
+/// What that means for the locks that the build holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildStatus {
     Alive,
     Over(BuildEnd),
-    /// Not there: gone if it is still not there a while later.
+    /// Not found. It is gone if it is still not found a while later.
     Missing,
     Unknown(Trouble),
 }
@@ -39,24 +39,24 @@ pub enum BuildStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     pub cause: Cause,
-    /// For people: what happened and what to do; escaped, without secrets.
+    /// For people: what happened and what to do. Escaped, without secrets.
     pub text: String,
 }
 
-/// What kind of trouble it is.
+/// The kind of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// No connection, no answer in time, a broken answer, a certificate that is not trusted.
+    /// No connection, no answer in time, a broken answer, or a certificate that is not trusted.
     NoAnswer,
-    /// 5xx and 429: it says itself that it cannot answer.
+    /// 5xx and 429: the server itself says that it cannot answer.
     Failing,
-    /// An answer that Concourse does not give: something else speaks there, a proxy say.
+    /// An answer that Concourse does not give: another server answers, perhaps a proxy.
     NotConcourse,
-    /// The login or the token of the server is not accepted, or cannot be read.
+    /// The server's login or token was not accepted, or cannot be read.
     LoginRefused,
     /// 401 without a login: the pipeline is not exposed.
     LoginNeeded,
-    /// 403: the login may not see this build.
+    /// 403: the login is not allowed to see this build.
     Forbidden,
 }
 
@@ -88,7 +88,7 @@ impl Trouble {
 }
 
 impl Seen {
-    /// Reads the answer to `GET /api/v1/builds/{id}`; `logged_in` says whether a token was sent along.
+    /// Interprets the answer to `GET /api/v1/builds/{id}`. `logged_in` says whether a token was sent.
     #[must_use]
     pub fn read(answer: &Answer, id: u64, logged_in: bool) -> Self {
         match (answer.status, logged_in) {
@@ -96,14 +96,14 @@ impl Seen {
                 Ok(build) if build.id == id => Self::Build(Box::new(build)),
                 Ok(build) => Self::Unknown(Trouble::new(
                     Cause::NotConcourse,
-                    format!("asked for build {id} it answers with build {}", build.id),
+                    format!("asked for build {id}, it answered with build {}", build.id),
                 )),
                 Err(error) => Self::Unknown(unreadable(&error)),
             },
             (404, _) => Self::Missing,
             (401, false) => Self::Unknown(Trouble::new(
                 Cause::LoginNeeded,
-                "401: the pipeline is not exposed, and the server has no login there; give it one in --concourse",
+                "401: the pipeline is not exposed, and the server has no login for it; give it one in --concourse",
             )),
             (401, true) => Self::Unknown(Trouble::new(
                 Cause::LoginRefused,
@@ -111,13 +111,13 @@ impl Seen {
             )),
             (403, _) => Self::Unknown(Trouble::new(
                 Cause::Forbidden,
-                "403: the server's user may not see it; give that user the role viewer in the build's team",
+                "403: the server's user is not allowed to see it; give that user the role viewer in the build's team",
             )),
             _ => Self::Unknown(answer.trouble()),
         }
     }
 
-    /// What it means for what the build holds.
+    /// What this means for the locks that the build holds.
     #[must_use]
     pub fn status(&self) -> BuildStatus {
         match self {
@@ -135,7 +135,7 @@ impl Seen {
 }
 
 impl Answer {
-    /// What is wrong with an answer that nobody expected.
+    /// The trouble behind an unexpected answer.
     #[must_use]
     pub fn trouble(&self) -> Trouble {
         let status = self.status;
@@ -158,7 +158,7 @@ impl Answer {
 
 /// A 200 that cannot be read.
 pub(super) fn unreadable(error: &serde_json::Error) -> Trouble {
-    // The error names a place and what was expected there; a value in it is a status word at most.
+    // The error names a place and what was expected there. The only value in it can be a status word.
     let error = escape(&error.to_string());
     Trouble::new(Cause::NotConcourse, format!("an answer that is not Concourse's ({error})"))
 }

@@ -1,4 +1,4 @@
-//! One Concourse over HTTP: its answers about itself and about builds, with a login that renews itself.
+//! One Concourse over HTTP: what it says about itself and about builds. Logs in again when needed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,21 +19,21 @@ use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
 use crate::wire::tls::Tls;
 
-/// The client that every Concourse knows, and its password: public constants of Concourse, no secret.
+/// The client that every Concourse knows, and its password. Both are public constants of Concourse, not secrets.
 const CLIENT: (&str, &str) = ("fly", "Zmx5");
-/// `openid` is mandatory for the password grant, `federated:id` carries who it is to the roles.
+/// `openid` is mandatory for the password grant. `federated:id` carries the user to the roles.
 const SCOPE: &str = "openid profile email federated:id groups";
 
-/// A Concourse that can be asked; shared by the watch and the checks at claim time.
+/// A Concourse that can be asked. The watch and the checks at claim time share it.
 pub struct Concourse {
-    /// The external URLs by which its builds are known.
+    /// The external URLs under which its builds are known.
     pub urls: Vec<ClusterUrl>,
     pub login: Login,
     base: ServerUrl,
     agent: ureq::Agent,
-    /// Held while a login is under way, so that one is enough for all who need it.
+    /// Locked during a login, so that one login serves everyone who needs it.
     session: Mutex<Session>,
-    /// That of the watch: what pauses are measured by.
+    /// The period of the watch. Pauses are measured in it.
     period: Duration,
     clock: Arc<dyn Clock>,
 }
@@ -44,20 +44,20 @@ struct Session {
     refused: Option<Refused>,
 }
 
-/// What is sent, and until when (monotonic) everything must be over.
+/// What is sent, and the moment (monotonic) by which everything must be done.
 struct Call<'a> {
     path: &'a str,
     authorization: Option<Secret>,
-    /// A form to post; else it is a GET.
+    /// A form to post. Without one, the request is a GET.
     form: Option<Secret>,
     until: Duration,
 }
 
 impl Concourse {
-    /// Prepares to ask; nothing is sent. `vars` is the environment, for the proxies in it.
+    /// Prepares the client. Nothing is sent. `vars` is the environment, which may name proxies.
     ///
     /// # Errors
-    /// A CA file that cannot be used.
+    /// A CA file cannot be used.
     pub fn open(
         settings: &ConcourseSettings,
         period: Duration,
@@ -83,16 +83,17 @@ impl Concourse {
         Ok(Self { urls, login, base, agent, session: Mutex::default(), period, clock })
     }
 
-    /// Whether who listens on the way can read the login.
+    /// Whether the login can be read on the network.
     #[must_use]
     pub fn sends_secrets_in_the_clear(&self) -> bool {
         !self.base.is_tls() && self.login != Login::None
     }
 
-    /// What it says of itself, within `limit`. Needs no login, and sends none: with an outdated one it would be refused.
+    /// What it says about itself, within `limit`. Needs no login and sends none, because an outdated login would be
+    /// refused.
     ///
     /// # Errors
-    /// No answer, or not that of a Concourse.
+    /// It does not answer, or the answer is not that of a Concourse.
     pub fn info(&self, limit: Duration) -> Result<Info, Trouble> {
         let until = self.clock.monotonic().saturating_add(limit);
         let answer = self.send(Call { path: "/api/v1/info", authorization: None, form: None, until })?;
@@ -102,22 +103,25 @@ impl Concourse {
         }
     }
 
-    /// Makes sure that the login works, before the first build is asked about.
+    /// Makes sure that the login works before the first build is asked about.
     ///
     /// # Errors
-    /// It does not, or that cannot be found out.
+    /// The login does not work, or that could not be found out.
     pub fn log_in_first(&self, limit: Duration) -> Result<(), Trouble> {
         self.token(self.clock.monotonic().saturating_add(limit)).map(|_| ())
     }
 
-    /// Whether it is the Concourse whose builds are watched that answers here now: a proxy or another Concourse would
-    /// say 404 for every build.
+    /// Checks that the right Concourse answers at this address. A proxy or another Concourse would answer 404 for every
+    /// build.
     ///
     /// # Errors
-    /// It is not, or that is not certain.
+    /// Another server answers, or that could not be found out.
     pub fn is_itself(&self, limit: Duration) -> Result<(), Trouble> {
         let info = self.info(limit).map_err(|trouble| {
-            let text = format!("404 for a build, which is not believed: /api/v1/info is no answer ({})", trouble.text);
+            let text = format!(
+                "404 for a build, which is not believed: /api/v1/info did not answer properly ({})",
+                trouble.text
+            );
             Trouble::new(trouble.cause, text)
         })?;
         match self.stranger(&info) {
@@ -129,7 +133,7 @@ impl Concourse {
         }
     }
 
-    /// The external URL that a Concourse says it has, if that is none of ours.
+    /// The external URL that a Concourse says it has, if it is none of ours.
     #[must_use]
     pub fn stranger(&self, info: &Info) -> Option<String> {
         let named = info.external_url.as_deref().filter(|url| !url.is_empty())?;
@@ -140,13 +144,13 @@ impl Concourse {
         }
     }
 
-    /// Looks at a build, within `limit`, a new login included if one is needed.
+    /// Asks about a build, within `limit`, including a new login if one is needed.
     pub fn build(&self, id: u64, limit: Duration) -> Seen {
         let until = self.clock.monotonic().saturating_add(limit);
         self.try_build(id, until).unwrap_or_else(Seen::Unknown)
     }
 
-    /// The same, where a 404 is final at once: only Concourse itself is believed that there is no such build.
+    /// Like [`Self::build`], for callers that treat a 404 as final: a 404 counts only if Concourse itself answers.
     pub fn build_for_sure(&self, id: u64, limit: Duration) -> Seen {
         let until = self.clock.monotonic().saturating_add(limit);
         match self.build(id, limit) {
@@ -172,7 +176,7 @@ impl Concourse {
         }
     }
 
-    /// A token that can be used, and whether it was fetched for this call.
+    /// A usable token, and whether it was fetched for this call.
     fn token(&self, until: Duration) -> Result<(Option<Secret>, bool), Trouble> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.monotonic();
@@ -204,7 +208,7 @@ impl Concourse {
         Ok((Some(token.secret), true))
     }
 
-    /// Another token is needed, unless somebody else has fetched one already.
+    /// Drops the refused token, unless another thread has already replaced it.
     fn forget(&self, refused: &Secret) {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         session.token.take_if(|token| token.secret == *refused);
@@ -228,8 +232,8 @@ impl Concourse {
         })?;
         match answer.status {
             200 => serde_json::from_slice(&answer.body).map_err(|_| {
-                // What could not be read may be a token.
-                Trouble::new(Cause::NotConcourse, "its login service gives an answer without a token")
+                // The text that could not be read may contain a token.
+                Trouble::new(Cause::NotConcourse, "its login service answered without a token")
             }),
             400 | 401 | 403 => Err(Trouble::new(
                 Cause::LoginRefused,
@@ -243,7 +247,7 @@ impl Concourse {
         }
     }
 
-    /// One request; any status is an answer. Redirects are not followed.
+    /// Sends one request. Any status is an answer. Redirects are not followed.
     fn send(&self, call: Call<'_>) -> Result<Answer, Trouble> {
         let left = call.until.saturating_sub(self.clock.monotonic());
         if left.is_zero() {

@@ -1,12 +1,13 @@
-//! The build watch (`docs/operations.md#the-build-watch`): asks Concourse whether the builds behind claims still run.
+//! The build watch (`docs/operations.md#the-build-watch`): asks Concourse whether the builds behind claims are still
+//! running.
 //!
-//! - [`settings`]: `--concourse`; [`address`]: which Concourse is meant.
-//! - [`build_status`]: what an answer says of a build. [`schedule`]: which build is asked about when, and what follows.
-//!   [`session`]: how long a token is used. These three are values in, values out.
-//! - [`concourse`]: one Concourse over HTTP. `watcher`: one thread for each, which tells the engine what follows.
-//! - [`verify`]: checks at claim time. [`report`]: how it goes, for `GET /api/v1/info`.
+//! - [`settings`]: `--concourse`. [`address`]: which Concourse a URL means.
+//! - [`build_status`]: what an answer says about a build. [`schedule`]: when each build is asked about, and what
+//!   follows from the answers. [`session`]: how long a token is used. These three are pure: values in, values out.
+//! - [`concourse`]: one Concourse over HTTP. `watcher`: one thread for each Concourse, which reports to the engine.
+//! - [`verify`]: checks at claim time. [`report`]: the state of the watch, for `GET /api/v1/info`.
 //!
-//! Nothing here frees a lock because something cannot be found out.
+//! Nothing here frees a lock just because an answer is missing or unclear.
 
 pub mod address;
 pub mod build_status;
@@ -59,31 +60,31 @@ impl Installations {
         Ok(Self { all, by_url })
     }
 
-    /// The Concourse that a claim names by its `ATC_EXTERNAL_URL`.
+    /// The index of the Concourse that a claim names by its `ATC_EXTERNAL_URL`.
     fn named(&self, cluster: &str) -> Option<usize> {
         self.by_url.get(&ClusterUrl::parse(cluster).ok()?).copied()
     }
 
-    /// Where a build can be asked about; `None` for one of another Concourse, or without a number.
+    /// Where to ask about a build. `None` if the build belongs to another Concourse or has no number.
     fn find(&self, build: &BuildRef) -> Option<(usize, BuildNo)> {
         Some((self.named(build.cluster.as_str())?, build.id.as_str().parse().ok()?))
     }
 }
 
-/// Why a claim is not taken.
+/// Why a claim is not admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotAdmitted {
     pub code: Code,
     pub error: String,
 }
 
-/// The way from routes to the watch; cheap to clone. The default watches nothing.
+/// The routes' handle to the watch. Cheap to clone. The default watches nothing.
 #[derive(Clone)]
 pub struct BuildWatch {
     installations: Arc<Installations>,
     reports: Vec<Report>,
     checks: Arc<Checks>,
-    /// New claims of builds are checked.
+    /// Whether new claims of builds are checked.
     verify: bool,
     timeout: Duration,
     clock: Arc<dyn Clock>,
@@ -105,10 +106,10 @@ impl Default for BuildWatch {
 }
 
 impl BuildWatch {
-    /// Prepares the watch; nothing is sent before [`Self::start`].
+    /// Prepares the watch. Nothing is sent before [`Self::start`].
     ///
     /// # Errors
-    /// Settings that cannot work: says which, and what to do.
+    /// The settings cannot work. The message says which one, and what to do.
     pub fn open(
         settings: &WatchSettings,
         vars: &BTreeMap<String, String>,
@@ -121,10 +122,10 @@ impl BuildWatch {
         Ok(Self { installations, reports, checks: Arc::default(), verify, timeout, clock, halt: Halt::default() })
     }
 
-    /// Begins to watch: one thread for each Concourse. They end by themselves after [`Self::stop`].
+    /// Starts the watch: one thread for each Concourse. The threads end after [`Self::stop`].
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The system cannot start a thread.
     pub fn start(&self, settings: &WatchSettings, engine: &Engine) -> std::io::Result<()> {
         self.leave_the_unknown(engine);
         for (index, report) in self.reports.iter().enumerate() {
@@ -151,7 +152,7 @@ impl BuildWatch {
         Ok(())
     }
 
-    /// Holds of builds that nobody can watch any more stay, and say so.
+    /// Keeps the holds of builds that are no longer watched, and marks them as suspect with the reason.
     fn leave_the_unknown(&self, engine: &Engine) {
         let snapshot = engine.snapshot();
         let decided = |build: &&BuildRef| snapshot.claims_of(build).any(|claim| claim.scope == Scope::Build);
@@ -168,23 +169,24 @@ impl BuildWatch {
         }
     }
 
-    /// Ends the threads, each after the request that it is in.
+    /// Stops the threads. Each ends after its current request.
     pub fn stop(&self) {
         self.halt.now();
     }
 
-    /// How it goes, one entry for each Concourse.
+    /// The state of the watch, one entry for each Concourse.
     #[must_use]
     pub fn report(&self) -> Vec<ConcourseView> {
         let all = self.reports.iter().zip(&self.installations.all);
         all.map(|(report, concourse)| report.view(concourse)).collect()
     }
 
-    /// Whether a new claim of this owner may be taken: its build must be one that can be watched if it decides about the
-    /// hold, and with `--verify-builds` one that runs and is what the client says.
+    /// Checks whether a new claim of this owner may be taken. If a build decides how long the hold lasts, the server
+    /// must be able to watch that build. With `--verify-builds`, the build must also be running and match what the
+    /// client says.
     ///
     /// # Errors
-    /// It may not; [`Code::ConcourseUnavailable`] when that may change by itself.
+    /// The claim is not admitted. The code is [`Code::ConcourseUnavailable`] if a retry may succeed.
     pub async fn admit(&self, owner: &Owner, scope: Scope) -> Result<(), NotAdmitted> {
         let Some(build) = owner.build() else { return Ok(()) };
         if scope != Scope::Build && !self.verify {
@@ -192,7 +194,7 @@ impl BuildWatch {
         }
         let cluster = escape(build.cluster.as_str());
         let Some(index) = self.installations.named(build.cluster.as_str()) else {
-            let why = if scope == Scope::Build { "scope build needs its watch" } else { "builds are verified here" };
+            let why = if scope == Scope::Build { "scope build needs its watch" } else { "this server verifies builds" };
             let error = format!(
                 "this server does not know the Concourse {cluster:?}, and {why}: start it with --concourse {cluster} or add \
                  that URL as an alias, or ask with scope flow"
@@ -215,7 +217,7 @@ impl BuildWatch {
             }
             Verdict::Unavailable(why) => {
                 let error =
-                    format!("build {id} of {cluster} cannot be verified now, so its claim is not taken yet: {why}");
+                    format!("build {id} of {cluster} cannot be verified now, so its claim is not accepted yet: {why}");
                 Err(NotAdmitted { code: Code::ConcourseUnavailable, error })
             }
         }
@@ -223,8 +225,8 @@ impl BuildWatch {
 }
 
 impl BuildWatch {
-    /// Checks one build: by what is remembered, else by a thread that may block, so that a Concourse which does not
-    /// answer delays nobody else.
+    /// Checks one build: from the cache, or else in a thread that may block, so that a Concourse that does not answer
+    /// delays no other request.
     async fn verdict(&self, index: usize, id: BuildNo, owner: &Owner) -> Verdict {
         if let Some(verdict) = self.checks.known((index, id), owner, self.clock.monotonic()) {
             return verdict;
@@ -234,11 +236,13 @@ impl BuildWatch {
             let concourse = &watch.installations.all[index];
             watch.checks.check((index, concourse), id, &owner, watch.timeout, &*watch.clock)
         });
-        asking.await.unwrap_or_else(|_| Verdict::Unavailable("the check has ended early: this is a bug".to_owned()))
+        asking
+            .await
+            .unwrap_or_else(|_| Verdict::Unavailable("the check ended early: this is a bug in locker".to_owned()))
     }
 }
 
-/// A text for the core, cut to what it takes.
+/// A text for the core, cut to the length that it accepts.
 fn reason(text: &str) -> Option<Reason> {
     let mut end = text.len().min(crate::core::limits::REASON_BYTES);
     while !text.is_char_boundary(end) {

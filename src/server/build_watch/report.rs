@@ -1,4 +1,4 @@
-//! How the watch of one Concourse goes, for those who ask the server about itself.
+//! The state of the watch of one Concourse, for `GET /api/v1/info`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +10,7 @@ use crate::wire::text::time;
 /// Whether the Concourse answers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Contact {
-    /// It has not been asked yet.
+    /// It was not asked yet.
     #[default]
     NotYet,
     Well,
@@ -20,19 +20,19 @@ pub enum Contact {
     },
 }
 
-/// What is known of it now.
+/// What is known of the Concourse now.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
     pub contact: Contact,
     pub version: Option<String>,
     pub build_rerun: bool,
-    /// The external URL that it says it has, when that is none of those by which its builds are known.
+    /// The external URL that it says it has, if that is none of the URLs under which its builds are known.
     pub stranger: Option<String>,
     pub watched: usize,
     pub suspects: usize,
 }
 
-/// Written by the watch, read by routes; cheap to clone.
+/// Written by the watch, read by the routes. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Report(Arc<Mutex<Status>>);
 
@@ -41,7 +41,7 @@ impl Report {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It does not answer; since when is kept.
+    /// The Concourse does not answer. The time of the first failure is kept.
     pub fn fails(&self, why: &str, now: WallMs) {
         let mut status = self.status();
         let since = match status.contact {
@@ -51,7 +51,7 @@ impl Report {
         status.contact = Contact::Failing { since, why: why.to_owned() };
     }
 
-    /// As it is shown.
+    /// The view for the API.
     #[must_use]
     pub fn view(&self, concourse: &Concourse) -> ConcourseView {
         let status = self.status().clone();

@@ -1,7 +1,7 @@
-//! A login at a Concourse: how long a token is used, and when the next one is fetched.
+//! A login to a Concourse: how long a token is used, and when the next one is fetched.
 //!
-//! Concourse has no API keys. A token lasts a day, and may be revoked before: so it is renewed before its end, and once
-//! more whenever a fresh one could help.
+//! Concourse has no API keys. A token lasts a day and may be revoked before. So it is renewed before it expires, and
+//! also whenever a fresh one could help.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::server::build_watch::limits;
 use crate::wire::atc::TokenReply;
 use crate::wire::secret::Secret;
 
-/// A token that was accepted, as far as is known.
+/// A token that is accepted, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     pub secret: Secret,
-    /// From this moment on (monotonic) a new one is fetched first; `None` for one whose end nobody knows.
+    /// From this moment on (monotonic), a new one is fetched first. `None` if its expiry is not known.
     renew_at: Option<Duration>,
 }
 
 impl Token {
-    /// A token that a login was answered with, asked for at `now`. A tenth of its time is left for the next login.
+    /// The token from a login reply, requested at `now`. The last tenth of its lifetime is left for the next login.
     #[must_use]
     pub fn of_reply(reply: TokenReply, now: Duration) -> Self {
         let lasts = reply.expires_in.filter(|seconds| *seconds > 0).map(Duration::from_secs);
@@ -33,14 +33,14 @@ impl Token {
         Self { secret, renew_at: None }
     }
 
-    /// Whether it can be used without asking for another.
+    /// Whether it can be used without fetching another.
     #[must_use]
     pub fn is_fresh(&self, now: Duration) -> bool {
         self.renew_at.is_none_or(|renew_at| now < renew_at)
     }
 }
 
-/// A login that was refused. The same password is not tried again at once: directories lock accounts for that.
+/// A login that was refused. The same password is not tried again at once, because directories lock accounts for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     password: Secret,
@@ -50,7 +50,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// The login with this password was refused at `now`, after `before`; `period` is the watch's.
+    /// The login with this password was refused at `now`, after `before`. `period` is that of the watch.
     #[must_use]
     pub fn again(before: Option<Self>, password: Secret, trouble: Trouble, now: Duration, period: Duration) -> Self {
         let times = before.filter(|before| before.password == password).map_or(0, |before| before.times);
@@ -66,7 +66,8 @@ impl Refused {
     }
 }
 
-/// Whether a new token could help after this status: it was sent with a token that was not fetched just now.
+/// Whether a new token could help after this status: only if the request was sent with a token that was not just
+/// fetched.
 #[must_use]
 pub fn is_worth_a_login(status: u16, sent_token: bool, fetched_just_now: bool) -> bool {
     status == 401 && sent_token && !fetched_just_now
@@ -114,7 +115,7 @@ mod tests {
         }
         assert_eq!(pauses, [15, 30, 60, 120, 240, 480, 600, 600]);
         let other = Refused::again(refused, other, trouble, now, period);
-        assert_eq!(other.retry_at, now + period, "another password begins anew");
+        assert_eq!(other.retry_at, now + period, "another password starts over");
     }
 
     #[test]

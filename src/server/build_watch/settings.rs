@@ -1,4 +1,4 @@
-//! `--concourse`: which installations are watched, and how the server shows them who it is.
+//! `--concourse`: which installations are watched, and how the server logs in to them.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,29 +15,29 @@ use crate::wire::server_url::ServerUrl;
 /// One Concourse installation, as `--concourse` describes it. Secrets stay in the files that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConcourseSettings {
-    /// Where its API is, and the first spelling of its external URL.
+    /// The address of its API, and the first spelling of its external URL.
     pub url: ServerUrl,
-    /// Its other external URLs, for example those of the time before it moved.
+    /// Its other external URLs, for example those from before it moved.
     pub aliases: Vec<ClusterUrl>,
     pub login: Login,
-    /// PEM file: trust only these issuers of its certificate.
+    /// A PEM file: trust only these issuers of its certificate.
     pub ca: Option<PathBuf>,
 }
 
-/// How the server shows a Concourse who it is.
+/// How the server logs in to a Concourse.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Login {
-    /// Not at all: enough for exposed pipelines.
+    /// No login. Enough for exposed pipelines.
     #[default]
     None,
-    /// As a user of Concourse; the file holds the password.
+    /// As a user of Concourse. The file holds the password.
     Password { user: String, file: PathBuf },
-    /// By a bearer token that somebody else keeps fresh in this file.
+    /// With a bearer token from this file. Somebody else keeps it fresh.
     Token { file: PathBuf },
 }
 
 impl Login {
-    /// Who the server is there, for people.
+    /// Describes the login, for people.
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
@@ -47,14 +47,14 @@ impl Login {
         }
     }
 
-    /// The secret as it is in its file now; `None` when there is none to read.
+    /// The secret that its file holds now. `None` if the login has no secret.
     ///
     /// # Errors
-    /// The file cannot be read, is empty, or too large for a secret.
+    /// The file cannot be read, is empty, or is too large for a secret.
     pub fn secret(&self) -> Result<Option<Secret>, String> {
         let (Self::Password { file, .. } | Self::Token { file }) = self else { return Ok(None) };
         let broken = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", file.display());
-        // A little more than a secret may have, so that a longer one is told its length.
+        // Read a little more than a secret may have, so that the error can state the length of a longer one.
         let read = env::read_file(file, 16 * limits::WATCH_SECRET_BYTES as u64).map_err(|error| broken(&error))?;
         let text = read.ok_or_else(|| broken(&"it is too long for a password or token"))?;
         let text = String::from_utf8(text).map_err(|_| broken(&"it is not valid UTF-8"))?;
@@ -62,25 +62,25 @@ impl Login {
         match text.len() {
             0 => Err(format!("{} is empty", file.display())),
             length if length > limits::WATCH_SECRET_BYTES => {
-                Err(format!("{} is no password or token: it has {length} bytes", file.display()))
+                Err(format!("{} is not a password or token: it has {length} bytes", file.display()))
             }
             _ => Ok(Some(Secret::new(text))),
         }
     }
 }
 
-/// The build watch as a whole. Without any Concourse nothing is watched, and `scope: build` is refused.
+/// The settings of the build watch. Without any Concourse nothing is watched, and `scope: build` is refused.
 #[derive(Debug, Clone)]
 pub struct WatchSettings {
     pub concourses: Vec<ConcourseSettings>,
-    /// A new claim of a build is checked against its Concourse.
+    /// Whether a new claim of a build is checked against its Concourse.
     pub verify: bool,
     pub pace: Pace,
-    /// Longest that one request to a Concourse may take.
+    /// Longest time for one request to a Concourse.
     pub timeout: Duration,
 }
 
-/// How often is asked. The defaults are those of [`limits`].
+/// How often to ask. The defaults are those of [`limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// Time between two questions about one build.
@@ -106,18 +106,18 @@ impl Default for WatchSettings {
 }
 
 impl WatchSettings {
-    /// Finds what cannot work, before anything is started: a URL that two installations claim, or secrets that cannot be
-    /// read.
+    /// Checks the settings before anything is started. Finds a URL that two installations share, and secrets that
+    /// cannot be read.
     ///
     /// # Errors
-    /// Says which installation, what, and what to do.
+    /// Says which installation, what is wrong, and what to do.
     pub fn check(&self) -> Result<(), String> {
         let mut seen = BTreeSet::new();
         for concourse in &self.concourses {
             let urls: BTreeSet<ClusterUrl> = concourse.urls().into_iter().collect();
             for url in urls {
                 if seen.contains(&url) {
-                    return Err(format!("--concourse: two installations are said to be {url}: name it once"));
+                    return Err(format!("--concourse: {url} is given for two installations: name it once"));
                 }
                 seen.insert(url);
             }
@@ -134,7 +134,7 @@ impl WatchSettings {
 }
 
 impl ConcourseSettings {
-    /// The external URLs by which its builds are known.
+    /// The external URLs under which its builds are known.
     #[must_use]
     pub fn urls(&self) -> Vec<ClusterUrl> {
         std::iter::once(ClusterUrl::of(&self.url)).chain(self.aliases.iter().cloned()).collect()
@@ -156,7 +156,7 @@ impl ConcourseSettings {
         let (mut url, mut user, mut password_file, mut token_file, mut ca) = (None, None, None, None, None);
         let mut aliases = Vec::new();
         for field in text.split(',') {
-            let (key, value) = field.split_once('=').ok_or_else(|| format!("{field:?} is no KEY=VALUE"))?;
+            let (key, value) = field.split_once('=').ok_or_else(|| format!("{field:?} is not KEY=VALUE"))?;
             let place = match key {
                 "url" => &mut url,
                 "user" => &mut user,
@@ -181,7 +181,7 @@ impl ConcourseSettings {
             (None, None, None) => Login::None,
             (Some(user), Some(file), None) => password(user, file)?,
             (None, None, Some(file)) => Login::Token { file: file.into() },
-            (_, _, Some(_)) => return Err("give either user and password-file, or token-file".to_owned()),
+            (_, _, Some(_)) => return Err("give either user and password-file, or token-file, not both".to_owned()),
             (Some(_), None, None) => return Err("user needs password-file".to_owned()),
             (None, Some(_), None) => return Err("password-file needs user".to_owned()),
         };
@@ -208,13 +208,13 @@ fn plain_url(what: &str, text: &str) -> Result<ServerUrl, String> {
     let url = ServerUrl::parse(text).map_err(|error| format!("{what} {error}"))?;
     match url.credentials() {
         None => Ok(url),
-        Some(_) => Err(format!("{what} must carry no credentials: others can read command lines; {FORMS}")),
+        Some(_) => Err(format!("{what} must not contain credentials: others can read command lines; {FORMS}")),
     }
 }
 
 fn password(user: &str, file: &str) -> Result<Login, String> {
     if user.is_empty() || file.is_empty() {
-        return Err("user and password file belong together".to_owned());
+        return Err("user and password file must both be given".to_owned());
     }
     Ok(Login::Password { user: user.to_owned(), file: file.into() })
 }
@@ -261,9 +261,9 @@ mod tests {
         let table = [
             ("ci.example.com", "http://"),
             ("https://ci,user", "URL,USER,PASSWORD-FILE"),
-            ("https://ci,user,", "belong together"),
+            ("https://ci,user,", "must both be given"),
             ("https://ci,user,file,more", "URL,USER,PASSWORD-FILE"),
-            ("https://me:hunter2@ci", "no credentials"),
+            ("https://me:hunter2@ci", "not contain credentials"),
             ("url=https://ci,user=u", "user needs password-file"),
             ("url=https://ci,password-file=f", "password-file needs user"),
             ("url=https://ci,user=u,password-file=f,token-file=t", "either"),

@@ -1,9 +1,9 @@
-//! `--verify-builds`: a new claim of a build is taken only when its Concourse says that the build runs, and that it is
-//! the one which the client says it is.
+//! `--verify-builds`: a new claim of a build is accepted only if its Concourse says that the build is running and is
+//! the build that the client says it is.
 //!
-//! Nothing signs what a step says about its build: whoever can reach the server could name any. A check never costs the
-//! server more than a few threads for a bounded time; when the Concourse cannot be asked, the client
-//! is told to ask again (`docs/decisions/0010`).
+//! What a step says about its build is not signed: any client that can reach the server could name any build. All
+//! checks together take only a few threads of the server, for a bounded time. If the Concourse cannot be asked, the
+//! client is told to retry (`docs/decisions/0010`).
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,17 +21,17 @@ use crate::server::build_watch::limits;
 use crate::wire::atc::{Build, Status};
 use crate::wire::problems::quoted;
 
-/// What a check has found.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Fine,
-    /// The claim is forged, or comes too late. The text says what differs.
+    /// The claim is forged or comes too late. The text says what differs.
     Refused(String),
     /// It cannot be found out now.
     Unavailable(String),
 }
 
-/// Whether the build behind `owner` may claim, by what was seen of it. Only what the client says is compared.
+/// Whether the build behind `owner` may claim, according to `seen`. Only what the client says is compared.
 #[must_use]
 pub fn judge(owner: &Owner, seen: &Seen) -> Verdict {
     let build = match seen {
@@ -49,7 +49,7 @@ pub fn judge(owner: &Owner, seen: &Seen) -> Verdict {
     }
 }
 
-/// The first thing that the client says otherwise than its Concourse.
+/// The first detail in which the client and its Concourse differ.
 fn difference(owner: &Owner, build: &Build) -> Option<String> {
     let fields = [
         ("team", owner.team.as_ref(), build.team_name.as_deref()),
@@ -64,7 +64,7 @@ fn difference(owner: &Owner, build: &Build) -> Option<String> {
     }
     let said = owner.instance_vars.as_ref().map(|vars| serde_json::from_str::<Value>(&vars.to_string()).ok());
     let differs = said.is_some_and(|said| said.is_none() || said != build.pipeline_instance_vars);
-    differs.then(|| "the instance vars of its pipeline are not those that the claim names".to_owned())
+    differs.then(|| "the instance vars of its pipeline differ from those in the claim".to_owned())
 }
 
 #[derive(Default)]
@@ -73,7 +73,7 @@ struct Slots {
     waiting: usize,
 }
 
-/// Does the checks, a few at a time.
+/// Runs the checks, a few at a time.
 pub struct Checks {
     slots: Mutex<Slots>,
     freed: Condvar,
@@ -83,7 +83,7 @@ pub struct Checks {
     failed: Mutex<BTreeMap<usize, (Duration, Trouble)>>,
 }
 
-/// The right to ask; given back when dropped.
+/// The right to ask. Dropping it gives it back.
 struct Slot<'a>(&'a Checks);
 
 impl Drop for Slot<'_> {
@@ -105,7 +105,7 @@ impl Default for Checks {
 }
 
 impl Checks {
-    /// Checks the build of a claim; blocks for twice `limit` at most, a login of somebody else not counted.
+    /// Checks the build of a claim. Blocks for at most twice `limit`, not counting a login of another thread.
     pub fn check(
         &self,
         (index, concourse): (usize, &Concourse),
@@ -121,7 +121,7 @@ impl Checks {
         let Some(slot) = self.slot(limit) else {
             return Verdict::Unavailable("too many builds are being checked at the same time".to_owned());
         };
-        // Whoever asked before may have found it out.
+        // An earlier check may have found it out in the meantime.
         let seen =
             self.remembered((index, id), clock.monotonic()).unwrap_or_else(|| concourse.build_for_sure(id, limit));
         drop(slot);
@@ -129,7 +129,7 @@ impl Checks {
         judge(owner, &seen)
     }
 
-    /// What can be said without asking. Never blocks.
+    /// The verdict, if it is known without asking. Never blocks.
     pub fn known(&self, key: (usize, BuildNo), owner: &Owner, now: Duration) -> Option<Verdict> {
         if let Some(seen) = self.remembered(key, now) {
             return Some(judge(owner, &seen));
@@ -166,7 +166,7 @@ impl Checks {
         is_young(*at, limits::VERIFY_PAUSE_MS, now).then(|| trouble.clone())
     }
 
-    /// Only a build that runs is remembered: a claim that is refused does not come again, and trouble may pass.
+    /// Remembers a build only if it is running: a refused claim does not come again, and trouble may pass.
     fn remember(&self, key: (usize, BuildNo), seen: &Seen, now: Duration) {
         match seen {
             Seen::Build(build) if build.status == Status::Started => {
@@ -261,7 +261,7 @@ mod tests {
         checks.remember((0, 8), &Seen::Missing, secs(1));
         checks.remember((1, 9), &away, secs(1));
         assert_eq!(checks.remembered((0, 7), secs(10)), Some(started));
-        assert_eq!(checks.remembered((0, 7), secs(12)), None, "its time is over");
+        assert_eq!(checks.remembered((0, 7), secs(12)), None, "it has expired");
         assert_eq!(checks.remembered((1, 7), secs(2)), None, "another Concourse");
         assert_eq!((checks.remembered((0, 8), secs(1)), checks.remembered((1, 9), secs(1))), (None, None));
         assert!(checks.paused(1, secs(1)).is_some() && checks.paused(1, secs(3)).is_none());

@@ -1,4 +1,4 @@
-//! The thread that watches the builds of one Concourse: asks, and tells the engine what follows.
+//! The thread that watches the builds of one Concourse: it asks about them and tells the engine what follows.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use crate::env::Clock;
 use crate::server::build_watch::limits;
 use crate::server::engine::Engine;
 
-/// Ends the threads; they notice at the end of their request.
+/// Stops the threads. A thread notices it after its current request.
 #[derive(Clone, Default)]
 pub(super) struct Halt(Arc<(Mutex<bool>, Condvar)>);
 
@@ -27,7 +27,7 @@ impl Halt {
         self.0.1.notify_all();
     }
 
-    /// Sleeps for `span`, less when it is to end; says whether it is.
+    /// Sleeps for `span`, or until the stop. Returns whether the thread must stop.
     fn wait(&self, span: Duration) -> bool {
         let halted = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (halted, _) =
@@ -36,12 +36,12 @@ impl Halt {
     }
 }
 
-/// What a watch needs to know.
+/// What a watch needs.
 #[derive(Clone)]
 pub(super) struct Watch {
     pub engine: Engine,
     pub installations: Arc<Installations>,
-    /// Which of them is watched.
+    /// The index of the Concourse that it watches.
     pub index: usize,
     pub report: Report,
     pub clock: Arc<dyn Clock>,
@@ -50,12 +50,12 @@ pub(super) struct Watch {
     pub timeout: Duration,
 }
 
-/// Watches until it is to end, also after a panic: a watch that has stopped in silence would free nothing any more.
+/// Watches until the stop, even after a panic: a watch that stopped silently would never free anything again.
 pub(super) fn run(watch: Watch) {
     let one_life = || Watcher::new(watch.clone()).run();
     while catch_unwind(AssertUnwindSafe(one_life)).is_err() {
         tracing::error!(
-            "the build watch has panicked: this is a bug in locker; it begins again, and frees nothing meanwhile"
+            "the build watch has panicked: this is a bug in locker; it restarts, and frees nothing until then"
         );
         watch.report.fails("the watch has panicked: this is a bug in locker", watch.engine.now().wall);
         if watch.halt.wait(watch.pace.period) {
@@ -68,11 +68,11 @@ struct Watcher {
     watch: Watch,
     concourse: Arc<Concourse>,
     schedule: Schedule,
-    /// The watched builds, under all names that claims give them.
+    /// The watched builds, with all names that claims use for them.
     names: BTreeMap<BuildNo, Vec<BuildRef>>,
-    /// When the claims are looked through again.
+    /// When the claims are read again.
     next_sync: Duration,
-    /// When the Concourse is asked about itself; `None` once it has answered.
+    /// When the Concourse is asked about itself. `None` once it has answered.
     next_greeting: Option<Duration>,
     greetings_failed: u32,
 }
@@ -85,9 +85,10 @@ impl Watcher {
         Self { watch, concourse, schedule, names, next_sync, next_greeting: Some(Duration::ZERO), greetings_failed: 0 }
     }
 
-    /// Watches until it is to end.
+    /// Watches until the stop.
     fn run(mut self) {
-        // A freed lock should not wait for the next look: claims come and go faster than builds are asked about.
+        // Claims are read more often than builds are asked about: they come and go faster, and a freed lock should not
+        // wait.
         let between = self.watch.pace.period / limits::WATCH_FIRST_PAUSE_PART;
         loop {
             let now = self.now();
@@ -120,7 +121,7 @@ impl Watcher {
         self.concourse.urls.first().map(ToString::to_string).unwrap_or_default()
     }
 
-    /// Looks through the claims for builds of this Concourse.
+    /// Reads the claims and collects the builds of this Concourse.
     fn sync(&mut self, now: Duration) {
         let snapshot = self.watch.engine.snapshot();
         let mut builds = BTreeMap::new();
@@ -142,7 +143,7 @@ impl Watcher {
         (status.watched, status.suspects) = (self.schedule.watched(), self.schedule.suspects());
     }
 
-    /// The first contact, and the first after a failure: who is there, and does the login work?
+    /// The first contact, and the first one after a failure: checks which server answers, and whether the login works.
     fn greet(&mut self) {
         let (name, timeout) = (self.name(), self.watch.timeout);
         let info = self.concourse.info(timeout).and_then(|info| self.concourse.log_in_first(timeout).map(|()| info));
@@ -174,14 +175,14 @@ impl Watcher {
             tracing::warn!(
                 concourse = name,
                 external_url = other,
-                "the builds of this Concourse know it by another URL, so that no claim will match: add that as alias= in --concourse"
+                "the builds of this Concourse know it by another URL, so no claim will match: add that URL as alias= in --concourse"
             );
         }
         if info.feature_flags.build_rerun {
             tracing::warn!(
                 concourse = name,
-                "this Concourse runs builds again when a worker vanishes (enable-rerun-when-worker-disappears): such a build \
-                 may go on without the lock that it has released in its first run"
+                "this Concourse runs builds again when a worker vanishes (enable-rerun-when-worker-disappears): a build may \
+                 then go on without the lock that its first run has released"
             );
         }
         let mut status = self.watch.report.status();
@@ -190,7 +191,7 @@ impl Watcher {
             (Some(info.version), info.feature_flags.build_rerun, stranger);
     }
 
-    /// Asks about one build, and does what follows.
+    /// Asks about one build and acts on the answer.
     fn ask(&mut self, id: BuildNo) {
         let mut status = self.concourse.build(id, self.watch.timeout).status();
         if status == BuildStatus::Missing
@@ -202,8 +203,8 @@ impl Watcher {
         let decisions = self.schedule.saw(id, &status, self.now());
         if !decisions.is_empty() {
             decisions.into_iter().for_each(|decision| self.apply(decision));
-            // Everything told before is published then: the next look through the claims sees it. An engine that is
-            // down has nothing to show any more.
+            // When this returns, all commands sent before are published, so the next `sync` sees them. If the engine is
+            // down, there is nothing to wait for.
             let _ = self.watch.engine.call_blocking(Command::Tick);
         }
         self.count();
@@ -215,7 +216,7 @@ impl Watcher {
             Decision::Over(id, how) => self.over(id, how),
             Decision::Suspect(ids, trouble) => self.suspect(&ids, &trouble),
             Decision::Clear(id) => {
-                tracing::info!(concourse = name, build = id, "the build has been seen again: it is suspect no more");
+                tracing::info!(concourse = name, build = id, "the build was seen again: it is no longer suspect");
                 self.tell(id, |build| Command::Suspect { build, why: None });
             }
             Decision::Down(trouble) => {
@@ -230,7 +231,7 @@ impl Watcher {
             Decision::Up => {
                 tracing::info!(concourse = name, "Concourse answers again");
                 self.watch.report.status().contact = Contact::Well;
-                // It may be another version now, or another login may be needed.
+                // It may be a different version now, or need a different login.
                 self.next_greeting = Some(self.now());
             }
         }
@@ -261,7 +262,7 @@ impl Watcher {
         }
     }
 
-    /// Tells the engine about a build, under all its names.
+    /// Sends the engine a command about a build, once for each of its names.
     fn tell(&self, id: BuildNo, command: impl Fn(BuildRef) -> Command) {
         for build in self.names.get(&id).into_iter().flatten() {
             self.watch.engine.post(command(build.clone()));

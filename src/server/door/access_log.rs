@@ -1,4 +1,4 @@
-//! One log line for each request, and the id that ties it to the client's answer.
+//! One log line for each request, and the id that links it to the client's answer.
 
 use tokio::time::Instant;
 
@@ -7,10 +7,10 @@ use super::listen::Client;
 use crate::core::names::ParkId;
 use crate::server::http::Identity;
 
-/// The status that stands in the log when the client left before it was answered.
+/// The status that is logged when the client left before it was answered.
 pub(super) const CLIENT_LEFT: u16 = 499;
 
-/// What the log will say about the present request.
+/// The log entry of the current request.
 pub(super) struct Entry {
     pub id: String,
     pub park: ParkId,
@@ -19,17 +19,17 @@ pub(super) struct Entry {
     pub method: Option<Method>,
 }
 
-/// What is known of a request when it has ended.
+/// The outcome of a request.
 pub(super) struct Outcome<'a> {
     pub status: u16,
-    /// The template of the route; none when no route was found, or it was not looked for.
+    /// The template of the route. `None` if no route was found or looked for.
     pub route: Option<&'a str>,
-    /// Who it was accepted for.
+    /// The identity that the request was accepted for.
     pub identity: Option<&'a Identity>,
 }
 
 impl Entry {
-    /// Writes the line. What clients choose freely (paths, queries, headers) is not in it.
+    /// Writes the line. It does not contain what clients choose freely (paths, queries, headers).
     pub fn write(&self, client: &Client, outcome: &Outcome<'_>) {
         if !tracing::enabled!(target: "locker::request", tracing::Level::INFO) {
             return;

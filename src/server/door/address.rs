@@ -1,6 +1,6 @@
-//! What is counted for each client address: connections, and the limiter of requests and of failed logins.
+//! Counters for each client address: connections, and the rate limits of requests and failed logins.
 //!
-//! Every table is bounded: by the connections there are, or by [`limits::DOOR_ADDRESSES`].
+//! Every table is bounded: by the number of connections, or by [`limits::DOOR_ADDRESSES`].
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::server::door::limits;
 
-/// Who shares one account: an IPv4 address, an IPv6 network of 64 bits (one host owns at least that), or the user
+/// The key of a counter: an IPv4 address, an IPv6 network of 64 bits (one host owns at least that much), or the user
 /// behind a Unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Address {
@@ -22,19 +22,19 @@ impl From<IpAddr> for Address {
     fn from(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self::V4(ip.to_bits()),
-            // The upper half.
+            // The upper 64 bits.
             IpAddr::V6(ip) => Self::V6Network((ip.to_bits() >> 64) as u64),
         }
     }
 }
 
-/// Connections of each address, at most `limit` of them.
+/// Counts the connections of each address, up to `limit` each.
 pub(super) struct ConnectionCounts {
     limit: usize,
     counts: Mutex<HashMap<Address, usize>>,
 }
 
-/// One connection of an address, until it is dropped.
+/// One connection of an address. Dropping it removes it from the count.
 pub(super) struct Counted {
     counts: Arc<ConnectionCounts>,
     address: Address,
@@ -49,7 +49,7 @@ impl ConnectionCounts {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one more, if there is room.
+    /// Counts one more connection. `None` if the address is at its limit.
     pub fn enter(self: &Arc<Self>, address: Address) -> Option<Counted> {
         let mut counts = self.counts();
         let count = counts.get(&address).copied().unwrap_or(0);
@@ -71,8 +71,8 @@ impl Drop for Counted {
     }
 }
 
-/// A steady limiter with room for a burst, for each address (the generic cell rate algorithm): one spend costs `step`
-/// of time, and an address may be `burst` ahead of the clock.
+/// A rate limiter for each address that allows bursts (the generic cell rate algorithm): each spend costs `step` of
+/// time, and an address may be `burst` ahead of the clock.
 pub(super) struct RateLimiter {
     step: Duration,
     burst: Duration,
@@ -80,23 +80,23 @@ pub(super) struct RateLimiter {
 }
 
 struct Table {
-    /// When each address will have worn off what it spent.
+    /// When each address will have paid off what it spent.
     paid_until: HashMap<Address, Instant>,
-    /// The account of all addresses for which there is no room.
+    /// The shared account of all addresses that do not fit in the table.
     others: Instant,
 }
 
 impl RateLimiter {
-    /// At most `burst` spends at once, and one more after each `step`.
+    /// Allows `burst` spends at once, and one more after each `step`.
     pub fn new(step: Duration, burst: u32) -> Self {
         let table = Table { paid_until: HashMap::new(), others: Instant::now() };
         Self { step, burst: step * burst, table: Mutex::new(table) }
     }
 
-    /// Spends one if that stays within the burst.
+    /// Spends one, if that stays within the burst.
     ///
     /// # Errors
-    /// How long until it would.
+    /// Returns how long to wait until it would.
     pub fn try_spend(&self, address: Address, now: Instant) -> Result<(), Duration> {
         self.account(address, now, |paid_until| {
             let over = (*paid_until + self.step).saturating_duration_since(now + self.burst);
@@ -108,10 +108,10 @@ impl RateLimiter {
         })
     }
 
-    /// Whether one could be spent within the burst.
+    /// Checks whether one could be spent within the burst.
     ///
     /// # Errors
-    /// How long until it could.
+    /// Returns how long to wait until it could.
     pub fn has_room(&self, address: Address, now: Instant) -> Result<(), Duration> {
         self.account(address, now, |paid_until| {
             match (*paid_until + self.step).saturating_duration_since(now + self.burst) {
@@ -121,7 +121,7 @@ impl RateLimiter {
         })
     }
 
-    /// Spends one whatever there is, up to a debt of `most`; how far this is over the burst.
+    /// Always spends one, up to a debt of `most`. Returns how far this exceeds the burst.
     pub fn spend(&self, address: Address, now: Instant, most: Duration) -> Duration {
         self.account(address, now, |paid_until| {
             *paid_until = (*paid_until + self.step).min(now + self.burst + most);
@@ -198,7 +198,7 @@ mod tests {
             let _ = limiter.try_spend(Address::V4(u32::try_from(n).unwrap()), now);
         }
         assert_eq!(limiter.table.lock().unwrap().paid_until.len(), limits::DOOR_ADDRESSES);
-        assert!(limiter.try_spend(Address::User(7), now).is_err(), "the rest shares one account");
+        assert!(limiter.try_spend(Address::User(7), now).is_err(), "the other addresses share one account");
         assert_eq!(limiter.try_spend(Address::User(8), now + Duration::from_secs(9)), Ok(()));
         assert_eq!(limiter.table.lock().unwrap().paid_until.len(), 1);
     }

@@ -1,5 +1,5 @@
-//! The bytes of an answer. `tiny_http` writes the head: its types know status lines, reason phrases and what a header
-//! is; what only the door knows (the request's id, whether the connection stays) is added behind it
+//! The bytes of an answer. `tiny_http` writes the head, because its types know status lines, reason phrases and valid
+//! headers. The headers that only the door knows (the request id, whether the connection stays open) are appended
 //! (`docs/decisions/0018-one-way-through-the-server.md`).
 
 use std::io::empty;
@@ -9,12 +9,12 @@ use tiny_http::{HTTPVersion, Header, StatusCode};
 use super::keep::Keep;
 use crate::server::http::Response;
 
-/// The whole answer to the request called `id`. `with_body` is false for an answer to HEAD.
+/// The whole answer to the request with the given `id`. `with_body` is false for answers to HEAD.
 pub(super) fn to_bytes(response: Response, with_body: bool, keep: Keep, id: &str) -> Vec<u8> {
     let Response { status, headers, body, .. } = response;
-    // Statuses below 200 are not answers, and what is not a status at all is a mistake of the handler.
+    // Statuses below 200 are not final answers, and a number that is not a status is a bug in the handler.
     let status = if (200..=599).contains(&status) { status } else { 500 };
-    // RFC 9110, 8.6: no length with 204; with 304 it would be that of another answer.
+    // RFC 9110, 8.6: a 204 has no length, and a 304 would state the length of another answer.
     let has_no_length = matches!(status, 204 | 304);
     let headers = [("Content-Type", "application/json".to_owned())]
         .into_iter()
@@ -36,10 +36,10 @@ pub(super) fn to_bytes(response: Response, with_body: bool, keep: Keep, id: &str
     bytes
 }
 
-/// What `tiny_http` always says of itself, as the first header; clients have no use for it.
+/// The header that `tiny_http` always writes first. Clients have no use for it.
 const SERVER: &[u8] = b"Server: tiny-http (Rust)\r\n";
 
-/// Opens a head again, so that more headers can follow. Its last one is always the Content-Length.
+/// Reopens a finished head, so that more headers can follow. The last header is always Content-Length.
 fn reopen(bytes: &mut Vec<u8>, without_length: bool) {
     bytes.truncate(bytes.len() - 2);
     if without_length && let Some(end) = bytes[..bytes.len() - 2].iter().rposition(|byte| *byte == b'\n') {

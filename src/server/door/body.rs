@@ -1,4 +1,4 @@
-//! Chunked bodies, decoded within bounds. Pure; [`super::connection`] does the reading.
+//! Decodes chunked bodies within bounds. Pure; [`super::connection`] does the reading.
 
 use super::head::body_too_large;
 use super::refusal::Refusal;
@@ -8,13 +8,13 @@ use crate::server::door::limits;
 #[derive(Debug)]
 pub(super) struct ChunkDecoder {
     state: State,
-    /// Bytes that the body may still grow by.
+    /// How many more bytes the body may have.
     room: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In a chunk-size line, of which `seen` bytes were read; `size` so far.
+    /// In a chunk-size line: `seen` bytes of it were read, and the size so far is `size`.
     Size {
         size: usize,
         seen: usize,
@@ -24,7 +24,7 @@ enum State {
         size: usize,
         seen: usize,
     },
-    /// The line's carriage return was read.
+    /// After the line's carriage return.
     SizeEnd {
         size: usize,
     },
@@ -32,15 +32,15 @@ enum State {
     Data {
         left: usize,
     },
-    /// After the data: its carriage return, then its line feed.
+    /// After the data: the carriage return, then the line feed.
     DataEnd,
     DataLineFeed,
-    /// In the trailer section, of which `seen` bytes were read; `empty` at the start of a line.
+    /// In the trailer section: `seen` bytes of it were read; `empty` at the start of a line.
     Trailer {
         seen: usize,
         empty: bool,
     },
-    /// A carriage return in the trailer section; `last` after an empty line.
+    /// After a carriage return in the trailer section; `last` if it ends an empty line.
     TrailerEnd {
         seen: usize,
         last: bool,
@@ -58,8 +58,8 @@ impl ChunkDecoder {
         self.state == State::Done
     }
 
-    /// Decodes from `input` onto `body` and says how many bytes of `input` belong to the body's coding: all of them,
-    /// unless it is done.
+    /// Decodes `input` onto `body` and returns how many bytes of `input` belong to the chunked coding: all of them,
+    /// unless the body ends before.
     pub fn feed(&mut self, input: &[u8], body: &mut Vec<u8>) -> Result<usize, Refusal> {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
@@ -76,7 +76,7 @@ impl ChunkDecoder {
         Ok(at)
     }
 
-    /// Takes one byte outside of chunk data.
+    /// Handles one byte outside of chunk data.
     fn step(&mut self, byte: u8) -> Result<(), Refusal> {
         const BAD_CHUNK: Refusal = Refusal::malformed("a chunk of the body is not well-formed");
         self.state = match (self.state, byte) {
@@ -120,7 +120,8 @@ impl ChunkDecoder {
 mod tests {
     use super::*;
 
-    /// Decodes `input` in pieces of `piece` bytes: the body and what is left over, or the status of the refusal.
+    /// Decodes `input` in pieces of `piece` bytes. Returns the body and what is left over, or the status of the
+    /// refusal.
     fn decode(input: &[u8], piece: usize) -> Result<(Vec<u8>, usize, bool), u16> {
         let mut decoder = ChunkDecoder::new(20);
         let mut body = Vec::new();

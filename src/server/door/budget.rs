@@ -1,9 +1,9 @@
-//! Counted room: connections, parked requests, bytes. A [`Share`] gives its part back when it is dropped.
+//! Counted room for connections, parked requests and bytes. Dropping a [`Share`] returns its units.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A number of units of which shares are taken; clones are the same budget.
+/// A limited number of units, from which shares are taken. Clones are the same budget.
 #[derive(Clone)]
 pub(super) struct Budget(Arc<Inner>);
 
@@ -17,12 +17,12 @@ impl Budget {
         Self(Arc::new(Inner { limit, used: AtomicUsize::new(0) }))
     }
 
-    /// A share of `units`, if there is room.
+    /// Takes a share of `units`. `None` if there is no room.
     pub fn take(&self, units: usize) -> Option<Share> {
         self.claim(units).then(|| Share { budget: self.clone(), units })
     }
 
-    /// Units taken at this moment.
+    /// The number of units that are taken at the moment.
     #[cfg(test)]
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
@@ -30,19 +30,19 @@ impl Budget {
 
     fn claim(&self, units: usize) -> bool {
         let room = |used: usize| used.checked_add(units).filter(|sum| *sum <= self.0.limit);
-        // The counter orders nothing but itself, so relaxed is enough.
+        // The counter orders no other memory, so relaxed is enough.
         self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
     }
 }
 
-/// Part of a [`Budget`], until it is dropped.
+/// A part of a [`Budget`]. Dropping it returns its units.
 pub(super) struct Share {
     budget: Budget,
     units: usize,
 }
 
 impl Share {
-    /// Takes more until the share has `units`; false, and no change, when there is no room.
+    /// Grows the share to `units`. Returns false and changes nothing if there is no room.
     pub fn grow_to(&mut self, units: usize) -> bool {
         if units <= self.units {
             return true;

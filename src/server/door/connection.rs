@@ -1,9 +1,9 @@
-//! One client connection: request after request, each answered before the next is read; parked in between.
+//! One client connection: it reads a request, answers it, and then reads the next. A request may be parked in between.
 //!
 //! The task that reads a request also calls its route, awaits the engine's answer, and waits while the request is
-//! parked. Nothing else touches a request on its way.
+//! parked. No other task touches the request.
 //!
-//! Generic over the stream, so that TLS is a wrapper put around it before it comes here.
+//! Generic over the stream: TLS wraps the stream before it gets here.
 
 use std::future::poll_fn;
 use std::io;
@@ -29,17 +29,17 @@ use crate::server::door::limits;
 use crate::server::http::{Answering, Attempt, Identity, Request, Response};
 use crate::server::notices::Subscription;
 
-/// Memory of an idle connection for what its client sends next, bytes: most requests fit.
+/// The read buffer of an idle connection, bytes. Most requests fit.
 const IDLE_BUFFER: usize = 1024;
 
-/// Memory for what is read of a chunked body at once, bytes.
+/// The read buffer for chunked bodies, bytes.
 const CHUNKS_BUFFER: usize = 16 * 1024;
 
 /// Why a connection ends.
 enum End {
-    /// The client has gone, or there is nothing (more) to say to it.
+    /// The client is gone, or there is nothing more to send to it.
     Gone,
-    /// One last answer, then it is closed.
+    /// Send one last answer, then close.
     Refused(Refusal),
 }
 
@@ -53,11 +53,11 @@ impl From<Refusal> for End {
 struct Ask {
     request: Request,
     keep: Keep,
-    /// Its part of the bytes on their way, if it is large.
+    /// Its share of [`Door::held`], if its body is large.
     _share: Option<Share>,
 }
 
-/// What a head says of the request that it begins.
+/// What the head of a request says.
 struct Opening {
     request: Request,
     keep: Keep,
@@ -98,22 +98,22 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, client: 
 
 struct Connection<'a, S> {
     stream: S,
-    /// Bytes read and not used yet.
+    /// Bytes that were read and not used yet.
     ahead: Vec<u8>,
-    /// What that takes of the memory, beyond [`IDLE_BUFFER`].
+    /// The memory that `ahead` takes beyond [`IDLE_BUFFER`].
     ahead_share: Option<Share>,
-    /// How many of them were searched for the end of a head.
+    /// How many of these bytes were already searched for the end of a head.
     scanned: usize,
-    /// Whether the present request is HEAD, so that no answer to it has a body.
+    /// Whether the current request is a HEAD request, whose answer has no body.
     is_head: bool,
-    /// The present request, from its first byte to its log line.
+    /// The current request, from its first byte to its log line.
     entry: Option<Entry>,
     client: &'a Client,
     door: Arc<Door>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
-    /// Reads one request and answers it. What follows for the connection, or why it ends.
+    /// Reads one request and answers it. Returns what happens to the connection next, or why it ends.
     async fn serve_one(&mut self) -> Result<Keep, End> {
         self.is_head = false;
         if self.ahead.is_empty() {
@@ -159,8 +159,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    /// Drops the body of a refused request if all of it has come already; else the connection must end, because
-    /// nobody will wait for the rest.
+    /// Drops the body of a refused request if all of it has already arrived. Otherwise the connection must end, because
+    /// the door does not wait for the rest.
     fn skip_body(&mut self, opening: &Opening) -> Keep {
         match opening.framing {
             Framing::Length(length) if length <= self.ahead.len() && !opening.expects_continue => {
@@ -174,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     // ---- Reading ----
 
-    /// Waits for the first bytes of a request, with little memory.
+    /// Waits for the first bytes of a request, using little memory.
     async fn wait_for_bytes(&mut self) -> Result<(), End> {
         if self.ahead.capacity() != IDLE_BUFFER {
             self.ahead = Vec::with_capacity(IDLE_BUFFER);
@@ -188,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    /// Reads more onto `ahead`. Safe to cancel.
+    /// Reads more bytes into `ahead`. Safe to cancel.
     async fn fill(&mut self) -> Result<(), End> {
         if self.ahead.len() == self.ahead.capacity() {
             self.ahead.reserve(self.ahead.len().max(IDLE_BUFFER));
@@ -221,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         Ok(Ask { request, keep, _share: share })
     }
 
-    /// Takes a complete head off `ahead`.
+    /// Removes a complete head from `ahead`.
     fn take_head(&mut self) -> Result<Option<Opening>, Refusal> {
         let settings = &self.door.settings;
         let Some(end) = head::find_end(&self.ahead, &mut self.scanned, settings)? else { return Ok(None) };
@@ -278,12 +278,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     // ---- Answering ----
 
-    /// Lets the handler answer, again and again while the request is parked, and sends the last answer.
+    /// Calls the handler, again and again while the request is parked, and sends the final answer.
     async fn answer(&mut self, ask: Ask) -> Result<Keep, End> {
         let Ask { mut request, keep, _share } = ask;
         let door = Arc::clone(&self.door);
         let place = (!door.stop.is_triggered()).then(|| door.lot.place(&request)).flatten();
-        // Before it is handled, so that no notice is missed.
+        // Subscribe before the first call, so that no notice is missed.
         let subscription = place.as_ref().map(|_| door.notices.subscribe(request.park));
         let listener = Listener::new(&door.handler, request.park);
         let mut until: Option<Instant> = None;
@@ -293,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             match (response.park, &subscription) {
                 (Some(span), Some(subscription)) if request.attempt != Attempt::Last => {
                     drop(response);
-                    // A request that is parked again waits for the rest of its time, no longer.
+                    // A request that is parked again only waits for the rest of its time.
                     let asked = Instant::now() + Duration::from_millis(span.0.min(crate::core::limits::WAIT_MS));
                     let until = *until.insert(until.map_or(asked, |first| first.min(asked)));
                     shrink(&mut request);
@@ -308,21 +308,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.respond(response, request.identity.as_ref(), keep).await
     }
 
-    /// Calls the handler once. A panic of it costs this request only.
+    /// Calls the handler once. A panic fails only this request.
     async fn handled(&self, request: &Request) -> Result<Response, End> {
         match timeout(self.door.settings.total, caught(self.door.handler.handle(request))).await {
             Ok(Some(response)) => Ok(response),
             Ok(None) => {
-                // The panic's own text was printed where it happened; this line ties it to the request.
-                tracing::error!(request = request.id, "a handler has panicked: this is a bug");
+                // The panic message itself was printed where it happened. This line ties it to the request.
+                tracing::error!(request = request.id, "a handler panicked: this is a bug in locker");
                 Ok(INTERNAL.into_response())
             }
             Err(_) => Err(TIMEOUT.into()),
         }
     }
 
-    /// Holds the answer to a failed login back, longer with each one of this address. Whoever knows the password is
-    /// never slowed, also at the same address.
+    /// Delays the answer to a failed login, longer with each failure from this address. A client with the right
+    /// password is never slowed down, not even at the same address.
     async fn slow_down(&self, id: &str) {
         let delay = self.door.logins.failed(self.client.address, std::time::Instant::now());
         let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
@@ -330,11 +330,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let _ = timeout(delay, self.door.stop.triggered()).await;
     }
 
-    /// Waits for a notice, the deadline, the stop or the client's end.
+    /// Waits for a notice, the deadline, the stop, or the end of the client.
     ///
-    /// A client that has shut down its sending half counts as gone: a front that dropped its client looks the same,
-    /// and a lock granted to nobody is the worse mistake. What it sends ahead is kept, up to a bound; beyond it the
-    /// bytes, and with them the client's end, wait in its socket.
+    /// A client that has shut down its sending half counts as gone. A client whose proxy dropped it looks the same, and
+    /// granting a lock to nobody is the worse mistake. Bytes that the client sends ahead are kept, up to a bound.
+    /// Beyond it they stay in the socket, and the end of the client is not seen until they are read.
     async fn park(&mut self, subscription: &Subscription, until: Instant) -> Result<Attempt, End> {
         if self.ahead.is_empty() {
             (self.ahead, self.ahead_share) = (Vec::new(), None);
@@ -344,7 +344,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         loop {
             tokio::select! {
                 biased;
-                // First: a client that has gone must not be granted anything.
+                // Check this first: a client that has gone must not be granted anything.
                 read = self.stream.read_buf(&mut self.ahead), if self.ahead.len() < limits::DOOR_AHEAD_BYTES => {
                     if !matches!(read, Ok(1..)) {
                         return Err(End::Gone);
@@ -359,12 +359,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     // ---- Sending ----
 
-    /// Gives an answer of the door's own.
+    /// Sends an answer of the door itself.
     async fn refuse(&mut self, refusal: Refusal, keep: Keep) -> Result<Keep, End> {
         self.respond(refusal.into_response(), None, keep).await
     }
 
-    /// Sends an answer, and writes the line of its request.
+    /// Sends an answer and writes the log line of its request.
     async fn respond(&mut self, response: Response, identity: Option<&Identity>, keep: Keep) -> Result<Keep, End> {
         let (status, route) = (response.status, response.route);
         let id = self.entry.as_ref().map_or("", |entry| &entry.id);
@@ -385,18 +385,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    /// The client went away; if that was in the middle of a request, the log says so.
+    /// The client has gone. If that happened in the middle of a request, this logs it.
     fn note_departure(&mut self) {
         self.end_entry(&Outcome { status: CLIENT_LEFT, route: None, identity: None });
     }
 
-    /// Sends all of `bytes`, within a time that grows with them.
+    /// Sends all of `bytes`. The time limit grows with their number.
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         send(&mut self.stream, bytes, self.door.settings.write).await
     }
 
-    /// Closes in order: what the client still sends is read and dropped for a while, since closing a socket with
-    /// unread bytes resets it, and a reset can overtake the last answer.
+    /// Closes in order: it reads and drops what the client still sends for a while. Closing a socket with unread bytes
+    /// resets it, and a reset can overtake the last answer.
     async fn close(mut self) {
         let linger = self.door.settings.linger;
         let stop = self.door.stop.clone();
@@ -434,15 +434,15 @@ fn whole_seconds(span: Duration) -> u32 {
 const TOO_SLOW: Refusal = Refusal::new(408, "request_timeout", "the request took too long to arrive");
 
 const TIMEOUT: Refusal =
-    Refusal::new(503, "timeout", "the server took too long; whether it acted is unknown, ask again").retry_after(1);
+    Refusal::new(503, "timeout", "the server took too long and may or may not have acted; ask again").retry_after(1);
 
-const NO_ROOM: Refusal = Refusal::busy("too many large requests are on their way");
+const NO_ROOM: Refusal = Refusal::busy("too many large requests are being received");
 
-const NO_ROOM_FOR_ANSWER: Refusal = Refusal::busy("too many large answers are on their way");
+const NO_ROOM_FOR_ANSWER: Refusal = Refusal::busy("too many large answers are being sent");
 
 const INTERNAL: Refusal = Refusal::new(500, "internal", "internal error");
 
-/// Counts memory as a client's bytes arrive, once it is more than `free`: what a client only announces takes nothing
+/// Counts memory as a client's bytes arrive, once it is more than `free`. A size that is only announced takes no room
 /// from others.
 fn count(held: &Budget, share: &mut Option<Share>, bytes: usize, free: usize) -> Result<(), Refusal> {
     let room = match share {
@@ -456,20 +456,20 @@ fn count(held: &Budget, share: &mut Option<Share>, bytes: usize, free: usize) ->
     if room { Ok(()) } else { Err(NO_ROOM) }
 }
 
-/// Gives up what a parked request no longer needs: it has been let in, and its headers have said all they can.
+/// Drops what a parked request no longer needs: it has been authorized, and no handler reads its headers again.
 fn shrink(request: &mut Request) {
     request.headers = Vec::new();
     request.body.shrink_to_fit();
 }
 
-/// The future's output, or nothing if it panics.
+/// The future's output, or `None` if it panics.
 async fn caught(mut future: Answering<'_>) -> Option<Response> {
     poll_fn(|context| {
-        // A handler keeps its promises over a panic, or it has no state: nothing of the future is used afterwards.
+        // Handlers keep their state valid over a panic or have none, and the future is not used again afterwards.
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
             Ok(poll) => poll.map(Some),
             Err(panic) => {
-                // What was thrown may panic when it is dropped.
+                // The panic's payload may itself panic when it is dropped.
                 std::mem::forget(panic);
                 Poll::Ready(None)
             }
@@ -478,7 +478,7 @@ async fn caught(mut future: Answering<'_>) -> Option<Response> {
     .await
 }
 
-/// Sends all of `bytes`: `unit` of time for each 64 KiB or part of it.
+/// Sends all of `bytes`. The limit is `unit` for each 64 KiB or part of it.
 pub(super) async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8], unit: Duration) -> io::Result<()> {
     let units = bytes.len() / limits::DOOR_WRITE_UNIT_BYTES + 1;
     let limit = unit.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX));

@@ -1,16 +1,16 @@
-//! How many connections the limit of open descriptors allows: a door that never runs out of them never fails to
-//! accept, and leaves enough to the store.
+//! How many connections the limit of open descriptors allows. A door that stays within it never fails to accept for
+//! lack of descriptors, and leaves enough of them to the store.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::settings::DoorSettings;
 use crate::server::door::limits;
 
-/// Raises the soft limit of this process to the hard one and lowers the settings to what it allows.
+/// Raises the soft limit of this process to the hard limit, and lowers the settings to what it allows.
 pub(super) fn fit(settings: &mut DoorSettings) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // If it cannot be raised, what there is must do.
+    // If it cannot be raised, the current limit has to do.
     let _ = setrlimit(Resource::Nofile, raised);
     let allowed = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
     let connections = connections(allowed);
@@ -23,7 +23,8 @@ pub(super) fn fit(settings: &mut DoorSettings) {
     settings.connections = settings.connections.min(connections);
 }
 
-/// Client connections for so many descriptors: all but a reserve of a quarter at most, and room to turn others away.
+/// The number of client connections for `allowed` descriptors: all of them, except a reserve of at most a quarter and
+/// room for turning others away.
 fn connections(allowed: usize) -> usize {
     let reserved = limits::DOOR_RESERVED_DESCRIPTORS.min(allowed / 4);
     let taken = reserved + limits::DOOR_TURNED_AWAY.min(allowed / 8);

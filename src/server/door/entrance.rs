@@ -1,4 +1,4 @@
-//! Who comes in, and what those are told who do not.
+//! Decides which clients are admitted, and answers those that are not.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -21,12 +21,12 @@ use super::workers::Workers;
 use super::{Door, answer, connection};
 use crate::server::door::limits;
 
-/// Longest pause after a failed accept.
+/// The longest pause after a failed accept.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// First pause after a failed accept; it doubles with each further failure.
+/// The first pause after a failed accept. It doubles with each further failure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Decides who comes in.
+/// Decides which clients are admitted.
 pub(super) struct Entrance<'w> {
     door: Arc<Door>,
     workers: &'w Workers,
@@ -35,9 +35,9 @@ pub(super) struct Entrance<'w> {
     newcomers: Newcomers,
     per_address: Option<Arc<ConnectionCounts>>,
     turned_away: Budget,
-    /// When it was last said that somebody was turned away.
+    /// When the last log line about a client that was turned away was written.
     said: Option<Instant>,
-    /// The pause after the next failure; `None` after a success.
+    /// The pause after the next failure. `None` after a success.
     pause: Option<Duration>,
 }
 
@@ -56,7 +56,7 @@ impl<'w> Entrance<'w> {
         }
     }
 
-    /// Starts a task for a new client, or for a word to it.
+    /// Starts a task that serves a new client, or that turns it away.
     pub async fn admit(&mut self, socket: Socket, client: Client) {
         self.pause = None;
         let counted = self.per_address.as_ref().map(|crowd| crowd.enter(client.address));
@@ -67,12 +67,12 @@ impl<'w> Entrance<'w> {
             _ => match self.room().await {
                 Some(share) => {
                     let (door, alive, unseen) = (Arc::clone(&self.door), self.alive.clone(), self.newcomers.enter());
-                    // An error means that the connection has ended.
+                    // An error means that the connection has already ended.
                     let Ok(socket) = socket.leave() else { return };
                     self.workers.spawn(async move {
                         let Ok(socket) = socket.arrive() else { return };
                         let mut work = pin!(welcome(socket, client, door));
-                        // By then a client that has gone already has been noticed.
+                        // A client that has already gone is noticed in this first poll.
                         let first = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
                         drop(unseen);
                         if first.is_pending() {
@@ -90,7 +90,7 @@ impl<'w> Entrance<'w> {
             let door = Arc::clone(&self.door);
             tokio::spawn(async move {
                 match socket {
-                    // What is not encrypted means nothing to a TLS client, and a handshake is too much work here.
+                    // A TLS client cannot read a plain answer, and a handshake is too much work here.
                     Socket::Tcp(_) if door.settings.tls.is_some() => {}
                     Socket::Tcp(stream) => turn_away(stream, refusal, &door).await,
                     Socket::Unix(stream) => turn_away(stream, refusal, &door).await,
@@ -100,8 +100,9 @@ impl<'w> Entrance<'w> {
         }
     }
 
-    /// Room for one more client. Where there is none, those who came last are looked at first: accepting is quicker
-    /// than serving, and of a storm of clients that reset their connections most have gone already.
+    /// Takes room for one more client. If there is none, it first waits until the newest clients have been looked at.
+    /// Accepting is quicker than serving, so in a storm of clients that reset their connections most of them have
+    /// already gone.
     async fn room(&mut self) -> Option<Share> {
         match self.connections.take(1) {
             None => {
@@ -112,7 +113,7 @@ impl<'w> Entrance<'w> {
         }
     }
 
-    /// One line for a flood of refusals.
+    /// Writes one log line for a flood of refusals.
     fn say_turned_away(&mut self, client: &Client, refusal: Refusal) {
         let now = Instant::now();
         let pause = Duration::from_millis(limits::DOOR_TURNED_AWAY_LINE_MS);
@@ -125,10 +126,10 @@ impl<'w> Entrance<'w> {
         }
     }
 
-    /// Waits a little after a failed accept, so that a lack of descriptors or memory costs no processor.
+    /// Pauses briefly after a failed accept, so that a lack of descriptors or memory does not burn CPU time.
     pub async fn pause(&mut self, error: &io::Error) {
         let pause = self.pause.unwrap_or_else(|| {
-            (self.door.settings.report)(&format!("cannot accept a connection, trying again: {error}"));
+            (self.door.settings.report)(&format!("cannot accept a connection, will retry: {error}"));
             ACCEPT_PAUSE
         });
         self.pause = Some((pause * 2).min(ACCEPT_PAUSE_MAX));
@@ -136,7 +137,7 @@ impl<'w> Entrance<'w> {
     }
 }
 
-/// Clients that came in and were not looked at yet: each holds a sender.
+/// Clients that have connected and were not looked at yet. Each holds a sender.
 struct Newcomers {
     unseen: mpsc::Sender<()>,
     all_seen: mpsc::Receiver<()>,
@@ -148,21 +149,21 @@ impl Newcomers {
         Self { unseen, all_seen }
     }
 
-    /// What a newcomer drops when it has been looked at.
+    /// Returns a sender. A newcomer drops it when it has been looked at.
     fn enter(&self) -> mpsc::Sender<()> {
         self.unseen.clone()
     }
 
-    /// Waits until all who came so far have been looked at. Short: it depends on no client.
+    /// Waits until all clients that have connected so far have been looked at. This is short: it depends on no client.
     async fn all_seen(&mut self) {
         let Self { unseen, mut all_seen } = std::mem::replace(self, Self::new());
         drop(unseen);
-        // Nothing is ever sent: this is the last sender's end.
+        // Nothing is ever sent: this waits until the last sender is dropped.
         let _ = all_seen.recv().await;
     }
 }
 
-/// Serves a client that may come in, after its handshake where there is TLS.
+/// Serves an admitted client, after the handshake if TLS is on.
 async fn welcome(socket: Socket, mut client: Client, door: Arc<Door>) {
     let stream = match socket {
         Socket::Unix(stream) => return connection::serve(stream, &client, door).await,
@@ -189,7 +190,7 @@ async fn welcome(socket: Socket, mut client: Client, door: Arc<Door>) {
     }
 }
 
-/// Gives a client an answer without having read its request.
+/// Answers a client without reading its request.
 async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, refusal: Refusal, door: &Door) {
     let answer = answer::to_bytes(refusal.into_response(), true, Keep::Close, &door.request_id(door.next_park()));
     let telling = async {

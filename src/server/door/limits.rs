@@ -1,38 +1,38 @@
 //! The limits of the door, each with its unit and the reason for its size.
 
-/// Largest request head (request line and headers), bytes: several times what clients and their proxies send.
+/// Largest request head (request line and headers), bytes: many times what clients and proxies send.
 pub const DOOR_HEAD_BYTES: usize = 16 * 1024;
-/// Longest request target, bytes: half a head, so that headers always have room.
+/// Longest request target, bytes: half a head, so that there is always room for headers.
 pub const DOOR_TARGET_BYTES: usize = 8 * 1024;
 /// Most headers in one request.
 pub const DOOR_HEADERS: usize = 100;
-/// Largest request body, bytes, declared or chunked: metadata of a lock with room for JSON escapes.
+/// Largest request body, bytes, declared or chunked: the metadata of a lock, with room for JSON escapes.
 pub const DOOR_BODY_BYTES: usize = 1024 * 1024;
 /// Longest chunk-size line of a chunked body, bytes: the size and a short extension, which is ignored.
 pub const DOOR_CHUNK_LINE_BYTES: usize = 256;
-/// Largest trailer section of a chunked body, bytes: it is read and ignored.
+/// Largest trailer section of a chunked body, bytes. It is read and ignored.
 pub const DOOR_TRAILER_BYTES: usize = 4 * 1024;
-/// Time to send one whole request, milliseconds, from its first byte: a 1 MiB body at 1 Mbit/s.
+/// Time to receive one whole request from its first byte, milliseconds: enough for a 1 MiB body at 1 Mbit/s.
 pub const DOOR_SEND_MS: u64 = 10_000;
-/// Time between two requests, and before the first, milliseconds: longer than common proxies keep connections.
+/// Time between two requests, and before the first, milliseconds: longer than common proxies keep connections open.
 pub const DOOR_IDLE_MS: u64 = 75_000;
-/// Time for a client to take an answer, milliseconds for each 64 KiB or part of it: 6.4 KiB/s at least.
+/// Time for a client to receive each 64 KiB, or part of it, of an answer, milliseconds: at least 6.4 KiB/s.
 pub const DOOR_WRITE_MS: u64 = 10_000;
 /// The unit of [`DOOR_WRITE_MS`], bytes.
 pub const DOOR_WRITE_UNIT_BYTES: usize = 64 * 1024;
-/// Time to read on after the last answer, milliseconds, so that a reset does not overtake that answer.
+/// Time to keep reading after the last answer, milliseconds, so that a reset does not overtake that answer.
 pub const DOOR_LINGER_MS: u64 = 2_000;
 /// Time for requests in flight to end when the server stops, milliseconds.
 pub const DOOR_GRACE_MS: u64 = 10_000;
-/// Most threads that serve clients, unless set otherwise: more than one engine has work for.
+/// Most threads that serve clients, unless set otherwise: more than one engine can keep busy.
 pub const DOOR_THREADS: usize = 8;
 /// Most client connections: 10,000 parked ones and 5,000 others. Fewer when descriptors are short.
 pub const DOOR_CONNECTIONS: usize = 15_000;
-/// Most connections over the cap that get a proper 503 at the same time; further ones are closed at once.
+/// Most connections over the cap that receive a proper 503 at the same time. Further ones are closed at once.
 pub const DOOR_TURNED_AWAY: usize = 64;
-/// Descriptors left to the store, logs and outgoing calls.
+/// Descriptors that are left for the store, logs and outgoing calls.
 pub const DOOR_RESERVED_DESCRIPTORS: usize = 64;
-/// Connections that may wait to be accepted; the system may lower it (`net.core.somaxconn`).
+/// Most connections that wait to be accepted. The system may lower it (`net.core.somaxconn`).
 pub const DOOR_ACCEPT_QUEUE: i32 = 4_096;
 /// Most parked requests.
 pub const DOOR_PARKED: usize = 10_000;
@@ -40,39 +40,38 @@ pub const DOOR_PARKED: usize = 10_000;
 pub const DOOR_PARK_BODY_BYTES: usize = 64 * 1024;
 /// Most bytes of all parked requests.
 pub const DOOR_PARKED_BYTES: usize = 64 * 1024 * 1024;
-/// Most bytes that a client may send ahead while its request is parked; more waits in its socket.
+/// Most bytes that a client may send ahead while its request is parked. More bytes wait in its socket.
 pub const DOOR_AHEAD_BYTES: usize = 4 * 1024;
-/// Heads, bodies and answers up to this size, bytes, are not counted in [`DOOR_HELD_BYTES`]: those of usual requests.
+/// Heads, bodies and answers up to this size, bytes, are not counted in [`DOOR_HELD_BYTES`]: most requests fit.
 pub const DOOR_UNCOUNTED_BYTES: usize = 1024;
-/// Most bytes of all larger heads and bodies that have come, and as many of larger answers being sent; more is refused
-/// with 503.
-/// Both together stay below the memory that deploy/ allows.
+/// Most bytes of all larger heads and bodies that have arrived, and the same for larger answers being sent. Requests
+/// beyond it get a 503. Both together stay below the memory that deploy/ allows.
 pub const DOOR_HELD_BYTES: usize = 128 * 1024 * 1024;
-/// Silence after which the system asks whether a client is still there, seconds; then every
-/// [`DOOR_KEEPALIVE_INTERVAL_SECS`]. Finds parked clients that vanished without a word.
+/// Silence after which the system probes whether a client is still there, seconds. It then probes every
+/// [`DOOR_KEEPALIVE_INTERVAL_SECS`]. This detects parked clients that have vanished without closing the connection.
 pub const DOOR_KEEPALIVE_SECS: u64 = 15;
-/// Time between two such questions, seconds.
+/// Time between two probes, seconds.
 pub const DOOR_KEEPALIVE_INTERVAL_SECS: u64 = 5;
 /// Time for a TLS handshake, milliseconds: several round trips over a bad line.
 pub const DOOR_HANDSHAKE_MS: u64 = 10_000;
-/// Time between two looks at the certificate files, milliseconds: renewals come days ahead, so this is no hurry.
+/// Time between two checks of the certificate files, milliseconds. Renewals happen days ahead, so there is no hurry.
 pub const DOOR_TLS_POLL_MS: u64 = 5_000;
-/// Largest certificate, key or CA file, bytes: hundreds of certificates.
+/// Largest certificate, key or CA file, bytes: room for hundreds of certificates.
 pub const DOOR_PEM_BYTES: u64 = 1024 * 1024;
-/// Longest subject of a client certificate, bytes: it travels in a header and stands in log lines.
+/// Longest subject of a client certificate, bytes: it is passed in a header and written to log lines.
 pub const DOOR_SUBJECT_BYTES: usize = 512;
-/// Time for one pass of a request through the server, milliseconds, parked time not counted: longer means that the store
-/// stands still.
+/// Time for one pass of a request through the server, milliseconds, without the time parked. If it takes longer, the
+/// store is stuck.
 pub const DOOR_TOTAL_MS: u64 = 45_000;
-/// Addresses whose request rate, or failed logins, are remembered; what exceeds it shares one account.
+/// Most addresses whose request rates and failed logins are remembered. All further addresses share one account.
 pub const DOOR_ADDRESSES: usize = 10_000;
-/// Seconds of requests at the full rate that an address may send at once.
+/// Length of the burst that an address may send at once, seconds of requests at the full rate.
 pub const DOOR_RATE_BURST_SECS: u32 = 2;
 /// Failed logins of one address that are answered without delay: a person's typing errors.
 pub const DOOR_LOGIN_BURST: u32 = 5;
-/// Delay that each further failed login of an address adds, milliseconds; it is worn off at the same pace.
+/// Delay that each further failed login of an address adds, milliseconds. It wears off at the same rate.
 pub const DOOR_LOGIN_STEP_MS: u64 = 1_000;
 /// Longest delay of the answer to a failed login, milliseconds: below the timeouts of common clients.
 pub const DOOR_LOGIN_DELAY_MS: u64 = 20_000;
-/// Time between two lines about connections that were turned away, milliseconds: a flood is one line, not many.
+/// Time between two log lines about connections that were turned away, milliseconds: a flood makes one line, not many.
 pub const DOOR_TURNED_AWAY_LINE_MS: u64 = 10_000;

@@ -1,4 +1,4 @@
-//! Where clients connect: a TCP address or a Unix socket; and who they are before they have said anything.
+//! Where clients connect (a TCP address or a Unix socket), and what is known of them before they send anything.
 
 use std::io;
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl From<std::os::unix::net::UnixListener> for Listener {
 }
 
 impl Listener {
-    /// Whether it is a network address that only this machine reaches.
+    /// Whether it is a network address that only this machine can reach.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         match self {
@@ -39,9 +39,10 @@ impl Listener {
         }
     }
 
-    /// Makes it one that can be awaited. Must be called within the runtime.
+    /// Turns it into a listener that can be awaited. Must be called within the runtime.
     pub(super) fn into_async(self) -> io::Result<AsyncListener> {
-        // std asks for a shorter queue; on a listening socket this only changes its length.
+        // std asks for a shorter queue. Calling listen again on a listening socket only changes the length of that
+        // queue.
         Ok(match self {
             Self::Tcp(listener) => {
                 SockRef::from(&listener).listen(limits::DOOR_ACCEPT_QUEUE)?;
@@ -62,14 +63,14 @@ pub(super) enum AsyncListener {
     Unix(UnixListener),
 }
 
-/// A connection as it was accepted.
+/// An accepted connection.
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Socket {
-    /// Takes it from the runtime that it was accepted in.
+    /// Detaches the socket from the runtime that accepted it.
     pub fn leave(self) -> io::Result<Moving> {
         Ok(match self {
             Self::Tcp(stream) => Moving::Tcp(stream.into_std()?),
@@ -85,7 +86,7 @@ pub(super) enum Moving {
 }
 
 impl Moving {
-    /// Gives it to the runtime that this is called in.
+    /// Attaches the socket to the current runtime.
     pub fn arrive(self) -> io::Result<Socket> {
         Ok(match self {
             Self::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
@@ -94,17 +95,17 @@ impl Moving {
     }
 }
 
-/// Who is at the other end of a connection.
+/// The client at the other end of a connection.
 pub(super) struct Client {
     /// For logs.
     pub peer: String,
     pub address: Address,
-    /// Whom a TLS client certificate names.
+    /// The identity in the client's TLS certificate.
     pub identity: Option<Identity>,
 }
 
 impl AsyncListener {
-    /// The next connection. Safe to cancel.
+    /// Accepts the next connection. Safe to cancel.
     pub async fn accept(&self) -> io::Result<(Socket, Client)> {
         match self {
             Self::Tcp(listener) => {
@@ -115,7 +116,7 @@ impl AsyncListener {
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // If the system does not say, all such clients share one account.
+                // If the system does not know the user, all such clients share one account.
                 let user = stream.peer_cred().map_or(u32::MAX, |credentials| credentials.uid());
                 let client = Client { peer: format!("unix:uid={user}"), address: Address::User(user), identity: None };
                 Ok((Socket::Unix(stream), client))
@@ -124,9 +125,9 @@ impl AsyncListener {
     }
 }
 
-/// Answers quickly, and finds clients that vanished without a word.
+/// Sends answers without delay, and detects clients that have vanished without closing the connection.
 fn set_options(stream: &TcpStream) {
-    // Without these a connection works, only less well; the most likely failure is that it has ended already.
+    // The connection also works without these options. If setting them fails, it has most likely ended already.
     let _ = stream.set_nodelay(true);
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(limits::DOOR_KEEPALIVE_SECS))

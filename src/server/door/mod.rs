@@ -1,27 +1,27 @@
 //! The door: the only code that touches client sockets (`docs/design.md#the-door`).
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
 //! | `mod.rs` | [`serve`]: start, accept, stop |
 //! | `settings.rs`, `stop.rs` | [`DoorSettings`]; the switch [`Stop`] |
-//! | `listen.rs` | [`Listener`]: TCP or a Unix socket, and who has connected |
+//! | `listen.rs` | [`Listener`]: TCP or a Unix socket, and the identity of each client that connects |
 //! | `workers.rs` | the threads that serve clients |
-//! | `entrance.rs` | who comes in: caps, TLS, a word to those turned away |
+//! | `entrance.rs` | admission: caps, TLS, and an answer for clients that are turned away |
 //! | `tls.rs` | certificates, handshakes, reload |
-//! | `address.rs` | what is counted for each client address |
-//! | `logins.rs` | guessing of passwords |
+//! | `address.rs` | counters for each client address |
+//! | `logins.rs` | limits on guessing passwords |
 //! | `connection.rs` | one client: read a request, let its route answer, park it, send the answer |
 //! | `head.rs` | request heads and every reason to refuse one (pure) |
 //! | `keep.rs` | whether a connection stays open after an answer |
 //! | `body.rs` | chunked bodies (pure) |
 //! | `answer.rs` | the bytes of an answer, with the help of `tiny_http` |
 //! | `access_log.rs` | the log line of a request |
-//! | `park.rs` | room to park; the promise to say when a listener has left |
+//! | `park.rs` | room for parked requests, and the report that a listener has left |
 //! | `budget.rs` | counted room of any kind |
-//! | `refusal.rs` | answers that the door gives itself |
+//! | `refusal.rs` | answers that the door gives without a route |
 //! | `descriptors.rs` | how many connections the limit of open files allows |
 //!
-//! Behind it is a [`Handler`]: the guard and the routes, called in the task of the connection.
+//! Behind the door is a [`Handler`]: the guard and the routes. It runs in the task of the connection.
 
 mod access_log;
 mod address;
@@ -70,52 +70,54 @@ use super::notices::Notices;
 use crate::core::names::ParkId;
 use crate::env::random_hex;
 
-/// Time for threads to end after the grace: those that still block are left behind.
+/// How long to wait for the threads to end after the grace. Threads that still block are left behind.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
-/// What all connections share.
+/// State that all connections share.
 struct Door {
     settings: DoorSettings,
     handler: Arc<dyn Handler>,
     notices: Notices,
     lot: Lot,
-    /// Bytes of large bodies that have come.
+    /// Bytes of large bodies that have arrived.
     held: Budget,
-    /// Bytes of large answers on their way.
+    /// Bytes of large answers being sent.
     answers: Budget,
     stop: Stop,
     parks: AtomicU64,
-    /// What the request ids of this start begin with.
+    /// The prefix of the request ids of this start.
     start: String,
-    /// The pace of requests, where it is limited.
+    /// The rate limit of requests, if there is one.
     requests: Option<RateLimiter>,
     logins: Logins,
 }
 
 impl Door {
-    /// A number for the next request.
+    /// The number of the next request.
     fn next_park(&self) -> ParkId {
         ParkId(self.parks.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// What that request is called in logs and to its client.
+    /// The id of that request in the logs and for its client.
     fn request_id(&self, park: ParkId) -> String {
         format!("{}-{:x}", self.start, park.0)
     }
 }
 
-/// Serves `handler` on `listener` until `stop` is triggered, then answers every parked request with
-/// [`Attempt::Last`](super::http::Attempt::Last), lets requests in flight end and returns, within the grace that [`Stop::trigger`] was given.
-/// The caller's thread is blocked all the time; it must not be one of an async runtime.
+/// Serves `handler` on `listener` until `stop` is triggered. Then it answers every parked request with
+/// [`Attempt::Last`](super::http::Attempt::Last), lets the requests in flight end, and returns within the grace that
+/// was passed to [`Stop::trigger`]. It blocks the caller's thread until then, which must not be a thread of an async
+/// runtime.
 ///
-/// The soft limit of open descriptors of this process is raised to the hard one.
+/// Raises this process's soft limit of open descriptors to the hard limit.
 ///
-/// [`Handler::left`] is called once for each request whose client left, or whose answer got lost, before the final
-/// answer: for every request that was parked, but perhaps also for one that the handler never parked or never saw.
+/// [`Handler::left`] is called once for each request whose client left or whose answer was lost before the final
+/// answer. It is called for every request that was parked, but possibly also for a request that the handler never
+/// parked or never saw.
 ///
 /// # Errors
-/// When it cannot start, and when the listener stops being one.
-/// Failures of single connections, also of accepting them, are no errors: accepting pauses and goes on.
+/// The door cannot start, or the socket stops listening.
+/// Failures of single connections are not errors, nor are failures to accept one: accepting pauses and then continues.
 pub fn serve(
     listener: impl Into<Listener>,
     handler: Arc<dyn Handler>,
@@ -145,17 +147,18 @@ pub fn serve(
         notices,
         stop,
     });
-    // What does not end within the grace is dropped with the workers; each parked request says that its listener left.
+    // Connections that do not end within the grace are dropped with the workers. Each parked request then reports that
+    // its listener has left.
     accepting.block_on(run(listener.into(), &door, &workers))
 }
 
-/// Accepts until the stop, then waits for the connections to end.
+/// Accepts connections until the stop, then waits for them to end.
 async fn run(listener: Listener, door: &Arc<Door>, workers: &Workers) -> anyhow::Result<()> {
     let listener = listener.into_async().context("cannot listen")?;
     if let Some(tls) = &door.settings.tls {
         tokio::spawn(tls::keep_fresh(Arc::clone(tls), door.stop.clone()));
     }
-    // Each connection holds a sender; when the last is dropped, all have ended.
+    // Each connection holds a sender. When the last sender is dropped, all connections have ended.
     let (alive, mut all_ended) = mpsc::channel::<()>(1);
     let mut entrance = Entrance::new(door, workers, alive);
     let result = loop {
@@ -165,7 +168,7 @@ async fn run(listener: Listener, door: &Arc<Door>, workers: &Workers) -> anyhow:
             accepted = listener.accept() => match accepted {
                 Ok((socket, client)) => entrance.admit(socket, client).await,
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                    break Err(error).context("the socket does not listen any more");
+                    break Err(error).context("the socket no longer listens");
                 }
                 Err(error) => entrance.pause(&error).await,
             }

@@ -1,4 +1,4 @@
-//! What keeps a request parked: its room, and the promise that the engine hears when its client leaves.
+//! What a parked request holds: its room, and the guarantee that the engine learns when its client leaves.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(super) struct Lot {
     body_bytes: usize,
 }
 
-/// The place of one request, until it is dropped.
+/// The room of one parked request. Dropping it frees the room.
 pub(super) struct Place {
     _request: Share,
     _bytes: Share,
@@ -29,7 +29,7 @@ impl Lot {
         }
     }
 
-    /// A place for this request; `None` when there is no room.
+    /// Takes a place for this request. `None` if there is no room.
     pub fn place(&self, request: &Request) -> Option<Place> {
         if request.body.len() > self.body_bytes {
             return None;
@@ -38,15 +38,15 @@ impl Lot {
     }
 }
 
-/// What a request takes of the memory, bytes.
+/// The memory that a request takes, bytes.
 fn bytes(request: &Request) -> usize {
     let header = |(name, value): &(String, String)| size_of::<(String, String)>() + name.len() + value.len();
     let headers: usize = request.headers.iter().map(header).sum();
     size_of::<Request>() + request.path.len() + request.query.len() + headers + request.body.len()
 }
 
-/// Tells the engine, exactly once, that a listener has left, unless it was answered. Covers every way in which a
-/// connection's task can end, being dropped included.
+/// Reports to the engine, exactly once, that a listener has left, unless it was answered. This covers every way in
+/// which a connection's task can end, including being dropped.
 pub(super) struct Listener {
     handler: Arc<dyn Handler>,
     park: ParkId,
@@ -58,7 +58,7 @@ impl Listener {
         Self { handler: Arc::clone(handler), park, answered: false }
     }
 
-    /// The engine has given its final answer: it no longer counts on this listener.
+    /// The engine has given its final answer and no longer counts on this listener.
     pub fn answered(mut self) {
         self.answered = true;
     }

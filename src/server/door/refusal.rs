@@ -1,16 +1,16 @@
-//! Answers that the door gives itself: the request goes no further.
+//! Answers that the door gives without calling a route.
 
 use crate::server::http::Response;
 
-/// Why a request is refused, as the client will read it.
+/// Why a request is refused, as the client reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub status: u16,
-    /// Stable word for programs.
+    /// A stable word for programs.
     pub code: &'static str,
-    /// Text for people.
+    /// The text for people.
     pub text: &'static str,
-    /// Seconds after which another attempt makes sense.
+    /// The number of seconds after which a retry makes sense.
     pub retry_after: Option<u32>,
 }
 
@@ -19,17 +19,17 @@ impl Refusal {
         Self { status, code, text, retry_after: None }
     }
 
-    /// 400: not a request as RFC 9112 wants it, or a shape on which two servers could disagree.
+    /// 400: not a valid request by RFC 9112, or one that two servers could read differently.
     pub const fn malformed(text: &'static str) -> Self {
         Self::new(400, "malformed_request", text)
     }
 
-    /// 503: it would work later.
+    /// 503: the request would work later.
     pub const fn busy(text: &'static str) -> Self {
         Self::new(503, "busy", text).retry_after(1)
     }
 
-    /// Says when another attempt makes sense, in seconds.
+    /// Sets the number of seconds after which a retry makes sense.
     pub const fn retry_after(self, seconds: u32) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }

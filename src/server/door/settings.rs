@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::tls::Tls;
 use crate::server::door::limits;
 
-/// Receives one line for the log about something that nobody was answered with, such as a failing `accept`.
+/// Receives one log line about an event that no client gets an answer for, such as a failing `accept`.
 pub type Report = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Limits and times of the door. The defaults are the constants of [`crate::core::limits`]; tests shorten them.
+/// Limits and times of the door. The defaults are the constants of [`limits`]. Tests shorten them.
 #[derive(Clone)]
 pub struct DoorSettings {
     /// Largest request head, bytes.
@@ -21,27 +21,27 @@ pub struct DoorSettings {
     pub headers: usize,
     /// Largest request body, bytes.
     pub body_bytes: usize,
-    /// Time to send one whole request, from its first byte.
+    /// Time to receive one whole request, from its first byte.
     pub send: Duration,
     /// Time for a TLS handshake.
     pub handshake: Duration,
-    /// Time for one pass of a request through the server, parked time not counted.
+    /// Time for one pass of a request through the server, without the time parked.
     pub total: Duration,
-    /// Time without a request before a connection is closed.
+    /// Time without a request after which a connection is closed.
     pub idle: Duration,
-    /// Time to take an answer, for each 64 KiB of it or part of that.
+    /// Time for a client to receive each 64 KiB, or part of it, of an answer.
     pub write: Duration,
-    /// Time to read on after the last answer before the connection is closed.
+    /// Time to keep reading after the last answer before the connection is closed.
     pub linger: Duration,
-    /// Most client connections; lowered when the limit of descriptors is too small for it.
+    /// Most client connections. Lowered if the limit of descriptors is too small for it.
     pub connections: usize,
-    /// Most connections of one client address (of one /64 network with IPv6); no limit by default, since hundreds of
-    /// waiters share the address of one worker.
+    /// Most connections of one client address (with IPv6, of one /64 network). Not limited by default, because hundreds
+    /// of waiters share the address of one worker.
     pub connections_per_address: Option<usize>,
-    /// Most requests that one client address may send in a second, with a burst of
-    /// [`limits::DOOR_RATE_BURST_SECS`] seconds' worth; no limit by default.
+    /// Most requests per second of one client address, with a burst of [`limits::DOOR_RATE_BURST_SECS`] seconds. Not
+    /// limited by default.
     pub requests_per_second: Option<NonZeroU32>,
-    /// TLS; without it the door speaks plain HTTP.
+    /// TLS. Without it the door speaks plain HTTP.
     pub tls: Option<Arc<Tls>>,
     /// Most parked requests.
     pub parked: usize,
@@ -49,11 +49,11 @@ pub struct DoorSettings {
     pub park_body_bytes: usize,
     /// Most bytes of all parked requests.
     pub parked_bytes: usize,
-    /// Most bytes of all larger bodies and answers on their way.
+    /// Most bytes of all larger bodies and answers in transit.
     pub held_bytes: usize,
-    /// Threads that serve clients; `None`: one for each core, up to [`limits::DOOR_THREADS`].
+    /// Threads that serve clients. `None` means one for each core, up to [`limits::DOOR_THREADS`].
     pub threads: Option<usize>,
-    /// Where lines for the log go; the log by default.
+    /// Where lines for the log go. The default is the log.
     pub report: Report,
 }
 

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// The switch that stops the door; clones are the same switch. Any thread may trigger it, and it stays triggered.
+/// The switch that stops the door. Clones are the same switch. Any thread may trigger it, and it stays triggered.
 #[derive(Clone)]
 pub struct Stop(Arc<watch::Sender<Option<Duration>>>);
 
 impl Stop {
-    /// A switch that is not triggered.
+    /// A new switch, not triggered.
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(watch::Sender::new(None)))
     }
 
-    /// Stops the door; requests in flight may end within `grace`. Never blocks; of several calls the shortest grace
-    /// counts.
+    /// Stops the door. Requests in flight may end within `grace`. Never blocks. If it is called more than once, the
+    /// shortest grace counts.
     pub fn trigger(&self, grace: Duration) {
         self.0.send_modify(|current| *current = Some(current.map_or(grace, |c| c.min(grace))));
     }
@@ -29,13 +29,13 @@ impl Stop {
         self.0.borrow().is_some()
     }
 
-    /// Waits until it is triggered; at once if it has been. Safe to cancel.
+    /// Waits until it is triggered. Returns at once if it already is. Safe to cancel.
     pub async fn triggered(&self) {
         // The sender lives in `self`, so waiting cannot fail.
         let _ = self.0.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// Waits until the grace is over, also when it is shortened meanwhile. Safe to cancel.
+    /// Waits until the grace is over, even if it is shortened in the meantime. Safe to cancel.
     pub(super) async fn grace_is_over(&self) {
         self.triggered().await;
         let start = tokio::time::Instant::now();

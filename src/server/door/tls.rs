@@ -1,7 +1,7 @@
-//! TLS at the door: certificates from files or text, handshakes with a time limit, new certificates without a
+//! TLS at the door: certificates from files or text, handshakes with a time limit, and new certificates without a
 //! restart.
 //!
-//! A connection keeps the configuration it began with; a reload changes what the next handshake uses.
+//! A connection keeps the configuration with which it began. A reload affects only later handshakes.
 
 use std::convert::Infallible;
 use std::os::unix::net::UnixStream;
@@ -34,14 +34,14 @@ use crate::server::door::limits;
 use crate::server::http::Identity;
 use crate::wire::secret::Secret;
 
-/// Certificates or a key in PEM, or where they are.
+/// Certificates or a key in PEM, or the file that contains them.
 #[derive(Debug, Clone)]
 pub enum Pem {
     File(PathBuf),
     Text(Secret),
 }
 
-/// PEM text if it looks like some, else the path of a file.
+/// PEM text if it looks like PEM, otherwise the path of a file.
 impl FromStr for Pem {
     type Err = Infallible;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -53,12 +53,12 @@ impl Pem {
     /// The PEM text.
     ///
     /// # Errors
-    /// The file cannot be read, or is no text.
+    /// The file cannot be read or is not text.
     pub fn text(&self) -> anyhow::Result<String> {
-        String::from_utf8(self.read()?).map_err(|_| anyhow!("{} is no PEM text", self.name()))
+        String::from_utf8(self.read()?).map_err(|_| anyhow!("{} is not PEM text", self.name()))
     }
 
-    /// What it is called in messages.
+    /// The name used in messages.
     fn name(&self) -> String {
         match self {
             Self::File(path) => format!("{:?}", path.display().to_string()),
@@ -81,9 +81,9 @@ impl Pem {
 /// Whether clients must show a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Without one there is no connection.
+    /// A client without a certificate cannot connect.
     Required,
-    /// Who shows one is known by it; others come in without.
+    /// A client that shows a certificate is identified by it. Others may connect without one.
     Optional,
 }
 
@@ -98,71 +98,71 @@ impl FromStr for ClientAuth {
     }
 }
 
-/// What TLS needs.
+/// The settings of TLS.
 #[derive(Debug, Clone)]
 pub struct TlsSettings {
-    /// The server's certificate, then those between it and the root.
+    /// The server's certificate, followed by the intermediate certificates.
     pub cert: Pem,
     /// The key of that certificate: PKCS #8, PKCS #1 or SEC 1, not encrypted.
     pub key: Pem,
-    /// Who may issue client certificates; none are asked for without it.
+    /// The CA of the client certificates. Without it, clients are not asked for any.
     pub client_ca: Option<(Pem, ClientAuth)>,
-    /// Time between two looks at the files.
+    /// Time between two checks of the files.
     pub poll: Duration,
 }
 
 impl TlsSettings {
-    /// Without client certificates.
+    /// Settings without client certificates.
     #[must_use]
     pub fn new(cert: Pem, key: Pem) -> Self {
         Self { cert, key, client_ca: None, poll: Duration::from_millis(limits::DOOR_TLS_POLL_MS) }
     }
 
-    /// Whether clients are asked for certificates.
+    /// Whether clients are asked for certificates, and whether they must show one.
     #[must_use]
     pub fn client_auth(&self) -> Option<ClientAuth> {
         self.client_ca.as_ref().map(|(_, auth)| *auth)
     }
 }
 
-/// TLS as it is offered now; the configuration can be replaced while connections go on.
+/// The TLS configuration. It can be replaced while connections continue.
 pub struct Tls {
     settings: TlsSettings,
     current: ArcSwap<ServerConfig>,
-    /// Digest of what was tried last, good or bad, so that nothing is said of it twice.
+    /// The digest of the last attempt, good or bad, so that it is reported only once.
     tried: Mutex<[u8; 32]>,
-    /// Becomes readable at SIGHUP; the first [`keep_fresh`] takes it.
+    /// Becomes readable on SIGHUP. The first [`keep_fresh`] takes it.
     hangups: Mutex<Option<UnixStream>>,
 }
 
-/// What a reload has brought.
+/// The result of a reload.
 #[derive(Debug)]
 enum Reload {
     Unchanged,
-    /// New ones are used from now on; what is odd about them.
+    /// The new ones are used from now on. Contains warnings about them.
     Done(Vec<String>),
-    /// They cannot be used: the old ones stay.
+    /// The new ones cannot be used. The old ones stay in use.
     Kept(anyhow::Error),
 }
 
 impl Tls {
-    /// Reads certificate and key; also brings warnings, such as that the certificate has expired. From now on SIGHUP
-    /// does not end this process.
+    /// Reads certificate and key. Also returns warnings, for example that the certificate has expired. From now on
+    /// SIGHUP no longer ends this process.
     ///
     /// # Errors
-    /// A file that cannot be read, no certificate or key in it, a key that does not fit. The message says what to do.
+    /// A file cannot be read, contains no certificate or key, or the key does not fit. The message says what to do.
     pub fn open(settings: TlsSettings) -> anyhow::Result<(Arc<Self>, Vec<String>)> {
         let material = Material::read(&settings)?;
         let (config, warnings) = material.config()?;
         let tried = Mutex::new(material.digest());
-        let (hangups, written) = UnixStream::pair().context("no sockets for signals")?;
+        let (hangups, written) = UnixStream::pair().context("cannot create a socket pair for signals")?;
         signal_hook::low_level::pipe::register(SIGHUP, written).context("cannot listen for SIGHUP")?;
-        hangups.set_nonblocking(true).context("no sockets for signals")?;
+        hangups.set_nonblocking(true).context("cannot set up the socket pair for signals")?;
         let hangups = Mutex::new(Some(hangups));
         Ok((Arc::new(Self { settings, current: ArcSwap::from_pointee(config), tried, hangups }), warnings))
     }
 
-    /// Looks at the files again. `anyway`: also when nothing has changed since the last look.
+    /// Reads the files again. `anyway`: even if nothing has changed since the last time.
     fn reload(&self, anyway: bool) -> Reload {
         let read = Material::read(&self.settings);
         let digest = match &read {
@@ -183,7 +183,7 @@ impl Tls {
         }
     }
 
-    /// Does the handshake. Whatever goes wrong is the client's loss alone.
+    /// Does the handshake. A failure affects only this client.
     pub(super) async fn accept(&self, stream: TcpStream, limit: Duration) -> Result<Accepted, NoTls> {
         timeout(limit, self.handshake(stream)).await.unwrap_or(Err(NoTls::Failed("the handshake took too long".into())))
     }
@@ -208,27 +208,27 @@ impl Tls {
 /// A connection after its handshake.
 pub(super) struct Accepted {
     pub stream: Box<TlsStream<TcpStream>>,
-    /// Whom the client's certificate names.
+    /// The identity in the client's certificate.
     pub identity: Option<Identity>,
 }
 
 /// Why there is no TLS connection.
 pub(super) enum NoTls {
-    /// The client speaks something else, HTTP perhaps.
+    /// The client speaks another protocol, perhaps HTTP.
     Plain(TcpStream),
-    /// It said nothing at all before it left.
+    /// The client left without sending anything.
     Silent,
     Failed(String),
 }
 
-/// Reloads on SIGHUP and when the files have changed, until the stop; says what came of it.
+/// Reloads on SIGHUP and when the files have changed, until the stop. Logs the result.
 pub(super) async fn keep_fresh(tls: Arc<Tls>, stop: Stop) {
     let hangups = tls.hangups.lock().unwrap_or_else(PoisonError::into_inner).take();
     let mut hangups = hangups.and_then(|stream| tokio::net::UnixStream::from_std(stream).ok());
     loop {
         let told = async {
             match &mut hangups {
-                // Several signals that came together are one.
+                // Signals that arrive together count as one.
                 Some(hangups) => drop(hangups.read(&mut [0; 64]).await),
                 None => std::future::pending().await,
             }
@@ -239,7 +239,7 @@ pub(super) async fn keep_fresh(tls: Arc<Tls>, stop: Stop) {
             () = stop.triggered() => return,
         };
         let reloading = Arc::clone(&tls);
-        // Files may lie on a slow disk.
+        // The files may be on a slow disk.
         let Ok(outcome) = tokio::task::spawn_blocking(move || reloading.reload(anyway)).await else { continue };
         match outcome {
             Reload::Unchanged => {}
@@ -254,7 +254,7 @@ pub(super) async fn keep_fresh(tls: Arc<Tls>, stop: Stop) {
     }
 }
 
-/// What was read, not yet looked at.
+/// The contents of the files, not parsed yet.
 struct Material<'s> {
     settings: &'s TlsSettings,
     cert: Vec<u8>,
@@ -283,21 +283,21 @@ impl<'s> Material<'s> {
         all.finalize().into()
     }
 
-    /// The configuration, and what is odd about the certificate.
+    /// Returns the configuration, and warnings about the certificate.
     fn config(&self) -> anyhow::Result<(ServerConfig, Vec<String>)> {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .context("this build offers no TLS versions")?;
+            .context("this build supports neither TLS 1.3 nor TLS 1.2")?;
         let chain = certificates(&self.cert)
             .with_context(|| format!("no TLS certificate in {} (SSL_CERT)", self.settings.cert.name()))?;
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| {
-            // The error may quote what it could not read, which is a key.
+            // The error may quote the text that could not be read, which may be a key.
             let why = match error {
                 rustls::pki_types::pem::Error::NoItemsFound => {
                     "it has no unencrypted PEM key (PKCS #8, PKCS #1, SEC 1)"
                 }
-                _ => "it is no well-formed PEM",
+                _ => "it is not well-formed PEM",
             };
             anyhow!("no TLS key in {} (SSL_KEY): {why}", self.settings.key.name())
         })?;
@@ -336,14 +336,14 @@ impl<'s> Material<'s> {
 
 fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found = found.map_err(|_| anyhow!("it is no well-formed PEM"))?;
+    let found = found.map_err(|_| anyhow!("it is not well-formed PEM"))?;
     if found.is_empty() {
-        bail!("there is no block BEGIN CERTIFICATE");
+        bail!("it has no BEGIN CERTIFICATE block");
     }
     Ok(found)
 }
 
-/// What a person should know about a chain that is used all the same: a clock may be wrong, a client may not mind.
+/// Warnings about a chain that is used anyway: the clock may be wrong, or a client may not mind.
 fn warnings(chain: &[CertificateDer<'_>]) -> Vec<String> {
     let now = SystemTime::now();
     let warn = |(number, der): (usize, &CertificateDer<'_>)| {
@@ -351,7 +351,7 @@ fn warnings(chain: &[CertificateDer<'_>]) -> Vec<String> {
         let validity = certificate.tbs_certificate().validity();
         let said = |what: &str| Some(format!("certificate {} of SSL_CERT {what}", number + 1));
         if validity.not_after.to_system_time() < now {
-            said(&format!("has expired at {}: clients will refuse it", validity.not_after))
+            said(&format!("expired at {}: clients will refuse it", validity.not_after))
         } else if validity.not_before.to_system_time() > now {
             said(&format!("is not valid before {}: clients will refuse it", validity.not_before))
         } else {
@@ -361,7 +361,7 @@ fn warnings(chain: &[CertificateDer<'_>]) -> Vec<String> {
     chain.iter().enumerate().filter_map(warn).collect()
 }
 
-/// The subject of a verified certificate; one without a subject is known by its digest.
+/// The subject of a verified certificate. A certificate without a subject is identified by its digest.
 fn subject(der: &CertificateDer<'_>) -> anyhow::Result<String> {
     let certificate = Certificate::from_der(der).context("the client certificate cannot be read")?;
     let subject = certificate.tbs_certificate().subject().to_string();

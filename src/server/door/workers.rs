@@ -1,5 +1,5 @@
-//! The threads that serve clients. Each has a runtime of its own, and a client stays on the thread that it was given:
-//! waking another thread for each request, as one runtime over all threads does, costs more than the request.
+//! The threads that serve clients. Each thread has its own runtime, and a client stays on the thread that it was given.
+//! A single runtime over all threads wakes another thread for each request, which costs more than the request.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use anyhow::Context;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// The running threads. They end when this is dropped, together with what they still serve.
+/// The running threads. Dropping this ends them, together with the connections that they still serve.
 pub(super) struct Workers {
     threads: Vec<Worker>,
     next: AtomicUsize,
@@ -18,24 +18,24 @@ pub(super) struct Workers {
 
 struct Worker {
     runtime: Handle,
-    /// Dropped: the thread ends.
+    /// Dropping it ends the thread.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Workers {
-    /// Starts `count` threads. When they are to end, each waits this long at most for what blocks one of its own.
+    /// Starts `count` threads. On shutdown each thread waits at most `last_moment` for its blocking calls.
     ///
     /// # Errors
-    /// The system gives no thread, or no way to wait for sockets.
+    /// The system cannot start a thread, or has no way to wait for sockets.
     pub fn start(count: usize, last_moment: Duration) -> anyhow::Result<Self> {
         let threads = (0..count.max(1)).map(|_| Worker::start(last_moment)).collect::<anyhow::Result<_>>();
         Ok(Self { threads: threads.context("cannot start the door's threads")?, next: AtomicUsize::new(0) })
     }
 
-    /// Runs a client's task on the next thread in turn.
+    /// Runs a client's task on the next thread (round robin).
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // The order matters to nobody, so relaxed is enough.
+        // The exact order does not matter, so relaxed is enough.
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
         self.threads[next].runtime.spawn(task);
     }
@@ -47,7 +47,7 @@ impl Worker {
         let (stop, stopped) = oneshot::channel::<()>();
         let handle = runtime.handle().clone();
         let thread = thread::Builder::new().name("door".into()).spawn(move || {
-            // Nothing is ever sent: the sender's end is what is waited for.
+            // Nothing is ever sent: the thread waits until the sender is dropped.
             let _ = runtime.block_on(stopped);
             runtime.shutdown_timeout(last_moment);
         })?;
@@ -57,10 +57,10 @@ impl Worker {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        // All are told before any is waited for.
+        // Signal all threads before waiting for any of them.
         self.threads.iter_mut().for_each(|worker| drop(worker.stop.take()));
         for worker in &mut self.threads {
-            // A panic of a task stays in it, so the thread itself cannot have panicked.
+            // A panic of a task stays in that task, so the thread itself cannot have panicked.
             let _ = worker.thread.take().map(JoinHandle::join);
         }
     }

@@ -1,7 +1,7 @@
-//! The engine: one thread owns the truth (`docs/design.md#the-engine`).
+//! The engine: the one thread that owns the state (`docs/design.md#the-engine`).
 //!
-//! It takes all queued commands, steps each, commits *one* durable transaction for the batch, publishes the
-//! snapshot, then answers. The batch that forms while one commit runs is the group commit.
+//! It takes all queued commands, steps through each of them, commits *one* durable transaction for the batch, publishes
+//! the snapshot, and then answers. Commands that arrive during a commit form the next batch (group commit).
 
 #[cfg(test)]
 mod simulation;
@@ -26,7 +26,7 @@ use crate::env::Clock;
 use crate::server::limits::BATCH;
 use crate::store::Store;
 
-/// How often queues are looked at again in case a wake-up was lost.
+/// How often the engine checks the queues again, in case a wake-up was lost.
 const RECONCILE: Span = Span::secs(5);
 /// How often engine time is stored while a long deadline exists (`docs/design.md#time`).
 const STORE_TIME: Span = Span::secs(10);
@@ -36,10 +36,10 @@ const STORE_TIME: Span = Span::secs(10);
 pub enum EngineError {
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Its outcome is unknown: it may have been stored or not.
+    /// The outcome is unknown: the command may or may not have been stored.
     #[error("the store has failed, the server is going down: ask again elsewhere or later")]
     StoreFailed {
-        /// The chain of causes: for the log, not for clients.
+        /// The chain of causes. For the log, not for clients.
         cause: Arc<str>,
     },
 }
@@ -51,7 +51,7 @@ enum Job {
     Stop,
 }
 
-/// The way to the engine; cheap to clone.
+/// A handle to the engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
     jobs: mpsc::Sender<Job>,
@@ -61,18 +61,18 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Does a command; its answer comes after its commit. Dropping the future does not take the command back.
+    /// Runs a command and returns its answer after the commit. Dropping the future does not cancel the command.
     ///
     /// # Errors
-    /// The core refuses, or the store has failed.
+    /// The core refuses the command, or the store has failed.
     pub async fn call(&self, command: Command) -> Result<Reply, EngineError> {
         self.ask(command)?.await.unwrap_or_else(|_| Err(down()))
     }
 
-    /// Like [`Self::call`], for threads that may block; panics within an async task.
+    /// Like [`Self::call`], for threads that may block. Panics inside an async task.
     ///
     /// # Errors
-    /// The core refuses, or the store has failed.
+    /// The core refuses the command, or the store has failed.
     pub fn call_blocking(&self, command: Command) -> Result<Reply, EngineError> {
         self.ask(command)?.blocking_recv().unwrap_or_else(|_| Err(down()))
     }
@@ -83,25 +83,25 @@ impl Engine {
         Ok(answered)
     }
 
-    /// Leaves a command whose answer nobody needs. Never blocks.
+    /// Queues a command whose answer is not needed. Never blocks.
     pub fn post(&self, command: Command) {
-        // A closed queue means that the engine is down: nothing is left to change.
+        // A closed queue means that the engine is down, so there is nothing left to change.
         let _ = self.jobs.send(Job::Do { command, answer: None });
     }
 
-    /// Ends the engine once everything queued before has been done and answered.
+    /// Stops the engine after it has run and answered everything that is already queued.
     pub fn stop(&self) {
         let _ = self.jobs.send(Job::Stop);
     }
 
-    /// The published snapshot: at least as new as every answer given before.
+    /// The published snapshot. It is at least as new as every answer given so far.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// The time as the engine sees it: for showing deadlines, which are engine time, as times of day. It decides
-    /// nothing.
+    /// The time as the engine sees it. Use it only to show deadlines, which are in engine time, as times of day. No
+    /// decision depends on it.
     #[must_use]
     pub fn now(&self) -> Now {
         self.clock.now()
@@ -114,15 +114,15 @@ impl Engine {
     }
 }
 
-/// The engine is no longer there to say why.
+/// The engine has ended and can no longer give its own reason.
 fn down() -> EngineError {
     EngineError::StoreFailed { cause: Arc::from("the engine has ended") }
 }
 
-/// Engine time from a process's monotonic clock and what earlier lives have stored.
+/// Engine time: the time that earlier runs have stored, plus this process's monotonic clock.
 struct EngineClock {
     clock: Arc<dyn Clock>,
-    /// Engine time when `since` was read.
+    /// Engine time at the moment `since` was read.
     base: EngineMs,
     since: Duration,
 }
@@ -135,8 +135,8 @@ impl EngineClock {
     }
 }
 
-/// Loads the store and starts the thread. `failed` is called once, when a commit has failed or the engine has panicked:
-/// by then nothing more is answered but `store_failed`.
+/// Loads the store and starts the thread. `failed` is called once, when a commit has failed or the engine has panicked.
+/// From then on the only answer is `store_failed`.
 ///
 /// # Errors
 /// The store cannot be loaded or written.
@@ -151,10 +151,10 @@ pub fn start(
     start_with(store, settings, clock, (notices, long_polls), |_, _| Ok(()), failed)
 }
 
-/// Like [`start`], with something to do before the first commit: it is stored with that commit, whole or not at all.
+/// Like [`start`], but runs `prepare` before the first commit. Its changes are stored with that commit, all or none.
 ///
 /// # Errors
-/// The store cannot be loaded or written, or `prepare` fails: then nothing has been stored.
+/// The store cannot be loaded or written, or `prepare` fails. In that case nothing has been stored.
 pub fn start_with(
     store: Box<dyn Store>,
     settings: Settings,
@@ -165,7 +165,7 @@ pub fn start_with(
 ) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
     let (engine, mut thread) = awake(store, settings, clock, (notices, long_polls), prepare)?;
     let handle = std::thread::Builder::new().name("engine".into()).spawn(move || {
-        // After a panic the state cannot be trusted: like a failed commit, it ends the server.
+        // After a panic the state cannot be trusted, so a panic ends the server, as a failed commit does.
         let run = catch_unwind(AssertUnwindSafe(|| thread.run()));
         if let Err(error) =
             run.unwrap_or_else(|_| Err(anyhow::anyhow!("the engine has panicked: this is a bug in locker")))
@@ -178,7 +178,7 @@ pub fn start_with(
     Ok((engine, handle))
 }
 
-/// Loads the store; nothing runs yet.
+/// Loads the store. Nothing runs yet.
 fn awake(
     mut store: Box<dyn Store>,
     settings: Settings,
@@ -219,7 +219,7 @@ struct Thread {
 }
 
 impl Thread {
-    /// Works until it is told to stop, or a commit fails.
+    /// Runs until the engine is stopped or a commit fails.
     fn run(&mut self) -> anyhow::Result<()> {
         loop {
             let pause = Duration::from_millis(self.due().0.saturating_sub(self.clock.now().engine.0));
@@ -246,12 +246,12 @@ impl Thread {
         }
     }
 
-    /// When the next turn is due even if nobody asks anything.
+    /// When the next turn is due even if no command arrives.
     fn due(&self) -> EngineMs {
         self.state.next_timer().map_or(self.next_reconcile, |timer| timer.min(self.next_reconcile))
     }
 
-    /// One turn: what was asked meanwhile, and what is due by itself.
+    /// One turn: the commands that have arrived, and the timers that are due.
     fn turn(&mut self, mut commands: Vec<(Command, Option<Answer>)>) -> anyhow::Result<()> {
         let now = self.clock.now();
         if now.engine >= self.next_reconcile {
@@ -263,7 +263,7 @@ impl Thread {
         self.batch(commands)
     }
 
-    /// Step, commit, publish, answer: in this order, because an answer before its commit could be lost by a crash.
+    /// Steps, commits, publishes, answers, in this order: a crash could lose an answer that was sent before its commit.
     fn batch(&mut self, commands: Vec<(Command, Option<Answer>)>) -> anyhow::Result<()> {
         let mut answers = Vec::with_capacity(commands.len());
         for (command, answer) in commands {
@@ -294,7 +294,7 @@ impl Thread {
         }
         self.snapshot.store(Arc::new(self.state.snapshot.clone()));
         for (answer, result) in answers {
-            // Whoever asked may have gone.
+            // The caller may have gone.
             let _ = answer.send(result);
         }
         for notice in self.state.take_notices() {
@@ -314,7 +314,7 @@ impl Thread {
         Ok(())
     }
 
-    /// After a failed commit: whatever is asked, the outcome is not known here.
+    /// After a failed commit: answers every further command that its outcome is unknown.
     fn refuse_the_rest(&mut self, cause: &Arc<str>) {
         while let Ok(job) = self.queue.recv() {
             match job {

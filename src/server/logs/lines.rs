@@ -1,8 +1,8 @@
-//! Lines on their way to standard error, written many at a time by a thread of their own.
+//! Log lines in transit to standard error. A separate thread writes many of them at a time.
 //!
-//! Waking that thread for each line, as `tracing-appender` does, costs more than the request that the line is about
-//! (`docs/decisions/0018-one-way-through-the-server.md`). This one looks once in [`GATHER`], and sleeps without a timer
-//! while nothing is written.
+//! `tracing-appender` wakes its thread for each line, which costs more than the request that the line is about
+//! (`docs/decisions/0018-one-way-through-the-server.md`). This thread looks once per [`GATHER`], and sleeps without a
+//! timer while there is nothing to write.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{self, Receiver};
@@ -15,13 +15,13 @@ use crate::server::limits;
 
 /// How long lines are gathered before they are written together: too short for a person to notice.
 const GATHER: Duration = Duration::from_millis(10);
-/// How long the end of the server waits for a reader of the last lines.
+/// How long the server waits at its end for the last lines to be read.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Waiting {
     bytes: Vec<u8>,
-    /// Lines for which there was no room.
+    /// The number of lines that were dropped for lack of room.
     dropped: u64,
     /// The thread waits for the first line.
     asleep: bool,
@@ -40,14 +40,15 @@ impl Shared {
     }
 }
 
-/// Where lines are put; cheap to clone. It never blocks: a line for which there is no room is counted and dropped.
+/// Where lines are put. Cheap to clone. It never blocks: if there is no room for a line, the line is dropped and
+/// counted.
 #[derive(Clone)]
 pub(super) struct Lines(Arc<Shared>);
 
-/// Writes lines until it is dropped; then it writes what waits, for a moment at most.
+/// Writes lines until it is dropped. Then it writes the remaining lines, for at most [`LAST_LINES`].
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    /// Disconnected when the thread has written all.
+    /// Disconnected when the thread has written everything.
     done: Receiver<()>,
 }
 
@@ -58,17 +59,17 @@ pub(super) fn start(mut to: impl Write + Send + 'static) -> (Lines, Writer) {
     let theirs = Arc::clone(&shared);
     let run = move || {
         while let Some(bytes) = next(&theirs) {
-            // When nobody can read it, there is nobody to tell.
+            // If this fails, there is nobody to report it to.
             let _ = to.write_all(&bytes).and_then(|()| to.flush());
         }
         drop(alive);
     };
-    // Without a thread there is no log, and nobody to tell that either.
+    // Without a thread there is no log, and nobody to report that to.
     let _ = std::thread::Builder::new().name("log".into()).spawn(run);
     (Lines(Arc::clone(&shared)), Writer { shared, done })
 }
 
-/// The lines to write next; `None` when all have been written and no more will come.
+/// The lines to write next. `None` when all have been written and no more will come.
 fn next(shared: &Shared) -> Option<Vec<u8>> {
     let mut waiting = shared.waiting();
     while waiting.bytes.is_empty() && !waiting.ended {
@@ -120,7 +121,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.shared.waiting().ended = true;
         self.shared.changed.notify_all();
-        // Nothing is ever sent: this is the thread's end, or the patience is over.
+        // Nothing is ever sent: this waits until the thread ends or the time is over.
         let _ = self.done.recv_timeout(LAST_LINES);
     }
 }
@@ -129,7 +130,7 @@ impl Drop for Writer {
 mod tests {
     use super::*;
 
-    /// Takes nothing while the test holds it.
+    /// A pipe that takes nothing while the test holds it.
     #[derive(Clone, Default)]
     struct Pipe(Arc<Mutex<Vec<u8>>>);
 

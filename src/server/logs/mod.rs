@@ -1,7 +1,7 @@
-//! Log lines: text for people, JSON for programs, on standard error.
+//! The log on standard error: text for people, JSON for programs.
 //!
-//! Lines are written by a thread of their own (`lines`). When nobody reads them they are dropped, beyond
-//! [`LOG_BYTES`](super::limits::LOG_BYTES): a full pipe must never stop the server.
+//! A separate thread writes the lines (`lines`). If nobody reads them, lines beyond
+//! [`LOG_BYTES`](super::limits::LOG_BYTES) are dropped: a full pipe must never stop the server.
 
 mod lines;
 
@@ -10,24 +10,24 @@ use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
 
-/// How a line is written.
+/// The format of the lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people; coloured on a terminal.
+    /// For people. Coloured on a terminal.
     #[default]
     Text,
-    /// One JSON object in each line.
+    /// One JSON object per line.
     Json,
 }
 
 /// Which lines are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogLevel {
-    /// Only what is broken.
+    /// Only failures.
     Error,
-    /// And what somebody should look at.
+    /// Also what an operator should look at.
     Warn,
-    /// And one line for each request.
+    /// Also one line for each request.
     #[default]
     Info,
     Debug,
@@ -64,13 +64,13 @@ pub struct LogSettings {
     pub level: LogLevel,
 }
 
-/// Lines are written until this is dropped; then those that wait are.
+/// The running log. When this is dropped, it writes the lines that still wait and then stops.
 #[must_use]
 pub struct Log {
     _writer: lines::Writer,
 }
 
-/// Starts writing. The log is one for the whole process: a second call while it runs changes nothing.
+/// Starts the log. There is one log for the whole process: a second call while it runs changes nothing.
 pub fn start(settings: LogSettings) -> Log {
     let (lines, writer) = lines::start(std::io::stderr());
     let level = match settings.level {
@@ -80,7 +80,7 @@ pub fn start(settings: LogSettings) -> Log {
         LogLevel::Debug => LevelFilter::DEBUG,
     };
     let builder = tracing_subscriber::fmt().with_writer(lines).with_max_level(level);
-    // An error means that there is a log already.
+    // An error means that there already is a log.
     let _ = match settings.format {
         LogFormat::Text => {
             tracing::subscriber::set_global_default(builder.with_ansi(std::io::stderr().is_terminal()).finish())

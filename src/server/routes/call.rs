@@ -1,4 +1,4 @@
-//! One request, taken apart: names from the path, parameters, body. What is wrong is gathered, not thrown.
+//! One request, split into names from the path, parameters and body. Problems are collected, not returned at once.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -10,17 +10,17 @@ use crate::core::limits;
 use crate::wire::json::{self, Body};
 use crate::wire::problems::{Problems, quoted};
 
-/// A request that has found its route.
+/// A request whose route was found.
 pub(super) struct Call<'r> {
     pub request: &'r Request,
     path: BTreeMap<&'static str, String>,
     query: BTreeMap<String, String>,
-    /// What is wrong with the query, before anybody looked at the values.
+    /// What is wrong with the query itself, before the values are parsed.
     problems: Problems,
 }
 
 impl<'r> Call<'r> {
-    /// A request with its path and query as its route has read them, and what is wrong with it so far.
+    /// A request with its path and query as its route has parsed them, and the problems so far.
     pub fn new(
         request: &'r Request,
         path: BTreeMap<&'static str, String>,
@@ -30,17 +30,17 @@ impl<'r> Call<'r> {
         Self { request, path, query, problems }
     }
 
-    /// What is known to be wrong so far; the handler goes on adding to it.
+    /// The problems so far. The handler adds to them.
     pub fn problems(&self) -> Problems {
         self.problems.clone()
     }
 
-    /// For a route that takes nothing: nothing was given.
+    /// For a route that takes nothing: checks that nothing was given.
     pub fn asks_nothing(&self) -> Result<(), Failure> {
         Ok(self.problems().done(Some(()))?)
     }
 
-    /// A name from the path.
+    /// A name from the path, parsed.
     pub fn path<T: FromStr<Err: Display>>(&self, name: &str, problems: &mut Problems) -> Option<T> {
         problems.parse(name, self.path_text(name))
     }
@@ -55,7 +55,7 @@ impl<'r> Call<'r> {
         self.query.get(name).map(String::as_str)
     }
 
-    /// A parameter; `None` when it is not given (or wrong, which is noted).
+    /// A parameter. `None` if it is not given, or if it is wrong, which is recorded in `problems`.
     pub fn query<T: FromStr<Err: Display>>(&self, name: &str, problems: &mut Problems) -> Option<T> {
         problems.parse_some(name, self.query_text(name))
     }
@@ -68,7 +68,7 @@ impl<'r> Call<'r> {
         self.query(name, problems)
     }
 
-    /// `true` or `false`; false when not given.
+    /// `true` or `false`. Defaults to false.
     pub fn flag(&self, name: &str, problems: &mut Problems) -> bool {
         match self.query_text(name) {
             None | Some("false") => false,
@@ -80,7 +80,7 @@ impl<'r> Call<'r> {
         }
     }
 
-    /// How many entries a page may have.
+    /// The most entries that a page may have.
     pub fn limit(&self, problems: &mut Problems) -> usize {
         match self.query::<usize>("limit", problems) {
             Some(limit) if !(1..=limits::PAGE).contains(&limit) => {
@@ -96,7 +96,7 @@ impl<'r> Call<'r> {
         json::read(&self.request.body, problems)
     }
 
-    /// Whether this request may be kept waiting after this answer.
+    /// Whether this request may be parked after this answer.
     pub fn may_park(&self) -> bool {
         self.request.can_park && self.request.attempt != Attempt::Last
     }

@@ -24,12 +24,12 @@ use crate::wire::problems::Problems;
 
 type Entries = OrdMap<ChangeKey, Arc<Change>>;
 
-/// Which entries of a history are wanted.
+/// The entries of a history that a request asks for.
 struct Wanted {
     start: Bound<ChangeKey>,
-    /// The entries of this revision are wanted whatever they are.
+    /// Always include the entries of this revision, whatever their kind.
     given: Option<Revision>,
-    /// Only what `check` lists.
+    /// Only the entries that `check` lists.
     versions: bool,
     /// Only the newest of them.
     newest: bool,
@@ -41,7 +41,7 @@ impl Wanted {
         let after = call.query::<u64>("after", problems).map(Revision);
         let from = call.query::<u64>("from", problems).map(Revision);
         if after.is_some() && from.is_some() {
-            problems.add("from", "and `after` exclude each other");
+            problems.add("from", "cannot be combined with `after`");
         }
         let first = |revision| ChangeKey { revision, seq: 0 };
         let last = |revision| ChangeKey { revision, seq: u32::MAX };
@@ -58,8 +58,9 @@ impl Wanted {
         !self.versions || change.kind.is_version() || self.given == Some(change.key.revision)
     }
 
-    /// Oldest first. The entries of one revision are never parted, so a page may be longer than its limit; it looks
-    /// at a bounded number of entries, so it may be shorter although more follow. Only `next` tells.
+    /// One page, oldest entry first. The entries of one revision are never split, so a page may be longer than its
+    /// limit. Only a bounded number of entries is read, so a page may be shorter although more follow. Only `next`
+    /// tells whether more follow.
     fn page(&self, entries: &Entries) -> Page<ChangeView> {
         let range = || entries.range((self.start, Bound::Unbounded)).map(|(_, change)| change);
         if self.newest {
@@ -92,7 +93,7 @@ pub(super) fn of_pool(routes: &Routes, call: &Call) -> Result<Response, Failure>
     answer.ok_or_else(|| Refusal::NoSuchPool { pool }.into())
 }
 
-/// `GET /api/v1/changes`: over all pools, also removed ones.
+/// `GET /api/v1/changes`: all pools, including removed ones.
 pub(super) fn of_all(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let wanted = Wanted::of(call, &mut problems);
@@ -102,7 +103,7 @@ pub(super) fn of_all(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     page_or_park(routes, call, wait, Topic::Changes, page).ok_or_else(|| Failure::new(Code::Internal, "no history"))
 }
 
-/// A page; with `wait`, the request is held until there is something to tell.
+/// Returns a page. With `wait`, the request is held until there is an entry.
 fn page_or_park(
     routes: &Routes,
     call: &Call,
@@ -113,7 +114,7 @@ fn page_or_park(
     let park = call.request.park;
     let may_park = wait > Span(0) && call.may_park();
     if may_park {
-        // Before the look, else what happens in between is missed.
+        // Register before reading, or a change in between is missed.
         routes.long_polls.watch(park, topic);
     }
     let page = page(&routes.engine.snapshot());
@@ -124,7 +125,7 @@ fn page_or_park(
     Some(Response { park: (may_park && nothing_yet).then_some(wait), ..json(&page?) })
 }
 
-/// `GET /api/v1/pools/{pool}/changes/{revision}`: its entries in this pool.
+/// `GET /api/v1/pools/{pool}/changes/{revision}`: the entries of one revision in this pool.
 pub(super) fn revision(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let pool = call.path::<PoolName>("pool", &mut problems);
@@ -135,7 +136,8 @@ pub(super) fn revision(routes: &Routes, call: &Call) -> Result<Response, Failure
     let range = ChangeKey { revision, seq: 0 }..=ChangeKey { revision, seq: u32::MAX };
     let items: Vec<_> = found.changes.range(range).map(|(_, change)| views::change(change)).collect();
     if items.is_empty() {
-        let error = format!("pool {pool:?} has no revision {revision}: it never had, or its history is pruned");
+        let error =
+            format!("pool {pool:?} has no revision {revision}: it never existed, or it was pruned from the history");
         return Err(Failure::new(Code::NoSuchRevision, error));
     }
     Ok(json(&Page { items, next: None }))

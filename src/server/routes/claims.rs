@@ -1,4 +1,4 @@
-//! Claims: ask, look, confirm, end (`docs/design.md#the-life-of-a-claim`).
+//! Claims: ask, read, confirm, end (`docs/design.md#the-life-of-a-claim`).
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -29,7 +29,7 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let body = call.body::<ClaimBody>(&mut problems);
-    // A wrong id must not hide what is wrong with the body.
+    // An invalid id must not hide problems in the body.
     let id_or_any = id.clone().unwrap_or_else(ClaimId::smallest);
     let asked = body.and_then(|body| parse::claim(id_or_any, body, &mut problems));
     let parse::Asked { ask, wait, expect_store } = problems.done(id.and(asked))?;
@@ -57,7 +57,7 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
     }
 }
 
-/// The answer that is not relayed unless parking fails after all; short, because each notice makes one.
+/// The answer that is sent only if parking fails after all. It is short, because each notice makes one.
 fn parked(claim: &Claim) -> Response {
     locked(&bare(Code::Waiting, format!("claim {:?} waits: ask again", claim.id)))
 }
@@ -68,7 +68,7 @@ fn bare(code: Code, error: String) -> WaitingView {
     WaitingView { error, code, parked: false, claim: None, holders, own, builds }
 }
 
-/// The answer to a claim that waits; what the snapshot knows of it may be newer than the claim.
+/// The answer to a claim that waits. The snapshot may know newer facts than the claim.
 fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
     let view = routes.look(|viewer| {
         let stuck = viewer.snapshot.stuck.get(&claim.id);
@@ -126,7 +126,7 @@ fn busy(routes: &Routes, ask: &AskClaim) -> Response {
     let holders = routes.look(|viewer| viewer.rivals(&ask.terms.ask.parts));
     let error = match holders.first() {
         Some(holder) => format!(
-            "lock {:?} of pool {:?} is taken by claim {:?}: try again later, or let the claim queue",
+            "lock {:?} of pool {:?} is held by claim {:?}: try again later, or let the claim queue",
             holder.lock, holder.pool, holder.claim
         ),
         None => "it is not this claim's turn: try again later, or let the claim queue".to_owned(),
@@ -280,15 +280,15 @@ fn filter(call: &Call, problems: &mut Problems) -> Filter {
     let id = call.query::<Text>("build", problems);
     let cluster = call.query::<Text>("cluster", problems);
     if call.query_text("build").is_some() != call.query_text("cluster").is_some() {
-        problems.add("build", "a build is always the pair of `build` (its id) and `cluster` (ATC_EXTERNAL_URL)");
+        problems.add("build", "a build needs both `build` (its id) and `cluster` (its ATC_EXTERNAL_URL)");
     }
     if pool.is_some() && state == Some(ListedState(ClaimState::Ended)) {
-        problems.add("pool", "is not remembered of ended claims: look into the pool's changes");
+        problems.add("pool", "cannot be combined with state=ended: see the pool's changes instead");
     }
     Filter { pool, state, build: cluster.zip(id).map(|(cluster, id)| BuildRef { cluster, id }) }
 }
 
-/// `GET /api/v1/claims`: live claims, or with `state=ended` the ended ones, by id.
+/// `GET /api/v1/claims`: live claims by id, or the ended ones with `state=ended`.
 pub(super) fn list(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let filter = filter(call, &mut problems);
@@ -327,7 +327,7 @@ impl Filter {
     }
 }
 
-/// Live claims by id, after one id; only those that an index knows to be of the pool or the build.
+/// Live claims by id, starting after one id. If an index covers the pool or the build, only the claims in it.
 fn live<'w>(
     snapshot: &'w Snapshot,
     filter: &Filter,
@@ -348,8 +348,8 @@ fn live<'w>(
     Box::new(snapshot.claims.iter().skip_while(move |(id, _)| !is_after(id)))
 }
 
-/// The first entries that are shown. It looks at a bounded number of them, so a page may have fewer than `limit`
-/// although more follow: only a page without `next` is the last.
+/// The first entries that the filter shows. Only a bounded number of entries is read, so a page may have fewer than
+/// `limit` although more follow. Only a page without `next` is the last.
 fn page<'w, T: 'w>(
     entries: impl Iterator<Item = (&'w ClaimId, T)>,
     limit: usize,

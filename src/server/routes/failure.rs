@@ -1,4 +1,4 @@
-//! The one mapping from what went wrong to code, status and advice.
+//! The one mapping from errors to codes, statuses and advice.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use crate::wire::api::{ClaimView, ErrorView};
 use crate::wire::errors::Code;
 use crate::wire::problems::Problems;
 
-/// An answer that is an error.
+/// An error answer.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub code: Code,
-    /// The status of the code, unless a contract wants another.
+    /// The status of the code, unless a contract needs a different one.
     pub status: u16,
     pub error: String,
     pub problems: Vec<String>,
     pub claim: Option<Box<ClaimView>>,
-    /// The methods of this path, with [`Code::MethodNotAllowed`].
+    /// The methods of this path, for [`Code::MethodNotAllowed`].
     pub allow: Option<String>,
-    /// Why the server itself failed: for the log, never for the client.
+    /// Why the server itself failed. For the log, never for the client.
     pub cause: Option<Arc<str>>,
 }
 
@@ -33,7 +33,7 @@ impl Failure {
         Self { code, status: code.status(), error, problems, claim: None, allow: None, cause: None }
     }
 
-    /// A request that is wrong in these ways.
+    /// A request with these problems.
     pub fn bad(problems: Vec<String>) -> Self {
         let error = match problems.as_slice() {
             [] => "the request is wrong".to_owned(),
@@ -43,7 +43,7 @@ impl Failure {
         Self { problems, ..Self::new(Code::BadRequest, error) }
     }
 
-    /// The engine gave an answer that does not belong to the command: a bug, told without guessing.
+    /// The engine gave an answer that does not belong to the command. This is a bug.
     pub fn unexpected(reply: &Reply) -> Self {
         let kind = match reply {
             Reply::Claim { .. } => "a claim",
@@ -53,7 +53,10 @@ impl Failure {
             Reply::Latch(_) => "a latch",
             Reply::Nothing => "nothing",
         };
-        Self::new(Code::Internal, format!("the engine's answer ({kind}) does not fit the request: this is a bug"))
+        Self::new(
+            Code::Internal,
+            format!("the engine's answer ({kind}) does not fit the request: this is a bug in locker"),
+        )
     }
 
     pub fn into_response(self) -> Response {
@@ -66,7 +69,7 @@ impl Failure {
     }
 }
 
-/// Seconds after which another attempt makes sense, where it makes sense at all.
+/// The number of seconds after which a retry makes sense, if it makes sense at all.
 fn retry_after(code: Code) -> Option<&'static str> {
     match code {
         Code::StoreFailed | Code::Unavailable | Code::QueueFull | Code::ConcourseUnavailable => Some("5"),
@@ -110,7 +113,7 @@ impl From<Problems> for Failure {
     }
 }
 
-/// The code of a refusal, and what to do next where its own text does not say so.
+/// The code of a refusal, and the next step where the text of the refusal does not give one.
 fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
     match refusal {
         Refusal::NoSuchPool { .. } => (Code::NoSuchPool, "check the name, or declare it first (locker pool set)"),

@@ -1,4 +1,4 @@
-//! The server about itself.
+//! Information about the server itself.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::wire::text::time;
 /// The server works.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct StatusView {
-    /// Always `ok`; anything else is an error answer.
+    /// Always `ok`. Anything else is an error answer.
     status: &'static str,
 }
 
@@ -36,15 +36,15 @@ pub(super) fn healthz(_: &Routes, call: &Call) -> Result<Response, Failure> {
     Ok(json(&StatusView { status: "ok" }))
 }
 
-/// `GET /readyz`: it can serve.
+/// `GET /readyz`: the server can serve.
 pub(super) fn readyz(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     call.asks_nothing()?;
     match (routes.health)() {
         Ok(()) => Ok(json(&StatusView { status: "ok" })),
         Err(Code::StoreFailed) => {
-            Err(Failure::new(Code::StoreFailed, "the store has failed, the server is going down"))
+            Err(Failure::new(Code::StoreFailed, "the store has failed and the server is going down"))
         }
-        Err(code) => Err(Failure::new(code, "the server is starting or going down: ask again later")),
+        Err(code) => Err(Failure::new(code, "the server is starting or going down; ask again later")),
     }
 }
 

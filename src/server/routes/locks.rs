@@ -1,4 +1,4 @@
-//! Locks of a pool: look, add, change, take out (`docs/design.md#changing-locks`), and `verify`.
+//! Locks of a pool: read, add, change, remove (`docs/design.md#changing-locks`), and `verify`.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
     let claim = body.claim.zip(names.clone());
     let claim = claim.and_then(|(claim, names)| first_claim(claim, names, body.by.as_ref(), &mut problems));
     if body.if_free {
-        problems.add("if_free", "is for PATCH: a new lock is nobody's");
+        problems.add("if_free", "is only for PATCH: a new lock has no holder");
     }
     let by = parse::by(body.by, &mut problems);
     let (pool, lock) = problems.done(names)?;
@@ -58,7 +58,7 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
     done(routes, routes.engine.call(command).await?)
 }
 
-/// The claim that a new lock comes with: one for just this lock, of whoever adds it.
+/// The claim that comes with a new lock: for that lock alone, owned by the client that adds it.
 fn first_claim(
     claim: FirstClaimBody,
     (pool, lock): (PoolName, LockName),
@@ -79,7 +79,7 @@ fn first_claim(
     parse::claim(id, body, problems).map(|asked| Box::new(asked.ask))
 }
 
-/// `PATCH /api/v1/pools/{pool}/locks/{lock}`: what is given changes.
+/// `PATCH /api/v1/pools/{pool}/locks/{lock}`: changes the given fields.
 pub(super) fn patch(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let names = names(call, &mut problems);
@@ -87,7 +87,7 @@ pub(super) fn patch(call: &Call) -> Result<Command, Failure> {
     let metadata = text::metadata(body.metadata, body.metadata_base64, &mut problems);
     let labels = body.labels.and_then(|labels| parse::labels("labels", &labels, &mut problems)).map(Arc::new);
     if body.claim.is_some() {
-        problems.add("claim", "is for PUT: ask for a lock that is there with PUT /api/v1/claims/{id}");
+        problems.add("claim", "is only for PUT: ask for an existing lock with PUT /api/v1/claims/{id}");
     }
     let (if_free, by) = (body.if_free, parse::by(body.by, &mut problems));
     let (pool, lock) = problems.done(names)?;
@@ -126,7 +126,7 @@ pub(super) fn put_back(call: &Call) -> Result<Command, Failure> {
     Ok(Command::Return { pool, lock, by })
 }
 
-/// `GET /api/v1/verify`: whether this fence is a present holder's. A grant that nobody has confirmed is none.
+/// `GET /api/v1/verify`: whether a current hold has this fence. A grant that is not confirmed does not count.
 pub(super) fn verify(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let pool = call.required::<PoolName>("pool", &mut problems);
@@ -141,7 +141,8 @@ pub(super) fn verify(routes: &Routes, call: &Call) -> Result<Response, Failure> 
         matches!(claim.phase, Phase::Held { .. }).then(|| viewer.holder(in_pool, found, holder)).flatten()
     });
     let holder = holder.ok_or_else(|| {
-        let error = format!("fence {fence} holds no lock {lock:?} of pool {pool:?} (any more): stop what needs it");
+        let error =
+            format!("fence {fence} does not hold lock {lock:?} of pool {pool:?} (any more): stop what needs it");
         Failure::new(Code::NotHeld, error)
     })?;
     Ok(json(&VerifyView { holder }))

@@ -1,10 +1,10 @@
-//! Our own HTTP API (`docs/design.md#the-api`) as plain functions from a request value to a response value.
+//! Our own HTTP API (`docs/design.md#the-api`), as plain functions from a request value to a response value.
 //!
-//! - `route`: what a route is; `table`: all of them. Dispatch and `openapi.json` are both made from that one table.
-//! - `call`: one request with its path, query and body taken apart; everything wrong with it is gathered.
+//! - `route`: what a route is. `table`: all routes. Dispatch and `openapi.json` both use that one table.
+//! - `call`: one request, split into path, query and body. It collects everything that is wrong with the request.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
 //! - `claims`, `pools`, `locks`, `changes`, `info`: the handlers.
-//! - [`contracts`]: the handlers of the APIs that Locker honours for clients of other servers.
+//! - [`contracts`]: the handlers of the APIs that Locker serves for clients of other servers.
 
 mod call;
 mod changes;
@@ -40,18 +40,17 @@ use crate::wire::errors::Code;
 use crate::wire::problems::quoted;
 use crate::wire::text::percent_decoded;
 
-/// The description of the whole API, as `openapi.json` gives it.
+/// The description of the whole API, as served at `openapi.json`.
 #[must_use]
 pub fn description() -> &'static Value {
     static DOCUMENT: LazyLock<Value> = LazyLock::new(|| openapi::document(ROUTES));
     &DOCUMENT
 }
 
-/// Says whether the server can serve; if not, with which code it refuses: [`Code::StoreFailed`] or
-/// [`Code::Unavailable`].
+/// Checks whether the server can serve. If not, the code says why: [`Code::StoreFailed`] or [`Code::Unavailable`].
 pub type Health = Arc<dyn Fn() -> Result<(), Code> + Send + Sync>;
 
-/// The API over one engine.
+/// The API of one engine.
 pub struct Routes {
     engine: Engine,
     long_polls: LongPolls,
@@ -61,15 +60,15 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// The API over `engine`, whose long polls are in `long_polls`; `health` answers `/readyz`. All contracts are served,
-    /// and no builds are watched.
+    /// The API of `engine`, with its table of `long_polls`. `health` answers `/readyz`. All contracts are served, and
+    /// no builds are watched.
     #[must_use]
     pub fn new(engine: Engine, long_polls: LongPolls, health: Health) -> Self {
         let (builds, contracts) = (BuildWatch::default(), ContractRoutes::default());
         Self { engine, long_polls, health, builds, contracts }
     }
 
-    /// The same API with this watch of builds.
+    /// The same API with this build watch.
     #[must_use]
     pub fn with_builds(self, builds: BuildWatch) -> Self {
         Self { builds, ..self }
@@ -81,8 +80,8 @@ impl Routes {
         Self { contracts, ..self }
     }
 
-    /// Whether a claim may be taken, by what is known of its build. Only the first `PUT` of a life is looked at: what
-    /// was taken once keeps its place, also while its Concourse cannot be asked.
+    /// Checks the build of a new claim. Only the first `PUT` in a run of the server is checked: an accepted claim keeps
+    /// its place, even while its Concourse cannot be asked.
     async fn admit(&self, ask: &AskClaim) -> Result<(), Failure> {
         let snapshot = self.engine.snapshot();
         if snapshot.claims.contains_key(&ask.id) {
@@ -92,13 +91,13 @@ impl Routes {
         Ok(self.builds.admit(&ask.terms.owner, scope).await?)
     }
 
-    /// Looks at the newest snapshot.
+    /// Reads the newest snapshot.
     fn look<T>(&self, look: impl FnOnce(&Viewer<'_>) -> T) -> T {
         let snapshot = self.engine.snapshot();
         look(&Viewer { snapshot: &snapshot, now: self.engine.now() })
     }
 
-    /// Calls the route. Whatever a route asks of the engine, this task awaits it here.
+    /// Calls the route. If the route asks the engine, this task awaits the answer here.
     async fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
         self.contracts.check_served(found.route.contracts)?;
         let call = found.route.call(request, found.segments)?;
@@ -121,7 +120,7 @@ fn done(_: &Routes, reply: Reply) -> Result<Response, Failure> {
     }
 }
 
-/// The rule that a request falls under; [`Access::Guarded`] when no route serves it.
+/// The rule for a request. [`Access::Guarded`] if no route serves it.
 #[must_use]
 pub fn access(request: &Request) -> Access {
     find(request).map_or(Access::Guarded, |found| found.route.access)
@@ -132,17 +131,17 @@ pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
     ROUTES.iter().map(|route| (route.method.word(), route.path))
 }
 
-/// A route, and the path of the request taken apart.
+/// A route, and the path of the request split into segments.
 struct Found {
     route: &'static Route,
     segments: Vec<String>,
 }
 
-/// The one way from a request to its route: authorization and dispatch cannot differ.
+/// The only way from a request to its route. Authorization and dispatch both use it, so they cannot disagree.
 fn find(request: &Request) -> Result<Found, Failure> {
     let mut segments = segments(&request.path)?;
     if segments == ["lock", ""] && contracts::latches::is_of_latch(request) {
-        // Clients of latches write /lock and /lock/ alike.
+        // Clients of latches use both /lock and /lock/.
         segments.pop();
     }
     let at_path = |route: &&'static Route| route.matches(&segments);
@@ -155,7 +154,7 @@ fn find(request: &Request) -> Result<Found, Failure> {
 }
 
 impl Handler for Routes {
-    /// Everybody: who may come in is the guard's question.
+    /// Admits every request: the guard decides about that.
     fn admit(&self, _: &mut Request) -> Result<(), Response> {
         Ok(())
     }
@@ -171,7 +170,12 @@ impl Handler for Routes {
             let response = answer.unwrap_or_else(|failure| {
                 if failure.code == Code::Internal || failure.cause.is_some() {
                     let cause = failure.cause.as_deref();
-                    tracing::error!(request = request.id, error = failure.error, cause, "a request has failed inside");
+                    tracing::error!(
+                        request = request.id,
+                        error = failure.error,
+                        cause,
+                        "a request failed with an internal error"
+                    );
                 }
                 failure.into_response()
             });
@@ -186,7 +190,7 @@ impl Handler for Routes {
     }
 }
 
-/// The segments of a path, each percent-decoded once: a `%2f` within one does not part it.
+/// The segments of a path, each percent-decoded once. A `%2f` within a segment does not split it.
 fn segments(path: &str) -> Result<Vec<String>, Failure> {
     let decoded = path.strip_prefix('/').unwrap_or_default().split('/').map(percent_decoded);
     decoded.collect::<Result<_, _>>().map_err(|problem| Failure::bad(vec![format!("path: {problem}")]))
@@ -195,7 +199,7 @@ fn segments(path: &str) -> Result<Vec<String>, Failure> {
 fn no_route(request: &Request, known: &[Method]) -> Failure {
     let path = quoted(&request.path);
     if known.is_empty() {
-        let error = format!("there is nothing at {path}: see /openapi.json for what there is");
+        let error = format!("nothing is served at {path}; /openapi.json lists all paths");
         return Failure::new(Code::NoSuchRoute, error);
     }
     let mut allow: Vec<&str> = known.iter().map(|method| method.word()).collect();
@@ -203,11 +207,11 @@ fn no_route(request: &Request, known: &[Method]) -> Failure {
         allow.push("HEAD");
     }
     let allow = allow.join(", ");
-    let error = format!("{path} knows no method {}, only {allow}", quoted(&request.method));
+    let error = format!("{path} does not support the method {}, only {allow}", quoted(&request.method));
     Failure { allow: Some(allow), ..Failure::new(Code::MethodNotAllowed, error) }
 }
 
-/// A 200 with a value.
+/// A 200 response with a value.
 fn json(value: &impl Serialize) -> Response {
     respond(200, value)
 }
@@ -215,7 +219,7 @@ fn json(value: &impl Serialize) -> Response {
 fn respond(status: u16, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => Response::new(status, body),
-        // Views have text keys and no maps that could fail; if one does, that is a bug and no reason to panic.
+        // Views have text keys and no maps that could fail. If one fails anyway, that is a bug, but no reason to panic.
         Err(_) => Response::new(500, FALLBACK.to_vec()),
     }
 }

@@ -1,4 +1,4 @@
-//! Pools: list, look, declare, remove (`docs/design.md#pools`).
+//! Pools: list, read, declare, remove (`docs/design.md#pools`).
 
 use std::ops::Bound;
 
@@ -65,7 +65,8 @@ pub(super) fn delete(call: &Call) -> Result<Command, Failure> {
     let pool = call.path::<PoolName>("pool", &mut problems);
     let body = call.body::<RemoveBody>(&mut problems).unwrap_or_default();
     if body.claim.is_some() {
-        problems.add("claim", "goes with the removal of a lock; a pool is removed when nobody uses it");
+        problems
+            .add("claim", "can only be given when a lock is removed; a pool can be removed only when nobody uses it");
     }
     let by = parse::by(body.by, &mut problems);
     let pool = problems.done(pool)?;

@@ -1,4 +1,4 @@
-//! What a route is: a row of `table`, and how it reads a request.
+//! What a route is: one row of `table`, and how it reads a request.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,7 +17,7 @@ use crate::wire::errors::Code;
 use crate::wire::problems::{Problems, unknown};
 use crate::wire::text::percent_decoded;
 
-/// A method that some route has.
+/// The methods that routes have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Method {
     Get,
@@ -28,7 +28,7 @@ pub(in super::super) enum Method {
 }
 
 impl Method {
-    /// `HEAD` is answered like `GET`; the body is left out by the door.
+    /// `HEAD` is answered like `GET`, and the door leaves out the body.
     pub fn parse(word: &str) -> Option<Self> {
         Some(match word {
             "GET" | "HEAD" => Self::Get,
@@ -59,13 +59,13 @@ pub(in super::super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 pub(super) enum Run {
     /// From the published snapshot, at once.
     Look(fn(&Routes, &Call) -> Result<Response, Failure>),
-    /// By one command to the engine: the request says which, the reply is shown.
+    /// With one command to the engine, made from the request. The response shows the reply.
     Do(fn(&Call) -> Result<Command, Failure>, fn(&Routes, Reply) -> Result<Response, Failure>),
-    /// By a talk with the engine, or with others before it.
+    /// With a conversation with the engine, and perhaps with others before it.
     Talk(for<'a> fn(&'a Routes, &'a Call<'a>) -> Talking<'a>),
 }
 
-/// An answer on its way.
+/// A response that is being made.
 pub(super) type Talking<'a> = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send + 'a>>;
 
 /// A parameter of a query.
@@ -73,7 +73,7 @@ pub(super) type Talking<'a> = Pin<Box<dyn Future<Output = Result<Response, Failu
 pub(in super::super) struct Parameter {
     pub name: &'static str,
     pub about: &'static str,
-    /// JSON type of its value.
+    /// The JSON type of its value.
     pub kind: &'static str,
     pub required: bool,
 }
@@ -86,20 +86,20 @@ pub(in super::super) struct Route {
     /// Segments in braces are parameters.
     pub path: &'static str,
     pub summary: &'static str,
-    /// The contracts that it belongs to: it is there when one of them is served, and it ignores what it does not know.
+    /// The contracts that the route belongs to. It is served if one of them is, and ignores what it does not know.
     /// Empty for our own API.
     pub contracts: &'static [Contract],
     pub query: &'static [Parameter],
     pub body: Option<SchemaOf>,
-    /// Whether an empty body will not do.
+    /// Whether the body must not be empty.
     pub body_required: bool,
-    /// Largest body, bytes; the door's own limit lies above.
+    /// The largest body, bytes. The door's own limit is higher.
     pub max_body: usize,
-    /// The schema of a 200; `None` for any JSON.
+    /// The schema of a 200. `None` for any JSON.
     pub answer: Option<SchemaOf>,
-    /// What it may be refused with, beside the codes that every route has.
+    /// The codes of its refusals, in addition to those that every route has.
     pub codes: &'static [Code],
-    /// Codes that travel with another status here, because a contract wants it so.
+    /// Codes that have another status here, because a contract needs it.
     pub statuses: &'static [(u16, Code)],
     pub(super) run: Run,
 }
@@ -110,21 +110,21 @@ impl Route {
         self.path.split('/').skip(1).map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
     }
 
-    /// Whether a path, already in decoded segments, is this route's.
+    /// Whether the route serves a path, which is given in decoded segments.
     pub fn matches(&self, segments: &[String]) -> bool {
         let mut template = self.path.split('/').skip(1);
         let fits = |segment: &String| template.next().is_some_and(|t| t.starts_with('{') || t == segment);
         segments.iter().all(fits) && template.next().is_none()
     }
 
-    /// Takes a request for this route apart; `segments` are those of its path, decoded.
+    /// Splits up a request for this route. `segments` are those of its path, decoded.
     pub(super) fn call<'r>(&self, request: &'r Request, segments: Vec<String>) -> Result<Call<'r>, Failure> {
         let mut problems = Problems::default();
         let query = self.read_query(&request.query, &mut problems);
         let path = self.path_params().zip(segments).filter_map(|(name, value)| Some((name?, value))).collect();
         let max = self.max_body;
         if request.body.len() > max {
-            let error = format!("the body has {} bytes, at most {max} are allowed here", request.body.len());
+            let error = format!("the body has {} bytes, but at most {max} are allowed here", request.body.len());
             return Err(Failure::new(Code::TooLarge, error));
         }
         if self.contracts.is_empty() && self.body.is_none() && !matches!(request.body.trim_ascii(), b"" | b"{}") {
@@ -133,8 +133,8 @@ impl Route {
         Ok(Call::new(request, path, query, problems))
     }
 
-    /// The parameters of a query, each at most once and known to the route; contracts ignore those that they do not know.
-    /// `+` is a space, as forms write it.
+    /// The parameters of a query. Each may be given at most once and must be known to the route, but contracts ignore
+    /// those that they do not know. `+` is a space, as in forms.
     fn read_query(&self, query: &str, problems: &mut Problems) -> BTreeMap<String, String> {
         let known: Vec<&str> = self.query.iter().map(|parameter| parameter.name).collect();
         let ignores = !self.contracts.is_empty();
@@ -161,13 +161,13 @@ impl Route {
     }
 }
 
-/// A route for whoever has proven who he is, without parameters, body and refusals; the table fills in the rest.
-/// There is no way to a route that says nothing about who may use it.
+/// A guarded route without parameters, body or refusals. The table fills in the rest. Every route is made by this or by
+/// [`public`], so every route says who may use it.
 pub(super) const fn guarded(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
     route(Access::Guarded, method, path, summary, run)
 }
 
-/// A route that anybody may use. A test names all of them.
+/// A route without authentication. A test lists all of them.
 pub(super) const fn public(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
     route(Access::Public, method, path, summary, run)
 }

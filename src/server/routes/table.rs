@@ -1,4 +1,4 @@
-//! The one table of routes: dispatch reads it, and `openapi.json` is made from it. What a row says is in `route`.
+//! The one table of routes: dispatch reads it, and `openapi.json` is made from it. `route` explains the columns.
 
 use schemars::SchemaGenerator;
 
@@ -19,18 +19,18 @@ use crate::wire::contracts::locker::{LocksView, PartyBody, ResponseView, Unlocke
 use crate::wire::errors::Code;
 use crate::wire::latch::{LatchBody, LatchView, PatchBody};
 
-const AFTER: Parameter = parameter("after", "string", "Go on after this one: the `next` of the page before.");
-const LIMIT: Parameter = parameter("limit", "integer", "At most so many entries, 1 to 1000; 1000 when left out.");
+const AFTER: Parameter = parameter("after", "string", "Continue after this one: the `next` of the previous page.");
+const LIMIT: Parameter = parameter("limit", "integer", "Most entries to return, 1 to 1000 (default 1000).");
 const AFTER_REVISION: Parameter = parameter("after", "integer", "Only entries of later revisions.");
 const FROM: Parameter =
     parameter("from", "integer", "Only entries of this revision, whatever their kind, and of later ones.");
-const VERSIONS: Parameter = parameter("versions", "boolean", "Only entries that the resource's check lists.");
-const LATCH_ID: Parameter = parameter("id", "string", "The latch.");
-const NEWEST: Parameter = parameter("newest", "boolean", "Only the newest entry of those asked for.");
+const VERSIONS: Parameter = parameter("versions", "boolean", "Only entries that the resource's `check` lists.");
+const LATCH_ID: Parameter = parameter("id", "string", "The id of the latch.");
+const NEWEST: Parameter = parameter("newest", "boolean", "Only the newest of the matching entries.");
 const WAIT_ENTRY: Parameter =
-    parameter("wait", "string", "Hold the request until there is an entry, at most this long (60s).");
+    parameter("wait", "string", "Hold the request until there is an entry, for at most this long (60s at most).");
 
-/// Why the word of a client about its own grant or hold may be refused.
+/// The codes with which a client's call about its own grant or hold may be refused.
 const OF_A_GRANT: &[Code] = &[
     Code::NoSuchClaim,
     Code::SupersededRun,
@@ -41,7 +41,7 @@ const OF_A_GRANT: &[Code] = &[
     Code::StoreFailed,
 ];
 
-/// All routes, by what they are about.
+/// All routes, grouped by subject.
 pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<ClaimBody>),
@@ -74,21 +74,21 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(
             Put,
             "/api/v1/claims/{id}",
-            "Ask for locks, or ask again; granted and held are 200",
+            "Ask for locks, or repeat the request; granted and held are 200",
             Talk(|routes, call| Box::pin(claims::put(routes, call))),
         )
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim],
-        ..guarded(Get, "/api/v1/claims/{id}", "Look at a claim, live or ended", Look(claims::get))
+        ..guarded(Get, "/api/v1/claims/{id}", "Get a claim, live or ended", Look(claims::get))
     },
     Route {
         query: &[
-            parameter("run", "string", "The run of the client process; a release by others carries none."),
-            parameter("by", "string", "Who ends it, when it is not its own client."),
+            parameter("run", "string", "The run of the client process; leave it out to release somebody else's claim."),
+            parameter("by", "string", "Who ends it, if not its own client."),
             parameter("reason", "string", "Why, for people."),
-            parameter("if_waiting", "boolean", "Only while it waits, else 409: a cancel that is never a release."),
+            parameter("if_waiting", "boolean", "Only cancel, never release: 409 unless the claim waits."),
         ],
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[
@@ -102,7 +102,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(
             Delete,
             "/api/v1/claims/{id}",
-            "Cancel or release a claim; again is harmless",
+            "Cancel or release a claim; may be repeated",
             Do(claims::delete, claims::ended),
         )
     },
@@ -114,7 +114,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(
             Post,
             "/api/v1/claims/{id}/confirm",
-            "Make a grant a hold; again is harmless",
+            "Turn a grant into a hold; may be repeated",
             Do(claims::confirm, claims::shown),
         )
     },
@@ -125,7 +125,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(
             Post,
             "/api/v1/claims/{id}/renew",
-            "Let the ttl of a hold count from now; confirms a grant",
+            "Restart the ttl of a hold; also confirms a grant",
             Do(claims::renew, claims::shown),
         )
     },
@@ -137,7 +137,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(
             Post,
             "/api/v1/claims/{id}/deliver",
-            "Say that the resource's `in` has fetched a hold; again is harmless",
+            "Record that the resource's `in` has fetched a hold; may be repeated",
             Do(claims::deliver, claims::shown),
         )
     },
@@ -158,7 +158,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body_required: true,
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchClaim, Code::NotWaiting, Code::Ended, Code::StoreFailed],
-        ..guarded(Post, "/api/v1/claims/{id}/move", "Give a waiting claim another place", Do(claims::move_claim, done))
+        ..guarded(
+            Post,
+            "/api/v1/claims/{id}/move",
+            "Move a waiting claim to another place in its queue",
+            Do(claims::move_claim, done),
+        )
     },
     Route {
         query: &[
@@ -166,7 +171,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             parameter(
                 "state",
                 "string",
-                "Only waiting, granted or held ones; or ended ones, which are not listed else.",
+                "Only claims in this state: waiting, granted, held, or ended (otherwise not listed).",
             ),
             parameter("build", "string", "Only claims of this BUILD_ID; needs `cluster`."),
             parameter("cluster", "string", "The ATC_EXTERNAL_URL of `build`."),
@@ -185,18 +190,13 @@ pub(in super::super) static ROUTES: &[Route] = &[
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<PoolView>),
         codes: &[Code::NoSuchPool],
-        ..guarded(Get, "/api/v1/pools/{pool}", "Look at a pool, its locks by name and its queue", Look(pools::get))
+        ..guarded(Get, "/api/v1/pools/{pool}", "Get a pool, its locks by name and its queue", Look(pools::get))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<PoolBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::PoolInUse, Code::Limit, Code::StoreFailed],
-        ..guarded(
-            Put,
-            "/api/v1/pools/{pool}",
-            "Declare a pool; its policy is replaced as a whole",
-            Do(pools::put, done),
-        )
+        ..guarded(Put, "/api/v1/pools/{pool}", "Declare a pool; replaces its whole policy", Do(pools::put, done))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
@@ -207,7 +207,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         answer: Some(SchemaGenerator::subschema_for::<LockView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock],
-        ..guarded(Get, "/api/v1/pools/{pool}/locks/{lock}", "Look at a lock, with its metadata", Look(locks::get))
+        ..guarded(Get, "/api/v1/pools/{pool}/locks/{lock}", "Get a lock, with its metadata", Look(locks::get))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
@@ -215,7 +215,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         codes: &[
             Code::LockExists,
             Code::Limit,
-            // Of the claim that the lock may come with.
+            // For the claim that the lock may come with.
             Code::DifferentRequest,
             Code::SupersededRun,
             Code::TooManyRuns,
@@ -229,7 +229,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(
             Put,
             "/api/v1/pools/{pool}/locks/{lock}",
-            "Add a lock, free or claimed; makes the pool when there is none",
+            "Add a lock, free or claimed; creates the pool if it does not exist",
             Talk(|routes, call| Box::pin(locks::put(routes, call))),
         )
     },
@@ -240,7 +240,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(
             Patch,
             "/api/v1/pools/{pool}/locks/{lock}",
-            "Change what is given of a lock, held or not",
+            "Change the given fields of a lock, held or not",
             Do(locks::patch, done),
         )
     },
@@ -248,7 +248,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::NotHolder, Code::StoreFailed],
-        ..guarded(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Take a lock out of its pool", Do(locks::delete, done))
+        ..guarded(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Remove a lock from its pool", Do(locks::delete, done))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<QuarantineBody>),
@@ -258,7 +258,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(
             Post,
             "/api/v1/pools/{pool}/locks/{lock}/quarantine",
-            "Take a lock out of service; whoever has it keeps it",
+            "Take a lock out of service; its holder keeps it",
             Do(locks::quarantine, done),
         )
     },
@@ -301,39 +301,39 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(
             Get,
             "/api/v1/changes",
-            "History of all pools, also removed ones, oldest first",
+            "History of all pools, including removed ones, oldest first",
             Look(changes::of_all),
         )
     },
     Route {
         query: &[
-            required("pool", "string", "The pool of the lock."),
-            required("lock", "string", "The lock."),
+            required("pool", "string", "The name of the pool."),
+            required("lock", "string", "The name of the lock."),
             required("fence", "integer", "The fence to check."),
         ],
         answer: Some(SchemaGenerator::subschema_for::<VerifyView>),
         codes: &[Code::NotHeld],
-        ..guarded(Get, "/api/v1/verify", "Whether a fence is a present holder's", Look(locks::verify))
+        ..guarded(Get, "/api/v1/verify", "Check whether a fence belongs to a current hold", Look(locks::verify))
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<InfoView>),
-        ..guarded(Get, "/api/v1/info", "Version, store and time of the server", Look(info::info))
+        ..guarded(Get, "/api/v1/info", "Get the version, store and time of the server", Look(info::info))
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
-        ..public(Get, "/healthz", "The process answers", Look(info::healthz))
+        ..public(Get, "/healthz", "Check that the process answers", Look(info::healthz))
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
         codes: &[Code::StoreFailed, Code::Unavailable],
-        ..public(Get, "/readyz", "The server can serve", Look(info::readyz))
+        ..public(Get, "/readyz", "Check that the server can serve", Look(info::readyz))
     },
-    guarded(Get, "/openapi.json", "This description", Look(info::openapi)),
+    guarded(Get, "/openapi.json", "Get this description", Look(info::openapi)),
     Route {
         contracts: &[Contract::Locker],
         answer: Some(SchemaGenerator::subschema_for::<LocksView>),
         codes: &[Code::NoSuchRoute],
-        ..guarded(Get, "/locks", "locker: pools by name, with their holders", Look(locker::list))
+        ..guarded(Get, "/locks", "locker: list pools by name, with their holders", Look(locker::list))
     },
     Route {
         contracts: &[Contract::Locker],
@@ -363,14 +363,14 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
         codes: &[Code::BadRequest, Code::NoSuchRoute],
         statuses: &[(404, Code::NotHeld)],
-        ..guarded(Get, "/lock/{name}", "lockd: 200 when it is locked", Look(lockd::get))
+        ..guarded(Get, "/lock/{name}", "lockd: 200 if it is locked", Look(lockd::get))
     },
     Route {
         contracts: &[Contract::Lockd],
         query: &[
-            parameter("wait", "string", "Wait in the queue, at most this long (60s)."),
-            parameter("owner", "string", "The client's id, kept with the lock."),
-            parameter("ttl", "string", "Unlock by itself after this (1s to 30 days)."),
+            parameter("wait", "string", "Wait in the queue, for at most this long (60s at most)."),
+            parameter("owner", "string", "The client's id, stored with the lock."),
+            parameter("ttl", "string", "Unlock automatically after this time (1s to 30 days)."),
         ],
         answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
         codes: &[
@@ -387,7 +387,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     },
     Route {
         contracts: &[Contract::Locker, Contract::Lockd],
-        query: &[parameter("owner", "string", "lockd: only if it was locked with this client id.")],
+        query: &[parameter("owner", "string", "lockd: unlock only if it was locked with this client id.")],
         body: Some(SchemaGenerator::subschema_for::<PartyBody>),
         max_body: limits::CLAIM_BODY_BYTES,
         answer: Some(SchemaGenerator::subschema_for::<UnlockedView>),
@@ -417,7 +417,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(
             Post,
             "/lock",
-            "latches: make one for a workflow; also as /lock/",
+            "latches: create one for a workflow; also served at /lock/",
             Do(latches::create, latches::shown),
         )
     },
@@ -425,16 +425,20 @@ pub(in super::super) static ROUTES: &[Route] = &[
         contracts: &[Contract::Latches],
         query: &[
             LATCH_ID,
-            parameter("status", "string", "Latches with this status: released, locked or all; answered as an array."),
+            parameter("status", "string", "List the latches with this status: released, locked or all."),
             parameter(
                 "wait",
                 "string",
-                "Hold the request until the latch, or any, is released; at most so long (60s).",
+                "Hold the request until the latch (or any) is released, for at most this long (60s at most).",
             ),
-            parameter("after", "integer", "Only those released after this revision: the header locker-revision."),
+            parameter(
+                "after",
+                "integer",
+                "Only latches released after this revision (see the header locker-revision).",
+            ),
         ],
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch],
-        ..guarded(Get, "/lock", "latches: look at one, or list them", Look(latches::get))
+        ..guarded(Get, "/lock", "latches: get one, or list them", Look(latches::get))
     },
     Route {
         contracts: &[Contract::Latches],
@@ -450,7 +454,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::TooLarge,
             Code::StoreFailed,
         ],
-        ..guarded(Patch, "/lock", "latches: release one; again is harmless", Do(latches::release, latches::shown))
+        ..guarded(Patch, "/lock", "latches: release one; may be repeated", Do(latches::release, latches::shown))
     },
     Route {
         contracts: &[Contract::Latches],

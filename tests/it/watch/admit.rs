@@ -106,7 +106,7 @@ fn a_verified_build_must_run_and_be_what_it_says() {
     table(said(1, "instance_vars", r#"{"branch":"main"}"#), 403, "instance vars");
     table(said(7, "instance_vars", r#"{"n": 1, "branch": "main"}"#), 200, "");
     table(said(7, "instance_vars", r#"{"n": 2, "branch": "main"}"#), 403, "instance vars");
-    table(json!({"cluster": "https://ci.example.com", "build_id": "1"}), 422, "builds are verified here");
+    table(json!({"cluster": "https://ci.example.com", "build_id": "1"}), 422, "this server verifies builds");
     table(json!({"person": "ada"}), 200, "");
     for (n, (owner, status, text)) in asks.into_iter().enumerate() {
         let body = json!({"pool": format!("p{n}"), "owner": owner});

@@ -173,7 +173,7 @@ fn settings_that_cannot_work_are_refused_at_start() {
     let empty = format!("url=https://ci,token-file={}", file.path().display());
     let table: [(&[&str], &str); 9] = [
         (&["--concourse", "ci.example.com"], "http://"),
-        (&["--concourse", "https://me:hunter2@ci"], "no credentials"),
+        (&["--concourse", "https://me:hunter2@ci"], "not contain credentials"),
         (&["--concourse", "https://ci,me,/nowhere/at/all"], "cannot read /nowhere/at/all"),
         (&["--concourse", "url=https://ci,token-file=/dev/null"], "not a regular file"),
         (&["--concourse", &empty], "is empty"),

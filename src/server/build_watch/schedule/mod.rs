@@ -1,10 +1,10 @@
-//! Which build is asked about when, and what follows from what was seen: values in, values out.
+//! Decides when each build is asked about, and what follows from the answers. Values in, values out.
 //!
-//! Each build has its own moment within the period, so that requests are spread evenly and stay so. A build that cannot
-//! be looked at alone is asked about more and more rarely; a Concourse that fails as a whole is asked one question at a
-//! time, more and more rarely, until it answers.
+//! Each build has its own moment within the period, so that requests are spread evenly and stay that way. If only one
+//! build cannot be seen, it is asked about less and less often. If a Concourse fails as a whole, it is asked one
+//! question at a time, less and less often, until it answers.
 //!
-//! Moments are monotonic, as [`crate::env::Clock::monotonic`] gives them.
+//! Moments are monotonic, as [`crate::env::Clock::monotonic`] returns them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,14 +21,14 @@ pub type BuildNo = u64;
 #[derive(Debug, Clone, Default)]
 struct Track {
     due: Duration,
-    /// The first of the 404s that came since it was last seen.
+    /// The first 404 since the build was last seen.
     missing_since: Option<Duration>,
-    /// Questions in a row that found trouble with this build alone.
+    /// How many questions in a row failed for this build alone.
     failures: u32,
     suspect: bool,
 }
 
-/// A Concourse that fails as a whole.
+/// The state of a Concourse that fails as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failing {
     /// Failures in a row.
@@ -37,26 +37,26 @@ pub struct Failing {
     not_before: Duration,
 }
 
-/// What there is to do next.
+/// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     Ask(BuildNo),
-    /// Nothing for so long; `None` as long as nothing is watched.
+    /// Do nothing for this long. `None` if nothing is watched.
     Wait(Option<Duration>),
 }
 
-/// What follows from a look.
+/// What follows from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// The build is over; what depends on it ends.
+    /// The build is over. Whatever depends on it ends.
     Over(BuildNo, BuildEnd),
-    /// Nobody knows any more whether these live.
+    /// It is no longer known whether these builds are alive.
     Suspect(Vec<BuildNo>, Trouble),
-    /// It has been seen again.
+    /// The build was seen again.
     Clear(BuildNo),
     /// The Concourse counts as failing from now on.
     Down(Trouble),
-    /// It answers again.
+    /// The Concourse answers again.
     Up,
 }
 
@@ -74,7 +74,7 @@ impl Schedule {
         Self { pace, builds: BTreeMap::new(), failing: None }
     }
 
-    /// Watches exactly these builds from now on; each comes with whether it is shown as suspect now.
+    /// Watches exactly these builds from now on. Each comes with whether it is shown as suspect at the moment.
     pub fn keep(&mut self, builds: &BTreeMap<BuildNo, bool>, now: Duration) {
         self.builds.retain(|id, _| builds.contains_key(id));
         for (id, suspect) in builds {
@@ -84,13 +84,13 @@ impl Schedule {
         }
     }
 
-    /// How many builds are watched.
+    /// The number of builds that are watched.
     #[must_use]
     pub fn watched(&self) -> usize {
         self.builds.len()
     }
 
-    /// How many of them are suspect.
+    /// The number of watched builds that are suspect.
     #[must_use]
     pub fn suspects(&self) -> usize {
         self.builds.values().filter(|track| track.suspect).count()
@@ -102,7 +102,7 @@ impl Schedule {
         self.failing.as_ref()
     }
 
-    /// What is to be done at `now`.
+    /// What to do at `now`.
     #[must_use]
     pub fn next(&self, now: Duration) -> Next {
         let Some((id, track)) = self.builds.iter().min_by_key(|(_, track)| track.due) else { return Next::Wait(None) };
@@ -110,14 +110,14 @@ impl Schedule {
         if due <= now { Next::Ask(*id) } else { Next::Wait(Some(due.saturating_sub(now))) }
     }
 
-    /// Whether another 404 now would make this build gone: then whoever says so must be the Concourse itself.
+    /// Whether one more 404 now would make this build gone. In that case the 404 must come from the Concourse itself.
     #[must_use]
     pub fn would_be_gone(&self, id: BuildNo, now: Duration) -> bool {
         let missing_since = self.builds.get(&id).and_then(|track| track.missing_since);
         missing_since.is_some_and(|since| now.saturating_sub(since) >= self.pace.gone)
     }
 
-    /// What follows from this look at a build, made at `now`.
+    /// What follows from this status of a build, seen at `now`.
     pub fn saw(&mut self, id: BuildNo, status: &BuildStatus, now: Duration) -> Vec<Decision> {
         let gone = *status == BuildStatus::Missing && self.would_be_gone(id, now);
         let Some(track) = self.builds.get_mut(&id) else { return Vec::new() };
@@ -171,7 +171,7 @@ impl Schedule {
         }
     }
 
-    /// It has answered: questions that are overdue are spread over the next period.
+    /// The Concourse has answered: overdue questions are spread over the next period.
     fn answered(&mut self, now: Duration, decisions: &mut Vec<Decision>) {
         let Some(failing) = self.failing.take() else { return };
         for (id, track) in self.builds.iter_mut().filter(|(_, track)| track.due <= now) {
@@ -181,8 +181,8 @@ impl Schedule {
     }
 }
 
-/// The next moment after `now` at which this build is asked about: the same within each period, and evenly spread over it
-/// for numbers that follow each other (multiples of the golden ratio never crowd).
+/// The next moment after `now` at which this build is asked about. It is the same moment within each period.
+/// Consecutive numbers are spread evenly (multiples of the golden ratio never crowd).
 fn next_moment(id: BuildNo, now: Duration, period: Duration) -> Duration {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let period_ns = nanos(period).max(1);
@@ -190,7 +190,7 @@ fn next_moment(id: BuildNo, now: Duration, period: Duration) -> Duration {
     let phase = u64::try_from(part).unwrap_or_default();
     let now = nanos(now);
     let since = now.wrapping_sub(phase) % period_ns;
-    // Before the first phase of all, `now - phase` would be negative.
+    // In the very first phase, `now - phase` would be negative.
     let wait = if now < phase { phase - now } else { period_ns - since };
     Duration::from_nanos(now.saturating_add(wait))
 }
@@ -199,13 +199,13 @@ fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// How long a Concourse is left alone after so many failures in a row.
+/// How long a Concourse is left alone after this many failures in a row.
 pub(super) fn pause(failures: u32, period: Duration) -> Duration {
     let most = limits::WATCH_AWAY_PERIODS * limits::WATCH_FIRST_PAUSE_PART;
     period / limits::WATCH_FIRST_PAUSE_PART * doubled(1, failures, most)
 }
 
-/// `first` for the first time, twice that for the second, ..., `most` at most.
+/// `first` for the first time, then doubled each time, up to `most`.
 pub(super) fn doubled(first: u32, times: u32, most: u32) -> u32 {
     first.saturating_mul(1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX)).min(most)
 }

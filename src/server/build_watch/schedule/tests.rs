@@ -24,7 +24,7 @@ fn unknown(cause: Cause) -> BuildStatus {
     BuildStatus::Unknown(trouble(cause))
 }
 
-/// Asks whenever it is time to, until `end`; gives the moments and builds.
+/// Asks whenever it is time to, until `end`. Returns the moments and the builds.
 fn asked(schedule: &mut Schedule, from: Duration, end: Duration, status: &BuildStatus) -> Vec<(Duration, BuildNo)> {
     let (mut now, mut asked) = (from, Vec::new());
     loop {
@@ -70,7 +70,7 @@ fn a_build_that_is_over_is_told_so() {
     for how in [BuildEnd::Succeeded, BuildEnd::Failed, BuildEnd::Errored, BuildEnd::Aborted] {
         assert_eq!(watching([7]).saw(7, &BuildStatus::Over(how), secs(1)), [Decision::Over(7, how)]);
     }
-    assert_eq!(watching([7]).saw(8, &BuildStatus::Over(BuildEnd::Failed), secs(1)), [], "nobody asks for it any more");
+    assert_eq!(watching([7]).saw(8, &BuildStatus::Over(BuildEnd::Failed), secs(1)), [], "it is no longer watched");
 }
 
 #[test]
@@ -78,14 +78,14 @@ fn two_404s_far_enough_apart() {
     use BuildStatus::{Alive, Missing};
     let away = unknown(Cause::NoAnswer);
     let gone = [Decision::Over(7, BuildEnd::Gone)];
-    // When what is seen, and whether the last of it makes the build gone.
+    // When a build is seen as what, and whether the last answer makes the build gone.
     let table: [(&str, &[(u64, &BuildStatus)], bool); 7] = [
         ("one is not enough", &[(1, &Missing)], false),
         ("two at once", &[(1, &Missing), (60, &Missing)], false),
         ("two, 60 s apart", &[(1, &Missing), (61, &Missing)], true),
         ("many in a minute, then one after it", &[(1, &Missing), (16, &Missing), (31, &Missing), (61, &Missing)], true),
         ("seen in between", &[(1, &Missing), (31, &Alive), (61, &Missing)], false),
-        ("seen in between, and then again two", &[(1, &Missing), (2, &Alive), (3, &Missing), (63, &Missing)], true),
+        ("seen in between, and then two more", &[(1, &Missing), (2, &Alive), (3, &Missing), (63, &Missing)], true),
         ("silence in between proves nothing", &[(1, &Missing), (31, &away), (50, &Missing)], false),
     ];
     for (name, looks, expected) in table {
@@ -93,7 +93,7 @@ fn two_404s_far_enough_apart() {
         let last = looks.iter().map(|(at, status)| {
             let told_before = schedule.would_be_gone(7, secs(*at)) && **status == Missing;
             let decisions = schedule.saw(7, status, secs(*at));
-            assert_eq!(told_before, decisions == gone, "{name}: said beforehand");
+            assert_eq!(told_before, decisions == gone, "{name}: announced before");
             decisions
         });
         assert_eq!(last.last().unwrap() == gone, expected, "{name}");
@@ -105,7 +105,7 @@ fn trouble_with_one_build_leaves_the_others_alone() {
     for cause in [Cause::Forbidden, Cause::LoginNeeded] {
         let mut schedule = watching([7, 8]);
         assert_eq!(schedule.saw(7, &unknown(cause), secs(1)), [Decision::Suspect(vec![7], trouble(cause))]);
-        assert_eq!(schedule.saw(7, &unknown(cause), secs(20)), [], "told once");
+        assert_eq!(schedule.saw(7, &unknown(cause), secs(20)), [], "reported once");
         assert_eq!((schedule.suspects(), schedule.failing()), (1, None));
         assert_eq!(schedule.saw(8, &BuildStatus::Alive, secs(20)), []);
         assert_eq!(schedule.saw(7, &BuildStatus::Alive, secs(60)), [Decision::Clear(7)]);
@@ -139,10 +139,10 @@ fn a_concourse_that_fails_is_asked_ever_more_rarely_and_makes_all_its_builds_sus
     assert_eq!(gaps, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
     assert_eq!(schedule.suspects(), 100);
     let down: Vec<usize> = (0..12).filter(|n| all[*n].contains(&Decision::Down(trouble(Cause::NoAnswer)))).collect();
-    assert_eq!(down, [2], "said once");
+    assert_eq!(down, [2], "reported once");
     let told: usize = all.iter().flatten().map(|d| if let Decision::Suspect(ids, _) = d { ids.len() } else { 0 }).sum();
-    assert_eq!(told, 100, "each build once");
-    // A build that comes while it is down is suspect as soon as the next question fails.
+    assert_eq!(told, 100, "each build is reported once");
+    // A build that is added while the Concourse is down is suspect as soon as the next question fails.
     schedule.keep(&(1..=101).map(|id| (id, id <= 100)).collect(), now);
     let Next::Wait(Some(wait)) = schedule.next(now) else { panic!() };
     assert!(
@@ -191,7 +191,7 @@ fn a_build_that_was_suspect_before_the_server_started_is_cleared() {
     let mut schedule = Schedule::new(PACE);
     schedule.keep(&[(7, true)].into(), Duration::ZERO);
     assert_eq!(schedule.suspects(), 1);
-    assert_eq!(schedule.saw(7, &unknown(Cause::Forbidden), secs(1)), [], "it is known already");
+    assert_eq!(schedule.saw(7, &unknown(Cause::Forbidden), secs(1)), [], "it is already known");
     assert_eq!(schedule.saw(7, &BuildStatus::Alive, secs(20)), [Decision::Clear(7)]);
 }
 

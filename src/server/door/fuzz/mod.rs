@@ -1,5 +1,5 @@
-//! What must hold for every input of the door's parsers. Random tests and libFuzzer call it (`tests/proofs/fuzz`); no release
-//! has it.
+//! Properties that hold for every input of the door's parsers. Random tests and libFuzzer call them
+//! (`tests/proofs/fuzz`). They are not part of any release.
 
 use std::net::IpAddr;
 
@@ -10,19 +10,19 @@ use super::settings::DoorSettings;
 use crate::core::names::ParkId;
 use crate::server::door::limits;
 
-/// A small limit, so that small inputs reach it.
+/// A small limit that small inputs can reach.
 const BODY: usize = 64;
 
-/// A request head, perhaps with something behind it: what passes is exactly one request, which can be read in one way
-/// only, however the bytes came.
+/// A request head, possibly with more bytes behind it. Whatever passes is exactly one request and can be read in only
+/// one way, however its bytes arrive.
 ///
 /// # Panics
-/// When that does not hold.
+/// The property does not hold.
 pub fn heads(input: &[u8]) {
     let settings = DoorSettings::default();
     let whole = head::find_end(input, &mut 0, &settings);
     for step in [1, 7, 61] {
-        // A cut may decide which of two refusals comes first, never whether there is one.
+        // The cut may decide which of two refusals comes first, but never whether there is one.
         assert_eq!(find_end_in_steps(input, step, &settings).ok(), whole.ok(), "in steps of {step}");
     }
     let Ok(Some(end)) = whole else { return };
@@ -58,10 +58,10 @@ fn find_end_in_steps(
     Ok(None)
 }
 
-/// A chunked body and what follows it: decoded alike however it comes, and never beyond the limit.
+/// A chunked body and what follows it: it decodes to the same bytes however it arrives, and never beyond the limit.
 ///
 /// # Panics
-/// When that does not hold.
+/// The property does not hold.
 pub fn chunks(input: &[u8]) {
     let mut whole = ChunkDecoder::new(BODY);
     let mut body = Vec::new();

@@ -1,4 +1,4 @@
-//! The door's parsers under their seeds and random changes of them; `ci/fuzz` looks further.
+//! Runs the door's parsers on their seeds and on random mutations of them. `ci/fuzz` searches further.
 
 use super::{chunks, heads};
 

@@ -1,7 +1,7 @@
-//! Request heads: where one ends, what it says, and every reason to refuse it. Pure.
+//! Request heads: where a head ends, what it says, and every reason to refuse it. Pure.
 //!
-//! Stricter than RFC 9112 wherever two servers could read the same bytes differently: those shapes are how
-//! requests are smuggled past a proxy, and no honest client sends them.
+//! Stricter than RFC 9112 wherever two servers could read the same bytes differently. Such requests are used to smuggle
+//! others past a proxy, and no honest client sends them.
 
 use httparse::Header;
 
@@ -12,7 +12,7 @@ use super::settings::DoorSettings;
 use crate::core::names::ParkId;
 use crate::server::http::{Attempt, Request};
 
-/// The methods that are passed on.
+/// The methods that are passed on to the routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
     Get,
@@ -36,7 +36,8 @@ impl Method {
             b"PATCH" => Self::Patch,
             b"DELETE" => Self::Delete,
             b"OPTIONS" => Self::Options,
-            // No route has these; the answer (405) says what there is, and never what was sent.
+            // No route has these methods. The answer (405) lists the methods that exist and never repeats what was
+            // sent.
             b"TRACE" => Self::Trace,
             b"QUERY" => Self::Query,
             _ => return None,
@@ -58,15 +59,15 @@ impl Method {
     }
 }
 
-/// How long the body is.
+/// How the length of the body is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// So many bytes; 0 without a body.
+    /// The body has this many bytes; 0 if there is no body.
     Length(usize),
     Chunked,
 }
 
-/// A request head that may be passed on.
+/// A valid request head.
 #[derive(Debug)]
 pub(super) struct Head<'h, 'b> {
     pub method: Method,
@@ -79,12 +80,12 @@ pub(super) struct Head<'h, 'b> {
 }
 
 impl Head<'_, '_> {
-    /// The request that it begins, still without its body. Headers about this connection or the framing are left out.
+    /// The request without its body. Headers about this connection or the framing are left out.
     pub fn to_request(&self, park: ParkId, id: &str, client: &Client) -> Request {
         let (path, query) = self.target.split_once('?').unwrap_or((self.target, ""));
         let passed = |h: &&Header<'_>| matches!(role(h.name), Role::Passed | Role::Host);
         let headers = self.headers.iter().filter(passed);
-        // All values are ASCII by now, so nothing is replaced.
+        // All values are ASCII at this point, so nothing is replaced.
         let text = |h: &Header<'_>| (h.name.to_ascii_lowercase(), String::from_utf8_lossy(h.value).into_owned());
         Request {
             method: self.method.as_str().to_owned(),
@@ -102,14 +103,14 @@ impl Head<'_, '_> {
     }
 }
 
-/// Finds the end of the head at the front of `bytes`: the length of the head with its empty line, `None` while it is
-/// incomplete. `scanned` bytes were looked at by earlier calls.
+/// Finds the end of the head at the front of `bytes`. Returns the length of the head with its empty line, or `None`
+/// while it is incomplete. Earlier calls have already searched `scanned` bytes.
 pub(super) fn find_end(bytes: &[u8], scanned: &mut usize, settings: &DoorSettings) -> Result<Option<usize>, Refusal> {
     // One empty line before a request is ignored (RFC 9112, 2.2).
     let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
     match bytes.get(start) {
         Some(b'\r') if start == 0 && bytes.len() == 1 => return Ok(None),
-        // Whatever this is (TLS, perhaps), waiting for more does not make it a request.
+        // Whatever this is (TLS, perhaps), more bytes will not make it a request.
         Some(first) if !first.is_ascii_alphabetic() => return Err(Refusal::malformed("this is not an HTTP request")),
         _ => {}
     }
@@ -135,18 +136,18 @@ pub(super) fn find_end(bytes: &[u8], scanned: &mut usize, settings: &DoorSetting
     }
 }
 
-/// What a request line has beside its target, bytes, at most: method, version and spaces.
+/// The most that a request line has in addition to its target, bytes: the method, the version and spaces.
 const REQUEST_LINE_REST: usize = 32;
 
 fn head_too_large() -> Refusal {
-    Refusal::new(431, "head_too_large", "the request line and headers are too large together")
+    Refusal::new(431, "head_too_large", "the request line and the headers together are too large")
 }
 
 fn target_too_long() -> Refusal {
     Refusal::new(414, "target_too_long", "the request target is too long")
 }
 
-/// Reads a complete head, as [`find_end`] delimited it. `slots` has room for one header more than may be sent.
+/// Parses a complete head, as delimited by [`find_end`]. `slots` has room for one header more than a request may have.
 pub(super) fn parse<'h, 'b>(
     head: &'b [u8],
     slots: &'h mut [Header<'b>],
@@ -155,7 +156,7 @@ pub(super) fn parse<'h, 'b>(
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     let line_end = head.iter().position(|b| *b == b'\n').map_or(head.len(), |at| at + 1);
     let (line, rest) = head.split_at(line_end);
-    let line = line.strip_suffix(b"\r\n").ok_or(Refusal::malformed("the request line has no end"))?;
+    let line = line.strip_suffix(b"\r\n").ok_or(Refusal::malformed("the request line does not end with CRLF"))?;
     let (method, target, version) = parse_request_line(line, settings)?;
     let room = settings.headers.min(slots.len());
     let headers = match httparse::parse_headers(rest, &mut slots[..room]) {
@@ -196,15 +197,15 @@ fn parse_request_line<'b>(line: &'b [u8], settings: &DoorSettings) -> Result<(Me
         b"HTTP/1.1" => Version::Http11,
         b"HTTP/1.0" => Version::Http10,
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
-            return Err(Refusal::new(505, "http_version", "only HTTP/1.1 and HTTP/1.0 are spoken here"));
+            return Err(Refusal::new(505, "http_version", "this server speaks only HTTP/1.1 and HTTP/1.0"));
         }
         _ => return Err(Refusal::malformed("the request line does not end with an HTTP version")),
     };
     if method.is_empty() || !method.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b)) {
-        return Err(Refusal::malformed("the method is not a word"));
+        return Err(Refusal::malformed("the request method is not valid"));
     }
     let Some(method) = Method::parse(method) else {
-        return Err(Refusal::new(501, "unknown_method", "this method is not served here"));
+        return Err(Refusal::new(501, "unknown_method", "this server does not know the request method"));
     };
     if target.len() > settings.target_bytes {
         return Err(target_too_long());
@@ -219,7 +220,7 @@ fn parse_request_line<'b>(line: &'b [u8], settings: &DoorSettings) -> Result<(Me
     }
 }
 
-/// What a header is to the door.
+/// How the door treats a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Host,
@@ -228,7 +229,7 @@ enum Role {
     Connection,
     Expect,
     ContentEncoding,
-    /// About this connection only.
+    /// Concerns only this connection.
     Dropped,
     Passed,
 }
@@ -250,9 +251,9 @@ fn role(name: &str) -> Role {
     ROLES.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or(Role::Passed, |known| known.1)
 }
 
-/// What the headers say that concerns the door.
+/// The headers that concern the door.
 #[derive(Default)]
-#[allow(clippy::struct_excessive_bools, reason = "each is one header, seen or not")]
+#[allow(clippy::struct_excessive_bools, reason = "each flag is one header that was seen or not")]
 struct Told<'b> {
     hosts: usize,
     length: Option<&'b [u8]>,
@@ -266,7 +267,7 @@ impl<'b> Told<'b> {
     fn collect(headers: &[Header<'b>]) -> Result<Self, Refusal> {
         let mut told = Self::default();
         for header in headers {
-            // No header that is looked at here may have others, and what two servers read differently is refused.
+            // No header below may have other characters, and a value that two servers may read differently is refused.
             if !header.value.is_ascii() {
                 return Err(Refusal::malformed("a header has characters that are not ASCII"));
             }
@@ -289,7 +290,7 @@ impl<'b> Told<'b> {
                     return Err(Refusal::new(417, "unknown_expectation", "only 100-continue can be expected"));
                 }
                 Role::ContentEncoding if !header.value.eq_ignore_ascii_case(b"identity") => {
-                    return Err(Refusal::new(415, "content_encoding", "bodies must not be compressed"));
+                    return Err(Refusal::new(415, "content_encoding", "compressed request bodies are not supported"));
                 }
                 Role::ContentEncoding => {}
                 Role::ContentLength | Role::TransferEncoding | Role::Dropped | Role::Passed => {}
@@ -301,15 +302,19 @@ impl<'b> Told<'b> {
     fn framing(&self, version: Version, settings: &DoorSettings) -> Result<Framing, Refusal> {
         match (self.length, self.coding) {
             (None, None) => Ok(Framing::Length(0)),
-            (Some(_), Some(_)) => Err(Refusal::malformed("Content-Length and Transfer-Encoding exclude each other")),
+            (Some(_), Some(_)) => {
+                Err(Refusal::malformed("a request cannot have both Content-Length and Transfer-Encoding"))
+            }
             (None, Some(coding)) if version == Version::Http11 && coding.eq_ignore_ascii_case(b"chunked") => {
                 Ok(Framing::Chunked)
             }
-            (None, Some(_)) => Err(Refusal::malformed("the only Transfer-Encoding is chunked, in HTTP/1.1")),
+            (None, Some(_)) => {
+                Err(Refusal::malformed("the only supported Transfer-Encoding is chunked, and only with HTTP/1.1"))
+            }
             (Some(length), None) => {
-                // 18 digits always fit; more are no honest length.
+                // 18 digits always fit. No honest length has more.
                 if length.is_empty() || length.len() > 18 || !length.iter().all(u8::is_ascii_digit) {
-                    return Err(Refusal::malformed("the Content-Length is not a length"));
+                    return Err(Refusal::malformed("the Content-Length is not a valid number of bytes"));
                 }
                 let length = length.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
                 match usize::try_from(length) {

@@ -4,7 +4,7 @@ fn settings() -> DoorSettings {
     DoorSettings::default()
 }
 
-/// Parses a whole request head: what `read` makes of it, or the status of the refusal.
+/// Parses a whole request head. Returns the result of `read`, or the status of the refusal.
 fn parse_with<T>(text: &str, read: impl FnOnce(Head<'_, '_>) -> T) -> Result<T, u16> {
     let settings = settings();
     let end = find_end(text.as_bytes(), &mut 0, &settings).map_err(|r| r.status)?.expect("a complete head");
@@ -83,7 +83,7 @@ fn only_what_concerns_the_handler_is_passed_on() {
 
 #[test]
 fn nothing_is_read_two_ways() {
-    // Each of these has been used to make two servers disagree; the table over real sockets has many more.
+    // Each of these has been used to make two servers disagree. The table over real sockets has many more.
     for text in [
         "GET / HTTP/1.1\rX: y\r\nHost: a\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",

@@ -1,4 +1,5 @@
-//! A client as `out` is one: asks, confirms, holds, releases; is killed, paused, started again in its container.
+//! A client that behaves like `out`: it asks, confirms, holds and releases. It may be killed, paused, or restarted in
+//! its container.
 
 use std::sync::Arc;
 
@@ -11,18 +12,18 @@ use crate::core::names::{ClaimId, Digest, Fence, PoolName, Run, Text};
 use crate::core::time::Span;
 use crate::server::engine::EngineError;
 
-/// Longest time that a client holds its locks.
+/// The longest time for which a client holds its locks, milliseconds.
 pub(super) const LONGEST_HOLD: Ms = 5_000;
 /// The same for a lease.
 pub(super) const LONGEST_LEASE: Ms = 30_000;
-/// How long a client waits for an answer that may be parked, and for any other.
+/// How long a client waits for an answer that may be parked, and for any other answer.
 const PATIENCE_PARKED: Ms = 35_000;
 const PATIENCE: Ms = 5_000;
 
 /// The ttl of a lease.
 const TTL: Ms = 20_000;
 
-/// What a client asks for: pools with how many of their locks, a key, and whether it is a lease.
+/// What a client asks for: how many locks of which pools, a key, and whether it is a lease.
 type Shape = (&'static [(&'static str, u32)], Option<&'static str>, bool);
 
 const SHAPES: &[Shape] = &[
@@ -48,12 +49,12 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct Client {
     pub number: usize,
-    /// Which process of it lives; each has a run of its own.
+    /// The process that is running. Each process has its own run.
     pub process: u32,
-    /// The last call; only its answer is listened to.
+    /// The last call. The client accepts only the answer to this one.
     pub call: u64,
     open: bool,
-    /// When the last call was sent; a lease counts from there when that call renewed it.
+    /// When the last call was sent. If that call renewed a lease, the lease counts from here.
     sent: Ms,
     renews: bool,
     claim: u64,
@@ -100,19 +101,19 @@ impl Client {
         SHAPES[self.shape].2
     }
 
-    /// No faults from here on; whoever was dead comes back.
+    /// Ends all faults. A client that was dead comes back.
     pub fn calm_down(&mut self) {
         self.calm = true;
         self.open = false;
     }
 
-    /// It does nothing any more.
+    /// Makes the client do nothing from now on.
     pub fn stop(&mut self) {
         self.process += 1;
         self.open = false;
     }
 
-    /// It goes on by itself: a pause is over, or a new process begins.
+    /// The client continues on its own: a pause is over, or a new process begins.
     pub fn act(&mut self, process: u32, now: Ms, dice: &mut Dice, judge: &mut Judge) -> Acts {
         if process != self.process || self.open {
             return Acts::default();
@@ -147,7 +148,7 @@ impl Client {
         }
     }
 
-    /// In a storm: it is killed and later started again, or stopped for a while.
+    /// During the storm: the client is killed and later restarted, or paused for a while.
     fn accident(&mut self, now: Ms, dice: &mut Dice) -> Option<Acts> {
         if self.calm {
             return None;
@@ -159,11 +160,11 @@ impl Client {
         }
     }
 
-    /// Its process ends; another one begins later.
+    /// The process ends, and another one begins later.
     fn begin_anew(&mut self, now: Ms, dice: &mut Dice) -> Acts {
         self.process += 1;
         self.open = false;
-        // A new process knows nothing of what the last one was about to do, but a release is asked for again.
+        // A new process does not know what the previous one was about to do, but it repeats a release.
         self.stage = match self.stage {
             Stage::Idle | Stage::Releasing => self.stage,
             Stage::Cancelling if dice.one_in(2) => self.stage,
@@ -172,7 +173,7 @@ impl Client {
         self.at(now + dice.below(if self.calm { 1_000 } else { 60_000 }))
     }
 
-    /// It hears what came of a call.
+    /// The client receives the outcome of a call.
     pub fn hear(&mut self, call: u64, heard: Heard, now: Ms, dice: &mut Dice, judge: &mut Judge) -> Acts {
         if call != self.call || !self.open {
             return Acts::default();
@@ -189,8 +190,8 @@ impl Client {
             Heard::Answer(result) => result,
         };
         if matches!(result, Err(EngineError::Refused(Refusal::SupersededRun { .. }))) {
-            // The first message of an earlier process came late, after those of this one: for the server that run is
-            // the newer one. This process ends, as `out` does, and the claim waits for the next one.
+            // The first message of an earlier process arrived after the messages of this one, so the server takes that
+            // run for the newer one. This process ends, as `out` does, and the claim waits for the next process.
             return self.begin_anew(now, dice);
         }
         let believed = judge.believes(&self.claim_id());
@@ -199,7 +200,7 @@ impl Client {
                 self.learn(&claim, now, dice, judge)
             }
             (Stage::Asking | Stage::Holding { .. }, Err(EngineError::Refused(Refusal::Ended { ended }))) => {
-                assert!(!believed, "I4: the acknowledged hold has ended by itself: {ended:?}");
+                assert!(!believed, "I4: the acknowledged hold ended without a release: {ended:?}");
                 self.stage = Stage::Idle;
                 self.at(now + dice.below(1_000))
             }
@@ -232,23 +233,23 @@ impl Client {
                     judge.believe(&id, self.key(), locks, fence.0, good_until);
                 }
                 if !matches!(self.stage, Stage::Holding { .. }) {
-                    // A lease is held for longer than it lasts, so that it has to be renewed.
+                    // The lease is held for longer than it lasts, so the client has to renew it.
                     let longest = if self.is_lease() { LONGEST_LEASE } else { LONGEST_HOLD };
                     self.stage = Stage::Holding { fence, until: now + dice.below(longest) };
                 }
                 if asks {
                     return self.renew(fence, now);
                 }
-                // A look whether it is still told the same.
+                // Sometimes ask again: the answer must be the same.
                 if dice.one_in(3) { self.ask(now) } else { self.at(now + dice.below(LONGEST_HOLD)) }
             }
             Phase::Granted { fence, .. } => {
-                assert!(!judge.believes(&id), "I8: the hold of {id} has become a mere grant");
+                assert!(!judge.believes(&id), "I8: the hold of {id} went back to a grant");
                 self.stage = Stage::Confirming { fence: *fence };
                 self.confirm(*fence, now)
             }
             Phase::Waiting { .. } => {
-                assert!(!judge.believes(&id), "I4: the hold of {id} has been forgotten");
+                assert!(!judge.believes(&id), "I4: the hold of {id} was forgotten");
                 self.stage = Stage::Asking;
                 self.at(now + 1 + dice.below(1_000))
             }
@@ -305,7 +306,7 @@ impl Client {
         self.send(Command::Ask(Box::new(ask)), PATIENCE_PARKED, now)
     }
 
-    /// A lease is confirmed by renewing it: a confirm that is repeated would not count from its own sending.
+    /// A lease is confirmed by renewing it. A repeated confirm would not count from the time at which it was sent.
     fn confirm(&mut self, fence: Fence, now: Ms) -> Acts {
         if self.is_lease() {
             return self.renew(fence, now);
@@ -319,7 +320,7 @@ impl Client {
         self.send(command, PATIENCE, now)
     }
 
-    /// As a release of a lock directory: without a run.
+    /// Releases like a lock directory does: without a run.
     fn release(&mut self, now: Ms) -> Acts {
         let command = Command::End { id: self.id(), run: None, by: None, reason: None };
         self.send(command, PATIENCE, now)

@@ -1,4 +1,4 @@
-//! What is wrong: by what clients have been told, and never by what the server believes.
+//! Decides what is wrong. It relies only on what the clients were told, never on what the server believes.
 
 use std::collections::BTreeMap;
 
@@ -7,35 +7,36 @@ use crate::core::claim::LockSet;
 use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::core::state::State;
 
-/// Who believes to hold a lock.
+/// A claim whose client believes that it holds a lock.
 #[derive(Debug, Clone)]
 struct Belief {
     claim: String,
     key: Option<String>,
     fence: u64,
-    /// A lease: what its client may count on, from before it sent the last renewal that was acknowledged.
+    /// For a lease: how long its client may rely on it. Counted from before the client sent the last renewal that was
+    /// acknowledged.
     until: Option<Ms>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Judge {
     believers: BTreeMap<(PoolName, LockName), Vec<Belief>>,
-    /// Whose fence it is.
+    /// The claim that each fence was given to.
     fences: BTreeMap<u64, String>,
     /// The newest fence of a lock that is never shared.
     newest: BTreeMap<(PoolName, LockName), u64>,
     pub grants: u64,
-    /// The faults have stopped.
+    /// Set when the faults have stopped.
     pub calm_since: Option<Ms>,
     turns: u64,
-    /// In calm: the turn in which a claim was first there.
+    /// During the calm: the turn in which each claim first appeared.
     arrived: BTreeMap<String, u64>,
-    /// In calm: claims for the one lock of `solo`, in the order in which they got it.
+    /// During the calm: the claims for the single lock of `solo`, in the order in which they got it.
     served: Vec<String>,
 }
 
 impl Judge {
-    /// A client was told that it holds. Telling it again is fine as long as it is told the same.
+    /// A client was told that it holds. It may be told again, as long as the answer is the same.
     pub fn believe(&mut self, claim: &str, key: Option<&str>, locks: &LockSet, fence: u64, until: Option<Ms>) {
         let owner = self.fences.entry(fence).or_insert_with(|| claim.to_owned());
         assert_eq!(owner, claim, "I2: fence {fence} was given to two claims");
@@ -65,26 +66,26 @@ impl Judge {
         }
     }
 
-    /// Leases that were not renewed are nobody's belief any more.
+    /// Drops leases that were not renewed: their clients no longer believe that they hold.
     pub fn pass(&mut self, now: Ms) {
         for believers in self.believers.values_mut() {
             believers.retain(|belief| belief.until.is_none_or(|until| now < until));
         }
     }
 
-    /// The claim's client knows that it holds.
+    /// Whether the claim's client knows that it holds.
     pub fn believes(&self, claim: &str) -> bool {
         self.believers.values().flatten().any(|belief| belief.claim == claim)
     }
 
-    /// A client has begun to give its locks back: from here on somebody else may have them.
+    /// A client has begun to release its locks: from now on another client may have them.
     pub fn give_up(&mut self, claim: &str) {
         for believers in self.believers.values_mut() {
             believers.retain(|belief| belief.claim != claim);
         }
     }
 
-    /// After each turn of the engine: I4, and of leases I9, what somebody counts on is there.
+    /// Checks after each turn of the engine that every hold that a client relies on exists: I4, and I9 for leases.
     pub fn look(&mut self, state: &State, now: Ms) {
         self.pass(now);
         self.turns += 1;
@@ -96,12 +97,12 @@ impl Judge {
         for (claim, fence) in self.believers.values().flatten().map(|belief| (&belief.claim, belief.fence)) {
             let live = ClaimId::parse(claim).ok().and_then(|id| state.snapshot.claims.get(&id).cloned());
             let found = live.as_ref().and_then(|claim| claim.fence()).map(|fence| fence.0);
-            assert_eq!(found, Some(fence), "I4: the acknowledged hold of {claim} is not there any more");
+            assert_eq!(found, Some(fence), "I4: the acknowledged hold of {claim} no longer exists");
         }
     }
 
-    /// I5: in calm, of two claims for the one lock, the one that came first had it first. Those that were there when
-    /// the calm began are left out: who of them listened is another matter.
+    /// I5: during the calm, of two claims for the single lock, the one that came first gets it first. Claims that
+    /// existed when the calm began are left out, because not all of their clients were listening.
     pub fn check_order(&self) {
         let first = self.arrived.values().min().copied().unwrap_or_default();
         let turns = self.served.iter().filter_map(|claim| self.arrived.get(claim)).filter(|turn| **turn > first);

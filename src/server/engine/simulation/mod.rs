@@ -1,13 +1,13 @@
-//! Simulation: the engine's own turns and the core, over a store that crashes, a clock that jumps and a network that
-//! loses, delays and repeats messages, all in one thread and all from one seed. What it judges are I1,
-//! I2, I4, I5, I7, I8, I9 and I10 of `docs/architecture.md#what-is-always-true`.
+//! Simulation: the engine's turns and the core run on a store that crashes, a clock that jumps, and a network that
+//! loses, delays and repeats messages. Everything runs in one thread, from one seed. It checks I1, I2, I4, I5, I7, I8,
+//! I9 and I10 of `docs/architecture.md#what-is-always-true`.
 //!
-//! Each seed first lives through faults (safety: nothing wrong ever happens), then the faults stop (liveness: everybody
-//! who lives is served within a bound, and nothing is left over). `judge` decides what is wrong; `client` is a client
-//! as `out` is one.
+//! Each seed first goes through a phase of faults (safety: nothing wrong ever happens). Then the faults stop (liveness:
+//! every running client is served within a bound, and nothing is left over). `judge` decides what is wrong; `client` is
+//! a client that behaves like `out`.
 //!
-//! `cargo test --release --lib simulation` runs 10,000 seeds, `LOCKER_SIM_SEEDS=N` another number of them.
-//! `LOCKER_SIM_SEED=N cargo test --lib simulation -- --nocapture` repeats one and tells what happens in it.
+//! `cargo test --release --lib simulation` runs 10,000 seeds. `LOCKER_SIM_SEEDS=N` changes the number.
+//! `LOCKER_SIM_SEED=N cargo test --lib simulation -- --nocapture` repeats one seed and prints every event.
 
 mod client;
 mod judge;
@@ -41,18 +41,19 @@ use network::{Dice, Event, Message, Network};
 /// Virtual time, milliseconds.
 type Ms = u64;
 
-/// How long faults go on.
+/// How long the faults last.
 const STORM: Ms = 90_000;
-/// After the faults: how long everybody may take to be served twice. Each of the clients before may hold its lock for
-/// [`client::LONGEST_LEASE`]; before that a dead one's grant is withdrawn, a paused one's lease is lost and drained.
+/// How long every client may take to be served twice after the faults. Each client ahead in the queue may hold its lock
+/// for [`client::LONGEST_LEASE`]. Before that, the grant of a dead client is withdrawn, and the lease of a paused one
+/// is lost and drained.
 const CALM: Ms = 400_000;
-/// A late message of an earlier process may begin a claim that nobody is about: three grants that nobody confirms, each
-/// of which may wait for others, and the time that a place is kept.
+/// A late message of an earlier process may begin a claim that no client follows up. This is the time for three grants
+/// that no client confirms, each of which may wait for others, plus the time for which a place is kept.
 const LEFTOVERS: Ms = 15 * 60_000;
 /// How long the door keeps a request parked.
 const WAIT: Ms = 25_000;
 
-/// Clocks that go as the simulation says. The wall clock jumps.
+/// Clocks that follow the simulation. The wall clock jumps.
 #[derive(Default)]
 struct VirtualClock {
     now: AtomicU64,
@@ -69,7 +70,7 @@ impl Clock for VirtualClock {
     }
 }
 
-/// A store whose next commit fails when it is told so: nothing of it is kept.
+/// A store whose next commit fails on request. Nothing of that commit is kept.
 struct FlakyStore {
     kept: MemoryStore,
     fails: Arc<AtomicBool>,
@@ -90,12 +91,12 @@ impl Store for FlakyStore {
     }
 }
 
-/// A request that stays at the door.
+/// A request that is parked at the door.
 struct Parked {
     message: Message,
     subscription: Subscription,
     until: Ms,
-    /// It has been sent through once more.
+    /// The request has been sent to the engine again.
     sent: bool,
 }
 
@@ -105,11 +106,11 @@ impl Parked {
     }
 }
 
-/// One life of the server, with its door.
+/// One run of the server, with its door.
 struct Server {
     thread: Thread,
     notices: Notices,
-    /// What has arrived since the last turn, and when that turn ends.
+    /// The requests that have arrived since the last turn, and when that turn ends.
     queue: Vec<(Message, Command, Option<ParkId>)>,
     turn_at: Ms,
     parked: BTreeMap<ParkId, Parked>,
@@ -132,7 +133,7 @@ struct Simulation {
     crashes: u32,
 }
 
-/// What a run has seen, for the figures.
+/// The totals of a run, for the figures.
 #[derive(Debug, Default, Clone, Copy)]
 struct Sum {
     grants: u64,
@@ -202,13 +203,13 @@ impl Simulation {
         }
     }
 
-    /// SIGKILL: whatever was asked and not answered has an unknown outcome.
+    /// SIGKILL: the outcome of every unanswered request is unknown.
     fn crash(&mut self) {
         if self.server.take().is_none() {
             return;
         }
         self.crashes += 1;
-        self.say(|| "the server dies".into());
+        self.say(|| "the server is killed".into());
         let now = self.now();
         for client in &self.clients {
             self.network.reset(now, client.number, client.call);
@@ -216,7 +217,7 @@ impl Simulation {
         self.network.at(now + 10 + self.dice.below(2_000), Event::Start);
     }
 
-    /// Runs up to `end`, or until `done`.
+    /// Runs up to `end`, or until `done` returns true.
     fn run(&mut self, end: Ms, done: impl Fn(&Self) -> bool) {
         while !done(self) {
             let turn = self.server.as_ref().map(|server| server.next_turn(self.now()));
@@ -259,7 +260,7 @@ impl Simulation {
             }
             Event::Answer { client, call, heard } => {
                 if self.tell {
-                    eprintln!("{now:>8} client {client} hears of call {call}: {heard:?}");
+                    eprintln!("{now:>8} client {client} gets the answer of call {call}: {heard:?}");
                 }
                 let client = &mut self.clients[client];
                 let act = client.hear(call, heard, now, &mut self.dice, &mut self.judge);
@@ -289,7 +290,8 @@ impl Simulation {
         server.ask(message, command, Some(park), now);
     }
 
-    /// One turn of the engine; in a storm the server may die before its commit, in it, or before its answers.
+    /// One turn of the engine. During the storm the server may crash before its commit, during it, or before its
+    /// answers.
     fn turn(&mut self) {
         let now = self.now();
         let storm = self.stormy.then(|| self.dice.below(150));
@@ -297,9 +299,9 @@ impl Simulation {
             return self.crash();
         }
         if storm == Some(1) {
-            // A stop, as by SIGSTOP or a slow disk.
+            // A pause, as caused by SIGSTOP or a slow disk.
             let pause = self.dice.below(30_000);
-            self.say(|| format!("the server stops for {pause} ms"));
+            self.say(|| format!("the server pauses for {pause} ms"));
             if let Some(server) = &mut self.server {
                 server.turn_at = now + pause;
             }
@@ -348,7 +350,7 @@ impl Simulation {
         {
             if matches!(result, Ok(Reply::Claim { parked: true, .. })) {
                 parked.sent = false;
-                // A duplicate, or a client that is gone: nobody is at the other end of this connection.
+                // A duplicate, or a client that is gone: no client is at the other end of this connection.
                 let client = &self.clients[message.client];
                 if client.call != message.call || message.is_copy {
                     self.network.at(now + self.dice.below(100), Event::Left(park));
@@ -360,7 +362,7 @@ impl Simulation {
         self.network.answer(now, &message, result, self.stormy);
     }
 
-    /// Sends parked requests through once more that have a notice, or were parked long enough.
+    /// Sends the parked requests to the engine again that have a notice or have been parked for long enough.
     fn unpark(&mut self) {
         let now = self.now();
         let Some(server) = &mut self.server else { return };
@@ -377,7 +379,7 @@ impl Simulation {
         }
     }
 
-    /// From here on nothing fails, and whoever was dead or paused comes back.
+    /// Ends all faults. Clients that were dead or paused come back.
     fn calm_down(&mut self) {
         self.stormy = false;
         let now = self.now();
@@ -394,14 +396,14 @@ impl Simulation {
         self.clients.iter().all(|client| client.served_in_calm >= 2)
     }
 
-    /// Nothing is left over: each live claim is one that a client is about, once whatever came late has had its time.
+    /// Checks that nothing is left over: once late messages have had their time, each live claim belongs to a client.
     fn check_leftovers(&mut self) {
         self.clients.iter_mut().for_each(Client::stop);
         self.run(self.now() + LEFTOVERS, |_| false);
         let Some(server) = &self.server else { return };
         let known: BTreeSet<String> = self.clients.iter().map(Client::claim_id).collect();
         for claim in server.thread.state.snapshot.claims.values() {
-            assert!(known.contains(claim.id.as_str()), "nobody is about {claim:?}");
+            assert!(known.contains(claim.id.as_str()), "no client knows {claim:?}");
         }
     }
 }
@@ -424,10 +426,10 @@ impl Server {
     }
 }
 
-/// Lives through one seed.
+/// Runs one seed.
 ///
 /// # Panics
-/// When something is wrong; the message says what.
+/// If anything is wrong. The message says what.
 fn live(seed: u64, plant: Plant, tell: bool) -> Sum {
     let mut simulation = Simulation::new(seed, plant, tell);
     simulation.run(STORM, |_| false);
@@ -447,7 +449,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// Runs `seeds` over all processors; the first one that fails, if any.
+/// Runs `seeds` on all processors. Returns the lowest failing seed that was found, if any, and the totals.
 fn first_failure(seeds: std::ops::Range<u64>, plant: Plant) -> (Option<u64>, Sum) {
     let next = AtomicU64::new(seeds.start);
     let failed = AtomicU64::new(u64::MAX);
@@ -491,16 +493,16 @@ fn every_seed_is_safe_and_live() {
         live(seed, Plant::None, true);
         return;
     }
-    // A debug build checks the invariants of the core after every step, which takes its time.
+    // A debug build checks the invariants of the core after every step, which takes time.
     let usual = if cfg!(debug_assertions) { 50 } else { 10_000 };
     let seeds = number("LOCKER_SIM_SEEDS").unwrap_or(usual);
     let (failed, sum) = first_failure(0..seeds, Plant::None);
     assert_eq!(failed, None, "repeat it: LOCKER_SIM_SEED=N cargo test --lib simulation -- --nocapture");
     println!("{seeds} seeds: {} grants, {} crashes, {} messages lost: 0 violations", sum.grants, sum.crashes, sum.lost);
-    assert!(sum.grants > seeds && sum.crashes > seeds / 10 && sum.lost > seeds, "the storm was none: {sum:?}");
+    assert!(sum.grants > seeds && sum.crashes > seeds / 10 && sum.lost > seeds, "too few faults: {sum:?}");
 }
 
-/// A rule that no bug can break is no rule.
+/// Checks the checks: each planted bug must be found.
 #[test]
 fn planted_bugs_are_found() {
     let quick: &[Plant] = &[Plant::ReleaseUnchecked, Plant::FenceInMemory];
@@ -512,7 +514,7 @@ fn planted_bugs_are_found() {
     }
 }
 
-/// A lost notice is no harm: the door looks again, and the engine's reconcile repeats it.
+/// A lost notice does no harm: the door checks again, and the engine's reconcile repeats it.
 #[test]
 fn lost_notices_are_repaired() {
     let (failed, _) = first_failure(0..50, Plant::LostNotice);

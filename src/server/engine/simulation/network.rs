@@ -1,4 +1,4 @@
-//! Messages on their way, and everything else that is to happen, in the order of virtual time.
+//! Messages in transit and all other scheduled events, in the order of virtual time.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::core::command::{Command, Reply};
 use crate::core::names::ParkId;
 use crate::server::engine::EngineError;
 
-/// Numbers that look random and are the same in every run of a seed (`SplitMix64`).
+/// Pseudo-random numbers (`SplitMix64`). The same seed gives the same numbers in every run.
 #[derive(Debug, Clone)]
 pub(super) struct Dice(u64);
 
@@ -37,14 +37,14 @@ impl Dice {
     }
 }
 
-/// A request on its way.
+/// A request in transit.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     pub client: usize,
-    /// The client listens only to the answer of its last call.
+    /// The client accepts only the answer to its last call.
     pub call: u64,
     pub command: Command,
-    /// Sent by the network, not by the client.
+    /// A duplicate that the network made; the client did not send it.
     pub is_copy: bool,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Message {
 #[derive(Debug, Clone)]
 pub(super) enum Heard {
     Answer(Result<Reply, EngineError>),
-    /// The connection broke, or nothing came for too long.
+    /// The connection broke, or no answer came in time.
     Nothing,
 }
 
@@ -62,15 +62,15 @@ pub(super) enum Event {
     Start,
     /// A message reaches the server.
     Arrive(Message),
-    /// The door notices that nobody is at the other end.
+    /// The door notices that the client is gone.
     Left(ParkId),
-    /// A client's process goes on; of an earlier process it does not.
+    /// A client's process continues. Ignored if that process has ended meanwhile.
     Act { client: usize, process: u32 },
-    /// A client learns what came of its call.
+    /// A client learns the outcome of its call.
     Answer { client: usize, call: u64, heard: Heard },
 }
 
-/// What a client does: at most one request, which it gives up after some time, and when it goes on by itself.
+/// What a client does next: at most one request with its timeout, and when the client continues on its own.
 #[derive(Debug, Default)]
 pub(super) struct Acts {
     pub send: Option<(Message, Ms)>,
@@ -102,7 +102,7 @@ impl Network {
         self.events.pop_first().map(|(_, event)| event)
     }
 
-    /// How long the next message takes; `None` when it is lost.
+    /// How long the next message takes. `None` if it is lost.
     fn delay(&mut self, stormy: bool) -> Option<Ms> {
         if !stormy {
             return Some(1 + self.dice.below(5));
@@ -151,7 +151,7 @@ impl Network {
         }
     }
 
-    /// What was on its way is lost, but copies of old messages still arrive: nothing can switch them off.
+    /// Messages in transit are lost, but copies of old messages still arrive: no network can recall them.
     pub fn calm_down(&mut self, now: Ms) {
         for (_, event) in std::mem::take(&mut self.events) {
             match event {

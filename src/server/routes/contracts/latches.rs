@@ -19,10 +19,10 @@ use crate::wire::latch::{self, LatchView};
 use crate::wire::parse;
 use crate::wire::problems::{Problems, quoted, unknown};
 
-/// Header of a listing: the revision up to which it is complete, to be given as `after` next time.
+/// Header of a listing: the revision up to which it is complete. Give it as `after` next time.
 const REVISION: &str = "locker-revision";
 
-/// Whether a request to `/lock/` is about a latch. Else it is about a lock with an empty name, which there is not.
+/// Whether a request to `/lock/` is about a latch. Otherwise it names a lock with an empty name, which cannot exist.
 pub(in super::super) fn is_of_latch(request: &Request) -> bool {
     let names_one = || {
         let names = request.query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
@@ -36,7 +36,7 @@ pub(in super::super) fn is_of_latch(request: &Request) -> bool {
     }
 }
 
-/// The latch that is meant. What cannot be an id is no latch's.
+/// The latch that the request names. A text that cannot be an id names no latch.
 fn id(call: &Call) -> Result<LatchId, Failure> {
     call.problems().done(Some(()))?;
     match call.query_text("id") {
@@ -59,7 +59,7 @@ pub(in super::super) fn shown(_: &Routes, reply: Reply) -> Result<Response, Fail
     }
 }
 
-/// The answer to its deletion: nothing.
+/// The answer to the deletion of a latch: nothing.
 pub(in super::super) fn gone(_: &Routes, reply: Reply) -> Result<Response, Failure> {
     match reply {
         Reply::Latch(_) => Ok(json(&EmptyView {})),
@@ -67,7 +67,7 @@ pub(in super::super) fn gone(_: &Routes, reply: Reply) -> Result<Response, Failu
     }
 }
 
-/// `POST /lock`: makes a latch.
+/// `POST /lock`: creates a latch.
 pub(in super::super) fn create(call: &Call) -> Result<Command, Failure> {
     let mut problems = Problems::default();
     let wanted = latch::create(&call.request.body, &mut problems);
@@ -90,20 +90,20 @@ pub(in super::super) fn delete(call: &Call) -> Result<Command, Failure> {
     Ok(Command::DeleteLatch { id: id(call)? })
 }
 
-/// `GET /lock?id=` and `?status=`: one latch, or a listing; with `wait`, held until the latch is released (or gone), or
-/// until the listing of released ones has an entry.
+/// `GET /lock?id=` and `?status=`: one latch, or a listing. With `wait`, the request is held until the latch is
+/// released (or deleted), or until the listing of released latches has an entry.
 pub(in super::super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let wanted = Wanted::of(call)?;
     let mut problems = call.problems();
     let wait = parse::wait("wait", call.query_text("wait"), &mut problems);
     if call.query_text("wait").is_some() && matches!(wanted, Wanted::Listed { released: None | Some(false), .. }) {
-        problems.add("wait", "needs `id` or `status=released`: nothing else can be waited for");
+        problems.add("wait", "needs `id` or `status=released`: only those can be waited for");
     }
     problems.done(Some(()))?;
     let park = call.request.park;
     let may_park = wait > Span(0) && call.may_park();
     if may_park {
-        // Before the look, else what happens in between is missed.
+        // Register before reading, or a change in between is missed.
         routes.long_polls.watch(park, wanted.topic());
     }
     let (response, is_there) = wanted.look(&routes.engine.snapshot());
@@ -114,10 +114,10 @@ pub(in super::super) fn get(routes: &Routes, call: &Call) -> Result<Response, Fa
     Ok(Response { park: (may_park && !is_there).then_some(wait), ..response })
 }
 
-/// What a `GET` wants to see.
+/// What a `GET` asks for.
 enum Wanted {
     One(LatchId),
-    /// Latches in this state (or all); released ones only if released after this revision.
+    /// The latches in this state, or all of them. Released ones only if they were released after this revision.
     Listed {
         released: Option<bool>,
         after: Revision,
@@ -141,7 +141,7 @@ impl Wanted {
             }
         };
         if after.is_some() && released != Some(true) {
-            problems.add("after", "goes with status=released");
+            problems.add("after", "can only be used with status=released");
         }
         Ok(problems.done(Some(Self::Listed { released, after: after.unwrap_or_default() }))?)
     }
@@ -153,7 +153,7 @@ impl Wanted {
         }
     }
 
-    /// The answer, and whether it is worth waking for.
+    /// The answer, and whether a waiting request should be answered with it.
     fn look(&self, snapshot: &Snapshot) -> (Result<Response, Failure>, bool) {
         match self {
             Self::One(id) => match snapshot.latches.get(id) {
@@ -169,7 +169,7 @@ impl Wanted {
     }
 }
 
-/// Released ones in the order of their release, others by id.
+/// Released latches in the order of their release, others by id.
 fn listed(snapshot: &Snapshot, released: Option<bool>, after: Revision) -> Vec<LatchView> {
     let view = |latch: &Arc<Latch>| latch::view(latch);
     if released == Some(true) {

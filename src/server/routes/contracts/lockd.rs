@@ -1,4 +1,4 @@
-//! lockd's API, and what its document planned: waiting, client ids, times to live.
+//! lockd's API, and what its documentation planned: waiting, client ids, times to live.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ use crate::wire::{parse, text};
 /// `owner.program` of a claim that came through lockd's API.
 const PROGRAM: &str = "lockd client";
 
-/// Added to the wait of a request: the time after which its claim ends by itself when the server was killed before
-/// it could answer.
+/// Added to the wait of a request. After this time its claim ends automatically if the server was killed before it
+/// could answer.
 const LEFT_BEHIND: Span = Span::secs(5);
 
 /// The name in the path.
@@ -34,7 +34,7 @@ fn name(call: &Call) -> Result<PoolName, Failure> {
     })
 }
 
-/// All is well.
+/// The answer to a request that succeeded.
 fn done() -> Response {
     json(&EmptyView {})
 }
@@ -44,7 +44,7 @@ fn owner(person: Option<Text>) -> Owner {
     Owner { program: Text::parse(PROGRAM).ok(), person, ..Owner::default() }
 }
 
-/// `GET /lock/{name}`: whether it is locked, which is: whether a `POST` would fail for the sake of the lock.
+/// `GET /lock/{name}`: whether the lock is locked, that is, whether the lock would make a `POST` fail.
 pub(in super::super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let pool = name(call)?;
     match hold(&routes.engine.snapshot(), &pool) {
@@ -74,7 +74,7 @@ pub(in super::super) async fn post(routes: &Routes, call: &Call<'_>) -> Result<R
         sharer: None,
         owner: owner(person),
         ttl,
-        // A replay must find its claim even when it may not be parked again.
+        // A repeated request must find its claim even if it may not be parked again.
         wait: (wait > Span(0) && (request.can_park || request.attempt != Attempt::First))
             .then(|| Waiting { park, give_up_after: Span(wait.0 + LEFT_BEHIND.0) }),
     };
@@ -85,8 +85,8 @@ pub(in super::super) async fn post(routes: &Routes, call: &Call<'_>) -> Result<R
     }
 }
 
-/// Waiting claims whose requests ended with an earlier life of the server: nobody will ask for them again, so they keep
-/// no place. Only for the start, before the first request.
+/// Waiting claims whose requests ended with an earlier run of the server. Nobody will ask for them again, so they keep
+/// no place. Only for use at start, before the first request.
 pub(in super::super::super) fn left_behind(snapshot: &Snapshot) -> Vec<Command> {
     let waiting =
         snapshot.pools.values().flat_map(|pool| pool.waiting.values()).filter_map(|id| snapshot.claims.get(id));
@@ -94,7 +94,7 @@ pub(in super::super::super) fn left_behind(snapshot: &Snapshot) -> Vec<Command> 
     left_behind.map(|claim| Command::End { id: claim.id.clone(), run: None, by: None, reason: None }).collect()
 }
 
-/// A claim that came through lockd's API.
+/// Whether a claim came through lockd's API.
 fn is_own(claim: &Claim) -> bool {
     claim.terms.owner.program.as_ref().is_some_and(|program| program.as_str() == PROGRAM)
 }
@@ -119,7 +119,7 @@ pub(super) async fn delete(routes: &Routes, call: &Call<'_>) -> Result<Response,
 /// Why a claim of another kind of client ended.
 const UNLOCKED: &str = "unlocked by name, through lockd's API";
 
-/// Whoever asks may unlock, unless they said whose lock they mean, or the claim has more than this lock.
+/// Any client may unlock, unless it names an owner that does not match, or the claim has more than this lock.
 fn check_unlock(pool: &PoolName, claim: &Arc<Claim>, given: Option<&Text>) -> Result<(), Failure> {
     if holds_others_too(claim) {
         let error = format!("lock {pool:?} is held by a claim that holds other locks, too: only its own id ends it");
@@ -135,7 +135,7 @@ fn check_unlock(pool: &PoolName, claim: &Arc<Claim>, given: Option<&Text>) -> Re
     }
 }
 
-/// Somebody has it; 409 for a `POST`, 423 for a `DELETE` that may not unlock it.
+/// Another client has the lock: 409 for a `POST`, 423 for a `DELETE` that may not unlock it.
 fn locked(routes: &Routes, pool: &PoolName, status: u16) -> Failure {
     let error = match hold(&routes.engine.snapshot(), pool) {
         Hold::Nobody { drains: true } => format!("lock {pool:?} is out of use for a moment: its holder was lost"),

@@ -15,8 +15,8 @@ use crate::wire::contracts::locker::{LocksView, PROGRAM, Party, PoolEntry, Respo
 use crate::wire::errors::Code;
 use crate::wire::problems::quoted;
 
-/// `GET /locks`: each pool that has the lock named like it, by name. Nothing in it depends on the time, so the same
-/// bytes come as long as nothing changes.
+/// `GET /locks`: each pool that has a lock of the same name, ordered by name. No field depends on the time, so the
+/// answer stays the same to the byte while nothing changes.
 pub(in super::super) fn list(routes: &Routes, _: &Call) -> Result<Response, Failure> {
     let snapshot = routes.engine.snapshot();
     let with_lock = snapshot.pools.values().filter_map(|pool| Some((pool, pool.locks.get(&pool.name.own_lock())?)));
@@ -32,7 +32,7 @@ fn entry(hold: &Hold) -> PoolEntry {
         Hold::Alone(claim) => {
             let name = holder_name(claim);
             locked_by.insert(name.clone(), 1);
-            // A client of another kind has no key that could be sent here; its claim's id is one that fits nobody else.
+            // A client of another kind has no key to show here. The id of its claim matches no key of anyone else.
             if is_first_generation(claim) { name } else { claim.id.to_string() }
         }
         Hold::Shared { key, claims } => {
@@ -49,12 +49,12 @@ fn requestor(claim: &Claim) -> Option<&Text> {
     claim.terms.ask.sharer().map(|(_, requestor)| requestor)
 }
 
-/// A claim that only `{"lock": OWNER}` makes.
+/// Whether the claim was made by `{"lock": OWNER}`.
 fn is_first_generation(claim: &Claim) -> bool {
     claim.terms.ask.key.is_none() && claim.terms.owner.person.is_some() && is_own(claim)
 }
 
-/// A claim that came through locker's API.
+/// Whether a claim came through locker's API.
 fn is_own(claim: &Claim) -> bool {
     claim.terms.owner.program.as_ref().is_some_and(|program| program.as_str() == PROGRAM)
 }
@@ -123,7 +123,7 @@ fn done(response: String) -> Result<Response, Failure> {
     Ok(json(&ResponseView { response }))
 }
 
-/// 423: who has it.
+/// 423: says who has the lock.
 fn locked(snapshot: &Snapshot, pool: &PoolName) -> Failure {
     let error = match hold(snapshot, pool) {
         Hold::Nobody { drains: true } => format!("pool {pool:?} is out of use for a moment: its holder was lost"),

@@ -1,10 +1,10 @@
-//! The APIs that Locker honours for clients of other servers: the rules for clients of several of them on one pool are
-//! a table in `docs/contracts.md`.
+//! The APIs that Locker serves for clients of other servers. A table in `docs/contracts.md` has the rules for clients
+//! of several of them on one pool.
 //!
-//! - here: what they share. The lock of a pool `NAME` is the lock that is named like it.
-//! - `locker`: `GET /locks`, `PUT` and `DELETE /lock/{name}` with a body.
+//! - here: what they share. The lock of a pool `NAME` is the lock with the same name as the pool.
+//! - `locker`: `GET /locks`, and `PUT` and `DELETE /lock/{name}` with a body.
 //! - `latches`: `/lock?id=` and `/lock?status=`, with and without a slash at the end.
-//! - `lockd`: `GET`, `POST` and `DELETE /lock/{name}` without one.
+//! - `lockd`: `GET`, `POST` and `DELETE /lock/{name}` without a body.
 
 pub(super) mod latches;
 pub(in super::super) mod lockd;
@@ -34,20 +34,21 @@ use crate::wire::identity::Identity;
 pub struct ContractRoutes {
     served: Contracts,
     lockd_unlock_missing: UnlockMissing,
-    /// Random for each start, so that the claims of two lives of a server never share an id.
+    /// Random for each start, so that the claims of two runs of a server never share an id.
     life: String,
-    /// Claims of requests that have not been answered.
+    /// Claims of requests that have not been answered yet.
     unanswered: Mutex<HashMap<ParkId, ClaimId>>,
 }
 
 impl ContractRoutes {
-    /// Serves `served`; lockd's `DELETE` of what is not locked is answered with `lockd_unlock_missing`.
+    /// Serves the contracts in `served`. `lockd_unlock_missing` is lockd's answer to a `DELETE` of a lock that is not
+    /// locked.
     #[must_use]
     pub fn new(served: Contracts, lockd_unlock_missing: UnlockMissing) -> Self {
         Self { served, lockd_unlock_missing, life: random_hex::<8>(), unanswered: Mutex::default() }
     }
 
-    /// Refuses a route all of whose contracts are turned off.
+    /// Refuses a route if all of its contracts are turned off.
     pub(super) fn check_served(&self, contracts: &[Contract]) -> Result<(), Failure> {
         if contracts.is_empty() || contracts.iter().any(|contract| self.served.serve(*contract)) {
             return Ok(());
@@ -57,8 +58,8 @@ impl ContractRoutes {
         Err(Failure::new(Code::NoSuchRoute, error))
     }
 
-    /// The claim of the request that came with this number. The same request, sent through again after it was parked,
-    /// is the same claim: it counts once.
+    /// The claim of the request with this number. A request that is sent through again after it was parked has the same
+    /// claim, so it counts once.
     fn claim_id(&self, contract: Contract, park: ParkId) -> Result<ClaimId, Failure> {
         let id = format!("{}-{}-{}", contract.word(), self.life, park.0);
         ClaimId::parse(&id).map_err(|error| Failure::new(Code::Internal, error.to_string()))
@@ -68,8 +69,8 @@ impl ContractRoutes {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client of a request has gone without its answer. Nobody will ever ask for its claim again, which is to be
-    /// ended: it keeps no place, and a lock that nobody heard of is given back.
+    /// The client of a request has gone without its answer. Nobody will ever ask for its claim again, so the claim is
+    /// ended: it keeps no place, and a lock that was granted to it is given back.
     pub(super) fn left(&self, park: ParkId) -> Option<Command> {
         let id = self.unanswered().remove(&park)?;
         Some(Command::End { id, run: None, by: None, reason: None })
@@ -82,7 +83,7 @@ impl Default for ContractRoutes {
     }
 }
 
-/// `DELETE /lock/{name}`: without a body it is lockd's, with any body locker's.
+/// `DELETE /lock/{name}`: lockd's if it has no body, locker's if it has one.
 pub(super) async fn delete(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     if call.request.body.is_empty() {
         routes.contracts.check_served(&[Contract::Lockd])?;
@@ -101,11 +102,11 @@ fn nameless() -> Failure {
 /// What a contract request asks for.
 struct Wish {
     pool: PoolName,
-    /// Key and requestor of a claim that shares.
+    /// Key and requestor of a claim that shares the lock.
     sharer: Option<(Text, Text)>,
     owner: Owner,
     ttl: Option<Span>,
-    /// `None` is try-lock.
+    /// `None` means try-lock.
     wait: Option<Waiting>,
 }
 
@@ -115,20 +116,20 @@ struct Waiting {
     give_up_after: Span,
 }
 
-/// What became of it.
+/// The outcome of the request.
 enum Outcome {
     Locked,
-    /// Somebody else has it; the request has left no trace.
+    /// Another client has the lock. The request has left no trace.
     Taken,
     Parked,
 }
 
-/// Asks for the lock of a pool. A request that is not parked keeps no place, and one whose client leaves before it is
-/// answered holds nothing.
+/// Asks for the lock of a pool. A request that is not parked keeps no place, and a request whose client leaves before
+/// the answer holds nothing.
 async fn lock(routes: &Routes, call: &Call<'_>, contract: Contract, wish: Wish) -> Result<Outcome, Failure> {
     let park = call.request.park;
     let id = routes.contracts.claim_id(contract, park)?;
-    // Before it is asked for, so that a client that leaves meanwhile is not missed.
+    // Register it before asking, so that a client that leaves in the meantime is not missed.
     routes.contracts.unanswered().insert(park, id.clone());
     let outcome = ask_for(routes, id, wish).await;
     if !matches!(outcome, Ok(Outcome::Parked)) {
@@ -171,19 +172,19 @@ async fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Fa
     }
 }
 
-/// Who ends a claim of somebody else, and through which API.
+/// Who ends a claim of another client, and through which API.
 struct Stranger {
     owner: Owner,
     reason: &'static str,
 }
 
-/// Ends one claim by its id, so that no later holder is ever touched. Whether it was this call that ended it.
+/// Ends one claim by its id, so that a later holder is never affected. Returns whether this call ended it.
 async fn end(routes: &Routes, id: &ClaimId, stranger: Option<Stranger>) -> Result<bool, Failure> {
     let reason = stranger.as_ref().and_then(|stranger| Reason::parse(stranger.reason).ok());
     let by = stranger.map(|stranger| Arc::new(stranger.owner));
     match routes.engine.call(Command::End { id: id.clone(), run: None, by, reason }).await {
         Ok(Reply::Ended { again, .. }) => Ok(!again),
-        // It ended otherwise between the look and the call.
+        // The claim ended in another way between the look and this call.
         Err(EngineError::Refused(Refusal::Ended { .. } | Refusal::NoSuchClaim { .. })) => Ok(false),
         Ok(other) => Err(Failure::unexpected(&other)),
         Err(error) => Err(error.into()),
@@ -192,7 +193,7 @@ async fn end(routes: &Routes, id: &ClaimId, stranger: Option<Stranger>) -> Resul
 
 /// How the lock of a pool is held.
 enum Hold {
-    /// By nobody; a lock that drains after its holder was lost is none the less out of use.
+    /// By nobody. A lock that drains after its holder was lost is out of use all the same.
     Nobody { drains: bool },
     /// By one claim without a key.
     Alone(Arc<Claim>),
@@ -222,12 +223,12 @@ fn hold_of(snapshot: &Snapshot, lock: &Lock) -> Hold {
     }
 }
 
-/// A claim that holds more than the one lock is ended by its own id only: who names one lock must not free others.
+/// A claim that holds more than this lock can be ended only by its own id: naming one lock must not free others.
 fn holds_others_too(claim: &Claim) -> bool {
     claim.locks().len() > 1
 }
 
-/// Who holds, for people: the build, the person or the program, else the claim.
+/// The holder, for people: the build, the person or the program, otherwise the claim.
 fn holder_name(claim: &Claim) -> String {
     let owner = &claim.terms.owner;
     if let Some(person) = &owner.person {
