@@ -1,7 +1,8 @@
-//! What a browser may be used for: pages of other sites must not act on this server through it.
+//! Rules for browsers: pages of other sites must not use this server through a browser.
 //!
-//! A browser sends the requests of any page, with whatever access its machine has. Two things give it away: `Origin` and
-//! `Sec-Fetch-Site`. Requests without them (curl, scripts, the clients of the replaced systems) are served as ever.
+//! A browser sends the requests of any page, with whatever access its machine has. Two headers reveal such requests:
+//! `Origin` and `Sec-Fetch-Site`. Requests without them (curl, scripts, the clients of the replaced systems) are served
+//! as usual.
 
 use super::super::http::Request;
 use crate::wire::problems::quoted;
@@ -9,7 +10,7 @@ use crate::wire::problems::quoted;
 /// The rules for requests that a browser sends.
 #[derive(Debug, Clone, Default)]
 pub struct Browsers {
-    /// Further names of this server, such as that of a proxy before it; lower case, without a port.
+    /// More names of this server, such as that of a proxy in front of it. In lower case, without a port.
     pub allowed_hosts: Vec<String>,
     /// Serve requests for loopback names and allowed ones only. For a server without authentication on a loopback
     /// address: there, a page whose name has been pointed at that address (DNS rebinding) looks like one of ours.
@@ -20,7 +21,7 @@ impl Browsers {
     /// Whether a request may be served.
     ///
     /// # Errors
-    /// It may not: the text for whoever reads the answer.
+    /// The request may not be served. Contains the text for the client.
     pub fn check(&self, request: &Request) -> Result<(), String> {
         let host = request.header("host").unwrap_or_default();
         if self.loopback_only && !host.is_empty() && !self.is_allowed(name(host)) && !is_loopback(name(host)) {
@@ -51,7 +52,7 @@ impl Browsers {
         Ok(())
     }
 
-    /// Whether `origin` is this server, under the name that the request was sent to or an allowed one.
+    /// Whether `origin` is this server: the name to which the request was sent, or an allowed name.
     fn is_own(&self, origin: &str, host: &str) -> bool {
         let Some((_, authority)) = origin.split_once("://") else { return false };
         (!host.is_empty() && authority.eq_ignore_ascii_case(host)) || self.is_allowed(name(authority))

@@ -132,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.answer(ask).await
     }
 
-    /// Decides by its head alone whether a request may come in: of a client that may not, no body is read.
+    /// Decides by its head alone whether a request is admitted. If it is not, its body is never read.
     async fn refused(&mut self, opening: &mut Opening) -> Option<Response> {
         if let Some(pace) = &self.door.requests
             && let Err(over) = pace.try_spend(self.client.address, std::time::Instant::now())
@@ -321,8 +321,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    /// Delays the answer to a failed login, longer with each failure from this address. A client with the right
-    /// password is never slowed down, not even at the same address.
+    /// Delays the answer to a failed login, longer with each failure from this address. A login that succeeds is never
+    /// delayed, not even at the same address.
     async fn slow_down(&self, id: &str) {
         let delay = self.door.logins.failed(self.client.address, std::time::Instant::now());
         let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
@@ -426,7 +426,7 @@ const TOO_MANY_LOGINS: Refusal = Refusal::new(
     "too many logins of this address have failed: these credentials were not looked at, wait and try again",
 );
 
-/// For `Retry-After`: rounded up.
+/// Whole seconds for `Retry-After`, rounded up.
 fn whole_seconds(span: Duration) -> u32 {
     u32::try_from(span.as_secs()).unwrap_or(u32::MAX).saturating_add(1)
 }

@@ -1,8 +1,8 @@
-//! Guessing of passwords: what a failed login costs its address, and who does not pay for others.
+//! Limits on guessing passwords: what a failed login costs its address, and which clients are not affected.
 //!
-//! An address that has failed too often is refused before its credentials are looked at, until its debt is worn off.
-//! Behind a proxy all clients share one address. So credentials that were right once, from this address, pass whatever
-//! the address owes; what is remembered of them is a keyed hash.
+//! An address that has failed too often is refused before its credentials are checked, until its debt has worn off.
+//! Behind a proxy all clients share one address. So credentials that were right before, from the same address, always
+//! pass. Only a keyed hash of them is remembered.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -35,15 +35,15 @@ impl Logins {
         }
     }
 
-    /// The credentials of a request; `None` without any.
+    /// The credentials of a request. `None` if it has none.
     pub fn credentials(&self, address: Address, request: &Request) -> Option<Credentials> {
         Some(Credentials(self.key.hash_one((address, request.header("authorization")?))))
     }
 
-    /// Whether these credentials may be looked at.
+    /// Whether these credentials may be checked now.
     ///
     /// # Errors
-    /// Not yet: how long until they may.
+    /// They may not. Returns how long to wait until they may.
     pub fn may_try(&self, address: Address, credentials: Credentials, now: Instant) -> Result<(), Duration> {
         if self.right.lock().unwrap_or_else(PoisonError::into_inner).contains(&credentials.0) {
             return Ok(());
@@ -51,16 +51,16 @@ impl Logins {
         self.failed.has_room(address, now)
     }
 
-    /// They were wrong; how long the answer is held back.
+    /// The credentials were wrong. Returns how long to delay the answer.
     pub fn failed(&self, address: Address, now: Instant) -> Duration {
         self.failed.spend(address, now, Duration::from_millis(limits::DOOR_LOGIN_DELAY_MS))
     }
 
-    /// They were right.
+    /// The credentials were right.
     pub fn succeeded(&self, credentials: Credentials) {
         let mut right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
         if right.len() >= limits::DOOR_ADDRESSES && !right.contains(&credentials.0) {
-            // Whoever still comes is remembered again.
+            // Clients that are still active are remembered again.
             right.clear();
         }
         right.insert(credentials.0);
