@@ -422,7 +422,7 @@ fn the_command_line_and_the_resource_check_certificates() {
         (
             base(&[("LOCKER_CA_CERT", &ca), ("LOCKER_CLIENT_CERT", ""), ("LOCKER_CLIENT_KEY", "")]),
             7,
-            "wants a client certificate",
+            "requires a client certificate",
         ),
     ];
     for (vars, code, expected) in table {
