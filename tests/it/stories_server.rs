@@ -325,6 +325,6 @@ fn locks_are_taken_out_of_service_and_waiters_moved_by_hand() {
     one.finish().failed(1, "not needed");
     server.cli(&["lock", "return", "p", "1"]).ok();
     two.finish().ok();
-    server.cli(&["queue", "cancel", &id, "--reason", "too late"]).failed(5, "does not wait");
+    server.cli(&["queue", "cancel", &id, "--reason", "too late"]).failed(5, "is not waiting");
     assert!(first.check(versions.last().map(String::as_str)).len() >= 3, "quarantined, returned, claimed");
 }
