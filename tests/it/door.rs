@@ -162,7 +162,7 @@ fn malformed_requests_are_refused_and_others_are_still_served() {
     let server = Server::start(|_| {});
     let mut good = server.connect();
     assert_eq!(good.get("/a").status, 200);
-    crate::support::malformed::check_all(server.door.address);
+    crate::support::malformed::check_all(server.door.address, "");
     assert_eq!(good.get("/a").status, 200);
 }
 
@@ -492,23 +492,28 @@ fn clients_that_do_not_read_delay_no_others_and_are_disconnected() {
 
 #[test]
 fn heads_that_never_end_share_the_room_of_all_strangers() {
-    let server = Server::start(|settings| settings.held_bytes = 40_000);
+    let server = Server::start(|settings| {
+        settings.held_bytes = 40_000;
+        settings.send = Duration::from_secs(600);
+    });
     let endless = || {
         let mut client = server.connect();
         client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "y".repeat(12_000)));
         client
     };
-    let (first, second) = (endless(), endless());
+    let room = (endless(), endless());
     eventually("there is no room for a third", || {
-        endless().try_read().is_ok_and(|answer| answer.is_some_and(|answer| answer.status == 503))
+        let mut third = endless();
+        third.is_answered(Duration::from_millis(200)) && third.read().status == 503
     });
     // Usual requests take none of it.
     assert_eq!(server.connect().get("/").status, 200);
-    drop((first, second));
+    drop(room);
     eventually("their room is free again", || {
         let mut client = endless();
-        client.send("\r\n\r\n");
-        client.try_read().is_ok_and(|answer| answer.is_some_and(|answer| answer.status == 200))
+        client
+            .try_send("\r\n\r\n")
+            .is_ok_and(|()| client.try_read().is_ok_and(|answer| answer.is_some_and(|a| a.status == 200)))
     });
 }
 
