@@ -17,6 +17,7 @@ use super::http::{Answering, Handler, Identity, Request, Response};
 use crate::core::names::ParkId;
 use crate::wire::api::ErrorView;
 use crate::wire::errors::Code;
+use crate::wire::problems::quoted;
 use crate::wire::secret::Secret;
 
 /// Whether a route needs authentication.
@@ -113,18 +114,25 @@ impl Guard {
         }
     }
 
-    fn refuse(&self) -> Response {
+    /// The answer to a request that is not admitted: what is missing, or which user was refused.
+    fn refuse(&self, request: &Request) -> Response {
+        let lacks_certificate = self.certificate == Some(ClientAuth::Required) && request.identity.is_none();
         let wanted = match (&self.basic, self.certificate) {
-            (None, _) => "this server requires a client certificate: configure one in your client",
+            (None, _) => "this server requires a client certificate: configure one in your client".to_owned(),
+            (Some(_), _) if !lacks_certificate && let Some((user, _)) = basic_pair(request) => {
+                let user: String = user.chars().take(SHOWN_USER).collect();
+                format!("the server refused user {}: wrong username or password", quoted(&user))
+            }
             (Some(_), Some(ClientAuth::Optional)) => {
                 "this server requires HTTP Basic credentials or a client certificate: set username and password"
+                    .to_owned()
             }
-            (Some(_), _) => "this server requires HTTP Basic credentials: set username and password",
+            (Some(_), _) => "this server requires HTTP Basic credentials: set username and password".to_owned(),
         };
         let challenge = self.basic.is_some().then(|| "Basic realm=\"locker\", charset=\"UTF-8\"".to_owned());
         Response {
             headers: challenge.map(|challenge| ("www-authenticate", challenge)).into_iter().collect(),
-            ..refusal(Code::Unauthorized, wanted.into())
+            ..refusal(Code::Unauthorized, wanted)
         }
     }
 }
@@ -132,6 +140,17 @@ impl Guard {
 fn refusal(code: Code, error: String) -> Response {
     let view = ErrorView { error, code, problems: Vec::new(), claim: None };
     Response::new(code.status(), serde_json::to_vec(&view).unwrap_or_default())
+}
+
+/// Most characters of a refused user's name in an answer.
+const SHOWN_USER: usize = 64;
+
+/// User and password of HTTP Basic, as a client sent them.
+fn basic_pair(request: &Request) -> Option<(String, Secret)> {
+    let (scheme, encoded) = request.header("authorization")?.split_once(' ')?;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
+    let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    scheme.eq_ignore_ascii_case("basic").then(|| (user.to_owned(), Secret::new(password)))
 }
 
 /// Compares digests of equal length in constant time, so that the response time reveals nothing about the password.
@@ -147,7 +166,7 @@ fn has_password(request: &Request, expected: &[u8; 32]) -> bool {
 impl Handler for Guard {
     fn admit(&self, request: &mut Request) -> Result<(), Response> {
         self.browsers.check(request).map_err(|error| refusal(Code::Forbidden, error))?;
-        request.identity = self.identify(request).map_err(|()| self.refuse())?;
+        request.identity = self.identify(request).map_err(|()| self.refuse(request))?;
         self.inner.admit(request)
     }
 

@@ -77,6 +77,18 @@ fn only_the_right_pair_gets_in() {
 }
 
 #[test]
+fn a_refused_user_is_named_and_the_password_is_not() {
+    let error = |header: Option<&str>| {
+        let response = answer(&guard(true, None), request("GET", "/api/v1/pools", header, None));
+        serde_json::from_slice::<serde_json::Value>(&response.body).unwrap()["error"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(error(Some(&basic("ci:guess"))), "the server refused user \"ci\": wrong username or password");
+    assert_eq!(error(None), "this server requires HTTP Basic credentials: set username and password");
+    let odd = error(Some(&basic(&format!("a\u{1b}{}:x", "y".repeat(500)))));
+    assert!(odd.len() < 200 && !odd.contains('\u{1b}'), "{odd}");
+}
+
+#[test]
 fn proofs_combine_as_the_first_line_says() {
     use ClientAuth::{Optional, Required};
     let right = basic("ci:s:ecret");
