@@ -182,7 +182,7 @@ const REFUSED: &[(&str, &str, &str, u16, &str, &str)] = &[
     ("GET", "/lock?status=gone", "", 400, "bad_request", "unknown status"),
     ("GET", "/lock?status=locked&wait=1s", "", 400, "bad_request", "wait: needs"),
     ("GET", "/lock?status=released&wait=soon", "", 400, "bad_request", "not a duration"),
-    ("GET", "/lock?status=locked&after=1", "", 400, "bad_request", "after: goes with"),
+    ("GET", "/lock?status=locked&after=1", "", 400, "bad_request", "after: can only be used with"),
     ("PUT", "/lock?id=x", "", 405, "method_not_allowed", "POST, GET, PATCH, DELETE"),
     ("POST", "/lock/?x", "", 404, "no_such_route", "without a name"),
 ];

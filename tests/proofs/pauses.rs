@@ -156,7 +156,7 @@ fn pause(who: Who, span: Duration) {
         assert!(done.stderr.contains("lease lost: "), "{done:?}");
         if span > TTL * 2 && who == Who::Client {
             assert!(done.stderr.contains("the locks were lost before they were given back"), "{done:?}");
-            assert!(done.stderr.contains("lease_lost"), "the message says how: {done:?}");
+            assert!(done.stderr.contains("lost its lease"), "the message says how: {done:?}");
         }
         // A server that has just continued may not have checked its clock yet.
         eventually("the end of the lease", || (!yard.is_held(fence)).then_some(()));
