@@ -148,7 +148,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
         match (door.handler.admit(&mut opening.request), credentials) {
             (Ok(()), credentials) => {
-                credentials.into_iter().for_each(|right| door.logins.succeeded(right));
+                // A public route admits wrong credentials too. Only an accepted user proves that they are right.
+                if let (Some(right), Some(Identity::User(_))) = (credentials, &opening.request.identity) {
+                    door.logins.succeeded(right);
+                }
                 None
             }
             (Err(refused), Some(_)) if refused.status == 401 => {
