@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::claim::{End, LockSet, Owner};
 use super::latch::LatchRef;
 use super::names::{ChangeKey, ClaimId, PoolName, Reason};
-use super::time::WallMs;
+use super::time::{Span, WallMs};
 
 /// What happened. Each word is stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +82,10 @@ pub struct Change {
     pub end: Option<End>,
     /// Who did it, if known.
     pub who: Option<Arc<Owner>>,
+    /// How long the claim had waited, by the wall clock: for entries that give it locks or end its wait.
+    pub waited: Option<Span>,
+    /// How long the claim had held its locks, by the wall clock: for entries that end a hold.
+    pub held: Option<Span>,
     /// Why or how, as text for people.
     pub reason: Option<Reason>,
     /// The latch that it is about; such an entry belongs to no pool.

@@ -24,6 +24,8 @@ pub(super) fn record(state: &mut State, kind: ChangeKind, pool: &PoolName, locks
         end: None,
         who: Some(Arc::clone(&by.owner)),
         reason: by.reason.clone(),
+        waited_since: None,
+        held_since: None,
     };
     state.record(entry, now);
 }

@@ -373,6 +373,12 @@ fn policy(policy: &Policy) -> api::Policy {
     }
 }
 
+/// How long something lasted: in whole seconds, unless that was short.
+fn lasted(span: Span) -> String {
+    let whole = Span::secs(span.0 / 1000);
+    show_span(if span < Span::secs(10) { span } else { whole })
+}
+
 /// One entry of the history.
 #[must_use]
 pub fn change(change: &Change) -> ChangeView {
@@ -385,6 +391,8 @@ pub fn change(change: &Change) -> ChangeView {
         claim: change.claim.as_ref().map(ToString::to_string),
         how: change.end.map(|end| end.word().to_owned()),
         owner: change.who.as_deref().map(owner).unwrap_or_default(),
+        waited: change.waited.map(lasted),
+        held: change.held.map(lasted),
         reason: change.reason.as_ref().map(ToString::to_string),
         latch: change.latch.as_ref().map(|latch| api::LatchRef {
             id: latch.id.to_string(),

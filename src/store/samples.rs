@@ -304,8 +304,9 @@ fn change(key: ChangeKey) -> impl Strategy<Value = Change> {
         .prop_map(|(id, workflow, namespace)| (Vec::new(), Some(LatchRef { id, workflow, namespace })));
     let about = prop_oneof![4 => vec(pool(), 1..3).prop_map(|pools| (pools, None)), 1 => latch];
     let what = (any::<u64>(), select(KINDS), about, locks());
-    let who = (of(claim_id()), of(select(ENDS)), of(owner()), of(reason()));
-    (what, who).prop_map(move |((at, kind, (pools, latch), locks), (claim, end, who, reason))| Change {
+    let spans = (of(any::<u64>().prop_map(Span)), of(any::<u64>().prop_map(Span)));
+    let who = (of(claim_id()), of(select(ENDS)), of(owner()), of(reason()), spans);
+    (what, who).prop_map(move |((at, kind, (pools, latch), locks), (claim, end, who, reason, (waited, held)))| Change {
         key,
         at: WallMs(at),
         kind,
@@ -314,6 +315,8 @@ fn change(key: ChangeKey) -> impl Strategy<Value = Change> {
         claim,
         end,
         who: who.map(Arc::new),
+        waited,
+        held,
         reason,
         latch,
     })

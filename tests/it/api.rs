@@ -297,7 +297,8 @@ DELETE /api/v1/claims/never             |                                       
 # History
 GET    /api/v1/pools/none/changes       |                                                | 404 no_such_pool
 GET    /api/v1/pools/p/changes          |                                                | 200 items.0.kind=pool_set
-GET    /api/v1/pools/p/changes?versions=true&newest=true |                               | 200 items.#=1 items.0.kind=lost items.0.how=lost items.0.claim=b
+GET    /api/v1/pools/p/changes?versions=true&newest=true |                               | 200 items.#=1 items.0.kind=lost items.0.how=lost items.0.claim=b items.0.held=1h items.0.waited=-
+GET    /api/v1/pools/p/changes          |                                                | 200 items.5.kind=claimed items.5.waited=0s items.5.held=-
 GET    /api/v1/pools/p/changes?after=$now |                                              | 200 items.#=0 next=-
 GET    /api/v1/pools/p/changes?after=1&from=1 |                                          | 400 bad_request
 GET    /api/v1/pools/p/changes?newest=yes |                                              | 400 bad_request

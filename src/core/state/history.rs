@@ -10,7 +10,7 @@ use crate::core::latch::LatchRef;
 use crate::core::limits;
 use crate::core::names::{ChangeKey, ClaimId, LockName, PoolName, Reason};
 use crate::core::pool::Lock;
-use crate::core::time::Now;
+use crate::core::time::{Now, Span, WallMs};
 
 /// What an entry of the history says, before it has its place.
 #[derive(Debug, Clone)]
@@ -22,12 +22,22 @@ pub(in crate::core) struct Entry {
     pub end: Option<End>,
     pub who: Option<Arc<Owner>>,
     pub reason: Option<Reason>,
+    /// When the wait began that this entry ends.
+    pub waited_since: Option<WallMs>,
+    /// When the hold began that this entry ends.
+    pub held_since: Option<WallMs>,
 }
 
 impl Entry {
     /// An entry about a claim, with all its pools and no locks yet.
     pub(in crate::core) fn about(claim: &Claim, kind: ChangeKind, by: Option<&Arc<Owner>>) -> Self {
+        use ChangeKind::{Broken, Claimed, Ended, Granted, Lost, Released, Withdrawn};
         let who = Arc::clone(by.unwrap_or(&claim.terms.owner));
+        let held_since = match claim.phase {
+            Phase::Held { since, .. } if matches!(kind, Released | Lost | Broken) => Some(since),
+            _ => None,
+        };
+        let ends_wait = matches!(kind, Granted | Claimed | Withdrawn | Ended);
         Self {
             kind,
             pools: claim.terms.ask.parts.iter().map(|part| part.pool.clone()).collect(),
@@ -36,6 +46,8 @@ impl Entry {
             end: None,
             who: Some(who),
             reason: None,
+            waited_since: ends_wait.then_some(claim.asked_at),
+            held_since,
         }
     }
 }
@@ -44,9 +56,11 @@ impl Entry {
 impl State {
     /// Writes an entry, makes it the newest of each lock that it names, and prunes old entries.
     pub(in crate::core) fn record(&mut self, entry: Entry, now: Now) -> ChangeKey {
-        let Entry { kind, pools, locks, claim, end, who, reason } = entry;
+        let Entry { kind, pools, locks, claim, end, who, reason, waited_since, held_since } = entry;
         let (key, at) = (self.next_key(), now.wall);
-        self.write(Change { key, at, kind, pools, locks, claim, end, who, reason, latch: None }, now)
+        let span = |since: Option<WallMs>| since.map(|since| Span(at.0.saturating_sub(since.0)));
+        let (waited, held) = (span(waited_since), span(held_since));
+        self.write(Change { key, at, kind, pools, locks, claim, end, who, waited, held, reason, latch: None }, now)
     }
 
     /// Writes an entry about a latch. It belongs to no pool.
@@ -58,8 +72,21 @@ impl State {
         now: Now,
     ) -> ChangeKey {
         let (key, at) = (self.next_key(), now.wall);
-        let (pools, locks, latch) = (Vec::new(), LockSet::new(), Some(latch));
-        self.write(Change { key, at, kind, pools, locks, claim: None, end: None, who: None, reason, latch }, now)
+        let change = Change {
+            key,
+            at,
+            kind,
+            pools: Vec::new(),
+            locks: LockSet::new(),
+            claim: None,
+            end: None,
+            who: None,
+            waited: None,
+            held: None,
+            reason,
+            latch: Some(latch),
+        };
+        self.write(change, now)
     }
 
     pub(super) fn next_key(&mut self) -> ChangeKey {

@@ -228,7 +228,11 @@ fn a_damaged_row_is_named() {
         ("UPDATE claims SET record = '[]'", "claims", "bad record"),
         ("UPDATE ended SET record = replace(record, '\"how\":\"', '\"how\":\"un')", "ended", "unknown variant `un"),
         ("UPDATE ops SET record = '{}'", "ops", "missing field `revision`"),
-        ("UPDATE changes SET seq = -1 WHERE revision = (SELECT min(revision) FROM changes)", "changes", "-1)"),
+        (
+            "UPDATE changes SET seq = -1 WHERE (revision, seq) = (SELECT min(revision), seq FROM changes)",
+            "changes",
+            "-1)",
+        ),
         ("UPDATE changes SET record = record || 'x'", "changes", "trailing characters"),
     ];
     for (damage, table, expected) in cases {

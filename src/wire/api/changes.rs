@@ -90,6 +90,12 @@ pub struct ChangeView {
     pub how: Option<String>,
     #[serde(default)]
     pub owner: Owner,
+    /// How long the claim had waited, such as `1m5s`: for entries that give it locks or end its wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited: Option<String>,
+    /// How long the claim had held its locks, such as `1h`: for entries that end a hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The latch it is about. Such an entry belongs to no pool.

@@ -12,7 +12,7 @@ use super::{
 use crate::core::history::{Change, ChangeKind};
 use crate::core::names::{Asked, ChangeKey, ClaimId, OpId, PoolName, Reason, Revision};
 use crate::core::state::OpRecord;
-use crate::core::time::WallMs;
+use crate::core::time::{Span, WallMs};
 
 words!(StoredKind for ChangeKind {
     Waiting, Granted, Claimed, Withdrawn, Released, Lost, Broken, Ended, Added, Removed, Updated, PoolSet, PoolRemoved,
@@ -82,13 +82,19 @@ pub struct StoredChange {
     who: Option<StoredOwner>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Parsed<Reason>>,
+    /// Milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    waited: Option<u64>,
+    /// Milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latch: Option<StoredLatchRef>,
 }
 
 impl From<&Change> for StoredChange {
     fn from(change: &Change) -> Self {
-        let Change { key: _, at, kind, pools, locks, claim, end, who, reason, latch } = change;
+        let Change { key: _, at, kind, pools, locks, claim, end, who, waited, held, reason, latch } = change;
         Self {
             at: at.0,
             kind: (*kind).into(),
@@ -98,6 +104,8 @@ impl From<&Change> for StoredChange {
             end: end.map(Into::into),
             who: who.as_deref().map(Into::into),
             reason: parsed(reason.as_ref()),
+            waited: waited.map(|span| span.0),
+            held: held.map(|span| span.0),
             latch: latch.as_ref().map(Into::into),
         }
     }
@@ -120,6 +128,8 @@ impl StoredChange {
             end: self.end.map(Into::into),
             who: self.who.map(|who| Arc::new(who.into())),
             reason: self.reason.map(|p| p.0),
+            waited: self.waited.map(Span),
+            held: self.held.map(Span),
             latch: self.latch.map(Into::into),
         })
     }

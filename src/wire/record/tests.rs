@@ -248,6 +248,8 @@ fn the_format_of_pools_locks_operations_and_history() {
         claim: Some(name("c:1")),
         end: Some(End::GaveUp),
         who: Some(owner()),
+        waited: Some(Span(2)),
+        held: Some(Span(3)),
         reason: Some(name("why")),
         latch: None,
     };
@@ -255,7 +257,7 @@ fn the_format_of_pools_locks_operations_and_history() {
         r#"{"at":1,"kind":"pool_set","pools":["envs"],"locks":[["envs","prod eu"],["envs","🔒"]],"claim":"c:1","#,
         r#""end":"gave_up","who":"#,
         FULL_OWNER,
-        r#","reason":"why"}"#,
+        r#","reason":"why","waited":2,"held":3}"#,
     ];
     let golden = golden.concat();
     assert_eq!(encode(&StoredChange::from(&change)).unwrap(), golden);
