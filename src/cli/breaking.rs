@@ -4,8 +4,9 @@ use clap::Args;
 
 use super::output::{CliError, print_line};
 use super::values::by;
-use crate::client::{Client, who};
+use crate::client::{Client, when, who};
 use crate::core::names::{ClaimId, LockName, PoolName};
+use crate::core::time::WallMs;
 use crate::env::Env;
 use crate::wire::api::BreakBody;
 use crate::wire::errors::exit;
@@ -36,7 +37,7 @@ pub(super) struct BreakArgs {
 pub(super) fn run(args: &BreakArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
     let id = match (&args.claim, &args.pool, &args.lock) {
         (Some(id), ..) => id.as_str().to_owned(),
-        (None, Some(pool), Some(lock)) => holder(pool, lock, client)?,
+        (None, Some(pool), Some(lock)) => holder(pool, lock, client, when::now(&*env.clock))?,
         _ => return Err(CliError::usage("name a claim, or give --pool and --lock")),
     };
     let body = BreakBody { drain: args.drain, by: by(env, Some(&args.reason)) };
@@ -46,13 +47,13 @@ pub(super) fn run(args: &BreakArgs, client: &Client, env: &mut Env<'_>) -> Resul
 }
 
 /// The claim that has the lock, confirmed or not. Fails if there are several.
-fn holder(pool: &PoolName, lock: &LockName, client: &Client) -> Result<String, CliError> {
+fn holder(pool: &PoolName, lock: &LockName, client: &Client, now: WallMs) -> Result<String, CliError> {
     let view = client.get_lock(pool.as_str(), lock.as_str())?;
     match view.holders.as_slice() {
         [] => Err(CliError::Failed(exit::CONFLICT, format!("lock {lock:?} of pool {pool:?} is not held"))),
         [holder] => Ok(holder.claim.clone()),
         several => {
-            let who = who::holders(several);
+            let who = who::holders(several, now);
             Err(CliError::Failed(exit::CONFLICT, format!("the lock is shared: break one of its claims; held: {who}")))
         }
     }

@@ -8,8 +8,9 @@ use super::output::{CliError, say};
 use super::values::{Limit, parse_label, person};
 use crate::client::acquire::{Acquire, Cancelled, News, Stop, Stopped, Timing};
 use crate::client::interruptible::Interruptible;
-use crate::client::{CallError, Client, who};
+use crate::client::{CallError, Client, when, who};
 use crate::core::names::{LockName, PoolName};
+use crate::core::time::WallMs;
 use crate::env::Env;
 use crate::wire::api::{ClaimBody, ClaimView, Scope};
 use crate::wire::errors::exit;
@@ -91,9 +92,9 @@ impl Acquiring<'_> {
             // A person has no build to wait for.
             self_wait: None,
         };
-        let mut last = String::new();
+        let (mut last, clock) = (String::new(), Arc::clone(&env.clock));
         let held = acquire.run(&mut |news| {
-            let line = line(news);
+            let line = line(news, when::now(&*clock));
             if line != last {
                 say(env, &line);
                 last = line;
@@ -104,12 +105,12 @@ impl Acquiring<'_> {
 }
 
 /// One line of progress about the wait.
-fn line(news: &News<'_>) -> String {
+fn line(news: &News<'_>, now: WallMs) -> String {
     match news {
         News::NoAnswer(why) => format!("{why}; retrying"),
         News::Waiting(view) => match view.claim.as_ref().and_then(|claim| claim.queue.as_ref()) {
-            Some(queue) => format!("waiting: {}", who::queue(queue)),
-            None => format!("waiting: {}", who::holders(&view.holders)),
+            Some(queue) => format!("waiting: {}", who::queue(queue, now)),
+            None => format!("waiting: {}", who::holders(&view.holders, now)),
         },
     }
 }
@@ -129,9 +130,10 @@ fn explain(env: &mut Env<'_>, id: &str, limit: Option<Limit>, stopped: Stopped) 
             CliError::Failed(exit::LOCKED, format!("gave up{after}; nothing is held"))
         }
         Stop::Unanswered(why) => CallError::NoAnswer(why).into(),
-        Stop::Locked(view) | Stop::SelfWait(view) => {
-            CliError::Failed(exit::LOCKED, format!("not free; held: {}", who::holders(&view.holders)))
-        }
+        Stop::Locked(view) | Stop::SelfWait(view) => CliError::Failed(
+            exit::LOCKED,
+            format!("not free; held: {}", who::holders(&view.holders, when::now(&*env.clock))),
+        ),
         Stop::Refused(refused) => CallError::Refused(refused).into(),
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::output::{CliError, print_line};
 use crate::client::http::PATIENCE;
-use crate::client::{Client, who};
+use crate::client::{Client, when, who};
 use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::env::Env;
 use crate::wire::api::{ClaimState, HolderView};
@@ -37,16 +37,17 @@ pub(super) fn run(args: &ReleaseArgs, client: &Client, env: &mut Env<'_>) -> Res
         return Err(CliError::usage("name a claim, or give --pool and --lock"));
     };
     let view = client.get_lock(pool.as_str(), lock.as_str())?;
+    let now = when::now(&*env.clock);
     let held: Vec<&HolderView> = view.holders.iter().filter(|h| h.state == ClaimState::Held).collect();
     match held.as_slice() {
         [] => Err(CliError::Failed(exit::CONFLICT, format!("lock {lock:?} of pool {pool:?} is not held"))),
         [holder] => {
             client.delete_claim(&holder.claim, None, PATIENCE)?;
-            print_line(env, &format!("released {}", who::holder(holder)))?;
+            print_line(env, &format!("released {}", who::holder(holder, now)))?;
             Ok(exit::OK)
         }
         _ => {
-            let who = who::holders(&view.holders);
+            let who = who::holders(&view.holders, now);
             Err(CliError::Failed(exit::CONFLICT, format!("the lock is shared: release one of its claims; held: {who}")))
         }
     }

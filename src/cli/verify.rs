@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::output::{CliError, print_line};
-use crate::client::{Client, who};
+use crate::client::{Client, when, who};
 use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
 use crate::wire::errors::exit;
@@ -32,8 +32,9 @@ pub(super) fn run(args: &VerifyArgs, client: &Client, env: &mut Env<'_>) -> Resu
     match client.verify(args.pool.as_str(), args.lock.as_str(), args.fence) {
         Ok(view) if view.holder.fence == args.fence => {
             if !args.quiet {
+                let now = when::now(&*env.clock);
                 // The fence is valid even if nobody reads this line.
-                match print_line(env, &format!("held: {}", who::holder(&view.holder))) {
+                match print_line(env, &format!("held: {}", who::holder(&view.holder, now))) {
                     Ok(()) | Err(CliError::PipeClosed) => {}
                     Err(other) => return Err(other),
                 }

@@ -9,7 +9,7 @@ use super::values::{Limit, parse_duration};
 use crate::client::acquire::Timing;
 use crate::client::backoff::Backoff;
 use crate::client::interruptible::Interruptible;
-use crate::client::{CallError, Client, who};
+use crate::client::{CallError, Client, when, who};
 use crate::core::names::{LockName, PoolName};
 use crate::env::{Env, Signal};
 use crate::wire::api::{ChangeKind, ChangeView, HolderView, LockState, LockView};
@@ -165,10 +165,14 @@ impl Wait<'_> {
 
     /// Tells what it waits for, if that has changed.
     fn say(&mut self, look: &Look, env: &mut Env<'_>) {
+        let now = when::now(&*env.clock);
         let holders: Vec<HolderView> = look.locks.iter().flat_map(|lock| lock.holders.clone()).collect();
         let waiting = if look.waiting > 0 { format!("; {} waiting", look.waiting) } else { String::new() };
-        let held =
-            if holders.is_empty() { "nothing is held".to_owned() } else { format!("held: {}", who::holders(&holders)) };
+        let held = if holders.is_empty() {
+            "nothing is held".to_owned()
+        } else {
+            format!("held: {}", who::holders(&holders, now))
+        };
         let line = format!("{held}{waiting}");
         if line != self.said {
             say(env, &format!("waiting: {line}"));

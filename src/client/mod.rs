@@ -8,7 +8,7 @@
 //! - [`interruptible`]: a request that a signal interrupts.
 //! - [`acquire`]: asks until the locks are held, or gives up and leaves nothing behind.
 //! - [`lease`]: when a lease is renewed, and when its program must have stopped. Values only.
-//! - [`backoff`], [`claim_id`], [`who`]: pauses between attempts, ids that a re-run finds again, text for people.
+//! - [`backoff`], [`claim_id`], [`when`], [`who`]: pauses between attempts, ids that a re-run finds again, text for people.
 //!
 //! Nothing here prints. Callers escape what they show with [`crate::wire::escape`].
 
@@ -24,6 +24,7 @@ pub mod lease;
 pub(crate) mod proxy;
 mod transport;
 pub(crate) mod trust;
+pub mod when;
 pub mod who;
 
 pub use http::{CallError, Client, NoAnswer, Refused};

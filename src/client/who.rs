@@ -1,6 +1,8 @@
 //! Text for people about owners, holders and places in a queue. Callers escape it before they print it.
 
-use crate::wire::api::{HolderView, Owner, QueueView, WaiterView};
+use super::when;
+use crate::core::time::WallMs;
+use crate::wire::api::{HolderView, Owner, QueueView, SuspectView, WaiterView};
 
 /// How many of the waiters ahead one line names at most.
 const AHEAD_NAMED: usize = 3;
@@ -26,30 +28,31 @@ pub fn owner(owner: &Owner, fallback: &str) -> String {
     if words.is_empty() { fallback.to_owned() } else { words.join(" ") }
 }
 
-/// One holder: `lock "a" by WHO since TIME`.
+/// One holder: `"a" by WHO, since 14:05:12Z (32 min ago)`.
 #[must_use]
-pub fn holder(holder: &HolderView) -> String {
+pub fn holder(holder: &HolderView, now: WallMs) -> String {
     let who = owner(&holder.owner, &format!("claim {}", holder.claim));
     let mut parts = vec![format!("{:?} by {who}", holder.lock)];
     parts.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
-    parts.extend(holder.since.as_ref().map(|since| format!("since {since}")));
-    parts.extend(holder.suspect.as_ref().map(|s| format!("not known to be alive since {} ({})", s.since, s.why)));
+    parts.extend(holder.since.as_ref().map(|since| format!("since {}", when::time(since, now))));
+    let suspect = |s: &SuspectView| format!("not known to be alive since {} ({})", when::time(&s.since, now), s.why);
+    parts.extend(holder.suspect.as_ref().map(suspect));
     parts.extend(holder.reason.as_ref().map(|reason| format!("because {reason:?}")));
     parts.join(", ")
 }
 
 /// All holders in one line; empty if there are none.
 #[must_use]
-pub fn holders(all: &[HolderView]) -> String {
-    all.iter().map(holder).collect::<Vec<_>>().join("; ")
+pub fn holders(all: &[HolderView], now: WallMs) -> String {
+    all.iter().map(|one| holder(one, now)).collect::<Vec<_>>().join("; ")
 }
 
 /// Where a waiter stands: its place, who holds what it waits for, and who is ahead.
 #[must_use]
-pub fn queue(queue: &QueueView) -> String {
+pub fn queue(queue: &QueueView, now: WallMs) -> String {
     let mut parts = vec![format!("place {} in the queue", queue.position)];
     if !queue.holders.is_empty() {
-        parts.push(format!("held: {}", holders(&queue.holders)));
+        parts.push(format!("held: {}", holders(&queue.holders, now)));
     }
     if !queue.ahead.is_empty() {
         let named: Vec<String> = queue.ahead.iter().take(AHEAD_NAMED).map(waiter).collect();

@@ -66,7 +66,7 @@ pub(super) fn acquire(put: &Put<'_>, mut asked: Ask, env: &mut Env<'_>) -> Resul
     };
     let mut is_told = false;
     let held = acquire.run(&mut |news| {
-        if let Some(line) = progress.line(news, put.clock.monotonic()) {
+        if let Some(line) = progress.line(news, put.clock.monotonic(), put.now()) {
             put.tell(env, line);
         }
         let waits_for_itself = matches!(news, News::Waiting(view) if view.code == Code::SelfWait);
@@ -192,18 +192,19 @@ fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped)
         acquire::Stop::Signalled(signal) => Stop::Signalled(signal, gone),
         acquire::Stop::TimeOver(view) => {
             let limit = timeout.map(progress::span).unwrap_or_default();
-            let place = view.map(|view| format!("; {}", progress::waiting(&view))).unwrap_or_default();
+            let place = view.map(|view| format!("; {}", progress::waiting(&view, put.now()))).unwrap_or_default();
             Stop::Failed(format!("no lock within the timeout of {limit}{place}; {gone}"))
         }
         acquire::Stop::Unanswered(why) => Stop::Failed(format!("{why}; {gone}")),
         acquire::Stop::SelfWait(view) => Stop::Failed(format!(
             "this build already holds what it waits for, so the wait may never end ({}): give both steps the same \
              as: NAME if they mean the same claim, release the first one, or remove self_wait: fail to keep waiting; {gone}",
-            progress::waiting(&view)
+            progress::waiting(&view, put.now())
         )),
-        acquire::Stop::Locked(view) => {
-            Stop::Failed(format!("not free, and queue: false says not to wait; {}", progress::waiting(&view)))
-        }
+        acquire::Stop::Locked(view) => Stop::Failed(format!(
+            "not free, and queue: false says not to wait; {}",
+            progress::waiting(&view, put.now())
+        )),
         acquire::Stop::Refused(refused) => {
             let how = refused.claim.as_ref().and_then(|claim| claim.how.as_deref());
             let hint = match (refused.code, how) {

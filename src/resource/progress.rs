@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::client::acquire::{News, env_duration};
 use crate::client::who;
+use crate::core::time::WallMs;
 use crate::env::Env;
 use crate::wire::api::{HolderView, WaitingView};
 use crate::wire::concourse::LogLevel;
@@ -29,14 +30,14 @@ impl Progress {
     }
 
     /// The line to print now, if there is one.
-    pub(super) fn line(&mut self, news: &News<'_>, now: Duration) -> Option<String> {
+    pub(super) fn line(&mut self, news: &News<'_>, now: Duration, wall: WallMs) -> Option<String> {
         let line = match news {
             News::Waiting(view) => {
                 let stuck = Some(view.code).filter(|code| matches!(code, Code::SelfWait | Code::Deadlock));
                 if stuck != self.stuck && stuck.is_some() {
                     self.last = None;
                 }
-                let line = self.text(format!("waiting: {}", waiting(view)), now)?;
+                let line = self.text(format!("waiting: {}", waiting(view, wall)), now)?;
                 self.stuck = stuck;
                 return Some(line);
             }
@@ -59,8 +60,8 @@ impl Progress {
 }
 
 /// The place of a waiting claim, and what is ahead of it.
-pub(super) fn waiting(view: &WaitingView) -> String {
-    let place = place(view);
+pub(super) fn waiting(view: &WaitingView, now: WallMs) -> String {
+    let place = place(view, now);
     match view.code {
         Code::SelfWait => format!("{place}; this build already holds {}", own(view)),
         Code::Deadlock => {
@@ -81,11 +82,11 @@ fn own(view: &WaitingView) -> String {
     if own.is_empty() { "what it waits for".to_owned() } else { own.join(", ") }
 }
 
-fn place(view: &WaitingView) -> String {
+fn place(view: &WaitingView, now: WallMs) -> String {
     match view.claim.as_ref().and_then(|claim| claim.queue.as_ref()) {
-        Some(queue) => who::queue(queue),
+        Some(queue) => who::queue(queue, now),
         None if view.holders.is_empty() => view.error.clone(),
-        None => format!("held: {}", who::holders(&view.holders)),
+        None => format!("held: {}", who::holders(&view.holders, now)),
     }
 }
 

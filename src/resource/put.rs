@@ -8,7 +8,8 @@ use super::say;
 use super::session::Session;
 use crate::client::acquire::{Cancelled, Timing};
 use crate::client::interruptible::Interruptible;
-use crate::client::{CallError, Client, Refused};
+use crate::client::{CallError, Client, Refused, when};
+use crate::core::time::WallMs;
 use crate::env::{Clock, Env, Signal, hex, random_hex};
 use crate::wire::api::{ByBody, Owner};
 use crate::wire::concourse::{Answer, LogLevel, Metadata, Source, Version};
@@ -59,6 +60,11 @@ impl Put<'_> {
 
     pub(super) fn client(&self) -> &Client {
         &self.session.client
+    }
+
+    /// The wall clock, for people.
+    pub(super) fn now(&self) -> WallMs {
+        when::now(&*self.clock)
     }
 
     /// One line about what the put requests, waits for or does.

@@ -137,14 +137,14 @@ fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<
         [] => Err(Stop::Failed(format!("lock {lock:?} of pool {:?} is not held: nothing to release", put.pool()))),
         [holder] => {
             let ended = end(put, persist, &holder.claim)?;
-            put.tell(env, format!("released {}", who::holders(std::slice::from_ref(*holder))));
+            put.tell(env, format!("released {}", who::holder(holder, put.now())));
             version_of(put, persist, &ended, Some(lock))
         }
         several => Err(Stop::Failed(format!(
             "lock {lock:?} of pool {:?} has {} holders: release with the directory of one of them; held: {}",
             put.pool(),
             several.len(),
-            who::holders(&view.holders)
+            who::holders(&view.holders, put.now())
         ))),
     }
 }

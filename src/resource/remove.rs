@@ -39,7 +39,7 @@ fn present_holder(put: &Put<'_>, persist: &mut Persist, lock: &str) -> Result<St
         _ => Err(Stop::Failed(format!(
             "lock {lock:?} of pool {:?} has several holders: remove it when only one is left; held: {}",
             put.pool(),
-            who::holders(&view.holders)
+            who::holders(&view.holders, put.now())
         ))),
     }
 }

@@ -8,6 +8,7 @@ use super::input::{ClaimOrLock, Input};
 use super::persist::Persist;
 use super::put::{Put, Stop};
 use crate::client::who;
+use crate::core::time::WallMs;
 use crate::env::Env;
 use crate::wire::api::{ClaimState, LockView};
 use crate::wire::concourse::{Answer, Metadata};
@@ -36,7 +37,7 @@ pub(super) fn verify(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
             let (pool, name) = (put.pool().to_owned(), lock.as_str().to_owned());
             persist
                 .call(put, move |client| client.get_lock(&pool, &name))
-                .map_or_else(|_| String::new(), |view| now(&view))
+                .map_or_else(|_| String::new(), |view| now(&view, put.now()))
         }
         Err(_) => String::new(),
     };
@@ -44,9 +45,9 @@ pub(super) fn verify(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
 }
 
 /// Who holds the lock now.
-fn now(lock: &LockView) -> String {
+fn now(lock: &LockView, when: WallMs) -> String {
     if lock.holders.is_empty() {
         return format!("; nobody holds {:?} now", lock.lock);
     }
-    format!("; now held: {}", who::holders(&lock.holders))
+    format!("; now held: {}", who::holders(&lock.holders, when))
 }

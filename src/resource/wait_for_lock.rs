@@ -176,7 +176,9 @@ impl<'w> Wait<'w> {
             let (client, attempt) = (self.put.client().clone(), work.clone());
             match self.put.interruptible.run(move || attempt(&client)).map_err(signalled)? {
                 Err(CallError::NoAnswer(why)) => {
-                    if let Some(line) = self.progress.line(&News::NoAnswer(&why), self.put.clock.monotonic()) {
+                    if let Some(line) =
+                        self.progress.line(&News::NoAnswer(&why), self.put.clock.monotonic(), self.put.now())
+                    {
                         self.put.tell(env, line);
                     }
                     let pause = self.backoff.pause(why.retry_after);
@@ -209,7 +211,7 @@ impl<'w> Wait<'w> {
         self.holders = match view.state {
             LockState::Draining => format!("{:?} is out of use for a while, because its holder was lost", self.lock),
             _ if view.holders.is_empty() => format!("{:?} is unclaimed", self.lock),
-            _ => format!("held: {}", who::holders(&view.holders)),
+            _ => format!("held: {}", who::holders(&view.holders, self.put.now())),
         };
         if let Some(line) = self.progress.text(format!("waiting: {}", self.holders), now) {
             self.put.tell(env, line);

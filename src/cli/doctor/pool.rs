@@ -10,7 +10,7 @@ use super::{Stop, Tools};
 use crate::cli::values::person;
 use crate::client::calls::{Asked, Changes};
 use crate::client::http::PATIENCE;
-use crate::client::{CallError, Client, who};
+use crate::client::{CallError, Client, when, who};
 use crate::core::names::PoolName;
 use crate::env::{Env, random_hex};
 use crate::wire::api::{
@@ -95,7 +95,7 @@ fn holders(view: &PoolView, tools: &Tools, report: &mut Report, env: &mut Env<'_
     }
     let holders: Vec<&HolderView> = view.items.iter().flat_map(|lock| &lock.holders).collect();
     for holder in holders.iter().take(LISTED) {
-        let text = who::holder(holder);
+        let text = who::holder(holder, when::now(&*tools.clock));
         if is_old(holder, tools) {
             let next = format!("if its build is over for good: locker release {}", holder.claim);
             report.warn(env, "lock", format!("{text}, for more than a day"), next)?;
@@ -165,6 +165,7 @@ pub(super) fn try_one(
         }
         (Ok(Tried::Busy(holders)), _) => {
             let next = "nothing was taken; try without a pool, or wait until a lock is free";
+            let holders = who::holders(&holders, when::now(&*tools.clock));
             report.warn(env, "try", format!("no lock of pool {name:?} is free: {holders}"), next)
         }
         (Ok(Tried::Unconfirmed(error)) | Err(error), _) | (_, Err(error)) => {
@@ -186,14 +187,14 @@ fn try_failed(error: &CallError, pool: &str, report: &mut Report, env: &mut Env<
 /// The result of a trial claim.
 enum Tried {
     Held { lock: String, fence: u64 },
-    Busy(String),
+    Busy(Vec<HolderView>),
     Unconfirmed(CallError),
 }
 
 fn hold(client: &Client, id: &str, pool: &str, owner: Owner) -> Result<Tried, CallError> {
     let run = random_hex::<16>();
     let claim = match client.put_claim(id, &body(pool, &run, owner), Duration::ZERO)? {
-        Asked::Waiting(view) => return Ok(Tried::Busy(who::holders(&view.holders))),
+        Asked::Waiting(view) => return Ok(Tried::Busy(view.holders)),
         Asked::Given(claim) => claim,
     };
     let fence = claim.fence.unwrap_or_default();
