@@ -116,7 +116,7 @@ fn conflict(pool: &ImportedPool, client: &Client) -> Result<Option<String>, CliE
             Ok(other.filter(|_| !own.is_empty()).map(|claim| format!("pool {name:?} is held by claim {claim:?}")))
         }
         Err(error) if error.code() == Some(Code::NoSuchLock) => {
-            Ok(Some(format!("pool {name:?} exists, but has no lock named {name:?}")))
+            Ok(Some(format!("pool {name:?} exists, but has no lock named {:?}", name.own_lock())))
         }
         Err(error) => Err(error.into()),
     }
@@ -125,9 +125,13 @@ fn conflict(pool: &ImportedPool, client: &Client) -> Result<Option<String>, CliE
 fn import(pool: &ImportedPool, client: &Client, env: &Env<'_>, done: &mut Summary) -> Result<(), CliError> {
     let reason = Some("imported from the state file of the original locker".to_owned());
     if holders(pool, client)?.is_none() {
-        let name = pool.pool.as_str();
+        let (name, lock) = (pool.pool.as_str(), pool.pool.own_lock());
         client.put_pool(name, &PoolBody { by: Some(by(env, reason.as_ref())), ..PoolBody::default() })?;
-        client.put_lock(name, name, &LockBody { by: Some(by(env, reason.as_ref())), ..LockBody::default() })?;
+        client.put_lock(
+            name,
+            lock.as_str(),
+            &LockBody { by: Some(by(env, reason.as_ref())), ..LockBody::default() },
+        )?;
         done.pools += 1;
     }
     for hold in &pool.holds {

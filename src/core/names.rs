@@ -37,6 +37,27 @@ pub(super) fn bad_char(what: &'static str, found: char, offset: usize) -> NameEr
     NameError::BadChar { what, shown, offset }
 }
 
+/// docs/design.md#names: the rule for a pool. Each part between slashes is a name, so that no pool leads out of a
+/// directory.
+fn check_pool(what: &'static str, text: &str) -> Result<(), NameError> {
+    if !text.contains('/') {
+        return check_name(what, text);
+    }
+    check_length(what, text, limits::NAME_BYTES)?;
+    for part in text.split('/') {
+        if part.is_empty() {
+            return Err(NameError::Shape { what, must: "have a name on both sides of each '/'" });
+        }
+        if part.starts_with('.') {
+            return Err(NameError::Shape { what, must: "have no part that starts with a dot" });
+        }
+    }
+    match text.char_indices().find(|&(_, c)| c.is_control()) {
+        Some((offset, c)) => Err(bad_char(what, c, offset)),
+        None => Ok(()),
+    }
+}
+
 /// docs/design.md#names: 1-128 bytes of UTF-8, no control characters, no `/`, no leading `.`, not trimmed.
 fn check_name(what: &'static str, text: &str) -> Result<(), NameError> {
     check_length(what, text, limits::NAME_BYTES)?;
@@ -108,8 +129,9 @@ macro_rules! text_type {
 pub(super) use text_type;
 
 text_type!(
-    /// The name of a pool.
-    PoolName, "pool name", check_name
+    /// The name of a pool: one or more names with `/` between them. The slash only groups pools for people: a pool
+    /// contains no other pool.
+    PoolName, "pool name", check_pool
 );
 text_type!(
     /// The name of a lock within its pool.
@@ -146,10 +168,25 @@ text_type!(
 );
 
 impl PoolName {
-    /// The name of the single lock that an undeclared pool gets with its first claim.
+    /// The name of the single lock that an undeclared pool gets with its first claim: the last part of its name.
     #[must_use]
     pub fn own_lock(&self) -> LockName {
-        LockName(Arc::clone(&self.0))
+        match self.0.rsplit_once('/') {
+            None => LockName(Arc::clone(&self.0)),
+            Some((_, last)) => LockName(Arc::from(last)),
+        }
+    }
+
+    /// The parts between the slashes.
+    pub fn parts(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/')
+    }
+
+    /// The name of one file that stands for this pool. A `/` becomes `%2F`, and the `%` of a `%2F` or `%25` in the name
+    /// becomes `%25`, so that no two pools have the same file name. It has at most 254 bytes.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        self.0.replace("%25", "%2525").replace("%2F", "%252F").replace('/', "%2F")
     }
 }
 
@@ -266,6 +303,8 @@ pub struct ChangeKey {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -273,6 +312,7 @@ mod tests {
         let long = "x".repeat(128);
         for good in ["a", "prod eu", " a ", "ä", "🔒", "a.b", "a%2fb", "-rf", long.as_str()] {
             assert_eq!(PoolName::parse(good).unwrap().as_str(), good);
+            assert_eq!(LockName::parse(good).unwrap().as_str(), good);
         }
         let longer = "x".repeat(129);
         let cases = [
@@ -288,6 +328,49 @@ mod tests {
         for (bad, message) in cases {
             assert_eq!(LockName::parse(bad).unwrap_err().to_string(), message);
         }
+    }
+
+    #[test]
+    fn a_pool_may_be_nested() {
+        let long = format!("{}a", "a/".repeat(63));
+        for good in ["a/b", "a/b/c", "prod eu/a.b", " / ", long.as_str()] {
+            assert_eq!(PoolName::parse(good).unwrap().as_str(), good);
+        }
+        let own = |pool: &str| PoolName::parse(pool).unwrap().own_lock().to_string();
+        assert_eq!((own("a"), own("a/b"), own("a/b/c d")), ("a".to_owned(), "b".to_owned(), "c d".to_owned()));
+        let longer = "a/".repeat(64) + "a";
+        let dot = "pool name must have no part that starts with a dot";
+        let empty = "pool name must have a name on both sides of each '/'";
+        for (bad, message) in [
+            ("/", empty),
+            ("/a", empty),
+            ("a/", empty),
+            ("a//b", empty),
+            ("../a", dot),
+            ("a/..", dot),
+            ("a/./b", dot),
+            ("a/.b", dot),
+            ("a/\n", "pool name contains character U+000A at byte 2, which is not allowed"),
+            (longer.as_str(), "pool name is too long (129 bytes > max of 128)"),
+        ] {
+            assert_eq!(PoolName::parse(bad).unwrap_err().to_string(), message, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn no_two_pools_have_the_same_file_name() {
+        let parts = ["a", "%", "2", "F", "25", "/"];
+        let mut names = BTreeMap::new();
+        for n in 0..6_usize.pow(5) {
+            let text: String = (0..5).map(|at| parts[n / 6_usize.pow(at) % 6]).collect();
+            let Ok(pool) = PoolName::parse(&text) else { continue };
+            assert!(!pool.file_name().contains('/'));
+            let other = names.insert(pool.file_name(), text.clone());
+            assert!(other.as_ref().is_none_or(|other| *other == text), "{text} and {other:?}");
+        }
+        assert_eq!(PoolName::parse("a%2fb").unwrap().file_name(), "a%2fb", "as before pools could be nested");
+        let longest = "/a".repeat(63) + "/%";
+        assert_eq!(PoolName::parse(&longest[1..]).unwrap().file_name().len(), 253);
     }
 
     #[test]

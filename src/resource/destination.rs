@@ -2,7 +2,7 @@
 //!
 //! The destination belongs to a container that may have been used before, so links in it are never followed. Each file
 //! is written under a temporary name inside the destination and then renamed, so it appears either complete or not at
-//! all. Names become parts of paths only as [`PoolName`] and [`LockName`], which contain no `/` and no leading `.`.
+//! all. Names become parts of paths only as [`PoolName`] and [`LockName`], which have no part with a leading `.`.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -38,9 +38,9 @@ impl Destination {
         self.put(path, content)
     }
 
-    /// Writes `locks/POOL/LOCK/metadata`.
+    /// Writes `locks/POOL/LOCK/metadata`, with [`PoolName::file_name`] as the directory of the pool.
     pub(super) fn write_lock(&mut self, pool: &PoolName, lock: &LockName, metadata: &[u8]) -> Result<(), String> {
-        let dir = self.make_dirs(&["locks", pool.as_str(), lock.as_str()])?;
+        let dir = self.make_dirs(&["locks", &pool.file_name(), lock.as_str()])?;
         self.put(dir.join("metadata"), metadata)
     }
 
@@ -123,7 +123,8 @@ mod tests {
     fn a_failed_get_leaves_nothing() {
         let (dir, mut files) = destination();
         files.write("metadata", b"x").unwrap();
-        files.write_lock(&PoolName::parse("p").unwrap(), &LockName::parse("l").unwrap(), b"x").unwrap();
+        files.write_lock(&PoolName::parse("a/p").unwrap(), &LockName::parse("l").unwrap(), b"x").unwrap();
+        files.make_dirs(&["a/p", "claimed"]).unwrap();
         drop(files);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -1,4 +1,5 @@
-//! The files that pool-resource writes: `POOL/claimed/LOCK` and `POOL/unclaimed/LOCK`, each with the lock's metadata.
+//! The files that pool-resource writes: `POOL/claimed/LOCK` and `POOL/unclaimed/LOCK`, each with the lock's metadata. A
+//! nested pool is in nested directories.
 //!
 //! Existing tasks count these, read them, or test for one of them. They show the pool as it was when `in` ran.
 
@@ -12,7 +13,7 @@ use crate::wire::errors::Code;
 
 /// The most locks for which files are written. Each costs a request, because lists carry no metadata.
 const LOCKS: usize = 256;
-/// Our own files and directories. A pool with one of these names gets no tree.
+/// Our own files and directories. A pool with one of these names, or nested in one, gets no tree.
 const OURS: &[&str] = &["name", "metadata", "lock", "claim", "fence", "pool", "locks", "locker.json"];
 
 /// A lock's metadata, unchanged.
@@ -44,7 +45,7 @@ pub(super) struct Leaf {
 impl Tree {
     /// The pool as it is now.
     pub(super) fn fetch(client: &Client, pool: &PoolName) -> Result<Self, CallError> {
-        if OURS.contains(&pool.as_str()) {
+        if pool.parts().next().is_some_and(|first| OURS.contains(&first)) {
             return Ok(Self::None(Some(format!("the name of pool {pool:?} collides with another file"))));
         }
         let found = match client.get_pool(pool.as_str()) {

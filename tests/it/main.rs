@@ -24,6 +24,7 @@ mod gates;
 mod kill_matrix;
 mod latches;
 mod names;
+mod nested;
 mod pipelines;
 mod pool_resource;
 mod references;

@@ -117,6 +117,100 @@ fn a_repository_is_the_same_after_import_and_export() {
 }
 
 #[test]
+fn nested_pools_are_the_same_after_import_and_export() {
+    let (server, checkout) = (Server::start(), Checkout { dir: tempfile::tempdir().unwrap() });
+    for (file, content) in [
+        ("platform/fresh/claimed/.gitkeep", ""),
+        ("platform/fresh/unclaimed/.gitkeep", ""),
+        ("platform/fresh/unclaimed/env-1", "one"),
+        ("platform/in-use/claimed/.gitkeep", ""),
+        ("platform/in-use/unclaimed/.gitkeep", ""),
+        ("platform/in-use/claimed/env-2", "two"),
+        ("platform/claimed/.gitkeep", ""),
+        ("platform/unclaimed/.gitkeep", ""),
+        ("platform/unclaimed/env-3", "three"),
+        ("a/b/c/unclaimed/.gitkeep", ""),
+        ("a/b/c/claimed/.gitkeep", ""),
+        // What no import takes.
+        ("README.md", "pools"),
+        ("a/notes.txt", ""),
+        ("ci/a/b/c/d.txt", ""),
+        ("ci/e.txt", ""),
+        (".github/CODEOWNERS", ""),
+        ("platform/fresh/README", ""),
+        ("platform/fresh/unclaimed/.env-1.swp", ""),
+    ] {
+        checkout.write(file, content.as_bytes());
+    }
+    checkout.git(&["init", "-q"]);
+    checkout.commit("claiming: env-2");
+    symlink("platform", checkout.dir.path().join("link")).unwrap();
+
+    let import = ["import", "pool-repo", checkout.path()];
+    let done = locker(&server, &import).ended(0, "8 done, 0 unchanged, 0 left alone");
+    for text in [
+        "not taken: .github: its name begins with a dot\n",
+        "not taken: README.md: it is not in claimed or unclaimed of a pool\n",
+        "not taken: a/notes.txt: it is not in claimed or unclaimed of a pool\n",
+        "not taken: ci: there is no pool in it\n",
+        "not taken: link: it is not in claimed or unclaimed of a pool\n",
+        "not taken: platform/fresh/README: it is not in claimed or unclaimed of a pool\n",
+        "not taken: platform/fresh/unclaimed/.env-1.swp: its name begins with a dot\n",
+    ] {
+        assert!(done.stdout.contains(text), "{text}: {}", done.stdout);
+    }
+    assert_eq!(done.stdout.matches("not taken").count(), 7, "{}", done.stdout);
+    let pools = get(&server, "/pools");
+    let pools: Vec<&str> =
+        pools["items"].as_array().unwrap().iter().map(|pool| pool["pool"].as_str().unwrap()).collect();
+    assert_eq!(pools, ["a/b/c", "platform", "platform/fresh", "platform/in-use"]);
+    let held = get(&server, "/pools/platform%2Fin-use/locks/env-2");
+    assert_eq!((&held["state"], &held["holders"][0]["reason"]), (&json!("held"), &json!("claiming: env-2")));
+
+    let out = tempfile::tempdir().unwrap();
+    let export = ["export", "pool-repo", out.path().to_str().unwrap()];
+    locker(&server, &export).ended(0, "3 done, 0 unchanged, 0 left alone");
+    let mut expected = tree(checkout.dir.path());
+    expected.retain(|(path, _)| (path.contains("/claimed/") || path.contains("/unclaimed/")) && !path.contains(".swp"));
+    assert_eq!(tree(out.path()), expected);
+
+    // One pool of them, and the names of its locks.
+    let one = [&export[..], &["--pool", "platform/fresh", "--overwrite", "platform/fresh/env-1"]].concat();
+    fs::write(out.path().join("platform/fresh/unclaimed/env-1"), "changed").unwrap();
+    locker(&server, &one).ended(0, "1 done, 0 unchanged, 0 left alone");
+    let one = [&import[..], &["--pool", "platform/fresh"]].concat();
+    let again = locker(&server, &one).ended(0, "0 done, 2 unchanged, 0 left alone");
+    assert!(!again.stdout.contains("not taken"), "{}", again.stdout);
+    // A pool whose directory would be one of the locks of another pool.
+    server.cli(&["pool", "set", "platform/claimed"]).ok();
+    let left = locker(&server, &export)
+        .ended(5, "0 done, 3 unchanged, 1 left alone (name what to overwrite with --overwrite)");
+    assert!(left.stdout.contains("left alone: pool \"platform/claimed\" cannot be in a repository"), "{}", left.stdout);
+}
+
+#[test]
+fn what_to_overwrite_may_be_a_nested_pool_or_a_lock() {
+    let server = Server::start();
+    put(&server, "/pools/a", &json!({}));
+    put(&server, "/pools/a/locks/b", &json!({"metadata": "old"}));
+    put(&server, "/pools/a%2Fb", &json!({"policy": {"drain": "1s"}}));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("state.json");
+    fs::write(&file, locker(&server, &["export", "json"]).stdout).unwrap();
+    put(&server, "/pools/a%2Fb", &json!({"policy": {"drain": "2s"}}));
+    assert_eq!(server.api("PATCH", "/pools/a/locks/b", &json!({"metadata": "new"})).0, 200);
+    let import = ["import", "json", file.to_str().unwrap(), "--overwrite"];
+    let lock = locker(&server, &[&import[..], &["a/b"]].concat());
+    assert!(lock.stdout.contains("done: overwrite lock \"b\" of pool \"a\""), "{}", lock.stdout);
+    assert_eq!((lock.code, &get(&server, "/pools/a%2Fb")["policy"]["drain"]), (5, &json!("2s")));
+    let pool = locker(&server, &[&import[..], &["a/b/"]].concat());
+    assert_eq!((pool.code, &get(&server, "/pools/a%2Fb")["policy"]["drain"]), (0, &json!("1s")));
+    for wrong in ["", "/", "a//b", "a/.b", "../a"] {
+        assert_eq!(locker(&server, &[&import[..], &[wrong]].concat()).code, 2, "{wrong:?}");
+    }
+}
+
+#[test]
 fn a_hold_that_was_imported_is_released_by_the_name_of_its_lock() {
     let (server, checkout) = (Server::start(), Checkout::new());
     let import = ["import", "pool-repo", checkout.path(), "--pool", "aws"];
@@ -357,7 +451,10 @@ fn a_bad_state_changes_nothing() {
         (json!([]), "was not written by"),
         (json!({"locker_export": 2, "anything": []}), "has version 2, but this release reads 1"),
         (colour, "unknown field `colour`"),
-        (state(json!([pool("a/b", json!([]))]), json!([])), "pools[0]: pool name contains '/'"),
+        (
+            state(json!([pool("a/", json!([]))]), json!([])),
+            "pools[0]: pool name must have a name on both sides of each",
+        ),
         (state(json!([pool("a", json!([])), pool("a", json!([]))]), json!([])), "occurs twice"),
         (state(json!([pool("a", json!([{"lock": ".x"}]))]), json!([])), "starts with a dot"),
         (state(json!([pool("a", json!([{"lock": "x", "metadata_base64": "?"}]))]), json!([])), "not valid base64"),

@@ -29,6 +29,9 @@ use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
 use crate::wire::errors::exit;
 
+/// The most lines about files of a repository that are not imported. A repository may contain anything.
+const NOT_TAKEN: usize = 100;
+
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
@@ -64,26 +67,14 @@ pub(super) struct How {
     dry_run: bool,
     /// Overwrite this if it differs: POOL for a policy, POOL/LOCK for a lock; may be repeated
     #[arg(long, value_name = "POOL[/LOCK]")]
-    overwrite: Vec<Named>,
+    overwrite: Vec<Overwrite>,
 }
 
-/// The name of a pool or a lock that may be overwritten.
+/// A pool or a lock.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Named {
     pool: PoolName,
     lock: Option<LockName>,
-}
-
-impl FromStr for Named {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (pool, lock) = match text.split_once('/') {
-            Some((pool, lock)) => (pool, Some(lock)),
-            None => (text, None),
-        };
-        let lock = lock.map(str::parse).transpose().map_err(|error| format!("{error}"))?;
-        Ok(Self { pool: pool.parse().map_err(|error| format!("{error}"))?, lock })
-    }
 }
 
 impl fmt::Display for Named {
@@ -92,6 +83,44 @@ impl fmt::Display for Named {
             Some(lock) => write!(f, "{}/{lock}", self.pool),
             None => write!(f, "{}", self.pool),
         }
+    }
+}
+
+/// What may be overwritten. Of `a/b` only the import can tell whether it is the pool `a/b` or the lock `b` of pool `a`.
+/// `a/b/` is always the pool.
+#[derive(Debug, Clone)]
+struct Overwrite {
+    text: String,
+    /// What the text can mean, the lock first. Never empty.
+    meanings: Vec<Named>,
+}
+
+impl FromStr for Overwrite {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pool = |name: &str| name.parse::<PoolName>().map_err(|error| error.to_string());
+        let as_lock = |(of, lock): (&str, &str)| {
+            let lock = lock.parse::<LockName>().map_err(|error| error.to_string())?;
+            Ok::<_, String>(Named { pool: pool(of)?, lock: Some(lock) })
+        };
+        let as_pool = pool(text.strip_suffix('/').unwrap_or(text)).map(|pool| Named { pool, lock: None });
+        let as_lock = text.rsplit_once('/').map(as_lock).transpose();
+        let meanings: Vec<Named> = as_lock.iter().flatten().chain(&as_pool).cloned().collect();
+        if meanings.is_empty() {
+            return Err(as_lock.err().or(as_pool.err()).unwrap_or_default());
+        }
+        Ok(Self { text: text.to_owned(), meanings })
+    }
+}
+
+impl How {
+    /// What may be overwritten, of what this import or export contains.
+    fn overwritten(&self, what: &str, contains: impl Fn(&Named) -> bool) -> Result<BTreeSet<Named>, CliError> {
+        let meant = |given: &Overwrite| {
+            let stray = || CliError::usage(format!("--overwrite {}: the {what} does not contain it", given.text));
+            given.meanings.iter().find(|named| contains(named)).cloned().ok_or_else(stray)
+        };
+        self.overwrite.iter().map(meant).collect()
     }
 }
 
@@ -130,8 +159,14 @@ pub(super) fn import_pool_repo(
     connection: &Connection,
     env: &mut Env<'_>,
 ) -> Result<u8, CliError> {
-    let (wanted, problems) = pool_repo::read(dir, pool, env)?;
+    let pool_repo::Checkout { wanted, problems, not_taken } = pool_repo::read(dir, pool, env)?;
     bad(&problems, env)?;
+    for path in not_taken.iter().take(NOT_TAKEN) {
+        print_line(env, &format!("not taken: {path}"))?;
+    }
+    if let Some(more @ 1..) = not_taken.len().checked_sub(NOT_TAKEN) {
+        print_line(env, &format!("not taken: {more} more"))?;
+    }
     import(&wanted, how, connection, env)
 }
 
@@ -142,10 +177,7 @@ pub(super) fn import_json(file: &Path, how: &How, connection: &Connection, env: 
 }
 
 fn import(wanted: &Wanted, how: &How, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
-    let overwrite: BTreeSet<Named> = how.overwrite.iter().cloned().collect();
-    if let Some(stray) = overwrite.iter().find(|named| !wanted.names(named)) {
-        return Err(CliError::usage(format!("--overwrite {stray}: the import does not contain it")));
-    }
+    let overwrite = how.overwritten("import", |named| wanted.names(named))?;
     let (client, latches) = (connection.client(env)?, latch_client(None, connection, env)?);
     let plan = plan::of(wanted, &overwrite, &client, &latches)?;
     plan.run(how.dry_run, &client, &latches, env)
@@ -154,10 +186,7 @@ fn import(wanted: &Wanted, how: &How, connection: &Connection, env: &mut Env<'_>
 pub(super) fn export(args: &ExportArgs, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
     let client = connection.client(env)?;
     match &args.to {
-        ExportTo::PoolRepo { dir, pool, how } => {
-            let overwrite: BTreeSet<Named> = how.overwrite.iter().cloned().collect();
-            pool_repo::write(dir, pool.as_ref(), &overwrite, how.dry_run, &client, env)
-        }
+        ExportTo::PoolRepo { dir, pool, how } => pool_repo::write(dir, pool.as_ref(), how, &client, env),
         ExportTo::Json { dry_run } => {
             let latches = latch_client(None, connection, env)?;
             document::write(*dry_run, &client, &latches, env)

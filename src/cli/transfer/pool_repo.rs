@@ -1,10 +1,11 @@
 //! Checkouts of pool-resource repositories (docs/import-export.md). The files are `POOL/claimed/NAME` and
-//! `POOL/unclaimed/NAME`, and contain the metadata. Files whose name begins with a dot are not locks.
+//! `POOL/unclaimed/NAME`, and contain the metadata. A pool may be in a directory of any depth, and its name is the path.
+//! Files whose name begins with a dot are not locks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
@@ -13,7 +14,7 @@ use super::super::output::{CliError, print_line};
 use super::super::values::person;
 use super::plan::metadata_of;
 use super::wanted::{Wanted, WantedHold, WantedLock, WantedPool};
-use super::{Named, Summary};
+use super::{How, Named, Summary};
 use crate::client::Client;
 use crate::core::limits;
 use crate::core::names::{ClaimId, LockName, PoolName};
@@ -31,11 +32,25 @@ fn failed(error: &anyhow::Error) -> CliError {
     CliError::Failed(exit::FAILED, format!("{error:#}"))
 }
 
-/// Reads a checkout. Problems that prevent the import are returned as sentences.
-pub(super) fn read(dir: &Path, only: Option<&PoolName>, env: &Env<'_>) -> Result<(Wanted, Vec<String>), CliError> {
-    let mut reading = Reading { dir, env, wanted: Wanted::default(), problems: Vec::new() };
-    reading.pools(only).map_err(|error| failed(&error))?;
-    if reading.wanted.pools.is_empty() && reading.problems.is_empty() {
+/// Entries that everybody knows are not locks: they are not worth a line.
+const KNOWN: &[&str] = &[".git", ".gitkeep"];
+
+/// What is in a checkout.
+pub(super) struct Checkout {
+    pub wanted: Wanted,
+    /// Why nothing can be imported, in sentences.
+    pub problems: Vec<String>,
+    /// The files and directories that are not part of a pool, with the reason. Empty if only one pool is wanted.
+    pub not_taken: Vec<String>,
+}
+
+/// Reads a checkout.
+pub(super) fn read(dir: &Path, only: Option<&PoolName>, env: &Env<'_>) -> Result<Checkout, CliError> {
+    let (wanted, problems, not_taken) = (Wanted::default(), Vec::new(), Vec::new());
+    let mut reading = Reading { dir, env, only, pools: 0, found: Checkout { wanted, problems, not_taken } };
+    reading.directory("").map_err(|error| failed(&error))?;
+    let mut found = reading.found;
+    if found.wanted.pools.is_empty() && found.problems.is_empty() {
         let what = only.map_or_else(|| "a pool".to_owned(), |pool| format!("the pool {pool:?}"));
         let text = format!(
             "{} does not contain {what}, which is a directory with {CLAIMED} and {UNCLAIMED} in it",
@@ -43,30 +58,67 @@ pub(super) fn read(dir: &Path, only: Option<&PoolName>, env: &Env<'_>) -> Result
         );
         return Err(CliError::Failed(exit::NOT_FOUND, text));
     }
-    Ok((reading.wanted, reading.problems))
+    if only.is_some() {
+        found.not_taken.clear();
+    }
+    Ok(found)
 }
 
 struct Reading<'r, 'e> {
     dir: &'r Path,
     env: &'r Env<'e>,
-    wanted: Wanted,
-    problems: Vec<String>,
+    only: Option<&'r PoolName>,
+    /// How many pools were seen, wanted or not.
+    pools: usize,
+    found: Checkout,
+}
+
+fn is_dir(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
 impl Reading<'_, '_> {
-    fn pools(&mut self, only: Option<&PoolName>) -> anyhow::Result<()> {
-        for (name, path) in entries(self.dir)? {
-            let is_pool = |part| fs::symlink_metadata(path.join(part)).is_ok_and(|found| found.is_dir());
-            if !fs::symlink_metadata(&path)?.is_dir() || !(is_pool(CLAIMED) || is_pool(UNCLAIMED)) {
+    /// Reads the pools in the directory `at`, a path inside the checkout, and in those below it.
+    fn directory(&mut self, at: &str) -> anyhow::Result<()> {
+        let path = self.dir.join(at);
+        let is_pool = [CLAIMED, UNCLAIMED].iter().any(|part| is_dir(&path.join(part))) && !at.is_empty();
+        if is_pool {
+            self.pool_at(at, &path)?;
+        }
+        let (pools, others) = (self.pools, self.found.not_taken.len());
+        for (name, path) in all_entries(&path)? {
+            let inner = if at.is_empty() { name.clone() } else { format!("{at}/{name}") };
+            if KNOWN.contains(&name.as_str()) || (is_pool && matches!(name.as_str(), CLAIMED | UNCLAIMED)) {
                 continue;
             }
-            if only.is_some_and(|only| *only.as_str() != name) {
-                continue;
+            if name.starts_with('.') {
+                self.found.not_taken.push(format!("{inner}: its name begins with a dot"));
+            } else if !is_dir(&path) {
+                self.found.not_taken.push(format!("{inner}: it is not in {CLAIMED} or {UNCLAIMED} of a pool"));
+            } else if inner.len() > limits::NAME_BYTES
+                && ![CLAIMED, UNCLAIMED].iter().any(|part| is_dir(&path.join(part)))
+            {
+                self.found.not_taken.push(format!("{inner}: a path of this length cannot be the name of a pool"));
+            } else {
+                self.directory(&inner)?;
             }
-            match name.parse::<PoolName>() {
-                Ok(pool) => self.pool(&pool, &path)?,
-                Err(error) => self.problems.push(format!("{}: {error}", path.display())),
-            }
+        }
+        if self.pools == pools && !is_pool && !at.is_empty() {
+            // One line for a whole directory of other things.
+            self.found.not_taken.truncate(others);
+            self.found.not_taken.push(format!("{at}: there is no pool in it"));
+        }
+        Ok(())
+    }
+
+    fn pool_at(&mut self, name: &str, path: &Path) -> anyhow::Result<()> {
+        self.pools += 1;
+        if self.only.is_some_and(|only| only.as_str() != name) {
+            return Ok(());
+        }
+        match name.parse::<PoolName>() {
+            Ok(pool) => self.pool(&pool, path)?,
+            Err(error) => self.found.problems.push(format!("{}: {error}", path.display())),
         }
         Ok(())
     }
@@ -75,34 +127,41 @@ impl Reading<'_, '_> {
         let mut locks = BTreeMap::new();
         for part in [UNCLAIMED, CLAIMED] {
             let path = path.join(part);
-            if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+            if !is_dir(&path) {
                 continue;
             }
-            for (name, path) in entries(&path)? {
+            for (name, path) in all_entries(&path)? {
+                if name.starts_with('.') {
+                    if !KNOWN.contains(&name.as_str()) {
+                        let why = format!("{pool}/{part}/{name}: its name begins with a dot");
+                        self.found.not_taken.push(why);
+                    }
+                    continue;
+                }
                 let read = read_lock(&name, &path);
                 let (lock, metadata) = match read {
                     Ok(lock) => lock,
                     Err(error) => {
-                        self.problems.push(format!("{}: {error:#}", path.display()));
+                        self.found.problems.push(format!("{}: {error:#}", path.display()));
                         continue;
                     }
                 };
                 let is_free = part == UNCLAIMED;
                 let wanted = WantedLock { metadata, labels: None, is_free: Some(is_free) };
                 if locks.insert(lock.clone(), wanted).is_some() {
-                    self.problems.push(format!("{}: the lock is both claimed and unclaimed", path.display()));
+                    self.found.problems.push(format!("{}: the lock is both claimed and unclaimed", path.display()));
                 }
                 if !is_free {
                     let hold = self.hold(pool, &lock);
-                    self.wanted.holds.push(hold);
+                    self.found.wanted.holds.push(hold);
                 }
             }
         }
         if locks.len() > limits::LOCKS_PER_POOL {
             let max = limits::LOCKS_PER_POOL;
-            self.problems.push(format!("{}: more than {max} locks in one pool", path.display()));
+            self.found.problems.push(format!("{}: more than {max} locks in one pool", path.display()));
         }
-        self.wanted.pools.insert(pool.clone(), WantedPool { policy: None, locks });
+        self.found.wanted.pools.insert(pool.clone(), WantedPool { policy: None, locks });
         Ok(())
     }
 
@@ -122,17 +181,15 @@ impl Reading<'_, '_> {
     }
 }
 
-/// The entries of a directory, sorted by name, except those that begin with a dot.
-fn entries(dir: &Path) -> anyhow::Result<Vec<(String, std::path::PathBuf)>> {
+/// The entries of a directory, sorted by name.
+fn all_entries(dir: &Path) -> anyhow::Result<Vec<(String, std::path::PathBuf)>> {
     let read = || -> std::io::Result<Vec<fs::DirEntry>> { fs::read_dir(dir)?.collect() };
     let mut found = Vec::new();
     for entry in read().with_context(|| format!("cannot read {}", dir.display()))? {
         let name = entry.file_name();
         // A name that is not UTF-8 becomes a name that no lock may have, and is then refused.
         let name = name.to_str().map_or_else(|| "\u{0}".to_owned(), str::to_owned);
-        if !name.starts_with('.') {
-            found.push((name, entry.path()));
-        }
+        found.push((name, entry.path()));
     }
     found.sort();
     Ok(found)
@@ -182,13 +239,18 @@ fn last_message(dir: &Path, file: &str, env: &Env<'_>) -> Option<String> {
 pub(super) fn write(
     dir: &Path,
     only: Option<&PoolName>,
-    overwrite: &BTreeSet<Named>,
-    dry_run: bool,
+    how: &How,
     client: &Client,
     env: &mut Env<'_>,
 ) -> Result<u8, CliError> {
-    let mut files = Vec::new();
+    let (mut files, mut summary) = (Vec::new(), Summary::default());
     for pool in super::pools(client, only)? {
+        if pool.parts().skip(1).any(|part| matches!(part, CLAIMED | UNCLAIMED)) {
+            summary.left += 1;
+            let why = "its directory would be one for the locks of another pool";
+            print_line(env, &format!("left alone: pool {pool:?} cannot be in a repository: {why}"))?;
+            continue;
+        }
         let view = client.get_pool(pool.as_str())?;
         files.push(PoolFiles { pool: pool.clone(), locks: Vec::new() });
         for lock in view.items {
@@ -200,11 +262,15 @@ pub(super) fn write(
             files.last_mut().into_iter().for_each(|f| f.locks.push((name.clone(), part, metadata.clone())));
         }
     }
-    let mut summary = Summary::default();
+    let named = |named: &Named| {
+        let locks = files.iter().filter(|file| file.pool == named.pool).flat_map(|file| &file.locks);
+        named.lock.as_ref().is_some_and(|lock| locks.map(|(name, ..)| name).any(|name| name == lock))
+    };
+    let overwrite = how.overwritten("export", named)?;
     for pool in &files {
-        pool.write(dir, overwrite, dry_run, &mut summary, env)?;
+        pool.write(dir, &overwrite, how.dry_run, &mut summary, env)?;
     }
-    summary.tell(dry_run, env)
+    summary.tell(how.dry_run, env)
 }
 
 /// The files of one pool.
@@ -222,10 +288,9 @@ impl PoolFiles {
         summary: &mut Summary,
         env: &mut Env<'_>,
     ) -> Result<(), CliError> {
-        let parts = [CLAIMED, UNCLAIMED].map(|part| dir.join(self.pool.as_str()).join(part));
-        for part in &parts {
-            make_dir(part, dry_run).map_err(|error| failed(&error))?;
-            let keep = part.join(".gitkeep");
+        for part in [CLAIMED, UNCLAIMED] {
+            let path = make_dirs(dir, &self.pool, part, dry_run).map_err(|error| failed(&error))?;
+            let keep = path.join(".gitkeep");
             if !dry_run && !keep.exists() {
                 fs::write(&keep, "").map_err(|error| failed(&anyhow::anyhow!("{}: {error}", keep.display())))?;
             }
@@ -262,17 +327,20 @@ fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// Creates the directory of a part. Links are not followed, because a link in a checkout may lead anywhere.
-fn make_dir(part: &Path, dry_run: bool) -> anyhow::Result<()> {
-    for dir in [part.parent(), Some(part)].into_iter().flatten() {
-        match fs::symlink_metadata(dir) {
+/// Creates the directory of a part, and those above it. Links are not followed, because a link in a checkout may lead
+/// anywhere.
+fn make_dirs(root: &Path, pool: &PoolName, part: &str, dry_run: bool) -> anyhow::Result<PathBuf> {
+    let mut dir = root.to_owned();
+    for name in pool.parts().chain([part]) {
+        dir.push(name);
+        match fs::symlink_metadata(&dir) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => bail!("{} is not a directory: move it away, or export to another place", dir.display()),
             Err(_) if dry_run => {}
-            Err(_) => fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?,
+            Err(_) => fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?,
         }
     }
-    Ok(())
+    Ok(dir)
 }
 
 /// Writes the whole file at once, then removes the lock from the other state.

@@ -248,7 +248,7 @@ mod tests {
             (r#"{"a": {"key": "k", "locked_by": {"x": "1"}}}"#, "not one whole JSON object"),
             (r#"{"a": ""} {}"#, "trailing characters"),
             (r#"{"a": "x", "a": ""}"#, "pool \"a\" is in the file twice"),
-            (r#"{"a/b": "x"}"#, "pool name contains '/'"),
+            (r#"{"/a": "x"}"#, "pool name must have a name on both sides of each '/'"),
             (r#"{"a": {"key": "k"}}"#, "has a key but no holder"),
             (r#"{"a": {"key": "k", "locked_by": {"x": 0}}}"#, "has a key but no holder"),
             (r#"{"a": {"key": "", "locked_by": {"x": 1}}}"#, "its key is empty"),

@@ -1,7 +1,7 @@
 //! The APIs that Locker serves for clients of other servers. A table in `docs/contracts.md` has the rules for clients
 //! of several of them on one pool.
 //!
-//! - here: what they share. The lock of a pool `NAME` is the lock with the same name as the pool.
+//! - here: what they share. The lock of a pool `NAME` is [`PoolName::own_lock`].
 //! - `locker`: `GET /locks`, and `PUT` and `DELETE /lock/{name}` with a body.
 //! - `latches`: `/lock?id=` and `/lock?status=`, with and without a slash at the end.
 //! - `lockd`: `GET`, `POST` and `DELETE /lock/{name}` without a body.
