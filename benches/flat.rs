@@ -146,6 +146,7 @@ fn ask(id: &str, pool: &str, want: Want, build: Option<u32>, wait: Wait) -> AskC
         ttl: None,
         priority: Priority::default(),
         supersede: None,
+        waits_if_empty: false,
     };
     let id = ClaimId::parse(id).unwrap();
     AskClaim { id, terms, scope: Some(Scope::Flow), run: None, wait, queue: true, give_up_after: None }

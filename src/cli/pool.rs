@@ -10,7 +10,7 @@ use super::values::{by, parse_duration};
 use crate::client::Client;
 use crate::core::names::PoolName;
 use crate::env::Env;
-use crate::wire::api::{Order, Pick, Policy, PoolBody, RemoveBody, Scope};
+use crate::wire::api::{Order, Pick, Policy, PoolBody, RemoveBody, Scope, WhenEmpty};
 use crate::wire::errors::exit;
 use crate::wire::problems::unknown;
 use crate::wire::text::api_duration;
@@ -79,6 +79,14 @@ struct SetArgs {
     /// What ends the hold of a claim without a scope of its own: flow (default), build or person
     #[arg(long, value_name = "SCOPE", value_parser = parse_scope)]
     scope: Option<Scope>,
+    // Not a doc comment, where the underscore would need backticks.
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_parser = parse_when_empty,
+        help = "Claims for locks that the pool does not have: wait or fail (default: only an acquire by the resource waits, while the pool is empty)"
+    )]
+    when_empty: Option<WhenEmpty>,
     /// The reason, shown in the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -127,6 +135,14 @@ fn parse_scope(text: &str) -> Result<Scope, String> {
     }
 }
 
+fn parse_when_empty(text: &str) -> Result<WhenEmpty, String> {
+    match text {
+        "wait" => Ok(WhenEmpty::Wait),
+        "fail" => Ok(WhenEmpty::Fail),
+        other => Err(unknown("value", other, &["wait", "fail"])),
+    }
+}
+
 fn set(args: &SetArgs, client: &Client, env: &mut Env<'_>) -> Result<(), CliError> {
     let policy = Policy {
         order: args.order,
@@ -136,6 +152,7 @@ fn set(args: &SetArgs, client: &Client, env: &mut Env<'_>) -> Result<(), CliErro
         max_hold: args.max_hold.map(api_duration),
         max_queue: args.max_queue,
         scope: args.scope,
+        when_empty: args.when_empty,
     };
     let body = PoolBody { policy, capacity: args.capacity, by: Some(by(env, args.reason.as_ref())) };
     client.put_pool(args.pool.as_str(), &body)?;

@@ -76,6 +76,7 @@ pub(super) fn pool_text(view: &PoolView, coloured: bool) -> String {
         let state = match waiter.stuck {
             Some(Code::SelfWait) => "waits for its own build",
             Some(_) => "deadlock: builds wait for each other",
+            None if waiter.listening && waiter.lacks.is_some() => "waits for a lock to be added",
             None if waiter.listening => "",
             None => "away",
         };

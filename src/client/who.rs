@@ -51,6 +51,7 @@ pub fn holders(all: &[HolderView], now: WallMs) -> String {
 #[must_use]
 pub fn queue(queue: &QueueView, now: WallMs) -> String {
     let mut parts = vec![format!("place {} in the queue", queue.position)];
+    parts.extend(queue.lacks.clone());
     if !queue.holders.is_empty() {
         parts.push(format!("held: {}", holders(&queue.holders, now)));
     }

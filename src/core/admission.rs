@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::candidates::check_want;
-use super::claim::{self, Claim, End, Ended, Part, Phase, Presence, Scope, Want};
+use super::candidates;
+use super::claim::{self, Claim, End, Ended, Part, Phase, Presence, Scope, Terms, Want};
 use super::claims::{self, reply_of};
 use super::command::{AskClaim, Refusal, Reply, Wait, check_limit};
 use super::deadlock;
@@ -92,7 +92,7 @@ fn ask_again(state: &mut State, claim: &Claim, ask: &AskClaim) -> Result<(), Ref
 fn new_life(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusal> {
     let (life, runs) = life_and_runs(state, ask)?;
     for part in &ask.terms.ask.parts {
-        check_part(state, part)?;
+        check_part(state, part, &ask.terms)?;
     }
     check_orders(state, &ask.terms.ask.parts)?;
     begin(state, ask, life, runs, now)
@@ -170,7 +170,7 @@ fn next_life(ended: &Arc<Ended>, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refu
 }
 
 /// Refuses a part that could never be served.
-fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
+fn check_part(state: &State, part: &Part, terms: &Terms) -> Result<(), Refusal> {
     let Some(pool) = state.snapshot.pool(&part.pool) else {
         let makes_pool = match &part.want {
             Want::Any { count, labels } => *count == 1 && labels.is_empty(),
@@ -181,7 +181,7 @@ fn check_part(state: &State, part: &Part) -> Result<(), Refusal> {
         }
         return check_limit("pools", state.snapshot.pools.len(), limits::POOLS);
     };
-    check_want(pool, &part.want)?;
+    candidates::check_part(pool, &part.want, terms)?;
     let Want::Named(names) = &part.want else { return Ok(()) };
     let holders = names.iter().filter_map(|name| pool.locks.get(name)).map(|lock| lock.holders.len());
     check_limit("claims that share a lock", holders.max().unwrap_or(0), limits::HOLDERS_PER_LOCK)

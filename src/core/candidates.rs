@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::claim::{Claim, Labels, Presence, Want};
+use super::claim::{Claim, Labels, Presence, Terms, Want};
 use super::command::Refusal;
-use super::names::{LockName, Text};
-use super::pool::{Lock, Pick, Place, Pool};
+use super::names::{LockName, PoolName, Text};
+use super::pool::{Lock, Pick, Place, Pool, WhenEmpty};
 use super::state::Snapshot;
 
 /// Whether the pool has the locks for this want, held or not.
@@ -28,6 +28,35 @@ pub(super) fn check_want(pool: &Pool, want: &Want) -> Result<(), Refusal> {
             }
             Ok(())
         }
+    }
+}
+
+/// The same for a claim with these terms, which may also wait for locks that the pool does not have.
+pub(super) fn check_part(pool: &Pool, want: &Want, terms: &Terms) -> Result<(), Refusal> {
+    check_want(pool, want).or_else(|refusal| if may_wait_for_locks(pool, want, terms) { Ok(()) } else { Err(refusal) })
+}
+
+fn may_wait_for_locks(pool: &Pool, want: &Want, terms: &Terms) -> bool {
+    let any_one = matches!(want, Want::Any { count: 1, labels } if labels.is_empty());
+    match pool.policy.when_empty {
+        Some(WhenEmpty::Wait) => true,
+        Some(WhenEmpty::Fail) => false,
+        None => terms.waits_if_empty && any_one,
+    }
+}
+
+impl Snapshot {
+    /// What the pools do not have of the locks that this claim wants, held or not. Such a claim waits until somebody
+    /// adds them, and holds back nobody.
+    #[must_use]
+    pub fn lacks(&self, terms: &Terms) -> Option<Refusal> {
+        self.lacking_in(terms).find_map(|(pool, want)| check_want(pool, want).err())
+    }
+
+    /// The wants of a claim that may wait for locks which do not exist. Most claims have none.
+    fn lacking_in<'s>(&'s self, terms: &'s Terms) -> impl Iterator<Item = (&'s Pool, &'s Want)> {
+        let parts = terms.ask.parts.iter().filter_map(|part| Some((self.pool(&part.pool)?, &part.want)));
+        parts.filter(|(pool, want)| may_wait_for_locks(pool, want, terms))
     }
 }
 
@@ -96,6 +125,8 @@ fn dice(snapshot: &Snapshot, pool: &Pool, lock: &LockName) -> u64 {
 #[derive(Debug, Default)]
 pub(super) struct Overlaps {
     known: HashMap<Labels, HashMap<Labels, bool>>,
+    /// How many locks of a pool have these labels.
+    labelled: HashMap<(PoolName, Labels), usize>,
 }
 
 impl Overlaps {
@@ -109,14 +140,30 @@ impl Overlaps {
         found
     }
 
+    /// Whether the claim waits for locks that its pools do not have.
+    pub(super) fn lacks(&mut self, snapshot: &Snapshot, claim: &Claim) -> bool {
+        snapshot.lacking_in(&claim.terms).any(|(pool, want)| !self.has_enough(pool, want))
+    }
+
+    fn has_enough(&mut self, pool: &Pool, want: &Want) -> bool {
+        match want {
+            Want::Any { count, labels } if !labels.is_empty() => {
+                let place = (pool.name.clone(), labels.clone());
+                let has = self.labelled.entry(place).or_insert_with(|| candidates(pool, want).count());
+                *has >= *count as usize
+            }
+            _ => check_want(pool, want).is_ok(),
+        }
+    }
+
     /// Whether some lock of the pool is a candidate of both.
     fn overlap(&mut self, pool: &Pool, a: &Want, b: &Want) -> bool {
         match (a, b) {
             (Want::Named(a), Want::Named(b)) => !a.is_disjoint(b),
             (Want::Named(_), any) => candidates(pool, a).any(|lock| is_candidate(any, lock)),
             (any, Want::Named(_)) => candidates(pool, b).any(|lock| is_candidate(any, lock)),
-            // A want without labels shares candidates with every other want, unless one of the claims waits for what
-            // the pool does not have.
+            // A want without labels shares candidates with every other want. A claim that waits for what the pool does
+            // not have is no rival anyway.
             (Want::Any { labels: a, .. }, Want::Any { labels: b, .. }) => {
                 a.is_empty() || b.is_empty() || self.of_labels(pool, a, b)
             }
@@ -124,7 +171,8 @@ impl Overlaps {
     }
 }
 
-/// Listening waiters at these places whose candidate locks in this pool overlap with those of `want`.
+/// Listening waiters at these places whose candidate locks in this pool overlap with those of `want`. A waiter for locks
+/// that do not exist is nobody's rival.
 pub(super) fn rivals<'w, 'a>(
     snapshot: &'w Snapshot,
     pool: &'w Pool,
@@ -138,7 +186,7 @@ pub(super) fn rivals<'w, 'a>(
         .filter(|rival| rival.presence().is_some_and(Presence::listens))
         .filter(move |rival| {
             let theirs = rival.terms.ask.parts.iter().find(|part| part.pool == pool.name);
-            theirs.is_some_and(|theirs| overlaps.overlap(pool, want, &theirs.want))
+            theirs.is_some_and(|theirs| overlaps.overlap(pool, want, &theirs.want)) && !overlaps.lacks(snapshot, rival)
         })
 }
 

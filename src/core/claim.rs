@@ -134,6 +134,8 @@ pub struct Terms {
     pub priority: Priority,
     /// The name whose older waiting claims this claim ends.
     pub supersede: Option<Text>,
+    /// A claim for any one lock waits while the pool has no lock at all, unless the pool says otherwise.
+    pub waits_if_empty: bool,
 }
 
 /// Locks that a claim has, in (pool, name) order.

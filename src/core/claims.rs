@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::candidates::check_want;
-use super::claim::{self, Claim, End, Ended, LockSet, Owner, Part, Phase, Presence, Want};
+use super::candidates::check_part;
+use super::claim::{self, Claim, End, Ended, LockSet, Owner, Part, Phase, Presence, Terms, Want};
 use super::command::{Refusal, Reply};
 use super::history::ChangeKind;
 use super::limits;
@@ -332,7 +332,7 @@ pub(super) fn withdraw(state: &mut State, claim: &Claim, now: Now) {
     });
     take_out_leaving(state, claim, now);
     let Some(claim) = state.claim(&claim.id).cloned() else { return };
-    if claim.terms.ask.parts.iter().any(|part| !is_servable(state, part)) {
+    if claim.terms.ask.parts.iter().any(|part| !may_wait(state, part, &claim.terms)) {
         // Meanwhile a lock that it asked for was changed or removed.
         finish(state, &claim, End::Removed, None, None, now);
     } else if supersede::is_outdated(state, &claim) {
@@ -366,19 +366,20 @@ pub(super) fn left(state: &mut State, park: ParkId, now: Now) {
     }
 }
 
-/// Whether the pool has the locks for this part of a claim, held or not.
-fn is_servable(state: &State, part: &Part) -> bool {
-    state.snapshot.pool(&part.pool).is_some_and(|pool| check_want(pool, &part.want).is_ok())
+/// Whether the pool has the locks for this part of a claim, held or not, or the claim may wait for them to be added.
+fn may_wait(state: &State, part: &Part, terms: &Terms) -> bool {
+    state.snapshot.pool(&part.pool).is_some_and(|pool| check_part(pool, &part.want, terms).is_ok())
 }
 
-/// Ends claims that wait for locks that a pool no longer has.
+/// Ends claims that wait for locks that a pool no longer has, unless they may wait for new ones.
 pub(super) fn end_unservable(state: &mut State, pool: &PoolName, now: Now) {
     let Some(p) = state.snapshot.pool(pool) else { return };
-    let mut servable: HashMap<&Want, bool> = HashMap::new();
+    let mut may_wait: HashMap<(&Want, bool), bool> = HashMap::new();
     let mut waiting: Vec<Arc<Claim>> = Vec::new();
     for claim in p.waiting.values().filter_map(|id| state.claim(id)) {
         let Some(part) = claim.terms.ask.parts.iter().find(|part| part.pool == *pool) else { continue };
-        if !*servable.entry(&part.want).or_insert_with(|| check_want(p, &part.want).is_ok()) {
+        let kind = (&part.want, claim.terms.waits_if_empty);
+        if !*may_wait.entry(kind).or_insert_with(|| check_part(p, &part.want, &claim.terms).is_ok()) {
             waiting.push(Arc::clone(claim));
         }
     }

@@ -3,7 +3,7 @@
 use super::claim::{Labels, Want};
 use super::command::{AskClaim, By, Command, MoveTo, Refusal, Reply};
 use super::names::Asked;
-use super::pool::{Order, Overtaking, Pick, Policy};
+use super::pool::{Order, Overtaking, Pick, Policy, WhenEmpty};
 use super::state::{OpRecord, State};
 use super::time::{Deadline, Now};
 
@@ -143,7 +143,7 @@ impl Fields {
     }
 
     fn policy(&mut self, policy: &Policy) {
-        let Policy { order, overtaking, pick, drain, max_hold, max_queue, scope } = policy;
+        let Policy { order, overtaking, pick, drain, max_hold, max_queue, scope, when_empty } = policy;
         self.number(match order {
             Order::Fifo => 0,
             Order::Priority => 1,
@@ -165,6 +165,13 @@ impl Fields {
         self.optional(max_hold.map(|span| span.0));
         self.optional(max_queue.map(u64::from));
         self.optional(scope.map(|scope| scope as u64));
+        // Policies without it have the same number as before there was any.
+        if let Some(when_empty) = when_empty {
+            self.number(match when_empty {
+                WhenEmpty::Wait => 1,
+                WhenEmpty::Fail => 2,
+            });
+        }
     }
 
     fn claim(&mut self, claim: Option<&AskClaim>) {

@@ -44,6 +44,15 @@ pub enum Pick {
     Name,
 }
 
+/// What becomes of claims for locks that the pool does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WhenEmpty {
+    /// They wait until the locks are added.
+    Wait,
+    /// They are refused.
+    Fail,
+}
+
 /// A place in the queue of a pool: smaller ones come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
@@ -101,6 +110,8 @@ pub struct Policy {
     /// The scope of claims that name none; defaults to `flow`. Never `lease`, because a client that does not ask for a
     /// lease does not renew.
     pub scope: Option<Scope>,
+    /// `None` leaves it to the claim ([`super::claim::Terms::waits_if_empty`]).
+    pub when_empty: Option<WhenEmpty>,
 }
 
 /// One claim that has a lock, with what decides which claims may join it.

@@ -69,6 +69,7 @@ pub(super) fn set_pool(
     if let Some(capacity) = capacity {
         set_capacity(state, name, capacity, by, now);
     }
+    claims::end_unservable(state, name, now);
     Ok(())
 }
 
@@ -113,7 +114,6 @@ fn set_capacity(state: &mut State, name: &PoolName, capacity: u32, by: &By, now:
             state.put_lock(name, Lock { leaving: true, ..Lock::clone(&lock) });
         }
     }
-    claims::end_unservable(state, name, now);
     state.to_dispatch.insert(name.clone());
 }
 

@@ -76,6 +76,7 @@ fn holds_back_all(state: &State, pool: &PoolName, id: &ClaimId, walk: &mut Walk)
             |part: &Part| part.pool == *pool && matches!(&part.want, Want::Any { labels, .. } if labels.is_empty());
         claim.presence().is_some_and(Presence::listens)
             && claim.terms.ask.parts.iter().any(all)
+            && state.snapshot.lacks(&claim.terms).is_none()
             && !state.snapshot.pool(pool).is_some_and(|pool| may_be_passed(&state.snapshot, pool, claim, walk))
     })
 }

@@ -110,6 +110,11 @@ fn cancel_limit(signal: Option<crate::env::Signal>) -> Duration {
 }
 
 fn body(put: &Put<'_>, asked: Ask, lock: Option<LockName>) -> ClaimBody {
+    // An empty pool may fill again. With a name, labels or a larger count, what is missing may be a mistake.
+    let wait_if_empty = put.source.kind == SourceKind::Pool
+        && lock.is_none()
+        && asked.labels.is_empty()
+        && asked.count.is_none_or(|count| count == 1);
     let Ask { count, labels, also, key, requestor, scope, ttl, queue, priority, supersede, .. } = asked;
     ClaimBody {
         lock: lock.map(|lock| lock.as_str().to_owned()),
@@ -124,6 +129,7 @@ fn body(put: &Put<'_>, asked: Ask, lock: Option<LockName>) -> ClaimBody {
         owner: put.owner.clone(),
         confirm: true,
         queue,
+        wait_if_empty,
         ttl: ttl.map(api_duration),
         reason: put.reason.clone(),
         expect_store: put.session.store.clone(),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::core::claim::{Claim, Ended, Owner, Part, Phase, Presence, Want};
+use crate::core::claim::{Claim, Ended, Owner, Part, Phase, Presence, Terms, Want};
+use crate::core::command::Refusal;
 use crate::core::history::{Change, ChangeKind};
 use crate::core::limits;
 use crate::core::names::{ClaimId, InstanceVars, LockName, PoolName, Text};
@@ -95,7 +96,30 @@ impl Viewer<'_> {
             listening: listens(claim),
             expected_wait: first.and_then(|pool| expected_wait(pool, position)).map(show_span),
             stuck: self.stuck(claim),
+            lacks: self.lacks(&claim.terms),
         }
+    }
+
+    /// What the pools do not have of what such a claim wants, as a sentence.
+    #[must_use]
+    pub fn lacks(&self, terms: &Terms) -> Option<String> {
+        let name = |pool: &PoolName| match terms.ask.parts.as_slice() {
+            [_] => "the pool".to_owned(),
+            _ => format!("pool {pool:?}"),
+        };
+        Some(match self.snapshot.lacks(terms)? {
+            Refusal::NoSuchLock { pool, lock } => {
+                format!("{} has no lock {lock:?}, waiting for it to be added", name(&pool))
+            }
+            Refusal::TooMany { pool, .. } if self.snapshot.pool(&pool).is_some_and(|pool| pool.locks.is_empty()) => {
+                format!("{} is empty, waiting for a lock to be added", name(&pool))
+            }
+            Refusal::TooMany { pool, asked, has, labels } => {
+                let labels = if labels.is_empty() { "" } else { " with these labels" };
+                format!("{} has {has} of {asked} locks{labels}, waiting for more to be added", name(&pool))
+            }
+            other => other.to_string(),
+        })
     }
 
     /// The locks that the claim's own build holds, if the claim waits for them.
@@ -210,6 +234,7 @@ impl Viewer<'_> {
             asked_at: time(claim.asked_at),
             listening: listens(claim),
             stuck: self.stuck(claim),
+            lacks: self.lacks(&claim.terms),
         }
     }
 
@@ -370,6 +395,7 @@ fn policy(policy: &Policy) -> api::Policy {
         max_hold: policy.max_hold.map(show_span),
         max_queue: policy.max_queue,
         scope: policy.scope.map(Into::into),
+        when_empty: policy.when_empty.map(Into::into),
     }
 }
 

@@ -146,6 +146,7 @@ fn terms(id: &str, confirm: bool) -> Terms {
         ttl: Some(Span::secs(50)),
         priority: Priority::default(),
         supersede: None,
+        waits_if_empty: false,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::core::names::{
     Asked, ChangeKey, ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, ParkId, PoolName, Reason, Revision,
     Run, Text, Ticket,
 };
-use crate::core::pool::{Holder, Lock, Order, Overtaking, Pick, Policy, Quarantine};
+use crate::core::pool::{Holder, Lock, Order, Overtaking, Pick, Policy, Quarantine, WhenEmpty};
 use crate::core::state::{Changes, Meta, OpRecord};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 
@@ -135,10 +135,10 @@ fn terms() -> impl Strategy<Value = Terms> {
     let parts = btree_map(pool(), want(), 1..4)
         .prop_map(|parts| parts.into_iter().map(|(pool, want)| Part { pool, want }).collect());
     let ask = (parts, of(text()), of(text())).prop_map(|(parts, key, requestor)| Ask { parts, key, requestor });
-    let place = ((-1_000..1_000).prop_map(|n| Priority::new(n).unwrap()), of(text()));
+    let place = ((-1_000..1_000).prop_map(|n| Priority::new(n).unwrap()), of(text()), any::<bool>());
     let ask = ask.boxed();
     (ask, digest(), owner(), of(reason()), any::<bool>(), of(any::<u64>()), place).prop_map(
-        |(ask, digest, owner, reason, confirm, ttl, (priority, supersede))| Terms {
+        |(ask, digest, owner, reason, confirm, ttl, (priority, supersede, waits_if_empty))| Terms {
             ask,
             digest,
             owner: Arc::new(owner),
@@ -147,6 +147,7 @@ fn terms() -> impl Strategy<Value = Terms> {
             ttl: ttl.map(Span),
             priority,
             supersede,
+            waits_if_empty,
         },
     )
 }
@@ -211,8 +212,9 @@ fn policy() -> impl Strategy<Value = Policy> {
     let pick = select(&[Pick::LeastRecent, Pick::Random, Pick::Name][..]);
     let order = (order, overtaking, pick);
     let scope = of(select(&[Scope::Flow, Scope::Person, Scope::Build][..]));
-    (order, of(any::<u64>()), of(any::<u64>()), of(any::<u32>()), scope).prop_map(
-        |((order, overtaking, pick), drain, max_hold, max_queue, scope)| Policy {
+    let when_empty = of(select(&[WhenEmpty::Wait, WhenEmpty::Fail][..]));
+    (order, of(any::<u64>()), of(any::<u64>()), of(any::<u32>()), scope, when_empty).prop_map(
+        |((order, overtaking, pick), drain, max_hold, max_queue, scope, when_empty)| Policy {
             order,
             overtaking,
             pick,
@@ -220,6 +222,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             max_hold: max_hold.map(Span),
             max_queue,
             scope,
+            when_empty,
         },
     )
 }

@@ -11,7 +11,7 @@ use crate::core::claim::{Ask, Labels, Owner, Part, Priority, Scope, Terms, Want}
 use crate::core::command::{AskClaim, By, Wait};
 use crate::core::limits;
 use crate::core::names::{ClaimId, Label, LockName, PoolName};
-use crate::core::pool::{Order, Overtaking, Pick, Policy};
+use crate::core::pool::{Order, Overtaking, Pick, Policy, WhenEmpty};
 use crate::core::time::Span;
 
 /// A parsed `PUT` of a claim.
@@ -55,6 +55,7 @@ pub fn claim(id: ClaimId, body: ClaimBody, problems: &mut Problems) -> Option<As
         ttl,
         priority,
         supersede,
+        waits_if_empty: body.wait_if_empty,
     };
     let ask = AskClaim { id, terms, scope, run, wait: Wait::No, queue: body.queue, give_up_after };
     problems.is_empty().then_some(Asked { ask, wait, expect_store: body.expect_store })
@@ -225,6 +226,7 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
         max_hold: span("policy.max_hold", given.max_hold.as_deref(), Span(limits::TTL_MIN_MS), max, problems),
         max_queue: given.max_queue,
         scope: given.scope.map(Scope::from),
+        when_empty: given.when_empty.map(WhenEmpty::from),
     }
 }
 

@@ -19,6 +19,7 @@ mod contracts;
 mod docs;
 mod doctor;
 mod door;
+mod empty;
 mod floors;
 mod gates;
 mod kill_matrix;

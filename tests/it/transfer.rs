@@ -93,6 +93,7 @@ fn a_repository_is_the_same_after_import_and_export() {
         "as it was announced"
     );
     let prod = get(&server, "/pools/aws/locks/prod");
+    assert_eq!(get(&server, "/pools/aws")["policy"], json!({"when_empty": "wait"}), "as in pool-resource");
     assert_eq!(prod["state"], "held");
     assert_eq!(prod["metadata_base64"], "AP8gbm8gdGV4dCBhdCBhbGw=");
     let holder = &prod["holders"][0];
@@ -134,8 +135,8 @@ fn nested_pools_are_the_same_after_import_and_export() {
         // What no import takes.
         ("README.md", "pools"),
         ("a/notes.txt", ""),
-        ("ci/a/b/c/d.txt", ""),
-        ("ci/e.txt", ""),
+        ("jobs/a/b/c/d.txt", ""),
+        ("jobs/e.txt", ""),
         (".github/CODEOWNERS", ""),
         ("platform/fresh/README", ""),
         ("platform/fresh/unclaimed/.env-1.swp", ""),
@@ -152,7 +153,7 @@ fn nested_pools_are_the_same_after_import_and_export() {
         "not taken: .github: its name begins with a dot\n",
         "not taken: README.md: it is not in claimed or unclaimed of a pool\n",
         "not taken: a/notes.txt: it is not in claimed or unclaimed of a pool\n",
-        "not taken: ci: there is no pool in it\n",
+        "not taken: jobs: there is no pool in it\n",
         "not taken: link: it is not in claimed or unclaimed of a pool\n",
         "not taken: platform/fresh/README: it is not in claimed or unclaimed of a pool\n",
         "not taken: platform/fresh/unclaimed/.env-1.swp: its name begins with a dot\n",

@@ -150,7 +150,7 @@ impl Server {
                 self.tick();
                 Answer::Nothing
             }
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope } => {
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope, when_empty } => {
                 let order = match order {
                     reference::Order::Fifo => "fifo",
                     reference::Order::Priority => "priority",
@@ -158,7 +158,7 @@ impl Server {
                 };
                 let overtaking = backfill.map(|most| most.map_or("backfill".into(), |most| format!("backfill:{most}")));
                 let pick = if *by_name { "name" } else { "least_recent" };
-                let policy = json!({ "order": order, "overtaking": overtaking, "pick": pick, "drain": text(*drain), "max_hold": text(*max_hold), "max_queue": max_queue, "scope": scope });
+                let policy = json!({ "order": order, "overtaking": overtaking, "pick": pick, "drain": text(*drain), "max_hold": text(*max_hold), "max_queue": max_queue, "scope": scope, "when_empty": when_empty.map(|waits| if waits { "wait" } else { "fail" }) });
                 let body = json!({ "capacity": capacity, "policy": without_nulls(policy) });
                 self.plain("PUT", &format!("/pools/{pool}"), Some(&without_nulls(body)))
             }
@@ -222,13 +222,14 @@ impl Server {
     }
 
     fn ask(&mut self, ask: &reference::Request) -> Answer {
-        let reference::Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl } = ask;
+        let reference::Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl, if_empty } = ask;
         let mut body = shape_of(shape);
         let more = json!({
             "run": run,
             "confirm": confirm,
             "priority": priority,
             "queue": !try_lock,
+            "wait_if_empty": if_empty,
             "give_up_after": text(*give_up),
             "ttl": text(*ttl),
             "wait": (*wait != Wait::No).then_some("60s"),

@@ -229,6 +229,7 @@ fn body(pool: &str, run: &str, owner: Owner) -> ClaimBody {
         reason: Some("locker doctor --try".to_owned()),
         priority: None,
         supersede: None,
+        wait_if_empty: false,
         expect_store: None,
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::output::{CliError, print_json, say};
 use super::plan::{metadata_of, shown};
-use super::wanted::{Wanted, WantedHold, WantedLock, WantedPool};
+use super::wanted::{Wanted, WantedHold, WantedLock, WantedPolicy, WantedPool};
 use crate::client::Client;
 use crate::client::calls::ClaimFilter;
 use crate::client::latches::LatchClient;
@@ -187,7 +187,7 @@ fn wanted(document: Document, now: WallMs, problems: &mut Problems, env: &mut En
     for (n, entry) in document.pools.into_iter().enumerate() {
         let at = format!("pools[{n}]");
         let Some(name) = problems.parse::<PoolName>(&at, &entry.pool) else { continue };
-        let mut pool = WantedPool { policy: Some(entry.policy), locks: BTreeMap::new() };
+        let mut pool = WantedPool { policy: WantedPolicy::Exactly(entry.policy), locks: BTreeMap::new() };
         for (n, lock) in entry.locks.into_iter().enumerate() {
             let at = format!("{at}.locks[{n}]");
             let name = problems.parse::<LockName>(&at, &lock.lock);
@@ -249,6 +249,7 @@ fn hold(at: &str, entry: HoldEntry, ttl: Option<Span>, problems: &mut Problems) 
         scope: Some(entry.scope),
         priority: None,
         supersede: None,
+        wait_if_empty: false,
         owner: entry.owner,
         run: None,
         confirm: false,

@@ -7,7 +7,7 @@ use base64::Engine as _;
 
 use super::super::output::{CliError, print_line};
 use super::super::values::by;
-use super::wanted::{Wanted, WantedHold, WantedLock, WantedPool};
+use super::wanted::{Wanted, WantedHold, WantedLock, WantedPolicy, WantedPool};
 use super::{Named, Summary};
 use crate::client::calls::Asked;
 use crate::client::latches::LatchClient;
@@ -21,7 +21,7 @@ use crate::wire::text::show_metadata;
 
 /// One change.
 enum Action<'w> {
-    Pool(&'w PoolName, Option<&'w Policy>),
+    Pool(&'w PoolName, &'w Policy),
     AddLock(&'w PoolName, &'w LockName, &'w WantedLock),
     ChangeLock(&'w PoolName, &'w LockName, &'w WantedLock),
     Hold(&'w WantedHold),
@@ -78,10 +78,12 @@ impl<'w> Plan<'w> {
         let there = found(client.get_pool(name.as_str()), &[Code::NoSuchPool])?;
         let named = Named { pool: name.clone(), lock: None };
         match (&there, &wanted.policy) {
-            (None, policy) => self.actions.push(Action::Pool(name, policy.as_ref())),
-            (Some(pool), Some(policy)) if pool.summary.policy != *policy => {
+            (None, WantedPolicy::Exactly(policy) | WantedPolicy::IfNew(policy)) => {
+                self.actions.push(Action::Pool(name, policy));
+            }
+            (Some(pool), WantedPolicy::Exactly(policy)) if pool.summary.policy != *policy => {
                 if overwrite.contains(&named) {
-                    self.actions.push(Action::Pool(name, Some(policy)));
+                    self.actions.push(Action::Pool(name, policy));
                 } else {
                     self.left.push(format!("pool {name:?} has another policy"));
                 }
@@ -223,7 +225,7 @@ impl Action<'_> {
         };
         match self {
             Self::Pool(pool, policy) => {
-                let policy = policy.cloned().unwrap_or_default();
+                let policy = (*policy).clone();
                 client.put_pool(pool.as_str(), &PoolBody { policy, capacity: None, by })?;
             }
             Self::AddLock(pool, lock, wanted) => {

@@ -13,13 +13,13 @@ use anyhow::{Context, bail};
 use super::super::output::{CliError, print_line};
 use super::super::values::person;
 use super::plan::metadata_of;
-use super::wanted::{Wanted, WantedHold, WantedLock, WantedPool};
+use super::wanted::{Wanted, WantedHold, WantedLock, WantedPolicy, WantedPool};
 use super::{How, Named, Summary};
 use crate::client::Client;
 use crate::core::limits;
 use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::env::{Env, hex};
-use crate::wire::api::{ClaimBody, LockRef, Owner, Scope};
+use crate::wire::api::{ClaimBody, LockRef, Owner, Policy, Scope, WhenEmpty};
 use crate::wire::digest::Fields;
 use crate::wire::errors::exit;
 use crate::wire::escape::cut;
@@ -161,7 +161,7 @@ impl Reading<'_, '_> {
             let max = limits::LOCKS_PER_POOL;
             self.found.problems.push(format!("{}: more than {max} locks in one pool", path.display()));
         }
-        self.found.wanted.pools.insert(pool.clone(), WantedPool { policy: None, locks });
+        self.found.wanted.pools.insert(pool.clone(), WantedPool { policy: as_pool_resource(), locks });
         Ok(())
     }
 
@@ -179,6 +179,11 @@ impl Reading<'_, '_> {
         let locks = vec![LockRef { pool: pool.to_string(), lock: lock.to_string() }];
         WantedHold { id: claim_id(pool, lock), locks, body: Box::new(body) }
     }
+}
+
+/// The policy of an imported pool: in pool-resource, every claim waits for a lock that does not exist yet.
+fn as_pool_resource() -> WantedPolicy {
+    WantedPolicy::IfNew(Policy { when_empty: Some(WhenEmpty::Wait), ..Policy::default() })
 }
 
 /// The entries of a directory, sorted by name.

@@ -20,17 +20,24 @@ impl Wanted {
     pub fn names(&self, named: &Named) -> bool {
         self.pools.get(&named.pool).is_some_and(|pool| {
             let is_there = |lock: &LockName| pool.locks.contains_key(lock);
-            named.lock.as_ref().map_or(pool.policy.is_some(), is_there)
+            named.lock.as_ref().map_or(matches!(pool.policy, WantedPolicy::Exactly(_)), is_there)
         })
     }
 }
 
 /// A pool.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct WantedPool {
-    /// `None`: any policy will do.
-    pub policy: Option<Policy>,
+    pub policy: WantedPolicy,
     pub locks: BTreeMap<LockName, WantedLock>,
+}
+
+/// The policy that a pool should have.
+#[derive(Debug)]
+pub(super) enum WantedPolicy {
+    Exactly(Policy),
+    /// Any policy will do. A pool that does not exist gets this one.
+    IfNew(Policy),
 }
 
 /// A lock.

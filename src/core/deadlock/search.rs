@@ -156,17 +156,20 @@ impl<'w> Search<'w> {
         self.has_enough(wish, |lock| self.stuck_holders(wish, lock).next().is_none())
     }
 
+    /// Whether enough locks are good, or the pool does not have that many: then the claim waits for somebody to add
+    /// some, and no build is to blame.
     fn has_enough(&self, wish: &Wish<'w>, is_good: impl Fn(&'w Lock) -> bool) -> Result<bool, TooMuch> {
         let Some(pool) = self.snapshot.pool(wish.pool) else { return Ok(false) };
-        let mut missing = wish.count();
+        let (mut missing, mut has) = (wish.count(), 0);
         for lock in candidates(pool, wish.want) {
             if missing == 0 {
                 break;
             }
             self.look_at(1)?;
+            has += 1;
             missing -= usize::from(is_good(lock));
         }
-        Ok(missing == 0)
+        Ok(missing == 0 || has < wish.count())
     }
 
     /// Stuck builds that keep this lock from the wish, with the hold of each.

@@ -55,10 +55,10 @@ impl ReferenceStateMachine for Rulebook {
 
     fn init_state() -> BoxedStrategy<Case> {
         let mood = prop_oneof![2 => Just(Mood::Mixed), 1 => Just(Mood::Sharing), 2 => Just(Mood::Builds)];
-        let rare = (prop::bool::weighted(0.1), order(), backfill(), any::<bool>());
+        let rare = (prop::bool::weighted(0.1), order(), backfill(), any::<bool>(), when_empty());
         let declared = (2_u32..=4, 1_u32..=2, option::of(0_u32..4), any::<bool>(), rare);
         (mood, declared)
-            .prop_map(|(mood, (p, q, max_queue, labelled, (declared_only, order, backfill, by_name)))| {
+            .prop_map(|(mood, (p, q, max_queue, labelled, (declared_only, order, backfill, by_name, when_empty)))| {
                 let (p, max_queue, declared_only) = match mood {
                     Mood::Mixed => (p, max_queue, declared_only),
                     Mood::Sharing | Mood::Builds => (p - 1, None, false),
@@ -73,6 +73,7 @@ impl ReferenceStateMachine for Rulebook {
                     backfill,
                     by_name,
                     scope: None,
+                    when_empty,
                 };
                 let mut setup = vec![pool("p", p, None), pool("q", q, max_queue)];
                 if labelled {
@@ -140,21 +141,22 @@ fn asks(case: &Case) -> BoxedStrategy<Op> {
     let (park, mood) = (case.next_park, case.mood);
     let how =
         (prop::bool::weighted(0.7), prop::bool::weighted(0.1), prop::bool::weighted(0.5), prop::bool::weighted(0.9));
+    let if_empty = prop::bool::weighted(0.3);
     let spans = (
         option::weighted(0.15, select(vec![10 * SECOND, 70 * SECOND, 11 * MINUTE])),
         option::weighted(0.2, select(vec![10 * SECOND, 5 * MINUTE, 11 * MINUTE])),
     );
     let ids = if mood == Mood::Mixed { select(&IDS[..7]) } else { select(IDS) };
     let priority = select(vec![0, 0, 0, 1, 2, -1]);
-    (ids.prop_map(String::from), shape(mood), run(), how, spans, priority)
-        .prop_map(move |(claim, shape, run, (confirm, try_lock, parks, same), (give_up, ttl), priority)| {
+    (ids.prop_map(String::from), shape(mood), run(), how, spans, (priority, if_empty))
+        .prop_map(move |(claim, shape, run, (confirm, try_lock, parks, same), (give_up, ttl), (priority, if_empty))| {
             // Outside the mixed mood, most requests park, and nothing ends by itself.
             let parks = parks || mood != Mood::Mixed;
             let (give_up, ttl) = if mood == Mood::Mixed { (give_up, ttl) } else { (None, None) };
             let run = run.filter(|_| mood == Mood::Mixed);
             let shape = model.asked(&claim).filter(|_| same).unwrap_or(shape);
             let wait = if parks { Wait::Park(park) } else { Wait::No };
-            Op::Ask(Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl })
+            Op::Ask(Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl, if_empty })
         })
         .boxed()
 }
@@ -246,6 +248,11 @@ fn order() -> impl Strategy<Value = Order> {
     prop_oneof![5 => Just(Order::Fifo), 2 => Just(Order::Priority), 1 => Just(Order::Lifo)]
 }
 
+/// Whether claims wait for locks that a pool does not have, where it says so.
+fn when_empty() -> impl Strategy<Value = Option<bool>> {
+    option::weighted(0.3, prop::bool::weighted(0.8))
+}
+
 fn backfill() -> impl Strategy<Value = Option<Option<u32>>> {
     option::weighted(0.3, option::weighted(0.6, 1_u32..3))
 }
@@ -285,18 +292,10 @@ fn declares() -> BoxedStrategy<Op> {
     let drain = option::weighted(0.3, select(vec![0, 10 * SECOND, 11 * MINUTE]));
     let max_hold = option::weighted(0.2, select(vec![50 * SECOND, 12 * MINUTE]));
     let scope = option::weighted(0.3, select(&["flow", "build", "person"][..]));
-    let more = (option::weighted(0.2, 0_u32..4), order(), backfill(), prop::bool::weighted(0.2), scope);
+    let more = (option::weighted(0.2, 0_u32..4), order(), backfill(), prop::bool::weighted(0.2), (scope, when_empty()));
     (pool, option::weighted(0.8, 0_u32..5), drain, max_hold, more)
-        .prop_map(|(pool, capacity, drain, max_hold, (max_queue, order, backfill, by_name, scope))| Op::SetPool {
-            pool,
-            capacity,
-            drain,
-            max_hold,
-            max_queue,
-            order,
-            backfill,
-            by_name,
-            scope,
+        .prop_map(|(pool, capacity, drain, max_hold, (max_queue, order, backfill, by_name, (scope, when_empty)))| {
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope, when_empty }
         })
         .boxed()
 }

@@ -79,6 +79,8 @@ pub(super) struct Request {
     pub(super) try_lock: bool,
     pub(super) give_up: Option<u64>,
     pub(super) ttl: Option<u64>,
+    /// Wait for any one lock while the pool has none.
+    pub(super) if_empty: bool,
 }
 
 /// Which fence a confirm names.
@@ -166,6 +168,8 @@ pub(super) enum Op {
         /// Free locks are picked by name instead of least recently used first.
         by_name: bool,
         scope: Option<&'static str>,
+        /// Whether claims wait for locks that the pool does not have, if it says so.
+        when_empty: Option<bool>,
     },
     RemovePool(String),
     Add {
@@ -236,6 +240,7 @@ pub(super) struct Claim {
     life: u32,
     shape: Shape,
     confirm: bool,
+    if_empty: bool,
     ttl: Option<u64>,
     scope: &'static str,
     build_over: bool,
@@ -326,6 +331,7 @@ struct Pool {
     backfill: Option<Option<u32>>,
     by_name: bool,
     scope: Option<&'static str>,
+    when_empty: Option<bool>,
     locks: Vec<Lock>,
 }
 
@@ -347,6 +353,7 @@ impl Pool {
             backfill: None,
             by_name: false,
             scope: None,
+            when_empty: None,
             locks,
         }
     }
@@ -410,8 +417,9 @@ impl Model {
                 self.park_ends(*park);
                 Ok(Answer::Nothing)
             }
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope } => {
-                self.set_pool(pool, *capacity, (*drain, *max_hold, *max_queue, *scope), (*order, *backfill, *by_name))
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope, when_empty } => {
+                let policy = (*drain, *max_hold, *max_queue, *scope, *when_empty);
+                self.set_pool(pool, *capacity, policy, (*order, *backfill, *by_name))
             }
             Op::RemovePool(pool) => self.remove_pool(pool),
             Op::Add { pool, lock, label } => self.add(pool, lock, label.as_ref()),
@@ -461,7 +469,7 @@ impl Model {
         let (life, mut runs) = self.next_life(request)?;
         learn(&mut runs, request.run.as_ref());
         for (pool, want) in &request.shape.parts {
-            self.can_ever(pool, want)?;
+            self.may_ask(pool, want, request.if_empty)?;
         }
         let order = |pool: &String| self.pool(pool).map_or(Order::Fifo, |pool| pool.order);
         let orders: Vec<Order> = request.shape.parts.iter().map(|(pool, _)| order(pool)).collect();
@@ -527,6 +535,7 @@ impl Model {
             life,
             shape: request.shape.clone(),
             confirm: request.confirm,
+            if_empty: request.if_empty,
             ttl: request.ttl.or((scope == "lease").then_some(self.rules.lease)),
             scope,
             build_over: false,
@@ -542,7 +551,22 @@ impl Model {
         }
     }
 
-    /// Refuses what could never be served.
+    /// Refuses what the pool does not have, unless the claim may wait for it.
+    fn may_ask(&self, pool: &str, want: &Want, if_empty: bool) -> Result<()> {
+        let waits = match self.pool(pool).map(|pool| pool.when_empty) {
+            None | Some(Some(false)) => false,
+            Some(Some(true)) => true,
+            Some(None) => if_empty && matches!(want, Want::Any(1, None)),
+        };
+        if waits { Ok(()) } else { self.can_ever(pool, want) }
+    }
+
+    /// Whether its pools have all that the claim wants, held or not.
+    fn exists(&self, claim: &Claim) -> bool {
+        claim.shape.parts.iter().all(|(pool, want)| self.can_ever(pool, want).is_ok())
+    }
+
+    /// Refuses what the pool does not have.
     fn can_ever(&self, pool: &str, want: &Want) -> Result<()> {
         let Some(known) = self.pool(pool) else {
             let makes_it = match want {
@@ -739,7 +763,7 @@ impl Model {
             let ours = self.candidates(pool, want);
             self.candidates(pool, theirs).iter().any(|lock| ours.iter().any(|our| our.name == lock.name))
         };
-        self.claims.iter().filter(|other| other.listens()).filter(common).collect()
+        self.claims.iter().filter(|other| other.listens() && self.exists(other)).filter(common).collect()
     }
 
     /// Smaller is earlier.
@@ -913,7 +937,8 @@ impl Model {
                 Want::Any(count, _) => *count,
                 Want::Named(names) => names.len(),
             };
-            if locks.iter().filter(|lock| keepers(lock).is_empty()).count() < needed {
+            // A claim waits for nobody's lock if there are not enough at all.
+            if locks.len() >= needed && locks.iter().filter(|lock| keepers(lock).is_empty()).count() < needed {
                 missing.extend(locks.iter().flat_map(|lock| keepers(lock)));
             }
         }
@@ -1158,8 +1183,8 @@ impl Model {
             self.claims[at].phase = Phase::Waiting { parks: Vec::new(), absent: away, give_up };
         }
         self.drop_left();
-        let shape = self.claims[at].shape.clone();
-        if shape.parts.iter().any(|(pool, want)| self.can_ever(pool, want).is_err()) {
+        let (shape, if_empty) = (self.claims[at].shape.clone(), self.claims[at].if_empty);
+        if shape.parts.iter().any(|(pool, want)| self.may_ask(pool, want, if_empty).is_err()) {
             self.finish(&id, "removed");
         }
     }
@@ -1170,7 +1195,7 @@ impl Model {
         &mut self,
         name: &str,
         capacity: Option<u32>,
-        policy: (Option<u64>, Option<u64>, Option<u32>, Option<&'static str>),
+        policy: (Option<u64>, Option<u64>, Option<u32>, Option<&'static str>, Option<bool>),
         (order, backfill, by_name): (Order, Option<Option<u32>>, bool),
     ) -> Result<Answer> {
         let tied = |claim: &Claim| {
@@ -1188,9 +1213,12 @@ impl Model {
         let held: Vec<(String, String)> = self.claims.iter().flat_map(|claim| claim.locks.clone()).collect();
         let mut mentions = self.mentions;
         let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) else { return Ok(Answer::Done) };
-        (pool.drain, pool.max_hold, pool.max_queue, pool.scope) = policy;
+        (pool.drain, pool.max_hold, pool.max_queue, pool.scope, pool.when_empty) = policy;
         (pool.order, pool.backfill, pool.by_name) = (order, backfill, by_name);
-        let Some(capacity) = capacity else { return Ok(Answer::Done) };
+        let Some(capacity) = capacity else {
+            self.end_hopeless(name);
+            return Ok(Answer::Done);
+        };
         for number in 1..=capacity {
             match pool.locks.iter_mut().find(|lock| lock.name == number.to_string()) {
                 Some(lock) => lock.leaving = false,
@@ -1213,7 +1241,7 @@ impl Model {
     fn end_hopeless(&mut self, pool: &str) {
         let hopeless = |claim: &&Claim| {
             let want = claim.shape.part(pool).filter(|_| claim.waits());
-            want.is_some_and(|want| self.can_ever(pool, want).is_err())
+            want.is_some_and(|want| self.may_ask(pool, want, claim.if_empty).is_err())
         };
         let hopeless: Vec<String> = self.claims.iter().filter(hopeless).map(|claim| claim.id.clone()).collect();
         for id in hopeless {

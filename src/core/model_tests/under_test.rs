@@ -11,7 +11,7 @@ use crate::core::claim::{
 use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Reason, Revision, Run, Text};
-use crate::core::pool::{Order, Overtaking, Pick, Policy};
+use crate::core::pool::{Order, Overtaking, Pick, Policy, WhenEmpty};
 use crate::core::restart::restarted;
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::Stuck;
@@ -190,7 +190,7 @@ impl Core {
             }
             Op::Return { pool, lock } => Command::Return { pool: pool_of(pool), lock: lock_of(lock), by },
             Op::Left(park) => Command::Left { park: ParkId(*park) },
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope } => {
+            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope, when_empty } => {
                 let (drain, max_hold, scope) = (drain.map(Span), max_hold.map(Span), scope.map(scope_of));
                 let order = match order {
                     reference::Order::Fifo => Order::Fifo,
@@ -198,8 +198,10 @@ impl Core {
                     reference::Order::Lifo => Order::Lifo,
                 };
                 let overtaking = backfill.map_or(Overtaking::Strict, Overtaking::Backfill);
+                let when_empty = when_empty.map(|waits| if waits { WhenEmpty::Wait } else { WhenEmpty::Fail });
                 let pick = if *by_name { Pick::Name } else { Pick::LeastRecent };
-                let policy = Policy { order, overtaking, pick, drain, max_hold, max_queue: *max_queue, scope };
+                let policy =
+                    Policy { order, overtaking, pick, drain, max_hold, max_queue: *max_queue, scope, when_empty };
                 Command::SetPool { pool: pool_of(pool), policy, capacity: *capacity, by }
             }
             Op::RemovePool(pool) => Command::RemovePool { pool: pool_of(pool), by },
@@ -320,7 +322,7 @@ fn claim_answer(claim: &Claim, parked: bool) -> Answer {
 }
 
 fn ask_of(request: &Request) -> AskClaim {
-    let Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl } = request;
+    let Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl, if_empty } = request;
     let wait = match wait {
         reference::Wait::No => Wait::No,
         reference::Wait::Park(park) => Wait::Park(ParkId(*park)),
@@ -328,7 +330,11 @@ fn ask_of(request: &Request) -> AskClaim {
     };
     AskClaim {
         id: claim_id(claim),
-        terms: Terms { priority: Priority::new(*priority).unwrap(), ..terms_of(shape, *confirm, *ttl) },
+        terms: Terms {
+            priority: Priority::new(*priority).unwrap(),
+            waits_if_empty: *if_empty,
+            ..terms_of(shape, *confirm, *ttl)
+        },
         scope: shape.scope.map(scope_of),
         run: run.as_deref().map(run_of),
         wait,
@@ -355,6 +361,7 @@ fn terms_of(shape: &Shape, confirm: bool, ttl: Option<u64>) -> Terms {
         ttl: ttl.map(Span),
         priority: Priority::default(),
         supersede: None,
+        waits_if_empty: false,
     }
 }
 

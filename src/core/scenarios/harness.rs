@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `ID ask WANT..` | `PUT`; `env` any lock of a pool, `env*3` three, `env[gpu=yes]` with a label, `env/1+2` these; several pools with `,` |
 //! | .. `confirm try park=N over=N run=R key=K who=W build=B ttl=D give_up=D` | words about the request |
-//! | .. `priority=N supersede=NAME ci=URL job=J vars=V scope=S` | more words about the request |
+//! | .. `priority=N supersede=NAME ci=URL job=J vars=V scope=S if_empty` | more words about the request |
 //! | `ID again ..` | the same `PUT` again; `park`, `over`, `run` and `try` are given again |
 //! | `ID confirm [wrong\|first] [run=R]` | with its present fence, with a fence of no claim, with the first fence that it had |
 //! | `ID renew [wrong\|first\|unnamed] [run=R]`, `ID deliver [wrong]` | the same for renewals; an `in` has fetched it |
@@ -22,7 +22,7 @@
 //! | `ID end [run=R] [by=P]` | `DELETE` |
 //! | `ID left N` | the client of park N disconnects |
 //! | `ID ?` | look: phase, then locks, or place and presence, then `self_wait P/L=ID..` or `deadlock BUILD..` |
-//! | `- pool P capacity=N order=O overtaking=backfill[:N] pick=P scope=S drain=D max_hold=D max_queue=N op=O`, `- unpool P` | declare, remove |
+//! | `- pool P capacity=N order=O overtaking=backfill[:N] pick=P scope=S drain=D max_hold=D max_queue=N when_empty=W op=O`, `- unpool P` | declare, remove |
 //! | `- add\|update P/L meta=M LABEL=V op=O [for=ID] [if_free]`, `- remove P/L claim=ID op=O`, `- note P[/L]` | locks |
 //! | `- tick`, `- reconcile`, `- restart [now]` | time, repair, a new life of the server (with a check that nothing has changed) |
 //! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- count P` (entries), `- notices`, `- stuck` | look |
@@ -43,7 +43,7 @@ use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::history::ChangeKind;
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Text};
-use crate::core::pool::{Order, Overtaking, Pick, Policy};
+use crate::core::pool::{Order, Overtaking, Pick, Policy, WhenEmpty};
 use crate::core::restart::restarted;
 use crate::core::settings::Settings;
 use crate::core::state::Stuck;
@@ -381,8 +381,21 @@ impl Server {
                     Some(&"name") => Pick::Name,
                     Some(_) => Pick::Random,
                 };
-                let policy =
-                    Policy { order, overtaking, pick, drain, max_hold, max_queue: arg(args, "max_queue")?, scope };
+                let when_empty = match args.get("when_empty") {
+                    None => None,
+                    Some(&"wait") => Some(WhenEmpty::Wait),
+                    Some(_) => Some(WhenEmpty::Fail),
+                };
+                let policy = Policy {
+                    order,
+                    overtaking,
+                    pick,
+                    drain,
+                    max_hold,
+                    max_queue: arg(args, "max_queue")?,
+                    scope,
+                    when_empty,
+                };
                 Command::SetPool { pool, policy, capacity: arg(args, "capacity")?, by }
             }
             "unpool" => Command::RemovePool { pool, by },
@@ -560,6 +573,7 @@ fn first_ask(id: &str, wants: &str, args: &Args) -> Result<AskClaim, String> {
         ttl: span_arg(args, "ttl")?,
         priority: Priority::new(arg(args, "priority")?.unwrap_or_default()).ok_or("bad priority")?,
         supersede: arg(args, "supersede")?,
+        waits_if_empty: args.contains_key("if_empty"),
     };
     let give_up_after = span_arg(args, "give_up")?;
     Ok(AskClaim { id: parse(id)?, terms, scope, run: None, wait: Wait::No, queue: true, give_up_after })

@@ -9,6 +9,7 @@ macro_rules! scenarios {
 }
 
 mod by_hand;
+mod empty;
 mod found;
 mod order;
 mod policies;

@@ -80,8 +80,8 @@ fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
         answer.holders = queue.map(|queue| queue.holders.clone()).unwrap_or_default();
         answer.own = stuck.map(|stuck| viewer.own(stuck)).unwrap_or_default();
         answer.builds = stuck.map(|stuck| views::builds(stuck)).unwrap_or_default();
-        answer.error = waiting_text(claim, position, &answer);
         answer.claim = Some(view);
+        answer.error = waiting_text(claim, position, &answer);
         answer
     });
     locked(&view)
@@ -106,7 +106,10 @@ fn waiting_text(claim: &Claim, position: usize, answer: &WaitingView) -> String 
                 builds.join(", ")
             )
         }
-        _ => format!("{place}: ask again"),
+        _ => match answer.claim.as_ref().and_then(|claim| claim.queue.as_ref()?.lacks.as_ref()) {
+            Some(lacks) => format!("{place}; {lacks}: ask again"),
+            None => format!("{place}: ask again"),
+        },
     }
 }
 
@@ -123,13 +126,14 @@ fn build_text(owner: &api::Owner) -> String {
 }
 
 fn busy(routes: &Routes, ask: &AskClaim) -> Response {
-    let holders = routes.look(|viewer| viewer.rivals(&ask.terms.ask.parts));
-    let error = match holders.first() {
-        Some(holder) => format!(
+    let (holders, lacks) = routes.look(|viewer| (viewer.rivals(&ask.terms.ask.parts), viewer.lacks(&ask.terms)));
+    let error = match (lacks, holders.first()) {
+        (Some(lacks), _) => format!("{lacks}: try again later, or let the claim queue"),
+        (None, Some(holder)) => format!(
             "lock {:?} of pool {:?} is held by claim {:?}: try again later, or let the claim queue",
             holder.lock, holder.pool, holder.claim
         ),
-        None => "it is not this claim's turn: try again later, or let the claim queue".to_owned(),
+        (None, None) => "it is not this claim's turn: try again later, or let the claim queue".to_owned(),
     };
     locked(&WaitingView { holders, ..bare(Code::Locked, error) })
 }

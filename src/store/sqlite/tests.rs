@@ -223,7 +223,7 @@ fn a_damaged_row_is_named() {
         ("DELETE FROM meta WHERE key = 'engine'", "meta", "not all"),
         ("INSERT INTO meta VALUES ('colour', '1')", "meta", "\"colour\": this release does not know this key"),
         ("UPDATE pools SET record = '{\"colour\":\"red\"}'", "pools", "unknown field `colour`"),
-        ("UPDATE pools SET name = 'a/b' WHERE name = (SELECT min(name) FROM pools)", "pools", "\"a/b\": pool name"),
+        ("UPDATE pools SET name = 'a/' WHERE name = (SELECT min(name) FROM pools)", "pools", "\"a/\": pool name"),
         ("UPDATE locks SET record = substr(record, 2)", "locks", "bad record"),
         ("UPDATE claims SET record = '[]'", "claims", "bad record"),
         ("UPDATE ended SET record = replace(record, '\"how\":\"', '\"how\":\"un')", "ended", "unknown variant `un"),

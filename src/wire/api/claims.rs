@@ -84,6 +84,9 @@ pub struct ClaimBody {
     /// False: grant now, or return 423 `locked` and do not join the queue.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub queue: bool,
+    /// Wait while the pool has no lock at all. This is for claims for any one lock, in pools that have no `when_empty`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub wait_if_empty: bool,
     /// The claim ends after waiting this long without a grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub give_up_after: Option<String>,
@@ -119,6 +122,7 @@ impl ClaimBody {
             confirm: false,
             wait: None,
             queue: true,
+            wait_if_empty: false,
             give_up_after: None,
             ttl: None,
             reason: None,
@@ -312,6 +316,9 @@ pub struct QueueView {
     /// `self_wait` or `deadlock` while the claim is in such a state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck: Option<Code>,
+    /// What its pools do not have, for people. The claim waits until somebody adds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<String>,
 }
 
 /// A short view of a waiting claim.
@@ -327,6 +334,9 @@ pub struct WaiterView {
     /// `self_wait` or `deadlock` while the claim is in such a state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck: Option<Code>,
+    /// As in `QueueView`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<String>,
 }
 
 /// The holder of a lock.

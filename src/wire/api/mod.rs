@@ -27,7 +27,7 @@ pub use claims::{
 pub use info::{ConcourseState, ConcourseView, InfoView};
 pub use pools::{
     FirstClaimBody, LockBody, LockState, LockView, NoteBody, Order, Pick, Policy, PoolBody, PoolSummary, PoolView,
-    QuarantineBody, QuarantineView, RemoveBody, ReturnBody,
+    QuarantineBody, QuarantineView, RemoveBody, ReturnBody, WhenEmpty,
 };
 
 fn is_false(value: &bool) -> bool {

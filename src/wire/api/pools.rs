@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ByBody, HolderView, Scope, WaiterView};
-use crate::core::pool::{Order as CoreOrder, Pick as CorePick};
+use crate::core::pool::{Order as CoreOrder, Pick as CorePick, WhenEmpty as CoreWhenEmpty};
 use crate::wire::words::same_words;
 
 /// `POST /api/v1/pools/{pool}/locks/{lock}/quarantine`: take a lock out of service. `by.reason` is required.
@@ -67,6 +67,10 @@ pub struct Policy {
     /// What ends a hold whose claim names no scope: `flow` (default), `build` or `person`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
+    /// What becomes of claims for locks that the pool does not have. Default: an `acquire` of the resource waits while
+    /// the pool has no lock at all, and all others are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when_empty: Option<WhenEmpty>,
 }
 
 /// The order of a queue.
@@ -96,6 +100,18 @@ pub enum Pick {
 }
 
 same_words!(Pick, CorePick { LeastRecent, Random, Name });
+
+/// What becomes of claims for locks that the pool does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenEmpty {
+    /// They wait until the locks are added, and hold back no other claim.
+    Wait,
+    /// They are refused.
+    Fail,
+}
+
+same_words!(WhenEmpty, CoreWhenEmpty { Wait, Fail });
 
 /// `PUT /api/v1/pools/{pool}`: declare a pool. The policy is replaced as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

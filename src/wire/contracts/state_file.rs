@@ -139,6 +139,7 @@ fn hold(pool: &PoolName, key: Option<&Text>, who: &Text, n: usize) -> Result<Imp
         scope: Some(api::Scope::Flow),
         priority: None,
         supersede: None,
+        wait_if_empty: false,
         owner,
         queue: false,
         reason: Some("imported from the state file of the original locker".into()),

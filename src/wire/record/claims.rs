@@ -200,6 +200,9 @@ pub struct StoredClaim {
     priority: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     supersede: Option<Parsed<Text>>,
+    /// Missing when it is false.
+    #[serde(default, skip_serializing_if = "is_false")]
+    waits_if_empty: bool,
     runs: Vec<Parsed<Run>>,
     ticket: u64,
     asked_at: u64,
@@ -226,7 +229,7 @@ impl From<&Claim> for StoredClaim {
             phase,
             parks: _,
         } = claim;
-        let Terms { ask, digest, owner, reason, confirm, ttl, priority, supersede } = terms;
+        let Terms { ask, digest, owner, reason, confirm, ttl, priority, supersede, waits_if_empty } = terms;
         let Ask { parts, key, requestor } = ask;
         Self {
             life: *life,
@@ -242,6 +245,7 @@ impl From<&Claim> for StoredClaim {
             ttl: ttl.map(|span| span.0),
             priority: Some(priority.get()).filter(|priority| *priority != 0),
             supersede: parsed(supersede.as_ref()),
+            waits_if_empty: *waits_if_empty,
             runs: all_parsed(runs),
             ticket: ticket.0,
             asked_at: asked_at.0,
@@ -271,6 +275,7 @@ impl StoredClaim {
             ttl: self.ttl.map(Span),
             priority: Priority::new(self.priority.unwrap_or_default()).context("a priority out of bounds")?,
             supersede: self.supersede.map(|p| p.0),
+            waits_if_empty: self.waits_if_empty,
         };
         Ok(Claim {
             id,

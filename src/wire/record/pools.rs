@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Parsed, StoredDeadline, StoredLabels, StoredScope, labels, parsed, stored_labels, words};
 use crate::core::names::{LockName, Reason, Text};
-use crate::core::pool::{Lock, Order, Overtaking, Pick, Policy, Quarantine};
+use crate::core::pool::{Lock, Order, Overtaking, Pick, Policy, Quarantine, WhenEmpty};
 use crate::core::time::{Span, WallMs};
 
 words!(StoredOrder for Order { Fifo, Priority, Lifo });
 words!(StoredPick for Pick { LeastRecent, Random, Name });
+words!(StoredWhenEmpty for WhenEmpty { Wait, Fail });
 
 /// Later claims may be served before earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,11 +43,13 @@ pub struct StoredPolicy {
     max_queue: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<StoredScope>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    when_empty: Option<StoredWhenEmpty>,
 }
 
 impl From<&Policy> for StoredPolicy {
     fn from(policy: &Policy) -> Self {
-        let Policy { order, overtaking, pick, drain, max_hold, max_queue, scope } = policy;
+        let Policy { order, overtaking, pick, drain, max_hold, max_queue, scope, when_empty } = policy;
         Self {
             order: Some((*order).into()).filter(|_| *order != Order::default()),
             backfill: match overtaking {
@@ -58,6 +61,7 @@ impl From<&Policy> for StoredPolicy {
             max_hold: max_hold.map(|s| s.0),
             max_queue: *max_queue,
             scope: scope.map(Into::into),
+            when_empty: when_empty.map(Into::into),
         }
     }
 }
@@ -72,6 +76,7 @@ impl From<StoredPolicy> for Policy {
             max_hold: stored.max_hold.map(Span),
             max_queue: stored.max_queue,
             scope: stored.scope.map(Into::into),
+            when_empty: stored.when_empty.map(Into::into),
         }
     }
 }

@@ -62,6 +62,7 @@ fn claim() -> Claim {
             ttl: Some(Span(90_000)),
             priority: Priority::new(-7).unwrap(),
             supersede: Some(name("/deploy")),
+            waits_if_empty: true,
         },
         scope: Scope::Lease,
         build_over: true,
@@ -90,8 +91,17 @@ fn small_claim(phase: Phase) -> Claim {
     let ask = Ask { parts: vec![Part { pool: name("p"), want: any }], key: None, requestor: None };
     let owner = Arc::new(Owner::default());
     let (priority, supersede) = (Priority::default(), None);
-    let terms =
-        Terms { ask, digest: Digest([0; 32]), owner, reason: None, confirm: false, ttl: None, priority, supersede };
+    let terms = Terms {
+        ask,
+        digest: Digest([0; 32]),
+        owner,
+        reason: None,
+        confirm: false,
+        ttl: None,
+        priority,
+        supersede,
+        waits_if_empty: false,
+    };
     let (scope, build_over, passed) = (Scope::Flow, false, 0);
     Claim { terms, scope, build_over, passed, runs: Vec::new(), withdrawals: 0, life: 1, phase, ..full }
 }
@@ -123,7 +133,7 @@ fn the_format_of_claims() {
         r#""key":"k","requestor":"r","scope":"lease","build_over":true,"#,
         r#""digest":"0008101820283038404850586068707880889098a0a8b0b8c0c8d0d8e0e8f0f8","owner":"#,
         FULL_OWNER,
-        r#","reason":"a \"reason\"\n","confirm":true,"ttl":90000,"priority":-7,"supersede":"/deploy","#,
+        r#","reason":"a \"reason\"\n","confirm":true,"ttl":90000,"priority":-7,"supersede":"/deploy","waits_if_empty":true,"#,
         r#""runs":["r1","r2"],"ticket":9,"#,
         r#""asked_at":1767225600000,"withdrawals":1,"passed":3,"phase":{"held":{"fence":9007199254740991,"#,
         r#""claimed":{"revision":268435457,"seq":1},"locks":[["envs","prod eu"],["envs","🔒"]],"#,

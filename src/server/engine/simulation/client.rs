@@ -299,6 +299,7 @@ impl Client {
             ttl: lease.then_some(Span(TTL)),
             priority: Priority::default(),
             supersede: None,
+            waits_if_empty: false,
         };
         let scope = lease.then_some(Scope::Lease);
         let ask =

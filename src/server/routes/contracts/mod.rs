@@ -153,6 +153,7 @@ async fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Fa
         ttl,
         priority: Priority::default(),
         supersede: None,
+        waits_if_empty: false,
     };
     let queue = wait.is_some();
     let (wait, give_up_after) = wait.map_or((Wait::No, None), |w| (w.park, Some(w.give_up_after)));
