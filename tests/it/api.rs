@@ -190,7 +190,7 @@ GET    /api/v1/pools/p?limit=1&after=1  |                                       
 GET    /api/v1/pools/none               |                                                | 404 no_such_pool
 GET    /api/v1/pools/p?limit=0          |                                                | 400 bad_request
 GET    /api/v1/pools?limit=1001         |                                                | 400 bad_request
-GET    /api/v1/pools?after=a/b          |                                                | 400 bad_request
+GET    /api/v1/pools?after=a//b         |                                                | 400 bad_request
 PUT    /api/v1/pools/p/locks/eu         | {"metadata":"zone: eu","labels":{"size":"big"},"by":{"op":"op1","reason":"new"}} | 200 revision=$now
 PUT    /api/v1/pools/p/locks/eu         | {"metadata":"zone: eu","labels":{"size":"big"},"by":{"op":"op1","reason":"again"}} | 200 revision=$now
 PUT    /api/v1/pools/p/locks/eu         | {"metadata":"other","by":{"op":"op1"}}         | 409 different_request
@@ -701,7 +701,7 @@ fn every_error_in_a_claim_is_listed() {
             &["scope: unknown word \"zone\": expected one of flow, build, lease, person"],
         ),
         (
-            json!({"pool": "a/b", "lokc": 1, "ttl": "x", "wait": "-1s", "run": "a b", "owner": {"team": "x".repeat(257)}}),
+            json!({"pool": "a//b", "lokc": 1, "ttl": "x", "wait": "-1s", "run": "a b", "owner": {"team": "x".repeat(257)}}),
             &["unknown member \"lokc\": did you mean \"lock\"?", "pool: ", "owner.team: ", "run: ", "ttl: ", "wait: "],
         ),
     ];
@@ -758,7 +758,8 @@ fn names_are_refused_or_passed_on_unchanged() {
         ".",
         ".hidden",
         "%2e%2e",
-        "a%2fb",
+        "a%2f%2fb",
+        "a%2f..%2fb",
         "%2F",
         "a%00",
         "a%0d%0ab",
@@ -783,6 +784,9 @@ fn names_are_refused_or_passed_on_unchanged() {
             }
         }
         assert_eq!(api.call("GET", &format!("/api/v1/claims?pool={encoded}"), "").status, 400, "{encoded}");
+    }
+    for method in ["GET", "PUT", "DELETE"] {
+        assert_eq!(api.call(method, "/api/v1/pools/p/locks/a%2fb", "").word(), "bad_request", "only pools are nested");
     }
     assert_eq!(api.house.engine.snapshot().pools.len(), pools);
     let nowhere = api.call("GET", &format!("/%1b[2J%0a\u{1b}]0;x\u{7}{longer}{longer}"), "");
