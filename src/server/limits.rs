@@ -5,3 +5,6 @@ pub const BATCH: usize = 512;
 /// Most bytes of log lines that wait to be written, about 20,000 lines. Further lines are dropped and counted, because
 /// a full pipe must not block the server.
 pub const LOG_BYTES: usize = 4 * 1024 * 1024;
+/// Most pools that have metrics of their own, unless set otherwise: about 40 lines each, so a scrape stays below 1 MiB
+/// or so. All others are summed.
+pub const METRIC_POOLS: usize = 200;

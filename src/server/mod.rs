@@ -21,6 +21,7 @@ pub mod limits;
 pub mod listen;
 pub mod logs;
 pub mod long_polls;
+pub mod metrics;
 pub mod notices;
 mod openapi;
 pub mod routes;
@@ -32,12 +33,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use prometheus_client::registry::Registry;
 
 use self::auth::browsers::Browsers;
 use self::auth::{Guard, Proof};
 use self::build_watch::BuildWatch;
 use self::build_watch::settings::WatchSettings;
-use self::door::{DoorSettings, Stop, Tls, TlsSettings};
+use self::door::{DoorFigures, DoorSettings, Stop, Tls, TlsSettings};
+use self::engine::figures::EngineFigures;
 use self::listen::Bound;
 use self::logs::LogSettings;
 use self::long_polls::LongPolls;
@@ -81,6 +84,8 @@ pub struct ServerSettings {
     /// Certificates. Without them the server speaks plain HTTP. They go into [`DoorSettings::tls`] at start.
     pub tls: Option<TlsSettings>,
     pub log: LogSettings,
+    /// Most pools that have metrics of their own.
+    pub metric_pools: usize,
     /// Which builds are watched, and how.
     pub watch: WatchSettings,
 }
@@ -98,7 +103,7 @@ impl ServerSettings {
 /// # Errors
 /// The server cannot start (the message says what to do), or the store has failed.
 pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
-    let _log = logs::start(settings.log);
+    let log = logs::start(settings.log);
     let proof = settings.proof();
     let (tls, warnings) = settings.tls.clone().map(Tls::open).transpose()?.unzip();
     let builds = BuildWatch::open(&settings.watch, &env.vars, Arc::clone(&env.clock)).map_err(anyhow::Error::msg)?;
@@ -122,7 +127,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         store,
         settings.rules.clone(),
         Arc::clone(&env.clock),
-        (notices.clone(), long_polls.clone()),
+        (notices.clone(), long_polls.clone(), EngineFigures::new(settings.metric_pools)),
         |state, now| {
             let Some(file) = &settings.locker_config else { return Ok(()) };
             imported = Some(import::locker_state(file, state, now)?);
@@ -134,9 +139,19 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
     routes::contracts::lockd::left_behind(&engine.snapshot()).into_iter().for_each(|end| engine.post(end));
     let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
+    let figures = DoorFigures::new(tls.as_deref());
+    let metrics = {
+        let (door, log, file) = (figures.clone(), log.metrics(), store::file(&settings.store));
+        move |registry: &mut Registry| {
+            door.register(registry);
+            log(registry);
+            metrics::store_size(file.as_deref(), registry);
+        }
+    };
     let routes = routes::Routes::new(engine.clone(), long_polls, Arc::new(health))
         .with_contracts(contracts)
-        .with_builds(builds.clone());
+        .with_builds(builds.clone())
+        .with_metrics(Arc::new(metrics));
     let loopback_only = !proof.is_required() && listener.is_loopback();
     let browsers = Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only };
     let handler = Arc::new(Guard::new(&proof, routes::access, Arc::new(routes)).with_browsers(browsers));
@@ -157,7 +172,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     }
     warnings.iter().flatten().chain(&settings.warnings).for_each(|warning| tracing::warn!("{warning}"));
     builds.start(&settings.watch, &engine).context("cannot start the build watch")?;
-    let door = DoorSettings { tls, ..settings.door.clone() };
+    let door = DoorSettings { tls, figures, ..settings.door.clone() };
     let served = door::serve(listener, handler, notices, door, stop);
     builds.stop();
     engine.stop();

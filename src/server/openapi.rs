@@ -72,7 +72,7 @@ fn operation_id(route: &Route) -> String {
 fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     let answer = route.answer.map_or_else(|| json!({}), |answer| answer(schemas).to_value());
     let mut responses = Map::new();
-    responses.insert("200".into(), response("Done", &answer));
+    responses.insert("200".into(), response("Done", route.media, &answer));
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     let common = if route.contracts.is_empty() { COMMON } else { &[] };
     for code in common.iter().chain(route.codes) {
@@ -86,11 +86,11 @@ fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
         let waits = ours && codes.iter().any(|code| matches!(code, Code::Waiting | Code::Locked));
         let schema = if waits { schemas.subschema_for::<WaitingView>() } else { schemas.subschema_for::<ErrorView>() };
         let words: Vec<&str> = codes.iter().map(|code| code.word()).collect();
-        responses.insert(status.to_string(), response(&words.join(", "), &schema.to_value()));
+        responses.insert(status.to_string(), response(&words.join(", "), "application/json", &schema.to_value()));
     }
     Value::Object(responses)
 }
 
-fn response(description: &str, schema: &Value) -> Value {
-    json!({ "description": description, "content": { "application/json": { "schema": schema } } })
+fn response(description: &str, media: &str, schema: &Value) -> Value {
+    json!({ "description": description, "content": { media: { "schema": schema } } })
 }

@@ -10,6 +10,8 @@
 //! - `rows`: between values and stored rows, the same for all stores. The records are in [`crate::wire::record`].
 //! - `conformance`: the tests that every store passes.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, bail};
 
 use crate::core::state::{Changes, Loaded};
@@ -83,6 +85,12 @@ pub fn open(uri: &str) -> anyhow::Result<Box<dyn Store>> {
         Some(("etcd", _)) => bail!("store {uri:?}: etcd is not available in this release, use sqlite:FILE"),
         _ => bail!("store {uri:?} is not of a known kind: write sqlite:FILE, or memory: to keep nothing"),
     }
+}
+
+/// The file of a store that [`open`] opens, if it has one.
+#[must_use]
+pub fn file(uri: &str) -> Option<PathBuf> {
+    uri.strip_prefix("sqlite:").map(PathBuf::from)
 }
 
 /// The id of a new store: 128 random bits in hexadecimal.

@@ -341,7 +341,7 @@ fn every_name_is_documented() {
     assert!(missing.is_empty(), "not documented:\n{}", missing.join("\n"));
 }
 
-/// The page reserves a metric for each limit of the door. No metric is served yet.
+/// The page names a metric for each limit of the door. `metrics` checks that it is served.
 #[test]
 fn every_limit_names_a_metric() {
     let page = read("docs/operations.md");

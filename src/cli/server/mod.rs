@@ -22,6 +22,7 @@ use crate::env::{Env, random_bytes, read_file};
 use crate::server::build_watch::limits::WATCH_SECRET_BYTES;
 use crate::server::door::limits;
 use crate::server::door::{ClientAuth, DoorSettings, Pem, TlsSettings};
+use crate::server::limits::METRIC_POOLS;
 use crate::server::logs::{LogFormat, LogLevel, LogSettings};
 use crate::server::{self, ServerSettings};
 use crate::wire::contracts::{Contracts, UnlockMissing};
@@ -97,6 +98,9 @@ pub struct ServerArgs {
     /// Which log lines to write: error, warn, info (one for each request) or debug
     #[arg(long, env = "LOCKER_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
+    /// Maximum number of pools with metrics of their own; those of all other pools are summed
+    #[arg(long, env = "LOCKER_METRIC_POOLS", value_name = "N", default_value_t = METRIC_POOLS)]
+    pub metric_pools: usize,
     #[command(flatten)]
     pub tls: TlsArgs,
     #[command(flatten)]
@@ -316,6 +320,7 @@ impl ServerArgs {
             locker_config: env.var("LOCKER_CONFIG").map(Into::into),
             tls: self.tls.settings()?,
             log: LogSettings { format: self.log, level: self.log_level },
+            metric_pools: self.metric_pools,
             watch: self.watch.settings(env)?,
         })
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use prometheus_client::metrics::gauge::Gauge;
+
 /// A limited number of units, from which shares are taken. Clones are the same budget.
 #[derive(Clone)]
 pub(super) struct Budget(Arc<Inner>);
@@ -10,11 +12,18 @@ pub(super) struct Budget(Arc<Inner>);
 struct Inner {
     limit: usize,
     used: AtomicUsize,
+    /// Shows, perhaps together with other budgets, how much is taken.
+    shown: Gauge,
 }
 
 impl Budget {
     pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Inner { limit, used: AtomicUsize::new(0) }))
+        Self::shown_by(limit, &Gauge::default())
+    }
+
+    /// The same, and `gauge` shows how much is taken.
+    pub fn shown_by(limit: usize, gauge: &Gauge) -> Self {
+        Self(Arc::new(Inner { limit, used: AtomicUsize::new(0), shown: gauge.clone() }))
     }
 
     /// Takes a share of `units`. `None` if there is no room.
@@ -31,7 +40,11 @@ impl Budget {
     fn claim(&self, units: usize) -> bool {
         let room = |used: usize| used.checked_add(units).filter(|sum| *sum <= self.0.limit);
         // The counter orders no other memory, so relaxed is enough.
-        self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
+        let taken = self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
+        if taken {
+            self.0.shown.inc_by(shown(units));
+        }
+        taken
     }
 }
 
@@ -58,7 +71,13 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.0.used.fetch_sub(self.units, Ordering::Relaxed);
+        self.budget.0.shown.dec_by(shown(self.units));
     }
+}
+
+/// Units as a gauge counts them. A budget is never so large that this cuts anything off.
+fn shown(units: usize) -> i64 {
+    i64::try_from(units).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -134,16 +134,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Decides by its head alone whether a request is admitted. If it is not, its body is never read.
     async fn refused(&mut self, opening: &mut Opening) -> Option<Response> {
-        if let Some(pace) = &self.door.requests
-            && let Err(over) = pace.try_spend(self.client.address, std::time::Instant::now())
+        let (door, address) = (Arc::clone(&self.door), self.client.address);
+        if let Some(pace) = &door.requests
+            && let Err(over) = pace.try_spend(address, std::time::Instant::now())
         {
+            door.settings.figures.rate_limited.inc();
             return Some(TOO_FAST.retry_after(whole_seconds(over)).into_response());
         }
-        let (door, address) = (Arc::clone(&self.door), self.client.address);
         let credentials = door.logins.credentials(address, &opening.request);
         if let Some(credentials) = credentials
             && let Err(over) = door.logins.may_try(address, credentials, std::time::Instant::now())
         {
+            door.settings.figures.refused(TOO_MANY_LOGINS.status);
             return Some(TOO_MANY_LOGINS.retry_after(whole_seconds(over)).into_response());
         }
         match (door.handler.admit(&mut opening.request), credentials) {
@@ -186,7 +188,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let door = Arc::clone(&self.door);
         tokio::select! {
             biased;
-            read = timeout(door.settings.idle, self.fill()) => read.unwrap_or(Err(End::Gone)),
+            read = timeout(door.settings.idle, self.fill()) => read.unwrap_or_else(|_| {
+                door.settings.figures.idle_ended.inc();
+                Err(End::Gone)
+            }),
             () = door.stop.triggered() => Err(End::Gone),
         }
     }
@@ -327,6 +332,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Delays the answer to a failed login, longer with each failure from this address. A login that succeeds is never
     /// delayed, not even at the same address.
     async fn slow_down(&self, id: &str) {
+        self.door.settings.figures.failed_logins.inc();
         let delay = self.door.logins.failed(self.client.address, std::time::Instant::now());
         let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         tracing::warn!(target: "locker::door", id, peer = self.client.peer, delay_ms = ms, "failed login");
@@ -364,6 +370,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Sends an answer of the door itself.
     async fn refuse(&mut self, refusal: Refusal, keep: Keep) -> Result<Keep, End> {
+        self.door.settings.figures.refused(refusal.status);
         self.respond(refusal.into_response(), None, keep).await
     }
 
@@ -384,6 +391,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     fn end_entry(&mut self, outcome: &Outcome<'_>) {
         if let Some(entry) = self.entry.take() {
+            self.door.settings.figures.answered(outcome.status);
             entry.write(self.client, outcome);
         }
     }
@@ -395,7 +403,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Sends all of `bytes`. The time limit grows with their number.
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        send(&mut self.stream, bytes, self.door.settings.write).await
+        let sent = send(&mut self.stream, bytes, self.door.settings.write).await;
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            self.door.settings.figures.deaf_ended.inc();
+        }
+        sent
     }
 
     /// Closes in order: it reads and drops what the client still sends for a while. Closing a socket with unread bytes

@@ -47,7 +47,7 @@ impl<'w> Entrance<'w> {
             door: Arc::clone(door),
             workers,
             alive,
-            connections: Budget::new(door.settings.connections),
+            connections: Budget::shown_by(door.settings.connections, &door.settings.figures.connections),
             newcomers: Newcomers::new(),
             per_address: door.settings.connections_per_address.map(ConnectionCounts::new),
             turned_away: Budget::new(limits::DOOR_TURNED_AWAY),
@@ -62,6 +62,7 @@ impl<'w> Entrance<'w> {
         let counted = self.per_address.as_ref().map(|crowd| crowd.enter(client.address));
         let refusal = match &counted {
             Some(None) => {
+                self.door.settings.figures.per_address_refused.inc();
                 Refusal::new(429, "too_many_connections", "this address has too many connections").retry_after(5)
             }
             _ => match self.room().await {
@@ -82,7 +83,10 @@ impl<'w> Entrance<'w> {
                     });
                     return;
                 }
-                None => Refusal::busy("there are too many connections"),
+                None => {
+                    self.door.settings.figures.connections_refused.inc();
+                    Refusal::busy("there are too many connections")
+                }
             },
         };
         self.say_turned_away(&client, refusal);
@@ -185,6 +189,7 @@ async fn welcome(socket: Socket, mut client: Client, door: Arc<Door>) {
         }
         Err(NoTls::Silent) => {}
         Err(NoTls::Failed(reason)) => {
+            door.settings.figures.handshakes_failed.inc();
             tracing::info!(target: "locker::door", peer = client.peer, reason, "no TLS connection");
         }
     }

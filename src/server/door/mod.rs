@@ -18,6 +18,7 @@
 //! | `access_log.rs` | the log line of a request |
 //! | `park.rs` | room for parked requests, and the report that a listener has left |
 //! | `budget.rs` | counted room of any kind |
+//! | `figures.rs` | what the door counts, for the metrics |
 //! | `refusal.rs` | answers that the door gives without a route |
 //! | `descriptors.rs` | how many connections the limit of open files allows |
 //!
@@ -31,6 +32,7 @@ mod budget;
 mod connection;
 mod descriptors;
 mod entrance;
+mod figures;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod head;
@@ -54,6 +56,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::mpsc;
 
+pub use figures::DoorFigures;
 pub use listen::Listener;
 pub use settings::{DoorSettings, Report};
 pub use stop::Stop;
@@ -140,8 +143,8 @@ pub fn serve(
         logins: Logins::new(),
         parks: AtomicU64::new(1),
         start: random_hex::<4>(),
-        held: Budget::new(settings.held_bytes),
-        answers: Budget::new(settings.held_bytes),
+        held: Budget::shown_by(settings.held_bytes, &settings.figures.held_bytes),
+        answers: Budget::shown_by(settings.held_bytes, &settings.figures.held_bytes),
         settings,
         handler,
         notices,

@@ -23,8 +23,8 @@ pub(super) struct Place {
 impl Lot {
     pub fn new(settings: &DoorSettings) -> Self {
         Self {
-            requests: Budget::new(settings.parked),
-            bytes: Budget::new(settings.parked_bytes),
+            requests: Budget::shown_by(settings.parked, &settings.figures.parked),
+            bytes: Budget::shown_by(settings.parked_bytes, &settings.figures.parked_bytes),
             body_bytes: settings.park_body_bytes,
         }
     }

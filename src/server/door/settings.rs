@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::figures::DoorFigures;
 use super::tls::Tls;
 use crate::server::door::limits;
 
@@ -53,6 +54,8 @@ pub struct DoorSettings {
     pub held_bytes: usize,
     /// Threads that serve clients. `None` means one for each core, up to [`limits::DOOR_THREADS`].
     pub threads: Option<usize>,
+    /// What is counted.
+    pub figures: DoorFigures,
     /// Where lines for the log go. The default is the log.
     pub report: Report,
 }
@@ -79,6 +82,7 @@ impl Default for DoorSettings {
             parked_bytes: limits::DOOR_PARKED_BYTES,
             held_bytes: limits::DOOR_HELD_BYTES,
             threads: None,
+            figures: DoorFigures::default(),
             report: Arc::new(|line| tracing::warn!(target: "locker::door", "{line}")),
         }
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::gauge::Gauge;
 use sha2::{Digest, Sha256};
 use signal_hook::consts::SIGHUP;
 use tokio::io::AsyncReadExt;
@@ -131,6 +132,8 @@ pub struct Tls {
     current: ArcSwap<ServerConfig>,
     /// The digest of the last attempt, good or bad, so that it is reported only once.
     tried: Mutex<[u8; 32]>,
+    /// When the certificate that is used expires, seconds since 1970.
+    expiry: Gauge,
     /// Becomes readable on SIGHUP. The first [`keep_fresh`] takes it.
     hangups: Mutex<Option<UnixStream>>,
 }
@@ -159,7 +162,15 @@ impl Tls {
         signal_hook::low_level::pipe::register(SIGHUP, written).context("cannot listen for SIGHUP")?;
         hangups.set_nonblocking(true).context("cannot set up the socket pair for signals")?;
         let hangups = Mutex::new(Some(hangups));
-        Ok((Arc::new(Self { settings, current: ArcSwap::from_pointee(config), tried, hangups }), warnings))
+        let expiry = Gauge::default();
+        expiry.set(material.expires());
+        Ok((Arc::new(Self { settings, current: ArcSwap::from_pointee(config), tried, expiry, hangups }), warnings))
+    }
+
+    /// Shows when the certificate that is used expires, seconds since 1970, also after a reload.
+    #[must_use]
+    pub fn expiry(&self) -> Gauge {
+        self.expiry.clone()
     }
 
     /// Reads the files again. `anyway`: even if nothing has changed since the last time.
@@ -174,9 +185,10 @@ impl Tls {
             return Reload::Unchanged;
         }
         *tried = digest;
-        match read.and_then(|material| material.config()) {
-            Ok((config, warnings)) => {
+        match read.and_then(|material| Ok((material.expires(), material.config()?))) {
+            Ok((expires, (config, warnings))) => {
                 self.current.store(Arc::new(config));
+                self.expiry.set(expires);
                 Reload::Done(warnings)
             }
             Err(error) => Reload::Kept(error),
@@ -273,6 +285,17 @@ impl<'s> Material<'s> {
                 None => None,
             },
         })
+    }
+
+    /// When the first certificate of the chain to expire does so, seconds since 1970. 0 if none can be read.
+    fn expires(&self) -> i64 {
+        let expires = |der: &CertificateDer<'_>| {
+            let certificate = Certificate::from_der(der).ok()?;
+            let at = certificate.tbs_certificate().validity().not_after.to_unix_duration();
+            i64::try_from(at.as_secs()).ok()
+        };
+        let chain = certificates(&self.cert).unwrap_or_default();
+        chain.iter().filter_map(expires).min().unwrap_or_default()
     }
 
     fn digest(&self) -> [u8; 32] {

@@ -3,17 +3,19 @@
 //! It takes all queued commands, steps through each of them, commits *one* durable transaction for the batch, publishes
 //! the snapshot, and then answers. Commands that arrive during a commit form the next batch (group commit).
 
+pub mod figures;
 #[cfg(test)]
 mod simulation;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
+use self::figures::EngineFigures;
 use super::long_polls::{LongPolls, Topic};
 use super::notices::Notices;
 use crate::core::command::{Command, Refusal, Reply};
@@ -58,6 +60,7 @@ pub struct Engine {
     snapshot: Arc<ArcSwap<Snapshot>>,
     clock: Arc<EngineClock>,
     store_id: Arc<str>,
+    figures: EngineFigures,
 }
 
 impl Engine {
@@ -79,19 +82,24 @@ impl Engine {
 
     fn ask(&self, command: Command) -> Result<oneshot::Receiver<Result<Reply, EngineError>>, EngineError> {
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job::Do { command, answer: Some(answer) }).map_err(|_| down())?;
+        self.queue(Job::Do { command, answer: Some(answer) })?;
         Ok(answered)
     }
 
     /// Queues a command whose answer is not needed. Never blocks.
     pub fn post(&self, command: Command) {
         // A closed queue means that the engine is down, so there is nothing left to change.
-        let _ = self.jobs.send(Job::Do { command, answer: None });
+        let _ = self.queue(Job::Do { command, answer: None });
+    }
+
+    fn queue(&self, job: Job) -> Result<(), EngineError> {
+        self.figures.queued.inc();
+        self.jobs.send(job).map_err(|_| down())
     }
 
     /// Stops the engine after it has run and answered everything that is already queued.
     pub fn stop(&self) {
-        let _ = self.jobs.send(Job::Stop);
+        let _ = self.queue(Job::Stop);
     }
 
     /// The published snapshot. It is at least as new as every answer given so far.
@@ -105,6 +113,12 @@ impl Engine {
     #[must_use]
     pub fn now(&self) -> Now {
         self.clock.now()
+    }
+
+    /// What it has counted and measured since it started.
+    #[must_use]
+    pub fn figures(&self) -> &EngineFigures {
+        &self.figures
     }
 
     /// The id of the store behind this engine.
@@ -148,7 +162,7 @@ pub fn start(
     long_polls: LongPolls,
     failed: impl FnOnce(anyhow::Error) + Send + 'static,
 ) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
-    start_with(store, settings, clock, (notices, long_polls), |_, _| Ok(()), failed)
+    start_with(store, settings, clock, (notices, long_polls, EngineFigures::default()), |_, _| Ok(()), failed)
 }
 
 /// Like [`start`], but runs `prepare` before the first commit. Its changes are stored with that commit, all or none.
@@ -159,11 +173,11 @@ pub fn start_with(
     store: Box<dyn Store>,
     settings: Settings,
     clock: Arc<dyn Clock>,
-    (notices, long_polls): (Notices, LongPolls),
+    (notices, long_polls, figures): (Notices, LongPolls, EngineFigures),
     prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
     failed: impl FnOnce(anyhow::Error) + Send + 'static,
 ) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
-    let (engine, mut thread) = awake(store, settings, clock, (notices, long_polls), prepare)?;
+    let (engine, mut thread) = awake(store, settings, clock, (notices, long_polls, figures), prepare)?;
     let handle = std::thread::Builder::new().name("engine".into()).spawn(move || {
         // After a panic the state cannot be trusted, so a panic ends the server, as a failed commit does.
         let run = catch_unwind(AssertUnwindSafe(|| thread.run()));
@@ -183,7 +197,7 @@ fn awake(
     mut store: Box<dyn Store>,
     settings: Settings,
     clock: Arc<dyn Clock>,
-    (notices, long_polls): (Notices, LongPolls),
+    (notices, long_polls, figures): (Notices, LongPolls, EngineFigures),
     prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Engine, Thread)> {
     let loaded = store.load()?;
@@ -194,15 +208,18 @@ fn awake(
     prepare(&mut state, now)?;
     store.commit(&state.take_changes(now))?;
     let snapshot = Arc::new(ArcSwap::from_pointee(state.snapshot.clone()));
+    figures.pools.begin(&state.snapshot);
     let (jobs, queue) = mpsc::channel();
     let engine = Engine {
         jobs,
         snapshot: Arc::clone(&snapshot),
         clock: Arc::clone(&clock),
         store_id: Arc::from(store.store_id()),
+        figures: figures.clone(),
     };
     let (last_time_stored, next_reconcile) = (now.engine, now.engine);
-    let thread = Thread { store, state, clock, queue, snapshot, notices, long_polls, last_time_stored, next_reconcile };
+    let thread =
+        Thread { store, state, clock, queue, snapshot, notices, long_polls, figures, last_time_stored, next_reconcile };
     Ok((engine, thread))
 }
 
@@ -214,6 +231,7 @@ struct Thread {
     snapshot: Arc<ArcSwap<Snapshot>>,
     notices: Notices,
     long_polls: LongPolls,
+    figures: EngineFigures,
     last_time_stored: EngineMs,
     next_reconcile: EngineMs,
 }
@@ -231,6 +249,7 @@ impl Thread {
             let mut commands = Vec::new();
             let mut stop = false;
             for job in first.into_iter().chain(self.queue.try_iter()).take(BATCH) {
+                self.figures.queued.dec();
                 match job {
                     Job::Do { command, answer } => commands.push((command, answer)),
                     Job::Stop => stop = true,
@@ -266,6 +285,8 @@ impl Thread {
     /// Steps, commits, publishes, answers, in this order: a crash could lose an answer that was sent before its commit.
     fn batch(&mut self, commands: Vec<(Command, Option<Answer>)>) -> anyhow::Result<()> {
         let mut answers = Vec::with_capacity(commands.len());
+        self.figures.commands.inc_by(commands.len() as u64);
+        self.figures.batch.observe(commands.len() as f64);
         for (command, answer) in commands {
             let result = step(&mut self.state, command, self.clock.now()).map_err(EngineError::from);
             let Some(answer) = answer else { continue };
@@ -283,6 +304,7 @@ impl Thread {
         if changes.meta.is_some() {
             self.last_time_stored = now.engine;
         }
+        let began = Instant::now();
         if !changes.is_empty()
             && let Err(error) = self.store.commit(&changes)
         {
@@ -292,11 +314,23 @@ impl Thread {
             }
             return Err(error);
         }
+        let committed = (!changes.is_empty()).then(|| began.elapsed());
         self.snapshot.store(Arc::new(self.state.snapshot.clone()));
         for (answer, result) in answers {
             // The caller may have gone.
             let _ = answer.send(result);
         }
+        self.tell();
+        // Nobody waits for the figures, so they come last.
+        if let Some(took) = committed {
+            self.figures.commit.observe(took.as_secs_f64());
+            self.figures.pools.note(&changes);
+        }
+        Ok(())
+    }
+
+    /// Wakes the parked requests that the batch was of interest to.
+    fn tell(&mut self) {
         for notice in self.state.take_notices() {
             match notice {
                 Notice::Park(park) => self.notices.notify(park),
@@ -311,7 +345,6 @@ impl Thread {
                 }
             }
         }
-        Ok(())
     }
 
     /// After a failed commit: answers every further command that its outcome is unknown.

@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::server::limits;
@@ -32,6 +33,8 @@ struct Waiting {
 struct Shared {
     waiting: Mutex<Waiting>,
     changed: Condvar,
+    /// Lines that were dropped since the start, for the metrics.
+    dropped: Counter,
 }
 
 impl Shared {
@@ -50,6 +53,13 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     /// Disconnected when the thread has written everything.
     done: Receiver<()>,
+}
+
+impl Writer {
+    /// Counts the lines that were dropped.
+    pub fn dropped(&self) -> Counter {
+        self.shared.dropped.clone()
+    }
 }
 
 /// Starts the thread that writes to `to`.
@@ -96,6 +106,7 @@ impl Write for Lines {
         let mut waiting = self.0.waiting();
         if waiting.bytes.len() + line.len() > limits::LOG_BYTES {
             waiting.dropped += 1;
+            self.0.dropped.inc();
             return Ok(line.len());
         }
         waiting.bytes.extend_from_slice(line);

@@ -8,6 +8,7 @@ mod lines;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
+use prometheus_client::registry::Registry;
 use tracing::level_filters::LevelFilter;
 
 /// The format of the lines.
@@ -67,7 +68,18 @@ pub struct LogSettings {
 /// The running log. When this is dropped, it writes the lines that still wait and then stops.
 #[must_use]
 pub struct Log {
-    _writer: lines::Writer,
+    writer: lines::Writer,
+}
+
+impl Log {
+    /// Adds the metrics of the log, without the prefix of the program.
+    pub fn metrics(&self) -> impl Fn(&mut Registry) + Send + Sync + 'static {
+        let dropped = self.writer.dropped();
+        move |registry| {
+            let help = "Log lines that were dropped because nobody read them in time";
+            registry.register("log_lines_dropped", help, dropped.clone());
+        }
+    }
 }
 
 /// Starts the log. There is one log for the whole process: a second call while it runs changes nothing.
@@ -89,5 +101,5 @@ pub fn start(settings: LogSettings) -> Log {
             builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish(),
         ),
     };
-    Log { _writer: writer }
+    Log { writer }
 }

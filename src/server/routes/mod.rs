@@ -13,12 +13,14 @@ pub mod contracts;
 mod failure;
 mod info;
 mod locks;
+mod metrics;
 mod pools;
 pub(super) mod route;
 pub(super) mod table;
 
 use std::sync::{Arc, LazyLock};
 
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -50,6 +52,9 @@ pub fn description() -> &'static Value {
 /// Checks whether the server can serve. If not, the code says why: [`Code::StoreFailed`] or [`Code::Unavailable`].
 pub type Health = Arc<dyn Fn() -> Result<(), Code> + Send + Sync>;
 
+/// Adds metrics of other parts of the server, without the prefix of the program.
+pub type MoreMetrics = Arc<dyn Fn(&mut Registry) + Send + Sync>;
+
 /// The API of one engine.
 pub struct Routes {
     engine: Engine,
@@ -57,6 +62,7 @@ pub struct Routes {
     health: Health,
     builds: BuildWatch,
     contracts: ContractRoutes,
+    metrics: MoreMetrics,
 }
 
 impl Routes {
@@ -65,7 +71,13 @@ impl Routes {
     #[must_use]
     pub fn new(engine: Engine, long_polls: LongPolls, health: Health) -> Self {
         let (builds, contracts) = (BuildWatch::default(), ContractRoutes::default());
-        Self { engine, long_polls, health, builds, contracts }
+        Self { engine, long_polls, health, builds, contracts, metrics: Arc::new(|_| ()) }
+    }
+
+    /// The same API with more metrics than those of the engine, the pools and the builds.
+    #[must_use]
+    pub fn with_metrics(self, metrics: MoreMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// The same API with this build watch.

@@ -97,6 +97,8 @@ pub(in super::super) struct Route {
     pub max_body: usize,
     /// The schema of a 200. `None` for any JSON.
     pub answer: Option<SchemaOf>,
+    /// The media type of a 200. Refusals are always JSON.
+    pub media: &'static str,
     /// The codes of its refusals, in addition to those that every route has.
     pub codes: &'static [Code],
     /// Codes that have another status here, because a contract needs it.
@@ -184,6 +186,7 @@ const fn route(access: Access, method: Method, path: &'static str, summary: &'st
         body_required: false,
         max_body: usize::MAX,
         answer: None,
+        media: "application/json",
         codes: &[],
         statuses: &[],
         run,

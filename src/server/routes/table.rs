@@ -6,7 +6,7 @@ use super::contracts::{self, latches, lockd, locker};
 use super::route::Method::{Delete, Get, Patch, Post, Put};
 use super::route::Run::{Do, Look, Talk};
 use super::route::{Parameter, Route, guarded, parameter, public, required};
-use super::{changes, claims, done, info, locks, pools};
+use super::{changes, claims, done, info, locks, metrics, pools};
 use crate::core::limits;
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
@@ -327,6 +327,15 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
         codes: &[Code::StoreFailed, Code::Unavailable],
         ..public(Get, "/readyz", "Check that the server can serve", Look(info::readyz))
+    },
+    Route {
+        media: "text/plain",
+        ..guarded(
+            Get,
+            "/metrics",
+            "Get the metrics, as Prometheus text or as OpenMetrics",
+            Talk(|routes, call| Box::pin(metrics::get(routes, call))),
+        )
     },
     guarded(Get, "/openapi.json", "Get this description", Look(info::openapi)),
     Route {

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::figures::EngineFigures;
 use super::{EngineError, Thread, awake};
 use crate::core::command::{By, Command, Reply, Wait};
 use crate::core::names::{ParkId, PoolName};
@@ -188,8 +189,8 @@ impl Simulation {
         self.fails.store(false, Ordering::Relaxed);
         let store = Box::new(FlakyStore { kept: self.store.clone(), fails: Arc::clone(&self.fails) });
         let settings = self.settings.clone();
-        let both = (notices.clone(), LongPolls::default());
-        let (_, thread) = awake(store, settings, clock, both, |_, _| Ok(())).unwrap();
+        let watchers = (notices.clone(), LongPolls::default(), EngineFigures::default());
+        let (_, thread) = awake(store, settings, clock, watchers, |_, _| Ok(())).unwrap();
         let server = Server { thread, notices, queue: Vec::new(), turn_at: 0, parked: BTreeMap::new() };
         self.server = Some(server);
         self.say(|| "the server starts".into());

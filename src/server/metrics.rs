@@ -1,0 +1,274 @@
+//! The text of `/metrics`: what the parts of the server have counted, and how its pools are at this moment.
+//!
+//! Counters begin at 0 with each start of the server, as Prometheus expects. A scrape reads one published snapshot, so
+//! its figures of pools fit together.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::engine::Engine;
+use super::engine::figures::{Counted, Counts};
+use crate::core::claim::{Claim, Phase};
+use crate::core::pool::{Lock, Pool};
+use crate::core::state::Snapshot;
+use crate::core::time::WallMs;
+use crate::wire::api::{ConcourseState, ConcourseView};
+
+/// The label of all pools that have no metrics of their own. No pool can have this name.
+const REST: &str = "/rest";
+
+/// The two formats that Prometheus reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The text format of Prometheus, version 0.0.4.
+    Prometheus,
+    /// The format of `OpenMetrics`, version 1.0.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The format for a client that accepts this.
+    #[must_use]
+    pub fn accepted(accept: Option<&str>) -> Self {
+        match accept {
+            Some(accept) if accept.contains("application/openmetrics-text") => Self::OpenMetrics,
+            _ => Self::Prometheus,
+        }
+    }
+
+    /// The content type of the answer.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => prometheus_text::CONTENT_TYPE,
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// All metrics as text. `register` adds those of other parts than the engine and the pools.
+///
+/// Takes a time that grows with the number of pools, locks and claims: not for a thread that serves clients.
+///
+/// # Errors
+/// Never in practice: text is written to memory.
+pub fn exposition(
+    engine: &Engine,
+    concourses: Vec<ConcourseView>,
+    register: impl FnOnce(&mut Registry),
+    format: Format,
+) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("locker");
+    let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("build", "The release of the server", version);
+    engine.figures().register(&mut registry);
+    let (snapshot, counted) = (engine.snapshot(), engine.figures().pools());
+    registry.register_collector(Box::new(Pools::new(&snapshot, &counted, engine.now().wall)));
+    registry.register_collector(Box::new(Watches(concourses)));
+    register(&mut registry);
+    let mut body = String::new();
+    match format {
+        Format::Prometheus => prometheus_text::encode(&mut body, &registry)?,
+        Format::OpenMetrics => text::encode(&mut body, &registry)?,
+    }
+    Ok(body)
+}
+
+/// Adds the size of the store's files, if it has any.
+pub fn store_size(file: Option<&Path>, registry: &mut Registry) {
+    let Some(file) = file else { return };
+    let sizes = ["", "-wal", "-shm"].map(|suffix| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(suffix);
+        std::fs::metadata(name).map_or(0, |metadata| metadata.len())
+    });
+    let size = ConstGauge::new(sizes.iter().sum::<u64>());
+    registry.register_with_unit("store_size", "Size of the files of the store", Unit::Bytes, size);
+}
+
+/// How a pool is now.
+#[derive(Debug, Default)]
+struct State {
+    free: u64,
+    held: u64,
+    draining: u64,
+    quarantined: u64,
+    waiting: u64,
+    oldest_wait: Duration,
+    oldest_hold: Duration,
+}
+
+impl State {
+    /// Adds another pool, for the sum of the rest.
+    fn add(&mut self, pool: &Pool, snapshot: &Snapshot, now: WallMs) {
+        let age = |since: WallMs| Duration::from_millis(now.0.saturating_sub(since.0));
+        let since = |claim: &Arc<Claim>| match claim.phase {
+            Phase::Held { since, .. } => Some(since),
+            Phase::Waiting { .. } | Phase::Granted { .. } => None,
+        };
+        for lock in pool.locks.values() {
+            *self.of_state(lock) += 1;
+            let holders = lock.holders.iter().filter_map(|holder| snapshot.claims.get(&holder.claim));
+            let oldest = holders.filter_map(since).min();
+            self.oldest_hold = self.oldest_hold.max(oldest.map_or(Duration::ZERO, age));
+        }
+        self.waiting += pool.waiting.len() as u64;
+        let waiting = pool.waiting.values().filter_map(|id| snapshot.claims.get(id));
+        let oldest = waiting.map(|claim| claim.asked_at).min();
+        self.oldest_wait = self.oldest_wait.max(oldest.map_or(Duration::ZERO, age));
+    }
+
+    fn of_state(&mut self, lock: &Lock) -> &mut u64 {
+        if lock.quarantine.is_some() {
+            &mut self.quarantined
+        } else if !lock.holders.is_empty() {
+            &mut self.held
+        } else if lock.drain.is_some() {
+            &mut self.draining
+        } else {
+            &mut self.free
+        }
+    }
+}
+
+/// One pool with metrics of its own, or the rest.
+#[derive(Debug)]
+struct Row {
+    pool: String,
+    state: State,
+    counts: Arc<Counts>,
+}
+
+/// The metrics of all pools, by name.
+#[derive(Debug)]
+struct Pools(Vec<Row>);
+
+impl Pools {
+    fn new(snapshot: &Snapshot, counted: &Counted, now: WallMs) -> Self {
+        let mut rows = Vec::new();
+        let mut rest = State::default();
+        for (name, pool) in &snapshot.pools {
+            match counted.own.get(name) {
+                Some(counts) => {
+                    let mut state = State::default();
+                    state.add(pool, snapshot, now);
+                    rows.push(Row { pool: name.to_string(), state, counts: Arc::clone(counts) });
+                }
+                None => rest.add(pool, snapshot, now),
+            }
+        }
+        if rows.len() < snapshot.pools.len() {
+            rows.push(Row { pool: REST.to_owned(), state: rest, counts: Arc::clone(&counted.rest) });
+        }
+        Self(rows)
+    }
+
+    /// One gauge of each pool.
+    fn gauge(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help, unit): (&str, &str, Option<&Unit>),
+        of: impl Fn(&State) -> f64,
+    ) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for row in &self.0 {
+            ConstGauge::new(of(&row.state)).encode(family.encode_family(&[("pool", row.pool.as_str())])?)?;
+        }
+        Ok(())
+    }
+
+    fn locks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Locks by state: free, held, draining or quarantined";
+        let mut family = encoder.encode_descriptor("pool_locks", help, None, MetricType::Gauge)?;
+        for Row { pool, state, .. } in &self.0 {
+            let states = [
+                ("free", state.free),
+                ("held", state.held),
+                ("draining", state.draining),
+                ("quarantined", state.quarantined),
+            ];
+            for (word, count) in states {
+                let labels = [("pool", pool.as_str()), ("state", word)];
+                ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ends(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Claims that have ended, by how";
+        let mut family = encoder.encode_descriptor("pool_ends", help, None, MetricType::Counter)?;
+        for row in &self.0 {
+            for (how, count) in row.counts.ends() {
+                let labels = [("pool", row.pool.as_str()), ("how", how)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One metric that is counted for each pool.
+    fn counted(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help, unit): (&str, &str, Option<&Unit>),
+        of: impl Fn(&Counts) -> &dyn EncodeMetric,
+    ) -> fmt::Result {
+        let Some(kind) = self.0.first().map(|row| of(&row.counts).metric_type()) else { return Ok(()) };
+        let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
+        for row in &self.0 {
+            of(&row.counts).encode(family.encode_family(&[("pool", row.pool.as_str())])?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Pools {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (encoder, seconds) = (&mut encoder, Some(&Unit::Seconds));
+        self.locks(encoder)?;
+        #[expect(clippy::cast_precision_loss, reason = "nobody has so many waiters")]
+        self.gauge(encoder, ("pool_waiting", "Claims that wait", None), |state| state.waiting as f64)?;
+        let oldest = ("pool_oldest_wait", "How long the claim that waits longest has waited, else 0", seconds);
+        self.gauge(encoder, oldest, |state| state.oldest_wait.as_secs_f64())?;
+        let oldest = ("pool_oldest_hold", "How long the claim that holds longest has held, else 0", seconds);
+        self.gauge(encoder, oldest, |state| state.oldest_hold.as_secs_f64())?;
+        self.counted(encoder, ("pool_grants", "Claims that got their locks", None), |counts| &counts.grants)?;
+        self.ends(encoder)?;
+        let waits = ("pool_wait", "How long claims had waited when they got their locks", seconds);
+        self.counted(encoder, waits, |counts| &counts.waits)?;
+        let holds = ("pool_hold", "How long holds had lasted when they ended", seconds);
+        self.counted(encoder, holds, |counts| &counts.holds)
+    }
+}
+
+/// The metrics of the build watch, by Concourse.
+#[derive(Debug)]
+struct Watches(Vec<ConcourseView>);
+
+impl Collector for Watches {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut gauge = |name: &str, help: &str, of: fn(&ConcourseView) -> u64| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for view in &self.0 {
+                ConstGauge::new(of(view)).encode(family.encode_family(&[("concourse", view.url.as_str())])?)?;
+            }
+            fmt::Result::Ok(())
+        };
+        gauge("concourse_up", "Whether the last question to this Concourse was answered", |view| {
+            u64::from(view.state == ConcourseState::Ok)
+        })?;
+        gauge("builds_watched", "Builds that this Concourse is asked about", |view| view.watched as u64)?;
+        gauge("builds_suspect", "Builds whose state is unknown: their holds stay", |view| view.suspects as u64)
+    }
+}
