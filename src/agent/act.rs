@@ -117,7 +117,7 @@ impl Worker {
         let body = BindBody { node: node.clone(), workflow_uid: uid.clone() };
         if !self.agent.settings.dry_run {
             let answer = self.agent.latches.bind(&id, &body).map_err(|error| match error {
-                CallError::NoAnswer(_) => Outcome::Trouble(error.to_string()),
+                CallError::NoAnswer(_) | CallError::Hopeless(_) => Outcome::Trouble(error.to_string()),
                 CallError::Refused(_) if error.code() == Some(Code::NoSuchLatch) => Outcome::Over,
                 CallError::Refused(_) => {
                     // Another agent was faster: its binding counts.
@@ -190,7 +190,7 @@ impl Worker {
         match self.agent.latches.delete(id) {
             Ok(()) => Outcome::Over,
             Err(error) if error.code() == Some(Code::NoSuchLatch) => Outcome::Over,
-            Err(error @ CallError::NoAnswer(_)) => Outcome::Trouble(error.to_string()),
+            Err(error @ (CallError::NoAnswer(_) | CallError::Hopeless(_))) => Outcome::Trouble(error.to_string()),
             Err(error) => Outcome::Kept(Level::Warn, format!("cannot delete the latch: {error}"), LONG_PAUSE),
         }
     }

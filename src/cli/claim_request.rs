@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::output::{CliError, say};
 use super::values::{Limit, parse_label, person};
-use crate::client::acquire::{Acquire, Cancelled, News, Stop, Stopped, Timing};
+use crate::client::acquire::{Acquire, Cancelled, Stop, Stopped, Timing};
 use crate::client::interruptible::Interruptible;
+use crate::client::progress::{Moment, Pace, Progress};
 use crate::client::{CallError, Client, when, who};
 use crate::core::names::{LockName, PoolName};
-use crate::core::time::WallMs;
 use crate::env::Env;
 use crate::wire::api::{ClaimBody, ClaimView, Scope};
 use crate::wire::errors::exit;
@@ -92,26 +92,12 @@ impl Acquiring<'_> {
             // A person has no build to wait for.
             self_wait: None,
         };
-        let (mut last, clock) = (String::new(), Arc::clone(&env.clock));
+        let mut progress = Progress::new(Pace::of_terminal(env).map_err(CliError::usage)?);
         let held = acquire.run(&mut |news| {
-            let line = line(news, when::now(&*clock));
-            if line != last {
-                say(env, &line);
-                last = line;
-            }
+            let lines = progress.lines(news, Moment::of(&*env.clock));
+            lines.iter().for_each(|line| say(env, line));
         });
         held.map(|held| held.claim).map_err(|stopped| explain(env, self.id, limit, stopped))
-    }
-}
-
-/// One line of progress about the wait.
-fn line(news: &News<'_>, now: WallMs) -> String {
-    match news {
-        News::NoAnswer(why) => format!("{why}; retrying"),
-        News::Waiting(view) => match view.claim.as_ref().and_then(|claim| claim.queue.as_ref()) {
-            Some(queue) => format!("waiting: {}", who::queue(queue, now)),
-            None => format!("waiting: {}", who::holders(&view.holders, now)),
-        },
     }
 }
 
@@ -130,10 +116,13 @@ fn explain(env: &mut Env<'_>, id: &str, limit: Option<Limit>, stopped: Stopped) 
             CliError::Failed(exit::LOCKED, format!("gave up{after}; nothing is held"))
         }
         Stop::Unanswered(why) => CallError::NoAnswer(why).into(),
-        Stop::Locked(view) | Stop::SelfWait(view) => CliError::Failed(
-            exit::LOCKED,
-            format!("not free; held: {}", who::holders(&view.holders, when::now(&*env.clock))),
-        ),
+        Stop::Hopeless(why) => CallError::Hopeless(why).into(),
+        Stop::Locked(view) | Stop::SelfWait(view) => {
+            let (held, lines) = who::held(&view.holders, view.holder_count, when::now(&*env.clock));
+            lines.iter().for_each(|line| say(env, line));
+            let held = held.unwrap_or(view.error);
+            CliError::Failed(exit::LOCKED, format!("not free; {held}"))
+        }
         Stop::Refused(refused) => CallError::Refused(refused).into(),
     }
 }

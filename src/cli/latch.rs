@@ -14,6 +14,7 @@ use super::values::parse_duration;
 use crate::client::CallError;
 use crate::client::interruptible::Interruptible;
 use crate::client::latches::LatchClient;
+use crate::client::progress::{Pace, Silence};
 use crate::core::latch::{LatchId, Namespace, WorkflowName, WorkflowUid};
 use crate::env::{Env, Signal, random_bytes};
 use crate::wire::errors::exit;
@@ -161,7 +162,7 @@ fn run_with(
             result.give(&to_json(&latch)?, env)
         }
         LatchCommand::Get { id, wait: true, timeout } => {
-            let latch = asking.wait(&id, timeout)?;
+            let latch = asking.wait(&id, timeout, env)?;
             let code = result.give(&to_json(&latch)?, env)?;
             Ok(ended(&latch, code, env))
         }
@@ -235,20 +236,26 @@ impl Asking {
     }
 
     /// Waits for the release, also across restarts of the server.
-    fn wait(&self, id: &str, timeout: Option<Duration>) -> Result<LatchView, CliError> {
+    fn wait(&self, id: &str, timeout: Option<Duration>, env: &mut Env<'_>) -> Result<LatchView, CliError> {
+        let mut silence = Silence::new(Pace::of_terminal(env).map_err(CliError::usage)?);
         let end = timeout.map(|timeout| Instant::now() + timeout);
         let left = || end.map_or(LONG_POLL, |end| end.saturating_duration_since(Instant::now()).min(LONG_POLL));
         loop {
             let (client, wanted, wait) = (self.client.clone(), id.to_owned(), left());
+            let sent = env.clock.monotonic();
             let asked = self.interruptible.run(move || client.get_released(&wanted, wait)).map_err(signalled)?;
             match asked {
                 Ok(latch) if latch.status == LatchStatus::Released => return Ok(latch),
                 Ok(_) if left().is_zero() => {
                     return Err(CliError::Failed(exit::LOCKED, format!("latch {id} was not released in time")));
                 }
-                Ok(_) => {}
+                Ok(_) => drop(silence.over()),
                 Err(CallError::NoAnswer(why)) if left().is_zero() => return Err(CallError::NoAnswer(why).into()),
-                Err(CallError::NoAnswer(_)) => self.interruptible.sleep(PAUSE.min(left())).map_err(signalled)?,
+                Err(CallError::NoAnswer(why)) => {
+                    let line = silence.line(&why, self.client.has_met(), sent, env.clock.monotonic());
+                    line.iter().for_each(|line| say(env, &format!("lockcli: {line}")));
+                    self.interruptible.sleep(PAUSE.min(left())).map_err(signalled)?;
+                }
                 Err(refused) => return Err(refused.into()),
             }
         }

@@ -6,9 +6,10 @@ use clap::{Args, ValueEnum};
 
 use super::output::{CliError, say};
 use super::values::{Limit, parse_duration};
-use crate::client::acquire::Timing;
+use crate::client::acquire::{News, Timing};
 use crate::client::backoff::Backoff;
 use crate::client::interruptible::Interruptible;
+use crate::client::progress::{Moment, Pace, Progress};
 use crate::client::{CallError, Client, when, who};
 use crate::core::names::{LockName, PoolName};
 use crate::env::{Env, Signal};
@@ -17,6 +18,9 @@ use crate::wire::errors::exit;
 
 /// How often to look for what is not announced as a change: the end of a drain, and sometimes that of a quarantine.
 const DRAIN_LOOK: Duration = Duration::from_secs(5);
+
+/// How things are when nobody holds the locks.
+const FREE: &str = "nothing is held";
 
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
@@ -101,8 +105,9 @@ struct Wait<'a> {
     timing: Timing,
     start: Duration,
     backoff: Backoff,
-    /// The last line of progress.
-    said: String,
+    progress: Progress,
+    /// Who held the locks at the last look.
+    held: Vec<HolderView>,
     /// Why the last attempt failed, if it did.
     failing: Option<CallError>,
 }
@@ -111,7 +116,9 @@ pub(super) fn run(args: &WaitArgs, client: &Client, env: &mut Env<'_>) -> Result
     let timing = Timing::of(env).map_err(CliError::usage)?;
     let (interruptible, start) = (Interruptible::new(&env.signals), env.clock.monotonic());
     let backoff = Backoff::new(timing.retry_max);
-    let mut wait = Wait { args, client, interruptible, timing, start, backoff, said: String::new(), failing: None };
+    let progress = Progress::new(Pace::of_terminal(env).map_err(CliError::usage)?);
+    let (held, failing) = (Vec::new(), None);
+    let mut wait = Wait { args, client, interruptible, timing, start, backoff, progress, held, failing };
     match wait.until_it_holds(env) {
         Ok(()) => Ok(exit::OK),
         Err(Stop::Signalled(signal)) => Ok(signal.exit_code()),
@@ -120,7 +127,10 @@ pub(super) fn run(args: &WaitArgs, client: &Client, env: &mut Env<'_>) -> Result
             Some(error) => Err(error.into()),
             None => {
                 let after = args.timeout.map(|span| format!(" after {}", Limit { flag: "--timeout", span }));
-                let text = format!("gave up{}; {}", after.unwrap_or_default(), wait.said);
+                let (held, lines) = who::held(&wait.held, wait.held.len(), when::now(&*env.clock));
+                lines.iter().for_each(|line| say(env, line));
+                let held = held.unwrap_or_else(|| FREE.to_owned());
+                let text = format!("gave up{}; {held}", after.unwrap_or_default());
                 Err(CliError::Failed(exit::LOCKED, text))
             }
         },
@@ -165,19 +175,11 @@ impl Wait<'_> {
 
     /// Tells what it waits for, if that has changed.
     fn say(&mut self, look: &Look, env: &mut Env<'_>) {
-        let now = when::now(&*env.clock);
         let holders: Vec<HolderView> = look.locks.iter().flat_map(|lock| lock.holders.clone()).collect();
-        let waiting = if look.waiting > 0 { format!("; {} waiting", look.waiting) } else { String::new() };
-        let held = if holders.is_empty() {
-            "nothing is held".to_owned()
-        } else {
-            format!("held: {}", who::holders(&holders, now))
-        };
-        let line = format!("{held}{waiting}");
-        if line != self.said {
-            say(env, &format!("waiting: {line}"));
-            self.said = line;
-        }
+        let waiting = (look.waiting > 0).then(|| format!("{} waiting", look.waiting));
+        let lines = self.progress.watched(&holders, FREE, waiting.as_deref(), Moment::of(&*env.clock));
+        lines.iter().for_each(|line| say(env, line));
+        self.held = holders;
     }
 
     /// Makes a call, and retries after each temporary failure until the time is over.
@@ -187,7 +189,7 @@ impl Wait<'_> {
         env: &mut Env<'_>,
     ) -> Result<T, Stop> {
         loop {
-            let (client, attempt) = (self.client.clone(), call.clone());
+            let (client, attempt, sent) = (self.client.clone(), call.clone(), env.clock.monotonic());
             match self.interruptible.run(move || attempt(&client))? {
                 Ok(answer) => {
                     self.backoff.reset();
@@ -195,10 +197,9 @@ impl Wait<'_> {
                     return Ok(answer);
                 }
                 Err(CallError::NoAnswer(why)) => {
-                    let line = why.to_string();
-                    if self.failing.as_ref().map(ToString::to_string).as_ref() != Some(&line) {
-                        say(env, &format!("{line}; retrying"));
-                    }
+                    let news = News::NoAnswer { why: &why, met: self.client.has_met(), has_place: false, sent };
+                    let lines = self.progress.lines(&news, Moment::of(&*env.clock));
+                    lines.iter().for_each(|line| say(env, line));
                     let pause = self.backoff.pause(why.retry_after);
                     self.failing = Some(CallError::NoAnswer(why));
                     let left = self.left(env)?;

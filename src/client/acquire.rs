@@ -97,7 +97,15 @@ pub struct Acquire<'a> {
 #[derive(Debug)]
 pub enum News<'a> {
     Waiting(&'a WaitingView),
-    NoAnswer(&'a NoAnswer),
+    NoAnswer {
+        why: &'a NoAnswer,
+        /// A server has answered before.
+        met: bool,
+        /// The claim has a place in the queue, as far as is known.
+        has_place: bool,
+        /// When the request was sent, on the monotonic clock.
+        sent: Duration,
+    },
 }
 
 /// The claim holds its locks, and the server knows that this client knows.
@@ -115,6 +123,8 @@ pub enum Stop {
     TimeOver(Option<Box<WaitingView>>),
     /// The time is over, or this is a try-lock, and the last request got no answer.
     Unanswered(NoAnswer),
+    /// No server can be reached in this way, and asking again will not help.
+    Hopeless(NoAnswer),
     /// Try-lock: somebody else holds it.
     Locked(Box<WaitingView>),
     /// The claim has waited too long for a lock that its own build holds.
@@ -198,21 +208,34 @@ impl Acquire<'_> {
                     wait.last = Some(view);
                     if span.is_zero() || was_held { wait.at_once() } else { wait.backoff.pause(None) }
                 }
-                Err(CallError::NoAnswer(no_answer)) => {
-                    tell(&News::NoAnswer(&no_answer));
-                    if !self.body.queue && self.clock.monotonic().saturating_sub(start) >= TRY {
-                        return Err(Stop::Unanswered(no_answer));
-                    }
-                    let pause = wait.backoff.pause(no_answer.retry_after);
-                    wait.unanswered = Some(no_answer);
-                    pause
-                }
+                Err(CallError::NoAnswer(no_answer)) => self.unanswered(no_answer, sent, &mut wait, true, tell)?,
+                Err(CallError::Hopeless(no_answer)) => return Err(Stop::Hopeless(no_answer)),
                 Err(CallError::Refused(refused)) => return Err(Stop::Refused(refused)),
             };
             self.pause(pause, &wait)?;
             let left = [self.remaining(start), self.own_left(&wait)];
             span = left.into_iter().flatten().fold(self.timing.wait, Duration::min);
         }
+    }
+
+    /// After a request without an answer, which was sent then: how long to pause before the next one. An error says
+    /// that there is no next one, because this is a try-lock.
+    fn unanswered(
+        &self,
+        why: NoAnswer,
+        sent: Duration,
+        wait: &mut Wait,
+        queues: bool,
+        tell: &mut dyn FnMut(&News<'_>),
+    ) -> Result<Duration, Stop> {
+        let has_place = queues && wait.last.is_some();
+        tell(&News::NoAnswer { why: &why, met: self.client.has_met(), has_place, sent });
+        if !self.body.queue && self.clock.monotonic().saturating_sub(wait.start) >= TRY {
+            return Err(Stop::Unanswered(why));
+        }
+        let pause = wait.backoff.pause(why.retry_after);
+        wait.unanswered = Some(why);
+        Ok(pause)
     }
 
     /// Confirms a grant. `None`: the server has withdrawn it in the meantime; ask again.
@@ -230,15 +253,14 @@ impl Acquire<'_> {
         loop {
             let (client, id) = (self.client.clone(), self.id.to_owned());
             let body = ConfirmBody { run: Some(self.run.to_owned()), fence };
-            let answer = self.interruptible.run(move || client.confirm(&id, &body)).map_err(Stop::Signalled)?;
-            match answer {
+            let sent = self.clock.monotonic();
+            match self.call(wait.start, move || client.confirm(&id, &body))? {
                 Ok(claim) => return Ok(Some(claim)),
                 Err(CallError::NoAnswer(no_answer)) => {
-                    tell(&News::NoAnswer(&no_answer));
-                    let pause = wait.backoff.pause(no_answer.retry_after);
-                    wait.unanswered = Some(no_answer);
+                    let pause = self.unanswered(no_answer, sent, wait, false, tell)?;
                     self.pause(pause, wait)?;
                 }
+                Err(CallError::Hopeless(no_answer)) => return Err(Stop::Hopeless(no_answer)),
                 // The next PUT tells whether the claim still waits or has ended.
                 Err(error) if matches!(error.code(), Some(Code::NotGranted | Code::WrongFence | Code::Ended)) => {
                     return Ok(None);
@@ -271,9 +293,17 @@ impl Acquire<'_> {
         let (client, id) = (self.client.clone(), self.id.to_owned());
         let mut body = self.body.clone();
         body.wait = (!wait.is_zero()).then(|| api_duration(wait));
-        // After this limit the answer no longer matters: whatever the request did is taken back.
-        let limit = if body.queue { self.remaining(start).map(|left| left + TRY) } else { Some(TRY) };
-        let running = self.interruptible.start(move || client.put_claim(&id, &body, wait));
+        self.call(start, move || client.put_claim(&id, &body, wait))
+    }
+
+    /// Makes a call, for as long as its answer matters. After that, whatever it did is taken back.
+    fn call<T: Send + 'static>(
+        &self,
+        start: Duration,
+        call: impl FnOnce() -> Result<T, CallError> + Send + 'static,
+    ) -> Result<Result<T, CallError>, Stop> {
+        let limit = if self.body.queue { self.remaining(start).map(|left| left + TRY) } else { Some(TRY) };
+        let running = self.interruptible.start(call);
         let Some(limit) = limit else { return running.wait().map_err(Stop::Signalled) };
         let answer = running.wait_at_most(limit).map_err(Stop::Signalled)?;
         Ok(answer.unwrap_or_else(|| Err(CallError::NoAnswer(no_answer(self.client)))))
@@ -305,7 +335,7 @@ impl Acquire<'_> {
 
 /// Whether the claim is still this process's own, to be taken back.
 fn is_ours(why: &Stop) -> bool {
-    let Stop::Refused(refused) = why else { return !matches!(why, Stop::Locked(_)) };
+    let Stop::Refused(refused) = why else { return !matches!(why, Stop::Locked(_) | Stop::Hopeless(_)) };
     !matches!(
         refused.code,
         Some(
@@ -341,7 +371,7 @@ pub fn cancel(
             Some(Ok(_)) => return Cancelled::Done,
             // The server does not know it, it has ended, or a newer process has it: in each case nothing of ours is
             // left.
-            Some(Err(CallError::Refused(_))) => return Cancelled::NotNeeded,
+            Some(Err(CallError::Refused(_) | CallError::Hopeless(_))) => return Cancelled::NotNeeded,
             Some(Err(CallError::NoAnswer(why))) => missing = why,
             None => return Cancelled::Unknown(missing),
         }
@@ -350,5 +380,5 @@ pub fn cancel(
 }
 
 fn no_answer(client: &Client) -> NoAnswer {
-    NoAnswer { server: client.server(), why: "time over".to_owned(), code: None, retry_after: None }
+    NoAnswer { server: client.server(), why: "time over".to_owned(), next: None, code: None, retry_after: None }
 }

@@ -384,7 +384,7 @@ impl Client {
                     ));
                 }
                 (Err(CallError::Refused(refused)), _) => return Err(format!("{here}: {refused}")),
-                (Ok(_), Some(_)) | (Err(CallError::NoAnswer(_)), _) => {}
+                (Ok(_), Some(_)) | (Err(CallError::NoAnswer(_) | CallError::Hopeless(_)), _) => {}
             }
         }
         Ok(found.map(|(id, _)| id))

@@ -164,9 +164,32 @@ pub(super) fn is_bug(error: &ureq::Error) -> bool {
 pub(super) fn is_unconnected(error: &ureq::Error) -> bool {
     use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     match error {
-        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::ConnectProxyFailed(_) => true,
-        ureq::Error::Timeout(what) => matches!(what, ureq::Timeout::Connect | ureq::Timeout::Resolve),
+        _ if is_unknown_host(error) => true,
+        ureq::Error::ConnectionFailed | ureq::Error::ConnectProxyFailed(_) => true,
+        ureq::Error::Timeout(what) => *what == ureq::Timeout::Connect,
         ureq::Error::Io(io) => matches!(io.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable),
+        _ => false,
+    }
+}
+
+/// Whether the host name has no address, as far as is known now.
+pub(super) fn is_unknown_host(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound | ureq::Error::Timeout(ureq::Timeout::Resolve) => true,
+        // The standard library has no kind for it.
+        ureq::Error::Io(io) => io.to_string().starts_with("failed to lookup address information"),
+        _ => false,
+    }
+}
+
+/// Whether a server took the request and gave no HTTP answer.
+pub(super) fn is_no_http(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error {
+        ureq::Error::Protocol(_) => true,
+        ureq::Error::Io(io) => {
+            matches!(io.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+        }
         _ => false,
     }
 }
@@ -179,12 +202,12 @@ pub(crate) fn in_words(error: &ureq::Error, setting: &str) -> String {
         return format!("{what}: {next}");
     }
     match error {
+        _ if is_unknown_host(error) => "its host name cannot be resolved".to_owned(),
         ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
             "the connection was closed before the answer".to_owned()
         }
         ureq::Error::Io(io) => escape(&io.to_string()),
         ureq::Error::Timeout(what) => format!("timed out ({what})"),
-        ureq::Error::HostNotFound => "its host name cannot be resolved".to_owned(),
         ureq::Error::BadUri(_) => "its address cannot be used".to_owned(),
         ureq::Error::ConnectProxyFailed(why) => format!("the proxy refuses to connect to it: {}", escape(why)),
         ureq::Error::Protocol(_) => "it does not answer in HTTP: does it expect https://?".to_owned(),

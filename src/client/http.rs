@@ -1,11 +1,13 @@
 //! One request over HTTP and what its answer means (docs/design.md, "Waiting in out").
 //!
-//! Only an answer with our JSON `code` is final. After a network error, 408, 429, 5xx or an answer that is not ours
-//! (from a proxy whose server is away) the outcome is unknown, and the caller retries.
+//! An answer with our JSON `code` is final. After a network error, 408, 429, 5xx or an answer that is not ours (from a
+//! proxy whose server is away) the outcome is unknown, and the caller retries. Before the first answer of a locker
+//! server, what does not pass by itself is final, too: a certificate that is not trusted, another protocol, a proxy
+//! that refuses.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -14,6 +16,7 @@ use serde::de::DeserializeOwned;
 use ureq::http::HeaderMap;
 
 use super::connect::{self, Access};
+use super::trouble::{self, Trouble};
 use super::{proxy, trust};
 use crate::wire::api::{ClaimView, HolderView};
 use crate::wire::errors::{Code, exit};
@@ -35,14 +38,16 @@ pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, PLAIN).to_string()
 }
 
-/// A client of one store, which one or more servers serve. Cheap to clone. Clones share their connections and the
-/// choice of the server.
+/// A client of one store, which one or more servers serve. Cheap to clone. Clones share their connections, the choice of
+/// the server, and what they know of the servers.
 #[derive(Clone)]
 pub struct Client {
     /// Never empty.
     servers: Arc<[Endpoint]>,
     /// The server to ask next.
     current: Arc<AtomicUsize>,
+    /// A locker server has answered. From then on every trouble may pass, because it worked before.
+    met: Arc<AtomicBool>,
 }
 
 /// A server and how to reach it.
@@ -51,6 +56,10 @@ struct Endpoint {
     agent: ureq::Agent,
     url: ServerUrl,
     authorization: Option<Arc<Secret>>,
+    /// The host and port of the proxy in between.
+    proxy: Option<Arc<str>>,
+    /// The last trouble with it does not pass by itself.
+    hopeless: Arc<AtomicBool>,
 }
 
 /// Why a call did not return the expected answer.
@@ -62,6 +71,10 @@ pub enum CallError {
     /// No usable answer: whether the request took effect is unknown. Retrying is safe and may help.
     #[error("{0}")]
     NoAnswer(NoAnswer),
+    /// No locker server can be reached in this way: no server has ever answered, and what is wrong with each of them
+    /// does not pass by itself. Nothing was requested, and retrying will not help.
+    #[error("{}", .0.with_next())]
+    Hopeless(NoAnswer),
 }
 
 /// A final answer.
@@ -96,10 +109,20 @@ pub struct NoAnswer {
     /// The server's address without credentials.
     pub server: String,
     pub why: String,
+    /// What to do about it, if that is known.
+    pub next: Option<String>,
     /// Set if the locker server itself answered that it cannot serve now.
     pub code: Option<Code>,
     /// How long the server asks the client to wait before it retries.
     pub retry_after: Option<Duration>,
+}
+
+impl NoAnswer {
+    /// The text, with what to do about it.
+    #[must_use]
+    pub fn with_next(&self) -> String {
+        self.next.as_ref().map_or_else(|| self.to_string(), |next| format!("{self}: {next}"))
+    }
 }
 
 impl CallError {
@@ -108,7 +131,9 @@ impl CallError {
     pub fn exit(&self) -> u8 {
         match self {
             Self::Refused(refused) => refused.code.map_or(exit::FAILED, Code::exit),
-            Self::NoAnswer(no_answer) => no_answer.code.map_or(exit::UNAVAILABLE, Code::exit),
+            Self::NoAnswer(no_answer) | Self::Hopeless(no_answer) => {
+                no_answer.code.map_or(exit::UNAVAILABLE, Code::exit)
+            }
         }
     }
 
@@ -117,7 +142,7 @@ impl CallError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Refused(refused) => refused.code,
-            Self::NoAnswer(no_answer) => no_answer.code,
+            Self::NoAnswer(no_answer) | Self::Hopeless(no_answer) => no_answer.code,
         }
     }
 }
@@ -176,13 +201,15 @@ impl Client {
         let headers = access.identity.headers(&access.servers)?;
         let endpoint = |(url, authorization): (ServerUrl, _)| -> Result<Endpoint, String> {
             let proxy = proxy::proxy_for(&url, access.proxy.as_ref(), vars)?;
-            Ok(Endpoint { agent: connect::agent(&url, proxy, Arc::clone(&tls), None, vars), url, authorization })
+            let through = proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()).into());
+            let agent = connect::agent(&url, proxy, Arc::clone(&tls), None, vars);
+            Ok(Endpoint { agent, url, authorization, proxy: through, hopeless: Arc::default() })
         };
         let servers = access.servers.into_iter().zip(headers).map(endpoint).collect::<Result<Vec<_>, _>>()?;
         if servers.is_empty() {
             return Err("no server is named".to_owned());
         }
-        Ok(Self { servers: servers.into(), current: Arc::default() })
+        Ok(Self { servers: servers.into(), current: Arc::default(), met: Arc::default() })
     }
 
     /// The addresses of all servers, without credentials.
@@ -190,6 +217,12 @@ impl Client {
     pub fn server(&self) -> String {
         let all: Vec<String> = self.servers.iter().map(|server| server.url.to_string()).collect();
         all.join(", ")
+    }
+
+    /// Whether a locker server has answered.
+    #[must_use]
+    pub fn has_met(&self) -> bool {
+        self.met.load(Ordering::Relaxed)
     }
 
     /// How many servers there are.
@@ -201,7 +234,7 @@ impl Client {
     /// A client of only the `index`th server.
     pub(super) fn only(&self, index: usize) -> Self {
         let server = self.servers[index % self.servers.len()].clone();
-        Self { servers: [server].into(), current: Arc::default() }
+        Self { servers: [server].into(), current: Arc::default(), met: Arc::clone(&self.met) }
     }
 
     /// Sends one request and parses a 2xx answer as `T`. While there is no answer, a GET is repeated at the other
@@ -245,8 +278,10 @@ impl Client {
             };
             self.leave(server);
             left -= 1;
-            if left == 0 || !connect::is_unconnected(&error) {
-                return Err(self.no_answer(server, connect::in_words(&error, TRUST_SETTING), None, None));
+            let trouble = self.look(server, &error);
+            let failed = self.trouble(server, trouble, None, None);
+            if left == 0 || !(connect::is_unconnected(&error) || self.is_hopeless(server)) {
+                return Err(failed);
             }
         }
     }
@@ -264,20 +299,27 @@ impl Client {
 
     /// Parses the body of a 2xx answer. A body that is not ours counts as no answer: something else answered.
     pub(super) fn parse<T: DeserializeOwned>(&self, raw: &Raw) -> Result<T, CallError> {
-        serde_json::from_slice(&raw.body).map_err(|error| {
+        let parsed = serde_json::from_slice(&raw.body);
+        if parsed.is_ok() {
+            self.meet();
+        }
+        parsed.map_err(|error| {
             let why = format!("its answer (status {}) does not come from a locker server: {error}", raw.status);
-            self.unusable(raw, why, None, None)
+            self.foreign(raw, why, None)
         })
     }
 
     /// What an answer outside 2xx means.
     pub(super) fn error(&self, raw: &Raw) -> CallError {
         let Ok(body) = serde_json::from_slice::<ErrorBody>(&raw.body) else {
-            return self.unusable(raw, foreign(raw), None, raw.retry_after);
+            return self.foreign(raw, foreign(raw), raw.retry_after);
         };
+        self.meet();
         let code = serde_json::from_value::<Code>(body.code.clone().into()).ok();
         if !(400..500).contains(&raw.status) || matches!(raw.status, 408 | 429) {
-            return self.unusable(raw, format!("{} ({})", body.error, body.code), code, raw.retry_after);
+            self.leave(raw.server);
+            let trouble = Trouble { what: format!("{} ({})", body.error, body.code), next: None, lasts: false };
+            return self.trouble(raw.server, trouble, code, raw.retry_after);
         }
         CallError::Refused(Box::new(Refused {
             code,
@@ -289,21 +331,52 @@ impl Client {
         }))
     }
 
-    /// For an answer that cannot be used: moves on, because another server may give a better one.
-    fn unusable(&self, raw: &Raw, why: String, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
+    /// For an answer that does not come from a locker server: moves on, because another server may give a better one.
+    fn foreign(&self, raw: &Raw, why: String, retry_after: Option<Duration>) -> CallError {
         self.leave(raw.server);
-        self.no_answer(raw.server, why, code, retry_after)
+        let Endpoint { url, proxy, .. } = &self.servers[raw.server];
+        // The answer to a TLS server's request comes through the proxy, not from it.
+        let proxy = proxy.as_deref().filter(|_| !url.is_tls());
+        self.trouble(raw.server, Trouble::of_answer(why, raw.status, proxy), None, retry_after)
+    }
+
+    /// A locker server has answered.
+    fn meet(&self) {
+        self.met.store(true, Ordering::Relaxed);
+    }
+
+    /// Why a request failed. Before the first answer of a locker server, a plain port that gives no HTTP answer is
+    /// looked at once more, to say what it speaks.
+    fn look(&self, server: usize, error: &ureq::Error) -> Trouble {
+        let Endpoint { url, proxy, .. } = &self.servers[server];
+        let trouble = Trouble::of(error, TRUST_SETTING, proxy.as_deref());
+        let is_plain = !url.is_tls() && proxy.is_none() && !self.has_met();
+        if !is_plain || !connect::is_no_http(error) {
+            return trouble;
+        }
+        let speaks = proxy::host_and_port(url).and_then(|(host, port)| trouble::greet(&host, port).ok());
+        speaks.map_or(trouble.clone(), |speaks| trouble.after_look(speaks))
+    }
+
+    fn is_hopeless(&self, server: usize) -> bool {
+        self.servers[server].hopeless.load(Ordering::Relaxed)
     }
 
     /// The error for a listing whose pages lead back to earlier ones and so never end: because of a cache or a broken
     /// server.
     pub(super) fn repeats(&self) -> CallError {
         let why = "its listing repeats itself: is there a cache in between?".to_owned();
-        self.no_answer(self.current.load(Ordering::Relaxed) % self.servers.len(), why, None, None)
+        let trouble = Trouble { what: why, next: None, lasts: false };
+        self.trouble(self.current.load(Ordering::Relaxed) % self.servers.len(), trouble, None, None)
     }
 
-    fn no_answer(&self, server: usize, why: String, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
-        CallError::NoAnswer(NoAnswer { server: self.servers[server].url.to_string(), why, code, retry_after })
+    /// The error for trouble with this server. It is hopeless if that is so for all servers, and none ever answered.
+    fn trouble(&self, server: usize, trouble: Trouble, code: Option<Code>, retry_after: Option<Duration>) -> CallError {
+        let Endpoint { url, hopeless, .. } = &self.servers[server];
+        hopeless.store(trouble.lasts && !self.has_met(), Ordering::Relaxed);
+        let no_answer = NoAnswer { server: url.to_string(), why: trouble.what, next: trouble.next, code, retry_after };
+        let all = (0..self.servers.len()).all(|server| self.is_hopeless(server));
+        if all { CallError::Hopeless(no_answer) } else { CallError::NoAnswer(no_answer) }
     }
 }
 

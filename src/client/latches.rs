@@ -48,6 +48,12 @@ impl LatchClient {
         Ok(Self { client: Client::open(Access::to(server, credentials, tls), vars)?, suffix })
     }
 
+    /// Whether the server has answered.
+    #[must_use]
+    pub fn has_met(&self) -> bool {
+        self.client.has_met()
+    }
+
     /// The address of the server, without credentials and without the endpoint's query.
     #[must_use]
     pub fn server(&self) -> String {

@@ -2,11 +2,12 @@
 //!
 //! - [`http`]: one request, one typed outcome: done, refused for good, or no usable answer (retry).
 //! - [`connect`]: servers, identities and limits; `trust`: certificates; `proxy`: which proxy to use; `transport`: how
-//!   bytes travel.
+//!   bytes travel; `trouble`: why there is no answer, and what to do.
 //! - [`calls`]: one method for each call of the API.
 //! - [`latches`]: the calls of the Argo contract.
 //! - [`interruptible`]: a request that a signal interrupts.
 //! - [`acquire`]: asks until the locks are held, or gives up and leaves nothing behind.
+//! - [`progress`]: what a person sees while a request waits.
 //! - [`lease`]: when a lease is renewed, and when its program must have stopped. Values only.
 //! - [`backoff`], [`claim_id`], [`when`], [`who`]: pauses between attempts, ids that a re-run finds again, text for people.
 //!
@@ -21,8 +22,10 @@ pub mod http;
 pub mod interruptible;
 pub mod latches;
 pub mod lease;
+pub mod progress;
 pub(crate) mod proxy;
 mod transport;
+pub(crate) mod trouble;
 pub(crate) mod trust;
 pub mod when;
 pub mod who;

@@ -450,6 +450,22 @@ pub(crate) fn explain(error: &rustls::Error, setting: &str) -> (String, String) 
     (what.to_owned(), next.to_owned())
 }
 
+/// Whether asking again does not help, because a certificate, a setting or an address has to change first.
+pub(crate) fn lasts(error: &rustls::Error) -> bool {
+    match error {
+        // A server that is stopping or short of something may send these.
+        rustls::Error::AlertReceived(alert) => !matches!(
+            alert,
+            AlertDescription::CloseNotify | AlertDescription::InternalError | AlertDescription::UserCanceled
+        ),
+        rustls::Error::InvalidCertificate(_)
+        | rustls::Error::InvalidMessage(_)
+        | rustls::Error::PeerIncompatible(_)
+        | rustls::Error::NoApplicationProtocol => true,
+        _ => false,
+    }
+}
+
 /// The TLS error inside another error, if there is one.
 pub(crate) fn find(error: &ureq::Error) -> Option<&rustls::Error> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = match error {

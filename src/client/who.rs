@@ -6,6 +6,8 @@ use crate::wire::api::{HolderView, Owner, QueueView, SuspectView, WaiterView};
 
 /// How many of the waiters ahead one line names at most.
 const AHEAD_NAMED: usize = 3;
+/// How many holders are written out at most.
+const HOLDERS_NAMED: usize = 5;
 
 /// `team/pipeline/job #12 (URL)`, as far as it is known; `fallback` if nothing is.
 #[must_use]
@@ -41,28 +43,55 @@ pub fn holder(holder: &HolderView, now: WallMs) -> String {
     parts.join(", ")
 }
 
-/// All holders in one line; empty if there are none.
+/// The first holders in one line, and how many more there are; empty if there are none.
 #[must_use]
 pub fn holders(all: &[HolderView], now: WallMs) -> String {
-    all.iter().map(|one| holder(one, now)).collect::<Vec<_>>().join("; ")
+    let mut words: Vec<String> = all.iter().take(HOLDERS_NAMED).map(|one| holder(one, now)).collect();
+    words.extend(more(all.len(), words.len()));
+    words.join("; ")
 }
 
-/// Where a waiter stands: its place, who holds what it waits for, and who is ahead.
+/// What is held, for the line about a wait, and the lines that follow it: one for each of the first holders, unless
+/// there is only one. `count` is how many there are in all.
 #[must_use]
-pub fn queue(queue: &QueueView, now: WallMs) -> String {
-    let mut parts = vec![format!("place {} in the queue", queue.position)];
-    parts.extend(queue.lacks.clone());
-    if !queue.holders.is_empty() {
-        parts.push(format!("held: {}", holders(&queue.holders, now)));
+pub fn held(first: &[HolderView], count: usize, now: WallMs) -> (Option<String>, Vec<String>) {
+    match first {
+        [] => (None, Vec::new()),
+        [only] if count <= 1 => (Some(format!("held: {}", holder(only, now))), Vec::new()),
+        several => {
+            let one = |one: &HolderView| format!("held: {}", holder(one, now));
+            let mut lines: Vec<String> = several.iter().take(HOLDERS_NAMED).map(one).collect();
+            lines.extend(more(count, lines.len()));
+            (Some(format!("{count} holders")), lines)
+        }
     }
-    if !queue.ahead.is_empty() {
-        let named: Vec<String> = queue.ahead.iter().take(AHEAD_NAMED).map(waiter).collect();
-        let more = queue.position.saturating_sub(1 + named.len());
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        parts.push(format!("ahead: {}{more}", named.join(", ")));
+}
+
+/// For how long it has been held: `held 32 min by WHO and 3 more`.
+#[must_use]
+pub fn held_for(first: &[HolderView], count: usize, now: WallMs) -> Option<String> {
+    let oldest = first.iter().filter(|one| one.since.is_some()).min_by_key(|one| one.since.as_deref());
+    let one = oldest.or(first.first())?;
+    let who = owner(&one.owner, &format!("claim {}", one.claim));
+    let since = one.since.as_deref().and_then(|since| when::since(since, now));
+    let long = since.map(|span| format!(" {}", when::span(span))).unwrap_or_default();
+    let others = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+    Some(format!("held{long} by {who}{others}"))
+}
+
+fn more(count: usize, shown: usize) -> Option<String> {
+    (count > shown).then(|| format!("and {} more", count - shown))
+}
+
+/// Who is ahead in the queue.
+#[must_use]
+pub fn ahead(queue: &QueueView) -> Option<String> {
+    if queue.ahead.is_empty() {
+        return None;
     }
-    parts.extend(queue.expected_wait.as_ref().map(|span| format!("about {span} by recent holds")));
-    parts.join("; ")
+    let named: Vec<String> = queue.ahead.iter().take(AHEAD_NAMED).map(waiter).collect();
+    let more = more(queue.position.saturating_sub(1), named.len()).map(|more| format!(" {more}")).unwrap_or_default();
+    Some(format!("ahead: {}{more}", named.join(", ")))
 }
 
 fn waiter(waiter: &WaiterView) -> String {

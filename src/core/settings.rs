@@ -3,6 +3,9 @@
 use super::limits;
 use super::time::Span;
 
+/// How long a waiter that does not listen keeps its place, unless the server is told otherwise.
+pub const PLACE: Span = Span::mins(10);
+
 /// The settings of the rules. Tests shorten them; the defaults are those of docs/design.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -53,7 +56,7 @@ impl Default for Settings {
         Self {
             listen: Span::secs(20),
             grace: Span::secs(3),
-            place: Span::mins(10),
+            place: PLACE,
             confirm: Span::secs(45),
             withdrawals: 3,
             memory: Span::hours(24),

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use super::input::Input;
 use super::persist::Persist;
-use super::progress::{self, Progress};
+use super::progress;
 use super::put::{Put, Stop, taken_back};
 use super::{print, release, say};
 use crate::client::acquire::{self, Acquire, Held, News, Stopped, self_wait_limit};
 use crate::client::claim_id::{Place, claim_id};
+use crate::client::progress::{Progress, short};
+use crate::client::who;
 use crate::core::names::LockName;
 use crate::env::{Env, random_hex};
 use crate::wire::api::ClaimBody;
@@ -23,7 +25,7 @@ const CANCEL: Duration = Duration::from_secs(5);
 pub(super) fn nothing(put: &Put<'_>, why: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
     say(env.stderr, format!("NO LOCK IS TAKEN: {why}, and optional: true says to go on without one"));
     let mut persist = Persist::of(put, env)?;
-    release::note(put, &mut persist, None)
+    release::note(put, &mut persist, None, env)
 }
 
 pub(super) fn acquire(put: &Put<'_>, mut asked: Ask, env: &mut Env<'_>) -> Result<(), Stop> {
@@ -40,7 +42,7 @@ pub(super) fn acquire(put: &Put<'_>, mut asked: Ask, env: &mut Env<'_>) -> Resul
             Some(named.ok_or_else(empty)?)
         }
     };
-    let mut progress = Progress::of(put.source.log_level, env)?;
+    let mut progress = Progress::new(progress::pace(put.source.log_level, env)?);
     put.tell(env, first_line(put, &asked, lock.as_ref()));
     clamp_note(put, env);
     let (timeout, name) = (asked.timeout, asked.name.clone());
@@ -66,16 +68,14 @@ pub(super) fn acquire(put: &Put<'_>, mut asked: Ask, env: &mut Env<'_>) -> Resul
     };
     let mut is_told = false;
     let held = acquire.run(&mut |news| {
-        if let Some(line) = progress.line(news, put.clock.monotonic(), put.now()) {
-            put.tell(env, line);
-        }
+        progress.lines(news, put.moment()).iter().for_each(|line| put.tell(env, line));
         let waits_for_itself = matches!(news, News::Waiting(view) if view.code == Code::SelfWait);
         if waits_for_itself && !is_told {
             is_told = true;
             put.tell(env, self_wait_advice(self_wait));
         }
     });
-    let held = held.map_err(|stopped| explain(put, &id, timeout, stopped))?;
+    let held = held.map_err(|stopped| explain(put, &id, timeout, stopped, env))?;
     let answer = answer(put, &held)?;
     let printed = put.interruptible.check().map_err(Some).and_then(|()| {
         put.tell(env, last_line(&held));
@@ -191,26 +191,29 @@ fn answer(put: &Put<'_>, held: &Held) -> Result<Answer, Stop> {
 }
 
 /// Explains why nothing is held, and what to do about it.
-fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped) -> Stop {
+fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped, env: &mut Env<'_>) -> Stop {
     let Stopped { why, cancelled } = stopped;
     let gone = taken_back(&cancelled, id);
     match why {
         acquire::Stop::Signalled(signal) => Stop::Signalled(signal, gone),
         acquire::Stop::TimeOver(view) => {
             let limit = timeout.map(progress::span).unwrap_or_default();
-            let place = view.map(|view| format!("; {}", progress::waiting(&view, put.now()))).unwrap_or_default();
+            let place = view.map(|view| format!("; {}", short(&view, put.now()))).unwrap_or_default();
             Stop::Failed(format!("no lock within the timeout of {limit}{place}; {gone}"))
         }
         acquire::Stop::Unanswered(why) => Stop::Failed(format!("{why}; {gone}")),
+        acquire::Stop::Hopeless(why) => Stop::Failed(format!("{}; {gone}", why.with_next())),
         acquire::Stop::SelfWait(view) => Stop::Failed(format!(
             "this build already holds what it waits for, so the wait may never end ({}): give both steps the same \
              as: NAME if they mean the same claim, release the first one, or remove self_wait: fail to keep waiting; {gone}",
-            progress::waiting(&view, put.now())
+            short(&view, put.now())
         )),
-        acquire::Stop::Locked(view) => Stop::Failed(format!(
-            "not free, and queue: false says not to wait; {}",
-            progress::waiting(&view, put.now())
-        )),
+        acquire::Stop::Locked(view) => {
+            let (held, lines) = who::held(&view.holders, view.holder_count, put.now());
+            lines.iter().for_each(|line| put.tell(env, line));
+            let held = held.unwrap_or_else(|| view.error.clone());
+            Stop::Failed(format!("not free, and queue: false says not to wait; {held}"))
+        }
         acquire::Stop::Refused(refused) => {
             let how = refused.claim.as_ref().and_then(|claim| claim.how.as_deref());
             let hint = match (refused.code, how) {

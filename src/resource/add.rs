@@ -56,7 +56,7 @@ pub(super) fn add(
     let lock = NewLock::read(put, "add", dir, labels)?;
     put.announce(env, &format!("adding lock {:?} to", lock.name.as_str()));
     let (pool, name, body) = (put.pool().to_owned(), lock.name.as_str().to_owned(), lock.body);
-    let done = Persist::of(put, env)?.call(put, move |client| client.put_lock(&pool, &name, &body))?;
+    let done = Persist::of(put, env)?.call(put, env, move |client| client.put_lock(&pool, &name, &body))?;
     put.tell(env, format!("added {:?}", lock.name.as_str()));
     Ok(put.answer(done.revision, Some(lock.name.as_str()), Vec::new()))
 }
@@ -85,7 +85,7 @@ pub(super) fn add_claimed(
     put.announce(env, &format!("adding lock {:?}, claimed, to", lock.name.as_str()));
     let taking = Taking { put, lock: &lock.name, id: &id, run: &run };
     let (pool, name, body) = (put.pool().to_owned(), lock.name.as_str().to_owned(), lock.body.clone());
-    let done = Persist::of(put, env)?.call(put, move |client| client.put_lock(&pool, &name, &body));
+    let done = Persist::of(put, env)?.call(put, env, move |client| client.put_lock(&pool, &name, &body));
     let done = done.map_err(|stop| match stop {
         Stop::Signalled(signal, _) => taking.back(Some(signal)),
         other => other,

@@ -4,16 +4,19 @@
 //! history and can always be fetched, so that the implicit get after a release or a removal succeeds.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::destination::Destination;
 use super::session::Opening;
 use super::tree::{Tree, metadata};
-use super::{ADVICE, Failure, directory, interruptible, print, read_payload, say};
+use super::{Failure, away, directory, interruptible, print, progress, read_payload, say};
 use crate::client::acquire::{Timing, env_duration};
 use crate::client::backoff::Backoff;
+use crate::client::interruptible::Interruptible;
+use crate::client::progress::{Pace, Silence};
 use crate::client::{CallError, Client, NoAnswer};
 use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
@@ -85,12 +88,10 @@ fn run(env: &mut Env<'_>) -> Result<(), Failure> {
     let retry_max = Timing::of(env)?.retry_max;
     let (opening, kind) = (Opening::of(&request.source, None, env)?, request.source.kind);
     let tree = request.params.tree && kind == SourceKind::Pool;
-    let (get, facts) = interruptible(env, move || {
-        let session = opening.resolve()?;
-        let get = Get { client: session.client, pool: session.pool, kind, tree };
-        let facts = get.persist(revision, limit, retry_max)?;
-        Ok((get, facts))
-    })?;
+    let session = interruptible(env, move || opening.resolve())?;
+    let get = Get { client: session.client, pool: session.pool, kind, tree };
+    let pace = progress::pace(request.source.log_level, env)?;
+    let facts = get.persist(revision, &Patience { limit, retry_max, pace, level: request.source.log_level }, env)?;
     let mut files = Destination::open(dir)?;
     get.write(&mut files, revision, &facts)?;
     print(env, &get.answer(&request.version, &facts))?;
@@ -102,6 +103,7 @@ fn run(env: &mut Env<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
+#[derive(Clone)]
 struct Get {
     client: Client,
     pool: PoolName,
@@ -118,6 +120,14 @@ struct Facts {
     locks: Vec<Fetched>,
     holders: Vec<HolderView>,
     tree: Tree,
+}
+
+/// How long to ask a server that does not answer, and how often to say so.
+struct Patience {
+    limit: Duration,
+    retry_max: Duration,
+    pace: Pace,
+    level: LogLevel,
 }
 
 /// Why a version cannot be fetched.
@@ -137,25 +147,31 @@ impl From<CallError> for Miss {
     fn from(error: CallError) -> Self {
         match error {
             CallError::NoAnswer(why) => Self::Away(why),
+            CallError::Hopeless(why) => Self::Final(away(&why)),
             CallError::Refused(refused) => Self::Final(refused.to_string()),
         }
     }
 }
 
 impl Get {
-    /// Retries for up to `limit`: a brief outage after a put must not fail a step that holds its lock.
-    fn persist(&self, revision: u64, limit: Duration, retry_max: Duration) -> Result<Facts, String> {
-        let (start, mut backoff) = (Instant::now(), Backoff::new(retry_max));
+    /// Retries for a while: a brief outage after a put must not fail a step that holds its lock.
+    fn persist(&self, revision: u64, patience: &Patience, env: &mut Env<'_>) -> Result<Facts, Failure> {
+        let (clock, interruptible) = (Arc::clone(&env.clock), Interruptible::new(&env.signals));
+        let (start, mut backoff) = (clock.monotonic(), Backoff::new(patience.retry_max));
+        let mut silence = Silence::new(patience.pace);
         loop {
-            match self.facts(revision) {
+            let (attempt, sent) = (self.clone(), clock.monotonic());
+            match interruptible.run(move || attempt.facts(revision)).map_err(Failure::Signalled)? {
                 Ok(facts) => return Ok(facts),
-                Err(Miss::Final(text)) => return Err(text),
+                Err(Miss::Final(text)) => return Err(text.into()),
                 Err(Miss::Away(why)) => {
-                    let pause = backoff.pause(why.retry_after);
-                    if start.elapsed() + pause >= limit {
-                        return Err(format!("{why}; {ADVICE}"));
+                    let (pause, now) = (backoff.pause(why.retry_after), clock.monotonic());
+                    if now.saturating_sub(start) + pause >= patience.limit {
+                        return Err(away(&why).into());
                     }
-                    std::thread::sleep(pause);
+                    let line = silence.line(&why, self.client.has_met(), sent, now);
+                    line.iter().filter(|_| patience.level >= LogLevel::Info).for_each(|line| say(env.stderr, line));
+                    interruptible.sleep(pause).map_err(Failure::Signalled)?;
                 }
             }
         }
@@ -199,7 +215,7 @@ impl Get {
                 Some(claim) => over(claim),
                 None => refused.to_string(),
             },
-            Err(error @ CallError::NoAnswer(_)) => return Err(error.into()),
+            Err(error @ (CallError::NoAnswer(_) | CallError::Hopeless(_))) => return Err(error.into()),
         };
         match self.kind {
             SourceKind::LockName => Ok(None),

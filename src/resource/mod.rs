@@ -18,7 +18,7 @@
 //! |---|---|---|
 //! | `LOCKER_WAIT` | 25s | how long one request of `out` waits at the server; at least 100ms |
 //! | `LOCKER_RETRY_MAX` | 10s | the longest pause between two attempts of `out`; 50ms to 10s |
-//! | `LOCKER_PROGRESS` | 30s | least time between two lines about a wait |
+//! | `LOCKER_PROGRESS` | 20s | least time between two lines about changes while it waits; others take 3 and 9 times as long |
 //! | `LOCKER_RELEASE_LIMIT` | 60s | time for a whole `release`, `unlock`, `add`, `add_claimed` or `remove` |
 //! | `LOCKER_GET_LIMIT` | 60s | how long `in` asks a server that does not answer |
 //! | `LOCKER_SELF_WAIT` | 60s | how long `out` with `self_wait: fail` waits for a lock that its own build holds |
@@ -45,8 +45,8 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use crate::client::CallError;
 use crate::client::interruptible::Interruptible;
+use crate::client::{CallError, NoAnswer};
 use crate::env::{Env, Signal, read_at_most};
 use crate::wire::escape::{Escaped, escape_json};
 
@@ -61,10 +61,18 @@ const PAYLOAD_BYTES: u64 = 4 * 1024 * 1024;
 /// What to do when no server answers, for the person who reads the log.
 const ADVICE: &str = "run `locker doctor` with this source to see where it fails";
 
+/// Why no server answers, with the next step for the reader.
+fn away(why: &NoAnswer) -> String {
+    match &why.next {
+        Some(_) => why.with_next(),
+        None => format!("{why}; {ADVICE}"),
+    }
+}
+
 /// The text of a call's error, with the next step for the reader.
 fn told(error: &CallError) -> String {
     match error {
-        CallError::NoAnswer(why) => format!("{why}; {ADVICE}"),
+        CallError::NoAnswer(why) | CallError::Hopeless(why) => away(why),
         CallError::Refused(refused) => refused.to_string(),
     }
 }

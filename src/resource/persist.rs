@@ -7,6 +7,7 @@ use super::{ADVICE, progress};
 use crate::client::acquire::env_duration;
 use crate::client::backoff::Backoff;
 use crate::client::interruptible::Running;
+use crate::client::progress::Silence;
 use crate::client::{CallError, Client};
 use crate::env::{Env, Signal};
 
@@ -22,6 +23,7 @@ pub(super) struct Persist {
     end: Duration,
     limit: Duration,
     backoff: Backoff,
+    silence: Silence,
     signal: Option<Signal>,
 }
 
@@ -39,30 +41,40 @@ impl Persist {
     fn since(start: Duration, put: &Put<'_>, env: &Env<'_>) -> Result<Self, String> {
         let limit = env_duration(env, "LOCKER_RELEASE_LIMIT", LIMIT)?;
         let backoff = Backoff::new(put.timing.retry_max);
-        Ok(Self { end: start + limit, limit, backoff, signal: None })
+        let silence = Silence::new(progress::pace(put.source.log_level, env)?);
+        Ok(Self { end: start + limit, limit, backoff, silence, signal: None })
     }
 
     /// Makes the call, and retries after each temporary failure.
     pub(super) fn call<T: Send + 'static>(
         &mut self,
         put: &Put<'_>,
+        env: &mut Env<'_>,
         work: impl Fn(&Client) -> Result<T, CallError> + Send + Clone + 'static,
     ) -> Result<T, Stop> {
         self.backoff.reset();
         let mut missing = "no answer".to_owned();
         loop {
             let (client, attempt) = (put.client().clone(), work.clone());
+            let sent = put.clock.monotonic();
             let running = put.interruptible.start(move || attempt(&client));
             match self.wait(put, &running) {
                 None => return Err(self.given_up(&missing)),
                 Some(Err(CallError::NoAnswer(why))) => {
                     missing = why.to_string();
+                    let now = put.clock.monotonic();
+                    if let Some(line) = self.silence.line(&why, put.client().has_met(), sent, now) {
+                        put.tell(env, line);
+                    }
                     self.pause(put, why.retry_after);
                     if self.left(put).is_zero() {
                         return Err(self.given_up(&missing));
                     }
                 }
-                Some(answer) => return Ok(answer?),
+                Some(answer) => {
+                    self.silence.over();
+                    return Ok(answer?);
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use super::say;
 use super::session::Session;
 use crate::client::acquire::{Cancelled, Timing};
 use crate::client::interruptible::Interruptible;
+use crate::client::progress::Moment;
 use crate::client::{CallError, Client, Refused, when};
 use crate::core::time::WallMs;
 use crate::env::{Clock, Env, Signal, hex, random_hex};
@@ -33,7 +34,7 @@ impl From<CallError> for Stop {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Refused(refused) => Self::Refused(refused),
-            error @ CallError::NoAnswer(_) => Self::Failed(super::told(&error)),
+            error @ (CallError::NoAnswer(_) | CallError::Hopeless(_)) => Self::Failed(super::told(&error)),
         }
     }
 }
@@ -65,6 +66,11 @@ impl Put<'_> {
     /// The wall clock, for people.
     pub(super) fn now(&self) -> WallMs {
         when::now(&*self.clock)
+    }
+
+    /// The time, on both clocks.
+    pub(super) fn moment(&self) -> Moment {
+        Moment::of(&*self.clock)
     }
 
     /// One line about what the put requests, waits for or does.

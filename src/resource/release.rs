@@ -26,7 +26,7 @@ pub(super) fn release(put: &Put<'_>, what: &Release, env: &mut Env<'_>) -> Resul
                 ClaimOrLock::Lock(lock) => release_lock(put, &mut persist, lock.as_str(), env),
                 ClaimOrLock::Nothing => {
                     put.tell(env, format!("{dir:?} comes from a step that took no lock: nothing to release"));
-                    note(put, &mut persist, None)
+                    note(put, &mut persist, None, env)
                 }
             }
         }
@@ -54,7 +54,7 @@ fn release_claim(
 ) -> Result<Answer, Stop> {
     first_line(put, &format!("claim {id}"), env);
     let asked = id.to_owned();
-    let claim = persist.call(put, move |client| client.get_claim(&asked))?;
+    let claim = persist.call(put, env, move |client| client.get_claim(&asked))?;
     if claim.state == ClaimState::Ended {
         let lock = input.lock_name().ok().map(|name| name.as_str().to_owned());
         return already_over(put, persist, &claim, lock.as_deref(), env);
@@ -68,15 +68,15 @@ fn release_claim(
         )));
     };
     let lock = own_lock(put, &claim).or_else(|| part.lock.clone());
-    let ended = end(put, persist, id)?;
+    let ended = end(put, persist, id, env)?;
     put.tell(env, format!("released {}", names(&claim)));
-    version_of(put, persist, &ended, lock.as_deref())
+    version_of(put, persist, &ended, lock.as_deref(), env)
 }
 
 /// Ends one claim, whoever owns it. A claim that is already released is not an error.
-fn end(put: &Put<'_>, persist: &mut Persist, id: &str) -> Result<ClaimView, Stop> {
+fn end(put: &Put<'_>, persist: &mut Persist, id: &str, env: &mut Env<'_>) -> Result<ClaimView, Stop> {
     let id = id.to_owned();
-    persist.call(put, move |client| client.delete_claim(&id, None, PATIENCE))
+    persist.call(put, env, move |client| client.delete_claim(&id, None, PATIENCE))
 }
 
 fn already_over(
@@ -91,27 +91,38 @@ fn already_over(
     let at = claim.ended_at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
     let why = claim.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     // Sent once more, so that the server's own rule decides whether this is harmless.
-    end(put, persist, &claim.id).map_err(|stop| match stop {
+    end(put, persist, &claim.id, env).map_err(|stop| match stop {
         Stop::Refused(_) => Stop::Failed(format!("claim {} has already ended: {how}{by}{at}{why}", claim.id)),
         other => other,
     })?;
     put.tell(env, format!("claim {} had already ended: {how}{by}{at}; nothing to do", claim.id));
-    note(put, persist, lock)
+    note(put, persist, lock, env)
 }
 
 /// The version of a step that ended a claim.
-fn version_of(put: &Put<'_>, persist: &mut Persist, ended: &ClaimView, lock: Option<&str>) -> Result<Answer, Stop> {
+fn version_of(
+    put: &Put<'_>,
+    persist: &mut Persist,
+    ended: &ClaimView,
+    lock: Option<&str>,
+    env: &mut Env<'_>,
+) -> Result<Answer, Stop> {
     match ended.revision {
         Some(revision) => Ok(put.answer(revision, lock, released_metadata(put))),
-        None => note(put, persist, lock),
+        None => note(put, persist, lock, env),
     }
 }
 
 /// A version for a step that changed nothing.
-pub(super) fn note(put: &Put<'_>, persist: &mut Persist, lock: Option<&str>) -> Result<Answer, Stop> {
+pub(super) fn note(
+    put: &Put<'_>,
+    persist: &mut Persist,
+    lock: Option<&str>,
+    env: &mut Env<'_>,
+) -> Result<Answer, Stop> {
     let pool = put.pool().to_owned();
     let body = NoteBody { lock: lock.map(str::to_owned), by: Some(put.by()) };
-    let noted = persist.call(put, move |client| match client.note(&pool, &body) {
+    let noted = persist.call(put, env, move |client| match client.note(&pool, &body) {
         // The pool does not exist, so it has never had a change.
         Err(error) if error.code() == Some(Code::NoSuchPool) => Ok(NOTHING_EVER),
         answer => answer.map(|done| done.revision),
@@ -131,14 +142,14 @@ fn released_metadata(put: &Put<'_>) -> Vec<Metadata> {
 fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
     first_line(put, &format!("lock {lock:?}"), env);
     let (pool, name) = (put.pool().to_owned(), lock.to_owned());
-    let view = persist.call(put, move |client| client.get_lock(&pool, &name))?;
+    let view = persist.call(put, env, move |client| client.get_lock(&pool, &name))?;
     let held: Vec<&HolderView> = view.holders.iter().filter(|h| h.state == ClaimState::Held).collect();
     match held.as_slice() {
         [] => Err(Stop::Failed(format!("lock {lock:?} of pool {:?} is not held: nothing to release", put.pool()))),
         [holder] => {
-            let ended = end(put, persist, &holder.claim)?;
+            let ended = end(put, persist, &holder.claim, env)?;
             put.tell(env, format!("released {}", who::holder(holder, put.now())));
-            version_of(put, persist, &ended, Some(lock))
+            version_of(put, persist, &ended, Some(lock), env)
         }
         several => Err(Stop::Failed(format!(
             "lock {lock:?} of pool {:?} has {} holders: release with the directory of one of them; held: {}",
@@ -159,13 +170,13 @@ fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: 
     let what = name.map_or_else(|| format!("everything of build {build}"), |name| format!("{name:?} of build {build}"));
     first_line(put, &what, env);
     let pool = put.pool().to_owned();
-    let claims = persist.call(put, move |client| {
+    let claims = persist.call(put, env, move |client| {
         client.list_claims(&ClaimFilter { pool: Some(&pool), state: None, build: Some((&cluster, &build)) })
     })?;
     let wanted = claims.iter().filter(|claim| name.is_none_or(|name| is_named(claim, name)));
     let mut last = None;
     for claim in wanted {
-        match end(put, persist, &claim.id) {
+        match end(put, persist, &claim.id, env) {
             Ok(ended) => {
                 put.tell(env, format!("released {}", names(claim)));
                 last = ended.revision.map(|revision| (revision, own_lock(put, claim))).or(last);
@@ -178,7 +189,7 @@ fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: 
         return Ok(put.answer(revision, lock.as_deref(), released_metadata(put)));
     }
     put.tell(env, "this build holds nothing here and waits for nothing: nothing to do");
-    note(put, persist, None)
+    note(put, persist, None, env)
 }
 
 /// Whether a claim of this build was made `as` that name. The id of the claim tells.
@@ -205,7 +216,7 @@ pub(super) fn unlock(put: &Put<'_>, key: &str, requestor: &str, env: &mut Env<'_
     let mut persist = Persist::of(put, env)?;
     let pool = put.pool().to_owned();
     put.announce(env, &format!("unlocking for {requestor:?} with key {key:?} in"));
-    let held = persist.call(put, move |client| {
+    let held = persist.call(put, env, move |client| {
         client.list_claims(&ClaimFilter { pool: Some(&pool), state: Some("held"), build: None })
     })?;
     let ours = |claim: &&ClaimView| {
@@ -213,7 +224,7 @@ pub(super) fn unlock(put: &Put<'_>, key: &str, requestor: &str, env: &mut Env<'_
     };
     let mut last = None;
     for claim in held.iter().filter(ours) {
-        last = end(put, &mut persist, &claim.id)?.revision.or(last);
+        last = end(put, &mut persist, &claim.id, env)?.revision.or(last);
     }
     if let Some(revision) = last {
         put.tell(env, format!("unlocked {:?}", put.pool()));
@@ -225,7 +236,7 @@ pub(super) fn unlock(put: &Put<'_>, key: &str, requestor: &str, env: &mut Env<'_
         return Err(Stop::Failed(format!("{:?} is locked by {who}{theirs}, not with key {key:?}", put.pool())));
     }
     put.tell(env, format!("{requestor:?} holds nothing of {:?}: nothing to do", put.pool()));
-    note(put, &mut persist, None)
+    note(put, &mut persist, None, env)
 }
 
 fn own_lock(put: &Put<'_>, claim: &ClaimView) -> Option<String> {

@@ -15,20 +15,20 @@ pub(super) fn remove(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
     let mut persist = Persist::of(put, env)?;
     let claim = match input.claim_or_lock()? {
         ClaimOrLock::Claim(id) => id,
-        ClaimOrLock::Lock(_) | ClaimOrLock::Nothing => present_holder(put, &mut persist, lock.as_str())?,
+        ClaimOrLock::Lock(_) | ClaimOrLock::Nothing => present_holder(put, &mut persist, lock.as_str(), env)?,
     };
     let by = put.by_step(&[b"remove", lock.as_str().as_bytes(), claim.as_bytes()]);
     let body = RemoveBody { claim: Some(claim), by: Some(by) };
     let (pool, name) = (put.pool().to_owned(), lock.as_str().to_owned());
-    let done = persist.call(put, move |client| client.delete_lock(&pool, &name, &body))?;
+    let done = persist.call(put, env, move |client| client.delete_lock(&pool, &name, &body))?;
     put.tell(env, format!("removed {:?}", lock.as_str()));
     Ok(put.answer(done.revision, Some(lock.as_str()), Vec::new()))
 }
 
 /// The claim that holds the lock, if the directory names only the lock.
-fn present_holder(put: &Put<'_>, persist: &mut Persist, lock: &str) -> Result<String, Stop> {
+fn present_holder(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<'_>) -> Result<String, Stop> {
     let (pool, name) = (put.pool().to_owned(), lock.to_owned());
-    let view = persist.call(put, move |client| client.get_lock(&pool, &name))?;
+    let view = persist.call(put, env, move |client| client.get_lock(&pool, &name))?;
     let held: Vec<&HolderView> = view.holders.iter().filter(|h| h.state == ClaimState::Held).collect();
     match held.as_slice() {
         [holder] => Ok(holder.claim.clone()),

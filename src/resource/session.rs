@@ -7,8 +7,8 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::say;
-use crate::client::Client;
 use crate::client::connect::{Access, Authorization, Identity};
+use crate::client::{CallError, Client};
 use crate::core::limits::NAME_BYTES;
 use crate::core::names::PoolName;
 use crate::env::{Env, hex};
@@ -87,11 +87,11 @@ fn director(client: &Client) -> Result<PoolName, String> {
     let info = loop {
         match client.get_json::<Director>("/info") {
             Ok(info) => break info,
-            Err(_) if attempt < DIRECTOR_ATTEMPTS => {
+            Err(CallError::NoAnswer(_)) if attempt < DIRECTOR_ATTEMPTS => {
                 attempt += 1;
                 std::thread::sleep(DIRECTOR_PAUSE);
             }
-            Err(crate::client::CallError::NoAnswer(no)) => {
+            Err(CallError::NoAnswer(no) | CallError::Hopeless(no)) => {
                 return Err(format!("source.bosh_lock: no usable answer from {}/info: {}", no.server, no.why));
             }
             Err(error) => return Err(format!("source.bosh_lock: {error}")),

@@ -23,7 +23,7 @@ pub(super) fn verify(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
     put.announce(env, &format!("verifying claim {id} in"));
     let mut persist = Persist::of(put, env)?;
     let asked = id.clone();
-    let claim = persist.call(put, move |client| client.get_claim(&asked))?;
+    let claim = persist.call(put, env, move |client| client.get_claim(&asked))?;
     let is_that_hold = claim.state == ClaimState::Held && claim.fence.is_some_and(|present| fence == Some(present));
     let own = claim.locks.iter().find(|lock| lock.pool == put.pool());
     if let (true, Some(lock), Some(revision)) = (is_that_hold, own, claim.revision) {
@@ -36,7 +36,7 @@ pub(super) fn verify(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
         Ok(lock) => {
             let (pool, name) = (put.pool().to_owned(), lock.as_str().to_owned());
             persist
-                .call(put, move |client| client.get_lock(&pool, &name))
+                .call(put, env, move |client| client.get_lock(&pool, &name))
                 .map_or_else(|_| String::new(), |view| now(&view, put.now()))
         }
         Err(_) => String::new(),

@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::add::NewLock;
 use super::input::Input;
 use super::persist::Persist;
-use super::progress::{self, Progress};
+use super::progress;
 use super::put::{Put, Stop};
 use super::release;
 use crate::client::acquire::{News, self_wait_limit};
 use crate::client::backoff::Backoff;
+use crate::client::progress::Progress;
 use crate::client::{CallError, Client, who};
 use crate::env::Env;
 use crate::wire::api::{ChangeKind, ChangeView, DoneView, LockState, LockView};
@@ -27,7 +28,7 @@ pub(super) fn check(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -
     let free = |view: &LockView, _: &[ChangeView]| view.state == LockState::Free;
     look_until(put, lock.as_str(), watch, &free, env)?;
     put.tell(env, format!("{:?} is unclaimed", lock.as_str()));
-    release::note(put, &mut Persist::from_now(put, env)?, Some(lock.as_str()))
+    release::note(put, &mut Persist::from_now(put, env)?, Some(lock.as_str()), env)
 }
 
 /// Waits until someone holds the lock, or has held it since the wait began. Fails if the lock does not exist.
@@ -41,7 +42,7 @@ pub(super) fn check_unclaimed(put: &Put<'_>, dir: &str, watch: Watch, env: &mut 
     };
     look_until(put, name, watch, &claimed, env)?;
     put.tell(env, format!("{name:?} is claimed"));
-    release::note(put, &mut Persist::from_now(put, env)?, Some(name))
+    release::note(put, &mut Persist::from_now(put, env)?, Some(name), env)
 }
 
 fn look_until(
@@ -148,7 +149,7 @@ impl<'w> Wait<'w> {
             own_since: None,
             own_limit: self_wait_limit(env)?,
             backoff: Backoff::new(put.timing.retry_max),
-            progress: Progress::of(put.source.log_level, env)?,
+            progress: Progress::new(progress::pace(put.source.log_level, env)?),
             seen: 0,
             news: Vec::new(),
             holders: String::new(),
@@ -173,14 +174,12 @@ impl<'w> Wait<'w> {
     ) -> Result<T, Stop> {
         let signalled = |signal| Stop::Signalled(signal, "the wait has ended; nothing is held".to_owned());
         loop {
-            let (client, attempt) = (self.put.client().clone(), work.clone());
+            let (client, attempt, sent) = (self.put.client().clone(), work.clone(), self.put.clock.monotonic());
             match self.put.interruptible.run(move || attempt(&client)).map_err(signalled)? {
                 Err(CallError::NoAnswer(why)) => {
-                    if let Some(line) =
-                        self.progress.line(&News::NoAnswer(&why), self.put.clock.monotonic(), self.put.now())
-                    {
-                        self.put.tell(env, line);
-                    }
+                    let news = News::NoAnswer { why: &why, met: self.put.client().has_met(), has_place: false, sent };
+                    let lines = self.progress.lines(&news, self.put.moment());
+                    lines.iter().for_each(|line| self.put.tell(env, line));
                     let pause = self.backoff.pause(why.retry_after);
                     let left = self.left(&why.to_string())?;
                     self.put.interruptible.sleep(left.map_or(pause, |left| left.min(pause))).map_err(signalled)?;
@@ -208,14 +207,17 @@ impl<'w> Wait<'w> {
     /// Reports who holds the lock, and waits for the next change of the pool.
     fn for_change(&mut self, view: &LockView, env: &mut Env<'_>) -> Result<(), Stop> {
         let now = self.put.clock.monotonic();
-        self.holders = match view.state {
+        let free = match view.state {
             LockState::Draining => format!("{:?} is out of use for a while, because its holder was lost", self.lock),
-            _ if view.holders.is_empty() => format!("{:?} is unclaimed", self.lock),
-            _ => format!("held: {}", who::holders(&view.holders, self.put.now())),
+            LockState::Quarantined => format!("{:?} is quarantined", self.lock),
+            _ => format!("{:?} is unclaimed", self.lock),
         };
-        if let Some(line) = self.progress.text(format!("waiting: {}", self.holders), now) {
-            self.put.tell(env, line);
-        }
+        let lines = self.progress.watched(&view.holders, &free, None, self.put.moment());
+        lines.iter().for_each(|line| self.put.tell(env, line));
+        self.holders = match who::holders(&view.holders, self.put.now()) {
+            nobody if nobody.is_empty() => free,
+            holders => format!("held: {holders}"),
+        };
         let own = self.check_own(view, now, env)?;
         let left = self.left(&self.holders)?;
         let drain = (view.state == LockState::Draining).then_some(DRAIN_LOOK);

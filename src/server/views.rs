@@ -93,6 +93,7 @@ impl Viewer<'_> {
             position,
             ahead: ahead.map(|c| self.waiter(c)).collect(),
             holders: self.rivals(&claim.terms.ask.parts),
+            holder_count: self.rival_count(&claim.terms.ask.parts),
             listening: listens(claim),
             expected_wait: first.and_then(|pool| expected_wait(pool, position)).map(show_span),
             stuck: self.stuck(claim),
@@ -152,6 +153,24 @@ impl Viewer<'_> {
             }
         };
         parts.iter().flat_map(of_part).take(limits::HOLDERS_SHOWN).collect()
+    }
+
+    /// How many holders the locks have that could serve this claim.
+    #[must_use]
+    pub fn rival_count(&self, parts: &[Part]) -> usize {
+        let of_part = |part: &Part| -> usize {
+            let Some(pool) = self.snapshot.pool(&part.pool) else { return 0 };
+            match &part.want {
+                Want::Named(names) => {
+                    names.iter().filter_map(|name| pool.locks.get(name)).map(|lock| lock.holders.len()).sum()
+                }
+                Want::Any { labels, .. } => {
+                    let fitting = pool.locks.values().filter(|lock| lock.matches(labels));
+                    fitting.map(|lock| lock.holders.len()).sum()
+                }
+            }
+        };
+        parts.iter().map(of_part).sum()
     }
 
     /// All holders of a lock.

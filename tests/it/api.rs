@@ -919,7 +919,7 @@ fn a_client_that_left_is_passed_over_and_keeps_its_place() {
     let place = api.call("GET", "/api/v1/claims/b", "");
     assert_eq!(
         place.json["queue"],
-        json!({"position": 1, "ahead": [], "holders": place.json["queue"]["holders"], "listening": false})
+        json!({"position": 1, "ahead": [], "holders": place.json["queue"]["holders"], "holder_count": 1, "listening": false})
     );
     assert_eq!(api.call("DELETE", "/api/v1/claims/a", "").status, 200);
     assert_eq!(api.call("PUT", "/api/v1/claims/c", r#"{"pool":"p"}"#).json["state"], "held");

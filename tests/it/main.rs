@@ -27,6 +27,7 @@ mod latches;
 mod metrics;
 mod names;
 mod nested;
+mod people;
 mod pipelines;
 mod pool_resource;
 mod references;

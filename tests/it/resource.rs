@@ -360,7 +360,8 @@ fn a_signal_ends_the_wait_for_a_server_that_is_away() {
     let build = Build::new(&server, 2, "p");
     server.kill();
     let waiter = build.put(&json!({"acquire": true}));
-    waiter.until_stderr("retrying, the claim keeps its place in the queue");
+    let line = waiter.until_stderr("nothing listens there: is the server running");
+    assert!(line.ends_with("; asking again"), "there is no place in a queue yet: {line}");
     let start = Instant::now();
     waiter.signal(Signal::SIGTERM);
     waiter.finish().failed(143, "could not be cancelled");

@@ -1,11 +1,12 @@
-//! Resolving and reaching the server: its name, address and port, and which protocol it speaks.
+//! Resolving and reaching the server: its name, address and port.
 
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 use super::report::Report;
 use super::{Stop, Tools};
+use crate::client::trouble;
 use crate::env::Env;
 use crate::wire::errors::exit;
 use crate::wire::server_url::ServerUrl;
@@ -51,7 +52,6 @@ pub(super) fn reach(
 fn resolve(address: &Address, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<Vec<SocketAddr>, Stop> {
     let asked = (address.host.clone(), address.port);
     let running = tools.interruptible.start(move || asked.to_socket_addrs().map(|found| found.collect::<Vec<_>>()));
-    let advice = "check the host in locker_uri, and that the DNS servers of the worker's containers know it";
     let why = match running.wait_at_most(CONNECT)? {
         Some(Ok(found)) if !found.is_empty() => {
             let ips: Vec<String> = found.iter().map(|socket| socket.ip().to_string()).collect();
@@ -63,7 +63,7 @@ fn resolve(address: &Address, tools: &Tools, report: &mut Report, env: &mut Env<
         None => format!("no answer within {} s", CONNECT.as_secs()),
     };
     let text = format!("the host name {} cannot be resolved: {why}", address.host);
-    Err(report.fail(env, "resolve", exit::UNAVAILABLE, text, advice)?)
+    Err(report.fail(env, "resolve", exit::UNAVAILABLE, text, trouble::UNKNOWN_HOST)?)
 }
 
 /// Connects to the first address that answers, as clients do.
@@ -98,48 +98,8 @@ fn connect(
 
 fn connect_advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            "nothing listens there: is the server running, is this its port (8910 unless set), \
-             and does --listen name an address that others can reach? \
-             A containerd worker's containers cannot reach the worker's own host"
-        }
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-            "packets get lost: check firewalls, security groups and routes between the worker and the server"
-        }
-        _ => "check the network between here and the server",
+        io::ErrorKind::ConnectionRefused => trouble::REFUSED,
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => trouble::LOST,
+        _ => trouble::NETWORK,
     }
-}
-
-/// Which protocol a port speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speaks {
-    Http,
-    Tls,
-    Something,
-    Nothing,
-}
-
-/// Sends a plain-HTTP request and looks at the first bytes of the answer, only to explain a failure.
-pub(super) fn greet(address: &Address) -> io::Result<Speaks> {
-    let found = (address.host.as_str(), address.port).to_socket_addrs()?.next();
-    let mut stream = TcpStream::connect_timeout(&found.ok_or(io::ErrorKind::NotFound)?, CONNECT)?;
-    stream.set_read_timeout(Some(CONNECT))?;
-    stream.set_write_timeout(Some(CONNECT))?;
-    // Errors do not matter here: if the peer closes at once, whatever it has sent is still read.
-    let _ = write!(stream, "GET /healthz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", address.host);
-    let mut start = [0; 5];
-    let mut read = 0;
-    while read < start.len() {
-        match stream.read(&mut start[read..]) {
-            Ok(0) | Err(_) => break,
-            Ok(more) => read += more,
-        }
-    }
-    Ok(match &start[..read] {
-        [] => Speaks::Nothing,
-        b"HTTP/" => Speaks::Http,
-        // A TLS alert or handshake record.
-        [0x15 | 0x16, 0x03, ..] => Speaks::Tls,
-        _ => Speaks::Something,
-    })
 }

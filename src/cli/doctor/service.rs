@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::network::{self, Speaks};
 use super::report::Report;
 use super::{Stop, Subject, Tools};
 use crate::client::CallError;
 use crate::client::proxy::proxy_for;
+use crate::client::trouble;
 use crate::env::Env;
 use crate::wire::api::InfoView;
 use crate::wire::errors::{Code, exit};
@@ -46,7 +46,7 @@ pub(super) fn examine(
     let (answer, took) = tools.time(move || client.info())?;
     let info = match answer {
         Ok(info) => info,
-        Err(error) => return Err(no_info(subject, &error, tools, report, env)?),
+        Err(error) => return Err(no_info(subject, &error, report, env)?),
     };
     report.ok(env, "server", format!("answered in {} ms", took.as_millis()))?;
     credentials(subject, tools, report, env)?;
@@ -57,55 +57,30 @@ pub(super) fn examine(
     Ok(info.store_id)
 }
 
-fn no_info(
-    subject: &Subject<'_>,
-    error: &CallError,
-    tools: &Tools,
-    report: &mut Report,
-    env: &mut Env<'_>,
-) -> Result<Stop, Stop> {
+fn no_info(subject: &Subject<'_>, error: &CallError, report: &mut Report, env: &mut Env<'_>) -> Result<Stop, Stop> {
     let code = error.exit();
     match (error, error.code()) {
         (_, Some(Code::Unauthorized)) if !subject.target.has_credentials() => {
-            let next = "set username and password in the source (or LOCKER_USERNAME and LOCKER_PASSWORD)";
-            report.fail(env, "auth", code, "the server asks for credentials, but none are given", next)
+            let text = "the server asks for credentials, but none are given";
+            report.fail(env, "auth", code, text, trouble::NO_CREDENTIALS)
         }
         (_, Some(Code::Unauthorized | Code::Forbidden)) => {
-            let next = "compare username and password with AUTH_USER and AUTH_PASS of the server; \
-                        look for spaces and newlines around a value from a credential manager";
-            report.fail(env, "auth", code, format!("the server refuses the credentials: {error}"), next)
+            let text = format!("the server refuses the credentials: {error}");
+            report.fail(env, "auth", code, text, trouble::CREDENTIALS)
         }
         (CallError::Refused(_), _) => {
             let next = "compare the versions of both sides, and the path in locker_uri";
             report.fail(env, "server", code, format!("it answers, but not as expected: {error}"), next)
         }
-        (CallError::NoAnswer(why), Some(_)) => {
+        (CallError::NoAnswer(why) | CallError::Hopeless(why), Some(_)) => {
             let next = "the server is starting or stopping: look at its log, then run this again";
             report.fail(env, "server", code, why.to_string(), next)
         }
-        (CallError::NoAnswer(why), None) => {
-            let (more, next) = explain_silence(subject, tools)?;
-            report.fail(env, "server", exit::UNAVAILABLE, format!("{}{more}", why.why), next)
+        (CallError::NoAnswer(why) | CallError::Hopeless(why), None) => {
+            let next = why.next.as_deref().unwrap_or(trouble::FOREIGN);
+            report.fail(env, "server", exit::UNAVAILABLE, &why.why, next)
         }
     }
-}
-
-/// What else is known about a server that did not answer as a locker server does.
-fn explain_silence(subject: &Subject<'_>, tools: &Tools) -> Result<(&'static str, &'static str), Stop> {
-    let look = ("", "does locker_uri lead to the locker server, and is there a proxy or load balancer in between?");
-    if subject.address.is_tls {
-        return Ok(look);
-    }
-    let address = subject.address.clone();
-    let (speaks, _) = tools.time(move || network::greet(&address))?;
-    Ok(match speaks {
-        Ok(Speaks::Tls) => ("; the port speaks TLS", "write locker_uri with https://"),
-        Ok(Speaks::Something) => ("; the port does not speak HTTP", "is this the port of the locker server?"),
-        Ok(Speaks::Nothing) => {
-            ("; the port accepts connections but does not answer", "is this the port of the locker server?")
-        }
-        Ok(Speaks::Http) | Err(_) => look,
-    })
 }
 
 /// Checks whether the server needs the credentials, with the same request without them.

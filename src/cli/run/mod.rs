@@ -27,6 +27,7 @@ use crate::client::acquire::{Timing, env_duration};
 use crate::client::backoff::Backoff;
 use crate::client::interruptible::Interruptible;
 use crate::client::lease::{Lease, Margins, SHORTEST};
+use crate::client::progress::{Pace, Silence};
 use crate::client::{CallError, Client};
 use crate::env::{Clock, Env, Signal, random_hex};
 use crate::wire::api::{ClaimBody, ClaimView, LockView, Scope};
@@ -207,7 +208,8 @@ impl Session<'_> {
     ) -> Result<(T, Duration), NotStarted> {
         let end = self.clock.through_suspend() + self.leased.margins.ttl;
         let mut backoff = Backoff::new(self.timing.retry_max);
-        let mut last = String::new();
+        let pace = Pace::of_terminal(env).map_err(|why| NotStarted::Failed(CliError::usage(why)))?;
+        let mut silence = Silence::new(pace);
         loop {
             let sent = self.clock.through_suspend();
             let (leased, attempt) = (self.leased.clone(), call.clone());
@@ -215,10 +217,9 @@ impl Session<'_> {
                 Ok(answer) => return Ok((answer, sent)),
                 Err(error) if is_over(&error) => return Err(NotStarted::Lost(error.to_string())),
                 Err(CallError::NoAnswer(why)) if self.clock.through_suspend() < end => {
-                    let line = why.to_string();
-                    if line != last {
-                        say(env, &format!("{line}; retrying"));
-                        last = line;
+                    let now = self.clock.through_suspend();
+                    if let Some(line) = silence.line(&why, self.leased.client.has_met(), sent, now) {
+                        say(env, &line);
                     }
                     self.interruptible.sleep(backoff.pause(why.retry_after))?;
                 }

@@ -65,7 +65,7 @@ fn parked(claim: &Claim) -> Response {
 /// A waiting answer without facts.
 fn bare(code: Code, error: String) -> WaitingView {
     let (holders, own, builds) = (Vec::new(), Vec::new(), Vec::new());
-    WaitingView { error, code, parked: false, claim: None, holders, own, builds }
+    WaitingView { error, code, parked: false, claim: None, holders, holder_count: 0, own, builds }
 }
 
 /// The answer to a claim that waits. The snapshot may know newer facts than the claim.
@@ -78,6 +78,7 @@ fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
         let mut answer = bare(stuck.map_or(Code::Waiting, |stuck| views::stuck_code(stuck)), String::new());
         answer.parked = parked;
         answer.holders = queue.map(|queue| queue.holders.clone()).unwrap_or_default();
+        answer.holder_count = queue.map_or(0, |queue| queue.holder_count);
         answer.own = stuck.map(|stuck| viewer.own(stuck)).unwrap_or_default();
         answer.builds = stuck.map(|stuck| views::builds(stuck)).unwrap_or_default();
         answer.claim = Some(view);
@@ -126,7 +127,9 @@ fn build_text(owner: &api::Owner) -> String {
 }
 
 fn busy(routes: &Routes, ask: &AskClaim) -> Response {
-    let (holders, lacks) = routes.look(|viewer| (viewer.rivals(&ask.terms.ask.parts), viewer.lacks(&ask.terms)));
+    let terms = &ask.terms;
+    let (holders, holder_count, lacks) = routes
+        .look(|viewer| (viewer.rivals(&terms.ask.parts), viewer.rival_count(&terms.ask.parts), viewer.lacks(terms)));
     let error = match (lacks, holders.first()) {
         (Some(lacks), _) => format!("{lacks}: try again later, or let the claim queue"),
         (None, Some(holder)) => format!(
@@ -135,7 +138,7 @@ fn busy(routes: &Routes, ask: &AskClaim) -> Response {
         ),
         (None, None) => "it is not this claim's turn: try again later, or let the claim queue".to_owned(),
     };
-    locked(&WaitingView { holders, ..bare(Code::Locked, error) })
+    locked(&WaitingView { holders, holder_count, ..bare(Code::Locked, error) })
 }
 
 /// How long a client that cannot be parked should wait before it asks again, seconds.

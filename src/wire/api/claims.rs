@@ -307,6 +307,9 @@ pub struct QueueView {
     pub ahead: Vec<WaiterView>,
     /// The holders of locks that could serve it (at most 10).
     pub holders: Vec<HolderView>,
+    /// How many holders of such locks there are in all.
+    #[serde(default)]
+    pub holder_count: usize,
     /// False if its client has stopped asking. The claim is passed over until the client asks again.
     pub listening: bool,
     /// An estimate from how long recent holds of the pool lasted, once there are enough of them: `"4m"`. It is not a
@@ -384,6 +387,9 @@ pub struct WaitingView {
     /// The holders of locks that could serve it (at most 10).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<HolderView>,
+    /// How many holders of such locks there are in all.
+    #[serde(default)]
+    pub holder_count: usize,
     /// With `self_wait`: the locks that its own build holds (at most 10).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own: Vec<HolderView>,
