@@ -9,7 +9,7 @@ use base64::Engine as _;
 use rustls::ClientConfig;
 
 use super::transport::Route;
-use super::trust;
+use super::{trouble, trust};
 use crate::wire::escape::escape;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::{Credentials, ServerUrl};
@@ -29,6 +29,8 @@ pub struct Access {
     pub tls: Tls,
     /// Overrides the proxy that the environment names.
     pub proxy: Option<Secret>,
+    /// The settings have a user name and a password that are not sent, because they are meant for somebody else.
+    pub held_back: bool,
 }
 
 impl Access {
@@ -36,7 +38,7 @@ impl Access {
     #[must_use]
     pub fn to(server: ServerUrl, credentials: Option<Credentials>, tls: Tls) -> Self {
         let identity = Identity::of(credentials.map(Authorization::Basic));
-        Self { servers: vec![server], identity, tls, proxy: None }
+        Self { servers: vec![server], identity, tls, proxy: None, held_back: false }
     }
 }
 
@@ -52,6 +54,16 @@ pub enum Identity {
 }
 
 impl Identity {
+    /// What to do when a server refuses this identity. `sent` says whether it has credentials for that server.
+    pub(super) fn advice(&self, sent: bool, held_back: bool) -> Option<&'static str> {
+        match self {
+            Self::As(Authorization::Bearer(_)) => None,
+            _ if sent => Some(trouble::CREDENTIALS),
+            _ if held_back => Some(trouble::HELD_BACK),
+            _ => Some(trouble::NO_CREDENTIALS),
+        }
+    }
+
     /// The given one, or else the credentials in the URLs.
     #[must_use]
     pub fn of(given: Option<Authorization>) -> Self {

@@ -56,6 +56,8 @@ struct Endpoint {
     agent: ureq::Agent,
     url: ServerUrl,
     authorization: Option<Arc<Secret>>,
+    /// What to do if the server refuses the credentials, or the lack of them.
+    advice: Option<&'static str>,
     /// The host and port of the proxy in between.
     proxy: Option<Arc<str>>,
     /// The last trouble with it does not pass by itself.
@@ -90,14 +92,17 @@ pub struct Refused {
     /// The ended claim, with code `ended`.
     pub claim: Option<ClaimView>,
     pub holders: Vec<HolderView>,
+    /// What to do about it, if that is known here.
+    pub next: Option<&'static str>,
 }
 
 impl Refused {
     /// The message names the first problem. If there are more, all are listed.
     fn text(&self) -> String {
+        let next = self.next.map(|next| format!(": {next}")).unwrap_or_default();
         match &self.problems[..] {
-            [] | [_] => format!("{} ({})", self.message, self.word),
-            all => format!("{} ({}): {}", self.message, self.word, all.join("; ")),
+            [] | [_] => format!("{} ({}){next}", self.message, self.word),
+            all => format!("{} ({}): {}{next}", self.message, self.word, all.join("; ")),
         }
     }
 }
@@ -199,11 +204,12 @@ impl Client {
         let uses_tls = access.servers.iter().any(ServerUrl::is_tls);
         let tls = trust::client_config(&access.tls, uses_tls)?;
         let headers = access.identity.headers(&access.servers)?;
-        let endpoint = |(url, authorization): (ServerUrl, _)| -> Result<Endpoint, String> {
+        let endpoint = |(url, authorization): (ServerUrl, Option<Arc<Secret>>)| -> Result<Endpoint, String> {
             let proxy = proxy::proxy_for(&url, access.proxy.as_ref(), vars)?;
             let through = proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()).into());
             let agent = connect::agent(&url, proxy, Arc::clone(&tls), None, vars);
-            Ok(Endpoint { agent, url, authorization, proxy: through, hopeless: Arc::default() })
+            let advice = access.identity.advice(authorization.is_some(), access.held_back);
+            Ok(Endpoint { agent, url, authorization, advice, proxy: through, hopeless: Arc::default() })
         };
         let servers = access.servers.into_iter().zip(headers).map(endpoint).collect::<Result<Vec<_>, _>>()?;
         if servers.is_empty() {
@@ -328,6 +334,7 @@ impl Client {
             problems: body.problems,
             claim: body.claim,
             holders: body.holders,
+            next: self.servers[raw.server].advice.filter(|_| code == Some(Code::Unauthorized)),
         }))
     }
 
@@ -443,6 +450,7 @@ fn bug(error: &ureq::Error) -> CallError {
         problems: Vec::new(),
         claim: None,
         holders: Vec::new(),
+        next: None,
     }))
 }
 

@@ -38,6 +38,10 @@ pub(crate) const CREDENTIALS: &str = "compare username and password with AUTH_US
 pub(crate) const NO_CREDENTIALS: &str =
     "set username and password in the source (or LOCKER_USERNAME and LOCKER_PASSWORD)";
 
+/// What to do if the server asks for credentials, and those of the source were not sent.
+pub(crate) const HELD_BACK: &str = "username and password were not sent, because with a uri of http(s) in the source \
+     they are those of that Git repository: remove uri";
+
 /// Why there is no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trouble {

@@ -51,9 +51,9 @@ impl Opening {
         warn(source, env);
         let basic = source.credentials.clone().map(Authorization::Basic);
         let authorization = token.cloned().map(Authorization::Bearer).or(basic);
-        let Source { servers, tls, proxy, .. } = source.clone();
+        let Source { servers, tls, proxy, held_back, .. } = source.clone();
         let identity = Identity::of(authorization);
-        let client = Client::open(Access { servers, identity, tls, proxy }, &env.vars)?;
+        let client = Client::open(Access { servers, identity, tls, proxy, held_back }, &env.vars)?;
         Ok(Self { source: source.clone(), client, vars: env.vars.clone() })
     }
 
@@ -76,7 +76,7 @@ pub fn pool_of(source: &Source, vars: &BTreeMap<String, String>) -> Result<PoolN
             // The source decides which servers to trust. The client certificate is only for the locker server.
             let tls = Tls { client: None, ..source.tls.clone() };
             let (servers, proxy) = (vec![url.clone()], source.proxy.clone());
-            director(&Client::open(Access { servers, identity: Identity::Nobody, tls, proxy }, vars)?)
+            director(&Client::open(Access { servers, identity: Identity::Nobody, tls, proxy, held_back: false }, vars)?)
         }
     }
 }
@@ -122,7 +122,9 @@ fn warn(source: &Source, env: &mut Env<'_>) {
     }
     if !source.ignored.is_empty() {
         let keys = source.ignored.join(", ");
-        say(env.stderr, format!("warning: ignored, because a Locker pool has no Git repository: {keys}"));
+        let why =
+            if source.held_back { " (those of that uri: to send them to the locker server, remove uri)" } else { "" };
+        say(env.stderr, format!("warning: ignored, because a Locker pool has no Git repository: {keys}{why}"));
     }
     if let Some(key) = source.tls.skip_verification {
         let text = "the server's certificate is not verified, so anyone on the network path can read the password and grant \

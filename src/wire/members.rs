@@ -89,6 +89,13 @@ impl Members {
         self.map.get(key).and_then(Value::as_str).is_some_and(|text| text.trim().is_empty())
     }
 
+    /// Whether the value at `key` is an address that begins with http:// or https://.
+    #[must_use]
+    pub fn is_web_address(&self, key: &str) -> bool {
+        let text = self.map.get(key).and_then(Value::as_str).unwrap_or_default().trim_start().to_ascii_lowercase();
+        text.starts_with("http://") || text.starts_with("https://")
+    }
+
     /// Whether the value at `key` is an object.
     #[must_use]
     pub fn is_object(&self, key: &str) -> bool {

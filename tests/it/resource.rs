@@ -6,7 +6,7 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use crate::support::{Build, Impostor, Server, eventually, file, out_in, tree};
+use crate::support::{Build, Impostor, Running, Server, eventually, file, out_in, tree};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -650,6 +650,35 @@ fn git_settings_get_one_warning() {
     let done = build.out(&json!({"acquire": true})).ok();
     let warnings: Vec<&str> = done.stderr.lines().filter(|line| line.starts_with("warning:")).collect();
     assert_eq!(warnings, ["warning: ignored, because a Locker pool has no Git repository: uri, branch, private_key"]);
+    // With an address that begins with http, user and password are those of the repository.
+    let guarded = Server::start_with("memory:", &[], &[("AUTH_USER", "ci"), ("AUTH_PASS", "hunter22")]);
+    let with = |uri: &str| {
+        let source = json!({"pool": "p", "uri": uri, "branch": "main", "username": "ci", "password": "hunter22"});
+        Build::with_source(&guarded, 1, &source)
+    };
+    with("git@example.com:locks").out(&json!({"acquire": true})).ok();
+    for uri in ["https://git.example.com/locks.git", "HTTP://git.example.com/locks.git"] {
+        let warning =
+            "no Git repository: uri, branch, username, password (those of that uri: to send them to the locker";
+        let refusal =
+            "(unauthorized): username and password were not sent, because with a uri of http(s) in the source";
+        let done = with(uri).out(&json!({"acquire": true})).failed(1, refusal).said(": remove uri").said(warning);
+        assert!(!done.stderr.contains("hunter22"), "{}", done.stderr);
+        let payload = json!({"source": with(uri).source, "version": {"ref": "1"}}).to_string();
+        for (step, dir) in [("check", None), ("in", Some(with(uri).input("x")))] {
+            with(uri).raw(step, dir.as_deref(), payload.as_bytes()).failed(1, refusal);
+        }
+        with(uri).out(&json!({"release": "build"})).failed(1, refusal);
+        let mut doctor = guarded.cli_command();
+        let doctor =
+            Running::start(doctor.arg("doctor").env("LOCKER_SOURCE", with(uri).source.to_string()), b"").finish();
+        assert!(doctor.code == 7 && doctor.stdout.matches("remove uri").count() == 2, "{doctor:?}");
+    }
+    // What else a refusal of credentials says.
+    let nobody = Build::new(&guarded, 1, "p");
+    nobody.out(&json!({"acquire": true})).failed(1, "(unauthorized): set username and password in the source");
+    let wrong = Build::with_source(&guarded, 1, &json!({"pool": "p", "username": "ci", "password": "other"}));
+    wrong.out(&json!({"acquire": true})).failed(1, "(unauthorized): compare username and password with AUTH_USER");
     // `depth` was a param of gets.
     let params = json!({"source": build.source, "version": {"ref": done.version()}, "params": {"depth": 1}});
     let got = build.raw("in", Some(&build.input("p")), params.to_string().as_bytes()).ok();

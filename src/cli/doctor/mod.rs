@@ -94,6 +94,8 @@ struct Target {
     /// Servers of one store; never empty.
     servers: Vec<ServerUrl>,
     credentials: Option<Credentials>,
+    /// The source has a user name and a password that are not sent.
+    held_back: bool,
     tls: Tls,
     proxy: Option<Secret>,
     pool: Option<PoolName>,
@@ -116,7 +118,7 @@ impl Target {
             Identity::Nobody
         };
         let (servers, tls, proxy) = (servers.to_vec(), self.tls.clone(), self.proxy.clone());
-        Client::open(Access { servers, identity, tls, proxy }, &env.vars)
+        Client::open(Access { servers, identity, tls, proxy, held_back: self.held_back }, &env.vars)
     }
 
     /// Whether credentials are sent.
@@ -217,13 +219,13 @@ fn target(
     let (mut target, source, from) = match source_text(args, env)? {
         Some((text, from)) => {
             let source = parse_source(&text, from, report, env)?;
-            let Source { servers, credentials, tls, proxy, .. } = source.clone();
-            (Target { servers, credentials, tls, proxy, pool: None }, Some(source), from)
+            let Source { servers, credentials, tls, proxy, held_back, .. } = source.clone();
+            (Target { servers, credentials, held_back, tls, proxy, pool: None }, Some(source), from)
         }
         None => {
             let (server, credentials) = connection.target()?;
             let (servers, tls) = (vec![server], connection.tls()?);
-            (Target { servers, credentials, tls, proxy: None, pool: None }, None, "--uri")
+            (Target { servers, credentials, held_back: false, tls, proxy: None, pool: None }, None, "--uri")
         }
     };
     let servers: Vec<String> = target.servers.iter().map(ToString::to_string).collect();
@@ -283,7 +285,12 @@ fn parse_source(text: &[u8], from: &str, report: &mut Report, env: &mut Env<'_>)
             if !source.ignored.is_empty() {
                 let keys = source.ignored.join(", ");
                 let text = format!("{keys}: no effect, because there is no git repository behind a pool");
-                report.warn(env, "source", text, "remove these keys when convenient")?;
+                let next = if source.held_back {
+                    "username and password are those of that uri, and not sent: to send them to the locker server, remove uri"
+                } else {
+                    "remove these keys when convenient"
+                };
+                report.warn(env, "source", text, next)?;
             }
             Ok(source)
         }

@@ -60,12 +60,12 @@ pub(super) fn examine(
 fn no_info(subject: &Subject<'_>, error: &CallError, report: &mut Report, env: &mut Env<'_>) -> Result<Stop, Stop> {
     let code = error.exit();
     match (error, error.code()) {
-        (_, Some(Code::Unauthorized)) if !subject.target.has_credentials() => {
-            let text = "the server asks for credentials, but none are given";
-            report.fail(env, "auth", code, text, trouble::NO_CREDENTIALS)
+        (CallError::Refused(refused), Some(Code::Unauthorized)) if !subject.target.has_credentials() => {
+            let text = "the server asks for credentials, but none are sent";
+            report.fail(env, "auth", code, text, refused.next.unwrap_or(trouble::NO_CREDENTIALS))
         }
-        (_, Some(Code::Unauthorized | Code::Forbidden)) => {
-            let text = format!("the server refuses the credentials: {error}");
+        (CallError::Refused(refused), Some(Code::Unauthorized | Code::Forbidden)) => {
+            let text = format!("the server refuses the credentials: {} ({})", refused.message, refused.word);
             report.fail(env, "auth", code, text, trouble::CREDENTIALS)
         }
         (CallError::Refused(_), _) => {

@@ -74,6 +74,9 @@ pub struct Source {
     pub servers: Vec<ServerUrl>,
     /// `username` and `password`. If missing, each server gets only the credentials in its own URL.
     pub credentials: Option<Credentials>,
+    /// `username` and `password` are those of a Git repository, whose http(s) address is given as `uri`. They are sent to
+    /// nobody.
+    pub held_back: bool,
     pub tls: Tls,
     /// The proxy to use instead of the one from the environment. It may contain a password.
     pub proxy: Option<Secret>,
@@ -136,9 +139,14 @@ impl Source {
             let why = "does not belong in source, where each new token would make a new resource: give it in params";
             fields.wrong("token", why, problems);
         }
-        let ignored: Vec<&str> = GIT_KEYS.iter().copied().filter(|key| fields.take(key).is_some()).collect();
+        let held_back = (username.is_some() || password.is_some()) && fields.is_web_address("uri");
+        let mut ignored: Vec<&str> = GIT_KEYS.iter().copied().filter(|key| fields.take(key).is_some()).collect();
+        if held_back {
+            ignored.extend(["username", "password"]);
+        }
         fields.finish(problems);
         let given = match (username, password) {
+            _ if held_back => None,
             (None, None) => None,
             (username, password) => Some(Credentials {
                 username: username.unwrap_or_default(),
@@ -149,6 +157,7 @@ impl Source {
         Some(Self {
             servers,
             credentials: given,
+            held_back,
             tls,
             proxy,
             place,
