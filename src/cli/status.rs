@@ -4,7 +4,8 @@ use clap::Args;
 
 use super::output::{CliError, is_coloured, print_json};
 use super::table::{self, Tone, cell, toned};
-use crate::client::{Client, who};
+use crate::client::{Client, when, who};
+use crate::core::time::WallMs;
 use crate::env::Env;
 use crate::wire::api::{HolderView, LockState, LockView, PoolSummary, PoolView, QuarantineView};
 use crate::wire::errors::Code;
@@ -35,13 +36,28 @@ pub(super) fn run(args: &StatusArgs, client: &Client, env: &mut Env<'_>) -> Resu
     Ok(exit::OK)
 }
 
+/// How tables are shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    pub coloured: bool,
+    /// For times that are shown as "so long ago".
+    pub now: WallMs,
+}
+
+impl Look {
+    /// For standard output.
+    pub(super) fn of(env: &Env<'_>) -> Self {
+        Self { coloured: is_coloured(env), now: when::now(&*env.clock) }
+    }
+}
+
 /// The table of pools; also what `pool list` shows.
 pub(super) fn show_pools(env: &mut Env<'_>, pools: &[PoolSummary]) -> Result<(), CliError> {
-    print_text(env, &pools_text(pools, is_coloured(env)))
+    print_text(env, &pools_text(pools, Look::of(env)))
 }
 
 fn show_pool(env: &mut Env<'_>, view: &PoolView) -> Result<(), CliError> {
-    print_text(env, &pool_text(view, is_coloured(env)))
+    print_text(env, &pool_text(view, Look::of(env)))
 }
 
 fn print_text(env: &mut Env<'_>, text: &str) -> Result<(), CliError> {
@@ -50,7 +66,7 @@ fn print_text(env: &mut Env<'_>, text: &str) -> Result<(), CliError> {
 }
 
 /// The table of pools as text.
-pub(super) fn pools_text(pools: &[PoolSummary], coloured: bool) -> String {
+pub(super) fn pools_text(pools: &[PoolSummary], look: Look) -> String {
     if pools.is_empty() {
         return "no pools yet: the first claim creates one, or use `locker pool set NAME --capacity N`\n".to_owned();
     }
@@ -59,15 +75,15 @@ pub(super) fn pools_text(pools: &[PoolSummary], coloured: bool) -> String {
         let free = toned(pool.free.to_string(), tone);
         [cell(&pool.pool), cell(pool.locks.to_string()), free, cell(pool.waiting.to_string())]
     };
-    table::text(["POOL", "LOCKS", "FREE", "WAITING"], pools.iter().map(row).collect(), coloured)
+    table::text(["POOL", "LOCKS", "FREE", "WAITING"], pools.iter().map(row).collect(), look.coloured)
 }
 
 /// Locks, holders and queue of a pool as text.
-pub(super) fn pool_text(view: &PoolView, coloured: bool) -> String {
+pub(super) fn pool_text(view: &PoolView, look: Look) -> String {
     let PoolSummary { pool, locks, free, waiting, .. } = &view.summary;
     let mut text = format!("pool {pool:?}: {locks} locks, {free} free, {waiting} waiting\n");
-    let rows = view.items.iter().flat_map(lock_rows).collect();
-    text += &table::text(["LOCK", "STATE", "HOLDER", "SINCE", "CLAIM"], rows, coloured);
+    let rows = view.items.iter().flat_map(|lock| lock_rows(lock, look.now)).collect();
+    text += &table::text(["LOCK", "STATE", "HOLDER", "SINCE", "CLAIM"], rows, look.coloured);
     if view.queue.is_empty() {
         return text;
     }
@@ -83,7 +99,7 @@ pub(super) fn pool_text(view: &PoolView, coloured: bool) -> String {
         [cell((place + 1).to_string()), cell(owner), cell(&waiter.asked_at), cell(&waiter.claim), cell(state)]
     });
     text.push('\n');
-    text + &table::text(["PLACE", "WAITING", "SINCE", "CLAIM", ""], rows.collect(), coloured)
+    text + &table::text(["PLACE", "WAITING", "SINCE", "CLAIM", ""], rows.collect(), look.coloured)
 }
 
 /// Who took a lock out of service, until when and why.
@@ -95,7 +111,7 @@ fn out_of_service(quarantine: &QuarantineView) -> String {
 }
 
 /// One row for each holder, or a single row if nobody holds the lock.
-fn lock_rows(lock: &LockView) -> Vec<[table::Cell; 5]> {
+fn lock_rows(lock: &LockView, now: WallMs) -> Vec<[table::Cell; 5]> {
     let (word, tone) = match lock.state {
         LockState::Free => ("free", Tone::Good),
         LockState::Granted => ("granted", Tone::Busy),
@@ -118,6 +134,7 @@ fn lock_rows(lock: &LockView) -> Vec<[table::Cell; 5]> {
     let row = |holder: &HolderView| {
         let mut who = vec![who::owner(&holder.owner, "-")];
         who.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
+        who.extend(holder.build_ended.as_ref().map(|ended| who::build_ended(ended, now)));
         who.extend(holder.suspect.as_ref().map(|s| format!("not known to be alive since {} ({})", s.since, s.why)));
         who.extend(holder.until.as_ref().map(|until| format!("until {until}")));
         who.extend(holder.reason.as_ref().map(|reason| format!("because {reason:?}")));

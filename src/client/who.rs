@@ -2,7 +2,7 @@
 
 use super::when;
 use crate::core::time::WallMs;
-use crate::wire::api::{HolderView, Owner, QueueView, SuspectView, WaiterView};
+use crate::wire::api::{BuildEndedView, HolderView, Owner, QueueView, SuspectView, WaiterView};
 
 /// How many of the waiters ahead one line names at most.
 const AHEAD_NAMED: usize = 3;
@@ -37,10 +37,26 @@ pub fn holder(holder: &HolderView, now: WallMs) -> String {
     let mut parts = vec![format!("{:?} by {who}", holder.lock)];
     parts.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
     parts.extend(holder.since.as_ref().map(|since| format!("since {}", when::time(since, now))));
+    parts.extend(holder.build_ended.as_ref().map(|ended| build_ended(ended, now)));
     let suspect = |s: &SuspectView| format!("not known to be alive since {} ({})", when::time(&s.since, now), s.why);
     parts.extend(holder.suspect.as_ref().map(suspect));
     parts.extend(holder.reason.as_ref().map(|reason| format!("because {reason:?}")));
     parts.join(", ")
+}
+
+/// How the build of a hold ended that outlives it: `its build succeeded 5 min ago`.
+#[must_use]
+pub fn build_ended(ended: &BuildEndedView, now: WallMs) -> String {
+    let what = match ended.how.as_str() {
+        "errored" => "ended with an error",
+        "aborted" => "was aborted",
+        "gone" => "is gone, seen",
+        how => how,
+    };
+    match when::since(&ended.at, now) {
+        Some(since) => format!("its build {what} {} ago", when::span(since)),
+        None => format!("its build {what}"),
+    }
 }
 
 /// The first holders in one line, and how many more there are; empty if there are none.

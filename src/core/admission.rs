@@ -140,7 +140,7 @@ fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now)
         life,
         terms,
         scope,
-        build_over: false,
+        build_over: None,
         runs,
         ticket,
         asked_at: now.wall,

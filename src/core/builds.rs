@@ -5,21 +5,23 @@
 
 use std::sync::Arc;
 
-use super::claim::{BuildEnd, BuildRef, Claim, End, Phase, Scope, Suspect};
+use super::claim::{BuildEnd, BuildOver, BuildRef, Claim, End, Phase, Scope, Suspect};
 use super::claims;
 use super::names::Reason;
 use super::state::State;
-use super::time::Now;
+use super::time::{Now, WallMs};
 
-/// A build is over. Its waiting and granted claims end, its holds of scope `build` are lost, and so are holds that no
-/// other step can know about. The other holds stay, and nobody asks about this build again.
-pub(super) fn over(state: &mut State, build: &BuildRef, how: BuildEnd, now: Now) {
+/// A build is over, since `at` if its Concourse says when. Its waiting and granted claims end, its holds of scope
+/// `build` are lost, and so are holds that no other step can know about. The other holds stay and show how the build
+/// ended, and nobody asks about this build again.
+pub(super) fn over(state: &mut State, build: &BuildRef, how: BuildEnd, at: Option<WallMs>, now: Now) {
+    let ended = BuildOver::Ended { how, at: at.unwrap_or(now.wall).min(now.wall) };
     state.snapshot.suspects.remove(build);
     let claims: Vec<_> = state.snapshot.claims_of(build).cloned().collect();
     for claim in claims {
         match end_of(&claim, how) {
-            None if claim.build_over => {}
-            None => state.update_claim(&claim.id, |c| c.build_over = true),
+            None if matches!(claim.build_over, Some(BuildOver::Ended { .. })) => {}
+            None => state.update_claim(&claim.id, |c| c.build_over = Some(ended)),
             Some(end) => {
                 let reason = Reason::parse(&format!("its build is over: {}", how.word())).ok();
                 claims::finish(state, &claim, end, None, reason, now);
@@ -35,7 +37,7 @@ fn end_of(claim: &Claim, how: BuildEnd) -> Option<End> {
         (Phase::Waiting { .. } | Phase::Granted { .. }, _) | (Phase::Held { .. }, Scope::Build) => Some(End::BuildOver),
         (Phase::Held { delivered, .. }, Scope::Flow) => {
             // A hold that did not end with its build never ends because of it later.
-            (!delivered && !claim.build_over && how.is_cut_short()).then_some(End::Undelivered)
+            (!delivered && claim.build_over.is_none() && how.is_cut_short()).then_some(End::Undelivered)
         }
         (Phase::Held { .. }, Scope::Person | Scope::Lease) => None,
     }

@@ -218,8 +218,8 @@ pub struct Claim {
     pub terms: Terms,
     /// As requested, otherwise the default of its pools when this life began.
     pub scope: Scope,
-    /// Its build is known to be over; nothing about the build needs watching any more.
-    pub build_over: bool,
+    /// Its build is known to be over, and the claim outlives it. Nothing about the build needs watching any more.
+    pub build_over: Option<BuildOver>,
     /// Runs in the order in which they first appeared; only the last one may act.
     pub runs: Vec<Run>,
     pub ticket: Ticket,
@@ -293,16 +293,21 @@ impl Claim {
         }
     }
 
-    /// The build whose state decides about this claim: for every waiting or granted claim, for a hold of scope `build`,
-    /// and for a `flow` hold that no `in` has fetched yet. `None` once that build is over.
+    /// What the state of its build means for this claim. `None` if it has no build, or if that build is over.
     #[must_use]
-    pub fn build_to_watch(&self) -> Option<BuildRef> {
-        let decides = match (&self.phase, self.scope) {
-            (Phase::Waiting { .. } | Phase::Granted { .. }, _) | (Phase::Held { .. }, Scope::Build) => true,
-            (Phase::Held { delivered, .. }, Scope::Flow) => !delivered,
-            (Phase::Held { .. }, Scope::Person | Scope::Lease) => false,
+    pub fn concern(&self) -> Option<Concern> {
+        let concern = match (&self.phase, self.scope) {
+            (Phase::Waiting { .. } | Phase::Granted { .. }, _) | (Phase::Held { .. }, Scope::Build) => Concern::Decides,
+            (Phase::Held { delivered, .. }, Scope::Flow) => {
+                if *delivered {
+                    Concern::Shows
+                } else {
+                    Concern::Decides
+                }
+            }
+            (Phase::Held { .. }, Scope::Person | Scope::Lease) => return None,
         };
-        self.terms.owner.build().filter(|_| decides && !self.build_over)
+        (self.build_over.is_none() && self.terms.owner.build().is_some()).then_some(concern)
     }
 
     /// Whether `run` belongs to an earlier process than the one that acts now.
@@ -405,6 +410,28 @@ impl BuildEnd {
     pub fn is_cut_short(self) -> bool {
         matches!(self, Self::Errored | Self::Aborted | Self::Gone)
     }
+}
+
+/// What the state of a build means for one of its claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Concern {
+    /// It is only shown: the claim outlives the build. So it is with a `flow` hold that an `in` has fetched.
+    Shows,
+    /// It may end the claim: one that waits or is granted, a hold of scope `build`, and a `flow` hold that no `in` has
+    /// fetched yet.
+    Decides,
+}
+
+/// What is known of a build that is over, for a claim that outlives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuildOver {
+    Ended {
+        how: BuildEnd,
+        /// As its Concourse says it; otherwise when the server learned of it.
+        at: WallMs,
+    },
+    /// An earlier release did not store how and when.
+    Unknown,
 }
 
 /// The state of a build is unknown at present. Its holds stay.

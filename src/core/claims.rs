@@ -252,7 +252,7 @@ pub(super) fn finish_as(state: &mut State, claim: &Claim, ending: Ending, now: N
     let key = state.record(Entry { locks, end: Some(how), reason: why, ..Entry::about(claim, kind, by.as_ref()) }, now);
     leave(state, claim);
     // A step of the build may ask again as long as the build may still be running.
-    let may_go_on = claim.terms.owner.build().is_some() && !claim.build_over;
+    let may_go_on = claim.terms.owner.build().is_some() && claim.build_over.is_none();
     let memory = if may_go_on { state.settings.build_memory } else { state.settings.memory };
     let ended = Ended {
         id: claim.id.clone(),

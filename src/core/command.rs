@@ -6,7 +6,7 @@ use super::claim::{BuildEnd, BuildRef, Claim, End, Ended, Labels, Owner, Scope, 
 use super::latch::{Binding, Ending, Latch, LatchId, NewLatch};
 use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
 use super::pool::{Order, Policy};
-use super::time::Span;
+use super::time::{Span, WallMs};
 
 /// Whether a request can wait for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub enum Command {
     BuildOver {
         build: BuildRef,
         how: BuildEnd,
+        /// When, if its Concourse says so.
+        at: Option<WallMs>,
     },
     /// The state of a build is unknown, and why; `None`: it is known again.
     Suspect {

@@ -35,7 +35,7 @@ pub fn check(state: &State) -> Result<(), String> {
     }
     let released = state.snapshot.latches.values().filter(|l| l.released().is_some()).count();
     ensure(state.snapshot.released_latches.len() == released, || "a latch that is gone is listed as released".into())?;
-    let watched = state.snapshot.claims.values().filter(|claim| claim.build_to_watch().is_some()).count();
+    let watched = state.snapshot.claims.values().filter(|claim| claim.concern().is_some()).count();
     ensure(state.snapshot.watched.len() == watched, || "a build is watched without need".into())?;
     for build in state.snapshot.suspects.keys() {
         ensure(state.snapshot.claims_of(build).next().is_some(), || {
@@ -84,9 +84,9 @@ fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
         let listed = state.snapshot.builds.contains(&(build, claim.id.clone()));
         ensure(listed, || "is not listed under its build".into())?;
     }
-    if let Some(build) = claim.build_to_watch() {
-        let listed = state.snapshot.watched.contains(&(build, claim.id.clone()));
-        ensure(listed, || "is not listed among the claims whose build must be watched".into())?;
+    if let Some((build, concern)) = claim.terms.owner.build().zip(claim.concern()) {
+        let listed = state.snapshot.watched.get(&(build, claim.id.clone()));
+        ensure(listed == Some(&concern), || "is not listed among the claims whose build must be watched".into())?;
     }
     ensure(claim.scope != Scope::Build || claim.terms.owner.build().is_some(), || "belongs to no build".into())?;
     ensure(claim.scope != Scope::Lease || claim.terms.ttl.is_some(), || "is a lease without a ttl".into())?;

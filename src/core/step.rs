@@ -56,8 +56,8 @@ fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Ref
         Command::Confirm { id, run, fence } => claims::confirm(state, &id, run.as_ref(), fence, now),
         Command::Renew { id, run, fence } => claims::renew(state, &id, run.as_ref(), fence, now),
         Command::Delivered { id, revision } => claims::deliver(state, &id, revision),
-        Command::BuildOver { build, how } => {
-            builds::over(state, &build, how, now);
+        Command::BuildOver { build, how, at } => {
+            builds::over(state, &build, how, at, now);
             Ok(Reply::Nothing)
         }
         Command::Suspect { build, why } => {

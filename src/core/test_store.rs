@@ -165,10 +165,10 @@ pub(super) fn standing(state: &State) -> Vec<String> {
     }
     for claim in state.snapshot.claims.values() {
         let Claim { id, life, runs, withdrawals, scope, build_over, .. } = &**claim;
-        lines.push(format!("{id} life {life} runs {runs:?} withdrawn {withdrawals} {scope:?} {build_over}"));
+        lines.push(format!("{id} life {life} runs {runs:?} withdrawn {withdrawals} {scope:?} {build_over:?}"));
     }
-    for build in state.snapshot.builds_to_watch() {
-        lines.push(format!("watch {build:?}"));
+    for (build, concern) in state.snapshot.builds_to_watch() {
+        lines.push(format!("watch {build:?} {concern:?}"));
     }
     lines.extend(state.snapshot.ended.values().map(|e: &Arc<Ended>| format!("{e:?}")));
     lines

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::core::claim::{Claim, Ended, Owner, Part, Phase, Presence, Terms, Want};
+use crate::core::claim::{BuildOver, Claim, Ended, Owner, Part, Phase, Presence, Terms, Want};
 use crate::core::command::Refusal;
 use crate::core::history::{Change, ChangeKind};
 use crate::core::limits;
@@ -13,8 +13,8 @@ use crate::core::state::Snapshot;
 use crate::core::state::Stuck;
 use crate::core::time::{Deadline, Now, Span, WallMs};
 use crate::wire::api::{
-    self, ChangeView, ClaimState, ClaimView, HolderView, LockRef, LockState, LockView, PartBody, PoolSummary,
-    QuarantineView, QueueView, SuspectView, WaiterView,
+    self, BuildEndedView, ChangeView, ClaimState, ClaimView, HolderView, LockRef, LockState, LockView, PartBody,
+    PoolSummary, QuarantineView, QueueView, SuspectView, WaiterView,
 };
 use crate::wire::errors::Code;
 use crate::wire::parse::show_overtaking;
@@ -42,6 +42,11 @@ impl Viewer<'_> {
     fn suspect(&self, claim: &Claim) -> Option<SuspectView> {
         let suspect = self.snapshot.suspect(claim)?;
         Some(SuspectView { since: time(suspect.since), why: suspect.why.to_string() })
+    }
+
+    fn build_ended(claim: &Claim) -> Option<BuildEndedView> {
+        let Some(BuildOver::Ended { how, at }) = claim.build_over else { return None };
+        Some(BuildEndedView { how: how.word().to_owned(), at: time(at) })
     }
 
     /// A live claim. `queue` adds its place in the queue, which costs a look at each earlier waiter.
@@ -74,7 +79,8 @@ impl Viewer<'_> {
             held_for: until.map(|until| show_span(self.left(until))),
             ttl: claim.terms.ttl.map(show_span),
             delivered,
-            build_over: claim.build_over,
+            build_over: claim.build_over.is_some(),
+            build_ended: Self::build_ended(claim),
             suspect: self.suspect(claim),
             how: None,
             by: None,
@@ -199,6 +205,7 @@ impl Viewer<'_> {
             since,
             until: claim.held_until().map(|until| self.moment(until)),
             scope: Some(claim.scope.into()),
+            build_ended: Self::build_ended(claim),
             suspect: self.suspect(claim),
             reason: claim.terms.reason.as_ref().map(ToString::to_string),
         })
@@ -345,6 +352,7 @@ pub fn ended(ended: &Ended) -> ClaimView {
         ttl: None,
         delivered: false,
         build_over: false,
+        build_ended: None,
         suspect: None,
         how: Some(ended.how.word().to_owned()),
         by: text(ended.by.as_ref()),

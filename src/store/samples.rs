@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::core::claim::{
-    Ask, BuildRef, Claim, End, Ended, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
+    Ask, BuildEnd, BuildOver, BuildRef, Claim, End, Ended, Labels, LockSet, Owner, Part, Phase, Presence, Priority,
+    Scope, Terms, Want,
 };
 use crate::core::history::{Change, ChangeKind};
 use crate::core::latch::{Ending, Latch, LatchId, LatchRef, NewLatch, Node, NodeText, Outputs, Released, Target};
@@ -96,6 +97,11 @@ fn scope() -> impl Strategy<Value = Scope> {
     select(&[Scope::Flow, Scope::Person, Scope::Build, Scope::Lease][..])
 }
 
+fn build_over() -> impl Strategy<Value = BuildOver> {
+    let ended = (select(&[BuildEnd::Succeeded, BuildEnd::Failed, BuildEnd::Gone][..]), any::<u64>());
+    prop_oneof![Just(BuildOver::Unknown), ended.prop_map(|(how, at)| BuildOver::Ended { how, at: WallMs(at) })]
+}
+
 fn locks() -> impl Strategy<Value = LockSet> {
     btree_set((pool(), lock_name()), 0..4).prop_map(|locks| locks.into_iter().collect())
 }
@@ -156,7 +162,7 @@ pub fn claim(id: ClaimId) -> impl Strategy<Value = Claim> {
     let runs = vec(name::<Run>(IDS), 0..3);
     let parks = btree_set(any::<u64>().prop_map(ParkId), 0..2);
     let numbers = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u8>(), any::<u32>());
-    let scope = (scope(), any::<bool>());
+    let scope = (scope(), of(build_over()));
     (terms().boxed(), scope, runs, parks, numbers, phase()).prop_map(
         move |(terms, scope, runs, parks, numbers, phase)| {
             let (scope, build_over) = scope;

@@ -38,6 +38,9 @@ pub struct Build {
     pub pipeline_instance_vars: Option<Value>,
     #[serde(default)]
     pub job_name: Option<String>,
+    /// When it ended, seconds since 1970 UTC.
+    #[serde(default)]
+    pub end_time: Option<u64>,
 }
 
 /// All states that a build can be in. An unknown state makes the answer invalid, because guessing would be unsafe.
@@ -93,8 +96,10 @@ mod tests {
         let build: Build = serde_json::from_str(text).unwrap();
         assert_eq!((build.id, build.status, build.job_name.as_deref()), (7, Status::Started, Some("deploy")));
         let one_off: Build =
-            serde_json::from_str(r#"{"id":8,"team_name":"main","name":"1","status":"aborted"}"#).unwrap();
+            serde_json::from_str(r#"{"id":8,"team_name":"main","name":"1","status":"aborted","end_time":1767225601}"#)
+                .unwrap();
         assert_eq!((one_off.status, one_off.pipeline_name), (Status::Aborted, None));
+        assert_eq!((build.end_time, one_off.end_time), (None, Some(1_767_225_601)));
         for wrong in [r#"{"id":8,"status":"paused"}"#, r#"{"status":"started"}"#, "[]", "<html>"] {
             assert!(serde_json::from_str::<Build>(wrong).is_err(), "{wrong}");
         }

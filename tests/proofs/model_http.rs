@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use locker::core::claim::{BuildEnd, BuildRef};
+use locker::core::claim::{BuildEnd, BuildRef, Concern};
 use locker::core::command::Command;
 use locker::core::names::ParkId;
 use locker::core::settings::{Plant, Settings};
@@ -138,7 +138,7 @@ impl Server {
             Op::Over { build, cut_short } => {
                 let how = if *cut_short { BuildEnd::Errored } else { BuildEnd::Succeeded };
                 let build = BuildRef { cluster: "https://ci".parse().unwrap(), id: build.parse().unwrap() };
-                self.life().house.engine.call_blocking(Command::BuildOver { build, how }).unwrap();
+                self.life().house.engine.call_blocking(Command::BuildOver { build, how, at: None }).unwrap();
                 Answer::Nothing
             }
             Op::End { claim, run } => {
@@ -268,8 +268,9 @@ impl Server {
     /// What HTTP shows of [`reference::Model::view`].
     fn view(&self) -> Vec<String> {
         let snapshot = self.life().house.engine.snapshot();
-        let mut lines =
-            vec![format!("watched {:?}", snapshot.builds_to_watch().map(|b| b.id.as_str()).collect::<Vec<_>>())];
+        let why = |concern| if concern == Concern::Decides { "decides" } else { "shows" };
+        let watched = snapshot.builds_to_watch().map(|(build, concern)| (build.id.as_str(), why(concern)));
+        let mut lines = vec![format!("watched {:?}", watched.collect::<Vec<_>>())];
         for claim in self.get("/claims?limit=1000")["items"].as_array().unwrap() {
             let (id, life) = (str_of(&claim["id"]), &claim["life"]);
             let phase = match str_of(&claim["state"]) {

@@ -57,6 +57,8 @@ pub struct Row {
     pub instance_vars: Option<Value>,
     pub job: Option<String>,
     pub status: String,
+    /// Seconds since 1970 UTC. Concourse sends it only for builds that are over.
+    pub end_time: Option<u64>,
     pub exposed: bool,
 }
 
@@ -189,9 +191,17 @@ impl Concourse {
             instance_vars: None,
             job: Some("deploy".into()),
             status: String::new(),
+            end_time: None,
             exposed: true,
         });
         status.clone_into(&mut row.status);
+    }
+
+    /// A build that has ended, so many seconds ago.
+    pub fn ended_build(&self, id: u64, status: &str, ago: u64) {
+        self.build(id, status);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        self.state().builds.get_mut(&id).unwrap().end_time = Some(now - ago);
     }
 
     /// The same, but the pipeline is not exposed.
@@ -516,6 +526,7 @@ impl State {
             ("pipeline_name", row.pipeline.clone().map(Value::from)),
             ("pipeline_instance_vars", row.instance_vars.clone()),
             ("job_name", row.job.clone().map(Value::from)),
+            ("end_time", row.end_time.map(Value::from)),
         ];
         for (name, value) in more {
             if let Some(value) = value {

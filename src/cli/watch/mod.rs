@@ -14,8 +14,8 @@ use clap::Args;
 
 use self::feed::{News, Seen};
 use self::screen::Screen;
-use super::output::{CliError, is_coloured, print_line, say};
-use super::status;
+use super::output::{CliError, print_line, say};
+use super::status::{self, Look};
 use crate::client::acquire::Timing;
 use crate::client::{Client, who};
 use crate::core::names::PoolName;
@@ -71,7 +71,6 @@ fn title(args: &WatchArgs, client: &Client) -> String {
 
 /// Draws the picture until a key, a signal or a refusal ends it.
 fn draw_until_ended(events: &Receiver<Event>, title: &str, env: &mut Env<'_>) -> Result<u8, CliError> {
-    let coloured = is_coloured(env);
     let (mut body, mut as_of, mut away, mut drawn) = (String::new(), String::new(), String::new(), String::new());
     loop {
         let picture = screen::picture(title, &format!("{as_of}{away}"), &body, screen::rows());
@@ -85,8 +84,8 @@ fn draw_until_ended(events: &Receiver<Event>, title: &str, env: &mut Env<'_>) ->
                 as_of = format!("as of {}", time_now(env));
                 away.clear();
                 body = match seen {
-                    Seen::Pool(view) => status::pool_text(&view, coloured),
-                    Seen::Pools(pools) => status::pools_text(&pools, coloured),
+                    Seen::Pool(view) => status::pool_text(&view, Look::of(env)),
+                    Seen::Pools(pools) => status::pools_text(&pools, Look::of(env)),
                 };
             }
             Ok(Event::News(News::Away(why))) => away = format!(" {}", escape(&why)),
@@ -110,8 +109,8 @@ fn write_until_ended(events: &Receiver<Event>, env: &mut Env<'_>) -> Result<u8, 
                 away = false;
                 if std::mem::take(&mut first) {
                     let text = match &seen {
-                        Seen::Pool(view) => status::pool_text(view, false),
-                        Seen::Pools(pools) => status::pools_text(pools, false),
+                        Seen::Pool(view) => status::pool_text(view, Look::of(env)),
+                        Seen::Pools(pools) => status::pools_text(pools, Look::of(env)),
                     };
                     env.stdout.write_all(text.as_bytes())?;
                     env.stdout.flush()?;

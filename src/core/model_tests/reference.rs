@@ -286,12 +286,18 @@ impl Claim {
         }
     }
 
-    /// Whether the fate of its build matters for this claim.
-    fn watches_its_build(&self) -> bool {
+    /// Whether the fate of its build matters for this claim, or is only shown.
+    fn watches_its_build(&self) -> Option<&'static str> {
         let fetched = matches!(self.phase, Phase::Held { delivered: true, .. });
         let held = matches!(self.phase, Phase::Held { .. });
-        let matters = !held || self.scope == "build" || (self.scope == "flow" && !fetched);
-        matters && self.shape.build.is_some() && !self.build_over
+        let watches = match self.scope {
+            _ if !held => "decides",
+            "build" => "decides",
+            "flow" if !fetched => "decides",
+            "flow" => "shows",
+            _ => return None,
+        };
+        (self.shape.build.is_some() && !self.build_over).then_some(watches)
     }
 }
 
@@ -1448,8 +1454,12 @@ impl Model {
 
     /// What every reader must see: one fact per line, in a fixed order.
     pub(super) fn view(&self) -> Vec<String> {
-        let watched = self.claims.iter().filter(|claim| claim.watches_its_build());
-        let watched: BTreeSet<&String> = watched.filter_map(|claim| claim.shape.build.as_ref()).collect();
+        let watched = self.claims.iter().filter_map(|claim| Some((claim.shape.build.as_ref()?, claim)));
+        let watched = watched.filter_map(|(build, claim)| Some((build, claim.watches_its_build()?)));
+        // Of two reasons, the stronger one.
+        let mut watched: BTreeSet<(&String, &str)> = watched.collect();
+        let decided: Vec<&String> = watched.iter().filter(|(_, why)| *why == "decides").map(|(b, _)| *b).collect();
+        watched.retain(|(build, why)| *why == "decides" || !decided.contains(build));
         let mut lines = vec![format!("watched {:?}", watched.into_iter().collect::<Vec<_>>())];
         for claim in &self.claims {
             let phase = match &claim.phase {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::reference::{self, Answer, Op, Request, Rules, Shape, Which};
 use crate::core::claim::{
-    Ask, BuildEnd, BuildRef, Claim, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
+    Ask, BuildEnd, BuildRef, Claim, Concern, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms,
+    Want,
 };
 use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::invariants;
@@ -167,7 +168,7 @@ impl Core {
             Op::Over { build, cut_short } => {
                 let how = if *cut_short { BuildEnd::Aborted } else { BuildEnd::Failed };
                 let build = BuildRef { cluster: text_of("https://ci"), id: text_of(build) };
-                Command::BuildOver { build, how }
+                Command::BuildOver { build, how, at: None }
             }
             Op::End { claim, run } => {
                 Command::End { id: claim_id(claim), run: run.as_deref().map(run_of), by: None, reason: None }
@@ -233,8 +234,9 @@ impl Core {
     /// The same lines as [`reference::Model::view`].
     pub(super) fn view(&self) -> Vec<String> {
         let snapshot = &self.state.snapshot;
-        let mut lines =
-            vec![format!("watched {:?}", snapshot.builds_to_watch().map(|b| b.id.as_str()).collect::<Vec<_>>())];
+        let why = |concern| if concern == Concern::Decides { "decides" } else { "shows" };
+        let watched = snapshot.builds_to_watch().map(|(build, concern)| (build.id.as_str(), why(concern)));
+        let mut lines = vec![format!("watched {:?}", watched.collect::<Vec<_>>())];
         for claim in snapshot.claims.values() {
             let phase = match &claim.phase {
                 Phase::Waiting { presence, .. } => {

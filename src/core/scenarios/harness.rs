@@ -18,7 +18,7 @@
 //! | `ID break [drain]`, `ID cancel`, `ID move first\|last\|ID` | by hand, by somebody else |
 //! | `- quarantine P/L [for=D]`, `- return P/L` | out of service and back |
 //! | `ID left?` | how long the hold lasts |
-//! | `- over B HOW`, `- suspect B [WHY]`, `- watched` | build B is over, or not known to be alive; the builds to ask about |
+//! | `- over B HOW [ago=D]`, `- suspect B [WHY]`, `- watched` | build B is over, or not known to be alive; the builds to ask about |
 //! | `ID end [run=R] [by=P]` | `DELETE` |
 //! | `ID left N` | the client of park N disconnects |
 //! | `ID ?` | look: phase, then locks, or place and presence, then `self_wait P/L=ID..` or `deadlock BUILD..` |
@@ -37,7 +37,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::core::claim::{
-    Ask, BuildEnd, BuildRef, Claim, Labels, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
+    Ask, BuildEnd, BuildOver, BuildRef, Claim, Concern, Labels, Owner, Part, Phase, Presence, Priority, Scope, Terms,
+    Want,
 };
 use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::history::ChangeKind;
@@ -234,7 +235,9 @@ impl Server {
             (id, "left?") => Ok(self.time_left(&parse(id)?)),
             ("-", "over") => {
                 let how = build_end_of(rest.get(1).copied().unwrap_or_default())?;
-                self.command(Command::BuildOver { build: build_of(first)?, how })
+                let ago = span_arg(&args, "ago")?;
+                let at = ago.map(|ago| WallMs(self.now.wall.0 - ago.0));
+                self.command(Command::BuildOver { build: build_of(first)?, how, at })
             }
             ("-", "suspect") => {
                 let why = rest.get(1).map(|why| parse(why)).transpose()?;
@@ -345,12 +348,15 @@ impl Server {
         until.map_or("for ever".into(), |until| format!("{}s", (until.at.0 - self.now.engine.0) / 1_000))
     }
 
-    /// The builds to be asked about, with a `?` for those of which nobody knows.
+    /// The builds to be asked about, with a `?` for those of which nobody knows, and a `~` for those whose end is only
+    /// shown.
     fn watched(&self) -> String {
         let snapshot = &self.state.snapshot;
         let mark = |build: &BuildRef| if snapshot.suspects.contains_key(build) { "?" } else { "" };
+        let how = |concern| if concern == Concern::Shows { "~" } else { "" };
+        let words = snapshot.builds_to_watch();
         let words: Vec<String> =
-            snapshot.builds_to_watch().map(|build| format!("{}{}", build.id, mark(build))).collect();
+            words.map(|(build, concern)| format!("{}{}{}", build.id, mark(build), how(concern))).collect();
         words.join(" ")
     }
 
@@ -527,6 +533,10 @@ impl Server {
         };
         for (pool, lock) in claim.locks() {
             let _ = write!(text, " {pool}/{lock}");
+        }
+        if let Some(BuildOver::Ended { how, at }) = claim.build_over {
+            let ago = (self.now.wall.0 - at.0) / 1_000;
+            let _ = write!(text, " build={}:{ago}s", how.word());
         }
         if claim.life > 1 {
             let _ = write!(text, " life={}", claim.life);

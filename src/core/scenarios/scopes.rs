@@ -147,7 +147,7 @@ scenarios! {
         e ask env build=5                           => held env/5
         f ask env build=6                           => held env/6
         f deliver                                   => held env/6
-        - watched                                   => 1 2 3 4 5
+        - watched                                   => 1 2 3 4 5 6~     # the end of 6 is only shown
         - over 1 aborted                            =>
         a ?                                         => ended undelivered
         - lock env/1                                => meta= draining
@@ -156,22 +156,35 @@ scenarios! {
         - over 3 gone                               =>
         c ?                                         => ended undelivered
         - over 4 succeeded                          =>
-        d ?                                         => held env/4
+        d ?                                         => held env/4 build=succeeded:0s
         - over 5 failed                             =>
         e ?                                         => held env/5
         - over 6 aborted                            =>
-        f ?                                         => held env/6
+        f ?                                         => held env/6 build=aborted:0s
         - watched                                   =>
         a end                                       => refused ended undelivered
         d end                                       => released
     "
     a_build_is_not_asked_about_after_its_end: "
         a ask env build=7                           => held env/env
-        - over 7 succeeded                          =>
+        - over 7 succeeded ago=40s                  =>
         - restart                                   => same
         - watched                                   =>
-        - over 7 gone                               =>             # its Concourse has forgotten it by now
-        a ?                                         => held env/env
+   +20s - over 7 gone                               =>             # its Concourse has forgotten it by now
+        a ?                                         => held env/env build=succeeded:60s
+    "
+    a_fetched_flow_shows_how_its_build_ended: "
+        a ask env build=7                           => held env/env
+        a deliver                                   => held env/env
+        b ask db build=7 scope=build                => held db/db
+        - watched                                   => 7               # b depends on it
+        b end                                       => released
+        - watched                                   => 7~
+        - restart                                   => same
+        - over 7 failed                             =>
+   +5m  a ?                                         => held env/env build=failed:300s
+        - watched                                   =>
+        a end                                       => released
     "
     only_the_present_hold_is_delivered: "
         a ask env build=7                           => held env/env
@@ -179,9 +192,9 @@ scenarios! {
         - watched                                   => 7
         a deliver                                   => held env/env
         a deliver                                   => held env/env
-        - watched                                   =>
+        - watched                                   => 7~
         - restart                                   => same
-        - watched                                   =>
+        - watched                                   => 7~
         a end                                       => released
         a deliver                                   => refused ended released
     "

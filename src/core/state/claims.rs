@@ -128,7 +128,7 @@ impl State {
         for deadline in claim.deadlines() {
             self.unset_timer(deadline.at, Timer::Claim(claim.id.clone()));
         }
-        if let Some(build) = claim.build_to_watch() {
+        if let Some(build) = claim.terms.owner.build() {
             self.snapshot.watched.remove(&(build, claim.id.clone()));
         }
         self.entangled.remove(claim);
@@ -143,8 +143,8 @@ impl State {
         for deadline in claim.deadlines() {
             self.set_timer(deadline, Timer::Claim(claim.id.clone()));
         }
-        if let Some(build) = claim.build_to_watch() {
-            self.snapshot.watched.insert((build, claim.id.clone()));
+        if let Some((build, concern)) = claim.terms.owner.build().zip(claim.concern()) {
+            self.snapshot.watched.insert((build, claim.id.clone()), concern);
         }
         self.entangled.add(claim);
         self.tickets.insert(claim.ticket, claim.id.clone());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use crate::core::claim::{BuildRef, Claim, Ended, Part, Scope, Suspect};
+use crate::core::claim::{BuildRef, Claim, Concern, Ended, Part, Scope, Suspect};
 use crate::core::history::Change;
 use crate::core::latch::{Latch, LatchId};
 use crate::core::names::{Asked, ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Ticket};
@@ -22,8 +22,8 @@ pub struct Snapshot {
     pub ended: OrdMap<ClaimId, Arc<Ended>>,
     /// Live claims by their build.
     pub builds: OrdSet<(BuildRef, ClaimId)>,
-    /// The claims among them whose build's state decides about them ([`Claim::build_to_watch`]).
-    pub watched: OrdSet<(BuildRef, ClaimId)>,
+    /// The claims among them whose build must be watched, with the reason ([`Claim::concern`]).
+    pub watched: OrdMap<(BuildRef, ClaimId), Concern>,
     /// Builds of live claims whose state is unknown at present. Not stored: after a restart the watcher of builds
     /// reports them again.
     pub suspects: OrdMap<BuildRef, Arc<Suspect>>,
@@ -60,17 +60,24 @@ impl Snapshot {
         pools.filter_map(|pool| pool.policy.scope).max().unwrap_or_default()
     }
 
-    /// The builds to ask their Concourse about, each once, in order. The cost grows with the number of claims that
-    /// depend on them.
-    pub fn builds_to_watch(&self) -> impl Iterator<Item = &BuildRef> {
-        let mut last = None;
-        self.watched.iter().filter_map(move |(build, _)| (last.replace(build) != Some(build)).then_some(build))
+    /// The builds to ask their Concourse about, each once, in order, with what their state means. The cost grows with
+    /// the number of claims that they concern.
+    pub fn builds_to_watch(&self) -> impl Iterator<Item = (&BuildRef, Concern)> {
+        let mut claims = self.watched.iter().peekable();
+        std::iter::from_fn(move || {
+            let ((build, _), concern) = claims.next()?;
+            let mut most = *concern;
+            while let Some((_, concern)) = claims.next_if(|((other, _), _)| other == build) {
+                most = most.max(*concern);
+            }
+            Some((build, most))
+        })
     }
 
     /// Why the state of a claim's build is unknown, if it is.
     #[must_use]
     pub fn suspect(&self, claim: &Claim) -> Option<&Suspect> {
-        if self.suspects.is_empty() || claim.build_over {
+        if self.suspects.is_empty() || claim.build_over.is_some() {
             return None;
         }
         self.suspects.get(&claim.terms.owner.build()?).map(AsRef::as_ref)

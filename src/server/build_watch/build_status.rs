@@ -4,6 +4,7 @@
 //! alive does not mean that it is dead.
 
 use crate::core::claim::BuildEnd;
+use crate::core::time::WallMs;
 use crate::wire::atc::{Build, Status};
 use crate::wire::escape::escape;
 
@@ -29,7 +30,8 @@ pub enum Seen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildStatus {
     Alive,
-    Over(BuildEnd),
+    /// It has ended, at this time if Concourse says when.
+    Over(BuildEnd, Option<WallMs>),
     /// Not found. It is gone if it is still not found a while later.
     Missing,
     Unknown(Trouble),
@@ -123,12 +125,12 @@ impl Seen {
         match self {
             Self::Missing => BuildStatus::Missing,
             Self::Unknown(trouble) => BuildStatus::Unknown(trouble.clone()),
-            Self::Build(build) => match build.status {
-                Status::Pending | Status::Started => BuildStatus::Alive,
-                Status::Succeeded => BuildStatus::Over(BuildEnd::Succeeded),
-                Status::Failed => BuildStatus::Over(BuildEnd::Failed),
-                Status::Errored => BuildStatus::Over(BuildEnd::Errored),
-                Status::Aborted => BuildStatus::Over(BuildEnd::Aborted),
+            Self::Build(build) => match (build.status, build.end_time.map(|end| WallMs(end.saturating_mul(1_000)))) {
+                (Status::Pending | Status::Started, _) => BuildStatus::Alive,
+                (Status::Succeeded, ended) => BuildStatus::Over(BuildEnd::Succeeded, ended),
+                (Status::Failed, ended) => BuildStatus::Over(BuildEnd::Failed, ended),
+                (Status::Errored, ended) => BuildStatus::Over(BuildEnd::Errored, ended),
+                (Status::Aborted, ended) => BuildStatus::Over(BuildEnd::Aborted, ended),
             },
         }
     }
@@ -176,14 +178,15 @@ mod tests {
         let words = [
             ("pending", BuildStatus::Alive),
             ("started", BuildStatus::Alive),
-            ("succeeded", BuildStatus::Over(BuildEnd::Succeeded)),
-            ("failed", BuildStatus::Over(BuildEnd::Failed)),
-            ("errored", BuildStatus::Over(BuildEnd::Errored)),
-            ("aborted", BuildStatus::Over(BuildEnd::Aborted)),
+            ("succeeded", BuildStatus::Over(BuildEnd::Succeeded, Some(WallMs(9_000)))),
+            ("failed", BuildStatus::Over(BuildEnd::Failed, Some(WallMs(9_000)))),
+            ("errored", BuildStatus::Over(BuildEnd::Errored, Some(WallMs(9_000)))),
+            ("aborted", BuildStatus::Over(BuildEnd::Aborted, Some(WallMs(9_000)))),
         ];
         for (word, expected) in words {
             for logged_in in [true, false] {
-                let body = format!(r#"{{"id":7,"team_name":"main","name":"1","status":"{word}","api_url":"/"}}"#);
+                let body =
+                    format!(r#"{{"id":7,"team_name":"main","name":"1","status":"{word}","api_url":"/","end_time":9}}"#);
                 assert_eq!(seen(200, &body, logged_in).status(), expected, "{word}");
             }
         }

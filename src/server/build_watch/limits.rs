@@ -7,6 +7,9 @@ pub const WATCH_PERIOD_MS: u64 = 15_000;
 pub const WATCH_GONE_MS: u64 = 60_000;
 /// Longest time for one request to a Concourse, milliseconds, including name lookup, connection and TLS.
 pub const WATCH_TIMEOUT_MS: u64 = 10_000;
+/// Time between two questions about a build whose end is only shown, in periods (5 minutes by default): whoever looks at
+/// such a hold asks how long ago its build ended, not whether it ended a minute ago.
+pub const WATCH_SHOWN_PERIODS: u32 = 20;
 /// Longest pause before asking again about a single build that cannot be seen, in periods (2 minutes by default).
 pub const WATCH_BUILD_BACKOFF_PERIODS: u32 = 8;
 /// Longest pause before asking a Concourse again that does not answer, in periods (1 minute by default).

@@ -156,8 +156,8 @@ impl BuildWatch {
     fn leave_the_unknown(&self, engine: &Engine) {
         let snapshot = engine.snapshot();
         let decided = |build: &&BuildRef| snapshot.claims_of(build).any(|claim| claim.scope == Scope::Build);
-        let unknown =
-            snapshot.builds_to_watch().filter(|build| self.installations.find(build).is_none()).filter(decided);
+        let unknown = snapshot.builds_to_watch().map(|(build, _)| build);
+        let unknown = unknown.filter(|build| self.installations.find(build).is_none()).filter(decided);
         for build in unknown {
             tracing::warn!(
                 cluster = escape(build.cluster.as_str()),

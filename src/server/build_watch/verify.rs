@@ -215,6 +215,7 @@ mod tests {
             pipeline_name: name("app"),
             pipeline_instance_vars: Some(vars),
             job_name: name("deploy"),
+            end_time: None,
         }
     }
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 use super::build_status::{BuildStatus, Trouble};
 use super::concourse::Concourse;
 use super::report::{Contact, Report};
-use super::schedule::{BuildNo, Decision, Next, Schedule, pause};
+use super::schedule::{BuildNo, Decision, Next, Schedule, Watched, pause};
 use super::settings::Pace;
 use super::{Installations, reason};
 use crate::core::claim::{BuildEnd, BuildRef};
 use crate::core::command::Command;
+use crate::core::time::WallMs;
 use crate::env::Clock;
 use crate::server::build_watch::limits;
 use crate::server::engine::Engine;
@@ -124,14 +125,16 @@ impl Watcher {
     /// Reads the claims and collects the builds of this Concourse.
     fn sync(&mut self, now: Duration) {
         let snapshot = self.watch.engine.snapshot();
-        let mut builds = BTreeMap::new();
+        let mut builds: BTreeMap<BuildNo, Watched> = BTreeMap::new();
         self.names.clear();
-        for build in snapshot.builds_to_watch() {
+        for (build, concern) in snapshot.builds_to_watch() {
             let Some((index, id)) = self.watch.installations.find(build) else { continue };
             if index != self.watch.index {
                 continue;
             }
-            *builds.entry(id).or_insert(false) |= snapshot.suspects.contains_key(build);
+            let watched = builds.entry(id).or_insert(Watched { concern, suspect: false });
+            watched.concern = watched.concern.max(concern);
+            watched.suspect |= snapshot.suspects.contains_key(build);
             self.names.entry(id).or_default().push(build.clone());
         }
         self.schedule.keep(&builds, now);
@@ -213,7 +216,7 @@ impl Watcher {
     fn apply(&mut self, decision: Decision) {
         let name = self.name();
         match decision {
-            Decision::Over(id, how) => self.over(id, how),
+            Decision::Over(id, how, at) => self.over(id, how, at),
             Decision::Suspect(ids, trouble) => self.suspect(&ids, &trouble),
             Decision::Clear(id) => {
                 tracing::info!(concourse = name, build = id, "the build was seen again: it is no longer suspect");
@@ -237,14 +240,14 @@ impl Watcher {
         }
     }
 
-    fn over(&self, id: BuildNo, how: BuildEnd) {
+    fn over(&self, id: BuildNo, how: BuildEnd, at: Option<WallMs>) {
         tracing::info!(
             concourse = self.name(),
             build = id,
             how = how.word(),
             "the build is over: what waits or depends on it ends"
         );
-        self.tell(id, |build| Command::BuildOver { build, how });
+        self.tell(id, |build| Command::BuildOver { build, how, at });
     }
 
     fn suspect(&self, ids: &[BuildNo], trouble: &Trouble) {

@@ -213,6 +213,14 @@ pub struct SuspectView {
     pub why: String,
 }
 
+/// How the build of a hold ended that outlives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BuildEndedView {
+    /// `succeeded`, `failed`, `errored`, `aborted`, or `gone` (its Concourse no longer knows it).
+    pub how: String,
+    pub at: String,
+}
+
 /// Where a claim is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -279,6 +287,9 @@ pub struct ClaimView {
     /// Its build is known to have ended, and the hold outlives it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub build_over: bool,
+    /// How and when that build ended. Absent for builds whose end an earlier release of the server saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_ended: Option<BuildEndedView>,
     /// The server does not know whether its build is still running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect: Option<SuspectView>,
@@ -366,6 +377,9 @@ pub struct HolderView {
     /// An `in` has fetched the hold.
     #[serde(default, skip_serializing_if = "is_false")]
     pub delivered: bool,
+    /// Its build has ended like this, and the hold outlives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_ended: Option<BuildEndedView>,
     /// The server does not know whether its build is still running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect: Option<SuspectView>,

@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parsed, StoredDeadline, StoredEnd, StoredKey, StoredLabels, StoredLocks, StoredOwner, StoredScope, all_parsed,
-    is_false, labels, locks, parsed, plain, stored_labels, stored_locks,
+    is_false, labels, locks, parsed, plain, stored_labels, stored_locks, words,
 };
-use crate::core::claim::{Ask, BuildRef, Claim, Ended, Part, Phase, Presence, Priority, Terms, Want};
+use crate::core::claim::{
+    Ask, BuildEnd, BuildOver, BuildRef, Claim, Ended, Part, Phase, Presence, Priority, Terms, Want,
+};
 use crate::core::names::{ClaimId, Digest, Fence, LockName, PoolName, Reason, Revision, Run, Text, Ticket};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 
@@ -39,6 +41,16 @@ impl From<StoredBuild> for BuildRef {
     fn from(stored: StoredBuild) -> Self {
         Self { cluster: stored.cluster.0, id: stored.id.0 }
     }
+}
+
+words!(StoredBuildEnd for BuildEnd { Succeeded, Failed, Errored, Aborted, Gone });
+
+/// How and when the build of a claim ended that outlives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredBuildEnded {
+    how: StoredBuildEnd,
+    at: u64,
 }
 
 /// SHA-256 in lower-case hexadecimal.
@@ -186,8 +198,11 @@ pub struct StoredClaim {
     requestor: Option<Parsed<Text>>,
     /// The requested scope, or else that of its pools when the claim began.
     scope: StoredScope,
+    /// Its build is over; written by releases that did not store `build_ended`.
     #[serde(default, skip_serializing_if = "is_false")]
     build_over: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    build_ended: Option<StoredBuildEnded>,
     digest: String,
     owner: StoredOwner,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -237,7 +252,11 @@ impl From<&Claim> for StoredClaim {
             key: parsed(key.as_ref()),
             requestor: parsed(requestor.as_ref()),
             scope: (*scope).into(),
-            build_over: *build_over,
+            build_over: *build_over == Some(BuildOver::Unknown),
+            build_ended: match build_over {
+                Some(BuildOver::Ended { how, at }) => Some(StoredBuildEnded { how: (*how).into(), at: at.0 }),
+                Some(BuildOver::Unknown) | None => None,
+            },
             digest: stored_digest(*digest),
             owner: (&**owner).into(),
             reason: parsed(reason.as_ref()),
@@ -282,7 +301,10 @@ impl StoredClaim {
             life: self.life,
             terms,
             scope: self.scope.into(),
-            build_over: self.build_over,
+            build_over: match self.build_ended {
+                Some(StoredBuildEnded { how, at }) => Some(BuildOver::Ended { how: how.into(), at: WallMs(at) }),
+                None => self.build_over.then_some(BuildOver::Unknown),
+            },
             runs: plain(self.runs),
             ticket: Ticket(self.ticket),
             asked_at: WallMs(self.asked_at),

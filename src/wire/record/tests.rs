@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::*;
-use crate::core::claim::{Ask, BuildRef, Claim, Ended, Part, Phase, Priority, Terms, Want};
+use crate::core::claim::{Ask, BuildEnd, BuildOver, BuildRef, Claim, Ended, Part, Phase, Priority, Terms, Want};
 use crate::core::history::{Change, ChangeKind};
 use crate::core::latch::{Ending, Latch, LatchId, NewLatch, Node, Outputs, Released, Target};
 use crate::core::names::{Asked, ChangeKey, Digest, Fence, Revision, Ticket};
@@ -65,7 +65,7 @@ fn claim() -> Claim {
             waits_if_empty: true,
         },
         scope: Scope::Lease,
-        build_over: true,
+        build_over: Some(BuildOver::Ended { how: BuildEnd::Succeeded, at: WallMs(1_767_225_600_002) }),
         passed: 3,
         runs: vec![name("r1"), name("r2")],
         ticket: Ticket(9),
@@ -102,7 +102,7 @@ fn small_claim(phase: Phase) -> Claim {
         supersede,
         waits_if_empty: false,
     };
-    let (scope, build_over, passed) = (Scope::Flow, false, 0);
+    let (scope, build_over, passed) = (Scope::Flow, None, 0);
     Claim { terms, scope, build_over, passed, runs: Vec::new(), withdrawals: 0, life: 1, phase, ..full }
 }
 
@@ -130,7 +130,7 @@ fn the_format_of_claims() {
     let full = [
         r#"{"life":2,"parts":[{"pool":"envs","want":{"named":["prod eu","🔒"]}},"#,
         r#"{"pool":"vms","want":{"any":{"count":3,"labels":{"size":"big","zone":"ä"}}}}],"#,
-        r#""key":"k","requestor":"r","scope":"lease","build_over":true,"#,
+        r#""key":"k","requestor":"r","scope":"lease","build_ended":{"how":"succeeded","at":1767225600002},"#,
         r#""digest":"0008101820283038404850586068707880889098a0a8b0b8c0c8d0d8e0e8f0f8","owner":"#,
         FULL_OWNER,
         r#","reason":"a \"reason\"\n","confirm":true,"ttl":90000,"priority":-7,"supersede":"/deploy","waits_if_empty":true,"#,
@@ -143,6 +143,10 @@ fn the_format_of_claims() {
     let cases = [
         (claim(), full.concat()),
         (waiting(None), small(r#"{"waiting":{}}"#)),
+        (
+            Claim { build_over: Some(BuildOver::Unknown), ..waiting(None) },
+            small(r#"{"waiting":{}}"#).replace(r#""scope":"flow""#, r#""scope":"flow","build_over":true"#),
+        ),
         (waiting(Some(deadline(2, 1))), small(r#"{"waiting":{"give_up":{"at":2,"span":1}}}"#)),
         (
             small_claim(granted),

@@ -150,6 +150,43 @@ fn a_flow_hold_that_nobody_fetched_ends_when_its_build_was_cut_short() {
 }
 
 #[test]
+fn a_hold_that_outlives_its_build_says_how_and_when_that_ended() {
+    let concourse = Concourse::start();
+    let server = watching(&[&concourse.url], &[]);
+    for (id, pool, fetched, shown) in [
+        (1, "fetched", true, "its build succeeded 5 min ago"),
+        (2, "unfetched", false, "its build failed 5 min ago"),
+        (3, "aborted", true, "its build was aborted 5 min ago"),
+    ] {
+        concourse.build(u64::from(id), "started");
+        let owner = build(&server, &concourse, id, pool);
+        let version = owner.out(&super::acquire("flow")).ok().version();
+        if fetched {
+            owner.get(&version, "lock").ok();
+        }
+        let how = shown.split(' ').rev().nth(3).unwrap();
+        concourse.ended_build(u64::from(id), how, 301);
+        let told = eventually("the server knows the end", || {
+            let lock = server.api("GET", &format!("/pools/{pool}"), &json!(null)).1;
+            let holder = lock["items"][0]["holders"][0].clone();
+            assert!(holder.is_object(), "the hold stays: {lock}");
+            holder["build_ended"].is_object().then_some(holder)
+        });
+        let claim = claim(&server, told["claim"].as_str().unwrap());
+        assert_eq!((&claim["build_ended"]["how"], &claim["build_over"]), (&json!(how), &json!(true)), "{claim}");
+        let status = server.cli(&["status", pool]).ok().stdout;
+        assert!(status.contains(shown), "{status}");
+        let waits = build(&server, &concourse, 9, pool).out(&json!({"acquire": true, "queue": false}));
+        assert!(waits.stderr.contains(shown), "{}", waits.stderr);
+    }
+    let asked = concourse.asked(1);
+    concourse.build(4, "started");
+    take(&server, &concourse, 4, "clock", "build");
+    concourse.until_asked(4, 30);
+    assert!(concourse.asked(1) <= asked + 1, "nobody asks about a build again that is over");
+}
+
+#[test]
 fn a_person_and_a_program_are_not_watched_and_hold_on() {
     let concourse = Concourse::start();
     let server = watching(&[&concourse.url], &[]);

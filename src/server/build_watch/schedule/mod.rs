@@ -11,21 +11,39 @@ use std::time::Duration;
 
 use super::build_status::{BuildStatus, Trouble};
 use super::settings::Pace;
-use crate::core::claim::BuildEnd;
+use crate::core::claim::{BuildEnd, Concern};
+use crate::core::time::WallMs;
 use crate::server::build_watch::limits;
 
 /// The number of a build in its Concourse.
 pub type BuildNo = u64;
 
+/// A build that is watched from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watched {
+    /// A build whose state is only shown is asked about rarely, and is never suspect for not being seen.
+    pub concern: Concern,
+    /// Whether it is shown as suspect at the moment.
+    pub suspect: bool,
+}
+
 /// What is known of one watched build.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Track {
+    concern: Concern,
     due: Duration,
     /// The first 404 since the build was last seen.
     missing_since: Option<Duration>,
     /// How many questions in a row failed for this build alone.
     failures: u32,
     suspect: bool,
+}
+
+impl Track {
+    /// The build could not be seen. Whether it is suspect from now on, and was not before.
+    fn becomes_suspect(&mut self) -> bool {
+        self.concern == Concern::Decides && !std::mem::replace(&mut self.suspect, true)
+    }
 }
 
 /// The state of a Concourse that fails as a whole.
@@ -48,8 +66,8 @@ pub enum Next {
 /// What follows from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// The build is over. Whatever depends on it ends.
-    Over(BuildNo, BuildEnd),
+    /// The build is over, since this time if Concourse says when. Whatever depends on it ends.
+    Over(BuildNo, BuildEnd, Option<WallMs>),
     /// It is no longer known whether these builds are alive.
     Suspect(Vec<BuildNo>, Trouble),
     /// The build was seen again.
@@ -74,13 +92,27 @@ impl Schedule {
         Self { pace, builds: BTreeMap::new(), failing: None }
     }
 
-    /// Watches exactly these builds from now on. Each comes with whether it is shown as suspect at the moment.
-    pub fn keep(&mut self, builds: &BTreeMap<BuildNo, bool>, now: Duration) {
+    /// Watches exactly these builds from now on.
+    pub fn keep(&mut self, builds: &BTreeMap<BuildNo, Watched>, now: Duration) {
         self.builds.retain(|id, _| builds.contains_key(id));
-        for (id, suspect) in builds {
-            let due = next_moment(*id, now, self.pace.period);
-            let track = self.builds.entry(*id).or_insert_with(|| Track { due, ..Track::default() });
-            track.suspect = *suspect;
+        for (id, Watched { concern, suspect }) in builds {
+            let due = next_moment(*id, now, self.period(*concern));
+            let (concern, suspect) = (*concern, *suspect);
+            let new = Track { concern, due, missing_since: None, failures: 0, suspect };
+            let track = self.builds.entry(*id).or_insert(new);
+            if track.concern < concern {
+                // It has come to matter more: it is asked about as soon as a new build would be.
+                track.due = track.due.min(due);
+            }
+            (track.concern, track.suspect) = (concern, suspect);
+        }
+    }
+
+    /// The time between two questions about one build.
+    fn period(&self, concern: Concern) -> Duration {
+        match concern {
+            Concern::Decides => self.pace.period,
+            Concern::Shows => self.pace.period * limits::WATCH_SHOWN_PERIODS,
         }
     }
 
@@ -120,8 +152,8 @@ impl Schedule {
     /// What follows from this status of a build, seen at `now`.
     pub fn saw(&mut self, id: BuildNo, status: &BuildStatus, now: Duration) -> Vec<Decision> {
         let gone = *status == BuildStatus::Missing && self.would_be_gone(id, now);
+        let Some(period) = self.builds.get(&id).map(|track| self.period(track.concern)) else { return Vec::new() };
         let Some(track) = self.builds.get_mut(&id) else { return Vec::new() };
-        let period = self.pace.period;
         track.due = next_moment(id, now, period);
         let mut decisions = Vec::new();
         match status {
@@ -130,8 +162,8 @@ impl Schedule {
                 track.failures = 0;
                 decisions.extend(std::mem::take(&mut track.suspect).then_some(Decision::Clear(id)));
             }
-            BuildStatus::Over(how) => decisions.push(Decision::Over(id, *how)),
-            BuildStatus::Missing if gone => decisions.push(Decision::Over(id, BuildEnd::Gone)),
+            BuildStatus::Over(how, at) => decisions.push(Decision::Over(id, *how, *at)),
+            BuildStatus::Missing if gone => decisions.push(Decision::Over(id, BuildEnd::Gone, None)),
             BuildStatus::Missing => {
                 track.missing_since.get_or_insert(now);
                 track.failures = 0;
@@ -139,12 +171,10 @@ impl Schedule {
             BuildStatus::Unknown(trouble) if trouble.cause.is_about_one_build() => {
                 track.failures = track.failures.saturating_add(1);
                 track.due += period * (doubled(1, track.failures, limits::WATCH_BUILD_BACKOFF_PERIODS) - 1);
-                let news = !std::mem::replace(&mut track.suspect, true);
-                decisions.extend(news.then(|| Decision::Suspect(vec![id], trouble.clone())));
+                decisions.extend(track.becomes_suspect().then(|| Decision::Suspect(vec![id], trouble.clone())));
             }
             BuildStatus::Unknown(trouble) => {
-                let news = !std::mem::replace(&mut track.suspect, true);
-                decisions.extend(news.then(|| Decision::Suspect(vec![id], trouble.clone())));
+                decisions.extend(track.becomes_suspect().then(|| Decision::Suspect(vec![id], trouble.clone())));
                 self.failed(trouble, now, &mut decisions);
                 return decisions;
             }
@@ -164,8 +194,8 @@ impl Schedule {
         if failures == limits::WATCH_FAILURES {
             decisions.push(Decision::Down(trouble.clone()));
         }
-        let unseen = self.builds.iter_mut().filter(|(_, track)| !track.suspect);
-        let unseen: Vec<BuildNo> = unseen.map(|(id, track)| (track.suspect = true, *id).1).collect();
+        let unseen = self.builds.iter_mut().filter_map(|(id, track)| track.becomes_suspect().then_some(*id));
+        let unseen: Vec<BuildNo> = unseen.collect();
         if !unseen.is_empty() {
             decisions.push(Decision::Suspect(unseen, trouble.clone()));
         }
@@ -174,8 +204,9 @@ impl Schedule {
     /// The Concourse has answered: overdue questions are spread over the next period.
     fn answered(&mut self, now: Duration, decisions: &mut Vec<Decision>) {
         let Some(failing) = self.failing.take() else { return };
+        let period = self.pace.period;
         for (id, track) in self.builds.iter_mut().filter(|(_, track)| track.due <= now) {
-            track.due = next_moment(*id, now, self.pace.period);
+            track.due = next_moment(*id, now, period);
         }
         decisions.extend((failing.failures >= limits::WATCH_FAILURES).then_some(Decision::Up));
     }

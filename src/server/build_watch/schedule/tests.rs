@@ -6,13 +6,16 @@ use super::*;
 const PERIOD: Duration = Duration::from_secs(15);
 const PACE: Pace = Pace { period: PERIOD, gone: Duration::from_secs(60) };
 
+const DECIDES: Watched = Watched { concern: Concern::Decides, suspect: false };
+const SHOWS: Watched = Watched { concern: Concern::Shows, suspect: false };
+
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 fn watching(ids: impl IntoIterator<Item = BuildNo>) -> Schedule {
     let mut schedule = Schedule::new(PACE);
-    schedule.keep(&ids.into_iter().map(|id| (id, false)).collect(), Duration::ZERO);
+    schedule.keep(&ids.into_iter().map(|id| (id, DECIDES)).collect(), Duration::ZERO);
     schedule
 }
 
@@ -59,7 +62,7 @@ fn each_build_once_a_period_and_evenly_spread() {
 fn nothing_watched_asks_nothing() {
     let mut schedule = watching([]);
     assert_eq!(schedule.next(secs(1)), Next::Wait(None));
-    schedule.keep(&[(7, false)].into(), secs(1));
+    schedule.keep(&[(7, DECIDES)].into(), secs(1));
     assert!(matches!(schedule.next(secs(1)), Next::Wait(Some(wait)) if wait <= PERIOD));
     schedule.keep(&BTreeMap::new(), secs(2));
     assert_eq!((schedule.next(secs(100)), schedule.watched()), (Next::Wait(None), 0));
@@ -68,16 +71,18 @@ fn nothing_watched_asks_nothing() {
 #[test]
 fn a_build_that_is_over_is_told_so() {
     for how in [BuildEnd::Succeeded, BuildEnd::Failed, BuildEnd::Errored, BuildEnd::Aborted] {
-        assert_eq!(watching([7]).saw(7, &BuildStatus::Over(how), secs(1)), [Decision::Over(7, how)]);
+        let at = Some(WallMs(9));
+        assert_eq!(watching([7]).saw(7, &BuildStatus::Over(how, at), secs(1)), [Decision::Over(7, how, at)]);
     }
-    assert_eq!(watching([7]).saw(8, &BuildStatus::Over(BuildEnd::Failed), secs(1)), [], "it is no longer watched");
+    let over = BuildStatus::Over(BuildEnd::Failed, None);
+    assert_eq!(watching([7]).saw(8, &over, secs(1)), [], "it is no longer watched");
 }
 
 #[test]
 fn two_404s_far_enough_apart() {
     use BuildStatus::{Alive, Missing};
     let away = unknown(Cause::NoAnswer);
-    let gone = [Decision::Over(7, BuildEnd::Gone)];
+    let gone = [Decision::Over(7, BuildEnd::Gone, None)];
     // When a build is seen as what, and whether the last answer makes the build gone.
     let table: [(&str, &[(u64, &BuildStatus)], bool); 7] = [
         ("one is not enough", &[(1, &Missing)], false),
@@ -143,7 +148,7 @@ fn a_concourse_that_fails_is_asked_ever_more_rarely_and_makes_all_its_builds_sus
     let told: usize = all.iter().flatten().map(|d| if let Decision::Suspect(ids, _) = d { ids.len() } else { 0 }).sum();
     assert_eq!(told, 100, "each build is reported once");
     // A build that is added while the Concourse is down is suspect as soon as the next question fails.
-    schedule.keep(&(1..=101).map(|id| (id, id <= 100)).collect(), now);
+    schedule.keep(&(1..=101).map(|id| (id, Watched { suspect: id <= 100, ..DECIDES })).collect(), now);
     let Next::Wait(Some(wait)) = schedule.next(now) else { panic!() };
     assert!(
         schedule
@@ -189,7 +194,7 @@ fn one_failure_is_a_blip() {
 #[test]
 fn a_build_that_was_suspect_before_the_server_started_is_cleared() {
     let mut schedule = Schedule::new(PACE);
-    schedule.keep(&[(7, true)].into(), Duration::ZERO);
+    schedule.keep(&[(7, Watched { suspect: true, ..DECIDES })].into(), Duration::ZERO);
     assert_eq!(schedule.suspects(), 1);
     assert_eq!(schedule.saw(7, &unknown(Cause::Forbidden), secs(1)), [], "it is already known");
     assert_eq!(schedule.saw(7, &BuildStatus::Alive, secs(20)), [Decision::Clear(7)]);
@@ -200,6 +205,34 @@ fn a_build_whose_claims_ended_and_came_again_is_suspect_again() {
     let mut schedule = watching([7]);
     let suspect = [Decision::Suspect(vec![7], trouble(Cause::Forbidden))];
     assert_eq!(schedule.saw(7, &unknown(Cause::Forbidden), secs(1)), suspect);
-    schedule.keep(&[(7, false)].into(), secs(2));
+    schedule.keep(&[(7, DECIDES)].into(), secs(2));
     assert_eq!(schedule.saw(7, &unknown(Cause::Forbidden), secs(20)), suspect);
+}
+
+#[test]
+fn a_build_whose_end_is_only_shown_is_asked_about_rarely_and_is_never_suspect() {
+    let mut schedule = Schedule::new(PACE);
+    let builds: BTreeMap<BuildNo, Watched> = [(7, DECIDES), (8, SHOWS), (9, SHOWS)].into();
+    schedule.keep(&builds, Duration::ZERO);
+    let asked = asked(&mut schedule, Duration::ZERO, 60 * PERIOD, &BuildStatus::Alive);
+    let times = |wanted| asked.iter().filter(|(_, id)| *id == wanted).count();
+    assert_eq!([times(7), times(8), times(9)], [60, 3, 3]);
+    for cause in [Cause::Forbidden, Cause::NoAnswer, Cause::NoAnswer, Cause::NoAnswer] {
+        let decisions = schedule.saw(8, &unknown(cause), 61 * PERIOD);
+        assert!(!decisions.iter().any(|d| matches!(d, Decision::Suspect(ids, _) if ids.contains(&8))), "{decisions:?}");
+    }
+    assert_eq!(schedule.suspects(), 1, "only the build that decides");
+}
+
+#[test]
+fn a_build_that_comes_to_matter_is_asked_about_soon() {
+    let mut schedule = Schedule::new(PACE);
+    schedule.keep(&[(8, SHOWS)].into(), Duration::ZERO);
+    let first = asked(&mut schedule, Duration::ZERO, 20 * PERIOD, &BuildStatus::Alive);
+    let now = first[0].0 + secs(1);
+    schedule.keep(&[(8, DECIDES)].into(), now);
+    assert!(matches!(schedule.next(now), Next::Wait(Some(wait)) if wait <= PERIOD));
+    // It matters less again: the question that is due is still asked.
+    schedule.keep(&[(8, SHOWS)].into(), now);
+    assert!(matches!(schedule.next(now), Next::Wait(Some(wait)) if wait <= PERIOD));
 }
