@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::connection::Connection;
 use super::import_locker;
 use super::output::CliError;
-use super::transfer::{self, How};
+use super::transfer::{self, ImportHow};
 use crate::core::names::PoolName;
 use crate::env::Env;
 
@@ -25,7 +25,8 @@ enum ImportCommand {
     /// The pools in a checkout of a pool-resource repository
     #[command(after_help = "\
 Claimed locks are held by a claim of scope `flow` afterwards; its reason is the message of the last commit, if git is installed.
-What differs on the server is overwritten only if you name it; exit code 5 if something was left alone.")]
+What differs on the server is overwritten only if you name it; exit code 5 if something was left alone.
+Locks that only the server has stay, unless you name their pool with --prune; --dry-run shows which would go.")]
     PoolRepo {
         /// Directory of the checkout
         dir: PathBuf,
@@ -33,16 +34,17 @@ What differs on the server is overwritten only if you name it; exit code 5 if so
         #[arg(long, value_name = "NAME")]
         pool: Option<PoolName>,
         #[command(flatten)]
-        how: How,
+        how: ImportHow,
     },
     /// The state that `locker export json` wrote
     #[command(after_help = "\
-What differs on the server is overwritten only if you name it; exit code 5 if something was left alone.")]
+What differs on the server is overwritten only if you name it; exit code 5 if something was left alone.
+Locks that only the server has stay, unless you name their pool with --prune; --dry-run shows which would go.")]
     Json {
         /// The file; - for stdin
         file: PathBuf,
         #[command(flatten)]
-        how: How,
+        how: ImportHow,
     },
 }
 

@@ -1,4 +1,4 @@
-//! `locker lock add|set|quarantine|return|remove`.
+//! `locker lock add|set|quarantine|return|move|remove`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::core::limits::METADATA_BYTES;
 use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::env::Env;
-use crate::wire::api::{LockBody, QuarantineBody, RemoveBody, ReturnBody};
+use crate::wire::api::{LockBody, MoveLockBody, QuarantineBody, RemoveBody, ReturnBody};
 use crate::wire::errors::exit;
 use crate::wire::text::api_duration;
 use crate::wire::text::show_metadata;
@@ -53,6 +53,21 @@ enum LockCommand {
         pool: PoolName,
         /// Lock to put back into service
         lock: LockName,
+        /// The reason, shown in the history
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Move a lock to another pool, with its metadata and labels; it is free there
+    Move {
+        /// Pool of the lock
+        pool: PoolName,
+        /// Lock to move
+        lock: LockName,
+        /// The other pool; created if it does not exist
+        to: PoolName,
+        /// Id of the claim that holds the lock; the claim ends with it
+        #[arg(long, value_name = "ID")]
+        claim: Option<ClaimId>,
         /// The reason, shown in the history
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
@@ -109,6 +124,13 @@ pub(super) fn run(args: &LockArgs, client: &Client, env: &mut Env<'_>) -> Result
             let body = ReturnBody { by: Some(by(env, reason.as_ref())) };
             client.put_back(pool.as_str(), lock.as_str(), &body)?;
             print_line(env, &format!("lock {lock:?} of pool {pool:?} is back in service"))?;
+        }
+        LockCommand::Move { pool, lock, to, claim, reason } => {
+            let claim = claim.as_ref().map(|claim| claim.as_str().to_owned());
+            let by = Some(by(env, reason.as_ref()));
+            let body = MoveLockBody { to: to.to_string(), claim, by, ..MoveLockBody::default() };
+            client.move_lock(pool.as_str(), lock.as_str(), &body)?;
+            print_line(env, &format!("moved lock {lock:?} of pool {pool:?} to pool {to:?}"))?;
         }
         LockCommand::Remove { pool, lock, claim, reason } => {
             let claim = claim.as_ref().map(|claim| claim.as_str().to_owned());

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
-    MoveBody, NoteBody, Page, PoolBody, PoolSummary, PoolView, QuarantineBody, RemoveBody, RenewBody, ReturnBody,
-    VerifyView, WaitingView,
+    MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolSummary, PoolView, QuarantineBody, RemoveBody, RenewBody,
+    ReturnBody, VerifyView, WaitingView,
 };
 use crate::wire::errors::Code;
 
@@ -291,6 +291,14 @@ impl Client {
     /// As [`CallError`].
     pub fn delete_lock(&self, pool: &str, lock: &str, body: &RemoveBody) -> Result<DoneView, CallError> {
         self.change(Method::Delete, lock_path(pool, lock), body)
+    }
+
+    /// Moves a lock to another pool.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn move_lock(&self, pool: &str, lock: &str, body: &MoveLockBody) -> Result<DoneView, CallError> {
+        self.change(Method::Post, format!("{}/move", lock_path(pool, lock)), body)
     }
 
     /// Adds a history entry that changes nothing, for a step that needs a version.

@@ -154,6 +154,17 @@ pub enum Command {
         claim: Option<ClaimId>,
         by: By,
     },
+    /// Move a lock to another pool, with what it carries. A held lock moves only with its holder, whose hold ends.
+    MoveLock {
+        pool: PoolName,
+        lock: LockName,
+        to: PoolName,
+        claim: Option<ClaimId>,
+        /// What changes about the lock; everything else stays.
+        metadata: Option<Arc<[u8]>>,
+        labels: Option<Arc<Labels>>,
+        by: By,
+    },
     /// Take a lock out of service, for a while or until it is put back.
     Quarantine {
         pool: PoolName,

@@ -78,6 +78,15 @@ pub(super) fn asked(command: &Command) -> Asked {
             fields.texts(&["remove lock", pool.as_str(), lock.as_str()]);
             fields.texts(claim.as_ref().map(|id| id.as_str()).as_slice());
         }
+        Command::MoveLock { pool, lock, to, claim, metadata, labels, by: _ } => {
+            fields.texts(&["move lock", pool.as_str(), lock.as_str(), to.as_str()]);
+            fields.number(claim.is_some().into());
+            fields.texts(claim.as_ref().map(|id| id.as_str()).as_slice());
+            fields.number(metadata.is_some().into());
+            metadata.iter().for_each(|metadata| fields.bytes(metadata));
+            fields.number(labels.is_some().into());
+            labels.iter().for_each(|labels| fields.labels(labels));
+        }
         Command::Note { pool, lock, by: _ } => {
             fields.texts(&["note", pool.as_str()]);
             fields.texts(lock.as_ref().map(|lock| lock.as_str()).as_slice());

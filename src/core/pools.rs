@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::admission;
-use super::claim::{Labels, LockSet, Phase};
+use super::claim::{Claim, Labels, LockSet, Phase};
 use super::claims;
 use super::command::{AskClaim, By, Refusal, check_limit};
 use super::history::ChangeKind;
@@ -139,13 +139,7 @@ pub(super) fn add_lock(
     by: &By,
     now: Now,
 ) -> Result<(), Refusal> {
-    match state.snapshot.pool(name) {
-        None => check_limit("pools", state.snapshot.pools.len(), limits::POOLS)?,
-        Some(pool) if pool.locks.contains_key(&lock.name) => {
-            return Err(Refusal::LockExists { pool: name.clone(), lock: lock.name });
-        }
-        Some(pool) => check_limit("locks in a pool", pool.locks.len(), limits::LOCKS_PER_POOL)?,
-    }
+    check_room(state, name, &lock.name)?;
     let claim = claim.map(|asked| admission::first_holder(state, asked, now)).transpose()?;
     if state.snapshot.pool(name).is_none() {
         state.put_pool(Pool::new(name.clone(), Policy::default()));
@@ -208,19 +202,64 @@ pub(super) fn remove_lock(
     by: &By,
     now: Now,
 ) -> Result<(), Refusal> {
+    let (_, holder) = removable(state, name, lock, claim)?;
+    take_out(state, name, lock, holder, by, now);
+    Ok(())
+}
+
+/// Moves a lock to another pool, in one step: at no moment is it in both pools, or in none. A held lock moves only with
+/// its holder, whose hold ends. In the other pool the lock is free.
+pub(super) fn move_lock(
+    state: &mut State,
+    (name, lock): (&PoolName, &LockName),
+    to: &PoolName,
+    claim: Option<&ClaimId>,
+    changes: LockChanges,
+    by: &By,
+    now: Now,
+) -> Result<(), Refusal> {
+    let (old, holder) = removable(state, name, lock, claim)?;
+    check_room(state, to, lock)?;
+    take_out(state, name, lock, holder, by, now);
+    if state.snapshot.pool(to).is_none() {
+        state.put_pool(Pool::new(to.clone(), Policy::default()));
+    }
+    let moved = Lock {
+        metadata: changes.metadata.unwrap_or_else(|| Arc::clone(&old.metadata)),
+        labels: changes.labels.unwrap_or_else(|| Arc::clone(&old.labels)),
+        drain: old.drain,
+        quarantine: old.quarantine,
+        ..Lock::new(lock.clone(), Arc::from([]), Arc::default())
+    };
+    state.put_lock(to, moved);
+    record(state, ChangeKind::Added, to, std::slice::from_ref(lock), by, now);
+    Ok(())
+}
+
+/// A lock that may leave its pool, and the hold that ends with it.
+fn removable(
+    state: &State,
+    name: &PoolName,
+    lock: &LockName,
+    claim: Option<&ClaimId>,
+) -> Result<(Lock, Option<Arc<Claim>>), Refusal> {
     let old = existing_lock(state, name, lock)?;
-    let stranger = old.holders.iter().find(|h| Some(&h.claim) != claim);
-    if let Some(holder) = stranger {
-        let holder = holder.claim.clone();
+    if let Some(stranger) = old.holders.iter().find(|h| Some(&h.claim) != claim) {
+        let holder = stranger.claim.clone();
         return Err(Refusal::LockHeld { pool: name.clone(), lock: lock.clone(), holder });
     }
-    if let Some(id) = claim {
-        let held =
-            state.claim(id).filter(|c| matches!(c.phase, Phase::Held { .. }) && !old.holders.is_empty()).cloned();
-        let Some(held) = held else {
-            return Err(Refusal::NotHolder { pool: name.clone(), lock: lock.clone(), claim: id.clone() });
-        };
-        claims::finish(state, &held, super::claim::End::Released, None, by.reason.clone(), now);
+    let Some(id) = claim else { return Ok((old, None)) };
+    let holder = state.claim(id).filter(|c| matches!(c.phase, Phase::Held { .. }) && !old.holders.is_empty()).cloned();
+    match holder {
+        Some(holder) => Ok((old, Some(holder))),
+        None => Err(Refusal::NotHolder { pool: name.clone(), lock: lock.clone(), claim: id.clone() }),
+    }
+}
+
+/// Ends the hold, and takes the lock out of its pool.
+fn take_out(state: &mut State, name: &PoolName, lock: &LockName, holder: Option<Arc<Claim>>, by: &By, now: Now) {
+    if let Some(holder) = holder {
+        claims::finish(state, &holder, super::claim::End::Released, None, by.reason.clone(), now);
     }
     // If the lock was leaving the pool anyway, it went with its holder.
     if state.snapshot.lock(name, lock).is_some() {
@@ -228,7 +267,17 @@ pub(super) fn remove_lock(
         state.remove_lock(name, lock, now);
     }
     claims::end_unservable(state, name, now);
-    Ok(())
+}
+
+/// Refuses a lock that the pool has already, or has no room for.
+fn check_room(state: &State, name: &PoolName, lock: &LockName) -> Result<(), Refusal> {
+    match state.snapshot.pool(name) {
+        None => check_limit("pools", state.snapshot.pools.len(), limits::POOLS),
+        Some(pool) if pool.locks.contains_key(lock) => {
+            Err(Refusal::LockExists { pool: name.clone(), lock: lock.clone() })
+        }
+        Some(pool) => check_limit("locks in a pool", pool.locks.len(), limits::LOCKS_PER_POOL),
+    }
 }
 
 /// Writes an entry for a step that changed nothing, so that the step has a version.

@@ -97,6 +97,11 @@ fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Ref
         Command::RemoveLock { pool, lock, claim, by } => {
             once(state, &by, asked, now, |state| pools::remove_lock(state, &pool, &lock, claim.as_ref(), &by, now))
         }
+        Command::MoveLock { pool, lock, to, claim, metadata, labels, by } => {
+            let changes = pools::LockChanges { metadata, labels, if_free: false };
+            let claim = claim.as_ref();
+            once(state, &by, asked, now, |state| pools::move_lock(state, (&pool, &lock), &to, claim, changes, &by, now))
+        }
         Command::Note { pool, lock, by } => {
             once(state, &by, asked, now, |state| pools::note(state, &pool, lock, &by, now))
         }

@@ -1,4 +1,4 @@
-//! `add` and `add_claimed`: add a lock to the pool, from the files `name` and `metadata`.
+//! `add` and `add_claimed`: add a lock to the pool, from the files `name` and `metadata`, or move it from another pool.
 //!
 //! A lock from `add_claimed` belongs to its claim from the first moment: the server adds and claims it in one step. No
 //! confirmation is needed, because nobody else could have received the lock. A signal removes the lock again.
@@ -6,16 +6,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::input::Input;
+use super::input::{ClaimOrLock, Input};
 use super::persist::Persist;
 use super::print;
 use super::put::{Put, Stop, taken_back};
+use super::remove::present_holder;
 use crate::client::acquire;
 use crate::client::claim_id::{Place, claim_id};
-use crate::core::names::LockName;
+use crate::client::{CallError, Client};
+use crate::core::names::{LockName, PoolName};
 use crate::env::{Env, Signal, random_hex};
-use crate::wire::api::{ClaimBody, FirstClaimBody, LockBody, RemoveBody};
+use crate::wire::api::{ClaimBody, DoneView, FirstClaimBody, LockBody, MoveLockBody, RemoveBody};
 use crate::wire::concourse::{AddClaimed, Answer, Metadata};
+use crate::wire::errors::Code;
 use crate::wire::text::{api_duration, show_metadata};
 
 /// The time limit for removing a lock again if its version could not be printed.
@@ -59,6 +62,82 @@ pub(super) fn add(
     let done = Persist::of(put, env)?.call(put, env, move |client| client.put_lock(&pool, &name, &body))?;
     put.tell(env, format!("added {:?}", lock.name.as_str()));
     Ok(put.answer(done.revision, Some(lock.name.as_str()), Vec::new()))
+}
+
+/// `replace: true`: adds the lock, or replaces what an existing one carries. Fails if somebody holds that one.
+pub(super) fn replace(
+    put: &Put<'_>,
+    dir: &str,
+    labels: BTreeMap<String, String>,
+    env: &mut Env<'_>,
+) -> Result<Answer, Stop> {
+    let lock = NewLock::read(put, "add", dir, labels)?;
+    let name = lock.name.as_str().to_owned();
+    put.announce(env, &format!("adding or replacing lock {name:?} of"));
+    let (pool, to, body) = (put.pool().to_owned(), name.clone(), lock.body);
+    let done = Persist::of(put, env)?.call(put, env, move |client| put_or_patch(client, &pool, &to, &body))?;
+    let held = || {
+        Stop::Failed(format!(
+            "lock {name:?} of pool {:?} is held, and is not replaced: use update, which waits until it is free",
+            put.pool()
+        ))
+    };
+    let done = done.ok_or_else(held)?;
+    put.tell(env, format!("added or replaced {name:?}"));
+    Ok(put.answer(done.revision, Some(&name), Vec::new()))
+}
+
+/// `remove_from`: the lock moves here from another pool, in one step. Its hold ends as with `remove`.
+pub(super) fn move_from(
+    put: &Put<'_>,
+    dir: &str,
+    labels: BTreeMap<String, String>,
+    from: &PoolName,
+    env: &mut Env<'_>,
+) -> Result<Answer, Stop> {
+    let NewLock { name: lock, body } = NewLock::read(put, "add", dir, labels)?;
+    put.announce(env, &format!("moving lock {:?} from pool {from:?} to", lock.as_str()));
+    let mut persist = Persist::of(put, env)?;
+    let claim = match Input::open(&put.dir, "add", dir)?.claim_or_lock()? {
+        ClaimOrLock::Claim(id) => id,
+        ClaimOrLock::Lock(_) | ClaimOrLock::Nothing => {
+            present_holder(put, &mut persist, from.as_str(), lock.as_str(), env)?
+        }
+    };
+    let LockBody { metadata, metadata_base64, labels, .. } = body;
+    let content = metadata.as_deref().or(metadata_base64.as_deref()).unwrap_or_default().as_bytes();
+    let by = put.by_step(&[b"move", from.as_str().as_bytes(), lock.as_str().as_bytes(), claim.as_bytes(), content]);
+    let (to, by) = (put.pool().to_owned(), Some(by));
+    let body = MoveLockBody { to, claim: Some(claim), metadata, metadata_base64, labels, by };
+    let (pool, name) = (from.to_string(), lock.as_str().to_owned());
+    let done = persist.call(put, env, move |client| client.move_lock(&pool, &name, &body))?;
+    put.tell(env, format!("moved {:?}; it is free here", lock.as_str()));
+    Ok(put.answer(done.revision, Some(lock.as_str()), Vec::new()))
+}
+
+/// Changes the lock, or adds it. `None`: somebody holds it.
+pub(super) fn put_or_patch(
+    client: &Client,
+    pool: &str,
+    lock: &str,
+    body: &LockBody,
+) -> Result<Option<DoneView>, CallError> {
+    let error = match client.patch_lock(pool, lock, &LockBody { if_free: true, ..body.clone() }) {
+        Ok(done) => return Ok(Some(done)),
+        Err(error) => error,
+    };
+    match error.code() {
+        Some(Code::LockHeld) => Ok(None),
+        // The operation was another request before: this step ran already, and added the lock.
+        Some(Code::NoSuchLock | Code::NoSuchPool | Code::DifferentRequest) => {
+            match client.put_lock(pool, lock, body) {
+                // Someone else was faster: look again.
+                Err(error) if error.code() == Some(Code::LockExists) => Ok(None),
+                other => other.map(Some),
+            }
+        }
+        _ => Err(error),
+    }
 }
 
 pub(super) fn add_claimed(

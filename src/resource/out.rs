@@ -10,7 +10,7 @@ use super::{build, directory, fail, print, read_payload, say};
 use crate::client::acquire::Timing;
 use crate::client::interruptible::Interruptible;
 use crate::env::Env;
-use crate::wire::concourse::{LogLevel, Op, OutRequest, Place};
+use crate::wire::concourse::{Adding, LogLevel, Op, OutRequest, Place};
 
 /// A shorter `retry_delay` is lengthened to this: shorter pauses only load the server.
 const SHORTEST_RETRY: Duration = Duration::from_secs(1);
@@ -58,8 +58,12 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
     let answer = match params.op {
         Op::Ask(asked) => return acquire::acquire(&put, *asked, env),
         Op::Nothing { why } => acquire::nothing(&put, why, env)?,
-        Op::Add { dir, labels, claimed: Some(claim) } => return add::add_claimed(&put, &dir, labels, &claim, env),
-        Op::Add { dir, labels, claimed: None } => add::add(&put, &dir, labels, env)?,
+        Op::Add { dir, labels, how: Adding::Claimed(claim) } => {
+            return add::add_claimed(&put, &dir, labels, &claim, env);
+        }
+        Op::Add { dir, labels, how: Adding::New } => add::add(&put, &dir, labels, env)?,
+        Op::Add { dir, labels, how: Adding::Replacing } => add::replace(&put, &dir, labels, env)?,
+        Op::Add { dir, labels, how: Adding::MovingFrom(from) } => add::move_from(&put, &dir, labels, &from, env)?,
         Op::Remove { dir } => remove::remove(&put, &dir, env)?,
         Op::Update { dir, labels, watch } => wait_for_lock::update(&put, &dir, labels, watch, env)?,
         Op::Check { dir, watch } => wait_for_lock::check(&put, &dir, watch, env)?,

@@ -15,7 +15,9 @@ pub(super) fn remove(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
     let mut persist = Persist::of(put, env)?;
     let claim = match input.claim_or_lock()? {
         ClaimOrLock::Claim(id) => id,
-        ClaimOrLock::Lock(_) | ClaimOrLock::Nothing => present_holder(put, &mut persist, lock.as_str(), env)?,
+        ClaimOrLock::Lock(_) | ClaimOrLock::Nothing => {
+            present_holder(put, &mut persist, put.pool(), lock.as_str(), env)?
+        }
     };
     let by = put.by_step(&[b"remove", lock.as_str().as_bytes(), claim.as_bytes()]);
     let body = RemoveBody { claim: Some(claim), by: Some(by) };
@@ -26,19 +28,23 @@ pub(super) fn remove(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
 }
 
 /// The claim that holds the lock, if the directory names only the lock.
-fn present_holder(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<'_>) -> Result<String, Stop> {
-    let (pool, name) = (put.pool().to_owned(), lock.to_owned());
-    let view = persist.call(put, env, move |client| client.get_lock(&pool, &name))?;
+pub(super) fn present_holder(
+    put: &Put<'_>,
+    persist: &mut Persist,
+    pool: &str,
+    lock: &str,
+    env: &mut Env<'_>,
+) -> Result<String, Stop> {
+    let (of, name) = (pool.to_owned(), lock.to_owned());
+    let view = persist.call(put, env, move |client| client.get_lock(&of, &name))?;
     let held: Vec<&HolderView> = view.holders.iter().filter(|h| h.state == ClaimState::Held).collect();
     match held.as_slice() {
         [holder] => Ok(holder.claim.clone()),
         [] => Err(Stop::Failed(format!(
-            "lock {lock:?} of pool {:?} is not claimed: claim it first, so that nobody else can use it",
-            put.pool()
+            "lock {lock:?} of pool {pool:?} is not claimed: claim it first, so that nobody else can use it"
         ))),
         _ => Err(Stop::Failed(format!(
-            "lock {lock:?} of pool {:?} has several holders: remove it when only one is left; held: {}",
-            put.pool(),
+            "lock {lock:?} of pool {pool:?} has several holders: remove it when only one is left; held: {}",
             who::holders(&view.holders, put.now())
         ))),
     }

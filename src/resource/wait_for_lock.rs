@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::add::NewLock;
+use super::add::{NewLock, put_or_patch};
 use super::input::Input;
 use super::persist::Persist;
 use super::progress;
@@ -14,20 +14,23 @@ use crate::client::backoff::Backoff;
 use crate::client::progress::Progress;
 use crate::client::{CallError, Client, who};
 use crate::env::Env;
-use crate::wire::api::{ChangeKind, ChangeView, DoneView, LockState, LockView};
+use crate::wire::api::{ChangeKind, ChangeView, LockState, LockView};
 use crate::wire::concourse::{Answer, Watch};
 use crate::wire::errors::Code;
 
 /// The end of a drain is not a change of the pool, so a draining lock is checked this often.
 const DRAIN_LOOK: Duration = Duration::from_secs(5);
 
-/// Waits until nobody holds the lock. Fails if the lock does not exist.
+/// Waits until nobody holds the lock. Nobody holds a lock that does not exist, or that was removed meanwhile.
 pub(super) fn check(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -> Result<Answer, Stop> {
     let lock = Input::open(&put.dir, "check", dir)?.lock_name()?;
     put.announce(env, &format!("waiting until lock {:?} is unclaimed in", lock.as_str()));
     let free = |view: &LockView, _: &[ChangeView]| view.state == LockState::Free;
-    look_until(put, lock.as_str(), watch, &free, env)?;
-    put.tell(env, format!("{:?} is unclaimed", lock.as_str()));
+    if look_until(put, lock.as_str(), watch, Missing::IsGood, &free, env)? {
+        put.tell(env, format!("{:?} is unclaimed", lock.as_str()));
+    } else {
+        put.tell(env, format!("pool {:?} has no lock {:?}, so nobody holds it", put.pool(), lock.as_str()));
+    }
     release::note(put, &mut Persist::from_now(put, env)?, Some(lock.as_str()), env)
 }
 
@@ -40,24 +43,37 @@ pub(super) fn check_unclaimed(put: &Put<'_>, dir: &str, watch: Watch, env: &mut 
         let ours = |change: &ChangeView| change.locks.iter().any(|l| l.lock == name && l.pool == put.pool());
         view.state == LockState::Held || news.iter().any(|c| c.kind == ChangeKind::Claimed && ours(c))
     };
-    look_until(put, name, watch, &claimed, env)?;
+    look_until(put, name, watch, Missing::Fails, &claimed, env)?;
     put.tell(env, format!("{name:?} is claimed"));
     release::note(put, &mut Persist::from_now(put, env)?, Some(name), env)
 }
 
+/// What a lock that does not exist means to a wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Fails,
+    IsGood,
+}
+
+/// Waits until the lock is good. Returns whether it exists.
 fn look_until(
     put: &Put<'_>,
     lock: &str,
     watch: Watch,
+    missing: Missing,
     good: &dyn Fn(&LockView, &[ChangeView]) -> bool,
     env: &mut Env<'_>,
-) -> Result<(), Stop> {
+) -> Result<bool, Stop> {
     let mut wait = Wait::begin(put, lock, watch, env)?;
     loop {
         let (pool, name) = (put.pool().to_owned(), lock.to_owned());
-        let view = wait.call(move |client| client.get_lock(&pool, &name), env)?;
+        let look = move |client: &Client| match client.get_lock(&pool, &name) {
+            Err(error) if missing == Missing::IsGood && error.code() == Some(Code::NoSuchLock) => Ok(None),
+            found => found.map(Some),
+        };
+        let Some(view) = wait.call(look, env)? else { return Ok(false) };
         if good(&view, &wait.news) {
-            return Ok(());
+            return Ok(true);
         }
         wait.for_change(&view, env)?;
     }
@@ -94,29 +110,6 @@ pub(super) fn update(
         if let Some(view) = view {
             wait.for_change(&view, env)?;
         }
-    }
-}
-
-/// `None`: someone holds the lock.
-fn put_or_patch(
-    client: &Client,
-    pool: &str,
-    lock: &str,
-    body: &crate::wire::api::LockBody,
-) -> Result<Option<DoneView>, CallError> {
-    let patch = crate::wire::api::LockBody { if_free: true, ..body.clone() };
-    let error = match client.patch_lock(pool, lock, &patch) {
-        Ok(done) => return Ok(Some(done)),
-        Err(error) => error,
-    };
-    match error.code() {
-        Some(Code::LockHeld) => Ok(None),
-        Some(Code::NoSuchLock | Code::NoSuchPool) => match client.put_lock(pool, lock, body) {
-            // Someone else was faster: look again.
-            Err(error) if error.code() == Some(Code::LockExists) => Ok(None),
-            other => other.map(Some),
-        },
-        _ => Err(error),
     }
 }
 

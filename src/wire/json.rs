@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::api::{
-    BreakBody, ClaimBody, ConfirmBody, DeliverBody, LockBody, MoveBody, NoteBody, PoolBody, QuarantineBody, RemoveBody,
-    RenewBody, ReturnBody,
+    BreakBody, ClaimBody, ConfirmBody, DeliverBody, LockBody, MoveBody, MoveLockBody, NoteBody, PoolBody,
+    QuarantineBody, RemoveBody, RenewBody, ReturnBody,
 };
 use super::members::strict;
 use super::problems::{Problems, quoted, unknown};
@@ -31,7 +31,7 @@ macro_rules! bodies {
     };
 }
 
-bodies!(BreakBody, MoveBody, QuarantineBody, ReturnBody);
+bodies!(BreakBody, MoveBody, MoveLockBody, QuarantineBody, ReturnBody);
 bodies!(ClaimBody, ConfirmBody, RenewBody, DeliverBody, PoolBody, LockBody, RemoveBody, NoteBody);
 
 /// Reads a body; an empty body counts as `{}`. Unknown members are reported and then ignored, so that the rest can be

@@ -215,6 +215,12 @@ DELETE /api/v1/pools/p/locks/no         |                                       
 DELETE /api/v1/pools/none/locks/no      |                                                | 404 no_such_pool
 DELETE /api/v1/pools/p/locks/1          | {"claim":"x y"}                                | 400 bad_request
 DELETE /api/v1/pools/p/locks/1          | {"claim":"nobody"}                             | 409 not_holder
+POST   /api/v1/pools/p/locks/no/move    | {"to":"q"}                                     | 404 no_such_lock
+POST   /api/v1/pools/none/locks/no/move | {"to":"q"}                                     | 404 no_such_pool
+POST   /api/v1/pools/p/locks/eu/move    | {"to":"p"}                                     | 409 lock_exists
+POST   /api/v1/pools/p/locks/eu/move    | {"to":"a/"}                                    | 400 bad_request
+POST   /api/v1/pools/p/locks/eu/move    |                                                | 400 bad_request
+POST   /api/v1/pools/p/locks/eu/move    | {"to":"q","claim":"nobody"}                    | 409 not_holder
 PUT    /api/v1/pools/full               | {"capacity":10000}                             | 200 revision=$now
 PUT    /api/v1/pools/full/locks/more    |                                                | 429 limit
 GET    /api/v1/pools/full               |                                                | 200 locks=10000 items.#=1000 next=1898
@@ -541,6 +547,20 @@ POST   /api/v1/pools/no/locks/9/return |                                        
 POST   /api/v1/pools/bh/locks/1/return | {"reason":"x"}                                  | 400 bad_request
 GET    /api/v1/pools/bh/changes?newest=true&versions=true |                              | 200 items.0.kind=returned
 PUT    /api/v1/claims/h2        | {"pool":"bh"}                                          | 200 state=held locks.0.lock=1
+
+# A lock moves
+PUT    /api/v1/pools/ready/locks/m      | {"metadata":"one","labels":{"size":"big"}}     | 200 revision=$now
+POST   /api/v1/pools/ready/locks/m/move | {"to":"in/use","labels":{"size":"small"},"by":{"op":"op-move"}} | 200 revision=$now
+POST   /api/v1/pools/ready/locks/m/move | {"to":"in/use","labels":{"size":"small"},"by":{"op":"op-move"}} | 200 revision=$now
+POST   /api/v1/pools/ready/locks/m/move | {"to":"elsewhere","by":{"op":"op-move"}}       | 409 different_request
+GET    /api/v1/pools/in%2Fuse/locks/m   |                                                | 200 metadata=one labels.size=small state=free
+GET    /api/v1/pools/in%2Fuse/changes   |                                                | 200 items.#=1 items.0.revision=$now items.0.kind=added
+GET    /api/v1/pools/ready/changes      |                                                | 200 items.#=2 items.1.revision=$now items.1.kind=removed
+PUT    /api/v1/claims/mover             | {"pool":"in/use"}                              | 200 state=held
+POST   /api/v1/pools/in%2Fuse/locks/m/move | {"to":"ready"}                              | 409 lock_held
+POST   /api/v1/pools/in%2Fuse/locks/m/move | {"to":"ready","claim":"mover","metadata":"two"} | 200 revision=$now
+GET    /api/v1/claims/mover             |                                                | 200 state=ended how=released
+GET    /api/v1/pools/ready/locks/m      |                                                | 200 metadata=two labels.size=small state=free
 "#;
 
 /// Refusals that would take too long to cause here, such as 100,000 pools, or that another test causes.

@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use crate::support::{Build, Server, file, tree};
+use crate::support::{Build, Impostor, Server, file, tree};
 
 /// The files of a get that show the pool as pool-resource does.
 fn shown(build: &Build, name: &str, pool: &str) -> Vec<String> {
@@ -176,5 +176,158 @@ fn check_lists_the_chosen_events_only() {
     for wrong in [json!("added"), json!([]), json!(["adde"]), json!(["waiting"]), json!([1])] {
         let payload = json!({"source": watch(wrong).source}).to_string();
         build.raw("check", None, payload.as_bytes()).failed(1, "source.events: must be a list of claimed, released");
+    }
+}
+
+#[test]
+fn add_may_replace_a_lock_that_nobody_holds() {
+    let server = Server::start();
+    server.cli(&["pool", "set", "envs"]).ok();
+    let build = Build::new(&server, 1, "envs");
+    build.input_with("env", &[("name", b"eu-1\n"), ("metadata", b"one")]);
+    build.out(&json!({"add": "env", "labels": {"region": "eu"}})).ok();
+    build.input_with("env", &[("metadata", b"two")]);
+    build.out(&json!({"add": "env"})).failed(1, "already has a lock \"eu-1\"");
+    let replaced = build.out(&json!({"add": "env", "replace": true})).ok().said("added or replaced \"eu-1\"");
+    build.get(&replaced.version(), "got").ok();
+    assert_eq!(file(&build.input("got"), "metadata"), "two");
+    assert_eq!(server.api("GET", "/pools/envs/locks/eu-1", &json!(null)).1["labels"], json!({"region": "eu"}));
+    // A step that runs again in its container gets the same version, whether it added or replaced.
+    assert_eq!(build.out(&json!({"add": "env", "replace": true})).ok().version(), replaced.version());
+    build.input_with("other", &[("name", b"eu-2\n"), ("metadata", b"")]);
+    let added = build.out(&json!({"add": "other", "replace": true})).ok().version();
+    assert_eq!(build.out(&json!({"add": "other", "replace": true})).ok().version(), added);
+
+    build.out(&json!({"claim": "eu-1"})).ok();
+    build.input_with("env", &[("metadata", b"three")]);
+    build.out(&json!({"add": "env", "replace": true})).failed(1, "is held, and is not replaced: use update");
+}
+
+/// An update that adds its lock, and runs again.
+#[test]
+fn an_update_that_added_its_lock_may_run_again() {
+    let server = Server::start();
+    let build = Build::new(&server, 1, "envs");
+    build.input_with("env", &[("name", b"eu-1\n"), ("metadata", b"one")]);
+    let first = build.out(&json!({"update": "env"})).ok().version();
+    assert_eq!(build.out(&json!({"update": "env"})).ok().version(), first);
+}
+
+/// Environments go from one pool to the next: ready, in use, to be destroyed.
+#[test]
+fn a_lock_moves_from_pool_to_pool() {
+    let server = Server::start();
+    server.cli_with(&["lock", "add", "life/ready", "env-1", "--metadata", "-", "--label", "size=big"], b"one").ok();
+    server.cli(&["lock", "add", "life/ready", "env-2"]).ok();
+    let (ready, used) = (Build::new(&server, 1, "life/ready"), Build::new(&server, 1, "life/used"));
+    let claimed = ready.out(&json!({"acquire": true})).ok();
+    ready.get(&claimed.version(), "env").ok();
+    let (from, to) = (ready.input("env"), used.input("env"));
+    for name in ["name", "claim", "metadata"] {
+        std::fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+    std::fs::write(to.join("metadata"), "one, and used").unwrap();
+    let params = json!({"add": "env", "remove_from": "life/ready"});
+    let moved = used.out(&params).ok().said("moving lock \"env-1\" from pool \"life/ready\" to pool \"life/used\"");
+    assert_eq!(used.out(&params).ok().version(), moved.version(), "the step may run again");
+    used.get(&moved.version(), "moved").ok();
+    assert_eq!(file(&used.input("moved"), "metadata"), "one, and used");
+    let lock = server.api("GET", "/pools/life%2Fused/locks/env-1", &json!(null)).1;
+    assert_eq!((&lock["state"], &lock["labels"]), (&json!("free"), &json!({"size": "big"})));
+    assert_eq!(server.pool("life/ready")["locks"], 1);
+    // Both pools know it as one change.
+    for pool in ["life%2Fready", "life%2Fused"] {
+        let path = format!("/pools/{pool}/changes/{}", moved.version());
+        assert_eq!(server.api("GET", &path, &json!(null)).0, 200, "{path}");
+    }
+
+    // It moves only with its holder, and nowhere where its name is taken.
+    used.input_with("two", &[("name", b"env-2\n"), ("metadata", b"")]);
+    let second = json!({"add": "two", "remove_from": "life/ready"});
+    used.out(&second).failed(1, "lock \"env-2\" of pool \"life/ready\" is not claimed: claim it first");
+    server.cli(&["lock", "add", "life/used", "env-2"]).ok();
+    let held = ready.out(&json!({"acquire": true, "as": "two"})).ok();
+    used.out(&second).failed(1, "already has a lock \"env-2\"");
+    ready.get(&held.version(), "still").ok();
+    let both = json!({"add": "two", "remove": "two"});
+    used.out(&both).failed(1, "to move a lock from another pool, use add with remove_from");
+
+    // By hand.
+    server.cli(&["release", "--pool", "life/ready", "--lock", "env-2"]).ok();
+    server.cli(&["lock", "move", "life/ready", "env-2", "life/broken", "--reason", "disk"]).ok().printed("moved lock");
+    assert_eq!(server.pool("life/broken")["free"], 1);
+    server.cli(&["lock", "move", "life/ready", "env-2", "life/broken"]).failed(4, "has no lock");
+}
+
+/// A job that counts the locks of a pool and fills it up, from the files of a get.
+#[test]
+fn a_reconciler_counts_locks() {
+    let server = Server::start();
+    let build = Build::new(&server, 1, "teams/envs");
+    for n in 1..=2 {
+        let dir = format!("new-{n}");
+        build.input_with(&dir, &[("name", format!("env-{n}\n").as_bytes()), ("metadata", b"")]);
+        build.out(&json!({"add": dir})).ok();
+    }
+    let count = |part: &str, step: &str| {
+        let newest = build.check(None).pop().unwrap();
+        build.get(&newest, step).ok();
+        let dir = build.input(step).join("teams/envs").join(part);
+        std::fs::read_dir(dir).unwrap().count()
+    };
+    assert_eq!((count("unclaimed", "one"), count("claimed", "one")), (2, 0));
+    let claimed = build.out(&json!({"acquire": true})).ok();
+    assert_eq!((count("unclaimed", "two"), count("claimed", "two")), (1, 1));
+    build.get(&claimed.version(), "env").ok();
+    build.out(&json!({"remove": "env"})).ok();
+    assert_eq!((count("unclaimed", "three"), count("claimed", "three")), (1, 0));
+}
+
+/// A lock that is checked by a file of another task, before something else may begin.
+#[test]
+fn a_check_of_a_lock_that_a_file_names() {
+    let server = Server::start();
+    server.cli(&["lock", "add", "teams/gates", "release-freeze"]).ok();
+    let (holder, build) = (Build::new(&server, 1, "teams/gates"), Build::new(&server, 2, "teams/gates"));
+    build.input_with("gate", &[("name", b"release-freeze\n")]);
+    build.out(&json!({"check": "gate"})).ok().said("is unclaimed");
+    holder.out(&json!({"claim": "release-freeze"})).ok();
+    let check = build.put(&json!({"check": "gate"}));
+    check.until_stderr("waiting: held: \"release-freeze\"");
+    holder.out(&json!({"release": {"file": "gate/name"}})).failed(1, "no input \"gate\"");
+    holder.out(&json!({"release": {"lock": "release-freeze"}})).ok();
+    check.finish().ok();
+}
+
+/// Several acquires at once, each under its own name, in a pool that is smaller than they are.
+#[test]
+fn parallel_acquires_of_one_build() {
+    let server = Server::start();
+    server.cli(&["pool", "set", "teams/agents", "--capacity", "2"]).ok();
+    let build = Build::new(&server, 1, "teams/agents");
+    let puts = ["unit", "system"].map(|name| build.put(&json!({"acquire": true, "as": name})));
+    let taken = puts.map(|put| put.finish().ok().metadata("lock_name").unwrap());
+    assert_ne!(taken[0], taken[1]);
+    let third = build.put(&json!({"acquire": true, "as": "load"}));
+    third.until_stderr("this step keeps waiting, because another step of this build may release it");
+    build.out(&json!({"release": "build", "as": "unit"})).ok();
+    assert_eq!(third.finish().ok().metadata("lock_name").as_ref(), Some(&taken[0]));
+}
+
+/// Directors have names of any kind; the lock is named like the director, also if the name is nested.
+#[test]
+fn the_lock_of_a_director_has_its_name() {
+    let server = Server::start();
+    for (id, name, info) in [
+        (1, "director eu-1 (prod)", r#"{"name":"director eu-1 (prod)"}"#),
+        (2, "infra/director", r#"{"name":"infra/director"}"#),
+    ] {
+        let director = Impostor::says("200 OK", info);
+        let build = Build::with_source(&server, id, &json!({"bosh_lock": director.url}));
+        build.out(&json!({"lock_op": "lock", "key": "k"})).ok().said(&format!("is {name:?}"));
+        let named = Build::with_source(&server, id, &json!({"lock_name": name}));
+        assert_eq!(named.out(&json!({"lock_op": "lock", "key": "k"})).ok().metadata("lock").as_deref(), Some(name));
+        named.out(&json!({"lock_op": "unlock", "key": "k"})).ok();
+        assert_eq!(server.pool(name)["free"], 1);
     }
 }

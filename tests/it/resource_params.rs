@@ -141,7 +141,9 @@ fn check_waits_until_the_lock_is_unclaimed() {
     build.out(&json!({"check": "env"})).failed(1, "there is no pool \"p\"");
     holder.out(&json!({"acquire": true})).ok();
     describe(&build, "none", "x", "");
-    build.out(&json!({"check": "none"})).failed(1, "has no lock \"x\"");
+    let none = build.out(&json!({"check": "none"})).ok().said("pool \"p\" has no lock \"x\", so nobody holds it");
+    build.get(&none.version(), "nothing").ok();
+    assert!(!build.input("nothing").join("name").exists());
     let check = build.put(&json!({"check": "env"}));
     check.until_stderr("waiting: held: \"p\" by main/app/deploy #1");
     build.out(&json!({"check": "env", "timeout": "300ms"})).failed(1, "still waiting after the timeout of 300ms");
@@ -153,6 +155,14 @@ fn check_waits_until_the_lock_is_unclaimed() {
     let dir = build.input("got");
     assert_eq!(file(&dir, "name"), "p\n");
     assert!(!dir.join("claim").exists());
+
+    // A lock that is removed meanwhile is as good.
+    holder.out(&json!({"acquire": true})).ok();
+    let check = build.put(&json!({"check": "env"}));
+    check.until_stderr("waiting: held: \"p\"");
+    describe(&holder, "env", "p", "");
+    holder.out(&json!({"remove": "env"})).ok();
+    check.finish().ok().said("so nobody holds it");
 }
 
 #[test]

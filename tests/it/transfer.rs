@@ -274,6 +274,42 @@ fn nothing_is_overwritten_without_being_named() {
 }
 
 #[test]
+fn an_import_removes_other_locks_only_from_named_pools() {
+    let (server, checkout) = (Server::start(), Checkout::new());
+    let import = ["import", "pool-repo", checkout.path()];
+    locker(&server, &import).ended(0, "7 done, 0 unchanged, 0 left alone");
+    for lock in ["old-1", "old-2", "busy"] {
+        put(&server, &format!("/pools/aws/locks/{lock}"), &json!({}));
+    }
+    put(&server, "/pools/vms/locks/other", &json!({}));
+    put(&server, "/claims/c", &json!({"pool": "aws", "lock": "busy"}));
+    let plain = locker(&server, &import).ended(0, "0 done, 7 unchanged, 0 left alone");
+    let told =
+        "only on the server: 3 lock(s) of pool \"aws\": \"busy\", \"old-1\", \"old-2\" (--prune aws removes them)\n";
+    assert!(plain.stdout.contains(told), "{}", plain.stdout);
+
+    let prune = [&import[..], &["--prune", "aws"]].concat();
+    let dry = locker(&server, &[&prune[..], &["--dry-run"]].concat())
+        .ended(5, "2 to be done, 7 unchanged, 1 left alone (name what to overwrite with --overwrite)");
+    assert!(dry.stdout.contains("would remove lock \"old-2\" of pool \"aws\""), "{}", dry.stdout);
+    assert_eq!(get(&server, "/pools/aws")["locks"], 6, "a dry run changes nothing");
+    let done =
+        locker(&server, &prune).ended(5, "2 done, 7 unchanged, 1 left alone (name what to overwrite with --overwrite)");
+    assert!(done.stdout.contains("left alone: lock \"busy\" of pool \"aws\" is held by claim c: not removed"));
+    assert_eq!(get(&server, "/pools/aws")["locks"], 4);
+    assert_eq!(get(&server, "/pools/vms")["locks"], 2, "only the pool that was named");
+    let stray = locker(&server, &[&import[..], &["--prune", "gcp"]].concat());
+    stray.failed(2, "--prune gcp: the import does not contain this pool");
+
+    // The same for the whole state.
+    let file = checkout.dir.path().join("state.json");
+    fs::write(&file, locker(&server, &["export", "json"]).stdout).unwrap();
+    put(&server, "/pools/aws/locks/new", &json!({}));
+    let import = ["import", "json", file.to_str().unwrap(), "--prune", "aws"];
+    locker(&server, &import).ended(0, "1 done, 10 unchanged, 0 left alone");
+}
+
+#[test]
 fn a_bad_checkout_changes_nothing() {
     let (server, checkout) = (Server::start(), Checkout::new());
     checkout.write("aws/unclaimed/large", &vec![b'x'; 64 * 1024 + 1]);

@@ -173,6 +173,10 @@ impl Server {
                 let body = without_nulls(json!({ "claim": claim }));
                 self.plain("DELETE", &format!("/pools/{pool}/locks/{lock}"), Some(&body))
             }
+            Op::MoveLock { pool, lock, to, claim } => {
+                let body = without_nulls(json!({ "to": to, "claim": claim }));
+                self.plain("POST", &format!("/pools/{pool}/locks/{lock}/move"), Some(&body))
+            }
             Op::Reconcile => {
                 self.life().house.engine.call_blocking(Command::Reconcile).unwrap();
                 Answer::Nothing

@@ -70,6 +70,27 @@ pub(super) struct How {
     overwrite: Vec<Overwrite>,
 }
 
+/// How to import.
+#[derive(Debug, Args)]
+pub(super) struct ImportHow {
+    #[command(flatten)]
+    how: How,
+    /// Remove the locks of this pool that the import does not contain, unless they are held; may be repeated
+    #[arg(long, value_name = "POOL")]
+    prune: Vec<PoolName>,
+}
+
+impl ImportHow {
+    /// What the import may change.
+    fn allowed(&self, wanted: &Wanted) -> Result<Allowed, CliError> {
+        if let Some(stray) = self.prune.iter().find(|pool| !wanted.pools.contains_key(pool)) {
+            return Err(CliError::usage(format!("--prune {stray}: the import does not contain this pool")));
+        }
+        let overwrite = self.how.overwritten("import", |named| wanted.names(named))?;
+        Ok(Allowed { overwrite, prune: self.prune.iter().cloned().collect() })
+    }
+}
+
 /// A pool or a lock.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Named {
@@ -124,6 +145,13 @@ impl How {
     }
 }
 
+/// What an import may change on the server besides adding what is missing.
+struct Allowed {
+    overwrite: BTreeSet<Named>,
+    /// Pools that lose what the import does not contain.
+    prune: BTreeSet<PoolName>,
+}
+
 /// The number of changes that were made, or would be.
 #[derive(Debug, Default)]
 struct Summary {
@@ -155,32 +183,43 @@ fn bad(problems: &[String], env: &mut Env<'_>) -> Result<(), CliError> {
 pub(super) fn import_pool_repo(
     dir: &Path,
     pool: Option<&PoolName>,
-    how: &How,
+    how: &ImportHow,
     connection: &Connection,
     env: &mut Env<'_>,
 ) -> Result<u8, CliError> {
     let pool_repo::Checkout { wanted, problems, not_taken } = pool_repo::read(dir, pool, env)?;
     bad(&problems, env)?;
+    let allowed = how.allowed(&wanted)?;
     for path in not_taken.iter().take(NOT_TAKEN) {
         print_line(env, &format!("not taken: {path}"))?;
     }
     if let Some(more @ 1..) = not_taken.len().checked_sub(NOT_TAKEN) {
         print_line(env, &format!("not taken: {more} more"))?;
     }
-    import(&wanted, how, connection, env)
+    import(&wanted, &allowed, how.how.dry_run, connection, env)
 }
 
-pub(super) fn import_json(file: &Path, how: &How, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
+pub(super) fn import_json(
+    file: &Path,
+    how: &ImportHow,
+    connection: &Connection,
+    env: &mut Env<'_>,
+) -> Result<u8, CliError> {
     let (wanted, problems) = document::read(file, env)?;
     bad(&problems, env)?;
-    import(&wanted, how, connection, env)
+    import(&wanted, &how.allowed(&wanted)?, how.how.dry_run, connection, env)
 }
 
-fn import(wanted: &Wanted, how: &How, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {
-    let overwrite = how.overwritten("import", |named| wanted.names(named))?;
+fn import(
+    wanted: &Wanted,
+    allowed: &Allowed,
+    dry_run: bool,
+    connection: &Connection,
+    env: &mut Env<'_>,
+) -> Result<u8, CliError> {
     let (client, latches) = (connection.client(env)?, latch_client(None, connection, env)?);
-    let plan = plan::of(wanted, &overwrite, &client, &latches)?;
-    plan.run(how.dry_run, &client, &latches, env)
+    let plan = plan::of(wanted, allowed, &client, &latches)?;
+    plan.run(dry_run, &client, &latches, env)
 }
 
 pub(super) fn export(args: &ExportArgs, connection: &Connection, env: &mut Env<'_>) -> Result<u8, CliError> {

@@ -1,6 +1,6 @@
 //! Compares what is wanted with what the server has, and makes the changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -8,22 +8,26 @@ use base64::Engine as _;
 use super::super::output::{CliError, print_line};
 use super::super::values::by;
 use super::wanted::{Wanted, WantedHold, WantedLock, WantedPolicy, WantedPool};
-use super::{Named, Summary};
+use super::{Allowed, Named, Summary};
 use crate::client::calls::Asked;
 use crate::client::latches::LatchClient;
 use crate::client::{CallError, Client};
 use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
-use crate::wire::api::{ClaimState, LockBody, LockRef, LockView, Policy, PoolBody, PoolView};
+use crate::wire::api::{ClaimState, LockBody, LockRef, LockView, Policy, PoolBody, PoolView, RemoveBody};
 use crate::wire::errors::{Code, exit};
 use crate::wire::latch::{LatchStatus, LatchView};
 use crate::wire::text::show_metadata;
+
+/// The most locks that a line about locks of the server names.
+const OTHERS_NAMED: usize = 10;
 
 /// One change.
 enum Action<'w> {
     Pool(&'w PoolName, &'w Policy),
     AddLock(&'w PoolName, &'w LockName, &'w WantedLock),
     ChangeLock(&'w PoolName, &'w LockName, &'w WantedLock),
+    RemoveLock(&'w PoolName, String),
     Hold(&'w WantedHold),
     MakeLatch(&'w LatchView),
     ReleaseLatch(&'w LatchView),
@@ -35,19 +39,21 @@ pub(super) struct Plan<'w> {
     actions: Vec<Action<'w>>,
     /// Why each thing is left alone.
     left: Vec<String>,
+    /// What only the server has.
+    stay: Vec<String>,
     same: usize,
 }
 
 /// Finds what is missing or different. Changes nothing.
 pub(super) fn of<'w>(
     wanted: &'w Wanted,
-    overwrite: &BTreeSet<Named>,
+    allowed: &Allowed,
     client: &Client,
     latches: &LatchClient,
 ) -> Result<Plan<'w>, CliError> {
     let mut plan = Plan::default();
     for (name, pool) in &wanted.pools {
-        plan.pool(name, pool, overwrite, client)?;
+        plan.pool(name, pool, allowed, client)?;
     }
     for hold in &wanted.holds {
         plan.hold(hold, wanted, client)?;
@@ -72,9 +78,10 @@ impl<'w> Plan<'w> {
         &mut self,
         name: &'w PoolName,
         wanted: &'w WantedPool,
-        overwrite: &BTreeSet<Named>,
+        allowed: &Allowed,
         client: &Client,
     ) -> Result<(), CliError> {
+        let overwrite = &allowed.overwrite;
         let there = found(client.get_pool(name.as_str()), &[Code::NoSuchPool])?;
         let named = Named { pool: name.clone(), lock: None };
         match (&there, &wanted.policy) {
@@ -89,6 +96,9 @@ impl<'w> Plan<'w> {
                 }
             }
             (Some(_), _) => self.same += 1,
+        }
+        if let Some(pool) = &there {
+            self.others(name, pool, wanted, allowed.prune.contains(name));
         }
         let locks: BTreeMap<&str, &LockView> = there.as_ref().map(by_name).unwrap_or_default();
         for (lock, wanted) in &wanted.locks {
@@ -114,6 +124,31 @@ impl<'w> Plan<'w> {
             }
         }
         Ok(())
+    }
+
+    /// The locks that only the server has.
+    fn others(&mut self, name: &'w PoolName, there: &PoolView, wanted: &WantedPool, prune: bool) {
+        let is_wanted =
+            |lock: &LockView| lock.lock.parse::<LockName>().is_ok_and(|name| wanted.locks.contains_key(&name));
+        let others: Vec<&LockView> = there.items.iter().filter(|lock| !is_wanted(lock)).collect();
+        if !prune && !others.is_empty() {
+            let named: Vec<String> = others.iter().take(OTHERS_NAMED).map(|lock| format!("{:?}", lock.lock)).collect();
+            let more = if others.len() > named.len() { ", ..." } else { "" };
+            let count = others.len();
+            let stay =
+                format!("{count} lock(s) of pool {name:?}: {}{more} (--prune {name} removes them)", named.join(", "));
+            self.stay.push(stay);
+            return;
+        }
+        for lock in others {
+            match lock.holders.first() {
+                None => self.actions.push(Action::RemoveLock(name, lock.lock.clone())),
+                Some(holder) => {
+                    let (lock, claim) = (&lock.lock, &holder.claim);
+                    self.left.push(format!("lock {lock:?} of pool {name:?} is held by claim {claim}: not removed"));
+                }
+            }
+        }
     }
 
     fn hold(&mut self, hold: &'w WantedHold, wanted: &Wanted, client: &Client) -> Result<(), CliError> {
@@ -165,6 +200,9 @@ impl<'w> Plan<'w> {
     pub fn run(self, dry_run: bool, client: &Client, latches: &LatchClient, env: &mut Env<'_>) -> Result<u8, CliError> {
         for reason in &self.left {
             print_line(env, &format!("left alone: {reason}"))?;
+        }
+        for locks in &self.stay {
+            print_line(env, &format!("only on the server: {locks}"))?;
         }
         let done = self.actions.len();
         for action in &self.actions {
@@ -234,6 +272,9 @@ impl Action<'_> {
             Self::ChangeLock(pool, lock, wanted) => {
                 client.patch_lock(pool.as_str(), lock.as_str(), &content(wanted))?;
             }
+            Self::RemoveLock(pool, lock) => {
+                client.delete_lock(pool.as_str(), lock, &RemoveBody { claim: None, by })?;
+            }
             Self::Hold(hold) => match client.put_claim(hold.id.as_str(), &hold.body, Duration::ZERO)? {
                 Asked::Given(_) => {}
                 Asked::Waiting(_) => {
@@ -254,6 +295,7 @@ impl std::fmt::Display for Action<'_> {
             Self::Pool(pool, _) => write!(f, "declare pool {pool:?}"),
             Self::AddLock(pool, lock, _) => write!(f, "add lock {lock:?} to pool {pool:?}"),
             Self::ChangeLock(pool, lock, _) => write!(f, "overwrite lock {lock:?} of pool {pool:?}"),
+            Self::RemoveLock(pool, lock) => write!(f, "remove lock {lock:?} of pool {pool:?}"),
             Self::Hold(hold) => write!(f, "claim {} as {}", shown(&hold.locks), hold.id),
             Self::MakeLatch(latch) => write!(f, "create latch {} for workflow {}", latch.id, latch.workflow),
             Self::ReleaseLatch(latch) => write!(f, "release latch {}", latch.id),

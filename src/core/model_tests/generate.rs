@@ -307,6 +307,8 @@ fn changes(live: &[String]) -> BoxedStrategy<Op> {
         3 => (place(), label()).prop_map(|((pool, lock), label)| Op::Add { pool, lock, label }),
         3 => (place(), label()).prop_map(|((pool, lock), label)| Op::Update { pool, lock, label }),
         3 => (place(), option::of(claim(live))).prop_map(|((pool, lock), claim)| Op::Remove { pool, lock, claim }),
+        3 => (place(), text(&["p", "q", "r", "s"]), option::of(claim(live)))
+            .prop_map(|((pool, lock), to, claim)| Op::MoveLock { pool, lock, to, claim }),
         1 => text(&["p", "q", "r"]).prop_map(Op::RemovePool),
     ]
     .boxed()

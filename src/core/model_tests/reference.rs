@@ -187,6 +187,12 @@ pub(super) enum Op {
         lock: String,
         claim: Option<String>,
     },
+    MoveLock {
+        pool: String,
+        lock: String,
+        to: String,
+        claim: Option<String>,
+    },
     Reconcile,
     /// Time passes, and everything happens when it is due.
     Pass(u64),
@@ -431,6 +437,7 @@ impl Model {
             Op::Add { pool, lock, label } => self.add(pool, lock, label.as_ref()),
             Op::Update { pool, lock, label } => self.update(pool, lock, label.as_ref()),
             Op::Remove { pool, lock, claim } => self.remove(pool, lock, claim.as_ref()),
+            Op::MoveLock { pool, lock, to, claim } => self.move_lock(pool, lock, to, claim.as_ref()),
             Op::Reconcile => Ok(Answer::Nothing),
             Op::Pass(span) => {
                 self.pass(self.now + span);
@@ -1297,6 +1304,22 @@ impl Model {
         found.mention = mention;
         found.label = label.cloned();
         self.end_hopeless(name);
+        Ok(Answer::Done)
+    }
+
+    /// Removing and adding, or neither.
+    fn move_lock(&mut self, name: &str, lock: &str, to: &str, claim: Option<&String>) -> Result<Answer> {
+        let Lock { label, drain, out, out_span, .. } = self.find_lock(name, lock)?.clone();
+        let mut tried = self.clone();
+        tried.remove(name, lock, claim)?;
+        if to == name || self.pool(to).is_some_and(|pool| pool.locks.iter().any(|known| known.name == lock)) {
+            return Err(Answer::Refused("lock_exists"));
+        }
+        *self = tried;
+        self.add(to, lock, label.as_ref())?;
+        if let Some(moved) = self.lock_mut(to, lock) {
+            (moved.drain, moved.out, moved.out_span) = (drain, out, out_span);
+        }
         Ok(Answer::Done)
     }
 

@@ -226,6 +226,15 @@ impl Core {
                 let claim = claim.as_deref().map(claim_id);
                 Command::RemoveLock { pool: pool_of(pool), lock: lock_of(lock), claim, by }
             }
+            Op::MoveLock { pool, lock, to, claim } => Command::MoveLock {
+                pool: pool_of(pool),
+                lock: lock_of(lock),
+                to: pool_of(to),
+                claim: claim.as_deref().map(claim_id),
+                metadata: None,
+                labels: None,
+                by,
+            },
             Op::Reconcile => Command::Reconcile,
             Op::Pass(_) | Op::Leap(_) | Op::Restart => Command::Tick,
         }

@@ -153,6 +153,19 @@ scenarios! {
         a end                                  => released
         both ?                                 => granted env/1 spare/s
     "
+    it_stops_holding_back_when_the_other_pool_loses_its_lock: "
+        - pool env capacity=1                  => done
+        - pool spare when_empty=wait           => done
+        - add spare/s                          => done
+        h ask env                              => held env/1
+        x ask spare                            => held spare/s
+        both ask env,spare confirm park=1      => waiting 1 parked
+        a ask env confirm park=2               => waiting 2 parked
+        h end                                  => released
+        a ?                                    => waiting 2 parked     # strict order
+        - remove spare/s claim=x               => done
+        a ?                                    => granted env/1
+    "
     a_waiter_with_missing_labels_holds_back_nobody: "
         - pool env capacity=1 when_empty=wait  => done
         - add env/big size=big                 => done

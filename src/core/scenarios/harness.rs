@@ -23,7 +23,7 @@
 //! | `ID left N` | the client of park N disconnects |
 //! | `ID ?` | look: phase, then locks, or place and presence, then `self_wait P/L=ID..` or `deadlock BUILD..` |
 //! | `- pool P capacity=N order=O overtaking=backfill[:N] pick=P scope=S drain=D max_hold=D max_queue=N when_empty=W op=O`, `- unpool P` | declare, remove |
-//! | `- add\|update P/L meta=M LABEL=V op=O [for=ID] [if_free]`, `- remove P/L claim=ID op=O`, `- note P[/L]` | locks |
+//! | `- add\|update P/L meta=M LABEL=V op=O [for=ID] [if_free]`, `- remove P/L claim=ID op=O`, `- move P/L to=P claim=ID ..`, `- note P[/L]` | locks |
 //! | `- tick`, `- reconcile`, `- restart [now]` | time, repair, a new life of the server (with a check that nothing has changed) |
 //! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- count P` (entries), `- notices`, `- stuck` | look |
 //!
@@ -215,7 +215,7 @@ impl Server {
         let first = rest.first().copied().unwrap_or_default();
         match (who, verb) {
             ("-", "settings") => self.settings(&args),
-            ("-", "pool" | "unpool" | "add" | "update" | "remove" | "note" | "quarantine" | "return") => {
+            ("-", "pool" | "unpool" | "add" | "update" | "remove" | "move" | "note" | "quarantine" | "return") => {
                 self.declare(verb, first, &args)
             }
             ("-", "tick") => self.command(Command::Tick),
@@ -365,7 +365,7 @@ impl Server {
         let pool: PoolName = parse(pool)?;
         let lock: Option<LockName> = lock.map(parse).transpose()?;
         let by = By { op: arg(args, "op")?, ..By::default() };
-        let labels = Arc::new(if matches!(verb, "add" | "update") { labels_of(args)? } else { Labels::new() });
+        let labels = Arc::new(if matches!(verb, "add" | "update" | "move") { labels_of(args)? } else { Labels::new() });
         let meta: Option<Arc<[u8]>> = args.get("meta").map(|text| Arc::from(text.as_bytes()));
         let need = || lock.clone().ok_or_else(|| format!("{what:?} names no lock"));
         let command = match verb {
@@ -414,6 +414,11 @@ impl Server {
                 let labels = if args.contains_key("unlabelled") { Some(Arc::default()) } else { labels };
                 let if_free = args.contains_key("if_free");
                 Command::UpdateLock { pool, lock: need()?, metadata: meta, labels, if_free, by }
+            }
+            "move" => {
+                let labels = (!labels.is_empty()).then_some(labels);
+                let to = parse(args.get("to").copied().unwrap_or_default())?;
+                Command::MoveLock { pool, lock: need()?, to, claim: arg(args, "claim")?, metadata: meta, labels, by }
             }
             "quarantine" => Command::Quarantine { pool, lock: need()?, span: span_arg(args, "for")?, by },
             "return" => Command::Return { pool, lock: need()?, by },
@@ -560,7 +565,8 @@ fn show_stuck(stuck: &Stuck) -> String {
 
 /// Labels are the words with a value that have no other meaning.
 fn labels_of(args: &Args) -> Result<Labels, String> {
-    let labels = args.iter().filter(|(name, value)| !value.is_empty() && !["meta", "op", "for"].contains(name));
+    let labels =
+        args.iter().filter(|(name, value)| !value.is_empty() && !["meta", "op", "for", "to", "claim"].contains(name));
     labels.map(|(name, value)| Ok((parse(name)?, parse(value)?))).collect()
 }
 

@@ -17,6 +17,52 @@ mod scopes;
 mod stuck;
 mod supersede;
 
+// A lock moves from one pool to another.
+scenarios! {
+    a_held_lock_moves_only_with_its_holder: "
+        - add fresh/x meta=m size=big          => done
+        a ask fresh                            => held fresh/x
+        b ask fresh/x confirm park=1           => waiting 1 parked
+        - move fresh/x to=used                 => refused lock_held
+        - move fresh/x to=used claim=c         => refused lock_held
+        - move fresh/x to=used claim=a op=o    => done
+        - move fresh/x to=used claim=a op=o    => done again
+        a ?                                    => ended released
+        b ?                                    => ended removed
+        - lock used/x                          => meta=m size=big
+        - free fresh                           =>
+        - free used                            => x
+        - history fresh 3                      => released removed ended
+        - history used                         => added
+        - restart                              => same
+    "
+    a_free_lock_moves_and_is_given_to_a_waiter_there: "
+        - pool used when_empty=wait            => done
+        a ask used/x confirm park=1            => waiting 1 parked
+        - add fresh/x meta=m                   => done
+        - move fresh/x to=used meta=n size=big => done
+        a ?                                    => granted used/x
+        - lock used/x                          => meta=n size=big by=a
+        - move fresh/x to=used                 => refused no_such_lock
+        - move none/x to=used                  => refused no_such_pool
+        - move used/x to=fresh claim=a         => refused not_holder
+        - add fresh/x                          => done
+        a confirm                              => held used/x
+        - move used/x to=fresh claim=a         => refused lock_exists
+        a ?                                    => held used/x
+        - move used/x to=used claim=a          => refused lock_exists
+    "
+    a_lock_stays_out_of_service_when_it_moves: "
+        - add fresh/x                          => done
+        - quarantine fresh/x for=1m            => done
+        - move fresh/x to=used                 => done
+        - lock used/x                          => meta= quarantined
+        - restart                              => same
+   +60s - tick                                 =>
+        - free used                            => x
+    "
+}
+
 // Repeats of a PUT, and other requests with the same id.
 scenarios! {
     the_id_is_the_idempotency_key: "

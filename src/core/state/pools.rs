@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{State, Timer};
 use crate::core::claim::Claim;
 use crate::core::names::{LockName, PoolName};
-use crate::core::pool::{Lock, Overtaking, Policy, Pool};
+use crate::core::pool::{Lock, Overtaking, Policy, Pool, WhenEmpty};
 use crate::core::time::Now;
 
 impl State {
@@ -58,6 +58,18 @@ impl State {
         self.to_dispatch.extend(tied);
     }
 
+    /// Locks of this pool were changed, added or removed. A claim that waits for what the pool no longer has does not
+    /// hold back others any more, also not in its other pools.
+    fn dispatch_lacking(&mut self, pool: &PoolName) {
+        let Some(pool) = self.snapshot.pool(pool).filter(|pool| !pool.wide.is_empty()) else { return };
+        let may_lack =
+            |claim: &&Arc<Claim>| pool.policy.when_empty == Some(WhenEmpty::Wait) || claim.terms.waits_if_empty;
+        let wide = pool.wide.iter().filter_map(|id| self.claim(id)).filter(may_lack);
+        let pools: BTreeSet<PoolName> =
+            wide.flat_map(|claim| &claim.terms.ask.parts).map(|part| part.pool.clone()).collect();
+        self.to_dispatch.extend(pools);
+    }
+
     pub(in crate::core) fn remove_pool(&mut self, name: &PoolName) {
         let Some(pool) = self.snapshot.pools.remove(name) else { return };
         self.backfilling.remove(name);
@@ -85,6 +97,7 @@ impl State {
             p.put_lock(lock);
         }
         self.dispatch_tied(pool);
+        self.dispatch_lacking(pool);
     }
 
     pub(in crate::core) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
@@ -98,6 +111,7 @@ impl State {
             self.prune(pool, now);
         }
         self.dispatch_tied(pool);
+        self.dispatch_lacking(pool);
     }
 
     /// Changes who holds a lock. The store need not know this.

@@ -10,7 +10,7 @@ use crate::core::claim::Phase;
 use crate::core::command::{AskClaim, Command, Refusal};
 use crate::core::names::{ClaimId, Fence, LockName, PoolName};
 use crate::wire::api::{
-    ByBody, ClaimBody, FirstClaimBody, LockBody, QuarantineBody, RemoveBody, ReturnBody, VerifyView,
+    ByBody, ClaimBody, FirstClaimBody, LockBody, MoveLockBody, QuarantineBody, RemoveBody, ReturnBody, VerifyView,
 };
 use crate::wire::errors::Code;
 use crate::wire::problems::Problems;
@@ -103,6 +103,20 @@ pub(super) fn delete(call: &Call) -> Result<Command, Failure> {
     let by = parse::by(body.by, &mut problems);
     let (pool, lock) = problems.done(names)?;
     Ok(Command::RemoveLock { pool, lock, claim, by })
+}
+
+/// `POST /api/v1/pools/{pool}/locks/{lock}/move`.
+pub(super) fn move_lock(call: &Call) -> Result<Command, Failure> {
+    let mut problems = call.problems();
+    let names = names(call, &mut problems);
+    let body = call.body::<MoveLockBody>(&mut problems).unwrap_or_default();
+    let to = problems.parse::<PoolName>("to", &body.to);
+    let claim = problems.parse_some::<ClaimId>("claim", body.claim.as_deref());
+    let metadata = text::metadata(body.metadata, body.metadata_base64, &mut problems);
+    let labels = body.labels.and_then(|labels| parse::labels("labels", &labels, &mut problems)).map(Arc::new);
+    let by = parse::by(body.by, &mut problems);
+    let ((pool, lock), to) = problems.done(names.zip(to))?;
+    Ok(Command::MoveLock { pool, lock, to, claim, metadata, labels, by })
 }
 
 /// `POST /api/v1/pools/{pool}/locks/{lock}/quarantine`.

@@ -10,8 +10,8 @@ use super::{changes, claims, done, info, locks, metrics, pools};
 use crate::core::limits;
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
-    MoveBody, NoteBody, Page, PoolBody, PoolSummary, PoolView, QuarantineBody, RemoveBody, RenewBody, ReturnBody,
-    VerifyView,
+    MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolSummary, PoolView, QuarantineBody, RemoveBody, RenewBody,
+    ReturnBody, VerifyView,
 };
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
@@ -249,6 +249,26 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::NotHolder, Code::StoreFailed],
         ..guarded(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Remove a lock from its pool", Do(locks::delete, done))
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<MoveLockBody>),
+        body_required: true,
+        answer: Some(SchemaGenerator::subschema_for::<DoneView>),
+        codes: &[
+            Code::NoSuchPool,
+            Code::NoSuchLock,
+            Code::LockHeld,
+            Code::NotHolder,
+            Code::LockExists,
+            Code::Limit,
+            Code::StoreFailed,
+        ],
+        ..guarded(
+            Post,
+            "/api/v1/pools/{pool}/locks/{lock}/move",
+            "Move a lock to another pool; a held one only with its holder, whose hold ends",
+            Do(locks::move_lock, done),
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<QuarantineBody>),

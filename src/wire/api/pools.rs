@@ -162,6 +162,26 @@ pub struct LockBody {
     pub by: Option<ByBody>,
 }
 
+/// `POST /api/v1/pools/{pool}/locks/{lock}/move`: move a lock to another pool, in one step. What is not given stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoveLockBody {
+    /// The other pool; it is created if it does not exist.
+    pub to: String,
+    /// The claim that holds the lock. Its hold ends, and the lock is free in the other pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// Metadata that is text. Excludes `metadata_base64`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata_base64: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<ByBody>,
+}
+
 /// `DELETE` of a lock or a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

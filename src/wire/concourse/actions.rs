@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::core::names::LockName;
+use crate::core::names::{LockName, PoolName};
 use crate::wire::api::{PartBody, Scope};
 
 /// What a put does.
@@ -21,7 +21,7 @@ pub enum Op {
     Add {
         dir: String,
         labels: BTreeMap<String, String>,
-        claimed: Option<AddClaimed>,
+        how: Adding,
     },
     /// `remove`: the directory with the file `name` and, if our `in` wrote it, `claim`.
     Remove {
@@ -52,6 +52,19 @@ pub enum Op {
         key: String,
         requestor: String,
     },
+}
+
+/// How a put adds a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adding {
+    /// It must not exist yet.
+    New,
+    /// `replace: true`: if it exists and nobody holds it, its metadata and labels are replaced.
+    Replacing,
+    /// `remove_from: POOL`: the lock moves here from that pool, where its hold ends.
+    MovingFrom(PoolName),
+    /// `add_claimed`.
+    Claimed(AddClaimed),
 }
 
 /// The claim that `add_claimed` creates together with the lock.

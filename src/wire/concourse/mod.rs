@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use actions::{AddClaimed, Ask, InputFile, LockChoice, Op, Release, Watch};
+pub use actions::{AddClaimed, Adding, Ask, InputFile, LockChoice, Op, Release, Watch};
 pub use params::{GetParams, OutParams, param_names};
 pub use source::{LogLevel, Place, Source, SourceKind};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::actions::{AddClaimed, Ask, InputFile, LockChoice, Op, Release, Watch};
-use super::source::{Source, SourceKind, read_scope};
+use super::actions::{AddClaimed, Adding, Ask, InputFile, LockChoice, Op, Release, Watch};
+use super::source::{Place, Source, SourceKind, read_scope};
 use crate::core::names::{LockName, PoolName};
 use crate::wire::api::{PartBody, Scope};
 use crate::wire::members::Members;
@@ -38,6 +38,8 @@ const MORE: &[&str] = &[
     "optional",
     "self_wait",
     "also",
+    "replace",
+    "remove_from",
     "key",
     "lock_by",
     "locked_by",
@@ -113,10 +115,10 @@ impl OutParams {
             }
             [op] => read_op(op, &mut fields, source, problems),
             several => {
-                problems.add(
-                    "",
-                    format!("{} cannot be in one put: write a put step for each of them", several.join(" and ")),
-                );
+                let moves = several.contains(&"remove") && several.contains(&"add");
+                let advice = if moves { " (to move a lock from another pool, use add with remove_from)" } else { "" };
+                let names = several.join(" and ");
+                problems.add("", format!("{names} cannot be in one put: write a put step for each of them{advice}"));
                 several.iter().for_each(|op| drop(fields.take(op)));
                 read_the_rest(&mut fields, source, problems);
                 None
@@ -212,17 +214,15 @@ fn read_op(op: &str, fields: &mut Members, source: Option<&Source>, problems: &m
         "release" => read_release(fields, problems).map(Op::Release),
         "add" => {
             let dir = read_dir("add", fields, problems);
-            Some(Op::Add { labels: fields.labels("labels", problems), dir: dir?, claimed: None })
+            let labels = fields.labels("labels", problems);
+            Some(Op::Add { how: read_adding(fields, source, problems), labels, dir: dir? })
         }
         "add_claimed" => {
             let dir = read_dir("add_claimed", fields, problems);
             let labels = fields.labels("labels", problems);
             let (scope, ttl) = read_hold(fields, source, problems);
-            Some(Op::Add {
-                claimed: Some(AddClaimed { name: read_as(fields, problems), scope, ttl }),
-                dir: dir?,
-                labels,
-            })
+            let how = Adding::Claimed(AddClaimed { name: read_as(fields, problems), scope, ttl });
+            Some(Op::Add { how, dir: dir?, labels })
         }
         "remove" => Some(Op::Remove { dir: read_dir("remove", fields, problems)? }),
         "update" => {
@@ -240,6 +240,29 @@ fn read_op(op: &str, fields: &mut Members, source: Option<&Source>, problems: &m
         }
         "verify" => Some(Op::Verify { dir: read_dir("verify", fields, problems)? }),
         _ => read_lock_op(fields, source, problems),
+    }
+}
+
+/// `replace` and `remove_from`.
+fn read_adding(fields: &mut Members, source: Option<&Source>, problems: &mut Problems) -> Adding {
+    let replaces = fields.flag("replace", problems) == Some(true);
+    let from: Option<PoolName> = fields.parsed("remove_from", problems);
+    match from {
+        None if replaces => Adding::Replacing,
+        None => Adding::New,
+        Some(from) => {
+            if replaces {
+                fields.wrong("replace", "does not go with remove_from", problems);
+            }
+            if source.is_some_and(|source| source.place == Place::Named(from.clone())) {
+                fields.wrong(
+                    "remove_from",
+                    "is the pool of this resource: name the pool that the lock comes from",
+                    problems,
+                );
+            }
+            Adding::MovingFrom(from)
+        }
     }
 }
 

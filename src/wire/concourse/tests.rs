@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
-use crate::core::names::LockName;
+use crate::core::names::{LockName, PoolName};
 use crate::wire::api::Scope;
 
 const URL: &str = r#""locker_uri":"http://locker:8910""#;
@@ -108,6 +108,14 @@ fn invalid_params_of_a_pool() {
         (r#"{"release":"x","ttl":"1s"}"#, "params.ttl: does not go with release"),
         (r#"{"release":"x","as":"n"}"#, "params.as: does not go with release"),
         (r#"{"add":"x","count":2}"#, "params.count: does not go with add"),
+        (
+            r#"{"add":"x","remove":"x"}"#,
+            "add and remove cannot be in one put: write a put step for each of them (to move a lock from another pool, use add with remove_from)",
+        ),
+        (r#"{"add":"x","replace":true,"remove_from":"b"}"#, "params.replace: does not go with remove_from"),
+        (r#"{"add":"x","remove_from":"/"}"#, "params.remove_from: pool name must have a name on both sides"),
+        (r#"{"add":"x","remove_from":"p"}"#, "params.remove_from: is the pool of this resource"),
+        (r#"{"add_claimed":"x","remove_from":"b"}"#, "params.remove_from: does not go with add_claimed"),
         (r#"{"lock_op":"lock","key":"k"}"#, "params.lock_op: works only with source.lock_name"),
         (r#"{"remove":"x","labels":{}}"#, "params.labels: does not go with remove"),
         (r#"{"remove":""}"#, "params.remove: is empty"),
@@ -168,9 +176,12 @@ fn valid_params_are_understood() {
     let watch = Watch { timeout: Some(Duration::from_secs(1)), self_wait: true };
     assert_eq!(op(r#"{"check":"d","timeout":"1s"}"#), Op::Check { dir: "d".into(), watch });
     assert_eq!(op(r#"{"check_unclaimed":"d","timeout":"1s"}"#), Op::CheckUnclaimed { dir: "d".into(), watch });
-    let claimed = Some(AddClaimed { name: Some("n".into()), scope: None, ttl: watch.timeout });
-    let added = Op::Add { dir: "d".into(), labels: BTreeMap::new(), claimed };
-    assert_eq!(op(r#"{"add_claimed":"d","as":"n","ttl":"1s"}"#), added);
+    let add = |how| Op::Add { dir: "d".into(), labels: BTreeMap::new(), how };
+    let claimed = Adding::Claimed(AddClaimed { name: Some("n".into()), scope: None, ttl: watch.timeout });
+    assert_eq!(op(r#"{"add_claimed":"d","as":"n","ttl":"1s"}"#), add(claimed));
+    assert_eq!(op(r#"{"add":"d","replace":false}"#), add(Adding::New));
+    assert_eq!(op(r#"{"add":"d","replace":true}"#), add(Adding::Replacing));
+    assert_eq!(op(r#"{"add":"d","remove_from":"a/b"}"#), add(Adding::MovingFrom(PoolName::parse("a/b").unwrap())));
     assert!(matches!(op(r#"{"release":{"lock":"a"}}"#), Op::Release(Release::Lock(_))));
     assert!(matches!(lock(r#"{"release":"build"}"#).unwrap().params.op, Op::Release(Release::Build { name: None })));
 
