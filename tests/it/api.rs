@@ -223,6 +223,7 @@ POST   /api/v1/pools/p/locks/eu/move    |                                       
 POST   /api/v1/pools/p/locks/eu/move    | {"to":"q","claim":"nobody"}                    | 409 not_holder
 PUT    /api/v1/pools/full               | {"capacity":10000}                             | 200 revision=$now
 PUT    /api/v1/pools/full/locks/more    |                                                | 429 limit
+POST   /api/v1/pools/p/locks/eu/move    | {"to":"full"}                                  | 429 limit
 GET    /api/v1/pools/full               |                                                | 200 locks=10000 items.#=1000 next=1898
 
 # Claims
@@ -646,6 +647,7 @@ fn store_fails(api: &Api) {
         ("POST", "/api/v1/claims/f/renew", ""),
         ("POST", "/api/v1/claims/f/break", r#"{"by":{"reason":"x"}}"#),
         ("POST", "/api/v1/claims/f/move", r#"{"to":"first","by":{"reason":"x"}}"#),
+        ("POST", "/api/v1/pools/own/locks/own/move", r#"{"to":"x"}"#),
         ("POST", "/api/v1/pools/own/locks/own/quarantine", r#"{"by":{"reason":"x"}}"#),
         ("POST", "/api/v1/pools/own/locks/own/return", ""),
         ("POST", "/api/v1/claims/f/deliver", r#"{"revision":1}"#),

@@ -260,6 +260,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::LockHeld,
             Code::NotHolder,
             Code::LockExists,
+            Code::DifferentRequest,
             Code::Limit,
             Code::StoreFailed,
         ],
