@@ -122,7 +122,13 @@ fn run_as(command: clap::Command, execute: Execute, env: &mut Env<'_>) -> u8 {
     let parsed = env_defaults::with_env(command, &env.vars).color(colour(env)).try_get_matches_from(&env.args);
     let matches = match parsed {
         Ok(matches) => matches,
-        Err(error) => return show_clap_error(env, &error),
+        Err(error) => {
+            let code = show_clap_error(env, &error);
+            if let Some(tip) = run::missing_dashes(&error, &env.args) {
+                say(env, &tip);
+            }
+            return code;
+        }
     };
     match execute(&matches, env) {
         Ok(code) => code,

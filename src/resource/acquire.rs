@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::input::Input;
 use super::persist::Persist;
 use super::progress;
-use super::put::{Put, Stop, taken_back};
+use super::put::{Put, Stop, all_locks, taken_back};
 use super::{print, release, say};
 use crate::client::acquire::{self, Acquire, Held, News, Stopped, self_wait_limit};
 use crate::client::claim_id::{Place, claim_id};
@@ -183,6 +183,7 @@ fn answer(put: &Put<'_>, held: &Held) -> Result<Answer, Stop> {
         more.push(pair("lock", put.pool().to_owned()));
         more.push(pair("status", "locked".to_owned()));
     }
+    more.extend(all_locks(put.pool(), &claim.locks).map(|locks| pair("locks", locks)));
     more.extend(claim.fence.map(|fence| pair("fence", fence.to_string())));
     more.push(pair("claim", claim.id.clone()));
     more.push(pair("waited", progress::span(held.waited)));

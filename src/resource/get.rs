@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::destination::Destination;
+use super::put::all_locks;
 use super::session::Opening;
 use super::tree::{Tree, metadata};
 use super::{Failure, away, directory, interruptible, print, progress, read_payload, say};
@@ -315,6 +316,8 @@ impl Get {
         let mut metadata = Vec::new();
         metadata.extend(own.map(|lock| pair("lock_name", lock.lock.clone())));
         metadata.push(pair("pool_name", self.pool.to_string()));
+        let locks = change.as_ref().and_then(|change| all_locks(self.pool.as_str(), &change.locks));
+        metadata.extend(locks.map(|locks| pair("locks", locks)));
         if self.kind == SourceKind::LockName {
             let is_held = holders.iter().any(|holder| holder.state == ClaimState::Held);
             metadata.push(pair("lock", self.pool.to_string()));

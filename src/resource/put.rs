@@ -12,7 +12,7 @@ use crate::client::progress::Moment;
 use crate::client::{CallError, Client, Refused, when};
 use crate::core::time::WallMs;
 use crate::env::{Clock, Env, Signal, hex, random_hex};
-use crate::wire::api::{ByBody, Owner};
+use crate::wire::api::{ByBody, LockRef, Owner};
 use crate::wire::concourse::{Answer, LogLevel, Metadata, Source, Version};
 use crate::wire::digest::Fields;
 
@@ -115,6 +115,13 @@ impl Put<'_> {
         metadata.extend(more);
         Answer { version: Version { revision: revision.to_string() }, metadata }
     }
+}
+
+/// Every lock of a claim, for metadata: those of other pools with their pool. `None` if there is only one.
+pub(super) fn all_locks(pool: &str, locks: &[LockRef]) -> Option<String> {
+    let name =
+        |lock: &LockRef| if lock.pool == pool { lock.lock.clone() } else { format!("{}/{}", lock.pool, lock.lock) };
+    (locks.len() > 1).then(|| locks.iter().map(name).collect::<Vec<_>>().join(", "))
 }
 
 /// What happened to a claim that was to be cancelled, for the reader of the log.

@@ -22,6 +22,7 @@ pub mod listen;
 pub mod logs;
 pub mod long_polls;
 pub mod metrics;
+mod nearest;
 pub mod notices;
 mod openapi;
 pub mod routes;
@@ -47,6 +48,7 @@ use self::long_polls::LongPolls;
 use self::notices::Notices;
 use self::routes::contracts::ContractRoutes;
 use crate::core::settings::Settings;
+use crate::core::time::WallMs;
 use crate::env::Env;
 use crate::store;
 use crate::wire::contracts::{Contracts, UnlockMissing};
@@ -166,9 +168,10 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).context("cannot ignore SIGHUP")?;
     }
     let (version, auth) = (env!("CARGO_PKG_VERSION"), proof.describe());
-    writeln!(env.stderr, "locker {version} listening on {url}, store {}, {auth}", settings.store)?;
-    if let Some(imported) = imported {
-        writeln!(env.stderr, "{imported}")?;
+    let first = format!("locker {version} listening on {url}, store {}, {auth}", settings.store);
+    let now = WallMs(env.clock.wall_ms());
+    for line in std::iter::once(first).chain(imported.map(|imported| imported.to_string())) {
+        writeln!(env.stderr, "{}", settings.log.format.line("INFO", &line, now))?;
     }
     warnings.iter().flatten().chain(&settings.warnings).for_each(|warning| tracing::warn!("{warning}"));
     builds.start(&settings.watch, &engine).context("cannot start the build watch")?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::nearest;
 use crate::core::claim::{BuildOver, Claim, Ended, Owner, Part, Phase, Presence, Terms, Want};
 use crate::core::command::Refusal;
 use crate::core::history::{Change, ChangeKind};
@@ -103,8 +104,15 @@ impl Viewer<'_> {
             listening: listens(claim),
             expected_wait: first.and_then(|pool| expected_wait(pool, position)).map(show_span),
             stuck: self.stuck(claim),
-            lacks: self.lacks(&claim.terms),
+            lacks: self.lacks_with_hint(&claim.terms),
         }
+    }
+
+    /// What the pools do not have, and what was probably meant instead.
+    fn lacks_with_hint(&self, terms: &Terms) -> Option<String> {
+        let lacks = self.lacks(terms)?;
+        let meant = self.snapshot.lacks(terms).and_then(|refusal| nearest::meant(self.snapshot, &refusal));
+        Some(meant.map_or(lacks.clone(), |meant| format!("{lacks} (did you mean {meant:?}?)")))
     }
 
     /// What the pools do not have of what such a claim wants, as a sentence.

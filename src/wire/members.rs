@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::problems::{Problems, quoted, unknown};
+use super::problems::{Problems, nearest, quoted, unknown};
 use super::text::parse_duration;
 
 /// A JSON object whose members are taken out one at a time. `null` counts as missing.
@@ -100,6 +100,13 @@ impl Members {
     #[must_use]
     pub fn is_object(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(Value::is_object)
+    }
+
+    /// Whether one of these members is missing only because its name is misspelt. [`Self::finish`] says which it is.
+    #[must_use]
+    pub fn is_misspelt(&self, keys: &[&str]) -> bool {
+        let unknown = self.map.keys().filter(|key| !self.known.contains(&key.as_str()));
+        unknown.filter_map(|key| nearest(key, self.known.iter().copied())).any(|meant| keys.contains(&meant))
     }
 
     /// Records a problem with the member `key`.

@@ -220,7 +220,11 @@ fn sources() {
         &["FAIL  source    --source is not valid JSON", "next: give the `source:`"],
     );
     let wrong = doctor(&json!({"locker_uri": "locker:8910", "poll": "x", "password": "hunter2"}), &[]);
-    shows(&wrong, 2, &["FAIL  source ", "must begin with http://", "missing pool", "unknown source key \"poll\""]);
+    shows(
+        &wrong,
+        2,
+        &["FAIL  source ", "must begin with http://", "unknown source key \"poll\": did you mean \"pool\"?"],
+    );
     assert!(!wrong.stdout.contains("hunter2"));
     let mut git = source(&server.url);
     git["uri"] = json!("git@example.com:locks.git");

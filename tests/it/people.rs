@@ -295,3 +295,102 @@ fn a_try_lock_ends_when_its_server_dies_before_the_confirmation() {
     claim.finish().failed(6, "no answer from the locker server");
     assert!(start.elapsed() < Duration::from_secs(15), "a few seconds, with a margin for a busy machine");
 }
+
+// ---- mistakes
+
+#[test]
+fn a_misspelt_name_gets_a_hint_instead_of_what_seems_to_be_missing() {
+    let server = Server::start();
+    let pool = |params: Value| Build::new(&server, 1, "p").out(&params);
+    let lock = |params: Value| Build::with_source(&server, 1, &json!({"lock_name": "p"})).out(&params);
+    let source = |source: Value| {
+        let mut build = Build::new(&server, 1, "p");
+        build.source = source;
+        build.out(&acquire())
+    };
+    let table = [
+        (pool(json!({"aquire": true})), "unknown params key \"aquire\": did you mean \"acquire\"?"),
+        (pool(json!({"relaese": "build"})), "unknown params key \"relaese\": did you mean \"release\"?"),
+        (pool(json!({"release": {"lok": "a"}})), "unknown params.release key \"lok\": did you mean \"lock\"?"),
+        (lock(json!({"lock_pp": "lock", "key": "k"})), "unknown params key \"lock_pp\": did you mean \"lock_op\"?"),
+        (lock(json!({"lock_op": "lock", "keyy": "k"})), "unknown params key \"keyy\": did you mean \"key\"?"),
+        (
+            source(json!({"locker_url": server.url, "pool": "p"})),
+            "unknown source key \"locker_url\": did you mean \"locker_uri\"?",
+        ),
+        (
+            source(json!({"locker_uri": server.url, "poool": "p"})),
+            "unknown source key \"poool\": did you mean \"pool\"?",
+        ),
+    ];
+    for (done, text) in table {
+        let done = done.failed(1, &format!("invalid payload ({text})"));
+        assert!(!done.stderr.contains("missing"), "{}", done.stderr);
+    }
+    // Where nothing is like it, the problem is what is missing.
+    pool(json!({})).failed(1, "invalid payload (missing acquire, claim, release, add");
+
+    server.cli(&["lock", "add", "envs", "Env 1", "--label", "region=eu", "--label", "size=large"]).ok();
+    let envs = Build::new(&server, 1, "envs");
+    let hint = "pool \"envs\" has no lock \"env 1\": did you mean \"Env 1\"?";
+    envs.out(&json!({"claim": "env 1"})).failed(1, hint);
+    envs.out(&json!({"release": {"lock": "env 1"}})).failed(1, hint);
+    server.cli(&["claim", "envs", "--lock", "env 1"]).failed(4, hint);
+    server.cli(&["lock", "remove", "envs", "env 1"]).failed(4, hint);
+    envs.out(&json!({"claim": "production"})).failed(1, "has no lock \"production\"; check the name, or add it first");
+    let hint = "no lock of pool \"envs\" has region=ue: did you mean \"region=eu\"?";
+    envs.out(&json!({"acquire": true, "labels": {"region": "ue"}})).failed(1, hint);
+    let hint = "has regoin=eu and size=large: did you mean \"region=eu\"?";
+    envs.out(&json!({"acquire": true, "labels": {"regoin": "eu", "size": "large"}})).failed(1, hint);
+    server
+        .cli(&["run", "envs", "echo", "hi"])
+        .failed(2, "the command of `locker run` comes after --, such as: locker run");
+    server.cli(&["run", "envs"]).failed(2, "comes after --");
+    let other = server.cli(&["run", "envs", "--bogus", "--", "true"]).failed(2, "--bogus");
+    assert!(!other.stderr.contains("comes after"), "{}", other.stderr);
+}
+
+#[test]
+fn metadata_names_every_lock_of_the_claim() {
+    let server = Server::start();
+    server.cli(&["pool", "set", "many", "--capacity", "3"]).ok();
+    let build = Build::new(&server, 1, "many");
+    let also = json!([{"pool": "other"}]);
+    let claimed = build.out(&json!({"acquire": true, "count": 2, "also": also})).ok();
+    let locks = claimed.metadata("locks").unwrap();
+    assert_eq!((locks.split(", ").count(), locks.ends_with(", other/other")), (3, true), "{locks}");
+    assert_eq!(claimed.metadata("lock_name").as_deref(), locks.split(", ").next());
+    assert_eq!(build.get(&claimed.version(), "got").ok().metadata("locks"), Some(locks));
+    let one = Build::new(&server, 2, "one").out(&acquire()).ok();
+    assert_eq!((one.metadata("lock_name").as_deref(), one.metadata("locks")), (Some("one"), None));
+}
+
+#[test]
+fn a_json_log_is_json_from_its_first_line() {
+    let files = Files::new();
+    let state = files.write("state", "{}");
+    let running = |args: &[&str], vars: &[(&str, &str)]| {
+        let mut command = clean(binary());
+        command.args(["server", "--log", "json", "--listen", "127.0.0.1:0"]).args(args).envs(vars.iter().copied());
+        Running::start(&mut command, b"")
+    };
+    let server =
+        running(&["--store", "memory:"], &[("LOCKER_CONFIG", &state), ("AUTH_USER", "ci"), ("AUTH_PASS", "change-me")]);
+    server.until_stderr("change-me");
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    let done = server.finish().ok();
+    let failed =
+        running(&["--store", "sqlite:/nonexistent/locker.db"], &[]).finish().failed(1, "does not exist: create it");
+    let wrong = running(&["--store", "memory:"], &[("AUTH_USER", "ci")]).finish().failed(2, "AUTH_PASS");
+    for (done, level) in [(&done, "INFO"), (&failed, "ERROR"), (&wrong, "ERROR")] {
+        let lines: Vec<Value> = done
+            .stderr
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect();
+        assert_eq!(lines[0]["level"], level, "{lines:?}");
+        assert!(lines.iter().all(|line| line["timestamp"].is_string()), "{lines:?}");
+    }
+    let first: Value = serde_json::from_str(done.stderr.lines().next().unwrap()).unwrap();
+    assert!(first["message"].as_str().unwrap().contains(" listening on http://127.0.0.1:"), "{first}");
+}

@@ -78,6 +78,17 @@ pub(super) struct RunArgs {
     command: Vec<String>,
 }
 
+/// What to write instead, if the command of `run` was given without `--` before it.
+pub(super) fn missing_dashes(error: &clap::Error, args: &[String]) -> Option<String> {
+    let is_run = args.iter().skip(1).find(|arg| !arg.starts_with('-')).is_some_and(|arg| arg == "run");
+    let is_wrong = matches!(
+        error.kind(),
+        clap::error::ErrorKind::UnknownArgument | clap::error::ErrorKind::MissingRequiredArgument
+    );
+    let tip = "locker: the command of `locker run` comes after --, such as: locker run POOL -- make deploy";
+    (is_run && is_wrong && !args.iter().any(|arg| arg == "--")).then(|| tip.to_owned())
+}
+
 /// The claim of this process, and what is needed to work with it.
 struct Session<'a> {
     leased: Leased,

@@ -18,6 +18,7 @@ use super::values::parse_duration;
 use crate::core::settings::Plant;
 use crate::core::settings::Settings;
 use crate::core::time::Span;
+use crate::core::time::WallMs;
 use crate::env::{Env, random_bytes, read_file};
 use crate::server::build_watch::limits::WATCH_SECRET_BYTES;
 use crate::server::door::limits;
@@ -391,9 +392,21 @@ pub(super) fn run(args: &ServerArgs, connection: &Connection, env: &mut Env<'_>)
     if args.ask_ready {
         return ready::ask(&args.listen(env), args.tls.ssl_cert.is_some(), connection, env);
     }
-    let settings = args.settings(env).map_err(CliError::usage)?;
-    server::run(settings, env).map_err(|error| CliError::Failed(exit::FAILED, format!("{error:#}")))?;
-    Ok(exit::OK)
+    let (code, text) = match args.settings(env) {
+        Err(text) => (exit::USAGE, text),
+        Ok(settings) => match server::run(settings, env) {
+            Ok(()) => return Ok(exit::OK),
+            Err(error) => (exit::FAILED, format!("{error:#}")),
+        },
+    };
+    match args.log {
+        LogFormat::Text => Err(CliError::Failed(code, text)),
+        LogFormat::Json => {
+            // If stderr cannot be written, there is still the exit code.
+            let _ = writeln!(env.stderr, "{}", args.log.line("ERROR", &text, WallMs(env.clock.wall_ms())));
+            Ok(code)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,10 @@ use std::str::FromStr;
 use prometheus_client::registry::Registry;
 use tracing::level_filters::LevelFilter;
 
+use crate::core::time::WallMs;
+use crate::wire::escape::escape_json;
+use crate::wire::text::time;
+
 /// The format of the lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -32,6 +36,21 @@ pub enum LogLevel {
     #[default]
     Info,
     Debug,
+}
+
+impl LogFormat {
+    /// A line that is written whatever the level, such as the first one and the reason for a failed start.
+    #[must_use]
+    pub fn line(self, level: &str, text: &str, now: WallMs) -> String {
+        match self {
+            Self::Text => text.to_owned(),
+            Self::Json => {
+                let at = time(now);
+                let line = serde_json::json!({"timestamp": at, "level": level, "message": text, "target": "locker"});
+                escape_json(&line.to_string())
+            }
+        }
+    }
 }
 
 impl FromStr for LogFormat {

@@ -46,7 +46,7 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
         Attempt::First => Wait::No,
     };
     let command = Command::Ask(Box::new(AskClaim { wait: prepared, ..ask }));
-    match routes.engine.call(command).await? {
+    match routes.ask(command).await? {
         Reply::Claim { claim, .. } if !claim.waits() => Ok(json(&routes.look(|viewer| viewer.claim(&claim, false)))),
         Reply::Claim { claim, parked: true } => Ok(Response { park: Some(wait), ..parked(&claim) }),
         Reply::Claim { claim, parked: false } => {

@@ -10,7 +10,7 @@ use super::respond;
 use crate::core::command::{Refusal, Reply};
 use crate::wire::api::{ClaimView, ErrorView};
 use crate::wire::errors::Code;
-use crate::wire::problems::Problems;
+use crate::wire::problems::{Problems, quoted};
 
 /// An error answer.
 #[derive(Debug)]
@@ -41,6 +41,12 @@ impl Failure {
             [first, ..] => format!("the request is wrong in {} ways, the first: {first}", problems.len()),
         };
         Self { problems, ..Self::new(Code::BadRequest, error) }
+    }
+
+    /// A refusal of a name that does not exist; `name` is one that does.
+    pub fn meant(refusal: Refusal, name: &str) -> Self {
+        let (error, of_refusal) = (format!("{refusal}: did you mean {}?", quoted(name)), Self::from(refusal));
+        Self { error, ..of_refusal }
     }
 
     /// The engine gave an answer that does not belong to the command. This is a bug.

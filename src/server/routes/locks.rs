@@ -34,7 +34,7 @@ pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
             None => Err(Refusal::NoSuchLock { pool, lock }),
         }
     });
-    Ok(json(&found?))
+    Ok(json(&found.map_err(|refusal| routes.refused(refusal))?))
 }
 
 /// `PUT /api/v1/pools/{pool}/locks/{lock}`: a new lock.
@@ -55,7 +55,7 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
         routes.admit(claim).await?;
     }
     let command = Command::AddLock { pool, lock, metadata, labels: Arc::new(labels), claim, by };
-    done(routes, routes.engine.call(command).await?)
+    done(routes, routes.ask(command).await?)
 }
 
 /// The claim that comes with a new lock: for that lock alone, owned by the client that adds it.

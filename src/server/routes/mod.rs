@@ -30,12 +30,13 @@ use self::route::{Method, Route, Run};
 use self::table::ROUTES;
 use super::auth::Access;
 use super::build_watch::BuildWatch;
-use super::engine::Engine;
+use super::engine::{Engine, EngineError};
 use super::http::{Answering, Handler, Request, Response};
 use super::long_polls::LongPolls;
+use super::nearest;
 use super::openapi;
 use super::views::Viewer;
-use crate::core::command::{AskClaim, Command, Reply};
+use crate::core::command::{AskClaim, Command, Refusal, Reply};
 use crate::core::names::{ParkId, Revision};
 use crate::wire::api::DoneView;
 use crate::wire::errors::Code;
@@ -109,6 +110,22 @@ impl Routes {
         look(&Viewer { snapshot: &snapshot, now: self.engine.now() })
     }
 
+    /// Asks the engine. A refusal names what was probably meant.
+    async fn ask(&self, command: Command) -> Result<Reply, Failure> {
+        self.engine.call(command).await.map_err(|error| match error {
+            EngineError::Refused(refusal) => self.refused(refusal),
+            error @ EngineError::StoreFailed { .. } => error.into(),
+        })
+    }
+
+    /// The answer to a refused request, with what was probably meant.
+    fn refused(&self, refusal: Refusal) -> Failure {
+        match self.look(|viewer| nearest::meant(viewer.snapshot, &refusal)) {
+            Some(meant) => Failure::meant(refusal, &meant),
+            None => refusal.into(),
+        }
+    }
+
     /// Calls the route. If the route asks the engine, this task awaits the answer here.
     async fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
         self.contracts.check_served(found.route.contracts)?;
@@ -116,7 +133,7 @@ impl Routes {
         match found.route.run {
             Run::Look(look) => look(self, &call),
             Run::Do(command, answer) => {
-                let reply = self.engine.call(command(&call)?).await?;
+                let reply = self.ask(command(&call)?).await?;
                 answer(self, reply)
             }
             Run::Talk(talk) => talk(self, &call).await,

@@ -109,7 +109,9 @@ impl OutParams {
         let op = match given.as_slice() {
             [] if says_acquire => read_no_lock("acquire: false", &mut fields, problems),
             [] => {
-                problems.add("", missing_op(source));
+                if !fields.is_misspelt(OPS) {
+                    problems.add("", missing_op(source));
+                }
                 read_the_rest(&mut fields, source, problems);
                 None
             }
@@ -160,7 +162,7 @@ fn read_claim(fields: &mut Members, problems: &mut Problems) -> Option<LockChoic
 
 /// `file: DIRECTORY/FILE`: a file in an input of the put.
 fn read_file(fields: &mut Members, problems: &mut Problems) -> Option<InputFile> {
-    if !fields.has("file") {
+    if !fields.has("file") && !fields.is_misspelt(&["file"]) {
         fields.wrong("file", "is missing", problems);
     }
     let path = fields.text("file", problems)?;
@@ -314,7 +316,7 @@ fn read_as(fields: &mut Members, problems: &mut Problems) -> Option<String> {
 
 fn read_lock_op(fields: &mut Members, source: Option<&Source>, problems: &mut Problems) -> Option<Op> {
     let op = fields.text("lock_op", problems);
-    if !fields.has("key") {
+    if !fields.has("key") && !fields.is_misspelt(&["key"]) {
         problems.add("", "missing key");
     }
     match op.as_deref().unwrap_or_default() {
@@ -386,7 +388,7 @@ fn read_also(fields: &mut Members, problems: &mut Problems) -> Vec<PartBody> {
     let read = |item| {
         let mut part = Members::of("params.also", Some(item), problems).from_yaml();
         part.expect(&["pool", "lock", "count", "labels"]);
-        if !part.has("pool") {
+        if !part.has("pool") && !part.is_misspelt(&["pool"]) {
             part.wrong("pool", "is missing", problems);
         }
         let pool: Option<PoolName> = part.parsed("pool", problems);
@@ -416,7 +418,9 @@ fn read_release(fields: &mut Members, problems: &mut Problems) -> Option<Release
             (false, true) => read_file(&mut what, problems).map(LockChoice::InFile),
             (true, false) => what.parsed("lock", problems).map(LockChoice::Named),
             (false, false) => {
-                what.wrong("lock", "is missing", problems);
+                if !what.is_misspelt(&["lock", "file"]) {
+                    what.wrong("lock", "is missing", problems);
+                }
                 None
             }
         };

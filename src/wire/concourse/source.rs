@@ -175,7 +175,9 @@ impl Source {
 
 fn read_servers(fields: &mut Members, problems: &mut Problems) -> Option<Vec<ServerUrl>> {
     let Some(text) = fields.text("locker_uri", problems) else {
-        problems.add("", "missing locker_uri");
+        if !fields.is_misspelt(&["locker_uri"]) {
+            problems.add("", "missing locker_uri");
+        }
         return None;
     };
     ServerUrl::parse_list(&text).map_err(|why| fields.wrong("locker_uri", why, problems)).ok()
@@ -186,7 +188,9 @@ fn read_place(fields: &mut Members, problems: &mut Problems) -> Option<(SourceKi
     let given: Vec<&str> = ["pool", "lock_name", "bosh_lock"].into_iter().filter(|key| fields.has(key)).collect();
     match given.as_slice() {
         [] => {
-            problems.add("", "missing pool");
+            if !fields.is_misspelt(&["pool", "lock_name", "bosh_lock"]) {
+                problems.add("", "missing pool");
+            }
             None
         }
         ["pool"] => Some((SourceKind::Pool, Place::Named(fields.parsed("pool", problems)?))),

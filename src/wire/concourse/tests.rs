@@ -43,7 +43,7 @@ fn all_problems_are_listed_at_once() {
             r#"{"aquire":true}"#,
             "source.locker_uri: must begin with http:// or https://, \
              source.pool: pool name starts with a dot, which is reserved for files that are not locks, \
-             unknown source key \"pol\": did you mean \"pool\"?, missing acquire, claim, release, add, add_claimed, remove, update, check, check_unclaimed or verify, \
+             unknown source key \"pol\": did you mean \"pool\"?, \
              unknown params key \"aquire\": did you mean \"acquire\"?",
         ),
         (
@@ -101,10 +101,7 @@ fn invalid_params_of_a_pool() {
         (r#"{"claim":"a","count":2}"#, "params.count and params.labels do not go with claim, which names the lock"),
         (r#"{"claim":true}"#, "params.claim: must be a string"),
         (r#"{"release":""}"#, "params.release: is empty"),
-        (
-            r#"{"release":{"lok":"a"}}"#,
-            "params.release.lock: is missing, unknown params.release key \"lok\": did you mean \"lock\"?",
-        ),
+        (r#"{"release":{"lok":"a"}}"#, "unknown params.release key \"lok\": did you mean \"lock\"?"),
         (r#"{"release":"x","ttl":"1s"}"#, "params.ttl: does not go with release"),
         (r#"{"release":"x","as":"n"}"#, "params.as: does not go with release"),
         (r#"{"add":"x","count":2}"#, "params.count: does not go with add"),
