@@ -25,6 +25,7 @@ pub mod metrics;
 mod nearest;
 pub mod notices;
 mod openapi;
+pub mod pages;
 pub mod routes;
 pub mod views;
 

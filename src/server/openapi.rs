@@ -18,7 +18,7 @@ pub(super) fn document(routes: &[Route]) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
     let mut schemas = settings.into_generator();
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
-    for route in routes {
+    for route in routes.iter().filter(|route| route.is_api) {
         let method = route.method.word().to_lowercase();
         paths.entry(route.path).or_default().insert(method, operation(route, &mut schemas));
     }

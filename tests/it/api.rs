@@ -340,6 +340,21 @@ DELETE /api/v1/pools/p                  |                                       
 GET    /api/v1/pools/p/changes          |                                                | 404 no_such_pool
 GET    /api/v1/changes?newest=true      |                                                | 200 items.0.kind=pool_removed items.0.pools.0=p
 
+# Web page; tests/it/web.rs tells more
+GET    /                                |                                                | 200
+GET    /?x=1                            |                                                | 400 bad_request
+GET    /pools/own                       |                                                | 200
+GET    /pools/..                        |                                                | 400 bad_request
+GET    /claims/a                        |                                                | 200
+GET    /claims/never-was                |                                                | 404
+GET    /claims/z%20z                    |                                                | 400 bad_request
+GET    /assets/locker.css               |                                                | 200
+GET    /assets/locker.css?x=1           |                                                | 400 bad_request
+GET    /assets/locker.js                |                                                | 200
+GET    /assets/locker.js?x=1            |                                                | 400 bad_request
+GET    /assets/locker.svg               |                                                | 200
+GET    /assets/locker.svg?x=1           |                                                | 400 bad_request
+
 # Metrics
 GET    /metrics                         |                                                | 200
 GET    /metrics?x=1                     |                                                | 400 bad_request
@@ -395,7 +410,7 @@ GET    /openapi.json?x=1                |                                       
 HEAD   /api/v1/info                     |                                                | 200 store_id=store-1
 
 # Nowhere
-GET    /                                |                                                | 404 no_such_route
+GET    /nothing                         |                                                | 404 no_such_route
 GET    /api/v1/pool                     |                                                | 404 no_such_route
 GET    /api/v1/info/                    |                                                | 404 no_such_route
 GET    //healthz                        |                                                | 404 no_such_route

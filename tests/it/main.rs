@@ -42,3 +42,4 @@ mod strangers;
 mod tls;
 mod transfer;
 mod watch;
+mod web;

@@ -21,6 +21,7 @@
     reason = "each test crate uses its own part of this, and tests fail by panicking"
 )]
 
+pub mod browser;
 pub mod build;
 pub mod certs;
 pub mod clock;

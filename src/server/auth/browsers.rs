@@ -35,6 +35,11 @@ impl Browsers {
         if origin.is_none() && site.is_none() {
             return Ok(());
         }
+        let (mode, reads) = (request.header("sec-fetch-mode"), matches!(request.method.as_str(), "GET" | "HEAD"));
+        if origin.is_none() && mode == Some("navigate") && reads {
+            // Somebody has followed a link to a page of ours. The page that has the link cannot read the answer.
+            return Ok(());
+        }
         let own = origin.is_none_or(|origin| self.is_own(origin, host));
         if !own || (origin.is_none() && site == Some("cross-site")) {
             return Err(format!(
@@ -105,6 +110,9 @@ mod tests {
             ("POST", &[host, ("content-type", "text/plain"), ("origin", "http://locker.example:8910")], false),
             ("GET", &[host, ("origin", "http://locker.example:8910")], true),
             ("GET", &[host, ("sec-fetch-site", "cross-site")], false),
+            ("GET", &[host, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")], true),
+            ("GET", &[host, ("origin", "https://evil.example"), ("sec-fetch-mode", "navigate")], false),
+            ("POST", &[host, json, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")], false),
             ("GET", &[host, ("sec-fetch-site", "none")], true),
             ("DELETE", &[host, ("sec-fetch-site", "same-origin")], false),
             ("DELETE", &[host, json, ("sec-fetch-site", "same-origin")], true),

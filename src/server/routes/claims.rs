@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::super::http::{Attempt, Response};
-use super::super::views;
+use super::super::views::{self, Viewer};
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json, respond};
@@ -155,12 +155,15 @@ pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let id = problems.done(id)?;
-    let view = routes.look(|viewer| {
-        let live = viewer.snapshot.claims.get(&id).map(|claim| viewer.claim(claim, true));
-        live.or_else(|| viewer.snapshot.ended.get(&id).map(|ended| views::ended(ended)))
-    });
+    let view = routes.look(|viewer| view(viewer, &id));
     let view = view.ok_or(Refusal::NoSuchClaim { id })?;
     Ok(json(&view))
+}
+
+/// A claim, live or ended. `None` if it is not known, or no longer.
+pub(super) fn view(viewer: &Viewer<'_>, id: &ClaimId) -> Option<ClaimView> {
+    let live = viewer.snapshot.claims.get(id).map(|claim| viewer.claim(claim, true));
+    live.or_else(|| viewer.snapshot.ended.get(id).map(|ended| views::ended(ended)))
 }
 
 /// `DELETE /api/v1/claims/{id}`: cancels or releases.

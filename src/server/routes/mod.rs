@@ -14,6 +14,7 @@ mod failure;
 mod info;
 mod locks;
 mod metrics;
+mod pages;
 mod pools;
 pub(super) mod route;
 pub(super) mod table;
@@ -221,7 +222,8 @@ impl Handler for Routes {
 
 /// The segments of a path, each percent-decoded once. A `%2f` within a segment does not split it.
 fn segments(path: &str) -> Result<Vec<String>, Failure> {
-    let decoded = path.strip_prefix('/').unwrap_or_default().split('/').map(percent_decoded);
+    // Only `*` begins with no slash, and no route serves it.
+    let decoded = path.strip_prefix('/').unwrap_or(path).split('/').map(percent_decoded);
     decoded.collect::<Result<_, _>>().map_err(|problem| Failure::bad(vec![format!("path: {problem}")]))
 }
 

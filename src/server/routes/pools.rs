@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::super::http::Response;
-use super::super::views;
+use super::super::views::{self, Viewer};
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json};
@@ -37,15 +37,18 @@ pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let from = call.query::<LockName>("after", &mut problems);
     let limit = call.limit(&mut problems);
     let name = problems.done(name)?;
-    let view = routes.look(|viewer| {
-        let pool = viewer.snapshot.pool(&name)?;
-        let mut locks = pool.locks.range(after(from)).map(|(_, lock)| lock);
-        let items: Vec<_> = locks.by_ref().take(limit).map(|lock| viewer.lock(pool, lock, false)).collect();
-        let next = locks.next().and(items.last()).map(|lock| lock.lock.clone());
-        Some(PoolView { summary: views::pool(pool), items, next, queue: viewer.waiters(pool) })
-    });
+    let view = routes.look(|viewer| view(viewer, &name, from, limit));
     let view = view.ok_or(Refusal::NoSuchPool { pool: name })?;
     Ok(json(&view))
+}
+
+/// A pool with at most `limit` of its locks, those after `from`, and its whole queue. `None` if there is no such pool.
+pub(super) fn view(viewer: &Viewer<'_>, name: &PoolName, from: Option<LockName>, limit: usize) -> Option<PoolView> {
+    let pool = viewer.snapshot.pool(name)?;
+    let mut locks = pool.locks.range(after(from)).map(|(_, lock)| lock);
+    let items: Vec<_> = locks.by_ref().take(limit).map(|lock| viewer.lock(pool, lock, false)).collect();
+    let next = locks.next().and(items.last()).map(|lock| lock.lock.clone());
+    Some(PoolView { summary: views::pool(pool), items, next, queue: viewer.waiters(pool) })
 }
 
 /// `PUT /api/v1/pools/{pool}`.

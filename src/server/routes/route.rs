@@ -103,6 +103,8 @@ pub(in super::super) struct Route {
     pub codes: &'static [Code],
     /// Codes that have another status here, because a contract needs it.
     pub statuses: &'static [(u16, Code)],
+    /// Whether it belongs to the API, which `openapi.json` describes, and not to the web page.
+    pub is_api: bool,
     pub(super) run: Run,
 }
 
@@ -189,6 +191,7 @@ const fn route(access: Access, method: Method, path: &'static str, summary: &'st
         media: "application/json",
         codes: &[],
         statuses: &[],
+        is_api: true,
         run,
     }
 }

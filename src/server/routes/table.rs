@@ -2,11 +2,14 @@
 
 use schemars::SchemaGenerator;
 
+use super::super::http::Response;
+use super::call::Call;
 use super::contracts::{self, latches, lockd, locker};
+use super::failure::Failure;
 use super::route::Method::{Delete, Get, Patch, Post, Put};
 use super::route::Run::{Do, Look, Talk};
 use super::route::{Parameter, Route, guarded, parameter, public, required};
-use super::{changes, claims, done, info, locks, metrics, pools};
+use super::{Routes, changes, claims, done, info, locks, metrics, pages, pools};
 use crate::core::limits;
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
@@ -40,6 +43,15 @@ const OF_A_GRANT: &[Code] = &[
     Code::Ended,
     Code::StoreFailed,
 ];
+
+/// A part of the web page.
+const fn page(
+    path: &'static str,
+    summary: &'static str,
+    look: fn(&Routes, &Call) -> Result<Response, Failure>,
+) -> Route {
+    Route { is_api: false, ..guarded(Get, path, summary, Look(look)) }
+}
 
 /// All routes, grouped by subject.
 pub(in super::super) static ROUTES: &[Route] = &[
@@ -358,6 +370,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Talk(|routes, call| Box::pin(metrics::get(routes, call))),
         )
     },
+    page("/", "Web page: all pools", pages::overview),
+    page("/pools/{pool}", "Web page: a pool", pages::pool),
+    page("/claims/{id}", "Web page: a claim", pages::claim),
+    page("/assets/locker.css", "Web page: its style", pages::style),
+    page("/assets/locker.js", "Web page: its script", pages::script),
+    page("/assets/locker.svg", "Web page: its icon", pages::icon),
     guarded(Get, "/openapi.json", "Get this description", Look(info::openapi)),
     Route {
         contracts: &[Contract::Locker],

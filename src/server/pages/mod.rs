@@ -1,0 +1,66 @@
+//! The web page: what the API says, for people (`docs/web.md`).
+//!
+//! The pages are made here, from one published snapshot each, and read well without a script. The script
+//! (`locker.js`) keeps them fresh and lets people act; all that it does goes through the API, under the API's rules.
+//! Nothing is loaded from anywhere else, which the content security policy of each page enforces.
+//!
+//! - `overview`: all pools. `pool`: one pool. `claim`: one claim.
+//! - `parts`: what they share: the frame, times, owners, links, buttons.
+
+mod claim;
+mod overview;
+mod parts;
+mod pool;
+
+pub use self::claim::claim;
+pub use self::overview::{PoolRow, overview};
+pub use self::parts::Moment;
+pub use self::pool::pool;
+
+use maud::Markup;
+
+use super::http::Response;
+
+/// Only our own files, nothing inline, no frames around it and no forms to anywhere.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const STYLE: &str = include_str!("locker.css");
+const ICON: &str = include_str!("locker.svg");
+const SCRIPT: &str = include_str!("locker.js");
+
+/// The answer with a page.
+#[must_use]
+pub fn page(status: u16, markup: Markup) -> Response {
+    file(status, "text/html; charset=utf-8", "no-store", markup.into_string())
+}
+
+/// The style of all pages.
+#[must_use]
+pub fn style() -> Response {
+    file(200, "text/css; charset=utf-8", "no-cache", STYLE.to_owned())
+}
+
+/// The icon of all pages.
+#[must_use]
+pub fn icon() -> Response {
+    file(200, "image/svg+xml", "max-age=86400", ICON.to_owned())
+}
+
+/// The script of all pages.
+#[must_use]
+pub fn script() -> Response {
+    file(200, "text/javascript; charset=utf-8", "no-cache", SCRIPT.to_owned())
+}
+
+fn file(status: u16, content_type: &str, caching: &str, body: String) -> Response {
+    let headers = [
+        ("content-type", content_type),
+        ("cache-control", caching),
+        ("content-security-policy", POLICY),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+    ];
+    let headers = headers.map(|(name, value)| (name, value.to_owned())).into();
+    Response { headers, ..Response::new(status, body.into_bytes()) }
+}

@@ -1,0 +1,211 @@
+//! `/pools/NAME`: one pool, its locks and its queue.
+
+use maud::{Markup, html};
+use serde_json::json;
+
+use super::parts::{Action, By, Moment, ago, claim_path, frame, holder, missing, name, owner, time};
+use crate::client::http::encode as segment;
+use crate::wire::api::{LockState, LockView, PoolView, WaiterView};
+
+/// The page of a pool, or that there is none of this name.
+#[must_use]
+pub fn pool(moment: Moment, name: &str, view: Option<&PoolView>) -> Markup {
+    let Some(view) = view else { return missing(moment, &format!("There is no pool called {name:?}.")) };
+    let summary = &view.summary;
+    let main = html! {
+        h1 { (name) }
+        p.sums {
+            (summary.locks) " locks, " (summary.free) " free, " (summary.waiting) " waiting."
+            @if view.next.is_some() { " Only the first " (view.items.len()) " locks are shown." }
+        }
+        div.row { (take(name, None).button()) (add(name).button()) }
+        h2 { "Locks" }
+        @if view.items.is_empty() { p { "The pool is empty: nobody can be served until a lock is added." } }
+        ul.locks { @for lock in &view.items { (one_lock(lock, moment)) } }
+        h2 { "Queue" }
+        @if view.queue.is_empty() { p { "Nobody waits." } } @else { (queue(&view.queue, moment)) }
+        h2 { "Policy" }
+        (policy(view))
+    };
+    frame(moment, name, &main)
+}
+
+fn one_lock(lock: &LockView, moment: Moment) -> Markup {
+    let (word, class) = match lock.state {
+        LockState::Free => ("free", "good"),
+        LockState::Granted => ("granted", "busy"),
+        LockState::Held => ("held", "busy"),
+        LockState::Draining => ("draining", "warn"),
+        LockState::Quarantined => ("quarantined", "warn"),
+    };
+    html! {
+        li {
+            h3 { (lock.lock) " " span.badge.(class) { (word) } @if lock.leaving { " " span.badge.warn { "leaving" } } }
+            @if !lock.labels.is_empty() {
+                p.labels { @for (name, value) in &lock.labels { span.label { (name) "=" (value) } " " } }
+            }
+            @for one in &lock.holders { (holder(one, moment)) }
+            @if let Some(quarantine) = &lock.quarantine {
+                p.warn {
+                    "Out of service since " (time(&quarantine.since, moment))
+                    @if let Some(until) = &quarantine.until { ", until " (time(until, moment)) }
+                    @if let Some(by) = &quarantine.by { ", by " (by) }
+                    @if let Some(reason) = &quarantine.reason { ": " (reason) }
+                }
+            }
+            details data-lock=(format!("/pools/{}/locks/{}", segment(&lock.pool), segment(&lock.lock))) {
+                summary { "Metadata" }
+                pre {}
+            }
+            div.row { @for action in &actions(lock) { (action.button()) } }
+        }
+    }
+}
+
+/// What may be done with a lock.
+fn actions(lock: &LockView) -> Vec<Action<'static>> {
+    let path = format!("/pools/{}/locks/{}", segment(&lock.pool), segment(&lock.lock));
+    let it = format!("{} of {}", lock.lock, lock.pool);
+    let mut actions = Vec::new();
+    if lock.state == LockState::Free {
+        actions.push(take(&lock.pool, Some(&lock.lock)));
+    }
+    for holder in &lock.holders {
+        let claim = segment(&holder.claim);
+        let who = name(&holder.owner, &holder.claim);
+        actions.push(Action {
+            name: "Release",
+            method: "DELETE",
+            path: format!("/claims/{claim}"),
+            text: format!("Ends the hold of {who} and gives back {it} at once. Do this when its work is finished."),
+            by: By::Query,
+            body: json!({}),
+        });
+        actions.push(Action {
+            name: "Break",
+            method: "POST",
+            path: format!("/claims/{claim}/break"),
+            text: format!("Ends the hold of {who} by force. {it} stays out of use until its drain is over."),
+            by: By::Body,
+            body: json!({ "drain": true }),
+        });
+    }
+    if lock.quarantine.is_some() {
+        actions.push(Action {
+            name: "Return to service",
+            method: "POST",
+            path: format!("{path}/return"),
+            text: format!("Puts {it} back into service. The next in the queue may get it at once."),
+            by: By::Body,
+            body: json!({}),
+        });
+    } else {
+        actions.push(Action {
+            name: "Quarantine",
+            method: "POST",
+            path: format!("{path}/quarantine"),
+            text: format!("Takes {it} out of service: nobody gets it until it is returned. Its holder keeps it."),
+            by: By::Body,
+            body: json!({}),
+        });
+    }
+    if lock.holders.is_empty() {
+        actions.push(Action {
+            name: "Remove",
+            method: "DELETE",
+            path,
+            text: format!("Removes {it} for good, with its metadata."),
+            by: By::Body,
+            body: json!({}),
+        });
+    }
+    actions
+}
+
+/// Takes any lock of the pool, or this one, for a person.
+fn take(pool: &str, lock: Option<&str>) -> Action<'static> {
+    let body = match lock {
+        Some(lock) => json!({ "pool": pool, "lock": lock, "scope": "person" }),
+        None => json!({ "pool": pool, "scope": "person" }),
+    };
+    let what = lock.map_or_else(|| format!("any free lock of {pool}"), |lock| format!("{lock} of {pool}"));
+    Action {
+        name: "Take",
+        method: "PUT",
+        path: "/claims/{new}".to_owned(),
+        text: format!("Takes {what} for you, until the time below is over or you release it."),
+        by: By::Owner,
+        body,
+    }
+}
+
+fn add(pool: &str) -> Action<'static> {
+    Action {
+        name: "Add a lock",
+        method: "PUT",
+        path: format!("/pools/{}/locks/{{name}}", segment(pool)),
+        text: format!("Adds a lock to {pool}. The next in the queue may get it at once."),
+        by: By::Body,
+        body: json!({}),
+    }
+}
+
+fn queue(queue: &[WaiterView], moment: Moment) -> Markup {
+    html! {
+        ol.queue {
+            @for waiter in queue {
+                li {
+                    (owner(&waiter.owner, &waiter.claim))
+                    ", for " (ago(&waiter.asked_at, moment)) ". " a href=(claim_path(&waiter.claim)) { "Claim" }
+                    @if !waiter.listening { " " span.badge.warn { "not listening: others pass it" } }
+                    @if let Some(stuck) = &waiter.stuck { " " span.badge.warn { (stuck.word()) } }
+                    @if let Some(lacks) = &waiter.lacks { p.reason { (lacks) } }
+                    div.row {
+                        @for action in &waiter_actions(waiter) { (action.button()) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn waiter_actions(waiter: &WaiterView) -> [Action<'static>; 3] {
+    let who = name(&waiter.owner, &waiter.claim);
+    let path = format!("/claims/{}", segment(&waiter.claim));
+    let moved = |name, to: &str, text: String| Action {
+        name,
+        method: "POST",
+        path: format!("{path}/move"),
+        text,
+        by: By::Body,
+        body: json!({ "to": to }),
+    };
+    [
+        moved("Move to front", "first", format!("{who} is served before everybody else in the queue.")),
+        moved("Move to end", "last", format!("{who} is served after everybody else in the queue.")),
+        Action {
+            name: "Cancel",
+            method: "DELETE",
+            path: format!("{path}?if_waiting=true"),
+            text: format!("Ends the wait of {who}. Its build step fails."),
+            by: By::Query,
+            body: json!({}),
+        },
+    ]
+}
+
+/// What the pool sets itself; everything else is the default of the server.
+fn policy(view: &PoolView) -> Markup {
+    let set = serde_json::to_value(&view.summary.policy).unwrap_or_default();
+    let set: Vec<(String, String)> = set
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)))
+        .collect();
+    html! {
+        @if set.is_empty() { p { "The defaults of the server." } } @else {
+            dl { @for (key, value) in &set { dt { (key) } dd { (value) } } }
+        }
+    }
+}
