@@ -115,25 +115,29 @@ impl Viewer<'_> {
         Some(meant.map_or(lacks.clone(), |meant| format!("{lacks} (did you mean {meant:?}?)")))
     }
 
-    /// What the pools do not have of what such a claim wants, as a sentence.
+    /// What the pools do not have of what such a claim wants, and what it waits for.
     #[must_use]
     pub fn lacks(&self, terms: &Terms) -> Option<String> {
+        self.lacking(terms).map(|(what, until)| format!("{what}, waiting for {until}"))
+    }
+
+    /// The same in two parts: `the pool is empty`, and `a lock to be added`.
+    #[must_use]
+    pub fn lacking(&self, terms: &Terms) -> Option<(String, &'static str)> {
         let name = |pool: &PoolName| match terms.ask.parts.as_slice() {
             [_] => "the pool".to_owned(),
             _ => format!("pool {pool:?}"),
         };
         Some(match self.snapshot.lacks(terms)? {
-            Refusal::NoSuchLock { pool, lock } => {
-                format!("{} has no lock {lock:?}, waiting for it to be added", name(&pool))
-            }
+            Refusal::NoSuchLock { pool, lock } => (format!("{} has no lock {lock:?}", name(&pool)), "it to be added"),
             Refusal::TooMany { pool, .. } if self.snapshot.pool(&pool).is_some_and(|pool| pool.locks.is_empty()) => {
-                format!("{} is empty, waiting for a lock to be added", name(&pool))
+                (format!("{} is empty", name(&pool)), "a lock to be added")
             }
             Refusal::TooMany { pool, asked, has, labels } => {
                 let labels = if labels.is_empty() { "" } else { " with these labels" };
-                format!("{} has {has} of {asked} locks{labels}, waiting for more to be added", name(&pool))
+                (format!("{} has {has} of {asked} locks{labels}", name(&pool)), "more to be added")
             }
-            other => other.to_string(),
+            other => (other.to_string(), "it to change"),
         })
     }
 

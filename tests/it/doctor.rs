@@ -118,7 +118,11 @@ fn a_missing_pool() {
     );
     server.cli(&["lock", "add", "staging", "a"]).ok();
     server.cli(&["lock", "remove", "staging", "a"]).ok();
-    shows(&doctor(&source(&server.url), &[]), 0, &["warn  pool ", "0 locks", "next: claims fail until it has one"]);
+    shows(
+        &doctor(&source(&server.url), &[]),
+        0,
+        &["warn  pool ", "0 locks", "next: an acquire of the resource waits until it has one"],
+    );
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn an_acquire_waits_while_an_existing_pool_has_no_lock() {
     assert_eq!(server.api("PUT", "/claims/c", &json!({"pool": "bare"})).0, 422);
     server.cli(&["claim", "bare"]).failed(2, "add locks");
     let tried = Build::new(&server, 1, "bare").out(&json!({"acquire": true, "queue": false}));
-    tried.failed(1, "the pool is empty");
+    tried.failed(1, "the pool is empty: try again later");
     let timeout = Build::new(&server, 1, "bare").out(&json!({"acquire": true, "timeout": "1s"}));
     timeout.failed(1, "no lock within the timeout of 1s").said(EMPTY);
 }

@@ -42,6 +42,7 @@ fn a_nested_pool_works_at_every_interface() {
     let after = Build::new(&server, 1, "cf/fresh");
     after.input_with("got", &[("claim", file(&got, "claim").as_bytes()), ("name", b"env 2\n")]);
     after.out(&json!({"release": "got"})).ok().said("released \"env 2\"");
+    assert!(server.call("GET /metrics", "").text().contains("pool=\"cf/fresh\""));
 }
 
 #[test]

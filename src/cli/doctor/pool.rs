@@ -15,6 +15,7 @@ use crate::core::names::PoolName;
 use crate::env::{Env, random_hex};
 use crate::wire::api::{
     ClaimBody, ClaimState, ConfirmBody, HolderView, LockState, Owner, Policy, PoolSummary, PoolView, RemoveBody, Scope,
+    WhenEmpty,
 };
 use crate::wire::errors::{Code, exit};
 
@@ -69,7 +70,12 @@ fn summary(view: &PoolView, report: &mut Report, env: &mut Env<'_>) -> Result<()
     let PoolSummary { pool, locks, free, waiting, policy } = &view.summary;
     let text = format!("{pool:?}: {locks} locks, {free} free, {waiting} waiting; {}", policy_words(policy));
     if *locks == 0 {
-        let next = format!("claims fail until it has one: locker lock add {pool} NAME");
+        let until = match policy.when_empty {
+            Some(WhenEmpty::Wait) => "claims wait until it has one",
+            Some(WhenEmpty::Fail) => "claims fail until it has one",
+            None => "an acquire of the resource waits until it has one, other claims fail",
+        };
+        let next = format!("{until}: locker lock add {pool} NAME");
         return report.warn(env, "pool", text, next);
     }
     report.ok(env, "pool", text)

@@ -129,9 +129,9 @@ fn build_text(owner: &api::Owner) -> String {
 fn busy(routes: &Routes, ask: &AskClaim) -> Response {
     let terms = &ask.terms;
     let (holders, holder_count, lacks) = routes
-        .look(|viewer| (viewer.rivals(&terms.ask.parts), viewer.rival_count(&terms.ask.parts), viewer.lacks(terms)));
+        .look(|viewer| (viewer.rivals(&terms.ask.parts), viewer.rival_count(&terms.ask.parts), viewer.lacking(terms)));
     let error = match (lacks, holders.first()) {
-        (Some(lacks), _) => format!("{lacks}: try again later, or let the claim queue"),
+        (Some((lacks, _)), _) => format!("{lacks}: try again later, or let the claim queue"),
         (None, Some(holder)) => format!(
             "lock {:?} of pool {:?} is held by claim {:?}: try again later, or let the claim queue",
             holder.lock, holder.pool, holder.claim
