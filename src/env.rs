@@ -3,8 +3,9 @@
 //! Every program gets an [`Env`] and touches nothing else, so tests can run it in-process with an `Env` of their own.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -127,11 +128,71 @@ pub fn read_at_most(from: impl Read, max: u64) -> std::io::Result<Option<Vec<u8>
 /// # Errors
 /// It cannot be opened or read, or is not a file.
 pub fn read_file(path: &Path, max: u64) -> std::io::Result<Option<Vec<u8>>> {
-    let is_handed_over = ["/dev/fd/", "/dev/stdin", "/proc/"].iter().any(|from| path.starts_with(from));
-    if !is_handed_over && !std::fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"));
+    let file = open_file(path)?;
+    if file.metadata()?.len() > max {
+        return Ok(None);
     }
-    read_at_most(File::open(path)?, max)
+    read_at_most(file, max)
+}
+
+/// The bytes that [`read_file`], [`read_at_most`] or [`Env::read_input`] has read.
+///
+/// # Errors
+/// They could not be read, or there are more than `max`.
+pub fn whole(read: std::io::Result<Option<Vec<u8>>>, max: u64) -> std::io::Result<Vec<u8>> {
+    let too_long = || std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("it is longer than {max} bytes"));
+    read?.ok_or_else(too_long)
+}
+
+/// The same as text.
+///
+/// # Errors
+/// Also: it is not UTF-8.
+pub fn whole_text(read: std::io::Result<Option<Vec<u8>>>, max: u64) -> std::io::Result<String> {
+    let not_text = |_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8 text");
+    String::from_utf8(whole(read, max)?).map_err(not_text)
+}
+
+/// Checks the files that libraries read by themselves: the trusted certificates that `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR` name.
+///
+/// # Errors
+/// Reading them could block or take all memory. The text names the variable.
+pub fn check_trusted_files(max: u64) -> Result<(), String> {
+    let check = |name: &str, path: &Path| match open_file(path).and_then(|file| file.metadata()) {
+        Ok(found) if found.len() > max => Err(format!("{name}: {path:?} is longer than {max} bytes")),
+        // What does not exist is not read.
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => Err(format!("{name}: {path:?}: {error}")),
+        _ => Ok(()),
+    };
+    if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
+        check("SSL_CERT_FILE", Path::new(&file))?;
+    }
+    let dirs = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
+    let entries = std::env::split_paths(&dirs).filter_map(|dir| std::fs::read_dir(dir).ok()).flatten();
+    let mut files = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| !path.is_dir());
+    files.try_for_each(|path| check("SSL_CERT_DIR", &path))
+}
+
+/// Opens a file for reading, under the rules of [`read_file`]. Never blocks.
+fn open_file(path: &Path) -> std::io::Result<File> {
+    if is_handed_over(path) {
+        return File::open(path);
+    }
+    // What it is can only be asked safely once it is open: names change what they mean. This flag keeps a pipe from
+    // blocking, and means nothing for regular files.
+    let flag = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flag).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"))
+}
+
+/// Whether this is a descriptor of a process: `/dev/stdin`, `/dev/fd/N` or `/proc/PID/fd/N`.
+fn is_handed_over(path: &Path) -> bool {
+    let of_process = || path.starts_with("/proc/") && path.parent().is_some_and(|parent| parent.ends_with("fd"));
+    path.starts_with("/dev/fd/") || path == Path::new("/dev/stdin") || of_process()
 }
 
 /// Whether the process was started without a stdout. Rust's runtime then opens `/dev/null` in its place, for reading

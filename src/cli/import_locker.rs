@@ -13,9 +13,9 @@ use super::output::{CliError, print_line, say};
 use super::values::by;
 use crate::client::calls::Asked;
 use crate::client::{CallError, Client};
-use crate::env::Env;
+use crate::env::{Env, whole_text};
 use crate::wire::api::{LockBody, PoolBody};
-use crate::wire::contracts::state_file::{self, ImportedPool};
+use crate::wire::contracts::state_file::{self, ImportedPool, STATE_FILE_BYTES};
 use crate::wire::errors::{Code, exit};
 
 /// Arguments of `import locker-state`.
@@ -75,11 +75,8 @@ pub(super) fn run(args: &LockerStateArgs, client: &Client, env: &mut Env<'_>) ->
 }
 
 fn read(file: &str, env: &mut Env<'_>) -> Result<String, CliError> {
-    let read = match file {
-        "-" => std::io::read_to_string(&mut env.stdin),
-        file => std::fs::read_to_string(file),
-    };
-    read.map_err(|error| CliError::usage(format!("cannot read {file:?}: {error}")))
+    let read = env.read_input(file, STATE_FILE_BYTES);
+    whole_text(read, STATE_FILE_BYTES).map_err(|error| CliError::usage(format!("cannot read {file:?}: {error}")))
 }
 
 fn describe(pool: &ImportedPool) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use rustls::ClientConfig;
 
-use super::transport::Route;
+use super::transport::{ProxyTls, Route};
 use super::{trouble, trust};
 use crate::wire::escape::escape;
 use crate::wire::secret::Secret;
@@ -172,11 +172,16 @@ pub(super) fn is_bug(error: &ureq::Error) -> bool {
     matches!(error, ureq::Error::Other(other) if other.is::<Panicked>())
 }
 
+/// Whether TLS to the proxy failed.
+fn is_proxy_tls(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Other(other) if other.is::<ProxyTls>())
+}
+
 /// Whether the request never reached a server, because there was no connection.
 pub(super) fn is_unconnected(error: &ureq::Error) -> bool {
     use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     match error {
-        _ if is_unknown_host(error) => true,
+        _ if is_proxy_tls(error) || is_unknown_host(error) => true,
         ureq::Error::ConnectionFailed | ureq::Error::ConnectProxyFailed(_) => true,
         ureq::Error::Timeout(what) => *what == ureq::Timeout::Connect,
         ureq::Error::Io(io) => matches!(io.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable),
@@ -209,9 +214,15 @@ pub(super) fn is_no_http(error: &ureq::Error) -> bool {
 /// A transport error in words, with the next step where that is known. It contains nothing of the request. `setting` is
 /// the setting that takes trusted certificates.
 pub(crate) fn in_words(error: &ureq::Error, setting: &str) -> String {
+    let to_proxy = is_proxy_tls(error);
     if let Some(tls) = trust::find(error) {
         let (what, next) = trust::explain(tls, setting);
-        return format!("{what}: {next}");
+        let at = if to_proxy { "TLS to the proxy fails (here the proxy is the server): " } else { "" };
+        return format!("{at}{what}: {next}");
+    }
+    if to_proxy {
+        return "TLS to the proxy fails: is it really an https:// proxy? Most proxies have an http:// address"
+            .to_owned();
     }
     match error {
         _ if is_unknown_host(error) => "its host name cannot be resolved".to_owned(),

@@ -201,17 +201,18 @@ impl Client {
     /// # Errors
     /// A certificate, a key or a proxy cannot be used. The text contains no secret.
     pub fn open(access: Access, vars: &BTreeMap<String, String>) -> Result<Self, String> {
-        let uses_tls = access.servers.iter().any(ServerUrl::is_tls);
+        let proxy = |url: &ServerUrl| proxy::proxy_for(url, access.proxy.as_ref(), vars);
+        let proxies = access.servers.iter().map(proxy).collect::<Result<Vec<_>, _>>()?;
+        let uses_tls = access.servers.iter().zip(&proxies).any(|(url, to)| proxy::needs_tls(url, to.as_ref()));
         let tls = trust::client_config(&access.tls, uses_tls)?;
         let headers = access.identity.headers(&access.servers)?;
-        let endpoint = |(url, authorization): (ServerUrl, Option<Arc<Secret>>)| -> Result<Endpoint, String> {
-            let proxy = proxy::proxy_for(&url, access.proxy.as_ref(), vars)?;
+        let endpoint = |((url, proxy), authorization): ((ServerUrl, Option<ureq::Proxy>), Option<Arc<Secret>>)| {
             let through = proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()).into());
             let agent = connect::agent(&url, proxy, Arc::clone(&tls), None, vars);
             let advice = access.identity.advice(authorization.is_some(), access.held_back);
-            Ok(Endpoint { agent, url, authorization, advice, proxy: through, hopeless: Arc::default() })
+            Endpoint { agent, url, authorization, advice, proxy: through, hopeless: Arc::default() }
         };
-        let servers = access.servers.into_iter().zip(headers).map(endpoint).collect::<Result<Vec<_>, _>>()?;
+        let servers: Vec<_> = access.servers.into_iter().zip(proxies).zip(headers).map(endpoint).collect();
         if servers.is_empty() {
             return Err("no server is named".to_owned());
         }

@@ -37,6 +37,11 @@ pub(crate) fn proxy_for(
     parse(name, address).map(Some)
 }
 
+/// Whether a client of this server speaks TLS: with the server, or with its proxy.
+pub(crate) fn needs_tls(server: &ServerUrl, proxy: Option<&ureq::Proxy>) -> bool {
+    server.is_tls() || proxy.is_some_and(|proxy| proxy.protocol() == ureq::ProxyProtocol::Https)
+}
+
 fn parse(name: &str, address: &str) -> Result<ureq::Proxy, String> {
     let scheme = address.split_once("://").map_or("http", |(scheme, _)| scheme).to_ascii_lowercase();
     if scheme.starts_with("socks") {

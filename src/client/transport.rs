@@ -21,6 +21,7 @@ use ureq::unversioned::transport::{
 use ureq::{Error, ProxyProtocol};
 
 use super::proxy::host_and_port;
+use super::trust;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::ServerUrl;
 
@@ -32,6 +33,8 @@ pub(super) struct Route {
     /// Whole requests sent to this proxy.
     forward: Option<Arc<Forward>>,
     tls: Arc<ClientConfig>,
+    /// For TLS to a proxy, which is not shown the client's certificate.
+    tls_to_proxy: Arc<ClientConfig>,
     /// The planted bug: every connection panics.
     #[cfg(feature = "plant")]
     panics: bool,
@@ -52,12 +55,13 @@ impl Route {
         let mut route = Self {
             tunnel: None,
             forward: None,
+            tls_to_proxy: trust::without_client(&tls),
             tls,
             #[cfg(feature = "plant")]
             panics: false,
         };
         match proxy {
-            Some(proxy) if !server.is_tls() && proxy.protocol() == ProxyProtocol::Http => {
+            Some(proxy) if !server.is_tls() => {
                 route.forward = Forward::new(server, &proxy).map(Arc::new);
             }
             other => route.tunnel = other,
@@ -79,7 +83,9 @@ impl Route {
             panics: self.panics,
         });
         let connector = connector.chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
-        let connector = connector.chain(TlsConnector(self.tls)).chain(ForwardConnector(self.forward));
+        let (tls, to_proxy, has_tunnel) = (self.tls, self.tls_to_proxy, self.tunnel.is_some());
+        let tls = TlsConnector { tls, to_proxy, has_tunnel, forward: self.forward.clone() };
+        let connector = connector.chain(tls).chain(ForwardConnector(self.forward));
         ureq::Agent::with_parts(config, connector, resolver)
     }
 }
@@ -93,7 +99,8 @@ impl Forward {
             let pair = format!("{user}:{}", proxy.password().unwrap_or_default());
             Secret::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
         });
-        let address = format!("http://{}:{}/", proxy.host(), proxy.port());
+        let scheme = if proxy.protocol() == ProxyProtocol::Https { "https" } else { "http" };
+        let address = format!("{scheme}://{}:{}/", proxy.host(), proxy.port());
         Some(Self { proxy: address.parse().ok()?, origin: format!("http://{host}:{port}"), authorization: user })
     }
 }
@@ -133,8 +140,52 @@ impl Resolver for RouteResolver {
     }
 }
 
-/// Speaks TLS if the address is https://.
-struct TlsConnector(Arc<ClientConfig>);
+/// Speaks TLS to servers and proxies whose address is https://.
+struct TlsConnector {
+    tls: Arc<ClientConfig>,
+    to_proxy: Arc<ClientConfig>,
+    /// Whether the server is reached in a tunnel. ureq then connects to the proxy first, with settings that name no
+    /// proxy.
+    has_tunnel: bool,
+    /// The proxy that whole requests are sent to.
+    forward: Option<Arc<Forward>>,
+}
+
+/// TLS to the proxy fails. The server was not asked.
+#[derive(Debug)]
+pub(super) struct ProxyTls(Error);
+
+impl fmt::Display for ProxyTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TLS to the proxy fails")
+    }
+}
+
+impl std::error::Error for ProxyTls {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        trust::find(&self.0).map(|error| error as &(dyn std::error::Error + 'static))
+    }
+}
+
+impl TlsConnector {
+    /// The handshake with `host`.
+    fn handshake<In: Transport>(
+        config: &Arc<ClientConfig>,
+        host: &str,
+        transport: In,
+        details: &ConnectionDetails,
+    ) -> Result<Wrapped<StreamOwned<ClientConnection, TransportAdapter>>, Error> {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|_| Error::Tls("the host is not a valid name for TLS"))?;
+        let mut connection =
+            ClientConnection::new(Arc::clone(config), name).map_err(|error| Error::Other(Box::new(error)))?;
+        let mut socket = TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
+        socket.set_timeout(details.timeout);
+        connection.complete_io(&mut socket)?;
+        Ok(Wrapped::new(StreamOwned::new(connection, socket), details.config))
+    }
+}
 
 impl fmt::Debug for TlsConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,18 +198,15 @@ impl<In: Transport> Connector<In> for TlsConnector {
 
     fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
         let Some(transport) = chained else { return Ok(None) };
-        if !details.needs_tls() || transport.is_tls() {
+        let is_proxy = self.forward.is_some() || (self.has_tunnel && details.config.proxy().is_none());
+        let uri = self.forward.as_ref().map_or(details.uri, |forward| &forward.proxy);
+        if uri.scheme_str() != Some("https") || transport.is_tls() {
             return Ok(Some(Either::A(transport)));
         }
-        let host = details.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let name =
-            ServerName::try_from(host.to_owned()).map_err(|_| Error::Tls("the host is not a valid name for TLS"))?;
-        let mut connection =
-            ClientConnection::new(Arc::clone(&self.0), name).map_err(|error| Error::Other(Box::new(error)))?;
-        let mut socket = TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
-        socket.set_timeout(details.timeout);
-        connection.complete_io(&mut socket)?;
-        Ok(Some(Either::B(Wrapped::new(StreamOwned::new(connection, socket), details.config))))
+        let config = if is_proxy { &self.to_proxy } else { &self.tls };
+        let stream = Self::handshake(config, uri.host().unwrap_or_default(), transport, details);
+        let stream = stream.map_err(|error| if is_proxy { Error::Other(Box::new(ProxyTls(error))) } else { error })?;
+        Ok(Some(Either::B(stream)))
     }
 }
 

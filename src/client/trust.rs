@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -25,6 +25,7 @@ use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
+use crate::env::check_trusted_files;
 use crate::wire::escape::escape;
 use crate::wire::secret::Secret;
 use crate::wire::tls::Tls;
@@ -33,6 +34,8 @@ use crate::wire::tls::Tls;
 const KEYS: &str = "RSA keys of 2048 to 8192 bits, ECDSA keys on P-256 and P-384, and Ed25519 keys";
 /// How many names of a certificate an error lists at most.
 const NAMES_LISTED: usize = 10;
+/// The largest file of the machine's certificates, bytes: many times what systems have (200 KiB).
+const TRUSTED_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The TLS configuration for connections, fully checked. `uses_tls` says whether any connection will use TLS: if not,
 /// the machine's certificates are not read, because that takes longer than a whole `check`.
@@ -63,6 +66,27 @@ pub(crate) fn client_config_with(
             builder.with_client_cert_resolver(Arc::new(shown))
         }
     }))
+}
+
+/// The same configuration without the client's certificate, which is meant for the server alone: for a proxy.
+pub(super) fn without_client(config: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::clone(config);
+    config.client_auth_cert_resolver = Arc::new(Nothing);
+    Arc::new(config)
+}
+
+/// Shows no certificate.
+#[derive(Debug)]
+struct Nothing;
+
+impl ResolvesClientCert for Nothing {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
 }
 
 /// The client's certificate with its key, if they match.
@@ -171,7 +195,7 @@ impl Verifier {
             })?;
         }
         if given.is_none() {
-            of_machine(&mut roots, uses_tls);
+            of_machine(&mut roots, uses_tls)?;
         }
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
         let authorities = authorities.map_err(|error| format!("TLS cannot be set up: {error}"))?;
@@ -181,14 +205,16 @@ impl Verifier {
 
 /// Adds the machine's certificates (in a Concourse container, those that the worker mounts). If there are none, adds
 /// those that browsers trust.
-fn of_machine(roots: &mut RootCertStore, uses_tls: bool) {
+fn of_machine(roots: &mut RootCertStore, uses_tls: bool) -> Result<(), String> {
     if uses_tls {
+        check_trusted_files(TRUSTED_FILE_BYTES)?;
         // Errors concern single files. The files that could be read are used.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
+    Ok(())
 }
 
 impl ServerCertVerifier for Verifier {

@@ -19,12 +19,15 @@ pub(super) fn verify(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
         let what = "has no file claim: only a directory from a get of a claimed lock can be verified";
         return Err(Stop::Failed(format!("verify: directory {dir:?} {what}")));
     };
-    let fence = input.fence()?;
+    let Some(fence) = input.fence()? else {
+        let what = "has no file fence, so it does not say which hold of its claim it stands for: get it again";
+        return Err(Stop::Failed(format!("verify: directory {dir:?} {what}")));
+    };
     put.announce(env, &format!("verifying claim {id} in"));
     let mut persist = Persist::of(put, env)?;
     let asked = id.clone();
     let claim = persist.call(put, env, move |client| client.get_claim(&asked))?;
-    let is_that_hold = claim.state == ClaimState::Held && claim.fence.is_some_and(|present| fence == Some(present));
+    let is_that_hold = claim.state == ClaimState::Held && claim.fence == Some(fence);
     let own = claim.locks.iter().find(|lock| lock.pool == put.pool());
     if let (true, Some(lock), Some(revision)) = (is_that_hold, own, claim.revision) {
         put.tell(env, format!("{:?} is still held by claim {id}", lock.lock));
@@ -35,9 +38,12 @@ pub(super) fn verify(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
     let now = match input.lock_name() {
         Ok(lock) => {
             let (pool, name) = (put.pool().to_owned(), lock.as_str().to_owned());
-            persist
-                .call(put, env, move |client| client.get_lock(&pool, &name))
-                .map_or_else(|_| String::new(), |view| now(&view, put.now()))
+            match persist.call(put, env, move |client| client.get_lock(&pool, &name)) {
+                Ok(view) => now(&view, put.now()),
+                Err(stop @ Stop::Signalled(..)) => return Err(stop),
+                // The hold is over, whoever has the lock now.
+                Err(_) => String::new(),
+            }
         }
         Err(_) => String::new(),
     };

@@ -12,7 +12,8 @@ use crate::core::pool::Policy;
 use crate::core::state::State;
 use crate::core::step::step;
 use crate::core::time::Now;
-use crate::wire::contracts::state_file::{self, ImportedHold};
+use crate::env;
+use crate::wire::contracts::state_file::{self, ImportedHold, STATE_FILE_BYTES};
 use crate::wire::parse;
 use crate::wire::problems::Problems;
 
@@ -53,7 +54,7 @@ pub fn locker_state(file: &Path, state: &mut State, now: Now) -> anyhow::Result<
         return Ok(Imported::NotEmpty { file: file.to_owned() });
     }
     let name = file.display();
-    let text = std::fs::read_to_string(file).with_context(|| {
+    let text = env::whole_text(env::read_file(file, STATE_FILE_BYTES), STATE_FILE_BYTES).with_context(|| {
         format!("cannot read LOCKER_CONFIG {name}: unset it to start without the locks of the original locker")
     })?;
     let advice = "repair it, or unset LOCKER_CONFIG to start without its locks";

@@ -16,6 +16,7 @@ pub mod problems;
 pub mod record;
 pub mod secret;
 pub mod server_url;
+pub mod shorten;
 pub mod text;
 pub mod tls;
 mod words;

@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::support::proxy::{Act, Proxy};
 use crate::support::{Build, Impostor, Server, file, tree};
 
 /// The files of a get that show the pool as pool-resource does.
@@ -151,6 +153,22 @@ fn a_put_verifies_that_the_hold_of_a_directory_lasts() {
     later.out(&verify).failed(1, "has ended: released").said("now held: \"p\" by main/app/deploy #3");
     later.input_with("named", &[("name", b"p")]);
     later.out(&json!({"verify": "named"})).failed(1, "verify: directory \"named\" has no file claim");
+    let claim = std::fs::read(dir.join("claim")).unwrap();
+    later.input_with("unfenced", &[("name", b"p"), ("claim", &claim)]);
+    later.out(&json!({"verify": "unfenced"})).failed(1, "verify: directory \"unfenced\" has no file fence");
+
+    // A signal while it asks who holds the lock now ends it as a signal.
+    let proxy = Proxy::before(&server.url);
+    proxy.rule("GET /api/v1/pools/p/locks/p", Act::StopRequest);
+    let stopped = Build::new(&server, 2, "p").at(&proxy.url);
+    stopped.input_with("p", &[]);
+    for name in ["name", "claim", "fence"] {
+        std::fs::copy(dir.join(name), stopped.input("p").join(name)).unwrap();
+    }
+    let step = stopped.put(&verify);
+    proxy.until_stopped();
+    step.signal(Signal::SIGTERM);
+    assert_eq!(step.finish().code, 143);
 }
 
 #[test]

@@ -4,7 +4,12 @@
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 
 use crate::support::certs::{Ca, Files};
 use crate::support::proxy::read_message;
@@ -211,6 +216,73 @@ fn a_plain_server_is_asked_through_a_proxy_and_a_tls_server_in_a_tunnel() {
     let lines = asked.lock().unwrap().clone();
     let host = server.url.trim_start_matches("https://");
     assert!(!lines.is_empty() && lines.iter().all(|line| *line == format!("CONNECT {host} HTTP/1.1")), "{lines:?}");
+}
+
+/// TLS in front of that proxy. It asks for client certificates, and reports whether it has seen one.
+fn behind_tls(proxy: &str, ca: &Ca) -> (String, Arc<AtomicBool>) {
+    let inner = proxy.rsplit_once('@').unwrap().1.to_owned();
+    let pair = ca.issue(&["127.0.0.1"], "proxy");
+    let chain = CertificateDer::pem_slice_iter(pair.cert.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).unwrap()).unwrap();
+    let asks = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(asks.allow_unauthenticated().build().unwrap())
+        .with_single_cert(chain, PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap())
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://ada:hunter2@{}", listener.local_addr().unwrap());
+    let shown = Arc::<AtomicBool>::default();
+    let seen = Arc::clone(&shown);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        listener.set_nonblocking(true).unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                let (acceptor, seen, inner) = (acceptor.clone(), Arc::clone(&seen), inner.clone());
+                tokio::spawn(async move {
+                    // A client that distrusts it leaves.
+                    let Ok(mut client) = acceptor.accept(client).await else { return };
+                    seen.fetch_or(client.get_ref().1.peer_certificates().is_some(), Ordering::Relaxed);
+                    let mut proxy = tokio::net::TcpStream::connect(inner).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut proxy).await;
+                });
+            }
+        });
+    });
+    (url, shown)
+}
+
+#[test]
+fn a_proxy_may_speak_tls_itself() {
+    let (plain_proxy, asked) = http_proxy();
+    let Tls { ca, files: _files, server } =
+        tls(|ca, files| vec![("LOCKER_CLIENT_CA", files.write("client-ca", &ca.pem()))]);
+    let (url, shown) = behind_tls(&plain_proxy, &ca);
+    let pair = ca.issue(&[], "resource");
+    let keys = json!({"proxy": url, "ca_cert": ca.pem(), "client_cert": pair.cert, "client_key": pair.key});
+    // To a plain server: whole requests, as through any proxy. To a TLS server: a tunnel, with TLS inside TLS.
+    let plain = Server::start();
+    for (server, line) in [(&plain, format!(" {}/api/v1/", plain.url)), (&server, "CONNECT ".to_owned())] {
+        let step = build(server, &keys);
+        let claimed = step.out(&acquire()).ok().version();
+        step.check(Some(&claimed));
+        let lines = std::mem::take(&mut *asked.lock().unwrap());
+        assert!(!lines.is_empty() && lines.iter().all(|asked| asked.contains(&line)), "{lines:?}");
+    }
+    assert!(!shown.load(Ordering::Relaxed), "the client's certificate is for the server alone");
+
+    let short = json!({"acquire": true, "timeout": "500ms"});
+    let text = "TLS to the proxy fails";
+    build(&plain, &json!({"proxy": url})).out(&short).failed(1, text).said("(CN=proxy) was issued by");
+    let no_tls = plain.url.replace("http://", "https://");
+    build(&plain, &json!({"proxy": no_tls})).out(&short).failed(1, text).said("does not speak TLS");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use nix::sys::signal::{Signal, kill};
 
 use crate::support::http::Client;
-use crate::support::{Server, Setup, eventually};
+use crate::support::{Running, Server, Setup, eventually};
 
 const AUTH: [(&str, &str); 2] = [("AUTH_USER", "ci"), ("AUTH_PASS", "secret")];
 
@@ -118,4 +118,59 @@ fn a_reload_without_certificates_changes_nothing() {
         client.send("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
         client.read().status == 200
     });
+}
+
+/// Every way to name a file, and what it may say about one that cannot be read as a whole.
+#[test]
+fn files_that_never_end_or_never_answer_are_refused_at_once() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let fifo = path("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let huge = path("huge");
+    std::fs::File::create(&huge).unwrap().set_len(3 << 40).unwrap();
+    let (copy, other) = (path("copy"), format!("sqlite:{}", path("other")));
+    for file in [fifo.as_str(), "/dev/zero", &huge] {
+        let concourse = format!("https://ci.example,ci,{file}");
+        let ca = format!("url=https://ci.example,ca={file}");
+        let store = format!("sqlite:{file}");
+        let tls = [("SSL_CERT", file), ("SSL_KEY", file)];
+        // Name, arguments, variables.
+        let table: [(&str, &[&str], &[(&str, &str)]); 17] = [
+            ("server", &["server", "--concourse", &concourse], &[]),
+            ("server", &["server", "--concourse", &ca], &[]),
+            ("server", &["server"], &tls),
+            ("server", &["server"], &[("AUTH_USER", "ci"), ("AUTH_PASS_FILE", file)]),
+            ("server", &["server"], &[("LOCKER_CONFIG", file)]),
+            ("import", &["import", "locker-state", file], &[]),
+            ("import", &["import", "json", file], &[]),
+            ("metadata", &["lock", "add", "p", "l", "--metadata", file], &[]),
+            ("CA", &["status", "--ca-cert", file], &[]),
+            ("certificate", &["status"], &[("LOCKER_CLIENT_CERT", file), ("LOCKER_CLIENT_KEY", file)]),
+            ("machine", &["status", "--uri", "https://127.0.0.1:1"], &[("SSL_CERT_FILE", file)]),
+            ("doctor", &["doctor", "--source", file], &[]),
+            ("agent", &["agent", "--once", "--kubeconfig", file], &[]),
+            ("store", &["server", "--store", &store], &[]),
+            ("store", &["store", "check", "--store", &store], &[]),
+            ("store", &["backup", "--store", &store, &copy], &[]),
+            ("store", &["restore", file, "--store", &other], &[]),
+        ];
+        for (what, args, vars) in table {
+            if file == huge && what == "store" {
+                // A store may have any size. SQLite says what this one is.
+                continue;
+            }
+            let mut command = server.cli_command();
+            command.args(args).envs(vars.iter().copied());
+            if what == "server" {
+                command.args(["--listen", "127.0.0.1:0", "--store", "memory:"]);
+            }
+            let began = std::time::Instant::now();
+            let done = Running::start(&mut command, b"").finish();
+            assert!(done.code != 0, "{args:?}: {done:?}");
+            let why = ["is not a regular file", "too l", "longer than", "larger than"];
+            assert!(why.iter().any(|why| done.stderr.contains(why)), "{args:?}: {done:?}");
+            assert!(began.elapsed().as_secs() < 10, "{args:?}: {done:?}");
+        }
+    }
 }

@@ -548,3 +548,14 @@ fn a_foreign_repository_starts_nothing() {
     assert!(!mark.exists(), "the repository's command was run");
     assert_eq!(get(&server, "/pools/aws")["waiting"], 0, "imported nevertheless");
 }
+
+#[test]
+fn a_foreign_repository_cannot_make_the_import_wait_for_ever() {
+    let (checkout, server) = (Checkout::new(), Server::start());
+    let config = checkout.dir.path().join(".git/config");
+    fs::remove_file(&config).unwrap();
+    assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
+    let ran = locker(&server, &["import", "pool-repo", checkout.path()]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(get(&server, "/pools/aws")["waiting"], 0, "imported nevertheless");
+}

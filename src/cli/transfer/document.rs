@@ -4,7 +4,6 @@
 //! history, fences, waiting and granted claims, ended claims, or drains. Imported holds get new fences.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +17,7 @@ use crate::client::latches::LatchClient;
 use crate::core::limits;
 use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::core::time::{Span, WallMs};
-use crate::env::Env;
+use crate::env::{Env, read_file, whole};
 use crate::wire::api::{ClaimBody, ClaimView, LockRef, Owner, PartBody, Policy, Scope};
 use crate::wire::errors::exit;
 use crate::wire::latch::LatchView;
@@ -29,6 +28,8 @@ use crate::wire::text::{self, parse_time, show_metadata, show_span};
 const VERSION: u32 = 1;
 /// How many times an export is tried at most while the state changes during the export.
 const ATTEMPTS: u32 = 5;
+/// The largest document that is read, bytes: a full store without large metadata.
+const EXPORT_BYTES: u64 = 512 * 1024 * 1024;
 
 /// The state of a server. Unknown members are refused, so that a file from a newer release is not half understood.
 #[derive(Debug, Serialize, Deserialize)]
@@ -152,14 +153,10 @@ fn hold_entry(claim: ClaimView) -> HoldEntry {
 
 /// Reads a state. Problems that prevent the import are returned as sentences.
 pub(super) fn read(file: &Path, env: &mut Env<'_>) -> Result<(Wanted, Vec<String>), CliError> {
-    let mut text = Vec::new();
-    let read = if file == Path::new("-") {
-        env.stdin.read_to_end(&mut text).map(drop)
-    } else {
-        std::fs::File::open(file).and_then(|mut opened| opened.read_to_end(&mut text).map(drop))
-    };
+    let read = if file == Path::new("-") { env.read_input("-", EXPORT_BYTES) } else { read_file(file, EXPORT_BYTES) };
     let name = file.display();
-    read.map_err(|error| CliError::Failed(exit::FAILED, format!("cannot read {name}: {error}")))?;
+    let text = whole(read, EXPORT_BYTES)
+        .map_err(|error| CliError::Failed(exit::FAILED, format!("cannot read {name}: {error}")))?;
     let version: Result<Version, _> = serde_json::from_slice(&text);
     if let Ok(Version { locker_export }) = version
         && locker_export != VERSION

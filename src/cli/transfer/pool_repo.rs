@@ -2,11 +2,15 @@
 //! `POOL/unclaimed/NAME`, and contain the metadata. A pool may be in a directory of any depth, and its name is the path.
 //! Files whose name begins with a dot are not locks.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -18,7 +22,7 @@ use super::{How, Named, Summary};
 use crate::client::Client;
 use crate::core::limits;
 use crate::core::names::{ClaimId, LockName, PoolName};
-use crate::env::{Env, hex};
+use crate::env::{Env, hex, read_at_most, read_file};
 use crate::wire::api::{ClaimBody, LockRef, Owner, Policy, Scope, WhenEmpty};
 use crate::wire::digest::Fields;
 use crate::wire::errors::exit;
@@ -27,6 +31,10 @@ use crate::wire::escape::cut;
 /// The directories of claimed and free locks.
 const CLAIMED: &str = "claimed";
 const UNCLAIMED: &str = "unclaimed";
+/// How long git may take to find a message.
+const GIT_LIMIT: Duration = Duration::from_secs(5);
+/// The longest commit message that is read, bytes. Longer ones are not used as reasons.
+const MESSAGE_BYTES: u64 = 64 * 1024;
 
 fn failed(error: &anyhow::Error) -> CliError {
     CliError::Failed(exit::FAILED, format!("{error:#}"))
@@ -47,7 +55,14 @@ pub(super) struct Checkout {
 /// Reads a checkout.
 pub(super) fn read(dir: &Path, only: Option<&PoolName>, env: &Env<'_>) -> Result<Checkout, CliError> {
     let (wanted, problems, not_taken) = (Wanted::default(), Vec::new(), Vec::new());
-    let mut reading = Reading { dir, env, only, pools: 0, found: Checkout { wanted, problems, not_taken } };
+    let mut reading = Reading {
+        dir,
+        env,
+        only,
+        pools: 0,
+        found: Checkout { wanted, problems, not_taken },
+        git_answers: Cell::new(true),
+    };
     reading.directory("").map_err(|error| failed(&error))?;
     let mut found = reading.found;
     if found.wanted.pools.is_empty() && found.problems.is_empty() {
@@ -71,6 +86,8 @@ struct Reading<'r, 'e> {
     /// How many pools were seen, wanted or not.
     pools: usize,
     found: Checkout,
+    /// Whether git answers. It is not asked again after it kept us waiting.
+    git_answers: Cell<bool>,
 }
 
 fn is_dir(path: &Path) -> bool {
@@ -166,7 +183,12 @@ impl Reading<'_, '_> {
     }
 
     fn hold(&self, pool: &PoolName, lock: &LockName) -> WantedHold {
-        let message = last_message(self.dir, &format!("{pool}/{CLAIMED}/{lock}"), self.env);
+        let file = format!("{pool}/{CLAIMED}/{lock}");
+        let message = if self.git_answers.get() { last_message(self.dir, &file, self.env) } else { Ok(None) };
+        let message = message.unwrap_or_else(|GitHangs| {
+            self.git_answers.set(false);
+            None
+        });
         let reason = message.unwrap_or_else(|| "claimed in the pool repository that was imported".to_owned());
         let body = ClaimBody {
             lock: Some(lock.to_string()),
@@ -211,7 +233,8 @@ fn read_lock(name: &str, path: &Path) -> anyhow::Result<(LockName, Vec<u8>)> {
     if found.len() > max as u64 {
         bail!("too long ({} bytes > max of {max})", found.len());
     }
-    Ok((lock, fs::read(path)?))
+    let metadata = read_file(path, max as u64)?;
+    Ok((lock, metadata.with_context(|| format!("too long (max of {max} bytes)"))?))
 }
 
 /// The id of a lock's claim. The same lock always gets the same id, so that an import can be run again.
@@ -223,8 +246,11 @@ fn claim_id(pool: &PoolName, lock: &LockName) -> ClaimId {
     id.parse().unwrap_or_else(|_| ClaimId::smallest())
 }
 
+/// Git has not answered in time, and was ended.
+struct GitHangs;
+
 /// The message of the last commit that touched a file, if git is installed and knows one.
-fn last_message(dir: &Path, file: &str, env: &Env<'_>) -> Option<String> {
+fn last_message(dir: &Path, file: &str, env: &Env<'_>) -> Result<Option<String>, GitHangs> {
     let mut git = Command::new("git");
     git.arg("-C").arg(dir);
     // The repository's own settings must not start programs.
@@ -235,9 +261,22 @@ fn last_message(dir: &Path, file: &str, env: &Env<'_>) -> Option<String> {
     // Missing objects must not be fetched either, because a promisor remote may be any command. So no transport is
     // allowed, and newer versions of git do not even try.
     git.env("GIT_ALLOW_PROTOCOL", "").env("GIT_NO_LAZY_FETCH", "1");
-    let output = git.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    let message = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    (output.status.success() && !message.is_empty()).then_some(message)
+    let git = git.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let Ok(mut git) = git else { return Ok(None) };
+    let Some(stdout) = git.stdout.take() else { return Ok(None) };
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || tell.send(read_at_most(stdout, MESSAGE_BYTES)));
+    // A pipe in the place of one of its files keeps git waiting.
+    let read = told.recv_timeout(GIT_LIMIT);
+    if !matches!(read, Ok(Ok(Some(_)))) {
+        // If it has ended already, there is nothing to kill.
+        let _ = git.kill();
+    }
+    let succeeded = git.wait().is_ok_and(|status| status.success());
+    let Ok(read) = read else { return Err(GitHangs) };
+    let message = read.ok().flatten().unwrap_or_default();
+    let message = String::from_utf8_lossy(&message).trim().to_owned();
+    Ok((succeeded && !message.is_empty()).then_some(message))
 }
 
 /// Writes pools as files.
@@ -305,7 +344,7 @@ impl PoolFiles {
             let other = if *part == CLAIMED { UNCLAIMED } else { CLAIMED };
             let place = |part: &str| dir.join(self.pool.as_str()).join(part).join(lock.as_str());
             let (file, other) = (place(part), place(other));
-            let there = fs::read(&file).ok();
+            let there = read_file(&file, limits::METADATA_BYTES as u64).ok().flatten();
             if there.as_ref() == Some(metadata) && !exists(&other) {
                 summary.same += 1;
                 continue;

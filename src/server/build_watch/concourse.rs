@@ -72,11 +72,11 @@ impl Concourse {
         });
         let tls = Tls { ca_cert: ca_cert.transpose()?, ..Tls::default() };
         let base = settings.url.clone();
-        let tls = trust::client_config(&tls, base.is_tls()).map_err(|why| {
+        let proxy = proxy::proxy_for(&base, None, vars)?;
+        let tls = trust::client_config(&tls, proxy::needs_tls(&base, proxy.as_ref())).map_err(|why| {
             let file = settings.ca.as_deref().unwrap_or_else(|| std::path::Path::new("ca"));
             format!("{}: {why}", file.display())
         })?;
-        let proxy = proxy::proxy_for(&base, None, vars)?;
         let idle = Some(Duration::from_millis(limits::WATCH_IDLE_MS));
         let agent = connect::agent(&base, proxy, tls, idle, vars);
         let (urls, login) = (settings.urls(), settings.login.clone());

@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::build_status::{Seen, Trouble};
 use super::concourse::Concourse;
 use super::schedule::BuildNo;
@@ -20,6 +18,7 @@ use crate::env::Clock;
 use crate::server::build_watch::limits;
 use crate::wire::atc::{Build, Status};
 use crate::wire::problems::quoted;
+use crate::wire::shorten;
 
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,13 +56,15 @@ fn difference(owner: &Owner, build: &Build) -> Option<String> {
         ("job", owner.job.as_ref(), build.job_name.as_deref()),
     ];
     for (what, said, is) in fields {
-        if let Some(said) = said.map(Text::as_str).filter(|said| Some(*said) != is) {
+        let same = |said: &&str| is.is_some_and(|is| *said == is || *said == shorten::field(is));
+        if let Some(said) = said.map(Text::as_str).filter(|said| !same(said)) {
             let is = is.map_or_else(|| "none".to_owned(), quoted);
             return Some(format!("its {what} is {is}, not {} as the claim says", quoted(said)));
         }
     }
-    let said = owner.instance_vars.as_ref().map(|vars| serde_json::from_str::<Value>(&vars.to_string()).ok());
-    let differs = said.is_some_and(|said| said.is_none() || said != build.pipeline_instance_vars);
+    let said = owner.instance_vars.as_ref().map(ToString::to_string);
+    let is = build.pipeline_instance_vars.as_ref();
+    let differs = said.is_some_and(|said| !shorten::means_instance_vars(&said, is));
     differs.then(|| "the instance vars of its pipeline differ from those in the claim".to_owned())
 }
 

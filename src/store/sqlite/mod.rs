@@ -128,6 +128,7 @@ pub(super) fn resolved(file: &Path) -> anyhow::Result<PathBuf> {
     match fs::canonicalize(file) {
         Ok(path) => {
             ensure!(!path.is_dir(), "the store {} is a directory: name a file", path.display());
+            ensure!(path.is_file(), "the store {} is not a regular file: name another file", path.display());
             Ok(path)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -16,6 +16,9 @@ use crate::wire::digest::Fields;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+/// The largest state file that is read, bytes: hundreds of thousands of locks.
+pub const STATE_FILE_BYTES: u64 = 64 * 1024 * 1024;
+
 /// The reason to refuse a state file.
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileError {

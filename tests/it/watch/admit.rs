@@ -76,6 +76,24 @@ fn a_lock_that_comes_claimed_by_a_build_ends_with_it() {
 }
 
 #[test]
+fn a_verified_build_may_have_long_instance_vars() {
+    let concourse = Concourse::start();
+    let server = watching(&[&concourse.url], &["--verify-builds"]);
+    let vars = |branch: usize| json!({"text": "<&>", "branch": "b".repeat(branch)});
+    for (id, length) in [(7_u32, 900), (8, 1_200), (9, 5_000)] {
+        concourse.build(id.into(), "started");
+        concourse.change(id.into(), |row| row.instance_vars = Some(vars(length)));
+        // Concourse escapes these characters in JSON, and its API sends what a parser reads.
+        let said = format!(r#"{{"branch":"{}","text":"\u003c\u0026\u003e"}}"#, "b".repeat(length));
+        let step = build(&server, &concourse, id, &format!("p{id}")).var("BUILD_PIPELINE_INSTANCE_VARS", &said);
+        step.out(&json!({"acquire": true})).ok();
+        let other = said.replace("bb", "bc");
+        let forged = build(&server, &concourse, id, "q").var("BUILD_PIPELINE_INSTANCE_VARS", &other);
+        forged.out(&json!({"acquire": true})).failed(1, "instance vars of its pipeline differ");
+    }
+}
+
+#[test]
 fn a_verified_build_must_run_and_be_what_it_says() {
     let concourse = Concourse::start();
     let server = watching(&[&concourse.url], &["--verify-builds"]);
