@@ -270,6 +270,15 @@ fn a_lock_moves_from_pool_to_pool() {
     let both = json!({"add": "two", "remove": "two"});
     used.out(&both).failed(1, "to move a lock from another pool, use add with remove_from");
 
+    // Two puts, as in pool-resource, work too.
+    let again = used.out(&json!({"claim": "env-1"})).ok();
+    used.get(&again.version(), "env").ok();
+    used.out(&json!({"remove": "env"})).ok();
+    let gone = Build::new(&server, 1, "life/gone");
+    gone.input_with("env", &[("name", b"env-1\n"), ("metadata", b"two puts")]);
+    gone.out(&json!({"add": "env"})).ok();
+    assert_eq!((&server.pool("life/used")["locks"], &server.pool("life/gone")["locks"]), (&json!(1), &json!(1)));
+
     // By hand.
     server.cli(&["release", "--pool", "life/ready", "--lock", "env-2"]).ok();
     server.cli(&["lock", "move", "life/ready", "env-2", "life/broken", "--reason", "disk"]).ok().printed("moved lock");
