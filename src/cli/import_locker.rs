@@ -14,7 +14,7 @@ use super::values::by;
 use crate::client::calls::Asked;
 use crate::client::{CallError, Client};
 use crate::env::{Env, whole_text};
-use crate::wire::api::{LockBody, PoolBody};
+use crate::wire::api::PoolChangeBody;
 use crate::wire::contracts::state_file::{self, ImportedPool, STATE_FILE_BYTES};
 use crate::wire::errors::{Code, exit};
 
@@ -122,13 +122,8 @@ fn conflict(pool: &ImportedPool, client: &Client) -> Result<Option<String>, CliE
 fn import(pool: &ImportedPool, client: &Client, env: &Env<'_>, done: &mut Summary) -> Result<(), CliError> {
     let reason = Some("imported from the state file of the original locker".to_owned());
     if holders(pool, client)?.is_none() {
-        let (name, lock) = (pool.pool.as_str(), pool.pool.own_lock());
-        client.put_pool(name, &PoolBody { by: Some(by(env, reason.as_ref())), ..PoolBody::default() })?;
-        client.put_lock(
-            name,
-            lock.as_str(),
-            &LockBody { by: Some(by(env, reason.as_ref())), ..LockBody::default() },
-        )?;
+        let body = PoolChangeBody { by: Some(by(env, reason.as_ref())), ..PoolChangeBody::default() };
+        client.patch_pool(pool.pool.as_str(), &body)?;
         done.pools += 1;
     }
     for hold in &pool.holds {

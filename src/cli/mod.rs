@@ -22,6 +22,8 @@ mod lock;
 mod manual;
 mod output;
 mod pool;
+mod pool_apply;
+mod pool_words;
 mod queue;
 mod ready;
 mod release;

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::output::{CliError, is_coloured, print_json};
+use super::pool_words::policy_words;
 use super::table::{self, Tone, cell, toned};
 use crate::client::{Client, when, who};
 use crate::core::time::WallMs;
@@ -10,6 +11,7 @@ use crate::env::Env;
 use crate::wire::api::{HolderView, LockState, LockView, PoolSummary, PoolView, QuarantineView};
 use crate::wire::errors::Code;
 use crate::wire::errors::exit;
+use crate::wire::escape::escape;
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -73,15 +75,17 @@ pub(super) fn pools_text(pools: &[PoolSummary], look: Look) -> String {
     let row = |pool: &PoolSummary| {
         let tone = if pool.free > 0 { Tone::Good } else { Tone::Busy };
         let free = toned(pool.free.to_string(), tone);
-        [cell(&pool.pool), cell(pool.locks.to_string()), free, cell(pool.waiting.to_string())]
+        let policy = policy_words(&pool.policy).unwrap_or_default();
+        [cell(&pool.pool), cell(pool.locks.to_string()), free, cell(pool.waiting.to_string()), cell(policy)]
     };
-    table::text(["POOL", "LOCKS", "FREE", "WAITING"], pools.iter().map(row).collect(), look.coloured)
+    table::text(["POOL", "LOCKS", "FREE", "WAITING", "POLICY"], pools.iter().map(row).collect(), look.coloured)
 }
 
 /// Locks, holders and queue of a pool as text.
 pub(super) fn pool_text(view: &PoolView, look: Look) -> String {
     let PoolSummary { pool, locks, free, waiting, .. } = &view.summary;
     let mut text = format!("pool {pool:?}: {locks} locks, {free} free, {waiting} waiting\n");
+    text.extend(policy_words(&view.summary.policy).map(|words| format!("policy: {}\n", escape(&words))));
     let rows = view.items.iter().flat_map(|lock| lock_rows(lock, look.now)).collect();
     text += &table::text(["LOCK", "STATE", "HOLDER", "SINCE", "CLAIM"], rows, look.coloured);
     if view.queue.is_empty() {

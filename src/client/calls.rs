@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
-    MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolSummary, PoolView, QuarantineBody, RemoveBody, RenewBody,
+    MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView, QuarantineBody, RemoveBody, RenewBody,
     ReturnBody, VerifyView, WaitingView,
 };
 use crate::wire::errors::Code;
@@ -251,6 +251,14 @@ impl Client {
     /// As [`CallError`].
     pub fn put_pool(&self, pool: &str, body: &PoolBody) -> Result<DoneView, CallError> {
         self.change(Method::Put, pool_path(pool), body)
+    }
+
+    /// Changes some rules of a pool. A pool that does not exist is made.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn patch_pool(&self, pool: &str, body: &PoolChangeBody) -> Result<DoneView, CallError> {
+        self.change(Method::Patch, pool_path(pool), body)
     }
 
     /// Removes a pool that nobody uses.

@@ -208,7 +208,7 @@ fn check_orders(state: &State, parts: &[Part]) -> Result<(), Refusal> {
 fn make_own_pool(state: &mut State, name: &PoolName, claim: &Claim, now: Now) {
     let lock = name.own_lock();
     state.put_pool(Pool::new(name.clone(), Policy::default()));
-    state.put_lock(name, Lock::new(lock.clone(), Arc::from([]), Arc::default()));
+    state.put_lock(name, Lock::implicit(lock.clone()));
     let locks = vec![(name.clone(), lock)];
     state.record(Entry { pools: vec![name.clone()], locks, ..Entry::about(claim, ChangeKind::Added, None) }, now);
 }

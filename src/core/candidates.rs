@@ -71,10 +71,12 @@ pub(super) fn pick(
     match want {
         Want::Named(names) => {
             let admits = |name: &LockName| pool.locks.get(name).is_some_and(|l| l.admits(sharer));
-            names.iter().all(admits).then(|| names.clone())
+            let is_free = |name: &&LockName| pool.locks.get(*name).is_some_and(|l| l.is_free());
+            let fits = || pool.retiring.is_none() || names.iter().filter(is_free).count() <= pool.open();
+            (names.iter().all(admits) && fits()).then(|| names.clone())
         }
         Want::Any { count, labels } => {
-            if pool.free.len() + pool.shared.len() < *count as usize {
+            if pool.open() + pool.shared.len() < *count as usize {
                 return None;
             }
             let joinable: Vec<&Lock> = sharer.map(|(key, _)| pool.shared_with(key).collect()).unwrap_or_default();
@@ -83,18 +85,19 @@ pub(super) fn pick(
             let others = joinable.iter().filter(|lock| !is_own(lock));
             let shared = own.chain(others).copied();
             let fits = |lock: &&Lock| lock.matches(labels);
+            let open = pool.open();
             let free = pool.free.iter().filter_map(|(_, name)| pool.locks.get(name)).map(AsRef::as_ref);
             let picked: BTreeSet<LockName> = match pool.policy.pick {
-                Pick::LeastRecent => names(shared.chain(free).filter(fits), *count),
+                Pick::LeastRecent => names(shared.filter(fits).chain(free.filter(fits).take(open)), *count),
                 Pick::Name => {
                     let mut free: Vec<&Lock> = free.collect();
                     free.sort_by(|a, b| a.name.cmp(&b.name));
-                    names(shared.chain(free).filter(fits), *count)
+                    names(shared.filter(fits).chain(free.into_iter().filter(fits).take(open)), *count)
                 }
                 Pick::Random => {
                     let mut free: Vec<&Lock> = free.collect();
                     free.sort_by_cached_key(|lock| dice(snapshot, pool, &lock.name));
-                    names(shared.chain(free).filter(fits), *count)
+                    names(shared.filter(fits).chain(free.into_iter().filter(fits).take(open)), *count)
                 }
             };
             (picked.len() == *count as usize).then_some(picked)

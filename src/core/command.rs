@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::claim::{BuildEnd, BuildRef, Claim, End, Ended, Labels, Owner, Scope, Terms};
 use super::latch::{Binding, Ending, Latch, LatchId, NewLatch};
 use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
-use super::pool::{Order, Policy};
+use super::pool::{Order, Policy, PolicyChange};
 use super::time::{Span, WallMs};
 
 /// Whether a request can wait for its answer.
@@ -117,10 +117,18 @@ pub enum Command {
     Left {
         park: ParkId,
     },
-    /// Declare a pool. `capacity` declares the locks `1`..`N`.
+    /// Declare a pool. `capacity` declares the locks `1`..`N`; without it the pool keeps the locks that it has.
     SetPool {
         pool: PoolName,
         policy: Policy,
+        capacity: Option<u32>,
+        by: By,
+    },
+    /// Change some rules of a pool, and keep the others. A pool that does not exist is made, with its implicit lock
+    /// unless `capacity` gives it others.
+    ChangePool {
+        pool: PoolName,
+        change: PolicyChange,
         capacity: Option<u32>,
         by: By,
     },

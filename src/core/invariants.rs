@@ -3,7 +3,7 @@
 use super::claim::{Claim, Phase, Presence, Scope};
 use super::deadlock::search;
 use super::latch::Latch;
-use super::names::ChangeKey;
+use super::names::{ChangeKey, LockName};
 use super::state::Stuck;
 use super::state::{State, Timer};
 use super::turn::turn;
@@ -150,6 +150,10 @@ fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {
             ensure(pool.changes.contains_key(&key), || format!("the newest entry of lock {name} was pruned"))?;
         }
     }
+    let implicit: Vec<&LockName> = pool.locks.values().filter(|l| l.implicit).map(|l| &l.name).collect();
+    ensure(implicit.len() <= 1, || "has several implicit locks".into())?;
+    let retiring = pool.locks.values().find(|lock| lock.implicit && lock.leaving).map(|lock| &lock.name);
+    ensure(retiring == pool.retiring.as_ref(), || format!("the lock {retiring:?} retires, not {:?}", pool.retiring))?;
     ensure(pool.free.len() + pool.shared.len() <= pool.locks.len(), || "more open locks than locks".into())?;
     ensure(pool.keyed.len() <= pool.waiting.len(), || "more keys than waiters".into())?;
     let last: Option<ChangeKey> = pool.changes.get_max().map(|(key, _)| *key);

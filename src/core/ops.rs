@@ -3,7 +3,7 @@
 use super::claim::{Labels, Want};
 use super::command::{AskClaim, By, Command, MoveTo, Refusal, Reply};
 use super::names::Asked;
-use super::pool::{Order, Overtaking, Pick, Policy, WhenEmpty};
+use super::pool::{Order, Overtaking, Pick, Policy, Rule, WhenEmpty};
 use super::state::{OpRecord, State};
 use super::time::{Deadline, Now};
 
@@ -59,6 +59,12 @@ pub(super) fn asked(command: &Command) -> Asked {
             fields.policy(policy);
             fields.optional(capacity.map(u64::from));
         }
+        Command::ChangePool { pool, change, capacity, by: _ } => {
+            fields.texts(&["change pool", pool.as_str()]);
+            change.rules.iter().for_each(|rule| fields.text(rule_word(*rule)));
+            fields.policy(&change.to);
+            fields.optional(capacity.map(u64::from));
+        }
         Command::RemovePool { pool, by: _ } => fields.texts(&["remove pool", pool.as_str()]),
         Command::AddLock { pool, lock, metadata, labels, claim, by: _ } => {
             fields.texts(&["add lock", pool.as_str(), lock.as_str()]);
@@ -108,6 +114,19 @@ pub(super) fn asked(command: &Command) -> Asked {
         | Command::Reconcile => {}
     }
     Asked(fields.0)
+}
+
+fn rule_word(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Order => "order",
+        Rule::Overtaking => "overtaking",
+        Rule::Pick => "pick",
+        Rule::Drain => "drain",
+        Rule::MaxHold => "max_hold",
+        Rule::MaxQueue => "max_queue",
+        Rule::Scope => "scope",
+        Rule::WhenEmpty => "when_empty",
+    }
 }
 
 /// FNV-1a over fields, each preceded by its length: enough to distinguish honest requests.

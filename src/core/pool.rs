@@ -1,5 +1,6 @@
 //! Pools and locks as data.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet, Vector};
@@ -114,6 +115,48 @@ pub struct Policy {
     pub when_empty: Option<WhenEmpty>,
 }
 
+/// One rule of a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    Order,
+    Overtaking,
+    Pick,
+    Drain,
+    MaxHold,
+    MaxQueue,
+    Scope,
+    WhenEmpty,
+}
+
+/// A change of a policy: these rules become those of `to`, and the others stay.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PolicyChange {
+    pub rules: BTreeSet<Rule>,
+    pub to: Policy,
+}
+
+impl Policy {
+    /// This policy after a change.
+    #[must_use]
+    pub fn changed(&self, change: &PolicyChange) -> Self {
+        let mut policy = self.clone();
+        let PolicyChange { rules, to } = change;
+        for rule in rules {
+            match rule {
+                Rule::Order => policy.order = to.order,
+                Rule::Overtaking => policy.overtaking = to.overtaking,
+                Rule::Pick => policy.pick = to.pick,
+                Rule::Drain => policy.drain = to.drain,
+                Rule::MaxHold => policy.max_hold = to.max_hold,
+                Rule::MaxQueue => policy.max_queue = to.max_queue,
+                Rule::Scope => policy.scope = to.scope,
+                Rule::WhenEmpty => policy.when_empty = to.when_empty,
+            }
+        }
+        policy
+    }
+}
+
 /// One claim that has a lock, with what decides which claims may join it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
@@ -148,6 +191,9 @@ pub struct Lock {
     pub quarantine: Option<Quarantine>,
     /// The lock leaves the pool when its holder has gone and its drain is over (the pool was made smaller).
     pub leaving: bool,
+    /// Nobody has asked for this lock by its name: the pool got it because it had no other. It leaves as soon as the pool
+    /// is given locks, and comes after none of them. At most one lock of a pool is implicit.
+    pub implicit: bool,
     /// The newest history entry about this lock, which is never pruned. The lock with the oldest one is picked first.
     pub newest: Option<ChangeKey>,
 }
@@ -164,8 +210,15 @@ impl Lock {
             drain: None,
             quarantine: None,
             leaving: false,
+            implicit: false,
             newest: None,
         }
+    }
+
+    /// The lock of a pool that has been given none.
+    #[must_use]
+    pub fn implicit(name: LockName) -> Self {
+        Self { implicit: true, ..Self::new(name, Arc::from([]), Arc::default()) }
     }
 
     /// Whether it has no holder and any claim may get it.
@@ -235,6 +288,9 @@ pub struct Pool {
     pub keyed: OrdMap<(Text, Place), ClaimId>,
     /// Waiting claims that want locks of other pools too.
     pub wide: OrdSet<ClaimId>,
+    /// The implicit lock while it leaves. Until it has left, one free lock is given to nobody, so that the pool never
+    /// gives out more locks than it was declared with.
+    pub retiring: Option<LockName>,
     /// Locks that are held with a key, and that other claims with that key may join.
     pub shared: OrdSet<(Text, LockName)>,
     /// History of this pool, oldest first.
@@ -256,16 +312,23 @@ impl Pool {
             free: OrdSet::new(),
             keyed: OrdMap::new(),
             wide: OrdSet::new(),
+            retiring: None,
             shared: OrdSet::new(),
             changes: OrdMap::new(),
             prunable: OrdSet::new(),
         }
     }
 
+    /// How many of the free locks may be given now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.free.len().saturating_sub(usize::from(self.retiring.is_some()))
+    }
+
     /// Whether any claim could get a lock now.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        !self.free.is_empty() || !self.shared.is_empty()
+        self.open() > 0 || !self.shared.is_empty()
     }
 
     /// Locks that a claim with this key may join now, by name.
@@ -339,6 +402,11 @@ impl Pool {
     /// Adds or replaces a lock, and keeps the sets of free and shared locks up to date.
     pub fn put_lock(&mut self, lock: Lock) {
         self.unlist(&lock.name);
+        if lock.implicit {
+            self.retiring = lock.leaving.then(|| lock.name.clone());
+        } else if self.retiring.as_ref() == Some(&lock.name) {
+            self.retiring = None;
+        }
         if lock.is_free() {
             self.free.insert((lock.newest, lock.name.clone()));
         } else if let Some(key) = lock.open_to() {
@@ -350,6 +418,9 @@ impl Pool {
     /// Removes a lock.
     pub fn take_lock(&mut self, name: &LockName) -> Option<Arc<Lock>> {
         self.unlist(name);
+        if self.retiring.as_ref() == Some(name) {
+            self.retiring = None;
+        }
         self.locks.remove(name)
     }
 

@@ -10,7 +10,7 @@ use super::command::{AskClaim, By, Refusal, check_limit};
 use super::history::ChangeKind;
 use super::limits;
 use super::names::{ClaimId, LockName, PoolName};
-use super::pool::{Lock, Order, Policy, Pool};
+use super::pool::{Lock, Order, Policy, PolicyChange, Pool};
 use super::state::{Entry, State};
 use super::time::Now;
 
@@ -39,8 +39,31 @@ pub(super) fn existing_lock(state: &State, pool: &PoolName, lock: &LockName) -> 
     found.map(|l| Lock::clone(l)).ok_or_else(|| Refusal::NoSuchLock { pool: pool.clone(), lock: lock.clone() })
 }
 
+/// Changes some rules of a pool. If there is no such pool, it is made, with its implicit lock unless a capacity gives it
+/// others.
+pub(super) fn change_pool(
+    state: &mut State,
+    name: &PoolName,
+    change: &PolicyChange,
+    capacity: Option<u32>,
+    by: &By,
+    now: Now,
+) -> Result<(), Refusal> {
+    let before = state.snapshot.pool(name).map(|pool| pool.policy.clone());
+    let policy = before.clone().unwrap_or_default().changed(change);
+    set_pool(state, name, policy, capacity, by, now)?;
+    if before.is_none() && capacity.is_none() {
+        let lock = Lock::implicit(name.own_lock());
+        let added = lock.name.clone();
+        state.put_lock(name, lock);
+        record(state, ChangeKind::Added, name, &[added], by, now);
+    }
+    Ok(())
+}
+
 /// Declares a pool with its policy. With a capacity N it has the locks `1`..`N`: missing ones are added, free ones
-/// above N are removed, and held ones above N are removed when their holders go.
+/// above N are removed, and held ones above N are removed when their holders go. The implicit lock leaves in the same
+/// way.
 pub(super) fn set_pool(
     state: &mut State,
     name: &PoolName,
@@ -49,7 +72,8 @@ pub(super) fn set_pool(
     by: &By,
     now: Now,
 ) -> Result<(), Refusal> {
-    let named = state.snapshot.pool(name).map_or(0, |p| p.locks.keys().filter(|l| number(l).is_none()).count());
+    let is_named = |lock: &&Arc<Lock>| !lock.implicit && number(&lock.name).is_none();
+    let named = state.snapshot.pool(name).map_or(0, |p| p.locks.values().filter(is_named).count());
     if capacity.is_some_and(|n| n as usize > limits::LOCKS_PER_POOL.saturating_sub(named)) {
         return Err(Refusal::Limit { what: "locks in a pool", max: limits::LOCKS_PER_POOL });
     }
@@ -93,13 +117,18 @@ fn number(lock: &LockName) -> Option<u32> {
 
 fn set_capacity(state: &mut State, name: &PoolName, capacity: u32, by: &By, now: Now) {
     let Some(pool) = state.snapshot.pool(name) else { return };
-    let above = pool.locks.values().filter(|l| number(&l.name).is_some_and(|n| n > capacity));
-    let above: Vec<Arc<Lock>> = above.cloned().collect();
+    let too_many = |lock: &Lock| match number(&lock.name) {
+        Some(number) => number > capacity,
+        None => lock.implicit,
+    };
+    let above: Vec<Arc<Lock>> = pool.locks.values().filter(|lock| too_many(lock)).cloned().collect();
     let wanted = (1..=capacity).filter_map(|n| LockName::parse(&n.to_string()).ok());
-    let missing: Vec<LockName> = wanted.filter(|l| pool.locks.get(l).is_none_or(|l| l.leaving)).collect();
+    // The implicit lock of a pool that is named like a number is one of those.
+    let missing = |lock: &LockName| pool.locks.get(lock).is_none_or(|lock| lock.leaving || lock.implicit);
+    let missing: Vec<LockName> = wanted.filter(missing).collect();
     for lock in missing {
         match state.snapshot.lock(name, &lock).cloned() {
-            Some(old) => state.put_lock(name, Lock { leaving: false, ..old }),
+            Some(old) => state.put_lock(name, Lock { leaving: false, implicit: false, ..old }),
             None => {
                 state.put_lock(name, Lock::new(lock.clone(), Arc::from([]), Arc::default()));
                 record(state, ChangeKind::Added, name, &[lock], by, now);
@@ -107,14 +136,27 @@ fn set_capacity(state: &mut State, name: &PoolName, capacity: u32, by: &By, now:
         }
     }
     for lock in above {
-        if lock.holders.is_empty() && lock.drain.is_none() {
-            record(state, ChangeKind::Removed, name, std::slice::from_ref(&lock.name), by, now);
-            state.remove_lock(name, &lock.name, now);
-        } else {
-            state.put_lock(name, Lock { leaving: true, ..Lock::clone(&lock) });
-        }
+        let_go(state, name, &lock, by, now);
     }
     state.to_dispatch.insert(name.clone());
+}
+
+/// Removes a lock, or lets it leave with its holder.
+fn let_go(state: &mut State, name: &PoolName, lock: &Lock, by: &By, now: Now) {
+    if lock.holders.is_empty() && lock.drain.is_none() {
+        record(state, ChangeKind::Removed, name, std::slice::from_ref(&lock.name), by, now);
+        state.remove_lock(name, &lock.name, now);
+    } else {
+        state.put_lock(name, Lock { leaving: true, ..lock.clone() });
+    }
+}
+
+/// The implicit lock leaves, because the pool gets a lock of its own.
+fn retire_implicit(state: &mut State, name: &PoolName, by: &By, now: Now) {
+    let own = name.own_lock();
+    if let Some(lock) = state.snapshot.lock(name, &own).filter(|lock| lock.implicit && !lock.leaving).cloned() {
+        let_go(state, name, &lock, by, now);
+    }
 }
 
 /// Removes a pool that no claim uses, with its locks and its history. Its fences are never used again.
@@ -129,8 +171,8 @@ pub(super) fn remove_pool(state: &mut State, name: &PoolName, by: &By, now: Now)
     Ok(())
 }
 
-/// Adds a new lock to a pool, and makes the pool if there is none. With a claim, that claim holds the lock in the same
-/// step, so the lock is never free and no waiter of the pool can take it first.
+/// Adds a new lock to a pool, and makes the pool if there is none. The implicit lock of the pool leaves. With a claim,
+/// that claim holds the lock in the same step, so the lock is never free and no waiter of the pool can take it first.
 pub(super) fn add_lock(
     state: &mut State,
     name: &PoolName,
@@ -139,18 +181,28 @@ pub(super) fn add_lock(
     by: &By,
     now: Now,
 ) -> Result<(), Refusal> {
-    check_room(state, name, &lock.name)?;
+    let takes_over = claim.is_none() && state.snapshot.lock(name, &lock.name).is_some_and(|known| known.implicit);
+    if !takes_over {
+        check_room(state, name, &lock.name)?;
+    }
     let claim = claim.map(|asked| admission::first_holder(state, asked, now)).transpose()?;
     if state.snapshot.pool(name).is_none() {
         state.put_pool(Pool::new(name.clone(), Policy::default()));
     }
     let added = lock.name.clone();
+    // Whoever adds the implicit lock by its name keeps it, with its holder.
+    let lock = match state.snapshot.lock(name, &added).cloned() {
+        Some(own) => Lock { metadata: lock.metadata, labels: lock.labels, leaving: false, implicit: false, ..own },
+        None => lock,
+    };
     state.put_lock(name, lock);
     record(state, ChangeKind::Added, name, std::slice::from_ref(&added), by, now);
+    retire_implicit(state, name, by, now);
     if let Some(claim) = claim {
         state.insert_claim(claim.clone());
         claims::grant(state, &claim, vec![(name.clone(), added)], now);
     }
+    claims::end_unservable(state, name, now);
     state.to_dispatch.insert(name.clone());
     Ok(())
 }
@@ -180,9 +232,11 @@ pub(super) fn update_lock(
     let new = Lock {
         metadata: changes.metadata.unwrap_or_else(|| Arc::clone(&old.metadata)),
         labels: changes.labels.unwrap_or_else(|| Arc::clone(&old.labels)),
+        // Whoever gives it content wants to keep it.
+        implicit: old.implicit && old.leaving,
         ..old.clone()
     };
-    if new == old {
+    if new == (Lock { implicit: new.implicit, ..old.clone() }) {
         record(state, ChangeKind::Noted, name, std::slice::from_ref(lock), by, now);
     } else {
         state.put_lock(name, new);
@@ -233,6 +287,8 @@ pub(super) fn move_lock(
     };
     state.put_lock(to, moved);
     record(state, ChangeKind::Added, to, std::slice::from_ref(lock), by, now);
+    retire_implicit(state, to, by, now);
+    claims::end_unservable(state, to, now);
     Ok(())
 }
 

@@ -83,6 +83,9 @@ fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Ref
         Command::SetPool { pool, policy, capacity, by } => {
             once(state, &by, asked, now, |state| pools::set_pool(state, &pool, policy, capacity, &by, now))
         }
+        Command::ChangePool { pool, change, capacity, by } => {
+            once(state, &by, asked, now, |state| pools::change_pool(state, &pool, &change, capacity, &by, now))
+        }
         Command::RemovePool { pool, by } => {
             once(state, &by, asked, now, |state| pools::remove_pool(state, &pool, &by, now))
         }

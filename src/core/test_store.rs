@@ -155,8 +155,8 @@ pub(super) fn standing(state: &State) -> Vec<String> {
         for lock in pool.locks.values() {
             let holders: Vec<String> = lock.holders.iter().map(|h| format!("{}#{}", h.claim, h.fence)).collect();
             lines.push(format!(
-                "{}/{} held by {holders:?} leaving {} {:?}",
-                pool.name, lock.name, lock.leaving, lock.newest
+                "{}/{} held by {holders:?} leaving {} implicit {} {:?}",
+                pool.name, lock.name, lock.leaving, lock.implicit, lock.newest
             ));
         }
         let queue: Vec<&str> = pool.waiting.values().map(ClaimId::as_str).collect();

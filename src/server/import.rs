@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 
 use crate::core::command::{By, Command, Refusal, Reply};
 use crate::core::names::PoolName;
-use crate::core::pool::Policy;
+use crate::core::pool::PolicyChange;
 use crate::core::state::State;
 use crate::core::step::step;
 use crate::core::time::Now;
@@ -73,15 +72,8 @@ pub fn locker_state(file: &Path, state: &mut State, now: Now) -> anyhow::Result<
 
 /// Makes a pool with one lock of the same name. The pool is declared, so that a server of declared pools keeps it.
 fn add(state: &mut State, pool: &PoolName, now: Now) -> Result<(), Refusal> {
-    let (lock, by) = (pool.own_lock(), By::default());
-    step(
-        state,
-        Command::SetPool { pool: pool.clone(), policy: Policy::default(), capacity: None, by: by.clone() },
-        now,
-    )?;
-    let (pool, metadata, labels) = (pool.clone(), Arc::from([]), Arc::default());
-    let command = Command::AddLock { pool, lock, metadata, labels, claim: None, by };
-    step(state, command, now).map(|_| ())
+    let (change, by) = (PolicyChange::default(), By::default());
+    step(state, Command::ChangePool { pool: pool.clone(), change, capacity: None, by }, now).map(|_| ())
 }
 
 /// Gives a pool's lock to a holder.

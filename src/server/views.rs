@@ -242,6 +242,7 @@ impl Viewer<'_> {
             labels: lock.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             holders,
             leaving: lock.leaving,
+            implicit: lock.implicit,
             quarantine: lock.quarantine.as_ref().map(|quarantine| self.quarantine(quarantine)),
             metadata,
             metadata_base64,

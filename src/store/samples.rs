@@ -239,8 +239,9 @@ pub fn lock(name: LockName) -> impl Strategy<Value = Lock> {
     let quarantine = (any::<u64>(), of(deadline()), of(text()), of(reason()));
     let quarantine =
         of(quarantine.prop_map(|(since, until, by, reason)| Quarantine { since: WallMs(since), until, by, reason }));
-    (metadata, labels(), holders, of(deadline()), quarantine, any::<bool>(), of(key())).prop_map(
-        move |(metadata, labels, holders, drain, quarantine, leaving, newest)| Lock {
+    let flags = (any::<bool>(), any::<bool>());
+    (metadata, labels(), holders, of(deadline()), quarantine, flags, of(key())).prop_map(
+        move |(metadata, labels, holders, drain, quarantine, (leaving, implicit), newest)| Lock {
             name: name.clone(),
             metadata: metadata.into(),
             labels,
@@ -251,6 +252,7 @@ pub fn lock(name: LockName) -> impl Strategy<Value = Lock> {
             drain,
             quarantine,
             leaving,
+            implicit,
             newest,
         },
     )

@@ -54,6 +54,13 @@ const MIGRATIONS: &[&str] = &[
     DROP TABLE changes;
     ALTER TABLE new_changes RENAME TO changes;
 ",
+    "
+    -- Nobody has written down yet which locks their pools were given because they had no other: such a lock is the only
+    -- one of its pool, named like it, and nobody has put anything into it.
+    UPDATE locks SET record = json_set(record, '$.implicit', json('true'))
+        WHERE name = pool AND length(metadata) = 0 AND json_extract(record, '$.labels') = '{}'
+            AND (SELECT count(*) FROM locks AS others WHERE others.pool = locks.pool) = 1;
+",
 ];
 
 /// What a database file contains.

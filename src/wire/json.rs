@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::api::{
-    BreakBody, ClaimBody, ConfirmBody, DeliverBody, LockBody, MoveBody, MoveLockBody, NoteBody, PoolBody,
+    BreakBody, ClaimBody, ConfirmBody, DeliverBody, LockBody, MoveBody, MoveLockBody, NoteBody, PoolBody, PoolChangeBody,
     QuarantineBody, RemoveBody, RenewBody, ReturnBody,
 };
 use super::members::strict;
@@ -32,7 +32,7 @@ macro_rules! bodies {
 }
 
 bodies!(BreakBody, MoveBody, MoveLockBody, QuarantineBody, ReturnBody);
-bodies!(ClaimBody, ConfirmBody, RenewBody, DeliverBody, PoolBody, LockBody, RemoveBody, NoteBody);
+bodies!(ClaimBody, ConfirmBody, RenewBody, DeliverBody, PoolBody, PoolChangeBody, LockBody, RemoveBody, NoteBody);
 
 /// Reads a body; an empty body counts as `{}`. Unknown members are reported and then ignored, so that the rest can be
 /// checked too. Any other problem means that there is no value.

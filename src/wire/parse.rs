@@ -11,7 +11,7 @@ use crate::core::claim::{Ask, Labels, Owner, Part, Priority, Scope, Terms, Want}
 use crate::core::command::{AskClaim, By, Wait};
 use crate::core::limits;
 use crate::core::names::{ClaimId, Label, LockName, PoolName};
-use crate::core::pool::{Order, Overtaking, Pick, Policy, WhenEmpty};
+use crate::core::pool::{Order, Overtaking, Pick, Policy, PolicyChange, Rule, WhenEmpty};
 use crate::core::time::Span;
 
 /// A parsed `PUT` of a claim.
@@ -228,6 +228,17 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
         scope: given.scope.map(Scope::from),
         when_empty: given.when_empty.map(WhenEmpty::from),
     }
+}
+
+/// A change of some rules of a pool.
+pub fn policy_change(given: &api::PoolChangeBody, problems: &mut Problems) -> PolicyChange {
+    let named = given.policy.rules();
+    if let Some(both) = given.defaults.iter().find(|rule| named.contains(rule)) {
+        problems.add("defaults", format!("names {both:?}, which `policy` sets: give it once"));
+    }
+    let all = given.reset.then_some(api::Rule::ALL);
+    let rules = named.iter().chain(&given.defaults).chain(all.iter().flatten()).copied();
+    PolicyChange { rules: rules.map(Rule::from).collect(), to: policy(&given.policy, problems) }
 }
 
 /// `strict`, `backfill`, or `backfill:N`.

@@ -187,6 +187,8 @@ GET    /api/v1/pools                    |                                       
 PUT    /api/v1/pools/p                  | {"capacity":2,"policy":{"drain":"90s","max_queue":3}} | 200 revision=$now
 PUT    /api/v1/pools/p                  | {"capacity":2,"policy":{"drain":"1m 30s","max_queue":3}} | 200 revision=$now
 PUT    /api/v1/pools/big                | {"capacity":10001}                             | 429 limit
+PATCH  /api/v1/pools/big                | {"capacity":10001}                             | 429 limit
+PATCH  /api/v1/pools/p                  | {"policy":{"max_queue":3}}                     | 200
 PUT    /api/v1/pools/p                  | {"policy":{"drain":"x","max_hold":"10ms","max_queue":10001}} | 400 problems.#=3
 PUT    /api/v1/pools/.p                 | {"capcity":1}                                  | 400 problems.#=2
 GET    /api/v1/pools                    |                                                | 200 items.0.pool=p items.0.free=2 items.0.policy.drain=1m30s next=-
@@ -439,6 +441,8 @@ GET    /api/v1/pools/prio       |                                               
 PUT    /api/v1/claims/o5        | {"pool":"prio","also":[{"pool":"p"}]}                  | 422 mixed_orders
 PUT    /api/v1/claims/o5        | {"pool":"prio","also":[{"pool":"prio2"}]}              | 423 waiting
 PUT    /api/v1/pools/prio2      | {"policy":{"order":"fifo"}}                            | 409 pool_in_use
+PATCH  /api/v1/pools/prio2      | {"policy":{"order":"fifo"}}                            | 409 pool_in_use
+PATCH  /api/v1/pools/prio2      | {"policy":{"drain":"1s"},"defaults":["ordr"]}          | 400 problems.#=1
 
 PUT    /api/v1/claims/s1        | {"pool":"sa","owner":{"cluster":"https://ci","build_id":"1"}} | 200 state=held
 PUT    /api/v1/claims/s2        | {"pool":"sb","owner":{"cluster":"https://ci","build_id":"2"}} | 200 state=held
@@ -667,6 +671,7 @@ fn store_fails(api: &Api) {
         ("POST", "/api/v1/pools/own/locks/own/return", ""),
         ("POST", "/api/v1/claims/f/deliver", r#"{"revision":1}"#),
         ("PUT", "/api/v1/pools/new", ""),
+        ("PATCH", "/api/v1/pools/new", ""),
         ("DELETE", "/api/v1/pools/own", ""),
         ("PUT", "/api/v1/pools/own/locks/a", ""),
         ("PATCH", "/api/v1/pools/own/locks/a", ""),

@@ -17,7 +17,10 @@ fn a_lock_is_taken_shown_and_given_back() {
 
     let pools = server.cli(&["status"]).ok().stdout;
     let lines: Vec<Vec<&str>> = pools.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(lines, [vec!["POOL", "LOCKS", "FREE", "WAITING"], vec!["envs", "2", "1", "0"]]);
+    assert_eq!(
+        lines,
+        [vec!["POOL", "LOCKS", "FREE", "WAITING", "POLICY"], vec!["envs", "2", "1", "0", "max_hold", "4h"]]
+    );
     let pool = server.cli(&["status", "envs"]).ok().stdout;
     assert!(pool.contains("ada@") && pool.contains(id) && pool.contains("a look\\u{1b}[31m"), "{pool}");
     assert!(!pool.contains('\u{1b}'), "no colour and no escape outside a terminal");
@@ -55,7 +58,7 @@ fn a_pool_has_an_order_and_a_claim_its_place_in_it() {
     let args = ["claim", "envs", "--json", "--priority", "-7", "--supersede", "/deploy"];
     let json = server.cli(&args).ok().json();
     assert_eq!((json["priority"].as_i64(), json["supersede"].as_str()), (Some(-7), Some("/deploy")));
-    server.cli(&["pool", "set", "envs"]).ok();
+    server.cli(&["pool", "set", "envs", "--reset"]).ok();
     assert!(server.pool("envs")["policy"]["order"].is_null());
 }
 

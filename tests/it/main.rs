@@ -30,6 +30,7 @@ mod nested;
 mod people;
 mod pipelines;
 mod pool_resource;
+mod pools;
 mod references;
 mod resource;
 mod resource_access;

@@ -162,6 +162,13 @@ impl Server {
                 let body = json!({ "capacity": capacity, "policy": without_nulls(policy) });
                 self.plain("PUT", &format!("/pools/{pool}"), Some(&without_nulls(body)))
             }
+            Op::ChangePool { pool, capacity, drain, scope } => {
+                let defaults = [("drain", *drain == Some(None)), ("scope", *scope == Some(None))];
+                let defaults: Vec<&str> = defaults.iter().filter(|(_, named)| *named).map(|(rule, _)| *rule).collect();
+                let policy = json!({ "drain": text(drain.flatten()), "scope": scope.flatten() });
+                let body = json!({ "capacity": capacity, "policy": without_nulls(policy), "defaults": defaults });
+                self.plain("PATCH", &format!("/pools/{pool}"), Some(&without_nulls(body)))
+            }
             Op::RemovePool(pool) => self.plain("DELETE", &format!("/pools/{pool}"), None),
             Op::Add { pool, lock, label } => {
                 self.plain("PUT", &format!("/pools/{pool}/locks/{lock}"), Some(&json!({ "labels": labels(label) })))
@@ -305,6 +312,7 @@ impl Server {
                 let label = lock["labels"].as_object().unwrap().values().next().map(str_of);
                 let (draining, leaving) = (lock["state"] == "draining", lock["leaving"] == json!(true));
                 let out = if lock["quarantine"].is_object() { " out" } else { "" };
+                let out = if lock["implicit"] == true { format!("{out} implicit") } else { out.to_owned() };
                 let (lock, by) = (str_of(&lock["lock"]), ids(&lock["holders"], "claim"));
                 lines
                     .push(format!("lock {name}/{lock} {label:?} by {by:?} draining {draining} leaving {leaving}{out}"));

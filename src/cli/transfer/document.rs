@@ -51,6 +51,9 @@ struct Document {
 struct PoolEntry {
     pool: String,
     policy: Policy,
+    /// The pool has one lock, named like it, because it was given none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    default_lock: bool,
     locks: Vec<LockEntry>,
 }
 
@@ -116,12 +119,14 @@ fn collect(client: &Client, latches: &LatchClient) -> Result<Document, CliError>
     let mut pools = Vec::new();
     for summary in client.list_pools()? {
         let mut locks = Vec::new();
-        for lock in client.get_pool(&summary.pool)?.items {
+        let items = client.get_pool(&summary.pool)?.items;
+        let default_lock = items.iter().any(|lock| lock.implicit && !lock.leaving);
+        for lock in items.into_iter().filter(|lock| !lock.implicit || lock.leaving) {
             let view = client.get_lock(&summary.pool, &lock.lock)?;
             let (metadata, metadata_base64) = show_metadata(&metadata_of(&view).unwrap_or_default());
             locks.push(LockEntry { lock: view.lock, metadata, metadata_base64, labels: view.labels });
         }
-        pools.push(PoolEntry { pool: summary.pool, policy: summary.policy, locks });
+        pools.push(PoolEntry { pool: summary.pool, policy: summary.policy, default_lock, locks });
     }
     let held = ClaimFilter { state: Some("held"), ..ClaimFilter::default() };
     let holds = client.list_claims(&held)?.into_iter().map(hold_entry).collect();
@@ -184,7 +189,8 @@ fn wanted(document: Document, now: WallMs, problems: &mut Problems, env: &mut En
     for (n, entry) in document.pools.into_iter().enumerate() {
         let at = format!("pools[{n}]");
         let Some(name) = problems.parse::<PoolName>(&at, &entry.pool) else { continue };
-        let mut pool = WantedPool { policy: WantedPolicy::Exactly(entry.policy), locks: BTreeMap::new() };
+        let (policy, default_lock) = (WantedPolicy::Exactly(entry.policy), entry.default_lock);
+        let mut pool = WantedPool { policy, default_lock, locks: BTreeMap::new() };
         for (n, lock) in entry.locks.into_iter().enumerate() {
             let at = format!("{at}.locks[{n}]");
             let name = problems.parse::<LockName>(&at, &lock.lock);

@@ -14,7 +14,7 @@ use crate::client::latches::LatchClient;
 use crate::client::{CallError, Client};
 use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
-use crate::wire::api::{ClaimState, LockBody, LockRef, LockView, Policy, PoolBody, PoolView, RemoveBody};
+use crate::wire::api::{ClaimState, LockBody, LockRef, LockView, Policy, PoolBody, PoolChangeBody, PoolView, RemoveBody};
 use crate::wire::errors::{Code, exit};
 use crate::wire::latch::{LatchStatus, LatchView};
 use crate::wire::text::show_metadata;
@@ -24,7 +24,7 @@ const OTHERS_NAMED: usize = 10;
 
 /// One change.
 enum Action<'w> {
-    Pool(&'w PoolName, &'w Policy),
+    Pool(&'w PoolName, &'w WantedPool, &'w Policy),
     AddLock(&'w PoolName, &'w LockName, &'w WantedLock),
     ChangeLock(&'w PoolName, &'w LockName, &'w WantedLock),
     RemoveLock(&'w PoolName, String),
@@ -86,11 +86,11 @@ impl<'w> Plan<'w> {
         let named = Named { pool: name.clone(), lock: None };
         match (&there, &wanted.policy) {
             (None, WantedPolicy::Exactly(policy) | WantedPolicy::IfNew(policy)) => {
-                self.actions.push(Action::Pool(name, policy));
+                self.actions.push(Action::Pool(name, wanted, policy));
             }
             (Some(pool), WantedPolicy::Exactly(policy)) if pool.summary.policy != *policy => {
                 if overwrite.contains(&named) {
-                    self.actions.push(Action::Pool(name, policy));
+                    self.actions.push(Action::Pool(name, wanted, policy));
                 } else {
                     self.left.push(format!("pool {name:?} has another policy"));
                 }
@@ -217,8 +217,10 @@ impl<'w> Plan<'w> {
     }
 }
 
+/// The locks of a pool. The one that it has because it was given none does not count: the first lock that is added
+/// replaces it.
 fn by_name(pool: &PoolView) -> BTreeMap<&str, &LockView> {
-    pool.items.iter().map(|lock| (lock.lock.as_str(), lock)).collect()
+    pool.items.iter().filter(|lock| !lock.implicit).map(|lock| (lock.lock.as_str(), lock)).collect()
 }
 
 /// The metadata of a lock that was fetched by itself; `None` if the server sends it in a form that this release does
@@ -262,7 +264,12 @@ impl Action<'_> {
             LockBody { metadata, metadata_base64, labels, by, ..LockBody::default() }
         };
         match self {
-            Self::Pool(pool, policy) => {
+            Self::Pool(pool, wanted, policy) if wanted.default_lock => {
+                let policy = (*policy).clone();
+                let body = PoolChangeBody { policy, reset: true, by, ..PoolChangeBody::default() };
+                client.patch_pool(pool.as_str(), &body)?;
+            }
+            Self::Pool(pool, _, policy) => {
                 let policy = (*policy).clone();
                 client.put_pool(pool.as_str(), &PoolBody { policy, capacity: None, by })?;
             }
@@ -292,7 +299,7 @@ impl Action<'_> {
 impl std::fmt::Display for Action<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Pool(pool, _) => write!(f, "declare pool {pool:?}"),
+            Self::Pool(pool, ..) => write!(f, "declare pool {pool:?}"),
             Self::AddLock(pool, lock, _) => write!(f, "add lock {lock:?} to pool {pool:?}"),
             Self::ChangeLock(pool, lock, _) => write!(f, "overwrite lock {lock:?} of pool {pool:?}"),
             Self::RemoveLock(pool, lock) => write!(f, "remove lock {lock:?} of pool {pool:?}"),

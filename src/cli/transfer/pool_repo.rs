@@ -178,7 +178,10 @@ impl Reading<'_, '_> {
             let max = limits::LOCKS_PER_POOL;
             self.found.problems.push(format!("{}: more than {max} locks in one pool", path.display()));
         }
-        self.found.wanted.pools.insert(pool.clone(), WantedPool { policy: as_pool_resource(), locks });
+        self.found
+            .wanted
+            .pools
+            .insert(pool.clone(), WantedPool { policy: as_pool_resource(), default_lock: false, locks });
         Ok(())
     }
 

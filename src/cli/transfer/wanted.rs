@@ -29,6 +29,8 @@ impl Wanted {
 #[derive(Debug)]
 pub(super) struct WantedPool {
     pub policy: WantedPolicy,
+    /// If the pool does not exist, it gets the one lock that a pool has which was given none.
+    pub default_lock: bool,
     pub locks: BTreeMap<LockName, WantedLock>,
 }
 

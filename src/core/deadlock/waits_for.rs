@@ -70,7 +70,9 @@ impl<'w> WaitsFor<'w> {
             let Some(pool) = self.snapshot.pool(name) else { continue };
             if walk.asked.insert((name, want, sharer)) && pick(self.snapshot, pool, want, sharer).is_none() {
                 let lacking = candidates(pool, want).filter(|lock| !lock.admits(sharer));
-                for holder in lacking.flat_map(|lock| &lock.holders) {
+                // While the implicit lock leaves, its holder keeps one of the free locks from everybody.
+                let retiring = pool.retiring.as_ref().and_then(|name| pool.locks.get(name)).map(AsRef::as_ref);
+                for holder in lacking.chain(retiring).flat_map(|lock| &lock.holders) {
                     let holder = self.snapshot.claims.get(&holder.claim);
                     let Some(build) = holder.and_then(|claim| claim.terms.owner.build()) else { continue };
                     if build == *self.build {

@@ -293,11 +293,17 @@ fn declares() -> BoxedStrategy<Op> {
     let max_hold = option::weighted(0.2, select(vec![50 * SECOND, 12 * MINUTE]));
     let scope = option::weighted(0.3, select(&["flow", "build", "person"][..]));
     let more = (option::weighted(0.2, 0_u32..4), order(), backfill(), prop::bool::weighted(0.2), (scope, when_empty()));
-    (pool, option::weighted(0.8, 0_u32..5), drain, max_hold, more)
-        .prop_map(|(pool, capacity, drain, max_hold, (max_queue, order, backfill, by_name, (scope, when_empty)))| {
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope, when_empty }
-        })
-        .boxed()
+    let new_drain = option::weighted(0.5, option::of(select(vec![0, 20 * SECOND])));
+    let new_scope = option::weighted(0.5, option::of(select(&["flow", "build"][..])));
+    let changed = (text(&["p", "q", "r", "r", "t"]), option::weighted(0.5, 0_u32..3), new_drain, new_scope);
+    let changed = changed.prop_map(|(pool, capacity, drain, scope)| Op::ChangePool { pool, capacity, drain, scope });
+    let set =
+        (pool, option::weighted(0.8, 0_u32..5), drain, max_hold, more).prop_map(
+            |(pool, capacity, drain, max_hold, (max_queue, order, backfill, by_name, (scope, when_empty)))| {
+                Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope, when_empty }
+            },
+        );
+    prop_oneof![2 => set, 1 => changed].boxed()
 }
 
 fn changes(live: &[String]) -> BoxedStrategy<Op> {

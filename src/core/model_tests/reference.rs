@@ -171,6 +171,13 @@ pub(super) enum Op {
         /// Whether claims wait for locks that the pool does not have, if it says so.
         when_empty: Option<bool>,
     },
+    /// Some rules change; a new pool has a lock even so.
+    ChangePool {
+        pool: String,
+        capacity: Option<u32>,
+        drain: Option<Option<u64>>,
+        scope: Option<Option<&'static str>>,
+    },
     RemovePool(String),
     Add {
         pool: String,
@@ -329,6 +336,8 @@ struct Lock {
     /// The length of that time.
     out_span: u64,
     leaving: bool,
+    /// The pool got it because it had no other.
+    implicit: bool,
     /// When something was last written about it, as a growing number.
     mention: u64,
 }
@@ -349,7 +358,16 @@ struct Pool {
 
 impl Lock {
     fn new(name: &str, label: Option<String>, mention: u64) -> Self {
-        Self { name: name.to_owned(), label, drain: None, out: None, out_span: 0, leaving: false, mention }
+        Self {
+            name: name.to_owned(),
+            label,
+            drain: None,
+            out: None,
+            out_span: 0,
+            leaving: false,
+            implicit: false,
+            mention,
+        }
     }
 }
 
@@ -433,6 +451,7 @@ impl Model {
                 let policy = (*drain, *max_hold, *max_queue, *scope, *when_empty);
                 self.set_pool(pool, *capacity, policy, (*order, *backfill, *by_name))
             }
+            Op::ChangePool { pool, capacity, drain, scope } => self.change_pool(pool, *capacity, *drain, *scope),
             Op::RemovePool(pool) => self.remove_pool(pool),
             Op::Add { pool, lock, label } => self.add(pool, lock, label.as_ref()),
             Op::Update { pool, lock, label } => self.update(pool, lock, label.as_ref()),
@@ -503,7 +522,7 @@ impl Model {
         for (pool, _) in &request.shape.parts {
             if self.pool(pool).is_none() {
                 let mention = self.mention();
-                let lock = Lock::new(pool, None, mention);
+                let lock = Lock { implicit: true, ..Lock::new(pool, None, mention) };
                 self.pools.push(Pool { locks: vec![lock], ..Pool::new(pool) });
             }
         }
@@ -733,7 +752,19 @@ impl Model {
             Want::Any(count, _) => *count,
             Want::Named(names) => names.len(),
         };
-        (chosen.len() == needed).then_some(chosen)
+        // While the implicit lock leaves, one of the free locks is nobody's.
+        let is_free = |lock: &&Lock| {
+            lock.drain.is_none() && lock.out.is_none() && !lock.leaving && self.holders(pool, &lock.name).is_empty()
+        };
+        let free: Vec<&String> = known.locks.iter().filter(is_free).map(|lock| &lock.name).collect();
+        let taken = chosen.iter().filter(|name| free.contains(name)).count();
+        let too_many = self.retiring(pool).is_some() && taken + 1 > free.len() && taken > 0;
+        (chosen.len() == needed && !too_many).then_some(chosen)
+    }
+
+    /// The implicit lock of a pool, while it leaves.
+    fn retiring(&self, pool: &str) -> Option<&Lock> {
+        self.pool(pool)?.locks.iter().find(|lock| lock.implicit && lock.leaving)
     }
 
     fn admits(&self, pool: &str, lock: &Lock, shape: &Shape) -> bool {
@@ -802,7 +833,7 @@ impl Model {
                 if self.choose(pool, want, &claim.shape).is_some() {
                     continue;
                 }
-                for lock in self.candidates(pool, want) {
+                for lock in self.candidates(pool, want).into_iter().chain(self.retiring(pool)) {
                     if self.admits(pool, lock, &claim.shape) {
                         continue;
                     }
@@ -1234,7 +1265,7 @@ impl Model {
         };
         for number in 1..=capacity {
             match pool.locks.iter_mut().find(|lock| lock.name == number.to_string()) {
-                Some(lock) => lock.leaving = false,
+                Some(lock) => (lock.leaving, lock.implicit) = (false, false),
                 None => {
                     mentions += 1;
                     pool.locks.push(Lock::new(&number.to_string(), None, mentions));
@@ -1242,13 +1273,34 @@ impl Model {
             }
         }
         for lock in &mut pool.locks {
-            lock.leaving |= lock.name.parse::<u32>().is_ok_and(|number| number > capacity);
+            lock.leaving |= lock.implicit || lock.name.parse::<u32>().is_ok_and(|number| number > capacity);
         }
         let stays = |lock: &Lock| lock.drain.is_some() || held.contains(&(name.to_owned(), lock.name.clone()));
         pool.locks.retain(|lock| !lock.leaving || stays(lock));
         self.mentions = mentions;
         self.end_hopeless(name);
         Ok(Answer::Done)
+    }
+
+    fn change_pool(
+        &mut self,
+        name: &str,
+        capacity: Option<u32>,
+        drain: Option<Option<u64>>,
+        scope: Option<Option<&'static str>>,
+    ) -> Result<Answer> {
+        let is_new = self.pool(name).is_none();
+        let old = self.pool(name).cloned().unwrap_or_else(|| Pool::new(name));
+        let (drain, scope) = (drain.unwrap_or(old.drain), scope.unwrap_or(old.scope));
+        let policy = (drain, old.max_hold, old.max_queue, scope, old.when_empty);
+        let answer = self.set_pool(name, capacity, policy, (old.order, old.backfill, old.by_name))?;
+        if is_new && capacity.is_none() {
+            let mention = self.mention();
+            if let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) {
+                pool.locks.push(Lock { implicit: true, ..Lock::new(name, None, mention) });
+            }
+        }
+        Ok(answer)
     }
 
     fn end_hopeless(&mut self, pool: &str) {
@@ -1277,17 +1329,28 @@ impl Model {
     }
 
     fn add(&mut self, name: &str, lock: &str, label: Option<&String>) -> Result<Answer> {
-        if self.lock_mut(name, lock).is_some() {
+        if self.lock_mut(name, lock).is_some_and(|lock| !lock.implicit) {
             return Err(Answer::Refused("lock_exists"));
         }
         if self.pool(name).is_none() {
             self.pools.push(Pool::new(name));
         }
         let mention = self.mention();
-        let lock = Lock::new(lock, label.cloned(), mention);
+        let new = Lock::new(lock, label.cloned(), mention);
         if let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) {
-            pool.locks.push(lock);
+            match pool.locks.iter_mut().find(|known| known.name == lock) {
+                // Somebody asks for it by its name.
+                Some(own) => {
+                    (own.implicit, own.leaving, own.label, own.mention) = (false, false, new.label, mention);
+                }
+                None => {
+                    pool.locks.iter_mut().for_each(|lock| lock.leaving |= lock.implicit);
+                    pool.locks.push(new);
+                }
+            }
         }
+        self.drop_left();
+        self.end_hopeless(name);
         Ok(Answer::Done)
     }
 
@@ -1302,6 +1365,7 @@ impl Model {
         let mention = self.mention();
         let found = self.find_lock(name, lock)?;
         found.mention = mention;
+        found.implicit &= found.leaving || found.label.as_ref() == label;
         found.label = label.cloned();
         self.end_hopeless(name);
         Ok(Answer::Done)
@@ -1520,6 +1584,7 @@ impl Model {
                 let by: Vec<&String> = self.holders(&pool.name, &lock.name).iter().map(|claim| &claim.id).collect();
                 let (drains, leaving) = (lock.drain.is_some(), lock.leaving);
                 let out = if lock.out.is_some() { " out" } else { "" };
+                let out = if lock.implicit { format!("{out} implicit") } else { out.to_owned() };
                 let (pool, lock, label) = (&pool.name, &lock.name, &lock.label);
                 lines.push(format!("lock {pool}/{lock} {label:?} by {by:?} draining {drains} leaving {leaving}{out}"));
             }

@@ -12,7 +12,7 @@ use crate::core::claim::{
 use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Reason, Revision, Run, Text};
-use crate::core::pool::{Order, Overtaking, Pick, Policy, WhenEmpty};
+use crate::core::pool::{Order, Overtaking, Pick, Policy, PolicyChange, Rule, WhenEmpty};
 use crate::core::restart::restarted;
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::Stuck;
@@ -205,6 +205,13 @@ impl Core {
                     Policy { order, overtaking, pick, drain, max_hold, max_queue: *max_queue, scope, when_empty };
                 Command::SetPool { pool: pool_of(pool), policy, capacity: *capacity, by }
             }
+            Op::ChangePool { pool, capacity, drain, scope } => {
+                let rules = [drain.map(|_| Rule::Drain), scope.map(|_| Rule::Scope)];
+                let (drain, scope) = (drain.flatten().map(Span), scope.flatten().map(scope_of));
+                let to = Policy { drain, scope, ..Policy::default() };
+                let change = PolicyChange { rules: rules.into_iter().flatten().collect(), to };
+                Command::ChangePool { pool: pool_of(pool), change, capacity: *capacity, by }
+            }
             Op::RemovePool(pool) => Command::RemovePool { pool: pool_of(pool), by },
             Op::Add { pool, lock, label } => Command::AddLock {
                 pool: pool_of(pool),
@@ -281,6 +288,7 @@ impl Core {
                 let by: Vec<&ClaimId> = lock.holders.iter().map(|holder| &holder.claim).collect();
                 let (drains, leaving) = (lock.drain.is_some(), lock.leaving);
                 let out = if lock.quarantine.is_some() { " out" } else { "" };
+                let out = if lock.implicit { format!("{out} implicit") } else { out.to_owned() };
                 let (pool, lock, label) = (&pool.name, &lock.name, lock.labels.values().next());
                 lines.push(format!("lock {pool}/{lock} {label:?} by {by:?} draining {drains} leaving {leaving}{out}"));
             }

@@ -22,7 +22,7 @@
 //! | `ID end [run=R] [by=P]` | `DELETE` |
 //! | `ID left N` | the client of park N disconnects |
 //! | `ID ?` | look: phase, then locks, or place and presence, then `self_wait P/L=ID..` or `deadlock BUILD..` |
-//! | `- pool P capacity=N order=O overtaking=backfill[:N] pick=P scope=S drain=D max_hold=D max_queue=N when_empty=W op=O`, `- unpool P` | declare, remove |
+//! | `- pool P capacity=N order=O overtaking=backfill[:N] pick=P scope=S drain=D max_hold=D max_queue=N when_empty=W op=O`, `- unpool P` | declare, remove; `- change P ..` with the same words changes what is named |
 //! | `- add\|update P/L meta=M LABEL=V op=O [for=ID] [if_free]`, `- remove P/L claim=ID op=O`, `- move P/L to=P claim=ID ..`, `- note P[/L]` | locks |
 //! | `- tick`, `- reconcile`, `- restart [now]` | time, repair, a new life of the server (with a check that nothing has changed) |
 //! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- count P` (entries), `- notices`, `- stuck` | look |
@@ -44,7 +44,7 @@ use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::history::ChangeKind;
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Text};
-use crate::core::pool::{Order, Overtaking, Pick, Policy, WhenEmpty};
+use crate::core::pool::{Order, Overtaking, Pick, Policy, PolicyChange, Rule, WhenEmpty};
 use crate::core::restart::restarted;
 use crate::core::settings::Settings;
 use crate::core::state::Stuck;
@@ -215,7 +215,7 @@ impl Server {
         let first = rest.first().copied().unwrap_or_default();
         match (who, verb) {
             ("-", "settings") => self.settings(&args),
-            ("-", "pool" | "unpool" | "add" | "update" | "remove" | "move" | "note" | "quarantine" | "return") => {
+            ("-", "pool" | "change" | "unpool" | "add" | "update" | "remove" | "move" | "note" | "quarantine" | "return") => {
                 self.declare(verb, first, &args)
             }
             ("-", "tick") => self.command(Command::Tick),
@@ -369,7 +369,7 @@ impl Server {
         let meta: Option<Arc<[u8]>> = args.get("meta").map(|text| Arc::from(text.as_bytes()));
         let need = || lock.clone().ok_or_else(|| format!("{what:?} names no lock"));
         let command = match verb {
-            "pool" => {
+            "pool" | "change" => {
                 let (drain, max_hold) = (span_arg(args, "drain")?, span_arg(args, "max_hold")?);
                 let order = match args.get("order") {
                     None | Some(&"fifo") => Order::Fifo,
@@ -402,7 +402,13 @@ impl Server {
                     scope,
                     when_empty,
                 };
-                Command::SetPool { pool, policy, capacity: arg(args, "capacity")?, by }
+                let capacity = arg(args, "capacity")?;
+                if verb == "pool" {
+                    Command::SetPool { pool, policy, capacity, by }
+                } else {
+                    let rules = args.keys().filter_map(|name| rule_of(name)).collect();
+                    Command::ChangePool { pool, change: PolicyChange { rules, to: policy }, capacity, by }
+                }
             }
             "unpool" => Command::RemovePool { pool, by },
             "add" => {
@@ -488,6 +494,7 @@ impl Server {
                 words.extend(lock.drain.map(|_| "draining".to_owned()));
                 words.extend(lock.quarantine.as_ref().map(|_| "quarantined".to_owned()));
                 words.extend(lock.leaving.then(|| "leaving".to_owned()));
+                words.extend(lock.implicit.then(|| "implicit".to_owned()));
                 words
             }
             _ => return Err(format!("unknown verb {verb:?}")),
@@ -607,6 +614,21 @@ fn scope_of(word: &str) -> Result<Scope, String> {
         "person" => Ok(Scope::Person),
         other => Err(format!("unknown scope {other:?}")),
     }
+}
+
+/// The rule of a policy that a word of a line sets.
+fn rule_of(word: &str) -> Option<Rule> {
+    Some(match word {
+        "order" => Rule::Order,
+        "overtaking" => Rule::Overtaking,
+        "pick" => Rule::Pick,
+        "drain" => Rule::Drain,
+        "max_hold" => Rule::MaxHold,
+        "max_queue" => Rule::MaxQueue,
+        "scope" => Rule::Scope,
+        "when_empty" => Rule::WhenEmpty,
+        _ => return None,
+    })
 }
 
 fn build_end_of(word: &str) -> Result<BuildEnd, String> {

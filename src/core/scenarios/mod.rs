@@ -11,6 +11,7 @@ macro_rules! scenarios {
 mod by_hand;
 mod empty;
 mod found;
+mod implicit;
 mod order;
 mod policies;
 mod scopes;
@@ -1059,6 +1060,7 @@ scenarios! {
         b ?                                => granted env/2
     "
     adding_a_lock_serves_a_waiter: "
+        - add env/env                      => done
         a ask env                          => held env/env
         b ask env confirm park=1           => waiting 1
         - add env/new                      => done

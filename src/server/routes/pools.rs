@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::{Routes, json};
 use crate::core::command::{Command, Refusal};
 use crate::core::names::{LockName, PoolName};
-use crate::wire::api::{Page, PoolBody, PoolView, RemoveBody};
+use crate::wire::api::{Page, PoolBody, PoolChangeBody, PoolView, RemoveBody};
 use crate::wire::parse;
 
 /// Everything after `after`, or everything.
@@ -60,6 +60,17 @@ pub(super) fn put(call: &Call) -> Result<Command, Failure> {
     let by = parse::by(body.by, &mut problems);
     let pool = problems.done(pool)?;
     Ok(Command::SetPool { pool, policy, capacity: body.capacity, by })
+}
+
+/// `PATCH /api/v1/pools/{pool}`.
+pub(super) fn patch(call: &Call) -> Result<Command, Failure> {
+    let mut problems = call.problems();
+    let pool = call.path::<PoolName>("pool", &mut problems);
+    let body = call.body::<PoolChangeBody>(&mut problems).unwrap_or_default();
+    let change = parse::policy_change(&body, &mut problems);
+    let by = parse::by(body.by, &mut problems);
+    let pool = problems.done(pool)?;
+    Ok(Command::ChangePool { pool, change, capacity: body.capacity, by })
 }
 
 /// `DELETE /api/v1/pools/{pool}`.

@@ -13,7 +13,7 @@ use super::{Routes, changes, claims, done, info, locks, metrics, pages, pools};
 use crate::core::limits;
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
-    MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolSummary, PoolView, QuarantineBody, RemoveBody, RenewBody,
+    MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView, QuarantineBody, RemoveBody, RenewBody,
     ReturnBody, VerifyView,
 };
 use crate::wire::contracts::Contract;
@@ -209,6 +209,17 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::PoolInUse, Code::Limit, Code::StoreFailed],
         ..guarded(Put, "/api/v1/pools/{pool}", "Declare a pool; replaces its whole policy", Do(pools::put, done))
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<PoolChangeBody>),
+        answer: Some(SchemaGenerator::subschema_for::<DoneView>),
+        codes: &[Code::PoolInUse, Code::Limit, Code::StoreFailed],
+        ..guarded(
+            Patch,
+            "/api/v1/pools/{pool}",
+            "Change the given rules of a pool; creates the pool if it does not exist",
+            Do(pools::patch, done),
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),

@@ -132,7 +132,7 @@ fn a_file_of_another_kind_is_refused_and_left_alone() {
     let other: fn(&Place) = |place| place.shell().execute_batch("CREATE TABLE songs (title TEXT)").unwrap();
     let newer: fn(&Place) = |place| {
         drop(place.open());
-        place.shell().pragma_update(None, "user_version", 8).unwrap();
+        place.shell().pragma_update(None, "user_version", 9).unwrap();
     };
     let unversioned: fn(&Place) = |place| {
         drop(place.open());
@@ -141,7 +141,7 @@ fn a_file_of_another_kind_is_refused_and_left_alone() {
     let cases = [
         (garbage, "not a database"),
         (other, "not a store of locker"),
-        (newer, "newer release of locker (schema 8, this one knows up to 7)"),
+        (newer, "newer release of locker (schema 9, this one knows up to 8)"),
         (unversioned, "without a schema version"),
     ];
     for (make, expected) in cases {
@@ -203,7 +203,26 @@ fn a_file_of_version_1_is_migrated() {
     let mut store = place.open();
     assert!(!store.load().unwrap().latches.is_empty());
     let version: i64 = store.conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 7);
+    assert_eq!(version, 8);
+}
+
+/// A lock that its pool has because it was given no other is marked; nothing else looks like one.
+#[test]
+fn implicit_locks_of_version_7_are_found() {
+    let place = Place::new();
+    place.shell().execute_batch(VERSION_1).unwrap();
+    let more = r#"
+        INSERT INTO pools VALUES ('own', '{}'), ('two', '{}'), ('full', '{}'), ('labelled', '{}'), ('other', '{}');
+        INSERT INTO locks VALUES ('own', 'own', x'', '{"labels":{},"leaving":false}'),
+            ('two', 'two', x'', '{"labels":{},"leaving":false}'), ('two', '1', x'', '{"labels":{},"leaving":false}'),
+            ('full', 'full', x'00', '{"labels":{},"leaving":false}'),
+            ('labelled', 'labelled', x'', '{"labels":{"a":"b"},"leaving":false}'),
+            ('other', '1', x'', '{"labels":{},"leaving":false}');
+    "#;
+    place.shell().execute_batch(more).unwrap();
+    let loaded = place.open().load().unwrap();
+    let implicit = loaded.locks.iter().filter(|(_, lock)| lock.implicit).map(|(pool, _)| pool.as_str());
+    assert_eq!(implicit.collect::<Vec<_>>(), ["own"]);
 }
 
 #[test]

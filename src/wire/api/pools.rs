@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ByBody, HolderView, Scope, WaiterView};
-use crate::core::pool::{Order as CoreOrder, Pick as CorePick, WhenEmpty as CoreWhenEmpty};
+use crate::core::pool::{Order as CoreOrder, Pick as CorePick, Rule as CoreRule, WhenEmpty as CoreWhenEmpty};
 use crate::wire::words::same_words;
 
 /// `POST /api/v1/pools/{pool}/locks/{lock}/quarantine`: take a lock out of service. `by.reason` is required.
@@ -118,7 +118,75 @@ same_words!(WhenEmpty, CoreWhenEmpty { Wait, Fail });
 #[serde(deny_unknown_fields, default)]
 pub struct PoolBody {
     pub policy: Policy,
-    /// Declares the locks `1`..`N`.
+    /// Declares the locks `1`..`N`. Without it the pool keeps its locks, and a new pool has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<ByBody>,
+}
+
+/// The name of one rule of a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    Order,
+    Overtaking,
+    Pick,
+    Drain,
+    MaxHold,
+    MaxQueue,
+    Scope,
+    WhenEmpty,
+}
+
+same_words!(Rule, CoreRule { Order, Overtaking, Pick, Drain, MaxHold, MaxQueue, Scope, WhenEmpty });
+
+impl Rule {
+    pub const ALL: [Self; 8] = [
+        Self::Order,
+        Self::Overtaking,
+        Self::Pick,
+        Self::Drain,
+        Self::MaxHold,
+        Self::MaxQueue,
+        Self::Scope,
+        Self::WhenEmpty,
+    ];
+}
+
+impl Policy {
+    /// The rules that it names.
+    #[must_use]
+    pub fn rules(&self) -> Vec<Rule> {
+        let Self { order, overtaking, pick, drain, max_hold, max_queue, scope, when_empty } = self;
+        let named = [
+            order.map(|_| Rule::Order),
+            overtaking.as_ref().map(|_| Rule::Overtaking),
+            pick.map(|_| Rule::Pick),
+            drain.as_ref().map(|_| Rule::Drain),
+            max_hold.as_ref().map(|_| Rule::MaxHold),
+            max_queue.map(|_| Rule::MaxQueue),
+            scope.map(|_| Rule::Scope),
+            when_empty.map(|_| Rule::WhenEmpty),
+        ];
+        named.into_iter().flatten().collect()
+    }
+}
+
+/// `PATCH /api/v1/pools/{pool}`: change some rules of a pool and keep the others. A pool that does not exist is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolChangeBody {
+    /// The rules to set.
+    pub policy: Policy,
+    /// The rules that go back to their defaults.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub defaults: Vec<Rule>,
+    /// All rules that `policy` does not name go back to their defaults.
+    #[serde(skip_serializing_if = "super::is_false")]
+    pub reset: bool,
+    /// Declares the locks `1`..`N`. Without it the pool keeps its locks, and a new pool gets one, named like the pool,
+    /// which leaves when the pool is given others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -228,6 +296,9 @@ pub struct LockView {
     /// The lock will leave the pool when its present hold ends.
     #[serde(default, skip_serializing_if = "super::is_false")]
     pub leaving: bool,
+    /// The pool has this lock because it was given none; it leaves when the pool is given others.
+    #[serde(default, skip_serializing_if = "super::is_false")]
+    pub implicit: bool,
     /// The lock is out of service, held or not: nobody else can get it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<QuarantineView>,

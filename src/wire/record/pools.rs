@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Parsed, StoredDeadline, StoredLabels, StoredScope, labels, parsed, stored_labels, words};
+use super::{Parsed, StoredDeadline, StoredLabels, StoredScope, is_false, labels, parsed, stored_labels, words};
 use crate::core::names::{LockName, Reason, Text};
 use crate::core::pool::{Lock, Order, Overtaking, Pick, Policy, Quarantine, WhenEmpty};
 use crate::core::time::{Span, WallMs};
@@ -91,6 +91,8 @@ pub struct StoredLock {
     #[serde(skip_serializing_if = "Option::is_none")]
     quarantine: Option<StoredQuarantine>,
     leaving: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    implicit: bool,
 }
 
 /// A lock that is out of service.
@@ -127,9 +129,10 @@ impl From<StoredQuarantine> for Quarantine {
 
 impl From<&Lock> for StoredLock {
     fn from(lock: &Lock) -> Self {
-        let Lock { name: _, metadata: _, labels, holders: _, drain, quarantine, leaving, newest: _ } = lock;
+        let Lock { name: _, metadata: _, labels, holders: _, drain, quarantine, leaving, implicit, newest: _ } = lock;
         let quarantine = quarantine.as_ref().map(Into::into);
-        Self { labels: stored_labels(labels), drain: drain.map(Into::into), quarantine, leaving: *leaving }
+        let (labels, drain) = (stored_labels(labels), drain.map(Into::into));
+        Self { labels, drain, quarantine, leaving: *leaving, implicit: *implicit }
     }
 }
 
@@ -141,6 +144,7 @@ impl StoredLock {
             drain: self.drain.map(Into::into),
             quarantine: self.quarantine.map(Into::into),
             leaving: self.leaving,
+            implicit: self.implicit,
             ..Lock::new(name, Arc::from(metadata), Arc::new(labels(self.labels)))
         }
     }

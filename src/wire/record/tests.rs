@@ -235,6 +235,7 @@ fn the_format_of_pools_locks_operations_and_history() {
     let out_small_golden = r#"{"labels":{"zone":"eu"},"quarantine":{"since":3},"leaving":false}"#;
     let drained_golden = r#"{"labels":{"zone":"eu"},"drain":{"at":2,"span":1},"leaving":true}"#;
     let cases = [
+        (Lock { implicit: true, ..lock.clone() }, r#"{"labels":{"zone":"eu"},"leaving":false,"implicit":true}"#),
         (lock, r#"{"labels":{"zone":"eu"},"leaving":false}"#),
         (drained, drained_golden),
         (out, out_golden),
