@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
-    MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView, QuarantineBody, RemoveBody, RenewBody,
-    ReturnBody, VerifyView, WaitingView,
+    MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView, QuarantineBody,
+    RemoveBody, RenewBody, ReturnBody, VerifyView, WaitingView,
 };
 use crate::wire::errors::Code;
 

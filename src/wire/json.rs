@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::api::{
-    BreakBody, ClaimBody, ConfirmBody, DeliverBody, LockBody, MoveBody, MoveLockBody, NoteBody, PoolBody, PoolChangeBody,
-    QuarantineBody, RemoveBody, RenewBody, ReturnBody,
+    BreakBody, ClaimBody, ConfirmBody, DeliverBody, LockBody, MoveBody, MoveLockBody, NoteBody, PoolBody,
+    PoolChangeBody, QuarantineBody, RemoveBody, RenewBody, ReturnBody,
 };
 use super::members::strict;
 use super::problems::{Problems, quoted, unknown};

@@ -163,11 +163,8 @@ impl Server {
                 self.plain("PUT", &format!("/pools/{pool}"), Some(&without_nulls(body)))
             }
             Op::ChangePool { pool, capacity, drain, scope } => {
-                let defaults = [("drain", *drain == Some(None)), ("scope", *scope == Some(None))];
-                let defaults: Vec<&str> = defaults.iter().filter(|(_, named)| *named).map(|(rule, _)| *rule).collect();
-                let policy = json!({ "drain": text(drain.flatten()), "scope": scope.flatten() });
-                let body = json!({ "capacity": capacity, "policy": without_nulls(policy), "defaults": defaults });
-                self.plain("PATCH", &format!("/pools/{pool}"), Some(&without_nulls(body)))
+                let body = change_of(*capacity, *drain, *scope);
+                self.plain("PATCH", &format!("/pools/{pool}"), Some(&body))
             }
             Op::RemovePool(pool) => self.plain("DELETE", &format!("/pools/{pool}"), None),
             Op::Add { pool, lock, label } => {
@@ -383,6 +380,15 @@ fn labels(label: &Option<String>) -> Value {
 
 fn text(span: Option<u64>) -> Option<String> {
     span.map(|span| format!("{}s", span / SECOND))
+}
+
+/// The body of a change of a pool that names these rules.
+#[allow(clippy::option_option)]
+fn change_of(capacity: Option<u32>, drain: Option<Option<u64>>, scope: Option<Option<&str>>) -> Value {
+    let defaults = [("drain", drain == Some(None)), ("scope", scope == Some(None))];
+    let defaults: Vec<&str> = defaults.iter().filter(|(_, named)| *named).map(|(rule, _)| *rule).collect();
+    let policy = without_nulls(json!({ "drain": text(drain.flatten()), "scope": scope.flatten() }));
+    without_nulls(json!({ "capacity": capacity, "policy": policy, "defaults": defaults }))
 }
 
 fn without_nulls(mut body: Value) -> Value {

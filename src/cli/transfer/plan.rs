@@ -14,7 +14,9 @@ use crate::client::latches::LatchClient;
 use crate::client::{CallError, Client};
 use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
-use crate::wire::api::{ClaimState, LockBody, LockRef, LockView, Policy, PoolBody, PoolChangeBody, PoolView, RemoveBody};
+use crate::wire::api::{
+    ClaimState, LockBody, LockRef, LockView, Policy, PoolBody, PoolChangeBody, PoolView, RemoveBody,
+};
 use crate::wire::errors::{Code, exit};
 use crate::wire::latch::{LatchStatus, LatchView};
 use crate::wire::text::show_metadata;

@@ -206,11 +206,7 @@ impl Core {
                 Command::SetPool { pool: pool_of(pool), policy, capacity: *capacity, by }
             }
             Op::ChangePool { pool, capacity, drain, scope } => {
-                let rules = [drain.map(|_| Rule::Drain), scope.map(|_| Rule::Scope)];
-                let (drain, scope) = (drain.flatten().map(Span), scope.flatten().map(scope_of));
-                let to = Policy { drain, scope, ..Policy::default() };
-                let change = PolicyChange { rules: rules.into_iter().flatten().collect(), to };
-                Command::ChangePool { pool: pool_of(pool), change, capacity: *capacity, by }
+                Command::ChangePool { pool: pool_of(pool), change: change_of(*drain, *scope), capacity: *capacity, by }
             }
             Op::RemovePool(pool) => Command::RemovePool { pool: pool_of(pool), by },
             Op::Add { pool, lock, label } => Command::AddLock {
@@ -382,6 +378,15 @@ fn terms_of(shape: &Shape, confirm: bool, ttl: Option<u64>) -> Terms {
         supersede: None,
         waits_if_empty: false,
     }
+}
+
+/// These rules, if they are given.
+#[allow(clippy::option_option)]
+fn change_of(drain: Option<Option<u64>>, scope: Option<Option<&str>>) -> PolicyChange {
+    let rules = [drain.map(|_| Rule::Drain), scope.map(|_| Rule::Scope)];
+    let (drain, scope) = (drain.flatten().map(Span), scope.flatten().map(scope_of));
+    let to = Policy { drain, scope, ..Policy::default() };
+    PolicyChange { rules: rules.into_iter().flatten().collect(), to }
 }
 
 fn scope_of(word: &str) -> Scope {

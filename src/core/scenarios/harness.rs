@@ -215,9 +215,10 @@ impl Server {
         let first = rest.first().copied().unwrap_or_default();
         match (who, verb) {
             ("-", "settings") => self.settings(&args),
-            ("-", "pool" | "change" | "unpool" | "add" | "update" | "remove" | "move" | "note" | "quarantine" | "return") => {
-                self.declare(verb, first, &args)
-            }
+            (
+                "-",
+                "pool" | "change" | "unpool" | "add" | "update" | "remove" | "move" | "note" | "quarantine" | "return",
+            ) => self.declare(verb, first, &args),
             ("-", "tick") => self.command(Command::Tick),
             ("-", "reconcile") => self.command(Command::Reconcile),
             ("-", "restart") => self.restart(),

@@ -26,8 +26,8 @@ pub use claims::{
 };
 pub use info::{ConcourseState, ConcourseView, InfoView};
 pub use pools::{
-    FirstClaimBody, LockBody, LockState, LockView, MoveLockBody, NoteBody, Order, Pick, Policy, PoolBody, PoolChangeBody, PoolSummary,
-    PoolView, QuarantineBody, QuarantineView, RemoveBody, ReturnBody, Rule, WhenEmpty,
+    FirstClaimBody, LockBody, LockState, LockView, MoveLockBody, NoteBody, Order, Pick, Policy, PoolBody,
+    PoolChangeBody, PoolSummary, PoolView, QuarantineBody, QuarantineView, RemoveBody, ReturnBody, Rule, WhenEmpty,
 };
 
 fn is_false(value: &bool) -> bool {
