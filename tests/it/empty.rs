@@ -16,7 +16,7 @@ fn start(server: &Server, args: &[&str]) -> Running {
 #[test]
 fn an_acquire_waits_while_an_existing_pool_has_no_lock() {
     let server = Server::start();
-    server.cli(&["pool", "set", "envs"]).ok();
+    server.cli(&["pool", "set", "envs", "--capacity", "0"]).ok();
     let build = Build::new(&server, 1, "envs");
     let put = build.put(&json!({"acquire": true}));
     put.until_stderr(EMPTY);
@@ -33,7 +33,7 @@ fn an_acquire_waits_while_an_existing_pool_has_no_lock() {
     ] {
         build.out(&params).failed(1, said);
     }
-    server.cli(&["pool", "set", "bare"]).ok();
+    server.cli(&["pool", "set", "bare", "--capacity", "0"]).ok();
     assert_eq!(server.api("PUT", "/claims/c", &json!({"pool": "bare"})).0, 422);
     server.cli(&["claim", "bare"]).failed(2, "add locks");
     let tried = Build::new(&server, 1, "bare").out(&json!({"acquire": true, "queue": false}));
@@ -45,7 +45,7 @@ fn an_acquire_waits_while_an_existing_pool_has_no_lock() {
 #[test]
 fn a_pool_says_whether_claims_wait_for_its_locks() {
     let server = Server::start();
-    server.cli(&["pool", "set", "envs", "--when-empty", "wait"]).ok();
+    server.cli(&["pool", "set", "envs", "--capacity", "0", "--when-empty", "wait"]).ok();
     assert_eq!(server.pool("envs")["policy"], json!({"when_empty": "wait"}));
     let build = Build::new(&server, 1, "envs");
     let named = build.put(&json!({"claim": "env-7"}));
@@ -76,7 +76,7 @@ fn a_pool_says_whether_claims_wait_for_its_locks() {
     big.finish().ok();
 
     let fail = Server::start();
-    fail.cli(&["pool", "set", "envs", "--when-empty", "fail"]).ok();
+    fail.cli(&["pool", "set", "envs", "--capacity", "0", "--when-empty", "fail"]).ok();
     Build::new(&fail, 1, "envs").out(&json!({"acquire": true})).failed(1, "add locks (locker lock add)");
     assert_eq!(fail.cli(&["pool", "set", "envs", "--when-empty", "never"]).code, 2);
 }
@@ -84,7 +84,7 @@ fn a_pool_says_whether_claims_wait_for_its_locks() {
 #[test]
 fn a_waiter_keeps_its_place_when_its_last_lock_goes() {
     let mut server = Server::start_durable();
-    server.cli(&["pool", "set", "envs", "--when-empty", "wait"]).ok();
+    server.cli(&["pool", "set", "envs", "--capacity", "0", "--when-empty", "wait"]).ok();
     server.cli(&["lock", "add", "envs", "env-1"]).ok();
     let first = Build::new(&server, 1, "envs");
     let claimed = first.out(&json!({"acquire": true})).ok();

@@ -205,7 +205,7 @@ fn a_signalled_add_claimed_takes_the_lock_out_again() {
     for act in [Act::StopRequest, Act::StopAnswer] {
         let server = hasty();
         let proxy = Proxy::before(&server.url);
-        server.cli(&["pool", "set", "p"]).ok();
+        server.cli(&["pool", "set", "p", "--capacity", "0"]).ok();
         let build = Build::new(&server, 2, "p").at(&proxy.url);
         build.input_with("new", &[("name", b"env"), ("metadata", b"x")]);
         proxy.rule("PUT /api/v1/pools/p/locks/env", act);

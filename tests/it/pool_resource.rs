@@ -200,7 +200,7 @@ fn check_lists_the_chosen_events_only() {
 #[test]
 fn add_may_replace_a_lock_that_nobody_holds() {
     let server = Server::start();
-    server.cli(&["pool", "set", "envs"]).ok();
+    server.cli(&["pool", "set", "envs", "--capacity", "0"]).ok();
     let build = Build::new(&server, 1, "envs");
     build.input_with("env", &[("name", b"eu-1\n"), ("metadata", b"one")]);
     build.out(&json!({"add": "env", "labels": {"region": "eu"}})).ok();
