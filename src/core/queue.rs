@@ -50,9 +50,15 @@ fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) {
 
 /// Grants a waiting claim its locks if it is its turn and its client would learn of it. If the client has to take them
 /// itself, notifies its parked requests. True when the claim no longer waits.
+///
+/// A claim over several pools is left for the last of its pools that are still to be walked: earlier claims of that pool
+/// come before it.
 fn offer(state: &mut State, id: &ClaimId, walk: &mut Walk, now: Now) -> bool {
     let Some(claim) = state.claim(id).cloned() else { return true };
     if !claim.presence().is_some_and(Presence::listens) {
+        return false;
+    }
+    if claim.terms.ask.parts.iter().any(|part| state.to_dispatch.contains(&part.pool)) {
         return false;
     }
     let Some(locks) = turn_in(&state.snapshot, &claim, walk) else { return false };

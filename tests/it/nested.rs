@@ -27,6 +27,10 @@ fn a_nested_pool_works_at_every_interface() {
         assert!(shown.contains("cf/fresh"), "{args:?}: {shown}");
     }
     assert_eq!(server.pool("cf/fresh")["pool"], "cf/fresh");
+    for page in ["/", "/pools/cf%2Ffresh"] {
+        let page = server.call(&format!("GET {page}"), "");
+        assert!(page.status == 200 && page.text().contains("cf/fresh"), "{}", page.text());
+    }
     let changes = server.api("GET", "/pools/cf%2Ffresh/changes", &Value::Null).1;
     assert_eq!(changes["items"][0]["locks"][0]["pool"], "cf/fresh");
     // A slash that is not encoded is another path, for each call.

@@ -220,3 +220,19 @@ fn a_cycle_of_two_hundred_builds() {
         +1s - stuck =>"
     ));
 }
+// A claim that may pass others because they wait for its build still comes after an earlier one that can be served.
+scenarios! {
+    two_exceptions_in_two_pools_go_by_ticket: "
+        - pool p capacity=1                    => done
+        - add p/big                            => done
+        e ask r                                => held r/r
+        c ask t build=1                        => held t/t
+        d ask p build=2                        => held p/1
+        a ask r,t park=7                       => waiting 1 parked
+        i ask r build=1 confirm park=8         => waiting 2 parked
+        g ask p,r build=2 confirm park=10      => waiting 1 parked
+        j ask p*2 build=1 park=21              => waiting 2 parked
+        e end                                  => released
+        i ?                                    => granted r/r
+    "
+}
