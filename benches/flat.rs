@@ -81,7 +81,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { state: restarted(Loaded::default(), Settings::default(), 1, Now::default()), ms: 0, parks: 0 }
+        Self { state: restarted(Loaded::default(), [], Settings::default(), 1, Now::default()), ms: 0, parks: 0 }
     }
 
     fn now(&self) -> Now {
@@ -244,7 +244,7 @@ fn backfill_start(pools: u32) -> Duration {
         ..Loaded::default()
     };
     let start = Instant::now();
-    let mut state = restarted(loaded, Settings::default(), 1, Now::default());
+    let mut state = restarted(loaded, [], Settings::default(), 1, Now::default());
     step(&mut state, Command::Tick, Now::default()).unwrap();
     start.elapsed()
 }

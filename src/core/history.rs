@@ -1,4 +1,5 @@
-//! History: what happened, in one order across all pools.
+//! History: what happened, in one order across all pools. The entries are in the store; a state knows where each is
+//! listed, and which may be pruned.
 
 use std::sync::Arc;
 
@@ -67,6 +68,26 @@ impl ChangeKind {
     }
 }
 
+/// What a pool keeps of each entry in its history. The store has the whole entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    pub kind: ChangeKind,
+    pub at: WallMs,
+}
+
+/// The part of a stored entry from which a restart rebuilds the histories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outline {
+    pub key: ChangeKey,
+    pub listed: Listed,
+    /// As in [`Change`].
+    pub pools: Vec<PoolName>,
+    /// As in [`Change`].
+    pub locks: LockSet,
+    /// As in [`Change`].
+    pub held: Option<Span>,
+}
+
 /// One entry of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -90,4 +111,13 @@ pub struct Change {
     pub reason: Option<Reason>,
     /// The latch that it is about; such an entry belongs to no pool.
     pub latch: Option<LatchRef>,
+}
+
+impl Change {
+    /// What a restart needs of this entry.
+    #[must_use]
+    pub fn outline(&self) -> Outline {
+        let listed = Listed { kind: self.kind, at: self.at };
+        Outline { key: self.key, listed, pools: self.pools.clone(), locks: self.locks.clone(), held: self.held }
+    }
 }

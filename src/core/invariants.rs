@@ -107,7 +107,10 @@ fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
     }
     if let Phase::Held { claimed, until, .. } = &claim.phase {
         ensure(until.is_some() || claim.terms.ttl.is_none(), || "has a ttl that never ends".into())?;
-        ensure(state.snapshot.changes.contains_key(claimed), || "has lost its claimed entry".into())?;
+        let pools = claim.terms.ask.parts.iter().filter_map(|part| state.snapshot.pool(&part.pool));
+        for pool in pools {
+            ensure(pool.changes.contains_key(claimed), || "has lost its claimed entry".into())?;
+        }
     }
     Ok(())
 }

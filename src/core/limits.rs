@@ -87,8 +87,8 @@ pub const AHEAD_SHOWN: usize = 5;
 pub const HOLDERS_SHOWN: usize = 10;
 /// Fewest holds from which a wait is estimated: fewer say little about the next one.
 pub const HOLDS_ENOUGH: usize = 5;
-/// Entries of a pool's history that are searched for recent holds; each answer to a waiting client searches them.
-pub const HOLDS_SCAN: usize = 200;
+/// Most holds of a pool that are remembered for that estimate.
+pub const HOLDS: usize = 32;
 /// Largest body of a claim, bytes: parked bodies are kept in memory.
 pub const CLAIM_BODY_BYTES: usize = 64 * 1024;
 /// Most entries that one page of a filtered listing examines; past it the page ends early and says where to continue.

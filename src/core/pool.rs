@@ -1,12 +1,12 @@
 //! Pools and locks as data.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet, Vector};
 
 use super::claim::{Claim, Labels, Scope};
-use super::history::Change;
+use super::history::{Listed, Outline};
 use super::limits;
 use super::names::{ChangeKey, ClaimId, Fence, LockName, PoolName, Reason, Text, Ticket};
 use super::time::{Deadline, Span, WallMs};
@@ -293,10 +293,14 @@ pub struct Pool {
     pub retiring: Option<LockName>,
     /// Locks that are held with a key, and that other claims with that key may join.
     pub shared: OrdSet<(Text, LockName)>,
-    /// History of this pool, oldest first.
-    pub changes: OrdMap<ChangeKey, Arc<Change>>,
+    /// History of this pool, oldest first. The entries themselves are in the store.
+    pub changes: OrdMap<ChangeKey, Listed>,
     /// Entries that may be pruned, oldest first: no longer the newest of a lock, nor of a live hold.
     pub prunable: OrdSet<ChangeKey>,
+    /// The entries that are the newest of a lock, and of how many locks.
+    newest: OrdMap<ChangeKey, u32>,
+    /// How long the last few holds here lasted, oldest first.
+    holds: Arc<VecDeque<Span>>,
 }
 
 impl Pool {
@@ -316,6 +320,8 @@ impl Pool {
             shared: OrdSet::new(),
             changes: OrdMap::new(),
             prunable: OrdSet::new(),
+            newest: OrdMap::new(),
+            holds: Arc::default(),
         }
     }
 
@@ -399,6 +405,29 @@ impl Pool {
         waiting.into_iter().for_each(|claim| self.enqueue(claim));
     }
 
+    /// Whether the entry is the newest of a lock.
+    #[must_use]
+    pub fn is_newest(&self, key: ChangeKey) -> bool {
+        self.newest.contains_key(&key)
+    }
+
+    /// How long the last [`limits::HOLDS`] holds here lasted, oldest first.
+    pub fn holds(&self) -> impl Iterator<Item = Span> + '_ {
+        self.holds.iter().copied()
+    }
+
+    /// Lists an entry, newer than all others, in the history.
+    pub fn list(&mut self, entry: &Outline) {
+        self.changes.insert(entry.key, entry.listed);
+        // A hold that seems to have taken no time saw the wall clock set back.
+        let Some(lasted) = entry.held.filter(|held| *held > Span(0)) else { return };
+        let holds = Arc::make_mut(&mut self.holds);
+        if holds.len() >= limits::HOLDS {
+            holds.pop_front();
+        }
+        holds.push_back(lasted);
+    }
+
     /// Adds or replaces a lock, and keeps the sets of free and shared locks up to date.
     pub fn put_lock(&mut self, lock: Lock) {
         self.unlist(&lock.name);
@@ -407,6 +436,8 @@ impl Pool {
         } else if self.retiring.as_ref() == Some(&lock.name) {
             self.retiring = None;
         }
+        let newest = self.locks.get(&lock.name).and_then(|old| old.newest);
+        self.change_newest(newest, lock.newest);
         if lock.is_free() {
             self.free.insert((lock.newest, lock.name.clone()));
         } else if let Some(key) = lock.open_to() {
@@ -421,7 +452,24 @@ impl Pool {
         if self.retiring.as_ref() == Some(name) {
             self.retiring = None;
         }
+        let newest = self.locks.get(name).and_then(|old| old.newest);
+        self.change_newest(newest, None);
         self.locks.remove(name)
+    }
+
+    /// Counts for how many locks each entry is the newest.
+    fn change_newest(&mut self, old: Option<ChangeKey>, new: Option<ChangeKey>) {
+        if old == new {
+            return;
+        }
+        if let Some(key) = new {
+            *self.newest.entry(key).or_insert(0) += 1;
+        }
+        let Some(key) = old else { return };
+        match self.newest.get_mut(&key) {
+            Some(locks) if *locks > 1 => *locks -= 1,
+            _ => drop(self.newest.remove(&key)),
+        }
     }
 
     fn unlist(&mut self, name: &LockName) {

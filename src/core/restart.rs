@@ -1,11 +1,10 @@
 //! From the contents of a store back to a running state (docs/design.md#time).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use super::claim::{Claim, Phase, Presence};
 use super::deadlock;
-use super::history::ChangeKind;
+use super::history::Outline;
 use super::names::{ClaimId, Revision, Ticket};
 use super::pool::{Holder, Pool};
 use super::settings::{Settings, planted};
@@ -36,63 +35,88 @@ pub fn epoch_by_clock(wall: WallMs) -> Result<u64, ClockAhead> {
 /// same, and short deadlines start again in full. Revisions continue above every earlier one and above the clock's
 /// epoch ([`epoch_by_clock`]). The caller must commit [`State::take_changes`] before it answers anything.
 #[must_use]
-pub fn restarted(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: Now) -> State {
-    let mut state = State::default();
-    state.snapshot.seed = settings.seed;
-    state.settings = settings;
-    let meta = loaded.meta.unwrap_or(Meta {
-        revision: Revision::default(),
-        next_ticket: Ticket::FIRST,
-        engine: EngineMs::default(),
-    });
-    let by_clock = Revision::start_of(epoch_by_clock);
-    let revision = if planted!(state.settings, FenceInMemory) { by_clock } else { by_clock.max(meta.revision) };
-    state.set_counters(revision, meta.next_ticket);
-    for (name, policy) in loaded.pools {
-        state.put_pool(Pool::new(name, policy));
-    }
-    for (pool, mut lock) in loaded.locks {
-        lock.drain = lock.drain.map(|d| d.restarted(now));
-        if let Some(quarantine) = &mut lock.quarantine {
-            quarantine.until = quarantine.until.map(|until| until.restarted(now));
+pub fn restarted(
+    loaded: Loaded,
+    history: impl IntoIterator<Item = Outline>,
+    settings: Settings,
+    epoch_by_clock: u64,
+    now: Now,
+) -> State {
+    let mut restart = Restart::begin(loaded, settings, epoch_by_clock, now);
+    history.into_iter().for_each(|entry| restart.entry(&entry));
+    restart.finish()
+}
+
+/// A restart whose history comes entry by entry, because it may be larger than everything else ([`restarted`]).
+#[derive(Debug)]
+pub struct Restart {
+    state: State,
+    now: Now,
+}
+
+impl Restart {
+    /// Takes everything but the history.
+    #[must_use]
+    pub fn begin(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: Now) -> Self {
+        let mut state = State::default();
+        state.snapshot.seed = settings.seed;
+        state.settings = settings;
+        let meta = loaded.meta.unwrap_or(Meta {
+            revision: Revision::default(),
+            next_ticket: Ticket::FIRST,
+            engine: EngineMs::default(),
+        });
+        let by_clock = Revision::start_of(epoch_by_clock);
+        let revision = if planted!(state.settings, FenceInMemory) { by_clock } else { by_clock.max(meta.revision) };
+        state.set_counters(revision, meta.next_ticket);
+        for (name, policy) in loaded.pools {
+            state.put_pool(Pool::new(name, policy));
         }
-        // Holders follow from the claims, and the newest entry from the history.
-        lock.holders.clear();
-        lock.newest = None;
-        state.put_lock(&pool, lock);
-    }
-    let mut claims = loaded.claims;
-    // Holders of a shared lock are listed in the order of their grants.
-    claims.sort_by_key(Claim::fence);
-    for claim in claims {
-        let claim = revived(claim, &state.settings, now);
-        hand_back_locks(&mut state, &claim);
-        state.insert_claim(claim);
-    }
-    for ended in loaded.ended {
-        state.remember_ended(ended);
-    }
-    for op in loaded.ops {
-        state.remember_op(op);
-    }
-    for latch in loaded.latches {
-        state.put_latch(latch.restarted(now));
-    }
-    let mut history = loaded.history;
-    history.sort_by_key(|change| change.key);
-    for change in history {
-        if change.kind == ChangeKind::PoolRemoved {
-            change.pools.iter().for_each(|pool| state.begin_history_again(pool));
+        for (pool, mut lock) in loaded.locks {
+            lock.drain = lock.drain.map(|d| d.restarted(now));
+            if let Some(quarantine) = &mut lock.quarantine {
+                quarantine.until = quarantine.until.map(|until| until.restarted(now));
+            }
+            // Holders follow from the claims, and the newest entry from the history.
+            lock.holders.clear();
+            lock.newest = None;
+            state.put_lock(&pool, lock);
         }
-        state.add_change(&Arc::new(change));
+        let mut claims = loaded.claims;
+        // Holders of a shared lock are listed in the order of their grants.
+        claims.sort_by_key(Claim::fence);
+        for claim in claims {
+            let claim = revived(claim, &state.settings, now);
+            hand_back_locks(&mut state, &claim);
+            state.insert_claim(claim);
+        }
+        for ended in loaded.ended {
+            state.remember_ended(ended);
+        }
+        for op in loaded.ops {
+            state.remember_op(op);
+        }
+        for latch in loaded.latches {
+            state.put_latch(latch.restarted(now));
+        }
+        Self { state, now }
     }
-    // Last, because how much may stay depends on how much must.
-    let pools: Vec<_> = state.snapshot.pools.keys().cloned().collect();
-    pools.iter().for_each(|pool| state.prune(pool, now));
-    forget_what_is_stored_already(&mut state, now);
-    // Claims that are stuck now were stuck before, and the history says so already.
-    deadlock::look_now(&mut state, now);
-    state
+
+    /// Takes the next entry of the history; the oldest comes first.
+    pub fn entry(&mut self, entry: &Outline) {
+        self.state.list_stored(entry);
+    }
+
+    /// The state, once the whole history has been taken.
+    #[must_use]
+    pub fn finish(self) -> State {
+        let Self { mut state, now } = self;
+        state.end_of_history(now);
+        forget_what_is_stored_already(&mut state, now);
+        // Claims that are stuck now were stuck before, and the history says so already.
+        deadlock::look_now(&mut state, now);
+        state
+    }
 }
 
 /// A claim as the new life sees it: no client is connected yet, and every waiter counts as listening again in full.
@@ -146,7 +170,7 @@ mod tests {
         let start = |revision| {
             let meta = Some(Meta { revision, next_ticket: Ticket::FIRST, engine: EngineMs(0) });
             let loaded = Loaded { meta, ..Loaded::default() };
-            restarted(loaded, Settings::default(), 5, Now::default()).snapshot.revision
+            restarted(loaded, [], Settings::default(), 5, Now::default()).snapshot.revision
         };
         let stored = Revision(Revision::start_of(5).0 + 17);
         assert_eq!(start(stored), stored);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::claim::{Claim, Ended, Phase, Presence};
-use super::history::Change;
+use super::history::{Change, Outline};
 use super::latch::{Latch, LatchId};
 use super::names::{ChangeKey, ClaimId, LockName, OpId, PoolName};
 use super::pool::{Lock, Policy};
@@ -52,9 +52,12 @@ impl TestStore {
             ended: self.ended.values().cloned().collect(),
             ops: self.ops.values().cloned().collect(),
             latches: self.latches.values().cloned().collect(),
-            // "In no particular order".
-            history: self.history.values().rev().cloned().collect(),
         }
+    }
+
+    /// The history that a server that starts now would read.
+    pub(super) fn history(&self) -> impl Iterator<Item = Outline> {
+        self.history.values().map(Change::outline)
     }
 
     /// The last stored engine time.
@@ -74,7 +77,13 @@ impl TestStore {
         same("locks", &kept, locks.map(|(p, l)| ((p, l.name.clone()), comparable_lock(l))))?;
         same("ops", &self.ops, state.ops.iter().map(|(op, r)| (op.clone(), r.clone())))?;
         same("latches", &self.latches, snapshot.latches.iter().map(|(id, l)| (*id, Latch::clone(l))))?;
-        same("history", &self.history, snapshot.changes.iter().map(|(key, c)| (*key, Change::clone(c))))?;
+        for (name, pool) in &snapshot.pools {
+            let shown = self.history.values().filter(|change| pool.changes.contains_key(&change.key));
+            let shown =
+                shown.filter(|change| change.pools.contains(name)).map(|c| (c.key, c.outline().listed)).collect();
+            same("history", &shown, pool.changes.iter().map(|(key, listed)| (*key, *listed)))?;
+        }
+        state.check_has_all_entries(self.history.keys())?;
         match self.meta {
             Some(meta) if meta.revision == snapshot.revision => Ok(()),
             meta => Err(format!("revision {:?} was not stored, but {meta:?}", snapshot.revision)),

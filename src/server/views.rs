@@ -1,12 +1,11 @@
 //! Turns the published snapshot into the JSON views for people and programs. Nothing here decides anything.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::nearest;
 use crate::core::claim::{BuildOver, Claim, Ended, Owner, Part, Phase, Presence, Terms, Want};
 use crate::core::command::Refusal;
-use crate::core::history::{Change, ChangeKind};
+use crate::core::history::Change;
 use crate::core::limits;
 use crate::core::names::{ClaimId, InstanceVars, LockName, PoolName, Text};
 use crate::core::pool::{Holder, Lock, Order, Overtaking, Pick, Policy, Pool, Quarantine};
@@ -285,22 +284,12 @@ impl Viewer<'_> {
 /// How long a claim at this place may expect to wait: the median of the recent holds, for each turn before it, shared
 /// among the locks. `None` if there were too few holds to tell.
 fn expected_wait(pool: &Pool, position: usize) -> Option<Span> {
-    let mut ends = BTreeMap::new();
-    let mut holds: Vec<u64> = Vec::new();
-    for (_, change) in pool.changes.iter().rev().take(limits::HOLDS_SCAN) {
-        let Some(claim) = &change.claim else { continue };
-        match change.kind {
-            ChangeKind::Released | ChangeKind::Lost | ChangeKind::Broken => drop(ends.insert(claim, change.at)),
-            // If the wall clock was set back, the hold is skipped. It did not take zero time.
-            ChangeKind::Claimed => holds.extend(ends.remove(claim).and_then(|end| end.0.checked_sub(change.at.0))),
-            _ => {}
-        }
-    }
+    let mut holds: Vec<Span> = pool.holds().collect();
     if holds.len() < limits::HOLDS_ENOUGH {
         return None;
     }
     holds.sort_unstable();
-    let turns = holds[holds.len() / 2].saturating_mul(position as u64);
+    let turns = holds[holds.len() / 2].0.saturating_mul(position as u64);
     let shared = turns.div_ceil(pool.locks.len().max(1) as u64);
     Some(Span(shared.div_ceil(1_000) * 1_000))
 }

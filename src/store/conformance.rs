@@ -1,6 +1,7 @@
 //! What every store must do, as tests that each store's module runs on itself.
 
 use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use proptest::collection::vec;
@@ -55,7 +56,16 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
 impl Contents {
     /// The contents of `store`.
     pub fn of(store: &mut dyn Store) -> Self {
-        let Loaded { meta, pools, locks, claims, ended, ops, latches, history } = store.load().unwrap();
+        let Loaded { meta, pools, locks, claims, ended, ops, latches } = store.load().unwrap();
+        let mut history = Vec::new();
+        let mut keep = |change| {
+            history.push(change);
+            ControlFlow::Continue(())
+        };
+        store.reader().walk(Bound::Unbounded, false, &mut keep).unwrap();
+        let mut outlines = Vec::new();
+        store.history(&mut |outline| outlines.push(outline)).unwrap();
+        assert_eq!(outlines, history.iter().map(Change::outline).collect::<Vec<_>>());
         let rows = [pools.len(), locks.len(), claims.len(), ended.len(), ops.len(), latches.len(), history.len()];
         let contents = Self {
             meta,

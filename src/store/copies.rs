@@ -14,14 +14,14 @@ use rusqlite::{Connection, OpenFlags};
 use tempfile::NamedTempFile;
 
 use super::lockfile::LockFile;
+use super::rows;
 use super::schema::{self, Found};
 use super::sidecar::sidecar;
-use super::sqlite::{load_all, resolved};
+use super::sqlite::{each_change, load_all, resolved};
 use crate::core::invariants;
 use crate::core::names::Revision;
-use crate::core::restart::restarted;
+use crate::core::restart::Restart;
 use crate::core::settings::Settings;
-use crate::core::state::Loaded;
 use crate::core::time::{EngineMs, Now, WallMs};
 
 /// A writer's commit and a checkpoint take their locks only for moments; this is longer than any of them.
@@ -220,7 +220,7 @@ fn sound(path: &Path) -> anyhow::Result<Contents> {
     pages_are_sound(&tx).context("the file is damaged: restore a backup")?;
     let store_id = tx.query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| row.get(0));
     let store_id = store_id.context("it is damaged: it has no store id. Restore a backup")?;
-    let records = if found == schema::newest() { Some(sound_records(load_all(&tx)?)?) } else { None };
+    let records = if found == schema::newest() { Some(sound_records(&tx)?) } else { None };
     Ok(Contents { store_id, revision: newest_revision(&tx)?, records, bytes: fs::metadata(path)?.len() })
 }
 
@@ -233,21 +233,25 @@ fn pages_are_sound(conn: &Connection) -> anyhow::Result<()> {
 }
 
 /// Loads the records like a server, then checks the invariants.
-fn sound_records(loaded: Loaded) -> anyhow::Result<Records> {
+fn sound_records(conn: &Connection) -> anyhow::Result<Records> {
+    let loaded = load_all(conn)?;
     let newest = loaded.meta.map_or(Revision::default(), |meta| meta.revision);
-    let given = loaded.history.iter().map(|change| change.key.revision).max().unwrap_or_default();
+    let mut records =
+        Records { pools: loaded.pools.len(), locks: loaded.locks.len(), claims: loaded.claims.len(), changes: 0 };
+    let engine = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
+    let mut restart = Restart::begin(loaded, Settings::default(), 0, Now { engine, wall: WallMs(0) });
+    let mut given = Revision::default();
+    each_change(conn, |revision, seq, json| {
+        let change = rows::change(revision, seq, json)?;
+        (given, records.changes) = (given.max(change.key.revision), records.changes + 1);
+        restart.entry(&change.outline());
+        Ok(())
+    })?;
     ensure!(
         given <= newest,
         "it is damaged: an entry has revision {given}, but the newest is {newest}. Restore a backup"
     );
-    let records = Records {
-        pools: loaded.pools.len(),
-        locks: loaded.locks.len(),
-        claims: loaded.claims.len(),
-        changes: loaded.history.len(),
-    };
-    let engine = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
-    let state = restarted(loaded, Settings::default(), 0, Now { engine, wall: WallMs(0) });
-    invariants::check(&state).map_err(|what| anyhow::anyhow!("its records contradict each other: {what}"))?;
+    invariants::check(&restart.finish())
+        .map_err(|what| anyhow::anyhow!("its records contradict each other: {what}"))?;
     Ok(records)
 }

@@ -1,9 +1,12 @@
 //! Fail-stop (invariant I15): the outcome of a failed commit is unknown, and a sync that failed once may falsely
 //! succeed when it is repeated. So nothing is written after the first failure.
 
+use std::sync::Arc;
+
 use anyhow::anyhow;
 
-use super::Store;
+use super::{Reader, Store};
+use crate::core::history::Outline;
 use crate::core::state::{Changes, Loaded};
 
 /// A store that fails for good after its first failed commit.
@@ -35,6 +38,15 @@ impl<S: Store> Store for FailStop<S> {
         self.store.load()
     }
 
+    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
+        self.check()?;
+        self.store.history(each)
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.store.reader()
+    }
+
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
         self.check()?;
         self.store.commit(changes).inspect_err(|error| self.failure = Some(format!("{error:#}")))
@@ -58,6 +70,14 @@ mod tests {
     impl Store for Faulty {
         fn load(&mut self) -> anyhow::Result<Loaded> {
             Ok(Loaded::default())
+        }
+
+        fn history(&mut self, _: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn reader(&self) -> Arc<dyn Reader> {
+            unreachable!("nobody reads")
         }
 
         fn commit(&mut self, _: &Changes) -> anyhow::Result<()> {

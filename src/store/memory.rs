@@ -2,10 +2,13 @@
 //! demos.
 
 use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Store;
-use super::rows::{Batch, Rows, Table};
+use super::rows::{self, Batch, Rows, Table};
+use super::{Reader, Store};
+use crate::core::history::{Change, Outline};
+use crate::core::names::ChangeKey;
 use crate::core::state::{Changes, Loaded};
 
 /// A store without a disk. Clones share their contents, so a test can give one to the next life of a server.
@@ -53,8 +56,18 @@ impl Store for MemoryStore {
         kept.meta.iter().try_for_each(|(key, value)| rows.meta(key, &value.to_string()))?;
         kept.records.iter().try_for_each(|((table, key), json)| rows.record(*table, key, json))?;
         kept.locks.iter().try_for_each(|((pool, name), (data, json))| rows.lock(pool, name, data, json))?;
-        kept.changes.iter().try_for_each(|(&(revision, seq), json)| rows.change(revision, seq.into(), json))?;
         rows.finish()
+    }
+
+    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
+        for (&(revision, seq), json) in &self.kept().changes {
+            each(rows::outline(revision, seq.into(), json)?);
+        }
+        Ok(())
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(self.clone())
     }
 
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
@@ -75,6 +88,40 @@ impl Store for MemoryStore {
 
     fn store_id(&self) -> &str {
         &self.id
+    }
+}
+
+impl Reader for MemoryStore {
+    fn entries(&self, keys: &[ChangeKey]) -> anyhow::Result<Vec<Change>> {
+        let kept = self.kept();
+        let mut found = Vec::new();
+        for key in keys {
+            let place @ (revision, seq) = rows::place(*key)?;
+            let Some(json) = kept.changes.get(&place) else { continue };
+            found.push(rows::change(revision, seq.into(), json)?);
+        }
+        Ok(found)
+    }
+
+    fn walk(
+        &self,
+        start: Bound<ChangeKey>,
+        newest_first: bool,
+        each: &mut dyn FnMut(Change) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        let start = match start {
+            Bound::Included(key) => Bound::Included(rows::place(key)?),
+            Bound::Excluded(key) => Bound::Excluded(rows::place(key)?),
+            Bound::Unbounded => Bound::Unbounded,
+        };
+        let kept = self.kept();
+        let mut range = kept.changes.range((start, Bound::Unbounded));
+        while let Some((&(revision, seq), json)) = if newest_first { range.next_back() } else { range.next() } {
+            if each(rows::change(revision, seq.into(), json)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Stores: where the state survives the process. docs/store.md says what is kept and what is not.
 //!
-//! - [`Store`]: the contract; [`open`]: from a URI to a store.
+//! - [`Store`]: the contract; [`open`]: from a URI to a store; [`Reader`]: reading beside it.
 //! - [`memory`]: nothing survives; for tests and demos.
 //! - [`sqlite`]: the default. Its parts: [`lockfile`] keeps a second server out, `schema` makes and migrates the
 //!   tables, `checkpoint` keeps the write-ahead log short.
@@ -10,10 +10,14 @@
 //! - `rows`: between values and stored rows, the same for all stores. The records are in [`crate::wire::record`].
 //! - `conformance`: the tests that every store passes.
 
+use std::ops::{Bound, ControlFlow};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use crate::core::history::{Change, Outline};
+use crate::core::names::ChangeKey;
 use crate::core::state::{Changes, Loaded};
 use failstop::FailStop;
 use memory::MemoryStore;
@@ -35,13 +39,22 @@ mod schema;
 mod sidecar;
 pub mod sqlite;
 
+/// Most reads at one time beside the engine: each has a connection, and occupies a thread.
+pub const READERS: usize = 2;
+
 /// What a store must do. One engine owns a store, and only that engine calls it.
 pub trait Store: Send {
-    /// Everything that is kept, as of the last successful commit. Called once, before any commit.
+    /// Everything that is kept except the history, as of the last successful commit. Called once, before any commit.
     ///
     /// # Errors
     /// The store cannot be read, or was written by a newer release; nothing was changed.
     fn load(&mut self) -> anyhow::Result<Loaded>;
+
+    /// Passes the outline of each history entry to `each`, oldest first. Called once, after [`Self::load`].
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()>;
 
     /// Makes one batch durable, all of it or nothing. When it returns `Ok`, the batch survives `SIGKILL` and power
     /// loss. A batch contains each key once, except for history entries that are both new and pruned: those are
@@ -52,8 +65,33 @@ pub trait Store: Send {
     /// The outcome is unknown: the caller must not answer anything about the batch and must not commit again.
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()>;
 
+    /// Reads beside this store, from other threads. It reads what has been committed; once the store is dropped, it
+    /// fails.
+    fn reader(&self) -> Arc<dyn Reader>;
+
     /// Made with the store; the same for every server that opens it.
     fn store_id(&self) -> &str;
+}
+
+/// Reads what only the store remembers. Each call may wait for the disk, so none may be made on a thread that others
+/// wait for.
+pub trait Reader: Send + Sync {
+    /// The history entries with these keys, in the same order. Those that are not there are left out.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn entries(&self, keys: &[ChangeKey]) -> anyhow::Result<Vec<Change>>;
+
+    /// Passes history entries to `each` until it breaks: from `start` on, the oldest first or the newest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn walk(
+        &self,
+        start: Bound<ChangeKey>,
+        newest_first: bool,
+        each: &mut dyn FnMut(Change) -> ControlFlow<()>,
+    ) -> anyhow::Result<()>;
 }
 
 impl<S: Store + ?Sized> Store for Box<S> {
@@ -61,8 +99,16 @@ impl<S: Store + ?Sized> Store for Box<S> {
         (**self).load()
     }
 
+    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
+        (**self).history(each)
+    }
+
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
         (**self).commit(changes)
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        (**self).reader()
     }
 
     fn store_id(&self) -> &str {

@@ -12,11 +12,10 @@ use super::Store;
 use super::conformance::Place;
 use crate::core::claim::{Ask, Claim, Ended, Labels, Owner, Part, Phase, Priority, Terms, Want};
 use crate::core::command::{AskClaim, By, Command, Reply, Wait};
-use crate::core::history::Change;
 use crate::core::invariants;
 use crate::core::names::{ChangeKey, ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Revision, Run};
 use crate::core::pool::{Lock, Policy};
-use crate::core::restart::restarted;
+use crate::core::restart::Restart;
 use crate::core::settings::Settings;
 use crate::core::state::{Notice, State};
 use crate::core::step::step;
@@ -29,7 +28,6 @@ struct Seen {
     claims: BTreeMap<ClaimId, Claim>,
     pools: BTreeMap<PoolName, SeenPool>,
     ended: BTreeMap<ClaimId, Arc<Ended>>,
-    history: BTreeMap<ChangeKey, Arc<Change>>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -85,12 +83,6 @@ fn seen(state: &State, with_history: bool) -> Seen {
         claims: snapshot.claims.iter().map(|(id, claim)| (id.clone(), without_deadlines(claim))).collect(),
         pools: pools.collect(),
         ended: snapshot.ended.iter().map(|(id, ended)| (id.clone(), Arc::clone(ended))).collect(),
-        history: snapshot
-            .changes
-            .iter()
-            .filter(|_| with_history)
-            .map(|(key, change)| (*key, Arc::clone(change)))
-            .collect(),
     }
 }
 
@@ -220,7 +212,9 @@ impl Life {
     fn begin(place: &Place, history: usize, now: Now) -> Self {
         let mut store = place();
         let settings = Settings { history, ..Settings::default() };
-        let state = restarted(store.load().unwrap(), settings, 7, now);
+        let mut restart = Restart::begin(store.load().unwrap(), settings, 7, now);
+        store.history(&mut |entry| restart.entry(&entry)).unwrap();
+        let state = restart.finish();
         let mut life = Self { store, state, now, epoch: 7, pools_removed: 0, parked: BTreeMap::new() };
         life.commit();
         life

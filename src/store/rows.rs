@@ -6,13 +6,13 @@ use std::fmt::Debug;
 
 use anyhow::Context;
 
-use crate::core::history::Change;
+use crate::core::history::{Change, Outline};
 use crate::core::names::{ChangeKey, Revision, Ticket};
 use crate::core::pool::Lock;
 use crate::core::state::{Changes, Loaded, Meta};
 use crate::core::time::EngineMs;
 use crate::wire::record::{
-    self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredPolicy,
+    self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredOutline, StoredPolicy,
 };
 
 /// A table whose rows consist of a key and a record.
@@ -92,8 +92,24 @@ impl<'c> Batch<'c> {
     }
 }
 
+/// An entry of the history.
+pub(super) fn change(revision: i64, seq: i64, json: &str) -> anyhow::Result<Change> {
+    let read = || record::decode::<StoredChange>(json)?.into_change(key_of(revision, seq)?);
+    named("changes", &(revision, seq), read())
+}
+
+/// What a start needs of an entry of the history.
+pub(super) fn outline(revision: i64, seq: i64, json: &str) -> anyhow::Result<Outline> {
+    let read = || Ok(record::decode::<StoredOutline>(json)?.into_outline(key_of(revision, seq)?));
+    named("changes", &(revision, seq), read())
+}
+
+fn key_of(revision: i64, seq: i64) -> anyhow::Result<ChangeKey> {
+    Ok(ChangeKey { revision: Revision(revision.try_into()?), seq: seq.try_into()? })
+}
+
 /// The key of a history entry in its table.
-fn place(key: ChangeKey) -> anyhow::Result<(i64, u32)> {
+pub(super) fn place(key: ChangeKey) -> anyhow::Result<(i64, u32)> {
     Ok((key.revision.0.try_into().context("a revision is out of bounds")?, key.seq))
 }
 
@@ -171,15 +187,6 @@ impl Rows {
     fn latch(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
         let read = || record::decode::<StoredLatch>(json)?.into_latch(id.parse()?);
         self.loaded.latches.push(named("latches", &id, read())?);
-        Ok(())
-    }
-
-    pub fn change(&mut self, revision: i64, seq: i64, json: &str) -> anyhow::Result<()> {
-        let read = || -> anyhow::Result<Change> {
-            let key = ChangeKey { revision: Revision(revision.try_into()?), seq: seq.try_into()? };
-            record::decode::<StoredChange>(json)?.into_change(key)
-        };
-        self.loaded.history.push(named("changes", &(revision, seq), read())?);
         Ok(())
     }
 

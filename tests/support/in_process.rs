@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use locker::core::history::Outline;
 use locker::core::settings::Settings;
 use locker::core::state::{Changes, Loaded};
 use locker::env::Clock;
@@ -18,8 +19,8 @@ use locker::server::http::{Handler, Request, Response};
 use locker::server::long_polls::LongPolls;
 use locker::server::notices::Notices;
 use locker::server::routes::Routes;
-use locker::store::Store;
 use locker::store::memory::MemoryStore;
+use locker::store::{Reader, Store};
 use locker::wire::errors::Code;
 
 /// A store in memory that fails on demand. Its id is `store-1`.
@@ -39,6 +40,12 @@ impl FailingStore {
 impl Store for FailingStore {
     fn load(&mut self) -> anyhow::Result<Loaded> {
         self.inner.load()
+    }
+    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
+        self.inner.history(each)
+    }
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.inner.reader()
     }
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
         anyhow::ensure!(!self.fails.load(Ordering::SeqCst), "planned failure");

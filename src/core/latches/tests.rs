@@ -32,7 +32,7 @@ fn new(n: u8) -> NewLatch {
 }
 
 fn state() -> State {
-    restarted(Loaded::default(), Settings::default(), 1, now(0))
+    restarted(Loaded::default(), [], Settings::default(), 1, now(0))
 }
 
 fn latch(reply: Result<Reply, Refusal>) -> Latch {
@@ -59,7 +59,7 @@ fn bind(state: &mut State, n: u8, node: Option<&str>, uid: Option<&str>) -> Resu
 }
 
 fn kinds(state: &State) -> Vec<ChangeKind> {
-    state.snapshot.changes.values().map(|change| change.kind).collect()
+    state.new_entries().iter().map(|change| change.kind).collect()
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_release_without_an_ending_ends_as_the_creator_decided() {
     create(&mut state, 2, 0);
     let fail = Ending::Fail(Reason::parse("tests failed").unwrap());
     assert_eq!(latch(release(&mut state, 2, Some(fail.clone()), 1)).ending, fail);
-    let newest = state.snapshot.changes.get_max().unwrap().1.clone();
+    let newest = state.new_entries().last().unwrap().clone();
     assert_eq!(newest.reason.as_ref().map(Reason::as_str), Some("tests failed"));
     assert_eq!(newest.latch.as_ref().map(|l| l.id), Some(id(2)));
 }
@@ -172,7 +172,7 @@ fn a_restart_changes_nothing() {
     step(&mut state, Command::DeleteLatch { id: id(3) }, now(8)).unwrap();
     store.commit(&state.take_changes(now(9)));
     store.check_has_all_of(&state).unwrap();
-    let mut next = restarted(store.load(), Settings::default(), 1, now(50));
+    let mut next = restarted(store.load(), store.history(), Settings::default(), 1, now(50));
     assert_eq!(next.snapshot.latches, state.snapshot.latches);
     assert_eq!(next.snapshot.released_latches, state.snapshot.released_latches);
     assert_eq!(next.next_timer(), state.next_timer(), "the 30 days continue and do not start again");
@@ -201,6 +201,6 @@ fn the_history_of_latches_is_bounded() {
         create(&mut state, 1, 0);
         step(&mut state, Command::DeleteLatch { id: id(1) }, now(0)).unwrap();
     }
-    assert_eq!(state.snapshot.changes.len(), limits::LATCH_CHANGES);
-    assert_eq!(state.take_changes(now(0)).pruned.len(), 10);
+    let changes = state.take_changes(now(0));
+    assert_eq!((changes.history.len(), changes.pruned.len()), (limits::LATCH_CHANGES, 10));
 }

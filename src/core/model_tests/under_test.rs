@@ -53,7 +53,7 @@ impl Core {
             ..Settings::default()
         };
         let now = Now::default();
-        let state = restarted(Loaded::default(), settings, 1, now);
+        let state = restarted(Loaded::default(), [], settings, 1, now);
         let mut core = Self {
             state,
             store: TestStore::default(),
@@ -98,7 +98,7 @@ impl Core {
         self.settle();
         let settings = self.state.settings.clone();
         self.now.engine = self.store.engine();
-        self.state = restarted(self.store.load(), settings, 1, self.now);
+        self.state = restarted(self.store.load(), self.store.history(), settings, 1, self.now);
         self.told.clear();
         let _ = step(&mut self.state, Command::Tick, self.now);
         self.settle();

@@ -48,7 +48,7 @@ use crate::core::pool::{Order, Overtaking, Pick, Policy, PolicyChange, Rule, Whe
 use crate::core::restart::restarted;
 use crate::core::settings::Settings;
 use crate::core::state::Stuck;
-use crate::core::state::{Loaded, Notice, State};
+use crate::core::state::{Notice, State};
 use crate::core::step::step;
 use crate::core::test_store::{TestStore, standing};
 use crate::core::time::{Now, Span, WallMs};
@@ -77,8 +77,8 @@ pub(super) fn locks_taken(text: &str) -> Vec<String> {
         let said = line.split("=>").next().unwrap_or_default();
         server.line(said.trim()).unwrap_or_else(|bad| panic!("{line}: {bad}"));
     }
-    let claimed = server.state.snapshot.changes.values().filter(|change| change.kind == ChangeKind::Claimed);
-    claimed.flat_map(|change| change.locks.iter().map(|(_, lock)| lock.to_string())).collect()
+    let claimed = server.store.history().filter(|entry| entry.listed.kind == ChangeKind::Claimed);
+    claimed.flat_map(|entry| entry.locks).map(|(_, lock)| lock.to_string()).collect()
 }
 
 fn play_checked(text: &str, is_checked: impl Fn(usize) -> bool) {
@@ -157,12 +157,12 @@ impl Server {
             answers: BTreeMap::new(),
             notices: BTreeSet::new(),
         };
-        server.start(Loaded::default(), Settings::default());
+        server.start(Settings::default());
         server
     }
 
-    fn start(&mut self, loaded: Loaded, settings: Settings) {
-        self.state = restarted(loaded, settings, 7, self.now);
+    fn start(&mut self, settings: Settings) {
+        self.state = restarted(self.store.load(), self.store.history(), settings, 7, self.now);
         self.settle();
     }
 
@@ -454,7 +454,7 @@ impl Server {
         let before = standing(&self.state);
         self.now.engine = self.store.engine();
         let settings = self.state.settings.clone();
-        self.start(self.store.load(), settings);
+        self.start(settings);
         self.notices.clear();
         let after = standing(&self.state);
         if before != after {

@@ -117,8 +117,7 @@ impl State {
         }
         if let Phase::Held { claimed, .. } = &claim.phase {
             for part in &claim.terms.ask.parts {
-                self.offer_to_prune(&part.pool, *claimed);
-                self.prune(&part.pool, now);
+                self.prune_after(&part.pool, *claimed, now);
             }
         }
         self.remember_ended(ended);
@@ -132,6 +131,9 @@ impl State {
             self.snapshot.watched.remove(&(build, claim.id.clone()));
         }
         self.entangled.remove(claim);
+        if let Phase::Held { claimed, .. } = &claim.phase {
+            self.claimed.remove(claimed);
+        }
         // When several claims move up, another one may have got this ticket meanwhile.
         if self.tickets.get(&claim.ticket) == Some(&claim.id) {
             self.tickets.remove(&claim.ticket);
@@ -147,6 +149,9 @@ impl State {
             self.snapshot.watched.insert((build, claim.id.clone()), concern);
         }
         self.entangled.add(claim);
+        if let Phase::Held { claimed, .. } = &claim.phase {
+            self.claimed.insert(*claimed);
+        }
         self.tickets.insert(claim.ticket, claim.id.clone());
         if !claim.waits() {
             return;

@@ -1,15 +1,15 @@
 //! The history that a state keeps: writing entries, listing them in their pools, pruning them.
 
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::{Notice, State};
 use crate::core::claim::{Claim, End, LockSet, Owner, Phase};
-use crate::core::history::{Change, ChangeKind};
+use crate::core::history::{Change, ChangeKind, Outline};
 use crate::core::latch::LatchRef;
 use crate::core::limits;
 use crate::core::names::{ChangeKey, ClaimId, LockName, PoolName, Reason};
-use crate::core::pool::Lock;
+use crate::core::pool::{Lock, Pool};
 use crate::core::time::{Now, Span, WallMs};
 
 /// What an entry of the history says, before it has its place.
@@ -97,179 +97,296 @@ impl State {
     }
 
     pub(super) fn write(&mut self, change: Change, now: Now) -> ChangeKey {
-        let change = Arc::new(change);
         let key = change.key;
-        self.dirty.history.push(Arc::clone(&change));
-        self.add_change(&change);
-        for pool in &change.pools {
+        let is_latch = change.latch.is_some();
+        let outline = change.outline();
+        self.dirty.history.push(Arc::new(change));
+        self.list(&outline, is_latch);
+        for pool in &outline.pools {
             self.prune(pool, now);
         }
-        for pool in &change.pools {
-            self.notify(Notice::Pool(pool.clone()));
+        for pool in outline.pools {
+            self.notify(Notice::Pool(pool));
         }
-        // Two removals for one entry: this catches up when a page contained too few entries that may go.
-        for _ in 0..2 {
-            if self.snapshot.changes.len() > self.settings.changes {
-                self.prune_oldest();
+        // More than came in, so that this catches up when an entry must stay.
+        for _ in 0..=limits::POOLS_PER_CLAIM {
+            if self.histories.entries <= self.settings.changes || !self.prune_oldest(None) {
+                break;
             }
         }
         key
     }
 
-    /// Removes the oldest entry that may go. Each call examines one page of entries and continues where the last call
-    /// ended, so entries that must stay do not hide those that may go.
-    fn prune_oldest(&mut self) {
-        let from = self.oldest_kept.map_or(Bound::Unbounded, Bound::Included);
-        let may_go = |change: &&Arc<Change>| {
-            let pools = change.pools.iter().filter_map(|p| self.snapshot.pool(p));
-            pools.clone().all(|p| p.prunable.contains(&change.key) || !p.changes.contains_key(&change.key))
+    /// Takes the oldest entry that may go out of one history. With a time, only if it is older. Returns whether there
+    /// was one.
+    fn prune_oldest(&mut self, older_than: Option<WallMs>) -> bool {
+        let loose = self.histories.loose.first_key_value().map(|(key, at)| (*key, *at));
+        let listed = self.histories.oldest.first().cloned();
+        let (key, at, pool) = match (loose, listed) {
+            (Some((key, at)), None) => (key, at, None),
+            (Some((key, at)), Some((other, _))) if key < other => (key, at, None),
+            (_, Some((key, pool))) => {
+                let at = self.snapshot.pool(&pool).and_then(|p| p.changes.get(&key)).map(|listed| listed.at);
+                (key, at.unwrap_or_default(), Some(pool))
+            }
+            (None, None) => return false,
         };
-        let page = || self.snapshot.changes.range((from, Bound::Unbounded)).map(|(_, change)| change);
-        let oldest = page().take(limits::PAGE).find(may_go).cloned();
-        let end = || page().nth(limits::PAGE).map(|change| change.key);
-        self.oldest_kept = oldest.as_ref().map_or_else(end, |change| Some(change.key));
-        if let Some(oldest) = oldest {
-            self.take_out_of_history(&oldest);
+        if older_than.is_some_and(|time| at >= time) {
+            return false;
         }
+        match pool {
+            Some(pool) => self.take_out_of_pool(&pool, key),
+            None => self.forget_loose(key),
+        }
+        true
     }
 
-    /// Removes entries that are too old. Each call examines one page of them and continues where the last call ended.
-    /// When it reaches younger entries, it starts again at the beginning.
+    /// Removes entries that are too old, in each call at most a page of them.
     pub(in crate::core) fn prune_by_age(&mut self, now: Now) {
-        let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
-        let (page, end) = self.page_from(self.oldest_young);
-        let young = page.iter().position(|change| change.at.0 >= oldest_wall);
-        self.oldest_young = if young.is_some() { None } else { end };
-        for change in page.iter().take(young.unwrap_or(page.len())) {
-            let stays = |p: &PoolName| {
-                let pool = self.snapshot.pool(p);
-                pool.is_some_and(|p| p.changes.contains_key(&change.key) && !p.prunable.contains(&change.key))
+        let oldest = WallMs(now.wall.0.saturating_sub(self.settings.history_age.0));
+        let _ = (0..limits::PAGE).all(|_| self.prune_oldest(Some(oldest)));
+    }
+
+    /// Lists a new entry in its pools, and makes it the newest of its locks.
+    fn list(&mut self, entry: &Outline, is_latch: bool) {
+        let mut pools = 0;
+        for pool in listing_pools(entry) {
+            let newest = |p: &mut Pool| {
+                let mut outdated = Vec::new();
+                let mut named = false;
+                for (_, lock) in entry.locks.iter().filter(|(of, _)| of == pool) {
+                    let Some(old) = p.locks.get(lock) else { continue };
+                    let mut lock = Lock::clone(old);
+                    outdated.extend(lock.newest.replace(entry.key));
+                    p.put_lock(lock);
+                    named = true;
+                }
+                if !named {
+                    outdated.push(entry.key);
+                }
+                outdated
             };
-            let (stay, go): (Vec<_>, Vec<_>) = change.pools.iter().partition(|pool| stays(pool));
-            for pool in go {
-                self.take_out_of_pool(pool, change.key);
-            }
-            if stay.is_empty() {
-                self.forget_change(change.key);
-            }
-        }
-    }
-
-    /// A page of the history from this entry on, and where the next page begins; `None` is the beginning.
-    fn page_from(&self, from: Option<ChangeKey>) -> (Vec<Arc<Change>>, Option<ChangeKey>) {
-        let from = from.map_or(Bound::Unbounded, Bound::Included);
-        let mut page: Vec<Arc<Change>> = self
-            .snapshot
-            .changes
-            .range((from, Bound::Unbounded))
-            .take(limits::PAGE + 1)
-            .map(|(_, c)| Arc::clone(c))
-            .collect();
-        let next = if page.len() > limits::PAGE { page.pop().map(|change| change.key) } else { None };
-        (page, next)
-    }
-
-    fn take_out_of_history(&mut self, change: &Change) {
-        for pool in &change.pools {
-            self.take_out_of_pool(pool, change.key);
-        }
-        self.forget_change(change.key);
-    }
-
-    fn take_out_of_pool(&mut self, pool: &PoolName, key: ChangeKey) {
-        if let Some(p) = self.pool_mut(pool) {
-            p.prunable.remove(&key);
-            p.changes.remove(&key);
-        }
-    }
-
-    /// Lists an entry in its pools. A restart also rebuilds the history with it.
-    pub(in crate::core) fn add_change(&mut self, change: &Arc<Change>) {
-        self.snapshot.changes.insert(change.key, Arc::clone(change));
-        if change.latch.is_some() {
-            self.latch_changes.push_back(change.key);
-            if self.latch_changes.len() > limits::LATCH_CHANGES
-                && let Some(oldest) = self.latch_changes.pop_front()
-            {
-                self.forget_change(oldest);
-            }
-        }
-        // The removal of a pool is not in the history of any pool, not even of a later pool with the same name.
-        for pool in change.pools.iter().filter(|_| change.kind != ChangeKind::PoolRemoved) {
             let Some(p) = self.pool_mut(pool) else { continue };
-            p.changes.insert(change.key, Arc::clone(change));
-            let mut named = false;
-            let mut outdated = Vec::new();
-            for (_, lock) in change.locks.iter().filter(|(of, _)| of == pool) {
-                let Some(old) = p.locks.get(lock) else { continue };
-                let mut lock = Lock::clone(old);
-                outdated.extend(lock.newest.replace(change.key));
-                p.put_lock(lock);
-                named = true;
-            }
-            if !named {
-                outdated.push(change.key);
-            }
-            for key in outdated {
-                self.offer_to_prune(pool, key);
+            p.list(entry);
+            let outdated = newest(p);
+            self.histories.entries += 1;
+            pools += 1;
+            outdated.into_iter().for_each(|key| self.offer_to_prune(pool, key));
+        }
+        self.count_listings(entry, pools, is_latch);
+    }
+
+    /// An entry of several pools, or of none, needs a note of its own.
+    fn count_listings(&mut self, entry: &Outline, pools: usize, is_latch: bool) {
+        if pools > 1 {
+            self.histories.shared.insert(entry.key, pools);
+        }
+        if pools == 0 {
+            self.histories.entries += 1;
+            self.histories.loose.insert(entry.key, entry.listed.at);
+        }
+        if is_latch {
+            self.histories.of_latches.push_back(entry.key);
+            if self.histories.of_latches.len() > limits::LATCH_CHANGES
+                && let Some(oldest) = self.histories.of_latches.pop_front()
+            {
+                self.forget_loose(oldest);
             }
         }
     }
 
-    /// A restart has reached the removal of this pool: the pool that has the name now was made later, and its history
-    /// starts after this.
-    pub(in crate::core) fn begin_history_again(&mut self, pool: &PoolName) {
+    /// Lists a stored entry at a restart. Entries come in their order. [`State::end_of_history`] does the rest.
+    pub(in crate::core) fn list_stored(&mut self, entry: &Outline) {
+        if entry.listed.kind == ChangeKind::PoolRemoved {
+            // The pool that has the name now was made later, and its history starts after this.
+            entry.pools.iter().for_each(|pool| self.begin_history_again(pool));
+        }
+        let mut pools = 0;
+        for pool in listing_pools(entry) {
+            let Some(p) = self.pool_mut(pool) else { continue };
+            p.list(entry);
+            self.histories.entries += 1;
+            pools += 1;
+        }
+        for (pool, lock) in listing_pools(entry).flat_map(|pool| entry.locks.iter().filter(move |(of, _)| of == pool)) {
+            if let Some(newest) = self.histories.restored.get_mut(pool) {
+                newest.insert(lock.clone(), entry.key);
+            } else {
+                self.histories.restored.insert(pool.clone(), BTreeMap::from([(lock.clone(), entry.key)]));
+            }
+        }
+        self.count_listings(entry, pools, entry.pools.is_empty());
+    }
+
+    fn begin_history_again(&mut self, pool: &PoolName) {
+        self.histories.restored.remove(pool);
         let Some(p) = self.pool_mut(pool) else { return };
-        p.changes.clear();
-        p.prunable.clear();
-        let named: Vec<Lock> = p.locks.values().filter(|l| l.newest.is_some()).map(|l| Lock::clone(l)).collect();
-        named.into_iter().for_each(|lock| p.put_lock(Lock { newest: None, ..lock }));
+        let old = std::mem::take(&mut p.changes);
+        old.keys().for_each(|key| self.unlist(*key));
+    }
+
+    /// All stored entries are listed: finds the newest of each lock and what may be pruned, and prunes it.
+    pub(in crate::core) fn end_of_history(&mut self, now: Now) {
+        for (pool, locks) in std::mem::take(&mut self.histories.restored) {
+            let Some(p) = self.pool_mut(&pool) else { continue };
+            for (lock, newest) in locks {
+                let Some(old) = p.locks.get(&lock) else { continue };
+                let lock = Lock { newest: Some(newest), ..Lock::clone(old) };
+                p.put_lock(lock);
+            }
+        }
+        let pools: Vec<PoolName> = self.snapshot.pools.keys().cloned().collect();
+        for pool in &pools {
+            let Some(p) = self.snapshot.pools.get_mut(pool).map(Arc::make_mut) else { continue };
+            let may_go = p.changes.keys().filter(|key| !p.is_newest(**key) && !self.claimed.contains(key));
+            p.prunable = may_go.copied().collect();
+            if let Some(oldest) = p.prunable.get_min() {
+                self.histories.oldest.insert((*oldest, pool.clone()));
+            }
+            self.prune(pool, now);
+        }
     }
 
     /// An entry may be pruned once it is neither the newest of a lock nor the `claimed` entry of a live hold.
     pub(super) fn offer_to_prune(&mut self, pool: &PoolName, key: ChangeKey) {
-        let Some(p) = self.snapshot.pool(pool) else { return };
-        let Some(change) = p.changes.get(&key) else { return };
-        let newest =
-            |(of, lock): &(PoolName, LockName)| of == pool && p.locks.get(lock).is_some_and(|l| l.newest == Some(key));
-        let live = change.kind == ChangeKind::Claimed
-            && change
-                .claim
-                .as_ref()
-                .and_then(|id| self.snapshot.claims.get(id))
-                .is_some_and(|claim| matches!(&claim.phase, Phase::Held { claimed, .. } if *claimed == key));
-        if !live
-            && !change.locks.iter().any(newest)
-            && let Some(p) = self.pool_mut(pool)
-        {
+        let Some(p) = self.snapshot.pools.get_mut(pool) else { return };
+        if p.changes.contains_key(&key) && !p.is_newest(key) && !self.claimed.contains(&key) {
+            let p = Arc::make_mut(p);
+            let before = p.prunable.get_min().copied();
             p.prunable.insert(key);
+            let after = p.prunable.get_min().copied();
+            self.histories.set_oldest(pool, before, after);
         }
     }
 
     /// Removes entries beyond the limits of number and age, oldest first. Entries that must stay take up at most half
     /// of the room, so that a pool with many locks keeps some other history.
-    pub(in crate::core) fn prune(&mut self, pool: &PoolName, now: Now) {
+    fn prune(&mut self, pool: &PoolName, now: Now) {
         let keep = self.settings.history;
         let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
         while let Some(p) = self.snapshot.pool(pool) {
             let Some(oldest) = p.prunable.get_min().copied() else { return };
-            let is_old = p.changes.get(&oldest).is_none_or(|c| c.at.0 < oldest_wall);
+            let is_old = p.changes.get(&oldest).is_none_or(|listed| listed.at.0 < oldest_wall);
             let must_stay = p.changes.len().saturating_sub(p.prunable.len());
             if p.prunable.len() <= keep - must_stay.min(keep / 2) && !is_old {
                 return;
             }
             self.take_out_of_pool(pool, oldest);
-            self.forget_change(oldest);
         }
     }
 
-    /// Forgets an entry that is no longer in the history of any pool.
-    pub(super) fn forget_change(&mut self, key: ChangeKey) {
-        let Some(change) = self.snapshot.changes.get(&key) else { return };
-        let shown = |pool: &PoolName| self.snapshot.pool(pool).is_some_and(|p| p.changes.contains_key(&key));
-        if !change.pools.iter().any(shown) {
-            self.snapshot.changes.remove(&key);
+    pub(super) fn prune_after(&mut self, pool: &PoolName, key: ChangeKey, now: Now) {
+        self.offer_to_prune(pool, key);
+        self.prune(pool, now);
+    }
+
+    fn take_out_of_pool(&mut self, pool: &PoolName, key: ChangeKey) {
+        let Some(p) = self.pool_mut(pool) else { return };
+        let before = p.prunable.get_min().copied();
+        p.prunable.remove(&key);
+        let after = p.prunable.get_min().copied();
+        let listed = p.changes.remove(&key).is_some();
+        self.histories.set_oldest(pool, before, after);
+        if listed {
+            self.unlist(key);
+        }
+    }
+
+    /// A pool is gone, and its history with it.
+    pub(super) fn forget_history(&mut self, pool: &Pool) {
+        self.histories.set_oldest(&pool.name, pool.prunable.get_min().copied(), None);
+        pool.changes.keys().for_each(|key| self.unlist(*key));
+    }
+
+    /// One history less lists this entry. The last one to go takes the entry with it.
+    fn unlist(&mut self, key: ChangeKey) {
+        self.histories.entries -= 1;
+        match self.histories.shared.get_mut(&key) {
+            Some(pools) if *pools > 2 => *pools -= 1,
+            Some(_) => drop(self.histories.shared.remove(&key)),
+            None => self.dirty.pruned.push(key),
+        }
+    }
+
+    /// Forgets an entry of no pool.
+    fn forget_loose(&mut self, key: ChangeKey) {
+        if self.histories.loose.remove(&key).is_some() {
+            self.histories.entries -= 1;
             self.dirty.pruned.push(key);
+        }
+    }
+
+    /// Whether there is no history at all.
+    #[must_use]
+    pub fn has_no_history(&self) -> bool {
+        self.histories.entries == 0
+    }
+}
+
+#[cfg(test)]
+impl State {
+    /// The entries since the last [`State::take_changes`].
+    pub(in crate::core) fn new_entries(&self) -> &[Arc<Change>] {
+        &self.dirty.history
+    }
+
+    /// Whether exactly these entries are listed.
+    pub(in crate::core) fn check_has_all_entries<'k>(
+        &self,
+        kept: impl Iterator<Item = &'k ChangeKey>,
+    ) -> Result<(), String> {
+        let in_pools = self.snapshot.pools.values().flat_map(|pool| pool.changes.keys());
+        let listed: BTreeSet<&ChangeKey> = in_pools.chain(self.histories.loose.keys()).collect();
+        let kept: BTreeSet<&ChangeKey> = kept.collect();
+        let differ: Vec<_> = kept.symmetric_difference(&listed).collect();
+        let listings: usize = self.snapshot.pools.values().map(|pool| pool.changes.len()).sum();
+        let entries = listings + self.histories.loose.len();
+        if !differ.is_empty() || entries != self.histories.entries {
+            return Err(format!("{entries} of {}; store and state differ about {differ:?}", self.histories.entries));
+        }
+        let heads = |pool: &Arc<Pool>| Some((*pool.prunable.get_min()?, pool.name.clone()));
+        let oldest: BTreeSet<_> = self.snapshot.pools.values().filter_map(heads).collect();
+        if oldest == self.histories.oldest {
+            Ok(())
+        } else {
+            Err(format!("{:?} are oldest, not {oldest:?}", self.histories.oldest))
+        }
+    }
+}
+
+/// The pools whose history shows an entry. The removal of a pool is not in the history of any pool, not even of a later
+/// pool with the same name.
+fn listing_pools(entry: &Outline) -> impl Iterator<Item = &PoolName> + Clone {
+    entry.pools.iter().filter(|_| entry.listed.kind != ChangeKind::PoolRemoved)
+}
+
+/// What is known about the histories of all pools together.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Histories {
+    /// The number of entries in all histories. An entry of two pools counts twice.
+    entries: usize,
+    /// The oldest entry of each pool that may be pruned.
+    oldest: BTreeSet<(ChangeKey, PoolName)>,
+    /// Entries that several pools still list, and how many.
+    shared: BTreeMap<ChangeKey, usize>,
+    /// Entries of no pool: about latches and removed pools.
+    loose: BTreeMap<ChangeKey, WallMs>,
+    /// Entries about latches, oldest first; some may be pruned already.
+    of_latches: VecDeque<ChangeKey>,
+    /// During a restart: the newest entry about each lock so far.
+    restored: BTreeMap<PoolName, BTreeMap<LockName, ChangeKey>>,
+}
+
+impl Histories {
+    fn set_oldest(&mut self, pool: &PoolName, before: Option<ChangeKey>, after: Option<ChangeKey>) {
+        if before == after {
+            return;
+        }
+        if let Some(key) = before {
+            self.oldest.remove(&(key, pool.clone()));
+        }
+        if let Some(key) = after {
+            self.oldest.insert((key, pool.clone()));
         }
     }
 }

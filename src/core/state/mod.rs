@@ -20,7 +20,7 @@ mod stuck;
 mod supersede_group;
 mod tickets;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -35,6 +35,7 @@ use crate::core::time::{Deadline, EngineMs, Now};
 
 pub(super) use entangled::Entangled;
 pub(super) use history::Entry;
+use history::Histories;
 pub use snapshot::{Changes, Loaded, Meta, OpRecord, Snapshot};
 pub use stuck::Stuck;
 pub(super) use stuck::Watch;
@@ -114,11 +115,9 @@ pub struct State {
     ended_builds: BTreeSet<(BuildRef, ClaimId)>,
     /// Remembered operations, oldest first.
     op_order: BTreeSet<(EngineMs, OpId)>,
-    /// History entries of latches, oldest first; some may be pruned already.
-    latch_changes: VecDeque<ChangeKey>,
-    /// Where the next search for surplus history entries continues, and the next search for old ones.
-    oldest_kept: Option<ChangeKey>,
-    oldest_young: Option<ChangeKey>,
+    histories: Histories,
+    /// The `claimed` entries of live holds.
+    claimed: BTreeSet<ChangeKey>,
     dirty: Dirty,
     notices: BTreeSet<Notice>,
 }

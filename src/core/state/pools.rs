@@ -73,12 +73,10 @@ impl State {
     pub(in crate::core) fn remove_pool(&mut self, name: &PoolName) {
         let Some(pool) = self.snapshot.pools.remove(name) else { return };
         self.backfilling.remove(name);
+        self.forget_history(&pool);
         self.dirty.pools.insert(name.clone());
         for lock in pool.locks.keys() {
             self.dirty.locks.insert((name.clone(), lock.clone()));
-        }
-        for key in pool.changes.keys() {
-            self.forget_change(*key);
         }
     }
 
@@ -107,8 +105,7 @@ impl State {
         self.change_edges_of(pool);
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
         if let Some(key) = newest {
-            self.offer_to_prune(pool, key);
-            self.prune(pool, now);
+            self.prune_after(pool, key, now);
         }
         self.dispatch_tied(pool);
         self.dispatch_lacking(pool);

@@ -33,8 +33,6 @@ pub struct Snapshot {
     pub latches: OrdMap<LatchId, Arc<Latch>>,
     /// Released latches, in the order of their release.
     pub released_latches: OrdSet<(Revision, LatchId)>,
-    /// History of all pools and latches, oldest first.
-    pub changes: OrdMap<ChangeKey, Arc<Change>>,
     /// The newest revision so far.
     pub revision: Revision,
     /// From [`crate::core::settings::Settings::seed`].
@@ -148,7 +146,7 @@ impl Changes {
     }
 }
 
-/// Everything that a store has kept, in no particular order.
+/// Everything that a store has kept except the history, in no particular order.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
     /// Missing in a new store.
@@ -159,5 +157,4 @@ pub struct Loaded {
     pub ended: Vec<Ended>,
     pub ops: Vec<OpRecord>,
     pub latches: Vec<Latch>,
-    pub history: Vec<Change>,
 }

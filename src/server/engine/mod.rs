@@ -12,21 +12,22 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use arc_swap::ArcSwap;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use self::figures::EngineFigures;
 use super::long_polls::{LongPolls, Topic};
 use super::notices::Notices;
 use crate::core::command::{Command, Refusal, Reply};
-use crate::core::restart::{epoch_by_clock, restarted};
+use crate::core::restart::{Restart, epoch_by_clock};
 use crate::core::settings::{Settings, planted};
 use crate::core::state::{Notice, Snapshot, State};
 use crate::core::step::step;
 use crate::core::time::{EngineMs, Now, Span, WallMs};
 use crate::env::Clock;
 use crate::server::limits::BATCH;
-use crate::store::Store;
+use crate::store::{READERS, Reader, Store};
 
 /// How often the engine checks the queues again, in case a wake-up was lost.
 const RECONCILE: Span = Span::secs(5);
@@ -61,6 +62,9 @@ pub struct Engine {
     clock: Arc<EngineClock>,
     store_id: Arc<str>,
     figures: EngineFigures,
+    reader: Arc<dyn Reader>,
+    /// As many permits as there may be reads at one time, so that reads occupy few threads.
+    reads: Arc<Semaphore>,
 }
 
 impl Engine {
@@ -106,6 +110,21 @@ impl Engine {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Reads from the store, on a thread that may block. What it finds is at least as new as every answer given so far.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Reader) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let permit = self.reads.acquire().await.context("the reads have ended")?;
+        let reader = Arc::clone(&self.reader);
+        let found = tokio::task::spawn_blocking(move || read(&*reader)).await;
+        drop(permit);
+        found.context("a read has failed: this is a bug in locker")?
     }
 
     /// The time as the engine sees it. Use it only to show deadlines, which are in engine time, as times of day. No
@@ -204,7 +223,9 @@ fn awake(
     let base = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
     let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
     let now = clock.now();
-    let mut state = restarted(loaded, settings, epoch_by_clock(now.wall)?, now);
+    let mut restart = Restart::begin(loaded, settings, epoch_by_clock(now.wall)?, now);
+    store.history(&mut |entry| restart.entry(&entry))?;
+    let mut state = restart.finish();
     prepare(&mut state, now)?;
     store.commit(&state.take_changes(now))?;
     let snapshot = Arc::new(ArcSwap::from_pointee(state.snapshot.clone()));
@@ -216,6 +237,8 @@ fn awake(
         clock: Arc::clone(&clock),
         store_id: Arc::from(store.store_id()),
         figures: figures.clone(),
+        reader: store.reader(),
+        reads: Arc::new(Semaphore::new(READERS)),
     };
     let (last_time_stored, next_reconcile) = (now.engine, now.engine);
     let thread =

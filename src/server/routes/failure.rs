@@ -65,6 +65,13 @@ impl Failure {
         )
     }
 
+    /// What only the store remembers cannot be read.
+    pub fn unreadable(error: anyhow::Error) -> Self {
+        let cause = Some(Arc::from(format!("{error:#}")));
+        let error = "the server cannot read this from its store: its log says why; try again";
+        Self { cause, ..Self::new(Code::Internal, error) }
+    }
+
     pub fn into_response(self) -> Response {
         let Self { code, status, error, problems, claim, allow, cause: _ } = self;
         let view = ErrorView { error, code, problems, claim: claim.map(|claim| *claim) };

@@ -321,7 +321,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
         query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST, WAIT_ENTRY],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool],
-        ..guarded(Get, "/api/v1/pools/{pool}/changes", "History of a pool, oldest first", Look(changes::of_pool))
+        ..guarded(
+            Get,
+            "/api/v1/pools/{pool}/changes",
+            "History of a pool, oldest first",
+            Talk(|routes, call| Box::pin(changes::of_pool(routes, call))),
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<NoteBody>),
@@ -336,7 +341,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Get,
             "/api/v1/pools/{pool}/changes/{revision}",
             "All entries of one revision",
-            Look(changes::revision),
+            Talk(|routes, call| Box::pin(changes::revision(routes, call))),
         )
     },
     Route {
@@ -346,7 +351,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Get,
             "/api/v1/changes",
             "History of all pools, including removed ones, oldest first",
-            Look(changes::of_all),
+            Talk(|routes, call| Box::pin(changes::of_all(routes, call))),
         )
     },
     Route {

@@ -13,6 +13,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -20,10 +21,15 @@ use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior, par
 
 use super::checkpoint::{CHECKPOINT_PAGES, Checkpointer};
 use super::lockfile::LockFile;
-use super::rows::{Batch, Rows, Table};
+use super::rows::{self, Batch, Rows, Table};
 use super::sidecar::{PRIVATE, sidecar};
-use super::{Store, schema};
+use super::{Reader, Store, schema};
+use crate::core::history::Outline;
 use crate::core::state::{Changes, Loaded};
+
+mod readers;
+
+use readers::Readers;
 
 /// Page cache of the writer, KiB: keeps most of the index of a million ended claims in memory.
 const CACHE_KIB: i64 = 32 * 1024;
@@ -47,7 +53,9 @@ impl Default for Tuning {
 /// A store in a file. While it lives, no other server can use that file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    // Dropped in this order: first the thread ends, then the last connection closes, then the next server may start.
+    // Dropped in this order: first reads and the thread end, then the last connection closes, which finishes the log,
+    // then the next server may start.
+    readers: Readers,
     checkpointer: Checkpointer,
     conn: Connection,
     _lock: LockFile,
@@ -83,7 +91,8 @@ impl SqliteStore {
             let helper = connect(&path, tuning.busy_timeout)?;
             write_ahead(&helper)?;
             let checkpointer = Checkpointer::start(helper, tuning.checkpoint_pages)?;
-            Ok(Self { checkpointer, conn, _lock: lock, path: path.clone(), id })
+            let readers = Readers::open(&path, tuning.busy_timeout)?;
+            Ok(Self { readers, checkpointer, conn, _lock: lock, path: path.clone(), id })
         };
         open().with_context(|| format!("cannot use the store {}", path.display()))
     }
@@ -104,6 +113,18 @@ impl Store for SqliteStore {
             Ok(loaded)
         };
         load().with_context(|| format!("cannot load the store {}", self.path.display()))
+    }
+
+    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
+        let read = each_change(&self.conn, |revision, seq, json| {
+            each(rows::outline(revision, seq, json)?);
+            Ok(())
+        });
+        read.with_context(|| format!("cannot load the store {}", self.path.display()))
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.readers.reader()
     }
 
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
@@ -214,10 +235,17 @@ pub(super) fn load_all(conn: &Connection) -> anyhow::Result<Loaded> {
     each_row(conn, "locks", "SELECT pool, name, metadata, record FROM locks", |row| {
         rows.lock(text(row, 0)?, text(row, 1)?, row.get_ref(2)?.as_blob()?, text(row, 3)?)
     })?;
-    each_row(conn, "changes", "SELECT revision, seq, record FROM changes", |row| {
-        rows.change(row.get(0)?, row.get(1)?, text(row, 2)?)
-    })?;
     rows.finish()
+}
+
+/// Passes each row of the history to `each`, oldest first.
+pub(super) fn each_change(
+    conn: &Connection,
+    mut each: impl FnMut(i64, i64, &str) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    each_row(conn, "changes", "SELECT revision, seq, record FROM changes ORDER BY revision, seq", |row| {
+        each(row.get(0)?, row.get(1)?, text(row, 2)?)
+    })
 }
 
 fn text<'r>(row: &'r Row<'_>, column: usize) -> anyhow::Result<&'r str> {

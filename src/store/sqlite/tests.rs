@@ -194,7 +194,9 @@ fn a_file_of_version_1_is_migrated() {
     assert_eq!(store.store_id(), "0123456789abcdef0123456789abcdef");
     let loaded = store.load().unwrap();
     let rows = [loaded.pools.len(), loaded.locks.len(), loaded.claims.len(), loaded.ended.len(), loaded.ops.len()];
-    assert_eq!((rows, loaded.history.len(), loaded.latches.len()), ([1; 5], 2, 0));
+    let mut entries = 0;
+    store.history(&mut |_| entries += 1).unwrap();
+    assert_eq!((rows, entries, loaded.latches.len()), ([1; 5], 2, 0));
     let Phase::Held { delivered, .. } = &loaded.claims[0].phase else { panic!("it is not held as before") };
     assert!(delivered, "it may be in use even after its build");
     let changes = batches(12).into_iter().find(|c| c.latches.iter().any(|(_, latch)| latch.is_some())).unwrap();
@@ -257,7 +259,8 @@ fn a_damaged_row_is_named() {
     for (damage, table, expected) in cases {
         let (place, _) = Place::filled();
         assert_ne!(place.shell().execute(damage, []).unwrap(), 0, "{damage}");
-        let message = format!("{:#}", place.open().load().unwrap_err());
+        let mut store = place.open();
+        let message = format!("{:#}", store.load().and_then(|_| store.history(&mut |_| {})).expect_err(damage));
         assert!(message.contains(&format!("table {table}")) && message.contains(expected), "{damage}: {message}");
     }
 }
@@ -268,7 +271,8 @@ fn a_torn_file_is_refused() {
     let whole = fs::read(place.file()).unwrap();
     for pages in 1..whole.len() / 4096 {
         fs::write(place.file(), &whole[..pages * 4096]).unwrap();
-        let loaded = SqliteStore::open(&place.file()).and_then(|mut store| store.load());
+        let loaded = SqliteStore::open(&place.file())
+            .and_then(|mut store| store.load().and_then(|_| store.history(&mut |_| {})));
         assert!(loaded.is_err(), "{pages} pages of {}", whole.len() / 4096);
     }
     fs::write(place.file(), &whole).unwrap();

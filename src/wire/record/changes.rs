@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Parsed, StoredDeadline, StoredEnd, StoredLatchRef, StoredLocks, StoredOwner, all_parsed, locks, parsed, plain,
     stored_locks, words,
 };
-use crate::core::history::{Change, ChangeKind};
+use crate::core::history::{Change, ChangeKind, Listed, Outline};
 use crate::core::names::{Asked, ChangeKey, ClaimId, OpId, PoolName, Reason, Revision};
 use crate::core::state::OpRecord;
 use crate::core::time::{Span, WallMs};
@@ -132,5 +133,38 @@ impl StoredChange {
             held: self.held.map(Span),
             latch: self.latch.map(Into::into),
         })
+    }
+}
+
+/// The part of a [`StoredChange`] that a start reads. The rest is only skipped, because a store may have millions.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredOutline {
+    at: u64,
+    kind: StoredKind,
+    pools: Vec<Parsed<PoolName>>,
+    locks: StoredLocks,
+    #[serde(default, rename = "claim")]
+    _claim: IgnoredAny,
+    #[serde(default, rename = "end")]
+    _end: IgnoredAny,
+    #[serde(default, rename = "who")]
+    _who: IgnoredAny,
+    #[serde(default, rename = "reason")]
+    _reason: IgnoredAny,
+    #[serde(default, rename = "waited")]
+    _waited: IgnoredAny,
+    #[serde(default)]
+    held: Option<u64>,
+    #[serde(default, rename = "latch")]
+    _latch: IgnoredAny,
+}
+
+impl StoredOutline {
+    /// The outline of the entry with this key.
+    #[must_use]
+    pub fn into_outline(self, key: ChangeKey) -> Outline {
+        let listed = Listed { kind: self.kind.into(), at: WallMs(self.at) };
+        Outline { key, listed, pools: plain(self.pools), locks: locks(self.locks), held: self.held.map(Span) }
     }
 }

@@ -35,7 +35,7 @@ use crate::core::claim::{End, Labels, LockSet, Owner, Scope};
 use crate::core::names::{InstanceVars, Label, LockName, PoolName, Text};
 use crate::core::time::{Deadline, EngineMs, Span};
 
-pub use changes::{StoredChange, StoredKey, StoredKind, StoredOp};
+pub use changes::{StoredChange, StoredKey, StoredKind, StoredOp, StoredOutline};
 pub use claims::{NO_PRESENCE, StoredBuild, StoredClaim, StoredEnded, StoredPart, StoredPhase, StoredWant};
 pub use latch::{StoredLatch, StoredLatchRef};
 pub use pools::{StoredBackfill, StoredLock, StoredOrder, StoredPick, StoredPolicy, StoredQuarantine};

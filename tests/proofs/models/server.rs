@@ -1,11 +1,12 @@
 //! The server of the models: the real core with its own clock, and one pool `p` with one lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use locker::core::claim::{Phase, Presence};
 use locker::core::command::{AskClaim, Command, Refusal, Reply, Wait};
-use locker::core::names::{ClaimId, Fence, ParkId, PoolName, Run, Ticket};
+use locker::core::history::Outline;
+use locker::core::names::{ChangeKey, ClaimId, Fence, ParkId, PoolName, Run, Ticket};
 use locker::core::restart::restarted;
 use locker::core::settings::Settings;
 use locker::core::state::{Loaded, Meta, Notice, State};
@@ -25,6 +26,8 @@ pub struct Server {
     pub told: BTreeSet<ParkId>,
     /// The number of parked requests so far.
     parks: u64,
+    /// The history, as a store would keep it.
+    history: BTreeMap<ChangeKey, Outline>,
 }
 
 /// The terms of a claim.
@@ -42,8 +45,8 @@ pub fn claim(n: usize) -> ClaimId {
 impl Server {
     pub fn new(settings: Settings) -> Self {
         let now = Now::default();
-        let state = restarted(Loaded::default(), settings, 1, now);
-        let mut server = Self { state, now, told: BTreeSet::new(), parks: 0 };
+        let state = restarted(Loaded::default(), [], settings, 1, now);
+        let mut server = Self { state, now, told: BTreeSet::new(), parks: 0, history: BTreeMap::new() };
         server.settle();
         server
     }
@@ -61,7 +64,9 @@ impl Server {
 
     fn settle(&mut self) {
         // Everything is committed at once. Other proofs cover what a crash loses.
-        let _ = self.state.take_changes(self.now);
+        let changes = self.state.take_changes(self.now);
+        self.history.extend(changes.history.iter().map(|change| (change.key, change.outline())));
+        changes.pruned.iter().for_each(|key| drop(self.history.remove(key)));
         let told = self.state.take_notices().into_iter();
         self.told.extend(told.filter_map(|n| if let Notice::Park(park) = n { Some(park) } else { None }));
     }
@@ -117,10 +122,9 @@ impl Server {
             locks: snapshot.pools.values().flat_map(|pool| locks(pool)).collect(),
             claims,
             ended: snapshot.ended.values().map(|ended| (**ended).clone()).collect(),
-            history: snapshot.changes.values().map(|change| (**change).clone()).collect(),
             ..Loaded::default()
         };
-        self.state = restarted(loaded, self.state.settings.clone(), 1, self.now);
+        self.state = restarted(loaded, self.history.values().cloned(), self.state.settings.clone(), 1, self.now);
         self.told.clear();
         self.settle();
         let _ = self.step(Command::Tick);

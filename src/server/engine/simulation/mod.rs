@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 use super::figures::EngineFigures;
 use super::{EngineError, Thread, awake};
 use crate::core::command::{By, Command, Reply, Wait};
+use crate::core::history::Outline;
 use crate::core::names::{ParkId, PoolName};
 use crate::core::pool::Policy;
 use crate::core::settings::{Plant, Settings};
@@ -33,8 +34,8 @@ use crate::core::time::Now;
 use crate::env::Clock;
 use crate::server::long_polls::LongPolls;
 use crate::server::notices::{Notices, Subscription};
-use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::store::{Reader, Store};
 use client::Client;
 use judge::Judge;
 use network::{Dice, Event, Message, Network};
@@ -80,6 +81,14 @@ struct FlakyStore {
 impl Store for FlakyStore {
     fn load(&mut self) -> anyhow::Result<Loaded> {
         self.kept.load()
+    }
+
+    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
+        self.kept.history(each)
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.kept.reader()
     }
 
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {

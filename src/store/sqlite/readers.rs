@@ -1,0 +1,113 @@
+//! Reading beside the writer: connections of their own, which wait for nobody and which nobody waits for.
+
+use std::fmt::Write as _;
+use std::ops::{Bound, ControlFlow};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use anyhow::Context;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::rows;
+use super::text;
+use crate::core::history::Change;
+use crate::core::names::ChangeKey;
+use crate::store::{READERS, Reader};
+
+/// The connections for readers of one store. They close when this is dropped, after the reads that are going on.
+#[derive(Debug)]
+pub(super) struct Readers(Arc<Slots>);
+
+#[derive(Debug)]
+struct Slots([Mutex<Option<Connection>>; READERS]);
+
+impl Readers {
+    /// Opens the connections.
+    pub fn open(path: &Path, busy_timeout: Duration) -> anyhow::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || -> anyhow::Result<_> {
+            let conn = Connection::open_with_flags(path, flags)?;
+            conn.busy_timeout(busy_timeout)?;
+            Ok(Mutex::new(Some(conn)))
+        };
+        Ok(Self(Arc::new(Slots([open()?, open()?]))))
+    }
+
+    pub fn reader(&self) -> Arc<dyn Reader> {
+        Arc::clone(&self.0) as Arc<dyn Reader>
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        for slot in &self.0.0 {
+            slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+}
+
+impl Slots {
+    /// A connection that nobody uses, or the first one after a while.
+    fn free(&self) -> MutexGuard<'_, Option<Connection>> {
+        for slot in &self.0 {
+            match slot.try_lock() {
+                Ok(free) => return free,
+                Err(TryLockError::Poisoned(free)) => return free.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        self.0[0].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let slot = self.free();
+        let conn = slot.as_ref().context("the store is closed")?;
+        read(conn).context("cannot read from the store")
+    }
+}
+
+impl Reader for Slots {
+    fn entries(&self, keys: &[ChangeKey]) -> anyhow::Result<Vec<Change>> {
+        self.read(|conn| {
+            // One moment for all of them.
+            let tx = conn.unchecked_transaction()?;
+            let mut find = tx.prepare_cached("SELECT record FROM changes WHERE revision = ?1 AND seq = ?2")?;
+            let mut found = Vec::with_capacity(keys.len());
+            for key in keys {
+                let (revision, seq) = rows::place(*key)?;
+                let change = find.query_row(params![revision, seq], |row| {
+                    Ok(text(row, 0).and_then(|json| rows::change(revision, seq.into(), json)))
+                });
+                found.extend(change.optional()?.transpose()?);
+            }
+            Ok(found)
+        })
+    }
+
+    fn walk(
+        &self,
+        start: Bound<ChangeKey>,
+        newest_first: bool,
+        each: &mut dyn FnMut(Change) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        let (from, (revision, seq)) = match start {
+            Bound::Included(key) => (">=", rows::place(key)?),
+            Bound::Excluded(key) => (">", rows::place(key)?),
+            Bound::Unbounded => (">=", (i64::MIN, 0)),
+        };
+        let mut sql = format!("SELECT revision, seq, record FROM changes WHERE (revision, seq) {from} (?1, ?2)");
+        let order = if newest_first { "revision DESC, seq DESC" } else { "revision, seq" };
+        write!(sql, " ORDER BY {order}")?;
+        self.read(|conn| {
+            let mut statement = conn.prepare_cached(&sql)?;
+            let mut rows = statement.query(params![revision, seq])?;
+            while let Some(row) = rows.next()? {
+                if each(rows::change(row.get(0)?, row.get(1)?, text(row, 2)?)?).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+}
