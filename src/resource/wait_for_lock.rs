@@ -14,7 +14,7 @@ use crate::client::backoff::Backoff;
 use crate::client::progress::Progress;
 use crate::client::{CallError, Client, who};
 use crate::env::Env;
-use crate::wire::api::{ChangeKind, ChangeView, LockState, LockView};
+use crate::wire::api::{ChangeKind, ChangeView, HolderView, LockState, LockView, WhenEmpty};
 use crate::wire::concourse::{Answer, Watch};
 use crate::wire::errors::Code;
 
@@ -34,7 +34,8 @@ pub(super) fn check(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -
     release::note(put, &mut Persist::from_now(put, env)?, Some(lock.as_str()), env)
 }
 
-/// Waits until someone holds the lock, or has held it since the wait began. Fails if the lock does not exist.
+/// Waits until someone holds the lock, or has held it since the wait began. Fails if the lock does not exist, unless
+/// claims wait for it (`when_empty: wait`).
 pub(super) fn check_unclaimed(put: &Put<'_>, dir: &str, watch: Watch, env: &mut Env<'_>) -> Result<Answer, Stop> {
     let lock = Input::open(&put.dir, "check_unclaimed", dir)?.lock_name()?;
     let name = lock.as_str();
@@ -43,7 +44,7 @@ pub(super) fn check_unclaimed(put: &Put<'_>, dir: &str, watch: Watch, env: &mut 
         let ours = |change: &ChangeView| change.locks.iter().any(|l| l.lock == name && l.pool == put.pool());
         view.state == LockState::Held || news.iter().any(|c| c.kind == ChangeKind::Claimed && ours(c))
     };
-    look_until(put, name, watch, Missing::Fails, &claimed, env)?;
+    look_until(put, name, watch, Missing::IsUpToThePool, &claimed, env)?;
     put.tell(env, format!("{name:?} is claimed"));
     release::note(put, &mut Persist::from_now(put, env)?, Some(name), env)
 }
@@ -51,8 +52,9 @@ pub(super) fn check_unclaimed(put: &Put<'_>, dir: &str, watch: Watch, env: &mut 
 /// What a lock that does not exist means to a wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Missing {
-    Fails,
     IsGood,
+    /// The wait goes on if claims would wait for the lock, and fails otherwise.
+    IsUpToThePool,
 }
 
 /// Waits until the lock is good. Returns whether it exists.
@@ -68,14 +70,19 @@ fn look_until(
     loop {
         let (pool, name) = (put.pool().to_owned(), lock.to_owned());
         let look = move |client: &Client| match client.get_lock(&pool, &name) {
-            Err(error) if missing == Missing::IsGood && error.code() == Some(Code::NoSuchLock) => Ok(None),
+            Err(error) if error.code() == Some(Code::NoSuchLock) => {
+                let goes_on = missing == Missing::IsGood
+                    || client.get_pool(&pool)?.summary.policy.when_empty == Some(WhenEmpty::Wait);
+                if goes_on { Ok(None) } else { Err(error) }
+            }
             found => found.map(Some),
         };
-        let Some(view) = wait.call(look, env)? else { return Ok(false) };
-        if good(&view, &wait.news) {
-            return Ok(true);
+        let view = wait.call(look, env)?;
+        match &view {
+            None if missing == Missing::IsGood => return Ok(false),
+            Some(view) if good(view, &wait.news) => return Ok(true),
+            _ => wait.for_change(view.as_ref(), env)?,
         }
-        wait.for_change(&view, env)?;
     }
 }
 
@@ -108,7 +115,7 @@ pub(super) fn update(
             env,
         )?;
         if let Some(view) = view {
-            wait.for_change(&view, env)?;
+            wait.for_change(Some(&view), env)?;
         }
     }
 }
@@ -198,22 +205,28 @@ impl<'w> Wait<'w> {
     }
 
     /// Reports who holds the lock, and waits for the next change of the pool.
-    fn for_change(&mut self, view: &LockView, env: &mut Env<'_>) -> Result<(), Stop> {
+    ///
+    /// `None`: the lock does not exist.
+    fn for_change(&mut self, view: Option<&LockView>, env: &mut Env<'_>) -> Result<(), Stop> {
         let now = self.put.clock.monotonic();
-        let free = match view.state {
-            LockState::Draining => format!("{:?} is out of use for a while, because its holder was lost", self.lock),
-            LockState::Quarantined => format!("{:?} is quarantined", self.lock),
-            _ => format!("{:?} is unclaimed", self.lock),
+        let (state, holders) = (view.map(|view| view.state), view.map_or(&[][..], |view| &view.holders));
+        let free = match state {
+            None => format!("the pool has no lock {:?}, waiting for it to be added", self.lock),
+            Some(LockState::Draining) => {
+                format!("{:?} is out of use for a while, because its holder was lost", self.lock)
+            }
+            Some(LockState::Quarantined) => format!("{:?} is quarantined", self.lock),
+            Some(_) => format!("{:?} is unclaimed", self.lock),
         };
-        let lines = self.progress.watched(&view.holders, &free, None, self.put.moment());
+        let lines = self.progress.watched(holders, &free, None, self.put.moment());
         lines.iter().for_each(|line| self.put.tell(env, line));
-        self.holders = match who::holders(&view.holders, self.put.now()) {
+        self.holders = match who::holders(holders, self.put.now()) {
             nobody if nobody.is_empty() => free,
             holders => format!("held: {holders}"),
         };
-        let own = self.check_own(view, now, env)?;
+        let own = self.check_own(holders, now, env)?;
         let left = self.left(&self.holders)?;
-        let drain = (view.state == LockState::Draining).then_some(DRAIN_LOOK);
+        let drain = (state == Some(LockState::Draining)).then_some(DRAIN_LOOK);
         let spans = [left, own, drain].into_iter().flatten();
         let span = spans.fold(self.put.timing.wait, Duration::min).max(Duration::from_millis(1));
         let (pool, seen) = (self.put.pool().to_owned(), self.seen);
@@ -224,10 +237,15 @@ impl<'w> Wait<'w> {
     }
 
     /// Fails if this build has been the only holder for too long. Returns the time left until then.
-    fn check_own(&mut self, view: &LockView, now: Duration, env: &mut Env<'_>) -> Result<Option<Duration>, Stop> {
+    fn check_own(
+        &mut self,
+        holders: &[HolderView],
+        now: Duration,
+        env: &mut Env<'_>,
+    ) -> Result<Option<Duration>, Stop> {
         let build = |owner: &crate::wire::api::Owner| owner.cluster.clone().zip(owner.build_id.clone());
         let ours = build(&self.put.owner);
-        let own = !view.holders.is_empty() && ours.is_some() && view.holders.iter().all(|h| build(&h.owner) == ours);
+        let own = !holders.is_empty() && ours.is_some() && holders.iter().all(|h| build(&h.owner) == ours);
         if !own {
             self.own_since = None;
             return Ok(None);

@@ -173,6 +173,14 @@ fn check_unclaimed_waits_until_the_lock_is_claimed() {
     describe(&build, "one", "1", "");
     describe(&build, "none", "x", "");
     build.out(&json!({"check_unclaimed": "none"})).failed(1, "has no lock \"x\"");
+    let other = Build::new(&server, 1, "imported");
+    server.cli(&["pool", "set", "imported", "--when-empty", "wait"]).ok();
+    describe(&other, "none", "x", "");
+    let later = other.put(&json!({"check_unclaimed": "none"}));
+    later.until_stderr("the pool has no lock \"x\", waiting for it to be added");
+    server.cli(&["lock", "add", "imported", "x"]).ok();
+    other.out(&json!({"claim": "x"})).ok();
+    later.finish().ok().said("\"x\" is claimed");
     let check = build.put(&json!({"check_unclaimed": "one"}));
     check.until_stderr("waiting: \"1\" is unclaimed");
     // A claim of another lock does not end the wait. A short claim of this lock does, even if it is already over.
