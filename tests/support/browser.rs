@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use base64::Engine as _;
@@ -10,8 +11,12 @@ use serde_json::{Value, json};
 use super::http::Client;
 use super::wait::eventually;
 
+/// One browser at a time: several at once are slower than one after the other, and may fail to start.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// A browser with one window. It ends when it is dropped.
 pub struct Browser {
+    _turn: MutexGuard<'static, ()>,
     driver: Child,
     address: String,
     session: String,
@@ -21,6 +26,7 @@ impl Browser {
     /// # Panics
     /// When there is no `chromedriver` or no Chromium. `bin/test` installs both.
     pub fn start() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -37,7 +43,7 @@ impl Browser {
             .expect("chromedriver says its port");
         // It must not block on a full pipe.
         thread::spawn(move || lines.for_each(drop));
-        let mut browser = Self { driver, address: format!("127.0.0.1:{port}"), session: String::new() };
+        let mut browser = Self { _turn: turn, driver, address: format!("127.0.0.1:{port}"), session: String::new() };
         let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
