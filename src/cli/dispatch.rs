@@ -8,8 +8,8 @@ use super::connection::Connection;
 use super::env_defaults;
 use super::output::{CliError, is_coloured, say};
 use super::{
-    agent, breaking, check, claim, doctor, import, latch, lock, manual, pool, queue, release, run, server, status,
-    store, transfer, verify, wait, watch,
+    agent, breaking, check, claim, claims, doctor, import, latch, lock, manual, pool, queue, release, run, server,
+    status, store, transfer, verify, wait, watch,
 };
 use crate::env::Env;
 use crate::wire::errors::exit;
@@ -48,6 +48,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Take locks by hand; prints the id of the claim, for `locker release`
     Claim(claim::ClaimArgs),
+    /// List claims, or tell all that is known about one; takes nothing
+    Claims(claims::ClaimsArgs),
     /// Run a command while holding locks; it is stopped before anybody else can get them
     Run(run::RunArgs),
     /// Watch locks, holders and the queue live
@@ -174,6 +176,7 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Server(args) => server::run(&args, connection, env),
         Command::Status(args) => connection.open(env, |client, env| status::run(&args, client, env)),
         Command::Claim(args) => connection.open(env, |client, env| claim::run(&args, client, env)),
+        Command::Claims(args) => connection.open(env, |client, env| claims::run(&args, client, env)),
         Command::Run(args) => connection.open(env, |client, env| run::run(&args, client, env)),
         Command::Watch(args) => connection.open(env, |client, env| watch::run(&args, client, env)),
         Command::Wait(args) => connection.open(env, |client, env| wait::run(&args, client, env)),

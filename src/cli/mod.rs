@@ -11,6 +11,7 @@ mod breaking;
 mod check;
 mod claim;
 mod claim_request;
+mod claims;
 mod connection;
 mod dispatch;
 mod doctor;

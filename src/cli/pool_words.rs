@@ -21,3 +21,8 @@ pub(super) fn rules(policy: &Policy) -> BTreeMap<String, String> {
     };
     members.into_iter().map(|(rule, value)| (rule, shown(value))).collect()
 }
+
+/// A count with its noun: `1 lock`, `2 locks`.
+pub(super) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,70 +1,113 @@
 //! `locker status`: who holds what, and who waits.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use super::output::{CliError, is_coloured, print_json};
-use super::pool_words::policy_words;
-use super::table::{self, Tone, cell, toned};
+use super::output::{CliError, print_json};
+use super::pool_words::{counted, policy_words};
+use super::table::{self, Look, Tone, cell, toned};
 use crate::client::{Client, when, who};
-use crate::core::time::WallMs;
 use crate::env::Env;
-use crate::wire::api::{HolderView, LockState, LockView, PoolSummary, PoolView, QuarantineView};
+use crate::wire::api::{HolderView, LockState, LockView, PoolSummary, PoolView, QuarantineView, WaiterView};
 use crate::wire::errors::Code;
 use crate::wire::errors::exit;
 use crate::wire::escape::escape;
 
+/// How many waiters the view of a pool shows unless all are asked for: one screen.
+const WAITERS_SHOWN: usize = 20;
+
 /// Arguments of `status`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  locker status\n  locker status environments\n  locker status environments --json")]
+#[command(after_help = "Examples:
+  locker status
+  locker status --waiting --sort wait     pools with waiters, the longest wait first
+  locker status environments
+  locker status environments --waiting    the whole queue
+  locker status environments --json")]
 pub(super) struct StatusArgs {
     /// Show the locks and the queue of this pool
     pool: Option<String>,
+    /// Only pools in which somebody waits; of a pool, only its whole queue
+    #[arg(long)]
+    waiting: bool,
+    /// What comes first in the list: the name, the most waiters, the longest wait or hold, the fewest free locks
+    #[arg(long, value_name = "BY", default_value = "name", conflicts_with = "pool")]
+    sort: Sort,
     /// Print the server's own JSON
     #[arg(long)]
     json: bool,
 }
 
+/// The order of the list of pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum Sort {
+    #[default]
+    Name,
+    // The most waiters first.
+    Waiting,
+    // The longest first.
+    Wait,
+    Hold,
+    // The fewest free locks first.
+    Free,
+}
+
+/// Which part of a pool is shown.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// Only its queue, but all of it.
+    pub queue: bool,
+}
+
 pub(super) fn run(args: &StatusArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
+    let look = Look::of(env);
     match &args.pool {
         None => {
-            let pools = client.list_pools()?;
-            if args.json { print_json(env, &pools)? } else { show_pools(env, &pools)? }
+            let mut pools = client.list_pools()?;
+            let all = pools.len();
+            pools.retain(|pool| !args.waiting || pool.waiting > 0);
+            sort(&mut pools, args.sort);
+            match (args.json, pools.is_empty() && all > 0) {
+                (true, _) => print_json(env, &pools)?,
+                (false, true) => print_text(env, &format!("nobody waits in {}\n", counted(all, "pool")))?,
+                (false, false) => print_text(env, &pools_text(&pools, look))?,
+            }
         }
         Some(pool) => {
             let view = client.get_pool(pool)?;
-            if args.json { print_json(env, &view)? } else { show_pool(env, &view)? }
+            let shown = Shown { queue: args.waiting };
+            if args.json { print_json(env, &view)? } else { print_text(env, &pool_text(&view, &shown, look))? }
         }
     }
     Ok(exit::OK)
 }
 
-/// How tables are shown.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Look {
-    pub coloured: bool,
-    /// For times that are shown as "so long ago".
-    pub now: WallMs,
-}
-
-impl Look {
-    /// For standard output.
-    pub(super) fn of(env: &Env<'_>) -> Self {
-        Self { coloured: is_coloured(env), now: when::now(&*env.clock) }
+/// Sorts pools that are in the order of their names.
+fn sort(pools: &mut [PoolSummary], by: Sort) {
+    // The oldest time comes first, and no time last.
+    let first = |time: &Option<String>| (time.is_none(), time.clone());
+    match by {
+        Sort::Name => {}
+        Sort::Waiting => pools.sort_by_key(|pool| std::cmp::Reverse(pool.waiting)),
+        Sort::Wait => pools.sort_by_key(|pool| first(&pool.oldest_wait)),
+        Sort::Hold => pools.sort_by_key(|pool| first(&pool.oldest_hold)),
+        Sort::Free => pools.sort_by_key(|pool| pool.free),
     }
 }
 
 /// The table of pools; also what `pool list` shows.
 pub(super) fn show_pools(env: &mut Env<'_>, pools: &[PoolSummary]) -> Result<(), CliError> {
-    print_text(env, &pools_text(pools, Look::of(env)))
-}
-
-fn show_pool(env: &mut Env<'_>, view: &PoolView) -> Result<(), CliError> {
-    print_text(env, &pool_text(view, Look::of(env)))
+    let look = Look::of(env);
+    print_text(env, &pools_text(pools, look))
 }
 
 fn print_text(env: &mut Env<'_>, text: &str) -> Result<(), CliError> {
     env.stdout.write_all(text.as_bytes())?;
     Ok(env.stdout.flush()?)
+}
+
+/// How long ago a time was, such as `32 min`; empty if there is none.
+pub(super) fn long(time: Option<&str>, look: Look) -> String {
+    time.and_then(|time| when::since(time, look.now)).map(when::span).unwrap_or_default()
 }
 
 /// The table of pools as text.
@@ -74,54 +117,90 @@ pub(super) fn pools_text(pools: &[PoolSummary], look: Look) -> String {
     }
     let row = |pool: &PoolSummary| {
         let tone = if pool.free > 0 { Tone::Good } else { Tone::Busy };
-        let free = toned(pool.free.to_string(), tone);
-        let policy = policy_words(&pool.policy).unwrap_or_default();
-        [cell(&pool.pool), cell(pool.locks.to_string()), free, cell(pool.waiting.to_string()), cell(policy)]
+        [
+            cell(&pool.pool),
+            cell(pool.locks.to_string()),
+            toned(pool.free.to_string(), tone),
+            cell(pool.waiting.to_string()),
+            cell(long(pool.oldest_wait.as_deref(), look)),
+            cell(long(pool.oldest_hold.as_deref(), look)),
+            toned(notes(pool).join(", "), Tone::Bad),
+            cell(policy_words(&pool.policy).unwrap_or_default()),
+        ]
     };
-    table::text(["POOL", "LOCKS", "FREE", "WAITING", "POLICY"], pools.iter().map(row).collect(), look.coloured)
+    let head = ["POOL", "LOCKS", "FREE", "WAITING", "LONGEST WAIT", "LONGEST HOLD", "NOTE", "POLICY"];
+    let mut text = table::text(head, pools.iter().map(row).collect(), &[0, 6, 7], look);
+    if pools.len() > 1 {
+        let sum = |count: fn(&PoolSummary) -> usize| pools.iter().map(count).sum::<usize>();
+        let (locks, free, waiting) = (sum(|pool| pool.locks), sum(|pool| pool.free), sum(|pool| pool.waiting));
+        text +=
+            &format!("{}: {}, {free} free, {waiting} waiting\n", counted(pools.len(), "pool"), counted(locks, "lock"));
+    }
+    text
+}
+
+/// What somebody should look at.
+fn notes(pool: &PoolSummary) -> Vec<String> {
+    let note = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
+    let build_over = (pool.build_over > 0).then(|| format!("{} of ended builds", counted(pool.build_over, "hold")));
+    [note(pool.suspect, "suspect"), note(pool.quarantined, "quarantined"), build_over].into_iter().flatten().collect()
 }
 
 /// Locks, holders and queue of a pool as text.
-pub(super) fn pool_text(view: &PoolView, look: Look) -> String {
-    let PoolSummary { pool, locks, free, waiting, .. } = &view.summary;
-    let mut text = format!("pool {pool:?}: {locks} locks, {free} free, {waiting} waiting\n");
-    text.extend(policy_words(&view.summary.policy).map(|words| format!("policy: {}\n", escape(&words))));
-    let rows = view.items.iter().flat_map(|lock| lock_rows(lock, look.now)).collect();
-    text += &table::text(["LOCK", "STATE", "HOLDER", "SINCE", "CLAIM"], rows, look.coloured);
+pub(super) fn pool_text(view: &PoolView, shown: &Shown, look: Look) -> String {
+    let PoolSummary { pool, locks, free, waiting, policy, .. } = &view.summary;
+    let mut words = vec![counted(*locks, "lock"), format!("{free} free"), format!("{waiting} waiting")];
+    words.extend(notes(&view.summary));
+    let mut text = format!("pool {}: {}\n", escape(&format!("{pool:?}")), words.join(", "));
+    text.extend(policy_words(policy).map(|words| format!("policy: {}\n", escape(&words))));
+    if !shown.queue {
+        let rows = view.items.iter().flat_map(|lock| lock_rows(lock, look)).collect();
+        text += &table::text(["LOCK", "STATE", "HOLDER", "FOR", "CLAIM"], rows, &[0, 2], look);
+    }
     if view.queue.is_empty() {
         return text;
     }
-    let rows = view.queue.iter().enumerate().map(|(place, waiter)| {
-        let owner = who::owner(&waiter.owner, "-");
-        let state = match waiter.stuck {
-            Some(Code::SelfWait) => "waits for its own build",
-            Some(_) => "deadlock: builds wait for each other",
-            None if waiter.listening && waiter.lacks.is_some() => "waits for a lock to be added",
-            None if waiter.listening => "",
-            None => "away",
-        };
-        [cell((place + 1).to_string()), cell(owner), cell(&waiter.asked_at), cell(&waiter.claim), cell(state)]
-    });
+    let most = if shown.queue { usize::MAX } else { WAITERS_SHOWN };
+    let rows = view.queue.iter().take(most).enumerate().map(|(place, waiter)| waiter_row(place, waiter, look));
     text.push('\n');
-    text + &table::text(["PLACE", "WAITING", "SINCE", "CLAIM", ""], rows.collect(), look.coloured)
+    text += &table::text(["PLACE", "WAITING", "FOR", "CLAIM", "NOTE"], rows.collect(), &[1], look);
+    let more = waiting.saturating_sub(view.queue.len().min(most));
+    if more > 0 {
+        let advice = if shown.queue { "" } else { " (--waiting shows the whole queue)" };
+        text += &format!("and {more} more{advice}\n");
+    }
+    text
+}
+
+fn waiter_row(place: usize, waiter: &WaiterView, look: Look) -> [table::Cell; 5] {
+    let note = match waiter.stuck {
+        Some(Code::SelfWait) => toned("waits for its own build", Tone::Bad),
+        Some(_) => toned("deadlock: builds wait for each other", Tone::Bad),
+        None if waiter.listening && waiter.lacks.is_some() => cell("waits for a lock to be added"),
+        None if waiter.listening => cell(""),
+        None => toned("away", Tone::Busy),
+    };
+    let owner = who::owner(&waiter.owner, "-");
+    let waits = long(Some(&waiter.asked_at), look);
+    [cell((place + 1).to_string()), cell(owner), cell(waits), cell(&waiter.claim), note]
 }
 
 /// Who took a lock out of service, until when and why.
-fn out_of_service(quarantine: &QuarantineView) -> String {
+fn out_of_service(quarantine: &QuarantineView, look: Look) -> String {
     let mut words = vec![format!("out of service by {}", quarantine.by.as_deref().unwrap_or("somebody"))];
-    words.extend(quarantine.until.as_ref().map(|until| format!("until {until}")));
+    words.extend(quarantine.until.as_ref().map(|until| format!("until {}", when::time(until, look.now))));
     words.extend(quarantine.reason.as_ref().map(|reason| format!("because {reason:?}")));
     words.join(", ")
 }
 
 /// One row for each holder, or a single row if nobody holds the lock.
-fn lock_rows(lock: &LockView, now: WallMs) -> Vec<[table::Cell; 5]> {
+fn lock_rows(lock: &LockView, look: Look) -> Vec<[table::Cell; 5]> {
     let (word, tone) = match lock.state {
         LockState::Free => ("free", Tone::Good),
         LockState::Granted => ("granted", Tone::Busy),
         LockState::Held => ("held", Tone::Busy),
         LockState::Draining => ("draining", Tone::Busy),
-        LockState::Quarantined => ("quarantined", Tone::Busy),
+        LockState::Quarantined => ("quarantined", Tone::Bad),
     };
     let mut word = word.to_owned();
     if lock.leaving {
@@ -131,19 +210,36 @@ fn lock_rows(lock: &LockView, now: WallMs) -> Vec<[table::Cell; 5]> {
         word.push_str(", then quarantined");
     }
     if lock.holders.is_empty() {
-        let why = lock.quarantine.as_ref().map_or_else(|| "-".to_owned(), out_of_service);
-        let since = lock.quarantine.as_ref().map_or("-", |quarantine| &quarantine.since);
+        let why =
+            lock.quarantine.as_ref().map_or_else(|| "-".to_owned(), |quarantine| out_of_service(quarantine, look));
+        let since = long(lock.quarantine.as_ref().map(|quarantine| quarantine.since.as_str()), look);
         return vec![[cell(&lock.lock), toned(word, tone), cell(why), cell(since), cell("-")]];
     }
     let row = |holder: &HolderView| {
-        let mut who = vec![who::owner(&holder.owner, "-")];
-        who.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
-        who.extend(holder.build_ended.as_ref().map(|ended| who::build_ended(ended, now)));
-        who.extend(holder.suspect.as_ref().map(|s| format!("not known to be alive since {} ({})", s.since, s.why)));
-        who.extend(holder.until.as_ref().map(|until| format!("until {until}")));
-        who.extend(holder.reason.as_ref().map(|reason| format!("because {reason:?}")));
-        let since = holder.since.as_deref().unwrap_or("-");
-        [cell(&lock.lock), toned(&word, tone), cell(who.join(", ")), cell(since), cell(&holder.claim)]
+        let (word, tone) = match holder.suspect {
+            Some(_) => (format!("{word}, suspect"), Tone::Bad),
+            None => (word.clone(), tone),
+        };
+        let since = long(holder.since.as_deref(), look);
+        [
+            cell(&lock.lock),
+            toned(word, tone),
+            cell(holder_words(holder, look).join(", ")),
+            cell(since),
+            cell(&holder.claim),
+        ]
     };
     lock.holders.iter().map(row).collect()
+}
+
+/// Who holds a lock, and what else there is to know. What matters most comes first, because the end may be cut.
+fn holder_words(holder: &HolderView, look: Look) -> Vec<String> {
+    let mut who = vec![who::owner(&holder.owner, "-")];
+    who.extend(holder.build_ended.as_ref().map(|ended| who::build_ended(ended, look.now)));
+    let suspect = holder.suspect.as_ref();
+    who.extend(suspect.map(|s| format!("not known to be alive since {} ({})", when::time(&s.since, look.now), s.why)));
+    who.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
+    who.extend(holder.until.as_ref().map(|until| format!("until {}", when::time(until, look.now))));
+    who.extend(holder.reason.as_ref().map(|reason| format!("because {reason:?}")));
+    who
 }

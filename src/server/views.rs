@@ -403,14 +403,41 @@ fn locks(locks: &[(PoolName, LockName)]) -> Vec<LockRef> {
     locks.iter().map(|(pool, lock)| LockRef { pool: pool.to_string(), lock: lock.to_string() }).collect()
 }
 
-/// A pool in a list.
-#[must_use]
-pub fn pool(pool: &Pool) -> PoolSummary {
+impl Viewer<'_> {
+    /// A pool in a list. Looks at each of its locks and waiters.
+    #[must_use]
+    pub fn pool(&self, pool: &Pool) -> PoolSummary {
+        let mut summary = counts(pool);
+        let mut oldest_hold: Option<WallMs> = None;
+        for lock in pool.locks.values() {
+            summary.quarantined += usize::from(lock.quarantine.is_some());
+            for claim in lock.holders.iter().filter_map(|holder| self.snapshot.claims.get(&holder.claim)) {
+                summary.suspect += usize::from(self.snapshot.suspect(claim).is_some());
+                summary.build_over += usize::from(claim.build_over.is_some());
+                if let Phase::Held { since, .. } = claim.phase {
+                    oldest_hold = Some(oldest_hold.map_or(since, |oldest| oldest.min(since)));
+                }
+            }
+        }
+        let waiting = pool.waiting.values().filter_map(|id| self.snapshot.claims.get(id));
+        summary.oldest_wait = waiting.map(|claim| claim.asked_at).min().map(time);
+        summary.oldest_hold = oldest_hold.map(time);
+        summary
+    }
+}
+
+/// The part of it that needs no look at the locks.
+fn counts(pool: &Pool) -> PoolSummary {
     PoolSummary {
         pool: pool.name.to_string(),
         locks: pool.locks.len(),
         free: pool.free.len(),
         waiting: pool.waiting.len(),
+        oldest_wait: None,
+        oldest_hold: None,
+        suspect: 0,
+        build_over: 0,
+        quarantined: 0,
         policy: policy(&pool.policy),
     }
 }

@@ -67,7 +67,7 @@ fn refused(error: &CallError, report: &mut Report, env: &mut Env<'_>) -> Result<
 }
 
 fn summary(view: &PoolView, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
-    let PoolSummary { pool, locks, free, waiting, policy } = &view.summary;
+    let PoolSummary { pool, locks, free, waiting, policy, .. } = &view.summary;
     let text = format!("{pool:?}: {locks} locks, {free} free, {waiting} waiting; {}", policy_words(policy));
     if *locks == 0 {
         let until = match policy.when_empty {

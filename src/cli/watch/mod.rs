@@ -15,7 +15,8 @@ use clap::Args;
 use self::feed::{News, Seen};
 use self::screen::Screen;
 use super::output::{CliError, print_line, say};
-use super::status::{self, Look};
+use super::status;
+use super::table::Look;
 use crate::client::acquire::Timing;
 use crate::client::{Client, who};
 use crate::core::names::PoolName;
@@ -84,7 +85,7 @@ fn draw_until_ended(events: &Receiver<Event>, title: &str, env: &mut Env<'_>) ->
                 as_of = format!("as of {}", time_now(env));
                 away.clear();
                 body = match seen {
-                    Seen::Pool(view) => status::pool_text(&view, Look::of(env)),
+                    Seen::Pool(view) => status::pool_text(&view, &status::Shown::default(), Look::of(env)),
                     Seen::Pools(pools) => status::pools_text(&pools, Look::of(env)),
                 };
             }
@@ -109,7 +110,7 @@ fn write_until_ended(events: &Receiver<Event>, env: &mut Env<'_>) -> Result<u8, 
                 away = false;
                 if std::mem::take(&mut first) {
                     let text = match &seen {
-                        Seen::Pool(view) => status::pool_text(view, Look::of(env)),
+                        Seen::Pool(view) => status::pool_text(view, &status::Shown::default(), Look::of(env)),
                         Seen::Pools(pools) => status::pools_text(pools, Look::of(env)),
                     };
                     env.stdout.write_all(text.as_bytes())?;

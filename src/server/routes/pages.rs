@@ -2,16 +2,13 @@
 
 use super::super::http::Response;
 use super::super::pages::{self, Moment, PoolRow};
-use super::super::views::{self, Viewer};
+use super::super::views::Viewer;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, claims, pools};
-use crate::core::claim::Phase;
 use crate::core::limits;
 use crate::core::names::{ClaimId, PoolName};
 use crate::core::pool::Pool;
-use crate::core::time::WallMs;
-use crate::wire::text::time;
 
 impl Viewer<'_> {
     fn moment_shown(&self) -> Moment {
@@ -19,29 +16,18 @@ impl Viewer<'_> {
     }
 
     fn row(&self, pool: &Pool) -> PoolRow {
-        let summary = views::pool(pool);
-        let mut row = PoolRow {
+        let summary = self.pool(pool);
+        PoolRow {
             pool: summary.pool,
             locks: summary.locks,
             free: summary.free,
             waiting: summary.waiting,
-            ..PoolRow::default()
-        };
-        let mut oldest_hold: Option<WallMs> = None;
-        for lock in pool.locks.values() {
-            row.held += usize::from(!lock.holders.is_empty());
-            row.quarantined += usize::from(lock.quarantine.is_some());
-            for claim in lock.holders.iter().filter_map(|holder| self.snapshot.claims.get(&holder.claim)) {
-                row.suspect += usize::from(self.snapshot.suspect(claim).is_some());
-                if let Phase::Held { since, .. } = claim.phase {
-                    oldest_hold = Some(oldest_hold.map_or(since, |oldest| oldest.min(since)));
-                }
-            }
+            held: pool.locks.values().filter(|lock| !lock.holders.is_empty()).count(),
+            quarantined: summary.quarantined,
+            suspect: summary.suspect,
+            oldest_wait: summary.oldest_wait,
+            oldest_hold: summary.oldest_hold,
         }
-        let waiting = pool.waiting.values().filter_map(|id| self.snapshot.claims.get(id));
-        row.oldest_wait = waiting.map(|claim| claim.asked_at).min().map(time);
-        row.oldest_hold = oldest_hold.map(time);
-        row
     }
 }
 

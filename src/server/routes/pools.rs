@@ -3,11 +3,12 @@
 use std::ops::Bound;
 
 use super::super::http::Response;
-use super::super::views::{self, Viewer};
+use super::super::views::Viewer;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json};
 use crate::core::command::{Command, Refusal};
+use crate::core::limits;
 use crate::core::names::{LockName, PoolName};
 use crate::wire::api::{Page, PoolBody, PoolChangeBody, PoolView, RemoveBody};
 use crate::wire::parse;
@@ -23,11 +24,21 @@ pub(super) fn list(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let from = call.query::<PoolName>("after", &mut problems);
     let limit = call.limit(&mut problems);
     problems.done(Some(()))?;
-    let snapshot = routes.engine.snapshot();
-    let mut pools = snapshot.pools.range(after(from)).map(|(_, pool)| pool);
-    let items: Vec<_> = pools.by_ref().take(limit).map(|pool| views::pool(pool)).collect();
-    let next = pools.next().and(items.last()).map(|pool| pool.pool.clone());
-    Ok(json(&Page { items, next }))
+    let page = routes.look(|viewer| {
+        let (mut items, mut next, mut looked_at) = (Vec::new(), None, 0);
+        for (name, pool) in viewer.snapshot.pools.range(after(from)) {
+            // A page may have fewer entries than asked for. Only a page without `next` is the last.
+            if items.len() == limit || looked_at >= limits::SCAN {
+                break;
+            }
+            looked_at += 1 + pool.locks.len() + pool.waiting.len();
+            items.push(viewer.pool(pool));
+            next = Some(name.clone());
+        }
+        let next = next.filter(|last| viewer.snapshot.pools.range(after(Some(last.clone()))).next().is_some());
+        Page { items, next: next.map(|name| name.to_string()) }
+    });
+    Ok(json(&page))
 }
 
 /// `GET /api/v1/pools/{pool}`.
@@ -48,7 +59,7 @@ pub(super) fn view(viewer: &Viewer<'_>, name: &PoolName, from: Option<LockName>,
     let mut locks = pool.locks.range(after(from)).map(|(_, lock)| lock);
     let items: Vec<_> = locks.by_ref().take(limit).map(|lock| viewer.lock(pool, lock, false)).collect();
     let next = locks.next().and(items.last()).map(|lock| lock.lock.clone());
-    Some(PoolView { summary: views::pool(pool), items, next, queue: viewer.waiters(pool) })
+    Some(PoolView { summary: viewer.pool(pool), items, next, queue: viewer.waiters(pool) })
 }
 
 /// `PUT /api/v1/pools/{pool}`.

@@ -317,6 +317,21 @@ pub struct PoolSummary {
     pub locks: usize,
     pub free: usize,
     pub waiting: usize,
+    /// When the waiter that has waited longest began to ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_wait: Option<String>,
+    /// When the oldest present hold began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_hold: Option<String>,
+    /// How many holds are not known to have a running build. Absent when it is 0, like the next two.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub suspect: usize,
+    /// How many holds outlive their build.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub build_over: usize,
+    /// How many locks are out of service.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub quarantined: usize,
     pub policy: Policy,
 }
 
