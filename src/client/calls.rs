@@ -354,6 +354,26 @@ impl Client {
         self.with_following(pool, self.changes(pool, Changes::After(0))?)
     }
 
+    /// The kept versions of a pool that are about claims of this build (`ATC_EXTERNAL_URL` and `BUILD_ID`), oldest
+    /// first.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn changes_of_build(&self, pool: &str, (cluster, build): (&str, &str)) -> Result<Vec<ChangeView>, CallError> {
+        let of_build = format!("versions=true&cluster={}&build={}", encode(cluster), encode(build));
+        let (mut all, mut after) = (Vec::new(), 0);
+        loop {
+            let path = format!("{}/changes?{of_build}&after={after}&limit={CHANGES_PAGE}", pool_path(pool));
+            let page: Page<ChangeView> = self.call(get(path))?;
+            all.extend(page.items);
+            let Some(next) = page.next.as_deref().and_then(|next| next.parse::<u64>().ok()) else { return Ok(all) };
+            if next <= after {
+                return Err(self.repeats());
+            }
+            after = next;
+        }
+    }
+
     /// The versions of this page and of all pages after it.
     fn with_following(&self, pool: &str, mut page: Page<ChangeView>) -> Result<Vec<ChangeView>, CallError> {
         let mut all = std::mem::take(&mut page.items);

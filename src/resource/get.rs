@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::destination::Destination;
+use super::lost;
 use super::put::all_locks;
 use super::session::Opening;
 use super::tree::{Tree, metadata};
@@ -18,8 +19,9 @@ use crate::client::acquire::{Timing, env_duration};
 use crate::client::backoff::Backoff;
 use crate::client::interruptible::Interruptible;
 use crate::client::progress::{Pace, Silence};
-use crate::client::{CallError, Client, NoAnswer};
+use crate::client::{CallError, Client, NoAnswer, when};
 use crate::core::names::{LockName, PoolName};
+use crate::core::time::WallMs;
 use crate::env::Env;
 use crate::wire::api::{ChangeKind, ChangeView, ClaimState, ClaimView, DeliverBody, HolderView, LockView, Owner};
 use crate::wire::concourse::{Answer, InRequest, LogLevel, Metadata, SourceKind, Version};
@@ -90,7 +92,7 @@ fn run(env: &mut Env<'_>) -> Result<(), Failure> {
     let (opening, kind) = (Opening::of(&request.source, None, env)?, request.source.kind);
     let tree = request.params.tree && kind == SourceKind::Pool;
     let session = interruptible(env, move || opening.resolve())?;
-    let get = Get { client: session.client, pool: session.pool, kind, tree };
+    let get = Get { client: session.client, pool: session.pool, kind, tree, now: when::now(&*env.clock) };
     let pace = progress::pace(request.source.log_level, env)?;
     let facts = get.persist(revision, &Patience { limit, retry_max, pace, level: request.source.log_level }, env)?;
     let mut files = Destination::open(dir)?;
@@ -111,6 +113,8 @@ struct Get {
     kind: SourceKind,
     /// Whether to write the files that pool-resource writes.
     tree: bool,
+    /// The wall clock at the beginning.
+    now: WallMs,
 }
 
 /// Everything that the server knows about a version.
@@ -211,9 +215,9 @@ impl Get {
             Ok(claim) if claim.state == ClaimState::Held && claim.revision == Some(change.revision) => {
                 return Ok(Some(claim));
             }
-            Ok(claim) => over(&claim),
+            Ok(claim) => over(&claim, self.now),
             Err(CallError::Refused(refused)) => match &refused.claim {
-                Some(claim) => over(claim),
+                Some(claim) => over(claim, self.now),
                 None => refused.to_string(),
             },
             Err(error @ (CallError::NoAnswer(_) | CallError::Hopeless(_))) => return Err(error.into()),
@@ -356,15 +360,11 @@ fn word(kind: ChangeKind) -> String {
 }
 
 /// How and when a hold ended.
-pub(super) fn over(claim: &ClaimView) -> String {
+pub(super) fn over(claim: &ClaimView, now: WallMs) -> String {
     if claim.state != ClaimState::Ended {
         return "has ended; its claim id now belongs to a later claim".to_owned();
     }
-    let how = claim.how.as_deref().unwrap_or("ended");
-    let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-    let at = claim.ended_at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
-    let why = claim.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-    format!("has ended: {how}{by}{at}{why}")
+    format!("has ended: {}", lost::how(claim, now))
 }
 
 /// The file `lock`. Empty if nobody holds the lock.

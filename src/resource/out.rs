@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::put::{Put, Stop};
 use super::session::Opening;
-use super::{acquire, add, release, remove, verify, wait_for_lock};
+use super::{acquire, add, lost, release, remove, verify, wait_for_lock};
 use super::{build, directory, fail, print, read_payload, say};
 use crate::client::acquire::Timing;
 use crate::client::interruptible::Interruptible;
@@ -53,6 +53,7 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
         hostname: env.hostname.clone(),
         dir,
         reason: params.reason,
+        fails_on_lost: params.fails_on_lost,
         source: &source,
     };
     let answer = match params.op {
@@ -69,8 +70,14 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
         Op::Check { dir, watch } => wait_for_lock::check(&put, &dir, watch, env)?,
         Op::CheckUnclaimed { dir, watch } => wait_for_lock::check_unclaimed(&put, &dir, watch, env)?,
         Op::Verify { dir } => verify::verify(&put, &dir, env)?,
-        Op::Release(what) => release::release(&put, &what, env)?,
-        Op::Unlock { key, requestor } => release::unlock(&put, &key, &requestor, env)?,
+        Op::Release(what) => {
+            let released = release::release(&put, &what, env);
+            lost::told(&put, released, env)?
+        }
+        Op::Unlock { key, requestor } => {
+            let unlocked = release::unlock(&put, &key, &requestor, env);
+            lost::told(&put, unlocked, env)?
+        }
     };
     // Concourse discards the version of a step that received a signal, so report what happened instead.
     put.interruptible.check().map_err(|signal| {

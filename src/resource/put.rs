@@ -52,6 +52,8 @@ pub(super) struct Put<'p> {
     pub hostname: String,
     pub dir: PathBuf,
     pub reason: Option<String>,
+    /// Whether a release fails if this build has lost a hold.
+    pub fails_on_lost: bool,
 }
 
 impl Put<'_> {

@@ -2,6 +2,7 @@
 //! server is down. A signal does not stop the request in flight, only the wait for its answer.
 
 use super::input::{ClaimOrLock, Input};
+use super::lost;
 use super::persist::Persist;
 use super::put::{Put, Stop};
 use crate::client::calls::ClaimFilter;
@@ -86,16 +87,13 @@ fn already_over(
     lock: Option<&str>,
     env: &mut Env<'_>,
 ) -> Result<Answer, Stop> {
-    let how = claim.how.as_deref().unwrap_or("ended");
-    let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-    let at = claim.ended_at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
-    let why = claim.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    let how = lost::how(claim, put.now());
     // Sent once more, so that the server's own rule decides whether this is harmless.
     end(put, persist, &claim.id, env).map_err(|stop| match stop {
-        Stop::Refused(_) => Stop::Failed(format!("claim {} has already ended: {how}{by}{at}{why}", claim.id)),
+        Stop::Refused(_) => Stop::Failed(format!("claim {} has already ended: {how}", claim.id)),
         other => other,
     })?;
-    put.tell(env, format!("claim {} had already ended: {how}{by}{at}; nothing to do", claim.id));
+    put.tell(env, format!("claim {} had already ended: {how}; nothing to do", claim.id));
     note(put, persist, lock, env)
 }
 

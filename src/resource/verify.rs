@@ -47,7 +47,7 @@ pub(super) fn verify(put: &Put<'_>, dir: &str, env: &mut Env<'_>) -> Result<Answ
         }
         Err(_) => String::new(),
     };
-    Err(Stop::Failed(format!("verify: the hold of claim {id} {}{now}", over(&claim))))
+    Err(Stop::Failed(format!("verify: the hold of claim {id} {}{now}", over(&claim, put.now()))))
 }
 
 /// Who holds the lock now.

@@ -394,3 +394,53 @@ fn a_json_log_is_json_from_its_first_line() {
     let first: Value = serde_json::from_str(done.stderr.lines().next().unwrap()).unwrap();
     assert!(first["message"].as_str().unwrap().contains(" listening on http://127.0.0.1:"), "{first}");
 }
+
+// ---- holds that were taken away
+
+#[test]
+fn a_release_tells_what_was_broken_or_lost_and_may_fail_for_it() {
+    let server = Server::start();
+    server.cli(&["pool", "set", "envs", "--capacity", "2"]).ok();
+    let build = Build::new(&server, 1, "envs");
+    let broken = build.out(&json!({"acquire": true, "as": "one"})).ok();
+    let kept = build.out(&json!({"acquire": true, "as": "two"})).ok();
+    build.get(&broken.version(), "broken").ok();
+    let claim = broken.metadata("claim").unwrap();
+    let lock = broken.metadata("lock_name").unwrap();
+    let mut command = server.cli_command();
+    command.args(["break", &claim, "--reason", "disk full"]).env("USER", "ada");
+    Running::start(&mut command, b"").finish().ok();
+
+    // What the build still has is released, and the log says who, when and why.
+    let done = build.out(&json!({"release": "build"})).ok().said("released \"");
+    let line = done.stderr.lines().find(|line| line.starts_with("LOST: ")).unwrap_or_else(|| panic!("{done:?}"));
+    let start = format!("LOST: the hold of this build on {lock:?} of pool \"envs\" was broken by ada");
+    assert!(line.starts_with(&start), "{line}");
+    assert!(line.ends_with(" s ago), because \"disk full\": later work ran without it"), "{line}");
+    assert_eq!(done.stderr.matches("LOST").count(), 1, "only what was lost: {}", done.stderr);
+    assert!(server.pool("envs")["free"] == 1 || kept.metadata("claim").is_some(), "the other one is free");
+    build.out(&json!({"release": "build", "on_lost": "tell"})).ok().said("LOST: the hold of this build");
+    // The directory of that hold, and the name of its lock.
+    build
+        .out(&json!({"release": "broken"}))
+        .failed(1, "has already ended: broken by ada")
+        .said("because \"disk full\"");
+    build.out(&json!({"release": {"lock": lock}})).failed(1, "is not held").said("was broken by ada");
+    let fails = build.out(&json!({"release": "build", "on_lost": "fail"}));
+    fails.failed(1, "error: on_lost: fail: this build lost a lock while it worked").said("was broken by ada");
+
+    // Other builds have lost nothing.
+    let other = Build::new(&server, 2, "envs").out(&json!({"release": "build", "on_lost": "fail"})).ok();
+    assert!(!other.stderr.contains("LOST"), "{}", other.stderr);
+    build.out(&json!({"release": "build", "on_lost": "maybe"})).failed(1, "params.on_lost: must be tell or fail");
+    build.out(&json!({"acquire": true, "on_lost": "fail"})).failed(1, "params.on_lost: does not go with acquire");
+
+    // A ttl that is over, and an unlock.
+    let build = Build::with_source(&server, 3, &json!({"lock_name": "l"}));
+    build.out(&json!({"lock_op": "lock", "key": "k", "ttl": "1s"})).ok();
+    eventually("the hold is lost", || (server.pool("l")["items"][0]["holders"] == json!([])).then_some(()));
+    let fails =
+        build.out(&json!({"lock_op": "unlock", "key": "k", "on_lost": "fail"})).failed(1, "error: on_lost: fail");
+    assert!(fails.stderr.contains("on \"l\" of pool \"l\" was lost at "), "{}", fails.stderr);
+    assert!(fails.stderr.contains("because \"its ttl is over\""), "{}", fails.stderr);
+}

@@ -10,10 +10,12 @@ use super::super::views;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json};
+use crate::core::claim::BuildRef;
 use crate::core::command::{Command, Refusal};
-use crate::core::history::{ChangeKind, Listed};
+use crate::core::history::{Change, ChangeKind, Listed};
 use crate::core::limits;
 use crate::core::names::{ChangeKey, LockName, PoolName, Revision};
+use crate::core::state::Snapshot;
 use crate::core::time::Span;
 use crate::store::Reader;
 use crate::wire::api::{ChangeView, NoteBody, Page};
@@ -122,17 +124,31 @@ impl<T> Pager<T> {
     }
 }
 
+/// Whether an entry is about a claim of this build. Once the claim is forgotten, only the entry itself can tell.
+fn is_about(change: &Change, build: &BuildRef, snapshot: &Snapshot) -> bool {
+    let Some(id) = &change.claim else { return false };
+    match (snapshot.claims.get(id), snapshot.ended.get(id)) {
+        (Some(claim), _) => claim.terms.owner.build().as_ref() == Some(build),
+        (None, Some(ended)) => ended.build.as_ref() == Some(build),
+        (None, None) => change.who.as_ref().and_then(|who| who.build()).as_ref() == Some(build),
+    }
+}
+
 /// `GET /api/v1/pools/{pool}/changes`.
 pub(super) async fn of_pool(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let pool = call.path::<PoolName>("pool", &mut problems);
     let wanted = Wanted::of(call, &mut problems);
+    let build = super::claims::build(call, &mut problems);
+    if wanted.newest && build.is_some() {
+        problems.add("build", "cannot be combined with `newest`");
+    }
     let wait = parse::wait("wait", call.query_text("wait"), &mut problems);
     let pool = problems.done(pool)?;
     page_or_park(routes, call, wait, Topic::Pool(pool.clone()), async {
         let page = routes.engine.snapshot().pool(&pool).map(|found| wanted.page(&found.changes));
         let (keys, next) = page.ok_or_else(|| Refusal::NoSuchPool { pool: pool.clone() })?;
-        Ok(Page { items: entries(routes, keys).await?, next })
+        Ok(Page { items: entries(routes, keys, build.as_ref()).await?, next })
     })
     .await
 }
@@ -149,13 +165,15 @@ pub(super) async fn of_all(routes: &Routes, call: &Call<'_>) -> Result<Response,
     .await
 }
 
-/// The entries with these keys, as they are shown.
-async fn entries(routes: &Routes, keys: Vec<ChangeKey>) -> Result<Vec<ChangeView>, Failure> {
+/// The entries with these keys, as they are shown; with `build`, only those about its claims.
+async fn entries(routes: &Routes, keys: Vec<ChangeKey>, build: Option<&BuildRef>) -> Result<Vec<ChangeView>, Failure> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
     let read = routes.engine.read(move |reader| reader.entries(&keys)).await;
-    Ok(read.map_err(Failure::unreadable)?.iter().map(views::change).collect())
+    let snapshot = routes.engine.snapshot();
+    let is_wanted = |change: &&Change| build.is_none_or(|build| is_about(change, build, &snapshot));
+    Ok(read.map_err(Failure::unreadable)?.iter().filter(is_wanted).map(views::change).collect())
 }
 
 /// Returns a page. With `wait`, the request is held until there is an entry.
@@ -190,7 +208,7 @@ pub(super) async fn revision(routes: &Routes, call: &Call<'_>) -> Result<Respons
     let snapshot = routes.engine.snapshot();
     let keys = snapshot.pool(&pool).map(|found| found.changes.range(range).map(|(key, _)| *key).collect());
     let keys: Vec<ChangeKey> = keys.ok_or_else(|| Refusal::NoSuchPool { pool: pool.clone() })?;
-    let items = entries(routes, keys).await?;
+    let items = entries(routes, keys, None).await?;
     if items.is_empty() {
         let error =
             format!("pool {pool:?} has no revision {revision}: it never existed, or it was pruned from the history");

@@ -287,15 +287,20 @@ impl FromStr for ListedState {
 fn filter(call: &Call, problems: &mut Problems) -> Filter {
     let pool = call.query::<PoolName>("pool", problems);
     let state = call.query::<ListedState>("state", problems);
+    if pool.is_some() && state == Some(ListedState(ClaimState::Ended)) {
+        problems.add("pool", "cannot be combined with state=ended: see the pool's changes instead");
+    }
+    Filter { pool, state, build: build(call, problems) }
+}
+
+/// The build that a listing is limited to.
+pub(super) fn build(call: &Call, problems: &mut Problems) -> Option<BuildRef> {
     let id = call.query::<Text>("build", problems);
     let cluster = call.query::<Text>("cluster", problems);
     if call.query_text("build").is_some() != call.query_text("cluster").is_some() {
         problems.add("build", "a build needs both `build` (its id) and `cluster` (its ATC_EXTERNAL_URL)");
     }
-    if pool.is_some() && state == Some(ListedState(ClaimState::Ended)) {
-        problems.add("pool", "cannot be combined with state=ended: see the pool's changes instead");
-    }
-    Filter { pool, state, build: cluster.zip(id).map(|(cluster, id)| BuildRef { cluster, id }) }
+    cluster.zip(id).map(|(cluster, id)| BuildRef { cluster, id })
 }
 
 /// `GET /api/v1/claims`: live claims by id, or the ended ones with `state=ended`.

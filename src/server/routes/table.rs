@@ -30,6 +30,9 @@ const FROM: Parameter =
 const VERSIONS: Parameter = parameter("versions", "boolean", "Only entries that the resource's `check` lists.");
 const LATCH_ID: Parameter = parameter("id", "string", "The id of the latch.");
 const NEWEST: Parameter = parameter("newest", "boolean", "Only the newest of the matching entries.");
+const CHANGES_OF_BUILD: Parameter =
+    parameter("build", "string", "Only entries about claims of this BUILD_ID; needs `cluster`.");
+const CLUSTER: Parameter = parameter("cluster", "string", "The ATC_EXTERNAL_URL of `build`.");
 const WAIT_ENTRY: Parameter =
     parameter("wait", "string", "Hold the request until there is an entry, for at most this long (60s at most).");
 
@@ -186,7 +189,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
                 "Only claims in this state: waiting, granted, held, or ended (otherwise not listed).",
             ),
             parameter("build", "string", "Only claims of this BUILD_ID; needs `cluster`."),
-            parameter("cluster", "string", "The ATC_EXTERNAL_URL of `build`."),
+            CLUSTER,
             AFTER,
             LIMIT,
         ],
@@ -318,7 +321,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         )
     },
     Route {
-        query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST, WAIT_ENTRY],
+        query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST, CHANGES_OF_BUILD, CLUSTER, WAIT_ENTRY],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool],
         ..guarded(

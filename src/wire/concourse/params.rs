@@ -43,6 +43,7 @@ const MORE: &[&str] = &[
     "key",
     "lock_by",
     "locked_by",
+    "on_lost",
 ];
 /// Params that apply to all of them.
 const ALWAYS: &[&str] = &["reason", "token"];
@@ -60,6 +61,8 @@ pub struct OutParams {
     pub reason: Option<String>,
     /// A bearer token to send instead of username and password.
     pub token: Option<Secret>,
+    /// `on_lost: fail`: a release fails if a hold of this build was broken or lost.
+    pub fails_on_lost: bool,
 }
 
 /// Params of a get.
@@ -126,12 +129,14 @@ impl OutParams {
                 None
             }
         };
+        let releases = matches!(op, Some(Op::Release(_) | Op::Unlock { .. }));
+        let fails_on_lost = releases && read_on_lost(&mut fields, problems);
         if given.len() == 1 && !matches!(op, Some(Op::Nothing { .. })) {
             let useless: Vec<&str> = MORE.iter().copied().filter(|key| fields.take(key).is_some()).collect();
             useless.iter().for_each(|key| fields.wrong(key, format!("does not go with {}", given[0]), problems));
         }
         fields.finish(problems);
-        Some(Self { op: op?, reason, token: token.map(Secret::new) })
+        Some(Self { op: op?, reason, token: token.map(Secret::new), fails_on_lost })
     }
 }
 
@@ -283,6 +288,18 @@ fn read_dir(key: &'static str, fields: &mut Members, problems: &mut Problems) ->
 
 fn read_watch(fields: &mut Members, problems: &mut Problems) -> Watch {
     Watch { timeout: fields.duration("timeout", problems), self_wait: read_self_wait(fields, problems) }
+}
+
+/// `on_lost`: whether a release fails if a hold was broken or lost.
+fn read_on_lost(fields: &mut Members, problems: &mut Problems) -> bool {
+    match fields.text("on_lost", problems).as_deref() {
+        None | Some("tell") => false,
+        Some("fail") => true,
+        Some(_) => {
+            fields.wrong("on_lost", "must be tell or fail", problems);
+            false
+        }
+    }
 }
 
 fn read_self_wait(fields: &mut Members, problems: &mut Problems) -> bool {
