@@ -113,7 +113,9 @@ fn the_page_follows_what_happens() {
     browser.sees("live");
     server.api("DELETE", "/claims/held-1", &Value::Null);
     browser.sees("main/shop/deploy #14, not confirmed yet");
-    eventually("the first hold is gone", || (!browser.text().contains("#12")).then_some(()));
+    let holders = "return [...document.querySelectorAll('.holder')].map((one) => one.innerText).join()";
+    let is_gone = || !browser.run(holders, &[]).as_str().unwrap().contains("#12");
+    eventually("the first hold is gone", || is_gone().then_some(()));
 
     // What a reader has typed and opened stays.
     browser.open(&page(&server, "/"));
@@ -145,6 +147,7 @@ fn people_act_on_the_page_and_say_why() {
     let moved = entries.iter().find(|entry| entry["kind"] == "moved").unwrap();
     assert_eq!((&moved["owner"]["person"], &moved["reason"]), (&json!("ada"), &json!("trying")));
     assert_eq!(server.api("GET", "/claims/waits-2", &Value::Null).1["state"], "granted");
+    browser.sees("moved, ada");
     act(&browser, "Cancel", "#14", &[]);
     is_done(&browser);
     act(&browser, "Break", "#13", &[]);
@@ -214,7 +217,7 @@ fn the_page_needs_the_password() {
     assert!(answer.header("www-authenticate").unwrap().starts_with("Basic "));
 }
 
-/// The pictures of the page in the documentation: `LOCKER_UPDATE_DOCS=1` takes them again.
+/// The pictures of the page in the documentation: `LOCKER_UPDATE_PICTURES=1` takes them again.
 #[test]
 fn the_documentation_has_pictures_of_the_page() {
     let (server, browser) = (busy(), Browser::start());
@@ -226,7 +229,7 @@ fn the_documentation_has_pictures_of_the_page() {
         let picture = browser.picture();
         assert!(picture.starts_with(b"\x89PNG"), "{name}");
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/images/web-{name}.png"));
-        if std::env::var_os("LOCKER_UPDATE_DOCS").is_some() {
+        if std::env::var_os("LOCKER_UPDATE_PICTURES").is_some() {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(&file, picture).unwrap();
         }

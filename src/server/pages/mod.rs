@@ -14,7 +14,7 @@ mod pool;
 
 pub use self::claim::claim;
 pub use self::overview::{PoolRow, overview};
-pub use self::parts::Moment;
+pub use self::parts::{Moment, missing};
 pub use self::pool::pool;
 
 use maud::Markup;
@@ -31,8 +31,8 @@ const SCRIPT: &str = include_str!("locker.js");
 
 /// The answer with a page.
 #[must_use]
-pub fn page(status: u16, markup: Markup) -> Response {
-    file(status, "text/html; charset=utf-8", "no-store", markup.into_string())
+pub fn page(status: u16, markup: &Markup) -> Response {
+    file(status, "text/html; charset=utf-8", "no-store", markup.0.clone())
 }
 
 /// The style of all pages.

@@ -54,7 +54,8 @@ pub(super) fn frame(moment: Moment, title: &str, main: &Markup) -> Markup {
 }
 
 /// The page that says that there is no such thing.
-pub(super) fn missing(moment: Moment, what: &str) -> Markup {
+#[must_use]
+pub fn missing(moment: Moment, what: &str) -> Markup {
     frame(moment, "Not found", &html! { h1 { "Not found" } p { (what) } p { a href="/" { "All pools" } } })
 }
 

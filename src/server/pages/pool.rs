@@ -3,15 +3,14 @@
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::parts::{Action, By, Moment, ago, claim_path, frame, holder, missing, name, owner, time};
+use super::parts::{Action, By, Moment, ago, claim_path, frame, holder, name, owner, time};
 use crate::client::http::encode as segment;
-use crate::wire::api::{LockState, LockView, PoolView, WaiterView};
+use crate::wire::api::{ChangeView, LockState, LockView, Owner, PoolView, WaiterView};
 
-/// The page of a pool, or that there is none of this name.
+/// The page of a pool, with the last changes of its history, the newest first.
 #[must_use]
-pub fn pool(moment: Moment, name: &str, view: Option<&PoolView>) -> Markup {
-    let Some(view) = view else { return missing(moment, &format!("There is no pool called {name:?}.")) };
-    let summary = &view.summary;
+pub fn pool(moment: Moment, view: &PoolView, changes: &[ChangeView]) -> Markup {
+    let (summary, name) = (&view.summary, view.summary.pool.as_str());
     let main = html! {
         h1 { (name) }
         p.sums {
@@ -26,6 +25,9 @@ pub fn pool(moment: Moment, name: &str, view: Option<&PoolView>) -> Markup {
         @if view.queue.is_empty() { p { "Nobody waits." } } @else { (queue(&view.queue, moment)) }
         h2 { "Policy" }
         (policy(view))
+        h2 { "Last changes" }
+        @if changes.is_empty() { p { "None." } }
+        ul.changes { @for change in changes { (entry(change, moment)) } }
     };
     frame(moment, name, &main)
 }
@@ -192,6 +194,26 @@ fn waiter_actions(waiter: &WaiterView) -> [Action<'static>; 3] {
             body: json!({}),
         },
     ]
+}
+
+/// One entry of the history.
+fn entry(change: &ChangeView, moment: Moment) -> Markup {
+    let kind = serde_json::to_value(change.kind).unwrap_or_default();
+    let locks = change.locks.iter().map(|lock| lock.lock.as_str()).collect::<Vec<_>>().join(", ");
+    let who = change.claim.as_deref().unwrap_or_default();
+    html! {
+        li {
+            (time(&change.at, moment)) " "
+            b { (kind.as_str().unwrap_or_default().replace('_', " ")) }
+            @if !locks.is_empty() { " " (locks) }
+            @if change.owner != Owner::default() { ", " (owner(&change.owner, who)) }
+            @if let Some(how) = &change.how { ", " (how.replace('_', " ")) }
+            @if let Some(waited) = &change.waited { ", waited " (waited) }
+            @if let Some(held) = &change.held { ", held " (held) }
+            @if let Some(claim) = &change.claim { ". " a href=(claim_path(claim)) { "Claim" } }
+            @if let Some(reason) = &change.reason { span.reason { " – " (reason) } }
+        }
+    }
 }
 
 /// What the pool sets itself; everything else is the default of the server.

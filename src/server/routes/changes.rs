@@ -166,7 +166,11 @@ pub(super) async fn of_all(routes: &Routes, call: &Call<'_>) -> Result<Response,
 }
 
 /// The entries with these keys, as they are shown; with `build`, only those about its claims.
-async fn entries(routes: &Routes, keys: Vec<ChangeKey>, build: Option<&BuildRef>) -> Result<Vec<ChangeView>, Failure> {
+pub(super) async fn entries(
+    routes: &Routes,
+    keys: Vec<ChangeKey>,
+    build: Option<&BuildRef>,
+) -> Result<Vec<ChangeView>, Failure> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }

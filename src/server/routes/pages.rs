@@ -5,10 +5,13 @@ use super::super::pages::{self, Moment, PoolRow};
 use super::super::views::Viewer;
 use super::call::Call;
 use super::failure::Failure;
-use super::{Routes, claims, pools};
+use super::{Routes, changes, claims, pools};
 use crate::core::limits;
 use crate::core::names::{ClaimId, PoolName};
 use crate::core::pool::Pool;
+
+/// Most entries of the history on the page of a pool: those of the last hours in most pools.
+const LAST_CHANGES: usize = 30;
 
 impl Viewer<'_> {
     fn moment_shown(&self) -> Moment {
@@ -37,20 +40,26 @@ pub(super) fn overview(routes: &Routes, call: &Call) -> Result<Response, Failure
     Ok(routes.look(|viewer| {
         let pools = &viewer.snapshot.pools;
         let rows: Vec<_> = pools.values().take(limits::PAGE).map(|pool| viewer.row(pool)).collect();
-        pages::page(200, pages::overview(viewer.moment_shown(), &rows, pools.len() - rows.len()))
+        pages::page(200, &pages::overview(viewer.moment_shown(), &rows, pools.len() - rows.len()))
     }))
 }
 
 /// `GET /pools/{pool}`.
-pub(super) fn pool(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn pool(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let name = call.path::<PoolName>("pool", &mut problems);
     let name = problems.done(name)?;
-    Ok(routes.look(|viewer| {
-        let view = pools::view(viewer, &name, None, limits::PAGE);
-        let status = if view.is_some() { 200 } else { 404 };
-        pages::page(status, pages::pool(viewer.moment_shown(), name.as_str(), view.as_ref()))
-    }))
+    let (moment, view, keys) = routes.look(|viewer| {
+        let changes = viewer.snapshot.pool(&name).map(|pool| pool.changes.keys().rev().take(LAST_CHANGES).copied());
+        let keys: Vec<_> = changes.into_iter().flatten().collect();
+        (viewer.moment_shown(), pools::view(viewer, &name, None, limits::PAGE), keys)
+    });
+    let Some(view) = view else {
+        let text = format!("There is no pool called {:?}.", name.as_str());
+        return Ok(pages::page(404, &pages::missing(moment, &text)));
+    };
+    let changes = changes::entries(routes, keys, None).await?;
+    Ok(pages::page(200, &pages::pool(moment, &view, &changes)))
 }
 
 /// `GET /claims/{id}`.
@@ -61,7 +70,7 @@ pub(super) fn claim(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     Ok(routes.look(|viewer| {
         let view = claims::view(viewer, &id);
         let status = if view.is_some() { 200 } else { 404 };
-        pages::page(status, pages::claim(viewer.moment_shown(), id.as_str(), view.as_ref()))
+        pages::page(status, &pages::claim(viewer.moment_shown(), id.as_str(), view.as_ref()))
     }))
 }
 

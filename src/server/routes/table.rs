@@ -390,7 +390,10 @@ pub(in super::super) static ROUTES: &[Route] = &[
         )
     },
     page("/", "Web page: all pools", pages::overview),
-    page("/pools/{pool}", "Web page: a pool", pages::pool),
+    Route {
+        is_api: false,
+        ..guarded(Get, "/pools/{pool}", "Web page: a pool", Talk(|routes, call| Box::pin(pages::pool(routes, call))))
+    },
     page("/claims/{id}", "Web page: a claim", pages::claim),
     page("/assets/locker.css", "Web page: its style", pages::style),
     page("/assets/locker.js", "Web page: its script", pages::script),
