@@ -97,7 +97,9 @@ impl Acquiring<'_> {
             let lines = progress.lines(news, Moment::of(&*env.clock));
             lines.iter().for_each(|line| say(env, line));
         });
-        held.map(|held| held.claim).map_err(|stopped| explain(env, self.id, limit, stopped))
+        let held = held.map(|held| held.claim).map_err(|stopped| explain(env, self.id, limit, stopped))?;
+        who::new_pools(&held).iter().for_each(|line| say(env, line));
+        Ok(held)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::when;
 use crate::core::time::WallMs;
-use crate::wire::api::{BuildEndedView, HolderView, Owner, QueueView, SuspectView, WaiterView};
+use crate::wire::api::{
+    BuildEndedView, ClaimView, HolderView, MadePoolView, Owner, QueueView, SuspectView, WaiterView,
+};
 
 /// How many of the waiters ahead one line names at most.
 const AHEAD_NAMED: usize = 3;
@@ -57,6 +59,16 @@ pub fn build_ended(ended: &BuildEndedView, now: WallMs) -> String {
         Some(since) => format!("its build {what} {} ago", when::span(since)),
         None => format!("its build {what}"),
     }
+}
+
+/// For each pool that a claim has made: that it is new, and which one may have been meant.
+#[must_use]
+pub fn new_pools(claim: &ClaimView) -> Vec<String> {
+    let one = |made: &MadePoolView| match &made.nearest {
+        Some(nearest) => format!("pool {:?} is new: did you mean {nearest:?}?", made.pool),
+        None => format!("pool {:?} is new: this claim has made it, with one lock", made.pool),
+    };
+    claim.made.iter().map(one).collect()
 }
 
 /// The first holders in one line, and how many more there are; empty if there are none.

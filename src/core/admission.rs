@@ -48,7 +48,7 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
     for pool in &unmade {
         make_own_pool(state, pool, &claim, now);
     }
-    state.insert_claim(claim);
+    state.insert_claim(Claim { made: unmade, ..claim });
     serve(state, &ask, true, now)
 }
 
@@ -148,6 +148,7 @@ fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now)
         passed: 0,
         phase: Phase::Waiting { presence, give_up },
         parks: BTreeSet::new(),
+        made: Vec::new(),
     })
 }
 
@@ -176,8 +177,11 @@ fn check_part(state: &State, part: &Part, terms: &Terms) -> Result<(), Refusal> 
             Want::Any { count, labels } => *count == 1 && labels.is_empty(),
             Want::Named(names) => names.len() == 1 && names.contains(&part.pool.own_lock()),
         };
-        if state.settings.declared_only || !makes_pool {
+        if !makes_pool {
             return Err(Refusal::NoSuchPool { pool: part.pool.clone() });
+        }
+        if !state.settings.claim_may_make(&part.pool) {
+            return Err(Refusal::MayNotMake { pool: part.pool.clone() });
         }
         return check_limit("pools", state.snapshot.pools.len(), limits::POOLS);
     };

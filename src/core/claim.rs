@@ -232,6 +232,8 @@ pub struct Claim {
     pub phase: Phase,
     /// Parked requests of this claim. Not stored: they end with the server.
     pub parks: BTreeSet<ParkId>,
+    /// The pools that it made, for the log of its client. Not stored.
+    pub made: Vec<PoolName>,
 }
 
 impl Claim {

@@ -231,6 +231,9 @@ pub enum Reply {
 pub enum Refusal {
     #[error("there is no pool {pool:?}")]
     NoSuchPool { pool: PoolName },
+    /// A claim for it would make it elsewhere, but the settings of this server forbid that.
+    #[error("there is no pool {pool:?}, and a claim may not make it")]
+    MayNotMake { pool: PoolName },
     #[error("pool {pool:?} has no lock {lock:?}")]
     NoSuchLock { pool: PoolName, lock: LockName },
     #[error("there is no claim {id:?}")]

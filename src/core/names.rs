@@ -190,6 +190,45 @@ impl PoolName {
     }
 }
 
+/// A pattern for names of pools: `*` stands for any text, also across slashes, `?` for one character.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamePattern(Arc<str>);
+
+impl NamePattern {
+    /// # Errors
+    /// Says what is wrong with the text.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_length("pattern", text, limits::NAME_BYTES)?;
+        Ok(Self(text.into()))
+    }
+
+    #[must_use]
+    pub fn matches(&self, name: &PoolName) -> bool {
+        let (pattern, name): (Vec<char>, Vec<char>) = (self.0.chars().collect(), name.0.chars().collect());
+        // Which beginnings of the name the pattern so far matches.
+        let mut reached = vec![true];
+        reached.resize(name.len() + 1, false);
+        for sign in pattern {
+            let mut next = vec![false; name.len() + 1];
+            for end in 0..=name.len() {
+                next[end] = match sign {
+                    '*' => reached[end] || (end > 0 && next[end - 1]),
+                    _ => end > 0 && reached[end - 1] && (sign == '?' || sign == name[end - 1]),
+                };
+            }
+            reached = next;
+        }
+        reached.last() == Some(&true)
+    }
+}
+
+impl std::str::FromStr for NamePattern {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::parse(text)
+    }
+}
+
 impl LockName {
     /// The first name in order: where a listing starts.
     #[must_use]
@@ -306,6 +345,29 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn patterns_match_names_of_pools() {
+        let table = [
+            ("*", "a/b", true),
+            ("dev-*", "dev-1", true),
+            ("dev-*", "dev-", true),
+            ("dev-*", "prod-1", false),
+            ("*-dev", "a-dev", true),
+            ("*-dev", "a-dev-b", false),
+            ("a/*", "a/b/c", true),
+            ("a?c", "aäc", true),
+            ("a?c", "ac", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("pool", "pool", true),
+            ("pool", "pools", false),
+        ];
+        for (pattern, name, expected) in table {
+            let matches = NamePattern::parse(pattern).unwrap().matches(&PoolName::parse(name).unwrap());
+            assert_eq!(matches, expected, "{pattern} {name}");
+        }
+        assert!(NamePattern::parse("").is_err());
+    }
 
     #[test]
     fn names_follow_their_rules() {

@@ -1,6 +1,7 @@
 //! Durations and switches of the rules. The server sets them once, at its start.
 
 use super::limits;
+use super::names::{NamePattern, PoolName};
 use super::time::Span;
 
 /// How long a waiter that does not listen keeps its place, unless the server is told otherwise.
@@ -43,6 +44,8 @@ pub struct Settings {
     pub stuck_look: Span,
     /// Only declared pools exist: a claim never makes a pool.
     pub declared_only: bool,
+    /// The names of pools that a claim may make otherwise; any if there is no pattern.
+    pub claims_make: Vec<NamePattern>,
     /// The seed of random picks: a number that nobody can predict. It is a setting so that the same state and the same
     /// command always have the same result.
     pub seed: u64,
@@ -71,10 +74,20 @@ impl Default for Settings {
             latch_kept: Span::hours(30 * 24),
             stuck_look: Span(250),
             declared_only: false,
+            claims_make: Vec::new(),
             seed: 0,
             #[cfg(any(test, feature = "plant"))]
             plant: Plant::None,
         }
+    }
+}
+
+impl Settings {
+    /// Whether a claim may make a pool of this name.
+    #[must_use]
+    pub fn claim_may_make(&self, pool: &PoolName) -> bool {
+        let any = self.claims_make.is_empty();
+        !self.declared_only && (any || self.claims_make.iter().any(|pattern| pattern.matches(pool)))
     }
 }
 

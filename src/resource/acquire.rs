@@ -78,6 +78,7 @@ pub(super) fn acquire(put: &Put<'_>, mut asked: Ask, env: &mut Env<'_>) -> Resul
     let held = held.map_err(|stopped| explain(put, &id, timeout, stopped, env))?;
     let answer = answer(put, &held)?;
     let printed = put.interruptible.check().map_err(Some).and_then(|()| {
+        who::new_pools(&held.claim).iter().for_each(|line| put.tell(env, line));
         put.tell(env, last_line(&held));
         print(env, &answer).map_err(|_| None)
     });

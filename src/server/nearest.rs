@@ -2,6 +2,7 @@
 
 use crate::core::claim::Labels;
 use crate::core::command::Refusal;
+use crate::core::names::PoolName;
 use crate::core::pool::Pool;
 use crate::core::state::Snapshot;
 use crate::wire::problems::nearest;
@@ -17,9 +18,16 @@ pub fn meant(snapshot: &Snapshot, refusal: &Refusal) -> Option<String> {
             let names = pool.locks.keys().take(COMPARED).map(|name| name.as_str());
             nearest(lock.as_str(), names).map(str::to_owned)
         }
+        Refusal::NoSuchPool { pool: name } | Refusal::MayNotMake { pool: name } => pool(snapshot, name),
         Refusal::TooMany { pool, has: 0, labels, .. } => label(snapshot.pool(pool)?, labels),
         _ => None,
     }
+}
+
+/// The name of another pool that is most like this one.
+pub fn pool(snapshot: &Snapshot, name: &PoolName) -> Option<String> {
+    let others = snapshot.pools.keys().filter(|other| *other != name).take(COMPARED);
+    nearest(name.as_str(), others.map(PoolName::as_str)).map(str::to_owned)
 }
 
 /// The label most like the first wanted one that no lock has.

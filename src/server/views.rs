@@ -13,8 +13,8 @@ use crate::core::state::Snapshot;
 use crate::core::state::Stuck;
 use crate::core::time::{Deadline, Now, Span, WallMs};
 use crate::wire::api::{
-    self, BuildEndedView, ChangeView, ClaimState, ClaimView, HolderView, LockRef, LockState, LockView, PartBody,
-    PoolSummary, QuarantineView, QueueView, SuspectView, WaiterView,
+    self, BuildEndedView, ChangeView, ClaimState, ClaimView, HolderView, LockRef, LockState, LockView, MadePoolView,
+    PartBody, PoolSummary, QuarantineView, QueueView, SuspectView, WaiterView,
 };
 use crate::wire::errors::Code;
 use crate::wire::parse::show_overtaking;
@@ -47,6 +47,16 @@ impl Viewer<'_> {
     fn build_ended(claim: &Claim) -> Option<BuildEndedView> {
         let Some(BuildOver::Ended { how, at }) = claim.build_over else { return None };
         Some(BuildEndedView { how: how.word().to_owned(), at: time(at) })
+    }
+
+    /// A live claim, as its own client sees it: with what may have been meant by the pools that it made.
+    #[must_use]
+    pub fn own_claim(&self, claim: &Claim, queue: bool) -> ClaimView {
+        let mut view = self.claim(claim, queue);
+        for (made, name) in view.made.iter_mut().zip(&claim.made) {
+            made.nearest = nearest::pool(self.snapshot, name);
+        }
+        view
     }
 
     /// A live claim. `queue` adds its place in the queue, which costs a look at each earlier waiter.
@@ -86,6 +96,7 @@ impl Viewer<'_> {
             by: None,
             ended_at: None,
             queue: (queue && claim.waits()).then(|| self.queue(claim)),
+            made: claim.made.iter().map(|pool| MadePoolView { pool: pool.to_string(), nearest: None }).collect(),
         }
     }
 
@@ -360,6 +371,7 @@ pub fn ended(ended: &Ended) -> ClaimView {
         by: text(ended.by.as_ref()),
         ended_at: Some(time(ended.at)),
         queue: None,
+        made: Vec::new(),
     }
 }
 

@@ -181,6 +181,7 @@ pub fn claim(id: ClaimId) -> impl Strategy<Value = Claim> {
                 passed,
                 phase,
                 parks,
+                made: Vec::new(),
             }
         },
     )

@@ -160,3 +160,34 @@ fn an_export_keeps_the_lock_that_a_pool_was_given() {
     other.cli(&["release", held.trim()]).ok();
     other.cli(&["claim", "mutex", "--try"]).ok();
 }
+
+#[test]
+fn a_pool_that_a_claim_has_made_says_so() {
+    let server = Server::start();
+    server.cli(&["pool", "set", "pool-1", "--capacity", "1"]).ok();
+    let build = crate::support::Build::new(&server, 1, "polo-1");
+    build.out(&json!({"acquire": true})).ok().said("pool \"polo-1\" is new: did you mean \"pool-1\"?");
+    let again = build.out(&json!({"release": "build"})).ok();
+    assert!(!again.stderr.contains("is new"), "{}", again.stderr);
+    let other = server.cli(&["claim", "zebra"]).ok();
+    assert!(other.stderr.contains("pool \"zebra\" is new: this claim has made it, with one lock"), "{}", other.stderr);
+    let known = server.cli(&["claim", "pool-1"]).ok();
+    assert!(!known.stderr.contains("is new"), "{}", known.stderr);
+    let log = server.log();
+    assert!(
+        log.contains("a claim has made a new pool: was the other one meant?") && log.contains("nearest=\"pool-1\"")
+    );
+}
+
+#[test]
+fn a_setting_says_which_pools_claims_make() {
+    let server = Server::start_with("memory:", &["--claims-make", "dev-*,scratch"], &[]);
+    server.cli(&["claim", "dev-7"]).ok();
+    server.cli(&["claim", "scratch"]).ok();
+    server.cli(&["claim", "dve-7"]).failed(4, "there is no pool \"dve-7\", and a claim may not make it");
+    server.cli(&["claim", "dve-7"]).failed(4, "did you mean \"dev-7\"?");
+    server.cli(&["pool", "set", "prod"]).ok();
+    server.cli(&["claim", "prod"]).ok();
+    let only = Server::start_with("memory:", &["--declared-only"], &[]);
+    only.cli(&["claim", "dev-7"]).failed(4, "a claim may not make it");
+}

@@ -15,6 +15,7 @@ use super::output::CliError;
 use super::ready;
 use super::values::parse_duration;
 #[cfg(feature = "plant")]
+use crate::core::names::NamePattern;
 use crate::core::settings::Plant;
 use crate::core::settings::Settings;
 use crate::core::time::Span;
@@ -66,6 +67,15 @@ pub struct ServerArgs {
     /// Claims do not create pools: only declared pools exist
     #[arg(long, env = "LOCKER_DECLARED_ONLY")]
     pub declared_only: bool,
+    /// Names of pools that claims may create, with * and ?; separate several with commas; any name by default
+    #[arg(
+        long,
+        env = "LOCKER_CLAIMS_MAKE",
+        value_name = "PATTERN",
+        value_delimiter = ',',
+        conflicts_with = "declared_only"
+    )]
+    pub claims_make: Vec<NamePattern>,
     /// Let anybody who can connect do anything
     #[arg(long, env = "LOCKER_NO_AUTH")]
     pub no_auth: bool,
@@ -342,6 +352,7 @@ impl ServerArgs {
             history: self.history,
             history_age: span(self.history_age),
             declared_only: self.declared_only,
+            claims_make: self.claims_make.clone(),
             seed: u64::from_ne_bytes(random_bytes()),
             #[cfg(feature = "plant")]
             plant: self.plant()?,

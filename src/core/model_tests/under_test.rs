@@ -304,7 +304,7 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
         Err(Refusal::Ended { ended }) => Answer::RefusedEnded(ended.how.word()),
         Err(refusal) => Answer::Refused(match refusal {
             Refusal::NoBuild { .. } => "unprocessable",
-            Refusal::NoSuchPool { .. } => "no_such_pool",
+            Refusal::NoSuchPool { .. } | Refusal::MayNotMake { .. } => "no_such_pool",
             Refusal::NoSuchLock { .. } => "no_such_lock",
             Refusal::NoSuchClaim { .. } => "no_such_claim",
             Refusal::TooMany { .. } => "too_many",

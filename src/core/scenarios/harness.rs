@@ -293,6 +293,7 @@ impl Server {
         for (name, value) in args {
             match *name {
                 "declared_only" => s.declared_only = true,
+                "claims_make" => s.claims_make.push(parse(value)?),
                 "history" => s.history = parse(value)?,
                 "changes" => s.changes = parse(value)?,
                 "ended" => s.ended_claims = parse(value)?,
@@ -667,6 +668,7 @@ fn part(text: &str) -> Result<Part, String> {
 fn refusal_word(refusal: &Refusal) -> String {
     let word = match refusal {
         Refusal::NoSuchPool { .. } => "no_such_pool",
+        Refusal::MayNotMake { .. } => "may_not_make",
         Refusal::NoSuchLock { .. } => "no_such_lock",
         Refusal::NoSuchClaim { .. } => "no_such_claim",
         Refusal::TooMany { .. } => "too_many",

@@ -176,3 +176,17 @@ scenarios! {
         - history env 4                        => claimed lost claimed pool
     "
 }
+
+// Which pools a claim may make.
+scenarios! {
+    a_claim_makes_only_pools_that_match: "
+        - settings claims_make=dev-*
+        a ask dev-1                            => held dev-1/dev-1
+        b ask prod                             => refused may_not_make
+        c ask prod*2                           => refused no_such_pool
+        d ask dev-1,prod                       => refused may_not_make
+        - pool prod capacity=1                 => done
+        b ask prod                             => held prod/1
+        - add other/x                          => done
+    "
+}

@@ -21,6 +21,7 @@ use crate::wire::api::{
     WaitingView,
 };
 use crate::wire::errors::Code;
+use crate::wire::escape::escape;
 use crate::wire::parse;
 use crate::wire::problems::{Problems, quoted, unknown};
 
@@ -39,6 +40,7 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
         return Err(Failure::new(Code::OtherStore, error));
     }
     routes.admit(&ask).await?;
+    let is_new = !routes.engine.snapshot().claims.contains_key(&ask.id);
     let request = call.request;
     let prepared = match request.attempt {
         Attempt::First | Attempt::Notified if wait > Span(0) && request.can_park => Wait::Park(request.park),
@@ -46,14 +48,42 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
         Attempt::First => Wait::No,
     };
     let command = Command::Ask(Box::new(AskClaim { wait: prepared, ..ask }));
-    match routes.ask(command).await? {
-        Reply::Claim { claim, .. } if !claim.waits() => Ok(json(&routes.look(|viewer| viewer.claim(&claim, false)))),
+    let reply = routes.ask(command).await?;
+    if let Reply::Claim { claim, .. } = &reply
+        && is_new
+    {
+        log_new_pools(routes, claim);
+    }
+    match reply {
+        Reply::Claim { claim, .. } if !claim.waits() => Ok(own(routes, &claim)),
         Reply::Claim { claim, parked: true } => Ok(Response { park: Some(wait), ..parked(&claim) }),
         Reply::Claim { claim, parked: false } => {
             Ok(waiting(routes, &claim, request.attempt == Attempt::Last && wait > Span(0)))
         }
         Reply::Busy(ask) => Ok(busy(routes, &ask)),
         other => Err(Failure::unexpected(&other)),
+    }
+}
+
+/// The answer with a claim, for its own client.
+fn own(routes: &Routes, claim: &Claim) -> Response {
+    json(&routes.look(|viewer| viewer.own_claim(claim, false)))
+}
+
+/// A claim may have made a pool because somebody mistyped a name, and then it locks nothing that anybody else locks.
+fn log_new_pools(routes: &Routes, claim: &Claim) {
+    if claim.made.is_empty() {
+        return;
+    }
+    for made in routes.look(|viewer| viewer.own_claim(claim, false)).made {
+        let (pool, nearest) = (escape(&made.pool), made.nearest.as_deref().map(escape));
+        let claim = claim.id.as_str();
+        match nearest {
+            Some(nearest) => {
+                tracing::warn!(pool, nearest, claim, "a claim has made a new pool: was the other one meant?");
+            }
+            None => tracing::info!(pool, claim, "a claim has made a new pool"),
+        }
     }
 }
 
@@ -72,7 +102,7 @@ fn bare(code: Code, error: String) -> WaitingView {
 fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
     let view = routes.look(|viewer| {
         let stuck = viewer.snapshot.stuck.get(&claim.id);
-        let view = viewer.claim(claim, true);
+        let view = viewer.own_claim(claim, true);
         let queue = view.queue.as_ref();
         let position = queue.map_or(0, |queue| queue.position);
         let mut answer = bare(stuck.map_or(Code::Waiting, |stuck| views::stuck_code(stuck)), String::new());
@@ -256,6 +286,14 @@ pub(super) fn move_claim(call: &Call) -> Result<Command, Failure> {
 pub(super) fn shown(routes: &Routes, reply: Reply) -> Result<Response, Failure> {
     match reply {
         Reply::Claim { claim, .. } => Ok(json(&routes.look(|viewer| viewer.claim(&claim, false)))),
+        other => Err(Failure::unexpected(&other)),
+    }
+}
+
+/// The answer to the confirmation of a grant.
+pub(super) fn confirmed(routes: &Routes, reply: Reply) -> Result<Response, Failure> {
+    match reply {
+        Reply::Claim { claim, .. } => Ok(own(routes, &claim)),
         other => Err(Failure::unexpected(&other)),
     }
 }

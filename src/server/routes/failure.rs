@@ -130,6 +130,9 @@ impl From<Problems> for Failure {
 fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
     match refusal {
         Refusal::NoSuchPool { .. } => (Code::NoSuchPool, "check the name, or declare it first (locker pool set)"),
+        Refusal::MayNotMake { .. } => {
+            (Code::NoSuchPool, "check the name, or declare it first (locker pool set NAME); see --claims-make")
+        }
         Refusal::NoSuchLock { .. } => (Code::NoSuchLock, "check the name, or add it first (locker lock add)"),
         Refusal::NoSuchClaim { .. } => (Code::NoSuchClaim, "check the id; ended claims are forgotten after a while"),
         Refusal::TooMany { .. } => (Code::TooMany, "ask for fewer, or add locks (locker lock add)"),

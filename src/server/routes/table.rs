@@ -130,7 +130,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Post,
             "/api/v1/claims/{id}/confirm",
             "Turn a grant into a hold; may be repeated",
-            Do(claims::confirm, claims::shown),
+            Do(claims::confirm, claims::confirmed),
         )
     },
     Route {

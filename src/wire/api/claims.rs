@@ -307,6 +307,19 @@ pub struct ClaimView {
     /// The place of a waiting claim in its queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueView>,
+    /// The pools that this claim has made, as far as the server that answers has seen it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<MadePoolView>,
+}
+
+/// A pool that a claim has made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MadePoolView {
+    pub pool: String,
+    /// The most similar name of another pool, if one is similar: perhaps that one was meant. Only in the answers to
+    /// `PUT` and confirm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<String>,
 }
 
 /// The place of a waiting claim.

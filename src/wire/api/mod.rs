@@ -21,8 +21,8 @@ use super::errors::Code;
 
 pub use changes::{ChangeKind, ChangeView, LatchRef};
 pub use claims::{
-    BreakBody, BuildEndedView, ClaimBody, ClaimState, ClaimView, ConfirmBody, DeliverBody, HolderView, MoveBody,
-    PartBody, QueueEnd, QueueView, RenewBody, Scope, SuspectView, VerifyView, WaiterView, WaitingView,
+    BreakBody, BuildEndedView, ClaimBody, ClaimState, ClaimView, ConfirmBody, DeliverBody, HolderView, MadePoolView,
+    MoveBody, PartBody, QueueEnd, QueueView, RenewBody, Scope, SuspectView, VerifyView, WaiterView, WaitingView,
 };
 pub use info::{ConcourseState, ConcourseView, InfoView};
 pub use pools::{

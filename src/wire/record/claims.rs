@@ -243,6 +243,7 @@ impl From<&Claim> for StoredClaim {
             passed,
             phase,
             parks: _,
+            made: _,
         } = claim;
         let Terms { ask, digest, owner, reason, confirm, ttl, priority, supersede, waits_if_empty } = terms;
         let Ask { parts, key, requestor } = ask;
@@ -312,6 +313,7 @@ impl StoredClaim {
             passed: self.passed,
             phase: self.phase.into(),
             parks: BTreeSet::new(),
+            made: Vec::new(),
         })
     }
 }

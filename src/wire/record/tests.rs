@@ -81,6 +81,7 @@ fn claim() -> Claim {
             delivered: true,
         },
         parks: BTreeSet::new(),
+        made: Vec::new(),
     }
 }
 
