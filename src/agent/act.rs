@@ -69,7 +69,10 @@ impl Worker {
                     tell_unused(&latch, &change);
                     seen = self.change(&latch, seen, &change)?;
                 }
-                Step::Done(done) => return Ok(self.done(&latch, &done, seen.is_ours)),
+                Step::Done(done) => {
+                    tell_suspended(&latch, &look);
+                    return Ok(self.done(&latch, &done, seen.is_ours));
+                }
                 Step::Keep(keep) => return Ok(self.kept(&keep)),
                 Step::Gone(gone) => return Ok(Outcome::Missing(gone)),
             }
@@ -193,6 +196,21 @@ impl Worker {
             Err(error @ (CallError::NoAnswer(_) | CallError::Hopeless(_))) => Outcome::Trouble(error.to_string()),
             Err(error) => Outcome::Kept(Level::Warn, format!("cannot delete the latch: {error}"), LONG_PAUSE),
         }
+    }
+}
+
+/// Tells that a workflow does not go on although the node of this latch did: it is suspended as a whole.
+fn tell_suspended(latch: &NewLatch, look: &Look) {
+    let Look::Found(workflow) = look else { return };
+    if workflow.is_suspended && workflow.finished.is_none() {
+        let (id, target) = (latch.id.to_string(), &latch.target);
+        tracing::warn!(
+            latch = short(&id),
+            workflow = target.workflow.as_str(),
+            namespace = target.namespace.as_str(),
+            "the workflow is still suspended as a whole (spec.suspend), so it does not go on: argo resume it, or release \
+             a latch for it"
+        );
     }
 }
 

@@ -121,7 +121,8 @@ type Execute = fn(&ArgMatches, &mut Env<'_>) -> Result<u8, CliError>;
 
 fn run_as(command: clap::Command, execute: Execute, env: &mut Env<'_>) -> u8 {
     let name = command.get_name().to_owned();
-    let parsed = env_defaults::with_env(command, &env.vars).color(colour(env)).try_get_matches_from(&env.args);
+    let args = if name == "locker" { env.args.clone() } else { as_go_flags(&command, &env.args) };
+    let parsed = env_defaults::with_env(command, &env.vars).color(colour(env)).try_get_matches_from(&args);
     let matches = match parsed {
         Ok(matches) => matches,
         Err(error) => {
@@ -142,6 +143,26 @@ fn run_as(command: clap::Command, execute: Execute, env: &mut Env<'_>) -> u8 {
             report(env, &name, code, &error.to_string())
         }
     }
+}
+
+/// The arguments of a program that replaces one written in Go, whose flags may have one dash: `-api-endpoint URL`.
+fn as_go_flags(command: &clap::Command, args: &[String]) -> Vec<String> {
+    let all = || std::iter::once(command).chain(command.get_subcommands());
+    let is_long = |name: &str| {
+        let mut flags = all().flat_map(clap::Command::get_arguments);
+        name == "help" || name == "version" || flags.any(|flag| flag.get_long() == Some(name))
+    };
+    let mut is_over = false;
+    let with_two = |arg: &String| {
+        is_over |= arg == "--";
+        let name = arg.strip_prefix('-').map(|rest| rest.split('=').next().unwrap_or_default());
+        if !is_over && name.is_some_and(|name| name.len() > 1 && is_long(name)) {
+            format!("-{arg}")
+        } else {
+            arg.clone()
+        }
+    };
+    args.iter().map(with_two).collect()
 }
 
 fn report(env: &mut Env<'_>, name: &str, code: u8, text: &str) -> u8 {

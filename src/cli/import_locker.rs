@@ -15,7 +15,7 @@ use crate::client::calls::Asked;
 use crate::client::{CallError, Client};
 use crate::env::{Env, whole_text};
 use crate::wire::api::PoolChangeBody;
-use crate::wire::contracts::state_file::{self, ImportedPool, STATE_FILE_BYTES};
+use crate::wire::contracts::state_file::{self, ImportedPool, STATE_FILE_BYTES, StateFile};
 use crate::wire::errors::{Code, exit};
 
 /// Arguments of `import locker-state`.
@@ -44,9 +44,12 @@ struct Summary {
 
 pub(super) fn run(args: &LockerStateArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
     let text = read(&args.file, env)?;
-    let pools = state_file::parse(&text).map_err(|error| {
+    let StateFile { pools, left_out } = state_file::parse(&text).map_err(|error| {
         CliError::Failed(exit::FAILED, format!("{:?} is damaged, so nothing was imported: {error}", args.file))
     })?;
+    for error in &left_out {
+        say(env, &format!("warning: left out, because nobody holds it and its name is not allowed here: {error}"));
+    }
     let mut conflicts = Vec::new();
     for pool in &pools {
         conflicts.extend(conflict(pool, client)?);

@@ -23,9 +23,10 @@ enum Made {
 }
 
 impl Destination {
-    /// The directory that Concourse gave; it must exist.
+    /// The directory that Concourse gave. It is made if it does not exist: people who run `in` by hand need not.
     pub(super) fn open(dir: PathBuf) -> Result<Self, String> {
-        match fs::metadata(&dir) {
+        let made = fs::create_dir_all(&dir);
+        match made.and_then(|()| fs::metadata(&dir)) {
             Ok(found) if found.is_dir() => Ok(Self { dir, made: Vec::new() }),
             Ok(_) => Err(format!("{} is not a directory", dir.display())),
             Err(error) => Err(format!("cannot use the directory {}: {error}", dir.display())),

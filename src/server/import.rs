@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 
 use crate::core::command::{By, Command, Refusal, Reply};
-use crate::core::names::PoolName;
+use crate::core::names::{NameError, PoolName};
 use crate::core::pool::PolicyChange;
 use crate::core::state::State;
 use crate::core::step::step;
 use crate::core::time::Now;
 use crate::env;
-use crate::wire::contracts::state_file::{self, ImportedHold, STATE_FILE_BYTES};
+use crate::wire::contracts::state_file::{self, ImportedHold, STATE_FILE_BYTES, StateFile};
 use crate::wire::parse;
 use crate::wire::problems::Problems;
 
@@ -20,7 +20,7 @@ use crate::wire::problems::Problems;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Imported {
     /// The state now has the file's pools and holds.
-    Done { file: PathBuf, pools: usize, holds: usize },
+    Done { file: PathBuf, pools: usize, holds: usize, left_out: Vec<NameError> },
     /// The store has or had pools or claims. The file was not read.
     NotEmpty { file: PathBuf },
 }
@@ -28,8 +28,16 @@ pub enum Imported {
 impl fmt::Display for Imported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Done { file, pools, holds } => {
-                write!(f, "imported {pools} pool(s) with {holds} hold(s) from LOCKER_CONFIG {}", file.display())
+            Self::Done { file, pools, holds, left_out } => {
+                write!(f, "imported {pools} pool(s) with {holds} hold(s) from LOCKER_CONFIG {}", file.display())?;
+                match left_out.first() {
+                    None => Ok(()),
+                    Some(first) => write!(
+                        f,
+                        "; {} free pool(s) with a name that is not allowed here were left out, the first: {first}",
+                        left_out.len()
+                    ),
+                }
             }
             Self::NotEmpty { file } => {
                 write!(f, "LOCKER_CONFIG {} was not imported: the store is not empty", file.display())
@@ -54,7 +62,7 @@ pub fn locker_state(file: &Path, state: &mut State, now: Now) -> anyhow::Result<
         format!("cannot read LOCKER_CONFIG {name}: unset it to start without the locks of the original locker")
     })?;
     let advice = "repair it, or unset LOCKER_CONFIG to start without its locks";
-    let pools = state_file::parse(&text)
+    let StateFile { pools, left_out } = state_file::parse(&text)
         .map_err(|error| anyhow!("LOCKER_CONFIG {name} is damaged, nothing was imported: {error}; {advice}"))?;
     let mut holds = 0;
     for pool in &pools {
@@ -64,7 +72,7 @@ pub fn locker_state(file: &Path, state: &mut State, now: Now) -> anyhow::Result<
             holds += 1;
         }
     }
-    Ok(Imported::Done { file: file.to_owned(), pools: pools.len(), holds })
+    Ok(Imported::Done { file: file.to_owned(), pools: pools.len(), holds, left_out })
 }
 
 /// Makes a pool with one lock of the same name. The pool is declared, so that a server of declared pools keeps it.

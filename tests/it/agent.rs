@@ -379,7 +379,7 @@ fn a_workflow_that_is_suspended_as_a_whole_goes_on() {
     // A suspended node goes before the suspended workflow.
     place.cluster.make("v", json!({ "suspend": true }), running(&[node("a", "Running")]));
     place.released("v");
-    place.once(&[]).ok();
+    place.once(&[]).ok().said("resumed").said("still suspended as a whole (spec.suspend), so it does not go on");
     assert_eq!(
         (place.phase("v", "a").as_str(), &place.cluster.workflow("v")["spec"]["suspend"]),
         ("Succeeded", &json!(true))

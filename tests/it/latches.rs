@@ -596,6 +596,11 @@ fn the_endpoint_is_used_as_given() {
         let (id, code) =
             done(&lockcli("http://127.0.0.1:1", &["--api-endpoint", &endpoint, "create", "w", "--result", result]));
         assert_eq!(code, 0, "{endpoint}");
+        // Go programs take flags with one dash, as the original did.
+        let one_dash = format!("-api-endpoint={endpoint}");
+        assert_eq!(done(&lockcli("http://127.0.0.1:1", &[&one_dash, "get", id.trim_end()])).1, 0, "{endpoint}");
+        let one_dash = ["get", "-api-endpoint", &endpoint, id.trim_end()];
+        assert_eq!(done(&lockcli("http://127.0.0.1:1", &one_dash)).1, 0, "{endpoint}");
         assert_eq!(done(&lockcli(&endpoint, &["delete", id.trim_end()])), (String::new(), 0), "{endpoint}");
     }
     // `locker latch` uses the same address as the other commands.

@@ -444,3 +444,34 @@ fn a_release_tells_what_was_broken_or_lost_and_may_fail_for_it() {
     assert!(fails.stderr.contains("on \"l\" of pool \"l\" was lost at "), "{}", fails.stderr);
     assert!(fails.stderr.contains("because \"its ttl is over\""), "{}", fails.stderr);
 }
+
+#[test]
+fn a_get_makes_its_destination() {
+    let server = Server::start();
+    let build = Build::new(&server, 1, "p");
+    let claimed = build.out(&acquire()).ok().version();
+    let dir = build.dir.path().join("not/there/yet");
+    let payload = json!({"source": build.source, "version": {"ref": claimed}}).to_string();
+    build.raw("in", Some(&dir), payload.as_bytes()).ok();
+    assert_eq!(std::fs::read_to_string(dir.join("name")).unwrap(), "p\n");
+    build.raw("in", Some(&dir.join("name")), payload.as_bytes()).failed(1, "name");
+}
+
+#[test]
+fn the_agent_takes_flags_with_one_dash() {
+    let agent = |args: &[&str]| {
+        let mut command = clean(binary());
+        std::os::unix::process::CommandExt::arg0(&mut command, "lockagt").args(args);
+        Running::start(&mut command, b"").finish()
+    };
+    // The address is read, and refused for what it is.
+    let text = "must begin with http:// or https://";
+    for args in [
+        &["--once", "--api-endpoint", "ftp://x"][..],
+        &["-once", "-api-endpoint", "ftp://x"],
+        &["-once", "-api-endpoint=ftp://x"],
+    ] {
+        agent(args).failed(2, text);
+    }
+    agent(&["-bogus"]).failed(2, "-b");
+}

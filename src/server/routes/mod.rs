@@ -169,7 +169,8 @@ struct Found {
 
 /// The only way from a request to its route. Authorization and dispatch both use it, so they cannot disagree.
 fn find(request: &Request) -> Result<Found, Failure> {
-    let mut segments = segments(&request.path)?;
+    let mut segments =
+        segments(&request.path).map_err(|failure| contracts::lockd::not_text(request).unwrap_or(failure))?;
     if segments == ["lock", ""] && contracts::latches::is_of_latch(request) {
         // Clients of latches use both /lock and /lock/.
         segments.pop();

@@ -30,19 +30,28 @@ pub enum LockdNameError {
 /// # Errors
 /// Says what is wrong with it and where.
 pub fn name(text: &str) -> Result<PoolName, LockdNameError> {
+    check_bytes(text.as_bytes())?;
+    // At this point the name follows all other rules of pool names.
+    PoolName::parse(text).map_err(|_| LockdNameError::LeadingDot)
+}
+
+/// Checks the length and the bytes of a name, which may not even be text.
+///
+/// # Errors
+/// Says what is wrong with it and where.
+pub fn check_bytes(name: &[u8]) -> Result<(), LockdNameError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'$' | b'-' | b'_' | b'.');
-    let bytes = text.len();
+    let bytes = name.len();
     if bytes == 0 {
         return Err(LockdNameError::Empty);
     }
     if bytes > limits::NAME_BYTES {
         return Err(LockdNameError::TooLong { bytes });
     }
-    if let Some((offset, byte)) = text.bytes().enumerate().find(|&(_, byte)| !allowed(byte)) {
-        return Err(LockdNameError::BadByte { byte, offset });
+    match name.iter().enumerate().find(|&(_, byte)| !allowed(*byte)) {
+        Some((offset, byte)) => Err(LockdNameError::BadByte { byte: *byte, offset }),
+        None => Ok(()),
     }
-    // At this point the name follows all other rules of pool names.
-    PoolName::parse(text).map_err(|_| LockdNameError::LeadingDot)
 }
 
 #[cfg(test)]

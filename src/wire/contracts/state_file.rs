@@ -56,26 +56,42 @@ pub struct ImportedHold {
     pub body: ClaimBody,
 }
 
-/// Reads a whole state file. Returns the pools in the order of the file.
+/// A whole state file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StateFile {
+    /// The pools in the order of the file.
+    pub pools: Vec<ImportedPool>,
+    /// Names that no pool can have, and that nobody holds: a lock that is free may be left out.
+    pub left_out: Vec<NameError>,
+}
+
+/// Reads a whole state file.
 ///
 /// # Errors
 /// The file is damaged or contradicts itself. The caller adds the name of the file.
-pub fn parse(text: &str) -> Result<Vec<ImportedPool>, StateFileError> {
+pub fn parse(text: &str) -> Result<StateFile, StateFileError> {
     if text.trim().is_empty() {
         return Err(StateFileError::Empty);
     }
     let Pairs(pairs) = serde_json::from_str::<Pairs<Entry>>(text)?;
-    let mut pools: Vec<ImportedPool> = Vec::with_capacity(pairs.len());
+    let mut file = StateFile::default();
     let mut seen = BTreeSet::new();
     for (name, entry) in pairs {
-        let pool = PoolName::parse(&name).map_err(StateFileError::Pool)?;
+        let pool = match PoolName::parse(&name) {
+            Ok(pool) => pool,
+            Err(error) if entry.is_free() => {
+                file.left_out.push(error);
+                continue;
+            }
+            Err(error) => return Err(StateFileError::Pool(error)),
+        };
         if !seen.insert(pool.clone()) {
             return Err(StateFileError::Twice(pool));
         }
         let holds = holds(&pool, entry)?;
-        pools.push(ImportedPool { pool, holds });
+        file.pools.push(ImportedPool { pool, holds });
     }
-    Ok(pools)
+    Ok(file)
 }
 
 /// What the file says about one pool.
@@ -89,6 +105,18 @@ enum Entry {
         #[serde(default)]
         locked_by: Option<Pairs<i64>>,
     },
+}
+
+impl Entry {
+    /// Whether it says plainly that nobody holds the pool.
+    fn is_free(&self) -> bool {
+        match self {
+            Self::Owner(owner) => owner.is_empty(),
+            Self::Held { key, locked_by } => {
+                key.is_empty() && locked_by.iter().flat_map(|Pairs(pairs)| pairs).all(|(_, count)| *count <= 0)
+            }
+        }
+    }
 }
 
 fn holds(pool: &PoolName, entry: Entry) -> Result<Vec<ImportedHold>, StateFileError> {
@@ -206,6 +234,7 @@ mod tests {
         }"#;
         let shown: Vec<String> = parse(text)
             .unwrap()
+            .pools
             .iter()
             .map(|pool| {
                 let holds = pool.holds.iter().map(|hold| {
@@ -225,12 +254,16 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         assert_eq!(parse(text).unwrap(), parse(text).unwrap(), "the same file, the same claims");
-        assert_eq!(parse("{}").unwrap(), []);
+        assert_eq!(parse("{}").unwrap(), StateFile::default());
+        // A lock that is free may have any name. It is left out.
+        let odd =
+            parse(r#"{"/a": "", ".b": {"key": ""}, "c//d": {"key": "", "locked_by": {"x": 0}}, "e": ""}"#).unwrap();
+        assert_eq!((odd.pools.len(), odd.left_out.len()), (1, 3), "{odd:?}");
     }
 
     #[test]
     fn claims_of_one_requestor_differ() {
-        let pools = parse(r#"{"p": {"key": "k", "locked_by": {"a": 2}}}"#).unwrap();
+        let pools = parse(r#"{"p": {"key": "k", "locked_by": {"a": 2}}}"#).unwrap().pools;
         let [first, second] = pools[0].holds.as_slice() else { panic!("two holds") };
         assert_ne!(first.id, second.id);
         assert!(first.id.as_str().starts_with("locker-import-"));
@@ -252,6 +285,7 @@ mod tests {
             (r#"{"a": {"key": "k", "locked_by": {"x": "1"}}}"#, "not one whole JSON object"),
             (r#"{"a": ""} {}"#, "trailing characters"),
             (r#"{"a": "x", "a": ""}"#, "pool \"a\" is in the file twice"),
+            (r#"{"/a": {"key": "", "locked_by": {"x": 1}}}"#, "pool name must"),
             (r#"{"/a": "x"}"#, "pool name must have a name on both sides of each '/'"),
             (r#"{"a": {"key": "k"}}"#, "has a key but no holder"),
             (r#"{"a": {"key": "k", "locked_by": {"x": 0}}}"#, "has a key but no holder"),

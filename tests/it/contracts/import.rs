@@ -154,3 +154,22 @@ fn conflicts_are_named_and_nothing_is_imported() {
     assert_eq!(code, 1);
     assert!(said.contains("is damaged, so nothing was imported"), "{said}");
 }
+
+#[test]
+fn a_free_lock_with_a_name_that_is_not_allowed_is_left_out() {
+    let place = Place::new();
+    let odd = r#"{"prod":{"key":"cf","locked_by":{"a":1}},".hidden":{"key":""},"/x":""}"#;
+    let server = place.server(Some(odd));
+    let line = server.until_log("imported 1 pool(s) with 1 hold(s) from LOCKER_CONFIG");
+    assert!(
+        line.contains("; 2 free pool(s) with a name that is not allowed here were left out, the first: "),
+        "{line}"
+    );
+    let other = Server::start();
+    let file = place.config();
+    let done = other.cli(&["import", "locker-state", file.to_str().unwrap()]).ok().printed("imported pool \"prod\"");
+    assert_eq!(done.stderr.matches("warning: left out, because nobody holds it").count(), 2, "{}", done.stderr);
+    let held = Place::new();
+    let error = held.refusal(Some(r#"{".hidden":{"key":"k","locked_by":{"a":1}}}"#));
+    assert!(error.contains("is damaged, nothing was imported"), "{error}");
+}

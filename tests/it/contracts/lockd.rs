@@ -68,6 +68,9 @@ fn names_and_their_messages() {
         DELETE /lock/a+b       |  | 400 byte~43~at~offset~1
         POST   /lock/%00       |  | 400 byte~0~at~offset~0
         POST   /lock/ab%C3%A4  |  | 400 byte~195~at~offset~2
+        POST   /lock/a%FFb     |  | 400 Name~contains~non-printable/non-ascii~byte~255~at~offset~1
+        GET    /lock/%ff       |  | 400 byte~255~at~offset~0
+        DELETE /lock/%C3       |  | 400 byte~195~at~offset~0
         POST   /lock/a%2Fb     |  | 400 byte~47~at~offset~1
         POST   /lock/%252B     |  | 400 byte~37~at~offset~0
         POST   /lock/.foo      |  | 400 dot

@@ -13,6 +13,7 @@ use crate::core::limits;
 use crate::core::names::{PoolName, Text};
 use crate::core::state::Snapshot;
 use crate::core::time::Span;
+use crate::server::http::Request;
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::{self as wire, EmptyView, LockdNameError};
 use crate::wire::errors::Code;
@@ -144,4 +145,17 @@ fn locked(routes: &Routes, pool: &PoolName, status: u16) -> Failure {
         Hold::Shared { key, .. } => format!("lock {pool:?} is locked with key {}", quoted(key.as_str())),
     };
     Failure { status, ..Failure::new(Code::Locked, error) }
+}
+
+/// The answer to a lockd client whose name is not text, in lockd's words. `None` if it is no such request.
+pub(in crate::server::routes) fn not_text(request: &Request) -> Option<Failure> {
+    let name = request.path.strip_prefix("/lock/").filter(|name| !name.contains('/'))?;
+    let is_lockds = match request.method.as_str() {
+        "GET" | "HEAD" | "POST" => true,
+        "DELETE" => request.body.is_empty(),
+        _ => false,
+    };
+    let bytes: Vec<u8> = percent_encoding::percent_decode_str(name).collect();
+    let error = is_lockds.then(|| wire::check_bytes(&bytes).err())??;
+    std::str::from_utf8(&bytes).is_err().then(|| Failure::new(Code::BadRequest, error.to_string()))
 }
