@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench --bench flat              # all rows
 //! cargo bench --bench flat -- labels    # rows whose name contains "labels"
+//! cargo bench --bench flat -- --count   # instructions instead of time, on an empty and on a full server; needs valgrind
 //! ```
 //!
 //! A row calls the core itself, without a store. A cost is the fastest of several rounds of repetitions, so that other
@@ -11,21 +12,22 @@
 //! size: 0 is flat, 1 is linear, 2 is quadratic.
 
 // Figures go to the terminal; a panic is a failed run.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_possible_truncation)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command as Process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locker::core::claim::{Ask, Labels, Owner, Part, Priority, Scope, Terms, Want};
+use locker::core::claim::{Ask, End, Ended, Labels, Owner, Part, Priority, Scope, Terms, Want};
 use locker::core::command::{AskClaim, By, Command, MoveTo, Reply, Wait};
 use locker::core::names::{ClaimId, Digest, Label, LockName, ParkId, PoolName, Text};
-use locker::core::pool::{Overtaking, Pick, Policy};
+use locker::core::pool::{Lock, Overtaking, Pick, Policy};
 use locker::core::restart::restarted;
 use locker::core::settings::Settings;
 use locker::core::state::{Loaded, State};
 use locker::core::step::step;
-use locker::core::time::{EngineMs, Now, Span, WallMs};
+use locker::core::time::{Deadline, EngineMs, Now, Span, WallMs};
 
 /// The name of a row, its sizes, and how to measure at one size.
 type Row = (&'static str, &'static [u32], fn(u32) -> Duration);
@@ -44,8 +46,19 @@ const ROWS: &[Row] = &[
     ("a waiter asks again, waiters before it", &[100, 1_000, 10_000], ask_again),
 ];
 
+/// Other pools, waiters for one of them and remembered ended claims of a full server, each close to its limit.
+const FULL: (u32, u32, u32) = (99_990, 10_000, 990_000);
+/// Cycles whose instructions are counted.
+const COUNTED: u32 = 500;
+
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().position(|arg| arg == "--cycles") {
+        Some(at) => return counted(&args[at + 1], args[at + 2].parse().unwrap()),
+        None if args.iter().any(|arg| arg == "--count") => return count(),
+        None => {}
+    }
+    let wanted: Vec<String> = args.into_iter().filter(|arg| !arg.starts_with('-')).collect();
     println!("| what | size: cost | slope |\n|---|---|---|");
     for (name, sizes, measure) in ROWS {
         if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
@@ -298,4 +311,71 @@ fn ask_again(waiters: u32) -> Duration {
 
 fn place(pool: &locker::core::pool::Pool, claim: &locker::core::claim::Claim) -> usize {
     pool.waiting_before(pool.place(claim)) + 1
+}
+
+/// Counts the instructions of one cycle in each world: those of a process with some cycles less those of one with fewer.
+fn count() {
+    let (empty, full) = (instructions("empty"), instructions("full"));
+    println!("| instructions of a claim and its release | empty server: {empty} | full server: {full} |");
+    println!("ratio {:.2}", full as f64 / empty as f64);
+}
+
+fn instructions(world: &str) -> u64 {
+    let total = |cycles: u32| -> u64 {
+        let program = std::env::current_exe().unwrap();
+        let mut valgrind = Process::new("valgrind");
+        valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
+        let output = valgrind.args(["--cycles", world, &cycles.to_string()]).output().expect("valgrind");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let counted = said.lines().find_map(|line| line.split_once("Collected : ")).expect(&said).1;
+        counted.trim().parse().unwrap()
+    };
+    (total(2 * COUNTED) - total(COUNTED)) / u64::from(COUNTED)
+}
+
+/// So many cycles in this world. Like the engine, each step takes the changes and publishes the snapshot.
+fn counted(world: &str, cycles: u32) {
+    let mut world = if world == "full" { full() } else { World::new() };
+    world.pool("p", Policy::default(), 1);
+    for number in 0..cycles {
+        let id = format!("cycle-{number:06}");
+        world.asks(&id, "p", any(1), None, false);
+        let claimed = world.state.snapshot.clone();
+        world.ends(&id);
+        drop((claimed, world.state.snapshot.clone()));
+    }
+}
+
+fn full() -> World {
+    let (pools, waiters, ended) = FULL;
+    let pool = |n: u32| PoolName::parse(&format!("other-{n}")).unwrap();
+    let lock = |name: &PoolName| Lock::new(name.own_lock(), Arc::from([]), Arc::default());
+    let loaded = Loaded {
+        pools: (0..pools).map(|n| (pool(n), Policy::default())).collect(),
+        locks: (0..pools).map(|n| (pool(n), lock(&pool(n)))).collect(),
+        ended: (0..ended).map(remembered).collect(),
+        ..Loaded::default()
+    };
+    let state = restarted(loaded, [], Settings::default(), 1, Now::default());
+    let mut world = World { state, ..World::new() };
+    world.asks("holder", "other-0", any(1), None, false);
+    (0..waiters).for_each(|n| drop(world.asks(&format!("w-{n}"), "other-0", any(1), None, true)));
+    world
+}
+
+fn remembered(n: u32) -> Ended {
+    Ended {
+        id: ClaimId::parse(&format!("ended-{n}")).unwrap(),
+        life: 1,
+        digest: Some(Digest([0; 32])),
+        runs: Vec::new(),
+        how: End::Released,
+        by: None,
+        reason: None,
+        at: WallMs(0),
+        revision: None,
+        fence: None,
+        build: None,
+        forget: Deadline { at: EngineMs(u64::from(n) + 1_000_000), span: Span(1_000_000) },
+    }
 }

@@ -55,6 +55,8 @@ pub const QUEUES_PER_LOOK: usize = 1_000;
 pub const PAGE: usize = 1_000;
 /// Most remembered ended claims: about 300 bytes each; the oldest released ones go first.
 pub const ENDED_CLAIMS: usize = 1_000_000;
+/// Most builds of ended claims that are asked about at the same time, at the slow pace: 28,800 a day.
+pub const PAST_BUILDS: usize = 200;
 /// Most remembered answers of operations (`op` ids).
 pub const OPS: usize = 100_000;
 /// Most history entries across all pools.

@@ -162,6 +162,11 @@ fn forget_what_is_stored_already(state: &mut State, now: Now) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::command::{By, Command};
+    use crate::core::names::PoolName;
+    use crate::core::pool::Policy;
+    use crate::core::step::step;
+    use crate::core::test_store::TestStore;
 
     const MINUTE_OF_2026: u64 = 1_767_225_600_000 + 60_000;
 
@@ -176,6 +181,26 @@ mod tests {
         assert_eq!(start(stored), stored);
         assert_eq!(start(Revision::start_of(9)), Revision::start_of(9));
         assert_eq!(start(Revision::start_of(4)), Revision::start_of(5));
+    }
+
+    #[test]
+    fn a_start_prunes_what_its_settings_no_longer_keep() {
+        let pool = || PoolName::parse("p").unwrap();
+        let mut state = restarted(Loaded::default(), [], Settings::default(), 1, Now::default());
+        let note = || Command::Note { pool: pool(), lock: None, by: By::default() };
+        let set = Command::SetPool { pool: pool(), policy: Policy::default(), capacity: Some(1), by: By::default() };
+        for command in std::iter::once(set).chain((0..9).map(|_| note())) {
+            step(&mut state, command, Now::default()).unwrap();
+        }
+        let mut store = TestStore::default();
+        store.commit(&state.take_changes(Now::default()));
+        assert_eq!(store.history().count(), 11);
+        let settings = Settings { history: 4, ..Settings::default() };
+        let mut next = restarted(store.load(), store.history(), settings, 1, Now::default());
+        assert_eq!(next.snapshot.pool(&pool()).unwrap().changes.len(), 4);
+        store.commit(&next.take_changes(Now::default()));
+        assert_eq!(store.history().count(), 4, "the store forgets them too");
+        store.check_has_all_of(&next).unwrap();
     }
 
     #[test]

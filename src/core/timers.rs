@@ -80,4 +80,5 @@ pub(super) fn reconcile(state: &mut State, now: Now) {
     state.notify_stale_parks();
     deadlock::notify_again(state);
     state.prune_by_age(now);
+    state.show_past_builds(now);
 }

@@ -129,6 +129,14 @@ scenarios! {
         b end                                  => cancelled
         a ?                                    => granted env/env
     "
+    a_moved_waiter_stays_behind_a_granted_claim: "
+        b ask env confirm                      => granted env/env
+        c ask env                              => waiting 1
+        d ask env                              => waiting 2
+        d move first                           => done
+        - queue env                            => d c
+   +45s - queue env                            => b d c         # it is withdrawn, and came first
+    "
     sets_keep_one_order_in_all_their_pools: "
         - pool p capacity=1                    => done
         - pool q capacity=1                    => done

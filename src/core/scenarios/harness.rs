@@ -19,6 +19,7 @@
 //! | `- quarantine P/L [for=D]`, `- return P/L` | out of service and back |
 //! | `ID left?` | how long the hold lasts |
 //! | `- over B HOW [ago=D]`, `- suspect B [WHY]`, `- watched` | build B is over, or not known to be alive; the builds to ask about |
+//! | `- past` | the builds of ended claims to ask about |
 //! | `ID end [run=R] [by=P]` | `DELETE` |
 //! | `ID left N` | the client of park N disconnects |
 //! | `ID ?` | look: phase, then locks, or place and presence, then `self_wait P/L=ID..` or `deadlock BUILD..` |
@@ -89,7 +90,7 @@ fn play_checked(text: &str, is_checked: impl Fn(usize) -> bool) {
         let answer = server.line(said.trim()).unwrap_or_else(|bad| panic!("line {number}: {line}\n{bad}"));
         let expected: Vec<&str> = expected.split_whitespace().collect();
         let answered: Vec<&str> = answer.split_whitespace().collect();
-        let looks = ["- queue", "- free", "- notices", "- count", "- stuck", "- watched"]
+        let looks = ["- queue", "- free", "- notices", "- count", "- stuck", "- watched", "- past"]
             .iter()
             .any(|look| said.contains(look));
         let fits = if looks { answered == expected } else { answered.starts_with(&expected) };
@@ -245,6 +246,10 @@ impl Server {
                 self.command(Command::Suspect { build: build_of(first)?, why })
             }
             ("-", "watched") => Ok(self.watched()),
+            ("-", "past") => {
+                let ids: Vec<&str> = self.state.snapshot.past_builds.iter().map(|build| build.id.as_str()).collect();
+                Ok(ids.join(" "))
+            }
             ("-", _) => self.look_around(verb, first, &args),
             (id, "end") => {
                 let (run, person) = (arg(&args, "run")?, arg(&args, "by")?);

@@ -109,6 +109,21 @@ scenarios! {
 
 // A build that is over.
 scenarios! {
+    a_build_whose_claims_have_ended_is_asked_about_later: "
+        a ask env build=7                           => held env/env
+        a end                                       => released
+        b ask env                                   => held env/env
+        - reconcile                                 =>
+        - past                                      =>
+  +10m  - reconcile                                 =>
+        - past                                      => 7
+        - over 7 succeeded                          =>
+        - past                                      =>
+  +10m  - reconcile                                 =>
+        - past                                      =>
+        a ?                                         => ended released
+  +24h  a ?                                         => unknown
+    "
     waiting_and_granted_claims_end_with_their_build: "
         h ask env                                   => held env/env
         g ask db confirm build=7                    => granted db/db

@@ -111,8 +111,12 @@ pub struct State {
     /// Ended claims in the order in which they are forgotten when there are too many: released ones first, then the
     /// oldest.
     forgettable: BTreeSet<(bool, EngineMs, ClaimId)>,
-    /// Ended claims by their build.
+    /// Ended claims that are remembered longer because their build is not known to be over, by that build.
     ended_builds: BTreeSet<(BuildRef, ClaimId)>,
+    /// When the next of these builds are shown.
+    next_past_builds: EngineMs,
+    /// The last one that was looked at.
+    last_past_build: Option<(BuildRef, ClaimId)>,
     /// Remembered operations, oldest first.
     op_order: BTreeSet<(EngineMs, OpId)>,
     histories: Histories,

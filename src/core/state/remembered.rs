@@ -1,9 +1,11 @@
 //! What is remembered about ended claims and answered operations, and for how long.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::{OpRecord, State, Timer};
 use crate::core::claim::{BuildRef, End, Ended};
+use crate::core::limits;
 use crate::core::names::{ClaimId, OpId};
 use crate::core::time::{Deadline, EngineMs, Now};
 
@@ -13,7 +15,7 @@ impl State {
         self.forget_ended(&id);
         self.set_timer(ended.forget, Timer::Ended(id.clone()));
         self.forgettable.insert(forget_order(&ended));
-        if let Some(build) = &ended.build {
+        if let Some(build) = ended.build.as_ref().filter(|_| ended.forget.span > self.settings.memory) {
             self.ended_builds.insert((build.clone(), id.clone()));
         }
         self.dirty.ended.insert(id.clone());
@@ -35,8 +37,38 @@ impl State {
         }
     }
 
+    /// Shows the next few builds of ended claims that are not known to be over. Claims that have just ended are left
+    /// out, because their builds most likely go on.
+    pub(in crate::core) fn show_past_builds(&mut self, now: Now) {
+        if self.next_past_builds > now.engine {
+            return;
+        }
+        self.next_past_builds = now.engine.plus(self.settings.past_builds);
+        let recent = |ended: &Ended| ended_at(ended).plus(self.settings.past_builds) > now.engine;
+        let after = self.last_past_build.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut page: Vec<BuildRef> = Vec::new();
+        for (number, (build, id)) in self.ended_builds.range((after, Bound::Unbounded)).enumerate() {
+            if page.len() >= limits::PAST_BUILDS || number >= limits::PAGE {
+                break;
+            }
+            self.last_past_build = Some((build.clone(), id.clone()));
+            if page.last() != Some(build) && !self.snapshot.ended.get(id).is_none_or(|ended| recent(ended)) {
+                page.push(build.clone());
+            }
+        }
+        if page.len() < limits::PAST_BUILDS && self.last_past_build.as_ref() == self.ended_builds.last() {
+            // These were the last ones: it begins again.
+            self.last_past_build = None;
+        }
+        self.snapshot.past_builds = page.into();
+    }
+
     /// A build is over: its ended claims are now remembered only as long as all others.
     pub(in crate::core) fn shorten_memory_of(&mut self, build: &BuildRef, now: Now) {
+        if self.snapshot.past_builds.contains(build) {
+            let others = self.snapshot.past_builds.iter().filter(|past| *past != build);
+            self.snapshot.past_builds = others.cloned().collect();
+        }
         let of_build = self.ended_builds.range((build.clone(), ClaimId::smallest())..);
         let of_build = of_build.take_while(|(of, _)| of == build).filter_map(|(_, id)| self.snapshot.ended.get(id));
         let memory = self.settings.memory;

@@ -24,6 +24,9 @@ pub struct Snapshot {
     pub builds: OrdSet<(BuildRef, ClaimId)>,
     /// The claims among them whose build must be watched, with the reason ([`Claim::concern`]).
     pub watched: OrdMap<(BuildRef, ClaimId), Concern>,
+    /// Some builds of claims that ended a while ago and are remembered longer because nobody knows whether the build is
+    /// over. After a while come the next.
+    pub past_builds: Arc<[BuildRef]>,
     /// Builds of live claims whose state is unknown at present. Not stored: after a restart the watcher of builds
     /// reports them again.
     pub suspects: OrdMap<BuildRef, Arc<Suspect>>,

@@ -11,7 +11,7 @@ use super::report::{Contact, Report};
 use super::schedule::{BuildNo, Decision, Next, Schedule, Watched, pause};
 use super::settings::Pace;
 use super::{Installations, reason};
-use crate::core::claim::{BuildEnd, BuildRef};
+use crate::core::claim::{BuildEnd, BuildRef, Concern};
 use crate::core::command::Command;
 use crate::core::time::WallMs;
 use crate::env::Clock;
@@ -136,6 +136,18 @@ impl Watcher {
             watched.concern = watched.concern.max(concern);
             watched.suspect |= snapshot.suspects.contains_key(build);
             self.names.entry(id).or_default().push(build.clone());
+        }
+        // Rarely: what is known of them only decides how long their ended claims are remembered.
+        for build in snapshot.past_builds.iter() {
+            let Some((index, id)) = self.watch.installations.find(build) else { continue };
+            if index != self.watch.index {
+                continue;
+            }
+            builds.entry(id).or_insert(Watched { concern: Concern::Shows, suspect: false });
+            let names = self.names.entry(id).or_default();
+            if !names.contains(build) {
+                names.push(build.clone());
+            }
         }
         self.schedule.keep(&builds, now);
         self.count();

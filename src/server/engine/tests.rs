@@ -1,0 +1,54 @@
+//! What the engine does by itself.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::core::command::By;
+use crate::core::names::PoolName;
+use crate::core::pool::Policy;
+use crate::store::memory::MemoryStore;
+
+#[derive(Default)]
+struct TestClock(AtomicU64);
+
+impl Clock for TestClock {
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+
+    fn wall_ms(&self) -> u64 {
+        1_767_225_600_000
+    }
+}
+
+/// The stored engine time in seconds, after each second of half a minute in which nobody asks for anything.
+fn stored_times(quarantine: Option<Span>) -> Vec<u64> {
+    let (store, clock) = (MemoryStore::new().unwrap(), Arc::new(TestClock::default()));
+    let tables = (Notices::default(), LongPolls::default(), EngineFigures::default());
+    let mine: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
+    let settings = Settings::default();
+    let (_engine, mut thread) = awake(Box::new(store.clone()), settings, mine, tables, |_, _| Ok(())).unwrap();
+    let (pool, by) = (PoolName::parse("p").unwrap(), By::default());
+    let lock = "1".parse().unwrap();
+    let set = Command::SetPool { pool: pool.clone(), policy: Policy::default(), capacity: Some(1), by: by.clone() };
+    let commands = [set, Command::Quarantine { pool, lock, span: quarantine, by }];
+    thread.batch(commands.map(|command| (command, None)).into()).unwrap();
+    let stored = |second| {
+        clock.0.store(second, Ordering::Relaxed);
+        thread.turn(Vec::new()).unwrap();
+        store.clone().load().unwrap().meta.unwrap().engine.0 / 1_000
+    };
+    (1..=30).map(stored).collect()
+}
+
+/// Without this, an hour would begin again with each crash (docs/design.md#time).
+#[test]
+fn engine_time_is_stored_every_ten_seconds_while_a_long_deadline_runs() {
+    let expected: Vec<u64> = (1..=30).map(|second| second / 10 * 10).collect();
+    assert_eq!(stored_times(Some(Span::hours(1))), expected);
+}
+
+#[test]
+fn nothing_is_stored_while_nothing_needs_it() {
+    assert_eq!(stored_times(None), [0; 30]);
+}
