@@ -6,8 +6,10 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use super::auth::Access;
 use super::routes::route::{Parameter, Route};
 use crate::wire::api::{ErrorView, WaitingView};
+use crate::wire::contracts::Contract;
 use crate::wire::errors::Code;
 
 /// The codes that any route of our own API may answer. Contracts ignore what they do not know.
@@ -31,29 +33,106 @@ pub(super) fn document(routes: &[Route]) -> Value {
                 milliseconds, unknown members and parameters are refused.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
+        // Any one of these; the last one is a server without authentication.
+        "security": [{ "password": [] }, { "certificate": [] }, {}],
+        "tags": TAGS.map(|(name, about)| json!({ "name": name, "description": about })),
         "paths": paths,
-        "components": { "schemas": schemas.take_definitions(true) },
+        "components": {
+            "schemas": schemas.take_definitions(true),
+            "securitySchemes": {
+                "password": { "type": "http", "scheme": "basic", "description": "AUTH_USER and AUTH_PASS of the server." },
+                "certificate": { "type": "mutualTLS", "description": "A certificate of the server's --client-ca." },
+            },
+        },
     })
+}
+
+/// The groups of routes, with what they are about.
+const TAGS: [(&str, &str); 7] = [
+    ("claims", "Ask for locks, hold them, give them back."),
+    ("pools", "Pools and their policies."),
+    ("locks", "The locks of a pool."),
+    ("history", "What happened."),
+    ("server", "The server itself."),
+    ("locker and lockd", "The APIs of the locker and lockd servers that Locker replaces."),
+    ("latches", "The API of the Argo locks."),
+];
+
+/// The group of a route.
+fn tag(route: &Route) -> &'static str {
+    let path = route.path.trim_start_matches("/api/v1");
+    match (route.contracts, path) {
+        ([Contract::Latches], _) => "latches",
+        ([_, ..], _) => "locker and lockd",
+        ([], path) if path.contains("/changes") => "history",
+        ([], path) if path.contains("/locks") || path == "/verify" => "locks",
+        ([], path) if path.starts_with("/claims") => "claims",
+        ([], path) if path.starts_with("/pools") => "pools",
+        ([], _) => "server",
+    }
 }
 
 fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     let in_path = route
         .path_params()
         .flatten()
-        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" }, "example": in_path_example(name) }));
     let parameters: Vec<Value> = in_path.chain(route.query.iter().map(parameter)).collect();
     let mut operation = json!({
         "summary": route.summary,
+        "tags": [tag(route)],
         "operationId": operation_id(route),
         "parameters": parameters,
         "responses": responses(route, schemas),
     });
     if let Some(body) = route.body {
-        let schema = body(schemas).to_value();
+        let content = json!({ "schema": body(schemas).to_value(), "example": body_example(&operation_id(route)) });
         operation["requestBody"] =
-            json!({ "required": route.body_required, "content": { "application/json": { "schema": schema } } });
+            json!({ "required": route.body_required, "content": { "application/json": content } });
+    }
+    if route.access == Access::Public {
+        operation["security"] = json!([]);
     }
     operation
+}
+
+fn in_path_example(name: &str) -> &'static str {
+    match name {
+        "id" => "deploy-4711",
+        "pool" | "name" => "staging",
+        "lock" => "env-1",
+        _ => "268435460",
+    }
+}
+
+/// A body that this operation accepts. A test checks each against its schema.
+fn body_example(operation: &str) -> Value {
+    let by = json!({ "op": "0f3a77c1", "owner": { "person": "ada" }, "reason": "upgrade" });
+    match operation {
+        "put_claims_id" => json!({
+            "pool": "staging", "confirm": true, "wait": "25s", "ttl": "2h", "run": "8c1f0e52", "reason": "deploy",
+            "owner": { "cluster": "https://ci.example.com", "team": "main", "pipeline": "app", "job": "deploy", "build_id": "4711" },
+        }),
+        "post_claims_id_confirm" => json!({ "fence": 268_435_460, "run": "8c1f0e52" }),
+        "post_claims_id_renew" => json!({ "run": "8c1f0e52" }),
+        "post_claims_id_deliver" => json!({ "revision": 268_435_461 }),
+        "post_claims_id_break" => json!({ "drain": true, "by": by }),
+        "post_claims_id_move" => json!({ "to": "first", "by": by }),
+        "put_pools_pool" => json!({ "capacity": 3, "policy": { "order": "priority", "max_hold": "4h" }, "by": by }),
+        "patch_pools_pool" => json!({ "policy": { "scope": "build" }, "defaults": ["max_hold"], "by": by }),
+        "put_pools_pool_locks_lock" => json!({ "metadata": "zone: eu", "labels": { "size": "large" }, "by": by }),
+        "patch_pools_pool_locks_lock" => json!({ "labels": { "size": "small" }, "if_free": true, "by": by }),
+        "post_pools_pool_locks_lock_move" => json!({ "to": "repair", "by": by }),
+        "post_pools_pool_locks_lock_quarantine" => json!({ "for": "2h", "by": by }),
+        "delete_lock_name" | "put_lock_name" => json!({ "key": "main/app", "requestor": "deploy" }),
+        "post_lock" => json!({ "workflow": "deploy-x7k2p", "namespace": "ci" }),
+        "delete_pools_pool"
+        | "delete_pools_pool_locks_lock"
+        | "post_pools_pool_locks_lock_return"
+        | "post_pools_pool_changes" => json!({ "by": by }),
+        // The others need nothing.
+        _ => json!({}),
+    }
 }
 
 fn parameter(parameter: &Parameter) -> Value {
@@ -75,7 +154,8 @@ fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     responses.insert("200".into(), response("Done", route.media, &answer));
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     let common = if route.contracts.is_empty() { COMMON } else { &[] };
-    for code in common.iter().chain(route.codes) {
+    let guard: &[Code] = if route.access == Access::Public { &[] } else { &[Code::Unauthorized] };
+    for code in guard.iter().chain(common).chain(route.codes) {
         by_status.entry(code.status()).or_default().push(*code);
     }
     for (status, code) in route.statuses {
