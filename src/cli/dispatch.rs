@@ -8,8 +8,8 @@ use super::connection::Connection;
 use super::env_defaults;
 use super::output::{CliError, is_coloured, say};
 use super::{
-    agent, breaking, check, claim, claims, doctor, import, latch, lock, manual, pool, queue, release, run, server,
-    status, store, transfer, verify, wait, watch,
+    agent, breaking, check, claim, claims, doctor, import, latch, lint, lock, manual, pool, queue, release, run,
+    server, status, store, transfer, verify, wait, watch,
 };
 use crate::env::Env;
 use crate::wire::errors::exit;
@@ -88,6 +88,8 @@ enum Command {
     Man(manual::ManArgs),
     /// Find out why a resource does not work: server, TLS, credentials, pool
     Doctor(doctor::DoctorArgs),
+    /// Find what would fail in pipelines, or leave a lock held, before they are set
+    Lint(lint::LintArgs),
     /// The resource's check, as Concourse runs it (JSON on stdin)
     Check,
     /// The resource's get, as Concourse runs it (JSON on stdin)
@@ -211,6 +213,7 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Latch(args) => latch::run(args, connection, env),
         Command::Agent(args) => agent::run(args, connection, env),
         Command::Import(args) => import::run(&args, connection, env),
+        Command::Lint(args) => lint::run(&args, env),
         Command::Doctor(args) => doctor::run(&args, connection, env),
         Command::Completions(args) => manual::completions(&args, command(), env),
         Command::Man(args) => manual::man(&args, command(), env),

@@ -19,6 +19,7 @@ mod env_defaults;
 mod import;
 mod import_locker;
 mod latch;
+mod lint;
 mod lock;
 mod manual;
 mod output;

@@ -47,7 +47,7 @@ impl Members {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(map)) => map,
             Some(_) => {
-                problems.add("", format!("{at} must be an object"));
+                problems.add_about(at, format!("{at} must be an object"));
                 Map::new()
             }
         };
@@ -225,7 +225,7 @@ impl Members {
     pub fn finish(self, problems: &mut Problems) {
         let what = if self.at.is_empty() { "key".to_owned() } else { format!("{} key", self.at) };
         for key in self.map.keys().filter(|key| !self.known.contains(&key.as_str())) {
-            problems.add("", unknown(&what, key, &self.known));
+            problems.add_misplaced(&self.path(key), unknown(&what, key, &self.known));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! All problems of one request, collected so that they can be reported together.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::str::FromStr;
 
 /// The most problems listed for one request. A longer list helps nobody, and an answer must not outgrow its request.
@@ -8,18 +8,50 @@ const SHOWN: usize = 50;
 /// The longest user text quoted in a problem, in characters.
 const QUOTED_CHARS: usize = 200;
 
-/// The problems, one sentence each, prefixed with the place in the request.
+/// One problem of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The path of the member that it is about, such as `params.count`. Empty for the request as a whole.
+    pub at: String,
+    /// One sentence, which names the place as well.
+    pub text: String,
+    /// The member does not belong there, whatever its value is.
+    pub is_misplaced: bool,
+}
+
+impl Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The problems of one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems {
-    list: Vec<String>,
+    list: Vec<Problem>,
     more: usize,
 }
 
 impl Problems {
     /// Records the problem `what` at `at`: the path of a member such as `owner.team`, or a parameter.
     pub fn add(&mut self, at: &str, what: impl Display) {
+        let text = if at.is_empty() { what.to_string() } else { format!("{at}: {what}") };
+        self.add_about(at, text);
+    }
+
+    /// Records that the member at `at` does not belong there.
+    pub fn add_misplaced(&mut self, at: &str, text: impl Into<String>) {
+        self.push(Problem { at: at.to_owned(), text: text.into(), is_misplaced: true });
+    }
+
+    /// Records the problem with the member at `at`, in a sentence that names the member itself.
+    pub fn add_about(&mut self, at: &str, text: impl Into<String>) {
+        self.push(Problem { at: at.to_owned(), text: text.into(), is_misplaced: false });
+    }
+
+    fn push(&mut self, problem: Problem) {
         if self.list.len() < SHOWN {
-            self.list.push(if at.is_empty() { what.to_string() } else { format!("{at}: {what}") });
+            self.list.push(problem);
         } else {
             self.more += 1;
         }
@@ -58,11 +90,18 @@ impl Problems {
         self.list.is_empty()
     }
 
+    /// The sentences, in the order in which they were found.
+    #[must_use]
+    pub fn into_list(self) -> Vec<String> {
+        self.into_problems().into_iter().map(|problem| problem.text).collect()
+    }
+
     /// The problems, in the order in which they were found.
     #[must_use]
-    pub fn into_list(mut self) -> Vec<String> {
+    pub fn into_problems(mut self) -> Vec<Problem> {
         if self.more > 0 {
-            self.list.push(format!("and {} more", self.more));
+            let text = format!("and {} more", self.more);
+            self.list.push(Problem { at: String::new(), text, is_misplaced: false });
         }
         self.list
     }

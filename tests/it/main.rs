@@ -24,6 +24,7 @@ mod floors;
 mod gates;
 mod kill_matrix;
 mod latches;
+mod lint;
 mod looking;
 mod metrics;
 mod names;

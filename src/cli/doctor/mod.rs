@@ -295,7 +295,8 @@ fn parse_source(text: &[u8], from: &str, report: &mut Report, env: &mut Env<'_>)
             Ok(source)
         }
         Err(error) => {
-            let text = format!("{from}: {}", error.0.join("; "));
+            let problems: Vec<&str> = error.0.iter().map(|problem| problem.text.as_str()).collect();
+            let text = format!("{from}: {}", problems.join("; "));
             Err(report.fail(env, "source", exit::USAGE, text, advice)?)
         }
     }

@@ -17,15 +17,16 @@ pub use params::{GetParams, OutParams, param_names};
 pub use source::{LogLevel, Place, Source, SourceKind};
 
 use super::members::Members;
-use super::problems::Problems;
+use super::problems::{Problem, Problems};
 
 /// All problems of a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PayloadError(pub Vec<String>);
+pub struct PayloadError(pub Vec<Problem>);
 
 impl fmt::Display for PayloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid payload ({})", self.0.join(", "))
+        let texts: Vec<&str> = self.0.iter().map(|problem| problem.text.as_str()).collect();
+        write!(f, "invalid payload ({})", texts.join(", "))
     }
 }
 
@@ -141,7 +142,7 @@ fn read<T>(
         request.finish(&mut problems);
         value
     });
-    problems.done(request.flatten()).map_err(|problems| PayloadError(problems.into_list()))
+    problems.done(request.flatten()).map_err(|problems| PayloadError(problems.into_problems()))
 }
 
 fn read_version(request: &mut Members, problems: &mut Problems) -> Option<String> {

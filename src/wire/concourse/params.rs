@@ -113,7 +113,7 @@ impl OutParams {
             [] if says_acquire => read_no_lock("acquire: false", &mut fields, problems),
             [] => {
                 if !fields.is_misspelt(OPS) {
-                    problems.add("", missing_op(source));
+                    problems.add_about("params", missing_op(source));
                 }
                 read_the_rest(&mut fields, source, problems);
                 None
@@ -123,7 +123,8 @@ impl OutParams {
                 let moves = several.contains(&"remove") && several.contains(&"add");
                 let advice = if moves { " (to move a lock from another pool, use add with remove_from)" } else { "" };
                 let names = several.join(" and ");
-                problems.add("", format!("{names} cannot be in one put: write a put step for each of them{advice}"));
+                let text = format!("{names} cannot be in one put: write a put step for each of them{advice}");
+                problems.add_about(&fields.path(several[1]), text);
                 several.iter().for_each(|op| drop(fields.take(op)));
                 read_the_rest(&mut fields, source, problems);
                 None
@@ -133,7 +134,10 @@ impl OutParams {
         let fails_on_lost = releases && read_on_lost(&mut fields, problems);
         if given.len() == 1 && !matches!(op, Some(Op::Nothing { .. })) {
             let useless: Vec<&str> = MORE.iter().copied().filter(|key| fields.take(key).is_some()).collect();
-            useless.iter().for_each(|key| fields.wrong(key, format!("does not go with {}", given[0]), problems));
+            for key in useless {
+                let path = fields.path(key);
+                problems.add_misplaced(&path, format!("{path}: does not go with {}", given[0]));
+            }
         }
         fields.finish(problems);
         Some(Self { op: op?, reason, token: token.map(Secret::new), fails_on_lost })
@@ -149,7 +153,8 @@ fn read_no_lock(what: &'static str, fields: &mut Members, problems: &mut Problem
         return Some(Op::Nothing { why: what });
     }
     let advice = "this put would take no lock; if that is intended, set optional: true";
-    problems.add("", format!("params.{what}: {advice}"));
+    let key = what.split(':').next().unwrap_or_default();
+    problems.add_about(&fields.path(key), format!("params.{what}: {advice}"));
     None
 }
 
@@ -214,7 +219,8 @@ fn read_op(op: &str, fields: &mut Members, source: Option<&Source>, problems: &m
             let lock = read_claim(fields, problems);
             let ask = read_ask(lock, fields, source, problems);
             if ask.count.is_some() || !ask.labels.is_empty() {
-                problems.add("", "params.count and params.labels do not go with claim, which names the lock");
+                let text = "params.count and params.labels do not go with claim, which names the lock";
+                problems.add_about(&fields.path(if ask.count.is_some() { "count" } else { "labels" }), text);
             }
             ask.lock.is_some().then(|| Op::Ask(Box::new(ask)))
         }
@@ -334,7 +340,7 @@ fn read_as(fields: &mut Members, problems: &mut Problems) -> Option<String> {
 fn read_lock_op(fields: &mut Members, source: Option<&Source>, problems: &mut Problems) -> Option<Op> {
     let op = fields.text("lock_op", problems);
     if !fields.has("key") && !fields.is_misspelt(&["key"]) {
-        problems.add("", "missing key");
+        problems.add_about("params", "missing key");
     }
     match op.as_deref().unwrap_or_default() {
         "lock" => Some(Op::Ask(Box::new(read_ask(None, fields, source, problems)))),
@@ -357,7 +363,8 @@ fn read_requestor(fields: &mut Members, problems: &mut Problems) -> Option<Strin
     let first = fields.text("lock_by", problems);
     let second = fields.text("locked_by", problems);
     if first.is_some() && second.is_some() && first != second {
-        problems.add("", "params.lock_by and params.locked_by mean the same and must not differ");
+        let text = "params.lock_by and params.locked_by mean the same and must not differ";
+        problems.add_about(&fields.path("locked_by"), text);
     }
     first.or(second)
 }

@@ -137,7 +137,7 @@ impl Source {
         let log_level = read_log_level(&mut fields, problems);
         if fields.take("token").is_some() {
             let why = "does not belong in source, where each new token would make a new resource: give it in params";
-            fields.wrong("token", why, problems);
+            problems.add_misplaced(&fields.path("token"), format!("source.token: {why}"));
         }
         let held_back = (username.is_some() || password.is_some()) && fields.is_web_address("uri");
         let mut ignored: Vec<&str> = GIT_KEYS.iter().copied().filter(|key| fields.take(key).is_some()).collect();
@@ -176,7 +176,7 @@ impl Source {
 fn read_servers(fields: &mut Members, problems: &mut Problems) -> Option<Vec<ServerUrl>> {
     let Some(text) = fields.text("locker_uri", problems) else {
         if !fields.is_misspelt(&["locker_uri"]) {
-            problems.add("", "missing locker_uri");
+            problems.add_about("source", "missing locker_uri");
         }
         return None;
     };
@@ -189,7 +189,7 @@ fn read_place(fields: &mut Members, problems: &mut Problems) -> Option<(SourceKi
     match given.as_slice() {
         [] => {
             if !fields.is_misspelt(&["pool", "lock_name", "bosh_lock"]) {
-                problems.add("", "missing pool");
+                problems.add_about("source", "missing pool");
             }
             None
         }
@@ -202,7 +202,7 @@ fn read_place(fields: &mut Members, problems: &mut Problems) -> Option<(SourceKi
         }
         several => {
             let names: Vec<String> = several.iter().map(|key| fields.path(key)).collect();
-            problems.add("", format!("give only one of {}", names.join(" and ")));
+            problems.add_about(&names[1], format!("give only one of {}", names.join(" and ")));
             several.iter().for_each(|key| drop(fields.take(key)));
             None
         }
@@ -222,7 +222,8 @@ fn read_tls(fields: &mut Members, problems: &mut Problems) -> Tls {
     let cert = pem("client_cert", "a certificate");
     let key = pem("client_key", "a private key").map(Secret::new);
     if cert.is_some() != key.is_some() {
-        problems.add("", "source.client_cert and source.client_key must be given together");
+        let text = "source.client_cert and source.client_key must be given together";
+        problems.add_about(if cert.is_some() { "source.client_cert" } else { "source.client_key" }, text);
     }
     let skip = ["skip_ssl_validation", "skip_ssl_verification"];
     let skip = skip.map(|key| fields.flag(key, problems).unwrap_or(false).then_some(key));
