@@ -1,6 +1,6 @@
 //! Moves the queues: freed locks go to the next claim in turn (docs/design.md#turn-order).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use imbl::OrdMap;
 
@@ -14,65 +14,74 @@ use super::turn::{Walk, may_be_passed, turn_in};
 
 /// Grants whatever can be granted in the order of the queue, in every pool where that may have changed.
 pub(super) fn dispatch(state: &mut State, now: Now) {
+    // Each round walks at least its last pool to the end, and only grants add pools.
+    let mut next_round = BTreeSet::new();
     loop {
         state.dispatch_entangled();
-        let Some(pool) = state.to_dispatch.pop_first() else { return };
-        dispatch_pool(state, &pool, now);
+        match state.to_dispatch.pop_first() {
+            Some(pool) => {
+                if dispatch_pool(state, &pool, now).is_none() {
+                    next_round.insert(pool);
+                }
+            }
+            None if next_round.is_empty() => return,
+            None => state.to_dispatch.append(&mut next_round),
+        }
     }
 }
 
 /// Walks the queue until no lock is free, or up to the first waiter that holds back all others: a walk must not look at
-/// ten thousand waiters whenever the head of the queue cannot be served.
-fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) {
-    let Some(pool) = state.snapshot.pool(name) else { return };
+/// ten thousand waiters whenever the head of the queue cannot be served. `None`: the walk stopped at a claim that also
+/// wants locks of a pool which is still to be walked. Earlier claims of that pool come first.
+fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) -> Option<()> {
+    let Some(pool) = state.snapshot.pool(name) else { return Some(()) };
     let waiting = if pool.free.is_empty() { OrdMap::new() } else { pool.waiting.clone() };
     let mut walk = Walk::default();
     for (place, id) in &waiting {
-        let waits_on = !offer(state, id, &mut walk, now);
+        let waits_on = !offer(state, name, id, &mut walk, now)?;
         if state.snapshot.pool(name).is_none_or(|pool| pool.free.is_empty()) {
             // The grant that took the last lock put the pool on the list again, for claims that may join a lock.
-            return;
+            return Some(());
         }
         if waits_on && holds_back_all(state, name, id, &mut walk) {
             for (_, id) in exceptions(state, name).split_off(&place.next()) {
-                offer(state, &id, &mut walk, now);
+                offer(state, name, &id, &mut walk, now)?;
             }
-            return;
+            return Some(());
         }
     }
     if waiting.is_empty() {
         let joining = state.snapshot.pool(name).map(joining).unwrap_or_default();
         for id in joining.values() {
-            offer(state, id, &mut walk, now);
+            offer(state, name, id, &mut walk, now)?;
         }
     }
+    Some(())
 }
 
 /// Grants a waiting claim its locks if it is its turn and its client would learn of it. If the client has to take them
-/// itself, notifies its parked requests. True when the claim no longer waits.
-///
-/// A claim over several pools is left for the last of its pools that are still to be walked: earlier claims of that pool
-/// come before it.
-fn offer(state: &mut State, id: &ClaimId, walk: &mut Walk, now: Now) -> bool {
-    let Some(claim) = state.claim(id).cloned() else { return true };
+/// itself, notifies its parked requests. True when the claim no longer waits; `None` when another of its pools must be
+/// walked first.
+fn offer(state: &mut State, at: &PoolName, id: &ClaimId, walk: &mut Walk, now: Now) -> Option<bool> {
+    let Some(claim) = state.claim(id).cloned() else { return Some(true) };
     if !claim.presence().is_some_and(Presence::listens) {
-        return false;
+        return Some(false);
     }
-    if claim.terms.ask.parts.iter().any(|part| state.to_dispatch.contains(&part.pool)) {
-        return false;
+    if claim.terms.ask.parts.iter().any(|part| part.pool != *at && state.to_dispatch.contains(&part.pool)) {
+        return None;
     }
-    let Some(locks) = turn_in(&state.snapshot, &claim, walk) else { return false };
+    let Some(locks) = turn_in(&state.snapshot, &claim, walk) else { return Some(false) };
     if claim.terms.confirm && claim.presence().is_some_and(Presence::hears) {
         // Each grant is a step of its own, so that no two grants share a fence.
         state.begin_step();
         claims::grant(state, &claim, locks, now);
         walk.granted(&state.snapshot);
-        return true;
+        return Some(true);
     }
     for park in &claim.parks {
         state.notify(Notice::Park(*park));
     }
-    false
+    Some(false)
 }
 
 /// Whether this waiter listens and every lock of the pool is one of its candidates.

@@ -235,4 +235,14 @@ scenarios! {
         e end                                  => released
         i ?                                    => granted r/r
     "
+    a_claim_over_two_pools_is_granted_before_a_later_one_that_joins: "
+        - pool p capacity=2                    => done
+        - pool q capacity=1 overtaking=backfill => done
+        c ask p*2                              => held p/1 p/2
+        i ask p*2 key=k confirm park=1         => waiting 1 parked
+        e ask p,q key=k confirm park=2         => waiting 2 parked
+        g ask p*2 key=k who=k confirm park=3   => waiting 3 parked
+        c end                                  => released
+        - lock p/1                             => meta= by=i by=e by=g
+    "
 }
