@@ -159,6 +159,9 @@ fn wishes(asks: &[PartBody]) -> String {
 fn all_about(claim: &ClaimView, look: Look) -> Vec<String> {
     let time = |text: &String| when::time(text, look.now);
     let head = match since(claim) {
+        Some(at) if claim.state == ClaimState::Ended => {
+            format!("claim {} has ended, at {}", claim.id, when::time(at, look.now))
+        }
         Some(since) => format!("claim {} is {}, since {}", claim.id, state(claim), when::time(since, look.now)),
         None => format!("claim {} is {}", claim.id, state(claim)),
     };

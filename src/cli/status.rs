@@ -155,6 +155,10 @@ pub(super) fn pool_text(view: &PoolView, shown: &Shown, look: Look) -> String {
     text.extend(policy_words(policy).map(|words| format!("policy: {}\n", escape(&words))));
     if !shown.queue {
         let rows = view.items.iter().flat_map(|lock| lock_rows(lock, look)).collect();
+        if let Some(lock) = view.items.iter().find(|lock| lock.implicit && lock.leaving) {
+            let lock = escape(&format!("{:?}", lock.lock));
+            text += &format!("until lock {lock} has left, the pool gives out one lock less\n");
+        }
         text += &table::text(["LOCK", "STATE", "HOLDER", "FOR", "CLAIM"], rows, &[0, 2], look);
     }
     if view.queue.is_empty() {

@@ -443,7 +443,7 @@ fn counts(pool: &Pool) -> PoolSummary {
     PoolSummary {
         pool: pool.name.to_string(),
         locks: pool.locks.len(),
-        free: pool.free.len(),
+        free: pool.open(),
         waiting: pool.waiting.len(),
         oldest_wait: None,
         oldest_hold: None,

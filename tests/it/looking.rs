@@ -81,7 +81,7 @@ fn looking_at_a_claim_never_takes_it_again() {
     assert!(waits.contains("place       1 in the queue") && waits.contains("\"envs\" by ada@"), "{waits}");
     server.cli(&["break", id, "--reason", "its owner is away"]).ok();
     let ended = server.cli(&["claims", id]).ok().stdout;
-    assert!(ended.contains("is ended, since ") && ended.contains("it was ended by force by ada@"), "{ended}");
+    assert!(ended.contains(" has ended, at ") && ended.contains("it was ended by force by ada@"), "{ended}");
     assert!(ended.contains(": \"its owner is away\" (broken)"), "{ended}");
     assert_eq!(server.api("GET", &format!("/claims/{id}"), &Value::Null).1["state"], "ended");
     assert!(server.cli(&["claims", "--state", "ended"]).ok().stdout.contains("ended: broken"));

@@ -24,6 +24,11 @@ fn a_mutex_that_gets_a_capacity_stays_a_mutex() {
     assert!(said.contains("pool \"staging\" has 1 lock: 1\n"), "{said}");
     assert!(said.contains("leaves the pool when its hold has ended; until then the pool gives out one lock less"));
     server.cli(&["claim", "staging", "--try"]).failed(3, "not free");
+    let status = server.cli(&["status", "staging"]).ok().stdout;
+    assert!(
+        status.starts_with("pool \"staging\": 2 locks, 0 free, 0 waiting\nuntil lock \"staging\" has left"),
+        "{status}"
+    );
     let mut server = server;
     server.kill();
     server.again();

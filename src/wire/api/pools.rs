@@ -315,6 +315,8 @@ pub struct LockView {
 pub struct PoolSummary {
     pub pool: String,
     pub locks: usize,
+    /// How many locks can be taken now: one less than are free while the lock leaves that the pool had because it was
+    /// given none.
     pub free: usize,
     pub waiting: usize,
     /// When the waiter that has waited longest began to ask.
