@@ -124,7 +124,8 @@ pub fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>) -> Opt
     if given.len() > 256 {
         return None;
     }
-    let like = |name: &'n str| (strsim::jaro_winkler(given, name), name);
+    let given = given.to_lowercase();
+    let like = |name: &'n str| (strsim::jaro_winkler(&given, &name.to_lowercase()), name);
     let best = names.into_iter().map(like).max_by(|(a, _), (b, _)| a.total_cmp(b));
     best.filter(|(likeness, _)| *likeness >= LIKE).map(|(_, name)| name)
 }

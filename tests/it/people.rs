@@ -346,6 +346,8 @@ fn a_misspelt_name_gets_a_hint_instead_of_what_seems_to_be_missing() {
         .cli(&["run", "envs", "echo", "hi"])
         .failed(2, "the command of `locker run` comes after --, such as: locker run");
     server.cli(&["run", "envs"]).failed(2, "comes after --");
+    server.cli(&["--uri", &server.url, "run", "envs", "echo", "hi"]).failed(2, "comes after --");
+    server.cli(&["claim", "envs", "--lock", "ENV 1"]).failed(4, "did you mean \"Env 1\"?");
     let other = server.cli(&["run", "envs", "--bogus", "--", "true"]).failed(2, "--bogus");
     assert!(!other.stderr.contains("comes after"), "{}", other.stderr);
 }

@@ -80,7 +80,7 @@ pub(super) struct RunArgs {
 
 /// What to write instead, if the command of `run` was given without `--` before it.
 pub(super) fn missing_dashes(error: &clap::Error, args: &[String]) -> Option<String> {
-    let is_run = args.iter().skip(1).find(|arg| !arg.starts_with('-')).is_some_and(|arg| arg == "run");
+    let is_run = error.render().to_string().contains("Usage: locker run ");
     let is_wrong = matches!(
         error.kind(),
         clap::error::ErrorKind::UnknownArgument | clap::error::ErrorKind::MissingRequiredArgument
