@@ -22,10 +22,10 @@ scenarios! {
     "
     an_unknown_pool_is_made_or_refused_as_ever: "
         - settings declared_only
-        a ask env if_empty                     => refused no_such_pool
+        a ask env if_empty                     => refused may_not_make
         - pool env                             => done
         a ask env if_empty                     => waiting 1 recent
-        b ask env,db if_empty                  => refused no_such_pool
+        b ask env,db if_empty                  => refused may_not_make
     "
     a_try_lock_in_an_empty_pool_is_busy: "
         - pool env                             => done

@@ -634,7 +634,7 @@ scenarios! {
     "
     with_declared_only_a_claim_makes_no_pool: "
         - settings declared_only           =>
-        a ask env                          => refused no_such_pool
+        a ask env                          => refused may_not_make
         - add env/x                        => done                 # add declares
         a ask env                          => held env/x
         - pool db capacity=1               => done
