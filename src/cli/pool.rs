@@ -9,7 +9,9 @@ use super::{pool_apply, status};
 use crate::client::Client;
 use crate::core::names::PoolName;
 use crate::env::Env;
-use crate::wire::api::{LockView, Order, Pick, Policy, PoolChangeBody, PoolView, RemoveBody, Rule, Scope, WhenEmpty};
+use crate::wire::api::{
+    CutShort, LockView, Order, Pick, Policy, PoolChangeBody, PoolView, RemoveBody, Rule, Scope, WhenEmpty,
+};
 use crate::wire::errors::exit;
 use crate::wire::problems::unknown;
 use crate::wire::text::api_duration;
@@ -91,6 +93,9 @@ struct SetArgs {
         help = "Claims for locks that the pool does not have: wait or fail (default: only an acquire by the resource waits, while the pool is empty)"
     )]
     when_empty: Option<Choice<WhenEmpty>>,
+    /// A hold that no other build has fetched when its build is errored, aborted or gone: end (default) or keep
+    #[arg(long, value_name = "HOW", value_parser = or_default(&CUT_SHORT))]
+    cut_short: Option<Choice<CutShort>>,
     /// Set all rules that are not named to their defaults
     #[arg(long)]
     reset: bool,
@@ -113,6 +118,7 @@ type Words<T> = &'static [(&'static str, T)];
 const ORDER: Words<Order> = &[("fifo", Order::Fifo), ("priority", Order::Priority), ("lifo", Order::Lifo)];
 const PICK: Words<Pick> = &[("least_recent", Pick::LeastRecent), ("random", Pick::Random), ("name", Pick::Name)];
 const SCOPE: Words<Scope> = &[("flow", Scope::Flow), ("build", Scope::Build), ("person", Scope::Person)];
+const CUT_SHORT: Words<CutShort> = &[("end", CutShort::End), ("keep", CutShort::Keep)];
 const WHEN_EMPTY: Words<WhenEmpty> = &[("wait", WhenEmpty::Wait), ("fail", WhenEmpty::Fail)];
 
 /// Reads one of these words, or `default`.
@@ -180,6 +186,7 @@ fn set(args: &SetArgs, client: &Client, env: &mut Env<'_>) -> Result<(), CliErro
         max_queue: chosen(args.max_queue.as_ref(), Rule::MaxQueue, &mut defaults),
         scope: chosen(args.scope.as_ref(), Rule::Scope, &mut defaults),
         when_empty: chosen(args.when_empty.as_ref(), Rule::WhenEmpty, &mut defaults),
+        cut_short: chosen(args.cut_short.as_ref(), Rule::CutShort, &mut defaults),
     };
     let by = Some(by(env, args.reason.as_ref()));
     let body = PoolChangeBody { policy, defaults, reset: args.reset, capacity: args.capacity, by };

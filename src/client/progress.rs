@@ -300,7 +300,7 @@ fn stuck(view: &WaitingView) -> Option<String> {
 /// What the build already holds, for a claim that waits for its own build.
 fn own(view: &WaitingView) -> String {
     let one = |holder: &HolderView| {
-        let fetched = if holder.delivered { "fetched" } else { "not fetched yet" };
+        let fetched = if holder.fetched { "fetched" } else { "not fetched yet" };
         format!("{:?} of pool {:?} (claim {}, {fetched})", holder.lock, holder.pool, holder.claim)
     };
     let own: Vec<String> = view.own.iter().map(one).collect();

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use super::claim::{BuildEnd, BuildOver, BuildRef, Claim, End, Phase, Scope, Suspect};
+use super::claim::{BuildEnd, BuildOver, BuildRef, Claim, End, Fetched, Phase, Scope, Suspect};
 use super::claims;
 use super::names::Reason;
+use super::pool::CutShort;
 use super::state::State;
 use super::time::{Now, WallMs};
 
@@ -19,7 +20,7 @@ pub(super) fn over(state: &mut State, build: &BuildRef, how: BuildEnd, at: Optio
     state.snapshot.suspects.remove(build);
     let claims: Vec<_> = state.snapshot.claims_of(build).cloned().collect();
     for claim in claims {
-        match end_of(&claim, how) {
+        match end_of(state, &claim, how) {
             None if matches!(claim.build_over, Some(BuildOver::Ended { .. })) => {}
             None => state.update_claim(&claim.id, |c| c.build_over = Some(ended)),
             Some(end) => {
@@ -32,15 +33,31 @@ pub(super) fn over(state: &mut State, build: &BuildRef, how: BuildEnd, at: Optio
 }
 
 /// How a claim ends when its build does; `None` if it stays.
-fn end_of(claim: &Claim, how: BuildEnd) -> Option<End> {
+fn end_of(state: &State, claim: &Claim, how: BuildEnd) -> Option<End> {
     match (&claim.phase, claim.scope) {
         (Phase::Waiting { .. } | Phase::Granted { .. }, _) | (Phase::Held { .. }, Scope::Build) => Some(End::BuildOver),
-        (Phase::Held { delivered, .. }, Scope::Flow) => {
-            // A hold that did not end with its build never ends because of it later.
-            (!delivered && claim.build_over.is_none() && how.is_cut_short()).then_some(End::Undelivered)
+        // A hold that did not end with its build never ends because of it later.
+        (Phase::Held { .. }, Scope::Flow) if claim.build_over.is_some() => None,
+        (Phase::Held { fetched, .. }, Scope::Flow) => {
+            let is_lost = match how {
+                // A later job fetches it, perhaps days later.
+                BuildEnd::Succeeded => false,
+                // People leave an environment claimed to examine it, if they have got it at all.
+                BuildEnd::Failed => *fetched == Fetched::Never,
+                BuildEnd::Errored | BuildEnd::Aborted | BuildEnd::Gone => {
+                    *fetched != Fetched::ByAnother && !is_kept(state, claim)
+                }
+            };
+            is_lost.then_some(End::Undelivered)
         }
         (Phase::Held { .. }, Scope::Person | Scope::Lease) => None,
     }
+}
+
+/// Whether a pool of this hold keeps what a build leaves that was cut short.
+fn is_kept(state: &State, claim: &Claim) -> bool {
+    let policy = |pool| state.snapshot.pool(pool).map(|pool| pool.policy.cut_short);
+    claim.locks().iter().any(|(pool, _)| policy(pool) == Some(CutShort::Keep))
 }
 
 /// Nobody knows the state of a build, or somebody knows it again. Nothing is kept about builds without a live claim.

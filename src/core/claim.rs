@@ -204,9 +204,19 @@ pub enum Phase {
         until: Option<Deadline>,
         /// The hold is lost at this deadline, set by the `max_hold` of its pools when it began; nothing moves it.
         limit: Option<Deadline>,
-        /// An `in` has fetched it, so another step than the one that claimed it knows of it.
-        delivered: bool,
+        fetched: Fetched,
     },
+}
+
+/// Which builds have fetched a hold with an `in`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Fetched {
+    #[default]
+    Never,
+    /// Only its own build: the get that follows each put.
+    ByItsBuild,
+    /// Another build, which may be using the locks now. The hold is *delivered*.
+    ByAnother,
 }
 
 /// A live claim.
@@ -300,13 +310,8 @@ impl Claim {
     pub fn concern(&self) -> Option<Concern> {
         let concern = match (&self.phase, self.scope) {
             (Phase::Waiting { .. } | Phase::Granted { .. }, _) | (Phase::Held { .. }, Scope::Build) => Concern::Decides,
-            (Phase::Held { delivered, .. }, Scope::Flow) => {
-                if *delivered {
-                    Concern::Shows
-                } else {
-                    Concern::Decides
-                }
-            }
+            (Phase::Held { fetched: Fetched::ByAnother, .. }, Scope::Flow) => Concern::Shows,
+            (Phase::Held { .. }, Scope::Flow) => Concern::Decides,
             (Phase::Held { .. }, Scope::Person | Scope::Lease) => return None,
         };
         (self.build_over.is_none() && self.terms.owner.build().is_some()).then_some(concern)
@@ -406,21 +411,15 @@ impl BuildEnd {
             Self::Gone => "gone",
         }
     }
-
-    /// Whether the build may have ended between the `put` of a lock and the `get` that fetches it.
-    #[must_use]
-    pub fn is_cut_short(self) -> bool {
-        matches!(self, Self::Errored | Self::Aborted | Self::Gone)
-    }
 }
 
 /// What the state of a build means for one of its claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Concern {
-    /// It is only shown: the claim outlives the build. So it is with a `flow` hold that an `in` has fetched.
+    /// It is only shown: the claim outlives the build. So it is with a `flow` hold that another build has fetched.
     Shows,
-    /// It may end the claim: one that waits or is granted, a hold of scope `build`, and a `flow` hold that no `in` has
-    /// fetched yet.
+    /// It may end the claim: one that waits or is granted, a hold of scope `build`, and a `flow` hold that no
+    /// other build has fetched yet.
     Decides,
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::candidates::check_part;
-use super::claim::{self, Claim, End, Ended, LockSet, Owner, Part, Phase, Presence, Terms, Want};
+use super::claim::{self, BuildRef, Claim, End, Ended, Fetched, LockSet, Owner, Part, Phase, Presence, Terms, Want};
 use super::command::{Refusal, Reply};
 use super::history::ChangeKind;
 use super::limits;
@@ -65,7 +65,7 @@ fn begin_hold(state: &State, claim: &Claim, fence: Fence, claimed: ChangeKey, lo
         since: now.wall,
         until: claim.terms.ttl.map(|ttl| Deadline::after(now, ttl)),
         limit: max_hold.map(|span| Deadline::after(now, span)),
-        delivered: false,
+        fetched: Fetched::Never,
     }
 }
 
@@ -125,14 +125,22 @@ pub(super) fn renew(
     reply_of(state, id, false)
 }
 
-/// An `in` has fetched the hold of this `claimed` entry, so the build that put it may end. Other holds of the claim are
-/// not affected.
-pub(super) fn deliver(state: &mut State, id: &ClaimId, revision: Revision) -> Result<Reply, Refusal> {
+/// An `in` of `build` has fetched the hold of this `claimed` entry. If that was another build than its own, its own
+/// build may end. An unknown build counts as another: a hold that may be in use stays. Other holds of the claim are not
+/// affected.
+pub(super) fn deliver(
+    state: &mut State,
+    id: &ClaimId,
+    revision: Revision,
+    build: Option<&BuildRef>,
+) -> Result<Reply, Refusal> {
     let claim = live(state, id, None)?;
-    if matches!(&claim.phase, Phase::Held { claimed, delivered: false, .. } if claimed.revision == revision) {
+    let is_own = build.is_some() && build == claim.terms.owner.build().as_ref();
+    let by = if is_own { Fetched::ByItsBuild } else { Fetched::ByAnother };
+    if matches!(&claim.phase, Phase::Held { claimed, fetched, .. } if claimed.revision == revision && *fetched < by) {
         state.update_claim(id, |c| {
-            if let Phase::Held { delivered, .. } = &mut c.phase {
-                *delivered = true;
+            if let Phase::Held { fetched, .. } = &mut c.phase {
+                *fetched = by;
             }
         });
     }

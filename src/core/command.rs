@@ -73,6 +73,8 @@ pub enum Command {
     Delivered {
         id: ClaimId,
         revision: Revision,
+        /// The build of that `in`, if it is known.
+        build: Option<BuildRef>,
     },
     /// A build has ended.
     BuildOver {
@@ -324,7 +326,7 @@ fn how_it_ended(how: End) -> &'static str {
         End::Lost => "lost its hold",
         End::LeaseLost => "lost its lease",
         End::BuildOver => "ended with its build",
-        End::Undelivered => "lost its hold: no get had fetched it when its build ended",
+        End::Undelivered => "lost its hold: no other build had fetched it when its build ended",
         End::Broken => "was ended by force",
     }
 }

@@ -3,7 +3,7 @@
 use super::claim::{Labels, Want};
 use super::command::{AskClaim, By, Command, MoveTo, Refusal, Reply};
 use super::names::Asked;
-use super::pool::{Order, Overtaking, Pick, Policy, Rule, WhenEmpty};
+use super::pool::{CutShort, Order, Overtaking, Pick, Policy, Rule, WhenEmpty};
 use super::state::{OpRecord, State};
 use super::time::{Deadline, Now};
 
@@ -126,6 +126,7 @@ fn rule_word(rule: Rule) -> &'static str {
         Rule::MaxQueue => "max_queue",
         Rule::Scope => "scope",
         Rule::WhenEmpty => "when_empty",
+        Rule::CutShort => "cut_short",
     }
 }
 
@@ -171,7 +172,7 @@ impl Fields {
     }
 
     fn policy(&mut self, policy: &Policy) {
-        let Policy { order, overtaking, pick, drain, max_hold, max_queue, scope, when_empty } = policy;
+        let Policy { order, overtaking, pick, drain, max_hold, max_queue, scope, when_empty, cut_short } = policy;
         self.number(match order {
             Order::Fifo => 0,
             Order::Priority => 1,
@@ -199,6 +200,9 @@ impl Fields {
                 WhenEmpty::Wait => 1,
                 WhenEmpty::Fail => 2,
             });
+        }
+        if *cut_short == CutShort::Keep {
+            self.text("keep");
         }
     }
 

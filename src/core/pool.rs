@@ -113,6 +113,17 @@ pub struct Policy {
     pub scope: Option<Scope>,
     /// `None` leaves it to the claim ([`super::claim::Terms::waits_if_empty`]).
     pub when_empty: Option<WhenEmpty>,
+    pub cut_short: CutShort,
+}
+
+/// What becomes of a `flow` hold that no other build has fetched when its build is errored, aborted or gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum CutShort {
+    /// It is lost.
+    #[default]
+    End,
+    /// It stays, so that somebody can look at what it protects.
+    Keep,
 }
 
 /// One rule of a policy.
@@ -126,6 +137,7 @@ pub enum Rule {
     MaxQueue,
     Scope,
     WhenEmpty,
+    CutShort,
 }
 
 /// A change of a policy: these rules become those of `to`, and the others stay.
@@ -151,6 +163,7 @@ impl Policy {
                 Rule::MaxQueue => policy.max_queue = to.max_queue,
                 Rule::Scope => policy.scope = to.scope,
                 Rule::WhenEmpty => policy.when_empty = to.when_empty,
+                Rule::CutShort => policy.cut_short = to.cut_short,
             }
         }
         policy

@@ -55,7 +55,7 @@ fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Ref
         Command::Ask(ask) => admission::ask(state, *ask, now),
         Command::Confirm { id, run, fence } => claims::confirm(state, &id, run.as_ref(), fence, now),
         Command::Renew { id, run, fence } => claims::renew(state, &id, run.as_ref(), fence, now),
-        Command::Delivered { id, revision } => claims::deliver(state, &id, revision),
+        Command::Delivered { id, revision, build } => claims::deliver(state, &id, revision, build.as_ref()),
         Command::BuildOver { build, how, at } => {
             builds::over(state, &build, how, at, now);
             Ok(Reply::Nothing)

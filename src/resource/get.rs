@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::build;
 use super::destination::Destination;
 use super::lost;
 use super::put::all_locks;
@@ -23,7 +24,9 @@ use crate::client::{CallError, Client, NoAnswer, when};
 use crate::core::names::{LockName, PoolName};
 use crate::core::time::WallMs;
 use crate::env::Env;
-use crate::wire::api::{ChangeKind, ChangeView, ClaimState, ClaimView, DeliverBody, HolderView, LockView, Owner};
+use crate::wire::api::{
+    BuildBody, ChangeKind, ChangeView, ClaimState, ClaimView, DeliverBody, HolderView, LockView, Owner,
+};
 use crate::wire::concourse::{Answer, InRequest, LogLevel, Metadata, SourceKind, Version};
 use crate::wire::errors::Code;
 
@@ -91,8 +94,11 @@ fn run(env: &mut Env<'_>) -> Result<(), Failure> {
     let retry_max = Timing::of(env)?.retry_max;
     let (opening, kind) = (Opening::of(&request.source, None, env)?, request.source.kind);
     let tree = request.params.tree && kind == SourceKind::Pool;
+    let Owner { cluster, build_id, .. } = build::owner(env);
+    let build = cluster.zip(build_id).map(|(cluster, build_id)| BuildBody { cluster, build_id });
     let session = interruptible(env, move || opening.resolve())?;
-    let get = Get { client: session.client, pool: session.pool, kind, tree, now: when::now(&*env.clock) };
+    let now = when::now(&*env.clock);
+    let get = Get { client: session.client, pool: session.pool, kind, tree, build, now };
     let pace = progress::pace(request.source.log_level, env)?;
     let facts = get.persist(revision, &Patience { limit, retry_max, pace, level: request.source.log_level }, env)?;
     let mut files = Destination::open(dir)?;
@@ -115,6 +121,8 @@ struct Get {
     tree: bool,
     /// The wall clock at the beginning.
     now: WallMs,
+    /// The build of this get.
+    build: Option<BuildBody>,
 }
 
 /// Everything that the server knows about a version.
@@ -231,10 +239,10 @@ impl Get {
         }
     }
 
-    /// Fetches the claim and tells the server that it was delivered. An older server without that call just returns the
-    /// claim.
+    /// Fetches the claim and tells the server which build has done so. An older server without that call just returns
+    /// the claim.
     fn fetch(&self, id: &str, revision: u64) -> Result<ClaimView, CallError> {
-        match self.client.deliver(id, &DeliverBody { revision }) {
+        match self.client.deliver(id, &DeliverBody { revision, build: self.build.clone() }) {
             Err(error) if error.code() == Some(Code::NoSuchRoute) => self.client.get_claim(id),
             answer => answer,
         }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::nearest;
-use crate::core::claim::{BuildOver, Claim, Ended, Owner, Part, Phase, Presence, Terms, Want};
+use crate::core::claim::{BuildOver, Claim, Ended, Fetched, Owner, Part, Phase, Presence, Terms, Want};
 use crate::core::command::Refusal;
 use crate::core::history::Change;
 use crate::core::limits;
 use crate::core::names::{ClaimId, InstanceVars, LockName, PoolName, Text};
-use crate::core::pool::{Holder, Lock, Order, Overtaking, Pick, Policy, Pool, Quarantine};
+use crate::core::pool::{CutShort, Holder, Lock, Order, Overtaking, Pick, Policy, Pool, Quarantine};
 use crate::core::state::Snapshot;
 use crate::core::state::Stuck;
 use crate::core::time::{Deadline, Now, Span, WallMs};
@@ -63,9 +63,9 @@ impl Viewer<'_> {
     #[must_use]
     pub fn claim(&self, claim: &Claim, queue: bool) -> ClaimView {
         let ask = &claim.terms.ask;
-        let (revision, held_since, delivered) = match &claim.phase {
-            Phase::Held { claimed, since, delivered, .. } => (Some(claimed.revision.0), Some(time(*since)), *delivered),
-            Phase::Waiting { .. } | Phase::Granted { .. } => (None, None, false),
+        let (revision, held_since, fetched) = match &claim.phase {
+            Phase::Held { claimed, since, fetched, .. } => (Some(claimed.revision.0), Some(time(*since)), *fetched),
+            Phase::Waiting { .. } | Phase::Granted { .. } => (None, None, Fetched::Never),
         };
         let until = claim.held_until();
         ClaimView {
@@ -88,7 +88,8 @@ impl Viewer<'_> {
             held_until: until.map(|until| self.moment(until)),
             held_for: until.map(|until| show_span(self.left(until))),
             ttl: claim.terms.ttl.map(show_span),
-            delivered,
+            fetched: fetched != Fetched::Never,
+            delivered: fetched == Fetched::ByAnother,
             build_over: claim.build_over.is_some(),
             build_ended: Self::build_ended(claim),
             suspect: self.suspect(claim),
@@ -210,12 +211,13 @@ impl Viewer<'_> {
     #[must_use]
     pub fn holder(&self, pool: &Pool, lock: &Lock, holder: &Holder) -> Option<HolderView> {
         let claim = self.snapshot.claims.get(&holder.claim)?;
-        let (since, delivered) = match &claim.phase {
-            Phase::Held { since, delivered, .. } => (Some(time(*since)), *delivered),
-            Phase::Waiting { .. } | Phase::Granted { .. } => (None, false),
+        let (since, fetched) = match &claim.phase {
+            Phase::Held { since, fetched, .. } => (Some(time(*since)), *fetched),
+            Phase::Waiting { .. } | Phase::Granted { .. } => (None, Fetched::Never),
         };
         Some(HolderView {
-            delivered,
+            fetched: fetched != Fetched::Never,
+            delivered: fetched == Fetched::ByAnother,
             pool: pool.name.to_string(),
             lock: lock.name.to_string(),
             claim: holder.claim.to_string(),
@@ -363,6 +365,7 @@ pub fn ended(ended: &Ended) -> ClaimView {
         held_until: None,
         held_for: None,
         ttl: None,
+        fetched: false,
         delivered: false,
         build_over: false,
         build_ended: None,
@@ -464,6 +467,7 @@ fn policy(policy: &Policy) -> api::Policy {
         max_queue: policy.max_queue,
         scope: policy.scope.map(Into::into),
         when_empty: policy.when_empty.map(Into::into),
+        cut_short: Some(policy.cut_short).filter(|it| *it != CutShort::default()).map(Into::into),
     }
 }
 

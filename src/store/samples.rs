@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::core::claim::{
-    Ask, BuildEnd, BuildOver, BuildRef, Claim, End, Ended, Labels, LockSet, Owner, Part, Phase, Presence, Priority,
-    Scope, Terms, Want,
+    Ask, BuildEnd, BuildOver, BuildRef, Claim, End, Ended, Fetched, Labels, LockSet, Owner, Part, Phase, Presence,
+    Priority, Scope, Terms, Want,
 };
 use crate::core::history::{Change, ChangeKind};
 use crate::core::latch::{Ending, Latch, LatchId, LatchRef, NewLatch, Node, NodeText, Outputs, Released, Target};
@@ -19,7 +19,7 @@ use crate::core::names::{
     Asked, ChangeKey, ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, ParkId, PoolName, Reason, Revision,
     Run, Text, Ticket,
 };
-use crate::core::pool::{Holder, Lock, Order, Overtaking, Pick, Policy, Quarantine, WhenEmpty};
+use crate::core::pool::{CutShort, Holder, Lock, Order, Overtaking, Pick, Policy, Quarantine, WhenEmpty};
 use crate::core::state::{Changes, Meta, OpRecord};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 
@@ -121,16 +121,17 @@ fn phase() -> impl Strategy<Value = Phase> {
         (any::<u64>(), locks(), deadline(), of(deadline())).prop_map(|(fence, locks, confirm_by, give_up)| {
             Phase::Granted { fence: Fence(fence), locks, confirm_by, give_up }
         });
-    let ends = (of(deadline()), of(deadline()), any::<bool>());
+    let fetched = select(&[Fetched::Never, Fetched::ByItsBuild, Fetched::ByAnother][..]);
+    let ends = (of(deadline()), of(deadline()), fetched);
     let held = (any::<u64>(), key(), locks(), any::<u64>(), ends).prop_map(
-        |(fence, claimed, locks, since, (until, limit, delivered))| Phase::Held {
+        |(fence, claimed, locks, since, (until, limit, fetched))| Phase::Held {
             fence: Fence(fence),
             claimed,
             locks,
             since: WallMs(since),
             until,
             limit,
-            delivered,
+            fetched,
         },
     );
     // Boxed, like others below, because nested strategies would overflow the stack of a test.
@@ -220,8 +221,9 @@ fn policy() -> impl Strategy<Value = Policy> {
     let order = (order, overtaking, pick);
     let scope = of(select(&[Scope::Flow, Scope::Person, Scope::Build][..]));
     let when_empty = of(select(&[WhenEmpty::Wait, WhenEmpty::Fail][..]));
-    (order, of(any::<u64>()), of(any::<u64>()), of(any::<u32>()), scope, when_empty).prop_map(
-        |((order, overtaking, pick), drain, max_hold, max_queue, scope, when_empty)| Policy {
+    let cut_short = select(&[CutShort::End, CutShort::Keep][..]);
+    (order, of(any::<u64>()), of(any::<u64>()), of(any::<u32>()), scope, (when_empty, cut_short)).prop_map(
+        |((order, overtaking, pick), drain, max_hold, max_queue, scope, (when_empty, cut_short))| Policy {
             order,
             overtaking,
             pick,
@@ -230,6 +232,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             max_queue,
             scope,
             when_empty,
+            cut_short,
         },
     )
 }

@@ -11,7 +11,7 @@ use crate::core::claim::{Ask, Labels, Owner, Part, Priority, Scope, Terms, Want}
 use crate::core::command::{AskClaim, By, Wait};
 use crate::core::limits;
 use crate::core::names::{ClaimId, Label, LockName, PoolName};
-use crate::core::pool::{Order, Overtaking, Pick, Policy, PolicyChange, Rule, WhenEmpty};
+use crate::core::pool::{CutShort, Order, Overtaking, Pick, Policy, PolicyChange, Rule, WhenEmpty};
 use crate::core::time::Span;
 
 /// A parsed `PUT` of a claim.
@@ -227,6 +227,7 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
         max_queue: given.max_queue,
         scope: given.scope.map(Scope::from),
         when_empty: given.when_empty.map(WhenEmpty::from),
+        cut_short: given.cut_short.map(CutShort::from).unwrap_or_default(),
     }
 }
 

@@ -506,6 +506,9 @@ GET    /api/v1/pools/sc/changes?newest=true&versions=true |                     
 
 PUT    /api/v1/claims/x4        | {"pool":"fetched","owner":{"cluster":"https://ci","build_id":"8"}} | 200 state=held scope=flow delivered=- revision=$now
 POST   /api/v1/claims/x4/deliver | {"revision":1}                                        | 200 state=held delivered=-
+POST   /api/v1/claims/x4/deliver | {"revision":$x4,"build":{"cluster":"https://ci","build_id":"8"}} | 200 fetched=true delivered=-
+POST   /api/v1/claims/x4/deliver | {"revision":$x4,"build":{"cluster":"https://ci"}}     | 400 bad_request
+POST   /api/v1/claims/x4/deliver | {"revision":$x4,"build":{"cluster":"https://ci","build_id":"9"}} | 200 fetched=true delivered=true
 POST   /api/v1/claims/x4/deliver | {"revision":$x4}                                      | 200 state=held delivered=true
 POST   /api/v1/claims/x4/deliver |                                                       | 400 bad_request
 POST   /api/v1/claims/x9/deliver | {"revision":1}                                        | 404 no_such_claim

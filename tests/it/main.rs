@@ -27,6 +27,7 @@ mod latches;
 mod lint;
 mod looking;
 mod metrics;
+mod migration;
 mod names;
 mod nested;
 mod people;

@@ -448,14 +448,26 @@ fn every_promise_of_the_readme_has_a_job() {
     assert_eq!(jobs, promises);
 }
 
-/// Moving to Locker changes the image and the source, and no job.
+/// The job without what Locker adds: `as` in params, and an `ensure`.
+fn without_additions(jobs: &Value) -> Value {
+    let mut jobs = jobs.clone();
+    for job in jobs.as_array_mut().unwrap() {
+        job.as_object_mut().unwrap().remove("ensure");
+        for step in job["plan"].as_array_mut().unwrap() {
+            step.get_mut("params").and_then(Value::as_object_mut).map(|params| params.remove("as"));
+        }
+    }
+    jobs
+}
+
+/// Moving to Locker changes the image and the source. The jobs may gain something, and need no change.
 #[test]
 fn a_move_leaves_the_jobs_alone() {
     let files = files();
     for from in ["pool-resource", "locker-resource"] {
         let (before, after) =
             (&files[&format!("migrate/{from}-before.yml")], &files[&format!("migrate/{from}-after.yml")]);
-        assert_eq!(before["jobs"], after["jobs"], "{from}");
+        assert_eq!(before["jobs"], without_additions(&after["jobs"]), "{from}");
         // The old source works as soon as it names a server.
         let mut source = before["resources"][0]["source"].clone();
         source["locker_uri"] = json!("https://locker.example.com");

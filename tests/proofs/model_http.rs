@@ -130,13 +130,18 @@ impl Server {
                 self.plain("POST", &format!("/pools/{pool}/locks/{lock}/quarantine"), Some(&body))
             }
             Op::Return { pool, lock } => self.plain("POST", &format!("/pools/{pool}/locks/{lock}/return"), None),
-            Op::Deliver { claim, present } => {
+            Op::Deliver { claim, present, another } => {
                 let (_, claim_now) = self.call("GET", &format!("/claims/{claim}"), None);
                 let revision = claim_now["revision"].as_u64().filter(|_| *present).unwrap_or(1);
-                self.plain("POST", &format!("/claims/{claim}/deliver"), Some(&json!({ "revision": revision })))
+                let own = claim_now["owner"]["build_id"].as_str().unwrap_or("other");
+                let id = another.map(|another| if another { "other" } else { own });
+                let build = id.map(|id| json!({"cluster": "https://ci", "build_id": id}));
+                let body = json!({ "revision": revision, "build": build });
+                self.plain("POST", &format!("/claims/{claim}/deliver"), Some(&body))
             }
-            Op::Over { build, cut_short } => {
-                let how = if *cut_short { BuildEnd::Errored } else { BuildEnd::Succeeded };
+            Op::Over { build, how } => {
+                let all = [BuildEnd::Succeeded, BuildEnd::Failed, BuildEnd::Errored, BuildEnd::Aborted, BuildEnd::Gone];
+                let how = all.into_iter().find(|end| end.word() == *how).unwrap();
                 let build = BuildRef { cluster: "https://ci".parse().unwrap(), id: build.parse().unwrap() };
                 self.life().house.engine.call_blocking(Command::BuildOver { build, how, at: None }).unwrap();
                 Answer::Nothing
@@ -150,7 +155,19 @@ impl Server {
                 self.tick();
                 Answer::Nothing
             }
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope, when_empty } => {
+            Op::SetPool {
+                pool,
+                capacity,
+                drain,
+                max_hold,
+                max_queue,
+                order,
+                backfill,
+                by_name,
+                scope,
+                when_empty,
+                keep,
+            } => {
                 let order = match order {
                     reference::Order::Fifo => "fifo",
                     reference::Order::Priority => "priority",
@@ -158,7 +175,7 @@ impl Server {
                 };
                 let overtaking = backfill.map(|most| most.map_or("backfill".into(), |most| format!("backfill:{most}")));
                 let pick = if *by_name { "name" } else { "least_recent" };
-                let policy = json!({ "order": order, "overtaking": overtaking, "pick": pick, "drain": text(*drain), "max_hold": text(*max_hold), "max_queue": max_queue, "scope": scope, "when_empty": when_empty.map(|waits| if waits { "wait" } else { "fail" }) });
+                let policy = json!({ "order": order, "overtaking": overtaking, "pick": pick, "drain": text(*drain), "max_hold": text(*max_hold), "max_queue": max_queue, "scope": scope, "when_empty": when_empty.map(|waits| if waits { "wait" } else { "fail" }), "cut_short": keep.then_some("keep") });
                 let body = json!({ "capacity": capacity, "policy": without_nulls(policy) });
                 self.plain("PUT", &format!("/pools/{pool}"), Some(&without_nulls(body)))
             }

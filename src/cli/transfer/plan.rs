@@ -15,7 +15,8 @@ use crate::client::{CallError, Client};
 use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
 use crate::wire::api::{
-    ClaimState, LockBody, LockRef, LockView, Policy, PoolBody, PoolChangeBody, PoolView, RemoveBody,
+    ClaimBody, ClaimState, DeliverBody, LockBody, LockRef, LockView, Owner, Policy, PoolBody, PoolChangeBody, PoolView,
+    RemoveBody,
 };
 use crate::wire::errors::{Code, exit};
 use crate::wire::latch::{LatchStatus, LatchView};
@@ -257,6 +258,16 @@ fn rival(hold: &WantedHold, wanted: &Wanted, client: &Client) -> Result<Option<S
     Ok(None)
 }
 
+/// Makes the claim of a hold. A server that verifies builds refuses one whose build is over: then without the build.
+fn claim(hold: &WantedHold, client: &Client) -> Result<Asked, CallError> {
+    let asked = client.put_claim(hold.id.as_str(), &hold.body, Duration::ZERO);
+    if !matches!(asked, Err(CallError::Refused(_))) || hold.body.owner.build_id.is_none() {
+        return asked;
+    }
+    let owner = Owner { cluster: None, build_id: None, ..hold.body.owner.clone() };
+    client.put_claim(hold.id.as_str(), &ClaimBody { owner, ..(*hold.body).clone() }, Duration::ZERO)
+}
+
 impl Action<'_> {
     fn run(&self, client: &Client, latches: &LatchClient, env: &Env<'_>) -> Result<(), CliError> {
         let by = Some(by(env, Some(&"import".to_owned())));
@@ -284,8 +295,13 @@ impl Action<'_> {
             Self::RemoveLock(pool, lock) => {
                 client.delete_lock(pool.as_str(), lock, &RemoveBody { claim: None, by })?;
             }
-            Self::Hold(hold) => match client.put_claim(hold.id.as_str(), &hold.body, Duration::ZERO)? {
-                Asked::Given(_) => {}
+            Self::Hold(hold) => match claim(hold, client)? {
+                Asked::Given(claim) => {
+                    // Somebody may be using it: the end of its build is shown, and ends nothing.
+                    if let Some(revision) = claim.revision.filter(|_| hold.body.owner.build_id.is_some()) {
+                        client.deliver(hold.id.as_str(), &DeliverBody { revision, build: None })?;
+                    }
+                }
                 Asked::Waiting(_) => {
                     let text = format!("{}: somebody else took it in the meantime; run this again", shown(&hold.locks));
                     return Err(CliError::Failed(exit::LOCKED, text));

@@ -74,6 +74,7 @@ impl ReferenceStateMachine for Rulebook {
                     by_name,
                     scope: None,
                     when_empty,
+                    keep: by_name,
                 };
                 let mut setup = vec![pool("p", p, None), pool("q", q, max_queue)];
                 if labelled {
@@ -281,8 +282,10 @@ fn holds(live: &[String]) -> BoxedStrategy<Op> {
     let fence = option::weighted(0.7, prop_oneof![6 => Just(Which::Present), 1 => Just(Which::Former)]);
     prop_oneof![
         4 => (claim(live), run(), fence).prop_map(|(claim, run, fence)| Op::Renew { claim, run, fence }),
-        2 => (claim(live), prop::bool::weighted(0.8)).prop_map(|(claim, present)| Op::Deliver { claim, present }),
-        2 => (text(&["1", "2", "3"]), any::<bool>()).prop_map(|(build, cut_short)| Op::Over { build, cut_short }),
+        2 => (claim(live), prop::bool::weighted(0.8), option::weighted(0.8, any::<bool>()))
+            .prop_map(|(claim, present, another)| Op::Deliver { claim, present, another }),
+        2 => (text(&["1", "2", "3"]), select(&["aborted", "errored", "gone", "failed", "succeeded"][..]))
+            .prop_map(|(build, how)| Op::Over { build, how }),
     ]
     .boxed()
 }
@@ -292,17 +295,34 @@ fn declares() -> BoxedStrategy<Op> {
     let drain = option::weighted(0.3, select(vec![0, 10 * SECOND, 11 * MINUTE]));
     let max_hold = option::weighted(0.2, select(vec![50 * SECOND, 12 * MINUTE]));
     let scope = option::weighted(0.3, select(&["flow", "build", "person"][..]));
-    let more = (option::weighted(0.2, 0_u32..4), order(), backfill(), prop::bool::weighted(0.2), (scope, when_empty()));
+    let more = (
+        option::weighted(0.2, 0_u32..4),
+        order(),
+        backfill(),
+        prop::bool::weighted(0.2),
+        (scope, when_empty(), any::<bool>()),
+    );
     let new_drain = option::weighted(0.5, option::of(select(vec![0, 20 * SECOND])));
     let new_scope = option::weighted(0.5, option::of(select(&["flow", "build"][..])));
     let changed = (text(&["p", "q", "r", "r", "t"]), option::weighted(0.5, 0_u32..3), new_drain, new_scope);
     let changed = changed.prop_map(|(pool, capacity, drain, scope)| Op::ChangePool { pool, capacity, drain, scope });
-    let set =
-        (pool, option::weighted(0.8, 0_u32..5), drain, max_hold, more).prop_map(
-            |(pool, capacity, drain, max_hold, (max_queue, order, backfill, by_name, (scope, when_empty)))| {
-                Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope, when_empty }
-            },
-        );
+    let set = (pool, option::weighted(0.8, 0_u32..5), drain, max_hold, more).prop_map(
+        |(pool, capacity, drain, max_hold, (max_queue, order, backfill, by_name, (scope, when_empty, keep)))| {
+            Op::SetPool {
+                pool,
+                capacity,
+                drain,
+                max_hold,
+                max_queue,
+                order,
+                backfill,
+                by_name,
+                scope,
+                when_empty,
+                keep,
+            }
+        },
+    );
     prop_oneof![2 => set, 1 => changed].boxed()
 }
 

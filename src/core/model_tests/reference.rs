@@ -145,11 +145,12 @@ pub(super) enum Op {
     Deliver {
         claim: String,
         present: bool,
+        /// Whether another build than the claim's own did, if it is known.
+        another: Option<bool>,
     },
-    /// A build is over: by itself, or cut short.
     Over {
         build: String,
-        cut_short: bool,
+        how: &'static str,
     },
     End {
         claim: String,
@@ -170,6 +171,8 @@ pub(super) enum Op {
         scope: Option<&'static str>,
         /// Whether claims wait for locks that the pool does not have, if it says so.
         when_empty: Option<bool>,
+        /// Whether it keeps what a build leaves that was cut short.
+        keep: bool,
     },
     /// Some rules change; a new pool has a lock even so.
     ChangePool {
@@ -239,7 +242,7 @@ enum Absent {
 enum Phase {
     Waiting { parks: Vec<u64>, absent: Absent, give_up: Option<Deadline> },
     Granted { confirm_by: Deadline, give_up: Option<Deadline> },
-    Held { until: Option<Deadline>, limit: Option<Deadline>, delivered: bool },
+    Held { until: Option<Deadline>, limit: Option<Deadline>, fetched: bool, delivered: bool },
 }
 
 /// A live claim.
@@ -353,6 +356,7 @@ struct Pool {
     by_name: bool,
     scope: Option<&'static str>,
     when_empty: Option<bool>,
+    keep: bool,
     locks: Vec<Lock>,
 }
 
@@ -384,6 +388,7 @@ impl Pool {
             by_name: false,
             scope: None,
             when_empty: None,
+            keep: false,
             locks,
         }
     }
@@ -437,9 +442,9 @@ impl Model {
             Op::Move { claim, to } => self.move_claim(claim, to),
             Op::Quarantine { pool, lock, span } => self.quarantine(pool, lock, *span),
             Op::Return { pool, lock } => self.put_back(pool, lock),
-            Op::Deliver { claim, present } => self.deliver(claim, *present),
-            Op::Over { build, cut_short } => {
-                self.build_over(build, *cut_short);
+            Op::Deliver { claim, present, another } => self.deliver(claim, *present, *another),
+            Op::Over { build, how } => {
+                self.build_over(build, how);
                 Ok(Answer::Nothing)
             }
             Op::End { claim, run } => self.end(claim, run.as_ref()),
@@ -447,8 +452,20 @@ impl Model {
                 self.park_ends(*park);
                 Ok(Answer::Nothing)
             }
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope, when_empty } => {
-                let policy = (*drain, *max_hold, *max_queue, *scope, *when_empty);
+            Op::SetPool {
+                pool,
+                capacity,
+                drain,
+                max_hold,
+                max_queue,
+                order,
+                backfill,
+                by_name,
+                scope,
+                when_empty,
+                keep,
+            } => {
+                let policy = (*drain, *max_hold, *max_queue, *scope, *when_empty, *keep);
                 self.set_pool(pool, *capacity, policy, (*order, *backfill, *by_name))
             }
             Op::ChangePool { pool, capacity, drain, scope } => self.change_pool(pool, *capacity, *drain, *scope),
@@ -901,7 +918,7 @@ impl Model {
         let claim = &self.claims[at];
         let pools = claim.shape.parts.iter().filter_map(|(pool, _)| self.pool(pool)?.max_hold);
         let limit = pools.min().map(|span| self.deadline(span));
-        Phase::Held { until: claim.ttl.map(|span| self.deadline(span)), limit, delivered: false }
+        Phase::Held { until: claim.ttl.map(|span| self.deadline(span)), limit, fetched: false, delivered: false }
     }
 
     /// Parked requests that must have received a notice to try again by now.
@@ -1025,13 +1042,15 @@ impl Model {
         Ok(self.tell(at, false))
     }
 
-    fn deliver(&mut self, id: &str, present: bool) -> Result<Answer> {
+    fn deliver(&mut self, id: &str, present: bool, another: Option<bool>) -> Result<Answer> {
         let Some(at) = self.live(id) else {
             let ended = self.ended.iter().find(|ended| ended.id == id);
             return Err(ended.map_or(Answer::Refused("no_such_claim"), |ended| Answer::RefusedEnded(ended.how)));
         };
-        if let Phase::Held { delivered, .. } = &mut self.claims[at].phase {
-            *delivered |= present;
+        let is_own = another == Some(false) && self.claims[at].shape.build.is_some();
+        if let Phase::Held { fetched, delivered, .. } = &mut self.claims[at].phase {
+            *fetched |= present;
+            *delivered |= present && !is_own;
         }
         Ok(self.tell(at, false))
     }
@@ -1129,16 +1148,23 @@ impl Model {
         Ok(Answer::Done)
     }
 
-    fn build_over(&mut self, build: &String, cut_short: bool) {
+    fn build_over(&mut self, build: &String, how: &str) {
         let of_build = self.claims.iter().filter(|claim| claim.shape.build.as_ref() == Some(build));
         let ids: BTreeSet<String> = of_build.map(|claim| claim.id.clone()).collect();
         for id in ids {
             let Some(at) = self.live(&id) else { continue };
             let claim = &mut self.claims[at];
             let was_over = std::mem::replace(&mut claim.build_over, true);
+            let claim = &self.claims[at];
+            let keeps = claim.locks.iter().any(|(pool, _)| self.pool(pool).is_some_and(|pool| pool.keep));
+            let is_lost = |fetched: bool, delivered: bool| match how {
+                "succeeded" => false,
+                "failed" => !fetched && !delivered,
+                _ => !delivered && !keeps,
+            };
             match (&claim.phase, claim.scope) {
                 (Phase::Waiting { .. } | Phase::Granted { .. }, _) | (_, "build") => self.finish(&id, "build_over"),
-                (Phase::Held { delivered: false, .. }, "flow") if cut_short && !was_over => {
+                (Phase::Held { fetched, delivered, .. }, "flow") if is_lost(*fetched, *delivered) && !was_over => {
                     self.finish(&id, "undelivered");
                 }
                 _ => {}
@@ -1239,7 +1265,7 @@ impl Model {
         &mut self,
         name: &str,
         capacity: Option<u32>,
-        policy: (Option<u64>, Option<u64>, Option<u32>, Option<&'static str>, Option<bool>),
+        policy: (Option<u64>, Option<u64>, Option<u32>, Option<&'static str>, Option<bool>, bool),
         (order, backfill, by_name): (Order, Option<Option<u32>>, bool),
     ) -> Result<Answer> {
         let tied = |claim: &Claim| {
@@ -1257,7 +1283,7 @@ impl Model {
         let held: Vec<(String, String)> = self.claims.iter().flat_map(|claim| claim.locks.clone()).collect();
         let mut mentions = self.mentions;
         let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) else { return Ok(Answer::Done) };
-        (pool.drain, pool.max_hold, pool.max_queue, pool.scope, pool.when_empty) = policy;
+        (pool.drain, pool.max_hold, pool.max_queue, pool.scope, pool.when_empty, pool.keep) = policy;
         (pool.order, pool.backfill, pool.by_name) = (order, backfill, by_name);
         let Some(capacity) = capacity else {
             self.end_hopeless(name);
@@ -1292,7 +1318,7 @@ impl Model {
         let is_new = self.pool(name).is_none();
         let old = self.pool(name).cloned().unwrap_or_else(|| Pool::new(name));
         let (drain, scope) = (drain.unwrap_or(old.drain), scope.unwrap_or(old.scope));
-        let policy = (drain, old.max_hold, old.max_queue, scope, old.when_empty);
+        let policy = (drain, old.max_hold, old.max_queue, scope, old.when_empty, old.keep);
         let answer = self.set_pool(name, capacity, policy, (old.order, old.backfill, old.by_name))?;
         if is_new && capacity.is_none() {
             let mention = self.mention();

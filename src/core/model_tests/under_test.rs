@@ -12,7 +12,7 @@ use crate::core::claim::{
 use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Reason, Revision, Run, Text};
-use crate::core::pool::{Order, Overtaking, Pick, Policy, PolicyChange, Rule, WhenEmpty};
+use crate::core::pool::{CutShort, Order, Overtaking, Pick, Policy, PolicyChange, Rule, WhenEmpty};
 use crate::core::restart::restarted;
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::Stuck;
@@ -157,16 +157,19 @@ impl Core {
                 let fence = fence.map(|fence| self.fence(&id, fence));
                 Command::Renew { id, run: run.as_deref().map(run_of), fence }
             }
-            Op::Deliver { claim, present } => {
+            Op::Deliver { claim, present, another } => {
                 let id = claim_id(claim);
                 let revision = match self.state.snapshot.claims.get(&id).map(|claim| &claim.phase) {
                     Some(Phase::Held { claimed, .. }) if *present => claimed.revision,
                     _ => Revision(1),
                 };
-                Command::Delivered { id, revision }
+                let own = self.state.claim(&id).and_then(|claim| claim.terms.owner.build());
+                let other = BuildRef { cluster: text_of("https://ci"), id: text_of("other") };
+                let build = another.map(|another| own.filter(|_| !another).unwrap_or(other));
+                Command::Delivered { id, revision, build }
             }
-            Op::Over { build, cut_short } => {
-                let how = if *cut_short { BuildEnd::Aborted } else { BuildEnd::Failed };
+            Op::Over { build, how } => {
+                let how = build_end(how);
                 let build = BuildRef { cluster: text_of("https://ci"), id: text_of(build) };
                 Command::BuildOver { build, how, at: None }
             }
@@ -191,7 +194,19 @@ impl Core {
             }
             Op::Return { pool, lock } => Command::Return { pool: pool_of(pool), lock: lock_of(lock), by },
             Op::Left(park) => Command::Left { park: ParkId(*park) },
-            Op::SetPool { pool, capacity, drain, max_hold, max_queue, order, backfill, by_name, scope, when_empty } => {
+            Op::SetPool {
+                pool,
+                capacity,
+                drain,
+                max_hold,
+                max_queue,
+                order,
+                backfill,
+                by_name,
+                scope,
+                when_empty,
+                keep,
+            } => {
                 let (drain, max_hold, scope) = (drain.map(Span), max_hold.map(Span), scope.map(scope_of));
                 let order = match order {
                     reference::Order::Fifo => Order::Fifo,
@@ -201,8 +216,10 @@ impl Core {
                 let overtaking = backfill.map_or(Overtaking::Strict, Overtaking::Backfill);
                 let when_empty = when_empty.map(|waits| if waits { WhenEmpty::Wait } else { WhenEmpty::Fail });
                 let pick = if *by_name { Pick::Name } else { Pick::LeastRecent };
+                let cut_short = if *keep { CutShort::Keep } else { CutShort::End };
+                let max_queue = *max_queue;
                 let policy =
-                    Policy { order, overtaking, pick, drain, max_hold, max_queue: *max_queue, scope, when_empty };
+                    Policy { order, overtaking, pick, drain, max_hold, max_queue, scope, when_empty, cut_short };
                 Command::SetPool { pool: pool_of(pool), policy, capacity: *capacity, by }
             }
             Op::ChangePool { pool, capacity, drain, scope } => {
@@ -387,6 +404,12 @@ fn change_of(drain: Option<Option<u64>>, scope: Option<Option<&str>>) -> PolicyC
     let (drain, scope) = (drain.flatten().map(Span), scope.flatten().map(scope_of));
     let to = Policy { drain, scope, ..Policy::default() };
     PolicyChange { rules: rules.into_iter().flatten().collect(), to }
+}
+
+/// How a build ended, by its word.
+pub(super) fn build_end(how: &str) -> BuildEnd {
+    let all = [BuildEnd::Succeeded, BuildEnd::Failed, BuildEnd::Errored, BuildEnd::Aborted, BuildEnd::Gone];
+    all.into_iter().find(|end| end.word() == how).unwrap()
 }
 
 fn scope_of(word: &str) -> Scope {

@@ -14,7 +14,7 @@
 //! | .. `priority=N supersede=NAME ci=URL job=J vars=V scope=S if_empty` | more words about the request |
 //! | `ID again ..` | the same `PUT` again; `park`, `over`, `run` and `try` are given again |
 //! | `ID confirm [wrong\|first] [run=R]` | with its present fence, with a fence of no claim, with the first fence that it had |
-//! | `ID renew [wrong\|first\|unnamed] [run=R]`, `ID deliver [wrong]` | the same for renewals; an `in` has fetched it |
+//! | `ID renew [wrong\|first\|unnamed] [run=R]`, `ID deliver [wrong] [own\|unsaid]` | the same for renewals; an `in` has fetched it, of another build, its own, or who knows |
 //! | `ID break [drain]`, `ID cancel`, `ID move first\|last\|ID` | by hand, by somebody else |
 //! | `- quarantine P/L [for=D]`, `- return P/L` | out of service and back |
 //! | `ID left?` | how long the hold lasts |
@@ -23,7 +23,7 @@
 //! | `ID end [run=R] [by=P]` | `DELETE` |
 //! | `ID left N` | the client of park N disconnects |
 //! | `ID ?` | look: phase, then locks, or place and presence, then `self_wait P/L=ID..` or `deadlock BUILD..` |
-//! | `- pool P capacity=N order=O overtaking=backfill[:N] pick=P scope=S drain=D max_hold=D max_queue=N when_empty=W op=O`, `- unpool P` | declare, remove; `- change P ..` with the same words changes what is named |
+//! | `- pool P capacity=N order=O overtaking=backfill[:N] pick=P scope=S drain=D max_hold=D max_queue=N when_empty=W cut_short=keep op=O`, `- unpool P` | declare, remove; `- change P ..` with the same words changes what is named |
 //! | `- add\|update P/L meta=M LABEL=V op=O [for=ID] [if_free]`, `- remove P/L claim=ID op=O`, `- move P/L to=P claim=ID ..`, `- note P[/L]` | locks |
 //! | `- tick`, `- reconcile`, `- restart [now]` | time, repair, a new life of the server (with a check that nothing has changed) |
 //! | `- queue P`, `- free P`, `- lock P/L`, `- history P [N]`, `- count P` (entries), `- notices`, `- stuck` | look |
@@ -45,7 +45,7 @@ use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::history::ChangeKind;
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Text};
-use crate::core::pool::{Order, Overtaking, Pick, Policy, PolicyChange, Rule, WhenEmpty};
+use crate::core::pool::{CutShort, Order, Overtaking, Pick, Policy, PolicyChange, Rule, WhenEmpty};
 use crate::core::restart::restarted;
 use crate::core::settings::Settings;
 use crate::core::state::Stuck;
@@ -346,7 +346,14 @@ impl Server {
             Some(Phase::Held { claimed, .. }) if !args.contains_key("wrong") => claimed.revision,
             _ => Revision(1),
         };
-        self.command(Command::Delivered { id, revision })
+        let own = self.state.claim(&id).and_then(|claim| claim.terms.owner.build());
+        let build = if args.contains_key("own") {
+            own
+        } else {
+            own.map(|build| BuildRef { id: Text::parse("another").unwrap(), ..build })
+                .filter(|_| !args.contains_key("unsaid"))
+        };
+        self.command(Command::Delivered { id, revision, build })
     }
 
     /// How long a hold lasts.
@@ -408,6 +415,7 @@ impl Server {
                     max_queue: arg(args, "max_queue")?,
                     scope,
                     when_empty,
+                    cut_short: if args.contains_key("cut_short") { CutShort::Keep } else { CutShort::End },
                 };
                 let capacity = arg(args, "capacity")?;
                 if verb == "pool" {
@@ -634,6 +642,7 @@ fn rule_of(word: &str) -> Option<Rule> {
         "max_queue" => Rule::MaxQueue,
         "scope" => Rule::Scope,
         "when_empty" => Rule::WhenEmpty,
+        "cut_short" => Rule::CutShort,
         _ => return None,
     })
 }

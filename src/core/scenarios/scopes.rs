@@ -173,12 +173,65 @@ scenarios! {
         - over 4 succeeded                          =>
         d ?                                         => held env/4 build=succeeded:0s
         - over 5 failed                             =>
-        e ?                                         => held env/5
+        e ?                                         => ended undelivered  # nobody has it
         - over 6 aborted                            =>
         f ?                                         => held env/6 build=aborted:0s
         - watched                                   =>
         a end                                       => refused ended undelivered
         d end                                       => released
+    "
+    what_only_its_own_build_fetched_is_not_delivered: "
+        - pool env capacity=9                       => done
+        a ask env build=1                           => held env/1
+        b ask env build=2                           => held env/2
+        c ask env build=3                           => held env/3
+        d ask env build=4                           => held env/4
+        e ask env build=5                           => held env/5
+        f ask env build=6                           => held env/6
+        a deliver own                               => held env/1
+        b deliver own                               => held env/2
+        c deliver own                               => held env/3
+        d deliver own                               => held env/4
+        e deliver own                               => held env/5
+        f deliver unsaid                            => held env/6
+        - restart                                   => same
+        - watched                                   => 1 2 3 4 5 6~
+        - over 1 aborted                            =>
+        a ?                                         => ended undelivered
+        - lock env/1                                => meta= draining
+        - over 2 errored                            =>
+        b ?                                         => ended undelivered
+        - over 3 gone                               =>
+        c ?                                         => ended undelivered
+        - over 4 failed                             =>             # somebody may be examining it
+        d ?                                         => held env/4 build=failed:0s
+        - over 5 succeeded                          =>             # a later job fetches it
+        e ?                                         => held env/5 build=succeeded:0s
+        - over 6 aborted                            =>             # an older in does not say whose it is
+        f ?                                         => held env/6 build=aborted:0s
+    "
+    a_fetch_by_its_own_build_takes_nothing_back: "
+        a ask env build=1                           => held env/env
+        a deliver                                   => held env/env
+        a deliver own                               => held env/env
+        - over 1 aborted                            =>
+        a ?                                         => held env/env build=aborted:0s
+    "
+    a_pool_may_keep_what_a_build_leaves: "
+        - pool env capacity=3 cut_short=keep        => done
+        - pool db capacity=1                        => done
+        a ask env build=1                           => held env/1
+        b ask env build=2                           => held env/2
+        c ask env,db build=3                        => held db/1 env/3
+        a deliver own                               => held env/1
+        c deliver own                               => held db/1 env/3
+        - over 1 aborted                            =>
+        a ?                                         => held env/1 build=aborted:0s
+        - over 2 failed                             =>             # that is no look at an environment
+        b ?                                         => ended undelivered
+        - over 3 errored                            =>             # one of its pools says so
+        c ?                                         => held db/1 env/3 build=errored:0s
+        a end                                       => released
     "
     a_build_is_not_asked_about_after_its_end: "
         a ask env build=7                           => held env/env

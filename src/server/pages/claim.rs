@@ -59,7 +59,7 @@ pub fn claim(moment: Moment, id: &str, view: Option<&ClaimView>) -> Markup {
             @if let Some(ttl) = &view.ttl { dt { "ttl" } dd { (ttl) } }
             @if let Some(key) = &view.key { dt { "Key" } dd { (key) } }
             dt { "Life" } dd { (view.life) }
-            dt { "Fetched by a later step" } dd { @if view.delivered { "yes" } @else { "no" } }
+            dt { "Fetched by another build" } dd { @if view.delivered { "yes" } @else { "no" } }
         }
     };
     frame(moment, &format!("Claim {id}"), &main)

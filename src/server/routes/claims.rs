@@ -245,8 +245,13 @@ pub(super) fn deliver(call: &Call) -> Result<Command, Failure> {
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let body = call.body::<DeliverBody>(&mut problems);
+    let build = body.as_ref().and_then(|body| body.build.as_ref()).and_then(|build| {
+        let cluster = problems.parse("build.cluster", &build.cluster);
+        let id = problems.parse("build.build_id", &build.build_id);
+        Some(BuildRef { cluster: cluster?, id: id? })
+    });
     let (id, body) = problems.done(id.zip(body))?;
-    Ok(Command::Delivered { id, revision: Revision(body.revision) })
+    Ok(Command::Delivered { id, revision: Revision(body.revision), build })
 }
 
 /// `POST /api/v1/claims/{id}/break`.

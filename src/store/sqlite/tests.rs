@@ -8,7 +8,7 @@ use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
 
 use super::*;
-use crate::core::claim::Phase;
+use crate::core::claim::{Fetched, Phase};
 use crate::core::names::{LockName, PoolName};
 use crate::core::pool::Lock;
 use crate::store::conformance::{Contents, conformance};
@@ -197,8 +197,8 @@ fn a_file_of_version_1_is_migrated() {
     let mut entries = 0;
     store.history(&mut |_| entries += 1).unwrap();
     assert_eq!((rows, entries, loaded.latches.len()), ([1; 5], 2, 0));
-    let Phase::Held { delivered, .. } = &loaded.claims[0].phase else { panic!("it is not held as before") };
-    assert!(delivered, "it may be in use even after its build");
+    let Phase::Held { fetched, .. } = &loaded.claims[0].phase else { panic!("it is not held as before") };
+    assert_eq!(*fetched, Fetched::ByAnother, "it may be in use even after its build");
     let changes = batches(12).into_iter().find(|c| c.latches.iter().any(|(_, latch)| latch.is_some())).unwrap();
     store.commit(&Changes { latches: changes.latches, ..Changes::default() }).unwrap();
     drop(store);

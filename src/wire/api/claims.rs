@@ -173,6 +173,20 @@ pub struct RenewBody {
 pub struct DeliverBody {
     /// Revision of the `claimed` entry. The call has no effect if the present hold began with another revision.
     pub revision: u64,
+    /// The build of that `in`. If it is the claim's own build, the hold is `fetched` but not `delivered`. Without it, the
+    /// build counts as another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildBody>,
+}
+
+/// A build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BuildBody {
+    /// The external URL of its Concourse (`ATC_EXTERNAL_URL`).
+    pub cluster: String,
+    /// Its `BUILD_ID`.
+    pub build_id: String,
 }
 
 /// `POST /api/v1/claims/{id}/break`: end a grant or a hold by force. `by.reason` is required.
@@ -281,7 +295,10 @@ pub struct ClaimView {
     /// How long a hold lasts after it began or was last renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
-    /// An `in` has fetched the hold.
+    /// An `in` has fetched the hold, perhaps that of its own build only.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fetched: bool,
+    /// An `in` of another build has fetched the hold.
     #[serde(default, skip_serializing_if = "is_false")]
     pub delivered: bool,
     /// Its build is known to have ended, and the hold outlives it.
@@ -295,8 +312,8 @@ pub struct ClaimView {
     pub suspect: Option<SuspectView>,
     /// How it ended: `released`, `cancelled`, `gave_up`, `listener_lost`, `unconfirmed`, `superseded`, `removed`,
     /// `broken` (someone ended it by force), `lost` (its ttl or the pool's `max_hold` expired), `lease_lost` (not
-    /// renewed in time), `build_over`, `undelivered` (its build was errored, aborted or gone before any `in` had
-    /// fetched the hold).
+    /// renewed in time), `build_over`, `undelivered` (its build was errored, aborted or gone before
+    /// another build had fetched the hold, or it failed before any `in` had).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
     /// Who ended it, if not its own client.
@@ -387,7 +404,10 @@ pub struct HolderView {
     pub until: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
-    /// An `in` has fetched the hold.
+    /// An `in` has fetched the hold, perhaps that of its own build only.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fetched: bool,
+    /// An `in` of another build has fetched the hold.
     #[serde(default, skip_serializing_if = "is_false")]
     pub delivered: bool,
     /// Its build has ended like this, and the hold outlives it.

@@ -21,12 +21,13 @@ use super::errors::Code;
 
 pub use changes::{ChangeKind, ChangeView, LatchRef};
 pub use claims::{
-    BreakBody, BuildEndedView, ClaimBody, ClaimState, ClaimView, ConfirmBody, DeliverBody, HolderView, MadePoolView,
-    MoveBody, PartBody, QueueEnd, QueueView, RenewBody, Scope, SuspectView, VerifyView, WaiterView, WaitingView,
+    BreakBody, BuildBody, BuildEndedView, ClaimBody, ClaimState, ClaimView, ConfirmBody, DeliverBody, HolderView,
+    MadePoolView, MoveBody, PartBody, QueueEnd, QueueView, RenewBody, Scope, SuspectView, VerifyView, WaiterView,
+    WaitingView,
 };
 pub use info::{ConcourseState, ConcourseView, InfoView};
 pub use pools::{
-    FirstClaimBody, LockBody, LockState, LockView, MoveLockBody, NoteBody, Order, Pick, Policy, PoolBody,
+    CutShort, FirstClaimBody, LockBody, LockState, LockView, MoveLockBody, NoteBody, Order, Pick, Policy, PoolBody,
     PoolChangeBody, PoolSummary, PoolView, QuarantineBody, QuarantineView, RemoveBody, ReturnBody, Rule, WhenEmpty,
 };
 

@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ByBody, HolderView, Scope, WaiterView};
-use crate::core::pool::{Order as CoreOrder, Pick as CorePick, Rule as CoreRule, WhenEmpty as CoreWhenEmpty};
+use crate::core::pool::{
+    CutShort as CoreCutShort, Order as CoreOrder, Pick as CorePick, Rule as CoreRule, WhenEmpty as CoreWhenEmpty,
+};
 use crate::wire::words::same_words;
 
 /// `POST /api/v1/pools/{pool}/locks/{lock}/quarantine`: take a lock out of service. `by.reason` is required.
@@ -71,6 +73,10 @@ pub struct Policy {
     /// the pool has no lock at all, and all others are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when_empty: Option<WhenEmpty>,
+    /// What becomes of a `flow` hold that no other build has fetched when its build is errored, aborted or gone.
+    /// Default: `end`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut_short: Option<CutShort>,
 }
 
 /// The order of a queue.
@@ -113,6 +119,18 @@ pub enum WhenEmpty {
 
 same_words!(WhenEmpty, CoreWhenEmpty { Wait, Fail });
 
+/// What becomes of a hold whose build was cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CutShort {
+    /// It is lost, and its locks drain.
+    End,
+    /// It stays until somebody releases it.
+    Keep,
+}
+
+same_words!(CutShort, CoreCutShort { End, Keep });
+
 /// `PUT /api/v1/pools/{pool}`: declare a pool. The policy is replaced as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -137,12 +155,13 @@ pub enum Rule {
     MaxQueue,
     Scope,
     WhenEmpty,
+    CutShort,
 }
 
-same_words!(Rule, CoreRule { Order, Overtaking, Pick, Drain, MaxHold, MaxQueue, Scope, WhenEmpty });
+same_words!(Rule, CoreRule { Order, Overtaking, Pick, Drain, MaxHold, MaxQueue, Scope, WhenEmpty, CutShort });
 
 impl Rule {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Order,
         Self::Overtaking,
         Self::Pick,
@@ -151,6 +170,7 @@ impl Rule {
         Self::MaxQueue,
         Self::Scope,
         Self::WhenEmpty,
+        Self::CutShort,
     ];
 }
 
@@ -158,7 +178,7 @@ impl Policy {
     /// The rules that it names.
     #[must_use]
     pub fn rules(&self) -> Vec<Rule> {
-        let Self { order, overtaking, pick, drain, max_hold, max_queue, scope, when_empty } = self;
+        let Self { order, overtaking, pick, drain, max_hold, max_queue, scope, when_empty, cut_short } = self;
         let named = [
             order.map(|_| Rule::Order),
             overtaking.as_ref().map(|_| Rule::Overtaking),
@@ -168,6 +188,7 @@ impl Policy {
             max_queue.map(|_| Rule::MaxQueue),
             scope.map(|_| Rule::Scope),
             when_empty.map(|_| Rule::WhenEmpty),
+            cut_short.map(|_| Rule::CutShort),
         ];
         named.into_iter().flatten().collect()
     }

@@ -11,7 +11,7 @@ use super::{
     is_false, labels, locks, parsed, plain, stored_labels, stored_locks, words,
 };
 use crate::core::claim::{
-    Ask, BuildEnd, BuildOver, BuildRef, Claim, Ended, Part, Phase, Presence, Priority, Terms, Want,
+    Ask, BuildEnd, BuildOver, BuildRef, Claim, Ended, Fetched, Part, Phase, Presence, Priority, Terms, Want,
 };
 use crate::core::names::{ClaimId, Digest, Fence, LockName, PoolName, Reason, Revision, Run, Text, Ticket};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
@@ -133,8 +133,12 @@ pub enum StoredPhase {
         until: Option<StoredDeadline>,
         #[serde(skip_serializing_if = "Option::is_none")]
         limit: Option<StoredDeadline>,
+        /// Another build has fetched it.
         #[serde(default, skip_serializing_if = "is_false")]
         delivered: bool,
+        /// Only its own build has fetched it.
+        #[serde(default, skip_serializing_if = "is_false")]
+        fetched: bool,
     },
 }
 
@@ -148,14 +152,15 @@ impl From<&Phase> for StoredPhase {
                 confirm_by: (*confirm_by).into(),
                 give_up: give_up.map(Into::into),
             },
-            Phase::Held { fence, claimed, locks, since, until, limit, delivered } => Self::Held {
+            Phase::Held { fence, claimed, locks, since, until, limit, fetched } => Self::Held {
                 fence: fence.0,
                 claimed: (*claimed).into(),
                 locks: stored_locks(locks),
                 since: since.0,
                 until: until.map(Into::into),
                 limit: limit.map(Into::into),
-                delivered: *delivered,
+                delivered: *fetched == Fetched::ByAnother,
+                fetched: *fetched == Fetched::ByItsBuild,
             },
         }
     }
@@ -173,14 +178,18 @@ impl From<StoredPhase> for Phase {
                 confirm_by: confirm_by.into(),
                 give_up: give_up.map(Into::into),
             },
-            StoredPhase::Held { fence, claimed, locks: given, since, until, limit, delivered } => Self::Held {
+            StoredPhase::Held { fence, claimed, locks: given, since, until, limit, delivered, fetched } => Self::Held {
                 fence: Fence(fence),
                 claimed: claimed.into(),
                 locks: locks(given),
                 since: WallMs(since),
                 until: until.map(Into::into),
                 limit: limit.map(Into::into),
-                delivered,
+                fetched: match (delivered, fetched) {
+                    (true, _) => Fetched::ByAnother,
+                    (_, true) => Fetched::ByItsBuild,
+                    _ => Fetched::Never,
+                },
             },
         }
     }

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Parsed, StoredDeadline, StoredLabels, StoredScope, is_false, labels, parsed, stored_labels, words};
 use crate::core::names::{LockName, Reason, Text};
-use crate::core::pool::{Lock, Order, Overtaking, Pick, Policy, Quarantine, WhenEmpty};
+use crate::core::pool::{CutShort, Lock, Order, Overtaking, Pick, Policy, Quarantine, WhenEmpty};
 use crate::core::time::{Span, WallMs};
 
 words!(StoredOrder for Order { Fifo, Priority, Lifo });
 words!(StoredPick for Pick { LeastRecent, Random, Name });
 words!(StoredWhenEmpty for WhenEmpty { Wait, Fail });
+words!(StoredCutShort for CutShort { End, Keep });
 
 /// Later claims may be served before earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,11 +46,14 @@ pub struct StoredPolicy {
     scope: Option<StoredScope>,
     #[serde(skip_serializing_if = "Option::is_none")]
     when_empty: Option<StoredWhenEmpty>,
+    /// Missing if it is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_short: Option<StoredCutShort>,
 }
 
 impl From<&Policy> for StoredPolicy {
     fn from(policy: &Policy) -> Self {
-        let Policy { order, overtaking, pick, drain, max_hold, max_queue, scope, when_empty } = policy;
+        let Policy { order, overtaking, pick, drain, max_hold, max_queue, scope, when_empty, cut_short } = policy;
         Self {
             order: Some((*order).into()).filter(|_| *order != Order::default()),
             backfill: match overtaking {
@@ -62,6 +66,7 @@ impl From<&Policy> for StoredPolicy {
             max_queue: *max_queue,
             scope: scope.map(Into::into),
             when_empty: when_empty.map(Into::into),
+            cut_short: Some((*cut_short).into()).filter(|_| *cut_short != CutShort::default()),
         }
     }
 }
@@ -77,6 +82,7 @@ impl From<StoredPolicy> for Policy {
             max_queue: stored.max_queue,
             scope: stored.scope.map(Into::into),
             when_empty: stored.when_empty.map(Into::into),
+            cut_short: stored.cut_short.map(Into::into).unwrap_or_default(),
         }
     }
 }

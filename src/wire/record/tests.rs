@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::*;
-use crate::core::claim::{Ask, BuildEnd, BuildOver, BuildRef, Claim, Ended, Part, Phase, Priority, Terms, Want};
+use crate::core::claim::{
+    Ask, BuildEnd, BuildOver, BuildRef, Claim, Ended, Fetched, Part, Phase, Priority, Terms, Want,
+};
 use crate::core::history::{Change, ChangeKind};
 use crate::core::latch::{Ending, Latch, LatchId, NewLatch, Node, Outputs, Released, Target};
 use crate::core::names::{Asked, ChangeKey, Digest, Fence, Revision, Ticket};
@@ -78,7 +80,7 @@ fn claim() -> Claim {
             since: WallMs(1_767_225_600_001),
             until: Some(deadline(u64::MAX, 90_000)),
             limit: Some(deadline(u64::MAX, 91_000)),
-            delivered: true,
+            fetched: Fetched::ByAnother,
         },
         parks: BTreeSet::new(),
         made: Vec::new(),

@@ -122,17 +122,26 @@ fn a_flow_hold_that_nobody_fetched_ends_when_its_build_was_cut_short() {
     let server = watching(&[&concourse.url], &[]);
     concourse.build(99, "started");
     take(&server, &concourse, 99, "clock", "build");
-    for (id, status, ends) in
-        [(1, "aborted", true), (2, "errored", true), (3, "succeeded", false), (4, "failed", false)]
-    {
+    // Which holds end: one that nobody fetched, and one that only the get of the same build fetched.
+    for (id, status, ends, own_ends) in [
+        (1, "aborted", true, true),
+        (2, "errored", true, true),
+        (3, "succeeded", false, false),
+        (4, "failed", true, false),
+    ] {
         concourse.build(u64::from(id), "started");
-        let (undelivered, delivered) = (format!("u-{status}"), format!("d-{status}"));
+        let [undelivered, own, delivered, kept] = ["u", "o", "d", "k"].map(|pool| format!("{pool}-{status}"));
+        server.cli(&["pool", "set", &kept, "--capacity", "1", "--cut-short", "keep"]).ok();
         build(&server, &concourse, id, &undelivered).out(&super::acquire("flow")).ok();
-        let fetching = build(&server, &concourse, id, &delivered);
-        let version = fetching.out(&super::acquire("flow")).ok().version();
-        fetching.get(&version, "lock").ok();
+        for (pool, by) in [(&own, id), (&delivered, 99), (&kept, id)] {
+            let version = build(&server, &concourse, id, pool).out(&super::acquire("flow")).ok().version();
+            build(&server, &concourse, by, pool).get(&version, "lock").ok();
+        }
         concourse.until_asked(u64::from(id), 1);
         concourse.build(u64::from(id), status);
+        if own_ends {
+            eventually("it ends", || (server.pool(&own)["free"] == 1).then_some(()));
+        }
         if ends {
             eventually("it ends", || (server.pool(&undelivered)["free"] == 1).then_some(()));
             let how = server.api("GET", &format!("/pools/{undelivered}/changes"), &json!(null)).1;
@@ -145,7 +154,9 @@ fn a_flow_hold_that_nobody_fetched_ends_when_its_build_was_cut_short() {
             (concourse.asked(u64::from(id)) == before).then_some(())
         });
         assert_eq!(server.pool(&delivered)["free"], 0, "{status}: delivered");
-        assert_eq!(server.pool(&undelivered)["free"], u64::from(ends), "{status}: not delivered");
+        assert_eq!(server.pool(&kept)["free"], 0, "{status}: kept");
+        assert_eq!(server.pool(&own)["free"], u64::from(own_ends), "{status}: fetched by its own build");
+        assert_eq!(server.pool(&undelivered)["free"], u64::from(ends), "{status}: not fetched");
     }
 }
 
@@ -153,17 +164,15 @@ fn a_flow_hold_that_nobody_fetched_ends_when_its_build_was_cut_short() {
 fn a_hold_that_outlives_its_build_says_how_and_when_that_ended() {
     let concourse = Concourse::start();
     let server = watching(&[&concourse.url], &[]);
-    for (id, pool, fetched, shown) in [
-        (1, "fetched", true, "its build succeeded 5 min ago"),
-        (2, "unfetched", false, "its build failed 5 min ago"),
-        (3, "aborted", true, "its build was aborted 5 min ago"),
+    for (id, pool, by, shown) in [
+        (1, "succeeded", 1, "its build succeeded 5 min ago"),
+        (2, "failed", 2, "its build failed 5 min ago"),
+        (3, "aborted", 9, "its build was aborted 5 min ago"),
     ] {
         concourse.build(u64::from(id), "started");
         let owner = build(&server, &concourse, id, pool);
         let version = owner.out(&super::acquire("flow")).ok().version();
-        if fetched {
-            owner.get(&version, "lock").ok();
-        }
+        build(&server, &concourse, by, pool).get(&version, "lock").ok();
         let how = shown.split(' ').rev().nth(3).unwrap();
         concourse.ended_build(u64::from(id), how, 301);
         let told = eventually("the server knows the end", || {
