@@ -72,7 +72,7 @@ fn the_page_is_walked_step_by_step() {
     // 4. The import.
     locks.import(&server, &["--dry-run"]).ended(0, "6 to be done, 0 unchanged, 0 left alone");
     locks.import(&server, &[]).ended(0, "6 done, 0 unchanged, 0 left alone");
-    assert_eq!(server.pool("cf%2Ffresh")["free"], 1, "a nested pool keeps its path");
+    assert_eq!(server.pool("cf/fresh")["free"], 1, "a nested pool keeps its path");
     let told = holder(&server, "eu-1");
     let owner = |key: &str| told["owner"][key].as_str().unwrap_or_default().to_owned();
     let place = [owner("team"), owner("pipeline"), owner("job"), owner("build_name")];
