@@ -178,9 +178,9 @@ fn watch_draws_on_a_terminal_and_leaves_it_as_it_was() {
         shell.args(["-c", line, "sh", binary(), "watch", "p"]).env("LOCKER_URI", &server.url).env("NO_COLOR", "1");
         let mut terminal = Terminal::start(&shell);
         terminal.until_seen("\u{1b}[?1049h");
-        terminal.until_seen("pool \"p\": 1 locks, 1 free, 0 waiting");
+        terminal.until_seen("pool \"p\": 1 lock, 1 free, 0 waiting");
         let id = server.cli(&["claim", "p", "--reason", "why\u{1b}]0;x"]).ok().stdout;
-        terminal.until_seen("pool \"p\": 1 locks, 0 free, 0 waiting");
+        terminal.until_seen("pool \"p\": 1 lock, 0 free, 0 waiting");
         terminal.until_seen("because \"why\\u{1b}]0;x\"");
         let waiter = Running::start(server.cli_command().args(["claim", "p"]), b"");
         terminal.until_seen("PLACE");

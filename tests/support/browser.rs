@@ -22,27 +22,35 @@ pub struct Browser {
     session: String,
 }
 
+/// A driver, and the port that it listens on. `None` if it has ended at once.
+fn driver() -> Option<(Child, String)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("chromedriver: apt-get install chromium-driver");
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
+        line.split_once("successfully on port ").map(|(_, port)| port.trim_end_matches('.').to_owned())
+    });
+    let Some(port) = port else {
+        let _ = driver.wait();
+        return None;
+    };
+    // It must not block on a full pipe.
+    thread::spawn(move || lines.for_each(drop));
+    Some((driver, port))
+}
+
 impl Browser {
     /// # Panics
     /// When there is no `chromedriver` or no Chromium. `bin/test` installs both.
     pub fn start() -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver: apt-get install chromium-driver");
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                line.split_once("successfully on port ").map(|(_, port)| port.trim_end_matches('.').to_owned())
-            })
-            .expect("chromedriver says its port");
-        // It must not block on a full pipe.
-        thread::spawn(move || lines.for_each(drop));
+        // It takes a port that is free for IPv4 and gives up if that one is taken for IPv6, so it may need another try.
+        let started = (0..10).find_map(|_| driver());
+        let (driver, port) = started.expect("chromedriver finds a port");
         let mut browser = Self { _turn: turn, driver, address: format!("127.0.0.1:{port}"), session: String::new() };
         let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
         let wanted = json!({ "capabilities": { "alwaysMatch": {
