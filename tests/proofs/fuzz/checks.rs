@@ -65,12 +65,16 @@ pub fn names(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     for text in [text.to_owned(), percent_decoded(text).unwrap_or_default()] {
         let (pool, lock) = (text.parse::<PoolName>(), text.parse::<LockName>());
-        assert_eq!(pool.is_ok(), lock.is_ok());
-        if let Ok(name) = pool {
+        if let Ok(name) = &pool {
             assert_eq!(name.to_string(), text, "equal means equal bytes");
-            assert!((1..=limits::NAME_BYTES).contains(&text.len()) && !text.starts_with('.'));
-            assert!(!text.contains('/') && !text.chars().any(char::is_control));
+            assert!((1..=limits::NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control));
+            assert!(text.split('/').all(|part| part.parse::<LockName>().is_ok()), "each part is a name");
+            assert!(!name.file_name().contains('/'));
         }
+        if let Ok(name) = &lock {
+            assert_eq!(name.to_string(), text, "equal means equal bytes");
+        }
+        assert_eq!(lock.is_ok(), pool.is_ok() && !text.contains('/'));
         if text.parse::<ClaimId>().is_ok() {
             assert!((1..=limits::ID_BYTES).contains(&text.len()));
             assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b)));
