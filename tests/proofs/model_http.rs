@@ -99,6 +99,7 @@ impl Server {
         self.life.as_ref().unwrap()
     }
 
+    #[allow(clippy::too_many_lines, reason = "one short arm for each operation")]
     fn apply(&mut self, op: &Op) -> Answer {
         match op {
             Op::Ask(request) => self.ask(request),

@@ -14,8 +14,8 @@ use super::connection::Connection;
 use super::output::CliError;
 use super::ready;
 use super::values::parse_duration;
-#[cfg(feature = "plant")]
 use crate::core::names::NamePattern;
+#[cfg(feature = "plant")]
 use crate::core::settings::Plant;
 use crate::core::settings::Settings;
 use crate::core::time::Span;

@@ -143,6 +143,7 @@ impl Core {
         }
     }
 
+    #[allow(clippy::too_many_lines, reason = "one short arm for each operation")]
     fn command(&self, op: &Op) -> Command {
         let by = By::default();
         match op {
