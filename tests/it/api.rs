@@ -309,6 +309,18 @@ GET    /api/v1/claims?state=ended&build=7&cluster=https://ci |                  
 DELETE /api/v1/claims/never             |                                                | 404 no_such_claim
 DELETE /api/v1/claims/never             |                                                | 200 how=cancelled life=0 revision=-
 
+# One operation, one request
+POST   /api/v1/pools/p/changes          | {"by":{"op":"once"}}                           | 200
+POST   /api/v1/pools/p/changes          | {"lock":"eu","by":{"op":"once"}}               | 409 different_request
+POST   /api/v1/pools/p/locks/eu/quarantine | {"by":{"op":"once","reason":"x"}}           | 409 different_request
+POST   /api/v1/pools/p/locks/eu/return  | {"by":{"op":"once"}}                           | 409 different_request
+PATCH  /api/v1/pools/p/locks/eu         | {"by":{"op":"once"}}                           | 409 different_request
+DELETE /api/v1/pools/p/locks/eu         | {"by":{"op":"once"}}                           | 409 different_request
+PUT    /api/v1/pools/p                  | {"by":{"op":"once"}}                           | 409 different_request
+PATCH  /api/v1/pools/p                  | {"by":{"op":"once"}}                           | 409 different_request
+DELETE /api/v1/pools/p                  | {"by":{"op":"once"}}                           | 409 different_request
+POST   /api/v1/claims/c/move            | {"to":"first","by":{"op":"once","reason":"x"}} | 409 different_request
+
 # History
 GET    /api/v1/pools/none/changes       |                                                | 404 no_such_pool
 GET    /api/v1/pools/p/changes          |                                                | 200 items.0.kind=pool_set

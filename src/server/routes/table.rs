@@ -172,7 +172,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<MoveBody>),
         body_required: true,
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::NoSuchClaim, Code::NotWaiting, Code::Ended, Code::StoreFailed],
+        codes: &[Code::DifferentRequest, Code::NoSuchClaim, Code::NotWaiting, Code::Ended, Code::StoreFailed],
         ..guarded(
             Post,
             "/api/v1/claims/{id}/move",
@@ -210,13 +210,13 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<PoolBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::PoolInUse, Code::Limit, Code::StoreFailed],
+        codes: &[Code::DifferentRequest, Code::PoolInUse, Code::Limit, Code::StoreFailed],
         ..guarded(Put, "/api/v1/pools/{pool}", "Declare a pool; replaces its whole policy", Do(pools::put, done))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<PoolChangeBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::PoolInUse, Code::Limit, Code::StoreFailed],
+        codes: &[Code::DifferentRequest, Code::PoolInUse, Code::Limit, Code::StoreFailed],
         ..guarded(
             Patch,
             "/api/v1/pools/{pool}",
@@ -227,7 +227,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::NoSuchPool, Code::PoolInUse, Code::StoreFailed],
+        codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::PoolInUse, Code::StoreFailed],
         ..guarded(Delete, "/api/v1/pools/{pool}", "Remove a pool that nobody uses", Do(pools::delete, done))
     },
     Route {
@@ -262,7 +262,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::StoreFailed],
+        codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::StoreFailed],
         ..guarded(
             Patch,
             "/api/v1/pools/{pool}/locks/{lock}",
@@ -273,7 +273,14 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::NotHolder, Code::StoreFailed],
+        codes: &[
+            Code::DifferentRequest,
+            Code::NoSuchPool,
+            Code::NoSuchLock,
+            Code::LockHeld,
+            Code::NotHolder,
+            Code::StoreFailed,
+        ],
         ..guarded(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Remove a lock from its pool", Do(locks::delete, done))
     },
     Route {
@@ -301,7 +308,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<QuarantineBody>),
         body_required: true,
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
+        codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
         ..guarded(
             Post,
             "/api/v1/pools/{pool}/locks/{lock}/quarantine",
@@ -312,7 +319,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<ReturnBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
+        codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
         ..guarded(
             Post,
             "/api/v1/pools/{pool}/locks/{lock}/return",
@@ -334,7 +341,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         body: Some(SchemaGenerator::subschema_for::<NoteBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
-        codes: &[Code::NoSuchPool, Code::StoreFailed],
+        codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::StoreFailed],
         ..guarded(Post, "/api/v1/pools/{pool}/changes", "Write an entry that changes nothing", Do(changes::note, done))
     },
     Route {
