@@ -378,9 +378,7 @@ impl End {
             Self::Broken => "broken",
         }
     }
-}
 
-impl End {
     /// Whether a hold that ends this way is lost: its holder may not know yet, so its locks drain.
     #[must_use]
     pub fn is_loss(self) -> bool {

@@ -99,6 +99,17 @@ impl Response {
 /// A response that is being made.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Response> + Send + 'a>>;
 
+/// What it proves of a client that its request was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Nothing: anybody may make this request.
+    Public,
+    /// The client has proven its identity by a certificate, or this server asks for no proof.
+    Client,
+    /// The credentials in the request are right.
+    Password,
+}
+
 /// Turns requests into responses.
 pub trait Handler: Send + Sync + 'static {
     /// Decides whether a request is admitted, and sets its identity. Called once for each request, before it is
@@ -106,7 +117,7 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// # Errors
     /// The answer to a request that is not admitted.
-    fn admit(&self, request: &mut Request) -> Result<(), Response>;
+    fn admit(&self, request: &mut Request) -> Result<Admission, Response>;
 
     /// Answers one request: when it arrives, and again each time after it was parked. Called from an async task, so it
     /// must not block between two awaits. If it takes too long, the door may drop it at any await. If the request could

@@ -3,8 +3,9 @@
 use base64::Engine as _;
 use nix::sys::signal::{Signal, kill};
 
+use crate::support::certs::{Ca, Files};
 use crate::support::http::Client;
-use crate::support::{Running, Server, Setup, eventually};
+use crate::support::{Running, Server, Setup, clean, eventually};
 
 const AUTH: [(&str, &str); 2] = [("AUTH_USER", "ci"), ("AUTH_PASS", "secret")];
 
@@ -118,6 +119,69 @@ fn a_reload_without_certificates_changes_nothing() {
         client.send("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
         client.read().status == 200
     });
+}
+
+#[test]
+fn a_client_with_certificate_and_password_is_remembered() {
+    let (ca, files) = (Ca::new("test CA"), Files::new());
+    let (own, client) = (ca.issue(&["127.0.0.1"], "server"), ca.issue(&[], "ci"));
+    let (cert, key) = (files.write("cert", &own.cert), files.write("key", &own.key));
+    let (shown, its_key) = (files.write("shown", &client.cert), files.write("its-key", &client.key));
+    let ca = files.write("ca", &ca.pem());
+    let tls = [("SSL_CERT", cert.as_str()), ("SSL_KEY", key.as_str()), ("LOCKER_CLIENT_CA", ca.as_str())];
+    let server = Server::start_as(&Setup::memory().vars(&AUTH).vars(&tls));
+    let status = |password: &str| {
+        let mut curl = clean("curl");
+        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", &ca, "--cert", &shown]);
+        curl.args(["--key", &its_key, "-u", &format!("ci:{password}"), &format!("{}/api/v1/info", server.url)]);
+        Running::start(&mut curl, b"").finish().stdout
+    };
+    assert_eq!(status("secret"), "200");
+    let guesses: Vec<String> = (0..15).map(|guess| status(&format!("guess-{guess}"))).collect();
+    assert!(guesses.iter().any(|status| status == "429"), "{guesses:?}");
+    assert_eq!(status("secret"), "200", "it is not held up by others with its address");
+}
+
+/// A connection from this address of the machine.
+fn from(source: [u8; 4], server: &Server) -> std::net::TcpStream {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&server.socket().into()).unwrap();
+    socket.into()
+}
+
+#[test]
+fn a_crowd_of_silent_strangers_keeps_nobody_out() {
+    let server = Server::start_as(&Setup::memory().vars(&AUTH).flag("--max-connections", "200"));
+    let ask = |client: &mut Client| {
+        let credentials = basic("secret");
+        client.send(format!("GET /api/v1/info HTTP/1.1\r\nHost: a\r\nAuthorization: Basic {credentials}\r\n\r\n"));
+        client.read().status
+    };
+    let mut known = Client::new(server.address());
+    assert_eq!(ask(&mut known), 200);
+    let healthy = || {
+        let mut probe = Client::new(server.address());
+        probe.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+        probe.read().status == 200
+    };
+    let mut crowd = Vec::new();
+    for round in 0..5_u8 {
+        // Some are silent, some stop in the middle of a head, some have asked for their health and are idle.
+        for n in 0..150_u8 {
+            let mut stranger = Client::on(from([127, 0, 1, round], &server));
+            match n % 3 {
+                0 => {}
+                1 => drop(stranger.try_send(format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(15_000)))),
+                _ => drop(stranger.try_send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")),
+            }
+            crowd.push(stranger);
+        }
+        assert!(healthy(), "health checks are answered");
+        assert_eq!(ask(&mut Client::new(server.address())), 200, "a new client of a known address");
+    }
+    assert_eq!(ask(&mut known), 200, "an idle client of a known address was not disturbed");
 }
 
 /// Every way to name a file, and what it may say about one that cannot be read as a whole.

@@ -122,6 +122,8 @@ impl Outputs {
     /// # Errors
     /// There are too many, or their total size is too large.
     pub fn new(values: BTreeMap<ParameterName, Arc<str>>) -> Result<Self, NameError> {
+        // The text below is constant, like all texts of its kind.
+        const { assert!(limits::LATCH_OUTPUTS == 64, "the text below says 64") };
         if values.len() > limits::LATCH_OUTPUTS {
             return Err(NameError::Shape { what: "outputs", must: "be at most 64" });
         }

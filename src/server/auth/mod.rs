@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 
 use self::browsers::Browsers;
 use super::door::ClientAuth;
-use super::http::{Answering, Handler, Identity, Request, Response};
+use super::http::{Admission, Answering, Handler, Identity, Request, Response};
 use crate::core::names::ParkId;
 use crate::wire::api::ErrorView;
 use crate::wire::errors::Code;
@@ -95,20 +95,21 @@ impl Guard {
         Self { browsers, ..self }
     }
 
-    /// The identity of a request that is admitted. `None` if it has none and needs none.
-    fn identify(&self, request: &Request) -> Result<Option<Identity>, ()> {
-        if (self.rule)(request) == Access::Public {
-            return Ok(request.identity.clone());
-        }
+    /// The identity of a request that is admitted, and what that proves. `None` if it has none and needs none.
+    fn identify(&self, request: &Request) -> Result<(Option<Identity>, Admission), ()> {
         let shown = request.identity.clone();
+        if (self.rule)(request) == Access::Public {
+            return Ok((shown, Admission::Public));
+        }
         match (&self.basic, self.certificate) {
-            (None, None) => Ok(None),
-            (None, Some(_)) => shown.ok_or(()).map(Some),
-            (Some(_), Some(ClientAuth::Optional)) if shown.is_some() => Ok(shown),
+            (None, None) => Ok((None, Admission::Client)),
+            (None, Some(_)) => shown.ok_or(()).map(|shown| (Some(shown), Admission::Client)),
+            (Some(_), Some(ClientAuth::Optional)) if shown.is_some() => Ok((shown, Admission::Client)),
             (Some(_), Some(ClientAuth::Required)) if shown.is_none() => Err(()),
             (Some((user, expected)), certificate) if has_password(request, expected) => {
                 let user = Identity::User(user.clone());
-                Ok(Some(if certificate.is_some() { shown.unwrap_or(user) } else { user }))
+                let identity = if certificate.is_some() { shown.unwrap_or(user) } else { user };
+                Ok((Some(identity), Admission::Password))
             }
             (Some(_), _) => Err(()),
         }
@@ -164,10 +165,12 @@ fn has_password(request: &Request, expected: &[u8; 32]) -> bool {
 }
 
 impl Handler for Guard {
-    fn admit(&self, request: &mut Request) -> Result<(), Response> {
+    fn admit(&self, request: &mut Request) -> Result<Admission, Response> {
         self.browsers.check(request).map_err(|error| refusal(Code::Forbidden, error))?;
-        request.identity = self.identify(request).map_err(|()| self.refuse(request))?;
-        self.inner.admit(request)
+        let (identity, admission) = self.identify(request).map_err(|()| self.refuse(request))?;
+        request.identity = identity;
+        self.inner.admit(request)?;
+        Ok(admission)
     }
 
     fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {

@@ -5,8 +5,8 @@ use crate::server::routes;
 struct Ok200;
 
 impl Handler for Ok200 {
-    fn admit(&self, _: &mut Request) -> Result<(), Response> {
-        Ok(())
+    fn admit(&self, _: &mut Request) -> Result<Admission, Response> {
+        Ok(Admission::Client)
     }
 
     fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {

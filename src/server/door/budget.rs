@@ -31,10 +31,20 @@ impl Budget {
         self.claim(units).then(|| Share { budget: self.clone(), units })
     }
 
+    /// The number of units that are left at the moment.
+    pub fn left(&self) -> usize {
+        self.0.limit.saturating_sub(self.0.used.load(Ordering::Relaxed))
+    }
+
     /// The number of units that are taken at the moment.
     #[cfg(test)]
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
+    }
+
+    fn give_back(&self, units: usize) {
+        self.0.used.fetch_sub(units, Ordering::Relaxed);
+        self.0.shown.dec_by(shown(units));
     }
 
     fn claim(&self, units: usize) -> bool {
@@ -66,12 +76,18 @@ impl Share {
         }
         grown
     }
+
+    /// Returns all units but these.
+    pub fn shrink_to(&mut self, units: usize) {
+        let returned = self.units.saturating_sub(units);
+        self.units -= returned;
+        self.budget.give_back(returned);
+    }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.0.used.fetch_sub(self.units, Ordering::Relaxed);
-        self.budget.0.shown.dec_by(shown(self.units));
+        self.budget.give_back(self.units);
     }
 }
 

@@ -13,20 +13,21 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::Door;
 use super::access_log::{CLIENT_LEFT, Entry, Outcome};
 use super::answer;
 use super::body::ChunkDecoder;
-use super::budget::{Budget, Share};
+use super::budget::Share;
+use super::crowd::{Seat, Whom};
 use super::head::{self, Framing, Method};
 use super::keep::Keep;
 use super::listen::Client;
 use super::park::Listener;
 use super::refusal::Refusal;
 use crate::server::door::limits;
-use crate::server::http::{Answering, Attempt, Identity, Request, Response};
+use crate::server::http::{Admission, Answering, Attempt, Identity, Request, Response};
 use crate::server::notices::Subscription;
 
 /// The read buffer of an idle connection, bytes. Most requests fit.
@@ -66,7 +67,7 @@ struct Opening {
 }
 
 /// Serves one client until it leaves, is refused, or the door stops.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, client: &Client, door: Arc<Door>) {
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, client: &Client, seat: &Seat, door: Arc<Door>) {
     let mut connection = Connection {
         stream,
         ahead: Vec::new(),
@@ -75,10 +76,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, client: 
         is_head: false,
         entry: None,
         client,
+        seat,
         door,
     };
     let end = loop {
-        match connection.serve_one().await {
+        let served = connection.serve_one().await;
+        seat.rest();
+        match served {
             Ok(Keep::Close) => break End::Gone,
             Ok(_) if connection.door.stop.is_triggered() => break End::Gone,
             Ok(_) => {}
@@ -109,6 +113,7 @@ struct Connection<'a, S> {
     /// The current request, from its first byte to its log line.
     entry: Option<Entry>,
     client: &'a Client,
+    seat: &'a Seat,
     door: Arc<Door>,
 }
 
@@ -124,43 +129,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.entry = Some(Entry { id: self.door.request_id(park), park, started, method: None });
         let deadline = started + self.door.settings.send;
         let mut opening = timeout_at(deadline, self.read_head()).await.unwrap_or(Err(TOO_SLOW.into()))?;
-        if let Some(refused) = self.refused(&mut opening).await {
-            let keep = self.skip_body(&opening);
-            return self.respond(refused, opening.request.identity.as_ref(), keep).await;
+        match self.admit(&mut opening).await {
+            Err(refused) => {
+                let (keep, identity) = (self.skip_body(&opening), opening.request.identity.take());
+                // The client may take its answer slowly. It need not hold its request for that.
+                drop(opening);
+                return self.respond(refused, identity.as_ref(), keep).await;
+            }
+            Ok(Admission::Public) => {}
+            Ok(_) if self.seat.serve() => {}
+            Ok(_) => return Err(End::Gone),
         }
         let ask = timeout_at(deadline, self.read_body(opening)).await.unwrap_or(Err(TOO_SLOW.into()))?;
         self.answer(ask).await
     }
 
     /// Decides by its head alone whether a request is admitted. If it is not, its body is never read.
-    async fn refused(&mut self, opening: &mut Opening) -> Option<Response> {
+    async fn admit(&mut self, opening: &mut Opening) -> Result<Admission, Response> {
         let (door, address) = (Arc::clone(&self.door), self.client.address);
         if let Some(pace) = &door.requests
             && let Err(over) = pace.try_spend(address, std::time::Instant::now())
         {
             door.settings.figures.rate_limited.inc();
-            return Some(TOO_FAST.retry_after(whole_seconds(over)).into_response());
+            return Err(TOO_FAST.retry_after(whole_seconds(over)).into_response());
         }
         let credentials = door.logins.credentials(address, &opening.request);
         if let Some(credentials) = credentials
             && let Err(over) = door.logins.may_try(address, credentials, std::time::Instant::now())
         {
             door.settings.figures.refused(TOO_MANY_LOGINS.status);
-            return Some(TOO_MANY_LOGINS.retry_after(whole_seconds(over)).into_response());
+            return Err(TOO_MANY_LOGINS.retry_after(whole_seconds(over)).into_response());
         }
         match (door.handler.admit(&mut opening.request), credentials) {
-            (Ok(()), credentials) => {
-                // A public route admits wrong credentials too. Only an accepted user proves that they are right.
-                if let (Some(right), Some(Identity::User(_))) = (credentials, &opening.request.identity) {
+            (Ok(admission), credentials) => {
+                if let (Some(right), Admission::Password) = (credentials, admission) {
                     door.logins.succeeded(right);
                 }
-                None
+                Ok(admission)
             }
             (Err(refused), Some(_)) if refused.status == 401 => {
                 self.slow_down(&opening.request.id).await;
-                Some(refused)
+                Err(refused)
             }
-            (Err(refused), _) => Some(refused),
+            (Err(refused), _) => Err(refused),
         }
     }
 
@@ -200,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn fill(&mut self) -> Result<(), End> {
         if self.ahead.len() == self.ahead.capacity() {
             self.ahead.reserve(self.ahead.len().max(IDLE_BUFFER));
-            count(&self.door.held, &mut self.ahead_share, self.ahead.capacity(), IDLE_BUFFER)?;
+            count(&self.door, &mut self.ahead_share, self.ahead.capacity(), IDLE_BUFFER).await?;
         }
         match self.stream.read_buf(&mut self.ahead).await {
             Ok(1..) => Ok(()),
@@ -250,7 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     async fn read_sized(&mut self, length: usize, body: &mut Vec<u8>) -> Result<Option<Share>, End> {
-        if length > self.door.settings.held_bytes {
+        if length > self.door.settings.held_bytes() {
             return Err(NO_ROOM.into());
         }
         let mut share = None;
@@ -261,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let mut rest = (&mut self.stream).take((length - here) as u64);
         while rest.limit() > 0 {
             match rest.read_buf(body).await {
-                Ok(1..) => count(&self.door.held, &mut share, body.capacity(), limits::DOOR_UNCOUNTED_BYTES)?,
+                Ok(1..) => count(&self.door, &mut share, body.capacity(), limits::DOOR_UNCOUNTED_BYTES).await?,
                 Ok(0) | Err(_) => return Err(End::Gone),
             }
         }
@@ -277,9 +288,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if decoder.is_done() {
                 return Ok(share);
             }
-            count(&self.door.held, &mut share, body.capacity(), limits::DOOR_UNCOUNTED_BYTES)?;
+            count(&self.door, &mut share, body.capacity(), limits::DOOR_UNCOUNTED_BYTES).await?;
             self.ahead.reserve(CHUNKS_BUFFER);
-            count(&self.door.held, &mut self.ahead_share, self.ahead.capacity(), IDLE_BUFFER)?;
+            count(&self.door, &mut self.ahead_share, self.ahead.capacity(), IDLE_BUFFER).await?;
             self.fill().await?;
         }
     }
@@ -458,17 +469,26 @@ const NO_ROOM_FOR_ANSWER: Refusal = Refusal::busy("too many large answers are be
 const INTERNAL: Refusal = Refusal::new(500, "internal", "internal error");
 
 /// Counts memory as a client's bytes arrive, once it is more than `free`. A size that is only announced takes no room
-/// from others.
-fn count(held: &Budget, share: &mut Option<Share>, bytes: usize, free: usize) -> Result<(), Refusal> {
-    let room = match share {
+/// from others. If there is no room, strangers make some, the oldest first.
+async fn count(door: &Door, share: &mut Option<Share>, bytes: usize, free: usize) -> Result<(), Refusal> {
+    let try_to_count = |share: &mut Option<Share>| match share {
         _ if bytes <= free => true,
         Some(share) => share.grow_to(bytes),
         none => {
-            *none = held.take(bytes);
+            *none = door.held.take(bytes);
             none.is_some()
         }
     };
-    if room { Ok(()) } else { Err(NO_ROOM) }
+    for _ in 0..limits::DOOR_ROOM_MS / limits::DOOR_ROOM_LOOK_MS {
+        if try_to_count(share) {
+            return Ok(());
+        }
+        if !door.crowd.make_room(Whom::Strangers) {
+            break;
+        }
+        sleep(Duration::from_millis(limits::DOOR_ROOM_LOOK_MS)).await;
+    }
+    if try_to_count(share) { Ok(()) } else { Err(NO_ROOM) }
 }
 
 /// Drops what a parked request no longer needs: it has been authorized, and no handler reads its headers again.

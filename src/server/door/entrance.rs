@@ -11,8 +11,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::address::ConnectionCounts;
-use super::budget::{Budget, Share};
+use super::address::{Address, ConnectionCounts};
+use super::budget::Budget;
+use super::crowd::{Room, Seat, Whom};
 use super::keep::Keep;
 use super::listen::{Client, Socket};
 use super::refusal::Refusal;
@@ -32,6 +33,8 @@ pub(super) struct Entrance<'w> {
     workers: &'w Workers,
     alive: mpsc::Sender<()>,
     connections: Budget,
+    /// What the connections take, bytes.
+    memory: Budget,
     newcomers: Newcomers,
     per_address: Option<Arc<ConnectionCounts>>,
     turned_away: Budget,
@@ -48,6 +51,7 @@ impl<'w> Entrance<'w> {
             workers,
             alive,
             connections: Budget::shown_by(door.settings.connections, &door.settings.figures.connections),
+            memory: Budget::new(door.settings.memory_bytes / 2),
             newcomers: Newcomers::new(),
             per_address: door.settings.connections_per_address.map(ConnectionCounts::new),
             turned_away: Budget::new(limits::DOOR_TURNED_AWAY),
@@ -65,21 +69,28 @@ impl<'w> Entrance<'w> {
                 self.door.settings.figures.per_address_refused.inc();
                 Refusal::new(429, "too_many_connections", "this address has too many connections").retry_after(5)
             }
-            _ => match self.room().await {
-                Some(share) => {
+            _ => match self.room(client.address).await {
+                Some(room) => {
+                    let seat = self.door.crowd.enter(client.address, room);
                     let (door, alive, unseen) = (Arc::clone(&self.door), self.alive.clone(), self.newcomers.enter());
                     // An error means that the connection has already ended.
                     let Ok(socket) = socket.leave() else { return };
                     self.workers.spawn(async move {
                         let Ok(socket) = socket.arrive() else { return };
-                        let mut work = pin!(welcome(socket, client, door));
+                        let mut work = pin!(async {
+                            tokio::select! {
+                                biased;
+                                () = seat.must_go() => {}
+                                () = welcome(socket, client, &seat, door) => {}
+                            }
+                        });
                         // A client that has already gone is noticed in this first poll.
                         let first = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
                         drop(unseen);
                         if first.is_pending() {
                             work.await;
                         }
-                        drop((share, counted, alive));
+                        drop((counted, alive));
                     });
                     return;
                 }
@@ -104,17 +115,46 @@ impl<'w> Entrance<'w> {
         }
     }
 
-    /// Takes room for one more client. If there is none, it first waits until the newest clients have been looked at.
-    /// Accepting is quicker than serving, so in a storm of clients that reset their connections most of them have
-    /// already gone.
-    async fn room(&mut self) -> Option<Share> {
-        match self.connections.take(1) {
-            None => {
-                self.newcomers.all_seen().await;
-                self.connections.take(1)
-            }
-            share => share,
+    /// Takes room for one more client. If there is little or none, another one makes room for it.
+    ///
+    /// Before that, it waits until the newest clients have been looked at. Accepting is quicker than serving, so in a
+    /// storm of clients that reset their connections most of them have already gone.
+    async fn room(&mut self, address: Address) -> Option<Room> {
+        let kept = self.door.settings.kept();
+        if self.connections.left() > kept
+            && let Some(room) = self.take()
+        {
+            return Some(room);
         }
+        self.newcomers.all_seen().await;
+        if self.connections.left() > kept
+            && let Some(room) = self.take()
+        {
+            return Some(room);
+        }
+        if !self.door.crowd.make_room(Whom::Anybody) {
+            // Everybody is being served. What is left is for those who may go again at once, and for known addresses.
+            let may_enter = self.connections.left() > kept / 2 || self.door.crowd.knows(address);
+            return if may_enter { self.take() } else { None };
+        }
+        let deadline = Instant::now() + Duration::from_millis(limits::DOOR_ROOM_MS);
+        loop {
+            match self.take() {
+                None if Instant::now() < deadline => {
+                    let _ =
+                        timeout(Duration::from_millis(limits::DOOR_ROOM_LOOK_MS), self.door.crowd.someone_left()).await;
+                }
+                room => return room,
+            }
+        }
+    }
+
+    fn take(&self) -> Option<Room> {
+        let (memory, memory_if_known) = match self.door.settings.tls {
+            Some(_) => (limits::DOOR_TLS_STRANGER_BYTES, limits::DOOR_TLS_BYTES),
+            None => (limits::DOOR_CONNECTION_BYTES, limits::DOOR_CONNECTION_BYTES),
+        };
+        Some(Room { _connection: self.connections.take(1)?, memory: self.memory.take(memory)?, memory_if_known })
     }
 
     /// Writes one log line for a flood of refusals.
@@ -168,12 +208,12 @@ impl Newcomers {
 }
 
 /// Serves an admitted client, after the handshake if TLS is on.
-async fn welcome(socket: Socket, mut client: Client, door: Arc<Door>) {
+async fn welcome(socket: Socket, mut client: Client, seat: &Seat, door: Arc<Door>) {
     let stream = match socket {
-        Socket::Unix(stream) => return connection::serve(stream, &client, door).await,
+        Socket::Unix(stream) => return connection::serve(stream, &client, seat, door).await,
         Socket::Tcp(stream) => stream,
     };
-    let Some(tls) = &door.settings.tls else { return connection::serve(stream, &client, door).await };
+    let Some(tls) = &door.settings.tls else { return connection::serve(stream, &client, seat, door).await };
     let accepted = tokio::select! {
         accepted = tls.accept(stream, door.settings.handshake) => accepted,
         () = door.stop.triggered() => return,
@@ -181,7 +221,7 @@ async fn welcome(socket: Socket, mut client: Client, door: Arc<Door>) {
     match accepted {
         Ok(accepted) => {
             client.identity = accepted.identity;
-            connection::serve(accepted.stream, &client, door).await;
+            connection::serve(accepted.stream, &client, seat, door).await;
         }
         Err(NoTls::Plain(stream)) => {
             let refusal = Refusal::malformed("this port speaks TLS: use https");

@@ -42,11 +42,26 @@ pub const DOOR_PARK_BODY_BYTES: usize = 64 * 1024;
 pub const DOOR_PARKED_BYTES: usize = 64 * 1024 * 1024;
 /// Most bytes that a client may send ahead while its request is parked. More bytes wait in its socket.
 pub const DOOR_AHEAD_BYTES: usize = 4 * 1024;
-/// Heads, bodies and answers up to this size, bytes, are not counted in [`DOOR_HELD_BYTES`]: most requests fit.
+/// Heads, bodies and answers up to this size, bytes, are counted with their connection: most requests fit.
 pub const DOOR_UNCOUNTED_BYTES: usize = 1024;
-/// Most bytes of all larger heads and bodies that have arrived, and the same for larger answers being sent. Requests
-/// beyond it get a 503. Both together stay below the memory that deploy/ allows.
-pub const DOOR_HELD_BYTES: usize = 128 * 1024 * 1024;
+/// Most memory that clients can take, bytes, and with it all that strangers can: half of it is for connections and TLS
+/// handshakes, a quarter for larger heads and bodies that have arrived, a quarter for larger answers being sent. With
+/// the rest of the server it stays below the 512 MiB that deploy/ allows.
+pub const DOOR_MEMORY_BYTES: usize = 320 * 1024 * 1024;
+/// What a connection takes, bytes, with its small requests and answers (measured: docs/proofs.md).
+pub const DOOR_CONNECTION_BYTES: usize = 8 * 1024;
+/// What a TLS connection takes at most until its client is known, bytes: a handshake, or one record that is not complete.
+pub const DOOR_TLS_STRANGER_BYTES: usize = 40 * 1024;
+/// What a TLS connection of a known client takes, bytes (measured: docs/proofs.md).
+pub const DOOR_TLS_BYTES: usize = 14 * 1024;
+/// One connection in this many is kept free of waiting requests, so that there is always somebody who can make room.
+pub const DOOR_KEPT_SHARE: usize = 16;
+/// For how long an address is known after a client of it was admitted, milliseconds: builds come at least daily.
+pub const DOOR_KNOWN_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Time for a client that must make room to leave, milliseconds. It only has to be noticed.
+pub const DOOR_ROOM_MS: u64 = 1_000;
+/// Pause between two looks for memory that is being freed, milliseconds.
+pub const DOOR_ROOM_LOOK_MS: u64 = 5;
 /// Silence after which the system probes whether a client is still there, seconds. It then probes every
 /// [`DOOR_KEEPALIVE_INTERVAL_SECS`]. This detects parked clients that have vanished without closing the connection.
 pub const DOOR_KEEPALIVE_SECS: u64 = 15;

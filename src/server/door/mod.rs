@@ -9,6 +9,7 @@
 //! | `entrance.rs` | admission: caps, TLS, and an answer for clients that are turned away |
 //! | `tls.rs` | certificates, handshakes, reload |
 //! | `address.rs` | counters for each client address |
+//! | `crowd.rs` | who is connected, and who makes room when there are too many |
 //! | `logins.rs` | limits on guessing passwords |
 //! | `connection.rs` | one client: read a request, let its route answer, park it, send the answer |
 //! | `head.rs` | request heads and every reason to refuse one (pure) |
@@ -30,6 +31,7 @@ mod answer;
 mod body;
 mod budget;
 mod connection;
+mod crowd;
 mod descriptors;
 mod entrance;
 mod figures;
@@ -64,6 +66,7 @@ pub use tls::{ClientAuth, Pem, Tls, TlsSettings};
 
 use self::address::RateLimiter;
 use self::budget::Budget;
+use self::crowd::Crowd;
 use self::entrance::Entrance;
 use self::logins::Logins;
 use self::park::Lot;
@@ -82,6 +85,8 @@ struct Door {
     handler: Arc<dyn Handler>,
     notices: Notices,
     lot: Lot,
+    /// Everybody who is connected.
+    crowd: Arc<Crowd>,
     /// Bytes of large bodies that have arrived.
     held: Budget,
     /// Bytes of large answers being sent.
@@ -139,12 +144,13 @@ pub fn serve(
     };
     let door = Arc::new(Door {
         lot: Lot::new(&settings),
+        crowd: Crowd::new(),
         requests: settings.requests_per_second.map(per_second),
         logins: Logins::new(),
         parks: AtomicU64::new(1),
         start: random_hex::<4>(),
-        held: Budget::shown_by(settings.held_bytes, &settings.figures.held_bytes),
-        answers: Budget::shown_by(settings.held_bytes, &settings.figures.held_bytes),
+        held: Budget::shown_by(settings.held_bytes(), &settings.figures.held_bytes),
+        answers: Budget::shown_by(settings.held_bytes(), &settings.figures.held_bytes),
         settings,
         handler,
         notices,

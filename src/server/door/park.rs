@@ -23,7 +23,10 @@ pub(super) struct Place {
 impl Lot {
     pub fn new(settings: &DoorSettings) -> Self {
         Self {
-            requests: Budget::shown_by(settings.parked, &settings.figures.parked),
+            requests: Budget::shown_by(
+                settings.parked.min(settings.connections - settings.kept()),
+                &settings.figures.parked,
+            ),
             bytes: Budget::shown_by(settings.parked_bytes, &settings.figures.parked_bytes),
             body_bytes: settings.park_body_bytes,
         }

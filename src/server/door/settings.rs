@@ -50,8 +50,8 @@ pub struct DoorSettings {
     pub park_body_bytes: usize,
     /// Most bytes of all parked requests.
     pub parked_bytes: usize,
-    /// Most bytes of all larger bodies and answers in transit.
-    pub held_bytes: usize,
+    /// Most memory that clients can take, bytes. Its parts are those of [`limits::DOOR_MEMORY_BYTES`].
+    pub memory_bytes: usize,
     /// Threads that serve clients. `None` means one for each core, up to [`limits::DOOR_THREADS`].
     pub threads: Option<usize>,
     /// What is counted.
@@ -80,10 +80,22 @@ impl Default for DoorSettings {
             parked: limits::DOOR_PARKED,
             park_body_bytes: limits::DOOR_PARK_BODY_BYTES,
             parked_bytes: limits::DOOR_PARKED_BYTES,
-            held_bytes: limits::DOOR_HELD_BYTES,
+            memory_bytes: limits::DOOR_MEMORY_BYTES,
             threads: None,
             figures: DoorFigures::default(),
             report: Arc::new(|line| tracing::warn!(target: "locker::door", "{line}")),
         }
+    }
+}
+
+impl DoorSettings {
+    /// The connections that waiting requests may not use.
+    pub(super) fn kept(&self) -> usize {
+        self.connections / limits::DOOR_KEPT_SHARE
+    }
+
+    /// The memory for larger heads and bodies, and the same for larger answers, bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.memory_bytes / 4
     }
 }

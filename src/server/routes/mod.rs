@@ -32,7 +32,7 @@ use self::table::ROUTES;
 use super::auth::Access;
 use super::build_watch::BuildWatch;
 use super::engine::{Engine, EngineError};
-use super::http::{Answering, Handler, Request, Response};
+use super::http::{Admission, Answering, Handler, Request, Response};
 use super::long_polls::LongPolls;
 use super::nearest;
 use super::openapi;
@@ -186,8 +186,8 @@ fn find(request: &Request) -> Result<Found, Failure> {
 
 impl Handler for Routes {
     /// Admits every request: the guard decides about that.
-    fn admit(&self, _: &mut Request) -> Result<(), Response> {
-        Ok(())
+    fn admit(&self, _: &mut Request) -> Result<Admission, Response> {
+        Ok(Admission::Client)
     }
 
     fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {

@@ -1,0 +1,243 @@
+//! Who is connected, and who makes room when there are too many.
+//!
+//! Those make room first of whom the least is known: clients that never sent a request, then idle ones, the oldest
+//! first; clients of known addresses last. Who has been admitted and waits for an answer never does.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::address::Address;
+use super::budget::Share;
+use super::limits;
+
+/// The keys of clients that cannot make room: they are being served, or they have been told to go.
+const BUSY: u64 = u64::MAX;
+const GONE: u64 = u64::MAX - 1;
+/// Where the rank of a client is in its key. Below it is since when, in milliseconds.
+const RANK: u32 = 56;
+/// How many clients are chosen in one pass through all of them.
+const CHOSEN: usize = 64;
+
+/// Which clients may be asked to make room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// Only those of addresses that are not known.
+    Strangers,
+    Anybody,
+}
+
+impl Whom {
+    fn has(self, key: u64) -> bool {
+        key < GONE && (self == Self::Anybody || key >> RANK < 2)
+    }
+}
+
+/// All connected clients, and the addresses that are known.
+pub(super) struct Crowd {
+    start: Instant,
+    clients: Mutex<Clients>,
+    /// Addresses whose clients have been admitted, and when the last one was.
+    known: Mutex<HashMap<Address, Instant>>,
+    left: Notify,
+}
+
+#[derive(Default)]
+struct Clients {
+    next: u64,
+    all: HashMap<u64, Arc<Client>>,
+    /// Who makes room next, with the keys that they had when they were chosen.
+    chosen: VecDeque<(u64, Arc<Client>)>,
+}
+
+struct Client {
+    /// Rank and time. The smallest makes room first.
+    key: AtomicU64,
+    told: Notify,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Crowd {
+    pub fn new() -> Arc<Self> {
+        let (clients, known) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { start: Instant::now(), clients, known, left: Notify::new() })
+    }
+
+    /// A client has connected, with this room of its own.
+    pub fn enter(self: &Arc<Self>, address: Address, room: Room) -> Seat {
+        let is_known = self.knows(address);
+        let key = AtomicU64::new(self.key(is_known, false));
+        let client = Arc::new(Client { key, told: Notify::new() });
+        let mut clients = locked(&self.clients);
+        let id = clients.next;
+        clients.next += 1;
+        clients.all.insert(id, Arc::clone(&client));
+        drop(clients);
+        let is_known = AtomicBool::new(is_known);
+        Seat { crowd: Arc::clone(self), id, client, address, is_known, room: Mutex::new(room) }
+    }
+
+    /// Whether a client of this address was admitted lately.
+    pub fn knows(&self, address: Address) -> bool {
+        let lately = Duration::from_millis(limits::DOOR_KNOWN_MS);
+        locked(&self.known).get(&address).is_some_and(|at| at.elapsed() < lately)
+    }
+
+    fn note(&self, address: Address) {
+        let mut known = locked(&self.known);
+        if known.len() >= limits::DOOR_ADDRESSES && !known.contains_key(&address) {
+            // Clients that are still active are noted again.
+            known.clear();
+        }
+        known.insert(address, Instant::now());
+    }
+
+    /// Tells one client to go. False if there is none who may.
+    pub fn make_room(&self, whom: Whom) -> bool {
+        let mut clients = locked(&self.clients);
+        for _ in 0..2 {
+            while let Some((key, client)) = clients.chosen.pop_front() {
+                let told = || client.key.compare_exchange(key, GONE, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+                if whom.has(key) && told() {
+                    client.told.notify_one();
+                    return true;
+                }
+            }
+            clients.choose(whom);
+        }
+        false
+    }
+
+    /// Waits until a client has left. Safe to cancel.
+    pub async fn someone_left(&self) {
+        self.left.notified().await;
+    }
+
+    fn key(&self, is_known: bool, has_asked: bool) -> u64 {
+        let rank = u64::from(is_known) << 1 | u64::from(has_asked);
+        let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        rank << RANK | since.min((1 << RANK) - 1)
+    }
+}
+
+impl Clients {
+    /// Chooses the next ones of the lowest rank.
+    fn choose(&mut self, whom: Whom) {
+        let key = |client: &Arc<Client>| client.key.load(Ordering::Relaxed);
+        let mut found: Vec<_> = self.all.values().map(|c| (key(c), c)).filter(|(key, _)| whom.has(*key)).collect();
+        let lowest = found.iter().map(|(key, _)| key >> RANK).min();
+        found.retain(|(key, _)| Some(key >> RANK) == lowest);
+        if found.len() > CHOSEN {
+            found.select_nth_unstable_by_key(CHOSEN, |(key, _)| *key);
+            found.truncate(CHOSEN);
+        }
+        found.sort_unstable_by_key(|(key, _)| *key);
+        self.chosen = found.into_iter().map(|(key, client)| (key, Arc::clone(client))).collect();
+    }
+}
+
+/// What a connection takes: one of the connections, and memory.
+pub(super) struct Room {
+    pub _connection: Share,
+    pub memory: Share,
+    /// What it takes once its client is known, bytes.
+    pub memory_if_known: usize,
+}
+
+/// The place of one connected client. Dropping it makes the place free.
+pub(super) struct Seat {
+    crowd: Arc<Crowd>,
+    id: u64,
+    client: Arc<Client>,
+    address: Address,
+    is_known: AtomicBool,
+    room: Mutex<Room>,
+}
+
+impl Seat {
+    /// Waits until this client must make room. Safe to cancel.
+    pub async fn must_go(&self) {
+        self.client.told.notified().await;
+    }
+
+    /// The client has been admitted: from now on it is known, and it is served until [`Self::rest`]. False if it has
+    /// been told to go.
+    pub fn serve(&self) -> bool {
+        let to_busy = |key| (key != GONE).then_some(BUSY);
+        if self.client.key.fetch_update(Ordering::AcqRel, Ordering::Relaxed, to_busy).is_err() {
+            return false;
+        }
+        if !self.is_known.swap(true, Ordering::Relaxed) {
+            let mut room = locked(&self.room);
+            let bytes = room.memory_if_known;
+            room.memory.shrink_to(bytes);
+        }
+        self.crowd.note(self.address);
+        true
+    }
+
+    /// A request has been answered.
+    pub fn rest(&self) {
+        let key = self.crowd.key(self.is_known.load(Ordering::Relaxed), true);
+        let idle = |old| (old != GONE).then_some(key);
+        // An error means that it has been told to go, which stays so.
+        let _ = self.client.key.fetch_update(Ordering::AcqRel, Ordering::Relaxed, idle);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        locked(&self.crowd.clients).all.remove(&self.id);
+        self.crowd.left.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::Budget;
+    use super::*;
+
+    #[test]
+    fn who_makes_room_first() {
+        let (crowd, budget) = (Crowd::new(), Budget::new(100));
+        let address = |last| Address::from(std::net::IpAddr::from([10, 0, 0, last]));
+        let enter = |last| {
+            // So that each is younger than those before.
+            std::thread::sleep(Duration::from_millis(2));
+            let (_connection, memory) = (budget.take(1).unwrap(), budget.take(5).unwrap());
+            crowd.enter(address(last), Room { _connection, memory, memory_if_known: 2 })
+        };
+        let gone = |seat: &Seat| seat.client.key.load(Ordering::Relaxed) == GONE;
+        let next = |seats: &[&Seat], whom| {
+            let before: Vec<bool> = seats.iter().map(|seat| gone(seat)).collect();
+            crowd.make_room(whom).then(|| seats.iter().zip(before).position(|(seat, was)| gone(seat) && !was).unwrap())
+        };
+        let proven = enter(1);
+        assert!(proven.serve());
+        assert_eq!(budget.used(), 3, "a known client takes less");
+        proven.rest();
+        let (asked, silent, later, busy) = (enter(2), enter(3), enter(4), enter(5));
+        asked.rest();
+        assert!(busy.serve());
+        let of_known = enter(1);
+        let seats = [&proven, &asked, &silent, &later, &busy, &of_known];
+        assert_eq!(next(&seats, Whom::Strangers), Some(2));
+        assert_eq!(next(&seats, Whom::Anybody), Some(3));
+        assert_eq!(next(&seats, Whom::Anybody), Some(1), "who has asked is more than who never did");
+        assert_eq!(next(&seats, Whom::Strangers), None);
+        assert_eq!(next(&seats, Whom::Anybody), Some(5), "never asked, at a known address");
+        assert_eq!(next(&seats, Whom::Anybody), Some(0));
+        assert_eq!(next(&seats, Whom::Anybody), None, "who is served stays");
+        assert!(!silent.serve(), "it is too late");
+        busy.rest();
+        assert_eq!(next(&seats, Whom::Anybody), Some(4));
+        drop((proven, asked, silent, later, busy, of_known));
+        assert!(budget.used() == 0 && locked(&crowd.clients).all.is_empty());
+    }
+}
