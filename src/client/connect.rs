@@ -211,16 +211,21 @@ pub(super) fn is_no_http(error: &ureq::Error) -> bool {
     }
 }
 
+/// If the error is one of TLS: that error, what it means, and the next step.
+pub(super) fn tls_in_words<'e>(error: &'e ureq::Error, setting: &str) -> Option<(&'e rustls::Error, String, String)> {
+    let tls = trust::find(error)?;
+    let (what, next) = trust::explain(tls, setting);
+    let at = if is_proxy_tls(error) { "TLS to the proxy fails (here the proxy is the server): " } else { "" };
+    Some((tls, format!("{at}{what}"), next))
+}
+
 /// A transport error in words, with the next step where that is known. It contains nothing of the request. `setting` is
 /// the setting that takes trusted certificates.
 pub(crate) fn in_words(error: &ureq::Error, setting: &str) -> String {
-    let to_proxy = is_proxy_tls(error);
-    if let Some(tls) = trust::find(error) {
-        let (what, next) = trust::explain(tls, setting);
-        let at = if to_proxy { "TLS to the proxy fails (here the proxy is the server): " } else { "" };
-        return format!("{at}{what}: {next}");
+    if let Some((_, what, next)) = tls_in_words(error, setting) {
+        return format!("{what}: {next}");
     }
-    if to_proxy {
+    if is_proxy_tls(error) {
         return "TLS to the proxy fails: is it really an https:// proxy? Most proxies have an http:// address"
             .to_owned();
     }

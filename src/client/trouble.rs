@@ -64,8 +64,7 @@ impl Trouble {
     /// A failed request. It contains nothing of the request. `setting` is the setting that takes trusted certificates;
     /// `proxy` is the address of the proxy, if there is one.
     pub(super) fn of(error: &ureq::Error, setting: &str, proxy: Option<&str>) -> Self {
-        if let Some(tls) = trust::find(error) {
-            let (what, next) = trust::explain(tls, setting);
+        if let Some((tls, what, next)) = connect::tls_in_words(error, setting) {
             return Self { what, next: Some(next), lasts: trust::lasts(tls) };
         }
         if let ureq::Error::ConnectProxyFailed(why) = error {

@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Door;
 use super::access_log::{CLIENT_LEFT, Entry, Outcome};
@@ -471,24 +471,18 @@ const INTERNAL: Refusal = Refusal::new(500, "internal", "internal error");
 /// Counts memory as a client's bytes arrive, once it is more than `free`. A size that is only announced takes no room
 /// from others. If there is no room, strangers make some, the oldest first.
 async fn count(door: &Door, share: &mut Option<Share>, bytes: usize, free: usize) -> Result<(), Refusal> {
-    let try_to_count = |share: &mut Option<Share>| match share {
-        _ if bytes <= free => true,
-        Some(share) => share.grow_to(bytes),
+    let mut take = || match &mut *share {
+        _ if bytes <= free => Some(()),
+        Some(share) => share.grow_to(bytes).then_some(()),
         none => {
             *none = door.held.take(bytes);
-            none.is_some()
+            none.is_some().then_some(())
         }
     };
-    for _ in 0..limits::DOOR_ROOM_MS / limits::DOOR_ROOM_LOOK_MS {
-        if try_to_count(share) {
-            return Ok(());
-        }
-        if !door.crowd.make_room(Whom::Strangers) {
-            break;
-        }
-        sleep(Duration::from_millis(limits::DOOR_ROOM_LOOK_MS)).await;
+    match take() {
+        Some(()) => Ok(()),
+        None => door.crowd.make_room(Whom::Strangers, take).await.ok_or(NO_ROOM),
     }
-    if try_to_count(share) { Ok(()) } else { Err(NO_ROOM) }
 }
 
 /// Drops what a parked request no longer needs: it has been authorized, and no handler reads its headers again.

@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::address::Address;
 use super::budget::Share;
 use super::limits;
 
-/// The keys of clients that cannot make room: they are being served, or they have been told to go.
+/// The keys of clients that cannot make room: they are being served, have been told to go, or have left.
 const BUSY: u64 = u64::MAX;
 const GONE: u64 = u64::MAX - 1;
+const LEFT: u64 = u64::MAX - 2;
 /// Where the rank of a client is in its key. Below it is since when, in milliseconds.
 const RANK: u32 = 56;
 /// How many clients are chosen in one pass through all of them.
@@ -32,7 +34,7 @@ pub(super) enum Whom {
 
 impl Whom {
     fn has(self, key: u64) -> bool {
-        key < GONE && (self == Self::Anybody || key >> RANK < 2)
+        key < LEFT && (self == Self::Anybody || key >> RANK < 2)
     }
 }
 
@@ -80,7 +82,7 @@ impl Crowd {
         clients.all.insert(id, Arc::clone(&client));
         drop(clients);
         let is_known = AtomicBool::new(is_known);
-        Seat { crowd: Arc::clone(self), id, client, address, is_known, room: Mutex::new(room) }
+        Seat { crowd: Arc::clone(self), id, client, address, is_known, room: Mutex::new(Some(room)) }
     }
 
     /// Whether a client of this address was admitted lately.
@@ -98,25 +100,42 @@ impl Crowd {
         known.insert(address, Instant::now());
     }
 
-    /// Tells one client to go. False if there is none who may.
-    pub fn make_room(&self, whom: Whom) -> bool {
+    /// Tells clients to go, one after another, until `take` finds room. `None` if nobody may go, or it takes too long.
+    /// Safe to cancel.
+    pub async fn make_room<T>(&self, whom: Whom, mut take: impl FnMut() -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + Duration::from_millis(limits::DOOR_ROOM_MS);
+        let mut leaving = self.tell_one(whom)?;
+        loop {
+            if let Some(taken) = take() {
+                return Some(taken);
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            if leaving.key.load(Ordering::Acquire) == LEFT {
+                match self.tell_one(whom) {
+                    Some(next) => leaving = next,
+                    None => return take(),
+                }
+            }
+            let _ = timeout(Duration::from_millis(limits::DOOR_ROOM_LOOK_MS), self.left.notified()).await;
+        }
+    }
+
+    /// Tells one client to go. `None` if there is none who may.
+    fn tell_one(&self, whom: Whom) -> Option<Arc<Client>> {
         let mut clients = locked(&self.clients);
         for _ in 0..2 {
             while let Some((key, client)) = clients.chosen.pop_front() {
                 let told = || client.key.compare_exchange(key, GONE, Ordering::AcqRel, Ordering::Relaxed).is_ok();
                 if whom.has(key) && told() {
                     client.told.notify_one();
-                    return true;
+                    return Some(client);
                 }
             }
             clients.choose(whom);
         }
-        false
-    }
-
-    /// Waits until a client has left. Safe to cancel.
-    pub async fn someone_left(&self) {
-        self.left.notified().await;
+        None
     }
 
     fn key(&self, is_known: bool, has_asked: bool) -> u64 {
@@ -157,7 +176,8 @@ pub(super) struct Seat {
     client: Arc<Client>,
     address: Address,
     is_known: AtomicBool,
-    room: Mutex<Room>,
+    /// `None` once it has left.
+    room: Mutex<Option<Room>>,
 }
 
 impl Seat {
@@ -173,8 +193,9 @@ impl Seat {
         if self.client.key.fetch_update(Ordering::AcqRel, Ordering::Relaxed, to_busy).is_err() {
             return false;
         }
-        if !self.is_known.swap(true, Ordering::Relaxed) {
-            let mut room = locked(&self.room);
+        if !self.is_known.swap(true, Ordering::Relaxed)
+            && let Some(room) = &mut *locked(&self.room)
+        {
             let bytes = room.memory_if_known;
             room.memory.shrink_to(bytes);
         }
@@ -194,6 +215,9 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         locked(&self.crowd.clients).all.remove(&self.id);
+        // Who waits for this room must find it.
+        locked(&self.room).take();
+        self.client.key.store(LEFT, Ordering::Release);
         self.crowd.left.notify_one();
     }
 }
@@ -210,13 +234,13 @@ mod tests {
         let enter = |last| {
             // So that each is younger than those before.
             std::thread::sleep(Duration::from_millis(2));
-            let (_connection, memory) = (budget.take(1).unwrap(), budget.take(5).unwrap());
-            crowd.enter(address(last), Room { _connection, memory, memory_if_known: 2 })
+            let take = |units| budget.take(units).unwrap();
+            crowd.enter(address(last), Room { _connection: take(1), memory: take(5), memory_if_known: 2 })
         };
         let gone = |seat: &Seat| seat.client.key.load(Ordering::Relaxed) == GONE;
         let next = |seats: &[&Seat], whom| {
             let before: Vec<bool> = seats.iter().map(|seat| gone(seat)).collect();
-            crowd.make_room(whom).then(|| seats.iter().zip(before).position(|(seat, was)| gone(seat) && !was).unwrap())
+            crowd.tell_one(whom).map(|_| seats.iter().zip(before).position(|(seat, was)| gone(seat) && !was).unwrap())
         };
         let proven = enter(1);
         assert!(proven.serve());

@@ -132,21 +132,12 @@ impl<'w> Entrance<'w> {
         {
             return Some(room);
         }
-        if !self.door.crowd.make_room(Whom::Anybody) {
-            // Everybody is being served. What is left is for those who may go again at once, and for known addresses.
-            let may_enter = self.connections.left() > kept / 2 || self.door.crowd.knows(address);
-            return if may_enter { self.take() } else { None };
+        if let Some(room) = self.door.crowd.make_room(Whom::Anybody, || self.take()).await {
+            return Some(room);
         }
-        let deadline = Instant::now() + Duration::from_millis(limits::DOOR_ROOM_MS);
-        loop {
-            match self.take() {
-                None if Instant::now() < deadline => {
-                    let _ =
-                        timeout(Duration::from_millis(limits::DOOR_ROOM_LOOK_MS), self.door.crowd.someone_left()).await;
-                }
-                room => return room,
-            }
-        }
+        // Everybody is being served. What is left is for those who may go again at once, and for known addresses.
+        let may_enter = self.connections.left() > kept / 2 || self.door.crowd.knows(address);
+        if may_enter { self.take() } else { None }
     }
 
     fn take(&self) -> Option<Room> {

@@ -48,11 +48,11 @@ pub const DOOR_UNCOUNTED_BYTES: usize = 1024;
 /// handshakes, a quarter for larger heads and bodies that have arrived, a quarter for larger answers being sent. With
 /// the rest of the server it stays below the 512 MiB that deploy/ allows.
 pub const DOOR_MEMORY_BYTES: usize = 320 * 1024 * 1024;
-/// What a connection takes, bytes, with its small requests and answers (measured: docs/proofs.md).
+/// What a connection takes, bytes, with its small requests and answers.
 pub const DOOR_CONNECTION_BYTES: usize = 8 * 1024;
 /// What a TLS connection takes at most until its client is known, bytes: a handshake, or one record that is not complete.
 pub const DOOR_TLS_STRANGER_BYTES: usize = 40 * 1024;
-/// What a TLS connection of a known client takes, bytes (measured: docs/proofs.md).
+/// What a TLS connection of a known client takes, bytes.
 pub const DOOR_TLS_BYTES: usize = 14 * 1024;
 /// One connection in this many is kept free of waiting requests, so that there is always somebody who can make room.
 pub const DOOR_KEPT_SHARE: usize = 16;
