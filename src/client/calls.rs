@@ -9,7 +9,7 @@ use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
     MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView, QuarantineBody,
-    RemoveBody, RenewBody, ReturnBody, VerifyView, WaitingView,
+    ReleaseBody, ReleaseView, RemoveBody, RenewBody, ReturnBody, VerifyView, WaitingView,
 };
 use crate::wire::errors::Code;
 
@@ -183,6 +183,28 @@ impl Client {
         let query = run.map(|run| format!("?run={}", encode(run))).unwrap_or_default();
         let path = format!("{}{query}", claim_path(id));
         self.call(Request { method: Method::Delete, path, body: None, patience })
+    }
+
+    /// Releases a claim from a step of a build. An older server without that call ends the claim.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn release_claim(&self, id: &str, body: &ReleaseBody) -> Result<ReleaseView, CallError> {
+        let path = format!("{}/release", claim_path(id));
+        let request = Request { method: Method::Post, path, body: Some(json(body)), patience: PATIENCE };
+        match self.call(request) {
+            Err(error) if error.code() == Some(Code::NoSuchRoute) => self.end_claim(id),
+            answer => answer,
+        }
+    }
+
+    /// Ends a claim at once, whoever owns it.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn end_claim(&self, id: &str) -> Result<ReleaseView, CallError> {
+        let claim = self.delete_claim(id, None, PATIENCE)?;
+        Ok(ReleaseView { revision: claim.revision, claim, reruns: false })
     }
 
     /// All claims that match the filter.

@@ -10,6 +10,7 @@ use super::command::{AskClaim, Refusal, Reply, Wait, check_limit};
 use super::deadlock;
 use super::history::ChangeKind;
 use super::limits;
+use super::marks;
 use super::names::{PoolName, Run};
 use super::pool::{Lock, Order, Policy, Pool};
 use super::runs;
@@ -28,6 +29,9 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
         ask_again(state, &claim, &ask)?;
         return serve(state, &ask, false, now);
     }
+    if let Some(reply) = answered_by_mark(state, &ask)? {
+        return Ok(reply);
+    }
     let claim = new_life(state, &ask, now)?;
     if supersede::is_outdated(state, &claim) {
         state.insert_claim(claim.clone());
@@ -36,7 +40,11 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
     }
     let unmade = unmade_pools(state, &claim);
     let outdated = supersede::outdated_by(state, &claim);
-    if !could_be_served(state, &claim) {
+    let mut served = could_be_served(state, &claim);
+    if !served && marks::make_way(state, &claim, now) {
+        served = could_be_served(state, &claim);
+    }
+    if !served {
         if !ask.queue {
             return Ok(Reply::Busy(Box::new(ask)));
         }
@@ -50,6 +58,19 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
     }
     state.insert_claim(Claim { made: unmade, ..claim });
     serve(state, &ask, true, now)
+}
+
+/// The marked hold of the same build that answers a new request for the same (docs/decisions/0023): the second run of a
+/// build asks under another id.
+fn answered_by_mark(state: &mut State, ask: &AskClaim) -> Result<Option<Reply>, Refusal> {
+    if let Some(claim) = state.snapshot.claim(&ask.id).cloned() {
+        if claim.terms.digest != ask.terms.digest {
+            return Err(Refusal::DifferentRequest { id: ask.id.clone() });
+        }
+        return Ok(Some(Reply::Claim { claim, parked: false }));
+    }
+    life_and_runs(state, ask)?;
+    Ok(marks::lend(state, ask).map(|claim| Reply::Claim { claim, parked: false }))
 }
 
 /// Whether a claim that is not in the state yet would be served at once. A pool that the claim would make counts as
@@ -100,7 +121,7 @@ fn new_life(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusa
 
 /// The claim that comes with a new lock. Its id is new, or belongs to an ended claim that may begin again.
 pub(super) fn first_holder(state: &mut State, ask: &AskClaim, now: Now) -> Result<Claim, Refusal> {
-    if state.claim(&ask.id).is_some() {
+    if state.snapshot.claim(&ask.id).is_some() {
         return Err(Refusal::DifferentRequest { id: ask.id.clone() });
     }
     let (life, runs) = life_and_runs(state, ask)?;
@@ -147,6 +168,7 @@ fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now)
         withdrawals: 0,
         passed: 0,
         phase: Phase::Waiting { presence, give_up },
+        aliases: Vec::new(),
         parks: BTreeSet::new(),
         made: Vec::new(),
     })

@@ -12,9 +12,9 @@ use super::pool::CutShort;
 use super::state::State;
 use super::time::{Now, WallMs};
 
-/// A build is over, since `at` if its Concourse says when. Its waiting and granted claims end, its holds of scope
-/// `build` are lost, and so are holds that no other step can know about. The other holds stay and show how the build
-/// ended, and nobody asks about this build again.
+/// A build is over, since `at` if its Concourse says when. Its waiting and granted claims end, its marked holds are
+/// released, its holds of scope `build` are lost, and so are holds that no other step can know about. The other holds
+/// stay and show how the build ended, and nobody asks about this build again.
 pub(super) fn over(state: &mut State, build: &BuildRef, how: BuildEnd, at: Option<WallMs>, now: Now) {
     let ended = BuildOver::Ended { how, at: at.unwrap_or(now.wall).min(now.wall) };
     state.snapshot.suspects.remove(build);
@@ -35,6 +35,7 @@ pub(super) fn over(state: &mut State, build: &BuildRef, how: BuildEnd, at: Optio
 /// How a claim ends when its build does; `None` if it stays.
 fn end_of(state: &State, claim: &Claim, how: BuildEnd) -> Option<End> {
     match (&claim.phase, claim.scope) {
+        (Phase::Held { marked: true, .. }, _) => Some(End::Released),
         (Phase::Waiting { .. } | Phase::Granted { .. }, _) | (Phase::Held { .. }, Scope::Build) => Some(End::BuildOver),
         // A hold that did not end with its build never ends because of it later.
         (Phase::Held { .. }, Scope::Flow) if claim.build_over.is_some() => None,

@@ -205,6 +205,8 @@ pub enum Phase {
         /// The hold is lost at this deadline, set by the `max_hold` of its pools when it began; nothing moves it.
         limit: Option<Deadline>,
         fetched: Fetched,
+        /// A step of its build has released it, and the hold lasts until the build is over (`core::marks`).
+        marked: bool,
     },
 }
 
@@ -240,6 +242,8 @@ pub struct Claim {
     /// How many times it was passed while it waited, in pools that count this ([`super::pool::Overtaking::Backfill`]).
     pub passed: u32,
     pub phase: Phase,
+    /// Other ids under which its build has asked for the same and was answered with this marked hold.
+    pub aliases: Vec<ClaimId>,
     /// Parked requests of this claim. Not stored: they end with the server.
     pub parks: BTreeSet<ParkId>,
     /// The pools that it made, for the log of its client. Not stored.
@@ -280,6 +284,12 @@ impl Claim {
         matches!(self.phase, Phase::Waiting { .. })
     }
 
+    /// Whether the hold lasts only until its build is over.
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        matches!(self.phase, Phase::Held { marked: true, .. })
+    }
+
     /// The times at which something happens to this claim by itself.
     pub fn deadlines(&self) -> impl Iterator<Item = Deadline> {
         let deadlines: [Option<Deadline>; 2] = match &self.phase {
@@ -310,6 +320,7 @@ impl Claim {
     pub fn concern(&self) -> Option<Concern> {
         let concern = match (&self.phase, self.scope) {
             (Phase::Waiting { .. } | Phase::Granted { .. }, _) | (Phase::Held { .. }, Scope::Build) => Concern::Decides,
+            (Phase::Held { marked: true, .. }, _) => Concern::Decides,
             (Phase::Held { fetched: Fetched::ByAnother, .. }, Scope::Flow) => Concern::Shows,
             (Phase::Held { .. }, Scope::Flow) => Concern::Decides,
             (Phase::Held { .. }, Scope::Person | Scope::Lease) => return None,

@@ -66,6 +66,7 @@ fn begin_hold(state: &State, claim: &Claim, fence: Fence, claimed: ChangeKey, lo
         until: claim.terms.ttl.map(|ttl| Deadline::after(now, ttl)),
         limit: max_hold.map(|span| Deadline::after(now, span)),
         fetched: Fetched::Never,
+        marked: false,
     }
 }
 
@@ -277,6 +278,9 @@ pub(super) fn finish_as(state: &mut State, claim: &Claim, ending: Ending, now: N
         forget: Deadline::after(now, memory),
     };
     state.remove_claim(&claim.id, ended.clone(), now);
+    for alias in &claim.aliases {
+        state.remember_ended(Ended { id: alias.clone(), ..ended.clone() });
+    }
     take_out_leaving(state, claim, now);
     Arc::new(ended)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::claim::{BuildEnd, BuildRef, Claim, End, Ended, Labels, Owner, Scope, Terms};
 use super::latch::{Binding, Ending, Latch, LatchId, NewLatch};
-use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run};
+use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text};
 use super::pool::{Order, Policy, PolicyChange};
 use super::time::{Span, WallMs};
 
@@ -95,6 +95,22 @@ pub enum Command {
         /// Who ends it, if not its own client.
         by: Option<Arc<Owner>>,
         reason: Option<Reason>,
+    },
+    /// A step of `build` releases a claim. If `may_mark`, a hold of that build is only marked: it lasts until the build is
+    /// over. Everything else ends at once.
+    Release {
+        id: ClaimId,
+        build: Option<BuildRef>,
+        may_mark: bool,
+    },
+    /// A build with marked holds is known to be running.
+    Alive {
+        build: BuildRef,
+    },
+    /// Whether this Concourse, named by its URL, runs builds again in place.
+    Reruns {
+        concourse: Text,
+        on: bool,
     },
     /// Cancel another client's waiting claim. This never becomes a release.
     Cancel {
@@ -220,6 +236,8 @@ pub enum Reply {
     Busy(Box<AskClaim>),
     /// The claim has ended; `again` means that it had ended before this call.
     Ended { ended: Arc<Ended>, again: bool },
+    /// The hold is marked: it lasts until its build is over. The revision is that of the entry about it.
+    Marked { claim: Arc<Claim>, revision: Revision },
     /// Done, with this revision.
     Done { revision: Revision },
     /// The latch as it now is, or as it was when it was deleted.

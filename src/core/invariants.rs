@@ -1,6 +1,6 @@
 //! What must be true after every step. Each failed check names what is broken.
 
-use super::claim::{Claim, Phase, Presence, Scope};
+use super::claim::{Claim, Concern, Phase, Presence, Scope};
 use super::deadlock::search;
 use super::latch::Latch;
 use super::names::{ChangeKey, LockName};
@@ -37,6 +37,11 @@ pub fn check(state: &State) -> Result<(), String> {
     ensure(state.snapshot.released_latches.len() == released, || "a latch that is gone is listed as released".into())?;
     let watched = state.snapshot.claims.values().filter(|claim| claim.concern().is_some()).count();
     ensure(state.snapshot.watched.len() == watched, || "a build is watched without need".into())?;
+    let marked = state.snapshot.claims.values().filter(|claim| claim.is_marked()).count();
+    ensure(state.snapshot.marked.len() == marked, || "a claim is listed as marked that is not".into())?;
+    ensure(state.expects_what_is_marked(), || "a marked hold may last for ever".into())?;
+    let aliases: usize = state.snapshot.claims.values().map(|claim| claim.aliases.len()).sum();
+    ensure(state.snapshot.aliases.len() == aliases, || "an alias of no claim is listed".into())?;
     for build in state.snapshot.suspects.keys() {
         ensure(state.snapshot.claims_of(build).next().is_some(), || {
             format!("{build:?} is suspect without a live claim")
@@ -87,6 +92,18 @@ fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
     if let Some((build, concern)) = claim.terms.owner.build().zip(claim.concern()) {
         let listed = state.snapshot.watched.get(&(build, claim.id.clone()));
         ensure(listed == Some(&concern), || "is not listed among the claims whose build must be watched".into())?;
+    }
+    if let Some(build) = claim.terms.owner.build().filter(|_| claim.is_marked()) {
+        let listed = state.snapshot.marked.contains(&(build, claim.id.clone()));
+        ensure(listed, || "is not listed as marked".into())?;
+    }
+    ensure(!claim.is_marked() || claim.concern() == Some(Concern::Decides), || {
+        "is marked, but its build is over".into()
+    })?;
+    ensure(claim.is_marked() || claim.aliases.is_empty(), || "has aliases, but no marked hold".into())?;
+    for alias in &claim.aliases {
+        let known = state.snapshot.aliases.get(alias) == Some(&claim.id) && !state.snapshot.claims.contains_key(alias);
+        ensure(known, || format!("has the alias {alias}, which means something else"))?;
     }
     ensure(claim.scope != Scope::Build || claim.terms.owner.build().is_some(), || "belongs to no build".into())?;
     ensure(claim.scope != Scope::Lease || claim.terms.ttl.is_some(), || "is a lease without a ttl".into())?;

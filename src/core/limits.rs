@@ -36,6 +36,8 @@ pub const HOLDERS_PER_LOCK: usize = 10_000;
 pub const RUNS_PER_CLAIM: usize = 100;
 /// Most parked requests of one claim: a client sends one at a time, and a rerun briefly adds a second.
 pub const PARKS_PER_CLAIM: usize = 8;
+/// Most ids that are answered with one marked hold: each run of the build can add one. A request past it waits its turn.
+pub const ALIASES_PER_CLAIM: usize = 32;
 /// Highest priority of a claim; its negative is the lowest. Enough room for any scheme.
 pub const PRIORITY: i32 = 1_000;
 /// Longest `wait` of one request, milliseconds: below the idle timeout of common proxies.

@@ -10,8 +10,8 @@
 //! 3. [`state`]: everything that the engine owns, its indexes, and what the current batch has touched.
 //! 4. `candidates` (which locks could serve a claim), `deadlock` (which claim waits for which build, and which waits in
 //!    vain), `turn` (whose turn it is), `runs` (which process acts for a claim).
-//! 5. `supersede`, `claims` (the life of a claim), `latches`, [`builds`] (what the end of a build means for its
-//!    claims).
+//! 5. `supersede`, `claims` (the life of a claim), `marks` (holds that last until their build is over), `latches`,
+//!    [`builds`] (what the end of a build means for its claims).
 //! 6. `admission` (the way into the queue), [`queue`] (handing on freed locks), `pools` (declaring pools and locks),
 //!    `by_hand` (what people do to other people's claims and locks), `ops` (a repeated operation is done only once),
 //!    `timers` (what happens by itself), [`mod@restart`].
@@ -30,6 +30,7 @@ pub mod invariants;
 pub mod latch;
 mod latches;
 pub mod limits;
+mod marks;
 #[cfg(test)]
 mod model_tests;
 pub mod names;

@@ -103,6 +103,9 @@ pub(super) fn asked(command: &Command) -> Asked {
         | Command::Delivered { .. }
         | Command::BuildOver { .. }
         | Command::Suspect { .. }
+        | Command::Alive { .. }
+        | Command::Reruns { .. }
+        | Command::Release { .. }
         | Command::End { .. }
         | Command::Cancel { .. }
         | Command::Break { .. }

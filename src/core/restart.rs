@@ -90,6 +90,11 @@ impl Restart {
             hand_back_locks(&mut state, &claim);
             state.insert_claim(claim);
         }
+        let marked: BTreeSet<_> = state.snapshot.marked.iter().map(|(build, _)| build.clone()).collect();
+        marked.iter().for_each(|build| state.expect_answer(build, now));
+        for concourse in loaded.reruns {
+            state.set_reruns(concourse, true);
+        }
         for ended in loaded.ended {
             state.remember_ended(ended);
         }
@@ -115,6 +120,8 @@ impl Restart {
         forget_what_is_stored_already(&mut state, now);
         // Claims that are stuck now were stuck before, and the history says so already.
         deadlock::look_now(&mut state, now);
+        // But waiters that listen again may be stuck because of a marked hold, which the next step gives back.
+        state.watch.stale |= !state.snapshot.marked.is_empty();
         state
     }
 }

@@ -27,6 +27,8 @@ pub struct Settings {
     /// How long the same builds of ended claims are shown to those who ask about builds, and how long after the end of a
     /// claim at the earliest.
     pub past_builds: Span,
+    /// A marked hold ends after this long without news of its build.
+    pub unanswered: Span,
     /// The ttl of a lease whose claim names none, counted from its last renewal.
     pub lease: Span,
     /// How long a lock stays out of use after its holder was lost, in pools that do not set their own drain.
@@ -68,6 +70,7 @@ impl Default for Settings {
             memory: Span::hours(24),
             build_memory: Span::hours(90 * 24),
             past_builds: Span::mins(10),
+            unanswered: Span::mins(10),
             lease: Span::secs(60),
             drain: Span::secs(30),
             history: 1_000,

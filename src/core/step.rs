@@ -5,7 +5,7 @@ use super::ops::{self, once};
 use super::pool::Lock;
 use super::state::State;
 use super::time::Now;
-use super::{admission, builds, by_hand, claims, deadlock, latches, pools, queue, timers};
+use super::{admission, builds, by_hand, claims, deadlock, latches, marks, pools, queue, timers};
 
 /// Executes one command at `now`. Everything that is due happens first, so a deadline that has passed counts as over
 /// even before a sweep. Changes and notices collect in the state; the caller must not answer before it has committed
@@ -21,7 +21,7 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     let asks = matches!(command, Command::Ask(_));
     let reply = carry_out(state, command, now);
     queue::dispatch(state, now);
-    deadlock::look(state, now);
+    look_for_stuck(state, now);
     if asks
         && let Ok(Reply::Claim { claim, parked: false }) = &reply
         && state.claim(&claim.id).is_some_and(|claim| claim.waits())
@@ -30,6 +30,16 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     }
     check_in_tests(state);
     reply
+}
+
+/// Searches for stuck claims. Marked holds that keep claims stuck are given back first.
+fn look_for_stuck(state: &mut State, now: Now) {
+    let Some(mut changed) = deadlock::look(state, now) else { return };
+    while marks::untangle(state, now) {
+        queue::dispatch(state, now);
+        changed.extend(deadlock::look_now(state, now));
+    }
+    deadlock::report(state, &changed, now);
 }
 
 /// Debug builds check the whole of a small state after each step. Planted bugs are exempt: the test suites must find
@@ -51,7 +61,7 @@ fn check_in_tests(_: &State) {}
 /// Executes the command itself.
 fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Refusal> {
     let asked = ops::asked(&command);
-    match command {
+    match marks::under_its_own_id(state, command) {
         Command::Ask(ask) => admission::ask(state, *ask, now),
         Command::Confirm { id, run, fence } => claims::confirm(state, &id, run.as_ref(), fence, now),
         Command::Renew { id, run, fence } => claims::renew(state, &id, run.as_ref(), fence, now),
@@ -64,7 +74,20 @@ fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Ref
             builds::suspect(state, build, why, now);
             Ok(Reply::Nothing)
         }
-        Command::End { id, run, by, reason } => claims::end(state, &id, run, by, reason, now),
+        Command::End { id, run: Some(_), .. } if state.snapshot.aliases.contains_key(&id) => marks::keep(state, &id),
+        Command::End { id, run, by, reason } => {
+            let id = state.snapshot.aliases.get(&id).cloned().unwrap_or(id);
+            claims::end(state, &id, run, by, reason, now)
+        }
+        Command::Release { id, build, may_mark } => marks::release(state, &id, build.as_ref(), may_mark, now),
+        Command::Alive { build } => {
+            marks::alive(state, &build, now);
+            Ok(Reply::Nothing)
+        }
+        Command::Reruns { concourse, on } => {
+            state.set_reruns(concourse, on);
+            Ok(Reply::Nothing)
+        }
         Command::Cancel { id, by, reason } => by_hand::cancel(state, &id, by, reason, now),
         Command::Break { id, drains, by, reason } => by_hand::break_claim(state, &id, drains, by, reason, now),
         Command::Move { id, to, by } => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::claim::{Claim, Ended, Phase, Presence};
 use super::history::{Change, Outline};
 use super::latch::{Latch, LatchId};
-use super::names::{ChangeKey, ClaimId, LockName, OpId, PoolName};
+use super::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Text};
 use super::pool::{Lock, Policy};
 use super::state::{Changes, Loaded, Meta, OpRecord, State};
 use super::time::{Deadline, EngineMs, Span};
@@ -21,6 +21,7 @@ pub(super) struct TestStore {
     ended: BTreeMap<ClaimId, Ended>,
     ops: BTreeMap<OpId, OpRecord>,
     latches: BTreeMap<LatchId, Latch>,
+    reruns: BTreeMap<Text, bool>,
     history: BTreeMap<ChangeKey, Change>,
 }
 
@@ -33,6 +34,7 @@ impl TestStore {
             self.history.remove(key);
         }
         self.history.extend(changes.history.iter().map(|change| (change.key, Change::clone(change))));
+        keep(&mut self.reruns, changes.reruns.iter().map(|(url, on)| (url.clone(), on.then_some(true))));
         keep(&mut self.latches, changes.latches.iter().map(|(id, x)| (*id, x.as_deref().cloned())));
         keep(&mut self.ops, changes.ops.iter().cloned());
         keep(&mut self.ended, changes.ended.iter().map(|(id, x)| (id.clone(), x.as_deref().cloned())));
@@ -52,6 +54,7 @@ impl TestStore {
             ended: self.ended.values().cloned().collect(),
             ops: self.ops.values().cloned().collect(),
             latches: self.latches.values().cloned().collect(),
+            reruns: self.reruns.keys().cloned().collect(),
         }
     }
 
@@ -77,6 +80,7 @@ impl TestStore {
         same("locks", &kept, locks.map(|(p, l)| ((p, l.name.clone()), comparable_lock(l))))?;
         same("ops", &self.ops, state.ops.iter().map(|(op, r)| (op.clone(), r.clone())))?;
         same("latches", &self.latches, snapshot.latches.iter().map(|(id, l)| (*id, Latch::clone(l))))?;
+        same("reruns", &self.reruns, snapshot.reruns.iter().map(|url| (url.clone(), true)))?;
         for (name, pool) in &snapshot.pools {
             let shown = self.history.values().filter(|change| pool.changes.contains_key(&change.key));
             let shown =
@@ -173,8 +177,9 @@ pub(super) fn standing(state: &State) -> Vec<String> {
         lines.push(format!("{} prunable {:?} free {:?}", pool.name, pool.prunable, pool.free));
     }
     for claim in state.snapshot.claims.values() {
-        let Claim { id, life, runs, withdrawals, scope, build_over, .. } = &**claim;
-        lines.push(format!("{id} life {life} runs {runs:?} withdrawn {withdrawals} {scope:?} {build_over:?}"));
+        let Claim { id, life, runs, withdrawals, scope, build_over, aliases, .. } = &**claim;
+        let mark = if claim.is_marked() { format!(" marked, also {aliases:?}") } else { String::new() };
+        lines.push(format!("{id} life {life} runs {runs:?} withdrawn {withdrawals} {scope:?} {build_over:?}{mark}"));
     }
     for (build, concern) in state.snapshot.builds_to_watch() {
         lines.push(format!("watch {build:?} {concern:?}"));

@@ -7,6 +7,7 @@ use super::command::By;
 use super::deadlock;
 use super::history::ChangeKind;
 use super::latches;
+use super::marks;
 use super::names::{ClaimId, LockName, PoolName, Reason};
 use super::pool::Lock;
 use super::pools;
@@ -29,6 +30,7 @@ pub(super) fn expire(state: &mut State, now: Now) {
             // The step ends with that search.
             Timer::Stuck => {}
             Timer::Latch(id) => latches::expire(state, id, now),
+            Timer::Unanswered(build) => marks::give_up(state, build, now),
         }
     }
 }

@@ -76,6 +76,7 @@ pub(super) fn acquire(put: &Put<'_>, mut asked: Ask, env: &mut Env<'_>) -> Resul
         }
     });
     let held = held.map_err(|stopped| explain(put, &id, timeout, stopped, env))?;
+    tell_reruns(put, &held, name.is_some(), env);
     let answer = answer(put, &held)?;
     let printed = put.interruptible.check().map_err(Some).and_then(|()| {
         who::new_pools(&held.claim).iter().for_each(|line| put.tell(env, line));
@@ -92,6 +93,20 @@ pub(super) fn acquire(put: &Put<'_>, mut asked: Ask, env: &mut Env<'_>) -> Resul
             None => Stop::Failed(format!("cannot write the version to stdout; {gone}")),
         }
     })
+}
+
+/// What the reader should know of a hold whose build may run again in place.
+fn tell_reruns(put: &Put<'_>, held: &Held, is_named: bool, env: &mut Env<'_>) {
+    if held.claim.marked {
+        put.tell(env, "this build took the lock before and holds it until the build is over: it is running again");
+    }
+    if held.claim.alike && !is_named {
+        put.tell(
+            env,
+            "warning: another step of this build asks for the same, and this Concourse may run builds again: give each of \
+             these steps an as: NAME of its own, so that each finds its own lock again",
+        );
+    }
 }
 
 /// Advice for a claim that waits for its own build.

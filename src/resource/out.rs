@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::put::{Put, Stop};
+use super::release::When;
 use super::session::Opening;
 use super::{acquire, add, lost, release, remove, verify, wait_for_lock};
 use super::{build, directory, fail, print, read_payload, say};
@@ -70,12 +71,12 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
         Op::Check { dir, watch } => wait_for_lock::check(&put, &dir, watch, env)?,
         Op::CheckUnclaimed { dir, watch } => wait_for_lock::check_unclaimed(&put, &dir, watch, env)?,
         Op::Verify { dir } => verify::verify(&put, &dir, env)?,
-        Op::Release(what) => {
-            let released = release::release(&put, &what, env);
+        Op::Release { what, now } => {
+            let released = release::release(&put, &what, When::of(now), env);
             lost::told(&put, released, env)?
         }
-        Op::Unlock { key, requestor } => {
-            let unlocked = release::unlock(&put, &key, &requestor, env);
+        Op::Unlock { key, requestor, now } => {
+            let unlocked = release::unlock(&put, (&key, &requestor), When::of(now), env);
             lost::told(&put, unlocked, env)?
         }
     };

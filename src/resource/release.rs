@@ -7,37 +7,60 @@ use super::persist::Persist;
 use super::put::{Put, Stop};
 use crate::client::calls::ClaimFilter;
 use crate::client::claim_id::{Place, claim_id};
-use crate::client::http::PATIENCE;
 use crate::client::who;
 use crate::env::Env;
-use crate::wire::api::{ClaimBody, ClaimState, ClaimView, HolderView, NoteBody, PartBody, Scope};
+use crate::wire::api::{
+    ClaimBody, ClaimState, ClaimView, HolderView, NoteBody, Owner, PartBody, ReleaseBody, ReleaseView, Scope,
+};
 use crate::wire::concourse::{Answer, InputFile, LockChoice, Metadata, Release, SourceKind};
 use crate::wire::errors::Code;
+
+/// When a lock is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// Once no step of the build that took it can run any more: at once, or on a Concourse that runs builds again, when
+    /// the build is over.
+    Safe,
+    /// At once.
+    Now,
+}
+
+impl When {
+    pub(super) fn of(now: bool) -> Self {
+        if now { Self::Now } else { Self::Safe }
+    }
+}
+
+/// How claims are released in one step.
+struct Ending {
+    persist: Persist,
+    when: When,
+}
 
 /// The version of a pool that has never had a change.
 const NOTHING_EVER: u64 = 0;
 
-pub(super) fn release(put: &Put<'_>, what: &Release, env: &mut Env<'_>) -> Result<Answer, Stop> {
-    let mut persist = Persist::of(put, env)?;
+pub(super) fn release(put: &Put<'_>, what: &Release, when: When, env: &mut Env<'_>) -> Result<Answer, Stop> {
+    let mut ending = Ending { persist: Persist::of(put, env)?, when };
     match what {
         Release::Dir(dir) => {
             let input = Input::open(&put.dir, "release", dir)?;
             match input.claim_or_lock()? {
-                ClaimOrLock::Claim(id) => release_claim(put, &mut persist, &id, &input, env),
-                ClaimOrLock::Lock(lock) => release_lock(put, &mut persist, lock.as_str(), env),
+                ClaimOrLock::Claim(id) => release_claim(put, &mut ending, &id, &input, env),
+                ClaimOrLock::Lock(lock) => release_lock(put, &mut ending, lock.as_str(), env),
                 ClaimOrLock::Nothing => {
                     put.tell(env, format!("{dir:?} comes from a step that took no lock: nothing to release"));
-                    note(put, &mut persist, None, env)
+                    note(put, &mut ending.persist, None, env)
                 }
             }
         }
-        Release::Lock(LockChoice::Named(lock)) => release_lock(put, &mut persist, lock.as_str(), env),
+        Release::Lock(LockChoice::Named(lock)) => release_lock(put, &mut ending, lock.as_str(), env),
         Release::Lock(LockChoice::InFile(InputFile { dir, file })) => {
             let lock = Input::open(&put.dir, "release", dir)?.name_in(file)?;
             let lock = lock.ok_or_else(|| format!("release: the file {dir}/{file} is empty: it names no lock"))?;
-            release_lock(put, &mut persist, lock.as_str(), env)
+            release_lock(put, &mut ending, lock.as_str(), env)
         }
-        Release::Build { name } => release_build(put, &mut persist, name.as_deref(), env),
+        Release::Build { name } => release_build(put, &mut ending, name.as_deref(), env),
     }
 }
 
@@ -48,17 +71,17 @@ fn first_line(put: &Put<'_>, what: &str, env: &mut Env<'_>) {
 /// Releases the claim that our `in` wrote into the directory. Only that claim's own hold can end this way.
 fn release_claim(
     put: &Put<'_>,
-    persist: &mut Persist,
+    ending: &mut Ending,
     id: &str,
     input: &Input,
     env: &mut Env<'_>,
 ) -> Result<Answer, Stop> {
     first_line(put, &format!("claim {id}"), env);
     let asked = id.to_owned();
-    let claim = persist.call(put, env, move |client| client.get_claim(&asked))?;
+    let claim = ending.persist.call(put, env, move |client| client.get_claim(&asked))?;
     if claim.state == ClaimState::Ended {
         let lock = input.lock_name().ok().map(|name| name.as_str().to_owned());
-        return already_over(put, persist, &claim, lock.as_deref(), env);
+        return already_over(put, ending, &claim, lock.as_deref(), env);
     }
     let Some(part) = claim.asks.iter().find(|part| part.pool == put.pool()) else {
         let pools: Vec<String> = claim.asks.iter().map(|part| format!("{:?}", part.pool)).collect();
@@ -69,45 +92,92 @@ fn release_claim(
         )));
     };
     let lock = own_lock(put, &claim).or_else(|| part.lock.clone());
-    let ended = end(put, persist, id, env)?;
-    put.tell(env, format!("released {}", names(&claim)));
-    version_of(put, persist, &ended, lock.as_deref(), env)
+    let ended = end(put, ending, id, env)?;
+    tell_end(put, ending, &Was::of(&claim), &ended, env);
+    version_of(put, ending, &ended, lock.as_deref(), env)
 }
 
-/// Ends one claim, whoever owns it. A claim that is already released is not an error.
-fn end(put: &Put<'_>, persist: &mut Persist, id: &str, env: &mut Env<'_>) -> Result<ClaimView, Stop> {
-    let id = id.to_owned();
-    persist.call(put, env, move |client| client.delete_claim(&id, None, PATIENCE))
+/// Releases one claim, whoever owns it. A claim that is already released is not an error.
+fn end(put: &Put<'_>, ending: &mut Ending, id: &str, env: &mut Env<'_>) -> Result<ReleaseView, Stop> {
+    let (id, when) = (id.to_owned(), ending.when);
+    let body = ReleaseBody { owner: put.owner.clone() };
+    ending.persist.call(put, env, move |client| match when {
+        When::Safe => client.release_claim(&id, &body),
+        When::Now => client.end_claim(&id),
+    })
+}
+
+/// What a claim was before its end, for people.
+struct Was<'a> {
+    names: String,
+    owner: &'a Owner,
+    held: bool,
+}
+
+impl<'a> Was<'a> {
+    fn of(claim: &'a ClaimView) -> Self {
+        Self { names: names(claim), owner: &claim.owner, held: claim.state == ClaimState::Held }
+    }
+}
+
+/// Says what became of a claim: it is released, or it will be.
+fn tell_end(put: &Put<'_>, ending: &Ending, was: &Was<'_>, ended: &ReleaseView, env: &mut Env<'_>) {
+    let names = &was.names;
+    if ended.claim.marked {
+        put.tell(
+            env,
+            format!(
+                "{names}: given back when this build is over, because its Concourse may run it again until then; to give \
+                 it back at once, set now: true"
+            ),
+        );
+        return;
+    }
+    put.tell(env, format!("released {names}"));
+    if ended.reruns && ending.when == When::Safe && was.held {
+        let why = if was.owner.build_id == put.owner.build_id {
+            "another step of this build waits for it"
+        } else {
+            "another build took it"
+        };
+        put.tell(
+            env,
+            format!(
+                "warning: this Concourse may run builds again, and this lock is given back at once because {why}: steps that \
+                 run again work without it"
+            ),
+        );
+    }
 }
 
 fn already_over(
     put: &Put<'_>,
-    persist: &mut Persist,
+    ending: &mut Ending,
     claim: &ClaimView,
     lock: Option<&str>,
     env: &mut Env<'_>,
 ) -> Result<Answer, Stop> {
     let how = lost::how(claim, put.now());
     // Sent once more, so that the server's own rule decides whether this is harmless.
-    end(put, persist, &claim.id, env).map_err(|stop| match stop {
+    end(put, ending, &claim.id, env).map_err(|stop| match stop {
         Stop::Refused(_) => Stop::Failed(format!("claim {} has already ended: {how}", claim.id)),
         other => other,
     })?;
     put.tell(env, format!("claim {} had already ended: {how}; nothing to do", claim.id));
-    note(put, persist, lock, env)
+    note(put, &mut ending.persist, lock, env)
 }
 
 /// The version of a step that ended a claim.
 fn version_of(
     put: &Put<'_>,
-    persist: &mut Persist,
-    ended: &ClaimView,
+    ending: &mut Ending,
+    ended: &ReleaseView,
     lock: Option<&str>,
     env: &mut Env<'_>,
 ) -> Result<Answer, Stop> {
     match ended.revision {
         Some(revision) => Ok(put.answer(revision, lock, released_metadata(put))),
-        None => note(put, persist, lock, env),
+        None => note(put, &mut ending.persist, lock, env),
     }
 }
 
@@ -137,17 +207,18 @@ fn released_metadata(put: &Put<'_>) -> Vec<Metadata> {
 }
 
 /// Ends the hold on this lock, whoever the holder is. This is for people and pipelines that know only the lock.
-fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
+fn release_lock(put: &Put<'_>, ending: &mut Ending, lock: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
     first_line(put, &format!("lock {lock:?}"), env);
     let (pool, name) = (put.pool().to_owned(), lock.to_owned());
-    let view = persist.call(put, env, move |client| client.get_lock(&pool, &name))?;
+    let view = ending.persist.call(put, env, move |client| client.get_lock(&pool, &name))?;
     let held: Vec<&HolderView> = view.holders.iter().filter(|h| h.state == ClaimState::Held).collect();
     match held.as_slice() {
         [] => Err(Stop::Failed(format!("lock {lock:?} of pool {:?} is not held: nothing to release", put.pool()))),
         [holder] => {
-            let ended = end(put, persist, &holder.claim, env)?;
-            put.tell(env, format!("released {}", who::holder(holder, put.now())));
-            version_of(put, persist, &ended, Some(lock), env)
+            let ended = end(put, ending, &holder.claim, env)?;
+            let names = who::holder(holder, put.now());
+            tell_end(put, ending, &Was { names, owner: &holder.owner, held: true }, &ended, env);
+            version_of(put, ending, &ended, Some(lock), env)
         }
         several => Err(Stop::Failed(format!(
             "lock {lock:?} of pool {:?} has {} holders: release with the directory of one of them; held: {}",
@@ -159,7 +230,7 @@ fn release_lock(put: &Put<'_>, persist: &mut Persist, lock: &str, env: &mut Env<
 }
 
 /// Ends all claims of this build in the pool, or only the claim that it made `as` that name.
-fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: &mut Env<'_>) -> Result<Answer, Stop> {
+fn release_build(put: &Put<'_>, ending: &mut Ending, name: Option<&str>, env: &mut Env<'_>) -> Result<Answer, Stop> {
     let (Some(cluster), Some(build)) = (put.owner.cluster.clone(), put.owner.build_id.clone()) else {
         return Err(Stop::Failed(
             "release: build works only in a build: ATC_EXTERNAL_URL and BUILD_ID are not set".into(),
@@ -168,15 +239,15 @@ fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: 
     let what = name.map_or_else(|| format!("everything of build {build}"), |name| format!("{name:?} of build {build}"));
     first_line(put, &what, env);
     let pool = put.pool().to_owned();
-    let claims = persist.call(put, env, move |client| {
+    let claims = ending.persist.call(put, env, move |client| {
         client.list_claims(&ClaimFilter { pool: Some(&pool), state: None, build: Some((&cluster, &build)) })
     })?;
     let wanted = claims.iter().filter(|claim| name.is_none_or(|name| is_named(claim, name)));
     let mut last = None;
     for claim in wanted {
-        match end(put, persist, &claim.id, env) {
+        match end(put, ending, &claim.id, env) {
             Ok(ended) => {
-                put.tell(env, format!("released {}", names(claim)));
+                tell_end(put, ending, &Was::of(claim), &ended, env);
                 last = ended.revision.map(|revision| (revision, own_lock(put, claim))).or(last);
             }
             Err(Stop::Refused(why)) => put.tell(env, format!("claim {}: {why}", claim.id)),
@@ -187,7 +258,7 @@ fn release_build(put: &Put<'_>, persist: &mut Persist, name: Option<&str>, env: 
         return Ok(put.answer(revision, lock.as_deref(), released_metadata(put)));
     }
     put.tell(env, "this build holds nothing here and waits for nothing: nothing to do");
-    note(put, persist, None, env)
+    note(put, &mut ending.persist, None, env)
 }
 
 /// Whether a claim of this build was made `as` that name. The id of the claim tells.
@@ -206,15 +277,22 @@ fn is_named(claim: &ClaimView, name: &str) -> bool {
         ..ClaimBody::of_pool(pool.clone())
     };
     // The server fills in a missing scope, so the id may have been made with or without it.
-    [None, claim.scope].into_iter().any(|scope| claim_id(&claim.owner, Place::Named(name), &body(scope)) == claim.id)
+    // Another id of the same request may have been answered with this claim.
+    let is_its = |id: String| id == claim.id || claim.aliases.contains(&id);
+    [None, claim.scope].into_iter().any(|scope| is_its(claim_id(&claim.owner, Place::Named(name), &body(scope))))
 }
 
 /// `lock_op: unlock`: ends every hold of this requestor with this key.
-pub(super) fn unlock(put: &Put<'_>, key: &str, requestor: &str, env: &mut Env<'_>) -> Result<Answer, Stop> {
-    let mut persist = Persist::of(put, env)?;
+pub(super) fn unlock(
+    put: &Put<'_>,
+    (key, requestor): (&str, &str),
+    when: When,
+    env: &mut Env<'_>,
+) -> Result<Answer, Stop> {
+    let mut ending = Ending { persist: Persist::of(put, env)?, when };
     let pool = put.pool().to_owned();
     put.announce(env, &format!("unlocking for {requestor:?} with key {key:?} in"));
-    let held = persist.call(put, env, move |client| {
+    let held = ending.persist.call(put, env, move |client| {
         client.list_claims(&ClaimFilter { pool: Some(&pool), state: Some("held"), build: None })
     })?;
     let ours = |claim: &&ClaimView| {
@@ -222,10 +300,16 @@ pub(super) fn unlock(put: &Put<'_>, key: &str, requestor: &str, env: &mut Env<'_
     };
     let mut last = None;
     for claim in held.iter().filter(ours) {
-        last = end(put, &mut persist, &claim.id, env)?.revision.or(last);
+        let ended = end(put, &mut ending, &claim.id, env)?;
+        if ended.reruns {
+            tell_end(put, &ending, &Was::of(claim), &ended, env);
+        }
+        last = ended.revision.map(|revision| (revision, ended.claim.marked)).or(last);
     }
-    if let Some(revision) = last {
-        put.tell(env, format!("unlocked {:?}", put.pool()));
+    if let Some((revision, marked)) = last {
+        if !marked {
+            put.tell(env, format!("unlocked {:?}", put.pool()));
+        }
         return Ok(put.answer(revision, None, released_metadata(put)));
     }
     if let Some(other) = held.iter().find(|claim| claim.key.as_deref() != Some(key)) {
@@ -234,7 +318,7 @@ pub(super) fn unlock(put: &Put<'_>, key: &str, requestor: &str, env: &mut Env<'_
         return Err(Stop::Failed(format!("{:?} is locked by {who}{theirs}, not with key {key:?}", put.pool())));
     }
     put.tell(env, format!("{requestor:?} holds nothing of {:?}: nothing to do", put.pool()));
-    note(put, &mut persist, None, env)
+    note(put, &mut ending.persist, None, env)
 }
 
 fn own_lock(put: &Put<'_>, claim: &ClaimView) -> Option<String> {

@@ -1,6 +1,6 @@
 //! What every store must do, as tests that each store's module runs on itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::core::claim::{Claim, Ended, Phase};
 use crate::core::history::Change;
 use crate::core::latch::{Latch, LatchId};
 use crate::core::limits;
-use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Ticket};
+use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Text, Ticket};
 use crate::core::pool::{Lock, Policy};
 use crate::core::state::{Changes, Loaded, Meta, OpRecord};
 use crate::core::time::EngineMs;
@@ -43,6 +43,7 @@ pub struct Contents {
     ended: BTreeMap<ClaimId, Ended>,
     ops: BTreeMap<OpId, OpRecord>,
     latches: BTreeMap<LatchId, Latch>,
+    reruns: BTreeSet<Text>,
     history: BTreeMap<ChangeKey, Change>,
 }
 
@@ -56,7 +57,7 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
 impl Contents {
     /// The contents of `store`.
     pub fn of(store: &mut dyn Store) -> Self {
-        let Loaded { meta, pools, locks, claims, ended, ops, latches } = store.load().unwrap();
+        let Loaded { meta, pools, locks, claims, ended, ops, latches, reruns } = store.load().unwrap();
         let mut history = Vec::new();
         let mut keep = |change| {
             history.push(change);
@@ -75,6 +76,7 @@ impl Contents {
             ended: ended.into_iter().map(|ended| (ended.id.clone(), ended)).collect(),
             ops: ops.into_iter().map(|op| (op.op.clone(), op)).collect(),
             latches: latches.into_iter().map(|latch| (latch.id, latch)).collect(),
+            reruns: reruns.into_iter().collect(),
             history: history.into_iter().map(|change| (change.key, change)).collect(),
         };
         let Self { pools, locks, claims, ended, ops, latches, history, .. } = &contents;
@@ -85,7 +87,7 @@ impl Contents {
 
     /// Applies `changes`, without what the next start makes anew.
     pub fn apply(&mut self, changes: &Changes) {
-        let Changes { meta, pools, locks, claims, ended, ops, latches, history, pruned } = changes.clone();
+        let Changes { meta, pools, locks, claims, ended, ops, latches, reruns, history, pruned } = changes.clone();
         self.meta = meta.or(self.meta);
         pools.into_iter().for_each(|(name, policy)| set(&mut self.pools, name, policy));
         for (pool, name, lock) in locks {
@@ -106,6 +108,10 @@ impl Contents {
         ended.into_iter().for_each(|(id, ended)| set(&mut self.ended, id, ended.map(|e| (*e).clone())));
         ops.into_iter().for_each(|(id, op)| set(&mut self.ops, id, op));
         latches.into_iter().for_each(|(id, latch)| set(&mut self.latches, id, latch.map(|l| (*l).clone())));
+        for (url, on) in reruns {
+            self.reruns.remove(&url);
+            self.reruns.extend(on.then_some(url));
+        }
         self.history.extend(history.into_iter().map(|change| (change.key, (*change).clone())));
         pruned.iter().for_each(|key| set(&mut self.history, *key, None));
     }
@@ -134,10 +140,12 @@ fn one_of_each(n: u32) -> Changes {
         let puts = (c.pools.iter().any(|r| r.1.is_some()), c.locks.iter().any(|r| r.2.is_some()));
         let claims = (c.claims.iter().any(|r| r.1.is_some()), c.ended.iter().any(|r| r.1.is_some()));
         let others = (c.ops.iter().any(|r| r.1.is_some()), c.latches.iter().any(|r| r.1.is_some()));
+        let reruns = c.reruns.iter().any(|(_, on)| *on);
         c.meta.is_some()
             && puts == (true, true)
             && claims == (true, true)
             && others == (true, true)
+            && reruns
             && !c.history.is_empty()
     });
     (0..n).map(|_| full.new_tree(&mut runner).unwrap().current()).last().unwrap()
@@ -161,6 +169,7 @@ fn overwrites_and_deletes(place: &Place) {
         ended: model.ended.keys().map(|k| (k.clone(), None)).collect(),
         ops: model.ops.keys().map(|k| (k.clone(), None)).collect(),
         latches: model.latches.keys().map(|k| (*k, None)).collect(),
+        reruns: model.reruns.iter().map(|url| (url.clone(), false)).collect(),
         history: Vec::new(),
         pruned: model.history.keys().copied().collect(),
     };

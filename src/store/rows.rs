@@ -12,7 +12,8 @@ use crate::core::pool::Lock;
 use crate::core::state::{Changes, Loaded, Meta};
 use crate::core::time::EngineMs;
 use crate::wire::record::{
-    self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredOutline, StoredPolicy,
+    self, StoredChange, StoredClaim, StoredConcourse, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredOutline,
+    StoredPolicy,
 };
 
 /// A table whose rows consist of a key and a record.
@@ -23,10 +24,12 @@ pub(super) enum Table {
     Ended,
     Ops,
     Latches,
+    Concourses,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 5] = [Self::Pools, Self::Claims, Self::Ended, Self::Ops, Self::Latches];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Pools, Self::Claims, Self::Ended, Self::Ops, Self::Latches, Self::Concourses];
 }
 
 /// The row of a lock without its key: metadata and record.
@@ -78,6 +81,10 @@ impl<'c> Batch<'c> {
         for (id, latch) in &changes.latches {
             let json = latch.as_deref().map(|latch| record::encode(&StoredLatch::from(latch)));
             batch.put(Table::Latches, id.to_string().into(), json)?;
+        }
+        for (url, reruns) in &changes.reruns {
+            let json = reruns.then(|| record::encode(&StoredConcourse { reruns: true }));
+            batch.put(Table::Concourses, url.as_str().into(), json)?;
         }
         for change in &changes.history {
             batch.changes.push((place(change.key)?, record::encode(&StoredChange::from(&**change))?));
@@ -148,6 +155,7 @@ impl Rows {
             Table::Ended => self.ended(key, json),
             Table::Ops => self.op(key, json),
             Table::Latches => self.latch(key, json),
+            Table::Concourses => self.concourse(key, json),
         }
     }
 
@@ -187,6 +195,13 @@ impl Rows {
     fn latch(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
         let read = || record::decode::<StoredLatch>(json)?.into_latch(id.parse()?);
         self.loaded.latches.push(named("latches", &id, read())?);
+        Ok(())
+    }
+
+    fn concourse(&mut self, url: &str, json: &str) -> anyhow::Result<()> {
+        let read = || anyhow::Ok((url.parse()?, record::decode::<StoredConcourse>(json)?));
+        let (url, stored) = named("concourses", &url, read())?;
+        self.loaded.reruns.extend(stored.reruns.then_some(url));
         Ok(())
     }
 

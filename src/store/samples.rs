@@ -122,9 +122,9 @@ fn phase() -> impl Strategy<Value = Phase> {
             Phase::Granted { fence: Fence(fence), locks, confirm_by, give_up }
         });
     let fetched = select(&[Fetched::Never, Fetched::ByItsBuild, Fetched::ByAnother][..]);
-    let ends = (of(deadline()), of(deadline()), fetched);
+    let ends = (of(deadline()), of(deadline()), fetched, any::<bool>());
     let held = (any::<u64>(), key(), locks(), any::<u64>(), ends).prop_map(
-        |(fence, claimed, locks, since, (until, limit, fetched))| Phase::Held {
+        |(fence, claimed, locks, since, (until, limit, fetched, marked))| Phase::Held {
             fence: Fence(fence),
             claimed,
             locks,
@@ -132,6 +132,7 @@ fn phase() -> impl Strategy<Value = Phase> {
             until,
             limit,
             fetched,
+            marked,
         },
     );
     // Boxed, like others below, because nested strategies would overflow the stack of a test.
@@ -163,10 +164,10 @@ pub fn claim(id: ClaimId) -> impl Strategy<Value = Claim> {
     let runs = vec(name::<Run>(IDS), 0..3);
     let parks = btree_set(any::<u64>().prop_map(ParkId), 0..2);
     let numbers = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u8>(), any::<u32>());
-    let scope = (scope(), of(build_over()));
+    let scope = (scope(), of(build_over()), vec(claim_id(), 0..2));
     (terms().boxed(), scope, runs, parks, numbers, phase()).prop_map(
         move |(terms, scope, runs, parks, numbers, phase)| {
-            let (scope, build_over) = scope;
+            let (scope, build_over, aliases) = scope;
             let (life, ticket, asked_at, withdrawals, passed) = numbers;
             let (ticket, asked_at) = (Ticket(ticket), WallMs(asked_at));
             Claim {
@@ -181,6 +182,7 @@ pub fn claim(id: ClaimId) -> impl Strategy<Value = Claim> {
                 withdrawals,
                 passed,
                 phase,
+                aliases,
                 parks,
                 made: Vec::new(),
             }
@@ -374,8 +376,10 @@ pub fn changes() -> impl Strategy<Value = Changes> {
         puts(name::<OpId>(IDS), op),
         puts(latch_id(), latch),
     );
-    (meta, rows, history, pruned).prop_map(|(meta, (pools, locks, claims, ended, ops, latches), history, pruned)| {
-        Changes {
+    let reruns = vec((text(), any::<bool>()), 0..3).prop_map(|rows| rows.into_iter().collect::<BTreeMap<_, _>>());
+    let meta = (meta, reruns);
+    (meta, rows, history, pruned).prop_map(
+        |((meta, reruns), (pools, locks, claims, ended, ops, latches), history, pruned)| Changes {
             meta,
             pools: pools.into_iter().collect(),
             locks: locks.into_iter().map(|((pool, name), lock)| (pool, name, lock.map(Arc::new))).collect(),
@@ -383,8 +387,9 @@ pub fn changes() -> impl Strategy<Value = Changes> {
             ended: ended.into_iter().map(|(id, ended)| (id, ended.map(Arc::new))).collect(),
             ops: ops.into_iter().collect(),
             latches: latches.into_iter().map(|(id, latch)| (id, latch.map(Arc::new))).collect(),
+            reruns: reruns.into_iter().collect(),
             history: history.into_iter().map(Arc::new).collect(),
             pruned,
-        }
-    })
+        },
+    )
 }

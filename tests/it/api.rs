@@ -526,6 +526,13 @@ POST   /api/v1/claims/x4/deliver |                                              
 POST   /api/v1/claims/x9/deliver | {"revision":1}                                        | 404 no_such_claim
 DELETE /api/v1/claims/x4        |                                                        | 200
 POST   /api/v1/claims/x4/deliver | {"revision":1}                                        | 410 ended claim.how=released
+
+PUT    /api/v1/claims/y1        | {"pool":"stepped","owner":{"cluster":"https://ci","build_id":"8"}} | 200 state=held
+POST   /api/v1/claims/y1/release | {"step":"8"}                                          | 400 bad_request
+POST   /api/v1/claims/y1/release | {"owner":{"cluster":"https://ci","build_id":"8"}}     | 200 claim.how=released claim.marked=- reruns=- revision=$now
+POST   /api/v1/claims/y1/release |                                                       | 200 claim.how=released
+POST   /api/v1/claims/y2/release |                                                       | 404 no_such_claim
+POST   /api/v1/claims/x2/release |                                                       | 410 ended claim.how=lease_lost
 "#;
 
 /// What people do by hand, and policies.
@@ -687,6 +694,7 @@ fn store_fails(api: &Api) {
         ("POST", "/api/v1/pools/own/locks/own/quarantine", r#"{"by":{"reason":"x"}}"#),
         ("POST", "/api/v1/pools/own/locks/own/return", ""),
         ("POST", "/api/v1/claims/f/deliver", r#"{"revision":1}"#),
+        ("POST", "/api/v1/claims/f/release", ""),
         ("PUT", "/api/v1/pools/new", ""),
         ("PATCH", "/api/v1/pools/new", ""),
         ("DELETE", "/api/v1/pools/own", ""),

@@ -7,6 +7,7 @@
 //! | [`failures`] | every way in which a Concourse fails: the hold stays and is marked, until its build can be seen again |
 //! | [`login`] | passwords, tokens, no login; several installations and names |
 //! | [`admit`] | `scope: build`, `--verify-builds`, and what the server says about its watch |
+//! | [`reruns`] | a Concourse that runs builds again when a worker vanishes |
 //! | [`stories`] | failure stories of lock tools in Concourse, each under its name |
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
@@ -14,6 +15,7 @@
 mod admit;
 mod failures;
 mod login;
+mod reruns;
 mod status;
 mod stories;
 

@@ -24,11 +24,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use locker::core::claim::{BuildEnd, BuildRef, Concern};
-use locker::core::command::Command;
+use locker::core::command::{Command, Refusal, Reply};
 use locker::core::names::ParkId;
 use locker::core::settings::{Plant, Settings};
 use locker::core::time::Span;
 use locker::server::door::DoorSettings;
+use locker::server::engine::EngineError;
 use locker::server::http::{Attempt, Handler, Request, Response};
 use proptest::test_runner::{Config, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
@@ -82,6 +83,7 @@ impl Server {
             build_memory: Span(rules.build_memory),
             drain: Span(rules.drain),
             lease: Span(rules.lease),
+            unanswered: Span(rules.unanswered),
             declared_only: rules.declared_only,
             stuck_look: Span(0),
             plant,
@@ -117,36 +119,16 @@ impl Server {
                 self.plain("POST", &format!("/claims/{claim}/break"), Some(&body))
             }
             Op::Cancel(claim) => self.plain("DELETE", &format!("/claims/{claim}?if_waiting=true"), None),
-            Op::Move { claim, to } => {
-                let by = json!({ "reason": "why" });
-                let body = match to {
-                    reference::To::First => json!({ "to": "first", "by": by }),
-                    reference::To::Last => json!({ "to": "last", "by": by }),
-                    reference::To::Before(other) => json!({ "before": other, "by": by }),
-                };
-                self.plain("POST", &format!("/claims/{claim}/move"), Some(&body))
-            }
+            Op::Move { claim, to } => self.move_claim(claim, to),
             Op::Quarantine { pool, lock, span } => {
                 let body = without_nulls(json!({ "for": text(*span), "by": { "reason": "why" } }));
                 self.plain("POST", &format!("/pools/{pool}/locks/{lock}/quarantine"), Some(&body))
             }
             Op::Return { pool, lock } => self.plain("POST", &format!("/pools/{pool}/locks/{lock}/return"), None),
-            Op::Deliver { claim, present, another } => {
-                let (_, claim_now) = self.call("GET", &format!("/claims/{claim}"), None);
-                let revision = claim_now["revision"].as_u64().filter(|_| *present).unwrap_or(1);
-                let own = claim_now["owner"]["build_id"].as_str().unwrap_or("other");
-                let id = another.map(|another| if another { "other" } else { own });
-                let build = id.map(|id| json!({"cluster": "https://ci", "build_id": id}));
-                let body = json!({ "revision": revision, "build": build });
-                self.plain("POST", &format!("/claims/{claim}/deliver"), Some(&body))
-            }
-            Op::Over { build, how } => {
-                let all = [BuildEnd::Succeeded, BuildEnd::Failed, BuildEnd::Errored, BuildEnd::Aborted, BuildEnd::Gone];
-                let how = all.into_iter().find(|end| end.word() == *how).unwrap();
-                let build = BuildRef { cluster: "https://ci".parse().unwrap(), id: build.parse().unwrap() };
-                self.life().house.engine.call_blocking(Command::BuildOver { build, how, at: None }).unwrap();
-                Answer::Nothing
-            }
+            Op::Deliver { claim, present, another } => self.deliver(claim, *present, *another),
+            Op::Over { build, how } => self.over(build, how),
+            Op::Release { claim, build, may_mark } => self.release(claim, build.as_deref(), *may_mark),
+            Op::Alive(build) => self.tell(Command::Alive { build: build_of(build) }),
             Op::End { claim, run } => {
                 let run = run.as_ref().map(|run| format!("?run={run}")).unwrap_or_default();
                 self.plain("DELETE", &format!("/claims/{claim}{run}"), None)
@@ -199,10 +181,7 @@ impl Server {
                 let body = without_nulls(json!({ "to": to, "claim": claim }));
                 self.plain("POST", &format!("/pools/{pool}/locks/{lock}/move"), Some(&body))
             }
-            Op::Reconcile => {
-                self.life().house.engine.call_blocking(Command::Reconcile).unwrap();
-                Answer::Nothing
-            }
+            Op::Reconcile => self.tell(Command::Reconcile),
             Op::Pass(span) => {
                 // All durations are whole seconds, so everything happens when it is due.
                 for _ in 0..span / SECOND {
@@ -221,8 +200,56 @@ impl Server {
         }
     }
 
+    /// A command that no request can give: no Concourse is watched here.
+    fn tell(&self, command: Command) -> Answer {
+        self.life().house.engine.call_blocking(command).unwrap();
+        Answer::Nothing
+    }
+
+    fn move_claim(&mut self, claim: &str, to: &reference::To) -> Answer {
+        let by = json!({ "reason": "why" });
+        let body = match to {
+            reference::To::First => json!({ "to": "first", "by": by }),
+            reference::To::Last => json!({ "to": "last", "by": by }),
+            reference::To::Before(other) => json!({ "before": other, "by": by }),
+        };
+        self.plain("POST", &format!("/claims/{claim}/move"), Some(&body))
+    }
+
+    fn deliver(&mut self, claim: &str, present: bool, another: Option<bool>) -> Answer {
+        let (_, claim_now) = self.call("GET", &format!("/claims/{claim}"), None);
+        let revision = claim_now["revision"].as_u64().filter(|_| present).unwrap_or(1);
+        let own = claim_now["owner"]["build_id"].as_str().unwrap_or("other");
+        let id = another.map(|another| if another { "other" } else { own });
+        let build = id.map(|id| json!({"cluster": "https://ci", "build_id": id}));
+        let body = json!({ "revision": revision, "build": build });
+        self.plain("POST", &format!("/claims/{claim}/deliver"), Some(&body))
+    }
+
+    fn over(&self, build: &str, how: &str) -> Answer {
+        let all = [BuildEnd::Succeeded, BuildEnd::Failed, BuildEnd::Errored, BuildEnd::Aborted, BuildEnd::Gone];
+        let how = all.into_iter().find(|end| end.word() == how).unwrap();
+        self.tell(Command::BuildOver { build: build_of(build), how, at: None })
+    }
+
+    fn release(&mut self, claim: &str, build: Option<&str>, may_mark: bool) -> Answer {
+        let command = Command::Release { id: claim.parse().unwrap(), build: build.map(build_of), may_mark };
+        match self.life().house.engine.call_blocking(command) {
+            Ok(Reply::Marked { claim, .. }) => {
+                let texts = claim.locks().iter().map(|(pool, lock)| (pool.to_string(), lock.to_string()));
+                Answer::Marked(texts.collect())
+            }
+            Err(EngineError::Refused(Refusal::NoSuchClaim { .. })) => Answer::Refused("no_such_claim"),
+            // A release may be repeated, and the repeated one tells how the claim has ended.
+            Ok(_) | Err(_) => self.plain("DELETE", &format!("/claims/{claim}"), None),
+        }
+    }
+
     fn fence(&self, claim: &str, which: Which) -> u64 {
-        let known = self.fences.get(claim).map(Vec::as_slice).unwrap_or_default();
+        // The id may be another one of a marked hold.
+        let (_, now) = self.call("GET", &format!("/claims/{claim}"), None);
+        let id = now["id"].as_str().unwrap_or(claim);
+        let known = self.fences.get(id).map(Vec::as_slice).unwrap_or_default();
         match (which, known) {
             (Which::Present, [.., last]) | (Which::Former, [.., last, _]) => *last,
             _ => 1,
@@ -305,6 +332,10 @@ impl Server {
                     let presence = if queue["listening"] == json!(true) { "listening" } else { "away" };
                     format!("waiting {presence} {}", queue["stuck"].as_str().unwrap_or_default())
                 }
+                state if claim["marked"] == json!(true) => {
+                    let aliases: Vec<&str> = claim["aliases"].as_array().into_iter().flatten().map(str_of).collect();
+                    format!("{state} {:?} marked, also {aliases:?}", locks_of(claim))
+                }
                 state => format!("{state} {:?}", locks_of(claim)),
             };
             lines.push(format!("claim {id} life {life} {phase}"));
@@ -353,6 +384,10 @@ impl Server {
         self.newest = new.last().copied().unwrap_or(self.newest);
         Ok(())
     }
+}
+
+fn build_of(id: &str) -> BuildRef {
+    BuildRef { cluster: "https://ci".parse().unwrap(), id: id.parse().unwrap() }
 }
 
 fn file(directory: &tempfile::TempDir) -> PathBuf {

@@ -148,7 +148,12 @@ impl Build {
 
 /// Runs `out` of build 1 in this process, in a container of this name: exit code, stdout, stderr.
 pub fn out_in(host: &str, server: &Server, params: &Value) -> (u8, String, String) {
-    let payload = json!({"source": {"locker_uri": server.url, "pool": "p"}, "params": params}).to_string();
+    out_with(host, &json!({"locker_uri": server.url, "pool": "p"}), params)
+}
+
+/// The same, with this source.
+pub fn out_with(host: &str, source: &Value, params: &Value) -> (u8, String, String) {
+    let payload = json!({"source": source, "params": params}).to_string();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let vars = [
         ("ATC_EXTERNAL_URL", "https://ci"),

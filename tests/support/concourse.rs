@@ -5,6 +5,8 @@
 //! - `POST /sky/issuer/token`: the password grant. Tokens expire and can be revoked.
 //! - `GET /api/v1/builds/{id}`: 404 before it checks the token; 200 for members of the build's team, and for everybody
 //!   when the pipeline is exposed; otherwise 403 with a valid token, 401 without.
+//!
+//! Its answers are those of a real web node (`concourse.json`), with the facts of the test in them.
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
@@ -316,6 +318,21 @@ struct Reply {
     body: String,
 }
 
+/// What a real web node answered to this request.
+fn recorded(request: &str, with_login: bool) -> Reply {
+    let all: Value = serde_json::from_str(include_str!("concourse.json")).unwrap();
+    let mut answers = all["answers"].as_array().unwrap().iter();
+    let answer = answers.find(|answer| answer["request"] == request && answer["with_login"] == with_login);
+    let answer = answer.unwrap_or_else(|| panic!("{request} was not recorded"));
+    let status = answer["status"].as_u64().unwrap().try_into().unwrap();
+    Reply { status, body: answer["body"].as_str().unwrap().to_owned() }
+}
+
+/// The same, as JSON to put the facts of a test into.
+fn recorded_json(request: &str, with_login: bool) -> Value {
+    serde_json::from_str(&recorded(request, with_login).body).unwrap()
+}
+
 impl Reply {
     fn empty(status: u16) -> Self {
         Self { status, body: String::new() }
@@ -436,7 +453,7 @@ impl State {
             ("POST", "/sky/issuer/token") => self.log_in(request),
             ("GET", path) => match path.strip_prefix("/api/v1/builds/").map(str::parse::<u64>) {
                 Some(Ok(id)) => self.look(id, request),
-                Some(Err(_)) => Reply::empty(400),
+                Some(Err(_)) => recorded("GET /api/v1/builds/abc", true),
                 None => Reply::empty(404),
             },
             _ => Reply::empty(405),
@@ -455,14 +472,10 @@ impl State {
         if self.token(request).is_err() {
             return Reply::empty(401);
         }
-        Reply::json(
-            200,
-            &json!({
-                "version": "8.2.5", "worker_version": "2.5",
-                "feature_flags": {"global_resources": false, "redact_secrets": true, "build_rerun": self.build_rerun},
-                "external_url": self.external_url, "cluster_name": "pretended",
-            }),
-        )
+        let mut info = recorded_json("GET /api/v1/info", false);
+        info["feature_flags"]["build_rerun"] = json!(self.build_rerun);
+        info["external_url"] = json!(self.external_url);
+        Reply::json(200, &info)
     }
 
     fn give_token(&mut self, user: Option<String>, lasts: Duration) -> String {
@@ -509,19 +522,21 @@ impl State {
     fn look(&mut self, id: u64, request: &Request) -> Reply {
         *self.asked.entry(id).or_default() += 1;
         self.moments.push((Instant::now(), id));
-        let Some(row) = self.builds.get(&id) else { return Reply::empty(404) };
+        let Some(row) = self.builds.get(&id) else { return recorded("GET /api/v1/builds/99999", true) };
         let token = self.token(request);
         let user = token.ok().flatten().and_then(|token| token.user.as_ref()).and_then(|name| self.users.get(name));
         let may_see = user.is_some_and(|user| user.teams.contains(&row.team));
         if !may_see && !row.exposed {
             let is_valid = token.is_ok_and(|token| token.is_some());
             self.unauthorized += usize::from(!is_valid);
-            return Reply::empty(if is_valid { 403 } else { 401 });
+            return if is_valid { Reply::empty(403) } else { recorded("GET /api/v1/builds/19", false) };
         }
-        let mut body = json!({
-            "id": id, "team_name": row.team, "name": id.to_string(), "status": row.status,
-            "api_url": format!("/api/v1/builds/{id}"),
-        });
+        let mut body = recorded_json("GET /api/v1/builds/39", true);
+        let members = body.as_object_mut().unwrap();
+        members.insert("id".to_owned(), json!(id));
+        members.insert("api_url".to_owned(), json!(format!("/api/v1/builds/{id}")));
+        members.insert("status".to_owned(), json!(row.status));
+        members.insert("team_name".to_owned(), json!(row.team));
         let more = [
             ("pipeline_name", row.pipeline.clone().map(Value::from)),
             ("pipeline_instance_vars", row.instance_vars.clone()),
@@ -529,8 +544,9 @@ impl State {
             ("end_time", row.end_time.map(Value::from)),
         ];
         for (name, value) in more {
-            if let Some(value) = value {
-                body[name] = value;
+            match value {
+                Some(value) => drop(members.insert(name.to_owned(), value)),
+                None => drop(members.remove(name)),
             }
         }
         Reply::json(200, &body)

@@ -9,7 +9,8 @@
 //! | [`http`] | a raw HTTP client that shows every byte, and can behave badly |
 //! | [`wait`], [`clock`] | the one way to wait; a clock that tests move |
 //! | [`in_process`] | engine, routes and door in the process of the test |
-//! | [`concourse`], [`impostor`], [`proxy`] | a pretend Concourse; a server of another program; a network that fails |
+//! | [`concourse`], [`passes`] | a pretend Concourse; a build that it runs again in place |
+//! | [`impostor`], [`proxy`] | a server of another program; a network that fails |
 //! | [`certs`], [`terminal`], [`files`], [`malformed`] | certificates; a terminal; directories; malformed requests |
 
 #![allow(
@@ -31,6 +32,7 @@ pub mod http;
 pub mod impostor;
 pub mod in_process;
 pub mod malformed;
+pub mod passes;
 pub mod process;
 pub mod proxy;
 pub mod server;

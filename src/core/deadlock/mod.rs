@@ -31,18 +31,24 @@ pub(super) fn told(state: &mut State, id: &ClaimId) {
 }
 
 /// Searches for stuck claims if the result may have changed: at once, or a little later when the last search is recent.
-pub(super) fn look(state: &mut State, now: Now) {
+/// Returns the claims whose state has changed, for [`report`]; `None` when there was no search.
+pub(super) fn look(state: &mut State, now: Now) -> Option<Vec<ClaimId>> {
     if !state.watch.stale {
-        return;
+        return None;
     }
     let due = state.watch.last_look.map(|last| last.plus(state.settings.stuck_look));
     if let Some(due) = due.filter(|due| *due > now.engine) {
         state.timers.insert((due, Timer::Stuck));
-        return;
+        return None;
     }
-    for id in look_now(state, now) {
-        notify(state, &id);
-        record(state, &id, now);
+    Some(look_now(state, now))
+}
+
+/// Tells the clients of these claims, and the history, what the last search has found.
+pub(super) fn report(state: &mut State, changed: &[ClaimId], now: Now) {
+    for id in changed {
+        notify(state, id);
+        record(state, id, now);
     }
 }
 

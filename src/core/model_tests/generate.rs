@@ -25,6 +25,8 @@ enum Mood {
     Sharing,
     /// Builds that hold and wait in several pools.
     Builds,
+    /// Builds that run again in place: they ask for the same and release it.
+    Reruns,
 }
 
 pub(super) struct Rulebook;
@@ -41,6 +43,7 @@ fn rules(declared_only: bool) -> Rules {
         withdrawals: 3,
         drain: 30 * SECOND,
         lease: 60 * SECOND,
+        unanswered: 5 * MINUTE,
         memory: 20 * MINUTE,
         build_memory: 60 * MINUTE,
         short: 10 * MINUTE,
@@ -54,14 +57,14 @@ impl ReferenceStateMachine for Rulebook {
     type Transition = Op;
 
     fn init_state() -> BoxedStrategy<Case> {
-        let mood = prop_oneof![2 => Just(Mood::Mixed), 1 => Just(Mood::Sharing), 2 => Just(Mood::Builds)];
+        let mood = prop_oneof![2 => Just(Mood::Mixed), 1 => Just(Mood::Sharing), 2 => Just(Mood::Builds), 2 => Just(Mood::Reruns)];
         let rare = (prop::bool::weighted(0.1), order(), backfill(), any::<bool>(), when_empty());
         let declared = (2_u32..=4, 1_u32..=2, option::of(0_u32..4), any::<bool>(), rare);
         (mood, declared)
             .prop_map(|(mood, (p, q, max_queue, labelled, (declared_only, order, backfill, by_name, when_empty)))| {
                 let (p, max_queue, declared_only) = match mood {
                     Mood::Mixed => (p, max_queue, declared_only),
-                    Mood::Sharing | Mood::Builds => (p - 1, None, false),
+                    Mood::Sharing | Mood::Builds | Mood::Reruns => (p - 1, None, false),
                 };
                 let pool = |pool: &str, n, max_queue| Op::SetPool {
                     pool: pool.into(),
@@ -91,11 +94,16 @@ impl ReferenceStateMachine for Rulebook {
         let live: Vec<String> = case.model.claims.iter().map(|claim| claim.id.clone()).collect();
         let parked = case.model.parked.clone();
         let mixed = case.mood == Mood::Mixed;
-        let spans = if mixed { vec![1, 3, 10, 20, 45, 60, 600] } else { vec![1, 3, 45] };
+        let spans = match case.mood {
+            Mood::Mixed => vec![1, 3, 10, 20, 45, 60, 600],
+            Mood::Reruns => vec![1, 3, 45, 250],
+            Mood::Sharing | Mood::Builds => vec![1, 3, 45],
+        };
         let mut ops = vec![
             (if mixed { 10 } else { 20 }, asks(case)),
             (if mixed { 4 } else { 10 }, confirms(&live)),
             (5, ends(&live)),
+            (if case.mood == Mood::Reruns { 12 } else { 2 }, releases(case, &live)),
             (if mixed { 4 } else { 1 }, holds(&live)),
             (if mixed { 4 } else { 2 }, by_hand(&live)),
             (if mixed { 5 } else { 1 }, select(spans).prop_map(|n| Op::Pass(n * SECOND)).boxed()),
@@ -179,6 +187,7 @@ fn shape(mood: Mood) -> BoxedStrategy<Shape> {
         Mood::Mixed => (0.4, 0.6),
         Mood::Sharing => (0.9, 0.3),
         Mood::Builds => (0.1, 0.95),
+        Mood::Reruns => (0.1, 0.95),
     };
     let parts = match mood {
         Mood::Mixed => mixed_parts(),
@@ -187,6 +196,13 @@ fn shape(mood: Mood) -> BoxedStrategy<Shape> {
             2 => Just(vec![any_of("p", 2)]),
             1 => Just(vec![named("p", &["1"])]),
             2 => Just(vec![any_of("q", 1)]),
+            1 => Just(vec![any_of("p", 1), any_of("q", 1)]),
+        ]
+        .boxed(),
+        Mood::Reruns => prop_oneof![
+            5 => Just(vec![any_of("p", 1)]),
+            3 => Just(vec![any_of("q", 1)]),
+            1 => Just(vec![any_of("p", 2)]),
             1 => Just(vec![any_of("p", 1), any_of("q", 1)]),
         ]
         .boxed(),
@@ -202,9 +218,10 @@ fn shape(mood: Mood) -> BoxedStrategy<Shape> {
     };
     let key = option::weighted(keyed, text(&["k", "k", "j"]));
     let who = option::weighted(0.8, text(&["x", "y", "k"]));
-    let build = option::weighted(built, text(&["1", "2", "3"]));
+    let builds: &[&str] = if mood == Mood::Reruns { &["1", "2"] } else { &["1", "2", "3"] };
+    let build = option::weighted(built, text(builds));
     let scopes: &[&str] = if mood == Mood::Mixed { &["flow", "build", "lease", "person"] } else { &["flow", "build"] };
-    let scope = option::weighted(0.5, select(scopes));
+    let scope = option::weighted(if mood == Mood::Reruns { 0.2 } else { 0.5 }, select(scopes));
     (parts, key, who, build, scope)
         .prop_map(|(parts, key, who, build, scope)| Shape {
             parts,
@@ -243,6 +260,22 @@ fn confirms(live: &[String]) -> BoxedStrategy<Op> {
 
 fn ends(live: &[String]) -> BoxedStrategy<Op> {
     (claim(live), run()).prop_map(|(claim, run)| Op::End { claim, run }).boxed()
+}
+
+/// Releases by steps, mostly of the claim's own build, and news of builds.
+fn releases(case: &Case, live: &[String]) -> BoxedStrategy<Op> {
+    let model = case.model.clone();
+    let release = (claim(live), text(&["1", "2"]), prop::bool::weighted(0.9), prop::bool::weighted(0.9));
+    let release = release.prop_map(move |(claim, other, own, may_mark)| {
+        let build = model.asked(&claim).and_then(|shape| shape.build).filter(|_| own).or(Some(other));
+        Op::Release { claim, build, may_mark }
+    });
+    prop_oneof![
+        8 => release,
+        1 => text(&["1", "2"]).prop_map(Op::Alive),
+        1 => over(&["1", "2"]),
+    ]
+    .boxed()
 }
 
 fn order() -> impl Strategy<Value = Order> {
@@ -284,10 +317,15 @@ fn holds(live: &[String]) -> BoxedStrategy<Op> {
         4 => (claim(live), run(), fence).prop_map(|(claim, run, fence)| Op::Renew { claim, run, fence }),
         2 => (claim(live), prop::bool::weighted(0.8), option::weighted(0.8, any::<bool>()))
             .prop_map(|(claim, present, another)| Op::Deliver { claim, present, another }),
-        2 => (text(&["1", "2", "3"]), select(&["aborted", "errored", "gone", "failed", "succeeded"][..]))
-            .prop_map(|(build, how)| Op::Over { build, how }),
+        2 => over(&["1", "2", "3"]),
     ]
     .boxed()
+}
+
+/// A build is over.
+fn over(builds: &'static [&'static str]) -> impl Strategy<Value = Op> {
+    (text(builds), select(&["aborted", "errored", "gone", "failed", "succeeded"][..]))
+        .prop_map(|(build, how)| Op::Over { build, how })
 }
 
 fn declares() -> BoxedStrategy<Op> {

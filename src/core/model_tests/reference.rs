@@ -21,6 +21,8 @@ pub(super) struct Rules {
     pub(super) withdrawals: u32,
     pub(super) drain: u64,
     pub(super) lease: u64,
+    /// How long a marked hold lasts without news of its build.
+    pub(super) unanswered: u64,
     pub(super) memory: u64,
     pub(super) build_memory: u64,
     /// Deadlines up to this span start again in full with the server.
@@ -152,6 +154,14 @@ pub(super) enum Op {
         build: String,
         how: &'static str,
     },
+    /// A step of a build releases it, where builds may run again or not.
+    Release {
+        claim: String,
+        build: Option<String>,
+        may_mark: bool,
+    },
+    /// A build is known to be running.
+    Alive(String),
     End {
         claim: String,
         run: Option<String>,
@@ -218,6 +228,7 @@ pub(super) enum Answer {
     Granted(Vec<(String, String)>),
     Held(Vec<(String, String)>),
     Busy,
+    Marked(Vec<(String, String)>),
     Ended { how: &'static str, again: bool },
     Done,
     Nothing,
@@ -240,9 +251,23 @@ enum Absent {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
-    Waiting { parks: Vec<u64>, absent: Absent, give_up: Option<Deadline> },
-    Granted { confirm_by: Deadline, give_up: Option<Deadline> },
-    Held { until: Option<Deadline>, limit: Option<Deadline>, fetched: bool, delivered: bool },
+    Waiting {
+        parks: Vec<u64>,
+        absent: Absent,
+        give_up: Option<Deadline>,
+    },
+    Granted {
+        confirm_by: Deadline,
+        give_up: Option<Deadline>,
+    },
+    /// `marked`: its build has released it, and it lasts until the build is over.
+    Held {
+        until: Option<Deadline>,
+        limit: Option<Deadline>,
+        fetched: bool,
+        delivered: bool,
+        marked: bool,
+    },
 }
 
 /// A live claim.
@@ -269,10 +294,16 @@ pub(super) struct Claim {
     withdrawals: u32,
     passed: u32,
     locks: Vec<(String, String)>,
+    /// Other ids that were answered with it.
+    aliases: Vec<String>,
     phase: Phase,
 }
 
 impl Claim {
+    fn is_marked(&self) -> bool {
+        matches!(self.phase, Phase::Held { marked: true, .. })
+    }
+
     fn listens(&self) -> bool {
         match &self.phase {
             Phase::Waiting { parks, absent, .. } => !parks.is_empty() || !matches!(absent, Absent::Away(_)),
@@ -307,7 +338,7 @@ impl Claim {
         let fetched = matches!(self.phase, Phase::Held { delivered: true, .. });
         let held = matches!(self.phase, Phase::Held { .. });
         let watches = match self.scope {
-            _ if !held => "decides",
+            _ if !held || self.is_marked() => "decides",
             "build" => "decides",
             "flow" if !fetched => "decides",
             "flow" => "shows",
@@ -404,6 +435,8 @@ pub(super) struct Model {
     now: u64,
     ended: Vec<Ended>,
     pools: Vec<Pool>,
+    /// Until when there must be news of each build with marked holds.
+    news: Vec<(u64, String)>,
     /// Requests that are parked or must be answered, with what they asked for.
     pub(super) parked: Vec<(u64, Request)>,
     tickets: u64,
@@ -422,6 +455,7 @@ impl Model {
             now: 0,
             ended: Vec::new(),
             pools: Vec::new(),
+            news: Vec::new(),
             parked: Vec::new(),
             tickets: 0,
             grants: 0,
@@ -445,6 +479,13 @@ impl Model {
             Op::Deliver { claim, present, another } => self.deliver(claim, *present, *another),
             Op::Over { build, how } => {
                 self.build_over(build, how);
+                Ok(Answer::Nothing)
+            }
+            Op::Release { claim, build, may_mark } => self.release(claim, build.as_ref(), *may_mark),
+            Op::Alive(build) => {
+                if self.news.iter().any(|(_, of)| of == build) {
+                    self.wait_for_news(build);
+                }
                 Ok(Answer::Nothing)
             }
             Op::End { claim, run } => self.end(claim, run.as_ref()),
@@ -491,7 +532,7 @@ impl Model {
         };
         self.dispatch();
         self.answer = answer.unwrap_or_else(|refusal| refusal);
-        self.look_who_is_stuck();
+        self.untangle();
         if let (Op::Ask(request), Answer::Waiting { parked: false }) = (op, &self.answer)
             && let Some(at) = self.live(&request.claim)
             && self.claims[at].waits()
@@ -515,7 +556,16 @@ impl Model {
             learn(&mut self.claims[at].runs, request.run.as_ref());
             return Ok(self.serve(at, request));
         }
+        if let Some(at) = self.claims.iter().position(|claim| claim.aliases.contains(id)) {
+            let same = self.claims[at].shape == request.shape;
+            return if same { Ok(self.tell(at, false)) } else { Err(Answer::Refused("different_request")) };
+        }
         let (life, mut runs) = self.next_life(request)?;
+        if let Some(at) = self.lender(&request.shape) {
+            self.ended.retain(|ended| ended.id != *id);
+            self.claims[at].aliases.push(id.clone());
+            return Ok(self.tell(at, false));
+        }
         learn(&mut runs, request.run.as_ref());
         for (pool, want) in &request.shape.parts {
             self.may_ask(pool, want, request.if_empty)?;
@@ -530,6 +580,11 @@ impl Model {
             return Err(Answer::Refused("unprocessable"));
         }
         let claim = self.new_claim(request, scope, life, runs);
+        if !self.would_be_served(&claim) {
+            let own = self.claims.iter().filter(|c| c.is_marked() && c.shape.build == claim.shape.build);
+            let own: BTreeSet<String> = own.filter(|c| self.blocks(c, &claim)).map(|c| c.id.clone()).collect();
+            own.iter().for_each(|id| self.finish(id, "released"));
+        }
         if !self.would_be_served(&claim) {
             if request.try_lock {
                 return Ok(Answer::Busy);
@@ -596,6 +651,7 @@ impl Model {
             withdrawals: 0,
             passed: 0,
             locks: Vec::new(),
+            aliases: Vec::new(),
             phase: Phase::Waiting { parks: Vec::new(), absent, give_up },
         }
     }
@@ -918,7 +974,8 @@ impl Model {
         let claim = &self.claims[at];
         let pools = claim.shape.parts.iter().filter_map(|(pool, _)| self.pool(pool)?.max_hold);
         let limit = pools.min().map(|span| self.deadline(span));
-        Phase::Held { until: claim.ttl.map(|span| self.deadline(span)), limit, fetched: false, delivered: false }
+        let until = claim.ttl.map(|span| self.deadline(span));
+        Phase::Held { until, limit, fetched: false, delivered: false, marked: false }
     }
 
     /// Parked requests that must have received a notice to try again by now.
@@ -1006,9 +1063,86 @@ impl Model {
         missing
     }
 
+    // ---- marked holds
+
+    /// The marked hold of the same build for the same request that has answered the fewest ids.
+    fn lender(&self, shape: &Shape) -> Option<usize> {
+        shape.build.as_ref()?;
+        let same = self.claims.iter().enumerate().filter(|(_, c)| c.is_marked() && c.shape == *shape);
+        same.min_by_key(|(_, c)| (c.aliases.len(), c.id.clone())).map(|(at, _)| at)
+    }
+
+    /// Whether `holder` has a lock that could serve `claim` and does not admit it.
+    fn blocks(&self, holder: &Claim, claim: &Claim) -> bool {
+        claim.shape.parts.iter().any(|(pool, want)| {
+            let closed = |lock: &&&Lock| !self.admits(pool, lock, &claim.shape);
+            let candidates = self.candidates(pool, want);
+            let mut closed = candidates.iter().filter(closed);
+            closed.any(|lock| holder.locks.iter().any(|(p, l)| p == pool && *l == lock.name))
+        })
+    }
+
+    fn release(&mut self, id: &str, build: Option<&String>, may_mark: bool) -> Result<Answer> {
+        let id = &self.own_id(id);
+        let own = |c: &Claim| build.is_some() && c.shape.build.as_ref() == build && !c.build_over;
+        let held = |c: &Claim| matches!(c.phase, Phase::Held { .. });
+        let Some(at) = self.live(id).filter(|at| may_mark && own(&self.claims[*at]) && held(&self.claims[*at])) else {
+            return self.end(id, None);
+        };
+        let claim = self.claims[at].clone();
+        let waiting: Vec<Claim> = self.claims.iter().filter(|c| c.waits() && own(c)).cloned().collect();
+        if waiting.iter().any(|other| other.shape != claim.shape && self.blocks(&claim, other)) {
+            return self.end(id, None);
+        }
+        if let Phase::Held { marked, .. } = &mut self.claims[at].phase {
+            *marked = true;
+        }
+        self.wait_for_news(&build.cloned().unwrap_or_default());
+        self.mention_all(&claim.locks);
+        let mut same: Vec<String> = waiting.into_iter().filter(|c| c.shape == claim.shape).map(|c| c.id).collect();
+        same.sort();
+        for other in same {
+            self.finish(&other, "cancelled");
+            self.ended.retain(|ended| ended.id != other);
+            let at = self.live(id).unwrap_or_default();
+            self.claims[at].aliases.push(other);
+        }
+        Ok(Answer::Marked(claim.locks))
+    }
+
+    fn wait_for_news(&mut self, build: &str) {
+        self.news.retain(|(_, of)| of != build);
+        self.news.push((self.now + self.rules.unanswered, build.to_owned()));
+    }
+
+    /// Looks who is stuck, and gives back the marked holds that keep somebody stuck.
+    fn untangle(&mut self) {
+        loop {
+            self.look_who_is_stuck();
+            let stuck: Vec<&Claim> = self.claims.iter().filter(|c| !c.stuck.is_empty()).collect();
+            let is_stuck = |c: &Claim| stuck.iter().any(|s| s.shape.build == c.shape.build);
+            let keeps = |c: &&Claim| c.is_marked() && is_stuck(c) && stuck.iter().any(|s| self.blocks(c, s));
+            let ids: BTreeSet<(Option<String>, String)> =
+                self.claims.iter().filter(keeps).map(|c| (c.shape.build.clone(), c.id.clone())).collect();
+            if ids.is_empty() {
+                return;
+            }
+            ids.iter().for_each(|(_, id)| self.finish(id, "released"));
+            self.dispatch();
+        }
+    }
+
+    /// The id of the claim whose alias this is, otherwise the id itself.
+    fn own_id(&self, id: &str) -> String {
+        let claim = self.claims.iter().find(|claim| claim.aliases.iter().any(|alias| alias == id));
+        claim.map_or_else(|| id.to_owned(), |claim| claim.id.clone())
+    }
+
     // ---- confirming and ending
 
     fn confirm(&mut self, id: &str, run: Option<&String>, fence: Which) -> Result<Answer> {
+        let own = self.own_id(id);
+        let (run, id) = (run.filter(|_| own == id), own.as_str());
         let Some(at) = self.live(id) else {
             let Some(ended) = self.ended.iter().find(|ended| ended.id == id) else {
                 return Err(Answer::Refused("no_such_claim"));
@@ -1033,6 +1167,8 @@ impl Model {
     }
 
     fn renew(&mut self, id: &str, run: Option<&String>, fence: Option<Which>) -> Result<Answer> {
+        let own = self.own_id(id);
+        let (run, id) = (run.filter(|_| own == id), own.as_str());
         self.confirm(id, run, fence.unwrap_or(Which::Present))?;
         let Some(at) = self.live(id) else { return Ok(Answer::Nothing) };
         let again = self.claims[at].ttl.map(|span| self.deadline(span));
@@ -1043,6 +1179,8 @@ impl Model {
     }
 
     fn deliver(&mut self, id: &str, present: bool, another: Option<bool>) -> Result<Answer> {
+        let own = self.own_id(id);
+        let id = own.as_str();
         let Some(at) = self.live(id) else {
             let ended = self.ended.iter().find(|ended| ended.id == id);
             return Err(ended.map_or(Answer::Refused("no_such_claim"), |ended| Answer::RefusedEnded(ended.how)));
@@ -1056,6 +1194,8 @@ impl Model {
     }
 
     fn break_claim(&mut self, id: &str, drain: bool) -> Result<Answer> {
+        let own = self.own_id(id);
+        let id = own.as_str();
         if let Some(ended) = self.ended.iter().find(|ended| ended.id == id) {
             let again = Answer::Ended { how: "broken", again: true };
             return if ended.how == "broken" { Ok(again) } else { Err(Answer::RefusedEnded(ended.how)) };
@@ -1070,6 +1210,8 @@ impl Model {
     }
 
     fn cancel(&mut self, id: &str) -> Result<Answer> {
+        let own = self.own_id(id);
+        let id = own.as_str();
         match self.live(id) {
             Some(at) if !self.claims[at].waits() => Err(Answer::Refused("not_waiting")),
             _ => self.end(id, None),
@@ -1078,6 +1220,8 @@ impl Model {
 
     /// Takes the claim out of the order of all waiting and granted claims, and puts it back next to another one.
     fn move_claim(&mut self, id: &str, to: &To) -> Result<Answer> {
+        let own = self.own_id(id);
+        let id = own.as_str();
         self.waiting_claim(id)?;
         let claim = self.claims.iter().find(|c| c.id == id).cloned().ok_or(Answer::Refused("no_such_claim"))?;
         let pool = &claim.shape.parts[0].0;
@@ -1163,6 +1307,7 @@ impl Model {
                 _ => !delivered && !keeps,
             };
             match (&claim.phase, claim.scope) {
+                _ if claim.is_marked() => self.finish(&id, "released"),
                 (Phase::Waiting { .. } | Phase::Granted { .. }, _) | (_, "build") => self.finish(&id, "build_over"),
                 (Phase::Held { fetched, delivered, .. }, "flow") if is_lost(*fetched, *delivered) && !was_over => {
                     self.finish(&id, "undelivered");
@@ -1181,6 +1326,11 @@ impl Model {
     }
 
     fn end(&mut self, id: &str, run: Option<&String>) -> Result<Answer> {
+        let own = &self.own_id(id);
+        if let (Some(at), true) = (self.live(own), own != id && run.is_some()) {
+            return Ok(self.tell(at, false));
+        }
+        let id = own.as_str();
         if let Some(at) = self.live(id) {
             refuse_earlier(&self.claims[at].runs, run)?;
             learn(&mut self.claims[at].runs, run);
@@ -1226,7 +1376,15 @@ impl Model {
         let memory = if goes_on { self.rules.build_memory } else { self.rules.memory };
         let (at, forget, had_locks) = (self.now, self.now + memory, !claim.locks.is_empty());
         let (id, life, runs) = (claim.id, claim.life, claim.runs);
-        self.ended.push(Ended { id, life, shape: Some(claim.shape), runs, how, at, forget, had_locks });
+        for id in claim.aliases.iter().chain([&id]).cloned() {
+            let (shape, runs) = (Some(claim.shape.clone()), runs.clone());
+            self.ended.retain(|ended| ended.id != id);
+            self.ended.push(Ended { id, life, shape, runs, how, at, forget, had_locks });
+        }
+        let marked =
+            |build: &String| self.claims.iter().any(|c| c.is_marked() && c.shape.build.as_ref() == Some(build));
+        let news: Vec<(u64, String)> = self.news.iter().filter(|(_, build)| marked(build)).cloned().collect();
+        self.news = news;
         self.drop_left();
     }
 
@@ -1415,11 +1573,12 @@ impl Model {
 
     fn remove(&mut self, name: &str, lock: &str, claim: Option<&String>) -> Result<Answer> {
         self.find_lock(name, lock)?;
+        let claim = claim.map(|id| self.own_id(id));
         let holders = self.holders(name, lock);
-        if holders.iter().any(|holder| Some(&holder.id) != claim) {
+        if holders.iter().any(|holder| Some(&holder.id) != claim.as_ref()) {
             return Err(Answer::Refused("lock_held"));
         }
-        if let Some(id) = claim {
+        if let Some(id) = claim.as_ref() {
             if !holders.iter().any(|holder| matches!(holder.phase, Phase::Held { .. })) {
                 return Err(Answer::Refused("not_holder"));
             }
@@ -1443,6 +1602,7 @@ impl Model {
             self.now = self.now.max(at);
             self.expire();
             self.dispatch();
+            self.untangle();
         }
         self.now = end;
     }
@@ -1451,7 +1611,8 @@ impl Model {
         let drains = self.pools.iter().flat_map(|pool| &pool.locks).filter_map(|lock| Some(lock.drain?.at));
         let claims = self.claims.iter().filter_map(Claim::due);
         let out = self.pools.iter().flat_map(|pool| &pool.locks).filter_map(|lock| lock.out.flatten());
-        drains.chain(out).chain(claims).chain(self.ended.iter().map(|ended| ended.forget)).min()
+        let news = self.news.iter().map(|(at, _)| *at);
+        drains.chain(out).chain(claims).chain(news).chain(self.ended.iter().map(|ended| ended.forget)).min()
     }
 
     /// Does everything that is due; of two claims, the one whose deadline came first, and of equal ones the smaller id.
@@ -1461,6 +1622,14 @@ impl Model {
             let claim = self.claims.iter().filter_map(|c| Some((c.due()?, c.id.clone()))).min();
             let claim = claim.filter(|(at, _)| *at <= now);
             let lock = self.next_return().filter(|(at, ..)| *at <= now);
+            let news = self.news.iter().min().filter(|(at, _)| *at <= now).cloned();
+            let before = claim.iter().map(|(at, _)| *at).chain(lock.iter().map(|(at, ..)| *at)).min();
+            if let Some((at, build)) = news
+                && before.is_none_or(|before| at < before)
+            {
+                self.give_up_on(&build);
+                continue;
+            }
             match (claim, lock) {
                 (Some((due, id)), lock) if lock.as_ref().is_none_or(|(at, ..)| due <= *at) => self.expire_claim(&id),
                 (_, Some((_, pool, lock))) => {
@@ -1477,6 +1646,13 @@ impl Model {
         }
         self.drop_left();
         self.ended.retain(|ended| ended.forget > now);
+    }
+
+    /// There was no news of the build for too long.
+    fn give_up_on(&mut self, build: &String) {
+        let marked = self.claims.iter().filter(|c| c.is_marked() && c.shape.build.as_ref() == Some(build));
+        let ids: BTreeSet<String> = marked.map(|claim| claim.id.clone()).collect();
+        ids.iter().for_each(|id| self.finish_as(id, "released", true));
     }
 
     /// The lock whose time out of service ends first.
@@ -1509,6 +1685,9 @@ impl Model {
             }
         };
         self.parked.clear();
+        for (at, _) in &mut self.news {
+            *at = now + self.rules.unanswered;
+        }
         for claim in &mut self.claims {
             claim.told = "";
             match &mut claim.phase {
@@ -1561,7 +1740,7 @@ impl Model {
 
     /// What this id asked for, if it is known, live or ended.
     pub(super) fn asked(&self, id: &str) -> Option<Shape> {
-        let live = self.claims.iter().find(|claim| claim.id == id).map(|claim| claim.shape.clone());
+        let live = self.claims.iter().find(|claim| claim.id == self.own_id(id)).map(|claim| claim.shape.clone());
         live.or_else(|| self.ended.iter().find(|ended| ended.id == id)?.shape.clone())
     }
 
@@ -1588,7 +1767,8 @@ impl Model {
                 Phase::Granted { .. } => format!("granted {:?}", claim.locks),
                 Phase::Held { .. } => format!("held {:?}", claim.locks),
             };
-            lines.push(format!("claim {} life {} runs {:?} {phase}", claim.id, claim.life, claim.runs));
+            let mark = if claim.is_marked() { format!(" marked, also {:?}", claim.aliases) } else { String::new() };
+            lines.push(format!("claim {} life {} runs {:?} {phase}{mark}", claim.id, claim.life, claim.runs));
         }
         for ended in &self.ended {
             lines.push(format!("claim {} life {} runs {:?} ended {}", ended.id, ended.life, ended.runs, ended.how));

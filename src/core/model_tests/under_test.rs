@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use super::reference::{self, Answer, Op, Request, Rules, Shape, Which};
 use crate::core::claim::{
-    Ask, BuildEnd, BuildRef, Claim, Concern, Labels, LockSet, Owner, Part, Phase, Presence, Priority, Scope, Terms,
-    Want,
+    Ask, BuildEnd, BuildRef, Claim, Concern, Labels, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
 };
 use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::invariants;
@@ -44,6 +43,7 @@ impl Core {
             build_memory: Span(rules.build_memory),
             drain: Span(rules.drain),
             lease: Span(rules.lease),
+            unanswered: Span(rules.unanswered),
             declared_only: rules.declared_only,
             // The model searches for stuck claims at every step.
             stuck_look: Span(0),
@@ -136,6 +136,7 @@ impl Core {
     }
 
     fn fence(&self, id: &ClaimId, which: Which) -> Fence {
+        let id = self.state.snapshot.aliases.get(id).unwrap_or(id);
         let known = self.fences.get(id).map(Vec::as_slice).unwrap_or_default();
         match (which, known) {
             (Which::Present, [.., last]) | (Which::Former, [.., last, _]) => *last,
@@ -143,7 +144,30 @@ impl Core {
         }
     }
 
-    #[allow(clippy::too_many_lines, reason = "one short arm for each operation")]
+    /// News of builds, and what their steps tell.
+    fn about_build(&self, op: &Op) -> Command {
+        match op {
+            Op::Deliver { claim, present, another } => {
+                let id = claim_id(claim);
+                let claim = self.state.snapshot.claim(&id);
+                let revision = match claim.map(|claim| &claim.phase) {
+                    Some(Phase::Held { claimed, .. }) if *present => claimed.revision,
+                    _ => Revision(1),
+                };
+                let own = claim.and_then(|claim| claim.terms.owner.build());
+                let build = another.map(|another| own.filter(|_| !another).unwrap_or_else(|| build_of("other")));
+                Command::Delivered { id, revision, build }
+            }
+            Op::Over { build, how } => Command::BuildOver { build: build_of(build), how: build_end(how), at: None },
+            Op::Release { claim, build, may_mark } => {
+                let build = build.as_deref().map(build_of);
+                Command::Release { id: claim_id(claim), build, may_mark: *may_mark }
+            }
+            Op::Alive(build) => Command::Alive { build: build_of(build) },
+            other => unreachable!("{other:?} is not about builds"),
+        }
+    }
+
     fn command(&self, op: &Op) -> Command {
         let by = By::default();
         match op {
@@ -158,22 +182,7 @@ impl Core {
                 let fence = fence.map(|fence| self.fence(&id, fence));
                 Command::Renew { id, run: run.as_deref().map(run_of), fence }
             }
-            Op::Deliver { claim, present, another } => {
-                let id = claim_id(claim);
-                let revision = match self.state.snapshot.claims.get(&id).map(|claim| &claim.phase) {
-                    Some(Phase::Held { claimed, .. }) if *present => claimed.revision,
-                    _ => Revision(1),
-                };
-                let own = self.state.claim(&id).and_then(|claim| claim.terms.owner.build());
-                let other = BuildRef { cluster: text_of("https://ci"), id: text_of("other") };
-                let build = another.map(|another| own.filter(|_| !another).unwrap_or(other));
-                Command::Delivered { id, revision, build }
-            }
-            Op::Over { build, how } => {
-                let how = build_end(how);
-                let build = BuildRef { cluster: text_of("https://ci"), id: text_of(build) };
-                Command::BuildOver { build, how, at: None }
-            }
+            Op::Deliver { .. } | Op::Over { .. } | Op::Release { .. } | Op::Alive(_) => self.about_build(op),
             Op::End { claim, run } => {
                 Command::End { id: claim_id(claim), run: run.as_deref().map(run_of), by: None, reason: None }
             }
@@ -288,7 +297,8 @@ impl Core {
                 Phase::Granted { locks, .. } => format!("granted {locks:?}"),
                 Phase::Held { locks, .. } => format!("held {locks:?}"),
             };
-            lines.push(format!("claim {} life {} runs {:?} {phase}", claim.id, claim.life, claim.runs));
+            let mark = if claim.is_marked() { format!(" marked, also {:?}", claim.aliases) } else { String::new() };
+            lines.push(format!("claim {} life {} runs {:?} {phase}{mark}", claim.id, claim.life, claim.runs));
         }
         for ended in snapshot.ended.values() {
             let how = ended.how.word();
@@ -317,6 +327,7 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
         Ok(Reply::Claim { claim, parked }) => claim_answer(&claim, parked),
         Ok(Reply::Busy(_)) => Answer::Busy,
         Ok(Reply::Ended { ended, again }) => Answer::Ended { how: ended.how.word(), again },
+        Ok(Reply::Marked { claim, .. }) => Answer::Marked(texts(claim.locks())),
         Ok(Reply::Done { .. }) => Answer::Done,
         Ok(Reply::Latch(_) | Reply::Nothing) => Answer::Nothing,
         Err(Refusal::Ended { ended }) => Answer::RefusedEnded(ended.how.word()),
@@ -345,8 +356,11 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
     }
 }
 
+fn texts(locks: &[(PoolName, LockName)]) -> Vec<(String, String)> {
+    locks.iter().map(|(p, l)| (p.to_string(), l.to_string())).collect()
+}
+
 fn claim_answer(claim: &Claim, parked: bool) -> Answer {
-    let texts = |locks: &LockSet| locks.iter().map(|(p, l)| (p.to_string(), l.to_string())).collect();
     match &claim.phase {
         Phase::Waiting { .. } => Answer::Waiting { parked },
         Phase::Granted { locks, .. } => Answer::Granted(texts(locks)),
@@ -449,6 +463,10 @@ fn pool_of(text: &str) -> PoolName {
 
 fn lock_of(text: &str) -> LockName {
     LockName::parse(text).unwrap()
+}
+
+fn build_of(id: &str) -> BuildRef {
+    BuildRef { cluster: text_of("https://ci"), id: text_of(id) }
 }
 
 fn text_of(text: &str) -> Text {

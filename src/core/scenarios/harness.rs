@@ -21,6 +21,8 @@
 //! | `- over B HOW [ago=D]`, `- suspect B [WHY]`, `- watched` | build B is over, or not known to be alive; the builds to ask about |
 //! | `- past` | the builds of ended claims to ask about |
 //! | `ID end [run=R] [by=P]` | `DELETE` |
+//! | `ID release [build=B] [plain]` | a step of build B releases it, on a Concourse that runs builds again (`plain`: on another) |
+//! | `- alive B`, `- reruns URL on\|off`, `- marked` | build B is running; what a Concourse says; the claims with a marked hold |
 //! | `ID left N` | the client of park N disconnects |
 //! | `ID ?` | look: phase, then locks, or place and presence, then `self_wait P/L=ID..` or `deadlock BUILD..` |
 //! | `- pool P capacity=N order=O overtaking=backfill[:N] pick=P scope=S drain=D max_hold=D max_queue=N when_empty=W cut_short=keep op=O`, `- unpool P` | declare, remove; `- change P ..` with the same words changes what is named |
@@ -90,7 +92,7 @@ fn play_checked(text: &str, is_checked: impl Fn(usize) -> bool) {
         let answer = server.line(said.trim()).unwrap_or_else(|bad| panic!("line {number}: {line}\n{bad}"));
         let expected: Vec<&str> = expected.split_whitespace().collect();
         let answered: Vec<&str> = answer.split_whitespace().collect();
-        let looks = ["- queue", "- free", "- notices", "- count", "- stuck", "- watched", "- past"]
+        let looks = ["- queue", "- free", "- notices", "- count", "- stuck", "- watched", "- past", "- marked"]
             .iter()
             .any(|look| said.contains(look));
         let fits = if looks { answered == expected } else { answered.starts_with(&expected) };
@@ -245,6 +247,13 @@ impl Server {
                 let why = rest.get(1).map(|why| parse(why)).transpose()?;
                 self.command(Command::Suspect { build: build_of(first)?, why })
             }
+            ("-", "alive") => self.command(Command::Alive { build: build_of(first)? }),
+            ("-", "reruns") => self.command(Command::Reruns { concourse: parse(first)?, on: args.contains_key("on") }),
+            ("-", "marked") => Ok(self.marked()),
+            (id, "release") => {
+                let build = args.get("build").map(|id| build_of(id)).transpose()?;
+                self.command(Command::Release { id: parse(id)?, build, may_mark: !args.contains_key("plain") })
+            }
             ("-", "watched") => Ok(self.watched()),
             ("-", "past") => {
                 let ids: Vec<&str> = self.state.snapshot.past_builds.iter().map(|build| build.id.as_str()).collect();
@@ -371,6 +380,15 @@ impl Server {
         let words = snapshot.builds_to_watch();
         let words: Vec<String> =
             words.map(|(build, concern)| format!("{}{}{}", build.id, mark(build), how(concern))).collect();
+        words.join(" ")
+    }
+
+    /// The claims with a marked hold, with the number of their aliases, and the installations that run builds again.
+    fn marked(&self) -> String {
+        let snapshot = &self.state.snapshot;
+        let claims = snapshot.marked.iter().filter_map(|(_, id)| snapshot.claims.get(id));
+        let claims = claims.map(|claim| format!("{}+{}", claim.id, claim.aliases.len()));
+        let words: Vec<String> = claims.chain(snapshot.reruns.iter().map(ToString::to_string)).collect();
         words.join(" ")
     }
 
@@ -519,7 +537,7 @@ impl Server {
 
     fn look(&self, id: &ClaimId) -> String {
         let snapshot = &self.state.snapshot;
-        match (snapshot.claims.get(id), snapshot.ended.get(id)) {
+        match (snapshot.claim(id), snapshot.ended.get(id)) {
             (Some(claim), _) => self.show_claim(claim),
             (None, Some(ended)) => format!("ended {}", ended.how.word()),
             (None, None) => "unknown".into(),
@@ -535,6 +553,7 @@ impl Server {
             }
             Ok(Reply::Busy(_)) => "busy".into(),
             Ok(Reply::Ended { ended, again }) => format!("{}{}", ended.how.word(), if *again { " again" } else { "" }),
+            Ok(Reply::Marked { claim, .. }) => self.show_claim(claim),
             Ok(Reply::Done { .. }) => "done".into(),
             Ok(Reply::Latch(_) | Reply::Nothing) => String::new(),
             Err(refusal) => format!("refused {}", refusal_word(refusal)),
@@ -560,6 +579,9 @@ impl Server {
         };
         for (pool, lock) in claim.locks() {
             let _ = write!(text, " {pool}/{lock}");
+        }
+        if claim.is_marked() {
+            let _ = write!(text, " marked as {}", claim.id);
         }
         if let Some(BuildOver::Ended { how, at }) = claim.build_over {
             let ago = (self.now.wall.0 - at.0) / 1_000;

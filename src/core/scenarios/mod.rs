@@ -12,6 +12,7 @@ mod by_hand;
 mod empty;
 mod found;
 mod implicit;
+mod marks;
 mod order;
 mod policies;
 mod scopes;

@@ -114,6 +114,7 @@ impl State {
             if self.snapshot.claims_of(&build).next().is_none() {
                 self.snapshot.suspects.remove(&build);
             }
+            self.expect_no_answer(&build);
         }
         if let Phase::Held { claimed, .. } = &claim.phase {
             for part in &claim.terms.ask.parts {
@@ -130,6 +131,7 @@ impl State {
         if let Some(build) = claim.terms.owner.build() {
             self.snapshot.watched.remove(&(build, claim.id.clone()));
         }
+        self.unlist_mark(claim);
         self.entangled.remove(claim);
         if let Phase::Held { claimed, .. } = &claim.phase {
             self.claimed.remove(claimed);
@@ -148,6 +150,7 @@ impl State {
         if let Some((build, concern)) = claim.terms.owner.build().zip(claim.concern()) {
             self.snapshot.watched.insert((build, claim.id.clone()), concern);
         }
+        self.list_mark(claim);
         self.entangled.add(claim);
         if let Phase::Held { claimed, .. } = &claim.phase {
             self.claimed.insert(*claimed);

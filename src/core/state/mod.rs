@@ -4,7 +4,7 @@
 //! The code here keeps the indexes up to date and remembers what a batch has touched. It decides nothing.
 //!
 //! - `snapshot`: what anybody may read, and what a store gets.
-//! - `claims`, `pools`, `latches`: adding, changing and removing them.
+//! - `claims`, `pools`, `latches`: adding, changing and removing them. `marks`: what is kept about marked holds.
 //! - `history`: writing and pruning entries; `remembered`: ended claims and the answers of operations.
 //! - `tickets`: the order in which claims came.
 //! - `entangled`, `stuck`, `supersede_group`: indexes and findings that the rules need.
@@ -13,6 +13,7 @@ mod claims;
 mod entangled;
 mod history;
 mod latches;
+mod marks;
 mod pools;
 mod remembered;
 mod snapshot;
@@ -28,7 +29,7 @@ use crate::core::claim::BuildRef;
 use crate::core::history::Change;
 use crate::core::latch::LatchId;
 use crate::core::limits;
-use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, ParkId, PoolName, Revision, Ticket};
+use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, ParkId, PoolName, Revision, Text, Ticket};
 use crate::core::pool::Pool;
 use crate::core::settings::{Settings, planted};
 use crate::core::time::{Deadline, EngineMs, Now};
@@ -50,6 +51,8 @@ pub enum Notice {
     Pool(PoolName),
     /// This latch was released or deleted.
     Latch(LatchId),
+    /// The marked holds of this build have ended because nobody could tell for too long whether it is over.
+    Unanswered(BuildRef),
 }
 
 /// What a timer is about.
@@ -61,6 +64,8 @@ pub(super) enum Timer {
     Ended(ClaimId),
     Op(OpId),
     Latch(LatchId),
+    /// Nobody has heard for too long that this build, which has marked holds, is running.
+    Unanswered(BuildRef),
     /// The next search for stuck claims.
     Stuck,
 }
@@ -74,6 +79,7 @@ struct Dirty {
     ended: BTreeSet<ClaimId>,
     ops: BTreeSet<OpId>,
     latches: BTreeSet<LatchId>,
+    reruns: BTreeSet<Text>,
     history: Vec<Arc<Change>>,
     pruned: Vec<ChangeKey>,
 }
@@ -101,6 +107,9 @@ pub struct State {
     backfilling: BTreeSet<PoolName>,
     pub(super) entangled: Entangled,
     pub(super) watch: Watch,
+    /// When the marked holds of each build end if nobody hears that the build is running. Not stored: it starts again
+    /// in full with the server.
+    unanswered: BTreeMap<BuildRef, EngineMs>,
     /// Live claims that supersede others, by the group in which they compete.
     pub(super) supersede_groups: BTreeMap<SupersedeGroup, BTreeSet<ClaimId>>,
     /// Whether, since the last dispatch, a claim may have begun to wait for another claim than before.
@@ -152,6 +161,7 @@ impl State {
             ended: dirty.ended.into_iter().map(|id| (id.clone(), snapshot.ended.get(&id).cloned())).collect(),
             ops: dirty.ops.into_iter().map(|op| (op.clone(), self.ops.get(&op).cloned())).collect(),
             latches: dirty.latches.into_iter().map(|id| (id, snapshot.latches.get(&id).cloned())).collect(),
+            reruns: dirty.reruns.into_iter().map(|url| (url.clone(), snapshot.reruns.contains(&url))).collect(),
             history: dirty.history,
             pruned: dirty.pruned,
         }

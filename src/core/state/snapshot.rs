@@ -7,7 +7,7 @@ use imbl::{OrdMap, OrdSet};
 use crate::core::claim::{BuildRef, Claim, Concern, Ended, Part, Scope, Suspect};
 use crate::core::history::Change;
 use crate::core::latch::{Latch, LatchId};
-use crate::core::names::{Asked, ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Ticket};
+use crate::core::names::{Asked, ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Text, Ticket};
 use crate::core::pool::{Lock, Policy, Pool};
 use crate::core::state::Stuck;
 use crate::core::time::{Deadline, EngineMs};
@@ -27,6 +27,12 @@ pub struct Snapshot {
     /// Some builds of claims that ended a while ago and are remembered longer because nobody knows whether the build is
     /// over. After a while come the next.
     pub past_builds: Arc<[BuildRef]>,
+    /// The claims with a marked hold, by their build.
+    pub marked: OrdSet<(BuildRef, ClaimId)>,
+    /// Ids that were answered with a marked hold, and the claim of that hold.
+    pub aliases: OrdMap<ClaimId, ClaimId>,
+    /// The URLs of installations of Concourse that run builds again in place, as they last said themselves.
+    pub reruns: OrdSet<Text>,
     /// Builds of live claims whose state is unknown at present. Not stored: after a restart the watcher of builds
     /// reports them again.
     pub suspects: OrdMap<BuildRef, Arc<Suspect>>,
@@ -51,6 +57,20 @@ impl Snapshot {
     #[must_use]
     pub fn lock(&self, pool: &PoolName, lock: &LockName) -> Option<&Lock> {
         self.pool(pool)?.locks.get(lock).map(AsRef::as_ref)
+    }
+
+    /// The live claim of this id, or the one whose marked hold has answered this id.
+    #[must_use]
+    pub fn claim(&self, id: &ClaimId) -> Option<&Arc<Claim>> {
+        self.claims.get(self.aliases.get(id).unwrap_or(id))
+    }
+
+    /// The claims of this build with a marked hold.
+    pub fn marked_of(&self, build: &BuildRef) -> impl Iterator<Item = &Arc<Claim>> {
+        let of = build.clone();
+        let from = (build.clone(), ClaimId::smallest());
+        let ids = self.marked.range(from..).take_while(move |(b, _)| *b == of);
+        ids.filter_map(|(_, id)| self.claims.get(id))
     }
 
     /// The scope of a claim for these parts that names none: of the scopes of its pools, the one with the most ways to
@@ -127,6 +147,8 @@ pub struct Changes {
     pub ended: Vec<(ClaimId, Option<Arc<Ended>>)>,
     pub ops: Vec<(OpId, Option<OpRecord>)>,
     pub latches: Vec<(LatchId, Option<Arc<Latch>>)>,
+    /// Whether these installations of Concourse run builds again.
+    pub reruns: Vec<(Text, bool)>,
     /// New entries, oldest first.
     pub history: Vec<Arc<Change>>,
     /// Entries to delete.
@@ -144,6 +166,7 @@ impl Changes {
             && self.ended.is_empty()
             && self.ops.is_empty()
             && self.latches.is_empty()
+            && self.reruns.is_empty()
             && self.history.is_empty()
             && self.pruned.is_empty()
     }
@@ -160,4 +183,6 @@ pub struct Loaded {
     pub ended: Vec<Ended>,
     pub ops: Vec<OpRecord>,
     pub latches: Vec<Latch>,
+    /// The installations of Concourse that run builds again.
+    pub reruns: Vec<Text>,
 }

@@ -11,6 +11,7 @@ use super::settings::{ConcourseSettings, Login};
 use crate::client::connect::{self, Authorization};
 use crate::client::http::encode;
 use crate::client::{proxy, trust};
+use crate::core::names::Text;
 use crate::env::{self, Clock};
 use crate::server::build_watch::limits;
 use crate::server::door::limits::DOOR_PEM_BYTES;
@@ -81,6 +82,13 @@ impl Concourse {
         let agent = connect::agent(&base, proxy, tls, idle, vars);
         let (urls, login) = (settings.urls(), settings.login.clone());
         Ok(Self { urls, login, base, agent, session: Mutex::default(), period, clock })
+    }
+
+    /// The name under which the store keeps what it says about itself. `None` if its URL is longer than any that a claim
+    /// could name.
+    #[must_use]
+    pub fn stored_name(&self) -> Option<Text> {
+        Text::parse(&self.urls.first()?.to_string()).ok()
     }
 
     /// Whether the login can be read on the network.

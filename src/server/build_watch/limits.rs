@@ -21,6 +21,16 @@ pub const WATCH_REFUSED_PERIODS: u32 = 40;
 pub const WATCH_FAILURES: u32 = 3;
 /// First pause after a failure, as a fraction of the period (1 s by default). It doubles from there.
 pub const WATCH_FIRST_PAUSE_PART: u32 = 15;
+/// How often a Concourse is asked whether it runs builds again, in periods (1 minute by default).
+pub const WATCH_INFO_PERIODS: u32 = 4;
+/// When a build whose step has released a lock is asked about, milliseconds after the release: most builds end soon
+/// after their last step, and the next one waits for the lock.
+pub const WATCH_MARKED_FIRST_MS: [u64; 2] = [300, 1_000];
+/// Time between the further questions about such a build, milliseconds: the most that its lock is held too long.
+pub const WATCH_MARKED_PERIOD_MS: u64 = 2_000;
+/// Least time between two questions about such builds, milliseconds: at most 10 questions a second, which a Concourse
+/// answers on one of its 10 database connections.
+pub const WATCH_MARKED_PAUSE_MS: u64 = 100;
 /// Largest answer of a Concourse that is read, bytes: a build with long instance vars and a comment.
 pub const WATCH_ANSWER_BYTES: u64 = 256 * 1024;
 /// Largest password or token, bytes: a larger file is not the one that was meant.

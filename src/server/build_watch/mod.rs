@@ -30,11 +30,12 @@ use self::report::Report;
 use self::schedule::BuildNo;
 use self::settings::WatchSettings;
 use self::verify::{Checks, Verdict};
-use self::watcher::{Halt, Watch};
+use self::watcher::{Bell, Watch};
 use super::engine::Engine;
-use crate::core::claim::{BuildRef, Owner, Scope};
+use crate::core::claim::{BuildRef, Claim, Owner, Scope};
 use crate::core::command::Command;
 use crate::core::names::Reason;
+use crate::core::state::Snapshot;
 use crate::env::{Clock, SystemClock};
 use crate::wire::api::ConcourseView;
 use crate::wire::errors::Code;
@@ -88,7 +89,7 @@ pub struct BuildWatch {
     verify: bool,
     timeout: Duration,
     clock: Arc<dyn Clock>,
-    halt: Halt,
+    bell: Bell,
 }
 
 impl Default for BuildWatch {
@@ -100,7 +101,7 @@ impl Default for BuildWatch {
             verify: false,
             timeout: WatchSettings::default().timeout,
             clock: Arc::new(SystemClock::default()),
-            halt: Halt::default(),
+            bell: Bell::default(),
         }
     }
 }
@@ -119,7 +120,7 @@ impl BuildWatch {
         let installations = Arc::new(Installations::open(settings, vars, &clock)?);
         let reports = installations.all.iter().map(|_| Report::default()).collect();
         let (verify, timeout) = (settings.verify, settings.timeout);
-        Ok(Self { installations, reports, checks: Arc::default(), verify, timeout, clock, halt: Halt::default() })
+        Ok(Self { installations, reports, checks: Arc::default(), verify, timeout, clock, bell: Bell::default() })
     }
 
     /// Starts the watch: one thread for each Concourse. The threads end after [`Self::stop`].
@@ -143,7 +144,7 @@ impl BuildWatch {
                 index,
                 report: report.clone(),
                 clock: Arc::clone(&self.clock),
-                halt: self.halt.clone(),
+                bell: self.bell.clone(),
                 pace: settings.pace,
                 timeout: self.timeout,
             };
@@ -155,14 +156,15 @@ impl BuildWatch {
     /// Keeps the holds of builds that are no longer watched, and marks them as suspect with the reason.
     fn leave_the_unknown(&self, engine: &Engine) {
         let snapshot = engine.snapshot();
-        let decided = |build: &&BuildRef| snapshot.claims_of(build).any(|claim| claim.scope == Scope::Build);
+        let decides = |claim: &Arc<Claim>| claim.scope == Scope::Build || claim.is_marked();
+        let decided = |build: &&BuildRef| snapshot.claims_of(build).any(decides);
         let unknown = snapshot.builds_to_watch().map(|(build, _)| build);
         let unknown = unknown.filter(|build| self.installations.find(build).is_none()).filter(decided);
         for build in unknown {
             tracing::warn!(
                 cluster = escape(build.cluster.as_str()),
                 build = escape(build.id.as_str()),
-                "a hold of scope build belongs to a Concourse that is not watched (any more): name it with --concourse"
+                "a hold that ends with its build belongs to a Concourse that is not watched (any more): name it with --concourse"
             );
             let why = reason("the server does not know its Concourse: name it with --concourse");
             engine.post(Command::Suspect { build: build.clone(), why });
@@ -171,7 +173,20 @@ impl BuildWatch {
 
     /// Stops the threads. Each ends after its current request.
     pub fn stop(&self) {
-        self.halt.now();
+        self.bell.stop();
+    }
+
+    /// Whether this build belongs to a Concourse that is watched and runs builds again in place, as it last said itself.
+    #[must_use]
+    pub fn runs_again(&self, build: &BuildRef, snapshot: &Snapshot) -> bool {
+        let concourse = self.installations.find(build).map(|(index, _)| &self.installations.all[index]);
+        let name = concourse.and_then(|concourse| concourse.stored_name());
+        name.is_some_and(|name| snapshot.reruns.contains(&name))
+    }
+
+    /// Lets the threads read the claims again at once, because a hold was marked.
+    pub fn wake(&self) {
+        self.bell.wake();
     }
 
     /// The state of the watch, one entry for each Concourse.

@@ -18,22 +18,40 @@ use crate::env::Clock;
 use crate::server::build_watch::limits;
 use crate::server::engine::Engine;
 
-/// Stops the threads. A thread notices it after its current request.
+/// Wakes and stops the threads. A thread notices it after its current request.
 #[derive(Clone, Default)]
-pub(super) struct Halt(Arc<(Mutex<bool>, Condvar)>);
+pub(super) struct Bell(Arc<(Mutex<Rung>, Condvar)>);
 
-impl Halt {
-    pub fn now(&self) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+#[derive(Default)]
+struct Rung {
+    stop: bool,
+    /// How many times the threads were woken.
+    times: u64,
+}
+
+impl Bell {
+    pub fn stop(&self) {
+        self.ring(|rung| rung.stop = true);
+    }
+
+    /// Makes the threads read the claims again.
+    pub fn wake(&self) {
+        self.ring(|rung| rung.times += 1);
+    }
+
+    fn ring(&self, how: impl FnOnce(&mut Rung)) {
+        how(&mut self.0.0.lock().unwrap_or_else(PoisonError::into_inner));
         self.0.1.notify_all();
     }
 
-    /// Sleeps for `span`, or until the stop. Returns whether the thread must stop.
-    fn wait(&self, span: Duration) -> bool {
-        let halted = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (halted, _) =
-            self.0.1.wait_timeout_while(halted, span, |halted| !*halted).unwrap_or_else(PoisonError::into_inner);
-        *halted
+    /// Sleeps for `span`, until the stop, or until the threads were woken more than `heard` times; then updates `heard`.
+    /// Returns whether the thread must stop.
+    fn wait(&self, span: Duration, heard: &mut u64) -> bool {
+        let rung = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sleeps = |rung: &mut Rung| !rung.stop && rung.times == *heard;
+        let (rung, _) = self.0.1.wait_timeout_while(rung, span, sleeps).unwrap_or_else(PoisonError::into_inner);
+        *heard = rung.times;
+        rung.stop
     }
 }
 
@@ -46,7 +64,7 @@ pub(super) struct Watch {
     pub index: usize,
     pub report: Report,
     pub clock: Arc<dyn Clock>,
-    pub halt: Halt,
+    pub bell: Bell,
     pub pace: Pace,
     pub timeout: Duration,
 }
@@ -59,7 +77,8 @@ pub(super) fn run(watch: Watch) {
             "the build watch has panicked: this is a bug in locker; it restarts, and frees nothing until then"
         );
         watch.report.fails("the watch has panicked: this is a bug in locker", watch.engine.now().wall);
-        if watch.halt.wait(watch.pace.period) {
+        // A wake-up shortens this pause at most, because the next life reads the claims first.
+        if watch.bell.wait(watch.pace.period, &mut 0) {
             return;
         }
     }
@@ -76,6 +95,10 @@ struct Watcher {
     /// When the Concourse is asked about itself. `None` once it has answered.
     next_greeting: Option<Duration>,
     greetings_failed: u32,
+    /// When it is asked again whether it runs builds again.
+    next_info: Duration,
+    /// How many times the thread has been woken.
+    heard: u64,
 }
 
 impl Watcher {
@@ -83,7 +106,20 @@ impl Watcher {
         let concourse = Arc::clone(&watch.installations.all[watch.index]);
         let schedule = Schedule::new(watch.pace);
         let (names, next_sync) = (BTreeMap::new(), Duration::ZERO);
-        Self { watch, concourse, schedule, names, next_sync, next_greeting: Some(Duration::ZERO), greetings_failed: 0 }
+        // Until it answers, what it said last counts.
+        let reruns = concourse.stored_name().is_some_and(|name| watch.engine.snapshot().reruns.contains(&name));
+        watch.report.status().build_rerun = reruns;
+        Self {
+            watch,
+            concourse,
+            schedule,
+            names,
+            next_sync,
+            next_greeting: Some(Duration::ZERO),
+            greetings_failed: 0,
+            next_info: Duration::MAX,
+            heard: 0,
+        }
     }
 
     /// Watches until the stop.
@@ -96,6 +132,9 @@ impl Watcher {
             if self.next_greeting.is_some_and(|at| at <= now) {
                 self.greet();
             }
+            if self.next_info <= now {
+                self.ask_about_itself();
+            }
             if self.next_sync <= now {
                 self.sync(now);
                 self.next_sync = now + between;
@@ -107,8 +146,12 @@ impl Watcher {
                 }
                 Next::Wait(wait) => wait.unwrap_or(between).min(between),
             };
-            if self.watch.halt.wait(pause) {
+            let heard = self.heard;
+            if self.watch.bell.wait(pause, &mut self.heard) {
                 return;
+            }
+            if self.heard != heard {
+                self.next_sync = Duration::ZERO;
             }
         }
     }
@@ -132,9 +175,10 @@ impl Watcher {
             if index != self.watch.index {
                 continue;
             }
-            let watched = builds.entry(id).or_insert(Watched { concern, suspect: false });
+            let watched = builds.entry(id).or_insert(Watched { concern, suspect: false, marked: false });
             watched.concern = watched.concern.max(concern);
             watched.suspect |= snapshot.suspects.contains_key(build);
+            watched.marked |= snapshot.marked_of(build).next().is_some();
             self.names.entry(id).or_default().push(build.clone());
         }
         // Rarely: what is known of them only decides how long their ended claims are remembered.
@@ -143,7 +187,7 @@ impl Watcher {
             if index != self.watch.index {
                 continue;
             }
-            builds.entry(id).or_insert(Watched { concern: Concern::Shows, suspect: false });
+            builds.entry(id).or_insert(Watched { concern: Concern::Shows, suspect: false, marked: false });
             let names = self.names.entry(id).or_default();
             if !names.contains(build) {
                 names.push(build.clone());
@@ -193,17 +237,40 @@ impl Watcher {
                 "the builds of this Concourse know it by another URL, so no claim will match: add that URL as alias= in --concourse"
             );
         }
-        if info.feature_flags.build_rerun {
-            tracing::warn!(
-                concourse = name,
-                "this Concourse runs builds again when a worker vanishes (enable-rerun-when-worker-disappears): a build may \
-                 then go on without the lock that its first run has released"
-            );
-        }
+        self.learn_reruns(info.feature_flags.build_rerun);
         let mut status = self.watch.report.status();
         status.contact = Contact::Well;
-        (status.version, status.build_rerun, status.stranger) =
-            (Some(info.version), info.feature_flags.build_rerun, stranger);
+        (status.version, status.stranger) = (Some(info.version), stranger);
+    }
+
+    /// Asks whether it runs builds again, which a restart of its web nodes may change. Without an answer, the last one
+    /// counts.
+    fn ask_about_itself(&mut self) {
+        match self.concourse.info(self.watch.timeout) {
+            Ok(info) if self.concourse.stranger(&info).is_none() => self.learn_reruns(info.feature_flags.build_rerun),
+            Ok(_) | Err(_) => self.next_info = self.now() + self.watch.pace.period * limits::WATCH_INFO_PERIODS,
+        }
+    }
+
+    /// The Concourse says whether it runs builds again in place.
+    fn learn_reruns(&mut self, on: bool) {
+        self.next_info = self.now() + self.watch.pace.period * limits::WATCH_INFO_PERIODS;
+        self.watch.report.status().build_rerun = on;
+        let Some(concourse) = self.concourse.stored_name() else { return };
+        if self.watch.engine.snapshot().reruns.contains(&concourse) == on {
+            return;
+        }
+        let name = self.name();
+        if on {
+            tracing::info!(
+                concourse = name,
+                "this Concourse runs builds again when a worker vanishes (enable-rerun-when-worker-disappears): a lock that \
+                 a step gives back stays with its build until the build is over"
+            );
+        } else {
+            tracing::info!(concourse = name, "this Concourse no longer runs builds again when a worker vanishes");
+        }
+        self.watch.engine.post(Command::Reruns { concourse, on });
     }
 
     /// Asks about one build and acts on the answer.
@@ -214,6 +281,9 @@ impl Watcher {
             && let Err(trouble) = self.concourse.is_itself(self.watch.timeout)
         {
             status = BuildStatus::Unknown(trouble);
+        }
+        if status == BuildStatus::Alive && self.schedule.is_marked(id) {
+            self.tell(id, |build| Command::Alive { build });
         }
         let decisions = self.schedule.saw(id, &status, self.now());
         if !decisions.is_empty() {

@@ -30,6 +30,7 @@ use crate::core::time::{EngineMs, Now, Span, WallMs};
 use crate::env::Clock;
 use crate::server::limits::BATCH;
 use crate::store::{READERS, Reader, Store};
+use crate::wire::escape::escape;
 
 /// How often the engine checks the queues again, in case a wake-up was lost.
 const RECONCILE: Span = Span::secs(5);
@@ -363,6 +364,12 @@ impl Thread {
                     self.long_polls.notify(&Topic::Pool(pool), &self.notices);
                     self.long_polls.notify(&Topic::Changes, &self.notices);
                 }
+                Notice::Unanswered(build) => tracing::warn!(
+                    cluster = escape(build.cluster.as_str()),
+                    build = escape(build.id.as_str()),
+                    "it could not be found out whether this build is over: the locks that its steps had released are given \
+                     back, after their drain"
+                ),
                 Notice::Latch(id) => {
                     self.long_polls.notify(&Topic::Latch(id), &self.notices);
                     self.long_polls.notify(&Topic::Latches, &self.notices);

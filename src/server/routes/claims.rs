@@ -8,6 +8,7 @@ use super::super::http::{Attempt, Response};
 use super::super::views::{self, Viewer};
 use super::call::Call;
 use super::failure::Failure;
+use super::release;
 use super::{Routes, json, respond};
 use crate::core::claim::{BuildRef, Claim, Owner, Phase};
 use crate::core::command::{AskClaim, Command, MoveTo, Refusal, Reply, Wait};
@@ -67,7 +68,8 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
 
 /// The answer with a claim, for its own client.
 fn own(routes: &Routes, claim: &Claim) -> Response {
-    json(&routes.look(|viewer| viewer.own_claim(claim, false)))
+    let view = routes.look(|viewer| viewer.own_claim(claim, false));
+    json(&ClaimView { alike: release::is_alike(routes, claim), ..view })
 }
 
 /// A claim may have made a pool because somebody mistyped a name, and then it locks nothing that anybody else locks.
@@ -192,7 +194,7 @@ pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
 
 /// A claim, live or ended. `None` if it is not known, or no longer.
 pub(super) fn view(viewer: &Viewer<'_>, id: &ClaimId) -> Option<ClaimView> {
-    let live = viewer.snapshot.claims.get(id).map(|claim| viewer.claim(claim, true));
+    let live = viewer.snapshot.claim(id).map(|claim| viewer.claim(claim, true));
     live.or_else(|| viewer.snapshot.ended.get(id).map(|ended| views::ended(ended)))
 }
 
@@ -213,9 +215,11 @@ pub(super) fn delete(call: &Call) -> Result<Command, Failure> {
 }
 
 /// The answer to a command that ends a claim.
-pub(super) fn ended(_: &Routes, reply: Reply) -> Result<Response, Failure> {
+pub(super) fn ended(routes: &Routes, reply: Reply) -> Result<Response, Failure> {
     match reply {
         Reply::Ended { ended, .. } => Ok(json(&views::ended(&ended))),
+        // A step takes back a request that was answered with a marked hold, which stays.
+        reply @ Reply::Claim { .. } => shown(routes, reply),
         other => Err(Failure::unexpected(&other)),
     }
 }

@@ -55,6 +55,7 @@ impl Failure {
             Reply::Claim { .. } => "a claim",
             Reply::Busy(_) => "busy",
             Reply::Ended { .. } => "ended",
+            Reply::Marked { .. } => "marked",
             Reply::Done { .. } => "done",
             Reply::Latch(_) => "a latch",
             Reply::Nothing => "nothing",

@@ -16,6 +16,7 @@ mod locks;
 mod metrics;
 mod pages;
 mod pools;
+mod release;
 pub(super) mod route;
 pub(super) mod table;
 
@@ -98,7 +99,7 @@ impl Routes {
     /// its place, even while its Concourse cannot be asked.
     async fn admit(&self, ask: &AskClaim) -> Result<(), Failure> {
         let snapshot = self.engine.snapshot();
-        if snapshot.claims.contains_key(&ask.id) {
+        if snapshot.claim(&ask.id).is_some() {
             return Ok(());
         }
         let scope = ask.scope.unwrap_or_else(|| snapshot.default_scope(&ask.terms.ask.parts));

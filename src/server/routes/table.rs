@@ -9,12 +9,12 @@ use super::failure::Failure;
 use super::route::Method::{Delete, Get, Patch, Post, Put};
 use super::route::Run::{Do, Look, Talk};
 use super::route::{Parameter, Route, guarded, parameter, public, required};
-use super::{Routes, changes, claims, done, info, locks, metrics, pages, pools};
+use super::{Routes, changes, claims, done, info, locks, metrics, pages, pools, release};
 use crate::core::limits;
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
     MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView, QuarantineBody,
-    RemoveBody, RenewBody, ReturnBody, VerifyView,
+    ReleaseBody, ReleaseView, RemoveBody, RenewBody, ReturnBody, VerifyView,
 };
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
@@ -119,6 +119,17 @@ pub(in super::super) static ROUTES: &[Route] = &[
             "/api/v1/claims/{id}",
             "Cancel or release a claim; may be repeated",
             Do(claims::delete, claims::ended),
+        )
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<ReleaseBody>),
+        answer: Some(SchemaGenerator::subschema_for::<ReleaseView>),
+        codes: &[Code::NoSuchClaim, Code::Ended, Code::StoreFailed],
+        ..guarded(
+            Post,
+            "/api/v1/claims/{id}/release",
+            "Cancel or release a claim from a step of a build; may be repeated",
+            Talk(|routes, call| Box::pin(release::release(routes, call))),
         )
     },
     Route {

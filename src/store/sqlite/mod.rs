@@ -277,6 +277,7 @@ fn columns(table: Table) -> (&'static str, &'static str) {
         Table::Ended => ("ended", "id"),
         Table::Ops => ("ops", "id"),
         Table::Latches => ("latches", "id"),
+        Table::Concourses => ("concourses", "url"),
     }
 }
 

@@ -199,6 +199,28 @@ pub struct BreakBody {
     pub by: ByBody,
 }
 
+/// `POST /api/v1/claims/{id}/release`: a step of a build releases a claim.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReleaseBody {
+    /// The build of the step. If it holds the claim and its Concourse runs builds again in place, the hold is only
+    /// marked: it ends when the build is over. Everything else ends at once.
+    pub owner: Owner,
+}
+
+/// What a release by a step has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReleaseView {
+    /// The claim, which has ended or is marked.
+    pub claim: ClaimView,
+    /// The version of the step: the revision of the claim's end, or of the `noted` entry that tells of the mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// Whether the Concourse of the step runs builds again in place.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub reruns: bool,
+}
+
 /// `POST /api/v1/claims/{id}/move`: give a waiting claim another place in its queues. Requires `by.reason`, and either
 /// `to` or `before`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -246,6 +268,7 @@ pub enum ClaimState {
 }
 
 /// A claim as anybody may see it.
+#[allow(clippy::struct_excessive_bools, reason = "each is a member of the JSON")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClaimView {
     pub id: String,
@@ -301,6 +324,15 @@ pub struct ClaimView {
     /// An `in` of another build has fetched the hold.
     #[serde(default, skip_serializing_if = "is_false")]
     pub delivered: bool,
+    /// A step of its build has released the hold. It lasts until the build is over, because the build may run again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub marked: bool,
+    /// Other ids under which its build has asked for the same and was answered with this marked hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// Only in answers to the claim's own client: its build may run again in place, and has another claim for the same.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub alike: bool,
     /// Its build is known to have ended, and the hold outlives it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub build_over: bool,
@@ -413,6 +445,9 @@ pub struct HolderView {
     /// Its build has ended like this, and the hold outlives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build_ended: Option<BuildEndedView>,
+    /// A step of its build has released the hold, which ends when the build is over.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub marked: bool,
     /// The server does not know whether its build is still running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect: Option<SuspectView>,

@@ -43,7 +43,7 @@ pub struct ConcourseView {
     /// The external URL that it reports, if that is neither `url` nor one of `aliases`. No claim will match it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_url: Option<String>,
-    /// Builds are rerun when a worker vanishes, and may then continue without a lock that they have released.
+    /// It runs builds again when a worker vanishes. A lock that a step gives back stays with its build until that is over.
     #[serde(default, skip_serializing_if = "is_false")]
     pub build_rerun: bool,
     /// Builds that the server asks about.

@@ -22,8 +22,8 @@ use super::errors::Code;
 pub use changes::{ChangeKind, ChangeView, LatchRef};
 pub use claims::{
     BreakBody, BuildBody, BuildEndedView, ClaimBody, ClaimState, ClaimView, ConfirmBody, DeliverBody, HolderView,
-    MadePoolView, MoveBody, PartBody, QueueEnd, QueueView, RenewBody, Scope, SuspectView, VerifyView, WaiterView,
-    WaitingView,
+    MadePoolView, MoveBody, PartBody, QueueEnd, QueueView, ReleaseBody, ReleaseView, RenewBody, Scope, SuspectView,
+    VerifyView, WaiterView, WaitingView,
 };
 pub use info::{ConcourseState, ConcourseView, InfoView};
 pub use pools::{

@@ -16,39 +16,27 @@ pub enum Op {
         /// The param that caused this, for people.
         why: &'static str,
     },
-    Release(Release),
+    Release {
+        what: Release,
+        /// At once, even if the build may run again.
+        now: bool,
+    },
     /// `add` and `add_claimed`: the directory with the files `name` and `metadata`.
-    Add {
-        dir: String,
-        labels: BTreeMap<String, String>,
-        how: Adding,
-    },
+    Add { dir: String, labels: BTreeMap<String, String>, how: Adding },
     /// `remove`: the directory with the file `name` and, if our `in` wrote it, `claim`.
-    Remove {
-        dir: String,
-    },
+    Remove { dir: String },
     /// `update`: the directory with the files `name` and `metadata`.
-    Update {
-        dir: String,
-        labels: BTreeMap<String, String>,
-        watch: Watch,
-    },
+    Update { dir: String, labels: BTreeMap<String, String>, watch: Watch },
     /// `check`: waits until nobody holds the lock.
-    Check {
-        dir: String,
-        watch: Watch,
-    },
+    Check { dir: String, watch: Watch },
     /// `check_unclaimed`: waits until someone holds the lock.
-    CheckUnclaimed {
-        dir: String,
-        watch: Watch,
-    },
+    CheckUnclaimed { dir: String, watch: Watch },
     /// `verify`: succeeds if the hold of this directory still lasts.
-    Verify {
-        dir: String,
-    },
+    Verify { dir: String },
     /// `lock_op: unlock`.
     Unlock {
+        /// At once, even if the build may run again.
+        now: bool,
         key: String,
         requestor: String,
     },

@@ -44,6 +44,7 @@ const MORE: &[&str] = &[
     "lock_by",
     "locked_by",
     "on_lost",
+    "now",
 ];
 /// Params that apply to all of them.
 const ALWAYS: &[&str] = &["reason", "token"];
@@ -130,7 +131,7 @@ impl OutParams {
                 None
             }
         };
-        let releases = matches!(op, Some(Op::Release(_) | Op::Unlock { .. }));
+        let releases = matches!(op, Some(Op::Release { .. } | Op::Unlock { .. }));
         let fails_on_lost = releases && read_on_lost(&mut fields, problems);
         if given.len() == 1 && !matches!(op, Some(Op::Nothing { .. })) {
             let useless: Vec<&str> = MORE.iter().copied().filter(|key| fields.take(key).is_some()).collect();
@@ -224,7 +225,10 @@ fn read_op(op: &str, fields: &mut Members, source: Option<&Source>, problems: &m
             }
             ask.lock.is_some().then(|| Op::Ask(Box::new(ask)))
         }
-        "release" => read_release(fields, problems).map(Op::Release),
+        "release" => {
+            let now = fields.flag("now", problems).unwrap_or(false);
+            read_release(fields, problems).map(|what| Op::Release { what, now })
+        }
         "add" => {
             let dir = read_dir("add", fields, problems);
             let labels = fields.labels("labels", problems);
@@ -347,8 +351,9 @@ fn read_lock_op(fields: &mut Members, source: Option<&Source>, problems: &mut Pr
         "unlock" => {
             let key = fields.text("key", problems);
             let requestor = read_requestor(fields, problems);
+            let now = fields.flag("now", problems).unwrap_or(false);
             let key = key?;
-            Some(Op::Unlock { requestor: requestor.unwrap_or_else(|| key.clone()), key })
+            Some(Op::Unlock { now, requestor: requestor.unwrap_or_else(|| key.clone()), key })
         }
         _ => {
             fields.wrong("lock_op", "must be lock or unlock", problems);

@@ -167,8 +167,11 @@ fn valid_params_are_understood() {
     assert_eq!(ask(pool(r#"{"acquire":"true"}"#).unwrap()).lock, None);
 
     let op = |params: &str| pool(params).unwrap().params.op;
-    assert_eq!(op(r#"{"release":"dir/a"}"#), Op::Release(Release::Dir("dir/a".into())));
-    assert_eq!(op(r#"{"release":"build","as":"n"}"#), Op::Release(Release::Build { name: Some("n".into()) }));
+    assert_eq!(op(r#"{"release":"dir/a"}"#), Op::Release { what: Release::Dir("dir/a".into()), now: false });
+    assert_eq!(
+        op(r#"{"release":"build","as":"n"}"#),
+        Op::Release { what: Release::Build { name: Some("n".into()) }, now: false }
+    );
     assert_eq!(op(r#"{"remove":"d"}"#), Op::Remove { dir: "d".into() });
     let watch = Watch { timeout: Some(Duration::from_secs(1)), self_wait: true };
     assert_eq!(op(r#"{"check":"d","timeout":"1s"}"#), Op::Check { dir: "d".into(), watch });
@@ -179,13 +182,17 @@ fn valid_params_are_understood() {
     assert_eq!(op(r#"{"add":"d","replace":false}"#), add(Adding::New));
     assert_eq!(op(r#"{"add":"d","replace":true}"#), add(Adding::Replacing));
     assert_eq!(op(r#"{"add":"d","remove_from":"a/b"}"#), add(Adding::MovingFrom(PoolName::parse("a/b").unwrap())));
-    assert!(matches!(op(r#"{"release":{"lock":"a"}}"#), Op::Release(Release::Lock(_))));
-    assert!(matches!(lock(r#"{"release":"build"}"#).unwrap().params.op, Op::Release(Release::Build { name: None })));
+    assert!(matches!(op(r#"{"release":"build","now":true}"#), Op::Release { now: true, .. }));
+    assert!(matches!(op(r#"{"release":{"lock":"a"}}"#), Op::Release { what: Release::Lock(_), now: false }));
+    assert!(matches!(
+        lock(r#"{"release":"build"}"#).unwrap().params.op,
+        Op::Release { what: Release::Build { name: None }, now: false }
+    ));
 
     let locked = ask(lock(r#"{"lock_op":"lock","key":"k","locked_by":"me"}"#).unwrap());
     assert_eq!((locked.key.as_deref(), locked.requestor.as_deref()), (Some("k"), Some("me")));
     let unlock = lock(r#"{"lock_op":"unlock","key":"k"}"#).unwrap().params.op;
-    assert_eq!(unlock, Op::Unlock { key: "k".into(), requestor: "k".into() });
+    assert_eq!(unlock, Op::Unlock { now: false, key: "k".into(), requestor: "k".into() });
 }
 
 #[test]

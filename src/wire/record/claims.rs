@@ -139,6 +139,8 @@ pub enum StoredPhase {
         /// Only its own build has fetched it.
         #[serde(default, skip_serializing_if = "is_false")]
         fetched: bool,
+        #[serde(default, skip_serializing_if = "is_false")]
+        marked: bool,
     },
 }
 
@@ -152,7 +154,7 @@ impl From<&Phase> for StoredPhase {
                 confirm_by: (*confirm_by).into(),
                 give_up: give_up.map(Into::into),
             },
-            Phase::Held { fence, claimed, locks, since, until, limit, fetched } => Self::Held {
+            Phase::Held { fence, claimed, locks, since, until, limit, fetched, marked } => Self::Held {
                 fence: fence.0,
                 claimed: (*claimed).into(),
                 locks: stored_locks(locks),
@@ -161,6 +163,7 @@ impl From<&Phase> for StoredPhase {
                 limit: limit.map(Into::into),
                 delivered: *fetched == Fetched::ByAnother,
                 fetched: *fetched == Fetched::ByItsBuild,
+                marked: *marked,
             },
         }
     }
@@ -178,19 +181,22 @@ impl From<StoredPhase> for Phase {
                 confirm_by: confirm_by.into(),
                 give_up: give_up.map(Into::into),
             },
-            StoredPhase::Held { fence, claimed, locks: given, since, until, limit, delivered, fetched } => Self::Held {
-                fence: Fence(fence),
-                claimed: claimed.into(),
-                locks: locks(given),
-                since: WallMs(since),
-                until: until.map(Into::into),
-                limit: limit.map(Into::into),
-                fetched: match (delivered, fetched) {
-                    (true, _) => Fetched::ByAnother,
-                    (_, true) => Fetched::ByItsBuild,
-                    _ => Fetched::Never,
-                },
-            },
+            StoredPhase::Held { fence, claimed, locks: given, since, until, limit, delivered, fetched, marked } => {
+                Self::Held {
+                    fence: Fence(fence),
+                    claimed: claimed.into(),
+                    locks: locks(given),
+                    since: WallMs(since),
+                    until: until.map(Into::into),
+                    limit: limit.map(Into::into),
+                    fetched: match (delivered, fetched) {
+                        (true, _) => Fetched::ByAnother,
+                        (_, true) => Fetched::ByItsBuild,
+                        _ => Fetched::Never,
+                    },
+                    marked,
+                }
+            }
         }
     }
 }
@@ -235,6 +241,8 @@ pub struct StoredClaim {
     #[serde(default, skip_serializing_if = "is_zero")]
     passed: u32,
     phase: StoredPhase,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    aliases: Vec<Parsed<ClaimId>>,
 }
 
 impl From<&Claim> for StoredClaim {
@@ -251,6 +259,7 @@ impl From<&Claim> for StoredClaim {
             withdrawals,
             passed,
             phase,
+            aliases,
             parks: _,
             made: _,
         } = claim;
@@ -281,6 +290,7 @@ impl From<&Claim> for StoredClaim {
             withdrawals: *withdrawals,
             passed: *passed,
             phase: phase.into(),
+            aliases: all_parsed(aliases),
         }
     }
 }
@@ -321,6 +331,7 @@ impl StoredClaim {
             withdrawals: self.withdrawals,
             passed: self.passed,
             phase: self.phase.into(),
+            aliases: plain(self.aliases),
             parks: BTreeSet::new(),
             made: Vec::new(),
         })

@@ -220,6 +220,14 @@ fn labels(stored: StoredLabels) -> Labels {
     stored.into_iter().map(|(name, value)| (name.0, value.0)).collect()
 }
 
+/// What an installation of Concourse has said about itself. Its URL is the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredConcourse {
+    /// It runs builds again in place.
+    pub reruns: bool,
+}
+
 /// Locks as pairs of pool and name.
 type StoredLocks = Vec<(Parsed<PoolName>, Parsed<LockName>)>;
 

@@ -81,7 +81,9 @@ fn claim() -> Claim {
             until: Some(deadline(u64::MAX, 90_000)),
             limit: Some(deadline(u64::MAX, 91_000)),
             fetched: Fetched::ByAnother,
+            marked: true,
         },
+        aliases: vec![name("c:2"), name("c:3")],
         parks: BTreeSet::new(),
         made: Vec::new(),
     }
@@ -106,7 +108,8 @@ fn small_claim(phase: Phase) -> Claim {
         waits_if_empty: false,
     };
     let (scope, build_over, passed) = (Scope::Flow, None, 0);
-    Claim { terms, scope, build_over, passed, runs: Vec::new(), withdrawals: 0, life: 1, phase, ..full }
+    let (runs, aliases) = (Vec::new(), Vec::new());
+    Claim { terms, scope, build_over, passed, runs, withdrawals: 0, life: 1, phase, aliases, ..full }
 }
 
 const FULL_OWNER: &str = concat!(
@@ -141,7 +144,7 @@ fn the_format_of_claims() {
         r#""asked_at":1767225600000,"withdrawals":1,"passed":3,"phase":{"held":{"fence":9007199254740991,"#,
         r#""claimed":{"revision":268435457,"seq":1},"locks":[["envs","prod eu"],["envs","🔒"]],"#,
         r#""since":1767225600001,"until":{"at":18446744073709551615,"span":90000},"#,
-        r#""limit":{"at":18446744073709551615,"span":91000},"delivered":true}}}"#,
+        r#""limit":{"at":18446744073709551615,"span":91000},"delivered":true,"marked":true}},"aliases":["c:2","c:3"]}"#,
     ];
     let cases = [
         (claim(), full.concat()),

@@ -25,6 +25,8 @@ pub struct Watched {
     pub concern: Concern,
     /// Whether it is shown as suspect at the moment.
     pub suspect: bool,
+    /// It has a marked hold, which ends when the build is over: it is asked about at a quick pace.
+    pub marked: bool,
 }
 
 /// What is known of one watched build.
@@ -37,6 +39,8 @@ struct Track {
     /// How many questions in a row failed for this build alone.
     failures: u32,
     suspect: bool,
+    /// How many questions were answered since one of its holds was marked. `None` if none is.
+    marked: Option<usize>,
 }
 
 impl Track {
@@ -84,27 +88,37 @@ pub struct Schedule {
     pace: Pace,
     builds: BTreeMap<BuildNo, Track>,
     failing: Option<Failing>,
+    /// Builds with marked holds are not asked about before.
+    marked_not_before: Duration,
 }
 
 impl Schedule {
     #[must_use]
     pub fn new(pace: Pace) -> Self {
-        Self { pace, builds: BTreeMap::new(), failing: None }
+        Self { pace, builds: BTreeMap::new(), failing: None, marked_not_before: Duration::ZERO }
     }
 
     /// Watches exactly these builds from now on.
     pub fn keep(&mut self, builds: &BTreeMap<BuildNo, Watched>, now: Duration) {
         self.builds.retain(|id, _| builds.contains_key(id));
-        for (id, Watched { concern, suspect }) in builds {
+        for (id, Watched { concern, suspect, marked }) in builds {
             let due = next_moment(*id, now, self.period(*concern));
             let (concern, suspect) = (*concern, *suspect);
-            let new = Track { concern, due, missing_since: None, failures: 0, suspect };
+            let new = Track { concern, due, missing_since: None, failures: 0, suspect, marked: None };
             let track = self.builds.entry(*id).or_insert(new);
             if track.concern < concern {
                 // It has come to matter more: it is asked about as soon as a new build would be.
                 track.due = track.due.min(due);
             }
             (track.concern, track.suspect) = (concern, suspect);
+            match (*marked, track.marked) {
+                (true, None) => {
+                    track.marked = Some(0);
+                    track.due = track.due.min(now + millis(limits::WATCH_MARKED_FIRST_MS[0]));
+                }
+                (false, Some(_)) => (track.marked, track.due) = (None, due),
+                _ => {}
+            }
         }
     }
 
@@ -114,6 +128,12 @@ impl Schedule {
             Concern::Decides => self.pace.period,
             Concern::Shows => self.pace.period * limits::WATCH_SHOWN_PERIODS,
         }
+    }
+
+    /// Whether this build has a marked hold.
+    #[must_use]
+    pub fn is_marked(&self, id: BuildNo) -> bool {
+        self.builds.get(&id).is_some_and(|track| track.marked.is_some())
     }
 
     /// The number of builds that are watched.
@@ -137,8 +157,16 @@ impl Schedule {
     /// What to do at `now`.
     #[must_use]
     pub fn next(&self, now: Duration) -> Next {
-        let Some((id, track)) = self.builds.iter().min_by_key(|(_, track)| track.due) else { return Next::Wait(None) };
-        let due = self.failing.as_ref().map_or(track.due, |failing| track.due.max(failing.not_before));
+        // Of the builds that must wait for each other, the one that is overdue longest comes first.
+        let moment = |track: &Track| match track.marked {
+            Some(_) => (track.due.max(self.marked_not_before), track.due),
+            None => (track.due, track.due),
+        };
+        let Some((id, track)) = self.builds.iter().min_by_key(|(_, track)| moment(track)) else {
+            return Next::Wait(None);
+        };
+        let (due, _) = moment(track);
+        let due = self.failing.as_ref().map_or(due, |failing| due.max(failing.not_before));
         if due <= now { Next::Ask(*id) } else { Next::Wait(Some(due.saturating_sub(now))) }
     }
 
@@ -154,7 +182,14 @@ impl Schedule {
         let gone = *status == BuildStatus::Missing && self.would_be_gone(id, now);
         let Some(period) = self.builds.get(&id).map(|track| self.period(track.concern)) else { return Vec::new() };
         let Some(track) = self.builds.get_mut(&id) else { return Vec::new() };
-        track.due = next_moment(id, now, period);
+        track.due = match &mut track.marked {
+            Some(answered) => {
+                self.marked_not_before = now + millis(limits::WATCH_MARKED_PAUSE_MS);
+                *answered += 1;
+                now + pause_of_marked(*answered)
+            }
+            None => next_moment(id, now, period),
+        };
         let mut decisions = Vec::new();
         match status {
             BuildStatus::Alive => {
@@ -170,7 +205,8 @@ impl Schedule {
             }
             BuildStatus::Unknown(trouble) if trouble.cause.is_about_one_build() => {
                 track.failures = track.failures.saturating_add(1);
-                track.due += period * (doubled(1, track.failures, limits::WATCH_BUILD_BACKOFF_PERIODS) - 1);
+                track.due = next_moment(id, now, period)
+                    + period * (doubled(1, track.failures, limits::WATCH_BUILD_BACKOFF_PERIODS) - 1);
                 decisions.extend(track.becomes_suspect().then(|| Decision::Suspect(vec![id], trouble.clone())));
             }
             BuildStatus::Unknown(trouble) => {
@@ -205,10 +241,24 @@ impl Schedule {
     fn answered(&mut self, now: Duration, decisions: &mut Vec<Decision>) {
         let Some(failing) = self.failing.take() else { return };
         let period = self.pace.period;
-        for (id, track) in self.builds.iter_mut().filter(|(_, track)| track.due <= now) {
+        let overdue = |track: &Track| track.due <= now && track.marked.is_none();
+        for (id, track) in self.builds.iter_mut().filter(|(_, track)| overdue(track)) {
             track.due = next_moment(*id, now, period);
         }
         decisions.extend((failing.failures >= limits::WATCH_FAILURES).then_some(Decision::Up));
+    }
+}
+
+fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// How long to wait after so many answers about a build with marked holds.
+fn pause_of_marked(answered: usize) -> Duration {
+    let first = limits::WATCH_MARKED_FIRST_MS;
+    match first.get(answered) {
+        Some(moment) => millis(moment - first[answered - 1]),
+        None => millis(limits::WATCH_MARKED_PERIOD_MS),
     }
 }
 

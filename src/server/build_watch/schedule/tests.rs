@@ -6,8 +6,8 @@ use super::*;
 const PERIOD: Duration = Duration::from_secs(15);
 const PACE: Pace = Pace { period: PERIOD, gone: Duration::from_secs(60) };
 
-const DECIDES: Watched = Watched { concern: Concern::Decides, suspect: false };
-const SHOWS: Watched = Watched { concern: Concern::Shows, suspect: false };
+const DECIDES: Watched = Watched { concern: Concern::Decides, suspect: false, marked: false };
+const SHOWS: Watched = Watched { concern: Concern::Shows, suspect: false, marked: false };
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -235,4 +235,55 @@ fn a_build_that_comes_to_matter_is_asked_about_soon() {
     // It matters less again: the question that is due is still asked.
     schedule.keep(&[(8, SHOWS)].into(), now);
     assert!(matches!(schedule.next(now), Next::Wait(Some(wait)) if wait <= PERIOD));
+}
+
+/// A schedule in which these builds have marked holds from `now` on.
+fn marked(ids: impl IntoIterator<Item = BuildNo>, now: Duration) -> Schedule {
+    let mut schedule = Schedule::new(PACE);
+    let watched = Watched { marked: true, ..DECIDES };
+    schedule.keep(&ids.into_iter().map(|id| (id, watched)).collect(), now);
+    schedule
+}
+
+#[test]
+fn a_build_with_a_marked_hold_is_asked_about_soon_and_often() {
+    let start = secs(100);
+    let mut schedule = marked([7], start);
+    assert!(schedule.is_marked(7) && !schedule.is_marked(8));
+    let asked = asked(&mut schedule, start, start + secs(8), &BuildStatus::Alive);
+    let after: Vec<u64> =
+        asked.iter().map(|(at, _)| u64::try_from(at.saturating_sub(start).as_millis()).unwrap()).collect();
+    assert_eq!(after, [300, 1_000, 3_000, 5_000, 7_000]);
+    // When the mark is gone but the build still matters, it is asked about as before.
+    schedule.keep(&[(7, DECIDES)].into(), start + secs(8));
+    assert!(!schedule.is_marked(7));
+}
+
+#[test]
+fn builds_with_marked_holds_get_at_most_ten_questions_a_second_and_all_take_turns() {
+    let start = secs(100);
+    let mut schedule = marked(1..=100, start);
+    let asked = asked(&mut schedule, start, start + secs(20), &BuildStatus::Alive);
+    let gaps = asked.windows(2).map(|pair| pair[1].0.saturating_sub(pair[0].0));
+    assert!(gaps.min() >= Some(Duration::from_millis(100)));
+    let times = |id: BuildNo| asked.iter().filter(|(_, of)| *of == id).count();
+    assert!((1..=100).all(|id| times(id) >= 1), "each within its turn: {asked:?}");
+    assert!(asked.len() >= 190, "{}", asked.len());
+}
+
+#[test]
+fn marked_holds_do_not_delay_the_questions_about_other_builds() {
+    let mut schedule = Schedule::new(PACE);
+    let watched = |id| (id, Watched { marked: id < 100, ..DECIDES });
+    schedule.keep(&(1..=101).map(watched).collect(), Duration::ZERO);
+    let asked = asked(&mut schedule, Duration::ZERO, 4 * PERIOD, &BuildStatus::Alive);
+    assert_eq!(asked.iter().filter(|(_, id)| *id == 101).count(), 4);
+}
+
+#[test]
+fn a_build_with_a_marked_hold_that_cannot_be_seen_is_asked_about_less_and_less_often() {
+    let mut schedule = marked([7], Duration::ZERO);
+    let asked = asked(&mut schedule, Duration::ZERO, secs(600), &unknown(Cause::Forbidden));
+    assert!(asked.len() < 12, "{asked:?}");
+    assert_eq!(asked[0].0, Duration::from_millis(300));
 }
