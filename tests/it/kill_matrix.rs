@@ -156,8 +156,8 @@ fn a_signalled_release_still_sends_its_request() {
     // The stopped message, how long it stays stopped, and whether the hold must be over.
     let cases = [
         ("GET /api/v1/claims?", Act::StopAnswer, true, true),
-        ("DELETE /api/v1/claims/", Act::StopRequest, false, true),
-        ("DELETE /api/v1/claims/", Act::StopAnswer, false, true),
+        ("/release HTTP", Act::StopRequest, false, true),
+        ("/release HTTP", Act::StopAnswer, false, true),
     ];
     for (line, act, goes_on_at_once, is_over) in cases {
         let server = hasty();
@@ -188,7 +188,7 @@ fn a_killed_release_has_happened_or_not_and_is_done_by_the_next() {
         let proxy = Proxy::before(&server.url);
         Build::new(&server, 2, "p").out(&json!({"acquire": true})).ok();
         let build = Build::new(&server, 2, "p").at(&proxy.url);
-        proxy.rule("DELETE ", act);
+        proxy.rule("/release HTTP", act);
         let release = build.put(&json!({"release": "build"}));
         proxy.until_stopped();
         release.signal(SIGKILL);
@@ -223,7 +223,7 @@ fn a_signalled_add_claimed_takes_the_lock_out_again() {
 
 #[test]
 fn any_fault_of_one_message_costs_time_only() {
-    let messages = ["PUT /api/v1/claims/", "/confirm", "GET /api/v1/claims?", "DELETE /api/v1/claims/"];
+    let messages = ["PUT /api/v1/claims/", "/confirm", "GET /api/v1/claims?", "/release HTTP"];
     std::thread::scope(|scope| {
         for message in messages {
             scope.spawn(move || {

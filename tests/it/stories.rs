@@ -207,8 +207,8 @@ fn story_22_a_release_whose_answer_was_lost_does_not_touch_the_next_holder() {
     let waiter = two.put(&acquire());
     server.until_waiting("p", 1);
     // The release takes effect, but its answer is lost. Another build holds the lock before the retry.
-    proxy.rule("DELETE ", Act::LoseAnswer);
-    proxy.rule("DELETE ", Act::StopRequest);
+    proxy.rule("/release HTTP", Act::LoseAnswer);
+    proxy.rule("/release HTTP", Act::StopRequest);
     let release = one.put(&json!({"release": "p"}));
     proxy.until_stopped();
     let held = waiter.finish().ok();

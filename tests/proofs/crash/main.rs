@@ -101,7 +101,8 @@ mod planted {
 
     #[test]
     fn an_answer_before_its_commit() {
-        is_caught("answer-before-commit", &[Rule::Durable, Rule::Exclusion]);
+        // A claim that is no longer what it was answered to be is caught by the judge of identities, too.
+        is_caught("answer-before-commit", &[Rule::Durable, Rule::Exclusion, Rule::Identity]);
     }
 
     #[test]
