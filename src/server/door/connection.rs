@@ -20,7 +20,7 @@ use super::access_log::{CLIENT_LEFT, Entry, Outcome};
 use super::answer;
 use super::body::ChunkDecoder;
 use super::budget::Share;
-use super::crowd::{Seat, Whom};
+use super::crowd::Seat;
 use super::head::{self, Framing, Method};
 use super::keep::Keep;
 use super::listen::Client;
@@ -211,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn fill(&mut self) -> Result<(), End> {
         if self.ahead.len() == self.ahead.capacity() {
             self.ahead.reserve(self.ahead.len().max(IDLE_BUFFER));
-            count(&self.door, &mut self.ahead_share, self.ahead.capacity(), IDLE_BUFFER).await?;
+            count(&self.door, self.seat, &mut self.ahead_share, self.ahead.capacity(), IDLE_BUFFER).await?;
         }
         match self.stream.read_buf(&mut self.ahead).await {
             Ok(1..) => Ok(()),
@@ -272,7 +272,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let mut rest = (&mut self.stream).take((length - here) as u64);
         while rest.limit() > 0 {
             match rest.read_buf(body).await {
-                Ok(1..) => count(&self.door, &mut share, body.capacity(), limits::DOOR_UNCOUNTED_BYTES).await?,
+                Ok(1..) => {
+                    count(&self.door, self.seat, &mut share, body.capacity(), limits::DOOR_UNCOUNTED_BYTES).await?
+                }
                 Ok(0) | Err(_) => return Err(End::Gone),
             }
         }
@@ -288,9 +290,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if decoder.is_done() {
                 return Ok(share);
             }
-            count(&self.door, &mut share, body.capacity(), limits::DOOR_UNCOUNTED_BYTES).await?;
+            count(&self.door, self.seat, &mut share, body.capacity(), limits::DOOR_UNCOUNTED_BYTES).await?;
             self.ahead.reserve(CHUNKS_BUFFER);
-            count(&self.door, &mut self.ahead_share, self.ahead.capacity(), IDLE_BUFFER).await?;
+            count(&self.door, self.seat, &mut self.ahead_share, self.ahead.capacity(), IDLE_BUFFER).await?;
             self.fill().await?;
         }
     }
@@ -469,8 +471,8 @@ const NO_ROOM_FOR_ANSWER: Refusal = Refusal::busy("too many large answers are be
 const INTERNAL: Refusal = Refusal::new(500, "internal", "internal error");
 
 /// Counts memory as a client's bytes arrive, once it is more than `free`. A size that is only announced takes no room
-/// from others. If there is no room, strangers make some, the oldest first.
-async fn count(door: &Door, share: &mut Option<Share>, bytes: usize, free: usize) -> Result<(), Refusal> {
+/// from others. If there is no room, strangers who came earlier make some, the oldest first.
+async fn count(door: &Door, seat: &Seat, share: &mut Option<Share>, bytes: usize, free: usize) -> Result<(), Refusal> {
     let mut take = || match &mut *share {
         _ if bytes <= free => Some(()),
         Some(share) => share.grow_to(bytes).then_some(()),
@@ -481,7 +483,7 @@ async fn count(door: &Door, share: &mut Option<Share>, bytes: usize, free: usize
     };
     match take() {
         Some(()) => Ok(()),
-        None => door.crowd.make_room(Whom::Strangers, take).await.ok_or(NO_ROOM),
+        None => seat.make_room(take).await.ok_or(NO_ROOM),
     }
 }
 

@@ -19,7 +19,7 @@ use super::limits;
 const BUSY: u64 = u64::MAX;
 const GONE: u64 = u64::MAX - 1;
 const LEFT: u64 = u64::MAX - 2;
-/// Where the rank of a client is in its key. Below it is since when, in milliseconds.
+/// Where the rank of a client is in its key. Below it is since when, in microseconds.
 const RANK: u32 = 56;
 /// How many clients are chosen in one pass through all of them.
 const CHOSEN: usize = 64;
@@ -100,11 +100,16 @@ impl Crowd {
         known.insert(address, Instant::now());
     }
 
-    /// Tells clients to go, one after another, until `take` finds room. `None` if nobody may go, or it takes too long.
-    /// Safe to cancel.
-    pub async fn make_room<T>(&self, whom: Whom, mut take: impl FnMut() -> Option<T>) -> Option<T> {
+    /// Tells clients to go, one after another, until `take` finds room for a newcomer. `None` if nobody may go, or it
+    /// takes too long. Safe to cancel.
+    pub async fn make_room<T>(&self, whom: Whom, take: impl FnMut() -> Option<T>) -> Option<T> {
+        self.make_room_before(u64::MAX, whom, take).await
+    }
+
+    /// The same for one who is there already: only clients who go before it are told to go.
+    async fn make_room_before<T>(&self, own: u64, whom: Whom, mut take: impl FnMut() -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + Duration::from_millis(limits::DOOR_ROOM_MS);
-        let mut leaving = self.tell_one(whom)?;
+        let mut leaving = self.tell_one(own, whom)?;
         loop {
             if let Some(taken) = take() {
                 return Some(taken);
@@ -113,7 +118,7 @@ impl Crowd {
                 return None;
             }
             if leaving.key.load(Ordering::Acquire) == LEFT {
-                match self.tell_one(whom) {
+                match self.tell_one(own, whom) {
                     Some(next) => leaving = next,
                     None => return take(),
                 }
@@ -122,11 +127,13 @@ impl Crowd {
         }
     }
 
-    /// Tells one client to go. `None` if there is none who may.
-    fn tell_one(&self, whom: Whom) -> Option<Arc<Client>> {
+    /// Tells one client to go who goes before the one with the key `own`. `None` if there is none who may.
+    fn tell_one(&self, own: u64, whom: Whom) -> Option<Arc<Client>> {
         let mut clients = locked(&self.clients);
         for _ in 0..2 {
-            while let Some((key, client)) = clients.chosen.pop_front() {
+            // The smallest key is in front.
+            while clients.chosen.front().is_some_and(|(key, _)| *key < own) {
+                let Some((key, client)) = clients.chosen.pop_front() else { break };
                 let told = || client.key.compare_exchange(key, GONE, Ordering::AcqRel, Ordering::Relaxed).is_ok();
                 if whom.has(key) && told() {
                     client.told.notify_one();
@@ -140,7 +147,7 @@ impl Crowd {
 
     fn key(&self, is_known: bool, has_asked: bool) -> u64 {
         let rank = u64::from(is_known) << 1 | u64::from(has_asked);
-        let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let since = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         rank << RANK | since.min((1 << RANK) - 1)
     }
 }
@@ -184,6 +191,16 @@ impl Seat {
     /// Waits until this client must make room. Safe to cancel.
     pub async fn must_go(&self) {
         self.client.told.notified().await;
+    }
+
+    /// Makes room for more of this client's own request. Nobody goes for it who would not go before it, so those who
+    /// need much do not push out those who have just come.
+    pub async fn make_room<T>(&self, take: impl FnMut() -> Option<T>) -> Option<T> {
+        let own = self.client.key.load(Ordering::Acquire);
+        if own == GONE {
+            return None;
+        }
+        self.crowd.make_room_before(own, Whom::Strangers, take).await
     }
 
     /// The client has been admitted: from now on it is known, and it is served until [`Self::rest`]. False if it has
@@ -240,7 +257,9 @@ mod tests {
         let gone = |seat: &Seat| seat.client.key.load(Ordering::Relaxed) == GONE;
         let next = |seats: &[&Seat], whom| {
             let before: Vec<bool> = seats.iter().map(|seat| gone(seat)).collect();
-            crowd.tell_one(whom).map(|_| seats.iter().zip(before).position(|(seat, was)| gone(seat) && !was).unwrap())
+            crowd
+                .tell_one(u64::MAX, whom)
+                .map(|_| seats.iter().zip(before).position(|(seat, was)| gone(seat) && !was).unwrap())
         };
         let proven = enter(1);
         assert!(proven.serve());
@@ -251,6 +270,8 @@ mod tests {
         assert!(busy.serve());
         let of_known = enter(1);
         let seats = [&proven, &asked, &silent, &later, &busy, &of_known];
+        let before = silent.client.key.load(Ordering::Relaxed);
+        assert!(crowd.tell_one(before, Whom::Anybody).is_none(), "those who came later stay");
         assert_eq!(next(&seats, Whom::Strangers), Some(2));
         assert_eq!(next(&seats, Whom::Anybody), Some(3));
         assert_eq!(next(&seats, Whom::Anybody), Some(1), "who has asked is more than who never did");
