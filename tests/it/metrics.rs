@@ -110,7 +110,8 @@ fn a_scrape_tells_how_the_pools_are_and_what_happened() {
     assert!(scrape.value("locker_store_size_bytes") > 4096.0);
     assert!(scrape.value("locker_requests_total{status=\"200\"}") >= 6.0);
     scrape.is("locker_requests_total{status=\"423\"}", 1.0);
-    scrape.is("locker_connections", 1.0);
+    // Those of earlier requests may not have ended yet.
+    assert!(scrape.value("locker_connections") >= 1.0);
     scrape.is(&format!("locker_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1.0);
     promtool(&["check", "metrics"], &scrape.text);
 }

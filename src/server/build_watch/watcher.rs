@@ -260,6 +260,10 @@ impl Watcher {
         if self.watch.engine.snapshot().reruns.contains(&concourse) == on {
             return;
         }
+        // Whoever reads the line may rely on it after a restart.
+        if self.watch.engine.call_blocking(Command::Reruns { concourse, on }).is_err() {
+            return;
+        }
         let name = self.name();
         if on {
             tracing::info!(
@@ -270,7 +274,6 @@ impl Watcher {
         } else {
             tracing::info!(concourse = name, "this Concourse no longer runs builds again when a worker vanishes");
         }
-        self.watch.engine.post(Command::Reruns { concourse, on });
     }
 
     /// Asks about one build and acts on the answer.
