@@ -187,8 +187,7 @@ fn all_about(claim: &ClaimView, look: Look) -> Vec<String> {
     add("life", (claim.life > 1).then(|| format!("{} (its id began again)", claim.life)));
     add("fetched", claim.delivered.then(|| "yes, by a get".to_owned()));
     add("build", claim.build_ended.as_ref().map(|ended| who::build_ended(ended, look.now)));
-    let suspect = claim.suspect.as_ref();
-    add("suspect", suspect.map(|s| format!("not known to be alive since {} ({})", time(&s.since), s.why)));
+    add("suspect", claim.suspect.as_ref().map(|suspect| who::suspect(suspect, look.now)));
     if let Some(queue) = &claim.queue {
         lines.extend(queue_lines(queue, look));
     }

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::output::{CliError, print_line, say};
-use super::pool_words::rules;
+use super::pool_words::counted;
 use super::values::by;
 use crate::client::Client;
 use crate::core::names::PoolName;
@@ -71,7 +71,7 @@ pub(super) fn run(args: &ApplyArgs, client: &Client, env: &mut Env<'_>) -> Resul
     let text = read(&args.file, env)?;
     let declared = parse_file(&text).map_err(|problems| {
         problems.iter().for_each(|problem| say(env, problem));
-        let count = if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
+        let count = counted(problems.len(), "problem");
         CliError::usage(format!("nothing was changed, because of {count} with {:?}", args.file))
     })?;
     let there = client.list_pools()?;
@@ -191,7 +191,8 @@ fn declared_pool(at: &str, rules: Value, problems: &mut Problems) -> Option<Decl
         serde_json::from_value(Value::Object(rules)).map_err(|error| problems.add(at, error)).ok();
     let policy = policy?;
     let mut wrong = Problems::default();
-    parse::policy(&policy, &mut wrong);
+    // As the server shows it, so that the two can be compared.
+    let policy = parse::show_policy(&parse::policy(&policy, &mut wrong));
     wrong.into_list().into_iter().for_each(|problem| problems.add(at, problem));
     Some(Declared { policy, capacity })
 }
@@ -202,29 +203,14 @@ fn known_rules() -> Vec<String> {
     words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
 }
 
-/// The policy as the server shows it: values in their canonical form, without defaults.
-fn canonical(policy: &Policy) -> BTreeMap<String, String> {
-    let mut canonical = rules(policy);
-    for rule in ["drain", "max_hold"] {
-        if let Some(value) = canonical.get_mut(rule)
-            && let Ok(span) = crate::wire::text::span(value)
-        {
-            *value = crate::wire::text::show_span(span);
-        }
-    }
-    let defaults = [("order", "fifo"), ("overtaking", "strict"), ("pick", "least_recent")];
-    canonical.retain(|rule, value| !defaults.contains(&(rule.as_str(), value.as_str())));
-    canonical
-}
-
 fn added(wanted: &Declared) -> Vec<String> {
-    let rules = canonical(&wanted.policy).into_iter().map(|(rule, value)| format!("+ {rule}: {value}"));
+    let rules = wanted.policy.shown().into_iter().map(|(rule, value)| format!("+ {rule}: {value}"));
     rules.chain(wanted.capacity.map(|n| format!("+ {CAPACITY}: {n}"))).collect()
 }
 
 /// The lines that differ, those of the server with `-` and those of the file with `+`.
 fn diff(wanted: &Declared, there: &PoolSummary, client: &Client) -> Result<Vec<String>, CliError> {
-    let (new, old) = (canonical(&wanted.policy), canonical(&there.policy));
+    let (new, old) = (wanted.policy.shown(), there.policy.shown());
     let mut lines = Vec::new();
     let names: std::collections::BTreeSet<&String> = new.keys().chain(old.keys()).collect();
     for name in names.into_iter().filter(|name| new.get(*name) != old.get(*name)) {

@@ -240,8 +240,7 @@ fn lock_rows(lock: &LockView, look: Look) -> Vec<[table::Cell; 5]> {
 fn holder_words(holder: &HolderView, look: Look) -> Vec<String> {
     let mut who = vec![who::owner(&holder.owner, "-")];
     who.extend(holder.build_ended.as_ref().map(|ended| who::build_ended(ended, look.now)));
-    let suspect = holder.suspect.as_ref();
-    who.extend(suspect.map(|s| format!("not known to be alive since {} ({})", when::time(&s.since, look.now), s.why)));
+    who.extend(holder.suspect.as_ref().map(|suspect| who::suspect(suspect, look.now)));
     who.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
     who.extend(holder.until.as_ref().map(|until| format!("until {}", when::time(until, look.now))));
     who.extend(holder.reason.as_ref().map(|reason| format!("because {reason:?}")));

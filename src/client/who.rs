@@ -40,10 +40,15 @@ pub fn holder(holder: &HolderView, now: WallMs) -> String {
     parts.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
     parts.extend(holder.since.as_ref().map(|since| format!("since {}", when::time(since, now))));
     parts.extend(holder.build_ended.as_ref().map(|ended| build_ended(ended, now)));
-    let suspect = |s: &SuspectView| format!("not known to be alive since {} ({})", when::time(&s.since, now), s.why);
-    parts.extend(holder.suspect.as_ref().map(suspect));
+    parts.extend(holder.suspect.as_ref().map(|it| suspect(it, now)));
     parts.extend(holder.reason.as_ref().map(|reason| format!("because {reason:?}")));
     parts.join(", ")
+}
+
+/// That it is not known whether the build of a hold is alive, since when and why.
+#[must_use]
+pub fn suspect(suspect: &SuspectView, now: WallMs) -> String {
+    format!("not known to be alive since {} ({})", when::time(&suspect.since, now), suspect.why)
 }
 
 /// How the build of a hold ended that outlives it: `its build succeeded 5 min ago`.

@@ -269,6 +269,15 @@ impl Claim {
         }
     }
 
+    /// Since when it holds its locks. `None` unless it does.
+    #[must_use]
+    pub fn held_since(&self) -> Option<WallMs> {
+        match self.phase {
+            Phase::Waiting { .. } | Phase::Granted { .. } => None,
+            Phase::Held { since, .. } => Some(since),
+        }
+    }
+
     /// The fence of its grant, if it has one.
     #[must_use]
     pub fn fence(&self) -> Option<Fence> {

@@ -18,7 +18,6 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::engine::Engine;
 use super::engine::figures::{Counted, Counts};
-use crate::core::claim::{Claim, Phase};
 use crate::core::pool::{Lock, Pool};
 use crate::core::state::Snapshot;
 use crate::core::time::WallMs;
@@ -112,20 +111,12 @@ impl State {
     /// Adds another pool, for the sum of the rest.
     fn add(&mut self, pool: &Pool, snapshot: &Snapshot, now: WallMs) {
         let age = |since: WallMs| Duration::from_millis(now.0.saturating_sub(since.0));
-        let since = |claim: &Arc<Claim>| match claim.phase {
-            Phase::Held { since, .. } => Some(since),
-            Phase::Waiting { .. } | Phase::Granted { .. } => None,
-        };
         for lock in pool.locks.values() {
             *self.of_state(lock) += 1;
-            let holders = lock.holders.iter().filter_map(|holder| snapshot.claims.get(&holder.claim));
-            let oldest = holders.filter_map(since).min();
-            self.oldest_hold = self.oldest_hold.max(oldest.map_or(Duration::ZERO, age));
         }
         self.waiting += pool.waiting.len() as u64;
-        let waiting = pool.waiting.values().filter_map(|id| snapshot.claims.get(id));
-        let oldest = waiting.map(|claim| claim.asked_at).min();
-        self.oldest_wait = self.oldest_wait.max(oldest.map_or(Duration::ZERO, age));
+        self.oldest_wait = self.oldest_wait.max(snapshot.oldest_wait(pool).map_or(Duration::ZERO, age));
+        self.oldest_hold = self.oldest_hold.max(snapshot.oldest_hold(pool).map_or(Duration::ZERO, age));
     }
 
     fn of_state(&mut self, lock: &Lock) -> &mut u64 {

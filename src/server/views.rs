@@ -8,7 +8,7 @@ use crate::core::command::Refusal;
 use crate::core::history::Change;
 use crate::core::limits;
 use crate::core::names::{ClaimId, InstanceVars, LockName, PoolName, Text};
-use crate::core::pool::{CutShort, Holder, Lock, Order, Overtaking, Pick, Policy, Pool, Quarantine};
+use crate::core::pool::{Holder, Lock, Pool, Quarantine};
 use crate::core::state::Snapshot;
 use crate::core::state::Stuck;
 use crate::core::time::{Deadline, Now, Span, WallMs};
@@ -17,7 +17,7 @@ use crate::wire::api::{
     PartBody, PoolSummary, QuarantineView, QueueView, SuspectView, WaiterView,
 };
 use crate::wire::errors::Code;
-use crate::wire::parse::show_overtaking;
+use crate::wire::parse::show_policy;
 use crate::wire::text::{show_metadata, show_span, time};
 
 /// Reads one snapshot.
@@ -430,20 +430,13 @@ impl Viewer<'_> {
     #[must_use]
     pub fn pool(&self, pool: &Pool) -> PoolSummary {
         let mut summary = counts(pool);
-        let mut oldest_hold: Option<WallMs> = None;
-        for lock in pool.locks.values() {
-            summary.quarantined += usize::from(lock.quarantine.is_some());
-            for claim in lock.holders.iter().filter_map(|holder| self.snapshot.claims.get(&holder.claim)) {
-                summary.suspect += usize::from(self.snapshot.suspect(claim).is_some());
-                summary.build_over += usize::from(claim.build_over.is_some());
-                if let Phase::Held { since, .. } = claim.phase {
-                    oldest_hold = Some(oldest_hold.map_or(since, |oldest| oldest.min(since)));
-                }
-            }
+        summary.quarantined = pool.locks.values().filter(|lock| lock.quarantine.is_some()).count();
+        for claim in self.snapshot.holding(pool) {
+            summary.suspect += usize::from(self.snapshot.suspect(claim).is_some());
+            summary.build_over += usize::from(claim.build_over.is_some());
         }
-        let waiting = pool.waiting.values().filter_map(|id| self.snapshot.claims.get(id));
-        summary.oldest_wait = waiting.map(|claim| claim.asked_at).min().map(time);
-        summary.oldest_hold = oldest_hold.map(time);
+        summary.oldest_wait = self.snapshot.oldest_wait(pool).map(time);
+        summary.oldest_hold = self.snapshot.oldest_hold(pool).map(time);
         summary
     }
 }
@@ -460,21 +453,7 @@ fn counts(pool: &Pool) -> PoolSummary {
         suspect: 0,
         build_over: 0,
         quarantined: 0,
-        policy: policy(&pool.policy),
-    }
-}
-
-fn policy(policy: &Policy) -> api::Policy {
-    api::Policy {
-        order: Some(policy.order).filter(|order| *order != Order::default()).map(Into::into),
-        overtaking: Some(policy.overtaking).filter(|o| *o != Overtaking::Strict).map(show_overtaking),
-        pick: Some(policy.pick).filter(|pick| *pick != Pick::default()).map(Into::into),
-        drain: policy.drain.map(show_span),
-        max_hold: policy.max_hold.map(show_span),
-        max_queue: policy.max_queue,
-        scope: policy.scope.map(Into::into),
-        when_empty: policy.when_empty.map(Into::into),
-        cut_short: Some(policy.cut_short).filter(|it| *it != CutShort::default()).map(Into::into),
+        policy: show_policy(&pool.policy),
     }
 }
 

@@ -231,6 +231,22 @@ pub fn policy(given: &api::Policy, problems: &mut Problems) -> Policy {
     }
 }
 
+/// The rules of a pool in their canonical form, without those at their defaults. [`policy`] reads them again.
+#[must_use]
+pub fn show_policy(policy: &Policy) -> api::Policy {
+    api::Policy {
+        order: Some(policy.order).filter(|order| *order != Order::default()).map(Into::into),
+        overtaking: Some(policy.overtaking).filter(|o| *o != Overtaking::Strict).map(show_overtaking),
+        pick: Some(policy.pick).filter(|pick| *pick != Pick::default()).map(Into::into),
+        drain: policy.drain.map(text::show_span),
+        max_hold: policy.max_hold.map(text::show_span),
+        max_queue: policy.max_queue,
+        scope: policy.scope.map(Into::into),
+        when_empty: policy.when_empty.map(Into::into),
+        cut_short: Some(policy.cut_short).filter(|it| *it != CutShort::default()).map(Into::into),
+    }
+}
+
 /// A change of some rules of a pool.
 pub fn policy_change(given: &api::PoolChangeBody, problems: &mut Problems) -> PolicyChange {
     let named = given.policy.rules();
@@ -255,7 +271,7 @@ fn overtaking(text: &str, problems: &mut Problems) -> Option<Overtaking> {
 
 /// The canonical form of `overtaking`.
 #[must_use]
-pub fn show_overtaking(overtaking: Overtaking) -> String {
+fn show_overtaking(overtaking: Overtaking) -> String {
     match overtaking {
         Overtaking::Strict => "strict".to_owned(),
         Overtaking::Backfill(None) => "backfill".to_owned(),

@@ -124,6 +124,25 @@ fn pools_are_made_as_a_file_declares_them() {
 }
 
 #[test]
+fn rules_that_are_written_out_are_the_same_in_any_form() {
+    let server = Server::start();
+    let apply = |rules: &str| {
+        let file = format!("pools: {{p: {{{rules}}}}}");
+        server.cli_with(&["pool", "apply", "-"], file.as_bytes()).ok().stdout
+    };
+    assert_eq!(
+        apply("drain: 90s, capacity: 1"),
+        "pool \"p\": added\n  + drain: 1m30s\n  + capacity: 1\n1 added, 0 changed, 0 removed, 0 unchanged\n"
+    );
+    let unchanged = "0 added, 0 changed, 0 removed, 1 unchanged\n";
+    assert_eq!(apply("drain: 1m 30s"), unchanged);
+    // Each rule at its default is no rule.
+    for default in ["order: fifo", "overtaking: strict", "pick: least_recent", "cut_short: end"] {
+        assert_eq!(apply(&format!("drain: 90s, {default}")), unchanged, "{default}");
+    }
+}
+
+#[test]
 fn a_file_with_problems_is_not_applied() {
     let server = Server::start();
     let file = "pools: {a: {capcity: 3}, b: {order: last}, .c: {}, d: {drain: soon, capacity: -1}}\nlocks: {}\n";

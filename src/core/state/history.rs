@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::{Notice, State};
-use crate::core::claim::{Claim, End, LockSet, Owner, Phase};
+use crate::core::claim::{Claim, End, LockSet, Owner};
 use crate::core::history::{Change, ChangeKind, Outline};
 use crate::core::latch::LatchRef;
 use crate::core::limits;
@@ -33,10 +33,7 @@ impl Entry {
     pub(in crate::core) fn about(claim: &Claim, kind: ChangeKind, by: Option<&Arc<Owner>>) -> Self {
         use ChangeKind::{Broken, Claimed, Ended, Granted, Lost, Released, Withdrawn};
         let who = Arc::clone(by.unwrap_or(&claim.terms.owner));
-        let held_since = match claim.phase {
-            Phase::Held { since, .. } if matches!(kind, Released | Lost | Broken) => Some(since),
-            _ => None,
-        };
+        let ends_hold = matches!(kind, Released | Lost | Broken);
         let ends_wait = matches!(kind, Granted | Claimed | Withdrawn | Ended);
         Self {
             kind,
@@ -47,7 +44,7 @@ impl Entry {
             who: Some(who),
             reason: None,
             waited_since: ends_wait.then_some(claim.asked_at),
-            held_since,
+            held_since: claim.held_since().filter(|_| ends_hold),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::core::latch::{Latch, LatchId};
 use crate::core::names::{Asked, ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Text, Ticket};
 use crate::core::pool::{Lock, Policy, Pool};
 use crate::core::state::Stuck;
-use crate::core::time::{Deadline, EngineMs};
+use crate::core::time::{Deadline, EngineMs, WallMs};
 
 /// Everything that can be read. A clone copies only a handful of pointers, so each batch publishes one.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +71,24 @@ impl Snapshot {
         let from = (build.clone(), ClaimId::smallest());
         let ids = self.marked.range(from..).take_while(move |(b, _)| *b == of);
         ids.filter_map(|(_, id)| self.claims.get(id))
+    }
+
+    /// Claims that have a lock of this pool, once for each of them.
+    pub fn holding<'s>(&'s self, pool: &'s Pool) -> impl Iterator<Item = &'s Arc<Claim>> {
+        let holders = pool.locks.values().flat_map(|lock| &lock.holders);
+        holders.filter_map(|holder| self.claims.get(&holder.claim))
+    }
+
+    /// Since when the longest wait in this pool lasts.
+    #[must_use]
+    pub fn oldest_wait(&self, pool: &Pool) -> Option<WallMs> {
+        pool.waiting.values().filter_map(|id| self.claims.get(id)).map(|claim| claim.asked_at).min()
+    }
+
+    /// Since when the longest hold in this pool lasts.
+    #[must_use]
+    pub fn oldest_hold(&self, pool: &Pool) -> Option<WallMs> {
+        self.holding(pool).filter_map(|claim| claim.held_since()).min()
     }
 
     /// The scope of a claim for these parts that names none: of the scopes of its pools, the one with the most ways to

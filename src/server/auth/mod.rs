@@ -120,7 +120,7 @@ impl Guard {
         let lacks_certificate = self.certificate == Some(ClientAuth::Required) && request.identity.is_none();
         let wanted = match (&self.basic, self.certificate) {
             (None, _) => "this server requires a client certificate: configure one in your client".to_owned(),
-            (Some(_), _) if !lacks_certificate && let Some((user, _)) = basic_pair(request) => {
+            (Some(_), _) if !lacks_certificate && let Some(user) = basic_user(request) => {
                 let user: String = user.chars().take(SHOWN_USER).collect();
                 format!("the server refused user {}: wrong username or password", quoted(&user))
             }
@@ -146,22 +146,22 @@ fn refusal(code: Code, error: String) -> Response {
 /// Most characters of a refused user's name in an answer.
 const SHOWN_USER: usize = 64;
 
-/// User and password of HTTP Basic, as a client sent them.
-fn basic_pair(request: &Request) -> Option<(String, Secret)> {
+/// What a client sent as HTTP Basic, decoded: `USER:PASSWORD`.
+fn basic(request: &Request) -> Option<Vec<u8>> {
     let (scheme, encoded) = request.header("authorization")?.split_once(' ')?;
     let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
-    let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
-    scheme.eq_ignore_ascii_case("basic").then(|| (user.to_owned(), Secret::new(password)))
+    scheme.eq_ignore_ascii_case("basic").then_some(decoded)
+}
+
+/// The user whose password a client sent, for the answer that refuses it.
+fn basic_user(request: &Request) -> Option<String> {
+    let pair = String::from_utf8(basic(request)?).ok()?;
+    Some(pair.split_once(':')?.0.to_owned())
 }
 
 /// Compares digests of equal length in constant time, so that the response time reveals nothing about the password.
 fn has_password(request: &Request, expected: &[u8; 32]) -> bool {
-    let given = request.header("authorization").and_then(|value| {
-        let (scheme, encoded) = value.split_once(' ')?;
-        let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
-        scheme.eq_ignore_ascii_case("basic").then(|| Sha256::digest(decoded))
-    });
-    given.is_some_and(|digest| digest[..].ct_eq(&expected[..]).into())
+    basic(request).is_some_and(|given| Sha256::digest(given)[..].ct_eq(&expected[..]).into())
 }
 
 impl Handler for Guard {

@@ -26,7 +26,7 @@ const CHOSEN: usize = 64;
 
 /// Which clients may be asked to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whom {
+enum Whom {
     /// Only those of addresses that are not known.
     Strangers,
     Anybody,
@@ -102,8 +102,8 @@ impl Crowd {
 
     /// Tells clients to go, one after another, until `take` finds room for a newcomer. `None` if nobody may go, or it
     /// takes too long. Safe to cancel.
-    pub async fn make_room<T>(&self, whom: Whom, take: impl FnMut() -> Option<T>) -> Option<T> {
-        self.make_room_before(u64::MAX, whom, take).await
+    pub async fn make_room<T>(&self, take: impl FnMut() -> Option<T>) -> Option<T> {
+        self.make_room_before(u64::MAX, Whom::Anybody, take).await
     }
 
     /// The same for one who is there already: only clients who go before it are told to go.

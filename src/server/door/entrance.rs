@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::address::{Address, ConnectionCounts};
 use super::budget::Budget;
-use super::crowd::{Room, Seat, Whom};
+use super::crowd::{Room, Seat};
 use super::keep::Keep;
 use super::listen::{Client, Socket};
 use super::refusal::Refusal;
@@ -132,7 +132,7 @@ impl<'w> Entrance<'w> {
         {
             return Some(room);
         }
-        if let Some(room) = self.door.crowd.make_room(Whom::Anybody, || self.take()).await {
+        if let Some(room) = self.door.crowd.make_room(|| self.take()).await {
             return Some(room);
         }
         // Everybody is being served. What is left is for those who may go again at once, and for known addresses.

@@ -3,20 +3,14 @@
 use maud::{Markup, html};
 
 use super::parts::{Moment, frame, lasting, pool_path};
+use crate::wire::api::PoolSummary;
 
 /// What a row says of a pool.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PoolRow {
-    pub pool: String,
-    pub locks: usize,
-    pub free: usize,
+    pub summary: PoolSummary,
+    /// Locks that somebody has.
     pub held: usize,
-    pub quarantined: usize,
-    pub waiting: usize,
-    pub suspect: usize,
-    /// When the longest wait and the longest hold began, as in the API.
-    pub oldest_wait: Option<String>,
-    pub oldest_hold: Option<String>,
 }
 
 /// The page of all pools. `more` pools are not shown.
@@ -26,8 +20,8 @@ pub fn overview(moment: Moment, rows: &[PoolRow], more: usize) -> Markup {
     let main = html! {
         h1 { "Pools" }
         p.sums {
-            (sum(|row| row.locks)) " locks: " (sum(|row| row.free)) " free, " (sum(|row| row.held)) " held. "
-            (sum(|row| row.waiting)) " waiting."
+            (sum(|row| row.summary.locks)) " locks: " (sum(|row| row.summary.free)) " free, " (sum(|row| row.held)) " held. "
+            (sum(|row| row.summary.waiting)) " waiting."
         }
         label.search { "Search " input #search type="search" autocomplete="off"; }
         @if rows.is_empty() {
@@ -53,19 +47,20 @@ pub fn overview(moment: Moment, rows: &[PoolRow], more: usize) -> Markup {
 }
 
 fn line(row: &PoolRow, moment: Moment) -> Markup {
+    let PoolRow { summary: pool, held } = row;
     let number = |value: usize| html! { td.number data-value=(value) { (value) } };
     html! {
-        tr data-name=(row.pool) {
-            th scope="row" data-value=(row.pool) {
-                a href=(pool_path(&row.pool)) { (row.pool) }
-                @if row.suspect > 0 { " " span.badge.warn { (row.suspect) " suspect" } }
+        tr data-name=(pool.pool) {
+            th scope="row" data-value=(pool.pool) {
+                a href=(pool_path(&pool.pool)) { (pool.pool) }
+                @if pool.suspect > 0 { " " span.badge.warn { (pool.suspect) " suspect" } }
             }
-            td.number data-value=(row.free) { (row.free) " of " (row.locks) }
-            (number(row.held))
-            (number(row.waiting))
-            (lasting(row.oldest_wait.as_deref(), moment))
-            (lasting(row.oldest_hold.as_deref(), moment))
-            (number(row.quarantined))
+            td.number data-value=(pool.free) { (pool.free) " of " (pool.locks) }
+            (number(*held))
+            (number(pool.waiting))
+            (lasting(pool.oldest_wait.as_deref(), moment))
+            (lasting(pool.oldest_hold.as_deref(), moment))
+            (number(pool.quarantined))
         }
     }
 }

@@ -19,18 +19,8 @@ impl Viewer<'_> {
     }
 
     fn row(&self, pool: &Pool) -> PoolRow {
-        let summary = self.pool(pool);
-        PoolRow {
-            pool: summary.pool,
-            locks: summary.locks,
-            free: summary.free,
-            waiting: summary.waiting,
-            held: pool.locks.values().filter(|lock| !lock.holders.is_empty()).count(),
-            quarantined: summary.quarantined,
-            suspect: summary.suspect,
-            oldest_wait: summary.oldest_wait,
-            oldest_hold: summary.oldest_hold,
-        }
+        let held = pool.locks.values().filter(|lock| !lock.holders.is_empty()).count();
+        PoolRow { summary: self.pool(pool), held }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{ByBody, HolderView, Scope, WaiterView};
 use crate::core::pool::{
@@ -175,6 +176,17 @@ impl Rule {
 }
 
 impl Policy {
+    /// The rules that it names, with their values as people see them, by their names in the API.
+    #[must_use]
+    pub fn shown(&self) -> BTreeMap<String, String> {
+        let Ok(Value::Object(members)) = serde_json::to_value(self) else { return BTreeMap::new() };
+        let shown = |value: Value| match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        members.into_iter().map(|(rule, value)| (rule, shown(value))).collect()
+    }
+
     /// The rules that it names.
     #[must_use]
     pub fn rules(&self) -> Vec<Rule> {
