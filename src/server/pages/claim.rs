@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::parts::{Moment, frame, holder, missing, owner, pool_path, suspect, time};
+use super::parts::{Moment, build_ended, frame, holder, missing, owner, pool_path, suspect, time};
 use crate::wire::api::{ClaimState, ClaimView};
 
 /// The page of a claim, or that none of this id is remembered.
@@ -21,6 +21,7 @@ pub fn claim(moment: Moment, id: &str, view: Option<&ClaimView>) -> Markup {
         h1 { "Claim " code { (view.id) } }
         p.sums { (owner(&view.owner, &view.id)) " " (state) "." }
         @if let Some(reason) = &view.reason { p.reason { (reason) } }
+        (build_ended(view.build_ended.as_ref(), moment))
         (suspect(view.suspect.as_ref(), moment))
         ol.timeline {
             @if let Some(at) = &view.asked_at { li { "Asked at " (time(at, moment)) } }

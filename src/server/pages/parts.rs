@@ -9,7 +9,7 @@ use crate::client::http::encode as segment;
 use crate::client::{when, who};
 use crate::core::names::Revision;
 use crate::core::time::WallMs;
-use crate::wire::api::{HolderView, Owner, SuspectView};
+use crate::wire::api::{BuildEndedView, HolderView, Owner, SuspectView};
 
 /// The moment that a page shows.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +98,11 @@ pub(super) fn owner(owner: &Owner, claim: &str) -> Markup {
     }
 }
 
+/// That a hold outlives its build, and how that ended.
+pub(super) fn build_ended(ended: Option<&BuildEndedView>, moment: Moment) -> Markup {
+    html! { @if let Some(ended) = ended { p.warn { (who::build_ended(ended, moment.now)) } } }
+}
+
 pub(super) fn suspect(suspect: Option<&SuspectView>, moment: Moment) -> Markup {
     html! {
         @if let Some(suspect) = suspect {
@@ -116,6 +121,7 @@ pub(super) fn holder(holder: &HolderView, moment: Moment) -> Markup {
             @if let Some(until) = &holder.until { ", until " (time(until, moment)) }
             ". " a href=(claim_path(&holder.claim)) { "Claim" } ", fence " (holder.fence)
             @if let Some(reason) = &holder.reason { p.reason { (reason) } }
+            (build_ended(holder.build_ended.as_ref(), moment))
             (suspect(holder.suspect.as_ref(), moment))
         }
     }
@@ -155,7 +161,12 @@ pub(super) enum By {
     Owner,
 }
 
-impl Action<'_> {
+impl<'a> Action<'a> {
+    /// An action whose call says in its body who acts and why, and nothing else.
+    pub fn new(name: &'a str, method: &'a str, path: String, text: String) -> Self {
+        Self { name, method, path, text, by: By::Body, body: json!({}) }
+    }
+
     /// The button.
     pub fn button(&self) -> Markup {
         let by = match self.by {

@@ -73,53 +73,24 @@ fn actions(lock: &LockView) -> Vec<Action<'static>> {
         actions.push(take(&lock.pool, Some(&lock.lock)));
     }
     for holder in &lock.holders {
-        let claim = segment(&holder.claim);
+        let claim = format!("/claims/{}", segment(&holder.claim));
         let who = name(&holder.owner, &holder.claim);
-        actions.push(Action {
-            name: "Release",
-            method: "DELETE",
-            path: format!("/claims/{claim}"),
-            text: format!("Ends the hold of {who} and gives back {it} at once. Do this when its work is finished."),
-            by: By::Query,
-            body: json!({}),
-        });
-        actions.push(Action {
-            name: "Break",
-            method: "POST",
-            path: format!("/claims/{claim}/break"),
-            text: format!("Ends the hold of {who} by force. {it} stays out of use until its drain is over."),
-            by: By::Body,
-            body: json!({ "drain": true }),
-        });
+        let text = format!("Ends the hold of {who} and gives back {it} at once. Do this when its work is finished.");
+        actions.push(Action { by: By::Query, ..Action::new("Release", "DELETE", claim.clone(), text) });
+        let text = format!("Ends the hold of {who} by force. {it} stays out of use until its drain is over.");
+        let drain = json!({ "drain": true });
+        actions.push(Action { body: drain, ..Action::new("Break", "POST", format!("{claim}/break"), text) });
     }
-    if lock.quarantine.is_some() {
-        actions.push(Action {
-            name: "Return to service",
-            method: "POST",
-            path: format!("{path}/return"),
-            text: format!("Puts {it} back into service. The next in the queue may get it at once."),
-            by: By::Body,
-            body: json!({}),
-        });
+    actions.push(if lock.quarantine.is_some() {
+        let text = format!("Puts {it} back into service. The next in the queue may get it at once.");
+        Action::new("Return to service", "POST", format!("{path}/return"), text)
     } else {
-        actions.push(Action {
-            name: "Quarantine",
-            method: "POST",
-            path: format!("{path}/quarantine"),
-            text: format!("Takes {it} out of service: nobody gets it until it is returned. Its holder keeps it."),
-            by: By::Body,
-            body: json!({}),
-        });
-    }
+        let text = format!("Takes {it} out of service: nobody gets it until it is returned. Its holder keeps it.");
+        Action::new("Quarantine", "POST", format!("{path}/quarantine"), text)
+    });
     if lock.holders.is_empty() {
-        actions.push(Action {
-            name: "Remove",
-            method: "DELETE",
-            path,
-            text: format!("Removes {it} for good, with its metadata."),
-            by: By::Body,
-            body: json!({}),
-        });
+        let text = format!("Removes {it} for good, with its metadata.");
+        actions.push(Action::new("Remove", "DELETE", path, text));
     }
     actions
 }
@@ -131,25 +102,13 @@ fn take(pool: &str, lock: Option<&str>) -> Action<'static> {
         None => json!({ "pool": pool, "scope": "person" }),
     };
     let what = lock.map_or_else(|| format!("any free lock of {pool}"), |lock| format!("{lock} of {pool}"));
-    Action {
-        name: "Take",
-        method: "PUT",
-        path: "/claims/{new}".to_owned(),
-        text: format!("Takes {what} for you, until the time below is over or you release it."),
-        by: By::Owner,
-        body,
-    }
+    let text = format!("Takes {what} for you, until the time below is over or you release it.");
+    Action { by: By::Owner, body, ..Action::new("Take", "PUT", "/claims/{new}".to_owned(), text) }
 }
 
 fn add(pool: &str) -> Action<'static> {
-    Action {
-        name: "Add a lock",
-        method: "PUT",
-        path: format!("/pools/{}/locks/{{name}}", segment(pool)),
-        text: format!("Adds a lock to {pool}. The next in the queue may get it at once."),
-        by: By::Body,
-        body: json!({}),
-    }
+    let text = format!("Adds a lock to {pool}. The next in the queue may get it at once.");
+    Action::new("Add a lock", "PUT", format!("/pools/{}/locks/{{name}}", segment(pool)), text)
 }
 
 fn queue(queue: &[WaiterView], moment: Moment) -> Markup {
@@ -175,24 +134,14 @@ fn waiter_actions(waiter: &WaiterView) -> [Action<'static>; 3] {
     let who = name(&waiter.owner, &waiter.claim);
     let path = format!("/claims/{}", segment(&waiter.claim));
     let moved = |name, to: &str, text: String| Action {
-        name,
-        method: "POST",
-        path: format!("{path}/move"),
-        text,
-        by: By::Body,
         body: json!({ "to": to }),
+        ..Action::new(name, "POST", format!("{path}/move"), text)
     };
+    let (cancel, text) = (format!("{path}?if_waiting=true"), format!("Ends the wait of {who}. Its build step fails."));
     [
         moved("Move to front", "first", format!("{who} is served before everybody else in the queue.")),
         moved("Move to end", "last", format!("{who} is served after everybody else in the queue.")),
-        Action {
-            name: "Cancel",
-            method: "DELETE",
-            path: format!("{path}?if_waiting=true"),
-            text: format!("Ends the wait of {who}. Its build step fails."),
-            by: By::Query,
-            body: json!({}),
-        },
+        Action { by: By::Query, ..Action::new("Cancel", "DELETE", cancel, text) },
     ]
 }
 
@@ -218,13 +167,7 @@ fn entry(change: &ChangeView, moment: Moment) -> Markup {
 
 /// What the pool sets itself; everything else is the default of the server.
 fn policy(view: &PoolView) -> Markup {
-    let set = serde_json::to_value(&view.summary.policy).unwrap_or_default();
-    let set: Vec<(String, String)> = set
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| (key.clone(), value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)))
-        .collect();
+    let set = view.summary.policy.shown();
     html! {
         @if set.is_empty() { p { "The defaults of the server." } } @else {
             dl { @for (key, value) in &set { dt { (key) } dd { (value) } } }

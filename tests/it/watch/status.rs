@@ -185,6 +185,10 @@ fn a_hold_that_outlives_its_build_says_how_and_when_that_ended() {
         assert_eq!((&claim["build_ended"]["how"], &claim["build_over"]), (&json!(how), &json!(true)), "{claim}");
         let status = server.cli(&["status", pool]).ok().stdout;
         assert!(status.contains(shown), "{status}");
+        for page in [format!("/pools/{pool}"), format!("/claims/{}", claim["id"].as_str().unwrap())] {
+            let page = server.call(&format!("GET {page}"), "");
+            assert!(page.text().contains(shown), "{}", page.text());
+        }
         let waits = build(&server, &concourse, 9, pool).out(&json!({"acquire": true, "queue": false}));
         assert!(waits.stderr.contains(shown), "{}", waits.stderr);
     }
