@@ -6,7 +6,7 @@
 //! Reading order, from the ground up; each module names only modules that come before it in this list:
 //! 1. [`limits`], [`time`], [`names`], [`settings`]: values that cannot be wrong.
 //! 2. [`claim`], [`latch`], [`history`], [`pool`], [`command`]: the things of the domain, what can happen to them, and
-//!    the replies, as data.
+//!    the replies, as data. [`figures`]: what the history says about waits and holds.
 //! 3. [`state`]: everything that the engine owns, its indexes, and what the current batch has touched.
 //! 4. `candidates` (which locks could serve a claim), `deadlock` (which claim waits for which build, and which waits in
 //!    vain), `turn` (whose turn it is), `runs` (which process acts for a claim).
@@ -25,6 +25,7 @@ pub mod claim;
 mod claims;
 pub mod command;
 mod deadlock;
+pub mod figures;
 pub mod history;
 pub mod invariants;
 pub mod latch;
