@@ -8,8 +8,8 @@ use super::connection::Connection;
 use super::env_defaults;
 use super::output::{CliError, is_coloured, say};
 use super::{
-    agent, breaking, check, claim, claims, doctor, import, latch, lint, lock, manual, pool, queue, release, run,
-    server, status, store, transfer, verify, wait, watch,
+    agent, breaking, check, claim, claims, doctor, history, import, latch, lint, lock, manual, pool, queue, release,
+    run, server, stats, status, store, transfer, verify, wait, watch,
 };
 use crate::env::Env;
 use crate::wire::errors::exit;
@@ -56,6 +56,12 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Wait until a pool or a lock reaches a state, without taking anything
     Wait(wait::WaitArgs),
+    /// What happened, the newest first: who waited, held, lost or broke what, and for how long
+    History(history::HistoryArgs),
+    /// The longest waits and holds, now and in a span
+    Top(stats::TopArgs),
+    /// Waits, holds and use by pool and by team over a span
+    Stats(stats::StatsArgs),
     /// Check that a fence belongs to the current holder, before you change what the lock protects
     Verify(verify::VerifyArgs),
     /// Give locks back
@@ -203,6 +209,9 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Run(args) => connection.open(env, |client, env| run::run(&args, client, env)),
         Command::Watch(args) => connection.open(env, |client, env| watch::run(&args, client, env)),
         Command::Wait(args) => connection.open(env, |client, env| wait::run(&args, client, env)),
+        Command::History(args) => connection.open(env, |client, env| history::run(&args, client, env)),
+        Command::Top(args) => connection.open(env, |client, env| stats::top(&args, client, env)),
+        Command::Stats(args) => connection.open(env, |client, env| stats::stats(&args, client, env)),
         Command::Verify(args) => connection.open(env, |client, env| verify::run(&args, client, env)),
         Command::Release(args) => connection.open(env, |client, env| release::run(&args, client, env)),
         Command::Break(args) => connection.open(env, |client, env| breaking::run(&args, client, env)),

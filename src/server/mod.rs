@@ -7,7 +7,8 @@
 //! 4. [`engine`] owns the state: it steps the core, commits, publishes and answers.
 //! 5. [`import`] takes over the state of another server, before the first answer.
 //! 6. [`build_watch`] asks Concourse whether the builds behind claims are still running, and informs the engine.
-//! 7. [`notices`] and [`long_polls`] wake parked requests.
+//! 7. [`history`] answers questions about what happened, from the store.
+//! 8. [`notices`] and [`long_polls`] wake parked requests.
 //!
 //! [`listen`] opens the socket, [`logs`] writes the log.
 
@@ -15,6 +16,7 @@ pub mod auth;
 pub mod build_watch;
 pub mod door;
 pub mod engine;
+pub mod history;
 pub mod http;
 pub mod import;
 pub mod limits;

@@ -458,7 +458,8 @@ fn counts(pool: &Pool) -> PoolSummary {
 }
 
 /// How long something lasted: in whole seconds, unless that was short.
-fn lasted(span: Span) -> String {
+#[must_use]
+pub fn lasted(span: Span) -> String {
     let whole = Span::secs(span.0 / 1000);
     show_span(if span < Span::secs(10) { span } else { whole })
 }

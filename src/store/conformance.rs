@@ -63,7 +63,7 @@ impl Contents {
             history.push(change);
             ControlFlow::Continue(())
         };
-        store.reader().walk(Bound::Unbounded, false, &mut keep).unwrap();
+        store.reader().walk((Bound::Unbounded, Bound::Unbounded), false, &mut keep).unwrap();
         let mut outlines = Vec::new();
         store.history(&mut |outline| outlines.push(outline)).unwrap();
         assert_eq!(outlines, history.iter().map(Change::outline).collect::<Vec<_>>());

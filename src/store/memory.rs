@@ -27,6 +27,15 @@ struct Kept {
     changes: BTreeMap<(i64, u32), String>,
 }
 
+/// Whether no key can be between these bounds. The range of a map would panic.
+fn is_empty(from: Bound<ChangeKey>, to: Bound<ChangeKey>) -> bool {
+    match (from, to) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => from >= to,
+    }
+}
+
 fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     match value {
         Some(value) => map.insert(key, value),
@@ -105,17 +114,22 @@ impl Reader for MemoryStore {
 
     fn walk(
         &self,
-        start: Bound<ChangeKey>,
+        (from, to): (Bound<ChangeKey>, Bound<ChangeKey>),
         newest_first: bool,
         each: &mut dyn FnMut(Change) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
-        let start = match start {
-            Bound::Included(key) => Bound::Included(rows::place(key)?),
-            Bound::Excluded(key) => Bound::Excluded(rows::place(key)?),
-            Bound::Unbounded => Bound::Unbounded,
+        let place = |bound| -> anyhow::Result<_> {
+            Ok(match bound {
+                Bound::Included(key) => Bound::Included(rows::place(key)?),
+                Bound::Excluded(key) => Bound::Excluded(rows::place(key)?),
+                Bound::Unbounded => Bound::Unbounded,
+            })
         };
+        if is_empty(from, to) {
+            return Ok(());
+        }
         let kept = self.kept();
-        let mut range = kept.changes.range((start, Bound::Unbounded));
+        let mut range = kept.changes.range((place(from)?, place(to)?));
         while let Some((&(revision, seq), json)) = if newest_first { range.next_back() } else { range.next() } {
             if each(rows::change(revision, seq.into(), json)?).is_break() {
                 break;

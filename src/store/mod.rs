@@ -82,13 +82,13 @@ pub trait Reader: Send + Sync {
     /// The store cannot be read.
     fn entries(&self, keys: &[ChangeKey]) -> anyhow::Result<Vec<Change>>;
 
-    /// Passes history entries to `each` until it breaks: from `start` on, the oldest first or the newest first.
+    /// Passes the history entries between two bounds to `each` until it breaks, the oldest first or the newest first.
     ///
     /// # Errors
     /// The store cannot be read.
     fn walk(
         &self,
-        start: Bound<ChangeKey>,
+        range: (Bound<ChangeKey>, Bound<ChangeKey>),
         newest_first: bool,
         each: &mut dyn FnMut(Change) -> ControlFlow<()>,
     ) -> anyhow::Result<()>;

@@ -73,6 +73,19 @@ pub fn parse_time(text: &str) -> Result<WallMs, String> {
     Ok(WallMs(u64::try_from(parsed.timestamp_millis()).unwrap_or_default()))
 }
 
+/// Parses a time, or a span such as `24h` before `now`.
+///
+/// # Errors
+/// Says which forms are valid.
+pub fn moment(text: &str, now: WallMs) -> Result<WallMs, String> {
+    if let Ok(ago) = span(text) {
+        return Ok(WallMs(now.0.saturating_sub(ago.0)));
+    }
+    parse_time(text).map_err(|_| {
+        format!("{} is neither a time such as \"2026-11-25T14:00:00Z\" nor a span such as \"24h\"", quoted(text))
+    })
+}
+
 /// Metadata as JSON carries it: text, or base64 if it is not UTF-8.
 #[must_use]
 pub fn show_metadata(bytes: &[u8]) -> (Option<String>, Option<String>) {

@@ -344,6 +344,39 @@ GET    /api/v1/pools/p/changes/x        |                                       
 GET    /api/v1/changes?newest=true      |                                                | 200 items.0.kind=noted
 GET    /api/v1/changes?limit=1          |                                                | 200 items.0.kind=pool_set
 GET    /api/v1/changes?limit=x          |                                                | 400 bad_request
+
+# The newest first, and only what is asked for
+GET    /api/v1/pools/p/changes?order=newest_first&limit=1 |                              | 200 items.#=1 items.0.kind=noted
+GET    /api/v1/pools/p/changes?order=newest_first&limit=1&after=$now |                   | 200 items.#=1 items.0.kind=noted items.0.owner.job=-
+GET    /api/v1/pools/p/changes?order=newest_first&kind=lost,claimed |                    | 200 items.#=3 items.0.kind=lost items.1.claim=b items.2.claim=a
+GET    /api/v1/pools/p/changes?order=newest_first&claim=b&limit=2 |                      | 200 items.#=2 items.0.kind=lost items.1.kind=claimed
+GET    /api/v1/pools/p/changes?claim=b&lock=eu  |                                        | 200 items.#=3 items.0.kind=granted items.2.kind=lost next=-
+GET    /api/v1/pools/p/changes?lock=1   |                                                | 200 items.#=1 items.0.kind=added
+GET    /api/v1/pools/p/changes?build=7  |                                                | 200 items.#=2 items.0.kind=claimed items.1.kind=released
+GET    /api/v1/pools/p/changes?build=7&cluster=https://other |                           | 200 items.#=0
+GET    /api/v1/pools/p/changes?who=MAIN |                                                | 200 items.0.owner.team=main
+GET    /api/v1/pools/p/changes?since=10m |                                               | 200 items.0.kind=lost
+GET    /api/v1/pools/p/changes?until=10m&kind=lost |                                     | 200 items.#=0
+GET    /api/v1/pools/p/changes?since=2026-08-29T11:00:00Z&kind=lost |                    | 200 items.#=1
+GET    /api/v1/pools/p/changes?since=2027-01-01T00:00:00Z |                              | 200 items.#=0
+GET    /api/v1/pools/p/changes?cluster=https://ci |                                      | 400 bad_request
+GET    /api/v1/pools/p/changes?order=down |                                              | 400 bad_request
+GET    /api/v1/pools/p/changes?order=newest_first&from=1&wait=1s&newest=true |           | 400 problems.#=3
+GET    /api/v1/pools/p/changes?newest=true&claim=b |                                     | 400 bad_request
+GET    /api/v1/pools/p/changes?kind=lots&since=soon&lock=.&claim=a%20b&who= |            | 400 problems.#=5
+GET    /api/v1/pools/p/changes?pool=q   |                                                | 400 bad_request
+GET    /api/v1/changes?order=newest_first&limit=1 |                                      | 200 items.0.kind=noted items.#=1
+GET    /api/v1/changes?order=newest_first&kind=lost&since=2h |                           | 200 items.#=1 items.0.claim=b
+GET    /api/v1/changes?pool=f*l&kind=claimed |                                           | 200 items.#=2 items.0.claim=f items.1.claim=g
+GET    /api/v1/changes?since=10m&kind=lost |                                             | 200 items.#=1 items.0.claim=b
+GET    /api/v1/changes?until=10m&order=newest_first&limit=1 |                            | 200 items.0.claim=b items.0.kind=claimed
+GET    /api/v1/pools/p/stats            |                                                | 200 complete=true pools.#=1 pools.0.pool=p pools.0.locks=3 pools.0.figures.waits.count=2 pools.0.figures.holds.longest=1h pools.0.figures.lost=1 longest_holds.0.claim=b held.#=0 waiting.#=2
+GET    /api/v1/stats?top=1&since=2h     |                                                | 200 teams.#=2 longest_holds.#=1 held.#=1 held.0.id=f
+GET    /api/v1/stats?pool=f*l           |                                                | 200 pools.#=1 pools.0.pool=full pools.0.figures.in_use=3h pools.0.utilisation=0.0
+GET    /api/v1/pools/none/stats         |                                                | 404 no_such_pool
+GET    /api/v1/pools/.p/stats           |                                                | 400 bad_request
+GET    /api/v1/stats?top=101&since=1h&until=2h |                                         | 400 problems.#=2
+
 ... 10m
 GET    /api/v1/pools/p/locks/eu         |                                                | 200 state=draining
 DELETE /api/v1/claims/c                 |                                                | 200 how=listener_lost
@@ -1062,6 +1095,21 @@ fn pages_of_history_never_part_a_revision() {
     // The pool and its five locks were added in one revision.
     assert_eq!(sizes, [6, 2, 1]);
     assert!(seen.is_sorted());
+    for query in ["order=newest_first", "order=newest_first&until=2099-01-01T00:00:00Z", "order=newest_first&since=1h"]
+    {
+        for path in ["/api/v1/pools/p/changes", "/api/v1/changes"] {
+            let (mut sizes, mut back, mut after) = (Vec::new(), Vec::new(), String::new());
+            loop {
+                let page = api.call("GET", &format!("{path}?{query}&limit=2{after}"), "");
+                let items = page.json["items"].as_array().unwrap().clone();
+                sizes.push(items.len());
+                back.extend(items.iter().map(|item| item["revision"].as_u64().unwrap()));
+                let Some(next) = page.json["next"].as_str() else { break };
+                after = format!("&after={next}");
+            }
+            assert_eq!((sizes, back), (vec![2, 7], seen.iter().rev().copied().collect()), "{path} {query}");
+        }
+    }
     let one = api.call("GET", &format!("/api/v1/pools/p/changes/{}", seen[0]), "");
     assert_eq!(one.json["items"].as_array().unwrap().len(), 6);
 }

@@ -22,6 +22,7 @@ mod door;
 mod empty;
 mod floors;
 mod gates;
+mod history;
 mod kill_matrix;
 mod latches;
 mod lint;

@@ -135,7 +135,7 @@ fn write_until_ended(events: &Receiver<Event>, env: &mut Env<'_>) -> Result<u8, 
 
 /// One entry of the history in one line.
 fn line(change: &ChangeView) -> String {
-    let mut words = vec![change.at.clone(), kind(change)];
+    let mut words = vec![change.at.clone(), change.kind.word().to_owned()];
     let locks = change.locks.iter().map(|lock| format!("{:?} of pool {:?}", lock.lock, lock.pool));
     let what = locks.collect::<Vec<_>>().join(", ");
     let pools = || format!("pool {}", change.pools.iter().map(|p| format!("{p:?}")).collect::<Vec<_>>().join(", "));
@@ -145,14 +145,6 @@ fn line(change: &ChangeView) -> String {
     words.extend(change.claim.as_ref().map(|claim| format!("claim {claim}")));
     words.extend(change.reason.as_ref().map(|reason| format!("because {reason:?}")));
     words.join(" ")
-}
-
-/// The API's word for what happened.
-fn kind(change: &ChangeView) -> String {
-    match serde_json::to_value(change.kind) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => format!("{:?}", change.kind),
-    }
 }
 
 fn time_now(env: &Env<'_>) -> String {

@@ -1,9 +1,9 @@
 //! Our own HTTP API (`docs/design.md#the-api`), as plain functions from a request value to a response value.
 //!
-//! - `route`: what a route is. `table`: all routes. Dispatch and `openapi.json` both use that one table.
+//! - `route`: what a route is. `table`: all routes, with shared `parameters`. Dispatch and `openapi.json` both use that one table.
 //! - `call`: one request, split into path, query and body. It collects everything that is wrong with the request.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
-//! - `claims`, `pools`, `locks`, `changes`, `info`: the handlers.
+//! - `claims`, `pools`, `locks`, `changes`, `stats`, `info`: the handlers.
 //! - [`contracts`]: the handlers of the APIs that Locker serves for clients of other servers.
 
 mod call;
@@ -15,9 +15,11 @@ mod info;
 mod locks;
 mod metrics;
 mod pages;
+mod parameters;
 mod pools;
 mod release;
 pub(super) mod route;
+mod stats;
 pub(super) mod table;
 
 use std::sync::{Arc, LazyLock};

@@ -48,7 +48,7 @@ pub(super) async fn pool(routes: &Routes, call: &Call<'_>) -> Result<Response, F
         let text = format!("There is no pool called {:?}.", name.as_str());
         return Ok(pages::page(404, &pages::missing(moment, &text)));
     };
-    let changes = changes::entries(routes, keys, None).await?;
+    let changes = changes::entries(routes, keys).await?;
     Ok(pages::page(200, &pages::pool(moment, &view, &changes)))
 }
 

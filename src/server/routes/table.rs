@@ -6,35 +6,25 @@ use super::super::http::Response;
 use super::call::Call;
 use super::contracts::{self, latches, lockd, locker};
 use super::failure::Failure;
+use super::parameters::{
+    AFTER, AFTER_REVISION, CHANGES_OF_BUILD, CLUSTER, FROM, KIND, LATCH_ID, LIKE, LIMIT, NEWEST, OF_CLAIM, OF_LOCK,
+    ORDER, SINCE, SPAN_FROM, SPAN_TO, TOP, UNTIL, VERSIONS, WAIT_ENTRY, WHO,
+};
 use super::route::Method::{Delete, Get, Patch, Post, Put};
 use super::route::Run::{Do, Look, Talk};
-use super::route::{Parameter, Route, guarded, parameter, public, required};
-use super::{Routes, changes, claims, done, info, locks, metrics, pages, pools, release};
+use super::route::{Route, guarded, parameter, public, required};
+use super::{Routes, changes, claims, done, info, locks, metrics, pages, pools, release, stats};
 use crate::core::limits;
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
     MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView, QuarantineBody,
-    ReleaseBody, ReleaseView, RemoveBody, RenewBody, ReturnBody, VerifyView,
+    ReleaseBody, ReleaseView, RemoveBody, RenewBody, ReturnBody, StatsView, VerifyView,
 };
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
 use crate::wire::contracts::locker::{LocksView, PartyBody, ResponseView, UnlockedView};
 use crate::wire::errors::Code;
 use crate::wire::latch::{LatchBody, LatchView, PatchBody};
-
-const AFTER: Parameter = parameter("after", "string", "Continue after this one: the `next` of the previous page.");
-const LIMIT: Parameter = parameter("limit", "integer", "Most entries to return, 1 to 1000 (default 1000).");
-const AFTER_REVISION: Parameter = parameter("after", "integer", "Only entries of later revisions.");
-const FROM: Parameter =
-    parameter("from", "integer", "Only entries of this revision, whatever their kind, and of later ones.");
-const VERSIONS: Parameter = parameter("versions", "boolean", "Only entries that the resource's `check` lists.");
-const LATCH_ID: Parameter = parameter("id", "string", "The id of the latch.");
-const NEWEST: Parameter = parameter("newest", "boolean", "Only the newest of the matching entries.");
-const CHANGES_OF_BUILD: Parameter =
-    parameter("build", "string", "Only entries about claims of this BUILD_ID; needs `cluster`.");
-const CLUSTER: Parameter = parameter("cluster", "string", "The ATC_EXTERNAL_URL of `build`.");
-const WAIT_ENTRY: Parameter =
-    parameter("wait", "string", "Hold the request until there is an entry, for at most this long (60s at most).");
 
 /// The codes with which a client's call about its own grant or hold may be refused.
 const OF_A_GRANT: &[Code] = &[
@@ -339,13 +329,29 @@ pub(in super::super) static ROUTES: &[Route] = &[
         )
     },
     Route {
-        query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST, CHANGES_OF_BUILD, CLUSTER, WAIT_ENTRY],
+        query: &[
+            AFTER_REVISION,
+            FROM,
+            LIMIT,
+            ORDER,
+            VERSIONS,
+            NEWEST,
+            OF_LOCK,
+            OF_CLAIM,
+            CHANGES_OF_BUILD,
+            CLUSTER,
+            WHO,
+            KIND,
+            SINCE,
+            UNTIL,
+            WAIT_ENTRY,
+        ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool],
         ..guarded(
             Get,
             "/api/v1/pools/{pool}/changes",
-            "History of a pool, oldest first",
+            "History of a pool",
             Talk(|routes, call| Box::pin(changes::of_pool(routes, call))),
         )
     },
@@ -366,13 +372,51 @@ pub(in super::super) static ROUTES: &[Route] = &[
         )
     },
     Route {
-        query: &[AFTER_REVISION, FROM, LIMIT, VERSIONS, NEWEST, WAIT_ENTRY],
+        query: &[
+            AFTER_REVISION,
+            FROM,
+            LIMIT,
+            ORDER,
+            VERSIONS,
+            NEWEST,
+            LIKE,
+            OF_LOCK,
+            OF_CLAIM,
+            CHANGES_OF_BUILD,
+            CLUSTER,
+            WHO,
+            KIND,
+            SINCE,
+            UNTIL,
+            WAIT_ENTRY,
+        ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         ..guarded(
             Get,
             "/api/v1/changes",
-            "History of all pools, including removed ones, oldest first",
+            "History of all pools, including removed ones",
             Talk(|routes, call| Box::pin(changes::of_all(routes, call))),
+        )
+    },
+    Route {
+        query: &[SPAN_FROM, SPAN_TO, TOP],
+        answer: Some(SchemaGenerator::subschema_for::<StatsView>),
+        codes: &[Code::NoSuchPool],
+        ..guarded(
+            Get,
+            "/api/v1/pools/{pool}/stats",
+            "Waits, holds and use of a pool over a span",
+            Talk(|routes, call| Box::pin(stats::of_pool(routes, call))),
+        )
+    },
+    Route {
+        query: &[LIKE, SPAN_FROM, SPAN_TO, TOP],
+        answer: Some(SchemaGenerator::subschema_for::<StatsView>),
+        ..guarded(
+            Get,
+            "/api/v1/stats",
+            "Waits, holds and use by pool and by team over a span",
+            Talk(|routes, call| Box::pin(stats::of_all(routes, call))),
         )
     },
     Route {

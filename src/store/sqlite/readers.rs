@@ -87,21 +87,29 @@ impl Reader for Slots {
 
     fn walk(
         &self,
-        start: Bound<ChangeKey>,
+        (from, to): (Bound<ChangeKey>, Bound<ChangeKey>),
         newest_first: bool,
         each: &mut dyn FnMut(Change) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
-        let (from, (revision, seq)) = match start {
+        let (from, first) = match from {
             Bound::Included(key) => (">=", rows::place(key)?),
             Bound::Excluded(key) => (">", rows::place(key)?),
             Bound::Unbounded => (">=", (i64::MIN, 0)),
         };
-        let mut sql = format!("SELECT revision, seq, record FROM changes WHERE (revision, seq) {from} (?1, ?2)");
+        let (to, last) = match to {
+            Bound::Included(key) => ("<=", rows::place(key)?),
+            Bound::Excluded(key) => ("<", rows::place(key)?),
+            Bound::Unbounded => ("<=", (i64::MAX, 0)),
+        };
+        let mut sql = format!(
+            "SELECT revision, seq, record FROM changes \
+             WHERE (revision, seq) {from} (?1, ?2) AND (revision, seq) {to} (?3, ?4)"
+        );
         let order = if newest_first { "revision DESC, seq DESC" } else { "revision, seq" };
         write!(sql, " ORDER BY {order}")?;
         self.read(|conn| {
             let mut statement = conn.prepare_cached(&sql)?;
-            let mut rows = statement.query(params![revision, seq])?;
+            let mut rows = statement.query(params![first.0, first.1, last.0, last.1])?;
             while let Some(row) = rows.next()? {
                 if each(rows::change(row.get(0)?, row.get(1)?, text(row, 2)?)?).is_break() {
                     break;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LockRef, Owner};
 use crate::core::history::ChangeKind as CoreKind;
+use crate::wire::problems::unknown;
 use crate::wire::words::same_words;
 
 /// What happened.
@@ -65,6 +66,75 @@ same_words!(
     }
 );
 
+impl ChangeKind {
+    /// All kinds.
+    pub const ALL: [Self; 23] = [
+        Self::Waiting,
+        Self::SelfWait,
+        Self::Deadlock,
+        Self::Granted,
+        Self::Claimed,
+        Self::Withdrawn,
+        Self::Released,
+        Self::Lost,
+        Self::Broken,
+        Self::Ended,
+        Self::Moved,
+        Self::Quarantined,
+        Self::Returned,
+        Self::Added,
+        Self::Removed,
+        Self::Updated,
+        Self::PoolSet,
+        Self::PoolRemoved,
+        Self::Noted,
+        Self::LatchCreated,
+        Self::LatchReleased,
+        Self::LatchDeleted,
+        Self::LatchExpired,
+    ];
+
+    /// The word in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::SelfWait => "self_wait",
+            Self::Deadlock => "deadlock",
+            Self::Granted => "granted",
+            Self::Claimed => "claimed",
+            Self::Withdrawn => "withdrawn",
+            Self::Released => "released",
+            Self::Lost => "lost",
+            Self::Broken => "broken",
+            Self::Ended => "ended",
+            Self::Moved => "moved",
+            Self::Quarantined => "quarantined",
+            Self::Returned => "returned",
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Updated => "updated",
+            Self::PoolSet => "pool_set",
+            Self::PoolRemoved => "pool_removed",
+            Self::Noted => "noted",
+            Self::LatchCreated => "latch_created",
+            Self::LatchReleased => "latch_released",
+            Self::LatchDeleted => "latch_deleted",
+            Self::LatchExpired => "latch_expired",
+        }
+    }
+
+    /// The kinds in a list such as `lost,broken`.
+    ///
+    /// # Errors
+    /// Names the first word that is not a kind, and the nearest one.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
+        let known = || Self::ALL.map(Self::word);
+        let one = |word: &str| Self::ALL.into_iter().find(|kind| kind.word() == word);
+        text.split(',').map(|word| one(word).ok_or_else(|| unknown("kind", word, &known()))).collect()
+    }
+}
+
 /// The latch that an entry of the history is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LatchRef {
@@ -101,4 +171,19 @@ pub struct ChangeView {
     /// The latch it is about. Such an entry belongs to no pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latch: Option<LatchRef>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_the_json() {
+        for kind in ChangeKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
+        }
+        assert_eq!(ChangeKind::parse_list("lost,self_wait"), Ok(vec![ChangeKind::Lost, ChangeKind::SelfWait]));
+        assert!(ChangeKind::parse_list("lost,brokn").unwrap_err().contains("did you mean"));
+        assert!(ChangeKind::parse_list("").is_err());
+    }
 }

@@ -7,12 +7,14 @@
 //! - `claims`: requests, holders and waiters.
 //! - `pools`: pools and locks.
 //! - `changes`: the history.
+//! - `stats`: figures over a span of it.
 //! - `info`: the server itself.
 
 mod changes;
 mod claims;
 mod info;
 mod pools;
+mod stats;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,7 @@ pub use pools::{
     CutShort, FirstClaimBody, LockBody, LockState, LockView, MoveLockBody, NoteBody, Order, Pick, Policy, PoolBody,
     PoolChangeBody, PoolSummary, PoolView, QuarantineBody, QuarantineView, RemoveBody, ReturnBody, Rule, WhenEmpty,
 };
+pub use stats::{GroupView, PoolStatsView, SpreadView, StatsView, TeamStatsView};
 
 fn is_zero(value: &usize) -> bool {
     *value == 0

@@ -1,0 +1,236 @@
+//! One page of the history.
+
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::filter::Filter;
+use super::{Range, first_of, first_since, last_of};
+use crate::core::history::Listed;
+use crate::core::limits;
+use crate::core::names::{ChangeKey, PoolName, Revision};
+use crate::server::engine::Engine;
+use crate::server::limits::ENTRIES_PER_READ;
+use crate::server::views;
+use crate::store::Reader;
+use crate::wire::api::{ChangeView, Page};
+
+/// The history of one pool, as a snapshot has it.
+pub type Entries = OrdMap<ChangeKey, Listed>;
+
+/// In which order a page lists entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    #[default]
+    OldestFirst,
+    NewestFirst,
+}
+
+/// The entries that a request asks for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub filter: Filter,
+    pub order: Order,
+    /// Only entries after the ones of this revision, in this order.
+    pub after: Option<Revision>,
+    /// Only entries of this revision and later ones.
+    pub from: Option<Revision>,
+    /// Only the newest of them.
+    pub newest: bool,
+    pub limit: usize,
+}
+
+impl Wanted {
+    fn range(&self) -> Range {
+        match (self.order, self.after, self.from) {
+            (Order::OldestFirst, Some(after), _) => (Bound::Excluded(last_of(after)), Bound::Unbounded),
+            (Order::OldestFirst, None, Some(from)) => (Bound::Included(first_of(from)), Bound::Unbounded),
+            (Order::NewestFirst, Some(after), _) => (Bound::Unbounded, Bound::Excluded(first_of(after))),
+            (_, None, _) => (Bound::Unbounded, Bound::Unbounded),
+        }
+    }
+
+    /// One page of a pool's history. The entries of one revision are never split, so a page may be longer than its
+    /// limit. Only a bounded number of entries is examined, so a page may be shorter although more follow. Only `next`
+    /// tells whether more follow.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn of_pool(
+        &self,
+        engine: &Engine,
+        pool: &PoolName,
+        entries: Entries,
+    ) -> anyhow::Result<Page<ChangeView>> {
+        if !self.filter.needs_entries() {
+            let (keys, next) = self.keys(&entries);
+            let found = engine.read(move |reader| reader.entries(&keys)).await?;
+            return Ok(Page { items: found.iter().map(views::change).collect(), next });
+        }
+        let (mut pager, mut range, snapshot) = (Pager::default(), self.range(), engine.snapshot());
+        loop {
+            let part: Vec<(ChangeKey, bool)> = in_order(&entries, range, self.order)
+                .take(ENTRIES_PER_READ)
+                .map(|(key, listed)| (*key, self.filter.lists(*key, *listed)))
+                .collect();
+            let Some((last, _)) = part.last().copied() else { return Ok(pager.done()) };
+            let keys: Vec<ChangeKey> = part.iter().filter(|(_, listed)| *listed).map(|(key, _)| *key).collect();
+            let found = engine.read(move |reader| reader.entries(&keys)).await?;
+            let mut found = found.iter().peekable();
+            for (key, _) in part {
+                let entry = found.next_if(|change| change.key == key);
+                let entry = entry.filter(|change| self.filter.wants_in(pool, change, &snapshot));
+                if pager.add(self.limit, key, entry.map(views::change)).is_break() {
+                    return Ok(pager.done());
+                }
+            }
+            range = self.beyond(range, last);
+        }
+    }
+
+    /// The same where the list of the pool itself tells which entries are wanted: their keys, and `next`.
+    fn keys(&self, entries: &Entries) -> (Vec<ChangeKey>, Option<String>) {
+        let lists = |(key, listed): &(&ChangeKey, &Listed)| self.filter.lists(**key, **listed);
+        if self.newest {
+            let newest = in_order(entries, self.range(), Order::NewestFirst).find(lists);
+            return (newest.into_iter().map(|(key, _)| *key).collect(), None);
+        }
+        let mut pager = Pager::default();
+        for entry in in_order(entries, self.range(), self.order) {
+            let wanted = lists(&entry).then_some(*entry.0);
+            if pager.add(self.limit, *entry.0, wanted).is_break() {
+                break;
+            }
+        }
+        (pager.items, pager.next)
+    }
+
+    /// One page of all entries in the store.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn of_all(self, engine: &Engine) -> anyhow::Result<Page<ChangeView>> {
+        let snapshot = engine.snapshot();
+        let wanted = Arc::new(self);
+        let (start, newest) = (Arc::clone(&wanted), snapshot.revision);
+        let mut range = engine.read(move |reader| start.within_times(reader, newest)).await?;
+        let mut pager = Pager::default();
+        loop {
+            let (wanted, snapshot) = (Arc::clone(&wanted), Arc::clone(&snapshot));
+            let (filled, rest) = engine.read(move |reader| wanted.fill(reader, pager, range, &snapshot)).await?;
+            let Some(rest) = rest else { return Ok(filled.done()) };
+            (pager, range) = (filled, rest);
+        }
+    }
+
+    /// The range without what lies before its first entry of the wanted times.
+    fn within_times(&self, reader: &dyn Reader, newest: Revision) -> anyhow::Result<Range> {
+        let (mut from, mut to) = self.range();
+        match (self.order, self.filter.since, self.filter.until) {
+            (Order::OldestFirst, Some(since), _) if self.after.is_none() && self.from.is_none() && !self.newest => {
+                from = Bound::Included(first_of(first_since(reader, since, newest)?));
+            }
+            (Order::NewestFirst, _, Some(until)) if self.after.is_none() => {
+                to = Bound::Excluded(first_of(first_since(reader, until, newest)?));
+            }
+            _ => {}
+        }
+        Ok((from, to))
+    }
+
+    /// Reads some entries of a range into a page. Returns what is left of the range, unless the page is done.
+    fn fill(
+        &self,
+        reader: &dyn Reader,
+        mut pager: Pager<ChangeView>,
+        range: Range,
+        snapshot: &crate::core::state::Snapshot,
+    ) -> anyhow::Result<(Pager<ChangeView>, Option<Range>)> {
+        let (mut read, mut last, mut is_over) = (0, None, false);
+        let newest_first = self.newest || self.order == Order::NewestFirst;
+        reader.walk(range, newest_first, &mut |change| {
+            if self.is_past(&change) {
+                is_over = true;
+                return ControlFlow::Break(());
+            }
+            let item = self.filter.wants(&change, snapshot).then(|| views::change(&change));
+            if self.newest
+                && let Some(item) = item
+            {
+                pager.items.push(item);
+                is_over = true;
+                return ControlFlow::Break(());
+            }
+            if !self.newest && pager.add(self.limit, change.key, item).is_break() {
+                is_over = true;
+                return ControlFlow::Break(());
+            }
+            (read, last) = (read + 1, Some(change.key));
+            if read < ENTRIES_PER_READ { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        let rest = last.filter(|_| !is_over && read == ENTRIES_PER_READ).map(|last| self.beyond(range, last));
+        Ok((pager, rest))
+    }
+
+    /// Whether this entry and all that follow it are outside the wanted times.
+    fn is_past(&self, change: &crate::core::history::Change) -> bool {
+        match self.order {
+            Order::OldestFirst => !self.newest && self.filter.until.is_some_and(|until| change.at >= until),
+            Order::NewestFirst => self.filter.since.is_some_and(|since| change.at < since),
+        }
+    }
+
+    /// What is left of a range behind this entry.
+    fn beyond(&self, (from, to): Range, last: ChangeKey) -> Range {
+        match self.order {
+            Order::OldestFirst if !self.newest => (Bound::Excluded(last), to),
+            _ => (from, Bound::Excluded(last)),
+        }
+    }
+}
+
+fn in_order(entries: &Entries, range: Range, order: Order) -> impl Iterator<Item = (&ChangeKey, &Listed)> {
+    let (mut oldest, mut newest) = match order {
+        Order::OldestFirst => (Some(entries.range(range)), None),
+        Order::NewestFirst => (None, Some(entries.range(range).rev())),
+    };
+    std::iter::from_fn(move || match (&mut oldest, &mut newest) {
+        (Some(oldest), _) => oldest.next(),
+        (None, Some(newest)) => newest.next(),
+        (None, None) => None,
+    })
+}
+
+/// A page that is being filled.
+struct Pager<T> {
+    items: Vec<T>,
+    looked_at: usize,
+    last: Option<Revision>,
+    next: Option<String>,
+}
+
+impl<T> Default for Pager<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), looked_at: 0, last: None, next: None }
+    }
+}
+
+impl<T> Pager<T> {
+    /// Takes the next entry of the history, with its item if it is wanted; breaks when the page is full.
+    fn add(&mut self, limit: usize, key: ChangeKey, item: Option<T>) -> ControlFlow<()> {
+        let is_full = self.items.len() >= limit || self.looked_at >= limits::SCAN;
+        if self.last != Some(key.revision) && is_full {
+            self.next = self.last.map(|revision| revision.to_string());
+            return ControlFlow::Break(());
+        }
+        self.items.extend(item);
+        self.looked_at += 1;
+        self.last = Some(key.revision);
+        ControlFlow::Continue(())
+    }
+
+    fn done(self) -> Page<T> {
+        Page { items: self.items, next: self.next }
+    }
+}

@@ -1,0 +1,208 @@
+//! Looking back: the history by filter and by order, figures over a span, and reading that is in nobody's way.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::ops::{Bound, ControlFlow};
+use std::sync::{Arc, Condvar, Mutex};
+
+use locker::core::history::{Change, Outline};
+use locker::core::names::{ChangeKey, ParkId};
+use locker::core::settings::Settings;
+use locker::core::state::{Changes, Loaded};
+use locker::server::http::{Attempt, Request};
+use locker::store::memory::MemoryStore;
+use locker::store::{Reader, Store};
+use serde_json::{Value, json};
+
+use crate::support::Server;
+use crate::support::clock::HandClock;
+use crate::support::in_process::House;
+
+/// Two pools with a day behind them: a hold, a break, a cancelled wait, and names that are meant to do harm.
+fn a_day() -> Server {
+    let server = Server::start();
+    let claim = |id: &str, body: Value| server.api("PUT", &format!("/claims/{id}"), &body).0;
+    let build = |n: u32| json!({"cluster": "https://ci", "team": "pay", "pipeline": "db", "job": "migrate", "build_id": n.to_string()});
+    assert_eq!(server.api("PUT", "/pools/envs", &json!({"capacity": 2})).0, 200);
+    assert_eq!(claim("c1", json!({"pool": "envs", "lock": "1", "owner": build(4711)})), 200);
+    assert_eq!(claim("c2", json!({"pool": "envs", "lock": "1", "owner": build(4712)})), 423);
+    assert_eq!(server.api("DELETE", "/claims/c1", &Value::Null).0, 200);
+    assert_eq!(claim("c2", json!({"pool": "envs", "lock": "1", "owner": build(4712)})), 200);
+    let harm = json!({"pool": "other", "reason": "=1+2", "owner": {"person": "=cmd|'/C calc'!A0,\u{1b}[31m\"x\""}});
+    assert_eq!(claim("c3", harm), 200);
+    server.cli(&["break", "c3", "--reason", "two, \"words\""]).ok();
+    server
+}
+
+#[test]
+fn history_tells_who_held_what_and_for_how_long() {
+    let server = a_day();
+    let all = server.cli(&["history"]).ok().stdout;
+    let lines: Vec<&str> = all.lines().collect();
+    assert!(lines[0].starts_with("TIME") && lines[0].contains("WAITED") && lines[0].contains("HELD"), "{all}");
+    assert!(lines[1].contains("broken") && lines[1].contains("other: other") && lines[1].contains("ada@"), "{all}");
+    assert!(lines.last().unwrap().contains("pool_set"), "{all}");
+    assert!(!all.contains('\u{1b}') && all.contains("\\u{1b}[31m"), "{all}");
+    let kinds = |args: &[&str]| -> Vec<String> {
+        let entries = server.cli(&[&["history", "--json"], args].concat()).ok().json();
+        let word = |entry: &Value| entry["kind"].as_str().unwrap().to_owned();
+        entries.as_array().unwrap().iter().map(word).collect()
+    };
+    assert_eq!(kinds(&["--claim", "c2"]), ["claimed", "waiting"]);
+    assert_eq!(kinds(&["envs", "--build", "4711"]), ["released", "claimed"]);
+    assert_eq!(kinds(&["--lock", "2"]), ["added"]);
+    assert_eq!(kinds(&["--who", "PAY/DB"]), ["claimed", "released", "waiting", "claimed"]);
+    assert_eq!(kinds(&["--kind", "broken,released"]), ["broken", "released"]);
+    assert_eq!(kinds(&["--kind", "claimed", "--limit", "1"]), ["claimed"]);
+    assert_eq!(kinds(&["--until", "1h"]), [""; 0]);
+    assert_eq!(kinds(&["--since", "1h", "--kind", "waiting"]), ["waiting"]);
+    let cut = server.cli(&["history", "--limit", "2"]).ok();
+    assert!(cut.stdout.lines().count() == 3 && cut.stderr.contains("older entries"), "{cut:?}");
+    assert_eq!(server.cli(&["history", "none"]).failed(4, "none").stdout, "");
+    server.cli(&["history", "--kind", "brokn"]).failed(2, "did you mean \"broken\"");
+    server.cli(&["history", "--since", "yesterday"]).failed(2, "neither a time");
+}
+
+#[test]
+fn a_spreadsheet_of_the_history_runs_nothing() {
+    let server = a_day();
+    let csv = server.cli(&["history", "other", "--csv"]).ok().stdout;
+    let lines: Vec<&str> = csv.split("\r\n").collect();
+    assert_eq!((lines.len(), lines[0].split(',').count()), (5, 17));
+    assert!(lines[1].contains(",broken,broken,other,other: other,c3,"), "{csv}");
+    assert!(lines[1].ends_with(",\"two, \"\"words\"\"\""), "{csv}");
+    assert!(lines[2].contains(",claimed,,other,other: other,c3,"), "{csv}");
+    assert!(lines[2].contains(r#","'=cmd|'/C calc'!A0,\u{1b}[31m""x""","#), "{csv}");
+    assert!(!csv.contains(",=") && !csv.contains('\u{1b}'), "{csv}");
+}
+
+#[test]
+fn figures_say_who_waited_and_how_much_was_in_use() {
+    let server = a_day();
+    let stats = server.cli(&["stats", "--json"]).ok().json();
+    assert_eq!((stats["complete"].as_bool(), stats["pools"].as_array().unwrap().len()), (Some(true), 2));
+    let envs = server.cli(&["stats", "envs", "--json"]).ok().json();
+    let figures = &envs["pools"][0]["figures"];
+    assert_eq!((&figures["waits"]["count"], &figures["holds"]["count"]), (&json!(2), &json!(1)));
+    assert_eq!(envs["teams"][0]["team"], "pay");
+    let table = server.cli(&["stats"]).ok().stdout;
+    assert!(table.contains("POOL") && table.contains("TEAM") && table.contains("(no team)"), "{table}");
+    let top = server.cli(&["top", "-n", "1"]).ok().stdout;
+    for title in ["The longest waits now\nnone", "The longest holds now\nFOR", "The longest waits from ", "c2"] {
+        assert!(top.contains(title), "{title}: {top}");
+    }
+    server.cli(&["stats", "none"]).failed(4, "none");
+    server.cli(&["top", "--since", "1h", "--until", "2h"]).failed(2, "must be before");
+}
+
+/// A gate that holds up reads of the store.
+#[derive(Default)]
+struct Gate {
+    /// Whether it is shut, and how many reads wait.
+    state: Mutex<(bool, usize)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn set(&self, shut: bool) {
+        self.state.lock().unwrap().0 = shut;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 += 1;
+        self.changed.notify_all();
+        let mut state = self.changed.wait_while(state, |(shut, _)| *shut).unwrap();
+        state.1 -= 1;
+    }
+
+    fn until_waiting(&self, reads: usize) {
+        drop(self.changed.wait_while(self.state.lock().unwrap(), |(_, waiting)| *waiting < reads).unwrap());
+    }
+}
+
+/// A store whose reads pass a gate.
+struct GatedStore(MemoryStore, Arc<Gate>);
+
+struct GatedReader(Arc<dyn Reader>, Arc<Gate>);
+
+impl Store for GatedStore {
+    fn load(&mut self) -> anyhow::Result<Loaded> {
+        self.0.load()
+    }
+    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
+        self.0.history(each)
+    }
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(GatedReader(self.0.reader(), Arc::clone(&self.1)))
+    }
+    fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
+        self.0.commit(changes)
+    }
+    fn store_id(&self) -> &'static str {
+        "store-1"
+    }
+}
+
+impl Reader for GatedReader {
+    fn entries(&self, keys: &[ChangeKey]) -> anyhow::Result<Vec<Change>> {
+        self.1.pass();
+        self.0.entries(keys)
+    }
+    fn walk(
+        &self,
+        range: (Bound<ChangeKey>, Bound<ChangeKey>),
+        newest_first: bool,
+        each: &mut dyn FnMut(Change) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        self.1.pass();
+        self.0.walk(range, newest_first, each)
+    }
+}
+
+fn request(method: &str, target: &str, body: &str) -> Request {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Request {
+        method: method.into(),
+        path: path.into(),
+        query: query.into(),
+        headers: Vec::new(),
+        body: body.into(),
+        peer: "test".into(),
+        id: "test-1".into(),
+        identity: None,
+        park: ParkId(1),
+        can_park: false,
+        attempt: Attempt::First,
+    }
+}
+
+/// While every read of the history is held up, claims are granted and given back, and everything that is not history is
+/// shown. A question about a whole day takes its entries in parts, so that other readers have their turn in between.
+#[test]
+fn a_slow_read_of_the_history_delays_nobody_else() {
+    let gate = Arc::new(Gate::default());
+    let store = GatedStore(MemoryStore::new().unwrap(), Arc::clone(&gate));
+    let house = House::open(Box::new(store), Settings::default(), Arc::new(HandClock::default()));
+    assert_eq!(house.answer(&request("PUT", "/api/v1/pools/p", r#"{"capacity":1}"#)).status, 200);
+    gate.set(true);
+    std::thread::scope(|scope| {
+        let ask = |target: &'static str| {
+            let house = &house;
+            scope.spawn(move || house.answer(&request("GET", target, "")).status)
+        };
+        let slow = ["/api/v1/changes?who=ada", "/api/v1/stats?since=7d", "/api/v1/pools/p/changes?order=newest_first"];
+        let slow = slow.map(ask);
+        // As many as read at one time.
+        gate.until_waiting(2);
+        for n in 0..100 {
+            let claim = format!("/api/v1/claims/c{n}");
+            assert_eq!(house.answer(&request("PUT", &claim, r#"{"pool":"p"}"#)).status, 200);
+            assert_eq!(house.answer(&request("GET", "/api/v1/pools/p", "")).status, 200);
+            assert_eq!(house.answer(&request("DELETE", &claim, "")).status, 200);
+        }
+        gate.set(false);
+        assert_eq!(slow.map(|asked| asked.join().unwrap()), [200, 200, 200]);
+    });
+}
