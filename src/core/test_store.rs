@@ -79,7 +79,8 @@ impl TestStore {
         let kept = self.locks.iter().map(|(name, l)| (name.clone(), comparable_lock(l))).collect();
         same("locks", &kept, locks.map(|(p, l)| ((p, l.name.clone()), comparable_lock(l))))?;
         same("ops", &self.ops, state.ops.iter().map(|(op, r)| (op.clone(), r.clone())))?;
-        same("latches", &self.latches, snapshot.latches.iter().map(|(id, l)| (*id, Latch::clone(l))))?;
+        let latches = self.latches.iter().map(|(id, l)| (*id, comparable_latch(l))).collect();
+        same("latches", &latches, snapshot.latches.iter().map(|(id, l)| (*id, comparable_latch(l))))?;
         same("reruns", &self.reruns, snapshot.reruns.iter().map(|url| (url.clone(), true)))?;
         for (name, pool) in &snapshot.pools {
             let shown = self.history.values().filter(|change| pool.changes.contains_key(&change.key));
@@ -154,6 +155,12 @@ fn comparable_lock(lock: &Lock) -> Lock {
     lock.drain.iter_mut().for_each(comparable);
     lock.quarantine.iter_mut().flat_map(|q| &mut q.until).for_each(comparable);
     lock
+}
+
+fn comparable_latch(latch: &Latch) -> Latch {
+    let mut latch = latch.clone();
+    latch.released.iter_mut().for_each(|released| comparable(&mut released.forget));
+    latch
 }
 
 /// Holders follow from the claims, and the newest entry from the history.

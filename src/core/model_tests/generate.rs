@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest_state_machine::ReferenceStateMachine;
 
-use super::reference::{Model, Op, Order, Request, Rules, Shape, To, Wait, Want, Which};
+use super::latches::{Ending, Latch, LatchOp};
+use super::reference::{Labels, Model, Op, Order, RANDOM, Request, Rules, Shape, To, Wait, Want, Which};
 
 /// A run of the model: what was declared before it began, and its present state.
 #[derive(Debug, Clone)]
@@ -27,6 +28,10 @@ enum Mood {
     Builds,
     /// Builds that run again in place: they ask for the same and release it.
     Reruns,
+    /// Locks and requests with labels.
+    Labels,
+    /// Claims that supersede each other.
+    Newest,
 }
 
 pub(super) struct Rulebook;
@@ -34,7 +39,8 @@ pub(super) struct Rulebook;
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 
-fn rules(declared_only: bool) -> Rules {
+/// With `tight` limits, old things are forgotten because there is too much of them.
+fn rules(declared_only: bool, tight: bool) -> Rules {
     Rules {
         listen: 20 * SECOND,
         grace: 3 * SECOND,
@@ -46,6 +52,9 @@ fn rules(declared_only: bool) -> Rules {
         unanswered: 5 * MINUTE,
         memory: 20 * MINUTE,
         build_memory: 60 * MINUTE,
+        latch_kept: 9 * MINUTE,
+        ended_claims: if tight { 3 } else { 100 },
+        ops: if tight { 2 } else { 100 },
         short: 10 * MINUTE,
         parks: 8,
         declared_only,
@@ -57,15 +66,20 @@ impl ReferenceStateMachine for Rulebook {
     type Transition = Op;
 
     fn init_state() -> BoxedStrategy<Case> {
-        let mood = prop_oneof![2 => Just(Mood::Mixed), 1 => Just(Mood::Sharing), 2 => Just(Mood::Builds), 2 => Just(Mood::Reruns)];
-        let rare = (prop::bool::weighted(0.1), order(), backfill(), any::<bool>(), when_empty());
+        let mood = prop_oneof![2 => Just(Mood::Mixed), 1 => Just(Mood::Sharing), 2 => Just(Mood::Builds), 2 => Just(Mood::Reruns),
+            1 => Just(Mood::Labels), 1 => Just(Mood::Newest)];
+        let rules = (prop::bool::weighted(0.1), prop::bool::weighted(0.3)).prop_map(|(only, tight)| rules(only, tight));
+        let rare = (rules, order(), backfill(), any::<bool>(), when_empty());
         let declared = (2_u32..=4, 1_u32..=2, option::of(0_u32..4), any::<bool>(), rare);
         (mood, declared)
-            .prop_map(|(mood, (p, q, max_queue, labelled, (declared_only, order, backfill, by_name, when_empty)))| {
-                let (p, max_queue, declared_only) = match mood {
-                    Mood::Mixed => (p, max_queue, declared_only),
-                    Mood::Sharing | Mood::Builds | Mood::Reruns => (p - 1, None, false),
+            .prop_map(|(mood, (p, q, max_queue, labelled, (mut rules, order, backfill, by_name, when_empty)))| {
+                let (p, max_queue) = match mood {
+                    Mood::Mixed => (p, max_queue),
+                    Mood::Newest => (1, max_queue),
+                    Mood::Labels => (p, None),
+                    Mood::Sharing | Mood::Builds | Mood::Reruns => (p - 1, None),
                 };
+                rules.declared_only &= mood == Mood::Mixed;
                 let pool = |pool: &str, n, max_queue| Op::SetPool {
                     pool: pool.into(),
                     capacity: Some(n),
@@ -79,11 +93,21 @@ impl ReferenceStateMachine for Rulebook {
                     when_empty,
                     keep: by_name,
                 };
-                let mut setup = vec![pool("p", p, None), pool("q", q, max_queue)];
+                let of_p = max_queue.filter(|_| mood == Mood::Newest);
+                let mut setup = vec![pool("p", p, of_p), pool("q", q, max_queue), pool(RANDOM, 2, None)];
+                let add = |lock: &str, labels: &[(&str, &str)]| Op::Add {
+                    pool: "p".into(),
+                    lock: lock.into(),
+                    labels: labelled_with(labels),
+                    claim: None,
+                };
                 if labelled {
-                    setup.push(Op::Add { pool: "p".into(), lock: "big".into(), label: Some("gpu".into()) });
+                    setup.push(add("big", &[("kind", "gpu")]));
                 }
-                let mut model = Model::new(rules(declared_only));
+                if mood == Mood::Labels {
+                    setup.extend([add("x", &[("zone", "a")]), add("xy", &[("kind", "gpu"), ("zone", "a")])]);
+                }
+                let mut model = Model::new(rules);
                 setup.iter().for_each(|op| model.apply(op));
                 Case { model, setup, next_park: 1, mood }
             })
@@ -97,7 +121,7 @@ impl ReferenceStateMachine for Rulebook {
         let spans = match case.mood {
             Mood::Mixed => vec![1, 3, 10, 20, 45, 60, 600],
             Mood::Reruns => vec![1, 3, 45, 250],
-            Mood::Sharing | Mood::Builds => vec![1, 3, 45],
+            Mood::Sharing | Mood::Builds | Mood::Labels | Mood::Newest => vec![1, 3, 45],
         };
         let mut ops = vec![
             (if mixed { 10 } else { 20 }, asks(case)),
@@ -105,13 +129,17 @@ impl ReferenceStateMachine for Rulebook {
             (5, ends(&live)),
             (if case.mood == Mood::Reruns { 12 } else { 2 }, releases(case, &live)),
             (if mixed { 4 } else { 1 }, holds(&live)),
-            (if mixed { 4 } else { 2 }, by_hand(&live)),
+            (if mixed { 4 } else { 2 }, by_hand(&live, case.mood != Mood::Newest)),
             (if mixed { 5 } else { 1 }, select(spans).prop_map(|n| Op::Pass(n * SECOND)).boxed()),
             (1, prop_oneof![2 => Just(Op::Restart), 1 => Just(Op::Reconcile)].boxed()),
         ];
         if mixed {
             let leap = select(vec![7, 50, 700, 4_000]).prop_map(|n| Op::Leap(n * SECOND));
-            ops.extend([(2, declares()), (1, changes(&live)), (1, leap.boxed())]);
+            ops.extend([(2, declares()), (1, changes(case, &live)), (1, leap.boxed())]);
+            ops.extend([(2, once(case, &live)), (2, latches()), (1, suspects())]);
+        }
+        if case.mood == Mood::Labels {
+            ops.extend([(4, relabels()), (1, changes(case, &live))]);
         }
         if !parked.is_empty() {
             ops.push((3, select(parked.clone()).prop_map(|(park, _)| Op::Left(park)).boxed()));
@@ -150,22 +178,38 @@ fn asks(case: &Case) -> BoxedStrategy<Op> {
     let (park, mood) = (case.next_park, case.mood);
     let how =
         (prop::bool::weighted(0.7), prop::bool::weighted(0.1), prop::bool::weighted(0.5), prop::bool::weighted(0.9));
-    let if_empty = prop::bool::weighted(0.3);
+    let newest = option::weighted(0.9, text(&["s", "s", "t", "/s"]));
+    let more = (prop::bool::weighted(0.3), newest, option::weighted(0.5, text(&["j", "k"])));
     let spans = (
         option::weighted(0.15, select(vec![10 * SECOND, 70 * SECOND, 11 * MINUTE])),
         option::weighted(0.2, select(vec![10 * SECOND, 5 * MINUTE, 11 * MINUTE])),
     );
     let ids = if mood == Mood::Mixed { select(&IDS[..7]) } else { select(IDS) };
     let priority = select(vec![0, 0, 0, 1, 2, -1]);
-    (ids.prop_map(String::from), shape(mood), run(), how, spans, (priority, if_empty))
-        .prop_map(move |(claim, shape, run, (confirm, try_lock, parks, same), (give_up, ttl), (priority, if_empty))| {
+    (ids.prop_map(String::from), shape(mood), run(), how, spans, (priority, more))
+        .prop_map(move |(claim, shape, run, (confirm, try_lock, parks, same), (give_up, ttl), (priority, more))| {
+            let (if_empty, supersede, job) = more;
+            let supersede = supersede.filter(|_| mood == Mood::Newest);
             // Outside the mixed mood, most requests park, and nothing ends by itself.
             let parks = parks || mood != Mood::Mixed;
             let (give_up, ttl) = if mood == Mood::Mixed { (give_up, ttl) } else { (None, None) };
             let run = run.filter(|_| mood == Mood::Mixed);
             let shape = model.asked(&claim).filter(|_| same).unwrap_or(shape);
             let wait = if parks { Wait::Park(park) } else { Wait::No };
-            Op::Ask(Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl, if_empty })
+            Op::Ask(Request {
+                claim,
+                shape,
+                run,
+                wait,
+                priority,
+                confirm,
+                try_lock,
+                give_up,
+                ttl,
+                if_empty,
+                supersede,
+                job,
+            })
         })
         .boxed()
 }
@@ -175,7 +219,24 @@ fn one(pool: &str, want: Want) -> (String, Want) {
 }
 
 fn any_of(pool: &str, count: usize) -> (String, Want) {
-    one(pool, Want::Any(count, None))
+    one(pool, Want::Any(count, Labels::new()))
+}
+
+fn labelled_with(labels: &[(&str, &str)]) -> Labels {
+    labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Labels of a lock, or those that a claim wants.
+fn labels() -> impl Strategy<Value = Labels> {
+    const LABELS: &[&[(&str, &str)]] = &[
+        &[],
+        &[("kind", "gpu")],
+        &[("kind", "cpu")],
+        &[("zone", "a")],
+        &[("kind", "gpu"), ("zone", "a")],
+        &[("kind", "gpu"), ("zone", "b")],
+    ];
+    select(LABELS).prop_map(labelled_with)
 }
 
 fn named(pool: &str, names: &[&str]) -> (String, Want) {
@@ -188,6 +249,8 @@ fn shape(mood: Mood) -> BoxedStrategy<Shape> {
         Mood::Sharing => (0.9, 0.3),
         Mood::Builds => (0.1, 0.95),
         Mood::Reruns => (0.1, 0.95),
+        Mood::Labels => (0.2, 0.3),
+        Mood::Newest => (0.1, 0.7),
     };
     let parts = match mood {
         Mood::Mixed => mixed_parts(),
@@ -203,6 +266,18 @@ fn shape(mood: Mood) -> BoxedStrategy<Shape> {
             5 => Just(vec![any_of("p", 1)]),
             3 => Just(vec![any_of("q", 1)]),
             1 => Just(vec![any_of("p", 2)]),
+            1 => Just(vec![any_of("p", 1), any_of("q", 1)]),
+        ]
+        .boxed(),
+        Mood::Labels => prop_oneof![
+            8 => (1_usize..=2, labels()).prop_map(|(count, labels)| vec![one("p", Want::Any(count, labels))]),
+            1 => Just(vec![named("p", &["xy"])]),
+            1 => labels().prop_map(|labels| vec![one("p", Want::Any(1, labels)), any_of("q", 1)]),
+        ]
+        .boxed(),
+        Mood::Newest => prop_oneof![
+            5 => Just(vec![any_of("p", 1)]),
+            1 => Just(vec![any_of("q", 1)]),
             1 => Just(vec![any_of("p", 1), any_of("q", 1)]),
         ]
         .boxed(),
@@ -223,12 +298,9 @@ fn shape(mood: Mood) -> BoxedStrategy<Shape> {
     let scopes: &[&str] = if mood == Mood::Mixed { &["flow", "build", "lease", "person"] } else { &["flow", "build"] };
     let scope = option::weighted(if mood == Mood::Reruns { 0.2 } else { 0.5 }, select(scopes));
     (parts, key, who, build, scope)
-        .prop_map(|(parts, key, who, build, scope)| Shape {
-            parts,
-            who: who.filter(|_| key.is_some()),
-            key,
-            build,
-            scope,
+        .prop_map(|(parts, key, who, build, scope)| {
+            let key = key.filter(|_| parts.iter().all(|(pool, _): &(String, Want)| pool != RANDOM));
+            Shape { parts, who: who.filter(|_| key.is_some()), key, build, scope }
         })
         .boxed()
 }
@@ -240,7 +312,9 @@ fn mixed_parts() -> BoxedStrategy<Vec<(String, Want)>> {
         1 => Just(vec![any_of("p", 3)]),
         2 => Just(vec![named("p", &["1"])]),
         1 => Just(vec![named("p", &["1", "2"])]),
-        2 => Just(vec![one("p", Want::Any(1, Some("gpu".to_owned())))]),
+        3 => labels().prop_map(|labels| vec![one("p", Want::Any(1, labels))]),
+        2 => (1_usize..=2).prop_map(|count| vec![any_of(RANDOM, count)]),
+        1 => Just(vec![any_of("p", 1), any_of(RANDOM, 1)]),
         4 => Just(vec![any_of("q", 1)]),
         3 => Just(vec![any_of("p", 1), any_of("q", 1)]),
         1 => Just(vec![any_of("p", 2), named("q", &["1"])]),
@@ -292,7 +366,7 @@ fn backfill() -> impl Strategy<Value = Option<Option<u32>>> {
 }
 
 /// What people do by hand.
-fn by_hand(live: &[String]) -> BoxedStrategy<Op> {
+fn by_hand(live: &[String], moves: bool) -> BoxedStrategy<Op> {
     let to = prop_oneof![
         2 => Just(To::First),
         1 => Just(To::Last),
@@ -300,8 +374,10 @@ fn by_hand(live: &[String]) -> BoxedStrategy<Op> {
     ];
     let place = || (text(&["p", "p", "q"]), text(&["1", "2", "3"]));
     let span = option::of(select(vec![20 * SECOND, 12 * MINUTE]));
+    let moved = (claim(live), to).prop_map(|(claim, to)| Op::Move { claim, to });
+    let moved = if moves { moved.boxed() } else { claim(live).prop_map(Op::Cancel).boxed() };
     prop_oneof![
-        3 => (claim(live), to).prop_map(|(claim, to)| Op::Move { claim, to }),
+        3 => moved,
         2 => (claim(live), any::<bool>()).prop_map(|(claim, drain)| Op::Break { claim, drain }),
         1 => claim(live).prop_map(Op::Cancel),
         2 => (place(), span).prop_map(|((pool, lock), span)| Op::Quarantine { pool, lock, span }),
@@ -364,16 +440,91 @@ fn declares() -> BoxedStrategy<Op> {
     prop_oneof![2 => set, 1 => changed].boxed()
 }
 
-fn changes(live: &[String]) -> BoxedStrategy<Op> {
-    let place = || (text(&["p", "p", "q", "r"]), text(&["1", "2", "3", "big", "r"]));
-    let label = || option::of(text(&["gpu", "cpu"]));
+fn place() -> impl Strategy<Value = (String, String)> {
+    (text(&["p", "p", "q", "r"]), text(&["1", "2", "3", "big", "r"]))
+}
+
+fn changes(case: &Case, live: &[String]) -> BoxedStrategy<Op> {
     prop_oneof![
-        3 => (place(), label()).prop_map(|((pool, lock), label)| Op::Add { pool, lock, label }),
-        3 => (place(), label()).prop_map(|((pool, lock), label)| Op::Update { pool, lock, label }),
+        3 => adds(case),
+        3 => (place(), labels()).prop_map(|((pool, lock), labels)| Op::Update { pool, lock, labels }),
         3 => (place(), option::of(claim(live))).prop_map(|((pool, lock), claim)| Op::Remove { pool, lock, claim }),
         3 => (place(), text(&["p", "q", "r", "s"]), option::of(claim(live)))
             .prop_map(|((pool, lock), to, claim)| Op::MoveLock { pool, lock, to, claim }),
         1 => text(&["p", "q", "r"]).prop_map(Op::RemovePool),
     ]
     .boxed()
+}
+
+/// New locks, some of them with a holder.
+fn adds(case: &Case) -> BoxedStrategy<Op> {
+    let model = case.model.clone();
+    let holder =
+        (text(&IDS[..7]), run(), option::of(text(&["1", "2", "3"])), option::of(select(&["flow", "build"][..])));
+    (place(), labels(), option::of((holder, option::weighted(0.3, Just(5 * MINUTE)))))
+        .prop_map(move |((pool, lock), labels, claim)| {
+            let claim = claim.map(|((claim, run, build, scope), ttl)| {
+                let parts = vec![named(&pool, &[lock.as_str()])];
+                let known = model.asked(&claim).filter(|shape| shape.parts == parts && shape.key.is_none());
+                let shape = known.unwrap_or(Shape { parts, key: None, who: None, build, scope });
+                let (wait, give_up, supersede, job) = (Wait::No, None, None, None);
+                let (priority, confirm, try_lock, if_empty) = (0, false, false, false);
+                Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl, if_empty, supersede, job }
+            });
+            Op::Add { pool, lock, labels, claim }
+        })
+        .boxed()
+}
+
+/// Locks get and lose labels, come and go.
+fn relabels() -> BoxedStrategy<Op> {
+    let lock = || text(&["1", "2", "big", "x", "xy"]);
+    prop_oneof![
+        3 => (lock(), labels()).prop_map(|(lock, labels)| Op::Update { pool: "p".into(), lock, labels }),
+        2 => (lock(), labels()).prop_map(|(lock, labels)| Op::Add { pool: "p".into(), lock, labels, claim: None }),
+        3 => lock().prop_map(|lock| Op::Remove { pool: "p".into(), lock, claim: None }),
+        3 => lock().prop_map(|lock| Op::Quarantine { pool: "p".into(), lock, span: None }),
+        1 => lock().prop_map(|lock| Op::Return { pool: "p".into(), lock }),
+    ]
+    .boxed()
+}
+
+/// Changes with an id: new ones, those of before, and others with the id of one before.
+fn once(case: &Case, live: &[String]) -> BoxedStrategy<Op> {
+    let by_hand = by_hand(live, true).prop_filter("has no op", |op| !matches!(op, Op::Break { .. } | Op::Cancel(_)));
+    let change = prop_oneof![2 => declares(), 2 => changes(case, live), 2 => by_hand];
+    let new =
+        (text(&["o1", "o2", "o3", "o4"]), change).prop_map(|(op, change)| Op::Once { op, change: Box::new(change) });
+    let known: Vec<Op> = case
+        .model
+        .ops
+        .iter()
+        .map(|(_, op, change)| Op::Once { op: op.clone(), change: Box::new(change.clone()) })
+        .collect();
+    if known.is_empty() { new.boxed() } else { prop_oneof![1 => new, 1 => select(known)].boxed() }
+}
+
+fn latches() -> BoxedStrategy<Op> {
+    let id = || text(&["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]);
+    let ending = || {
+        prop_oneof![
+            2 => option::of(text(&["1", "2"])).prop_map(Ending::Succeed),
+            1 => text(&["no"]).prop_map(Ending::Fail),
+        ]
+    };
+    let bound = || (option::weighted(0.3, text(&["n1", "n2"])), option::weighted(0.3, text(&["u1", "u2"])));
+    let create = (id(), text(&["w", "w", "v"]), bound(), ending()).prop_map(|(id, workflow, (node, uid), ending)| {
+        LatchOp::Create(Latch { id, workflow, node, uid, ending, forget: None })
+    });
+    let release = (id(), option::of(ending()), bound()).prop_map(|(id, ending, (node, uid))| LatchOp::Release {
+        id,
+        ending,
+        node,
+        uid,
+    });
+    prop_oneof![3 => create, 4 => release, 1 => id().prop_map(LatchOp::Delete)].prop_map(Op::Latch).boxed()
+}
+
+fn suspects() -> BoxedStrategy<Op> {
+    (text(&["1", "2", "3"]), prop::bool::weighted(0.6)).prop_map(|(build, why)| Op::Suspect { build, why }).boxed()
 }

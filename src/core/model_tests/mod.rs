@@ -4,7 +4,9 @@
 //! A failing case is reduced, printed, and kept under `proptest-regressions`. `PROPTEST_CASES=100000 cargo test --lib
 //! core::model_tests` runs more cases.
 
+mod bugs;
 mod generate;
+mod latches;
 mod reference;
 mod under_test;
 
@@ -16,6 +18,7 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
 use super::settings::Plant;
+use bugs::Bug;
 use generate::{Case, Rulebook};
 use reference::Op;
 use under_test::Core;
@@ -23,10 +26,19 @@ use under_test::Core;
 /// Steps of one case.
 const STEPS: std::ops::RangeInclusive<usize> = 40..=60;
 
-/// The planted bug of the core under test.
+/// What is wrong with the core under test.
 trait Planted {
-    const PLANT: Plant;
+    const PLANT: Plant = Plant::None;
+    const BUG: Option<Bug> = Option::None;
+
+    /// The operation, as this core takes it.
+    fn op(op: &Op) -> Op {
+        Self::BUG.map_or_else(|| op.clone(), |bug| bug.op(op))
+    }
 }
+
+struct Nothing;
+impl Planted for Nothing {}
 
 macro_rules! planted {
     ($($name:ident),*) => {
@@ -39,7 +51,13 @@ macro_rules! planted {
     };
 }
 
-planted!(None, EarlierRun, ReleaseUnchecked, FenceInMemory, LostNotice);
+planted!(EarlierRun, ReleaseUnchecked, FenceInMemory, LostNotice);
+
+/// The core with this one of [`Bug::ALL`].
+struct With<const BUG: usize>;
+impl<const BUG: usize> Planted for With<BUG> {
+    const BUG: Option<Bug> = Some(Bug::ALL[BUG]);
+}
 
 struct CoreFollowsTheRules<P>(PhantomData<P>);
 
@@ -48,15 +66,16 @@ impl<P: Planted> StateMachineTest for CoreFollowsTheRules<P> {
     type Reference = Rulebook;
 
     fn init_test(case: &Case) -> Core {
-        let mut core = Core::new(&case.model.rules, P::PLANT);
+        let rules = P::BUG.map_or_else(|| case.model.rules.clone(), |bug| bug.rules(&case.model.rules));
+        let mut core = Core::new(&rules, P::PLANT);
         for op in &case.setup {
-            core.apply(op);
+            core.apply(&P::op(op));
         }
         core
     }
 
     fn apply(mut core: Core, case: &Case, op: Op) -> Core {
-        let answer = core.apply(&op);
+        let answer = core.apply(&P::op(&op));
         assert_eq!(answer, case.model.answer, "the core's answer (left) to {op:?}");
         let (seen, expected) = (core.view(), case.model.view());
         let differs: Vec<_> = seen.iter().filter(|line| !expected.contains(line)).collect();
@@ -81,7 +100,7 @@ fn run<P: Planted>(config: Config) -> Result<(), TestError<(Case, Vec<Op>, Optio
 #[test]
 fn the_core_does_what_the_rules_say() {
     let config = Config { source_file: Some(file!()), ..Config::default() };
-    if let Err(error) = run::<None>(config) {
+    if let Err(error) = run::<Nothing>(config) {
         panic!("{error}");
     }
 }
@@ -89,7 +108,12 @@ fn the_core_does_what_the_rules_say() {
 /// The property must find each planted bug; otherwise it proves nothing.
 fn is_found<P: Planted>() {
     let config = Config { cases: 2_000, max_shrink_iters: 8, failure_persistence: Option::None, ..Config::default() };
-    assert!(matches!(run::<P>(config), Err(TestError::Fail(..))), "the planted bug {:?} was not found", P::PLANT);
+    assert!(
+        matches!(run::<P>(config), Err(TestError::Fail(..))),
+        "the planted bug {:?} {:?} was not found",
+        P::PLANT,
+        P::BUG
+    );
 }
 
 #[test]
@@ -110,4 +134,44 @@ fn finds_that_a_restart_forgets_fences() {
 #[test]
 fn finds_that_notices_are_lost() {
     is_found::<LostNotice>();
+}
+
+#[test]
+fn finds_that_second_labels_are_ignored() {
+    is_found::<With<{ Bug::SecondLabel as usize }>>();
+}
+
+#[test]
+fn finds_that_nothing_is_superseded() {
+    is_found::<With<{ Bug::Supersede as usize }>>();
+}
+
+#[test]
+fn finds_that_a_random_pick_takes_too_much() {
+    is_found::<With<{ Bug::RandomPick as usize }>>();
+}
+
+#[test]
+fn finds_that_an_operation_is_done_again() {
+    is_found::<With<{ Bug::Again as usize }>>();
+}
+
+#[test]
+fn finds_that_the_claim_of_a_new_lock_is_lost() {
+    is_found::<With<{ Bug::FirstClaim as usize }>>();
+}
+
+#[test]
+fn finds_that_a_build_stays_suspect() {
+    is_found::<With<{ Bug::Suspect as usize }>>();
+}
+
+#[test]
+fn finds_that_a_release_does_not_set_the_ending_of_a_latch() {
+    is_found::<With<{ Bug::Ending as usize }>>();
+}
+
+#[test]
+fn finds_that_limits_are_not_kept() {
+    is_found::<With<{ Bug::Limits as usize }>>();
 }

@@ -9,7 +9,21 @@
 // A rule can be off, on, or on with a number.
 #![allow(clippy::option_option)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::latches::{self, Latch, LatchOp};
+
+/// The pool whose locks are picked at random. The model cannot know which ones, so nobody names them, nobody shares them,
+/// and readers see them without their names.
+pub(super) const RANDOM: &str = "z";
+
+/// Labels of a lock, or those that a claim wants.
+pub(super) type Labels = BTreeMap<String, String>;
+
+/// A lock by pool and name, as readers see it.
+pub(super) fn seen(pool: &str, lock: &str) -> (String, String) {
+    (pool.to_owned(), if pool == RANDOM { "any" } else { lock }.to_owned())
+}
 
 /// The durations of the rules.
 #[derive(Debug, Clone)]
@@ -25,6 +39,11 @@ pub(super) struct Rules {
     pub(super) unanswered: u64,
     pub(super) memory: u64,
     pub(super) build_memory: u64,
+    /// How long a released latch is kept.
+    pub(super) latch_kept: u64,
+    /// Most ended claims and operations that are remembered.
+    pub(super) ended_claims: usize,
+    pub(super) ops: usize,
     /// Deadlines up to this span start again in full with the server.
     pub(super) short: u64,
     /// Most parked requests of one claim.
@@ -35,8 +54,8 @@ pub(super) struct Rules {
 /// What is wanted of one pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Want {
-    /// This many locks, with this label if there is one.
-    Any(usize, Option<String>),
+    /// This many locks that have all these labels.
+    Any(usize, Labels),
     Named(Vec<String>),
 }
 
@@ -83,6 +102,9 @@ pub(super) struct Request {
     pub(super) ttl: Option<u64>,
     /// Wait for any one lock while the pool has none.
     pub(super) if_empty: bool,
+    /// The name whose older waiting claims it ends, from its own job only unless the name begins with a slash.
+    pub(super) supersede: Option<String>,
+    pub(super) job: Option<String>,
 }
 
 /// Which fence a confirm names.
@@ -162,6 +184,17 @@ pub(super) enum Op {
     },
     /// A build is known to be running.
     Alive(String),
+    /// The state of a build is unknown (`why`), or known again.
+    Suspect {
+        build: String,
+        why: bool,
+    },
+    Latch(LatchOp),
+    /// A change with the id of an operation.
+    Once {
+        op: String,
+        change: Box<Op>,
+    },
     End {
         claim: String,
         run: Option<String>,
@@ -195,12 +228,14 @@ pub(super) enum Op {
     Add {
         pool: String,
         lock: String,
-        label: Option<String>,
+        labels: Labels,
+        /// This claim holds the new lock at once.
+        claim: Option<Request>,
     },
     Update {
         pool: String,
         lock: String,
-        label: Option<String>,
+        labels: Labels,
     },
     Remove {
         pool: String,
@@ -230,6 +265,7 @@ pub(super) enum Answer {
     Busy,
     Marked(Vec<(String, String)>),
     Ended { how: &'static str, again: bool },
+    Latch(String),
     Done,
     Nothing,
     Refused(&'static str),
@@ -237,7 +273,7 @@ pub(super) enum Answer {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Deadline {
+pub(super) struct Deadline {
     at: u64,
     span: u64,
 }
@@ -284,6 +320,8 @@ pub(super) struct Claim {
     if_empty: bool,
     ttl: Option<u64>,
     scope: &'static str,
+    supersede: Option<String>,
+    job: Option<String>,
     build_over: bool,
     runs: Vec<String>,
     ticket: u64,
@@ -302,6 +340,11 @@ pub(super) struct Claim {
 impl Claim {
     fn is_marked(&self) -> bool {
         matches!(self.phase, Phase::Held { marked: true, .. })
+    }
+
+    /// Its locks, as readers see them.
+    fn seen_locks(&self) -> Vec<(String, String)> {
+        self.locks.iter().map(|(pool, lock)| seen(pool, lock)).collect()
     }
 
     fn listens(&self) -> bool {
@@ -363,7 +406,7 @@ struct Ended {
 #[derive(Debug, Clone)]
 struct Lock {
     name: String,
-    label: Option<String>,
+    labels: Labels,
     drain: Option<Deadline>,
     /// Out of service, until this time if there is one.
     out: Option<Option<u64>>,
@@ -392,10 +435,10 @@ struct Pool {
 }
 
 impl Lock {
-    fn new(name: &str, label: Option<String>, mention: u64) -> Self {
+    fn new(name: &str, labels: Labels, mention: u64) -> Self {
         Self {
             name: name.to_owned(),
-            label,
+            labels,
             drain: None,
             out: None,
             out_span: 0,
@@ -437,6 +480,11 @@ pub(super) struct Model {
     pools: Vec<Pool>,
     /// Until when there must be news of each build with marked holds.
     news: Vec<(u64, String)>,
+    /// Builds whose state is unknown.
+    suspects: BTreeSet<String>,
+    latches: Vec<Latch>,
+    /// Operations that were done: until when they are remembered, their ids, and what they did.
+    pub(super) ops: Vec<(u64, String, Op)>,
     /// Requests that are parked or must be answered, with what they asked for.
     pub(super) parked: Vec<(u64, Request)>,
     tickets: u64,
@@ -456,6 +504,9 @@ impl Model {
             ended: Vec::new(),
             pools: Vec::new(),
             news: Vec::new(),
+            suspects: BTreeSet::new(),
+            latches: Vec::new(),
+            ops: Vec::new(),
             parked: Vec::new(),
             tickets: 0,
             grants: 0,
@@ -467,7 +518,21 @@ impl Model {
     pub(super) fn apply(&mut self, op: &Op) {
         self.expire();
         self.dispatch();
-        let answer = match op {
+        let answer = self.carry_out(op);
+        self.dispatch();
+        self.answer = answer.unwrap_or_else(|refusal| refusal);
+        self.untangle();
+        if let (Op::Ask(request), Answer::Waiting { parked: false }) = (op, &self.answer)
+            && let Some(at) = self.live(&request.claim)
+            && self.claims[at].waits()
+        {
+            self.claims[at].told = self.claims[at].stuck;
+        }
+    }
+
+    #[allow(clippy::too_many_lines, reason = "one short arm for each operation")]
+    fn carry_out(&mut self, op: &Op) -> Result<Answer> {
+        match op {
             Op::Ask(request) => self.ask(request),
             Op::Confirm { claim, run, fence } => self.confirm(claim, run.as_ref(), *fence),
             Op::Renew { claim, run, fence } => self.renew(claim, run.as_ref(), *fence),
@@ -488,6 +553,15 @@ impl Model {
                 }
                 Ok(Answer::Nothing)
             }
+            Op::Suspect { build, why } => {
+                self.suspect(build, *why);
+                Ok(Answer::Nothing)
+            }
+            Op::Latch(op) => {
+                let forget = self.deadline(self.rules.latch_kept);
+                latches::apply(&mut self.latches, op, forget)
+            }
+            Op::Once { op, change } => self.once(op, change),
             Op::End { claim, run } => self.end(claim, run.as_ref()),
             Op::Left(park) => {
                 self.park_ends(*park);
@@ -511,8 +585,8 @@ impl Model {
             }
             Op::ChangePool { pool, capacity, drain, scope } => self.change_pool(pool, *capacity, *drain, *scope),
             Op::RemovePool(pool) => self.remove_pool(pool),
-            Op::Add { pool, lock, label } => self.add(pool, lock, label.as_ref()),
-            Op::Update { pool, lock, label } => self.update(pool, lock, label.as_ref()),
+            Op::Add { pool, lock, labels, claim } => self.add(pool, lock, labels, claim.as_ref()),
+            Op::Update { pool, lock, labels } => self.update(pool, lock, labels),
             Op::Remove { pool, lock, claim } => self.remove(pool, lock, claim.as_ref()),
             Op::MoveLock { pool, lock, to, claim } => self.move_lock(pool, lock, to, claim.as_ref()),
             Op::Reconcile => Ok(Answer::Nothing),
@@ -529,16 +603,23 @@ impl Model {
                 self.restart();
                 Ok(Answer::Nothing)
             }
-        };
-        self.dispatch();
-        self.answer = answer.unwrap_or_else(|refusal| refusal);
-        self.untangle();
-        if let (Op::Ask(request), Answer::Waiting { parked: false }) = (op, &self.answer)
-            && let Some(at) = self.live(&request.claim)
-            && self.claims[at].waits()
-        {
-            self.claims[at].told = self.claims[at].stuck;
         }
+    }
+
+    /// Makes a change, unless this operation has made it already.
+    fn once(&mut self, id: &str, change: &Op) -> Result<Answer> {
+        if let Some((_, _, before)) = self.ops.iter().find(|(_, known, _)| known == id) {
+            return if before == change { Ok(Answer::Done) } else { Err(Answer::Refused("different_request")) };
+        }
+        let answer = self.carry_out(change)?;
+        self.ops.push((self.now + self.rules.memory, id.to_owned(), change.clone()));
+        self.ops.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        if self.ops.len() > self.rules.ops {
+            // The oldest one that was known before.
+            let oldest = self.ops.iter().position(|(_, known, _)| known != id).unwrap_or_default();
+            self.ops.remove(oldest);
+        }
+        Ok(answer)
     }
 
     // ---- requests
@@ -580,6 +661,14 @@ impl Model {
             return Err(Answer::Refused("unprocessable"));
         }
         let claim = self.new_claim(request, scope, life, runs);
+        if self.claims.iter().any(|other| is_newer(other, &claim)) {
+            self.ended.retain(|ended| ended.id != *id);
+            self.claims.push(claim);
+            self.finish(id, "superseded");
+            return Err(Answer::RefusedEnded("superseded"));
+        }
+        let outdated = self.claims.iter().filter(|other| other.waits() && is_newer(&claim, other));
+        let outdated: Vec<String> = outdated.map(|other| other.id.clone()).collect();
         if !self.would_be_served(&claim) {
             let own = self.claims.iter().filter(|c| c.is_marked() && c.shape.build == claim.shape.build);
             let own: BTreeSet<String> = own.filter(|c| self.blocks(c, &claim)).map(|c| c.id.clone()).collect();
@@ -589,12 +678,13 @@ impl Model {
             if request.try_lock {
                 return Ok(Answer::Busy);
             }
-            self.room_to_wait(&request.shape)?;
+            self.room_to_wait(&request.shape, &outdated)?;
         }
+        outdated.iter().for_each(|old| self.finish(old, "superseded"));
         for (pool, _) in &request.shape.parts {
             if self.pool(pool).is_none() {
                 let mention = self.mention();
-                let lock = Lock { implicit: true, ..Lock::new(pool, None, mention) };
+                let lock = Lock { implicit: true, ..Lock::new(pool, Labels::new(), mention) };
                 self.pools.push(Pool { locks: vec![lock], ..Pool::new(pool) });
             }
         }
@@ -642,6 +732,8 @@ impl Model {
             if_empty: request.if_empty,
             ttl: request.ttl.or((scope == "lease").then_some(self.rules.lease)),
             scope,
+            supersede: request.supersede.clone(),
+            job: request.job.clone(),
             build_over: false,
             runs,
             ticket: self.tickets,
@@ -661,7 +753,7 @@ impl Model {
         let waits = match self.pool(pool).map(|pool| pool.when_empty) {
             None | Some(Some(false)) => false,
             Some(Some(true)) => true,
-            Some(None) => if_empty && matches!(want, Want::Any(1, None)),
+            Some(None) => if_empty && matches!(want, Want::Any(1, labels) if labels.is_empty()),
         };
         if waits { Ok(()) } else { self.can_ever(pool, want) }
     }
@@ -675,7 +767,7 @@ impl Model {
     fn can_ever(&self, pool: &str, want: &Want) -> Result<()> {
         let Some(known) = self.pool(pool) else {
             let makes_it = match want {
-                Want::Any(count, label) => *count == 1 && label.is_none(),
+                Want::Any(count, labels) => *count == 1 && labels.is_empty(),
                 Want::Named(names) => *names == [pool.to_owned()],
             };
             let ok = makes_it && !self.rules.declared_only;
@@ -686,7 +778,7 @@ impl Model {
             Want::Named(names) if names.iter().any(|name| !staying.iter().any(|lock| lock.name == *name)) => {
                 Err(Answer::Refused("no_such_lock"))
             }
-            Want::Any(count, label) if staying.iter().filter(|lock| fits(lock, label.as_ref())).count() < *count => {
+            Want::Any(count, labels) if staying.iter().filter(|lock| fits(lock, labels)).count() < *count => {
                 Err(Answer::Refused("too_many"))
             }
             _ => Ok(()),
@@ -699,10 +791,12 @@ impl Model {
         self.can_take(&known).is_some()
     }
 
-    fn room_to_wait(&self, shape: &Shape) -> Result<()> {
+    /// Claims that this one supersedes make room for it.
+    fn room_to_wait(&self, shape: &Shape, outdated: &[String]) -> Result<()> {
         for (name, _) in &shape.parts {
             let Some(max) = self.pool(name).and_then(|pool| pool.max_queue) else { continue };
             let waiting = self.claims.iter().filter(|claim| claim.waits() && claim.shape.part(name).is_some());
+            let waiting = waiting.filter(|claim| !outdated.contains(&claim.id));
             if waiting.count() >= max as usize {
                 return Err(Answer::Refused("queue_full"));
             }
@@ -741,8 +835,8 @@ impl Model {
         let claim = &self.claims[at];
         match claim.phase {
             Phase::Waiting { .. } => Answer::Waiting { parked },
-            Phase::Granted { .. } => Answer::Granted(claim.locks.clone()),
-            Phase::Held { .. } => Answer::Held(claim.locks.clone()),
+            Phase::Granted { .. } => Answer::Granted(claim.seen_locks()),
+            Phase::Held { .. } => Answer::Held(claim.seen_locks()),
         }
     }
 
@@ -805,9 +899,9 @@ impl Model {
                 let open: Vec<_> = known.locks.iter().filter(open).map(|lock| lock.name.clone()).collect();
                 names.iter().filter(|name| open.contains(name)).cloned().collect()
             }
-            Want::Any(count, label) => {
+            Want::Any(count, labels) => {
                 let mut ranked: Vec<(u8, u64, &String)> = Vec::new();
-                for lock in known.locks.iter().filter(open).filter(|lock| fits(lock, label.as_ref())) {
+                for lock in known.locks.iter().filter(open).filter(|lock| fits(lock, labels)) {
                     let holders = self.holders(pool, &lock.name);
                     let own = holders.iter().any(|holder| holder.shape.sharer() == shape.sharer());
                     ranked.push(match (holders.is_empty(), own) {
@@ -858,7 +952,7 @@ impl Model {
     /// Locks of the pool that could serve the want at all.
     fn candidates(&self, pool: &str, want: &Want) -> Vec<&Lock> {
         let could = |lock: &&Lock| match want {
-            Want::Any(_, label) => fits(lock, label.as_ref()),
+            Want::Any(_, labels) => fits(lock, labels),
             Want::Named(names) => names.contains(&lock.name),
         };
         self.pool(pool).map(|p| p.locks.iter().filter(|lock| !lock.leaving).filter(could).collect()).unwrap_or_default()
@@ -1107,7 +1201,7 @@ impl Model {
             let at = self.live(id).unwrap_or_default();
             self.claims[at].aliases.push(other);
         }
-        Ok(Answer::Marked(claim.locks))
+        Ok(Answer::Marked(claim.seen_locks()))
     }
 
     fn wait_for_news(&mut self, build: &str) {
@@ -1292,7 +1386,16 @@ impl Model {
         Ok(Answer::Done)
     }
 
+    fn suspect(&mut self, build: &String, why: bool) {
+        if why && self.claims.iter().any(|claim| claim.shape.build.as_ref() == Some(build)) {
+            self.suspects.insert(build.clone());
+        } else {
+            self.suspects.remove(build);
+        }
+    }
+
     fn build_over(&mut self, build: &String, how: &str) {
+        self.suspects.remove(build);
         let of_build = self.claims.iter().filter(|claim| claim.shape.build.as_ref() == Some(build));
         let ids: BTreeSet<String> = of_build.map(|claim| claim.id.clone()).collect();
         for id in ids {
@@ -1342,7 +1445,7 @@ impl Model {
         let Some(ended) = self.ended.iter_mut().find(|ended| ended.id == id) else {
             let (id, runs, forget) = (id.to_owned(), run.cloned().into_iter().collect(), self.now + self.rules.memory);
             let (at, had_locks) = (self.now, false);
-            self.ended.push(Ended { id, life: 0, shape: None, runs, how: "cancelled", at, forget, had_locks });
+            self.remember(Ended { id, life: 0, shape: None, runs, how: "cancelled", at, forget, had_locks });
             return Err(Answer::Refused("no_such_claim"));
         };
         refuse_earlier(&ended.runs, run)?;
@@ -1378,14 +1481,27 @@ impl Model {
         let (id, life, runs) = (claim.id, claim.life, claim.runs);
         for id in claim.aliases.iter().chain([&id]).cloned() {
             let (shape, runs) = (Some(claim.shape.clone()), runs.clone());
-            self.ended.retain(|ended| ended.id != id);
-            self.ended.push(Ended { id, life, shape, runs, how, at, forget, had_locks });
+            self.remember(Ended { id, life, shape, runs, how, at, forget, had_locks });
         }
+        let builds: Vec<&String> = self.claims.iter().filter_map(|claim| claim.shape.build.as_ref()).collect();
+        self.suspects.retain(|build| builds.contains(&build));
         let marked =
             |build: &String| self.claims.iter().any(|c| c.is_marked() && c.shape.build.as_ref() == Some(build));
         let news: Vec<(u64, String)> = self.news.iter().filter(|(_, build)| marked(build)).cloned().collect();
         self.news = news;
         self.drop_left();
+    }
+
+    /// Remembers an ended claim. Of too many, the released one that ended first is forgotten, otherwise any that ended
+    /// first.
+    fn remember(&mut self, new: Ended) {
+        self.ended.retain(|ended| ended.id != new.id);
+        self.ended.push(new);
+        while self.ended.len() > self.rules.ended_claims {
+            let order = |ended: &Ended| (ended.how != "released", ended.at, ended.id.clone());
+            let first = self.ended.iter().map(order).min();
+            self.ended.retain(|ended| Some(order(ended)) != first);
+        }
     }
 
     /// Removes locks that waited only for their holders to go and for their drains to end.
@@ -1414,6 +1530,12 @@ impl Model {
         let (shape, if_empty) = (self.claims[at].shape.clone(), self.claims[at].if_empty);
         if shape.parts.iter().any(|(pool, want)| self.may_ask(pool, want, if_empty).is_err()) {
             self.finish(&id, "removed");
+        }
+        if let Some(at) = self.live(&id)
+            && self.claims.iter().any(|other| is_newer(other, &self.claims[at]))
+        {
+            // A newer claim came while this one was granted.
+            self.finish(&id, "superseded");
         }
     }
 
@@ -1452,7 +1574,7 @@ impl Model {
                 Some(lock) => (lock.leaving, lock.implicit) = (false, false),
                 None => {
                     mentions += 1;
-                    pool.locks.push(Lock::new(&number.to_string(), None, mentions));
+                    pool.locks.push(Lock::new(&number.to_string(), Labels::new(), mentions));
                 }
             }
         }
@@ -1481,7 +1603,7 @@ impl Model {
         if is_new && capacity.is_none() {
             let mention = self.mention();
             if let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) {
-                pool.locks.push(Lock { implicit: true, ..Lock::new(name, None, mention) });
+                pool.locks.push(Lock { implicit: true, ..Lock::new(name, Labels::new(), mention) });
             }
         }
         Ok(answer)
@@ -1512,20 +1634,22 @@ impl Model {
         Ok(Answer::Done)
     }
 
-    fn add(&mut self, name: &str, lock: &str, label: Option<&String>) -> Result<Answer> {
-        if self.lock_mut(name, lock).is_some_and(|lock| !lock.implicit) {
+    /// With a claim, the new lock has that holder at once.
+    fn add(&mut self, name: &str, lock: &str, labels: &Labels, claim: Option<&Request>) -> Result<Answer> {
+        if self.lock_mut(name, lock).is_some_and(|lock| !lock.implicit || claim.is_some()) {
             return Err(Answer::Refused("lock_exists"));
         }
+        let claim = claim.map(|request| self.first_holder(request)).transpose()?;
         if self.pool(name).is_none() {
             self.pools.push(Pool::new(name));
         }
         let mention = self.mention();
-        let new = Lock::new(lock, label.cloned(), mention);
+        let new = Lock::new(lock, labels.clone(), mention);
         if let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) {
             match pool.locks.iter_mut().find(|known| known.name == lock) {
                 // Somebody asks for it by its name.
                 Some(own) => {
-                    (own.implicit, own.leaving, own.label, own.mention) = (false, false, new.label, mention);
+                    (own.implicit, own.leaving, own.labels, own.mention) = (false, false, new.labels, mention);
                 }
                 None => {
                     pool.locks.iter_mut().for_each(|lock| lock.leaving |= lock.implicit);
@@ -1534,8 +1658,27 @@ impl Model {
             }
         }
         self.drop_left();
+        if let Some(claim) = claim {
+            self.ended.retain(|ended| ended.id != claim.id);
+            self.claims.push(claim);
+            self.grant(self.claims.len() - 1, vec![(name.to_owned(), lock.to_owned())]);
+        }
         self.end_hopeless(name);
         Ok(Answer::Done)
+    }
+
+    fn first_holder(&mut self, request: &Request) -> Result<Claim> {
+        let id = &request.claim;
+        if self.live(id).is_some() || self.claims.iter().any(|claim| claim.aliases.contains(id)) {
+            return Err(Answer::Refused("different_request"));
+        }
+        let (life, mut runs) = self.next_life(request)?;
+        learn(&mut runs, request.run.as_ref());
+        let scope = self.scope_of(&request.shape);
+        if scope == "build" && request.shape.build.is_none() {
+            return Err(Answer::Refused("unprocessable"));
+        }
+        Ok(self.new_claim(request, scope, life, runs))
     }
 
     fn find_lock(&mut self, name: &str, lock: &str) -> Result<&mut Lock> {
@@ -1545,26 +1688,26 @@ impl Model {
         self.lock_mut(name, lock).ok_or(Answer::Refused("no_such_lock"))
     }
 
-    fn update(&mut self, name: &str, lock: &str, label: Option<&String>) -> Result<Answer> {
+    fn update(&mut self, name: &str, lock: &str, labels: &Labels) -> Result<Answer> {
         let mention = self.mention();
         let found = self.find_lock(name, lock)?;
         found.mention = mention;
-        found.implicit &= found.leaving || found.label.as_ref() == label;
-        found.label = label.cloned();
+        found.implicit &= found.leaving || found.labels == *labels;
+        found.labels = labels.clone();
         self.end_hopeless(name);
         Ok(Answer::Done)
     }
 
     /// Removing and adding, or neither.
     fn move_lock(&mut self, name: &str, lock: &str, to: &str, claim: Option<&String>) -> Result<Answer> {
-        let Lock { label, drain, out, out_span, .. } = self.find_lock(name, lock)?.clone();
+        let Lock { labels, drain, out, out_span, .. } = self.find_lock(name, lock)?.clone();
         let mut tried = self.clone();
         tried.remove(name, lock, claim)?;
         if to == name || self.pool(to).is_some_and(|pool| pool.locks.iter().any(|known| known.name == lock)) {
             return Err(Answer::Refused("lock_exists"));
         }
         *self = tried;
-        self.add(to, lock, label.as_ref())?;
+        self.add(to, lock, &labels, None)?;
         if let Some(moved) = self.lock_mut(to, lock) {
             (moved.drain, moved.out, moved.out_span) = (drain, out, out_span);
         }
@@ -1612,7 +1755,14 @@ impl Model {
         let claims = self.claims.iter().filter_map(Claim::due);
         let out = self.pools.iter().flat_map(|pool| &pool.locks).filter_map(|lock| lock.out.flatten());
         let news = self.news.iter().map(|(at, _)| *at);
-        drains.chain(out).chain(claims).chain(news).chain(self.ended.iter().map(|ended| ended.forget)).min()
+        let latches = self.latches.iter().filter_map(|latch| Some(latch.forget?.at));
+        drains
+            .chain(out)
+            .chain(claims)
+            .chain(news)
+            .chain(latches)
+            .chain(self.ended.iter().map(|ended| ended.forget))
+            .min()
     }
 
     /// Does everything that is due; of two claims, the one whose deadline came first, and of equal ones the smaller id.
@@ -1646,6 +1796,8 @@ impl Model {
         }
         self.drop_left();
         self.ended.retain(|ended| ended.forget > now);
+        self.ops.retain(|(forget, ..)| *forget > now);
+        self.latches.retain(|latch| latch.forget.is_none_or(|forget| forget.at > now));
     }
 
     /// There was no news of the build for too long.
@@ -1685,6 +1837,8 @@ impl Model {
             }
         };
         self.parked.clear();
+        self.suspects.clear();
+        self.latches.iter_mut().filter_map(|latch| latch.forget.as_mut()).for_each(again);
         for (at, _) in &mut self.news {
             *at = now + self.rules.unanswered;
         }
@@ -1764,11 +1918,13 @@ impl Model {
                     };
                     format!("waiting {presence} {}", claim.stuck)
                 }
-                Phase::Granted { .. } => format!("granted {:?}", claim.locks),
-                Phase::Held { .. } => format!("held {:?}", claim.locks),
+                Phase::Granted { .. } => format!("granted {:?}", claim.seen_locks()),
+                Phase::Held { .. } => format!("held {:?}", claim.seen_locks()),
             };
+            let suspect = claim.shape.build.as_ref().is_some_and(|build| self.suspects.contains(build));
+            let suspect = if suspect && !claim.build_over { " suspect" } else { "" };
             let mark = if claim.is_marked() { format!(" marked, also {:?}", claim.aliases) } else { String::new() };
-            lines.push(format!("claim {} life {} runs {:?} {phase}{mark}", claim.id, claim.life, claim.runs));
+            lines.push(format!("claim {} life {} runs {:?} {phase}{mark}{suspect}", claim.id, claim.life, claim.runs));
         }
         for ended in &self.ended {
             lines.push(format!("claim {} life {} runs {:?} ended {}", ended.id, ended.life, ended.runs, ended.how));
@@ -1784,24 +1940,41 @@ impl Model {
             let mut free: Vec<(u64, &String)> =
                 pool.locks.iter().filter(is_free).map(|lock| (lock.mention, &lock.name)).collect();
             free.sort();
-            let free: Vec<&String> = free.into_iter().map(|(_, name)| name).collect();
+            let free: Vec<String> = free.into_iter().map(|(_, name)| seen(&pool.name, name).1).collect();
             lines.push(format!("pool {} queue {waiting:?} free {free:?}", pool.name));
             for lock in &pool.locks {
                 let by: Vec<&String> = self.holders(&pool.name, &lock.name).iter().map(|claim| &claim.id).collect();
                 let (drains, leaving) = (lock.drain.is_some(), lock.leaving);
                 let out = if lock.out.is_some() { " out" } else { "" };
                 let out = if lock.implicit { format!("{out} implicit") } else { out.to_owned() };
-                let (pool, lock, label) = (&pool.name, &lock.name, &lock.label);
-                lines.push(format!("lock {pool}/{lock} {label:?} by {by:?} draining {drains} leaving {leaving}{out}"));
+                let ((pool, name), labels) = (seen(&pool.name, &lock.name), &lock.labels);
+                lines.push(format!("lock {pool}/{name} {labels:?} by {by:?} draining {drains} leaving {leaving}{out}"));
             }
         }
+        lines.extend(self.latches.iter().map(Latch::line));
         lines.sort();
         lines
     }
 }
 
-fn fits(lock: &Lock, label: Option<&String>) -> bool {
-    label.is_none_or(|label| lock.label.as_ref() == Some(label))
+/// Whether the lock has all these labels.
+fn fits(lock: &Lock, labels: &Labels) -> bool {
+    labels.iter().all(|(name, value)| lock.labels.get(name) == Some(value))
+}
+
+/// Whether `a` is a newer claim of the same name: from a later build of the same Concourse, otherwise one that came
+/// later.
+fn is_newer(a: &Claim, b: &Claim) -> bool {
+    let within_job = |name: &String| !name.starts_with('/');
+    let origin = |claim: &Claim| (claim.shape.build.is_some(), claim.job.clone());
+    let rivals = a.id != b.id && a.supersede.is_some() && a.supersede == b.supersede;
+    if !rivals || (a.supersede.as_ref().is_some_and(within_job) && origin(a) != origin(b)) {
+        return false;
+    }
+    match (&a.shape.build, &b.shape.build) {
+        (Some(a), Some(b)) => a > b,
+        _ => a.ticket > b.ticket,
+    }
 }
 
 /// Only the last run to appear may act.

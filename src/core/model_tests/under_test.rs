@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use super::reference::{self, Answer, Op, Request, Rules, Shape, Which};
+use super::latches::{self, LatchOp};
+use super::reference::{self, Answer, Op, RANDOM, Request, Rules, Shape, Which, seen};
 use crate::core::claim::{
     Ask, BuildEnd, BuildRef, Claim, Concern, Labels, Owner, Part, Phase, Presence, Priority, Scope, Terms, Want,
 };
 use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::invariants;
+use crate::core::latch::{Binding, Ending, Latch, NewLatch, Node, Outputs, Target};
 use crate::core::names::{ClaimId, Digest, Fence, Label, LockName, ParkId, PoolName, Reason, Revision, Run, Text};
 use crate::core::pool::{CutShort, Order, Overtaking, Pick, Policy, PolicyChange, Rule, WhenEmpty};
 use crate::core::restart::restarted;
@@ -44,6 +46,9 @@ impl Core {
             drain: Span(rules.drain),
             lease: Span(rules.lease),
             unanswered: Span(rules.unanswered),
+            latch_kept: Span(rules.latch_kept),
+            ended_claims: rules.ended_claims,
+            ops: rules.ops,
             declared_only: rules.declared_only,
             // The model searches for stuck claims at every step.
             stuck_look: Span(0),
@@ -68,6 +73,7 @@ impl Core {
 
     /// Executes one operation.
     pub(super) fn apply(&mut self, op: &Op) -> Answer {
+        let deletes = matches!(op, Op::Latch(LatchOp::Delete(_)));
         let command = match op {
             Op::Pass(span) => return self.pass(*span),
             Op::Leap(span) => {
@@ -79,7 +85,10 @@ impl Core {
         };
         let result = step(&mut self.state, command, self.now);
         self.settle();
-        answer_of(result)
+        match answer_of(result) {
+            Answer::Latch(_) if deletes => Answer::Done,
+            answer => answer,
+        }
     }
 
     fn pass(&mut self, span: u64) -> Answer {
@@ -164,12 +173,23 @@ impl Core {
                 Command::Release { id: claim_id(claim), build, may_mark: *may_mark }
             }
             Op::Alive(build) => Command::Alive { build: build_of(build) },
+            Op::Suspect { build, why } => {
+                Command::Suspect { build: build_of(build), why: why.then(|| Reason::parse("unreachable").unwrap()) }
+            }
             other => unreachable!("{other:?} is not about builds"),
         }
     }
 
     fn command(&self, op: &Op) -> Command {
-        let by = By::default();
+        match op {
+            Op::Once { op, change } => self.command_by(change, By { op: Some(op.parse().unwrap()), ..By::default() }),
+            Op::Latch(op) => latch_command(op),
+            op => self.command_by(op, By::default()),
+        }
+    }
+
+    #[allow(clippy::too_many_lines, reason = "one short arm for each operation")]
+    fn command_by(&self, op: &Op, by: By) -> Command {
         match op {
             Op::Ask(request) => Command::Ask(Box::new(ask_of(request))),
             Op::Confirm { claim, run, fence } => {
@@ -182,7 +202,9 @@ impl Core {
                 let fence = fence.map(|fence| self.fence(&id, fence));
                 Command::Renew { id, run: run.as_deref().map(run_of), fence }
             }
-            Op::Deliver { .. } | Op::Over { .. } | Op::Release { .. } | Op::Alive(_) => self.about_build(op),
+            Op::Deliver { .. } | Op::Over { .. } | Op::Release { .. } | Op::Alive(_) | Op::Suspect { .. } => {
+                self.about_build(op)
+            }
             Op::End { claim, run } => {
                 Command::End { id: claim_id(claim), run: run.as_deref().map(run_of), by: None, reason: None }
             }
@@ -225,7 +247,11 @@ impl Core {
                 };
                 let overtaking = backfill.map_or(Overtaking::Strict, Overtaking::Backfill);
                 let when_empty = when_empty.map(|waits| if waits { WhenEmpty::Wait } else { WhenEmpty::Fail });
-                let pick = if *by_name { Pick::Name } else { Pick::LeastRecent };
+                let pick = match by_name {
+                    _ if pool == RANDOM => Pick::Random,
+                    true => Pick::Name,
+                    false => Pick::LeastRecent,
+                };
                 let cut_short = if *keep { CutShort::Keep } else { CutShort::End };
                 let max_queue = *max_queue;
                 let policy =
@@ -236,19 +262,19 @@ impl Core {
                 Command::ChangePool { pool: pool_of(pool), change: change_of(*drain, *scope), capacity: *capacity, by }
             }
             Op::RemovePool(pool) => Command::RemovePool { pool: pool_of(pool), by },
-            Op::Add { pool, lock, label } => Command::AddLock {
+            Op::Add { pool, lock, labels, claim } => Command::AddLock {
                 pool: pool_of(pool),
                 lock: lock_of(lock),
                 metadata: Arc::from([]),
-                labels: Arc::new(labels_of(label.as_ref())),
-                claim: None,
+                labels: Arc::new(labels_of(labels)),
+                claim: claim.as_ref().map(|request| Box::new(ask_of(request))),
                 by,
             },
-            Op::Update { pool, lock, label } => Command::UpdateLock {
+            Op::Update { pool, lock, labels } => Command::UpdateLock {
                 pool: pool_of(pool),
                 lock: lock_of(lock),
                 metadata: None,
-                labels: Some(Arc::new(labels_of(label.as_ref()))),
+                labels: Some(Arc::new(labels_of(labels))),
                 if_free: false,
                 by,
             },
@@ -266,7 +292,7 @@ impl Core {
                 by,
             },
             Op::Reconcile => Command::Reconcile,
-            Op::Pass(_) | Op::Leap(_) | Op::Restart => Command::Tick,
+            Op::Pass(_) | Op::Leap(_) | Op::Restart | Op::Latch(_) | Op::Once { .. } => Command::Tick,
         }
     }
 
@@ -294,11 +320,12 @@ impl Core {
                     };
                     format!("waiting {presence} {stuck}")
                 }
-                Phase::Granted { locks, .. } => format!("granted {locks:?}"),
-                Phase::Held { locks, .. } => format!("held {locks:?}"),
+                Phase::Granted { locks, .. } => format!("granted {:?}", texts(locks)),
+                Phase::Held { locks, .. } => format!("held {:?}", texts(locks)),
             };
+            let suspect = if snapshot.suspect(claim).is_some() { " suspect" } else { "" };
             let mark = if claim.is_marked() { format!(" marked, also {:?}", claim.aliases) } else { String::new() };
-            lines.push(format!("claim {} life {} runs {:?} {phase}{mark}", claim.id, claim.life, claim.runs));
+            lines.push(format!("claim {} life {} runs {:?} {phase}{mark}{suspect}", claim.id, claim.life, claim.runs));
         }
         for ended in snapshot.ended.values() {
             let how = ended.how.word();
@@ -306,17 +333,19 @@ impl Core {
         }
         for pool in snapshot.pools.values() {
             let waiting: Vec<&ClaimId> = pool.waiting.values().collect();
-            let free: Vec<&LockName> = pool.free.iter().map(|(_, lock)| lock).collect();
+            let free = pool.free.iter().map(|(_, lock)| seen(pool.name.as_str(), lock.as_str()).1);
+            let free: Vec<String> = free.collect();
             lines.push(format!("pool {} queue {waiting:?} free {free:?}", pool.name));
             for lock in pool.locks.values() {
                 let by: Vec<&ClaimId> = lock.holders.iter().map(|holder| &holder.claim).collect();
                 let (drains, leaving) = (lock.drain.is_some(), lock.leaving);
                 let out = if lock.quarantine.is_some() { " out" } else { "" };
                 let out = if lock.implicit { format!("{out} implicit") } else { out.to_owned() };
-                let (pool, lock, label) = (&pool.name, &lock.name, lock.labels.values().next());
-                lines.push(format!("lock {pool}/{lock} {label:?} by {by:?} draining {drains} leaving {leaving}{out}"));
+                let ((pool, name), labels) = (seen(pool.name.as_str(), lock.name.as_str()), &lock.labels);
+                lines.push(format!("lock {pool}/{name} {labels:?} by {by:?} draining {drains} leaving {leaving}{out}"));
             }
         }
+        lines.extend(snapshot.latches.values().map(|latch| latch_line(latch)));
         lines.sort();
         lines
     }
@@ -329,7 +358,8 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
         Ok(Reply::Ended { ended, again }) => Answer::Ended { how: ended.how.word(), again },
         Ok(Reply::Marked { claim, .. }) => Answer::Marked(texts(claim.locks())),
         Ok(Reply::Done { .. }) => Answer::Done,
-        Ok(Reply::Latch(_) | Reply::Nothing) => Answer::Nothing,
+        Ok(Reply::Latch(latch)) => Answer::Latch(latch_line(&latch)),
+        Ok(Reply::Nothing) => Answer::Nothing,
         Err(Refusal::Ended { ended }) => Answer::RefusedEnded(ended.how.word()),
         Err(refusal) => Answer::Refused(match refusal {
             Refusal::NoBuild { .. } => "unprocessable",
@@ -350,14 +380,16 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
             Refusal::MixedOrders { .. } => "mixed_orders",
             Refusal::OrderInUse { .. } => "pool_in_use",
             Refusal::QueueFull { .. } => "queue_full",
-            Refusal::NoSuchLatch { .. } | Refusal::LatchExists { .. } | Refusal::LatchReleased { .. } => "latch",
+            Refusal::NoSuchLatch { .. } => "no_such_latch",
+            Refusal::LatchExists { .. } => "latch_exists",
+            Refusal::LatchReleased { .. } => "latch_released",
             Refusal::TooManyRuns { .. } | Refusal::Limit { .. } | Refusal::Ended { .. } => "limit",
         }),
     }
 }
 
 fn texts(locks: &[(PoolName, LockName)]) -> Vec<(String, String)> {
-    locks.iter().map(|(p, l)| (p.to_string(), l.to_string())).collect()
+    locks.iter().map(|(p, l)| seen(p.as_str(), l.as_str())).collect()
 }
 
 fn claim_answer(claim: &Claim, parked: bool) -> Answer {
@@ -369,7 +401,8 @@ fn claim_answer(claim: &Claim, parked: bool) -> Answer {
 }
 
 fn ask_of(request: &Request) -> AskClaim {
-    let Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl, if_empty } = request;
+    let Request { claim, shape, run, wait, priority, confirm, try_lock, give_up, ttl, if_empty, supersede, job } =
+        request;
     let wait = match wait {
         reference::Wait::No => Wait::No,
         reference::Wait::Park(park) => Wait::Park(ParkId(*park)),
@@ -380,7 +413,8 @@ fn ask_of(request: &Request) -> AskClaim {
         terms: Terms {
             priority: Priority::new(*priority).unwrap(),
             waits_if_empty: *if_empty,
-            ..terms_of(shape, *confirm, *ttl)
+            supersede: supersede.as_deref().map(text_of),
+            ..terms_of(shape, job.as_deref(), *confirm, *ttl)
         },
         scope: shape.scope.map(scope_of),
         run: run.as_deref().map(run_of),
@@ -390,7 +424,7 @@ fn ask_of(request: &Request) -> AskClaim {
     }
 }
 
-fn terms_of(shape: &Shape, confirm: bool, ttl: Option<u64>) -> Terms {
+fn terms_of(shape: &Shape, job: Option<&str>, confirm: bool, ttl: Option<u64>) -> Terms {
     let parts = shape.parts.iter().map(|(pool, want)| Part { pool: pool_of(pool), want: want_of(want) });
     let parts: Vec<Part> = parts.collect();
     let [key, requestor, build_id] = [&shape.key, &shape.who, &shape.build].map(|text| text.as_deref().map(text_of));
@@ -402,7 +436,7 @@ fn terms_of(shape: &Shape, confirm: bool, ttl: Option<u64>) -> Terms {
     Terms {
         ask: Ask { parts, key, requestor },
         digest: Digest(digest),
-        owner: Arc::new(Owner { cluster, build_id, ..Owner::default() }),
+        owner: Arc::new(Owner { cluster, build_id, job: job.map(text_of), ..Owner::default() }),
         reason: None,
         confirm,
         ttl: ttl.map(Span),
@@ -438,15 +472,63 @@ fn scope_of(word: &str) -> Scope {
 
 fn want_of(want: &reference::Want) -> Want {
     match want {
-        reference::Want::Any(count, label) => {
-            Want::Any { count: u32::try_from(*count).unwrap(), labels: labels_of(label.as_ref()) }
+        reference::Want::Any(count, labels) => {
+            Want::Any { count: u32::try_from(*count).unwrap(), labels: labels_of(labels) }
         }
         reference::Want::Named(names) => Want::Named(names.iter().map(|name| lock_of(name)).collect()),
     }
 }
 
-fn labels_of(label: Option<&String>) -> Labels {
-    label.map(|label| (Label::parse("kind").unwrap(), Label::parse(label).unwrap())).into_iter().collect()
+fn labels_of(labels: &reference::Labels) -> Labels {
+    labels.iter().map(|(name, value)| (Label::parse(name).unwrap(), Label::parse(value).unwrap())).collect()
+}
+
+fn latch_command(op: &LatchOp) -> Command {
+    let node = |node: &Option<String>| node.as_ref().map(|name| Node::Name(name.parse().unwrap()));
+    let uid = |uid: &Option<String>| uid.as_ref().map(|uid| uid.parse().unwrap());
+    match op {
+        LatchOp::Create(latch) => Command::CreateLatch(Box::new(NewLatch {
+            id: latch.id.parse().unwrap(),
+            target: Target {
+                workflow: latch.workflow.parse().unwrap(),
+                namespace: "default".parse().unwrap(),
+                workflow_uid: uid(&latch.uid),
+                node: node(&latch.node),
+            },
+            ending: ending_of(&latch.ending),
+        })),
+        LatchOp::Release { id, ending, node: name, uid: of } => Command::ReleaseLatch {
+            id: id.parse().unwrap(),
+            ending: ending.as_ref().map(ending_of),
+            binding: Box::new(Binding { node: node(name), workflow_uid: uid(of) }),
+        },
+        LatchOp::Delete(id) => Command::DeleteLatch { id: id.parse().unwrap() },
+    }
+}
+
+fn ending_of(ending: &latches::Ending) -> Ending {
+    match ending {
+        latches::Ending::Succeed(output) => {
+            let values = output.iter().map(|value| ("out".parse().unwrap(), Arc::from(value.as_str())));
+            Ending::Succeed(Outputs::new(values.collect()).unwrap())
+        }
+        latches::Ending::Fail(why) => Ending::Fail(Reason::parse(why).unwrap()),
+    }
+}
+
+/// The same line as [`latches::Latch::line`].
+fn latch_line(latch: &Latch) -> String {
+    let Target { workflow, node, workflow_uid: uid, .. } = &latch.target;
+    let node = node.as_ref().map(|node| match node {
+        Node::Name(name) => name,
+        other => unreachable!("{other:?} is no name"),
+    });
+    let released = latch.released().is_some();
+    let ending = match &latch.ending {
+        Ending::Succeed(outputs) => latches::Ending::Succeed(outputs.iter().next().map(|(_, value)| value.to_string())),
+        Ending::Fail(why) => latches::Ending::Fail(why.to_string()),
+    };
+    format!("latch {} of {workflow} node {node:?} uid {uid:?} released {released} {ending:?}", latch.id)
 }
 
 fn claim_id(text: &str) -> ClaimId {
