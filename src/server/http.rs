@@ -33,7 +33,8 @@ impl fmt::Display for Identity {
 pub enum Attempt {
     /// The client has just sent the request.
     First,
-    /// The request was parked, and something that it waits for has happened. It may be parked again.
+    /// The request was parked, and something that it waits for has happened. It may be parked again. Or the next part
+    /// of its answer is due ([`Response::stream`]).
     Notified,
     /// The request was parked, and its time is over or the server is stopping. This answer is final: it cannot be
     /// parked again.
@@ -84,6 +85,9 @@ pub struct Response {
     /// Keep the client waiting for this long or until a notice, instead of sending this answer. Ignored on
     /// [`Attempt::Last`].
     pub park: Option<Span>,
+    /// Send this body as a part of an answer that goes on, and ask for the next part after this time or at a notice.
+    /// The first part says status and headers. Ignored unless the request could be parked.
+    pub stream: Option<Span>,
     /// The template of the route that answered, such as `/api/v1/claims/{id}`. For the log, never for the client.
     pub route: Option<&'static str>,
 }
@@ -92,7 +96,7 @@ impl Response {
     /// A response with this body and no further headers.
     #[must_use]
     pub fn new(status: u16, body: Vec<u8>) -> Self {
-        Self { status, headers: Vec::new(), body, park: None, route: None }
+        Self { status, headers: Vec::new(), body, park: None, stream: None, route: None }
     }
 }
 

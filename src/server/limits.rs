@@ -16,3 +16,18 @@ pub const ENTRIES_COUNTED: usize = 200_000;
 pub const GROUPS_SHOWN: usize = 1_000;
 /// Most waits, and most holds, that an answer lists as the longest.
 pub const LONGEST_SHOWN: usize = 100;
+/// How long a person stays signed in on the web page, milliseconds: a working day.
+pub const SESSION_MS: u64 = 12 * 60 * 60 * 1_000;
+/// Most people who are signed in on the web page. Beyond it, the session that was not used for the longest time ends.
+pub const SESSIONS: usize = 1_000;
+/// Most clients that follow events at one time. Each costs a little at every change, but the engine nothing.
+pub const FOLLOWERS: usize = 1_000;
+/// Shortest time between two parts of the events that one client follows, milliseconds: a burst of changes makes one
+/// part, and people still see each within a second.
+pub const EVENTS_PACE_MS: u64 = 250;
+/// Time after which a client that follows events gets a sign of life, milliseconds: less than proxies wait.
+pub const EVENTS_BEAT_MS: u64 = 15_000;
+/// Longest time that a client follows events before it must ask again, milliseconds, so that its rights are checked again.
+pub const EVENTS_MS: u64 = 10 * 60 * 1_000;
+/// Most history entries in one part of the events that a client follows, about 100 KiB. The rest follows at once.
+pub const EVENTS_PART: usize = 200;

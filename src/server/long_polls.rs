@@ -1,8 +1,9 @@
-//! The requests that wait for an event: long polls of `changes` and of latches.
+//! The requests that wait for an event: long polls of `changes` and of latches, and who follows [`Events`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::events::Events;
 use super::notices::Notices;
 use crate::core::latch::LatchId;
 use crate::core::names::{ParkId, PoolName};
@@ -30,11 +31,18 @@ struct Table {
 #[derive(Clone, Default)]
 pub struct LongPolls {
     table: Arc<Mutex<Table>>,
+    events: Events,
 }
 
 impl LongPolls {
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those who follow events instead of asking again and again.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Registers a parked request for `topic`, its only one. Call this *before* reading the state, or a change in

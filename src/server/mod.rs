@@ -8,7 +8,7 @@
 //! 5. [`import`] takes over the state of another server, before the first answer.
 //! 6. [`build_watch`] asks Concourse whether the builds behind claims are still running, and informs the engine.
 //! 7. [`history`] answers questions about what happened, from the store.
-//! 8. [`notices`] and [`long_polls`] wake parked requests.
+//! 8. [`notices`], [`long_polls`] and [`events`] wake parked requests.
 //!
 //! [`listen`] opens the socket, [`logs`] writes the log.
 
@@ -16,6 +16,7 @@ pub mod auth;
 pub mod build_watch;
 pub mod door;
 pub mod engine;
+pub mod events;
 pub mod history;
 pub mod http;
 pub mod import;
@@ -40,6 +41,7 @@ use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 
 use self::auth::browsers::Browsers;
+use self::auth::sessions::Sessions;
 use self::auth::{Guard, Proof};
 use self::build_watch::BuildWatch;
 use self::build_watch::settings::WatchSettings;
@@ -153,13 +155,17 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
             metrics::store_size(file.as_deref(), registry);
         }
     };
+    let waker = long_polls.events().start(notices.clone()).context("cannot start the thread for events")?;
+    let sessions = Sessions::new(tls.is_some(), proof.basic.is_some());
     let routes = routes::Routes::new(engine.clone(), long_polls, Arc::new(health))
+        .with_sessions(sessions.clone())
         .with_contracts(contracts)
         .with_builds(builds.clone())
         .with_metrics(Arc::new(metrics));
     let loopback_only = !proof.is_required() && listener.is_loopback();
     let browsers = Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only };
-    let handler = Arc::new(Guard::new(&proof, routes::access, Arc::new(routes)).with_browsers(browsers));
+    let guard = Guard::new(&proof, routes::access, Arc::new(routes));
+    let handler = Arc::new(guard.with_browsers(browsers).with_sessions(sessions));
     {
         let (stop, grace) = (stop.clone(), settings.grace);
         let seen = AtomicBool::new(false);
@@ -180,6 +186,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     builds.start(&settings.watch, &engine).context("cannot start the build watch")?;
     let door = DoorSettings { tls, figures, ..settings.door.clone() };
     let served = door::serve(listener, handler, notices, door, stop);
+    drop(waker);
     builds.stop();
     engine.stop();
     if engine_thread.join().is_err() {

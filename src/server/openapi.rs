@@ -64,7 +64,7 @@ fn tag(route: &Route) -> &'static str {
     match (route.contracts, path) {
         ([Contract::Latches], _) => "latches",
         ([_, ..], _) => "locker and lockd",
-        ([], path) if path.contains("/changes") => "history",
+        ([], path) if path.contains("/changes") || path == "/events" => "history",
         ([], path) if path.contains("/locks") || path == "/verify" => "locks",
         ([], path) if path.starts_with("/claims") => "claims",
         ([], path) if path.starts_with("/pools") => "pools",

@@ -116,7 +116,7 @@ impl Viewer<'_> {
             holders: self.rivals(&claim.terms.ask.parts),
             holder_count: self.rival_count(&claim.terms.ask.parts),
             listening: listens(claim),
-            expected_wait: first.and_then(|pool| expected_wait(pool, position)).map(show_span),
+            expected_wait: first.and_then(|pool| Some(show_span(expected_wait(pool, typical_hold(pool)?, position)))),
             stuck: self.stuck(claim),
             lacks: self.lacks_with_hint(&claim.terms),
         }
@@ -278,7 +278,10 @@ impl Viewer<'_> {
     #[must_use]
     pub fn waiters(&self, pool: &Pool) -> Vec<WaiterView> {
         let claims = pool.waiting.values().filter_map(|id| self.snapshot.claims.get(id));
-        claims.take(limits::PAGE).map(|claim| self.waiter(claim)).collect()
+        let hold = typical_hold(pool);
+        let expected = |position| hold.map(|hold| show_span(expected_wait(pool, hold, position)));
+        let shown = claims.take(limits::PAGE).zip(1..);
+        shown.map(|(claim, n)| WaiterView { expected_wait: expected(n), ..self.waiter(claim) }).collect()
     }
 
     fn waiter(&self, claim: &Claim) -> WaiterView {
@@ -290,6 +293,7 @@ impl Viewer<'_> {
             listening: listens(claim),
             stuck: self.stuck(claim),
             lacks: self.lacks(&claim.terms),
+            expected_wait: None,
         }
     }
 
@@ -298,17 +302,21 @@ impl Viewer<'_> {
     }
 }
 
-/// How long a claim at this place may expect to wait: the median of the recent holds, for each turn before it, shared
-/// among the locks. `None` if there were too few holds to tell.
-fn expected_wait(pool: &Pool, position: usize) -> Option<Span> {
+/// The median of the recent holds. `None` if there were too few to tell.
+fn typical_hold(pool: &Pool) -> Option<Span> {
     let mut holds: Vec<Span> = pool.holds().collect();
     if holds.len() < limits::HOLDS_ENOUGH {
         return None;
     }
     holds.sort_unstable();
-    let turns = holds[holds.len() / 2].0.saturating_mul(position as u64);
+    Some(holds[holds.len() / 2])
+}
+
+/// How long a claim at this place may expect to wait: a typical hold for each turn before it, shared among the locks.
+fn expected_wait(pool: &Pool, hold: Span, position: usize) -> Span {
+    let turns = hold.0.saturating_mul(position as u64);
     let shared = turns.div_ceil(pool.locks.len().max(1) as u64);
-    Some(Span(shared.div_ceil(1_000) * 1_000))
+    Span(shared.div_ceil(1_000) * 1_000)
 }
 
 /// The code for this kind of wait.

@@ -1,19 +1,24 @@
 //! Authentication: every route is guarded unless the table of routes makes it public.
 //!
-//! A client proves its identity with HTTP Basic or with a certificate that TLS has verified. If neither is set up, it
-//! needs no proof: only trusted clients should be able to reach the socket.
+//! A client proves its identity with HTTP Basic, with a certificate that TLS has verified, or with the cookie of a
+//! session that it began with one of these. If neither is set up, it needs no proof: only trusted clients should be able
+//! to reach the socket.
 
 pub mod browsers;
+pub mod sessions;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use self::browsers::Browsers;
+use self::sessions::Sessions;
 use super::door::ClientAuth;
 use super::http::{Admission, Answering, Handler, Identity, Request, Response};
+use crate::client::http::encode;
 use crate::core::names::ParkId;
 use crate::wire::api::ErrorView;
 use crate::wire::errors::Code;
@@ -23,7 +28,7 @@ use crate::wire::secret::Secret;
 /// Whether a route needs authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody may use it. It only says whether the server works.
+    /// Anybody may use it. It says whether the server works, or lets people sign in.
     Public,
     /// Only for clients that have authenticated.
     Guarded,
@@ -75,6 +80,7 @@ pub struct Guard {
     certificate: Option<ClientAuth>,
     rule: Rule,
     browsers: Browsers,
+    sessions: Sessions,
     inner: Arc<dyn Handler>,
 }
 
@@ -86,7 +92,8 @@ impl Guard {
             .basic
             .as_ref()
             .map(|(user, password)| (user.clone(), Sha256::digest(format!("{user}:{}", password.expose())).into()));
-        Self { basic, certificate: proof.certificate, rule, browsers: Browsers::default(), inner }
+        let (browsers, sessions) = (Browsers::default(), Sessions::default());
+        Self { basic, certificate: proof.certificate, rule, browsers, sessions, inner }
     }
 
     /// The same guard with these rules for browsers.
@@ -95,24 +102,55 @@ impl Guard {
         Self { browsers, ..self }
     }
 
+    /// The same guard, which admits these sessions.
+    #[must_use]
+    pub fn with_sessions(self, sessions: Sessions) -> Self {
+        Self { sessions, ..self }
+    }
+
     /// The identity of a request that is admitted, and what that proves. `None` if it has none and needs none.
-    fn identify(&self, request: &Request) -> Result<(Option<Identity>, Admission), ()> {
+    fn identify(&self, request: &Request) -> Result<(Option<Identity>, Admission), Response> {
+        let refused = || self.refuse(request);
         let shown = request.identity.clone();
         if (self.rule)(request) == Access::Public {
             return Ok((shown, Admission::Public));
         }
         match (&self.basic, self.certificate) {
             (None, None) => Ok((None, Admission::Client)),
-            (None, Some(_)) => shown.ok_or(()).map(|shown| (Some(shown), Admission::Client)),
+            (None, Some(_)) => shown.ok_or_else(refused).map(|shown| (Some(shown), Admission::Client)),
             (Some(_), Some(ClientAuth::Optional)) if shown.is_some() => Ok((shown, Admission::Client)),
-            (Some(_), Some(ClientAuth::Required)) if shown.is_none() => Err(()),
+            (Some(_), Some(ClientAuth::Required)) if shown.is_none() => Err(refused()),
             (Some((user, expected)), certificate) if has_password(request, expected) => {
                 let user = Identity::User(user.clone());
                 let identity = if certificate.is_some() { shown.unwrap_or(user) } else { user };
                 Ok((Some(identity), Admission::Password))
             }
-            (Some(_), _) => Err(()),
+            (Some(_), _) => self.by_session(request)?.ok_or_else(refused),
         }
+    }
+
+    /// The identity of the session of a request, unless it shows credentials of another kind. What changes something
+    /// must come from a page that was made for this session.
+    fn by_session(&self, request: &Request) -> Result<Option<(Option<Identity>, Admission)>, Response> {
+        let session = self.sessions.find(request, Instant::now()).filter(|_| request.header("authorization").is_none());
+        let Some(session) = session else { return Ok(None) };
+        if !reads(request) && !sessions::shows_page_token(request) {
+            let error = "this request does not come from a page of this session: load the page again";
+            return Err(refusal(Code::Forbidden, error.to_owned()));
+        }
+        Ok(Some((Some(session.identity), Admission::Client)))
+    }
+
+    /// Where to send a person who opens a page without being signed in.
+    fn sign_in(&self, request: &Request) -> Option<Response> {
+        let opens = self.basic.is_some() && request.method == "GET" && accepts(request, "text/html");
+        if !opens || request.header("authorization").is_some() {
+            return None;
+        }
+        let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
+        let to = format!("/login?next={}", encode(&format!("{}{query}", request.path)));
+        let headers = vec![("location", to), ("cache-control", "no-store".to_owned())];
+        Some(Response { headers, ..Response::new(303, Vec::new()) })
     }
 
     /// The answer to a request that is not admitted: what is missing, or which user was refused.
@@ -130,12 +168,30 @@ impl Guard {
             }
             (Some(_), _) => "this server requires HTTP Basic credentials: set username and password".to_owned(),
         };
-        let challenge = self.basic.is_some().then(|| "Basic realm=\"locker\", charset=\"UTF-8\"".to_owned());
-        Response {
-            headers: challenge.map(|challenge| ("www-authenticate", challenge)).into_iter().collect(),
-            ..refusal(Code::Unauthorized, wanted)
+        if !lacks_certificate && let Some(to_sign_in) = self.sign_in(request) {
+            return to_sign_in;
         }
+        let basic = "Basic realm=\"locker\", charset=\"UTF-8\"";
+        // A challenge of this kind makes no browser ask for a password in a window of its own.
+        let challenge = if is_of_page(request) { "Cookie realm=\"locker\"" } else { basic };
+        let challenge = self.basic.is_some().then(|| ("www-authenticate", challenge.to_owned()));
+        Response { headers: challenge.into_iter().collect(), ..refusal(Code::Unauthorized, wanted) }
     }
+}
+
+/// Whether a request changes nothing.
+fn reads(request: &Request) -> bool {
+    matches!(request.method.as_str(), "GET" | "HEAD" | "OPTIONS")
+}
+
+fn accepts(request: &Request, media: &str) -> bool {
+    request.header("accept").is_some_and(|accepted| accepted.contains(media))
+}
+
+/// Whether a script of the web page has sent a request: it says so, or a browser does, or it follows events.
+fn is_of_page(request: &Request) -> bool {
+    let says = [sessions::PAGE_TOKEN, "origin"].iter().any(|name| request.header(name).is_some());
+    says || accepts(request, "text/event-stream")
 }
 
 fn refusal(code: Code, error: String) -> Response {
@@ -167,7 +223,7 @@ fn has_password(request: &Request, expected: &[u8; 32]) -> bool {
 impl Handler for Guard {
     fn admit(&self, request: &mut Request) -> Result<Admission, Response> {
         self.browsers.check(request).map_err(|error| refusal(Code::Forbidden, error))?;
-        let (identity, admission) = self.identify(request).map_err(|()| self.refuse(request))?;
+        let (identity, admission) = self.identify(request)?;
         request.identity = identity;
         self.inner.admit(request)?;
         Ok(admission)

@@ -122,7 +122,8 @@ fn proofs_combine_as_the_first_line_says() {
 #[test]
 fn whatever_is_not_a_public_route_is_guarded() {
     let guard = guard(true, None);
-    let public = [("GET", "/healthz"), ("HEAD", "/healthz"), ("GET", "/readyz"), ("HEAD", "/readyz")];
+    let public =
+        [("GET", "/healthz"), ("HEAD", "/healthz"), ("GET", "/readyz"), ("HEAD", "/readyz"), ("GET", "/login")];
     for (method, path) in public {
         assert_eq!(answer(&guard, request(method, path, None, None)).status, 200, "{method} {path}");
     }
@@ -158,19 +159,94 @@ fn whatever_is_not_a_public_route_is_guarded() {
     assert_eq!(answer(&guard, overridden).body, b"", "such headers have no effect");
 }
 
+/// The routes that need no proof: they say whether the server works, and let people sign in.
+const PUBLIC: [&str; 8] = [
+    "/healthz",
+    "/readyz",
+    "/api/v1/session",
+    "/login",
+    "/assets/locker.css",
+    "/assets/locker.js",
+    "/assets/sign-in.js",
+    "/assets/locker.svg",
+];
+
 #[test]
-fn every_route_but_the_health_checks_is_guarded() {
+fn every_route_but_these_is_guarded() {
     let guard = guard(true, None);
     let mut public = Vec::new();
     for (method, template) in routes::all() {
         let path = template.replace("{revision}", "7").replace(['{', '}'], "");
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
             let status = answer(&guard, request(method, &path, None, None)).status;
-            assert!(status == 401 || ["/healthz", "/readyz"].contains(&template), "{method} {template}");
+            assert!(status == 401 || PUBLIC.contains(&template), "{method} {template}");
         }
         if answer(&guard, request(method, &path, None, None)).status != 401 {
             public.push(template);
         }
     }
-    assert_eq!(public, ["/healthz", "/readyz"]);
+    assert_eq!(public, PUBLIC);
+    for method in ["POST", "DELETE"] {
+        assert_eq!(answer(&guard, request(method, "/api/v1/session", None, None)).status, 401, "{method}");
+    }
+}
+
+/// A guard with one session, and the headers of a page in it.
+fn signed_in() -> (Guard, Vec<(String, String)>) {
+    let sessions = Sessions::new(false, true);
+    let set = sessions.begin(Identity::User("ada".into()), &request("POST", "/", None, None), Instant::now());
+    let mut page = request("GET", "/", None, None);
+    page.headers.push(("cookie".into(), set.split(';').next().unwrap().into()));
+    page.headers.push((sessions::PAGE_TOKEN.into(), sessions::page_token(&page).unwrap()));
+    (guard(true, None).with_sessions(sessions), page.headers)
+}
+
+#[test]
+fn a_session_reads_by_its_cookie_and_changes_with_its_page_token() {
+    let (guard, headers) = signed_in();
+    let asked = |method: &str, headers: &[(String, String)], password: Option<&str>| {
+        let mut request = request(method, "/api/v1/pools/p", password, None);
+        request.headers.extend_from_slice(headers);
+        answer(&guard, request)
+    };
+    for (method, headers, status) in [
+        ("GET", &headers[..1], 200),
+        ("GET", &headers[..], 200),
+        ("PUT", &headers[..], 200),
+        ("PUT", &headers[..1], 403),
+        ("PATCH", &headers[..1], 403),
+        ("POST", &headers[..1], 403),
+        ("DELETE", &headers[..1], 403),
+        ("GET", &headers[1..], 401),
+        ("PUT", &headers[1..], 401),
+    ] {
+        assert_eq!(asked(method, headers, None).status, status, "{method} {}", headers.len());
+    }
+    assert_eq!(asked("GET", &headers, None).body, b"user:ada");
+    // Credentials in the request count alone, right or wrong, so guesses are always seen as such.
+    assert_eq!(asked("PUT", &headers[..1], Some(&basic("ci:s:ecret"))).body, b"user:ci");
+    assert_eq!(asked("GET", &headers, Some(&basic("ci:wrong"))).status, 401);
+}
+
+#[test]
+fn people_are_led_to_the_form_and_programs_are_told() {
+    let guard = guard(true, None);
+    let asked = |headers: &[(&str, &str)]| {
+        let mut request = request("GET", "/pools/a%20b", None, None);
+        request.query = "since=1".into();
+        request.headers.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let response = answer(&guard, request);
+        let header = |name| response.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone());
+        (response.status, header("location").or_else(|| header("www-authenticate")).unwrap())
+    };
+    let html = ("accept", "text/html,*/*");
+    assert_eq!(asked(&[html]), (303, "/login?next=%2Fpools%2Fa%2520b%3Fsince%3D1".to_owned()));
+    let wrong = basic("ci:wrong");
+    assert_eq!(asked(&[html, ("authorization", &wrong)]).0, 401, "a guess is a failed login");
+    assert!(asked(&[("accept", "*/*")]).1.starts_with("Basic "));
+    // A browser asks for a password in a window of its own if it is challenged for one.
+    let own = [("host", "locker.example"), ("origin", "http://locker.example")];
+    for of_page in [&[("accept", "text/event-stream")][..], &[(sessions::PAGE_TOKEN, "")], &own] {
+        assert_eq!(asked(of_page), (401, "Cookie realm=\"locker\"".to_owned()), "{of_page:?}");
+    }
 }

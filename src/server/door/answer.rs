@@ -11,11 +11,21 @@ use crate::server::http::Response;
 
 /// The whole answer to the request with the given `id`. `with_body` is false for answers to HEAD.
 pub(super) fn to_bytes(response: Response, with_body: bool, keep: Keep, id: &str) -> Vec<u8> {
+    // RFC 9110, 8.6: a 204 has no length, and a 304 would state the length of another answer.
+    let is_empty = matches!(response.status, 204 | 304);
+    bytes(response, with_body && !is_empty, !is_empty, keep, id)
+}
+
+/// The head of an answer in parts, and its first part. Its end is the end of the connection, so every client that reads
+/// HTTP can read it.
+pub(super) fn first_part(response: Response, id: &str) -> Vec<u8> {
+    bytes(response, true, false, Keep::Close, id)
+}
+
+fn bytes(response: Response, with_body: bool, with_length: bool, keep: Keep, id: &str) -> Vec<u8> {
     let Response { status, headers, body, .. } = response;
     // Statuses below 200 are not final answers, and a number that is not a status is a bug in the handler.
     let status = if (200..=599).contains(&status) { status } else { 500 };
-    // RFC 9110, 8.6: a 204 has no length, and a 304 would state the length of another answer.
-    let has_no_length = matches!(status, 204 | 304);
     let headers = [("Content-Type", "application/json".to_owned())]
         .into_iter()
         .chain(headers)
@@ -26,11 +36,11 @@ pub(super) fn to_bytes(response: Response, with_body: bool, keep: Keep, id: &str
     let mut bytes = Vec::with_capacity(256 + body.len());
     // Writing to memory cannot fail.
     let _ = head.raw_print(&mut bytes, HTTPVersion(1, 1), &[], true, None);
-    reopen(&mut bytes, has_no_length);
+    reopen(&mut bytes, !with_length);
     for part in ["x-request-id: ", id, "\r\n", keep.header_and_end()] {
         bytes.extend_from_slice(part.as_bytes());
     }
-    if with_body && !has_no_length {
+    if with_body {
         bytes.extend_from_slice(&body);
     }
     bytes

@@ -37,7 +37,7 @@ const IDLE_BUFFER: usize = 1024;
 const CHUNKS_BUFFER: usize = 16 * 1024;
 
 /// Why a connection ends.
-enum End {
+pub(super) enum End {
     /// The client is gone, or there is nothing more to send to it.
     Gone,
     /// Send one last answer, then close.
@@ -100,7 +100,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, client: 
     connection.close().await;
 }
 
-struct Connection<'a, S> {
+pub(super) struct Connection<'a, S> {
     stream: S,
     /// Bytes that were read and not used yet.
     ahead: Vec<u8>,
@@ -111,10 +111,10 @@ struct Connection<'a, S> {
     /// Whether the current request is a HEAD request, whose answer has no body.
     is_head: bool,
     /// The current request, from its first byte to its log line.
-    entry: Option<Entry>,
+    pub(super) entry: Option<Entry>,
     client: &'a Client,
     seat: &'a Seat,
-    door: Arc<Door>,
+    pub(super) door: Arc<Door>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
@@ -323,6 +323,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 _ => break response,
             }
         };
+        if let (Some(_), Some(subscription), false) = (response.stream, &subscription, self.is_head) {
+            let keep = self.stream(&mut request, response, subscription).await?;
+            listener.answered();
+            return Ok(keep);
+        }
         listener.answered();
         drop((subscription, place));
         let keep = if door.stop.is_triggered() { Keep::Close } else { keep };
@@ -330,7 +335,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     /// Calls the handler once. A panic fails only this request.
-    async fn handled(&self, request: &Request) -> Result<Response, End> {
+    pub(super) async fn handled(&self, request: &Request) -> Result<Response, End> {
         match timeout(self.door.settings.total, caught(self.door.handler.handle(request))).await {
             Ok(Some(response)) => Ok(response),
             Ok(None) => {
@@ -357,7 +362,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// A client that has shut down its sending half counts as gone. A client whose proxy dropped it looks the same, and
     /// granting a lock to nobody is the worse mistake. Bytes that the client sends ahead are kept, up to a bound.
     /// Beyond it they stay in the socket, and the end of the client is not seen until they are read.
-    async fn park(&mut self, subscription: &Subscription, until: Instant) -> Result<Attempt, End> {
+    pub(super) async fn park(&mut self, subscription: &Subscription, until: Instant) -> Result<Attempt, End> {
         if self.ahead.is_empty() {
             (self.ahead, self.ahead_share) = (Vec::new(), None);
         }
@@ -402,7 +407,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         sent.map(|()| keep).map_err(|_| End::Gone)
     }
 
-    fn end_entry(&mut self, outcome: &Outcome<'_>) {
+    pub(super) fn end_entry(&mut self, outcome: &Outcome<'_>) {
         if let Some(entry) = self.entry.take() {
             self.door.settings.figures.answered(outcome.status);
             entry.write(self.client, outcome);
@@ -415,7 +420,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     /// Sends all of `bytes`. The time limit grows with their number.
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let sent = send(&mut self.stream, bytes, self.door.settings.write).await;
         if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
             self.door.settings.figures.deaf_ended.inc();
@@ -488,7 +493,7 @@ async fn count(door: &Door, seat: &Seat, share: &mut Option<Share>, bytes: usize
 }
 
 /// Drops what a parked request no longer needs: it has been authorized, and no handler reads its headers again.
-fn shrink(request: &mut Request) {
+pub(super) fn shrink(request: &mut Request) {
     request.headers = Vec::new();
     request.body.shrink_to_fit();
 }

@@ -13,6 +13,7 @@
 //! | `logins.rs` | limits on guessing passwords |
 //! | `connection.rs` | one client: read a request, let its route answer, park it, send the answer |
 //! | `head.rs` | request heads and every reason to refuse one (pure) |
+//! | `stream.rs` | an answer that goes on: its parts, one after another |
 //! | `keep.rs` | whether a connection stays open after an answer |
 //! | `body.rs` | chunked bodies (pure) |
 //! | `answer.rs` | the bytes of an answer, with the help of `tiny_http` |
@@ -46,6 +47,7 @@ mod park;
 mod refusal;
 mod settings;
 mod stop;
+mod stream;
 mod tls;
 mod workers;
 

@@ -357,7 +357,11 @@ impl Thread {
 
     /// Wakes the parked requests that the batch was of interest to.
     fn tell(&mut self) {
+        let mut has_news = false;
         for notice in self.state.take_notices() {
+            if !matches!(notice, Notice::Park(_)) {
+                has_news = true;
+            }
             match notice {
                 Notice::Park(park) => self.notices.notify(park),
                 Notice::Pool(pool) => {
@@ -376,6 +380,9 @@ impl Thread {
                     self.long_polls.notify(&Topic::Changes, &self.notices);
                 }
             }
+        }
+        if has_news {
+            self.long_polls.events().changed();
         }
     }
 

@@ -42,6 +42,13 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// The first entries after this revision.
+    #[must_use]
+    pub fn after(revision: Revision, limit: usize) -> Self {
+        let (filter, order) = (Filter::default(), Order::OldestFirst);
+        Self { filter, order, after: Some(revision), from: None, newest: false, limit }
+    }
+
     fn range(&self) -> Range {
         match (self.order, self.after, self.from) {
             (Order::OldestFirst, Some(after), _) => (Bound::Excluded(last_of(after)), Bound::Unbounded),

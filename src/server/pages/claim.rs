@@ -1,15 +1,17 @@
 //! `/claims/ID`: the life of one claim.
 
-use maud::{Markup, html};
+use maud::html;
 
-use super::parts::{Moment, build_ended, frame, holder, missing, owner, pool_path, suspect, time};
+use super::frame::{Page, missing};
+use super::parts::{Moment, build_ended, holder, owner, pool_path, suspect, time};
+use super::pool::why_stuck;
 use crate::wire::api::{ClaimState, ClaimView};
 
 /// The page of a claim, or that none of this id is remembered.
 #[must_use]
-pub fn claim(moment: Moment, id: &str, view: Option<&ClaimView>) -> Markup {
+pub fn claim(moment: Moment, id: &str, view: Option<&ClaimView>) -> Page {
     let Some(view) = view else {
-        return missing(moment, &format!("There is no claim {id:?}, and none is remembered."));
+        return missing(&format!("There is no claim {id:?}, and none is remembered."));
     };
     let state = match view.state {
         ClaimState::Waiting => "waits",
@@ -49,8 +51,9 @@ pub fn claim(moment: Moment, id: &str, view: Option<&ClaimView>) -> Markup {
                 "Place " (queue.position)
                 @if let Some(wait) = &queue.expected_wait { ", expected wait " (wait) }
                 @if !queue.listening { " " span.badge.warn { "not listening: others pass it" } }
-                @if let Some(stuck) = &queue.stuck { " " span.badge.warn { (stuck.word()) } }
+                @if queue.stuck.is_some() { " " span.badge.warn { "stuck" } }
             }
+            @if let Some(stuck) = queue.stuck { p.warn { (why_stuck(stuck)) } }
             @if let Some(lacks) = &queue.lacks { p.reason { (lacks) } }
             @for one in &queue.holders { (holder(one, moment)) }
         }
@@ -63,5 +66,7 @@ pub fn claim(moment: Moment, id: &str, view: Option<&ClaimView>) -> Markup {
             dt { "Fetched by another build" } dd { @if view.delivered { "yes" } @else { "no" } }
         }
     };
-    frame(moment, &format!("Claim {id}"), &main)
+    // Everything that changes a claim is in the history of each of its pools.
+    let pool = view.asks.first().map(|part| part.pool.clone());
+    Page { title: format!("Claim {id}"), main, pool }
 }

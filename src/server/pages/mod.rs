@@ -4,18 +4,25 @@
 //! (`locker.js`) keeps them fresh and lets people act; all that it does goes through the API, under the API's rules.
 //! Nothing is loaded from anywhere else, which the content security policy of each page enforces.
 //!
-//! - `overview`: all pools. `pool`: one pool. `claim`: one claim.
-//! - `parts`: what they share: the frame, times, owners, links, buttons.
+//! - `overview`: all pools. `pool`: one pool. `claim`: one claim. `sign_in`: the form for those who must prove who
+//!   they are.
+//! - `frame`: what is around each page. `parts`: what they share: times, owners, links. `action`: what people may do.
 
+mod action;
 mod claim;
+mod frame;
 mod overview;
 mod parts;
 mod pool;
+mod pool_actions;
+mod sign_in;
 
 pub use self::claim::claim;
+pub use self::frame::{Page, Visitor, missing};
 pub use self::overview::{PoolRow, overview};
-pub use self::parts::{Moment, missing};
+pub use self::parts::Moment;
 pub use self::pool::pool;
+pub use self::sign_in::sign_in;
 
 use maud::Markup;
 
@@ -28,11 +35,17 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 const STYLE: &str = include_str!("locker.css");
 const ICON: &str = include_str!("locker.svg");
 const SCRIPT: &str = include_str!("locker.js");
+const SIGN_IN_SCRIPT: &str = include_str!("sign-in.js");
 
 /// The answer with a page.
 #[must_use]
-pub fn page(status: u16, markup: &Markup) -> Response {
-    file(status, "text/html; charset=utf-8", "no-store", markup.0.clone())
+pub fn page(status: u16, moment: Moment, visitor: &Visitor, page: &Page) -> Response {
+    html(status, frame::frame(moment, visitor, page))
+}
+
+/// The answer with a whole document.
+fn html(status: u16, markup: Markup) -> Response {
+    file(status, "text/html; charset=utf-8", "no-store", markup.0)
 }
 
 /// The style of all pages.
@@ -51,6 +64,12 @@ pub fn icon() -> Response {
 #[must_use]
 pub fn script() -> Response {
     file(200, "text/javascript; charset=utf-8", "no-cache", SCRIPT.to_owned())
+}
+
+/// The script of the form to sign in.
+#[must_use]
+pub fn sign_in_script() -> Response {
+    file(200, "text/javascript; charset=utf-8", "no-cache", SIGN_IN_SCRIPT.to_owned())
 }
 
 fn file(status: u16, content_type: &str, caching: &str, body: String) -> Response {

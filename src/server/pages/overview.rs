@@ -2,7 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::parts::{Moment, frame, lasting, pool_path};
+use super::frame::Page;
+use super::parts::{Moment, lasting, pool_path};
 use crate::wire::api::PoolSummary;
 
 /// What a row says of a pool.
@@ -15,7 +16,7 @@ pub struct PoolRow {
 
 /// The page of all pools. `more` pools are not shown.
 #[must_use]
-pub fn overview(moment: Moment, rows: &[PoolRow], more: usize) -> Markup {
+pub fn overview(moment: Moment, rows: &[PoolRow], more: usize) -> Page {
     let sum = |of: fn(&PoolRow) -> usize| rows.iter().map(of).sum::<usize>();
     let main = html! {
         h1 { "Pools" }
@@ -32,7 +33,7 @@ pub fn overview(moment: Moment, rows: &[PoolRow], more: usize) -> Markup {
                     thead {
                         tr {
                             th scope="col" { "Pool" }
-                            @for name in ["Free", "Held", "Waiting", "Longest wait", "Longest hold", "Out of service"] {
+                            @for name in ["Free", "Held", "Waiting", "Longest wait", "Longest hold", "Suspect", "Quarantined"] {
                                 th.number scope="col" { (name) }
                             }
                         }
@@ -43,7 +44,7 @@ pub fn overview(moment: Moment, rows: &[PoolRow], more: usize) -> Markup {
         }
         @if more > 0 { p { (more) " more pools are not shown here." } }
     };
-    frame(moment, "Pools", &main)
+    Page { title: "Pools".to_owned(), main, pool: None }
 }
 
 fn line(row: &PoolRow, moment: Moment) -> Markup {
@@ -53,13 +54,13 @@ fn line(row: &PoolRow, moment: Moment) -> Markup {
         tr data-name=(pool.pool) {
             th scope="row" data-value=(pool.pool) {
                 a href=(pool_path(&pool.pool)) { (pool.pool) }
-                @if pool.suspect > 0 { " " span.badge.warn { (pool.suspect) " suspect" } }
             }
             td.number data-value=(pool.free) { (pool.free) " of " (pool.locks) }
             (number(*held))
             (number(pool.waiting))
             (lasting(pool.oldest_wait.as_deref(), moment))
             (lasting(pool.oldest_hold.as_deref(), moment))
+            (number(pool.suspect))
             (number(pool.quarantined))
         }
     }

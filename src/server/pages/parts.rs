@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use maud::{DOCTYPE, Markup, html};
-use serde_json::{Value, json};
+use maud::{Markup, html};
 
 use crate::client::http::encode as segment;
 use crate::client::{when, who};
 use crate::core::names::Revision;
 use crate::core::time::WallMs;
-use crate::wire::api::{BuildEndedView, HolderView, Owner, SuspectView};
+use crate::wire::api::{BuildEndedView, ChangeView, HolderView, Owner, SuspectView};
 
 /// The moment that a page shows.
 #[derive(Debug, Clone, Copy)]
@@ -17,46 +16,6 @@ pub struct Moment {
     pub now: WallMs,
     /// The script asks for what has changed since.
     pub revision: Revision,
-}
-
-/// A whole page.
-pub(super) fn frame(moment: Moment, title: &str, main: &Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " · Locker" }
-                link rel="icon" href="/assets/locker.svg" type="image/svg+xml";
-                link rel="stylesheet" href="/assets/locker.css";
-                script src="/assets/locker.js" defer {}
-            }
-            body {
-                header { a href="/" { "Locker" } span #live role="status" {} }
-                main data-revision=(moment.revision.0) { (main) }
-                dialog #ask aria-labelledby="ask-title" {
-                    form method="dialog" {
-                        h2 #ask-title {}
-                        p #ask-text {}
-                        div #ask-fields {}
-                        p #ask-error role="alert" {}
-                        div.row {
-                            button type="button" #ask-cancel { "Cancel" }
-                            button type="submit" #ask-do.primary {}
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The page that says that there is no such thing.
-#[must_use]
-pub fn missing(moment: Moment, what: &str) -> Markup {
-    frame(moment, "Not found", &html! { h1 { "Not found" } p { (what) } p { a href="/" { "All pools" } } })
 }
 
 /// A time of the API: what a person reads, and the exact one for programs and on hover.
@@ -135,46 +94,28 @@ pub(super) fn claim_path(claim: &str) -> String {
     format!("/claims/{}", segment(claim))
 }
 
-/// Something that a person may do, as the script needs it. The server decides whether it is allowed.
-pub(super) struct Action<'a> {
-    /// What the button says.
-    pub name: &'a str,
-    pub method: &'a str,
-    /// Below `/api/v1`, encoded.
-    pub path: String,
-    /// What will happen, in one or two sentences.
-    pub text: String,
-    /// How the call carries who acts and why.
-    pub by: By,
-    /// More of the body.
-    pub body: Value,
-}
-
-/// How a call carries who acts and why.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum By {
-    /// As `by` in the body.
-    Body,
-    /// As `by` and `reason` in the query.
-    Query,
-    /// As the owner of a new claim, with `reason` beside it.
-    Owner,
-}
-
-impl<'a> Action<'a> {
-    /// An action whose call says in its body who acts and why, and nothing else.
-    pub fn new(name: &'a str, method: &'a str, path: String, text: String) -> Self {
-        Self { name, method, path, text, by: By::Body, body: json!({}) }
+/// One entry of the history. `with_pools` says of which pools it is.
+pub(super) fn change(change: &ChangeView, moment: Moment, with_pools: bool) -> Markup {
+    let locks = change.locks.iter().map(|lock| lock.lock.as_str()).collect::<Vec<_>>().join(", ");
+    let who = change.claim.as_deref().unwrap_or_default();
+    html! {
+        (time(&change.at, moment)) " "
+        b { (kind_of(change).replace('_', " ")) }
+        @if !locks.is_empty() { " " (locks) }
+        @if with_pools { @for pool in &change.pools { " of " a href=(pool_path(pool)) { (pool) } } }
+        @if change.owner != Owner::default() { ", " (owner(&change.owner, who)) }
+        @if let Some(how) = &change.how { ", " (how.replace('_', " ")) }
+        @if let Some(waited) = &change.waited { ", waited " (waited) }
+        @if let Some(held) = &change.held { ", held " (held) }
+        @if let Some(claim) = &change.claim { ". " a href=(claim_path(claim)) { "Claim" } }
+        @if let Some(reason) = &change.reason { span.reason { " – " (reason) } }
     }
+}
 
-    /// The button.
-    pub fn button(&self) -> Markup {
-        let by = match self.by {
-            By::Body => "body",
-            By::Query => "query",
-            By::Owner => "owner",
-        };
-        let call = json!({ "method": self.method, "path": self.path, "by": by, "body": self.body, "text": self.text });
-        html! { button type="button" data-action=(call) { (self.name) } }
+/// The API's word for what happened.
+fn kind_of(change: &ChangeView) -> String {
+    match serde_json::to_value(change.kind) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
     }
 }

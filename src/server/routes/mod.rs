@@ -3,13 +3,14 @@
 //! - `route`: what a route is. `table`: all routes, with shared `parameters`. Dispatch and `openapi.json` both use that one table.
 //! - `call`: one request, split into path, query and body. It collects everything that is wrong with the request.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
-//! - `claims`, `pools`, `locks`, `changes`, `stats`, `info`: the handlers.
+//! - `claims`, `pools`, `locks`, `changes`, `events`, `stats`, `info`, `sessions`, `pages`: the handlers.
 //! - [`contracts`]: the handlers of the APIs that Locker serves for clients of other servers.
 
 mod call;
 mod changes;
 mod claims;
 pub mod contracts;
+mod events;
 mod failure;
 mod info;
 mod locks;
@@ -19,6 +20,7 @@ mod parameters;
 mod pools;
 mod release;
 pub(super) mod route;
+mod sessions;
 mod stats;
 pub(super) mod table;
 
@@ -33,8 +35,10 @@ use self::failure::Failure;
 use self::route::{Method, Route, Run};
 use self::table::ROUTES;
 use super::auth::Access;
+use super::auth::sessions::Sessions;
 use super::build_watch::BuildWatch;
 use super::engine::{Engine, EngineError};
+use super::events::Events;
 use super::http::{Admission, Answering, Handler, Request, Response};
 use super::long_polls::LongPolls;
 use super::nearest;
@@ -68,6 +72,7 @@ pub struct Routes {
     builds: BuildWatch,
     contracts: ContractRoutes,
     metrics: MoreMetrics,
+    sessions: Sessions,
 }
 
 impl Routes {
@@ -76,7 +81,14 @@ impl Routes {
     #[must_use]
     pub fn new(engine: Engine, long_polls: LongPolls, health: Health) -> Self {
         let (builds, contracts) = (BuildWatch::default(), ContractRoutes::default());
-        Self { engine, long_polls, health, builds, contracts, metrics: Arc::new(|_| ()) }
+        let sessions = Sessions::default();
+        Self { engine, long_polls, health, builds, contracts, metrics: Arc::new(|_| ()), sessions }
+    }
+
+    /// The same API, where people sign in to these sessions.
+    #[must_use]
+    pub fn with_sessions(self, sessions: Sessions) -> Self {
+        Self { sessions, ..self }
     }
 
     /// The same API with more metrics than those of the engine, the pools and the builds.
@@ -106,6 +118,11 @@ impl Routes {
         }
         let scope = ask.scope.unwrap_or_else(|| snapshot.default_scope(&ask.terms.ask.parts));
         Ok(self.builds.admit(&ask.terms.owner, scope).await?)
+    }
+
+    /// Who follows events.
+    fn events(&self) -> &Events {
+        self.long_polls.events()
     }
 
     /// Reads the newest snapshot.
@@ -219,6 +236,7 @@ impl Handler for Routes {
 
     fn left(&self, park: ParkId) {
         self.long_polls.unwatch(park);
+        self.events().end(park);
         self.engine.post(Command::Left { park });
         self.contracts.left(park).into_iter().for_each(|end| self.engine.post(end));
     }

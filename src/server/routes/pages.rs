@@ -1,7 +1,8 @@
 //! The web page: from a snapshot to a page (`super::super::pages`).
 
-use super::super::http::Response;
-use super::super::pages::{self, Moment, PoolRow};
+use super::super::auth::sessions::page_token;
+use super::super::http::{Request, Response};
+use super::super::pages::{self, Moment, PoolRow, Visitor};
 use super::super::views::Viewer;
 use super::call::Call;
 use super::failure::Failure;
@@ -24,13 +25,22 @@ impl Viewer<'_> {
     }
 }
 
+/// Who sends a request for a page. Only who is signed in has a cookie and no credentials beside it.
+fn visitor(request: &Request) -> Visitor {
+    let identity = request.identity.as_ref().map(ToString::to_string);
+    let by_session = identity.is_some() && request.header("authorization").is_none();
+    Visitor { token: page_token(request).filter(|_| by_session), identity }
+}
+
 /// `GET /`: all pools.
 pub(super) fn overview(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     call.asks_nothing()?;
     Ok(routes.look(|viewer| {
         let pools = &viewer.snapshot.pools;
         let rows: Vec<_> = pools.values().take(limits::PAGE).map(|pool| viewer.row(pool)).collect();
-        pages::page(200, &pages::overview(viewer.moment_shown(), &rows, pools.len() - rows.len()))
+        let moment = viewer.moment_shown();
+        let page = pages::overview(moment, &rows, pools.len() - rows.len());
+        pages::page(200, moment, &visitor(call.request), &page)
     }))
 }
 
@@ -46,10 +56,10 @@ pub(super) async fn pool(routes: &Routes, call: &Call<'_>) -> Result<Response, F
     });
     let Some(view) = view else {
         let text = format!("There is no pool called {:?}.", name.as_str());
-        return Ok(pages::page(404, &pages::missing(moment, &text)));
+        return Ok(pages::page(404, moment, &visitor(call.request), &pages::missing(&text)));
     };
     let changes = changes::entries(routes, keys).await?;
-    Ok(pages::page(200, &pages::pool(moment, &view, &changes)))
+    Ok(pages::page(200, moment, &visitor(call.request), &pages::pool(moment, &view, &changes)))
 }
 
 /// `GET /claims/{id}`.
@@ -60,7 +70,9 @@ pub(super) fn claim(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     Ok(routes.look(|viewer| {
         let view = claims::view(viewer, &id);
         let status = if view.is_some() { 200 } else { 404 };
-        pages::page(status, &pages::claim(viewer.moment_shown(), id.as_str(), view.as_ref()))
+        let moment = viewer.moment_shown();
+        let page = pages::claim(moment, id.as_str(), view.as_ref());
+        pages::page(status, moment, &visitor(call.request), &page)
     }))
 }
 
@@ -80,4 +92,10 @@ pub(super) fn icon(_: &Routes, call: &Call) -> Result<Response, Failure> {
 pub(super) fn script(_: &Routes, call: &Call) -> Result<Response, Failure> {
     call.asks_nothing()?;
     Ok(pages::script())
+}
+
+/// `GET /assets/sign-in.js`.
+pub(super) fn sign_in_script(_: &Routes, call: &Call) -> Result<Response, Failure> {
+    call.asks_nothing()?;
+    Ok(pages::sign_in_script())
 }

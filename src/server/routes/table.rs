@@ -13,12 +13,12 @@ use super::parameters::{
 use super::route::Method::{Delete, Get, Patch, Post, Put};
 use super::route::Run::{Do, Look, Talk};
 use super::route::{Route, guarded, parameter, public, required};
-use super::{Routes, changes, claims, done, info, locks, metrics, pages, pools, release, stats};
+use super::{Routes, changes, claims, done, events, info, locks, metrics, pages, pools, release, sessions, stats};
 use crate::core::limits;
 use crate::wire::api::{
-    BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
-    MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView, QuarantineBody,
-    ReleaseBody, ReleaseView, RemoveBody, RenewBody, ReturnBody, StatsView, VerifyView,
+    BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, EventView, InfoView, LockBody,
+    LockView, MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView, QuarantineBody,
+    ReleaseBody, ReleaseView, RemoveBody, RenewBody, ReturnBody, SessionView, StatsView, VerifyView,
 };
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
@@ -44,6 +44,15 @@ const fn page(
     look: fn(&Routes, &Call) -> Result<Response, Failure>,
 ) -> Route {
     Route { is_api: false, ..guarded(Get, path, summary, Look(look)) }
+}
+
+/// A part of the web page that anybody may load: it says nothing about pools.
+const fn open_page(
+    path: &'static str,
+    summary: &'static str,
+    look: fn(&Routes, &Call) -> Result<Response, Failure>,
+) -> Route {
+    Route { is_api: false, ..public(Get, path, summary, Look(look)) }
 }
 
 /// All routes, grouped by subject.
@@ -421,6 +430,26 @@ pub(in super::super) static ROUTES: &[Route] = &[
     },
     Route {
         query: &[
+            parameter("pool", "string", "Only events of this pool."),
+            parameter("since", "integer", "Begin with what happened after this revision (default: now)."),
+            parameter(
+                "entries",
+                "boolean",
+                "Each entry of the history (default), or only that there is something new.",
+            ),
+        ],
+        answer: Some(SchemaGenerator::subschema_for::<EventView>),
+        media: "text/event-stream",
+        codes: &[Code::NoSuchPool, Code::TooMany],
+        ..guarded(
+            Get,
+            "/api/v1/events",
+            "Follow what happens, as server-sent events; the schema is that of their data",
+            Talk(|routes, call| Box::pin(events::follow(routes, call))),
+        )
+    },
+    Route {
+        query: &[
             required("pool", "string", "The name of the pool."),
             required("lock", "string", "The name of the lock."),
             required("fence", "integer", "The fence to check."),
@@ -451,15 +480,30 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Talk(|routes, call| Box::pin(metrics::get(routes, call))),
         )
     },
+    Route {
+        answer: Some(SchemaGenerator::subschema_for::<SessionView>),
+        codes: &[Code::Unprocessable],
+        ..guarded(Post, "/api/v1/session", "Sign in on the web page: the answer sets a cookie", Look(sessions::begin))
+    },
+    Route {
+        answer: Some(SchemaGenerator::subschema_for::<SessionView>),
+        ..public(Get, "/api/v1/session", "Say who is signed in on the web page", Look(sessions::get))
+    },
+    Route {
+        answer: Some(SchemaGenerator::subschema_for::<SessionView>),
+        ..guarded(Delete, "/api/v1/session", "Sign out of the web page", Look(sessions::end))
+    },
+    open_page("/login", "Web page: the form to sign in", sessions::form),
     page("/", "Web page: all pools", pages::overview),
     Route {
         is_api: false,
         ..guarded(Get, "/pools/{pool}", "Web page: a pool", Talk(|routes, call| Box::pin(pages::pool(routes, call))))
     },
     page("/claims/{id}", "Web page: a claim", pages::claim),
-    page("/assets/locker.css", "Web page: its style", pages::style),
-    page("/assets/locker.js", "Web page: its script", pages::script),
-    page("/assets/locker.svg", "Web page: its icon", pages::icon),
+    open_page("/assets/locker.css", "Web page: its style", pages::style),
+    open_page("/assets/locker.js", "Web page: its script", pages::script),
+    open_page("/assets/sign-in.js", "Web page: the script of the form to sign in", pages::sign_in_script),
+    open_page("/assets/locker.svg", "Web page: its icon", pages::icon),
     guarded(Get, "/openapi.json", "Get this description", Look(info::openapi)),
     Route {
         contracts: &[Contract::Locker],

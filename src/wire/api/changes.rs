@@ -173,6 +173,22 @@ pub struct ChangeView {
     pub latch: Option<LatchRef>,
 }
 
+/// The data of the event `now`: everything up to this revision has been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NowView {
+    pub revision: u64,
+}
+
+/// The data of one event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum EventView {
+    /// Of the event `change`.
+    Change(Box<ChangeView>),
+    /// Of the event `now`.
+    Now(NowView),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -413,6 +413,9 @@ pub struct WaiterView {
     /// As in `QueueView`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lacks: Option<String>,
+    /// As in `QueueView`. Present only in the queue of a pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_wait: Option<String>,
 }
 
 /// The holder of a lock.

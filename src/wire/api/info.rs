@@ -62,3 +62,14 @@ pub enum ConcourseState {
     /// All its builds are suspect. Their holds stay.
     Failing,
 }
+
+/// Who is signed in on the web page.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionView {
+    /// The identity of the session, such as `user:ada`. Absent if nobody is signed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// When the session ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}

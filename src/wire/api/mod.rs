@@ -21,13 +21,13 @@ use serde::{Deserialize, Serialize};
 
 use super::errors::Code;
 
-pub use changes::{ChangeKind, ChangeView, LatchRef};
+pub use changes::{ChangeKind, ChangeView, EventView, LatchRef, NowView};
 pub use claims::{
     BreakBody, BuildBody, BuildEndedView, ClaimBody, ClaimState, ClaimView, ConfirmBody, DeliverBody, HolderView,
     MadePoolView, MoveBody, PartBody, QueueEnd, QueueView, ReleaseBody, ReleaseView, RenewBody, Scope, SuspectView,
     VerifyView, WaiterView, WaitingView,
 };
-pub use info::{ConcourseState, ConcourseView, InfoView};
+pub use info::{ConcourseState, ConcourseView, InfoView, SessionView};
 pub use pools::{
     CutShort, FirstClaimBody, LockBody, LockState, LockView, MoveLockBody, NoteBody, Order, Pick, Policy, PoolBody,
     PoolChangeBody, PoolSummary, PoolView, QuarantineBody, QuarantineView, RemoveBody, ReturnBody, Rule, WhenEmpty,

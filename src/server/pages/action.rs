@@ -1,0 +1,110 @@
+//! What people may do on a page: buttons, and what the script needs to do it. The server decides whether it is allowed.
+
+use maud::{Markup, html};
+use serde_json::{Value, json};
+
+/// Something that a person may do.
+pub(super) struct Action {
+    /// What the button says.
+    pub name: &'static str,
+    pub method: &'static str,
+    /// Below `/api/v1`, encoded. `{...}` is the value of the field of this name.
+    pub path: String,
+    /// What will happen, in one or two sentences.
+    pub text: String,
+    /// How the call carries who acts and why.
+    pub by: By,
+    /// More of the body.
+    pub body: Value,
+    /// What else is asked.
+    pub fields: Vec<Field>,
+}
+
+/// How a call carries who acts and why.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum By {
+    /// As `by` in the body.
+    Body,
+    /// As `by` and `reason` in the query.
+    Query,
+    /// As the owner of a new claim, with `reason` beside it.
+    Owner,
+    /// The same, and the claim goes to the front of the queue. The page asks for it until it is served.
+    Next,
+}
+
+/// One more thing that a dialog asks for.
+pub(super) struct Field {
+    /// Where it goes in the body, such as `policy.drain`, or in the path.
+    pub name: &'static str,
+    pub label: &'static str,
+    pub kind: Kind,
+    pub value: String,
+    pub is_required: bool,
+}
+
+/// What can be entered.
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    Text,
+    /// Text of several lines.
+    Lines,
+    Number,
+    /// Yes or no: `true` is only sent for yes.
+    Check,
+    /// `NAME=VALUE, ...`.
+    Labels,
+    /// One of these, or none.
+    Choice(&'static [&'static str]),
+}
+
+impl Field {
+    pub fn new(name: &'static str, label: &'static str, kind: Kind) -> Self {
+        Self { name, label, kind, value: String::new(), is_required: false }
+    }
+
+    pub fn with(self, value: impl Into<String>) -> Self {
+        Self { value: value.into(), ..self }
+    }
+
+    pub fn required(self) -> Self {
+        Self { is_required: true, ..self }
+    }
+
+    fn json(&self) -> Value {
+        let (kind, choices): (_, &[&str]) = match self.kind {
+            Kind::Text => ("text", &[]),
+            Kind::Lines => ("lines", &[]),
+            Kind::Number => ("number", &[]),
+            Kind::Check => ("check", &[]),
+            Kind::Labels => ("labels", &[]),
+            Kind::Choice(choices) => ("choice", choices),
+        };
+        json!({
+            "name": self.name, "label": self.label, "kind": kind, "choices": choices, "value": self.value,
+            "required": self.is_required,
+        })
+    }
+}
+
+impl Action {
+    /// An action whose call says in its body who acts and why, and nothing else.
+    pub fn new(name: &'static str, method: &'static str, path: String, text: String) -> Self {
+        Self { name, method, path, text, by: By::Body, body: json!({}), fields: Vec::new() }
+    }
+
+    /// The button.
+    pub fn button(&self) -> Markup {
+        let by = match self.by {
+            By::Body => "body",
+            By::Query => "query",
+            By::Owner => "owner",
+            By::Next => "next",
+        };
+        let fields: Vec<Value> = self.fields.iter().map(Field::json).collect();
+        let call = json!({
+            "method": self.method, "path": self.path, "by": by, "body": self.body, "text": self.text, "fields": fields,
+        });
+        html! { button type="button" data-action=(call) { (self.name) } }
+    }
+}
