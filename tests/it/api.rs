@@ -269,6 +269,15 @@ GET    /api/v1/verify?pool=p&lock=1&fence=$a |                                  
 GET    /api/v1/verify?pool=none&lock=eu&fence=1 |                                        | 409 not_held
 GET    /api/v1/verify?pool=p&lock=eu&fence=x |                                           | 400 problems.#=1
 GET    /api/v1/verify                   |                                                | 400 problems.#=3
+GET    /api/v1/events?pool=none         |                                                | 404 no_such_pool
+GET    /api/v1/events?entries=1&since=x |                                                | 400 problems.#=2
+GET    /api/v1/events                   |                                                | 429 limit
+GET    /api/v1/session                  |                                                | 200
+GET    /api/v1/session?a=b              |                                                | 400
+POST   /api/v1/session                  |                                                | 422 unprocessable
+POST   /api/v1/session                  | {"username":"ada"}                             | 400
+DELETE /api/v1/session                  |                                                | 200
+DELETE /api/v1/session?a=b              |                                                | 400
 DELETE /api/v1/pools/p/locks/eu         |                                                | 409 lock_held
 PATCH  /api/v1/pools/p/locks/eu         | {"metadata":"x","if_free":true}                | 409 lock_held
 DELETE /api/v1/pools/p                  |                                                | 409 pool_in_use
@@ -647,6 +656,9 @@ const NOT_SEEN: &[(&str, &str)] = &[
     ("put /api/v1/claims/{id}", "concourse_unavailable"),
     ("put /api/v1/pools/{pool}/locks/{lock}", "build_refused"),
     ("put /api/v1/pools/{pool}/locks/{lock}", "concourse_unavailable"),
+    // An answer that goes on, and sessions: tests/it/web.
+    ("get /api/v1/events", "200"),
+    ("post /api/v1/session", "200"),
     ("put /lock/{name}", "limit"),
     ("post /lock/{name}", "limit"),
     // Pools must be declared; or a server serves no contracts: tests/it/contracts.rs.

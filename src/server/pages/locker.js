@@ -289,7 +289,7 @@ dialog.querySelector("form").addEventListener("submit", async (event) => {
     const answer = await act(asked, said);
     if (answer.ok) {
       dialog.close();
-      changed();
+      refresh().catch(changed);
     } else {
       const why = await answer.json().catch(() => ({}));
       error.textContent = why.error ?? `the server answers ${answer.status}`;

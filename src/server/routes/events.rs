@@ -60,7 +60,7 @@ async fn begin(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let after = since.map_or(snapshot.revision, Revision).min(snapshot.revision);
     let follower = Follower { pool, entries, after, told: now, ends: now + Duration::from_millis(EVENTS_MS) };
     if !call.may_park() || !routes.events().begin(call.request.park, follower.clone()) {
-        return Err(Failure::new(Code::TooMany, "too many clients follow events: ask for changes instead, or later"));
+        return Err(Failure::new(Code::Limit, "too many clients follow events: ask for changes instead, or later"));
     }
     let mut text = format!("retry: {RETRY_MS}\n\n");
     let behind = news(routes, &follower, &snapshot).await?;

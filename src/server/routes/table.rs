@@ -440,7 +440,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<EventView>),
         media: "text/event-stream",
-        codes: &[Code::NoSuchPool, Code::TooMany],
+        codes: &[Code::NoSuchPool, Code::Limit],
         ..guarded(
             Get,
             "/api/v1/events",
