@@ -19,13 +19,13 @@ use std::process::Command as Process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locker::core::claim::{Ask, End, Ended, Labels, Owner, Part, Priority, Scope, Terms, Want};
+use locker::core::claim::{Ask, Labels, Owner, Part, Priority, Scope, Terms, Want};
 use locker::core::command::{AskClaim, By, Command, MoveTo, Reply, Wait};
 use locker::core::names::{ClaimId, Digest, Label, LockName, ParkId, PoolName, Text};
 use locker::core::pool::{Lock, Overtaking, Pick, Policy};
 use locker::core::restart::restarted;
 use locker::core::settings::Settings;
-use locker::core::state::{Loaded, State};
+use locker::core::state::{EndedOutline, Loaded, State};
 use locker::core::step::step;
 use locker::core::time::{Deadline, EngineMs, Now, Span, WallMs};
 
@@ -94,7 +94,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { state: restarted(Loaded::default(), [], Settings::default(), 1, Now::default()), ms: 0, parks: 0 }
+        Self { state: restarted(Loaded::default(), [], [], Settings::default(), 1, Now::default()), ms: 0, parks: 0 }
     }
 
     fn now(&self) -> Now {
@@ -257,7 +257,7 @@ fn backfill_start(pools: u32) -> Duration {
         ..Loaded::default()
     };
     let start = Instant::now();
-    let mut state = restarted(loaded, [], Settings::default(), 1, Now::default());
+    let mut state = restarted(loaded, [], [], Settings::default(), 1, Now::default());
     step(&mut state, Command::Tick, Now::default()).unwrap();
     start.elapsed()
 }
@@ -353,29 +353,20 @@ fn full() -> World {
     let loaded = Loaded {
         pools: (0..pools).map(|n| (pool(n), Policy::default())).collect(),
         locks: (0..pools).map(|n| (pool(n), lock(&pool(n)))).collect(),
-        ended: (0..ended).map(remembered).collect(),
         ..Loaded::default()
     };
-    let state = restarted(loaded, [], Settings::default(), 1, Now::default());
+    let state = restarted(loaded, (0..ended).map(remembered), [], Settings::default(), 1, Now::default());
     let mut world = World { state, ..World::new() };
     world.asks("holder", "other-0", any(1), None, false);
     (0..waiters).for_each(|n| drop(world.asks(&format!("w-{n}"), "other-0", any(1), None, true)));
     world
 }
 
-fn remembered(n: u32) -> Ended {
-    Ended {
+fn remembered(n: u32) -> EndedOutline {
+    EndedOutline {
         id: ClaimId::parse(&format!("ended-{n}")).unwrap(),
-        life: 1,
-        digest: Some(Digest([0; 32])),
-        runs: Vec::new(),
-        how: End::Released,
-        by: None,
-        reason: None,
-        at: WallMs(0),
-        revision: None,
-        fence: None,
-        build: None,
+        released: true,
         forget: Deadline { at: EngineMs(u64::from(n) + 1_000_000), span: Span(1_000_000) },
+        build: None,
     }
 }

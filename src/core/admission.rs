@@ -130,7 +130,7 @@ pub(super) fn first_holder(state: &mut State, ask: &AskClaim, now: Now) -> Resul
 
 /// Which life of its id the claim would be, and the runs of all its lives.
 fn life_and_runs(state: &State, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refusal> {
-    let (life, mut runs) = match state.snapshot.ended.get(&ask.id) {
+    let (life, mut runs) = match state.ended(&ask.id) {
         None => (1, Vec::new()),
         Some(ended) => next_life(ended, ask)?,
     };

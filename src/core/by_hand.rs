@@ -22,7 +22,7 @@ pub(super) fn break_claim(
     reason: Reason,
     now: Now,
 ) -> Result<Reply, Refusal> {
-    if let Some(ended) = state.snapshot.ended.get(id).filter(|ended| ended.how == End::Broken) {
+    if let Some(ended) = state.ended(id).filter(|ended| ended.how == End::Broken) {
         return Ok(Reply::Ended { ended: Arc::clone(ended), again: true });
     }
     let claim = claims::live(state, id, None)?;

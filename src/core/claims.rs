@@ -153,7 +153,7 @@ pub(super) fn live(state: &State, id: &ClaimId, run: Option<&Run>) -> Result<Arc
     if let Some(claim) = state.claim(id) {
         return Ok(Arc::clone(claim));
     }
-    match state.snapshot.ended.get(id) {
+    match state.ended(id) {
         Some(ended) if run.is_some_and(|run| claim::is_earlier_run(&ended.runs, run)) => {
             Err(Refusal::SupersededRun { id: id.clone() })
         }
@@ -179,7 +179,7 @@ pub(super) fn end(
         let ended = finish(state, &claim, how, by, reason, now);
         return Ok(Reply::Ended { ended, again: false });
     }
-    let Some(ended) = state.snapshot.ended.get(id).cloned() else {
+    let Some(ended) = state.ended(id).cloned() else {
         remember_unknown(state, id, run, by, now);
         return Err(Refusal::NoSuchClaim { id: id.clone() });
     };

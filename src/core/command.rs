@@ -227,6 +227,43 @@ pub enum Command {
     Reconcile,
 }
 
+impl Command {
+    /// The claims that the command is about by their own ids, whether there are such claims or not.
+    pub(super) fn claims(&self) -> [Option<&ClaimId>; 2] {
+        match self {
+            Self::Ask(ask) => [Some(&ask.id), None],
+            Self::Confirm { id, .. }
+            | Self::Renew { id, .. }
+            | Self::Delivered { id, .. }
+            | Self::Release { id, .. }
+            | Self::End { id, .. }
+            | Self::Cancel { id, .. }
+            | Self::Break { id, .. } => [Some(id), None],
+            Self::Move { id, to: MoveTo::Before(other), .. } => [Some(id), Some(other)],
+            Self::Move { id, to: MoveTo::First | MoveTo::Last, .. } => [Some(id), None],
+            Self::AddLock { claim, .. } => [claim.as_ref().map(|ask| &ask.id), None],
+            Self::RemoveLock { claim, .. } | Self::MoveLock { claim, .. } => [claim.as_ref(), None],
+            Self::BuildOver { .. }
+            | Self::Suspect { .. }
+            | Self::Alive { .. }
+            | Self::Reruns { .. }
+            | Self::Left { .. }
+            | Self::SetPool { .. }
+            | Self::ChangePool { .. }
+            | Self::RemovePool { .. }
+            | Self::UpdateLock { .. }
+            | Self::Quarantine { .. }
+            | Self::Return { .. }
+            | Self::Note { .. }
+            | Self::CreateLatch(_)
+            | Self::ReleaseLatch { .. }
+            | Self::DeleteLatch { .. }
+            | Self::Tick
+            | Self::Reconcile => [None, None],
+        }
+    }
+}
+
 /// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {

@@ -73,7 +73,7 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 fn check_claim(state: &State, claim: &Claim) -> Result<(), String> {
-    ensure(!state.snapshot.ended.contains_key(&claim.id), || "is both live and ended".into())?;
+    ensure(!state.is_remembered(&claim.id), || "is both live and ended".into())?;
     if let Some(at) = claim.timer() {
         let timer = (at, Timer::Claim(claim.id.clone()));
         ensure(state.timers.contains(&timer), || format!("has no timer at {at:?}"))?;

@@ -55,8 +55,10 @@ pub const SHORT_DEADLINE_MS: u64 = 10 * 60_000;
 pub const QUEUES_PER_LOOK: usize = 1_000;
 /// Most entries on one page of a listing, and most entries that one step examines for pruning.
 pub const PAGE: usize = 1_000;
-/// Most remembered ended claims: about 300 bytes each; the oldest released ones go first.
+/// Most remembered ended claims: about 100 bytes of memory each; the oldest released ones go first.
 pub const ENDED_CLAIMS: usize = 1_000_000;
+/// Ended claims that are kept at hand although the store has them: late requests are mostly about the newest.
+pub const AT_HAND: usize = 500;
 /// Most builds of ended claims that are asked about at the same time, at the slow pace: 28,800 a day.
 pub const PAST_BUILDS: usize = 200;
 /// Most remembered answers of operations (`op` ids).

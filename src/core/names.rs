@@ -249,6 +249,18 @@ impl ClaimId {
     pub fn smallest() -> Self {
         Self(Arc::from("-"))
     }
+
+    /// A text that was an id before.
+    pub(super) fn known(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+}
+
+impl Text {
+    /// A text that was one before.
+    pub(super) fn known(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
 }
 
 /// The number of a step's changes: one counter for everything, which only grows (invariant I2). `epoch x 2^28 +

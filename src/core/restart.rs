@@ -8,7 +8,7 @@ use super::history::Outline;
 use super::names::{ClaimId, Revision, Ticket};
 use super::pool::{Holder, Pool};
 use super::settings::{Settings, planted};
-use super::state::{Loaded, Meta, State};
+use super::state::{EndedOutline, Loaded, Meta, State};
 use super::time::{Deadline, EngineMs, Now, WallMs};
 
 /// The clock is so far ahead that later fences would exceed the integers that every JSON reader keeps exact.
@@ -37,17 +37,20 @@ pub fn epoch_by_clock(wall: WallMs) -> Result<u64, ClockAhead> {
 #[must_use]
 pub fn restarted(
     loaded: Loaded,
+    ended: impl IntoIterator<Item = EndedOutline>,
     history: impl IntoIterator<Item = Outline>,
     settings: Settings,
     epoch_by_clock: u64,
     now: Now,
 ) -> State {
     let mut restart = Restart::begin(loaded, settings, epoch_by_clock, now);
+    ended.into_iter().for_each(|ended| restart.ended(&ended));
     history.into_iter().for_each(|entry| restart.entry(&entry));
     restart.finish()
 }
 
-/// A restart whose history comes entry by entry, because it may be larger than everything else ([`restarted`]).
+/// A restart whose ended claims and history come one by one, because they may be larger than everything else
+/// ([`restarted`]).
 #[derive(Debug)]
 pub struct Restart {
     state: State,
@@ -55,12 +58,10 @@ pub struct Restart {
 }
 
 impl Restart {
-    /// Takes everything but the history.
+    /// Takes everything but the ended claims and the history.
     #[must_use]
     pub fn begin(loaded: Loaded, settings: Settings, epoch_by_clock: u64, now: Now) -> Self {
-        let mut state = State::default();
-        state.snapshot.seed = settings.seed;
-        state.settings = settings;
+        let mut state = State::new(settings);
         let meta = loaded.meta.unwrap_or(Meta {
             revision: Revision::default(),
             next_ticket: Ticket::FIRST,
@@ -95,9 +96,6 @@ impl Restart {
         for concourse in loaded.reruns {
             state.set_reruns(concourse, true);
         }
-        for ended in loaded.ended {
-            state.remember_ended(ended);
-        }
         for op in loaded.ops {
             state.remember_op(op);
         }
@@ -107,15 +105,21 @@ impl Restart {
         Self { state, now }
     }
 
+    /// Takes an ended claim.
+    pub fn ended(&mut self, ended: &EndedOutline) {
+        self.state.index_ended(ended);
+    }
+
     /// Takes the next entry of the history; the oldest comes first.
     pub fn entry(&mut self, entry: &Outline) {
         self.state.list_stored(entry);
     }
 
-    /// The state, once the whole history has been taken.
+    /// The state, once all ended claims and the whole history have been taken.
     #[must_use]
     pub fn finish(self) -> State {
         let Self { mut state, now } = self;
+        state.forget_too_many();
         state.end_of_history(now);
         forget_what_is_stored_already(&mut state, now);
         // Claims that are stuck now were stuck before, and the history says so already.
@@ -182,7 +186,7 @@ mod tests {
         let start = |revision| {
             let meta = Some(Meta { revision, next_ticket: Ticket::FIRST, engine: EngineMs(0) });
             let loaded = Loaded { meta, ..Loaded::default() };
-            restarted(loaded, [], Settings::default(), 5, Now::default()).snapshot.revision
+            restarted(loaded, [], [], Settings::default(), 5, Now::default()).snapshot.revision
         };
         let stored = Revision(Revision::start_of(5).0 + 17);
         assert_eq!(start(stored), stored);
@@ -193,7 +197,7 @@ mod tests {
     #[test]
     fn a_start_prunes_what_its_settings_no_longer_keep() {
         let pool = || PoolName::parse("p").unwrap();
-        let mut state = restarted(Loaded::default(), [], Settings::default(), 1, Now::default());
+        let mut state = restarted(Loaded::default(), [], [], Settings::default(), 1, Now::default());
         let note = || Command::Note { pool: pool(), lock: None, by: By::default() };
         let set = Command::SetPool { pool: pool(), policy: Policy::default(), capacity: Some(1), by: By::default() };
         for command in std::iter::once(set).chain((0..9).map(|_| note())) {
@@ -203,7 +207,7 @@ mod tests {
         store.commit(&state.take_changes(Now::default()));
         assert_eq!(store.history().count(), 11);
         let settings = Settings { history: 4, ..Settings::default() };
-        let mut next = restarted(store.load(), store.history(), settings, 1, Now::default());
+        let mut next = restarted(store.load(), store.ended(), store.history(), settings, 1, Now::default());
         assert_eq!(next.snapshot.pool(&pool()).unwrap().changes.len(), 4);
         store.commit(&next.take_changes(Now::default()));
         assert_eq!(store.history().count(), 4, "the store forgets them too");

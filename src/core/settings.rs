@@ -41,6 +41,8 @@ pub struct Settings {
     pub changes: usize,
     /// How many ended claims are remembered; the oldest released ones go first.
     pub ended_claims: usize,
+    /// About how many of them, the newest, are kept at hand although the store has them.
+    pub at_hand: usize,
     /// How many answers of operations are remembered.
     pub ops: usize,
     /// How long a released latch that nobody deletes is kept.
@@ -77,6 +79,7 @@ impl Default for Settings {
             history_age: Span::hours(90 * 24),
             changes: limits::CHANGES,
             ended_claims: limits::ENDED_CLAIMS,
+            at_hand: limits::AT_HAND,
             ops: limits::OPS,
             latch_kept: Span::hours(30 * 24),
             stuck_look: Span(250),

@@ -13,7 +13,12 @@ use super::{admission, builds, by_hand, claims, deadlock, latches, marks, pools,
 ///
 /// # Errors
 /// A refusal. What was due has happened even so.
+///
+/// # Panics
+/// The caller has not recalled an ended claim that the command is about ([`State::to_recall`]): without it, a claim that
+/// has ended would begin again.
 pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refusal> {
+    assert!(state.to_recall(&command).is_empty(), "an ended claim was not recalled");
     timers::expire(state, now);
     queue::dispatch(state, now);
     state.begin_step();

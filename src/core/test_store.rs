@@ -1,15 +1,16 @@
 //! A store for tests: it collects batches exactly as the `Store` contract says, and returns what it kept.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::claim::{Claim, Ended, Phase, Presence};
+use super::command::{Command, Refusal, Reply};
 use super::history::{Change, Outline};
 use super::latch::{Latch, LatchId};
 use super::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Text};
 use super::pool::{Lock, Policy};
-use super::state::{Changes, Loaded, Meta, OpRecord, State};
-use super::time::{Deadline, EngineMs, Span};
+use super::state::{Changes, EndedOutline, Loaded, Meta, OpRecord, State};
+use super::step::step;
+use super::time::{Deadline, EngineMs, Now, Span};
 
 /// The sum of the batches so far.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +39,9 @@ impl TestStore {
         keep(&mut self.latches, changes.latches.iter().map(|(id, x)| (*id, x.as_deref().cloned())));
         keep(&mut self.ops, changes.ops.iter().cloned());
         keep(&mut self.ended, changes.ended.iter().map(|(id, x)| (id.clone(), x.as_deref().cloned())));
+        for (id, forget) in &changes.forget {
+            self.ended.entry(id.clone()).and_modify(|ended| ended.forget = *forget);
+        }
         keep(&mut self.claims, changes.claims.iter().map(|(id, x)| (id.clone(), x.as_deref().map(stored_claim))));
         let locks = changes.locks.iter();
         keep(&mut self.locks, locks.map(|(p, l, x)| ((p.clone(), l.clone()), x.as_deref().map(stored_lock))));
@@ -51,11 +55,28 @@ impl TestStore {
             pools: self.pools.clone().into_iter().collect(),
             locks: self.locks.iter().map(|((pool, _), lock)| (pool.clone(), lock.clone())).collect(),
             claims: self.claims.values().cloned().collect(),
-            ended: self.ended.values().cloned().collect(),
             ops: self.ops.values().cloned().collect(),
             latches: self.latches.values().cloned().collect(),
             reruns: self.reruns.keys().cloned().collect(),
         }
+    }
+
+    /// What a server that starts now would learn of ended claims.
+    pub(super) fn ended(&self) -> impl Iterator<Item = EndedOutline> {
+        self.ended.values().map(EndedOutline::from)
+    }
+
+    /// What is remembered of ended claims.
+    pub(super) fn remembered(&self) -> &BTreeMap<ClaimId, Ended> {
+        &self.ended
+    }
+
+    /// Executes one command, with what this store remembers.
+    pub(super) fn step(&self, state: &mut State, command: Command, now: Now) -> Result<Reply, Refusal> {
+        for id in state.to_recall(&command) {
+            state.recall(self.ended[&id].clone());
+        }
+        step(state, command, now)
     }
 
     /// The history that a server that starts now would read.
@@ -73,7 +94,7 @@ impl TestStore {
         let snapshot = &state.snapshot;
         let claims = self.claims.iter().map(|(id, c)| (id.clone(), comparable_claim(c))).collect();
         same("claims", &claims, snapshot.claims.iter().map(|(id, c)| (id.clone(), comparable_claim(c))))?;
-        same("ended", &self.ended, snapshot.ended.iter().map(|(id, e)| (id.clone(), Ended::clone(e))))?;
+        state.check_remembers(&self.ended)?;
         same("pools", &self.pools, snapshot.pools.iter().map(|(name, p)| (name.clone(), p.policy.clone())))?;
         let locks = snapshot.pools.iter().flat_map(|(p, pool)| pool.locks.values().map(move |l| (p.clone(), l)));
         let kept = self.locks.iter().map(|(name, l)| (name.clone(), comparable_lock(l))).collect();
@@ -191,6 +212,6 @@ pub(super) fn standing(state: &State) -> Vec<String> {
     for (build, concern) in state.snapshot.builds_to_watch() {
         lines.push(format!("watch {build:?} {concern:?}"));
     }
-    lines.extend(state.snapshot.ended.values().map(|e: &Arc<Ended>| format!("{e:?}")));
+    lines.extend(state.known_ended().into_iter().map(|known| format!("{known:?}")));
     lines
 }

@@ -16,6 +16,7 @@ use super::time::{Deadline, Now};
 
 /// Does everything that is due at `now`, oldest first.
 pub(super) fn expire(state: &mut State, now: Now) {
+    state.forget_due(now);
     while let Some((at, timer)) = state.timers.first().cloned() {
         if at > now.engine {
             return;
@@ -25,7 +26,6 @@ pub(super) fn expire(state: &mut State, now: Now) {
             Timer::Claim(id) => expire_claim(state, &id, now),
             Timer::Drain(pool, lock) => end_drain(state, &pool, &lock, now),
             Timer::Quarantine(pool, lock) => by_hand::end_quarantine(state, &pool, &lock, now),
-            Timer::Ended(id) => state.forget_ended(&id),
             Timer::Op(op) => state.forget_op(&op),
             // The step ends with that search.
             Timer::Stuck => {}

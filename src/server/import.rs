@@ -53,8 +53,7 @@ impl fmt::Display for Imported {
 /// usable: the caller must not commit it.
 pub fn locker_state(file: &Path, state: &mut State, now: Now) -> anyhow::Result<Imported> {
     let snapshot = &state.snapshot;
-    if !(snapshot.pools.is_empty() && snapshot.claims.is_empty() && snapshot.ended.is_empty() && state.has_no_history())
-    {
+    if !(snapshot.pools.is_empty() && snapshot.claims.is_empty() && state.remembered() == 0 && state.has_no_history()) {
         return Ok(Imported::NotEmpty { file: file.to_owned() });
     }
     let name = file.display();

@@ -9,15 +9,15 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{Store, samples};
+use super::{Found, Store, samples};
 use crate::core::claim::{Claim, Ended, Phase};
 use crate::core::history::Change;
 use crate::core::latch::{Latch, LatchId};
 use crate::core::limits;
 use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Text, Ticket};
 use crate::core::pool::{Lock, Policy};
-use crate::core::state::{Changes, Loaded, Meta, OpRecord};
-use crate::core::time::EngineMs;
+use crate::core::state::{Changes, EndedOutline, Loaded, Meta, OpRecord};
+use crate::core::time::{Deadline, EngineMs, Span};
 use crate::wire::record::NO_PRESENCE;
 
 /// A place that outlives the stores in it: each call opens the store again, after the last one was dropped.
@@ -30,6 +30,7 @@ pub fn conformance(make: impl Fn() -> Place) {
     overwrites_and_deletes(&make());
     keeps_bytes(&make());
     prunes(&make());
+    finds_claims(&make());
     equals_its_model(make);
 }
 
@@ -57,7 +58,8 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
 impl Contents {
     /// The contents of `store`.
     pub fn of(store: &mut dyn Store) -> Self {
-        let Loaded { meta, pools, locks, claims, ended, ops, latches, reruns } = store.load().unwrap();
+        let Loaded { meta, pools, locks, claims, ops, latches, reruns } = store.load().unwrap();
+        let ended = ended_of(store);
         let mut history = Vec::new();
         let mut keep = |change| {
             history.push(change);
@@ -85,9 +87,15 @@ impl Contents {
         contents
     }
 
+    /// The ids of the ended claims.
+    pub fn ended_ids(&self) -> impl Iterator<Item = &ClaimId> {
+        self.ended.keys()
+    }
+
     /// Applies `changes`, without what the next start makes anew.
     pub fn apply(&mut self, changes: &Changes) {
-        let Changes { meta, pools, locks, claims, ended, ops, latches, reruns, history, pruned } = changes.clone();
+        let Changes { meta, pools, locks, claims, ended, forget, ops, latches, reruns, history, pruned } =
+            changes.clone();
         self.meta = meta.or(self.meta);
         pools.into_iter().for_each(|(name, policy)| set(&mut self.pools, name, policy));
         for (pool, name, lock) in locks {
@@ -106,6 +114,9 @@ impl Contents {
             set(&mut self.claims, id, claim);
         }
         ended.into_iter().for_each(|(id, ended)| set(&mut self.ended, id, ended.map(|e| (*e).clone())));
+        for (id, forget) in forget {
+            self.ended.entry(id).and_modify(|ended| ended.forget = forget);
+        }
         ops.into_iter().for_each(|(id, op)| set(&mut self.ops, id, op));
         latches.into_iter().for_each(|(id, latch)| set(&mut self.latches, id, latch.map(|l| (*l).clone())));
         for (url, on) in reruns {
@@ -115,6 +126,40 @@ impl Contents {
         self.history.extend(history.into_iter().map(|change| (change.key, (*change).clone())));
         pruned.iter().for_each(|key| set(&mut self.history, *key, None));
     }
+}
+
+/// The ended claims of `store`, which it gives in every way alike.
+fn ended_of(store: &mut dyn Store) -> Vec<Ended> {
+    let reader = store.reader();
+    let mut ended = Vec::new();
+    let mut keep = |claim| {
+        ended.push(claim);
+        ControlFlow::Continue(())
+    };
+    reader.walk_ended(None, &mut keep).unwrap();
+    assert!(ended.is_sorted_by(|a, b| a.id < b.id));
+    let mut outlines = Vec::new();
+    store.ended(&mut |outline| outlines.push(outline)).unwrap();
+    outlines.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(outlines, ended.iter().map(EndedOutline::from).collect::<Vec<_>>());
+    let by_id = |mut found: Vec<Ended>| {
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found
+    };
+    let mut ids: Vec<ClaimId> = ended.iter().map(|ended| ended.id.clone()).collect();
+    ids.push(ClaimId::parse("nobody").unwrap());
+    assert_eq!(by_id(store.recall(&ids).unwrap()), ended);
+    assert_eq!(by_id(reader.ended_claims(&ids).unwrap()), ended);
+    for (n, claim) in ended.iter().enumerate().take(3) {
+        let mut rest = Vec::new();
+        let mut stop_at_two = |claim| {
+            rest.push(claim);
+            if rest.len() < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        reader.walk_ended(Some(&claim.id), &mut stop_at_two).unwrap();
+        assert_eq!(rest, ended.iter().skip(n + 1).take(2).cloned().collect::<Vec<_>>());
+    }
+    ended
 }
 
 fn begins_empty(place: &Place) {
@@ -167,6 +212,7 @@ fn overwrites_and_deletes(place: &Place) {
         locks: model.locks.keys().map(|(p, l)| (p.clone(), l.clone(), None)).collect(),
         claims: model.claims.keys().map(|k| (k.clone(), None)).collect(),
         ended: model.ended.keys().map(|k| (k.clone(), None)).collect(),
+        forget: Vec::new(),
         ops: model.ops.keys().map(|k| (k.clone(), None)).collect(),
         latches: model.latches.keys().map(|k| (*k, None)).collect(),
         reruns: model.reruns.iter().map(|url| (url.clone(), false)).collect(),
@@ -203,6 +249,30 @@ fn prunes(place: &Place) {
     let meta = Some(Meta { revision: Revision(7), next_ticket: Ticket(u64::MAX), engine: EngineMs(u64::MAX) });
     place().commit(&Changes { meta, history, pruned, ..Changes::default() }).unwrap();
     assert_eq!(Contents::of(&mut *place()), Contents { meta, ..Contents::default() });
+}
+
+/// An id is live, has ended, or neither; and of an ended claim the time of forgetting may change alone.
+fn finds_claims(place: &Place) {
+    let id = |id: &str| ClaimId::parse(id).unwrap();
+    let one = one_of_each(1);
+    let claim = one.claims.iter().find_map(|(_, claim)| claim.clone()).unwrap();
+    let ended = one.ended.iter().find_map(|(_, ended)| ended.clone()).unwrap();
+    let claim = Claim { id: id("live"), ..(*claim).clone() };
+    let ended = Ended { id: id("ended"), ..(*ended).clone() };
+    let mut store = place();
+    let changes = Changes {
+        claims: vec![(id("live"), Some(Arc::new(claim)))],
+        ended: vec![(id("ended"), Some(Arc::new(ended.clone())))],
+        ..Changes::default()
+    };
+    store.commit(&changes).unwrap();
+    let reader = store.reader();
+    let found = ["live", "ended", "other"].map(|text| reader.find(&id(text)).unwrap());
+    assert_eq!(found, [Found::Live, Found::Ended(Box::new(ended.clone())), Found::Nothing]);
+    let forget = Deadline { at: EngineMs(17), span: Span(4) };
+    let forget_others = vec![(id("ended"), forget), (id("other"), forget)];
+    store.commit(&Changes { forget: forget_others, ..Changes::default() }).unwrap();
+    assert_eq!(store.recall(&[id("ended"), id("other")]).unwrap(), [Ended { forget, ..ended }]);
 }
 
 #[derive(Debug, Clone)]

@@ -17,11 +17,12 @@ use super::lockfile::LockFile;
 use super::rows;
 use super::schema::{self, Found};
 use super::sidecar::sidecar;
-use super::sqlite::{each_change, load_all, resolved};
+use super::sqlite::{each_change, each_ended, load_all, resolved};
 use crate::core::invariants;
 use crate::core::names::Revision;
 use crate::core::restart::Restart;
 use crate::core::settings::Settings;
+use crate::core::state::EndedOutline;
 use crate::core::time::{EngineMs, Now, WallMs};
 
 /// A writer's commit and a checkpoint take their locks only for moments; this is longer than any of them.
@@ -240,6 +241,7 @@ fn sound_records(conn: &Connection) -> anyhow::Result<Records> {
         Records { pools: loaded.pools.len(), locks: loaded.locks.len(), claims: loaded.claims.len(), changes: 0 };
     let engine = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
     let mut restart = Restart::begin(loaded, Settings::default(), 0, Now { engine, wall: WallMs(0) });
+    each_ended(conn, |ended| restart.ended(&EndedOutline::from(&ended)))?;
     let mut given = Revision::default();
     each_change(conn, |revision, seq, json| {
         let change = rows::change(revision, seq, json)?;

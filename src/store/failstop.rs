@@ -6,8 +6,10 @@ use std::sync::Arc;
 use anyhow::anyhow;
 
 use super::{Reader, Store};
+use crate::core::claim::Ended;
 use crate::core::history::Outline;
-use crate::core::state::{Changes, Loaded};
+use crate::core::names::ClaimId;
+use crate::core::state::{Changes, EndedOutline, Loaded};
 
 /// A store that fails for good after its first failed commit.
 #[derive(Debug)]
@@ -38,9 +40,19 @@ impl<S: Store> Store for FailStop<S> {
         self.store.load()
     }
 
+    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
+        self.check()?;
+        self.store.ended(each)
+    }
+
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
         self.check()?;
         self.store.history(each)
+    }
+
+    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+        self.check()?;
+        self.store.recall(ids)
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
@@ -72,8 +84,16 @@ mod tests {
             Ok(Loaded::default())
         }
 
+        fn ended(&mut self, _: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
+            Ok(())
+        }
+
         fn history(&mut self, _: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
             Ok(())
+        }
+
+        fn recall(&mut self, _: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+            unreachable!("nobody asks for ended claims")
         }
 
         fn reader(&self) -> Arc<dyn Reader> {

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::rows::{self, Batch, Rows, Table};
-use super::{Reader, Store};
+use super::rows::{self, Batch, EndedColumns, Rows, Table};
+use super::{Found, Reader, Store};
+use crate::core::claim::Ended;
 use crate::core::history::{Change, Outline};
-use crate::core::names::ChangeKey;
-use crate::core::state::{Changes, Loaded};
+use crate::core::names::{ChangeKey, ClaimId};
+use crate::core::state::{Changes, EndedOutline, Loaded};
 
 /// A store without a disk. Clones share their contents, so a test can give one to the next life of a server.
 #[derive(Debug, Clone)]
@@ -22,6 +23,7 @@ pub struct MemoryStore {
 struct Kept {
     meta: BTreeMap<&'static str, u64>,
     records: BTreeMap<(Table, String), String>,
+    ended: BTreeMap<String, EndedRow>,
     /// Metadata and record.
     locks: BTreeMap<(String, String), (Vec<u8>, String)>,
     changes: BTreeMap<(i64, u32), String>,
@@ -33,6 +35,35 @@ fn is_empty(from: Bound<ChangeKey>, to: Bound<ChangeKey>) -> bool {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
         (Bound::Included(from), Bound::Included(to)) => from > to,
         (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => from >= to,
+    }
+}
+
+#[derive(Debug)]
+struct EndedRow {
+    how: String,
+    forget: i64,
+    span: i64,
+    build: Option<(String, String)>,
+    record: String,
+}
+
+impl EndedRow {
+    fn of(columns: EndedColumns<'_>, record: String) -> Self {
+        let EndedColumns { id: _, how, forget, span, build } = columns;
+        let build = build.map(|(cluster, id)| (cluster.to_owned(), id.to_owned()));
+        Self { how: how.to_owned(), forget, span, build, record }
+    }
+
+    fn columns<'r>(&'r self, id: &'r str) -> EndedColumns<'r> {
+        let build = self.build.as_ref().map(|(cluster, id)| (cluster.as_str(), id.as_str()));
+        EndedColumns { id, how: &self.how, forget: self.forget, span: self.span, build }
+    }
+}
+
+impl Kept {
+    fn ended_claims(&self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+        let rows = ids.iter().filter_map(|id| self.ended.get_key_value(id.as_str()));
+        rows.map(|(id, row)| row.columns(id).ended(&row.record)).collect()
     }
 }
 
@@ -68,6 +99,17 @@ impl Store for MemoryStore {
         rows.finish()
     }
 
+    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
+        self.kept().ended.iter().try_for_each(|(id, row)| {
+            each(row.columns(id).outline()?);
+            Ok(())
+        })
+    }
+
+    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+        self.kept().ended_claims(ids)
+    }
+
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
         for (&(revision, seq), json) in &self.kept().changes {
             each(rows::outline(revision, seq.into(), json)?);
@@ -85,6 +127,12 @@ impl Store for MemoryStore {
         kept.meta.extend(batch.meta);
         for (table, key, json) in batch.records {
             set(&mut kept.records, (table, key.into_owned()), json);
+        }
+        for (id, row) in batch.ended {
+            set(&mut kept.ended, id.to_owned(), row.map(|(columns, record)| EndedRow::of(columns, record)));
+        }
+        for (id, (forget, span)) in batch.forget {
+            kept.ended.entry(id.to_owned()).and_modify(|row| (row.forget, row.span) = (forget, span));
         }
         for (pool, name, row) in batch.locks {
             let row = row.map(|(metadata, json)| (metadata.to_vec(), json));
@@ -110,6 +158,33 @@ impl Reader for MemoryStore {
             found.push(rows::change(revision, seq.into(), json)?);
         }
         Ok(found)
+    }
+
+    fn ended_claims(&self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+        self.kept().ended_claims(ids)
+    }
+
+    fn find(&self, id: &ClaimId) -> anyhow::Result<Found> {
+        let kept = self.kept();
+        if kept.records.contains_key(&(Table::Claims, id.as_str().to_owned())) {
+            return Ok(Found::Live);
+        }
+        let ended = kept.ended_claims(std::slice::from_ref(id))?.pop();
+        Ok(ended.map_or(Found::Nothing, |ended| Found::Ended(Box::new(ended))))
+    }
+
+    fn walk_ended(
+        &self,
+        after: Option<&ClaimId>,
+        each: &mut dyn FnMut(Ended) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str()));
+        for (id, row) in self.kept().ended.range::<str, _>((from, Bound::Unbounded)) {
+            if each(row.columns(id).ended(&row.record)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn walk(

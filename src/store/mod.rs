@@ -16,9 +16,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use crate::core::claim::Ended;
 use crate::core::history::{Change, Outline};
-use crate::core::names::ChangeKey;
-use crate::core::state::{Changes, Loaded};
+use crate::core::names::{ChangeKey, ClaimId};
+use crate::core::state::{Changes, EndedOutline, Loaded};
 use failstop::FailStop;
 use memory::MemoryStore;
 use sqlite::SqliteStore;
@@ -44,13 +45,20 @@ pub const READERS: usize = 2;
 
 /// What a store must do. One engine owns a store, and only that engine calls it.
 pub trait Store: Send {
-    /// Everything that is kept except the history, as of the last successful commit. Called once, before any commit.
+    /// Everything that is kept except ended claims and the history, as of the last successful commit. Called once,
+    /// before any commit.
     ///
     /// # Errors
     /// The store cannot be read, or was written by a newer release; nothing was changed.
     fn load(&mut self) -> anyhow::Result<Loaded>;
 
-    /// Passes the outline of each history entry to `each`, oldest first. Called once, after [`Self::load`].
+    /// Passes the outline of each ended claim to `each`, in any order. Called once, after [`Self::load`].
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()>;
+
+    /// Passes the outline of each history entry to `each`, oldest first. Called once, after [`Self::ended`].
     ///
     /// # Errors
     /// As for [`Self::load`].
@@ -64,6 +72,13 @@ pub trait Store: Send {
     /// # Errors
     /// The outcome is unknown: the caller must not answer anything about the batch and must not commit again.
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()>;
+
+    /// The ended claims with these ids, as of the last commit, for the step that is about them. Those that are not there
+    /// are left out.
+    ///
+    /// # Errors
+    /// The store cannot be read. Nothing has changed.
+    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>>;
 
     /// Reads beside this store, from other threads. It reads what has been committed; once the store is dropped, it
     /// fails.
@@ -82,6 +97,25 @@ pub trait Reader: Send + Sync {
     /// The store cannot be read.
     fn entries(&self, keys: &[ChangeKey]) -> anyhow::Result<Vec<Change>>;
 
+    /// The ended claims with these ids, in any order. Those that are not there are left out.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn ended_claims(&self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>>;
+
+    /// What the store has under this id, as of one moment.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn find(&self, id: &ClaimId) -> anyhow::Result<Found>;
+
+    /// Passes ended claims to `each` until it breaks, in the order of their ids, which come after this one.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn walk_ended(&self, after: Option<&ClaimId>, each: &mut dyn FnMut(Ended) -> ControlFlow<()>)
+    -> anyhow::Result<()>;
+
     /// Passes the history entries between two bounds to `each` until it breaks, the oldest first or the newest first.
     ///
     /// # Errors
@@ -94,13 +128,30 @@ pub trait Reader: Send + Sync {
     ) -> anyhow::Result<()>;
 }
 
+/// What a store has under the id of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A live claim, which the published snapshot has too, or will have in a moment.
+    Live,
+    Ended(Box<Ended>),
+    Nothing,
+}
+
 impl<S: Store + ?Sized> Store for Box<S> {
     fn load(&mut self) -> anyhow::Result<Loaded> {
         (**self).load()
     }
 
+    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
+        (**self).ended(each)
+    }
+
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
         (**self).history(each)
+    }
+
+    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+        (**self).recall(ids)
     }
 
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::Store;
 use super::conformance::Place;
-use crate::core::claim::{Ask, Claim, Ended, Labels, Owner, Part, Phase, Priority, Terms, Want};
+use crate::core::claim::{Ask, BuildRef, Claim, Labels, Owner, Part, Phase, Priority, Terms, Want};
 use crate::core::command::{AskClaim, By, Command, Reply, Wait};
 use crate::core::invariants;
 use crate::core::names::{ChangeKey, ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Revision, Run};
@@ -19,7 +19,7 @@ use crate::core::restart::Restart;
 use crate::core::settings::Settings;
 use crate::core::state::{Notice, State};
 use crate::core::step::step;
-use crate::core::time::{EngineMs, Now, Span, WallMs};
+use crate::core::time::{Deadline, EngineMs, Now, Span, WallMs};
 
 /// What a person would compare before and after: the whole snapshot except who listens, and except deadlines that start
 /// again.
@@ -27,7 +27,7 @@ use crate::core::time::{EngineMs, Now, Span, WallMs};
 struct Seen {
     claims: BTreeMap<ClaimId, Claim>,
     pools: BTreeMap<PoolName, SeenPool>,
-    ended: BTreeMap<ClaimId, Arc<Ended>>,
+    ended: BTreeMap<ClaimId, (bool, Deadline, Option<BuildRef>)>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -67,7 +67,7 @@ fn seen(state: &State, with_history: bool) -> Seen {
         let locks = pool.locks.iter().map(|(name, lock)| {
             let mut lock = Lock::clone(lock);
             lock.holders.sort_by_key(|holder| holder.fence);
-            lock.drain = lock.drain.map(|drain| crate::core::time::Deadline { at: EngineMs(0), ..drain });
+            lock.drain = lock.drain.map(|drain| Deadline { at: EngineMs(0), ..drain });
             (name.clone(), lock)
         });
         let pool = SeenPool {
@@ -83,7 +83,7 @@ fn seen(state: &State, with_history: bool) -> Seen {
     Seen {
         claims: snapshot.claims.iter().map(|(id, claim)| (id.clone(), without_deadlines(claim))).collect(),
         pools: pools.collect(),
-        ended: snapshot.ended.iter().map(|(id, ended)| (id.clone(), Arc::clone(ended))).collect(),
+        ended: state.known_ended(),
     }
 }
 
@@ -212,8 +212,9 @@ struct Life {
 impl Life {
     fn begin(place: &Place, history: usize, now: Now) -> Self {
         let mut store = place();
-        let settings = Settings { history, ..Settings::default() };
+        let settings = Settings { history, at_hand: 0, ..Settings::default() };
         let mut restart = Restart::begin(store.load().unwrap(), settings, 7, now);
+        store.ended(&mut |ended| restart.ended(&ended)).unwrap();
         store.history(&mut |entry| restart.entry(&entry)).unwrap();
         let state = restart.finish();
         let mut life = Self { store, state, now, epoch: 7, pools_removed: 0, parked: BTreeMap::new() };
@@ -244,6 +245,10 @@ impl Life {
             {
                 self.parked.insert(park, AskClaim { wait: Wait::Over(park), ..(**ask).clone() });
             }
+            let ids = self.state.to_recall(&command);
+            let recalled = self.store.recall(&ids).unwrap();
+            assert_eq!(recalled.len(), ids.len());
+            recalled.into_iter().for_each(|ended| self.state.recall(ended));
             let reply = step(&mut self.state, command, self.now);
             self.pools_removed += usize::from(removes && reply.is_ok());
             if let Ok(Reply::Claim { claim, .. }) = reply

@@ -6,11 +6,12 @@ use std::fmt::Debug;
 
 use anyhow::Context;
 
+use crate::core::claim::{BuildRef, End, Ended};
 use crate::core::history::{Change, Outline};
 use crate::core::names::{ChangeKey, Revision, Ticket};
 use crate::core::pool::Lock;
-use crate::core::state::{Changes, Loaded, Meta};
-use crate::core::time::EngineMs;
+use crate::core::state::{Changes, EndedOutline, Loaded, Meta};
+use crate::core::time::{Deadline, EngineMs, Span};
 use crate::wire::record::{
     self, StoredChange, StoredClaim, StoredConcourse, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredOutline,
     StoredPolicy,
@@ -21,19 +22,68 @@ use crate::wire::record::{
 pub(super) enum Table {
     Pools,
     Claims,
-    Ended,
     Ops,
     Latches,
     Concourses,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Pools, Self::Claims, Self::Ended, Self::Ops, Self::Latches, Self::Concourses];
+    pub(super) const ALL: [Self; 5] = [Self::Pools, Self::Claims, Self::Ops, Self::Latches, Self::Concourses];
 }
 
 /// The row of a lock without its key: metadata and record.
 pub(super) type LockRow<'c> = (&'c [u8], String);
+
+/// The row of an ended claim without its record. A start reads only these columns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EndedColumns<'r> {
+    pub id: &'r str,
+    pub how: &'r str,
+    /// The engine time at which it is forgotten, milliseconds.
+    pub forget: i64,
+    /// For how long it is remembered in all, milliseconds.
+    pub span: i64,
+    /// The cluster and the id of its build.
+    pub build: Option<(&'r str, &'r str)>,
+}
+
+impl<'r> EndedColumns<'r> {
+    fn of(ended: &'r Ended) -> anyhow::Result<Self> {
+        let (forget, span) = deadline(ended.forget)?;
+        let build = ended.build.as_ref().map(|build| (build.cluster.as_str(), build.id.as_str()));
+        Ok(Self { id: ended.id.as_str(), how: ended.how.word(), forget, span, build })
+    }
+
+    fn read(&self) -> anyhow::Result<(End, Option<BuildRef>, Deadline)> {
+        let build = |(cluster, id): (&str, &str)| anyhow::Ok(BuildRef { cluster: cluster.parse()?, id: id.parse()? });
+        let forget = Deadline { at: EngineMs(self.forget.try_into()?), span: Span(self.span.try_into()?) };
+        Ok((record::end(self.how)?, self.build.map(build).transpose()?, forget))
+    }
+
+    /// What a start needs of it.
+    pub fn outline(&self) -> anyhow::Result<EndedOutline> {
+        let read = || {
+            let (how, build, forget) = self.read()?;
+            anyhow::Ok(EndedOutline { id: self.id.parse()?, released: how == End::Released, forget, build })
+        };
+        named("ended", &self.id, read())
+    }
+
+    /// The claim, with its record.
+    pub fn ended(&self, json: &str) -> anyhow::Result<Ended> {
+        let read = || {
+            let (how, build, forget) = self.read()?;
+            record::decode::<StoredEnded>(json)?.into_ended(self.id.parse()?, how, build, forget)
+        };
+        named("ended", &self.id, read())
+    }
+}
+
+/// A deadline as two columns.
+fn deadline(deadline: Deadline) -> anyhow::Result<(i64, i64)> {
+    let read = || anyhow::Ok((deadline.at.0.try_into()?, deadline.span.0.try_into()?));
+    read().context("a time is out of bounds")
+}
 
 /// One commit as rows; `None` deletes. Rows may be written in any order, except that `pruned` comes after `changes`.
 #[derive(Debug, Default)]
@@ -42,6 +92,10 @@ pub(super) struct Batch<'c> {
     pub meta: Vec<(&'static str, u64)>,
     /// Rows of one key and one record, table by table.
     pub records: Vec<(Table, Cow<'c, str>, Option<String>)>,
+    /// Ended claims by id, with their records.
+    pub ended: Vec<(&'c str, Option<(EndedColumns<'c>, String)>)>,
+    /// When other ended claims are forgotten: `forget` and `span` by id.
+    pub forget: Vec<(&'c str, (i64, i64))>,
     /// Locks by pool and name.
     pub locks: Vec<(&'c str, &'c str, Option<LockRow<'c>>)>,
     /// New entries of the history by revision and number.
@@ -71,8 +125,11 @@ impl<'c> Batch<'c> {
             batch.put(Table::Claims, id.as_str().into(), json)?;
         }
         for (id, ended) in &changes.ended {
-            let json = ended.as_deref().map(|ended| record::encode(&StoredEnded::from(ended)));
-            batch.put(Table::Ended, id.as_str().into(), json)?;
+            let row = |ended| anyhow::Ok((EndedColumns::of(ended)?, record::encode(&StoredEnded::from(ended))?));
+            batch.ended.push((id.as_str(), ended.as_deref().map(row).transpose()?));
+        }
+        for (id, forget) in &changes.forget {
+            batch.forget.push((id.as_str(), deadline(*forget)?));
         }
         for (id, op) in &changes.ops {
             let json = op.as_ref().map(|op| record::encode(&StoredOp::from(op)));
@@ -152,7 +209,6 @@ impl Rows {
         match table {
             Table::Pools => self.pool(key, json),
             Table::Claims => self.claim(key, json),
-            Table::Ended => self.ended(key, json),
             Table::Ops => self.op(key, json),
             Table::Latches => self.latch(key, json),
             Table::Concourses => self.concourse(key, json),
@@ -177,12 +233,6 @@ impl Rows {
     fn claim(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
         let read = || record::decode::<StoredClaim>(json)?.into_claim(id.parse()?);
         self.loaded.claims.push(named("claims", &id, read())?);
-        Ok(())
-    }
-
-    fn ended(&mut self, id: &str, json: &str) -> anyhow::Result<()> {
-        let read = || record::decode::<StoredEnded>(json)?.into_ended(id.parse()?);
-        self.loaded.ended.push(named("ended", &id, read())?);
         Ok(())
     }
 

@@ -205,11 +205,18 @@ const ENDS: &[End] = &[
     End::Broken,
 ];
 
+/// A deadline of an ended claim, which has columns of its own: below 2^63, for the next 292 million years.
+fn memory() -> impl Strategy<Value = Deadline> {
+    let most = u64::MAX >> 1;
+    let any = (0..=most, 0..=most).prop_map(|(at, span)| Deadline { at: EngineMs(at), span: Span(span) });
+    prop_oneof![any, Just(Deadline { at: EngineMs(most), span: Span(most) })]
+}
+
 pub fn ended(id: ClaimId) -> impl Strategy<Value = Ended> {
     let who = (of(digest()), vec(name::<Run>(IDS), 0..3), select(ENDS), (of(text()), of(reason())));
     let numbers = (any::<u32>(), any::<u64>(), of(any::<u64>()), of(any::<u64>()));
     let build = of((text(), text()).prop_map(|(cluster, id)| BuildRef { cluster, id }));
-    (who, numbers, build, deadline()).prop_map(move |((digest, runs, how, (by, reason)), numbers, build, forget)| {
+    (who, numbers, build, memory()).prop_map(move |((digest, runs, how, (by, reason)), numbers, build, forget)| {
         let (life, at, revision, fence) = numbers;
         let (revision, fence) = (revision.map(Revision), fence.map(Fence));
         Ended { id: id.clone(), life, digest, runs, how, by, reason, at: WallMs(at), revision, fence, build, forget }
@@ -366,6 +373,7 @@ pub fn changes() -> impl Strategy<Value = Changes> {
         })
     };
     let history = btree_map(key(), key(), 0..4).prop_flat_map(|keys| keys.into_keys().map(change).collect::<Vec<_>>());
+    let forget = btree_map(claim_id(), memory(), 0..3);
     let pruned = btree_set(key(), 0..4).prop_map(|keys: BTreeSet<_>| keys.into_iter().collect());
     let locks = puts((pool(), lock_name()), |(_, name)| lock(name));
     let rows = (
@@ -377,19 +385,23 @@ pub fn changes() -> impl Strategy<Value = Changes> {
         puts(latch_id(), latch),
     );
     let reruns = vec((text(), any::<bool>()), 0..3).prop_map(|rows| rows.into_iter().collect::<BTreeMap<_, _>>());
-    let meta = (meta, reruns);
+    let meta = (meta, reruns, forget);
     (meta, rows, history, pruned).prop_map(
-        |((meta, reruns), (pools, locks, claims, ended, ops, latches), history, pruned)| Changes {
-            meta,
-            pools: pools.into_iter().collect(),
-            locks: locks.into_iter().map(|((pool, name), lock)| (pool, name, lock.map(Arc::new))).collect(),
-            claims: claims.into_iter().map(|(id, claim)| (id, claim.map(Arc::new))).collect(),
-            ended: ended.into_iter().map(|(id, ended)| (id, ended.map(Arc::new))).collect(),
-            ops: ops.into_iter().collect(),
-            latches: latches.into_iter().map(|(id, latch)| (id, latch.map(Arc::new))).collect(),
-            reruns: reruns.into_iter().collect(),
-            history: history.into_iter().map(Arc::new).collect(),
-            pruned,
+        |((meta, reruns, mut forget), (pools, locks, claims, ended, ops, latches), history, pruned)| {
+            forget.retain(|id, _| !ended.contains_key(id));
+            Changes {
+                meta,
+                pools: pools.into_iter().collect(),
+                locks: locks.into_iter().map(|((pool, name), lock)| (pool, name, lock.map(Arc::new))).collect(),
+                claims: claims.into_iter().map(|(id, claim)| (id, claim.map(Arc::new))).collect(),
+                ended: ended.into_iter().map(|(id, ended)| (id, ended.map(Arc::new))).collect(),
+                forget: forget.into_iter().collect(),
+                ops: ops.into_iter().collect(),
+                latches: latches.into_iter().map(|(id, latch)| (id, latch.map(Arc::new))).collect(),
+                reruns: reruns.into_iter().collect(),
+                history: history.into_iter().map(Arc::new).collect(),
+                pruned,
+            }
         },
     )
 }

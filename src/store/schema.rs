@@ -61,6 +61,15 @@ const MIGRATIONS: &[&str] = &[
     UPDATE locks SET record = json_set(record, '$.implicit', json('true'))
         WHERE name = pool AND length(metadata) = 0 AND json_extract(record, '$.labels') = '{}'
             AND (SELECT count(*) FROM locks AS others WHERE others.pool = locks.pool) = 1;
+    CREATE TABLE new_ended (
+        id TEXT NOT NULL PRIMARY KEY, how TEXT NOT NULL, forget INTEGER NOT NULL, span INTEGER NOT NULL, cluster TEXT,
+        build TEXT, record TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO new_ended SELECT id, record ->> '$.how', record ->> '$.forget.at', record ->> '$.forget.span',
+        record ->> '$.build.cluster', record ->> '$.build.id', json_remove(record, '$.how', '$.forget', '$.build')
+        FROM ended ORDER BY rowid;
+    DROP TABLE ended;
+    ALTER TABLE new_ended RENAME TO ended;
 ",
 ];
 

@@ -5,13 +5,14 @@
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Condvar, Mutex};
 
+use locker::core::claim::Ended;
 use locker::core::history::{Change, Outline};
-use locker::core::names::{ChangeKey, ParkId};
+use locker::core::names::{ChangeKey, ClaimId, ParkId};
 use locker::core::settings::Settings;
-use locker::core::state::{Changes, Loaded};
+use locker::core::state::{Changes, EndedOutline, Loaded};
 use locker::server::http::{Attempt, Request};
 use locker::store::memory::MemoryStore;
-use locker::store::{Reader, Store};
+use locker::store::{Found, Reader, Store};
 use serde_json::{Value, json};
 
 use crate::support::Server;
@@ -131,8 +132,14 @@ impl Store for GatedStore {
     fn load(&mut self) -> anyhow::Result<Loaded> {
         self.0.load()
     }
+    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
+        self.0.ended(each)
+    }
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
         self.0.history(each)
+    }
+    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+        self.0.recall(ids)
     }
     fn reader(&self) -> Arc<dyn Reader> {
         Arc::new(GatedReader(self.0.reader(), Arc::clone(&self.1)))
@@ -149,6 +156,22 @@ impl Reader for GatedReader {
     fn entries(&self, keys: &[ChangeKey]) -> anyhow::Result<Vec<Change>> {
         self.1.pass();
         self.0.entries(keys)
+    }
+    fn ended_claims(&self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+        self.1.pass();
+        self.0.ended_claims(ids)
+    }
+    fn find(&self, id: &ClaimId) -> anyhow::Result<Found> {
+        self.1.pass();
+        self.0.find(id)
+    }
+    fn walk_ended(
+        &self,
+        after: Option<&ClaimId>,
+        each: &mut dyn FnMut(Ended) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        self.1.pass();
+        self.0.walk_ended(after, each)
     }
     fn walk(
         &self,

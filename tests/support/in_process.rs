@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use locker::core::claim::Ended;
 use locker::core::history::Outline;
+use locker::core::names::ClaimId;
 use locker::core::settings::Settings;
-use locker::core::state::{Changes, Loaded};
+use locker::core::state::{Changes, EndedOutline, Loaded};
 use locker::env::Clock;
 use locker::server::build_watch::BuildWatch;
 use locker::server::build_watch::settings::WatchSettings;
@@ -41,8 +43,14 @@ impl Store for FailingStore {
     fn load(&mut self) -> anyhow::Result<Loaded> {
         self.inner.load()
     }
+    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
+        self.inner.ended(each)
+    }
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
         self.inner.history(each)
+    }
+    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+        self.inner.recall(ids)
     }
     fn reader(&self) -> Arc<dyn Reader> {
         self.inner.reader()

@@ -32,7 +32,7 @@ fn new(n: u8) -> NewLatch {
 }
 
 fn state() -> State {
-    restarted(Loaded::default(), [], Settings::default(), 1, now(0))
+    restarted(Loaded::default(), [], [], Settings::default(), 1, now(0))
 }
 
 fn latch(reply: Result<Reply, Refusal>) -> Latch {
@@ -172,7 +172,7 @@ fn a_restart_changes_nothing() {
     step(&mut state, Command::DeleteLatch { id: id(3) }, now(8)).unwrap();
     store.commit(&state.take_changes(now(9)));
     store.check_has_all_of(&state).unwrap();
-    let mut next = restarted(store.load(), store.history(), Settings::default(), 1, now(50));
+    let mut next = restarted(store.load(), store.ended(), store.history(), Settings::default(), 1, now(50));
     assert_eq!(next.snapshot.latches, state.snapshot.latches);
     assert_eq!(next.snapshot.released_latches, state.snapshot.released_latches);
     assert_eq!(next.next_timer(), state.next_timer(), "the 30 days continue and do not start again");

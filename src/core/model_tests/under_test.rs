@@ -18,7 +18,6 @@ use crate::core::restart::restarted;
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::Stuck;
 use crate::core::state::{Loaded, Notice, State};
-use crate::core::step::step;
 use crate::core::test_store::TestStore;
 use crate::core::time::{Now, Span};
 
@@ -54,11 +53,13 @@ impl Core {
             stuck_look: Span(0),
             // Small enough for pruning to take part.
             history: 20,
+            // Almost every ended claim that is asked about must be recalled.
+            at_hand: 0,
             plant,
             ..Settings::default()
         };
         let now = Now::default();
-        let state = restarted(Loaded::default(), [], settings, 1, now);
+        let state = restarted(Loaded::default(), [], [], settings, 1, now);
         let mut core = Self {
             state,
             store: TestStore::default(),
@@ -83,7 +84,7 @@ impl Core {
             Op::Restart => return self.restart(),
             op => self.command(op),
         };
-        let result = step(&mut self.state, command, self.now);
+        let result = self.store.step(&mut self.state, command, self.now);
         self.settle();
         match answer_of(result) {
             Answer::Latch(_) if deletes => Answer::Done,
@@ -95,7 +96,7 @@ impl Core {
         let end = self.now.engine.plus(Span(span));
         while let Some(at) = self.state.next_timer().filter(|at| *at <= end) {
             self.now.engine = at.max(self.now.engine);
-            let _ = step(&mut self.state, Command::Tick, self.now);
+            let _ = self.store.step(&mut self.state, Command::Tick, self.now);
             self.settle();
         }
         self.now.engine = end;
@@ -107,9 +108,9 @@ impl Core {
         self.settle();
         let settings = self.state.settings.clone();
         self.now.engine = self.store.engine();
-        self.state = restarted(self.store.load(), self.store.history(), settings, 1, self.now);
+        self.state = restarted(self.store.load(), self.store.ended(), self.store.history(), settings, 1, self.now);
         self.told.clear();
-        let _ = step(&mut self.state, Command::Tick, self.now);
+        let _ = self.store.step(&mut self.state, Command::Tick, self.now);
         self.settle();
         Answer::Nothing
     }
@@ -327,7 +328,7 @@ impl Core {
             let mark = if claim.is_marked() { format!(" marked, also {:?}", claim.aliases) } else { String::new() };
             lines.push(format!("claim {} life {} runs {:?} {phase}{mark}{suspect}", claim.id, claim.life, claim.runs));
         }
-        for ended in snapshot.ended.values() {
+        for ended in self.store.remembered().values() {
             let how = ended.how.word();
             lines.push(format!("claim {} life {} runs {:?} ended {how}", ended.id, ended.life, ended.runs));
         }

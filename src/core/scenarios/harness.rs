@@ -52,7 +52,6 @@ use crate::core::restart::restarted;
 use crate::core::settings::Settings;
 use crate::core::state::Stuck;
 use crate::core::state::{Notice, State};
-use crate::core::step::step;
 use crate::core::test_store::{TestStore, standing};
 use crate::core::time::{Now, Span, WallMs};
 
@@ -165,7 +164,7 @@ impl Server {
     }
 
     fn start(&mut self, settings: Settings) {
-        self.state = restarted(self.store.load(), self.store.history(), settings, 7, self.now);
+        self.state = restarted(self.store.load(), self.store.ended(), self.store.history(), settings, 7, self.now);
         self.settle();
     }
 
@@ -177,7 +176,7 @@ impl Server {
     }
 
     fn step(&mut self, command: Command) -> Result<Reply, Refusal> {
-        let result = step(&mut self.state, command, self.now);
+        let result = self.store.step(&mut self.state, command, self.now);
         self.settle();
         result
     }
@@ -537,7 +536,7 @@ impl Server {
 
     fn look(&self, id: &ClaimId) -> String {
         let snapshot = &self.state.snapshot;
-        match (snapshot.claim(id), snapshot.ended.get(id)) {
+        match (snapshot.claim(id), self.store.remembered().get(id)) {
             (Some(claim), _) => self.show_claim(claim),
             (None, Some(ended)) => format!("ended {}", ended.how.word()),
             (None, None) => "unknown".into(),

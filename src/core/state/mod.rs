@@ -5,11 +5,13 @@
 //!
 //! - `snapshot`: what anybody may read, and what a store gets.
 //! - `claims`, `pools`, `latches`: adding, changing and removing them. `marks`: what is kept about marked holds.
-//! - `history`: writing and pruning entries; `remembered`: ended claims and the answers of operations.
+//! - `history`: writing and pruning entries; `remembered`: ended claims and the answers of operations; `ended`: what is
+//!   known at once of ended claims.
 //! - `tickets`: the order in which claims came.
 //! - `entangled`, `stuck`, `supersede_group`: indexes and findings that the rules need.
 
 mod claims;
+mod ended;
 mod entangled;
 mod history;
 mod latches;
@@ -25,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::core::claim::BuildRef;
+use crate::core::claim::{BuildRef, Ended};
 use crate::core::history::Change;
 use crate::core::latch::LatchId;
 use crate::core::limits;
@@ -34,10 +36,12 @@ use crate::core::pool::Pool;
 use crate::core::settings::{Settings, planted};
 use crate::core::time::{Deadline, EngineMs, Now};
 
+use ended::{EndedIndex, Place};
 pub(super) use entangled::Entangled;
 pub(super) use history::Entry;
 use history::Histories;
-pub use snapshot::{Changes, Loaded, Meta, OpRecord, Snapshot};
+use remembered::AtHand;
+pub use snapshot::{Changes, EndedOutline, Loaded, Meta, OpRecord, Snapshot};
 pub use stuck::Stuck;
 pub(super) use stuck::Watch;
 pub(super) use supersede_group::SupersedeGroup;
@@ -61,7 +65,6 @@ pub(super) enum Timer {
     Claim(ClaimId),
     Drain(PoolName, LockName),
     Quarantine(PoolName, LockName),
-    Ended(ClaimId),
     Op(OpId),
     Latch(LatchId),
     /// Nobody has heard for too long that this build, which has marked holds, is running.
@@ -76,7 +79,10 @@ struct Dirty {
     pools: BTreeSet<PoolName>,
     locks: BTreeSet<(PoolName, LockName)>,
     claims: BTreeSet<ClaimId>,
-    ended: BTreeSet<ClaimId>,
+    /// New or changed ended claims; `None` for those that are forgotten.
+    ended: BTreeMap<ClaimId, Option<Arc<Ended>>>,
+    /// Others that are forgotten at another time.
+    forget: BTreeMap<ClaimId, Deadline>,
     ops: BTreeSet<OpId>,
     latches: BTreeSet<LatchId>,
     reruns: BTreeSet<Text>,
@@ -117,15 +123,15 @@ pub struct State {
     next_ticket: u64,
     /// The revision of the running step and its number of entries, once it has changed something.
     step: Option<(Revision, u32)>,
-    /// Ended claims in the order in which they are forgotten when there are too many: released ones first, then the
-    /// oldest.
-    forgettable: BTreeSet<(bool, EngineMs, ClaimId)>,
-    /// Ended claims that are remembered longer because their build is not known to be over, by that build.
-    ended_builds: BTreeSet<(BuildRef, ClaimId)>,
+    /// All ended claims that are remembered. The builds are listed of those that are remembered longer because their
+    /// build is not known to be over.
+    ended: EndedIndex,
+    /// What is remembered of some of them.
+    at_hand: AtHand,
     /// When the next of these builds are shown.
     next_past_builds: EngineMs,
     /// The last one that was looked at.
-    last_past_build: Option<(BuildRef, ClaimId)>,
+    last_past_build: Option<Place>,
     /// Remembered operations, oldest first.
     op_order: BTreeSet<(EngineMs, OpId)>,
     histories: Histories,
@@ -136,9 +142,16 @@ pub struct State {
 }
 
 impl State {
+    /// An empty state.
+    pub(super) fn new(settings: Settings) -> Self {
+        let snapshot = Snapshot { seed: settings.seed, ..Snapshot::default() };
+        Self { snapshot, ended: EndedIndex::new(settings.seed), settings, ..Self::default() }
+    }
+
     /// The changes since the last call.
     pub fn take_changes(&mut self, now: Now) -> Changes {
         let mut dirty = std::mem::take(&mut self.dirty);
+        self.at_hand.make_room(self.settings.at_hand);
         if !dirty.pruned.is_empty() {
             // An entry that was added and pruned within the batch never reached the store.
             let pruned: BTreeSet<ChangeKey> = dirty.pruned.iter().copied().collect();
@@ -158,7 +171,8 @@ impl State {
                 })
                 .collect(),
             claims: dirty.claims.into_iter().map(|id| (id.clone(), snapshot.claims.get(&id).cloned())).collect(),
-            ended: dirty.ended.into_iter().map(|id| (id.clone(), snapshot.ended.get(&id).cloned())).collect(),
+            ended: dirty.ended.into_iter().collect(),
+            forget: dirty.forget.into_iter().collect(),
             ops: dirty.ops.into_iter().map(|op| (op.clone(), self.ops.get(&op).cloned())).collect(),
             latches: dirty.latches.into_iter().map(|id| (id, snapshot.latches.get(&id).cloned())).collect(),
             reruns: dirty.reruns.into_iter().map(|url| (url.clone(), snapshot.reruns.contains(&url))).collect(),
@@ -175,7 +189,7 @@ impl State {
     /// When the next step is due without a call.
     #[must_use]
     pub fn next_timer(&self) -> Option<EngineMs> {
-        self.timers.first().map(|(at, _)| *at)
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.ended.next()).min()
     }
 
     /// Whether a deadline that continues over a restart is still to come, so that engine time must be stored from time
@@ -193,7 +207,7 @@ impl State {
     /// Marks the deletions in `changes` as touched again, but not its puts.
     pub(super) fn keep_deletions(&mut self, changes: Changes) {
         self.dirty.pruned = changes.pruned;
-        self.dirty.ended.extend(changes.ended.into_iter().filter(|(_, kept)| kept.is_none()).map(|(id, _)| id));
+        self.dirty.ended.extend(changes.ended.into_iter().filter(|(_, kept)| kept.is_none()));
         self.dirty.ops.extend(changes.ops.into_iter().filter(|(_, kept)| kept.is_none()).map(|(op, _)| op));
     }
 

@@ -1,39 +1,117 @@
 //! What is remembered about ended claims and answered operations, and for how long.
+//!
+//! The store has what is remembered of ended claims. The state knows which there are, and has at hand what is remembered
+//! of the newest. Before a step, the caller gets what the step needs of others from the store:
+//! [`State::to_recall`], [`State::recall`].
 
-use std::ops::Bound;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{OpRecord, State, Timer};
-use crate::core::claim::{BuildRef, End, Ended};
+use super::{EndedOutline, OpRecord, State, Timer};
+use crate::core::claim::{BuildRef, Ended};
+use crate::core::command::Command;
 use crate::core::limits;
 use crate::core::names::{ClaimId, OpId};
-use crate::core::time::{Deadline, EngineMs, Now};
+#[cfg(test)]
+use crate::core::time::Deadline;
+use crate::core::time::{EngineMs, Now};
+
+/// Ended claims that are at hand: those of this batch, and then as many as there is room for, roughly the newest.
+#[derive(Debug, Clone, Default)]
+pub(super) struct AtHand {
+    newer: BTreeMap<ClaimId, Arc<Ended>>,
+    older: BTreeMap<ClaimId, Arc<Ended>>,
+}
+
+impl AtHand {
+    fn get(&self, id: &ClaimId) -> Option<&Arc<Ended>> {
+        self.newer.get(id).or_else(|| self.older.get(id))
+    }
+
+    fn put(&mut self, ended: Arc<Ended>) {
+        self.newer.insert(ended.id.clone(), ended);
+    }
+
+    fn remove(&mut self, id: &ClaimId) {
+        self.newer.remove(id);
+        self.older.remove(id);
+    }
+
+    /// Between two batches: drops the older ones when there are more of the newer ones than this. So those of the last
+    /// batch stay at least until the end of the next one, when the store has them for certain.
+    pub fn make_room(&mut self, most: usize) {
+        if self.newer.len() > most {
+            self.older = std::mem::take(&mut self.newer);
+        }
+    }
+}
 
 impl State {
-    pub(in crate::core) fn remember_ended(&mut self, ended: Ended) {
-        let id = ended.id.clone();
-        self.forget_ended(&id);
-        self.set_timer(ended.forget, Timer::Ended(id.clone()));
-        self.forgettable.insert(forget_order(&ended));
-        if let Some(build) = ended.build.as_ref().filter(|_| ended.forget.span > self.settings.memory) {
-            self.ended_builds.insert((build.clone(), id.clone()));
+    /// The ended claims that this command is about and that are not at hand: the caller must read them from its store
+    /// and give them to [`Self::recall`] before the step.
+    #[must_use]
+    pub fn to_recall(&self, command: &Command) -> Vec<ClaimId> {
+        let is_missing = |id: &&ClaimId| self.ended.contains(id) && self.at_hand.get(id).is_none();
+        command.claims().into_iter().flatten().filter(is_missing).cloned().collect()
+    }
+
+    /// Takes what the store remembers of an ended claim.
+    pub fn recall(&mut self, ended: Ended) {
+        if self.ended.contains(&ended.id) && self.at_hand.get(&ended.id).is_none() {
+            self.at_hand.put(Arc::new(ended));
         }
-        self.dirty.ended.insert(id.clone());
-        self.snapshot.ended.insert(id, Arc::new(ended));
-        while self.snapshot.ended.len() > self.settings.ended_claims {
-            let Some((_, _, oldest)) = self.forgettable.first().cloned() else { break };
-            self.forget_ended(&oldest);
+    }
+
+    /// What is remembered of an ended claim that the command is about.
+    pub(in crate::core) fn ended(&self, id: &ClaimId) -> Option<&Arc<Ended>> {
+        self.at_hand.get(id)
+    }
+
+    /// Whether a claim of this id has ended and is remembered.
+    pub(in crate::core) fn is_remembered(&self, id: &ClaimId) -> bool {
+        self.ended.contains(id)
+    }
+
+    /// The number of ended claims that are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.ended.len()
+    }
+
+    pub(in crate::core) fn remember_ended(&mut self, ended: Ended) {
+        let ended = Arc::new(ended);
+        self.index_ended(&EndedOutline::from(&*ended));
+        self.dirty.forget.remove(&ended.id);
+        self.dirty.ended.insert(ended.id.clone(), Some(Arc::clone(&ended)));
+        self.at_hand.put(ended);
+        self.forget_too_many();
+    }
+
+    /// Takes an ended claim that the store has, at a restart. [`State::forget_too_many`] must follow.
+    pub(in crate::core) fn index_ended(&mut self, ended: &EndedOutline) {
+        self.ended.insert(ended, ended.forget.span > self.settings.memory);
+    }
+
+    pub(in crate::core) fn forget_too_many(&mut self) {
+        while self.ended.len() > self.settings.ended_claims {
+            let Some(first) = self.ended.first_to_go() else { break };
+            self.forget_ended(&first);
         }
     }
 
     pub(in crate::core) fn forget_ended(&mut self, id: &ClaimId) {
-        if let Some(old) = self.snapshot.ended.remove(id) {
-            self.unset_timer(old.forget.at, Timer::Ended(id.clone()));
-            self.forgettable.remove(&forget_order(&old));
-            if let Some(build) = &old.build {
-                self.ended_builds.remove(&(build.clone(), id.clone()));
-            }
-            self.dirty.ended.insert(id.clone());
+        if self.ended.remove(id) {
+            self.at_hand.remove(id);
+            self.dirty.forget.remove(id);
+            self.dirty.ended.insert(id.clone(), None);
+        }
+    }
+
+    /// Forgets the ended claims whose time is over, at most a page of them.
+    pub(in crate::core) fn forget_due(&mut self, now: Now) {
+        for _ in 0..limits::PAGE {
+            let Some(due) = self.ended.due(now.engine) else { break };
+            self.forget_ended(&due);
         }
     }
 
@@ -44,21 +122,21 @@ impl State {
             return;
         }
         self.next_past_builds = now.engine.plus(self.settings.past_builds);
-        let recent = |ended: &Ended| ended_at(ended).plus(self.settings.past_builds) > now.engine;
-        let after = self.last_past_build.take().map_or(Bound::Unbounded, Bound::Excluded);
         let mut page: Vec<BuildRef> = Vec::new();
-        for (number, (build, id)) in self.ended_builds.range((after, Bound::Unbounded)).enumerate() {
+        let after = self.last_past_build.take();
+        let until = now.engine.0.checked_sub(self.settings.past_builds.0).map(EngineMs);
+        let builds = until.into_iter().flat_map(|until| self.ended.builds(after, until));
+        let mut last = None;
+        for (number, (place, build)) in builds.enumerate() {
             if page.len() >= limits::PAST_BUILDS || number >= limits::PAGE {
+                // The next page goes on from here. After the last page it begins again.
+                self.last_past_build = last;
                 break;
             }
-            self.last_past_build = Some((build.clone(), id.clone()));
-            if page.last() != Some(build) && !self.snapshot.ended.get(id).is_none_or(|ended| recent(ended)) {
-                page.push(build.clone());
+            last = Some(place);
+            if !page.contains(&build) {
+                page.push(build);
             }
-        }
-        if page.len() < limits::PAST_BUILDS && self.last_past_build.as_ref() == self.ended_builds.last() {
-            // These were the last ones: it begins again.
-            self.last_past_build = None;
         }
         self.snapshot.past_builds = page.into();
     }
@@ -69,16 +147,17 @@ impl State {
             let others = self.snapshot.past_builds.iter().filter(|past| *past != build);
             self.snapshot.past_builds = others.cloned().collect();
         }
-        let of_build = self.ended_builds.range((build.clone(), ClaimId::smallest())..);
-        let of_build = of_build.take_while(|(of, _)| of == build).filter_map(|(_, id)| self.snapshot.ended.get(id));
-        let memory = self.settings.memory;
-        let longer: Vec<Ended> = of_build.filter(|e| e.forget.span > memory).map(|e| Ended::clone(e)).collect();
-        for ended in longer {
-            let forget = Deadline { at: ended_at(&ended).plus(memory), span: memory };
+        for (id, forget) in self.ended.shorten(build, self.settings.memory) {
             if forget.is_over(now) {
-                self.forget_ended(&ended.id);
-            } else {
-                self.remember_ended(Ended { forget, ..ended });
+                self.forget_ended(&id);
+                continue;
+            }
+            if let Some(ended) = self.at_hand.get(&id) {
+                self.at_hand.put(Arc::new(Ended { forget, ..Ended::clone(ended) }));
+            }
+            match self.dirty.ended.get_mut(&id) {
+                Some(Some(ended)) => *ended = Arc::new(Ended { forget, ..Ended::clone(ended) }),
+                _ => drop(self.dirty.forget.insert(id, forget)),
             }
         }
     }
@@ -107,12 +186,25 @@ impl State {
     }
 }
 
-/// Released claims first, then by the time of their end, from which their memory counts.
-fn forget_order(ended: &Ended) -> (bool, EngineMs, ClaimId) {
-    (ended.how != End::Released, ended_at(ended), ended.id.clone())
-}
+#[cfg(test)]
+impl State {
+    /// What the index says about each ended claim.
+    pub(crate) fn known_ended(&self) -> BTreeMap<ClaimId, (bool, Deadline, Option<BuildRef>)> {
+        self.ended.known()
+    }
 
-/// When the memory of an ended claim began.
-fn ended_at(ended: &Ended) -> EngineMs {
-    EngineMs(ended.forget.at.0.saturating_sub(ended.forget.span.0))
+    /// Whether exactly these ended claims are remembered, and those at hand are as the store has them.
+    pub(in crate::core) fn check_remembers(&self, kept: &BTreeMap<ClaimId, Ended>) -> Result<(), String> {
+        let expected = kept.values().map(|ended| {
+            let EndedOutline { id, released, forget, build } = ended.into();
+            (id, (released, forget, build.filter(|_| forget.span > self.settings.memory)))
+        });
+        let expected: BTreeMap<_, _> = expected.collect();
+        let known = self.known_ended();
+        if known != expected {
+            return Err(format!("ended claims: the index has {known:?}, and the store {expected:?}"));
+        }
+        let differs = kept.values().find(|kept| self.at_hand.get(&kept.id).is_some_and(|ended| **ended != **kept));
+        differs.map_or(Ok(()), |kept| Err(format!("ended: the store and what is at hand differ about {}", kept.id)))
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use crate::core::claim::{BuildRef, Claim, Concern, Ended, Part, Scope, Suspect};
+use crate::core::claim::{BuildRef, Claim, Concern, End, Ended, Part, Scope, Suspect};
 use crate::core::history::Change;
 use crate::core::latch::{Latch, LatchId};
 use crate::core::names::{Asked, ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Text, Ticket};
@@ -18,8 +18,6 @@ pub struct Snapshot {
     pub pools: OrdMap<PoolName, Arc<Pool>>,
     /// Live claims.
     pub claims: OrdMap<ClaimId, Arc<Claim>>,
-    /// Ended claims that are still remembered.
-    pub ended: OrdMap<ClaimId, Arc<Ended>>,
     /// Live claims by their build.
     pub builds: OrdSet<(BuildRef, ClaimId)>,
     /// The claims among them whose build must be watched, with the reason ([`Claim::concern`]).
@@ -163,6 +161,8 @@ pub struct Changes {
     pub locks: Vec<(PoolName, LockName, Option<Arc<Lock>>)>,
     pub claims: Vec<(ClaimId, Option<Arc<Claim>>)>,
     pub ended: Vec<(ClaimId, Option<Arc<Ended>>)>,
+    /// Other ended claims of which only this changes: when they are forgotten.
+    pub forget: Vec<(ClaimId, Deadline)>,
     pub ops: Vec<(OpId, Option<OpRecord>)>,
     pub latches: Vec<(LatchId, Option<Arc<Latch>>)>,
     /// Whether these installations of Concourse run builds again.
@@ -182,6 +182,7 @@ impl Changes {
             && self.locks.is_empty()
             && self.claims.is_empty()
             && self.ended.is_empty()
+            && self.forget.is_empty()
             && self.ops.is_empty()
             && self.latches.is_empty()
             && self.reruns.is_empty()
@@ -190,7 +191,31 @@ impl Changes {
     }
 }
 
-/// Everything that a store has kept except the history, in no particular order.
+/// The part of a stored [`Ended`] from which a restart learns what is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedOutline {
+    pub id: ClaimId,
+    /// Whether its own client released it.
+    pub released: bool,
+    pub forget: Deadline,
+    pub build: Option<BuildRef>,
+}
+
+impl From<&Ended> for EndedOutline {
+    fn from(ended: &Ended) -> Self {
+        let (id, released) = (ended.id.clone(), ended.how == End::Released);
+        Self { id, released, forget: ended.forget, build: ended.build.clone() }
+    }
+}
+
+impl EndedOutline {
+    /// When its memory began.
+    pub(super) fn since(&self) -> EngineMs {
+        EngineMs(self.forget.at.0.saturating_sub(self.forget.span.0))
+    }
+}
+
+/// Everything that a store has kept except ended claims and the history, in no particular order.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
     /// Missing in a new store.
@@ -198,7 +223,6 @@ pub struct Loaded {
     pub pools: Vec<(PoolName, Policy)>,
     pub locks: Vec<(PoolName, Lock)>,
     pub claims: Vec<Claim>,
-    pub ended: Vec<Ended>,
     pub ops: Vec<OpRecord>,
     pub latches: Vec<Latch>,
     /// The installations of Concourse that run builds again.

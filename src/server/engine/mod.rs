@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -45,6 +45,12 @@ pub enum EngineError {
     /// The outcome is unknown: the command may or may not have been stored.
     #[error("the store has failed, the server is going down: ask again elsewhere or later")]
     StoreFailed {
+        /// The chain of causes. For the log, not for clients.
+        cause: Arc<str>,
+    },
+    /// Nothing has changed: what the store remembers of the claim cannot be read.
+    #[error("the server cannot read this from its store: its log says why; try again")]
+    Unreadable {
         /// The chain of causes. For the log, not for clients.
         cause: Arc<str>,
     },
@@ -227,6 +233,7 @@ fn awake(
     let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
     let now = clock.now();
     let mut restart = Restart::begin(loaded, settings, epoch_by_clock(now.wall)?, now);
+    store.ended(&mut |ended| restart.ended(&ended))?;
     store.history(&mut |entry| restart.entry(&entry))?;
     let mut state = restart.finish();
     prepare(&mut state, now)?;
@@ -314,7 +321,7 @@ impl Thread {
         self.figures.commands.inc_by(commands.len() as u64);
         self.figures.batch.observe(commands.len() as f64);
         for (command, answer) in commands {
-            let result = step(&mut self.state, command, self.clock.now()).map_err(EngineError::from);
+            let result = self.step(command);
             let Some(answer) = answer else { continue };
             if planted!(self.state.settings, AnswerBeforeCommit) {
                 let _ = answer.send(result);
@@ -353,6 +360,20 @@ impl Thread {
             self.figures.pools.note(&changes);
         }
         Ok(())
+    }
+
+    /// Runs one command. What it needs of ended claims comes from the store first.
+    fn step(&mut self, command: Command) -> Result<Reply, EngineError> {
+        let ids = self.state.to_recall(&command);
+        if !ids.is_empty() {
+            let recalled = self.store.recall(&ids).and_then(|ended| {
+                ensure!(ended.len() == ids.len(), "the store has lost ended claims among {ids:?}");
+                Ok(ended)
+            });
+            let recalled = recalled.map_err(|error| EngineError::Unreadable { cause: format!("{error:#}").into() })?;
+            recalled.into_iter().for_each(|ended| self.state.recall(ended));
+        }
+        Ok(step(&mut self.state, command, self.clock.now())?)
     }
 
     /// Wakes the parked requests that the batch was of interest to.

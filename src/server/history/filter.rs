@@ -1,10 +1,13 @@
 //! Which entries of the history a question is about.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::core::claim::{BuildRef, Owner};
 use crate::core::history::{Change, ChangeKind, Listed};
 use crate::core::names::{ChangeKey, ClaimId, LockName, NamePattern, PoolName, Revision, Text};
 use crate::core::state::Snapshot;
 use crate::core::time::WallMs;
+use crate::store::Reader;
 
 /// A build that entries are about: of this Concourse, or of any.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,23 @@ impl OfBuild {
     fn is(&self, build: Option<&BuildRef>) -> bool {
         let same = |build: &BuildRef| self.cluster.as_ref().is_none_or(|cluster| *cluster == build.cluster);
         build.is_some_and(|build| build.id == self.id && same(build))
+    }
+}
+
+/// The builds of ended claims, of those that a read has come upon.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndedBuilds(BTreeMap<ClaimId, Option<BuildRef>>);
+
+impl EndedBuilds {
+    /// Of the claims that these entries are about.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn read<'c>(reader: &dyn Reader, entries: impl Iterator<Item = &'c Change>) -> anyhow::Result<Self> {
+        let claims: BTreeSet<&ClaimId> = entries.filter_map(|change| change.claim.as_ref()).collect();
+        let claims: Vec<ClaimId> = claims.into_iter().cloned().collect();
+        let ended = reader.ended_claims(&claims)?;
+        Ok(Self(ended.into_iter().map(|ended| (ended.id, ended.build)).collect()))
     }
 }
 
@@ -64,29 +84,29 @@ impl Filter {
 
     /// Whether this entry is wanted.
     #[must_use]
-    pub fn wants(&self, change: &Change, snapshot: &Snapshot) -> bool {
+    pub fn wants(&self, change: &Change, snapshot: &Snapshot, ended: &EndedBuilds) -> bool {
         self.lists(change.key, Listed { kind: change.kind, at: change.at })
             && self.pools.as_ref().is_none_or(|like| change.pools.iter().any(|pool| like.matches(pool)))
             && self.lock.as_ref().is_none_or(|lock| change.locks.iter().any(|(_, of)| of == lock))
             && self.claim.as_ref().is_none_or(|claim| change.claim.as_ref() == Some(claim))
-            && self.build.as_ref().is_none_or(|build| is_about(change, build, snapshot))
+            && self.build.as_ref().is_none_or(|build| is_about(change, build, snapshot, ended))
             && self.who.as_ref().is_none_or(|who| change.who.as_ref().is_some_and(|owner| is_called(owner, who)))
     }
 
     /// The same filter for the entries of one pool, which are read from that pool's own list.
     #[must_use]
-    pub fn wants_in(&self, pool: &PoolName, change: &Change, snapshot: &Snapshot) -> bool {
+    pub fn wants_in(&self, pool: &PoolName, change: &Change, snapshot: &Snapshot, ended: &EndedBuilds) -> bool {
         let of_pool = |lock: &LockName| change.locks.iter().any(|(at, of)| at == pool && of == lock);
-        self.lock.as_ref().is_none_or(of_pool) && self.wants(change, snapshot)
+        self.lock.as_ref().is_none_or(of_pool) && self.wants(change, snapshot, ended)
     }
 }
 
 /// Whether an entry is about a claim of this build. Once the claim is forgotten, only the entry itself can tell.
-fn is_about(change: &Change, build: &OfBuild, snapshot: &Snapshot) -> bool {
+fn is_about(change: &Change, build: &OfBuild, snapshot: &Snapshot, ended: &EndedBuilds) -> bool {
     let Some(id) = &change.claim else { return false };
-    match (snapshot.claims.get(id), snapshot.ended.get(id)) {
+    match (snapshot.claims.get(id), ended.0.get(id)) {
         (Some(claim), _) => build.is(claim.terms.owner.build().as_ref()),
-        (None, Some(ended)) => build.is(ended.build.as_ref()),
+        (None, Some(ended)) => build.is(ended.as_ref()),
         (None, None) => build.is(change.who.as_ref().and_then(|who| who.build()).as_ref()),
     }
 }

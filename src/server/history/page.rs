@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::filter::Filter;
+use super::filter::{EndedBuilds, Filter};
 use super::{Range, first_of, first_since, last_of};
 use crate::core::history::Listed;
 use crate::core::limits;
@@ -83,11 +83,17 @@ impl Wanted {
                 .collect();
             let Some((last, _)) = part.last().copied() else { return Ok(pager.done()) };
             let keys: Vec<ChangeKey> = part.iter().filter(|(_, listed)| *listed).map(|(key, _)| *key).collect();
-            let found = engine.read(move |reader| reader.entries(&keys)).await?;
+            let with_builds = self.filter.build.is_some();
+            let read = engine.read(move |reader| {
+                let found = reader.entries(&keys)?;
+                let ended = EndedBuilds::read(reader, found.iter().filter(|_| with_builds))?;
+                Ok((found, ended))
+            });
+            let (found, ended) = read.await?;
             let mut found = found.iter().peekable();
             for (key, _) in part {
                 let entry = found.next_if(|change| change.key == key);
-                let entry = entry.filter(|change| self.filter.wants_in(pool, change, &snapshot));
+                let entry = entry.filter(|change| self.filter.wants_in(pool, change, &snapshot, &ended));
                 if pager.add(self.limit, key, entry.map(views::change)).is_break() {
                     return Ok(pager.done());
                 }
@@ -156,12 +162,13 @@ impl Wanted {
     ) -> anyhow::Result<(Pager<ChangeView>, Option<Range>)> {
         let (mut read, mut last, mut is_over) = (0, None, false);
         let newest_first = self.newest || self.order == Order::NewestFirst;
+        let ended = self.ended_builds(reader, range, newest_first)?;
         reader.walk(range, newest_first, &mut |change| {
             if self.is_past(&change) {
                 is_over = true;
                 return ControlFlow::Break(());
             }
-            let item = self.filter.wants(&change, snapshot).then(|| views::change(&change));
+            let item = self.filter.wants(&change, snapshot, &ended).then(|| views::change(&change));
             if self.newest
                 && let Some(item) = item
             {
@@ -178,6 +185,18 @@ impl Wanted {
         })?;
         let rest = last.filter(|_| !is_over && read == ENTRIES_PER_READ).map(|last| self.beyond(range, last));
         Ok((pager, rest))
+    }
+
+    /// The builds of the ended claims in the part of a range that is read at once, if it matters whose they are.
+    fn ended_builds(&self, reader: &dyn Reader, range: Range, newest_first: bool) -> anyhow::Result<EndedBuilds> {
+        let mut entries = Vec::new();
+        if self.filter.build.is_some() {
+            reader.walk(range, newest_first, &mut |change| {
+                entries.push(change);
+                if entries.len() < ENTRIES_PER_READ { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+        }
+        EndedBuilds::read(reader, entries.iter())
     }
 
     /// Whether this entry and all that follow it are outside the wanted times.

@@ -1,8 +1,10 @@
 //! Claims: ask, read, confirm, end (`docs/design.md#the-life-of-a-claim`).
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::http::{Attempt, Response};
 use super::super::views::{self, Viewer};
@@ -16,6 +18,7 @@ use crate::core::limits;
 use crate::core::names::{ClaimId, Fence, PoolName, Reason, Revision, Run, Text};
 use crate::core::state::Snapshot;
 use crate::core::time::Span;
+use crate::store::{Found, Reader};
 use crate::wire::api;
 use crate::wire::api::{
     BreakBody, ClaimBody, ClaimState, ClaimView, ConfirmBody, DeliverBody, MoveBody, Page, QueueEnd, RenewBody,
@@ -25,6 +28,9 @@ use crate::wire::errors::Code;
 use crate::wire::escape::escape;
 use crate::wire::parse;
 use crate::wire::problems::{Problems, quoted, unknown};
+
+/// How long after its commit a batch is published at the latest, unless the machine is very busy.
+const PUBLISHED_SOON: Duration = Duration::from_millis(1);
 
 /// `PUT /api/v1/claims/{id}`.
 pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
@@ -183,19 +189,31 @@ fn locked(view: &WaitingView) -> Response {
 }
 
 /// `GET /api/v1/claims/{id}`: a live claim, or what is remembered of one that has ended.
-pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn get(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let id = problems.done(id)?;
-    let view = routes.look(|viewer| view(viewer, &id));
+    let view = view(routes, &id).await?;
     let view = view.ok_or(Refusal::NoSuchClaim { id })?;
     Ok(json(&view))
 }
 
 /// A claim, live or ended. `None` if it is not known, or no longer.
-pub(super) fn view(viewer: &Viewer<'_>, id: &ClaimId) -> Option<ClaimView> {
-    let live = viewer.snapshot.claim(id).map(|claim| viewer.claim(claim, true));
-    live.or_else(|| viewer.snapshot.ended.get(id).map(|ended| views::ended(ended)))
+pub(super) async fn view(routes: &Routes, id: &ClaimId) -> Result<Option<ClaimView>, Failure> {
+    loop {
+        let live = |viewer: &Viewer<'_>| viewer.snapshot.claim(id).map(|claim| viewer.claim(claim, true));
+        let live = routes.look(live);
+        if live.is_some() {
+            return Ok(live);
+        }
+        let of = id.clone();
+        match routes.engine.read(move |reader| reader.find(&of)).await.map_err(Failure::unreadable)? {
+            Found::Ended(ended) => return Ok(Some(views::ended(&ended))),
+            Found::Nothing => return Ok(None),
+            // It began after the look. The batch is committed, and will be published in a moment.
+            Found::Live => tokio::time::sleep(PUBLISHED_SOON).await,
+        }
+    }
 }
 
 /// `DELETE /api/v1/claims/{id}`: cancels or releases.
@@ -351,26 +369,22 @@ pub(super) fn build(call: &Call, problems: &mut Problems) -> Option<BuildRef> {
 }
 
 /// `GET /api/v1/claims`: live claims by id, or the ended ones with `state=ended`.
-pub(super) fn list(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn list(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let filter = filter(call, &mut problems);
     let after = call.query::<ClaimId>("after", &mut problems);
     let limit = call.limit(&mut problems);
     problems.done(Some(()))?;
+    if filter.state == Some(ListedState(ClaimState::Ended)) {
+        let page = routes.engine.read(move |reader| page_of_ended(reader, &filter, after.as_ref(), limit)).await;
+        return Ok(json(&page.map_err(Failure::unreadable)?));
+    }
     let page = routes.look(|viewer| {
-        if filter.state == Some(ListedState(ClaimState::Ended)) {
-            let from = after.clone().unwrap_or_else(ClaimId::smallest);
-            let all = viewer.snapshot.ended.range(from..).filter(|(id, _)| after.as_ref() != Some(id));
-            let matches = |ended: &_| -> bool {
-                let ended: &crate::core::claim::Ended = ended;
-                filter.build.is_none() || ended.build == filter.build
-            };
-            page(all, limit, |ended| matches(ended).then(|| views::ended(ended)))
-        } else {
-            let matches = |claim: &Claim| filter.lists(claim);
-            let show = |claim: &Arc<Claim>| matches(claim).then(|| viewer.claim(claim, false));
-            page(live(viewer.snapshot, &filter, after.as_ref()), limit, show)
-        }
+        let matches = |claim: &Claim| filter.lists(claim);
+        let show = |claim: &Arc<Claim>| matches(claim).then(|| viewer.claim(claim, false));
+        let mut page = ClaimPage::new(limit);
+        let _ = live(viewer.snapshot, &filter, after.as_ref()).try_for_each(|(id, claim)| page.add(id, || show(claim)));
+        page.done()
     });
     Ok(json(&page))
 }
@@ -410,21 +424,49 @@ fn live<'w>(
     Box::new(snapshot.claims.iter().skip_while(move |(id, _)| !is_after(id)))
 }
 
-/// The first entries that the filter shows. Only a bounded number of entries is read, so a page may have fewer than
-/// `limit` although more follow. Only a page without `next` is the last.
-fn page<'w, T: 'w>(
-    entries: impl Iterator<Item = (&'w ClaimId, T)>,
+/// The ended claims after this id that the filter shows.
+fn page_of_ended(
+    reader: &dyn Reader,
+    filter: &Filter,
+    after: Option<&ClaimId>,
     limit: usize,
-    show: impl Fn(T) -> Option<ClaimView>,
-) -> Page<ClaimView> {
-    let mut items = Vec::new();
-    let mut last: Option<&ClaimId> = None;
-    for (looked_at, (id, entry)) in entries.enumerate() {
-        if items.len() == limit || looked_at == limits::SCAN {
-            return Page { items, next: last.map(ToString::to_string) };
-        }
-        items.extend(show(entry));
-        last = Some(id);
+) -> anyhow::Result<Page<ClaimView>> {
+    let mut page = ClaimPage::new(limit);
+    reader.walk_ended(after, &mut |ended| {
+        let matches = filter.build.is_none() || ended.build == filter.build;
+        page.add(&ended.id, || matches.then(|| views::ended(&ended)))
+    })?;
+    Ok(page.done())
+}
+
+/// A page that is being filled with the first claims that a filter shows. Only a bounded number of claims is read, so a
+/// page may have fewer than `limit` although more follow. Only a page without `next` is the last.
+struct ClaimPage {
+    limit: usize,
+    items: Vec<ClaimView>,
+    looked_at: usize,
+    last: Option<ClaimId>,
+    next: Option<String>,
+}
+
+impl ClaimPage {
+    fn new(limit: usize) -> Self {
+        Self { limit, items: Vec::new(), looked_at: 0, last: None, next: None }
     }
-    Page { items, next: None }
+
+    /// Takes the next claim, if the filter shows it; breaks when the page is full.
+    fn add(&mut self, id: &ClaimId, show: impl FnOnce() -> Option<ClaimView>) -> ControlFlow<()> {
+        if self.items.len() == self.limit || self.looked_at == limits::SCAN {
+            self.next = self.last.take().map(|last| last.to_string());
+            return ControlFlow::Break(());
+        }
+        self.items.extend(show());
+        self.looked_at += 1;
+        self.last = Some(id.clone());
+        ControlFlow::Continue(())
+    }
+
+    fn done(self) -> Page<ClaimView> {
+        Page { items: self.items, next: self.next }
+    }
 }

@@ -98,6 +98,7 @@ impl From<EngineError> for Failure {
         let text = error.to_string();
         match error {
             EngineError::StoreFailed { cause } => Self { cause: Some(cause), ..Self::new(Code::StoreFailed, text) },
+            EngineError::Unreadable { cause } => Self { cause: Some(cause), ..Self::new(Code::Internal, text) },
             EngineError::Refused(refusal) => refusal.into(),
         }
     }

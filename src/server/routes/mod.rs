@@ -135,7 +135,7 @@ impl Routes {
     async fn ask(&self, command: Command) -> Result<Reply, Failure> {
         self.engine.call(command).await.map_err(|error| match error {
             EngineError::Refused(refusal) => self.refused(refusal),
-            error @ EngineError::StoreFailed { .. } => error.into(),
+            error @ (EngineError::StoreFailed { .. } | EngineError::Unreadable { .. }) => error.into(),
         })
     }
 

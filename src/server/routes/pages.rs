@@ -63,17 +63,15 @@ pub(super) async fn pool(routes: &Routes, call: &Call<'_>) -> Result<Response, F
 }
 
 /// `GET /claims/{id}`.
-pub(super) fn claim(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn claim(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let id = problems.done(id)?;
-    Ok(routes.look(|viewer| {
-        let view = claims::view(viewer, &id);
-        let status = if view.is_some() { 200 } else { 404 };
-        let moment = viewer.moment_shown();
-        let page = pages::claim(moment, id.as_str(), view.as_ref());
-        pages::page(status, moment, &visitor(call.request), &page)
-    }))
+    let view = claims::view(routes, &id).await?;
+    let status = if view.is_some() { 200 } else { 404 };
+    let moment = routes.look(|viewer| viewer.moment_shown());
+    let page = pages::claim(moment, id.as_str(), view.as_ref());
+    Ok(pages::page(status, moment, &visitor(call.request), &page))
 }
 
 /// `GET /assets/locker.css`.

@@ -95,7 +95,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim],
-        ..guarded(Get, "/api/v1/claims/{id}", "Get a claim, live or ended", Look(claims::get))
+        ..guarded(
+            Get,
+            "/api/v1/claims/{id}",
+            "Get a claim, live or ended",
+            Talk(|routes, call| Box::pin(claims::get(routes, call))),
+        )
     },
     Route {
         query: &[
@@ -204,7 +209,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
             LIMIT,
         ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ClaimView>>),
-        ..guarded(Get, "/api/v1/claims", "List claims by id, without their places in the queues", Look(claims::list))
+        ..guarded(
+            Get,
+            "/api/v1/claims",
+            "List claims by id, without their places in the queues",
+            Talk(|routes, call| Box::pin(claims::list(routes, call))),
+        )
     },
     Route {
         query: &[AFTER, LIMIT],
@@ -499,7 +509,10 @@ pub(in super::super) static ROUTES: &[Route] = &[
         is_api: false,
         ..guarded(Get, "/pools/{pool}", "Web page: a pool", Talk(|routes, call| Box::pin(pages::pool(routes, call))))
     },
-    page("/claims/{id}", "Web page: a claim", pages::claim),
+    Route {
+        is_api: false,
+        ..guarded(Get, "/claims/{id}", "Web page: a claim", Talk(|routes, call| Box::pin(pages::claim(routes, call))))
+    },
     open_page("/assets/locker.css", "Web page: its style", pages::style),
     open_page("/assets/locker.js", "Web page: its script", pages::script),
     open_page("/assets/sign-in.js", "Web page: the script of the form to sign in", pages::sign_in_script),

@@ -24,11 +24,15 @@ use super::lockfile::LockFile;
 use super::rows::{self, Batch, Rows, Table};
 use super::sidecar::{PRIVATE, sidecar};
 use super::{Reader, Store, schema};
+use crate::core::claim::Ended;
 use crate::core::history::Outline;
-use crate::core::state::{Changes, Loaded};
+use crate::core::names::ClaimId;
+use crate::core::state::{Changes, EndedOutline, Loaded};
 
+mod ended;
 mod readers;
 
+pub(super) use ended::each as each_ended;
 use readers::Readers;
 
 /// Page cache of the writer, KiB: keeps most of the index of a million ended claims in memory.
@@ -113,6 +117,18 @@ impl Store for SqliteStore {
             Ok(loaded)
         };
         load().with_context(|| format!("cannot load the store {}", self.path.display()))
+    }
+
+    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
+        let read = each_row(&self.conn, "ended", ended::OUTLINES, |row| {
+            each(ended::columns(row)?.outline()?);
+            Ok(())
+        });
+        read.with_context(|| format!("cannot load the store {}", self.path.display()))
+    }
+
+    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+        ended::find(&self.conn, ids).with_context(|| format!("cannot read from the store {}", self.path.display()))
     }
 
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
@@ -274,7 +290,6 @@ fn columns(table: Table) -> (&'static str, &'static str) {
     match table {
         Table::Pools => ("pools", "name"),
         Table::Claims => ("claims", "id"),
-        Table::Ended => ("ended", "id"),
         Table::Ops => ("ops", "id"),
         Table::Latches => ("latches", "id"),
         Table::Concourses => ("concourses", "url"),
@@ -290,6 +305,7 @@ fn write_changes(tx: &Transaction<'_>, changes: &Changes) -> anyhow::Result<()> 
     for of_table in batch.records.chunk_by(|(a, ..), (b, ..)| a == b) {
         write_records(tx, of_table)?;
     }
+    ended::write(tx, &batch)?;
     write_locks(tx, &batch)?;
     write_history(tx, &batch)
 }

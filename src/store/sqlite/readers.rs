@@ -9,11 +9,13 @@ use std::time::Duration;
 use anyhow::Context;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
+use super::ended;
 use super::rows;
 use super::text;
+use crate::core::claim::Ended;
 use crate::core::history::Change;
-use crate::core::names::ChangeKey;
-use crate::store::{READERS, Reader};
+use crate::core::names::{ChangeKey, ClaimId};
+use crate::store::{Found, READERS, Reader};
 
 /// The connections for readers of one store. They close when this is dropped, after the reads that are going on.
 #[derive(Debug)]
@@ -83,6 +85,30 @@ impl Reader for Slots {
             }
             Ok(found)
         })
+    }
+
+    fn ended_claims(&self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+        self.read(|conn| ended::find(conn, ids))
+    }
+
+    fn find(&self, id: &ClaimId) -> anyhow::Result<Found> {
+        self.read(|conn| {
+            // One moment for both tables.
+            let tx = conn.unchecked_transaction()?;
+            if let Some(ended) = ended::find(&tx, std::slice::from_ref(id))?.pop() {
+                return Ok(Found::Ended(Box::new(ended)));
+            }
+            let mut live = tx.prepare_cached("SELECT 1 FROM claims WHERE id = ?1")?;
+            Ok(if live.exists(params![id.as_str()])? { Found::Live } else { Found::Nothing })
+        })
+    }
+
+    fn walk_ended(
+        &self,
+        after: Option<&ClaimId>,
+        each: &mut dyn FnMut(Ended) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        self.read(|conn| ended::walk(conn, after, each))
     }
 
     fn walk(

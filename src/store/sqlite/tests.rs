@@ -8,9 +8,10 @@ use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
 
 use super::*;
-use crate::core::claim::{Fetched, Phase};
-use crate::core::names::{LockName, PoolName};
+use crate::core::claim::{BuildRef, End, Ended, Fetched, Phase};
+use crate::core::names::{Fence, LockName, PoolName, Revision};
 use crate::core::pool::Lock;
+use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 use crate::store::conformance::{Contents, conformance};
 use crate::store::failstop::FailStop;
 use crate::store::samples;
@@ -193,7 +194,9 @@ fn a_file_of_version_1_is_migrated() {
     let mut store = place.open();
     assert_eq!(store.store_id(), "0123456789abcdef0123456789abcdef");
     let loaded = store.load().unwrap();
-    let rows = [loaded.pools.len(), loaded.locks.len(), loaded.claims.len(), loaded.ended.len(), loaded.ops.len()];
+    let mut ended = Vec::new();
+    store.ended(&mut |claim| ended.push(claim)).unwrap();
+    let rows = [loaded.pools.len(), loaded.locks.len(), loaded.claims.len(), ended.len(), loaded.ops.len()];
     let mut entries = 0;
     store.history(&mut |_| entries += 1).unwrap();
     assert_eq!((rows, entries, loaded.latches.len()), ([1; 5], 2, 0));
@@ -206,6 +209,47 @@ fn a_file_of_version_1_is_migrated() {
     assert!(!store.load().unwrap().latches.is_empty());
     let version: i64 = store.conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     assert_eq!(version, 8);
+}
+
+/// What a start must know of an ended claim moves from its record into columns.
+#[test]
+fn ended_claims_of_version_7_stay_as_they_were() {
+    let place = Place::new();
+    place.shell().execute_batch(VERSION_1).unwrap();
+    let more = r#"INSERT INTO ended VALUES ('c:2', '{"life":2,"runs":["r"],"how":"released","by":"Ada","at":3,"revision":4,'
+        || '"fence":5,"build":{"cluster":"https://ci","id":"7"},"forget":{"at":9,"span":6}}')"#;
+    place.shell().execute_batch(more).unwrap();
+    let mut store = place.open();
+    let ids = ["c:0", "c:2"].map(|id| ClaimId::parse(id).unwrap());
+    let build = BuildRef { cluster: "https://ci".parse().unwrap(), id: "7".parse().unwrap() };
+    let deadline = |at, span| Deadline { at: EngineMs(at), span: Span(span) };
+    let cancelled = Ended {
+        id: ids[0].clone(),
+        life: 1,
+        digest: None,
+        runs: Vec::new(),
+        how: End::Cancelled,
+        by: None,
+        reason: None,
+        at: WallMs(3),
+        revision: None,
+        fence: None,
+        build: None,
+        forget: deadline(8, 7),
+    };
+    let released = Ended {
+        id: ids[1].clone(),
+        life: 2,
+        runs: vec!["r".parse().unwrap()],
+        how: End::Released,
+        by: Some("Ada".parse().unwrap()),
+        revision: Some(Revision(4)),
+        fence: Some(Fence(5)),
+        build: Some(build),
+        forget: deadline(9, 6),
+        ..cancelled.clone()
+    };
+    assert_eq!(store.recall(&ids).unwrap(), [cancelled, released]);
 }
 
 /// A lock that its pool has because it was given no other is marked; nothing else looks like one.
@@ -237,6 +281,27 @@ fn places_that_cannot_be_used_are_named() {
     assert!(message.contains("is a directory"), "{message}");
 }
 
+/// What a start reads.
+fn read_all(store: &mut SqliteStore) -> anyhow::Result<()> {
+    store.load()?;
+    store.ended(&mut |_| {})?;
+    store.history(&mut |_| {})
+}
+
+/// A start does not read the records of ended claims.
+#[test]
+fn a_damaged_record_of_an_ended_claim_is_named_when_it_is_read() {
+    let (place, model) = Place::filled();
+    assert_ne!(place.shell().execute("UPDATE ended SET record = '{}'", []).unwrap(), 0);
+    let mut store = place.open();
+    read_all(&mut store).unwrap();
+    let id = model.ended_ids().next().unwrap();
+    let message = format!("{:#}", store.recall(std::slice::from_ref(id)).unwrap_err());
+    assert!(message.contains("table ended, key") && message.contains("missing field `life`"), "{message}");
+    let message = format!("{:#}", store.reader().find(id).unwrap_err());
+    assert!(message.contains("table ended, key"), "{message}");
+}
+
 #[test]
 fn a_damaged_row_is_named() {
     let cases = [
@@ -247,7 +312,9 @@ fn a_damaged_row_is_named() {
         ("UPDATE pools SET name = 'a/' WHERE name = (SELECT min(name) FROM pools)", "pools", "\"a/\": pool name"),
         ("UPDATE locks SET record = substr(record, 2)", "locks", "bad record"),
         ("UPDATE claims SET record = '[]'", "claims", "bad record"),
-        ("UPDATE ended SET record = replace(record, '\"how\":\"', '\"how\":\"un')", "ended", "unknown variant `un"),
+        ("UPDATE ended SET how = 'unheard'", "ended", "unknown variant `unheard`"),
+        ("UPDATE ended SET forget = -1", "ended", "out of range"),
+        ("UPDATE ended SET id = 'a/' WHERE id = (SELECT min(id) FROM ended)", "ended", "\"a/\": claim id"),
         ("UPDATE ops SET record = '{}'", "ops", "missing field `revision`"),
         (
             "UPDATE changes SET seq = -1 WHERE (revision, seq) = (SELECT min(revision), seq FROM changes)",
@@ -260,7 +327,7 @@ fn a_damaged_row_is_named() {
         let (place, _) = Place::filled();
         assert_ne!(place.shell().execute(damage, []).unwrap(), 0, "{damage}");
         let mut store = place.open();
-        let message = format!("{:#}", store.load().and_then(|_| store.history(&mut |_| {})).expect_err(damage));
+        let message = format!("{:#}", read_all(&mut store).expect_err(damage));
         assert!(message.contains(&format!("table {table}")) && message.contains(expected), "{damage}: {message}");
     }
 }
@@ -271,8 +338,7 @@ fn a_torn_file_is_refused() {
     let whole = fs::read(place.file()).unwrap();
     for pages in 1..whole.len() / 4096 {
         fs::write(place.file(), &whole[..pages * 4096]).unwrap();
-        let loaded = SqliteStore::open(&place.file())
-            .and_then(|mut store| store.load().and_then(|_| store.history(&mut |_| {})));
+        let loaded = SqliteStore::open(&place.file()).and_then(|mut store| read_all(&mut store));
         assert!(loaded.is_err(), "{pages} pages of {}", whole.len() / 4096);
     }
     fs::write(place.file(), &whole).unwrap();

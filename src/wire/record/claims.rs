@@ -7,11 +7,11 @@ use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Parsed, StoredDeadline, StoredEnd, StoredKey, StoredLabels, StoredLocks, StoredOwner, StoredScope, all_parsed,
-    is_false, labels, locks, parsed, plain, stored_labels, stored_locks, words,
+    Parsed, StoredDeadline, StoredKey, StoredLabels, StoredLocks, StoredOwner, StoredScope, all_parsed, is_false,
+    labels, locks, parsed, plain, stored_labels, stored_locks, words,
 };
 use crate::core::claim::{
-    Ask, BuildEnd, BuildOver, BuildRef, Claim, Ended, Fetched, Part, Phase, Presence, Priority, Terms, Want,
+    Ask, BuildEnd, BuildOver, BuildRef, Claim, End, Ended, Fetched, Part, Phase, Presence, Priority, Terms, Want,
 };
 use crate::core::names::{ClaimId, Digest, Fence, LockName, PoolName, Reason, Revision, Run, Text, Ticket};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
@@ -22,26 +22,6 @@ fn is_zero(value: &u32) -> bool {
 
 /// The presence of a loaded waiting claim until the restart sets the real one: a deadline that has passed.
 pub const NO_PRESENCE: Presence = Presence::Recent(Deadline { at: EngineMs(0), span: Span(0) });
-
-/// A build: its cluster and its build id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredBuild {
-    cluster: Parsed<Text>,
-    id: Parsed<Text>,
-}
-
-impl From<&BuildRef> for StoredBuild {
-    fn from(build: &BuildRef) -> Self {
-        Self { cluster: Parsed(build.cluster.clone()), id: Parsed(build.id.clone()) }
-    }
-}
-
-impl From<StoredBuild> for BuildRef {
-    fn from(stored: StoredBuild) -> Self {
-        Self { cluster: stored.cluster.0, id: stored.id.0 }
-    }
-}
 
 words!(StoredBuildEnd for BuildEnd { Succeeded, Failed, Errored, Aborted, Gone });
 
@@ -338,7 +318,7 @@ impl StoredClaim {
     }
 }
 
-/// An ended claim. Its id is the key.
+/// What only the store remembers of an ended claim. Its id is the key, and the row has the rest in columns of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredEnded {
@@ -346,7 +326,6 @@ pub struct StoredEnded {
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
     runs: Vec<Parsed<Run>>,
-    how: StoredEnd,
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<Parsed<Text>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -356,49 +335,43 @@ pub struct StoredEnded {
     revision: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fence: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    build: Option<StoredBuild>,
-    forget: StoredDeadline,
 }
 
 impl From<&Ended> for StoredEnded {
     fn from(ended: &Ended) -> Self {
-        let Ended { id: _, life, digest, runs, how, by, reason, at, revision, fence, build, forget } = ended;
+        let Ended { id: _, life, digest, runs, how: _, by, reason, at, revision, fence, build: _, forget: _ } = ended;
         Self {
             life: *life,
             digest: digest.map(stored_digest),
             runs: all_parsed(runs),
-            how: (*how).into(),
             by: parsed(by.as_ref()),
             reason: parsed(reason.as_ref()),
             at: at.0,
             revision: revision.map(|r| r.0),
             fence: fence.map(|f| f.0),
-            build: build.as_ref().map(Into::into),
-            forget: (*forget).into(),
         }
     }
 }
 
 impl StoredEnded {
-    /// The ended claim with this id.
+    /// The ended claim with this id and the values of the other columns.
     ///
     /// # Errors
     /// The record breaks a rule of the core.
-    pub fn into_ended(self, id: ClaimId) -> anyhow::Result<Ended> {
+    pub fn into_ended(self, id: ClaimId, how: End, build: Option<BuildRef>, forget: Deadline) -> anyhow::Result<Ended> {
         Ok(Ended {
             id,
             life: self.life,
             digest: self.digest.as_deref().map(digest).transpose()?,
             runs: plain(self.runs),
-            how: self.how.into(),
+            how,
             by: self.by.map(|p| p.0),
             reason: self.reason.map(|p| p.0),
             at: WallMs(self.at),
             revision: self.revision.map(Revision),
             fence: self.fence.map(Fence),
-            build: self.build.map(Into::into),
-            forget: self.forget.into(),
+            build,
+            forget,
         })
     }
 }

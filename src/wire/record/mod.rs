@@ -28,7 +28,8 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 
 use anyhow::Context;
-use serde::de::{self, DeserializeOwned, Visitor};
+use serde::de::value::StrDeserializer;
+use serde::de::{self, DeserializeOwned, IntoDeserializer, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::core::claim::{End, Labels, LockSet, Owner, Scope};
@@ -36,7 +37,7 @@ use crate::core::names::{InstanceVars, Label, LockName, PoolName, Text};
 use crate::core::time::{Deadline, EngineMs, Span};
 
 pub use changes::{StoredChange, StoredKey, StoredKind, StoredOp, StoredOutline};
-pub use claims::{NO_PRESENCE, StoredBuild, StoredClaim, StoredEnded, StoredPart, StoredPhase, StoredWant};
+pub use claims::{NO_PRESENCE, StoredClaim, StoredEnded, StoredPart, StoredPhase, StoredWant};
 pub use latch::{StoredLatch, StoredLatchRef};
 pub use pools::{StoredBackfill, StoredLock, StoredOrder, StoredPick, StoredPolicy, StoredQuarantine};
 
@@ -127,6 +128,15 @@ words!(StoredEnd for End {
     Released, Cancelled, GaveUp, ListenerLost, Unconfirmed, Superseded, Removed, Lost, LeaseLost, BuildOver, Undelivered,
     Broken,
 });
+
+/// How a claim ended, by its stored word.
+///
+/// # Errors
+/// This release does not know the word.
+pub fn end(word: &str) -> anyhow::Result<End> {
+    let word: StrDeserializer<'_, serde::de::value::Error> = word.into_deserializer();
+    Ok(StoredEnd::deserialize(word)?.into())
+}
 
 /// A deadline: the engine time of its end and the span it was made from, both in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

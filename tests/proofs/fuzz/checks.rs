@@ -2,8 +2,10 @@
 
 use std::fmt::Debug;
 
+use locker::core::claim::End;
 use locker::core::limits;
 use locker::core::names::{ClaimId, LockName, PoolName};
+use locker::core::time::{Deadline, EngineMs, Span};
 use locker::wire::api::{ClaimBody, ConfirmBody, LockBody, NoteBody, PoolBody, RemoveBody};
 use locker::wire::concourse::{CheckRequest, InRequest, OutRequest, PayloadError};
 use locker::wire::contracts::locker::Party;
@@ -121,7 +123,8 @@ pub fn records(input: &[u8]) {
     }
     if let Some(ended) = record::<StoredEnded>(text) {
         // It may be refused, but may not panic.
-        let _ = ended.into_ended(id());
+        let forget = Deadline { at: EngineMs(2), span: Span(1) };
+        let _ = ended.into_ended(id(), End::Cancelled, None, forget);
     }
     record::<StoredLock>(text);
     record::<StoredPolicy>(text);

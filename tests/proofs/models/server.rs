@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
-use locker::core::claim::{Phase, Presence};
+use locker::core::claim::{Ended, Phase, Presence};
 use locker::core::command::{AskClaim, Command, Refusal, Reply, Wait};
 use locker::core::history::Outline;
 use locker::core::names::{ChangeKey, ClaimId, Fence, ParkId, PoolName, Run, Ticket};
 use locker::core::restart::restarted;
 use locker::core::settings::Settings;
-use locker::core::state::{Loaded, Meta, Notice, State};
+use locker::core::state::{EndedOutline, Loaded, Meta, Notice, State};
 use locker::core::step::step;
 use locker::core::time::{Deadline, EngineMs, Now, Span};
 use locker::wire::parse;
@@ -28,6 +28,8 @@ pub struct Server {
     parks: u64,
     /// The history, as a store would keep it.
     history: BTreeMap<ChangeKey, Outline>,
+    /// The ended claims, as a store would keep them.
+    ended: BTreeMap<ClaimId, Ended>,
 }
 
 /// The terms of a claim.
@@ -45,8 +47,9 @@ pub fn claim(n: usize) -> ClaimId {
 impl Server {
     pub fn new(settings: Settings) -> Self {
         let now = Now::default();
-        let state = restarted(Loaded::default(), [], settings, 1, now);
-        let mut server = Self { state, now, told: BTreeSet::new(), parks: 0, history: BTreeMap::new() };
+        let state = restarted(Loaded::default(), [], [], settings, 1, now);
+        let mut server =
+            Self { state, now, told: BTreeSet::new(), parks: 0, history: BTreeMap::new(), ended: BTreeMap::new() };
         server.settle();
         server
     }
@@ -57,6 +60,9 @@ impl Server {
     }
 
     fn step(&mut self, command: Command) -> Result<Reply, Refusal> {
+        for id in self.state.to_recall(&command) {
+            self.state.recall(self.ended[&id].clone());
+        }
         let reply = step(&mut self.state, command, self.now);
         self.settle();
         reply
@@ -67,6 +73,15 @@ impl Server {
         let changes = self.state.take_changes(self.now);
         self.history.extend(changes.history.iter().map(|change| (change.key, change.outline())));
         changes.pruned.iter().for_each(|key| drop(self.history.remove(key)));
+        for (id, ended) in changes.ended {
+            match ended {
+                Some(ended) => drop(self.ended.insert(id, (*ended).clone())),
+                None => drop(self.ended.remove(&id)),
+            }
+        }
+        for (id, forget) in changes.forget {
+            self.ended.entry(id).and_modify(|ended| ended.forget = forget);
+        }
         let told = self.state.take_notices().into_iter();
         self.told.extend(told.filter_map(|n| if let Notice::Park(park) = n { Some(park) } else { None }));
     }
@@ -121,10 +136,10 @@ impl Server {
             pools: snapshot.pools.values().map(|pool| (pool.name.clone(), pool.policy.clone())).collect(),
             locks: snapshot.pools.values().flat_map(|pool| locks(pool)).collect(),
             claims,
-            ended: snapshot.ended.values().map(|ended| (**ended).clone()).collect(),
             ..Loaded::default()
         };
-        self.state = restarted(loaded, self.history.values().cloned(), self.state.settings.clone(), 1, self.now);
+        let ended = self.ended.values().map(EndedOutline::from);
+        self.state = restarted(loaded, ended, self.history.values().cloned(), self.state.settings.clone(), 1, self.now);
         self.told.clear();
         self.settle();
         let _ = self.step(Command::Tick);
@@ -204,6 +219,6 @@ impl Hash for Server {
                 }
             }
         }
-        self.state.snapshot.ended.values().for_each(|ended| (&ended.id, ended.how).hash(hasher));
+        self.ended.values().for_each(|ended| (&ended.id, ended.how).hash(hasher));
     }
 }

@@ -24,12 +24,13 @@ use tokio::sync::oneshot;
 
 use super::figures::EngineFigures;
 use super::{EngineError, Thread, awake};
+use crate::core::claim::Ended;
 use crate::core::command::{By, Command, Reply, Wait};
 use crate::core::history::Outline;
-use crate::core::names::{ParkId, PoolName};
+use crate::core::names::{ClaimId, ParkId, PoolName};
 use crate::core::pool::Policy;
 use crate::core::settings::{Plant, Settings};
-use crate::core::state::{Changes, Loaded};
+use crate::core::state::{Changes, EndedOutline, Loaded};
 use crate::core::time::Now;
 use crate::env::Clock;
 use crate::server::long_polls::LongPolls;
@@ -83,8 +84,16 @@ impl Store for FlakyStore {
         self.kept.load()
     }
 
+    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
+        self.kept.ended(each)
+    }
+
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
         self.kept.history(each)
+    }
+
+    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+        self.kept.recall(ids)
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
@@ -157,7 +166,8 @@ impl Simulation {
         let clock = Arc::new(VirtualClock::default());
         clock.wall.store(1_800_000_000_000, Ordering::Relaxed);
         let clients = (0..5).map(Client::new).collect();
-        let settings = Settings { plant, ..Settings::default() };
+        // Almost every ended claim that is asked about must be recalled.
+        let settings = Settings { plant, at_hand: 0, ..Settings::default() };
         let mut simulation = Self {
             network: Network::new(dice.fork()),
             dice,
