@@ -1,8 +1,9 @@
-//! The first failed sync shuts the store for good: nothing is acknowledged afterwards, the process ends, and everything
+//! Each commit syncs the log before it is answered. The first failed sync shuts the store for good: nothing is acknowledged afterwards, the process ends, and everything
 //! that was acknowledged is still there after a restart (I15). The failure is real: strace makes the system call fail.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic and print")]
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,13 +49,76 @@ impl Drop for Traced {
 
 /// A server with a fault in its syncs, in strace's `inject` syntax.
 fn strace(inject: &str, store: &str, more: &[&str]) -> Traced {
+    let inject = format!("inject=fsync,fdatasync:{inject}");
+    traced(&["-o", "/dev/null", "-e", &inject], store, more)
+}
+
+fn traced(how: &[&str], store: &str, more: &[&str]) -> Traced {
     let mut command = Command::new("strace");
     command
-        .args(["-f", "-qq", "-I2", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"])
-        .args(["-e", &format!("inject=fsync,fdatasync:{inject}")])
+        .args(["-f", "-qq", "-I2", "-e", "trace=fsync,fdatasync"])
+        .args(how)
         .args([binary(), "server", "--listen", "127.0.0.1:0", "--store", store])
         .args(more);
     Traced(Server::spawn_with(command, Stdio::null()))
+}
+
+/// How much was written for good by now.
+struct Written {
+    /// As the server counts them.
+    commits: usize,
+    /// Syncs of the log and of the database. Only a checkpoint syncs the database, and the log before it.
+    log: usize,
+    database: usize,
+}
+
+impl Written {
+    /// What was written until now, from the metrics of this server and from what strace has written about its syncs.
+    fn by(address: &str, syncs: &Path) -> Self {
+        let metrics =
+            ureq::get(format!("http://{address}/metrics")).call().unwrap().into_body().read_to_string().unwrap();
+        let commits = metrics.lines().find_map(|line| line.strip_prefix("locker_engine_commit_seconds_count "));
+        let syncs = std::fs::read_to_string(syncs).unwrap();
+        let of = |file: &str| syncs.lines().filter(|line| line.contains(file)).count();
+        Self { commits: commits.unwrap().parse().unwrap(), log: of("locker.db-wal>"), database: of("locker.db>") }
+    }
+
+    /// Each commit since then has synced the log once, and nothing else has but checkpoints. Returns the commits.
+    fn check_since(&self, before: &Self) -> usize {
+        let commits = self.commits - before.commits;
+        let (log, database) = (self.log - before.log, self.database - before.database);
+        assert!((commits..=commits + database).contains(&log), "{commits} commits, {log} and {database} syncs");
+        commits
+    }
+}
+
+/// One after the other, each claim is a commit of its own; many at once share some.
+#[test]
+fn each_commit_syncs_the_log_before_it_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("locker.db").display());
+    let syncs = dir.path().join("syncs");
+    let traced = traced(&["-y", "-o", syncs.to_str().unwrap()], &store, &[]);
+    let address = traced.0.address();
+
+    let start = Written::by(address, &syncs);
+    let mut before = Written::by(address, &syncs);
+    for id in 0..20 {
+        assert_eq!(claim(address, id).unwrap().status, 200);
+        let after = Written::by(address, &syncs);
+        assert!(after.log > before.log, "claim {id} was answered before it was synced");
+        before = after;
+    }
+    assert_eq!(before.check_since(&start), 20);
+
+    std::thread::scope(|scope| {
+        for client in 1..=16 {
+            scope
+                .spawn(move || (0..10).for_each(|n| assert_eq!(claim(address, client * 100 + n).unwrap().status, 200)));
+        }
+    });
+    let commits = Written::by(address, &syncs).check_since(&before);
+    assert!((1..=160).contains(&commits), "{commits}");
 }
 
 /// A request that takes longer than `--request-timeout` inside the server is answered, and may have been carried out.

@@ -132,12 +132,28 @@ scenarios! {
         c ?                                    => unknown
         d ?                                    => ended released
     "
-    a_short_limit_of_a_hold_starts_again_with_the_server: "
-        - pool env capacity=1 max_hold=5m      => done
-        a ask env ttl=8m                       => held env/1
-   +4m  - restart                              => same
+    short_deadlines_start_again_with_the_server: "
+        - settings confirm=3m
+        - pool env capacity=5 max_hold=5m drain=5m => done
+        z ask other ttl=1h                     => held other/other     # engine time goes on over the restart
+        a ask env/1 ttl=8m                     => held env/1
+        b ask env/2 ttl=3m                     => held env/2
+        c ask env/3 ttl=1s                     => held env/3
+        d ask env/5 confirm                    => granted env/5
+        w ask env/1 give_up=5m                 => waiting 1
+        - quarantine env/4 for=5m              => done
+   +1s  c ?                                    => ended lost
+   +2m  - restart                              => same
         a left?                                => 300s
-   +5m  a ?                                    => ended lost
+        b left?                                => 180s
+   +90s d ?                                    => granted env/5
+  +150s d ?                                    => waiting 1
+        b ?                                    => ended lost
+        w ?                                    => waiting 2
+        - free env                             => 5
+   +1m  a ?                                    => ended lost
+        w ?                                    => ended gave_up
+        - free env                             => 3 5 4
     "
     a_pool_that_is_made_again_has_only_its_own_history: "
         - pool env capacity=1                  => done

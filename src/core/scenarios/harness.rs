@@ -317,6 +317,7 @@ impl Server {
                 "build_memory" => s.build_memory = span(value)?,
                 "stuck_look" => s.stuck_look = span(value)?,
                 "place" => s.place = span(value)?,
+                "confirm" => s.confirm = span(value)?,
                 name => return Err(format!("unknown setting {name:?}")),
             }
         }
