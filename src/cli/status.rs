@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use super::output::{CliError, print_json};
 use super::pool_words::{counted, policy_words};
 use super::table::{self, Look, Tone, cell, toned};
+use super::watch;
 use crate::client::{Client, when, who};
 use crate::env::Env;
 use crate::wire::api::{HolderView, LockState, LockView, PoolSummary, PoolView, QuarantineView, WaiterView};
@@ -22,6 +23,7 @@ const WAITERS_SHOWN: usize = 20;
   locker status --waiting --sort wait     pools with waiters, the longest wait first
   locker status environments
   locker status environments --waiting    the whole queue
+  locker status environments --watch
   locker status environments --json")]
 pub(super) struct StatusArgs {
     /// Show the locks and the queue of this pool
@@ -35,6 +37,9 @@ pub(super) struct StatusArgs {
     /// Print the server's own JSON
     #[arg(long)]
     json: bool,
+    /// Go on watching, like `locker watch`
+    #[arg(long, conflicts_with_all = ["json", "waiting", "sort"])]
+    watch: bool,
 }
 
 /// The order of the list of pools.
@@ -60,6 +65,9 @@ pub(super) struct Shown {
 
 pub(super) fn run(args: &StatusArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
     let look = Look::of(env);
+    if args.watch {
+        return watch::run(&watch::WatchArgs::of(args.pool.as_deref())?, client, env);
+    }
     match &args.pool {
         None => {
             let mut pools = client.list_pools()?;

@@ -6,6 +6,7 @@
 //! that refuses.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -272,14 +273,33 @@ impl Client {
         self.call_listing(request).map(|(answer, _)| answer)
     }
 
-    /// Sends one request; any status counts as an answer. If a server cannot be connected to, the next one is asked at
-    /// once, because the first has not seen the request.
+    /// Sends one request; any status counts as an answer.
     pub(super) fn send(&self, request: &Request) -> Result<Raw, CallError> {
+        self.send_by(|server| self.servers[server].send(server, request))
+    }
+
+    /// Sends one request whose answer is read as it comes.
+    pub(super) fn begin(&self, request: &Request) -> Result<impl Read + Send + use<>, CallError> {
+        let (server, response) = self.send_by(|server| Ok((server, self.servers[server].begin(request)?)))?;
+        if response.status() == 200 {
+            self.meet();
+            return Ok(response.into_body().into_reader());
+        }
+        let raw = Raw::read(response, server).map_err(|error| {
+            self.leave(server);
+            self.trouble(server, self.look(server, &error), None, None)
+        })?;
+        Err(self.error(&raw))
+    }
+
+    /// Sends one request. If a server cannot be connected to, the next one is asked at once, because the first has not
+    /// seen the request.
+    fn send_by<T>(&self, send: impl Fn(usize) -> Result<T, ureq::Error>) -> Result<T, CallError> {
         let mut left = self.servers.len();
         loop {
             let server = self.current.load(Ordering::Relaxed) % self.servers.len();
-            let error = match self.send_to(server, request) {
-                Ok(raw) => return Ok(raw),
+            let error = match connect::guarded(|| send(server)) {
+                Ok(answer) => return Ok(answer),
                 Err(error) if connect::is_bug(&error) => return Err(bug(&error)),
                 Err(error) => error,
             };
@@ -298,10 +318,6 @@ impl Client {
         let next = (server + 1) % self.servers.len();
         // If this fails, another thread has moved on from the same server.
         let _ = self.current.compare_exchange(server, next, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    fn send_to(&self, server: usize, request: &Request) -> Result<Raw, ureq::Error> {
-        connect::guarded(|| self.servers[server].send(server, request))
     }
 
     /// Parses the body of a 2xx answer. A body that is not ours counts as no answer: something else answered.
@@ -388,26 +404,36 @@ impl Client {
     }
 }
 
+impl Raw {
+    /// Reads the rest of an answer.
+    fn read(mut response: ureq::http::Response<ureq::Body>, server: usize) -> Result<Self, ureq::Error> {
+        let body = response.body_mut().with_config().limit(BODY_BYTES).read_to_vec()?;
+        let location = header(response.headers(), "location").map(str::to_owned);
+        let retry_after = header(response.headers(), "retry-after").and_then(|v| v.parse().ok());
+        let retry_after = retry_after.map(Duration::from_secs);
+        let revision = header(response.headers(), "locker-revision").and_then(|v| v.parse().ok());
+        Ok(Self { status: response.status().as_u16(), body, retry_after, location, revision, server })
+    }
+}
+
 impl Endpoint {
     /// Sends one request. `server` is the index of this endpoint.
     fn send(&self, server: usize, request: &Request) -> Result<Raw, ureq::Error> {
+        Raw::read(self.begin(request)?, server)
+    }
+
+    /// Sends one request, and reads the head of its answer.
+    fn begin(&self, request: &Request) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
         let Request { method, path, body, patience } = request;
         let (agent, url, patience) = (&self.agent, self.url.join(path), *patience);
-        let sent = match method {
+        match method {
             Method::Get => self.without_body(agent.get(url), patience),
             Method::Delete if body.is_none() => self.without_body(agent.delete(url), patience),
             Method::Delete => self.with_body(agent.delete(url).force_send_body(), patience, body.as_deref()),
             Method::Put => self.with_body(agent.put(url), patience, body.as_deref()),
             Method::Post => self.with_body(agent.post(url), patience, body.as_deref()),
             Method::Patch => self.with_body(agent.patch(url), patience, body.as_deref()),
-        };
-        let mut response = sent?;
-        let body = response.body_mut().with_config().limit(BODY_BYTES).read_to_vec()?;
-        let location = header(response.headers(), "location").map(str::to_owned);
-        let retry_after = header(response.headers(), "retry-after").and_then(|v| v.parse().ok());
-        let retry_after = retry_after.map(Duration::from_secs);
-        let revision = header(response.headers(), "locker-revision").and_then(|v| v.parse().ok());
-        Ok(Raw { status: response.status().as_u16(), body, retry_after, location, revision, server })
+        }
     }
 
     fn without_body(

@@ -4,7 +4,7 @@
 //! - [`connect`]: servers, identities and limits; `trust`: certificates; `proxy`: which proxy to use; `transport`: how
 //!   bytes travel; `trouble`: why there is no answer, and what to do.
 //! - [`calls`]: one method for each call of the API.
-//! - [`history`]: questions about what happened. [`latches`]: the calls of the Argo contract.
+//! - [`history`]: questions about what happened. [`events`]: following it. [`latches`]: the calls of the Argo contract.
 //! - [`interruptible`]: a request that a signal interrupts.
 //! - [`acquire`]: asks until the locks are held, or gives up and leaves nothing behind.
 //! - [`progress`]: what a person sees while a request waits.
@@ -18,6 +18,7 @@ pub mod backoff;
 pub mod calls;
 pub mod claim_id;
 pub mod connect;
+pub mod events;
 pub mod history;
 pub mod http;
 pub mod interruptible;

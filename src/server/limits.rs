@@ -31,3 +31,7 @@ pub const EVENTS_BEAT_MS: u64 = 15_000;
 pub const EVENTS_MS: u64 = 10 * 60 * 1_000;
 /// Most history entries in one part of the events that a client follows, about 100 KiB. The rest follows at once.
 pub const EVENTS_PART: usize = 200;
+/// How long the figures of the web page are shown before they are counted again, milliseconds.
+pub const FIGURES_MS: u64 = 60_000;
+/// Most spans and pools whose figures are kept for the web page: more than people look at within a minute.
+pub const FIGURES_KEPT: usize = 32;

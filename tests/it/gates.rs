@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use std::io::{BufRead as _, Write as _};
+
 use crate::support::terminal::Terminal;
 use crate::support::{Impostor, Running, Server, binary, eventually};
 use nix::sys::signal::Signal;
@@ -146,7 +148,7 @@ impl Drop for Killed {
 fn watch_writes_a_line_for_each_change() {
     let server = Server::start();
     server.cli(&["lock", "add", "p", "a"]).ok();
-    for args in [&["watch", "p"][..], &["watch"]] {
+    for args in [&["watch", "p"][..], &["watch"], &["status", "p", "--watch"]] {
         let output = tempfile::NamedTempFile::new().unwrap();
         let mut command = server.cli_command();
         command.args(args).stdout(output.reopen().unwrap()).stderr(std::process::Stdio::null());
@@ -195,4 +197,46 @@ fn watch_draws_on_a_terminal_and_leaves_it_as_it_was() {
         let after = after.trim_start_matches("^C").trim_start_matches("\r\n");
         assert_eq!(format!("code 0\r\n{before}"), after, "{seen}");
     }
+}
+
+/// Stands for a server of an earlier release: it has no events.
+fn without_events(server: &Server) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let address = server.address().to_owned();
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            let address = address.clone();
+            std::thread::spawn(move || {
+                let mut line = String::new();
+                std::io::BufReader::new(&socket).read_line(&mut line).unwrap();
+                let target = line.split(' ').nth(1).unwrap();
+                let asked = if target.starts_with("/api/v1/events") { "/api/v1/nothing" } else { target };
+                let answer = crate::support::http::Client::new(address).get(asked);
+                let head = format!(
+                    "HTTP/1.1 {} -\r\nconnection: close\r\ncontent-length: {}",
+                    answer.status,
+                    answer.body.len()
+                );
+                socket.write_all(format!("{head}\r\n\r\n").as_bytes()).unwrap();
+                socket.write_all(&answer.body).unwrap();
+            });
+        }
+    });
+    url
+}
+
+#[test]
+fn watch_asks_an_older_server_again_and_again() {
+    let server = Server::start();
+    server.cli(&["lock", "add", "p", "a"]).ok();
+    let output = tempfile::NamedTempFile::new().unwrap();
+    let mut command = server.cli_command();
+    command.env("LOCKER_URI", without_events(&server)).args(["watch", "p"]).stdout(output.reopen().unwrap());
+    let _watch = Killed(command.stderr(std::process::Stdio::null()).spawn().unwrap());
+    let until_written =
+        |text: &str| eventually(text, || std::fs::read_to_string(output.path()).ok().filter(|all| all.contains(text)));
+    until_written("1 lock, 1 free");
+    server.cli(&["claim", "p"]).ok();
+    until_written(" claimed \"a\" of pool \"p\" by ada@");
 }

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 mod acting;
 mod events;
+mod looks;
+mod past;
 mod signing_in;
 
 use crate::support::Server;
@@ -68,33 +70,6 @@ fn page(server: &Server, path: &str) -> String {
 }
 
 #[test]
-fn every_page_is_whole_in_a_browser() {
-    let (server, browser) = (busy(), Browser::start());
-    let hostile = format!("/pools/{HOSTILE_IN_PATH}");
-    for (path, expected) in [
-        ("/", "performance-lab"),
-        ("/pools/staging", "main/shop/deploy #12"),
-        ("/pools/performance-lab", "new disks"),
-        (hostile.as_str(), HOSTILE),
-        ("/claims/waits-1", "Place 1"),
-        ("/claims/held-1", "holds its locks"),
-    ] {
-        for (width, height) in [(1200, 900), (360, 800)] {
-            browser.resize(width, height);
-            browser.open(&page(&server, path));
-            browser.sees(expected);
-            let wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
-            assert_eq!(browser.run(wide, &[]), json!(0), "{path} scrolls sideways at {width}");
-        }
-        let title = browser.run("return document.title", &[]);
-        assert!(title.as_str().unwrap().ends_with("· Locker"), "{title}");
-        assert_eq!(browser.complaints(), [""; 0], "{path}");
-    }
-    browser.open(&page(&server, "/pools/none"));
-    browser.sees("There is no pool called");
-}
-
-#[test]
 fn the_page_follows_what_happens() {
     let (server, browser) = (busy(), Browser::start());
     browser.open(&page(&server, "/pools/staging"));
@@ -143,9 +118,13 @@ fn metadata_is_shown_only_to_those_who_ask() {
 #[test]
 fn a_page_loads_nothing_from_elsewhere_and_runs_nothing_inline() {
     let server = busy();
-    for (path, kind) in
-        [("/", "text/html"), ("/assets/locker.css", "text/css"), ("/assets/locker.js", "text/javascript")]
-    {
+    for (path, kind) in [
+        ("/", "text/html"),
+        ("/history", "text/html"),
+        ("/figures", "text/html"),
+        ("/assets/locker.css", "text/css"),
+        ("/assets/locker.js", "text/javascript"),
+    ] {
         let answer = server.call(&format!("GET {path}"), "");
         assert_eq!(answer.status, 200, "{path}");
         assert!(answer.header("content-type").unwrap().starts_with(kind), "{path}");
@@ -162,10 +141,16 @@ fn a_page_loads_nothing_from_elsewhere_and_runs_nothing_inline() {
 fn the_documentation_has_pictures_of_the_page() {
     let (server, browser) = (busy(), Browser::start());
     browser.resize(1100, 800);
-    for (name, path, expected) in [("pools", "/", "staging"), ("pool", "/pools/staging", "#12")] {
+    past::some_history(&server);
+    for (name, path, expected) in [
+        ("pools", "/", "staging"),
+        ("pool", "/pools/staging", "#12"),
+        ("claim", "/claims/waits-1", "Place 1"),
+        ("history", "/history", "claimed"),
+        ("figures", "/figures", "Waits by pool"),
+    ] {
         browser.open(&page(&server, path));
         browser.sees(expected);
-        browser.sees("live");
         let picture = browser.picture();
         assert!(picture.starts_with(b"\x89PNG"), "{name}");
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/images/web-{name}.png"));

@@ -89,6 +89,13 @@ impl Browser {
         self.ask("/window/rect", &json!({ "width": width, "height": height }));
     }
 
+    /// Shows pages in the colours of this scheme: `light` or `dark`.
+    pub fn colours(&self, scheme: &str) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        let command = json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "features": features } });
+        self.ask("/goog/cdp/execute", &command);
+    }
+
     /// Runs a script in the page. `arguments` are its arguments.
     #[track_caller]
     pub fn run(&self, script: &str, arguments: &[&str]) -> Value {

@@ -19,7 +19,7 @@ use super::status;
 use super::table::Look;
 use crate::client::acquire::Timing;
 use crate::client::{Client, who};
-use crate::core::names::PoolName;
+use crate::core::names::{NameError, PoolName};
 use crate::env::Env;
 use crate::wire::api::ChangeView;
 use crate::wire::errors::exit;
@@ -40,6 +40,14 @@ Examples:
 pub(super) struct WatchArgs {
     /// Watch the locks and the queue of this pool (default: the list of pools)
     pool: Option<PoolName>,
+}
+
+impl WatchArgs {
+    /// To watch this pool, or the list of pools.
+    pub(super) fn of(pool: Option<&str>) -> Result<Self, CliError> {
+        let pool = pool.map(str::parse).transpose().map_err(|error: NameError| CliError::usage(error.to_string()))?;
+        Ok(Self { pool })
+    }
 }
 
 /// What the display reacts to.

@@ -1,15 +1,15 @@
 //! `/claims/ID`: the life of one claim.
 
-use maud::html;
+use maud::{Markup, html};
 
-use super::frame::{Page, missing};
-use super::parts::{Moment, build_ended, holder, owner, pool_path, suspect, time};
+use super::frame::{Live, Page, missing};
+use super::parts::{Moment, build_ended, change, holder, owner, pool_path, suspect, time};
 use super::pool::why_stuck;
-use crate::wire::api::{ClaimState, ClaimView};
+use crate::wire::api::{ChangeView, ClaimState, ClaimView};
 
-/// The page of a claim, or that none of this id is remembered.
+/// The page of a claim with its entries in the history, the oldest first; or that none of this id is remembered.
 #[must_use]
-pub fn claim(moment: Moment, id: &str, view: Option<&ClaimView>) -> Page {
+pub fn claim(moment: Moment, id: &str, view: Option<&ClaimView>, entries: &[ChangeView]) -> Page {
     let Some(view) = view else {
         return missing(&format!("There is no claim {id:?}, and none is remembered."));
     };
@@ -25,18 +25,8 @@ pub fn claim(moment: Moment, id: &str, view: Option<&ClaimView>) -> Page {
         @if let Some(reason) = &view.reason { p.reason { (reason) } }
         (build_ended(view.build_ended.as_ref(), moment))
         (suspect(view.suspect.as_ref(), moment))
-        ol.timeline {
-            @if let Some(at) = &view.asked_at { li { "Asked at " (time(at, moment)) } }
-            @if let Some(at) = &view.held_since { li { "Held since " (time(at, moment)) } }
-            @if let Some(at) = &view.held_until { li { "Will be lost at " (time(at, moment)) } }
-            @if let Some(at) = &view.ended_at {
-                li {
-                    "Ended at " (time(at, moment))
-                    @if let Some(how) = &view.how { ": " (how) }
-                    @if let Some(by) = &view.by { ", by " (by) }
-                }
-            }
-        }
+        h2 { "What happened" }
+        (timeline(view, entries, moment))
         @if !view.locks.is_empty() {
             h2 { "Locks" }
             ul { @for lock in &view.locks { li { (lock.lock) " of " a href=(pool_path(&lock.pool)) { (lock.pool) } } } }
@@ -67,6 +57,29 @@ pub fn claim(moment: Moment, id: &str, view: Option<&ClaimView>) -> Page {
         }
     };
     // Everything that changes a claim is in the history of each of its pools.
-    let pool = view.asks.first().map(|part| part.pool.clone());
-    Page { title: format!("Claim {id}"), main, pool }
+    let live = match view.asks.first() {
+        _ if view.state == ClaimState::Ended => Live::No,
+        Some(part) => Live::Pool(part.pool.clone()),
+        None => Live::All,
+    };
+    Page { title: format!("Claim {id}"), main, live }
+}
+
+/// The life of a claim: what the history knows of it, and what is to come.
+fn timeline(view: &ClaimView, entries: &[ChangeView], moment: Moment) -> Markup {
+    html! {
+        ol.timeline {
+            @if let Some(at) = &view.asked_at { li { (time(at, moment)) " " b { "asked" } } }
+            @for entry in entries { li { (change(entry, moment, false)) } }
+            @if entries.is_empty() && let Some(at) = &view.held_since { li { (time(at, moment)) " " b { "held" } } }
+            @if let Some(at) = &view.held_until { li { (time(at, moment)) " " b { "will be lost" } } }
+            @if let Some(at) = &view.ended_at {
+                li {
+                    (time(at, moment)) " " b { "ended" }
+                    @if let Some(how) = &view.how { ": " (how.replace('_', " ")) }
+                    @if let Some(by) = &view.by { ", by " (by) }
+                }
+            }
+        }
+    }
 }

@@ -9,8 +9,27 @@ use super::parts::Moment;
 pub struct Page {
     pub title: String,
     pub main: Markup,
-    /// The page follows the events of this pool, or of all pools.
-    pub pool: Option<String>,
+    pub live: Live,
+}
+
+/// Which events make a page fresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Live {
+    /// Those of all pools.
+    All,
+    /// Those of this pool.
+    Pool(String),
+    /// None: the page shows what was found when it was asked for.
+    No,
+}
+
+impl Live {
+    fn pool(&self) -> Option<&str> {
+        match self {
+            Self::Pool(pool) => Some(pool),
+            Self::All | Self::No => None,
+        }
+    }
 }
 
 /// Who looks at a page.
@@ -24,7 +43,7 @@ pub struct Visitor {
 }
 
 /// What the links at the top of each page lead to.
-const LINKS: [(&str, &str); 1] = [("/", "Pools")];
+const LINKS: [(&str, &str); 3] = [("/", "Pools"), ("/history", "History"), ("/figures", "Figures")];
 
 /// A whole document.
 pub(super) fn frame(moment: Moment, visitor: &Visitor, page: &Page) -> Markup {
@@ -45,7 +64,9 @@ pub(super) fn frame(moment: Moment, visitor: &Visitor, page: &Page) -> Markup {
                         @if visitor.token.is_some() { button #sign-out type="button" { "Sign out" } }
                     }
                 }
-                main #main data-revision=(moment.revision.0) data-pool=[page.pool.as_deref()] { (page.main) }
+                main #main data-revision=(moment.revision.0) data-live=(page.live != Live::No) data-pool=[page.live.pool()] {
+                    (page.main)
+                }
                 (dialog())
             }
         }
@@ -90,5 +111,5 @@ fn dialog() -> Markup {
 #[must_use]
 pub fn missing(what: &str) -> Page {
     let main = html! { h1 { "Not found" } p { (what) } p { a href="/" { "All pools" } } };
-    Page { title: "Not found".to_owned(), main, pool: None }
+    Page { title: "Not found".to_owned(), main, live: Live::All }
 }

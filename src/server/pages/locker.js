@@ -386,8 +386,10 @@ document.getElementById("sign-out")?.addEventListener("click", async () => {
 });
 
 arrange();
-tell("live", "good");
-keepFresh();
-follow();
+if (main.dataset.live === "true") {
+  tell("live", "good");
+  keepFresh();
+  follow();
+}
 const waiting = sessionStorage.getItem("next");
 if (waiting) takeNext(JSON.parse(waiting));

@@ -4,21 +4,27 @@
 //! (`locker.js`) keeps them fresh and lets people act; all that it does goes through the API, under the API's rules.
 //! Nothing is loaded from anywhere else, which the content security policy of each page enforces.
 //!
-//! - `overview`: all pools. `pool`: one pool. `claim`: one claim. `sign_in`: the form for those who must prove who
-//!   they are.
-//! - `frame`: what is around each page. `parts`: what they share: times, owners, links. `action`: what people may do.
+//! - `overview`: all pools. `pool`: one pool. `claim`: one claim. `history`: what happened. `figures`: waits, holds and
+//!   use. `sign_in`: the form for those who must prove who they are.
+//! - `frame`: what is around each page. `parts`: what they share: times, owners, links. `plot`: bars.
+//! - `action`: what people may do; `pool_actions`: with a pool, its locks and its waiters.
 
 mod action;
 mod claim;
+mod figures;
 mod frame;
+mod history;
 mod overview;
 mod parts;
+mod plot;
 mod pool;
 mod pool_actions;
 mod sign_in;
 
 pub use self::claim::claim;
+pub use self::figures::{Over, Shown, figures};
 pub use self::frame::{Page, Visitor, missing};
+pub use self::history::{Asked, FILTERS, history};
 pub use self::overview::{PoolRow, overview};
 pub use self::parts::Moment;
 pub use self::pool::pool;
@@ -28,9 +34,9 @@ use maud::Markup;
 
 use super::http::Response;
 
-/// Only our own files, nothing inline, no frames around it and no forms to anywhere.
+/// Only our own files, nothing inline, no frames around it, and forms only to us.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                      base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("locker.css");
 const ICON: &str = include_str!("locker.svg");

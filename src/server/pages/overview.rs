@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::frame::Page;
+use super::frame::{Live, Page};
 use super::parts::{Moment, lasting, pool_path};
 use crate::wire::api::PoolSummary;
 
@@ -44,7 +44,7 @@ pub fn overview(moment: Moment, rows: &[PoolRow], more: usize) -> Page {
         }
         @if more > 0 { p { (more) " more pools are not shown here." } }
     };
-    Page { title: "Pools".to_owned(), main, pool: None }
+    Page { title: "Pools".to_owned(), main, live: Live::All }
 }
 
 fn line(row: &PoolRow, moment: Moment) -> Markup {

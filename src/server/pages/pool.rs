@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::frame::Page;
+use super::frame::{Live, Page};
 use super::parts::{Moment, ago, change, claim_path, holder, owner, time};
 use super::pool_actions::{add, change_rules, lock_actions, next, take, waiter_actions};
 use crate::client::http::encode as segment;
@@ -39,9 +39,11 @@ pub fn pool(moment: Moment, view: &PoolView, changes: &[ChangeView]) -> Page {
             h2 #changes { "Last changes" }
             @if changes.is_empty() { p { "None." } }
             ul.changes { @for entry in changes { li { (change(entry, moment, false)) } } }
+            p { a href=(format!("/history?pool={}", segment(name))) { "History" } " and "
+                a href=(format!("/figures?pool={}", segment(name))) { "figures" } " of this pool" }
         }
     };
-    Page { title: name.to_owned(), main, pool: Some(name.to_owned()) }
+    Page { title: name.to_owned(), main, live: Live::Pool(name.to_owned()) }
 }
 
 fn one_lock(lock: &LockView, moment: Moment) -> Markup {

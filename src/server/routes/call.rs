@@ -11,6 +11,7 @@ use crate::wire::json::{self, Body};
 use crate::wire::problems::{Problems, quoted};
 
 /// A request whose route was found.
+#[derive(Clone)]
 pub(super) struct Call<'r> {
     pub request: &'r Request,
     path: BTreeMap<&'static str, String>,
@@ -53,6 +54,12 @@ impl<'r> Call<'r> {
     /// A parameter as text.
     pub fn query_text(&self, name: &str) -> Option<&str> {
         self.query.get(name).map(String::as_str)
+    }
+
+    /// The same request without parameters that are empty, as forms send what was not filled in.
+    pub fn without_empty(mut self) -> Self {
+        self.query.retain(|_, value| !value.is_empty());
+        self
     }
 
     /// A parameter. `None` if it is not given, or if it is wrong, which is recorded in `problems`.

@@ -52,7 +52,8 @@ fn wanted(call: &Call, now: WallMs, problems: &mut Problems) -> Wanted {
     Wanted { filter, order, after, from, newest, limit: call.limit(problems) }
 }
 
-fn filter(call: &Call, now: WallMs, problems: &mut Problems) -> Filter {
+/// Which entries a request asks for.
+pub(super) fn filter(call: &Call, now: WallMs, problems: &mut Problems) -> Filter {
     let cluster = call.query::<Text>("cluster", problems);
     let build = call.query::<Text>("build", problems).map(|id| OfBuild { cluster, id });
     if call.query_text("cluster").is_some() && call.query_text("build").is_none() {

@@ -12,6 +12,7 @@ mod claims;
 pub mod contracts;
 mod events;
 mod failure;
+mod figures;
 mod info;
 mod locks;
 mod metrics;
@@ -32,6 +33,7 @@ use serde_json::Value;
 
 use self::contracts::ContractRoutes;
 use self::failure::Failure;
+use self::figures::KeptFigures;
 use self::route::{Method, Route, Run};
 use self::table::ROUTES;
 use super::auth::Access;
@@ -73,6 +75,7 @@ pub struct Routes {
     contracts: ContractRoutes,
     metrics: MoreMetrics,
     sessions: Sessions,
+    figures: KeptFigures,
 }
 
 impl Routes {
@@ -81,8 +84,8 @@ impl Routes {
     #[must_use]
     pub fn new(engine: Engine, long_polls: LongPolls, health: Health) -> Self {
         let (builds, contracts) = (BuildWatch::default(), ContractRoutes::default());
-        let sessions = Sessions::default();
-        Self { engine, long_polls, health, builds, contracts, metrics: Arc::new(|_| ()), sessions }
+        let (sessions, figures) = (Sessions::default(), KeptFigures::default());
+        Self { engine, long_polls, health, builds, contracts, metrics: Arc::new(|_| ()), sessions, figures }
     }
 
     /// The same API, where people sign in to these sessions.

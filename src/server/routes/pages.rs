@@ -1,18 +1,24 @@
 //! The web page: from a snapshot to a page (`super::super::pages`).
 
 use super::super::auth::sessions::page_token;
+use super::super::history::{Filter, Order, Scope, Wanted};
 use super::super::http::{Request, Response};
-use super::super::pages::{self, Moment, PoolRow, Visitor};
+use super::super::pages::{self, Asked, Moment, Over, PoolRow, Visitor};
 use super::super::views::Viewer;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, changes, claims, pools};
 use crate::core::limits;
-use crate::core::names::{ClaimId, PoolName};
+use crate::core::names::{ClaimId, NamePattern, PoolName, Revision};
 use crate::core::pool::Pool;
+use crate::core::time::WallMs;
+use crate::wire::api::{ChangeView, ClaimState, ClaimView};
+use crate::wire::text::{parse_time, time};
 
 /// Most entries of the history on the page of a pool: those of the last hours in most pools.
 const LAST_CHANGES: usize = 30;
+/// Most entries on a page of the history.
+const HISTORY_ENTRIES: usize = 100;
 
 impl Viewer<'_> {
     fn moment_shown(&self) -> Moment {
@@ -68,10 +74,84 @@ pub(super) async fn claim(routes: &Routes, call: &Call<'_>) -> Result<Response, 
     let id = call.path::<ClaimId>("id", &mut problems);
     let id = problems.done(id)?;
     let view = claims::view(routes, &id).await?;
-    let status = if view.is_some() { 200 } else { 404 };
     let moment = routes.look(|viewer| viewer.moment_shown());
-    let page = pages::claim(moment, id.as_str(), view.as_ref());
+    let entries = match &view {
+        Some(view) => life(routes, &id, view).await?,
+        None => Vec::new(),
+    };
+    let status = if view.is_some() { 200 } else { 404 };
+    let page = pages::claim(moment, id.as_str(), view.as_ref(), &entries);
     Ok(pages::page(status, moment, &visitor(call.request), &page))
+}
+
+/// Some entries about a claim, the oldest first: the first ones of a live claim, the last ones of an ended one.
+async fn life(routes: &Routes, id: &ClaimId, view: &ClaimView) -> Result<Vec<ChangeView>, Failure> {
+    let moment = |at: &Option<String>| at.as_deref().and_then(|at| parse_time(at).ok());
+    let filter = Filter { claim: Some(id.clone()), ..Filter::default() };
+    if view.state == ClaimState::Ended {
+        // Only a bounded part of the history is searched, which ends with the claim.
+        let until = moment(&view.ended_at).map(|at| WallMs(at.0 + 1));
+        let (filter, order, limit) = (Filter { until, ..filter }, Order::NewestFirst, LAST_CHANGES);
+        let wanted = Wanted { filter, order, after: None, from: None, newest: false, limit };
+        let mut found = wanted.of_all(&routes.engine).await.map_err(Failure::unreadable)?.items;
+        found.reverse();
+        return Ok(found);
+    }
+    let pool: Option<PoolName> = view.asks.first().and_then(|part| part.pool.parse().ok());
+    let entries = pool.as_ref().and_then(|pool| Some(routes.engine.snapshot().pool(pool)?.changes.clone()));
+    let Some((pool, entries)) = pool.zip(entries) else { return Ok(Vec::new()) };
+    // Nothing about it is older than the claim, so nothing older is read.
+    let filter = Filter { since: moment(&view.asked_at), ..filter };
+    let wanted = Wanted { filter, ..Wanted::after(Revision(0), LAST_CHANGES) };
+    Ok(wanted.of_pool(&routes.engine, &pool, entries).await.map_err(Failure::unreadable)?.items)
+}
+
+/// `GET /history`: entries by filter, the newest first.
+pub(super) async fn history(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
+    let call = call.clone().without_empty();
+    let moment = routes.look(|viewer| viewer.moment_shown());
+    let given = pages::FILTERS.iter().filter_map(|(name, ..)| Some((*name, call.query_text(name)?.to_owned())));
+    let asked = Asked { filters: given.collect() };
+    let mut problems = call.problems();
+    let filter = changes::filter(&call, moment.now, &mut problems);
+    let after = call.query::<u64>("after", &mut problems).map(Revision);
+    let shown = |status, found| {
+        let page = pages::history(moment, &asked, found);
+        Ok(pages::page(status, moment, &visitor(call.request), &page))
+    };
+    if let Err(failure) = problems.done(Some(())).map_err(Failure::from) {
+        return shown(failure.status, Err(failure.error.as_str()));
+    }
+    let (order, limit) = (Order::NewestFirst, HISTORY_ENTRIES);
+    let wanted = Wanted { filter, order, after, from: None, newest: false, limit };
+    let found = wanted.of_all(&routes.engine).await.map_err(Failure::unreadable)?;
+    shown(200, Ok((&found.items, found.next.as_deref())))
+}
+
+/// `GET /figures`: waits, holds and use over a span.
+pub(super) async fn figures(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
+    let call = call.clone().without_empty();
+    let mut problems = call.problems();
+    let pools = call.query::<NamePattern>("pool", &mut problems);
+    let over = call.query_text("over").map_or(Some(Over::Day), Over::parse);
+    if over.is_none() {
+        problems.add("over", "must be day, week or 90-days");
+    }
+    let over = problems.done(over)?;
+    let (scope, named) = (pools.map_or(Scope::All, Scope::Like), call.query_text("pool").unwrap_or_default());
+    let kept = routes.figures.get(&routes.engine, over, named, &scope).await.map_err(Failure::unreadable)?;
+    let (moment, snapshot) = (routes.look(|viewer| viewer.moment_shown()), routes.engine.snapshot());
+    let locks =
+        |pool: &str| pool.parse().ok().and_then(|pool| Some(snapshot.pool(&pool)?.locks.len())).unwrap_or_default();
+    let shown = pages::Shown {
+        over,
+        pools: named,
+        figures: &kept.counted.figures,
+        locks: &locks,
+        counted: (&time(kept.at), &time(kept.counted.until)),
+        complete: kept.counted.complete,
+    };
+    Ok(pages::page(200, moment, &visitor(call.request), &pages::figures(moment, &shown)))
 }
 
 /// `GET /assets/locker.css`.

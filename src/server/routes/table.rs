@@ -513,6 +513,21 @@ pub(in super::super) static ROUTES: &[Route] = &[
         is_api: false,
         ..guarded(Get, "/claims/{id}", "Web page: a claim", Talk(|routes, call| Box::pin(pages::claim(routes, call))))
     },
+    Route {
+        is_api: false,
+        query: &[LIKE, OF_LOCK, OF_CLAIM, WHO, KIND, SINCE, UNTIL, AFTER_REVISION],
+        ..guarded(
+            Get,
+            "/history",
+            "Web page: what happened",
+            Talk(|routes, call| Box::pin(pages::history(routes, call))),
+        )
+    },
+    Route {
+        is_api: false,
+        query: &[LIKE, parameter("over", "string", "`day` (default), `week` or `90-days`.")],
+        ..guarded(Get, "/figures", "Web page: figures", Talk(|routes, call| Box::pin(pages::figures(routes, call))))
+    },
     open_page("/assets/locker.css", "Web page: its style", pages::style),
     open_page("/assets/locker.js", "Web page: its script", pages::script),
     open_page("/assets/sign-in.js", "Web page: the script of the form to sign in", pages::sign_in_script),

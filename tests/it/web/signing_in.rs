@@ -90,7 +90,7 @@ fn a_page_leads_to_the_form_and_comes_back_when_the_session_ends() {
     let form = asked(&server, "GET", "/login?next=/pools/staging", &[html], "");
     assert_eq!(form.status, 200);
     let policy = form.header("content-security-policy").unwrap();
-    assert!(policy.contains("form-action 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(policy.contains("form-action 'self'") && policy.contains("frame-ancestors 'none'"), "{policy}");
     // Programs are told, and browsers do not ask for a password in a window of their own.
     assert!(asked(&server, "GET", "/", &[], "").header("www-authenticate").unwrap().starts_with("Basic "));
     let of_page = asked(&server, "GET", "/api/v1/events", &["accept: text/event-stream"], "");
