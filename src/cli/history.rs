@@ -35,7 +35,7 @@ pub(super) struct HistoryArgs {
     /// Only entries about claims of the build with this id, the number in its URL
     #[arg(long, value_name = "ID")]
     build: Option<String>,
-    /// Only entries of somebody whose person, program or team/pipeline/job contains this text, in any case
+    /// Only entries of somebody whose person, program, team/pipeline/job or proven identity contains this text
     #[arg(long, value_name = "TEXT")]
     who: Option<String>,
     /// Only entries of these kinds, such as lost,broken
@@ -104,10 +104,15 @@ fn table_of(entries: &[ChangeView], look: Look) -> String {
         return "no entries\n".to_owned();
     }
     let rows = entries.iter().map(|entry| row(entry, look)).collect();
-    table::text(["TIME", "WHAT", "LOCKS", "WHO", "WAITED", "HELD", "CLAIM", "REASON"], rows, &[2, 3, 6, 7], look)
+    table::text(
+        ["TIME", "WHAT", "LOCKS", "WHO", "PROVED", "WAITED", "HELD", "CLAIM", "REASON"],
+        rows,
+        &[2, 3, 4, 7, 8],
+        look,
+    )
 }
 
-fn row(entry: &ChangeView, look: Look) -> [Cell; 8] {
+fn row(entry: &ChangeView, look: Look) -> [Cell; 9] {
     use ChangeKind::{Broken, Claimed, Deadlock, Lost, Quarantined, SelfWait};
     let tone = match entry.kind {
         Lost | Broken | Deadlock | SelfWait | Quarantined => Tone::Bad,
@@ -123,11 +128,22 @@ fn row(entry: &ChangeView, look: Look) -> [Cell; 8] {
         toned(what, tone),
         cell(subject(entry)),
         cell(who::owner(&entry.owner, "")),
+        cell(proved(entry)),
         cell(entry.waited.as_deref().unwrap_or_default()),
         cell(entry.held.as_deref().unwrap_or_default()),
         cell(entry.claim.as_deref().unwrap_or_default()),
         cell(entry.reason.as_deref().unwrap_or_default()),
     ]
+}
+
+/// Who proved to be behind an entry, and from where: `user:ci from 10.0.0.1`.
+fn proved(entry: &ChangeView) -> String {
+    match (&entry.proved, &entry.address) {
+        (Some(proved), Some(address)) => format!("{proved} from {address}"),
+        (Some(proved), None) => proved.clone(),
+        (None, Some(address)) => format!("from {address}"),
+        (None, None) => String::new(),
+    }
 }
 
 /// What an entry is about: its locks, or else its pools or its latch.
@@ -141,7 +157,7 @@ pub(super) fn subject(entry: &ChangeView) -> String {
 }
 
 const NAMES: &str = "time,revision,what,how,pools,locks,claim,team,pipeline,job,build_id,build_name,person,program,\
-                     waited_seconds,held_seconds,reason";
+                     proved,address,waited_seconds,held_seconds,reason";
 
 /// The entries as comma-separated values (RFC 4180), one line each.
 fn csv(entries: &[ChangeView]) -> String {
@@ -168,6 +184,8 @@ fn csv(entries: &[ChangeView]) -> String {
             opt(&owner.build_name),
             opt(&owner.person),
             opt(&owner.program),
+            opt(&entry.proved),
+            opt(&entry.address),
             seconds(&entry.waited).unwrap_or_default(),
             seconds(&entry.held).unwrap_or_default(),
             opt(&entry.reason),

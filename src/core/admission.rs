@@ -169,6 +169,7 @@ fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now)
         passed: 0,
         phase: Phase::Waiting { presence, give_up },
         aliases: Vec::new(),
+        origin: state.origin(),
         parks: BTreeSet::new(),
         made: Vec::new(),
     })

@@ -8,6 +8,7 @@ use super::names::{
     ChangeKey, ClaimId, Digest, Fence, InstanceVars, Label, LockName, ParkId, PoolName, Reason, Revision, Run, Text,
     Ticket,
 };
+use super::origin::Origin;
 use super::time::{Deadline, EngineMs, Span, WallMs};
 
 /// The owner of a claim: a build, a person or a program. The client states it; it is not a credential.
@@ -244,6 +245,8 @@ pub struct Claim {
     pub phase: Phase,
     /// Other ids under which its build has asked for the same and was answered with this marked hold.
     pub aliases: Vec<ClaimId>,
+    /// The request that began this life.
+    pub origin: Option<Arc<Origin>>,
     /// Parked requests of this claim. Not stored: they end with the server.
     pub parks: BTreeSet<ParkId>,
     /// The pools that it made, for the log of its client. Not stored.

@@ -268,6 +268,7 @@ mod tests {
             claim: Some(words[2].parse().unwrap()),
             end: None,
             who: Some(Arc::new(Owner { team, ..Owner::default() })),
+            origin: None,
             waited: took("waited"),
             held: took("held"),
             reason: None,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::claim::{End, LockSet, Owner};
 use super::latch::LatchRef;
 use super::names::{ChangeKey, ClaimId, PoolName, Reason};
+use super::origin::Origin;
 use super::time::{Span, WallMs};
 
 /// What happened. Each word is stable.
@@ -60,6 +61,12 @@ pub enum ChangeKind {
 }
 
 impl ChangeKind {
+    /// Whether it happens to a claim because the claim asked for it, whoever's request is being carried out.
+    #[must_use]
+    pub fn is_asked_for(self) -> bool {
+        matches!(self, Self::Waiting | Self::SelfWait | Self::Deadlock | Self::Granted | Self::Claimed)
+    }
+
     /// Whether `check` lists it as a version (docs/design.md#versions).
     #[must_use]
     pub fn is_version(self) -> bool {
@@ -101,8 +108,11 @@ pub struct Change {
     pub claim: Option<ClaimId>,
     /// How the claim ended, for entries that end a claim.
     pub end: Option<End>,
-    /// Who did it, if known.
+    /// Who did it, as the client says, if known.
     pub who: Option<Arc<Owner>>,
+    /// The request behind it: of the claim itself for its wait, grant and hold, otherwise of whoever did it. `None` for
+    /// what the server did by itself.
+    pub origin: Option<Arc<Origin>>,
     /// How long the claim had waited, by the wall clock: for entries that give it locks or end its wait.
     pub waited: Option<Span>,
     /// How long the claim had held its locks, by the wall clock: for entries that end a hold.

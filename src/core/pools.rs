@@ -24,6 +24,7 @@ pub(super) fn record(state: &mut State, kind: ChangeKind, pool: &PoolName, locks
         end: None,
         who: Some(Arc::clone(&by.owner)),
         reason: by.reason.clone(),
+        origin: None,
         waited_since: None,
         held_since: None,
     };

@@ -1,7 +1,11 @@
 //! The only entry point: a command changes the state and gets an answer.
 
+use std::sync::Arc;
+
 use super::command::{Command, Refusal, Reply};
+use super::names::ClaimId;
 use super::ops::{self, once};
+use super::origin::Origin;
 use super::pool::Lock;
 use super::state::State;
 use super::time::Now;
@@ -18,13 +22,26 @@ use super::{admission, builds, by_hand, claims, deadlock, latches, marks, pools,
 /// The caller has not recalled an ended claim that the command is about ([`State::to_recall`]): without it, a claim that
 /// has ended would begin again.
 pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refusal> {
+    step_for(state, command, None, now)
+}
+
+/// The same for a request, which the history notes as the origin of what is due to it.
+///
+/// # Errors
+/// As [`step`].
+///
+/// # Panics
+/// As [`step`].
+pub fn step_for(state: &mut State, command: Command, origin: Option<Arc<Origin>>, now: Now) -> Result<Reply, Refusal> {
     assert!(state.to_recall(&command).is_empty(), "an ended claim was not recalled");
     timers::expire(state, now);
     queue::dispatch(state, now);
     state.begin_step();
     // Only the answer to a waiting client's own `PUT` counts as told; answers to others do not.
     let asks = matches!(command, Command::Ask(_));
+    state.begin_request(origin, asking(&command));
     let reply = carry_out(state, command, now);
+    state.end_request();
     queue::dispatch(state, now);
     look_for_stuck(state, now);
     if asks
@@ -35,6 +52,15 @@ pub fn step(state: &mut State, command: Command, now: Now) -> Result<Reply, Refu
     }
     check_in_tests(state);
     reply
+}
+
+/// The claim that a command asks for or confirms.
+fn asking(command: &Command) -> Option<ClaimId> {
+    match command {
+        Command::Ask(ask) => Some(ask.id.clone()),
+        Command::Confirm { id, .. } | Command::Renew { id, .. } => Some(id.clone()),
+        _ => None,
+    }
 }
 
 /// Searches for stuck claims. Marked holds that keep claims stuck are given back first.

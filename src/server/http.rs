@@ -3,30 +3,15 @@
 //! The door turns bytes into a [`Request`], and a [`Response`] into bytes. A [`Handler`] turns the request into the
 //! response. Nothing behind the handler knows about sockets.
 
-use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::core::names::ParkId;
+pub use crate::core::origin::Identity;
+use crate::core::origin::Origin;
 use crate::core::time::Span;
-
-/// The identity that a client has proven.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Identity {
-    /// The subject of a verified client certificate, in the form of RFC 4514 (`CN=ci,O=example`).
-    Certificate(String),
-    /// The user of HTTP Basic.
-    User(String),
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Certificate(subject) => write!(f, "certificate:{subject}"),
-            Self::User(name) => write!(f, "user:{name}"),
-        }
-    }
-}
 
 /// Why the handler is called with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +57,14 @@ impl Request {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// Where it comes from, for the history and the log.
+    #[must_use]
+    pub fn origin(&self) -> Arc<Origin> {
+        let address = self.peer.parse::<SocketAddr>().map(|peer| peer.ip().to_canonical().to_string());
+        let address = address.unwrap_or_else(|_| self.peer.clone());
+        Arc::new(Origin::new(self.identity.as_ref(), &address, &self.id))
     }
 }
 

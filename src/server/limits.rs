@@ -8,6 +8,9 @@ pub const LOG_BYTES: usize = 4 * 1024 * 1024;
 /// Most pools that have metrics of their own, unless set otherwise: about 40 lines each, so a scrape stays below 1 MiB
 /// or so. All others are summed.
 pub const METRIC_POOLS: usize = 200;
+/// Most batches of changes whose audit lines wait to be written; further lines are left out and counted. A slow log must
+/// not fill the memory.
+pub const AUDIT_BATCHES: usize = 1_000;
 /// Most history entries that one read of the store takes before others may read: a few milliseconds.
 pub const ENTRIES_PER_READ: usize = 1_000;
 /// Most history entries from which one answer makes figures: a second or two of reading.

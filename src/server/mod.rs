@@ -10,8 +10,9 @@
 //! 7. [`history`] answers questions about what happened, from the store.
 //! 8. [`notices`], [`long_polls`] and [`events`] wake parked requests.
 //!
-//! [`listen`] opens the socket, [`logs`] writes the log.
+//! [`listen`] opens the socket, [`logs`] writes the log, [`audit`] its lines about grants and holds.
 
+pub mod audit;
 pub mod auth;
 pub mod build_watch;
 pub mod door;
@@ -46,6 +47,7 @@ use self::auth::{Guard, Proof};
 use self::build_watch::BuildWatch;
 use self::build_watch::settings::WatchSettings;
 use self::door::{DoorFigures, DoorSettings, Stop, Tls, TlsSettings};
+use self::engine::Listeners;
 use self::engine::figures::EngineFigures;
 use self::listen::Bound;
 use self::logs::LogSettings;
@@ -129,12 +131,18 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
             stop.trigger(FAILED_GRACE);
         }
     };
+    let (audit, audit_thread) = audit::start().context("cannot start the audit log")?;
     let mut imported = None;
     let (engine, engine_thread) = engine::start_with(
         store,
         settings.rules.clone(),
         Arc::clone(&env.clock),
-        (notices.clone(), long_polls.clone(), EngineFigures::new(settings.metric_pools)),
+        Listeners {
+            notices: notices.clone(),
+            long_polls: long_polls.clone(),
+            figures: EngineFigures::new(settings.metric_pools),
+            audit,
+        },
         |state, now| {
             let Some(file) = &settings.locker_config else { return Ok(()) };
             imported = Some(import::locker_state(file, state, now)?);
@@ -192,6 +200,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     if engine_thread.join().is_err() {
         bail!("the engine has panicked: this is a bug in locker; nothing was acknowledged after the panic");
     }
+    audit_thread.finish();
     let failed = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     match failed {
         Some(error) => Err(error.context(format!(

@@ -484,6 +484,8 @@ pub fn change(change: &Change) -> ChangeView {
         claim: change.claim.as_ref().map(ToString::to_string),
         how: change.end.map(|end| end.word().to_owned()),
         owner: change.who.as_deref().map(owner).unwrap_or_default(),
+        proved: change.origin.as_ref().and_then(|origin| origin.proved.as_ref()).map(ToString::to_string),
+        address: change.origin.as_ref().and_then(|origin| origin.address.clone()),
         waited: change.waited.map(lasted),
         held: change.held.map(lasted),
         reason: change.reason.as_ref().map(ToString::to_string),

@@ -183,6 +183,7 @@ pub fn claim(id: ClaimId) -> impl Strategy<Value = Claim> {
                 passed,
                 phase,
                 aliases,
+                origin: None,
                 parks,
                 made: Vec::new(),
             }
@@ -339,6 +340,7 @@ fn change(key: ChangeKey) -> impl Strategy<Value = Change> {
         claim,
         end,
         who: who.map(Arc::new),
+        origin: None,
         waited,
         held,
         reason,

@@ -10,14 +10,15 @@ use locker::core::history::{Change, Outline};
 use locker::core::names::{ChangeKey, ClaimId, ParkId};
 use locker::core::settings::Settings;
 use locker::core::state::{Changes, EndedOutline, Loaded};
-use locker::server::http::{Attempt, Request};
+use locker::core::time::Span;
+use locker::server::http::{Attempt, Identity, Request};
 use locker::store::memory::MemoryStore;
 use locker::store::{Found, Reader, Store};
 use serde_json::{Value, json};
 
-use crate::support::Server;
 use crate::support::clock::HandClock;
 use crate::support::in_process::House;
+use crate::support::{Done, Running, Server};
 
 /// Two pools with a day behind them: a hold, a break, a cancelled wait, and names that are meant to do harm.
 fn a_day() -> Server {
@@ -69,7 +70,7 @@ fn a_spreadsheet_of_the_history_runs_nothing() {
     let server = a_day();
     let csv = server.cli(&["history", "other", "--csv"]).ok().stdout;
     let lines: Vec<&str> = csv.split("\r\n").collect();
-    assert_eq!((lines.len(), lines[0].split(',').count()), (5, 17));
+    assert_eq!((lines.len(), lines[0].split(',').count()), (5, 19));
     assert!(lines[1].contains(",broken,broken,other,other: other,c3,"), "{csv}");
     assert!(lines[1].ends_with(",\"two, \"\"words\"\"\""), "{csv}");
     assert!(lines[2].contains(",claimed,,other,other: other,c3,"), "{csv}");
@@ -94,6 +95,107 @@ fn figures_say_who_waited_and_how_much_was_in_use() {
     }
     server.cli(&["stats", "none"]).failed(4, "none");
     server.cli(&["top", "--since", "1h", "--until", "2h"]).failed(2, "must be before");
+}
+
+fn as_ops(server: &Server, args: &[&str]) -> Done {
+    let mut command = server.cli_command();
+    command.env("LOCKER_USERNAME", "ops").env("LOCKER_PASSWORD", "secret-1");
+    Running::start(command.args(args), b"").finish()
+}
+
+/// A hold behind a password, broken by force, and a lock out of service.
+fn audited(flags: &[&str]) -> Server {
+    let vars = [("AUTH_USER", "ops"), ("AUTH_PASS", "secret-1")];
+    let server = Server::start_with("memory:", flags, &vars);
+    let id = as_ops(&server, &["claim", "envs", "--reason", "a\u{1b}[31m look", "--id", "c1"]).ok().stdout;
+    as_ops(&server, &["break", id.trim(), "--reason", "urgent"]).ok();
+    as_ops(&server, &["lock", "quarantine", "envs", "envs", "--reason", "disk full"]).ok();
+    server
+}
+
+#[test]
+fn entries_say_who_proved_to_be_behind_them() {
+    let server = audited(&[]);
+    let entries = as_ops(&server, &["history", "--json", "--who", "USER:OPS"]).ok().json();
+    let entries = entries.as_array().unwrap();
+    assert!(entries.len() >= 3);
+    for entry in entries {
+        assert_eq!((&entry["proved"], &entry["address"]), (&json!("user:ops"), &json!("127.0.0.1")), "{entry}");
+        assert!(entry["owner"]["person"].as_str().unwrap().starts_with("ada@"), "{entry}");
+    }
+    let table = as_ops(&server, &["history"]).ok().stdout;
+    assert!(table.contains("PROVED") && table.contains("user:ops from 127.0.0.1"), "{table}");
+}
+
+/// A grant that follows somebody else's release is due to its own claim's request, also after a restart; and what the
+/// server does by itself is due to nobody.
+#[test]
+fn a_grant_is_due_to_its_own_claim() {
+    let (store, clock) = (MemoryStore::new().unwrap(), HandClock::default());
+    let house = || House::open(Box::new(store.clone()), Settings::default(), Arc::new(clock.clone()));
+    let by = |house: &House, user: &str, method: &str, target: &str, body: &str| {
+        let identity = Some(Identity::User(user.to_owned()));
+        let peer = format!("[::ffff:10.0.0.{}]:4711", user.len());
+        house.answer(&Request { identity, peer, ..request(method, target, body) }).status
+    };
+    let body = r#"{"pool":"p","confirm":true}"#;
+    let first = house();
+    assert_eq!(by(&first, "ada", "PUT", "/api/v1/claims/a", r#"{"pool":"p"}"#), 200);
+    assert_eq!(by(&first, "grace", "PUT", "/api/v1/claims/b", body), 423);
+    drop(first);
+    let house = house();
+    assert_eq!(by(&house, "operator", "POST", "/api/v1/claims/a/break", r#"{"by":{"reason":"urgent"}}"#), 200);
+    clock.pass(Span::mins(1));
+    assert_eq!(by(&house, "operator", "PUT", "/api/v1/pools/p", r#"{"capacity":1}"#), 200);
+    let page = house.answer(&request("GET", "/api/v1/pools/p/changes", "")).body;
+    let page: Value = serde_json::from_slice(&page).unwrap();
+    let said = |entry: &Value| {
+        let word = |name: &str| entry[name].as_str().unwrap_or("-").to_owned();
+        format!("{} {} {}", word("kind"), word("proved"), word("address"))
+    };
+    let said: Vec<String> = page["items"].as_array().unwrap().iter().map(said).collect();
+    let expected = [
+        "added user:ada 10.0.0.3",
+        "claimed user:ada 10.0.0.3",
+        "waiting user:grace 10.0.0.5",
+        "broken user:operator 10.0.0.8",
+        "granted user:grace 10.0.0.5",
+        "withdrawn - -",
+        "added user:operator 10.0.0.8",
+    ];
+    assert_eq!(said[..expected.len()], expected, "{page:#}");
+}
+
+#[test]
+fn the_log_has_a_line_for_each_grant_and_end() {
+    let mut server = audited(&["--log", "json"]);
+    server.stop();
+    let log = server.log();
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let find = |word: &str| {
+        let is = |line: &&Value| line["target"] == "locker::audit" && line["message"] == word;
+        lines.iter().find(is).unwrap_or_else(|| panic!("{word}: {log}"))
+    };
+    for word in ["claimed", "broken", "quarantined"] {
+        let line = find(word);
+        assert_eq!(
+            (&line["pool"], &line["lock"], &line["identity"]),
+            (&json!("envs"), &json!("envs: envs"), &json!("user:ops"))
+        );
+        assert!(line["who"].as_str().unwrap().starts_with("ada@"), "{line}");
+        let request = line["request"].as_str().unwrap();
+        let asked = lines.iter().find(|line| line["target"] == "locker::request" && line["id"] == request);
+        assert_eq!(asked.unwrap()["identity"], "user:ops", "{line}");
+    }
+    assert_eq!((&find("claimed")["claim"], &find("broken")["reason"]), (&json!("c1"), &json!("urgent")));
+    assert!(!log.contains('\u{1b}') && !log.contains("secret-1"), "{log}");
+    let mut text = audited(&[]);
+    text.stop();
+    let log = text.log();
+    let line = log.lines().find(|line| line.contains("locker::audit") && line.contains("broken")).unwrap();
+    for part in ["pool=\"envs\"", "claim=\"c1\"", "identity=\"user:ops\"", "request=\"", "reason=\"urgent\""] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
 }
 
 /// A gate that holds up reads of the store.

@@ -9,6 +9,7 @@ use crate::core::history::{Change, ChangeKind, Outline};
 use crate::core::latch::LatchRef;
 use crate::core::limits;
 use crate::core::names::{ChangeKey, ClaimId, LockName, PoolName, Reason};
+use crate::core::origin::Origin;
 use crate::core::pool::{Lock, Pool};
 use crate::core::time::{Now, Span, WallMs};
 
@@ -22,6 +23,8 @@ pub(in crate::core) struct Entry {
     pub end: Option<End>,
     pub who: Option<Arc<Owner>>,
     pub reason: Option<Reason>,
+    /// The request that began the life of the claim.
+    pub origin: Option<Arc<Origin>>,
     /// When the wait began that this entry ends.
     pub waited_since: Option<WallMs>,
     /// When the hold began that this entry ends.
@@ -43,6 +46,7 @@ impl Entry {
             end: None,
             who: Some(who),
             reason: None,
+            origin: claim.origin.clone(),
             waited_since: ends_wait.then_some(claim.asked_at),
             held_since: claim.held_since().filter(|_| ends_hold),
         }
@@ -53,11 +57,14 @@ impl Entry {
 impl State {
     /// Writes an entry, makes it the newest of each lock that it names, and prunes old entries.
     pub(in crate::core) fn record(&mut self, entry: Entry, now: Now) -> ChangeKey {
-        let Entry { kind, pools, locks, claim, end, who, reason, waited_since, held_since } = entry;
+        let Entry { kind, pools, locks, claim, end, who, reason, origin, waited_since, held_since } = entry;
         let (key, at) = (self.next_key(), now.wall);
         let span = |since: Option<WallMs>| since.map(|since| Span(at.0.saturating_sub(since.0)));
         let (waited, held) = (span(waited_since), span(held_since));
-        self.write(Change { key, at, kind, pools, locks, claim, end, who, waited, held, reason, latch: None }, now)
+        let is_of_another = claim.is_some() && self.asking != claim;
+        let origin = if kind.is_asked_for() && is_of_another { origin } else { self.origin() };
+        let change = Change { key, at, kind, pools, locks, claim, end, who, origin, waited, held, reason, latch: None };
+        self.write(change, now)
     }
 
     /// Writes an entry about a latch. It belongs to no pool.
@@ -78,6 +85,7 @@ impl State {
             claim: None,
             end: None,
             who: None,
+            origin: self.origin(),
             waited: None,
             held: None,
             reason,

@@ -32,6 +32,7 @@ use crate::core::history::Change;
 use crate::core::latch::LatchId;
 use crate::core::limits;
 use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, ParkId, PoolName, Revision, Text, Ticket};
+use crate::core::origin::Origin;
 use crate::core::pool::Pool;
 use crate::core::settings::{Settings, planted};
 use crate::core::time::{Deadline, EngineMs, Now};
@@ -121,6 +122,9 @@ pub struct State {
     /// Whether, since the last dispatch, a claim may have begun to wait for another claim than before.
     edges_changed: bool,
     next_ticket: u64,
+    /// The request that is being carried out, and the claim that it asks for or confirms.
+    origin: Option<Arc<Origin>>,
+    asking: Option<ClaimId>,
     /// The revision of the running step and its number of entries, once it has changed something.
     step: Option<(Revision, u32)>,
     /// All ended claims that are remembered. The builds are listed of those that are remembered longer because their
@@ -219,6 +223,21 @@ impl State {
         self.snapshot.revision = revision;
         self.next_ticket = next_ticket.0;
         self.dirty.meta = true;
+    }
+
+    /// From here to [`Self::end_request`], changes are due to this request, which is about this claim.
+    pub(super) fn begin_request(&mut self, origin: Option<Arc<Origin>>, asking: Option<ClaimId>) {
+        (self.origin, self.asking) = (origin, asking);
+    }
+
+    /// What follows is not due to the request itself.
+    pub(super) fn end_request(&mut self) {
+        (self.origin, self.asking) = (None, None);
+    }
+
+    /// The request that is being carried out.
+    pub(super) fn origin(&self) -> Option<Arc<Origin>> {
+        self.origin.clone()
     }
 
     /// Begins a step: its first change opens a new revision.

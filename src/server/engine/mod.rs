@@ -19,13 +19,15 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, oneshot};
 
 use self::figures::EngineFigures;
+use super::audit::Audit;
 use super::long_polls::{LongPolls, Topic};
 use super::notices::Notices;
 use crate::core::command::{Command, Refusal, Reply};
+use crate::core::origin::Origin;
 use crate::core::restart::{Restart, epoch_by_clock};
 use crate::core::settings::{Settings, planted};
 use crate::core::state::{Notice, Snapshot, State};
-use crate::core::step::step;
+use crate::core::step::step_for;
 use crate::core::time::{EngineMs, Now, Span, WallMs};
 use crate::env::Clock;
 use crate::server::limits::BATCH;
@@ -36,6 +38,16 @@ use crate::wire::escape::escape;
 const RECONCILE: Span = Span::secs(5);
 /// How often engine time is stored while a long deadline exists (`docs/design.md#time`).
 const STORE_TIME: Span = Span::secs(10);
+
+/// What the engine informs of each batch.
+#[derive(Clone, Default)]
+pub struct Listeners {
+    /// Parked requests.
+    pub notices: Notices,
+    pub long_polls: LongPolls,
+    pub figures: EngineFigures,
+    pub audit: Audit,
+}
 
 /// Why there is no answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,8 +70,11 @@ pub enum EngineError {
 
 type Answer = oneshot::Sender<Result<Reply, EngineError>>;
 
+/// A command in its batch.
+type Queued = (Command, Option<Arc<Origin>>, Option<Answer>);
+
 enum Job {
-    Do { command: Command, answer: Option<Answer> },
+    Do { command: Command, origin: Option<Arc<Origin>>, answer: Option<Answer> },
     Stop,
 }
 
@@ -82,7 +97,15 @@ impl Engine {
     /// # Errors
     /// The core refuses the command, or the store has failed.
     pub async fn call(&self, command: Command) -> Result<Reply, EngineError> {
-        self.ask(command)?.await.unwrap_or_else(|_| Err(down()))
+        self.ask(command, None)?.await.unwrap_or_else(|_| Err(down()))
+    }
+
+    /// Like [`Self::call`], for a request of a client.
+    ///
+    /// # Errors
+    /// The core refuses the command, or the store has failed.
+    pub async fn call_for(&self, command: Command, origin: Arc<Origin>) -> Result<Reply, EngineError> {
+        self.ask(command, Some(origin))?.await.unwrap_or_else(|_| Err(down()))
     }
 
     /// Like [`Self::call`], for threads that may block. Panics inside an async task.
@@ -90,19 +113,23 @@ impl Engine {
     /// # Errors
     /// The core refuses the command, or the store has failed.
     pub fn call_blocking(&self, command: Command) -> Result<Reply, EngineError> {
-        self.ask(command)?.blocking_recv().unwrap_or_else(|_| Err(down()))
+        self.ask(command, None)?.blocking_recv().unwrap_or_else(|_| Err(down()))
     }
 
-    fn ask(&self, command: Command) -> Result<oneshot::Receiver<Result<Reply, EngineError>>, EngineError> {
+    fn ask(
+        &self,
+        command: Command,
+        origin: Option<Arc<Origin>>,
+    ) -> Result<oneshot::Receiver<Result<Reply, EngineError>>, EngineError> {
         let (answer, answered) = oneshot::channel();
-        self.queue(Job::Do { command, answer: Some(answer) })?;
+        self.queue(Job::Do { command, origin, answer: Some(answer) })?;
         Ok(answered)
     }
 
     /// Queues a command whose answer is not needed. Never blocks.
     pub fn post(&self, command: Command) {
         // A closed queue means that the engine is down, so there is nothing left to change.
-        let _ = self.queue(Job::Do { command, answer: None });
+        let _ = self.queue(Job::Do { command, origin: None, answer: None });
     }
 
     fn queue(&self, job: Job) -> Result<(), EngineError> {
@@ -190,7 +217,8 @@ pub fn start(
     long_polls: LongPolls,
     failed: impl FnOnce(anyhow::Error) + Send + 'static,
 ) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
-    start_with(store, settings, clock, (notices, long_polls, EngineFigures::default()), |_, _| Ok(()), failed)
+    let listeners = Listeners { notices, long_polls, ..Listeners::default() };
+    start_with(store, settings, clock, listeners, |_, _| Ok(()), failed)
 }
 
 /// Like [`start`], but runs `prepare` before the first commit. Its changes are stored with that commit, all or none.
@@ -201,11 +229,11 @@ pub fn start_with(
     store: Box<dyn Store>,
     settings: Settings,
     clock: Arc<dyn Clock>,
-    (notices, long_polls, figures): (Notices, LongPolls, EngineFigures),
+    listeners: Listeners,
     prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
     failed: impl FnOnce(anyhow::Error) + Send + 'static,
 ) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
-    let (engine, mut thread) = awake(store, settings, clock, (notices, long_polls, figures), prepare)?;
+    let (engine, mut thread) = awake(store, settings, clock, listeners, prepare)?;
     let handle = std::thread::Builder::new().name("engine".into()).spawn(move || {
         // After a panic the state cannot be trusted, so a panic ends the server, as a failed commit does.
         let run = catch_unwind(AssertUnwindSafe(|| thread.run()));
@@ -225,7 +253,7 @@ fn awake(
     mut store: Box<dyn Store>,
     settings: Settings,
     clock: Arc<dyn Clock>,
-    (notices, long_polls, figures): (Notices, LongPolls, EngineFigures),
+    listeners: Listeners,
     prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Engine, Thread)> {
     let loaded = store.load()?;
@@ -239,6 +267,7 @@ fn awake(
     prepare(&mut state, now)?;
     store.commit(&state.take_changes(now))?;
     let snapshot = Arc::new(ArcSwap::from_pointee(state.snapshot.clone()));
+    let Listeners { notices, long_polls, figures, audit } = listeners;
     figures.pools.begin(&state.snapshot);
     let (jobs, queue) = mpsc::channel();
     let engine = Engine {
@@ -251,8 +280,19 @@ fn awake(
         reads: Arc::new(Semaphore::new(READERS)),
     };
     let (last_time_stored, next_reconcile) = (now.engine, now.engine);
-    let thread =
-        Thread { store, state, clock, queue, snapshot, notices, long_polls, figures, last_time_stored, next_reconcile };
+    let thread = Thread {
+        store,
+        state,
+        clock,
+        queue,
+        snapshot,
+        notices,
+        long_polls,
+        figures,
+        audit,
+        last_time_stored,
+        next_reconcile,
+    };
     Ok((engine, thread))
 }
 
@@ -265,6 +305,7 @@ struct Thread {
     notices: Notices,
     long_polls: LongPolls,
     figures: EngineFigures,
+    audit: Audit,
     last_time_stored: EngineMs,
     next_reconcile: EngineMs,
 }
@@ -284,7 +325,7 @@ impl Thread {
             for job in first.into_iter().chain(self.queue.try_iter()).take(BATCH) {
                 self.figures.queued.dec();
                 match job {
-                    Job::Do { command, answer } => commands.push((command, answer)),
+                    Job::Do { command, origin, answer } => commands.push((command, origin, answer)),
                     Job::Stop => stop = true,
                 }
                 if stop {
@@ -304,24 +345,24 @@ impl Thread {
     }
 
     /// One turn: the commands that have arrived, and the timers that are due.
-    fn turn(&mut self, mut commands: Vec<(Command, Option<Answer>)>) -> anyhow::Result<()> {
+    fn turn(&mut self, mut commands: Vec<Queued>) -> anyhow::Result<()> {
         let now = self.clock.now();
         if now.engine >= self.next_reconcile {
-            commands.push((Command::Reconcile, None));
+            commands.push((Command::Reconcile, None, None));
             self.next_reconcile = now.engine.plus(RECONCILE);
         } else if commands.is_empty() {
-            commands.push((Command::Tick, None));
+            commands.push((Command::Tick, None, None));
         }
         self.batch(commands)
     }
 
     /// Steps, commits, publishes, answers, in this order: a crash could lose an answer that was sent before its commit.
-    fn batch(&mut self, commands: Vec<(Command, Option<Answer>)>) -> anyhow::Result<()> {
+    fn batch(&mut self, commands: Vec<Queued>) -> anyhow::Result<()> {
         let mut answers = Vec::with_capacity(commands.len());
         self.figures.commands.inc_by(commands.len() as u64);
         self.figures.batch.observe(commands.len() as f64);
-        for (command, answer) in commands {
-            let result = self.step(command);
+        for (command, origin, answer) in commands {
+            let result = self.step(command, origin);
             let Some(answer) = answer else { continue };
             if planted!(self.state.settings, AnswerBeforeCommit) {
                 let _ = answer.send(result);
@@ -354,16 +395,17 @@ impl Thread {
             let _ = answer.send(result);
         }
         self.tell();
-        // Nobody waits for the figures, so they come last.
+        // Nobody waits for the figures and the log, so they come last.
         if let Some(took) = committed {
             self.figures.commit.observe(took.as_secs_f64());
             self.figures.pools.note(&changes);
+            self.audit.note(&changes.history);
         }
         Ok(())
     }
 
     /// Runs one command. What it needs of ended claims comes from the store first.
-    fn step(&mut self, command: Command) -> Result<Reply, EngineError> {
+    fn step(&mut self, command: Command, origin: Option<Arc<Origin>>) -> Result<Reply, EngineError> {
         let ids = self.state.to_recall(&command);
         if !ids.is_empty() {
             let recalled = self.store.recall(&ids).and_then(|ended| {
@@ -373,7 +415,7 @@ impl Thread {
             let recalled = recalled.map_err(|error| EngineError::Unreadable { cause: format!("{error:#}").into() })?;
             recalled.into_iter().for_each(|ended| self.state.recall(ended));
         }
-        Ok(step(&mut self.state, command, self.clock.now())?)
+        Ok(step_for(&mut self.state, command, origin, self.clock.now())?)
     }
 
     /// Wakes the parked requests that the batch was of interest to.

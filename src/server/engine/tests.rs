@@ -27,7 +27,7 @@ impl Clock for TestClock {
 /// The stored engine time in seconds, after each second of half a minute in which nobody asks for anything.
 fn stored_times(quarantine: Option<Span>) -> Vec<u64> {
     let (store, clock) = (MemoryStore::new().unwrap(), Arc::new(TestClock::default()));
-    let tables = (Notices::default(), LongPolls::default(), EngineFigures::default());
+    let tables = Listeners::default();
     let mine: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
     let settings = Settings::default();
     let (_engine, mut thread) = awake(Box::new(store.clone()), settings, mine, tables, |_, _| Ok(())).unwrap();
@@ -35,7 +35,7 @@ fn stored_times(quarantine: Option<Span>) -> Vec<u64> {
     let lock = "1".parse().unwrap();
     let set = Command::SetPool { pool: pool.clone(), policy: Policy::default(), capacity: Some(1), by: by.clone() };
     let commands = [set, Command::Quarantine { pool, lock, span: quarantine, by }];
-    thread.batch(commands.map(|command| (command, None)).into()).unwrap();
+    thread.batch(commands.map(|command| (command, None, None)).into()).unwrap();
     let stored = |second| {
         clock.0.store(second, Ordering::Relaxed);
         thread.turn(Vec::new()).unwrap();
@@ -81,14 +81,14 @@ impl Store for Forgetful {
 #[test]
 fn a_command_about_a_claim_that_cannot_be_recalled_is_refused() {
     let store = Forgetful(MemoryStore::new().unwrap());
-    let tables = (Notices::default(), LongPolls::default(), EngineFigures::default());
+    let tables = Listeners::default();
     let settings = Settings { at_hand: 0, ..Settings::default() };
     let clock = Arc::new(TestClock::default());
     let (_engine, mut thread) = awake(Box::new(store), settings, clock, tables, |_, _| Ok(())).unwrap();
     let mut end = |id: &str| {
         let (answer, mut answered) = oneshot::channel();
         let end = Command::End { id: ClaimId::parse(id).unwrap(), run: None, by: None, reason: None };
-        thread.batch(vec![(end, Some(answer))]).unwrap();
+        thread.batch(vec![(end, None, Some(answer))]).unwrap();
         answered.try_recv().unwrap().unwrap_err()
     };
     assert!(matches!(end("a"), EngineError::Refused(Refusal::NoSuchClaim { .. })), "it is remembered as cancelled");

@@ -50,7 +50,8 @@ pub struct Filter {
     pub claim: Option<ClaimId>,
     /// Only entries about claims of this build.
     pub build: Option<OfBuild>,
-    /// Only entries of somebody whose person, program, team, pipeline or job contains this text, in lower case.
+    /// Only entries of somebody whose person, program, team/pipeline/job or proven identity contains this text, in lower
+    /// case.
     pub who: Option<String>,
     /// Only these kinds; all if there is none.
     pub kinds: Vec<ChangeKind>,
@@ -90,7 +91,7 @@ impl Filter {
             && self.lock.as_ref().is_none_or(|lock| change.locks.iter().any(|(_, of)| of == lock))
             && self.claim.as_ref().is_none_or(|claim| change.claim.as_ref() == Some(claim))
             && self.build.as_ref().is_none_or(|build| is_about(change, build, snapshot, ended))
-            && self.who.as_ref().is_none_or(|who| change.who.as_ref().is_some_and(|owner| is_called(owner, who)))
+            && self.who.as_ref().is_none_or(|who| is_by(change, who))
     }
 
     /// The same filter for the entries of one pool, which are read from that pool's own list.
@@ -109,6 +110,13 @@ fn is_about(change: &Change, build: &OfBuild, snapshot: &Snapshot, ended: &Ended
         (None, Some(ended)) => build.is(ended.as_ref()),
         (None, None) => build.is(change.who.as_ref().and_then(|who| who.build()).as_ref()),
     }
+}
+
+/// Whether an entry is by somebody whose names or proven identity contain a text, which is in lower case.
+fn is_by(change: &Change, text: &str) -> bool {
+    let proved = change.origin.as_ref().and_then(|origin| origin.proved.as_ref());
+    change.who.as_ref().is_some_and(|owner| is_called(owner, text))
+        || proved.is_some_and(|identity| identity.to_string().to_lowercase().contains(text))
 }
 
 /// Whether somebody's names contain a text, which is in lower case.

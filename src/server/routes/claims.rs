@@ -55,7 +55,7 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
         Attempt::First => Wait::No,
     };
     let command = Command::Ask(Box::new(AskClaim { wait: prepared, ..ask }));
-    let reply = routes.ask(command).await?;
+    let reply = routes.ask(call, command).await?;
     if let Reply::Claim { claim, .. } = &reply
         && is_new
     {

@@ -55,7 +55,7 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
         routes.admit(claim).await?;
     }
     let command = Command::AddLock { pool, lock, metadata, labels: Arc::new(labels), claim, by };
-    done(routes, routes.ask(command).await?)
+    done(routes, routes.ask(call, command).await?)
 }
 
 /// The claim that comes with a new lock: for that lock alone, owned by the client that adds it.

@@ -31,6 +31,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use serde_json::Value;
 
+use self::call::Call;
 use self::contracts::ContractRoutes;
 use self::failure::Failure;
 use self::figures::KeptFigures;
@@ -135,8 +136,8 @@ impl Routes {
     }
 
     /// Asks the engine. A refusal names what was probably meant.
-    async fn ask(&self, command: Command) -> Result<Reply, Failure> {
-        self.engine.call(command).await.map_err(|error| match error {
+    async fn ask(&self, call: &Call<'_>, command: Command) -> Result<Reply, Failure> {
+        self.engine.call_for(command, call.request.origin()).await.map_err(|error| match error {
             EngineError::Refused(refusal) => self.refused(refusal),
             error @ (EngineError::StoreFailed { .. } | EngineError::Unreadable { .. }) => error.into(),
         })
@@ -157,7 +158,7 @@ impl Routes {
         match found.route.run {
             Run::Look(look) => look(self, &call),
             Run::Do(command, answer) => {
-                let reply = self.ask(command(&call)?).await?;
+                let reply = self.ask(&call, command(&call)?).await?;
                 answer(self, reply)
             }
             Run::Talk(talk) => talk(self, &call).await,

@@ -27,7 +27,7 @@ pub(super) const OF_CLAIM: Parameter = parameter("claim", "string", "Only entrie
 pub(super) const WHO: Parameter = parameter(
     "who",
     "string",
-    "Only entries of somebody whose person, program or team/pipeline/job contains this text, in any case.",
+    "Only entries of somebody whose person, program, team/pipeline/job or proven identity contains this text.",
 );
 pub(super) const KIND: Parameter = parameter("kind", "string", "Only entries of these kinds, such as `lost,broken`.");
 pub(super) const SINCE: Parameter =

@@ -7,8 +7,8 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Parsed, StoredDeadline, StoredEnd, StoredLatchRef, StoredLocks, StoredOwner, all_parsed, locks, parsed, plain,
-    stored_locks, words,
+    Parsed, StoredDeadline, StoredEnd, StoredLatchRef, StoredLocks, StoredOrigin, StoredOwner, all_parsed, locks,
+    parsed, plain, stored_locks, words,
 };
 use crate::core::history::{Change, ChangeKind, Listed, Outline};
 use crate::core::names::{Asked, ChangeKey, ClaimId, OpId, PoolName, Reason, Revision};
@@ -81,6 +81,8 @@ pub struct StoredChange {
     end: Option<StoredEnd>,
     #[serde(skip_serializing_if = "Option::is_none")]
     who: Option<StoredOwner>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<StoredOrigin>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Parsed<Reason>>,
     /// Milliseconds.
@@ -95,7 +97,7 @@ pub struct StoredChange {
 
 impl From<&Change> for StoredChange {
     fn from(change: &Change) -> Self {
-        let Change { key: _, at, kind, pools, locks, claim, end, who, waited, held, reason, latch } = change;
+        let Change { key: _, at, kind, pools, locks, claim, end, who, origin, waited, held, reason, latch } = change;
         Self {
             at: at.0,
             kind: (*kind).into(),
@@ -104,6 +106,7 @@ impl From<&Change> for StoredChange {
             claim: parsed(claim.as_ref()),
             end: end.map(Into::into),
             who: who.as_deref().map(Into::into),
+            origin: origin.as_deref().map(Into::into),
             reason: parsed(reason.as_ref()),
             waited: waited.map(|span| span.0),
             held: held.map(|span| span.0),
@@ -128,6 +131,7 @@ impl StoredChange {
             claim: self.claim.map(|p| p.0),
             end: self.end.map(Into::into),
             who: self.who.map(|who| Arc::new(who.into())),
+            origin: self.origin.map(|origin| Arc::new(origin.into())),
             reason: self.reason.map(|p| p.0),
             waited: self.waited.map(Span),
             held: self.held.map(Span),
@@ -150,6 +154,8 @@ pub struct StoredOutline {
     _end: IgnoredAny,
     #[serde(default, rename = "who")]
     _who: IgnoredAny,
+    #[serde(default, rename = "origin")]
+    _origin: IgnoredAny,
     #[serde(default, rename = "reason")]
     _reason: IgnoredAny,
     #[serde(default, rename = "waited")]

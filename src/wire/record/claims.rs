@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Parsed, StoredDeadline, StoredKey, StoredLabels, StoredLocks, StoredOwner, StoredScope, all_parsed, is_false,
-    labels, locks, parsed, plain, stored_labels, stored_locks, words,
+    Parsed, StoredDeadline, StoredKey, StoredLabels, StoredLocks, StoredOrigin, StoredOwner, StoredScope, all_parsed,
+    is_false, labels, locks, parsed, plain, stored_labels, stored_locks, words,
 };
 use crate::core::claim::{
     Ask, BuildEnd, BuildOver, BuildRef, Claim, End, Ended, Fetched, Part, Phase, Presence, Priority, Terms, Want,
@@ -223,6 +223,8 @@ pub struct StoredClaim {
     phase: StoredPhase,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     aliases: Vec<Parsed<ClaimId>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<StoredOrigin>,
 }
 
 impl From<&Claim> for StoredClaim {
@@ -240,6 +242,7 @@ impl From<&Claim> for StoredClaim {
             passed,
             phase,
             aliases,
+            origin,
             parks: _,
             made: _,
         } = claim;
@@ -271,6 +274,7 @@ impl From<&Claim> for StoredClaim {
             passed: *passed,
             phase: phase.into(),
             aliases: all_parsed(aliases),
+            origin: origin.as_deref().map(Into::into),
         }
     }
 }
@@ -312,6 +316,7 @@ impl StoredClaim {
             passed: self.passed,
             phase: self.phase.into(),
             aliases: plain(self.aliases),
+            origin: self.origin.map(|origin| Arc::new(origin.into())),
             parks: BTreeSet::new(),
             made: Vec::new(),
         })

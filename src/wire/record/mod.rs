@@ -34,6 +34,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::core::claim::{End, Labels, LockSet, Owner, Scope};
 use crate::core::names::{InstanceVars, Label, LockName, PoolName, Text};
+use crate::core::origin::{Identity, Origin};
 use crate::core::time::{Deadline, EngineMs, Span};
 
 pub use changes::{StoredChange, StoredKey, StoredKind, StoredOp, StoredOutline};
@@ -217,6 +218,30 @@ impl From<StoredOwner> for Owner {
             person: stored.person.map(|p| p.0),
             program: stored.program.map(|p| p.0),
         }
+    }
+}
+
+/// Where a request came from. Its id is not stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredOrigin {
+    /// `user:NAME`, `certificate:SUBJECT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proved: Option<Parsed<Identity>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+}
+
+impl From<&Origin> for StoredOrigin {
+    fn from(origin: &Origin) -> Self {
+        let Origin { proved, address, request: _ } = origin;
+        Self { proved: parsed(proved.as_ref()), address: address.clone() }
+    }
+}
+
+impl From<StoredOrigin> for Origin {
+    fn from(stored: StoredOrigin) -> Self {
+        Self { proved: stored.proved.map(|p| p.0), address: stored.address, request: None }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::core::claim::{
 use crate::core::history::{Change, ChangeKind};
 use crate::core::latch::{Ending, Latch, LatchId, NewLatch, Node, Outputs, Released, Target};
 use crate::core::names::{Asked, ChangeKey, Digest, Fence, Revision, Ticket};
+use crate::core::origin::{Identity, Origin};
 use crate::core::pool::{Lock, Order, Overtaking, Pick, Policy, Quarantine};
 use crate::core::state::OpRecord;
 use crate::core::time::WallMs;
@@ -84,6 +85,7 @@ fn claim() -> Claim {
             marked: true,
         },
         aliases: vec![name("c:2"), name("c:3")],
+        origin: origin(),
         parks: BTreeSet::new(),
         made: Vec::new(),
     }
@@ -109,7 +111,7 @@ fn small_claim(phase: Phase) -> Claim {
     };
     let (scope, build_over, passed) = (Scope::Flow, None, 0);
     let (runs, aliases) = (Vec::new(), Vec::new());
-    Claim { terms, scope, build_over, passed, runs, withdrawals: 0, life: 1, phase, aliases, ..full }
+    Claim { terms, scope, build_over, passed, runs, withdrawals: 0, life: 1, phase, aliases, origin: None, ..full }
 }
 
 const FULL_OWNER: &str = concat!(
@@ -117,6 +119,13 @@ const FULL_OWNER: &str = concat!(
     r#""instance_vars":"{\"branch\":\"x\"}","job":"prod 🚀","build_id":"4711","build_name":"12.1","#,
     r#""build_url":"https://ci.example.org/builds/4711","person":"Ada","program":"fly"}"#
 );
+
+const FULL_ORIGIN: &str = r#""origin":{"proved":"user:ci","address":"10.0.0.1"}"#;
+
+fn origin() -> Option<Arc<Origin>> {
+    let proved = Some(Identity::User("ci".to_owned()));
+    Some(Arc::new(Origin { proved, address: Some("10.0.0.1".to_owned()), request: None }))
+}
 
 #[test]
 fn the_format_of_claims() {
@@ -144,7 +153,9 @@ fn the_format_of_claims() {
         r#""asked_at":1767225600000,"withdrawals":1,"passed":3,"phase":{"held":{"fence":9007199254740991,"#,
         r#""claimed":{"revision":268435457,"seq":1},"locks":[["envs","prod eu"],["envs","🔒"]],"#,
         r#""since":1767225600001,"until":{"at":18446744073709551615,"span":90000},"#,
-        r#""limit":{"at":18446744073709551615,"span":91000},"delivered":true,"marked":true}},"aliases":["c:2","c:3"]}"#,
+        r#""limit":{"at":18446744073709551615,"span":91000},"delivered":true,"marked":true}},"aliases":["c:2","c:3"],"#,
+        FULL_ORIGIN,
+        "}",
     ];
     let cases = [
         (claim(), full.concat()),
@@ -268,6 +279,7 @@ fn the_format_of_pools_locks_operations_and_history() {
         claim: Some(name("c:1")),
         end: Some(End::GaveUp),
         who: Some(owner()),
+        origin: origin(),
         waited: Some(Span(2)),
         held: Some(Span(3)),
         reason: Some(name("why")),
@@ -277,6 +289,8 @@ fn the_format_of_pools_locks_operations_and_history() {
         r#"{"at":1,"kind":"pool_set","pools":["envs"],"locks":[["envs","prod eu"],["envs","🔒"]],"claim":"c:1","#,
         r#""end":"gave_up","who":"#,
         FULL_OWNER,
+        ",",
+        FULL_ORIGIN,
         r#","reason":"why","waited":2,"held":3}"#,
     ];
     let golden = golden.concat();

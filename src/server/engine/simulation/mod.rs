@@ -22,8 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::figures::EngineFigures;
-use super::{EngineError, Thread, awake};
+use super::{EngineError, Listeners, Thread, awake};
 use crate::core::claim::Ended;
 use crate::core::command::{By, Command, Reply, Wait};
 use crate::core::history::Outline;
@@ -33,7 +32,6 @@ use crate::core::settings::{Plant, Settings};
 use crate::core::state::{Changes, EndedOutline, Loaded};
 use crate::core::time::Now;
 use crate::env::Clock;
-use crate::server::long_polls::LongPolls;
 use crate::server::notices::{Notices, Subscription};
 use crate::store::memory::MemoryStore;
 use crate::store::{Reader, Store};
@@ -208,7 +206,7 @@ impl Simulation {
         self.fails.store(false, Ordering::Relaxed);
         let store = Box::new(FlakyStore { kept: self.store.clone(), fails: Arc::clone(&self.fails) });
         let settings = self.settings.clone();
-        let watchers = (notices.clone(), LongPolls::default(), EngineFigures::default());
+        let watchers = Listeners { notices: notices.clone(), ..Listeners::default() };
         let (_, thread) = awake(store, settings, clock, watchers, |_, _| Ok(())).unwrap();
         let server = Server { thread, notices, queue: Vec::new(), turn_at: 0, parked: BTreeMap::new() };
         self.server = Some(server);
@@ -219,7 +217,7 @@ impl Simulation {
         let pool = PoolName::parse("pair").unwrap();
         let declare = Command::SetPool { pool, policy: Policy::default(), capacity: Some(2), by: By::default() };
         if let Some(server) = &mut self.server {
-            server.thread.turn(vec![(declare, None)]).unwrap();
+            server.thread.turn(vec![(declare, None, None)]).unwrap();
         }
     }
 
@@ -340,7 +338,7 @@ impl Simulation {
             if self.tell {
                 eprintln!("{now:>8} {command:?}");
             }
-            commands.push((command, Some(answer)));
+            commands.push((command, None, Some(answer)));
             waiting.push((message, park, answered));
         }
         self.fails.store(storm == Some(4), Ordering::Relaxed);

@@ -114,7 +114,7 @@ pub(super) async fn delete(routes: &Routes, call: &Call<'_>) -> Result<Response,
     };
     check_unlock(&pool, &claim, given.as_ref())?;
     let stranger = (!is_own(&claim)).then(|| Stranger { owner: owner(given), reason: UNLOCKED });
-    if end(routes, &claim.id, stranger).await? { Ok(done()) } else { Err(not_locked(&pool, missing)) }
+    if end(routes, call, &claim.id, stranger).await? { Ok(done()) } else { Err(not_locked(&pool, missing)) }
 }
 
 /// Why a claim of another kind of client ended.

@@ -108,7 +108,7 @@ pub(super) async fn delete(routes: &Routes, call: &Call<'_>) -> Result<Response,
     }
     for claim in &claims {
         let stranger = (!is_own(claim)).then(|| Stranger { owner: party.owner(), reason: UNLOCKED });
-        end(routes, &claim.id, stranger).await?;
+        end(routes, call, &claim.id, stranger).await?;
     }
     match claims.len() {
         0 => done(format!("{} does not hold pool {pool:?}", quoted(party.who().as_str()))),

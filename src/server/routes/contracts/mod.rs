@@ -131,14 +131,14 @@ async fn lock(routes: &Routes, call: &Call<'_>, contract: Contract, wish: Wish) 
     let id = routes.contracts.claim_id(contract, park)?;
     // Register it before asking, so that a client that leaves in the meantime is not missed.
     routes.contracts.unanswered().insert(park, id.clone());
-    let outcome = ask_for(routes, id, wish).await;
+    let outcome = ask_for(routes, call, id, wish).await;
     if !matches!(outcome, Ok(Outcome::Parked)) {
         routes.contracts.unanswered().remove(&park);
     }
     outcome
 }
 
-async fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Failure> {
+async fn ask_for(routes: &Routes, call: &Call<'_>, id: ClaimId, wish: Wish) -> Result<Outcome, Failure> {
     let Wish { pool, sharer, owner, ttl, wait } = wish;
     let want = Want::Named(BTreeSet::from([pool.own_lock()]));
     let (key, requestor) = sharer.unzip();
@@ -158,11 +158,11 @@ async fn ask_for(routes: &Routes, id: ClaimId, wish: Wish) -> Result<Outcome, Fa
     let queue = wait.is_some();
     let (wait, give_up_after) = wait.map_or((Wait::No, None), |w| (w.park, Some(w.give_up_after)));
     let command = AskClaim { id: id.clone(), terms, scope, run: None, wait, queue, give_up_after };
-    match routes.engine.call(Command::Ask(Box::new(command))).await {
+    match routes.engine.call_for(Command::Ask(Box::new(command)), call.request.origin()).await {
         Ok(Reply::Claim { claim, .. }) if !claim.waits() => Ok(Outcome::Locked),
         Ok(Reply::Claim { parked: true, .. }) => Ok(Outcome::Parked),
         Ok(Reply::Claim { parked: false, .. }) => {
-            end(routes, &id, None).await?;
+            end(routes, call, &id, None).await?;
             Ok(Outcome::Taken)
         }
         Ok(Reply::Busy(_)) => Ok(Outcome::Taken),
@@ -180,10 +180,11 @@ struct Stranger {
 }
 
 /// Ends one claim by its id, so that a later holder is never affected. Returns whether this call ended it.
-async fn end(routes: &Routes, id: &ClaimId, stranger: Option<Stranger>) -> Result<bool, Failure> {
+async fn end(routes: &Routes, call: &Call<'_>, id: &ClaimId, stranger: Option<Stranger>) -> Result<bool, Failure> {
     let reason = stranger.as_ref().and_then(|stranger| Reason::parse(stranger.reason).ok());
     let by = stranger.map(|stranger| Arc::new(stranger.owner));
-    match routes.engine.call(Command::End { id: id.clone(), run: None, by, reason }).await {
+    let command = Command::End { id: id.clone(), run: None, by, reason };
+    match routes.engine.call_for(command, call.request.origin()).await {
         Ok(Reply::Ended { again, .. }) => Ok(!again),
         // The claim ended in another way between the look and this call.
         Err(EngineError::Refused(Refusal::Ended { .. } | Refusal::NoSuchClaim { .. })) => Ok(false),

@@ -1,0 +1,106 @@
+//! The audit lines of the log: one for each grant, hold, end of a hold, and lock that goes out of service or comes back.
+//!
+//! They say the same as the history, and the id of the request besides. A thread of its own writes them, from the
+//! changes that have been committed; the engine never waits for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, SyncSender};
+use std::thread::JoinHandle;
+
+use super::limits::AUDIT_BATCHES;
+use super::views;
+use crate::client::who;
+use crate::core::history::{Change, ChangeKind};
+use crate::wire::api::ChangeView;
+use crate::wire::escape::escape;
+
+type Batch = Vec<Arc<Change>>;
+
+/// Where committed changes are noted. Cheap to clone. The default notes nothing.
+#[derive(Clone, Default)]
+pub struct Audit(Option<(SyncSender<Batch>, Arc<AtomicU64>)>);
+
+/// The thread that writes the lines. It ends by itself once nobody can note any more.
+#[must_use]
+pub struct AuditThread(Option<JoinHandle<()>>);
+
+impl AuditThread {
+    /// Waits for the last line, after the engine has ended.
+    pub fn finish(self) {
+        if let Some(thread) = self.0 {
+            // If it has panicked, that was reported already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn is_audited(kind: ChangeKind) -> bool {
+    use ChangeKind::{Broken, Claimed, Ended, Granted, Lost, Quarantined, Released, Returned, Withdrawn};
+    matches!(kind, Granted | Withdrawn | Claimed | Released | Lost | Broken | Ended | Quarantined | Returned)
+}
+
+/// Starts the thread, if such lines are logged at all.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn start() -> std::io::Result<(Audit, AuditThread)> {
+    if !tracing::enabled!(target: "locker::audit", tracing::Level::INFO) {
+        return Ok((Audit::default(), AuditThread(None)));
+    }
+    let (sender, batches) = mpsc::sync_channel::<Batch>(AUDIT_BATCHES);
+    let lost = Arc::<AtomicU64>::default();
+    let theirs = Arc::clone(&lost);
+    let write = move || {
+        for batch in batches {
+            batch.iter().for_each(|change| write(change));
+            let lost = theirs.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                tracing::warn!(lost, "audit lines were left out because the log was too slow; the history has them");
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("audit".into()).spawn(write)?;
+    Ok((Audit(Some((sender, lost))), AuditThread(Some(thread))))
+}
+
+impl Audit {
+    /// Notes what a batch has changed. Never blocks: what finds no room is left out and counted.
+    pub fn note(&self, changes: &[Arc<Change>]) {
+        let Some((sender, lost)) = &self.0 else { return };
+        let audited: Batch = changes.iter().filter(|change| is_audited(change.kind)).cloned().collect();
+        if audited.is_empty() {
+            return;
+        }
+        let count = audited.len() as u64;
+        if sender.try_send(audited).is_err() {
+            lost.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Writes the line of one change. Everything that clients choose is escaped.
+fn write(change: &Change) {
+    let request = change.origin.as_ref().and_then(|origin| origin.request.as_deref());
+    let view = views::change(change);
+    let ChangeView { revision, locks, claim, how, owner, proved, address, waited, held, reason, .. } = &view;
+    let locks: Vec<String> = locks.iter().map(|lock| format!("{}: {}", lock.pool, lock.lock)).collect();
+    let text = |text: &Option<String>| text.as_deref().map(escape);
+    tracing::info!(
+        target: "locker::audit",
+        revision,
+        pool = escape(&view.pools.join(", ")),
+        lock = escape(&locks.join(", ")),
+        claim = claim.as_deref(),
+        how = how.as_deref(),
+        who = escape(&who::owner(owner, "-")),
+        identity = text(proved).as_deref(),
+        address = text(address).as_deref(),
+        request,
+        waited = waited.as_deref(),
+        held = held.as_deref(),
+        reason = text(reason).as_deref(),
+        "{}",
+        view.kind.word(),
+    );
+}
