@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::claim::{BuildEnd, BuildOver, BuildRef, Claim, End, Fetched, Phase, Scope, Suspect};
 use super::claims;
-use super::names::Reason;
+use super::names::{ClaimId, Reason, Text};
 use super::pool::CutShort;
 use super::state::State;
 use super::time::{Now, WallMs};
@@ -59,6 +59,13 @@ fn end_of(state: &State, claim: &Claim, how: BuildEnd) -> Option<End> {
 fn is_kept(state: &State, claim: &Claim) -> bool {
     let policy = |pool| state.snapshot.pool(pool).map(|pool| pool.policy.cut_short);
     claim.locks().iter().any(|(pool, _)| policy(pool) == Some(CutShort::Keep))
+}
+
+/// The id of the build that a claim has named by its place alone. From now on that build is watched as any other.
+pub(super) fn found(state: &mut State, id: &ClaimId, build_id: Text) {
+    if state.claim(id).is_some_and(|claim| claim.seeks_build()) {
+        state.set_build(id, build_id);
+    }
 }
 
 /// Nobody knows the state of a build, or somebody knows it again. Nothing is kept about builds without a live claim.

@@ -36,6 +36,13 @@ impl Owner {
         Some(BuildRef { cluster: self.cluster.clone()?, id: self.build_id.clone()? })
     }
 
+    /// Whether it names a build by its place alone: cluster, team, pipeline, job and number, but no id.
+    #[must_use]
+    pub fn names_build(&self) -> bool {
+        let place = [&self.cluster, &self.team, &self.pipeline, &self.job, &self.build_name];
+        self.build_id.is_none() && place.iter().all(|part| part.is_some())
+    }
+
     /// One name for the owner, for a line that has no room for more: the person, else the program.
     #[must_use]
     pub fn name(&self) -> Option<&Text> {
@@ -338,6 +345,15 @@ impl Claim {
             (Phase::Held { .. }, Scope::Person | Scope::Lease) => return None,
         };
         (self.build_over.is_none() && self.terms.owner.build().is_some()).then_some(concern)
+    }
+
+    /// Whether the id of its build is still to be found out, so that the end of that build can be shown. Only a hold that
+    /// outlives its build in any case is worth the question: a job that is made anew counts from 1 again, so a place may
+    /// come to mean another build, and must never end a hold.
+    #[must_use]
+    pub fn seeks_build(&self) -> bool {
+        let outlives = matches!(self.phase, Phase::Held { fetched: Fetched::ByAnother, marked: false, .. });
+        outlives && self.scope == Scope::Flow && self.build_over.is_none() && self.terms.owner.names_build()
     }
 
     /// Whether `run` belongs to an earlier process than the one that acts now.

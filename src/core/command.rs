@@ -83,6 +83,11 @@ pub enum Command {
         /// When, if its Concourse says so.
         at: Option<WallMs>,
     },
+    /// The id of the build that a claim has named by its place alone. Without effect unless the claim still needs it.
+    BuildFound {
+        id: ClaimId,
+        build_id: Text,
+    },
     /// The state of a build is unknown, and why; `None`: it is known again.
     Suspect {
         build: BuildRef,

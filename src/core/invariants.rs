@@ -37,6 +37,10 @@ pub fn check(state: &State) -> Result<(), String> {
     ensure(state.snapshot.released_latches.len() == released, || "a latch that is gone is listed as released".into())?;
     let watched = state.snapshot.claims.values().filter(|claim| claim.concern().is_some()).count();
     ensure(state.snapshot.watched.len() == watched, || "a build is watched without need".into())?;
+    let seeking = state.snapshot.claims.values().filter(|claim| claim.seeks_build()).map(|claim| &claim.id);
+    ensure(state.snapshot.seeking.iter().eq(seeking), || {
+        "not exactly the claims without a build id are listed".into()
+    })?;
     let marked = state.snapshot.claims.values().filter(|claim| claim.is_marked()).count();
     ensure(state.snapshot.marked.len() == marked, || "a claim is listed as marked that is not".into())?;
     ensure(state.expects_what_is_marked(), || "a marked hold may last for ever".into())?;

@@ -102,6 +102,7 @@ pub(super) fn asked(command: &Command) -> Asked {
         | Command::Renew { .. }
         | Command::Delivered { .. }
         | Command::BuildOver { .. }
+        | Command::BuildFound { .. }
         | Command::Suspect { .. }
         | Command::Alive { .. }
         | Command::Reruns { .. }

@@ -101,6 +101,10 @@ fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Ref
             builds::over(state, &build, how, at, now);
             Ok(Reply::Nothing)
         }
+        Command::BuildFound { id, build_id } => {
+            builds::found(state, &id, build_id);
+            Ok(Reply::Nothing)
+        }
         Command::Suspect { build, why } => {
             builds::suspect(state, build, why, now);
             Ok(Reply::Nothing)

@@ -19,6 +19,7 @@
 //! | `- quarantine P/L [for=D]`, `- return P/L` | out of service and back |
 //! | `ID left?` | how long the hold lasts |
 //! | `- over B HOW [ago=D]`, `- suspect B [WHY]`, `- watched` | build B is over, or not known to be alive; the builds to ask about |
+//! | `ID found B`, `- seeking` | the build that claim ID names by its place (`ask .. place=N`) is B; the claims without its id |
 //! | `- past` | the builds of ended claims to ask about |
 //! | `ID end [run=R] [by=P]` | `DELETE` |
 //! | `ID release [build=B] [plain]` | a step of build B releases it, on a Concourse that runs builds again (`plain`: on another) |
@@ -241,6 +242,10 @@ impl Server {
                 let ago = span_arg(&args, "ago")?;
                 let at = ago.map(|ago| WallMs(self.now.wall.0 - ago.0));
                 self.command(Command::BuildOver { build: build_of(first)?, how, at })
+            }
+            (id, "found") => self.command(Command::BuildFound { id: parse(id)?, build_id: parse(first)? }),
+            ("-", "seeking") => {
+                Ok(self.state.snapshot.seeking.iter().map(ClaimId::as_str).collect::<Vec<_>>().join(" "))
             }
             ("-", "suspect") => {
                 let why = rest.get(1).map(|why| parse(why)).transpose()?;
@@ -620,14 +625,27 @@ fn first_ask(id: &str, wants: &str, args: &Args) -> Result<AskClaim, String> {
     let build: Option<Text> = arg(args, "build")?;
     let ci = args.get("ci").copied().unwrap_or("https://ci");
     let cluster = build.as_ref().map(|_| parse::<Text>(ci)).transpose()?;
-    let (job, instance_vars) = (arg(args, "job")?, arg(args, "vars")?);
+    let place: Option<Text> = arg(args, "place")?;
+    let cluster = place.as_ref().map(|_| parse(ci)).transpose()?.or(cluster);
+    let in_place = |word: &str| place.as_ref().map(|_| parse::<Text>(word)).transpose();
+    let (team, pipeline) = (in_place("main")?, in_place("app")?);
+    let (job, instance_vars) = (arg(args, "job")?.or(in_place("deploy")?), arg(args, "vars")?);
     let ask = Ask { parts, key: arg(args, "key")?, requestor: arg(args, "who")? };
     let scope = args.get("scope").map(|word| scope_of(word)).transpose()?;
     let digest = digest_of(&format!("{ask:?} {scope:?} {build:?}"));
     let terms = Terms {
         ask,
         digest,
-        owner: Arc::new(Owner { cluster, build_id: build, job, instance_vars, ..Owner::default() }),
+        owner: Arc::new(Owner {
+            cluster,
+            team,
+            pipeline,
+            build_id: build,
+            build_name: place,
+            job,
+            instance_vars,
+            ..Owner::default()
+        }),
         reason: None,
         confirm: args.contains_key("confirm"),
         ttl: span_arg(args, "ttl")?,

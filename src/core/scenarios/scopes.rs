@@ -254,6 +254,32 @@ scenarios! {
         - watched                                   =>
         a end                                       => released
     "
+    the_build_that_a_hold_names_by_its_place_is_found_once: "
+        - pool env capacity=4                       => done
+        a ask env place=12                          => held env/1
+        b ask env place=12                          => held env/2
+        c ask env place=12 scope=person             => held env/3
+        d ask env build=8                           => held env/4
+        - seeking                                   =>                 # its end could end them: no guess
+        a found 7                                   =>
+        - watched                                   => 8
+        a deliver                                   => held env/1
+        c deliver                                   => held env/3
+        d deliver                                   => held env/4
+        - seeking                                   => a
+        - restart                                   => same
+        - seeking                                   => a
+        a found 7                                   =>
+        a found 9                                   =>                 # it has an id
+        - seeking                                   =>
+        - watched                                   => 7~ 8~
+        - restart                                   => same
+        - watched                                   => 7~ 8~
+        - over 7 aborted                            =>
+        a ?                                         => held env/1 build=aborted:0s
+        a end                                       => released
+        b end                                       => released
+    "
     only_the_present_hold_is_delivered: "
         a ask env build=7                           => held env/env
         a deliver wrong                             => held env/env

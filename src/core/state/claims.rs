@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{State, SupersedeGroup, Timer};
 use crate::core::claim::{Claim, Ended, Part, Phase, Presence};
-use crate::core::names::{ClaimId, Ticket};
+use crate::core::names::{ClaimId, Text, Ticket};
 use crate::core::time::Now;
 
 impl State {
@@ -33,6 +33,15 @@ impl State {
     pub(in crate::core) fn update_claim(&mut self, id: &ClaimId, change: impl FnOnce(&mut Claim)) {
         self.dirty.claims.insert(id.clone());
         self.update_presence(id, change);
+    }
+
+    /// Gives the owner of a live claim the id of its build, which had none so far.
+    pub(in crate::core) fn set_build(&mut self, id: &ClaimId, build_id: Text) {
+        self.update_claim(id, |claim| Arc::make_mut(&mut claim.terms.owner).build_id = Some(build_id));
+        if let Some(build) = self.claim(id).and_then(|claim| claim.terms.owner.build()) {
+            self.snapshot.builds.insert((build, id.clone()));
+        }
+        self.change_edges();
     }
 
     /// Changes a waiting claim in a way that may move it in the queue.
@@ -131,6 +140,7 @@ impl State {
         if let Some(build) = claim.terms.owner.build() {
             self.snapshot.watched.remove(&(build, claim.id.clone()));
         }
+        self.snapshot.seeking.remove(&claim.id);
         self.unlist_mark(claim);
         self.entangled.remove(claim);
         if let Phase::Held { claimed, .. } = &claim.phase {
@@ -149,6 +159,9 @@ impl State {
         }
         if let Some((build, concern)) = claim.terms.owner.build().zip(claim.concern()) {
             self.snapshot.watched.insert((build, claim.id.clone()), concern);
+        }
+        if claim.seeks_build() {
+            self.snapshot.seeking.insert(claim.id.clone());
         }
         self.list_mark(claim);
         self.entangled.add(claim);

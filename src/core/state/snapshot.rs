@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub builds: OrdSet<(BuildRef, ClaimId)>,
     /// The claims among them whose build must be watched, with the reason ([`Claim::concern`]).
     pub watched: OrdMap<(BuildRef, ClaimId), Concern>,
+    /// The claims whose build has no id yet ([`Claim::seeks_build`]).
+    pub seeking: OrdSet<ClaimId>,
     /// Some builds of claims that ended a while ago and are remembered longer because nobody knows whether the build is
     /// over. After a while come the next.
     pub past_builds: Arc<[BuildRef]>,
