@@ -25,10 +25,13 @@ pub struct FeatureFlags {
     pub build_rerun: bool,
 }
 
-/// `GET /api/v1/builds/{id}`.
+/// `GET /api/v1/builds/{id}` and `GET /api/v1/teams/{team}/pipelines/{pipeline}/jobs/{job}/builds/{name}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Build {
     pub id: u64,
+    /// Its number in its job.
+    #[serde(default)]
+    pub name: Option<String>,
     pub status: Status,
     #[serde(default)]
     pub team_name: Option<String>,

@@ -9,6 +9,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::concourse::Concourse;
 use crate::support::{Build, Done, Running, Server, eventually};
 
 const BUILD: &str = "https://ci.example.com/teams/main/pipelines/shop%20app/jobs/deploy/builds/12";
@@ -21,12 +22,22 @@ impl Locks {
         let locks = Self(tempfile::tempdir().unwrap());
         locks.git(&["init", "-q"]);
         for file in ["aws/unclaimed/eu-1", "aws/unclaimed/eu-2", "aws/claimed/.gitkeep", "cf/fresh/unclaimed/cf-1"] {
-            let path = locks.0.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, file).unwrap();
+            locks.file(file);
         }
         locks.commit("pools");
         locks
+    }
+
+    fn file(&self, file: &str) {
+        let path = self.0.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, file).unwrap();
+    }
+
+    /// A lock that the build with this link has claimed.
+    fn claimed(&self, lock: &str, link: &str) {
+        self.file(&format!("aws/claimed/{lock}"));
+        self.commit(&format!("claiming: {lock}\nBuild URL: {link}"));
     }
 
     fn git(&self, args: &[&str]) {
@@ -125,4 +136,102 @@ fn a_message_that_names_no_build_is_only_the_reason() {
         assert_eq!((&told["owner"]["build_url"], &told["reason"]), (&Value::Null, &json!(line)));
         assert_eq!(told["owner"]["program"], "locker import pool-repo");
     }
+}
+
+/// Waits until the hold of a lock shows that its build ended like this. Returns the id of that build.
+fn until_over(server: &Server, lock: &str, how: &str) -> String {
+    eventually(&format!("the build of {lock} is over: {how}"), || {
+        let holder = holder(server, lock);
+        assert!(holder.is_object(), "{lock} was released, on a guess");
+        let id = holder["owner"]["build_id"].as_str().unwrap_or_default().to_owned();
+        (holder["build_ended"]["how"] == how).then_some(id)
+    })
+}
+
+/// How many times the Concourse was asked about the build with this place.
+fn asked_about(concourse: &Concourse, place: &str) -> usize {
+    concourse.paths().iter().filter(|path| path.ends_with(place)).count()
+}
+
+const PERIODS: [&str; 4] = ["--watch-period", "100ms", "--watch-gone", "300ms"];
+
+#[test]
+fn the_end_of_a_build_is_shown_that_its_link_names_by_number_and_ends_no_hold() {
+    let (concourse, locks) = (Concourse::start(), Locks::new());
+    let url = &concourse.url;
+    let ends = [(101, "succeeded"), (102, "failed"), (103, "errored"), (104, "aborted")];
+    let place = |job: &str, number: u64| format!("/api/v1/teams/main/pipelines/app/jobs/{job}/builds/{number}");
+    for (id, _) in ends {
+        concourse.build(id, "started");
+        concourse.change(id, |row| row.number = (id - 100).to_string());
+        locks.claimed(&format!("of-{id}"), &format!("{url}/teams/main/pipelines/app/jobs/deploy/builds/{}", id - 100));
+    }
+    // An instance of that pipeline has the same number in the same job, and an end long before the import.
+    concourse.ended_build(200, "aborted", 600);
+    let vars = json!({"branch": "feature/x", "n": {"a": 1}});
+    concourse.change(200, |row| (row.number, row.instance_vars) = ("1".into(), Some(vars)));
+    let instance = format!("{url}/teams/main/pipelines/app/jobs/deploy/builds/1?vars.branch=\"feature/x\"&vars.n.a=1");
+    locks.claimed("of-instance", &instance);
+    // Its job has another name by now.
+    locks.claimed("of-renamed", &format!("{url}/teams/main/pipelines/app/jobs/old/builds/1"));
+    let mut server = Server::start_with("sqlite", &[&PERIODS[..], &["--concourse", url]].concat(), &[]);
+    assert_eq!(locks.import(&server, &[]).code, 0);
+    assert_eq!(until_over(&server, "of-instance", "aborted"), "200");
+    for (id, how) in ends {
+        eventually("its id is known", || {
+            (holder(&server, &format!("of-{id}"))["owner"]["build_id"].is_string()).then_some(())
+        });
+        concourse.build(id, how);
+        assert_eq!(until_over(&server, &format!("of-{id}"), how), id.to_string());
+    }
+    let shown = server.cli(&["status", "aws"]).ok().stdout;
+    assert!(shown.contains("main/app/deploy #4") && shown.contains("its build was aborted"), "{shown}");
+    // Once is enough, for a server that starts again as well. What was not found is asked about again, and stays.
+    server.until_log("a build that holds name by its number cannot be found");
+    server.stop();
+    server.again();
+    eventually("another question", || (asked_about(&concourse, &place("old", 1)) >= 2).then_some(()));
+    ends.iter().for_each(|(id, _)| assert_eq!(asked_about(&concourse, &place("deploy", id - 100)), 1));
+    let renamed = holder(&server, "of-renamed");
+    assert_eq!((&renamed["owner"]["build_id"], &renamed["build_ended"]), (&Value::Null, &Value::Null), "{renamed}");
+    server.cli(&["release", "--pool", "aws", "--lock", "of-renamed"]).ok();
+}
+
+#[test]
+fn a_build_that_may_not_be_seen_keeps_its_hold() {
+    let (concourse, locks) = (Concourse::start(), Locks::new());
+    concourse.private_build(7, "aborted");
+    locks.claimed("hidden", &format!("{}/teams/main/pipelines/app/jobs/deploy/builds/7", concourse.url));
+    let server = Server::start_with("memory:", &[&PERIODS[..], &["--concourse", &concourse.url]].concat(), &[]);
+    assert_eq!(locks.import(&server, &[]).code, 0);
+    server.until_log("401: the pipeline is not exposed");
+    assert_eq!(holder(&server, "hidden")["owner"]["build_id"], Value::Null);
+    concourse.change(7, |row| row.exposed = true);
+    assert_eq!(until_over(&server, "hidden", "aborted"), "7");
+}
+
+#[test]
+fn a_server_that_verifies_builds_takes_a_hold_whose_build_is_over_or_unknown() {
+    let (concourse, locks) = (Concourse::start(), Locks::new());
+    let url = &concourse.url;
+    concourse.build(77, "succeeded");
+    concourse.build(78, "succeeded");
+    concourse.build(79, "started");
+    let links = [
+        ("one-off", format!("{url}/builds/77")),
+        ("of-job", format!("{url}/teams/main/pipelines/app/jobs/deploy/builds/78")),
+        ("running", format!("{url}/builds/79")),
+        ("elsewhere", "https://ci.example.com/builds/1".to_owned()),
+    ];
+    links.iter().for_each(|(lock, link)| locks.claimed(lock, link));
+    let flags = [&PERIODS[..], &["--verify-builds", "--concourse", url]].concat();
+    let server = Server::start_with("memory:", &flags, &[]);
+    assert_eq!(locks.import(&server, &[]).code, 0);
+    for (lock, link) in &links {
+        let owner = holder(&server, lock)["owner"].clone();
+        assert_eq!(owner["build_url"], json!(link), "{owner}");
+        let is_asked_about = matches!(*lock, "of-job" | "running");
+        assert_eq!(owner["cluster"].is_string(), is_asked_about, "{lock}: {owner}");
+    }
+    assert_eq!(until_over(&server, "of-job", "succeeded"), "78");
 }

@@ -5,6 +5,8 @@
 //! - `POST /sky/issuer/token`: the password grant. Tokens expire and can be revoked.
 //! - `GET /api/v1/builds/{id}`: 404 before it checks the token; 200 for members of the build's team, and for everybody
 //!   when the pipeline is exposed; otherwise 403 with a valid token, 401 without.
+//! - `GET /api/v1/teams/{team}/pipelines/{pipeline}/jobs/{job}/builds/{number}`, with `?vars={...}` for an instance of a
+//!   pipeline: the same for the build that has that number in its job.
 //!
 //! Its answers are those of a real web node (`concourse.json`), with the facts of the test in them.
 
@@ -54,6 +56,8 @@ pub enum Fault {
 /// A build, as its row in the database has it.
 #[derive(Debug, Clone)]
 pub struct Row {
+    /// Its number in its job.
+    pub number: String,
     pub team: String,
     pub pipeline: Option<String>,
     pub instance_vars: Option<Value>,
@@ -188,6 +192,7 @@ impl Concourse {
     pub fn build(&self, id: u64, status: &str) {
         let mut state = self.state();
         let row = state.builds.entry(id).or_insert_with(|| Row {
+            number: id.to_string(),
             team: "main".into(),
             pipeline: Some("app".into()),
             instance_vars: None,
@@ -369,7 +374,7 @@ impl Shared {
     }
 
     fn answer(&self, request: &Request, fault: Option<Fault>, to: &mut dyn Duplex) -> io::Result<()> {
-        let is_build = request.path.starts_with("/api/v1/builds/");
+        let is_build = request.path.starts_with("/api/v1/builds/") || request.path.contains("/jobs/");
         let good = self.state.lock().unwrap().reply(request);
         match fault {
             Some(Fault::Slow(span)) => {
@@ -454,10 +459,30 @@ impl State {
             ("GET", path) => match path.strip_prefix("/api/v1/builds/").map(str::parse::<u64>) {
                 Some(Ok(id)) => self.look(id, request),
                 Some(Err(_)) => recorded("GET /api/v1/builds/abc", true),
-                None => Reply::empty(404),
+                None => match self.id_at(path) {
+                    Some(id) => self.look(id, request),
+                    None => Reply::empty(404),
+                },
             },
             _ => Reply::empty(405),
         }
+    }
+
+    /// The build that has this place in a pipeline.
+    fn id_at(&self, path: &str) -> Option<u64> {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let parts: Vec<String> = path.strip_prefix("/api/v1/")?.split('/').map(decode).collect();
+        let [teams, team, pipelines, pipeline, jobs, job, builds, number] = parts.as_slice() else { return None };
+        if [teams.as_str(), pipelines, jobs, builds] != ["teams", "pipelines", "jobs", "builds"] {
+            return None;
+        }
+        let vars = query.strip_prefix("vars=").map(|vars| serde_json::from_str::<Value>(&decode(vars)).unwrap());
+        let is_it = |row: &Row| {
+            (&row.team, &row.pipeline, &row.job) == (team, &Some(pipeline.clone()), &Some(job.clone()))
+                && (&row.number, &row.instance_vars) == (number, &vars)
+        };
+        self.builds.iter().find(|(_, row)| is_it(row)).map(|(id, _)| *id)
     }
 
     /// The user of the token in a request: `Err` if it is not valid (any more), `Ok(None)` if there is none.
@@ -534,6 +559,7 @@ impl State {
         let mut body = recorded_json("GET /api/v1/builds/39", true);
         let members = body.as_object_mut().unwrap();
         members.insert("id".to_owned(), json!(id));
+        members.insert("name".to_owned(), json!(row.number));
         members.insert("api_url".to_owned(), json!(format!("/api/v1/builds/{id}")));
         members.insert("status".to_owned(), json!(row.status));
         members.insert("team_name".to_owned(), json!(row.team));

@@ -3,10 +3,12 @@
 //!
 //! - [`wanted`]: what a server should have, from any kind of input.
 //! - [`plan`]: what is missing on the server. Nothing that exists is overwritten unless the user names it.
-//! - [`pool_repo`]: checkouts of pool-resource repositories. [`document`]: the JSON of a whole state.
+//! - [`pool_repo`]: checkouts of pool-resource repositories. [`build_link`]: the builds that their commits name.
+//!   [`document`]: the JSON of a whole state.
 //!
 //! Everything is read and checked before the first change, and every command is safe to run again.
 
+mod build_link;
 mod document;
 mod plan;
 mod pool_repo;

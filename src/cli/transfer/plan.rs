@@ -258,10 +258,17 @@ fn rival(hold: &WantedHold, wanted: &Wanted, client: &Client) -> Result<Option<S
     Ok(None)
 }
 
-/// Makes the claim of a hold. A server that verifies builds refuses one whose build is over: then without the build.
+/// Whether the server can ask a Concourse about the build of this owner: it has an id, or a number in a job.
+fn names_build(owner: &Owner) -> bool {
+    owner.cluster.is_some() && (owner.build_id.is_some() || owner.build_name.is_some())
+}
+
+/// Makes the claim of a hold. A server that verifies builds refuses one whose build is over, or is one of a Concourse that
+/// it does not know: then without the build.
 fn claim(hold: &WantedHold, client: &Client) -> Result<Asked, CallError> {
     let asked = client.put_claim(hold.id.as_str(), &hold.body, Duration::ZERO);
-    if !matches!(asked, Err(CallError::Refused(_))) || hold.body.owner.build_id.is_none() {
+    let code = asked.as_ref().err().and_then(CallError::code);
+    if !matches!(code, Some(Code::BuildRefused | Code::UnknownConcourse)) {
         return asked;
     }
     let owner = Owner { cluster: None, build_id: None, ..hold.body.owner.clone() };
@@ -298,7 +305,7 @@ impl Action<'_> {
             Self::Hold(hold) => match claim(hold, client)? {
                 Asked::Given(claim) => {
                     // Somebody may be using it: the end of its build is shown, and ends nothing.
-                    if let Some(revision) = claim.revision.filter(|_| hold.body.owner.build_id.is_some()) {
+                    if let Some(revision) = claim.revision.filter(|_| names_build(&hold.body.owner)) {
                         client.deliver(hold.id.as_str(), &DeliverBody { revision, build: None })?;
                     }
                 }

@@ -16,6 +16,7 @@ use anyhow::{Context, bail};
 
 use super::super::output::{CliError, print_line};
 use super::super::values::person;
+use super::build_link::build_in;
 use super::plan::metadata_of;
 use super::wanted::{Wanted, WantedHold, WantedLock, WantedPolicy, WantedPool};
 use super::{How, Named, Summary};
@@ -27,7 +28,6 @@ use crate::wire::api::{ClaimBody, LockRef, Owner, Policy, Scope, WhenEmpty};
 use crate::wire::digest::Fields;
 use crate::wire::errors::exit;
 use crate::wire::escape::cut;
-use crate::wire::text::percent_decoded;
 
 /// The directories of claimed and free locks.
 const CLAIMED: &str = "claimed";
@@ -207,33 +207,6 @@ impl Reading<'_, '_> {
         };
         let locks = vec![LockRef { pool: pool.to_string(), lock: lock.to_string() }];
         WantedHold { id: claim_id(pool, lock), locks, body: Box::new(body) }
-    }
-}
-
-/// The build that a message of pool-resource names in its line `Build URL: ...`: the link of a build of a job, or
-/// `CONCOURSE/builds/ID`. Only the latter has the id by which a Concourse is asked about the build.
-fn build_in(message: &str) -> Option<Owner> {
-    let url = message.lines().find_map(|line| line.trim().strip_prefix("Build URL:"))?.trim();
-    let is_web = url.starts_with("http://") || url.starts_with("https://");
-    if !is_web || url.len() > limits::OWNER_FIELD_BYTES || url.chars().any(|c| c.is_control() || c == ' ') {
-        return None;
-    }
-    let path = url.split(['?', '#']).next().unwrap_or(url);
-    let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
-    let text = |part: &&str| percent_decoded(part).unwrap_or_else(|_| (*part).to_owned());
-    let link = Owner { build_url: Some(url.to_owned()), ..Owner::default() };
-    match parts.as_slice() {
-        [.., "teams", team, "pipelines", pipeline, "jobs", job, "builds", name] => Some(Owner {
-            team: Some(text(team)),
-            pipeline: Some(text(pipeline)),
-            job: Some(text(job)),
-            build_name: Some(text(name)),
-            ..link
-        }),
-        [cluster @ .., "builds", id] if id.parse::<u64>().is_ok() => {
-            Some(Owner { cluster: Some(cluster.join("/")), build_id: Some((*id).to_owned()), ..link })
-        }
-        _ => None,
     }
 }
 

@@ -3,10 +3,15 @@
 //! Only a certain answer frees anything. Every other answer is [`BuildStatus::Unknown`]: not knowing that a build is
 //! alive does not mean that it is dead.
 
-use crate::core::claim::BuildEnd;
+use super::places;
+use super::schedule::BuildNo;
+use crate::core::claim::{BuildEnd, Owner};
+use crate::core::names::Text;
 use crate::core::time::WallMs;
 use crate::wire::atc::{Build, Status};
 use crate::wire::escape::escape;
+use crate::wire::problems::quoted;
+use crate::wire::shorten;
 
 /// An answer before it is interpreted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +20,40 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// Where a redirect leads. It is never followed.
     pub location: Option<String>,
+}
+
+/// Which build a question is about.
+#[derive(Debug, Clone, Copy)]
+pub enum Question<'o> {
+    Id(BuildNo),
+    /// The build that this owner names by team, pipeline, job and number.
+    Place(&'o Owner),
+}
+
+impl Question<'_> {
+    /// The path of the answer. `None` if the owner does not name a build in full.
+    #[must_use]
+    pub fn path(self) -> Option<String> {
+        match self {
+            Self::Id(id) => Some(format!("/api/v1/builds/{id}")),
+            Self::Place(owner) => places::path(owner),
+        }
+    }
+
+    /// Says in what way the answer is about another build, if it is.
+    fn differs(self, build: &Build) -> Option<String> {
+        match self {
+            Self::Id(id) => {
+                (build.id != id).then(|| format!("asked for build {id}, it answered with build {}", build.id))
+            }
+            Self::Place(owner) => {
+                let (said, is) = (owner.build_name.as_ref().map(Text::as_str), build.name.as_deref());
+                let number = (said != is).then(|| "its number is another one".to_owned());
+                let why = number.or_else(|| difference(owner, build))?;
+                Some(format!("it answered with another build than the one that was asked for: {why}"))
+            }
+        }
+    }
 }
 
 /// What was seen of a build.
@@ -90,16 +129,15 @@ impl Trouble {
 }
 
 impl Seen {
-    /// Interprets the answer to `GET /api/v1/builds/{id}`. `logged_in` says whether a token was sent.
+    /// Interprets the answer to this question. `logged_in` says whether a token was sent.
     #[must_use]
-    pub fn read(answer: &Answer, id: u64, logged_in: bool) -> Self {
+    pub fn read(answer: &Answer, question: Question<'_>, logged_in: bool) -> Self {
         match (answer.status, logged_in) {
             (200, _) => match serde_json::from_slice::<Build>(&answer.body) {
-                Ok(build) if build.id == id => Self::Build(Box::new(build)),
-                Ok(build) => Self::Unknown(Trouble::new(
-                    Cause::NotConcourse,
-                    format!("asked for build {id}, it answered with build {}", build.id),
-                )),
+                Ok(build) => match question.differs(&build) {
+                    None => Self::Build(Box::new(build)),
+                    Some(why) => Self::Unknown(Trouble::new(Cause::NotConcourse, why)),
+                },
                 Err(error) => Self::Unknown(unreadable(&error)),
             },
             (404, _) => Self::Missing,
@@ -165,12 +203,36 @@ pub(super) fn unreadable(error: &serde_json::Error) -> Trouble {
     Trouble::new(Cause::NotConcourse, format!("an answer that is not Concourse's ({error})"))
 }
 
+/// The first detail in which the client and its Concourse differ.
+pub(super) fn difference(owner: &Owner, build: &Build) -> Option<String> {
+    let fields = [
+        ("team", owner.team.as_ref(), build.team_name.as_deref()),
+        ("pipeline", owner.pipeline.as_ref(), build.pipeline_name.as_deref()),
+        ("job", owner.job.as_ref(), build.job_name.as_deref()),
+    ];
+    for (what, said, is) in fields {
+        let same = |said: &&str| is.is_some_and(|is| *said == is || *said == shorten::field(is));
+        if let Some(said) = said.map(Text::as_str).filter(|said| !same(said)) {
+            let is = is.map_or_else(|| "none".to_owned(), quoted);
+            return Some(format!("its {what} is {is}, not {} as the claim says", quoted(said)));
+        }
+    }
+    let said = owner.instance_vars.as_ref().map(ToString::to_string);
+    let is = build.pipeline_instance_vars.as_ref();
+    let differs = said.is_some_and(|said| !shorten::means_instance_vars(&said, is));
+    differs.then(|| "the instance vars of its pipeline differ from those in the claim".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn seen(status: u16, body: &str, logged_in: bool) -> Seen {
-        Seen::read(&Answer { status, body: body.into(), location: Some("http://else/?token=x".into()) }, 7, logged_in)
+        Seen::read(
+            &Answer { status, body: body.into(), location: Some("http://else/?token=x".into()) },
+            Question::Id(7),
+            logged_in,
+        )
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::address::ClusterUrl;
-use super::build_status::{Answer, Cause, Seen, Trouble, unreadable};
+use super::build_status::{Answer, Cause, Question, Seen, Trouble, unreadable};
 use super::session::{Refused, Token, is_worth_a_login};
 use super::settings::{ConcourseSettings, Login};
 use crate::client::connect::{self, Authorization};
 use crate::client::http::encode;
 use crate::client::{proxy, trust};
+use crate::core::claim::Owner;
 use crate::core::names::Text;
 use crate::env::{self, Clock};
 use crate::server::build_watch::limits;
@@ -154,8 +155,18 @@ impl Concourse {
 
     /// Asks about a build, within `limit`, including a new login if one is needed.
     pub fn build(&self, id: u64, limit: Duration) -> Seen {
+        self.ask(Question::Id(id), limit)
+    }
+
+    /// Asks about the build that this owner names by team, pipeline, job and number, within `limit`, including a new
+    /// login if one is needed. [`Seen::Missing`] may also mean that the pipeline or the job has another name by now.
+    pub fn build_at(&self, owner: &Owner, limit: Duration) -> Seen {
+        self.ask(Question::Place(owner), limit)
+    }
+
+    fn ask(&self, question: Question<'_>, limit: Duration) -> Seen {
         let until = self.clock.monotonic().saturating_add(limit);
-        self.try_build(id, until).unwrap_or_else(Seen::Unknown)
+        self.try_ask(question, until).unwrap_or_else(Seen::Unknown)
     }
 
     /// Like [`Self::build`], for callers that treat a 404 as final: a 404 counts only if Concourse itself answers.
@@ -170,8 +181,8 @@ impl Concourse {
         }
     }
 
-    fn try_build(&self, id: u64, until: Duration) -> Result<Seen, Trouble> {
-        let path = format!("/api/v1/builds/{id}");
+    fn try_ask(&self, question: Question<'_>, until: Duration) -> Result<Seen, Trouble> {
+        let Some(path) = question.path() else { return Ok(Seen::Missing) };
         loop {
             let (token, just_now) = self.token(until)?;
             let authorization = token.clone().map(|token| Authorization::Bearer(token).header());
@@ -180,7 +191,7 @@ impl Concourse {
                 self.forget(token);
                 continue;
             }
-            return Ok(Seen::read(&answer, id, token.is_some()));
+            return Ok(Seen::read(&answer, question, token.is_some()));
         }
     }
 

@@ -7,8 +7,8 @@ pub const WATCH_PERIOD_MS: u64 = 15_000;
 pub const WATCH_GONE_MS: u64 = 60_000;
 /// Longest time for one request to a Concourse, milliseconds, including name lookup, connection and TLS.
 pub const WATCH_TIMEOUT_MS: u64 = 10_000;
-/// Time between two questions about a build whose end is only shown, in periods (5 minutes by default): whoever looks at
-/// such a hold asks how long ago its build ended, not whether it ended a minute ago.
+/// Time between two questions about a build whose end is only shown, or whose id could not be found, in periods (5 minutes
+/// by default): whoever looks at such a hold asks how long ago its build ended, not whether it ended a minute ago.
 pub const WATCH_SHOWN_PERIODS: u32 = 20;
 /// Longest pause before asking again about a single build that cannot be seen, in periods (2 minutes by default).
 pub const WATCH_BUILD_BACKOFF_PERIODS: u32 = 8;
@@ -31,6 +31,9 @@ pub const WATCH_MARKED_PERIOD_MS: u64 = 2_000;
 /// Least time between two questions about such builds, milliseconds: at most 10 questions a second, which a Concourse
 /// answers on one of its 10 database connections.
 pub const WATCH_MARKED_PAUSE_MS: u64 = 100;
+/// Least time between two questions about builds that are known by their place only, milliseconds: an import may bring
+/// hundreds at once, and they are only shown.
+pub const WATCH_PLACE_PAUSE_MS: u64 = 100;
 /// Largest answer of a Concourse that is read, bytes: a build with long instance vars and a comment.
 pub const WATCH_ANSWER_BYTES: u64 = 256 * 1024;
 /// Largest password or token, bytes: a larger file is not the one that was meant.

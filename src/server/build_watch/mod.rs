@@ -3,7 +3,8 @@
 //!
 //! - [`settings`]: `--concourse`. [`address`]: which Concourse a URL means.
 //! - [`build_status`]: what an answer says about a build. [`schedule`]: when each build is asked about, and what
-//!   follows from the answers. [`session`]: how long a token is used. These three are pure: values in, values out.
+//!   follows from the answers. [`places`]: builds whose id must be found first. [`session`]: how long a token is used.
+//!   These four are pure: values in, values out.
 //! - [`concourse`]: one Concourse over HTTP. `watcher`: one thread for each Concourse, which reports to the engine.
 //! - [`verify`]: checks at claim time. [`report`]: the state of the watch, for `GET /api/v1/info`.
 //!
@@ -13,6 +14,7 @@ pub mod address;
 pub mod build_status;
 pub mod concourse;
 pub mod limits;
+pub mod places;
 pub mod report;
 pub mod schedule;
 pub mod session;

@@ -9,16 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::build_status::{Seen, Trouble};
+use super::build_status::{Seen, Trouble, difference};
 use super::concourse::Concourse;
 use super::schedule::BuildNo;
 use crate::core::claim::Owner;
-use crate::core::names::Text;
 use crate::env::Clock;
 use crate::server::build_watch::limits;
-use crate::wire::atc::{Build, Status};
-use crate::wire::problems::quoted;
-use crate::wire::shorten;
+use crate::wire::atc::Status;
 
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,26 +43,6 @@ pub fn judge(owner: &Owner, seen: &Seen) -> Verdict {
         None => Verdict::Fine,
         Some(difference) => Verdict::Refused(difference),
     }
-}
-
-/// The first detail in which the client and its Concourse differ.
-fn difference(owner: &Owner, build: &Build) -> Option<String> {
-    let fields = [
-        ("team", owner.team.as_ref(), build.team_name.as_deref()),
-        ("pipeline", owner.pipeline.as_ref(), build.pipeline_name.as_deref()),
-        ("job", owner.job.as_ref(), build.job_name.as_deref()),
-    ];
-    for (what, said, is) in fields {
-        let same = |said: &&str| is.is_some_and(|is| *said == is || *said == shorten::field(is));
-        if let Some(said) = said.map(Text::as_str).filter(|said| !same(said)) {
-            let is = is.map_or_else(|| "none".to_owned(), quoted);
-            return Some(format!("its {what} is {is}, not {} as the claim says", quoted(said)));
-        }
-    }
-    let said = owner.instance_vars.as_ref().map(ToString::to_string);
-    let is = build.pipeline_instance_vars.as_ref();
-    let differs = said.is_some_and(|said| !shorten::means_instance_vars(&said, is));
-    differs.then(|| "the instance vars of its pipeline differ from those in the claim".to_owned())
 }
 
 #[derive(Default)]
@@ -194,8 +171,9 @@ fn is_young(at: Duration, most_ms: u64, now: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::names::InstanceVars;
+    use crate::core::names::{InstanceVars, Text};
     use crate::server::build_watch::build_status::Cause;
+    use crate::wire::atc::Build;
 
     fn text(text: &str) -> Option<Text> {
         Some(Text::parse(text).unwrap())
@@ -211,6 +189,7 @@ mod tests {
         let name = |name: &str| Some(name.to_owned());
         Build {
             id: 7,
+            name: name("3"),
             status,
             team_name: name("main"),
             pipeline_name: name("app"),

@@ -5,14 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::build_status::{BuildStatus, Trouble};
+use super::build_status::{BuildStatus, Seen, Trouble};
 use super::concourse::Concourse;
+use super::places::{Place, Places};
 use super::report::{Contact, Report};
 use super::schedule::{BuildNo, Decision, Next, Schedule, Watched, pause};
 use super::settings::Pace;
 use super::{Installations, reason};
-use crate::core::claim::{BuildEnd, BuildRef, Concern};
+use crate::core::claim::{BuildEnd, BuildRef, Claim, Concern};
 use crate::core::command::Command;
+use crate::core::names::Text;
 use crate::core::time::WallMs;
 use crate::env::Clock;
 use crate::server::build_watch::limits;
@@ -88,6 +90,7 @@ struct Watcher {
     watch: Watch,
     concourse: Arc<Concourse>,
     schedule: Schedule,
+    places: Places,
     /// The watched builds, with all names that claims use for them.
     names: BTreeMap<BuildNo, Vec<BuildRef>>,
     /// When the claims are read again.
@@ -113,6 +116,7 @@ impl Watcher {
             watch,
             concourse,
             schedule,
+            places: Places::default(),
             names,
             next_sync,
             next_greeting: Some(Duration::ZERO),
@@ -144,6 +148,7 @@ impl Watcher {
                     self.ask(id);
                     Duration::ZERO
                 }
+                Next::Wait(_) if self.finds_a_build() => Duration::ZERO,
                 Next::Wait(wait) => wait.unwrap_or(between).min(between),
             };
             let heard = self.heard;
@@ -194,6 +199,9 @@ impl Watcher {
             }
         }
         self.schedule.keep(&builds, now);
+        let sought = snapshot.seeking.iter().filter_map(|id| snapshot.claims.get(id));
+        let index = |claim: &Arc<Claim>| self.watch.installations.named(claim.terms.owner.cluster.as_ref()?.as_str());
+        self.places.keep(sought.filter(|claim| index(claim) == Some(self.watch.index)), now);
         self.count();
     }
 
@@ -296,6 +304,60 @@ impl Watcher {
             let _ = self.watch.engine.call_blocking(Command::Tick);
         }
         self.count();
+    }
+
+    /// Asks for the id of one build that is known by its place only, if one is due. Whether it has asked.
+    ///
+    /// Without an answer nothing follows: the pipeline or the job may have another name by now.
+    fn finds_a_build(&mut self) -> bool {
+        let now = self.now();
+        if self.next_greeting.is_some() || self.schedule.failing().is_some() {
+            return false;
+        }
+        let Some((path, place)) = self.places.next(now) else { return false };
+        let seen = self.concourse.build_at(&place.owner, self.watch.timeout);
+        let (now, pace) = (self.now(), self.watch.pace.period);
+        self.places.asked(&path, now, pace * limits::WATCH_SHOWN_PERIODS);
+        let why = match &seen {
+            Seen::Build(build) => {
+                self.found(&place, build.id, &seen.status());
+                return true;
+            }
+            Seen::Missing => "404: it knows no such build; was its pipeline or job renamed or removed?",
+            Seen::Unknown(trouble) => {
+                if !trouble.cause.is_about_one_build() {
+                    self.places.rest(now, pace * limits::WATCH_AWAY_PERIODS);
+                }
+                &trouble.text
+            }
+        };
+        if !place.is_said {
+            let holds = place.holds.iter().map(|(id, _)| id.as_str()).take(limits::WATCH_NAMED).collect::<Vec<_>>();
+            tracing::warn!(
+                concourse = self.name(),
+                build = path,
+                why,
+                claims = holds.join(", "),
+                "a build that holds name by its number cannot be found: they stay, and how it ends is not shown"
+            );
+        }
+        true
+    }
+
+    /// A build that was known by its place only has this id.
+    fn found(&mut self, place: &Place, id: BuildNo, status: &BuildStatus) {
+        let Ok(build_id) = Text::parse(&id.to_string()) else { return };
+        tracing::info!(concourse = self.name(), build = id, holds = place.holds.len(), "found a build by its number");
+        for (claim, cluster) in &place.holds {
+            self.watch.engine.post(Command::BuildFound { id: claim.clone(), build_id: build_id.clone() });
+            if let BuildStatus::Over(how, at) = *status {
+                let build = BuildRef { cluster: cluster.clone(), id: build_id.clone() };
+                self.watch.engine.post(Command::BuildOver { build, how, at });
+            }
+        }
+        // The next `sync` sees it; see `ask`.
+        let _ = self.watch.engine.call_blocking(Command::Tick);
+        self.next_sync = Duration::ZERO;
     }
 
     fn apply(&mut self, decision: Decision) {
