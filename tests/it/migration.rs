@@ -135,6 +135,7 @@ fn a_message_that_names_no_build_is_only_the_reason() {
         let told = holder(&server, "eu-1");
         assert_eq!((&told["owner"]["build_url"], &told["reason"]), (&Value::Null, &json!(line)));
         assert_eq!(told["owner"]["program"], "locker import pool-repo");
+        assert!(told["owner"]["person"].as_str().unwrap().starts_with("ada"), "{told}");
     }
 }
 

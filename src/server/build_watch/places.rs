@@ -106,7 +106,7 @@ mod tests {
             team: text("main"),
             pipeline: text("shop app"),
             instance_vars: vars.map(|vars| InstanceVars::parse(vars).unwrap()),
-            job: text("deploy/eu"),
+            job: text("deploy it"),
             build_name: text(number),
             ..Owner::default()
         }
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn where_the_api_has_a_build() {
-        let plain = "/api/v1/teams/main/pipelines/shop%20app/jobs/deploy%2Feu/builds/12.1";
+        let plain = "/api/v1/teams/main/pipelines/shop%20app/jobs/deploy%20it/builds/12.1";
         let table = [
             (None, Some(plain.to_owned())),
             (Some("{}"), Some(plain.to_owned())),
@@ -132,8 +132,8 @@ mod tests {
     fn each_build_is_asked_about_in_its_turn_and_again_only_later() {
         let secs = Duration::from_secs;
         let place = |due| Place { owner: Arc::default(), holds: Vec::new(), is_said: false, due };
-        let mut places = Places::default();
-        places.sought = [("a", 1), ("b", 0)].map(|(path, due)| (path.to_owned(), place(secs(due)))).into();
+        let sought = [("a", 1), ("b", 0)].map(|(path, due)| (path.to_owned(), place(secs(due)))).into();
+        let mut places = Places { sought, not_before: Duration::ZERO };
         let next = |places: &Places, now| places.next(now).map(|(path, _)| path);
         assert_eq!(next(&places, secs(1)).as_deref(), Some("b"));
         places.asked("b", secs(1), secs(300));
