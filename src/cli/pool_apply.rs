@@ -101,20 +101,24 @@ pub(super) fn run(args: &ApplyArgs, client: &Client, env: &mut Env<'_>) -> Resul
             Step::Change(_) => "changed",
             Step::Remove => "removed",
         };
-        let done = if args.dry_run { Ok(()) } else { carry_out(&name, step, client, env, args.reason.as_ref()) };
-        match done {
-            Ok(()) => {
+        let in_use = if args.dry_run {
+            in_use(&name, &step, client)?
+        } else {
+            carry_out(&name, step, client, env, args.reason.as_ref())?
+        };
+        match in_use {
+            None => {
                 *counts.entry(verb).or_insert(0_usize) += 1;
                 print_line(env, &format!("pool {name:?}: {}{verb}", if args.dry_run { "would be " } else { "" }))?;
                 for line in diff {
                     print_line(env, &format!("  {line}"))?;
                 }
             }
-            Err(CliError::Call(error)) if error.code() == Some(Code::PoolInUse) => {
+            Some(why) => {
                 left += 1;
-                print_line(env, &format!("pool {name:?}: left as it is: {error}"))?;
+                let verb = if args.dry_run { "would be left" } else { "left" };
+                print_line(env, &format!("pool {name:?}: {verb} as it is: {why}"))?;
             }
-            Err(error) => return Err(error),
         }
     }
     let mut summary = String::new();
@@ -249,16 +253,32 @@ fn locks_in_words(locks: &[LockView]) -> String {
     }
 }
 
-fn carry_out(name: &str, step: Step, client: &Client, env: &Env<'_>, reason: Option<&String>) -> Result<(), CliError> {
+/// Why the server would refuse to remove this pool now, if it would.
+fn in_use(name: &str, step: &Step, client: &Client) -> Result<Option<String>, CliError> {
+    let Step::Remove = step else { return Ok(None) };
+    let pool = client.get_pool(name)?;
+    let claims = pool.summary.waiting + pool.items.iter().map(|lock| lock.holders.len()).sum::<usize>();
+    Ok((claims > 0).then(|| format!("it is in use by {}", counted(claims, "claim"))))
+}
+
+/// Why the server refuses it because the pool is in use, if it does.
+fn carry_out(
+    name: &str,
+    step: Step,
+    client: &Client,
+    env: &Env<'_>,
+    reason: Option<&String>,
+) -> Result<Option<String>, CliError> {
     let by = Some(by(env, reason));
-    match step {
+    let done = match step {
         Step::Add(Declared { policy, capacity }) | Step::Change(Declared { policy, capacity }) => {
             let body = PoolChangeBody { policy, defaults: Vec::new(), reset: true, capacity, by };
-            client.patch_pool(name, &body)?;
+            client.patch_pool(name, &body).map(drop)
         }
-        Step::Remove => {
-            client.delete_pool(name, &RemoveBody { claim: None, by })?;
-        }
+        Step::Remove => client.delete_pool(name, &RemoveBody { claim: None, by }).map(drop),
+    };
+    match done {
+        Err(error) if error.code() == Some(Code::PoolInUse) => Ok(Some(error.to_string())),
+        done => Ok(done.map(|()| None)?),
     }
-    Ok(())
 }

@@ -240,6 +240,7 @@ impl Command {
             Self::Confirm { id, .. }
             | Self::Renew { id, .. }
             | Self::Delivered { id, .. }
+            | Self::BuildFound { id, .. }
             | Self::Release { id, .. }
             | Self::End { id, .. }
             | Self::Cancel { id, .. }

@@ -103,11 +103,15 @@ fn pools_are_made_as_a_file_declares_them() {
     server.cli(&["pool", "set", "busy", "--capacity", "1"]).ok();
     server.cli(&["claim", "busy"]).ok();
     let apply = |flags: &[&str]| server.cli_with(&[&["pool", "apply", "-"], flags].concat(), FILE.as_bytes());
-    let dry = apply(&["--dry-run", "--prune"]).ok().stdout;
+    let dry = apply(&["--dry-run", "--prune"]);
+    assert_eq!(dry.code, 5, "{dry:?}");
+    let dry = dry.stdout;
     assert!(dry.contains("pool \"licences\": would be changed\n  - drain: 1m\n  + order: priority\n"), "{dry}");
     assert!(dry.contains("  - capacity: 1\n  + capacity: 2\n"), "{dry}");
     assert!(dry.contains("pool \"environments\": would be added\n  + max_hold: 4h\n  + capacity: 3\n"), "{dry}");
     assert!(dry.contains("pool \"old\": would be removed\n") && dry.contains("(nothing was changed)"), "{dry}");
+    let busy = "pool \"busy\": would be left as it is: it is in use by 1 claim\n";
+    assert!(dry.contains(busy) && dry.contains("1 removed, 0 unchanged, 1 left as they are (nothing"), "{dry}");
     assert_eq!(server.pool("licences")["locks"], 1);
     let done = apply(&[]).ok().stdout;
     assert!(done.ends_with("3 added, 1 changed, 0 removed, 0 unchanged\n"), "{done}");
