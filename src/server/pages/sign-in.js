@@ -5,11 +5,11 @@ const form = document.getElementById("sign-in");
 const problem = document.getElementById("problem");
 const session = "/api/v1/session";
 
-// Where the reader wanted to go, if that is a page of this server.
+// Where the reader wanted to go, if that is a page of this server. Whole, since a path such as //host would lead elsewhere.
 function goal() {
   const wanted = new URLSearchParams(location.search).get("next") ?? "/";
   const url = URL.canParse(wanted, location.origin) ? new URL(wanted, location.origin) : null;
-  return url?.origin === location.origin ? url.pathname + url.search + url.hash : "/";
+  return url?.origin === location.origin ? url.href : "/";
 }
 
 function basic(username, password) {

@@ -76,6 +76,11 @@ fn a_person_signs_in_acts_and_signs_out() {
         browser.run("document.getElementById('sign-out').click()", &[]);
         browser.sees("Username");
     }
+    // The path of this page of the server would be the address of another server.
+    browser.open(&page(&server, "/login?next=/x/..//evil.example/"));
+    sign_in("s3cret ü");
+    browser.sees("nothing is served");
+    assert_eq!(browser.run("return location.origin", &[]), json!(page(&server, "")));
     // Neither the password nor the cookie is in the log.
     let log = server.log();
     assert!(!log.contains("s3cret") && !log.contains("locker_session") && log.contains("/api/v1/session"), "{log}");
