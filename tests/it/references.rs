@@ -18,6 +18,7 @@ const PLACES: &[&str] = &[
     "benches",
     "bin",
     "ci",
+    "clients",
     "deploy",
     "docs",
     "pipelines",
@@ -27,7 +28,7 @@ const PLACES: &[&str] = &[
 /// Left out: bytes for fuzzers, a job with paths of BOSH, and this file, which has wrong examples.
 const LEFT_OUT: &[&str] = &["tests/proofs/fuzz/seeds", "deploy/bosh/jobs", "tests/it/references.rs"];
 /// Texts name the files in these directories by their path from the root.
-const ROOTS: &[&str] = &["benches/", "bin/", "ci/", "deploy/", "docs/", "pipelines/", "src/", "tests/"];
+const ROOTS: &[&str] = &["benches/", "bin/", "ci/", "clients/", "deploy/", "docs/", "pipelines/", "src/", "tests/"];
 
 /// A text of the repository.
 struct Text {
