@@ -48,8 +48,8 @@ class JavaScript(Language):
 class Java(Language):
     def prepare(self, built):
         sources = []
-        for folder in ("src/main/java", "src/test/java"):
-            for place, _, names in os.walk(os.path.join(self.folder, folder)):
+        for kind in ("main", "test"):
+            for place, _, names in os.walk(os.path.join(self.folder, "src", kind, "java")):
                 sources += [os.path.join(place, name) for name in names if name.endswith(".java")]
         options = ["--release", "17", "-Xlint:all", "-Werror", "-d", os.path.join(built, "classes")]
         subprocess.run(["javac", *options, *sources], check=True)
