@@ -55,7 +55,7 @@ class Java(Language):
         subprocess.run(["javac", *options, *sources], check=True)
 
     def player(self, built):
-        return ["java", "-XX:TieredStopAtLevel=1", "-cp", os.path.join(built, "classes"), "lockerclient.Player"]
+        return ["java", "-XX:TieredStopAtLevel=1", "-cp", os.path.join(built, "classes"), "locker.client.Player"]
 
     def example(self, code, work, built):
         imports = "".join(re.findall(r"(?m)^import .*\n", code))
