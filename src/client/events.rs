@@ -1,4 +1,4 @@
-//! Following what happens: the events of the server (`docs/api.md#following-what-happens`).
+//! Following what happens: the events of the server (`docs/web.md#events`).
 
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;

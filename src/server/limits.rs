@@ -38,3 +38,5 @@ pub const EVENTS_PART: usize = 200;
 pub const FIGURES_MS: u64 = 60_000;
 /// Most spans and pools whose figures are kept for the web page: more than people look at within a minute.
 pub const FIGURES_KEPT: usize = 32;
+/// Most pages of the web page that are kept for a moment, for the next reader of the same page: 3 MiB each at most.
+pub const PAGES_KEPT: usize = 16;

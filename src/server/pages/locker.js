@@ -106,8 +106,9 @@ function tell(text, kind) {
   live.className = kind;
 }
 
-async function refresh() {
-  const answer = await fetch(location.href, { headers: { ...token, accept: "text/html" } });
+// After an action the page must be the present one, and not one that was made for another reader a moment before.
+async function refresh(acted = false) {
+  const answer = await fetch(location.href, { headers: { ...token, accept: "text/html" }, cache: acted ? "reload" : "default" });
   if (answer.redirected) return location.reload();
   if (!answer.ok && answer.status !== 404) throw new Error(`the server answers ${answer.status}`);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -289,7 +290,7 @@ dialog.querySelector("form").addEventListener("submit", async (event) => {
     const answer = await act(asked, said);
     if (answer.ok) {
       dialog.close();
-      refresh().catch(changed);
+      refresh(true).catch(changed);
     } else {
       const why = await answer.json().catch(() => ({}));
       error.textContent = why.error ?? `the server answers ${answer.status}`;

@@ -15,6 +15,7 @@ mod failure;
 mod figures;
 mod info;
 mod locks;
+mod made;
 mod metrics;
 mod pages;
 mod parameters;
@@ -35,6 +36,7 @@ use self::call::Call;
 use self::contracts::ContractRoutes;
 use self::failure::Failure;
 use self::figures::KeptFigures;
+use self::made::MadePages;
 use self::route::{Method, Route, Run};
 use self::table::ROUTES;
 use super::auth::Access;
@@ -77,6 +79,7 @@ pub struct Routes {
     metrics: MoreMetrics,
     sessions: Sessions,
     figures: KeptFigures,
+    made: MadePages,
 }
 
 impl Routes {
@@ -85,8 +88,8 @@ impl Routes {
     #[must_use]
     pub fn new(engine: Engine, long_polls: LongPolls, health: Health) -> Self {
         let (builds, contracts) = (BuildWatch::default(), ContractRoutes::default());
-        let (sessions, figures) = (Sessions::default(), KeptFigures::default());
-        Self { engine, long_polls, health, builds, contracts, metrics: Arc::new(|_| ()), sessions, figures }
+        let (sessions, figures, made) = (Sessions::default(), KeptFigures::default(), MadePages::default());
+        Self { engine, long_polls, health, builds, contracts, metrics: Arc::new(|_| ()), sessions, figures, made }
     }
 
     /// The same API, where people sign in to these sessions.

@@ -1,9 +1,11 @@
 //! The web page: from a snapshot to a page (`super::super::pages`).
 
-use super::super::auth::sessions::page_token;
+use std::sync::Arc;
+
+use super::super::auth::sessions::{PAGE_TOKEN, page_token};
 use super::super::history::{Filter, Order, Scope, Wanted};
 use super::super::http::{Request, Response};
-use super::super::pages::{self, Asked, Moment, Over, PoolRow, Visitor};
+use super::super::pages::{self, Asked, Moment, Over, Page, PoolRow, Visitor};
 use super::super::views::Viewer;
 use super::call::Call;
 use super::failure::Failure;
@@ -39,15 +41,17 @@ fn visitor(request: &Request) -> Visitor {
 }
 
 /// `GET /`: all pools.
-pub(super) fn overview(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn overview(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     call.asks_nothing()?;
-    Ok(routes.look(|viewer| {
-        let pools = &viewer.snapshot.pools;
-        let rows: Vec<_> = pools.values().take(limits::PAGE).map(|pool| viewer.row(pool)).collect();
-        let moment = viewer.moment_shown();
-        let page = pages::overview(moment, &rows, pools.len() - rows.len());
-        pages::page(200, moment, &visitor(call.request), &page)
-    }))
+    let make = async {
+        Ok(routes.look(|viewer| {
+            let pools = &viewer.snapshot.pools;
+            let rows: Vec<_> = pools.values().take(limits::PAGE).map(|pool| viewer.row(pool)).collect();
+            let moment = viewer.moment_shown();
+            (200, moment, pages::overview(moment, &rows, pools.len() - rows.len()))
+        }))
+    };
+    shown(routes, call, make).await
 }
 
 /// `GET /pools/{pool}`.
@@ -55,17 +59,35 @@ pub(super) async fn pool(routes: &Routes, call: &Call<'_>) -> Result<Response, F
     let mut problems = call.problems();
     let name = call.path::<PoolName>("pool", &mut problems);
     let name = problems.done(name)?;
+    shown(routes, call, of_pool(routes, &name)).await
+}
+
+async fn of_pool(routes: &Routes, name: &PoolName) -> Result<(u16, Moment, Page), Failure> {
     let (moment, view, keys) = routes.look(|viewer| {
-        let changes = viewer.snapshot.pool(&name).map(|pool| pool.changes.keys().rev().take(LAST_CHANGES).copied());
+        let changes = viewer.snapshot.pool(name).map(|pool| pool.changes.keys().rev().take(LAST_CHANGES).copied());
         let keys: Vec<_> = changes.into_iter().flatten().collect();
-        (viewer.moment_shown(), pools::view(viewer, &name, None, limits::PAGE), keys)
+        (viewer.moment_shown(), pools::view(viewer, name, None, limits::PAGE), keys)
     });
     let Some(view) = view else {
         let text = format!("There is no pool called {:?}.", name.as_str());
-        return Ok(pages::page(404, moment, &visitor(call.request), &pages::missing(&text)));
+        return Ok((404, moment, pages::missing(&text)));
     };
     let changes = changes::entries(routes, keys).await?;
-    Ok(pages::page(200, moment, &visitor(call.request), &pages::pool(moment, &view, &changes)))
+    Ok((200, moment, pages::pool(moment, &view, &changes)))
+}
+
+/// The answer with a page. A page that only refreshes itself may get one that was made for another reader a moment ago:
+/// it follows events, so it asks again. Whoever opens a page, or has just done something, gets the present.
+async fn shown(
+    routes: &Routes,
+    call: &Call<'_>,
+    make: impl Future<Output = Result<(u16, Moment, Page), Failure>>,
+) -> Result<Response, Failure> {
+    let request = call.request;
+    let refreshes = request.header(PAGE_TOKEN).is_some() && request.header("cache-control").is_none();
+    let made = if refreshes { routes.made.get(&request.path, make).await? } else { Arc::new(make.await?) };
+    let (status, moment, page) = &*made;
+    Ok(pages::page(*status, *moment, &visitor(request), page))
 }
 
 /// `GET /claims/{id}`.
@@ -115,17 +137,17 @@ pub(super) async fn history(routes: &Routes, call: &Call<'_>) -> Result<Response
     let mut problems = call.problems();
     let filter = changes::filter(&call, moment.now, &mut problems);
     let after = call.query::<u64>("after", &mut problems).map(Revision);
-    let shown = |status, found| {
+    let answer = |status, found| {
         let page = pages::history(moment, &asked, found);
         Ok(pages::page(status, moment, &visitor(call.request), &page))
     };
     if let Err(failure) = problems.done(Some(())).map_err(Failure::from) {
-        return shown(failure.status, Err(failure.error.as_str()));
+        return answer(failure.status, Err(failure.error.as_str()));
     }
     let (order, limit) = (Order::NewestFirst, HISTORY_ENTRIES);
     let wanted = Wanted { filter, order, after, from: None, newest: false, limit };
     let found = wanted.of_all(&routes.engine).await.map_err(Failure::unreadable)?;
-    shown(200, Ok((&found.items, found.next.as_deref())))
+    answer(200, Ok((&found.items, found.next.as_deref())))
 }
 
 /// `GET /figures`: waits, holds and use over a span.

@@ -37,15 +37,6 @@ const OF_A_GRANT: &[Code] = &[
     Code::StoreFailed,
 ];
 
-/// A part of the web page.
-const fn page(
-    path: &'static str,
-    summary: &'static str,
-    look: fn(&Routes, &Call) -> Result<Response, Failure>,
-) -> Route {
-    Route { is_api: false, ..guarded(Get, path, summary, Look(look)) }
-}
-
 /// A part of the web page that anybody may load: it says nothing about pools.
 const fn open_page(
     path: &'static str,
@@ -504,7 +495,10 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(Delete, "/api/v1/session", "Sign out of the web page", Look(sessions::end))
     },
     open_page("/login", "Web page: the form to sign in", sessions::form),
-    page("/", "Web page: all pools", pages::overview),
+    Route {
+        is_api: false,
+        ..guarded(Get, "/", "Web page: all pools", Talk(|routes, call| Box::pin(pages::overview(routes, call))))
+    },
     Route {
         is_api: false,
         ..guarded(Get, "/pools/{pool}", "Web page: a pool", Talk(|routes, call| Box::pin(pages::pool(routes, call))))

@@ -101,3 +101,32 @@ fn every_text_can_be_read_and_every_control_has_a_name() {
     let back = browser.run("return getComputedStyle(document.body).backgroundColor", &[]);
     assert_eq!(back, json!("rgb(13, 17, 23)"), "the last ones were dark");
 }
+
+/// 100 pools with 50 locks each, and 1,000 waiters in one of them. How long a browser takes until a reader can use the
+/// page is printed, not asserted: `docs/proofs.md`.
+#[test]
+fn a_large_server_is_shown_whole() {
+    let (server, browser) = (Server::start(), Browser::start());
+    let mut connection = server.connect();
+    let mut put = |path: &str, body: &Value| connection.call(&format!("PUT /api/v1{path}"), &body.to_string()).status;
+    for n in 0..100 {
+        assert_eq!(put(&format!("/pools/pool-{n:02}"), &json!({ "capacity": 50 })), 200);
+    }
+    for n in 0..50 {
+        assert_eq!(put(&format!("/claims/h{n}"), &json!({ "pool": "pool-00", "owner": owner("7") })), 200);
+    }
+    for n in 0..1_000 {
+        assert_eq!(put(&format!("/claims/w{n}"), &json!({ "pool": "pool-00", "owner": owner("8") })), 423);
+    }
+    for (path, rows, count) in [("/", "tbody tr", 100), ("/pools/pool-00", ".queue > li", 1_000)] {
+        browser.open(&page(&server, path));
+        browser.sees("live");
+        let shown = browser.run("return document.querySelectorAll(arguments[0]).length", &[rows]);
+        assert_eq!(shown, json!(count), "{path}");
+        let script = "const at = performance.getEntriesByType('navigation')[0]; \
+                      return `${Math.round(at.responseEnd)} ms until it is loaded, ${Math.round(at.domInteractive)} ms until \
+                      it is interactive, ${Math.round(at.loadEventEnd)} ms in all`";
+        println!("{path}: {}", browser.run(script, &[]));
+    }
+    assert_eq!(browser.complaints(), [""; 0]);
+}
