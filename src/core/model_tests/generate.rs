@@ -39,7 +39,7 @@ pub(super) struct Rulebook;
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 
-/// With `tight` limits, old things are forgotten because there is too much of them.
+/// With `tight` limits, old operations are forgotten because there are too many.
 fn rules(declared_only: bool, tight: bool) -> Rules {
     Rules {
         listen: 20 * SECOND,
@@ -53,8 +53,7 @@ fn rules(declared_only: bool, tight: bool) -> Rules {
         memory: 20 * MINUTE,
         build_memory: 60 * MINUTE,
         latch_kept: 9 * MINUTE,
-        ended_claims: if tight { 3 } else { 100 },
-        ops: if tight { 2 } else { 100 },
+        ops: if tight { 1 } else { 100 },
         short: 10 * MINUTE,
         parks: 8,
         declared_only,
@@ -136,7 +135,7 @@ impl ReferenceStateMachine for Rulebook {
         if mixed {
             let leap = select(vec![7, 50, 700, 4_000]).prop_map(|n| Op::Leap(n * SECOND));
             ops.extend([(2, declares()), (1, changes(case, &live)), (1, leap.boxed())]);
-            ops.extend([(2, once(case, &live)), (2, latches()), (1, suspects())]);
+            ops.extend([(4, once(case, &live)), (2, latches()), (1, suspects())]);
         }
         if case.mood == Mood::Labels {
             ops.extend([(4, relabels()), (1, changes(case, &live))]);

@@ -395,3 +395,41 @@ impl Histories {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::command::{By, Command};
+    use crate::core::latch::{Ending, LatchId, NewLatch, Target};
+    use crate::core::names::Revision;
+    use crate::core::pool::Policy;
+    use crate::core::settings::Settings;
+    use crate::core::step::step;
+
+    #[test]
+    fn the_oldest_entry_goes_first_whether_it_is_about_a_latch_or_a_pool() {
+        let pool = || PoolName::parse("p").unwrap();
+        let note = || Command::Note { pool: pool(), lock: None, by: By::default() };
+        let target =
+            Target { workflow: "w".parse().unwrap(), namespace: "n".parse().unwrap(), workflow_uid: None, node: None };
+        let latch = NewLatch { id: LatchId::smallest(), target, ending: Ending::default() };
+        let commands = [
+            Command::SetPool { pool: pool(), policy: Policy::default(), capacity: None, by: By::default() },
+            Command::CreateLatch(Box::new(latch)),
+            note(),
+            note(),
+            note(),
+            note(),
+        ];
+        let mut state = State { settings: Settings { changes: 3, ..Settings::default() }, ..State::default() };
+        let pruned = |command| {
+            step(&mut state, command, Now::default()).unwrap();
+            let changes = state.take_changes(Now::default());
+            changes.pruned.iter().map(|key| key.revision).collect::<Vec<_>>()
+        };
+        let gone: Vec<Vec<Revision>> = commands.into_iter().map(pruned).collect();
+        let first = Revision::default().0 + 1;
+        let expected = [vec![], vec![], vec![], vec![first], vec![first + 1], vec![first + 2]];
+        assert_eq!(gone, expected.map(|keys| keys.into_iter().map(Revision).collect::<Vec<_>>()));
+    }
+}
