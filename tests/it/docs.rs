@@ -452,6 +452,22 @@ fn every_block_of_the_readme_runs() {
     }
 }
 
+/// Its blocks are one script: each goes on with what the earlier ones have set.
+#[test]
+fn the_page_about_curl_runs() {
+    let blocks = blocks(&read("docs/curl.md"));
+    assert!(blocks.len() >= 10, "{blocks:?}");
+    let server = Server::start();
+    let dir = place();
+    let script: Vec<&str> = blocks.iter().map(|(_, block)| block.as_str()).collect();
+    let script = script.join("\n").replace(EXAMPLE, &server.url);
+    let done = Running::start(&mut shell(dir.path(), &script), b"").finish();
+    let statuses: Vec<&str> = done.stdout.lines().filter(|line| line.len() == 3).collect();
+    assert!(done.code == 0 && statuses.len() > 8 && statuses.iter().all(|status| *status == "200"), "{done:?}");
+    assert!(done.stdout.contains("deploying to staging") && done.stdout.contains(" broken"), "{}", done.stdout);
+    assert!(done.stdout.contains("staging: 1 of 1 free, 0 waiting"), "{}", done.stdout);
+}
+
 #[test]
 fn completions_and_man_pages_are_whole() {
     let run = |args: &[&str]| Running::start(clean(binary()).args(args), b"").finish();
