@@ -20,6 +20,7 @@ mod docs;
 mod doctor;
 mod door;
 mod empty;
+mod feeds;
 mod floors;
 mod gates;
 mod history;

@@ -7,10 +7,12 @@
 //! - `overview`: all pools. `pool`: one pool. `claim`: one claim. `history`: what happened. `figures`: waits, holds and
 //!   use. `sign_in`: the form for those who must prove who they are.
 //! - `frame`: what is around each page. `parts`: what they share: times, owners, links. `plot`: bars.
+//! - `feed`: the badge and the feed of a pool.
 //! - `action`: what people may do; `pool_actions`: with a pool, its locks and its waiters.
 
 mod action;
 mod claim;
+mod feed;
 mod figures;
 mod frame;
 mod history;
@@ -22,6 +24,7 @@ mod pool_actions;
 mod sign_in;
 
 pub use self::claim::claim;
+pub use self::feed::{badge, feed};
 pub use self::figures::{Over, Shown, figures};
 pub use self::frame::{Page, Visitor, missing};
 pub use self::history::{Asked, FILTERS, history};

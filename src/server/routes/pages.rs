@@ -19,6 +19,8 @@ use crate::wire::text::{parse_time, time};
 
 /// Most entries of the history on the page of a pool: those of the last hours in most pools.
 const LAST_CHANGES: usize = 30;
+/// Most entries in a feed: a reader asks again within the hour.
+const FEED_ENTRIES: usize = 50;
 /// Most entries on a page of the history.
 const HISTORY_ENTRIES: usize = 100;
 
@@ -54,11 +56,14 @@ pub(super) async fn overview(routes: &Routes, call: &Call<'_>) -> Result<Respons
     shown(routes, call, make).await
 }
 
-/// `GET /pools/{pool}`.
+/// `GET /pools/{pool}`, and for pages and programs that embed it `/pools/{pool}.svg` and `/pools/{pool}.atom`.
 pub(super) async fn pool(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let name = call.path::<PoolName>("pool", &mut problems);
     let name = problems.done(name)?;
+    if let Some(response) = embedded(routes, call, &name).await? {
+        return Ok(response);
+    }
     shown(routes, call, of_pool(routes, &name)).await
 }
 
@@ -88,6 +93,25 @@ async fn shown(
     let made = if refreshes { routes.made.get(&request.path, make).await? } else { Arc::new(make.await?) };
     let (status, moment, page) = &*made;
     Ok(pages::page(*status, *moment, &visitor(request), page))
+}
+
+/// The badge or the feed of a pool, if the name asks for one. A pool whose whole name ends like that has its page there.
+async fn embedded(routes: &Routes, call: &Call<'_>, name: &PoolName) -> Result<Option<Response>, Failure> {
+    let snapshot = routes.engine.snapshot();
+    if snapshot.pool(name).is_some() {
+        return Ok(None);
+    }
+    let without = |end| name.as_str().strip_suffix(end).and_then(|name| PoolName::parse(name).ok());
+    if let Some(name) = without(".svg") {
+        let summary = routes.look(|viewer| viewer.snapshot.pool(&name).map(|pool| viewer.pool(pool)));
+        return Ok(Some(pages::badge(call.request, name.as_str(), summary.as_ref())));
+    }
+    let Some(name) = without(".atom") else { return Ok(None) };
+    let Some(pool) = snapshot.pool(&name) else { return Ok(None) };
+    let newest = pool.changes.iter().rev().filter(|(_, listed)| listed.kind.is_version());
+    let keys = newest.take(FEED_ENTRIES).map(|(key, _)| *key).collect();
+    let entries = changes::entries(routes, keys).await?;
+    Ok(Some(pages::feed(call.request, routes.engine.store_id(), name.as_str(), &entries)))
 }
 
 /// `GET /claims/{id}`.
