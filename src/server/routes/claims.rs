@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::anyhow;
+
 use super::super::http::{Attempt, Response};
 use super::super::views::{self, Viewer};
 use super::call::Call;
@@ -31,6 +33,8 @@ use crate::wire::problems::{Problems, quoted, unknown};
 
 /// How long after its commit a batch is published at the latest, unless the machine is very busy.
 const PUBLISHED_SOON: Duration = Duration::from_millis(1);
+/// How often a claim that will be published in a moment is looked for.
+const LOOKS: u32 = 1_000;
 
 /// `PUT /api/v1/claims/{id}`.
 pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
@@ -200,7 +204,7 @@ pub(super) async fn get(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
 
 /// A claim, live or ended. `None` if it is not known, or no longer.
 pub(super) async fn view(routes: &Routes, id: &ClaimId) -> Result<Option<ClaimView>, Failure> {
-    loop {
+    for _ in 0..LOOKS {
         let live = |viewer: &Viewer<'_>| viewer.snapshot.claim(id).map(|claim| viewer.claim(claim, true));
         let live = routes.look(live);
         if live.is_some() {
@@ -214,6 +218,7 @@ pub(super) async fn view(routes: &Routes, id: &ClaimId) -> Result<Option<ClaimVi
             Found::Live => tokio::time::sleep(PUBLISHED_SOON).await,
         }
     }
+    Err(Failure::unreadable(anyhow!("claim {id} was stored long ago and is not published: this is a bug in locker")))
 }
 
 /// `DELETE /api/v1/claims/{id}`: cancels or releases.

@@ -7,13 +7,19 @@ use rusqlite::{Connection, Row, Transaction, params};
 use super::{each_row, text};
 use crate::core::claim::Ended;
 use crate::core::names::ClaimId;
+use crate::core::state::EndedOutline;
 use crate::store::rows::{Batch, EndedColumns};
 
-/// The columns of all rows. The record comes last in a row, so that they are read without it.
-pub(super) const OUTLINES: &str = "SELECT id, how, forget, span, cluster, build FROM ended";
+/// Passes what a start needs of each ended claim to `take`. The record comes last in a row, so that it is not read.
+pub(super) fn outlines(conn: &Connection, take: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
+    each_row(conn, "ended", "SELECT id, how, forget, span, cluster, build FROM ended", |row| {
+        take(columns(row)?.outline()?);
+        Ok(())
+    })
+}
 
-/// The columns of a row that [`OUTLINES`] or a statement with the same first columns has found.
-pub(super) fn columns<'r>(row: &'r Row<'_>) -> anyhow::Result<EndedColumns<'r>> {
+/// The columns of a row. They come first in each statement here.
+fn columns<'r>(row: &'r Row<'_>) -> anyhow::Result<EndedColumns<'r>> {
     let build = match (row.get_ref(4)?.as_str_or_null()?, row.get_ref(5)?.as_str_or_null()?) {
         (Some(cluster), Some(id)) => Some((cluster, id)),
         _ => None,
