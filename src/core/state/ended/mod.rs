@@ -38,16 +38,23 @@ struct Slot {
 struct Order {
     span: Span,
     released: bool,
-    /// Since when, and the number of the slot.
-    oldest_first: BTreeSet<(EngineMs, u32)>,
+    oldest_first: BTreeSet<Age>,
+}
+
+/// Since when a claim is remembered. Of those that ended in the same millisecond, the first by the beginning of its id is
+/// the oldest, so that it is the same one after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Age {
+    since: EngineMs,
+    id_begins: u64,
+    slot: u32,
 }
 
 /// A place in the listing of the builds of ended claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::core) struct Place {
     order: usize,
-    since: EngineMs,
-    slot: u32,
+    age: Age,
 }
 
 /// The index of ended claims.
@@ -80,6 +87,11 @@ impl EndedIndex {
 
     fn slot(&self, number: u32) -> &Slot {
         &self.slots[number as usize]
+    }
+
+    fn age(&self, number: u32) -> Age {
+        let Slot { since, id, .. } = self.slot(number);
+        Age { since: *since, id_begins: id.beginning(), slot: number }
     }
 
     fn find(&self, id: &ShortId) -> Option<u32> {
@@ -117,7 +129,8 @@ impl EndedIndex {
         };
         let (slots, seed) = (&self.slots, self.seed);
         self.by_id.insert_unique(hashed, number, |number| hash(seed, &slots[*number as usize].id));
-        self.orders[order as usize].oldest_first.insert((since, number));
+        let age = self.age(number);
+        self.orders[order as usize].oldest_first.insert(age);
         self.link(number);
     }
 
@@ -131,12 +144,12 @@ impl EndedIndex {
 
     fn take_out(&mut self, number: u32) {
         self.unlink(number);
-        let slot = self.slot(number);
-        let (hashed, since, order) = (self.hash(&slot.id), slot.since, slot.order);
+        let (slot, age) = (self.slot(number), self.age(number));
+        let (hashed, order) = (self.hash(&slot.id), slot.order);
         if let Ok(entry) = self.by_id.find_entry(hashed, |other| *other == number) {
             entry.remove();
         }
-        self.orders[order as usize].oldest_first.remove(&(since, number));
+        self.orders[order as usize].oldest_first.remove(&age);
         self.slots[number as usize].id = ShortId::Other(Box::default());
         self.free.push(number);
     }
@@ -197,11 +210,11 @@ impl EndedIndex {
             let number = next;
             next = self.slot(number).after;
             self.unlink(number);
-            let Slot { since, order, .. } = *self.slot(number);
+            let (age, order) = (self.age(number), self.slot(number).order);
             let released = self.orders[order as usize].released;
-            self.orders[order as usize].oldest_first.remove(&(since, number));
+            self.orders[order as usize].oldest_first.remove(&age);
             let order = self.order(span, released);
-            self.orders[order as usize].oldest_first.insert((since, number));
+            self.orders[order as usize].oldest_first.insert(age);
             self.slots[number as usize].order = order;
             changed.push((self.slot(number).id.id(), self.deadline(number)));
         }
@@ -210,23 +223,23 @@ impl EndedIndex {
 
     /// When the next claim is forgotten.
     pub fn next(&self) -> Option<EngineMs> {
-        self.first_of_each().map(|(order, since, _)| since.plus(order.span)).min()
+        self.first_of_each().map(|(order, age)| age.since.plus(order.span)).min()
     }
 
     /// The claim that is forgotten next, if it is time.
     pub fn due(&self, now: EngineMs) -> Option<ClaimId> {
-        let due = self.first_of_each().filter(|(order, since, _)| since.plus(order.span) <= now);
-        due.min_by_key(|(order, since, _)| since.plus(order.span)).map(|(.., number)| self.slot(number).id.id())
+        let due = self.first_of_each().filter(|(order, age)| age.since.plus(order.span) <= now);
+        due.min_by_key(|(order, age)| age.since.plus(order.span)).map(|(_, age)| self.slot(age.slot).id.id())
     }
 
     /// The claim that goes first when there are too many: a released one, and of those the oldest.
     pub fn first_to_go(&self) -> Option<ClaimId> {
-        let first = self.first_of_each().min_by_key(|(order, since, number)| (!order.released, *since, *number));
-        first.map(|(.., number)| self.slot(number).id.id())
+        let first = self.first_of_each().min_by_key(|(order, age)| (!order.released, *age));
+        first.map(|(_, age)| self.slot(age.slot).id.id())
     }
 
-    fn first_of_each(&self) -> impl Iterator<Item = (&Order, EngineMs, u32)> {
-        self.orders.iter().filter_map(|order| order.oldest_first.first().map(|(since, n)| (order, *since, *n)))
+    fn first_of_each(&self) -> impl Iterator<Item = (&Order, Age)> {
+        self.orders.iter().filter_map(|order| Some((order, *order.oldest_first.first()?)))
     }
 
     /// The listed builds of claims that ended up to `until`, with their places, after this place. A build comes once for
@@ -235,14 +248,13 @@ impl EndedIndex {
         let skipped = after.map_or(0, |place| place.order);
         self.orders.iter().enumerate().skip(skipped).flat_map(move |(number, order)| {
             let from = match after {
-                Some(place) if place.order == number => Bound::Excluded((place.since, place.slot)),
+                Some(place) if place.order == number => Bound::Excluded(place.age),
                 _ => Bound::Unbounded,
             };
-            let ended =
-                order.oldest_first.range((from, Bound::Unbounded)).take_while(move |(since, _)| *since <= until);
-            ended.filter_map(move |(since, slot)| {
-                let build = self.clusters.build(self.slot(*slot).build.as_ref()?)?;
-                Some((Place { order: number, since: *since, slot: *slot }, build))
+            let ended = order.oldest_first.range((from, Bound::Unbounded)).take_while(move |age| age.since <= until);
+            ended.filter_map(move |age| {
+                let build = self.clusters.build(self.slot(age.slot).build.as_ref()?)?;
+                Some((Place { order: number, age: *age }, build))
             })
         })
     }

@@ -26,6 +26,19 @@ impl ShortId {
         hex(id.as_str()).unwrap_or_else(|| Self::Other(id.as_str().into()))
     }
 
+    /// The first eight bytes of the id, as a number in the order of the ids.
+    pub fn beginning(&self) -> u64 {
+        let mut first = [0; 8];
+        match self {
+            Self::Hex { length, bytes } => {
+                let digits = bytes[..usize::from(*length)].iter().flat_map(|byte| [byte >> 4, byte & 15]);
+                first.iter_mut().zip(digits).for_each(|(to, digit)| *to = b"0123456789abcdef"[usize::from(digit)]);
+            }
+            Self::Other(text) => first.iter_mut().zip(text.bytes()).for_each(|(to, byte)| *to = byte),
+        }
+        u64::from_be_bytes(first)
+    }
+
     pub fn id(&self) -> ClaimId {
         match self {
             Self::Hex { length, bytes } => {
@@ -120,6 +133,9 @@ mod tests {
             let id = ClaimId::parse(text).unwrap();
             let short = ShortId::of(&id);
             assert_eq!(short.id(), id);
+            let begins =
+                |text: &str| text.bytes().chain([0; 8]).take(8).fold(0, |all, byte| all << 8 | u64::from(byte));
+            assert_eq!(short.beginning(), begins(text));
             let is_hex = matches!(short, ShortId::Hex { .. });
             assert_eq!(is_hex, ["ab", "0f", &hex[..40]].contains(&text), "{text}");
         }
