@@ -83,12 +83,16 @@ impl LatchClient {
         Request { method, path, body, patience: PATIENCE }
     }
 
+    fn call<T: serde::de::DeserializeOwned>(&self, request: Request) -> Result<T, CallError> {
+        self.client.call(request).map_err(advised)
+    }
+
     /// Creates a latch. The id in the body makes it safe to repeat.
     ///
     /// # Errors
     /// As [`CallError`].
     pub fn create(&self, body: &CreateBody) -> Result<LatchView, CallError> {
-        repeated(|_| self.client.call(self.request(Method::Post, &[], json(body))))
+        repeated(|_| self.call(self.request(Method::Post, &[], json(body))))
     }
 
     /// Creates a latch from another server's view of it, but locked.
@@ -96,7 +100,7 @@ impl LatchClient {
     /// # Errors
     /// As [`CallError`].
     pub fn create_as(&self, latch: &LatchView) -> Result<LatchView, CallError> {
-        repeated(|_| self.client.call(self.request(Method::Post, &[], json(latch))))
+        repeated(|_| self.call(self.request(Method::Post, &[], json(latch))))
     }
 
     /// Releases a latch as another server's view of it shows.
@@ -112,7 +116,7 @@ impl LatchClient {
     /// # Errors
     /// As [`CallError`].
     pub fn get(&self, id: &str) -> Result<LatchView, CallError> {
-        repeated(|_| self.client.call(self.request(Method::Get, &[("id", id)], None)))
+        repeated(|_| self.call(self.request(Method::Get, &[("id", id)], None)))
     }
 
     /// Returns a latch once it is released; after `wait`, returns it as it is then.
@@ -122,7 +126,7 @@ impl LatchClient {
     pub fn get_released(&self, id: &str, wait: Duration) -> Result<LatchView, CallError> {
         let span = format!("{}ms", wait.as_millis());
         let request = self.request(Method::Get, &[("id", id), ("wait", &span)], None);
-        self.client.call(Request { patience: PATIENCE + wait, ..request })
+        self.call(Request { patience: PATIENCE + wait, ..request })
     }
 
     /// Releases a latch. With an empty body, the result is the one that its creator set.
@@ -143,7 +147,7 @@ impl LatchClient {
     }
 
     fn patch(&self, id: &str, body: &impl serde::Serialize) -> Result<LatchView, CallError> {
-        repeated(|_| self.client.call(self.request(Method::Patch, &[("id", id)], json(body))))
+        repeated(|_| self.call(self.request(Method::Patch, &[("id", id)], json(body))))
     }
 
     /// Released latches. Without `news`, all of them. With `news`, only those released after that revision; the server
@@ -160,7 +164,7 @@ impl LatchClient {
                 Request { patience: PATIENCE + wait, ..self.request(Method::Get, &query, None) }
             }
         };
-        let (latches, revision) = self.client.call_listing(&request)?;
+        let (latches, revision) = self.client.call_listing(&request).map_err(advised)?;
         Ok(Listing { latches, revision })
     }
 
@@ -170,7 +174,7 @@ impl LatchClient {
     /// As [`CallError`].
     pub fn delete(&self, id: &str) -> Result<(), CallError> {
         repeated(|attempt| {
-            let deleted = self.client.call::<serde_json::Value>(self.request(Method::Delete, &[("id", id)], None));
+            let deleted = self.call::<serde_json::Value>(self.request(Method::Delete, &[("id", id)], None));
             match deleted {
                 // An earlier attempt, whose answer was lost, has deleted it.
                 Err(error) if attempt > 0 && error.code() == Some(Code::NoSuchLatch) => Ok(()),
@@ -184,13 +188,33 @@ impl LatchClient {
     /// # Errors
     /// As [`CallError`].
     pub fn list(&self, status: &str) -> Result<Vec<LatchView>, CallError> {
-        repeated(|_| self.client.call(self.request(Method::Get, &[("status", status)], None)))
+        repeated(|_| self.call(self.request(Method::Get, &[("status", status)], None)))
     }
 }
 
 fn json<T: serde::Serialize>(body: &T) -> Option<Vec<u8>> {
     // Our own types contain nothing that JSON cannot express.
     Some(serde_json::to_vec(body).unwrap_or_default())
+}
+
+/// What a server says at an address that is not that of its latches speaks of paths and parameters which the user has not
+/// written.
+fn advised(error: CallError) -> CallError {
+    match error {
+        CallError::Refused(mut refused)
+            if matches!(refused.code, Some(Code::NoSuchRoute | Code::MethodNotAllowed))
+                || (refused.code == Some(Code::BadRequest) && refused.problems.iter().any(is_unknown_parameter)) =>
+        {
+            refused.next = Some("does the API endpoint have the path of the latches, as in http://HOST:8910/lock?");
+            CallError::Refused(refused)
+        }
+        other => other,
+    }
+}
+
+/// The parameters of these calls are known wherever latches are served.
+fn is_unknown_parameter(problem: &String) -> bool {
+    problem.starts_with("query: unknown parameter")
 }
 
 /// Calls until there is an answer, at most [`ATTEMPTS`] times. Callers run it in a thread that a signal can abandon.

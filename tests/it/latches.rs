@@ -611,6 +611,26 @@ fn the_endpoint_is_used_as_given() {
 }
 
 #[test]
+fn an_endpoint_without_its_path_is_told_from_a_wrong_request() {
+    let server = Server::start();
+    let id = create(&server, "w");
+    let calls: [&[&str]; 5] = [&["list"], &["create", "w"], &["get", &id], &["release", &id], &["delete", &id]];
+    for place in ["", "/", "/api/v1"] {
+        for call in calls {
+            let output = lockcli(&format!("{}{place}", server.url), call);
+            assert!(!output.status.success(), "{place} {call:?}");
+            let said = stderr(&output);
+            assert!(
+                said.contains("have the path of the latches, as in http://HOST:8910/lock?"),
+                "{place} {call:?}: {said}"
+            );
+        }
+    }
+    let said = stderr(&lockcli(&format!("{}/lock", server.url), &["get", "rubbish"]));
+    assert!(!said.contains("have the path"), "{said}");
+}
+
+#[test]
 fn a_result_file_that_was_asked_for_must_be_written() {
     let place = Place::new();
     let asked = lockcli(&place.endpoint, &["create", "w", "--result", "/nowhere/at/all"]);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::concourse::Concourse;
-use crate::support::{Build, Done, Running, Server, eventually};
+use crate::support::{Build, Done, Running, Server, binary, eventually};
 
 const BUILD: &str = "https://ci.example.com/teams/main/pipelines/shop%20app/jobs/deploy/builds/12";
 
@@ -235,4 +235,98 @@ fn a_server_that_verifies_builds_takes_a_hold_whose_build_is_over_or_unknown() {
         assert_eq!(owner["cluster"].is_string(), is_asked_about, "{lock}: {owner}");
     }
     assert_eq!(until_over(&server, "of-job", "succeeded"), "78");
+}
+
+/// The commands in the blocks of a section of the page, in order.
+fn commands(section: &str) -> Vec<String> {
+    let page = fs::read_to_string("docs/migration/pool-resource.md").unwrap();
+    let section = page.split(&format!("\n## {section}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+    let (mut blocks, mut inside) = (vec![String::new()], false);
+    for line in section.lines().map(str::trim_start) {
+        if line.starts_with("```") {
+            inside = !inside;
+            blocks.push(String::new());
+        } else if inside {
+            blocks.last_mut().unwrap().extend([line, "\n"]);
+        }
+    }
+    blocks.retain(|block| block.contains("locker ") && !block.contains("resources:"));
+    blocks
+}
+
+/// Runs commands of the page in a shell, in a directory of its own, against a repository that others can push to.
+struct Shell<'s> {
+    server: &'s Server,
+    home: TempDir,
+}
+
+impl<'s> Shell<'s> {
+    fn new(server: &'s Server, locks: &Locks) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(binary(), home.path().join("locker")).unwrap();
+        let bare = home.path().join("origin.git");
+        locks.git(&["clone", "-q", "--bare", ".", bare.to_str().unwrap()]);
+        Self { server, home }
+    }
+
+    /// The page's names stand for what a person would write there.
+    fn run(&self, script: &str, password: &str) -> Done {
+        let home = self.home.path();
+        let script = script.replace("https://locker.example.com", &self.server.url);
+        let script = script
+            .replace("LOCKER_PASSWORD=...", &format!("LOCKER_PASSWORD={password}"))
+            .replace("--lock NAME", "--lock eu-1");
+        let path = format!("{}:{}", home.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new("sh");
+        command.env_clear().current_dir(home).args(["-uc", &script]).env("PATH", path).env("HOME", home);
+        let instead = format!("url.{}.insteadOf", home.join("origin.git").display());
+        let settings = [
+            (instead.as_str(), "git@example.org:ci/locks.git"),
+            ("user.name", "ada"),
+            ("user.email", "ada@localhost"),
+            ("pull.ff", "only"),
+        ];
+        command.env("GIT_CONFIG_COUNT", settings.len().to_string());
+        for (n, (key, value)) in settings.iter().enumerate() {
+            command.env(format!("GIT_CONFIG_KEY_{n}"), key).env(format!("GIT_CONFIG_VALUE_{n}"), value);
+        }
+        Running::start(&mut command, b"").finish()
+    }
+}
+
+#[test]
+fn the_commands_of_the_page_do_what_it_says_for_who_is_logged_in() {
+    let server = Server::start_with("memory:", &["--declared-only"], &[("AUTH_USER", "ci"), ("AUTH_PASS", "hunter2")]);
+    let locks = Locks::new();
+    locks.moves("eu-1", "unclaimed", "claimed", &format!("claiming: eu-1\nBuild URL: {BUILD}"));
+    let shell = Shell::new(&server, &locks);
+    let steps = commands("How to change over");
+    let [login, import, release] = steps.as_slice() else { panic!("{steps:?}") };
+    // Nobody gets in without the first step, nor with another password.
+    let uri = format!("export LOCKER_URI={}\n", server.url);
+    let refused = shell.run(&format!("{uri}{import}"), "");
+    assert_eq!(refused.code, 7, "{refused:?}");
+    assert!(refused.stderr.contains("(or LOCKER_USERNAME and LOCKER_PASSWORD)"), "{}", refused.stderr);
+    assert_eq!(shell.run(login, "hunter3").code, 7);
+    shell.run("rm -rf locks", "").ok();
+    assert!(shell.run(login, "hunter2").ok().stdout.contains("no pools yet"));
+    shell.run(&format!("{login}{import}"), "hunter2").ended(0, "6 done, 0 unchanged, 0 left alone");
+    // The source of the page, with the user of the server.
+    let source = json!({"pool": "aws", "username": "ci", "password": "hunter2"});
+    let build = Build::with_source(&server, 100, &source);
+    let claimed = build.out(&json!({"claim": "eu-2"})).ok();
+    Build::with_source(&server, 101, &json!({"pool": "aws"})).out(&json!({"claim": "eu-1"})).failed(1, "unauthorized");
+    let released = shell.run(&format!("{login}{release}"), "hunter2").ok();
+    assert!(released.stdout.contains("main/shop app/deploy #12"), "{}", released.stdout);
+    // And back: what is claimed on the server is claimed in the repository.
+    let back = commands("How to go back").concat();
+    let back = shell.run(
+        &format!("{login}{}", back.replace(" --overwrite aws/NAME ", " --overwrite aws/eu-1 --overwrite aws/eu-2 ")),
+        "hunter2",
+    );
+    assert_eq!(back.code, 0, "{back:?}");
+    let tree = shell.run("git -C origin.git ls-tree -r --name-only HEAD", "").ok().stdout;
+    assert!(tree.contains("aws/claimed/eu-2\n") && tree.contains("aws/unclaimed/eu-1\n"), "{tree}");
+    assert!(!tree.contains("aws/unclaimed/eu-2") && !tree.contains("aws/claimed/eu-1"), "{tree}");
+    build.get(&claimed.version(), "aws").ok();
 }
