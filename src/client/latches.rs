@@ -203,7 +203,8 @@ fn advised(error: CallError) -> CallError {
     match error {
         CallError::Refused(mut refused)
             if matches!(refused.code, Some(Code::NoSuchRoute | Code::MethodNotAllowed))
-                || (refused.code == Some(Code::BadRequest) && refused.problems.iter().any(is_unknown_parameter)) =>
+                || (refused.code == Some(Code::BadRequest)
+                    && refused.problems.iter().any(|problem| is_unknown_parameter(problem))) =>
         {
             refused.next = Some("does the API endpoint have the path of the latches, as in http://HOST:8910/lock?");
             CallError::Refused(refused)
@@ -213,7 +214,7 @@ fn advised(error: CallError) -> CallError {
 }
 
 /// The parameters of these calls are known wherever latches are served.
-fn is_unknown_parameter(problem: &String) -> bool {
+fn is_unknown_parameter(problem: &str) -> bool {
     problem.starts_with("query: unknown parameter")
 }
 

@@ -58,7 +58,8 @@ fn moves(resource: &Resource<'_>, found: &mut Findings<'_>) {
         Type::Locker => return,
         Type::PoolResource => (
             format!(
-                "resource {name:?} is of pool-resource: to move it, its type becomes the image of Locker, and its source gets a locker_uri"
+                "resource {name:?} is of pool-resource: to move it, its type becomes the image of Locker{}",
+                if has("locker_uri") { "" } else { ", and its source gets a locker_uri" }
             ),
             "follow docs/migration/pool-resource.md; what this lint says of its steps is what Locker would say",
         ),
