@@ -186,7 +186,7 @@ fn watched() {
                 "PUT",
                 &format!("/api/v1/claims/last-{}", ratios.len()),
                 "",
-                r#"{"pool":"last","ttl":"1s"}"#,
+                &format!(r#"{{"pool":"last-{}"}}"#, ratios.len()),
             );
             during
         });
