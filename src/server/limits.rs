@@ -2,6 +2,11 @@
 
 /// Most commands in one batch. Larger batches increase latency and gain nothing (measured).
 pub const BATCH: usize = 512;
+/// Longest listing that is made on a thread that serves clients, in pools, locks, waiters, claims, entries or latches:
+/// others on that thread wait for it, less than a millisecond.
+pub const SHORT_LISTING: usize = 100;
+/// Most longer listings that are made at one time: more would not be ready earlier on a small machine.
+pub const LISTERS: usize = 2;
 /// Most bytes of log lines that wait to be written, about 20,000 lines. Further lines are dropped and counted, because
 /// a full pipe must not block the server.
 pub const LOG_BYTES: usize = 4 * 1024 * 1024;

@@ -120,10 +120,11 @@ impl State {
     }
 
     fn of_state(&mut self, lock: &Lock) -> &mut u64 {
-        if lock.quarantine.is_some() {
-            &mut self.quarantined
-        } else if !lock.holders.is_empty() {
+        // As the API shows it: a lock that is put out of service while it is held stays held until its end.
+        if !lock.holders.is_empty() {
             &mut self.held
+        } else if lock.quarantine.is_some() {
+            &mut self.quarantined
         } else if lock.drain.is_some() {
             &mut self.draining
         } else {

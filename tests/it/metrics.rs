@@ -117,6 +117,31 @@ fn a_scrape_tells_how_the_pools_are_and_what_happened() {
 }
 
 #[test]
+fn a_held_lock_in_quarantine_is_held_and_only_waiting_requests_are_parked() {
+    let server = Server::start();
+    assert_eq!(claim(&server, "a", "p"), 200);
+    server.api("POST", "/pools/p/locks/p/quarantine", &json!({ "by": { "reason": "flood" } }));
+    assert_eq!(server.api("GET", "/pools/p/locks/p", &Value::Null).1["state"], "held");
+    let scrape = Scrape::of(&server);
+    scrape.is("locker_pool_locks{pool=\"p\",state=\"held\"}", 1.0);
+    scrape.is("locker_pool_locks{pool=\"p\",state=\"quarantined\"}", 0.0);
+    scrape.is("locker_parked_requests", 0.0);
+    scrape.is("locker_parked_bytes", 0.0);
+    let mut waiter = server.connect();
+    waiter.start("PUT /api/v1/claims/b", r#"{"pool":"p","wait":"60s"}"#);
+    let scrape = eventually("it waits", || {
+        let scrape = Scrape::of(&server);
+        (scrape.value("locker_parked_requests") > 0.0).then_some(scrape)
+    });
+    scrape.is("locker_parked_requests", 1.0);
+    assert!(scrape.value("locker_parked_bytes") > 100.0);
+    server.api("DELETE", "/claims/a", &Value::Null);
+    server.api("DELETE", "/claims/b", &Value::Null);
+    assert_eq!(waiter.read().status, 410);
+    Scrape::of(&server).is("locker_parked_requests", 0.0);
+}
+
+#[test]
 fn a_client_that_accepts_it_gets_openmetrics() {
     let server = Server::start();
     let request =

@@ -184,6 +184,22 @@ fn a_crowd_of_silent_strangers_keeps_nobody_out() {
     assert_eq!(ask(&mut known), 200, "an idle client of a known address was not disturbed");
 }
 
+#[test]
+fn the_system_keeps_little_for_a_client_that_takes_nothing() {
+    let mut server = Server::start_as(&Setup::memory().flag("--write-timeout", "500ms"));
+    assert!(server.call("GET /openapi.json", "").body.len() > 100_000);
+    let mut deaf = Client::new(server.address());
+    socket2::SockRef::from(deaf.socket()).set_recv_buffer_size(4_096).unwrap();
+    deaf.send("GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(60));
+    eventually("it is let go", || {
+        server.call("GET /metrics", "").text().contains("\nlocker_connections_deaf_ended_total 1\n")
+    });
+    server.stop();
+    // The system would take dozens of them off the server's hands, and keep them.
+    let answers = server.log().matches("route=\"/openapi.json\"").count();
+    assert!((2..10).contains(&answers), "{answers} answers");
+}
+
 /// Every way to name a file, and what it may say about one that cannot be read as a whole.
 #[test]
 fn files_that_never_end_or_never_answer_are_refused_at_once() {

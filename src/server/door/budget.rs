@@ -12,6 +12,8 @@ pub(super) struct Budget(Arc<Inner>);
 struct Inner {
     limit: usize,
     used: AtomicUsize,
+    /// The most that was used since the last call of [`Budget::freed`].
+    most: AtomicUsize,
     /// Shows, perhaps together with other budgets, how much is taken.
     shown: Gauge,
 }
@@ -23,7 +25,7 @@ impl Budget {
 
     /// The same, and `gauge` shows how much is taken.
     pub fn shown_by(limit: usize, gauge: &Gauge) -> Self {
-        Self(Arc::new(Inner { limit, used: AtomicUsize::new(0), shown: gauge.clone() }))
+        Self(Arc::new(Inner { limit, used: AtomicUsize::new(0), most: AtomicUsize::new(0), shown: gauge.clone() }))
     }
 
     /// Takes a share of `units`. `None` if there is no room.
@@ -34,6 +36,12 @@ impl Budget {
     /// The number of units that are left at the moment.
     pub fn left(&self) -> usize {
         self.0.limit.saturating_sub(self.0.used.load(Ordering::Relaxed))
+    }
+
+    /// How far below its peak since the last call the use is now.
+    pub fn freed(&self) -> usize {
+        let used = self.0.used.load(Ordering::Relaxed);
+        self.0.most.swap(used, Ordering::Relaxed).saturating_sub(used)
     }
 
     /// The number of units that are taken at the moment.
@@ -50,11 +58,12 @@ impl Budget {
     fn claim(&self, units: usize) -> bool {
         let room = |used: usize| used.checked_add(units).filter(|sum| *sum <= self.0.limit);
         // The counter orders no other memory, so relaxed is enough.
-        let taken = self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
-        if taken {
+        let before = self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
+        if let Ok(before) = before {
+            self.0.most.fetch_max(before + units, Ordering::Relaxed);
             self.0.shown.inc_by(shown(units));
         }
-        taken
+        before.is_ok()
     }
 }
 
@@ -77,6 +86,10 @@ impl Share {
         grown
     }
 
+    pub fn units(&self) -> usize {
+        self.units
+    }
+
     /// Returns all units but these.
     pub fn shrink_to(&mut self, units: usize) {
         let returned = self.units.saturating_sub(units);
@@ -92,7 +105,7 @@ impl Drop for Share {
 }
 
 /// Units as a gauge counts them. A budget is never so large that this cuts anything off.
-fn shown(units: usize) -> i64 {
+pub(super) fn shown(units: usize) -> i64 {
     i64::try_from(units).unwrap_or(i64::MAX)
 }
 
@@ -110,5 +123,6 @@ mod tests {
         assert!(budget.take(usize::MAX).is_none());
         drop(share);
         assert_eq!(budget.used(), 0);
+        assert_eq!([budget.freed(), budget.freed()], [10, 0]);
     }
 }

@@ -129,18 +129,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.entry = Some(Entry { id: self.door.request_id(park), park, started, method: None });
         let deadline = started + self.door.settings.send;
         let mut opening = timeout_at(deadline, self.read_head()).await.unwrap_or(Err(TOO_SLOW.into()))?;
-        match self.admit(&mut opening).await {
+        let admission = match self.admit(&mut opening).await {
             Err(refused) => {
                 let (keep, identity) = (self.skip_body(&opening), opening.request.identity.take());
                 // The client may take its answer slowly. It need not hold its request for that.
                 drop(opening);
                 return self.respond(refused, identity.as_ref(), keep).await;
             }
-            Ok(Admission::Public) => {}
-            Ok(_) if self.seat.serve() => {}
-            Ok(_) => return Err(End::Gone),
+            Ok(admission) => admission,
+        };
+        let is_guest = admission == Admission::Public;
+        if !is_guest && !self.seat.admit() {
+            return Err(End::Gone);
         }
         let ask = timeout_at(deadline, self.read_body(opening)).await.unwrap_or(Err(TOO_SLOW.into()))?;
+        if !is_guest && !self.seat.serve() {
+            return Err(End::Gone);
+        }
         self.answer(ask).await
     }
 
@@ -318,6 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     let asked = Instant::now() + Duration::from_millis(span.0.min(crate::core::limits::WAIT_MS));
                     let until = *until.insert(until.map_or(asked, |first| first.min(asked)));
                     shrink(&mut request);
+                    let _parked = place.as_ref().map(|place| door.lot.park(place));
                     request.attempt = self.park(subscription, until).await?;
                 }
                 _ => break response,
@@ -402,6 +408,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if is_large && share.is_none() {
             return Err(NO_ROOM_FOR_ANSWER.into());
         }
+        self.seat.rest();
         let sent = self.send(&bytes).await;
         self.end_entry(&Outcome { status, route, identity });
         sent.map(|()| keep).map_err(|_| End::Gone)

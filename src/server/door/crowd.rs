@@ -1,7 +1,7 @@
 //! Who is connected, and who makes room when there are too many.
 //!
 //! Those make room first of whom the least is known: clients that never sent a request, then idle ones, the oldest
-//! first; clients of known addresses last. Who has been admitted and waits for an answer never does.
+//! first; clients of known addresses last. A client whose admitted request has arrived and is not answered yet never does.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,8 +19,12 @@ use super::limits;
 const BUSY: u64 = u64::MAX;
 const GONE: u64 = u64::MAX - 1;
 const LEFT: u64 = u64::MAX - 2;
+/// A client whose address this connection has not noted yet.
+const NEVER: u64 = u64::MAX;
 /// Where the rank of a client is in its key. Below it is since when, in microseconds.
 const RANK: u32 = 56;
+/// The part of the rank that clients of known addresses have. Having asked for something adds 1.
+const KNOWN: u64 = 2;
 /// How many clients are chosen in one pass through all of them.
 const CHOSEN: usize = 64;
 
@@ -34,7 +38,7 @@ enum Whom {
 
 impl Whom {
     fn has(self, key: u64) -> bool {
-        key < LEFT && (self == Self::Anybody || key >> RANK < 2)
+        key < LEFT && (self == Self::Anybody || key >> RANK < KNOWN)
     }
 }
 
@@ -82,7 +86,8 @@ impl Crowd {
         clients.all.insert(id, Arc::clone(&client));
         drop(clients);
         let is_known = AtomicBool::new(is_known);
-        Seat { crowd: Arc::clone(self), id, client, address, is_known, room: Mutex::new(Some(room)) }
+        let noted = AtomicU64::new(NEVER);
+        Seat { crowd: Arc::clone(self), id, client, address, is_known, noted, room: Mutex::new(Some(room)) }
     }
 
     /// Whether a client of this address was admitted lately.
@@ -146,7 +151,7 @@ impl Crowd {
     }
 
     fn key(&self, is_known: bool, has_asked: bool) -> u64 {
-        let rank = u64::from(is_known) << 1 | u64::from(has_asked);
+        let rank = if is_known { KNOWN } else { 0 } | u64::from(has_asked);
         let since = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         rank << RANK | since.min((1 << RANK) - 1)
     }
@@ -183,6 +188,8 @@ pub(super) struct Seat {
     client: Arc<Client>,
     address: Address,
     is_known: AtomicBool,
+    /// When its address was last noted as known, in milliseconds since the start of the crowd. [`NEVER`] before.
+    noted: AtomicU64,
     /// `None` once it has left.
     room: Mutex<Option<Room>>,
 }
@@ -203,11 +210,11 @@ impl Seat {
         self.crowd.make_room_before(own, Whom::Strangers, take).await
     }
 
-    /// The client has been admitted: from now on it is known, and it is served until [`Self::rest`]. False if it has
+    /// A request of this client has been admitted: from now on the client and its address are known. False if it has
     /// been told to go.
-    pub fn serve(&self) -> bool {
-        let to_busy = |key| (key != GONE).then_some(BUSY);
-        if self.client.key.fetch_update(Ordering::AcqRel, Ordering::Relaxed, to_busy).is_err() {
+    pub fn admit(&self) -> bool {
+        let known = |key| (key != GONE).then_some(if key < LEFT { key | KNOWN << RANK } else { key });
+        if self.client.key.fetch_update(Ordering::AcqRel, Ordering::Relaxed, known).is_err() {
             return false;
         }
         if !self.is_known.swap(true, Ordering::Relaxed)
@@ -216,11 +223,28 @@ impl Seat {
             let bytes = room.memory_if_known;
             room.memory.shrink_to(bytes);
         }
-        self.crowd.note(self.address);
+        self.note();
         true
     }
 
-    /// A request has been answered.
+    /// Notes the address, but not for each request: the table is shared by all clients.
+    fn note(&self) {
+        let now = u64::try_from(self.crowd.start.elapsed().as_millis()).unwrap_or(NEVER);
+        let noted = self.noted.load(Ordering::Relaxed);
+        if noted == NEVER || now.saturating_sub(noted) >= limits::DOOR_KNOWN_AGAIN_MS {
+            self.noted.store(now, Ordering::Relaxed);
+            self.crowd.note(self.address);
+        }
+    }
+
+    /// All of the admitted request has arrived: it is served until [`Self::rest`]. False if the client has been told to
+    /// go.
+    pub fn serve(&self) -> bool {
+        let to_busy = |key| (key != GONE).then_some(BUSY);
+        self.client.key.fetch_update(Ordering::AcqRel, Ordering::Relaxed, to_busy).is_ok()
+    }
+
+    /// The answer to a request is on its way, or was sent. Who takes it slowly can make room.
     pub fn rest(&self) {
         let key = self.crowd.key(self.is_known.load(Ordering::Relaxed), true);
         let idle = |old| (old != GONE).then_some(key);
@@ -262,27 +286,31 @@ mod tests {
                 .map(|_| seats.iter().zip(before).position(|(seat, was)| gone(seat) && !was).unwrap())
         };
         let proven = enter(1);
-        assert!(proven.serve());
+        assert!(proven.admit());
         assert_eq!(budget.used(), 3, "a known client takes less");
+        assert!(proven.serve());
         proven.rest();
         let (asked, silent, later, busy) = (enter(2), enter(3), enter(4), enter(5));
         asked.rest();
-        assert!(busy.serve());
+        assert!(busy.admit() && busy.serve());
+        let sending = enter(6);
+        assert!(sending.admit());
         let of_known = enter(1);
-        let seats = [&proven, &asked, &silent, &later, &busy, &of_known];
+        let seats = [&proven, &asked, &silent, &later, &busy, &sending, &of_known];
         let before = silent.client.key.load(Ordering::Relaxed);
         assert!(crowd.tell_one(before, Whom::Anybody).is_none(), "those who came later stay");
         assert_eq!(next(&seats, Whom::Strangers), Some(2));
         assert_eq!(next(&seats, Whom::Anybody), Some(3));
         assert_eq!(next(&seats, Whom::Anybody), Some(1), "who has asked is more than who never did");
         assert_eq!(next(&seats, Whom::Strangers), None);
-        assert_eq!(next(&seats, Whom::Anybody), Some(5), "never asked, at a known address");
+        assert_eq!(next(&seats, Whom::Anybody), Some(5), "admitted, and not all of its request has arrived");
+        assert_eq!(next(&seats, Whom::Anybody), Some(6), "never asked, at a known address");
         assert_eq!(next(&seats, Whom::Anybody), Some(0));
         assert_eq!(next(&seats, Whom::Anybody), None, "who is served stays");
-        assert!(!silent.serve(), "it is too late");
+        assert!(!silent.admit() && !sending.serve(), "it is too late");
         busy.rest();
         assert_eq!(next(&seats, Whom::Anybody), Some(4));
-        drop((proven, asked, silent, later, busy, of_known));
+        drop((proven, asked, silent, later, busy, sending, of_known));
         assert!(budget.used() == 0 && locked(&crowd.clients).all.is_empty());
     }
 }

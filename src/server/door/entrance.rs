@@ -33,8 +33,6 @@ pub(super) struct Entrance<'w> {
     workers: &'w Workers,
     alive: mpsc::Sender<()>,
     connections: Budget,
-    /// What the connections take, bytes.
-    memory: Budget,
     newcomers: Newcomers,
     per_address: Option<Arc<ConnectionCounts>>,
     turned_away: Budget,
@@ -51,7 +49,6 @@ impl<'w> Entrance<'w> {
             workers,
             alive,
             connections: Budget::shown_by(door.settings.connections, &door.settings.figures.connections),
-            memory: Budget::new(door.settings.memory_bytes / 2),
             newcomers: Newcomers::new(),
             per_address: door.settings.connections_per_address.map(ConnectionCounts::new),
             turned_away: Budget::new(limits::DOOR_TURNED_AWAY),
@@ -145,7 +142,7 @@ impl<'w> Entrance<'w> {
             Some(_) => (limits::DOOR_TLS_STRANGER_BYTES, limits::DOOR_TLS_BYTES),
             None => (limits::DOOR_CONNECTION_BYTES, limits::DOOR_CONNECTION_BYTES),
         };
-        Some(Room { _connection: self.connections.take(1)?, memory: self.memory.take(memory)?, memory_if_known })
+        Some(Room { _connection: self.connections.take(1)?, memory: self.door.memory.take(memory)?, memory_if_known })
     }
 
     /// Writes one log line for a flood of refusals.

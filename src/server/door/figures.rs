@@ -55,7 +55,7 @@ impl DoorFigures {
     pub fn register(&self, registry: &mut Registry) {
         let gauges = [
             ("connections", "Connections that are open", &self.connections),
-            ("parked_requests", "Requests that wait in the server, and those being answered", &self.parked),
+            ("parked_requests", "Requests that wait in the server", &self.parked),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());

@@ -45,7 +45,12 @@ impl Listener {
         // queue.
         Ok(match self {
             Self::Tcp(listener) => {
-                SockRef::from(&listener).listen(limits::DOOR_ACCEPT_QUEUE)?;
+                let socket = SockRef::from(&listener);
+                // Accepted connections inherit these. Without them the system would keep megabytes for each client that
+                // takes no answers, in memory that counts for the container and that no budget of ours knows.
+                socket.set_send_buffer_size(limits::DOOR_SOCKET_BYTES)?;
+                socket.set_recv_buffer_size(limits::DOOR_SOCKET_BYTES)?;
+                socket.listen(limits::DOOR_ACCEPT_QUEUE)?;
                 listener.set_nonblocking(true)?;
                 AsyncListener::Tcp(TcpListener::from_std(listener)?)
             }

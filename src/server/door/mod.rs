@@ -19,7 +19,7 @@
 //! | `answer.rs` | the bytes of an answer, with the help of `tiny_http` |
 //! | `access_log.rs` | the log line of a request |
 //! | `park.rs` | room for parked requests, and the report that a listener has left |
-//! | `budget.rs` | counted room of any kind |
+//! | `budget.rs`, `tidy.rs` | counted room of any kind; memory goes back to the system |
 //! | `figures.rs` | what the door counts, for the metrics |
 //! | `refusal.rs` | answers that the door gives without a route |
 //! | `descriptors.rs` | how many connections the limit of open files allows |
@@ -48,6 +48,7 @@ mod refusal;
 mod settings;
 mod stop;
 mod stream;
+mod tidy;
 mod tls;
 mod workers;
 
@@ -89,6 +90,8 @@ struct Door {
     lot: Lot,
     /// Everybody who is connected.
     crowd: Arc<Crowd>,
+    /// What the connections take, bytes.
+    memory: Budget,
     /// Bytes of large bodies that have arrived.
     held: Budget,
     /// Bytes of large answers being sent.
@@ -151,6 +154,7 @@ pub fn serve(
         logins: Logins::new(),
         parks: AtomicU64::new(1),
         start: random_hex::<4>(),
+        memory: Budget::new(settings.memory_bytes / 2),
         held: Budget::shown_by(settings.held_bytes(), &settings.figures.held_bytes),
         answers: Budget::shown_by(settings.held_bytes(), &settings.figures.held_bytes),
         settings,
@@ -169,6 +173,7 @@ async fn run(listener: Listener, door: &Arc<Door>, workers: &Workers) -> anyhow:
     if let Some(tls) = &door.settings.tls {
         tokio::spawn(tls::keep_fresh(Arc::clone(tls), door.stop.clone()));
     }
+    tokio::spawn(tidy::keep_tidy(Arc::clone(door)));
     // Each connection holds a sender. When the last sender is dropped, all connections have ended.
     let (alive, mut all_ended) = mpsc::channel::<()>(1);
     let mut entrance = Entrance::new(door, workers, alive);

@@ -1,8 +1,11 @@
-//! What a parked request holds: its room, and the guarantee that the engine learns when its client leaves.
+//! What a parked request holds: its room, its part of the figures, and the guarantee that the engine learns when its
+//! client leaves.
 
 use std::sync::Arc;
 
-use super::budget::{Budget, Share};
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::budget::{Budget, Share, shown};
 use super::settings::DoorSettings;
 use crate::core::names::ParkId;
 use crate::server::http::{Handler, Request};
@@ -12,23 +15,34 @@ pub(super) struct Lot {
     requests: Budget,
     bytes: Budget,
     body_bytes: usize,
+    /// How many requests are parked, and their bytes.
+    shown: [Gauge; 2],
 }
 
-/// The room of one parked request. Dropping it frees the room.
+/// The room of a request that may be parked. Dropping it frees the room.
 pub(super) struct Place {
     _request: Share,
-    _bytes: Share,
+    bytes: Share,
+}
+
+/// A request that is parked now. Dropping it takes it out of the figures.
+pub(super) struct Parked<'l>(&'l Lot, i64);
+
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        let [requests, bytes] = &self.0.shown;
+        requests.dec();
+        bytes.dec_by(self.1);
+    }
 }
 
 impl Lot {
     pub fn new(settings: &DoorSettings) -> Self {
         Self {
-            requests: Budget::shown_by(
-                settings.parked.min(settings.connections - settings.kept()),
-                &settings.figures.parked,
-            ),
-            bytes: Budget::shown_by(settings.parked_bytes, &settings.figures.parked_bytes),
+            requests: Budget::new(settings.parked.min(settings.connections - settings.kept())),
+            bytes: Budget::new(settings.parked_bytes),
             body_bytes: settings.park_body_bytes,
+            shown: [settings.figures.parked.clone(), settings.figures.parked_bytes.clone()],
         }
     }
 
@@ -37,7 +51,16 @@ impl Lot {
         if request.body.len() > self.body_bytes {
             return None;
         }
-        Some(Place { _request: self.requests.take(1)?, _bytes: self.bytes.take(bytes(request))? })
+        Some(Place { _request: self.requests.take(1)?, bytes: self.bytes.take(bytes(request))? })
+    }
+
+    /// The request with this place is parked from now on.
+    pub fn park(&self, place: &Place) -> Parked<'_> {
+        let [requests, bytes] = &self.shown;
+        let size = shown(place.bytes.units());
+        requests.inc();
+        bytes.inc_by(size);
+        Parked(self, size)
     }
 }
 

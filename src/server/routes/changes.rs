@@ -4,6 +4,7 @@ use super::super::history::{Filter, OfBuild, Order, Wanted};
 use super::super::http::Response;
 use super::super::long_polls::Topic;
 use super::super::views;
+use super::browse::is_long;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json};
@@ -134,7 +135,9 @@ async fn page_or_park(
     if !(may_park && nothing_yet) {
         routes.long_polls.unwatch(park);
     }
-    Ok(Response { park: (may_park && nothing_yet).then_some(wait), ..json(&page?) })
+    let page = page?;
+    let response = routes.browser.work(is_long(page.items.len()), move || json(&page)).await?;
+    Ok(Response { park: (may_park && nothing_yet).then_some(wait), ..response })
 }
 
 /// `GET /api/v1/pools/{pool}/changes/{revision}`: the entries of one revision in this pool.

@@ -10,6 +10,7 @@ use anyhow::anyhow;
 
 use super::super::http::{Attempt, Response};
 use super::super::views::{self, Viewer};
+use super::browse::is_long;
 use super::call::Call;
 use super::failure::Failure;
 use super::release;
@@ -384,14 +385,14 @@ pub(super) async fn list(routes: &Routes, call: &Call<'_>) -> Result<Response, F
         let page = routes.engine.read(move |reader| page_of_ended(reader, &filter, after.as_ref(), limit)).await;
         return Ok(json(&page.map_err(Failure::unreadable)?));
     }
-    let page = routes.look(|viewer| {
+    let list = move |viewer: &Viewer<'_>| {
         let matches = |claim: &Claim| filter.lists(claim);
         let show = |claim: &Arc<Claim>| matches(claim).then(|| viewer.claim(claim, false));
         let mut page = ClaimPage::new(limit);
         let _ = live(viewer.snapshot, &filter, after.as_ref()).try_for_each(|(id, claim)| page.add(id, || show(claim)));
-        page.done()
-    });
-    Ok(json(&page))
+        json(&page.done())
+    };
+    routes.browse(|snapshot| is_long(snapshot.claims.len()), list).await
 }
 
 impl Filter {

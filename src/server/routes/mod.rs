@@ -1,11 +1,13 @@
 //! Our own HTTP API (`docs/design.md#the-api`), as plain functions from a request value to a response value.
 //!
 //! - `route`: what a route is. `table`: all routes, with shared `parameters`. Dispatch and `openapi.json` both use that one table.
+//! - `browse`: listings, which may be long.
 //! - `call`: one request, split into path, query and body. It collects everything that is wrong with the request.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
 //! - `claims`, `pools`, `locks`, `changes`, `events`, `stats`, `info`, `sessions`, `pages`: the handlers.
 //! - [`contracts`]: the handlers of the APIs that Locker serves for clients of other servers.
 
+mod browse;
 mod call;
 mod changes;
 mod claims;
@@ -32,6 +34,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use serde_json::Value;
 
+use self::browse::Browser;
 use self::call::Call;
 use self::contracts::ContractRoutes;
 use self::failure::Failure;
@@ -51,6 +54,7 @@ use super::openapi;
 use super::views::Viewer;
 use crate::core::command::{AskClaim, Command, Refusal, Reply};
 use crate::core::names::{ParkId, Revision};
+use crate::core::state::Snapshot;
 use crate::wire::api::DoneView;
 use crate::wire::errors::Code;
 use crate::wire::problems::quoted;
@@ -80,6 +84,7 @@ pub struct Routes {
     sessions: Sessions,
     figures: KeptFigures,
     made: MadePages,
+    browser: Browser,
 }
 
 impl Routes {
@@ -89,7 +94,8 @@ impl Routes {
     pub fn new(engine: Engine, long_polls: LongPolls, health: Health) -> Self {
         let (builds, contracts) = (BuildWatch::default(), ContractRoutes::default());
         let (sessions, figures, made) = (Sessions::default(), KeptFigures::default(), MadePages::default());
-        Self { engine, long_polls, health, builds, contracts, metrics: Arc::new(|_| ()), sessions, figures, made }
+        let (metrics, browser): (MoreMetrics, _) = (Arc::new(|_| ()), Browser::default());
+        Self { engine, long_polls, health, builds, contracts, metrics, sessions, figures, made, browser }
     }
 
     /// The same API, where people sign in to these sessions.
@@ -136,6 +142,15 @@ impl Routes {
     fn look<T>(&self, look: impl FnOnce(&Viewer<'_>) -> T) -> T {
         let snapshot = self.engine.snapshot();
         look(&Viewer { snapshot: &snapshot, now: self.engine.now() })
+    }
+
+    /// The same for a listing, which may be long (see [`browse`]).
+    async fn browse<T: Send + 'static>(
+        &self,
+        is_long: impl FnOnce(&Snapshot) -> bool,
+        look: impl FnOnce(&Viewer<'_>) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.browser.look(&self.engine, is_long, look).await
     }
 
     /// Asks the engine. A refusal names what was probably meant.

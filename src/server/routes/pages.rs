@@ -7,12 +7,14 @@ use super::super::history::{Filter, Order, Scope, Wanted};
 use super::super::http::{Request, Response};
 use super::super::pages::{self, Asked, Moment, Over, Page, PoolRow, Visitor};
 use super::super::views::Viewer;
+use super::browse::are_long;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, changes, claims, pools};
 use crate::core::limits;
 use crate::core::names::{ClaimId, NamePattern, PoolName, Revision};
 use crate::core::pool::Pool;
+use crate::core::state::Snapshot;
 use crate::core::time::WallMs;
 use crate::wire::api::{ChangeView, ClaimState, ClaimView};
 use crate::wire::text::{parse_time, time};
@@ -45,14 +47,13 @@ fn visitor(request: &Request) -> Visitor {
 /// `GET /`: all pools.
 pub(super) async fn overview(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     call.asks_nothing()?;
-    let make = async {
-        Ok(routes.look(|viewer| {
-            let pools = &viewer.snapshot.pools;
-            let rows: Vec<_> = pools.values().take(limits::PAGE).map(|pool| viewer.row(pool)).collect();
-            let moment = viewer.moment_shown();
-            (200, moment, pages::overview(moment, &rows, pools.len() - rows.len()))
-        }))
-    };
+    let is_long = |snapshot: &Snapshot| are_long(snapshot.pools.values().map(|pool| &**pool));
+    let make = routes.browse(is_long, |viewer| {
+        let pools = &viewer.snapshot.pools;
+        let rows: Vec<_> = pools.values().take(limits::PAGE).map(|pool| viewer.row(pool)).collect();
+        let moment = viewer.moment_shown();
+        (200, moment, pages::overview(moment, &rows, pools.len() - rows.len()))
+    });
     shown(routes, call, make).await
 }
 
@@ -68,17 +69,21 @@ pub(super) async fn pool(routes: &Routes, call: &Call<'_>) -> Result<Response, F
 }
 
 async fn of_pool(routes: &Routes, name: &PoolName) -> Result<(u16, Moment, Page), Failure> {
-    let (moment, view, keys) = routes.look(|viewer| {
+    let keys: Vec<_> = routes.look(|viewer| {
         let changes = viewer.snapshot.pool(name).map(|pool| pool.changes.keys().rev().take(LAST_CHANGES).copied());
-        let keys: Vec<_> = changes.into_iter().flatten().collect();
-        (viewer.moment_shown(), pools::view(viewer, name, None, limits::PAGE), keys)
+        changes.into_iter().flatten().collect()
     });
-    let Some(view) = view else {
-        let text = format!("There is no pool called {:?}.", name.as_str());
-        return Ok((404, moment, pages::missing(&text)));
-    };
     let changes = changes::entries(routes, keys).await?;
-    Ok((200, moment, pages::pool(moment, &view, &changes)))
+    let (pool, name) = (name, name.clone());
+    let is_long = |snapshot: &Snapshot| are_long(snapshot.pool(pool).into_iter());
+    let show = move |viewer: &Viewer<'_>| {
+        let moment = viewer.moment_shown();
+        match pools::view(viewer, &name, None, limits::PAGE) {
+            Some(view) => (200, moment, pages::pool(moment, &view, &changes)),
+            None => (404, moment, pages::missing(&format!("There is no pool called {:?}.", name.as_str()))),
+        }
+    };
+    routes.browse(is_long, show).await
 }
 
 /// The answer with a page. A page that only refreshes itself may get one that was made for another reader a moment ago:

@@ -4,12 +4,14 @@ use std::ops::Bound;
 
 use super::super::http::Response;
 use super::super::views::Viewer;
+use super::browse::are_long;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json};
 use crate::core::command::{Command, Refusal};
 use crate::core::limits;
 use crate::core::names::{LockName, PoolName};
+use crate::core::state::Snapshot;
 use crate::wire::api::{Page, PoolBody, PoolChangeBody, PoolView, RemoveBody};
 use crate::wire::parse;
 
@@ -19,12 +21,14 @@ pub(super) fn after<T>(after: Option<T>) -> (Bound<T>, Bound<T>) {
 }
 
 /// `GET /api/v1/pools`.
-pub(super) fn list(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn list(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let from = call.query::<PoolName>("after", &mut problems);
     let limit = call.limit(&mut problems);
     problems.done(Some(()))?;
-    let page = routes.look(|viewer| {
+    let start = from.clone();
+    let is_long = |snapshot: &Snapshot| are_long(snapshot.pools.range(after(start)).map(|(_, pool)| &**pool));
+    let list = move |viewer: &Viewer<'_>| {
         let (mut items, mut next, mut looked_at) = (Vec::new(), None, 0);
         for (name, pool) in viewer.snapshot.pools.range(after(from)) {
             // A page may have fewer entries than asked for. Only a page without `next` is the last.
@@ -36,21 +40,22 @@ pub(super) fn list(routes: &Routes, call: &Call) -> Result<Response, Failure> {
             next = Some(name.clone());
         }
         let next = next.filter(|last| viewer.snapshot.pools.range(after(Some(last.clone()))).next().is_some());
-        Page { items, next: next.map(|name| name.to_string()) }
-    });
-    Ok(json(&page))
+        json(&Page { items, next: next.map(|name| name.to_string()) })
+    };
+    routes.browse(is_long, list).await
 }
 
 /// `GET /api/v1/pools/{pool}`.
-pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn get(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let name = call.path::<PoolName>("pool", &mut problems);
     let from = call.query::<LockName>("after", &mut problems);
     let limit = call.limit(&mut problems);
     let name = problems.done(name)?;
-    let view = routes.look(|viewer| view(viewer, &name, from, limit));
-    let view = view.ok_or(Refusal::NoSuchPool { pool: name })?;
-    Ok(json(&view))
+    let pool = name.clone();
+    let is_long = |snapshot: &Snapshot| are_long(snapshot.pool(&pool).into_iter());
+    let view = move |viewer: &Viewer<'_>| Some(json(&view(viewer, &name, from, limit)?));
+    Ok(routes.browse(is_long, view).await?.ok_or(Refusal::NoSuchPool { pool })?)
 }
 
 /// A pool with at most `limit` of its locks, those after `from`, and its whole queue. `None` if there is no such pool.

@@ -4,6 +4,7 @@ use super::super::history::{self, Counted, Scope};
 use super::super::http::Response;
 use super::super::limits::{GROUPS_SHOWN, LONGEST_SHOWN};
 use super::super::views::{self, Viewer};
+use super::browse::is_long;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, changes, json};
@@ -11,6 +12,7 @@ use crate::core::claim::{Claim, Phase};
 use crate::core::command::Refusal;
 use crate::core::figures::{Figures, Group, Spread};
 use crate::core::names::{NamePattern, PoolName, Text};
+use crate::core::state::Snapshot;
 use crate::core::time::{Span, WallMs};
 use crate::wire::api::{ClaimView, GroupView, PoolStatsView, SpreadView, StatsView, TeamStatsView};
 
@@ -56,7 +58,8 @@ async fn answer(
         return Err(Refusal::NoSuchPool { pool: pool.clone() }.into());
     }
     let counted = history::count(&routes.engine, &scope, (since, until), top).await.map_err(Failure::unreadable)?;
-    Ok(json(&routes.look(|viewer| view(viewer, &scope, counted, top))))
+    let is_long = |snapshot: &Snapshot| is_long(snapshot.claims.len());
+    routes.browse(is_long, move |viewer| json(&view(viewer, &scope, counted, top))).await
 }
 
 fn view(viewer: &Viewer<'_>, scope: &Scope, counted: Counted, top: usize) -> StatsView {

@@ -210,13 +210,18 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<Page<PoolSummary>>),
-        ..guarded(Get, "/api/v1/pools", "List pools by name", Look(pools::list))
+        ..guarded(Get, "/api/v1/pools", "List pools by name", Talk(|routes, call| Box::pin(pools::list(routes, call))))
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<PoolView>),
         codes: &[Code::NoSuchPool],
-        ..guarded(Get, "/api/v1/pools/{pool}", "Get a pool, its locks by name and its queue", Look(pools::get))
+        ..guarded(
+            Get,
+            "/api/v1/pools/{pool}",
+            "Get a pool, its locks by name and its queue",
+            Talk(|routes, call| Box::pin(pools::get(routes, call))),
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<PoolBody>),
@@ -531,7 +536,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
         contracts: &[Contract::Locker],
         answer: Some(SchemaGenerator::subschema_for::<LocksView>),
         codes: &[Code::NoSuchRoute],
-        ..guarded(Get, "/locks", "locker: list pools by name, with their holders", Look(locker::list))
+        ..guarded(
+            Get,
+            "/locks",
+            "locker: list pools by name, with their holders",
+            Talk(|routes, _| Box::pin(locker::list(routes))),
+        )
     },
     Route {
         contracts: &[Contract::Locker],
@@ -636,7 +646,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
             ),
         ],
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch],
-        ..guarded(Get, "/lock", "latches: get one, or list them", Look(latches::get))
+        ..guarded(
+            Get,
+            "/lock",
+            "latches: get one, or list them",
+            Talk(|routes, call| Box::pin(latches::get(routes, call))),
+        )
     },
     Route {
         contracts: &[Contract::Latches],

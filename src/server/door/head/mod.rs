@@ -83,7 +83,7 @@ impl Head<'_, '_> {
     /// The request without its body. Headers about this connection or the framing are left out.
     pub fn to_request(&self, park: ParkId, id: &str, client: &Client) -> Request {
         let (path, query) = self.target.split_once('?').unwrap_or((self.target, ""));
-        let passed = |h: &&Header<'_>| matches!(role(h.name), Role::Passed | Role::Host);
+        let passed = |h: &&Header<'_>| matches!(role(h.name), Role::Passed | Role::Host | Role::Authorization);
         let headers = self.headers.iter().filter(passed);
         // All values are ASCII at this point, so nothing is replaced.
         let text = |h: &Header<'_>| (h.name.to_ascii_lowercase(), String::from_utf8_lossy(h.value).into_owned());
@@ -224,6 +224,7 @@ fn parse_request_line<'b>(line: &'b [u8], settings: &DoorSettings) -> Result<(Me
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Host,
+    Authorization,
     ContentLength,
     TransferEncoding,
     Connection,
@@ -235,8 +236,9 @@ enum Role {
 }
 
 fn role(name: &str) -> Role {
-    const ROLES: [(&str, Role); 11] = [
+    const ROLES: [(&str, Role); 12] = [
         ("host", Role::Host),
+        ("authorization", Role::Authorization),
         ("content-length", Role::ContentLength),
         ("transfer-encoding", Role::TransferEncoding),
         ("connection", Role::Connection),
@@ -256,6 +258,7 @@ fn role(name: &str) -> Role {
 #[allow(clippy::struct_excessive_bools, reason = "each flag is one header that was seen or not")]
 struct Told<'b> {
     hosts: usize,
+    has_credentials: bool,
     length: Option<&'b [u8]>,
     coding: Option<&'b [u8]>,
     close: bool,
@@ -273,6 +276,9 @@ impl<'b> Told<'b> {
             }
             match role(header.name) {
                 Role::Host => told.hosts += 1,
+                Role::Authorization if std::mem::replace(&mut told.has_credentials, true) => {
+                    return Err(Refusal::malformed("there are two Authorization headers"));
+                }
                 Role::ContentLength if told.length.replace(header.value).is_some() => {
                     return Err(Refusal::malformed("there are two Content-Length headers"));
                 }
@@ -293,7 +299,7 @@ impl<'b> Told<'b> {
                     return Err(Refusal::new(415, "content_encoding", "compressed request bodies are not supported"));
                 }
                 Role::ContentEncoding => {}
-                Role::ContentLength | Role::TransferEncoding | Role::Dropped | Role::Passed => {}
+                Role::Authorization | Role::ContentLength | Role::TransferEncoding | Role::Dropped | Role::Passed => {}
             }
         }
         Ok(told)

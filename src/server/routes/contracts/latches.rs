@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::super::http::{Request, Response};
 use super::super::super::long_polls::Topic;
+use super::super::browse::is_long;
 use super::super::call::Call;
 use super::super::failure::Failure;
 use super::super::{Routes, json};
@@ -92,7 +93,7 @@ pub(in super::super) fn delete(call: &Call) -> Result<Command, Failure> {
 
 /// `GET /lock?id=` and `?status=`: one latch, or a listing. With `wait`, the request is held until the latch is
 /// released (or deleted), or until the listing of released latches has an entry.
-pub(in super::super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
+pub(in super::super) async fn get(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let wanted = Wanted::of(call)?;
     let mut problems = call.problems();
     let wait = parse::wait("wait", call.query_text("wait"), &mut problems);
@@ -106,7 +107,9 @@ pub(in super::super) fn get(routes: &Routes, call: &Call) -> Result<Response, Fa
         // Register before reading, or a change in between is missed.
         routes.long_polls.watch(park, wanted.topic());
     }
-    let (response, is_there) = wanted.look(&routes.engine.snapshot());
+    let is_listed = matches!(wanted, Wanted::Listed { .. });
+    let is_long = |snapshot: &Snapshot| is_listed && is_long(snapshot.latches.len());
+    let (response, is_there) = routes.browse(is_long, move |viewer| wanted.look(viewer.snapshot)).await?;
     if !may_park || is_there {
         routes.long_polls.unwatch(park);
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::super::http::Response;
+use super::super::browse::is_long;
 use super::super::call::Call;
 use super::super::failure::Failure;
 use super::super::{Routes, json};
@@ -17,12 +18,16 @@ use crate::wire::problems::quoted;
 
 /// `GET /locks`: each pool that has a lock of the same name, ordered by name. No field depends on the time, so the
 /// answer stays the same to the byte while nothing changes.
-pub(in super::super) fn list(routes: &Routes, _: &Call) -> Result<Response, Failure> {
-    let snapshot = routes.engine.snapshot();
+pub(in super::super) async fn list(routes: &Routes) -> Result<Response, Failure> {
+    let is_long = |snapshot: &Snapshot| is_long(snapshot.pools.len());
+    routes.browse(is_long, |viewer| listed(viewer.snapshot)).await
+}
+
+fn listed(snapshot: &Snapshot) -> Response {
     let with_lock = snapshot.pools.values().filter_map(|pool| Some((pool, pool.locks.get(&pool.name.own_lock())?)));
     let view: LocksView =
-        with_lock.map(|(pool, lock)| (pool.name.to_string(), entry(&hold_of(&snapshot, lock)))).collect();
-    Ok(json(&view))
+        with_lock.map(|(pool, lock)| (pool.name.to_string(), entry(&hold_of(snapshot, lock)))).collect();
+    json(&view)
 }
 
 fn entry(hold: &Hold) -> PoolEntry {

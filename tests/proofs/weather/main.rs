@@ -24,8 +24,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-#[path = "../support/mod.rs"]
+#[path = "../../support/mod.rs"]
 mod support;
+
+mod strangers;
 
 use support::http::{Client, request};
 use support::{PATIENCE, Server, Setup, binary, eventually};
@@ -107,14 +109,26 @@ struct Good {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A connection of any kind.
+trait Stream: Read + Write + Send {}
+impl<S: Read + Write + Send> Stream for S {}
+
 impl Good {
     fn start(address: &str) -> Self {
-        let (worst_us, asked, stop) = (Arc::default(), Arc::default(), Arc::default());
         let address = address.to_owned();
+        Self::start_on(move || {
+            let Client { reader, .. } = Client::new(&address);
+            Client::on(Box::new(reader.into_inner()))
+        })
+    }
+
+    /// The same, on connections that `connect` opens.
+    fn start_on(connect: impl Fn() -> Client<Box<dyn Stream>> + Send + 'static) -> Self {
+        let (worst_us, asked, stop) = (Arc::default(), Arc::default(), Arc::default());
         let (worst, count, end): (Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicBool>) =
             (Arc::clone(&worst_us), Arc::clone(&asked), Arc::clone(&stop));
         let thread = thread::spawn(move || {
-            let mut kept = Client::new(&address);
+            let mut kept = connect();
             let mut n = 0;
             while !end.load(Ordering::Relaxed) {
                 n += 1;
@@ -123,7 +137,7 @@ impl Good {
                     worst.fetch_max(took, Ordering::Relaxed);
                     count.fetch_add(1, Ordering::Relaxed);
                 };
-                let timed = |client: &mut Client<TcpStream>, method, target: &str, body| {
+                let timed = |client: &mut Client<Box<dyn Stream>>, method, target: &str, body| {
                     let start = Instant::now();
                     let answer = client.ask(method, target, AUTH, body).unwrap();
                     served(start);
@@ -135,7 +149,7 @@ impl Good {
                 timed(&mut kept, "DELETE", &claim, "");
                 // For a new connection, the time to connect counts.
                 let start = Instant::now();
-                timed(&mut Client::new(&address), "GET", "/api/v1/info", "");
+                timed(&mut connect(), "GET", "/api/v1/info", "");
                 served(start);
                 thread::sleep(Duration::from_millis(5));
             }
@@ -267,6 +281,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("endless heads, targets, chunks and lengths", endless),
     ("bodies that are not honest JSON", bodies),
     ("10,000 requests in one pipeline", pipeline),
+    ("50 clients take large listings slowly", listings),
     ("200 wrong passwords", wrong_passwords),
     ("1,000 waiters that leave at once", abandoned),
     ("2 s of requests as fast as 8 connections can", flood),
@@ -481,6 +496,31 @@ fn pipeline(weather: &Weather) -> String {
     tally.only(&["200"])
 }
 
+fn listings(weather: &Weather) -> String {
+    let mut maker = weather.connect();
+    for n in 0..1_000 {
+        let answer = maker.ask("PUT", &format!("/api/v1/pools/listed/locks/l{n}"), AUTH, "{}").unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    let ask = request("GET", "/pools/listed", &format!("{AUTH}Connection: close\r\n"), "");
+    let take = |_| {
+        let mut client = weather.connect();
+        client.send(&ask);
+        let (mut taken, mut part) = (Vec::new(), [0; 16 * 1024]);
+        while let length @ 1.. = client.reader.get_mut().read(&mut part).unwrap() {
+            taken.extend_from_slice(&part[..length]);
+            thread::sleep(Duration::from_millis(1));
+        }
+        String::from_utf8_lossy(&taken[9..12]).into_owned()
+    };
+    let mut tally = Tally::default();
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..50).map(|_| scope.spawn(|| (0..5).map(take).collect::<Vec<_>>())).collect();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).for_each(|status| tally.add(status));
+    });
+    tally.only(&["200"])
+}
+
 fn wrong_passwords(weather: &Weather) -> String {
     let mut clients: Vec<_> = (0..200).map(|_| weather.connect()).collect();
     for client in &mut clients {
@@ -559,6 +599,14 @@ fn absurd(weather: &Weather) -> String {
     tally.only(&["4", "200"])
 }
 
+/// For the sockets of this side. Returns how many there may be.
+fn raise_the_limit_of_open_files() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let all = rustix::process::Rlimit { current: limit, maximum: limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, all).unwrap();
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap())
+}
+
 /// Room for the waiters, the good client and the largest crowd of the other attacks, beside what the door keeps free.
 fn cap(waiters: usize) -> usize {
     (waiters + 2_500) * 16 / 15
@@ -569,10 +617,7 @@ fn bad_weather() {
     let _alone = CALM.write().unwrap_or_else(PoisonError::into_inner);
     let waiters: usize =
         std::env::var("LOCKER_WEATHER_WAITERS").map_or(500, |number| number.parse().expect("a number of waiters"));
-    // The sockets of this side.
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
-    let all = rustix::process::Rlimit { current: limit, maximum: limit };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, all).unwrap();
+    raise_the_limit_of_open_files();
     let cap = cap(waiters).to_string();
     let args = ["--send-timeout", "2s", "--idle-timeout", "3s", "--write-timeout", "500ms", "--max-connections", &cap];
     let vars = [("AUTH_USER", "ci"), ("AUTH_PASS", "canary-7Qx"), ("LOCKER_LOG_LEVEL", "debug")];
