@@ -35,7 +35,7 @@ impl Client {
         let since = since.map(|since| format!("since={since}"));
         let query: Vec<String> = pool.into_iter().chain(since).collect();
         let path = format!("/api/v1/events?{}", query.join("&"));
-        let answer = self.begin(&Request { method: Method::Get, path, body: None, patience })?;
+        let answer = self.begin(&Request { method: Method::Get, path, body: None, patience }, "text/event-stream")?;
         Ok(Events { lines: BufReader::new(Box::new(answer)), server: self.server() })
     }
 }

@@ -278,10 +278,11 @@ impl Client {
         self.send_by(|server| self.servers[server].send(server, request))
     }
 
-    /// Sends one request whose answer is read as it comes.
-    pub(super) fn begin(&self, request: &Request) -> Result<impl Read + Send + use<>, CallError> {
+    /// Sends one request whose answer is read as it comes. A 200 of another media type than this is not ours.
+    pub(super) fn begin(&self, request: &Request, media: &str) -> Result<impl Read + Send + use<>, CallError> {
         let (server, response) = self.send_by(|server| Ok((server, self.servers[server].begin(request)?)))?;
-        if response.status() == 200 {
+        let is_success = response.status() == 200;
+        if is_success && response.body().mime_type() == Some(media) {
             self.meet();
             return Ok(response.into_body().into_reader());
         }
@@ -289,6 +290,11 @@ impl Client {
             self.leave(server);
             self.trouble(server, self.look(server, &error), None, None)
         })?;
+        if is_success {
+            let why =
+                format!("its answer (status {}) does not come from a locker server: it is not {media}", raw.status);
+            return Err(self.foreign(&raw, why, None));
+        }
         Err(self.error(&raw))
     }
 

@@ -330,6 +330,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
         };
         if let (Some(_), Some(subscription), false) = (response.stream, &subscription, self.is_head) {
+            // In between its parts it is parked, so it counts as such.
+            let _parked = place.as_ref().map(|place| door.lot.park(place));
             let keep = self.stream(&mut request, response, subscription).await?;
             listener.answered();
             return Ok(keep);
