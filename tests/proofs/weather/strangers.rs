@@ -71,6 +71,8 @@ const ATTACKS: &[Attack] = &[
         name: "large answers that nobody takes, no password",
         act: Act::Send(large_answers),
         is_guarded: false,
+        // Below the cap: without a password, whoever is answered is a client like any other.
+        share: 2,
         ..PLAIN
     },
     Attack { name: "TLS: idle connections", is_tls: true, ..PLAIN },
