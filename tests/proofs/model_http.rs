@@ -91,7 +91,6 @@ impl Server {
             lease: Span(rules.lease),
             unanswered: Span(rules.unanswered),
             latch_kept: Span(rules.latch_kept),
-            ended_claims: rules.ended_claims,
             ops: rules.ops,
             declared_only: rules.declared_only,
             stuck_look: Span(0),

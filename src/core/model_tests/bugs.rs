@@ -39,7 +39,7 @@ impl Bug {
 
     pub(super) fn rules(self, rules: &Rules) -> Rules {
         match self {
-            Self::Limits => Rules { ended_claims: 1_000, ops: 1_000, ..rules.clone() },
+            Self::Limits => Rules { ops: 1_000, ..rules.clone() },
             _ => rules.clone(),
         }
     }

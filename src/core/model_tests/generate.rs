@@ -39,7 +39,7 @@ pub(super) struct Rulebook;
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 
-/// With `tight` limits, old things are forgotten because there is too much of them.
+/// With `tight` limits, old operations are forgotten because there are too many.
 fn rules(declared_only: bool, tight: bool) -> Rules {
     Rules {
         listen: 20 * SECOND,
@@ -53,7 +53,6 @@ fn rules(declared_only: bool, tight: bool) -> Rules {
         memory: 20 * MINUTE,
         build_memory: 60 * MINUTE,
         latch_kept: 9 * MINUTE,
-        ended_claims: if tight { 3 } else { 100 },
         ops: if tight { 1 } else { 100 },
         short: 10 * MINUTE,
         parks: 8,

@@ -41,8 +41,8 @@ pub(super) struct Rules {
     pub(super) build_memory: u64,
     /// How long a released latch is kept.
     pub(super) latch_kept: u64,
-    /// Most ended claims and operations that are remembered.
-    pub(super) ended_claims: usize,
+    /// Most operations that are remembered. (The limit of ended claims is left out: of those that ended in the same
+    /// moment, any may be forgotten first.)
     pub(super) ops: usize,
     /// Deadlines up to this span start again in full with the server.
     pub(super) short: u64,
@@ -1492,16 +1492,9 @@ impl Model {
         self.drop_left();
     }
 
-    /// Remembers an ended claim. Of too many, the released one that ended first is forgotten, otherwise any that ended
-    /// first.
     fn remember(&mut self, new: Ended) {
         self.ended.retain(|ended| ended.id != new.id);
         self.ended.push(new);
-        while self.ended.len() > self.rules.ended_claims {
-            let order = |ended: &Ended| (ended.how != "released", ended.at, ended.id.clone());
-            let first = self.ended.iter().map(order).min();
-            self.ended.retain(|ended| Some(order(ended)) != first);
-        }
     }
 
     /// Removes locks that waited only for their holders to go and for their drains to end.

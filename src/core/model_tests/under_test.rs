@@ -46,7 +46,6 @@ impl Core {
             lease: Span(rules.lease),
             unanswered: Span(rules.unanswered),
             latch_kept: Span(rules.latch_kept),
-            ended_claims: rules.ended_claims,
             ops: rules.ops,
             declared_only: rules.declared_only,
             // The model searches for stuck claims at every step.
