@@ -714,10 +714,10 @@ fn bugs_in_labels_names_picks_and_operations_are_found() {
     is_found::<{ PLANTS.len() + Bug::Again as usize }>();
 }
 
+/// (The limit of operations matters after many of them only: the model of the core finds that bug.)
 #[test]
-fn bugs_in_first_claims_suspects_latches_and_limits_are_found() {
+fn bugs_in_first_claims_suspects_and_latches_are_found() {
     is_found::<{ PLANTS.len() + Bug::FirstClaim as usize }>();
     is_found::<{ PLANTS.len() + Bug::Suspect as usize }>();
     is_found::<{ PLANTS.len() + Bug::Ending as usize }>();
-    is_found::<{ PLANTS.len() + Bug::Limits as usize }>();
 }
