@@ -140,6 +140,11 @@ impl Arena {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).push(op);
     }
 
+    /// How many operations were recorded.
+    pub fn recorded(&self) -> usize {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }

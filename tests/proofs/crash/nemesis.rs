@@ -20,6 +20,11 @@ use super::workload::{ALL_POOLS, Client, POOLS};
 use crate::support::http::{Client as Conn, request};
 use crate::support::{Server, Setup};
 
+/// Operations between two kills, on average and at least: a quiet machine does 400.
+const OPERATIONS: usize = 250;
+/// How long a kill waits for them at most.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The settings of one run.
 pub struct Campaign {
     pub seed: u64,
@@ -128,6 +133,11 @@ impl Nemesis {
     /// audits it.
     fn strike(&mut self, mut server: Server) -> Server {
         thread::sleep(Duration::from_millis(20 + self.rng.below(900)));
+        // On a busy machine the clients get less done in that time. They catch up before the next kill.
+        let patience = Instant::now() + PATIENCE;
+        while self.arena.recorded() < OPERATIONS * self.deaths.len() && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(1));
+        }
         if self.rng.percent(60) {
             self.arena.arm();
             let patience = Instant::now() + Duration::from_millis(500);
