@@ -10,7 +10,7 @@ use crate::client::history::HistoryFilter;
 use crate::client::{Client, when, who};
 use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::env::Env;
-use crate::wire::api::{ChangeKind, ChangeView};
+use crate::wire::api::{ChangeKind, ChangeView, locks_text};
 use crate::wire::errors::exit;
 use crate::wire::escape::escape;
 use crate::wire::text;
@@ -148,11 +148,10 @@ fn proved(entry: &ChangeView) -> String {
 
 /// What an entry is about: its locks, or else its pools or its latch.
 pub(super) fn subject(entry: &ChangeView) -> String {
-    let locks: Vec<String> = entry.locks.iter().map(|lock| format!("{}: {}", lock.pool, lock.lock)).collect();
-    match (&entry.latch, locks.is_empty()) {
+    match (&entry.latch, entry.locks.is_empty()) {
         (Some(latch), _) => format!("latch {}", latch.id),
         (None, true) => entry.pools.join(", "),
-        (None, false) => locks.join(", "),
+        (None, false) => locks_text(&entry.locks, ", "),
     }
 }
 
@@ -164,7 +163,6 @@ fn csv(entries: &[ChangeView]) -> String {
     let mut text = format!("{NAMES}\r\n");
     for entry in entries {
         let owner = &entry.owner;
-        let locks: Vec<String> = entry.locks.iter().map(|lock| format!("{}: {}", lock.pool, lock.lock)).collect();
         let seconds = |span: &Option<String>| span.as_ref().and_then(|span| text::span(span).ok());
         let seconds =
             |span: &Option<String>| seconds(span).map(|span| format!("{}.{:03}", span.0 / 1000, span.0 % 1000));
@@ -175,7 +173,7 @@ fn csv(entries: &[ChangeView]) -> String {
             entry.kind.word().to_owned(),
             opt(&entry.how),
             entry.pools.join("; "),
-            locks.join("; "),
+            locks_text(&entry.locks, "; "),
             opt(&entry.claim),
             opt(&owner.team),
             opt(&owner.pipeline),

@@ -9,7 +9,7 @@ use super::table::{self, Cell, Look, cell};
 use crate::client::{Client, when, who};
 use crate::core::names::PoolName;
 use crate::env::Env;
-use crate::wire::api::{ChangeView, ClaimView, GroupView, PartBody, StatsView};
+use crate::wire::api::{ChangeView, ClaimView, GroupView, PartBody, StatsView, locks_text};
 use crate::wire::errors::exit;
 
 /// Arguments of `top`.
@@ -119,9 +119,8 @@ fn section(title: &str, table: &str) -> String {
 fn claims(claims: &[ClaimView], look: Look) -> String {
     let row = |claim: &ClaimView| {
         let since = claim.held_since.as_ref().or(claim.asked_at.as_ref());
-        let locks: Vec<String> = claim.locks.iter().map(|lock| format!("{}: {}", lock.pool, lock.lock)).collect();
         let asks: Vec<&str> = claim.asks.iter().map(|part: &PartBody| part.pool.as_str()).collect();
-        let what = if locks.is_empty() { asks.join(", ") } else { locks.join(", ") };
+        let what = if claim.locks.is_empty() { asks.join(", ") } else { locks_text(&claim.locks, ", ") };
         let (long, who) = (long(since.map(String::as_str), look), who::owner(&claim.owner, ""));
         [cell(long), cell(what), cell(who), cell(&claim.id), cell(claim.reason.as_deref().unwrap_or_default())]
     };

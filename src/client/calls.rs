@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
+use super::http::{CallError, Client, Method, PATIENCE, Request, encode, query};
 use crate::wire::api::{
     BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, InfoView, LockBody, LockView,
     MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView, QuarantineBody,
@@ -52,7 +52,8 @@ fn json<T: Serialize>(body: &T) -> Vec<u8> {
     serde_json::to_vec(body).unwrap_or_default()
 }
 
-fn get(path: String) -> Request {
+/// A question that is answered at once.
+pub(super) fn get(path: String) -> Request {
     Request { method: Method::Get, path, body: None, patience: PATIENCE }
 }
 
@@ -60,7 +61,7 @@ fn claim_path(id: &str) -> String {
     format!("/api/v1/claims/{}", encode(id))
 }
 
-fn pool_path(pool: &str) -> String {
+pub(super) fn pool_path(pool: &str) -> String {
     format!("/api/v1/pools/{}", encode(pool))
 }
 
@@ -212,24 +213,17 @@ impl Client {
     /// # Errors
     /// As [`CallError`].
     pub fn list_claims(&self, filter: &ClaimFilter<'_>) -> Result<Vec<ClaimView>, CallError> {
-        let mut query = Vec::new();
-        query.extend(filter.pool.map(|pool| format!("pool={}", encode(pool))));
-        query.extend(filter.state.map(|state| format!("state={}", encode(state))));
-        if let Some((cluster, build)) = filter.build {
-            query.push(format!("cluster={}", encode(cluster)));
-            query.push(format!("build={}", encode(build)));
-        }
+        let (cluster, build) = filter.build.unzip();
+        let query = [("pool", filter.pool), ("state", filter.state), ("cluster", cluster), ("build", build)];
         self.pages("/api/v1/claims", &query)
     }
 
     /// Every page of a listing.
-    fn pages<T: DeserializeOwned>(&self, path: &str, query: &[String]) -> Result<Vec<T>, CallError> {
+    fn pages<T: DeserializeOwned>(&self, path: &str, asked: &[(&str, Option<&str>)]) -> Result<Vec<T>, CallError> {
         let mut items = Vec::new();
         let mut after: Option<String> = None;
         loop {
-            let mut query = query.to_vec();
-            query.extend(after.as_ref().map(|after| format!("after={}", encode(after))));
-            let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+            let query = query(&[asked, &[("after", after.as_deref())]].concat());
             let page: Page<T> = self.call(get(format!("{path}{query}")))?;
             items.extend(page.items);
             let Some(next) = page.next else { return Ok(items) };

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 
-use super::http::{CallError, Client, Method, NoAnswer, Request, encode};
+use super::http::{CallError, Client, Method, NoAnswer, Request, query};
 use crate::wire::api::{ChangeView, NowView};
 
 /// The longest line that is read, in bytes: one entry of the history with all its locks.
@@ -31,10 +31,8 @@ impl Client {
     /// # Errors
     /// As [`CallError`]; a server that has no events refuses with the code `no_such_route`.
     pub fn events(&self, pool: Option<&str>, since: Option<u64>, patience: Duration) -> Result<Events, CallError> {
-        let pool = pool.map(|pool| format!("pool={}", encode(pool)));
-        let since = since.map(|since| format!("since={since}"));
-        let query: Vec<String> = pool.into_iter().chain(since).collect();
-        let path = format!("/api/v1/events?{}", query.join("&"));
+        let since = since.map(|since| since.to_string());
+        let path = format!("/api/v1/events{}", query(&[("pool", pool), ("since", since.as_deref())]));
         let answer = self.begin(&Request { method: Method::Get, path, body: None, patience }, "text/event-stream")?;
         Ok(Events { lines: BufReader::new(Box::new(answer)), server: self.server() })
     }

@@ -1,8 +1,7 @@
 //! Questions about the history.
 
-use serde::de::DeserializeOwned;
-
-use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
+use super::calls::{get, pool_path};
+use super::http::{CallError, Client, query};
 use crate::wire::api::{ChangeView, Page, StatsView};
 
 /// Which entries of the history are asked for. Texts are as the server takes them.
@@ -23,16 +22,7 @@ pub struct HistoryFilter<'a> {
 /// Most entries that one request asks for.
 const PAGE: usize = 1_000;
 
-fn query(pairs: &[(&str, Option<&str>)]) -> String {
-    let given = pairs.iter().filter_map(|(name, value)| value.map(|value| format!("{name}={}", encode(value))));
-    given.collect::<Vec<_>>().join("&")
-}
-
 impl Client {
-    fn ask<T: DeserializeOwned>(&self, path: String) -> Result<T, CallError> {
-        self.call(Request { method: Method::Get, path, body: None, patience: PATIENCE })
-    }
-
     /// The newest entries that match, the newest first: at most `limit`. Also whether there may be more.
     ///
     /// # Errors
@@ -40,7 +30,7 @@ impl Client {
     pub fn history(&self, filter: &HistoryFilter<'_>, limit: usize) -> Result<(Vec<ChangeView>, bool), CallError> {
         let HistoryFilter { pool, lock, claim, build, who, kind, since, until } = *filter;
         let base = match pool {
-            Some(pool) => format!("/api/v1/pools/{}/changes", encode(pool)),
+            Some(pool) => format!("{}/changes", pool_path(pool)),
             None => "/api/v1/changes".to_owned(),
         };
         let mut found: Vec<ChangeView> = Vec::new();
@@ -61,7 +51,7 @@ impl Client {
                 ("since", since),
                 ("until", until),
             ]);
-            let page: Page<ChangeView> = self.ask(format!("{base}?{query}"))?;
+            let page: Page<ChangeView> = self.call(get(format!("{base}{query}")))?;
             found.extend(page.items);
             let next = page.next.as_deref().and_then(|next| next.parse::<u64>().ok());
             let is_full = found.len() >= limit;
@@ -88,11 +78,11 @@ impl Client {
         top: usize,
     ) -> Result<StatsView, CallError> {
         let base = match pool {
-            Some(pool) => format!("/api/v1/pools/{}/stats", encode(pool)),
+            Some(pool) => format!("{}/stats", pool_path(pool)),
             None => "/api/v1/stats".to_owned(),
         };
         let top = top.to_string();
         let query = query(&[("since", since), ("until", until), ("top", Some(&top))]);
-        self.ask(format!("{base}?{query}"))
+        self.call(get(format!("{base}{query}")))
     }
 }

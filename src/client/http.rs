@@ -39,6 +39,13 @@ pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, PLAIN).to_string()
 }
 
+/// A query of these parameters, with its question mark; those without a value are left out.
+pub(super) fn query(parameters: &[(&str, Option<&str>)]) -> String {
+    let given = parameters.iter().filter_map(|(name, value)| value.map(|value| format!("{name}={}", encode(value))));
+    let given: Vec<String> = given.collect();
+    if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) }
+}
+
 /// A client of one store, which one or more servers serve. Cheap to clone. Clones share their connections, the choice of
 /// the server, and what they know of the servers.
 #[derive(Clone)]

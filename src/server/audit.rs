@@ -12,7 +12,7 @@ use super::limits::AUDIT_BATCHES;
 use super::views;
 use crate::client::who;
 use crate::core::history::{Change, ChangeKind};
-use crate::wire::api::ChangeView;
+use crate::wire::api::{ChangeView, locks_text};
 use crate::wire::escape::escape;
 
 type Batch = Vec<Arc<Change>>;
@@ -84,13 +84,12 @@ fn write(change: &Change) {
     let request = change.origin.as_ref().and_then(|origin| origin.request.as_deref());
     let view = views::change(change);
     let ChangeView { revision, locks, claim, how, owner, proved, address, waited, held, reason, .. } = &view;
-    let locks: Vec<String> = locks.iter().map(|lock| format!("{}: {}", lock.pool, lock.lock)).collect();
     let text = |text: &Option<String>| text.as_deref().map(escape);
     tracing::info!(
         target: "locker::audit",
         revision,
         pool = escape(&view.pools.join(", ")),
-        lock = escape(&locks.join(", ")),
+        lock = escape(&locks_text(locks, ", ")),
         claim = claim.as_deref(),
         how = how.as_deref(),
         who = escape(&who::owner(owner, "-")),

@@ -79,6 +79,13 @@ pub struct LockRef {
     pub lock: String,
 }
 
+/// Locks with their pools, as people and logs read them.
+#[must_use]
+pub fn locks_text(locks: &[LockRef], separator: &str) -> String {
+    let locks: Vec<String> = locks.iter().map(|LockRef { pool, lock }| format!("{pool}: {lock}")).collect();
+    locks.join(separator)
+}
+
 /// Every error that is not a [`WaitingView`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorView {
