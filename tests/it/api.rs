@@ -28,7 +28,7 @@ use locker::wire::json::violations;
 use serde_json::{Value, json};
 
 use crate::support::clock::HandClock;
-use crate::support::in_process::{FailingStore, House};
+use crate::support::in_process::{FailingStore, House, request};
 
 struct Answer {
     status: u16,
@@ -65,20 +65,8 @@ impl Api {
     }
 
     fn request(&self, method: &str, target: &str, body: &str) -> Request {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        Request {
-            method: method.into(),
-            path: path.into(),
-            query: query.into(),
-            headers: Vec::new(),
-            body: body.into(),
-            peer: "test".into(),
-            id: "test-1".into(),
-            identity: None,
-            park: ParkId(self.next_park.fetch_add(1, Ordering::SeqCst)),
-            can_park: false,
-            attempt: Attempt::First,
-        }
+        let park = ParkId(self.next_park.fetch_add(1, Ordering::SeqCst));
+        Request { park, ..request(method, target, body) }
     }
 
     fn call(&self, method: &str, target: &str, body: &str) -> Answer {

@@ -7,17 +7,17 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use locker::core::claim::Ended;
 use locker::core::history::{Change, Outline};
-use locker::core::names::{ChangeKey, ClaimId, ParkId};
+use locker::core::names::{ChangeKey, ClaimId};
 use locker::core::settings::Settings;
 use locker::core::state::{Changes, EndedOutline, Loaded};
 use locker::core::time::Span;
-use locker::server::http::{Attempt, Identity, Request};
+use locker::server::http::{Identity, Request};
 use locker::store::memory::MemoryStore;
 use locker::store::{Found, Reader, Store};
 use serde_json::{Value, json};
 
 use crate::support::clock::HandClock;
-use crate::support::in_process::House;
+use crate::support::in_process::{House, request};
 use crate::support::{Done, Running, Server};
 
 /// Two pools with a day behind them: a hold, a break, a cancelled wait, and names that are meant to do harm.
@@ -283,23 +283,6 @@ impl Reader for GatedReader {
     ) -> anyhow::Result<()> {
         self.1.pass();
         self.0.walk(range, newest_first, each)
-    }
-}
-
-fn request(method: &str, target: &str, body: &str) -> Request {
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    Request {
-        method: method.into(),
-        path: path.into(),
-        query: query.into(),
-        headers: Vec::new(),
-        body: body.into(),
-        peer: "test".into(),
-        id: "test-1".into(),
-        identity: None,
-        park: ParkId(1),
-        can_park: false,
-        attempt: Attempt::First,
     }
 }
 

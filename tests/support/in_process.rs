@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use locker::core::claim::Ended;
 use locker::core::history::Outline;
-use locker::core::names::ClaimId;
+use locker::core::names::{ClaimId, ParkId};
 use locker::core::settings::Settings;
 use locker::core::state::{Changes, EndedOutline, Loaded};
 use locker::env::Clock;
@@ -17,7 +17,7 @@ use locker::server::build_watch::BuildWatch;
 use locker::server::build_watch::settings::WatchSettings;
 use locker::server::door::{self, DoorSettings, Stop};
 use locker::server::engine::{self, Engine};
-use locker::server::http::{Handler, Request, Response};
+use locker::server::http::{Attempt, Handler, Request, Response};
 use locker::server::long_polls::LongPolls;
 use locker::server::notices::Notices;
 use locker::server::routes::Routes;
@@ -160,5 +160,23 @@ impl Drop for Door {
                 result.unwrap().unwrap();
             }
         }
+    }
+}
+
+/// A request of a client that can be answered at once only.
+pub fn request(method: &str, target: &str, body: &str) -> Request {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Request {
+        method: method.into(),
+        path: path.into(),
+        query: query.into(),
+        headers: Vec::new(),
+        body: body.into(),
+        peer: "test".into(),
+        id: "test-1".into(),
+        identity: None,
+        park: ParkId(1),
+        can_park: false,
+        attempt: Attempt::First,
     }
 }

@@ -143,29 +143,11 @@ fn spreads(title: &str, what: &str, rows: &[Row], of: fn(&Group) -> Spread) -> M
         section aria-labelledby=(id) {
             h2 #(id) { (title) }
             @if rows.is_empty() { p { "There was no " (what) "." } } @else {
-                div.scroll tabindex="0" role="region" aria-labelledby=(id) {
-                    table {
-                        thead { tr {
-                            th scope="col" { "Name" }
-                            th.number scope="col" { "Number" }
-                            th.number scope="col" { "Half within" }
-                            th.number scope="col" { "95 % within" }
-                            th.number scope="col" { "Longest" }
-                            th.plot scope="col" aria-hidden="true" { (scale.axis()) }
-                        } }
-                        tbody {
-                            @for (row, spread) in rows.iter().take(ROWS) {
-                                tr {
-                                    (head_of(row))
-                                    td.number { (spread.count) }
-                                    @for span in [spread.p50, spread.p95, spread.longest] { td.number { (lasted(span)) } }
-                                    td.plot aria-hidden="true" { (spread_bar(&scale, *spread)) }
-                                }
-                            }
-                        }
-                    }
-                }
-                (more(rows.len()))
+                (table(&id, ["Number", "Half within", "95 % within", "Longest"], &scale.axis(), &rows, |spread| html! {
+                    td.number { (spread.count) }
+                    @for span in [spread.p50, spread.p95, spread.longest] { td.number { (lasted(span)) } }
+                    td.plot aria-hidden="true" { (spread_bar(&scale, *spread)) }
+                }))
             }
         }
     }
@@ -175,33 +157,35 @@ fn spreads(title: &str, what: &str, rows: &[Row], of: fn(&Group) -> Spread) -> M
 fn use_of(rows: &[Row]) -> Markup {
     let mut rows: Vec<(&Row, f64)> = rows.iter().filter_map(|row| Some((row, row.share?))).collect();
     rows.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let rows: Vec<(&Row, (f64, &Group))> = rows.into_iter().map(|(row, share)| (row, (share, &row.group))).collect();
     html! {
         section aria-labelledby="use-by-pool" {
             h2 #use-by-pool { "Use by pool" }
-            div.scroll tabindex="0" role="region" aria-labelledby="use-by-pool" {
-                table {
-                    thead { tr {
-                        th scope="col" { "Name" }
-                        th.number scope="col" { "In use" }
-                        th.number scope="col" { "Lost" }
-                        th.number scope="col" { "Broken" }
-                        th.number scope="col" { "In vain" }
-                        th.plot scope="col" aria-hidden="true" { "0 to 100 %" }
-                    } }
-                    tbody {
-                        @for (row, share) in rows.iter().take(ROWS) {
-                            tr {
-                                (head_of(row))
-                                td.number { (format!("{:.1} %", share * 100.0)) }
-                                @for count in [row.group.lost, row.group.broken, row.group.in_vain] { td.number { (count) } }
-                                td.plot aria-hidden="true" { (share_bar(*share)) }
-                            }
-                        }
-                    }
+            (table("use-by-pool", ["In use", "Lost", "Broken", "In vain"], &html! { "0 to 100 %" }, &rows, |(share, group)| html! {
+                td.number { (format!("{:.1} %", share * 100.0)) }
+                @for count in [group.lost, group.broken, group.in_vain] { td.number { (count) } }
+                td.plot aria-hidden="true" { (share_bar(*share)) }
+            }))
+        }
+    }
+}
+
+/// The table under the heading with this id: a name, numbers, and a plot with its axis in each row.
+fn table<T>(id: &str, numbers: [&str; 4], axis: &Markup, rows: &[(&Row, T)], cells: impl Fn(&T) -> Markup) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-labelledby=(id) {
+            table {
+                thead { tr {
+                    th scope="col" { "Name" }
+                    @for name in numbers { th.number scope="col" { (name) } }
+                    th.plot scope="col" aria-hidden="true" { (axis) }
+                } }
+                tbody {
+                    @for (row, shown) in rows.iter().take(ROWS) { tr { (head_of(row)) (cells(shown)) } }
                 }
             }
-            (more(rows.len()))
         }
+        (more(rows.len()))
     }
 }
 

@@ -11,8 +11,8 @@ use super::parameters::{
     ORDER, SINCE, SPAN_FROM, SPAN_TO, TOP, UNTIL, VERSIONS, WAIT_ENTRY, WHO,
 };
 use super::route::Method::{Delete, Get, Patch, Post, Put};
-use super::route::Run::{Do, Look, Talk};
-use super::route::{Route, guarded, parameter, public, required};
+use super::route::Run::{self, Do, Look, Talk};
+use super::route::{Parameter, Route, guarded, parameter, public, required};
 use super::{Routes, changes, claims, done, events, info, locks, metrics, pages, pools, release, sessions, stats};
 use crate::core::limits;
 use crate::wire::api::{
@@ -36,6 +36,18 @@ const OF_A_GRANT: &[Code] = &[
     Code::Ended,
     Code::StoreFailed,
 ];
+
+/// A route whose handler is async.
+macro_rules! talk {
+    ($handler:path) => {
+        Talk(|routes, call| Box::pin($handler(routes, call)))
+    };
+}
+
+/// A page of the web page.
+const fn page(path: &'static str, summary: &'static str, query: &'static [Parameter], run: Run) -> Route {
+    Route { is_api: false, query, ..guarded(Get, path, summary, run) }
+}
 
 /// A part of the web page that anybody may load: it says nothing about pools.
 const fn open_page(
@@ -80,18 +92,13 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Put,
             "/api/v1/claims/{id}",
             "Ask for locks, or repeat the request; granted and held are 200",
-            Talk(|routes, call| Box::pin(claims::put(routes, call))),
+            talk!(claims::put),
         )
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim],
-        ..guarded(
-            Get,
-            "/api/v1/claims/{id}",
-            "Get a claim, live or ended",
-            Talk(|routes, call| Box::pin(claims::get(routes, call))),
-        )
+        ..guarded(Get, "/api/v1/claims/{id}", "Get a claim, live or ended", talk!(claims::get))
     },
     Route {
         query: &[
@@ -124,7 +131,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Post,
             "/api/v1/claims/{id}/release",
             "Cancel or release a claim from a step of a build; may be repeated",
-            Talk(|routes, call| Box::pin(release::release(routes, call))),
+            talk!(release::release),
         )
     },
     Route {
@@ -200,28 +207,18 @@ pub(in super::super) static ROUTES: &[Route] = &[
             LIMIT,
         ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ClaimView>>),
-        ..guarded(
-            Get,
-            "/api/v1/claims",
-            "List claims by id, without their places in the queues",
-            Talk(|routes, call| Box::pin(claims::list(routes, call))),
-        )
+        ..guarded(Get, "/api/v1/claims", "List claims by id, without their places in the queues", talk!(claims::list))
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<Page<PoolSummary>>),
-        ..guarded(Get, "/api/v1/pools", "List pools by name", Talk(|routes, call| Box::pin(pools::list(routes, call))))
+        ..guarded(Get, "/api/v1/pools", "List pools by name", talk!(pools::list))
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<PoolView>),
         codes: &[Code::NoSuchPool],
-        ..guarded(
-            Get,
-            "/api/v1/pools/{pool}",
-            "Get a pool, its locks by name and its queue",
-            Talk(|routes, call| Box::pin(pools::get(routes, call))),
-        )
+        ..guarded(Get, "/api/v1/pools/{pool}", "Get a pool, its locks by name and its queue", talk!(pools::get))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<PoolBody>),
@@ -272,7 +269,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Put,
             "/api/v1/pools/{pool}/locks/{lock}",
             "Add a lock, free or claimed; creates the pool if it does not exist",
-            Talk(|routes, call| Box::pin(locks::put(routes, call))),
+            talk!(locks::put),
         )
     },
     Route {
@@ -363,12 +360,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool],
-        ..guarded(
-            Get,
-            "/api/v1/pools/{pool}/changes",
-            "History of a pool",
-            Talk(|routes, call| Box::pin(changes::of_pool(routes, call))),
-        )
+        ..guarded(Get, "/api/v1/pools/{pool}/changes", "History of a pool", talk!(changes::of_pool))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<NoteBody>),
@@ -383,7 +375,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Get,
             "/api/v1/pools/{pool}/changes/{revision}",
             "All entries of one revision",
-            Talk(|routes, call| Box::pin(changes::revision(routes, call))),
+            talk!(changes::revision),
         )
     },
     Route {
@@ -406,12 +398,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             WAIT_ENTRY,
         ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
-        ..guarded(
-            Get,
-            "/api/v1/changes",
-            "History of all pools, including removed ones",
-            Talk(|routes, call| Box::pin(changes::of_all(routes, call))),
-        )
+        ..guarded(Get, "/api/v1/changes", "History of all pools, including removed ones", talk!(changes::of_all))
     },
     Route {
         query: &[SPAN_FROM, SPAN_TO, TOP],
@@ -421,18 +408,13 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Get,
             "/api/v1/pools/{pool}/stats",
             "Waits, holds and use of a pool over a span",
-            Talk(|routes, call| Box::pin(stats::of_pool(routes, call))),
+            talk!(stats::of_pool),
         )
     },
     Route {
         query: &[LIKE, SPAN_FROM, SPAN_TO, TOP],
         answer: Some(SchemaGenerator::subschema_for::<StatsView>),
-        ..guarded(
-            Get,
-            "/api/v1/stats",
-            "Waits, holds and use by pool and by team over a span",
-            Talk(|routes, call| Box::pin(stats::of_all(routes, call))),
-        )
+        ..guarded(Get, "/api/v1/stats", "Waits, holds and use by pool and by team over a span", talk!(stats::of_all))
     },
     Route {
         query: &[
@@ -451,7 +433,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Get,
             "/api/v1/events",
             "Follow what happens, as server-sent events; the schema is that of their data",
-            Talk(|routes, call| Box::pin(events::follow(routes, call))),
+            talk!(events::follow),
         )
     },
     Route {
@@ -479,12 +461,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     },
     Route {
         media: "text/plain",
-        ..guarded(
-            Get,
-            "/metrics",
-            "Get the metrics, as Prometheus text or as OpenMetrics",
-            Talk(|routes, call| Box::pin(metrics::get(routes, call))),
-        )
+        ..guarded(Get, "/metrics", "Get the metrics, as Prometheus text or as OpenMetrics", talk!(metrics::get))
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<SessionView>),
@@ -500,33 +477,21 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ..guarded(Delete, "/api/v1/session", "Sign out of the web page", Look(sessions::end))
     },
     open_page("/login", "Web page: the form to sign in", sessions::form),
-    Route {
-        is_api: false,
-        ..guarded(Get, "/", "Web page: all pools", Talk(|routes, call| Box::pin(pages::overview(routes, call))))
-    },
-    Route {
-        is_api: false,
-        ..guarded(Get, "/pools/{pool}", "Web page: a pool", Talk(|routes, call| Box::pin(pages::pool(routes, call))))
-    },
-    Route {
-        is_api: false,
-        ..guarded(Get, "/claims/{id}", "Web page: a claim", Talk(|routes, call| Box::pin(pages::claim(routes, call))))
-    },
-    Route {
-        is_api: false,
-        query: &[LIKE, OF_LOCK, OF_CLAIM, WHO, KIND, SINCE, UNTIL, AFTER_REVISION],
-        ..guarded(
-            Get,
-            "/history",
-            "Web page: what happened",
-            Talk(|routes, call| Box::pin(pages::history(routes, call))),
-        )
-    },
-    Route {
-        is_api: false,
-        query: &[LIKE, parameter("over", "string", "`day` (default), `week` or `90-days`.")],
-        ..guarded(Get, "/figures", "Web page: figures", Talk(|routes, call| Box::pin(pages::figures(routes, call))))
-    },
+    page("/", "Web page: all pools", &[], talk!(pages::overview)),
+    page("/pools/{pool}", "Web page: a pool", &[], talk!(pages::pool)),
+    page("/claims/{id}", "Web page: a claim", &[], talk!(pages::claim)),
+    page(
+        "/history",
+        "Web page: what happened",
+        &[LIKE, OF_LOCK, OF_CLAIM, WHO, KIND, SINCE, UNTIL, AFTER_REVISION],
+        talk!(pages::history),
+    ),
+    page(
+        "/figures",
+        "Web page: figures",
+        &[LIKE, parameter("over", "string", "`day` (default), `week` or `90-days`.")],
+        talk!(pages::figures),
+    ),
     open_page("/assets/locker.css", "Web page: its style", pages::style),
     open_page("/assets/locker.js", "Web page: its script", pages::script),
     open_page("/assets/sign-in.js", "Web page: the script of the form to sign in", pages::sign_in_script),
@@ -559,12 +524,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
-        ..guarded(
-            Put,
-            "/lock/{name}",
-            "locker: lock a pool now, or not at all",
-            Talk(|routes, call| Box::pin(locker::put(routes, call))),
-        )
+        ..guarded(Put, "/lock/{name}", "locker: lock a pool now, or not at all", talk!(locker::put))
     },
     Route {
         contracts: &[Contract::Lockd],
@@ -591,7 +551,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::StoreFailed,
         ],
         statuses: &[(409, Code::Locked)],
-        ..guarded(Post, "/lock/{name}", "lockd: lock it", Talk(|routes, call| Box::pin(lockd::post(routes, call))))
+        ..guarded(Post, "/lock/{name}", "lockd: lock it", talk!(lockd::post))
     },
     Route {
         contracts: &[Contract::Locker, Contract::Lockd],
@@ -601,12 +561,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<UnlockedView>),
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::TooLarge, Code::Locked, Code::StoreFailed],
         statuses: &[(404, Code::NotHeld), (409, Code::NotHeld)],
-        ..guarded(
-            Delete,
-            "/lock/{name}",
-            "Unlock: locker with a body, lockd without one",
-            Talk(|routes, call| Box::pin(contracts::delete(routes, call))),
-        )
+        ..guarded(Delete, "/lock/{name}", "Unlock: locker with a body, lockd without one", talk!(contracts::delete))
     },
     Route {
         contracts: &[Contract::Latches],
@@ -646,12 +601,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             ),
         ],
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch],
-        ..guarded(
-            Get,
-            "/lock",
-            "latches: get one, or list them",
-            Talk(|routes, call| Box::pin(latches::get(routes, call))),
-        )
+        ..guarded(Get, "/lock", "latches: get one, or list them", talk!(latches::get))
     },
     Route {
         contracts: &[Contract::Latches],
