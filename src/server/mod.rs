@@ -14,6 +14,7 @@
 
 pub mod audit;
 pub mod auth;
+pub mod blocking;
 pub mod build_watch;
 pub mod door;
 pub mod engine;
@@ -29,6 +30,7 @@ pub mod metrics;
 mod nearest;
 pub mod notices;
 mod openapi;
+pub mod pager;
 pub mod pages;
 pub mod routes;
 pub mod views;

@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use self::figures::EngineFigures;
 use super::audit::Audit;
+use super::blocking::Blocking;
 use super::long_polls::{LongPolls, Topic};
 use super::notices::Notices;
 use crate::core::command::{Command, Refusal, Reply};
@@ -87,8 +88,8 @@ pub struct Engine {
     store_id: Arc<str>,
     figures: EngineFigures,
     reader: Arc<dyn Reader>,
-    /// As many permits as there may be reads at one time, so that reads occupy few threads.
-    reads: Arc<Semaphore>,
+    /// So that reads occupy few threads.
+    reads: Blocking,
 }
 
 impl Engine {
@@ -156,11 +157,8 @@ impl Engine {
         &self,
         read: impl FnOnce(&dyn Reader) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
-        let permit = self.reads.acquire().await.context("the reads have ended")?;
         let reader = Arc::clone(&self.reader);
-        let found = tokio::task::spawn_blocking(move || read(&*reader)).await;
-        drop(permit);
-        found.context("a read has failed: this is a bug in locker")?
+        self.reads.run(move || read(&*reader)).await.context("a read")?
     }
 
     /// The time as the engine sees it. Use it only to show deadlines, which are in engine time, as times of day. No
@@ -277,7 +275,7 @@ fn awake(
         store_id: Arc::from(store.store_id()),
         figures: figures.clone(),
         reader: store.reader(),
-        reads: Arc::new(Semaphore::new(READERS)),
+        reads: Blocking::new(READERS),
     };
     let (last_time_stored, next_reconcile) = (now.engine, now.engine);
     let thread = Thread {

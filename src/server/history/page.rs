@@ -7,11 +7,12 @@ use imbl::OrdMap;
 
 use super::filter::{EndedBuilds, Filter};
 use super::{Range, first_of, first_since, last_of};
-use crate::core::history::Listed;
-use crate::core::limits;
+use crate::core::history::{Change, Listed};
 use crate::core::names::{ChangeKey, PoolName, Revision};
+use crate::core::state::Snapshot;
 use crate::server::engine::Engine;
 use crate::server::limits::ENTRIES_PER_READ;
+use crate::server::pager::Pager;
 use crate::server::views;
 use crate::store::Reader;
 use crate::wire::api::{ChangeView, Page};
@@ -58,6 +59,12 @@ impl Wanted {
         }
     }
 
+    /// The newest entries that the filter wants, the newest first: those before this revision.
+    #[must_use]
+    pub fn newest_first(filter: Filter, after: Option<Revision>, limit: usize) -> Self {
+        Self { filter, order: Order::NewestFirst, after, from: None, newest: false, limit }
+    }
+
     /// One page of a pool's history. The entries of one revision are never split, so a page may be longer than its
     /// limit. Only a bounded number of entries is examined, so a page may be shorter although more follow. Only `next`
     /// tells whether more follow.
@@ -75,7 +82,7 @@ impl Wanted {
             let found = engine.read(move |reader| reader.entries(&keys)).await?;
             return Ok(Page { items: found.iter().map(views::change).collect(), next });
         }
-        let (mut pager, mut range, snapshot) = (Pager::default(), self.range(), engine.snapshot());
+        let (mut pager, mut range, snapshot) = (Pager::new(self.limit), self.range(), engine.snapshot());
         loop {
             let part: Vec<(ChangeKey, bool)> = in_order(&entries, range, self.order)
                 .take(ENTRIES_PER_READ)
@@ -94,7 +101,7 @@ impl Wanted {
             for (key, _) in part {
                 let entry = found.next_if(|change| change.key == key);
                 let entry = entry.filter(|change| self.filter.wants_in(pool, change, &snapshot, &ended));
-                if pager.add(self.limit, key, entry.map(views::change)).is_break() {
+                if pager.add(key.revision, || entry.map(views::change)).is_break() {
                     return Ok(pager.done());
                 }
             }
@@ -109,14 +116,14 @@ impl Wanted {
             let newest = in_order(entries, self.range(), Order::NewestFirst).find(lists);
             return (newest.into_iter().map(|(key, _)| *key).collect(), None);
         }
-        let mut pager = Pager::default();
+        let mut pager = Pager::new(self.limit);
         for entry in in_order(entries, self.range(), self.order) {
-            let wanted = lists(&entry).then_some(*entry.0);
-            if pager.add(self.limit, *entry.0, wanted).is_break() {
+            if pager.add(entry.0.revision, || lists(&entry).then_some(*entry.0)).is_break() {
                 break;
             }
         }
-        (pager.items, pager.next)
+        let Page { items, next } = pager.done();
+        (items, next)
     }
 
     /// One page of all entries in the store.
@@ -128,7 +135,7 @@ impl Wanted {
         let wanted = Arc::new(self);
         let (start, newest) = (Arc::clone(&wanted), snapshot.revision);
         let mut range = engine.read(move |reader| start.within_times(reader, newest)).await?;
-        let mut pager = Pager::default();
+        let mut pager = Pager::new(wanted.limit);
         loop {
             let (wanted, snapshot) = (Arc::clone(&wanted), Arc::clone(&snapshot));
             let (filled, rest) = engine.read(move |reader| wanted.fill(reader, pager, range, &snapshot)).await?;
@@ -156,51 +163,47 @@ impl Wanted {
     fn fill(
         &self,
         reader: &dyn Reader,
-        mut pager: Pager<ChangeView>,
+        mut pager: Pager<Revision, ChangeView>,
         range: Range,
-        snapshot: &crate::core::state::Snapshot,
-    ) -> anyhow::Result<(Pager<ChangeView>, Option<Range>)> {
+        snapshot: &Snapshot,
+    ) -> anyhow::Result<(Pager<Revision, ChangeView>, Option<Range>)> {
         let (mut read, mut last, mut is_over) = (0, None, false);
         let newest_first = self.newest || self.order == Order::NewestFirst;
-        let ended = self.ended_builds(reader, range, newest_first)?;
-        reader.walk(range, newest_first, &mut |change| {
-            if self.is_past(&change) {
-                is_over = true;
+        let mut take = |change: &Change, ended: &EndedBuilds| {
+            let key = change.key;
+            let item = || self.filter.wants(change, snapshot, ended).then(|| views::change(change));
+            is_over = self.is_past(change)
+                || if self.newest {
+                    // The first that is wanted is the only one.
+                    item().is_some_and(|item| pager.add(key.revision, || Some(item)).is_continue())
+                } else {
+                    pager.add(key.revision, item).is_break()
+                };
+            if is_over {
                 return ControlFlow::Break(());
             }
-            let item = self.filter.wants(&change, snapshot, &ended).then(|| views::change(&change));
-            if self.newest
-                && let Some(item) = item
-            {
-                pager.items.push(item);
-                is_over = true;
-                return ControlFlow::Break(());
-            }
-            if !self.newest && pager.add(self.limit, change.key, item).is_break() {
-                is_over = true;
-                return ControlFlow::Break(());
-            }
-            (read, last) = (read + 1, Some(change.key));
+            (read, last) = (read + 1, Some(key));
             if read < ENTRIES_PER_READ { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
+        };
+        if self.filter.build.is_some() {
+            // The builds of ended claims are looked up for all entries at once.
+            let mut part = Vec::new();
+            reader.walk(range, newest_first, &mut |change| {
+                part.push(change);
+                if part.len() < ENTRIES_PER_READ { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            let ended = EndedBuilds::read(reader, part.iter())?;
+            let _ = part.iter().try_for_each(|change| take(change, &ended));
+        } else {
+            let unknown = EndedBuilds::default();
+            reader.walk(range, newest_first, &mut |change| take(&change, &unknown))?;
+        }
         let rest = last.filter(|_| !is_over && read == ENTRIES_PER_READ).map(|last| self.beyond(range, last));
         Ok((pager, rest))
     }
 
-    /// The builds of the ended claims in the part of a range that is read at once, if it matters whose they are.
-    fn ended_builds(&self, reader: &dyn Reader, range: Range, newest_first: bool) -> anyhow::Result<EndedBuilds> {
-        let mut entries = Vec::new();
-        if self.filter.build.is_some() {
-            reader.walk(range, newest_first, &mut |change| {
-                entries.push(change);
-                if entries.len() < ENTRIES_PER_READ { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })?;
-        }
-        EndedBuilds::read(reader, entries.iter())
-    }
-
     /// Whether this entry and all that follow it are outside the wanted times.
-    fn is_past(&self, change: &crate::core::history::Change) -> bool {
+    fn is_past(&self, change: &Change) -> bool {
         match self.order {
             Order::OldestFirst => !self.newest && self.filter.until.is_some_and(|until| change.at >= until),
             Order::NewestFirst => self.filter.since.is_some_and(|since| change.at < since),
@@ -226,37 +229,4 @@ fn in_order(entries: &Entries, range: Range, order: Order) -> impl Iterator<Item
         (None, Some(newest)) => newest.next(),
         (None, None) => None,
     })
-}
-
-/// A page that is being filled.
-struct Pager<T> {
-    items: Vec<T>,
-    looked_at: usize,
-    last: Option<Revision>,
-    next: Option<String>,
-}
-
-impl<T> Default for Pager<T> {
-    fn default() -> Self {
-        Self { items: Vec::new(), looked_at: 0, last: None, next: None }
-    }
-}
-
-impl<T> Pager<T> {
-    /// Takes the next entry of the history, with its item if it is wanted; breaks when the page is full.
-    fn add(&mut self, limit: usize, key: ChangeKey, item: Option<T>) -> ControlFlow<()> {
-        let is_full = self.items.len() >= limit || self.looked_at >= limits::SCAN;
-        if self.last != Some(key.revision) && is_full {
-            self.next = self.last.map(|revision| revision.to_string());
-            return ControlFlow::Break(());
-        }
-        self.items.extend(item);
-        self.looked_at += 1;
-        self.last = Some(key.revision);
-        ControlFlow::Continue(())
-    }
-
-    fn done(self) -> Page<T> {
-        Page { items: self.items, next: self.next }
-    }
 }

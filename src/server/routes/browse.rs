@@ -1,13 +1,10 @@
 //! Listings. A short one is made in the task of its client, a long one on one of a few threads that may block: a client
 //! shares its thread with others, who would wait behind it.
 
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
-
 use super::failure::Failure;
 use crate::core::pool::Pool;
 use crate::core::state::Snapshot;
+use crate::server::blocking::Blocking;
 use crate::server::engine::Engine;
 use crate::server::limits::{LISTERS, SHORT_LISTING};
 use crate::server::views::Viewer;
@@ -15,11 +12,11 @@ use crate::wire::errors::Code;
 
 /// Makes listings.
 #[derive(Clone)]
-pub(super) struct Browser(Arc<Semaphore>);
+pub(super) struct Browser(Blocking);
 
 impl Default for Browser {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(LISTERS)))
+        Self(Blocking::new(LISTERS))
     }
 }
 
@@ -46,14 +43,8 @@ impl Browser {
         if !is_long {
             return Ok(work());
         }
-        let failed = || Failure::new(Code::Internal, "the listing cannot be made: this is a bug in locker");
-        let permit = Arc::clone(&self.0).acquire_owned().await.map_err(|_| failed())?;
-        let working = tokio::task::spawn_blocking(move || {
-            let done = work();
-            drop(permit);
-            done
-        });
-        working.await.map_err(|_| failed())
+        let failed = |_| Failure::new(Code::Internal, "the listing cannot be made: this is a bug in locker");
+        self.0.run(work).await.map_err(failed)
     }
 }
 
@@ -76,7 +67,10 @@ pub(super) fn are_long<'p>(pools: impl Iterator<Item = &'p Pool>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
+
+    use tokio::sync::Semaphore;
 
     use super::*;
 

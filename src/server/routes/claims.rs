@@ -1,7 +1,6 @@
 //! Claims: ask, read, confirm, end (`docs/design.md#the-life-of-a-claim`).
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +16,10 @@ use super::release;
 use super::{Routes, json, respond};
 use crate::core::claim::{BuildRef, Claim, Owner, Phase};
 use crate::core::command::{AskClaim, Command, MoveTo, Refusal, Reply, Wait};
-use crate::core::limits;
 use crate::core::names::{ClaimId, Fence, PoolName, Reason, Revision, Run, Text};
 use crate::core::state::Snapshot;
 use crate::core::time::Span;
+use crate::server::pager::Pager;
 use crate::store::{Found, Reader};
 use crate::wire::api;
 use crate::wire::api::{
@@ -388,8 +387,9 @@ pub(super) async fn list(routes: &Routes, call: &Call<'_>) -> Result<Response, F
     let list = move |viewer: &Viewer<'_>| {
         let matches = |claim: &Claim| filter.lists(claim);
         let show = |claim: &Arc<Claim>| matches(claim).then(|| viewer.claim(claim, false));
-        let mut page = ClaimPage::new(limit);
-        let _ = live(viewer.snapshot, &filter, after.as_ref()).try_for_each(|(id, claim)| page.add(id, || show(claim)));
+        let mut page = Pager::new(limit);
+        let _ = live(viewer.snapshot, &filter, after.as_ref())
+            .try_for_each(|(id, claim)| page.add(id.clone(), || show(claim)));
         json(&page.done())
     };
     routes.browse(|snapshot| is_long(snapshot.claims.len()), list).await
@@ -437,42 +437,10 @@ fn page_of_ended(
     after: Option<&ClaimId>,
     limit: usize,
 ) -> anyhow::Result<Page<ClaimView>> {
-    let mut page = ClaimPage::new(limit);
+    let mut page = Pager::new(limit);
     reader.walk_ended(after, &mut |ended| {
         let matches = filter.build.is_none() || ended.build == filter.build;
-        page.add(&ended.id, || matches.then(|| views::ended(&ended)))
+        page.add(ended.id.clone(), || matches.then(|| views::ended(&ended)))
     })?;
     Ok(page.done())
-}
-
-/// A page that is being filled with the first claims that a filter shows. Only a bounded number of claims is read, so a
-/// page may have fewer than `limit` although more follow. Only a page without `next` is the last.
-struct ClaimPage {
-    limit: usize,
-    items: Vec<ClaimView>,
-    looked_at: usize,
-    last: Option<ClaimId>,
-    next: Option<String>,
-}
-
-impl ClaimPage {
-    fn new(limit: usize) -> Self {
-        Self { limit, items: Vec::new(), looked_at: 0, last: None, next: None }
-    }
-
-    /// Takes the next claim, if the filter shows it; breaks when the page is full.
-    fn add(&mut self, id: &ClaimId, show: impl FnOnce() -> Option<ClaimView>) -> ControlFlow<()> {
-        if self.items.len() == self.limit || self.looked_at == limits::SCAN {
-            self.next = self.last.take().map(|last| last.to_string());
-            return ControlFlow::Break(());
-        }
-        self.items.extend(show());
-        self.looked_at += 1;
-        self.last = Some(id.clone());
-        ControlFlow::Continue(())
-    }
-
-    fn done(self) -> Page<ClaimView> {
-        Page { items: self.items, next: self.next }
-    }
 }

@@ -14,14 +14,13 @@ mod claims;
 pub mod contracts;
 mod events;
 mod failure;
-mod figures;
 mod info;
 mod locks;
-mod made;
 mod metrics;
 mod pages;
 mod parameters;
 mod pools;
+mod recent;
 mod release;
 pub(super) mod route;
 mod sessions;
@@ -38,8 +37,7 @@ use self::browse::Browser;
 use self::call::Call;
 use self::contracts::ContractRoutes;
 use self::failure::Failure;
-use self::figures::KeptFigures;
-use self::made::MadePages;
+use self::recent::Recent;
 use self::route::{Method, Route, Run};
 use self::table::ROUTES;
 use super::auth::Access;
@@ -48,9 +46,11 @@ use super::build_watch::BuildWatch;
 use super::engine::{Engine, EngineError};
 use super::events::Events;
 use super::http::{Admission, Answering, Handler, Request, Response};
+use super::limits::{EVENTS_PACE_MS, FIGURES_KEPT, FIGURES_MS, PAGES_KEPT};
 use super::long_polls::LongPolls;
 use super::nearest;
 use super::openapi;
+use super::pages::Over;
 use super::views::Viewer;
 use crate::core::command::{AskClaim, Command, Refusal, Reply};
 use crate::core::names::{ParkId, Revision};
@@ -82,8 +82,10 @@ pub struct Routes {
     contracts: ContractRoutes,
     metrics: MoreMetrics,
     sessions: Sessions,
-    figures: KeptFigures,
-    made: MadePages,
+    /// Counting a long span takes a second or so, and keeps one reader of the store busy.
+    figures: Recent<(Over, String), pages::Kept>,
+    /// Pages that follow events.
+    made: Recent<String, pages::Made>,
     browser: Browser,
 }
 
@@ -93,7 +95,8 @@ impl Routes {
     #[must_use]
     pub fn new(engine: Engine, long_polls: LongPolls, health: Health) -> Self {
         let (builds, contracts) = (BuildWatch::default(), ContractRoutes::default());
-        let (sessions, figures, made) = (Sessions::default(), KeptFigures::default(), MadePages::default());
+        let sessions = Sessions::default();
+        let (figures, made) = (Recent::new(FIGURES_MS, FIGURES_KEPT), Recent::new(EVENTS_PACE_MS, PAGES_KEPT));
         let (metrics, browser): (MoreMetrics, _) = (Arc::new(|_| ()), Browser::default());
         Self { engine, long_polls, health, builds, contracts, metrics, sessions, figures, made, browser }
     }

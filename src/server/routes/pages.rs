@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::auth::sessions::{PAGE_TOKEN, page_token};
-use super::super::history::{Filter, Order, Scope, Wanted};
+use super::super::history::{self as past, Counted, Filter, Scope, Wanted};
 use super::super::http::{Request, Response};
 use super::super::pages::{self, Asked, Moment, Over, Page, PoolRow, Visitor};
 use super::super::views::Viewer;
@@ -25,6 +25,15 @@ const LAST_CHANGES: usize = 30;
 const FEED_ENTRIES: usize = 50;
 /// Most entries on a page of the history.
 const HISTORY_ENTRIES: usize = 100;
+
+/// A page with its status.
+pub(super) type Made = (u16, Moment, Page);
+
+/// Figures, and when they were counted.
+pub(super) struct Kept {
+    counted: Counted,
+    at: WallMs,
+}
 
 impl Viewer<'_> {
     fn moment_shown(&self) -> Moment {
@@ -68,7 +77,7 @@ pub(super) async fn pool(routes: &Routes, call: &Call<'_>) -> Result<Response, F
     shown(routes, call, of_pool(routes, &name)).await
 }
 
-async fn of_pool(routes: &Routes, name: &PoolName) -> Result<(u16, Moment, Page), Failure> {
+async fn of_pool(routes: &Routes, name: &PoolName) -> Result<Made, Failure> {
     let keys: Vec<_> = routes.look(|viewer| {
         let changes = viewer.snapshot.pool(name).map(|pool| pool.changes.keys().rev().take(LAST_CHANGES).copied());
         changes.into_iter().flatten().collect()
@@ -91,11 +100,11 @@ async fn of_pool(routes: &Routes, name: &PoolName) -> Result<(u16, Moment, Page)
 async fn shown(
     routes: &Routes,
     call: &Call<'_>,
-    make: impl Future<Output = Result<(u16, Moment, Page), Failure>>,
+    make: impl Future<Output = Result<Made, Failure>>,
 ) -> Result<Response, Failure> {
     let request = call.request;
     let refreshes = request.header(PAGE_TOKEN).is_some() && request.header("cache-control").is_none();
-    let made = if refreshes { routes.made.get(&request.path, make).await? } else { Arc::new(make.await?) };
+    let made = if refreshes { routes.made.get(request.path.clone(), make).await? } else { Arc::new(make.await?) };
     let (status, moment, page) = &*made;
     Ok(pages::page(*status, *moment, &visitor(request), page))
 }
@@ -142,8 +151,7 @@ async fn life(routes: &Routes, id: &ClaimId, view: &ClaimView) -> Result<Vec<Cha
     if view.state == ClaimState::Ended {
         // Only a bounded part of the history is searched, which ends with the claim.
         let until = moment(&view.ended_at).map(|at| WallMs(at.0 + 1));
-        let (filter, order, limit) = (Filter { until, ..filter }, Order::NewestFirst, LAST_CHANGES);
-        let wanted = Wanted { filter, order, after: None, from: None, newest: false, limit };
+        let wanted = Wanted::newest_first(Filter { until, ..filter }, None, LAST_CHANGES);
         let mut found = wanted.of_all(&routes.engine).await.map_err(Failure::unreadable)?.items;
         found.reverse();
         return Ok(found);
@@ -173,8 +181,7 @@ pub(super) async fn history(routes: &Routes, call: &Call<'_>) -> Result<Response
     if let Err(failure) = problems.done(Some(())).map_err(Failure::from) {
         return answer(failure.status, Err(failure.error.as_str()));
     }
-    let (order, limit) = (Order::NewestFirst, HISTORY_ENTRIES);
-    let wanted = Wanted { filter, order, after, from: None, newest: false, limit };
+    let wanted = Wanted::newest_first(filter, after, HISTORY_ENTRIES);
     let found = wanted.of_all(&routes.engine).await.map_err(Failure::unreadable)?;
     answer(200, Ok((&found.items, found.next.as_deref())))
 }
@@ -190,7 +197,8 @@ pub(super) async fn figures(routes: &Routes, call: &Call<'_>) -> Result<Response
     }
     let over = problems.done(over)?;
     let (scope, named) = (pools.map_or(Scope::All, Scope::Like), call.query_text("pool").unwrap_or_default());
-    let kept = routes.figures.get(&routes.engine, over, named, &scope).await.map_err(Failure::unreadable)?;
+    let key = (over, named.to_owned());
+    let kept = routes.figures.get(key, counted(routes, over, &scope)).await.map_err(Failure::unreadable)?;
     let (moment, snapshot) = (routes.look(|viewer| viewer.moment_shown()), routes.engine.snapshot());
     let locks =
         |pool: &str| pool.parse().ok().and_then(|pool| Some(snapshot.pool(&pool)?.locks.len())).unwrap_or_default();
@@ -203,6 +211,12 @@ pub(super) async fn figures(routes: &Routes, call: &Call<'_>) -> Result<Response
         complete: kept.counted.complete,
     };
     Ok(pages::page(200, moment, &visitor(call.request), &pages::figures(moment, &shown)))
+}
+
+async fn counted(routes: &Routes, over: Over, scope: &Scope) -> anyhow::Result<Kept> {
+    let at = routes.engine.now().wall;
+    let span = (WallMs(at.0.saturating_sub(over.span().0)), at);
+    Ok(Kept { counted: past::count(&routes.engine, scope, span, 0).await?, at })
 }
 
 /// `GET /assets/locker.css`.
