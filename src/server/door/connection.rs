@@ -24,11 +24,10 @@ use super::crowd::Seat;
 use super::head::{self, Framing, Method};
 use super::keep::Keep;
 use super::listen::Client;
-use super::park::Listener;
+use super::park::{Listener, Waiting};
 use super::refusal::Refusal;
 use crate::server::door::limits;
 use crate::server::http::{Admission, Answering, Attempt, Identity, Request, Response};
-use crate::server::notices::Subscription;
 
 /// The read buffer of an idle connection, bytes. Most requests fit.
 const IDLE_BUFFER: usize = 1024;
@@ -310,34 +309,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let door = Arc::clone(&self.door);
         let place = (!door.stop.is_triggered()).then(|| door.lot.place(&request)).flatten();
         // Subscribe before the first call, so that no notice is missed.
-        let subscription = place.as_ref().map(|_| door.notices.subscribe(request.park));
+        let waiting = place.map(|place| Waiting { place, subscription: door.notices.subscribe(request.park) });
         let listener = Listener::new(&door.handler, request.park);
         let mut until: Option<Instant> = None;
         let response = loop {
-            request.can_park = subscription.is_some() && request.attempt != Attempt::Last && !door.stop.is_triggered();
+            request.can_park = waiting.is_some() && request.attempt != Attempt::Last && !door.stop.is_triggered();
             let response = self.handled(&request).await?;
-            match (response.park, &subscription) {
-                (Some(span), Some(subscription)) if request.attempt != Attempt::Last => {
+            match (response.park, &waiting) {
+                (Some(span), Some(waiting)) if request.attempt != Attempt::Last => {
                     drop(response);
                     // A request that is parked again only waits for the rest of its time.
                     let asked = Instant::now() + Duration::from_millis(span.0.min(crate::core::limits::WAIT_MS));
                     let until = *until.insert(until.map_or(asked, |first| first.min(asked)));
                     shrink(&mut request);
-                    let _parked = place.as_ref().map(|place| door.lot.park(place));
-                    request.attempt = self.park(subscription, until).await?;
+                    request.attempt = self.park(waiting, until).await?;
                 }
                 _ => break response,
             }
         };
-        if let (Some(_), Some(subscription), false) = (response.stream, &subscription, self.is_head) {
-            // In between its parts it is parked, so it counts as such.
-            let _parked = place.as_ref().map(|place| door.lot.park(place));
-            let keep = self.stream(&mut request, response, subscription).await?;
+        if let (Some(_), Some(waiting), false) = (response.stream, &waiting, self.is_head) {
+            let keep = self.stream(&mut request, response, waiting).await?;
             listener.answered();
             return Ok(keep);
         }
         listener.answered();
-        drop((subscription, place));
+        drop(waiting);
         let keep = if door.stop.is_triggered() { Keep::Close } else { keep };
         self.respond(response, request.identity.as_ref(), keep).await
     }
@@ -370,7 +366,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// A client that has shut down its sending half counts as gone. A client whose proxy dropped it looks the same, and
     /// granting a lock to nobody is the worse mistake. Bytes that the client sends ahead are kept, up to a bound.
     /// Beyond it they stay in the socket, and the end of the client is not seen until they are read.
-    pub(super) async fn park(&mut self, subscription: &Subscription, until: Instant) -> Result<Attempt, End> {
+    pub(super) async fn park(&mut self, waiting: &Waiting, until: Instant) -> Result<Attempt, End> {
+        let door = Arc::clone(&self.door);
+        let _parked = door.lot.park(waiting);
         if self.ahead.is_empty() {
             (self.ahead, self.ahead_share) = (Vec::new(), None);
         }
@@ -386,7 +384,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     }
                 }
                 () = self.door.stop.triggered() => return Ok(Attempt::Last),
-                () = subscription.taken() => return Ok(Attempt::Notified),
+                () = waiting.subscription.taken() => return Ok(Attempt::Notified),
                 () = &mut deadline => return Ok(Attempt::Last),
             }
         }

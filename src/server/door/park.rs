@@ -9,6 +9,7 @@ use super::budget::{Budget, Share, shown};
 use super::settings::DoorSettings;
 use crate::core::names::ParkId;
 use crate::server::http::{Handler, Request};
+use crate::server::notices::Subscription;
 
 /// Room for parked requests.
 pub(super) struct Lot {
@@ -23,6 +24,12 @@ pub(super) struct Lot {
 pub(super) struct Place {
     _request: Share,
     bytes: Share,
+}
+
+/// What a request needs to be parked.
+pub(super) struct Waiting {
+    pub place: Place,
+    pub subscription: Subscription,
 }
 
 /// A request that is parked now. Dropping it takes it out of the figures.
@@ -54,10 +61,10 @@ impl Lot {
         Some(Place { _request: self.requests.take(1)?, bytes: self.bytes.take(bytes(request))? })
     }
 
-    /// The request with this place is parked from now on.
-    pub fn park(&self, place: &Place) -> Parked<'_> {
+    /// The request is parked from now on.
+    pub fn park(&self, waiting: &Waiting) -> Parked<'_> {
         let [requests, bytes] = &self.shown;
-        let size = shown(place.bytes.units());
+        let size = shown(waiting.place.bytes.units());
         requests.inc();
         bytes.inc_by(size);
         Parked(self, size)

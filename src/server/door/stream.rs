@@ -9,8 +9,8 @@ use super::access_log::Outcome;
 use super::answer;
 use super::connection::{Connection, End, shrink};
 use super::keep::Keep;
+use super::park::Waiting;
 use crate::server::http::{Attempt, Request, Response};
-use crate::server::notices::Subscription;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Sends the parts of an answer, the first of which is here, until the handler ends it or the client leaves.
@@ -18,22 +18,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         &mut self,
         request: &mut Request,
         first: Response,
-        subscription: &Subscription,
+        waiting: &Waiting,
     ) -> Result<Keep, End> {
         let (status, route) = (first.status, first.route);
-        let streamed = self.parts(request, first, subscription).await;
+        let streamed = self.parts(request, first, waiting).await;
         self.end_entry(&Outcome { status, route, identity: request.identity.as_ref() });
         streamed.map(|()| Keep::Close)
     }
 
-    async fn parts(&mut self, request: &mut Request, first: Response, subscription: &Subscription) -> Result<(), End> {
+    async fn parts(&mut self, request: &mut Request, first: Response, waiting: &Waiting) -> Result<(), End> {
         let (status, mut next) = (first.status, first.stream);
         let id = self.entry.as_ref().map(|entry| entry.id.clone()).unwrap_or_default();
         self.send(&answer::first_part(first, &id)).await.map_err(|_| End::Gone)?;
         shrink(request);
         while let Some(pause) = next {
             let until = Instant::now() + Duration::from_millis(pause.0);
-            request.attempt = match self.park(subscription, until).await? {
+            request.attempt = match self.park(waiting, until).await? {
                 Attempt::Last if !self.door.stop.is_triggered() => Attempt::Notified,
                 attempt => attempt,
             };
