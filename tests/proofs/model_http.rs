@@ -696,7 +696,8 @@ fn the_api_does_what_the_rules_say() {
 /// The test must find planted bugs, or it proves nothing.
 fn is_found<const PLANT: usize>() {
     let (core, bug) = (ApiFollowsTheRules::<PLANT>::CORE, ApiFollowsTheRules::<PLANT>::BUG);
-    assert!(run::<PLANT>(300, 8).is_err(), "{core:?} {bug:?} was not found");
+    // The first case that finds it ends the search; most need a few dozen.
+    assert!(run::<PLANT>(2_000, 8).is_err(), "{core:?} {bug:?} was not found");
 }
 
 #[test]

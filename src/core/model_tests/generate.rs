@@ -135,7 +135,7 @@ impl ReferenceStateMachine for Rulebook {
         if mixed {
             let leap = select(vec![7, 50, 700, 4_000]).prop_map(|n| Op::Leap(n * SECOND));
             ops.extend([(2, declares()), (1, changes(case, &live)), (1, leap.boxed())]);
-            ops.extend([(4, once(case, &live)), (2, latches()), (1, suspects())]);
+            ops.extend([(4, once(case, &live)), (5, latches()), (2, suspects())]);
         }
         if case.mood == Mood::Labels {
             ops.extend([(4, relabels()), (1, changes(case, &live))]);
@@ -515,12 +515,8 @@ fn latches() -> BoxedStrategy<Op> {
     let create = (id(), text(&["w", "w", "v"]), bound(), ending()).prop_map(|(id, workflow, (node, uid), ending)| {
         LatchOp::Create(Latch { id, workflow, node, uid, ending, forget: None })
     });
-    let release = (id(), option::of(ending()), bound()).prop_map(|(id, ending, (node, uid))| LatchOp::Release {
-        id,
-        ending,
-        node,
-        uid,
-    });
+    let release = (id(), option::weighted(0.8, ending()), bound())
+        .prop_map(|(id, ending, (node, uid))| LatchOp::Release { id, ending, node, uid });
     prop_oneof![3 => create, 4 => release, 1 => id().prop_map(LatchOp::Delete)].prop_map(Op::Latch).boxed()
 }
 
