@@ -24,6 +24,7 @@ mod feeds;
 mod floors;
 mod gates;
 mod history;
+mod idtoken;
 mod kill_matrix;
 mod latches;
 mod lint;

@@ -10,6 +10,7 @@
 //! | [`wait`], [`clock`] | the one way to wait; a clock that tests move |
 //! | [`in_process`] | engine, routes and door in the process of the test |
 //! | [`concourse`], [`passes`] | a pretend Concourse; a build that it runs again in place |
+//! | [`issuer`] | a pretend issuer of id tokens |
 //! | [`impostor`], [`proxy`] | a server of another program; a network that fails |
 //! | [`certs`], [`terminal`], [`files`], [`malformed`] | certificates; a terminal; directories; malformed requests |
 
@@ -31,6 +32,7 @@ pub mod files;
 pub mod http;
 pub mod impostor;
 pub mod in_process;
+pub mod issuer;
 pub mod malformed;
 pub mod passes;
 pub mod process;

@@ -5,6 +5,7 @@
 //! to reach the socket.
 
 pub mod browsers;
+pub mod idtoken;
 pub mod sessions;
 
 use std::sync::Arc;

@@ -3,6 +3,8 @@
 
 #[cfg(fuzzing)]
 mod checks;
+#[cfg(fuzzing)]
+mod tokens;
 
 #[cfg(fuzzing)]
 mod target {
@@ -10,7 +12,7 @@ mod target {
 
     use locker::server::door;
 
-    use super::checks;
+    use super::{checks, tokens};
 
     type Check = fn(&[u8]);
 
@@ -21,6 +23,7 @@ mod target {
         Ok("names") => checks::names,
         Ok("payloads") => checks::payloads,
         Ok("records") => checks::records,
+        Ok("tokens") => tokens::tokens,
         other => panic!("LOCKER_FUZZ_TARGET is the name of a directory in tests/proofs/fuzz/seeds, not {other:?}"),
     });
 

@@ -7,6 +7,7 @@
 
 mod checks;
 mod mutate;
+mod tokens;
 
 use mutate::fuzz;
 
@@ -23,6 +24,11 @@ fn names_that_pass_keep_the_rules() {
 #[test]
 fn payloads_of_concourse_are_requests_or_lists_of_problems() {
     fuzz("payloads", checks::payloads);
+}
+
+#[test]
+fn tokens_prove_something_or_are_refused_with_a_reason() {
+    fuzz("tokens", tokens::tokens);
 }
 
 #[test]
