@@ -45,3 +45,32 @@ pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     crate::wire::text::parse_duration(text)
 }
+
+/// Parses a size in bytes: a whole number, alone or with KiB, MiB or GiB.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text[digits.len()..].trim_start() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("must be a number of bytes, or end in KiB, MiB or GiB".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "must be a whole number such as 512MiB".to_owned())?;
+    number.checked_mul(unit).ok_or_else(|| "is too large".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, size) in [("0", 0), ("17", 17), ("4KiB", 4096), ("512 MiB", 512 << 20), ("1GiB", 1 << 30)] {
+            assert_eq!(parse_size(text), Ok(size), "{text}");
+        }
+        for wrong in ["", "MiB", "1GB", "1.5GiB", "-1", "1e9", "99999999999GiB", "1 KiB KiB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -43,6 +43,18 @@ impl Owner {
         self.build_id.is_none() && place.iter().all(|part| part.is_some())
     }
 
+    /// All that is said about the owner, as text.
+    #[must_use]
+    pub fn texts(&self) -> [Option<&str>; 10] {
+        let Self { cluster, team, pipeline, instance_vars, job, build_id, build_name, build_url, person, program } =
+            self;
+        let vars = instance_vars.as_ref().map(InstanceVars::as_str);
+        let [cluster, team, pipeline, job, build_id, build_name, build_url, person, program] =
+            [cluster, team, pipeline, job, build_id, build_name, build_url, person, program]
+                .map(|text| text.as_ref().map(Text::as_str));
+        [cluster, team, pipeline, vars, job, build_id, build_name, build_url, person, program]
+    }
+
     /// One name for the owner, for a line that has no room for more: the person, else the program.
     #[must_use]
     pub fn name(&self) -> Option<&Text> {

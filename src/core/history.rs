@@ -1,5 +1,5 @@
 //! History: what happened, in one order across all pools. The entries are in the store; a state knows where each is
-//! listed, and which may be pruned.
+//! listed, how large it is, and which may be pruned.
 
 use std::sync::Arc;
 
@@ -8,6 +8,15 @@ use super::latch::LatchRef;
 use super::names::{ChangeKey, ClaimId, PoolName, Reason};
 use super::origin::Origin;
 use super::time::{Span, WallMs};
+
+/// What each entry takes, bytes: its key, time and kind, and its share of the pages that it is on.
+const ENTRY_BYTES: usize = 100;
+/// What each member takes beside its text, bytes: its name and punctuation.
+const MEMBER_BYTES: usize = 14;
+/// A span, in digits.
+const NUMBER_BYTES: usize = 6;
+/// The id of a latch, and the names of its members.
+const LATCH_ID_BYTES: usize = 60;
 
 /// What happened. Each word is stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +76,14 @@ impl ChangeKind {
         matches!(self, Self::Waiting | Self::SelfWait | Self::Deadlock | Self::Granted | Self::Claimed)
     }
 
+    /// Whether it is only a step on the way. The other kinds say who held what, from when to when, and why that ended, or
+    /// how the locks of a pool changed; they are kept longer ([`super::limits::DETAILS_AGE`]).
+    #[must_use]
+    pub fn is_detail(self) -> bool {
+        use ChangeKind::{Deadlock, Granted, Moved, Noted, SelfWait, Waiting, Withdrawn};
+        matches!(self, Waiting | SelfWait | Deadlock | Granted | Withdrawn | Moved | Noted)
+    }
+
     /// Whether `check` lists it as a version (docs/design.md#versions).
     #[must_use]
     pub fn is_version(self) -> bool {
@@ -80,6 +97,8 @@ impl ChangeKind {
 pub struct Listed {
     pub kind: ChangeKind,
     pub at: WallMs,
+    /// Its size, as far as retention counts it ([`Change::bytes`]).
+    pub bytes: u32,
 }
 
 /// The part of a stored entry from which a restart rebuilds the histories.
@@ -124,10 +143,47 @@ pub struct Change {
 }
 
 impl Change {
+    /// What a pool keeps of this entry.
+    #[must_use]
+    pub fn listed(&self) -> Listed {
+        Listed { kind: self.kind, at: self.at, bytes: self.bytes() }
+    }
+
+    /// About how many bytes a store needs for this entry: the core knows no store, so it counts texts and members.
+    #[must_use]
+    pub fn bytes(&self) -> u32 {
+        let Self { key: _, at: _, kind: _, pools, locks, claim, end, who, origin, waited, held, reason, latch } = self;
+        let mut bytes = ENTRY_BYTES;
+        let mut member = |length: Option<usize>| bytes += length.map_or(0, |length| length + MEMBER_BYTES);
+        pools.iter().for_each(|pool| member(Some(pool.as_str().len())));
+        locks.iter().for_each(|(pool, lock)| member(Some(pool.as_str().len() + lock.as_str().len())));
+        member(claim.as_ref().map(|claim| claim.as_str().len()));
+        member(end.map(|end| end.word().len()));
+        if let Some(who) = who {
+            who.texts().into_iter().for_each(|text| member(text.map(str::len)));
+        }
+        if let Some(origin) = origin {
+            member(origin.proved.as_ref().map(|proved| proved.parts().1.len()));
+            member(origin.address.as_ref().map(String::len));
+        }
+        member(waited.map(|_| NUMBER_BYTES));
+        member(held.map(|_| NUMBER_BYTES));
+        member(reason.as_ref().map(|reason| reason.as_str().len()));
+        member(
+            latch.as_ref().map(|latch| LATCH_ID_BYTES + latch.workflow.as_str().len() + latch.namespace.as_str().len()),
+        );
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
     /// What a restart needs of this entry.
     #[must_use]
     pub fn outline(&self) -> Outline {
-        let listed = Listed { kind: self.kind, at: self.at };
-        Outline { key: self.key, listed, pools: self.pools.clone(), locks: self.locks.clone(), held: self.held }
+        Outline {
+            key: self.key,
+            listed: self.listed(),
+            pools: self.pools.clone(),
+            locks: self.locks.clone(),
+            held: self.held,
+        }
     }
 }

@@ -63,8 +63,16 @@ pub const AT_HAND: usize = 500;
 pub const PAST_BUILDS: usize = 200;
 /// Most remembered answers of operations (`op` ids).
 pub const OPS: usize = 100_000;
-/// Most history entries across all pools.
+/// Most history entries across all pools: each costs about 170 bytes of memory.
 pub const CHANGES: usize = 10_000_000;
+/// Most bytes of history across all pools, unless set otherwise: a million entries or so, or 90 days of 5,000 holds a day.
+pub const HISTORY_BYTES: u64 = 512 * 1024 * 1024;
+/// How many times as old a detail of the history counts: a pool that must lose entries keeps its details for a tenth of
+/// the time for which it keeps the rest.
+pub const DETAILS_AGE: u64 = 10;
+/// Most entries of the history that are removed where one is written: more than can come in at once, so that this
+/// catches up.
+pub const PRUNED_PER_ENTRY: usize = POOLS_PER_CLAIM + 1;
 /// Most latches, locked and released: with full outputs they take 160 MiB, and one listing can contain all of them.
 pub const LATCHES: usize = 10_000;
 /// Largest outputs of one latch, bytes across all names and values: a few versions, digests and URLs.

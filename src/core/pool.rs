@@ -8,7 +8,7 @@ use imbl::{OrdMap, OrdSet, Vector};
 use super::claim::{Claim, Labels, Scope};
 use super::history::{Listed, Outline};
 use super::limits;
-use super::names::{ChangeKey, ClaimId, Fence, LockName, PoolName, Reason, Text, Ticket};
+use super::names::{ChangeKey, ClaimId, Fence, LockName, PoolName, Reason, Revision, Text, Ticket};
 use super::time::{Deadline, Span, WallMs};
 
 /// The order of a queue.
@@ -285,6 +285,47 @@ impl Lock {
     }
 }
 
+/// The entries of a history that may be pruned: each is neither the newest of a lock nor of a live hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prunable {
+    /// Those that are only steps on the way ([`super::history::ChangeKind::is_detail`]), oldest first.
+    pub details: OrdSet<ChangeKey>,
+    /// The others, oldest first.
+    pub others: OrdSet<ChangeKey>,
+    /// The size of all of them.
+    pub bytes: u64,
+}
+
+impl Prunable {
+    /// Adds an entry.
+    pub fn insert(&mut self, key: ChangeKey, listed: Listed) {
+        let set = if listed.kind.is_detail() { &mut self.details } else { &mut self.others };
+        if set.insert(key).is_none() {
+            self.bytes += u64::from(listed.bytes);
+        }
+    }
+
+    /// Takes an entry out.
+    pub fn remove(&mut self, key: ChangeKey, listed: Listed) {
+        let set = if listed.kind.is_detail() { &mut self.details } else { &mut self.others };
+        if set.remove(&key).is_some() {
+            self.bytes -= u64::from(listed.bytes);
+        }
+    }
+
+    /// The oldest entry.
+    #[must_use]
+    pub fn oldest(&self) -> Option<ChangeKey> {
+        self.details.get_min().into_iter().chain(self.others.get_min()).min().copied()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.details.len() + self.others.len()
+    }
+}
+
 /// A named set of locks, its queue and its history.
 #[derive(Debug, Clone)]
 pub struct Pool {
@@ -308,8 +349,10 @@ pub struct Pool {
     pub shared: OrdSet<(Text, LockName)>,
     /// History of this pool, oldest first. The entries themselves are in the store.
     pub changes: OrdMap<ChangeKey, Listed>,
-    /// Entries that may be pruned, oldest first: no longer the newest of a lock, nor of a live hold.
-    pub prunable: OrdSet<ChangeKey>,
+    /// The entries that may be pruned.
+    pub prunable: Prunable,
+    /// The newest revision of which an entry was pruned here: earlier ones may be missing.
+    pub pruned: Revision,
     /// The entries that are the newest of a lock, and of how many locks.
     newest: OrdMap<ChangeKey, u32>,
     /// How long the last few holds here lasted, oldest first.
@@ -332,7 +375,8 @@ impl Pool {
             retiring: None,
             shared: OrdSet::new(),
             changes: OrdMap::new(),
-            prunable: OrdSet::new(),
+            prunable: Prunable::default(),
+            pruned: Revision::default(),
             newest: OrdMap::new(),
             holds: Arc::default(),
         }

@@ -66,12 +66,17 @@ impl Restart {
             revision: Revision::default(),
             next_ticket: Ticket::FIRST,
             engine: EngineMs::default(),
+            pruned: Revision::default(),
         });
         let by_clock = Revision::start_of(epoch_by_clock);
         let revision = if planted!(state.settings, FenceInMemory) { by_clock } else { by_clock.max(meta.revision) };
         state.set_counters(revision, meta.next_ticket);
+        state.snapshot.history.pruned = meta.pruned;
         for (name, policy) in loaded.pools {
-            state.put_pool(Pool::new(name, policy));
+            // In which pools entries were pruned is not stored.
+            let mut pool = Pool::new(name, policy);
+            pool.pruned = meta.pruned;
+            state.put_pool(pool);
         }
         for (pool, mut lock) in loaded.locks {
             lock.drain = lock.drain.map(|d| d.restarted(now));
@@ -184,7 +189,7 @@ mod tests {
     #[test]
     fn a_start_does_not_use_up_an_epoch() {
         let start = |revision| {
-            let meta = Some(Meta { revision, next_ticket: Ticket::FIRST, engine: EngineMs(0) });
+            let meta = Some(Meta { revision, next_ticket: Ticket::FIRST, engine: EngineMs(0), pruned: Revision(0) });
             let loaded = Loaded { meta, ..Loaded::default() };
             restarted(loaded, [], [], Settings::default(), 5, Now::default()).snapshot.revision
         };
@@ -206,7 +211,7 @@ mod tests {
         let mut store = TestStore::default();
         store.commit(&state.take_changes(Now::default()));
         assert_eq!(store.history().count(), 11);
-        let settings = Settings { history: 4, ..Settings::default() };
+        let settings = Settings { changes: 4, ..Settings::default() };
         let mut next = restarted(store.load(), store.ended(), store.history(), settings, 1, Now::default());
         assert_eq!(next.snapshot.pool(&pool()).unwrap().changes.len(), 4);
         store.commit(&next.take_changes(Now::default()));

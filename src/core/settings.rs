@@ -33,10 +33,10 @@ pub struct Settings {
     pub lease: Span,
     /// How long a lock stays out of use after its holder was lost, in pools that do not set their own drain.
     pub drain: Span,
-    /// How many history entries are kept for one pool.
-    pub history: usize,
     /// Older history entries are pruned.
     pub history_age: Span,
+    /// How many bytes of history are kept across all pools ([`super::history::Change::bytes`]).
+    pub history_bytes: u64,
     /// How many history entries are kept across all pools.
     pub changes: usize,
     /// How many ended claims are remembered; the oldest released ones go first.
@@ -75,8 +75,8 @@ impl Default for Settings {
             unanswered: Span::mins(10),
             lease: Span::secs(60),
             drain: Span::secs(30),
-            history: 1_000,
             history_age: Span::hours(90 * 24),
+            history_bytes: limits::HISTORY_BYTES,
             changes: limits::CHANGES,
             ended_claims: limits::ENDED_CLAIMS,
             at_hand: limits::AT_HAND,

@@ -7,6 +7,7 @@ use super::command::By;
 use super::deadlock;
 use super::history::ChangeKind;
 use super::latches;
+use super::limits;
 use super::marks;
 use super::names::{ClaimId, LockName, PoolName, Reason};
 use super::pool::Lock;
@@ -81,6 +82,6 @@ pub(super) fn reconcile(state: &mut State, now: Now) {
     state.dispatch_next_queues();
     state.notify_stale_parks();
     deadlock::notify_again(state);
-    state.prune_by_age(now);
+    state.prune(limits::PAGE, now);
     state.show_past_builds(now);
 }

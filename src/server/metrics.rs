@@ -19,7 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::engine::Engine;
 use super::engine::figures::{Counted, Counts};
 use crate::core::pool::{Lock, Pool};
-use crate::core::state::Snapshot;
+use crate::core::state::{Kept, Snapshot};
 use crate::core::time::WallMs;
 use crate::wire::api::{ConcourseState, ConcourseView};
 
@@ -74,6 +74,7 @@ pub fn exposition(
     let (snapshot, counted) = (engine.snapshot(), engine.figures().pools());
     registry.register_collector(Box::new(Pools::new(&snapshot, &counted, engine.now().wall)));
     registry.register_collector(Box::new(Watches(concourses)));
+    registry.register_collector(Box::new(History::new(&snapshot, engine.now().wall)));
     register(&mut registry);
     let mut body = String::new();
     match format {
@@ -93,6 +94,37 @@ pub fn store_size(file: Option<&Path>, registry: &mut Registry) {
     });
     let size = ConstGauge::new(sizes.iter().sum::<u64>());
     registry.register_with_unit("store_size", "Size of the files of the store", Unit::Bytes, size);
+}
+
+/// How large the history is.
+#[derive(Debug)]
+struct History {
+    kept: Kept,
+    oldest: Duration,
+}
+
+impl History {
+    fn new(snapshot: &Snapshot, now: WallMs) -> Self {
+        let oldest =
+            snapshot.pools.values().filter_map(|pool| pool.changes.get_min()).map(|(_, listed)| listed.at).min();
+        let oldest = oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0));
+        Self { kept: snapshot.history, oldest: Duration::from_millis(oldest) }
+    }
+}
+
+impl Collector for History {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut gauge = |name, help, unit: Option<&Unit>, value: f64| {
+            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)
+        };
+        #[expect(clippy::cast_precision_loss, reason = "nobody counts so many entries to the last one")]
+        gauge("history_entries", "Entries of the history that are kept", None, self.kept.entries as f64)?;
+        let help = "Size of the history that is kept, as --history-size counts it";
+        #[expect(clippy::cast_precision_loss, reason = "nobody counts so many bytes to the last one")]
+        gauge("history_size", help, Some(&Unit::Bytes), self.kept.bytes as f64)?;
+        let help = "Age of the oldest entry of the history of a pool, else 0";
+        gauge("history_oldest", help, Some(&Unit::Seconds), self.oldest.as_secs_f64())
+    }
 }
 
 /// How a pool is now.

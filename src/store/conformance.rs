@@ -246,7 +246,12 @@ fn keeps_bytes(place: &Place) {
 fn prunes(place: &Place) {
     let history = one_of_each(1).history;
     let pruned: Vec<ChangeKey> = history.iter().map(|change| change.key).collect();
-    let meta = Some(Meta { revision: Revision(7), next_ticket: Ticket(u64::MAX), engine: EngineMs(u64::MAX) });
+    let meta = Some(Meta {
+        revision: Revision(7),
+        next_ticket: Ticket(u64::MAX),
+        engine: EngineMs(u64::MAX),
+        pruned: Revision(0),
+    });
     place().commit(&Changes { meta, history, pruned, ..Changes::default() }).unwrap();
     assert_eq!(Contents::of(&mut *place()), Contents { meta, ..Contents::default() });
 }

@@ -76,7 +76,14 @@ fn seen(state: &State, with_history: bool) -> Seen {
             queue: pool.waiting.values().cloned().collect(),
             free: pool.free.iter().map(|(_, name)| name.clone()).collect(),
             history: pool.changes.keys().filter(|_| with_history).copied().collect(),
-            prunable: pool.prunable.iter().filter(|_| with_history).copied().collect(),
+            prunable: pool
+                .prunable
+                .details
+                .iter()
+                .chain(&pool.prunable.others)
+                .filter(|_| with_history)
+                .copied()
+                .collect(),
         };
         (name.clone(), pool)
     });
@@ -210,9 +217,9 @@ struct Life {
 }
 
 impl Life {
-    fn begin(place: &Place, history: usize, now: Now) -> Self {
+    fn begin(place: &Place, changes: usize, now: Now) -> Self {
         let mut store = place();
-        let settings = Settings { history, at_hand: 0, ..Settings::default() };
+        let settings = Settings { changes, at_hand: 0, ..Settings::default() };
         let mut restart = Restart::begin(store.load().unwrap(), settings, 7, now);
         store.ended(&mut |ended| restart.ended(&ended)).unwrap();
         store.history(&mut |entry| restart.entry(&entry)).unwrap();
@@ -273,9 +280,9 @@ pub fn the_next_life_sees_the_same(make: impl Fn() -> Place, cases: u32) {
         let place = make();
         // Pruning is tested without claims over two pools: each pool prunes its own list of the entries that they
         // share, and the next life shows such an entry in both again.
-        let history = if short { 6 } else { Settings::default().history };
+        let changes = if short { 12 } else { Settings::default().changes };
         let spans = |command: &Command| matches!(command, Command::Ask(ask) if ask.terms.ask.parts.len() > 1);
-        let mut life = Life::begin(&place, history, Now { engine: EngineMs(5), wall: WallMs(1_767_225_600_000) });
+        let mut life = Life::begin(&place, changes, Now { engine: EngineMs(5), wall: WallMs(1_767_225_600_000) });
         for op in ops.into_iter().chain([Op::Restart]) {
             match op {
                 Op::Step(command, _) if short && spans(&command) => {}
@@ -286,7 +293,7 @@ pub fn the_next_life_sees_the_same(make: impl Fn() -> Place, cases: u32) {
                     let (before, last) = (seen(&life.state, true), life.state.snapshot.revision);
                     let Life { store, now, pools_removed, .. } = life;
                     drop(store);
-                    life = Life { pools_removed, ..Life::begin(&place, history, now) };
+                    life = Life { pools_removed, ..Life::begin(&place, changes, now) };
                     prop_assert_eq!(invariants::check(&life.state), Ok(()));
                     prop_assert_eq!(seen(&life.state, true), before);
                     let revision = life.state.snapshot.revision;

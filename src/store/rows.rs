@@ -109,8 +109,9 @@ impl<'c> Batch<'c> {
     /// A value has no record, or a revision is out of bounds. Then nothing may be written.
     pub fn of(changes: &'c Changes) -> anyhow::Result<Self> {
         let mut batch = Self::default();
-        if let Some(Meta { revision, next_ticket, engine }) = changes.meta {
-            batch.meta = vec![("revision", revision.0), ("next_ticket", next_ticket.0), ("engine", engine.0)];
+        if let Some(Meta { revision, next_ticket, engine, pruned }) = changes.meta {
+            let counters = [("revision", revision.0), ("next_ticket", next_ticket.0), ("engine", engine.0)];
+            batch.meta = counters.into_iter().chain([("pruned", pruned.0)]).collect();
         }
         for (name, policy) in &changes.pools {
             let json = policy.as_ref().map(|policy| record::encode(&StoredPolicy::from(policy)));
@@ -164,7 +165,7 @@ pub(super) fn change(revision: i64, seq: i64, json: &str) -> anyhow::Result<Chan
 
 /// What a start needs of an entry of the history.
 pub(super) fn outline(revision: i64, seq: i64, json: &str) -> anyhow::Result<Outline> {
-    let read = || Ok(record::decode::<StoredOutline>(json)?.into_outline(key_of(revision, seq)?));
+    let read = || Ok(record::decode::<StoredOutline>(json)?.into_outline(key_of(revision, seq)?, json.len()));
     named("changes", &(revision, seq), read())
 }
 
@@ -184,6 +185,8 @@ pub(super) struct Rows {
     revision: Option<u64>,
     next_ticket: Option<u64>,
     engine: Option<u64>,
+    /// Missing where nothing was pruned yet.
+    pruned: Option<u64>,
 }
 
 fn named<T>(table: &str, key: &impl Debug, read: anyhow::Result<T>) -> anyhow::Result<T> {
@@ -197,6 +200,7 @@ impl Rows {
             "revision" => Ok(&mut self.revision),
             "next_ticket" => Ok(&mut self.next_ticket),
             "engine" => Ok(&mut self.engine),
+            "pruned" => Ok(&mut self.pruned),
             _ => Err(anyhow::anyhow!("this release does not know this key")),
         };
         let counter = named("meta", &key, counter)?;
@@ -260,7 +264,9 @@ impl Rows {
         self.loaded.meta = match (self.revision, self.next_ticket, self.engine) {
             (None, None, None) => None,
             (Some(revision), Some(next_ticket), Some(engine)) => {
-                Some(Meta { revision: Revision(revision), next_ticket: Ticket(next_ticket), engine: EngineMs(engine) })
+                let pruned = Revision(self.pruned.unwrap_or_default());
+                let (revision, next_ticket) = (Revision(revision), Ticket(next_ticket));
+                Some(Meta { revision, next_ticket, engine: EngineMs(engine), pruned })
             }
             _ => {
                 anyhow::bail!("the store is damaged: table meta has some of revision, next_ticket and engine, not all")

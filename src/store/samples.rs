@@ -365,6 +365,7 @@ pub fn changes() -> impl Strategy<Value = Changes> {
         revision: Revision(revision),
         next_ticket: Ticket(ticket),
         engine: EngineMs(engine),
+        pruned: Revision(revision / 2),
     }));
     let op = |op: OpId| {
         (revision(), of(any::<u64>()), deadline()).prop_map(move |(revision, asked, forget)| OpRecord {

@@ -129,7 +129,7 @@ fn the_server_refuses_settings_that_make_no_sense() {
         (&["--no-auth"], &[("AUTH_USER", "x"), ("AUTH_PASS", "y")], 2, "contradicts"),
         (&["--listen", "0.0.0.0:0"], &[], 1, "--no-auth"),
         (&["--grace", "x"], &[], 2, "is not a duration"),
-        (&[], &[("LOCKER_HISTORY", "many")], 2, "invalid value 'many' for '--history"),
+        (&[], &[("LOCKER_HISTORY_SIZE", "many")], 2, "invalid value 'many' for '--history-size <SIZE>'"),
         (&["--store", "etcd"], &[], 1, "store"),
     ];
     for (args, vars, code, text) in cases {

@@ -286,6 +286,56 @@ impl Reader for GatedReader {
     }
 }
 
+/// A day of a busy pool stays in the history: who held its locks, and why that ended, longer than how it came to that. Another
+/// pool loses nothing. Whoever was away for too long is told so.
+#[test]
+fn a_busy_pool_loses_its_details_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("locker.db").display());
+    let flags = ["--history-size", "64KiB"];
+    let mut server = Server::start_with(&store, &flags, &[]);
+    let note = server.api("POST", "/pools/quiet/changes", &json!({})).0;
+    assert_eq!(note, 404);
+    assert_eq!(server.api("PUT", "/pools/quiet", &json!({"capacity": 1})).0, 200);
+    assert_eq!(server.api("POST", "/pools/quiet/changes", &json!({})).0, 200);
+    let confirmed = json!({"pool": "busy", "confirm": true});
+    for n in 0..200 {
+        let claim = format!("/claims/c{n}");
+        let (status, granted) = server.api("PUT", &claim, &confirmed);
+        assert_eq!(status, 200, "{granted}");
+        assert_eq!(server.api("POST", &format!("{claim}/confirm"), &json!({"fence": granted["fence"]})).0, 200);
+        assert_eq!(server.api("DELETE", &claim, &Value::Null).0, 200);
+    }
+    let entries = |server: &Server, query: &str| {
+        let (status, page) = server.api("GET", &format!("{query}&limit=1000"), &Value::Null);
+        assert_eq!(status, 200, "{page}");
+        page
+    };
+    let first = |server: &Server, kind: &str| {
+        let page = entries(server, &format!("/pools/busy/changes?kind={kind}"));
+        page["items"][0]["revision"].as_u64().unwrap_or(u64::MAX)
+    };
+    for life in 0..2 {
+        let quiet = entries(&server, "/pools/quiet/changes?after=0");
+        let kinds: Vec<_> = quiet["items"].as_array().unwrap().iter().map(|entry| &entry["kind"]).collect();
+        assert_eq!(kinds, ["pool_set", "added", "noted"]);
+        // A server that has just started does not know in which pools entries were pruned.
+        assert_eq!(quiet["missing_before"].is_null(), life == 0, "{quiet}");
+        let busy = entries(&server, "/pools/busy/changes?after=1");
+        let (oldest, newest) = (&busy["items"][0]["revision"], busy["missing_before"].as_u64().unwrap());
+        assert!(oldest.as_u64().unwrap() < newest, "thinned, not cut off");
+        assert!(entries(&server, &format!("/pools/busy/changes?after={newest}"))["missing_before"].is_null());
+        assert!(entries(&server, "/pools/busy/changes?order=newest_first")["missing_before"].is_null());
+        assert!(first(&server, "claimed") < first(&server, "granted"), "life {life}");
+        assert!(busy["items"].as_array().unwrap().len() > 100);
+        let metrics = server.call("GET /metrics", "").text().to_owned();
+        let size = metrics.lines().find_map(|line| line.strip_prefix("locker_history_size_bytes ")).unwrap();
+        assert!((60_000.0..=65_536.0).contains(&size.parse::<f64>().unwrap()), "{size}");
+        drop(server);
+        server = Server::start_with(&store, &flags, &[]);
+    }
+}
+
 /// While every read of the history is held up, claims are granted and given back, and everything that is not history is
 /// shown. A question about a whole day takes its entries in parts, so that other readers have their turn in between.
 #[test]

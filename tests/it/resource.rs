@@ -35,7 +35,7 @@ fn check_lists_the_versions_of_its_own_pool() {
 
 #[test]
 fn check_pages_through_a_long_history() {
-    let server = Server::start_with("memory:", &["--history", "5000"], &[]);
+    let server = Server::start_with("memory:", &[], &[]);
     let build = Build::new(&server, 1, "p");
     // One step with more entries than fit on a page, so that the rest is on other pages.
     server.cli(&["pool", "set", "p", "--capacity", "1500"]).ok();

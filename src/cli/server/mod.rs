@@ -13,7 +13,7 @@ use self::build_watch::WatchArgs;
 use super::connection::Connection;
 use super::output::CliError;
 use super::ready;
-use super::values::parse_duration;
+use super::values::{parse_duration, parse_size};
 use crate::core::names::NamePattern;
 #[cfg(feature = "plant")]
 use crate::core::settings::Plant;
@@ -118,12 +118,16 @@ pub struct ServerArgs {
     pub watch: WatchArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// Number of history entries to keep for each pool
-    #[arg(long, env = "LOCKER_HISTORY", value_name = "N", default_value_t = 1_000)]
-    pub history: usize,
     /// Remove history entries older than this
     #[arg(long, env = "LOCKER_HISTORY_AGE", value_name = "TIME", default_value = "90d", value_parser = parse_duration)]
     pub history_age: Duration,
+    /// Size of the history of all pools, such as 512MiB; beyond it, the pool with the most loses entries, details first
+    #[arg(long, env = "LOCKER_HISTORY_SIZE", value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
+    pub history_size: u64,
+    /// Ignored: pools no longer have a number of entries each. Accepted for one release, so that units for 0.1 still
+    /// start.
+    #[arg(long, env = "LOCKER_HISTORY", value_name = "N", hide = true)]
+    pub history: Option<String>,
     #[command(flatten)]
     pub timing: TimingArgs,
     /// Testing only: run with this planted bug
@@ -349,8 +353,8 @@ impl ServerArgs {
             drain: span(self.timing.drain),
             lease: span(self.timing.lease),
             memory: span(self.timing.memory),
-            history: self.history,
             history_age: span(self.history_age),
+            history_bytes: self.history_size,
             declared_only: self.declared_only,
             claims_make: self.claims_make.clone(),
             seed: u64::from_ne_bytes(random_bytes()),

@@ -51,7 +51,7 @@ impl Core {
             // The model searches for stuck claims at every step.
             stuck_look: Span(0),
             // Small enough for pruning to take part.
-            history: 20,
+            changes: 60,
             // Almost every ended claim that is asked about must be recalled.
             at_hand: 0,
             plant,

@@ -171,12 +171,12 @@ scenarios! {
 
 /// The oldest thousand entries must stay here, but they do not hide the entries that may go.
 #[test]
-fn the_total_history_is_limited_behind_a_thousand_entries_that_stay() {
+fn the_history_is_limited_behind_a_thousand_entries_that_stay() {
     let notes = lines(0..100, |_| "- note env => done".into());
     harness::play_at_scale(&format!(
-        "- settings changes=1110 history=100000
+        "- settings changes=120
          - pool env capacity=1100 => done
          {notes}
-         - count env => 1110"
+         - count env => 1160"
     ));
 }

@@ -312,7 +312,7 @@ impl Server {
             match *name {
                 "declared_only" => s.declared_only = true,
                 "claims_make" => s.claims_make.push(parse(value)?),
-                "history" => s.history = parse(value)?,
+                "history_bytes" => s.history_bytes = parse(value)?,
                 "changes" => s.changes = parse(value)?,
                 "ended" => s.ended_claims = parse(value)?,
                 "ops" => s.ops = parse(value)?,

@@ -1288,10 +1288,10 @@ scenarios! {
         - history env                      => pool added added claimed waiting released granted claimed
     "
     live_entries_are_not_pruned: "
-        - settings history=6               =>
+        - settings changes=6               =>
         - pool env capacity=2              => done
         a ask env/1                        => held env/1
-        - note env                         => done
+   +1h  - note env                         => done
         - note env                         => done
         - note env                         => done
         - note env                         => done
@@ -1305,23 +1305,62 @@ scenarios! {
         - note env                         => done
         - note env                         => done
         - note env                         => done
-        - history env                      => added released noted noted noted noted
+        - history env                      => added updated released noted noted noted
         - restart                          => same
     "
     a_pool_of_many_locks_keeps_some_other_history: "
-        - settings history=4               =>
+        - settings changes=4               =>
         - pool env capacity=8              => done
-        - note env                         => done
+   +1h  - note env                         => done
         - note env                         => done
         - note env                         => done
         - history env 3                    => added noted noted
         - restart                          => same
     "
     an_entry_pruned_in_its_own_step_is_never_stored: "
-        - settings history=0               =>
+        - settings changes=0               =>
         - pool env capacity=1              => done
         - note env                         => done
         - history env                      => added
+        - restart                          => same
+    "
+    details_go_first_but_not_all_of_them: "
+        - settings changes=8               =>
+        - pool env capacity=1              => done
+        a ask env                          => held env/1
+  +10h  a end                              => released
+   +2h  - note env                         => done
+   +8h  - note env                         => done
+        b ask env                          => held env/1
+        c ask env                          => waiting 1
+        - history env                      => pool added claimed released noted noted claimed waiting
+        - note env                         => done
+        - history env                      => pool added claimed released noted claimed waiting noted
+        - note env                         => done
+        - history env                      => added claimed released noted claimed waiting noted noted
+        - restart                          => same
+    "
+    the_pool_with_the_largest_history_loses_entries: "
+        - settings changes=8               =>
+        - pool quiet capacity=1            => done
+        - pool env capacity=1              => done
+        - note env                         => done
+        - note quiet                       => done
+        - note env                         => done
+        - note env                         => done
+        - note env                         => done
+        - note env                         => done
+        - history quiet                    => pool added noted
+        - history env                      => pool added noted noted noted
+        - restart                          => same
+    "
+    bytes_of_history_are_counted: "
+        - settings history_bytes=900       =>
+        - pool env capacity=1              => done
+        - note env                         => done
+        - note env                         => done
+        - note env                         => done
+        - history env                      => pool added noted noted noted
         - restart                          => same
     "
     old_entries_are_pruned_by_age: "
@@ -1338,11 +1377,13 @@ fn lines(numbers: std::ops::Range<u32>, line: impl Fn(u32) -> String) -> String 
 }
 
 #[test]
-fn a_pool_keeps_a_thousand_entries() {
+fn a_history_keeps_so_many_entries() {
     let notes = lines(0..1_100, |_| "- note env => done".into());
     harness::play_at_scale(&format!(
-        "- pool env capacity=3 => done
+        "- settings changes=1000 =>
+        - pool env capacity=3 => done
         a ask env/2 => held env/2
+        +1h - note env => done
         {notes}
         - count env => 1000
         - history env => added added claimed noted

@@ -1,6 +1,6 @@
-//! The history that a state keeps: writing entries, listing them in their pools, pruning them.
+//! The history that a state keeps: writing entries, and listing them in their pools. `retention` prunes them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Notice, State};
@@ -8,7 +8,7 @@ use crate::core::claim::{Claim, End, LockSet, Owner};
 use crate::core::history::{Change, ChangeKind, Outline};
 use crate::core::latch::LatchRef;
 use crate::core::limits;
-use crate::core::names::{ChangeKey, ClaimId, LockName, PoolName, Reason};
+use crate::core::names::{ChangeKey, ClaimId, PoolName, Reason};
 use crate::core::origin::Origin;
 use crate::core::pool::{Lock, Pool};
 use crate::core::time::{Now, Span, WallMs};
@@ -107,49 +107,11 @@ impl State {
         let outline = change.outline();
         self.dirty.history.push(Arc::new(change));
         self.list(&outline, is_latch);
-        for pool in &outline.pools {
-            self.prune(pool, now);
-        }
+        self.prune(limits::PRUNED_PER_ENTRY, now);
         for pool in outline.pools {
             self.notify(Notice::Pool(pool));
         }
-        // More than came in, so that this catches up when an entry must stay.
-        for _ in 0..=limits::POOLS_PER_CLAIM {
-            if self.histories.entries <= self.settings.changes || !self.prune_oldest(None) {
-                break;
-            }
-        }
         key
-    }
-
-    /// Takes the oldest entry that may go out of one history. With a time, only if it is older. Returns whether there
-    /// was one.
-    fn prune_oldest(&mut self, older_than: Option<WallMs>) -> bool {
-        let loose = self.histories.loose.first_key_value().map(|(key, at)| (*key, *at));
-        let listed = self.histories.oldest.first().cloned();
-        let (key, at, pool) = match (loose, listed) {
-            (Some((key, at)), None) => (key, at, None),
-            (Some((key, at)), Some((other, _))) if key < other => (key, at, None),
-            (_, Some((key, pool))) => {
-                let at = self.snapshot.pool(&pool).and_then(|p| p.changes.get(&key)).map(|listed| listed.at);
-                (key, at.unwrap_or_default(), Some(pool))
-            }
-            (None, None) => return false,
-        };
-        if older_than.is_some_and(|time| at >= time) {
-            return false;
-        }
-        match pool {
-            Some(pool) => self.take_out_of_pool(&pool, key),
-            None => self.forget_loose(key),
-        }
-        true
-    }
-
-    /// Removes entries that are too old, in each call at most a page of them.
-    pub(in crate::core) fn prune_by_age(&mut self, now: Now) {
-        let oldest = WallMs(now.wall.0.saturating_sub(self.settings.history_age.0));
-        let _ = (0..limits::PAGE).all(|_| self.prune_oldest(Some(oldest)));
     }
 
     /// Lists a new entry in its pools, and makes it the newest of its locks.
@@ -174,30 +136,10 @@ impl State {
             let Some(p) = self.pool_mut(pool) else { continue };
             p.list(entry);
             let outdated = newest(p);
-            self.histories.entries += 1;
             pools += 1;
             outdated.into_iter().for_each(|key| self.offer_to_prune(pool, key));
         }
         self.count_listings(entry, pools, is_latch);
-    }
-
-    /// An entry of several pools, or of none, needs a note of its own.
-    fn count_listings(&mut self, entry: &Outline, pools: usize, is_latch: bool) {
-        if pools > 1 {
-            self.histories.shared.insert(entry.key, pools);
-        }
-        if pools == 0 {
-            self.histories.entries += 1;
-            self.histories.loose.insert(entry.key, entry.listed.at);
-        }
-        if is_latch {
-            self.histories.of_latches.push_back(entry.key);
-            if self.histories.of_latches.len() > limits::LATCH_CHANGES
-                && let Some(oldest) = self.histories.of_latches.pop_front()
-            {
-                self.forget_loose(oldest);
-            }
-        }
     }
 
     /// Lists a stored entry at a restart. Entries come in their order. [`State::end_of_history`] does the rest.
@@ -210,7 +152,6 @@ impl State {
         for pool in listing_pools(entry) {
             let Some(p) = self.pool_mut(pool) else { continue };
             p.list(entry);
-            self.histories.entries += 1;
             pools += 1;
         }
         for (pool, lock) in listing_pools(entry).flat_map(|pool| entry.locks.iter().filter(move |(of, _)| of == pool)) {
@@ -227,7 +168,7 @@ impl State {
         self.histories.restored.remove(pool);
         let Some(p) = self.pool_mut(pool) else { return };
         let old = std::mem::take(&mut p.changes);
-        old.keys().for_each(|key| self.unlist(*key));
+        self.histories.remove(old);
     }
 
     /// All stored entries are listed: finds the newest of each lock and what may be pruned, and prunes it.
@@ -242,89 +183,12 @@ impl State {
         }
         let pools: Vec<PoolName> = self.snapshot.pools.keys().cloned().collect();
         for pool in &pools {
-            let Some(p) = self.snapshot.pools.get_mut(pool).map(Arc::make_mut) else { continue };
-            let may_go = p.changes.keys().filter(|key| !p.is_newest(**key) && !self.claimed.contains(key));
-            p.prunable = may_go.copied().collect();
-            if let Some(oldest) = p.prunable.get_min() {
-                self.histories.oldest.insert((*oldest, pool.clone()));
-            }
-            self.prune(pool, now);
+            let Some(p) = self.snapshot.pool(pool) else { continue };
+            let may_go = p.changes.iter().filter(|(key, _)| !p.is_newest(**key) && !self.claimed.contains(key));
+            let may_go: Vec<_> = may_go.map(|(key, listed)| (*key, *listed)).collect();
+            self.change_prunable(pool, |p| may_go.into_iter().for_each(|(key, listed)| p.prunable.insert(key, listed)));
         }
-    }
-
-    /// An entry may be pruned once it is neither the newest of a lock nor the `claimed` entry of a live hold.
-    pub(super) fn offer_to_prune(&mut self, pool: &PoolName, key: ChangeKey) {
-        let Some(p) = self.snapshot.pools.get_mut(pool) else { return };
-        if p.changes.contains_key(&key) && !p.is_newest(key) && !self.claimed.contains(&key) {
-            let p = Arc::make_mut(p);
-            let before = p.prunable.get_min().copied();
-            p.prunable.insert(key);
-            let after = p.prunable.get_min().copied();
-            self.histories.set_oldest(pool, before, after);
-        }
-    }
-
-    /// Removes entries beyond the limits of number and age, oldest first. Entries that must stay take up at most half
-    /// of the room, so that a pool with many locks keeps some other history.
-    fn prune(&mut self, pool: &PoolName, now: Now) {
-        let keep = self.settings.history;
-        let oldest_wall = now.wall.0.saturating_sub(self.settings.history_age.0);
-        while let Some(p) = self.snapshot.pool(pool) {
-            let Some(oldest) = p.prunable.get_min().copied() else { return };
-            let is_old = p.changes.get(&oldest).is_none_or(|listed| listed.at.0 < oldest_wall);
-            let must_stay = p.changes.len().saturating_sub(p.prunable.len());
-            if p.prunable.len() <= keep - must_stay.min(keep / 2) && !is_old {
-                return;
-            }
-            self.take_out_of_pool(pool, oldest);
-        }
-    }
-
-    pub(super) fn prune_after(&mut self, pool: &PoolName, key: ChangeKey, now: Now) {
-        self.offer_to_prune(pool, key);
-        self.prune(pool, now);
-    }
-
-    fn take_out_of_pool(&mut self, pool: &PoolName, key: ChangeKey) {
-        let Some(p) = self.pool_mut(pool) else { return };
-        let before = p.prunable.get_min().copied();
-        p.prunable.remove(&key);
-        let after = p.prunable.get_min().copied();
-        let listed = p.changes.remove(&key).is_some();
-        self.histories.set_oldest(pool, before, after);
-        if listed {
-            self.unlist(key);
-        }
-    }
-
-    /// A pool is gone, and its history with it.
-    pub(super) fn forget_history(&mut self, pool: &Pool) {
-        self.histories.set_oldest(&pool.name, pool.prunable.get_min().copied(), None);
-        pool.changes.keys().for_each(|key| self.unlist(*key));
-    }
-
-    /// One history less lists this entry. The last one to go takes the entry with it.
-    fn unlist(&mut self, key: ChangeKey) {
-        self.histories.entries -= 1;
-        match self.histories.shared.get_mut(&key) {
-            Some(pools) if *pools > 2 => *pools -= 1,
-            Some(_) => drop(self.histories.shared.remove(&key)),
-            None => self.dirty.pruned.push(key),
-        }
-    }
-
-    /// Forgets an entry of no pool.
-    fn forget_loose(&mut self, key: ChangeKey) {
-        if self.histories.loose.remove(&key).is_some() {
-            self.histories.entries -= 1;
-            self.dirty.pruned.push(key);
-        }
-    }
-
-    /// Whether there is no history at all.
-    #[must_use]
-    pub fn has_no_history(&self) -> bool {
-        self.histories.entries == 0
+        self.prune(limits::PAGE, now);
     }
 }
 
@@ -334,102 +198,10 @@ impl State {
     pub(in crate::core) fn new_entries(&self) -> &[Arc<Change>] {
         &self.dirty.history
     }
-
-    /// Whether exactly these entries are listed.
-    pub(in crate::core) fn check_has_all_entries<'k>(
-        &self,
-        kept: impl Iterator<Item = &'k ChangeKey>,
-    ) -> Result<(), String> {
-        let in_pools = self.snapshot.pools.values().flat_map(|pool| pool.changes.keys());
-        let listed: BTreeSet<&ChangeKey> = in_pools.chain(self.histories.loose.keys()).collect();
-        let kept: BTreeSet<&ChangeKey> = kept.collect();
-        let differ: Vec<_> = kept.symmetric_difference(&listed).collect();
-        let listings: usize = self.snapshot.pools.values().map(|pool| pool.changes.len()).sum();
-        let entries = listings + self.histories.loose.len();
-        if !differ.is_empty() || entries != self.histories.entries {
-            return Err(format!("{entries} of {}; store and state differ about {differ:?}", self.histories.entries));
-        }
-        let heads = |pool: &Arc<Pool>| Some((*pool.prunable.get_min()?, pool.name.clone()));
-        let oldest: BTreeSet<_> = self.snapshot.pools.values().filter_map(heads).collect();
-        if oldest == self.histories.oldest {
-            Ok(())
-        } else {
-            Err(format!("{:?} are oldest, not {oldest:?}", self.histories.oldest))
-        }
-    }
 }
 
 /// The pools whose history shows an entry. The removal of a pool is not in the history of any pool, not even of a later
 /// pool with the same name.
 fn listing_pools(entry: &Outline) -> impl Iterator<Item = &PoolName> + Clone {
     entry.pools.iter().filter(|_| entry.listed.kind != ChangeKind::PoolRemoved)
-}
-
-/// What is known about the histories of all pools together.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Histories {
-    /// The number of entries in all histories. An entry of two pools counts twice.
-    entries: usize,
-    /// The oldest entry of each pool that may be pruned.
-    oldest: BTreeSet<(ChangeKey, PoolName)>,
-    /// Entries that several pools still list, and how many.
-    shared: BTreeMap<ChangeKey, usize>,
-    /// Entries of no pool: about latches and removed pools.
-    loose: BTreeMap<ChangeKey, WallMs>,
-    /// Entries about latches, oldest first; some may be pruned already.
-    of_latches: VecDeque<ChangeKey>,
-    /// During a restart: the newest entry about each lock so far.
-    restored: BTreeMap<PoolName, BTreeMap<LockName, ChangeKey>>,
-}
-
-impl Histories {
-    fn set_oldest(&mut self, pool: &PoolName, before: Option<ChangeKey>, after: Option<ChangeKey>) {
-        if before == after {
-            return;
-        }
-        if let Some(key) = before {
-            self.oldest.remove(&(key, pool.clone()));
-        }
-        if let Some(key) = after {
-            self.oldest.insert((key, pool.clone()));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::command::{By, Command};
-    use crate::core::latch::{Ending, LatchId, NewLatch, Target};
-    use crate::core::names::Revision;
-    use crate::core::pool::Policy;
-    use crate::core::settings::Settings;
-    use crate::core::step::step;
-
-    #[test]
-    fn the_oldest_entry_goes_first_whether_it_is_about_a_latch_or_a_pool() {
-        let pool = || PoolName::parse("p").unwrap();
-        let note = || Command::Note { pool: pool(), lock: None, by: By::default() };
-        let target =
-            Target { workflow: "w".parse().unwrap(), namespace: "n".parse().unwrap(), workflow_uid: None, node: None };
-        let latch = NewLatch { id: LatchId::smallest(), target, ending: Ending::default() };
-        let commands = [
-            Command::SetPool { pool: pool(), policy: Policy::default(), capacity: None, by: By::default() },
-            Command::CreateLatch(Box::new(latch)),
-            note(),
-            note(),
-            note(),
-            note(),
-        ];
-        let mut state = State { settings: Settings { changes: 3, ..Settings::default() }, ..State::default() };
-        let pruned = |command| {
-            step(&mut state, command, Now::default()).unwrap();
-            let changes = state.take_changes(Now::default());
-            changes.pruned.iter().map(|key| key.revision).collect::<Vec<_>>()
-        };
-        let gone: Vec<Vec<Revision>> = commands.into_iter().map(pruned).collect();
-        let first = Revision::default().0 + 1;
-        let expected = [vec![], vec![], vec![], vec![first], vec![first + 1], vec![first + 2]];
-        assert_eq!(gone, expected.map(|keys| keys.into_iter().map(Revision).collect::<Vec<_>>()));
-    }
 }

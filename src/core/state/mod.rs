@@ -5,7 +5,7 @@
 //!
 //! - `snapshot`: what anybody may read, and what a store gets.
 //! - `claims`, `pools`, `latches`: adding, changing and removing them. `marks`: what is kept about marked holds.
-//! - `history`: writing and pruning entries; `remembered`: ended claims and the answers of operations; `ended`: what is
+//! - `history`: writing and listing entries; `retention`: which of them are pruned; `remembered`: ended claims and the answers of operations; `ended`: what is
 //!   known at once of ended claims.
 //! - `tickets`: the order in which claims came.
 //! - `entangled`, `stuck`, `supersede_group`: indexes and findings that the rules need.
@@ -18,6 +18,7 @@ mod latches;
 mod marks;
 mod pools;
 mod remembered;
+mod retention;
 mod snapshot;
 mod stuck;
 mod supersede_group;
@@ -40,9 +41,9 @@ use crate::core::time::{Deadline, EngineMs, Now};
 use ended::{EndedIndex, Place};
 pub(super) use entangled::Entangled;
 pub(super) use history::Entry;
-use history::Histories;
 use remembered::AtHand;
-pub use snapshot::{Changes, EndedOutline, Loaded, Meta, OpRecord, Snapshot};
+use retention::Histories;
+pub use snapshot::{Changes, EndedOutline, Kept, Loaded, Meta, OpRecord, Snapshot};
 pub use stuck::Stuck;
 pub(super) use stuck::Watch;
 pub(super) use supersede_group::SupersedeGroup;
@@ -162,7 +163,7 @@ impl State {
             dirty.history.retain(|change| !pruned.contains(&change.key));
         }
         let snapshot = &self.snapshot;
-        let meta = dirty.meta || !dirty.claims.is_empty() || !dirty.history.is_empty();
+        let meta = dirty.meta || !dirty.claims.is_empty() || !dirty.history.is_empty() || !dirty.pruned.is_empty();
         Changes {
             meta: meta.then(|| self.meta(now)),
             pools: dirty.pools.into_iter().map(|p| (p.clone(), snapshot.pool(&p).map(|x| x.policy.clone()))).collect(),
@@ -216,7 +217,9 @@ impl State {
     }
 
     fn meta(&self, now: Now) -> Meta {
-        Meta { revision: self.snapshot.revision, next_ticket: Ticket(self.next_ticket), engine: now.engine }
+        let Snapshot { revision, history, .. } = &self.snapshot;
+        let next_ticket = Ticket(self.next_ticket);
+        Meta { revision: *revision, next_ticket, engine: now.engine, pruned: history.pruned }
     }
 
     pub(super) fn set_counters(&mut self, revision: Revision, next_ticket: Ticket) {

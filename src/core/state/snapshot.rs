@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub released_latches: OrdSet<(Revision, LatchId)>,
     /// The newest revision so far.
     pub revision: Revision,
+    /// How large the history is.
+    pub history: Kept,
     /// From [`crate::core::settings::Settings::seed`].
     pub seed: u64,
 }
@@ -132,6 +134,16 @@ impl Snapshot {
     }
 }
 
+/// How large the history of all pools is. An entry of two pools counts twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    pub entries: usize,
+    /// As [`Change::bytes`] counts them.
+    pub bytes: u64,
+    /// The newest revision of which an entry was pruned, in any pool: earlier ones may be missing.
+    pub pruned: Revision,
+}
+
 /// Counters that outlive the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
@@ -141,6 +153,8 @@ pub struct Meta {
     pub next_ticket: Ticket,
     /// The engine time when this was stored.
     pub engine: EngineMs,
+    /// As in [`Kept`].
+    pub pruned: Revision,
 }
 
 /// A remembered operation and its answer.

@@ -69,7 +69,7 @@ impl Filter {
     /// Whether an entry may be wanted, as far as its pool knows it.
     #[must_use]
     pub fn lists(&self, key: ChangeKey, listed: Listed) -> bool {
-        let Listed { kind, at } = listed;
+        let Listed { kind, at, .. } = listed;
         (!self.versions || kind.is_version() || self.given == Some(key.revision))
             && (self.kinds.is_empty() || self.kinds.contains(&kind))
             && self.since.is_none_or(|since| at >= since)
@@ -86,7 +86,7 @@ impl Filter {
     /// Whether this entry is wanted.
     #[must_use]
     pub fn wants(&self, change: &Change, snapshot: &Snapshot, ended: &EndedBuilds) -> bool {
-        self.lists(change.key, Listed { kind: change.kind, at: change.at })
+        self.lists(change.key, change.listed())
             && self.pools.as_ref().is_none_or(|like| change.pools.iter().any(|pool| like.matches(pool)))
             && self.lock.as_ref().is_none_or(|lock| change.locks.iter().any(|(_, of)| of == lock))
             && self.claim.as_ref().is_none_or(|claim| change.claim.as_ref() == Some(claim))

@@ -50,6 +50,18 @@ impl Wanted {
         Self { filter, order, after: Some(revision), from: None, newest: false, limit }
     }
 
+    /// The revision before which entries may be missing here, where entries up to `pruned` were pruned: for whoever goes on
+    /// from a revision, and believes to see everything since then.
+    #[must_use]
+    pub fn lacks(&self, pruned: Revision) -> Option<u64> {
+        let is_behind = match (self.order, self.after, self.from) {
+            (Order::OldestFirst, Some(after), _) => after < pruned,
+            (Order::OldestFirst, None, Some(from)) => from <= pruned,
+            _ => false,
+        };
+        (is_behind && pruned > Revision(0) && !self.newest).then_some(pruned.0 + 1)
+    }
+
     fn range(&self) -> Range {
         match (self.order, self.after, self.from) {
             (Order::OldestFirst, Some(after), _) => (Bound::Excluded(last_of(after)), Bound::Unbounded),

@@ -11,7 +11,7 @@ use super::{Routes, json};
 use crate::core::command::{Command, Refusal};
 use crate::core::names::{ChangeKey, ClaimId, LockName, NamePattern, PoolName, Revision, Text};
 use crate::core::time::{Span, WallMs};
-use crate::wire::api::{ChangeKind, ChangeView, NoteBody, Page};
+use crate::wire::api::{ChangeKind, ChangePage, ChangeView, NoteBody, Page};
 use crate::wire::errors::Code;
 use crate::wire::parse;
 use crate::wire::problems::Problems;
@@ -88,9 +88,11 @@ pub(super) async fn of_pool(routes: &Routes, call: &Call<'_>) -> Result<Response
     let wait = parse::wait("wait", call.query_text("wait"), &mut problems);
     let pool = problems.done(pool)?;
     page_or_park(routes, call, wait, Topic::Pool(pool.clone()), async {
-        let entries = routes.engine.snapshot().pool(&pool).map(|found| found.changes.clone());
-        let entries = entries.ok_or_else(|| Refusal::NoSuchPool { pool: pool.clone() })?;
-        wanted.of_pool(&routes.engine, &pool, entries).await.map_err(Failure::unreadable)
+        let found = routes.engine.snapshot().pool(&pool).map(|found| (found.changes.clone(), found.pruned));
+        let (entries, pruned) = found.ok_or_else(|| Refusal::NoSuchPool { pool: pool.clone() })?;
+        let missing_before = wanted.lacks(pruned);
+        let page = wanted.of_pool(&routes.engine, &pool, entries).await.map_err(Failure::unreadable)?;
+        Ok(ChangePage { page, missing_before })
     })
     .await
 }
@@ -102,7 +104,9 @@ pub(super) async fn of_all(routes: &Routes, call: &Call<'_>) -> Result<Response,
     let wait = parse::wait("wait", call.query_text("wait"), &mut problems);
     problems.done(Some(()))?;
     page_or_park(routes, call, wait, Topic::Changes, async {
-        wanted.of_all(&routes.engine).await.map_err(Failure::unreadable)
+        let missing_before = wanted.lacks(routes.engine.snapshot().history.pruned);
+        let page = wanted.of_all(&routes.engine).await.map_err(Failure::unreadable)?;
+        Ok(ChangePage { page, missing_before })
     })
     .await
 }
@@ -122,7 +126,7 @@ async fn page_or_park(
     call: &Call<'_>,
     wait: Span,
     topic: Topic,
-    page: impl Future<Output = Result<Page<ChangeView>, Failure>>,
+    page: impl Future<Output = Result<ChangePage, Failure>>,
 ) -> Result<Response, Failure> {
     let park = call.request.park;
     let may_park = wait > Span(0) && call.may_park();
@@ -131,12 +135,12 @@ async fn page_or_park(
         routes.long_polls.watch(park, topic);
     }
     let page = page.await;
-    let nothing_yet = page.as_ref().is_ok_and(|page| page.items.is_empty() && page.next.is_none());
+    let nothing_yet = page.as_ref().is_ok_and(|ChangePage { page, .. }| page.items.is_empty() && page.next.is_none());
     if !(may_park && nothing_yet) {
         routes.long_polls.unwatch(park);
     }
     let page = page?;
-    let response = routes.browser.work(is_long(page.items.len()), move || json(&page)).await?;
+    let response = routes.browser.work(is_long(page.page.items.len()), move || json(&page)).await?;
     Ok(Response { park: (may_park && nothing_yet).then_some(wait), ..response })
 }
 

@@ -19,7 +19,7 @@ use crate::core::names::{ParkId, PoolName, Revision};
 use crate::core::state::Snapshot;
 use crate::core::time::Span;
 use crate::server::limits::{EVENTS_BEAT_MS, EVENTS_MS, EVENTS_PART};
-use crate::wire::api::{ChangeView, NowView, Page};
+use crate::wire::api::{ChangeView, MissingView, NowView, Page};
 use crate::wire::errors::Code;
 
 /// How soon a client may come back after the end of its answer, milliseconds.
@@ -63,6 +63,11 @@ async fn begin(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
         return Err(Failure::new(Code::Limit, "too many clients follow events: ask for changes instead, or later"));
     }
     let mut text = format!("retry: {RETRY_MS}\n\n");
+    let pool = follower.pool.as_ref().and_then(|pool| snapshot.pool(pool));
+    let pruned = pool.map_or(snapshot.history.pruned, |pool| pool.pruned);
+    if let Some(missing_before) = Wanted::after(after, 0).lacks(pruned).filter(|_| entries) {
+        event(&mut text, "missing", None, &MissingView { missing_before });
+    }
     let behind = news(routes, &follower, &snapshot).await?;
     match &behind {
         Some((events, _)) => text.push_str(events),

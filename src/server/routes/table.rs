@@ -16,9 +16,9 @@ use super::route::{Parameter, Route, guarded, parameter, public, required};
 use super::{Routes, changes, claims, done, events, info, locks, metrics, pages, pools, release, sessions, stats};
 use crate::core::limits;
 use crate::wire::api::{
-    BreakBody, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, EventView, InfoView, LockBody,
-    LockView, MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView, QuarantineBody,
-    ReleaseBody, ReleaseView, RemoveBody, RenewBody, ReturnBody, SessionView, StatsView, VerifyView,
+    BreakBody, ChangePage, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, EventView, InfoView,
+    LockBody, LockView, MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView,
+    QuarantineBody, ReleaseBody, ReleaseView, RemoveBody, RenewBody, ReturnBody, SessionView, StatsView, VerifyView,
 };
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
@@ -358,7 +358,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             UNTIL,
             WAIT_ENTRY,
         ],
-        answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
+        answer: Some(SchemaGenerator::subschema_for::<ChangePage>),
         codes: &[Code::NoSuchPool],
         ..guarded(Get, "/api/v1/pools/{pool}/changes", "History of a pool", talk!(changes::of_pool))
     },
@@ -397,7 +397,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             UNTIL,
             WAIT_ENTRY,
         ],
-        answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
+        answer: Some(SchemaGenerator::subschema_for::<ChangePage>),
         ..guarded(Get, "/api/v1/changes", "History of all pools, including removed ones", talk!(changes::of_all))
     },
     Route {

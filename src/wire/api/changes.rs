@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LockRef, Owner};
+use super::{LockRef, Owner, Page};
 use crate::core::history::ChangeKind as CoreKind;
 use crate::wire::problems::unknown;
 use crate::wire::words::same_words;
@@ -181,6 +181,23 @@ pub struct ChangeView {
     pub latch: Option<LatchRef>,
 }
 
+/// One page of the history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ChangePage {
+    #[serde(flatten)]
+    pub page: Page<ChangeView>,
+    /// Whoever asks with `after` or `from` a revision may lack earlier entries than this revision, because some of them
+    /// were pruned meanwhile. Absent when all are there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing_before: Option<u64>,
+}
+
+/// The data of the event `missing`: some earlier entries than this revision were pruned before they could be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MissingView {
+    pub missing_before: u64,
+}
+
 /// The data of the event `now`: everything up to this revision has been sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NowView {
@@ -195,6 +212,8 @@ pub enum EventView {
     Change(Box<ChangeView>),
     /// Of the event `now`.
     Now(NowView),
+    /// Of the event `missing`.
+    Missing(MissingView),
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::errors::Code;
 
-pub use changes::{ChangeKind, ChangeView, EventView, LatchRef, NowView};
+pub use changes::{ChangeKind, ChangePage, ChangeView, EventView, LatchRef, MissingView, NowView};
 pub use claims::{
     BreakBody, BuildBody, BuildEndedView, ClaimBody, ClaimState, ClaimView, ConfirmBody, DeliverBody, HolderView,
     MadePoolView, MoveBody, PartBody, QueueEnd, QueueView, ReleaseBody, ReleaseView, RenewBody, Scope, SuspectView,

@@ -93,6 +93,9 @@ pub struct StoredChange {
     held: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latch: Option<StoredLatchRef>,
+    /// Its size as the core counts it, bytes, so that a start need not read the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<u32>,
 }
 
 impl From<&Change> for StoredChange {
@@ -111,6 +114,7 @@ impl From<&Change> for StoredChange {
             waited: waited.map(|span| span.0),
             held: held.map(|span| span.0),
             latch: latch.as_ref().map(Into::into),
+            size: Some(change.bytes()),
         }
     }
 }
@@ -164,13 +168,16 @@ pub struct StoredOutline {
     held: Option<u64>,
     #[serde(default, rename = "latch")]
     _latch: IgnoredAny,
+    #[serde(default)]
+    size: Option<u32>,
 }
 
 impl StoredOutline {
-    /// The outline of the entry with this key.
+    /// The outline of the entry with this key, whose record has this length. Older records do not say their size.
     #[must_use]
-    pub fn into_outline(self, key: ChangeKey) -> Outline {
-        let listed = Listed { kind: self.kind.into(), at: WallMs(self.at) };
+    pub fn into_outline(self, key: ChangeKey, length: usize) -> Outline {
+        let bytes = self.size.unwrap_or_else(|| u32::try_from(length).unwrap_or(u32::MAX));
+        let listed = Listed { kind: self.kind.into(), at: WallMs(self.at), bytes };
         Outline { key, listed, pools: plain(self.pools), locks: locks(self.locks), held: self.held.map(Span) }
     }
 }

@@ -291,11 +291,55 @@ fn the_format_of_pools_locks_operations_and_history() {
         FULL_OWNER,
         ",",
         FULL_ORIGIN,
-        r#","reason":"why","waited":2,"held":3}"#,
+        r#","reason":"why","waited":2,"held":3,"size":541}"#,
     ];
     let golden = golden.concat();
     assert_eq!(encode(&StoredChange::from(&change)).unwrap(), golden);
     assert_eq!(decode::<StoredChange>(&golden).unwrap().into_change(change.key).unwrap(), change);
+    assert_eq!(decode::<StoredOutline>(&golden).unwrap().into_outline(change.key, 0), change.outline());
+}
+
+/// An older record does not say its size, so its length stands for it.
+#[test]
+fn the_size_of_an_entry_is_near_the_length_of_its_record() {
+    let text = |text: &str| Some(name::<Text>(text));
+    let build = Owner {
+        cluster: text("https://ci.example.com"),
+        team: text("main"),
+        pipeline: text("payments"),
+        job: text("deploy-staging"),
+        build_id: text("4711123"),
+        build_name: text("811"),
+        build_url: text("https://ci.example.com/teams/main/pipelines/payments/jobs/deploy-staging/builds/811"),
+        ..Owner::default()
+    };
+    let person = Owner { person: text("ada@laptop"), program: text("locker 0.2.0"), ..Owner::default() };
+    let of = |who: Option<&Owner>, kind| Change {
+        key: ChangeKey { revision: Revision(1 << 52), seq: 0 },
+        at: WallMs(1_795_000_000_000),
+        kind,
+        pools: vec![name("staging")],
+        locks: vec![(name("staging"), name("env-1"))],
+        claim: Some(name("0f6d6cf2b5a94d0a9a4c1e3f0a7b8c9d0f6d6cf2b5a94d0a9a4c1e3f0a7b8c9d")),
+        end: None,
+        who: who.cloned().map(Arc::new),
+        origin: origin(),
+        waited: Some(Span(123_456)),
+        held: None,
+        reason: None,
+        latch: None,
+    };
+    let released =
+        Change { end: Some(End::Released), held: Some(Span(600_000)), ..of(Some(&build), ChangeKind::Released) };
+    let none = Change { claim: None, origin: None, waited: None, locks: vec![], ..of(None, ChangeKind::Noted) };
+    for change in [of(Some(&build), ChangeKind::Claimed), of(Some(&person), ChangeKind::Granted), released, none] {
+        let json = encode(&StoredChange::from(&change)).unwrap();
+        let (size, length) = (change.bytes() as usize, json.len());
+        assert!((length..=length + 60).contains(&size), "{size} bytes for {length} of {json}");
+        let old = json.replace(&format!(r#","size":{size}"#), "");
+        let outline = decode::<StoredOutline>(&old).unwrap().into_outline(change.key, old.len());
+        assert_eq!(outline.listed.bytes as usize, old.len());
+    }
 }
 
 #[test]
@@ -339,7 +383,7 @@ fn the_format_of_latches() {
 
     let golden = concat!(
         r#"{"at":1,"kind":"latch_created","pools":[],"locks":[],"latch":"#,
-        r#"{"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec23","workflow":"build-x7k","namespace":"default"}}"#
+        r#"{"id":"e9205d4a-2545-4c58-86ae-d0e7b3ecec23","workflow":"build-x7k","namespace":"default"},"size":190}"#
     );
     let key = ChangeKey { revision: Revision(5), seq: 0 };
     let change = decode::<StoredChange>(golden).unwrap().into_change(key).unwrap();

@@ -221,7 +221,7 @@ fn check_history(server: &Server, spans: &[Span]) {
 
 #[test]
 fn all_kinds_at_once_exclude_each_other() {
-    let server = Server::start_with("memory:", &["--history", "1000000"], &[]);
+    let server = Server::start_with("memory:", &[], &[]);
     let holders: [(&'static str, fn(&mut Worker<'_>)); 4] =
         [("first", first_generation), ("second", second_generation), ("lockd", lockd), ("api", api)];
     let arena = Arena {

@@ -172,3 +172,21 @@ fn followers_that_leave_make_room_and_wake_nobody() {
     drop(followers);
     eventually("those who left are forgotten", || (parked() < 5.0).then_some(()));
 }
+
+/// Whoever comes back after entries were pruned is told so, before anything else.
+#[test]
+fn whoever_was_away_for_too_long_is_told_so() {
+    let server = Server::start_with("memory:", &["--history-size", "4KiB"], &[]);
+    assert_eq!(server.api("PUT", "/pools/p", &json!({"capacity": 1})).0, 200);
+    for _ in 0..50 {
+        assert_eq!(server.api("POST", "/pools/p/changes", &json!({})).0, 200);
+    }
+    for query in ["?since=1", "?since=1&pool=p"] {
+        let (events, now) = Follower::new(&server, query, "").until_now();
+        let missing = events[0].data["missing_before"].as_u64().unwrap();
+        assert_eq!((events[0].name.as_str(), events[1].name.as_str()), ("missing", "change"));
+        assert!(missing < now);
+        let (events, _) = Follower::new(&server, &format!("?since={missing}{}", &query[8..]), "").until_now();
+        assert!(events.iter().all(|event| event.name == "change"));
+    }
+}

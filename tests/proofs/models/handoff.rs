@@ -157,7 +157,7 @@ impl Model for HandOff {
             confirm: Span(CONFIRM),
             withdrawals: 2,
             stuck_look: Span(0),
-            history: 4,
+            changes: 4,
             plant: self.plant,
             ..Settings::default()
         };

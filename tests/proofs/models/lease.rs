@@ -214,7 +214,7 @@ impl Model for Leased {
             // The worst case: the lock does not drain after its holder is lost.
             drain: Span(0),
             stuck_look: Span(0),
-            history: 4,
+            changes: 4,
             ..Settings::default()
         };
         let mut server = Server::new(settings);

@@ -132,7 +132,12 @@ impl Server {
             pool.locks.values().map(move |lock| (name.clone(), (**lock).clone())).collect::<Vec<_>>()
         };
         let loaded = Loaded {
-            meta: Some(Meta { revision: snapshot.revision, next_ticket, engine: self.now.engine }),
+            meta: Some(Meta {
+                revision: snapshot.revision,
+                next_ticket,
+                engine: self.now.engine,
+                pruned: snapshot.history.pruned,
+            }),
             pools: snapshot.pools.values().map(|pool| (pool.name.clone(), pool.policy.clone())).collect(),
             locks: snapshot.pools.values().flat_map(|pool| locks(pool)).collect(),
             claims,
