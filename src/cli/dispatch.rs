@@ -8,8 +8,8 @@ use super::connection::Connection;
 use super::env_defaults;
 use super::output::{CliError, is_coloured, say};
 use super::{
-    agent, breaking, check, claim, claims, doctor, history, import, latch, lint, lock, manual, pool, queue, release,
-    run, server, stats, status, store, transfer, verify, wait, watch,
+    agent, breaking, check, claim, claims, doctor, history, import, latch, lint, lock, manual, notify, pool, queue,
+    release, run, server, stats, status, store, transfer, verify, wait, watch,
 };
 use crate::env::Env;
 use crate::wire::errors::exit;
@@ -88,6 +88,8 @@ enum Command {
     Restore(store::RestoreArgs),
     /// Check a store
     Store(store::StoreArgs),
+    /// Try the file of targets that `locker server --notify` notifies
+    Notify(notify::NotifyArgs),
     /// Print completions for a shell
     Completions(manual::CompletionsArgs),
     /// Print the man pages, or write them to a directory
@@ -223,6 +225,7 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Agent(args) => agent::run(args, connection, env),
         Command::Import(args) => import::run(&args, connection, env),
         Command::Lint(args) => lint::run(&args, env),
+        Command::Notify(args) => notify::run(&args, env),
         Command::Doctor(args) => doctor::run(&args, connection, env),
         Command::Completions(args) => manual::completions(&args, command(), env),
         Command::Man(args) => manual::man(&args, command(), env),

@@ -23,6 +23,7 @@ mod latch;
 mod lint;
 mod lock;
 mod manual;
+mod notify;
 mod output;
 mod pool;
 mod pool_apply;

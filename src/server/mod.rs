@@ -8,7 +8,8 @@
 //! 5. [`import`] takes over the state of another server, before the first answer.
 //! 6. [`build_watch`] asks Concourse whether the builds behind claims are still running, and informs the engine.
 //! 7. [`history`] answers questions about what happened, from the store.
-//! 8. [`notices`], [`long_polls`] and [`events`] wake parked requests.
+//! 8. [`notify`] tells others what happens: chats, webhooks, Concourse.
+//! 9. [`notices`], [`long_polls`] and [`events`] wake parked requests.
 //!
 //! [`listen`] opens the socket, [`logs`] writes the log, [`audit`] its lines about grants and holds.
 
@@ -29,10 +30,12 @@ pub mod long_polls;
 pub mod metrics;
 mod nearest;
 pub mod notices;
+pub mod notify;
 mod openapi;
 pub mod pager;
 pub mod pages;
 pub mod routes;
+pub mod secret_file;
 pub mod views;
 
 use std::path::PathBuf;
@@ -55,6 +58,7 @@ use self::listen::Bound;
 use self::logs::LogSettings;
 use self::long_polls::LongPolls;
 use self::notices::Notices;
+use self::notify::Notify;
 use self::routes::contracts::ContractRoutes;
 use crate::core::settings::Settings;
 use crate::core::time::WallMs;
@@ -99,6 +103,8 @@ pub struct ServerSettings {
     pub metric_pools: usize,
     /// Which builds are watched, and how.
     pub watch: WatchSettings,
+    /// The file of targets that are notified.
+    pub notify: Option<PathBuf>,
 }
 
 impl ServerSettings {
@@ -118,6 +124,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let proof = settings.proof();
     let (tls, warnings) = settings.tls.clone().map(Tls::open).transpose()?.unzip();
     let builds = BuildWatch::open(&settings.watch, &env.vars, Arc::clone(&env.clock)).map_err(anyhow::Error::msg)?;
+    let notify = Notify::open(settings.notify.as_deref())?;
     let bound = listen::bind(&settings.listen, proof.is_required() || settings.no_auth, tls.is_some())?;
     let Bound { listener, url, file: _socket_file } = bound;
     let store = store::open(&settings.store)?;
@@ -144,6 +151,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
             long_polls: long_polls.clone(),
             figures: EngineFigures::new(settings.metric_pools),
             audit,
+            notify: notify.bell.clone(),
         },
         |state, now| {
             let Some(file) = &settings.locker_config else { return Ok(()) };
@@ -159,7 +167,9 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let figures = DoorFigures::new(tls.as_deref());
     let metrics = {
         let (door, log, file) = (figures.clone(), log.metrics(), store::file(&settings.store));
+        let (notify, clock) = (notify.figures.clone(), Arc::clone(&env.clock));
         move |registry: &mut Registry| {
+            notify.register(registry, WallMs(clock.wall_ms()));
             door.register(registry);
             log(registry);
             metrics::store_size(file.as_deref(), registry);
@@ -176,12 +186,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let browsers = Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only };
     let guard = Guard::new(&proof, routes::access, Arc::new(routes));
     let handler = Arc::new(guard.with_browsers(browsers).with_sessions(sessions));
-    {
-        let (stop, grace) = (stop.clone(), settings.grace);
-        let seen = AtomicBool::new(false);
-        env.signals
-            .on_signal(move |_| stop.trigger(if seen.swap(true, Ordering::SeqCst) { Duration::ZERO } else { grace }));
-    }
+    stop_on_signals(env, stop.clone(), settings.grace);
     if settings.tls.is_none() {
         // Nothing to read again; units that reload with it must not end the server.
         signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).context("cannot ignore SIGHUP")?;
@@ -194,9 +199,11 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     }
     warnings.iter().flatten().chain(&settings.warnings).for_each(|warning| tracing::warn!("{warning}"));
     builds.start(&settings.watch, &engine).context("cannot start the build watch")?;
+    let notifying = notify.start(&engine, &settings.store, &env.vars, Arc::clone(&env.clock))?;
     let door = DoorSettings { tls, figures, ..settings.door.clone() };
     let served = door::serve(listener, handler, notices, door, stop);
     drop(waker);
+    drop(notifying);
     builds.stop();
     engine.stop();
     if engine_thread.join().is_err() {
@@ -211,4 +218,11 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         ))),
         None => served,
     }
+}
+
+/// The first signal stops the door in order, a second one at once.
+fn stop_on_signals(env: &Env<'_>, stop: Stop, grace: Duration) {
+    let seen = AtomicBool::new(false);
+    env.signals
+        .on_signal(move |_| stop.trigger(if seen.swap(true, Ordering::SeqCst) { Duration::ZERO } else { grace }));
 }

@@ -397,7 +397,9 @@ fn text(text: Option<&Text>) -> Option<String> {
     text.map(ToString::to_string)
 }
 
-fn owner(owner: &Owner) -> api::Owner {
+/// Who is behind a claim.
+#[must_use]
+pub fn owner(owner: &Owner) -> api::Owner {
     api::Owner {
         cluster: text(owner.cluster.as_ref()),
         team: text(owner.team.as_ref()),
@@ -429,7 +431,7 @@ fn part(part: &Part) -> PartBody {
     }
 }
 
-fn locks(locks: &[(PoolName, LockName)]) -> Vec<LockRef> {
+pub(super) fn locks(locks: &[(PoolName, LockName)]) -> Vec<LockRef> {
     locks.iter().map(|(pool, lock)| LockRef { pool: pool.to_string(), lock: lock.to_string() }).collect()
 }
 

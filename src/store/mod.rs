@@ -190,6 +190,12 @@ pub fn file(uri: &str) -> Option<PathBuf> {
     uri.strip_prefix("sqlite:").map(PathBuf::from)
 }
 
+/// The file beside a store in a file that says up to where the targets of notifications have been told.
+#[must_use]
+pub fn notify_file(uri: &str) -> Option<PathBuf> {
+    file(uri).map(|file| sidecar::sidecar(&file, "-notify"))
+}
+
 /// The id of a new store: 128 random bits in hexadecimal.
 fn new_store_id() -> anyhow::Result<String> {
     let mut bytes = [0; 16];

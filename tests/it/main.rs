@@ -33,6 +33,7 @@ mod metrics;
 mod migration;
 mod names;
 mod nested;
+mod notify;
 mod people;
 mod pipelines;
 mod pool_resource;

@@ -185,7 +185,7 @@ fn metrics_need_the_password() {
     assert_eq!(server.call("GET /metrics", "").status, 401);
 }
 
-/// A server that has every metric: with a certificate and a watch.
+/// A server that has every metric: with a certificate and a target of notifications.
 fn with_everything() -> (Server, String) {
     let (ca, files) = (Ca::new("test CA"), Files::new());
     let pair = ca.issue(&["localhost"], "server");
@@ -193,7 +193,9 @@ fn with_everything() -> (Server, String) {
     let ca = files.write("ca", &ca.pem());
     let dir = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", dir.path().join("locker.db").display());
-    let server = Server::start_with(&store, &[], &[("SSL_CERT", &cert), ("SSL_KEY", &key)]);
+    let notify = files.write("notify", "targets: [{name: ops, url: 'http://127.0.0.1:9', events: [lost]}]\n");
+    let vars = [("SSL_CERT", cert.as_str()), ("SSL_KEY", &key), ("LOCKER_NOTIFY", &notify)];
+    let server = Server::start_with(&store, &[], &vars);
     let curl = |args: &[&str], target: &str| {
         let url = format!("https://localhost:{}/{target}", server.port());
         let done =

@@ -12,6 +12,7 @@
 //! | [`concourse`], [`passes`] | a pretend Concourse; a build that it runs again in place |
 //! | [`issuer`] | a pretend issuer of id tokens |
 //! | [`impostor`], [`proxy`] | a server of another program; a network that fails |
+//! | [`receiver`] | a pretend receiver of webhooks |
 //! | [`certs`], [`terminal`], [`files`], [`malformed`] | certificates; a terminal; directories; malformed requests |
 
 #![allow(
@@ -37,6 +38,7 @@ pub mod malformed;
 pub mod passes;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod server;
 pub mod terminal;
 pub mod wait;
@@ -45,5 +47,6 @@ pub use build::{Build, out_in};
 pub use files::{file, tree};
 pub use impostor::Impostor;
 pub use process::{Done, Running, binary, clean};
+pub use receiver::{Manner, Receiver};
 pub use server::{Server, Setup};
 pub use wait::{PATIENCE, eventually};

@@ -8,8 +8,8 @@ use super::payloads::source_place;
 use super::report::{Finding, Rule, Severity};
 use super::resources::{Resource, Type};
 use super::steps::{Action, Directory, Plan, Step};
-use super::yaml::{Kind, Node, Position, has_var};
 use super::{Findings, place};
+use crate::wire::yaml::{Kind, Node, Position, has_var};
 
 /// Params that name a directory.
 const DIRECTORIES: [&str; 8] =

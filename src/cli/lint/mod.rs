@@ -1,7 +1,6 @@
 //! `locker lint`: finds in a pipeline what would fail, or leave a lock held, when the pipeline runs.
 //!
 //! - This file: arguments, files, the order of the checks.
-//! - `yaml`: the file, every value with its line.
 //! - `resources`: which resources are ours, and which may become ours.
 //! - `steps`: the steps that use them, with what is around them.
 //! - `payloads`: sources and params, through the parser of `check`, `in` and `out`.
@@ -15,16 +14,15 @@ mod payloads;
 mod report;
 mod resources;
 mod steps;
-mod yaml;
 
 use clap::Args;
 
 use super::output::CliError;
 use crate::env::Env;
 use crate::wire::errors::exit;
+use crate::wire::yaml::{self, Position};
 
 use report::{Finding, Format, Report, Rule, Severity};
-use yaml::Position;
 
 /// The longest pipeline that is read, in bytes. Long ones are some hundred KiB.
 const PIPELINE_BYTES: u64 = 4 * 1024 * 1024;

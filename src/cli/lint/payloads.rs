@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::report::{Finding, Rule, Severity};
 use super::resources::{Resource, Type};
 use super::steps::{Action, Step};
-use super::yaml::{Entry, Kind, Node, Position};
 use super::{Findings, place};
 use crate::wire::concourse::{CheckRequest, InRequest, OutRequest, PayloadError};
 use crate::wire::problems::Problem;
+use crate::wire::yaml::{Entry, Kind, Node, Position};
 
 /// How much a problem matters. Before a move nothing fails yet.
 fn severity(resource: &Resource<'_>) -> Severity {

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::yaml::Position;
 use crate::cli::output::{CliError, is_coloured, print_json};
 use crate::env::Env;
 use crate::wire::escape::escape;
+use crate::wire::yaml::Position;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::yaml::{Node, Position};
 use crate::wire::concourse::Source;
+use crate::wire::yaml::{Node, Position};
 
 /// The address that replaces one which only Concourse knows.
 const SOME_URL: &str = "http://a-var.invalid";

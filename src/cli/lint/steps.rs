@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::resources::Resource;
-use super::yaml::{Kind, Node, Position};
+use crate::wire::yaml::{Kind, Node, Position};
 
 const HOOKS: [&str; 5] = ["on_success", "on_failure", "on_error", "on_abort", "ensure"];
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -93,7 +93,7 @@ pub struct ServerArgs {
     pub ask_ready: bool,
     /// Ignored: the server no longer has a private socket. Accepted for one release, so that units for 0.1 still start.
     #[arg(long, env = "LOCKER_RUNTIME_DIR", value_name = "DIR", hide = true)]
-    pub runtime_dir: Option<std::path::PathBuf>,
+    pub runtime_dir: Option<PathBuf>,
     /// Other APIs to serve, separated by commas: locker, lockd, latches; or none
     #[arg(long, env = "LOCKER_CONTRACTS", value_name = "LIST", default_value_t)]
     pub contracts: Contracts,
@@ -116,6 +116,11 @@ pub struct ServerArgs {
     pub tls: TlsArgs,
     #[command(flatten)]
     pub watch: WatchArgs,
+    /// File with the targets that are notified of what happens: webhooks, chats, resources of Concourse
+    ///
+    /// docs/notifications.md explains it. It is read again on SIGHUP and when it changes; `locker notify test` tries it.
+    #[arg(long, env = "LOCKER_NOTIFY", value_name = "FILE")]
+    pub notify: Option<PathBuf>,
     #[command(flatten)]
     pub limits: LimitArgs,
     /// Remove history entries older than this
@@ -337,6 +342,7 @@ impl ServerArgs {
             log: LogSettings { format: self.log, level: self.log_level },
             metric_pools: self.metric_pools,
             watch: self.watch.settings(env)?,
+            notify: self.notify.clone(),
         })
     }
 

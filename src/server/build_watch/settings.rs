@@ -6,8 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::address::ClusterUrl;
-use crate::env;
 use crate::server::build_watch::limits;
+use crate::server::secret_file;
 use crate::wire::problems::unknown;
 use crate::wire::secret::Secret;
 use crate::wire::server_url::ServerUrl;
@@ -53,19 +53,7 @@ impl Login {
     /// The file cannot be read, is empty, or is too large for a secret.
     pub fn secret(&self) -> Result<Option<Secret>, String> {
         let (Self::Password { file, .. } | Self::Token { file }) = self else { return Ok(None) };
-        let broken = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", file.display());
-        // Read a little more than a secret may have, so that the error can state the length of a longer one.
-        let read = env::read_file(file, 16 * limits::WATCH_SECRET_BYTES as u64).map_err(|error| broken(&error))?;
-        let text = read.ok_or_else(|| broken(&"it is too long for a password or token"))?;
-        let text = String::from_utf8(text).map_err(|_| broken(&"it is not valid UTF-8"))?;
-        let text = text.trim_end_matches(['\r', '\n']);
-        match text.len() {
-            0 => Err(format!("{} is empty", file.display())),
-            length if length > limits::WATCH_SECRET_BYTES => {
-                Err(format!("{} is not a password or token: it has {length} bytes", file.display()))
-            }
-            _ => Ok(Some(Secret::new(text))),
-        }
+        secret_file::read(file, limits::WATCH_SECRET_BYTES, "a password or token").map(Some)
     }
 }
 

@@ -23,6 +23,7 @@ use super::audit::Audit;
 use super::blocking::Blocking;
 use super::long_polls::{LongPolls, Topic};
 use super::notices::Notices;
+use super::notify::bell::Bell;
 use crate::core::command::{Command, Refusal, Reply};
 use crate::core::origin::Origin;
 use crate::core::restart::{Restart, epoch_by_clock};
@@ -48,6 +49,7 @@ pub struct Listeners {
     pub long_polls: LongPolls,
     pub figures: EngineFigures,
     pub audit: Audit,
+    pub notify: Bell,
 }
 
 /// Why there is no answer to a command.
@@ -161,6 +163,12 @@ impl Engine {
         self.reads.run(move || read(&*reader)).await.context("a read")?
     }
 
+    /// Reads from the store, for threads of its own that may block.
+    #[must_use]
+    pub fn reader(&self) -> Arc<dyn Reader> {
+        Arc::clone(&self.reader)
+    }
+
     /// The time as the engine sees it. Use it only to show deadlines, which are in engine time, as times of day. No
     /// decision depends on it.
     #[must_use]
@@ -265,7 +273,7 @@ fn awake(
     prepare(&mut state, now)?;
     store.commit(&state.take_changes(now))?;
     let snapshot = Arc::new(ArcSwap::from_pointee(state.snapshot.clone()));
-    let Listeners { notices, long_polls, figures, audit } = listeners;
+    let Listeners { notices, long_polls, figures, audit, notify } = listeners;
     figures.pools.begin(&state.snapshot);
     let (jobs, queue) = mpsc::channel();
     let engine = Engine {
@@ -288,6 +296,7 @@ fn awake(
         long_polls,
         figures,
         audit,
+        notify,
         last_time_stored,
         next_reconcile,
     };
@@ -304,6 +313,7 @@ struct Thread {
     long_polls: LongPolls,
     figures: EngineFigures,
     audit: Audit,
+    notify: Bell,
     last_time_stored: EngineMs,
     next_reconcile: EngineMs,
 }
@@ -398,6 +408,9 @@ impl Thread {
             self.figures.commit.observe(took.as_secs_f64());
             self.figures.pools.note(&changes);
             self.audit.note(&changes.history);
+            if !changes.history.is_empty() {
+                self.notify.changed();
+            }
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! YAML with positions: a tree whose every value knows its line and column.
+//! YAML with positions: a tree whose every value knows its line and column, for files that people write.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_saphyr::{Location, Spanned};
 
 /// A place in a file. Lines and columns count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Position {
+pub struct Position {
     pub line: u64,
     pub column: u64,
 }
@@ -22,32 +22,35 @@ impl Position {
 }
 
 /// A value. A value that stands behind an anchor has the position of its definition, which is the text to correct.
-pub(super) struct Node {
+pub struct Node {
     pub at: Position,
     pub kind: Kind,
 }
 
-pub(super) enum Kind {
+pub enum Kind {
     Map(Vec<Entry>),
     List(Vec<Node>),
     /// Text, a number, a boolean or null.
     Scalar(Value),
 }
 
-pub(super) struct Entry {
+pub struct Entry {
     pub key: String,
     pub at: Position,
     pub value: Node,
 }
 
 /// What is wrong with the YAML itself.
-pub(super) struct Broken {
+pub struct Broken {
     pub at: Position,
     pub why: String,
 }
 
 /// Parses one document. Merge keys (`<<`) are resolved, and `yes` and `no` are booleans, as in Concourse.
-pub(super) fn parse(text: &str) -> Result<Node, Broken> {
+///
+/// # Errors
+/// It is not valid YAML.
+pub fn parse(text: &str) -> Result<Node, Broken> {
     serde_saphyr::from_str(text).map_err(|error| {
         let at = error.location().map_or(Position::START, Position::of);
         // Without the excerpt of the file, the place, and advice for users of the crate.
@@ -60,45 +63,54 @@ pub(super) fn parse(text: &str) -> Result<Node, Broken> {
 
 impl Node {
     /// The value of a member.
+    #[must_use]
     pub fn get(&self, key: &str) -> Option<&Self> {
         self.entry(key).map(|entry| &entry.value)
     }
 
     /// A member that is not null.
+    #[must_use]
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries().iter().find(|entry| entry.key == key && !matches!(entry.value.kind, Kind::Scalar(Value::Null)))
     }
 
     /// The members of a map; nothing for any other value.
+    #[must_use]
     pub fn entries(&self) -> &[Entry] {
         if let Kind::Map(entries) = &self.kind { entries } else { &[] }
     }
 
     /// The items of a list; nothing for any other value.
+    #[must_use]
     pub fn items(&self) -> &[Self] {
         if let Kind::List(items) = &self.kind { items } else { &[] }
     }
 
     /// The text of a member.
+    #[must_use]
     pub fn text(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Self::as_text)
     }
 
+    #[must_use]
     pub fn as_text(&self) -> Option<&str> {
         if let Kind::Scalar(Value::String(text)) = &self.kind { Some(text) } else { None }
     }
 
     /// Whether a member is `true`.
+    #[must_use]
     pub fn is_true(&self, key: &str) -> bool {
         matches!(self.get(key), Some(Self { kind: Kind::Scalar(Value::Bool(true)), .. }))
     }
 
     /// Whether this value is a text with a `((var))` in it, whose value only Concourse knows.
+    #[must_use]
     pub fn is_var(&self) -> bool {
         self.as_text().is_some_and(has_var)
     }
 
     /// Whether there is a `((var))` anywhere in this value.
+    #[must_use]
     pub fn has_var(&self) -> bool {
         match &self.kind {
             Kind::Map(entries) => entries.iter().any(|entry| entry.value.has_var()),
@@ -108,6 +120,7 @@ impl Node {
     }
 
     /// As Concourse sends it to a resource.
+    #[must_use]
     pub fn json(&self) -> Value {
         match &self.kind {
             Kind::Map(entries) => Value::Object(
@@ -119,7 +132,9 @@ impl Node {
     }
 }
 
-pub(super) fn has_var(text: &str) -> bool {
+/// Whether there is a `((var))` in a text.
+#[must_use]
+pub fn has_var(text: &str) -> bool {
     text.split_once("((").is_some_and(|(_, rest)| rest.contains("))"))
 }
 

@@ -1,0 +1,188 @@
+//! What each target has been told, in a file beside the store: after a restart they are told the rest.
+//!
+//! The file is written now and then, not for each message, so a crash may let some be sent again: at least once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use super::conditions::Told;
+use super::limits;
+use crate::core::names::Revision;
+use crate::core::time::WallMs;
+use crate::env;
+
+/// What is known of one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    pub told: Told,
+    /// How many notifications were left out, which it has not been told yet.
+    pub left_out: u64,
+    /// Entries may be among them of which nobody knows.
+    pub gone: bool,
+}
+
+/// What is known of all targets, and where that is kept.
+#[derive(Debug)]
+pub struct Progress {
+    /// `None` for a store that keeps nothing either.
+    file: Option<PathBuf>,
+    store: String,
+    targets: BTreeMap<String, Known>,
+    is_dirty: bool,
+    saved: Option<Instant>,
+    /// The last write has failed, and that was logged.
+    failed: bool,
+}
+
+/// The content of the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    version: u32,
+    /// The id of the store. The file of another store says nothing.
+    store: String,
+    targets: BTreeMap<String, KeptTarget>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptTarget {
+    revision: u64,
+    /// Milliseconds since 1970.
+    until: u64,
+    #[serde(default)]
+    left_out: u64,
+    #[serde(default)]
+    gone: bool,
+}
+
+/// The version of the file.
+const VERSION: u32 = 1;
+
+impl Progress {
+    /// Reads the file. One that cannot be used is an error, because nobody would be told what happened meanwhile.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not such a file. Says what to do.
+    pub fn open(file: Option<PathBuf>, store: &str) -> anyhow::Result<Self> {
+        let targets = match &file {
+            None => BTreeMap::new(),
+            Some(path) => read(path, store).with_context(|| {
+                format!(
+                    "cannot use {}: remove it, and the targets are told only what happens from now on",
+                    path.display()
+                )
+            })?,
+        };
+        Ok(Self { file, store: store.to_owned(), targets, is_dirty: false, saved: None, failed: false })
+    }
+
+    /// Keeps only the targets of these names. A new one has been told every entry up to this revision, and no limit that
+    /// was passed.
+    pub fn keep<'n>(&mut self, names: impl Iterator<Item = &'n str>, revision: Revision) {
+        let new = Known { told: Told { revision, until: WallMs::default() }, ..Known::default() };
+        let mut before = std::mem::take(&mut self.targets);
+        self.targets = names.map(|name| (name.to_owned(), before.remove(name).unwrap_or(new))).collect();
+        self.is_dirty = true;
+    }
+
+    /// What is known of a target. Nothing if it is no target any more.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Known> {
+        self.targets.get(name).copied()
+    }
+
+    /// Notes what a target has been told, unless it is no target any more.
+    pub fn set(&mut self, name: &str, known: Known) {
+        if let Some(old) = self.targets.get_mut(name)
+            && *old != known
+        {
+            *old = known;
+            self.is_dirty = true;
+        }
+    }
+
+    /// Writes the file if something has changed, and not just before.
+    pub fn save(&mut self, now: Instant) {
+        let pause = std::time::Duration::from_millis(limits::SAVE_PAUSE_MS);
+        if self.saved.is_none_or(|saved| now.saturating_duration_since(saved) >= pause) {
+            self.saved = Some(now);
+            self.save_now();
+        }
+    }
+
+    /// Writes the file if something has changed.
+    pub fn save_now(&mut self) {
+        let Some(file) = self.file.clone().filter(|_| self.is_dirty) else { return };
+        match self.write(&file) {
+            Ok(()) => (self.is_dirty, self.failed) = (false, false),
+            Err(error) if !std::mem::replace(&mut self.failed, true) => tracing::warn!(
+                file = %file.display(),
+                reason = format!("{error:#}"),
+                "it cannot be kept which notifications were sent: after a restart some may be sent again"
+            ),
+            Err(_) => {}
+        }
+    }
+
+    fn write(&self, file: &Path) -> anyhow::Result<()> {
+        let kept = |(name, known): (&String, &Known)| {
+            let Known { told, left_out, gone } = *known;
+            (name.clone(), KeptTarget { revision: told.revision.0, until: told.until.0, left_out, gone })
+        };
+        let targets = self.targets.iter().map(kept).collect();
+        let text = serde_json::to_string(&Kept { version: VERSION, store: self.store.clone(), targets })?;
+        // Private by itself, like the other files of a store.
+        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut new = tempfile::NamedTempFile::new_in(dir)?;
+        std::io::Write::write_all(&mut new, text.as_bytes())?;
+        new.as_file().sync_all()?;
+        new.persist(file)?;
+        Ok(())
+    }
+}
+
+fn read(file: &Path, store: &str) -> anyhow::Result<BTreeMap<String, Known>> {
+    let bytes = match env::read_file(file, limits::PROGRESS_BYTES) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        read => env::whole(read, limits::PROGRESS_BYTES)?,
+    };
+    let kept: Kept = serde_json::from_slice(&bytes)?;
+    anyhow::ensure!(kept.version == VERSION, "it was written by a newer release");
+    if kept.store != store {
+        return Ok(BTreeMap::new());
+    }
+    let known = |(name, kept): (String, KeptTarget)| {
+        let KeptTarget { revision, until, left_out, gone } = kept;
+        (name, Known { told: Told { revision: Revision(revision), until: WallMs(until) }, left_out, gone })
+    };
+    Ok(kept.targets.into_iter().map(known).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_outlives_the_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.db-notify");
+        let open = |store: &str| Progress::open(Some(file.clone()), store).unwrap();
+        let mut progress = open("one");
+        progress.keep(["a", "b"].into_iter(), Revision(7));
+        let known = Known { told: Told { revision: Revision(9), until: WallMs(3) }, left_out: 2, gone: true };
+        progress.set("b", known);
+        progress.set("gone", known);
+        progress.save_now();
+        let mut progress = open("one");
+        progress.keep(["b", "c"].into_iter(), Revision(11));
+        assert_eq!((progress.get("a"), progress.get("b"), progress.get("gone")), (None, Some(known), None));
+        assert_eq!(progress.get("c").unwrap().told, Told { revision: Revision(11), until: WallMs(0) });
+        assert_eq!(open("another").get("b"), None);
+        std::fs::write(&file, "{").unwrap();
+        let error = format!("{:#}", Progress::open(Some(file), "one").unwrap_err());
+        assert!(error.contains("remove it"), "{error}");
+    }
+}
