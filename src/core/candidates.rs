@@ -159,6 +159,17 @@ impl Overlaps {
         }
     }
 
+    /// Whether the labels that all others wait for in this pool say that none of them can be a rival of this claim.
+    pub(super) fn shares_nothing(&mut self, pool: &Pool, want: &Want, claim: &Claim) -> bool {
+        let Some(wanted) = pool.wanted_labels() else { return false };
+        let queued = pool.waiting.contains_key(&pool.place(claim));
+        let own = if queued { pool.labels_of(claim) } else { None };
+        !wanted.iter().any(|(labels, count)| {
+            let others = count - usize::from(own == Some(labels));
+            others > 0 && self.overlap(pool, want, &Want::Any { count: 1, labels: labels.clone() })
+        })
+    }
+
     /// Whether some lock of the pool is a candidate of both.
     fn overlap(&mut self, pool: &Pool, a: &Want, b: &Want) -> bool {
         match (a, b) {

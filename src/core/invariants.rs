@@ -1,6 +1,8 @@
 //! What must be true after every step. Each failed check names what is broken.
 
-use super::claim::{Claim, Concern, Phase, Presence, Scope};
+use std::collections::BTreeMap;
+
+use super::claim::{Claim, Concern, Labels, Phase, Presence, Scope};
 use super::deadlock::search;
 use super::latch::Latch;
 use super::names::{ChangeKey, LockName};
@@ -144,6 +146,17 @@ fn check_latch(state: &State, latch: &Latch) -> Result<(), String> {
     ensure(state.timers.contains(&timer), || "would never be forgotten".into())
 }
 
+fn check_labels(state: &State, pool: &super::pool::Pool) -> Result<(), String> {
+    let Some(wanted) = pool.wanted_labels() else { return Ok(()) };
+    let mut counted: BTreeMap<&Labels, usize> = BTreeMap::new();
+    for claim in pool.waiting.values().filter_map(|id| state.snapshot.claims.get(id)) {
+        let labels = pool.labels_of(claim).ok_or_else(|| format!("{} wants no labels, but counts as if", claim.id))?;
+        *counted.entry(labels).or_default() += 1;
+    }
+    let equal = wanted.iter().map(|(labels, count)| (labels, *count)).eq(counted);
+    ensure(equal, || "the count of wanted labels is wrong".into())
+}
+
 fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {
     for (place, id) in &pool.waiting {
         let claim = state.snapshot.claims.get(id);
@@ -153,6 +166,7 @@ fn check_pool(state: &State, pool: &super::pool::Pool) -> Result<(), String> {
     }
     let counted = pool.waiting.keys().enumerate().all(|(before, place)| pool.waiting_before(*place) == before);
     ensure(counted, || "the count of places in the queue is wrong".into())?;
+    check_labels(state, pool)?;
     for lock in pool.locks.values() {
         let name = &lock.name;
         for holder in &lock.holders {

@@ -103,6 +103,9 @@ pub const HOLDERS_SHOWN: usize = 10;
 pub const HOLDS_ENOUGH: usize = 5;
 /// Most holds of a pool that are remembered for that estimate.
 pub const HOLDS: usize = 32;
+/// Labels that the waiters of a pool may differ in while questions about the whole queue are answered by its labels: each
+/// is compared with the pool's locks, which with more of them costs as much as the walk that it saves.
+pub const COMPARED_LABELS: usize = 16;
 /// Largest body of a claim, bytes: parked bodies are kept in memory.
 pub const CLAIM_BODY_BYTES: usize = 64 * 1024;
 /// Most entries that one page of a filtered listing examines; past it the page ends early and says where to continue.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet, Vector};
 
-use super::claim::{Claim, Labels, Scope};
+use super::claim::{Claim, Labels, Scope, Want};
 use super::history::{Listed, Outline};
 use super::limits;
 use super::names::{ChangeKey, ClaimId, Fence, LockName, PoolName, Reason, Revision, Text, Ticket};
@@ -342,6 +342,8 @@ pub struct Pool {
     pub keyed: OrdMap<(Text, Place), ClaimId>,
     /// Waiting claims that want locks of other pools too.
     pub wide: OrdSet<ClaimId>,
+    /// The labels that waiting claims want here, and how many claims want them.
+    labelled: OrdMap<Labels, usize>,
     /// The implicit lock while it leaves. Until it has left, one free lock is given to nobody, so that the pool never
     /// gives out more locks than it was declared with.
     pub retiring: Option<LockName>,
@@ -372,6 +374,7 @@ impl Pool {
             free: OrdSet::new(),
             keyed: OrdMap::new(),
             wide: OrdSet::new(),
+            labelled: OrdMap::new(),
             retiring: None,
             shared: OrdSet::new(),
             changes: OrdMap::new(),
@@ -409,6 +412,24 @@ impl Pool {
         self.keyed.range(from..).take_while(move |((key, _), _)| *key == of).map(|((_, place), id)| (*place, id))
     }
 
+    /// The labels that the claim wants here; `None` if it names its locks, or takes any.
+    #[must_use]
+    pub fn labels_of<'c>(&self, claim: &'c Claim) -> Option<&'c Labels> {
+        let part = claim.terms.ask.parts.iter().find(|part| part.pool == self.name)?;
+        match &part.want {
+            Want::Any { labels, .. } if !labels.is_empty() => Some(labels),
+            Want::Any { .. } | Want::Named(_) => None,
+        }
+    }
+
+    /// The labels that the waiting claims want, and how many claims want them, if each claim here wants some and few
+    /// are different: then a question about the whole queue is answered without a walk.
+    #[must_use]
+    pub fn wanted_labels(&self) -> Option<&OrdMap<Labels, usize>> {
+        let few = self.labelled.len() <= limits::COMPARED_LABELS;
+        (few && self.labelled.values().sum::<usize>() == self.waiting.len()).then_some(&self.labelled)
+    }
+
     /// The claim's place in this pool's queue, whether it waits already or not.
     #[must_use]
     pub fn place(&self, claim: &Claim) -> Place {
@@ -424,10 +445,13 @@ impl Pool {
     /// Puts a waiting claim into its place in the queue.
     pub fn enqueue(&mut self, claim: &Claim) {
         let place = self.place(claim);
-        if self.waiting.insert(place, claim.id.clone()).is_none()
-            && let Err(at) = self.places.binary_search(&place)
-        {
-            self.places.insert(at, place);
+        if self.waiting.insert(place, claim.id.clone()).is_none() {
+            if let Err(at) = self.places.binary_search(&place) {
+                self.places.insert(at, place);
+            }
+            if let Some(labels) = self.labels_of(claim) {
+                *self.labelled.entry(labels.clone()).or_default() += 1;
+            }
         }
         if let Some(key) = &claim.terms.ask.key {
             self.keyed.insert((key.clone(), place), claim.id.clone());
@@ -440,10 +464,17 @@ impl Pool {
     /// Takes a claim out of the queue.
     pub fn dequeue(&mut self, claim: &Claim) {
         let place = self.place(claim);
-        if self.waiting.remove(&place).is_some()
-            && let Ok(at) = self.places.binary_search(&place)
-        {
-            self.places.remove(at);
+        if self.waiting.remove(&place).is_some() {
+            if let Ok(at) = self.places.binary_search(&place) {
+                self.places.remove(at);
+            }
+            if let Some(labels) = self.labels_of(claim) {
+                let left = self.labelled.get(labels).map_or(0, |count| count.saturating_sub(1));
+                match left {
+                    0 => self.labelled.remove(labels),
+                    left => self.labelled.insert(labels.clone(), left),
+                };
+            }
         }
         if let Some(key) = &claim.terms.ask.key {
             self.keyed.remove(&(key.clone(), place));
@@ -459,6 +490,7 @@ impl Pool {
         self.places.clear();
         self.keyed.clear();
         self.wide.clear();
+        self.labelled.clear();
         waiting.into_iter().for_each(|claim| self.enqueue(claim));
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use imbl::OrdMap;
 
-use super::claim::{Part, Presence, Want};
+use super::claim::{Labels, Part, Presence, Want};
 use super::claims;
 use super::names::{ClaimId, LockName, PoolName};
 use super::pool::{Place, Pool};
@@ -34,7 +34,7 @@ pub(super) fn dispatch(state: &mut State, now: Now) {
 /// ten thousand waiters whenever the head of the queue cannot be served. `None`: the walk stopped at a claim that also
 /// wants locks of a pool which is still to be walked. Earlier claims of that pool come first.
 fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) -> Option<()> {
-    let Some(pool) = state.snapshot.pool(name) else { return Some(()) };
+    let Some(pool) = state.snapshot.pool(name).filter(|pool| !fits_nobody(pool)) else { return Some(()) };
     let waiting = if pool.free.is_empty() { OrdMap::new() } else { pool.waiting.clone() };
     let mut walk = Walk::default();
     for (place, id) in &waiting {
@@ -57,6 +57,17 @@ fn dispatch_pool(state: &mut State, name: &PoolName, now: Now) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// Whether locks are free, but none has the labels of any waiter: then no walk is needed.
+fn fits_nobody(pool: &Pool) -> bool {
+    let fits = |labels: &Labels| {
+        pool.free.iter().any(|(_, name)| pool.locks.get(name).is_some_and(|lock| lock.matches(labels)))
+    };
+    // Who has a key may also join a held lock.
+    !pool.free.is_empty()
+        && pool.keyed.is_empty()
+        && pool.wanted_labels().is_some_and(|wanted| !wanted.keys().any(fits))
 }
 
 /// Grants a waiting claim its locks if it is its turn and its client would learn of it. If the client has to take them

@@ -120,6 +120,9 @@ fn has_rival(snapshot: &Snapshot, pool: &Pool, want: &Want, claim: &Claim, walk:
     if clear >= place {
         return false;
     }
+    if found.overlaps.shares_nothing(pool, want, claim) {
+        return false;
+    }
     let mut overlaps = std::mem::take(&mut found.overlaps);
     let mut earlier = rivals(snapshot, pool, want, clear..place, &mut overlaps);
     let rival = earlier.find(|rival| !may_be_passed(snapshot, pool, rival, walk)).map(|rival| pool.place(rival));

@@ -779,6 +779,15 @@ scenarios! {
 
 // Sharing.
 scenarios! {
+    a_key_with_labels_joins_when_the_waiter_before_it_leaves: "
+        - add env/gpu is=gpu                     => done
+        - add env/cpu is=cpu                     => done
+        a ask env[is=gpu] key=k who=a            => held env/gpu
+        b ask env[is=gpu] confirm park=1         => waiting 1
+        c ask env[is=gpu] key=k who=c confirm park=2 => waiting 2 parked   # b is before it
+        b end                                    => cancelled
+        c ?                                      => granted env/gpu        # although no free lock fits
+    "
     an_equal_key_shares_a_lock: "
         a ask env key=k who=a              => held env/env
         b ask env key=k who=b              => held env/env
