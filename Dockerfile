@@ -16,12 +16,12 @@ COPY bin bin
 COPY src src
 COPY tests tests
 COPY benches benches
-COPY ci/remap-paths ci/remap-paths
+COPY ci/release-flags ci/release-flags
 # This links everything into one file, with glibc and with musl. Because the build names a target, it does not affect
 # build scripts and macros, which are loaded at run time.
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 RUN target=$(rustc -vV | sed -n 's/^host: //p') \
-    && RUSTFLAGS="$RUSTFLAGS $(sh ci/remap-paths)" cargo build --release --locked --bin locker --target "$target" \
+    && RUSTFLAGS="$(sh ci/release-flags --static)" cargo build --release --locked --bin locker --target "$target" \
     && mkdir -p /image/bin && cp "target/$target/release/locker" /image/bin/
 
 # The resource's black-box tests run against the same binary that the image ships.
