@@ -90,6 +90,13 @@ pub(super) fn stats(args: &StatsArgs, client: &Client, env: &mut Env<'_>) -> Res
         print(env, &text.join("\n"))?;
     }
     say_if_cut(&stats, env);
+    for (left_out, shown, what) in
+        [(stats.pools_left_out, stats.pools.len(), "pools"), (stats.teams_left_out, stats.teams.len(), "teams")]
+    {
+        if left_out > 0 {
+            say(env, &format!("these are the {shown} {what} that were used most; {left_out} more are left out"));
+        }
+    }
     Ok(exit::OK)
 }
 

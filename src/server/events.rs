@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::auth::sessions::SessionId;
 use super::limits::{EVENTS_PACE_MS, FOLLOWERS};
 use super::notices::Notices;
 use crate::core::names::{ParkId, PoolName, Revision};
@@ -24,6 +25,8 @@ pub struct Follower {
     pub after: Revision,
     /// When something was last sent to it.
     pub told: Instant,
+    /// The session of the web page that has let it in, if any. Its answer ends with that session.
+    pub session: Option<SessionId>,
     /// When its answer ends, so that the client asks again and proves again who it is.
     pub ends: Instant,
 }
@@ -94,7 +97,7 @@ impl Events {
         self.0.count.load(Ordering::SeqCst)
     }
 
-    /// Something has changed. Called by the engine for each batch: it costs the same for any number of followers.
+    /// Something has changed that followers may want to know of, or that ends what they get. Called by the engine for each batch: it costs the same for any number of followers.
     pub fn changed(&self) {
         if self.count() > 0 {
             locked(&self.0.bell).has_news = true;
@@ -152,7 +155,7 @@ mod tests {
 
     fn follower() -> Follower {
         let now = Instant::now();
-        Follower { pool: None, entries: true, after: Revision(1), told: now, ends: now }
+        Follower { pool: None, entries: true, after: Revision(1), told: now, session: None, ends: now }
     }
 
     #[test]

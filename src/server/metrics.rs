@@ -84,6 +84,13 @@ pub fn exposition(
     Ok(body)
 }
 
+/// Adds how many clients follow events, and how many people are signed in.
+pub fn of_pages(followers: usize, sessions: usize, registry: &mut Registry) {
+    let mut gauge = |name, help, count: usize| registry.register(name, help, ConstGauge::new(count as u64));
+    gauge("event_followers", "Clients that follow events", followers);
+    gauge("sessions", "People who are signed in on the web page", sessions);
+}
+
 /// Adds the size of the store's files, if it has any.
 pub fn store_size(file: Option<&Path>, registry: &mut Registry) {
     let Some(file) = file else { return };

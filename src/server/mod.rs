@@ -41,7 +41,7 @@ pub mod views;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
@@ -165,18 +165,20 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     routes::contracts::lockd::left_behind(&engine.snapshot()).into_iter().for_each(|end| engine.post(end));
     let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
     let figures = DoorFigures::new(tls.as_deref());
+    let sessions = Sessions::new(tls.is_some(), proof.basic.is_some());
     let metrics = {
         let (door, log, file) = (figures.clone(), log.metrics(), store::file(&settings.store));
         let (notify, clock) = (notify.figures.clone(), Arc::clone(&env.clock));
+        let (events, sessions) = (long_polls.events().clone(), sessions.clone());
         move |registry: &mut Registry| {
             notify.register(registry, WallMs(clock.wall_ms()));
+            metrics::of_pages(events.count(), sessions.count(Instant::now()), registry);
             door.register(registry);
             log(registry);
             metrics::store_size(file.as_deref(), registry);
         }
     };
     let waker = long_polls.events().start(notices.clone()).context("cannot start the thread for events")?;
-    let sessions = Sessions::new(tls.is_some(), proof.basic.is_some());
     let routes = routes::Routes::new(engine.clone(), long_polls, Arc::new(health))
         .with_sessions(sessions.clone())
         .with_contracts(contracts)

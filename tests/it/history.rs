@@ -97,6 +97,24 @@ fn figures_say_who_waited_and_how_much_was_in_use() {
     server.cli(&["top", "--since", "1h", "--until", "2h"]).failed(2, "must be before");
 }
 
+/// One answer has the figures of so many pools at most. It says how many it leaves out.
+#[test]
+fn stats_say_how_many_pools_they_leave_out() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    for n in 0..1_002 {
+        let asked = format!(r#"{{"pool":"p{n}"}}"#);
+        assert_eq!(connection.call(&format!("PUT /api/v1/claims/c{n}"), &asked).status, 200);
+    }
+    let (_, stats) = server.api("GET", "/stats", &Value::Null);
+    assert_eq!((&stats["pools_left_out"], stats["pools"].as_array().unwrap().len()), (&json!(2), 1_000));
+    assert!(stats["teams_left_out"].is_null(), "{}", stats["teams"]);
+    let told = server.cli(&["stats"]).ok();
+    assert!(told.stderr.contains("these are the 1000 pools that were used most; 2 more are left out"), "{told:?}");
+    let page = server.call("GET /figures", "").text().to_owned();
+    assert!(page.contains("952 more are not shown here.") && page.contains("up to 1000"), "{page}");
+}
+
 fn as_ops(server: &Server, args: &[&str]) -> Done {
     let mut command = server.cli_command();
     command.env("LOCKER_USERNAME", "ops").env("LOCKER_PASSWORD", "secret-1");

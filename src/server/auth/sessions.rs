@@ -44,6 +44,10 @@ struct Session {
     used: Instant,
 }
 
+/// A session: the hash of its cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionId([u8; 32]);
+
 /// What a session says to its own client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
@@ -67,6 +71,25 @@ impl Sessions {
 
     fn all(&self) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {
         self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session that lets this request in, unless it shows credentials of another kind.
+    #[must_use]
+    pub fn of(&self, request: &Request, now: Instant) -> Option<SessionId> {
+        let token = token(request).filter(|_| request.header("authorization").is_none())?;
+        Some(SessionId(key(token))).filter(|session| self.lasts(session, now))
+    }
+
+    /// Whether this session is not over.
+    #[must_use]
+    pub fn lasts(&self, SessionId(key): &SessionId, now: Instant) -> bool {
+        self.all().get(key).is_some_and(|session| session.left(now).is_some())
+    }
+
+    /// How many people are signed in.
+    #[must_use]
+    pub fn count(&self, now: Instant) -> usize {
+        self.all().values().filter(|session| session.left(now).is_some()).count()
     }
 
     /// Begins a session for who has proven this identity with this request. Returns the `Set-Cookie` header.

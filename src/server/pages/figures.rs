@@ -14,6 +14,7 @@ use crate::client::http::encode;
 use crate::client::when;
 use crate::core::figures::{Figures, Group, Spread};
 use crate::core::time::Span;
+use crate::server::limits::GROUPS_SHOWN;
 
 /// Over which span there are figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,7 +201,10 @@ fn head_of(row: &Row) -> Markup {
 fn more(rows: usize) -> Markup {
     html! {
         @if rows > ROWS {
-            p { (rows - ROWS) " more are not shown here; " code { "locker stats" } " lists all." }
+            p {
+                (rows - ROWS) " more are not shown here. " code { "locker stats" } " lists those that were used most, up to "
+                (GROUPS_SHOWN) "."
+            }
         }
     }
 }

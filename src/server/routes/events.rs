@@ -58,7 +58,9 @@ async fn begin(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let now = Instant::now();
     // A number that is still to come is one of another store.
     let after = since.map_or(snapshot.revision, Revision).min(snapshot.revision);
-    let follower = Follower { pool, entries, after, told: now, ends: now + Duration::from_millis(EVENTS_MS) };
+    let session = routes.sessions.of(call.request, now);
+    let ends = now + Duration::from_millis(EVENTS_MS);
+    let follower = Follower { pool, entries, after, told: now, session, ends };
     if !call.may_park() || !routes.events().begin(call.request.park, follower.clone()) {
         return Err(Failure::new(Code::Limit, "too many clients follow events: ask for changes instead, or later"));
     }
@@ -83,7 +85,8 @@ async fn go_on(routes: &Routes, park: ParkId) -> Result<Response, Failure> {
     let Some(follower) = routes.events().get(park) else { return Ok(end()) };
     let (snapshot, now) = (routes.engine.snapshot(), Instant::now());
     let removed = follower.pool.as_ref().is_some_and(|pool| snapshot.pool(pool).is_none());
-    if removed || now >= follower.ends {
+    let signed_out = follower.session.is_some_and(|session| !routes.sessions.lasts(&session, now));
+    if removed || signed_out || now >= follower.ends {
         return Ok(end());
     }
     let (text, after) = match news(routes, &follower, &snapshot).await? {

@@ -40,7 +40,10 @@ pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
 /// `DELETE /api/v1/session`: signs out.
 pub(super) fn end(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     call.asks_nothing()?;
-    Ok(with_cookie(shown(routes, None), routes.sessions.end(call.request)))
+    let cookie = routes.sessions.end(call.request);
+    // Events that this session follows end with it.
+    routes.events().changed();
+    Ok(with_cookie(shown(routes, None), cookie))
 }
 
 /// `GET /login`.

@@ -84,6 +84,8 @@ fn view(viewer: &Viewer<'_>, scope: &Scope, counted: Counted, top: usize) -> Sta
         until: crate::wire::text::time(until),
         complete,
         entries: figures.entries,
+        pools_left_out: pools.len().saturating_sub(GROUPS_SHOWN),
+        teams_left_out: teams.len().saturating_sub(GROUPS_SHOWN),
         pools: pools.into_iter().take(GROUPS_SHOWN).map(pool).collect(),
         teams: teams.into_iter().take(GROUPS_SHOWN).map(team).collect(),
         longest_waits: figures.longest_waits.iter().map(views::change).collect(),

@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{ChangeView, ClaimView};
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 /// How long something took, over all cases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SpreadView {
@@ -67,6 +72,11 @@ pub struct StatsView {
     pub pools: Vec<PoolStatsView>,
     /// The teams that did something, the one that held longest first; at most 1,000.
     pub teams: Vec<TeamStatsView>,
+    /// How many further pools are left out. Absent if there are none; so are the teams.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pools_left_out: usize,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub teams_left_out: usize,
     /// The entries that end the longest waits of the span, the longest first.
     pub longest_waits: Vec<ChangeView>,
     /// The entries that end the longest holds of the span, the longest first.

@@ -1,5 +1,7 @@
 //! Signing in on the web page: with a password, for a while, from one's own pages only, and without a trace of it.
 
+use std::io::{BufRead as _, Read as _};
+
 use super::*;
 use crate::support::http::{Answer, Client, request};
 
@@ -146,4 +148,42 @@ fn guesses_on_the_form_are_bounded_like_any_others() {
     assert_eq!(guess(&[WRONG, "accept: text/html"]).status, 429, "no other way to guess");
     assert_eq!(guess(&[BASIC]).status, 200, "this address has shown the password before");
     server.until_log("failed login");
+}
+
+/// Events that a session follows end when it is signed out, at once. Others go on.
+#[test]
+fn events_end_with_the_session() {
+    let server = guarded();
+    let (cookie, other) = (cookie(&server), cookie(&server));
+    let follow = |headers: &str| {
+        let mut client = Client::new(server.address());
+        client.send(request("GET", "/api/v1/events", headers, ""));
+        let mut line = String::new();
+        while !line.starts_with("event: now") {
+            line.clear();
+            assert_ne!(client.reader.read_line(&mut line).unwrap(), 0, "the events begin");
+        }
+        client
+    };
+    let [mut ends, mut goes_on, mut by_password] =
+        [format!("{cookie}\r\n"), format!("{other}\r\n"), format!("{cookie}\r\n{BASIC}\r\n")]
+            .map(|headers| follow(&headers));
+    let gauge = |name: &str| {
+        let text = asked(&server, "GET", "/metrics", &[BASIC], "").text().to_owned();
+        text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))).unwrap().to_owned()
+    };
+    assert_eq!((gauge("locker_event_followers"), gauge("locker_sessions")), ("3".to_owned(), "2".to_owned()));
+    let token = token(&server, &cookie);
+    assert_eq!(asked(&server, "DELETE", "/api/v1/session", &[&cookie, &token], "").status, 200);
+    let mut rest = String::new();
+    ends.reader.read_to_string(&mut rest).unwrap();
+    assert_eq!(asked(&server, "PUT", "/api/v1/claims/later", &[BASIC, JSON], r#"{"pool":"later"}"#).status, 200);
+    for follower in [&mut goes_on, &mut by_password] {
+        let mut line = String::new();
+        while !line.contains("later") {
+            line.clear();
+            assert_ne!(follower.reader.read_line(&mut line).unwrap(), 0, "the events go on");
+        }
+    }
+    assert_eq!((gauge("locker_event_followers"), gauge("locker_sessions")), ("2".to_owned(), "1".to_owned()));
 }
