@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::certs::Ca;
 use crate::support::concourse::{Concourse, Fault};
 use crate::support::{Manner, Receiver, Running, Server, Setup, binary, clean, eventually};
 
@@ -239,6 +240,23 @@ fn a_target_behind_the_history_hears_that_it_missed_something() {
 }
 
 #[test]
+fn a_pool_that_is_removed_at_once_is_no_news() {
+    let receiver = Receiver::start();
+    let place = Place::new(&format!("targets:\n{}", webhook("ops", &receiver.url, "  events: [broken]\n")));
+    place.broken("b1", "p");
+    receiver.until(1);
+    for n in 0..20 {
+        let pool = format!("short{n}");
+        assert_eq!(place.claim(&format!("c{n}"), &pool), 200);
+        assert_eq!(place.server.api("DELETE", &format!("/claims/c{n}"), &Value::Null).0, 200);
+        assert_eq!(place.server.api("DELETE", &format!("/pools/{pool}"), &Value::Null).0, 200);
+    }
+    place.broken("b2", "p");
+    receiver.until(2);
+    assert_eq!(told(&receiver), ["b1", "b2"]);
+}
+
+#[test]
 fn a_message_is_signed_and_a_chat_gets_lines() {
     let (signed, chat) = (Receiver::start(), Receiver::start());
     chat.behaves(Manner::Says(503));
@@ -358,6 +376,22 @@ fn a_test_message_says_what_each_target_answers() {
     assert!(locker(&["check", &file]).ok().stdout.contains("ci: checks http://"));
     write(dir.path(), "targets: 1\n");
     locker(&["check", &file]).failed(2, "notify.yml:1: targets must be a list");
+}
+
+#[test]
+fn a_target_may_have_issuers_of_its_own() {
+    let ca = Ca::new("test CA");
+    let pair = ca.issue(&["127.0.0.1"], "server");
+    let receiver = Concourse::start_tls(&pair.cert, &pair.key);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ca.pem"), ca.pem()).unwrap();
+    let target = |name: &str, more: &str| webhook(name, &receiver.url, &format!("  events: [lost]\n{more}"));
+    let targets = [target("trusts", "  ca_cert_file: ca.pem\n"), target("doubts", "")];
+    write(dir.path(), &format!("targets:\n{}", targets.concat()));
+    let done = Running::start(clean(binary()).args(["notify", "test", &file(dir.path())]), b"").finish();
+    let said = |name: &str| done.stdout.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert!(said("trusts").contains("it answers 405"), "{done:?}");
+    assert!(said("doubts").contains("ca_cert_file of the target"), "{done:?}");
 }
 
 #[test]

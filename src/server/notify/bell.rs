@@ -46,8 +46,10 @@ impl Bell {
     /// There are new entries. Called by the engine after each commit with some.
     pub fn changed(&self) {
         if let Some(inner) = &self.0 {
-            Self::rung(inner).news = true;
-            inner.planner.notify_one();
+            // Once is enough until the planner looks.
+            if !std::mem::replace(&mut Self::rung(inner).news, true) {
+                inner.planner.notify_one();
+            }
         }
     }
 

@@ -25,6 +25,8 @@ pub const LOOK_LEAST_MS: u64 = 100;
 pub const NOTIFY_FILE_POLL_MS: u64 = 1_000;
 /// Longest time for one request to a target, milliseconds, including name lookup, connection and TLS.
 pub const NOTIFY_TIMEOUT_MS: u64 = 10_000;
+/// A target that was not looked after for so long was away, milliseconds: others are looked after each second.
+pub const AWAY_MS: u64 = 5_000;
 /// First and longest pause before a target is tried again, milliseconds. It doubles from one to the other.
 pub const RETRY_MS: (u64, u64) = (1_000, 5 * 60 * 1_000);
 /// Longest pause that a target may ask for (`Retry-After`), milliseconds.
@@ -47,5 +49,7 @@ pub const NOTIFY_ANSWER_BYTES: u64 = 16 * 1024;
 pub const SHOWN_CHARS: usize = 200;
 /// Shortest time between two writes of what was told, milliseconds. After a crash, what was sent in that time is sent again.
 pub const SAVE_PAUSE_MS: u64 = 1_000;
+/// The same where nothing was sent, milliseconds: a crash then costs only another look, and each write a sync of the disk.
+pub const SAVE_MOVED_PAUSE_MS: u64 = 10_000;
 /// Largest file of what was told, bytes.
 pub const PROGRESS_BYTES: u64 = 1024 * 1024;

@@ -9,7 +9,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::conditions::{self, Round, Step, Told};
-use super::progress::{Known, Progress};
+use super::progress::{Known, News, Progress};
 use super::sender::{self, Job, Shared, Work};
 use super::settings::{Concourse, Settings, Target, To, Webhook, read_text};
 use super::{limits, message};
@@ -47,6 +47,8 @@ pub(super) struct State {
     next_look: BTreeMap<String, Instant>,
     /// Up to which revision entries had left the history when a target was last told that something is missing.
     warned: BTreeMap<String, Revision>,
+    /// When each target was last looked after.
+    planned: BTreeMap<String, Instant>,
     next_poll: Option<Instant>,
     /// The last read of the history has failed, and that was logged.
     failed: bool,
@@ -90,8 +92,20 @@ impl Planner {
         self.state.generation = self.shared.bell.next_generation();
         let names = || self.state.targets.iter().map(|target| target.name.as_str());
         self.shared.figures.begin(names());
-        self.progress().keep(names(), self.engine.snapshot().revision);
+        let mut progress = self.progress();
+        progress.keep(names(), self.engine.snapshot().revision);
+        // A crash must not make a new target new once more.
+        progress.save_now();
+        drop(progress);
         self.state.next_look.clear();
+        for target in self.state.targets.iter().filter(|target| target.sends_secrets_in_the_clear()) {
+            let (target, place) = (&target.name, target.place());
+            tracing::warn!(
+                target,
+                place,
+                "its token or secret URL goes over a connection that is not encrypted: use https"
+            );
+        }
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -123,11 +137,10 @@ impl Planner {
     /// How long there is nothing to do unless something happens.
     fn pause(&self) -> Duration {
         let now = Instant::now();
-        let idle = |name: &&String| !self.state.busy.contains(*name);
-        let held_back = self.state.not_before.iter().filter(|(name, _)| idle(name)).map(|(_, at)| *at);
-        let times = held_back.filter(|at| *at > now).chain(self.state.next_look.values().copied());
+        let held_back = self.state.not_before.iter().filter(|(_, at)| **at > now);
+        let times = held_back.chain(&self.state.next_look);
+        let times = times.filter(|(name, _)| !self.state.busy.contains(*name)).map(|(_, at)| *at);
         let next = times.chain(self.state.next_poll).min();
-        // A look that is due now belongs to a target that is being told something.
         let pause = next.map_or(Duration::MAX, |next| next.saturating_duration_since(now));
         pause.clamp(Duration::from_millis(limits::LOOK_LEAST_MS), Duration::from_millis(limits::LOOK_MS))
     }
@@ -195,13 +208,7 @@ impl Planner {
         // A clock that was set back must not keep limits from being seen.
         known.told.until = known.told.until.min(moment.wall);
         let page = self.page(known.told.revision, moment)?;
-        // As of after the read.
-        let gone = self.engine.snapshot().history.pruned;
-        let warned = self.state.warned.get(&target.name).copied().unwrap_or_default();
-        if known.told.revision < gone && warned < gone {
-            known.gone = true;
-            self.state.warned.insert(target.name.clone(), gone);
-        }
+        known.gone |= self.lacks(target, known.told.revision, moment.at);
         match &target.to {
             To::Webhook(Webhook { rules, .. }) => {
                 let mut round = Round::default();
@@ -230,17 +237,42 @@ impl Planner {
                     }
                     Some(_) => {
                         // What has left the history is still to be told.
-                        self.progress().set(&target.name, known);
+                        self.progress().set(&target.name, known, News::Moved);
                         Ok(true)
                     }
                     None => {
                         let told = Told { revision: page.upto, ..known.told };
-                        self.progress().set(&target.name, Known { told, ..known });
+                        self.progress().set(&target.name, Known { told, ..known }, News::Moved);
                         Ok(page.is_last)
                     }
                 }
             }
         }
+    }
+
+    /// Whether entries may have left the history that come after this revision, and of which the target was not told yet
+    /// that they are missing.
+    fn lacks(&mut self, target: &Target, told: Revision, now: Instant) -> bool {
+        let before = self.state.planned.insert(target.name.clone(), now);
+        let was_away = before.is_none_or(|at| now > at + Duration::from_millis(limits::AWAY_MS));
+        // As of after the read of the entries.
+        let snapshot = self.engine.snapshot();
+        let warned = self.state.warned.get(&target.name).copied().unwrap_or_default();
+        if told.max(warned) >= snapshot.history.pruned {
+            return false;
+        }
+        let gone = if was_away {
+            snapshot.history.pruned
+        } else {
+            // The history of a pool that is removed leaves at once: no news for whoever looks all the time.
+            let pools = snapshot.pools.values().filter(|pool| target.is_of(&pool.name));
+            pools.map(|pool| pool.pruned).max().unwrap_or_default()
+        };
+        if told.max(warned) >= gone {
+            return false;
+        }
+        self.state.warned.insert(target.name.clone(), gone);
+        true
     }
 
     fn may_check(&self, target: &Target, now: Instant) -> bool {
@@ -270,7 +302,7 @@ impl Planner {
             round.steps.insert(0, Step { notification, at: now, then });
         }
         if round.steps.is_empty() {
-            return self.progress().set(&target.name, Known { told: end, ..known });
+            return self.progress().set(&target.name, Known { told: end, ..known }, News::Moved);
         }
         if let Some(url) = &self.settings.server_url {
             for Step { notification, .. } in &mut round.steps {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,15 @@ pub struct Known {
     pub gone: bool,
 }
 
+/// Why what is known of a target changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum News {
+    /// Nothing concerned it. If that is forgotten, it is only looked at again.
+    Moved,
+    /// It was told something, which would be sent again.
+    Sent,
+}
+
 /// What is known of all targets, and where that is kept.
 #[derive(Debug)]
 pub struct Progress {
@@ -32,7 +41,8 @@ pub struct Progress {
     file: Option<PathBuf>,
     store: String,
     targets: BTreeMap<String, Known>,
-    is_dirty: bool,
+    /// What has changed since the last write.
+    unsaved: Option<News>,
     saved: Option<Instant>,
     /// The last write has failed, and that was logged.
     failed: bool,
@@ -76,7 +86,7 @@ impl Progress {
                 )
             })?,
         };
-        Ok(Self { file, store: store.to_owned(), targets, is_dirty: false, saved: None, failed: false })
+        Ok(Self { file, store: store.to_owned(), targets, unsaved: None, saved: None, failed: false })
     }
 
     /// Keeps only the targets of these names. A new one has been told every entry up to this revision, and no limit that
@@ -85,7 +95,7 @@ impl Progress {
         let new = Known { told: Told { revision, until: WallMs::default() }, ..Known::default() };
         let mut before = std::mem::take(&mut self.targets);
         self.targets = names.map(|name| (name.to_owned(), before.remove(name).unwrap_or(new))).collect();
-        self.is_dirty = true;
+        self.unsaved = Some(News::Sent);
     }
 
     /// What is known of a target. Nothing if it is no target any more.
@@ -95,18 +105,23 @@ impl Progress {
     }
 
     /// Notes what a target has been told, unless it is no target any more.
-    pub fn set(&mut self, name: &str, known: Known) {
+    pub fn set(&mut self, name: &str, known: Known, why: News) {
         if let Some(old) = self.targets.get_mut(name)
             && *old != known
         {
             *old = known;
-            self.is_dirty = true;
+            self.unsaved = self.unsaved.max(Some(why));
         }
     }
 
-    /// Writes the file if something has changed, and not just before.
+    /// Writes the file if something has changed, and it was not written just before.
     pub fn save(&mut self, now: Instant) {
-        let pause = std::time::Duration::from_millis(limits::SAVE_PAUSE_MS);
+        let pause = match self.unsaved {
+            None => return,
+            Some(News::Sent) => limits::SAVE_PAUSE_MS,
+            Some(News::Moved) => limits::SAVE_MOVED_PAUSE_MS,
+        };
+        let pause = Duration::from_millis(pause);
         if self.saved.is_none_or(|saved| now.saturating_duration_since(saved) >= pause) {
             self.saved = Some(now);
             self.save_now();
@@ -115,9 +130,9 @@ impl Progress {
 
     /// Writes the file if something has changed.
     pub fn save_now(&mut self) {
-        let Some(file) = self.file.clone().filter(|_| self.is_dirty) else { return };
+        let Some(file) = self.file.clone().filter(|_| self.unsaved.is_some()) else { return };
         match self.write(&file) {
-            Ok(()) => (self.is_dirty, self.failed) = (false, false),
+            Ok(()) => (self.unsaved, self.failed) = (None, false),
             Err(error) if !std::mem::replace(&mut self.failed, true) => tracing::warn!(
                 file = %file.display(),
                 reason = format!("{error:#}"),
@@ -173,8 +188,8 @@ mod tests {
         let mut progress = open("one");
         progress.keep(["a", "b"].into_iter(), Revision(7));
         let known = Known { told: Told { revision: Revision(9), until: WallMs(3) }, left_out: 2, gone: true };
-        progress.set("b", known);
-        progress.set("gone", known);
+        progress.set("b", known, News::Moved);
+        progress.set("gone", known, News::Sent);
         progress.save_now();
         let mut progress = open("one");
         progress.keep(["b", "c"].into_iter(), Revision(11));

@@ -9,7 +9,7 @@ use super::bell::Bell;
 use super::conditions::{Step, Told};
 use super::figures::Figures;
 use super::limits;
-use super::progress::{Known, Progress};
+use super::progress::{Known, News, Progress};
 use super::receiver::{Failure, Parcel, Receiver};
 use super::settings::Target;
 use crate::core::time::WallMs;
@@ -71,7 +71,6 @@ impl Sender<'_> {
             self.shared.figures.pending(&self.job.target.name, self.oldest(at));
             if self.oldest(at).is_none() || began.elapsed() > Duration::from_millis(limits::TOLD_WITHIN_MS) {
                 // Whatever is left is looked at anew.
-                self.save(true);
                 return;
             }
             let (sent, count) = self.send(&mut receiver, at);
@@ -158,13 +157,9 @@ impl Sender<'_> {
                 }
             }
         }
-        self.save(false);
-    }
-
-    fn save(&self, at_once: bool) {
         let mut progress = self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.set(&self.job.target.name, self.job.known);
-        if at_once { progress.save_now() } else { progress.save(Instant::now()) }
+        progress.set(&self.job.target.name, self.job.known, News::Sent);
+        progress.save(Instant::now());
     }
 
     /// Logs each reason once, not each attempt.

@@ -10,7 +10,7 @@ use super::limits;
 use super::reader::{Faults, Reader};
 use super::receiver::{Endpoint, Signer};
 use crate::client::http::encode;
-use crate::core::names::NamePattern;
+use crate::core::names::{NamePattern, PoolName};
 use crate::core::time::Span;
 use crate::env;
 use crate::server::secret_file;
@@ -300,6 +300,26 @@ impl Target {
             To::Concourse(Concourse { url, .. })
             | To::Webhook(Webhook { url: Address::Given(Endpoint { base: url, .. }), .. }) => url.to_string(),
             To::Webhook(Webhook { url: Address::File(file), .. }) => format!("the URL in {}", file.display()),
+        }
+    }
+
+    /// Whether a pool is among its own.
+    #[must_use]
+    pub fn is_of(&self, pool: &PoolName) -> bool {
+        let (To::Webhook(Webhook { rules: Rules { pools, .. }, .. }) | To::Concourse(Concourse { pools, .. })) =
+            &self.to;
+        pools.is_empty() || pools.iter().any(|pattern| pattern.matches(pool))
+    }
+
+    /// Whether secrets for it can be read on the network.
+    #[must_use]
+    pub fn sends_secrets_in_the_clear(&self) -> bool {
+        match &self.to {
+            To::Concourse(concourse) => !concourse.url.is_tls(),
+            To::Webhook(Webhook { url: Address::Given(endpoint), token, .. }) => {
+                token.is_some() && !endpoint.base.is_tls()
+            }
+            To::Webhook(webhook) => webhook.endpoint().is_ok_and(|endpoint| !endpoint.base.is_tls()),
         }
     }
 
