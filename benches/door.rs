@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use locker::core::names::ParkId;
 use locker::server::door::{self, DoorSettings, Listener, Pem, Stop, Tls, TlsSettings};
-use locker::server::http::{Admission, Answering, Handler, Request, Response};
+use locker::server::http::{Admission, Admitting, Answering, Handler, Request, Response};
 use locker::server::logs::{self, LogSettings};
 use locker::server::notices::Notices;
 use locker::wire::secret::Secret;
@@ -44,8 +44,8 @@ const LOGGED: &str = "LOCKER_BENCH_LOGGED";
 struct Fixed;
 
 impl Handler for Fixed {
-    fn admit(&self, _: &mut Request) -> Result<Admission, Response> {
-        Ok(Admission::Client)
+    fn admit<'a>(&'a self, _: &'a mut Request) -> Admitting<'a> {
+        Box::pin(std::future::ready(Ok(Admission::Client)))
     }
 
     fn handle<'a>(&'a self, _: &'a Request) -> Answering<'a> {

@@ -8,8 +8,8 @@ use super::connection::Connection;
 use super::env_defaults;
 use super::output::{CliError, is_coloured, say};
 use super::{
-    agent, breaking, check, claim, claims, doctor, history, import, latch, lint, lock, manual, notify, pool, queue,
-    release, run, server, stats, status, store, transfer, verify, wait, watch,
+    access, agent, breaking, check, claim, claims, doctor, history, import, latch, lint, lock, manual, notify, pool,
+    queue, release, run, server, stats, status, store, transfer, verify, wait, watch,
 };
 use crate::env::Env;
 use crate::wire::errors::exit;
@@ -80,6 +80,10 @@ enum Command {
     Latch(latch::LatchArgs),
     /// Resume the Argo workflows whose latches are released, as lockagt does
     Agent(agent::AgentArgs),
+    /// Check what an access file allows
+    Access(access::AccessArgs),
+    /// Make the hash of a password for an access file
+    User(access::UserArgs),
     /// Import locks from another system
     Import(import::ImportArgs),
     /// Back up a store to a file, even while the server uses it
@@ -224,6 +228,8 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Latch(args) => latch::run(args, connection, env),
         Command::Agent(args) => agent::run(args, connection, env),
         Command::Import(args) => import::run(&args, connection, env),
+        Command::Access(args) => access::run(&args, env),
+        Command::User(args) => access::user(&args, env),
         Command::Lint(args) => lint::run(&args, env),
         Command::Notify(args) => notify::run(&args, env),
         Command::Doctor(args) => doctor::run(&args, connection, env),

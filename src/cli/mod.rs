@@ -6,6 +6,7 @@
 //! - `connection`, `output`, `values`, `table`: what all commands share.
 //! - `env_defaults`: options with an environment variable read it from [`crate::env::Env`], not from the process.
 
+mod access;
 mod agent;
 mod breaking;
 mod check;

@@ -8,7 +8,7 @@ use super::names::{
     ChangeKey, ClaimId, Digest, Fence, InstanceVars, Label, LockName, ParkId, PoolName, Reason, Revision, Run, Text,
     Ticket,
 };
-use super::origin::Origin;
+use super::origin::{Identity, Origin};
 use super::time::{Deadline, EngineMs, Span, WallMs};
 
 /// The owner of a claim: a build, a person or a program. The client states it; it is not a credential.
@@ -368,6 +368,17 @@ impl Claim {
         outlives && self.scope == Scope::Flow && self.build_over.is_none() && self.terms.owner.names_build()
     }
 
+    /// Who proved to be behind the request that began it.
+    #[must_use]
+    pub fn maker(&self) -> Option<&Identity> {
+        self.origin.as_ref()?.proved.as_ref()
+    }
+
+    /// The pools that it asks for.
+    pub fn pools(&self) -> impl Iterator<Item = &PoolName> {
+        self.terms.ask.parts.iter().map(|part| &part.pool)
+    }
+
     /// Whether `run` belongs to an earlier process than the one that acts now.
     #[must_use]
     pub fn is_earlier_run(&self, run: &Run) -> bool {
@@ -514,6 +525,10 @@ pub struct Ended {
     pub build: Option<BuildRef>,
     /// When it is forgotten.
     pub forget: Deadline,
+    /// Who proved to be behind its first request.
+    pub maker: Option<Identity>,
+    /// The pools that it asked for.
+    pub pools: Vec<PoolName>,
 }
 
 impl Ended {

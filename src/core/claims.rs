@@ -220,6 +220,8 @@ fn remember_unknown(state: &mut State, id: &ClaimId, run: Option<Run>, by: Optio
         fence: None,
         build: None,
         forget: Deadline::after(now, state.settings.memory),
+        maker: state.origin().and_then(|origin| origin.proved.clone()),
+        pools: Vec::new(),
     });
 }
 
@@ -276,6 +278,8 @@ pub(super) fn finish_as(state: &mut State, claim: &Claim, ending: Ending, now: N
         fence: claim.fence(),
         build: claim.terms.owner.build(),
         forget: Deadline::after(now, memory),
+        maker: claim.maker().cloned(),
+        pools: claim.pools().cloned().collect(),
     };
     state.remove_claim(&claim.id, ended.clone(), now);
     for alias in &claim.aliases {

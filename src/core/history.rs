@@ -163,8 +163,9 @@ impl Change {
             who.texts().into_iter().for_each(|text| member(text.map(str::len)));
         }
         if let Some(origin) = origin {
-            member(origin.proved.as_ref().map(|proved| proved.parts().1.len()));
+            member(origin.proved.as_ref().map(|proved| proved.bytes()));
             member(origin.address.as_ref().map(String::len));
+            member(origin.rule.as_ref().map(|rule| rule.len()));
         }
         member(waited.map(|_| NUMBER_BYTES));
         member(held.map(|_| NUMBER_BYTES));

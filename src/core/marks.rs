@@ -15,6 +15,7 @@ use super::command::{AskClaim, Command, Refusal, Reply};
 use super::history::ChangeKind;
 use super::limits;
 use super::names::{ClaimId, Reason};
+use super::origin::Origin;
 use super::state::{Entry, Notice, State};
 use super::time::Now;
 
@@ -75,7 +76,9 @@ fn blocks(state: &State, holder: &Claim, claim: &Claim) -> bool {
 /// The marked hold that answers this request of its build, which comes under a new id. The id becomes an alias.
 pub(super) fn lend(state: &mut State, ask: &AskClaim) -> Option<Arc<Claim>> {
     let build = ask.terms.owner.build()?;
+    let origin = state.origin();
     let same = state.snapshot.marked_of(&build).filter(|claim| claim.terms.digest == ask.terms.digest);
+    let same = same.filter(|claim| Origin::may_reach(origin.as_ref(), claim.origin.as_ref()));
     let free = same.filter(|claim| claim.aliases.len() < limits::ALIASES_PER_CLAIM);
     // Equal requests of one build get different holds, as far as there are enough of them.
     let id = free.min_by_key(|claim| claim.aliases.len())?.id.clone();
@@ -92,6 +95,7 @@ fn add_alias(state: &mut State, id: &ClaimId, alias: &ClaimId) {
 pub(super) fn make_way(state: &mut State, claim: &Claim, now: Now) -> bool {
     let Some(build) = claim.terms.owner.build() else { return false };
     let in_the_way = state.snapshot.marked_of(&build).filter(|marked| blocks(state, marked, claim));
+    let in_the_way = in_the_way.filter(|marked| Origin::may_reach(claim.origin.as_ref(), marked.origin.as_ref()));
     let in_the_way: Vec<_> = in_the_way.cloned().collect();
     give_back(state, &in_the_way, "another step of its build needs the lock", now)
 }

@@ -191,7 +191,7 @@ impl PoolName {
 }
 
 /// A pattern for names of pools: `*` stands for any text, also across slashes, `?` for one character.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NamePattern(Arc<str>);
 
 impl NamePattern {
@@ -204,21 +204,39 @@ impl NamePattern {
 
     #[must_use]
     pub fn matches(&self, name: &PoolName) -> bool {
-        let (pattern, name): (Vec<char>, Vec<char>) = (self.0.chars().collect(), name.0.chars().collect());
-        // Which beginnings of the name the pattern so far matches.
-        let mut reached = vec![true];
-        reached.resize(name.len() + 1, false);
-        for sign in pattern {
-            let mut next = vec![false; name.len() + 1];
-            for end in 0..=name.len() {
-                next[end] = match sign {
-                    '*' => reached[end] || (end > 0 && next[end - 1]),
-                    _ => end > 0 && reached[end - 1] && (sign == '?' || sign == name[end - 1]),
-                };
+        let (mut pattern, mut name) = (self.0.chars(), name.0.chars());
+        // Where the last `*` is, and where the name goes on behind what it stands for so far.
+        let mut last_star: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
+        loop {
+            let here = name.clone();
+            match (pattern.next(), name.next()) {
+                (Some('*'), _) => {
+                    last_star = Some((pattern.clone(), here.clone()));
+                    name = here;
+                }
+                (Some(sign), Some(char)) if sign == '?' || sign == char => {}
+                (None, None) => return true,
+                _ => {
+                    let Some((after_star, mut rest)) = last_star.take() else { return false };
+                    if rest.next().is_none() {
+                        return false;
+                    }
+                    last_star = Some((after_star.clone(), rest.clone()));
+                    (pattern, name) = (after_star, rest);
+                }
             }
-            reached = next;
         }
-        reached.last() == Some(&true)
+    }
+
+    /// Whether it matches every name.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.0.chars().all(|sign| sign == '*')
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

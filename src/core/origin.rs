@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::limits;
 
@@ -12,24 +13,71 @@ pub enum Identity {
     Certificate(String),
     /// The user of HTTP Basic.
     User(String),
+    /// A step of a build, by a token that its issuer has signed. No token names a build.
+    Build(Job),
+}
+
+/// The job that a step belongs to, as its issuer says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Job {
+    /// The name of the issuer in the access file.
+    pub issuer: String,
+    pub team: String,
+    pub pipeline: Option<String>,
+    /// A check of a resource has none.
+    pub job: Option<String>,
 }
 
 impl Identity {
-    /// The word of its kind, and what was proven.
+    /// Whether what the one has made also belongs to the other: the same user or certificate, or a build of the same
+    /// pipeline.
     #[must_use]
-    pub fn parts(&self) -> (&'static str, &str) {
-        match self {
-            Self::Certificate(subject) => ("certificate", subject),
-            Self::User(name) => ("user", name),
+    pub fn is_same_owner(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Build(a), Self::Build(b)) => {
+                a.pipeline.is_some() && (&a.issuer, &a.team, &a.pipeline) == (&b.issuer, &b.team, &b.pipeline)
+            }
+            (a, b) => a == b,
         }
     }
 }
 
-/// `user:NAME`, `certificate:SUBJECT`.
+impl Identity {
+    /// The length of its names.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Certificate(name) | Self::User(name) => name.len(),
+            Self::Build(Job { issuer, team, pipeline, job }) => {
+                let parts = [Some(issuer), Some(team), pipeline.as_ref(), job.as_ref()];
+                parts.into_iter().flatten().map(String::len).sum()
+            }
+        }
+    }
+}
+
+/// Whether what the one has made belongs to the other. Those who have proven nothing are the same.
+#[must_use]
+pub fn is_same_owner(a: Option<&Identity>, b: Option<&Identity>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => a.is_same_owner(b),
+        (None, Some(_)) | (Some(_), None) => false,
+    }
+}
+
+/// `user:NAME`, `certificate:SUBJECT`, `build:ISSUER/TEAM/PIPELINE/JOB`. Slashes and percent signs in the parts of a
+/// build are percent-encoded.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, name) = self.parts();
-        write!(f, "{kind}:{name}")
+        match self {
+            Self::Certificate(subject) => write!(f, "certificate:{subject}"),
+            Self::User(name) => write!(f, "user:{name}"),
+            Self::Build(Job { issuer, team, pipeline, job }) => {
+                write!(f, "build:{}/{}", encoded(issuer), encoded(team))?;
+                [pipeline, job].into_iter().flatten().try_for_each(|part| write!(f, "/{}", encoded(part)))
+            }
+        }
     }
 }
 
@@ -39,9 +87,25 @@ impl FromStr for Identity {
         match text.split_once(':') {
             Some(("certificate", subject)) => Ok(Self::Certificate(subject.to_owned())),
             Some(("user", name)) => Ok(Self::User(name.to_owned())),
-            _ => Err("is not an identity such as user:NAME"),
+            Some(("build", parts)) => {
+                let mut parts = parts.split('/').map(decoded);
+                let (Some(issuer), Some(team)) = (parts.next(), parts.next()) else { return Err(NO_IDENTITY) };
+                Ok(Self::Build(Job { issuer, team, pipeline: parts.next(), job: parts.next() }))
+            }
+            _ => Err(NO_IDENTITY),
         }
     }
+}
+
+const NO_IDENTITY: &str = "is not an identity such as user:NAME";
+
+/// The part of a build's identity without what separates parts.
+fn encoded(part: &str) -> String {
+    part.replace('%', "%25").replace('/', "%2F")
+}
+
+fn decoded(part: &str) -> String {
+    part.replace("%2F", "/").replace("%25", "%")
 }
 
 /// Where a request comes from.
@@ -53,6 +117,10 @@ pub struct Origin {
     pub address: Option<String>,
     /// The id of the request, as the client and the log have it. Not stored.
     pub request: Option<String>,
+    /// The rule of the access file that allowed it, by its name or line; nothing where there is no such file.
+    pub rule: Option<Arc<str>>,
+    /// Rights count here, and this request has none over the claims of others.
+    pub is_confined: bool,
 }
 
 impl Origin {
@@ -62,8 +130,22 @@ impl Origin {
         let proved = proved.map(|identity| match identity {
             Identity::Certificate(subject) => Identity::Certificate(short(subject)),
             Identity::User(name) => Identity::User(short(name)),
+            Identity::Build(Job { issuer, team, pipeline, job }) => Identity::Build(Job {
+                issuer: short(issuer),
+                team: short(team),
+                pipeline: pipeline.as_deref().map(short),
+                job: job.as_deref().map(short),
+            }),
         });
-        Self { proved, address: Some(short(address)), request: Some(short(request)) }
+        Self { proved, address: Some(short(address)), request: Some(short(request)), ..Self::default() }
+    }
+
+    /// Whether a claim that this request makes may reach one of that origin: end it in its favour, or share its hold.
+    /// Everything may, unless rights say otherwise.
+    #[must_use]
+    pub fn may_reach(mine: Option<&Arc<Self>>, theirs: Option<&Arc<Self>>) -> bool {
+        let proved = |origin: Option<&Arc<Self>>| origin.and_then(|origin| origin.proved.clone());
+        !mine.is_some_and(|mine| mine.is_confined) || is_same_owner(proved(mine).as_ref(), proved(theirs).as_ref())
     }
 }
 
@@ -80,11 +162,45 @@ fn short(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn build(team: &str, pipeline: Option<&str>, job: Option<&str>) -> Identity {
+        let text = |text: &str| text.to_owned();
+        Identity::Build(Job { issuer: text("ci"), team: text(team), pipeline: pipeline.map(text), job: job.map(text) })
+    }
+
+    #[test]
+    fn builds_of_one_pipeline_have_the_same_owner() {
+        let (p, user) = (build("a", Some("p"), Some("j")), Identity::User("a".to_owned()));
+        let other =
+            Identity::Build(Job { issuer: "x".into(), team: "a".into(), pipeline: Some("p".into()), job: None });
+        for (a, b, same) in [
+            (Some(&p), Some(&build("a", Some("p"), Some("k"))), true),
+            (Some(&p), Some(&build("a", Some("q"), Some("j"))), false),
+            (Some(&p), Some(&build("b", Some("p"), Some("j"))), false),
+            (Some(&p), Some(&other), false),
+            (Some(&build("a", None, None)), Some(&build("a", None, None)), false),
+            (Some(&user), Some(&user), true),
+            (Some(&user), Some(&Identity::Certificate("a".to_owned())), false),
+            (None, None, true),
+            (None, Some(&user), false),
+        ] {
+            assert_eq!((is_same_owner(a, b), is_same_owner(b, a)), (same, same), "{a:?} {b:?}");
+        }
+    }
+
     #[test]
     fn identities_are_read_as_they_are_shown() {
-        for identity in [Identity::User("a:b".to_owned()), Identity::Certificate("CN=ci".to_owned())] {
+        let identities = [
+            Identity::User("a:b".to_owned()),
+            Identity::Certificate("CN=ci".to_owned()),
+            build("a/b%2F", Some("%"), Some("j")),
+            build("a", Some("p"), None),
+            build("a", None, None),
+        ];
+        for identity in identities {
             assert_eq!(identity.to_string().parse(), Ok(identity));
         }
+        assert_eq!(build("a/b", Some("p"), Some("j")).to_string(), "build:ci/a%2Fb/p/j");
+        assert!("build:ci".parse::<Identity>().is_err());
         assert!("somebody".parse::<Identity>().is_err());
         let long = Identity::User("ä".repeat(200));
         let Some(Identity::User(kept)) = Origin::new(Some(&long), "", "").proved else { panic!() };

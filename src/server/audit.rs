@@ -83,7 +83,7 @@ impl Audit {
 fn write(change: &Change) {
     let request = change.origin.as_ref().and_then(|origin| origin.request.as_deref());
     let view = views::change(change);
-    let ChangeView { revision, locks, claim, how, owner, proved, address, waited, held, reason, .. } = &view;
+    let ChangeView { revision, locks, claim, how, owner, proved, address, rule, waited, held, reason, .. } = &view;
     let text = |text: &Option<String>| text.as_deref().map(escape);
     tracing::info!(
         target: "locker::audit",
@@ -95,6 +95,7 @@ fn write(change: &Change) {
         who = escape(&who::owner(owner, "-")),
         identity = text(proved).as_deref(),
         address = text(address).as_deref(),
+        rule = text(rule).as_deref(),
         request,
         waited = waited.as_deref(),
         held = held.as_deref(),

@@ -6,7 +6,6 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use crate::core::names::ParkId;
 pub use crate::core::origin::Identity;
@@ -61,10 +60,10 @@ impl Request {
 
     /// Where it comes from, for the history and the log.
     #[must_use]
-    pub fn origin(&self) -> Arc<Origin> {
+    pub fn origin(&self) -> Origin {
         let address = self.peer.parse::<SocketAddr>().map(|peer| peer.ip().to_canonical().to_string());
         let address = address.unwrap_or_else(|_| self.peer.clone());
-        Arc::new(Origin::new(self.identity.as_ref(), &address, &self.id))
+        Origin::new(self.identity.as_ref(), &address, &self.id)
     }
 }
 
@@ -96,6 +95,9 @@ impl Response {
 /// A response that is being made.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Response> + Send + 'a>>;
 
+/// A decision that is being made about a request, or the answer to one that is not admitted.
+pub type Admitting<'a> = Pin<Box<dyn Future<Output = Result<Admission, Response>> + Send + 'a>>;
+
 /// What it proves of a client that its request was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
@@ -110,11 +112,8 @@ pub enum Admission {
 /// Turns requests into responses.
 pub trait Handler: Send + Sync + 'static {
     /// Decides whether a request is admitted, and sets its identity. Called once for each request, before it is
-    /// handled.
-    ///
-    /// # Errors
-    /// The answer to a request that is not admitted.
-    fn admit(&self, request: &mut Request) -> Result<Admission, Response>;
+    /// handled. Or the answer to a request that is not admitted. A password may take some time to check.
+    fn admit<'a>(&'a self, request: &'a mut Request) -> Admitting<'a>;
 
     /// Answers one request: when it arrives, and again each time after it was parked. Called from an async task, so it
     /// must not block between two awaits. If it takes too long, the door may drop it at any await. If the request could

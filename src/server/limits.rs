@@ -45,3 +45,23 @@ pub const FIGURES_MS: u64 = 60_000;
 pub const FIGURES_KEPT: usize = 32;
 /// Most pages of the web page that are kept for a moment, for the next reader of the same page: 3 MiB each at most.
 pub const PAGES_KEPT: usize = 16;
+/// Largest access file, bytes: far more than its users and rules take.
+pub const ACCESS_FILE_BYTES: usize = 1024 * 1024;
+/// Most users in the access file; each is looked up by name.
+pub const ACCESS_USERS: usize = 1_000;
+/// Most rules in the access file: each is compared with each request's identity.
+pub const ACCESS_RULES: usize = 1_000;
+/// Most subjects, rights or patterns in one rule.
+pub const ACCESS_LIST: usize = 100;
+/// How often the access file is looked at, milliseconds: a change counts within a second or two.
+pub const ACCESS_LOOK_MS: u64 = 1_000;
+/// Most passwords that are checked at one time: each takes 19 MiB and tens of milliseconds of a processor.
+pub const LOGINS_AT_ONCE: usize = 1;
+/// Most passwords that are checked or wait for it: about a second of work. Further ones are asked to come back.
+pub const LOGINS_WAITING: usize = 32;
+/// How long a password that was right is known to be right, milliseconds: clients ask many times within it.
+pub const LOGIN_KEPT_MS: u64 = 30_000;
+/// Most of these passwords, as hashes of 32 bytes.
+pub const LOGINS_KEPT: usize = 1_000;
+/// Most memory that the check of a password may take, KiB.
+pub const PASSWORD_HASH_KIB: u32 = 64 * 1024;

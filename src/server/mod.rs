@@ -46,6 +46,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 
+use self::auth::access::Live;
 use self::auth::browsers::Browsers;
 use self::auth::sessions::Sessions;
 use self::auth::{Guard, Proof};
@@ -84,6 +85,8 @@ pub struct ServerSettings {
     pub grace: Duration,
     /// The user and password of HTTP Basic.
     pub auth: Option<(String, Secret)>,
+    /// The file that says who may do what.
+    pub access: Option<PathBuf>,
     /// Warnings for the operator. Logged once the server listens.
     pub warnings: Vec<String>,
     /// An explicit `--no-auth`: serve without authentication on an address that others can reach.
@@ -113,6 +116,22 @@ impl ServerSettings {
         let certificate = self.tls.as_ref().and_then(TlsSettings::client_auth);
         Proof { basic: self.auth.clone(), certificate }
     }
+
+    /// The access file, if there is one.
+    fn open_access(&self) -> anyhow::Result<Live> {
+        let Some(path) = &self.access else { return Ok(Live::default()) };
+        let other_user = self.auth.as_ref().map(|(user, _)| user.clone());
+        Live::open(path.clone(), other_user).map_err(anyhow::Error::msg)
+    }
+
+    /// The first line that the server prints.
+    fn first_line(&self, url: &str) -> String {
+        let auth = match &self.access {
+            Some(path) => format!("rights by the access file {}", path.display()),
+            None => self.proof().describe(),
+        };
+        format!("locker {} listening on {url}, store {}, {auth}", env!("CARGO_PKG_VERSION"), self.store)
+    }
 }
 
 /// Serves until SIGTERM or SIGINT, then shuts down in order. A second signal ends the process at once.
@@ -125,7 +144,9 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let (tls, warnings) = settings.tls.clone().map(Tls::open).transpose()?.unzip();
     let builds = BuildWatch::open(&settings.watch, &env.vars, Arc::clone(&env.clock)).map_err(anyhow::Error::msg)?;
     let notify = Notify::open(settings.notify.as_deref())?;
-    let bound = listen::bind(&settings.listen, proof.is_required() || settings.no_auth, tls.is_some())?;
+    let access = settings.open_access()?;
+    let is_guarded = proof.is_required() || access.is_on();
+    let bound = listen::bind(&settings.listen, is_guarded || settings.no_auth, tls.is_some())?;
     let Bound { listener, url, file: _socket_file } = bound;
     let store = store::open(&settings.store)?;
     let (notices, long_polls, stop) = (Notices::default(), LongPolls::default(), Stop::new());
@@ -165,7 +186,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     routes::contracts::lockd::left_behind(&engine.snapshot()).into_iter().for_each(|end| engine.post(end));
     let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
     let figures = DoorFigures::new(tls.as_deref());
-    let sessions = Sessions::new(tls.is_some(), proof.basic.is_some());
+    let sessions = Sessions::new(tls.is_some(), proof.basic.is_some() || access.has_users());
     let metrics = {
         let (door, log, file) = (figures.clone(), log.metrics(), store::file(&settings.store));
         let (notify, clock) = (notify.figures.clone(), Arc::clone(&env.clock));
@@ -181,25 +202,26 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let waker = long_polls.events().start(notices.clone()).context("cannot start the thread for events")?;
     let routes = routes::Routes::new(engine.clone(), long_polls, Arc::new(health))
         .with_sessions(sessions.clone())
+        .with_access(access.clone())
         .with_contracts(contracts)
         .with_builds(builds.clone())
         .with_metrics(Arc::new(metrics));
-    let loopback_only = !proof.is_required() && listener.is_loopback();
+    let loopback_only = !is_guarded && listener.is_loopback();
     let browsers = Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only };
     let guard = Guard::new(&proof, routes::access, Arc::new(routes));
-    let handler = Arc::new(guard.with_browsers(browsers).with_sessions(sessions));
+    let handler = Arc::new(guard.with_browsers(browsers).with_sessions(sessions).with_access(access.clone()));
     stop_on_signals(env, stop.clone(), settings.grace);
     if settings.tls.is_none() {
         // Nothing to read again; units that reload with it must not end the server.
         signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).context("cannot ignore SIGHUP")?;
     }
-    let (version, auth) = (env!("CARGO_PKG_VERSION"), proof.describe());
-    let first = format!("locker {version} listening on {url}, store {}, {auth}", settings.store);
+    let first = settings.first_line(&url);
     let now = WallMs(env.clock.wall_ms());
     for line in std::iter::once(first).chain(imported.map(|imported| imported.to_string())) {
         writeln!(env.stderr, "{}", settings.log.format.line("INFO", &line, now))?;
     }
     warnings.iter().flatten().chain(&settings.warnings).for_each(|warning| tracing::warn!("{warning}"));
+    access.keep_fresh(stop.clone()).context("cannot watch the access file")?;
     builds.start(&settings.watch, &engine).context("cannot start the build watch")?;
     let notifying = notify.start(&engine, &settings.store, &env.vars, Arc::clone(&env.clock))?;
     let door = DoorSettings { tls, figures, ..settings.door.clone() };

@@ -6,7 +6,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::auth::Access;
+use super::routes::route::Need;
 use super::routes::route::{Parameter, Route};
 use crate::wire::api::{ErrorView, WaitingView};
 use crate::wire::contracts::Contract;
@@ -90,7 +90,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
         operation["requestBody"] =
             json!({ "required": route.body_required, "content": { "application/json": content } });
     }
-    if route.access == Access::Public {
+    if route.need == Need::Nothing {
         operation["security"] = json!([]);
     }
     operation
@@ -154,7 +154,7 @@ fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     responses.insert("200".into(), response("Done", route.media, &answer));
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     let common = if route.contracts.is_empty() { COMMON } else { &[] };
-    let guard: &[Code] = if route.access == Access::Public { &[] } else { &[Code::Unauthorized] };
+    let guard: &[Code] = if route.need == Need::Nothing { &[] } else { &[Code::Unauthorized] };
     for code in guard.iter().chain(common).chain(route.codes) {
         by_status.entry(code.status()).or_default().push(*code);
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::auth::access::Caller;
 use super::nearest;
 use crate::core::claim::{BuildOver, Claim, Ended, Fetched, Owner, Part, Phase, Presence, Terms, Want};
 use crate::core::command::Refusal;
@@ -25,6 +26,8 @@ pub struct Viewer<'w> {
     pub snapshot: &'w Snapshot,
     /// To show deadlines, which are in engine time, as times of day.
     pub now: Now,
+    /// Who looks. What it may not look at is left out.
+    pub caller: &'w Caller,
 }
 
 impl Viewer<'_> {
@@ -54,9 +57,30 @@ impl Viewer<'_> {
     pub fn own_claim(&self, claim: &Claim, queue: bool) -> ClaimView {
         let mut view = self.claim(claim, queue);
         for (made, name) in view.made.iter_mut().zip(&claim.made) {
-            made.nearest = nearest::pool(self.snapshot, name);
+            made.nearest = nearest::pool(self.snapshot, name, self.caller);
         }
         view
+    }
+
+    /// The name or label that was probably meant by a request that was refused.
+    #[must_use]
+    pub fn meant(&self, refusal: &Refusal) -> Option<String> {
+        nearest::meant(self.snapshot, refusal, self.caller)
+    }
+
+    fn seen_locks(&self, given: &[(PoolName, LockName)]) -> Vec<LockRef> {
+        locks(given.iter().filter(|(pool, _)| self.caller.sees(pool)))
+    }
+
+    /// The builds that wait for each other, each for the next, as far as something of them may be seen.
+    #[must_use]
+    pub fn builds(&self, stuck: &Stuck) -> Vec<api::Owner> {
+        let Stuck::Deadlock { builds } = stuck else { return Vec::new() };
+        let is_seen = |build: &&Arc<Owner>| {
+            let seen = |claim: &Arc<Claim>| self.caller.sees_claim(claim);
+            !self.caller.is_limited() || build.build().is_some_and(|build| self.snapshot.claims_of(&build).any(seen))
+        };
+        builds.iter().filter(is_seen).map(|build| owner(build)).collect()
     }
 
     /// A live claim. `queue` adds its place in the queue, which costs a look at each earlier waiter.
@@ -72,8 +96,8 @@ impl Viewer<'_> {
             id: claim.id.to_string(),
             state: state(claim),
             life: claim.life,
-            asks: ask.parts.iter().map(part).collect(),
-            locks: locks(claim.locks()),
+            asks: ask.parts.iter().filter(|part| self.caller.sees(&part.pool)).map(part).collect(),
+            locks: self.seen_locks(claim.locks()),
             fence: claim.fence().map(|f| f.0),
             revision,
             key: text(ask.key.as_ref()),
@@ -100,7 +124,12 @@ impl Viewer<'_> {
             by: None,
             ended_at: None,
             queue: (queue && claim.waits()).then(|| self.queue(claim)),
-            made: claim.made.iter().map(|pool| MadePoolView { pool: pool.to_string(), nearest: None }).collect(),
+            made: claim
+                .made
+                .iter()
+                .filter(|pool| self.caller.sees(pool))
+                .map(|pool| MadePoolView { pool: pool.to_string(), nearest: None })
+                .collect(),
         }
     }
 
@@ -125,7 +154,7 @@ impl Viewer<'_> {
     /// What the pools do not have, and what was probably meant instead.
     fn lacks_with_hint(&self, terms: &Terms) -> Option<String> {
         let lacks = self.lacks(terms)?;
-        let meant = self.snapshot.lacks(terms).and_then(|refusal| nearest::meant(self.snapshot, &refusal));
+        let meant = self.snapshot.lacks(terms).and_then(|refusal| self.meant(&refusal));
         Some(meant.map_or(lacks.clone(), |meant| format!("{lacks} (did you mean {meant:?}?)")))
     }
 
@@ -142,7 +171,11 @@ impl Viewer<'_> {
             [_] => "the pool".to_owned(),
             _ => format!("pool {pool:?}"),
         };
-        Some(match self.snapshot.lacks(terms)? {
+        let lacks = self.snapshot.lacks(terms)?;
+        if pool_of(&lacks).is_none_or(|pool| !self.caller.sees(pool)) && self.caller.is_limited() {
+            return Some(("a pool lacks what it asks for".to_owned(), "it to change"));
+        }
+        Some(match lacks {
             Refusal::NoSuchLock { pool, lock } => (format!("{} has no lock {lock:?}", name(&pool)), "it to be added"),
             Refusal::TooMany { pool, .. } if self.snapshot.pool(&pool).is_some_and(|pool| pool.locks.is_empty()) => {
                 (format!("{} is empty", name(&pool)), "a lock to be added")
@@ -160,7 +193,7 @@ impl Viewer<'_> {
     pub fn own(&self, stuck: &Stuck) -> Vec<HolderView> {
         let Stuck::SelfWait { own } = stuck else { return Vec::new() };
         let holder = |(pool, lock, claim): &(PoolName, LockName, ClaimId)| {
-            let pool = self.snapshot.pool(pool)?;
+            let pool = self.snapshot.pool(pool).filter(|pool| self.caller.sees(&pool.name))?;
             let lock = pool.locks.get(lock)?;
             self.holder(pool, lock, lock.holders.iter().find(|holder| holder.claim == *claim)?)
         };
@@ -171,7 +204,8 @@ impl Viewer<'_> {
     #[must_use]
     pub fn rivals(&self, parts: &[Part]) -> Vec<HolderView> {
         let of_part = |part: &Part| -> Vec<HolderView> {
-            let Some(pool) = self.snapshot.pool(&part.pool) else { return Vec::new() };
+            let pool = self.snapshot.pool(&part.pool).filter(|pool| self.caller.sees(&pool.name));
+            let Some(pool) = pool else { return Vec::new() };
             let holders = |lock: &Arc<Lock>| self.holders(pool, lock);
             match &part.want {
                 Want::Named(names) => {
@@ -191,7 +225,8 @@ impl Viewer<'_> {
     #[must_use]
     pub fn rival_count(&self, parts: &[Part]) -> usize {
         let of_part = |part: &Part| -> usize {
-            let Some(pool) = self.snapshot.pool(&part.pool) else { return 0 };
+            let pool = self.snapshot.pool(&part.pool).filter(|pool| self.caller.sees(&pool.name));
+            let Some(pool) = pool else { return 0 };
             match &part.want {
                 Want::Named(names) => {
                     names.iter().filter_map(|name| pool.locks.get(name)).map(|lock| lock.holders.len()).sum()
@@ -328,12 +363,14 @@ pub fn stuck_code(stuck: &Stuck) -> Code {
     }
 }
 
-/// The builds that wait for each other. Each waits for the next.
-#[must_use]
-pub fn builds(stuck: &Stuck) -> Vec<api::Owner> {
-    match stuck {
-        Stuck::SelfWait { .. } => Vec::new(),
-        Stuck::Deadlock { builds } => builds.iter().map(|build| owner(build)).collect(),
+/// The pool that a refusal of what pools lack is about.
+fn pool_of(refusal: &Refusal) -> Option<&PoolName> {
+    match refusal {
+        Refusal::NoSuchPool { pool }
+        | Refusal::MayNotMake { pool }
+        | Refusal::NoSuchLock { pool, .. }
+        | Refusal::TooMany { pool, .. } => Some(pool),
+        _ => None,
     }
 }
 
@@ -431,8 +468,8 @@ fn part(part: &Part) -> PartBody {
     }
 }
 
-pub(super) fn locks(locks: &[(PoolName, LockName)]) -> Vec<LockRef> {
-    locks.iter().map(|(pool, lock)| LockRef { pool: pool.to_string(), lock: lock.to_string() }).collect()
+pub(super) fn locks<'l>(locks: impl IntoIterator<Item = &'l (PoolName, LockName)>) -> Vec<LockRef> {
+    locks.into_iter().map(|(pool, lock)| LockRef { pool: pool.to_string(), lock: lock.to_string() }).collect()
 }
 
 impl Viewer<'_> {
@@ -488,6 +525,7 @@ pub fn change(change: &Change) -> ChangeView {
         owner: change.who.as_deref().map(owner).unwrap_or_default(),
         proved: change.origin.as_ref().and_then(|origin| origin.proved.as_ref()).map(ToString::to_string),
         address: change.origin.as_ref().and_then(|origin| origin.address.clone()),
+        rule: change.origin.as_ref().and_then(|origin| origin.rule.as_deref()).map(str::to_owned),
         waited: change.waited.map(lasted),
         held: change.held.map(lasted),
         reason: change.reason.as_ref().map(ToString::to_string),

@@ -220,7 +220,9 @@ pub fn ended(id: ClaimId) -> impl Strategy<Value = Ended> {
     (who, numbers, build, memory()).prop_map(move |((digest, runs, how, (by, reason)), numbers, build, forget)| {
         let (life, at, revision, fence) = numbers;
         let (revision, fence) = (revision.map(Revision), fence.map(Fence));
-        Ended { id: id.clone(), life, digest, runs, how, by, reason, at: WallMs(at), revision, fence, build, forget }
+        let (id, at) = (id.clone(), WallMs(at));
+        let (maker, pools) = (None, Vec::new());
+        Ended { id, life, digest, runs, how, by, reason, at, revision, fence, build, forget, maker, pools }
     })
 }
 

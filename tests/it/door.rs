@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use locker::core::names::ParkId;
 use locker::core::time::Span;
 use locker::server::door::{self, DoorSettings};
-use locker::server::http::{Admission, Answering, Attempt, Handler, Request, Response};
+use locker::server::http::{Admission, Admitting, Answering, Attempt, Handler, Request, Response};
 use locker::server::notices::Notices;
 use serde_json::{Value, json};
 
@@ -60,8 +60,8 @@ fn answer(status: u16, body: &Value) -> Response {
 }
 
 impl Handler for TestHandler {
-    fn admit(&self, _: &mut Request) -> Result<Admission, Response> {
-        Ok(Admission::Client)
+    fn admit<'a>(&'a self, _: &'a mut Request) -> Admitting<'a> {
+        Box::pin(std::future::ready(Ok(Admission::Client)))
     }
 
     fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {

@@ -10,6 +10,7 @@
 mod support;
 
 mod acceptance;
+mod access;
 mod agent;
 mod api;
 mod backup;

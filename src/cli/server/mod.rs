@@ -76,6 +76,10 @@ pub struct ServerArgs {
         conflicts_with = "declared_only"
     )]
     pub claims_make: Vec<NamePattern>,
+    /// A file that says who may do what with which pools (docs/access.md); without one, everybody who may connect may do
+    /// everything
+    #[arg(long, env = "LOCKER_ACCESS", value_name = "FILE", conflicts_with = "no_auth")]
+    pub access: Option<PathBuf>,
     /// Let anybody who can connect do anything
     #[arg(long, env = "LOCKER_NO_AUTH")]
     pub no_auth: bool,
@@ -334,6 +338,7 @@ impl ServerArgs {
             grace: self.shutdown_grace,
             auth,
             no_auth: self.no_auth,
+            access: self.access.clone(),
             allowed_hosts: self.allowed_host.clone(),
             contracts: self.contracts.clone(),
             lockd_unlock_missing: self.lockd_unlock_missing,

@@ -63,7 +63,8 @@ impl State {
     }
 
     /// What is remembered of an ended claim that the command is about.
-    pub(in crate::core) fn ended(&self, id: &ClaimId) -> Option<&Arc<Ended>> {
+    #[must_use]
+    pub fn ended(&self, id: &ClaimId) -> Option<&Arc<Ended>> {
         self.at_hand.get(id)
     }
 

@@ -4,8 +4,10 @@
 //! session that it began with one of these. If neither is set up, it needs no proof: only trusted clients should be able
 //! to reach the socket.
 
+pub mod access;
 pub mod browsers;
 pub mod idtoken;
+pub mod passwords;
 pub mod sessions;
 
 use std::sync::Arc;
@@ -15,10 +17,12 @@ use base64::Engine as _;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use self::access::Live;
 use self::browsers::Browsers;
+use self::passwords::{Login, Passwords};
 use self::sessions::Sessions;
 use super::door::ClientAuth;
-use super::http::{Admission, Answering, Handler, Identity, Request, Response};
+use super::http::{Admission, Admitting, Answering, Handler, Identity, Request, Response};
 use crate::client::http::encode;
 use crate::core::names::ParkId;
 use crate::wire::api::ErrorView;
@@ -82,6 +86,8 @@ pub struct Guard {
     rule: Rule,
     browsers: Browsers,
     sessions: Sessions,
+    access: Live,
+    passwords: Passwords,
     inner: Arc<dyn Handler>,
 }
 
@@ -93,8 +99,15 @@ impl Guard {
             .basic
             .as_ref()
             .map(|(user, password)| (user.clone(), Sha256::digest(format!("{user}:{}", password.expose())).into()));
-        let (browsers, sessions) = (Browsers::default(), Sessions::default());
-        Self { basic, certificate: proof.certificate, rule, browsers, sessions, inner }
+        let (browsers, sessions, access) = (Browsers::default(), Sessions::default(), Live::default());
+        let passwords = Passwords::new(access.clone());
+        Self { basic, certificate: proof.certificate, rule, browsers, sessions, access, passwords, inner }
+    }
+
+    /// The same guard, where this access file has users of its own and the routes check rights.
+    #[must_use]
+    pub fn with_access(self, access: Live) -> Self {
+        Self { passwords: Passwords::new(access.clone()), access, ..self }
     }
 
     /// The same guard with these rules for browsers.
@@ -130,6 +143,54 @@ impl Guard {
         }
     }
 
+    /// The same where an access file counts: whoever shows credentials must show the right ones, and whoever shows none
+    /// is nobody. What either may do is for the routes to say.
+    async fn identify_by_access(&self, request: &Request) -> Result<(Option<Identity>, Admission), Response> {
+        let shown = request.identity.clone();
+        if (self.rule)(request) == Access::Public {
+            return Ok((shown, Admission::Public));
+        }
+        if request.header("authorization").is_some() {
+            let user = self.user(request).await?;
+            return Ok((Some(user), Admission::Password));
+        }
+        if shown.is_some() {
+            return Ok((shown, Admission::Client));
+        }
+        if let Some(by_session) = self.by_session(request)? {
+            return Ok(by_session);
+        }
+        // No body is read of a client that may do nothing.
+        if self.access.caller(None).has_any() { Ok((None, Admission::Client)) } else { Err(self.refuse(request)) }
+    }
+
+    /// The user whose password a request shows.
+    async fn user(&self, request: &Request) -> Result<Identity, Response> {
+        let pair = basic(request).ok_or_else(|| self.refuse(request))?;
+        if let Some((user, expected)) = &self.basic
+            && has_password(request, expected)
+        {
+            return Ok(Identity::User(user.clone()));
+        }
+        let (user, password) = pair.split_at(pair.iter().position(|byte| *byte == b':').unwrap_or(pair.len()));
+        let user = std::str::from_utf8(user).map_err(|_| self.refuse(request))?;
+        match self.passwords.check(user, password.get(1..).unwrap_or_default()).await {
+            Login::Right => Ok(Identity::User(user.to_owned())),
+            Login::Wrong => Err(self.refuse(request)),
+            Login::Busy => {
+                let mut refused =
+                    refusal(Code::Unavailable, "too many passwords are being checked: try again".to_owned());
+                refused.headers.push(("retry-after", "1".to_owned()));
+                Err(refused)
+            }
+        }
+    }
+
+    /// Whether people can sign in with a password.
+    fn has_users(&self) -> bool {
+        self.basic.is_some() || self.access.has_users()
+    }
+
     /// The identity of the session of a request, unless it shows credentials of another kind. What changes something
     /// must come from a page that was made for this session.
     fn by_session(&self, request: &Request) -> Result<Option<(Option<Identity>, Admission)>, Response> {
@@ -144,7 +205,7 @@ impl Guard {
 
     /// Where to send a person who opens a page without being signed in.
     fn sign_in(&self, request: &Request) -> Option<Response> {
-        let opens = self.basic.is_some() && request.method == "GET" && accepts(request, "text/html");
+        let opens = self.has_users() && request.method == "GET" && accepts(request, "text/html");
         if !opens || request.header("authorization").is_some() {
             return None;
         }
@@ -158,8 +219,10 @@ impl Guard {
     fn refuse(&self, request: &Request) -> Response {
         let lacks_certificate = self.certificate == Some(ClientAuth::Required) && request.identity.is_none();
         let wanted = match (&self.basic, self.certificate) {
-            (None, _) => "this server requires a client certificate: configure one in your client".to_owned(),
-            (Some(_), _) if !lacks_certificate && let Some(user) = basic_user(request) => {
+            (None, _) if !self.access.is_on() => {
+                "this server requires a client certificate: configure one in your client".to_owned()
+            }
+            _ if !lacks_certificate && let Some(user) = basic_user(request) => {
                 let user: String = user.chars().take(SHOWN_USER).collect();
                 format!("the server refused user {}: wrong username or password", quoted(&user))
             }
@@ -167,7 +230,10 @@ impl Guard {
                 "this server requires HTTP Basic credentials or a client certificate: set username and password"
                     .to_owned()
             }
-            (Some(_), _) => "this server requires HTTP Basic credentials: set username and password".to_owned(),
+            (None, Some(_)) => {
+                "this server requires credentials: set username and password, or a client certificate".to_owned()
+            }
+            _ => "this server requires HTTP Basic credentials: set username and password".to_owned(),
         };
         if !lacks_certificate && let Some(to_sign_in) = self.sign_in(request) {
             return to_sign_in;
@@ -175,7 +241,7 @@ impl Guard {
         let basic = "Basic realm=\"locker\", charset=\"UTF-8\"";
         // A challenge of this kind makes no browser ask for a password in a window of its own.
         let challenge = if is_of_page(request) { "Cookie realm=\"locker\"" } else { basic };
-        let challenge = self.basic.is_some().then(|| ("www-authenticate", challenge.to_owned()));
+        let challenge = self.has_users().then(|| ("www-authenticate", challenge.to_owned()));
         Response { headers: challenge.into_iter().collect(), ..refusal(Code::Unauthorized, wanted) }
     }
 }
@@ -222,16 +288,28 @@ fn has_password(request: &Request, expected: &[u8; 32]) -> bool {
 }
 
 impl Handler for Guard {
-    fn admit(&self, request: &mut Request) -> Result<Admission, Response> {
-        self.browsers.check(request).map_err(|error| refusal(Code::Forbidden, error))?;
-        let (identity, admission) = self.identify(request)?;
-        request.identity = identity;
-        self.inner.admit(request)?;
-        Ok(admission)
+    fn admit<'a>(&'a self, request: &'a mut Request) -> Admitting<'a> {
+        Box::pin(async {
+            self.browsers.check(request).map_err(|error| refusal(Code::Forbidden, error))?;
+            let identified =
+                if self.access.is_on() { self.identify_by_access(request).await } else { self.identify(request) };
+            let (identity, admission) = identified?;
+            request.identity = identity;
+            self.inner.admit(request).await?;
+            Ok(admission)
+        })
     }
 
     fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {
-        self.inner.handle(request)
+        if !self.access.is_on() || request.identity.is_some() {
+            return self.inner.handle(request);
+        }
+        Box::pin(async move {
+            let response = self.inner.handle(request).await;
+            // Somebody with credentials might be allowed to do this.
+            let Response { status: 403, route, .. } = response else { return response };
+            Response { route, ..self.refuse(request) }
+        })
     }
 
     fn left(&self, park: ParkId) {

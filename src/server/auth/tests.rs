@@ -1,12 +1,12 @@
 use super::*;
-use crate::server::http::Attempt;
+use crate::server::http::{Admitting, Attempt};
 use crate::server::routes;
 
 struct Ok200;
 
 impl Handler for Ok200 {
-    fn admit(&self, _: &mut Request) -> Result<Admission, Response> {
-        Ok(Admission::Client)
+    fn admit<'a>(&'a self, _: &'a mut Request) -> Admitting<'a> {
+        Box::pin(std::future::ready(Ok(Admission::Client)))
     }
 
     fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {
@@ -40,10 +40,10 @@ fn guard(basic: bool, certificate: Option<ClientAuth>) -> Guard {
 
 /// The answer of the guard, or of the handler behind it.
 fn answer(guard: &Guard, mut request: Request) -> Response {
-    if let Err(refused) = guard.admit(&mut request) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    if let Err(refused) = runtime.block_on(guard.admit(&mut request)) {
         return refused;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(guard.handle(&request))
 }
 

@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             door.settings.figures.refused(TOO_MANY_LOGINS.status);
             return Err(TOO_MANY_LOGINS.retry_after(whole_seconds(over)).into_response());
         }
-        match (door.handler.admit(&mut opening.request), credentials) {
+        match (door.handler.admit(&mut opening.request).await, credentials) {
             (Ok(admission), credentials) => {
                 if let (Some(right), Admission::Password) = (credentials, admission) {
                     door.logins.succeeded(right);

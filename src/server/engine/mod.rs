@@ -41,6 +41,10 @@ const RECONCILE: Span = Span::secs(5);
 /// How often engine time is stored while a long deadline exists (`docs/design.md#time`).
 const STORE_TIME: Span = Span::secs(10);
 
+/// Decides on the engine's own thread, against the state that the command meets, whether its client may do this. Notes
+/// in the origin by which rule, and what the request may reach.
+pub type Permit = Box<dyn FnOnce(&Command, &State, &mut Origin) -> Result<(), EngineError> + Send>;
+
 /// What the engine informs of each batch.
 #[derive(Clone, Default)]
 pub struct Listeners {
@@ -57,6 +61,9 @@ pub struct Listeners {
 pub enum EngineError {
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// Its client may not do this: for whom, and what it lacks.
+    #[error("{0}")]
+    Forbidden(String),
     /// The outcome is unknown: the command may or may not have been stored.
     #[error("the store has failed, the server is going down: ask again elsewhere or later")]
     StoreFailed {
@@ -74,10 +81,16 @@ pub enum EngineError {
 type Answer = oneshot::Sender<Result<Reply, EngineError>>;
 
 /// A command in its batch.
-type Queued = (Command, Option<Arc<Origin>>, Option<Answer>);
+type Queued = (Command, Option<Box<Asker>>, Option<Answer>);
+
+/// Where a command comes from, and what decides whether it may be carried out.
+struct Asker {
+    origin: Origin,
+    permit: Option<Permit>,
+}
 
 enum Job {
-    Do { command: Command, origin: Option<Arc<Origin>>, answer: Option<Answer> },
+    Do { command: Command, asker: Option<Box<Asker>>, answer: Option<Answer> },
     Stop,
 }
 
@@ -103,12 +116,17 @@ impl Engine {
         self.ask(command, None)?.await.unwrap_or_else(|_| Err(down()))
     }
 
-    /// Like [`Self::call`], for a request of a client.
+    /// Like [`Self::call`], for a request of a client that may do this only if `permit` says so.
     ///
     /// # Errors
-    /// The core refuses the command, or the store has failed.
-    pub async fn call_for(&self, command: Command, origin: Arc<Origin>) -> Result<Reply, EngineError> {
-        self.ask(command, Some(origin))?.await.unwrap_or_else(|_| Err(down()))
+    /// The client may not do this, the core refuses the command, or the store has failed.
+    pub async fn call_for(
+        &self,
+        command: Command,
+        origin: Origin,
+        permit: Option<Permit>,
+    ) -> Result<Reply, EngineError> {
+        self.ask(command, Some(Box::new(Asker { origin, permit })))?.await.unwrap_or_else(|_| Err(down()))
     }
 
     /// Like [`Self::call`], for threads that may block. Panics inside an async task.
@@ -122,17 +140,17 @@ impl Engine {
     fn ask(
         &self,
         command: Command,
-        origin: Option<Arc<Origin>>,
+        asker: Option<Box<Asker>>,
     ) -> Result<oneshot::Receiver<Result<Reply, EngineError>>, EngineError> {
         let (answer, answered) = oneshot::channel();
-        self.queue(Job::Do { command, origin, answer: Some(answer) })?;
+        self.queue(Job::Do { command, asker, answer: Some(answer) })?;
         Ok(answered)
     }
 
     /// Queues a command whose answer is not needed. Never blocks.
     pub fn post(&self, command: Command) {
         // A closed queue means that the engine is down, so there is nothing left to change.
-        let _ = self.queue(Job::Do { command, origin: None, answer: None });
+        let _ = self.queue(Job::Do { command, asker: None, answer: None });
     }
 
     fn queue(&self, job: Job) -> Result<(), EngineError> {
@@ -333,7 +351,7 @@ impl Thread {
             for job in first.into_iter().chain(self.queue.try_iter()).take(BATCH) {
                 self.figures.queued.dec();
                 match job {
-                    Job::Do { command, origin, answer } => commands.push((command, origin, answer)),
+                    Job::Do { command, asker, answer } => commands.push((command, asker, answer)),
                     Job::Stop => stop = true,
                 }
                 if stop {
@@ -369,8 +387,8 @@ impl Thread {
         let mut answers = Vec::with_capacity(commands.len());
         self.figures.commands.inc_by(commands.len() as u64);
         self.figures.batch.observe(commands.len() as f64);
-        for (command, origin, answer) in commands {
-            let result = self.step(command, origin);
+        for (command, asker, answer) in commands {
+            let result = self.step(command, asker);
             let Some(answer) = answer else { continue };
             if planted!(self.state.settings, AnswerBeforeCommit) {
                 let _ = answer.send(result);
@@ -416,7 +434,7 @@ impl Thread {
     }
 
     /// Runs one command. What it needs of ended claims comes from the store first.
-    fn step(&mut self, command: Command, origin: Option<Arc<Origin>>) -> Result<Reply, EngineError> {
+    fn step(&mut self, command: Command, asker: Option<Box<Asker>>) -> Result<Reply, EngineError> {
         let ids = self.state.to_recall(&command);
         if !ids.is_empty() {
             let recalled = self.store.recall(&ids).and_then(|ended| {
@@ -426,7 +444,12 @@ impl Thread {
             let recalled = recalled.map_err(|error| EngineError::Unreadable { cause: format!("{error:#}").into() })?;
             recalled.into_iter().for_each(|ended| self.state.recall(ended));
         }
-        Ok(step_for(&mut self.state, command, origin, self.clock.now())?)
+        let origin = asker.map(|asker| {
+            let Asker { mut origin, permit } = *asker;
+            permit.map_or(Ok(()), |permit| permit(&command, &self.state, &mut origin))?;
+            Ok::<_, EngineError>(Arc::new(origin))
+        });
+        Ok(step_for(&mut self.state, command, origin.transpose()?, self.clock.now())?)
     }
 
     /// Wakes the parked requests that the batch was of interest to.

@@ -9,12 +9,20 @@ use crate::core::figures::{Figures, Tally};
 use crate::core::names::{ChangeKey, NamePattern, PoolName};
 use crate::core::state::Snapshot;
 use crate::core::time::WallMs;
+use crate::server::auth::access::Caller;
 use crate::server::engine::Engine;
 use crate::server::limits::{ENTRIES_COUNTED, ENTRIES_PER_READ};
 
-/// Of which pools there are figures.
+/// Of which pools there are figures: those of the ones that were named which the caller may look at.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    pub of: Named,
+    pub caller: Caller,
+}
+
+/// Which pools were named.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
+pub enum Named {
     /// Only this pool.
     Pool(PoolName),
     /// All pools with a name like this.
@@ -26,11 +34,12 @@ impl Scope {
     /// Whether this pool belongs to it.
     #[must_use]
     pub fn has(&self, pool: &PoolName) -> bool {
-        match self {
-            Self::Pool(name) => name == pool,
-            Self::Like(pattern) => pattern.matches(pool),
-            Self::All => true,
-        }
+        let is_named = match &self.of {
+            Named::Pool(name) => name == pool,
+            Named::Like(pattern) => pattern.matches(pool),
+            Named::All => true,
+        };
+        is_named && self.caller.sees(pool)
     }
 }
 
@@ -61,9 +70,9 @@ pub async fn count(
     for claim in snapshot.claims.values() {
         still_held(&mut count.tally, claim, scope);
     }
-    let count = match scope {
-        Scope::Pool(pool) => of_pool(engine, &snapshot, pool, (since, until), count).await?,
-        Scope::Like(_) | Scope::All => of_all(engine, &snapshot, scope, (since, until), count).await?,
+    let count = match &scope.of {
+        Named::Pool(pool) => of_pool(engine, &snapshot, pool, (since, until), count).await?,
+        Named::Like(_) | Named::All => of_all(engine, &snapshot, scope, (since, until), count).await?,
     };
     let (until, complete) = (count.stopped.unwrap_or(until), count.stopped.is_none());
     Ok(Counted { figures: count.tally.done(), since, until, complete })

@@ -7,6 +7,7 @@ use crate::core::history::{Change, ChangeKind, Listed};
 use crate::core::names::{ChangeKey, ClaimId, LockName, NamePattern, PoolName, Revision, Text};
 use crate::core::state::Snapshot;
 use crate::core::time::WallMs;
+use crate::server::auth::access::Caller;
 use crate::store::Reader;
 
 /// A build that entries are about: of this Concourse, or of any.
@@ -41,7 +42,7 @@ impl EndedBuilds {
 }
 
 /// Which entries are wanted. The default wants all of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Only entries of a pool with a name like this.
     pub pools: Option<NamePattern>,
@@ -63,6 +64,8 @@ pub struct Filter {
     pub versions: bool,
     /// The entries of this revision are versions, whatever their kind.
     pub given: Option<Revision>,
+    /// Who asks: entries are shown as far as it may look at their pools.
+    pub caller: Caller,
 }
 
 impl Filter {

@@ -12,7 +12,7 @@ mod figures;
 mod filter;
 mod page;
 
-pub use figures::{Counted, Scope, count};
+pub use figures::{Counted, Named, Scope, count};
 pub use filter::{Filter, OfBuild};
 pub use page::{Entries, Order, Wanted};
 

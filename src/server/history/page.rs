@@ -92,7 +92,8 @@ impl Wanted {
         if !self.filter.needs_entries() {
             let (keys, next) = self.keys(&entries);
             let found = engine.read(move |reader| reader.entries(&keys)).await?;
-            return Ok(Page { items: found.iter().map(views::change).collect(), next });
+            let shown = found.iter().filter_map(|change| self.filter.caller.shown_change(change));
+            return Ok(Page { items: shown.map(|change| views::change(&change)).collect(), next });
         }
         let (mut pager, mut range, snapshot) = (Pager::new(self.limit), self.range(), engine.snapshot());
         loop {
@@ -102,9 +103,11 @@ impl Wanted {
                 .collect();
             let Some((last, _)) = part.last().copied() else { return Ok(pager.done()) };
             let keys: Vec<ChangeKey> = part.iter().filter(|(_, listed)| *listed).map(|(key, _)| *key).collect();
-            let with_builds = self.filter.build.is_some();
+            let (with_builds, caller) = (self.filter.build.is_some(), self.filter.caller.clone());
             let read = engine.read(move |reader| {
                 let found = reader.entries(&keys)?;
+                let found: Vec<_> =
+                    found.iter().filter_map(|change| Some(caller.shown_change(change)?.into_owned())).collect();
                 let ended = EndedBuilds::read(reader, found.iter().filter(|_| with_builds))?;
                 Ok((found, ended))
             });
@@ -183,7 +186,11 @@ impl Wanted {
         let newest_first = self.newest || self.order == Order::NewestFirst;
         let mut take = |change: &Change, ended: &EndedBuilds| {
             let key = change.key;
-            let item = || self.filter.wants(change, snapshot, ended).then(|| views::change(change));
+            let item = || {
+                // What may not be seen is taken away first, so that no filter can find it.
+                let shown = self.filter.caller.shown_change(change)?;
+                self.filter.wants(&shown, snapshot, ended).then(|| views::change(&shown))
+            };
             is_over = self.is_past(change)
                 || if self.newest {
                     // The first that is wanted is the only one.

@@ -1,12 +1,18 @@
 //! What people may do on a page: buttons, and what the script needs to do it. The server decides whether it is allowed.
 
+use std::collections::BTreeSet;
+
 use maud::{Markup, html};
 use serde_json::{Value, json};
+
+use crate::server::auth::access::Right;
 
 /// Something that a person may do.
 pub(super) struct Action {
     /// What the button says.
     pub name: &'static str,
+    /// Who may do it.
+    pub needs: Needs,
     pub method: &'static str,
     /// Below `/api/v1`, encoded. `{...}` is the value of the field of this name.
     pub path: String,
@@ -18,6 +24,40 @@ pub(super) struct Action {
     pub body: Value,
     /// What else is asked.
     pub fields: Vec<Field>,
+}
+
+/// What somebody needs to do something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// All of these.
+    Rights(&'static [Right]),
+    /// To own this claim, or else the right `break`.
+    Claim(String),
+}
+
+/// What somebody may do in a pool. The default may do nothing.
+#[derive(Debug, Clone, Default)]
+pub struct May {
+    pub rights: Vec<Right>,
+    /// The claims that are its own; `None` if that does not matter.
+    pub own: Option<BTreeSet<String>>,
+}
+
+impl May {
+    /// Whether this is offered.
+    pub(super) fn allows(&self, action: &Action) -> bool {
+        match &action.needs {
+            Needs::Rights(rights) => rights.iter().all(|right| self.rights.contains(right)),
+            Needs::Claim(id) => {
+                self.rights.contains(&Right::Break) || self.own.as_ref().is_none_or(|own| own.contains(id))
+            }
+        }
+    }
+
+    /// The buttons of those that are offered.
+    pub(super) fn buttons(&self, actions: impl IntoIterator<Item = Action>) -> Markup {
+        html! { @for action in actions { @if self.allows(&action) { (action.button()) } } }
+    }
 }
 
 /// How a call carries who acts and why.
@@ -89,8 +129,8 @@ impl Field {
 
 impl Action {
     /// An action whose call says in its body who acts and why, and nothing else.
-    pub fn new(name: &'static str, method: &'static str, path: String, text: String) -> Self {
-        Self { name, method, path, text, by: By::Body, body: json!({}), fields: Vec::new() }
+    pub fn new(needs: Needs, name: &'static str, method: &'static str, path: String, text: String) -> Self {
+        Self { name, needs, method, path, text, by: By::Body, body: json!({}), fields: Vec::new() }
     }
 
     /// The button.

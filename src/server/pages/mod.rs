@@ -23,6 +23,7 @@ mod pool;
 mod pool_actions;
 mod sign_in;
 
+pub use self::action::May;
 pub use self::claim::claim;
 pub use self::feed::{badge, feed};
 pub use self::figures::{Over, Shown, figures};

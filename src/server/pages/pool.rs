@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::action::May;
 use super::frame::{Live, Page};
 use super::parts::{Moment, ago, change, claim_path, holder, owner, time};
 use super::pool_actions::{add, change_rules, lock_actions, next, take, waiter_actions};
@@ -9,9 +10,9 @@ use crate::client::http::encode as segment;
 use crate::wire::api::{ChangeView, LockState, LockView, PoolView, WaiterView};
 use crate::wire::errors::Code;
 
-/// The page of a pool, with the last changes of its history, the newest first.
+/// The page of a pool, with the last changes of its history, the newest first. What the reader may not do is not offered.
 #[must_use]
-pub fn pool(moment: Moment, view: &PoolView, changes: &[ChangeView]) -> Page {
+pub fn pool(moment: Moment, view: &PoolView, changes: &[ChangeView], may: &May) -> Page {
     let (summary, name) = (&view.summary, view.summary.pool.as_str());
     let main = html! {
         h1 { (name) }
@@ -20,20 +21,20 @@ pub fn pool(moment: Moment, view: &PoolView, changes: &[ChangeView]) -> Page {
             @if view.next.is_some() { " Only the first " (view.items.len()) " locks are shown." }
         }
         p #next.good role="status" hidden {}
-        div.row #pool-actions { (take(name, None).button()) (next(name).button()) (add(name).button()) }
+        div.row #pool-actions { (may.buttons([take(name, None), next(name), add(name)])) }
         section aria-labelledby="locks" {
             h2 #locks { "Locks" }
             @if view.items.is_empty() { p { "The pool is empty: nobody can be served until a lock is added." } }
-            ul.locks { @for lock in &view.items { (one_lock(lock, moment)) } }
+            ul.locks { @for lock in &view.items { (one_lock(lock, moment, may)) } }
         }
         section aria-labelledby="queue" {
             h2 #queue { "Queue" }
-            @if view.queue.is_empty() { p { "Nobody waits." } } @else { (queue(view, moment)) }
+            @if view.queue.is_empty() { p { "Nobody waits." } } @else { (queue(view, moment, may)) }
         }
         section aria-labelledby="policy" {
             h2 #policy { "Policy" }
             (policy(view))
-            div.row { (change_rules(name, &summary.policy).button()) }
+            div.row { (may.buttons([change_rules(name, &summary.policy)])) }
         }
         section aria-labelledby="changes" {
             h2 #changes { "Last changes" }
@@ -46,7 +47,7 @@ pub fn pool(moment: Moment, view: &PoolView, changes: &[ChangeView]) -> Page {
     Page { title: name.to_owned(), main, live: Live::Pool(name.to_owned()) }
 }
 
-fn one_lock(lock: &LockView, moment: Moment) -> Markup {
+fn one_lock(lock: &LockView, moment: Moment, may: &May) -> Markup {
     let (word, class) = match lock.state {
         LockState::Free => ("free", "good"),
         LockState::Granted => ("granted", "busy"),
@@ -73,22 +74,22 @@ fn one_lock(lock: &LockView, moment: Moment) -> Markup {
                 summary { "Metadata" }
                 div.metadata {}
             }
-            div.row { @for action in &lock_actions(lock) { (action.button()) } }
+            div.row { (may.buttons(lock_actions(lock))) }
         }
     }
 }
 
-fn queue(view: &PoolView, moment: Moment) -> Markup {
+fn queue(view: &PoolView, moment: Moment, may: &May) -> Markup {
     let more = view.summary.waiting.saturating_sub(view.queue.len());
     html! {
         ol.queue {
-            @for waiter in &view.queue { li { (one_waiter(waiter, moment)) } }
+            @for waiter in &view.queue { li { (one_waiter(waiter, moment, may)) } }
         }
         @if more > 0 { p { (more) " more wait behind them." } }
     }
 }
 
-fn one_waiter(waiter: &WaiterView, moment: Moment) -> Markup {
+fn one_waiter(waiter: &WaiterView, moment: Moment, may: &May) -> Markup {
     html! {
         (owner(&waiter.owner, &waiter.claim))
         ", for " (ago(&waiter.asked_at, moment))
@@ -97,7 +98,7 @@ fn one_waiter(waiter: &WaiterView, moment: Moment) -> Markup {
         @if !waiter.listening { " " span.badge.warn { "not listening: others pass it" } }
         @if let Some(stuck) = waiter.stuck { " " span.badge.warn { "stuck" } p.warn { (why_stuck(stuck)) } }
         @if let Some(lacks) = &waiter.lacks { p.reason { (lacks) } }
-        div.row { @for action in &waiter_actions(waiter) { (action.button()) } }
+        div.row { (may.buttons(waiter_actions(waiter))) }
     }
 }
 

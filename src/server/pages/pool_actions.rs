@@ -2,10 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::action::{Action, By, Field, Kind};
+use super::action::{Action, By, Field, Kind, Needs};
 use super::parts::name;
 use crate::client::http::encode as segment;
+use crate::server::auth::access::Right;
 use crate::wire::api::{LockState, LockView, Policy, WaiterView};
+
+const CLAIM: Needs = Needs::Rights(&[Right::Claim]);
+const MANAGE: Needs = Needs::Rights(&[Right::Manage]);
 
 /// How long a lock taken by hand is meant to be held, unless the person says otherwise.
 const TAKEN_FOR: &str = "1h";
@@ -16,7 +20,7 @@ pub(super) fn take(pool: &str, lock: Option<&str>) -> Action {
     let text =
         format!("Takes {what} for you, now or not at all. You have it until the time below is over or you release it.");
     let body = by_person(pool, lock);
-    Action { by: By::Owner, body, fields: vec![span()], ..Action::new("Take", "PUT", new_claim(), text) }
+    Action { by: By::Owner, body, fields: vec![span()], ..Action::new(CLAIM, "Take", "PUT", new_claim(), text) }
 }
 
 /// The next lock of the pool goes to this person.
@@ -26,7 +30,12 @@ pub(super) fn next(pool: &str) -> Action {
          have it until the time below is over or you release it."
     );
     let body = by_person(pool, None);
-    Action { by: By::Next, body, fields: vec![span()], ..Action::new("Mine next", "PUT", new_claim(), text) }
+    Action {
+        by: By::Next,
+        body,
+        fields: vec![span()],
+        ..Action::new(Needs::Rights(&[Right::Claim, Right::Break]), "Mine next", "PUT", new_claim(), text)
+    }
 }
 
 fn new_claim() -> String {
@@ -52,7 +61,7 @@ pub(super) fn add(pool: &str) -> Action {
         Field::new("metadata", "Metadata", Kind::Lines),
     ];
     let path = format!("/pools/{}/locks/{{lock}}", segment(pool));
-    Action { fields, ..Action::new("Add a lock", "PUT", path, text) }
+    Action { fields, ..Action::new(MANAGE, "Add a lock", "PUT", path, text) }
 }
 
 /// Changes the rules of a pool.
@@ -75,7 +84,11 @@ pub(super) fn change_rules(pool: &str, policy: &Policy) -> Action {
     ];
     let text = format!("Replaces the rules of {pool}. What is left empty goes back to the default of the server.");
     let path = format!("/pools/{}", segment(pool));
-    Action { body: json!({ "reset": true }), fields, ..Action::new("Change the policy", "PATCH", path, text) }
+    Action {
+        body: json!({ "reset": true }),
+        fields,
+        ..Action::new(Needs::Rights(&[Right::Admin]), "Change the policy", "PATCH", path, text)
+    }
 }
 
 /// What may be done with a lock.
@@ -90,23 +103,24 @@ pub(super) fn lock_actions(lock: &LockView) -> Vec<Action> {
         let claim = format!("/claims/{}", segment(&holder.claim));
         let who = name(&holder.owner, &holder.claim);
         let text = format!("Ends the hold of {who} and gives back {it} at once. Do this when its work is finished.");
-        actions.push(Action { by: By::Query, ..Action::new("Release", "DELETE", claim.clone(), text) });
+        let needs = || Needs::Claim(holder.claim.clone());
+        actions.push(Action { by: By::Query, ..Action::new(needs(), "Release", "DELETE", claim.clone(), text) });
         let text = format!("Ends the hold of {who} on {it} by force, whatever it is doing.");
         let drain = "Keep the lock out of use until its drain is over";
         let fields = vec![Field::new("drain", drain, Kind::Check).with("true")];
-        actions.push(Action { fields, ..Action::new("Break", "POST", format!("{claim}/break"), text) });
+        actions.push(Action { fields, ..Action::new(needs(), "Break", "POST", format!("{claim}/break"), text) });
     }
     actions.push(if lock.quarantine.is_some() {
         let text = format!("Puts {it} back into service. The next in the queue may get it at once.");
-        Action::new("Return to service", "POST", format!("{path}/return"), text)
+        Action::new(MANAGE, "Return to service", "POST", format!("{path}/return"), text)
     } else {
         let text = format!("Takes {it} out of service: nobody gets it until it is returned. Its holder keeps it.");
         let fields = vec![Field::new("for", "Return it by itself after, such as 2h", Kind::Text)];
-        Action { fields, ..Action::new("Quarantine", "POST", format!("{path}/quarantine"), text) }
+        Action { fields, ..Action::new(MANAGE, "Quarantine", "POST", format!("{path}/quarantine"), text) }
     });
     if lock.holders.is_empty() {
         let text = format!("Removes {it} for good, with its metadata.");
-        actions.push(Action::new("Remove", "DELETE", path, text));
+        actions.push(Action::new(MANAGE, "Remove", "DELETE", path, text));
     }
     actions
 }
@@ -117,12 +131,12 @@ pub(super) fn waiter_actions(waiter: &WaiterView) -> [Action; 3] {
     let path = format!("/claims/{}", segment(&waiter.claim));
     let moved = |name, to: &str, text: String| Action {
         body: json!({ "to": to }),
-        ..Action::new(name, "POST", format!("{path}/move"), text)
+        ..Action::new(Needs::Rights(&[Right::Break]), name, "POST", format!("{path}/move"), text)
     };
     let (cancel, text) = (format!("{path}?if_waiting=true"), format!("Ends the wait of {who}. Its build step fails."));
     [
         moved("Move to front", "first", format!("{who} is served before everybody else in the queue.")),
         moved("Move to end", "last", format!("{who} is served after everybody else in the queue.")),
-        Action { by: By::Query, ..Action::new("Cancel", "DELETE", cancel, text) },
+        Action { by: By::Query, ..Action::new(Needs::Claim(waiter.claim.clone()), "Cancel", "DELETE", cancel, text) },
     ]
 }

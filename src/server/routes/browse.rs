@@ -4,6 +4,7 @@
 use super::failure::Failure;
 use crate::core::pool::Pool;
 use crate::core::state::Snapshot;
+use crate::server::auth::access::Caller;
 use crate::server::blocking::Blocking;
 use crate::server::engine::Engine;
 use crate::server::limits::{LISTERS, SHORT_LISTING};
@@ -25,12 +26,14 @@ impl Browser {
     pub async fn look<T: Send + 'static>(
         &self,
         engine: &Engine,
+        caller: &Caller,
         is_long: impl FnOnce(&Snapshot) -> bool,
         look: impl FnOnce(&Viewer<'_>) -> T + Send + 'static,
     ) -> Result<T, Failure> {
         let is_long = is_long(&engine.snapshot());
-        let engine = engine.clone();
-        self.work(is_long, move || look(&Viewer { snapshot: &engine.snapshot(), now: engine.now() })).await
+        let (engine, caller) = (engine.clone(), caller.clone());
+        let look = move || look(&Viewer { snapshot: &engine.snapshot(), now: engine.now(), caller: &caller });
+        self.work(is_long, look).await
     }
 
     /// Does work here, or on a thread that may block if it `is_long`. Dropping the future does not end work that has

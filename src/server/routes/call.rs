@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
+use super::super::auth::access::Caller;
 use super::super::http::{Attempt, Request};
 use super::failure::Failure;
 use crate::core::limits;
@@ -14,6 +15,8 @@ use crate::wire::problems::{Problems, quoted};
 #[derive(Clone)]
 pub(super) struct Call<'r> {
     pub request: &'r Request,
+    /// Who sends it, and what it may do.
+    pub caller: Caller,
     path: BTreeMap<&'static str, String>,
     query: BTreeMap<String, String>,
     /// What is wrong with the query itself, before the values are parsed.
@@ -24,11 +27,12 @@ impl<'r> Call<'r> {
     /// A request with its path and query as its route has parsed them, and the problems so far.
     pub fn new(
         request: &'r Request,
+        caller: Caller,
         path: BTreeMap<&'static str, String>,
         query: BTreeMap<String, String>,
         problems: Problems,
     ) -> Self {
-        Self { request, path, query, problems }
+        Self { request, caller, path, query, problems }
     }
 
     /// The problems so far. The handler adds to them.

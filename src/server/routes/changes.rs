@@ -71,6 +71,7 @@ pub(super) fn filter(call: &Call, now: WallMs, problems: &mut Problems) -> Filte
         kinds: kinds.into_iter().map(Into::into).collect(),
         since: time("since", call, now, problems),
         until: time("until", call, now, problems),
+        caller: call.caller.clone(),
         ..Filter::default()
     }
 }
@@ -112,12 +113,18 @@ pub(super) async fn of_all(routes: &Routes, call: &Call<'_>) -> Result<Response,
 }
 
 /// The entries with these keys, as they are shown.
-pub(super) async fn entries(routes: &Routes, keys: Vec<ChangeKey>) -> Result<Vec<ChangeView>, Failure> {
+pub(super) async fn entries(
+    routes: &Routes,
+    call: &Call<'_>,
+    keys: Vec<ChangeKey>,
+) -> Result<Vec<ChangeView>, Failure> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
     let read = routes.engine.read(move |reader| reader.entries(&keys)).await;
-    Ok(read.map_err(Failure::unreadable)?.iter().map(views::change).collect())
+    let read = read.map_err(Failure::unreadable)?;
+    let shown = read.iter().filter_map(|change| call.caller.shown_change(change));
+    Ok(shown.map(|change| views::change(&change)).collect())
 }
 
 /// Returns a page. With `wait`, the request is held until there is an entry.
@@ -154,7 +161,7 @@ pub(super) async fn revision(routes: &Routes, call: &Call<'_>) -> Result<Respons
     let snapshot = routes.engine.snapshot();
     let keys = snapshot.pool(&pool).map(|found| found.changes.range(range).map(|(key, _)| *key).collect());
     let keys: Vec<ChangeKey> = keys.ok_or_else(|| Refusal::NoSuchPool { pool: pool.clone() })?;
-    let items = entries(routes, keys).await?;
+    let items = entries(routes, call, keys).await?;
     if items.is_empty() {
         let error =
             format!("pool {pool:?} has no revision {revision}: it never existed, or it was pruned from the history");

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
+use super::super::auth::access::{Caller, Right};
 use super::super::http::{Attempt, Response};
 use super::super::views::{self, Viewer};
 use super::browse::is_long;
 use super::call::Call;
 use super::failure::Failure;
 use super::release;
-use super::{Routes, json, respond};
+use super::{Routes, forbidden, json, respond};
 use crate::core::claim::{BuildRef, Claim, Owner, Phase};
 use crate::core::command::{AskClaim, Command, MoveTo, Refusal, Reply, Wait};
 use crate::core::names::{ClaimId, Fence, PoolName, Reason, Revision, Run, Text};
@@ -50,6 +51,10 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
         let error = format!("this server's store is {store:?}, not {}: check the server's URL", quoted(&expected));
         return Err(Failure::new(Code::OtherStore, error));
     }
+    for part in &ask.terms.ask.parts {
+        // Nobody else is asked about a build for a claim that may not be.
+        call.caller.check(Right::Claim, &part.pool).map_err(forbidden)?;
+    }
     routes.admit(&ask).await?;
     let is_new = !routes.engine.snapshot().claims.contains_key(&ask.id);
     let request = call.request;
@@ -63,31 +68,31 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
     if let Reply::Claim { claim, .. } = &reply
         && is_new
     {
-        log_new_pools(routes, claim);
+        log_new_pools(routes, call, claim);
     }
     match reply {
-        Reply::Claim { claim, .. } if !claim.waits() => Ok(own(routes, &claim)),
+        Reply::Claim { claim, .. } if !claim.waits() => Ok(own(routes, call, &claim)),
         Reply::Claim { claim, parked: true } => Ok(Response { park: Some(wait), ..parked(&claim) }),
         Reply::Claim { claim, parked: false } => {
-            Ok(waiting(routes, &claim, request.attempt == Attempt::Last && wait > Span(0)))
+            Ok(waiting(routes, call, &claim, request.attempt == Attempt::Last && wait > Span(0)))
         }
-        Reply::Busy(ask) => Ok(busy(routes, &ask)),
+        Reply::Busy(ask) => Ok(busy(routes, call, &ask)),
         other => Err(Failure::unexpected(&other)),
     }
 }
 
 /// The answer with a claim, for its own client.
-fn own(routes: &Routes, claim: &Claim) -> Response {
-    let view = routes.look(|viewer| viewer.own_claim(claim, false));
+fn own(routes: &Routes, call: &Call<'_>, claim: &Claim) -> Response {
+    let view = routes.look(call, |viewer| viewer.own_claim(claim, false));
     json(&ClaimView { alike: release::is_alike(routes, claim), ..view })
 }
 
 /// A claim may have made a pool because somebody mistyped a name, and then it locks nothing that anybody else locks.
-fn log_new_pools(routes: &Routes, claim: &Claim) {
+fn log_new_pools(routes: &Routes, call: &Call<'_>, claim: &Claim) {
     if claim.made.is_empty() {
         return;
     }
-    for made in routes.look(|viewer| viewer.own_claim(claim, false)).made {
+    for made in routes.look(call, |viewer| viewer.own_claim(claim, false)).made {
         let (pool, nearest) = (escape(&made.pool), made.nearest.as_deref().map(escape));
         let claim = claim.id.as_str();
         match nearest {
@@ -111,8 +116,8 @@ fn bare(code: Code, error: String) -> WaitingView {
 }
 
 /// The answer to a claim that waits. The snapshot may know newer facts than the claim.
-fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
-    let view = routes.look(|viewer| {
+fn waiting(routes: &Routes, call: &Call<'_>, claim: &Claim, parked: bool) -> Response {
+    let view = routes.look(call, |viewer| {
         let stuck = viewer.snapshot.stuck.get(&claim.id);
         let view = viewer.own_claim(claim, true);
         let queue = view.queue.as_ref();
@@ -122,7 +127,7 @@ fn waiting(routes: &Routes, claim: &Claim, parked: bool) -> Response {
         answer.holders = queue.map(|queue| queue.holders.clone()).unwrap_or_default();
         answer.holder_count = queue.map_or(0, |queue| queue.holder_count);
         answer.own = stuck.map(|stuck| viewer.own(stuck)).unwrap_or_default();
-        answer.builds = stuck.map(|stuck| views::builds(stuck)).unwrap_or_default();
+        answer.builds = stuck.map(|stuck| viewer.builds(stuck)).unwrap_or_default();
         answer.claim = Some(view);
         answer.error = waiting_text(claim, position, &answer);
         answer
@@ -168,10 +173,11 @@ fn build_text(owner: &api::Owner) -> String {
     }
 }
 
-fn busy(routes: &Routes, ask: &AskClaim) -> Response {
+fn busy(routes: &Routes, call: &Call<'_>, ask: &AskClaim) -> Response {
     let terms = &ask.terms;
-    let (holders, holder_count, lacks) = routes
-        .look(|viewer| (viewer.rivals(&terms.ask.parts), viewer.rival_count(&terms.ask.parts), viewer.lacking(terms)));
+    let (holders, holder_count, lacks) = routes.look(call, |viewer| {
+        (viewer.rivals(&terms.ask.parts), viewer.rival_count(&terms.ask.parts), viewer.lacking(terms))
+    });
     let error = match (lacks, holders.first()) {
         (Some((lacks, _)), _) => format!("{lacks}: try again later, or let the claim queue"),
         (None, Some(holder)) => format!(
@@ -197,22 +203,24 @@ pub(super) async fn get(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let id = problems.done(id)?;
-    let view = view(routes, &id).await?;
+    let view = view(routes, call, &id).await?;
     let view = view.ok_or(Refusal::NoSuchClaim { id })?;
     Ok(json(&view))
 }
 
-/// A claim, live or ended. `None` if it is not known, or no longer.
-pub(super) async fn view(routes: &Routes, id: &ClaimId) -> Result<Option<ClaimView>, Failure> {
+/// A claim, live or ended. `None` if it is not known, or no longer, or if the caller may not know of it.
+pub(super) async fn view(routes: &Routes, call: &Call<'_>, id: &ClaimId) -> Result<Option<ClaimView>, Failure> {
     for _ in 0..LOOKS {
-        let live = |viewer: &Viewer<'_>| viewer.snapshot.claim(id).map(|claim| viewer.claim(claim, true));
-        let live = routes.look(live);
-        if live.is_some() {
-            return Ok(live);
+        let live = |viewer: &Viewer<'_>| {
+            let claim = viewer.snapshot.claim(id)?;
+            Some(viewer.caller.sees_claim(claim).then(|| viewer.claim(claim, true)))
+        };
+        if let Some(shown) = routes.look(call, live) {
+            return Ok(shown);
         }
         let of = id.clone();
         match routes.engine.read(move |reader| reader.find(&of)).await.map_err(Failure::unreadable)? {
-            Found::Ended(ended) => return Ok(Some(views::ended(&ended))),
+            Found::Ended(ended) => return Ok(call.caller.sees_ended(&ended).then(|| views::ended(&ended))),
             Found::Nothing => return Ok(None),
             // It began after the look. The batch is committed, and will be published in a moment.
             Found::Live => tokio::time::sleep(PUBLISHED_SOON).await,
@@ -238,11 +246,11 @@ pub(super) fn delete(call: &Call) -> Result<Command, Failure> {
 }
 
 /// The answer to a command that ends a claim.
-pub(super) fn ended(routes: &Routes, reply: Reply) -> Result<Response, Failure> {
+pub(super) fn ended(routes: &Routes, call: &Call<'_>, reply: Reply) -> Result<Response, Failure> {
     match reply {
         Reply::Ended { ended, .. } => Ok(json(&views::ended(&ended))),
         // A step takes back a request that was answered with a marked hold, which stays.
-        reply @ Reply::Claim { .. } => shown(routes, reply),
+        reply @ Reply::Claim { .. } => shown(routes, call, reply),
         other => Err(Failure::unexpected(&other)),
     }
 }
@@ -315,17 +323,17 @@ pub(super) fn move_claim(call: &Call) -> Result<Command, Failure> {
 }
 
 /// The answer to a command about one claim: the claim.
-pub(super) fn shown(routes: &Routes, reply: Reply) -> Result<Response, Failure> {
+pub(super) fn shown(routes: &Routes, call: &Call<'_>, reply: Reply) -> Result<Response, Failure> {
     match reply {
-        Reply::Claim { claim, .. } => Ok(json(&routes.look(|viewer| viewer.claim(&claim, false)))),
+        Reply::Claim { claim, .. } => Ok(json(&routes.look(call, |viewer| viewer.claim(&claim, false)))),
         other => Err(Failure::unexpected(&other)),
     }
 }
 
 /// The answer to the confirmation of a grant.
-pub(super) fn confirmed(routes: &Routes, reply: Reply) -> Result<Response, Failure> {
+pub(super) fn confirmed(routes: &Routes, call: &Call<'_>, reply: Reply) -> Result<Response, Failure> {
     match reply {
-        Reply::Claim { claim, .. } => Ok(own(routes, &claim)),
+        Reply::Claim { claim, .. } => Ok(own(routes, call, &claim)),
         other => Err(Failure::unexpected(&other)),
     }
 }
@@ -380,19 +388,24 @@ pub(super) async fn list(routes: &Routes, call: &Call<'_>) -> Result<Response, F
     let after = call.query::<ClaimId>("after", &mut problems);
     let limit = call.limit(&mut problems);
     problems.done(Some(()))?;
+    if let Some(pool) = &filter.pool {
+        call.caller.check(Right::Look, pool).map_err(forbidden)?;
+    }
     if filter.state == Some(ListedState(ClaimState::Ended)) {
-        let page = routes.engine.read(move |reader| page_of_ended(reader, &filter, after.as_ref(), limit)).await;
+        let caller = call.caller.clone();
+        let read = move |reader: &dyn Reader| page_of_ended(reader, &caller, &filter, after.as_ref(), limit);
+        let page = routes.engine.read(read).await;
         return Ok(json(&page.map_err(Failure::unreadable)?));
     }
     let list = move |viewer: &Viewer<'_>| {
-        let matches = |claim: &Claim| filter.lists(claim);
+        let matches = |claim: &Claim| filter.lists(claim) && viewer.caller.sees_claim(claim);
         let show = |claim: &Arc<Claim>| matches(claim).then(|| viewer.claim(claim, false));
         let mut page = Pager::new(limit);
         let _ = live(viewer.snapshot, &filter, after.as_ref())
             .try_for_each(|(id, claim)| page.add(id.clone(), || show(claim)));
         json(&page.done())
     };
-    routes.browse(|snapshot| is_long(snapshot.claims.len()), list).await
+    routes.browse(call, |snapshot| is_long(snapshot.claims.len()), list).await
 }
 
 impl Filter {
@@ -433,13 +446,14 @@ fn live<'w>(
 /// The ended claims after this id that the filter shows.
 fn page_of_ended(
     reader: &dyn Reader,
+    caller: &Caller,
     filter: &Filter,
     after: Option<&ClaimId>,
     limit: usize,
 ) -> anyhow::Result<Page<ClaimView>> {
     let mut page = Pager::new(limit);
     reader.walk_ended(after, &mut |ended| {
-        let matches = filter.build.is_none() || ended.build == filter.build;
+        let matches = (filter.build.is_none() || ended.build == filter.build) && caller.sees_ended(&ended);
         page.add(ended.id.clone(), || matches.then(|| views::ended(&ended)))
     })?;
     Ok(page.done())

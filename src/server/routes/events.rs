@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::super::events::Follower;
-use super::super::history::Wanted;
+use super::super::history::{Filter, Wanted};
 use super::super::http::{Attempt, Response};
 use super::Routes;
 use super::call::Call;
@@ -30,7 +30,7 @@ pub(super) async fn follow(routes: &Routes, call: &Call<'_>) -> Result<Response,
     let park = call.request.park;
     let part = match call.request.attempt {
         Attempt::First => begin(routes, call).await,
-        Attempt::Notified => go_on(routes, park).await,
+        Attempt::Notified => go_on(routes, call, park).await,
         // The server is stopping.
         Attempt::Last => Ok(end()),
     };
@@ -70,7 +70,7 @@ async fn begin(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     if let Some(missing_before) = Wanted::after(after, 0).lacks(pruned).filter(|_| entries) {
         event(&mut text, "missing", None, &MissingView { missing_before });
     }
-    let behind = news(routes, &follower, &snapshot).await?;
+    let behind = news(routes, call, &follower, &snapshot).await?;
     match &behind {
         Some((events, _)) => text.push_str(events),
         None => text.push_str(&now_event(after)),
@@ -81,7 +81,7 @@ async fn begin(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
 }
 
 /// A further part: what is new, a sign of life, or nothing.
-async fn go_on(routes: &Routes, park: ParkId) -> Result<Response, Failure> {
+async fn go_on(routes: &Routes, call: &Call<'_>, park: ParkId) -> Result<Response, Failure> {
     let Some(follower) = routes.events().get(park) else { return Ok(end()) };
     let (snapshot, now) = (routes.engine.snapshot(), Instant::now());
     let removed = follower.pool.as_ref().is_some_and(|pool| snapshot.pool(pool).is_none());
@@ -89,7 +89,7 @@ async fn go_on(routes: &Routes, park: ParkId) -> Result<Response, Failure> {
     if removed || signed_out || now >= follower.ends {
         return Ok(end());
     }
-    let (text, after) = match news(routes, &follower, &snapshot).await? {
+    let (text, after) = match news(routes, call, &follower, &snapshot).await? {
         Some(news) => news,
         None if now.duration_since(follower.told) >= Duration::from_millis(EVENTS_BEAT_MS) => {
             (now_event(snapshot.revision), snapshot.revision)
@@ -104,6 +104,7 @@ async fn go_on(routes: &Routes, park: ParkId) -> Result<Response, Failure> {
 /// is nothing new.
 async fn news(
     routes: &Routes,
+    call: &Call<'_>,
     follower: &Follower,
     snapshot: &Snapshot,
 ) -> Result<Option<(String, Revision)>, Failure> {
@@ -113,7 +114,8 @@ async fn news(
     if !follower.entries {
         return Ok(Some((now_event(snapshot.revision), snapshot.revision)));
     }
-    let wanted = Wanted::after(follower.after, EVENTS_PART);
+    let filter = Filter { caller: call.caller.clone(), ..Filter::default() };
+    let wanted = Wanted { filter, ..Wanted::after(follower.after, EVENTS_PART) };
     let page = match &follower.pool {
         Some(pool) => {
             let entries = snapshot.pool(pool).map(|found| found.changes.clone()).unwrap_or_default();

@@ -100,6 +100,7 @@ impl From<EngineError> for Failure {
             EngineError::StoreFailed { cause } => Self { cause: Some(cause), ..Self::new(Code::StoreFailed, text) },
             EngineError::Unreadable { cause } => Self { cause: Some(cause), ..Self::new(Code::Internal, text) },
             EngineError::Refused(refusal) => refusal.into(),
+            EngineError::Forbidden(error) => Self::new(Code::Forbidden, error),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::super::auth::access::Right;
 use super::super::http::Response;
 use super::call::Call;
 use super::failure::Failure;
@@ -28,7 +29,7 @@ pub(super) fn info(routes: &Routes, call: &Call) -> Result<Response, Failure> {
         store_id: routes.engine.store_id().to_owned(),
         time: time(routes.engine.now().wall),
         revision: routes.engine.snapshot().revision.0,
-        concourses: routes.builds.report(),
+        concourses: if call.caller.may_everywhere(Right::Look) { routes.builds.report() } else { Vec::new() },
     }))
 }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::super::auth::access::Right;
 use super::super::http::Response;
 use super::call::Call;
 use super::failure::Failure;
-use super::{Routes, done, json};
+use super::{Routes, done, forbidden, json};
 use crate::core::claim::Phase;
 use crate::core::command::{AskClaim, Command, Refusal};
 use crate::core::names::{ClaimId, Fence, LockName, PoolName};
@@ -27,14 +28,14 @@ pub(super) fn get(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let names = names(call, &mut problems);
     let (pool, lock) = problems.done(names)?;
-    let found = routes.look(|viewer| {
+    let found = routes.look(call, |viewer| {
         let Some(in_pool) = viewer.snapshot.pool(&pool) else { return Err(Refusal::NoSuchPool { pool }) };
         match in_pool.locks.get(&lock) {
             Some(found) => Ok(viewer.lock(in_pool, found, true)),
             None => Err(Refusal::NoSuchLock { pool, lock }),
         }
     });
-    Ok(json(&found.map_err(|refusal| routes.refused(refusal))?))
+    Ok(json(&found.map_err(|refusal| routes.refused(call, refusal))?))
 }
 
 /// `PUT /api/v1/pools/{pool}/locks/{lock}`: a new lock.
@@ -52,10 +53,12 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
     let by = parse::by(body.by, &mut problems);
     let (pool, lock) = problems.done(names)?;
     if let Some(claim) = &claim {
+        // Nobody else is asked about a build for a claim that may not be.
+        call.caller.check(Right::Claim, &pool).map_err(forbidden)?;
         routes.admit(claim).await?;
     }
     let command = Command::AddLock { pool, lock, metadata, labels: Arc::new(labels), claim, by };
-    done(routes, routes.ask(call, command).await?)
+    done(routes, call, routes.ask(call, command).await?)
 }
 
 /// The claim that comes with a new lock: for that lock alone, owned by the client that adds it.
@@ -147,7 +150,7 @@ pub(super) fn verify(routes: &Routes, call: &Call) -> Result<Response, Failure> 
     let lock = call.required::<LockName>("lock", &mut problems);
     let fence = call.required::<u64>("fence", &mut problems);
     let ((pool, lock), fence) = problems.done(pool.zip(lock).zip(fence))?;
-    let holder = routes.look(|viewer| {
+    let holder = routes.look(call, |viewer| {
         let in_pool = viewer.snapshot.pool(&pool)?;
         let found = in_pool.locks.get(&lock)?;
         let holder = found.holders.iter().find(|holder| holder.fence == Fence(fence))?;

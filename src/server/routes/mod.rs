@@ -38,22 +38,25 @@ use self::call::Call;
 use self::contracts::ContractRoutes;
 use self::failure::Failure;
 use self::recent::Recent;
-use self::route::{Method, Route, Run};
+use self::route::{Method, Need, Place, Route, Run};
 use self::table::ROUTES;
 use super::auth::Access;
+use super::auth::access::permit::permit;
+use super::auth::access::rules::RightsKey;
+use super::auth::access::{Live, Right};
 use super::auth::sessions::Sessions;
 use super::build_watch::BuildWatch;
 use super::engine::{Engine, EngineError};
 use super::events::Events;
-use super::http::{Admission, Answering, Handler, Request, Response};
+use super::http::{Admission, Admitting, Answering, Handler, Request, Response};
 use super::limits::{EVENTS_PACE_MS, FIGURES_KEPT, FIGURES_MS, PAGES_KEPT};
 use super::long_polls::LongPolls;
-use super::nearest;
 use super::openapi;
 use super::pages::Over;
 use super::views::Viewer;
 use crate::core::command::{AskClaim, Command, Refusal, Reply};
-use crate::core::names::{ParkId, Revision};
+use crate::core::names::{ParkId, PoolName, Revision};
+use crate::core::origin::Identity;
 use crate::core::state::Snapshot;
 use crate::wire::api::DoneView;
 use crate::wire::errors::Code;
@@ -82,10 +85,11 @@ pub struct Routes {
     contracts: ContractRoutes,
     metrics: MoreMetrics,
     sessions: Sessions,
+    access: Live,
     /// Counting a long span takes a second or so, and keeps one reader of the store busy.
-    figures: Recent<(Over, String), pages::Kept>,
+    figures: Recent<(Over, String, RightsKey), pages::Kept>,
     /// Pages that follow events.
-    made: Recent<String, pages::Made>,
+    made: Recent<(String, RightsKey, Option<Identity>), pages::Made>,
     browser: Browser,
 }
 
@@ -95,16 +99,22 @@ impl Routes {
     #[must_use]
     pub fn new(engine: Engine, long_polls: LongPolls, health: Health) -> Self {
         let (builds, contracts) = (BuildWatch::default(), ContractRoutes::default());
-        let sessions = Sessions::default();
+        let (sessions, access) = (Sessions::default(), Live::default());
         let (figures, made) = (Recent::new(FIGURES_MS, FIGURES_KEPT), Recent::new(EVENTS_PACE_MS, PAGES_KEPT));
         let (metrics, browser): (MoreMetrics, _) = (Arc::new(|_| ()), Browser::default());
-        Self { engine, long_polls, health, builds, contracts, metrics, sessions, figures, made, browser }
+        Self { engine, long_polls, health, builds, contracts, metrics, sessions, access, figures, made, browser }
     }
 
     /// The same API, where people sign in to these sessions.
     #[must_use]
     pub fn with_sessions(self, sessions: Sessions) -> Self {
         Self { sessions, ..self }
+    }
+
+    /// The same API, where this access file says who may do what.
+    #[must_use]
+    pub fn with_access(self, access: Live) -> Self {
+        Self { access, ..self }
     }
 
     /// The same API with more metrics than those of the engine, the pools and the builds.
@@ -141,32 +151,40 @@ impl Routes {
         self.long_polls.events()
     }
 
-    /// Reads the newest snapshot.
-    fn look<T>(&self, look: impl FnOnce(&Viewer<'_>) -> T) -> T {
+    /// Reads the newest snapshot, as far as the caller may look at it.
+    fn look<T>(&self, call: &Call<'_>, look: impl FnOnce(&Viewer<'_>) -> T) -> T {
         let snapshot = self.engine.snapshot();
-        look(&Viewer { snapshot: &snapshot, now: self.engine.now() })
+        look(&Viewer { snapshot: &snapshot, now: self.engine.now(), caller: &call.caller })
     }
 
     /// The same for a listing, which may be long (see [`browse`]).
     async fn browse<T: Send + 'static>(
         &self,
+        call: &Call<'_>,
         is_long: impl FnOnce(&Snapshot) -> bool,
         look: impl FnOnce(&Viewer<'_>) -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        self.browser.look(&self.engine, is_long, look).await
+        self.browser.look(&self.engine, &call.caller, is_long, look).await
     }
 
     /// Asks the engine. A refusal names what was probably meant.
     async fn ask(&self, call: &Call<'_>, command: Command) -> Result<Reply, Failure> {
-        self.engine.call_for(command, call.request.origin()).await.map_err(|error| match error {
-            EngineError::Refused(refusal) => self.refused(refusal),
-            error @ (EngineError::StoreFailed { .. } | EngineError::Unreadable { .. }) => error.into(),
+        self.call_engine(call, command).await.map_err(|error| match error {
+            EngineError::Refused(refusal) => self.refused(call, refusal),
+            error @ (EngineError::StoreFailed { .. } | EngineError::Unreadable { .. } | EngineError::Forbidden(_)) => {
+                error.into()
+            }
         })
     }
 
+    /// Asks the engine, which decides whether the caller may do this.
+    async fn call_engine(&self, call: &Call<'_>, command: Command) -> Result<Reply, EngineError> {
+        self.engine.call_for(command, call.request.origin(), permit(&call.caller)).await
+    }
+
     /// The answer to a refused request, with what was probably meant.
-    fn refused(&self, refusal: Refusal) -> Failure {
-        match self.look(|viewer| nearest::meant(viewer.snapshot, &refusal)) {
+    fn refused(&self, call: &Call<'_>, refusal: Refusal) -> Failure {
+        match self.look(call, |viewer| viewer.meant(&refusal)) {
             Some(meant) => Failure::meant(refusal, &meant),
             None => refusal.into(),
         }
@@ -175,20 +193,50 @@ impl Routes {
     /// Calls the route. If the route asks the engine, this task awaits the answer here.
     async fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
         self.contracts.check_served(found.route.contracts)?;
-        let call = found.route.call(request, found.segments)?;
+        let caller = self.access.caller(request.identity.as_ref());
+        let call = found.route.call(request, found.segments, caller)?;
+        check(found.route.need, &call)?;
         match found.route.run {
             Run::Look(look) => look(self, &call),
             Run::Do(command, answer) => {
                 let reply = self.ask(&call, command(&call)?).await?;
-                answer(self, reply)
+                answer(self, &call, reply)
             }
             Run::Talk(talk) => talk(self, &call).await,
         }
     }
 }
 
+/// Refuses a caller that lacks what the route needs, as far as that can be told before the route runs. A name that is
+/// none is left to the route.
+fn check(need: Need, call: &Call<'_>) -> Result<(), Failure> {
+    let caller = &call.caller;
+    let look_at = |name: Option<&str>| match name.map(str::parse::<PoolName>) {
+        None => caller.check_anywhere(Right::Look),
+        Some(Ok(pool)) => caller.check(Right::Look, &pool).map(drop),
+        Some(Err(_)) => Ok(()),
+    };
+    let checked = match need {
+        Need::Nothing | Need::Identity => Ok(()),
+        Need::AnyRight if caller.has_any() => Ok(()),
+        Need::AnyRight => Err(format!("{} has no rights: no rule of the access file is for it", caller.shown())),
+        Need::LookAt(Place::Path(name)) => look_at(Some(call.path_text(name))),
+        Need::LookAt(Place::Query(name)) => look_at(call.query_text(name)),
+        Need::Sight => caller.check_anywhere(Right::Look),
+        Need::Deed(right) => caller.check_anywhere(right),
+        Need::DeedAt(name, right) => caller.check_anywhere(right).and_then(|()| look_at(Some(call.path_text(name)))),
+        Need::Everywhere(right) => caller.check_everywhere(right).map(drop),
+    };
+    checked.map_err(forbidden)
+}
+
+/// The answer to a caller that lacks a right.
+fn forbidden(error: String) -> Failure {
+    Failure::new(Code::Forbidden, error)
+}
+
 /// The answer to a command that changes pools or locks.
-fn done(_: &Routes, reply: Reply) -> Result<Response, Failure> {
+fn done(_: &Routes, _: &Call<'_>, reply: Reply) -> Result<Response, Failure> {
     match reply {
         Reply::Done { revision: Revision(revision) } => Ok(json(&DoneView { revision })),
         other => Err(Failure::unexpected(&other)),
@@ -198,7 +246,8 @@ fn done(_: &Routes, reply: Reply) -> Result<Response, Failure> {
 /// The rule for a request. [`Access::Guarded`] if no route serves it.
 #[must_use]
 pub fn access(request: &Request) -> Access {
-    find(request).map_or(Access::Guarded, |found| found.route.access)
+    let is_public = find(request).is_ok_and(|found| found.route.need == Need::Nothing);
+    if is_public { Access::Public } else { Access::Guarded }
 }
 
 /// Method and path template of every route, for tests that go through all of them.
@@ -231,8 +280,8 @@ fn find(request: &Request) -> Result<Found, Failure> {
 
 impl Handler for Routes {
     /// Admits every request: the guard decides about that.
-    fn admit(&self, _: &mut Request) -> Result<Admission, Response> {
-        Ok(Admission::Client)
+    fn admit<'a>(&'a self, _: &'a mut Request) -> Admitting<'a> {
+        Box::pin(std::future::ready(Ok(Admission::Client)))
     }
 
     fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use super::super::auth::access::Right;
 use super::super::auth::sessions::{PAGE_TOKEN, page_token};
-use super::super::history::{self as past, Counted, Filter, Scope, Wanted};
+use super::super::history::{self as past, Counted, Filter, Named, Scope, Wanted};
 use super::super::http::{Request, Response};
-use super::super::pages::{self, Asked, Moment, Over, Page, PoolRow, Visitor};
+use super::super::pages::{self, Asked, May, Moment, Over, Page, PoolRow, Visitor};
 use super::super::views::Viewer;
 use super::browse::are_long;
 use super::call::Call;
 use super::failure::Failure;
-use super::{Routes, changes, claims, pools};
+use super::{Routes, changes, claims, forbidden, pools};
 use crate::core::limits;
 use crate::core::names::{ClaimId, NamePattern, PoolName, Revision};
 use crate::core::pool::Pool;
@@ -40,6 +41,19 @@ impl Viewer<'_> {
         Moment { now: self.now.wall, revision: self.snapshot.revision }
     }
 
+    /// What the caller may do in a pool.
+    fn may_in(&self, name: &PoolName) -> May {
+        let rights = Right::ALL.into_iter().filter(|right| self.caller.may(*right, name)).collect();
+        let pool = self.snapshot.pool(name).filter(|_| self.caller.is_limited());
+        let claims = pool.map(|pool| {
+            let held = pool.locks.values().flat_map(|lock| lock.holders.iter().map(|holder| &holder.claim));
+            let ids = held.chain(pool.waiting.values().take(limits::PAGE));
+            let own = ids.filter(|id| self.snapshot.claims.get(*id).is_some_and(|claim| self.caller.owns(claim)));
+            own.map(ToString::to_string).collect()
+        });
+        May { rights, own: claims }
+    }
+
     fn row(&self, pool: &Pool) -> PoolRow {
         let held = pool.locks.values().filter(|lock| !lock.holders.is_empty()).count();
         PoolRow { summary: self.pool(pool), held }
@@ -57,11 +71,11 @@ fn visitor(request: &Request) -> Visitor {
 pub(super) async fn overview(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     call.asks_nothing()?;
     let is_long = |snapshot: &Snapshot| are_long(snapshot.pools.values().map(|pool| &**pool));
-    let make = routes.browse(is_long, |viewer| {
-        let pools = &viewer.snapshot.pools;
-        let rows: Vec<_> = pools.values().take(limits::PAGE).map(|pool| viewer.row(pool)).collect();
+    let make = routes.browse(call, is_long, |viewer| {
+        let mut seen = viewer.snapshot.pools.values().filter(|pool| viewer.caller.sees(&pool.name));
+        let rows: Vec<_> = seen.by_ref().take(limits::PAGE).map(|pool| viewer.row(pool)).collect();
         let moment = viewer.moment_shown();
-        (200, moment, pages::overview(moment, &rows, pools.len() - rows.len()))
+        (200, moment, pages::overview(moment, &rows, seen.count()))
     });
     shown(routes, call, make).await
 }
@@ -74,25 +88,26 @@ pub(super) async fn pool(routes: &Routes, call: &Call<'_>) -> Result<Response, F
     if let Some(response) = embedded(routes, call, &name).await? {
         return Ok(response);
     }
-    shown(routes, call, of_pool(routes, &name)).await
+    call.caller.check(Right::Look, &name).map_err(forbidden)?;
+    shown(routes, call, of_pool(routes, call, &name)).await
 }
 
-async fn of_pool(routes: &Routes, name: &PoolName) -> Result<Made, Failure> {
-    let keys: Vec<_> = routes.look(|viewer| {
+async fn of_pool(routes: &Routes, call: &Call<'_>, name: &PoolName) -> Result<Made, Failure> {
+    let keys: Vec<_> = routes.look(call, |viewer| {
         let changes = viewer.snapshot.pool(name).map(|pool| pool.changes.keys().rev().take(LAST_CHANGES).copied());
         changes.into_iter().flatten().collect()
     });
-    let changes = changes::entries(routes, keys).await?;
+    let changes = changes::entries(routes, call, keys).await?;
     let (pool, name) = (name, name.clone());
     let is_long = |snapshot: &Snapshot| are_long(snapshot.pool(pool).into_iter());
     let show = move |viewer: &Viewer<'_>| {
         let moment = viewer.moment_shown();
         match pools::view(viewer, &name, None, limits::PAGE) {
-            Some(view) => (200, moment, pages::pool(moment, &view, &changes)),
+            Some(view) => (200, moment, pages::pool(moment, &view, &changes, &viewer.may_in(&name))),
             None => (404, moment, pages::missing(&format!("There is no pool called {:?}.", name.as_str()))),
         }
     };
-    routes.browse(is_long, show).await
+    routes.browse(call, is_long, show).await
 }
 
 /// The answer with a page. A page that only refreshes itself may get one that was made for another reader a moment ago:
@@ -104,7 +119,10 @@ async fn shown(
 ) -> Result<Response, Failure> {
     let request = call.request;
     let refreshes = request.header(PAGE_TOKEN).is_some() && request.header("cache-control").is_none();
-    let made = if refreshes { routes.made.get(request.path.clone(), make).await? } else { Arc::new(make.await?) };
+    // What the caller owns shows in what it is offered, so pages are shared only where nobody's rights differ.
+    let own = call.caller.identity().filter(|_| call.caller.is_limited()).cloned();
+    let key = (request.path.clone(), call.caller.key(), own);
+    let made = if refreshes { routes.made.get(key, make).await? } else { Arc::new(make.await?) };
     let (status, moment, page) = &*made;
     Ok(pages::page(*status, *moment, &visitor(request), page))
 }
@@ -112,19 +130,22 @@ async fn shown(
 /// The badge or the feed of a pool, if the name asks for one. A pool whose whole name ends like that has its page there.
 async fn embedded(routes: &Routes, call: &Call<'_>, name: &PoolName) -> Result<Option<Response>, Failure> {
     let snapshot = routes.engine.snapshot();
-    if snapshot.pool(name).is_some() {
+    // A pool that the caller may not look at does not exist for it.
+    if snapshot.pool(name).is_some() && call.caller.sees(name) {
         return Ok(None);
     }
     let without = |end| name.as_str().strip_suffix(end).and_then(|name| PoolName::parse(name).ok());
     if let Some(name) = without(".svg") {
-        let summary = routes.look(|viewer| viewer.snapshot.pool(&name).map(|pool| viewer.pool(pool)));
+        call.caller.check(Right::Look, &name).map_err(forbidden)?;
+        let summary = routes.look(call, |viewer| viewer.snapshot.pool(&name).map(|pool| viewer.pool(pool)));
         return Ok(Some(pages::badge(call.request, name.as_str(), summary.as_ref())));
     }
     let Some(name) = without(".atom") else { return Ok(None) };
+    call.caller.check(Right::Look, &name).map_err(forbidden)?;
     let Some(pool) = snapshot.pool(&name) else { return Ok(None) };
     let newest = pool.changes.iter().rev().filter(|(_, listed)| listed.kind.is_version());
     let keys = newest.take(FEED_ENTRIES).map(|(key, _)| *key).collect();
-    let entries = changes::entries(routes, keys).await?;
+    let entries = changes::entries(routes, call, keys).await?;
     Ok(Some(pages::feed(call.request, routes.engine.store_id(), name.as_str(), &entries)))
 }
 
@@ -133,10 +154,10 @@ pub(super) async fn claim(routes: &Routes, call: &Call<'_>) -> Result<Response, 
     let mut problems = call.problems();
     let id = call.path::<ClaimId>("id", &mut problems);
     let id = problems.done(id)?;
-    let view = claims::view(routes, &id).await?;
-    let moment = routes.look(|viewer| viewer.moment_shown());
+    let view = claims::view(routes, call, &id).await?;
+    let moment = routes.look(call, |viewer| viewer.moment_shown());
     let entries = match &view {
-        Some(view) => life(routes, &id, view).await?,
+        Some(view) => life(routes, call, &id, view).await?,
         None => Vec::new(),
     };
     let status = if view.is_some() { 200 } else { 404 };
@@ -145,9 +166,9 @@ pub(super) async fn claim(routes: &Routes, call: &Call<'_>) -> Result<Response, 
 }
 
 /// Some entries about a claim, the oldest first: the first ones of a live claim, the last ones of an ended one.
-async fn life(routes: &Routes, id: &ClaimId, view: &ClaimView) -> Result<Vec<ChangeView>, Failure> {
+async fn life(routes: &Routes, call: &Call<'_>, id: &ClaimId, view: &ClaimView) -> Result<Vec<ChangeView>, Failure> {
     let moment = |at: &Option<String>| at.as_deref().and_then(|at| parse_time(at).ok());
-    let filter = Filter { claim: Some(id.clone()), ..Filter::default() };
+    let filter = Filter { claim: Some(id.clone()), caller: call.caller.clone(), ..Filter::default() };
     if view.state == ClaimState::Ended {
         // Only a bounded part of the history is searched, which ends with the claim.
         let until = moment(&view.ended_at).map(|at| WallMs(at.0 + 1));
@@ -168,7 +189,7 @@ async fn life(routes: &Routes, id: &ClaimId, view: &ClaimView) -> Result<Vec<Cha
 /// `GET /history`: entries by filter, the newest first.
 pub(super) async fn history(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let call = call.clone().without_empty();
-    let moment = routes.look(|viewer| viewer.moment_shown());
+    let moment = routes.look(&call, |viewer| viewer.moment_shown());
     let given = pages::FILTERS.iter().filter_map(|(name, ..)| Some((*name, call.query_text(name)?.to_owned())));
     let asked = Asked { filters: given.collect() };
     let mut problems = call.problems();
@@ -196,10 +217,11 @@ pub(super) async fn figures(routes: &Routes, call: &Call<'_>) -> Result<Response
         problems.add("over", "must be day, week or 90-days");
     }
     let over = problems.done(over)?;
-    let (scope, named) = (pools.map_or(Scope::All, Scope::Like), call.query_text("pool").unwrap_or_default());
-    let key = (over, named.to_owned());
+    let named = call.query_text("pool").unwrap_or_default();
+    let scope = Scope { of: pools.map_or(Named::All, Named::Like), caller: call.caller.clone() };
+    let key = (over, named.to_owned(), call.caller.key());
     let kept = routes.figures.get(key, counted(routes, over, &scope)).await.map_err(Failure::unreadable)?;
-    let (moment, snapshot) = (routes.look(|viewer| viewer.moment_shown()), routes.engine.snapshot());
+    let (moment, snapshot) = (routes.look(&call, |viewer| viewer.moment_shown()), routes.engine.snapshot());
     let locks =
         |pool: &str| pool.parse().ok().and_then(|pool| Some(snapshot.pool(&pool)?.locks.len())).unwrap_or_default();
     let shown = pages::Shown {

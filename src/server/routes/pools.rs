@@ -36,13 +36,15 @@ pub(super) async fn list(routes: &Routes, call: &Call<'_>) -> Result<Response, F
                 break;
             }
             looked_at += 1 + pool.locks.len() + pool.waiting.len();
-            items.push(viewer.pool(pool));
+            if viewer.caller.sees(name) {
+                items.push(viewer.pool(pool));
+            }
             next = Some(name.clone());
         }
         let next = next.filter(|last| viewer.snapshot.pools.range(after(Some(last.clone()))).next().is_some());
         json(&Page { items, next: next.map(|name| name.to_string()) })
     };
-    routes.browse(is_long, list).await
+    routes.browse(call, is_long, list).await
 }
 
 /// `GET /api/v1/pools/{pool}`.
@@ -55,7 +57,7 @@ pub(super) async fn get(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
     let pool = name.clone();
     let is_long = |snapshot: &Snapshot| are_long(snapshot.pool(&pool).into_iter());
     let view = move |viewer: &Viewer<'_>| Some(json(&view(viewer, &name, from, limit)?));
-    Ok(routes.browse(is_long, view).await?.ok_or(Refusal::NoSuchPool { pool })?)
+    Ok(routes.browse(call, is_long, view).await?.ok_or(Refusal::NoSuchPool { pool })?)
 }
 
 /// A pool with at most `limit` of its locks, those after `from`, and its whole queue. `None` if there is no such pool.

@@ -20,15 +20,14 @@ pub(super) async fn release(routes: &Routes, call: &Call<'_>) -> Result<Response
     let id = problems.done(id)?;
     let build = owner.build();
     let reruns = build.as_ref().is_some_and(|build| may_run_again(routes, build));
-    let (claim, revision) =
-        match routes.engine.call_for(Command::Release { id, build, may_mark: reruns }, call.request.origin()).await? {
-            Reply::Marked { claim, revision } => {
-                routes.builds.wake();
-                (routes.look(|viewer| viewer.claim(&claim, false)), Some(revision.0))
-            }
-            Reply::Ended { ended, .. } => (views::ended(&ended), ended.revision.map(|revision| revision.0)),
-            other => return Err(Failure::unexpected(&other)),
-        };
+    let (claim, revision) = match routes.call_engine(call, Command::Release { id, build, may_mark: reruns }).await? {
+        Reply::Marked { claim, revision } => {
+            routes.builds.wake();
+            (routes.look(call, |viewer| viewer.claim(&claim, false)), Some(revision.0))
+        }
+        Reply::Ended { ended, .. } => (views::ended(&ended), ended.revision.map(|revision| revision.0)),
+        other => return Err(Failure::unexpected(&other)),
+    };
     Ok(json(&ReleaseView { claim, revision, reruns }))
 }
 

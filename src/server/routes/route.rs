@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use schemars::{Schema, SchemaGenerator};
 
-use super::super::auth::Access;
+use super::super::auth::access::{Caller, Right};
 use super::super::http::{Request, Response};
 use super::Routes;
 use super::call::Call;
@@ -60,9 +60,37 @@ pub(super) enum Run {
     /// From the published snapshot, at once.
     Look(fn(&Routes, &Call) -> Result<Response, Failure>),
     /// With one command to the engine, made from the request. The response shows the reply.
-    Do(fn(&Call) -> Result<Command, Failure>, fn(&Routes, Reply) -> Result<Response, Failure>),
+    Do(fn(&Call) -> Result<Command, Failure>, fn(&Routes, &Call, Reply) -> Result<Response, Failure>),
     /// With a conversation with the engine, and perhaps with others before it.
     Talk(for<'a> fn(&'a Routes, &'a Call<'a>) -> Talking<'a>),
+}
+
+/// What a client needs for a route, where an access file counts (docs/access.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Need {
+    /// Nothing: it says whether the server works, or lets people sign in.
+    Nothing,
+    /// An identity, where the server asks for one. No right.
+    Identity,
+    /// Any right at all: it says nothing about pools.
+    AnyRight,
+    /// `look` on the pool with the name in this place. If there is none, it shows only what the client may look at.
+    LookAt(Place),
+    /// It shows only what the client may look at.
+    Sight,
+    /// What its command needs, which the engine decides (`auth::access::permit`): at least this right on some pool.
+    Deed(Right),
+    /// `look` on the pool in this part of the path, and what its command needs.
+    DeedAt(&'static str, Right),
+    /// This right on the whole server.
+    Everywhere(Right),
+}
+
+/// Where the name of a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Place {
+    Path(&'static str),
+    Query(&'static str),
 }
 
 /// A response that is being made.
@@ -81,7 +109,7 @@ pub(in super::super) struct Parameter {
 /// One route.
 pub(in super::super) struct Route {
     /// Who may use it.
-    pub access: Access,
+    pub need: Need,
     pub method: Method,
     /// Segments in braces are parameters.
     pub path: &'static str,
@@ -122,7 +150,12 @@ impl Route {
     }
 
     /// Splits up a request for this route. `segments` are those of its path, decoded.
-    pub(super) fn call<'r>(&self, request: &'r Request, segments: Vec<String>) -> Result<Call<'r>, Failure> {
+    pub(super) fn call<'r>(
+        &self,
+        request: &'r Request,
+        segments: Vec<String>,
+        caller: Caller,
+    ) -> Result<Call<'r>, Failure> {
         let mut problems = Problems::default();
         let query = self.read_query(&request.query, &mut problems);
         let path = self.path_params().zip(segments).filter_map(|(name, value)| Some((name?, value))).collect();
@@ -134,7 +167,7 @@ impl Route {
         if self.contracts.is_empty() && self.body.is_none() && !matches!(request.body.trim_ascii(), b"" | b"{}") {
             problems.add("", "this call takes no body");
         }
-        Ok(Call::new(request, path, query, problems))
+        Ok(Call::new(request, caller, path, query, problems))
     }
 
     /// The parameters of a query. Each may be given at most once and must be known to the route, but contracts ignore
@@ -167,18 +200,9 @@ impl Route {
 
 /// A guarded route without parameters, body or refusals. The table fills in the rest. Every route is made by this or by
 /// [`public`], so every route says who may use it.
-pub(super) const fn guarded(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
-    route(Access::Guarded, method, path, summary, run)
-}
-
-/// A route without authentication. A test lists all of them.
-pub(super) const fn public(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
-    route(Access::Public, method, path, summary, run)
-}
-
-const fn route(access: Access, method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+pub(super) const fn guarded(need: Need, method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
     Route {
-        access,
+        need,
         method,
         path,
         summary,
@@ -194,6 +218,11 @@ const fn route(access: Access, method: Method, path: &'static str, summary: &'st
         is_api: true,
         run,
     }
+}
+
+/// A route without authentication. A test lists all of them.
+pub(super) const fn public(method: Method, path: &'static str, summary: &'static str, run: Run) -> Route {
+    guarded(Need::Nothing, method, path, summary, run)
 }
 
 pub(super) const fn parameter(name: &'static str, kind: &'static str, about: &'static str) -> Parameter {

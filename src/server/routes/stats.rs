@@ -1,6 +1,6 @@
 //! Figures over a span of the history (`docs/api.md`).
 
-use super::super::history::{self, Counted, Scope};
+use super::super::history::{self, Counted, Named, Scope};
 use super::super::http::Response;
 use super::super::limits::{GROUPS_SHOWN, LONGEST_SHOWN};
 use super::super::views::{self, Viewer};
@@ -23,22 +23,21 @@ const TOP: usize = 10;
 pub(super) async fn of_all(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let like = call.query::<NamePattern>("pool", &mut problems);
-    let scope = like.map_or(Scope::All, Scope::Like);
-    answer(routes, call, problems, Some(scope)).await
+    answer(routes, call, problems, Some(like.map_or(Named::All, Named::Like))).await
 }
 
 /// `GET /api/v1/pools/{pool}/stats`.
 pub(super) async fn of_pool(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let pool = call.path::<PoolName>("pool", &mut problems);
-    answer(routes, call, problems, pool.map(Scope::Pool)).await
+    answer(routes, call, problems, pool.map(Named::Pool)).await
 }
 
 async fn answer(
     routes: &Routes,
     call: &Call<'_>,
     mut problems: crate::wire::problems::Problems,
-    scope: Option<Scope>,
+    named: Option<Named>,
 ) -> Result<Response, Failure> {
     let now = routes.engine.now().wall;
     let day_ago = WallMs(now.0.saturating_sub(Span::hours(24).0));
@@ -51,15 +50,15 @@ async fn answer(
     if top > LONGEST_SHOWN {
         problems.add("top", format!("must be 0 to {LONGEST_SHOWN}"));
     }
-    let scope = problems.done(scope)?;
-    if let Scope::Pool(pool) = &scope
+    let scope = Scope { of: problems.done(named)?, caller: call.caller.clone() };
+    if let Named::Pool(pool) = &scope.of
         && routes.engine.snapshot().pool(pool).is_none()
     {
         return Err(Refusal::NoSuchPool { pool: pool.clone() }.into());
     }
     let counted = history::count(&routes.engine, &scope, (since, until), top).await.map_err(Failure::unreadable)?;
     let is_long = |snapshot: &Snapshot| is_long(snapshot.claims.len());
-    routes.browse(is_long, move |viewer| json(&view(viewer, &scope, counted, top))).await
+    routes.browse(call, is_long, move |viewer| json(&view(viewer, &scope, counted, top))).await
 }
 
 fn view(viewer: &Viewer<'_>, scope: &Scope, counted: Counted, top: usize) -> StatsView {

@@ -2,6 +2,7 @@
 
 use schemars::SchemaGenerator;
 
+use super::super::auth::access::Right::{Admin, Break, Claim, Look as LookRight, Manage, Metrics};
 use super::super::http::Response;
 use super::call::Call;
 use super::contracts::{self, latches, lockd, locker};
@@ -11,6 +12,8 @@ use super::parameters::{
     ORDER, SINCE, SPAN_FROM, SPAN_TO, TOP, UNTIL, VERSIONS, WAIT_ENTRY, WHO,
 };
 use super::route::Method::{Delete, Get, Patch, Post, Put};
+use super::route::Need::{self, AnyRight, Deed, DeedAt, Everywhere, Identity, LookAt, Sight};
+use super::route::Place::{Path, Query};
 use super::route::Run::{self, Do, Look, Talk};
 use super::route::{Parameter, Route, guarded, parameter, public, required};
 use super::{Routes, changes, claims, done, events, info, locks, metrics, pages, pools, release, sessions, stats};
@@ -44,9 +47,12 @@ macro_rules! talk {
     };
 }
 
-/// A page of the web page.
+/// `look` on the pool in the path.
+const POOL: Need = LookAt(Path("pool"));
+
+/// A page of the web page: it shows only what the reader may look at.
 const fn page(path: &'static str, summary: &'static str, query: &'static [Parameter], run: Run) -> Route {
-    Route { is_api: false, query, ..guarded(Get, path, summary, run) }
+    Route { is_api: false, query, ..guarded(Sight, Get, path, summary, run) }
 }
 
 /// A part of the web page that anybody may load: it says nothing about pools.
@@ -89,6 +95,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::StoreFailed,
         ],
         ..guarded(
+            Deed(Claim),
             Put,
             "/api/v1/claims/{id}",
             "Ask for locks, or repeat the request; granted and held are 200",
@@ -98,7 +105,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim],
-        ..guarded(Get, "/api/v1/claims/{id}", "Get a claim, live or ended", talk!(claims::get))
+        ..guarded(Sight, Get, "/api/v1/claims/{id}", "Get a claim, live or ended", talk!(claims::get))
     },
     Route {
         query: &[
@@ -117,6 +124,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::StoreFailed,
         ],
         ..guarded(
+            AnyRight,
             Delete,
             "/api/v1/claims/{id}",
             "Cancel or release a claim; may be repeated",
@@ -128,6 +136,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<ReleaseView>),
         codes: &[Code::NoSuchClaim, Code::Ended, Code::StoreFailed],
         ..guarded(
+            AnyRight,
             Post,
             "/api/v1/claims/{id}/release",
             "Cancel or release a claim from a step of a build; may be repeated",
@@ -140,6 +149,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: OF_A_GRANT,
         ..guarded(
+            AnyRight,
             Post,
             "/api/v1/claims/{id}/confirm",
             "Turn a grant into a hold; may be repeated",
@@ -151,6 +161,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: OF_A_GRANT,
         ..guarded(
+            AnyRight,
             Post,
             "/api/v1/claims/{id}/renew",
             "Restart the ttl of a hold; also confirms a grant",
@@ -163,6 +174,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim, Code::Ended, Code::StoreFailed],
         ..guarded(
+            Deed(LookRight),
             Post,
             "/api/v1/claims/{id}/deliver",
             "Record that the resource's `in` has fetched a hold; may be repeated",
@@ -175,6 +187,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim, Code::NotGranted, Code::Ended, Code::StoreFailed],
         ..guarded(
+            AnyRight,
             Post,
             "/api/v1/claims/{id}/break",
             "End a grant or a hold by force",
@@ -187,6 +200,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::NoSuchClaim, Code::NotWaiting, Code::Ended, Code::StoreFailed],
         ..guarded(
+            Deed(Break),
             Post,
             "/api/v1/claims/{id}/move",
             "Move a waiting claim to another place in its queue",
@@ -207,30 +221,43 @@ pub(in super::super) static ROUTES: &[Route] = &[
             LIMIT,
         ],
         answer: Some(SchemaGenerator::subschema_for::<Page<ClaimView>>),
-        ..guarded(Get, "/api/v1/claims", "List claims by id, without their places in the queues", talk!(claims::list))
+        ..guarded(
+            Sight,
+            Get,
+            "/api/v1/claims",
+            "List claims by id, without their places in the queues",
+            talk!(claims::list),
+        )
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<Page<PoolSummary>>),
-        ..guarded(Get, "/api/v1/pools", "List pools by name", talk!(pools::list))
+        ..guarded(Sight, Get, "/api/v1/pools", "List pools by name", talk!(pools::list))
     },
     Route {
         query: &[AFTER, LIMIT],
         answer: Some(SchemaGenerator::subschema_for::<PoolView>),
         codes: &[Code::NoSuchPool],
-        ..guarded(Get, "/api/v1/pools/{pool}", "Get a pool, its locks by name and its queue", talk!(pools::get))
+        ..guarded(POOL, Get, "/api/v1/pools/{pool}", "Get a pool, its locks by name and its queue", talk!(pools::get))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<PoolBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::PoolInUse, Code::Limit, Code::StoreFailed],
-        ..guarded(Put, "/api/v1/pools/{pool}", "Declare a pool; replaces its whole policy", Do(pools::put, done))
+        ..guarded(
+            Deed(Admin),
+            Put,
+            "/api/v1/pools/{pool}",
+            "Declare a pool; replaces its whole policy",
+            Do(pools::put, done),
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<PoolChangeBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::PoolInUse, Code::Limit, Code::StoreFailed],
         ..guarded(
+            Deed(Admin),
             Patch,
             "/api/v1/pools/{pool}",
             "Change the given rules of a pool; creates the pool if it does not exist",
@@ -241,12 +268,18 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::PoolInUse, Code::StoreFailed],
-        ..guarded(Delete, "/api/v1/pools/{pool}", "Remove a pool that nobody uses", Do(pools::delete, done))
+        ..guarded(
+            Deed(Admin),
+            Delete,
+            "/api/v1/pools/{pool}",
+            "Remove a pool that nobody uses",
+            Do(pools::delete, done),
+        )
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<LockView>),
         codes: &[Code::NoSuchPool, Code::NoSuchLock],
-        ..guarded(Get, "/api/v1/pools/{pool}/locks/{lock}", "Get a lock, with its metadata", Look(locks::get))
+        ..guarded(POOL, Get, "/api/v1/pools/{pool}/locks/{lock}", "Get a lock, with its metadata", Look(locks::get))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
@@ -266,6 +299,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::StoreFailed,
         ],
         ..guarded(
+            Deed(Manage),
             Put,
             "/api/v1/pools/{pool}/locks/{lock}",
             "Add a lock, free or claimed; creates the pool if it does not exist",
@@ -277,6 +311,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::StoreFailed],
         ..guarded(
+            Deed(Manage),
             Patch,
             "/api/v1/pools/{pool}/locks/{lock}",
             "Change the given fields of a lock, held or not",
@@ -294,7 +329,13 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::NotHolder,
             Code::StoreFailed,
         ],
-        ..guarded(Delete, "/api/v1/pools/{pool}/locks/{lock}", "Remove a lock from its pool", Do(locks::delete, done))
+        ..guarded(
+            Deed(Manage),
+            Delete,
+            "/api/v1/pools/{pool}/locks/{lock}",
+            "Remove a lock from its pool",
+            Do(locks::delete, done),
+        )
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<MoveLockBody>),
@@ -311,6 +352,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::StoreFailed,
         ],
         ..guarded(
+            Deed(Manage),
             Post,
             "/api/v1/pools/{pool}/locks/{lock}/move",
             "Move a lock to another pool; a held one only with its holder, whose hold ends",
@@ -323,6 +365,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
         ..guarded(
+            Deed(Manage),
             Post,
             "/api/v1/pools/{pool}/locks/{lock}/quarantine",
             "Take a lock out of service; its holder keeps it",
@@ -334,6 +377,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
         ..guarded(
+            Deed(Manage),
             Post,
             "/api/v1/pools/{pool}/locks/{lock}/return",
             "Put a lock back into service",
@@ -360,18 +404,25 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<ChangePage>),
         codes: &[Code::NoSuchPool],
-        ..guarded(Get, "/api/v1/pools/{pool}/changes", "History of a pool", talk!(changes::of_pool))
+        ..guarded(POOL, Get, "/api/v1/pools/{pool}/changes", "History of a pool", talk!(changes::of_pool))
     },
     Route {
         body: Some(SchemaGenerator::subschema_for::<NoteBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::StoreFailed],
-        ..guarded(Post, "/api/v1/pools/{pool}/changes", "Write an entry that changes nothing", Do(changes::note, done))
+        ..guarded(
+            Deed(Claim),
+            Post,
+            "/api/v1/pools/{pool}/changes",
+            "Write an entry that changes nothing",
+            Do(changes::note, done),
+        )
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<Page<ChangeView>>),
         codes: &[Code::NoSuchPool, Code::NoSuchRevision],
         ..guarded(
+            POOL,
             Get,
             "/api/v1/pools/{pool}/changes/{revision}",
             "All entries of one revision",
@@ -398,13 +449,14 @@ pub(in super::super) static ROUTES: &[Route] = &[
             WAIT_ENTRY,
         ],
         answer: Some(SchemaGenerator::subschema_for::<ChangePage>),
-        ..guarded(Get, "/api/v1/changes", "History of all pools, including removed ones", talk!(changes::of_all))
+        ..guarded(Sight, Get, "/api/v1/changes", "History of all pools, including removed ones", talk!(changes::of_all))
     },
     Route {
         query: &[SPAN_FROM, SPAN_TO, TOP],
         answer: Some(SchemaGenerator::subschema_for::<StatsView>),
         codes: &[Code::NoSuchPool],
         ..guarded(
+            POOL,
             Get,
             "/api/v1/pools/{pool}/stats",
             "Waits, holds and use of a pool over a span",
@@ -414,7 +466,13 @@ pub(in super::super) static ROUTES: &[Route] = &[
     Route {
         query: &[LIKE, SPAN_FROM, SPAN_TO, TOP],
         answer: Some(SchemaGenerator::subschema_for::<StatsView>),
-        ..guarded(Get, "/api/v1/stats", "Waits, holds and use by pool and by team over a span", talk!(stats::of_all))
+        ..guarded(
+            Sight,
+            Get,
+            "/api/v1/stats",
+            "Waits, holds and use by pool and by team over a span",
+            talk!(stats::of_all),
+        )
     },
     Route {
         query: &[
@@ -430,6 +488,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         media: "text/event-stream",
         codes: &[Code::NoSuchPool, Code::Limit],
         ..guarded(
+            LookAt(Query("pool")),
             Get,
             "/api/v1/events",
             "Follow what happens, as server-sent events; the schema is that of their data",
@@ -444,11 +503,17 @@ pub(in super::super) static ROUTES: &[Route] = &[
         ],
         answer: Some(SchemaGenerator::subschema_for::<VerifyView>),
         codes: &[Code::NotHeld],
-        ..guarded(Get, "/api/v1/verify", "Check whether a fence belongs to a current hold", Look(locks::verify))
+        ..guarded(
+            LookAt(Query("pool")),
+            Get,
+            "/api/v1/verify",
+            "Check whether a fence belongs to a current hold",
+            Look(locks::verify),
+        )
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<InfoView>),
-        ..guarded(Get, "/api/v1/info", "Get the version, store and time of the server", Look(info::info))
+        ..guarded(AnyRight, Get, "/api/v1/info", "Get the version, store and time of the server", Look(info::info))
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<info::StatusView>),
@@ -461,12 +526,24 @@ pub(in super::super) static ROUTES: &[Route] = &[
     },
     Route {
         media: "text/plain",
-        ..guarded(Get, "/metrics", "Get the metrics, as Prometheus text or as OpenMetrics", talk!(metrics::get))
+        ..guarded(
+            Everywhere(Metrics),
+            Get,
+            "/metrics",
+            "Get the metrics, as Prometheus text or as OpenMetrics",
+            talk!(metrics::get),
+        )
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<SessionView>),
         codes: &[Code::Unprocessable],
-        ..guarded(Post, "/api/v1/session", "Sign in on the web page: the answer sets a cookie", Look(sessions::begin))
+        ..guarded(
+            Identity,
+            Post,
+            "/api/v1/session",
+            "Sign in on the web page: the answer sets a cookie",
+            Look(sessions::begin),
+        )
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<SessionView>),
@@ -474,7 +551,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<SessionView>),
-        ..guarded(Delete, "/api/v1/session", "Sign out of the web page", Look(sessions::end))
+        ..guarded(Identity, Delete, "/api/v1/session", "Sign out of the web page", Look(sessions::end))
     },
     open_page("/login", "Web page: the form to sign in", sessions::form),
     page("/", "Web page: all pools", &[], talk!(pages::overview)),
@@ -496,17 +573,12 @@ pub(in super::super) static ROUTES: &[Route] = &[
     open_page("/assets/locker.js", "Web page: its script", pages::script),
     open_page("/assets/sign-in.js", "Web page: the script of the form to sign in", pages::sign_in_script),
     open_page("/assets/locker.svg", "Web page: its icon", pages::icon),
-    guarded(Get, "/openapi.json", "Get this description", Look(info::openapi)),
+    guarded(AnyRight, Get, "/openapi.json", "Get this description", Look(info::openapi)),
     Route {
         contracts: &[Contract::Locker],
         answer: Some(SchemaGenerator::subschema_for::<LocksView>),
         codes: &[Code::NoSuchRoute],
-        ..guarded(
-            Get,
-            "/locks",
-            "locker: list pools by name, with their holders",
-            Talk(|routes, _| Box::pin(locker::list(routes))),
-        )
+        ..guarded(Sight, Get, "/locks", "locker: list pools by name, with their holders", talk!(locker::list))
     },
     Route {
         contracts: &[Contract::Locker],
@@ -524,14 +596,14 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
-        ..guarded(Put, "/lock/{name}", "locker: lock a pool now, or not at all", talk!(locker::put))
+        ..guarded(Deed(Claim), Put, "/lock/{name}", "locker: lock a pool now, or not at all", talk!(locker::put))
     },
     Route {
         contracts: &[Contract::Lockd],
         answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
         codes: &[Code::BadRequest, Code::NoSuchRoute],
         statuses: &[(404, Code::NotHeld)],
-        ..guarded(Get, "/lock/{name}", "lockd: 200 if it is locked", Look(lockd::get))
+        ..guarded(LookAt(Path("name")), Get, "/lock/{name}", "lockd: 200 if it is locked", Look(lockd::get))
     },
     Route {
         contracts: &[Contract::Lockd],
@@ -551,7 +623,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::StoreFailed,
         ],
         statuses: &[(409, Code::Locked)],
-        ..guarded(Post, "/lock/{name}", "lockd: lock it", talk!(lockd::post))
+        ..guarded(Deed(Claim), Post, "/lock/{name}", "lockd: lock it", talk!(lockd::post))
     },
     Route {
         contracts: &[Contract::Locker, Contract::Lockd],
@@ -561,7 +633,13 @@ pub(in super::super) static ROUTES: &[Route] = &[
         answer: Some(SchemaGenerator::subschema_for::<UnlockedView>),
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::TooLarge, Code::Locked, Code::StoreFailed],
         statuses: &[(404, Code::NotHeld), (409, Code::NotHeld)],
-        ..guarded(Delete, "/lock/{name}", "Unlock: locker with a body, lockd without one", talk!(contracts::delete))
+        ..guarded(
+            DeedAt("name", LookRight),
+            Delete,
+            "/lock/{name}",
+            "Unlock: locker with a body, lockd without one",
+            talk!(contracts::delete),
+        )
     },
     Route {
         contracts: &[Contract::Latches],
@@ -578,6 +656,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::StoreFailed,
         ],
         ..guarded(
+            Deed(Claim),
             Post,
             "/lock",
             "latches: create one for a workflow; also served at /lock/",
@@ -601,7 +680,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             ),
         ],
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch],
-        ..guarded(Get, "/lock", "latches: get one, or list them", talk!(latches::get))
+        ..guarded(Sight, Get, "/lock", "latches: get one, or list them", talk!(latches::get))
     },
     Route {
         contracts: &[Contract::Latches],
@@ -617,13 +696,25 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::TooLarge,
             Code::StoreFailed,
         ],
-        ..guarded(Patch, "/lock", "latches: release one; may be repeated", Do(latches::release, latches::shown))
+        ..guarded(
+            Deed(Claim),
+            Patch,
+            "/lock",
+            "latches: release one; may be repeated",
+            Do(latches::release, latches::shown),
+        )
     },
     Route {
         contracts: &[Contract::Latches],
         query: &[LATCH_ID],
         answer: Some(SchemaGenerator::subschema_for::<EmptyView>),
         codes: &[Code::BadRequest, Code::NoSuchRoute, Code::NoSuchLatch, Code::StoreFailed],
-        ..guarded(Delete, "/lock", "latches: delete one, released or not", Do(latches::delete, latches::gone))
+        ..guarded(
+            Deed(Claim),
+            Delete,
+            "/lock",
+            "latches: delete one, released or not",
+            Do(latches::delete, latches::gone),
+        )
     },
 ];

@@ -236,6 +236,8 @@ fn ended_claims_of_version_7_stay_as_they_were() {
         fence: None,
         build: None,
         forget: deadline(8, 7),
+        maker: None,
+        pools: Vec::new(),
     };
     let released = Ended {
         id: ids[1].clone(),

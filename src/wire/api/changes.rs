@@ -161,13 +161,17 @@ pub struct ChangeView {
     /// Who did it, as the client says about itself.
     #[serde(default)]
     pub owner: Owner,
-    /// Who proved to be behind it: `user:NAME` or `certificate:SUBJECT`. Of the claim's own request for its wait, grant and
+    /// Who proved to be behind it: `user:NAME`, `certificate:SUBJECT` or
+    /// `build:ISSUER/TEAM/PIPELINE/JOB`. Of the claim's own request for its wait, grant and
     /// hold, otherwise of whoever did it. Absent for what the server did by itself, and where it asks for no proof.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proved: Option<String>,
     /// The address that the same request came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// The rule of the access file that allowed that request, by its name or line; `own` for what belongs to whoever asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// How long the claim had waited, such as `1m5s`: for entries that give it locks or end its wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waited: Option<String>,

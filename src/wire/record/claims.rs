@@ -14,6 +14,7 @@ use crate::core::claim::{
     Ask, BuildEnd, BuildOver, BuildRef, Claim, End, Ended, Fetched, Part, Phase, Presence, Priority, Terms, Want,
 };
 use crate::core::names::{ClaimId, Digest, Fence, LockName, PoolName, Reason, Revision, Run, Text, Ticket};
+use crate::core::origin::Identity;
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 
 fn is_zero(value: &u32) -> bool {
@@ -340,11 +341,32 @@ pub struct StoredEnded {
     revision: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fence: Option<u64>,
+    /// Who proved to be behind its first request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    maker: Option<Parsed<Identity>>,
+    /// The pools that it asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pools: Vec<Parsed<PoolName>>,
 }
 
 impl From<&Ended> for StoredEnded {
     fn from(ended: &Ended) -> Self {
-        let Ended { id: _, life, digest, runs, how: _, by, reason, at, revision, fence, build: _, forget: _ } = ended;
+        let Ended {
+            id: _,
+            life,
+            digest,
+            runs,
+            how: _,
+            by,
+            reason,
+            at,
+            revision,
+            fence,
+            build: _,
+            forget: _,
+            maker,
+            pools,
+        } = ended;
         Self {
             life: *life,
             digest: digest.map(stored_digest),
@@ -354,6 +376,8 @@ impl From<&Ended> for StoredEnded {
             at: at.0,
             revision: revision.map(|r| r.0),
             fence: fence.map(|f| f.0),
+            maker: parsed(maker.as_ref()),
+            pools: all_parsed(pools),
         }
     }
 }
@@ -377,6 +401,8 @@ impl StoredEnded {
             fence: self.fence.map(Fence),
             build,
             forget,
+            maker: self.maker.map(|p| p.0),
+            pools: plain(self.pools),
         })
     }
 }

@@ -225,23 +225,32 @@ impl From<StoredOwner> for Owner {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredOrigin {
-    /// `user:NAME`, `certificate:SUBJECT`.
+    /// `user:NAME`, `certificate:SUBJECT`, `build:ISSUER/TEAM/PIPELINE/JOB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     proved: Option<Parsed<Identity>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<String>,
+    /// The rule of the access file that allowed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rule: Option<String>,
+    /// It has no right over the claims of others.
+    #[serde(default, skip_serializing_if = "is_false")]
+    confined: bool,
 }
 
 impl From<&Origin> for StoredOrigin {
     fn from(origin: &Origin) -> Self {
-        let Origin { proved, address, request: _ } = origin;
-        Self { proved: parsed(proved.as_ref()), address: address.clone() }
+        let Origin { proved, address, request: _, rule, is_confined } = origin;
+        let rule = rule.as_deref().map(str::to_owned);
+        Self { proved: parsed(proved.as_ref()), address: address.clone(), rule, confined: *is_confined }
     }
 }
 
 impl From<StoredOrigin> for Origin {
     fn from(stored: StoredOrigin) -> Self {
-        Self { proved: stored.proved.map(|p| p.0), address: stored.address, request: None }
+        let rule = stored.rule.map(Into::into);
+        let proved = stored.proved.map(|p| p.0);
+        Self { proved, address: stored.address, request: None, rule, is_confined: stored.confined }
     }
 }
 

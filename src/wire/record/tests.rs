@@ -120,11 +120,17 @@ const FULL_OWNER: &str = concat!(
     r#""build_url":"https://ci.example.org/builds/4711","person":"Ada","program":"fly"}"#
 );
 
-const FULL_ORIGIN: &str = r#""origin":{"proved":"user:ci","address":"10.0.0.1"}"#;
+const FULL_ORIGIN: &str = r#""origin":{"proved":"user:ci","address":"10.0.0.1","rule":"ops","confined":true}"#;
 
 fn origin() -> Option<Arc<Origin>> {
     let proved = Some(Identity::User("ci".to_owned()));
-    Some(Arc::new(Origin { proved, address: Some("10.0.0.1".to_owned()), request: None }))
+    Some(Arc::new(Origin {
+        proved,
+        address: Some("10.0.0.1".to_owned()),
+        request: None,
+        rule: Some("ops".into()),
+        is_confined: true,
+    }))
 }
 
 #[test]
@@ -193,6 +199,8 @@ fn the_format_of_ended_claims() {
         fence: Some(Fence(5)),
         build: Some(BuildRef { cluster: name("https://ci.example.org"), id: name("4711") }),
         forget: deadline(8, 7),
+        maker: Some(Identity::User("ci".to_owned())),
+        pools: vec![name("p")],
     };
     let small = Ended {
         digest: None,
@@ -203,10 +211,12 @@ fn the_format_of_ended_claims() {
         revision: None,
         fence: None,
         build: None,
+        maker: None,
+        pools: Vec::new(),
         ..full.clone()
     };
     let golden = format!(
-        r#"{{"life":2,"digest":"{}","runs":["r1"],"by":"Ada","reason":"why","at":3,"revision":4,"fence":5}}"#,
+        r#"{{"life":2,"digest":"{}","runs":["r1"],"by":"Ada","reason":"why","at":3,"revision":4,"fence":5,"maker":"user:ci","pools":["p"]}}"#,
         "ab".repeat(32)
     );
     let small_golden = r#"{"life":2,"runs":[],"at":3}"#;

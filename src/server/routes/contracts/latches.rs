@@ -14,6 +14,7 @@ use crate::core::names::Revision;
 use crate::core::state::Snapshot;
 use crate::core::time::Span;
 use crate::env::random_bytes;
+use crate::server::views::Viewer;
 use crate::wire::contracts::lockd::EmptyView;
 use crate::wire::errors::Code;
 use crate::wire::latch::{self, LatchView};
@@ -53,7 +54,7 @@ fn id(call: &Call) -> Result<LatchId, Failure> {
 }
 
 /// The answer to a command about a latch: the latch.
-pub(in super::super) fn shown(_: &Routes, reply: Reply) -> Result<Response, Failure> {
+pub(in super::super) fn shown(_: &Routes, _: &Call<'_>, reply: Reply) -> Result<Response, Failure> {
     match reply {
         Reply::Latch(latch) => Ok(json(&latch::view(&latch))),
         other => Err(Failure::unexpected(&other)),
@@ -61,7 +62,7 @@ pub(in super::super) fn shown(_: &Routes, reply: Reply) -> Result<Response, Fail
 }
 
 /// The answer to the deletion of a latch: nothing.
-pub(in super::super) fn gone(_: &Routes, reply: Reply) -> Result<Response, Failure> {
+pub(in super::super) fn gone(_: &Routes, _: &Call<'_>, reply: Reply) -> Result<Response, Failure> {
     match reply {
         Reply::Latch(_) => Ok(json(&EmptyView {})),
         other => Err(Failure::unexpected(&other)),
@@ -109,7 +110,7 @@ pub(in super::super) async fn get(routes: &Routes, call: &Call<'_>) -> Result<Re
     }
     let is_listed = matches!(wanted, Wanted::Listed { .. });
     let is_long = |snapshot: &Snapshot| is_listed && is_long(snapshot.latches.len());
-    let (response, is_there) = routes.browse(is_long, move |viewer| wanted.look(viewer.snapshot)).await?;
+    let (response, is_there) = routes.browse(call, is_long, move |viewer| wanted.look(viewer)).await?;
     if !may_park || is_there {
         routes.long_polls.unwatch(park);
     }
@@ -157,14 +158,15 @@ impl Wanted {
     }
 
     /// The answer, and whether a waiting request should be answered with it.
-    fn look(&self, snapshot: &Snapshot) -> (Result<Response, Failure>, bool) {
+    fn look(&self, viewer: &Viewer<'_>) -> (Result<Response, Failure>, bool) {
+        let snapshot = viewer.snapshot;
         match self {
-            Self::One(id) => match snapshot.latches.get(id) {
+            Self::One(id) => match snapshot.latches.get(id).filter(|latch| viewer.caller.sees_latch(&latch.target)) {
                 Some(latch) => (Ok(json(&latch::view(latch))), latch.released().is_some()),
                 None => (Err(Refusal::NoSuchLatch { id: *id }.into()), true),
             },
             Self::Listed { released, after } => {
-                let latches = listed(snapshot, *released, *after);
+                let latches = listed(viewer, *released, *after);
                 let headers = vec![(REVISION, snapshot.revision.to_string())];
                 (Ok(Response { headers, ..json(&latches) }), !latches.is_empty())
             }
@@ -173,12 +175,14 @@ impl Wanted {
 }
 
 /// Released latches in the order of their release, others by id.
-fn listed(snapshot: &Snapshot, released: Option<bool>, after: Revision) -> Vec<LatchView> {
-    let view = |latch: &Arc<Latch>| latch::view(latch);
+fn listed(viewer: &Viewer<'_>, released: Option<bool>, after: Revision) -> Vec<LatchView> {
+    let (snapshot, view) = (viewer.snapshot, |latch: &Arc<Latch>| latch::view(latch));
+    let is_seen = |latch: &&Arc<Latch>| viewer.caller.sees_latch(&latch.target);
     if released == Some(true) {
         let from = (after.next(), LatchId::smallest());
         let ids = snapshot.released_latches.range(from..).map(|(_, id)| id);
-        return ids.filter_map(|id| snapshot.latches.get(id)).map(view).collect();
+        return ids.filter_map(|id| snapshot.latches.get(id)).filter(is_seen).map(view).collect();
     }
-    snapshot.latches.values().filter(|latch| released.is_none() || latch.released().is_none()).map(view).collect()
+    let wanted = snapshot.latches.values().filter(|latch| released.is_none() || latch.released().is_none());
+    wanted.filter(is_seen).map(view).collect()
 }

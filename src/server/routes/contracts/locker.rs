@@ -11,6 +11,7 @@ use super::{Hold, Outcome, Stranger, Wish, end, hold, hold_of, holder_name, hold
 use crate::core::claim::Claim;
 use crate::core::names::{PoolName, Text};
 use crate::core::state::Snapshot;
+use crate::server::views::Viewer;
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::locker::{LocksView, PROGRAM, Party, PoolEntry, ResponseView};
 use crate::wire::errors::Code;
@@ -18,13 +19,15 @@ use crate::wire::problems::quoted;
 
 /// `GET /locks`: each pool that has a lock of the same name, ordered by name. No field depends on the time, so the
 /// answer stays the same to the byte while nothing changes.
-pub(in super::super) async fn list(routes: &Routes) -> Result<Response, Failure> {
+pub(in super::super) async fn list(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let is_long = |snapshot: &Snapshot| is_long(snapshot.pools.len());
-    routes.browse(is_long, |viewer| listed(viewer.snapshot)).await
+    routes.browse(call, is_long, listed).await
 }
 
-fn listed(snapshot: &Snapshot) -> Response {
-    let with_lock = snapshot.pools.values().filter_map(|pool| Some((pool, pool.locks.get(&pool.name.own_lock())?)));
+fn listed(viewer: &Viewer<'_>) -> Response {
+    let snapshot = viewer.snapshot;
+    let seen = snapshot.pools.values().filter(|pool| viewer.caller.sees(&pool.name));
+    let with_lock = seen.filter_map(|pool| Some((pool, pool.locks.get(&pool.name.own_lock())?)));
     let view: LocksView =
         with_lock.map(|(pool, lock)| (pool.name.to_string(), entry(&hold_of(snapshot, lock)))).collect();
     json(&view)

@@ -158,7 +158,7 @@ async fn ask_for(routes: &Routes, call: &Call<'_>, id: ClaimId, wish: Wish) -> R
     let queue = wait.is_some();
     let (wait, give_up_after) = wait.map_or((Wait::No, None), |w| (w.park, Some(w.give_up_after)));
     let command = AskClaim { id: id.clone(), terms, scope, run: None, wait, queue, give_up_after };
-    match routes.engine.call_for(Command::Ask(Box::new(command)), call.request.origin()).await {
+    match routes.call_engine(call, Command::Ask(Box::new(command))).await {
         Ok(Reply::Claim { claim, .. }) if !claim.waits() => Ok(Outcome::Locked),
         Ok(Reply::Claim { parked: true, .. }) => Ok(Outcome::Parked),
         Ok(Reply::Claim { parked: false, .. }) => {
@@ -184,7 +184,7 @@ async fn end(routes: &Routes, call: &Call<'_>, id: &ClaimId, stranger: Option<St
     let reason = stranger.as_ref().and_then(|stranger| Reason::parse(stranger.reason).ok());
     let by = stranger.map(|stranger| Arc::new(stranger.owner));
     let command = Command::End { id: id.clone(), run: None, by, reason };
-    match routes.engine.call_for(command, call.request.origin()).await {
+    match routes.call_engine(call, command).await {
         Ok(Reply::Ended { again, .. }) => Ok(!again),
         // The claim ended in another way between the look and this call.
         Err(EngineError::Refused(Refusal::Ended { .. } | Refusal::NoSuchClaim { .. })) => Ok(false),
