@@ -12,6 +12,7 @@ use super::history::ChangeKind;
 use super::limits;
 use super::marks;
 use super::names::{PoolName, Run};
+use super::origin::is_same_owner;
 use super::pool::{Lock, Order, Policy, Pool};
 use super::runs;
 use super::state::{Entry, State};
@@ -128,10 +129,17 @@ pub(super) fn first_holder(state: &mut State, ask: &AskClaim, now: Now) -> Resul
     begin(state, ask, life, runs, now)
 }
 
+/// Whether somebody else has cancelled an id that nobody had used, where rights count: that keeps nobody out.
+fn is_of_others(state: &State, ended: &Ended) -> bool {
+    let origin = state.origin().filter(|origin| origin.is_confined && ended.digest.is_none());
+    origin.is_some_and(|origin| !is_same_owner(origin.proved.as_ref(), ended.maker.as_ref()))
+}
+
 /// Which life of its id the claim would be, and the runs of all its lives.
 fn life_and_runs(state: &State, ask: &AskClaim) -> Result<(u32, Vec<Run>), Refusal> {
     let (life, mut runs) = match state.ended(&ask.id) {
         None => (1, Vec::new()),
+        Some(ended) if is_of_others(state, ended) => (1, Vec::new()),
         Some(ended) => next_life(ended, ask)?,
     };
     if let Some(run) = ask.run.as_ref().filter(|run| !runs.contains(run)) {
