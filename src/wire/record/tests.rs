@@ -301,7 +301,7 @@ fn the_format_of_pools_locks_operations_and_history() {
         FULL_OWNER,
         ",",
         FULL_ORIGIN,
-        r#","reason":"why","waited":2,"held":3,"size":541}"#,
+        r#","reason":"why","waited":2,"held":3,"size":558}"#,
     ];
     let golden = golden.concat();
     assert_eq!(encode(&StoredChange::from(&change)).unwrap(), golden);
