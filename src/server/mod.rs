@@ -117,6 +117,14 @@ impl ServerSettings {
         Proof { basic: self.auth.clone(), certificate }
     }
 
+    /// Without TLS there may be nothing to read again on SIGHUP; units that reload with it must not end the server.
+    fn survive_hangup(&self) -> anyhow::Result<()> {
+        if self.tls.is_none() {
+            signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).context("cannot ignore SIGHUP")?;
+        }
+        Ok(())
+    }
+
     /// The access file, if there is one.
     fn open_access(&self) -> anyhow::Result<Live> {
         let Some(path) = &self.access else { return Ok(Live::default()) };
@@ -211,10 +219,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let guard = Guard::new(&proof, routes::access, Arc::new(routes));
     let handler = Arc::new(guard.with_browsers(browsers).with_sessions(sessions).with_access(access.clone()));
     stop_on_signals(env, stop.clone(), settings.grace);
-    if settings.tls.is_none() {
-        // Nothing to read again; units that reload with it must not end the server.
-        signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).context("cannot ignore SIGHUP")?;
-    }
+    settings.survive_hangup()?;
     let first = settings.first_line(&url);
     let now = WallMs(env.clock.wall_ms());
     for line in std::iter::once(first).chain(imported.map(|imported| imported.to_string())) {
