@@ -25,8 +25,6 @@ pub const LOOK_LEAST_MS: u64 = 100;
 pub const NOTIFY_FILE_POLL_MS: u64 = 1_000;
 /// Longest time for one request to a target, milliseconds, including name lookup, connection and TLS.
 pub const NOTIFY_TIMEOUT_MS: u64 = 10_000;
-/// A target that was not looked after for so long was away, milliseconds: others are looked after each second.
-pub const AWAY_MS: u64 = 5_000;
 /// First and longest pause before a target is tried again, milliseconds. It doubles from one to the other.
 pub const RETRY_MS: (u64, u64) = (1_000, 5 * 60 * 1_000);
 /// Longest pause that a target may ask for (`Retry-After`), milliseconds.

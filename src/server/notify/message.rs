@@ -88,7 +88,8 @@ pub fn suspect(build: &BuildRef, suspect: &Suspect, claims: &[Arc<Claim>], due: 
     let owner = claims.first().map(|claim| views::owner(&claim.terms.owner)).unwrap_or_default();
     let claim = claims.first().map(|claim| claim.id.to_string());
     let mut made = Notification {
-        id: format!("suspect-{}-{}-{}", build.id, suspect.since.0, limit.0),
+        // It becomes the value of a header, and a build's id is any text.
+        id: format!("suspect-{}-{}-{}", encode(build.id.as_str()), suspect.since.0, limit.0),
         locks,
         claim,
         owner,

@@ -47,8 +47,6 @@ pub(super) struct State {
     next_look: BTreeMap<String, Instant>,
     /// Up to which revision entries had left the history when a target was last told that something is missing.
     warned: BTreeMap<String, Revision>,
-    /// When each target was last looked after.
-    planned: BTreeMap<String, Instant>,
     next_poll: Option<Instant>,
     /// The last read of the history has failed, and that was logged.
     failed: bool,
@@ -208,7 +206,7 @@ impl Planner {
         // A clock that was set back must not keep limits from being seen.
         known.told.until = known.told.until.min(moment.wall);
         let page = self.page(known.told.revision, moment)?;
-        known.gone |= self.lacks(target, known.told.revision, moment.at);
+        known.gone |= self.lacks(target, known.told.revision);
         match &target.to {
             To::Webhook(Webhook { rules, .. }) => {
                 let mut round = Round::default();
@@ -251,28 +249,16 @@ impl Planner {
     }
 
     /// Whether entries may have left the history that come after this revision, and of which the target was not told yet
-    /// that they are missing.
-    fn lacks(&mut self, target: &Target, told: Revision, now: Instant) -> bool {
-        let before = self.state.planned.insert(target.name.clone(), now);
-        let was_away = before.is_none_or(|at| now > at + Duration::from_millis(limits::AWAY_MS));
+    /// that they are missing. The history of a removed pool does not count: it leaves with the pool.
+    fn lacks(&mut self, target: &Target, told: Revision) -> bool {
         // As of after the read of the entries.
-        let snapshot = self.engine.snapshot();
+        let gone = self.engine.snapshot().history.pruned;
         let warned = self.state.warned.get(&target.name).copied().unwrap_or_default();
-        if told.max(warned) >= snapshot.history.pruned {
-            return false;
+        let lacks = told.max(warned) < gone;
+        if lacks {
+            self.state.warned.insert(target.name.clone(), gone);
         }
-        let gone = if was_away {
-            snapshot.history.pruned
-        } else {
-            // The history of a pool that is removed leaves at once: no news for whoever looks all the time.
-            let pools = snapshot.pools.values().filter(|pool| target.is_of(&pool.name));
-            pools.map(|pool| pool.pruned).max().unwrap_or_default()
-        };
-        if told.max(warned) >= gone {
-            return false;
-        }
-        self.state.warned.insert(target.name.clone(), gone);
-        true
+        lacks
     }
 
     fn may_check(&self, target: &Target, now: Instant) -> bool {

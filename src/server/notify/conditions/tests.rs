@@ -23,7 +23,7 @@ fn rules() -> Rules {
 
 fn owner() -> Arc<Owner> {
     let text = |text: &str| Some(text.parse().unwrap());
-    Arc::new(Owner { cluster: text("https://ci"), build_id: text("7"), ..Owner::default() })
+    Arc::new(Owner { cluster: text("https://ci"), build_id: text("7\r\nx: ä"), ..Owner::default() })
 }
 
 /// A claim that waits since one time, or holds since another.
@@ -165,7 +165,7 @@ fn the_state_tells_of_each_limit_when_it_is_passed() {
 #[test]
 fn a_suspect_build_is_told_once_with_its_claims() {
     let mut state = state(&[claim("a", "p", 1, Some(200)), claim("b", "q", 1, Some(200))]);
-    let build = BuildRef { cluster: "https://ci".parse().unwrap(), id: "7".parse().unwrap() };
+    let build = BuildRef { cluster: "https://ci".parse().unwrap(), id: "7\r\nx: ä".parse().unwrap() };
     let suspect = Suspect { since: secs(100), why: "no answer".parse().unwrap() };
     state.suspects.insert(build, Arc::new(suspect));
     for (until, now, expected) in [(105, 109, 0), (105, 110, 1), (110, 120, 0)] {
@@ -173,6 +173,8 @@ fn a_suspect_build_is_told_once_with_its_claims() {
         of_moment(&mut round, &Rules { holds: None, waits: None, ..rules() }, &state, told(50, until), secs(now));
         assert_eq!(round.steps.len(), expected, "{until} {now}");
         assert!(round.steps.iter().all(|step| step.notification.pools == ["p"]), "{round:?}");
+        let is_safe = |step: &Step| step.notification.id.bytes().all(|byte| byte.is_ascii_graphic());
+        assert!(round.steps.iter().all(is_safe), "{round:?}");
     }
 }
 

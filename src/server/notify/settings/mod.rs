@@ -10,7 +10,7 @@ use super::limits;
 use super::reader::{Faults, Reader};
 use super::receiver::{Endpoint, Signer};
 use crate::client::http::encode;
-use crate::core::names::{NamePattern, PoolName};
+use crate::core::names::NamePattern;
 use crate::core::time::Span;
 use crate::env;
 use crate::server::secret_file;
@@ -301,14 +301,6 @@ impl Target {
             | To::Webhook(Webhook { url: Address::Given(Endpoint { base: url, .. }), .. }) => url.to_string(),
             To::Webhook(Webhook { url: Address::File(file), .. }) => format!("the URL in {}", file.display()),
         }
-    }
-
-    /// Whether a pool is among its own.
-    #[must_use]
-    pub fn is_of(&self, pool: &PoolName) -> bool {
-        let (To::Webhook(Webhook { rules: Rules { pools, .. }, .. }) | To::Concourse(Concourse { pools, .. })) =
-            &self.to;
-        pools.is_empty() || pools.iter().any(|pattern| pattern.matches(pool))
     }
 
     /// Whether secrets for it can be read on the network.
