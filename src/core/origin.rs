@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::limits;
+use super::names::Digest;
 
 /// What a client has proven about itself. More kinds of proof become more variants; each has a word of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,11 +101,14 @@ impl FromStr for Identity {
 const NO_IDENTITY: &str = "is not an identity such as user:NAME";
 
 /// The part of a build's identity without what separates parts.
-fn encoded(part: &str) -> String {
+#[must_use]
+pub fn encoded(part: &str) -> String {
     part.replace('%', "%25").replace('/', "%2F")
 }
 
-fn decoded(part: &str) -> String {
+/// The part that [`encoded`] was given.
+#[must_use]
+pub fn decoded(part: &str) -> String {
     part.replace("%2F", "/").replace("%25", "%")
 }
 
@@ -121,6 +125,8 @@ pub struct Origin {
     pub rule: Option<Arc<str>>,
     /// Rights count here, and this request has none over the claims of others.
     pub is_confined: bool,
+    /// The hash of the token that it showed. Stored with claims only, never shown.
+    pub credential: Option<Digest>,
 }
 
 impl Origin {

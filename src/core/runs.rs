@@ -1,5 +1,7 @@
 //! Which process acts for a claim (docs/design.md#runs).
 
+use std::sync::Arc;
+
 use super::claim::Claim;
 use super::command::Refusal;
 use super::limits;
@@ -19,9 +21,15 @@ pub(super) fn check(state: &State, claim: &Claim, run: Option<&Run>) -> Result<(
     Ok(())
 }
 
-/// Remembers a new run of an accepted call.
+/// Remembers a new run of an accepted call, and the credential of the process that acts from now on.
 pub(super) fn note(state: &mut State, claim: &Claim, run: Option<&Run>) {
     if let Some(run) = run.filter(|run| !claim.runs.contains(run)) {
-        state.update_claim(&claim.id, |c| c.runs.push(run.clone()));
+        let credential = state.origin().and_then(|origin| origin.credential);
+        state.update_claim(&claim.id, |c| {
+            c.runs.push(run.clone());
+            if let (Some(origin), Some(credential)) = (&mut c.origin, credential) {
+                Arc::make_mut(origin).credential = Some(credential);
+            }
+        });
     }
 }

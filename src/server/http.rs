@@ -6,11 +6,13 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::core::names::ParkId;
 pub use crate::core::origin::Identity;
 use crate::core::origin::Origin;
 use crate::core::time::Span;
+use crate::server::auth::idtoken::shown::Shown;
 
 /// Why the handler is called with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub struct Request {
     /// The identity that the client has proven. Before [`Handler::admit`]: from a verified certificate. Afterwards: the
     /// identity that the request was admitted with.
     pub identity: Option<Identity>,
+    /// The id token that it was admitted with.
+    pub shown: Option<Arc<Shown>>,
     /// The number under which this request can be parked. Unique within one run of the server.
     pub park: ParkId,
     /// Whether there is room to park the request. If false, answer at once.
@@ -58,12 +62,22 @@ impl Request {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
+    /// Its bearer token, if that has the form of one that somebody has signed: three parts with dots between them. No
+    /// token that this server makes has a dot.
+    #[must_use]
+    pub fn signed_token(&self) -> Option<&str> {
+        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        let token = token.trim();
+        (scheme.eq_ignore_ascii_case("bearer") && token.matches('.').count() == 2).then_some(token)
+    }
+
     /// Where it comes from, for the history and the log.
     #[must_use]
     pub fn origin(&self) -> Origin {
         let address = self.peer.parse::<SocketAddr>().map(|peer| peer.ip().to_canonical().to_string());
         let address = address.unwrap_or_else(|_| self.peer.clone());
-        Origin::new(self.identity.as_ref(), &address, &self.id)
+        let credential = self.shown.as_ref().map(|shown| shown.credential);
+        Origin { credential, ..Origin::new(self.identity.as_ref(), &address, &self.id) }
     }
 }
 
@@ -122,4 +136,39 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The client has gone without an answer to its request. Called from an async task: it must not block.
     fn left(&self, park: ParkId);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signed_tokens_are_told_from_other_credentials() {
+        let of = |value: &str| Request {
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            query: String::new(),
+            headers: vec![("authorization".to_owned(), value.to_owned())],
+            body: Vec::new(),
+            peer: String::new(),
+            id: String::new(),
+            identity: None,
+            shown: None,
+            park: ParkId(1),
+            can_park: true,
+            attempt: Attempt::First,
+        };
+        for (value, expected) in [
+            ("Bearer a.b.c", Some("a.b.c")),
+            ("bearer  a.b.c ", Some("a.b.c")),
+            ("Bearer abc", None),
+            ("Bearer a.b", None),
+            ("Bearer a.b.c.d", None),
+            ("Basic YS5iLmM=", None),
+            ("Basic a.b.c", None),
+            ("a.b.c", None),
+        ] {
+            assert_eq!(of(value).signed_token(), expected, "{value}");
+        }
+    }
 }

@@ -48,13 +48,15 @@ use prometheus_client::registry::Registry;
 
 use self::auth::access::Live;
 use self::auth::browsers::Browsers;
+use self::auth::idtoken::issuers::{Patience, Trusted};
+use self::auth::idtoken::shown::Builds;
 use self::auth::sessions::Sessions;
 use self::auth::{Guard, Proof};
 use self::build_watch::BuildWatch;
 use self::build_watch::settings::WatchSettings;
 use self::door::{DoorFigures, DoorSettings, Stop, Tls, TlsSettings};
-use self::engine::Listeners;
 use self::engine::figures::EngineFigures;
+use self::engine::{Engine, Listeners};
 use self::listen::Bound;
 use self::logs::LogSettings;
 use self::long_polls::LongPolls;
@@ -125,11 +127,11 @@ impl ServerSettings {
         Ok(())
     }
 
-    /// The access file, if there is one.
-    fn open_access(&self) -> anyhow::Result<Live> {
+    /// The access file, if there is one. Its issuers are trusted.
+    fn open_access(&self, trusted: &Trusted) -> anyhow::Result<Live> {
         let Some(path) = &self.access else { return Ok(Live::default()) };
         let other_user = self.auth.as_ref().map(|(user, _)| user.clone());
-        Live::open(path.clone(), other_user).map_err(anyhow::Error::msg)
+        Live::open_with(path.clone(), other_user, trusted.clone()).map_err(anyhow::Error::msg)
     }
 
     /// The first line that the server prints.
@@ -142,6 +144,12 @@ impl ServerSettings {
     }
 }
 
+/// Who shows a token of these issuers, also of those that have expired since a claim of this engine began.
+fn by_token(trusted: Trusted, engine: &Engine) -> Builds {
+    let (engine, store_id) = (engine.clone(), engine.store_id().to_owned());
+    Builds::new(trusted, store_id, Box::new(move |id| engine.snapshot().claim(id).cloned()))
+}
+
 /// Serves until SIGTERM or SIGINT, then shuts down in order. A second signal ends the process at once.
 ///
 /// # Errors
@@ -152,7 +160,8 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let (tls, warnings) = settings.tls.clone().map(Tls::open).transpose()?.unzip();
     let builds = BuildWatch::open(&settings.watch, &env.vars, Arc::clone(&env.clock)).map_err(anyhow::Error::msg)?;
     let notify = Notify::open(settings.notify.as_deref())?;
-    let access = settings.open_access()?;
+    let trusted = Trusted::new(env.vars.clone(), Arc::clone(&env.clock), Patience::default());
+    let access = settings.open_access(&trusted)?;
     let is_guarded = proof.is_required() || access.is_on();
     let bound = listen::bind(&settings.listen, is_guarded || settings.no_auth, tls.is_some())?;
     let Bound { listener, url, file: _socket_file } = bound;
@@ -217,7 +226,8 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let loopback_only = !is_guarded && listener.is_loopback();
     let browsers = Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only };
     let guard = Guard::new(&proof, routes::access, Arc::new(routes));
-    let handler = Arc::new(guard.with_browsers(browsers).with_sessions(sessions).with_access(access.clone()));
+    let guard = guard.with_browsers(browsers).with_sessions(sessions).with_access(access.clone());
+    let handler = Arc::new(guard.with_builds(Arc::new(by_token(trusted, &engine))));
     stop_on_signals(env, stop.clone(), settings.grace);
     settings.survive_hangup()?;
     let first = settings.first_line(&url);

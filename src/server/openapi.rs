@@ -154,7 +154,7 @@ fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     responses.insert("200".into(), response("Done", route.media, &answer));
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     let common = if route.contracts.is_empty() { COMMON } else { &[] };
-    let guard: &[Code] = if route.need == Need::Nothing { &[] } else { &[Code::Unauthorized] };
+    let guard: &[Code] = if route.need == Need::Nothing { &[] } else { &[Code::Unauthorized, Code::IssuerUnavailable] };
     for code in guard.iter().chain(common).chain(route.codes) {
         by_status.entry(code.status()).or_default().push(*code);
     }

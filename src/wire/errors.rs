@@ -138,6 +138,8 @@ codes! {
     StoreFailed = "store_failed", 503, UNAVAILABLE;
     /// `--verify-builds`: the Concourse of the build cannot be reached now. The request may be retried.
     ConcourseUnavailable = "concourse_unavailable", 503, UNAVAILABLE;
+    /// The keys of the issuer of the id token are not known yet. The request may be retried.
+    IssuerUnavailable = "issuer_unavailable", 503, UNAVAILABLE;
     /// The server is shutting down or is not ready yet.
     Unavailable = "unavailable", 503, UNAVAILABLE;
 }

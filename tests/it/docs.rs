@@ -109,11 +109,12 @@ fn connection() -> String {
 }
 
 /// The files with limits, each next to what it limits.
-const LIMITS: [&str; 5] = [
+const LIMITS: [&str; 6] = [
     "src/core/limits.rs",
     "src/server/limits.rs",
     "src/server/door/limits.rs",
     "src/server/build_watch/limits.rs",
+    "src/server/auth/idtoken/limits.rs",
     "src/agent/limits.rs",
 ];
 

@@ -2,15 +2,20 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`server`] | the real server and the real resource |
 //! | [`truth`] | every way in which a token can be wrong; two tokens of a real Concourse |
+//! | [`claims`] | claims that outlive their tokens |
+//! | [`file`] | issuers in the access file |
 //! | [`keys`] | keys over real sockets: rotation, an issuer that is away, slow or hostile, tokens that name keys at random |
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod claims;
+mod file;
 mod keys;
+mod server;
 mod truth;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +51,7 @@ fn clock_ahead(ahead: i64) -> Arc<dyn Clock> {
 /// Issuers of an access file.
 fn issuers(list: Value) -> Vec<IssuerSettings> {
     let mut problems = Problems::default();
-    let found = settings::read("issuers", list, Path::new("/"), &mut problems);
+    let found = settings::read("issuers", list, &mut problems);
     assert!(problems.is_empty(), "{:?}", problems.into_list());
     found
 }

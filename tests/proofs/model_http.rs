@@ -473,6 +473,7 @@ fn request(method: &str, path: &str, body: &Value) -> Request {
         body: body.to_string().into(),
         peer: "test".into(),
         park: ParkId(0),
+        shown: None,
         can_park: false,
         attempt: Attempt::First,
         id: "test".into(),

@@ -176,6 +176,7 @@ pub fn request(method: &str, target: &str, body: &str) -> Request {
         id: "test-1".into(),
         identity: None,
         park: ParkId(1),
+        shown: None,
         can_park: false,
         attempt: Attempt::First,
     }

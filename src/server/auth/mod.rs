@@ -19,6 +19,7 @@ use subtle::ConstantTimeEq;
 
 use self::access::Live;
 use self::browsers::Browsers;
+use self::idtoken::shown::{Builds, Shown};
 use self::passwords::{Login, Passwords};
 use self::sessions::Sessions;
 use super::door::ClientAuth;
@@ -88,6 +89,8 @@ pub struct Guard {
     sessions: Sessions,
     access: Live,
     passwords: Passwords,
+    /// Builds that prove who they are.
+    builds: Option<Arc<Builds>>,
     inner: Arc<dyn Handler>,
 }
 
@@ -101,7 +104,8 @@ impl Guard {
             .map(|(user, password)| (user.clone(), Sha256::digest(format!("{user}:{}", password.expose())).into()));
         let (browsers, sessions, access) = (Browsers::default(), Sessions::default(), Live::default());
         let passwords = Passwords::new(access.clone());
-        Self { basic, certificate: proof.certificate, rule, browsers, sessions, access, passwords, inner }
+        let certificate = proof.certificate;
+        Self { basic, certificate, rule, browsers, sessions, access, passwords, builds: None, inner }
     }
 
     /// The same guard, where this access file has users of its own and the routes check rights.
@@ -120,6 +124,21 @@ impl Guard {
     #[must_use]
     pub fn with_sessions(self, sessions: Sessions) -> Self {
         Self { sessions, ..self }
+    }
+
+    /// The same guard, which admits builds with id tokens of trusted issuers.
+    #[must_use]
+    pub fn with_builds(self, builds: Arc<Builds>) -> Self {
+        Self { builds: Some(builds), ..self }
+    }
+
+    /// What a request with an id token has shown. `None` if it has none, or if no issuer is trusted.
+    fn by_token(&self, request: &Request) -> Result<Option<Shown>, Response> {
+        let Some((builds, token)) = self.builds.as_ref().zip(request.signed_token()) else { return Ok(None) };
+        if builds.is_off() || (self.rule)(request) == Access::Public {
+            return Ok(None);
+        }
+        builds.identify(request, token).map(Some).map_err(|refused| refuse_token(&refused))
     }
 
     /// The identity of a request that is admitted, and what that proves. `None` if it has none and needs none.
@@ -261,6 +280,22 @@ fn is_of_page(request: &Request) -> bool {
     says || accepts(request, "text/event-stream")
 }
 
+/// The answer to a token that proves nothing.
+fn refuse_token(refused: &idtoken::Refusal) -> Response {
+    // The client gets the whole reason. Lines for everything that strangers make up would hide the others.
+    tracing::debug!(why = refused.word(), "an id token is refused");
+    match refused.retry_after() {
+        Some(span) => {
+            let headers = vec![("retry-after", span.as_secs().max(1).to_string())];
+            Response { headers, ..refusal(Code::IssuerUnavailable, refused.to_string()) }
+        }
+        None => {
+            let headers = vec![("www-authenticate", "Bearer error=\"invalid_token\"".to_owned())];
+            Response { headers, ..refusal(Code::Unauthorized, refused.to_string()) }
+        }
+    }
+}
+
 fn refusal(code: Code, error: String) -> Response {
     let view = ErrorView { error, code, problems: Vec::new(), claim: None };
     Response::new(code.status(), serde_json::to_vec(&view).unwrap_or_default())
@@ -291,10 +326,13 @@ impl Handler for Guard {
     fn admit<'a>(&'a self, request: &'a mut Request) -> Admitting<'a> {
         Box::pin(async {
             self.browsers.check(request).map_err(|error| refusal(Code::Forbidden, error))?;
-            let identified =
-                if self.access.is_on() { self.identify_by_access(request).await } else { self.identify(request) };
-            let (identity, admission) = identified?;
-            request.identity = identity;
+            let shown = self.by_token(request)?;
+            let (identity, admission) = match &shown {
+                Some(shown) => (Some(shown.identity.clone()), Admission::Client),
+                None if self.access.is_on() => self.identify_by_access(request).await?,
+                None => self.identify(request)?,
+            };
+            (request.identity, request.shown) = (identity, shown.map(Arc::new));
             self.inner.admit(request).await?;
             Ok(admission)
         })

@@ -28,6 +28,7 @@ pub(super) fn request(method: &str, path: &str, authorization: Option<&str>, sub
         id: "7-1".into(),
         identity: subject.map(|subject| Identity::Certificate(subject.to_owned())),
         park: ParkId(1),
+        shown: None,
         can_park: false,
         attempt: Attempt::First,
     }

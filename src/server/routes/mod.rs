@@ -41,7 +41,7 @@ use self::recent::Recent;
 use self::route::{Method, Need, Place, Route, Run};
 use self::table::ROUTES;
 use super::auth::Access;
-use super::auth::access::permit::permit;
+use super::auth::access::permit::{self, permit};
 use super::auth::access::rules::RightsKey;
 use super::auth::access::{Live, Right};
 use super::auth::sessions::Sessions;
@@ -178,7 +178,10 @@ impl Routes {
     }
 
     /// Asks the engine, which decides whether the caller may do this.
-    async fn call_engine(&self, call: &Call<'_>, command: Command) -> Result<Reply, EngineError> {
+    async fn call_engine(&self, call: &Call<'_>, mut command: Command) -> Result<Reply, EngineError> {
+        if let Some(proved) = call.caller.proved() {
+            permit::complete(proved, &mut command);
+        }
         self.engine.call_for(command, call.request.origin(), permit(&call.caller)).await
     }
 
@@ -193,7 +196,8 @@ impl Routes {
     /// Calls the route. If the route asks the engine, this task awaits the answer here.
     async fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
         self.contracts.check_served(found.route.contracts)?;
-        let caller = self.access.caller(request.identity.as_ref());
+        let proved = request.shown.as_ref().and_then(|shown| shown.proved.clone());
+        let caller = self.access.caller(request.identity.as_ref()).with_proof(proved);
         let call = found.route.call(request, found.segments, caller)?;
         check(found.route.need, &call)?;
         match found.route.run {

@@ -536,7 +536,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
     },
     Route {
         answer: Some(SchemaGenerator::subschema_for::<SessionView>),
-        codes: &[Code::Unprocessable],
+        codes: &[Code::Forbidden, Code::Unprocessable],
         ..guarded(
             Identity,
             Post,

@@ -14,7 +14,7 @@ use crate::core::claim::{
     Ask, BuildEnd, BuildOver, BuildRef, Claim, End, Ended, Fetched, Part, Phase, Presence, Priority, Terms, Want,
 };
 use crate::core::names::{ClaimId, Digest, Fence, LockName, PoolName, Reason, Revision, Run, Text, Ticket};
-use crate::core::origin::Identity;
+use crate::core::origin::{Identity, Origin};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 
 fn is_zero(value: &u32) -> bool {
@@ -226,6 +226,9 @@ pub struct StoredClaim {
     aliases: Vec<Parsed<ClaimId>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<StoredOrigin>,
+    /// The hash of the token of the process that acts for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    credential: Option<String>,
 }
 
 impl From<&Claim> for StoredClaim {
@@ -276,6 +279,7 @@ impl From<&Claim> for StoredClaim {
             phase: phase.into(),
             aliases: all_parsed(aliases),
             origin: origin.as_deref().map(Into::into),
+            credential: origin.as_deref().and_then(|origin| origin.credential).map(stored_digest),
         }
     }
 }
@@ -301,6 +305,8 @@ impl StoredClaim {
             supersede: self.supersede.map(|p| p.0),
             waits_if_empty: self.waits_if_empty,
         };
+        let credential = self.credential.as_deref().map(digest).transpose()?;
+        let origin = self.origin.map(|origin| Arc::new(Origin { credential, ..origin.into() }));
         Ok(Claim {
             id,
             life: self.life,
@@ -317,7 +323,7 @@ impl StoredClaim {
             passed: self.passed,
             phase: self.phase.into(),
             aliases: plain(self.aliases),
-            origin: self.origin.map(|origin| Arc::new(origin.into())),
+            origin,
             parks: BTreeSet::new(),
             made: Vec::new(),
         })

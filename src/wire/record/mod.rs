@@ -221,7 +221,7 @@ impl From<StoredOwner> for Owner {
     }
 }
 
-/// Where a request came from. Its id is not stored.
+/// Where a request came from. Its id is not stored, and its credential only with the claim that it made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredOrigin {
@@ -240,7 +240,7 @@ pub struct StoredOrigin {
 
 impl From<&Origin> for StoredOrigin {
     fn from(origin: &Origin) -> Self {
-        let Origin { proved, address, request: _, rule, is_confined } = origin;
+        let Origin { proved, address, request: _, rule, is_confined, credential: _ } = origin;
         let rule = rule.as_deref().map(str::to_owned);
         Self { proved: parsed(proved.as_ref()), address: address.clone(), rule, confined: *is_confined }
     }
@@ -250,7 +250,7 @@ impl From<StoredOrigin> for Origin {
     fn from(stored: StoredOrigin) -> Self {
         let rule = stored.rule.map(Into::into);
         let proved = stored.proved.map(|p| p.0);
-        Self { proved, address: stored.address, request: None, rule, is_confined: stored.confined }
+        Self { proved, address: stored.address, rule, is_confined: stored.confined, ..Self::default() }
     }
 }
 

@@ -130,6 +130,7 @@ fn origin() -> Option<Arc<Origin>> {
         request: None,
         rule: Some("ops".into()),
         is_confined: true,
+        credential: Some(Digest([0xCD; 32])),
     }))
 }
 
@@ -161,7 +162,9 @@ fn the_format_of_claims() {
         r#""since":1767225600001,"until":{"at":18446744073709551615,"span":90000},"#,
         r#""limit":{"at":18446744073709551615,"span":91000},"delivered":true,"marked":true}},"aliases":["c:2","c:3"],"#,
         FULL_ORIGIN,
-        "}",
+        r#","credential":""#,
+        &"cd".repeat(32),
+        r#""}"#,
     ];
     let cases = [
         (claim(), full.concat()),
@@ -289,7 +292,8 @@ fn the_format_of_pools_locks_operations_and_history() {
         claim: Some(name("c:1")),
         end: Some(End::GaveUp),
         who: Some(owner()),
-        origin: origin(),
+        // The credential stays with the claim.
+        origin: origin().map(|origin| Arc::new(Origin { credential: None, ..(*origin).clone() })),
         waited: Some(Span(2)),
         held: Some(Span(3)),
         reason: Some(name("why")),

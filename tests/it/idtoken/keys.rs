@@ -1,6 +1,7 @@
 //! Keys over real sockets.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use locker::server::auth::idtoken::issuers::Patience;
@@ -21,7 +22,7 @@ fn short() -> Patience {
 }
 
 fn open(list: Value, before: &Issuers, patience: Patience) -> Result<Issuers, String> {
-    Issuers::open(&issuers(list), before, &BTreeMap::new(), &clock_ahead(0), patience)
+    Issuers::open(&issuers(list), Path::new("/"), before, &BTreeMap::new(), &clock_ahead(0), patience)
 }
 
 /// The one issuer, as a server knows it.

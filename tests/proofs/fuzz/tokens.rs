@@ -1,6 +1,5 @@
 //! What must hold for every id token and every set of keys. The claims are signed here, so that what reads them is reached.
 
-use std::path::Path;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
@@ -30,7 +29,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
          "require": {"repository_owner": ["acme"]}},
     ]);
     let mut problems = Problems::default();
-    let issuers = settings::read("issuers", list, Path::new("/"), &mut problems);
+    let issuers = settings::read("issuers", list, &mut problems);
     assert!(problems.is_empty());
     let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("a key");
     let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "1", "x": URL_SAFE_NO_PAD.encode(key.public_key())});
@@ -46,7 +45,7 @@ pub fn tokens(input: &[u8]) {
     }
     if let Ok(value) = serde_json::from_slice(input) {
         let mut problems = Problems::default();
-        let found = settings::read("issuers", value, Path::new("/"), &mut problems);
+        let found = settings::read("issuers", value, &mut problems);
         assert!(
             found.iter().all(|one| !one.audiences.is_empty() && !one.algorithms.is_empty()) || !problems.is_empty()
         );

@@ -1,8 +1,10 @@
-//! The access file: users and rules, read as a whole (docs/access.md).
+//! The access file: users, issuers of id tokens and rules, read as a whole (docs/access.md).
 //!
 //! ```yaml
 //! users:
 //!   ada: $argon2id$v=19$m=19456,t=2,p=1$...
+//! issuers:
+//!   - {name: ci, kind: concourse, issuer: "https://ci.example.com", audience: locker}
 //! rules:
 //!   - {to: user:ada, may: admin, pools: "*"}
 //!   - {to: "CN=ci", may: claim, pools: [payments-*, shared]}
@@ -18,9 +20,10 @@ use super::rules::{Rule, Subject};
 use crate::core::limits::{NAME_BYTES, OWNER_FIELD_BYTES};
 use crate::core::names::NamePattern;
 use crate::env::read_file;
+use crate::server::auth::idtoken::settings::{self, IssuerSettings};
 use crate::server::auth::passwords::PasswordHash;
 use crate::server::limits::{ACCESS_FILE_BYTES, ACCESS_LIST, ACCESS_RULES, ACCESS_USERS};
-use crate::wire::problems::{quoted, unknown};
+use crate::wire::problems::{Problems, quoted, unknown};
 use crate::wire::yaml::{self, Entry, Kind, Node};
 
 /// What an access file says.
@@ -28,6 +31,8 @@ use crate::wire::yaml::{self, Entry, Kind, Node};
 pub struct AccessFile {
     pub users: BTreeMap<String, PasswordHash>,
     pub rules: Vec<Arc<Rule>>,
+    /// Whose id tokens count.
+    pub issuers: Vec<IssuerSettings>,
     /// What is allowed, but gives nobody anything.
     pub warnings: Vec<Fault>,
 }
@@ -71,6 +76,27 @@ impl AccessFile {
     }
 }
 
+/// The member with the issuers.
+const ISSUERS: &str = "issuers";
+
+/// The line of the member at a path such as `[0].audience`, or of what is there of it.
+fn line_of(node: &Node, path: &str) -> u64 {
+    if let Some((index, rest)) = path.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let item = index.parse().ok().and_then(|index: usize| node.items().get(index));
+        return item.map_or(node.at.line, |item| line_of(item, rest));
+    }
+    let Some(path) = path.strip_prefix('.') else { return node.at.line };
+    // A key may have dots itself.
+    let is_first = |entry: &&Entry| {
+        path.strip_prefix(entry.key.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    match node.entries().iter().find(is_first) {
+        None => node.at.line,
+        Some(entry) if entry.key.len() == path.len() => entry.at.line,
+        Some(entry) => line_of(&entry.value, &path[entry.key.len()..]),
+    }
+}
+
 #[derive(Default)]
 struct Reading {
     faults: Vec<Fault>,
@@ -100,9 +126,10 @@ impl Reading {
     fn file(&mut self, node: &Node) -> AccessFile {
         let mut file = AccessFile::default();
         let mut has_rules = false;
-        for entry in self.members(node, "the file", &["users", "rules"]) {
+        for entry in self.members(node, "the file", &["users", "issuers", "rules"]) {
             match entry.key.as_str() {
                 "users" => file.users = self.users(&entry.value),
+                "issuers" => file.issuers = self.issuers(&entry.value),
                 "rules" => {
                     has_rules = true;
                     file.rules = self.rules(&entry.value);
@@ -110,10 +137,44 @@ impl Reading {
                 _ => {}
             }
         }
+        self.check_issuers(node, &file);
         if !has_rules && self.faults.is_empty() {
             self.fault(node.at.line, "there are no rules, so nobody may do anything: add `rules:`");
         }
         file
+    }
+
+    /// The issuers of id tokens. Each fault gets the line of the member that it is about.
+    fn issuers(&mut self, node: &Node) -> Vec<IssuerSettings> {
+        let mut problems = Problems::default();
+        let found = settings::read(ISSUERS, node.json(), &mut problems);
+        for problem in problems.into_problems() {
+            self.fault(line_of(node, problem.at.strip_prefix(ISSUERS).unwrap_or_default()), problem.text);
+        }
+        found
+    }
+
+    /// Rules about builds must say which issuer they mean if there are several: teams of two issuers may have one name.
+    fn check_issuers(&mut self, node: &Node, file: &AccessFile) {
+        let known: Vec<&str> = file.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
+        if !self.faults.is_empty() || known.is_empty() {
+            return;
+        }
+        let items = node.get("rules").map(Node::items).unwrap_or_default();
+        for (rule, item) in file.rules.iter().zip(items) {
+            for subject in rule.to.iter().filter(|subject| subject.is_of_builds()) {
+                match subject.issuer() {
+                    Some(issuer) if !known.contains(&issuer) => {
+                        self.fault(item.at.line, format!("{subject}: {}", unknown("issuer", issuer, &known)));
+                    }
+                    None if known.len() > 1 => {
+                        let which = format!("there are several issuers, so say which: one of {}", known.join(", "));
+                        self.fault(item.at.line, format!("{subject}: {which}"));
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     fn users(&mut self, node: &Node) -> BTreeMap<String, PasswordHash> {
@@ -238,7 +299,7 @@ mod tests {
             ("rules: []\n", &[]),
             ("users: {}\n", &["line 1: there are no rules, so nobody may do anything: add `rules:`"]),
             ("rulez: []\n", &["line 1: unknown key \"rulez\": did you mean \"rules\"?"]),
-            ("- a\n", &["line 1: the file must be a map with users, rules"]),
+            ("- a\n", &["line 1: the file must be a map with users, issuers, rules"]),
             (
                 "rules:\n- to: anyone\n  may: lok\n  pools: '*'\n- {to: usr:ada, may: look, pools: p}\n",
                 &[

@@ -10,6 +10,7 @@ use arc_swap::ArcSwapOption;
 use super::file::{AccessFile, text_of};
 use super::rules::Caller;
 use crate::core::origin::Identity;
+use crate::server::auth::idtoken::issuers::Trusted;
 use crate::server::door::Stop;
 use crate::server::limits::ACCESS_LOOK_MS;
 
@@ -21,6 +22,8 @@ struct Inner {
     path: PathBuf,
     /// The user of `AUTH_USER`, whose password is not in the file.
     other_user: Option<String>,
+    /// The issuers of the file.
+    trusted: Trusted,
     now: ArcSwapOption<Numbered>,
     text: std::sync::Mutex<String>,
     read: AtomicUsize,
@@ -48,9 +51,18 @@ impl Live {
     /// # Errors
     /// It cannot be read or has faults.
     pub fn open(path: PathBuf, other_user: Option<String>) -> Result<Self, String> {
+        Self::open_with(path, other_user, Trusted::default())
+    }
+
+    /// The same, where the issuers of the file are trusted by means of `trusted`.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or a file of an issuer cannot be used.
+    pub fn open_with(path: PathBuf, other_user: Option<String>, trusted: Trusted) -> Result<Self, String> {
         let inner = Inner {
             path,
             other_user,
+            trusted,
             now: ArcSwapOption::empty(),
             text: std::sync::Mutex::default(),
             read: AtomicUsize::new(0),
@@ -112,6 +124,7 @@ impl Live {
                     Looked::Same => {
                         said.clear();
                         if is_asked {
+                            inner.read_keys();
                             tracing::info!(file = inner.path.display().to_string(), "the access file has not changed");
                         }
                     }
@@ -130,6 +143,19 @@ impl Live {
 }
 
 impl Inner {
+    /// Trusts the issuers of the file.
+    fn trust(&self, file: &AccessFile) -> Result<(), String> {
+        self.trusted.trust(&file.issuers, self.path.parent().unwrap_or(&self.path))
+    }
+
+    /// Reads the files with keys and certificates again, although the access file is the same.
+    fn read_keys(&self) {
+        let Some(now) = self.now.load_full() else { return };
+        if let Err(error) = self.trust(&now.file) {
+            tracing::error!(error, "the keys of the issuers are not read again: those from before still count");
+        }
+    }
+
     fn look(&self) -> Looked {
         let text = match text_of(&self.path) {
             Ok(text) => text,
@@ -151,6 +177,9 @@ impl Inner {
             return Looked::Bad(format!(
                 "the access file {path} has a user {user:?}, and AUTH_USER is one too: remove one"
             ));
+        }
+        if let Err(why) = self.trust(&file) {
+            return Looked::Bad(format!("the access file {path}: {why}"));
         }
         *last = text;
         let number = self.read.fetch_add(1, Ordering::SeqCst);

@@ -11,6 +11,7 @@ use crate::core::latch::Latch;
 use crate::core::names::{ClaimId, PoolName};
 use crate::core::origin::{Identity, Origin};
 use crate::core::state::State;
+use crate::server::auth::idtoken::Proved;
 use crate::server::engine::{EngineError, Permit};
 use crate::wire::problems::quoted;
 
@@ -198,6 +199,10 @@ impl<'c> Check<'c> {
 
     /// What a build says about itself must not contradict what it has proven.
     fn is_said_truly(&self, owner: &Owner) -> Result<(), EngineError> {
+        if let Some(proved) = self.caller.proved() {
+            return proved.contradicts(owner).map_or(Ok(()), |why| Err(EngineError::Forbidden(why)));
+        }
+        // By the token that its claim began with.
         let Some(Identity::Build(job)) = self.caller.identity() else { return Ok(()) };
         let (pipeline, of_job) = (job.pipeline.as_ref(), job.job.as_ref());
         for (what, said, proven) in [
@@ -214,6 +219,18 @@ impl<'c> Check<'c> {
             }
         }
         Ok(())
+    }
+}
+
+/// Fills in what a new claim does not say about itself. Whether what it says is true is decided later.
+pub fn complete(proved: &Proved, command: &mut Command) {
+    let ask = match command {
+        Command::Ask(ask) => ask,
+        Command::AddLock { claim: Some(ask), .. } => ask,
+        _ => return,
+    };
+    if proved.contradicts(&ask.terms.owner).is_none() {
+        proved.complete(Arc::make_mut(&mut ask.terms.owner));
     }
 }
 

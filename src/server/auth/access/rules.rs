@@ -10,7 +10,8 @@ use crate::core::claim::{Claim, Ended};
 use crate::core::history::Change;
 use crate::core::latch::{LatchRef, Target};
 use crate::core::names::{NamePattern, PoolName};
-use crate::core::origin::{Identity, Job, is_same_owner};
+use crate::core::origin::{self, Identity, Job, is_same_owner};
+use crate::server::auth::idtoken::Proved;
 use crate::wire::problems::{nearest, quoted};
 
 /// Whom a rule is for.
@@ -56,6 +57,15 @@ impl Subject {
         }
     }
 
+    /// The issuer that it names.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        match self {
+            Self::Team { issuer, .. } | Self::Pipeline { issuer, .. } => issuer.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Whether only a build can be it.
     #[must_use]
     pub fn is_of_builds(&self) -> bool {
@@ -89,7 +99,7 @@ impl FromStr for Subject {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, name) = text.split_once(':').map_or((text, None), |(kind, name)| (kind, Some(name)));
-        let parts = || name.unwrap_or_default().split('/').map(str::to_owned).collect::<Vec<_>>();
+        let parts = || name.unwrap_or_default().split('/').map(origin::decoded).collect::<Vec<_>>();
         let is_whole = name.is_some_and(|name| !name.is_empty() && name.split('/').all(|part| !part.is_empty()));
         match (kind, name) {
             ("anyone", None) => Ok(Self::Anyone),
@@ -151,6 +161,8 @@ impl Rule {
 pub struct Caller {
     identity: Option<Identity>,
     rights: Option<Rights>,
+    /// What its id token proves, if that is good now.
+    proved: Option<Arc<Proved>>,
 }
 
 /// The rules that count for somebody.
@@ -169,7 +181,7 @@ impl Caller {
     /// Somebody on a server without an access file.
     #[must_use]
     pub fn unlimited(identity: Option<Identity>) -> Self {
-        Self { identity, rights: None }
+        Self { identity, rights: None, proved: None }
     }
 
     /// Somebody to whom these rules apply. `number` says which file they are of.
@@ -182,7 +194,19 @@ impl Caller {
             key.push(n);
             mine.push(Arc::clone(rule));
         }
-        Self { identity, rights: Some(Rights { rules: mine, key: RightsKey(key) }) }
+        Self { identity, rights: Some(Rights { rules: mine, key: RightsKey(key) }), proved: None }
+    }
+
+    /// The same, with what its token proves.
+    #[must_use]
+    pub fn with_proof(self, proved: Option<Arc<Proved>>) -> Self {
+        Self { proved, ..self }
+    }
+
+    /// What its id token proves, if that is good now.
+    #[must_use]
+    pub fn proved(&self) -> Option<&Proved> {
+        self.proved.as_deref()
     }
 
     #[must_use]
@@ -346,14 +370,18 @@ pub const OWN: &str = "own";
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = |issuer: &Option<String>| issuer.as_ref().map(|issuer| format!("{issuer}/")).unwrap_or_default();
+        let part = |text: &String| origin::encoded(text);
+        let of =
+            |issuer: &Option<String>| issuer.as_ref().map(|issuer| format!("{}/", part(issuer))).unwrap_or_default();
         match self {
             Self::Anyone => f.write_str("anyone"),
             Self::Authenticated => f.write_str("authenticated"),
             Self::User(name) => write!(f, "user:{name}"),
             Self::Certificate(subject) => write!(f, "certificate:{subject}"),
-            Self::Team { issuer, team } => write!(f, "team:{}{team}", of(issuer)),
-            Self::Pipeline { issuer, team, pipeline } => write!(f, "pipeline:{}{team}/{pipeline}", of(issuer)),
+            Self::Team { issuer, team } => write!(f, "team:{}{}", of(issuer), part(team)),
+            Self::Pipeline { issuer, team, pipeline } => {
+                write!(f, "pipeline:{}{}/{}", of(issuer), part(team), part(pipeline))
+            }
         }
     }
 }

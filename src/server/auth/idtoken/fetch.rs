@@ -1,6 +1,7 @@
 //! The keys of an issuer over HTTP: its discovery document names them (`OpenID` Connect Discovery 1.0).
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,11 +39,12 @@ impl Fetch {
     ///
     /// # Errors
     /// A file of certificates cannot be used.
-    pub fn open(settings: &IssuerSettings, vars: &BTreeMap<String, String>) -> Result<Self, String> {
+    pub fn open(settings: &IssuerSettings, base: &Path, vars: &BTreeMap<String, String>) -> Result<Self, String> {
         let url = ServerUrl::parse(&settings.issuer).map_err(|why| why.to_string())?;
         let ca_cert = match &settings.keys {
             KeySource::Discovery { ca_cert: Some(file) } => {
-                let read = env::whole_text(env::read_file(file, IDTOKEN_PEM_BYTES), IDTOKEN_PEM_BYTES);
+                let file = base.join(file);
+                let read = env::whole_text(env::read_file(&file, IDTOKEN_PEM_BYTES), IDTOKEN_PEM_BYTES);
                 Some(read.map_err(|why| format!("cannot read {}: {why}", file.display()))?)
             }
             KeySource::Discovery { ca_cert: None } | KeySource::File(_) => None,
@@ -112,7 +114,7 @@ impl Fetch {
 ///
 /// # Errors
 /// It cannot be read, or is not a JWK set.
-pub fn of_file(file: &std::path::Path) -> Result<KeySet, String> {
+pub fn of_file(file: &Path) -> Result<KeySet, String> {
     let read = env::whole(env::read_file(file, IDTOKEN_JWKS_BYTES), IDTOKEN_JWKS_BYTES);
     let text = read.map_err(|why| format!("cannot read {}: {why}", file.display()))?;
     KeySet::parse(&text).map_err(|why| format!("{}: {why}", file.display()))

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::fetch::{self, Fetch};
 use super::jwk::KeySet;
@@ -16,11 +17,53 @@ use super::refusal::Refusal;
 use super::schedule::{Pace, Schedule};
 use super::settings::{IssuerSettings, KeySource};
 use super::verify::{Proved, verify};
-use crate::env::Clock;
+use crate::env::{Clock, SystemClock};
 
 /// The issuers whose tokens a server accepts. The default accepts none. Their threads end when it is dropped.
 #[derive(Default)]
 pub struct Issuers(Vec<Issuer>);
+
+/// The issuers that are trusted now. Cheap to clone; clones are the same. The default trusts nobody.
+#[derive(Clone)]
+pub struct Trusted(Arc<Trust>);
+
+struct Trust {
+    now: ArcSwap<Issuers>,
+    /// The environment, which may name proxies.
+    vars: BTreeMap<String, String>,
+    clock: Arc<dyn Clock>,
+    patience: Patience,
+}
+
+impl Default for Trusted {
+    fn default() -> Self {
+        Self::new(BTreeMap::new(), Arc::new(SystemClock::default()), Patience::default())
+    }
+}
+
+impl Trusted {
+    /// Trusts nobody yet.
+    #[must_use]
+    pub fn new(vars: BTreeMap<String, String>, clock: Arc<dyn Clock>, patience: Patience) -> Self {
+        Self(Arc::new(Trust { now: ArcSwap::default(), vars, clock, patience }))
+    }
+
+    /// Trusts these from now on, and nobody else. Files are named relative to the directory `base`.
+    ///
+    /// # Errors
+    /// As [`Issuers::open`]. Then nothing changes.
+    pub fn trust(&self, settings: &[IssuerSettings], base: &Path) -> Result<(), String> {
+        let Trust { now, vars, clock, patience } = &*self.0;
+        now.store(Arc::new(Issuers::open(settings, base, &now.load(), vars, clock, *patience)?));
+        Ok(())
+    }
+
+    /// Those that are trusted now.
+    #[must_use]
+    pub fn now(&self) -> Arc<Issuers> {
+        self.0.now.load_full()
+    }
+}
 
 /// One issuer. Dropping it stops its thread, after the request that the thread may be making.
 struct Issuer {
@@ -77,13 +120,14 @@ impl Default for Patience {
 }
 
 impl Issuers {
-    /// Opens these issuers, reads their files, and starts a thread for each that publishes its keys. Where `before` has
+    /// Opens these issuers, reads their files, which are named relative to the directory `base`, and starts a thread for each that publishes its keys. Where `before` has
     /// fetched the keys of the same issuer, those are used until there are newer ones.
     ///
     /// # Errors
     /// A file cannot be used, or the system cannot start a thread. The text names the issuer.
     pub fn open(
         settings: &[IssuerSettings],
+        base: &Path,
         before: &Self,
         vars: &BTreeMap<String, String>,
         clock: &Arc<dyn Clock>,
@@ -92,7 +136,7 @@ impl Issuers {
         let open = |wanted: &IssuerSettings| {
             let fetched = before.0.iter().find(|old| old.settings.issuer == wanted.issuer);
             let fetched = fetched.and_then(|old| old.inner.keys.load_full()).filter(|keys| !keys.is_fixed);
-            let opened = Issuer::open(wanted, fetched, vars, clock, patience);
+            let opened = Issuer::open(wanted, base, fetched, vars, clock, patience);
             opened.map_err(|why| format!("issuer {}: {why}", wanted.name))
         };
         settings.iter().map(open).collect::<Result<_, _>>().map(Self)
@@ -121,6 +165,7 @@ impl Issuers {
 impl Issuer {
     fn open(
         settings: &IssuerSettings,
+        base: &Path,
         fetched: Option<Arc<Fetched>>,
         vars: &BTreeMap<String, String>,
         clock: &Arc<dyn Clock>,
@@ -136,11 +181,11 @@ impl Issuer {
         });
         match &settings.keys {
             KeySource::File(file) => {
-                let keys = fetch::of_file(file)?;
+                let keys = fetch::of_file(&base.join(file))?;
                 inner.keys.store(Some(Arc::new(Fetched { keys, at: inner.seconds(), is_fixed: true })));
             }
             KeySource::Discovery { .. } => {
-                let fetch = Fetch::open(settings, vars)?.with_timeout(patience.timeout);
+                let fetch = Fetch::open(settings, base, vars)?.with_timeout(patience.timeout);
                 inner.keys.store(fetched);
                 let keeper = Arc::clone(&inner);
                 let thread = std::thread::Builder::new().name("issuer".to_owned());

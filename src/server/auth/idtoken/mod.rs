@@ -6,7 +6,8 @@
 //! - [`settings`]: which issuers are trusted, for what, and what their claims mean.
 //! - [`jws`]: what a token says, before anything is believed. [`jwk`]: the keys of an issuer.
 //! - [`verify`]: whether it is true. [`refusal`]: why not, and what to do.
-//! - `schedule`: when keys are fetched. These five are pure: values in, values out.
+//! - [`shown`]: who shows a token, also when it has expired since its claim began.
+//! - `schedule`: when keys are fetched. These, without [`shown`], are pure: values in, values out.
 //! - `fetch`: discovery and keys over HTTP. [`issuers`]: one thread for each issuer, which keeps its keys at hand.
 
 pub(super) mod fetch;
@@ -17,6 +18,7 @@ pub mod limits;
 pub mod refusal;
 mod schedule;
 pub mod settings;
+pub mod shown;
 pub mod verify;
 
 pub use issuers::Issuers;

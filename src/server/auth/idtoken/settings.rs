@@ -9,7 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde_json::Value;
@@ -119,7 +119,7 @@ pub enum VarsFrom {
     Each(Vec<String>),
 }
 
-/// Where the keys of an issuer come from.
+/// Where the keys of an issuer come from. Files are named relative to the access file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// From the issuer itself. `ca_cert`, a PEM file: trust only these issuers of its certificate.
@@ -161,9 +161,9 @@ impl IssuerSettings {
     }
 }
 
-/// Reads the list `issuers` at `at`. Files are named relative to the directory `base`. Records every problem with the
-/// path of the member that it is about, such as `issuers[0].audience`.
-pub fn read(at: &str, value: Value, base: &Path, problems: &mut Problems) -> Vec<IssuerSettings> {
+/// Reads the list `issuers` at `at`. Records every problem with the path of the member that it is about, such as
+/// `issuers[0].audience`.
+pub fn read(at: &str, value: Value, problems: &mut Problems) -> Vec<IssuerSettings> {
     let Value::Array(list) = value else {
         problems.add(at, "must be a list of issuers");
         return Vec::new();
@@ -175,7 +175,7 @@ pub fn read(at: &str, value: Value, base: &Path, problems: &mut Problems) -> Vec
     let mut found: Vec<IssuerSettings> = Vec::new();
     for (n, value) in list.into_iter().enumerate() {
         let at = format!("{at}[{n}]");
-        let Some(one) = read_one(&at, value, base, problems) else { continue };
+        let Some(one) = read_one(&at, value, problems) else { continue };
         for other in &found {
             if other.name == one.name {
                 problems.add(&format!("{at}.name"), format!("{} is the name of two issuers", quoted(&one.name)));
@@ -192,7 +192,7 @@ pub fn read(at: &str, value: Value, base: &Path, problems: &mut Problems) -> Vec
 const KEYS: &[&str] =
     &["name", "kind", "issuer", "audience", "algorithms", "claims", "require", "ca_cert", "jwks", "cluster"];
 
-fn read_one(at: &str, value: Value, base: &Path, problems: &mut Problems) -> Option<IssuerSettings> {
+fn read_one(at: &str, value: Value, problems: &mut Problems) -> Option<IssuerSettings> {
     let mut fields = Members::of(at, Some(value), problems).from_yaml();
     fields.expect(KEYS);
     let name = fields.text("name", problems);
@@ -207,7 +207,7 @@ fn read_one(at: &str, value: Value, base: &Path, problems: &mut Problems) -> Opt
     let algorithms = algorithms(&mut fields, kind, problems);
     let claims = claims(&mut fields, kind, problems);
     let require = required(&mut fields, problems);
-    let keys = keys(&mut fields, base, problems);
+    let keys = keys(&mut fields, problems);
     let cluster = fields.text("cluster", problems);
     let is_named = name.as_ref().is_some_and(|name| is_word(name));
     if !is_named {
@@ -360,16 +360,15 @@ fn required(fields: &mut Members, problems: &mut Problems) -> BTreeMap<String, V
     map.into_iter().filter_map(one).collect()
 }
 
-fn keys(fields: &mut Members, base: &Path, problems: &mut Problems) -> Option<KeySource> {
-    let file = |text: String| base.join(text);
+fn keys(fields: &mut Members, problems: &mut Problems) -> Option<KeySource> {
     let (ca_cert, jwks) = (fields.text("ca_cert", problems), fields.text("jwks", problems));
     match (ca_cert, jwks) {
         (Some(_), Some(_)) => {
             fields.wrong("ca_cert", "has no effect with `jwks`: the keys come from that file", problems);
             None
         }
-        (ca_cert, None) => Some(KeySource::Discovery { ca_cert: ca_cert.map(file) }),
-        (None, Some(jwks)) => Some(KeySource::File(file(jwks))),
+        (ca_cert, None) => Some(KeySource::Discovery { ca_cert: ca_cert.map(PathBuf::from) }),
+        (None, Some(jwks)) => Some(KeySource::File(jwks.into())),
     }
 }
 
@@ -405,7 +404,7 @@ mod tests {
 
     fn read_all(value: Value) -> (Vec<IssuerSettings>, Vec<String>) {
         let mut problems = Problems::default();
-        let found = read("issuers", value, Path::new("/etc/locker"), &mut problems);
+        let found = read("issuers", value, &mut problems);
         (found, problems.into_list())
     }
 
@@ -433,7 +432,7 @@ mod tests {
             ]
         );
         assert_eq!(found[1].require["repository_owner_id"], ["42"]);
-        assert_eq!(found[2].keys, KeySource::File("/etc/locker/keys.json".into()));
+        assert_eq!(found[2].keys, KeySource::File("keys.json".into()));
         assert_eq!(found[3].keys, KeySource::Discovery { ca_cert: Some("/ca.pem".into()) });
         assert_eq!(found[3].claims.instance_vars, Some(VarsFrom::Each(vec!["branch".to_owned()])));
     }

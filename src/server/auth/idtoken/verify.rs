@@ -49,9 +49,10 @@ pub fn verify(token: &Token<'_>, issuer: &IssuerSettings, keys: &KeySet, now: i6
         Checked::NoSuchKey => return Err(Refusal::UnknownKey(name())),
         Checked::Unclear(keys) => return Err(Refusal::NoKeyNamed { issuer: name(), keys }),
     }
-    check_times(token, issuer, now)?;
     check_audience(token, issuer)?;
     check_required(token, issuer)?;
+    // Last, so that what has expired is right in all else.
+    check_times(token, issuer, now)?;
     proved(&token.claims, issuer)
 }
 

@@ -97,6 +97,7 @@ impl Head<'_, '_> {
             id: id.to_owned(),
             identity: client.identity.clone(),
             park,
+            shown: None,
             can_park: false,
             attempt: Attempt::First,
         }
