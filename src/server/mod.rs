@@ -128,10 +128,11 @@ impl ServerSettings {
     }
 
     /// The access file, if there is one. Its issuers are trusted.
-    fn open_access(&self, trusted: &Trusted) -> anyhow::Result<Live> {
+    fn open_access(&self, env: &Env<'_>) -> anyhow::Result<Live> {
         let Some(path) = &self.access else { return Ok(Live::default()) };
         let other_user = self.auth.as_ref().map(|(user, _)| user.clone());
-        Live::open_with(path.clone(), other_user, trusted.clone()).map_err(anyhow::Error::msg)
+        let trusted = Trusted::new(env.vars.clone(), Arc::clone(&env.clock), Patience::default());
+        Live::open_with(path.clone(), other_user, trusted).map_err(anyhow::Error::msg)
     }
 
     /// The first line that the server prints.
@@ -144,10 +145,10 @@ impl ServerSettings {
     }
 }
 
-/// Who shows a token of these issuers, also of those that have expired since a claim of this engine began.
-fn by_token(trusted: Trusted, engine: &Engine) -> Builds {
+/// Who shows a token of the issuers in the access file, also of those that have expired since a claim of this engine began.
+fn by_token(access: &Live, engine: &Engine) -> Arc<Builds> {
     let (engine, store_id) = (engine.clone(), engine.store_id().to_owned());
-    Builds::new(trusted, store_id, Box::new(move |id| engine.snapshot().claim(id).cloned()))
+    Arc::new(Builds::new(access.trusted(), store_id, Box::new(move |id| engine.snapshot().claim(id).cloned())))
 }
 
 /// Serves until SIGTERM or SIGINT, then shuts down in order. A second signal ends the process at once.
@@ -160,8 +161,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let (tls, warnings) = settings.tls.clone().map(Tls::open).transpose()?.unzip();
     let builds = BuildWatch::open(&settings.watch, &env.vars, Arc::clone(&env.clock)).map_err(anyhow::Error::msg)?;
     let notify = Notify::open(settings.notify.as_deref())?;
-    let trusted = Trusted::new(env.vars.clone(), Arc::clone(&env.clock), Patience::default());
-    let access = settings.open_access(&trusted)?;
+    let access = settings.open_access(env)?;
     let is_guarded = proof.is_required() || access.is_on();
     let bound = listen::bind(&settings.listen, is_guarded || settings.no_auth, tls.is_some())?;
     let Bound { listener, url, file: _socket_file } = bound;
@@ -225,9 +225,8 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         .with_metrics(Arc::new(metrics));
     let loopback_only = !is_guarded && listener.is_loopback();
     let browsers = Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only };
-    let guard = Guard::new(&proof, routes::access, Arc::new(routes));
-    let guard = guard.with_browsers(browsers).with_sessions(sessions).with_access(access.clone());
-    let handler = Arc::new(guard.with_builds(Arc::new(by_token(trusted, &engine))));
+    let guard = Guard::new(&proof, routes::access, Arc::new(routes)).with_builds(by_token(&access, &engine));
+    let handler = Arc::new(guard.with_browsers(browsers).with_sessions(sessions).with_access(access.clone()));
     stop_on_signals(env, stop.clone(), settings.grace);
     settings.survive_hangup()?;
     let first = settings.first_line(&url);

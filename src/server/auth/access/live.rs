@@ -73,6 +73,12 @@ impl Live {
         }
     }
 
+    /// The issuers of the file; nobody without one.
+    #[must_use]
+    pub fn trusted(&self) -> Trusted {
+        self.0.as_ref().map(|inner| inner.trusted.clone()).unwrap_or_default()
+    }
+
     /// Whether there is a file.
     #[must_use]
     pub fn is_on(&self) -> bool {
