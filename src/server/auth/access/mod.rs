@@ -1,7 +1,7 @@
 //! Who may do what with which pools, by an access file (docs/access.md).
 //!
 //! - [`rights`]: the words for what may be done. [`rules`]: to whom the file gives them, and what a caller may see.
-//! - [`file`]: reading the file. [`live`]: the file that counts now, read again when it has changed.
+//! - [`mod@file`]: reading the file. [`live`]: the file that counts now, read again when it has changed.
 //! - [`permit`]: which command needs which right.
 
 pub mod file;
