@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::output::CliError;
 use crate::client::Client;
-use crate::client::connect::Access;
+use crate::client::connect::{Access, Authorization};
 use crate::env::Env;
 use crate::server::door::Pem;
 use crate::wire::secret::Secret;
@@ -30,6 +30,9 @@ pub(super) struct Connection {
     /// Password; safer in the environment, because other users can read command lines
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_PASSWORD", value_name = "TEXT")]
     password: Option<Secret>,
+    /// Bearer token, such as the id token of a build, instead of a user name and password; safer in the environment
+    #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_TOKEN", value_name = "TEXT")]
+    token: Option<Secret>,
     /// Trust only these certificates and those that they issued: a PEM file, or PEM text
     #[arg(long, global = true, help_heading = "Connection", env = "LOCKER_CA_CERT", value_name = "PEM")]
     ca_cert: Option<Pem>,
@@ -56,10 +59,10 @@ impl Connection {
     }
 
     pub(super) fn client(&self, env: &mut Env<'_>) -> Result<Client, CliError> {
-        let (server, credentials) = self.target()?;
+        let (server, authorization) = self.target()?;
         let tls = self.tls()?;
         self.warn(env);
-        Client::open(Access::to(server, credentials, tls), &env.vars).map_err(CliError::usage)
+        Client::open(Access::to(server, authorization, tls), &env.vars).map_err(CliError::usage)
     }
 
     /// Warns about unsafe settings.
@@ -84,20 +87,23 @@ impl Connection {
         Ok(Tls { ca_cert: read(&self.ca_cert)?, client, skip_verification })
     }
 
-    /// The server and the credentials, as given.
-    pub(super) fn target(&self) -> Result<(ServerUrl, Option<Credentials>), CliError> {
+    /// The server and what to show it, as given.
+    pub(super) fn target(&self) -> Result<(ServerUrl, Option<Authorization>), CliError> {
         let server =
             ServerUrl::parse(&self.uri).map_err(|why| CliError::usage(format!("the server's address {why}")))?;
-        Ok((server, self.credentials()))
+        Ok((server, self.authorization()))
     }
 
-    pub(super) fn credentials(&self) -> Option<Credentials> {
-        match (&self.username, &self.password) {
-            (None, None) => None,
-            (username, password) => Some(Credentials {
+    /// The token if there is one, else the user name and password.
+    pub(super) fn authorization(&self) -> Option<Authorization> {
+        match (&self.token, &self.username, &self.password) {
+            // Systems of CI leave a variable empty that they cannot fill.
+            (Some(token), ..) if !token.expose().is_empty() => Some(Authorization::Bearer(token.clone())),
+            (_, None, None) => None,
+            (_, username, password) => Some(Authorization::Basic(Credentials {
                 username: username.clone().unwrap_or_default(),
                 password: password.clone().unwrap_or_else(|| Secret::new("")),
-            }),
+            })),
         }
     }
 }

@@ -190,7 +190,7 @@ pub(super) fn latch_client(
     env: &Env<'_>,
 ) -> Result<LatchClient, CliError> {
     let endpoint = endpoint.unwrap_or_else(|| format!("{}/lock", connection.uri.trim_end_matches('/')));
-    LatchClient::open(&endpoint, connection.credentials(), connection.tls()?, &env.vars).map_err(CliError::usage)
+    LatchClient::open(&endpoint, connection.authorization(), connection.tls()?, &env.vars).map_err(CliError::usage)
 }
 
 /// The exit code of a wait. It must not be 0 for a failure, because scripts go on after 0.

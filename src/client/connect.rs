@@ -34,10 +34,10 @@ pub struct Access {
 }
 
 impl Access {
-    /// Access to one server. Without `credentials`, those in its URL are used.
+    /// Access to one server. Without `authorization`, the credentials in its URL are used.
     #[must_use]
-    pub fn to(server: ServerUrl, credentials: Option<Credentials>, tls: Tls) -> Self {
-        let identity = Identity::of(credentials.map(Authorization::Basic));
+    pub fn to(server: ServerUrl, authorization: Option<Authorization>, tls: Tls) -> Self {
+        let identity = Identity::of(authorization);
         Self { servers: vec![server], identity, tls, proxy: None, held_back: false }
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::connect::Access;
+use super::connect::{Access, Authorization};
 use super::http::{CallError, Client, Method, PATIENCE, Request, encode};
 use crate::wire::errors::Code;
 use crate::wire::latch::{BindBody, CreateBody, LatchView, ReleaseBody};
-use crate::wire::server_url::{Credentials, ServerUrl, UrlError};
+use crate::wire::server_url::{ServerUrl, UrlError};
 use crate::wire::tls::Tls;
 
 /// How many times a call is made at most while it gets no usable answer. Every call is harmless to repeat.
@@ -40,12 +40,12 @@ impl LatchClient {
     /// a secret.
     pub fn open(
         endpoint: &str,
-        credentials: Option<Credentials>,
+        authorization: Option<Authorization>,
         tls: Tls,
         vars: &BTreeMap<String, String>,
     ) -> Result<Self, String> {
         let (server, suffix) = Self::parts(endpoint).map_err(|why| format!("the API endpoint {why}"))?;
-        Ok(Self { client: Client::open(Access::to(server, credentials, tls), vars)?, suffix })
+        Ok(Self { client: Client::open(Access::to(server, authorization, tls), vars)?, suffix })
     }
 
     /// Whether the server has answered.

@@ -35,7 +35,7 @@ use crate::resource;
 use crate::wire::concourse::{CheckRequest, Source};
 use crate::wire::errors::exit;
 use crate::wire::secret::Secret;
-use crate::wire::server_url::{Credentials, ServerUrl};
+use crate::wire::server_url::ServerUrl;
 use crate::wire::tls::Tls;
 
 use network::Address;
@@ -93,7 +93,7 @@ impl From<Signal> for Stop {
 struct Target {
     /// Servers of one store; never empty.
     servers: Vec<ServerUrl>,
-    credentials: Option<Credentials>,
+    authorization: Option<Authorization>,
     /// The source has a user name and a password that are not sent.
     held_back: bool,
     tls: Tls,
@@ -112,18 +112,14 @@ struct Subject<'t> {
 impl Target {
     /// A client of these servers, with or without the credentials.
     fn client(&self, servers: &[ServerUrl], with_credentials: bool, env: &Env<'_>) -> Result<Client, String> {
-        let identity = if with_credentials {
-            Identity::of(self.credentials.clone().map(Authorization::Basic))
-        } else {
-            Identity::Nobody
-        };
+        let identity = if with_credentials { Identity::of(self.authorization.clone()) } else { Identity::Nobody };
         let (servers, tls, proxy) = (servers.to_vec(), self.tls.clone(), self.proxy.clone());
         Client::open(Access { servers, identity, tls, proxy, held_back: self.held_back }, &env.vars)
     }
 
     /// Whether credentials are sent.
     fn has_credentials(&self) -> bool {
-        self.credentials.is_some() || self.servers.iter().any(|server| server.credentials().is_some())
+        self.authorization.is_some() || self.servers.iter().any(|server| server.credentials().is_some())
     }
 }
 
@@ -220,12 +216,13 @@ fn target(
         Some((text, from)) => {
             let source = parse_source(&text, from, report, env)?;
             let Source { servers, credentials, tls, proxy, held_back, .. } = source.clone();
-            (Target { servers, credentials, held_back, tls, proxy, pool: None }, Some(source), from)
+            let authorization = credentials.map(Authorization::Basic);
+            (Target { servers, authorization, held_back, tls, proxy, pool: None }, Some(source), from)
         }
         None => {
-            let (server, credentials) = connection.target()?;
+            let (server, authorization) = connection.target()?;
             let (servers, tls) = (vec![server], connection.tls()?);
-            (Target { servers, credentials, held_back: false, tls, proxy: None, pool: None }, None, "--uri")
+            (Target { servers, authorization, held_back: false, tls, proxy: None, pool: None }, None, "--uri")
         }
     };
     let servers: Vec<String> = target.servers.iter().map(ToString::to_string).collect();

@@ -49,7 +49,7 @@ pub(super) fn examine(
         Err(error) => return Err(no_info(subject, &error, report, env)?),
     };
     report.ok(env, "server", format!("answered in {} ms", took.as_millis()))?;
-    credentials(subject, tools, report, env)?;
+    credentials(subject, info.identity.as_deref(), tools, report, env)?;
     versions(&info, report, env)?;
     clocks(&info, took, tools, report, env)?;
     report.ok(env, "store", format!("{}, revision {}", info.store_id, info.revision))?;
@@ -83,8 +83,18 @@ fn no_info(subject: &Subject<'_>, error: &CallError, report: &mut Report, env: &
     }
 }
 
-/// Checks whether the server needs the credentials, with the same request without them.
-fn credentials(subject: &Subject<'_>, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
+/// Checks whether the server needs the credentials. `identity` is whom it knows by them; a server that does not say is asked
+/// the same without them.
+fn credentials(
+    subject: &Subject<'_>,
+    identity: Option<&str>,
+    tools: &Tools,
+    report: &mut Report,
+    env: &mut Env<'_>,
+) -> Result<(), Stop> {
+    if let Some(identity) = identity {
+        return report.ok(env, "auth", format!("the credentials are accepted: {identity}"));
+    }
     if !subject.target.has_credentials() {
         return report.ok(env, "auth", "the server asks for no credentials");
     }

@@ -29,6 +29,7 @@ pub(super) fn info(routes: &Routes, call: &Call) -> Result<Response, Failure> {
         store_id: routes.engine.store_id().to_owned(),
         time: time(routes.engine.now().wall),
         revision: routes.engine.snapshot().revision.0,
+        identity: call.caller.identity().map(ToString::to_string),
         concourses: if call.caller.may_everywhere(Right::Look) { routes.builds.report() } else { Vec::new() },
     }))
 }

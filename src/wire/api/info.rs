@@ -15,6 +15,9 @@ pub struct InfoView {
     pub time: String,
     /// The newest revision assigned.
     pub revision: u64,
+    /// Who this request has proved to come from, such as `user:ci`; left out if it has proved nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// The Concourse installations whose builds are watched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub concourses: Vec<ConcourseView>,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{claims, with};
 use crate::support::certs::Files;
 use crate::support::issuer::{Fault, Issuer, Key};
-use crate::support::{Build, Server, eventually};
+use crate::support::{Build, Running, Server, eventually};
 
 /// What the rules of these tests say about builds and others.
 const RULES: &str = "
@@ -249,4 +249,26 @@ fn a_put_outlives_its_token() {
     // And it may still look at its own claim, and at nothing else.
     assert_eq!(call(&server, &format!("GET /api/v1/claims/{claim}"), &token, &Value::Null).0, 200);
     assert_eq!(call(&server, "GET /api/v1/claims", &token, &Value::Null).0, 401);
+}
+
+#[test]
+fn the_command_line_shows_a_token() {
+    let world = World::new();
+    let server = world.server();
+    let token = world.token("payments", "app", "deploy");
+    until_known(&server, &token);
+    let with_token = |args: &[&str], token: &str| {
+        Running::start(server.cli_command().args(args).env("LOCKER_TOKEN", token), b"").finish()
+    };
+    with_token(&["claim", "payments-db", "--id", "mine"], &token).ok();
+    assert_eq!(call(&server, "GET /api/v1/claims/mine", &token, &Value::Null).1["state"], "held");
+    let refused = with_token(&["claim", "search-db"], &token);
+    assert!(!refused.stderr.contains(&token));
+    refused.failed(7, "build:ci/payments/app/deploy does not have the right claim on pool");
+    let doctor = with_token(&["doctor", "--pool", "payments-db"], &token);
+    assert!(doctor.stdout.contains("the credentials are accepted: build:ci/payments/app/deploy"), "{doctor:?}");
+    // GitLab leaves the variable empty if it is not allowed to make a token.
+    with_token(&["claim", "payments-db"], "").failed(7, "requires HTTP Basic credentials");
+    with_token(&["status", "payments-db"], "").ok();
+    with_token(&["release", "mine"], &token).ok();
 }
