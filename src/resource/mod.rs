@@ -2,8 +2,8 @@
 //! `docs/concourse.md`.
 //!
 //! - `check`: lists versions.
-//! - [`mod@get`]: fetches one version. `destination` writes its files; `tree` adds those that pool-resource writes.
-//! - [`mod@out`]: runs one put. It takes locks (`acquire`), releases them (`release`, and `lost`, which
+//! - [`get()`]: fetches one version. `destination` writes its files; `tree` adds those that pool-resource writes.
+//! - [`out()`]: runs one put. It takes locks (`acquire`), releases them (`release`, and `lost`, which
 //!   tells what was taken away before), adds and removes them (`add`,
 //!   `remove`), waits for them to change (`wait_for_lock`), or asserts that a hold lasts (`verify`). `put` has what
 //!   these share, `input` reads their files, `persist` retries what must not fail, and `progress` reports what a wait
