@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::{Args, Subcommand};
 
-use super::output::{CliError, print_line};
+use super::output::{CliError, print_line, say};
 use crate::client::when;
 use crate::env::{Env, random_hex};
 use crate::server::notify::message;
@@ -48,7 +48,10 @@ enum Action {
 
 pub(super) fn run(args: &NotifyArgs, env: &mut Env<'_>) -> Result<u8, CliError> {
     let (Action::Test { file, .. } | Action::Check { file }) = &args.action;
-    let settings = Settings::open(file).map_err(|bad| CliError::usage(bad.to_string()))?;
+    let settings = Settings::open(file).map_err(|bad| {
+        bad.lines().iter().for_each(|line| say(env, line));
+        CliError::usage(format!("{} cannot be used", file.display()))
+    })?;
     match &args.action {
         Action::Check { .. } => {
             for target in &settings.targets {

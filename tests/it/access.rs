@@ -453,7 +453,9 @@ fn a_changed_file_counts_and_a_bad_one_does_not() {
 #[test]
 fn the_file_is_checked_and_explained_without_a_server() {
     let files = Files::new();
-    let good = files.write("good.yml", &file("- {name: pay, to: 'team:payments', may: claim, pools: payments-*}\n"));
+    let rules = file("- {name: pay, to: 'team:payments', may: claim, pools: payments-*}\n");
+    let issuer = "issuers: [{name: ci, kind: concourse, issuer: 'https://ci.example.com', audience: locker}]\n";
+    let good = files.write("good.yml", &format!("{issuer}{rules}"));
     let bad = files.write("bad.yml", "rules:\n- {to: anyone, may: looc, pools: p}\n");
     let server = Server::start();
     let done = server.cli(&["access", "check", &good]).ok();

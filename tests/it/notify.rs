@@ -374,8 +374,12 @@ fn a_test_message_says_what_each_target_answers() {
     assert!(locker(&["test", &file, "--target", "good"]).ok().stdout.lines().count() == 1);
     locker(&["test", &file, "--target", "god"]).failed(2, "did you mean \"good\"");
     assert!(locker(&["check", &file]).ok().stdout.contains("ci: checks http://"));
-    write(dir.path(), "targets: 1\n");
-    locker(&["check", &file]).failed(2, "notify.yml:1: targets must be a list");
+    write(dir.path(), "targets: 1\nserverurl: http://x\n");
+    let faulty = locker(&["check", &file]);
+    let lines: Vec<&str> = faulty.stderr.lines().collect();
+    assert!(lines.iter().any(|line| line.ends_with("notify.yml:1: targets must be a list")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("notify.yml:2: unknown key \"serverurl\"")), "{lines:?}");
+    faulty.failed(2, "notify.yml cannot be used");
 }
 
 #[test]

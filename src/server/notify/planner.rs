@@ -168,7 +168,7 @@ impl Planner {
                 tracing::info!(file = %self.file.display(), count, "the targets of notifications were read again");
             }
             Err(bad) => {
-                let reason = bad.to_string().replace('\n', "; ");
+                let reason = bad.to_string();
                 tracing::warn!(reason, "the new file of targets is not used, the old targets stay");
             }
         }

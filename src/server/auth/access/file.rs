@@ -33,8 +33,6 @@ pub struct AccessFile {
     pub rules: Vec<Arc<Rule>>,
     /// Whose id tokens count.
     pub issuers: Vec<IssuerSettings>,
-    /// What is allowed, but gives nobody anything.
-    pub warnings: Vec<Fault>,
 }
 
 /// Something wrong in a line of the file.
@@ -154,16 +152,22 @@ impl Reading {
         found
     }
 
-    /// Rules about builds must say which issuer they mean if there are several: teams of two issuers may have one name.
+    /// Rules about builds need an issuer, and must say which one they mean if there are several: teams of two issuers may
+    /// have one name.
     fn check_issuers(&mut self, node: &Node, file: &AccessFile) {
         let known: Vec<&str> = file.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
-        if !self.faults.is_empty() || known.is_empty() {
+        if !self.faults.is_empty() {
             return;
         }
         let items = node.get("rules").map(Node::items).unwrap_or_default();
         for (rule, item) in file.rules.iter().zip(items) {
             for subject in rule.to.iter().filter(|subject| subject.is_of_builds()) {
                 match subject.issuer() {
+                    _ if known.is_empty() => {
+                        let text =
+                            format!("{subject}: there are no issuers, so no build can prove that: add `issuers:`");
+                        self.fault(item.at.line, text);
+                    }
                     Some(issuer) if !known.contains(&issuer) => {
                         self.fault(item.at.line, format!("{subject}: {}", unknown("issuer", issuer, &known)));
                     }
@@ -324,6 +328,10 @@ mod tests {
                 &["line 2: to: must be pipeline:TEAM/NAME, or pipeline:ISSUER/TEAM/NAME"],
             ),
             (
+                "rules:\n- {to: anyone, may: look, pools: a}\n- {to: team:a, may: look, pools: a}\n",
+                &["line 3: team:a: there are no issuers, so no build can prove that: add `issuers:`"],
+            ),
+            (
                 "users: {a: hunter2}\nrules: []\n",
                 &["line 1: the hash of user \"a\" is not an argon2id hash: make one with `locker user hash`"],
             ),
@@ -339,6 +347,7 @@ mod tests {
     }
 
     const FILE: &str = "
+issuers: [{name: ci, kind: concourse, issuer: 'https://ci.example.com', audience: locker}]
 rules:
 - {to: user:root, may: admin, pools: '*'}
 - {name: pay, to: 'team:payments', may: [claim, manage], pools: [payments-*, shared]}

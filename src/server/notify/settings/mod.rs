@@ -124,14 +124,22 @@ pub struct BadFile {
     pub faults: Vec<(u64, String)>,
 }
 
+impl BadFile {
+    /// Each fault, with the file and its line.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let file = escape(&self.file.display().to_string());
+        let line = |(line, what): &(u64, String)| match line {
+            0 => format!("{file}: {what}"),
+            _ => format!("{file}:{line}: {what}"),
+        };
+        self.faults.iter().map(line).collect()
+    }
+}
+
 impl fmt::Display for BadFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.file.display().to_string();
-        let lines = self.faults.iter().map(|(line, what)| match line {
-            0 => format!("{}: {what}", escape(&file)),
-            _ => format!("{}:{line}: {what}", escape(&file)),
-        });
-        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+        f.write_str(&self.lines().join("; "))
     }
 }
 
