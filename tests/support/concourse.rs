@@ -14,8 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -25,6 +24,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
+
+use super::port::Port;
 
 /// How it fails. A fault affects all endpoints unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,15 +107,13 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     tls: Mutex<Option<Arc<ServerConfig>>>,
-    closing: AtomicBool,
 }
 
 /// A running Concourse.
 pub struct Concourse {
     pub url: String,
-    address: SocketAddr,
+    port: Port,
     shared: Arc<Shared>,
-    accepting: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 impl Concourse {
@@ -133,24 +132,10 @@ impl Concourse {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{address}");
         let state = State { external_url: url.clone(), ..State::default() };
-        let shared = Shared { state: Mutex::new(state), tls: Mutex::new(tls), closing: AtomicBool::new(false) };
-        let concourse = Self { url, address, shared: Arc::new(shared), accepting: Mutex::default() };
-        concourse.accept(listener);
-        concourse
-    }
-
-    fn accept(&self, listener: TcpListener) {
-        let shared = Arc::clone(&self.shared);
-        let thread = std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if shared.closing.load(Ordering::SeqCst) {
-                    return;
-                }
-                let shared = Arc::clone(&shared);
-                std::thread::spawn(move || shared.serve(stream));
-            }
-        });
-        *self.accepting.lock().unwrap() = Some(thread);
+        let shared = Shared { state: Mutex::new(state), tls: Mutex::new(tls) };
+        let shared = Arc::new(shared);
+        let theirs = Arc::clone(&shared);
+        Self { url, port: Port::open(listener, move |stream| theirs.serve(stream)), shared }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -161,12 +146,7 @@ impl Concourse {
     pub fn fails(&self, fault: Fault) {
         self.well();
         if fault == Fault::Refuses {
-            self.shared.closing.store(true, Ordering::SeqCst);
-            // The thread is blocked in `accept`: wake it, so that it drops the listener.
-            drop(TcpStream::connect(self.address));
-            if let Some(thread) = self.accepting.lock().unwrap().take() {
-                thread.join().unwrap();
-            }
+            self.port.refuses();
         }
         self.state().fault = Some(fault);
     }
@@ -177,10 +157,7 @@ impl Concourse {
         state.fault = None;
         state.kept.clear();
         drop(state);
-        if self.shared.closing.swap(false, Ordering::SeqCst) {
-            let listener = super::eventually("the port is free again", || TcpListener::bind(self.address).ok());
-            self.accept(listener);
-        }
+        self.port.accepts();
     }
 
     /// Uses another certificate from now on.
@@ -293,13 +270,6 @@ impl Concourse {
     /// The paths of all requests so far.
     pub fn paths(&self) -> Vec<String> {
         self.state().paths.clone()
-    }
-}
-
-impl Drop for Concourse {
-    fn drop(&mut self) {
-        self.shared.closing.store(true, Ordering::SeqCst);
-        drop(TcpStream::connect(self.address));
     }
 }
 

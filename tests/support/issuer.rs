@@ -2,10 +2,8 @@
 //! ways in which it can fail.
 
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -17,7 +15,8 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
-use super::{eventually, proxy};
+use super::port::Port;
+use super::proxy;
 
 /// A key of an issuer, with its name.
 pub struct Key {
@@ -139,34 +138,31 @@ struct Shared {
     requests: Mutex<Vec<String>>,
     /// Connections that get no answer.
     kept: Mutex<Vec<TcpStream>>,
-    closing: AtomicBool,
     url: String,
 }
 
 /// An issuer on a free port.
 pub struct Issuer {
     pub url: String,
-    address: SocketAddr,
+    port: Port,
     shared: Arc<Shared>,
-    accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Issuer {
     pub fn start(keys: &[&Key]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let url = format!("http://{address}");
+        let url = format!("http://{}", listener.local_addr().unwrap());
         let shared = Shared {
             keys: Mutex::default(),
             fault: Mutex::default(),
             requests: Mutex::default(),
             kept: Mutex::default(),
-            closing: AtomicBool::new(false),
             url: url.clone(),
         };
-        let issuer = Self { url, address, shared: Arc::new(shared), accepting: Mutex::default() };
+        let shared = Arc::new(shared);
+        let theirs = Arc::clone(&shared);
+        let issuer = Self { url, port: Port::open(listener, move |stream| theirs.serve(stream)), shared };
         issuer.publishes(keys);
-        issuer.accept(listener);
         issuer
     }
 
@@ -180,12 +176,7 @@ impl Issuer {
     pub fn fails(&self, fault: Fault) {
         self.well();
         if fault == Fault::Refuses {
-            self.shared.closing.store(true, Ordering::SeqCst);
-            // The thread is blocked in `accept`: wake it, so that it drops the listener.
-            drop(TcpStream::connect(self.address));
-            if let Some(thread) = self.accepting.lock().unwrap().take() {
-                thread.join().unwrap();
-            }
+            self.port.refuses();
         }
         *self.shared.fault.lock().unwrap() = Some(fault);
     }
@@ -194,10 +185,7 @@ impl Issuer {
     pub fn well(&self) {
         *self.shared.fault.lock().unwrap() = None;
         self.shared.kept.lock().unwrap().clear();
-        if self.shared.closing.swap(false, Ordering::SeqCst) {
-            let listener = eventually("the port is free again", || TcpListener::bind(self.address).ok());
-            self.accept(listener);
-        }
+        self.port.accepts();
     }
 
     /// How many requests it has had for this path.
@@ -209,20 +197,6 @@ impl Issuer {
     /// All requests so far, as text.
     pub fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().unwrap().clone()
-    }
-
-    fn accept(&self, listener: TcpListener) {
-        let shared = Arc::clone(&self.shared);
-        let thread = std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if shared.closing.load(Ordering::SeqCst) {
-                    return;
-                }
-                let shared = Arc::clone(&shared);
-                std::thread::spawn(move || shared.serve(stream));
-            }
-        });
-        *self.accepting.lock().unwrap() = Some(thread);
     }
 }
 
@@ -259,12 +233,5 @@ impl Shared {
         let length = body.len();
         let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
-    }
-}
-
-impl Drop for Issuer {
-    fn drop(&mut self) {
-        self.shared.closing.store(true, Ordering::SeqCst);
-        drop(TcpStream::connect(self.address));
     }
 }

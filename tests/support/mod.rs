@@ -13,6 +13,7 @@
 //! | [`issuer`] | a pretend issuer of id tokens |
 //! | [`impostor`], [`proxy`] | a server of another program; a network that fails |
 //! | [`receiver`] | a pretend receiver of webhooks |
+//! | [`port`] | the port of the pretend servers |
 //! | [`certs`], [`terminal`], [`files`], [`malformed`] | certificates; a terminal; directories; malformed requests |
 
 #![allow(
@@ -36,6 +37,7 @@ pub mod in_process;
 pub mod issuer;
 pub mod malformed;
 pub mod passes;
+pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod receiver;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use super::port::Port;
 use super::proxy;
 use super::wait::eventually;
 
@@ -54,6 +55,8 @@ struct State {
 pub struct Receiver {
     pub url: String,
     state: Arc<Mutex<State>>,
+    /// Serves until this is dropped.
+    _port: Port,
 }
 
 impl Receiver {
@@ -62,13 +65,8 @@ impl Receiver {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::<Mutex<State>>::default();
         let theirs = Arc::clone(&state);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let state = Arc::clone(&theirs);
-                std::thread::spawn(move || serve(stream, &state));
-            }
-        });
-        Self { url, state }
+        let port = Port::open(listener, move |stream| serve(stream, &theirs));
+        Self { url, state, _port: port }
     }
 
     /// From now on it treats requests in this manner.
