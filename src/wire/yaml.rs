@@ -56,7 +56,7 @@ pub fn parse(text: &str) -> Result<Node, Broken> {
         // Without the excerpt of the file, the place, and advice for users of the crate.
         let text = error.without_snippet().to_string();
         let line = text.lines().next().unwrap_or_default();
-        let why = line.split(" at line ").next().and_then(|why| why.split("; use ").next()).unwrap_or(line);
+        let why = [" at line ", "; use ", ", set "].iter().fold(line, |why, end| why.split(end).next().unwrap_or(why));
         Broken { at, why: why.to_owned() }
     })
 }
@@ -217,6 +217,7 @@ mod tests {
         for (text, line) in [("a: [1\nb: 2\n", 2), ("a: 1\nb: {{old}}\n", 2), ("a: 1\na: 2\n", 2)] {
             let broken = parse(text).err().expect("it is broken");
             assert!(broken.at.line >= line && !broken.why.is_empty(), "{text}: {:?} {}", broken.at, broken.why);
+            assert!(!broken.why.contains("Options"), "{}", broken.why);
         }
     }
 }

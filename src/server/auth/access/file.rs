@@ -105,18 +105,14 @@ impl Reading {
         self.faults.push(Fault { line, text: text.into() });
     }
 
-    /// The members of a map. Each may be given once, and must be known.
+    /// The members of a map, which must be known. The parser refuses a key that stands twice.
     fn members<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> &'n [Entry] {
         let Kind::Map(entries) = &node.kind else {
             self.fault(node.at.line, format!("{what} must be a map with {}", known.join(", ")));
             return &[];
         };
-        for (n, entry) in entries.iter().enumerate() {
-            if !known.contains(&entry.key.as_str()) {
-                self.fault(entry.at.line, unknown("key", &entry.key, known));
-            } else if entries[..n].iter().any(|other| other.key == entry.key) {
-                self.fault(entry.at.line, format!("{} is given twice", entry.key));
-            }
+        for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+            self.fault(entry.at.line, unknown("key", &entry.key, known));
         }
         entries
     }
@@ -198,8 +194,6 @@ impl Reading {
             if !is_name || name.chars().any(char::is_control) {
                 let must = "must have 1 to 256 bytes, no colon and no control characters";
                 self.fault(at.line, format!("the user name {} {must}", quoted(name)));
-            } else if users.contains_key(name) {
-                self.fault(at.line, format!("user {} is given twice", quoted(name)));
             } else {
                 // A text that is not a hash may be a password, so it is not shown.
                 let hash = value.as_text().ok_or_else(|| "is not a text".to_owned()).and_then(str::parse);
@@ -327,6 +321,8 @@ mod tests {
                 "rules:\n- {to: pipeline:a, may: look, pools: a}\n",
                 &["line 2: to: must be pipeline:TEAM/NAME, or pipeline:ISSUER/TEAM/NAME"],
             ),
+            ("rules: []\nrules: []\n", &["line 2: duplicate mapping key: rules"]),
+            ("users:\n  a: x\n  a: y\nrules: []\n", &["line 3: duplicate mapping key: a"]),
             (
                 "rules:\n- {to: anyone, may: look, pools: a}\n- {to: team:a, may: look, pools: a}\n",
                 &["line 3: team:a: there are no issuers, so no build can prove that: add `issuers:`"],
