@@ -44,6 +44,11 @@ pub(super) struct RequestArgs {
 }
 
 impl RequestArgs {
+    /// The pool to take locks from.
+    pub(super) fn pool(&self) -> &PoolName {
+        &self.pool
+    }
+
     /// The request of the person at the command line.
     pub(super) fn body(&self, scope: Scope, env: &Env<'_>) -> ClaimBody {
         let mut locks: Vec<String> = self.locks.iter().map(|lock| lock.as_str().to_owned()).collect();

@@ -9,7 +9,7 @@ use super::env_defaults;
 use super::output::{CliError, is_coloured, say};
 use super::{
     access, agent, breaking, check, claim, claims, doctor, history, import, latch, lint, lock, manual, notify, pool,
-    queue, release, run, server, stats, status, store, transfer, verify, wait, watch,
+    queue, release, run, server, stats, status, store, transfer, verify, version, wait, watch,
 };
 use crate::env::Env;
 use crate::wire::errors::exit;
@@ -98,6 +98,8 @@ enum Command {
     Completions(manual::CompletionsArgs),
     /// Print the man pages, or write them to a directory
     Man(manual::ManArgs),
+    /// Print the version; check whether a server can use its settings
+    Version(version::VersionArgs),
     /// Find out why a resource does not work: server, TLS, credentials, pool
     Doctor(doctor::DoctorArgs),
     /// Find what would fail in pipelines, or leave a lock held, before they are set
@@ -141,7 +143,7 @@ fn run_as(command: clap::Command, execute: Execute, env: &mut Env<'_>) -> u8 {
         Ok(matches) => matches,
         Err(error) => {
             let code = show_clap_error(env, &error);
-            if let Some(tip) = run::missing_dashes(&error, &env.args) {
+            if let Some(tip) = run::missing_command(&error, &env.args) {
                 say(env, &tip);
             }
             return code;
@@ -232,6 +234,10 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::User(args) => access::user(&args, env),
         Command::Lint(args) => lint::run(&args, env),
         Command::Notify(args) => notify::run(&args, env),
+        Command::Version(args) => {
+            let server = args.checked().map(|flags| server_args(flags, env)).transpose()?;
+            version::run(server.as_ref(), env)
+        }
         Command::Doctor(args) => doctor::run(&args, connection, env),
         Command::Completions(args) => manual::completions(&args, command(), env),
         Command::Man(args) => manual::man(&args, command(), env),
@@ -241,5 +247,16 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Check => Ok(check::check(env)),
         Command::In(args) => Ok(check::get(&args, env)),
         Command::Out(args) => Ok(check::put(&args, env)),
+    }
+}
+
+/// The settings of a server that is started with these flags.
+fn server_args(flags: &[String], env: &Env<'_>) -> Result<server::ServerArgs, CliError> {
+    let line = ["locker", "server"].map(str::to_owned).into_iter().chain(flags.iter().cloned());
+    let wrong = |error: clap::Error| CliError::usage(error.to_string());
+    let matches = env_defaults::with_env(Cli::command(), &env.vars).try_get_matches_from(line).map_err(wrong)?;
+    match Cli::from_arg_matches(&matches).map_err(wrong)?.command {
+        Command::Server(args) => Ok(*args),
+        _ => Err(CliError::usage("the flags after -- are those of `locker server`".to_owned())),
     }
 }

@@ -36,6 +36,24 @@ Locks that only the server has stay, unless you name their pool with --prune; --
         #[command(flatten)]
         how: ImportHow,
     },
+    /// The resources of Jenkins's Lockable Resources plugin, from its API or from configuration as code
+    #[command(after_help = "\
+FILE is the answer to JENKINS/lockable-resources/api/json, or configuration as code (YAML). Each resource becomes a lock, each
+word of its labels a label with the value x. What is reserved or held in Jenkins is held afterwards.
+What differs on the server is overwritten only if you name it; exit code 5 if something was left alone.
+
+Examples:
+  curl -gfsu USER:TOKEN 'https://jenkins.example.com/lockable-resources/api/json' | locker import jenkins - --dry-run
+  locker import jenkins casc.yaml --pool printers")]
+    Jenkins {
+        /// The file; - for stdin
+        file: String,
+        /// The pool that gets all of the resources
+        #[arg(long, value_name = "NAME", default_value = "jenkins")]
+        pool: PoolName,
+        #[command(flatten)]
+        how: ImportHow,
+    },
     /// The state that `locker export json` wrote
     #[command(after_help = "\
 What differs on the server is overwritten only if you name it; exit code 5 if something was left alone.
@@ -54,6 +72,7 @@ pub(super) fn run(args: &ImportArgs, connection: &Connection, env: &mut Env<'_>)
         ImportCommand::PoolRepo { dir, pool, how } => {
             transfer::import_pool_repo(dir, pool.as_ref(), how, connection, env)
         }
+        ImportCommand::Jenkins { file, pool, how } => transfer::import_jenkins(file, pool, how, connection, env),
         ImportCommand::Json { file, how } => transfer::import_json(file, how, connection, env),
     }
 }

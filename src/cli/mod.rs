@@ -41,6 +41,7 @@ mod table;
 mod transfer;
 mod values;
 mod verify;
+mod version;
 mod wait;
 mod watch;
 

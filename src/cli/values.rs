@@ -46,6 +46,15 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     crate::wire::text::parse_duration(text)
 }
 
+/// Parses a duration; a plain number, also with a fraction, is in seconds, as for `flock --wait`.
+pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match text.parse::<f64>() {
+        Ok(seconds) if is_plain => Duration::try_from_secs_f64(seconds).map_err(|_| "is too long".to_owned()),
+        _ => parse_duration(text),
+    }
+}
+
 /// Parses a size in bytes: a whole number, alone or with KiB, MiB or GiB.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
@@ -63,6 +72,16 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds() {
+        for (text, ms) in [("10", 10_000), ("0.5", 500), ("0", 0), ("90s", 90_000), ("1m 30s", 90_000)] {
+            assert_eq!(parse_seconds(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for wrong in ["", ".", "1e3", "inf", "-1", "99999999999999999999999"] {
+            assert!(parse_seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn sizes() {

@@ -151,6 +151,21 @@ fn by_token(access: &Live, engine: &Engine) -> Arc<Builds> {
     Arc::new(Builds::new(access.trusted(), store_id, Box::new(move |id| engine.snapshot().claim(id).cloned())))
 }
 
+/// What keeps these settings from being used, and what somebody should look at. It reads what a start reads, and opens neither
+/// the address nor the store, which a running server has.
+#[must_use]
+pub fn check(settings: &ServerSettings, env: &Env<'_>) -> (Vec<String>, Vec<String>) {
+    let mut warnings = settings.warnings.clone();
+    let tls = settings.tls.clone().map(Tls::open).transpose().map(|opened| {
+        warnings.extend(opened.map(|(_, warnings)| warnings).unwrap_or_default());
+    });
+    let watch = BuildWatch::open(&settings.watch, &env.vars, Arc::clone(&env.clock)).map_err(anyhow::Error::msg);
+    let notify = Notify::open(settings.notify.as_deref()).map_err(anyhow::Error::from);
+    let results = [tls, watch.map(drop), notify.map(drop), settings.open_access(env).map(drop)];
+    let faults = results.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    (faults, warnings)
+}
+
 /// Serves until SIGTERM or SIGINT, then shuts down in order. A second signal ends the process at once.
 ///
 /// # Errors

@@ -290,3 +290,35 @@ fn a_listing_that_repeats_itself_ends() {
     let payload = serde_json::json!({"source": source, "version": {"ref": "1"}}).to_string();
     Running::start(clean(binary()).arg("check"), payload.as_bytes()).finish().failed(1, text);
 }
+
+#[test]
+fn settings_are_checked_beside_a_running_server() {
+    let server = Server::start_durable();
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let access = file("access.yml", "rules:\n- {to: anyone, may: look, pools: '*'}\n");
+    let bad = file("bad.yml", "rules:\n- {to: anyone, may: fly, pools: '*'}\n");
+    let version = concat!("locker ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(server.cli(&["version"]).ok().stdout, version);
+    let check = |flags: &[&str]| server.cli(&[&["version", "--check-config", "--"], flags].concat());
+    let good = check(&["--store", server.store(), "--access", &access]).ok();
+    assert_eq!(good.stdout, format!("{version}the settings can be used\n"));
+    let faults =
+        check(&["--access", &bad, "--notify", "/nowhere.yml", "--ssl-cert", "/no.pem", "--ssl-key", "/no.pem"]);
+    assert_eq!((faults.code, faults.stdout.as_str()), (1, version), "{faults:?}");
+    for text in ["fly", "/nowhere.yml", "/no.pem", "would not start with these settings: 3 faults"] {
+        assert!(faults.stderr.contains(text), "{text}: {faults:?}");
+    }
+    check(&["--frist"]).failed(2, "--frist");
+    let half = check(&["--ssl-cert", "x"]);
+    assert!(half.code == 1 && half.stderr.contains("SSL_CERT is set without SSL_KEY"), "{half:?}");
+    let warned = Running::start(
+        server.cli_command().args(["version", "--check-config"]).env("AUTH_USER", "ci").env("AUTH_PASS", "change-me"),
+        b"",
+    );
+    warned.finish().ok().said("warning: the password is the one from the examples");
+}

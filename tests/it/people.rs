@@ -342,11 +342,9 @@ fn a_misspelt_name_gets_a_hint_instead_of_what_seems_to_be_missing() {
     envs.out(&json!({"acquire": true, "labels": {"region": "ue"}})).failed(1, hint);
     let hint = "has regoin=eu and size=large: did you mean \"region=eu\"?";
     envs.out(&json!({"acquire": true, "labels": {"regoin": "eu", "size": "large"}})).failed(1, hint);
-    server
-        .cli(&["run", "envs", "echo", "hi"])
-        .failed(2, "the command of `locker run` comes after --, such as: locker run");
-    server.cli(&["run", "envs"]).failed(2, "comes after --");
-    server.cli(&["--uri", &server.url, "run", "envs", "echo", "hi"]).failed(2, "comes after --");
+    let hint = "the command of `locker run` comes after the pool, such as: locker run";
+    server.cli(&["run", "envs"]).failed(2, hint);
+    server.cli(&["--uri", &server.url, "run", "envs", "--lock", "Env 1"]).failed(2, hint);
     server.cli(&["claim", "envs", "--lock", "ENV 1"]).failed(4, "did you mean \"Env 1\"?");
     let other = server.cli(&["run", "envs", "--bogus", "--", "true"]).failed(2, "--bogus");
     assert!(!other.stderr.contains("comes after"), "{}", other.stderr);

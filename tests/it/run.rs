@@ -127,7 +127,8 @@ fn exit_codes() {
         (&["taken", "--timeout", "200ms", "--", "true"], 3, "gave up after --timeout 200ms; nothing is held"),
         (&["p", "--lock", "x", "--", "true"], 4, "no_such_lock"),
         (&["p", "--ttl", "2s", "--", "true"], 2, "at least 3s"),
-        (&["p", "true"], 2, "unexpected argument"),
+        (&["p", "sh", "-c", "exit 9"], 2, "\"-c\" may be meant for `locker run` or for the command"),
+        (&["p", "true"], 0, "granted"),
         (&["p"], 2, "<COMMAND>"),
     ];
     for (args, code, text) in cases {

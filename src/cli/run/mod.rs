@@ -5,11 +5,15 @@
 //!
 //! - [`files`]: what the command learns about its locks.
 //! - [`group`]: the command as a process group, and the terminal.
+//! - [`words`]: where the command begins.
 //! - [`guard`]: watches over lease and command, by the rules of [`crate::client::lease`].
 
 mod files;
 mod group;
 mod guard;
+mod words;
+
+pub(super) use self::words::missing_command;
 
 use std::process::Command;
 use std::sync::{Arc, mpsc};
@@ -22,7 +26,7 @@ use self::group::{Group, Happened};
 use self::guard::{Event, Guard, Leased, Outcome, Watch, is_over};
 use super::claim_request::{Acquiring, RequestArgs};
 use super::output::{CliError, say};
-use super::values::{Limit, parse_duration};
+use super::values::{Limit, parse_seconds};
 use crate::client::acquire::{Timing, env_duration};
 use crate::client::backoff::Backoff;
 use crate::client::interruptible::Interruptible;
@@ -57,36 +61,30 @@ Examples:
   locker run staging -- ./deploy.sh
   locker run staging --lock eu-1 --try -- ./deploy.sh      do not wait (exit 3)
   locker run staging --timeout 10m --ttl 2m --reason 'release 1.2' -- make deploy
-  locker run staging --shell -- 'make build && make deploy'")]
+  locker run staging --shell -- 'make build && make deploy'
+  locker run -n -E 75 staging make deploy                  as flock is called (docs/migration/commands.md)")]
 pub(super) struct RunArgs {
     #[command(flatten)]
     request: RequestArgs,
-    /// The lease: others may get the locks if it has not been renewed for this long (at least 15s)
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
+    /// The lease: others may get the locks if it has not been renewed for this long (at least 15s); a plain number is in
+    /// seconds
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "60s")]
     ttl: Duration,
-    /// Wait at most this long for the locks (default: no limit)
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    /// Wait at most this long for the locks; a plain number is in seconds (default: no limit)
+    #[arg(short = 'w', long, value_name = "TIME", value_parser = parse_seconds)]
     timeout: Option<Duration>,
     /// Do not wait: take the lock now or fail
-    #[arg(long = "try", conflicts_with = "timeout")]
+    #[arg(short = 'n', long = "try", conflicts_with = "timeout")]
     once: bool,
+    /// Exit with this code, instead of 3, if others hold the lock or the time is over
+    #[arg(short = 'E', long, value_name = "CODE")]
+    conflict_exit_code: Option<u8>,
     /// Run the command with the shell, as `sh -c COMMAND`; further arguments are $1, $2, ...
-    #[arg(long)]
+    #[arg(short = 'c', long)]
     shell: bool,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// The command and its arguments. Put -- before it if it has options that `locker run` has, too
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
-}
-
-/// What to write instead, if the command of `run` was given without `--` before it.
-pub(super) fn missing_dashes(error: &clap::Error, args: &[String]) -> Option<String> {
-    let is_run = error.render().to_string().contains("Usage: locker run ");
-    let is_wrong = matches!(
-        error.kind(),
-        clap::error::ErrorKind::UnknownArgument | clap::error::ErrorKind::MissingRequiredArgument
-    );
-    let tip = "locker: the command of `locker run` comes after --, such as: locker run POOL -- make deploy";
-    (is_run && is_wrong && !args.iter().any(|arg| arg == "--")).then(|| tip.to_owned())
 }
 
 /// The claim of this process, and what is needed to work with it.
@@ -98,6 +96,7 @@ struct Session<'a> {
 }
 
 pub(super) fn run(args: &RunArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
+    words::check(args.request.pool(), &args.command, &env.args).map_err(CliError::usage)?;
     let timing = Timing::of(env).map_err(CliError::usage)?;
     // Only tests shorten this. It scales all margins.
     let shortest = env_duration(env, "LOCKER_RUN_SHORTEST_TTL", SHORTEST).map_err(CliError::usage)?.min(SHORTEST);
@@ -109,7 +108,11 @@ pub(super) fn run(args: &RunArgs, client: &Client, env: &mut Env<'_>) -> Result<
     let (id, run) = (random_hex::<20>(), random_hex::<16>());
     let acquiring = Acquiring { client, interruptible: &interruptible, timing, id: &id, run: &run };
     let limit = args.timeout.map(|span| Limit { flag: "--timeout", span });
-    let claim = acquiring.hold(body(args, env), limit, env)?;
+    let claim =
+        acquiring.hold(body(args, env), limit, env).map_err(|error| match (error, args.conflict_exit_code) {
+            (CliError::Failed(exit::LOCKED, text), Some(code)) => CliError::Failed(code, text),
+            (error, _) => error,
+        })?;
     let fence = claim.fence.unwrap_or_default();
     let leased = Leased { client: client.clone(), id, run, fence, margins };
     let session = Session { leased, interruptible: &interruptible, clock: Arc::clone(&env.clock), timing };

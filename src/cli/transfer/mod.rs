@@ -4,12 +4,13 @@
 //! - [`wanted`]: what a server should have, from any kind of input.
 //! - [`plan`]: what is missing on the server. Nothing that exists is overwritten unless the user names it.
 //! - [`pool_repo`]: checkouts of pool-resource repositories. [`build_link`]: the builds that their commits name.
-//!   [`document`]: the JSON of a whole state.
+//!   [`document`]: the JSON of a whole state. [`jenkins`]: the lockable resources of a Jenkins.
 //!
 //! Everything is read and checked before the first change, and every command is safe to run again.
 
 mod build_link;
 mod document;
+mod jenkins;
 mod plan;
 mod pool_repo;
 mod wanted;
@@ -31,7 +32,7 @@ use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
 use crate::wire::errors::exit;
 
-/// The most lines about files of a repository that are not imported. A repository may contain anything.
+/// The most lines about what is not imported. A repository may contain anything.
 const NOT_TAKEN: usize = 100;
 
 /// Arguments of `export`.
@@ -192,13 +193,33 @@ pub(super) fn import_pool_repo(
     let pool_repo::Checkout { wanted, problems, not_taken } = pool_repo::read(dir, pool, env)?;
     bad(&problems, env)?;
     let allowed = how.allowed(&wanted)?;
-    for path in not_taken.iter().take(NOT_TAKEN) {
-        print_line(env, &format!("not taken: {path}"))?;
+    tell_not_taken(&not_taken, env)?;
+    import(&wanted, &allowed, how.how.dry_run, connection, env)
+}
+
+pub(super) fn import_jenkins(
+    file: &str,
+    pool: &PoolName,
+    how: &ImportHow,
+    connection: &Connection,
+    env: &mut Env<'_>,
+) -> Result<u8, CliError> {
+    let jenkins::Resources { wanted, problems, not_taken } = jenkins::read(file, pool, env)?;
+    bad(&problems, env)?;
+    let allowed = how.allowed(&wanted)?;
+    tell_not_taken(&not_taken, env)?;
+    import(&wanted, &allowed, how.how.dry_run, connection, env)
+}
+
+/// Names what is not imported, with the reasons.
+fn tell_not_taken(not_taken: &[String], env: &mut Env<'_>) -> Result<(), CliError> {
+    for what in not_taken.iter().take(NOT_TAKEN) {
+        print_line(env, &format!("not taken: {what}"))?;
     }
     if let Some(more @ 1..) = not_taken.len().checked_sub(NOT_TAKEN) {
         print_line(env, &format!("not taken: {more} more"))?;
     }
-    import(&wanted, &allowed, how.how.dry_run, connection, env)
+    Ok(())
 }
 
 pub(super) fn import_json(
