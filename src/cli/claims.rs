@@ -2,16 +2,18 @@
 
 use clap::{Args, ValueEnum};
 
-use super::output::{CliError, print_json, print_line};
+use super::history;
+use super::output::{CliError, print_json, print_line, say};
 use super::pool_words::counted;
 use super::status::long;
 use super::table::{self, Look, cell};
 use crate::client::calls::ClaimFilter;
+use crate::client::history::HistoryFilter;
 use crate::client::{Client, when, who};
 use crate::core::names::{ClaimId, PoolName};
 use crate::env::Env;
 use crate::wire::api::{ClaimState, ClaimView, LockRef, PartBody, QueueView};
-use crate::wire::errors::exit;
+use crate::wire::errors::{Code, exit};
 
 /// Arguments of `claims`.
 #[derive(Debug, Args)]
@@ -70,6 +72,7 @@ pub(super) fn run(args: &ClaimsArgs, client: &Client, env: &mut Env<'_>) -> Resu
             for line in all_about(&claim, look) {
                 print_line(env, &line)?;
             }
+            print_history(&claim.id, client, look, env)?;
         }
         return Ok(exit::OK);
     }
@@ -93,6 +96,29 @@ pub(super) fn run(args: &ClaimsArgs, client: &Client, env: &mut Env<'_>) -> Resu
         env.stdout.flush()?;
     }
     Ok(exit::OK)
+}
+
+/// Most entries of the history that are shown for one claim.
+const ENTRIES: usize = 20;
+
+/// What the history knows of a claim: what it held, and who ended it. An ended claim remembers no more than its end.
+fn print_history(claim: &str, client: &Client, look: Look, env: &mut Env<'_>) -> Result<(), CliError> {
+    let filter = HistoryFilter { claim: Some(claim), ..HistoryFilter::default() };
+    let (entries, more) = match client.history(&filter, ENTRIES) {
+        Ok(found) => found,
+        Err(error) if error.code() == Some(Code::Forbidden) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if entries.is_empty() {
+        return Ok(());
+    }
+    print_line(env, "")?;
+    env.stdout.write_all(history::of_one_claim(&entries, look).as_bytes())?;
+    env.stdout.flush()?;
+    if more {
+        say(env, &format!("there are older entries: locker history --claim {claim}"));
+    }
+    Ok(())
 }
 
 /// Since when the claim is in its state.
@@ -213,7 +239,8 @@ fn how_it_ended(claim: &ClaimView, how: &str) -> String {
     };
     let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
     let why = claim.reason.as_ref().map(|reason| format!(": {reason:?}")).unwrap_or_default();
-    format!("  {:<12}{words}{by}{why} ({how})", "ended")
+    let word = if words.contains(how) { String::new() } else { format!(" ({how})") };
+    format!("  {:<12}{words}{by}{why}{word}", "ended")
 }
 
 fn queue_lines(queue: &QueueView, look: Look) -> Vec<String> {

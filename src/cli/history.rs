@@ -112,6 +112,16 @@ fn table_of(entries: &[ChangeView], look: Look) -> String {
     )
 }
 
+/// The table of the entries about one claim, which is named elsewhere.
+pub(super) fn of_one_claim(entries: &[ChangeView], look: Look) -> String {
+    let rows = entries.iter().map(|entry| {
+        let [time, what, locks, who, proved, waited, held, _, reason] = row(entry, look);
+        [time, what, locks, who, proved, waited, held, reason]
+    });
+    let head = ["TIME", "WHAT", "LOCKS", "WHO", "PROVED", "WAITED", "HELD", "REASON"];
+    table::text(head, rows.collect(), &[2, 3, 4, 7], look)
+}
+
 fn row(entry: &ChangeView, look: Look) -> [Cell; 9] {
     use ChangeKind::{Broken, Claimed, Deadlock, Lost, Quarantined, SelfWait};
     let tone = match entry.kind {

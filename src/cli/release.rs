@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::output::{CliError, print_line};
-use crate::client::http::PATIENCE;
+use super::values::person;
 use crate::client::{Client, when, who};
 use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::env::Env;
@@ -29,7 +29,7 @@ pub(super) struct ReleaseArgs {
 
 pub(super) fn run(args: &ReleaseArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
     if let Some(id) = &args.claim {
-        client.delete_claim(id.as_str(), None, PATIENCE)?;
+        client.end_claim_by(id.as_str(), person(env).person.as_deref())?;
         print_line(env, &format!("released claim {id}"))?;
         return Ok(exit::OK);
     }
@@ -42,7 +42,7 @@ pub(super) fn run(args: &ReleaseArgs, client: &Client, env: &mut Env<'_>) -> Res
     match held.as_slice() {
         [] => Err(CliError::Failed(exit::CONFLICT, format!("lock {lock:?} of pool {pool:?} is not held"))),
         [holder] => {
-            client.delete_claim(&holder.claim, None, PATIENCE)?;
+            client.end_claim_by(&holder.claim, person(env).person.as_deref())?;
             print_line(env, &format!("released {}", who::holder(holder, now)))?;
             Ok(exit::OK)
         }

@@ -208,6 +208,15 @@ impl Client {
         Ok(ReleaseView { revision: claim.revision, claim, reruns: false })
     }
 
+    /// Releases or cancels a claim in the name of this person.
+    ///
+    /// # Errors
+    /// As [`CallError`].
+    pub fn end_claim_by(&self, id: &str, person: Option<&str>) -> Result<ClaimView, CallError> {
+        let path = format!("{}{}", claim_path(id), query(&[("by", person)]));
+        self.call(Request { method: Method::Delete, path, body: None, patience: PATIENCE })
+    }
+
     /// All claims that match the filter.
     ///
     /// # Errors

@@ -106,6 +106,8 @@ pub enum Command {
     Release {
         id: ClaimId,
         build: Option<BuildRef>,
+        /// Who releases it, for the history.
+        by: Option<Arc<Owner>>,
         may_mark: bool,
     },
     /// A build with marked holds is known to be running.

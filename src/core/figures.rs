@@ -154,7 +154,7 @@ impl Tally {
             Ended => self.each_group(&change.pools, &own_team(), |cases| cases.in_vain += 1),
             Released | Lost | Broken => {
                 let open = self.open.remove(claim);
-                // Whoever breaks a hold need not belong to the team that had it.
+                // Whoever breaks a hold need not belong to the team that had it. (A release is mostly its own.)
                 let team = match &open {
                     Some((_, _, team)) => team.clone(),
                     None => own_team().filter(|_| change.kind != Broken),

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::candidates::candidates;
-use super::claim::{BuildRef, Claim, End, Phase};
+use super::claim::{BuildRef, Claim, End, Owner, Phase};
 use super::claims::{self, Ending};
 use super::command::{AskClaim, Command, Refusal, Reply};
 use super::history::ChangeKind;
@@ -25,13 +25,15 @@ pub(super) fn release(
     state: &mut State,
     id: &ClaimId,
     build: Option<&BuildRef>,
+    by: Option<Arc<Owner>>,
     may_mark: bool,
     now: Now,
 ) -> Result<Reply, Refusal> {
     let is_own = |claim: &Arc<Claim>| build.is_some() && claim.terms.owner.build().as_ref() == build;
+    let by = by.filter(|_| !state.claim(id).is_some_and(is_own));
     let own = state.claim(id).filter(|claim| is_own(claim) && claim.build_over.is_none()).cloned();
     let held = own.filter(|claim| may_mark && matches!(claim.phase, Phase::Held { .. }));
-    let (Some(claim), Some(build)) = (held, build) else { return claims::end(state, id, None, None, None, now) };
+    let (Some(claim), Some(build)) = (held, build) else { return claims::end(state, id, None, by, None, now) };
     let waiting: Vec<Arc<Claim>> = state.snapshot.claims_of(build).filter(|other| other.waits()).cloned().collect();
     let (same, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|other| is_same(other, &claim));
     let has_room = claim.aliases.len() + same.len() <= limits::ALIASES_PER_CLAIM;

@@ -114,7 +114,7 @@ fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Ref
             let id = state.snapshot.aliases.get(&id).cloned().unwrap_or(id);
             claims::end(state, &id, run, by, reason, now)
         }
-        Command::Release { id, build, may_mark } => marks::release(state, &id, build.as_ref(), may_mark, now),
+        Command::Release { id, build, by, may_mark } => marks::release(state, &id, build.as_ref(), by, may_mark, now),
         Command::Alive { build } => {
             marks::alive(state, &build, now);
             Ok(Reply::Nothing)

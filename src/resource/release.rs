@@ -92,18 +92,19 @@ fn release_claim(
         )));
     };
     let lock = own_lock(put, &claim).or_else(|| part.lock.clone());
-    let ended = end(put, ending, id, env)?;
+    let ended = end(put, ending, id, &claim.owner, env)?;
     tell_end(put, ending, &Was::of(&claim), &ended, env);
     version_of(put, ending, &ended, lock.as_deref(), env)
 }
 
 /// Releases one claim, whoever owns it. A claim that is already released is not an error.
-fn end(put: &Put<'_>, ending: &mut Ending, id: &str, env: &mut Env<'_>) -> Result<ReleaseView, Stop> {
-    let (id, when) = (id.to_owned(), ending.when);
-    let body = ReleaseBody { owner: put.owner.clone() };
-    ending.persist.call(put, env, move |client| match when {
-        When::Safe => client.release_claim(&id, &body),
-        When::Now => client.end_claim(&id),
+fn end(put: &Put<'_>, ending: &mut Ending, id: &str, owner: &Owner, env: &mut Env<'_>) -> Result<ReleaseView, Stop> {
+    let is_own = (&owner.cluster, &owner.build_id) == (&put.owner.cluster, &put.owner.build_id);
+    let at_once = ending.when == When::Now && is_own;
+    let (id, body) = (id.to_owned(), ReleaseBody { owner: put.owner.clone() });
+    ending.persist.call(put, env, move |client| {
+        // The claim of another build ends at once in any case, and the history says who did it.
+        if at_once { client.end_claim(&id) } else { client.release_claim(&id, &body) }
     })
 }
 
@@ -159,7 +160,7 @@ fn already_over(
 ) -> Result<Answer, Stop> {
     let how = lost::how(claim, put.now());
     // Sent once more, so that the server's own rule decides whether this is harmless.
-    end(put, ending, &claim.id, env).map_err(|stop| match stop {
+    end(put, ending, &claim.id, &claim.owner, env).map_err(|stop| match stop {
         Stop::Refused(_) => Stop::Failed(format!("claim {} has already ended: {how}", claim.id)),
         other => other,
     })?;
@@ -215,7 +216,7 @@ fn release_lock(put: &Put<'_>, ending: &mut Ending, lock: &str, env: &mut Env<'_
     match held.as_slice() {
         [] => Err(Stop::Failed(format!("lock {lock:?} of pool {:?} is not held: nothing to release", put.pool()))),
         [holder] => {
-            let ended = end(put, ending, &holder.claim, env)?;
+            let ended = end(put, ending, &holder.claim, &holder.owner, env)?;
             let names = who::holder(holder, put.now());
             tell_end(put, ending, &Was { names, owner: &holder.owner, held: true }, &ended, env);
             version_of(put, ending, &ended, Some(lock), env)
@@ -245,7 +246,7 @@ fn release_build(put: &Put<'_>, ending: &mut Ending, name: Option<&str>, env: &m
     let wanted = claims.iter().filter(|claim| name.is_none_or(|name| is_named(claim, name)));
     let mut last = None;
     for claim in wanted {
-        match end(put, ending, &claim.id, env) {
+        match end(put, ending, &claim.id, &claim.owner, env) {
             Ok(ended) => {
                 tell_end(put, ending, &Was::of(claim), &ended, env);
                 last = ended.revision.map(|revision| (revision, own_lock(put, claim))).or(last);
@@ -300,7 +301,7 @@ pub(super) fn unlock(
     };
     let mut last = None;
     for claim in held.iter().filter(ours) {
-        let ended = end(put, &mut ending, &claim.id, env)?;
+        let ended = end(put, &mut ending, &claim.id, &claim.owner, env)?;
         if ended.reruns {
             tell_end(put, &ending, &Was::of(claim), &ended, env);
         }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use crate::support::Server;
+use crate::support::{Build, Running, Server};
 use serde_json::{Value, json};
 
 fn ask(server: &Server, id: &str, body: &Value) -> u16 {
@@ -59,6 +59,38 @@ fn a_crowd_can_be_looked_at() {
     quiet.cli(&["claim", "p"]).ok();
     assert!(quiet.cli(&["status", "p"]).ok().stdout.starts_with("pool \"p\": 1 lock, 0 free, 0 waiting\n"));
     assert_eq!(quiet.cli(&["status", "--waiting"]).ok().stdout, "nobody waits in 1 pool\n");
+}
+
+#[test]
+fn an_ended_claim_says_what_it_held_and_who_released_it() {
+    let server = Server::start();
+    server.cli(&["pool", "set", "envs", "--capacity", "2"]).ok();
+    let build = Build::new(&server, 7, "envs");
+    let claim = build.out(&json!({"acquire": true, "reason": "release 1.2"})).ok().metadata("claim").unwrap();
+    let held = server.cli(&["claims", &claim]).ok().stdout;
+    assert!(held.contains("claimed  envs: 1  main/app/deploy #7"), "{held}");
+    let mut command = server.cli_command();
+    command.args(["release", "--pool", "envs", "--lock", "1"]).env("USER", "ada");
+    Running::start(&mut command, b"").finish().ok();
+    let ended = server.cli(&["claims", &claim]).ok().stdout;
+    assert!(ended.contains("  ended       it was released by ada@"), "{ended}");
+    let released = ended.lines().find(|line| line.contains(" released  ")).unwrap_or_else(|| panic!("{ended}"));
+    assert!(released.contains("envs: 1  ada@"), "{ended}");
+    assert!(ended.contains("claimed   envs: 1  main/app/deploy #7"), "{ended}");
+
+    // Another build that knows only the name of the lock.
+    for (id, params) in [(8, json!({"release": {"lock": "2"}})), (9, json!({"release": {"lock": "2"}, "now": true}))] {
+        let claim = Build::new(&server, 7, "envs").out(&json!({"claim": "2"})).ok().metadata("claim").unwrap();
+        Build::new(&server, id, "envs").out(&params).ok();
+        let ended = server.cli(&["claims", &claim]).ok().stdout;
+        let released = ended.lines().find(|line| line.contains(" released  ")).unwrap_or_else(|| panic!("{ended}"));
+        assert!(released.contains(&format!("envs: 2  main/app/deploy #{id}")), "{ended}");
+    }
+    // A build's own release is its own.
+    let claim = build.out(&json!({"claim": "2", "as": "own"})).ok().metadata("claim").unwrap();
+    build.out(&json!({"release": "build"})).ok();
+    let ended = server.cli(&["claims", &claim]).ok().stdout;
+    assert!(ended.contains("released  envs: 2  main/app/deploy #7"), "{ended}");
 }
 
 #[test]

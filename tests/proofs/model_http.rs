@@ -294,7 +294,7 @@ impl Server {
     }
 
     fn release(&mut self, claim: &str, build: Option<&str>, may_mark: bool) -> Answer {
-        let command = Command::Release { id: claim.parse().unwrap(), build: build.map(build_of), may_mark };
+        let command = Command::Release { id: claim.parse().unwrap(), build: build.map(build_of), by: None, may_mark };
         match self.life().house.engine.call_blocking(command) {
             Ok(Reply::Marked { claim, .. }) => {
                 let texts = claim.locks().iter().map(|(pool, lock)| seen(pool.as_str(), lock.as_str()));

@@ -170,7 +170,7 @@ impl Core {
             Op::Over { build, how } => Command::BuildOver { build: build_of(build), how: build_end(how), at: None },
             Op::Release { claim, build, may_mark } => {
                 let build = build.as_deref().map(build_of);
-                Command::Release { id: claim_id(claim), build, may_mark: *may_mark }
+                Command::Release { id: claim_id(claim), build, by: None, may_mark: *may_mark }
             }
             Op::Alive(build) => Command::Alive { build: build_of(build) },
             Op::Suspect { build, why } => {

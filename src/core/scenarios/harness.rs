@@ -256,7 +256,12 @@ impl Server {
             ("-", "marked") => Ok(self.marked()),
             (id, "release") => {
                 let build = args.get("build").map(|id| build_of(id)).transpose()?;
-                self.command(Command::Release { id: parse(id)?, build, may_mark: !args.contains_key("plain") })
+                self.command(Command::Release {
+                    id: parse(id)?,
+                    build,
+                    by: None,
+                    may_mark: !args.contains_key("plain"),
+                })
             }
             ("-", "watched") => Ok(self.watched()),
             ("-", "past") => {

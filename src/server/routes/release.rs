@@ -1,11 +1,13 @@
 //! Releases by steps of builds, which may have to keep the hold for a second run of the build (docs/decisions/0023).
 
+use std::sync::Arc;
+
 use super::super::http::Response;
 use super::super::views;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, json};
-use crate::core::claim::{BuildRef, Claim};
+use crate::core::claim::{BuildRef, Claim, Owner};
 use crate::core::command::{Command, Reply};
 use crate::core::names::ClaimId;
 use crate::wire::api::{ReleaseBody, ReleaseView};
@@ -20,7 +22,9 @@ pub(super) async fn release(routes: &Routes, call: &Call<'_>) -> Result<Response
     let id = problems.done(id)?;
     let build = owner.build();
     let reruns = build.as_ref().is_some_and(|build| may_run_again(routes, build));
-    let (claim, revision) = match routes.call_engine(call, Command::Release { id, build, may_mark: reruns }).await? {
+    let by = (owner != Owner::default()).then(|| Arc::new(owner));
+    let command = Command::Release { id, build, by, may_mark: reruns };
+    let (claim, revision) = match routes.call_engine(call, command).await? {
         Reply::Marked { claim, revision } => {
             routes.builds.wake();
             (routes.look(call, |viewer| viewer.claim(&claim, false)), Some(revision.0))

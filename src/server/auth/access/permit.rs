@@ -239,7 +239,7 @@ fn stated(command: &Command) -> Option<&Owner> {
     match command {
         Command::Ask(ask) => Some(&ask.terms.owner),
         Command::AddLock { claim: Some(ask), .. } => Some(&ask.terms.owner),
-        Command::End { by, .. } => by.as_deref(),
+        Command::End { by, .. } | Command::Release { by, .. } => by.as_deref(),
         Command::Cancel { by, .. } | Command::Break { by, .. } => Some(by),
         Command::Move { by, .. }
         | Command::SetPool { by, .. }
