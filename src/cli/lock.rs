@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::output::{CliError, print_line};
+use super::output::{CliError, print_line, say};
 use super::values::{by, parse_duration, parse_label};
-use crate::client::Client;
+use crate::client::{Client, who};
 use crate::core::limits::METADATA_BYTES;
 use crate::core::names::{ClaimId, LockName, PoolName};
 use crate::env::Env;
-use crate::wire::api::{LockBody, MoveLockBody, QuarantineBody, RemoveBody, ReturnBody};
+use crate::wire::api::{DoneView, LockBody, MoveLockBody, QuarantineBody, RemoveBody, ReturnBody};
 use crate::wire::errors::exit;
 use crate::wire::text::api_duration;
 use crate::wire::text::show_metadata;
@@ -105,7 +105,8 @@ struct ContentArgs {
 pub(super) fn run(args: &LockArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
     match &args.command {
         LockCommand::Add(args) => {
-            client.put_lock(args.pool.as_str(), args.lock.as_str(), &content(args, env)?)?;
+            let done = client.put_lock(args.pool.as_str(), args.lock.as_str(), &content(args, env)?)?;
+            say_new_pool(&done, env);
             print_line(env, &format!("added lock {:?} to pool {:?}", args.lock, args.pool))?;
         }
         LockCommand::Set(args) => {
@@ -129,7 +130,8 @@ pub(super) fn run(args: &LockArgs, client: &Client, env: &mut Env<'_>) -> Result
             let claim = claim.as_ref().map(|claim| claim.as_str().to_owned());
             let by = Some(by(env, reason.as_ref()));
             let body = MoveLockBody { to: to.to_string(), claim, by, ..MoveLockBody::default() };
-            client.move_lock(pool.as_str(), lock.as_str(), &body)?;
+            let done = client.move_lock(pool.as_str(), lock.as_str(), &body)?;
+            say_new_pool(&done, env);
             print_line(env, &format!("moved lock {lock:?} of pool {pool:?} to pool {to:?}"))?;
         }
         LockCommand::Remove { pool, lock, claim, reason } => {
@@ -140,6 +142,13 @@ pub(super) fn run(args: &LockArgs, client: &Client, env: &mut Env<'_>) -> Result
         }
     }
     Ok(exit::OK)
+}
+
+/// Says that a lock has made its pool, which may be a mistyped name.
+fn say_new_pool(done: &DoneView, env: &mut Env<'_>) {
+    if let Some(made) = &done.made {
+        say(env, &who::new_pool(made, "it was made for this lock"));
+    }
 }
 
 fn content(args: &ContentArgs, env: &mut Env<'_>) -> Result<LockBody, CliError> {

@@ -69,11 +69,16 @@ pub fn build_ended(ended: &BuildEndedView, now: WallMs) -> String {
 /// For each pool that a claim has made: that it is new, and which one may have been meant.
 #[must_use]
 pub fn new_pools(claim: &ClaimView) -> Vec<String> {
-    let one = |made: &MadePoolView| match &made.nearest {
+    claim.made.iter().map(|made| new_pool(made, "this claim has made it, with one lock")).collect()
+}
+
+/// That a pool is new, and which one may have been meant; else `how` it was made.
+#[must_use]
+pub fn new_pool(made: &MadePoolView, how: &str) -> String {
+    match &made.nearest {
         Some(nearest) => format!("pool {:?} is new: did you mean {nearest:?}?", made.pool),
-        None => format!("pool {:?} is new: this claim has made it, with one lock", made.pool),
-    };
-    claim.made.iter().map(one).collect()
+        None => format!("pool {:?} is new: {how}", made.pool),
+    }
 }
 
 /// The first holders in one line, and how many more there are; empty if there are none.

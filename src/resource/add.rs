@@ -13,7 +13,7 @@ use super::put::{Put, Stop, taken_back};
 use super::remove::present_holder;
 use crate::client::acquire;
 use crate::client::claim_id::{Place, claim_id};
-use crate::client::{CallError, Client};
+use crate::client::{CallError, Client, who};
 use crate::core::names::{LockName, PoolName};
 use crate::env::{Env, Signal, random_hex};
 use crate::wire::api::{ClaimBody, DoneView, FirstClaimBody, LockBody, MoveLockBody, RemoveBody};
@@ -60,6 +60,7 @@ pub(super) fn add(
     put.announce(env, &format!("adding lock {:?} to", lock.name.as_str()));
     let (pool, name, body) = (put.pool().to_owned(), lock.name.as_str().to_owned(), lock.body);
     let done = Persist::of(put, env)?.call(put, env, move |client| client.put_lock(&pool, &name, &body))?;
+    tell_new_pool(put, &done, env);
     put.tell(env, format!("added {:?}", lock.name.as_str()));
     Ok(put.answer(done.revision, Some(lock.name.as_str()), Vec::new()))
 }
@@ -82,9 +83,26 @@ pub(super) fn replace(
             put.pool()
         ))
     };
-    let done = done.ok_or_else(held)?;
-    put.tell(env, format!("added or replaced {name:?}"));
-    Ok(put.answer(done.revision, Some(&name), Vec::new()))
+    let revision = match done {
+        Placed::Added(done) => {
+            tell_new_pool(put, &done, env);
+            put.tell(env, format!("added {name:?}"));
+            done.revision
+        }
+        Placed::Changed(done) => {
+            put.tell(env, format!("replaced {name:?}"));
+            done.revision
+        }
+        Placed::Held => return Err(held()),
+    };
+    Ok(put.answer(revision, Some(&name), Vec::new()))
+}
+
+/// Says that the lock has made its pool, which may be a mistyped name.
+pub(super) fn tell_new_pool(put: &Put<'_>, done: &DoneView, env: &mut Env<'_>) {
+    if let Some(made) = &done.made {
+        put.tell(env, who::new_pool(made, "it was made for this lock"));
+    }
 }
 
 /// `remove_from`: the lock moves here from another pool, in one step. Its hold ends as with `remove`.
@@ -111,29 +129,33 @@ pub(super) fn move_from(
     let body = MoveLockBody { to, claim: Some(claim), metadata, metadata_base64, labels, by };
     let (pool, name) = (from.to_string(), lock.as_str().to_owned());
     let done = persist.call(put, env, move |client| client.move_lock(&pool, &name, &body))?;
+    tell_new_pool(put, &done, env);
     put.tell(env, format!("moved {:?}; it is free here", lock.as_str()));
     Ok(put.answer(done.revision, Some(lock.as_str()), Vec::new()))
 }
 
-/// Changes the lock, or adds it. `None`: somebody holds it.
-pub(super) fn put_or_patch(
-    client: &Client,
-    pool: &str,
-    lock: &str,
-    body: &LockBody,
-) -> Result<Option<DoneView>, CallError> {
+/// What became of a lock that was to be changed, or else added.
+pub(super) enum Placed {
+    Changed(DoneView),
+    Added(DoneView),
+    /// Nothing: somebody holds it.
+    Held,
+}
+
+/// Changes the lock, or adds it.
+pub(super) fn put_or_patch(client: &Client, pool: &str, lock: &str, body: &LockBody) -> Result<Placed, CallError> {
     let error = match client.patch_lock(pool, lock, &LockBody { if_free: true, ..body.clone() }) {
-        Ok(done) => return Ok(Some(done)),
+        Ok(done) => return Ok(Placed::Changed(done)),
         Err(error) => error,
     };
     match error.code() {
-        Some(Code::LockHeld) => Ok(None),
+        Some(Code::LockHeld) => Ok(Placed::Held),
         // The operation was another request before: this step ran already, and added the lock.
         Some(Code::NoSuchLock | Code::NoSuchPool | Code::DifferentRequest) => {
             match client.put_lock(pool, lock, body) {
                 // Someone else was faster: look again.
-                Err(error) if error.code() == Some(Code::LockExists) => Ok(None),
-                other => other.map(Some),
+                Err(error) if error.code() == Some(Code::LockExists) => Ok(Placed::Held),
+                other => other.map(Placed::Added),
             }
         }
         _ => Err(error),
@@ -173,6 +195,7 @@ pub(super) fn add_claimed(
     let more = vec![pair("fence", done.revision.to_string()), pair("claim", id.clone())];
     let answer = put.answer(done.revision, Some(lock.name.as_str()), more);
     put.interruptible.check().map_err(|signal| taking.back(Some(signal)))?;
+    tell_new_pool(put, &done, env);
     put.tell(env, format!("added and holding {:?}, fence {}", lock.name.as_str(), done.revision));
     print(env, &answer).map_err(|_| taking.back(None))
 }

@@ -122,8 +122,11 @@ fn warn(source: &Source, env: &mut Env<'_>) {
     }
     if !source.ignored.is_empty() {
         let keys = source.ignored.join(", ");
-        let why =
-            if source.held_back { " (those of that uri: to send them to the locker server, remove uri)" } else { "" };
+        let why = if source.has_settings_of_uri() {
+            " (the last ones count for that uri: to use them for the locker server, remove uri)"
+        } else {
+            ""
+        };
         say(env.stderr, format!("warning: ignored, because a Locker pool has no Git repository: {keys}{why}"));
     }
     if let Some(key) = source.tls.skip_verification {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::add::{NewLock, put_or_patch};
+use super::add::{NewLock, Placed, put_or_patch, tell_new_pool};
 use super::input::Input;
 use super::persist::Persist;
 use super::progress;
@@ -101,9 +101,17 @@ pub(super) fn update(
     let mut wait = Wait::begin(put, &name, watch, env)?;
     loop {
         let (pool, to, body) = (put.pool().to_owned(), name.clone(), lock.body.clone());
-        if let Some(done) = wait.call(move |client| put_or_patch(client, &pool, &to, &body), env)? {
-            put.tell(env, format!("updated {name:?}"));
-            return Ok(put.answer(done.revision, Some(&name), Vec::new()));
+        match wait.call(move |client| put_or_patch(client, &pool, &to, &body), env)? {
+            Placed::Changed(done) => {
+                put.tell(env, format!("updated {name:?}"));
+                return Ok(put.answer(done.revision, Some(&name), Vec::new()));
+            }
+            Placed::Added(done) => {
+                tell_new_pool(put, &done, env);
+                put.tell(env, format!("added {name:?}: there was no such lock to update"));
+                return Ok(put.answer(done.revision, Some(&name), Vec::new()));
+            }
+            Placed::Held => {}
         }
         let (pool, to) = (put.pool().to_owned(), name.clone());
         let view = wait.call(

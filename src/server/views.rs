@@ -62,6 +62,12 @@ impl Viewer<'_> {
         view
     }
 
+    /// A pool that is made now, and which one may have been meant.
+    #[must_use]
+    pub fn new_pool(&self, name: &PoolName) -> MadePoolView {
+        MadePoolView { pool: name.to_string(), nearest: nearest::pool(self.snapshot, name, self.caller) }
+    }
+
     /// The name or label that was probably meant by a request that was refused.
     #[must_use]
     pub fn meant(&self, refusal: &Refusal) -> Option<String> {

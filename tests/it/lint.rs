@@ -74,6 +74,8 @@ const FAULTS: &[(&str, &str, &[&str])] = &[
     ("locker_uri: ((uri))", "locker_uri: ftp://x", &["3 error source"]),
     ("pool: envs", "pool: envs, scope: lease", &["3 error source"]),
     ("pool: envs", "pool: envs, uri: 'https://x', password: ((p))", &["3 warning git-credentials"]),
+    ("pool: envs", "pool: envs, uri: 'https://x', skip_ssl_verification: true", &["3 warning git-credentials"]),
+    ("pool: envs", "pool: envs, uri: 'git@x', skip_ssl_verification: true", &[]),
     ("pool: envs", "pool: envs, token: ((t))", &["3 error source"]),
     ("acquire: true, as: one", "acquire: true, as: one, scope: biuld", &["8 error params"]),
     ("acquire: true, as: one", "acquire: true, release: env", &["8 error params", "8 error missing-directory"]),
@@ -183,7 +185,7 @@ fn a_pipeline_of_pool_resource_is_told_what_the_move_needs() {
     let done = lint(&["-"], OLD).ok();
     for text in [
         "stdin:3:3: note: resource \"env\" is of pool-resource: to move it, its type becomes the image of Locker",
-        "username and password count as those of uri",
+        "username counts for the server of uri only",
         "release and add cannot be in one put: write a put step for each of them",
         "on Locker, the put fails when the build comes to it",
         "this put would take no lock; if that is intended, set optional: true",

@@ -206,14 +206,14 @@ fn add_may_replace_a_lock_that_nobody_holds() {
     build.out(&json!({"add": "env", "labels": {"region": "eu"}})).ok();
     build.input_with("env", &[("metadata", b"two")]);
     build.out(&json!({"add": "env"})).failed(1, "already has a lock \"eu-1\"");
-    let replaced = build.out(&json!({"add": "env", "replace": true})).ok().said("added or replaced \"eu-1\"");
+    let replaced = build.out(&json!({"add": "env", "replace": true})).ok().said("replaced \"eu-1\"");
     build.get(&replaced.version(), "got").ok();
     assert_eq!(file(&build.input("got"), "metadata"), "two");
     assert_eq!(server.api("GET", "/pools/envs/locks/eu-1", &json!(null)).1["labels"], json!({"region": "eu"}));
     // A step that runs again in its container gets the same version, whether it added or replaced.
     assert_eq!(build.out(&json!({"add": "env", "replace": true})).ok().version(), replaced.version());
     build.input_with("other", &[("name", b"eu-2\n"), ("metadata", b"")]);
-    let added = build.out(&json!({"add": "other", "replace": true})).ok().version();
+    let added = build.out(&json!({"add": "other", "replace": true})).ok().said("\nadded \"eu-2\"").version();
     assert_eq!(build.out(&json!({"add": "other", "replace": true})).ok().version(), added);
 
     build.out(&json!({"claim": "eu-1"})).ok();
@@ -227,8 +227,11 @@ fn an_update_that_added_its_lock_may_run_again() {
     let server = Server::start();
     let build = Build::new(&server, 1, "envs");
     build.input_with("env", &[("name", b"eu-1\n"), ("metadata", b"one")]);
-    let first = build.out(&json!({"update": "env"})).ok().version();
+    let added = "added \"eu-1\": there was no such lock to update";
+    let first = build.out(&json!({"update": "env"})).ok().said(added).version();
     assert_eq!(build.out(&json!({"update": "env"})).ok().version(), first);
+    build.input_with("env", &[("metadata", b"two")]);
+    build.out(&json!({"update": "env"})).ok().said("\nupdated \"eu-1\"");
 }
 
 /// Environments go from one pool to the next: ready, in use, to be destroyed.

@@ -207,6 +207,35 @@ fn a_pool_that_a_claim_has_made_says_so() {
     );
 }
 
+/// Nobody who needs the lock finds it in a pool whose name was mistyped.
+#[test]
+fn a_pool_that_a_new_lock_has_made_says_so() {
+    let server = Server::start();
+    server.cli(&["pool", "set", "pool-1", "--capacity", "0"]).ok();
+    let build = crate::support::Build::new(&server, 1, "polo-1");
+    let (new, meant) = ("pool \"zebra\" is new: it was made for this lock", "is new: did you mean \"pool-1\"?");
+    build.input_with("env", &[("name", b"eu-1\n"), ("metadata", b"")]);
+    build.out(&json!({"add": "env"})).ok().said(&format!("pool \"polo-1\" {meant}"));
+    for (pool, params) in [
+        ("pol-1", json!({"add": "env", "replace": true})),
+        ("poll-1", json!({"add_claimed": "env"})),
+        ("ppol-1", json!({"update": "env"})),
+    ] {
+        let build = crate::support::Build::new(&server, 1, pool);
+        build.input_with("env", &[("name", b"eu-1\n"), ("metadata", b"")]);
+        let first = build.out(&params).ok();
+        assert!(first.stderr.contains(&format!("pool {pool:?} is new: did you mean ")), "{}", first.stderr);
+    }
+    let added = server.cli(&["lock", "add", "zebra", "a"]).ok();
+    assert!(added.stderr.contains(new), "{}", added.stderr);
+    let added = server.cli(&["lock", "add", "zebra", "b"]).ok();
+    assert!(!added.stderr.contains("is new"), "{}", added.stderr);
+    let moved = server.cli(&["lock", "move", "zebra", "b", "zbra"]).ok();
+    assert!(moved.stderr.contains("pool \"zbra\" is new: did you mean \"zebra\"?"), "{}", moved.stderr);
+    let log = server.log();
+    assert!(log.contains("a lock was added to a new pool: was the other one meant?"), "{log}");
+}
+
 #[test]
 fn a_setting_says_which_pools_claims_make() {
     let server = Server::start_with("memory:", &["--claims-make", "dev-*,scratch"], &[]);

@@ -656,8 +656,7 @@ fn git_settings_get_one_warning() {
     };
     with("git@example.com:locks").out(&json!({"acquire": true})).ok();
     for uri in ["https://git.example.com/locks.git", "HTTP://git.example.com/locks.git"] {
-        let warning =
-            "no Git repository: uri, branch, username, password (those of that uri: to send them to the locker";
+        let warning = "no Git repository: uri, branch, username, password (the last ones count for that uri: to use them for the locker";
         let refusal =
             "(unauthorized): username and password were not sent, because with a uri of http(s) in the source";
         let done = with(uri).out(&json!({"acquire": true})).failed(1, refusal).said(": remove uri").said(warning);

@@ -282,8 +282,8 @@ fn parse_source(text: &[u8], from: &str, report: &mut Report, env: &mut Env<'_>)
             if !source.ignored.is_empty() {
                 let keys = source.ignored.join(", ");
                 let text = format!("{keys}: no effect, because there is no git repository behind a pool");
-                let next = if source.held_back {
-                    "username and password are those of that uri, and not sent: to send them to the locker server, remove uri"
+                let next = if source.has_settings_of_uri() {
+                    "the last ones count for that uri: to use them for the locker server, remove uri"
                 } else {
                     "remove these keys when convenient"
                 };

@@ -77,15 +77,22 @@ fn moves(resource: &Resource<'_>, found: &mut Findings<'_>) {
     found.add(note);
 }
 
-/// A user and password that Locker takes for those of the Git repository.
+/// A user, a password and a trust that Locker takes for those of the Git repository.
 fn credentials(resource: &Resource<'_>, found: &mut Findings<'_>) {
     let is_web = |uri: &str| uri.starts_with("http://") || uri.starts_with("https://");
-    let given = ["username", "password"].into_iter().find(|key| resource.get(key).is_some());
-    let (Some(key), true) = (given, resource.get("uri").and_then(Node::as_text).is_some_and(is_web)) else { return };
-    let what = format!("resource {:?}: username and password count as those of uri", resource.name);
-    let why = "Locker does not send them to its server, which may ask for its own (401)";
-    let better =
-        Some("when the source has a locker_uri, remove uri and give the server's username and password".to_owned());
+    let keys = ["username", "password", "skip_ssl_verification"];
+    let given: Vec<&str> = keys.into_iter().filter(|key| resource.get(key).is_some()).collect();
+    let (&[key, ..], true) = (given.as_slice(), resource.get("uri").and_then(Node::as_text).is_some_and(is_web)) else {
+        return;
+    };
+    let why = if key == "skip_ssl_verification" {
+        "Locker checks the certificate of its own server all the same"
+    } else {
+        "Locker does not send them to its server, which may ask for its own (401)"
+    };
+    let verb = if given.len() == 1 { "counts" } else { "count" };
+    let what = format!("resource {:?}: {} {verb} for the server of uri only", resource.name, given.join(", "));
+    let better = Some("when the source has a locker_uri, remove uri and give what the locker server needs".to_owned());
     let finding = place(Rule::GitCredentials, source_place(resource, key), what, why);
     found.add(Finding { severity: Severity::Warning, better, ..finding });
 }

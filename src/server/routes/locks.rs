@@ -6,14 +6,16 @@ use super::super::auth::access::Right;
 use super::super::http::Response;
 use super::call::Call;
 use super::failure::Failure;
-use super::{Routes, done, forbidden, json};
+use super::{Routes, forbidden, json};
 use crate::core::claim::Phase;
-use crate::core::command::{AskClaim, Command, Refusal};
-use crate::core::names::{ClaimId, Fence, LockName, PoolName};
+use crate::core::command::{AskClaim, Command, Refusal, Reply};
+use crate::core::names::{ClaimId, Fence, LockName, PoolName, Revision};
 use crate::wire::api::{
-    ByBody, ClaimBody, FirstClaimBody, LockBody, MoveLockBody, QuarantineBody, RemoveBody, ReturnBody, VerifyView,
+    ByBody, ClaimBody, DoneView, FirstClaimBody, LockBody, MadePoolView, MoveLockBody, QuarantineBody, RemoveBody,
+    ReturnBody, VerifyView,
 };
 use crate::wire::errors::Code;
+use crate::wire::escape::escape;
 use crate::wire::problems::Problems;
 use crate::wire::{parse, text};
 
@@ -57,8 +59,25 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
         call.caller.check(Right::Claim, &pool).map_err(forbidden)?;
         routes.admit(claim).await?;
     }
+    let made = made(routes, call, &pool);
     let command = Command::AddLock { pool, lock, metadata, labels: Arc::new(labels), claim, by };
-    done(routes, call, routes.ask(call, command).await?)
+    done_in(made, routes.ask(call, command).await?)
+}
+
+/// The pool that a lock will make when it is added there. Somebody may have mistyped a name, and then nobody who needs
+/// that lock finds it.
+fn made(routes: &Routes, call: &Call<'_>, pool: &PoolName) -> Option<MadePoolView> {
+    routes.look(call, |viewer| viewer.snapshot.pool(pool).is_none().then(|| viewer.new_pool(pool)))
+}
+
+/// The answer to a command that adds a lock, and perhaps its pool.
+fn done_in(made: Option<MadePoolView>, reply: Reply) -> Result<Response, Failure> {
+    let Reply::Done { revision: Revision(revision) } = reply else { return Err(Failure::unexpected(&reply)) };
+    if let Some(MadePoolView { pool, nearest: Some(nearest) }) = &made {
+        let (pool, nearest) = (escape(pool), escape(nearest));
+        tracing::warn!(pool, nearest, "a lock was added to a new pool: was the other one meant?");
+    }
+    Ok(json(&DoneView { revision, made }))
 }
 
 /// The claim that comes with a new lock: for that lock alone, owned by the client that adds it.
@@ -109,7 +128,7 @@ pub(super) fn delete(call: &Call) -> Result<Command, Failure> {
 }
 
 /// `POST /api/v1/pools/{pool}/locks/{lock}/move`.
-pub(super) fn move_lock(call: &Call) -> Result<Command, Failure> {
+pub(super) async fn move_lock(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     let mut problems = call.problems();
     let names = names(call, &mut problems);
     let body = call.body::<MoveLockBody>(&mut problems).unwrap_or_default();
@@ -119,7 +138,9 @@ pub(super) fn move_lock(call: &Call) -> Result<Command, Failure> {
     let labels = body.labels.and_then(|labels| parse::labels("labels", &labels, &mut problems)).map(Arc::new);
     let by = parse::by(body.by, &mut problems);
     let ((pool, lock), to) = problems.done(names.zip(to))?;
-    Ok(Command::MoveLock { pool, lock, to, claim, metadata, labels, by })
+    let made = made(routes, call, &to);
+    let command = Command::MoveLock { pool, lock, to, claim, metadata, labels, by };
+    done_in(made, routes.ask(call, command).await?)
 }
 
 /// `POST /api/v1/pools/{pool}/locks/{lock}/quarantine`.

@@ -242,7 +242,7 @@ fn forbidden(error: String) -> Failure {
 /// The answer to a command that changes pools or locks.
 fn done(_: &Routes, _: &Call<'_>, reply: Reply) -> Result<Response, Failure> {
     match reply {
-        Reply::Done { revision: Revision(revision) } => Ok(json(&DoneView { revision })),
+        Reply::Done { revision: Revision(revision) } => Ok(json(&DoneView { revision, made: None })),
         other => Err(Failure::unexpected(&other)),
     }
 }

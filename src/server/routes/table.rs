@@ -356,7 +356,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Post,
             "/api/v1/pools/{pool}/locks/{lock}/move",
             "Move a lock to another pool; a held one only with its holder, whose hold ends",
-            Do(locks::move_lock, done),
+            talk!(locks::move_lock),
         )
     },
     Route {

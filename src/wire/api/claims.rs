@@ -361,12 +361,12 @@ pub struct ClaimView {
     pub made: Vec<MadePoolView>,
 }
 
-/// A pool that a claim has made.
+/// A pool that a claim or a new lock has made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MadePoolView {
     pub pool: String,
-    /// The most similar name of another pool, if one is similar: perhaps that one was meant. Only in the answers to
-    /// `PUT` and confirm.
+    /// The most similar name of another pool, if one is similar: perhaps that one was meant. Not in the
+    /// answers of lists and `GET`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest: Option<String>,
 }

@@ -125,4 +125,8 @@ pub struct ByBody {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DoneView {
     pub revision: u64,
+    /// The pool that a new or moved lock has made, as far as the server that answers has seen it. A repeated request is
+    /// not told again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<MadePoolView>,
 }

@@ -22,6 +22,9 @@ pub(super) const GIT_KEYS: &[&str] = &[
     "forward_agent",
 ];
 
+/// The name that pool-resource has for `skip_ssl_validation`. With an http(s) address as `uri`, it is about that server.
+const GIT_SKIP: &str = "skip_ssl_verification";
+
 /// The changes of a pool that become versions.
 pub const EVENTS: &[ChangeKind] = &[
     ChangeKind::Claimed,
@@ -120,6 +123,12 @@ impl Source {
         "log_level",
     ];
 
+    /// Whether some of the settings that have no effect would have one without the `uri`.
+    #[must_use]
+    pub fn has_settings_of_uri(&self) -> bool {
+        self.held_back || self.ignored.contains(&GIT_SKIP)
+    }
+
     pub(super) fn read(mut fields: Members, problems: &mut Problems) -> Option<Self> {
         fields.expect(Self::KEYS);
         let servers = read_servers(&mut fields, problems);
@@ -128,7 +137,7 @@ impl Source {
         let retry_delay = fields.duration_or_seconds("retry_delay", problems);
         let username = fields.text("username", problems);
         let password = fields.text("password", problems);
-        let tls = read_tls(&mut fields, problems);
+        let mut tls = read_tls(&mut fields, problems);
         let proxy = fields.text("proxy", problems).filter(|proxy| !proxy.is_empty()).map(Secret::new);
         let scope = read_scope(&mut fields, problems);
         let ttl = fields.duration("ttl", problems);
@@ -139,10 +148,16 @@ impl Source {
             let why = "does not belong in source, where each new token would make a new resource: give it in params";
             problems.add_misplaced(&fields.path("token"), format!("source.token: {why}"));
         }
-        let held_back = (username.is_some() || password.is_some()) && fields.is_web_address("uri");
+        let is_web = fields.is_web_address("uri");
+        let held_back = (username.is_some() || password.is_some()) && is_web;
         let mut ignored: Vec<&str> = GIT_KEYS.iter().copied().filter(|key| fields.take(key).is_some()).collect();
         if held_back {
             ignored.extend(["username", "password"]);
+        }
+        // What was right for the Git server must not switch off the check of another one.
+        if is_web && tls.skip_verification == Some(GIT_SKIP) {
+            tls.skip_verification = None;
+            ignored.push(GIT_SKIP);
         }
         fields.finish(problems);
         let given = match (username, password) {
@@ -225,7 +240,7 @@ fn read_tls(fields: &mut Members, problems: &mut Problems) -> Tls {
         let text = "source.client_cert and source.client_key must be given together";
         problems.add_about(if cert.is_some() { "source.client_cert" } else { "source.client_key" }, text);
     }
-    let skip = ["skip_ssl_validation", "skip_ssl_verification"];
+    let skip = ["skip_ssl_validation", GIT_SKIP];
     let skip = skip.map(|key| fields.flag(key, problems).unwrap_or(false).then_some(key));
     Tls { ca_cert, client: cert.zip(key), skip_verification: skip.into_iter().flatten().next() }
 }

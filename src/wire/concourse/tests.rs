@@ -238,6 +238,19 @@ fn settings_of_the_source() {
     assert_eq!(request.source.credentials.as_ref().unwrap().password.expose(), "hunter2");
     assert!(!format!("{request:?}").contains("hunter2"));
 
+    // The check of the Git server's certificate was switched off, not that of the locker server.
+    for (more, skipped) in [
+        (r#""uri":"https://git","skip_ssl_verification":true"#, None),
+        (r#""uri":"https://git","skip_ssl_verification":true,"skip_ssl_validation":true"#, Some("skip_ssl_validation")),
+        (r#""uri":"git@x","skip_ssl_verification":true"#, Some("skip_ssl_verification")),
+        (r#""skip_ssl_verification":true"#, Some("skip_ssl_verification")),
+    ] {
+        let text = format!(r#"{{"source":{{{URL},"pool":"p",{more}}}}}"#);
+        let source = CheckRequest::parse(text.as_bytes()).unwrap().source;
+        assert_eq!(source.tls.skip_verification, skipped, "{more}");
+        assert_eq!(source.ignored.contains(&"skip_ssl_verification"), skipped.is_none(), "{more}");
+    }
+
     let bad = InRequest::parse(format!(r#"{{"source":{{{URL},"pool":"p"}}}}"#).as_bytes()).unwrap_err();
     assert_eq!(bad.to_string(), "invalid payload (missing version)");
     let retry_delay = |text: &str| {
