@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::claim::{BuildEnd, BuildRef, Claim, End, Ended, Labels, Owner, Scope, Terms};
 use super::latch::{Binding, Ending, Latch, LatchId, NewLatch};
-use super::names::{ClaimId, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text};
+use super::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text, TokenName};
 use super::pool::{Order, Policy, PolicyChange};
 use super::time::{Span, WallMs};
+use super::tokens::Token;
 
 /// Whether a request can wait for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,6 +229,20 @@ pub enum Command {
     DeleteLatch {
         id: LatchId,
     },
+    /// Make a token with this hash.
+    CreateToken {
+        name: TokenName,
+        hash: Digest,
+        expires: Option<WallMs>,
+    },
+    /// End a token.
+    RevokeToken {
+        name: TokenName,
+    },
+    /// A request has shown the token with this hash. Changes something about once an hour.
+    TokenUsed {
+        hash: Digest,
+    },
     /// Only time has passed.
     Tick,
     /// Look at every queue again, in case a change was missed, and prune old data.
@@ -266,6 +281,9 @@ impl Command {
             | Self::CreateLatch(_)
             | Self::ReleaseLatch { .. }
             | Self::DeleteLatch { .. }
+            | Self::CreateToken { .. }
+            | Self::RevokeToken { .. }
+            | Self::TokenUsed { .. }
             | Self::Tick
             | Self::Reconcile => [None, None],
         }
@@ -287,6 +305,8 @@ pub enum Reply {
     Done { revision: Revision },
     /// The latch as it now is, or as it was when it was deleted.
     Latch(Arc<Latch>),
+    /// The token that was made or revoked.
+    Token(Arc<Token>),
     /// No answer is needed.
     Nothing,
 }
@@ -350,6 +370,10 @@ pub enum Refusal {
     LatchExists { id: LatchId },
     #[error("latch {id} was released already with another ending, or is for another node")]
     LatchReleased { id: LatchId },
+    #[error("there is a token {name:?} already: revoke it, or choose another name")]
+    TokenExists { name: TokenName },
+    #[error("there is no token {name:?}")]
+    NoSuchToken { name: TokenName },
     #[error("the limit of {max} {what} is reached")]
     Limit { what: &'static str, max: usize },
 }

@@ -273,6 +273,7 @@ mod tests {
             held: took("held"),
             reason: None,
             latch: None,
+            token: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::claim::{End, LockSet, Owner};
 use super::latch::LatchRef;
-use super::names::{ChangeKey, ClaimId, PoolName, Reason};
+use super::names::{ChangeKey, ClaimId, PoolName, Reason, TokenName};
 use super::origin::Origin;
 use super::time::{Span, WallMs};
 
@@ -67,6 +67,10 @@ pub enum ChangeKind {
     LatchDeleted,
     /// A released latch that nobody deleted was forgotten.
     LatchExpired,
+    /// A token was made.
+    TokenCreated,
+    /// A token was revoked.
+    TokenRevoked,
 }
 
 impl ChangeKind {
@@ -120,7 +124,7 @@ pub struct Change {
     pub key: ChangeKey,
     pub at: WallMs,
     pub kind: ChangeKind,
-    /// The pools whose history shows the entry, ordered; empty only for entries about a latch.
+    /// The pools whose history shows the entry, ordered; empty only for entries about a latch or a token.
     pub pools: Vec<PoolName>,
     /// The locks that it is about, over all its pools, in (pool, name) order.
     pub locks: LockSet,
@@ -140,6 +144,8 @@ pub struct Change {
     pub reason: Option<Reason>,
     /// The latch that it is about; such an entry belongs to no pool.
     pub latch: Option<LatchRef>,
+    /// The token that it is about; such an entry belongs to no pool.
+    pub token: Option<TokenName>,
 }
 
 impl Change {
@@ -152,7 +158,8 @@ impl Change {
     /// About how many bytes a store needs for this entry: the core knows no store, so it counts texts and members.
     #[must_use]
     pub fn bytes(&self) -> u32 {
-        let Self { key: _, at: _, kind: _, pools, locks, claim, end, who, origin, waited, held, reason, latch } = self;
+        let Self { key: _, at: _, kind: _, pools, locks, claim, end, who, origin, waited, held, reason, latch, token } =
+            self;
         let mut bytes = ENTRY_BYTES;
         let mut member = |length: Option<usize>| bytes += length.map_or(0, |length| length + MEMBER_BYTES);
         pools.iter().for_each(|pool| member(Some(pool.as_str().len())));
@@ -173,6 +180,7 @@ impl Change {
         member(
             latch.as_ref().map(|latch| LATCH_ID_BYTES + latch.workflow.as_str().len() + latch.namespace.as_str().len()),
         );
+        member(token.as_ref().map(|token| token.as_str().len()));
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 

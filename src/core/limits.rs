@@ -81,7 +81,7 @@ pub const LATCH_OUTPUTS_BYTES: usize = 16 * 1024;
 pub const LATCH_OUTPUTS: usize = 64;
 /// Longest text by which a latch selects its node, bytes: names of looped Argo nodes contain the loop's item.
 pub const LATCH_NODE_BYTES: usize = 1024;
-/// Most history entries of latches, which do not belong to the history of any pool.
+/// Most history entries of latches and tokens, which do not belong to the history of any pool.
 pub const LATCH_CHANGES: usize = 100_000;
 /// Largest body of a request about a latch, bytes: full outputs, with each character escaped.
 pub const LATCH_BODY_BYTES: usize = 128 * 1024;
@@ -106,6 +106,13 @@ pub const HOLDS: usize = 32;
 /// Labels that the waiters of a pool may differ in while questions about the whole queue are answered by its labels: each
 /// is compared with the pool's locks, which with more of them costs as much as the walk that it saves.
 pub const COMPARED_LABELS: usize = 16;
+/// Most tokens that this server has made and nobody has revoked: one for each team and tool of a large organisation. They
+/// are all in memory.
+pub const TOKENS: usize = 1_000;
+/// Longest time for which a token may be made, milliseconds (10 years); it may also be made without an end.
+pub const TOKEN_LIFE_MAX_MS: u64 = 10 * 365 * 24 * 3_600_000;
+/// Least time between two notes that a token was used, milliseconds (1 h): each is a write to the store.
+pub const TOKEN_USE_MS: u64 = 3_600_000;
 /// Largest body of a claim, bytes: parked bodies are kept in memory.
 pub const CLAIM_BODY_BYTES: usize = 64 * 1024;
 /// Most entries that one page of a filtered listing examines; past it the page ends early and says where to continue.

@@ -52,4 +52,5 @@ mod supersede;
 mod test_store;
 pub mod time;
 mod timers;
+pub mod tokens;
 mod turn;

@@ -150,6 +150,10 @@ text_type!(
     OpId, "op id", check_id
 );
 text_type!(
+    /// The name of a token that this server has made.
+    TokenName, "token name", check_id
+);
+text_type!(
     /// Text of at most 256 bytes that a client says about itself: owner fields, keys, requestors. Any UTF-8 is kept as
     /// it is; code that shows it escapes it.
     Text, "text", |what, text| check_length(what, text, limits::OWNER_FIELD_BYTES)
@@ -353,8 +357,9 @@ pub struct ParkId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked(pub u64);
 
-/// SHA-256 over *what* a claim asks for and for which build, made at the edge: equal requests have equal digests.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// A SHA-256, made at the edge: over *what* a claim asks for and for which build, so that equal requests have equal
+/// digests; or over a secret.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
 impl fmt::Debug for Digest {

@@ -114,6 +114,9 @@ pub(super) fn asked(command: &Command) -> Asked {
         | Command::CreateLatch(_)
         | Command::ReleaseLatch { .. }
         | Command::DeleteLatch { .. }
+        | Command::CreateToken { .. }
+        | Command::RevokeToken { .. }
+        | Command::TokenUsed { .. }
         | Command::Tick
         | Command::Reconcile => {}
     }

@@ -14,6 +14,8 @@ pub enum Identity {
     Certificate(String),
     /// The user of HTTP Basic.
     User(String),
+    /// The name of a token that this server has made.
+    Token(String),
     /// A step of a build, by a token that its issuer has signed. No token names a build.
     Build(Job),
 }
@@ -48,7 +50,7 @@ impl Identity {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Certificate(name) | Self::User(name) => name.len(),
+            Self::Certificate(name) | Self::User(name) | Self::Token(name) => name.len(),
             Self::Build(Job { issuer, team, pipeline, job }) => {
                 let parts = [Some(issuer), Some(team), pipeline.as_ref(), job.as_ref()];
                 parts.into_iter().flatten().map(String::len).sum()
@@ -67,13 +69,14 @@ pub fn is_same_owner(a: Option<&Identity>, b: Option<&Identity>) -> bool {
     }
 }
 
-/// `user:NAME`, `certificate:SUBJECT`, `build:ISSUER/TEAM/PIPELINE/JOB`. Slashes and percent signs in the parts of a
+/// `user:NAME`, `token:NAME`, `certificate:SUBJECT`, `build:ISSUER/TEAM/PIPELINE/JOB`. Slashes and percent signs in the parts of a
 /// build are percent-encoded.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Certificate(subject) => write!(f, "certificate:{subject}"),
             Self::User(name) => write!(f, "user:{name}"),
+            Self::Token(name) => write!(f, "token:{name}"),
             Self::Build(Job { issuer, team, pipeline, job }) => {
                 write!(f, "build:{}/{}", encoded(issuer), encoded(team))?;
                 [pipeline, job].into_iter().flatten().try_for_each(|part| write!(f, "/{}", encoded(part)))
@@ -88,6 +91,7 @@ impl FromStr for Identity {
         match text.split_once(':') {
             Some(("certificate", subject)) => Ok(Self::Certificate(subject.to_owned())),
             Some(("user", name)) => Ok(Self::User(name.to_owned())),
+            Some(("token", name)) => Ok(Self::Token(name.to_owned())),
             Some(("build", parts)) => {
                 let mut parts = parts.split('/').map(decoded);
                 let (Some(issuer), Some(team)) = (parts.next(), parts.next()) else { return Err(NO_IDENTITY) };
@@ -136,6 +140,7 @@ impl Origin {
         let proved = proved.map(|identity| match identity {
             Identity::Certificate(subject) => Identity::Certificate(short(subject)),
             Identity::User(name) => Identity::User(short(name)),
+            Identity::Token(name) => Identity::Token(short(name)),
             Identity::Build(Job { issuer, team, pipeline, job }) => Identity::Build(Job {
                 issuer: short(issuer),
                 team: short(team),
@@ -186,6 +191,8 @@ mod tests {
             (Some(&build("a", None, None)), Some(&build("a", None, None)), false),
             (Some(&user), Some(&user), true),
             (Some(&user), Some(&Identity::Certificate("a".to_owned())), false),
+            (Some(&user), Some(&Identity::Token("a".to_owned())), false),
+            (Some(&Identity::Token("a".to_owned())), Some(&Identity::Token("a".to_owned())), true),
             (None, None, true),
             (None, Some(&user), false),
         ] {
@@ -197,6 +204,7 @@ mod tests {
     fn identities_are_read_as_they_are_shown() {
         let identities = [
             Identity::User("a:b".to_owned()),
+            Identity::Token("ci-1".to_owned()),
             Identity::Certificate("CN=ci".to_owned()),
             build("a/b%2F", Some("%"), Some("j")),
             build("a", Some("p"), None),

@@ -1,6 +1,7 @@
 //! From the contents of a store back to a running state (docs/design.md#time).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::claim::{Claim, Phase, Presence};
 use super::deadlock;
@@ -103,6 +104,9 @@ impl Restart {
         }
         for op in loaded.ops {
             state.remember_op(op);
+        }
+        for token in loaded.tokens {
+            state.put_token(Arc::new(token));
         }
         for latch in loaded.latches {
             state.put_latch(latch.restarted(now));

@@ -9,7 +9,7 @@ use super::origin::Origin;
 use super::pool::Lock;
 use super::state::State;
 use super::time::Now;
-use super::{admission, builds, by_hand, claims, deadlock, latches, marks, pools, queue, timers};
+use super::{admission, builds, by_hand, claims, deadlock, latches, marks, pools, queue, timers, tokens};
 
 /// Executes one command at `now`. Everything that is due happens first, so a deadline that has passed counts as over
 /// even before a sweep. Changes and notices collect in the state; the caller must not answer before it has committed
@@ -169,6 +169,9 @@ fn carry_out(state: &mut State, command: Command, now: Now) -> Result<Reply, Ref
         Command::CreateLatch(new) => latches::create(state, *new, now),
         Command::ReleaseLatch { id, ending, binding } => latches::release(state, id, ending, &binding, now),
         Command::DeleteLatch { id } => latches::delete(state, id, now),
+        Command::CreateToken { name, hash, expires } => tokens::create(state, name, hash, expires, now),
+        Command::RevokeToken { name } => tokens::revoke(state, name, now),
+        Command::TokenUsed { hash } => Ok(tokens::used(state, hash, now)),
         Command::Tick => Ok(Reply::Nothing),
         Command::Reconcile => {
             timers::reconcile(state, now);

@@ -6,11 +6,12 @@ use super::claim::{Claim, Ended, Phase, Presence};
 use super::command::{Command, Refusal, Reply};
 use super::history::{Change, Outline};
 use super::latch::{Latch, LatchId};
-use super::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Text};
+use super::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Text, TokenName};
 use super::pool::{Lock, Policy};
 use super::state::{Changes, EndedOutline, Loaded, Meta, OpRecord, State};
 use super::step::step;
 use super::time::{Deadline, EngineMs, Now, Span};
+use super::tokens::Token;
 
 /// The sum of the batches so far.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,7 @@ pub(super) struct TestStore {
     ops: BTreeMap<OpId, OpRecord>,
     latches: BTreeMap<LatchId, Latch>,
     reruns: BTreeMap<Text, bool>,
+    tokens: BTreeMap<TokenName, Token>,
     history: BTreeMap<ChangeKey, Change>,
 }
 
@@ -36,6 +38,7 @@ impl TestStore {
         }
         self.history.extend(changes.history.iter().map(|change| (change.key, Change::clone(change))));
         keep(&mut self.reruns, changes.reruns.iter().map(|(url, on)| (url.clone(), on.then_some(true))));
+        keep(&mut self.tokens, changes.tokens.iter().map(|(name, x)| (name.clone(), x.as_deref().cloned())));
         keep(&mut self.latches, changes.latches.iter().map(|(id, x)| (*id, x.as_deref().cloned())));
         keep(&mut self.ops, changes.ops.iter().cloned());
         keep(&mut self.ended, changes.ended.iter().map(|(id, x)| (id.clone(), x.as_deref().cloned())));
@@ -58,6 +61,7 @@ impl TestStore {
             ops: self.ops.values().cloned().collect(),
             latches: self.latches.values().cloned().collect(),
             reruns: self.reruns.keys().cloned().collect(),
+            tokens: self.tokens.values().cloned().collect(),
         }
     }
 
@@ -102,6 +106,7 @@ impl TestStore {
         same("ops", &self.ops, state.ops.iter().map(|(op, r)| (op.clone(), r.clone())))?;
         let latches = self.latches.iter().map(|(id, l)| (*id, comparable_latch(l))).collect();
         same("latches", &latches, snapshot.latches.iter().map(|(id, l)| (*id, comparable_latch(l))))?;
+        same("tokens", &self.tokens, snapshot.tokens.values().map(|t| (t.name.clone(), Token::clone(t))))?;
         same("reruns", &self.reruns, snapshot.reruns.iter().map(|url| (url.clone(), true)))?;
         for (name, pool) in &snapshot.pools {
             let shown = self.history.values().filter(|change| pool.changes.contains_key(&change.key));

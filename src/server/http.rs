@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::core::names::ParkId;
+use crate::core::names::{Digest, ParkId};
 pub use crate::core::origin::Identity;
 use crate::core::origin::Origin;
 use crate::core::time::Span;
@@ -48,6 +48,8 @@ pub struct Request {
     pub identity: Option<Identity>,
     /// The id token that it was admitted with.
     pub shown: Option<Arc<Shown>>,
+    /// The hash of the token of this server that it was admitted with.
+    pub token: Option<Digest>,
     /// The number under which this request can be parked. Unique within one run of the server.
     pub park: ParkId,
     /// Whether there is room to park the request. If false, answer at once.
@@ -154,6 +156,7 @@ mod tests {
             id: String::new(),
             identity: None,
             shown: None,
+            token: None,
             park: ParkId(1),
             can_park: true,
             attempt: Attempt::First,

@@ -51,6 +51,7 @@ use self::auth::browsers::Browsers;
 use self::auth::idtoken::issuers::{Patience, Trusted};
 use self::auth::idtoken::shown::Builds;
 use self::auth::sessions::Sessions;
+use self::auth::tokens::Tokens;
 use self::auth::{Guard, Proof};
 use self::build_watch::BuildWatch;
 use self::build_watch::settings::WatchSettings;
@@ -145,10 +146,12 @@ impl ServerSettings {
     }
 }
 
-/// Who shows a token of the issuers in the access file, also of those that have expired since a claim of this engine began.
-fn by_token(access: &Live, engine: &Engine) -> Arc<Builds> {
-    let (engine, store_id) = (engine.clone(), engine.store_id().to_owned());
-    Arc::new(Builds::new(access.trusted(), store_id, Box::new(move |id| engine.snapshot().claim(id).cloned())))
+/// The guard with this access file: its users, the tokens of this engine, and builds with tokens of its issuers, also with
+/// those that have expired since a claim of this engine began.
+fn by_access(guard: Guard, access: &Live, engine: &Engine) -> Guard {
+    let (claims, store_id) = (engine.clone(), engine.store_id().to_owned());
+    let builds = Builds::new(access.trusted(), store_id, Box::new(move |id| claims.snapshot().claim(id).cloned()));
+    guard.with_access(access.clone()).with_tokens(Tokens::new(engine.clone())).with_builds(Arc::new(builds))
 }
 
 /// What keeps these settings from being used, and what somebody should look at. It reads what a start reads, and opens neither
@@ -240,8 +243,8 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         .with_metrics(Arc::new(metrics));
     let loopback_only = !is_guarded && listener.is_loopback();
     let browsers = Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only };
-    let guard = Guard::new(&proof, routes::access, Arc::new(routes)).with_builds(by_token(&access, &engine));
-    let handler = Arc::new(guard.with_browsers(browsers).with_sessions(sessions).with_access(access.clone()));
+    let guard = by_access(Guard::new(&proof, routes::access, Arc::new(routes)), &access, &engine);
+    let handler = Arc::new(guard.with_browsers(browsers).with_sessions(sessions));
     stop_on_signals(env, stop.clone(), settings.grace);
     settings.survive_hangup()?;
     let first = settings.first_line(&url);

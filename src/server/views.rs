@@ -540,5 +540,6 @@ pub fn change(change: &Change) -> ChangeView {
             workflow: latch.workflow.to_string(),
             namespace: latch.namespace.to_string(),
         }),
+        token: change.token.as_ref().map(ToString::to_string),
     }
 }

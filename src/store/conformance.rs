@@ -14,10 +14,11 @@ use crate::core::claim::{Claim, Ended, Phase};
 use crate::core::history::Change;
 use crate::core::latch::{Latch, LatchId};
 use crate::core::limits;
-use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Text, Ticket};
+use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Text, Ticket, TokenName};
 use crate::core::pool::{Lock, Policy};
 use crate::core::state::{Changes, EndedOutline, Loaded, Meta, OpRecord};
 use crate::core::time::{Deadline, EngineMs, Span};
+use crate::core::tokens::Token;
 use crate::wire::record::NO_PRESENCE;
 
 /// A place that outlives the stores in it: each call opens the store again, after the last one was dropped.
@@ -45,6 +46,7 @@ pub struct Contents {
     ops: BTreeMap<OpId, OpRecord>,
     latches: BTreeMap<LatchId, Latch>,
     reruns: BTreeSet<Text>,
+    tokens: BTreeMap<TokenName, Token>,
     history: BTreeMap<ChangeKey, Change>,
 }
 
@@ -58,7 +60,7 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
 impl Contents {
     /// The contents of `store`.
     pub fn of(store: &mut dyn Store) -> Self {
-        let Loaded { meta, pools, locks, claims, ops, latches, reruns } = store.load().unwrap();
+        let Loaded { meta, pools, locks, claims, ops, latches, reruns, tokens } = store.load().unwrap();
         let ended = ended_of(store);
         let mut history = Vec::new();
         let mut keep = |change| {
@@ -79,6 +81,7 @@ impl Contents {
             ops: ops.into_iter().map(|op| (op.op.clone(), op)).collect(),
             latches: latches.into_iter().map(|latch| (latch.id, latch)).collect(),
             reruns: reruns.into_iter().collect(),
+            tokens: tokens.into_iter().map(|token| (token.name.clone(), token)).collect(),
             history: history.into_iter().map(|change| (change.key, change)).collect(),
         };
         let Self { pools, locks, claims, ended, ops, latches, history, .. } = &contents;
@@ -94,7 +97,7 @@ impl Contents {
 
     /// Applies `changes`, without what the next start makes anew.
     pub fn apply(&mut self, changes: &Changes) {
-        let Changes { meta, pools, locks, claims, ended, forget, ops, latches, reruns, history, pruned } =
+        let Changes { meta, pools, locks, claims, ended, forget, ops, latches, reruns, tokens, history, pruned } =
             changes.clone();
         self.meta = meta.or(self.meta);
         pools.into_iter().for_each(|(name, policy)| set(&mut self.pools, name, policy));
@@ -119,6 +122,7 @@ impl Contents {
         }
         ops.into_iter().for_each(|(id, op)| set(&mut self.ops, id, op));
         latches.into_iter().for_each(|(id, latch)| set(&mut self.latches, id, latch.map(|l| (*l).clone())));
+        tokens.into_iter().for_each(|(name, token)| set(&mut self.tokens, name, token.map(|t| (*t).clone())));
         for (url, on) in reruns {
             self.reruns.remove(&url);
             self.reruns.extend(on.then_some(url));
@@ -191,6 +195,7 @@ fn one_of_each(n: u32) -> Changes {
             && claims == (true, true)
             && others == (true, true)
             && reruns
+            && c.tokens.iter().any(|r| r.1.is_some())
             && !c.history.is_empty()
     });
     (0..n).map(|_| full.new_tree(&mut runner).unwrap().current()).last().unwrap()
@@ -216,6 +221,7 @@ fn overwrites_and_deletes(place: &Place) {
         ops: model.ops.keys().map(|k| (k.clone(), None)).collect(),
         latches: model.latches.keys().map(|k| (*k, None)).collect(),
         reruns: model.reruns.iter().map(|url| (url.clone(), false)).collect(),
+        tokens: model.tokens.keys().map(|k| (k.clone(), None)).collect(),
         history: Vec::new(),
         pruned: model.history.keys().copied().collect(),
     };

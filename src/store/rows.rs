@@ -14,7 +14,7 @@ use crate::core::state::{Changes, EndedOutline, Loaded, Meta};
 use crate::core::time::{Deadline, EngineMs, Span};
 use crate::wire::record::{
     self, StoredChange, StoredClaim, StoredConcourse, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredOutline,
-    StoredPolicy,
+    StoredPolicy, StoredToken,
 };
 
 /// A table whose rows consist of a key and a record.
@@ -25,10 +25,12 @@ pub(super) enum Table {
     Ops,
     Latches,
     Concourses,
+    Tokens,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 5] = [Self::Pools, Self::Claims, Self::Ops, Self::Latches, Self::Concourses];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Pools, Self::Claims, Self::Ops, Self::Latches, Self::Concourses, Self::Tokens];
 }
 
 /// The row of a lock without its key: metadata and record.
@@ -144,6 +146,10 @@ impl<'c> Batch<'c> {
             let json = reruns.then(|| record::encode(&StoredConcourse { reruns: true }));
             batch.put(Table::Concourses, url.as_str().into(), json)?;
         }
+        for (name, token) in &changes.tokens {
+            let json = token.as_deref().map(|token| record::encode(&StoredToken::from(token)));
+            batch.put(Table::Tokens, name.as_str().into(), json)?;
+        }
         for change in &changes.history {
             batch.changes.push((place(change.key)?, record::encode(&StoredChange::from(&**change))?));
         }
@@ -216,6 +222,7 @@ impl Rows {
             Table::Ops => self.op(key, json),
             Table::Latches => self.latch(key, json),
             Table::Concourses => self.concourse(key, json),
+            Table::Tokens => self.token(key, json),
         }
     }
 
@@ -256,6 +263,12 @@ impl Rows {
         let read = || anyhow::Ok((url.parse()?, record::decode::<StoredConcourse>(json)?));
         let (url, stored) = named("concourses", &url, read())?;
         self.loaded.reruns.extend(stored.reruns.then_some(url));
+        Ok(())
+    }
+
+    fn token(&mut self, name: &str, json: &str) -> anyhow::Result<()> {
+        let read = || record::decode::<StoredToken>(json)?.into_token(name.parse()?);
+        self.loaded.tokens.push(named("tokens", &name, read())?);
         Ok(())
     }
 

@@ -17,11 +17,13 @@ use crate::core::latch::{Ending, Latch, LatchId, LatchRef, NewLatch, Node, NodeT
 use crate::core::limits;
 use crate::core::names::{
     Asked, ChangeKey, ClaimId, Digest, Fence, InstanceVars, Label, LockName, OpId, ParkId, PoolName, Reason, Revision,
-    Run, Text, Ticket,
+    Run, Text, Ticket, TokenName,
 };
+use crate::core::origin::Identity;
 use crate::core::pool::{CutShort, Holder, Lock, Order, Overtaking, Pick, Policy, Quarantine, WhenEmpty};
 use crate::core::state::{Changes, Meta, OpRecord};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
+use crate::core::tokens::Token;
 
 /// Names that differ in ways that a careless store would ignore: case, spaces, Unicode forms, collation, affinity.
 const NAMES: &[&str] =
@@ -326,28 +328,47 @@ pub fn latch(id: LatchId) -> impl Strategy<Value = Latch> {
     )
 }
 
+fn token(name: TokenName) -> impl Strategy<Value = Token> {
+    let by = of(select(&["user:ada", "token:x", "build:ci/a/p"][..]));
+    let by = by.prop_map(|by| by.map(|by| by.parse::<Identity>().unwrap()));
+    (any::<[u8; 32]>(), any::<u64>(), by, of(any::<u64>()), of(any::<u64>())).prop_map(
+        move |(hash, created, by, expires, used)| Token {
+            name: name.clone(),
+            hash: Digest(hash),
+            created: WallMs(created),
+            by,
+            expires: expires.map(WallMs),
+            used: used.map(WallMs),
+        },
+    )
+}
+
 fn change(key: ChangeKey) -> impl Strategy<Value = Change> {
     let latch = (latch_id(), name(WORKFLOWS), name(&["default", "0"]))
-        .prop_map(|(id, workflow, namespace)| (Vec::new(), Some(LatchRef { id, workflow, namespace })));
-    let about = prop_oneof![4 => vec(pool(), 1..3).prop_map(|pools| (pools, None)), 1 => latch];
+        .prop_map(|(id, workflow, namespace)| (Vec::new(), Some(LatchRef { id, workflow, namespace }), None));
+    let token = name(IDS).prop_map(|name| (Vec::new(), None, Some(name)));
+    let about = prop_oneof![4 => vec(pool(), 1..3).prop_map(|pools| (pools, None, None)), 1 => latch, 1 => token];
     let what = (any::<u64>(), select(KINDS), about, locks());
     let spans = (of(any::<u64>().prop_map(Span)), of(any::<u64>().prop_map(Span)));
     let who = (of(claim_id()), of(select(ENDS)), of(owner()), of(reason()), spans);
-    (what, who).prop_map(move |((at, kind, (pools, latch), locks), (claim, end, who, reason, (waited, held)))| Change {
-        key,
-        at: WallMs(at),
-        kind,
-        pools,
-        locks,
-        claim,
-        end,
-        who: who.map(Arc::new),
-        origin: None,
-        waited,
-        held,
-        reason,
-        latch,
-    })
+    (what, who).prop_map(
+        move |((at, kind, (pools, latch, token), locks), (claim, end, who, reason, (waited, held)))| Change {
+            key,
+            at: WallMs(at),
+            kind,
+            pools,
+            locks,
+            claim,
+            end,
+            who: who.map(Arc::new),
+            origin: None,
+            waited,
+            held,
+            reason,
+            latch,
+            token,
+        },
+    )
 }
 
 /// Keys with a new value, or with `None`.
@@ -390,9 +411,9 @@ pub fn changes() -> impl Strategy<Value = Changes> {
         puts(latch_id(), latch),
     );
     let reruns = vec((text(), any::<bool>()), 0..3).prop_map(|rows| rows.into_iter().collect::<BTreeMap<_, _>>());
-    let meta = (meta, reruns, forget);
+    let meta = (meta, reruns, forget, puts(name::<TokenName>(IDS), token));
     (meta, rows, history, pruned).prop_map(
-        |((meta, reruns, mut forget), (pools, locks, claims, ended, ops, latches), history, pruned)| {
+        |((meta, reruns, mut forget, tokens), (pools, locks, claims, ended, ops, latches), history, pruned)| {
             forget.retain(|id, _| !ended.contains_key(id));
             Changes {
                 meta,
@@ -404,6 +425,7 @@ pub fn changes() -> impl Strategy<Value = Changes> {
                 ops: ops.into_iter().collect(),
                 latches: latches.into_iter().map(|(id, latch)| (id, latch.map(Arc::new))).collect(),
                 reruns: reruns.into_iter().collect(),
+                tokens: tokens.into_iter().map(|(name, token)| (name, token.map(Arc::new))).collect(),
                 history: history.into_iter().map(Arc::new).collect(),
                 pruned,
             }

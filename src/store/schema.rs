@@ -56,6 +56,7 @@ const MIGRATIONS: &[&str] = &[
 ",
     "
     CREATE TABLE concourses (url TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE tokens (name TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
     -- Nobody has written down yet which locks their pools were given because they had no other: such a lock is the only
     -- one of its pool, named like it, and nobody has put anything into it.
     UPDATE locks SET record = json_set(record, '$.implicit', json('true'))

@@ -76,6 +76,8 @@ codes! {
     NoSuchClaim = "no_such_claim", 404, NOT_FOUND;
     /// No latch has this id, or it no longer exists.
     NoSuchLatch = "no_such_latch", 404, NOT_FOUND;
+    /// No token has this name.
+    NoSuchToken = "no_such_token", 404, NOT_FOUND;
     /// The revision is unknown, or its history entries have been pruned.
     NoSuchRevision = "no_such_revision", 404, NOT_FOUND;
     /// The path does not support this method. The `allow` header lists those it supports.
@@ -106,6 +108,8 @@ codes! {
     LatchExists = "latch_exists", 409, CONFLICT;
     /// The latch was already released with another ending, or is bound to another node.
     LatchReleased = "latch_released", 409, CONFLICT;
+    /// A token that is still good has this name.
+    TokenExists = "token_exists", 409, CONFLICT;
     /// The claim has ended; `how` says how.
     Ended = "ended", 410, CONFLICT;
     /// A part of the request is larger than its limit.

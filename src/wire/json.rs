@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::api::{
     BreakBody, ClaimBody, ConfirmBody, DeliverBody, LockBody, MoveBody, MoveLockBody, NoteBody, PoolBody,
-    PoolChangeBody, QuarantineBody, ReleaseBody, RemoveBody, RenewBody, ReturnBody,
+    PoolChangeBody, QuarantineBody, ReleaseBody, RemoveBody, RenewBody, ReturnBody, TokenBody,
 };
 use super::members::strict;
 use super::problems::{Problems, quoted, unknown};
@@ -31,7 +31,7 @@ macro_rules! bodies {
     };
 }
 
-bodies!(BreakBody, MoveBody, MoveLockBody, QuarantineBody, ReleaseBody, ReturnBody);
+bodies!(BreakBody, MoveBody, MoveLockBody, QuarantineBody, ReleaseBody, ReturnBody, TokenBody);
 bodies!(ClaimBody, ConfirmBody, RenewBody, DeliverBody, PoolBody, PoolChangeBody, LockBody, RemoveBody, NoteBody);
 
 /// Reads a body; an empty body counts as `{}`. Unknown members are reported and then ignored, so that the rest can be

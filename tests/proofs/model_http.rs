@@ -474,6 +474,7 @@ fn request(method: &str, path: &str, body: &Value) -> Request {
         peer: "test".into(),
         park: ParkId(0),
         shown: None,
+        token: None,
         can_park: false,
         attempt: Attempt::First,
         id: "test".into(),

@@ -177,6 +177,7 @@ pub fn request(method: &str, target: &str, body: &str) -> Request {
         identity: None,
         park: ParkId(1),
         shown: None,
+        token: None,
         can_park: false,
         attempt: Attempt::First,
     }

@@ -359,7 +359,7 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
         Ok(Reply::Marked { claim, .. }) => Answer::Marked(texts(claim.locks())),
         Ok(Reply::Done { .. }) => Answer::Done,
         Ok(Reply::Latch(latch)) => Answer::Latch(latch_line(&latch)),
-        Ok(Reply::Nothing) => Answer::Nothing,
+        Ok(Reply::Nothing | Reply::Token(_)) => Answer::Nothing,
         Err(Refusal::Ended { ended }) => Answer::RefusedEnded(ended.how.word()),
         Err(refusal) => Answer::Refused(match refusal {
             Refusal::NoBuild { .. } => "unprocessable",
@@ -383,6 +383,8 @@ fn answer_of(result: Result<Reply, Refusal>) -> Answer {
             Refusal::NoSuchLatch { .. } => "no_such_latch",
             Refusal::LatchExists { .. } => "latch_exists",
             Refusal::LatchReleased { .. } => "latch_released",
+            Refusal::TokenExists { .. } => "token_exists",
+            Refusal::NoSuchToken { .. } => "no_such_token",
             Refusal::TooManyRuns { .. } | Refusal::Limit { .. } | Refusal::Ended { .. } => "limit",
         }),
     }

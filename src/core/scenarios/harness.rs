@@ -565,7 +565,7 @@ impl Server {
             Ok(Reply::Ended { ended, again }) => format!("{}{}", ended.how.word(), if *again { " again" } else { "" }),
             Ok(Reply::Marked { claim, .. }) => self.show_claim(claim),
             Ok(Reply::Done { .. }) => "done".into(),
-            Ok(Reply::Latch(_) | Reply::Nothing) => String::new(),
+            Ok(Reply::Latch(_) | Reply::Token(_) | Reply::Nothing) => String::new(),
             Err(refusal) => format!("refused {}", refusal_word(refusal)),
         }
     }
@@ -747,6 +747,8 @@ fn refusal_word(refusal: &Refusal) -> String {
         Refusal::PoolInUse { .. } => "pool_in_use",
         Refusal::MixedOrders { .. } => "mixed_orders",
         Refusal::OrderInUse { .. } => "order_in_use",
+        Refusal::TokenExists { .. } => "token_exists",
+        Refusal::NoSuchToken { .. } => "no_such_token",
         Refusal::QueueFull { .. } => "queue_full",
         Refusal::NoSuchLatch { .. } => "no_such_latch",
         Refusal::LatchExists { .. } => "latch_exists",
@@ -758,6 +760,8 @@ fn refusal_word(refusal: &Refusal) -> String {
 
 fn kind_word(kind: ChangeKind) -> &'static str {
     match kind {
+        ChangeKind::TokenCreated => "token_created",
+        ChangeKind::TokenRevoked => "token_revoked",
         ChangeKind::LatchCreated => "latch_created",
         ChangeKind::LatchReleased => "latch_released",
         ChangeKind::LatchDeleted => "latch_deleted",

@@ -8,7 +8,7 @@ use crate::core::claim::{Claim, End, LockSet, Owner};
 use crate::core::history::{Change, ChangeKind, Outline};
 use crate::core::latch::LatchRef;
 use crate::core::limits;
-use crate::core::names::{ChangeKey, ClaimId, PoolName, Reason};
+use crate::core::names::{ChangeKey, ClaimId, PoolName, Reason, TokenName};
 use crate::core::origin::Origin;
 use crate::core::pool::{Lock, Pool};
 use crate::core::time::{Now, Span, WallMs};
@@ -63,7 +63,9 @@ impl State {
         let (waited, held) = (span(waited_since), span(held_since));
         let is_of_another = claim.is_some() && self.asking != claim;
         let origin = if kind.is_asked_for() && is_of_another { origin } else { self.origin() };
-        let change = Change { key, at, kind, pools, locks, claim, end, who, origin, waited, held, reason, latch: None };
+        let (latch, token) = (None, None);
+        let change =
+            Change { key, at, kind, pools, locks, claim, end, who, origin, waited, held, reason, latch, token };
         self.write(change, now)
     }
 
@@ -75,10 +77,20 @@ impl State {
         reason: Option<Reason>,
         now: Now,
     ) -> ChangeKey {
-        let (key, at) = (self.next_key(), now.wall);
-        let change = Change {
-            key,
-            at,
+        let change = Change { reason, latch: Some(latch), ..self.of_no_pool(kind, now) };
+        self.write(change, now)
+    }
+
+    /// Writes an entry about a token. It belongs to no pool.
+    pub(in crate::core) fn record_token(&mut self, kind: ChangeKind, token: TokenName, now: Now) {
+        let change = Change { token: Some(token), ..self.of_no_pool(kind, now) };
+        self.write(change, now);
+    }
+
+    fn of_no_pool(&mut self, kind: ChangeKind, now: Now) -> Change {
+        Change {
+            key: self.next_key(),
+            at: now.wall,
             kind,
             pools: Vec::new(),
             locks: LockSet::new(),
@@ -88,10 +100,10 @@ impl State {
             origin: self.origin(),
             waited: None,
             held: None,
-            reason,
-            latch: Some(latch),
-        };
-        self.write(change, now)
+            reason: None,
+            latch: None,
+            token: None,
+        }
     }
 
     pub(super) fn next_key(&mut self) -> ChangeKey {
@@ -103,10 +115,10 @@ impl State {
 
     pub(super) fn write(&mut self, change: Change, now: Now) -> ChangeKey {
         let key = change.key;
-        let is_latch = change.latch.is_some();
+        let is_of_no_pool = change.pools.is_empty();
         let outline = change.outline();
         self.dirty.history.push(Arc::new(change));
-        self.list(&outline, is_latch);
+        self.list(&outline, is_of_no_pool);
         self.prune(limits::PRUNED_PER_ENTRY, now);
         for pool in outline.pools {
             self.notify(Notice::Pool(pool));
@@ -115,7 +127,7 @@ impl State {
     }
 
     /// Lists a new entry in its pools, and makes it the newest of its locks.
-    fn list(&mut self, entry: &Outline, is_latch: bool) {
+    fn list(&mut self, entry: &Outline, is_of_no_pool: bool) {
         let mut pools = 0;
         for pool in listing_pools(entry) {
             let newest = |p: &mut Pool| {
@@ -139,7 +151,7 @@ impl State {
             pools += 1;
             outdated.into_iter().for_each(|key| self.offer_to_prune(pool, key));
         }
-        self.count_listings(entry, pools, is_latch);
+        self.count_listings(entry, pools, is_of_no_pool);
     }
 
     /// Lists a stored entry at a restart. Entries come in their order. [`State::end_of_history`] does the rest.

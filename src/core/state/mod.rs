@@ -4,7 +4,7 @@
 //! The code here keeps the indexes up to date and remembers what a batch has touched. It decides nothing.
 //!
 //! - `snapshot`: what anybody may read, and what a store gets.
-//! - `claims`, `pools`, `latches`: adding, changing and removing them. `marks`: what is kept about marked holds.
+//! - `claims`, `pools`, `latches`, `tokens`: adding, changing and removing them. `marks`: what is kept about marked holds.
 //! - `history`: writing and listing entries; `retention`: which of them are pruned; `remembered`: ended claims and the answers of operations; `ended`: what is
 //!   known at once of ended claims.
 //! - `tickets`: the order in which claims came.
@@ -23,6 +23,7 @@ mod snapshot;
 mod stuck;
 mod supersede_group;
 mod tickets;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -32,7 +33,7 @@ use crate::core::claim::{BuildRef, Ended};
 use crate::core::history::Change;
 use crate::core::latch::LatchId;
 use crate::core::limits;
-use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, ParkId, PoolName, Revision, Text, Ticket};
+use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, ParkId, PoolName, Revision, Text, Ticket, TokenName};
 use crate::core::origin::Origin;
 use crate::core::pool::Pool;
 use crate::core::settings::{Settings, planted};
@@ -88,6 +89,7 @@ struct Dirty {
     ops: BTreeSet<OpId>,
     latches: BTreeSet<LatchId>,
     reruns: BTreeSet<Text>,
+    tokens: BTreeSet<TokenName>,
     history: Vec<Arc<Change>>,
     pruned: Vec<ChangeKey>,
 }
@@ -181,6 +183,7 @@ impl State {
             ops: dirty.ops.into_iter().map(|op| (op.clone(), self.ops.get(&op).cloned())).collect(),
             latches: dirty.latches.into_iter().map(|id| (id, snapshot.latches.get(&id).cloned())).collect(),
             reruns: dirty.reruns.into_iter().map(|url| (url.clone(), snapshot.reruns.contains(&url))).collect(),
+            tokens: dirty.tokens.into_iter().map(|name| (name.clone(), snapshot.token(&name).cloned())).collect(),
             history: dirty.history,
             pruned: dirty.pruned,
         }

@@ -7,10 +7,13 @@ use imbl::{OrdMap, OrdSet};
 use crate::core::claim::{BuildRef, Claim, Concern, End, Ended, Part, Scope, Suspect};
 use crate::core::history::Change;
 use crate::core::latch::{Latch, LatchId};
-use crate::core::names::{Asked, ChangeKey, ClaimId, LockName, OpId, PoolName, Revision, Text, Ticket};
+use crate::core::names::{
+    Asked, ChangeKey, ClaimId, Digest, LockName, OpId, PoolName, Revision, Text, Ticket, TokenName,
+};
 use crate::core::pool::{Lock, Policy, Pool};
 use crate::core::state::Stuck;
 use crate::core::time::{Deadline, EngineMs, WallMs};
+use crate::core::tokens::Token;
 
 /// Everything that can be read. A clone copies only a handful of pointers, so each batch publishes one.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +45,8 @@ pub struct Snapshot {
     pub latches: OrdMap<LatchId, Arc<Latch>>,
     /// Released latches, in the order of their release.
     pub released_latches: OrdSet<(Revision, LatchId)>,
+    /// The tokens that this server has made, by the hash of their secret.
+    pub tokens: OrdMap<Digest, Arc<Token>>,
     /// The newest revision so far.
     pub revision: Revision,
     /// How large the history is.
@@ -65,6 +70,12 @@ impl Snapshot {
     #[must_use]
     pub fn claim(&self, id: &ClaimId) -> Option<&Arc<Claim>> {
         self.claims.get(self.aliases.get(id).unwrap_or(id))
+    }
+
+    /// The token of this name.
+    #[must_use]
+    pub fn token(&self, name: &TokenName) -> Option<&Arc<Token>> {
+        self.tokens.values().find(|token| token.name == *name)
     }
 
     /// The claims of this build with a marked hold.
@@ -183,6 +194,7 @@ pub struct Changes {
     pub latches: Vec<(LatchId, Option<Arc<Latch>>)>,
     /// Whether these installations of Concourse run builds again.
     pub reruns: Vec<(Text, bool)>,
+    pub tokens: Vec<(TokenName, Option<Arc<Token>>)>,
     /// New entries, oldest first.
     pub history: Vec<Arc<Change>>,
     /// Entries to delete.
@@ -202,6 +214,7 @@ impl Changes {
             && self.ops.is_empty()
             && self.latches.is_empty()
             && self.reruns.is_empty()
+            && self.tokens.is_empty()
             && self.history.is_empty()
             && self.pruned.is_empty()
     }
@@ -243,4 +256,5 @@ pub struct Loaded {
     pub latches: Vec<Latch>,
     /// The installations of Concourse that run builds again.
     pub reruns: Vec<Text>,
+    pub tokens: Vec<Token>,
 }

@@ -1,7 +1,7 @@
 //! Authentication: every route is guarded unless the table of routes makes it public.
 //!
-//! A client proves its identity with HTTP Basic, with a certificate that TLS has verified, or with the cookie of a
-//! session that it began with one of these. If neither is set up, it needs no proof: only trusted clients should be able
+//! A client proves its identity with HTTP Basic, with a token, with a certificate that TLS has verified, or with the
+//! cookie of a session that it began with a password or a certificate. If neither is set up, it needs no proof: only trusted clients should be able
 //! to reach the socket.
 
 pub mod access;
@@ -9,6 +9,7 @@ pub mod browsers;
 pub mod idtoken;
 pub mod passwords;
 pub mod sessions;
+pub mod tokens;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,6 +23,7 @@ use self::browsers::Browsers;
 use self::idtoken::shown::{Builds, Shown};
 use self::passwords::{Login, Passwords};
 use self::sessions::Sessions;
+use self::tokens::Tokens;
 use super::door::ClientAuth;
 use super::http::{Admission, Admitting, Answering, Handler, Identity, Request, Response};
 use crate::client::http::encode;
@@ -91,6 +93,8 @@ pub struct Guard {
     passwords: Passwords,
     /// Builds that prove who they are.
     builds: Option<Arc<Builds>>,
+    /// Tokens of this server.
+    tokens: Option<Tokens>,
     inner: Arc<dyn Handler>,
 }
 
@@ -105,7 +109,7 @@ impl Guard {
         let (browsers, sessions, access) = (Browsers::default(), Sessions::default(), Live::default());
         let passwords = Passwords::new(access.clone());
         let certificate = proof.certificate;
-        Self { basic, certificate, rule, browsers, sessions, access, passwords, builds: None, inner }
+        Self { basic, certificate, rule, browsers, sessions, access, passwords, builds: None, tokens: None, inner }
     }
 
     /// The same guard, where this access file has users of its own and the routes check rights.
@@ -130,6 +134,12 @@ impl Guard {
     #[must_use]
     pub fn with_builds(self, builds: Arc<Builds>) -> Self {
         Self { builds: Some(builds), ..self }
+    }
+
+    /// The same guard, which admits clients with tokens of this server.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Tokens) -> Self {
+        Self { tokens: Some(tokens), ..self }
     }
 
     /// What a request with an id token has shown. `None` if it has none, or if no issuer is trusted.
@@ -164,10 +174,15 @@ impl Guard {
 
     /// The same where an access file counts: whoever shows credentials must show the right ones, and whoever shows none
     /// is nobody. What either may do is for the routes to say.
-    async fn identify_by_access(&self, request: &Request) -> Result<(Option<Identity>, Admission), Response> {
+    async fn identify_by_access(&self, request: &mut Request) -> Result<(Option<Identity>, Admission), Response> {
         let shown = request.identity.clone();
         if (self.rule)(request) == Access::Public {
             return Ok((shown, Admission::Public));
+        }
+        if let Some((tokens, token)) = self.tokens.as_ref().zip(tokens::shown(request)) {
+            let (identity, hash) = tokens.identify(token).ok_or_else(unknown_token)?;
+            request.token = Some(hash);
+            return Ok((Some(identity), Admission::Password));
         }
         if request.header("authorization").is_some() {
             let user = self.user(request).await?;
@@ -280,7 +295,14 @@ fn is_of_page(request: &Request) -> bool {
     says || accepts(request, "text/event-stream")
 }
 
-/// The answer to a token that proves nothing.
+/// The answer to a token of this server that proves nothing.
+fn unknown_token() -> Response {
+    let error = "the server does not know this token: it was revoked, its time is over, or it is of another server";
+    let headers = vec![("www-authenticate", "Bearer error=\"invalid_token\"".to_owned())];
+    Response { headers, ..refusal(Code::Unauthorized, error.to_owned()) }
+}
+
+/// The answer to an id token that proves nothing.
 fn refuse_token(refused: &idtoken::Refusal) -> Response {
     // The client gets the whole reason. Lines for everything that strangers make up would hide the others.
     tracing::debug!(why = refused.word(), "an id token is refused");

@@ -29,6 +29,7 @@ pub(super) fn request(method: &str, path: &str, authorization: Option<&str>, sub
         identity: subject.map(|subject| Identity::Certificate(subject.to_owned())),
         park: ParkId(1),
         shown: None,
+        token: None,
         can_park: false,
         attempt: Attempt::First,
     }

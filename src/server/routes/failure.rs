@@ -58,6 +58,7 @@ impl Failure {
             Reply::Marked { .. } => "marked",
             Reply::Done { .. } => "done",
             Reply::Latch(_) => "a latch",
+            Reply::Token(_) => "a token",
             Reply::Nothing => "nothing",
         };
         Self::new(
@@ -162,6 +163,8 @@ fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::NoSuchLatch { .. } => (Code::NoSuchLatch, "check the id; it may have been deleted"),
         Refusal::LatchExists { .. } => (Code::LatchExists, "leave the id out, or make a new one"),
         Refusal::LatchReleased { .. } => (Code::LatchReleased, "its first ending stands; look at it with GET"),
+        Refusal::TokenExists { .. } => (Code::TokenExists, ""),
+        Refusal::NoSuchToken { .. } => (Code::NoSuchToken, "check the name (locker token list)"),
         Refusal::Limit { .. } => (Code::Limit, "remove what is no longer needed"),
     }
 }

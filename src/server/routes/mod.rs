@@ -4,7 +4,7 @@
 //! - `browse`: listings, which may be long.
 //! - `call`: one request, split into path, query and body. It collects everything that is wrong with the request.
 //! - `failure`: the one mapping from refusals to codes, statuses and advice.
-//! - `claims`, `pools`, `locks`, `changes`, `events`, `stats`, `info`, `sessions`, `pages`: the handlers.
+//! - `claims`, `pools`, `locks`, `changes`, `events`, `stats`, `info`, `sessions`, `tokens`, `pages`: the handlers.
 //! - [`contracts`]: the handlers of the APIs that Locker serves for clients of other servers.
 
 mod browse;
@@ -26,6 +26,7 @@ pub(super) mod route;
 mod sessions;
 mod stats;
 pub(super) mod table;
+mod tokens;
 
 use std::sync::{Arc, LazyLock};
 
@@ -45,6 +46,7 @@ use super::auth::access::permit::{self, permit};
 use super::auth::access::rules::RightsKey;
 use super::auth::access::{Live, Right};
 use super::auth::sessions::Sessions;
+use super::auth::tokens::find as find_token;
 use super::build_watch::BuildWatch;
 use super::engine::{Engine, EngineError};
 use super::events::Events;
@@ -196,6 +198,10 @@ impl Routes {
     /// Calls the route. If the route asks the engine, this task awaits the answer here.
     async fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
         self.contracts.check_served(found.route.contracts)?;
+        if request.token.is_some_and(|token| find_token(&self.engine, token).is_none()) {
+            // It waited meanwhile, or it follows events.
+            return Err(Failure::new(Code::Unauthorized, "this token was revoked, or its time is over"));
+        }
         let proved = request.shown.as_ref().and_then(|shown| shown.proved.clone());
         let caller = self.access.caller(request.identity.as_ref()).with_proof(proved);
         let call = found.route.call(request, found.segments, caller)?;

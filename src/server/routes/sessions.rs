@@ -26,6 +26,10 @@ pub(super) fn begin(routes: &Routes, call: &Call) -> Result<Response, Failure> {
         let why = "a session would outlive the id token that began it: sign in with a user and a password";
         return Err(Failure::new(Code::Forbidden, why));
     }
+    if request.token.is_some() {
+        let why = "a session would outlive the token that began it: sign in with a user and a password";
+        return Err(Failure::new(Code::Forbidden, why));
+    }
     let identity = request.identity.clone().filter(|_| routes.sessions.has_password());
     let Some(identity) = identity else {
         return Err(Failure::new(Code::Unprocessable, "this server has no password, so there is no need to sign in"));

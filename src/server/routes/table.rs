@@ -16,12 +16,15 @@ use super::route::Need::{self, AnyRight, Deed, DeedAt, Everywhere, Identity, Loo
 use super::route::Place::{Path, Query};
 use super::route::Run::{self, Do, Look, Talk};
 use super::route::{Parameter, Route, guarded, parameter, public, required};
-use super::{Routes, changes, claims, done, events, info, locks, metrics, pages, pools, release, sessions, stats};
+use super::{
+    Routes, changes, claims, done, events, info, locks, metrics, pages, pools, release, sessions, stats, tokens,
+};
 use crate::core::limits;
 use crate::wire::api::{
     BreakBody, ChangePage, ChangeView, ClaimBody, ClaimView, ConfirmBody, DeliverBody, DoneView, EventView, InfoView,
-    LockBody, LockView, MoveBody, MoveLockBody, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary, PoolView,
-    QuarantineBody, ReleaseBody, ReleaseView, RemoveBody, RenewBody, ReturnBody, SessionView, StatsView, VerifyView,
+    LockBody, LockView, MoveBody, MoveLockBody, NewTokenView, NoteBody, Page, PoolBody, PoolChangeBody, PoolSummary,
+    PoolView, QuarantineBody, ReleaseBody, ReleaseView, RemoveBody, RenewBody, ReturnBody, SessionView, StatsView,
+    TokenBody, TokenView, VerifyView,
 };
 use crate::wire::contracts::Contract;
 use crate::wire::contracts::lockd::EmptyView;
@@ -532,6 +535,40 @@ pub(in super::super) static ROUTES: &[Route] = &[
             "/metrics",
             "Get the metrics, as Prometheus text or as OpenMetrics",
             talk!(metrics::get),
+        )
+    },
+    Route {
+        body: Some(SchemaGenerator::subschema_for::<TokenBody>),
+        body_required: true,
+        answer: Some(SchemaGenerator::subschema_for::<NewTokenView>),
+        codes: &[Code::TokenExists, Code::Unprocessable, Code::Limit, Code::StoreFailed],
+        ..guarded(
+            Everywhere(Admin),
+            Post,
+            "/api/v1/tokens",
+            "Make a token; only this answer shows it",
+            talk!(tokens::create),
+        )
+    },
+    Route {
+        answer: Some(SchemaGenerator::subschema_for::<Page<TokenView>>),
+        ..guarded(
+            Everywhere(Admin),
+            Get,
+            "/api/v1/tokens",
+            "List the tokens, without their secrets",
+            Look(tokens::list),
+        )
+    },
+    Route {
+        answer: Some(SchemaGenerator::subschema_for::<TokenView>),
+        codes: &[Code::NoSuchToken, Code::StoreFailed],
+        ..guarded(
+            Everywhere(Admin),
+            Delete,
+            "/api/v1/tokens/{name}",
+            "Revoke a token, which counts at once",
+            Do(tokens::revoke, tokens::revoked),
         )
     },
     Route {

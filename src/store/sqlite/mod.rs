@@ -324,6 +324,7 @@ fn columns(table: Table) -> (&'static str, &'static str) {
         Table::Ops => ("ops", "id"),
         Table::Latches => ("latches", "id"),
         Table::Concourses => ("concourses", "url"),
+        Table::Tokens => ("tokens", "name"),
     }
 }
 

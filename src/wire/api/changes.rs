@@ -35,6 +35,8 @@ pub enum ChangeKind {
     LatchReleased,
     LatchDeleted,
     LatchExpired,
+    TokenCreated,
+    TokenRevoked,
 }
 
 same_words!(
@@ -62,13 +64,15 @@ same_words!(
         LatchCreated,
         LatchReleased,
         LatchDeleted,
-        LatchExpired
+        LatchExpired,
+        TokenCreated,
+        TokenRevoked
     }
 );
 
 impl ChangeKind {
     /// All kinds.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Waiting,
         Self::SelfWait,
         Self::Deadlock,
@@ -92,6 +96,8 @@ impl ChangeKind {
         Self::LatchReleased,
         Self::LatchDeleted,
         Self::LatchExpired,
+        Self::TokenCreated,
+        Self::TokenRevoked,
     ];
 
     /// The word in JSON.
@@ -121,6 +127,8 @@ impl ChangeKind {
             Self::LatchReleased => "latch_released",
             Self::LatchDeleted => "latch_deleted",
             Self::LatchExpired => "latch_expired",
+            Self::TokenCreated => "token_created",
+            Self::TokenRevoked => "token_revoked",
         }
     }
 
@@ -183,6 +191,9 @@ pub struct ChangeView {
     /// The latch it is about. Such an entry belongs to no pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latch: Option<LatchRef>,
+    /// The token it is about, by its name. Such an entry belongs to no pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// One page of the history.

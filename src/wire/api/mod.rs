@@ -8,13 +8,14 @@
 //! - `pools`: pools and locks.
 //! - `changes`: the history.
 //! - `stats`: figures over a span of it.
-//! - `info`: the server itself.
+//! - `info`: the server itself. `tokens`: the tokens that it makes.
 
 mod changes;
 mod claims;
 mod info;
 mod pools;
 mod stats;
+mod tokens;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,7 @@ pub use pools::{
     PoolChangeBody, PoolSummary, PoolView, QuarantineBody, QuarantineView, RemoveBody, ReturnBody, Rule, WhenEmpty,
 };
 pub use stats::{GroupView, PoolStatsView, SpreadView, StatsView, TeamStatsView};
+pub use tokens::{NewTokenView, TokenBody, TokenView};
 
 fn is_zero(value: &usize) -> bool {
     *value == 0

@@ -11,14 +11,14 @@ use super::{
     parsed, plain, stored_locks, words,
 };
 use crate::core::history::{Change, ChangeKind, Listed, Outline};
-use crate::core::names::{Asked, ChangeKey, ClaimId, OpId, PoolName, Reason, Revision};
+use crate::core::names::{Asked, ChangeKey, ClaimId, OpId, PoolName, Reason, Revision, TokenName};
 use crate::core::state::OpRecord;
 use crate::core::time::{Span, WallMs};
 
 words!(StoredKind for ChangeKind {
     Waiting, Granted, Claimed, Withdrawn, Released, Lost, Broken, Ended, Added, Removed, Updated, PoolSet, PoolRemoved,
     Noted, SelfWait, Deadlock, LatchCreated, LatchReleased, LatchDeleted, LatchExpired,
-    Moved, Quarantined, Returned,
+    Moved, Quarantined, Returned, TokenCreated, TokenRevoked,
 });
 
 /// The key of a history entry.
@@ -93,6 +93,8 @@ pub struct StoredChange {
     held: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latch: Option<StoredLatchRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<Parsed<TokenName>>,
     /// Its size as the core counts it, bytes, so that a start need not read the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<u32>,
@@ -100,7 +102,8 @@ pub struct StoredChange {
 
 impl From<&Change> for StoredChange {
     fn from(change: &Change) -> Self {
-        let Change { key: _, at, kind, pools, locks, claim, end, who, origin, waited, held, reason, latch } = change;
+        let Change { key: _, at, kind, pools, locks, claim, end, who, origin, waited, held, reason, latch, token } =
+            change;
         Self {
             at: at.0,
             kind: (*kind).into(),
@@ -114,6 +117,7 @@ impl From<&Change> for StoredChange {
             waited: waited.map(|span| span.0),
             held: held.map(|span| span.0),
             latch: latch.as_ref().map(Into::into),
+            token: parsed(token.as_ref()),
             size: Some(change.bytes()),
         }
     }
@@ -125,7 +129,11 @@ impl StoredChange {
     /// # Errors
     /// The record breaks a rule of the core.
     pub fn into_change(self, key: ChangeKey) -> anyhow::Result<Change> {
-        ensure!(self.pools.is_empty() == self.latch.is_some(), "a history entry of no pool, or of a pool and a latch");
+        let of_others = usize::from(self.latch.is_some()) + usize::from(self.token.is_some());
+        ensure!(
+            of_others == usize::from(self.pools.is_empty()),
+            "a history entry is about pools, or a latch, or a token, and not about several of these"
+        );
         Ok(Change {
             key,
             at: WallMs(self.at),
@@ -140,6 +148,7 @@ impl StoredChange {
             waited: self.waited.map(Span),
             held: self.held.map(Span),
             latch: self.latch.map(Into::into),
+            token: self.token.map(|p| p.0),
         })
     }
 }
@@ -168,6 +177,8 @@ pub struct StoredOutline {
     held: Option<u64>,
     #[serde(default, rename = "latch")]
     _latch: IgnoredAny,
+    #[serde(default, rename = "token")]
+    _token: IgnoredAny,
     #[serde(default)]
     size: Option<u32>,
 }

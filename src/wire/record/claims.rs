@@ -35,11 +35,11 @@ pub struct StoredBuildEnded {
 }
 
 /// SHA-256 in lower-case hexadecimal.
-fn stored_digest(digest: Digest) -> String {
+pub(super) fn stored_digest(digest: Digest) -> String {
     digest.0.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|n| char::from_digit(n.into(), 16)).collect()
 }
 
-fn digest(stored: &str) -> anyhow::Result<Digest> {
+pub(super) fn digest(stored: &str) -> anyhow::Result<Digest> {
     let mut bytes = [0; 32];
     ensure!(stored.len() == 64, "a digest of {} characters instead of 64", stored.len());
     for (byte, pair) in bytes.iter_mut().zip(stored.as_bytes().chunks_exact(2)) {

@@ -15,12 +15,13 @@
 //! - `claims`: live and ended claims.
 //! - `pools`: pools and locks.
 //! - `changes`: the history and the remembered operations.
-//! - `latch`: latches.
+//! - `latch`: latches. `tokens`: tokens.
 
 mod changes;
 mod claims;
 mod latch;
 mod pools;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,6 +42,7 @@ pub use changes::{StoredChange, StoredKey, StoredKind, StoredOp, StoredOutline};
 pub use claims::{NO_PRESENCE, StoredClaim, StoredEnded, StoredPart, StoredPhase, StoredWant};
 pub use latch::{StoredLatch, StoredLatchRef};
 pub use pools::{StoredBackfill, StoredLock, StoredOrder, StoredPick, StoredPolicy, StoredQuarantine};
+pub use tokens::StoredToken;
 
 /// The JSON text of a record, in one line.
 ///

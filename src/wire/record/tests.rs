@@ -298,6 +298,7 @@ fn the_format_of_pools_locks_operations_and_history() {
         held: Some(Span(3)),
         reason: Some(name("why")),
         latch: None,
+        token: None,
     };
     let golden = [
         r#"{"at":1,"kind":"pool_set","pools":["envs"],"locks":[["envs","prod eu"],["envs","🔒"]],"claim":"c:1","#,
@@ -342,6 +343,7 @@ fn the_size_of_an_entry_is_near_the_length_of_its_record() {
         held: None,
         reason: None,
         latch: None,
+        token: None,
     };
     let released =
         Change { end: Some(End::Released), held: Some(Span(600_000)), ..of(Some(&build), ChangeKind::Released) };

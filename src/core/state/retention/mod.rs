@@ -28,13 +28,13 @@ pub(super) struct Histories {
     heaviest: BTreeSet<(u64, PoolName)>,
     /// Entries that several pools still list, and how many.
     shared: BTreeMap<ChangeKey, usize>,
-    /// Entries of no pool, about latches and removed pools, and their size. All of them may be pruned.
+    /// Entries of no pool, about latches, tokens and removed pools, and their size. All of them may be pruned.
     loose: BTreeMap<ChangeKey, Listed>,
     loose_bytes: u64,
     /// The histories of removed pools. They go first.
     removed: VecDeque<OrdMap<ChangeKey, Listed>>,
-    /// Entries about latches, oldest first; some may be pruned already.
-    of_latches: VecDeque<ChangeKey>,
+    /// Entries about latches and tokens, oldest first; some may be pruned already.
+    of_no_pool: VecDeque<ChangeKey>,
     /// During a restart: the newest entry about each lock so far.
     pub(super) restored: BTreeMap<PoolName, BTreeMap<LockName, ChangeKey>>,
 }
@@ -103,7 +103,7 @@ fn room(limit: u64, must_stay: u64) -> u64 {
 
 impl State {
     /// Counts an entry that so many pools list. An entry of several pools, or of none, needs a note of its own.
-    pub(super) fn count_listings(&mut self, entry: &Outline, pools: usize, is_latch: bool) {
+    pub(super) fn count_listings(&mut self, entry: &Outline, pools: usize, is_of_no_pool: bool) {
         let bytes = u64::from(entry.listed.bytes);
         self.snapshot.history.entries += pools.max(1);
         self.snapshot.history.bytes += bytes * pools.max(1) as u64;
@@ -115,10 +115,10 @@ impl State {
             self.histories.prunable += 1;
             self.histories.prunable_bytes += bytes;
         }
-        if is_latch {
-            self.histories.of_latches.push_back(entry.key);
-            if self.histories.of_latches.len() > limits::LATCH_CHANGES
-                && let Some(oldest) = self.histories.of_latches.pop_front()
+        if is_of_no_pool {
+            self.histories.of_no_pool.push_back(entry.key);
+            if self.histories.of_no_pool.len() > limits::LATCH_CHANGES
+                && let Some(oldest) = self.histories.of_no_pool.pop_front()
             {
                 self.forget_loose(oldest);
             }

@@ -302,7 +302,7 @@ mod tests {
                 "rules:\n- to: anyone\n  may: lok\n  pools: '*'\n- {to: usr:ada, may: look, pools: p}\n",
                 &[
                     "line 3: may: unknown right \"lok\": did you mean \"look\"?",
-                    "line 5: to: \"usr:ada\" is not one of anyone, authenticated, user:NAME, certificate:SUBJECT, team:NAME or pipeline:TEAM/NAME: did you mean user?",
+                    "line 5: to: \"usr:ada\" is not one of anyone, authenticated, user:NAME, token:NAME, certificate:SUBJECT, team:NAME or pipeline:TEAM/NAME: did you mean user?",
                 ],
             ),
             (

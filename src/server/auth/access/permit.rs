@@ -98,8 +98,12 @@ impl<'c> Check<'c> {
                 };
                 self.by(self.caller.check_latch(Right::Claim, &latch.target))
             }
+            Command::CreateToken { .. } | Command::RevokeToken { .. } => {
+                self.by(self.caller.check_everywhere(Right::Admin))
+            }
             // No client asks for these.
-            Command::BuildOver { .. }
+            Command::TokenUsed { .. }
+            | Command::BuildOver { .. }
             | Command::BuildFound { .. }
             | Command::Suspect { .. }
             | Command::Alive { .. }

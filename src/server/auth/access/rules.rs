@@ -9,7 +9,7 @@ use super::rights::Right;
 use crate::core::claim::{Claim, Ended};
 use crate::core::history::Change;
 use crate::core::latch::{LatchRef, Target};
-use crate::core::names::{NamePattern, PoolName};
+use crate::core::names::{NameError, NamePattern, PoolName, TokenName};
 use crate::core::origin::{self, Identity, Job, is_same_owner};
 use crate::server::auth::idtoken::Proved;
 use crate::wire::problems::{nearest, quoted};
@@ -22,6 +22,8 @@ pub enum Subject {
     /// Everybody who has proven an identity.
     Authenticated,
     User(String),
+    /// A token that this server has made.
+    Token(TokenName),
     Certificate(String),
     /// The builds of a team, of this issuer if it is named.
     Team {
@@ -37,7 +39,7 @@ pub enum Subject {
 }
 
 /// The beginnings of all subjects.
-const SUBJECTS: [&str; 6] = ["anyone", "authenticated", "user", "certificate", "team", "pipeline"];
+const SUBJECTS: [&str; 7] = ["anyone", "authenticated", "user", "token", "certificate", "team", "pipeline"];
 
 impl Subject {
     /// Whether it is this client.
@@ -48,12 +50,16 @@ impl Subject {
             (_, None) => false,
             (Self::Authenticated, Some(_)) => true,
             (Self::User(name), Some(Identity::User(user))) => name == user,
+            (Self::Token(name), Some(Identity::Token(token))) => name.as_str() == token,
             (Self::Certificate(name), Some(Identity::Certificate(subject))) => name == subject,
             (Self::Team { issuer, team }, Some(Identity::Build(job))) => of_team(job, issuer.as_ref(), team),
             (Self::Pipeline { issuer, team, pipeline }, Some(Identity::Build(job))) => {
                 of_team(job, issuer.as_ref(), team) && job.pipeline.as_ref() == Some(pipeline)
             }
-            (Self::User(_) | Self::Certificate(_) | Self::Team { .. } | Self::Pipeline { .. }, Some(_)) => false,
+            (
+                Self::User(_) | Self::Token(_) | Self::Certificate(_) | Self::Team { .. } | Self::Pipeline { .. },
+                Some(_),
+            ) => false,
         }
     }
 
@@ -84,6 +90,7 @@ impl Subject {
             Self::Anyone => None,
             Self::Authenticated => Some(Identity::User(String::new())),
             Self::User(name) => Some(Identity::User(name.clone())),
+            Self::Token(name) => Some(Identity::Token(name.to_string())),
             Self::Certificate(subject) => Some(Identity::Certificate(subject.clone())),
             Self::Team { issuer, team } => Some(build(issuer, team, None)),
             Self::Pipeline { issuer, team, pipeline } => Some(build(issuer, team, Some(pipeline))),
@@ -105,6 +112,9 @@ impl FromStr for Subject {
             ("anyone", None) => Ok(Self::Anyone),
             ("authenticated", None) => Ok(Self::Authenticated),
             ("user", Some(name)) if !name.is_empty() => Ok(Self::User(name.to_owned())),
+            ("token", Some(name)) if !name.is_empty() => {
+                name.parse().map(Self::Token).map_err(|error: NameError| error.to_string())
+            }
             ("certificate", Some(subject)) if !subject.is_empty() => Ok(Self::Certificate(subject.to_owned())),
             ("team", Some(_)) if is_whole => match <[String; 2]>::try_from(parts()) {
                 Ok([issuer, team]) => Ok(Self::Team { issuer: Some(issuer), team }),
@@ -121,10 +131,12 @@ impl FromStr for Subject {
                 },
             },
             ("anyone" | "authenticated", Some(_)) => Err(format!("{kind} has no name behind it")),
-            ("user" | "certificate" | "team" | "pipeline", _) => Err(format!("must have a name, as in {kind}:NAME")),
+            ("user" | "token" | "certificate" | "team" | "pipeline", _) => {
+                Err(format!("must have a name, as in {kind}:NAME"))
+            }
             _ => {
                 let meant = nearest(kind, SUBJECTS).map(|word| format!(": did you mean {word}?")).unwrap_or_default();
-                let all = "anyone, authenticated, user:NAME, certificate:SUBJECT, team:NAME or pipeline:TEAM/NAME";
+                let all = "anyone, authenticated, user:NAME, token:NAME, certificate:SUBJECT, team:NAME or pipeline:TEAM/NAME";
                 Err(format!("{} is not one of {all}{meant}", quoted(text)))
             }
         }
@@ -329,6 +341,10 @@ impl Caller {
         if let Some(latch) = &change.latch {
             return self.sees_latch_ref(latch).then_some(Cow::Borrowed(change));
         }
+        if change.token.is_some() {
+            // Who may make and revoke tokens.
+            return self.may_everywhere(Right::Admin).then_some(Cow::Borrowed(change));
+        }
         let mut change = change.clone();
         change.pools.retain(|pool| self.sees(pool));
         change.locks.retain(|(pool, _)| self.sees(pool));
@@ -377,6 +393,7 @@ impl fmt::Display for Subject {
             Self::Anyone => f.write_str("anyone"),
             Self::Authenticated => f.write_str("authenticated"),
             Self::User(name) => write!(f, "user:{name}"),
+            Self::Token(name) => write!(f, "token:{name}"),
             Self::Certificate(subject) => write!(f, "certificate:{subject}"),
             Self::Team { issuer, team } => write!(f, "team:{}{}", of(issuer), part(team)),
             Self::Pipeline { issuer, team, pipeline } => {

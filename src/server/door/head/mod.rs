@@ -98,6 +98,7 @@ impl Head<'_, '_> {
             identity: client.identity.clone(),
             park,
             shown: None,
+            token: None,
             can_park: false,
             attempt: Attempt::First,
         }

@@ -99,6 +99,7 @@ fn entry(revision: u64, at: u64, kind: ChangeKind, pool: &str, waited: Option<u6
         held: held.map(Span::secs),
         reason: None,
         latch: None,
+        token: None,
     }
 }
 

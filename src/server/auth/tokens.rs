@@ -1,0 +1,92 @@
+//! Tokens that this server makes (docs/access.md#tokens): 160 random bits each, of which it keeps the SHA-256. That is
+//! enough: nobody can try all of them, so a slow hash would only cost time.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::core::command::Command;
+use crate::core::names::Digest;
+use crate::core::origin::Identity;
+use crate::core::tokens::Token;
+use crate::env::random_bytes;
+use crate::server::engine::Engine;
+use crate::server::http::Request;
+use crate::wire::secret::Secret;
+
+/// How each token begins, so that people and scanners know one where it leaks.
+pub const PREFIX: &str = "locker_";
+/// The random part of a token, bytes.
+const RANDOM_BYTES: usize = 20;
+
+/// A new token.
+#[must_use]
+pub fn make() -> Secret {
+    let mut token = PREFIX.to_owned();
+    for byte in random_bytes::<RANDOM_BYTES>() {
+        // Writing to a String cannot fail.
+        let _ = write!(token, "{byte:02x}");
+    }
+    Secret::new(token)
+}
+
+/// The hash of a token, which is all that is kept of it.
+#[must_use]
+pub fn hash(token: &str) -> Digest {
+    Digest(Sha256::digest(token).into())
+}
+
+/// The token that a request shows, if it has the form of one that this server makes.
+#[must_use]
+pub fn shown(request: &Request) -> Option<&str> {
+    let (scheme, token) = request.header("authorization")?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && token.starts_with(PREFIX)).then_some(token)
+}
+
+/// Knows clients by their tokens. Cheap to clone.
+#[derive(Clone)]
+pub struct Tokens(Engine);
+
+impl Tokens {
+    /// Knows the tokens of this engine.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
+        Self(engine)
+    }
+
+    /// Who shows this token, and its hash. `None` if there is no such token, if its time is over, or if it was revoked. That
+    /// it was used is noted now and then, and no request waits for that.
+    #[must_use]
+    pub fn identify(&self, token: &str) -> Option<(Identity, Digest)> {
+        let hash = hash(token);
+        let (found, now) = (find(&self.0, hash)?, self.0.now().wall);
+        if found.is_use_news(now) {
+            self.0.post(Command::TokenUsed { hash });
+        }
+        Some((Identity::Token(found.name.to_string()), hash))
+    }
+}
+
+/// The token with this hash, if it still proves something.
+#[must_use]
+pub fn find(engine: &Engine, hash: Digest) -> Option<Arc<Token>> {
+    let now = engine.now().wall;
+    engine.snapshot().tokens.get(&hash).filter(|token| token.is_good(now)).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_can_be_recognised_and_not_guessed() {
+        let (one, other) = (make(), make());
+        assert_ne!(one, other);
+        let digits = one.expose().strip_prefix(PREFIX).unwrap();
+        assert_eq!(digits.len(), 40);
+        assert!(digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{digits}");
+        assert_ne!(hash(one.expose()), hash(other.expose()));
+    }
+}
