@@ -1,24 +1,19 @@
 //! `locker access check` and `locker access explain`: the access file, without a server. `locker user hash`: a password
 //! for it.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
+use super::hidden;
 use super::output::{CliError, print_line, say};
 use crate::core::names::PoolName;
-use crate::env::{Env, read_at_most};
+use crate::env::Env;
 use crate::server::auth::access::Right;
 use crate::server::auth::access::file::{AccessFile, text_of};
 use crate::server::auth::access::rules::{Caller, Subject};
 use crate::server::auth::passwords::PasswordHash;
 use crate::wire::errors::exit;
-use crate::wire::secret::Secret;
-
-/// Longest password that is hashed, bytes.
-const PASSWORD_BYTES: u64 = 1024;
 
 /// Arguments of `locker access`.
 #[derive(Debug, Args)]
@@ -47,7 +42,7 @@ struct ExplainArgs {
     /// The access file
     #[arg(value_name = "FILE", env = "LOCKER_ACCESS")]
     file: PathBuf,
-    /// Who: user:NAME, certificate:SUBJECT, team:NAME, pipeline:TEAM/NAME or anyone
+    /// Who: user:NAME, token:NAME, certificate:SUBJECT, team:NAME, pipeline:TEAM/NAME or anyone
     #[arg(long = "as", value_name = "WHO")]
     who: Subject,
     /// The pool, whether it exists or not
@@ -117,44 +112,8 @@ fn explain(args: &ExplainArgs, file: &AccessFile, env: &mut Env<'_>) -> Result<u
 
 pub(super) fn user(args: &UserArgs, env: &mut Env<'_>) -> Result<u8, CliError> {
     let UserCommand::Hash = args.command;
-    let password = password(env)?;
+    let password = hidden::ask("password", env)?;
     let hash = PasswordHash::of(&password).map_err(|error| CliError::Failed(exit::FAILED, error))?;
     print_line(env, &hash)?;
     Ok(exit::OK)
-}
-
-/// One line of stdin. On a terminal it is not shown.
-fn password(env: &mut Env<'_>) -> Result<Secret, CliError> {
-    let stdin = std::io::stdin();
-    let before = if stdin.is_terminal() { tcgetattr(&stdin).ok() } else { None };
-    if let Some(before) = &before {
-        say(env, "Password (it is not shown):");
-        let mut hidden = before.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        // If that fails, the password is shown: the person who types it sees that.
-        let _ = tcsetattr(&stdin, OptionalActions::Flush, &hidden);
-    }
-    let read = read_line(env);
-    if let Some(before) = &before {
-        let _ = tcsetattr(&stdin, OptionalActions::Flush, before);
-    }
-    let text = read?;
-    if text.is_empty() {
-        return Err(CliError::usage("the password is empty"));
-    }
-    Ok(Secret::new(text))
-}
-
-fn read_line(env: &mut Env<'_>) -> Result<String, CliError> {
-    let mut line = Vec::new();
-    while let Some([byte]) = read_at_most(&mut std::io::Read::take(&mut *env.stdin, 1), 1)?.as_deref()
-        && *byte != b'\n'
-    {
-        if line.len() as u64 >= PASSWORD_BYTES {
-            return Err(CliError::usage(format!("the password has more than {PASSWORD_BYTES} bytes")));
-        }
-        line.push(*byte);
-    }
-    let text = String::from_utf8(line).map_err(|_| CliError::usage("the password is not valid UTF-8"))?;
-    Ok(text.strip_suffix('\r').unwrap_or(&text).to_owned())
 }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::kept;
 use super::output::CliError;
 use crate::client::Client;
 use crate::client::connect::{Access, Authorization};
@@ -59,7 +60,7 @@ impl Connection {
     }
 
     pub(super) fn client(&self, env: &mut Env<'_>) -> Result<Client, CliError> {
-        let (server, authorization) = self.target()?;
+        let (server, authorization) = self.target(env)?;
         let tls = self.tls()?;
         self.warn(env);
         Client::open(Access::to(server, authorization, tls), &env.vars).map_err(CliError::usage)
@@ -87,18 +88,31 @@ impl Connection {
         Ok(Tls { ca_cert: read(&self.ca_cert)?, client, skip_verification })
     }
 
-    /// The server and what to show it, as given.
-    pub(super) fn target(&self) -> Result<(ServerUrl, Option<Authorization>), CliError> {
-        let server =
-            ServerUrl::parse(&self.uri).map_err(|why| CliError::usage(format!("the server's address {why}")))?;
-        Ok((server, self.authorization()))
+    /// The server.
+    pub(super) fn server(&self) -> Result<ServerUrl, CliError> {
+        ServerUrl::parse(&self.uri).map_err(|why| CliError::usage(format!("the server's address {why}")))
     }
 
-    /// The token if there is one, else the user name and password.
-    pub(super) fn authorization(&self) -> Option<Authorization> {
-        match (&self.token, &self.username, &self.password) {
-            // Systems of CI leave a variable empty that they cannot fill.
-            (Some(token), ..) if !token.expose().is_empty() => Some(Authorization::Bearer(token.clone())),
+    /// The server and what to show it: what is given, else the credentials in its URL, which are not returned here, else
+    /// the token that `locker login` has kept for it.
+    pub(super) fn target(&self, env: &Env<'_>) -> Result<(ServerUrl, Option<Authorization>), CliError> {
+        let server = self.server()?;
+        let authorization = match self.given() {
+            None if server.credentials().is_none() => kept::token(&server, env)?.map(Authorization::Bearer),
+            given => given,
+        };
+        Ok((server, authorization))
+    }
+
+    /// The token that is given. Systems of CI leave a variable empty that they cannot fill.
+    pub(super) fn token(&self) -> Option<&Secret> {
+        self.token.as_ref().filter(|token| !token.expose().is_empty())
+    }
+
+    /// The token if one is given, else the user name and password.
+    pub(super) fn given(&self) -> Option<Authorization> {
+        match (self.token(), &self.username, &self.password) {
+            (Some(token), ..) => Some(Authorization::Bearer(token.clone())),
             (_, None, None) => None,
             (_, username, password) => Some(Authorization::Basic(Credentials {
                 username: username.clone().unwrap_or_default(),

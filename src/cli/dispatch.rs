@@ -8,8 +8,8 @@ use super::connection::Connection;
 use super::env_defaults;
 use super::output::{CliError, is_coloured, say};
 use super::{
-    access, agent, breaking, check, claim, claims, doctor, history, import, latch, lint, lock, manual, notify, pool,
-    queue, release, run, server, stats, status, store, transfer, verify, version, wait, watch,
+    access, agent, breaking, check, claim, claims, doctor, history, import, latch, lint, lock, login, manual, notify,
+    pool, queue, release, run, server, stats, status, store, token, transfer, verify, version, wait, watch,
 };
 use crate::env::Env;
 use crate::wire::errors::exit;
@@ -84,6 +84,12 @@ enum Command {
     Access(access::AccessArgs),
     /// Make the hash of a password for an access file
     User(access::UserArgs),
+    /// Make, list and revoke tokens of the server
+    Token(token::TokenArgs),
+    /// Keep a token for a server, so that commands need no other credentials
+    Login(login::LoginArgs),
+    /// Forget the token that is kept for a server
+    Logout(login::LoginArgs),
     /// Import locks from another system
     Import(import::ImportArgs),
     /// Back up a store to a file, even while the server uses it
@@ -232,6 +238,9 @@ fn execute(matches: &ArgMatches, env: &mut Env<'_>) -> Result<u8, CliError> {
         Command::Import(args) => import::run(&args, connection, env),
         Command::Access(args) => access::run(&args, env),
         Command::User(args) => access::user(&args, env),
+        Command::Token(args) => connection.open(env, |client, env| token::run(&args, client, env)),
+        Command::Login(args) => login::login(&args, connection, env),
+        Command::Logout(args) => login::logout(&args, connection, env),
         Command::Lint(args) => lint::run(&args, env),
         Command::Notify(args) => notify::run(&args, env),
         Command::Version(args) => {

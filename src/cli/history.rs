@@ -146,27 +146,25 @@ fn row(entry: &ChangeView, look: Look) -> [Cell; 9] {
     ]
 }
 
-/// Who proved to be behind an entry, and from where: `user:ci from 10.0.0.1`.
+/// Who proved to be behind an entry, from where, and which rule allowed it: `user:ci from 10.0.0.1 by line 7`.
 fn proved(entry: &ChangeView) -> String {
-    match (&entry.proved, &entry.address) {
-        (Some(proved), Some(address)) => format!("{proved} from {address}"),
-        (Some(proved), None) => proved.clone(),
-        (None, Some(address)) => format!("from {address}"),
-        (None, None) => String::new(),
-    }
+    let parts = [("", &entry.proved), ("from ", &entry.address), ("by ", &entry.rule)];
+    let parts = parts.into_iter().filter_map(|(word, part)| Some(format!("{word}{}", part.as_ref()?)));
+    parts.collect::<Vec<_>>().join(" ")
 }
 
-/// What an entry is about: its locks, or else its pools or its latch.
+/// What an entry is about: its locks, or else its pools, its latch or its token.
 pub(super) fn subject(entry: &ChangeView) -> String {
-    match (&entry.latch, entry.locks.is_empty()) {
-        (Some(latch), _) => format!("latch {}", latch.id),
-        (None, true) => entry.pools.join(", "),
-        (None, false) => locks_text(&entry.locks, ", "),
+    match (&entry.latch, &entry.token, entry.locks.is_empty()) {
+        (Some(latch), ..) => format!("latch {}", latch.id),
+        (None, Some(token), _) => format!("token {token}"),
+        (None, None, true) => entry.pools.join(", "),
+        (None, None, false) => locks_text(&entry.locks, ", "),
     }
 }
 
 const NAMES: &str = "time,revision,what,how,pools,locks,claim,team,pipeline,job,build_id,build_name,person,program,\
-                     proved,address,waited_seconds,held_seconds,reason";
+                     proved,rule,address,waited_seconds,held_seconds,reason";
 
 /// The entries as comma-separated values (RFC 4180), one line each.
 fn csv(entries: &[ChangeView]) -> String {
@@ -193,6 +191,7 @@ fn csv(entries: &[ChangeView]) -> String {
             opt(&owner.person),
             opt(&owner.program),
             opt(&entry.proved),
+            opt(&entry.rule),
             opt(&entry.address),
             seconds(&entry.waited).unwrap_or_default(),
             seconds(&entry.held).unwrap_or_default(),

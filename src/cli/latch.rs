@@ -189,8 +189,12 @@ pub(super) fn latch_client(
     connection: &Connection,
     env: &Env<'_>,
 ) -> Result<LatchClient, CliError> {
-    let endpoint = endpoint.unwrap_or_else(|| format!("{}/lock", connection.uri.trim_end_matches('/')));
-    LatchClient::open(&endpoint, connection.authorization(), connection.tls()?, &env.vars).map_err(CliError::usage)
+    let (endpoint, authorization) = match endpoint {
+        // It may be another server, which must not see a token that is kept for this one.
+        Some(endpoint) => (endpoint, connection.given()),
+        None => (format!("{}/lock", connection.uri.trim_end_matches('/')), connection.target(env)?.1),
+    };
+    LatchClient::open(&endpoint, authorization, connection.tls()?, &env.vars).map_err(CliError::usage)
 }
 
 /// The exit code of a wait. It must not be 0 for a failure, because scripts go on after 0.

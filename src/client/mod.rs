@@ -4,7 +4,8 @@
 //! - [`connect`]: servers, identities and limits; `trust`: certificates; `proxy`: which proxy to use; `transport`: how
 //!   bytes travel; `trouble`: why there is no answer, and what to do.
 //! - [`calls`]: one method for each call of the API.
-//! - [`history`]: questions about what happened. [`events`]: following it. [`latches`]: the calls of the Argo contract.
+//! - [`history`]: questions about what happened. [`events`]: following it. [`latches`]: the calls of the Argo contract. `tokens`: making
+//!   and revoking them.
 //! - [`interruptible`]: a request that a signal interrupts.
 //! - [`acquire`]: asks until the locks are held, or gives up and leaves nothing behind.
 //! - [`progress`]: what a person sees while a request waits.
@@ -26,6 +27,7 @@ pub mod latches;
 pub mod lease;
 pub mod progress;
 pub(crate) mod proxy;
+mod tokens;
 mod transport;
 pub(crate) mod trouble;
 pub(crate) mod trust;

@@ -7,7 +7,7 @@ use super::latch::{Binding, Ending, Latch, LatchId, NewLatch};
 use super::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Run, Text, TokenName};
 use super::pool::{Order, Policy, PolicyChange};
 use super::time::{Span, WallMs};
-use super::tokens::Token;
+use super::token::Token;
 
 /// Whether a request can wait for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

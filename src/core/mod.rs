@@ -52,5 +52,6 @@ mod supersede;
 mod test_store;
 pub mod time;
 mod timers;
-pub mod tokens;
+pub mod token;
+mod tokens;
 mod turn;

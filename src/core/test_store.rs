@@ -11,7 +11,7 @@ use super::pool::{Lock, Policy};
 use super::state::{Changes, EndedOutline, Loaded, Meta, OpRecord, State};
 use super::step::step;
 use super::time::{Deadline, EngineMs, Now, Span};
-use super::tokens::Token;
+use super::token::Token;
 
 /// The sum of the batches so far.
 #[derive(Debug, Clone, Default)]

@@ -36,8 +36,23 @@ impl AuditThread {
 }
 
 fn is_audited(kind: ChangeKind) -> bool {
-    use ChangeKind::{Broken, Claimed, Ended, Granted, Lost, Quarantined, Released, Returned, Withdrawn};
-    matches!(kind, Granted | Withdrawn | Claimed | Released | Lost | Broken | Ended | Quarantined | Returned)
+    use ChangeKind::{
+        Broken, Claimed, Ended, Granted, Lost, Quarantined, Released, Returned, TokenCreated, TokenRevoked, Withdrawn,
+    };
+    matches!(
+        kind,
+        Granted
+            | Withdrawn
+            | Claimed
+            | Released
+            | Lost
+            | Broken
+            | Ended
+            | Quarantined
+            | Returned
+            | TokenCreated
+            | TokenRevoked
+    )
 }
 
 /// Starts the thread, if such lines are logged at all.
@@ -91,6 +106,7 @@ fn write(change: &Change) {
         pool = escape(&view.pools.join(", ")),
         lock = escape(&locks_text(locks, ", ")),
         claim = claim.as_deref(),
+        token = view.token.as_deref(),
         how = how.as_deref(),
         who = escape(&who::owner(owner, "-")),
         identity = text(proved).as_deref(),

@@ -34,13 +34,14 @@ pub(super) fn document(routes: &[Route]) -> Value {
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         // Any one of these; the last one is a server without authentication.
-        "security": [{ "password": [] }, { "certificate": [] }, {}],
+        "security": [{ "password": [] }, { "token": [] }, { "certificate": [] }, {}],
         "tags": TAGS.map(|(name, about)| json!({ "name": name, "description": about })),
         "paths": paths,
         "components": {
             "schemas": schemas.take_definitions(true),
             "securitySchemes": {
-                "password": { "type": "http", "scheme": "basic", "description": "AUTH_USER and AUTH_PASS of the server." },
+                "password": { "type": "http", "scheme": "basic", "description": "AUTH_USER and AUTH_PASS of the server, or a user of its access file." },
+                "token": { "type": "http", "scheme": "bearer", "description": "A token that the server has made, or an id token of an issuer in its access file." },
                 "certificate": { "type": "mutualTLS", "description": "A certificate of the server's --client-ca." },
             },
         },
@@ -125,6 +126,7 @@ fn body_example(operation: &str) -> Value {
         "post_pools_pool_locks_lock_move" => json!({ "to": "repair", "by": by }),
         "post_pools_pool_locks_lock_quarantine" => json!({ "for": "2h", "by": by }),
         "delete_lock_name" | "put_lock_name" => json!({ "key": "main/app", "requestor": "deploy" }),
+        "post_tokens" => json!({ "name": "grafana", "ttl": "365d" }),
         "post_lock" => json!({ "workflow": "deploy-x7k2p", "namespace": "ci" }),
         "delete_pools_pool"
         | "delete_pools_pool_locks_lock"
@@ -154,7 +156,11 @@ fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     responses.insert("200".into(), response("Done", route.media, &answer));
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     let common = if route.contracts.is_empty() { COMMON } else { &[] };
-    let guard: &[Code] = if route.need == Need::Nothing { &[] } else { &[Code::Unauthorized, Code::IssuerUnavailable] };
+    let guard: &[Code] = match route.need {
+        Need::Nothing => &[],
+        Need::Identity => &[Code::Unauthorized, Code::IssuerUnavailable],
+        _ => &[Code::Unauthorized, Code::Forbidden, Code::IssuerUnavailable],
+    };
     for code in guard.iter().chain(common).chain(route.codes) {
         by_status.entry(code.status()).or_default().push(*code);
     }

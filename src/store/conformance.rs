@@ -18,7 +18,7 @@ use crate::core::names::{ChangeKey, ClaimId, LockName, OpId, PoolName, Revision,
 use crate::core::pool::{Lock, Policy};
 use crate::core::state::{Changes, EndedOutline, Loaded, Meta, OpRecord};
 use crate::core::time::{Deadline, EngineMs, Span};
-use crate::core::tokens::Token;
+use crate::core::token::Token;
 use crate::wire::record::NO_PRESENCE;
 
 /// A place that outlives the stores in it: each call opens the store again, after the last one was dropped.

@@ -23,7 +23,7 @@ use crate::core::origin::Identity;
 use crate::core::pool::{CutShort, Holder, Lock, Order, Overtaking, Pick, Policy, Quarantine, WhenEmpty};
 use crate::core::state::{Changes, Meta, OpRecord};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
-use crate::core::tokens::Token;
+use crate::core::token::Token;
 
 /// Names that differ in ways that a careless store would ignore: case, spaces, Unicode forms, collation, affinity.
 const NAMES: &[&str] =

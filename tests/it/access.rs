@@ -1,8 +1,10 @@
-//! The access file: every route by everybody, and what one team may learn of another (docs/access.md).
+//! The access file: who may do what ([`routes`] has the table of all routes), and what one team may learn of another
+//! (docs/access.md).
+
+mod routes;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use locker::server::routes;
 use serde_json::{Value, json};
 
 use crate::support::certs::Files;
@@ -36,123 +38,6 @@ fn ask(server: &Server, user: &str, method: &str, target: &str, body: &Value) ->
     };
     let body = if body.is_null() { String::new() } else { body.to_string() };
     server.connect().ask(method, target, &headers, &body).unwrap()
-}
-
-const RIGHTS: &str = "\
-- {to: user:look, may: look, pools: p-*}
-- {to: user:claim, may: claim, pools: p-*}
-- {to: user:manage, may: manage, pools: p-*}
-- {to: user:break, may: break, pools: p-*}
-- {to: user:admin, may: admin, pools: p-*}
-- {to: user:metrics, may: metrics}
-- {to: user:root, may: admin, pools: '*'}
-";
-
-const LOOK: &str = "look claim manage break admin root";
-const ANY: &str = "look claim manage break admin metrics root";
-const CLAIM: &str = "claim admin root";
-const MANAGE: &str = "manage admin root";
-const BREAK: &str = "break admin root";
-const ADMIN: &str = "admin root";
-const EVERYBODY: &str = "look claim manage break admin metrics nobody root anonymous";
-const KNOWN: &str = "look claim manage break admin metrics nobody root";
-
-/// Each route with a request for it, and who gets further than to a refusal. `POOL` is a name of a pool, and a `#` means
-/// that the route is about that pool alone.
-#[rustfmt::skip]
-fn table() -> Vec<(&'static str, &'static str, &'static str, Value, &'static str)> {
-    vec![
-        ("PUT /api/v1/claims/{id}", "PUT", "/api/v1/claims/new-WHO#", json!({"pool": "POOL", "queue": false}), CLAIM),
-        ("GET /api/v1/claims/{id}", "GET", "/api/v1/claims/none", Value::Null, LOOK),
-        ("DELETE /api/v1/claims/{id}", "DELETE", "/api/v1/claims/none-WHO", Value::Null, ANY),
-        ("POST /api/v1/claims/{id}/release", "POST", "/api/v1/claims/none-WHO/release", json!({}), ANY),
-        ("POST /api/v1/claims/{id}/confirm", "POST", "/api/v1/claims/none/confirm", json!({"fence": 1}), ANY),
-        ("POST /api/v1/claims/{id}/renew", "POST", "/api/v1/claims/none/renew", json!({}), ANY),
-        ("POST /api/v1/claims/{id}/deliver", "POST", "/api/v1/claims/none/deliver", json!({"revision": 1}), LOOK),
-        ("POST /api/v1/claims/{id}/break", "POST", "/api/v1/claims/none/break", json!({"by": {"owner": {"person": "x"}, "reason": "x"}}), ANY),
-        ("POST /api/v1/claims/{id}/move", "POST", "/api/v1/claims/none/move", json!({"to": "first", "by": {"owner": {"person": "x"}, "reason": "x"}}), BREAK),
-        ("GET /api/v1/claims", "GET", "/api/v1/claims?pool=POOL#", Value::Null, LOOK),
-        ("GET /api/v1/pools", "GET", "/api/v1/pools", Value::Null, LOOK),
-        ("GET /api/v1/pools/{pool}", "GET", "/api/v1/pools/POOL#", Value::Null, LOOK),
-        ("PUT /api/v1/pools/{pool}", "PUT", "/api/v1/pools/POOL#", json!({}), ADMIN),
-        ("PATCH /api/v1/pools/{pool}", "PATCH", "/api/v1/pools/POOL#", json!({}), ADMIN),
-        ("DELETE /api/v1/pools/{pool}", "DELETE", "/api/v1/pools/POOL#", Value::Null, ADMIN),
-        ("GET /api/v1/pools/{pool}/locks/{lock}", "GET", "/api/v1/pools/POOL/locks/x#", Value::Null, LOOK),
-        ("PUT /api/v1/pools/{pool}/locks/{lock}", "PUT", "/api/v1/pools/POOL/locks/WHO#", json!({}), MANAGE),
-        ("PATCH /api/v1/pools/{pool}/locks/{lock}", "PATCH", "/api/v1/pools/POOL/locks/x#", json!({}), MANAGE),
-        ("DELETE /api/v1/pools/{pool}/locks/{lock}", "DELETE", "/api/v1/pools/POOL/locks/x#", Value::Null, MANAGE),
-        ("POST /api/v1/pools/{pool}/locks/{lock}/move", "POST", "/api/v1/pools/POOL/locks/x/move#", json!({"to": "p-2", "by": {"owner": {"person": "x"}, "reason": "x"}}), MANAGE),
-        ("POST /api/v1/pools/{pool}/locks/{lock}/quarantine", "POST", "/api/v1/pools/POOL/locks/x/quarantine#", json!({"by": {"owner": {"person": "x"}, "reason": "x"}}), MANAGE),
-        ("POST /api/v1/pools/{pool}/locks/{lock}/return", "POST", "/api/v1/pools/POOL/locks/x/return#", json!({}), MANAGE),
-        ("GET /api/v1/pools/{pool}/changes", "GET", "/api/v1/pools/POOL/changes#", Value::Null, LOOK),
-        ("POST /api/v1/pools/{pool}/changes", "POST", "/api/v1/pools/POOL/changes#", json!({}), CLAIM),
-        ("GET /api/v1/pools/{pool}/changes/{revision}", "GET", "/api/v1/pools/POOL/changes/1#", Value::Null, LOOK),
-        ("GET /api/v1/changes", "GET", "/api/v1/changes", Value::Null, LOOK),
-        ("GET /api/v1/pools/{pool}/stats", "GET", "/api/v1/pools/POOL/stats#", Value::Null, LOOK),
-        ("GET /api/v1/stats", "GET", "/api/v1/stats", Value::Null, LOOK),
-        ("GET /api/v1/events", "HEAD", "/api/v1/events?pool=POOL#", Value::Null, LOOK),
-        ("GET /api/v1/verify", "GET", "/api/v1/verify?pool=POOL&lock=x&fence=1#", Value::Null, LOOK),
-        ("GET /api/v1/info", "GET", "/api/v1/info", Value::Null, ANY),
-        ("GET /healthz", "GET", "/healthz", Value::Null, EVERYBODY),
-        ("GET /readyz", "GET", "/readyz", Value::Null, EVERYBODY),
-        ("GET /metrics", "GET", "/metrics", Value::Null, "metrics root"),
-        ("POST /api/v1/session", "POST", "/api/v1/session", json!({}), KNOWN),
-        ("GET /api/v1/session", "GET", "/api/v1/session", Value::Null, EVERYBODY),
-        ("DELETE /api/v1/session", "DELETE", "/api/v1/session", Value::Null, KNOWN),
-        ("GET /login", "GET", "/login", Value::Null, EVERYBODY),
-        ("GET /", "GET", "/", Value::Null, LOOK),
-        ("GET /pools/{pool}", "GET", "/pools/POOL#", Value::Null, LOOK),
-        ("GET /claims/{id}", "GET", "/claims/none", Value::Null, LOOK),
-        ("GET /history", "GET", "/history", Value::Null, LOOK),
-        ("GET /figures", "GET", "/figures", Value::Null, LOOK),
-        ("GET /assets/locker.css", "GET", "/assets/locker.css", Value::Null, EVERYBODY),
-        ("GET /assets/locker.js", "GET", "/assets/locker.js", Value::Null, EVERYBODY),
-        ("GET /assets/sign-in.js", "GET", "/assets/sign-in.js", Value::Null, EVERYBODY),
-        ("GET /assets/locker.svg", "GET", "/assets/locker.svg", Value::Null, EVERYBODY),
-        ("GET /openapi.json", "GET", "/openapi.json", Value::Null, ANY),
-        ("GET /locks", "GET", "/locks", Value::Null, LOOK),
-        ("PUT /lock/{name}", "PUT", "/lock/POOL#", json!({"key": "k", "lock_by": "WHO"}), CLAIM),
-        ("GET /lock/{name}", "GET", "/lock/POOL#", Value::Null, LOOK),
-        ("POST /lock/{name}", "POST", "/lock/POOL#", Value::Null, CLAIM),
-        ("DELETE /lock/{name}", "DELETE", "/lock/POOL-free#", Value::Null, LOOK),
-        ("POST /lock", "POST", "/lock", json!({"workflow": "w", "namespace": "n"}), "root"),
-        ("GET /lock", "GET", "/lock?status=all", Value::Null, LOOK),
-        ("PATCH /lock", "PATCH", "/lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23", json!({}), CLAIM),
-        ("DELETE /lock", "DELETE", "/lock?id=e9205d4a-2545-4c58-86ae-d0e7b3ecec23", Value::Null, CLAIM),
-    ]
-}
-
-#[test]
-fn every_route_by_everybody_with_every_right() {
-    let files = Files::new();
-    let server = server(&files, RIGHTS);
-    let table = table();
-    let all: Vec<String> = routes::all().map(|(method, path)| format!("{method} {path}")).collect();
-    let listed: Vec<&str> = table.iter().map(|(route, ..)| *route).collect();
-    assert_eq!(all, listed, "the table names every route, in the order of the server's own");
-    for (route, method, target, body, expected) in &table {
-        let is_about_one = target.ends_with('#');
-        for who in ["look", "claim", "manage", "break", "admin", "metrics", "nobody", "root", ""] {
-            let name = if who.is_empty() { "anonymous" } else { who };
-            // A pool of theirs, one that exists and is none of theirs, and one that does not exist.
-            for pool in ["p-1", "q-1", "q-2"] {
-                let fill = |text: &str| text.replace("POOL", pool).replace("WHO", name);
-                let body =
-                    if body.is_null() { Value::Null } else { serde_json::from_str(&fill(&body.to_string())).unwrap() };
-                let answer = ask(&server, who, method, fill(target).trim_end_matches('#'), &body);
-                let may =
-                    expected.split(' ').any(|one| one == name) && (pool == "p-1" || !is_about_one || who == "root");
-                // Who has no credentials is asked for some.
-                let refused = if who.is_empty() { 401 } else { 403 };
-                let is_refused = matches!(answer.status, 401 | 403);
-                let said = String::from_utf8_lossy(&answer.body);
-                assert_eq!(is_refused, !may, "{route} by {name} on {pool}: {} {said}", answer.status);
-                assert!(may || answer.status == refused, "{route} by {name} on {pool}: {} {said}", answer.status);
-                assert_ne!(answer.status, 400, "{route} by {name}: the table has a wrong request: {said}");
-            }
-        }
-        ask(&server, "root", "PUT", "/api/v1/pools/q-1", &json!({}));
-    }
 }
 
 #[test]

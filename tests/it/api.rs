@@ -260,6 +260,12 @@ GET    /api/v1/verify                   |                                       
 GET    /api/v1/events?pool=none         |                                                | 404 no_such_pool
 GET    /api/v1/events?entries=1&since=x |                                                | 400 problems.#=2
 GET    /api/v1/events                   |                                                | 429 limit
+POST   /api/v1/tokens                   | {}                                             | 400
+POST   /api/v1/tokens                   | {"name":"x"}                                   | 422 unprocessable
+GET    /api/v1/tokens                   |                                                | 200
+GET    /api/v1/tokens?a=b               |                                                | 400
+DELETE /api/v1/tokens/x                 |                                                | 404 no_such_token
+DELETE /api/v1/tokens/a%2Fb             |                                                | 400
 GET    /api/v1/session                  |                                                | 200
 GET    /api/v1/session?a=b              |                                                | 400
 POST   /api/v1/session                  |                                                | 422 unprocessable
@@ -647,8 +653,12 @@ const NOT_SEEN: &[(&str, &str)] = &[
     // An answer that goes on, and sessions: tests/it/web.
     ("get /api/v1/events", "200"),
     ("post /api/v1/session", "200"),
-    // With an id token: tests/it/idtoken/server.rs.
-    ("post /api/v1/session", "forbidden"),
+    // Tokens need an access file: tests/it/tokens.rs.
+    ("post /api/v1/tokens", "200"),
+    ("post /api/v1/tokens", "token_exists"),
+    ("post /api/v1/tokens", "limit"),
+    ("post /api/v1/tokens", "store_failed"),
+    ("delete /api/v1/tokens/{name}", "200"),
     ("put /lock/{name}", "limit"),
     ("post /lock/{name}", "limit"),
     // Pools must be declared; or a server serves no contracts: tests/it/contracts.rs.
@@ -695,8 +705,8 @@ fn every_route_answers_and_refuses_as_promised() {
                 _ => response["description"].as_str().unwrap().split(", ").collect(),
             });
             let unseen = |word: &&str| {
-                // Likewise: tests/it/idtoken/server.rs.
-                *word != "issuer_unavailable"
+                // Likewise: tests/it/idtoken/server.rs, tests/it/access/routes.rs.
+                !matches!(*word, "issuer_unavailable" | "forbidden")
                     && !seen.contains(&(name.clone(), (*word).into()))
                     && !NOT_SEEN.contains(&(name.as_str(), word))
             };
@@ -740,6 +750,7 @@ fn store_fails(api: &Api) {
         ("PATCH", "/api/v1/pools/own/locks/a", ""),
         ("DELETE", "/api/v1/pools/own/locks/a", ""),
         ("POST", "/api/v1/pools/own/changes", ""),
+        ("DELETE", "/api/v1/tokens/x", ""),
         ("PUT", "/lock/new", r#"{"key":"k"}"#),
         ("POST", "/lock/new", ""),
         ("DELETE", "/lock/prod", ""),

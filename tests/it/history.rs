@@ -70,7 +70,7 @@ fn a_spreadsheet_of_the_history_runs_nothing() {
     let server = a_day();
     let csv = server.cli(&["history", "other", "--csv"]).ok().stdout;
     let lines: Vec<&str> = csv.split("\r\n").collect();
-    assert_eq!((lines.len(), lines[0].split(',').count()), (5, 19));
+    assert_eq!((lines.len(), lines[0].split(',').count()), (5, 20));
     assert!(lines[1].contains(",broken,broken,other,other: other,c3,"), "{csv}");
     assert!(lines[1].ends_with(",\"two, \"\"words\"\"\""), "{csv}");
     assert!(lines[2].contains(",claimed,,other,other: other,c3,"), "{csv}");

@@ -51,6 +51,7 @@ mod stories;
 mod stories_server;
 mod strangers;
 mod tls;
+mod tokens;
 mod transfer;
 mod watch;
 mod web;

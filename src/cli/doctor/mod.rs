@@ -220,7 +220,7 @@ fn target(
             (Target { servers, authorization, held_back, tls, proxy, pool: None }, Some(source), from)
         }
         None => {
-            let (server, authorization) = connection.target()?;
+            let (server, authorization) = connection.target(env)?;
             let (servers, tls) = (vec![server], connection.tls()?);
             (Target { servers, authorization, held_back: false, tls, proxy: None, pool: None }, None, "--uri")
         }

@@ -13,7 +13,7 @@ use crate::core::names::{
 use crate::core::pool::{Lock, Policy, Pool};
 use crate::core::state::Stuck;
 use crate::core::time::{Deadline, EngineMs, WallMs};
-use crate::core::tokens::Token;
+use crate::core::token::Token;
 
 /// Everything that can be read. A clone copies only a handful of pointers, so each batch publishes one.
 #[derive(Debug, Clone, Default)]

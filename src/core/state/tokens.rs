@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::State;
-use crate::core::tokens::Token;
+use crate::core::token::Token;
 
 impl State {
     /// Keeps a token, new or changed.

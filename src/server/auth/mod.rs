@@ -260,12 +260,13 @@ impl Guard {
                 let user: String = user.chars().take(SHOWN_USER).collect();
                 format!("the server refused user {}: wrong username or password", quoted(&user))
             }
+            _ if self.access.is_on() && !lacks_certificate => {
+                let certificate = if self.certificate.is_some() { ", or a client certificate" } else { "" };
+                format!("this server requires credentials: set a token, or username and password{certificate}")
+            }
             (Some(_), Some(ClientAuth::Optional)) => {
                 "this server requires HTTP Basic credentials or a client certificate: set username and password"
                     .to_owned()
-            }
-            (None, Some(_)) => {
-                "this server requires credentials: set username and password, or a client certificate".to_owned()
             }
             _ => "this server requires HTTP Basic credentials: set username and password".to_owned(),
         };

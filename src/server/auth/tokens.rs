@@ -1,7 +1,6 @@
 //! Tokens that this server makes (docs/access.md#tokens): 160 random bits each, of which it keeps the SHA-256. That is
 //! enough: nobody can try all of them, so a slow hash would only cost time.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -9,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 use crate::core::command::Command;
 use crate::core::names::Digest;
 use crate::core::origin::Identity;
-use crate::core::tokens::Token;
-use crate::env::random_bytes;
+use crate::core::token::Token;
+use crate::env::random_hex;
 use crate::server::engine::Engine;
 use crate::server::http::Request;
 use crate::wire::secret::Secret;
@@ -23,12 +22,7 @@ const RANDOM_BYTES: usize = 20;
 /// A new token.
 #[must_use]
 pub fn make() -> Secret {
-    let mut token = PREFIX.to_owned();
-    for byte in random_bytes::<RANDOM_BYTES>() {
-        // Writing to a String cannot fail.
-        let _ = write!(token, "{byte:02x}");
-    }
-    Secret::new(token)
+    Secret::new(format!("{PREFIX}{}", random_hex::<RANDOM_BYTES>()))
 }
 
 /// The hash of a token, which is all that is kept of it.

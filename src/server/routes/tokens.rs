@@ -11,7 +11,7 @@ use crate::core::limits;
 use crate::core::names::TokenName;
 use crate::core::origin::Identity;
 use crate::core::time::{Span, WallMs};
-use crate::core::tokens::Token;
+use crate::core::token::Token;
 use crate::wire::api::{NewTokenView, Page, TokenBody, TokenView};
 use crate::wire::errors::Code;
 use crate::wire::text::{span_within, time};

@@ -6,7 +6,7 @@ use super::{Parsed, claims, parsed};
 use crate::core::names::TokenName;
 use crate::core::origin::Identity;
 use crate::core::time::WallMs;
-use crate::core::tokens::Token;
+use crate::core::token::Token;
 
 /// A token. Its name is the key, and the hash of its secret is all that is kept of that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

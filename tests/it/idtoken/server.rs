@@ -268,7 +268,7 @@ fn the_command_line_shows_a_token() {
     let doctor = with_token(&["doctor", "--pool", "payments-db"], &token);
     assert!(doctor.stdout.contains("the credentials are accepted: build:ci/payments/app/deploy"), "{doctor:?}");
     // GitLab leaves the variable empty if it is not allowed to make a token.
-    with_token(&["claim", "payments-db"], "").failed(7, "requires HTTP Basic credentials");
+    with_token(&["claim", "payments-db"], "").failed(7, "requires credentials: set a token, or username and password");
     with_token(&["status", "payments-db"], "").ok();
     with_token(&["release", "mine"], &token).ok();
 }
