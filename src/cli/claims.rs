@@ -4,7 +4,6 @@ use clap::{Args, ValueEnum};
 
 use super::history;
 use super::output::{CliError, print_json, print_line, say};
-use super::pool_words::counted;
 use super::status::long;
 use super::table::{self, Look, cell};
 use crate::client::calls::ClaimFilter;
@@ -14,6 +13,7 @@ use crate::core::names::{ClaimId, PoolName};
 use crate::env::Env;
 use crate::wire::api::{ClaimState, ClaimView, LockRef, PartBody, QueueView};
 use crate::wire::errors::{Code, exit};
+use crate::wire::text::counted;
 
 /// Arguments of `claims`.
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ use crate::env::{Env, whole_text};
 use crate::wire::api::PoolChangeBody;
 use crate::wire::contracts::state_file::{self, ImportedPool, STATE_FILE_BYTES, StateFile};
 use crate::wire::errors::{Code, exit};
+use crate::wire::text::counted;
 
 /// Arguments of `import locker-state`.
 #[derive(Debug, Args)]
@@ -56,7 +57,7 @@ pub(super) fn run(args: &LockerStateArgs, client: &Client, env: &mut Env<'_>) ->
     }
     if !conflicts.is_empty() {
         conflicts.iter().for_each(|conflict| say(env, conflict));
-        let text = format!("{} pool(s) are in the way, so nothing was imported", conflicts.len());
+        let text = format!("nothing was imported, because of {}", counted(conflicts.len(), "pool"));
         return Err(CliError::Failed(exit::CONFLICT, text));
     }
     if args.dry_run {
@@ -71,8 +72,11 @@ pub(super) fn run(args: &LockerStateArgs, client: &Client, env: &mut Env<'_>) ->
         print_line(env, &format!("imported {}", describe(pool)))?;
     }
     let Summary { pools, taken, released } = done;
-    let text =
-        format!("{pools} pool(s) created, {taken} hold(s) in place, {released} released since an earlier import");
+    let text = format!(
+        "{} created, {} in place, {released} released since an earlier import",
+        counted(pools, "pool"),
+        counted(taken, "hold")
+    );
     print_line(env, &text)?;
     Ok(exit::OK)
 }
@@ -88,7 +92,7 @@ fn describe(pool: &ImportedPool) -> String {
     // Writing to a String cannot fail.
     let _ = match (pool.holds.len(), key) {
         (0, _) => write!(text, ", free"),
-        (count, Some(key)) => write!(text, ", held {count} time(s) with key {key:?}"),
+        (count, Some(key)) => write!(text, ", held {} with key {key:?}", counted(count, "time")),
         (_, None) => {
             let owner = pool.holds.first().and_then(|hold| hold.body.owner.person.as_deref()).unwrap_or_default();
             write!(text, ", held by {owner:?}")

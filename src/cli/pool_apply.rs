@@ -10,7 +10,6 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::output::{CliError, print_line, say};
-use super::pool_words::counted;
 use super::values::by;
 use crate::client::Client;
 use crate::core::names::PoolName;
@@ -19,6 +18,7 @@ use crate::wire::api::{LockView, Policy, PoolChangeBody, PoolSummary, RemoveBody
 use crate::wire::errors::{Code, exit};
 use crate::wire::parse;
 use crate::wire::problems::{Problems, unknown};
+use crate::wire::text::counted;
 
 /// Largest file, bytes: 100,000 pools with a few rules each.
 const FILE_BYTES: u64 = 16 * 1024 * 1024;

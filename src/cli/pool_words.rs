@@ -7,8 +7,3 @@ pub(super) fn policy_words(policy: &Policy) -> Option<String> {
     let words: Vec<String> = policy.shown().into_iter().map(|(rule, value)| format!("{rule} {value}")).collect();
     (!words.is_empty()).then(|| words.join(", "))
 }
-
-/// A count with its noun: `1 lock`, `2 locks`.
-pub(super) fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}

@@ -43,7 +43,7 @@ pub(super) fn run(args: &ReleaseArgs, client: &Client, env: &mut Env<'_>) -> Res
         [] => Err(CliError::Failed(exit::CONFLICT, format!("lock {lock:?} of pool {pool:?} is not held"))),
         [holder] => {
             client.end_claim_by(&holder.claim, person(env).person.as_deref())?;
-            print_line(env, &format!("released {}", who::holder(holder, now)))?;
+            print_line(env, &format!("released {lock:?} of pool {pool:?}, held by {}", who::held_by(holder, now)))?;
             Ok(exit::OK)
         }
         _ => {

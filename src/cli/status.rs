@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::output::{CliError, print_json};
-use super::pool_words::{counted, policy_words};
+use super::pool_words::policy_words;
 use super::table::{self, Look, Tone, cell, toned};
 use super::watch;
 use crate::client::{Client, when, who};
@@ -12,6 +12,7 @@ use crate::wire::api::{HolderView, LockState, LockView, PoolSummary, PoolView, Q
 use crate::wire::errors::Code;
 use crate::wire::errors::exit;
 use crate::wire::escape::escape;
+use crate::wire::text::counted;
 
 /// How many waiters the view of a pool shows unless all are asked for: one screen.
 const WAITERS_SHOWN: usize = 20;

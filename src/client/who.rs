@@ -35,8 +35,13 @@ pub fn owner(owner: &Owner, fallback: &str) -> String {
 /// One holder: `"a" by WHO, since 14:05:12Z (32 min ago)`.
 #[must_use]
 pub fn holder(holder: &HolderView, now: WallMs) -> String {
-    let who = owner(&holder.owner, &format!("claim {}", holder.claim));
-    let mut parts = vec![format!("{:?} by {who}", holder.lock)];
+    format!("{:?} by {}", holder.lock, held_by(holder, now))
+}
+
+/// Who holds a lock: `WHO, since 14:05:12Z (32 min ago)`.
+#[must_use]
+pub fn held_by(holder: &HolderView, now: WallMs) -> String {
+    let mut parts = vec![owner(&holder.owner, &format!("claim {}", holder.claim))];
     parts.extend(holder.key.as_ref().map(|key| format!("key {key:?}")));
     parts.extend(holder.since.as_ref().map(|since| format!("since {}", when::time(since, now))));
     parts.extend(holder.build_ended.as_ref().map(|ended| build_ended(ended, now)));

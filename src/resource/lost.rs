@@ -27,6 +27,11 @@ pub(super) fn told(put: &Put<'_>, released: Result<Answer, Stop>, env: &mut Env<
     });
     // What was released is more important than what can be said about it.
     let Ok(changes) = changes else { return released };
+    for change in changes.iter().filter(|change| is_by_hand(change)) {
+        let by = change.owner.person.as_deref();
+        let rest = ended(by, Some(&change.at), change.reason.as_deref(), put.now());
+        put.tell(env, format!("the hold of this build on {} was released by hand{rest}", locks(change)));
+    }
     let lost: Vec<ChangeView> = changes.into_iter().filter(|change| is_lost(change.kind)).collect();
     for change in &lost {
         let line = line(put, &mut persist, change, env);
@@ -46,8 +51,17 @@ fn is_lost(kind: ChangeKind) -> bool {
     matches!(kind, ChangeKind::Lost | ChangeKind::Broken)
 }
 
-fn line(put: &Put<'_>, persist: &mut Persist, change: &ChangeView, env: &mut Env<'_>) -> String {
+/// Whether a person released it. That may also be a task of the build itself, so it fails nothing.
+fn is_by_hand(change: &ChangeView) -> bool {
+    change.kind == ChangeKind::Released && change.owner.person.is_some() && change.owner.build_id.is_none()
+}
+
+fn locks(change: &ChangeView) -> String {
     let locks: Vec<String> = change.locks.iter().map(|l| format!("{:?} of pool {:?}", l.lock, l.pool)).collect();
+    locks.join(", ")
+}
+
+fn line(put: &Put<'_>, persist: &mut Persist, change: &ChangeView, env: &mut Env<'_>) -> String {
     let id = change.claim.clone().unwrap_or_default();
     // The claim knows who ended it, unless it has begun a new life or is forgotten.
     let claim = persist.call(put, env, move |client| client.get_claim(&id)).ok();
@@ -57,7 +71,7 @@ fn line(put: &Put<'_>, persist: &mut Persist, change: &ChangeView, env: &mut Env
     let how = change.how.as_deref().filter(|how| !matches!(*how, "broken" | "lost"));
     let how = how.map(|how| format!(" ({how})")).unwrap_or_default();
     let rest = ended(by.as_deref(), Some(&change.at), change.reason.as_deref(), put.now());
-    format!("LOST: the hold of this build on {} {what}{how}{rest}: later work ran without it", locks.join(", "))
+    format!("LOST: the hold of this build on {} {what}{how}{rest}: later work ran without it", locks(change))
 }
 
 /// By whom, when and why something ended.

@@ -217,7 +217,7 @@ fn release_lock(put: &Put<'_>, ending: &mut Ending, lock: &str, env: &mut Env<'_
         [] => Err(Stop::Failed(format!("lock {lock:?} of pool {:?} is not held: nothing to release", put.pool()))),
         [holder] => {
             let ended = end(put, ending, &holder.claim, &holder.owner, env)?;
-            let names = who::holder(holder, put.now());
+            let names = format!("{lock:?}, held by {}", who::held_by(holder, put.now()));
             tell_end(put, ending, &Was { names, owner: &holder.owner, held: true }, &ended, env);
             version_of(put, ending, &ended, Some(lock), env)
         }

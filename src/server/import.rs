@@ -15,6 +15,7 @@ use crate::env;
 use crate::wire::contracts::state_file::{self, ImportedHold, STATE_FILE_BYTES, StateFile};
 use crate::wire::parse;
 use crate::wire::problems::Problems;
+use crate::wire::text::counted;
 
 /// The outcome of an import, for a line on stderr.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,13 +30,19 @@ impl fmt::Display for Imported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done { file, pools, holds, left_out } => {
-                write!(f, "imported {pools} pool(s) with {holds} hold(s) from LOCKER_CONFIG {}", file.display())?;
+                write!(
+                    f,
+                    "imported {} with {} from LOCKER_CONFIG {}",
+                    counted(*pools, "pool"),
+                    counted(*holds, "hold"),
+                    file.display()
+                )?;
                 match left_out.first() {
                     None => Ok(()),
                     Some(first) => write!(
                         f,
-                        "; {} free pool(s) with a name that is not allowed here were left out, the first: {first}",
-                        left_out.len()
+                        "; left out, because nobody holds it and its name is not allowed here: {}, the first: {first}",
+                        counted(left_out.len(), "pool")
                     ),
                 }
             }

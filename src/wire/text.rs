@@ -134,6 +134,12 @@ pub fn percent_decoded(text: &str) -> Result<String, String> {
     decoded.map(Into::into).map_err(|_| format!("{} is not UTF-8 after percent-decoding", quoted(text)))
 }
 
+/// A number and what it counts: `1 lock`, `2 locks`.
+#[must_use]
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

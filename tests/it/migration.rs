@@ -89,12 +89,14 @@ fn the_page_is_walked_step_by_step() {
     let place = [owner("team"), owner("pipeline"), owner("job"), owner("build_name")];
     assert_eq!((place.join("/").as_str(), owner("build_url").as_str()), ("main/shop app/deploy/12", BUILD));
     assert!(server.cli(&["status", "aws"]).ok().stdout.contains("main/shop app/deploy #12"));
+    assert_eq!(told["reason"], "claiming: eu-1", "the link stands in its place");
     // The build in flight releases one lock and claims another one, in the repository.
     locks.moves("eu-1", "claimed", "unclaimed", "unclaiming: eu-1");
     locks.moves("eu-2", "unclaimed", "claimed", "claiming: eu-2\nBuild URL: https://ci.example.com/builds/77");
     let again = locks.import(&server, &[]);
     assert_eq!(again.code, 5, "{}", again.stdout);
-    assert!(again.stdout.contains("left alone: ") && again.stdout.contains("eu-1"), "{}", again.stdout);
+    let advice = "is held on the server, but free here (if nobody uses it: locker release --pool aws --lock eu-1)\n";
+    assert!(again.stdout.contains(advice) && !again.stdout.contains("--overwrite"), "{}", again.stdout);
     let told = holder(&server, "eu-2");
     assert_eq!(
         (&told["owner"]["build_id"], &told["owner"]["cluster"]),

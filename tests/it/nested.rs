@@ -69,7 +69,7 @@ fn the_first_claim_of_a_nested_pool_makes_a_lock_named_like_its_last_part() {
     assert_eq!(server.ask("PUT", "/lock/cf/eu", &json!({"key": "other"})).0, 404);
     // The state file of an original locker has such names, too.
     let state = br#"{"old/one": {"key": "k", "locked_by": {"me": 1}}, "old/two": {"key": "", "locked_by": {}}}"#;
-    server.cli_with(&["import", "locker-state", "-"], state).ok().printed("2 pool(s) created, 1 hold(s) in place");
+    server.cli_with(&["import", "locker-state", "-"], state).ok().printed("2 pools created, 1 hold in place");
     assert_eq!(server.ask("PUT", "/lock/old%2Fone", &json!({"key": "other"})).0, 423);
     assert_eq!(server.ask("PUT", "/lock/old%2Ftwo", &json!({"key": "other"})).0, 200);
     // lockd's names have no slash.

@@ -429,6 +429,16 @@ fn a_release_tells_what_was_broken_or_lost_and_may_fail_for_it() {
     let fails = build.out(&json!({"release": "build", "on_lost": "fail"}));
     fails.failed(1, "error: on_lost: fail: this build lost a lock while it worked").said("was broken by ada");
 
+    // What somebody released by hand is told, too.
+    let taken = Build::new(&server, 5, "envs");
+    taken.out(&json!({"claim": "1"})).ok();
+    server
+        .cli(&["release", "--pool", "envs", "--lock", "1"])
+        .ok()
+        .printed("released \"1\" of pool \"envs\", held by main/app/deploy #5 ");
+    let told = taken.out(&json!({"release": "build", "on_lost": "fail"})).ok();
+    assert!(told.stderr.contains("on \"1\" of pool \"envs\" was released by hand by ada@"), "{}", told.stderr);
+
     // Other builds have lost nothing.
     let other = Build::new(&server, 2, "envs").out(&json!({"release": "build", "on_lost": "fail"})).ok();
     assert!(!other.stderr.contains("LOST"), "{}", other.stderr);

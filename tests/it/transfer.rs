@@ -185,8 +185,7 @@ fn nested_pools_are_the_same_after_import_and_export() {
     assert!(!again.stdout.contains("not taken"), "{}", again.stdout);
     // A pool whose directory would be one of the locks of another pool.
     server.cli(&["pool", "set", "platform/claimed"]).ok();
-    let left = locker(&server, &export)
-        .ended(5, "0 done, 3 unchanged, 1 left alone (name what to overwrite with --overwrite)");
+    let left = locker(&server, &export).ended(5, "0 done, 3 unchanged, 1 left alone");
     assert!(left.stdout.contains("left alone: pool \"platform/claimed\" cannot be in a repository"), "{}", left.stdout);
 }
 
@@ -220,8 +219,7 @@ fn a_hold_that_was_imported_is_released_by_the_name_of_its_lock() {
     assert_eq!(server.api("GET", "/pools/vms", &Value::Null).0, 404, "only the pool that was named");
     assert_eq!(locker(&server, &["release", "--pool", "aws", "--lock", "prod"]).code, 0);
     // It is claimed in the checkout still; the server's newer truth stays.
-    let again = locker(&server, &import)
-        .ended(5, "0 done, 4 unchanged, 1 left alone (name what to overwrite with --overwrite)");
+    let again = locker(&server, &import).ended(5, "0 done, 4 unchanged, 1 left alone");
     assert!(again.stdout.contains("left alone: the hold of aws/prod by claim import-"), "{}", again.stdout);
     assert_eq!(get(&server, "/pools/aws/locks/prod")["state"], "free");
 }
@@ -237,9 +235,9 @@ fn nothing_is_overwritten_without_being_named() {
     let ran = locker(&server, &import);
     assert_eq!(ran.code, 5, "{}", ran.stdout);
     for text in [
-        r#"left alone: lock "us" of pool "aws" has other metadata or labels"#,
-        r#"left alone: lock "prod" of pool "aws" has other metadata or labels"#,
-        r#"left alone: lock "prod" of pool "aws" is held by claim c1 on the server"#,
+        r#"left alone: lock "us" of pool "aws" has other metadata or labels (--overwrite aws/us replaces them)"#,
+        r#"left alone: lock "prod" of pool "aws" has other metadata or labels (--overwrite aws/prod replaces them)"#,
+        r#"left alone: lock "prod" of pool "aws" is held by claim c1 on the server: release it first"#,
         "3 left alone",
     ] {
         assert!(ran.stdout.contains(text), "{text}: {}", ran.stdout);
@@ -286,17 +284,16 @@ fn an_import_removes_other_locks_only_from_named_pools() {
     put(&server, "/claims/c", &json!({"pool": "aws", "lock": "busy"}));
     let plain = locker(&server, &import).ended(0, "0 done, 7 unchanged, 0 left alone");
     let told =
-        "only on the server: 3 lock(s) of pool \"aws\": \"busy\", \"old-1\", \"old-2\" (--prune aws removes them)\n";
+        "only on the server: 3 locks of pool \"aws\": \"busy\", \"old-1\", \"old-2\" (--prune aws removes them)\n";
     assert!(plain.stdout.contains(told), "{}", plain.stdout);
 
     let prune = [&import[..], &["--prune", "aws"]].concat();
-    let dry = locker(&server, &[&prune[..], &["--dry-run"]].concat())
-        .ended(5, "2 to be done, 7 unchanged, 1 left alone (name what to overwrite with --overwrite)");
+    let dry =
+        locker(&server, &[&prune[..], &["--dry-run"]].concat()).ended(5, "2 to be done, 7 unchanged, 1 left alone");
     assert!(dry.stdout.contains("would remove lock \"old-2\" of pool \"aws\""), "{}", dry.stdout);
     assert_eq!(get(&server, "/pools/aws")["locks"], 6, "a dry run changes nothing");
-    let done =
-        locker(&server, &prune).ended(5, "2 done, 7 unchanged, 1 left alone (name what to overwrite with --overwrite)");
-    assert!(done.stdout.contains("left alone: lock \"busy\" of pool \"aws\" is held by claim c: not removed"));
+    let done = locker(&server, &prune).ended(5, "2 done, 7 unchanged, 1 left alone");
+    assert!(done.stdout.contains("left alone: lock \"busy\" of pool \"aws\" is held by claim c: release it first"));
     assert_eq!(get(&server, "/pools/aws")["locks"], 4);
     assert_eq!(get(&server, "/pools/vms")["locks"], 2, "only the pool that was named");
     let stray = locker(&server, &[&import[..], &["--prune", "gcp"]].concat());
@@ -328,7 +325,7 @@ fn a_bad_checkout_changes_nothing() {
         "pool name contains character U+007F",
         "claimed/link: not a regular file",
         "claimed/dir: not a regular file",
-        "nothing was changed, because of 6 problem(s)",
+        "nothing was changed, because of 6 problems",
     ] {
         assert!(ran.stderr.contains(text), "{text}: {}", ran.stderr);
     }
@@ -418,9 +415,9 @@ fn essence(export: &str) -> Value {
 fn a_state_is_the_same_after_export_and_import() {
     let (from, to) = (filled(), Server::start());
     let export = locker(&from, &["export", "json"]);
-    assert_eq!((export.code, export.stderr.as_str()), (0, "4 pool(s), 5 lock(s), 4 hold(s), 3 latch(es) written\n"));
+    assert_eq!((export.code, export.stderr.as_str()), (0, "4 pools, 5 locks, 4 holds, 3 latches written\n"));
     let dry = locker(&from, &["export", "json", "--dry-run"]);
-    assert_eq!((dry.stdout.as_str(), dry.stderr.contains("4 pool(s)")), ("", true));
+    assert_eq!((dry.stdout.as_str(), dry.stderr.contains("4 pools")), ("", true));
     let state: Value = serde_json::from_str(&export.stdout).unwrap();
     assert_eq!(state["locker_export"], 1);
     assert!(!export.stdout.contains("waits"), "waiters ask again");

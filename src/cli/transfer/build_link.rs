@@ -19,6 +19,12 @@ pub(super) fn build_in(message: &str) -> Option<Owner> {
     if fields.into_iter().flatten().all(fits) { Some(owner) } else { None }
 }
 
+/// The message without the line that [`build_in`] has understood.
+pub(super) fn without_link(message: &str) -> String {
+    let lines: Vec<&str> = message.lines().filter(|line| !line.trim().starts_with("Build URL:")).collect();
+    lines.join("\n").trim().to_owned()
+}
+
 /// The build of a link: that of a build of a job, or `CONCOURSE/builds/ID`.
 fn by_link(url: &str) -> Option<Owner> {
     let is_web = url.starts_with("http://") || url.starts_with("https://");

@@ -110,7 +110,10 @@ pub(super) fn write(dry_run: bool, client: &Client, latches: &LatchClient, env: 
     let (pools, holds, latches) = (document.pools.len(), document.holds.len(), document.latches.len());
     let locks: usize = document.pools.iter().map(|pool| pool.locks.len()).sum();
     let verb = if dry_run { "to be written" } else { "written" };
-    say(env, &format!("{pools} pool(s), {locks} lock(s), {holds} hold(s), {latches} latch(es) {verb}"));
+    let latches = format!("{latches} {}", if latches == 1 { "latch" } else { "latches" });
+    let (pools, locks, holds) =
+        (text::counted(pools, "pool"), text::counted(locks, "lock"), text::counted(holds, "hold"));
+    say(env, &format!("{pools}, {locks}, {holds}, {latches} {verb}"));
     Ok(exit::OK)
 }
 

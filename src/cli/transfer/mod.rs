@@ -31,6 +31,7 @@ use crate::client::latches::LatchClient;
 use crate::core::names::{LockName, PoolName};
 use crate::env::Env;
 use crate::wire::errors::exit;
+use crate::wire::text::counted;
 
 /// The most lines about what is not imported. A repository may contain anything.
 const NOT_TAKEN: usize = 100;
@@ -168,8 +169,7 @@ impl Summary {
     fn tell(&self, dry_run: bool, env: &mut Env<'_>) -> Result<u8, CliError> {
         let Self { done, same, left } = self;
         let verb = if dry_run { "to be done" } else { "done" };
-        let advice = if *left > 0 { " (name what to overwrite with --overwrite)" } else { "" };
-        print_line(env, &format!("{done} {verb}, {same} unchanged, {left} left alone{advice}"))?;
+        print_line(env, &format!("{done} {verb}, {same} unchanged, {left} left alone"))?;
         Ok(if *left > 0 { exit::CONFLICT } else { exit::OK })
     }
 }
@@ -179,7 +179,7 @@ fn bad(problems: &[String], env: &mut Env<'_>) -> Result<(), CliError> {
     problems.iter().for_each(|problem| say(env, problem));
     match problems.len() {
         0 => Ok(()),
-        n => Err(CliError::usage(format!("nothing was changed, because of {n} problem(s)"))),
+        n => Err(CliError::usage(format!("nothing was changed, because of {}", counted(n, "problem")))),
     }
 }
 

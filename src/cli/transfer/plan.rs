@@ -20,7 +20,7 @@ use crate::wire::api::{
 };
 use crate::wire::errors::{Code, exit};
 use crate::wire::latch::{LatchStatus, LatchView};
-use crate::wire::text::show_metadata;
+use crate::wire::text::{counted, show_metadata};
 
 /// The most locks that a line about locks of the server names.
 const OTHERS_NAMED: usize = 10;
@@ -95,7 +95,8 @@ impl<'w> Plan<'w> {
                 if overwrite.contains(&named) {
                     self.actions.push(Action::Pool(name, wanted, policy));
                 } else {
-                    self.left.push(format!("pool {name:?} has another policy"));
+                    let flag = word(name.as_str());
+                    self.left.push(format!("pool {name:?} has another policy (--overwrite {flag} replaces it)"));
                 }
             }
             (Some(_), _) => self.same += 1,
@@ -111,7 +112,10 @@ impl<'w> Plan<'w> {
             };
             let is_held = !view.holders.is_empty();
             if wanted.is_free == Some(true) && is_held {
-                self.left.push(format!("lock {lock:?} of pool {name:?} is held on the server, but free here"));
+                let command = format!("locker release --pool {} --lock {}", word(name.as_str()), word(lock.as_str()));
+                self.left.push(format!(
+                    "lock {lock:?} of pool {name:?} is held on the server, but free here (if nobody uses it: {command})"
+                ));
             }
             let Some(view) = found(client.get_lock(name.as_str(), lock.as_str()), &[Code::NoSuchLock])? else {
                 self.actions.push(Action::AddLock(name, lock, wanted));
@@ -123,7 +127,9 @@ impl<'w> Plan<'w> {
             } else if overwrite.contains(&Named { lock: Some(lock.clone()), ..named.clone() }) {
                 self.actions.push(Action::ChangeLock(name, lock, wanted));
             } else {
-                self.left.push(format!("lock {lock:?} of pool {name:?} has other metadata or labels"));
+                let flag = word(&format!("{name}/{lock}"));
+                let what = format!("lock {lock:?} of pool {name:?} has other metadata or labels");
+                self.left.push(format!("{what} (--overwrite {flag} replaces them)"));
             }
         }
         Ok(())
@@ -137,9 +143,12 @@ impl<'w> Plan<'w> {
         if !prune && !others.is_empty() {
             let named: Vec<String> = others.iter().take(OTHERS_NAMED).map(|lock| format!("{:?}", lock.lock)).collect();
             let more = if others.len() > named.len() { ", ..." } else { "" };
-            let count = others.len();
-            let stay =
-                format!("{count} lock(s) of pool {name:?}: {}{more} (--prune {name} removes them)", named.join(", "));
+            let stay = format!(
+                "{} of pool {name:?}: {}{more} (--prune {} removes them)",
+                counted(others.len(), "lock"),
+                named.join(", "),
+                word(name.as_str())
+            );
             self.stay.push(stay);
             return;
         }
@@ -148,7 +157,8 @@ impl<'w> Plan<'w> {
                 None => self.actions.push(Action::RemoveLock(name, lock.lock.clone())),
                 Some(holder) => {
                     let (lock, claim) = (&lock.lock, &holder.claim);
-                    self.left.push(format!("lock {lock:?} of pool {name:?} is held by claim {claim}: not removed"));
+                    self.left
+                        .push(format!("lock {lock:?} of pool {name:?} is held by claim {claim}: release it first"));
                 }
             }
         }
@@ -164,7 +174,8 @@ impl<'w> Plan<'w> {
             }
             Some((ClaimState::Ended, _)) => {
                 let locks = shown(&hold.locks);
-                self.left.push(format!("the hold of {locks} by claim {id} has already ended on the server"));
+                let again = "if somebody uses it, take it again: locker claim POOL --lock NAME";
+                self.left.push(format!("the hold of {locks} by claim {id} has already ended on the server ({again})"));
             }
             None => {
                 let rival = rival(hold, wanted, client)?;
@@ -226,6 +237,12 @@ fn by_name(pool: &PoolView) -> BTreeMap<&str, &LockView> {
     pool.items.iter().filter(|lock| !lock.implicit).map(|lock| (lock.lock.as_str(), lock)).collect()
 }
 
+/// A name as an argument of a command line that people may copy.
+pub(super) fn word(name: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./@:%+".contains(c);
+    if name.chars().all(is_plain) { name.to_owned() } else { format!("{name:?}") }
+}
+
 /// The metadata of a lock that was fetched by itself; `None` if the server sends it in a form that this release does
 /// not know.
 pub(super) fn metadata_of(view: &LockView) -> Option<Vec<u8>> {
@@ -250,8 +267,10 @@ fn rival(hold: &WantedHold, wanted: &Wanted, client: &Client) -> Result<Option<S
         let ours = |claim: &str| wanted.holds.iter().any(|other| other.id.as_str() == claim);
         let rival = view.holders.iter().find(|holder| !(shares(&holder.key) && ours(&holder.claim)));
         if let Some(rival) = rival {
-            let why =
-                format!("lock {:?} of pool {:?} is held by claim {} on the server", lock.lock, lock.pool, rival.claim);
+            let why = format!(
+                "lock {:?} of pool {:?} is held by claim {} on the server: release it first",
+                lock.lock, lock.pool, rival.claim
+            );
             return Ok(Some(why));
         }
     }

@@ -16,8 +16,8 @@ use anyhow::{Context, bail};
 
 use super::super::output::{CliError, print_line};
 use super::super::values::person;
-use super::build_link::build_in;
-use super::plan::metadata_of;
+use super::build_link::{build_in, without_link};
+use super::plan::{metadata_of, word};
 use super::wanted::{Wanted, WantedHold, WantedLock, WantedPolicy, WantedPool};
 use super::{How, Named, Summary};
 use crate::client::Client;
@@ -193,14 +193,13 @@ impl Reading<'_, '_> {
             self.git_answers.set(false);
             None
         });
-        let reason = message.unwrap_or_else(|| "claimed in the pool repository that was imported".to_owned());
+        let message = message.unwrap_or_else(|| "claimed in the pool repository that was imported".to_owned());
+        let owner = build_in(&message).unwrap_or_else(|| person(self.env));
+        let reason = if owner.build_url.is_some() { without_link(&message) } else { message };
         let body = ClaimBody {
             lock: Some(lock.to_string()),
             scope: Some(Scope::Flow),
-            owner: Owner {
-                program: Some("locker import pool-repo".to_owned()),
-                ..build_in(&reason).unwrap_or_else(|| person(self.env))
-            },
+            owner: Owner { program: Some("locker import pool-repo".to_owned()), ..owner },
             queue: false,
             reason: Some(cut(&reason, limits::REASON_BYTES).to_owned()),
             ..ClaimBody::of_pool(pool.to_string())
@@ -358,7 +357,9 @@ impl PoolFiles {
             }
             if (exists(&file) || exists(&other)) && !overwrite.contains(&named) {
                 summary.left += 1;
-                print_line(env, &format!("left alone: {named} exists with other content or in another state"))?;
+                let flag = word(&named.to_string());
+                let what = format!("left alone: {named} exists with other content or in another state");
+                print_line(env, &format!("{what} (--overwrite {flag} replaces it)"))?;
                 continue;
             }
             summary.done += 1;

@@ -45,7 +45,7 @@ const STATE: &str = r#"{"prod":{"key":"cf","locked_by":{"a":2,"b":1}},"dev":{"ke
 fn an_empty_store_imports_the_file_once() {
     let place = Place::new();
     let mut server = place.server(Some(STATE));
-    server.until_log("imported 3 pool(s) with 4 hold(s) from LOCKER_CONFIG");
+    server.until_log("imported 3 pools with 4 holds from LOCKER_CONFIG");
     run(
         &server,
         r#"
@@ -113,11 +113,11 @@ fn a_running_server_imports_the_file() {
     let before = server.call("GET /locks", "");
     let Done { code, stdout: said, .. } = server.cli(&["import", "locker-state", "--dry-run", &file]);
     assert_eq!(code, 0);
-    assert!(said.contains(r#"would import pool "prod", held 3 time(s) with key "cf""#), "{said}");
+    assert!(said.contains(r#"would import pool "prod", held 3 times with key "cf""#), "{said}");
     assert_eq!(server.call("GET /locks", "").body, before.body, "a dry run changes nothing");
     let Done { code, stdout: said, .. } = server.cli(&["import", "locker-state", &file]);
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("3 pool(s) created, 4 hold(s) in place, 0 released"), "{said}");
+    assert!(said.contains("3 pools created, 4 holds in place, 0 released"), "{said}");
     run(
         &server,
         r#"
@@ -130,7 +130,7 @@ fn a_running_server_imports_the_file() {
     let list = server.call("GET /locks", "");
     let Done { code, stdout: said, .. } = server.cli(&["import", "locker-state", &file]);
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("0 pool(s) created, 2 hold(s) in place, 2 released since"), "{said}");
+    assert!(said.contains("0 pools created, 2 holds in place, 2 released since"), "{said}");
     assert_eq!(server.call("GET /locks", "").body, list.body);
 }
 
@@ -160,9 +160,9 @@ fn a_free_lock_with_a_name_that_is_not_allowed_is_left_out() {
     let place = Place::new();
     let odd = r#"{"prod":{"key":"cf","locked_by":{"a":1}},".hidden":{"key":""},"/x":""}"#;
     let server = place.server(Some(odd));
-    let line = server.until_log("imported 1 pool(s) with 1 hold(s) from LOCKER_CONFIG");
+    let line = server.until_log("imported 1 pool with 1 hold from LOCKER_CONFIG");
     assert!(
-        line.contains("; 2 free pool(s) with a name that is not allowed here were left out, the first: "),
+        line.contains("; left out, because nobody holds it and its name is not allowed here: 2 pools, the first: "),
         "{line}"
     );
     let other = Server::start();
