@@ -280,3 +280,51 @@ fn make() {
     assert_eq!(ran, ["deploy.sh build/app staging", "migrate.sh staging"]);
     assert_eq!(server.pool("staging")["free"], 1);
 }
+
+/// What needs Docker cannot run here: the dry run prints every call, and needs nothing.
+#[test]
+fn trying_it_in_a_concourse() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut script = clean(root.join("ci/try-concourse"));
+    let done = Running::start(script.arg("--dry-run"), b"").finish().ok();
+    let calls: Vec<&str> = done.stdout.lines().filter(|line| line.starts_with("+ ")).collect();
+    let mut at = 0;
+    for part in [
+        "docker build --tag localhost:5000/locker",
+        "docker push localhost:5000/locker",
+        "up --detach",
+        "fly --target try-locker login",
+        "set-pipeline --non-interactive --pipeline demonstration",
+        "pool set demonstration --capacity 2",
+        "trigger-job --job demonstration/first",
+        "trigger-job --job demonstration/fourth",
+        "abort-build --job demonstration/third",
+        "check: the build of demonstration/fourth is succeeded",
+        "check: the build of demonstration/third is aborted",
+        "set-pipeline --non-interactive --pipeline locker-acceptance",
+        "kill --signal KILL locker",
+        "down --volumes",
+    ] {
+        let found = calls[at..].iter().position(|call| call.contains(part));
+        at += found.unwrap_or_else(|| panic!("{part:?} is not called in its turn:\n{}", done.stdout));
+    }
+    let acceptance = yaml(&read("pipelines/acceptance.yml"));
+    for job in acceptance["jobs"].as_array().unwrap() {
+        let call = format!("trigger-job --watch --job locker-acceptance/{}", job["name"].as_str().unwrap());
+        assert!(calls.iter().any(|line| line.ends_with(&call)), "{call}");
+    }
+    assert!(!done.stdout.contains("passed"), "nothing has passed: {}", done.stdout);
+    // A server that the compose file would start can use its settings, and the pipeline has no fault.
+    let compose = yaml(&read("deploy/concourse/compose.yml"));
+    let told = compose["services"]["locker"]["environment"].as_object().unwrap();
+    let password = root.join("deploy/concourse").join(compose["secrets"]["concourse"]["file"].as_str().unwrap());
+    let mut check = clean(binary());
+    check.args(["version", "--check-config"]);
+    for (name, value) in told {
+        check.env(name, value.as_str().unwrap().replace("/run/secrets/concourse", password.to_str().unwrap()));
+    }
+    Running::start(&mut check, b"").finish().ok();
+    let mut lint = clean(binary());
+    lint.arg("lint").arg(root.join("deploy/concourse/demonstration.yml"));
+    Running::start(&mut lint, b"").finish().ok();
+}
