@@ -102,15 +102,18 @@ impl Acquiring<'_> {
             let lines = progress.lines(news, Moment::of(&*env.clock));
             lines.iter().for_each(|line| say(env, line));
         });
-        let held = held.map(|held| held.claim).map_err(|stopped| explain(env, self.id, limit, stopped))?;
+        let held = held.map(|held| held.claim).map_err(|stopped| explain(env, self.client, self.id, limit, stopped))?;
         who::new_pools(&held).iter().for_each(|line| say(env, line));
         Ok(held)
     }
 }
 
 /// Why nothing is held, and whether the claim was taken back.
-fn explain(env: &mut Env<'_>, id: &str, limit: Option<Limit>, stopped: Stopped) -> CliError {
-    if let Cancelled::Unknown(why) = &stopped.cancelled {
+fn explain(env: &mut Env<'_>, client: &Client, id: &str, limit: Option<Limit>, stopped: Stopped) -> CliError {
+    // A grant of which nobody has heard is withdrawn.
+    if let Cancelled::Unknown(why) = &stopped.cancelled
+        && client.has_met()
+    {
         say(env, &format!("claim {id} could not be taken back: {why}"));
     }
     match stopped.why {

@@ -288,7 +288,8 @@ pub fn short(view: &WaitingView, now: WallMs) -> String {
 /// Why the wait may never end, and the way out.
 fn stuck(view: &WaitingView) -> Option<String> {
     match view.code {
-        Code::SelfWait => Some(format!("this build already holds {}", own(view))),
+        Code::SelfWait if view.own.is_empty() => Some("this build already holds what it waits for".to_owned()),
+        Code::SelfWait => Some(already_held(&view.own)),
         Code::Deadlock => {
             let builds: Vec<String> = view.builds.iter().map(|build| who::owner(build, "an unknown build")).collect();
             Some(format!("DEADLOCK: each of these builds waits for the next: {}; {WAY_OUT}", builds.join(" -> ")))
@@ -297,14 +298,15 @@ fn stuck(view: &WaitingView) -> Option<String> {
     }
 }
 
-/// What the build already holds, for a claim that waits for its own build.
-fn own(view: &WaitingView) -> String {
+/// What the build already has besides the claim that it waits for, or got.
+#[must_use]
+pub fn already_held(own: &[HolderView]) -> String {
     let one = |holder: &HolderView| {
         let fetched = if holder.fetched { "fetched" } else { "not fetched yet" };
         format!("{:?} of pool {:?} (claim {}, {fetched})", holder.lock, holder.pool, holder.claim)
     };
-    let own: Vec<String> = view.own.iter().map(one).collect();
-    if own.is_empty() { "what it waits for".to_owned() } else { own.join(", ") }
+    let own: Vec<String> = own.iter().map(one).collect();
+    format!("this build already holds {}", own.join(", "))
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use super::persist::Persist;
 use super::progress;
 use super::put::{Put, Stop, all_locks, taken_back};
 use super::{print, release, say};
-use crate::client::acquire::{self, Acquire, Held, News, Stopped, self_wait_limit};
+use crate::client::acquire::{self, Acquire, Cancelled, Held, News, Stopped, self_wait_limit};
 use crate::client::claim_id::{Place, claim_id};
-use crate::client::progress::{Progress, short};
+use crate::client::progress::{Progress, already_held, short};
 use crate::client::who;
 use crate::core::names::LockName;
 use crate::env::{Env, random_hex};
@@ -76,6 +76,7 @@ pub(super) fn acquire(put: &Put<'_>, mut asked: Ask, env: &mut Env<'_>) -> Resul
         }
     });
     let held = held.map_err(|stopped| explain(put, &id, timeout, stopped, env))?;
+    tell_siblings(put, &held, name.is_some(), env);
     tell_reruns(put, &held, name.is_some(), env);
     let answer = answer(put, &held)?;
     let printed = put.interruptible.check().map_err(Some).and_then(|()| {
@@ -93,6 +94,14 @@ pub(super) fn acquire(put: &Put<'_>, mut asked: Ask, env: &mut Env<'_>) -> Resul
             None => Stop::Failed(format!("cannot write the version to stdout; {gone}")),
         }
     })
+}
+
+/// What the build had already: the step may be a repetition that should have found its own claim.
+fn tell_siblings(put: &Put<'_>, held: &Held, is_named: bool, env: &mut Env<'_>) {
+    if !held.claim.own.is_empty() {
+        let advice = if is_named { "" } else { "; if both steps mean the same claim, give both the same as: NAME" };
+        put.tell(env, format!("{}{advice}", already_held(&held.claim.own)));
+    }
 }
 
 /// What the reader should know of a hold whose build may run again in place.
@@ -210,7 +219,11 @@ fn answer(put: &Put<'_>, held: &Held) -> Result<Answer, Stop> {
 /// Explains why nothing is held, and what to do about it.
 fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped, env: &mut Env<'_>) -> Stop {
     let Stopped { why, cancelled } = stopped;
-    let gone = taken_back(&cancelled, id);
+    let gone = match &cancelled {
+        // A grant of which nobody has heard is withdrawn.
+        Cancelled::Unknown(_) if !put.client().has_met() => "no server has answered, so nothing is held".to_owned(),
+        cancelled => taken_back(cancelled, id),
+    };
     match why {
         acquire::Stop::Signalled(signal) => Stop::Signalled(signal, gone),
         acquire::Stop::TimeOver(view) => {

@@ -123,6 +123,7 @@ impl Viewer<'_> {
             marked: claim.is_marked(),
             aliases: claim.aliases.iter().map(ToString::to_string).collect(),
             alike: false,
+            own: Vec::new(),
             build_over: claim.build_over.is_some(),
             build_ended: Self::build_ended(claim),
             suspect: self.suspect(claim),
@@ -204,6 +205,21 @@ impl Viewer<'_> {
             self.holder(pool, lock, lock.holders.iter().find(|holder| holder.claim == *claim)?)
         };
         own.iter().filter_map(holder).collect()
+    }
+
+    /// What other claims of the same build hold in the pools of this claim. Only the first few.
+    #[must_use]
+    pub fn siblings(&self, claim: &Claim) -> Vec<HolderView> {
+        let Some(build) = claim.terms.owner.build() else { return Vec::new() };
+        let others = self.snapshot.claims_of(&build).filter(|other| other.id != claim.id);
+        let here = others.flat_map(|other| other.locks().iter().map(move |lock| (other, lock)));
+        let here = here.filter(|(_, (pool, _))| claim.pools().any(|own| own == pool) && self.caller.sees(pool));
+        let holder = |(other, (pool, lock)): (&Arc<Claim>, &(PoolName, LockName))| {
+            let pool = self.snapshot.pool(pool)?;
+            let lock = pool.locks.get(lock)?;
+            self.holder(pool, lock, lock.holders.iter().find(|holder| holder.claim == other.id)?)
+        };
+        here.filter_map(holder).take(limits::HOLDERS_SHOWN).collect()
     }
 
     /// The holders of the locks that could serve this claim. Only the first few.
@@ -425,6 +441,7 @@ pub fn ended(ended: &Ended) -> ClaimView {
         marked: false,
         aliases: Vec::new(),
         alike: false,
+        own: Vec::new(),
         build_over: false,
         build_ended: None,
         suspect: None,

@@ -338,6 +338,16 @@ fn parallel_acquires_of_one_build() {
     let puts = ["unit", "system"].map(|name| build.put(&json!({"acquire": true, "as": name})));
     let taken = puts.map(|put| put.finish().ok().metadata("lock_name").unwrap());
     assert_ne!(taken[0], taken[1]);
+    // A step that gets another lock is told what its build had already: it may be a repetition without `as`.
+    let two = Build::new(&server, 2, "more");
+    server.cli(&["pool", "set", "more", "--capacity", "2"]).ok();
+    let first = two.out(&json!({"claim": "1"})).ok();
+    assert!(!first.stderr.contains("already holds"), "{}", first.stderr);
+    let told =
+        format!("this build already holds \"1\" of pool \"more\" (claim {}, not", first.metadata("claim").unwrap());
+    two.out(&json!({"claim": "2"})).ok().said(&told).said("give both the same as: NAME");
+    Build::new(&server, 3, "none").out(&json!({"acquire": true})).ok();
+
     let third = build.put(&json!({"acquire": true, "as": "load"}));
     third.until_stderr("this step keeps waiting, because another step of this build may release it");
     build.out(&json!({"release": "build", "as": "unit"})).ok();

@@ -364,7 +364,7 @@ fn a_signal_ends_the_wait_for_a_server_that_is_away() {
     assert!(line.ends_with("; asking again"), "there is no place in a queue yet: {line}");
     let start = Instant::now();
     waiter.signal(Signal::SIGTERM);
-    waiter.finish().failed(143, "could not be cancelled");
+    waiter.finish().failed(143, "SIGTERM received: no server has answered, so nothing is held");
     assert!(start.elapsed() < Duration::from_secs(4), "2 s, with a margin for a busy machine");
 }
 
@@ -502,7 +502,7 @@ fn release_by_name_frees_the_present_holder() {
     a.out(&json!({"claim": 1})).ok();
     a.out(&json!({"claim": 2})).ok();
     b.input_with("env", &[("name", b"  1 \n"), ("metadata", b"")]);
-    b.out(&json!({"release": "env"})).ok().said("released \"1\" by main/app/deploy #1");
+    b.out(&json!({"release": "env"})).ok().said("released \"1\", held by main/app/deploy #1");
     b.out(&json!({"release": "env"})).failed(1, "lock \"1\" of pool \"p\" is not held: nothing to release");
     b.out(&json!({"release": {"lock": 2}})).ok();
     b.out(&json!({"release": {"lock": "x"}})).failed(1, "no_such_lock");

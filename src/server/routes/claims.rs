@@ -83,8 +83,8 @@ pub(super) async fn put(routes: &Routes, call: &Call<'_>) -> Result<Response, Fa
 
 /// The answer with a claim, for its own client.
 fn own(routes: &Routes, call: &Call<'_>, claim: &Claim) -> Response {
-    let view = routes.look(call, |viewer| viewer.own_claim(claim, false));
-    json(&ClaimView { alike: release::is_alike(routes, claim), ..view })
+    let (view, own) = routes.look(call, |viewer| (viewer.own_claim(claim, false), viewer.siblings(claim)));
+    json(&ClaimView { alike: release::is_alike(routes, claim), own, ..view })
 }
 
 /// A claim may have made a pool because somebody mistyped a name, and then it locks nothing that anybody else locks.
