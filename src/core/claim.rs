@@ -527,6 +527,8 @@ pub struct Ended {
     pub forget: Deadline,
     /// Who proved to be behind its first request.
     pub maker: Option<Identity>,
+    /// The hash of the token that its last process began with.
+    pub credential: Option<Digest>,
     /// The pools that it asked for.
     pub pools: Vec<PoolName>,
 }

@@ -221,6 +221,7 @@ fn remember_unknown(state: &mut State, id: &ClaimId, run: Option<Run>, by: Optio
         build: None,
         forget: Deadline::after(now, state.settings.memory),
         maker: state.origin().and_then(|origin| origin.proved.clone()),
+        credential: None,
         pools: Vec::new(),
     });
 }
@@ -279,6 +280,7 @@ pub(super) fn finish_as(state: &mut State, claim: &Claim, ending: Ending, now: N
         build: claim.terms.owner.build(),
         forget: Deadline::after(now, memory),
         maker: claim.maker().cloned(),
+        credential: claim.origin.as_ref().and_then(|origin| origin.credential),
         pools: claim.pools().cloned().collect(),
     };
     state.remove_claim(&claim.id, ended.clone(), now);

@@ -55,6 +55,8 @@ pub const ACCESS_RULES: usize = 1_000;
 pub const ACCESS_LIST: usize = 100;
 /// How often the access file is looked at, milliseconds: a change counts within a second or two.
 pub const ACCESS_LOOK_MS: u64 = 1_000;
+/// Most log lines about refused requests in one second: enough to see who is refused, and too few to hide the rest.
+pub const REFUSALS_LOGGED: u32 = 10;
 /// Most passwords that are checked at one time: each takes 19 MiB and tens of milliseconds of a processor.
 pub const LOGINS_AT_ONCE: usize = 1;
 /// Most passwords that are checked or wait for it: about a second of work. Further ones are asked to come back.

@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::auth::idtoken::issuers::IssuerReport;
 use super::engine::Engine;
 use super::engine::figures::{Counted, Counts};
 use crate::core::pool::{Lock, Pool};
@@ -89,6 +90,11 @@ pub fn of_pages(followers: usize, sessions: usize, registry: &mut Registry) {
     let mut gauge = |name, help, count: usize| registry.register(name, help, ConstGauge::new(count as u64));
     gauge("event_followers", "Clients that follow events", followers);
     gauge("sessions", "People who are signed in on the web page", sessions);
+}
+
+/// Adds how the issuers of id tokens are, by their names in the access file.
+pub fn of_issuers(issuers: Vec<IssuerReport>, registry: &mut Registry) {
+    registry.register_collector(Box::new(Issuers(issuers)));
 }
 
 /// Adds the size of the store's files, if it has any.
@@ -301,5 +307,29 @@ impl Collector for Watches {
         })?;
         gauge("builds_watched", "Builds that this Concourse is asked about", |view| view.watched as u64)?;
         gauge("builds_suspect", "Builds whose state is unknown: their holds stay", |view| view.suspects as u64)
+    }
+}
+
+/// The metrics of the issuers of id tokens.
+#[derive(Debug)]
+struct Issuers(Vec<IssuerReport>);
+
+impl Collector for Issuers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut gauge = |name: &str, help: &str, unit: Option<&Unit>, of: fn(&IssuerReport) -> i64| {
+            let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+            for issuer in &self.0 {
+                ConstGauge::new(of(issuer)).encode(family.encode_family(&[("issuer", issuer.name.as_str())])?)?;
+            }
+            fmt::Result::Ok(())
+        };
+        gauge("issuer_keys", "Keys of this issuer of id tokens that are known", None, |issuer| {
+            i64::try_from(issuer.keys).unwrap_or(i64::MAX)
+        })?;
+        let help = "When the keys of this issuer were fetched, since 1970; 0 if never";
+        gauge("issuer_fetched", help, Some(&Unit::Seconds), |issuer| issuer.fetched.unwrap_or_default())?;
+        gauge("issuer_failures", "How many fetches of its keys in a row have failed", None, |issuer| {
+            i64::from(issuer.failures)
+        })
     }
 }

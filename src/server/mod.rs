@@ -50,6 +50,7 @@ use self::auth::access::Live;
 use self::auth::browsers::Browsers;
 use self::auth::idtoken::issuers::{Patience, Trusted};
 use self::auth::idtoken::shown::Builds;
+use self::auth::refusals::Refusals;
 use self::auth::sessions::Sessions;
 use self::auth::tokens::Tokens;
 use self::auth::{Guard, Proof};
@@ -58,6 +59,7 @@ use self::build_watch::settings::WatchSettings;
 use self::door::{DoorFigures, DoorSettings, Stop, Tls, TlsSettings};
 use self::engine::figures::EngineFigures;
 use self::engine::{Engine, Listeners};
+use self::events::Events;
 use self::listen::Bound;
 use self::logs::LogSettings;
 use self::long_polls::LongPolls;
@@ -149,8 +151,7 @@ impl ServerSettings {
 /// The guard with this access file: its users, the tokens of this engine, and builds with tokens of its issuers, also with
 /// those that have expired since a claim of this engine began.
 fn by_access(guard: Guard, access: &Live, engine: &Engine) -> Guard {
-    let (claims, store_id) = (engine.clone(), engine.store_id().to_owned());
-    let builds = Builds::new(access.trusted(), store_id, Box::new(move |id| claims.snapshot().claim(id).cloned()));
+    let builds = Builds::new(access.trusted(), engine.clone());
     guard.with_access(access.clone()).with_tokens(Tokens::new(engine.clone())).with_builds(Arc::new(builds))
 }
 
@@ -221,14 +222,14 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     routes::contracts::lockd::left_behind(&engine.snapshot()).into_iter().for_each(|end| engine.post(end));
     let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
     let figures = DoorFigures::new(tls.as_deref());
-    let sessions = Sessions::new(tls.is_some(), proof.basic.is_some() || access.has_users());
+    let (sessions, refusals) = (Sessions::new(tls.is_some(), proof.basic.is_some()), Refusals::default());
     let metrics = {
         let (door, log, file) = (figures.clone(), log.metrics(), store::file(&settings.store));
         let (notify, clock) = (notify.figures.clone(), Arc::clone(&env.clock));
-        let (events, sessions) = (long_polls.events().clone(), sessions.clone());
+        let clients = of_clients(long_polls.events(), &sessions, &refusals, &access);
         move |registry: &mut Registry| {
             notify.register(registry, WallMs(clock.wall_ms()));
-            metrics::of_pages(events.count(), sessions.count(Instant::now()), registry);
+            clients(registry);
             door.register(registry);
             log(registry);
             metrics::store_size(file.as_deref(), registry);
@@ -244,7 +245,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let loopback_only = !is_guarded && listener.is_loopback();
     let browsers = Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only };
     let guard = by_access(Guard::new(&proof, routes::access, Arc::new(routes)), &access, &engine);
-    let handler = Arc::new(guard.with_browsers(browsers).with_sessions(sessions));
+    let handler = Arc::new(guard.with_browsers(browsers).with_sessions(sessions).with_refusals(refusals));
     stop_on_signals(env, stop.clone(), settings.grace);
     settings.survive_hangup()?;
     let first = settings.first_line(&url);
@@ -273,6 +274,22 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
             settings.store
         ))),
         None => served,
+    }
+}
+
+/// Registers who follows, who is signed in, who is refused, and whose id tokens count.
+fn of_clients(
+    events: &Events,
+    sessions: &Sessions,
+    refusals: &Refusals,
+    access: &Live,
+) -> impl Fn(&mut Registry) + use<> {
+    let (events, sessions) = (events.clone(), sessions.clone());
+    let (refusals, trusted) = (refusals.clone(), access.trusted());
+    move |registry| {
+        metrics::of_pages(events.count(), sessions.count(Instant::now()), registry);
+        refusals.register(registry);
+        metrics::of_issuers(trusted.now().report(), registry);
     }
 }
 

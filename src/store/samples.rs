@@ -223,8 +223,8 @@ pub fn ended(id: ClaimId) -> impl Strategy<Value = Ended> {
         let (life, at, revision, fence) = numbers;
         let (revision, fence) = (revision.map(Revision), fence.map(Fence));
         let (id, at) = (id.clone(), WallMs(at));
-        let (maker, pools) = (None, Vec::new());
-        Ended { id, life, digest, runs, how, by, reason, at, revision, fence, build, forget, maker, pools }
+        let (maker, credential, pools) = (None, None, Vec::new());
+        Ended { id, life, digest, runs, how, by, reason, at, revision, fence, build, forget, maker, credential, pools }
     })
 }
 

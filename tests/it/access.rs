@@ -3,12 +3,14 @@
 
 mod routes;
 
+use std::io::{BufRead as _, Read as _};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use crate::support::certs::Files;
-use crate::support::http::Answer;
+use crate::support::http::{Answer, request};
 use crate::support::{Server, Setup, eventually};
 
 /// The hash of `pw`, with the least cost.
@@ -333,6 +335,70 @@ fn a_changed_file_counts_and_a_bad_one_does_not() {
     assert_eq!(status(), 404);
     files.write("live.yml", &file("- {to: user:a, may: look, pools: q}\n"));
     eventually("the new file counts", || status() == 403);
+}
+
+#[test]
+fn a_follower_who_loses_its_rights_sees_its_events_end() {
+    let files = Files::new();
+    let rules = |who: &str| {
+        file(&format!("- {{to: user:root, may: admin, pools: '*'}}\n- {{to: {who}, may: look, pools: p}}\n"))
+    };
+    let server = Server::start_as(&Setup::memory().flag("--access", &files.write("live.yml", &rules("user:a"))));
+    ask(&server, "root", "PUT", "/api/v1/pools/p", &json!({}));
+    let mut follower = server.connect();
+    let headers = format!("Authorization: Basic {}\r\n", BASE64.encode("a:pw"));
+    follower.send(request("GET", "/api/v1/events?pool=p", &headers, ""));
+    let mut line = String::new();
+    while !line.starts_with("event: now") {
+        line.clear();
+        assert_ne!(follower.reader.read_line(&mut line).unwrap(), 0, "the events go on");
+    }
+    files.write("live.yml", &rules("user:b"));
+    server.until_log("the access file was read again");
+    ask(&server, "root", "PUT", "/api/v1/pools/p/locks/secret", &json!({}));
+    let mut rest = String::new();
+    follower.reader.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("secret") && !rest.contains("{\"error\"") && !rest.contains("403"), "{rest}");
+}
+
+#[test]
+fn a_file_that_gets_its_first_user_opens_the_form() {
+    let files = Files::new();
+    let rules = "rules:\n- {to: anyone, may: look, pools: p}\n- {to: user:a, may: claim, pools: p}\n";
+    let path = files.write("live.yml", rules);
+    let server = Server::start_as(&Setup::memory().flag("--access", &path));
+    let form = || server.call("GET /login", "").status;
+    assert_eq!(form(), 303, "there is nobody to sign in");
+    files.write("live.yml", &format!("users:\n  a: {HASH}\n{rules}"));
+    eventually("there is a form", || form() == 200);
+    assert_eq!(ask(&server, "a", "POST", "/api/v1/session", &json!({})).status, 200);
+}
+
+#[test]
+fn refusals_are_counted_and_logged_by_identity() {
+    let files = Files::new();
+    let rules = "- {to: user:root, may: admin, pools: '*'}\n- {to: user:a, may: look, pools: p}\n";
+    let server = server(&files, rules);
+    ask(&server, "a", "PUT", "/api/v1/claims/c", &json!({"pool": "p"}));
+    ask(&server, "a", "GET", "/api/v1/pools/q", &Value::Null);
+    ask(&server, "", "GET", "/api/v1/pools/q", &Value::Null);
+    for authorization in ["Basic YTp4", "Bearer locker_00", "Bearer x"] {
+        let headers = format!("Authorization: {authorization}\r\n");
+        server.connect().ask("GET", "/api/v1/pools", &headers, "").unwrap();
+    }
+    let line = server.until_log("refused identity=\"user:a\"");
+    assert!(line.contains("does not have the right claim on any pool"), "{line}");
+    let metrics = ask(&server, "root", "GET", "/metrics", &Value::Null);
+    for (credential, reason, count) in [
+        ("password", "right", 2),
+        ("none", "missing", 1),
+        ("password", "wrong", 1),
+        ("token", "unknown", 1),
+        ("other", "malformed", 1),
+    ] {
+        let sample = format!("locker_refusals_total{{credential=\"{credential}\",reason=\"{reason}\"}} {count}\n");
+        assert!(metrics.text().contains(&sample), "{sample}{}", metrics.text());
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use locker::core::names::{ClaimId, ParkId};
 use locker::core::settings::Settings;
 use locker::core::state::{Changes, EndedOutline, Loaded};
 use locker::env::Clock;
+use locker::server::auth::access::Live;
 use locker::server::build_watch::BuildWatch;
 use locker::server::build_watch::settings::WatchSettings;
 use locker::server::door::{self, DoorSettings, Stop};
@@ -77,6 +78,11 @@ pub struct House {
 
 impl House {
     pub fn open(store: Box<dyn Store>, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        Self::open_with(store, settings, clock, Live::default())
+    }
+
+    /// The same with an access file.
+    pub fn open_with(store: Box<dyn Store>, settings: Settings, clock: Arc<dyn Clock>, access: Live) -> Self {
         let (notices, long_polls) = (Notices::default(), LongPolls::default());
         let (failed, going_down) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (fail, down) = (Arc::clone(&failed), Arc::clone(&going_down));
@@ -90,7 +96,8 @@ impl House {
         };
         let known = WatchSettings { concourses: vec!["https://ci".parse().unwrap()], ..WatchSettings::default() };
         let builds = BuildWatch::open(&known, &BTreeMap::new(), clock).unwrap();
-        let routes = Arc::new(Routes::new(engine.clone(), long_polls, Arc::new(health)).with_builds(builds));
+        let routes = Routes::new(engine.clone(), long_polls, Arc::new(health)).with_builds(builds);
+        let routes = Arc::new(routes.with_access(access));
         Self { routes, engine, notices, going_down, thread: Some(thread) }
     }
 

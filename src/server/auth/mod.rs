@@ -8,6 +8,7 @@ pub mod access;
 pub mod browsers;
 pub mod idtoken;
 pub mod passwords;
+pub mod refusals;
 pub mod sessions;
 pub mod tokens;
 
@@ -22,6 +23,7 @@ use self::access::Live;
 use self::browsers::Browsers;
 use self::idtoken::shown::{Builds, Shown};
 use self::passwords::{Login, Passwords};
+use self::refusals::Refusals;
 use self::sessions::Sessions;
 use self::tokens::Tokens;
 use super::door::ClientAuth;
@@ -95,6 +97,7 @@ pub struct Guard {
     builds: Option<Arc<Builds>>,
     /// Tokens of this server.
     tokens: Option<Tokens>,
+    refusals: Refusals,
     inner: Arc<dyn Handler>,
 }
 
@@ -109,7 +112,8 @@ impl Guard {
         let (browsers, sessions, access) = (Browsers::default(), Sessions::default(), Live::default());
         let passwords = Passwords::new(access.clone());
         let certificate = proof.certificate;
-        Self { basic, certificate, rule, browsers, sessions, access, passwords, builds: None, tokens: None, inner }
+        let (builds, tokens, refusals) = (None, None, Refusals::default());
+        Self { basic, certificate, rule, browsers, sessions, access, passwords, builds, tokens, refusals, inner }
     }
 
     /// The same guard, where this access file has users of its own and the routes check rights.
@@ -136,6 +140,12 @@ impl Guard {
         Self { builds: Some(builds), ..self }
     }
 
+    /// The same guard, which counts here whom it refuses.
+    #[must_use]
+    pub fn with_refusals(self, refusals: Refusals) -> Self {
+        Self { refusals, ..self }
+    }
+
     /// The same guard, which admits clients with tokens of this server.
     #[must_use]
     pub fn with_tokens(self, tokens: Tokens) -> Self {
@@ -143,12 +153,15 @@ impl Guard {
     }
 
     /// What a request with an id token has shown. `None` if it has none, or if no issuer is trusted.
-    fn by_token(&self, request: &Request) -> Result<Option<Shown>, Response> {
+    async fn by_token(&self, request: &Request) -> Result<Option<Shown>, Response> {
         let Some((builds, token)) = self.builds.as_ref().zip(request.signed_token()) else { return Ok(None) };
         if builds.is_off() || (self.rule)(request) == Access::Public {
             return Ok(None);
         }
-        builds.identify(request, token).map(Some).map_err(|refused| refuse_token(&refused))
+        builds.identify(request, token).await.map(Some).map_err(|refused| {
+            self.refusals.of_id_token(request, &refused);
+            refuse_token(&refused)
+        })
     }
 
     /// The identity of a request that is admitted, and what that proves. `None` if it has none and needs none.
@@ -305,8 +318,6 @@ fn unknown_token() -> Response {
 
 /// The answer to an id token that proves nothing.
 fn refuse_token(refused: &idtoken::Refusal) -> Response {
-    // The client gets the whole reason. Lines for everything that strangers make up would hide the others.
-    tracing::debug!(why = refused.word(), "an id token is refused");
     match refused.retry_after() {
         Some(span) => {
             let headers = vec![("retry-after", span.as_secs().max(1).to_string())];
@@ -348,13 +359,18 @@ fn has_password(request: &Request, expected: &[u8; 32]) -> bool {
 impl Handler for Guard {
     fn admit<'a>(&'a self, request: &'a mut Request) -> Admitting<'a> {
         Box::pin(async {
-            self.browsers.check(request).map_err(|error| refusal(Code::Forbidden, error))?;
-            let shown = self.by_token(request)?;
-            let (identity, admission) = match &shown {
-                Some(shown) => (Some(shown.identity.clone()), Admission::Client),
-                None if self.access.is_on() => self.identify_by_access(request).await?,
-                None => self.identify(request)?,
+            self.browsers.check(request).map_err(|error| {
+                self.refusals.of_browser();
+                refusal(Code::Forbidden, error)
+            })?;
+            let shown = self.by_token(request).await?;
+            let admitted = match &shown {
+                Some(shown) => Ok((Some(shown.identity.clone()), Admission::Client)),
+                None if self.access.is_on() => self.identify_by_access(request).await,
+                None => self.identify(request),
             };
+            let (identity, admission) =
+                admitted.inspect_err(|response| self.refusals.of_stranger(request, response))?;
             (request.identity, request.shown) = (identity, shown.map(Arc::new));
             self.inner.admit(request).await?;
             Ok(admission)
@@ -362,14 +378,20 @@ impl Handler for Guard {
     }
 
     fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {
-        if !self.access.is_on() || request.identity.is_some() {
+        if !self.access.is_on() {
             return self.inner.handle(request);
         }
         Box::pin(async move {
             let response = self.inner.handle(request).await;
+            if response.status != 403 {
+                return response;
+            }
+            self.refusals.of_client(request, &response);
+            if request.identity.is_some() {
+                return response;
+            }
             // Somebody with credentials might be allowed to do this.
-            let Response { status: 403, route, .. } = response else { return response };
-            Response { route, ..self.refuse(request) }
+            Response { route: response.route, ..self.refuse(request) }
         })
     }
 

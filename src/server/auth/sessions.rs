@@ -32,7 +32,7 @@ pub struct Sessions(Arc<Inner>);
 struct Inner {
     /// Whether the server itself speaks TLS.
     tls: bool,
-    /// Whether there is a password with which people can sign in.
+    /// Whether there is a password with which people can sign in, apart from those of an access file.
     has_password: bool,
     /// By the hash of their cookie.
     all: Mutex<HashMap<[u8; 32], Session>>,
@@ -63,7 +63,7 @@ impl Sessions {
         Self(Arc::new(Inner { tls, has_password, all: Mutex::default() }))
     }
 
-    /// Whether people can sign in.
+    /// Whether people can sign in with a password that is not of an access file.
     #[must_use]
     pub fn has_password(&self) -> bool {
         self.0.has_password

@@ -6,11 +6,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::auth::access::Right;
+use super::super::auth::idtoken::issuers::IssuerReport;
 use super::super::http::Response;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, description, json};
-use crate::wire::api::InfoView;
+use crate::core::time::WallMs;
+use crate::wire::api::{InfoView, IssuerView};
 use crate::wire::errors::Code;
 use crate::wire::text::time;
 
@@ -24,14 +26,26 @@ pub(super) struct StatusView {
 /// `GET /api/v1/info`.
 pub(super) fn info(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     call.asks_nothing()?;
+    let is_seen = call.caller.may_everywhere(Right::Look);
     Ok(json(&InfoView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         store_id: routes.engine.store_id().to_owned(),
         time: time(routes.engine.now().wall),
         revision: routes.engine.snapshot().revision.0,
         identity: call.caller.identity().map(ToString::to_string),
-        concourses: if call.caller.may_everywhere(Right::Look) { routes.builds.report() } else { Vec::new() },
+        concourses: if is_seen { routes.builds.report() } else { Vec::new() },
+        issuers: if is_seen { issuers(routes) } else { Vec::new() },
     }))
+}
+
+fn issuers(routes: &Routes) -> Vec<IssuerView> {
+    let wall = |seconds: i64| time(WallMs(u64::try_from(seconds).unwrap_or_default() * 1_000));
+    let reports = routes.access.trusted().now().report().into_iter();
+    let view = |report: IssuerReport| {
+        let IssuerReport { name, issuer, keys, fetched, failures, trouble } = report;
+        IssuerView { name, issuer, keys, fetched: fetched.map(wall), failures, why: trouble }
+    };
+    reports.map(view).collect()
 }
 
 /// `GET /healthz`: the process answers.

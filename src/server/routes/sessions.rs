@@ -30,7 +30,7 @@ pub(super) fn begin(routes: &Routes, call: &Call) -> Result<Response, Failure> {
         let why = "a session would outlive the token that began it: sign in with a user and a password";
         return Err(Failure::new(Code::Forbidden, why));
     }
-    let identity = request.identity.clone().filter(|_| routes.sessions.has_password());
+    let identity = request.identity.clone().filter(|_| has_password(routes));
     let Some(identity) = identity else {
         return Err(Failure::new(Code::Unprocessable, "this server has no password, so there is no need to sign in"));
     };
@@ -56,11 +56,16 @@ pub(super) fn end(routes: &Routes, call: &Call) -> Result<Response, Failure> {
 
 /// `GET /login`.
 pub(super) fn form(routes: &Routes, _: &Call) -> Result<Response, Failure> {
-    if routes.sessions.has_password() {
+    if has_password(routes) {
         return Ok(pages::sign_in());
     }
     let headers = vec![("location", "/".to_owned()), ("cache-control", "no-store".to_owned())];
     Ok(Response { headers, ..Response::new(303, Vec::new()) })
+}
+
+/// Whether people can sign in now: the access file may get its first user while the server runs.
+fn has_password(routes: &Routes) -> bool {
+    routes.sessions.has_password() || routes.access.has_users()
 }
 
 fn shown(routes: &Routes, signed: Option<Signed>) -> Response {

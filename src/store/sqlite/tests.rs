@@ -237,6 +237,7 @@ fn ended_claims_of_version_7_stay_as_they_were() {
         build: None,
         forget: deadline(8, 7),
         maker: None,
+        credential: None,
         pools: Vec::new(),
     };
     let released = Ended {

@@ -21,6 +21,28 @@ pub struct InfoView {
     /// The Concourse installations whose builds are watched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub concourses: Vec<ConcourseView>,
+    /// The issuers whose id tokens count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<IssuerView>,
+}
+
+/// The state of an issuer of id tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IssuerView {
+    /// Its name in the access file.
+    pub name: String,
+    /// Its URL, as in its tokens.
+    pub issuer: String,
+    /// How many of its keys are known. Without any, its tokens are answered with 503.
+    pub keys: usize,
+    /// When these keys were fetched, or read from their file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched: Option<String>,
+    /// How many fetches in a row have failed. Meanwhile the keys from before count.
+    pub failures: u32,
+    /// Why the last one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// The state of the watch on one Concourse.

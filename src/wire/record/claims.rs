@@ -350,6 +350,9 @@ pub struct StoredEnded {
     /// Who proved to be behind its first request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     maker: Option<Parsed<Identity>>,
+    /// The hash of the token that its last process began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    credential: Option<String>,
     /// The pools that it asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pools: Vec<Parsed<PoolName>>,
@@ -371,6 +374,7 @@ impl From<&Ended> for StoredEnded {
             build: _,
             forget: _,
             maker,
+            credential,
             pools,
         } = ended;
         Self {
@@ -383,6 +387,7 @@ impl From<&Ended> for StoredEnded {
             revision: revision.map(|r| r.0),
             fence: fence.map(|f| f.0),
             maker: parsed(maker.as_ref()),
+            credential: credential.map(stored_digest),
             pools: all_parsed(pools),
         }
     }
@@ -408,6 +413,7 @@ impl StoredEnded {
             build,
             forget,
             maker: self.maker.map(|p| p.0),
+            credential: self.credential.as_deref().map(digest).transpose()?,
             pools: plain(self.pools),
         })
     }

@@ -14,6 +14,7 @@ use crate::core::origin::{Identity, Origin};
 use crate::core::pool::{Lock, Order, Overtaking, Pick, Policy, Quarantine};
 use crate::core::state::OpRecord;
 use crate::core::time::WallMs;
+use crate::core::token::Token;
 
 fn name<T: FromStr<Err: fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
@@ -203,6 +204,7 @@ fn the_format_of_ended_claims() {
         build: Some(BuildRef { cluster: name("https://ci.example.org"), id: name("4711") }),
         forget: deadline(8, 7),
         maker: Some(Identity::User("ci".to_owned())),
+        credential: Some(Digest([7; 32])),
         pools: vec![name("p")],
     };
     let small = Ended {
@@ -215,12 +217,14 @@ fn the_format_of_ended_claims() {
         fence: None,
         build: None,
         maker: None,
+        credential: None,
         pools: Vec::new(),
         ..full.clone()
     };
     let golden = format!(
-        r#"{{"life":2,"digest":"{}","runs":["r1"],"by":"Ada","reason":"why","at":3,"revision":4,"fence":5,"maker":"user:ci","pools":["p"]}}"#,
-        "ab".repeat(32)
+        r#"{{"life":2,"digest":"{}","runs":["r1"],"by":"Ada","reason":"why","at":3,"revision":4,"fence":5,"maker":"user:ci","credential":"{}","pools":["p"]}}"#,
+        "ab".repeat(32),
+        "07".repeat(32)
     );
     let small_golden = r#"{"life":2,"runs":[],"at":3}"#;
     for (ended, golden) in [(full, golden.as_str()), (small, small_golden)] {
@@ -447,4 +451,27 @@ fn everything_unexpected_is_refused() {
         assert!(decode::<StoredClaim>(cut).is_err(), "{cut}");
     }
     assert!(decode::<StoredClaim>(&format!("{good} {good}")).is_err());
+}
+
+#[test]
+fn the_format_of_tokens() {
+    let full = Token {
+        name: name("ci-1"),
+        hash: Digest([0xAB; 32]),
+        created: WallMs(3),
+        by: Some(Identity::User("ada".to_owned())),
+        expires: Some(WallMs(9)),
+        used: Some(WallMs(4)),
+    };
+    let small = Token { by: None, expires: None, used: None, ..full.clone() };
+    let hash = "ab".repeat(32);
+    for (token, golden) in [
+        (full, format!(r#"{{"hash":"{hash}","created":3,"by":"user:ada","expires":9,"used":4}}"#)),
+        (small, format!(r#"{{"hash":"{hash}","created":3}}"#)),
+    ] {
+        assert_eq!(encode(&StoredToken::from(&token)).unwrap(), golden);
+        assert_eq!(decode::<StoredToken>(&golden).unwrap().into_token(name("ci-1")).unwrap(), token);
+    }
+    assert!(decode::<StoredToken>(r#"{"hash":"ab","created":3}"#).unwrap().into_token(name("a")).is_err());
+    assert!(decode::<StoredToken>(r#"{"hash":"","created":3,"secret":"x"}"#).is_err());
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use locker::core::settings::Settings;
 use locker::core::time::Span;
 use locker::env::Clock;
+use locker::server::auth::access::Live;
 use locker::server::auth::idtoken::issuers::{Patience, Trusted};
 use locker::server::auth::idtoken::shown::Builds;
 use locker::server::auth::{Guard, Proof};
@@ -46,12 +49,13 @@ impl World {
         (self.guard, self.house) = (None, None);
         let store = store::open(&format!("sqlite:{}", self.files.path("locker.db").display())).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
-        let house = House::open(store, Settings::default(), clock);
-        let engine = house.engine.clone();
-        let find = move |id: &locker::core::names::ClaimId| engine.snapshot().claim(id).cloned();
-        let builds = Builds::new(self.trusted.clone(), house.engine.store_id().to_owned(), Box::new(find));
+        self.files.write("access.yml", "rules:\n- {to: authenticated, may: admin, pools: '*'}\n");
+        let path = self.files.path("access.yml");
+        let access = Live::open_with(path, None, self.trusted.clone()).unwrap();
+        let house = House::open_with(store, Settings::default(), clock, access.clone());
+        let builds = Builds::new(self.trusted.clone(), house.engine.clone());
         let guard = Guard::new(&Proof::default(), routes::access, Arc::clone(&house.routes) as Arc<dyn Handler>);
-        self.guard = Some(guard.with_builds(Arc::new(builds)));
+        self.guard = Some(guard.with_access(access).with_builds(Arc::new(builds)));
         self.house = Some(house);
         let key = self.key.jwk();
         self.trust(URL, &json!({"keys": [key]}));
@@ -69,6 +73,19 @@ impl World {
         let now = i64::try_from(self.clock.wall_ms() / 1_000).unwrap();
         let claims = with(with(claims(URL), "iat", json!(now)), "exp", json!(now + 900));
         self.key.token(&with(claims, "job", json!(job)))
+    }
+
+    /// The same with instance vars.
+    fn token_with(&self, job: &str, vars: &Value) -> String {
+        let now = i64::try_from(self.clock.wall_ms() / 1_000).unwrap();
+        let claims = with(with(claims(URL), "iat", json!(now)), "exp", json!(now + 900));
+        self.key.token(&with(with(claims, "job", json!(job)), "instance_vars", vars.clone()))
+    }
+
+    /// Another token of the time of this one, which has expired too.
+    fn token_of_other(&self, first: &str) -> String {
+        let body = URL_SAFE_NO_PAD.decode(first.split('.').nth(1).unwrap()).unwrap();
+        self.key.token(&with(serde_json::from_slice(&body).unwrap(), "job", json!("other")))
     }
 
     fn pass(&self, seconds: u64) {
@@ -133,7 +150,37 @@ fn an_expired_token_serves_the_claim_that_it_began_and_nothing_else() {
         assert!(first.split('.').all(|part| !answer.to_string().contains(part)), "{answer}");
     }
     world.expect(("DELETE", "/claims/a?run=r"), &first, &Value::Null, 200);
-    world.expect(("GET", "/claims/a"), &first, &Value::Null, 401);
+    // It learns how its claim ended, also when it asks late, and also from a new server; but it begins nothing.
+    for _ in 0..2 {
+        assert_eq!(world.expect(("GET", "/claims/a"), &first, &Value::Null, 200)["how"], "released");
+        world.expect(("DELETE", "/claims/a?run=r"), &first, &Value::Null, 200);
+        for run in ["r", "r2"] {
+            let answer = world.expect(("PUT", "/claims/a"), &first, &ask(run), 410);
+            assert_eq!((&answer["code"], &answer["claim"]["how"]), (&json!("ended"), &json!("released")), "{answer}");
+        }
+        world.expect(("GET", "/claims/a"), &world.token_of_other(&first), &Value::Null, 401);
+        world.start();
+    }
+    world.expect(("PUT", "/claims/a"), &world.token("deploy"), &ask("r3"), 423);
+}
+
+#[test]
+fn a_step_cannot_change_what_it_says_once_its_token_has_expired() {
+    let world = World::new();
+    let vars = json!({"branch": "main"});
+    let token = world.token_with("deploy", &vars);
+    let body = |vars: &Value, cluster: &str| {
+        let owner = json!({"cluster": cluster, "instance_vars": vars.to_string()});
+        with(ask("r"), "owner", owner)
+    };
+    world.expect(("PUT", "/claims/a"), &token, &body(&vars, URL), 200);
+    world.pass(3_600);
+    world.expect(("PUT", "/claims/a"), &token, &body(&vars, URL), 200);
+    let other = body(&json!({"branch": "other"}), URL);
+    let answer = world.expect(("PUT", "/claims/a"), &token, &other, 403);
+    assert!(answer["error"].as_str().unwrap().contains("other instance vars than when it showed"), "{answer}");
+    let answer = world.expect(("PUT", "/claims/a"), &token, &body(&vars, "https://other"), 403);
+    assert!(answer["error"].as_str().unwrap().contains("another Concourse than when it showed"), "{answer}");
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn a_rotated_key_is_found_at_once_and_an_old_one_is_dropped() {
     let refusal = known.check(&after).unwrap_err();
     assert!(refusal.retry_after().is_some_and(|after| after <= Duration::from_secs(2)), "{refusal}");
     until(&known, &after, "proved");
+    assert_ne!(word(&known, &before), "proved", "it was found true by keys that are gone");
     // Made before the last fetch: the key cannot be a newer one.
     let earlier = with(claims(&issuer.url), "iat", json!(NOW - 3_600));
     assert_eq!(word(&known, &old.token(&earlier)), "unknown_key");

@@ -272,3 +272,31 @@ fn the_command_line_shows_a_token() {
     with_token(&["status", "payments-db"], "").ok();
     with_token(&["release", "mine"], &token).ok();
 }
+
+#[test]
+fn the_state_of_an_issuer_is_shown_to_those_who_may_look() {
+    let world = World::new();
+    let server = world.server();
+    let token = world.token("payments", "app", "deploy");
+    until_known(&server, &token);
+    let root = |path: &str| {
+        let headers = "authorization: Basic cm9vdDpzZWNyZXQ=\r\n";
+        server.connect().ask("GET", path, headers, "").unwrap()
+    };
+    let info = root("/api/v1/info").json();
+    let issuer = &info["issuers"][0];
+    assert_eq!((&issuer["name"], &issuer["keys"], &issuer["failures"]), (&json!("ci"), &json!(1), &json!(0)), "{info}");
+    assert!(issuer["fetched"].is_string() && issuer["why"].is_null(), "{info}");
+    assert!(call(&server, "GET /api/v1/info", &token, &Value::Null).1["issuers"].is_null());
+    let forged = Key::p256("1").token(&world.claims("payments", "app", "deploy"));
+    assert_eq!(call(&server, "GET /api/v1/pools", &forged, &Value::Null).0, 401);
+    let metrics = root("/metrics");
+    for sample in [
+        "locker_issuer_keys{issuer=\"ci\"} 1\n",
+        "locker_issuer_failures{issuer=\"ci\"} 0\n",
+        "locker_refusals_total{credential=\"id_token\",reason=\"signature\"} 1\n",
+    ] {
+        assert!(metrics.text().contains(sample), "{sample}{}", metrics.text());
+    }
+    server.until_log("refused");
+}

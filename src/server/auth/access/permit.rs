@@ -32,7 +32,7 @@ pub fn permit(caller: &Caller) -> Option<Permit> {
 pub fn decide(caller: &Caller, command: &Command, state: &State, origin: &mut Origin) -> Result<(), EngineError> {
     let mut check = Check { caller, state, rule: None };
     if let Some(owner) = stated(command) {
-        check.is_said_truly(owner)?;
+        check.is_said_truly(owner, command)?;
     }
     check.command(command)?;
     origin.rule = check.rule;
@@ -146,6 +146,12 @@ impl<'c> Check<'c> {
             self.on(Right::Claim, &part.pool)?;
         }
         let found = self.find(&ask.id);
+        // A token that has expired is good for the claim that it began, and begins nothing.
+        if let (true, Found::Ended(ended)) = (self.is_past(), &found)
+            && self.owns(&found)
+        {
+            return Err(Refusal::Ended { ended: Arc::new(Ended::clone(ended)) }.into());
+        }
         let is_taken = match &found {
             Found::Unknown => false,
             // Somebody has cancelled an id that nobody had used. That must not keep its owner out.
@@ -202,7 +208,7 @@ impl<'c> Check<'c> {
     }
 
     /// What a build says about itself must not contradict what it has proven.
-    fn is_said_truly(&self, owner: &Owner) -> Result<(), EngineError> {
+    fn is_said_truly(&self, owner: &Owner, command: &Command) -> Result<(), EngineError> {
         if let Some(proved) = self.caller.proved() {
             return proved.contradicts(owner).map_or(Ok(()), |why| Err(EngineError::Forbidden(why)));
         }
@@ -222,7 +228,28 @@ impl<'c> Check<'c> {
                 return Err(EngineError::Forbidden(error));
             }
         }
-        Ok(())
+        self.is_said_as_before(owner, command)
+    }
+
+    /// The same by what the claim has said, which its token proved at that time.
+    fn is_said_as_before(&self, owner: &Owner, command: &Command) -> Result<(), EngineError> {
+        let Some(Found::Live(claim)) = subject(command).map(|id| self.find(id)) else { return Ok(()) };
+        let before = &claim.terms.owner;
+        let (cluster, vars) = (&owner.cluster, &owner.instance_vars);
+        let what = if cluster.is_some() && *cluster != before.cluster {
+            "another Concourse"
+        } else if vars.is_some() && *vars != before.instance_vars {
+            "other instance vars"
+        } else {
+            return Ok(());
+        };
+        let error = format!("the step says that it is of {what} than when it showed its token first");
+        Err(EngineError::Forbidden(error))
+    }
+
+    /// Whether its token counts only for the claim that it began.
+    fn is_past(&self) -> bool {
+        matches!(self.caller.identity(), Some(Identity::Build(_))) && self.caller.proved().is_none()
     }
 }
 
@@ -235,6 +262,17 @@ pub fn complete(proved: &Proved, command: &mut Command) {
     };
     if proved.contradicts(&ask.terms.owner).is_none() {
         proved.complete(Arc::make_mut(&mut ask.terms.owner));
+    }
+}
+
+/// The claim that a command with an owner is about.
+fn subject(command: &Command) -> Option<&ClaimId> {
+    match command {
+        Command::Ask(ask) => Some(&ask.id),
+        Command::End { id, .. } | Command::Cancel { id, .. } | Command::Break { id, .. } | Command::Move { id, .. } => {
+            Some(id)
+        }
+        _ => None,
     }
 }
 

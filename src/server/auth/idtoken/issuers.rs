@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use super::checked::{self, Checked, Found};
 use super::fetch::{self, Fetch};
 use super::jwk::KeySet;
 use super::jws::Token;
@@ -21,7 +22,11 @@ use crate::env::{Clock, SystemClock};
 
 /// The issuers whose tokens a server accepts. The default accepts none. Their threads end when it is dropped.
 #[derive(Default)]
-pub struct Issuers(Vec<Issuer>);
+pub struct Issuers {
+    all: Vec<Issuer>,
+    /// Tokens that were found true.
+    checked: Checked,
+}
 
 /// The issuers that are trusted now. Cheap to clone; clones are the same. The default trusts nobody.
 #[derive(Clone)]
@@ -90,7 +95,7 @@ struct Inner {
 }
 
 /// Keys, and when they were asked for, in seconds since 1970 UTC.
-struct Fetched {
+pub(super) struct Fetched {
     keys: KeySet,
     at: i64,
     /// They come from a file, which is read only with the access file.
@@ -134,31 +139,49 @@ impl Issuers {
         patience: Patience,
     ) -> Result<Self, String> {
         let open = |wanted: &IssuerSettings| {
-            let fetched = before.0.iter().find(|old| old.settings.issuer == wanted.issuer);
+            let fetched = before.all.iter().find(|old| old.settings.issuer == wanted.issuer);
             let fetched = fetched.and_then(|old| old.inner.keys.load_full()).filter(|keys| !keys.is_fixed);
             let opened = Issuer::open(wanted, base, fetched, vars, clock, patience);
             opened.map_err(|why| format!("issuer {}: {why}", wanted.name))
         };
-        settings.iter().map(open).collect::<Result<_, _>>().map(Self)
+        let all = settings.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { all, checked: Checked::default() })
     }
 
     /// Whether no tokens are accepted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// What a token proves now. Never blocks.
     ///
     /// # Errors
     /// Why it proves nothing; some refusals pass ([`Refusal::retry_after`]).
-    pub fn check(&self, token: &str) -> Result<Proved, Refusal> {
+    pub fn check(&self, token: &str) -> Result<Arc<Proved>, Refusal> {
+        let hash = checked::hash(token);
+        if let Some(found) = self.checked.find(&hash)
+            && let Some(issuer) = self.all.get(found.issuer)
+            && issuer.inner.keys.load().as_ref().is_some_and(|keys| Arc::ptr_eq(keys, &found.keys))
+            && found.is_good(issuer.inner.seconds())
+        {
+            return Ok(found.proved);
+        }
         let token = Token::parse(token)?;
         let named = token.issuer().unwrap_or_default();
-        match self.0.iter().find(|issuer| issuer.settings.issuer == named) {
-            Some(issuer) => issuer.check(&token),
-            None => Err(Refusal::OtherIssuer(named.to_owned())),
-        }
+        let Some(index) = self.all.iter().position(|issuer| issuer.settings.issuer == named) else {
+            return Err(Refusal::OtherIssuer(named.to_owned()));
+        };
+        let (proved, keys) = self.all[index].check(&token)?;
+        let proved = Arc::new(proved);
+        self.checked.keep(hash, Found::new(index, keys, &token, Arc::clone(&proved)));
+        Ok(proved)
+    }
+
+    /// How each of them is, in the order of the settings.
+    #[must_use]
+    pub fn report(&self) -> Vec<IssuerReport> {
+        self.all.iter().map(Issuer::report).collect()
     }
 }
 
@@ -202,7 +225,21 @@ impl Issuer {
         Ok(Self { settings: settings.clone(), inner })
     }
 
-    fn check(&self, token: &Token<'_>) -> Result<Proved, Refusal> {
+    fn report(&self) -> IssuerReport {
+        let state = self.inner.state();
+        let fetched = self.inner.keys.load_full();
+        IssuerReport {
+            name: self.settings.name.clone(),
+            issuer: self.settings.issuer.clone(),
+            keys: fetched.as_ref().map_or(0, |fetched| fetched.keys.count()),
+            fetched: fetched.map(|fetched| fetched.at),
+            failures: state.schedule.failures(),
+            trouble: state.trouble.clone(),
+        }
+    }
+
+    /// What the token proves, and the keys that say so.
+    fn check(&self, token: &Token<'_>) -> Result<(Proved, Arc<Fetched>), Refusal> {
         let now = self.inner.seconds();
         let Some(fetched) = self.inner.keys.load_full() else {
             let (why, retry_after) = self.inner.trouble();
@@ -213,9 +250,26 @@ impl Issuer {
                 let retry_after = self.inner.want();
                 Err(Refusal::KeyNotYetKnown { issuer: self.settings.name.clone(), retry_after })
             }
-            result => result,
+            result => Ok((result?, fetched)),
         }
     }
+}
+
+/// How an issuer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerReport {
+    /// Its name in the access file.
+    pub name: String,
+    /// Its URL.
+    pub issuer: String,
+    /// How many keys of it are known.
+    pub keys: usize,
+    /// When they were fetched or read, in seconds since 1970 UTC. `None` if there are none yet.
+    pub fetched: Option<i64>,
+    /// How many fetches in a row have failed.
+    pub failures: u32,
+    /// Why the last one failed.
+    pub trouble: Option<String>,
 }
 
 /// Whether the key of a token may have been published after the keys were fetched: if the token was made later, give or

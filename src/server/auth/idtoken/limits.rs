@@ -7,6 +7,9 @@ pub const IDTOKEN_BYTES: usize = 8 * 1024;
 pub const IDTOKEN_LEEWAY_SECONDS: i64 = 60;
 /// Most issuers of one access file. Each has a thread.
 pub const IDTOKEN_ISSUERS: usize = 16;
+/// Most tokens that were found true and are remembered, about 1 KiB each: more steps than a large Concourse runs at a
+/// time.
+pub const IDTOKEN_CHECKED: usize = 4_096;
 /// Largest discovery document that is read, bytes: usual ones have 1 to 4 KiB.
 pub const IDTOKEN_DISCOVERY_BYTES: u64 = 64 * 1024;
 /// Largest set of keys that is read, bytes, from an issuer or a file: some send a certificate chain with each key.

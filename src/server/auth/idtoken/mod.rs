@@ -7,9 +7,11 @@
 //! - [`jws`]: what a token says, before anything is believed. [`jwk`]: the keys of an issuer.
 //! - [`verify`]: whether it is true. [`refusal`]: why not, and what to do.
 //! - [`shown`]: who shows a token, also when it has expired since its claim began.
+//! - `checked`: tokens that were found true, so that a step that waits does not cost a signature each time.
 //! - `schedule`: when keys are fetched. These, without [`shown`], are pure: values in, values out.
 //! - `fetch`: discovery and keys over HTTP. [`issuers`]: one thread for each issuer, which keeps its keys at hand.
 
+mod checked;
 pub(super) mod fetch;
 pub mod issuers;
 pub mod jwk;

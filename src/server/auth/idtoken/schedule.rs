@@ -47,6 +47,12 @@ impl Schedule {
         self.failures = if worked { 0 } else { self.failures.saturating_add(1) };
     }
 
+    /// How many fetches in a row have failed.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// Somebody needs newer keys. Returns whether that is news.
     pub fn want(&mut self) -> bool {
         !std::mem::replace(&mut self.wanted, true)

@@ -1,17 +1,18 @@
 //! Who shows a token: what it proves now, or what it proved when a claim began.
 //!
 //! Tokens live shorter than queues, and a step cannot get a new one. So the server remembers with each claim who made
-//! it, and a hash of the token that was shown then. Until the claim ends, exactly that token stands for exactly that
-//! identity in requests about this claim, and for nothing else.
+//! it, and a hash of the token that was shown then. Exactly that token stands for exactly that identity in requests about
+//! this claim, and for nothing else. After the claim has ended, it learns how.
 
 use std::sync::Arc;
 
 use super::issuers::Trusted;
 use super::{Proved, Refusal};
-use crate::core::claim::Claim;
 use crate::core::names::{ClaimId, Digest};
 use crate::core::origin::{Identity, Job};
+use crate::server::engine::Engine;
 use crate::server::http::Request;
+use crate::store::Found;
 use crate::wire::digest::Fields;
 use crate::wire::text::percent_decoded;
 
@@ -26,22 +27,18 @@ pub struct Shown {
     pub credential: Digest,
 }
 
-/// The claim of this id, if it is live.
-pub type FindClaim = dyn Fn(&ClaimId) -> Option<Arc<Claim>> + Send + Sync;
-
 /// Knows builds by their tokens.
 pub struct Builds {
     trusted: Trusted,
-    /// What makes the hashes of this server's store unlike those of others.
-    store: String,
-    find: Box<FindClaim>,
+    /// Knows the claims that builds have made. The id of its store makes the hashes unlike those of other servers.
+    engine: Engine,
 }
 
 impl Builds {
-    /// Knows the builds of these issuers, and the claims that they have made in this store.
+    /// Knows the builds of these issuers, and the claims that they have made.
     #[must_use]
-    pub fn new(trusted: Trusted, store: String, find: Box<FindClaim>) -> Self {
-        Self { trusted, store, find }
+    pub fn new(trusted: Trusted, engine: Engine) -> Self {
+        Self { trusted, engine }
     }
 
     /// Whether no token counts at all.
@@ -50,17 +47,14 @@ impl Builds {
         self.trusted.now().is_empty()
     }
 
-    /// Who shows this token. Never blocks.
+    /// Who shows this token. Waits for the store only where the token has expired and its claim has ended.
     ///
     /// # Errors
     /// The token proves nothing now, and did not begin the claim that the request is about.
-    pub fn identify(&self, request: &Request, token: &str) -> Result<Shown, Refusal> {
-        let credential = credential(&self.store, token);
+    pub async fn identify(&self, request: &Request, token: &str) -> Result<Shown, Refusal> {
+        let credential = credential(self.engine.store_id(), token);
         let refusal = match self.trusted.now().check(token) {
-            Ok(proved) => {
-                let (identity, proved) = (proved.identity(), Some(Arc::new(proved)));
-                return Ok(Shown { identity, proved, credential });
-            }
+            Ok(proved) => return Ok(Shown { identity: proved.identity(), proved: Some(proved), credential }),
             Err(refusal) => refusal,
         };
         // It was true, and only time has passed since: it has expired, its key has left, or the keys of its issuer are
@@ -69,18 +63,28 @@ impl Builds {
             refusal,
             Refusal::Expired(_) | Refusal::UnknownKey(_) | Refusal::KeyNotYetKnown { .. } | Refusal::NoKeys { .. }
         );
-        let claim = claim_id(&request.path).filter(|_| is_of_time).and_then(|id| (self.find)(&id));
-        match claim.as_deref().and_then(|claim| maker(claim, credential)) {
+        let Some(id) = claim_id(&request.path).filter(|_| is_of_time) else { return Err(refusal) };
+        let origin = self.engine.snapshot().claim(&id).and_then(|claim| claim.origin.clone());
+        let made = match origin {
+            Some(origin) => origin.proved.clone().filter(|_| origin.credential == Some(credential)),
+            // The signature of a token that has expired is right. Others are no reason to ask the store.
+            None if matches!(refusal, Refusal::Expired(_)) => self.maker_of_ended(id, credential).await,
+            None => None,
+        };
+        match made.filter(|identity| matches!(identity, Identity::Build(_))) {
             Some(identity) => Ok(Shown { identity, proved: None, credential }),
             None => Err(refusal),
         }
     }
-}
 
-/// Who made this claim, if that was with this credential.
-fn maker(claim: &Claim, credential: Digest) -> Option<Identity> {
-    let origin = claim.origin.as_ref().filter(|origin| origin.credential == Some(credential))?;
-    origin.proved.clone().filter(|identity| matches!(identity, Identity::Build(_)))
+    /// Who made this claim, which has ended, if that was with this credential. It may learn how its claim ended.
+    async fn maker_of_ended(&self, id: ClaimId, credential: Digest) -> Option<Identity> {
+        match self.engine.read(move |reader| reader.find(&id)).await {
+            Ok(Found::Ended(ended)) if ended.credential == Some(credential) => ended.maker,
+            // Where the store cannot be read, the token is refused like any other that has expired.
+            _ => None,
+        }
+    }
 }
 
 /// The hash of a token. A token has more randomness than its hash (the signature), so nobody finds it from the hash.
