@@ -362,6 +362,21 @@ fn every_pipeline_is_valid_and_understood() {
     assert!(files.len() >= 14, "pipelines are missing: {:?}", files.keys());
 }
 
+/// The tokens are of its var source, and the access file in its head is a good one.
+#[test]
+fn the_pipeline_that_proves_itself_can() {
+    let value = &files()["prove.yml"];
+    let source = &value["var_sources"][0];
+    assert_eq!((&source["name"], &source["type"]), (&json!("id"), &json!("idtoken")));
+    let text = std::fs::read_to_string(root().join("pipelines/prove.yml")).unwrap();
+    let puts = text.matches("put: ").count();
+    assert!(puts > 0 && text.matches("token: ((id:token))").count() == puts, "each put shows a token");
+    let file = text.split("#   issuers:\n").nth(1).unwrap().split("\n#\n").next().unwrap();
+    let file: Vec<&str> = file.lines().map(|line| line.strip_prefix("#   ").unwrap()).collect();
+    let file = format!("issuers:\n{}\n", file.join("\n"));
+    locker::server::auth::access::AccessFile::parse(&file).unwrap_or_else(|faults| panic!("{faults:?}\n{file}"));
+}
+
 #[test]
 fn the_readme_is_understood() {
     let blocks = readme_yaml();
