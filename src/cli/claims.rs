@@ -192,7 +192,7 @@ fn all_about(claim: &ClaimView, look: Look) -> Vec<String> {
         None => format!("claim {} is {}", claim.id, state(claim)),
     };
     let mut lines = vec![head];
-    lines.extend(claim.how.as_ref().map(|how| how_it_ended(claim, how)));
+    lines.extend(claim.how.as_ref().map(|how| ending(claim, how)));
     let mut add = |name: &str, value: Option<String>| {
         lines.extend(value.filter(|value| !value.is_empty()).map(|value| format!("  {name:<12}{value}")));
     };
@@ -220,27 +220,11 @@ fn all_about(claim: &ClaimView, look: Look) -> Vec<String> {
     lines
 }
 
-/// How a claim ended, by whom and why.
-fn how_it_ended(claim: &ClaimView, how: &str) -> String {
-    let words = match how {
-        "released" => "it was released",
-        "cancelled" => "it was cancelled before it held anything",
-        "gave_up" => "it gave up waiting",
-        "listener_lost" => "its client did not come back in time",
-        "unconfirmed" => "too many of its grants were not confirmed",
-        "superseded" => "a newer claim replaced it",
-        "removed" => "what it asked for was removed from the pool",
-        "broken" => "it was ended by force",
-        "lost" => "its time was over (its ttl, or max_hold of the pool)",
-        "lease_lost" => "its lease was not renewed in time",
-        "build_over" => "its build had ended",
-        "undelivered" => "its build ended before any get had fetched it",
-        other => other,
-    };
-    let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-    let why = claim.reason.as_ref().map(|reason| format!(": {reason:?}")).unwrap_or_default();
-    let word = if words.contains(how) { String::new() } else { format!(" ({how})") };
-    format!("  {:<12}{words}{by}{why}{word}", "ended")
+/// How a claim ended, by whom and why, with the word of the API where the text does not have it.
+fn ending(claim: &ClaimView, how: &str) -> String {
+    let text = who::how_it_ended(claim, how);
+    let word = if text.contains(how) { String::new() } else { format!(" ({how})") };
+    format!("  {:<12}{text}{word}", "ended")
 }
 
 fn queue_lines(queue: &QueueView, look: Look) -> Vec<String> {

@@ -29,8 +29,12 @@ pub(super) struct ReleaseArgs {
 
 pub(super) fn run(args: &ReleaseArgs, client: &Client, env: &mut Env<'_>) -> Result<u8, CliError> {
     if let Some(id) = &args.claim {
-        client.end_claim_by(id.as_str(), person(env).person.as_deref())?;
-        print_line(env, &format!("released claim {id}"))?;
+        let ended = client.end_claim_by(id.as_str(), person(env).person.as_deref())?;
+        let text = match ended.how.as_deref() {
+            Some("cancelled") => format!("cancelled claim {id}, which held nothing"),
+            _ => format!("released claim {id}"),
+        };
+        print_line(env, &text)?;
         return Ok(exit::OK);
     }
     let (Some(pool), Some(lock)) = (&args.pool, &args.lock) else {

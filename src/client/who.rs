@@ -71,6 +71,29 @@ pub fn build_ended(ended: &BuildEndedView, now: WallMs) -> String {
     }
 }
 
+/// How a claim ended, by whom and why: `it was ended by force by ada: "hung"`.
+#[must_use]
+pub fn how_it_ended(claim: &ClaimView, how: &str) -> String {
+    let words = match how {
+        "released" => "it was released",
+        "cancelled" => "it was cancelled before it held anything",
+        "gave_up" => "it gave up waiting",
+        "listener_lost" => "its client did not come back in time",
+        "unconfirmed" => "too many of its grants were not confirmed",
+        "superseded" => "a newer claim replaced it",
+        "removed" => "what it asked for was removed from the pool",
+        "broken" => "it was ended by force",
+        "lost" => "its time was over (its ttl, or max_hold of the pool)",
+        "lease_lost" => "its lease was not renewed in time",
+        "build_over" => "its build had ended",
+        "undelivered" => "its build ended before any get had fetched it",
+        other => other,
+    };
+    let by = claim.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let why = claim.reason.as_ref().map(|reason| format!(": {reason:?}")).unwrap_or_default();
+    format!("{words}{by}{why}")
+}
+
 /// For each pool that a claim has made: that it is new, and which one may have been meant.
 #[must_use]
 pub fn new_pools(claim: &ClaimView) -> Vec<String> {

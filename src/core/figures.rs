@@ -105,6 +105,8 @@ pub struct Tally {
     entries: usize,
     pools: BTreeMap<PoolName, Cases>,
     teams: BTreeMap<Team, Cases>,
+    /// Claims that are known to wait, with their team.
+    asked: HashMap<ClaimId, Team>,
     /// Claims that are known to hold: their locks, since when, and their team.
     open: HashMap<ClaimId, (LockSet, WallMs, Team)>,
     held: BTreeMap<(PoolName, LockName), Vec<Times>>,
@@ -123,6 +125,7 @@ impl Tally {
             entries: 0,
             pools: BTreeMap::new(),
             teams: BTreeMap::new(),
+            asked: HashMap::new(),
             open: HashMap::new(),
             held: BTreeMap::new(),
             longest_waits: Vec::new(),
@@ -139,19 +142,25 @@ impl Tally {
 
     /// Adds an entry. Entries come in their order, the oldest first.
     pub fn add(&mut self, change: &Change) {
-        use ChangeKind::{Broken, Claimed, Ended, Lost, Released};
+        use ChangeKind::{Broken, Claimed, Ended, Lost, Released, Waiting};
         self.entries += 1;
         let Some(claim) = &change.claim else { return };
         let own_team = || change.who.as_ref().and_then(|who| who.team.clone());
         match change.kind {
+            Waiting => drop(self.asked.insert(claim.clone(), own_team())),
             Claimed => {
+                self.asked.remove(claim);
                 let team = own_team();
                 self.open.insert(claim.clone(), (change.locks.clone(), change.at, team.clone()));
                 let Some(waited) = change.waited else { return };
                 self.each_group(&change.pools, &team, |cases| cases.waits.push(waited));
                 keep_longest(&mut self.longest_waits, change, self.top, |change| change.waited);
             }
-            Ended => self.each_group(&change.pools, &own_team(), |cases| cases.in_vain += 1),
+            // Whoever cancels a claim need not belong to the team that asked.
+            Ended => {
+                let team = self.asked.remove(claim).unwrap_or_else(own_team);
+                self.each_group(&change.pools, &team, |cases| cases.in_vain += 1);
+            }
             Released | Lost | Broken => {
                 let open = self.open.remove(claim);
                 // Whoever breaks a hold need not belong to the team that had it. (A release is mostly its own.)
@@ -253,6 +262,7 @@ mod tests {
             "lost" => ChangeKind::Lost,
             "broken" => ChangeKind::Broken,
             "ended" => ChangeKind::Ended,
+            "waiting" => ChangeKind::Waiting,
             other => panic!("{other}"),
         };
         let team = (words[4] != "-").then(|| words[4].parse().unwrap());
@@ -296,7 +306,8 @@ mod tests {
             "100 released z p.x red held 50", // Began before the span: no use of the lock within it.
             "110 claimed a p.x red waited 4",
             "120 claimed b p.y blue waited 8",
-            "130 ended w p.x blue",
+            "125 waiting w p.x blue",
+            "130 ended w p.x -", // By somebody without a team: it was blue that waited in vain.
             "140 released a p.x red held 30",
             "150 broken b p.y - held 30", // By somebody without a team: the hold was blue's.
             "160 claimed c q.z - waited 0",
@@ -305,7 +316,7 @@ mod tests {
         let (pool, lock): (PoolName, LockName) = ("q".parse().unwrap(), "old".parse().unwrap());
         tally.still_held(&"e".parse().unwrap(), &[(pool, lock)], WallMs(5_000), &Owner::default());
         let figures = tally.done();
-        assert_eq!(figures.entries, 8);
+        assert_eq!(figures.entries, 9);
         let pools: Vec<_> = figures.pools.iter().map(|(name, group)| format!("{name} {}", shown(group))).collect();
         // x was held from 110 to 140 and, by d, from 100 to 170: together 70 s; y for 30 s.
         assert_eq!(pools, ["p 2/4/8/8 4/30/100/100 1 1 1 100", "q 1/0/0/0 0/0/0/0 0 0 0 140"]);

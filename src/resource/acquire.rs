@@ -245,10 +245,14 @@ fn explain(put: &Put<'_>, id: &str, timeout: Option<Duration>, stopped: Stopped,
             Stop::Failed(format!("not free, and queue: false says not to wait; {held}"))
         }
         acquire::Stop::Refused(refused) => {
-            let how = refused.claim.as_ref().and_then(|claim| claim.how.as_deref());
-            let hint = match (refused.code, how) {
-                (Some(Code::SupersededRun), _) => "another run of this step has taken over".to_owned(),
-                (Some(Code::Ended), Some(how)) => format!("the claim has ended ({how})"),
+            if let Some(claim) = &refused.claim
+                && let Some(how) = &claim.how
+            {
+                let ending = who::how_it_ended(claim, how);
+                return Stop::Failed(format!("the claim has ended ({how}): {ending}; nothing is held"));
+            }
+            let hint = match refused.code {
+                Some(Code::SupersededRun) => "another run of this step has taken over".to_owned(),
                 _ => gone,
             };
             Stop::Failed(format!("{} refused the request: {refused}; {hint}", put.client().server()))

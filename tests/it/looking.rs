@@ -111,6 +111,12 @@ fn looking_at_a_claim_never_takes_it_again() {
     assert_eq!(server.cli(&["claims", "--pool", "other"]).ok().stdout, "no claims\n");
     let waits = server.cli(&["claims", "w"]).ok().stdout;
     assert!(waits.contains("place       1 in the queue") && waits.contains("\"envs\" by ada@"), "{waits}");
+    let step = Build::new(&server, 8, "envs").put(&json!({"acquire": true}));
+    server.until_waiting("envs", 2);
+    let id_of_step =
+        server.cli(&["claims", "--build", "8", "--json"]).ok().json()[0]["id"].as_str().unwrap().to_owned();
+    server.cli(&["release", &id_of_step]).ok().printed("cancelled claim ");
+    step.finish().failed(1, "the claim has ended (cancelled): it was cancelled before it held anything by ada@");
     server.cli(&["break", id, "--reason", "its owner is away"]).ok();
     let ended = server.cli(&["claims", id]).ok().stdout;
     assert!(ended.contains(" has ended, at ") && ended.contains("it was ended by force by ada@"), "{ended}");

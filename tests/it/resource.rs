@@ -532,7 +532,8 @@ fn release_of_a_build_ends_all_of_it_and_nothing_else() {
     build.out(&json!({"release": "build", "as": "none"})).ok().said("nothing to do");
     assert_eq!(server.pool("p")["waiting"], 1);
     build.out(&json!({"release": "build", "as": "two"})).ok().said("which was waiting");
-    waiting.finish().failed(1, "the claim has ended (cancelled)");
+    let ended = "error: the claim has ended (cancelled): it was cancelled before it held anything; nothing is held\n";
+    waiting.finish().failed(1, ended);
     assert_eq!(server.pool("p")["free"], 0, "`one` is still held");
     build.out(&json!({"release": "build"})).ok().said("released ");
     assert_eq!(server.pool("p")["free"], 1, "the other build's is still held");
