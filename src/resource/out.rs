@@ -42,7 +42,9 @@ fn run(env: &mut Env<'_>) -> Result<(), Stop> {
     let nothing = |signal| Stop::Signalled(signal, "nothing was requested yet".to_owned());
     let session = interruptible.run(move || opening.resolve()).map_err(nothing)??;
     if let (Place::Director(url), true) = (&source.place, source.log_level >= LogLevel::Info) {
-        say(env.stderr, format!("the lock of the director at {url} is {:?}", session.pool.as_str()));
+        let why = session.mapped_from.as_deref();
+        let why = why.map(|name| format!(": its own name, {name:?}, cannot be that of a lock")).unwrap_or_default();
+        say(env.stderr, format!("the lock of the director at {url} is {:?}{why}", session.pool.as_str()));
     }
     let put = Put {
         session,

@@ -29,6 +29,16 @@ pub(super) struct Session {
     pub pool: PoolName,
     /// The store that every claim must find. Known only if the source names more than one server.
     pub store: Option<String>,
+    /// The name of the BOSH director, if it cannot be that of the pool.
+    pub mapped_from: Option<String>,
+}
+
+/// The pool that a source means.
+#[derive(Debug)]
+pub struct Meant {
+    pub pool: PoolName,
+    /// The name of the BOSH director, if the pool has another name because a pool cannot be called like that.
+    pub mapped_from: Option<String>,
 }
 
 /// The part of a director's `/info` that names it.
@@ -60,8 +70,8 @@ impl Opening {
     /// Asks for what the source does not give: the director's name, and whether all servers have the same store.
     pub(super) fn resolve(self) -> Result<Session, String> {
         let store = if self.client.count() > 1 { self.client.agree()? } else { None };
-        let pool = pool_of(&self.source, &self.vars)?;
-        Ok(Session { client: self.client, pool, store })
+        let Meant { pool, mapped_from } = pool_of(&self.source, &self.vars)?;
+        Ok(Session { client: self.client, pool, store, mapped_from })
     }
 }
 
@@ -69,9 +79,9 @@ impl Opening {
 ///
 /// # Errors
 /// The director does not return a name that can become a pool name.
-pub fn pool_of(source: &Source, vars: &BTreeMap<String, String>) -> Result<PoolName, String> {
+pub fn pool_of(source: &Source, vars: &BTreeMap<String, String>) -> Result<Meant, String> {
     match &source.place {
-        Place::Named(pool) => Ok(pool.clone()),
+        Place::Named(pool) => Ok(Meant { pool: pool.clone(), mapped_from: None }),
         Place::Director(url) => {
             // The source decides which servers to trust. The client certificate is only for the locker server.
             let tls = Tls { client: None, ..source.tls.clone() };
@@ -82,7 +92,7 @@ pub fn pool_of(source: &Source, vars: &BTreeMap<String, String>) -> Result<PoolN
 }
 
 /// The director's name, which is the name of its lock.
-fn director(client: &Client) -> Result<PoolName, String> {
+fn director(client: &Client) -> Result<Meant, String> {
     let mut attempt = 1;
     let info = loop {
         match client.get_json::<Director>("/info") {
@@ -97,7 +107,9 @@ fn director(client: &Client) -> Result<PoolName, String> {
             Err(error) => return Err(format!("source.bosh_lock: {error}")),
         }
     };
-    pool_for_director(&info.name)
+    let pool = pool_for_director(&info.name)?;
+    let mapped_from = (pool.as_str() != info.name).then_some(info.name);
+    Ok(Meant { pool, mapped_from })
 }
 
 /// The pool for a director of this name. A name that is not a valid pool name is mapped: invalid characters are

@@ -354,17 +354,21 @@ fn parallel_acquires_of_one_build() {
     assert_eq!(third.finish().ok().metadata("lock_name").as_ref(), Some(&taken[0]));
 }
 
-/// Directors have names of any kind; the lock is named like the director, also if the name is nested.
+/// Directors have names of any kind. The lock is named like the director, also if the name is nested; a name that no
+/// lock can have is mapped, and the log says so.
 #[test]
 fn the_lock_of_a_director_has_its_name() {
     let server = Server::start();
     for (id, name, info) in [
         (1, "director eu-1 (prod)", r#"{"name":"director eu-1 (prod)"}"#),
         (2, "infra/director", r#"{"name":"infra/director"}"#),
+        (3, "eu-1--2542764281120551", r#"{"name":"eu-1/"}"#),
     ] {
         let director = Impostor::says("200 OK", info);
         let build = Build::with_source(&server, id, &json!({"bosh_lock": director.url}));
-        build.out(&json!({"lock_op": "lock", "key": "k"})).ok().said(&format!("is {name:?}"));
+        let done = build.out(&json!({"lock_op": "lock", "key": "k"})).ok().said(&format!("is {name:?}"));
+        let mapped = done.stderr.contains("its own name, \"eu-1/\", cannot be that of a lock");
+        assert_eq!(mapped, id == 3, "{}", done.stderr);
         let named = Build::with_source(&server, id, &json!({"lock_name": name}));
         assert_eq!(named.out(&json!({"lock_op": "lock", "key": "k"})).ok().metadata("lock").as_deref(), Some(name));
         named.out(&json!({"lock_op": "unlock", "key": "k"})).ok();

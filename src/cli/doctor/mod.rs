@@ -245,7 +245,7 @@ fn target(
 /// The pool that the source names, or the pool of the BOSH director that it names instead.
 fn pool_of(source: Source, tools: &Tools, report: &mut Report, env: &mut Env<'_>) -> Result<PoolName, Stop> {
     let vars = env.vars.clone();
-    match tools.time(move || resource::pool_of(&source, &vars))? {
+    match tools.time(move || resource::pool_of(&source, &vars).map(|meant| meant.pool))? {
         (Ok(pool), _) => Ok(pool),
         (Err(why), _) => {
             let next = "try its address with curl: GET /info of a director needs no credentials and gives its name";
