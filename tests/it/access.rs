@@ -8,6 +8,7 @@ use std::io::{BufRead as _, Read as _};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::certs::Files;
@@ -91,6 +92,9 @@ fn a_changed_file_counts_and_a_bad_one_does_not() {
     assert_eq!(status(), 404);
     files.write("live.yml", &file("- {to: user:a, may: look, pools: q}\n"));
     eventually("the new file counts", || status() == 403);
+    server.signal(Signal::SIGHUP);
+    server.until_log("the access file has not changed");
+    Server::start().until_log("there is no access file (--access): everybody who may come in may do everything");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::certs::Files;
 use crate::support::http::{Answer, request};
-use crate::support::{Running, Server, eventually};
+use crate::support::{Build, Running, Server, eventually};
 
 const RULES: &str = "\
 rules:
@@ -152,6 +152,9 @@ fn making_and_revoking_is_for_admins_of_everything_and_audited() {
     let of = |kind: &str| (json!(kind), json!("deploy"), json!("user:root"));
     let expected = [of("token_created"), of("token_revoked")];
     assert_eq!(entries, expected.iter().map(|(a, b, c)| (a, b, c)).collect::<Vec<_>>());
+    let page = call(&server, "GET /history", ROOT, &Value::Null);
+    assert!(page.text().contains("<b>token revoked</b> deploy by user:root"), "{}", page.text());
+    as_root(&server, &["history"]).finish().ok().printed("token deploy").printed("user:root from 127.0.0.1 by line 4");
     let line = server.until_log("token_revoked");
     assert!(line.contains("token=\"deploy\"") && line.contains("identity=\"user:root\""), "{line}");
 }
@@ -163,6 +166,28 @@ fn only_who_may_make_tokens_sees_who_made_them() {
     let bearer = format!("Bearer {}", create(&server, "deploy"));
     let shown = call(&server, "GET /api/v1/changes", &bearer, &Value::Null);
     assert_eq!((shown.status, shown.json()["items"].as_array().map(Vec::len)), (200, Some(0)), "{}", shown.text());
+}
+
+#[test]
+fn a_token_serves_metrics_alone_or_a_put() {
+    let files = Files::new();
+    let rules = format!("{RULES}- {{to: token:prometheus, may: metrics}}\n");
+    let server = server(&files, &rules);
+    let (deploy, scraper) = (create(&server, "deploy"), format!("Bearer {}", create(&server, "prometheus")));
+    assert_eq!(call(&server, "GET /metrics", &scraper, &Value::Null).status, 200);
+    for line in ["GET /api/v1/pools", "GET /api/v1/changes", "GET /", "GET /locks", "GET /api/v1/tokens"] {
+        assert_eq!(call(&server, line, &scraper, &Value::Null).status, 403, "{line}");
+    }
+    assert_eq!(call(&server, "GET /metrics", &format!("Bearer {deploy}"), &Value::Null).status, 403);
+    // A put may show it; in the source it would be part of the resource's identity.
+    let build = Build::new(&server, 1, "a-1");
+    let done = build.out(&json!({"acquire": true, "token": deploy})).ok();
+    assert!(!done.stderr.contains(&deploy) && !done.stdout.contains(&deploy) && !server.log().contains(&deploy));
+    let history = call(&server, "GET /api/v1/changes?kind=claimed", ROOT, &Value::Null).json();
+    assert_eq!((&history["items"][0]["proved"], &history["items"][0]["rule"]), (&json!("token:deploy"), &json!("own")));
+    as_root(&server, &["token", "revoke", "deploy"]).finish().ok();
+    let refused = build.out(&json!({"release": "build", "token": deploy})).failed(1, "does not know this token");
+    assert!(!refused.stderr.contains(&deploy));
 }
 
 #[test]

@@ -102,6 +102,10 @@ pub(super) fn change(change: &ChangeView, moment: Moment, with_pools: bool) -> M
         (time(&change.at, moment)) " "
         b { (kind_of(change).replace('_', " ")) }
         @if !locks.is_empty() { " " (locks) }
+        @if let Some(token) = &change.token {
+            " " (token)
+            @if let Some(proved) = &change.proved { " by " (proved) }
+        }
         @if with_pools { @for pool in &change.pools { " of " a href=(pool_path(pool)) { (pool) } } }
         @if change.owner != Owner::default() { ", " (owner(&change.owner, who)) }
         @if let Some(how) = &change.how { ", " (how.replace('_', " ")) }
