@@ -6,10 +6,10 @@ use locker::server::routes;
 use serde_json::{Value, json};
 
 use super::{BASE64, ask, server};
-use crate::support::Server;
 use crate::support::certs::Files;
 use crate::support::http::Answer;
 use crate::support::issuer::Key;
+use crate::support::{Server, eventually};
 
 const TEAMS: &str = "\
 - {to: user:root, may: admin, pools: '*'}
@@ -332,4 +332,53 @@ fn a_team_reaches_only_its_own_claims_in_a_shared_pool() {
         (&entries["items"][0]["proved"], &entries["items"][0]["rule"]),
         (&json!("user:root"), &json!("line 14"))
     );
+}
+
+/// A circle of builds that leads through pools of B's: A sees who is in the pool that both see, and nobody else.
+#[test]
+fn a_deadlock_names_nobody_who_is_out_of_sight() {
+    let files = Files::new();
+    let server = server(&files, TEAMS);
+    let put = |who: &str, id: &str, build: &str, job: &str, pool: &str, lock: &str| {
+        let owner = json!({"cluster": "https://ci", "team": "t", "pipeline": "p", "job": job, "build_id": build});
+        let body = json!({"pool": pool, "lock": lock, "owner": owner, "confirm": false});
+        ask(&server, who, "PUT", &format!("/api/v1/claims/{id}"), &body)
+    };
+    for (pool, lock) in [("shared", "s1"), ("shared", "s2"), ("b-secret", "secret-1"), ("b-secret", "secret-2")] {
+        ask(&server, "root", "PUT", &format!("/api/v1/pools/{pool}/locks/{lock}"), &json!({}));
+    }
+    let holds = [
+        ("a", "a-holds", "1", "a-job", "shared", "s2"),
+        ("b", "b-holds", "2", "b-job", "shared", "s1"),
+        ("b", "secret-holds", "3", "secret-job", "b-secret", "secret-1"),
+        ("b", "secret-too", "4", "b-late", "b-secret", "secret-2"),
+    ];
+    for (who, id, build, job, pool, lock) in holds {
+        assert_eq!(put(who, id, build, job, pool, lock).status, 200, "{id}");
+    }
+    // Each waits for what the next one has; the third one is in B's pool alone.
+    put("b", "b-waits", "2", "b-job", "b-secret", "secret-1");
+    put("b", "secret-waits", "3", "secret-job", "b-secret", "secret-2");
+    put("b", "late-waits", "4", "b-late", "shared", "s2");
+    let stuck = eventually("the circle is found", || {
+        let answer = put("a", "a-waits", "1", "a-job", "shared", "s1");
+        (answer.json()["code"] == "deadlock").then_some(answer)
+    });
+    let mut jobs: Vec<Value> =
+        stuck.json()["builds"].as_array().unwrap().iter().map(|build| build["job"].clone()).collect();
+    jobs.sort_by_key(Value::to_string);
+    assert_eq!(jobs, ["a-job", "b-job", "b-late"]);
+    for (target, what) in [
+        ("/api/v1/claims/a-waits", "deadlock"),
+        ("/claims/a-waits", "deadlock"),
+        ("/api/v1/pools/shared", "s1"),
+        ("/pools/shared", "s1"),
+        ("/api/v1/changes", "deadlock"),
+        ("/api/v1/pools/shared/changes", "deadlock"),
+        ("/history", "deadlock"),
+    ] {
+        let shown = ask(&server, "a", "GET", target, &Value::Null);
+        assert!(shown.text().contains(what) && !shown.text().contains("secret"), "{target}: {}", shown.text());
+    }
+    assert!(!stuck.text().contains("secret"), "{}", stuck.text());
 }
