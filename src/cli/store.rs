@@ -8,6 +8,7 @@ use super::output::{CliError, print_line, say};
 use crate::env::Env;
 use crate::store::copies::{self, Contents, CopyError};
 use crate::wire::errors::exit;
+use crate::wire::text::counted;
 
 /// Which store to use.
 #[derive(Debug, Args)]
@@ -108,7 +109,10 @@ pub(super) fn store(args: &StoreArgs, env: &mut Env<'_>) -> Result<u8, CliError>
 fn told(contents: &Contents) -> String {
     let records = contents.records.map_or_else(
         || "records of an earlier schema, not checked".to_owned(),
-        |r| format!("{} pools, {} locks, {} claims, {} changes", r.pools, r.locks, r.claims, r.changes),
+        |r| {
+            let all = [(r.pools, "pool"), (r.locks, "lock"), (r.claims, "claim"), (r.changes, "change")];
+            all.map(|(count, what)| counted(count, what)).join(", ")
+        },
     );
     format!("{records}, revision {}, store id {}, {} bytes", contents.revision, contents.store_id, contents.bytes)
 }

@@ -58,6 +58,8 @@ fn a_crowd_can_be_looked_at() {
     let quiet = Server::start();
     quiet.cli(&["claim", "p"]).ok();
     assert!(quiet.cli(&["status", "p"]).ok().stdout.starts_with("pool \"p\": 1 lock, 0 free, 0 waiting\n"));
+    let doctor = quiet.cli(&["doctor", "--uri", &quiet.url, "--pool", "p"]).ok().stdout;
+    assert!(doctor.contains("\"p\": 1 lock, 0 free, 0 waiting"), "{doctor}");
     assert_eq!(quiet.cli(&["status", "--waiting"]).ok().stdout, "nobody waits in 1 pool\n");
 }
 

@@ -6,6 +6,7 @@ use super::report::Report;
 use crate::env::Env;
 use crate::server::build_watch::address::ClusterUrl;
 use crate::wire::api::{ConcourseState, ConcourseView};
+use crate::wire::text::counted;
 
 /// Reports one line for each Concourse, and one about the Concourse that runs this container.
 pub(super) fn examine(concourses: &[ConcourseView], report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
@@ -30,7 +31,7 @@ fn watched(concourse: &ConcourseView, report: &mut Report, env: &mut Env<'_>) ->
             report.ok(
                 env,
                 "builds",
-                format!("{url} is watched {login}: {watched} builds, {suspects} of them suspect"),
+                format!("{url} is watched {login}: {}, {suspects} suspect", counted(*watched, "build")),
             )?;
         }
         ConcourseState::Failing => {

@@ -18,6 +18,7 @@ use crate::wire::api::{
     WhenEmpty,
 };
 use crate::wire::errors::{Code, exit};
+use crate::wire::text::counted;
 
 /// How many holders, and how many waiters, are listed at most.
 const LISTED: usize = 10;
@@ -68,7 +69,8 @@ fn refused(error: &CallError, report: &mut Report, env: &mut Env<'_>) -> Result<
 
 fn summary(view: &PoolView, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
     let PoolSummary { pool, locks, free, waiting, policy, .. } = &view.summary;
-    let text = format!("{pool:?}: {locks} locks, {free} free, {waiting} waiting; {}", policy_words(policy));
+    let locks_text = counted(*locks, "lock");
+    let text = format!("{pool:?}: {locks_text}, {free} free, {waiting} waiting; {}", policy_words(policy));
     if *locks == 0 {
         let until = match policy.when_empty {
             Some(WhenEmpty::Wait) => "claims wait until it has one",

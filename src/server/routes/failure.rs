@@ -139,7 +139,7 @@ fn code_and_advice(refusal: &Refusal) -> (Code, &'static str) {
         }
         Refusal::NoSuchLock { .. } => (Code::NoSuchLock, "check the name, or add it first (locker lock add)"),
         Refusal::NoSuchClaim { .. } => (Code::NoSuchClaim, "check the id; ended claims are forgotten after a while"),
-        Refusal::TooMany { .. } => (Code::TooMany, "ask for fewer, or add locks (locker lock add)"),
+        Refusal::TooMany { .. } => (Code::TooMany, "add locks (locker lock add), or ask for what the pool has"),
         Refusal::DifferentRequest { .. } | Refusal::DifferentOperation { .. } => (Code::DifferentRequest, ""),
         Refusal::SupersededRun { .. } => (Code::SupersededRun, ""),
         Refusal::TooManyRuns { .. } => (Code::TooManyRuns, ""),
