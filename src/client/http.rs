@@ -115,6 +115,9 @@ impl Refused {
     }
 }
 
+/// What to do when a server does not know what a client of this release asks.
+const OLDER_SERVER: &str = "the server is older than this program: upgrade the server first";
+
 /// No usable answer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("no answer from the locker server at {server}: {why}")]
@@ -357,6 +360,16 @@ impl Client {
             let trouble = Trouble { what: format!("{} ({})", body.error, body.code), next: None, lasts: false };
             return self.trouble(raw.server, trouble, code, raw.retry_after);
         }
+        let next = match code {
+            Some(Code::Unauthorized) => self.servers[raw.server].advice,
+            // Our own requests have no other members or parameters than those of this release.
+            Some(Code::BadRequest)
+                if ["unknown member", "unknown parameter"].iter().any(|text| body.error.contains(text)) =>
+            {
+                Some(OLDER_SERVER)
+            }
+            _ => None,
+        };
         CallError::Refused(Box::new(Refused {
             code,
             word: body.code,
@@ -364,7 +377,7 @@ impl Client {
             problems: body.problems,
             claim: body.claim,
             holders: body.holders,
-            next: self.servers[raw.server].advice.filter(|_| code == Some(Code::Unauthorized)),
+            next,
         }))
     }
 

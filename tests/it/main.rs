@@ -53,5 +53,7 @@ mod strangers;
 mod tls;
 mod tokens;
 mod transfer;
+mod trying;
+mod upgrades;
 mod watch;
 mod web;
