@@ -14,6 +14,9 @@ use crate::core::origin::Origin;
 use crate::core::time::Span;
 use crate::server::auth::idtoken::shown::Shown;
 
+/// How each token of this server begins, so that people and scanners know one where it leaks.
+pub const TOKEN_PREFIX: &str = "locker_";
+
 /// Why the handler is called with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
@@ -64,13 +67,22 @@ impl Request {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
+    /// Its bearer token, if that has the form of one that this server has made.
+    #[must_use]
+    pub fn own_token(&self) -> Option<&str> {
+        self.bearer().filter(|token| token.starts_with(TOKEN_PREFIX))
+    }
+
+    fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    }
+
     /// Its bearer token, if that has the form of one that somebody has signed: three parts with dots between them. No
     /// token that this server makes has a dot.
     #[must_use]
     pub fn signed_token(&self) -> Option<&str> {
-        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
-        let token = token.trim();
-        (scheme.eq_ignore_ascii_case("bearer") && token.matches('.').count() == 2).then_some(token)
+        self.bearer().filter(|token| token.matches('.').count() == 2)
     }
 
     /// Where it comes from, for the history and the log.

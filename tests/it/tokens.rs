@@ -1,12 +1,24 @@
 //! Tokens that the server makes, and those that `locker login` keeps (docs/access.md#tokens).
 
+use std::io::{BufRead as _, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
+use std::sync::Arc;
 
+use locker::core::command::Command;
+use locker::core::settings::Settings;
+use locker::core::time::Span;
+use locker::server::auth::access::Live;
+use locker::server::auth::tokens::{self, Tokens};
+use locker::server::auth::{Guard, Proof};
+use locker::server::http::{Handler, Request};
+use locker::server::routes;
+use locker::store;
 use serde_json::{Value, json};
 
 use crate::support::certs::Files;
+use crate::support::clock::HandClock;
 use crate::support::http::{Answer, request};
+use crate::support::in_process::{self, House};
 use crate::support::{Build, Running, Server, eventually};
 
 const RULES: &str = "\
@@ -97,12 +109,22 @@ fn a_revoked_token_is_refused_at_once() {
         connection.send(request("PUT", "/api/v1/claims/second", &format!("authorization: {bearer}\r\n"), &body));
         connection
     };
+    let mut follower = server.connect();
+    follower.send(request("GET", "/api/v1/events?pool=a-1", &format!("authorization: {bearer}\r\n"), ""));
+    let mut line = String::new();
+    while !line.starts_with("event: now") {
+        line.clear();
+        assert_ne!(follower.reader.read_line(&mut line).unwrap(), 0, "the events go on");
+    }
     eventually("the claim waits", || {
         let claim = call(&server, "GET /api/v1/claims/second", ROOT, &Value::Null);
         (claim.status == 200).then_some(())
     });
     // A token may end another one, if the rules say so.
     assert_eq!(call(&server, "DELETE /api/v1/tokens/deploy", &chief, &Value::Null).status, 200);
+    let mut rest = String::new();
+    follower.reader.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("error"), "its events end: {rest}");
     let refused = call(&server, "GET /api/v1/pools/a-1", &bearer, &Value::Null);
     assert_eq!((refused.status, refused.json()["code"].as_str()), (401, Some("unauthorized")));
     assert!(refused.text().contains("the server does not know this token") && !refused.text().contains(&token));
@@ -111,9 +133,57 @@ fn a_revoked_token_is_refused_at_once() {
     assert_eq!(waiting.read().status, 401);
     let again = call(&server, "DELETE /api/v1/tokens/deploy", ROOT, &Value::Null);
     assert_eq!((again.status, again.json()["code"].as_str()), (404, Some("no_such_token")));
+    // However often it comes, others at its address get in, also such as were never here before.
+    for _ in 0..20 {
+        assert_eq!(status(&server, &token), 401);
+    }
+    server.until_log("why=\"the token is not known\"");
     // The name is free for another token, and the old one stays dead.
     assert_eq!(status(&server, &create(&server, "deploy")), 200);
     assert_eq!(status(&server, &token), 401);
+}
+
+#[test]
+fn a_token_ends_on_its_day() {
+    let (files, clock) = (Files::new(), HandClock::default());
+    files.write("access.yml", "rules: [{to: [token:short, token:chief], may: admin, pools: '*'}]\n");
+    let access = Live::open(files.path("access.yml"), None).unwrap();
+    let (store, settings) = (store::open("memory:").unwrap(), Settings::default());
+    let house = House::open_with(store, settings, Arc::new(clock.clone()), access.clone());
+    let hash = tokens::hash("locker_chief");
+    let make = Command::CreateToken { name: "chief".parse().unwrap(), hash, expires: None };
+    house.engine.call_blocking(make).unwrap();
+    let guard = Guard::new(&Proof::default(), routes::access, Arc::clone(&house.routes) as Arc<dyn Handler>);
+    let guard = guard.with_access(access).with_tokens(Tokens::new(house.engine.clone()));
+    let send = |line: &str, token: &str, body: &str| {
+        let (method, path) = line.split_once(' ').unwrap();
+        let headers = vec![("authorization".to_owned(), format!("Bearer {token}"))];
+        let mut request = Request { headers, ..in_process::request(method, path, body) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let answer = match runtime.block_on(guard.admit(&mut request)) {
+            Err(refused) => refused,
+            Ok(_) => runtime.block_on(guard.handle(&request)),
+        };
+        (answer.status, serde_json::from_slice::<Value>(&answer.body).unwrap_or_default())
+    };
+    let make = || send("POST /api/v1/tokens", "locker_chief", r#"{"name": "short", "ttl": "1h"}"#);
+    let (status, made) = make();
+    assert_eq!(status, 200, "{made}");
+    let short = made["token"].as_str().unwrap();
+    clock.pass(Span(3_599_999));
+    assert_eq!((send("GET /api/v1/pools", short, "").0, make().0), (200, 409));
+    clock.pass(Span(1));
+    assert_eq!(send("GET /api/v1/pools", short, "").0, 401);
+    let listed = send("GET /api/v1/tokens", "locker_chief", "").1;
+    assert_eq!(
+        (&listed["items"][1]["name"], &listed["items"][1]["expired"]),
+        (&json!("short"), &json!(true)),
+        "{listed}"
+    );
+    // Its name is free, and the old secret stays dead.
+    assert_eq!(make().0, 200);
+    assert_eq!(send("GET /api/v1/pools", short, "").0, 401);
+    drop(guard);
 }
 
 #[test]
@@ -198,7 +268,7 @@ fn without_an_access_file_there_are_no_tokens() {
 }
 
 /// A command of a user with this home directory and no credentials.
-fn at_home(server: &Server, home: &str, args: &[&str]) -> Command {
+fn at_home(server: &Server, home: &str, args: &[&str]) -> std::process::Command {
     let mut command = server.cli_command();
     command.args(args).env("HOME", home);
     command

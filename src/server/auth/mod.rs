@@ -192,10 +192,10 @@ impl Guard {
         if (self.rule)(request) == Access::Public {
             return Ok((shown, Admission::Public));
         }
-        if let Some((tokens, token)) = self.tokens.as_ref().zip(tokens::shown(request)) {
+        if let Some((tokens, token)) = self.tokens.as_ref().zip(request.own_token()) {
             let (identity, hash) = tokens.identify(token).ok_or_else(unknown_token)?;
             request.token = Some(hash);
-            return Ok((Some(identity), Admission::Password));
+            return Ok((Some(identity), Admission::Client));
         }
         if request.header("authorization").is_some() {
             let user = self.user(request).await?;

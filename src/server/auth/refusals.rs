@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::{basic_user, idtoken, tokens};
+use super::{basic_user, idtoken};
 use crate::core::origin::Identity;
 use crate::server::http::{Request, Response};
 use crate::server::limits::REFUSALS_LOGGED;
@@ -59,11 +59,14 @@ impl Refusals {
             (None, 403) => ("session", "page"),
             (None, _) => ("none", "missing"),
             (Some(_), 503) => ("password", "busy"),
-            (Some(_), _) if tokens::shown(request).is_some() => ("token", "unknown"),
+            (Some(_), _) if request.own_token().is_some() => ("token", "unknown"),
             (Some(_), _) if basic_user(request).is_some() => ("password", "wrong"),
             (Some(_), _) => ("other", "malformed"),
         };
         self.count(credential, reason);
+        if credential == "token" {
+            self.log(request, None, "the token is not known");
+        }
     }
 
     /// A client that was admitted lacks a right.

@@ -11,32 +11,22 @@ use crate::core::origin::Identity;
 use crate::core::token::Token;
 use crate::env::random_hex;
 use crate::server::engine::Engine;
-use crate::server::http::Request;
+use crate::server::http::TOKEN_PREFIX;
 use crate::wire::secret::Secret;
 
-/// How each token begins, so that people and scanners know one where it leaks.
-pub const PREFIX: &str = "locker_";
 /// The random part of a token, bytes.
 const RANDOM_BYTES: usize = 20;
 
 /// A new token.
 #[must_use]
 pub fn make() -> Secret {
-    Secret::new(format!("{PREFIX}{}", random_hex::<RANDOM_BYTES>()))
+    Secret::new(format!("{TOKEN_PREFIX}{}", random_hex::<RANDOM_BYTES>()))
 }
 
 /// The hash of a token, which is all that is kept of it.
 #[must_use]
 pub fn hash(token: &str) -> Digest {
     Digest(Sha256::digest(token).into())
-}
-
-/// The token that a request shows, if it has the form of one that this server makes.
-#[must_use]
-pub fn shown(request: &Request) -> Option<&str> {
-    let (scheme, token) = request.header("authorization")?.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && token.starts_with(PREFIX)).then_some(token)
 }
 
 /// Knows clients by their tokens. Cheap to clone.
@@ -78,7 +68,7 @@ mod tests {
     fn a_token_can_be_recognised_and_not_guessed() {
         let (one, other) = (make(), make());
         assert_ne!(one, other);
-        let digits = one.expose().strip_prefix(PREFIX).unwrap();
+        let digits = one.expose().strip_prefix(TOKEN_PREFIX).unwrap();
         assert_eq!(digits.len(), 40);
         assert!(digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{digits}");
         assert_ne!(hash(one.expose()), hash(other.expose()));

@@ -35,10 +35,10 @@ impl Logins {
         }
     }
 
-    /// The credentials of a request. `None` if it has none that somebody could guess. Signed tokens cannot be guessed, and
-    /// each step of a build has a new one: failures of one build must not hold up the others on its worker.
+    /// The credentials of a request. `None` if it has none that somebody could guess. Tokens cannot be guessed: builds whose
+    /// token has expired or was revoked must not hold up the others on their worker.
     pub fn credentials(&self, address: Address, request: &Request) -> Option<Credentials> {
-        if request.signed_token().is_some() {
+        if request.signed_token().is_some() || request.own_token().is_some() {
             return None;
         }
         Some(Credentials(self.key.hash_one((address, request.header("authorization")?))))
