@@ -14,7 +14,7 @@ use locker::wire::json::{self, Body};
 use locker::wire::latch;
 use locker::wire::problems::Problems;
 use locker::wire::record::{
-    self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredPolicy,
+    self, StoredChange, StoredClaim, StoredEnded, StoredLatch, StoredLock, StoredOp, StoredPolicy, StoredToken,
 };
 use locker::wire::text::percent_decoded;
 use serde::Serialize;
@@ -131,4 +131,5 @@ pub fn records(input: &[u8]) {
     record::<StoredOp>(text);
     record::<StoredChange>(text);
     record::<StoredLatch>(text);
+    record::<StoredToken>(text);
 }
