@@ -37,7 +37,8 @@ fn lacks(old: &Value, new: &Value, same: &impl Fn(&Value, &Value) -> bool) -> Op
     }
 }
 
-/// The stores that this release must open: of 0.1.0, and of the states between it and this one that may have been run.
+/// The stores that this release must open: of 0.1.0 (commit 202f0f1), and of states between it and this one that may have been
+/// run (6553cc0, 0723094).
 const STORES: [&str; 3] = ["0.1.0", "0.1.0-schema-6", "0.2.0-schema-7"];
 
 #[test]
