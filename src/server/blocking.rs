@@ -1,46 +1,89 @@
 //! Work that may block, on a bounded number of threads: whoever waits for a lock does not wait for it.
 
 use std::sync::Arc;
+use std::thread;
 
 use anyhow::Context;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
-/// How much less urgent this work is than that of the engine and the door, as the niceness of its threads: where processors
-/// are short, it gets a tenth of what they get.
+/// How much less urgent it is to look back than what the engine and the door do, as the niceness of a thread. Where
+/// processors are short, it gets an eightieth of what they get: who looks back waits longer, and who wants a lock does not.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 19;
 
-/// Lets other threads go first from here on: this one only does such work.
+/// How urgent a kind of work is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Somebody who wants a lock may wait for it: it gets its share of the processors.
+    Normal,
+    /// Only who looks at something waits for it: others go first.
+    Low,
+}
+
+/// As many pieces of work at one time as there are permits; further ones wait. Cheap to clone; clones share the permits.
+#[derive(Debug, Clone)]
+pub struct Blocking {
+    room: Arc<Semaphore>,
+    urgency: Urgency,
+}
+
+impl Blocking {
+    /// Room for so many pieces of such work at one time.
+    #[must_use]
+    pub fn new(most: usize, urgency: Urgency) -> Self {
+        Self { room: Arc::new(Semaphore::new(most)), urgency }
+    }
+
+    /// Does the work on a thread of its own, since a thread that has once let others go first cannot take that back.
+    /// Dropping the future does not end work that has begun: it keeps its room until it is done.
+    ///
+    /// # Errors
+    /// The work has panicked, or there is no thread for it.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+        let permit = Arc::clone(&self.room).acquire_owned().await.context("no more work is done")?;
+        let urgency = self.urgency;
+        let (tell, told) = oneshot::channel();
+        let work = move || {
+            if urgency == Urgency::Low {
+                yield_to_others();
+            }
+            let done = work();
+            drop(permit);
+            // Nobody may wait for it any more.
+            let _ = tell.send(done);
+        };
+        thread::Builder::new().name("locker-work".to_owned()).spawn(work).context("there is no thread for it")?;
+        told.await.context("it has failed: this is a bug in locker")
+    }
+}
+
+/// Lets other threads go first from here on.
 fn yield_to_others() {
     // Linux does this for the calling thread alone. Where it is not allowed, the work is as urgent as before.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
-/// As many pieces of work at one time as there are permits; further ones wait. Cheap to clone; clones share the permits.
-#[derive(Debug, Clone)]
-pub struct Blocking(Arc<Semaphore>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Blocking {
-    /// Room for so many pieces of work at one time.
-    #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self(Arc::new(Semaphore::new(most)))
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn only_work_of_low_urgency_lets_others_go_first() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let before = niceness();
+        for (urgency, expected) in [(Urgency::Low, NICENESS.max(before)), (Urgency::Normal, before)] {
+            let work = Blocking::new(1, urgency);
+            assert_eq!(work.run(niceness).await.unwrap(), expected, "{urgency:?}");
+        }
+        assert_eq!(niceness(), before, "the caller's own");
     }
 
-    /// Does the work on a thread that may block. Dropping the future does not end work that has begun: it keeps its
-    /// room until it is done.
-    ///
-    /// # Errors
-    /// The work has panicked.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
-        let permit = Arc::clone(&self.0).acquire_owned().await.context("no more work is done")?;
-        let working = tokio::task::spawn_blocking(move || {
-            yield_to_others();
-            let done = work();
-            drop(permit);
-            done
-        });
-        working.await.context("it has failed: this is a bug in locker")
+    #[tokio::test]
+    async fn work_that_panics_gives_its_room_back() {
+        let work = Blocking::new(1, Urgency::Normal);
+        assert!(work.run(|| panic!("planted")).await.is_err());
+        assert_eq!(work.run(|| 7).await.unwrap(), 7);
     }
 }

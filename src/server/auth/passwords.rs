@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::access::Live;
 use crate::env::random_bytes;
-use crate::server::blocking::Blocking;
+use crate::server::blocking::{Blocking, Urgency};
 use crate::server::limits::{LOGIN_KEPT_MS, LOGINS_AT_ONCE, LOGINS_KEPT, LOGINS_WAITING, PASSWORD_HASH_KIB};
 use crate::wire::secret::Secret;
 
@@ -92,7 +92,7 @@ impl Passwords {
     pub fn new(live: Live) -> Self {
         Self(Arc::new(Inner {
             live,
-            work: Blocking::new(LOGINS_AT_ONCE),
+            work: Blocking::new(LOGINS_AT_ONCE, Urgency::Normal),
             checked: AtomicUsize::new(0),
             right: Mutex::default(),
             key: random_bytes(),

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use self::figures::EngineFigures;
 use super::audit::Audit;
-use super::blocking::Blocking;
+use super::blocking::{Blocking, Urgency};
 use super::long_polls::{LongPolls, Topic};
 use super::notices::Notices;
 use super::notify::bell::Bell;
@@ -301,7 +301,7 @@ fn awake(
         store_id: Arc::from(store.store_id()),
         figures: figures.clone(),
         reader: store.reader(),
-        reads: Blocking::new(READERS),
+        reads: Blocking::new(READERS, Urgency::Low),
     };
     let (last_time_stored, next_reconcile) = (now.engine, now.engine);
     let thread = Thread {

@@ -133,18 +133,21 @@ impl Action {
         Self { name, needs, method, path, text, by: By::Body, body: json!({}), fields: Vec::new() }
     }
 
-    /// The button.
+    /// The button. What is as usual is left out: a long queue has thousands of buttons.
     pub fn button(&self) -> Markup {
-        let by = match self.by {
-            By::Body => "body",
-            By::Query => "query",
-            By::Owner => "owner",
-            By::Next => "next",
-        };
-        let fields: Vec<Value> = self.fields.iter().map(Field::json).collect();
-        let call = json!({
-            "method": self.method, "path": self.path, "by": by, "body": self.body, "text": self.text, "fields": fields,
-        });
+        let mut call = json!({ "method": self.method, "path": self.path, "text": self.text });
+        match self.by {
+            By::Body => {}
+            By::Query => call["by"] = "query".into(),
+            By::Owner => call["by"] = "owner".into(),
+            By::Next => call["by"] = "next".into(),
+        }
+        if self.body != json!({}) {
+            call["body"] = self.body.clone();
+        }
+        if !self.fields.is_empty() {
+            call["fields"] = self.fields.iter().map(Field::json).collect();
+        }
         html! { button type="button" data-action=(call) { (self.name) } }
     }
 }

@@ -263,7 +263,7 @@ let asked = null;
 main.addEventListener("click", (event) => {
   const button = event.target.closest("[data-action]");
   if (!button) return;
-  asked = { ...JSON.parse(button.dataset.action), op: random() };
+  asked = { by: "body", body: {}, fields: [], ...JSON.parse(button.dataset.action), op: random() };
   const person = { name: "person", label: "Your name", kind: "text", value: localStorage.getItem("person") ?? "", required: true };
   const reason = { name: "reason", label: "Why", kind: "text", value: "", required: true };
   const fields = [...asked.fields, person, reason].map(labelled);

@@ -83,7 +83,7 @@ fn queue(view: &PoolView, moment: Moment, may: &May) -> Markup {
     let more = view.summary.waiting.saturating_sub(view.queue.len());
     html! {
         ol.queue {
-            @for waiter in &view.queue { li { (one_waiter(waiter, moment, may)) } }
+            @for waiter in &view.queue { li { div.place { (one_waiter(waiter, moment, may)) } } }
         }
         @if more > 0 { p { (more) " more wait behind them." } }
     }

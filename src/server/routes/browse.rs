@@ -5,7 +5,7 @@ use super::failure::Failure;
 use crate::core::pool::Pool;
 use crate::core::state::Snapshot;
 use crate::server::auth::access::Caller;
-use crate::server::blocking::Blocking;
+use crate::server::blocking::{Blocking, Urgency};
 use crate::server::engine::Engine;
 use crate::server::limits::{LISTERS, SHORT_LISTING};
 use crate::server::views::Viewer;
@@ -17,7 +17,7 @@ pub(super) struct Browser(Blocking);
 
 impl Default for Browser {
     fn default() -> Self {
-        Self(Blocking::new(LISTERS))
+        Self(Blocking::new(LISTERS, Urgency::Low))
     }
 }
 
