@@ -276,8 +276,8 @@ fn looked_back() {
     for _ in 0..ROUNDS {
         let before = cycles(address);
         let during = thread::scope(|scope| {
-            let mut reader = Command::new("nice")
-                .args(["-n", "19"])
+            let mut reader = Command::new("chrt")
+                .args(["--idle", "0"])
                 .arg(std::env::current_exe().unwrap())
                 .args(["read", address])
                 .stdout(Stdio::piped())

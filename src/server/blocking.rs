@@ -6,17 +6,13 @@ use std::thread;
 use anyhow::Context;
 use tokio::sync::{Semaphore, oneshot};
 
-/// How much less urgent it is to look back than what the engine and the door do, as the niceness of a thread. Where
-/// processors are short, it gets an eightieth of what they get: who looks back waits longer, and who wants a lock does not.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 19;
-
 /// How urgent a kind of work is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
     /// Somebody who wants a lock may wait for it: it gets its share of the processors.
     Normal,
-    /// Only who looks at something waits for it: others go first.
+    /// Only who looks at something waits for it. It gets a processor that is idle, and at once gives it back to whoever
+    /// wakes up (`SCHED_IDLE` of Linux); where none is ever idle, about a hundredth of one.
     Low,
 }
 
@@ -59,9 +55,13 @@ impl Blocking {
 
 /// Lets other threads go first from here on.
 fn yield_to_others() {
-    // Linux does this for the calling thread alone. Where it is not allowed, the work is as urgent as before.
+    // Where it is not allowed, the work is as urgent as before.
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, NICENESS);
+    let _ = thread_priority::set_thread_priority_and_policy(
+        thread_priority::thread_native_id(),
+        thread_priority::ThreadPriority::Min,
+        thread_priority::ThreadSchedulePolicy::Normal(thread_priority::NormalThreadSchedulePolicy::Idle),
+    );
 }
 
 #[cfg(test)]
@@ -71,13 +71,15 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn only_work_of_low_urgency_lets_others_go_first() {
-        let niceness = || rustix::process::getpriority_process(None).unwrap();
-        let before = niceness();
-        for (urgency, expected) in [(Urgency::Low, NICENESS.max(before)), (Urgency::Normal, before)] {
+        use thread_priority::{NormalThreadSchedulePolicy, ThreadSchedulePolicy, thread_schedule_policy};
+
+        let before = thread_schedule_policy().unwrap();
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        for (urgency, expected) in [(Urgency::Low, idle), (Urgency::Normal, before)] {
             let work = Blocking::new(1, urgency);
-            assert_eq!(work.run(niceness).await.unwrap(), expected, "{urgency:?}");
+            assert_eq!(work.run(thread_schedule_policy).await.unwrap().unwrap(), expected, "{urgency:?}");
         }
-        assert_eq!(niceness(), before, "the caller's own");
+        assert_eq!(thread_schedule_policy().unwrap(), before, "the caller's own");
     }
 
     #[tokio::test]

@@ -90,10 +90,13 @@ impl Wanted {
         entries: Entries,
     ) -> anyhow::Result<Page<ChangeView>> {
         if !self.filter.needs_entries() {
-            let (keys, next) = self.keys(&entries);
-            let found = engine.read(move |reader| reader.entries(&keys)).await?;
-            let shown = found.iter().filter_map(|change| self.filter.caller.shown_change(change));
-            return Ok(Page { items: shown.map(|change| views::change(&change)).collect(), next });
+            let ((keys, next), caller) = (self.keys(&entries), self.filter.caller.clone());
+            let items = engine.read(move |reader| {
+                let found = reader.entries(&keys)?;
+                let shown = found.iter().filter_map(|change| caller.shown_change(change));
+                Ok(shown.map(|change| views::change(&change)).collect())
+            });
+            return Ok(Page { items: items.await?, next });
         }
         let (mut pager, mut range, snapshot) = (Pager::new(self.limit), self.range(), engine.snapshot());
         loop {
