@@ -1,6 +1,7 @@
 //! The limits of the engine and the log, each with its unit and the reason for its size.
 
-/// Most commands in one batch. Larger batches increase latency and gain nothing (measured).
+/// Most commands that are stepped at one time; as many again may join their batch while it waits for the commit before it.
+/// Larger batches increase latency and gain nothing (measured).
 pub const BATCH: usize = 512;
 /// Longest listing that is made on a thread that serves clients, in pools, locks, waiters, claims, entries or latches:
 /// others on that thread wait for it, less than a millisecond.

@@ -152,7 +152,7 @@ fn ended_of(store: &mut dyn Store) -> Vec<Ended> {
     };
     let mut ids: Vec<ClaimId> = ended.iter().map(|ended| ended.id.clone()).collect();
     ids.push(ClaimId::parse("nobody").unwrap());
-    assert_eq!(by_id(store.recall(&ids).unwrap()), ended);
+    assert_eq!(by_id(store.own_reader().ended_claims(&ids).unwrap()), ended);
     assert_eq!(by_id(reader.ended_claims(&ids).unwrap()), ended);
     for (n, claim) in ended.iter().enumerate().take(3) {
         let mut rest = Vec::new();
@@ -283,7 +283,7 @@ fn finds_claims(place: &Place) {
     let forget = Deadline { at: EngineMs(17), span: Span(4) };
     let forget_others = vec![(id("ended"), forget), (id("other"), forget)];
     store.commit(&Changes { forget: forget_others, ..Changes::default() }).unwrap();
-    assert_eq!(store.recall(&[id("ended"), id("other")]).unwrap(), [Ended { forget, ..ended }]);
+    assert_eq!(store.own_reader().ended_claims(&[id("ended"), id("other")]).unwrap(), [Ended { forget, ..ended }]);
 }
 
 #[derive(Debug, Clone)]

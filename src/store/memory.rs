@@ -106,10 +106,6 @@ impl Store for MemoryStore {
         })
     }
 
-    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
-        self.kept().ended_claims(ids)
-    }
-
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
         for (&(revision, seq), json) in &self.kept().changes {
             each(rows::outline(revision, seq.into(), json)?);

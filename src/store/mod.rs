@@ -73,16 +73,14 @@ pub trait Store: Send {
     /// The outcome is unknown: the caller must not answer anything about the batch and must not commit again.
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()>;
 
-    /// The ended claims with these ids, as of the last commit, for the step that is about them. Those that are not there
-    /// are left out.
-    ///
-    /// # Errors
-    /// The store cannot be read. Nothing has changed.
-    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>>;
-
     /// Reads beside this store, from other threads. It reads what has been committed; once the store is dropped, it
     /// fails.
     fn reader(&self) -> Arc<dyn Reader>;
+
+    /// The same for the engine alone, which must not wait for other readers.
+    fn own_reader(&self) -> Arc<dyn Reader> {
+        self.reader()
+    }
 
     /// Made with the store; the same for every server that opens it.
     fn store_id(&self) -> &str;
@@ -150,16 +148,16 @@ impl<S: Store + ?Sized> Store for Box<S> {
         (**self).history(each)
     }
 
-    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
-        (**self).recall(ids)
-    }
-
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
         (**self).commit(changes)
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
         (**self).reader()
+    }
+
+    fn own_reader(&self) -> Arc<dyn Reader> {
+        (**self).own_reader()
     }
 
     fn store_id(&self) -> &str {

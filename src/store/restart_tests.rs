@@ -253,7 +253,7 @@ impl Life {
                 self.parked.insert(park, AskClaim { wait: Wait::Over(park), ..(**ask).clone() });
             }
             let ids = self.state.to_recall(&command);
-            let recalled = self.store.recall(&ids).unwrap();
+            let recalled = self.store.own_reader().ended_claims(&ids).unwrap();
             assert_eq!(recalled.len(), ids.len());
             recalled.into_iter().for_each(|ended| self.state.recall(ended));
             let reply = step(&mut self.state, command, self.now);

@@ -258,11 +258,11 @@ impl Store for GatedStore {
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
         self.0.history(each)
     }
-    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
-        self.0.recall(ids)
-    }
     fn reader(&self) -> Arc<dyn Reader> {
         Arc::new(GatedReader(self.0.reader(), Arc::clone(&self.1)))
+    }
+    fn own_reader(&self) -> Arc<dyn Reader> {
+        self.0.reader()
     }
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
         self.0.commit(changes)

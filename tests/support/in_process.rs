@@ -50,9 +50,6 @@ impl Store for FailingStore {
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
         self.inner.history(each)
     }
-    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
-        self.inner.recall(ids)
-    }
     fn reader(&self) -> Arc<dyn Reader> {
         self.inner.reader()
     }

@@ -38,7 +38,8 @@ impl AtHand {
     }
 
     /// Between two batches: drops the older ones when there are more of the newer ones than this. So those of the last
-    /// batch stay at least until the end of the next one, when the store has them for certain.
+    /// batch, which may be committed now, stay at least until the end of the next one: no batch ends before the one
+    /// before it is committed.
     pub fn make_room(&mut self, most: usize) {
         if self.newer.len() > most {
             self.older = std::mem::take(&mut self.newer);
@@ -55,10 +56,13 @@ impl State {
         command.claims().into_iter().flatten().filter(is_missing).cloned().collect()
     }
 
-    /// Takes what the store remembers of an ended claim.
+    /// Takes what the store remembers of an ended claim. When it is forgotten is known here: that may have changed since
+    /// the last commit.
     pub fn recall(&mut self, ended: Ended) {
-        if self.ended.contains(&ended.id) && self.at_hand.get(&ended.id).is_none() {
-            self.at_hand.put(Arc::new(ended));
+        if let Some(forget) = self.ended.forget(&ended.id)
+            && self.at_hand.get(&ended.id).is_none()
+        {
+            self.at_hand.put(Arc::new(Ended { forget, ..ended }));
         }
     }
 

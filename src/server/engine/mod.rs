@@ -1,45 +1,46 @@
-//! The engine: the one thread that owns the state (`docs/design.md#the-engine`).
+//! The engine: what owns the state (`docs/design.md#the-engine`). It is two threads.
 //!
-//! It takes all queued commands, steps through each of them, commits *one* durable transaction for the batch, publishes
-//! the snapshot, and then answers. Commands that arrive during a commit form the next batch (group commit).
+//! - `stepper`: takes all queued commands and steps through them, one after the other.
+//! - `committer`: takes what has been stepped as *one* batch, makes it durable, publishes the snapshot, and then answers.
+//!   What is stepped meanwhile is the next batch (group commit), so that neither the disk nor the core waits for the
+//!   other.
+//! - `open`: what has been stepped and not yet taken, which the two share.
 
+mod committer;
 pub mod figures;
+mod open;
 #[cfg(test)]
 mod simulation;
+mod stepper;
 #[cfg(test)]
 mod tests;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
+use self::committer::Committer;
 use self::figures::EngineFigures;
+use self::open::Open;
+use self::stepper::Stepper;
 use super::audit::Audit;
 use super::blocking::{Blocking, Urgency};
-use super::long_polls::{LongPolls, Topic};
+use super::long_polls::LongPolls;
 use super::notices::Notices;
 use super::notify::bell::Bell;
 use crate::core::command::{Command, Refusal, Reply};
 use crate::core::origin::Origin;
 use crate::core::restart::{Restart, epoch_by_clock};
-use crate::core::settings::{Settings, planted};
-use crate::core::state::{Notice, Snapshot, State};
-use crate::core::step::step_for;
+use crate::core::settings::Settings;
+use crate::core::state::{Snapshot, State};
 use crate::core::time::{EngineMs, Now, Span, WallMs};
 use crate::env::Clock;
-use crate::server::limits::BATCH;
 use crate::store::{READERS, Reader, Store};
-use crate::wire::escape::escape;
-
-/// How often the engine checks the queues again, in case a wake-up was lost.
-const RECONCILE: Span = Span::secs(5);
-/// How often engine time is stored while a long deadline exists (`docs/design.md#time`).
-const STORE_TIME: Span = Span::secs(10);
 
 /// Decides on the engine's own thread, against the state that the command meets, whether its client may do this. Notes
 /// in the origin by which rule, and what the request may reach.
@@ -79,9 +80,6 @@ pub enum EngineError {
 }
 
 type Answer = oneshot::Sender<Result<Reply, EngineError>>;
-
-/// A command in its batch.
-type Queued = (Command, Option<Box<Asker>>, Option<Answer>);
 
 /// Where a command comes from, and what decides whether it may be carried out.
 struct Asker {
@@ -228,7 +226,7 @@ impl EngineClock {
     }
 }
 
-/// Loads the store and starts the thread. `failed` is called once, when a commit has failed or the engine has panicked.
+/// Loads the store and starts the threads. `failed` is called once, when a commit has failed or the engine has panicked.
 /// From then on the only answer is `store_failed`.
 ///
 /// # Errors
@@ -240,12 +238,13 @@ pub fn start(
     notices: Notices,
     long_polls: LongPolls,
     failed: impl FnOnce(anyhow::Error) + Send + 'static,
-) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
+) -> anyhow::Result<(Engine, JoinHandle<()>)> {
     let listeners = Listeners { notices, long_polls, ..Listeners::default() };
     start_with(store, settings, clock, listeners, |_, _| Ok(()), failed)
 }
 
-/// Like [`start`], but runs `prepare` before the first commit. Its changes are stored with that commit, all or none.
+/// Like [`start`], but runs `prepare` before the first commit. Its changes are stored with that commit, all or none. The
+/// thread that is returned ends when both have ended and the store is closed.
 ///
 /// # Errors
 /// The store cannot be loaded or written, or `prepare` fails. In that case nothing has been stored.
@@ -256,20 +255,16 @@ pub fn start_with(
     listeners: Listeners,
     prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
     failed: impl FnOnce(anyhow::Error) + Send + 'static,
-) -> anyhow::Result<(Engine, std::thread::JoinHandle<()>)> {
-    let (engine, mut thread) = awake(store, settings, clock, listeners, prepare)?;
-    let handle = std::thread::Builder::new().name("engine".into()).spawn(move || {
-        // After a panic the state cannot be trusted, so a panic ends the server, as a failed commit does.
-        let run = catch_unwind(AssertUnwindSafe(|| thread.run()));
-        if let Err(error) =
-            run.unwrap_or_else(|_| Err(anyhow::anyhow!("the engine has panicked: this is a bug in locker")))
-        {
-            let cause = Arc::from(format!("{error:#}"));
-            failed(error);
-            thread.refuse_the_rest(&cause);
-        }
+) -> anyhow::Result<(Engine, JoinHandle<()>)> {
+    let (engine, stepper, committer) = awake(store, settings, clock, listeners, prepare)?;
+    let thread = |name: &str| std::thread::Builder::new().name(name.into());
+    let committing = thread("commit").spawn(move || committer.work(failed))?;
+    let stepping = thread("engine").spawn(move || {
+        stepper.work();
+        // It has told `failed` of its own panic.
+        let _ = committing.join();
     })?;
-    Ok((engine, handle))
+    Ok((engine, stepping))
 }
 
 /// Loads the store. Nothing runs yet.
@@ -279,7 +274,7 @@ fn awake(
     clock: Arc<dyn Clock>,
     listeners: Listeners,
     prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
-) -> anyhow::Result<(Engine, Thread)> {
+) -> anyhow::Result<(Engine, Stepper, Committer)> {
     let loaded = store.load()?;
     let base = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
     let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
@@ -291,208 +286,19 @@ fn awake(
     prepare(&mut state, now)?;
     store.commit(&state.take_changes(now))?;
     let snapshot = Arc::new(ArcSwap::from_pointee(state.snapshot.clone()));
-    let Listeners { notices, long_polls, figures, audit, notify } = listeners;
-    figures.pools.begin(&state.snapshot);
+    listeners.figures.pools.begin(&state.snapshot);
     let (jobs, queue) = mpsc::channel();
     let engine = Engine {
         jobs,
         snapshot: Arc::clone(&snapshot),
         clock: Arc::clone(&clock),
         store_id: Arc::from(store.store_id()),
-        figures: figures.clone(),
+        figures: listeners.figures.clone(),
         reader: store.reader(),
         reads: Blocking::new(READERS, Urgency::Low),
     };
-    let (last_time_stored, next_reconcile) = (now.engine, now.engine);
-    let thread = Thread {
-        store,
-        state,
-        clock,
-        queue,
-        snapshot,
-        notices,
-        long_polls,
-        figures,
-        audit,
-        notify,
-        last_time_stored,
-        next_reconcile,
-    };
-    Ok((engine, thread))
-}
-
-struct Thread {
-    store: Box<dyn Store>,
-    state: State,
-    clock: Arc<EngineClock>,
-    queue: mpsc::Receiver<Job>,
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    notices: Notices,
-    long_polls: LongPolls,
-    figures: EngineFigures,
-    audit: Audit,
-    notify: Bell,
-    last_time_stored: EngineMs,
-    next_reconcile: EngineMs,
-}
-
-impl Thread {
-    /// Runs until the engine is stopped or a commit fails.
-    fn run(&mut self) -> anyhow::Result<()> {
-        loop {
-            let pause = Duration::from_millis(self.due().0.saturating_sub(self.clock.now().engine.0));
-            let first = match self.queue.recv_timeout(pause) {
-                Ok(job) => Some(job),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            };
-            let mut commands = Vec::new();
-            let mut stop = false;
-            for job in first.into_iter().chain(self.queue.try_iter()).take(BATCH) {
-                self.figures.queued.dec();
-                match job {
-                    Job::Do { command, asker, answer } => commands.push((command, asker, answer)),
-                    Job::Stop => stop = true,
-                }
-                if stop {
-                    break;
-                }
-            }
-            self.turn(commands)?;
-            if stop {
-                return Ok(());
-            }
-        }
-    }
-
-    /// When the next turn is due even if no command arrives.
-    fn due(&self) -> EngineMs {
-        self.state.next_timer().map_or(self.next_reconcile, |timer| timer.min(self.next_reconcile))
-    }
-
-    /// One turn: the commands that have arrived, and the timers that are due.
-    fn turn(&mut self, mut commands: Vec<Queued>) -> anyhow::Result<()> {
-        let now = self.clock.now();
-        if now.engine >= self.next_reconcile {
-            commands.push((Command::Reconcile, None, None));
-            self.next_reconcile = now.engine.plus(RECONCILE);
-        } else if commands.is_empty() {
-            commands.push((Command::Tick, None, None));
-        }
-        self.batch(commands)
-    }
-
-    /// Steps, commits, publishes, answers, in this order: a crash could lose an answer that was sent before its commit.
-    fn batch(&mut self, commands: Vec<Queued>) -> anyhow::Result<()> {
-        let mut answers = Vec::with_capacity(commands.len());
-        self.figures.commands.inc_by(commands.len() as u64);
-        self.figures.batch.observe(commands.len() as f64);
-        for (command, asker, answer) in commands {
-            let result = self.step(command, asker);
-            let Some(answer) = answer else { continue };
-            if planted!(self.state.settings, AnswerBeforeCommit) {
-                let _ = answer.send(result);
-            } else {
-                answers.push((answer, result));
-            }
-        }
-        let now = self.clock.now();
-        if now.engine >= self.last_time_stored.plus(STORE_TIME) && self.state.has_long_deadline(now) {
-            self.state.touch_meta();
-        }
-        let changes = self.state.take_changes(now);
-        if changes.meta.is_some() {
-            self.last_time_stored = now.engine;
-        }
-        let began = Instant::now();
-        if !changes.is_empty()
-            && let Err(error) = self.store.commit(&changes)
-        {
-            let cause: Arc<str> = Arc::from(format!("{error:#}"));
-            for (answer, _) in answers {
-                let _ = answer.send(Err(EngineError::StoreFailed { cause: Arc::clone(&cause) }));
-            }
-            return Err(error);
-        }
-        let committed = (!changes.is_empty()).then(|| began.elapsed());
-        self.snapshot.store(Arc::new(self.state.snapshot.clone()));
-        for (answer, result) in answers {
-            // The caller may have gone.
-            let _ = answer.send(result);
-        }
-        self.tell();
-        // Nobody waits for the figures and the log, so they come last.
-        if let Some(took) = committed {
-            self.figures.commit.observe(took.as_secs_f64());
-            self.figures.pools.note(&changes);
-            self.audit.note(&changes.history);
-            if !changes.history.is_empty() {
-                self.notify.changed();
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs one command. What it needs of ended claims comes from the store first.
-    fn step(&mut self, command: Command, asker: Option<Box<Asker>>) -> Result<Reply, EngineError> {
-        let ids = self.state.to_recall(&command);
-        if !ids.is_empty() {
-            let recalled = self.store.recall(&ids).and_then(|ended| {
-                ensure!(ended.len() == ids.len(), "the store has lost ended claims among {ids:?}");
-                Ok(ended)
-            });
-            let recalled = recalled.map_err(|error| EngineError::Unreadable { cause: format!("{error:#}").into() })?;
-            recalled.into_iter().for_each(|ended| self.state.recall(ended));
-        }
-        let origin = asker.map(|asker| {
-            let Asker { mut origin, permit } = *asker;
-            permit.map_or(Ok(()), |permit| permit(&command, &self.state, &mut origin))?;
-            Ok::<_, EngineError>(Arc::new(origin))
-        });
-        Ok(step_for(&mut self.state, command, origin.transpose()?, self.clock.now())?)
-    }
-
-    /// Wakes the parked requests that the batch was of interest to.
-    fn tell(&mut self) {
-        let mut has_news = false;
-        for notice in self.state.take_notices() {
-            if !matches!(notice, Notice::Park(_)) {
-                has_news = true;
-            }
-            match notice {
-                Notice::Park(park) => self.notices.notify(park),
-                Notice::Pool(pool) => {
-                    self.long_polls.notify(&Topic::Pool(pool), &self.notices);
-                    self.long_polls.notify(&Topic::Changes, &self.notices);
-                }
-                Notice::Unanswered(build) => tracing::warn!(
-                    cluster = escape(build.cluster.as_str()),
-                    build = escape(build.id.as_str()),
-                    "it could not be found out whether this build is over: the locks that its steps had released are given \
-                     back, after their drain"
-                ),
-                Notice::Latch(id) => {
-                    self.long_polls.notify(&Topic::Latch(id), &self.notices);
-                    self.long_polls.notify(&Topic::Latches, &self.notices);
-                    self.long_polls.notify(&Topic::Changes, &self.notices);
-                }
-            }
-        }
-        if has_news {
-            self.long_polls.events().changed();
-        }
-    }
-
-    /// After a failed commit: answers every further command that its outcome is unknown.
-    fn refuse_the_rest(&mut self, cause: &Arc<str>) {
-        while let Ok(job) = self.queue.recv() {
-            match job {
-                Job::Do { answer: Some(answer), .. } => {
-                    let _ = answer.send(Err(EngineError::StoreFailed { cause: Arc::clone(cause) }));
-                }
-                Job::Do { answer: None, .. } => {}
-                Job::Stop => return,
-            }
-        }
-    }
+    let open = Arc::new(Open::new(state));
+    let figures = listeners.figures.clone();
+    let stepper = Stepper::new(queue, Arc::clone(&open), store.own_reader(), Arc::clone(&clock), figures);
+    Ok((engine, stepper, Committer::new(store, open, clock, snapshot, listeners)))
 }

@@ -1,14 +1,17 @@
 //! What the engine does by itself.
 
+use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::stepper::Queued;
 use super::*;
 use crate::core::claim::Ended;
 use crate::core::command::By;
-use crate::core::history::Outline;
-use crate::core::names::{ClaimId, PoolName};
+use crate::core::history::{Change, Outline};
+use crate::core::names::{ChangeKey, ClaimId, PoolName};
 use crate::core::pool::Policy;
 use crate::core::state::{Changes, EndedOutline, Loaded};
+use crate::store::Found;
 use crate::store::memory::MemoryStore;
 
 #[derive(Default)]
@@ -27,25 +30,52 @@ impl Clock for TestClock {
 /// The stored engine time in seconds, after each second of half a minute in which nobody asks for anything.
 fn stored_times(quarantine: Option<Span>) -> Vec<u64> {
     let (store, clock) = (MemoryStore::new().unwrap(), Arc::new(TestClock::default()));
-    let tables = Listeners::default();
     let mine: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
     let settings = Settings::default();
-    let (_engine, mut thread) = awake(Box::new(store.clone()), settings, mine, tables, |_, _| Ok(())).unwrap();
+    let mut engine = Both::awake(store.clone(), settings, mine);
     let (pool, by) = (PoolName::parse("p").unwrap(), By::default());
     let lock = "1".parse().unwrap();
     let set = Command::SetPool { pool: pool.clone(), policy: Policy::default(), capacity: Some(1), by: by.clone() };
     let commands = [set, Command::Quarantine { pool, lock, span: quarantine, by }];
-    thread.batch(commands.map(|command| (command, None, None)).into()).unwrap();
+    engine.batch(commands.map(|command| (command, None, None)).into());
     let stored = |second| {
         clock.0.store(second, Ordering::Relaxed);
-        thread.turn(Vec::new()).unwrap();
+        engine.turn();
         store.clone().load().unwrap().meta.unwrap().engine.0 / 1_000
     };
     (1..=30).map(stored).collect()
 }
 
+/// A stepper and a committer, in turns on one thread.
+struct Both(Stepper, Committer);
+
+impl Both {
+    fn awake(store: impl Store + 'static, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        let awake = awake(Box::new(store), settings, clock, Listeners::default(), |_, _| Ok(()));
+        let (_, stepper, committer) = awake.unwrap();
+        Self(stepper, committer)
+    }
+
+    fn batch(&mut self, commands: Vec<Queued>) {
+        self.0.step_all(commands).unwrap();
+        self.commit();
+    }
+
+    fn turn(&mut self) {
+        self.0.turn(Vec::new()).unwrap();
+        self.commit();
+    }
+
+    fn commit(&mut self) {
+        let taken = self.1.take().unwrap().expect("something was stepped");
+        self.1.commit(taken).unwrap();
+    }
+}
+
 /// A store that does not find what it should remember of ended claims.
 struct Forgetful(MemoryStore);
+
+struct ForgetfulReader;
 
 impl Store for Forgetful {
     fn load(&mut self) -> anyhow::Result<Loaded> {
@@ -60,12 +90,8 @@ impl Store for Forgetful {
         self.0.history(each)
     }
 
-    fn recall(&mut self, _: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
-        Ok(Vec::new())
-    }
-
     fn reader(&self) -> Arc<dyn Reader> {
-        self.0.reader()
+        Arc::new(ForgetfulReader)
     }
 
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
@@ -77,18 +103,44 @@ impl Store for Forgetful {
     }
 }
 
+impl Reader for ForgetfulReader {
+    fn entries(&self, _: &[ChangeKey]) -> anyhow::Result<Vec<Change>> {
+        unreachable!("nobody reads the history")
+    }
+
+    fn ended_claims(&self, _: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
+        Ok(Vec::new())
+    }
+
+    fn find(&self, _: &ClaimId) -> anyhow::Result<Found> {
+        unreachable!("nobody looks")
+    }
+
+    fn walk_ended(&self, _: Option<&ClaimId>, _: &mut dyn FnMut(Ended) -> ControlFlow<()>) -> anyhow::Result<()> {
+        unreachable!("nobody looks")
+    }
+
+    fn walk(
+        &self,
+        _: (Bound<ChangeKey>, Bound<ChangeKey>),
+        _: bool,
+        _: &mut dyn FnMut(Change) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        unreachable!("nobody reads the history")
+    }
+}
+
 /// The command changes nothing, and the server goes on: other claims do not suffer from one damaged record.
 #[test]
 fn a_command_about_a_claim_that_cannot_be_recalled_is_refused() {
     let store = Forgetful(MemoryStore::new().unwrap());
-    let tables = Listeners::default();
     let settings = Settings { at_hand: 0, ..Settings::default() };
     let clock = Arc::new(TestClock::default());
-    let (_engine, mut thread) = awake(Box::new(store), settings, clock, tables, |_, _| Ok(())).unwrap();
+    let mut engine = Both::awake(store, settings, clock);
     let mut end = |id: &str| {
         let (answer, mut answered) = oneshot::channel();
         let end = Command::End { id: ClaimId::parse(id).unwrap(), run: None, by: None, reason: None };
-        thread.batch(vec![(end, None, Some(answer))]).unwrap();
+        engine.batch(vec![(end, None, Some(answer))]);
         answered.try_recv().unwrap().unwrap_err()
     };
     assert!(matches!(end("a"), EngineError::Refused(Refusal::NoSuchClaim { .. })), "it is remembered as cancelled");
@@ -109,4 +161,137 @@ fn engine_time_is_stored_every_ten_seconds_while_a_long_deadline_runs() {
 #[test]
 fn nothing_is_stored_while_nothing_needs_it() {
     assert_eq!(stored_times(None), [0; 30]);
+}
+
+/// A store whose commits say that they have begun, and end as the test says.
+struct Slow {
+    kept: MemoryStore,
+    begun: mpsc::Sender<()>,
+    end: mpsc::Receiver<anyhow::Result<()>>,
+}
+
+impl Store for Slow {
+    fn load(&mut self) -> anyhow::Result<Loaded> {
+        self.kept.load()
+    }
+
+    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
+        self.kept.ended(each)
+    }
+
+    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
+        self.kept.history(each)
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.kept.reader()
+    }
+
+    fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
+        self.begun.send(())?;
+        self.end.recv()??;
+        self.kept.commit(changes)
+    }
+
+    fn store_id(&self) -> &str {
+        self.kept.store_id()
+    }
+}
+
+/// An engine in the middle of a commit, and what it says of its end.
+struct Busy {
+    engine: Engine,
+    thread: JoinHandle<()>,
+    begun: mpsc::Receiver<()>,
+    end: mpsc::Sender<anyhow::Result<()>>,
+    failed: mpsc::Receiver<String>,
+}
+
+impl Busy {
+    fn start() -> Self {
+        let ((begin, begun), (end, ended), (fail, failed)) = (mpsc::channel(), mpsc::channel(), mpsc::channel());
+        let store = Box::new(Slow { kept: MemoryStore::new().unwrap(), begun: begin, end: ended });
+        let clock = Arc::new(TestClock::default());
+        let note = move |error: anyhow::Error| fail.send(format!("{error:#}")).unwrap();
+        end.send(Ok(())).unwrap();
+        let (engine, thread) =
+            start(store, Settings::default(), clock, Notices::default(), LongPolls::default(), note).unwrap();
+        begun.recv().unwrap();
+        Self { engine, thread, begun, end, failed }
+    }
+
+    /// A command that changes something, and news of when it is stepped.
+    fn ask(&self, pool: &str, fate: fn()) -> (oneshot::Receiver<Result<Reply, EngineError>>, mpsc::Receiver<()>) {
+        let (step, stepped) = mpsc::channel();
+        let permit: Permit = Box::new(move |_, _, _| {
+            // The test may not want to know.
+            let _ = step.send(());
+            fate();
+            Ok(())
+        });
+        let pool = PoolName::parse(pool).unwrap();
+        let set = Command::SetPool { pool, policy: Policy::default(), capacity: Some(1), by: By::default() };
+        let asker = Asker { origin: Origin::default(), permit: Some(permit) };
+        (self.engine.ask(set, Some(Box::new(asker))).unwrap(), stepped)
+    }
+
+    fn stop(self) -> Vec<String> {
+        self.engine.stop();
+        self.thread.join().unwrap();
+        self.failed.try_iter().collect()
+    }
+}
+
+/// Neither the disk nor the core waits for the other, and no answer is given before its own commit.
+#[test]
+fn what_comes_during_a_commit_is_stepped_and_not_answered() {
+    let busy = Busy::start();
+    let (mut first, _) = busy.ask("a", || {});
+    busy.begun.recv().unwrap();
+    let (mut second, stepped) = busy.ask("b", || {});
+    stepped.recv().unwrap();
+    let shown = |pool| busy.engine.snapshot().pool(&PoolName::parse(pool).unwrap()).is_some();
+    assert!(first.try_recv().is_err() && second.try_recv().is_err());
+    assert!(!shown("a") && !shown("b"));
+    busy.end.send(Ok(())).unwrap();
+    busy.begun.recv().unwrap();
+    assert!(first.blocking_recv().unwrap().is_ok());
+    assert!(second.try_recv().is_err() && shown("a") && !shown("b"));
+    busy.end.send(Ok(())).unwrap();
+    assert!(second.blocking_recv().unwrap().is_ok());
+    assert!(shown("b"));
+    assert_eq!(busy.stop(), [""; 0]);
+}
+
+#[test]
+fn a_failed_commit_takes_back_what_was_stepped_after_it() {
+    let busy = Busy::start();
+    let (first, _) = busy.ask("a", || {});
+    busy.begun.recv().unwrap();
+    let (second, stepped) = busy.ask("b", || {});
+    stepped.recv().unwrap();
+    busy.end.send(Err(anyhow::anyhow!("the disk is full"))).unwrap();
+    let failed = Err(EngineError::StoreFailed { cause: Arc::from("the disk is full") });
+    assert_eq!(first.blocking_recv().unwrap(), failed);
+    assert_eq!(second.blocking_recv().unwrap(), failed);
+    let (third, _) = busy.ask("c", || {});
+    assert_eq!(third.blocking_recv().unwrap(), failed);
+    assert!(busy.begun.try_recv().is_err(), "nothing more is committed");
+    assert!(busy.engine.snapshot().pool(&PoolName::parse("a").unwrap()).is_none());
+    assert_eq!(busy.stop(), ["the disk is full"]);
+}
+
+#[test]
+fn a_panic_while_it_steps_ends_the_engine() {
+    let busy = Busy::start();
+    let (first, _) = busy.ask("a", || {});
+    busy.begun.recv().unwrap();
+    let (second, _) = busy.ask("b", || panic!("planted"));
+    assert!(second.blocking_recv().is_err(), "its answer is lost with its step");
+    busy.end.send(Ok(())).unwrap();
+    assert!(first.blocking_recv().unwrap().is_ok(), "it was committed");
+    let (third, _) = busy.ask("c", || {});
+    assert!(matches!(third.blocking_recv().unwrap(), Err(EngineError::StoreFailed { .. })));
+    let failed = busy.stop();
+    assert!(failed.len() == 1 && failed[0].contains("panicked"), "{failed:?}");
 }

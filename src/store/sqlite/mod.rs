@@ -25,9 +25,7 @@ use super::lockfile::LockFile;
 use super::rows::{self, Batch, Rows, Table};
 use super::sidecar::{PRIVATE, sidecar};
 use super::{Reader, Store, schema};
-use crate::core::claim::Ended;
 use crate::core::history::Outline;
-use crate::core::names::ClaimId;
 use crate::core::state::{Changes, EndedOutline, Loaded};
 
 mod ended;
@@ -129,10 +127,6 @@ impl Store for SqliteStore {
         read.with_context(|| format!("cannot load the store {}", self.path.display()))
     }
 
-    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
-        ended::find(&self.conn, ids).with_context(|| format!("cannot read from the store {}", self.path.display()))
-    }
-
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
         let outlines = |conn: &Connection, take: &mut dyn FnMut(Outline)| {
             each_change(conn, |revision, seq, json| {
@@ -146,6 +140,10 @@ impl Store for SqliteStore {
 
     fn reader(&self) -> Arc<dyn Reader> {
         self.readers.reader()
+    }
+
+    fn own_reader(&self) -> Arc<dyn Reader> {
+        self.readers.own_reader()
     }
 
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {

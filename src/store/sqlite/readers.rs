@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::ops::{Bound, ControlFlow};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -17,33 +17,47 @@ use crate::core::history::Change;
 use crate::core::names::{ChangeKey, ClaimId};
 use crate::store::{Found, READERS, Reader};
 
-/// The connections for readers of one store. They close when this is dropped, after the reads that are going on.
+/// The connections for readers of one store: those for everybody, and the engine's own. They close when this is dropped,
+/// after the reads that are going on.
 #[derive(Debug)]
-pub(super) struct Readers(Arc<Slots>);
+pub(super) struct Readers {
+    shared: Arc<Slots>,
+    own: Arc<Slots>,
+}
 
 #[derive(Debug)]
-struct Slots([Mutex<Option<Connection>>; READERS]);
+struct Slots {
+    conns: Vec<Mutex<Option<Connection>>>,
+    path: PathBuf,
+}
 
 impl Readers {
     /// Opens the connections.
     pub fn open(path: &Path, busy_timeout: Duration) -> anyhow::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let open = || -> anyhow::Result<_> {
+        let open = |_| -> anyhow::Result<_> {
             let conn = Connection::open_with_flags(path, flags)?;
             conn.busy_timeout(busy_timeout)?;
             Ok(Mutex::new(Some(conn)))
         };
-        Ok(Self(Arc::new(Slots([open()?, open()?]))))
+        let slots = |number: usize| -> anyhow::Result<_> {
+            Ok(Arc::new(Slots { conns: (0..number).map(open).collect::<anyhow::Result<_>>()?, path: path.to_owned() }))
+        };
+        Ok(Self { shared: slots(READERS)?, own: slots(1)? })
     }
 
     pub fn reader(&self) -> Arc<dyn Reader> {
-        Arc::clone(&self.0) as Arc<dyn Reader>
+        Arc::clone(&self.shared) as Arc<dyn Reader>
+    }
+
+    pub fn own_reader(&self) -> Arc<dyn Reader> {
+        Arc::clone(&self.own) as Arc<dyn Reader>
     }
 }
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        for slot in &self.0.0 {
+        for slot in self.shared.conns.iter().chain(&self.own.conns) {
             slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
@@ -52,20 +66,20 @@ impl Drop for Readers {
 impl Slots {
     /// A connection that nobody uses, or the first one after a while.
     fn free(&self) -> MutexGuard<'_, Option<Connection>> {
-        for slot in &self.0 {
+        for slot in &self.conns {
             match slot.try_lock() {
                 Ok(free) => return free,
                 Err(TryLockError::Poisoned(free)) => return free.into_inner(),
                 Err(TryLockError::WouldBlock) => {}
             }
         }
-        self.0[0].lock().unwrap_or_else(PoisonError::into_inner)
+        self.conns[0].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read<T>(&self, read: impl FnOnce(&Connection) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let slot = self.free();
         let conn = slot.as_ref().context("the store is closed")?;
-        read(conn).context("cannot read from the store")
+        read(conn).with_context(|| format!("cannot read from the store {}", self.path.display()))
     }
 }
 

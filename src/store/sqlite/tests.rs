@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::core::claim::{BuildRef, End, Ended, Fetched, Phase};
-use crate::core::names::{Fence, LockName, PoolName, Revision};
+use crate::core::names::{ClaimId, Fence, LockName, PoolName, Revision};
 use crate::core::pool::Lock;
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
 use crate::store::conformance::{Contents, conformance};
@@ -219,7 +219,7 @@ fn ended_claims_of_version_7_stay_as_they_were() {
     let more = r#"INSERT INTO ended VALUES ('c:2', '{"life":2,"runs":["r"],"how":"released","by":"Ada","at":3,"revision":4,'
         || '"fence":5,"build":{"cluster":"https://ci","id":"7"},"forget":{"at":9,"span":6}}')"#;
     place.shell().execute_batch(more).unwrap();
-    let mut store = place.open();
+    let store = place.open();
     let ids = ["c:0", "c:2"].map(|id| ClaimId::parse(id).unwrap());
     let build = BuildRef { cluster: "https://ci".parse().unwrap(), id: "7".parse().unwrap() };
     let deadline = |at, span| Deadline { at: EngineMs(at), span: Span(span) };
@@ -252,7 +252,7 @@ fn ended_claims_of_version_7_stay_as_they_were() {
         forget: deadline(9, 6),
         ..cancelled.clone()
     };
-    assert_eq!(store.recall(&ids).unwrap(), [cancelled, released]);
+    assert_eq!(store.own_reader().ended_claims(&ids).unwrap(), [cancelled, released]);
 }
 
 /// A lock that its pool has because it was given no other is marked; nothing else looks like one.
@@ -299,7 +299,7 @@ fn a_damaged_record_of_an_ended_claim_is_named_when_it_is_read() {
     let mut store = place.open();
     read_all(&mut store).unwrap();
     let id = model.ended_ids().next().unwrap();
-    let message = format!("{:#}", store.recall(std::slice::from_ref(id)).unwrap_err());
+    let message = format!("{:#}", store.own_reader().ended_claims(std::slice::from_ref(id)).unwrap_err());
     assert!(message.contains("table ended, key") && message.contains("missing field `life`"), "{message}");
     let message = format!("{:#}", store.reader().find(id).unwrap_err());
     assert!(message.contains("table ended, key"), "{message}");

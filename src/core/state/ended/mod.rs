@@ -102,6 +102,11 @@ impl EndedIndex {
         self.find(&ShortId::of(id)).is_some()
     }
 
+    /// When the claim is forgotten, if there is one.
+    pub fn forget(&self, id: &ClaimId) -> Option<Deadline> {
+        self.find(&ShortId::of(id)).map(|number| self.deadline(number))
+    }
+
     fn deadline(&self, number: u32) -> Deadline {
         let Slot { since, order, .. } = *self.slot(number);
         let span = self.orders[order as usize].span;

@@ -22,11 +22,12 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{EngineError, Listeners, Thread, awake};
-use crate::core::claim::Ended;
+use super::committer::Committer;
+use super::stepper::{Queued, Stepper};
+use super::{EngineClock, EngineError, Listeners, Open, awake};
 use crate::core::command::{By, Command, Reply, Wait};
 use crate::core::history::Outline;
-use crate::core::names::{ClaimId, ParkId, PoolName};
+use crate::core::names::{ParkId, PoolName};
 use crate::core::pool::Policy;
 use crate::core::settings::{Plant, Settings};
 use crate::core::state::{Changes, EndedOutline, Loaded};
@@ -90,10 +91,6 @@ impl Store for FlakyStore {
         self.kept.history(each)
     }
 
-    fn recall(&mut self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
-        self.kept.recall(ids)
-    }
-
     fn reader(&self) -> Arc<dyn Reader> {
         self.kept.reader()
     }
@@ -125,7 +122,10 @@ impl Parked {
 
 /// One run of the server, with its door.
 struct Server {
-    thread: Thread,
+    stepper: Stepper,
+    committer: Committer,
+    open: Arc<Open>,
+    clock: Arc<EngineClock>,
     notices: Notices,
     /// The requests that have arrived since the last turn, and when that turn ends.
     queue: Vec<(Message, Command, Option<ParkId>)>,
@@ -207,8 +207,17 @@ impl Simulation {
         let store = Box::new(FlakyStore { kept: self.store.clone(), fails: Arc::clone(&self.fails) });
         let settings = self.settings.clone();
         let watchers = Listeners { notices: notices.clone(), ..Listeners::default() };
-        let (_, thread) = awake(store, settings, clock, watchers, |_, _| Ok(())).unwrap();
-        let server = Server { thread, notices, queue: Vec::new(), turn_at: 0, parked: BTreeMap::new() };
+        let (engine, stepper, committer) = awake(store, settings, clock, watchers, |_, _| Ok(())).unwrap();
+        let server = Server {
+            open: stepper.open(),
+            stepper,
+            committer,
+            clock: engine.clock,
+            notices,
+            queue: Vec::new(),
+            turn_at: 0,
+            parked: BTreeMap::new(),
+        };
         self.server = Some(server);
         self.say(|| "the server starts".into());
     }
@@ -217,7 +226,7 @@ impl Simulation {
         let pool = PoolName::parse("pair").unwrap();
         let declare = Command::SetPool { pool, policy: Policy::default(), capacity: Some(2), by: By::default() };
         if let Some(server) = &mut self.server {
-            server.thread.turn(vec![(declare, None, None)]).unwrap();
+            server.turn(vec![(declare, None, None)], Vec::new()).unwrap();
         }
     }
 
@@ -342,10 +351,12 @@ impl Simulation {
             waiting.push((message, park, answered));
         }
         self.fails.store(storm == Some(4), Ordering::Relaxed);
-        let failed = server.thread.turn(commands).is_err();
+        // Some come while the first ones are being committed.
+        let (commands, meanwhile) = commands.into_iter().partition(|_| !self.dice.one_in(3));
+        let failed = server.turn(commands, meanwhile).is_err();
         server.turn_at = 0;
         if !failed {
-            self.judge.look(&server.thread.state, now);
+            server.open.with_state(|state| self.judge.look(state, now));
         }
         if storm == Some(3) {
             return self.crash();
@@ -420,9 +431,11 @@ impl Simulation {
         self.run(self.now() + LEFTOVERS, |_| false);
         let Some(server) = &self.server else { return };
         let known: BTreeSet<String> = self.clients.iter().map(Client::claim_id).collect();
-        for claim in server.thread.state.snapshot.claims.values() {
-            assert!(known.contains(claim.id.as_str()), "no client knows {claim:?}");
-        }
+        server.open.with_state(|state| {
+            for claim in state.snapshot.claims.values() {
+                assert!(known.contains(claim.id.as_str()), "no client knows {claim:?}");
+            }
+        });
     }
 }
 
@@ -434,12 +447,26 @@ impl Server {
         self.queue.push((message, command, park));
     }
 
+    /// Steps, and commits. What comes meanwhile is stepped before the commit has ended, and is committed next.
+    fn turn(&mut self, commands: Vec<Queued>, meanwhile: Vec<Queued>) -> anyhow::Result<()> {
+        let stepped = "only a commit fails";
+        self.stepper.turn(commands).expect(stepped);
+        let taken = self.committer.take()?.expect("something was stepped");
+        if meanwhile.is_empty() {
+            return self.committer.commit(taken);
+        }
+        self.stepper.step_all(meanwhile).expect(stepped);
+        self.committer.commit(taken)?;
+        let taken = self.committer.take()?.expect("something was stepped");
+        self.committer.commit(taken)
+    }
+
     fn next_turn(&self, now: Ms) -> Ms {
         if self.turn_at > now || !self.queue.is_empty() {
             return self.turn_at.max(now);
         }
-        let Now { engine, .. } = self.thread.clock.now();
-        let due = now + self.thread.due().0.saturating_sub(engine.0);
+        let Now { engine, .. } = self.clock.now();
+        let due = now + self.stepper.due().0.saturating_sub(engine.0);
         self.parked.values().filter(|parked| !parked.sent).map(|parked| parked.until).min().unwrap_or(Ms::MAX).min(due)
     }
 }

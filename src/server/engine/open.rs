@@ -1,0 +1,138 @@
+//! What has been stepped and is not yet committed. The stepper adds to it, the committer takes it as one batch.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use anyhow::anyhow;
+
+use super::{Answer, EngineError};
+use crate::core::command::Reply;
+use crate::core::state::State;
+use crate::server::limits::BATCH;
+
+/// What the two threads share.
+pub(super) struct Open {
+    batch: Mutex<Batch>,
+    /// Told when there is something to commit, or nothing will come any more.
+    filled: Condvar,
+    /// Told when the committer has taken a batch, or has failed.
+    taken: Condvar,
+}
+
+/// The state after all steps, and what nobody has committed yet.
+pub(super) struct Batch {
+    pub state: State,
+    pub answers: Vec<(Answer, Result<Reply, EngineError>)>,
+    /// How many commands have been stepped.
+    pub commands: usize,
+    /// The committer has nothing to do.
+    is_awaited: bool,
+    phase: Phase,
+}
+
+enum Phase {
+    Running,
+    /// The last commands have been stepped.
+    Stopped,
+    /// A commit has failed, or a thread has panicked: nothing is committed any more.
+    Failed(Arc<str>),
+}
+
+impl Batch {
+    /// Answers everybody who waits that the outcome is unknown.
+    fn refuse(&mut self, cause: &Arc<str>) {
+        for (answer, _) in self.answers.drain(..) {
+            refuse(answer, cause);
+        }
+    }
+}
+
+/// Answers that the outcome is unknown.
+pub(super) fn refuse(answer: Answer, cause: &Arc<str>) {
+    // The caller may have gone.
+    let _ = answer.send(Err(EngineError::StoreFailed { cause: Arc::clone(cause) }));
+}
+
+impl Open {
+    pub fn new(state: State) -> Self {
+        let batch = Batch { state, answers: Vec::new(), commands: 0, is_awaited: false, phase: Phase::Running };
+        Self { batch: Mutex::new(batch), filled: Condvar::new(), taken: Condvar::new() }
+    }
+
+    /// A look at it, whatever has happened.
+    fn look(&self) -> MutexGuard<'_, Batch> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the stepper: lets `step` add to the batch, once there is room. A batch that the committer waits for goes
+    /// first, so that a stepper with much to do does not keep the disk idle.
+    ///
+    /// # Errors
+    /// The engine has failed: why.
+    pub fn add<T>(&self, step: impl FnOnce(&mut Batch) -> T) -> Result<T, Arc<str>> {
+        let mut batch = self.look();
+        loop {
+            if let Phase::Failed(cause) = &batch.phase {
+                return Err(Arc::clone(cause));
+            }
+            if batch.commands == 0 || !(batch.is_awaited || batch.commands >= BATCH) {
+                break;
+            }
+            batch = self.taken.wait(batch).unwrap_or_else(PoisonError::into_inner);
+        }
+        let added = step(&mut batch);
+        if batch.commands > 0 && batch.is_awaited {
+            self.filled.notify_one();
+        }
+        Ok(added)
+    }
+
+    /// For the committer: waits for something to commit, and lets `take` take it. `None` when everything is committed
+    /// and nothing will come any more.
+    ///
+    /// # Errors
+    /// The stepper has panicked, so the state cannot be trusted.
+    pub fn take<T>(&self, take: impl FnOnce(&mut Batch) -> T) -> anyhow::Result<Option<T>> {
+        let panicked = || anyhow!("the engine has panicked: this is a bug in locker");
+        let mut batch = self.batch.lock().map_err(|_| panicked())?;
+        while batch.commands == 0 {
+            match &batch.phase {
+                Phase::Running => {}
+                Phase::Stopped => return Ok(None),
+                Phase::Failed(_) => return Err(panicked()),
+            }
+            batch.is_awaited = true;
+            batch = self.filled.wait(batch).map_err(|_| panicked())?;
+        }
+        batch.is_awaited = false;
+        let taken = take(&mut batch);
+        batch.commands = 0;
+        self.taken.notify_one();
+        Ok(Some(taken))
+    }
+
+    /// Nothing will be added any more.
+    pub fn stop(&self) {
+        let mut batch = self.look();
+        if matches!(batch.phase, Phase::Running) {
+            batch.phase = Phase::Stopped;
+        }
+        self.filled.notify_one();
+    }
+
+    /// Nothing is committed any more: everybody who waits is told, and so is everybody who comes.
+    pub fn fail(&self, cause: &Arc<str>) {
+        let mut batch = self.look();
+        batch.refuse(cause);
+        if !matches!(batch.phase, Phase::Failed(_)) {
+            batch.phase = Phase::Failed(Arc::clone(cause));
+        }
+        self.filled.notify_one();
+        self.taken.notify_one();
+    }
+
+    /// The state after all steps, for those who check it.
+    #[cfg(test)]
+    pub fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.look().state)
+    }
+}
