@@ -1,15 +1,18 @@
-//! The thread that commits: what it has made durable is published, and then answered.
+//! What commits: what it has made durable is published, and then answered.
+//!
+//! It has a thread of its own, so that the next batch can be stepped meanwhile. A command that comes alone is committed by
+//! the stepper's thread, which saves its client a change of threads.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::anyhow;
 use arc_swap::ArcSwap;
 
 use super::open::{Batch, Open, refuse};
-use super::{Answer, EngineClock, EngineError, Listeners};
+use super::{Answer, EngineClock, EngineError, Listeners, PANICKED};
 use crate::core::command::Reply;
 use crate::core::state::{Changes, Notice, Snapshot};
 use crate::core::time::{EngineMs, Span};
@@ -27,6 +30,22 @@ pub(super) struct Committer {
     snapshot: Arc<ArcSwap<Snapshot>>,
     listeners: Listeners,
     last_time_stored: EngineMs,
+}
+
+/// Commits whatever is stepped, until nothing will come any more. Calls `failed` if a commit has failed or a thread of the
+/// engine has panicked.
+pub(super) fn work(open: &Open, committer: &Mutex<Committer>, failed: impl FnOnce(anyhow::Error)) {
+    let run = catch_unwind(AssertUnwindSafe(|| {
+        while open.wait()? {
+            // After a panic the engine has failed, and there is nothing to take.
+            committer.lock().unwrap_or_else(PoisonError::into_inner).commit_all()?;
+        }
+        Ok(())
+    }));
+    if let Err(cause) = run.unwrap_or_else(|_| Err(PANICKED.into())) {
+        open.fail(&cause);
+        failed(anyhow!("{cause}"));
+    }
 }
 
 /// A batch that has been taken: what one commit makes durable, and what is done then.
@@ -49,27 +68,16 @@ impl Committer {
         Self { store, open, clock, snapshot, listeners, last_time_stored }
     }
 
-    /// Runs until everything is committed and nothing will come any more. Calls `failed` if a commit has failed, or one
-    /// of the two threads has panicked.
-    pub fn work(mut self, failed: impl FnOnce(anyhow::Error)) {
-        let run = catch_unwind(AssertUnwindSafe(|| {
-            while let Some(taken) = self.take()? {
-                self.commit(taken)?;
-            }
-            Ok(())
-        }));
-        let run = run.unwrap_or_else(|_| Err(anyhow!("the engine has panicked: this is a bug in locker")));
-        if let Err(error) = run {
-            self.open.fail(&Arc::from(format!("{error:#}")));
-            failed(error);
-        }
-    }
-
-    /// Waits for a batch. `None` when everything is committed and nothing will come any more.
+    /// Commits what has been stepped, if there is something.
     ///
     /// # Errors
-    /// The stepper has panicked.
-    pub fn take(&mut self) -> anyhow::Result<Option<Taken>> {
+    /// The commit has failed: why. Everybody has been told.
+    pub fn commit_all(&mut self) -> Result<(), Arc<str>> {
+        self.take().map_or(Ok(()), |taken| self.commit(taken))
+    }
+
+    /// Takes what has been stepped, if there is something.
+    pub fn take(&mut self) -> Option<Taken> {
         let Self { open, clock, last_time_stored, listeners, .. } = self;
         open.take(|Batch { state, answers, commands, .. }| {
             listeners.figures.commands.inc_by(*commands as u64);
@@ -94,9 +102,9 @@ impl Committer {
     /// Commits, publishes, answers, in this order: a crash could lose an answer that was sent before its commit.
     ///
     /// # Errors
-    /// The commit has failed. Everybody who waits for it has been told, and so is everybody who waits for what was
+    /// The commit has failed: why. Everybody who waits for it has been told, and so is everybody who waits for what was
     /// stepped after it, because it rests on it.
-    pub fn commit(&mut self, taken: Taken) -> anyhow::Result<()> {
+    pub fn commit(&mut self, taken: Taken) -> Result<(), Arc<str>> {
         let Taken { changes, snapshot, answers, notices } = taken;
         let began = Instant::now();
         if !changes.is_empty()
@@ -105,7 +113,7 @@ impl Committer {
             let cause: Arc<str> = Arc::from(format!("{error:#}"));
             answers.into_iter().for_each(|(answer, _)| refuse(answer, &cause));
             self.open.fail(&cause);
-            return Err(error);
+            return Err(cause);
         }
         let took = began.elapsed();
         self.snapshot.store(Arc::new(snapshot));

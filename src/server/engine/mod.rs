@@ -3,7 +3,7 @@
 //! - `stepper`: takes all queued commands and steps through them, one after the other.
 //! - `committer`: takes what has been stepped as *one* batch, makes it durable, publishes the snapshot, and then answers.
 //!   What is stepped meanwhile is the next batch (group commit), so that neither the disk nor the core waits for the
-//!   other.
+//!   other (docs/decisions/0034).
 //! - `open`: what has been stepped and not yet taken, which the two share.
 
 mod committer;
@@ -15,8 +15,7 @@ mod stepper;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -205,6 +204,9 @@ impl Engine {
     }
 }
 
+/// Why an engine has ended whose thread has panicked.
+const PANICKED: &str = "the engine has panicked: this is a bug in locker";
+
 /// The engine has ended and can no longer give its own reason.
 fn down() -> EngineError {
     EngineError::StoreFailed { cause: Arc::from("the engine has ended") }
@@ -258,9 +260,11 @@ pub fn start_with(
 ) -> anyhow::Result<(Engine, JoinHandle<()>)> {
     let (engine, stepper, committer) = awake(store, settings, clock, listeners, prepare)?;
     let thread = |name: &str| std::thread::Builder::new().name(name.into());
-    let committing = thread("commit").spawn(move || committer.work(failed))?;
+    let committer = Arc::new(Mutex::new(committer));
+    let (open, other) = (stepper.open(), Arc::clone(&committer));
+    let committing = thread("commit").spawn(move || committer::work(&open, &other, failed))?;
     let stepping = thread("engine").spawn(move || {
-        stepper.work();
+        stepper.work(committer);
         // It has told `failed` of its own panic.
         let _ = committing.join();
     })?;

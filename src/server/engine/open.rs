@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use anyhow::anyhow;
-
 use super::{Answer, EngineError};
 use crate::core::command::Reply;
 use crate::core::state::State;
@@ -24,7 +22,7 @@ pub(super) struct Batch {
     pub answers: Vec<(Answer, Result<Reply, EngineError>)>,
     /// How many commands have been stepped.
     pub commands: usize,
-    /// The committer has nothing to do.
+    /// The committer's thread has nothing to do.
     is_awaited: bool,
     phase: Phase,
 }
@@ -63,12 +61,13 @@ impl Open {
         self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For the stepper: lets `step` add to the batch, once there is room. A batch that the committer waits for goes
-    /// first, so that a stepper with much to do does not keep the disk idle.
+    /// For the stepper: lets `step` add to the batch, once there is room. A batch that the committer's thread waits for
+    /// goes first, so that a stepper with much to do does not keep the disk idle. That thread is woken if it is to
+    /// `announce` what was added.
     ///
     /// # Errors
     /// The engine has failed: why.
-    pub fn add<T>(&self, step: impl FnOnce(&mut Batch) -> T) -> Result<T, Arc<str>> {
+    pub fn add<T>(&self, announce: bool, step: impl FnOnce(&mut Batch) -> T) -> Result<T, Arc<str>> {
         let mut batch = self.look();
         loop {
             if let Phase::Failed(cause) = &batch.phase {
@@ -80,34 +79,44 @@ impl Open {
             batch = self.taken.wait(batch).unwrap_or_else(PoisonError::into_inner);
         }
         let added = step(&mut batch);
-        if batch.commands > 0 && batch.is_awaited {
+        if announce && batch.commands > 0 && batch.is_awaited {
             self.filled.notify_one();
         }
         Ok(added)
     }
 
-    /// For the committer: waits for something to commit, and lets `take` take it. `None` when everything is committed
-    /// and nothing will come any more.
+    /// For the committer's thread: waits for something to commit. False when everything is committed and nothing will
+    /// come any more.
     ///
     /// # Errors
-    /// The stepper has panicked, so the state cannot be trusted.
-    pub fn take<T>(&self, take: impl FnOnce(&mut Batch) -> T) -> anyhow::Result<Option<T>> {
-        let panicked = || anyhow!("the engine has panicked: this is a bug in locker");
-        let mut batch = self.batch.lock().map_err(|_| panicked())?;
-        while batch.commands == 0 {
+    /// The engine has failed: why.
+    pub fn wait(&self) -> Result<bool, Arc<str>> {
+        let mut batch = self.look();
+        loop {
             match &batch.phase {
+                Phase::Failed(cause) => return Err(Arc::clone(cause)),
+                _ if batch.commands > 0 => break,
+                Phase::Stopped => return Ok(false),
                 Phase::Running => {}
-                Phase::Stopped => return Ok(None),
-                Phase::Failed(_) => return Err(panicked()),
             }
             batch.is_awaited = true;
-            batch = self.filled.wait(batch).map_err(|_| panicked())?;
+            batch = self.filled.wait(batch).unwrap_or_else(PoisonError::into_inner);
         }
         batch.is_awaited = false;
+        Ok(true)
+    }
+
+    /// Lets `take` take what there is to commit; `None` if there is nothing, or if nothing may be committed any more.
+    pub fn take<T>(&self, take: impl FnOnce(&mut Batch) -> T) -> Option<T> {
+        // A step that has panicked leaves a state that cannot be trusted.
+        let mut batch = self.batch.lock().ok()?;
+        if batch.commands == 0 || matches!(batch.phase, Phase::Failed(_)) {
+            return None;
+        }
         let taken = take(&mut batch);
         batch.commands = 0;
         self.taken.notify_one();
-        Ok(Some(taken))
+        Some(taken)
     }
 
     /// Nothing will be added any more.

@@ -1,15 +1,16 @@
 //! The thread that steps: it alone changes the state, command by command.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::ensure;
 
+use super::committer::Committer;
 use super::figures::EngineFigures;
 use super::open::{Batch, Open, refuse};
-use super::{Answer, Asker, EngineClock, EngineError, Job};
+use super::{Answer, Asker, EngineClock, EngineError, Job, PANICKED};
 use crate::core::command::{Command, Reply};
 use crate::core::settings::planted;
 use crate::core::state::State;
@@ -48,19 +49,17 @@ impl Stepper {
     }
 
     /// What it shares with the committer.
-    #[cfg(test)]
     pub fn open(&self) -> Arc<Open> {
         Arc::clone(&self.open)
     }
 
     /// Runs until the engine is stopped. After a failure it answers that the outcome is unknown.
-    pub fn work(mut self) {
+    pub fn work(mut self, committer: Arc<Mutex<Committer>>) {
         // After a panic the state cannot be trusted, so a panic ends the server, as a failed commit does.
-        let cause = match catch_unwind(AssertUnwindSafe(|| self.run())) {
-            Ok(Ok(())) => return self.open.stop(),
-            Ok(Err(cause)) => cause,
-            Err(_) => Arc::from("the engine has panicked"),
-        };
+        let run = catch_unwind(AssertUnwindSafe(|| self.run(&committer)));
+        // The store is closed by whoever is the last to have it.
+        drop(committer);
+        let Err(cause) = run.unwrap_or_else(|_| Err(PANICKED.into())) else { return self.open.stop() };
         self.open.fail(&cause);
         while let Ok(job) = self.queue.recv() {
             match job {
@@ -74,7 +73,7 @@ impl Stepper {
     ///
     /// # Errors
     /// The engine has failed: why.
-    fn run(&mut self) -> Result<(), Arc<str>> {
+    fn run(&mut self, committer: &Mutex<Committer>) -> Result<(), Arc<str>> {
         loop {
             let pause = Duration::from_millis(self.due().0.saturating_sub(self.clock.now().engine.0));
             let first = match self.queue.recv_timeout(pause) {
@@ -94,7 +93,14 @@ impl Stepper {
                     break;
                 }
             }
-            self.turn(commands)?;
+            let is_alone = commands.len() < 2;
+            self.turn(commands, !is_alone)?;
+            if is_alone {
+                // Unless a commit is going on, after which its thread looks for more.
+                if let Ok(mut committer) = committer.try_lock() {
+                    committer.commit_all()?;
+                }
+            }
             if stop {
                 return Ok(());
             }
@@ -106,11 +112,12 @@ impl Stepper {
         self.next_timer.map_or(self.next_reconcile, |timer| timer.min(self.next_reconcile))
     }
 
-    /// One turn: the commands that have arrived, and the timers that are due.
+    /// One turn: the commands that have arrived, and the timers that are due. Wakes the committer's thread if it is to
+    /// `announce` them.
     ///
     /// # Errors
     /// The engine has failed: why. Everybody has been answered.
-    pub fn turn(&mut self, mut commands: Vec<Queued>) -> Result<(), Arc<str>> {
+    pub fn turn(&mut self, mut commands: Vec<Queued>, announce: bool) -> Result<(), Arc<str>> {
         let now = self.clock.now();
         if now.engine >= self.next_reconcile {
             commands.push((Command::Reconcile, None, None));
@@ -118,17 +125,17 @@ impl Stepper {
         } else if commands.is_empty() {
             commands.push((Command::Tick, None, None));
         }
-        self.step_all(commands)
+        self.step_all(commands, announce)
     }
 
     /// Steps through the commands. Their answers wait for the commit.
     ///
     /// # Errors
     /// The engine has failed: why. Everybody has been answered.
-    pub fn step_all(&mut self, commands: Vec<Queued>) -> Result<(), Arc<str>> {
+    pub fn step_all(&mut self, commands: Vec<Queued>, announce: bool) -> Result<(), Arc<str>> {
         let mut commands = Some(commands);
         let open = Arc::clone(&self.open);
-        let added = open.add(|batch| {
+        let added = open.add(announce, |batch| {
             for (command, asker, answer) in commands.take().into_iter().flatten() {
                 batch.commands += 1;
                 let result = self.step(&mut batch.state, command, asker);

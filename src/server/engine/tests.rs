@@ -57,18 +57,17 @@ impl Both {
     }
 
     fn batch(&mut self, commands: Vec<Queued>) {
-        self.0.step_all(commands).unwrap();
+        self.0.step_all(commands, false).unwrap();
         self.commit();
     }
 
     fn turn(&mut self) {
-        self.0.turn(Vec::new()).unwrap();
+        self.0.turn(Vec::new(), false).unwrap();
         self.commit();
     }
 
     fn commit(&mut self) {
-        let taken = self.1.take().unwrap().expect("something was stepped");
-        self.1.commit(taken).unwrap();
+        self.1.commit_all().unwrap();
     }
 }
 
@@ -198,6 +197,8 @@ impl Store for Slow {
     }
 }
 
+type Answered = oneshot::Receiver<Result<Reply, EngineError>>;
+
 /// An engine in the middle of a commit, and what it says of its end.
 struct Busy {
     engine: Engine,
@@ -221,7 +222,7 @@ impl Busy {
     }
 
     /// A command that changes something, and news of when it is stepped.
-    fn ask(&self, pool: &str, fate: fn()) -> (oneshot::Receiver<Result<Reply, EngineError>>, mpsc::Receiver<()>) {
+    fn ask(&self, pool: &str, fate: impl FnOnce() + Send + 'static) -> (Answered, mpsc::Receiver<()>) {
         let (step, stepped) = mpsc::channel();
         let permit: Permit = Box::new(move |_, _, _| {
             // The test may not want to know.
@@ -235,6 +236,24 @@ impl Busy {
         (self.engine.ask(set, Some(Box::new(asker))).unwrap(), stepped)
     }
 
+    /// Two commands that have come together, and whose commit has begun.
+    fn ask_two(&self) -> [Answered; 2] {
+        let (go, wait) = mpsc::channel();
+        let (alone, stepped) = self.ask("alone", move || wait.recv().unwrap());
+        stepped.recv().unwrap();
+        let two = ["a", "b"].map(|pool| self.ask(pool, || {}).0);
+        go.send(()).unwrap();
+        self.begun.recv().unwrap();
+        self.end.send(Ok(())).unwrap();
+        assert!(alone.blocking_recv().unwrap().is_ok());
+        self.begun.recv().unwrap();
+        two
+    }
+
+    fn shows(&self, pool: &str) -> bool {
+        self.engine.snapshot().pool(&PoolName::parse(pool).unwrap()).is_some()
+    }
+
     fn stop(self) -> Vec<String> {
         self.engine.stop();
         self.thread.join().unwrap();
@@ -246,52 +265,62 @@ impl Busy {
 #[test]
 fn what_comes_during_a_commit_is_stepped_and_not_answered() {
     let busy = Busy::start();
-    let (mut first, _) = busy.ask("a", || {});
-    busy.begun.recv().unwrap();
-    let (mut second, stepped) = busy.ask("b", || {});
+    let [mut a, mut b] = busy.ask_two();
+    let (mut c, stepped) = busy.ask("c", || {});
     stepped.recv().unwrap();
-    let shown = |pool| busy.engine.snapshot().pool(&PoolName::parse(pool).unwrap()).is_some();
-    assert!(first.try_recv().is_err() && second.try_recv().is_err());
-    assert!(!shown("a") && !shown("b"));
+    assert!([&mut a, &mut b, &mut c].map(|answer| answer.try_recv().is_err()).iter().all(|none| *none));
+    assert_eq!(["a", "b", "c"].map(|pool| busy.shows(pool)), [false; 3]);
     busy.end.send(Ok(())).unwrap();
     busy.begun.recv().unwrap();
-    assert!(first.blocking_recv().unwrap().is_ok());
-    assert!(second.try_recv().is_err() && shown("a") && !shown("b"));
+    assert!(a.blocking_recv().unwrap().is_ok() && b.blocking_recv().unwrap().is_ok());
+    assert!(c.try_recv().is_err());
+    assert_eq!(["a", "b", "c"].map(|pool| busy.shows(pool)), [true, true, false]);
     busy.end.send(Ok(())).unwrap();
-    assert!(second.blocking_recv().unwrap().is_ok());
-    assert!(shown("b"));
+    assert!(c.blocking_recv().unwrap().is_ok() && busy.shows("c"));
     assert_eq!(busy.stop(), [""; 0]);
 }
 
 #[test]
 fn a_failed_commit_takes_back_what_was_stepped_after_it() {
     let busy = Busy::start();
-    let (first, _) = busy.ask("a", || {});
-    busy.begun.recv().unwrap();
-    let (second, stepped) = busy.ask("b", || {});
+    let [a, b] = busy.ask_two();
+    let (c, stepped) = busy.ask("c", || {});
     stepped.recv().unwrap();
     busy.end.send(Err(anyhow::anyhow!("the disk is full"))).unwrap();
     let failed = Err(EngineError::StoreFailed { cause: Arc::from("the disk is full") });
-    assert_eq!(first.blocking_recv().unwrap(), failed);
-    assert_eq!(second.blocking_recv().unwrap(), failed);
-    let (third, _) = busy.ask("c", || {});
-    assert_eq!(third.blocking_recv().unwrap(), failed);
+    let (d, _) = busy.ask("d", || {});
+    for answer in [a, b, c, d] {
+        assert_eq!(answer.blocking_recv().unwrap(), failed);
+    }
     assert!(busy.begun.try_recv().is_err(), "nothing more is committed");
-    assert!(busy.engine.snapshot().pool(&PoolName::parse("a").unwrap()).is_none());
+    assert!(!busy.shows("a"));
+    assert_eq!(busy.stop(), ["the disk is full"]);
+}
+
+/// The commit of a command that came alone is made by the thread that has stepped it.
+#[test]
+fn a_failed_commit_of_a_single_command_is_the_last_one() {
+    let busy = Busy::start();
+    let (a, _) = busy.ask("a", || {});
+    busy.begun.recv().unwrap();
+    let (b, _) = busy.ask("b", || {});
+    busy.end.send(Err(anyhow::anyhow!("the disk is full"))).unwrap();
+    for answer in [a, b] {
+        assert!(matches!(answer.blocking_recv().unwrap(), Err(EngineError::StoreFailed { .. })));
+    }
     assert_eq!(busy.stop(), ["the disk is full"]);
 }
 
 #[test]
 fn a_panic_while_it_steps_ends_the_engine() {
     let busy = Busy::start();
-    let (first, _) = busy.ask("a", || {});
-    busy.begun.recv().unwrap();
-    let (second, _) = busy.ask("b", || panic!("planted"));
-    assert!(second.blocking_recv().is_err(), "its answer is lost with its step");
+    let [a, b] = busy.ask_two();
+    let (c, _) = busy.ask("c", || panic!("planted"));
+    assert!(c.blocking_recv().is_err(), "its answer is lost with its step");
     busy.end.send(Ok(())).unwrap();
-    assert!(first.blocking_recv().unwrap().is_ok(), "it was committed");
-    let (third, _) = busy.ask("c", || {});
-    assert!(matches!(third.blocking_recv().unwrap(), Err(EngineError::StoreFailed { .. })));
+    assert!(a.blocking_recv().unwrap().is_ok() && b.blocking_recv().unwrap().is_ok(), "they were committed");
+    let (d, _) = busy.ask("d", || {});
+    assert!(matches!(d.blocking_recv().unwrap(), Err(EngineError::StoreFailed { .. })));
     let failed = busy.stop();
     assert!(failed.len() == 1 && failed[0].contains("panicked"), "{failed:?}");
 }

@@ -448,17 +448,14 @@ impl Server {
     }
 
     /// Steps, and commits. What comes meanwhile is stepped before the commit has ended, and is committed next.
-    fn turn(&mut self, commands: Vec<Queued>, meanwhile: Vec<Queued>) -> anyhow::Result<()> {
-        let stepped = "only a commit fails";
-        self.stepper.turn(commands).expect(stepped);
-        let taken = self.committer.take()?.expect("something was stepped");
-        if meanwhile.is_empty() {
-            return self.committer.commit(taken);
+    fn turn(&mut self, commands: Vec<Queued>, meanwhile: Vec<Queued>) -> Result<(), Arc<str>> {
+        self.stepper.turn(commands, false).expect("only a commit fails");
+        let taken = self.committer.take().expect("something was stepped");
+        if !meanwhile.is_empty() {
+            self.stepper.step_all(meanwhile, false).expect("only a commit fails");
         }
-        self.stepper.step_all(meanwhile).expect(stepped);
         self.committer.commit(taken)?;
-        let taken = self.committer.take()?.expect("something was stepped");
-        self.committer.commit(taken)
+        self.committer.commit_all()
     }
 
     fn next_turn(&self, now: Ms) -> Ms {
