@@ -34,6 +34,8 @@ pub(super) struct Stepper {
     figures: EngineFigures,
     next_reconcile: EngineMs,
     next_timer: Option<EngineMs>,
+    /// Nothing more is to be taken from the queue.
+    is_stopped: bool,
 }
 
 impl Stepper {
@@ -45,7 +47,7 @@ impl Stepper {
         figures: EngineFigures,
     ) -> Self {
         let now = clock.now().engine;
-        Self { queue, open, reader, clock, figures, next_reconcile: now, next_timer: Some(now) }
+        Self { queue, open, reader, clock, figures, next_reconcile: now, next_timer: Some(now), is_stopped: false }
     }
 
     /// What it shares with the committer.
@@ -61,10 +63,10 @@ impl Stepper {
         drop(committer);
         let Err(cause) = run.unwrap_or_else(|_| Err(PANICKED.into())) else { return self.open.stop() };
         self.open.fail(&cause);
-        while let Ok(job) = self.queue.recv() {
-            match job {
-                Job::Do { answer, .. } => answer.into_iter().for_each(|answer| refuse(answer, &cause)),
-                Job::Stop => return,
+        while !self.is_stopped {
+            match self.queue.recv() {
+                Ok(Job::Do { answer, .. }) => answer.into_iter().for_each(|answer| refuse(answer, &cause)),
+                Ok(Job::Stop) | Err(_) => self.is_stopped = true,
             }
         }
     }
@@ -82,15 +84,14 @@ impl Stepper {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             let mut commands = Vec::new();
-            let mut stop = false;
             for job in first.into_iter().chain(self.queue.try_iter()).take(BATCH) {
                 self.figures.queued.dec();
                 match job {
                     Job::Do { command, asker, answer } => commands.push((command, asker, answer)),
-                    Job::Stop => stop = true,
-                }
-                if stop {
-                    break;
+                    Job::Stop => {
+                        self.is_stopped = true;
+                        break;
+                    }
                 }
             }
             let is_alone = commands.len() < 2;
@@ -101,7 +102,7 @@ impl Stepper {
                     committer.commit_all()?;
                 }
             }
-            if stop {
+            if self.is_stopped {
                 return Ok(());
             }
         }

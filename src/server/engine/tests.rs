@@ -311,6 +311,16 @@ fn a_failed_commit_of_a_single_command_is_the_last_one() {
     assert_eq!(busy.stop(), ["the disk is full"]);
 }
 
+/// Also if the first thing that it hears after the failure is that it is to stop.
+#[test]
+fn an_engine_that_has_failed_can_be_stopped() {
+    let busy = Busy::start();
+    let [a, b] = busy.ask_two();
+    busy.end.send(Err(anyhow::anyhow!("the disk is full"))).unwrap();
+    assert!(a.blocking_recv().unwrap().is_err() && b.blocking_recv().unwrap().is_err());
+    assert_eq!(busy.stop(), ["the disk is full"]);
+}
+
 #[test]
 fn a_panic_while_it_steps_ends_the_engine() {
     let busy = Busy::start();
