@@ -550,7 +550,8 @@ fn planted_bugs_are_found() {
     let quick: &[Plant] = &[Plant::ReleaseUnchecked, Plant::FenceInMemory];
     let all = &[Plant::ReleaseUnchecked, Plant::FenceInMemory, Plant::AnswerBeforeCommit, Plant::EarlierRun];
     for &plant in if cfg!(debug_assertions) { quick } else { all } {
-        let (failed, _) = first_failure(0..2_000, plant);
+        // Some need a rare course of events: one in some thousand seeds has it.
+        let (failed, _) = first_failure(0..20_000, plant);
         println!("{plant:?} was found by seed {failed:?}");
         assert!(failed.is_some(), "{plant:?} was not found");
     }
