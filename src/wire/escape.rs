@@ -46,6 +46,17 @@ pub fn escape_json(json: &str) -> String {
     escaped
 }
 
+/// A name as one word of a command that people may copy into a shell: a shell finds nothing to carry out in it. Somebody
+/// else may have chosen the name.
+#[must_use]
+pub fn shell_word(name: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./@:%+".contains(c);
+    if !name.is_empty() && name.chars().all(is_plain) {
+        return name.to_owned();
+    }
+    format!("'{}'", name.replace('\'', r"'\''"))
+}
+
 /// The longest prefix of `text` that has at most `max` bytes and does not split a character.
 #[must_use]
 pub fn cut(text: &str, max: usize) -> &str {
@@ -58,7 +69,21 @@ pub fn cut(text: &str, max: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    #[test]
+    fn a_shell_reads_a_word_as_it_is() {
+        for plain in ["staging", "cf/fresh-1", "größe", "a@b:c+d%e"] {
+            assert_eq!(shell_word(plain), plain);
+        }
+        for name in ["", "my pool", "$(touch x)", "`id`", "a'b", "'; id; '", "\"$HOME\"", "a\\", "~", "*", "#x", "!!"] {
+            let script = format!("printf %s {}", shell_word(name));
+            let read = Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(read.stdout).unwrap(), name, "{script}");
+        }
+    }
 
     #[test]
     fn nothing_that_a_terminal_acts_on_gets_through() {

@@ -18,6 +18,7 @@ use crate::wire::api::{
     WhenEmpty,
 };
 use crate::wire::errors::{Code, exit};
+use crate::wire::escape::shell_word;
 use crate::wire::text::counted;
 
 /// How many holders, and how many waiters, are listed at most.
@@ -43,7 +44,7 @@ pub(super) fn examine(
             let next = format!(
                 "the first `acquire` creates it, with one lock, unless the server runs with --declared-only; \
                  create it yourself with: locker pool set {} --capacity N",
-                pool.as_str()
+                shell_word(pool.as_str())
             );
             return report.warn(env, "pool", format!("{:?} does not exist", pool.as_str()), next);
         }
@@ -77,7 +78,7 @@ fn summary(view: &PoolView, report: &mut Report, env: &mut Env<'_>) -> Result<()
             Some(WhenEmpty::Fail) => "claims fail until it has one",
             None => "an acquire of the resource waits until it has one, other claims fail",
         };
-        let next = format!("{until}: locker lock add {pool} NAME");
+        let next = format!("{until}: locker lock add {} NAME", shell_word(pool));
         return report.warn(env, "pool", text, next);
     }
     report.ok(env, "pool", text)

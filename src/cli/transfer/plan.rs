@@ -19,6 +19,7 @@ use crate::wire::api::{
     RemoveBody,
 };
 use crate::wire::errors::{Code, exit};
+use crate::wire::escape::shell_word;
 use crate::wire::latch::{LatchStatus, LatchView};
 use crate::wire::text::{counted, show_metadata};
 
@@ -95,7 +96,7 @@ impl<'w> Plan<'w> {
                 if overwrite.contains(&named) {
                     self.actions.push(Action::Pool(name, wanted, policy));
                 } else {
-                    let flag = word(name.as_str());
+                    let flag = shell_word(name.as_str());
                     self.left.push(format!("pool {name:?} has another policy (--overwrite {flag} replaces it)"));
                 }
             }
@@ -112,7 +113,8 @@ impl<'w> Plan<'w> {
             };
             let is_held = !view.holders.is_empty();
             if wanted.is_free == Some(true) && is_held {
-                let command = format!("locker release --pool {} --lock {}", word(name.as_str()), word(lock.as_str()));
+                let command =
+                    format!("locker release --pool {} --lock {}", shell_word(name.as_str()), shell_word(lock.as_str()));
                 self.left.push(format!(
                     "lock {lock:?} of pool {name:?} is held on the server, but free here (if nobody uses it: {command})"
                 ));
@@ -127,7 +129,7 @@ impl<'w> Plan<'w> {
             } else if overwrite.contains(&Named { lock: Some(lock.clone()), ..named.clone() }) {
                 self.actions.push(Action::ChangeLock(name, lock, wanted));
             } else {
-                let flag = word(&format!("{name}/{lock}"));
+                let flag = shell_word(&format!("{name}/{lock}"));
                 let what = format!("lock {lock:?} of pool {name:?} has other metadata or labels");
                 self.left.push(format!("{what} (--overwrite {flag} replaces them)"));
             }
@@ -147,7 +149,7 @@ impl<'w> Plan<'w> {
                 "{} of pool {name:?}: {}{more} (--prune {} removes them)",
                 counted(others.len(), "lock"),
                 named.join(", "),
-                word(name.as_str())
+                shell_word(name.as_str())
             );
             self.stay.push(stay);
             return;
@@ -235,12 +237,6 @@ impl<'w> Plan<'w> {
 /// replaces it.
 fn by_name(pool: &PoolView) -> BTreeMap<&str, &LockView> {
     pool.items.iter().filter(|lock| !lock.implicit).map(|lock| (lock.lock.as_str(), lock)).collect()
-}
-
-/// A name as an argument of a command line that people may copy.
-pub(super) fn word(name: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "-_./@:%+".contains(c);
-    if name.chars().all(is_plain) { name.to_owned() } else { format!("{name:?}") }
 }
 
 /// The metadata of a lock that was fetched by itself; `None` if the server sends it in a form that this release does

@@ -17,7 +17,7 @@ use anyhow::{Context, bail};
 use super::super::output::{CliError, print_line};
 use super::super::values::person;
 use super::build_link::{build_in, without_link};
-use super::plan::{metadata_of, word};
+use super::plan::metadata_of;
 use super::wanted::{Wanted, WantedHold, WantedLock, WantedPolicy, WantedPool};
 use super::{How, Named, Summary};
 use crate::client::Client;
@@ -27,7 +27,7 @@ use crate::env::{Env, hex, read_at_most, read_file};
 use crate::wire::api::{ClaimBody, LockRef, Owner, Policy, Scope, WhenEmpty};
 use crate::wire::digest::Fields;
 use crate::wire::errors::exit;
-use crate::wire::escape::cut;
+use crate::wire::escape::{cut, shell_word};
 
 /// The directories of claimed and free locks.
 const CLAIMED: &str = "claimed";
@@ -357,7 +357,7 @@ impl PoolFiles {
             }
             if (exists(&file) || exists(&other)) && !overwrite.contains(&named) {
                 summary.left += 1;
-                let flag = word(&named.to_string());
+                let flag = shell_word(&named.to_string());
                 let what = format!("left alone: {named} exists with other content or in another state");
                 print_line(env, &format!("{what} (--overwrite {flag} replaces it)"))?;
                 continue;
