@@ -8,6 +8,8 @@
 
 mod committer;
 pub mod figures;
+#[cfg(test)]
+mod hooked;
 mod open;
 #[cfg(test)]
 mod simulation;

@@ -3,6 +3,7 @@
 use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::hooked::Hooked;
 use super::stepper::Queued;
 use super::*;
 use crate::core::claim::Ended;
@@ -162,41 +163,6 @@ fn nothing_is_stored_while_nothing_needs_it() {
     assert_eq!(stored_times(None), [0; 30]);
 }
 
-/// A store whose commits say that they have begun, and end as the test says.
-struct Slow {
-    kept: MemoryStore,
-    begun: mpsc::Sender<()>,
-    end: mpsc::Receiver<anyhow::Result<()>>,
-}
-
-impl Store for Slow {
-    fn load(&mut self) -> anyhow::Result<Loaded> {
-        self.kept.load()
-    }
-
-    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
-        self.kept.ended(each)
-    }
-
-    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
-        self.kept.history(each)
-    }
-
-    fn reader(&self) -> Arc<dyn Reader> {
-        self.kept.reader()
-    }
-
-    fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
-        self.begun.send(())?;
-        self.end.recv()??;
-        self.kept.commit(changes)
-    }
-
-    fn store_id(&self) -> &str {
-        self.kept.store_id()
-    }
-}
-
 type Answered = oneshot::Receiver<Result<Reply, EngineError>>;
 
 /// An engine in the middle of a commit, and what it says of its end.
@@ -211,7 +177,12 @@ struct Busy {
 impl Busy {
     fn start() -> Self {
         let ((begin, begun), (end, ended), (fail, failed)) = (mpsc::channel(), mpsc::channel(), mpsc::channel());
-        let store = Box::new(Slow { kept: MemoryStore::new().unwrap(), begun: begin, end: ended });
+        // Its commits say that they have begun, and end as the test says.
+        let before_commit = move || {
+            begin.send(())?;
+            ended.recv()?
+        };
+        let store = Box::new(Hooked { kept: MemoryStore::new().unwrap(), before_commit });
         let clock = Arc::new(TestClock::default());
         let note = move |error: anyhow::Error| fail.send(format!("{error:#}")).unwrap();
         end.send(Ok(())).unwrap();

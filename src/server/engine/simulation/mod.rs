@@ -23,19 +23,17 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::committer::Committer;
+use super::hooked::Hooked;
 use super::stepper::{Queued, Stepper};
 use super::{EngineClock, EngineError, Listeners, Open, awake};
 use crate::core::command::{By, Command, Reply, Wait};
-use crate::core::history::Outline;
 use crate::core::names::{ParkId, PoolName};
 use crate::core::pool::Policy;
 use crate::core::settings::{Plant, Settings};
-use crate::core::state::{Changes, EndedOutline, Loaded};
 use crate::core::time::Now;
 use crate::env::Clock;
 use crate::server::notices::{Notices, Subscription};
 use crate::store::memory::MemoryStore;
-use crate::store::{Reader, Store};
 use client::Client;
 use judge::Judge;
 use network::{Dice, Event, Message, Network};
@@ -69,39 +67,6 @@ impl Clock for VirtualClock {
 
     fn wall_ms(&self) -> u64 {
         self.wall.load(Ordering::Relaxed)
-    }
-}
-
-/// A store whose next commit fails on request. Nothing of that commit is kept.
-struct FlakyStore {
-    kept: MemoryStore,
-    fails: Arc<AtomicBool>,
-}
-
-impl Store for FlakyStore {
-    fn load(&mut self) -> anyhow::Result<Loaded> {
-        self.kept.load()
-    }
-
-    fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
-        self.kept.ended(each)
-    }
-
-    fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
-        self.kept.history(each)
-    }
-
-    fn reader(&self) -> Arc<dyn Reader> {
-        self.kept.reader()
-    }
-
-    fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
-        anyhow::ensure!(!self.fails.swap(false, Ordering::Relaxed), "the disk has failed");
-        self.kept.commit(changes)
-    }
-
-    fn store_id(&self) -> &str {
-        self.kept.store_id()
     }
 }
 
@@ -204,7 +169,12 @@ impl Simulation {
         let notices = Notices::default();
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         self.fails.store(false, Ordering::Relaxed);
-        let store = Box::new(FlakyStore { kept: self.store.clone(), fails: Arc::clone(&self.fails) });
+        let fails = Arc::clone(&self.fails);
+        let before_commit = move || {
+            anyhow::ensure!(!fails.swap(false, Ordering::Relaxed), "the disk has failed");
+            Ok(())
+        };
+        let store = Box::new(Hooked { kept: self.store.clone(), before_commit });
         let settings = self.settings.clone();
         let watchers = Listeners { notices: notices.clone(), ..Listeners::default() };
         let (engine, stepper, committer) = awake(store, settings, clock, watchers, |_, _| Ok(())).unwrap();
