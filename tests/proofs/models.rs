@@ -1,6 +1,6 @@
 //! Models that are searched exhaustively: every order of requests, answers, losses, deaths, pauses, restarts and ticks
 //! of the clock, within small bounds. The rules in them are not copies: the server is the real core (`locker::core`),
-//! and the program with a lease is the real `locker::client::lease`.
+//! and the program with a lease is the real `locker::client::lease`. Only the model of leaders is one of a protocol alone.
 //!
 //! Each model prints how many states were searched and which properties hold in all of them. Naive variants of the
 //! rules must fail, or the search would prove nothing. Run `cargo test --test models -- --nocapture` to see it.
@@ -12,6 +12,8 @@
 mod agent;
 #[path = "models/handoff.rs"]
 mod handoff;
+#[path = "models/leaders/mod.rs"]
+mod leaders;
 #[path = "models/lease.rs"]
 mod lease;
 #[path = "models/server.rs"]
