@@ -9,8 +9,8 @@ use super::history::Outline;
 use super::names::{ClaimId, Revision, Ticket};
 use super::pool::{Holder, Pool};
 use super::settings::{Settings, planted};
-use super::state::{EndedOutline, Loaded, Meta, State};
-use super::time::{Deadline, EngineMs, Now, WallMs};
+use super::state::{EndedIndex, EndedOutline, Loaded, Meta, State};
+use super::time::{Deadline, EngineMs, Now, Span, WallMs};
 
 /// The clock is so far ahead that later fences would exceed the integers that every JSON reader keeps exact.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,17 +45,46 @@ pub fn restarted(
     now: Now,
 ) -> State {
     let mut restart = Restart::begin(loaded, settings, epoch_by_clock, now);
-    ended.into_iter().for_each(|ended| restart.ended(&ended));
-    history.into_iter().for_each(|entry| restart.entry(&entry));
+    ended.into_iter().for_each(|claim| restart.ended.take(&claim));
+    history.into_iter().for_each(|entry| restart.history.take(&entry));
     restart.finish()
 }
 
 /// A restart whose ended claims and history come one by one, because they may be larger than everything else
-/// ([`restarted`]).
+/// ([`restarted`]). The two have nothing in common, so that two threads may take them.
 #[derive(Debug)]
 pub struct Restart {
-    state: State,
+    pub ended: TakesEnded,
+    pub history: TakesHistory,
     now: Now,
+}
+
+/// Takes ended claims.
+#[derive(Debug)]
+pub struct TakesEnded {
+    index: EndedIndex,
+    /// For how long claims are remembered whose builds are over.
+    usual: Span,
+}
+
+impl TakesEnded {
+    /// Takes an ended claim, in any order.
+    pub fn take(&mut self, claim: &EndedOutline) {
+        self.index.insert(claim, claim.forget.span > self.usual);
+    }
+}
+
+/// Takes the history.
+#[derive(Debug)]
+pub struct TakesHistory {
+    state: State,
+}
+
+impl TakesHistory {
+    /// Takes the next entry; the oldest comes first.
+    pub fn take(&mut self, entry: &Outline) {
+        self.state.list_stored(entry);
+    }
 }
 
 impl Restart {
@@ -111,23 +140,15 @@ impl Restart {
         for latch in loaded.latches {
             state.put_latch(latch.restarted(now));
         }
-        Self { state, now }
-    }
-
-    /// Takes an ended claim.
-    pub fn ended(&mut self, ended: &EndedOutline) {
-        self.state.index_ended(ended);
-    }
-
-    /// Takes the next entry of the history; the oldest comes first.
-    pub fn entry(&mut self, entry: &Outline) {
-        self.state.list_stored(entry);
+        let ended = TakesEnded { index: state.begin_ended(), usual: state.settings.memory };
+        Self { ended, history: TakesHistory { state }, now }
     }
 
     /// The state, once all ended claims and the whole history have been taken.
     #[must_use]
     pub fn finish(self) -> State {
-        let Self { mut state, now } = self;
+        let Self { ended, history: TakesHistory { mut state }, now } = self;
+        state.set_ended(ended.index);
         state.forget_too_many();
         state.end_of_history(now);
         forget_what_is_stored_already(&mut state, now);

@@ -241,12 +241,12 @@ fn sound_records(conn: &Connection) -> anyhow::Result<Records> {
         Records { pools: loaded.pools.len(), locks: loaded.locks.len(), claims: loaded.claims.len(), changes: 0 };
     let engine = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
     let mut restart = Restart::begin(loaded, Settings::default(), 0, Now { engine, wall: WallMs(0) });
-    each_ended(conn, |ended| restart.ended(&EndedOutline::from(&ended)))?;
+    each_ended(conn, |ended| restart.ended.take(&EndedOutline::from(&ended)))?;
     let mut given = Revision::default();
     each_change(conn, |revision, seq, json| {
         let change = rows::change(revision, seq, json)?;
         (given, records.changes) = (given.max(change.key.revision), records.changes + 1);
-        restart.entry(&change.outline());
+        restart.history.take(&change.outline());
         Ok(())
     })?;
     ensure!(

@@ -48,6 +48,15 @@ impl<S: Store> Store for FailStop<S> {
         self.store.history(each)
     }
 
+    fn past(
+        &mut self,
+        ended: &mut (dyn FnMut(EndedOutline) + Send),
+        entry: &mut (dyn FnMut(Outline) + Send),
+    ) -> anyhow::Result<()> {
+        self.check()?;
+        self.store.past(ended, entry)
+    }
+
     fn reader(&self) -> Arc<dyn Reader> {
         self.store.reader()
     }

@@ -64,6 +64,19 @@ pub trait Store: Send {
     /// As for [`Self::load`].
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()>;
 
+    /// Both, once, after [`Self::load`], for a start that waits for them. The two may be called at the same time.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    fn past(
+        &mut self,
+        ended: &mut (dyn FnMut(EndedOutline) + Send),
+        entry: &mut (dyn FnMut(Outline) + Send),
+    ) -> anyhow::Result<()> {
+        self.ended(ended)?;
+        self.history(entry)
+    }
+
     /// Makes one batch durable, all of it or nothing. When it returns `Ok`, the batch survives `SIGKILL` and power
     /// loss. A batch contains each key once, except for history entries that are both new and pruned: those are
     /// deleted. Otherwise the order within a batch does not matter. Batches are committed in order. An empty batch
@@ -146,6 +159,14 @@ impl<S: Store + ?Sized> Store for Box<S> {
 
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
         (**self).history(each)
+    }
+
+    fn past(
+        &mut self,
+        ended: &mut (dyn FnMut(EndedOutline) + Send),
+        entry: &mut (dyn FnMut(Outline) + Send),
+    ) -> anyhow::Result<()> {
+        (**self).past(ended, entry)
     }
 
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {

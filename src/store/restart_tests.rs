@@ -221,8 +221,7 @@ impl Life {
         let mut store = place();
         let settings = Settings { changes, at_hand: 0, ..Settings::default() };
         let mut restart = Restart::begin(store.load().unwrap(), settings, 7, now);
-        store.ended(&mut |ended| restart.ended(&ended)).unwrap();
-        store.history(&mut |entry| restart.entry(&entry)).unwrap();
+        store.past(&mut |claim| restart.ended.take(&claim), &mut |entry| restart.history.take(&entry)).unwrap();
         let state = restart.finish();
         let mut life = Self { store, state, now, epoch: 7, pools_removed: 0, parked: BTreeMap::new() };
         life.commit();

@@ -39,7 +39,8 @@ use crate::core::pool::Pool;
 use crate::core::settings::{Settings, planted};
 use crate::core::time::{Deadline, EngineMs, Now};
 
-use ended::{EndedIndex, Place};
+pub(in crate::core) use ended::EndedIndex;
+use ended::Place;
 pub(super) use entangled::Entangled;
 pub(super) use history::Entry;
 use remembered::AtHand;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{EndedOutline, OpRecord, State, Timer};
+use super::{EndedIndex, EndedOutline, OpRecord, State, Timer};
 use crate::core::claim::{BuildRef, Ended};
 use crate::core::command::Command;
 use crate::core::limits;
@@ -85,16 +85,21 @@ impl State {
 
     pub(in crate::core) fn remember_ended(&mut self, ended: Ended) {
         let ended = Arc::new(ended);
-        self.index_ended(&EndedOutline::from(&*ended));
+        self.ended.insert(&EndedOutline::from(&*ended), ended.forget.span > self.settings.memory);
         self.dirty.forget.remove(&ended.id);
         self.dirty.ended.insert(ended.id.clone(), Some(Arc::clone(&ended)));
         self.at_hand.put(ended);
         self.forget_too_many();
     }
 
-    /// Takes an ended claim that the store has, at a restart. [`State::forget_too_many`] must follow.
-    pub(in crate::core) fn index_ended(&mut self, ended: &EndedOutline) {
-        self.ended.insert(ended, ended.forget.span > self.settings.memory);
+    /// The index of ended claims, which a restart fills beside the state ([`State::set_ended`]).
+    pub(in crate::core) fn begin_ended(&mut self) -> EndedIndex {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// Takes the index back. [`State::forget_too_many`] must follow.
+    pub(in crate::core) fn set_ended(&mut self, ended: EndedIndex) {
+        self.ended = ended;
     }
 
     pub(in crate::core) fn forget_too_many(&mut self) {

@@ -286,8 +286,7 @@ fn awake(
     let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
     let now = clock.now();
     let mut restart = Restart::begin(loaded, settings, epoch_by_clock(now.wall)?, now);
-    store.ended(&mut |ended| restart.ended(&ended))?;
-    store.history(&mut |entry| restart.entry(&entry))?;
+    store.past(&mut |claim| restart.ended.take(&claim), &mut |entry| restart.history.take(&entry))?;
     let mut state = restart.finish();
     prepare(&mut state, now)?;
     store.commit(&state.take_changes(now))?;

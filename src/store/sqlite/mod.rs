@@ -13,22 +13,22 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior, params};
 
 use super::checkpoint::{CHECKPOINT_PAGES, Checkpointer};
 use super::lockfile::LockFile;
-use super::rows::{self, Batch, Rows, Table};
+use super::rows::{Batch, Rows, Table};
 use super::sidecar::{PRIVATE, sidecar};
 use super::{Reader, Store, schema};
 use crate::core::history::Outline;
 use crate::core::state::{Changes, EndedOutline, Loaded};
 
 mod ended;
+mod past;
 mod readers;
 
 pub(super) use ended::each as each_ended;
@@ -38,10 +38,6 @@ use readers::Readers;
 const CACHE_KIB: i64 = 32 * 1024;
 /// Prepared statements that are kept: all of them.
 const STATEMENTS: usize = 32;
-
-/// Values that pass from thread to thread at once, and how many such parts may wait: less than 1 MiB.
-const PART: usize = 500;
-const PARTS_AHEAD: usize = 4;
 
 /// Values that a test makes smaller.
 #[derive(Debug, Clone, Copy)]
@@ -123,18 +119,21 @@ impl Store for SqliteStore {
     }
 
     fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
-        let read = beside(&mut self.conn, ended::outlines, each);
+        let read = ended::outlines(&self.conn, each);
         read.with_context(|| format!("cannot load the store {}", self.path.display()))
     }
 
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
-        let outlines = |conn: &Connection, take: &mut dyn FnMut(Outline)| {
-            each_change(conn, |revision, seq, json| {
-                take(rows::outline(revision, seq, json)?);
-                Ok(())
-            })
-        };
-        let read = beside(&mut self.conn, outlines, each);
+        let read = past::history(&self.conn, each);
+        read.with_context(|| format!("cannot load the store {}", self.path.display()))
+    }
+
+    fn past(
+        &mut self,
+        ended: &mut (dyn FnMut(EndedOutline) + Send),
+        entry: &mut (dyn FnMut(Outline) + Send),
+    ) -> anyhow::Result<()> {
+        let read = past::both(&mut self.conn, &self.path, ended, entry);
         read.with_context(|| format!("cannot load the store {}", self.path.display()))
     }
 
@@ -161,32 +160,6 @@ impl Store for SqliteStore {
     fn store_id(&self) -> &str {
         &self.id
     }
-}
-
-/// Reads values on a thread of its own, and passes them to `each` on this one: a start with a long past is work for two
-/// cores.
-fn beside<T: Send>(
-    conn: &mut Connection,
-    read: impl FnOnce(&Connection, &mut dyn FnMut(T)) -> anyhow::Result<()> + Send,
-    each: &mut dyn FnMut(T),
-) -> anyhow::Result<()> {
-    let (parts, taken) = mpsc::sync_channel::<Vec<T>>(PARTS_AHEAD);
-    thread::scope(|scope| {
-        let reading = scope.spawn(move || {
-            let mut part = Vec::with_capacity(PART);
-            // A send fails only after `each` has panicked.
-            let read = read(conn, &mut |value| {
-                part.push(value);
-                if part.len() == PART {
-                    let _ = parts.send(std::mem::replace(&mut part, Vec::with_capacity(PART)));
-                }
-            });
-            let _ = parts.send(part);
-            read
-        });
-        taken.into_iter().flatten().for_each(each);
-        reading.join().unwrap_or_else(|_| Err(anyhow!("the read has panicked: this is a bug in locker")))
-    })
 }
 
 /// The file itself, with links resolved: two names of one store must have one lock file.

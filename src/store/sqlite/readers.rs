@@ -10,12 +10,11 @@ use anyhow::Context;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::ended;
-use super::rows;
 use super::text;
 use crate::core::claim::Ended;
 use crate::core::history::Change;
 use crate::core::names::{ChangeKey, ClaimId};
-use crate::store::{Found, READERS, Reader};
+use crate::store::{Found, READERS, Reader, rows};
 
 /// The connections for readers of one store: those for everybody, and the engine's own. They close when this is dropped,
 /// after the reads that are going on.

@@ -287,8 +287,7 @@ fn places_that_cannot_be_used_are_named() {
 /// What a start reads.
 fn read_all(store: &mut SqliteStore) -> anyhow::Result<()> {
     store.load()?;
-    store.ended(&mut |_| {})?;
-    store.history(&mut |_| {})
+    store.past(&mut |_| {}, &mut |_| {})
 }
 
 /// A start does not read the records of ended claims.

@@ -95,7 +95,11 @@ impl EndedIndex {
     }
 
     fn find(&self, id: &ShortId) -> Option<u32> {
-        self.by_id.find(self.hash(id), |number| self.slot(*number).id == *id).copied()
+        self.find_hashed(self.hash(id), id)
+    }
+
+    fn find_hashed(&self, hashed: u64, id: &ShortId) -> Option<u32> {
+        self.by_id.find(hashed, |number| self.slot(*number).id == *id).copied()
     }
 
     pub fn contains(&self, id: &ClaimId) -> bool {
@@ -115,9 +119,11 @@ impl EndedIndex {
 
     /// Adds a claim; what was known of the id is forgotten. Its build is listed only with `listed`.
     pub fn insert(&mut self, claim: &EndedOutline, listed: bool) {
-        self.remove(&claim.id);
         let id = ShortId::of(&claim.id);
         let hashed = self.hash(&id);
+        if let Some(known) = self.find_hashed(hashed, &id) {
+            self.take_out(known);
+        }
         let since = claim.since();
         let build = claim.build.as_ref().filter(|_| listed).map(|build| self.clusters.take(build));
         let order = self.order(claim.forget.span, claim.released);

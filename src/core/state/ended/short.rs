@@ -1,6 +1,7 @@
 //! Ids in little memory: a million ended claims have a million ids, and most of them are hexadecimal.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 use crate::core::claim::BuildRef;
 use crate::core::names::{ClaimId, Text};
@@ -11,7 +12,7 @@ const HEX_BYTES: usize = 20;
 const CLUSTERS: usize = 1_000;
 
 /// The id of a claim.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ShortId {
     /// Lower-case hexadecimal digits, two in each of the first `length` bytes.
     Hex {
@@ -19,6 +20,16 @@ pub(super) enum ShortId {
         bytes: [u8; HEX_BYTES],
     },
     Other(Box<str>),
+}
+
+/// The bytes alone, in one piece: a start hashes a million of them.
+impl Hash for ShortId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Hex { length, bytes } => state.write(&bytes[..usize::from(*length)]),
+            Self::Other(text) => state.write(text.as_bytes()),
+        }
+    }
 }
 
 impl ShortId {
