@@ -5,6 +5,7 @@
 //! either complete or absent.
 
 use std::fs::{self, File};
+use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,10 +15,12 @@ use rusqlite::{Connection, OpenFlags};
 use tempfile::NamedTempFile;
 
 use super::lockfile::LockFile;
-use super::rows;
 use super::schema::{self, Found};
 use super::sidecar::sidecar;
-use super::sqlite::{each_change, each_ended, load_all, resolved};
+use super::journal::{self, Damaged};
+use super::layer::{Layer, View};
+use super::reading::Reading;
+use super::sqlite::{Tables, begin_journal, journal_of, left_in_journal, load_all, resolved};
 use crate::core::invariants;
 use crate::core::names::Revision;
 use crate::core::restart::Restart;
@@ -29,6 +32,8 @@ use crate::core::time::{EngineMs, Now, WallMs};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most problems of a file that are reported; more would say nothing new.
 const PROBLEMS: usize = 5;
+/// How often a copy or a check begins again because a server has written faster than its journal was read.
+const ATTEMPTS: usize = 5;
 const EMPTY: &str = "it is empty: no server has started on it";
 
 /// Why a store was not copied.
@@ -120,7 +125,10 @@ pub fn restore(from: &Path, uri: &str, replace: bool, fence_above: Option<u64>) 
             advice: "with --replace it is moved aside and the backup takes its place",
         });
     }
-    let old_revision = path.exists().then(|| newest_revision(&reader(&path)?));
+    let old_revision = path.exists().then(|| {
+        let conn = reader(&path)?;
+        newest_revision(&conn, &left_in_journal(&path, &conn)?.0)
+    });
     let known = [fence_above, old_revision.as_ref().and_then(|found| found.as_ref().ok().copied())];
     let copy = copied(&from, directory(&path))?;
     advance(copy.path(), known.into_iter().flatten().max().unwrap_or_default())?;
@@ -158,12 +166,12 @@ fn reader(path: &Path) -> anyhow::Result<Connection> {
     Ok(conn)
 }
 
-/// A copy of the store in a new private file in `dir`, complete without a log.
+/// A copy of the store in a new private file in `dir`, complete without a log or a journal.
 fn copied(from: &Path, dir: &Path) -> anyhow::Result<NamedTempFile> {
-    let copy = NamedTempFile::new_in(dir).with_context(|| format!("cannot make a file in {}", dir.display()))?;
-    let run = || -> anyhow::Result<()> {
+    let run = || -> anyhow::Result<NamedTempFile> {
+        let copy = NamedTempFile::new_in(dir).with_context(|| format!("cannot make a file in {}", dir.display()))?;
         let source = reader(from)?;
-        newest_revision(&source)?;
+        ensure!(schema::inspect(&source)? != Found::New, EMPTY);
         let mut target = Connection::open(copy.path())?;
         // All pages in one step are one read transaction: one moment of the store, whatever is written meanwhile.
         match Backup::new(&source, &mut target)?.step(-1)? {
@@ -172,10 +180,24 @@ fn copied(from: &Path, dir: &Path) -> anyhow::Result<NamedTempFile> {
         }
         let mode: String = target.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
         ensure!(mode == "delete", "the copy still has a log (SQLite says {mode:?})");
-        Ok(())
+        if journal_of(&target)?.0.is_some() {
+            let (layer, _) = left_in_journal(from, &target)?;
+            begin_journal(&mut target, &layer, None)?;
+        }
+        Ok(copy)
     };
-    run().with_context(|| format!("cannot copy {}", from.display()))?;
-    Ok(copy)
+    again(run).with_context(|| format!("cannot copy {}", from.display()))
+}
+
+/// Runs it again if a server has used a part of its journal again before it was read.
+fn again<T>(run: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let mut attempts = 1;
+    loop {
+        match run() {
+            Err(error) if error.is::<Damaged>() && attempts < ATTEMPTS => attempts += 1,
+            done => return done,
+        }
+    }
 }
 
 /// Migrates a copy to this release's schema, and sets its newest revision to the epoch after its own and after `known`,
@@ -184,17 +206,18 @@ fn advance(copy: &Path, known: u64) -> anyhow::Result<()> {
     let mut conn = Connection::open(copy)?;
     let found = schema::inspect(&conn)?;
     schema::migrate(&mut conn, found, "")?;
-    let Revision(revision) = Revision::start_of(Revision(newest_revision(&conn)?.max(known)).epoch() + 1);
+    let Revision(revision) = Revision::start_of(Revision(newest_revision(&conn, &Layer::default())?.max(known)).epoch() + 1);
     conn.execute("UPDATE meta SET value = ?1 WHERE key = 'revision'", [revision.to_string()])?;
     Ok(())
 }
 
-/// The newest revision of a store.
-fn newest_revision(conn: &Connection) -> anyhow::Result<u64> {
+/// The newest revision of a store: of its tables and of what is left in its journal.
+fn newest_revision(conn: &Connection, left: &Layer) -> anyhow::Result<u64> {
     ensure!(schema::inspect(conn)? != Found::New, EMPTY);
     let mut found = conn.prepare("SELECT value FROM meta WHERE key = 'revision'")?;
     let values: Result<Vec<String>, _> = found.query_map([], |row| row.get(0))?.collect();
-    values?.first().context(EMPTY)?.parse().context("its revision is not a number")
+    let stored = values?.first().map(|value| value.parse().context("its revision is not a number")).transpose()?;
+    left.meta.get("revision").copied().max(stored).context(EMPTY)
 }
 
 /// Renames a store, including its log, to the first free `FILE.replaced-N`.
@@ -203,7 +226,7 @@ fn move_aside(path: &Path) -> anyhow::Result<PathBuf> {
     let aside = free.context("no free name for the old store")?;
     let advice = || format!("cannot move {} aside: run this again before a server starts", path.display());
     // A log must never stay next to another database; with its own database under the new name it is complete.
-    for suffix in ["-wal", "-shm", ""] {
+    for suffix in journal::SUFFIXES.into_iter().chain(["-wal", "-shm", ""]) {
         let from = sidecar(path, suffix);
         if from.exists() {
             fs::rename(&from, sidecar(&aside, suffix)).with_context(advice)?;
@@ -214,15 +237,22 @@ fn move_aside(path: &Path) -> anyhow::Result<PathBuf> {
 
 /// Checks the pages, then the records, then whether the records agree.
 fn sound(path: &Path) -> anyhow::Result<Contents> {
+    again(|| sound_now(path))
+}
+
+fn sound_now(path: &Path) -> anyhow::Result<Contents> {
     let conn = reader(path)?;
     let tx = conn.unchecked_transaction()?;
     let found = schema::inspect(&tx)?;
     ensure!(found != Found::New, EMPTY);
+    // The sooner the journal is read, the less of it has been used again.
+    let (left, _) = left_in_journal(path, &tx)?;
     pages_are_sound(&tx).context("the file is damaged: restore a backup")?;
     let store_id = tx.query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| row.get(0));
     let store_id = store_id.context("it is damaged: it has no store id. Restore a backup")?;
-    let records = if found == schema::newest() { Some(sound_records(&tx)?) } else { None };
-    Ok(Contents { store_id, revision: newest_revision(&tx)?, records, bytes: fs::metadata(path)?.len() })
+    let revision = newest_revision(&tx, &left)?;
+    let records = if found == schema::newest() { Some(sound_records(&tx, left)?) } else { None };
+    Ok(Contents { store_id, revision, records, bytes: fs::metadata(path)?.len() })
 }
 
 fn pages_are_sound(conn: &Connection) -> anyhow::Result<()> {
@@ -234,20 +264,23 @@ fn pages_are_sound(conn: &Connection) -> anyhow::Result<()> {
 }
 
 /// Loads the records like a server, then checks the invariants.
-fn sound_records(conn: &Connection) -> anyhow::Result<Records> {
-    let loaded = load_all(conn)?;
+fn sound_records(conn: &Connection, left: Layer) -> anyhow::Result<Records> {
+    let loaded = load_all(conn, &left)?;
     let newest = loaded.meta.map_or(Revision::default(), |meta| meta.revision);
     let mut records =
         Records { pools: loaded.pools.len(), locks: loaded.locks.len(), claims: loaded.claims.len(), changes: 0 };
     let engine = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
     let mut restart = Restart::begin(loaded, Settings::default(), 0, Now { engine, wall: WallMs(0) });
-    each_ended(conn, |ended| restart.ended.take(&EndedOutline::from(&ended)))?;
+    let reading = Reading { view: View([left]), below: Tables(conn) };
+    reading.walk_ended(None, &mut |ended| {
+        restart.ended.take(&EndedOutline::from(&ended));
+        ControlFlow::Continue(())
+    })?;
     let mut given = Revision::default();
-    each_change(conn, |revision, seq, json| {
-        let change = rows::change(revision, seq, json)?;
+    reading.walk((Bound::Unbounded, Bound::Unbounded), false, &mut |change| {
         (given, records.changes) = (given.max(change.key.revision), records.changes + 1);
         restart.history.take(&change.outline());
-        Ok(())
+        ControlFlow::Continue(())
     })?;
     ensure!(
         given <= newest,

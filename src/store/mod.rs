@@ -33,6 +33,9 @@ pub mod lockfile;
 pub mod memory;
 #[cfg(test)]
 mod restart_tests;
+mod journal;
+mod layer;
+mod reading;
 mod rows;
 #[cfg(test)]
 mod samples;

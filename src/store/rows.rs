@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt::Debug;
 
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 
 use crate::core::claim::{BuildRef, End, Ended};
 use crate::core::history::{Change, Outline};
@@ -17,8 +18,8 @@ use crate::wire::record::{
     StoredPolicy, StoredToken,
 };
 
-/// A table whose rows consist of a key and a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A table whose rows consist of a key and a record. A journal has them by their place in this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Table {
     Pools,
     Claims,
@@ -37,7 +38,7 @@ impl Table {
 pub(super) type LockRow<'c> = (&'c [u8], String);
 
 /// The row of an ended claim without its record. A start reads only these columns.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct EndedColumns<'r> {
     pub id: &'r str,
     pub how: &'r str,
@@ -88,10 +89,14 @@ fn deadline(deadline: Deadline) -> anyhow::Result<(i64, i64)> {
 }
 
 /// One commit as rows; `None` deletes. Rows may be written in any order, except that `pruned` comes after `changes`.
-#[derive(Debug, Default)]
+///
+/// It is also what a journal contains, member by member: another member needs another format there
+/// ([`super::journal`]).
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Batch<'c> {
     /// Counters by their key in the table `meta`.
-    pub meta: Vec<(&'static str, u64)>,
+    #[serde(borrow)]
+    pub meta: Vec<(&'c str, u64)>,
     /// Rows of one key and one record, table by table.
     pub records: Vec<(Table, Cow<'c, str>, Option<String>)>,
     /// Ended claims by id, with their records.
@@ -100,10 +105,10 @@ pub(super) struct Batch<'c> {
     pub forget: Vec<(&'c str, (i64, i64))>,
     /// Locks by pool and name.
     pub locks: Vec<(&'c str, &'c str, Option<LockRow<'c>>)>,
-    /// New entries of the history by revision and number.
-    pub changes: Vec<((i64, u32), String)>,
+    /// New entries of the history.
+    pub changes: Vec<(Place, String)>,
     /// Entries to delete.
-    pub pruned: Vec<(i64, u32)>,
+    pub pruned: Vec<Place>,
 }
 
 impl<'c> Batch<'c> {
@@ -179,8 +184,11 @@ fn key_of(revision: i64, seq: i64) -> anyhow::Result<ChangeKey> {
     Ok(ChangeKey { revision: Revision(revision.try_into()?), seq: seq.try_into()? })
 }
 
+/// The key of a history entry in its table: revision and number.
+pub(super) type Place = (i64, u32);
+
 /// The key of a history entry in its table.
-pub(super) fn place(key: ChangeKey) -> anyhow::Result<(i64, u32)> {
+pub(super) fn place(key: ChangeKey) -> anyhow::Result<Place> {
     Ok((key.revision.0.try_into().context("a revision is out of bounds")?, key.seq))
 }
 

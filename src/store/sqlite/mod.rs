@@ -1,25 +1,27 @@
 //! `sqlite:FILE`: the default store (docs/store.md).
 //!
-//! One connection writes. A commit is one transaction, and `synchronous=FULL` in WAL mode syncs the log before the
-//! commit returns. The lock file, not SQLite's exclusive mode, keeps other servers out, so a `sqlite3` shell may read
-//! at the same time.
+//! A commit appends to the [`journal`](super::journal) and syncs it. Its rows stay in memory (`pending`) until a thread
+//! writes them into the tables (`writer`), many commits in one transaction. `synchronous=FULL` in WAL mode syncs SQLite's
+//! log before that transaction returns. The lock file, not SQLite's exclusive mode, keeps other servers out, so a `sqlite3`
+//! shell may read at the same time.
 //!
 //! Only SQLite may open the database file: closing any other descriptor of it would drop the locks that SQLite holds on
 //! it (POSIX locks belong to the process). So this module makes the file before SQLite opens it, and later uses only
 //! its path.
 
-use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, Row};
 
 use super::checkpoint::{CHECKPOINT_PAGES, Checkpointer};
+use super::journal::{self, Journal};
+use super::layer::Layer;
 use super::lockfile::LockFile;
 use super::rows::{Batch, Rows, Table};
 use super::sidecar::{PRIVATE, sidecar};
@@ -29,10 +31,15 @@ use crate::core::state::{Changes, EndedOutline, Loaded};
 
 mod ended;
 mod past;
+mod pending;
 mod readers;
+mod writer;
 
-pub(super) use ended::each as each_ended;
+use pending::{Folder, Pending};
+pub(super) use readers::Tables;
 use readers::Readers;
+use writer::Writer;
+pub(super) use writer::{begin_journal, journal_of};
 
 /// Page cache of the writer, KiB: keeps most of the index of a million ended claims in memory.
 const CACHE_KIB: i64 = 32 * 1024;
@@ -56,12 +63,14 @@ impl Default for Tuning {
 /// A store in a file. While it lives, no other server can use that file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    // Dropped in this order: first reads and the thread end, then the last connection closes, which finishes the log,
-    // then the next server may start.
+    // Dropped in this order, after the folder has ended: first reads end, then the last connection closes, which finishes
+    // the log, then the next server may start.
     readers: Readers,
-    checkpointer: Checkpointer,
-    conn: Connection,
+    folder: Folder,
+    writer: Arc<Mutex<Writer>>,
     _lock: LockFile,
+    pending: Arc<Pending>,
+    journal: Journal,
     path: PathBuf,
     id: String,
 }
@@ -69,7 +78,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the store in `file`, makes it if there is none, and migrates it to the newest schema. First it copies what
     /// an earlier life left in the log into the database and syncs it, so that nothing builds on pages that never
-    /// reached the disk.
+    /// reached the disk. What that life left in its journal comes into the tables.
     ///
     /// # Errors
     /// The file is in use, belongs to another program or a newer release, is damaged or is not writable. It has not
@@ -91,27 +100,78 @@ impl SqliteStore {
             schema::migrate(&mut conn, found, &super::new_store_id()?)?;
             let id = conn.query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| row.get(0));
             let id = id.context("it is damaged: it has no store id. Restore a backup")?;
+            let journal = new_journal(&path, &mut conn)?;
             let helper = connect(&path, tuning.busy_timeout)?;
             write_ahead(&helper)?;
             let checkpointer = Checkpointer::start(helper, tuning.checkpoint_pages)?;
-            let readers = Readers::open(&path, tuning.busy_timeout)?;
-            Ok(Self { readers, checkpointer, conn, _lock: lock, path: path.clone(), id })
+            let writer = Arc::new(Mutex::new(Writer { checkpointer, conn }));
+            let pending = Arc::new(Pending::new(journal.last()));
+            let folder = Folder::start(Arc::clone(&pending), Arc::clone(&writer))?;
+            let readers = Readers::open(&path, &pending, tuning.busy_timeout)?;
+            Ok(Self { readers, folder, writer, _lock: lock, pending, journal, path: path.clone(), id })
         };
         open().with_context(|| format!("cannot use the store {}", path.display()))
     }
 
-    fn write(&mut self, changes: &Changes) -> anyhow::Result<()> {
-        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        write_changes(&tx, changes)?;
-        Ok(tx.commit()?)
+    /// The connection that writes, after everything that was committed has reached the tables.
+    fn folded(&self) -> anyhow::Result<MutexGuard<'_, Writer>> {
+        self.pending.fold_all()?;
+        Ok(self.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn append(&mut self, changes: &Changes) -> anyhow::Result<()> {
+        let batch = Batch::of(changes)?;
+        self.journal.encode(&batch)?;
+        loop {
+            let folded = self.pending.folded()?;
+            if self.journal.has_room(folded) {
+                break;
+            }
+            // The disk has not kept up: the tables must have the next batch before there is room.
+            self.pending.fold_through(folded + 1)?;
+        }
+        let seq = self.journal.append()?;
+        self.pending.put(seq, batch);
+        Ok(())
+    }
+}
+
+/// Writes what an earlier life left in its journal into the tables, and begins another journal.
+fn new_journal(path: &Path, conn: &mut Connection) -> anyhow::Result<Journal> {
+    let (layer, last) = left_in_journal(path, conn)?;
+    let mut life = [0; 8];
+    getrandom::fill(&mut life).context("no random bytes for a journal")?;
+    let life = u64::from_le_bytes(life);
+    begin_journal(conn, &layer, Some((life, last)))?;
+    Journal::create(path, life, last)
+}
+
+/// What is in the journal beside the store and not in the tables that `conn` sees, and the number of the last batch.
+pub(super) fn left_in_journal(path: &Path, conn: &Connection) -> anyhow::Result<(Layer, u64)> {
+    let (life, mut last) = journal_of(conn)?;
+    let mut layer = Layer::default();
+    for record in life.map(|life| journal::read(path, life, last)).transpose()?.unwrap_or_default() {
+        layer.put(record.batch()?);
+        last = record.seq;
+    }
+    Ok((layer, last))
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // Without success the journal has what is left, for the next server.
+        if self.folder.stop().is_ok() {
+            self.journal.remove();
+        }
     }
 }
 
 impl Store for SqliteStore {
     fn load(&mut self) -> anyhow::Result<Loaded> {
         let load = || -> anyhow::Result<Loaded> {
-            let tx = self.conn.unchecked_transaction()?;
-            let loaded = load_all(&tx)?;
+            let writer = self.folded()?;
+            let tx = writer.conn.unchecked_transaction()?;
+            let loaded = load_all(&tx, &Layer::default())?;
             tx.commit()?;
             Ok(loaded)
         };
@@ -119,13 +179,13 @@ impl Store for SqliteStore {
     }
 
     fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
-        let read = ended::outlines(&self.conn, each);
-        read.with_context(|| format!("cannot load the store {}", self.path.display()))
+        let mut read = || ended::outlines(&self.folded()?.conn, each);
+        read().with_context(|| format!("cannot load the store {}", self.path.display()))
     }
 
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
-        let read = past::history(&self.conn, each);
-        read.with_context(|| format!("cannot load the store {}", self.path.display()))
+        let mut read = || past::history(&self.folded()?.conn, each);
+        read().with_context(|| format!("cannot load the store {}", self.path.display()))
     }
 
     fn past(
@@ -133,8 +193,8 @@ impl Store for SqliteStore {
         ended: &mut (dyn FnMut(EndedOutline) + Send),
         entry: &mut (dyn FnMut(Outline) + Send),
     ) -> anyhow::Result<()> {
-        let read = past::both(&mut self.conn, &self.path, ended, entry);
-        read.with_context(|| format!("cannot load the store {}", self.path.display()))
+        let mut read = || past::both(&mut self.folded()?.conn, &self.path, ended, entry);
+        read().with_context(|| format!("cannot load the store {}", self.path.display()))
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
@@ -149,12 +209,9 @@ impl Store for SqliteStore {
         if changes.is_empty() {
             return Ok(());
         }
-        let mut commit = || {
-            self.checkpointer.before_commit(&self.conn)?;
-            self.write(changes)?;
-            self.checkpointer.after_commit(&self.conn)
-        };
-        commit().with_context(|| format!("cannot write to the store {}", self.path.display()))
+        self.append(changes)
+            .inspect_err(|error| self.pending.fail(error))
+            .with_context(|| format!("cannot write to the store {}", self.path.display()))
     }
 
     fn store_id(&self) -> &str {
@@ -199,7 +256,8 @@ fn make_file(path: &Path) -> anyhow::Result<()> {
 
 /// Takes other users' permissions away: a copy that was restored by hand has those that its copier gave it.
 fn make_private(path: &Path) -> anyhow::Result<()> {
-    for file in [path.to_owned(), sidecar(path, "-wal"), sidecar(path, "-shm"), LockFile::path(path)] {
+    let [a, b] = journal::SUFFIXES.map(|suffix| sidecar(path, suffix));
+    for file in [path.to_owned(), sidecar(path, "-wal"), sidecar(path, "-shm"), a, b, LockFile::path(path)] {
         let Ok(found) = fs::metadata(&file) else { continue };
         if found.permissions().mode() & 0o777 != PRIVATE {
             fs::set_permissions(&file, Permissions::from_mode(PRIVATE))
@@ -241,18 +299,26 @@ fn finish_log(conn: &Connection) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn load_all(conn: &Connection) -> anyhow::Result<Loaded> {
+/// What a server loads: from the tables, with this layer above them.
+pub(super) fn load_all(conn: &Connection, layer: &Layer) -> anyhow::Result<Loaded> {
     let mut rows = Rows::default();
-    let sql = "SELECT key, value FROM meta WHERE key <> 'store_id'";
+    let sql = "SELECT key, value FROM meta WHERE key NOT IN ('store_id', 'journal_life', 'journal_folded')";
     each_row(conn, "meta", sql, |row| rows.meta(text(row, 0)?, text(row, 1)?))?;
     for table in Table::ALL {
         let (name, key) = columns(table);
         let sql = format!("SELECT {key}, record FROM {name}");
-        each_row(conn, name, &sql, |row| rows.record(table, text(row, 0)?, text(row, 1)?))?;
+        each_row(conn, name, &sql, |row| match layer.records(table).get(text(row, 0)?) {
+            Some(_) => Ok(()),
+            None => rows.record(table, text(row, 0)?, text(row, 1)?),
+        })?;
     }
     each_row(conn, "locks", "SELECT pool, name, metadata, record FROM locks", |row| {
-        rows.lock(text(row, 0)?, text(row, 1)?, row.get_ref(2)?.as_blob()?, text(row, 3)?)
+        match layer.locks.get(&(text(row, 0)?.into(), text(row, 1)?.into())) {
+            Some(_) => Ok(()),
+            None => rows.lock(text(row, 0)?, text(row, 1)?, row.get_ref(2)?.as_blob()?, text(row, 3)?),
+        }
     })?;
+    layer.load(&mut rows)?;
     rows.finish()
 }
 
@@ -297,73 +363,6 @@ fn columns(table: Table) -> (&'static str, &'static str) {
         Table::Concourses => ("concourses", "url"),
         Table::Tokens => ("tokens", "name"),
     }
-}
-
-fn write_changes(tx: &Transaction<'_>, changes: &Changes) -> anyhow::Result<()> {
-    let batch = Batch::of(changes)?;
-    for (key, value) in &batch.meta {
-        let mut put = tx.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?;
-        put.execute(params![key, value.to_string()])?;
-    }
-    for of_table in batch.records.chunk_by(|(a, ..), (b, ..)| a == b) {
-        write_records(tx, of_table)?;
-    }
-    ended::write(tx, &batch)?;
-    write_locks(tx, &batch)?;
-    write_history(tx, &batch)
-}
-
-/// Writes rows of one table of keys and records.
-fn write_records(tx: &Transaction<'_>, rows: &[(Table, Cow<'_, str>, Option<String>)]) -> anyhow::Result<()> {
-    let Some((table, ..)) = rows.first() else { return Ok(()) };
-    let (name, key) = columns(*table);
-    let mut put = tx.prepare_cached(&format!(
-        "INSERT INTO {name} ({key}, record) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET record = excluded.record"
-    ))?;
-    let mut delete = tx.prepare_cached(&format!("DELETE FROM {name} WHERE {key} = ?1"))?;
-    for (_, key, json) in rows {
-        match json {
-            Some(json) => put.execute(params![key, json])?,
-            None => delete.execute(params![key])?,
-        };
-    }
-    Ok(())
-}
-
-fn write_locks(tx: &Transaction<'_>, batch: &Batch<'_>) -> anyhow::Result<()> {
-    if batch.locks.is_empty() {
-        return Ok(());
-    }
-    let mut put = tx.prepare_cached(
-        "INSERT INTO locks (pool, name, metadata, record) VALUES (?1, ?2, ?3, ?4)
-            ON CONFLICT DO UPDATE SET metadata = excluded.metadata, record = excluded.record",
-    )?;
-    let mut delete = tx.prepare_cached("DELETE FROM locks WHERE pool = ?1 AND name = ?2")?;
-    for (pool, name, row) in &batch.locks {
-        match row {
-            Some((metadata, json)) => put.execute(params![pool, name, metadata, json])?,
-            None => delete.execute(params![pool, name])?,
-        };
-    }
-    Ok(())
-}
-
-/// New entries first, because an entry that is both new and pruned must not stay.
-fn write_history(tx: &Transaction<'_>, batch: &Batch<'_>) -> anyhow::Result<()> {
-    if !batch.changes.is_empty() {
-        let mut put =
-            tx.prepare_cached("INSERT OR REPLACE INTO changes (revision, seq, record) VALUES (?1, ?2, ?3)")?;
-        for ((revision, seq), json) in &batch.changes {
-            put.execute(params![revision, seq, json])?;
-        }
-    }
-    if !batch.pruned.is_empty() {
-        let mut delete = tx.prepare_cached("DELETE FROM changes WHERE revision = ?1 AND seq = ?2")?;
-        for (revision, seq) in &batch.pruned {
-            delete.execute(params![revision, seq])?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,11 +10,14 @@ use anyhow::Context;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::ended;
-use super::text;
+use super::pending::Pending;
 use crate::core::claim::Ended;
 use crate::core::history::Change;
 use crate::core::names::{ChangeKey, ClaimId};
-use crate::store::{Found, READERS, Reader, rows};
+use crate::store::layer::{EndedRow, Places};
+use crate::store::reading::{Below, ReadChanges, ReadEnded, Reading};
+use crate::store::rows::Place;
+use crate::store::{Found, READERS, Reader};
 
 /// The connections for readers of one store: those for everybody, and the engine's own. They close when this is dropped,
 /// after the reads that are going on.
@@ -28,11 +31,12 @@ pub(super) struct Readers {
 struct Slots {
     conns: Vec<Mutex<Option<Connection>>>,
     path: PathBuf,
+    pending: Arc<Pending>,
 }
 
 impl Readers {
     /// Opens the connections.
-    pub fn open(path: &Path, busy_timeout: Duration) -> anyhow::Result<Self> {
+    pub fn open(path: &Path, pending: &Arc<Pending>, busy_timeout: Duration) -> anyhow::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = |_| -> anyhow::Result<_> {
             let conn = Connection::open_with_flags(path, flags)?;
@@ -40,7 +44,8 @@ impl Readers {
             Ok(Mutex::new(Some(conn)))
         };
         let slots = |number: usize| -> anyhow::Result<_> {
-            Ok(Arc::new(Slots { conns: (0..number).map(open).collect::<anyhow::Result<_>>()?, path: path.to_owned() }))
+            let conns = (0..number).map(open).collect::<anyhow::Result<_>>()?;
+            Ok(Arc::new(Slots { conns, path: path.to_owned(), pending: Arc::clone(pending) }))
         };
         Ok(Self { shared: slots(READERS)?, own: slots(1)? })
     }
@@ -82,38 +87,78 @@ impl Slots {
     }
 }
 
+/// The tables as one connection sees them.
+pub(in crate::store) struct Tables<'c>(pub &'c Connection);
+
+impl Below for Tables<'_> {
+    fn change(&self, (revision, seq): Place) -> anyhow::Result<Option<String>> {
+        let mut find = self.0.prepare_cached("SELECT record FROM changes WHERE revision = ?1 AND seq = ?2")?;
+        Ok(find.query_row(params![revision, seq], |row| row.get(0)).optional()?)
+    }
+
+    fn ended(&self, id: &str) -> anyhow::Result<Option<EndedRow>> {
+        ended::find(self.0, id)
+    }
+
+    fn has_claim(&self, id: &str) -> anyhow::Result<bool> {
+        Ok(self.0.prepare_cached("SELECT 1 FROM claims WHERE id = ?1")?.exists(params![id])?)
+    }
+
+    fn changes(&self, (from, to): Places, newest_first: bool, read: &mut ReadChanges<'_>) -> anyhow::Result<()> {
+        let (from, first) = match from {
+            Bound::Included(place) => (">=", place),
+            Bound::Excluded(place) => (">", place),
+            Bound::Unbounded => (">=", (i64::MIN, 0)),
+        };
+        let (to, last) = match to {
+            Bound::Included(place) => ("<=", place),
+            Bound::Excluded(place) => ("<", place),
+            Bound::Unbounded => ("<=", (i64::MAX, 0)),
+        };
+        let mut sql = format!(
+            "SELECT revision, seq, record FROM changes \
+             WHERE (revision, seq) {from} (?1, ?2) AND (revision, seq) {to} (?3, ?4)"
+        );
+        // An error comes at once, as if it were the first row.
+        let (order, start) =
+            if newest_first { ("revision DESC, seq DESC", i64::MAX) } else { ("revision, seq", i64::MIN) };
+        write!(sql, " ORDER BY {order}")?;
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let rows = statement.query_map(params![first.0, first.1, last.0, last.1], |row| {
+            Ok(((row.get(0)?, row.get(1)?), row.get(2)?))
+        })?;
+        read(&mut rows.map(|row| {
+            row.map_or_else(|error| ((start, 0), Err(error.into())), |(place, json)| (place, Ok(json)))
+        }))
+    }
+
+    fn all_ended(&self, after: &str, read: &mut ReadEnded<'_>) -> anyhow::Result<()> {
+        ended::after(self.0, after, read)
+    }
+}
+
+impl Slots {
+    /// Reads as of one moment: the layers first, since the tables may get rows of them meanwhile, but never lose one.
+    fn reading<T>(&self, read: impl FnOnce(&Reading<Tables<'_>, 2>) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let view = self.pending.view();
+        self.read(|conn| {
+            let tx = conn.unchecked_transaction()?;
+            read(&Reading { view, below: Tables(&tx) })
+        })
+    }
+}
+
 impl Reader for Slots {
     fn entries(&self, keys: &[ChangeKey]) -> anyhow::Result<Vec<Change>> {
-        self.read(|conn| {
-            // One moment for all of them.
-            let tx = conn.unchecked_transaction()?;
-            let mut find = tx.prepare_cached("SELECT record FROM changes WHERE revision = ?1 AND seq = ?2")?;
-            let mut found = Vec::with_capacity(keys.len());
-            for key in keys {
-                let (revision, seq) = rows::place(*key)?;
-                let change = find.query_row(params![revision, seq], |row| {
-                    Ok(text(row, 0).and_then(|json| rows::change(revision, seq.into(), json)))
-                });
-                found.extend(change.optional()?.transpose()?);
-            }
-            Ok(found)
-        })
+        self.reading(|reading| reading.entries(keys))
     }
 
     fn ended_claims(&self, ids: &[ClaimId]) -> anyhow::Result<Vec<Ended>> {
-        self.read(|conn| ended::find(conn, ids))
+        self.reading(|reading| reading.ended_claims(ids))
     }
 
     fn find(&self, id: &ClaimId) -> anyhow::Result<Found> {
-        self.read(|conn| {
-            // One moment for both tables.
-            let tx = conn.unchecked_transaction()?;
-            if let Some(ended) = ended::find(&tx, std::slice::from_ref(id))?.pop() {
-                return Ok(Found::Ended(Box::new(ended)));
-            }
-            let mut live = tx.prepare_cached("SELECT 1 FROM claims WHERE id = ?1")?;
-            Ok(if live.exists(params![id.as_str()])? { Found::Live } else { Found::Nothing })
-        })
+        self.reading(|reading| reading.find(id))
     }
 
     fn walk_ended(
@@ -121,40 +166,15 @@ impl Reader for Slots {
         after: Option<&ClaimId>,
         each: &mut dyn FnMut(Ended) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
-        self.read(|conn| ended::walk(conn, after, each))
+        self.reading(|reading| reading.walk_ended(after, each))
     }
 
     fn walk(
         &self,
-        (from, to): (Bound<ChangeKey>, Bound<ChangeKey>),
+        range: (Bound<ChangeKey>, Bound<ChangeKey>),
         newest_first: bool,
         each: &mut dyn FnMut(Change) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
-        let (from, first) = match from {
-            Bound::Included(key) => (">=", rows::place(key)?),
-            Bound::Excluded(key) => (">", rows::place(key)?),
-            Bound::Unbounded => (">=", (i64::MIN, 0)),
-        };
-        let (to, last) = match to {
-            Bound::Included(key) => ("<=", rows::place(key)?),
-            Bound::Excluded(key) => ("<", rows::place(key)?),
-            Bound::Unbounded => ("<=", (i64::MAX, 0)),
-        };
-        let mut sql = format!(
-            "SELECT revision, seq, record FROM changes \
-             WHERE (revision, seq) {from} (?1, ?2) AND (revision, seq) {to} (?3, ?4)"
-        );
-        let order = if newest_first { "revision DESC, seq DESC" } else { "revision, seq" };
-        write!(sql, " ORDER BY {order}")?;
-        self.read(|conn| {
-            let mut statement = conn.prepare_cached(&sql)?;
-            let mut rows = statement.query(params![first.0, first.1, last.0, last.1])?;
-            while let Some(row) = rows.next()? {
-                if each(rows::change(row.get(0)?, row.get(1)?, text(row, 2)?)?).is_break() {
-                    break;
-                }
-            }
-            Ok(())
-        })
+        self.reading(|reading| reading.walk(range, newest_first, each))
     }
 }

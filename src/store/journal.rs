@@ -1,0 +1,286 @@
+//! The journal of a store in a file: batches that are committed, and may not be in the tables yet (docs/decisions/0035).
+//!
+//! A commit appends one record and syncs it. There are two files beside the store, which take turns: while one takes
+//! records, those of the other are written into the tables. Then its bytes are used again. All bytes of a file are written
+//! with zeros before they are used. So a sync writes the record and nothing else, above all not the length of the file.
+//!
+//! A record is whole or it is not there: its checksum says so. Each has the number of its batch, and the *life* of the
+//! server that wrote it, so that what an earlier use has left behind in a file is never taken for a record. Only the last
+//! record may be torn, because nobody has been told of it. A record after a damaged one is an error.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+
+use super::rows::Batch;
+use super::sidecar::{PRIVATE, sidecar};
+
+/// What the names of the two files end with. SQLite would take `-journal` for one of its own.
+pub(super) const SUFFIXES: [&str; 2] = ["-batches-a", "-batches-b"];
+
+/// Bytes of a file that are used before the other's turn comes: enough for thousands of batches, so that a row that many
+/// of them change is written into the tables once, and few enough to be read in a moment at a start. A file with a
+/// larger record is larger until it is used again.
+const TURN: u64 = 4 << 20;
+/// The first length of a file, bytes. It doubles up to [`TURN`]: a small store stays small.
+const FIRST: u64 = 64 << 10;
+
+/// What each record begins with, so that records can be told from other bytes.
+const MAGIC: [u8; 4] = *b"LkBt";
+/// The format of a record's content. A release reads those of the releases before it.
+const FORMAT: u32 = 1;
+const HEADER: usize = 32;
+/// Records begin at multiples of this.
+const ALIGN: usize = 8;
+
+/// The place and the checksum of what a record contains.
+struct Header {
+    format: u32,
+    length: usize,
+    seq: u64,
+    life: u64,
+    sum: u32,
+}
+
+impl Header {
+    /// Whatever stands at the beginning of these bytes, if it looks like a record.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (header, _) = bytes.split_at_checked(HEADER)?;
+        let word = |at: usize| header[at..].first_chunk().map(|word| u32::from_le_bytes(*word));
+        let long = |at: usize| header[at..].first_chunk().map(|long| u64::from_le_bytes(*long));
+        let length = usize::try_from(word(8)?).ok()?;
+        let header = Self { format: word(4)?, length, sum: word(12)?, seq: long(16)?, life: long(24)? };
+        (bytes.starts_with(&MAGIC)).then_some(header)
+    }
+
+    fn sum(&self, content: &[u8]) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&self.format.to_le_bytes());
+        sum.update(&self.seq.to_le_bytes());
+        sum.update(&self.life.to_le_bytes());
+        sum.update(content);
+        sum.finalize()
+    }
+
+    fn write(&self, to: &mut [u8]) {
+        let length = u32::try_from(self.length).unwrap_or(u32::MAX);
+        let parts: [&[u8]; 6] = [
+            &MAGIC,
+            &self.format.to_le_bytes(),
+            &length.to_le_bytes(),
+            &self.sum.to_le_bytes(),
+            &self.seq.to_le_bytes(),
+            &self.life.to_le_bytes(),
+        ];
+        to[..HEADER].copy_from_slice(&parts.concat());
+    }
+}
+
+/// The journal of the server that uses the store.
+#[derive(Debug)]
+pub(super) struct Journal {
+    files: [Segment; 2],
+    /// Which of them takes records.
+    current: usize,
+    /// The number of the last batch.
+    last: u64,
+    life: u64,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    file: File,
+    path: PathBuf,
+    /// How many bytes have been written, at least with zeros.
+    length: u64,
+    used: u64,
+    /// The number of its last record.
+    last: u64,
+}
+
+impl Journal {
+    /// A new journal beside the store, after the batch `last`. What an earlier one contains must be in the tables.
+    ///
+    /// # Errors
+    /// The files cannot be made.
+    pub fn create(store: &Path, life: u64, last: u64) -> anyhow::Result<Self> {
+        let make = |suffix| -> anyhow::Result<Segment> {
+            let path = sidecar(store, suffix);
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(&path);
+            let file = file.with_context(|| format!("cannot make {}", path.display()))?;
+            Ok(Segment { file, path, length: 0, used: 0, last: 0 })
+        };
+        let [a, b] = SUFFIXES;
+        let files = [make(a)?, make(b)?];
+        // The names must survive power loss, like the content.
+        let dir = store.parent().unwrap_or(Path::new("/"));
+        let sync = || File::open(dir)?.sync_all();
+        sync().with_context(|| format!("cannot sync the directory {}", dir.display()))?;
+        Ok(Self { files, current: 0, last, life, buffer: Vec::new() })
+    }
+
+    /// Encodes a batch as the next record, which [`Self::append`] writes.
+    pub fn encode(&mut self, batch: &Batch<'_>) -> anyhow::Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.resize(HEADER, 0);
+        let mut buffer = postcard::to_extend(batch, buffer).context("a batch cannot be encoded")?;
+        let length = buffer.len() - HEADER;
+        ensure!(u32::try_from(length).is_ok(), "a batch of {length} bytes is too large");
+        let mut header = Header { format: FORMAT, length, seq: self.last + 1, life: self.life, sum: 0 };
+        header.sum = header.sum(&buffer[HEADER..]);
+        header.write(&mut buffer);
+        buffer.resize(buffer.len().next_multiple_of(ALIGN), 0);
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    /// Finds room for the encoded record, given that all batches up to `folded` are in the tables. False: there is none
+    /// until more are.
+    pub fn has_room(&mut self, folded: u64) -> bool {
+        for file in &mut self.files {
+            if file.last <= folded {
+                file.used = 0;
+            }
+        }
+        let fits = |file: &Segment| file.used == 0 || file.used + self.buffer.len() as u64 <= TURN;
+        if !fits(&self.files[self.current]) {
+            let other = 1 - self.current;
+            if self.files[other].used != 0 {
+                return false;
+            }
+            self.current = other;
+        }
+        true
+    }
+
+    /// Writes the encoded record and syncs it. Returns its number.
+    ///
+    /// # Errors
+    /// It is unknown whether the record is there.
+    pub fn append(&mut self) -> anyhow::Result<u64> {
+        let file = &mut self.files[self.current];
+        let seq = self.last + 1;
+        file.append(&self.buffer).with_context(|| format!("cannot write {}", file.path.display()))?;
+        (file.last, self.last) = (seq, seq);
+        Ok(seq)
+    }
+
+    /// The number of the last batch.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Removes the files, after everything has been written into the tables.
+    pub fn remove(&self) {
+        for file in &self.files {
+            // What stays is found to be of an earlier life.
+            let _ = fs::remove_file(&file.path);
+        }
+    }
+}
+
+impl Segment {
+    fn append(&mut self, record: &[u8]) -> std::io::Result<()> {
+        let end = self.used + record.len() as u64;
+        if end > self.length {
+            self.grow(end)?;
+        }
+        self.file.write_all_at(record, self.used)?;
+        self.file.sync_data()?;
+        self.used = end;
+        Ok(())
+    }
+
+    /// Writes zeros up to a length that is at least this.
+    fn grow(&mut self, least: u64) -> std::io::Result<()> {
+        let zeros = vec![0; 64 << 10];
+        let length = (self.length * 2).clamp(FIRST, TURN).max(least.next_multiple_of(FIRST));
+        while self.length < length {
+            self.file.write_all_at(&zeros, self.length)?;
+            self.length += zeros.len() as u64;
+        }
+        self.file.sync_all()
+    }
+}
+
+/// Batches are missing. While a server writes, it may have used a part of a file again before that was read.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal ({}, {}) is damaged, and batches are lost: restore a backup", .0[0].display(), .0[1].display())]
+pub(super) struct Damaged([PathBuf; 2]);
+
+/// A record that was found.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub seq: u64,
+    format: u32,
+    content: Vec<u8>,
+}
+
+impl Record {
+    /// The batch in it.
+    ///
+    /// # Errors
+    /// It is of a newer release, or damaged in spite of its checksum.
+    pub fn batch(&self) -> anyhow::Result<Batch<'_>> {
+        ensure!(self.format == FORMAT, "batch {} was written by a newer release of locker: start that one", self.seq);
+        postcard::from_bytes(&self.content).with_context(|| format!("batch {} is damaged: restore a backup", self.seq))
+    }
+}
+
+/// Reads the batches of this life after the number `folded`, oldest first. If a server is writing, the newest ones may be
+/// missing.
+///
+/// # Errors
+/// The files cannot be read, or are [`Damaged`].
+pub(super) fn read(store: &Path, life: u64, folded: u64) -> anyhow::Result<Vec<Record>> {
+    let mut files = Vec::new();
+    for suffix in SUFFIXES {
+        let path = sidecar(store, suffix);
+        files.push(bytes_of(&path).with_context(|| format!("cannot read {}", path.display()))?);
+    }
+    let mut records: Vec<_> = files.iter().flat_map(|bytes| in_order(bytes, life)).collect();
+    records.retain(|record| record.seq > folded);
+    records.sort_by_key(|record| record.seq);
+    let last = folded + records.len() as u64;
+    let complete = records.iter().zip(folded + 1..).all(|(record, seq)| record.seq == seq);
+    let all = files.iter().flat_map(|bytes| (0..bytes.len()).step_by(ALIGN).filter_map(|at| record(&bytes[at..], life)));
+    if !complete || all.max_by_key(|record| record.seq).is_some_and(|newest| newest.seq > last) {
+        bail!(Damaged(SUFFIXES.map(|suffix| sidecar(store, suffix))));
+    }
+    Ok(records)
+}
+
+fn bytes_of(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(mut file) => file.read_to_end(&mut bytes).map(|_| bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(bytes),
+        Err(error) => Err(error),
+    }
+}
+
+/// The records of this life at the beginning of a file, up to the first that does not follow the one before.
+fn in_order(bytes: &[u8], life: u64) -> Vec<Record> {
+    let (mut records, mut at) = (Vec::<Record>::new(), 0);
+    while let Some(record) = bytes.get(at..).and_then(|bytes| record(bytes, life)) {
+        if records.last().is_some_and(|before| record.seq != before.seq + 1) {
+            break;
+        }
+        at += (HEADER + record.content.len()).next_multiple_of(ALIGN);
+        records.push(record);
+    }
+    records
+}
+
+/// The record of this life at the beginning of these bytes, if there is a whole one.
+fn record(bytes: &[u8], life: u64) -> Option<Record> {
+    let header = Header::read(bytes).filter(|header| header.life == life)?;
+    let content = bytes[HEADER..].get(..header.length)?;
+    let whole = header.sum(content) == header.sum;
+    whole.then(|| Record { seq: header.seq, format: header.format, content: content.to_vec() })
+}
