@@ -22,6 +22,7 @@ use super::engine::figures::{Counted, Counts};
 use crate::core::pool::{Lock, Pool};
 use crate::core::state::{Kept, Snapshot};
 use crate::core::time::WallMs;
+use crate::store;
 use crate::wire::api::{ConcourseState, ConcourseView};
 
 /// The label of all pools that have no metrics of their own. No pool can have this name.
@@ -100,11 +101,7 @@ pub fn of_issuers(issuers: Vec<IssuerReport>, registry: &mut Registry) {
 /// Adds the size of the store's files, if it has any.
 pub fn store_size(file: Option<&Path>, registry: &mut Registry) {
     let Some(file) = file else { return };
-    let sizes = ["", "-wal", "-shm"].map(|suffix| {
-        let mut name = file.as_os_str().to_owned();
-        name.push(suffix);
-        std::fs::metadata(name).map_or(0, |metadata| metadata.len())
-    });
+    let sizes = store::files(file).map(|file| std::fs::metadata(file).map_or(0, |metadata| metadata.len()));
     let size = ConstGauge::new(sizes.iter().sum::<u64>());
     registry.register_with_unit("store_size", "Size of the files of the store", Unit::Bytes, size);
 }

@@ -14,12 +14,12 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::NamedTempFile;
 
+use super::journal::Damaged;
+use super::layer::{Layer, View};
 use super::lockfile::LockFile;
+use super::reading::Reading;
 use super::schema::{self, Found};
 use super::sidecar::sidecar;
-use super::journal::{self, Damaged};
-use super::layer::{Layer, View};
-use super::reading::Reading;
 use super::sqlite::{Tables, begin_journal, journal_of, left_in_journal, load_all, resolved};
 use crate::core::invariants;
 use crate::core::names::Revision;
@@ -206,7 +206,8 @@ fn advance(copy: &Path, known: u64) -> anyhow::Result<()> {
     let mut conn = Connection::open(copy)?;
     let found = schema::inspect(&conn)?;
     schema::migrate(&mut conn, found, "")?;
-    let Revision(revision) = Revision::start_of(Revision(newest_revision(&conn, &Layer::default())?.max(known)).epoch() + 1);
+    let Revision(revision) =
+        Revision::start_of(Revision(newest_revision(&conn, &Layer::default())?.max(known)).epoch() + 1);
     conn.execute("UPDATE meta SET value = ?1 WHERE key = 'revision'", [revision.to_string()])?;
     Ok(())
 }
@@ -220,16 +221,16 @@ fn newest_revision(conn: &Connection, left: &Layer) -> anyhow::Result<u64> {
     left.meta.get("revision").copied().max(stored).context(EMPTY)
 }
 
-/// Renames a store, including its log, to the first free `FILE.replaced-N`.
+/// Renames a store, including its log and its journal, to the first free `FILE.replaced-N`.
 fn move_aside(path: &Path) -> anyhow::Result<PathBuf> {
     let free = (1..10_000_u32).map(|n| sidecar(path, &format!(".replaced-{n}"))).find(|aside| !aside.exists());
     let aside = free.context("no free name for the old store")?;
     let advice = || format!("cannot move {} aside: run this again before a server starts", path.display());
-    // A log must never stay next to another database; with its own database under the new name it is complete.
-    for suffix in journal::SUFFIXES.into_iter().chain(["-wal", "-shm", ""]) {
-        let from = sidecar(path, suffix);
+    // A log or a journal must never stay next to another database; with its own database under the new name it is
+    // complete. So the database goes last.
+    for (from, to) in super::files(path).into_iter().zip(super::files(&aside)).rev() {
         if from.exists() {
-            fs::rename(&from, sidecar(&aside, suffix)).with_context(advice)?;
+            fs::rename(&from, to).with_context(advice)?;
         }
     }
     Ok(aside)

@@ -10,6 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
+use std::iter;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,7 @@ pub(super) const SUFFIXES: [&str; 2] = ["-batches-a", "-batches-b"];
 /// Bytes of a file that are used before the other's turn comes: enough for thousands of batches, so that a row that many
 /// of them change is written into the tables once, and few enough to be read in a moment at a start. A file with a
 /// larger record is larger until it is used again.
-const TURN: u64 = 4 << 20;
+pub(super) const TURN: u64 = 4 << 20;
 /// The first length of a file, bytes. It doubles up to [`TURN`]: a small store stays small.
 const FIRST: u64 = 64 << 10;
 
@@ -88,6 +89,8 @@ pub(super) struct Journal {
     /// The number of the last batch.
     last: u64,
     life: u64,
+    /// [`TURN`], unless a test makes it smaller.
+    turn: u64,
     buffer: Vec<u8>,
 }
 
@@ -107,7 +110,7 @@ impl Journal {
     ///
     /// # Errors
     /// The files cannot be made.
-    pub fn create(store: &Path, life: u64, last: u64) -> anyhow::Result<Self> {
+    pub fn create(store: &Path, life: u64, last: u64, turn: u64) -> anyhow::Result<Self> {
         let make = |suffix| -> anyhow::Result<Segment> {
             let path = sidecar(store, suffix);
             let file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(&path);
@@ -120,7 +123,7 @@ impl Journal {
         let dir = store.parent().unwrap_or(Path::new("/"));
         let sync = || File::open(dir)?.sync_all();
         sync().with_context(|| format!("cannot sync the directory {}", dir.display()))?;
-        Ok(Self { files, current: 0, last, life, buffer: Vec::new() })
+        Ok(Self { files, current: 0, last, life, turn, buffer: Vec::new() })
     }
 
     /// Encodes a batch as the next record, which [`Self::append`] writes.
@@ -147,7 +150,7 @@ impl Journal {
                 file.used = 0;
             }
         }
-        let fits = |file: &Segment| file.used == 0 || file.used + self.buffer.len() as u64 <= TURN;
+        let fits = |file: &Segment| file.used == 0 || file.used + self.buffer.len() as u64 <= self.turn;
         if !fits(&self.files[self.current]) {
             let other = 1 - self.current;
             if self.files[other].used != 0 {
@@ -238,18 +241,14 @@ impl Record {
 /// # Errors
 /// The files cannot be read, or are [`Damaged`].
 pub(super) fn read(store: &Path, life: u64, folded: u64) -> anyhow::Result<Vec<Record>> {
-    let mut files = Vec::new();
+    let mut records = Vec::new();
     for suffix in SUFFIXES {
         let path = sidecar(store, suffix);
-        files.push(bytes_of(&path).with_context(|| format!("cannot read {}", path.display()))?);
+        let bytes = bytes_of(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        records.extend(records_in(&bytes, life).filter(|record| record.seq > folded));
     }
-    let mut records: Vec<_> = files.iter().flat_map(|bytes| in_order(bytes, life)).collect();
-    records.retain(|record| record.seq > folded);
     records.sort_by_key(|record| record.seq);
-    let last = folded + records.len() as u64;
-    let complete = records.iter().zip(folded + 1..).all(|(record, seq)| record.seq == seq);
-    let all = files.iter().flat_map(|bytes| (0..bytes.len()).step_by(ALIGN).filter_map(|at| record(&bytes[at..], life)));
-    if !complete || all.max_by_key(|record| record.seq).is_some_and(|newest| newest.seq > last) {
+    if records.iter().zip(folded + 1..).any(|(record, seq)| record.seq != seq) {
         bail!(Damaged(SUFFIXES.map(|suffix| sidecar(store, suffix))));
     }
     Ok(records)
@@ -264,17 +263,19 @@ fn bytes_of(path: &Path) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// The records of this life at the beginning of a file, up to the first that does not follow the one before.
-fn in_order(bytes: &[u8], life: u64) -> Vec<Record> {
-    let (mut records, mut at) = (Vec::<Record>::new(), 0);
-    while let Some(record) = bytes.get(at..).and_then(|bytes| record(bytes, life)) {
-        if records.last().is_some_and(|before| record.seq != before.seq + 1) {
-            break;
+/// All whole records of this life, in the order of their places.
+fn records_in(bytes: &[u8], life: u64) -> impl Iterator<Item = Record> {
+    let mut at = 0;
+    iter::from_fn(move || {
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            let found = record(rest, life);
+            at += found.as_ref().map_or(ALIGN, |found| (HEADER + found.content.len()).next_multiple_of(ALIGN));
+            if found.is_some() {
+                return found;
+            }
         }
-        at += (HEADER + record.content.len()).next_multiple_of(ALIGN);
-        records.push(record);
-    }
-    records
+        None
+    })
 }
 
 /// The record of this life at the beginning of these bytes, if there is a whole one.
@@ -283,4 +284,183 @@ fn record(bytes: &[u8], life: u64) -> Option<Record> {
     let content = bytes[HEADER..].get(..header.length)?;
     let whole = header.sum(content) == header.sum;
     whole.then(|| Record { seq: header.seq, format: header.format, content: content.to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::rows::Table;
+
+    const LIFE: u64 = 7;
+
+    struct Place {
+        dir: tempfile::TempDir,
+        journal: Journal,
+    }
+
+    impl Place {
+        /// A journal after batch 100 whose files take turns after a few batches.
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let journal = Journal::create(&dir.path().join("db"), LIFE, 100, 600).unwrap();
+            Self { dir, journal }
+        }
+
+        fn store(&self) -> PathBuf {
+            self.dir.path().join("db")
+        }
+
+        /// Appends a batch that says its number, if there is room.
+        fn append(&mut self, folded: u64) -> bool {
+            let key = (self.journal.last + 1).to_string();
+            let batch = Batch { records: vec![(Table::Pools, key.into(), None)], ..Batch::default() };
+            self.journal.encode(&batch).unwrap();
+            let room = self.journal.has_room(folded);
+            if room {
+                self.journal.append().unwrap();
+            }
+            room
+        }
+
+        fn read(&self, folded: u64) -> anyhow::Result<Vec<u64>> {
+            let records = read(&self.store(), LIFE, folded)?;
+            Ok(records
+                .iter()
+                .map(|record| {
+                    let batch = record.batch().unwrap();
+                    assert_eq!(batch.records[0].1, record.seq.to_string(), "the content of another batch");
+                    record.seq
+                })
+                .collect())
+        }
+
+        /// Changes the bytes of a file.
+        fn change(&self, file: usize, change: impl FnOnce(&mut Vec<u8>)) {
+            let path = sidecar(&self.store(), SUFFIXES[file]);
+            let mut bytes = fs::read(&path).unwrap();
+            change(&mut bytes);
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+
+    /// Where the content of the first record with this number is.
+    fn content_of(bytes: &[u8], seq: u64) -> usize {
+        let is = |at: &usize| record(&bytes[*at..], LIFE).is_some_and(|record| record.seq == seq);
+        (0..bytes.len()).step_by(ALIGN).find(is).unwrap() + HEADER
+    }
+
+    #[test]
+    fn batches_are_read_as_they_were_written() {
+        let mut place = Place::new();
+        assert!(place.read(100).unwrap().is_empty());
+        let mut folded = 100;
+        for last in 101..400 {
+            if !place.append(folded) {
+                // Both files are full, so that much is left.
+                assert!(last - folded > 10, "{folded} {last}");
+                folded = last - 5;
+                assert!(place.append(folded));
+            }
+            assert_eq!(place.read(folded).unwrap(), (folded + 1..=last).collect::<Vec<_>>());
+        }
+        assert!(place.read(399).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_file_is_used_again_only_when_its_batches_are_in_the_tables() {
+        let mut place = Place::new();
+        while place.append(100) {}
+        let last = place.journal.last;
+        let second = place.journal.files[0].last + 1;
+        for folded in 100..second - 1 {
+            assert!(!place.append(folded), "batch {folded} of the file is not in the tables");
+        }
+        assert!(place.append(second - 1));
+        assert_eq!(place.read(second - 1).unwrap(), (second..=last + 1).collect::<Vec<_>>());
+    }
+
+    /// Nobody has been told of the last batch, so it may be torn. Everything before it must be there.
+    #[test]
+    fn only_the_last_batch_may_be_torn() {
+        let mut place = Place::new();
+        while place.append(100) {}
+        let last = place.journal.last;
+        let in_second = place.journal.files[1].last - place.journal.files[0].last;
+        for seq in 101..=last {
+            let file = usize::from(seq > last - in_second);
+            let whole = fs::read(sidecar(&place.store(), SUFFIXES[file])).unwrap();
+            place.change(file, |bytes| {
+                let at = content_of(bytes, seq);
+                bytes[at] ^= 1;
+            });
+            match place.read(100) {
+                Ok(found) => assert!(seq == last && found.len() as u64 == last - 101, "{seq} {found:?}"),
+                Err(error) => assert!(seq < last && error.is::<Damaged>(), "{seq} {error:#}"),
+            }
+            assert_eq!(place.read(seq).unwrap(), (seq + 1..=last).collect::<Vec<_>>(), "it is in the tables already");
+            place.change(file, |bytes| *bytes = whole);
+        }
+    }
+
+    #[test]
+    fn any_part_of_the_last_batch_may_be_missing() {
+        let mut place = Place::new();
+        (0..5).for_each(|_| assert!(place.append(100)));
+        let mut whole = Vec::new();
+        place.change(0, |bytes| whole.clone_from(bytes));
+        let at = content_of(&whole, 105) - HEADER;
+        for length in at..at + HEADER + 8 {
+            place.change(0, |bytes| {
+                bytes.clone_from(&whole);
+                bytes[length..].fill(0);
+            });
+            let found = place.read(100).unwrap();
+            assert!(found == [101, 102, 103, 104] || (found == [101, 102, 103, 104, 105] && length > at + HEADER));
+        }
+    }
+
+    #[test]
+    fn what_another_server_has_left_is_not_read() {
+        let mut place = Place::new();
+        (0..5).for_each(|_| assert!(place.append(100)));
+        assert!(read(&place.store(), LIFE + 1, 100).unwrap().is_empty());
+        assert!(read(&place.dir.path().join("other"), LIFE, 100).unwrap().is_empty());
+    }
+
+    /// The bytes that this and later releases must be able to read.
+    #[test]
+    fn the_format_stays() {
+        let mut place = Place::new();
+        let columns =
+            crate::store::rows::EndedColumns { id: "c", how: "x", forget: -1, span: 2, build: Some(("u", "7")) };
+        let batch = Batch {
+            meta: vec![("revision", 300)],
+            records: vec![(Table::Pools, "p".into(), Some("{}".to_owned())), (Table::Tokens, "t".into(), None)],
+            ended: vec![("c", Some((columns, "{}".to_owned()))), ("d", None)],
+            forget: vec![("e", (1, 2))],
+            locks: vec![("p", "l", Some((b"\0\xff", "{}".to_owned()))), ("p", "m", None)],
+            changes: vec![((1, 0), "{}".to_owned())],
+            pruned: vec![(1, 2)],
+        };
+        place.journal.encode(&batch).unwrap();
+        let (header, content) = place.journal.buffer.split_at(HEADER);
+        let expected = concat!(
+            r"LkBt\x01\x00\x00\x00L\x00\x00\x00\xf2\xa1t\x88",
+            r"e\x00\x00\x00\x00\x00\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00",
+        );
+        assert_eq!(header.escape_ascii().to_string(), expected);
+        let expected = concat!(
+            r"\x01\x08revision\xac\x02",
+            r"\x02\x00\x01p\x01\x02{}\x05\x01t\x00",
+            r"\x02\x01c\x01\x01c\x01x\x01\x04\x01\x01u\x017\x02{}\x01d\x00",
+            r"\x01\x01e\x02\x04",
+            r"\x02\x01p\x01l\x01\x02\x00\xff\x02{}\x01p\x01m\x00",
+            r"\x01\x02\x00\x02{}",
+            r"\x01\x02\x02\x00\x00\x00\x00",
+        );
+        assert_eq!(content.escape_ascii().to_string(), expected);
+        place.journal.append().unwrap();
+        let records = read(&place.store(), LIFE, 100).unwrap();
+        assert_eq!(format!("{:?}", records[0].batch().unwrap()), format!("{batch:?}"));
+    }
 }

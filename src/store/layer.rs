@@ -185,7 +185,8 @@ impl<const N: usize> View<N> {
         newest_first: bool,
         below: impl Iterator<Item = (Place, anyhow::Result<String>)> + 'v,
     ) -> impl Iterator<Item = (Place, anyhow::Result<Arc<str>>)> + 'v {
-        let below: Box<dyn Iterator<Item = _> + 'v> = Box::new(below.map(|(key, json)| (key, json.map(|j| Some(j.into())))));
+        let below: Box<dyn Iterator<Item = _> + 'v> =
+            Box::new(below.map(|(key, json)| (key, json.map(|j| Some(j.into())))));
         let all = self.0.iter().rev().fold(below, |below, layer| {
             let range = (!is_empty(range)).then(|| layer.changes.range(range));
             let rows = range.into_iter().flatten().map(|(place, json)| (*place, Ok(json.clone())));

@@ -2,16 +2,17 @@
 //!
 //! - [`Store`]: the contract; [`open`]: from a URI to a store; [`Reader`]: reading beside it.
 //! - [`memory`]: nothing survives; for tests and demos.
-//! - [`sqlite`]: the default. Its parts: [`lockfile`] keeps a second server out, `schema` makes and migrates the
-//!   tables, `checkpoint` keeps the write-ahead log short.
+//! - [`sqlite`]: the default. Its parts: [`lockfile`] keeps a second server out, `journal` makes a commit durable before
+//!   its rows are in the tables, `schema` makes and migrates the tables, `checkpoint` keeps SQLite's log short.
 //! - `sidecar`: the names and the mode of a store's files.
 //! - [`failstop`]: no commit after the first failed one.
 //! - [`copies`]: backup, restore and check of a store in a file.
+//! - `layer`: rows in memory, above those of the tables; `reading`: reads from both.
 //! - `rows`: between values and stored rows, the same for all stores. The records are in [`crate::wire::record`].
 //! - `conformance`: the tests that every store passes.
 
 use std::ops::{Bound, ControlFlow};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -29,13 +30,13 @@ mod checkpoint;
 mod conformance;
 pub mod copies;
 pub mod failstop;
-pub mod lockfile;
-pub mod memory;
-#[cfg(test)]
-mod restart_tests;
 mod journal;
 mod layer;
+pub mod lockfile;
+pub mod memory;
 mod reading;
+#[cfg(test)]
+mod restart_tests;
 mod rows;
 #[cfg(test)]
 mod samples;
@@ -210,6 +211,13 @@ pub fn open(uri: &str) -> anyhow::Result<Box<dyn Store>> {
 #[must_use]
 pub fn file(uri: &str) -> Option<PathBuf> {
     uri.strip_prefix("sqlite:").map(PathBuf::from)
+}
+
+/// The database of a store in a file, and the files beside it that belong to it while they exist.
+#[must_use]
+pub fn files(file: &Path) -> [PathBuf; 5] {
+    let [a, b] = journal::SUFFIXES;
+    ["", "-wal", "-shm", a, b].map(|suffix| sidecar::sidecar(file, suffix))
 }
 
 /// The file beside a store in a file that says up to where the targets of notifications have been told.

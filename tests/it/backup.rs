@@ -48,7 +48,7 @@ impl Left {
         let fence = ["a", "b"].map(|id| claim(&server, id))[1];
         locker(&["backup", "--store", server.store(), name(&left.backup())]).ok();
         server.kill();
-        for suffix in ["", "-wal", "-shm"] {
+        for suffix in ["", "-wal", "-shm", "-batches-a", "-batches-b"] {
             let from = format!("{}{suffix}", server.store().trim_start_matches("sqlite:"));
             if Path::new(&from).exists() {
                 fs::copy(from, format!("{}{suffix}", left.store().display())).unwrap();
@@ -148,7 +148,7 @@ fn a_restore_replaces_nothing_unasked() {
         assert!(done.stdout.contains("2 claims"), "{done:?}");
     }
     let files = left.files();
-    assert!(!files.iter().any(|file| file == "locker.db-wal" || file == "locker.db-shm"), "{files:?}");
+    assert!(!files.iter().any(|file| file.starts_with("locker.db-")), "{files:?}");
     let server = Server::start_with(&uri(&left.store()), &[], &[]);
     assert_eq!((state(&server, "a"), state(&server, "b")), (200, 200));
     assert!(claim(&server, "c") > left.fence);

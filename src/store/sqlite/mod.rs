@@ -20,11 +20,11 @@ use anyhow::{Context, bail, ensure};
 use rusqlite::{Connection, OpenFlags, Row};
 
 use super::checkpoint::{CHECKPOINT_PAGES, Checkpointer};
-use super::journal::{self, Journal};
+use super::journal::{self, Journal, TURN};
 use super::layer::Layer;
 use super::lockfile::LockFile;
 use super::rows::{Batch, Rows, Table};
-use super::sidecar::{PRIVATE, sidecar};
+use super::sidecar::PRIVATE;
 use super::{Reader, Store, schema};
 use crate::core::history::Outline;
 use crate::core::state::{Changes, EndedOutline, Loaded};
@@ -35,9 +35,9 @@ mod pending;
 mod readers;
 mod writer;
 
-use pending::{Folder, Pending};
-pub(super) use readers::Tables;
+use pending::{FOLD_AFTER, Folder, Pending};
 use readers::Readers;
+pub(super) use readers::Tables;
 use writer::Writer;
 pub(super) use writer::{begin_journal, journal_of};
 
@@ -52,11 +52,18 @@ struct Tuning {
     /// A `sqlite3` shell takes locks only for moments; this is longer than any of them, and shorter than clients wait.
     busy_timeout: Duration,
     checkpoint_pages: i32,
+    journal_turn: u64,
+    fold_after: Duration,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { busy_timeout: Duration::from_secs(5), checkpoint_pages: CHECKPOINT_PAGES }
+        Self {
+            busy_timeout: Duration::from_secs(5),
+            checkpoint_pages: CHECKPOINT_PAGES,
+            journal_turn: TURN,
+            fold_after: FOLD_AFTER,
+        }
     }
 }
 
@@ -100,12 +107,12 @@ impl SqliteStore {
             schema::migrate(&mut conn, found, &super::new_store_id()?)?;
             let id = conn.query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| row.get(0));
             let id = id.context("it is damaged: it has no store id. Restore a backup")?;
-            let journal = new_journal(&path, &mut conn)?;
+            let journal = new_journal(&path, &mut conn, tuning.journal_turn)?;
             let helper = connect(&path, tuning.busy_timeout)?;
             write_ahead(&helper)?;
             let checkpointer = Checkpointer::start(helper, tuning.checkpoint_pages)?;
             let writer = Arc::new(Mutex::new(Writer { checkpointer, conn }));
-            let pending = Arc::new(Pending::new(journal.last()));
+            let pending = Arc::new(Pending::new(journal.last(), tuning.fold_after));
             let folder = Folder::start(Arc::clone(&pending), Arc::clone(&writer))?;
             let readers = Readers::open(&path, &pending, tuning.busy_timeout)?;
             Ok(Self { readers, folder, writer, _lock: lock, pending, journal, path: path.clone(), id })
@@ -137,13 +144,13 @@ impl SqliteStore {
 }
 
 /// Writes what an earlier life left in its journal into the tables, and begins another journal.
-fn new_journal(path: &Path, conn: &mut Connection) -> anyhow::Result<Journal> {
+fn new_journal(path: &Path, conn: &mut Connection, turn: u64) -> anyhow::Result<Journal> {
     let (layer, last) = left_in_journal(path, conn)?;
     let mut life = [0; 8];
     getrandom::fill(&mut life).context("no random bytes for a journal")?;
     let life = u64::from_le_bytes(life);
     begin_journal(conn, &layer, Some((life, last)))?;
-    Journal::create(path, life, last)
+    Journal::create(path, life, last, turn)
 }
 
 /// What is in the journal beside the store and not in the tables that `conn` sees, and the number of the last batch.
@@ -256,8 +263,7 @@ fn make_file(path: &Path) -> anyhow::Result<()> {
 
 /// Takes other users' permissions away: a copy that was restored by hand has those that its copier gave it.
 fn make_private(path: &Path) -> anyhow::Result<()> {
-    let [a, b] = journal::SUFFIXES.map(|suffix| sidecar(path, suffix));
-    for file in [path.to_owned(), sidecar(path, "-wal"), sidecar(path, "-shm"), a, b, LockFile::path(path)] {
+    for file in super::files(path).into_iter().chain([LockFile::path(path)]) {
         let Ok(found) = fs::metadata(&file) else { continue };
         if found.permissions().mode() & 0o777 != PRIVATE {
             fs::set_permissions(&file, Permissions::from_mode(PRIVATE))

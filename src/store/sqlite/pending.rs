@@ -16,13 +16,15 @@ use crate::store::rows::Batch;
 
 /// How long a row is at most only in the journal, unless the disk is slower: what reads the file by itself, such as a
 /// `sqlite3` shell, sees the state of about a second ago.
-const FOLD_AFTER: Duration = Duration::from_secs(1);
+pub(super) const FOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// What the committing thread, the folding thread and readers share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pending {
     kept: Mutex<Kept>,
     moved: Condvar,
+    /// [`FOLD_AFTER`], unless a test wants another.
+    fold_after: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -53,8 +55,9 @@ impl Kept {
 }
 
 impl Pending {
-    pub fn new(folded: u64) -> Self {
-        Self { kept: Mutex::new(Kept { last: folded, folded, ..Kept::default() }), moved: Condvar::new() }
+    pub fn new(folded: u64, fold_after: Duration) -> Self {
+        let kept = Kept { last: folded, folded, ..Kept::default() };
+        Self { kept: Mutex::new(kept), moved: Condvar::new(), fold_after }
     }
 
     /// Each change below is complete before the lock is given back.
@@ -131,7 +134,7 @@ impl Pending {
                 None if kept.is_stopped => return None,
                 None => self.moved.wait(kept).unwrap_or_else(PoisonError::into_inner),
                 Some(since) => {
-                    let left = FOLD_AFTER.saturating_sub(since.elapsed());
+                    let left = self.fold_after.saturating_sub(since.elapsed());
                     if kept.is_wanted || kept.is_stopped || left.is_zero() {
                         break;
                     }

@@ -127,9 +127,10 @@ impl Below for Tables<'_> {
         let rows = statement.query_map(params![first.0, first.1, last.0, last.1], |row| {
             Ok(((row.get(0)?, row.get(1)?), row.get(2)?))
         })?;
-        read(&mut rows.map(|row| {
-            row.map_or_else(|error| ((start, 0), Err(error.into())), |(place, json)| (place, Ok(json)))
-        }))
+        read(
+            &mut rows
+                .map(|row| row.map_or_else(|error| ((start, 0), Err(error.into())), |(place, json)| (place, Ok(json)))),
+        )
     }
 
     fn all_ended(&self, after: &str, read: &mut ReadEnded<'_>) -> anyhow::Result<()> {
