@@ -28,6 +28,7 @@ use locker::wire::json::violations;
 use serde_json::{Value, json};
 
 use crate::support::clock::HandClock;
+use crate::support::eventually;
 use crate::support::in_process::{FailingStore, House, request};
 
 struct Answer {
@@ -692,7 +693,8 @@ fn every_route_answers_and_refuses_as_promised() {
     api.house.going_down.store(true, Ordering::SeqCst);
     assert_eq!(api.call("GET", "/readyz", "").word(), "unavailable");
     store_fails(&api);
-    assert_eq!(api.call("GET", "/readyz", "").word(), "store_failed");
+    // Whoever waited is told first, and a moment later the server is not ready any more.
+    eventually("the server says that its store has failed", || api.call("GET", "/readyz", "").word() == "store_failed");
     let seen = api.seen.lock().unwrap();
     for (path, item) in api.openapi["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
