@@ -1,6 +1,6 @@
 //! `sqlite:FILE`: the default store (docs/store.md).
 //!
-//! A commit appends to the [`journal`](super::journal) and syncs it. Its rows stay in memory (`pending`) until a thread
+//! A commit appends to the journal (`super::journal`) and syncs it. Its rows stay in memory (`pending`) until a thread
 //! writes them into the tables (`writer`), many commits in one transaction. `synchronous=FULL` in WAL mode syncs SQLite's
 //! log before that transaction returns. The lock file, not SQLite's exclusive mode, keeps other servers out, so a `sqlite3`
 //! shell may read at the same time.
