@@ -35,6 +35,7 @@ type Row = (&'static str, &'static [u32], fn(u32) -> Duration);
 const ROWS: &[Row] = &[
     ("a claim and its release, beside other pools", &[0, 1_000, 10_000, 90_000], beside_pools),
     ("the periodic look at all queues, pools", &[1_000, 10_000, 90_000], reconcile),
+    ("the longest step while the history of all pools gets too old", &[1_000, 10_000, 90_000], prune),
     ("a claim and its release, beside builds that hold and wait elsewhere", &[0, 100, 1_000], beside_entangled),
     ("labels: a claim and its release, free locks and as many waiters for another label", &[100, 1_000, 9_999], labels),
     ("labels: the same in another pool", &[100, 1_000, 9_999], labels_stranger),
@@ -46,17 +47,17 @@ const ROWS: &[Row] = &[
     ("a waiter asks again, waiters before it", &[100, 1_000, 10_000], ask_again),
 ];
 
-/// Other pools, waiters for one of them, and remembered ended claims: of a server in use, and of one that is close to
-/// all limits.
-const SOME: (u32, u32, u32) = (1_000, 100, 10_000);
-const FULL: (u32, u32, u32) = (99_990, 10_000, 990_000);
+/// Other pools, waiters for one of them, and remembered ended claims: of no server, of servers in use, and of one that is
+/// close to all limits.
+const WORLDS: [(u32, u32, u32); 4] =
+    [(0, 0, 0), (1_000, 100, 10_000), (10_000, 1_000, 100_000), (99_990, 10_000, 990_000)];
 /// Cycles whose instructions are counted.
 const COUNTED: u32 = 500;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().position(|arg| arg == "--cycles") {
-        Some(at) => return counted(&args[at + 1], args[at + 2].parse().unwrap()),
+        Some(at) => return counted(args[at + 1].parse().unwrap(), args[at + 2].parse().unwrap()),
         None if args.iter().any(|arg| arg == "--count") => return count(),
         None => {}
     }
@@ -120,6 +121,10 @@ impl World {
     fn pool(&mut self, name: &str, policy: Policy, capacity: u32) {
         let (pool, capacity) = (PoolName::parse(name).unwrap(), Some(capacity));
         self.does(Command::SetPool { pool, policy, capacity, by: By::default() });
+    }
+
+    fn note(&mut self, pool: &str) {
+        self.does(Command::Note { pool: PoolName::parse(pool).unwrap(), lock: None, by: By::default() });
     }
 
     fn label(&mut self, pool: &str, lock: u32, label: &str) {
@@ -199,6 +204,25 @@ fn reconcile(pools: u32) -> Duration {
         world.ms += 5_000;
         world.does(Command::Reconcile);
     })
+}
+
+/// Each pool has two old entries, which all become too old at once: the longest look until nothing more goes.
+fn prune(pools: u32) -> Duration {
+    let mut world = World::new();
+    (0..pools).for_each(|n| world.pool(&format!("p-{n}"), Policy::default(), 1));
+    (0..pools).for_each(|n| world.note(&format!("p-{n}")));
+    world.ms += Span::hours(24 * 365).0;
+    let mut longest = Duration::ZERO;
+    loop {
+        let before = world.state.snapshot.history.entries;
+        let start = used();
+        world.does(Command::Reconcile);
+        longest = longest.max(used().saturating_sub(start));
+        world.ms += 5_000;
+        if world.state.snapshot.history.entries == before {
+            return longest;
+        }
+    }
 }
 
 fn beside_entangled(builds: u32) -> Duration {
@@ -323,20 +347,23 @@ fn place(pool: &locker::core::pool::Pool, claim: &locker::core::claim::Claim) ->
 
 /// Counts the instructions of one cycle in each world: those of a process with some cycles less those of one with fewer.
 fn count() {
-    let [empty, some, full] = ["empty", "some", "full"].map(instructions);
     println!(
-        "| instructions of a claim and its release | empty server: {empty} | {SOME:?}: {some} | {FULL:?}: {full} |"
+        "| other pools, waiters there, ended claims | instructions of a claim and its release | times the first |\n|---|---|---|"
     );
-    let ratio = |from: u64| full as f64 / from as f64;
-    println!("the last is {:.2} times the first, and {:.2} times the second", ratio(empty), ratio(some));
+    let mut first = None;
+    for (number, world) in WORLDS.iter().enumerate() {
+        let counted = instructions(number);
+        let times = counted as f64 / *first.get_or_insert(counted) as f64;
+        println!("| {world:?} | {counted} | {times:.2} |");
+    }
 }
 
-fn instructions(world: &str) -> u64 {
+fn instructions(world: usize) -> u64 {
     let total = |cycles: u32| -> u64 {
         let program = std::env::current_exe().unwrap();
         let mut valgrind = Process::new("valgrind");
         valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
-        let output = valgrind.args(["--cycles", world, &cycles.to_string()]).output().expect("valgrind");
+        let output = valgrind.args(["--cycles", &world.to_string(), &cycles.to_string()]).output().expect("valgrind");
         let said = String::from_utf8(output.stderr).unwrap();
         let counted = said.lines().find_map(|line| line.split_once("Collected : ")).expect(&said).1;
         counted.trim().parse().unwrap()
@@ -345,12 +372,8 @@ fn instructions(world: &str) -> u64 {
 }
 
 /// So many cycles in this world. Like the engine, each step takes the changes and publishes the snapshot.
-fn counted(world: &str, cycles: u32) {
-    let mut world = match world {
-        "full" => filled(FULL),
-        "some" => filled(SOME),
-        _ => World::new(),
-    };
+fn counted(world: usize, cycles: u32) {
+    let mut world = filled(WORLDS[world]);
     world.pool("p", Policy::default(), 1);
     for number in 0..cycles {
         let id = format!("cycle-{number:06}");
@@ -371,7 +394,9 @@ fn filled((pools, waiters, ended): (u32, u32, u32)) -> World {
     };
     let state = restarted(loaded, (0..ended).map(remembered), [], Settings::default(), 1, Now::default());
     let mut world = World { state, ..World::new() };
-    world.asks("holder", "other-0", any(1), None, false);
+    if waiters > 0 {
+        world.asks("holder", "other-0", any(1), None, false);
+    }
     (0..waiters).for_each(|n| drop(world.asks(&format!("w-{n}"), "other-0", any(1), None, true)));
     world
 }

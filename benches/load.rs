@@ -4,6 +4,7 @@
 //! cargo bench --bench load                          # all, about ten minutes; the peers that are installed
 //! LOCKER_BENCH_SECONDS=10 cargo bench --bench load  # longer rows
 //! LOCKER_BENCH_STORES=sqlite cargo bench --bench load
+//! cargo bench --bench load -- waiting               # only the rows of waiting clients
 //! ```
 //!
 //! A cycle is a `PUT` of a claim answered 200 and its `DELETE` answered 200, each durable before its answer; every
@@ -53,7 +54,9 @@ const HANDOVERS: usize = 300;
 const PARKED: usize = 10_000;
 /// Parked waiters wait in so many pools.
 const PARKED_POOLS: usize = 10;
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(50);
+/// Each waiter asks again after so many seconds, like a step of Concourse.
+const ASKS_AGAIN: u32 = 25;
 
 fn main() -> anyhow::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -65,6 +68,9 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     println!("| what | per second | p50 ms | p99 ms | |\n|---|---|---|---|---|");
+    if std::env::args().any(|arg| arg == "waiting") {
+        return stores.into_iter().try_for_each(|store| runtime.block_on(waiting(store)));
+    }
     bare_sync(directory.path(), span)?;
     let table = runtime.block_on(rounds::all(&stores, span))?;
     for store in stores {
@@ -181,7 +187,7 @@ async fn settle(control: &mut Client, pool: &str, waiters: usize) -> anyhow::Res
     }
 }
 
-/// Memory with many parked waiters, and what they cost while nothing happens.
+/// Memory with many parked waiters, and what they cost while nothing happens but that they ask again.
 async fn parked(name: &str, setup: &Setup) -> anyhow::Result<()> {
     let server = Server::start_as(setup);
     let mut control = Client::open(server.socket()).await?;
@@ -192,9 +198,10 @@ async fn parked(name: &str, setup: &Setup) -> anyhow::Result<()> {
     let mut waiters = Vec::with_capacity(PARKED);
     for index in 0..PARKED {
         let mut client = Client::open(server.socket()).await?;
-        let ask = claim(&format!("parked-{index}"), &format!("parked-{}", index % PARKED_POOLS), true, 60);
-        client.stream.write_all(&ask).await?;
-        waiters.push(client);
+        let ask = claim(&format!("parked-{index}"), &format!("parked-{}", index % PARKED_POOLS), true, ASKS_AGAIN);
+        waiters.push(tokio::spawn(async move { while client.call(&ask).await.is_ok() {} }));
+        // As spread as they come.
+        tokio::task::yield_now().await;
     }
     for pool in 0..PARKED_POOLS {
         settle(&mut control, &format!("parked-{pool}"), PARKED / PARKED_POOLS).await?;
@@ -205,10 +212,10 @@ async fn parked(name: &str, setup: &Setup) -> anyhow::Result<()> {
     let percent = (cpu_ticks(&server)? - busy) as f64 / IDLE.as_secs_f64();
     println!(
         "| {name}: {PARKED} parked waiters | - | - | - | {after:.0} MiB resident ({before:.0} MiB before), {percent:.1} % CPU over \
-         {} s idle |",
+         {} s in which each asks every {ASKS_AGAIN} s |",
         IDLE.as_secs()
     );
-    drop(waiters);
+    waiters.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(())
 }
 

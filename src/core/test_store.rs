@@ -83,6 +83,11 @@ impl TestStore {
         step(state, command, now)
     }
 
+    /// The whole history, oldest first.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Change> {
+        self.history.values()
+    }
+
     /// The history that a server that starts now would read.
     pub(super) fn history(&self) -> impl Iterator<Item = Outline> {
         self.history.values().map(Change::outline)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::time::{EngineMs, Span};
 
 fn id(n: u8) -> LatchId {
     LatchId::from_random([n; 16])
@@ -57,4 +58,16 @@ fn outputs_are_bounded() {
     assert_eq!(of(limits::LATCH_OUTPUTS + 1, 4).unwrap_err().to_string(), "outputs must be at most 64");
     let message = of(1, limits::LATCH_OUTPUTS_BYTES + 1).unwrap_err().to_string();
     assert_eq!(message, "text of outputs is too long (16385 bytes > max of 16384)");
+}
+
+/// Whoever binds to a released latch has the whole time again after a restart.
+#[test]
+fn a_restart_gives_a_released_latch_its_whole_time() {
+    let at = |ms| Now { engine: EngineMs(ms), wall: WallMs(0) };
+    let target =
+        Target { workflow: "w".parse().unwrap(), namespace: "n".parse().unwrap(), workflow_uid: None, node: None };
+    let new = NewLatch { id: id(1), target, ending: Ending::default() };
+    let released = Released { revision: Revision(1), forget: Deadline::after(at(0), Span::mins(1)) };
+    let latch = Latch::restored(new, WallMs(0), WallMs(0), Some(released)).restarted(at(5_000));
+    assert_eq!(latch.released().unwrap().forget, Deadline::after(at(5_000), Span::mins(1)));
 }

@@ -180,3 +180,52 @@ fn the_history_is_limited_behind_a_thousand_entries_that_stay() {
          - count env => 1160"
     ));
 }
+
+// Found by `ci/mutants`.
+scenarios! {
+    a_claim_that_was_passed_often_enough_is_not_passed_again_in_the_same_walk: "
+        - pool env capacity=3 overtaking=backfill:1   => done
+        x ask env/3                                 => held env/3
+        h ask env/1+2                               => held env/1 env/2
+        w ask env*3 confirm park=1                  => waiting 1 parked
+        a ask env confirm park=2                    => waiting 2 parked
+        b ask env confirm park=3                    => waiting 3 parked
+        h end                                       => released
+        a ?                                         => granted
+        b ?                                         => waiting 2 parked
+    "
+    a_claim_knows_which_pools_it_has_made: "
+        - pool env capacity=1                       => done
+        a ask fresh,env                             => held env/1 fresh/fresh made fresh
+    "
+    a_lock_that_a_capacity_names_stays_when_others_come: "
+        a ask 1                                     => held 1/1
+        a end                                       => released
+        - pool 1 capacity=1                         => done
+        - add 1/x                                   => done
+        - free 1                                    => 1 x
+    "
+    an_implicit_lock_that_is_added_while_it_leaves_stays: "
+        a ask p                                     => held p/p
+        - add p/x                                   => done
+        - add p/p meta=m size=big                   => done
+        - lock p/p                                  => meta=m size=big
+        a end                                       => released
+        - free p                                    => x p
+    "
+    an_implicit_lock_that_is_changed_stays: "
+        a ask p                                     => held p/p
+        a end                                       => released
+        - update p/p meta=m                         => done
+        - add p/x                                   => done
+        - free p                                    => p x
+    "
+    a_lock_that_drains_goes_on_draining_in_another_pool: "
+        - pool env capacity=1 drain=1m              => done
+        a ask env ttl=10s                           => held env/1
+        +10s a ?                                    => ended lost
+        - move env/1 to=other                       => done
+        - free other                                =>
+        +1m - free other                            => 1
+    "
+}

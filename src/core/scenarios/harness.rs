@@ -45,7 +45,7 @@ use crate::core::claim::{
     Want,
 };
 use crate::core::command::{AskClaim, By, Command, MoveTo, Refusal, Reply, Wait};
-use crate::core::history::ChangeKind;
+use crate::core::history::{Change, ChangeKind};
 use crate::core::invariants;
 use crate::core::names::{ClaimId, Digest, Fence, LockName, OpId, ParkId, PoolName, Reason, Revision, Text};
 use crate::core::pool::{CutShort, Order, Overtaking, Pick, Policy, PolicyChange, Rule, WhenEmpty};
@@ -82,6 +82,15 @@ pub(super) fn locks_taken(text: &str) -> Vec<String> {
     }
     let claimed = server.store.history().filter(|entry| entry.listed.kind == ChangeKind::Claimed);
     claimed.flat_map(|entry| entry.locks).map(|(_, lock)| lock.to_string()).collect()
+}
+
+/// Plays a scenario without expectations; the entries that it writes, in their order.
+pub(super) fn entries_of(text: &str) -> Vec<Change> {
+    let mut server = Server::new();
+    for line in text.lines() {
+        server.line(line.trim()).unwrap_or_else(|bad| panic!("{line}: {bad}"));
+    }
+    server.store.entries().cloned().collect()
 }
 
 fn play_checked(text: &str, is_checked: impl Fn(usize) -> bool) {
@@ -288,7 +297,8 @@ impl Server {
                     "last" => MoveTo::Last,
                     before => MoveTo::Before(parse(before)?),
                 };
-                self.command(Command::Move { id: parse(id)?, to, by: By::default() })
+                let by = By { reason: arg(&args, "reason")?, ..By::default() };
+                self.command(Command::Move { id: parse(id)?, to, by })
             }
             (_, "left") => self.command(Command::Left { park: ParkId(parse(first)?) }),
             (id, "?") => Ok(self.look(&parse(id)?)),
@@ -406,7 +416,7 @@ impl Server {
         let (pool, lock) = what.split_once('/').map_or((what, None), |(pool, lock)| (pool, Some(lock)));
         let pool: PoolName = parse(pool)?;
         let lock: Option<LockName> = lock.map(parse).transpose()?;
-        let by = By { op: arg(args, "op")?, ..By::default() };
+        let by = By { op: arg(args, "op")?, reason: arg(args, "reason")?, ..By::default() };
         let labels = Arc::new(if matches!(verb, "add" | "update" | "move") { labels_of(args)? } else { Labels::new() });
         let meta: Option<Arc<[u8]>> = args.get("meta").map(|text| Arc::from(text.as_bytes()));
         let need = || lock.clone().ok_or_else(|| format!("{what:?} names no lock"));
@@ -599,6 +609,9 @@ impl Server {
         }
         if claim.life > 1 {
             let _ = write!(text, " life={}", claim.life);
+        }
+        for pool in &claim.made {
+            let _ = write!(text, " made {pool}");
         }
         text
     }

@@ -10,6 +10,7 @@ macro_rules! scenarios {
 
 mod by_hand;
 mod empty;
+mod entries;
 mod found;
 mod implicit;
 mod marks;

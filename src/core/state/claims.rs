@@ -193,8 +193,8 @@ impl State {
     }
 }
 
-/// Whether other claims may have to wait for this one: as a holder, and as an earlier waiter.
+/// What decides whether other claims may have to wait for this one: as an earlier waiter, and as a holder.
 fn stands_in_the_way(claim: &Claim) -> (bool, bool) {
     let listens = matches!(claim.phase, Phase::Waiting { presence, .. } if Presence::listens(presence));
-    (listens, !claim.waits())
+    (listens, claim.waits())
 }

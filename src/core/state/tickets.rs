@@ -52,6 +52,12 @@ impl State {
         }
     }
 
+    /// Whether exactly the tickets of the live claims are listed.
+    pub(in crate::core) fn lists_all_tickets(&self) -> bool {
+        let known = |(ticket, id): (&Ticket, &ClaimId)| self.claim(id).is_some_and(|claim| claim.ticket == *ticket);
+        self.tickets.len() == self.snapshot.claims.len() && self.tickets.iter().all(known)
+    }
+
     /// Live claims except this one with tickets in this range, in ticket order.
     fn others<'s>(
         &'s self,
