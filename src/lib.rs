@@ -16,7 +16,7 @@
 //! 4. [`client`]: the API from the client's side; [`resource`], [`agent`] and [`cli`] build on it.
 //! 5. [`mod@env`]: the machine as a value. Nothing else reads the process's environment, clock or signals.
 //!
-//! Arrows point down only: binary -> this file -> server, resource, agent, cli -> client, store, wire -> core.
+//! Arrows point down only: binary -> this file -> server, resource, agent, cli -> store -> client -> wire -> core.
 
 pub mod agent;
 pub mod cli;

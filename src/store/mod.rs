@@ -6,6 +6,7 @@
 //!   its rows are in the tables, `schema` makes and migrates the tables, `checkpoint` keeps SQLite's log short.
 //! - `sidecar`: the names and the mode of a store's files.
 //! - [`failstop`]: no commit after the first failed one.
+//! - [`log`]: a log that several servers share. No store stands on it yet.
 //! - [`copies`]: backup, restore and check of a store in a file.
 //! - `layer`: rows in memory, above those of the tables; `reading`: reads from both.
 //! - `rows`: between values and stored rows, the same for all stores. The records are in [`crate::wire::record`].
@@ -33,6 +34,7 @@ pub mod failstop;
 mod journal;
 mod layer;
 pub mod lockfile;
+pub mod log;
 pub mod memory;
 mod reading;
 #[cfg(test)]
@@ -203,6 +205,10 @@ pub fn open(uri: &str) -> anyhow::Result<Box<dyn Store>> {
         Some(("sqlite", "")) => bail!("store {uri:?} names no file: write sqlite:FILE"),
         Some(("sqlite", file)) => Ok(Box::new(FailStop::new(SqliteStore::open(file.as_ref())?))),
         Some(("etcd", _)) => bail!("store {uri:?}: etcd is not available in this release, use sqlite:FILE"),
+        // Its text is not quoted: such a URL may contain a password.
+        Some(("postgres" | "postgresql", _)) => {
+            bail!("a store in PostgreSQL is not available in this release, use sqlite:FILE")
+        }
         _ => bail!("store {uri:?} is not of a known kind: write sqlite:FILE, or memory: to keep nothing"),
     }
 }
@@ -253,6 +259,7 @@ mod tests {
             ("memory:x", "takes no name"),
             ("sqlite:", "names no file"),
             ("etcd:a,b,c", "not available in this release"),
+            ("postgres://u:p@db/x", "PostgreSQL is not available in this release"),
             ("sqlite:/nowhere/at/all/x.db", "/nowhere/at/all"),
             ("x\u{1b}:", r"\u{1b}"),
         ];

@@ -1,0 +1,248 @@
+//! A log in etcd, behind a prefix of keys. docs/cluster.md says how that etcd must be set up.
+//!
+//! - [`address`]: `etcd:...` as people write it. `gateway`: calls over HTTP. `keys`: keys and values.
+//!
+//! A write is one transaction that compares the whole value of the head. What an append or a beat does not care about (the
+//! beat, mostly) is taken from the head as it was seen last; if that has changed, the transaction fails, shows the head,
+//! and is tried again if that one fits. So an answer that comes late changes nothing that has changed since.
+
+use std::time::Duration;
+
+use super::head::{Change, Head, Id, Record, Reign, Seq, Write};
+use super::{Cause, Log, Manifest, Trouble, Written};
+use address::Address;
+use gateway::{Compared, Gateway, Pair, delete, is, put};
+use keys::{Keys, PART_BYTES};
+
+pub mod address;
+mod gateway;
+mod keys;
+
+/// How often a write is tried while the head keeps changing under it. A beat and an append of one leader follow each
+/// other, so even one more is rare.
+const TRIES: usize = 16;
+/// The most records that are read at once: with their parts left out, 4 MiB.
+const RECORDS: usize = 16;
+/// An etcd in which nothing was ever compacted after this many changes is never compacted: a day and a half of nothing but
+/// beats, and minutes of work.
+const UNCOMPACTED: u64 = 1_000_000;
+
+/// A log in etcd.
+pub struct EtcdLog {
+    gateway: Gateway,
+    keys: Keys,
+    /// The head as it was seen last, with its value.
+    seen: Option<(Vec<u8>, Head)>,
+}
+
+impl std::fmt::Debug for EtcdLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EtcdLog").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+impl EtcdLog {
+    /// Connects. `patience` is how long each request may take.
+    ///
+    /// # Errors
+    /// etcd cannot be reached, is too old, or is never compacted.
+    pub fn open(address: Address, patience: Duration) -> Result<Self, Trouble> {
+        let keys = Keys::of(&address.prefix);
+        let mut log = Self { gateway: Gateway::new(address, patience), keys, seen: None };
+        let version = log.gateway.version()?;
+        if !is_new_enough(&version) {
+            return Err(Trouble::new(
+                Cause::Failed,
+                format!("etcd {version:?} is not supported: 3.4 or newer is needed"),
+            ));
+        }
+        log.check_compaction(UNCOMPACTED)?;
+        Ok(log)
+    }
+
+    /// Refuses an etcd that has never been compacted in more than `most` changes: deleted and overwritten values stay in it
+    /// until it is full. That compaction is on cannot be asked for; that it has never happened can be seen.
+    ///
+    /// # Errors
+    /// It is never compacted, or gives no answer.
+    pub fn check_compaction(&mut self, most: u64) -> Result<(), Trouble> {
+        let range = self.gateway.range(&self.keys.head, None, 1)?;
+        let revision: u64 = range.header.revision.parse().unwrap_or_default();
+        if revision <= most || self.gateway.is_compacted(&self.keys.head, 1)? {
+            return Ok(());
+        }
+        Err(Trouble::new(
+            Cause::NoSpace,
+            format!(
+                "none of its {revision} changes has ever been compacted, so it will be full one day: start every member with \
+                 --auto-compaction-mode=periodic --auto-compaction-retention=5m"
+            ),
+        ))
+    }
+
+    fn read_head(&mut self) -> Result<Option<Head>, Trouble> {
+        let pairs = self.gateway.range(&self.keys.head, None, 1)?.pairs()?;
+        self.saw(pairs.into_iter().next())
+    }
+
+    /// Remembers the head.
+    fn saw(&mut self, pair: Option<Pair>) -> Result<Option<Head>, Trouble> {
+        self.seen = pair.map(|pair| Ok((keys::decode_head(&pair.value)?, pair.value))).transpose()?.map(swap);
+        Ok(self.head_seen().cloned())
+    }
+
+    fn head_seen(&self) -> Option<&Head> {
+        self.seen.as_ref().map(|(_, head)| head)
+    }
+
+    /// Stores the parts of a large record. They mean nothing before the record is there.
+    fn put_parts(&mut self, record: &Record) -> Result<(), Trouble> {
+        if keys::parts(record) == 0 {
+            return Ok(());
+        }
+        for (number, part) in record.bytes.chunks(PART_BYTES).enumerate() {
+            self.gateway.put(&self.keys.part(record.seq, record.id, number), part)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the changes if the leader of this term leads, in the same transaction. `also` is compared, too. False if it
+    /// does not lead, or if that differs.
+    fn as_leader(
+        &mut self,
+        by: Reign,
+        also: serde_json::Value,
+        changes: &[serde_json::Value],
+    ) -> Result<bool, Trouble> {
+        let mut head = self.read_head()?;
+        for _ in 0..TRIES {
+            let Some((value, _)) = self.seen.as_ref().filter(|(_, seen)| seen.place().reign == by) else {
+                return Ok(false);
+            };
+            let compare = [is(&self.keys.head, Some(value)), also.clone()];
+            match self.gateway.compare_and(&compare, changes, &self.keys.head)? {
+                Compared::Changed => return Ok(true),
+                Compared::Differs(pair) => {
+                    let now = self.saw(pair)?;
+                    if now == head {
+                        return Ok(false);
+                    }
+                    head = now;
+                }
+            }
+        }
+        Err(keeps_changing())
+    }
+}
+
+fn swap((head, value): (Head, Vec<u8>)) -> (Vec<u8>, Head) {
+    (value, head)
+}
+
+fn keeps_changing() -> Trouble {
+    Trouble::new(Cause::Failed, "the head keeps changing")
+}
+
+/// Whether it has the gateway at the path that is used, and compares values.
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+    let (major, minor) = (numbers.next().flatten(), numbers.next().flatten());
+    major.zip(minor).is_some_and(|version| version >= (3, 4))
+}
+
+impl Log for EtcdLog {
+    fn head(&mut self) -> Result<Option<Head>, Trouble> {
+        self.read_head()
+    }
+
+    fn write(&mut self, write: &Write<'_>) -> Result<Written, Trouble> {
+        // What was seen last saves a read if it fits; if it does not, it may just be old.
+        if self.seen.is_none() || !write.fits(self.head_seen()) {
+            self.read_head()?;
+        }
+        let mut changes = Vec::new();
+        if let Change::Append { record, .. } = &write.change
+            && write.fits(self.head_seen())
+        {
+            self.put_parts(record)?;
+            changes.push(put(&self.keys.record(record.seq), &keys::encode_record(record)?));
+        }
+        for _ in 0..TRIES {
+            let seen = self.head_seen();
+            let made = write.made_of(seen).filter(|_| write.fits(seen));
+            let Some(made) = made else { return Ok(Written::Refused(seen.cloned())) };
+            let value = keys::encode_head(&made)?;
+            let compare = is(&self.keys.head, self.seen.as_ref().map(|(value, _)| value.as_slice()));
+            changes.push(put(&self.keys.head, &value));
+            match self.gateway.compare_and(&[compare], &changes, &self.keys.head)? {
+                Compared::Changed => {
+                    self.seen = Some((value, made.clone()));
+                    return Ok(Written::Done(made));
+                }
+                Compared::Differs(pair) => {
+                    self.saw(pair)?;
+                    changes.pop();
+                }
+            }
+        }
+        Err(keeps_changing())
+    }
+
+    fn records(&mut self, from: Seq, most: usize) -> Result<Vec<Record>, Trouble> {
+        let before = self.keys.after_records();
+        let pairs = self.gateway.range(&self.keys.record(from), Some(&before), most.min(RECORDS))?.pairs()?;
+        let mut records = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            let (mut record, parts) = keys::decode_record(&pair.key, &pair.value)?;
+            for number in 0..parts {
+                let key = self.keys.part(record.seq, record.id, number);
+                let part = self.gateway.range(&key, None, 1)?.pairs()?.into_iter().next();
+                let Some(part) = part else {
+                    // Trimmed meanwhile, if anything; then the reader finds a snapshot.
+                    return Err(Trouble::new(Cause::Damaged, format!("{key} is not there")));
+                };
+                record.bytes.extend_from_slice(&part.value);
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    fn put_piece(&mut self, snapshot: Id, number: u32, bytes: &[u8]) -> Result<(), Trouble> {
+        self.gateway.put(&self.keys.piece(snapshot, number), bytes)
+    }
+
+    fn put_manifest(&mut self, manifest: &Manifest) -> Result<bool, Trouble> {
+        let current = self.manifest()?;
+        if current.is_some_and(|current| current.seq > manifest.seq) {
+            return Ok(false);
+        }
+        let current = current.map(|current| keys::encode_manifest(&current)).transpose()?;
+        let also = is(&self.keys.manifest, current.as_deref());
+        let change = put(&self.keys.manifest, &keys::encode_manifest(manifest)?);
+        self.as_leader(manifest.by, also, &[change])
+    }
+
+    fn manifest(&mut self) -> Result<Option<Manifest>, Trouble> {
+        let pairs = self.gateway.range(&self.keys.manifest, None, 1)?.pairs()?;
+        pairs.first().map(|pair| keys::decode_manifest(&pair.value)).transpose()
+    }
+
+    fn piece(&mut self, snapshot: Id, number: u32) -> Result<Option<Vec<u8>>, Trouble> {
+        let pairs = self.gateway.range(&self.keys.piece(snapshot, number), None, 1)?.pairs()?;
+        Ok(pairs.into_iter().next().map(|pair| pair.value))
+    }
+
+    fn trim(&mut self, by: Reign) -> Result<(), Trouble> {
+        let Some(manifest) = self.manifest()? else { return Ok(()) };
+        let (keys, next) = (&self.keys, manifest.seq.next());
+        let changes = [
+            delete(&keys.record(Seq(0)), &keys.record(next)),
+            delete(&keys.parts(Seq(0)), &keys.parts(next)),
+            delete(&keys.pieces(), &keys.pieces_of(manifest.snapshot)),
+            delete(&keys.after_pieces_of(manifest.snapshot), &keys.after_pieces()),
+        ];
+        let also = is(&keys.manifest, Some(&keys::encode_manifest(&manifest)?));
+        self.as_leader(by, also, &changes).map(drop)
+    }
+}

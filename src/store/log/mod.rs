@@ -1,0 +1,199 @@
+//! A log that several servers share: who leads, and what has happened. One of them leads and appends a record for each
+//! batch; the others follow, and one of them takes over when the leader is gone. docs/decisions/0036 says why it is right.
+//!
+//! - [`head`]: the one value that decides everything, and the writes that compare and change it.
+//! - [`candidate`]: when a server may take over. [`judge`]: what an outcome means, also an unknown one. [`tail`]: which
+//!   records follow which. These four are pure.
+//! - [`leading`]: a leader that repeats a write until its outcome is known.
+//! - [`Log`]: what a backend must do. [`memory`] is for tests; [`postgres`] and [`etcd`] are databases.
+//! - `plant`: backends and leaders with planted bugs, which the tests must find.
+//!
+//! No store stands on a log yet: `locker server` refuses `etcd:` and `postgres:`.
+
+use std::fmt;
+
+pub mod candidate;
+#[cfg(feature = "etcd")]
+pub mod etcd;
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+mod files;
+pub mod head;
+pub mod judge;
+pub mod leading;
+pub mod memory;
+#[cfg(any(test, feature = "plant"))]
+pub mod plant;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+pub mod tail;
+
+use head::{Head, Id, Record, Reign, Seq, Write};
+
+/// The largest piece of a snapshot, bytes: below the largest request that an etcd accepts unless told otherwise
+/// (1.5 MiB).
+pub const PIECE_BYTES: usize = 1024 * 1024;
+
+/// What a log must do. Every call waits for the database, for a bounded time.
+///
+/// A log is one [`Head`], the records up to it, and at most one complete snapshot. Each write is atomic, and it is durable
+/// when it is acknowledged. A read that begins after an acknowledged write sees it.
+pub trait Log: Send {
+    /// The head; `None` if nobody has ever led.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn head(&mut self) -> Result<Option<Head>, Trouble>;
+
+    /// Changes the head, and appends a record with it, if the head is as the write expects. All of it or nothing.
+    ///
+    /// # Errors
+    /// **The outcome is unknown**, whatever the trouble says: it may have happened, or happen later.
+    fn write(&mut self, write: &Write<'_>) -> Result<Written, Trouble>;
+
+    /// The records from this number on, in order, at most `most` of them. Fewer may be returned, but at least one if there
+    /// is one.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn records(&mut self, from: Seq, most: usize) -> Result<Vec<Record>, Trouble>;
+
+    /// Stores a piece of a snapshot, at most [`PIECE_BYTES`] long. It may be repeated. Nobody sees the piece before the
+    /// snapshot has its manifest.
+    ///
+    /// # Errors
+    /// The outcome is unknown; it may be repeated.
+    fn put_piece(&mut self, snapshot: Id, number: u32, bytes: &[u8]) -> Result<(), Trouble>;
+
+    /// Makes a snapshot whose pieces are all there the current one. False if the manifest's leader does not lead any more,
+    /// or if the current snapshot is newer: then nothing happens. The pieces of the previous one stay until the log is
+    /// trimmed.
+    ///
+    /// # Errors
+    /// The outcome is unknown; it may be repeated.
+    fn put_manifest(&mut self, manifest: &Manifest) -> Result<bool, Trouble>;
+
+    /// The current snapshot.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn manifest(&mut self) -> Result<Option<Manifest>, Trouble>;
+
+    /// A piece of a snapshot. `None` if it is not there; then another snapshot has become the current one.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn piece(&mut self, snapshot: Id, number: u32) -> Result<Option<Vec<u8>>, Trouble>;
+
+    /// Deletes the records that the current snapshot contains, and the pieces of all other snapshots. Nothing happens
+    /// unless `by` leads.
+    ///
+    /// # Errors
+    /// The outcome is unknown; it may be repeated.
+    fn trim(&mut self, by: Reign) -> Result<(), Trouble>;
+}
+
+impl<L: Log + ?Sized> Log for Box<L> {
+    fn head(&mut self) -> Result<Option<Head>, Trouble> {
+        (**self).head()
+    }
+
+    fn write(&mut self, write: &Write<'_>) -> Result<Written, Trouble> {
+        (**self).write(write)
+    }
+
+    fn records(&mut self, from: Seq, most: usize) -> Result<Vec<Record>, Trouble> {
+        (**self).records(from, most)
+    }
+
+    fn put_piece(&mut self, snapshot: Id, number: u32, bytes: &[u8]) -> Result<(), Trouble> {
+        (**self).put_piece(snapshot, number, bytes)
+    }
+
+    fn put_manifest(&mut self, manifest: &Manifest) -> Result<bool, Trouble> {
+        (**self).put_manifest(manifest)
+    }
+
+    fn manifest(&mut self) -> Result<Option<Manifest>, Trouble> {
+        (**self).manifest()
+    }
+
+    fn piece(&mut self, snapshot: Id, number: u32) -> Result<Option<Vec<u8>>, Trouble> {
+        (**self).piece(snapshot, number)
+    }
+
+    fn trim(&mut self, by: Reign) -> Result<(), Trouble> {
+        (**self).trim(by)
+    }
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// It is durable. This is the head that it made.
+    Done(Head),
+    /// The head was not as expected, so nothing was changed. This is a head that was read not long before or after.
+    Refused(Option<Head>),
+}
+
+/// A complete snapshot: the state after a record, in pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manifest {
+    pub snapshot: Id,
+    /// Who wrote it.
+    pub by: Reign,
+    /// The last record that it contains.
+    pub seq: Seq,
+    pub record: Id,
+    /// How many pieces it has, numbered from 0.
+    pub pieces: u32,
+}
+
+/// Why a log gives no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// No answer came in time, or the connection failed.
+    NoAnswer,
+    /// The database has no majority of its members, so it can decide nothing.
+    NoQuorum,
+    /// The database is full.
+    NoSpace,
+    /// It does not accept these credentials.
+    Denied,
+    /// It is set up in a way in which what it acknowledges is not certain, or it said so with the answer.
+    Unsafe,
+    /// Something in it was not written by this program, or is damaged.
+    Damaged,
+    /// Any other error of the database.
+    Failed,
+}
+
+/// A log that gives no answer: why, and in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    pub cause: Cause,
+    /// For people; it contains no secret.
+    pub text: String,
+}
+
+impl Trouble {
+    pub(crate) fn new(cause: Cause, text: impl Into<String>) -> Self {
+        Self { cause, text: text.into() }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cause = match self.cause {
+            Cause::NoAnswer => "the database does not answer",
+            Cause::NoQuorum => "the database has lost its quorum",
+            Cause::NoSpace => "the database is full",
+            Cause::Denied => "the database refuses the user",
+            Cause::Unsafe => "the database may lose what it acknowledges",
+            Cause::Damaged => "the log is damaged",
+            Cause::Failed => "the database reports an error",
+        };
+        write!(f, "{cause}: {}", self.text)
+    }
+}
+
+impl std::error::Error for Trouble {}

@@ -1,0 +1,348 @@
+//! A log in a schema of a PostgreSQL database. docs/cluster.md says what the database must promise.
+//!
+//! - [`address`]: `postgres://...` as people write it. `session`: one connection, with all that makes an answer of it
+//!   certain. `tls`: rustls below it. `sql`: the tables and the statements.
+//!
+//! Each write is one statement outside a transaction block. So a server that is stopped holds no lock on the head (but see
+//! [`PostgresLog::end_blockers`]), and each statement may go through another connection of a pooler such as pgbouncer.
+//! Nothing is ever cancelled: a cancelled wait for a standby reports success. A connection that does not answer in time is
+//! dropped instead, and the outcome is unknown.
+
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::head::{Change, Expect, Head, Id, Leader, Record, Reign, Seq, Write};
+use super::{Cause, Log, Manifest, Trouble, Written};
+use crate::core::time::{EngineMs, Span};
+use address::Address;
+use session::Session;
+use sql::Statements;
+
+pub mod address;
+mod session;
+mod sql;
+mod tls;
+
+/// How long a take-over may be blocked by another session before that session is ended.
+const BLOCKED: Duration = Duration::from_secs(1);
+
+/// A parameter with its type, so that a statement needs no preparation that would take a name or a second round trip.
+type Param<'p> = (&'p (dyn ToSql + Sync), Type);
+
+/// A log in PostgreSQL.
+pub struct PostgresLog {
+    address: Address,
+    /// How long one call may take, with connecting.
+    patience: Duration,
+    statements: Statements,
+    runtime: Runtime,
+    session: Option<Session>,
+}
+
+impl std::fmt::Debug for PostgresLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresLog").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl PostgresLog {
+    /// Connects, and makes the tables if they are not there. `patience` is how long each call may take.
+    ///
+    /// # Errors
+    /// The database cannot be reached, is not set up safely, or the schema belongs to another program or release.
+    pub fn open(address: Address, patience: Duration) -> Result<Self, Trouble> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Trouble::new(Cause::Failed, format!("cannot start: {error}")))?;
+        let statements = Statements::of(address.schema());
+        let mut log = Self { address, patience, statements, runtime, session: None };
+        log.prepare_schema()?;
+        Ok(log)
+    }
+
+    fn prepare_schema(&mut self) -> Result<(), Trouble> {
+        let look = self.statements.look.clone();
+        let there = |log: &mut Self| {
+            let rows = log.rows(&look, &[])?;
+            rows.first().map_or(Ok(false), |row| get::<bool>(row, "there"))
+        };
+        if !there(self)? {
+            let create = self.statements.create.clone();
+            self.with_session(|runtime, session, patience| session.simple(runtime, &create, patience))?;
+        }
+        let format = self.statements.format.clone();
+        let rows = self.rows(&format, &[])?;
+        let found = rows.first().map(|row| get::<i32>(row, "version")).transpose()?;
+        if found == Some(sql::VERSION) {
+            return Ok(());
+        }
+        let schema = self.address.schema();
+        Err(Trouble::new(
+            Cause::Damaged,
+            format!(
+                "schema {schema:?} has a log of format {}, this release knows format {}: use the release that made it, or \
+                 another schema",
+                found.map_or_else(|| "?".to_owned(), |found| found.to_string()),
+                sql::VERSION
+            ),
+        ))
+    }
+
+    /// Calls with a connection. After an error it is dropped: nobody knows what state it is in.
+    fn with_session<T>(
+        &mut self,
+        call: impl FnOnce(&Runtime, &mut Session, Duration) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => Session::connect(&self.runtime, &self.address, self.patience)?,
+        };
+        let answer = call(&self.runtime, &mut session, self.patience)?;
+        self.session = Some(session);
+        Ok(answer)
+    }
+
+    fn rows(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Trouble> {
+        self.with_session(|runtime, session, patience| session.rows(runtime, sql, params, patience))
+    }
+
+    /// A take-over. Whoever blocks it for [`BLOCKED`] is ended: a session whose client was cut off between the parts of a
+    /// message, or a transaction that somebody has left open on the head.
+    fn rows_or_end_blockers(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Trouble> {
+        let (address, end_blockers) = (self.address.clone(), self.statements.end_blockers.clone());
+        self.with_session(|runtime, session, patience| {
+            let unblock = async {
+                tokio::time::sleep(BLOCKED).await;
+                let mut other = Session::connect_now(&address).await?;
+                other.rows_now(&end_blockers, &[]).await.map(|rows| rows.len())
+            };
+            session.rows_beside(runtime, sql, params, unblock, patience)
+        })
+    }
+
+    /// Ends every session that blocks another one on the head. True if there was one.
+    ///
+    /// # Errors
+    /// The database gives no answer, or the user may not end that session.
+    pub fn end_blockers(&mut self) -> Result<bool, Trouble> {
+        let sql = self.statements.end_blockers.clone();
+        Ok(!self.rows(&sql, &[])?.is_empty())
+    }
+}
+
+impl Log for PostgresLog {
+    fn head(&mut self) -> Result<Option<Head>, Trouble> {
+        let sql = self.statements.head.clone();
+        self.rows(&sql, &[])?.first().map(head).transpose()
+    }
+
+    fn write(&mut self, write: &Write<'_>) -> Result<Written, Trouble> {
+        let values = Values::of(write)?;
+        let rows = match &write.change {
+            Change::Append { .. } => {
+                let sql = self.statements.append.clone();
+                self.rows(&sql, &values.params())?
+            }
+            Change::Beat { .. } => {
+                let sql = self.statements.beat.clone();
+                self.rows(&sql, &values.params())?
+            }
+            Change::TakeOver { .. } if write.expect == Expect::Same(None) => {
+                let sql = self.statements.first.clone();
+                self.rows(&sql, &values.params_of_first())?
+            }
+            Change::TakeOver { .. } => {
+                let sql = self.statements.take_over.clone();
+                self.rows_or_end_blockers(&sql, &values.params())?
+            }
+        };
+        let Some(row) = rows.first() else { return Ok(Written::Refused(None)) };
+        let head = head(row)?;
+        Ok(if get(row, "done")? { Written::Done(head) } else { Written::Refused(Some(head)) })
+    }
+
+    fn records(&mut self, from: Seq, most: usize) -> Result<Vec<Record>, Trouble> {
+        let sql = self.statements.records.clone();
+        let (from, most) = (int(from.0)?, int(most as u64)?);
+        let rows = self.rows(&sql, &[(&from, Type::INT8), (&most, Type::INT8)])?;
+        rows.iter().map(record).collect()
+    }
+
+    fn put_piece(&mut self, snapshot: Id, number: u32, bytes: &[u8]) -> Result<(), Trouble> {
+        let sql = self.statements.put_piece.clone();
+        let (snapshot, number) = (snapshot.to_string(), int(number.into())?);
+        self.rows(&sql, &[(&snapshot, Type::TEXT), (&number, Type::INT8), (&bytes, Type::BYTEA)]).map(drop)
+    }
+
+    fn put_manifest(&mut self, manifest: &Manifest) -> Result<bool, Trouble> {
+        let Manifest { snapshot, by, seq, record, pieces } = manifest;
+        let sql = self.statements.put_manifest.clone();
+        let (snapshot, run, record) = (snapshot.to_string(), by.run.to_string(), record.to_string());
+        let (term, seq, pieces) = (int(by.term)?, int(seq.0)?, int((*pieces).into())?);
+        let params: [Param<'_>; 6] = [
+            (&term, Type::INT8),
+            (&run, Type::TEXT),
+            (&snapshot, Type::TEXT),
+            (&seq, Type::INT8),
+            (&record, Type::TEXT),
+            (&pieces, Type::INT8),
+        ];
+        Ok(!self.rows(&sql, &params)?.is_empty())
+    }
+
+    fn manifest(&mut self) -> Result<Option<Manifest>, Trouble> {
+        let sql = self.statements.manifest.clone();
+        self.rows(&sql, &[])?.first().map(manifest).transpose()
+    }
+
+    fn piece(&mut self, snapshot: Id, number: u32) -> Result<Option<Vec<u8>>, Trouble> {
+        let sql = self.statements.piece.clone();
+        let (snapshot, number) = (snapshot.to_string(), int(number.into())?);
+        let rows = self.rows(&sql, &[(&snapshot, Type::TEXT), (&number, Type::INT8)])?;
+        rows.first().map(|row| get(row, "bytes")).transpose()
+    }
+
+    fn trim(&mut self, by: Reign) -> Result<(), Trouble> {
+        let sql = self.statements.trim.clone();
+        let (term, run) = (int(by.term)?, by.run.to_string());
+        self.rows(&sql, &[(&term, Type::INT8), (&run, Type::TEXT)]).map(drop)
+    }
+}
+
+/// What a write compares and sets. `None` is not compared, or stays.
+#[derive(Debug, Default)]
+struct Values {
+    term: Option<i64>,
+    run: Option<String>,
+    seq: Option<i64>,
+    record: Option<String>,
+    beat: Option<i64>,
+    span: Option<i64>,
+    engine: Option<i64>,
+    name: Option<String>,
+    new_engine: Option<i64>,
+    new_span: Option<i64>,
+    new_name: Option<String>,
+    new_run: Option<String>,
+    new_seq: Option<i64>,
+    new_record: Option<String>,
+    bytes: Option<Vec<u8>>,
+}
+
+impl Values {
+    fn of(write: &Write<'_>) -> Result<Self, Trouble> {
+        let mut values = Self::default();
+        match &write.expect {
+            Expect::At(place) => {
+                (values.term, values.run) = (Some(int(place.reign.term)?), Some(place.reign.run.to_string()));
+                (values.seq, values.record) = (Some(int(place.seq.0)?), Some(place.record.to_string()));
+            }
+            Expect::Same(None) => {}
+            Expect::Same(Some(head)) => {
+                (values.term, values.run) = (Some(int(head.term)?), Some(head.leader.run.to_string()));
+                (values.seq, values.record) = (Some(int(head.seq.0)?), Some(head.record.to_string()));
+                (values.beat, values.span) = (Some(int(head.beat)?), Some(int(head.span.0)?));
+                (values.engine, values.name) = (Some(int(head.engine.0)?), Some(head.leader.name.clone()));
+            }
+            #[cfg(any(test, feature = "plant"))]
+            Expect::SeqAlone(seq) => values.seq = Some(int(seq.0)?),
+            #[cfg(any(test, feature = "plant"))]
+            Expect::TermAlone(term) => values.term = Some(int(*term)?),
+        }
+        match &write.change {
+            Change::Append { record, engine } => {
+                (values.new_seq, values.new_record) = (Some(int(record.seq.0)?), Some(record.id.to_string()));
+                (values.new_engine, values.bytes) = (Some(int(engine.0)?), Some(record.bytes.clone()));
+            }
+            Change::Beat { span, engine } => {
+                (values.new_span, values.new_engine) = (Some(int(span.0)?), Some(int(engine.0)?));
+            }
+            Change::TakeOver { leader, span } => {
+                (values.new_name, values.new_run) = (Some(leader.name.clone()), Some(leader.run.to_string()));
+                values.new_span = Some(int(span.0)?);
+            }
+        }
+        Ok(values)
+    }
+
+    /// In the order of [`sql`]; every statement that writes the head has the same.
+    fn params(&self) -> Vec<Param<'_>> {
+        vec![
+            (&self.term, Type::INT8),
+            (&self.run, Type::TEXT),
+            (&self.seq, Type::INT8),
+            (&self.record, Type::TEXT),
+            (&self.beat, Type::INT8),
+            (&self.span, Type::INT8),
+            (&self.engine, Type::INT8),
+            (&self.name, Type::TEXT),
+            (&self.new_engine, Type::INT8),
+            (&self.new_span, Type::INT8),
+            (&self.new_name, Type::TEXT),
+            (&self.new_run, Type::TEXT),
+            (&self.new_seq, Type::INT8),
+            (&self.new_record, Type::TEXT),
+            (&self.bytes, Type::BYTEA),
+        ]
+    }
+
+    fn params_of_first(&self) -> Vec<Param<'_>> {
+        vec![(&self.new_name, Type::TEXT), (&self.new_run, Type::TEXT), (&self.new_span, Type::INT8)]
+    }
+}
+
+/// A number as the database has it.
+fn int(number: u64) -> Result<i64, Trouble> {
+    i64::try_from(number).map_err(|_| Trouble::new(Cause::Failed, format!("{number} is out of bounds")))
+}
+
+fn damaged(what: &dyn std::fmt::Display) -> Trouble {
+    Trouble::new(Cause::Damaged, what.to_string())
+}
+
+fn get<'r, T: tokio_postgres::types::FromSql<'r>>(row: &'r Row, column: &str) -> Result<T, Trouble> {
+    row.try_get(column).map_err(|error| damaged(&format!("column {column}: {error}")))
+}
+
+fn number(row: &Row, column: &str) -> Result<u64, Trouble> {
+    u64::try_from(get::<i64>(row, column)?).map_err(|_| damaged(&format!("column {column} is below 0")))
+}
+
+fn id(row: &Row, column: &str) -> Result<Id, Trouble> {
+    get::<&str>(row, column)?.parse().map_err(|_| damaged(&format!("column {column} is not an id")))
+}
+
+fn head(row: &Row) -> Result<Head, Trouble> {
+    let leader = Leader { name: get(row, "name")?, run: id(row, "run")? };
+    Ok(Head {
+        term: number(row, "term")?,
+        leader,
+        seq: Seq(number(row, "seq")?),
+        record: id(row, "record")?,
+        beat: number(row, "beat")?,
+        span: Span(number(row, "span")?),
+        engine: EngineMs(number(row, "engine")?),
+    })
+}
+
+fn record(row: &Row) -> Result<Record, Trouble> {
+    Ok(Record {
+        seq: Seq(number(row, "seq")?),
+        id: id(row, "id")?,
+        before: id(row, "before")?,
+        term: number(row, "term")?,
+        bytes: get(row, "bytes")?,
+    })
+}
+
+fn manifest(row: &Row) -> Result<Manifest, Trouble> {
+    Ok(Manifest {
+        snapshot: id(row, "snapshot")?,
+        by: Reign { term: number(row, "term")?, run: id(row, "run")? },
+        seq: Seq(number(row, "seq")?),
+        record: id(row, "record")?,
+        pieces: u32::try_from(number(row, "pieces")?).map_err(|error| damaged(&error))?,
+    })
+}

@@ -1,0 +1,225 @@
+//! One connection, and what makes its answers certain.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{AsyncMessage, Client, Error, Row};
+
+use super::address::Address;
+use super::tls::MakeTls;
+use super::{Cause, Param, Trouble, get};
+use crate::client::trust;
+
+/// What every connection must be. A pooler may use another connection for the next statement; but what can differ
+/// between two of them is set for the whole database or user. The names are those of the settings.
+const CHECK: &str = "SELECT
+    current_setting('server_version_num')::int AS version,
+    current_setting('synchronous_commit') AS synchronous_commit,
+    current_setting('default_transaction_isolation') AS isolation,
+    current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery() AS read_only,
+    current_setting('statement_timeout') AS statement_timeout,
+    coalesce(current_setting('transaction_timeout', true), '0') AS transaction_timeout,
+    current_setting('fsync') AS fsync";
+/// The oldest release that the tests have run against, as `server_version_num` has it.
+const OLDEST: i32 = 130_000;
+
+/// What drives a connection; without it no answer arrives.
+trait Driver: Send {
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<AsyncMessage, Error>>>;
+}
+
+impl<S, T> Driver for tokio_postgres::Connection<S, T>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+{
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<AsyncMessage, Error>>> {
+        tokio_postgres::Connection::poll_message(self, cx)
+    }
+}
+
+/// One connection.
+pub(super) struct Session {
+    client: Client,
+    driver: Box<dyn Driver>,
+}
+
+impl Session {
+    pub fn connect(runtime: &Runtime, address: &Address, patience: Duration) -> Result<Self, Trouble> {
+        within(runtime, patience, Self::connect_now(address))
+    }
+
+    pub async fn connect_now(address: &Address) -> Result<Self, Trouble> {
+        let failed = |text: String| Trouble::new(Cause::Failed, text);
+        let config = address.config().map_err(failed)?;
+        let tls = address.credentials().tls().map_err(failed)?;
+        let tls = MakeTls(trust::client_config(&tls, address.uses_tls()).map_err(failed)?);
+        let (client, connection) = config.connect(tls).await.map_err(|error| trouble(&error))?;
+        let mut session = Self { client, driver: Box::new(connection) };
+        let rows = session.rows_now(CHECK, &[]).await?;
+        let row = rows.first().ok_or_else(|| failed("it has no settings".to_owned()))?;
+        check(row)?;
+        Ok(session)
+    }
+
+    /// The rows of a statement.
+    pub fn rows(
+        &mut self,
+        runtime: &Runtime,
+        sql: &str,
+        params: &[Param<'_>],
+        patience: Duration,
+    ) -> Result<Vec<Row>, Trouble> {
+        within(runtime, patience, self.rows_now(sql, params))
+    }
+
+    /// The same, with something else to do meanwhile.
+    pub fn rows_beside(
+        &mut self,
+        runtime: &Runtime,
+        sql: &str,
+        params: &[Param<'_>],
+        beside: impl Future<Output = Result<usize, Trouble>>,
+        patience: Duration,
+    ) -> Result<Vec<Row>, Trouble> {
+        let both = async {
+            let mut rows = pin!(self.rows_now(sql, params));
+            tokio::select! {
+                biased;
+                rows = &mut rows => return rows,
+                ended = beside => match ended {
+                    Ok(ended) => tracing::warn!(ended, "sessions that blocked the head of the log were ended"),
+                    Err(trouble) => tracing::warn!("sessions that block the head of the log cannot be ended: {trouble}"),
+                },
+            }
+            rows.await
+        };
+        within(runtime, patience, both)
+    }
+
+    /// Several statements without parameters, in one transaction.
+    pub fn simple(&mut self, runtime: &Runtime, sql: &str, patience: Duration) -> Result<(), Trouble> {
+        let Self { client, driver } = self;
+        within(runtime, patience, async {
+            // Tables that exist already are worth a notice, so notices are not looked at.
+            drive(&mut **driver, client.batch_execute(sql)).await.0
+        })
+    }
+
+    pub async fn rows_now(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Trouble> {
+        let Self { client, driver } = self;
+        let (rows, warning) = drive(&mut **driver, client.query_typed(sql, params)).await;
+        let rows = rows?;
+        match warning {
+            None => Ok(rows),
+            // Such as "canceling wait for synchronous replication due to user request", which comes with a success.
+            Some(warning) => Err(Trouble::new(Cause::Unsafe, warning)),
+        }
+    }
+}
+
+/// Answers `call` by reading from the connection, and collects the last warning. The notices that arrive before the answer
+/// belong to it: both come in order, and the notices are read first.
+async fn drive<T>(
+    driver: &mut dyn Driver,
+    call: impl Future<Output = Result<T, Error>>,
+) -> (Result<T, Trouble>, Option<String>) {
+    let mut call = pin!(call);
+    let mut warning = None;
+    let answer = poll_fn(|cx| {
+        let ended = loop {
+            match driver.poll_message(cx) {
+                Poll::Ready(Some(Ok(AsyncMessage::Notice(notice)))) => {
+                    if !matches!(notice.severity(), "DEBUG" | "LOG" | "INFO" | "NOTICE") {
+                        warning = Some(notice.message().to_owned());
+                    }
+                }
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(error))) => break Some(trouble(&error)),
+                Poll::Ready(None) => break Some(Trouble::new(Cause::NoAnswer, "the connection has ended")),
+                Poll::Pending => break None,
+            }
+        };
+        match (call.as_mut().poll(cx), ended) {
+            (Poll::Ready(answer), _) => Poll::Ready(answer.map_err(|error| trouble(&error))),
+            // Nobody would ever answer it.
+            (Poll::Pending, Some(ended)) => Poll::Ready(Err(ended)),
+            (Poll::Pending, None) => Poll::Pending,
+        }
+    });
+    (answer.await, warning)
+}
+
+/// Waits for an answer. When there is none, the connection is dropped by whoever has it; nothing is cancelled.
+fn within<T>(
+    runtime: &Runtime,
+    patience: Duration,
+    call: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    let answer = runtime.block_on(async { timeout(patience, call).await });
+    answer.unwrap_or_else(|_| Err(Trouble::new(Cause::NoAnswer, format!("nothing for {patience:?}"))))
+}
+
+/// The error in words, with what its cause says.
+fn trouble(error: &Error) -> Trouble {
+    let state = error.code();
+    let cause = match state {
+        None => Cause::NoAnswer,
+        Some(state) if *state == SqlState::DISK_FULL => Cause::NoSpace,
+        Some(state) if state.code().starts_with("28") || *state == SqlState::INSUFFICIENT_PRIVILEGE => Cause::Denied,
+        // The database is going down or coming up, or the connection is broken.
+        Some(state) if state.code().starts_with("57") || state.code().starts_with("08") => Cause::NoAnswer,
+        Some(_) => Cause::Failed,
+    };
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    Trouble::new(cause, text)
+}
+
+/// Refuses a database whose acknowledgements are not certain.
+fn check(row: &Row) -> Result<(), Trouble> {
+    let refuse = |text: String| Err(Trouble::new(Cause::Unsafe, text));
+    let version: i32 = get(row, "version")?;
+    if version < OLDEST {
+        return Err(Trouble::new(Cause::Failed, format!("PostgreSQL {} is too old: 13 is needed", version / 10_000)));
+    }
+    if get(row, "read_only")? {
+        return refuse("it is read-only or a standby: name the primary".to_owned());
+    }
+    let commit: &str = get(row, "synchronous_commit")?;
+    if !["on", "remote_apply"].contains(&commit) {
+        return refuse(format!("synchronous_commit is {commit:?}: ALTER ROLE this_user SET synchronous_commit = on"));
+    }
+    let isolation: &str = get(row, "isolation")?;
+    if isolation != "read committed" {
+        return refuse(format!(
+            "default_transaction_isolation is {isolation:?}: ALTER ROLE this_user SET default_transaction_isolation = \
+             'read committed'"
+        ));
+    }
+    for setting in ["statement_timeout", "transaction_timeout"] {
+        let value: &str = get(row, setting)?;
+        if value != "0" {
+            return refuse(format!(
+                "{setting} is {value}: a wait for a standby that it cuts short reports success. ALTER ROLE this_user SET \
+                 {setting} = 0"
+            ));
+        }
+    }
+    if get::<&str>(row, "fsync")? != "on" {
+        return refuse("fsync is off, so a crash loses what was acknowledged: turn it on".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! The tables and the statements. Ids are text (32 hexadecimal digits), so that people can read the tables.
+
+/// The format of the tables.
+pub(super) const VERSION: i32 = 1;
+
+/// The schema's name is checked and quoted by [`super::address`], so it can stand in a statement.
+const CREATE: &str = "
+    SELECT pg_advisory_xact_lock(5508432918);
+    CREATE SCHEMA IF NOT EXISTS {s};
+    CREATE TABLE IF NOT EXISTS {s}.format (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one), version integer NOT NULL
+    );
+    INSERT INTO {s}.format (version) VALUES (1) ON CONFLICT DO NOTHING;
+    CREATE TABLE IF NOT EXISTS {s}.head (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one), term bigint NOT NULL, name text NOT NULL, run text NOT NULL,
+        seq bigint NOT NULL, record text NOT NULL, beat bigint NOT NULL, span bigint NOT NULL, engine bigint NOT NULL
+    ) WITH (fillfactor = 10);
+    CREATE TABLE IF NOT EXISTS {s}.records (
+        seq bigint PRIMARY KEY, id text NOT NULL, before text NOT NULL, term bigint NOT NULL, bytes bytea NOT NULL
+    );
+    CREATE TABLE IF NOT EXISTS {s}.pieces (
+        snapshot text NOT NULL, number bigint NOT NULL, bytes bytea NOT NULL, PRIMARY KEY (snapshot, number)
+    );
+    CREATE TABLE IF NOT EXISTS {s}.manifest (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one), snapshot text NOT NULL, term bigint NOT NULL, run text NOT NULL,
+        seq bigint NOT NULL, record text NOT NULL, pieces bigint NOT NULL
+    );";
+
+/// Whether the tables are there.
+const LOOK: &str = "SELECT to_regclass('{s}.manifest') IS NOT NULL AS there";
+const FORMAT: &str = "SELECT version FROM {s}.format";
+const HEAD: &str = "SELECT term, name, run, seq, record, beat, span, engine FROM {s}.head";
+
+/// What a write compares: a parameter that is null is not compared. The conditions are one by one those of
+/// `Write::fits`.
+const FITS: &str = "
+    ($1 IS NULL OR h.term = $1) AND ($2 IS NULL OR h.run = $2) AND ($3 IS NULL OR h.seq = $3)
+    AND ($4 IS NULL OR h.record = $4) AND ($5 IS NULL OR h.beat = $5) AND ($6 IS NULL OR h.span = $6)
+    AND ($7 IS NULL OR h.engine = $7) AND ($8 IS NULL OR h.name = $8)";
+
+/// What a write sets: what is null stays. A take-over is what names a leader.
+const SET: &str = "
+    beat = h.beat + 1, engine = coalesce($9, h.engine), span = coalesce($10, h.span), name = coalesce($11, h.name),
+    run = coalesce($12, h.run), term = h.term + CASE WHEN $12 IS NULL THEN 0 ELSE 1 END,
+    seq = coalesce($13, h.seq), record = coalesce($14, h.record)";
+
+/// The new head if something was written; otherwise the head as it was when the statement began.
+const ANSWER: &str = "
+    SELECT term, name, run, seq, record, beat, span, engine, true AS done FROM made
+    UNION ALL
+    SELECT term, name, run, seq, record, beat, span, engine, false FROM {s}.head WHERE NOT EXISTS (SELECT FROM made)";
+
+/// All statements, for one schema.
+#[derive(Debug)]
+pub(super) struct Statements {
+    pub create: String,
+    pub look: String,
+    pub format: String,
+    pub head: String,
+    pub append: String,
+    pub beat: String,
+    pub take_over: String,
+    pub first: String,
+    pub end_blockers: String,
+    pub records: String,
+    pub put_piece: String,
+    pub piece: String,
+    pub put_manifest: String,
+    pub manifest: String,
+    pub trim: String,
+}
+
+impl Statements {
+    pub fn of(schema: &str) -> Self {
+        let quoted = format!("\"{schema}\"");
+        let sql = |text: &str| text.replace("{s}", &quoted);
+        let made = format!("made AS (UPDATE {{s}}.head h SET {SET} WHERE {FITS} RETURNING h.*)");
+        // The last condition is always true, and says that a beat and a take-over have no bytes ($15).
+        let write = sql(&format!("WITH {made} {ANSWER} AND $15 IS NULL"));
+        let append = format!(
+            "WITH {made}, kept AS (INSERT INTO {{s}}.records (seq, id, before, term, bytes)
+                SELECT m.seq, m.record, $4, m.term, $15 FROM made m) {ANSWER}"
+        );
+        let first = format!(
+            "WITH made AS (INSERT INTO {{s}}.head (term, name, run, seq, record, beat, span, engine)
+                VALUES (1, $1, $2, 0, '{}', 1, $3, 0) ON CONFLICT DO NOTHING RETURNING *) {ANSWER}",
+            super::Id::NONE
+        );
+        Self {
+            create: sql(CREATE),
+            look: sql(LOOK),
+            format: sql(FORMAT),
+            head: sql(HEAD),
+            append: sql(&append),
+            beat: write.clone(),
+            take_over: write,
+            first: sql(&first),
+            end_blockers: sql("SELECT pg_terminate_backend(blocker) FROM (
+                SELECT DISTINCT unnest(pg_blocking_pids(l.pid)) AS blocker FROM pg_locks l
+                WHERE l.locktype = 'relation' AND l.relation = '{s}.head'::regclass
+                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                ) blockers WHERE blocker > 0 AND blocker NOT IN (
+                    SELECT pid FROM pg_locks WHERE NOT granted AND pid IS NOT NULL)"),
+            records: sql("SELECT seq, id, before, term, bytes FROM {s}.records WHERE seq >= $1 ORDER BY seq LIMIT $2"),
+            put_piece: sql("INSERT INTO {s}.pieces (snapshot, number, bytes) VALUES ($1, $2, $3)
+                ON CONFLICT (snapshot, number) DO UPDATE SET bytes = excluded.bytes"),
+            piece: sql("SELECT bytes FROM {s}.pieces WHERE snapshot = $1 AND number = $2"),
+            put_manifest: sql("INSERT INTO {s}.manifest AS m (snapshot, term, run, seq, record, pieces)
+                SELECT $3, $1, $2, $4, $5, $6 FROM {s}.head h WHERE h.term = $1 AND h.run = $2 FOR SHARE
+                ON CONFLICT (one) DO UPDATE SET snapshot = excluded.snapshot, term = excluded.term, run = excluded.run,
+                    seq = excluded.seq, record = excluded.record, pieces = excluded.pieces
+                WHERE m.seq <= excluded.seq RETURNING true"),
+            manifest: sql("SELECT snapshot, term, run, seq, record, pieces FROM {s}.manifest"),
+            trim: sql("WITH led AS (SELECT m.seq, m.snapshot FROM {s}.head h, {s}.manifest m
+                    WHERE h.term = $1 AND h.run = $2 FOR SHARE),
+                gone AS (DELETE FROM {s}.records r USING led WHERE r.seq <= led.seq)
+                DELETE FROM {s}.pieces p USING led WHERE p.snapshot <> led.snapshot"),
+        }
+    }
+}
