@@ -29,6 +29,7 @@ mod idtoken;
 mod kill_matrix;
 mod latches;
 mod lint;
+mod logs;
 mod looking;
 mod metrics;
 mod migration;

@@ -12,6 +12,7 @@
 //! | [`concourse`], [`passes`] | a pretend Concourse; a build that it runs again in place |
 //! | [`issuer`] | a pretend issuer of id tokens |
 //! | [`impostor`], [`proxy`] | a server of another program; a network that fails |
+//! | [`database`], [`cut`] | real etcd and PostgreSQL; a proxy that cuts connections to them |
 //! | [`receiver`] | a pretend receiver of webhooks |
 //! | [`port`] | the port of the pretend servers |
 //! | [`certs`], [`terminal`], [`files`], [`malformed`] | certificates; a terminal; directories; malformed requests |
@@ -30,6 +31,8 @@ pub mod build;
 pub mod certs;
 pub mod clock;
 pub mod concourse;
+pub mod cut;
+pub mod database;
 pub mod files;
 pub mod http;
 pub mod impostor;

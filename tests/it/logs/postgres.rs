@@ -1,0 +1,217 @@
+//! What is special about PostgreSQL: what it must promise, who blocks the head, and how it is reached.
+
+use std::process::Command;
+use std::time::Duration;
+
+use locker::core::time::EngineMs;
+use locker::store::log::head::Write;
+use locker::store::log::postgres::PostgresLog;
+use locker::store::log::{Cause, Log, Trouble, Written};
+
+use super::PATIENCE;
+use super::contract::{SPAN, append, done, leader, record, take};
+use crate::support::certs::Ca;
+use crate::support::database::{Database as _, Killed, Postgres, free_address};
+use crate::support::eventually;
+
+fn open(address: &str) -> Result<PostgresLog, Trouble> {
+    PostgresLog::open(address.parse().unwrap(), PATIENCE)
+}
+
+fn url(postgres: &Postgres, schema: &str) -> String {
+    format!("postgres://postgres@{}/postgres?sslmode=disable&schema={schema}", postgres.address())
+}
+
+/// One database for everything that needs no settings of its own.
+#[test]
+fn a_postgres_that_may_lose_something_is_refused() {
+    let postgres = Postgres::start();
+    let cases = [
+        ("synchronous_commit", "off", "synchronous_commit"),
+        ("synchronous_commit", "local", "synchronous_commit"),
+        ("statement_timeout", "5000", "statement_timeout"),
+        ("default_transaction_isolation", "serializable", "isolation"),
+        ("default_transaction_read_only", "on", "read-only"),
+    ];
+    postgres.sql("CREATE ROLE app LOGIN SUPERUSER");
+    let refused = url(&postgres, "refused").replace("postgres@", "app@");
+    for (setting, value, named) in cases {
+        postgres.sql(&format!("ALTER ROLE app SET {setting} = '{value}'"));
+        let trouble = open(&refused).unwrap_err();
+        assert!(trouble.cause == Cause::Unsafe && trouble.text.contains(named), "{setting}: {trouble}");
+        postgres.sql(&format!("ALTER ROLE app RESET {setting}"));
+    }
+    let mut log = open(&url(&postgres, "refused")).unwrap();
+    postgres.sql("UPDATE refused.format SET version = 2");
+    let trouble = open(&url(&postgres, "refused")).unwrap_err();
+    assert!(trouble.cause == Cause::Damaged && trouble.text.contains("format 2"), "{trouble}");
+    // A handle that is open says what is wrong with what it reads.
+    take(&mut log, 1);
+    postgres.sql("UPDATE refused.head SET run = 'x'");
+    assert_eq!(log.head().unwrap_err().cause, Cause::Damaged);
+    // Many make the tables at once, and one log knows nothing of another.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| open(&url(&postgres, "many")).unwrap());
+        }
+    });
+    take(&mut open(&url(&postgres, "many")).unwrap(), 1);
+    assert_eq!(open(&url(&postgres, "another")).unwrap().head().unwrap(), None);
+    // A user without rights on the database uses a schema that was made for it.
+    postgres.sql("CREATE ROLE guest LOGIN; GRANT USAGE ON SCHEMA many TO guest");
+    postgres.sql("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA many TO guest");
+    let guest = |schema| url(&postgres, schema).replace("postgres@", "guest@");
+    let trouble = open(&guest("forbidden")).unwrap_err();
+    assert_eq!(trouble.cause, Cause::Denied, "{trouble}");
+    take(&mut open(&guest("many")).unwrap(), 2);
+}
+
+#[test]
+fn a_warning_means_that_nobody_knows() {
+    // No standby of this name ever comes, so every commit waits for it.
+    let postgres = Postgres::start();
+    let (mut log, mut other) = (open(&url(&postgres, "w")).unwrap(), open(&url(&postgres, "w")).unwrap());
+    let at = take(&mut log, 1);
+    postgres.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    postgres.sql("SELECT pg_reload_conf()");
+    eventually("commits that wait", || postgres.sql("SHOW synchronous_standby_names") == "nobody");
+    let record = record(at, 11, b"one");
+    let write = Write::append(at, &record, EngineMs(0));
+    let outcome = std::thread::scope(|scope| {
+        let writes = scope.spawn(|| log.write(&write));
+        // A session that waits is cancelled, by an operator or by a limit of time.
+        eventually("a wait for the standby", || {
+            let sql = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+            postgres.sql(sql) == "1"
+        });
+        writes.join().unwrap()
+    });
+    let trouble = outcome.unwrap_err();
+    assert!(trouble.cause == Cause::Unsafe && trouble.text.contains("canceling wait"), "{trouble}");
+    // It can be read, and proves nothing: only an acknowledged beat behind it does.
+    let head = other.head().unwrap().unwrap();
+    assert_eq!(head.place(), at.after(&record));
+    postgres.sql("ALTER SYSTEM RESET synchronous_standby_names");
+    postgres.sql("SELECT pg_reload_conf()");
+    done(&mut other, &Write::beat(at.after(&record), SPAN, EngineMs(0)));
+}
+
+#[test]
+fn whoever_blocks_the_head_is_ended() {
+    let postgres = Postgres::start();
+    let mut log = open(&url(&postgres, "b")).unwrap();
+    let at = take(&mut log, 1);
+    append(&mut log, at, 11, b"one");
+    let seen = log.head().unwrap();
+    // A transaction that is open, like that of a client that was cut off in the middle of its message.
+    let mut blocks = postgres.psql();
+    blocks.args(["-c", "BEGIN", "-c", "UPDATE b.head SET beat = 99", "-c", "SELECT pg_sleep(600)"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let blocks = Killed::start(&mut blocks, file.path());
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    eventually("a transaction that holds the head", || postgres.sql(sleeping) == "1");
+    let taken = done(&mut log, &Write::take_over(seen, leader(2), SPAN));
+    assert_eq!(taken.term, 2);
+    assert_eq!(postgres.sql(sleeping), "0");
+    drop(blocks);
+    // A connection that has ended is noticed at once, and the next call has a new one.
+    postgres.crash();
+    let trouble = log.head().unwrap_err();
+    assert!(trouble.cause == Cause::NoAnswer && !trouble.text.contains("nothing for"), "{trouble}");
+    assert_eq!(log.head().unwrap(), Some(taken));
+}
+
+#[test]
+fn tls_passwords_and_client_certificates() {
+    let (ca, other) = (Ca::new("one"), Ca::new("other"));
+    let server = ca.issue(&["localhost", "127.0.0.1"], "server");
+    let (mine, strange) = (ca.issue(&[], "ci"), other.issue(&[], "ci"));
+    // Its files are named relative to its directory of data, and made below.
+    let rules = "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n";
+    let files = [
+        "ssl_cert_file=../server.pem",
+        "ssl_key_file=../server.key",
+        "ssl_ca_file=../ca.pem",
+        "password_encryption=scram-sha-256",
+    ];
+    let postgres = Postgres::start_with(&files, rules);
+    postgres.file("server.pem", &server.cert);
+    postgres.file("server.key", &server.key);
+    let file = |name: &str, text: &str| postgres.file(name, text).display().to_string();
+    let (ca_file, other_file) = (file("ca.pem", &ca.pem()), file("other.pem", &other.pem()));
+    let (cert, key) = (file("ci.pem", &mine.cert), file("ci.key", &mine.key));
+    let (bad_cert, bad_key) = (file("bad.pem", &strange.cert), file("bad.key", &strange.key));
+    let (right, wrong) = (file("right", "hunter2\n"), file("wrong", "hunter3\n"));
+    postgres.sql("CREATE ROLE ci LOGIN PASSWORD 'hunter2'; GRANT CREATE ON DATABASE postgres TO ci");
+    postgres.sql("ALTER SYSTEM SET ssl = on");
+    postgres.crash();
+    let base = format!("postgres://ci@localhost:{}/postgres?hostaddr=127.0.0.1", postgres.address().port());
+    let whole = |ca: &str, cert: &str, key: &str, password: &str| {
+        format!("{base}&sslrootcert={ca}&sslcert={cert}&sslkey={key}&password_file={password}")
+    };
+    take(&mut open(&whole(&ca_file, &cert, &key, &right)).unwrap(), 1);
+    let cases = [
+        (whole(&ca_file, &cert, &key, &wrong), Cause::Denied, "password authentication failed"),
+        (whole(&other_file, &cert, &key, &right), Cause::NoAnswer, "certificate"),
+        (whole(&ca_file, &bad_cert, &bad_key, &right), Cause::NoAnswer, ""),
+        (whole(&ca_file, "/nowhere", &key, &right), Cause::Failed, "/nowhere"),
+        (format!("{base}&sslmode=disable"), Cause::Denied, "no pg_hba.conf entry"),
+    ];
+    for (address, cause, text) in cases {
+        let trouble = open(&address).unwrap_err();
+        assert!(trouble.cause == cause && trouble.text.contains(text), "{address}: {trouble}");
+        assert!(!trouble.text.contains("hunter"), "{trouble}");
+    }
+}
+
+/// In transaction mode a pooler gives each statement any of its connections.
+#[test]
+fn a_pooler_may_stand_in_between() {
+    let postgres = Postgres::start();
+    let dir = tempfile::tempdir().unwrap();
+    let (address, server) = (free_address(), postgres.address());
+    let config = dir.path().join("pgbouncer.ini");
+    let text = format!(
+        "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+         listen_port = {}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\nserver_round_robin = 1\n\
+         min_pool_size = 3\n",
+        server.port(),
+        address.port()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new("/usr/sbin/pgbouncer");
+    if rustix::process::geteuid().is_root() {
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        command.args(["--user", "postgres"]);
+    }
+    let _pooler = Killed::start(command.arg(&config), &dir.path().join("log"));
+    let through = format!("postgres://postgres@{address}/postgres?sslmode=disable&schema=p");
+    let mut logs = Vec::new();
+    eventually("a pooler that is up", || open(&through).map(|log| logs.push(log)).is_ok());
+    logs.push(open(&through).unwrap());
+    let mut at = take(&mut logs[0], 1);
+    for n in 0..20 {
+        // Both handles write in turn, each through any connection.
+        let log = &mut logs[n % 2];
+        at = append(log, at, 11 + n as u128, b"batch");
+        done(log, &Write::beat(at, SPAN, EngineMs(0)));
+    }
+    let mut direct = open(&url(&postgres, "p")).unwrap();
+    assert_eq!(direct.records(at.seq, 1).unwrap().len(), 1);
+    assert_eq!(direct.records(locker::store::log::head::Seq(0), 99).unwrap().len(), 20);
+    assert!(matches!(direct.write(&Write::beat(at, SPAN, EngineMs(0))).unwrap(), Written::Done(_)));
+}
+
+#[test]
+fn a_database_that_is_not_there_is_no_answer() {
+    let began = std::time::Instant::now();
+    let nobody = format!("postgres://postgres@{}/postgres?sslmode=disable", free_address());
+    let trouble = open(&nobody).unwrap_err();
+    assert_eq!(trouble.cause, Cause::NoAnswer, "{trouble}");
+    // A listener that says nothing.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("postgres://postgres@{}/postgres?sslmode=disable", listener.local_addr().unwrap());
+    let outcome = PostgresLog::open(silent.parse().unwrap(), Duration::from_millis(300)).map(drop);
+    assert_eq!(outcome.unwrap_err().cause, Cause::NoAnswer);
+    assert!(began.elapsed() < crate::support::PATIENCE);
+}

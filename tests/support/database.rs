@@ -1,0 +1,333 @@
+//! Real databases on free ports of this machine: PostgreSQL and etcd, as Debian packages them. They can be killed, started
+//! again, saved and set back.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+
+use tempfile::TempDir;
+
+use super::wait::eventually;
+
+/// Where Debian puts the programs of PostgreSQL, one directory for each version.
+const VERSIONS: &str = "/usr/lib/postgresql";
+/// The system user and the superuser: PostgreSQL refuses to run as root.
+const POSTGRES: &str = "postgres";
+
+/// An address that was free a moment ago.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+/// A process that is killed with its owner.
+pub struct Killed(pub Child);
+
+impl Killed {
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    pub fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap())
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A database of either kind.
+pub trait Database: Send + Sync {
+    fn address(&self) -> SocketAddr;
+
+    /// Kills it and starts it again on the same files.
+    fn crash(&self);
+
+    /// Keeps a copy of its files, as of a moment at which it does not run.
+    fn save(&self);
+
+    /// Sets it back to that copy.
+    fn set_back(&self);
+}
+
+/// The files, the process, and how it is started.
+struct Machine {
+    dir: TempDir,
+    address: SocketAddr,
+    process: Mutex<Option<Killed>>,
+}
+
+impl Machine {
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn saved(&self) -> PathBuf {
+        self.dir.path().join("saved")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// Starts it as often as needed: what an earlier process has left may be in the way for a moment.
+    fn start(&self, command: impl Fn() -> Command, is_up: impl Fn() -> bool) {
+        let mut process = self.process.lock().unwrap();
+        *process = Some(Killed::start(&mut command(), &self.log()));
+        eventually(&format!("a database that is up ({})", self.log().display()), || {
+            let ended = process.as_mut().unwrap().0.try_wait().unwrap();
+            if ended.is_some() {
+                *process = Some(Killed::start(&mut command(), &self.log()));
+            }
+            is_up()
+        });
+    }
+
+    fn kill(&self) {
+        *self.process.lock().unwrap() = None;
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        let _ = std::fs::remove_dir_all(to);
+        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+    }
+}
+
+/// One PostgreSQL.
+pub struct Postgres {
+    machine: Machine,
+    settings: Vec<String>,
+}
+
+impl Postgres {
+    pub fn start() -> Self {
+        Self::start_with(&[], "host all all 127.0.0.1/32 trust\n")
+    }
+
+    /// With settings (`name=value`) and rules for who may connect over TCP.
+    pub fn start_with(settings: &[&str], rules: &str) -> Self {
+        let machine = Machine { dir: tempfile::tempdir().unwrap(), address: free_address(), process: Mutex::default() };
+        let postgres = Self { machine, settings: settings.iter().map(|setting| (*setting).to_owned()).collect() };
+        let dir = postgres.machine.dir.path();
+        give(dir);
+        let mut init = program("initdb");
+        init.args(["--username", POSTGRES, "--auth", "trust", "--no-sync", "--no-locale", "-E", "UTF8", "--pgdata"]);
+        let made = init.arg(postgres.machine.data()).current_dir(dir).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let rules = format!("local all all trust\n{rules}");
+        std::fs::write(postgres.machine.data().join("pg_hba.conf"), rules).unwrap();
+        postgres.run();
+        postgres
+    }
+
+    fn run(&self) {
+        let Machine { dir, address, .. } = &self.machine;
+        let command = || {
+            let mut serve = program("postgres");
+            serve.current_dir(dir.path()).arg("-D").arg(self.machine.data()).args(["-p", &address.port().to_string()]);
+            serve.arg("-k").arg(dir.path()).args(["-c", "listen_addresses=127.0.0.1"]);
+            for setting in &self.settings {
+                serve.args(["-c", setting]);
+            }
+            serve
+        };
+        self.machine.start(command, || self.try_sql("SELECT 1").is_ok());
+    }
+
+    /// A file that the server can read.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.machine.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        give(&path);
+        path
+    }
+
+    /// Runs SQL as the superuser, through the socket in its directory, and returns what it prints.
+    pub fn sql(&self, sql: &str) -> String {
+        self.try_sql(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    fn try_sql(&self, sql: &str) -> Result<String, String> {
+        let done = self.psql().args(["-qAtc", sql]).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
+    }
+
+    /// `psql` as the superuser.
+    pub fn psql(&self) -> Command {
+        let mut psql = Command::new(programs().join("psql"));
+        psql.env_clear().args(["-X", "-v", "ON_ERROR_STOP=1", "-U", POSTGRES, "-d", POSTGRES, "-h"]);
+        psql.arg(self.machine.dir.path()).args(["-p", &self.machine.address.port().to_string()]);
+        psql
+    }
+}
+
+impl Database for Postgres {
+    fn address(&self) -> SocketAddr {
+        self.machine.address
+    }
+
+    fn crash(&self) {
+        self.machine.kill();
+        self.run();
+    }
+
+    fn save(&self) {
+        self.machine.kill();
+        Machine::copy(&self.machine.data(), &self.machine.saved());
+        self.run();
+    }
+
+    fn set_back(&self) {
+        self.machine.kill();
+        // Its last processes may still write for a moment; these files are not used again.
+        let old = self.machine.dir.path().join("old");
+        let _ = std::fs::remove_dir_all(&old);
+        std::fs::rename(self.machine.data(), old).unwrap();
+        Machine::copy(&self.machine.saved(), &self.machine.data());
+        self.run();
+    }
+}
+
+/// The directory of the newest version's programs.
+fn programs() -> &'static Path {
+    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let versions = std::fs::read_dir(VERSIONS).expect("PostgreSQL is needed here: apt-get install postgresql");
+        let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
+        versions.filter_map(Result::ok).map(|entry| entry.path()).max_by_key(number).unwrap().join("bin")
+    })
+}
+
+/// A program that is not run as root.
+fn program(name: &str) -> Command {
+    let path = programs().join(name);
+    if !rustix::process::geteuid().is_root() {
+        return Command::new(path);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", POSTGRES, "--regid", POSTGRES, "--clear-groups", "--"]).arg(path);
+    command
+}
+
+fn give(path: &Path) {
+    if rustix::process::geteuid().is_root() {
+        let given = Command::new("chown").arg(format!("{POSTGRES}:")).arg(path).status().unwrap();
+        assert!(given.success(), "{} cannot be given to {POSTGRES}", path.display());
+    }
+}
+
+/// One member of an etcd, which may be its only one.
+pub struct Etcd {
+    machine: Machine,
+    arguments: Vec<String>,
+    scheme: &'static str,
+}
+
+impl Etcd {
+    /// An etcd of one member.
+    pub fn start() -> Self {
+        Self::start_with(&[], "http")
+    }
+
+    /// The same with more arguments; `scheme` is that of its clients.
+    pub fn start_with(arguments: &[&str], scheme: &'static str) -> Self {
+        let peers = format!("http://{}", free_address());
+        let cluster = format!("default={peers}");
+        let mut all = vec!["--name", "default", "--initial-cluster", &cluster, "--listen-peer-urls", &peers];
+        all.extend(["--initial-advertise-peer-urls", &peers]);
+        all.extend(arguments);
+        let etcd = Self::member(&all, scheme);
+        etcd.run(|| etcd.is_healthy());
+        etcd
+    }
+
+    /// An etcd of three members.
+    pub fn start_three() -> Vec<Self> {
+        let peers: Vec<String> = (0..3).map(|_| format!("http://{}", free_address())).collect();
+        let cluster: Vec<String> = peers.iter().enumerate().map(|(n, url)| format!("m{n}={url}")).collect();
+        let cluster = cluster.join(",");
+        let member = |(n, url): (usize, &String)| {
+            let name = format!("m{n}");
+            let mut all = vec!["--name", &name, "--initial-cluster", &cluster, "--listen-peer-urls", url];
+            all.extend(["--initial-advertise-peer-urls", url]);
+            Self::member(&all, "http")
+        };
+        let members: Vec<Self> = peers.iter().enumerate().map(member).collect();
+        members.iter().for_each(|member| member.run(|| true));
+        eventually("three members", || members.iter().all(Self::is_healthy));
+        members
+    }
+
+    fn member(arguments: &[&str], scheme: &'static str) -> Self {
+        let machine = Machine { dir: tempfile::tempdir().unwrap(), address: free_address(), process: Mutex::default() };
+        Self { machine, arguments: arguments.iter().map(|text| (*text).to_owned()).collect(), scheme }
+    }
+
+    fn run(&self, is_up: impl Fn() -> bool) {
+        let url = format!("{}://{}", self.scheme, self.machine.address);
+        let command = || {
+            let mut serve = Command::new("etcd");
+            serve.env_clear().env("PATH", "/usr/bin:/bin").arg("--data-dir").arg(self.machine.data());
+            serve.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]).args(&self.arguments);
+            // Three members on a busy machine must not lose their leader for nothing.
+            serve.args(["--heartbeat-interval", "200", "--election-timeout", "2000", "--log-level", "error"]);
+            serve
+        };
+        self.machine.start(command, is_up);
+    }
+
+    fn is_healthy(&self) -> bool {
+        if self.scheme == "https" {
+            return TcpStream::connect(self.machine.address).is_ok();
+        }
+        let url = format!("http://{}/health", self.machine.address);
+        ureq::get(&url)
+            .call()
+            .is_ok_and(|mut answer| answer.body_mut().read_to_string().is_ok_and(|text| text.contains(r#""true""#)))
+    }
+
+    /// Runs `etcdctl`, and returns what it prints.
+    pub fn etcdctl(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("etcdctl");
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("ETCDCTL_API", "3");
+        command.arg("--endpoints").arg(format!("{}://{}", self.scheme, self.machine.address)).args(arguments);
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    pub fn kill(&self) {
+        self.machine.kill();
+    }
+}
+
+impl Database for Etcd {
+    fn address(&self) -> SocketAddr {
+        self.machine.address
+    }
+
+    fn crash(&self) {
+        self.machine.kill();
+        self.run(|| self.is_healthy());
+    }
+
+    fn save(&self) {
+        self.machine.kill();
+        Machine::copy(&self.machine.data(), &self.machine.saved());
+        self.run(|| self.is_healthy());
+    }
+
+    fn set_back(&self) {
+        self.machine.kill();
+        Machine::copy(&self.machine.saved(), &self.machine.data());
+        self.run(|| self.is_healthy());
+    }
+}
