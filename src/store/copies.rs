@@ -54,6 +54,7 @@ pub struct Contents {
     pub revision: u64,
     /// `None`: the store has an earlier schema. The next server migrates it and then reads its records.
     pub records: Option<Records>,
+    /// The size of its files.
     pub bytes: u64,
 }
 
@@ -253,7 +254,8 @@ fn sound_now(path: &Path) -> anyhow::Result<Contents> {
     let store_id = store_id.context("it is damaged: it has no store id. Restore a backup")?;
     let revision = newest_revision(&tx, &left)?;
     let records = if found == schema::newest() { Some(sound_records(&tx, left)?) } else { None };
-    Ok(Contents { store_id, revision, records, bytes: fs::metadata(path)?.len() })
+    let bytes = super::files(path).iter().map(|file| fs::metadata(file).map_or(0, |metadata| metadata.len())).sum();
+    Ok(Contents { store_id, revision, records, bytes })
 }
 
 fn pages_are_sound(conn: &Connection) -> anyhow::Result<()> {
