@@ -94,6 +94,16 @@ pub(super) struct Journal {
     buffer: Vec<u8>,
 }
 
+/// Where there is room for a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Here,
+    /// The other file's turn has come: the first one is full.
+    InOther,
+    /// Both are full, until more batches are in the tables.
+    None,
+}
+
 #[derive(Debug)]
 struct Segment {
     file: File,
@@ -142,23 +152,22 @@ impl Journal {
         Ok(())
     }
 
-    /// Finds room for the encoded record, given that all batches up to `folded` are in the tables. False: there is none
-    /// until more are.
-    pub fn has_room(&mut self, folded: u64) -> bool {
+    /// Finds room for the encoded record, given that all batches up to `folded` are in the tables.
+    pub fn room(&mut self, folded: u64) -> Room {
         for file in &mut self.files {
             if file.last <= folded {
                 file.used = 0;
             }
         }
-        let fits = |file: &Segment| file.used == 0 || file.used + self.buffer.len() as u64 <= self.turn;
-        if !fits(&self.files[self.current]) {
-            let other = 1 - self.current;
-            if self.files[other].used != 0 {
-                return false;
-            }
-            self.current = other;
+        let (file, other) = (&self.files[self.current], &self.files[1 - self.current]);
+        if file.used == 0 || file.used + self.buffer.len() as u64 <= self.turn {
+            Room::Here
+        } else if other.used == 0 {
+            self.current = 1 - self.current;
+            Room::InOther
+        } else {
+            Room::None
         }
-        true
     }
 
     /// Writes the encoded record and syncs it. Returns its number.
@@ -315,7 +324,7 @@ mod tests {
             let key = (self.journal.last + 1).to_string();
             let batch = Batch { records: vec![(Table::Pools, key.into(), None)], ..Batch::default() };
             self.journal.encode(&batch).unwrap();
-            let room = self.journal.has_room(folded);
+            let room = self.journal.room(folded) != Room::None;
             if room {
                 self.journal.append().unwrap();
             }

@@ -20,7 +20,7 @@ use anyhow::{Context, bail, ensure};
 use rusqlite::{Connection, OpenFlags, Row};
 
 use super::checkpoint::{CHECKPOINT_PAGES, Checkpointer};
-use super::journal::{self, Journal, TURN};
+use super::journal::{self, Journal, Room, TURN};
 use super::layer::Layer;
 use super::lockfile::LockFile;
 use super::rows::{Batch, Rows, Table};
@@ -131,11 +131,16 @@ impl SqliteStore {
         self.journal.encode(&batch)?;
         loop {
             let folded = self.pending.folded()?;
-            if self.journal.has_room(folded) {
-                break;
+            match self.journal.room(folded) {
+                Room::Here => break,
+                Room::InOther => {
+                    // So that the first file is free again before this one is full.
+                    self.pending.ask_to_fold();
+                    break;
+                }
+                // The disk has not kept up.
+                Room::None => self.pending.fold_through(folded + 1)?,
             }
-            // The disk has not kept up: the tables must have the next batch before there is room.
-            self.pending.fold_through(folded + 1)?;
         }
         let seq = self.journal.append()?;
         self.pending.put(seq, batch);

@@ -92,6 +92,12 @@ impl Pending {
         }
     }
 
+    /// What is committed is to be written into the tables now.
+    pub fn ask_to_fold(&self) {
+        self.kept().is_wanted = true;
+        self.moved.notify_all();
+    }
+
     /// Waits until all batches up to this number are in the tables.
     ///
     /// # Errors
@@ -149,8 +155,12 @@ impl Pending {
 
     fn folded_through(&self, seq: u64) {
         let mut kept = self.kept();
-        (kept.folded, kept.folding) = (seq, Layer::default());
+        kept.folded = seq;
+        let folded = std::mem::take(&mut kept.folding);
         self.moved.notify_all();
+        drop(kept);
+        // Nobody waits while its rows are freed, one by one.
+        drop(folded);
     }
 }
 
