@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use proptest::prelude::*;
@@ -453,6 +454,20 @@ fn the_log_stays_short_under_load() {
         let now = store.folded().unwrap().checkpointer.length();
         restarts += i32::from(now < length);
         length = now;
+    }
+}
+
+/// So that commits wait for the tables only if the disk does not keep up.
+#[test]
+fn a_full_file_of_the_journal_comes_into_the_tables_at_once() {
+    let place = Place::new();
+    let mut store = place.open();
+    // Each of the two files has room for one of these.
+    (0..2).for_each(|_| store.commit(&large(32)).unwrap());
+    let deadline = Instant::now() + PATIENCE;
+    while store.pending.folded().unwrap() == 0 {
+        assert!(Instant::now() < deadline, "nobody has written the first file into the tables");
+        thread::yield_now();
     }
 }
 
