@@ -29,6 +29,7 @@ mod idtoken;
 mod kill_matrix;
 mod latches;
 mod lint;
+#[cfg(feature = "plant")]
 mod logs;
 mod looking;
 mod metrics;
