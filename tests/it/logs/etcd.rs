@@ -1,15 +1,19 @@
 //! What is special about etcd: a database that is full, no quorum, compaction, and how it is reached.
 
+use std::time::Duration;
+
+use locker::core::time::EngineMs;
 use locker::store::log::etcd::EtcdLog;
 use locker::store::log::head::{Seq, Write};
 use locker::store::log::{Cause, Log, Trouble};
 
-use super::PATIENCE;
 use super::contract::{SPAN, append, done, record, take};
 use crate::support::certs::{Ca, Files};
 use crate::support::database::{Database as _, Etcd, free_address};
 use crate::support::eventually;
-use locker::core::time::EngineMs;
+
+/// How long a call may take. A new database on a busy machine needs a while for its first ones.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn open(address: &str) -> Result<EtcdLog, Trouble> {
     EtcdLog::open(address.parse().unwrap(), PATIENCE)

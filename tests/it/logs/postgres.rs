@@ -8,11 +8,13 @@ use locker::store::log::head::Write;
 use locker::store::log::postgres::PostgresLog;
 use locker::store::log::{Cause, Log, Trouble, Written};
 
-use super::PATIENCE;
 use super::contract::{SPAN, append, done, leader, record, take};
 use crate::support::certs::Ca;
 use crate::support::database::{Database as _, Killed, Postgres, free_address};
 use crate::support::eventually;
+
+/// How long a call may take. A new database on a busy machine needs a while for its first ones.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn open(address: &str) -> Result<PostgresLog, Trouble> {
     PostgresLog::open(address.parse().unwrap(), PATIENCE)
