@@ -51,7 +51,8 @@ impl From<Refusal> for End {
 
 /// A request as read from its client.
 struct Ask {
-    request: Request,
+    /// In a box, since each of the futures that hand it on has room for it for as long as it is parked.
+    request: Box<Request>,
     keep: Keep,
     /// Its share of [`Door::held`], if its body is large.
     _share: Option<Share>,
@@ -59,7 +60,7 @@ struct Ask {
 
 /// What the head of a request says.
 struct Opening {
-    request: Request,
+    request: Box<Request>,
     keep: Keep,
     framing: Framing,
     expects_continue: bool,
@@ -254,7 +255,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         entry.method = Some(head.method);
         self.is_head = head.method == Method::Head;
         let opening = Opening {
-            request: head.to_request(entry.park, &entry.id, self.client),
+            request: Box::new(head.to_request(entry.park, &entry.id, self.client)),
             keep: head.keep,
             framing: head.framing,
             expects_continue: head.expects_continue,
@@ -328,7 +329,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
         };
         if let (Some(_), Some(waiting), false) = (response.stream, &waiting, self.is_head) {
-            let keep = self.stream(&mut request, response, waiting).await?;
+            // In a box, since few requests come here.
+            let keep = Box::pin(self.stream(&mut request, response, waiting)).await?;
             listener.answered();
             return Ok(keep);
         }

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -17,7 +18,7 @@ use super::crowd::{Room, Seat};
 use super::keep::Keep;
 use super::listen::{Client, Socket};
 use super::refusal::Refusal;
-use super::tls::NoTls;
+use super::tls::{NoTls, Tls};
 use super::workers::Workers;
 use super::{Door, answer, connection};
 use crate::server::door::limits;
@@ -70,6 +71,8 @@ impl<'w> Entrance<'w> {
                 Some(room) => {
                     let seat = self.door.crowd.enter(client.address, room);
                     let (door, alive, unseen) = (Arc::clone(&self.door), self.alive.clone(), self.newcomers.enter());
+                    // In a box, since each of the futures that hand it on has room for it.
+                    let client = Box::new(client);
                     // An error means that the connection has already ended.
                     let Ok(socket) = socket.leave() else { return };
                     self.workers.spawn(async move {
@@ -196,12 +199,18 @@ impl Newcomers {
 }
 
 /// Serves an admitted client, after the handshake if TLS is on.
-async fn welcome(socket: Socket, mut client: Client, seat: &Seat, door: Arc<Door>) {
-    let stream = match socket {
-        Socket::Unix(stream) => return connection::serve(stream, &client, seat, door).await,
-        Socket::Tcp(stream) => stream,
-    };
-    let Some(tls) = &door.settings.tls else { return connection::serve(stream, &client, seat, door).await };
+async fn welcome(socket: Socket, client: Box<Client>, seat: &Seat, door: Arc<Door>) {
+    match socket {
+        Socket::Unix(stream) => connection::serve(stream, &client, seat, door).await,
+        Socket::Tcp(stream) => match door.settings.tls.clone() {
+            None => connection::serve(stream, &client, seat, door).await,
+            // In a box, since the state of TLS is larger than everything else about a client.
+            Some(tls) => Box::pin(welcome_tls(stream, &tls, client, seat, door)).await,
+        },
+    }
+}
+
+async fn welcome_tls(stream: TcpStream, tls: &Tls, mut client: Box<Client>, seat: &Seat, door: Arc<Door>) {
     let accepted = tokio::select! {
         accepted = tls.accept(stream, door.settings.handshake) => accepted,
         () = door.stop.triggered() => return,
