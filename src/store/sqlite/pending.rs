@@ -4,11 +4,12 @@
 //! written them into the tables: many commits in one transaction, and a row that several of them have changed only once.
 //! Their place in the journal is free again when that transaction is durable.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use super::writer::Writer;
 use crate::store::layer::{Layer, View};
@@ -176,9 +177,10 @@ impl Folder {
         let theirs = Arc::clone(&pending);
         let thread = thread::Builder::new().name("fold".to_owned()).spawn(move || {
             while let Some((layer, through)) = theirs.next() {
-                // A fold that panicked has been rolled back.
-                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-                match writer.fold(&layer, through) {
+                let fold = || writer.lock().unwrap_or_else(PoisonError::into_inner).fold(&layer, through);
+                // Whoever waits for the tables must be told of a panic, too. Its transaction has been rolled back.
+                let folded = catch_unwind(AssertUnwindSafe(fold));
+                match folded.unwrap_or_else(|_| Err(anyhow!("the fold has panicked: this is a bug in locker"))) {
                     Ok(()) => theirs.folded_through(through),
                     Err(error) => theirs.fail(&error),
                 }
