@@ -20,7 +20,7 @@ use super::lockfile::LockFile;
 use super::reading::Reading;
 use super::schema::{self, Found};
 use super::sidecar::sidecar;
-use super::sqlite::{Tables, begin_journal, journal_of, left_in_journal, load_all, resolved};
+use super::sqlite::{Tables, begin_journal, left_in_journal, load_all, resolved};
 use crate::core::invariants;
 use crate::core::names::Revision;
 use crate::core::restart::Restart;
@@ -181,10 +181,8 @@ fn copied(from: &Path, dir: &Path) -> anyhow::Result<NamedTempFile> {
         }
         let mode: String = target.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
         ensure!(mode == "delete", "the copy still has a log (SQLite says {mode:?})");
-        if journal_of(&target)?.0.is_some() {
-            let (layer, _) = left_in_journal(from, &target)?;
-            begin_journal(&mut target, &layer, None)?;
-        }
+        let (layer, _) = left_in_journal(from, &target)?;
+        begin_journal(&mut target, &layer, None)?;
         Ok(copy)
     };
     again(run).with_context(|| format!("cannot copy {}", from.display()))

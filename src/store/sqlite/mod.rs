@@ -38,8 +38,8 @@ mod writer;
 use pending::{FOLD_AFTER, Folder, Pending};
 use readers::Readers;
 pub(super) use readers::Tables;
-use writer::Writer;
-pub(super) use writer::{begin_journal, journal_of};
+pub(super) use writer::begin_journal;
+use writer::{FOLDED, LIFE, Writer, journal_of};
 
 /// Page cache of the writer, KiB: keeps most of the index of a million ended claims in memory.
 const CACHE_KIB: i64 = 32 * 1024;
@@ -313,8 +313,8 @@ fn finish_log(conn: &Connection) -> anyhow::Result<()> {
 /// What a server loads: from the tables, with this layer above them.
 pub(super) fn load_all(conn: &Connection, layer: &Layer) -> anyhow::Result<Loaded> {
     let mut rows = Rows::default();
-    let sql = "SELECT key, value FROM meta WHERE key NOT IN ('store_id', 'journal_life', 'journal_folded')";
-    each_row(conn, "meta", sql, |row| rows.meta(text(row, 0)?, text(row, 1)?))?;
+    let sql = format!("SELECT key, value FROM meta WHERE key NOT IN ('store_id', '{LIFE}', '{FOLDED}')");
+    each_row(conn, "meta", &sql, |row| rows.meta(text(row, 0)?, text(row, 1)?))?;
     for table in Table::ALL {
         let (name, key) = columns(table);
         let sql = format!("SELECT {key}, record FROM {name}");

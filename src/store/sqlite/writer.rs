@@ -10,8 +10,8 @@ use crate::store::rows::Table;
 
 /// Keys of the table `meta`: the life of the server that writes the journal, and the number of the last batch of the
 /// journal that is in the tables.
-const LIFE: &str = "journal_life";
-const FOLDED: &str = "journal_folded";
+pub(super) const LIFE: &str = "journal_life";
+pub(super) const FOLDED: &str = "journal_folded";
 
 /// Writes into the tables and copies SQLite's log.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Writer {
 }
 
 /// The life of the server that wrote the journal, if there was one, and the last batch of it that is in the tables.
-pub(in crate::store) fn journal_of(conn: &Connection) -> anyhow::Result<(Option<u64>, u64)> {
+pub(super) fn journal_of(conn: &Connection) -> anyhow::Result<(Option<u64>, u64)> {
     let number = |key: &str| -> anyhow::Result<Option<u64>> {
         let found = conn.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get::<_, String>(0));
         let read = |value: String| value.parse().context("it is not a number");
