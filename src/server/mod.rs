@@ -11,12 +11,16 @@
 //! 8. [`notify`] tells others what happens: chats, webhooks, Concourse.
 //! 9. [`notices`], [`long_polls`] and [`events`] wake parked requests.
 //!
+//! `coordinator` puts together what works on a state. `member` is a server that shares its store with others, and is a
+//! coordinator while it leads.
+//!
 //! [`listen`] opens the socket, [`logs`] writes the log, [`audit`] its lines about grants and holds.
 
 pub mod audit;
 pub mod auth;
 pub mod blocking;
 pub mod build_watch;
+mod coordinator;
 pub mod door;
 pub mod engine;
 pub mod events;
@@ -27,6 +31,7 @@ pub mod limits;
 pub mod listen;
 pub mod logs;
 pub mod long_polls;
+mod member;
 pub mod metrics;
 mod nearest;
 pub mod notices;
@@ -39,39 +44,30 @@ pub mod secret_file;
 pub mod views;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
-use prometheus_client::registry::Registry;
+use anyhow::Context;
 
+use self::auth::Proof;
 use self::auth::access::Live;
 use self::auth::browsers::Browsers;
 use self::auth::idtoken::issuers::{Patience, Trusted};
-use self::auth::idtoken::shown::Builds;
-use self::auth::refusals::Refusals;
-use self::auth::sessions::Sessions;
-use self::auth::tokens::Tokens;
-use self::auth::{Guard, Proof};
 use self::build_watch::BuildWatch;
 use self::build_watch::settings::WatchSettings;
+use self::coordinator::{Coordinator, Surroundings};
 use self::door::{DoorFigures, DoorSettings, Stop, Tls, TlsSettings};
-use self::engine::figures::EngineFigures;
-use self::engine::{Engine, Listeners};
-use self::events::Events;
+use self::http::Handler;
 use self::listen::Bound;
 use self::logs::LogSettings;
-use self::long_polls::LongPolls;
 use self::notices::Notices;
 use self::notify::Notify;
-use self::routes::contracts::ContractRoutes;
 use crate::core::settings::Settings;
-use crate::core::time::WallMs;
+use crate::core::time::{Span, WallMs};
 use crate::env::Env;
 use crate::store;
 use crate::wire::contracts::{Contracts, UnlockMissing};
-use crate::wire::errors::Code;
 use crate::wire::secret::Secret;
 
 /// How long requests in flight may take once the store has failed: the process must end within a second.
@@ -82,8 +78,10 @@ const FAILED_GRACE: Duration = Duration::from_millis(200);
 pub struct ServerSettings {
     /// As for [`listen::bind`]. Port 0 picks a free port.
     pub listen: String,
-    /// `sqlite:FILE` or `memory:`.
+    /// `sqlite:FILE` or `memory:`, or the address of a log that several servers share.
     pub store: String,
+    /// What only a server on a shared log uses.
+    pub membership: MemberSettings,
     pub rules: Settings,
     pub door: DoorSettings,
     /// How long requests in flight may take after SIGTERM.
@@ -113,6 +111,17 @@ pub struct ServerSettings {
     pub watch: WatchSettings,
     /// The file of targets that are notified.
     pub notify: Option<PathBuf>,
+}
+
+/// The settings of a server that shares its store with others.
+#[derive(Debug, Clone)]
+pub struct MemberSettings {
+    /// Where other servers reach this one. `None`: they cannot, so their clients wait for them to lead.
+    pub advertise: Option<String>,
+    /// How long the leader may give no sign before another server takes over.
+    pub failover: Span,
+    /// The directory for its copy of the log.
+    pub cache: PathBuf,
 }
 
 impl ServerSettings {
@@ -148,13 +157,6 @@ impl ServerSettings {
     }
 }
 
-/// The guard with this access file: its users, the tokens of this engine, and builds with tokens of its issuers, also with
-/// those that have expired since a claim of this engine began.
-fn by_access(guard: Guard, access: &Live, engine: &Engine) -> Guard {
-    let builds = Builds::new(access.trusted(), engine.clone());
-    guard.with_access(access.clone()).with_tokens(Tokens::new(engine.clone())).with_builds(Arc::new(builds))
-}
-
 /// What keeps these settings from being used, and what somebody should look at. It reads what a start reads, and opens neither
 /// the address nor the store, which a running server has.
 #[must_use]
@@ -176,99 +178,48 @@ pub fn check(settings: &ServerSettings, env: &Env<'_>) -> (Vec<String>, Vec<Stri
 /// The server cannot start (the message says what to do), or the store has failed.
 pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let log = logs::start(settings.log);
-    let proof = settings.proof();
     let (tls, warnings) = settings.tls.clone().map(Tls::open).transpose()?.unzip();
-    let builds = BuildWatch::open(&settings.watch, &env.vars, Arc::clone(&env.clock)).map_err(anyhow::Error::msg)?;
-    let notify = Notify::open(settings.notify.as_deref())?;
+    // Their faults are found before anything is opened.
+    BuildWatch::open(&settings.watch, &env.vars, Arc::clone(&env.clock)).map_err(anyhow::Error::msg)?;
+    Notify::open(settings.notify.as_deref())?;
     let access = settings.open_access(env)?;
-    let is_guarded = proof.is_required() || access.is_on();
+    let is_guarded = settings.proof().is_required() || access.is_on();
     let bound = listen::bind(&settings.listen, is_guarded || settings.no_auth, tls.is_some())?;
     let Bound { listener, url, file: _socket_file } = bound;
-    let store = store::open(&settings.store)?;
-    let (notices, long_polls, stop) = (Notices::default(), LongPolls::default(), Stop::new());
-    let ready = Arc::new(AtomicBool::new(true));
-    let failure: Arc<std::sync::Mutex<Option<anyhow::Error>>> = Arc::default();
-    let on_failure = {
-        let (ready, failure, stop) = (Arc::clone(&ready), Arc::clone(&failure), stop.clone());
-        move |error: anyhow::Error| {
-            tracing::error!(error = format!("{error:#}"), "the store has failed: the server is going down");
-            ready.store(false, Ordering::SeqCst);
-            *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
-            stop.trigger(FAILED_GRACE);
-        }
-    };
-    let (audit, audit_thread) = audit::start().context("cannot start the audit log")?;
-    let mut imported = None;
-    let (engine, engine_thread) = engine::start_with(
-        store,
-        settings.rules.clone(),
-        Arc::clone(&env.clock),
-        Listeners {
-            notices: notices.clone(),
-            long_polls: long_polls.clone(),
-            figures: EngineFigures::new(settings.metric_pools),
-            audit,
-            notify: notify.bell.clone(),
-        },
-        |state, now| {
-            let Some(file) = &settings.locker_config else { return Ok(()) };
-            imported = Some(import::locker_state(file, state, now)?);
-            Ok(())
-        },
-        on_failure,
-    )
-    .with_context(|| format!("cannot start on store {}", settings.store))?;
-    let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
-    routes::contracts::lockd::left_behind(&engine.snapshot()).into_iter().for_each(|end| engine.post(end));
-    let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
-    let figures = DoorFigures::new(tls.as_deref());
-    let (sessions, refusals) = (Sessions::new(tls.is_some(), proof.basic.is_some()), Refusals::default());
-    let metrics = {
-        let (door, log, file) = (figures.clone(), log.metrics(), store::file(&settings.store));
-        let (notify, clock) = (notify.figures.clone(), Arc::clone(&env.clock));
-        let clients = of_clients(long_polls.events(), &sessions, &refusals, &access);
-        move |registry: &mut Registry| {
-            notify.register(registry, WallMs(clock.wall_ms()));
-            clients(registry);
-            door.register(registry);
-            log(registry);
-            metrics::store_size(file.as_deref(), registry);
-        }
-    };
-    let waker = long_polls.events().start(notices.clone()).context("cannot start the thread for events")?;
-    let routes = routes::Routes::new(engine.clone(), long_polls, Arc::new(health))
-        .with_sessions(sessions.clone())
-        .with_access(access.clone())
-        .with_contracts(contracts)
-        .with_builds(builds.clone())
-        .with_metrics(Arc::new(metrics));
     let loopback_only = !is_guarded && listener.is_loopback();
-    let browsers = Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only };
-    let guard = by_access(Guard::new(&proof, routes::access, Arc::new(routes)), &access, &engine);
-    let handler = Arc::new(guard.with_browsers(browsers).with_sessions(sessions).with_refusals(refusals));
+    let stop = Stop::new();
+    let around = Surroundings {
+        vars: env.vars.clone(),
+        clock: Arc::clone(&env.clock),
+        access: access.clone(),
+        notices: Notices::default(),
+        door: DoorFigures::new(tls.as_deref()),
+        log: Arc::new(log.metrics()),
+        browsers: Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only },
+        settings,
+    };
+    let settings = &around.settings;
+    let failure = Failure::new(&stop);
+    let own = match member::Member::open(&around, &failure)? {
+        Some(member) => Own::Shared(member),
+        None => {
+            let store = store::open(&settings.store)?;
+            Own::Alone(Box::new(Coordinator::start(store, &around, failure.on_store())?))
+        }
+    };
     stop_on_signals(env, stop.clone(), settings.grace);
     settings.survive_hangup()?;
     let first = settings.first_line(&url);
     let now = WallMs(env.clock.wall_ms());
-    for line in std::iter::once(first).chain(imported.map(|imported| imported.to_string())) {
+    for line in std::iter::once(first).chain(own.imported()) {
         writeln!(env.stderr, "{}", settings.log.format.line("INFO", &line, now))?;
     }
     warnings.iter().flatten().chain(&settings.warnings).for_each(|warning| tracing::warn!("{warning}"));
     access.keep_fresh(stop.clone()).context("cannot watch the access file")?;
-    builds.start(&settings.watch, &engine).context("cannot start the build watch")?;
-    let notifying = notify.start(&engine, &settings.store, &env.vars, Arc::clone(&env.clock))?;
-    let door = DoorSettings { tls, figures, ..settings.door.clone() };
-    let served = door::serve(listener, handler, notices, door, stop);
-    drop(waker);
-    drop(notifying);
-    builds.stop();
-    engine.stop();
-    if engine_thread.join().is_err() {
-        bail!("the engine has panicked: this is a bug in locker; nothing was acknowledged after the panic");
-    }
-    audit_thread.finish();
-    let failed = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    match failed {
+    let door = DoorSettings { tls, figures: around.door.clone(), ..settings.door.clone() };
+    let served = door::serve(listener, own.handler(), around.notices.clone(), door, stop);
+    own.stop()?;
+    match failure.take() {
         Some(error) => Err(error.context(format!(
             "store {} has failed; nothing was acknowledged after that; repair it and start again",
             settings.store
@@ -277,19 +228,65 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     }
 }
 
-/// Registers who follows, who is signed in, who is refused, and whose id tokens count.
-fn of_clients(
-    events: &Events,
-    sessions: &Sessions,
-    refusals: &Refusals,
-    access: &Live,
-) -> impl Fn(&mut Registry) + use<> {
-    let (events, sessions) = (events.clone(), sessions.clone());
-    let (refusals, trusted) = (refusals.clone(), access.trusted());
-    move |registry| {
-        metrics::of_pages(events.count(), sessions.count(Instant::now()), registry);
-        refusals.register(registry);
-        metrics::of_issuers(trusted.now().report(), registry);
+/// What answers behind the door.
+enum Own {
+    /// The only server on its store.
+    Alone(Box<Coordinator>),
+    /// One of several.
+    Shared(member::Member),
+}
+
+impl Own {
+    fn handler(&self) -> Arc<dyn Handler> {
+        match self {
+            Self::Alone(coordinator) => Arc::clone(&coordinator.handler),
+            Self::Shared(member) => member.handler(),
+        }
+    }
+
+    fn imported(&self) -> Option<String> {
+        match self {
+            Self::Alone(coordinator) => coordinator.imported.as_ref().map(ToString::to_string),
+            Self::Shared(_) => None,
+        }
+    }
+
+    fn stop(self) -> anyhow::Result<()> {
+        match self {
+            Self::Alone(coordinator) => coordinator.stop(),
+            Self::Shared(member) => member.stop(),
+        }
+    }
+}
+
+/// Why the server goes down, once it does.
+#[derive(Clone)]
+struct Failure {
+    error: Arc<Mutex<Option<anyhow::Error>>>,
+    stop: Stop,
+}
+
+impl Failure {
+    fn new(stop: &Stop) -> Self {
+        Self { error: Arc::default(), stop: stop.clone() }
+    }
+
+    /// Takes the server down because of its store.
+    fn on_store(&self) -> impl FnOnce(anyhow::Error) + Send + use<> {
+        let this = self.clone();
+        move |error| {
+            tracing::error!(error = format!("{error:#}"), "the store has failed: the server is going down");
+            this.down(error);
+        }
+    }
+
+    fn down(&self, error: anyhow::Error) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        self.stop.trigger(FAILED_GRACE);
+    }
+
+    fn take(&self) -> Option<anyhow::Error> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -170,22 +170,28 @@ fn reader(path: &Path) -> anyhow::Result<Connection> {
 /// A copy of the store in a new private file in `dir`, complete without a log or a journal.
 fn copied(from: &Path, dir: &Path) -> anyhow::Result<NamedTempFile> {
     let run = || -> anyhow::Result<NamedTempFile> {
-        let copy = NamedTempFile::new_in(dir).with_context(|| format!("cannot make a file in {}", dir.display()))?;
-        let source = reader(from)?;
-        ensure!(schema::inspect(&source)? != Found::New, EMPTY);
-        let mut target = Connection::open(copy.path())?;
-        // All pages in one step are one read transaction: one moment of the store, whatever is written meanwhile.
-        match Backup::new(&source, &mut target)?.step(-1)? {
-            StepResult::Done => {}
-            other => bail!("it is locked by another process ({other:?}): try again"),
-        }
-        let mode: String = target.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
-        ensure!(mode == "delete", "the copy still has a log (SQLite says {mode:?})");
+        let (copy, mut target) = tables_copied(from, dir)?;
         let (layer, _) = left_in_journal(from, &target)?;
         begin_journal(&mut target, &layer, None)?;
         Ok(copy)
     };
     again(run).with_context(|| format!("cannot copy {}", from.display()))
+}
+
+/// A copy of the tables of a store in a new private file in `dir`, complete without a log.
+pub(super) fn tables_copied(from: &Path, dir: &Path) -> anyhow::Result<(NamedTempFile, Connection)> {
+    let copy = NamedTempFile::new_in(dir).with_context(|| format!("cannot make a file in {}", dir.display()))?;
+    let source = reader(from)?;
+    ensure!(schema::inspect(&source)? != Found::New, EMPTY);
+    let mut target = Connection::open(copy.path())?;
+    // All pages in one step are one read transaction: one moment of the store, whatever is written meanwhile.
+    match Backup::new(&source, &mut target)?.step(-1)? {
+        StepResult::Done => {}
+        other => bail!("it is locked by another process ({other:?}): try again"),
+    }
+    let mode: String = target.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
+    ensure!(mode == "delete", "the copy still has a log (SQLite says {mode:?})");
+    Ok((copy, target))
 }
 
 /// Runs it again if a server has used a part of its journal again before it was read.

@@ -70,6 +70,15 @@ impl<S: Store> Store for FailStop<S> {
         self.store.commit(changes).inspect_err(|error| self.failure = Some(format!("{error:#}")))
     }
 
+    fn confirm(&mut self) -> anyhow::Result<()> {
+        self.check()?;
+        self.store.confirm().inspect_err(|error| self.failure = Some(format!("{error:#}")))
+    }
+
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     fn store_id(&self) -> &str {
         self.store.store_id()
     }

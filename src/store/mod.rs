@@ -6,7 +6,7 @@
 //!   its rows are in the tables, `schema` makes and migrates the tables, `checkpoint` keeps SQLite's log short.
 //! - `sidecar`: the names and the mode of a store's files.
 //! - [`failstop`]: no commit after the first failed one.
-//! - [`log`]: a log that several servers share. No store stands on it yet.
+//! - [`log`]: a log that several servers share; [`shared`]: the store on it.
 //! - [`copies`]: backup, restore and check of a store in a file.
 //! - `layer`: rows in memory, above those of the tables; `reading`: reads from both.
 //! - `rows`: between values and stored rows, the same for all stores. The records are in [`crate::wire::record`].
@@ -43,6 +43,7 @@ mod rows;
 #[cfg(test)]
 mod samples;
 mod schema;
+pub mod shared;
 mod sidecar;
 pub mod sqlite;
 
@@ -91,6 +92,20 @@ pub trait Store: Send {
     /// # Errors
     /// The outcome is unknown: the caller must not answer anything about the batch and must not commit again.
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()>;
+
+    /// Proves that what was committed is still what counts, at some moment since the call: for answers that rest on it and
+    /// change nothing. A store with one server has nothing to prove.
+    ///
+    /// # Errors
+    /// As for [`Self::commit`]: this server must not answer anything any more.
+    fn confirm(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Whether [`Self::confirm`] does anything.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// Reads beside this store, from other threads. It reads what has been committed; once the store is dropped, it
     /// fails.
@@ -179,6 +194,14 @@ impl<S: Store + ?Sized> Store for Box<S> {
         (**self).commit(changes)
     }
 
+    fn confirm(&mut self) -> anyhow::Result<()> {
+        (**self).confirm()
+    }
+
+    fn is_shared(&self) -> bool {
+        (**self).is_shared()
+    }
+
     fn reader(&self) -> Arc<dyn Reader> {
         (**self).reader()
     }
@@ -192,7 +215,8 @@ impl<S: Store + ?Sized> Store for Box<S> {
     }
 }
 
-/// Opens the store that `uri` names, and makes it if it does not exist: `memory:` or `sqlite:FILE`. The store is
+/// Opens the store that `uri` names, and makes it if it does not exist: `memory:` or `sqlite:FILE`. (A store on
+/// a shared log is opened by [`shared::Follower`].) The store is
 /// fail-stop: after the first failed commit every further one fails and writes nothing.
 ///
 /// # Errors
@@ -204,10 +228,9 @@ pub fn open(uri: &str) -> anyhow::Result<Box<dyn Store>> {
         Some(("memory", _)) => bail!("store {uri:?}: memory: takes no name"),
         Some(("sqlite", "")) => bail!("store {uri:?} names no file: write sqlite:FILE"),
         Some(("sqlite", file)) => Ok(Box::new(FailStop::new(SqliteStore::open(file.as_ref())?))),
-        Some(("etcd", _)) => bail!("store {uri:?}: etcd is not available in this release, use sqlite:FILE"),
-        // Its text is not quoted: such a URL may contain a password.
-        Some(("postgres" | "postgresql", _)) => {
-            bail!("a store in PostgreSQL is not available in this release, use sqlite:FILE")
+        // Its text is not quoted: such an address may contain a password that does not belong there.
+        Some((scheme @ ("etcd" | "postgres" | "postgresql"), _)) => {
+            bail!("store {scheme}:... is shared by several servers: here, write sqlite:FILE")
         }
         _ => bail!("store {uri:?} is not of a known kind: write sqlite:FILE, or memory: to keep nothing"),
     }
@@ -258,8 +281,8 @@ mod tests {
             ("memory", "is not of a known kind"),
             ("memory:x", "takes no name"),
             ("sqlite:", "names no file"),
-            ("etcd:a,b,c", "not available in this release"),
-            ("postgres://u:p@db/x", "PostgreSQL is not available in this release"),
+            ("etcd:a,b,c", "store etcd:... is shared"),
+            ("postgres://u:p@db/x", "store postgres:... is shared"),
             ("sqlite:/nowhere/at/all/x.db", "/nowhere/at/all"),
             ("x\u{1b}:", r"\u{1b}"),
         ];

@@ -140,6 +140,8 @@ codes! {
     Internal = "internal", 500, FAILED;
     /// The store has failed; the server is shutting down.
     StoreFailed = "store_failed", 503, UNAVAILABLE;
+    /// Of several servers, none leads at the moment, or this one cannot reach the one that does. The request may be retried.
+    NoLeader = "no_leader", 503, UNAVAILABLE;
     /// `--verify-builds`: the Concourse of the build cannot be reached now. The request may be retried.
     ConcourseUnavailable = "concourse_unavailable", 503, UNAVAILABLE;
     /// The keys of the issuer of the id token are not known yet. The request may be retried.

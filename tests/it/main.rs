@@ -16,6 +16,8 @@ mod api;
 mod backup;
 mod cli;
 mod client_faults;
+#[cfg(feature = "plant")]
+mod cluster;
 mod contracts;
 mod docs;
 mod doctor;

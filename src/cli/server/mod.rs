@@ -26,7 +26,7 @@ use crate::server::door::limits;
 use crate::server::door::{ClientAuth, DoorSettings, Pem, TlsSettings};
 use crate::server::limits::METRIC_POOLS;
 use crate::server::logs::{LogFormat, LogLevel, LogSettings};
-use crate::server::{self, ServerSettings};
+use crate::server::{self, MemberSettings, ServerSettings};
 use crate::wire::contracts::{Contracts, UnlockMissing};
 use crate::wire::errors::exit;
 use crate::wire::secret::Secret;
@@ -35,6 +35,11 @@ use crate::wire::secret::Secret;
 const ADDRESS: &str = "127.0.0.1";
 /// The default port, as in the BOSH release of the original locker.
 const PORT: &str = "8910";
+
+/// The shortest failover: a busy database may take half a second to answer. The longest: nothing is granted meanwhile.
+const FAILOVER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The longest name of a server, bytes: the longest host name with a port.
+const NAME_BYTES: usize = 260;
 
 /// Settings of the server. If an option is given twice, the later one counts, so that a wrapper's options can be
 /// overridden.
@@ -61,7 +66,9 @@ pub struct ServerArgs {
     /// systemd listens on the socket of a .socket unit.
     #[arg(long, env = "LOCKER_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
-    /// Where to store everything: sqlite:FILE or memory:
+    /// Where to store everything: sqlite:FILE or memory:, or etcd:... or postgres:... to share it with other servers
+    ///
+    /// docs/cluster.md explains how several servers share an etcd or a PostgreSQL, and what their addresses look like.
     #[arg(long, env = "LOCKER_STORE", value_name = "STORE", default_value = "sqlite:locker.db")]
     pub store: String,
     /// Claims do not create pools: only declared pools exist
@@ -117,6 +124,8 @@ pub struct ServerArgs {
     #[arg(long, env = "LOCKER_METRIC_POOLS", value_name = "N", default_value_t = METRIC_POOLS)]
     pub metric_pools: usize,
     #[command(flatten)]
+    pub member: MemberArgs,
+    #[command(flatten)]
     pub tls: TlsArgs,
     #[command(flatten)]
     pub watch: WatchArgs,
@@ -143,6 +152,38 @@ pub struct ServerArgs {
     #[cfg(feature = "plant")]
     #[arg(long, env = "LOCKER_PLANT", value_name = "BUG", hide = true)]
     pub plant: Option<String>,
+}
+
+/// Settings of a server that shares its store with others.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Several servers on one store (docs/cluster.md)")]
+pub struct MemberArgs {
+    /// The name of this server, as other servers and people see it while it leads
+    #[arg(long, env = "LOCKER_ADVERTISE", value_name = "NAME")]
+    pub advertise: Option<String>,
+    /// Time without a sign of the leader after which another server takes over; between 1s and 1m
+    #[arg(long, env = "LOCKER_FAILOVER", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub failover: Duration,
+    /// Directory for this server's copy of the store, which is made again at each start; the system's directory for
+    /// temporary files by default
+    #[arg(long, env = "LOCKER_CACHE", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+impl MemberArgs {
+    fn settings(&self, env: &Env<'_>) -> Result<MemberSettings, String> {
+        if !(FAILOVER.0..=FAILOVER.1).contains(&self.failover) {
+            return Err("--failover must be between 1s and 1m".to_owned());
+        }
+        if self.advertise.as_ref().is_some_and(|name| name.is_empty() || name.len() > NAME_BYTES) {
+            return Err(format!("--advertise must have 1 to {NAME_BYTES} bytes"));
+        }
+        Ok(MemberSettings {
+            advertise: self.advertise.clone(),
+            failover: span(self.failover),
+            cache: self.cache.clone().unwrap_or_else(|| env.var("TMPDIR").unwrap_or("/tmp").into()),
+        })
+    }
 }
 
 /// Certificates. Files are read again on SIGHUP and when they change.
@@ -333,6 +374,7 @@ impl ServerArgs {
             warnings: self.warnings(auth.as_ref(), env),
             listen: self.listen(env),
             store: self.store.clone(),
+            membership: self.member.settings(env)?,
             rules: self.rules()?,
             door: self.limits.settings(),
             grace: self.shutdown_grace,

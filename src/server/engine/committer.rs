@@ -107,9 +107,13 @@ impl Committer {
     pub fn commit(&mut self, taken: Taken) -> Result<(), Arc<str>> {
         let Taken { changes, snapshot, answers, notices } = taken;
         let began = Instant::now();
-        if !changes.is_empty()
-            && let Err(error) = self.store.commit(&changes)
-        {
+        let done = match (changes.is_empty(), answers.is_empty()) {
+            (false, _) => self.store.commit(&changes),
+            // They rest on what was committed before.
+            (true, false) => self.store.confirm(),
+            (true, true) => Ok(()),
+        };
+        if let Err(error) = done {
             let cause: Arc<str> = Arc::from(format!("{error:#}"));
             answers.into_iter().for_each(|(answer, _)| refuse(answer, &cause));
             self.open.fail(&cause);

@@ -100,6 +100,7 @@ pub struct Engine {
     snapshot: Arc<ArcSwap<Snapshot>>,
     clock: Arc<EngineClock>,
     store_id: Arc<str>,
+    is_shared: bool,
     figures: EngineFigures,
     reader: Arc<dyn Reader>,
     /// So that reads occupy few threads.
@@ -134,6 +135,15 @@ impl Engine {
     /// The core refuses the command, or the store has failed.
     pub fn call_blocking(&self, command: Command) -> Result<Reply, EngineError> {
         self.ask(command, None)?.blocking_recv().unwrap_or_else(|_| Err(down()))
+    }
+
+    /// Waits until it is certain that the snapshot is at least as new as every answer that was given before this call, also
+    /// by other servers on the same store. With a store of its own, that is always so.
+    ///
+    /// # Errors
+    /// The store has failed, or another server leads.
+    pub async fn confirm(&self) -> Result<(), EngineError> {
+        if self.is_shared { self.call(Command::Tick).await.map(drop) } else { Ok(()) }
     }
 
     fn ask(
@@ -298,6 +308,7 @@ fn awake(
         snapshot: Arc::clone(&snapshot),
         clock: Arc::clone(&clock),
         store_id: Arc::from(store.store_id()),
+        is_shared: store.is_shared(),
         figures: listeners.figures.clone(),
         reader: store.reader(),
         reads: Blocking::new(READERS, Urgency::Low),

@@ -88,6 +88,7 @@ impl Failure {
 fn retry_after(code: Code) -> Option<&'static str> {
     match code {
         Code::StoreFailed | Code::Unavailable | Code::QueueFull | Code::ConcourseUnavailable => Some("5"),
+        Code::NoLeader => Some("1"),
         // Somebody must make room first.
         Code::Limit => Some("60"),
         _ => None,

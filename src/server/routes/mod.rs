@@ -206,6 +206,11 @@ impl Routes {
         let caller = self.access.caller(request.identity.as_ref()).with_proof(proved);
         let call = found.route.call(request, found.segments, caller)?;
         check(found.route.need, &call)?;
+        let reads = matches!(found.route.run, Run::Look(_)) || matches!(request.method.as_str(), "GET" | "HEAD");
+        if reads && found.route.need != Need::Nothing {
+            // Another server may lead by now. What changes something finds that out by itself.
+            self.engine.confirm().await?;
+        }
         match found.route.run {
             Run::Look(look) => look(self, &call),
             Run::Do(command, answer) => {
@@ -238,6 +243,11 @@ fn check(need: Need, call: &Call<'_>) -> Result<(), Failure> {
         Need::Everywhere(right) => caller.check_everywhere(right).map(drop),
     };
     checked.map_err(forbidden)
+}
+
+/// An answer that no route gives.
+pub(in crate::server) fn refused(code: Code, error: impl Into<String>) -> Response {
+    Failure::new(code, error).into_response()
 }
 
 /// The answer to a caller that lacks a right.

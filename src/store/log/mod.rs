@@ -6,12 +6,14 @@
 //!   records follow which. These four are pure.
 //! - [`leading`]: a leader that repeats a write until its outcome is known.
 //! - [`Log`]: what a backend must do. [`memory`] is for tests; [`postgres`] and [`etcd`] are databases.
+//! - [`address`]: from the address of a store to a log.
 //! - `plant`: backends and leaders with planted bugs, which the tests must find.
 //!
-//! No store stands on a log yet: `locker server` refuses `etcd:` and `postgres:`.
+//! The store that stands on a log is [`super::shared`].
 
 use std::fmt;
 
+pub mod address;
 pub mod candidate;
 #[cfg(feature = "etcd")]
 pub mod etcd;

@@ -1,5 +1,7 @@
 //! `sqlite:FILE`: the default store (docs/store.md).
 //!
+//! `database`: the tables and the layers above them, which a [`replica`] of a shared log has, too.
+//!
 //! A commit appends to the journal (`super::journal`) and syncs it. Its rows stay in memory (`pending`) until a thread
 //! writes them into the tables (`writer`), many commits in one transaction. `synchronous=FULL` in WAL mode syncs SQLite's
 //! log before that transaction returns. The lock file, not SQLite's exclusive mode, keeps other servers out, so a `sqlite3`
@@ -13,13 +15,13 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use rusqlite::{Connection, OpenFlags, Row};
 
-use super::checkpoint::{CHECKPOINT_PAGES, Checkpointer};
+use super::checkpoint::CHECKPOINT_PAGES;
 use super::journal::{self, Journal, Room, TURN};
 use super::layer::Layer;
 use super::lockfile::LockFile;
@@ -29,17 +31,19 @@ use super::{Reader, Store, schema};
 use crate::core::history::Outline;
 use crate::core::state::{Changes, EndedOutline, Loaded};
 
+mod database;
 mod ended;
 mod past;
 mod pending;
 mod readers;
+pub mod replica;
 mod writer;
 
-use pending::{FOLD_AFTER, Folder, Pending};
-use readers::Readers;
+use database::Database;
+use pending::FOLD_AFTER;
 pub(super) use readers::Tables;
 pub(super) use writer::begin_journal;
-use writer::{FOLDED, LIFE, Writer, journal_of};
+use writer::{FOLDED, LIFE, journal_of};
 
 /// Page cache of the writer, KiB: keeps most of the index of a million ended claims in memory.
 const CACHE_KIB: i64 = 32 * 1024;
@@ -70,16 +74,10 @@ impl Default for Tuning {
 /// A store in a file. While it lives, no other server can use that file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    // Dropped in this order, after the folder has ended: first reads end, then the last connection closes, which finishes
-    // the log, then the next server may start.
-    readers: Readers,
-    folder: Folder,
-    writer: Arc<Mutex<Writer>>,
+    // Dropped in this order: the last connection closes, which finishes the log, then the next server may start.
+    database: Database,
     _lock: LockFile,
-    pending: Arc<Pending>,
     journal: Journal,
-    path: PathBuf,
-    id: String,
 }
 
 impl SqliteStore {
@@ -102,48 +100,35 @@ impl SqliteStore {
             let mut conn = connect(&path, tuning.busy_timeout)?;
             let found = schema::inspect(&conn)?;
             make_private(&path)?;
-            write_ahead(&conn)?;
+            write_ahead(&conn, Syncs::Full)?;
             finish_log(&conn)?;
             schema::migrate(&mut conn, found, &super::new_store_id()?)?;
-            let id = conn.query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| row.get(0));
-            let id = id.context("it is damaged: it has no store id. Restore a backup")?;
             let journal = new_journal(&path, &mut conn, tuning.journal_turn)?;
-            let helper = connect(&path, tuning.busy_timeout)?;
-            write_ahead(&helper)?;
-            let checkpointer = Checkpointer::start(helper, tuning.checkpoint_pages)?;
-            let writer = Arc::new(Mutex::new(Writer { checkpointer, conn }));
-            let pending = Arc::new(Pending::new(journal.last(), tuning.fold_after));
-            let folder = Folder::start(Arc::clone(&pending), Arc::clone(&writer))?;
-            let readers = Readers::open(&path, &pending, tuning.busy_timeout)?;
-            Ok(Self { readers, folder, writer, _lock: lock, pending, journal, path: path.clone(), id })
+            let database = Database::start(&path, conn, journal.last(), Syncs::Full, tuning)?;
+            Ok(Self { database, _lock: lock, journal })
         };
         open().with_context(|| format!("cannot use the store {}", path.display()))
-    }
-
-    /// The connection that writes, after everything that was committed has reached the tables.
-    fn folded(&self) -> anyhow::Result<MutexGuard<'_, Writer>> {
-        self.pending.fold_all()?;
-        Ok(self.writer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn append(&mut self, changes: &Changes) -> anyhow::Result<()> {
         let batch = Batch::of(changes)?;
         self.journal.encode(&batch)?;
+        let pending = &self.database.pending;
         loop {
-            let folded = self.pending.folded()?;
+            let folded = pending.folded()?;
             match self.journal.room(folded) {
                 Room::Here => break,
                 Room::InOther => {
                     // So that the first file is free again before this one is full.
-                    self.pending.ask_to_fold();
+                    pending.ask_to_fold();
                     break;
                 }
                 // The disk has not kept up.
-                Room::None => self.pending.fold_through(folded + 1)?,
+                Room::None => pending.fold_through(folded + 1)?,
             }
         }
         let seq = self.journal.append()?;
-        self.pending.put(seq, batch);
+        pending.put(seq, batch);
         Ok(())
     }
 }
@@ -172,7 +157,7 @@ pub(super) fn left_in_journal(path: &Path, conn: &Connection) -> anyhow::Result<
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         // Without success the journal has what is left, for the next server.
-        if self.folder.stop().is_ok() {
+        if self.database.stop().is_ok() {
             self.journal.remove();
         }
     }
@@ -180,24 +165,15 @@ impl Drop for SqliteStore {
 
 impl Store for SqliteStore {
     fn load(&mut self) -> anyhow::Result<Loaded> {
-        let load = || -> anyhow::Result<Loaded> {
-            let writer = self.folded()?;
-            let tx = writer.conn.unchecked_transaction()?;
-            let loaded = load_all(&tx, &Layer::default())?;
-            tx.commit()?;
-            Ok(loaded)
-        };
-        load().with_context(|| format!("cannot load the store {}", self.path.display()))
+        self.database.load()
     }
 
     fn ended(&mut self, each: &mut dyn FnMut(EndedOutline)) -> anyhow::Result<()> {
-        let mut read = || ended::outlines(&self.folded()?.conn, each);
-        read().with_context(|| format!("cannot load the store {}", self.path.display()))
+        self.database.ended(each)
     }
 
     fn history(&mut self, each: &mut dyn FnMut(Outline)) -> anyhow::Result<()> {
-        let mut read = || past::history(&self.folded()?.conn, each);
-        read().with_context(|| format!("cannot load the store {}", self.path.display()))
+        self.database.history(each)
     }
 
     fn past(
@@ -205,16 +181,15 @@ impl Store for SqliteStore {
         ended: &mut (dyn FnMut(EndedOutline) + Send),
         entry: &mut (dyn FnMut(Outline) + Send),
     ) -> anyhow::Result<()> {
-        let mut read = || past::both(&mut self.folded()?.conn, &self.path, ended, entry);
-        read().with_context(|| format!("cannot load the store {}", self.path.display()))
+        self.database.past(ended, entry)
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
-        self.readers.reader()
+        self.database.readers.reader()
     }
 
     fn own_reader(&self) -> Arc<dyn Reader> {
-        self.readers.own_reader()
+        self.database.readers.own_reader()
     }
 
     fn commit(&mut self, changes: &Changes) -> anyhow::Result<()> {
@@ -222,12 +197,12 @@ impl Store for SqliteStore {
             return Ok(());
         }
         self.append(changes)
-            .inspect_err(|error| self.pending.fail(error))
-            .with_context(|| format!("cannot write to the store {}", self.path.display()))
+            .inspect_err(|error| self.database.pending.fail(error))
+            .with_context(|| format!("cannot write to the store {}", self.database.path.display()))
     }
 
     fn store_id(&self) -> &str {
-        &self.id
+        &self.database.id
     }
 }
 
@@ -286,14 +261,22 @@ fn connect(path: &Path, busy_timeout: Duration) -> anyhow::Result<Connection> {
     Ok(conn)
 }
 
-/// Durable commits through a write-ahead log that we checkpoint ourselves.
-fn write_ahead(conn: &Connection) -> anyhow::Result<()> {
+/// Whether what is written must survive the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Syncs {
+    Full,
+    /// It is a copy, which is made again.
+    Off,
+}
+
+/// Commits through a write-ahead log that we checkpoint ourselves.
+fn write_ahead(conn: &Connection, syncs: Syncs) -> anyhow::Result<()> {
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     ensure!(
         mode == "wal",
         "its file system does not support shared memory for a write-ahead log (SQLite says {mode:?})"
     );
-    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "synchronous", if syncs == Syncs::Full { "FULL" } else { "OFF" })?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(())

@@ -22,7 +22,7 @@ use crate::store::{Found, READERS, Reader};
 /// The connections for readers of one store: those for everybody, and the engine's own. They close when this is dropped,
 /// after the reads that are going on.
 #[derive(Debug)]
-pub(super) struct Readers {
+pub(in crate::store) struct Readers {
     shared: Arc<Slots>,
     own: Arc<Slots>,
 }
@@ -36,7 +36,7 @@ struct Slots {
 
 impl Readers {
     /// Opens the connections.
-    pub fn open(path: &Path, pending: &Arc<Pending>, busy_timeout: Duration) -> anyhow::Result<Self> {
+    pub(super) fn open(path: &Path, pending: &Arc<Pending>, busy_timeout: Duration) -> anyhow::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = |_| -> anyhow::Result<_> {
             let conn = Connection::open_with_flags(path, flags)?;

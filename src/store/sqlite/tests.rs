@@ -117,7 +117,7 @@ fn an_acknowledged_batch_survives_the_process() {
         store.commit(&changes).unwrap();
         model.apply(&changes);
         if n % 7 == 6 {
-            store.pending.fold_all().unwrap();
+            store.database.pending.fold_all().unwrap();
         }
         // The files as SIGKILL would leave them now.
         let image = Place::new();
@@ -218,7 +218,8 @@ fn a_file_of_version_1_is_migrated() {
     drop(store);
     let mut store = place.open();
     assert!(!store.load().unwrap().latches.is_empty());
-    let version: i64 = store.folded().unwrap().conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    let version: i64 =
+        store.database.folded().unwrap().conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     assert_eq!(version, 8);
 }
 
@@ -390,7 +391,7 @@ fn a_failed_commit_is_the_last() {
     let store = place.open();
     // As on a full disk: SQLite answers SQLITE_FULL.
     {
-        let writer = store.folded().unwrap();
+        let writer = store.database.folded().unwrap();
         let pages: i64 = writer.conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
         let limit = format!("PRAGMA max_page_count = {}", pages + 2);
         assert_eq!(writer.conn.query_row(&limit, [], |row| row.get::<_, i64>(0)).unwrap(), pages + 2);
@@ -422,11 +423,11 @@ fn a_failed_checkpoint_fails_the_next_commit() {
     let place = Place::new();
     let mut store = place.open();
     store.commit(&large(1)).unwrap();
-    let mut writer = store.folded().unwrap();
+    let mut writer = store.database.folded().unwrap();
     let read_only = Connection::open_with_flags(place.file(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     // A connection learns of the log with its first read.
     read_only.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).unwrap();
-    writer.checkpointer = Checkpointer::start(read_only, 16).unwrap();
+    writer.checkpointer = crate::store::checkpoint::Checkpointer::start(read_only, 16).unwrap();
     drop(writer);
     let deadline = Instant::now() + PATIENCE;
     let message = loop {
@@ -435,7 +436,7 @@ fn a_failed_checkpoint_fails_the_next_commit() {
             break format!("{error:#}");
         }
         // What the checkpoint has to copy.
-        let _ = store.pending.fold_all();
+        let _ = store.database.pending.fold_all();
     };
     assert!(message.contains("an earlier checkpoint failed"), "{message}");
 }
@@ -451,7 +452,7 @@ fn the_log_stays_short_under_load() {
     while restarts < 5 {
         assert!(Instant::now() < deadline, "the log restarted {restarts} times, {} bytes", log());
         store.commit(&large(32)).unwrap();
-        let now = store.folded().unwrap().checkpointer.length();
+        let now = store.database.folded().unwrap().checkpointer.length();
         restarts += i32::from(now < length);
         length = now;
     }
@@ -465,7 +466,7 @@ fn a_full_file_of_the_journal_comes_into_the_tables_at_once() {
     // Each of the two files has room for one of these.
     (0..2).for_each(|_| store.commit(&large(32)).unwrap());
     let deadline = Instant::now() + PATIENCE;
-    while store.pending.folded().unwrap() == 0 {
+    while store.database.pending.folded().unwrap() == 0 {
         assert!(Instant::now() < deadline, "nobody has written the first file into the tables");
         thread::yield_now();
     }
@@ -476,7 +477,7 @@ fn a_reader_delays_nothing_but_the_end_of_the_log() {
     let place = Place::new();
     let mut store = place.open();
     store.commit(&large(32)).unwrap();
-    store.pending.fold_all().unwrap();
+    store.database.pending.fold_all().unwrap();
     let shell = place.shell();
     shell.execute_batch("BEGIN").unwrap();
     let count = |shell: &Connection| shell.query_row("SELECT count(*) FROM locks", [], |r| r.get::<_, i64>(0)).unwrap();
@@ -498,10 +499,10 @@ fn a_reader_delays_nothing_but_the_end_of_the_log() {
 fn each_connection_that_writes_syncs_its_commits() {
     let place = Place::new();
     let store = place.open();
-    let writer = store.folded().unwrap();
+    let writer = store.database.folded().unwrap();
     let pragma = |name: &str| writer.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!((pragma("synchronous"), pragma("wal_autocheckpoint")), (2, 0));
-    let helper = connect(&store.path, Tuning::default().busy_timeout).unwrap();
-    write_ahead(&helper).unwrap();
+    let helper = connect(&store.database.path, Tuning::default().busy_timeout).unwrap();
+    write_ahead(&helper, Syncs::Full).unwrap();
     assert_eq!(helper.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap(), 2);
 }

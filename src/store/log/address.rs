@@ -1,0 +1,54 @@
+//! From the address of a store to a log in a database.
+
+use std::time::Duration;
+
+use super::{Log, Trouble};
+
+/// Which database has the log. It contains no secret, only the names of files.
+#[derive(Debug, Clone)]
+pub enum LogAddress {
+    #[cfg(feature = "etcd")]
+    Etcd(super::etcd::address::Address),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<super::postgres::address::Address>),
+    /// A log in this process, for tests.
+    #[cfg(any(test, feature = "plant"))]
+    Memory(super::memory::MemoryLog),
+}
+
+impl LogAddress {
+    /// The address that `uri` is, if it begins like that of a log. An error never quotes it, for it may contain a
+    /// password that does not belong there.
+    #[must_use]
+    pub fn parse(uri: &str) -> Option<Result<Self, String>> {
+        let (scheme, _) = uri.split_once(':')?;
+        match scheme {
+            #[cfg(feature = "etcd")]
+            "etcd" => Some(uri.parse().map(Self::Etcd).map_err(|why| format!("store etcd:...: {why}"))),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => Some(
+                uri.parse().map(Box::new).map(Self::Postgres).map_err(|why| format!("store {scheme}://...: {why}")),
+            ),
+            #[cfg(not(all(feature = "etcd", feature = "postgres")))]
+            "etcd" | "postgres" | "postgresql" => {
+                Some(Err(format!("store {scheme}:...: this locker was built without support for it")))
+            }
+            _ => None,
+        }
+    }
+
+    /// Connects. `patience` is how long each call may take.
+    ///
+    /// # Errors
+    /// The database cannot be reached, or is not set up as a log needs it.
+    pub fn open(&self, patience: Duration) -> Result<Box<dyn Log>, Trouble> {
+        match self {
+            #[cfg(feature = "etcd")]
+            Self::Etcd(address) => Ok(Box::new(super::etcd::EtcdLog::open(address.clone(), patience)?)),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(address) => Ok(Box::new(super::postgres::PostgresLog::open(*address.clone(), patience)?)),
+            #[cfg(any(test, feature = "plant"))]
+            Self::Memory(log) => Ok(Box::new(log.clone())),
+        }
+    }
+}

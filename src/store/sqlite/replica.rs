@@ -1,0 +1,245 @@
+//! A copy of what a log contains, in a file of its own: what a server on a shared log loads when it leads, and where it
+//! reads history and ended claims. It is made again at each start, so nothing of it is ever synced.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rusqlite::OptionalExtension;
+use tempfile::{NamedTempFile, TempDir};
+
+use super::database::Database;
+use super::writer::{begin_journal, journal_of};
+use super::{Syncs, Tuning, connect, make_file, write_ahead};
+use crate::store::copies::tables_copied;
+use crate::store::journal::TURN;
+use crate::store::layer::Layer;
+use crate::store::lockfile::LockFile;
+use crate::store::log::head::{Id, Record, Seq};
+use crate::store::log::tail::{SetBack, Tail};
+use crate::store::rows::Batch;
+use crate::store::schema;
+
+/// The format of a record's content, its first byte. A release reads those of the releases before it.
+const FORMAT: u8 = 1;
+/// How the name of a copy's directory begins.
+const PREFIX: &str = "locker-copy-";
+const FILE: &str = "copy.db";
+/// For how long a directory may not be locked yet: a server makes it and locks it at once.
+const NEW: Duration = Duration::from_secs(60);
+
+/// Why a record was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum NotApplied {
+    #[error(transparent)]
+    SetBack(#[from] SetBack),
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+/// The content of the record of a batch.
+///
+/// # Errors
+/// It cannot be encoded.
+pub(in crate::store) fn encode(batch: &Batch<'_>) -> anyhow::Result<Vec<u8>> {
+    postcard::to_extend(batch, vec![FORMAT]).context("a batch cannot be encoded")
+}
+
+fn decode(record: &Record) -> anyhow::Result<Batch<'_>> {
+    let Seq(seq) = record.seq;
+    let (format, content) = record.bytes.split_first().with_context(|| format!("record {seq} of the log is empty"))?;
+    ensure!(*format == FORMAT, "record {seq} of the log was written by a newer release of locker: upgrade this server");
+    postcard::from_bytes(content).with_context(|| format!("record {seq} of the log is damaged"))
+}
+
+/// The copy, as of the last record that was applied.
+#[derive(Debug)]
+pub struct Replica {
+    /// `None` before the first record.
+    database: Option<Database>,
+    tail: Tail,
+    /// Bytes that are not in the tables for sure, since the number in `asked`.
+    unfolded: u64,
+    asked: u64,
+    /// Bytes of the records since the snapshot that it began with.
+    since_snapshot: Arc<AtomicU64>,
+    /// The newest revision of any record that was applied, here or to an earlier copy.
+    seen: Arc<AtomicU64>,
+    _lock: LockFile,
+    dir: TempDir,
+}
+
+impl Replica {
+    /// An empty copy in a new directory in `dir`. It raises `seen` to each revision that it sees. Copies that servers have left there when they were killed are removed.
+    ///
+    /// # Errors
+    /// Nothing can be written there.
+    pub fn empty(dir: &Path, seen: &Arc<AtomicU64>) -> anyhow::Result<Self> {
+        sweep(dir);
+        let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(dir);
+        let dir = made.with_context(|| {
+            format!("cannot make a directory in {} for a copy of the store: name another with --cache", dir.display())
+        })?;
+        let lock = LockFile::acquire(&dir.path().join(FILE))?;
+        Ok(Self {
+            database: None,
+            tail: Tail::default(),
+            unfolded: 0,
+            asked: 0,
+            since_snapshot: Arc::default(),
+            seen: Arc::clone(seen),
+            _lock: lock,
+            dir,
+        })
+    }
+
+    /// A copy that begins with a snapshot: its pieces one after the other, and the last record that it contains.
+    ///
+    /// # Errors
+    /// The snapshot is damaged, or nothing can be written.
+    pub fn of_snapshot(
+        dir: &Path,
+        seen: &Arc<AtomicU64>,
+        tail: Tail,
+        mut pieces: impl FnMut(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        let mut replica = Self::empty(dir, seen)?;
+        let path = replica.path();
+        make_file(&path)?;
+        pieces(&path)?;
+        replica.open(tail.seq, "").context("the snapshot in the log is damaged")?;
+        replica.tail = tail;
+        Ok(replica)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join(FILE)
+    }
+
+    fn open(&mut self, last: Seq, new_id: &str) -> anyhow::Result<()> {
+        let path = self.path();
+        make_file(&path)?;
+        let mut conn = connect(&path, Tuning::default().busy_timeout)?;
+        let found = schema::inspect(&conn)?;
+        write_ahead(&conn, Syncs::Off)?;
+        schema::migrate(&mut conn, found, new_id)?;
+        let revision =
+            conn.query_row("SELECT value FROM meta WHERE key = 'revision'", [], |row| row.get(0)).optional()?;
+        let revision = revision.map(|text: String| text.parse().context("its revision is not a number")).transpose()?;
+        self.seen.fetch_max(revision.unwrap_or_default(), Ordering::Relaxed);
+        self.database = Some(Database::start(&path, conn, last.0, Syncs::Off, Tuning::default())?);
+        Ok(())
+    }
+
+    /// The last record that was applied.
+    #[must_use]
+    pub fn tail(&self) -> Tail {
+        self.tail
+    }
+
+    /// Bytes of the records since the snapshot that it began with.
+    #[must_use]
+    pub fn since_snapshot(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.since_snapshot)
+    }
+
+    /// The tables and what is above them.
+    ///
+    /// # Errors
+    /// There is no record yet.
+    pub(in crate::store) fn database(&self) -> anyhow::Result<&Database> {
+        self.database.as_ref().context("the log has no record yet")
+    }
+
+    /// Applies the next record.
+    ///
+    /// # Errors
+    /// It does not follow the last one, it is damaged or of a newer release, or the disk has failed.
+    pub fn apply(&mut self, record: &Record) -> Result<(), NotApplied> {
+        let mut tail = self.tail;
+        tail.follow(record)?;
+        self.put(record.seq, record.id, record.bytes.len(), decode(record)?)?;
+        Ok(())
+    }
+
+    /// Puts a batch that the log has under this number and id. `bytes`: the length of its record.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub(in crate::store) fn put(&mut self, seq: Seq, id: Id, bytes: usize, batch: Batch<'_>) -> anyhow::Result<()> {
+        if self.database.is_none() {
+            // The id of the store is that of its first record.
+            self.open(Seq(seq.0.saturating_sub(1)), &id.to_string())?;
+        }
+        let revision = batch.meta.iter().find(|(key, _)| *key == "revision").map_or(0, |(_, revision)| *revision);
+        self.seen.fetch_max(revision, Ordering::Relaxed);
+        let pending = &self.database()?.pending;
+        pending.put(seq.0, batch);
+        let (mut unfolded, mut asked) = (self.unfolded.saturating_add(bytes as u64), self.asked);
+        if unfolded > TURN {
+            // The disk must not fall behind without bound.
+            pending.fold_through(asked)?;
+            pending.ask_to_fold();
+            (unfolded, asked) = (0, seq.0);
+        }
+        (self.unfolded, self.asked) = (unfolded, asked);
+        self.since_snapshot.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.tail = Tail { seq, record: id };
+        Ok(())
+    }
+
+    /// Where its tables are, for [`copy`].
+    #[must_use]
+    pub fn source(&self) -> Source {
+        Source { path: self.path(), dir: self.dir.path().to_owned() }
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        // What is not written is in the log.
+        if let Some(mut database) = self.database.take() {
+            let _ = database.stop();
+        }
+    }
+}
+
+/// Where the tables of a [`Replica`] are. It may be used while the replica lives.
+#[derive(Debug, Clone)]
+pub struct Source {
+    path: PathBuf,
+    dir: PathBuf,
+}
+
+/// A copy of the tables in one file, and the last record that it contains: at most about a second old. `None`: there is
+/// nothing yet.
+///
+/// # Errors
+/// The tables cannot be read or copied.
+pub fn copy(source: &Source) -> anyhow::Result<Option<(NamedTempFile, Seq)>> {
+    if !source.path.exists() {
+        return Ok(None);
+    }
+    let (file, mut target) = tables_copied(&source.path, &source.dir)?;
+    let (_, seq) = journal_of(&target)?;
+    begin_journal(&mut target, &Layer::default(), None)?;
+    Ok((seq > 0).then_some((file, Seq(seq))))
+}
+
+/// Removes copies whose servers have ended without removing them. What cannot be removed stays, and so does what is so new
+/// that its server may be about to lock it.
+fn sweep(dir: &Path) {
+    for left in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let is_copy = left.file_name().to_string_lossy().starts_with(PREFIX);
+        let age = left.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|made| made.elapsed().ok());
+        let is_old = age.is_some_and(|age| age > NEW);
+        // The type of the entry itself, not of what a link names.
+        let is_dir = left.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_copy && is_old && is_dir && LockFile::acquire(&left.path().join(FILE)).is_ok() {
+            let _ = fs::remove_dir_all(left.path());
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Several real servers on one real PostgreSQL or etcd: one leads, another takes over. They need `etcd` and `postgres`
+//! (`apt-get install etcd-server postgresql`).
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::support::database::{Database, Etcd, Postgres};
+use crate::support::eventually;
+use crate::support::server::{Server, Setup};
+
+/// A short failover, so that the tests are quick. A busy machine must still beat in time.
+const FAILOVER: &str = "2s";
+
+/// Runs a test on each kind of database.
+fn on_each(test: impl Fn(&dyn Database, &str)) {
+    let postgres = Postgres::start();
+    test(&postgres, &format!("postgres://postgres@{}/postgres?sslmode=disable", postgres.address()));
+    let etcd = Etcd::start();
+    test(&etcd, &format!("etcd:{}?tls=off", etcd.address()));
+}
+
+fn server(store: &str, name: &str) -> Server {
+    server_with(store, name, FAILOVER)
+}
+
+fn server_with(store: &str, name: &str, failover: &str) -> Server {
+    let setup = Setup { store: store.to_owned(), ..Setup::memory() };
+    Server::start_as(&setup.flags(&["--failover", failover, "--advertise", name]))
+}
+
+fn leads(server: &Server) -> bool {
+    server.call("GET /readyz", "").status == 200
+}
+
+/// Waits until it leads.
+fn until_leading(server: &Server) {
+    eventually("the server leads", || leads(server));
+}
+
+/// Claims the lock of a pool, which is made if it does not exist.
+fn acquire(server: &Server, id: &str, pool: &str) -> (u16, Value) {
+    server.api("PUT", &format!("/claims/{id}"), &json!({ "pool": pool }))
+}
+
+fn fence(claim: &Value) -> u64 {
+    claim["fence"].as_u64().unwrap_or_else(|| panic!("no fence: {claim}"))
+}
+
+#[test]
+fn another_server_takes_over_from_one_that_was_killed() {
+    on_each(|_, store| {
+        let mut first = server(store, "first");
+        until_leading(&first);
+        let second = server(store, "second");
+        let (status, held) = acquire(&first, "a", "x");
+        assert_eq!(status, 200, "{held}");
+        second.until_log("this server follows");
+        let (status, answer) = acquire(&second, "b", "y");
+        assert_eq!((status, answer["code"].as_str()), (503, Some("no_leader")), "{answer}");
+        assert!(answer["error"].as_str().unwrap().contains(r#""first" does"#), "{answer}");
+        assert_eq!(second.call("GET /healthz", "").status, 200);
+        first.kill();
+        until_leading(&second);
+        // It is the same hold, and fences go on growing.
+        let (status, again) = second.api("GET", "/claims/a", &Value::Null);
+        assert_eq!((status, fence(&again)), (200, fence(&held)), "{again}");
+        let (status, next) = acquire(&second, "b", "y");
+        assert_eq!(status, 200, "{next}");
+        assert!(fence(&next) > fence(&held), "{next} after {held}");
+        let (status, waits) = acquire(&second, "c", "x");
+        assert_eq!(status, 423, "{waits}");
+    });
+}
+
+#[test]
+fn a_leader_that_ends_in_order_hands_over_at_once() {
+    on_each(|_, store| {
+        // Nobody would wait that long.
+        let mut first = server_with(store, "first", "60s");
+        until_leading(&first);
+        let second = server_with(store, "second", "60s");
+        second.until_log("this server follows");
+        assert_eq!(acquire(&first, "a", "x").0, 200);
+        first.stop();
+        until_leading(&second);
+        assert_eq!(acquire(&second, "b", "x").0, 423);
+    });
+}
+
+#[test]
+fn a_leader_that_was_paused_says_nothing_that_is_not_so_any_more() {
+    on_each(|_, store| {
+        let first = server(store, "first");
+        until_leading(&first);
+        let second = server(store, "second");
+        let (_, held) = acquire(&first, "a", "x");
+        second.until_log("this server follows");
+        first.signal(Signal::SIGSTOP);
+        until_leading(&second);
+        assert_eq!(second.api("DELETE", "/claims/a", &Value::Null).0, 200);
+        assert_eq!(acquire(&second, "b", "x").0, 200);
+        // What is asked while it stands still is answered as soon as it goes on.
+        let asked = [
+            ("GET", "/claims/a".to_owned()),
+            ("GET", format!("/verify?pool=x&lock=x&fence={}", fence(&held))),
+            ("PUT", "/claims/a".to_owned()),
+            ("GET", "/pools/x".to_owned()),
+        ];
+        std::thread::scope(|scope| {
+            let ask = |(method, path): &(&str, String)| {
+                let body = if *method == "PUT" { json!({ "pool": "x" }) } else { Value::Null };
+                first.api(method, path, &body)
+            };
+            let answers: Vec<_> = asked.iter().map(|request| scope.spawn(move || ask(request))).collect();
+            first.signal(Signal::SIGCONT);
+            for (request, answer) in asked.iter().zip(answers) {
+                let (status, answer) = answer.join().unwrap();
+                assert_eq!(status, 503, "{request:?}: {answer}");
+            }
+        });
+        first.until_log("it follows");
+        assert_eq!(acquire(&second, "c", "y").0, 200);
+    });
+}
+
+#[test]
+fn grants_go_on_when_the_database_is_back() {
+    on_each(|database, store| {
+        let first = server(store, "first");
+        until_leading(&first);
+        let (_, held) = acquire(&first, "a", "x");
+        database.crash();
+        // Whether it leads on or leads again, it is the same hold.
+        let fenced = eventually("a grant", || {
+            let (status, claim) = acquire(&first, "b", "y");
+            (status == 200).then(|| fence(&claim))
+        });
+        assert!(fenced > fence(&held), "{fenced} after {held}");
+        let (status, again) = first.api("GET", "/claims/a", &Value::Null);
+        assert_eq!((status, fence(&again)), (200, fence(&held)), "{again}");
+    });
+}
