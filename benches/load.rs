@@ -9,8 +9,8 @@
 //!
 //! A cycle is a `PUT` of a claim answered 200 and its `DELETE` answered 200, each durable before its answer; every
 //! connection has a lock of its own, and 10,000 other locks are present. Load and server share the machine, so the
-//! figures are for comparing rows of one run; the table at the end sets Locker against its peers. Nothing is asserted
-//! but that every answer is the right one.
+//! figures are for comparing rows of one run; the table at the end sets Locker against its peers, and says what the load
+//! itself has taken. Nothing is asserted but that every answer is the right one.
 
 // Test code: a panic is a failed test, and figures go to the terminal.
 #![allow(
@@ -25,6 +25,8 @@
 
 #[path = "load/contenders.rs"]
 mod contenders;
+#[path = "load/generator.rs"]
+mod generator;
 #[path = "load/postgres.rs"]
 mod postgres;
 #[path = "load/rounds.rs"]
@@ -72,7 +74,7 @@ fn main() -> anyhow::Result<()> {
         return stores.into_iter().try_for_each(|store| runtime.block_on(waiting(store)));
     }
     bare_sync(directory.path(), span)?;
-    let table = runtime.block_on(rounds::all(&stores, span))?;
+    let table = rounds::all(&stores, span)?;
     for store in stores {
         runtime.block_on(waiting(store))?;
     }
@@ -88,7 +90,7 @@ async fn waiting(store: Store) -> anyhow::Result<()> {
     let server = Server::start_as(&store.setup(directory.path()));
     let (threads, memory) = (status(&server, "Threads:")?, status(&server, "VmRSS:")? / 1024.0);
     println!("| {name}: idle | - | - | - | {threads:.0} threads, {memory:.0} MiB resident |");
-    Taker::prepare(Contender::Locker(store), server.socket()).await?;
+    Taker::prepare(Contender::Locker(store), server.socket())?;
     for waiters in WAITERS {
         let (mut answered, mut sent) = handovers(server.socket(), waiters).await?;
         let what = format!("{name}: hand-over");
@@ -206,10 +208,10 @@ async fn parked(name: &str, setup: &Setup) -> anyhow::Result<()> {
     for pool in 0..PARKED_POOLS {
         settle(&mut control, &format!("parked-{pool}"), PARKED / PARKED_POOLS).await?;
     }
-    let (after, busy) = (status(&server, "VmRSS:")? / 1024.0, cpu_ticks(&server)?);
+    let pid = u32::try_from(server.pid().as_raw())?;
+    let (after, busy) = (status(&server, "VmRSS:")? / 1024.0, cpu_time(pid)?);
     tokio::time::sleep(IDLE).await;
-    // The kernel counts in hundredths of a second.
-    let percent = (cpu_ticks(&server)? - busy) as f64 / IDLE.as_secs_f64();
+    let percent = cpu_time(pid)?.saturating_sub(busy).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
     println!(
         "| {name}: {PARKED} parked waiters | - | - | - | {after:.0} MiB resident ({before:.0} MiB before), {percent:.1} % CPU over \
          {} s in which each asks every {ASKS_AGAIN} s |",
@@ -227,12 +229,12 @@ fn status(server: &Server, name: &str) -> anyhow::Result<f64> {
     Ok(figure.ok_or_else(|| anyhow::anyhow!("the kernel does not tell {name}"))?.parse()?)
 }
 
-/// User and system time of the server's process, in hundredths of a second.
-fn cpu_ticks(server: &Server) -> anyhow::Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid()))?;
+/// User and system time of a process, which the kernel counts in hundredths of a second.
+fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    Ok(ticks(11) + ticks(12))
+    Ok(Duration::from_millis((ticks(11) + ticks(12)) * 10))
 }
 
 fn claim(id: &str, pool: &str, confirm: bool, wait_seconds: u32) -> Vec<u8> {

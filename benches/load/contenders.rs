@@ -2,17 +2,22 @@
 //! where they are installed (`apt-get install redis-server etcd-server postgresql`). Each but Locker in memory has a write
 //! on disk before it answers. The peers keep no queue and no history.
 
+use std::io::BufReader;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::postgres;
-use super::support::{Server, Setup};
+use super::support::Setup;
+use super::{cpu_time, postgres};
+
+/// Bytes of a log that are read at once.
+const LOG: usize = 64 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Store {
@@ -80,18 +85,15 @@ impl Contender {
     /// Starts it on an empty store; `None` if it is not installed. It may not serve yet.
     pub fn start(self) -> anyhow::Result<Option<Running>> {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        if let Self::Locker(store) = self {
-            let server = Server::start_as(&store.setup(directory.path()));
-            return Ok(Some(Running {
-                address: server.socket(),
-                program: Program::Locker(server),
-                _directory: directory,
-            }));
-        }
         let address = free_address()?;
         let Some(mut command) = self.command(address, directory.path())? else { return Ok(None) };
-        match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
-            Ok(child) => Ok(Some(Running { address, program: Program::Peer(child), _directory: directory })),
+        match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn() {
+            Ok(mut child) => {
+                // Locker writes four lines for each cycle, and somebody reads them, as everywhere.
+                let log = BufReader::with_capacity(LOG, child.stderr.take().expect("it is piped"));
+                std::thread::spawn(move || std::io::copy(&mut { log }, &mut std::io::sink()));
+                Ok(Some(Running { address, contender: self, child, _directory: directory }))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -99,7 +101,7 @@ impl Contender {
 
     fn command(self, address: SocketAddr, directory: &Path) -> anyhow::Result<Option<Command>> {
         Ok(match self {
-            Self::Locker(_) => None,
+            Self::Locker(store) => Some(store.setup(directory).flag("--listen", &address.to_string()).command()),
             Self::Redis => {
                 let mut command = Command::new("redis-server");
                 command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--bind", "127.0.0.1"]);
@@ -126,30 +128,23 @@ fn free_address() -> anyhow::Result<SocketAddr> {
 /// A contender that runs until it is dropped.
 pub struct Running {
     pub address: SocketAddr,
-    program: Program,
+    contender: Contender,
+    child: Child,
     _directory: TempDir,
 }
 
-enum Program {
-    Locker(Server),
-    Peer(Child),
-}
-
 impl Running {
-    pub fn locker(&self) -> Option<&Server> {
-        match &self.program {
-            Program::Locker(server) => Some(server),
-            Program::Peer(_) => None,
-        }
+    /// User and system time of its process; `None` if it has many.
+    pub fn cpu(&self) -> anyhow::Result<Option<Duration>> {
+        let is_one = self.contender != Contender::Postgres;
+        is_one.then(|| cpu_time(self.child.id())).transpose()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Program::Peer(child) = &mut self.program {
-            // Not SIGKILL: processes of PostgreSQL would outlive their parent. It may have ended already.
-            let _ = i32::try_from(child.id()).map(|pid| kill(Pid::from_raw(pid), Signal::SIGINT));
-            let _ = child.wait();
-        }
+        // Not SIGKILL: processes of PostgreSQL would outlive their parent. It may have ended already.
+        let _ = i32::try_from(self.child.id()).map(|pid| kill(Pid::from_raw(pid), Signal::SIGINT));
+        let _ = self.child.wait();
     }
 }

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{bail, ensure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use anyhow::ensure;
+
+use super::taker::{Expected, Step};
 
 /// Where Debian puts its programs, one directory for each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
@@ -16,6 +16,9 @@ const POSTGRES: &str = "postgres";
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS locks (lock text PRIMARY KEY, holder text NOT NULL)";
 const TAKE: &str = "INSERT INTO locks VALUES ($1, $2) ON CONFLICT DO NOTHING";
 const GIVE: &str = "DELETE FROM locks WHERE lock = $1";
+
+/// An error shows in the answers that follow.
+const ANYTHING: Expected = Expected { begins: b"", has: b"" };
 
 /// Makes a cluster in this directory and brings the command that serves it, if it is installed. It refuses to run as root.
 pub fn command(address: SocketAddr, directory: &Path) -> anyhow::Result<Option<Command>> {
@@ -61,75 +64,34 @@ fn programs() -> Option<PathBuf> {
     Some(newest.join("bin")).filter(|programs| programs.join("postgres").exists())
 }
 
-/// A connection with both statements prepared for one lock.
-pub struct Session {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-    take: Vec<u8>,
-    give: Vec<u8>,
+/// What a connection says first, until both statements are prepared.
+pub fn greetings() -> [Step; 3] {
+    let prepared = [prepare("take", TAKE), prepare("give", GIVE), sync()].concat();
+    [start(), message(b'Q', &[&text(TABLE)]), prepared].map(|greeting| Step::new(greeting, ANYTHING))
 }
 
-impl Session {
-    pub async fn open(address: SocketAddr, lock: &str) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let (take, give) = (execute("take", &[lock, "bench"]), execute("give", &[lock]));
-        let mut session = Self { stream, buffer: Vec::with_capacity(1024), take, give };
-        session.say(&start()).await?;
-        session.say(&message(b'Q', &[&text(TABLE)])).await?;
-        session.say(&[prepare("take", TAKE), prepare("give", GIVE), sync()].concat()).await?;
-        Ok(session)
-    }
-
-    pub async fn take(&mut self) -> anyhow::Result<()> {
-        let request = std::mem::take(&mut self.take);
-        let done = self.say(&request).await?;
-        self.take = request;
-        ensure!(done == "INSERT 0 1", "postgres says {done:?} of a lock that is free");
-        Ok(())
-    }
-
-    pub async fn give(&mut self) -> anyhow::Result<()> {
-        let request = std::mem::take(&mut self.give);
-        let done = self.say(&request).await?;
-        self.give = request;
-        ensure!(done == "DELETE 1", "postgres says {done:?} of a lock that is held");
-        Ok(())
-    }
-
-    pub async fn others(&mut self, count: u32) -> anyhow::Result<()> {
-        let insert = format!("INSERT INTO locks SELECT 'other-' || n, 'bench' FROM generate_series(1, {count}) n");
-        let done = self.say(&message(b'Q', &[&text(&insert)])).await?;
-        ensure!(done == format!("INSERT 0 {count}"), "postgres says {done:?} of {count} locks");
-        Ok(())
-    }
-
-    /// Sends messages and brings what the last command has done, such as `INSERT 0 1`, once the server is ready again.
-    async fn say(&mut self, messages: &[u8]) -> anyhow::Result<String> {
-        self.stream.write_all(messages).await?;
-        self.buffer.clear();
-        let (mut done, mut at) = (String::new(), 0);
-        loop {
-            while let Some((kind, content)) = first(&self.buffer[at..]) {
-                at += 5 + content.len();
-                match kind {
-                    b'Z' => return Ok(done),
-                    b'C' => done = String::from_utf8_lossy(content).trim_end_matches('\0').to_owned(),
-                    b'E' => bail!("postgres refuses: {}", String::from_utf8_lossy(content).replace('\0', " ")),
-                    b'R' => ensure!(content == [0; 4], "postgres asks for a password"),
-                    _ => {}
-                }
-            }
-            let got = self.stream.read_buf(&mut self.buffer).await?;
-            ensure!(got > 0, "postgres has closed the connection");
-        }
-    }
+/// Takes a lock, gives it back.
+pub fn steps(lock: &str) -> [Step; 2] {
+    let says = |has| Expected { begins: b"", has };
+    [
+        Step::new(execute("take", &[lock, "bench"]), says(b"INSERT 0 1\0")),
+        Step::new(execute("give", &[lock]), says(b"DELETE 1\0")),
+    ]
 }
 
-/// Kind and content of the first message, if it is whole.
-fn first(bytes: &[u8]) -> Option<(u8, &[u8])> {
-    let length = u32::from_be_bytes(bytes.get(1..5)?.try_into().ok()?);
-    Some((bytes[0], bytes.get(5..1 + usize::try_from(length).ok()?)?))
+pub fn others(count: u32) -> Vec<Step> {
+    let insert = format!("INSERT INTO locks SELECT 'other-' || n, 'bench' FROM generate_series(1, {count}) n");
+    vec![Step::new(message(b'Q', &[&text(&insert)]), ANYTHING)]
+}
+
+/// Whether these messages end with the one that says that the server is ready again.
+pub fn is_ready(mut bytes: &[u8]) -> bool {
+    let mut last = 0;
+    while let Some(length) = bytes.get(1..5).and_then(|length| length.first_chunk()) {
+        let Some(rest) = bytes.get(1 + u32::from_be_bytes(*length) as usize..) else { return false };
+        (last, bytes) = (bytes[0], rest);
+    }
+    last == b'Z' && bytes.is_empty()
 }
 
 fn message(kind: u8, parts: &[&[u8]]) -> Vec<u8> {

@@ -1,36 +1,44 @@
 //! Cycles of all contenders, in rounds: the speed of a machine drifts, so each round asks everybody once, and only what
 //! was measured within one round is set against each other.
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::contenders::{Contender, Running, Store};
+use super::generator::{Load, run};
 use super::taker::Taker;
-use super::{CONNECTIONS, cpu_ticks, row};
+use super::{CONNECTIONS, row};
 
 const ROUNDS: usize = 3;
-const WARM_UP: Duration = Duration::from_millis(500);
-/// The kernel counts CPU time in hundredths of a second.
-const TICK_US: f64 = 10_000.0;
 
 /// What one round has shown of one contender, for each number of connections.
 struct Round {
     per_second: Vec<f64>,
-    /// CPU time of the server for one cycle, in microseconds; only Locker's.
-    cpu_us: Vec<f64>,
+    /// CPU time for one cycle, in microseconds: the server's, where it is one process, and the generator's.
+    server_us: Vec<f64>,
+    generator_us: Vec<f64>,
+}
+
+impl Round {
+    fn server(&self) -> &[f64] {
+        &self.server_us
+    }
+
+    fn generator(&self) -> &[f64] {
+        &self.generator_us
+    }
 }
 
 /// A contender and its rounds; none if it is not installed.
 type Measured = (Contender, Vec<Round>);
 
 /// Prints a row for each measurement, and brings the table of medians and ratios.
-pub async fn all(stores: &[Store], span: Duration) -> anyhow::Result<String> {
+pub fn all(stores: &[Store], span: Duration) -> anyhow::Result<String> {
     let contenders = stores.iter().map(|store| Contender::Locker(*store)).chain(Contender::PEERS);
     let mut measured: Vec<Measured> = contenders.map(|contender| (contender, Vec::new())).collect();
     for turn in 1..=ROUNDS {
         for (contender, rounds) in &mut measured {
             match contender.start()? {
-                Some(running) => rounds.push(round(*contender, &running, turn, span).await?),
+                Some(running) => rounds.push(round(*contender, &running, turn, span)?),
                 None if turn == 1 => println!("| {} | - | - | - | not installed |", contender.name()),
                 None => {}
             }
@@ -39,60 +47,23 @@ pub async fn all(stores: &[Store], span: Duration) -> anyhow::Result<String> {
     Ok(table(&measured))
 }
 
-async fn round(contender: Contender, running: &Running, turn: usize, span: Duration) -> anyhow::Result<Round> {
-    Taker::prepare(contender, running.address).await?;
+fn round(contender: Contender, running: &Running, turn: usize, span: Duration) -> anyhow::Result<Round> {
+    Taker::prepare(contender, running.address)?;
     let what = format!("{}: {}", contender.name(), contender.cycle());
-    let mut round = Round { per_second: Vec::new(), cpu_us: Vec::new() };
+    let mut round = Round { per_second: Vec::new(), server_us: Vec::new(), generator_us: Vec::new() };
     for connections in CONNECTIONS {
-        let before = running.locker().map(cpu_ticks).transpose()?;
-        let (mut spans, turns) = cycles(contender, running.address, connections, span).await?;
-        if let (Some(server), Some(before)) = (running.locker(), before) {
-            round.cpu_us.push((cpu_ticks(server)? - before) as f64 * TICK_US / turns as f64);
-        }
+        let lock = |index| format!("bench-{connections}-{index}");
+        let open = |index| Taker::open(contender, running.address, &lock(index));
+        let takers = (0..connections).map(open).collect::<anyhow::Result<_>>()?;
+        let before = running.cpu()?;
+        let Load { mut spans, turns, cpu } = run(takers, span)?;
+        let us = |cpu: Duration| cpu.as_secs_f64() * 1e6 / turns as f64;
+        round.server_us.extend(running.cpu()?.zip(before).map(|(after, before)| us(after.saturating_sub(before))));
+        round.generator_us.push(us(cpu));
         round.per_second.push(spans.len() as f64 / span.as_secs_f64());
         row(&what, &mut spans, Some(span), &format!("{connections} connections, round {turn}"));
     }
     Ok(round)
-}
-
-/// Take and give on each connection, as fast as the answers come: the times of the cycles in `span`, and how many cycles
-/// there were in all.
-async fn cycles(
-    contender: Contender,
-    address: SocketAddr,
-    connections: usize,
-    span: Duration,
-) -> anyhow::Result<(Vec<Duration>, usize)> {
-    let mut takers = Vec::new();
-    for index in 0..connections {
-        takers.push(Taker::open(contender, address, &format!("bench-{connections}-{index}")).await?);
-    }
-    let start = Instant::now() + WARM_UP;
-    let tasks: Vec<_> = takers.into_iter().map(|taker| tokio::spawn(one(taker, start, span))).collect();
-    let (mut all, mut turns) = (Vec::new(), 0);
-    for task in tasks {
-        let (spans, more) = task.await??;
-        all.extend(spans);
-        turns += more;
-    }
-    Ok((all, turns))
-}
-
-async fn one(mut taker: Taker, start: Instant, span: Duration) -> anyhow::Result<(Vec<Duration>, usize)> {
-    let (mut spans, mut turns) = (Vec::with_capacity(100_000), 0);
-    loop {
-        let began = Instant::now();
-        taker.take().await?;
-        taker.give().await?;
-        turns += 1;
-        let now = Instant::now();
-        if now > start + span {
-            return Ok((spans, turns));
-        }
-        if began >= start {
-            spans.push(now - began);
-        }
-    }
 }
 
 fn table(measured: &[Measured]) -> String {
@@ -111,9 +82,11 @@ fn table(measured: &[Measured]) -> String {
         let ratio = |index: usize| ours.iter().zip(rounds).map(move |(o, t)| o.per_second[index] / t.per_second[index]);
         table += &line(&what, 2, |index| ratio(index).collect());
     }
-    for (contender, rounds) in present().filter(|(_, rounds)| !rounds[0].cpu_us.is_empty()) {
-        let what = format!("{}, CPU of the server for one cycle, us", contender.name());
-        table += &line(&what, 0, |index| rounds.iter().map(|round| round.cpu_us[index]).collect());
+    for (whose, cpu) in [("server", Round::server as fn(&Round) -> &[f64]), ("generator", Round::generator)] {
+        for (contender, rounds) in present().filter(|(_, rounds)| !cpu(&rounds[0]).is_empty()) {
+            let what = format!("{}: CPU of the {whose} for one cycle, us", contender.name());
+            table += &line(&what, 0, |index| rounds.iter().map(|round| cpu(round)[index]).collect());
+        }
     }
     table
 }

@@ -1,131 +1,201 @@
-//! One client of a contender with one lock of its own, and its two requests, ready to be sent.
+//! One connection of a contender with one lock of its own, and its two requests, ready to be sent.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::contenders::Contender;
-use super::postgres;
-use super::{Client, request};
+use super::{length, postgres, request};
 
 /// Locks that are held beside those of the cycles.
 const OTHER_LOCKS: u32 = 10_000;
 /// Operations in one transaction: its answer must fit into one piece.
-const ETCD_OPERATIONS: u32 = 20;
+const ETCD_OPERATIONS: usize = 20;
+/// Longer than any answer.
+const ANSWER: usize = 16 * 1024;
 
-pub enum Taker {
-    Locker { client: Client, take: Vec<u8>, give: Vec<u8>, turn: u32 },
-    Redis { stream: TcpStream, take: String, give: String },
-    Etcd { client: Client, take: Vec<u8>, give: Vec<u8> },
-    Postgres(postgres::Session),
+const OK: &[u8] = b"HTTP/1.1 200 ";
+const SUCCEEDED: Expected = Expected { begins: OK, has: br#""succeeded":true"# };
+
+/// How the end of an answer is found.
+#[derive(Debug, Clone, Copy)]
+pub enum Protocol {
+    /// A head that says the length of the body.
+    Http,
+    /// One line.
+    Redis,
+    Postgres,
+}
+
+impl Protocol {
+    /// Whether these bytes are a whole answer.
+    fn is_whole(self, bytes: &[u8]) -> anyhow::Result<bool> {
+        Ok(match self {
+            Self::Redis => bytes.ends_with(b"\r\n"),
+            Self::Postgres => postgres::is_ready(bytes),
+            Self::Http => {
+                let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(false) };
+                let Some(length) = length(&bytes[..head + 2]) else { bail!("an answer without a length") };
+                bytes.len() >= head + 4 + length
+            }
+        })
+    }
+}
+
+/// What the right answer looks like.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    pub begins: &'static [u8],
+    pub has: &'static [u8],
+}
+
+impl Expected {
+    fn is(self, answer: &[u8]) -> bool {
+        let has = |part: &[u8]| part.is_empty() || answer.windows(part.len()).any(|bytes| bytes == part);
+        answer.starts_with(self.begins) && has(self.has)
+    }
+}
+
+/// A request that is sent again and again.
+pub struct Step {
+    request: Vec<u8>,
+    expected: Expected,
+    /// Where the number of the turn is in it, if it has one.
+    turn_at: Option<usize>,
+}
+
+impl Step {
+    pub fn new(request: Vec<u8>, expected: Expected) -> Self {
+        Self { request, expected, turn_at: None }
+    }
+
+    /// A request to a path that ends with nine digits.
+    fn numbered(request: Vec<u8>, expected: Expected) -> Self {
+        let end = request.windows(5).position(|bytes| bytes == b" HTTP").expect("a request line");
+        Self { request, expected, turn_at: Some(end - 9) }
+    }
+
+    /// The bytes to send in this turn.
+    pub fn request(&mut self, turn: usize) -> &[u8] {
+        if let Some(at) = self.turn_at {
+            self.request[at..at + 9].copy_from_slice(format!("{turn:09}").as_bytes());
+        }
+        &self.request
+    }
+
+    /// Whether these bytes are the whole answer, which must be the right one.
+    pub fn is_answered(&self, protocol: Protocol, bytes: &[u8]) -> anyhow::Result<bool> {
+        let whole = protocol.is_whole(bytes)?;
+        let shown = String::from_utf8_lossy;
+        let right = !whole || self.expected.is(bytes);
+        ensure!(right, "{:?} was answered {:?}", shown(&self.request), shown(bytes));
+        Ok(whole)
+    }
+}
+
+pub struct Taker {
+    pub stream: TcpStream,
+    pub protocol: Protocol,
+    /// Takes the lock, gives it back.
+    pub steps: [Step; 2],
 }
 
 impl Taker {
-    pub async fn open(contender: Contender, address: SocketAddr, lock: &str) -> anyhow::Result<Self> {
+    pub fn open(contender: Contender, address: SocketAddr, lock: &str) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        let with = |protocol, steps| Self { stream, protocol, steps };
         Ok(match contender {
             Contender::Locker(_) => {
                 let body = format!(r#"{{"pool":"{lock}","run":"bench"}}"#);
                 // Ids have a fixed length, so that only they change in the prepared bytes.
                 let path = format!("/api/v1/claims/{lock}-{:09}", 0);
                 let (take, give) = (request("PUT", &path, &body), request("DELETE", &path, ""));
-                Self::Locker { client: Client::open(address).await?, take, give, turn: 0 }
+                let held = Expected { begins: OK, has: b"" };
+                with(Protocol::Http, [Step::numbered(take, held), Step::numbered(give, held)])
             }
             Contender::Redis => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                let take = words(&["SET", lock, "bench", "NX", "PX", "600000"]);
-                Self::Redis { stream, take, give: words(&["DEL", lock]) }
+                let (take, give) = (words(&["SET", lock, "bench", "NX", "PX", "600000"]), words(&["DEL", lock]));
+                let says = |begins| Expected { begins, has: b"" };
+                with(Protocol::Redis, [Step::new(take, says(b"+OK\r\n")), Step::new(give, says(b":1\r\n"))])
             }
             Contender::Etcd => {
                 let key = BASE64_STANDARD.encode(lock);
                 let absent = format!(r#"{{"target":"CREATE","key":"{key}","create_revision":"0"}}"#);
-                let put = put(&key);
-                let take = request("POST", "/v3/kv/txn", &format!(r#"{{"compare":[{absent}],"success":[{put}]}}"#));
+                let take = format!(r#"{{"compare":[{absent}],"success":[{}]}}"#, put(&key));
+                let take = Step::new(request("POST", "/v3/kv/txn", &take), SUCCEEDED);
                 let give = request("POST", "/v3/kv/deleterange", &format!(r#"{{"key":"{key}"}}"#));
-                Self::Etcd { client: Client::open(address).await?, take, give }
+                let deleted = Expected { begins: OK, has: br#""deleted":"1""# };
+                with(Protocol::Http, [take, Step::new(give, deleted)])
             }
-            Contender::Postgres => Self::Postgres(postgres::Session::open(address, lock).await?),
+            Contender::Postgres => {
+                let mut taker = with(Protocol::Postgres, postgres::steps(lock));
+                taker.say(&mut postgres::greetings())?;
+                taker
+            }
         })
     }
 
     /// Waits until the contender serves, and has it hold many other locks.
-    pub async fn prepare(contender: Contender, address: SocketAddr) -> anyhow::Result<()> {
+    pub fn prepare(contender: Contender, address: SocketAddr) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let tried = async {
-                let mut taker = Self::open(contender, address, "ready").await?;
-                taker.take().await?;
-                taker.give().await?;
-                anyhow::Ok(taker)
-            };
-            match tried.await {
-                Ok(mut taker) => return taker.others().await,
+            let tried = Self::open(contender, address, "ready").and_then(|mut taker| {
+                let Self { stream, protocol, steps } = &mut taker;
+                steps.iter_mut().try_for_each(|step| say(stream, *protocol, step))?;
+                Ok(taker)
+            });
+            match tried {
+                Ok(mut taker) => return taker.say(&mut others(contender)),
                 Err(error) => ensure!(Instant::now() < deadline, "{} does not serve: {error:#}", contender.name()),
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    async fn others(&mut self) -> anyhow::Result<()> {
-        match self {
-            Self::Locker { client, .. } => {
-                let body = format!(r#"{{"capacity":{OTHER_LOCKS}}}"#);
-                client.done(&request("PUT", "/api/v1/pools/others", &body)).await?;
-            }
-            Self::Redis { stream, .. } => {
-                // In one command: each has to reach the disk.
-                let names: Vec<String> = (0..OTHER_LOCKS).map(|n| format!("other-{n}")).collect();
-                let pairs = names.iter().flat_map(|name| [name.as_str(), "bench"]);
-                let command: Vec<&str> = std::iter::once("MSET").chain(pairs).collect();
-                say(stream, &words(&command), "+OK\r\n").await?;
-            }
-            Self::Etcd { client, .. } => {
-                for first in (0..OTHER_LOCKS).step_by(ETCD_OPERATIONS as usize) {
-                    let key = |n: u32| BASE64_STANDARD.encode(format!("other-{n}"));
-                    let puts: Vec<String> = (first..first + ETCD_OPERATIONS).map(|n| put(&key(n))).collect();
-                    let body = format!(r#"{{"success":[{}]}}"#, puts.join(","));
-                    etcd(client, &request("POST", "/v3/kv/txn", &body), r#""succeeded":true"#).await?;
-                }
-            }
-            Self::Postgres(session) => session.others(OTHER_LOCKS).await?,
-        }
-        Ok(())
-    }
-
-    pub async fn take(&mut self) -> anyhow::Result<()> {
-        match self {
-            Self::Locker { client, take, turn, .. } => {
-                number(take, *turn);
-                client.done(take).await
-            }
-            Self::Redis { stream, take, .. } => say(stream, take, "+OK\r\n").await,
-            Self::Etcd { client, take, .. } => etcd(client, take, r#""succeeded":true"#).await,
-            Self::Postgres(session) => session.take().await,
-        }
-    }
-
-    pub async fn give(&mut self) -> anyhow::Result<()> {
-        match self {
-            Self::Locker { client, give, turn, .. } => {
-                number(give, *turn);
-                *turn += 1;
-                client.done(give).await
-            }
-            Self::Redis { stream, give, .. } => say(stream, give, ":1\r\n").await,
-            Self::Etcd { client, give, .. } => etcd(client, give, r#""deleted":"1""#).await,
-            Self::Postgres(session) => session.give().await,
-        }
+    fn say(&mut self, steps: &mut [Step]) -> anyhow::Result<()> {
+        steps.iter_mut().try_for_each(|step| say(&mut self.stream, self.protocol, step))
     }
 }
 
-/// Writes `turn` over the nine digits at the end of the path.
-fn number(request: &mut [u8], turn: u32) {
-    let end = request.windows(5).position(|bytes| bytes == b" HTTP").expect("a request line");
-    request[end - 9..end].copy_from_slice(format!("{turn:09}").as_bytes());
+/// Sends a request and waits for its answer.
+fn say(stream: &mut TcpStream, protocol: Protocol, step: &mut Step) -> anyhow::Result<()> {
+    stream.write_all(step.request(0))?;
+    let (mut answer, mut got) = (vec![0; ANSWER], 0);
+    while !step.is_answered(protocol, &answer[..got])? {
+        let more = stream.read(&mut answer[got..])?;
+        ensure!(more > 0, "the connection was closed");
+        got += more;
+    }
+    Ok(())
+}
+
+/// What has a contender hold many other locks.
+fn others(contender: Contender) -> Vec<Step> {
+    let names = (0..OTHER_LOCKS).map(|n| format!("other-{n}"));
+    match contender {
+        Contender::Locker(_) => {
+            let body = format!(r#"{{"capacity":{OTHER_LOCKS}}}"#);
+            vec![Step::new(request("PUT", "/api/v1/pools/others", &body), Expected { begins: OK, has: b"" })]
+        }
+        Contender::Redis => {
+            // In one command: each has to reach the disk.
+            let names: Vec<String> = names.collect();
+            let pairs = names.iter().flat_map(|name| [name.as_str(), "bench"]);
+            let command: Vec<&str> = std::iter::once("MSET").chain(pairs).collect();
+            vec![Step::new(words(&command), Expected { begins: b"+OK\r\n", has: b"" })]
+        }
+        Contender::Etcd => {
+            let puts: Vec<String> = names.map(|name| put(&BASE64_STANDARD.encode(name))).collect();
+            let body = |puts: &[String]| format!(r#"{{"success":[{}]}}"#, puts.join(","));
+            let step = |puts| Step::new(request("POST", "/v3/kv/txn", &body(puts)), SUCCEEDED);
+            puts.chunks(ETCD_OPERATIONS).map(step).collect()
+        }
+        Contender::Postgres => postgres::others(OTHER_LOCKS),
+    }
 }
 
 fn put(key: &str) -> String {
@@ -133,27 +203,7 @@ fn put(key: &str) -> String {
 }
 
 /// A command as Redis reads it.
-fn words(words: &[&str]) -> String {
-    words.iter().fold(format!("*{}\r\n", words.len()), |text, word| format!("{text}${}\r\n{word}\r\n", word.len()))
-}
-
-async fn say(stream: &mut TcpStream, command: &str, expected: &str) -> anyhow::Result<()> {
-    stream.write_all(command.as_bytes()).await?;
-    let (mut answer, mut length) = ([0; 256], 0);
-    while !answer[..length].ends_with(b"\r\n") {
-        let got = stream.read(&mut answer[length..]).await?;
-        ensure!(got > 0, "redis has closed the connection");
-        length += got;
-    }
-    let answer = String::from_utf8_lossy(&answer[..length]);
-    ensure!(answer == expected, "{command:?} was answered {answer:?}");
-    Ok(())
-}
-
-async fn etcd(client: &mut Client, request: &[u8], expected: &str) -> anyhow::Result<()> {
-    let status = client.call(request).await?;
-    let answer = String::from_utf8_lossy(client.body()).into_owned();
-    let asked = || String::from_utf8_lossy(request).into_owned();
-    ensure!(status == 200 && answer.contains(expected), "{} was answered {status}: {answer}", asked());
-    Ok(())
+fn words(words: &[&str]) -> Vec<u8> {
+    let parts = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len()));
+    std::iter::once(format!("*{}\r\n", words.len())).chain(parts).collect::<String>().into_bytes()
 }
