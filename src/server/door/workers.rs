@@ -9,6 +9,12 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::server::engine::answers::Desk;
+
+/// Shorter than the limits of the door, and long enough to cost nothing.
+const TICK: Duration = Duration::from_millis(500);
 
 /// The running threads. Dropping this ends them, together with the connections that they still serve.
 pub(super) struct Workers {
@@ -47,11 +53,27 @@ impl Worker {
         let (stop, stopped) = oneshot::channel::<()>();
         let handle = runtime.handle().clone();
         let thread = thread::Builder::new().name("door".into()).spawn(move || {
-            // Nothing is ever sent: the thread waits until the sender is dropped.
-            let _ = runtime.block_on(stopped);
+            let desk = Desk::default();
+            desk.set_up();
+            runtime.block_on(async {
+                tokio::select! {
+                    // Nothing is ever sent: this waits until the sender is dropped.
+                    _ = stopped => {}
+                    () = desk.hand_on() => {}
+                    () = tick() => {}
+                }
+            });
             runtime.shutdown_timeout(last_moment);
         })?;
         Ok(Self { runtime: handle, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+/// Keeps a timer that is due before those of clients. A timer that is due before all others wakes the thread, with a system
+/// call, even if it is set by the thread itself: each request would.
+async fn tick() {
+    loop {
+        sleep(TICK).await;
     }
 }
 

@@ -11,8 +11,9 @@ use std::time::Instant;
 use anyhow::anyhow;
 use arc_swap::ArcSwap;
 
+use super::answers::{Answer, send_all};
 use super::open::{Batch, Open, refuse};
-use super::{Answer, EngineClock, EngineError, Listeners, PANICKED};
+use super::{EngineClock, EngineError, Listeners, PANICKED};
 use crate::core::command::Reply;
 use crate::core::state::{Changes, Notice, Snapshot};
 use crate::core::time::{EngineMs, Span};
@@ -121,10 +122,7 @@ impl Committer {
         }
         let took = began.elapsed();
         self.snapshot.store(Arc::new(snapshot));
-        for (answer, result) in answers {
-            // The caller may have gone.
-            let _ = answer.send(result);
-        }
+        send_all(answers);
         self.tell(notices);
         // Nobody waits for the figures and the log, so they come last.
         if !changes.is_empty() {

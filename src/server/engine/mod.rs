@@ -5,7 +5,9 @@
 //!   What is stepped meanwhile is the next batch (group commit), so that neither the disk nor the core waits for the
 //!   other (docs/decisions/0034).
 //! - `open`: what has been stepped and not yet taken, which the two share.
+//! - `answers`: how those who wait are told.
 
+pub mod answers;
 mod committer;
 pub mod figures;
 #[cfg(test)]
@@ -25,6 +27,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
+use self::answers::Answer;
 use self::committer::Committer;
 use self::figures::EngineFigures;
 use self::open::Open;
@@ -79,8 +82,6 @@ pub enum EngineError {
         cause: Arc<str>,
     },
 }
-
-type Answer = oneshot::Sender<Result<Reply, EngineError>>;
 
 /// Where a command comes from, and what decides whether it may be carried out.
 struct Asker {
@@ -151,7 +152,7 @@ impl Engine {
         command: Command,
         asker: Option<Box<Asker>>,
     ) -> Result<oneshot::Receiver<Result<Reply, EngineError>>, EngineError> {
-        let (answer, answered) = oneshot::channel();
+        let (answer, answered) = Answer::channel();
         self.queue(Job::Do { command, asker, answer: Some(answer) })?;
         Ok(answered)
     }

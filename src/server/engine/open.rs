@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{Answer, EngineError};
+use super::EngineError;
+use super::answers::Answer;
 use crate::core::command::Reply;
 use crate::core::state::State;
 use crate::server::limits::BATCH;
@@ -24,6 +25,8 @@ pub(super) struct Batch {
     pub commands: usize,
     /// The committer's thread has nothing to do.
     is_awaited: bool,
+    /// The stepper waits for room. To tell one who does not wait costs a system call, too.
+    is_full: bool,
     phase: Phase,
 }
 
@@ -46,13 +49,13 @@ impl Batch {
 
 /// Answers that the outcome is unknown.
 pub(super) fn refuse(answer: Answer, cause: &Arc<str>) {
-    // The caller may have gone.
-    let _ = answer.send(Err(EngineError::StoreFailed { cause: Arc::clone(cause) }));
+    answer.send(Err(EngineError::StoreFailed { cause: Arc::clone(cause) }));
 }
 
 impl Open {
     pub fn new(state: State) -> Self {
-        let batch = Batch { state, answers: Vec::new(), commands: 0, is_awaited: false, phase: Phase::Running };
+        let batch =
+            Batch { state, answers: Vec::new(), commands: 0, is_awaited: false, is_full: false, phase: Phase::Running };
         Self { batch: Mutex::new(batch), filled: Condvar::new(), taken: Condvar::new() }
     }
 
@@ -76,8 +79,10 @@ impl Open {
             if batch.commands == 0 || !(batch.is_awaited || batch.commands >= BATCH) {
                 break;
             }
+            batch.is_full = true;
             batch = self.taken.wait(batch).unwrap_or_else(PoisonError::into_inner);
         }
+        batch.is_full = false;
         let added = step(&mut batch);
         if announce && batch.commands > 0 && batch.is_awaited {
             self.filled.notify_one();
@@ -115,7 +120,9 @@ impl Open {
         }
         let taken = take(&mut batch);
         batch.commands = 0;
-        self.taken.notify_one();
+        if batch.is_full {
+            self.taken.notify_one();
+        }
         Some(taken)
     }
 

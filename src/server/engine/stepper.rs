@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
+use super::answers::Answer;
 use super::committer::Committer;
 use super::figures::EngineFigures;
 use super::open::{Batch, Open, refuse};
-use super::{Answer, Asker, EngineClock, EngineError, Job, PANICKED};
+use super::{Asker, EngineClock, EngineError, Job, PANICKED};
 use crate::core::command::{Command, Reply};
 use crate::core::settings::planted;
 use crate::core::state::State;
@@ -175,7 +176,7 @@ impl Stepper {
 /// The answer waits for the commit: a crash could lose an answer that was sent before.
 fn promise(batch: &mut Batch, answer: Answer, result: Result<Reply, EngineError>) {
     if planted!(batch.state.settings, AnswerBeforeCommit) {
-        let _ = answer.send(result);
+        answer.send(result);
     } else {
         batch.answers.push((answer, result));
     }

@@ -138,7 +138,7 @@ fn a_command_about_a_claim_that_cannot_be_recalled_is_refused() {
     let clock = Arc::new(TestClock::default());
     let mut engine = Both::awake(store, settings, clock);
     let mut end = |id: &str| {
-        let (answer, mut answered) = oneshot::channel();
+        let (answer, mut answered) = Answer::channel();
         let end = Command::End { id: ClaimId::parse(id).unwrap(), run: None, by: None, reason: None };
         engine.batch(vec![(end, None, Some(answer))]);
         answered.try_recv().unwrap().unwrap_err()

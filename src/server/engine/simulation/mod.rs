@@ -20,8 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
+use super::answers::Answer;
 use super::committer::Committer;
 use super::hooked::Hooked;
 use super::stepper::{Queued, Stepper};
@@ -313,7 +312,7 @@ impl Simulation {
         let queue = std::mem::take(&mut server.queue);
         let (mut waiting, mut commands) = (Vec::new(), Vec::new());
         for (message, command, park) in queue {
-            let (answer, answered) = oneshot::channel();
+            let (answer, answered) = Answer::channel();
             if self.tell {
                 eprintln!("{now:>8} {command:?}");
             }
