@@ -3,10 +3,12 @@
 //! They say the same as the history, and the id of the request besides. A thread of its own writes them, from the
 //! changes that have been committed; the engine never waits for it.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::limits::AUDIT_BATCHES;
 use super::views;
@@ -14,6 +16,9 @@ use crate::client::who;
 use crate::core::history::{Change, ChangeKind};
 use crate::wire::api::{ChangeView, locks_text};
 use crate::wire::escape::escape;
+
+/// How long batches are gathered: the engine would wake this thread for each of them, and the log gathers lines as well.
+const GATHER: Duration = Duration::from_millis(10);
 
 type Batch = Vec<Arc<Change>>;
 
@@ -67,15 +72,18 @@ pub fn start() -> std::io::Result<(Audit, AuditThread)> {
     let lost = Arc::<AtomicU64>::default();
     let theirs = Arc::clone(&lost);
     let write = move || {
-        for batch in batches {
-            batch.iter().for_each(|change| write(change));
+        while let Ok(first) = batches.recv() {
+            thread::sleep(GATHER);
+            for batch in iter::once(first).chain(batches.try_iter()) {
+                batch.iter().for_each(|change| write(change));
+            }
             let lost = theirs.swap(0, Ordering::Relaxed);
             if lost > 0 {
                 tracing::warn!(lost, "audit lines were left out because the log was too slow; the history has them");
             }
         }
     };
-    let thread = std::thread::Builder::new().name("audit".into()).spawn(write)?;
+    let thread = thread::Builder::new().name("audit".into()).spawn(write)?;
     Ok((Audit(Some((sender, lost))), AuditThread(Some(thread))))
 }
 
