@@ -27,7 +27,7 @@ impl fmt::Display for Escaped<'_> {
 /// `text` on one line and harmless to a terminal.
 #[must_use]
 pub fn escape(text: &str) -> String {
-    Escaped(text).to_string()
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) { text.to_owned() } else { Escaped(text).to_string() }
 }
 
 /// JSON text with every unsafe character as `\uXXXX`, which parses to the same value. Such characters occur only inside

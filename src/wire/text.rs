@@ -1,5 +1,6 @@
 //! How values look as text on the wire: durations, times, metadata, percent-encoding.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,7 +124,7 @@ pub fn metadata(text: Option<String>, base64: Option<String>, problems: &mut Pro
 ///
 /// # Errors
 /// A `%` is not followed by two hexadecimal digits, or the result is not UTF-8.
-pub fn percent_decoded(text: &str) -> Result<String, String> {
+pub fn percent_decoded(text: &str) -> Result<Cow<'_, str>, String> {
     let bytes = text.as_bytes();
     let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
     let bad = bytes.iter().enumerate().find(|&(at, byte)| *byte == b'%' && !(is_hex(at + 1) && is_hex(at + 2)));
@@ -131,7 +132,7 @@ pub fn percent_decoded(text: &str) -> Result<String, String> {
         return Err(format!("{}: the % at byte {at} is not followed by two hexadecimal digits", quoted(text)));
     }
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
-    decoded.map(Into::into).map_err(|_| format!("{} is not UTF-8 after percent-decoding", quoted(text)))
+    decoded.map_err(|_| format!("{} is not UTF-8 after percent-decoding", quoted(text)))
 }
 
 /// A number and what it counts: `1 lock`, `2 locks`.

@@ -3,6 +3,8 @@
 //! Newer releases write a line `Build URL: LINK`, in which names may stand as they are or percent-encoded. Older ones
 //! begin the message with `TEAM/PIPELINE/JOB build NUMBER` or `PIPELINE/JOB build NUMBER`.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::core::limits::{INSTANCE_VARS_BYTES, OWNER_FIELD_BYTES};
@@ -75,7 +77,7 @@ fn by_prefix(message: &str) -> Option<Owner> {
 }
 
 fn decoded(text: &str) -> String {
-    percent_decoded(text).unwrap_or_else(|_| text.to_owned())
+    percent_decoded(text).map_or_else(|_| text.to_owned(), Cow::into_owned)
 }
 
 /// Some text in a query cannot be read as the vars of an instance.

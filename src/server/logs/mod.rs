@@ -3,6 +3,7 @@
 //! A separate thread writes the lines (`lines`). If nobody reads them, lines beyond
 //! [`LOG_BYTES`](super::limits::LOG_BYTES) are dropped: a full pipe must never stop the server.
 
+mod fields;
 mod lines;
 
 use std::io::IsTerminal;
@@ -11,6 +12,7 @@ use std::str::FromStr;
 use prometheus_client::registry::Registry;
 use tracing::level_filters::LevelFilter;
 
+use self::fields::Fields;
 use crate::core::time::WallMs;
 use crate::wire::escape::escape_json;
 use crate::wire::text::time;
@@ -113,9 +115,9 @@ pub fn start(settings: LogSettings) -> Log {
     let builder = tracing_subscriber::fmt().with_writer(lines).with_max_level(level);
     // An error means that there already is a log.
     let _ = match settings.format {
-        LogFormat::Text => {
-            tracing::subscriber::set_global_default(builder.with_ansi(std::io::stderr().is_terminal()).finish())
-        }
+        LogFormat::Text => tracing::subscriber::set_global_default(
+            builder.fmt_fields(Fields).with_ansi(std::io::stderr().is_terminal()).finish(),
+        ),
         LogFormat::Json => tracing::subscriber::set_global_default(
             builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish(),
         ),

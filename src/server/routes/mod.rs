@@ -28,6 +28,7 @@ mod stats;
 pub(super) mod table;
 mod tokens;
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use prometheus_client::registry::Registry;
@@ -196,7 +197,7 @@ impl Routes {
     }
 
     /// Calls the route. If the route asks the engine, this task awaits the answer here.
-    async fn answer(&self, found: Found, request: &Request) -> Result<Response, Failure> {
+    async fn answer(&self, found: Found<'_>, request: &Request) -> Result<Response, Failure> {
         self.contracts.check_served(found.route.contracts)?;
         if request.token.is_some_and(|token| find_token(&self.engine, token).is_none()) {
             // It waited meanwhile, or it follows events.
@@ -276,13 +277,13 @@ pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// A route, and the path of the request split into segments.
-struct Found {
+struct Found<'r> {
     route: &'static Route,
-    segments: Vec<String>,
+    segments: Vec<Cow<'r, str>>,
 }
 
 /// The only way from a request to its route. Authorization and dispatch both use it, so they cannot disagree.
-fn find(request: &Request) -> Result<Found, Failure> {
+fn find(request: &Request) -> Result<Found<'_>, Failure> {
     let mut segments =
         segments(&request.path).map_err(|failure| contracts::lockd::not_text(request).unwrap_or(failure))?;
     if segments == ["lock", ""] && contracts::latches::is_of_latch(request) {
@@ -337,7 +338,7 @@ impl Handler for Routes {
 }
 
 /// The segments of a path, each percent-decoded once. A `%2f` within a segment does not split it.
-fn segments(path: &str) -> Result<Vec<String>, Failure> {
+fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, Failure> {
     // Only `*` begins with no slash, and no route serves it.
     let decoded = path.strip_prefix('/').unwrap_or(path).split('/').map(percent_decoded);
     decoded.collect::<Result<_, _>>().map_err(|problem| Failure::bad(vec![format!("path: {problem}")]))
@@ -364,11 +365,15 @@ fn json(value: &impl Serialize) -> Response {
 }
 
 fn respond(status: u16, value: &impl Serialize) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(body) => Response::new(status, body),
+    let mut body = Vec::with_capacity(BODY);
+    match serde_json::to_writer(&mut body, value) {
+        Ok(()) => Response::new(status, body),
         // Views have text keys and no maps that could fail. If one fails anyway, that is a bug, but no reason to panic.
         Err(_) => Response::new(500, FALLBACK.to_vec()),
     }
 }
+
+/// Room for the usual body, bytes: no other is tried first.
+const BODY: usize = 512;
 
 const FALLBACK: &[u8] = br#"{"error":"the answer cannot be written","code":"internal"}"#;

@@ -1,5 +1,6 @@
 //! What a route is: one row of `table`, and how it reads a request.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -143,9 +144,9 @@ impl Route {
     }
 
     /// Whether the route serves a path, which is given in decoded segments.
-    pub fn matches(&self, segments: &[String]) -> bool {
+    pub fn matches(&self, segments: &[Cow<'_, str>]) -> bool {
         let mut template = self.path.split('/').skip(1);
-        let fits = |segment: &String| template.next().is_some_and(|t| t.starts_with('{') || t == segment);
+        let fits = |segment: &Cow<'_, str>| template.next().is_some_and(|t| t.starts_with('{') || t == segment);
         segments.iter().all(fits) && template.next().is_none()
     }
 
@@ -153,12 +154,13 @@ impl Route {
     pub(super) fn call<'r>(
         &self,
         request: &'r Request,
-        segments: Vec<String>,
+        segments: Vec<Cow<'_, str>>,
         caller: Caller,
     ) -> Result<Call<'r>, Failure> {
         let mut problems = Problems::default();
         let query = self.read_query(&request.query, &mut problems);
-        let path = self.path_params().zip(segments).filter_map(|(name, value)| Some((name?, value))).collect();
+        let path =
+            self.path_params().zip(segments).filter_map(|(name, value)| Some((name?, value.into_owned()))).collect();
         let max = self.max_body;
         if request.body.len() > max {
             let error = format!("the body has {} bytes, but at most {max} are allowed here", request.body.len());
@@ -175,7 +177,7 @@ impl Route {
     fn read_query(&self, query: &str, problems: &mut Problems) -> BTreeMap<String, String> {
         let known: Vec<&str> = self.query.iter().map(|parameter| parameter.name).collect();
         let ignores = !self.contracts.is_empty();
-        let decoded = |text: &str| percent_decoded(&text.replace('+', " "));
+        let decoded = |text: &str| percent_decoded(&text.replace('+', " ")).map(Cow::into_owned);
         let mut given = BTreeMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -16,6 +16,7 @@ use crate::core::claim::{
 use crate::core::names::{ClaimId, Digest, Fence, LockName, PoolName, Reason, Revision, Run, Text, Ticket};
 use crate::core::origin::{Identity, Origin};
 use crate::core::time::{Deadline, EngineMs, Span, WallMs};
+use crate::env::hex;
 
 fn is_zero(value: &u32) -> bool {
     *value == 0
@@ -36,7 +37,7 @@ pub struct StoredBuildEnded {
 
 /// SHA-256 in lower-case hexadecimal.
 pub(super) fn stored_digest(digest: Digest) -> String {
-    digest.0.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|n| char::from_digit(n.into(), 16)).collect()
+    hex(&digest.0)
 }
 
 pub(super) fn digest(stored: &str) -> anyhow::Result<Digest> {

@@ -44,12 +44,17 @@ pub use latch::{StoredLatch, StoredLatchRef};
 pub use pools::{StoredBackfill, StoredLock, StoredOrder, StoredPick, StoredPolicy, StoredQuarantine};
 pub use tokens::StoredToken;
 
+/// Room for the usual record, bytes: no other is tried first.
+const ENCODED: usize = 512;
+
 /// The JSON text of a record, in one line.
 ///
 /// # Errors
 /// None is known. A record that cannot be written as JSON must stop the commit, not the process.
 pub fn encode(record: &impl Serialize) -> anyhow::Result<String> {
-    serde_json::to_string(record).context("a record has no JSON")
+    let mut json = Vec::with_capacity(ENCODED);
+    serde_json::to_writer(&mut json, record).context("a record has no JSON")?;
+    String::from_utf8(json).context("a record is not UTF-8")
 }
 
 /// Parses a record from its JSON text.

@@ -65,7 +65,7 @@ pub fn bodies(input: &[u8]) {
 /// Names: those that pass keep the rules, also when they are percent-encoded.
 pub fn names(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    for text in [text.to_owned(), percent_decoded(text).unwrap_or_default()] {
+    for text in [text.to_owned(), percent_decoded(text).unwrap_or_default().into_owned()] {
         let (pool, lock) = (text.parse::<PoolName>(), text.parse::<LockName>());
         if let Ok(name) = &pool {
             assert_eq!(name.to_string(), text, "equal means equal bytes");
