@@ -57,7 +57,10 @@ const COUNTED: u32 = 500;
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().position(|arg| arg == "--cycles") {
-        Some(at) => return counted(args[at + 1].parse().unwrap(), args[at + 2].parse().unwrap()),
+        Some(at) => {
+            let [world, cycles, elsewhere] = [1, 2, 3].map(|n| args[at + n].parse().unwrap());
+            return counted(world, u32::try_from(cycles).unwrap(), elsewhere > 0);
+        }
         None if args.iter().any(|arg| arg == "--count") => return count(),
         None => {}
     }
@@ -346,24 +349,28 @@ fn place(pool: &locker::core::pool::Pool, claim: &locker::core::claim::Claim) ->
 }
 
 /// Counts the instructions of one cycle in each world: those of a process with some cycles less those of one with fewer.
+/// Each cycle is in the same pool, or each in another one.
 fn count() {
     println!(
-        "| other pools, waiters there, ended claims | instructions of a claim and its release | times the first |\n|---|---|---|"
+        "| other pools, waiters there, ended claims | instructions of a claim and its release | times the first \
+         | each in another pool |\n|---|---|---|---|"
     );
     let mut first = None;
     for (number, world) in WORLDS.iter().enumerate() {
-        let counted = instructions(number);
+        let counted = instructions(number, false);
         let times = counted as f64 / *first.get_or_insert(counted) as f64;
-        println!("| {world:?} | {counted} | {times:.2} |");
+        let elsewhere = if world.0 == 0 { String::new() } else { instructions(number, true).to_string() };
+        println!("| {world:?} | {counted} | {times:.2} | {elsewhere} |");
     }
 }
 
-fn instructions(world: usize) -> u64 {
+fn instructions(world: usize, elsewhere: bool) -> u64 {
     let total = |cycles: u32| -> u64 {
         let program = std::env::current_exe().unwrap();
         let mut valgrind = Process::new("valgrind");
         valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
-        let output = valgrind.args(["--cycles", &world.to_string(), &cycles.to_string()]).output().expect("valgrind");
+        let numbers = [world, cycles as usize, usize::from(elsewhere)].map(|number| number.to_string());
+        let output = valgrind.arg("--cycles").args(numbers).output().expect("valgrind");
         let said = String::from_utf8(output.stderr).unwrap();
         let counted = said.lines().find_map(|line| line.split_once("Collected : ")).expect(&said).1;
         counted.trim().parse().unwrap()
@@ -372,12 +379,21 @@ fn instructions(world: usize) -> u64 {
 }
 
 /// So many cycles in this world. Like the engine, each step takes the changes and publishes the snapshot.
-fn counted(world: usize, cycles: u32) {
-    let mut world = filled(WORLDS[world]);
+fn counted(number: usize, cycles: u32, elsewhere: bool) {
+    let mut world = filled(WORLDS[number]);
     world.pool("p", Policy::default(), 1);
-    for number in 0..cycles {
+    let pools = WORLDS[number].0;
+    // Far from each other. The first one is not free.
+    let pool = |n: u32| if elsewhere { format!("other-{}", 1 + n * 7919 % (pools - 1)) } else { "p".into() };
+    go_round(&mut world, (0..cycles).map(pool).collect());
+}
+
+/// Of its own, so that `callgrind --toggle-collect='*go_round*'` can look at nothing else.
+#[inline(never)]
+fn go_round(world: &mut World, pools: Vec<String>) {
+    for (number, pool) in pools.into_iter().enumerate() {
         let id = format!("cycle-{number:06}");
-        world.asks(&id, "p", any(1), None, false);
+        world.asks(&id, &pool, any(1), None, false);
         let claimed = world.state.snapshot.clone();
         world.ends(&id);
         drop((claimed, world.state.snapshot.clone()));

@@ -4,7 +4,7 @@
 //! state and returns a reply. The product, the scenarios and the model tests all use this one function.
 //!
 //! Reading order, from the ground up; each module names only modules that come before it in this list:
-//! 1. [`limits`], [`time`], [`names`], [`origin`], [`settings`]: values that cannot be wrong.
+//! 1. [`limits`], [`time`], [`names`], [`origin`], [`settings`]: values that cannot be wrong. [`layered`]: a map.
 //! 2. [`claim`], [`latch`], [`history`], [`pool`], [`command`]: the things of the domain, what can happen to them, and
 //!    the replies, as data. [`figures`]: what the history says about waits and holds.
 //! 3. [`state`]: everything that the engine owns, its indexes, and what the current batch has touched.
@@ -30,6 +30,7 @@ pub mod history;
 pub mod invariants;
 pub mod latch;
 mod latches;
+pub mod layered;
 pub mod limits;
 mod marks;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use imbl::{OrdMap, OrdSet};
 use crate::core::claim::{BuildRef, Claim, Concern, End, Ended, Part, Scope, Suspect};
 use crate::core::history::Change;
 use crate::core::latch::{Latch, LatchId};
+use crate::core::layered::Layered;
 use crate::core::names::{
     Asked, ChangeKey, ClaimId, Digest, LockName, OpId, PoolName, Revision, Text, Ticket, TokenName,
 };
@@ -18,9 +19,9 @@ use crate::core::token::Token;
 /// Everything that can be read. A clone copies only a handful of pointers, so each batch publishes one.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    pub pools: OrdMap<PoolName, Arc<Pool>>,
+    pub pools: Layered<PoolName, Arc<Pool>>,
     /// Live claims.
-    pub claims: OrdMap<ClaimId, Arc<Claim>>,
+    pub claims: Layered<ClaimId, Arc<Claim>>,
     /// Live claims by their build.
     pub builds: OrdSet<(BuildRef, ClaimId)>,
     /// The claims among them whose build must be watched, with the reason ([`Claim::concern`]).
