@@ -64,11 +64,11 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
 /// The marked hold of the same build that answers a new request for the same (docs/decisions/0023): the second run of a
 /// build asks under another id.
 fn answered_by_mark(state: &mut State, ask: &AskClaim) -> Result<Option<Reply>, Refusal> {
-    if let Some(claim) = state.snapshot.claim(&ask.id).cloned() {
+    if let Some(claim) = state.snapshot.aliases.get(&ask.id).and_then(|id| state.claim(id)) {
         if claim.terms.digest != ask.terms.digest {
             return Err(Refusal::DifferentRequest { id: ask.id.clone() });
         }
-        return Ok(Some(Reply::Claim { claim, parked: false }));
+        return Ok(Some(Reply::Claim { claim: Arc::clone(claim), parked: false }));
     }
     life_and_runs(state, ask)?;
     Ok(marks::lend(state, ask).map(|claim| Reply::Claim { claim, parked: false }))
@@ -77,8 +77,12 @@ fn answered_by_mark(state: &mut State, ask: &AskClaim) -> Result<Option<Reply>, 
 /// Whether a claim that is not in the state yet would be served at once. A pool that the claim would make counts as
 /// free.
 fn could_be_served(state: &State, claim: &Claim) -> bool {
+    let is_known = |part: &Part| state.snapshot.pool(&part.pool).is_some();
+    if claim.terms.ask.parts.iter().all(is_known) {
+        return turn(&state.snapshot, claim).is_some();
+    }
     let mut known = claim.clone();
-    known.terms.ask.parts.retain(|part| state.snapshot.pool(&part.pool).is_some());
+    known.terms.ask.parts.retain(is_known);
     turn(&state.snapshot, &known).is_some()
 }
 

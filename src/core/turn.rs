@@ -1,6 +1,6 @@
 //! Whose turn it is: what a waiting claim may take now, and which claims hold it back (docs/design.md#turn-order).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::candidates::{Overlaps, pick, rivals};
 use super::claim::{Claim, LockSet, Part, Want};
@@ -13,7 +13,7 @@ use super::state::{Snapshot, State};
 /// grants may happen while a walk is in use, and the caller reports each of them.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
-    pools: HashMap<PoolName, Found>,
+    pools: BTreeMap<PoolName, Found>,
 }
 
 /// The findings about one pool.
@@ -71,13 +71,13 @@ fn available(snapshot: &Snapshot, claim: &Claim, walk: &mut Walk) -> Option<Lock
             locks.extend(pick(snapshot, pool, want, sharer)?.into_iter().map(|lock| (name.clone(), lock)));
             continue;
         }
-        let short = &mut walk.in_pool(name).short;
-        let owned = sharer.map(|(key, who)| (key.clone(), who.clone()));
-        if short.get(want).is_some_and(|sharers| sharers.contains(&owned)) {
+        let owned = || sharer.map(|(key, who)| (key.clone(), who.clone()));
+        let short = walk.pools.get(name).and_then(|found| found.short.get(want));
+        if short.is_some_and(|sharers| sharers.contains(&owned())) {
             return None;
         }
         let Some(picked) = pick(snapshot, pool, want, sharer) else {
-            short.entry(want.clone()).or_default().insert(owned);
+            walk.in_pool(name).short.entry(want.clone()).or_default().insert(owned());
             return None;
         };
         locks.extend(picked.into_iter().map(|lock| (name.clone(), lock)));
@@ -115,6 +115,9 @@ fn is_held_back(snapshot: &Snapshot, claim: &Claim, walk: &mut Walk) -> bool {
 /// Whether an earlier claim wants some of the same locks of this pool and may not be passed.
 fn has_rival(snapshot: &Snapshot, pool: &Pool, want: &Want, claim: &Claim, walk: &mut Walk) -> bool {
     let place = pool.place(claim);
+    if pool.waiting.get_min().is_none_or(|(first, _)| *first >= place) {
+        return false;
+    }
     let found = walk.in_pool(&pool.name);
     let clear = found.clear.get(want).copied().unwrap_or(Place::FIRST);
     if clear >= place {
