@@ -53,6 +53,8 @@ pub struct Request {
     pub shown: Option<Arc<Shown>>,
     /// The hash of the token of this server that it was admitted with.
     pub token: Option<Digest>,
+    /// Whether the guard of this server has admitted it.
+    pub admitted: bool,
     /// The number under which this request can be parked. Unique within one run of the server.
     pub park: ParkId,
     /// Whether there is room to park the request. If false, answer at once.
@@ -169,6 +171,7 @@ mod tests {
             identity: None,
             shown: None,
             token: None,
+            admitted: false,
             park: ParkId(1),
             can_park: true,
             attempt: Attempt::First,

@@ -28,6 +28,7 @@ pub mod history;
 pub mod http;
 pub mod import;
 pub mod limits;
+pub mod link;
 pub mod listen;
 pub mod logs;
 pub mod long_polls;

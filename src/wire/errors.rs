@@ -138,6 +138,8 @@ codes! {
     Limit = "limit", 429, UNAVAILABLE;
     /// A bug. The server log has the details.
     Internal = "internal", 500, FAILED;
+    /// The server that leads was lost before it answered: nobody knows whether it has acted. Look before you ask again.
+    UnknownOutcome = "unknown_outcome", 502, UNAVAILABLE;
     /// The store has failed; the server is shutting down.
     StoreFailed = "store_failed", 503, UNAVAILABLE;
     /// Of several servers, none leads at the moment, or this one cannot reach the one that does. The request may be retried.

@@ -475,6 +475,7 @@ fn request(method: &str, path: &str, body: &Value) -> Request {
         park: ParkId(0),
         shown: None,
         token: None,
+        admitted: false,
         can_park: false,
         attempt: Attempt::First,
         id: "test".into(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -167,6 +167,9 @@ impl Drop for Door {
     }
 }
 
+/// How many requests there were.
+static REQUESTS: AtomicU64 = AtomicU64::new(1);
+
 /// A request of a client that can be answered at once only.
 pub fn request(method: &str, target: &str, body: &str) -> Request {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -177,11 +180,13 @@ pub fn request(method: &str, target: &str, body: &str) -> Request {
         headers: Vec::new(),
         body: body.into(),
         peer: "test".into(),
-        id: "test-1".into(),
+        // As at the door, no two requests have the same.
+        id: format!("test-{}", REQUESTS.fetch_add(1, Ordering::Relaxed)),
         identity: None,
         park: ParkId(1),
         shown: None,
         token: None,
+        admitted: false,
         can_park: false,
         attempt: Attempt::First,
     }

@@ -373,6 +373,7 @@ impl Handler for Guard {
                 admitted.inspect_err(|response| self.refusals.of_stranger(request, response))?;
             (request.identity, request.shown) = (identity, shown.map(Arc::new));
             self.inner.admit(request).await?;
+            request.admitted = true;
             Ok(admission)
         })
     }

@@ -30,6 +30,7 @@ pub(super) fn request(method: &str, path: &str, authorization: Option<&str>, sub
         park: ParkId(1),
         shown: None,
         token: None,
+        admitted: false,
         can_park: false,
         attempt: Attempt::First,
     }

@@ -8,7 +8,7 @@ use crate::core::names::ParkId;
 use crate::server::http::Identity;
 
 /// The status that is logged when the client left before it was answered.
-pub(super) const CLIENT_LEFT: u16 = 499;
+pub(in crate::server) const CLIENT_LEFT: u16 = 499;
 
 /// The log entry of the current request.
 pub(super) struct Entry {
@@ -29,20 +29,45 @@ pub(super) struct Outcome<'a> {
 }
 
 impl Entry {
-    /// Writes the line. It does not contain what clients choose freely (paths, queries, headers).
+    /// Writes the line.
     pub fn write(&self, client: &Client, outcome: &Outcome<'_>) {
+        let method = self.method.map_or("-", Method::as_str);
+        let Self { id, started, .. } = self;
+        let identity = outcome.identity.or(client.identity.as_ref());
+        let Outcome { status, route, .. } = *outcome;
+        Line { id, peer: &client.peer, via: None, identity, method, route, status, started: *started }.write();
+    }
+}
+
+/// What the log says of a request. It does not contain what clients choose freely (paths, queries, headers).
+pub(in crate::server) struct Line<'a> {
+    pub id: &'a str,
+    pub peer: &'a str,
+    /// The server that passed it on.
+    pub via: Option<&'a str>,
+    pub identity: Option<&'a Identity>,
+    pub method: &'a str,
+    pub route: Option<&'a str>,
+    pub status: u16,
+    pub started: Instant,
+}
+
+impl Line<'_> {
+    /// Writes the line.
+    pub fn write(&self) {
         if !tracing::enabled!(target: "locker::request", tracing::Level::INFO) {
             return;
         }
-        let identity = outcome.identity.or(client.identity.as_ref()).map(ToString::to_string);
+        let identity = self.identity.map(ToString::to_string);
         tracing::info!(
             target: "locker::request",
             id = self.id,
-            peer = client.peer,
+            peer = self.peer,
+            via = self.via,
             identity = identity.as_deref().unwrap_or("-"),
-            method = self.method.map_or("-", Method::as_str),
-            route = outcome.route.unwrap_or("-"),
-            status = outcome.status,
+            method = self.method,
+            route = self.route.unwrap_or("-"),
+            status = self.status,
             ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         );
     }

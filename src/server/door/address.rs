@@ -3,7 +3,7 @@
 //! Every table is bounded: by the number of connections, or by [`limits::DOOR_ADDRESSES`].
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::server::door::limits;
 /// The key of a counter: an IPv4 address, an IPv6 network of 64 bits (one host owns at least that much), or the user
 /// behind a Unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Address {
+pub(in crate::server) enum Address {
     V4(u32),
     V6Network(u64),
     User(u32),
@@ -27,6 +27,19 @@ impl From<IpAddr> for Address {
         }
     }
 }
+
+impl Address {
+    /// The address of a client that another door has written as text. All that cannot be read share one account.
+    pub fn of_peer(peer: &str) -> Self {
+        if let Ok(peer) = peer.parse::<SocketAddr>() {
+            return peer.ip().into();
+        }
+        Self::User(peer.strip_prefix(USER).and_then(|user| user.parse().ok()).unwrap_or(u32::MAX))
+    }
+}
+
+/// What stands before the user behind a Unix socket, in the text for logs.
+pub(super) const USER: &str = "unix:uid=";
 
 /// Counts the connections of each address, up to `limit` each.
 pub(super) struct ConnectionCounts {

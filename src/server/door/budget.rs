@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 /// A limited number of units, from which shares are taken. Clones are the same budget.
 #[derive(Clone)]
-pub(super) struct Budget(Arc<Inner>);
+pub(in crate::server) struct Budget(Arc<Inner>);
 
 struct Inner {
     limit: usize,
@@ -68,7 +68,7 @@ impl Budget {
 }
 
 /// A part of a [`Budget`]. Dropping it returns its units.
-pub(super) struct Share {
+pub(in crate::server) struct Share {
     budget: Budget,
     units: usize,
 }

@@ -1,19 +1,16 @@
 //! One client connection: it reads a request, answers it, and then reads the next. A request may be parked in between.
 //!
-//! The task that reads a request also calls its route, awaits the engine's answer, and waits while the request is
-//! parked. No other task touches the request.
+//! The task that reads a request also has it answered at the desk (`desk.rs`): it calls its route, awaits the engine's
+//! answer, and waits while the request is parked. No other task touches the request.
 //!
 //! Generic over the stream: TLS wraps the stream before it gets here.
 
-use std::future::poll_fn;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Door;
 use super::access_log::{CLIENT_LEFT, Entry, Outcome};
@@ -21,13 +18,13 @@ use super::answer;
 use super::body::ChunkDecoder;
 use super::budget::Share;
 use super::crowd::Seat;
+use super::desk::{Answered, Asker, whole_seconds};
 use super::head::{self, Framing, Method};
 use super::keep::Keep;
 use super::listen::Client;
-use super::park::{Listener, Waiting};
 use super::refusal::Refusal;
 use crate::server::door::limits;
-use crate::server::http::{Admission, Answering, Attempt, Identity, Request, Response};
+use crate::server::http::{Admission, Identity, Request, Response};
 
 /// The read buffer of an idle connection, bytes. Most requests fit.
 const IDLE_BUFFER: usize = 1024;
@@ -84,7 +81,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, client: 
         seat.rest();
         match served {
             Ok(Keep::Close) => break End::Gone,
-            Ok(_) if connection.door.stop.is_triggered() => break End::Gone,
+            Ok(_) if connection.door.desk.is_stopping() => break End::Gone,
             Ok(_) => {}
             Err(end) => break end,
         }
@@ -124,9 +121,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if self.ahead.is_empty() {
             self.wait_for_bytes().await?;
         }
-        let park = self.door.next_park();
+        let park = self.door.desk.common().next_park();
         let started = Instant::now();
-        self.entry = Some(Entry { id: self.door.request_id(park), park, started, method: None });
+        self.entry = Some(Entry { id: self.door.desk.common().request_id(park), park, started, method: None });
         let deadline = started + self.door.settings.send;
         let mut opening = timeout_at(deadline, self.read_head()).await.unwrap_or(Err(TOO_SLOW.into()))?;
         let admission = match self.admit(&mut opening).await {
@@ -158,26 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             door.settings.figures.rate_limited.inc();
             return Err(TOO_FAST.retry_after(whole_seconds(over)).into_response());
         }
-        let credentials = door.logins.credentials(address, &opening.request);
-        if let Some(credentials) = credentials
-            && let Err(over) = door.logins.may_try(address, credentials, std::time::Instant::now())
-        {
-            door.settings.figures.refused(TOO_MANY_LOGINS.status);
-            return Err(TOO_MANY_LOGINS.retry_after(whole_seconds(over)).into_response());
-        }
-        match (door.handler.admit(&mut opening.request).await, credentials) {
-            (Ok(admission), credentials) => {
-                if let (Some(right), Admission::Password) = (credentials, admission) {
-                    door.logins.succeeded(right);
-                }
-                Ok(admission)
-            }
-            (Err(refused), Some(_)) if refused.status == 401 => {
-                self.slow_down(&opening.request.id).await;
-                Err(refused)
-            }
-            (Err(refused), _) => Err(refused),
-        }
+        door.desk.admit(address, &mut opening.request).await
     }
 
     /// Drops the body of a refused request if all of it has already arrived. Otherwise the connection must end, because
@@ -208,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 door.settings.figures.idle_ended.inc();
                 Err(End::Gone)
             }),
-            () = door.stop.triggered() => Err(End::Gone),
+            () = door.desk.stop().triggered() => Err(End::Gone),
         }
     }
 
@@ -304,90 +282,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     // ---- Answering ----
 
-    /// Calls the handler, again and again while the request is parked, and sends the final answer.
+    /// Has the request answered, and sends the answer.
     async fn answer(&mut self, ask: Ask) -> Result<Keep, End> {
         let Ask { mut request, keep, _share } = ask;
         let door = Arc::clone(&self.door);
-        let place = (!door.stop.is_triggered()).then(|| door.lot.place(&request)).flatten();
-        // Subscribe before the first call, so that no notice is missed.
-        let waiting = place.map(|place| Waiting { place, subscription: door.notices.subscribe(request.park) });
-        let listener = Listener::new(&door.handler, request.park);
-        let mut until: Option<Instant> = None;
-        let response = loop {
-            request.can_park = waiting.is_some() && request.attempt != Attempt::Last && !door.stop.is_triggered();
-            let response = self.handled(&request).await?;
-            match (response.park, &waiting) {
-                (Some(span), Some(waiting)) if request.attempt != Attempt::Last => {
-                    drop(response);
-                    // A request that is parked again only waits for the rest of its time.
-                    let asked = Instant::now() + Duration::from_millis(span.0.min(crate::core::limits::WAIT_MS));
-                    let until = *until.insert(until.map_or(asked, |first| first.min(asked)));
-                    shrink(&mut request);
-                    request.attempt = self.park(waiting, until).await?;
-                }
-                _ => break response,
+        let hold = door.desk.hold(&request, true);
+        match door.desk.answer(self, &mut request, &hold).await? {
+            Answered::Whole(response) => {
+                hold.answered();
+                let keep = if door.desk.is_stopping() { Keep::Close } else { keep };
+                self.respond(response, request.identity.as_ref(), keep).await
             }
-        };
-        if let (Some(_), Some(waiting), false) = (response.stream, &waiting, self.is_head) {
-            // In a box, since few requests come here.
-            let keep = Box::pin(self.stream(&mut request, response, waiting)).await?;
-            listener.answered();
-            return Ok(keep);
-        }
-        listener.answered();
-        drop(waiting);
-        let keep = if door.stop.is_triggered() { Keep::Close } else { keep };
-        self.respond(response, request.identity.as_ref(), keep).await
-    }
-
-    /// Calls the handler once. A panic fails only this request.
-    pub(super) async fn handled(&self, request: &Request) -> Result<Response, End> {
-        match timeout(self.door.settings.total, caught(self.door.handler.handle(request))).await {
-            Ok(Some(response)) => Ok(response),
-            Ok(None) => {
-                // The panic message itself was printed where it happened. This line ties it to the request.
-                tracing::error!(request = request.id, "a handler panicked: this is a bug in locker");
-                Ok(INTERNAL.into_response())
-            }
-            Err(_) => Err(TIMEOUT.into()),
-        }
-    }
-
-    /// Delays the answer to a failed login, longer with each failure from this address. A login that succeeds is never
-    /// delayed, not even at the same address.
-    async fn slow_down(&self, id: &str) {
-        self.door.settings.figures.failed_logins.inc();
-        let delay = self.door.logins.failed(self.client.address, std::time::Instant::now());
-        let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(target: "locker::door", id, peer = self.client.peer, delay_ms = ms, "failed login");
-        let _ = timeout(delay, self.door.stop.triggered()).await;
-    }
-
-    /// Waits for a notice, the deadline, the stop, or the end of the client.
-    ///
-    /// A client that has shut down its sending half counts as gone. A client whose proxy dropped it looks the same, and
-    /// granting a lock to nobody is the worse mistake. Bytes that the client sends ahead are kept, up to a bound.
-    /// Beyond it they stay in the socket, and the end of the client is not seen until they are read.
-    pub(super) async fn park(&mut self, waiting: &Waiting, until: Instant) -> Result<Attempt, End> {
-        let door = Arc::clone(&self.door);
-        let _parked = door.lot.park(waiting);
-        if self.ahead.is_empty() {
-            (self.ahead, self.ahead_share) = (Vec::new(), None);
-        }
-        let deadline = sleep_until(until);
-        tokio::pin!(deadline);
-        loop {
-            tokio::select! {
-                biased;
-                // Check this first: a client that has gone must not be granted anything.
-                read = self.stream.read_buf(&mut self.ahead), if self.ahead.len() < limits::DOOR_AHEAD_BYTES => {
-                    if !matches!(read, Ok(1..)) {
-                        return Err(End::Gone);
-                    }
-                }
-                () = self.door.stop.triggered() => return Ok(Attempt::Last),
-                () = waiting.subscription.taken() => return Ok(Attempt::Notified),
-                () = &mut deadline => return Ok(Attempt::Last),
+            Answered::InParts { status, route, ended } => {
+                self.end_entry(&Outcome { status, route, identity: request.identity.as_ref() });
+                // The status has been sent, so nothing else can be.
+                ended.map_err(|_| End::Gone)?;
+                hold.answered();
+                Ok(Keep::Close)
             }
         }
     }
@@ -441,7 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// resets it, and a reset can overtake the last answer.
     async fn close(mut self) {
         let linger = self.door.settings.linger;
-        let stop = self.door.stop.clone();
+        let stop = self.door.desk.stop().clone();
         self.ahead.clear();
         let drain = async {
             self.stream.shutdown().await?;
@@ -460,29 +371,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 }
 
-const TOO_FAST: Refusal = Refusal::new(429, "too_many_requests", "this address sends too many requests");
+impl<S: AsyncRead + AsyncWrite + Unpin> Asker for Connection<'_, S> {
+    type End = End;
 
-const TOO_MANY_LOGINS: Refusal = Refusal::new(
-    429,
-    "too_many_logins",
-    "too many logins of this address have failed: these credentials were not looked at, wait and try again",
-);
+    /// Its handler has let the request in, even if that was not decided before: its client does not make room for others.
+    fn parked(&mut self) -> Result<(), End> {
+        if self.seat.admit() && self.seat.serve() { Ok(()) } else { Err(End::Gone) }
+    }
 
-/// Whole seconds for `Retry-After`, rounded up.
-fn whole_seconds(span: Duration) -> u32 {
-    u32::try_from(span.as_secs()).unwrap_or(u32::MAX).saturating_add(1)
+    /// Waits for the end of the client.
+    ///
+    /// A client that has shut down its sending half counts as gone. A client whose proxy dropped it looks the same, and
+    /// granting a lock to nobody is the worse mistake. Bytes that the client sends ahead are kept, up to a bound.
+    /// Beyond it they stay in the socket, and the end of the client is not seen until they are read.
+    async fn insists(&mut self) -> Result<(), End> {
+        if self.ahead.is_empty() {
+            (self.ahead, self.ahead_share) = (Vec::new(), None);
+        }
+        while self.ahead.len() < limits::DOOR_AHEAD_BYTES {
+            if !matches!(self.stream.read_buf(&mut self.ahead).await, Ok(1..)) {
+                return Err(End::Gone);
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn begin(&mut self, first: Response) -> Result<(), End> {
+        let id = self.entry.as_ref().map(|entry| entry.id.clone()).unwrap_or_default();
+        self.send(&answer::first_part(first, &id)).await.map_err(|_| End::Gone)
+    }
+
+    async fn part(&mut self, body: Vec<u8>) -> Result<(), End> {
+        self.send(&body).await.map_err(|_| End::Gone)
+    }
 }
+
+const TOO_FAST: Refusal = Refusal::new(429, "too_many_requests", "this address sends too many requests");
 
 const TOO_SLOW: Refusal = Refusal::new(408, "request_timeout", "the request took too long to arrive");
 
-const TIMEOUT: Refusal =
-    Refusal::new(503, "timeout", "the server took too long and may or may not have acted; ask again").retry_after(1);
-
 const NO_ROOM: Refusal = Refusal::busy("too many large requests are being received");
 
-const NO_ROOM_FOR_ANSWER: Refusal = Refusal::busy("too many large answers are being sent");
-
-const INTERNAL: Refusal = Refusal::new(500, "internal", "internal error");
+pub(in crate::server) const NO_ROOM_FOR_ANSWER: Refusal = Refusal::busy("too many large answers are being sent");
 
 /// Counts memory as a client's bytes arrive, once it is more than `free`. A size that is only announced takes no room
 /// from others. If there is no room, strangers who came earlier make some, the oldest first.
@@ -499,28 +429,6 @@ async fn count(door: &Door, seat: &Seat, share: &mut Option<Share>, bytes: usize
         Some(()) => Ok(()),
         None => seat.make_room(take).await.ok_or(NO_ROOM),
     }
-}
-
-/// Drops what a parked request no longer needs: it has been authorized, and no handler reads its headers again.
-pub(super) fn shrink(request: &mut Request) {
-    request.headers = Vec::new();
-    request.body.shrink_to_fit();
-}
-
-/// The future's output, or `None` if it panics.
-async fn caught(mut future: Answering<'_>) -> Option<Response> {
-    poll_fn(|context| {
-        // Handlers keep their state valid over a panic or have none, and the future is not used again afterwards.
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(poll) => poll.map(Some),
-            Err(panic) => {
-                // The panic's payload may itself panic when it is dropped.
-                std::mem::forget(panic);
-                Poll::Ready(None)
-            }
-        }
-    })
-    .await
 }
 
 /// Sends all of `bytes`. The limit is `unit` for each 64 KiB or part of it.

@@ -168,7 +168,7 @@ impl<'w> Entrance<'w> {
             ACCEPT_PAUSE
         });
         self.pause = Some((pause * 2).min(ACCEPT_PAUSE_MAX));
-        let _ = timeout(pause, self.door.stop.triggered()).await;
+        let _ = timeout(pause, self.door.desk.stop().triggered()).await;
     }
 }
 
@@ -213,7 +213,7 @@ async fn welcome(socket: Socket, client: Box<Client>, seat: &Seat, door: Arc<Doo
 async fn welcome_tls(stream: TcpStream, tls: &Tls, mut client: Box<Client>, seat: &Seat, door: Arc<Door>) {
     let accepted = tokio::select! {
         accepted = tls.accept(stream, door.settings.handshake) => accepted,
-        () = door.stop.triggered() => return,
+        () = door.desk.stop().triggered() => return,
     };
     match accepted {
         Ok(accepted) => {
@@ -234,7 +234,12 @@ async fn welcome_tls(stream: TcpStream, tls: &Tls, mut client: Box<Client>, seat
 
 /// Answers a client without reading its request.
 async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, refusal: Refusal, door: &Door) {
-    let answer = answer::to_bytes(refusal.into_response(), true, Keep::Close, &door.request_id(door.next_park()));
+    let answer = answer::to_bytes(
+        refusal.into_response(),
+        true,
+        Keep::Close,
+        &door.desk.common().request_id(door.desk.common().next_park()),
+    );
     let telling = async {
         stream.write_all(&answer).await?;
         stream.shutdown().await?;
@@ -245,6 +250,6 @@ async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, refusal: Re
     tokio::select! {
         _ = telling => {}
         () = sleep(door.settings.linger) => {}
-        () = door.stop.triggered() => {}
+        () = door.desk.stop().triggered() => {}
     }
 }

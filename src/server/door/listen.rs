@@ -6,7 +6,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::address::Address;
+use super::address::{Address, USER};
 use crate::server::door::limits;
 use crate::server::http::Identity;
 
@@ -123,7 +123,7 @@ impl AsyncListener {
                 let (stream, _) = listener.accept().await?;
                 // If the system does not know the user, all such clients share one account.
                 let user = stream.peer_cred().map_or(u32::MAX, |credentials| credentials.uid());
-                let client = Client { peer: format!("unix:uid={user}"), address: Address::User(user), identity: None };
+                let client = Client { peer: format!("{USER}{user}"), address: Address::User(user), identity: None };
                 Ok((Socket::Unix(stream), client))
             }
         }

@@ -13,7 +13,7 @@
 //! | `logins.rs` | limits on guessing passwords |
 //! | `connection.rs` | one client: read a request, let its route answer, park it, send the answer |
 //! | `head.rs` | request heads and every reason to refuse one (pure) |
-//! | `stream.rs` | an answer that goes on: its parts, one after another |
+//! | `desk.rs` | one request until its final answer: admit it, call its route, park it, call again; also for links |
 //! | `keep.rs` | whether a connection stays open after an answer |
 //! | `body.rs` | chunked bodies (pure) |
 //! | `answer.rs` | the bytes of an answer, with the help of `tiny_http` |
@@ -34,6 +34,7 @@ mod budget;
 mod connection;
 mod crowd;
 mod descriptors;
+mod desk;
 mod entrance;
 mod figures;
 #[cfg(any(test, fuzzing))]
@@ -47,7 +48,6 @@ mod park;
 mod refusal;
 mod settings;
 mod stop;
-mod stream;
 mod tidy;
 mod tls;
 mod workers;
@@ -55,29 +55,30 @@ mod workers;
 use std::io;
 use std::num::{NonZero, NonZeroU32};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
 
+pub(super) use access_log::{CLIENT_LEFT, Line};
+pub(super) use address::Address;
+pub(super) use budget::{Budget, Share};
+pub(super) use connection::NO_ROOM_FOR_ANSWER;
+pub use desk::Common;
+pub(super) use desk::{Answered, Asker, Desk, Hold};
 pub use figures::DoorFigures;
 pub use listen::Listener;
+pub(super) use refusal::Refusal;
 pub use settings::{DoorSettings, Report};
 pub use stop::Stop;
 pub use tls::{ClientAuth, Pem, Tls, TlsSettings};
 
 use self::address::RateLimiter;
-use self::budget::Budget;
 use self::crowd::Crowd;
 use self::entrance::Entrance;
-use self::logins::Logins;
-use self::park::Lot;
 use self::workers::Workers;
 use super::http::Handler;
 use super::notices::Notices;
-use crate::core::names::ParkId;
-use crate::env::random_hex;
 
 /// How long to wait for the threads to end after the grace. Threads that still block are left behind.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -85,9 +86,7 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// State that all connections share.
 struct Door {
     settings: DoorSettings,
-    handler: Arc<dyn Handler>,
-    notices: Notices,
-    lot: Lot,
+    desk: Desk,
     /// Everybody who is connected.
     crowd: Arc<Crowd>,
     /// What the connections take, bytes.
@@ -96,25 +95,8 @@ struct Door {
     held: Budget,
     /// Bytes of large answers being sent.
     answers: Budget,
-    stop: Stop,
-    parks: AtomicU64,
-    /// The prefix of the request ids of this start.
-    start: String,
     /// The rate limit of requests, if there is one.
     requests: Option<RateLimiter>,
-    logins: Logins,
-}
-
-impl Door {
-    /// The number of the next request.
-    fn next_park(&self) -> ParkId {
-        ParkId(self.parks.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// The id of that request in the logs and for its client.
-    fn request_id(&self, park: ParkId) -> String {
-        format!("{}-{:x}", self.start, park.0)
-    }
 }
 
 /// Serves `handler` on `listener` until `stop` is triggered. Then it answers every parked request with
@@ -148,19 +130,13 @@ pub fn serve(
         RateLimiter::new(Duration::from_secs(1) / rate.get(), burst)
     };
     let door = Arc::new(Door {
-        lot: Lot::new(&settings),
+        desk: Desk::new(handler, notices, &settings, stop),
         crowd: Crowd::new(),
         requests: settings.requests_per_second.map(per_second),
-        logins: Logins::new(),
-        parks: AtomicU64::new(1),
-        start: random_hex::<4>(),
         memory: Budget::new(settings.memory_bytes / 2),
         held: Budget::shown_by(settings.held_bytes(), &settings.figures.held_bytes),
         answers: Budget::shown_by(settings.held_bytes(), &settings.figures.held_bytes),
         settings,
-        handler,
-        notices,
-        stop,
     });
     // Connections that do not end within the grace are dropped with the workers. Each parked request then reports that
     // its listener has left.
@@ -171,7 +147,7 @@ pub fn serve(
 async fn run(listener: Listener, door: &Arc<Door>, workers: &Workers) -> anyhow::Result<()> {
     let listener = listener.into_async().context("cannot listen")?;
     if let Some(tls) = &door.settings.tls {
-        tokio::spawn(tls::keep_fresh(Arc::clone(tls), door.stop.clone()));
+        tokio::spawn(tls::keep_fresh(Arc::clone(tls), door.desk.stop().clone()));
     }
     tokio::spawn(tidy::keep_tidy(Arc::clone(door)));
     // Each connection holds a sender. When the last sender is dropped, all connections have ended.
@@ -180,7 +156,7 @@ async fn run(listener: Listener, door: &Arc<Door>, workers: &Workers) -> anyhow:
     let result = loop {
         tokio::select! {
             biased;
-            () = door.stop.triggered() => break Ok(()),
+            () = door.desk.stop().triggered() => break Ok(()),
             accepted = listener.accept() => match accepted {
                 Ok((socket, client)) => entrance.admit(socket, client).await,
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -194,7 +170,7 @@ async fn run(listener: Listener, door: &Arc<Door>, workers: &Workers) -> anyhow:
     if result.is_ok() {
         tokio::select! {
             _ = all_ended.recv() => {}
-            () = door.stop.grace_is_over() => {}
+            () = door.desk.stop().grace_is_over() => {}
         }
     }
     result

@@ -91,6 +91,11 @@ impl Listener {
         Self { handler: Arc::clone(handler), park, answered: false }
     }
 
+    /// The number of its request.
+    pub fn park(&self) -> ParkId {
+        self.park
+    }
+
     /// The engine has given its final answer and no longer counts on this listener.
     pub fn answered(mut self) {
         self.answered = true;

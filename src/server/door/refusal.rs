@@ -4,7 +4,7 @@ use crate::server::http::Response;
 
 /// Why a request is refused, as the client reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(in crate::server) struct Refusal {
     pub status: u16,
     /// A stable word for programs.
     pub code: &'static str,

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::desk::Common;
 use super::figures::DoorFigures;
 use super::tls::Tls;
 use crate::server::door::limits;
@@ -56,6 +57,8 @@ pub struct DoorSettings {
     pub threads: Option<usize>,
     /// What is counted.
     pub figures: DoorFigures,
+    /// What it shares with the links of other servers.
+    pub common: Common,
     /// Where lines for the log go. The default is the log.
     pub report: Report,
 }
@@ -83,6 +86,7 @@ impl Default for DoorSettings {
             memory_bytes: limits::DOOR_MEMORY_BYTES,
             threads: None,
             figures: DoorFigures::default(),
+            common: Common::default(),
             report: Arc::new(|line| tracing::warn!(target: "locker::door", "{line}")),
         }
     }

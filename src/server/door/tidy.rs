@@ -19,7 +19,7 @@ pub(super) async fn keep_tidy(door: Arc<Door>) {
     loop {
         tokio::select! {
             _ = looks.tick() => {}
-            () = door.stop.triggered() => return,
+            () = door.desk.stop().triggered() => return,
         }
         let freed = [&door.memory, &door.held, &door.answers].into_iter().map(|budget| budget.freed()).sum();
         if plan.is_due(freed) {

@@ -271,6 +271,13 @@ pub fn access(request: &Request) -> Access {
     if is_public { Access::Public } else { Access::Guarded }
 }
 
+/// Whether a request may be asked again, of the same server or another, when nobody knows what has become of it. So may one
+/// that no route serves.
+#[must_use]
+pub fn is_repeatable(request: &Request) -> bool {
+    find(request).map_or(true, |found| found.route.repeat.allows(&request.body))
+}
+
 /// Method and path template of every route, for tests that go through all of them.
 pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
     ROUTES.iter().map(|route| (route.method.word(), route.path))
@@ -377,3 +384,6 @@ fn respond(status: u16, value: &impl Serialize) -> Response {
 const BODY: usize = 512;
 
 const FALLBACK: &[u8] = br#"{"error":"the answer cannot be written","code":"internal"}"#;
+
+#[cfg(test)]
+mod tests;

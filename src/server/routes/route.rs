@@ -6,6 +6,8 @@ use std::future::Future;
 use std::pin::Pin;
 
 use schemars::{Schema, SchemaGenerator};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::super::auth::access::{Caller, Right};
 use super::super::http::{Request, Response};
@@ -94,6 +96,43 @@ pub(in super::super) enum Place {
     Query(&'static str),
 }
 
+/// Whether a request may be asked again when nobody knows what has become of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Asked twice, it does what it does once, and has the same answer: it changes nothing, or an id says that it is the
+    /// same request, that of its claim or that of the request itself.
+    Always,
+    /// If its body has the `id` of what it makes.
+    WithId,
+    /// If its body has the id of the operation, `by.op`.
+    WithOp,
+    Never,
+}
+
+impl Repeat {
+    /// Whether a request with this body may be asked again.
+    pub fn allows(self, body: &[u8]) -> bool {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Ids {
+            id: Option<IgnoredAny>,
+            by: Option<By>,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct By {
+            op: Option<IgnoredAny>,
+        }
+        let ids = || serde_json::from_slice::<Ids>(body).unwrap_or_default();
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::WithId => ids().id.is_some(),
+            Self::WithOp => ids().by.is_some_and(|by| by.op.is_some()),
+        }
+    }
+}
+
 /// A response that is being made.
 pub(super) type Talking<'a> = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send + 'a>>;
 
@@ -132,6 +171,8 @@ pub(in super::super) struct Route {
     pub codes: &'static [Code],
     /// Codes that have another status here, because a contract needs it.
     pub statuses: &'static [(u16, Code)],
+    /// Whether a server that follows may ask the next leader, too.
+    pub(super) repeat: Repeat,
     /// Whether it belongs to the API, which `openapi.json` describes, and not to the web page.
     pub is_api: bool,
     pub(super) run: Run,
@@ -217,6 +258,7 @@ pub(super) const fn guarded(need: Need, method: Method, path: &'static str, summ
         media: "application/json",
         codes: &[],
         statuses: &[],
+        repeat: if matches!(method, Method::Get) { Repeat::Always } else { Repeat::Never },
         is_api: true,
         run,
     }

@@ -14,6 +14,7 @@ use super::parameters::{
 use super::route::Method::{Delete, Get, Patch, Post, Put};
 use super::route::Need::{self, AnyRight, Deed, DeedAt, Everywhere, Identity, LookAt, Sight};
 use super::route::Place::{Path, Query};
+use super::route::Repeat::{Always, WithId, WithOp};
 use super::route::Run::{self, Do, Look, Talk};
 use super::route::{Parameter, Route, guarded, parameter, public, required};
 use super::{
@@ -97,6 +98,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
+        repeat: Always,
         ..guarded(
             Deed(Claim),
             Put,
@@ -126,6 +128,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Ended,
             Code::StoreFailed,
         ],
+        repeat: Always,
         ..guarded(
             AnyRight,
             Delete,
@@ -138,6 +141,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<ReleaseBody>),
         answer: Some(SchemaGenerator::subschema_for::<ReleaseView>),
         codes: &[Code::NoSuchClaim, Code::Ended, Code::StoreFailed],
+        repeat: Always,
         ..guarded(
             AnyRight,
             Post,
@@ -151,6 +155,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body_required: true,
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: OF_A_GRANT,
+        repeat: Always,
         ..guarded(
             AnyRight,
             Post,
@@ -163,6 +168,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<RenewBody>),
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: OF_A_GRANT,
+        repeat: Always,
         ..guarded(
             AnyRight,
             Post,
@@ -176,6 +182,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body_required: true,
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim, Code::Ended, Code::StoreFailed],
+        repeat: Always,
         ..guarded(
             Deed(LookRight),
             Post,
@@ -189,6 +196,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body_required: true,
         answer: Some(SchemaGenerator::subschema_for::<ClaimView>),
         codes: &[Code::NoSuchClaim, Code::NotGranted, Code::Ended, Code::StoreFailed],
+        repeat: Always,
         ..guarded(
             AnyRight,
             Post,
@@ -202,6 +210,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body_required: true,
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::NoSuchClaim, Code::NotWaiting, Code::Ended, Code::StoreFailed],
+        repeat: WithOp,
         ..guarded(
             Deed(Break),
             Post,
@@ -247,6 +256,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<PoolBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::PoolInUse, Code::Limit, Code::StoreFailed],
+        repeat: WithOp,
         ..guarded(
             Deed(Admin),
             Put,
@@ -259,6 +269,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<PoolChangeBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::PoolInUse, Code::Limit, Code::StoreFailed],
+        repeat: WithOp,
         ..guarded(
             Deed(Admin),
             Patch,
@@ -271,6 +282,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<RemoveBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::PoolInUse, Code::StoreFailed],
+        repeat: WithOp,
         ..guarded(
             Deed(Admin),
             Delete,
@@ -301,6 +313,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::ConcourseUnavailable,
             Code::StoreFailed,
         ],
+        repeat: WithOp,
         ..guarded(
             Deed(Manage),
             Put,
@@ -313,6 +326,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<LockBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::NoSuchLock, Code::LockHeld, Code::StoreFailed],
+        repeat: WithOp,
         ..guarded(
             Deed(Manage),
             Patch,
@@ -332,6 +346,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::NotHolder,
             Code::StoreFailed,
         ],
+        repeat: WithOp,
         ..guarded(
             Deed(Manage),
             Delete,
@@ -354,6 +369,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
+        repeat: WithOp,
         ..guarded(
             Deed(Manage),
             Post,
@@ -367,6 +383,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body_required: true,
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
+        repeat: WithOp,
         ..guarded(
             Deed(Manage),
             Post,
@@ -379,6 +396,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<ReturnBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::NoSuchLock, Code::StoreFailed],
+        repeat: WithOp,
         ..guarded(
             Deed(Manage),
             Post,
@@ -413,6 +431,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
         body: Some(SchemaGenerator::subschema_for::<NoteBody>),
         answer: Some(SchemaGenerator::subschema_for::<DoneView>),
         codes: &[Code::DifferentRequest, Code::NoSuchPool, Code::StoreFailed],
+        repeat: WithOp,
         ..guarded(
             Deed(Claim),
             Post,
@@ -633,6 +652,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
+        repeat: Always,
         ..guarded(Deed(Claim), Put, "/lock/{name}", "locker: lock a pool now, or not at all", talk!(locker::put))
     },
     Route {
@@ -660,6 +680,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::StoreFailed,
         ],
         statuses: &[(409, Code::Locked)],
+        repeat: Always,
         ..guarded(Deed(Claim), Post, "/lock/{name}", "lockd: lock it", talk!(lockd::post))
     },
     Route {
@@ -692,6 +713,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::Limit,
             Code::StoreFailed,
         ],
+        repeat: WithId,
         ..guarded(
             Deed(Claim),
             Post,
@@ -733,6 +755,7 @@ pub(in super::super) static ROUTES: &[Route] = &[
             Code::TooLarge,
             Code::StoreFailed,
         ],
+        repeat: Always,
         ..guarded(
             Deed(Claim),
             Patch,

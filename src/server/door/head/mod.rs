@@ -99,6 +99,7 @@ impl Head<'_, '_> {
             park,
             shown: None,
             token: None,
+            admitted: false,
             can_park: false,
             attempt: Attempt::First,
         }

@@ -24,7 +24,6 @@ use crate::core::names::{ClaimId, ParkId, PoolName, Reason, Text};
 use crate::core::pool::Lock;
 use crate::core::state::Snapshot;
 use crate::core::time::Span;
-use crate::env::random_hex;
 use crate::wire::contracts::{Contract, Contracts, UnlockMissing};
 use crate::wire::errors::Code;
 use crate::wire::identity::Identity;
@@ -34,8 +33,6 @@ use crate::wire::identity::Identity;
 pub struct ContractRoutes {
     served: Contracts,
     lockd_unlock_missing: UnlockMissing,
-    /// Random for each start, so that the claims of two runs of a server never share an id.
-    life: String,
     /// Claims of requests that have not been answered yet.
     unanswered: Mutex<HashMap<ParkId, ClaimId>>,
 }
@@ -45,7 +42,7 @@ impl ContractRoutes {
     /// locked.
     #[must_use]
     pub fn new(served: Contracts, lockd_unlock_missing: UnlockMissing) -> Self {
-        Self { served, lockd_unlock_missing, life: random_hex::<8>(), unanswered: Mutex::default() }
+        Self { served, lockd_unlock_missing, unanswered: Mutex::default() }
     }
 
     /// Refuses a route if all of its contracts are turned off.
@@ -56,13 +53,6 @@ impl ContractRoutes {
         let words: Vec<&str> = contracts.iter().map(|contract| contract.word()).collect();
         let error = format!("the API of {} is turned off on this server (--contracts)", words.join(" and "));
         Err(Failure::new(Code::NoSuchRoute, error))
-    }
-
-    /// The claim of the request with this number. A request that is sent through again after it was parked has the same
-    /// claim, so it counts once.
-    fn claim_id(&self, contract: Contract, park: ParkId) -> Result<ClaimId, Failure> {
-        let id = format!("{}-{}-{}", contract.word(), self.life, park.0);
-        ClaimId::parse(&id).map_err(|error| Failure::new(Code::Internal, error.to_string()))
     }
 
     fn unanswered(&self) -> MutexGuard<'_, HashMap<ParkId, ClaimId>> {
@@ -124,11 +114,18 @@ enum Outcome {
     Parked,
 }
 
+/// The claim of the request with this id, which no other request of any server ever has. A request that is sent through
+/// again, after it was parked or at the next leader, has the same claim, so it counts once.
+fn claim_id(contract: Contract, request: &str) -> Result<ClaimId, Failure> {
+    let id = format!("{}-{request}", contract.word());
+    ClaimId::parse(&id).map_err(|error| Failure::new(Code::Internal, error.to_string()))
+}
+
 /// Asks for the lock of a pool. A request that is not parked keeps no place, and a request whose client leaves before
 /// the answer holds nothing.
 async fn lock(routes: &Routes, call: &Call<'_>, contract: Contract, wish: Wish) -> Result<Outcome, Failure> {
     let park = call.request.park;
-    let id = routes.contracts.claim_id(contract, park)?;
+    let id = claim_id(contract, &call.request.id)?;
     // Register it before asking, so that a client that leaves in the meantime is not missed.
     routes.contracts.unanswered().insert(park, id.clone());
     let outcome = ask_for(routes, call, id, wish).await;

@@ -1,0 +1,306 @@
+//! The end of the server that follows: it passes the requests of its clients on to the server that leads.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::dialing::{self, There};
+use super::known::Known;
+use super::limits::LAST_MS;
+use super::table::{Asked, Seen, Table, no_leader};
+use crate::core::limits::WAIT_MS;
+use crate::core::names::ParkId;
+use crate::core::time::Span;
+use crate::server::door::Refusal;
+use crate::server::http::{Admission, Admitting, Answering, Attempt, Handler, Request, Response};
+use crate::server::notices::Notices;
+
+/// Who leads, as far as this server knows.
+#[derive(Clone)]
+pub enum Lead {
+    Nobody,
+    /// Another server.
+    There(There),
+    /// This one, with its guard and routes.
+    Here(Arc<dyn Handler>),
+}
+
+/// Whether a request that is asked twice does what it does once.
+pub type Repeatable = fn(&Request) -> bool;
+
+/// The handler of the door of a server that may lead or follow: it calls this server's own handler while it leads, and
+/// passes requests on to the leader while it follows. Whoever is parked stays parked while that changes.
+pub struct Forwarder {
+    shared: Arc<Shared>,
+    lead: watch::Sender<Option<There>>,
+}
+
+/// What the door and the link of a server that follows share.
+pub(super) struct Shared {
+    table: Mutex<Table>,
+    pub notices: Notices,
+    pub known: Known,
+    repeatable: Repeatable,
+    /// Tells this start of this server from others.
+    pub server: u128,
+}
+
+impl Shared {
+    pub fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something has happened to these requests, some of which may be parked.
+    pub fn notify(&self, numbers: impl IntoIterator<Item = u64>) {
+        numbers.into_iter().for_each(|number| self.notices.notify(ParkId(number)));
+    }
+}
+
+impl Forwarder {
+    /// A server of which nobody leads yet. `notices` are those of its door. The thread of its link ends when this is
+    /// dropped.
+    ///
+    /// # Errors
+    /// The system has no thread for the link, or no random bytes.
+    pub fn start(notices: Notices, repeatable: Repeatable) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("cannot wait for the link to the leader")?;
+        let server = crate::store::log::head::Id::random().map_err(|error| anyhow::anyhow!("{error}"))?.0;
+        let (table, known) = (Mutex::default(), Known::default());
+        let shared = Arc::new(Shared { table, notices, known, repeatable, server });
+        let (lead, follows) = watch::channel(None);
+        let of_link = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("link".into())
+            .spawn(move || runtime.block_on(dialing::follow(&of_link, follows)))
+            .context("cannot start the thread for the link to the leader")?;
+        Ok(Self { shared, lead })
+    }
+
+    /// Says who leads now. May be called by any thread, and again with the same; it does not block.
+    pub fn set_leader(&self, lead: Lead) {
+        let (here, there) = match lead {
+            Lead::Nobody => (None, None),
+            Lead::There(there) => (None, Some(there)),
+            Lead::Here(handler) => (Some(handler), None),
+        };
+        let is_other = *self.lead.borrow() != there;
+        let mut table = self.shared.table();
+        let mut changed = Vec::new();
+        if is_other {
+            let link = table.generation();
+            changed.extend(table.broken(link, Instant::now()));
+        }
+        let has_moved = here.is_some() || table.here.is_some();
+        table.here = here;
+        if has_moved {
+            changed.extend(table.moved(Instant::now()));
+        }
+        drop(table);
+        if is_other {
+            self.lead.send_replace(there);
+        }
+        self.shared.notify(changed);
+    }
+
+    /// Whether requests can be passed on.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.shared.table().is_linked()
+    }
+
+    /// How many requests have been passed on, or wait for a leader, and are not answered.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.shared.table().len()
+    }
+
+    /// The answers of this server about itself, while another one leads.
+    fn about_itself(&self, request: &Request) -> Option<Response> {
+        let reads = matches!(request.method.as_str(), "GET" | "HEAD");
+        let route = [HEALTH, READY].into_iter().find(|path| reads && request.path == *path)?;
+        let is_well = route == HEALTH || self.is_linked();
+        let response = if is_well { Response::new(200, br#"{"status":"ok"}"#.to_vec()) } else { no_leader() };
+        Some(Response { route: Some(route), ..response })
+    }
+
+    /// Passes a request on, or gives it to this server's own handler, and waits until it is answered or parked.
+    async fn first(&self, request: &Request) -> Response {
+        let number = request.park.0;
+        let here = self.shared.table().here.clone();
+        if let Some(here) = here.filter(|_| request.admitted) {
+            return self.answer_here(here, request).await;
+        }
+        let (is_repeatable, client) = ((self.shared.repeatable)(request), self.shared.known.client(request));
+        let Ok(asked) = Asked::new(request, is_repeatable, client) else { return TOO_LARGE.into_response() };
+        if !self.shared.table().ask(number, asked, Instant::now()) {
+            return NO_ROOM.into_response();
+        }
+        self.wait(request, None).await
+    }
+
+    /// Waits for the answer; if there is a `limit`, until then, and otherwise until the leader has parked the request.
+    async fn wait(&self, request: &Request, limit: Option<Instant>) -> Response {
+        let number = request.park.0;
+        loop {
+            let seen = {
+                let mut table = self.shared.table();
+                match table.here.clone() {
+                    Some(here) => Err(here),
+                    None => Ok(table.look(number, limit.is_some(), Instant::now())),
+                }
+            };
+            let (changed, until) = match seen {
+                Err(here) => return self.answer_here(here, request).await,
+                Ok(Seen::Ready(response)) => return response,
+                Ok(Seen::Parked { .. }) if request.can_park && limit.is_none() => return parked(),
+                Ok(Seen::Parked { changed }) => (changed, limit),
+                Ok(Seen::Nothing { changed, until }) => (changed, limit.or(until)),
+                Ok(Seen::Unknown) => return no_leader(),
+            };
+            let waited = async {
+                match until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = changed.notified() => {}
+                () = waited => if limit.is_some() {
+                    return self.shared.table().give_up(number).unwrap_or_else(no_leader);
+                }
+            }
+        }
+    }
+
+    /// Looks whether there is an answer to a request that is parked.
+    async fn again(&self, request: &Request) -> Response {
+        let seen = {
+            let mut table = self.shared.table();
+            match table.here.clone() {
+                Some(here) => Err(here),
+                None => Ok(table.look(request.park.0, true, Instant::now())),
+            }
+        };
+        match seen {
+            Err(here) => self.answer_here(here, request).await,
+            Ok(Seen::Ready(response)) => response,
+            Ok(Seen::Parked { .. } | Seen::Nothing { .. }) => parked(),
+            Ok(Seen::Unknown) => no_leader(),
+        }
+    }
+
+    /// The request is not parked any longer: waits a moment for its answer.
+    async fn last(&self, request: &Request) -> Response {
+        let limit =
+            if self.shared.table().insist(request.park.0) { Duration::from_millis(LAST_MS) } else { Duration::ZERO };
+        self.wait(request, Some(Instant::now() + limit)).await
+    }
+
+    /// Has a request answered by this server's own handler. If that parks it, it can still be passed on later.
+    async fn answer_here(&self, here: Arc<dyn Handler>, request: &Request) -> Response {
+        let number = request.park.0;
+        let (asked, mut own) = match self.shared.table().take(number) {
+            Some((asked, own)) => (Some(asked), own),
+            None => (None, None),
+        };
+        let asked = match asked {
+            Some(asked) => asked,
+            // Its own handler has admitted it, and whether it is parked is not known yet.
+            None if request.admitted && request.attempt == Attempt::First => {
+                let response = here.handle(request).await;
+                if goes_on(&response) && request.can_park {
+                    self.keep_here(request.clone(), None, &response);
+                }
+                return response;
+            }
+            None => return no_leader(),
+        };
+        if own.is_none() {
+            let Some(mut asked) = asked.request() else { return TOO_LARGE.into_response() };
+            if let Err(refused) = here.admit(&mut asked).await {
+                return refused;
+            }
+            own = Some(asked);
+        } else if let Some(own) = &mut own {
+            own.attempt = request.attempt;
+        }
+        let Some(mut own) = own else { return no_leader() };
+        own.can_park = request.can_park && request.attempt != Attempt::Last;
+        let response = here.handle(&own).await;
+        if goes_on(&response) && own.can_park {
+            self.keep_here(own, Some(asked), &response);
+        }
+        response
+    }
+
+    fn keep_here(&self, request: Request, asked: Option<Arc<Asked>>, response: &Response) {
+        let (number, streaming) = (request.park.0, response.stream.map(|_| response.status));
+        let asked = asked.or_else(|| {
+            let (is_repeatable, client) = ((self.shared.repeatable)(&request), self.shared.known.client(&request));
+            Asked::new(&request, is_repeatable, client).ok().map(Arc::new)
+        });
+        if let Some(asked) = asked {
+            self.shared.table().keep_here(number, asked, request, streaming);
+        }
+    }
+}
+
+const HEALTH: &str = "/healthz";
+const READY: &str = "/readyz";
+
+const TOO_LARGE: Refusal = Refusal::new(431, "head_too_large", "the head of this request is too large to be passed on");
+
+const NO_ROOM: Refusal = Refusal::busy("too many requests wait for the leader");
+
+fn goes_on(response: &Response) -> bool {
+    response.park.is_some() || response.stream.is_some()
+}
+
+/// The request waits at its leader.
+fn parked() -> Response {
+    Response { park: Some(Span(WAIT_MS)), ..no_leader() }
+}
+
+impl Handler for Forwarder {
+    /// While another server leads, it decides. A client whose credentials it has accepted before is known; any other is a
+    /// guest until its request is parked.
+    fn admit<'a>(&'a self, request: &'a mut Request) -> Admitting<'a> {
+        Box::pin(async {
+            let here = self.shared.table().here.clone();
+            match here {
+                Some(here) => here.admit(request).await,
+                None if self.shared.known.is_known(self.shared.known.client(request)) => Ok(Admission::Client),
+                None => Ok(Admission::Public),
+            }
+        })
+    }
+
+    fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {
+        Box::pin(async {
+            let is_here = self.shared.table().here.is_some();
+            if let Some(response) = self.about_itself(request).filter(|_| !is_here) {
+                return response;
+            }
+            match request.attempt {
+                Attempt::First => self.first(request).await,
+                Attempt::Notified => self.again(request).await,
+                Attempt::Last => self.last(request).await,
+            }
+        })
+    }
+
+    fn left(&self, park: ParkId) {
+        let mut table = self.shared.table();
+        table.give_up(park.0);
+        let here = table.here.clone();
+        drop(table);
+        if let Some(here) = here {
+            here.left(park);
+        }
+    }
+}
