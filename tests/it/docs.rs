@@ -109,10 +109,11 @@ fn connection() -> String {
 }
 
 /// The files with limits, each next to what it limits.
-const LIMITS: [&str; 6] = [
+const LIMITS: [&str; 7] = [
     "src/core/limits.rs",
     "src/server/limits.rs",
     "src/server/door/limits.rs",
+    "src/server/link/limits.rs",
     "src/server/build_watch/limits.rs",
     "src/server/auth/idtoken/limits.rs",
     "src/agent/limits.rs",

@@ -83,8 +83,8 @@ pub(in crate::server) enum Answered<E> {
 /// What a request holds until it is answered. Dropping it tells the handler that the client has left.
 pub(in crate::server) struct Hold {
     listener: Listener,
-    /// `None` if it cannot be parked.
-    waiting: Option<Waiting>,
+    /// `None` if it cannot be parked. In a box, since each connection's task has room for it.
+    waiting: Option<Box<Waiting>>,
 }
 
 impl Hold {
@@ -190,6 +190,7 @@ impl Desk {
         let place = (may_park && !self.is_stopping()).then(|| self.lot.place(request)).flatten();
         // Subscribe before the first call, so that no notice is missed.
         let waiting = place.map(|place| Waiting { place, subscription: self.notices.subscribe(request.park) });
+        let waiting = waiting.map(Box::new);
         Hold { listener: Listener::new(&self.handler, request.park), waiting }
     }
 

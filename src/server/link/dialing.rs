@@ -16,7 +16,7 @@ use super::following::Shared;
 use super::frame::{Down, Up};
 use super::greeting::{self, Hello};
 use super::key;
-use super::limits::{GREETING_MS, PAUSE_MAX_MS, PAUSE_MIN_MS};
+use super::limits::{LINK_GREETING_MS, LINK_PAUSE_MAX_MS, LINK_PAUSE_MIN_MS};
 use super::pipe::{self, Broken, Reader};
 use super::table::Generation;
 use crate::store::log::head::{Head, Leader};
@@ -41,7 +41,7 @@ impl There {
 
 /// Follows whoever leads, until nobody can say any more who that is.
 pub(super) async fn follow(shared: &Shared, mut lead: watch::Receiver<Option<There>>) {
-    let mut pause = PAUSE_MIN_MS;
+    let mut pause = LINK_PAUSE_MIN_MS;
     let mut said = String::new();
     loop {
         let there = lead.borrow_and_update().clone();
@@ -63,7 +63,7 @@ pub(super) async fn follow(shared: &Shared, mut lead: watch::Receiver<Option<The
         if let Some(link) = link {
             let changed = shared.table().broken(link, Instant::now());
             shared.notify(changed);
-            (pause, said) = (PAUSE_MIN_MS, String::new());
+            (pause, said) = (LINK_PAUSE_MIN_MS, String::new());
         }
         let Some(ended) = ended else { continue };
         let reason = ended.map_or_else(|error| format!("{error:#}"), |()| "it has ended".to_owned());
@@ -80,13 +80,13 @@ pub(super) async fn follow(shared: &Shared, mut lead: watch::Receiver<Option<The
                 lead.mark_changed();
             }
         }
-        pause = (pause * 2).min(PAUSE_MAX_MS);
+        pause = (pause * 2).min(LINK_PAUSE_MAX_MS);
     }
 }
 
 /// One link, from the connection to its end.
 async fn follow_one(shared: &Shared, there: &There, link: &mut Option<Generation>) -> anyhow::Result<()> {
-    let greeting = timeout(Duration::from_millis(GREETING_MS), greet(shared.server, there)).await;
+    let greeting = timeout(Duration::from_millis(LINK_GREETING_MS), greet(shared.server, there)).await;
     let (mut reader, writer) = greeting.context("it does not answer")??;
     let (orders, ordered) = mpsc::unbounded_channel();
     let generation = shared.table().linked(orders);

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::dialing::{self, There};
 use super::known::Known;
-use super::limits::LAST_MS;
+use super::limits::LINK_LAST_MS;
 use super::table::{Asked, Seen, Table, no_leader};
 use crate::core::limits::WAIT_MS;
 use crate::core::names::ParkId;
@@ -90,14 +90,18 @@ impl Forwarder {
         };
         let is_other = *self.lead.borrow() != there;
         let mut table = self.shared.table();
+        let is_same_here = match (&table.here, &here) {
+            (None, None) => true,
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            _ => false,
+        };
         let mut changed = Vec::new();
         if is_other {
             let link = table.generation();
             changed.extend(table.broken(link, Instant::now()));
         }
-        let has_moved = here.is_some() || table.here.is_some();
         table.here = here;
-        if has_moved {
+        if !is_same_here {
             changed.extend(table.moved(Instant::now()));
         }
         drop(table);
@@ -196,8 +200,11 @@ impl Forwarder {
 
     /// The request is not parked any longer: waits a moment for its answer.
     async fn last(&self, request: &Request) -> Response {
-        let limit =
-            if self.shared.table().insist(request.park.0) { Duration::from_millis(LAST_MS) } else { Duration::ZERO };
+        let limit = if self.shared.table().insist(request.park.0) {
+            Duration::from_millis(LINK_LAST_MS)
+        } else {
+            Duration::ZERO
+        };
         self.wait(request, Some(Instant::now() + limit)).await
     }
 

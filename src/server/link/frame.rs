@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::limits::{FRAME_BYTES, REQUEST_ID_BYTES};
+use super::limits::{LINK_FRAME_BYTES, LINK_REQUEST_ID_BYTES};
 use crate::core::names::ParkId;
 use crate::server::door::limits::DOOR_BODY_BYTES;
 use crate::server::http::{Attempt, Identity, Request};
@@ -161,7 +161,7 @@ impl Frame for Up {
 
     fn check(&self) -> Result<(), Malformed> {
         let Self::Ask { head, length, .. } = self else { return Ok(()) };
-        let is_id = (1..=REQUEST_ID_BYTES).contains(&head.id.len())
+        let is_id = (1..=LINK_REQUEST_ID_BYTES).contains(&head.id.len())
             && head.id.bytes().all(|byte| byte == b'-' || byte.is_ascii_alphanumeric());
         match (is_id, *length as usize <= DOOR_BODY_BYTES) {
             (true, true) => Ok(()),
@@ -195,7 +195,7 @@ pub struct Malformed(pub &'static str);
 /// Adds a frame to `bytes`, with the bytes that belong to it.
 ///
 /// # Errors
-/// It is larger than [`FRAME_BYTES`]. Then `bytes` is as it was.
+/// It is larger than [`LINK_FRAME_BYTES`]. Then `bytes` is as it was.
 pub fn write(frame: &impl Serialize, payload: &[u8], bytes: &mut Vec<u8>) -> Result<(), Malformed> {
     const TOO_LARGE: Malformed = Malformed("a frame that is too large");
     let start = bytes.len();
@@ -205,7 +205,7 @@ pub fn write(frame: &impl Serialize, payload: &[u8], bytes: &mut Vec<u8>) -> Res
     *bytes = written.map_err(|_| TOO_LARGE)?;
     bytes.extend_from_slice(payload);
     let length = bytes.len() - start - LENGTH;
-    match u32::try_from(length).ok().filter(|_| length <= FRAME_BYTES) {
+    match u32::try_from(length).ok().filter(|_| length <= LINK_FRAME_BYTES) {
         Some(length) => {
             bytes[start..start + LENGTH].copy_from_slice(&length.to_be_bytes());
             Ok(())
@@ -223,11 +223,11 @@ pub const LENGTH: usize = 4;
 /// How long the first frame in `bytes` is, with its length. `None` if there are too few bytes to know it.
 ///
 /// # Errors
-/// It is larger than [`FRAME_BYTES`].
+/// It is larger than [`LINK_FRAME_BYTES`].
 pub fn length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     let Some(length) = bytes.first_chunk::<LENGTH>() else { return Ok(None) };
     let length = u32::from_be_bytes(*length) as usize;
-    if length > FRAME_BYTES { Err(Malformed("a frame that is too large")) } else { Ok(Some(LENGTH + length)) }
+    if length > LINK_FRAME_BYTES { Err(Malformed("a frame that is too large")) } else { Ok(Some(LENGTH + length)) }
 }
 
 /// Reads one frame, without its length, and the bytes that belong to it.
@@ -242,3 +242,6 @@ pub fn read<F: Frame>(bytes: &[u8]) -> Result<(F, &[u8]), Malformed> {
     frame.check()?;
     Ok((frame, rest))
 }
+
+#[cfg(test)]
+mod tests;

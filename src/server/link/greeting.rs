@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frame;
-use super::limits::PROTOCOL;
+use super::limits::LINK_PROTOCOL;
 use super::pipe::{Broken, Reader, send};
 use crate::store::log::head::Id;
 
@@ -81,7 +81,9 @@ pub enum Why {
 pub enum NotGreeted {
     #[error("the other end does not speak the protocol of links: is the address right?")]
     Stranger,
-    #[error("the other server speaks protocol {0} of links, and this one {PROTOCOL}: run releases that fit each other")]
+    #[error(
+        "the other server speaks protocol {0} of links, and this one {LINK_PROTOCOL}: run releases that fit each other"
+    )]
     Protocol(u16),
     #[error("the leader refuses this server: {0}")]
     Refused(Why),
@@ -118,7 +120,7 @@ async fn read_opening<R: AsyncRead + Unpin>(reader: &mut Reader<R>) -> Result<()
     match bytes.strip_prefix(&MAGIC[..]).and_then(|rest| rest.first_chunk()) {
         None => Err(NotGreeted::Stranger),
         Some(protocol) => match u16::from_be_bytes(*protocol) {
-            PROTOCOL => Ok(()),
+            LINK_PROTOCOL => Ok(()),
             other => Err(NotGreeted::Protocol(other)),
         },
     }
@@ -130,7 +132,7 @@ pub async fn introduce<R: AsyncRead + Unpin>(
     writer: &mut (impl AsyncWrite + Unpin),
     hello: &Hello,
 ) -> Result<String, NotGreeted> {
-    introduce_as(PROTOCOL, reader, writer, hello).await
+    introduce_as(LINK_PROTOCOL, reader, writer, hello).await
 }
 
 /// The same for a server that speaks this protocol.
@@ -158,7 +160,7 @@ pub async fn receive<R: AsyncRead + Unpin>(
     expected: &Expected,
 ) -> Result<Hello, NotGreeted> {
     let opened = read_opening(reader).await;
-    let mut bytes = opening(PROTOCOL).to_vec();
+    let mut bytes = opening(LINK_PROTOCOL).to_vec();
     if let Err(error) = opened {
         // So that it can say why.
         let _ = send(writer, &bytes).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::limits::{KNOWN, KNOWN_MS};
+use super::limits::{LINK_KNOWN, LINK_KNOWN_MS};
 use crate::server::door::Address;
 use crate::server::http::Request;
 
@@ -31,13 +31,13 @@ impl Known {
     }
 
     pub fn is_known(&self, client: u64) -> bool {
-        let lately = Duration::from_millis(KNOWN_MS);
+        let lately = Duration::from_millis(LINK_KNOWN_MS);
         self.clients().get(&client).is_some_and(|at| at.elapsed() < lately)
     }
 
     pub fn note(&self, client: u64) {
         let mut clients = self.clients();
-        if clients.len() >= KNOWN && !clients.contains_key(&client) {
+        if clients.len() >= LINK_KNOWN && !clients.contains_key(&client) {
             clients.clear();
         }
         clients.insert(client, Instant::now());

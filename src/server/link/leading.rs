@@ -23,7 +23,7 @@ use super::answering::{self, Running};
 use super::frame::{self, Answer, Down, Head, Malformed, Number, Up};
 use super::greeting::{self, Expected, Hello, NotGreeted};
 use super::key::Key;
-use super::limits::{BODIES_BYTES, GRACE_MS, GREETING_MS, LINKS, PARKED, REQUESTS};
+use super::limits::{LINK_BODIES_BYTES, LINK_GRACE_MS, LINK_GREETING_MS, LINK_MOST, LINK_PARKED, LINK_REQUESTS};
 use super::pipe::{self, Body, Broken, Out, Reader};
 use crate::server::door::limits::DOOR_UNCOUNTED_BYTES;
 use crate::server::door::{Budget, Desk, DoorSettings, Hold, NO_ROOM_FOR_ANSWER, Refusal, Share, Stop};
@@ -49,17 +49,17 @@ pub struct LinkSettings {
     pub notices: Notices,
     /// The settings of this server's own door, with which the links share figures, numbers and failed logins.
     pub door: DoorSettings,
-    /// How long the requests of a broken link keep their places ([`GRACE_MS`] unless a test is in a hurry).
+    /// How long the requests of a broken link keep their places ([`LINK_GRACE_MS`] unless a test is in a hurry).
     pub grace: Duration,
-    /// Time for a new link to say who it is ([`GREETING_MS`] unless a test is in a hurry).
+    /// Time for a new link to say who it is ([`LINK_GREETING_MS`] unless a test is in a hurry).
     pub greeting: Duration,
 }
 
 impl LinkSettings {
     /// The usual grace.
-    pub const GRACE: Duration = Duration::from_millis(GRACE_MS);
+    pub const GRACE: Duration = Duration::from_millis(LINK_GRACE_MS);
     /// The usual time for a greeting.
-    pub const GREETING: Duration = Duration::from_millis(GREETING_MS);
+    pub const GREETING: Duration = Duration::from_millis(LINK_GREETING_MS);
 }
 
 /// The links of a server that leads. Dropping it ends them.
@@ -147,7 +147,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Leader {
     fn new(settings: LinkSettings, count: Arc<AtomicUsize>) -> Self {
         let LinkSettings { key, secret, term, store, handler, notices, door, grace, greeting } = settings;
-        let door = DoorSettings { parked: PARKED, connections: usize::MAX, ..door };
+        let door = DoorSettings { parked: LINK_PARKED, connections: usize::MAX, ..door };
         Self {
             // Never triggered: a parked request is not answered because this server stops, but asked again elsewhere.
             desk: Desk::new(handler, notices, &door, Stop::new()),
@@ -158,7 +158,7 @@ impl Leader {
             links: Mutex::default(),
             count,
             orphans: Mutex::default(),
-            bodies: Budget::new(BODIES_BYTES),
+            bodies: Budget::new(LINK_BODIES_BYTES),
             answers: Budget::new(door.memory_bytes / 4),
             busy: AtomicUsize::new(0),
             is_stopping: AtomicBool::new(false),
@@ -171,7 +171,7 @@ impl Leader {
         mut stop: watch::Receiver<Option<Duration>>,
     ) -> anyhow::Result<()> {
         let listener = TcpListener::from_std(listener).context("cannot listen for links")?;
-        let room = Budget::new(LINKS);
+        let room = Budget::new(LINK_MOST);
         // Each link holds a sender.
         let (alive, mut all_ended) = mpsc::channel::<()>(1);
         loop {
@@ -187,7 +187,7 @@ impl Leader {
                         });
                     }
                     (Ok((_, peer)), None) => {
-                        tracing::warn!(target: "locker::link", %peer, most = LINKS, "a link is refused: there are too many");
+                        tracing::warn!(target: "locker::link", %peer, most = LINK_MOST, "a link is refused: there are too many");
                     }
                     (Err(error), _) => {
                         tracing::warn!(target: "locker::link", %error, "cannot accept a link, will retry");
@@ -400,7 +400,7 @@ impl Link {
         if requests.contains_key(&number) {
             return Err(Malformed("the same request twice"));
         }
-        let has_room = requests.len() < REQUESTS;
+        let has_room = requests.len() < LINK_REQUESTS;
         drop(requests);
         if !has_room {
             self.refuse(number, Refusal::busy("too many requests of this server wait for its leader"));

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use super::limits::{NAME_BYTES, NAMES};
+use super::limits::{LINK_NAME_BYTES, LINK_NAMES};
 
 static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
@@ -14,7 +14,7 @@ pub fn lasting(name: &str) -> Option<&'static str> {
     if let Some(name) = known.get(name) {
         return Some(name);
     }
-    if name.len() > NAME_BYTES || known.len() >= NAMES {
+    if name.len() > LINK_NAME_BYTES || known.len() >= LINK_NAMES {
         return None;
     }
     let name: &'static str = Box::leak(name.into());

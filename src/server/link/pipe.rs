@@ -11,7 +11,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::timeout;
 
 use super::frame::{self, Frame, LENGTH, Malformed, Number};
-use super::limits::{ALIVE_MS, FRAME_BYTES, PIECE_BYTES, SILENCE_MS, WRITE_MS};
+use super::limits::{LINK_ALIVE_MS, LINK_FRAME_BYTES, LINK_PIECE_BYTES, LINK_SILENCE_MS, LINK_WRITE_MS};
 use crate::server::door::Share;
 
 /// Why a link is over.
@@ -19,7 +19,7 @@ use crate::server::door::Share;
 pub enum Broken {
     #[error("the other server has closed it")]
     Closed,
-    #[error("the other server has been silent for {} s", SILENCE_MS / 1_000)]
+    #[error("the other server has been silent for {} s", LINK_SILENCE_MS / 1_000)]
     Silent,
     #[error("the other server takes nothing")]
     Stuck,
@@ -71,8 +71,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     async fn fill(&mut self) -> Result<(), Broken> {
         self.buffer.drain(..self.used);
         self.used = 0;
-        self.buffer.reserve(PIECE_BYTES);
-        let silence = Duration::from_millis(SILENCE_MS);
+        self.buffer.reserve(LINK_PIECE_BYTES);
+        let silence = Duration::from_millis(LINK_SILENCE_MS);
         match timeout(silence, self.stream.read_buf(&mut self.buffer)).await.map_err(|_| Broken::Silent)?? {
             0 => Err(Broken::Closed),
             _ => Ok(()),
@@ -103,7 +103,7 @@ impl Body {
 
     /// Writes the next piece. True if that was the last one.
     fn write_piece<F: Frame>(&mut self, bytes: &mut Vec<u8>) -> Result<bool, Malformed> {
-        let end = self.bytes.len().min(self.sent + PIECE_BYTES);
+        let end = self.bytes.len().min(self.sent + LINK_PIECE_BYTES);
         frame::write(&F::piece(self.number), &self.bytes[self.sent..end], bytes)?;
         self.sent = end;
         Ok(end == self.bytes.len())
@@ -118,7 +118,7 @@ pub async fn write<F: Frame, O>(
     mut out: impl FnMut(O) -> Option<Out>,
 ) -> Result<(), Broken> {
     let mut bodies: VecDeque<Body> = VecDeque::new();
-    let mut buffer = Vec::with_capacity(2 * PIECE_BYTES);
+    let mut buffer = Vec::with_capacity(2 * LINK_PIECE_BYTES);
     let mut is_over = false;
     loop {
         let mut add = |order, buffer: &mut Vec<u8>, bodies: &mut VecDeque<Body>| {
@@ -127,7 +127,7 @@ pub async fn write<F: Frame, O>(
                 bodies.extend(body);
             }
         };
-        while buffer.len() < PIECE_BYTES {
+        while buffer.len() < LINK_PIECE_BYTES {
             match orders.try_recv() {
                 Ok(order) => add(order, &mut buffer, &mut bodies),
                 Err(TryRecvError::Empty) => break,
@@ -146,7 +146,7 @@ pub async fn write<F: Frame, O>(
             if is_over {
                 return Ok(stream.shutdown().await?);
             }
-            match timeout(Duration::from_millis(ALIVE_MS), orders.recv()).await {
+            match timeout(Duration::from_millis(LINK_ALIVE_MS), orders.recv()).await {
                 Ok(Some(order)) => add(order, &mut buffer, &mut bodies),
                 Ok(None) => is_over = true,
                 Err(_) => frame::write(&F::ALIVE, &[], &mut buffer)?,
@@ -155,7 +155,7 @@ pub async fn write<F: Frame, O>(
         }
         send(&mut stream, &buffer).await?;
         buffer.clear();
-        buffer.shrink_to(FRAME_BYTES);
+        buffer.shrink_to(LINK_FRAME_BYTES);
     }
 }
 
@@ -165,5 +165,5 @@ pub async fn send(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Resul
         stream.write_all(bytes).await?;
         stream.flush().await
     };
-    Ok(timeout(Duration::from_millis(WRITE_MS), sending).await.map_err(|_| Broken::Stuck)??)
+    Ok(timeout(Duration::from_millis(LINK_WRITE_MS), sending).await.map_err(|_| Broken::Stuck)??)
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::frame::{self, Answer, Down, Head, Malformed, Number, Up};
-use super::limits::{ANSWERS_BYTES, PATIENCE_MS, REQUESTS};
+use super::limits::{LINK_ANSWERS_BYTES, LINK_PATIENCE_MS, LINK_REQUESTS};
 use super::names::lasting;
 use super::pipe::{Body, Out};
 use crate::core::names::ParkId;
@@ -162,7 +162,7 @@ impl Default for Table {
             generation: Generation(0),
             link: None,
             is_open: false,
-            answers: Budget::new(ANSWERS_BYTES),
+            answers: Budget::new(LINK_ANSWERS_BYTES),
         }
     }
 }
@@ -189,7 +189,7 @@ impl Table {
 
     /// Passes a new request on. False if there are too many.
     pub fn ask(&mut self, number: Number, asked: Asked, now: Instant) -> bool {
-        if self.pending.len() >= REQUESTS {
+        if self.pending.len() >= LINK_REQUESTS {
             return false;
         }
         let (asked, changed) = (Arc::new(asked), Arc::default());
@@ -221,7 +221,7 @@ impl Table {
             Stage::Parked => return Seen::Parked { changed },
             Stage::Sent | Stage::Answered(..) | Stage::Here(..) => return Seen::Nothing { changed, until: None },
             Stage::Waiting(since) => {
-                let until = *since + Duration::from_millis(PATIENCE_MS);
+                let until = *since + Duration::from_millis(LINK_PATIENCE_MS);
                 if is_parked || now < until {
                     return Seen::Nothing { changed, until: (!is_parked).then_some(until) };
                 }

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::greeting::{Hello, NotGreeted, Why, introduce_as};
-use super::limits::{FRAME_BYTES, PROTOCOL};
+use super::limits::{LINK_FRAME_BYTES, LINK_PROTOCOL};
 use super::pipe::{Reader, send};
 use super::*;
 use crate::core::names::ParkId;
@@ -283,6 +283,21 @@ fn who_is_refused_by_the_leader_is_refused() {
 }
 
 #[test]
+fn failed_logins_count_at_the_leader() {
+    let leader = Leads::usual("a");
+    let follows = Follows::of(&leader);
+    let guess = || {
+        let mut stream = TcpStream::connect(follows.address).unwrap();
+        stream.write_all(b"GET /x HTTP/1.1\r\nhost: a\r\nauthorization: wrong\r\nconnection: close\r\n\r\n").unwrap();
+        answer(stream)
+    };
+    // The first ones are typing errors; the debt wears off by one each second.
+    let refused = (0..100).map(|_| guess()).find(|(status, _)| *status == 429).unwrap();
+    assert!(refused.1.contains("too_many_logins"), "{}", refused.1);
+    assert_eq!(follows.ask("GET", "/x").0, 200, "who shows nothing guesses nothing");
+}
+
+#[test]
 fn a_parked_request_is_answered_when_it_is_notified() {
     let leader = Leads::usual("a");
     let follows = Follows::of(&leader);
@@ -449,6 +464,24 @@ fn a_client_that_takes_nothing_delays_nobody() {
 }
 
 #[test]
+fn an_answer_in_parts_ends_with_its_link() {
+    let leader = Leads::usual("a");
+    let follows = Follows::of(&leader);
+    let mut stream = follows.send("GET", "/flood", b"");
+    stream.read_exact(&mut [0]).unwrap();
+    follows.forwarder.set_leader(Lead::Nobody);
+    let (mut bytes, mut all) = (vec![0; 64 * 1024], 0);
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => all += count,
+        }
+    }
+    assert!(all > 0);
+    eventually("nothing is left", || follows.forwarder.pending() == 0);
+}
+
+#[test]
 fn only_those_who_know_the_secret_may_follow() {
     let leader = Leads::usual("a");
     let changed: [(&str, fn(&mut There), &str); 4] = [
@@ -502,14 +535,14 @@ async fn say(there: &There, protocol: u16, change: impl FnOnce(&mut Hello)) -> R
 #[test]
 fn servers_of_other_protocols_are_refused() {
     let leader = Leads::usual("a");
-    let refused = on_runtime(say(&leader.there, PROTOCOL + 1, |_| ()));
+    let refused = on_runtime(say(&leader.there, LINK_PROTOCOL + 1, |_| ()));
     // It learns which protocol the leader speaks, and says so.
-    assert!(matches!(refused, Err(NotGreeted::Protocol(PROTOCOL) | NotGreeted::Broken(_))), "{refused:?}");
+    assert!(matches!(refused, Err(NotGreeted::Protocol(LINK_PROTOCOL) | NotGreeted::Broken(_))), "{refused:?}");
     assert!(matches!(
-        on_runtime(say(&leader.there, PROTOCOL, |hello| hello.term = 2)),
+        on_runtime(say(&leader.there, LINK_PROTOCOL, |hello| hello.term = 2)),
         Err(NotGreeted::Refused(Why::Term))
     ));
-    assert!(on_runtime(say(&leader.there, PROTOCOL, |_| ())).is_ok());
+    assert!(on_runtime(say(&leader.there, LINK_PROTOCOL, |_| ())).is_ok());
 }
 
 #[test]
@@ -527,7 +560,7 @@ fn a_frame_that_is_too_large_ends_the_link() {
     let leader = Leads::usual("a");
     on_runtime(async {
         let (mut reader, mut writer) = dialing::greet(7, &leader.there).await.unwrap();
-        let length = u32::try_from(FRAME_BYTES + 1).unwrap();
+        let length = u32::try_from(LINK_FRAME_BYTES + 1).unwrap();
         send(&mut writer, &length.to_be_bytes()).await.unwrap();
         while reader.raw().await.is_ok() {}
     });

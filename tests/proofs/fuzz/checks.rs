@@ -6,6 +6,7 @@ use locker::core::claim::End;
 use locker::core::limits;
 use locker::core::names::{ClaimId, LockName, PoolName};
 use locker::core::time::{Deadline, EngineMs, Span};
+use locker::server::link::frame;
 use locker::wire::api::{ClaimBody, ConfirmBody, LockBody, NoteBody, PoolBody, RemoveBody};
 use locker::wire::concourse::{CheckRequest, InRequest, OutRequest, PayloadError};
 use locker::wire::contracts::locker::Party;
@@ -132,4 +133,24 @@ pub fn records(input: &[u8]) {
     record::<StoredChange>(text);
     record::<StoredLatch>(text);
     record::<StoredToken>(text);
+}
+
+/// Frames between servers, as they come over a link: refused, or the same after writing and reading again.
+pub fn frames(mut input: &[u8]) {
+    while let Ok(Some(length)) = frame::length(input)
+        && let Some((bytes, rest)) = input.split_at_checked(length)
+    {
+        input = rest;
+        frame_again::<frame::Up>(&bytes[frame::LENGTH..]);
+        frame_again::<frame::Down>(&bytes[frame::LENGTH..]);
+    }
+}
+
+fn frame_again<F: frame::Frame + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    let Ok((read, payload)) = frame::read::<F>(bytes) else { return };
+    let mut written = Vec::new();
+    // Numbers may come in longer forms than ours, so the bytes may be others.
+    frame::write(&read, payload, &mut written).expect("what was short enough is so again");
+    assert_eq!(frame::length(&written), Ok(Some(written.len())));
+    assert_eq!(frame::read::<F>(&written[frame::LENGTH..]), Ok((read, payload)));
 }

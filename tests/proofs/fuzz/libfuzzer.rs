@@ -23,6 +23,7 @@ mod target {
         Ok("names") => checks::names,
         Ok("payloads") => checks::payloads,
         Ok("records") => checks::records,
+        Ok("frames") => checks::frames,
         Ok("tokens") => tokens::tokens,
         other => panic!("LOCKER_FUZZ_TARGET is the name of a directory in tests/proofs/fuzz/seeds, not {other:?}"),
     });

@@ -35,3 +35,8 @@ fn tokens_prove_something_or_are_refused_with_a_reason() {
 fn records_are_refused_or_read_again_as_they_were_written() {
     fuzz("records", checks::records);
 }
+
+#[test]
+fn frames_are_refused_or_read_again_as_they_were_written() {
+    fuzz("frames", checks::frames);
+}
