@@ -44,6 +44,7 @@ pub fn check(state: &State) -> Result<(), String> {
         "not exactly the claims without a build id are listed".into()
     })?;
     ensure(state.lists_all_tickets(), || "not exactly the tickets of the claims are listed".into())?;
+    state.check_indexes()?;
     let marked = state.snapshot.claims.values().filter(|claim| claim.is_marked()).count();
     ensure(state.snapshot.marked.len() == marked, || "a claim is listed as marked that is not".into())?;
     ensure(state.expects_what_is_marked(), || "a marked hold may last for ever".into())?;

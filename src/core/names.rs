@@ -402,6 +402,21 @@ mod tests {
             assert_eq!(matches, expected, "{pattern} {name}");
         }
         assert!(NamePattern::parse("").is_err());
+        let is_everything = |pattern: &str| NamePattern::parse(pattern).unwrap().is_everything();
+        assert_eq!(["*", "**", "?", "a*", "*a"].map(is_everything), [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn listings_begin_before_all_names_and_end_after_them() {
+        let last = LockName::parse(&"\u{10FFFF}".repeat(limits::NAME_BYTES / 4)).unwrap();
+        let first = LockName::parse("\u{20}").unwrap();
+        assert!(LockName::smallest() < first && last < LockName::largest());
+        assert!(ClaimId::smallest() <= ClaimId::parse("-").unwrap());
+    }
+
+    #[test]
+    fn fences_are_shown_as_numbers() {
+        assert_eq!((Fence(4711).to_string(), Revision(4711).to_string()), ("4711".into(), "4711".into()));
     }
 
     #[test]

@@ -225,3 +225,48 @@ impl Fields {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::core::command::By;
+    use crate::core::names::{LockName, PoolName};
+    use crate::core::pool::PolicyChange;
+
+    fn pool(name: &str) -> PoolName {
+        PoolName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn different_operations_have_different_numbers() {
+        let note = |n: u32| Command::Note { pool: pool(&format!("pool-{n}")), lock: None, by: By::default() };
+        let add = |n: u32| {
+            let labels = [("size".parse().unwrap(), n.to_string().parse().unwrap())].into();
+            let lock = LockName::parse("l").unwrap();
+            let (metadata, claim) = (std::sync::Arc::from([]), None);
+            let labels = std::sync::Arc::new(labels);
+            Command::AddLock { pool: pool("p"), lock, metadata, labels, claim, by: By::default() }
+        };
+        let rules = [
+            Rule::Order,
+            Rule::Overtaking,
+            Rule::Pick,
+            Rule::Drain,
+            Rule::MaxHold,
+            Rule::MaxQueue,
+            Rule::Scope,
+            Rule::WhenEmpty,
+            Rule::CutShort,
+        ];
+        // Each sets one rule back to its default, so only the name of the rule tells them apart.
+        let change = |rule: Rule| {
+            let change = PolicyChange { rules: [rule].into(), to: Policy::default() };
+            Command::ChangePool { pool: pool("p"), change, capacity: None, by: By::default() }
+        };
+        let commands = (0..2_000).map(note).chain((0..2_000).map(add)).chain(rules.map(change));
+        let numbers: HashSet<u64> = commands.map(|command| asked(&command).0).collect();
+        assert_eq!(numbers.len(), 4_000 + rules.len());
+    }
+}

@@ -418,6 +418,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::history::ChangeKind;
 
     #[test]
     fn a_full_lock_admits_no_claim() {
@@ -434,5 +435,67 @@ mod tests {
         let open = |holders| (lock(holders).admits(Some((&key, &who))), lock(holders).open_to().cloned());
         assert_eq!(open(limits::HOLDERS_PER_LOCK - 1), (true, Some(key.clone())));
         assert_eq!(open(limits::HOLDERS_PER_LOCK), (false, None));
+    }
+    fn key(revision: u64) -> ChangeKey {
+        ChangeKey { revision: Revision(revision), seq: 0 }
+    }
+
+    fn pool() -> Pool {
+        Pool::new(PoolName::parse("p").unwrap(), Policy::default())
+    }
+
+    fn lock(name: &str, newest: u64) -> Lock {
+        let lock = Lock::new(LockName::parse(name).unwrap(), Arc::from([]), Arc::default());
+        Lock { newest: Some(key(newest)), ..lock }
+    }
+
+    #[test]
+    fn a_pool_remembers_how_long_the_last_holds_took() {
+        let mut pool = pool();
+        let listed = Listed { kind: ChangeKind::Released, at: WallMs(0), bytes: 1 };
+        let mut list = |held: Option<u64>| {
+            let key = key(pool.changes.len() as u64);
+            pool.list(&Outline { key, listed, pools: Vec::new(), locks: Vec::new(), held: held.map(Span) });
+            pool.holds().map(|span| span.0).collect::<Vec<_>>()
+        };
+        assert_eq!(list(None), [0; 0]);
+        assert_eq!(list(Some(0)), [0; 0], "the clock was set back");
+        assert_eq!(list(Some(5)), [5]);
+        let most = limits::HOLDS as u64;
+        let all = (6..5 + 2 * most).map(|held| list(Some(held))).last().unwrap();
+        assert_eq!(all, (5 + most..5 + 2 * most).collect::<Vec<_>>());
+    }
+
+    /// Else it would be pruned while a lock still has it, or never.
+    #[test]
+    fn an_entry_is_the_newest_until_all_its_locks_have_newer_ones() {
+        let mut pool = pool();
+        for name in ["a", "b", "c"] {
+            pool.put_lock(lock(name, 1));
+        }
+        for (name, newer) in [("a", 2), ("b", 3)] {
+            pool.put_lock(lock(name, newer));
+            assert!(pool.is_newest(key(1)) && pool.is_newest(key(newer)));
+        }
+        pool.take_lock(&LockName::parse("c").unwrap());
+        assert!(!pool.is_newest(key(1)) && pool.is_newest(key(2)) && pool.is_newest(key(3)));
+    }
+
+    #[test]
+    fn a_pool_has_room_while_a_lock_can_be_given_or_joined() {
+        let mut pool = pool();
+        assert!(!pool.has_room());
+        pool.put_lock(lock("a", 1));
+        assert!(pool.has_room());
+        let holder = |sharer| Holder { claim: ClaimId::parse("c").unwrap(), fence: Fence(1), sharer };
+        pool.put_lock(Lock { holders: vec![holder(None)], ..lock("a", 1) });
+        assert!(!pool.has_room());
+        let sharer = Some((Text::parse("k").unwrap(), Text::parse("w").unwrap()));
+        pool.put_lock(Lock { holders: vec![holder(sharer)], ..lock("a", 1) });
+        assert!(pool.has_room());
+        // The only free lock stays back for an implicit one that leaves.
+        pool.put_lock(Lock { leaving: true, ..Lock::implicit(LockName::parse("p").unwrap()) });
+        pool.put_lock(lock("a", 1));
+        assert!(!pool.has_room());
     }
 }

@@ -164,3 +164,16 @@ impl Policy {
         policy
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_claim_is_between_a_place_and_the_next() {
+        for (rank, ticket) in [(0, 0), (0, 7), (-3, 1 << 40), (i32::MIN, 0)] {
+            let place = Place { rank, ticket: Ticket(ticket) };
+            assert_eq!(place.next(), Place { rank, ticket: Ticket(ticket + 1) });
+        }
+    }
+}

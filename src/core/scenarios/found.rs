@@ -228,4 +228,48 @@ scenarios! {
         - free other                                =>
         +1m - free other                            => 1
     "
+    a_pool_without_a_drain_gives_a_lost_lock_at_once: "
+        - pool env capacity=1 drain=0s              => done
+        a ask env                                   => held env/1
+        a break drain                               => broken
+        - free env                                  => 1
+    "
+    a_grant_may_close_a_circle_of_builds: "
+        - pool p capacity=1                         => done
+        - pool q capacity=1                         => done
+        h ask p build=2                             => held p/1
+        s ask q                                     => held q/1
+        a ask q build=1                             => waiting 1 recent
+        +30s a ?                                    => waiting 1 away
+        c ask p build=1 park=1                      => waiting 1 parked
+        b ask q build=2 park=2                      => waiting 2 parked
+        +10s - stuck                                =>
+        s end                                       => released
+        +10s - stuck                                =>
+        a again                                     => held q/1
+        +10s - stuck                                => b c
+        b ?                                         => waiting 1 parked deadlock 2 1
+    "
+    the_end_of_a_hold_may_open_a_circle_of_builds: "
+        - pool p capacity=1                         => done
+        - pool q capacity=1                         => done
+        h ask p build=2                             => held p/1
+        s ask q build=1                             => held q/1
+        c ask p build=1 park=1                      => waiting 1 parked
+        a ask q build=3                             => waiting 1 recent
+        +30s b ask q build=2 park=2                 => waiting 2 parked
+        +10s - stuck                                => b c
+        s end                                       => released
+        +10s - stuck                                =>
+    "
+}
+
+#[test]
+fn only_deadlines_of_more_than_ten_minutes_go_on_over_a_restart() {
+    let has = harness::has_long_deadline;
+    assert!(!has("a ask env ttl=10m"));
+    assert!(!has("- pool env capacity=2 drain=10m\na ask env/1 ttl=1s\n+1s - quarantine env/2 for=10m"));
+    assert!(has("a ask env ttl=11m"));
+    assert!(has("- pool env capacity=1\n- quarantine env/1 for=11m"));
+    assert!(!has("- pool env capacity=1\n- note env op=1"), "an operation is forgotten after a day");
 }

@@ -85,12 +85,21 @@ pub(super) fn locks_taken(text: &str) -> Vec<String> {
 }
 
 /// Plays a scenario without expectations; the entries that it writes, in their order.
-pub(super) fn entries_of(text: &str) -> Vec<Change> {
+pub(in crate::core) fn entries_of(text: &str) -> Vec<Change> {
     let mut server = Server::new();
     for line in text.lines() {
         server.line(line.trim()).unwrap_or_else(|bad| panic!("{line}: {bad}"));
     }
     server.store.entries().cloned().collect()
+}
+
+/// Plays a scenario without expectations; whether a deadline then goes on over a restart.
+pub(super) fn has_long_deadline(text: &str) -> bool {
+    let mut server = Server::new();
+    for line in text.lines() {
+        server.line(line.trim()).unwrap_or_else(|bad| panic!("{line}: {bad}"));
+    }
+    server.state.has_long_deadline(server.now)
 }
 
 fn play_checked(text: &str, is_checked: impl Fn(usize) -> bool) {

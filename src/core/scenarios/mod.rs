@@ -2,6 +2,8 @@
 
 mod harness;
 
+pub(in crate::core) use harness::entries_of;
+
 macro_rules! scenarios {
     ($($name:ident: $text:literal)*) => {
         $(#[test] fn $name() { harness::play($text); })*

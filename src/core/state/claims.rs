@@ -1,10 +1,12 @@
 //! The live claims of a state, their timers and their places in the queues.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{State, SupersedeGroup, Timer};
+use super::{Entangled, State, SupersedeGroup, Timer};
 use crate::core::claim::{Claim, Ended, Part, Phase, Presence};
-use crate::core::names::{ClaimId, Text, Ticket};
+use crate::core::names::{ClaimId, PoolName, Text, Ticket};
+use crate::core::pool::{Overtaking, Pool};
 use crate::core::time::Now;
 
 impl State {
@@ -180,6 +182,27 @@ impl State {
                 self.queued.insert(part.pool.clone());
             }
         }
+    }
+
+    /// Whether the indexes of pools and builds say the same as the claims and pools from which they were made.
+    pub(in crate::core) fn check_indexes(&self) -> Result<(), String> {
+        let mut entangled = Entangled::default();
+        self.snapshot.claims.values().for_each(|claim| entangled.add(claim));
+        if entangled != self.entangled {
+            return Err(format!("entangled builds are {:?}, not {entangled:?}", self.entangled));
+        }
+        let pools = |is_one: fn(&Pool) -> bool| -> BTreeSet<PoolName> {
+            self.snapshot.pools.values().filter(|pool| is_one(pool)).map(|pool| pool.name.clone()).collect()
+        };
+        let queued = pools(|pool| !pool.waiting.is_empty());
+        if queued != self.queued {
+            return Err(format!("claims wait in {queued:?}, but {:?} are listed", self.queued));
+        }
+        let backfilling = pools(|pool| pool.policy.overtaking != Overtaking::Strict);
+        if backfilling != self.backfilling {
+            return Err(format!("{backfilling:?} backfill, but {:?} are listed", self.backfilling));
+        }
+        Ok(())
     }
 
     /// Takes a claim out of its queues; called when a waiting claim stops waiting.

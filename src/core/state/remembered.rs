@@ -218,3 +218,69 @@ impl State {
         differs.map_or(Ok(()), |kept| Err(format!("ended: the store and what is at hand differ about {}", kept.id)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::claim::End;
+    use crate::core::settings::Settings;
+    use crate::core::time::{Span, WallMs};
+
+    fn id(n: usize) -> ClaimId {
+        ClaimId::parse(&format!("c-{n}")).unwrap()
+    }
+
+    fn ended(n: usize, build: Option<BuildRef>, memory: Span) -> Ended {
+        Ended {
+            id: id(n),
+            life: 1,
+            digest: None,
+            runs: Vec::new(),
+            how: End::Released,
+            by: None,
+            reason: None,
+            at: WallMs(0),
+            revision: None,
+            fence: None,
+            build,
+            forget: Deadline::after(Now::default(), memory),
+            maker: None,
+            credential: None,
+            pools: Vec::new(),
+        }
+    }
+
+    fn is_at_hand(state: &State, n: usize) -> bool {
+        let end = Command::End { id: id(n), run: None, by: None, reason: None };
+        state.to_recall(&end).is_empty()
+    }
+
+    #[test]
+    fn what_ended_in_the_last_two_batches_is_at_hand_and_little_else() {
+        let settings = Settings { at_hand: 2, ..Settings::default() };
+        let mut state = State::new(settings.clone());
+        for n in 0..50 {
+            state.remember_ended(ended(n, None, settings.memory));
+            state.take_changes(Now::default());
+            let at_hand: Vec<usize> = (0..=n).filter(|n| is_at_hand(&state, *n)).collect();
+            let newest: Vec<usize> = (n.saturating_sub(1)..=n).collect();
+            assert!(at_hand.ends_with(&newest) && at_hand.len() <= 6, "{at_hand:?}");
+        }
+    }
+
+    #[test]
+    fn a_recalled_claim_is_forgotten_when_the_index_says() {
+        let settings = Settings { at_hand: 0, ..Settings::default() };
+        let mut state = State::new(settings.clone());
+        let build = BuildRef { cluster: "https://ci".parse().unwrap(), id: "7".parse().unwrap() };
+        let stored = ended(1, Some(build.clone()), settings.build_memory);
+        state.remember_ended(stored.clone());
+        state.take_changes(Now::default());
+        state.remember_ended(ended(2, None, settings.memory));
+        state.take_changes(Now::default());
+        assert!(!is_at_hand(&state, 1));
+        state.shorten_memory_of(&build, Now::default());
+        state.recall(stored);
+        assert_eq!(state.ended(&id(1)).unwrap().forget, Deadline::after(Now::default(), settings.memory));
+    }
+}

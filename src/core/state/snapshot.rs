@@ -259,3 +259,37 @@ pub struct Loaded {
     pub reruns: Vec<Text>,
     pub tokens: Vec<Token>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::time::Span;
+
+    #[test]
+    fn whatever_must_be_stored_is_a_change() {
+        fn name<T: std::str::FromStr<Err: std::fmt::Debug>>() -> T {
+            "n".parse().unwrap()
+        }
+        let deadline = Deadline { at: EngineMs(1), span: Span(1) };
+        let meta = Meta { revision: Revision(1), next_ticket: Ticket(1), engine: EngineMs(1), pruned: Revision(0) };
+        let key = ChangeKey { revision: Revision(1), seq: 0 };
+        let state = crate::core::scenarios::entries_of("- pool p capacity=1");
+        let none = Changes::default;
+        let all = [
+            Changes { meta: Some(meta), ..none() },
+            Changes { pools: vec![(name(), None)], ..none() },
+            Changes { locks: vec![(name(), name(), None)], ..none() },
+            Changes { claims: vec![(name(), None)], ..none() },
+            Changes { ended: vec![(name(), None)], ..none() },
+            Changes { forget: vec![(name(), deadline)], ..none() },
+            Changes { ops: vec![(name(), None)], ..none() },
+            Changes { latches: vec![(LatchId::from_random([1; 16]), None)], ..none() },
+            Changes { reruns: vec![(name(), true)], ..none() },
+            Changes { tokens: vec![(name(), None)], ..none() },
+            Changes { history: vec![Arc::new(state[0].clone())], ..none() },
+            Changes { pruned: vec![key], ..none() },
+        ];
+        assert!(none().is_empty());
+        assert_eq!(all.iter().position(Changes::is_empty), None);
+    }
+}
