@@ -41,8 +41,9 @@ pub(super) fn run(args: &BreakArgs, client: &Client, env: &mut Env<'_>) -> Resul
         _ => return Err(CliError::usage("name a claim, or give --pool and --lock")),
     };
     let body = BreakBody { drain: args.drain, by: by(env, Some(&args.reason)) };
-    client.break_claim(&id, &body)?;
-    print_line(env, &format!("broke claim {id}"))?;
+    let broken = client.break_claim(&id, &body)?;
+    let text = if broken.again { format!("claim {id} was already broken") } else { format!("broke claim {id}") };
+    print_line(env, &text)?;
     Ok(exit::OK)
 }
 

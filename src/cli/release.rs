@@ -31,6 +31,7 @@ pub(super) fn run(args: &ReleaseArgs, client: &Client, env: &mut Env<'_>) -> Res
     if let Some(id) = &args.claim {
         let ended = client.end_claim_by(id.as_str(), person(env).person.as_deref())?;
         let text = match ended.how.as_deref() {
+            _ if ended.again => format!("claim {id} had already ended"),
             Some("cancelled") => format!("cancelled claim {id}, which held nothing"),
             _ => format!("released claim {id}"),
         };

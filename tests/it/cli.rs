@@ -25,7 +25,7 @@ fn a_lock_is_taken_shown_and_given_back() {
     assert_eq!(server.pool("envs")["items"][1]["state"], "held");
 
     assert!(server.cli(&["release", id]).ok().stdout.contains("released claim"));
-    server.cli(&["release", id]).ok();
+    assert!(server.cli(&["release", id]).ok().stdout.contains("had already ended"));
     let json = server.cli(&["claim", "envs", "--json", "--id", "mine"]).ok().json();
     assert_eq!((json["id"].as_str(), json["scope"].as_str()), (Some("mine"), Some("person")));
     let lock = json["locks"][0]["lock"].as_str().unwrap().to_owned();

@@ -271,6 +271,8 @@ fn story_43_a_broken_hold_says_who_broke_it_and_why() {
     let (id, version) = (put.metadata("claim").unwrap(), put.version());
     server.cli(&["break", &id]).failed(2, "--reason");
     server.cli(&["break", "--pool", "p", "--lock", "p", "--reason", "runaway deploy"]).ok().printed("broke claim");
+    let again = server.cli(&["break", &id, "--reason", "another"]).ok().stdout;
+    assert_eq!(again, format!("claim {id} was already broken\n"));
     let next = new.out(&json!({"acquire": true})).ok();
     assert!(next.metadata("fence").unwrap() > put.metadata("fence").unwrap());
     let told = old.get(&version, "lock").failed(1, "no longer acquired: ");

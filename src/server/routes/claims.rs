@@ -248,7 +248,7 @@ pub(super) fn delete(call: &Call) -> Result<Command, Failure> {
 /// The answer to a command that ends a claim.
 pub(super) fn ended(routes: &Routes, call: &Call<'_>, reply: Reply) -> Result<Response, Failure> {
     match reply {
-        Reply::Ended { ended, .. } => Ok(json(&views::ended(&ended))),
+        Reply::Ended { ended, again } => Ok(json(&ClaimView { again, ..views::ended(&ended) })),
         // A step takes back a request that was answered with a marked hold, which stays.
         reply @ Reply::Claim { .. } => shown(routes, call, reply),
         other => Err(Failure::unexpected(&other)),

@@ -10,7 +10,7 @@ use super::{Routes, json};
 use crate::core::claim::{BuildRef, Claim, Owner};
 use crate::core::command::{Command, Reply};
 use crate::core::names::ClaimId;
-use crate::wire::api::{ReleaseBody, ReleaseView};
+use crate::wire::api::{ClaimView, ReleaseBody, ReleaseView};
 use crate::wire::parse;
 
 /// `POST /api/v1/claims/{id}/release`.
@@ -29,7 +29,10 @@ pub(super) async fn release(routes: &Routes, call: &Call<'_>) -> Result<Response
             routes.builds.wake();
             (routes.look(call, |viewer| viewer.claim(&claim, false)), Some(revision.0))
         }
-        Reply::Ended { ended, .. } => (views::ended(&ended), ended.revision.map(|revision| revision.0)),
+        Reply::Ended { ended, again } => {
+            let claim = ClaimView { again, ..views::ended(&ended) };
+            (claim, ended.revision.map(|revision| revision.0))
+        }
         other => return Err(Failure::unexpected(&other)),
     };
     Ok(json(&ReleaseView { claim, revision, reruns }))

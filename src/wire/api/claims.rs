@@ -333,6 +333,9 @@ pub struct ClaimView {
     /// Only in answers to the claim's own client: its build may run again in place, and has another claim for the same.
     #[serde(default, skip_serializing_if = "is_false")]
     pub alike: bool,
+    /// Only in answers to a request that ends a claim: it had ended before, and the request has changed nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub again: bool,
     /// Only in answers to the claim's own client: what other claims of its build hold in its pools (at most 10).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own: Vec<HolderView>,
