@@ -198,10 +198,16 @@ impl Table {
         true
     }
 
-    /// Keeps a request that this server's own handler has parked, or whose answer goes on and has this status.
+    /// Keeps a request that this server's own handler has parked, or whose answer goes on and has this status. If this
+    /// server does not lead any more, the request waits for the next leader, as all others do.
     pub fn keep_here(&mut self, number: Number, asked: Arc<Asked>, request: Request, streaming: Option<u16>) {
+        let is_here = self.here.is_some();
         let stage = Stage::Here(Box::new(Request { headers: Vec::new(), ..request }), streaming);
+        let stage = if is_here { stage } else { left_here(stage, Instant::now()) };
         self.pending.insert(number, Pending { asked, stage, changed: Arc::default() });
+        if !is_here {
+            self.order(Order::Ask(number));
+        }
     }
 
     /// Takes a request out, to be answered here. If this server's own handler has it already, in the form in which it was
@@ -346,13 +352,8 @@ impl Table {
     /// This server leads now, or does not lead any more. Returns the numbers of all that must be looked at again.
     pub fn moved(&mut self, now: Instant) -> Vec<Number> {
         for pending in self.pending.values_mut() {
-            match pending.stage {
-                Stage::Here(_, None) => pending.stage = Stage::Waiting(now),
-                Stage::Here(_, Some(status)) => {
-                    pending.stage = Stage::Streaming(Stream { status, part: None, is_over: true, wants_more: false });
-                }
-                _ => {}
-            }
+            let stage = std::mem::replace(&mut pending.stage, Stage::Sent);
+            pending.stage = left_here(stage, now);
         }
         let all: Vec<Number> = self.pending.keys().copied().collect();
         self.wake(&all);
@@ -471,6 +472,17 @@ impl Table {
         }
         let client = is_admitted.then_some(pending.asked.client);
         Ok(Some(Arrived { number, is_news, client }))
+    }
+}
+
+/// Where a request is when its server's own handler has it no more.
+fn left_here(stage: Stage, now: Instant) -> Stage {
+    match stage {
+        Stage::Here(_, None) => Stage::Waiting(now),
+        Stage::Here(_, Some(status)) => {
+            Stage::Streaming(Stream { status, part: None, is_over: true, wants_more: false })
+        }
+        stage => stage,
     }
 }
 

@@ -566,3 +566,27 @@ fn a_frame_that_is_too_large_ends_the_link() {
     });
     eventually("the end of the link", || leader.links() == 0);
 }
+
+#[test]
+fn a_request_that_is_parked_too_late_is_passed_on() {
+    let head = frame::Head {
+        method: "PUT".to_owned(),
+        path: "/wait".to_owned(),
+        query: String::new(),
+        headers: Vec::new(),
+        peer: "127.0.0.1:1".to_owned(),
+        id: "a-1".to_owned(),
+        certificate: None,
+        can_park: true,
+    };
+    let request = head.into_request(Vec::new(), ParkId(7));
+    let asked = Arc::new(table::Asked::new(&request, true, 0).unwrap());
+    let (orders, mut ordered) = tokio::sync::mpsc::unbounded_channel();
+    let mut table = table::Table::default();
+    let link = table.linked(orders);
+    // Its own handler has parked it, but by now another server leads.
+    table.keep_here(7, asked, request, None);
+    assert_eq!(ordered.try_recv(), Ok(table::Order::Ask(7)));
+    assert!(table.out(link, table::Order::Ask(7)).is_some());
+    assert!(table.out(link, table::Order::Ask(7)).is_none(), "once");
+}
