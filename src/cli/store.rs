@@ -1,4 +1,4 @@
-//! `locker backup`, `locker restore` and `locker store check`: they work on the store's file, without the server.
+//! `locker backup`, `locker restore` and `locker store`: they work on the store itself, without the server.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::wire::text::counted;
 /// Which store to use.
 #[derive(Debug, Args)]
 struct Which {
-    /// The store, as given to the server: sqlite:FILE
+    /// The store, as given to the server
     #[arg(long, env = "LOCKER_STORE", value_name = "STORE", default_value = "sqlite:locker.db")]
     store: String,
 }
@@ -65,6 +65,19 @@ pub(super) struct StoreArgs {
 enum StoreCommand {
     /// Check every page and every record, even while the server runs; exit code 0 if the store is sound
     Check(Which),
+    /// Move everything into another store, which must not exist yet; stop all servers first
+    ///
+    /// A store is sqlite:FILE, etcd:... or postgres:... (docs/cluster.md). The first one stays as it is: never start a
+    /// server on it again.
+    Copy(CopyArgs),
+}
+
+#[derive(Debug, Args)]
+struct CopyArgs {
+    /// The store as it is
+    from: String,
+    /// The store that is made
+    to: String,
 }
 
 impl From<CopyError> for CliError {
@@ -100,9 +113,17 @@ pub(super) fn restore(args: &RestoreArgs, env: &mut Env<'_>) -> Result<u8, CliEr
 }
 
 pub(super) fn store(args: &StoreArgs, env: &mut Env<'_>) -> Result<u8, CliError> {
-    let StoreCommand::Check(which) = &args.what;
-    let contents = copies::check(&which.store).map_err(CopyError::from)?;
-    print_line(env, &format!("{} is sound: {}", which.store, told(&contents)))?;
+    let line = match &args.what {
+        StoreCommand::Check(which) => {
+            let contents = copies::check(&which.store).map_err(CopyError::from)?;
+            format!("{} is sound: {}", which.store, told(&contents))
+        }
+        StoreCommand::Copy(CopyArgs { from, to }) => {
+            let contents = copies::move_store(from, to)?;
+            format!("copied to {to}: {}", told(&contents))
+        }
+    };
+    print_line(env, &line)?;
     Ok(exit::OK)
 }
 

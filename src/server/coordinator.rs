@@ -36,6 +36,7 @@ use super::routes::contracts::{ContractRoutes, lockd};
 use super::routes::{self, MoreMetrics, Routes};
 use crate::core::time::WallMs;
 use crate::env::Clock;
+use crate::store::shared::Reign;
 use crate::store::{self, Store};
 use crate::wire::errors::Code;
 
@@ -74,6 +75,7 @@ impl Coordinator {
     /// The store cannot be loaded, or a part cannot be started.
     pub fn start(
         store: Box<dyn Store>,
+        reign: Option<Arc<Reign>>,
         around: &Surroundings,
         failed: impl FnOnce(anyhow::Error) + Send + 'static,
     ) -> anyhow::Result<Self> {
@@ -109,8 +111,8 @@ impl Coordinator {
         lockd::left_behind(&engine.snapshot()).into_iter().for_each(|end| engine.post(end));
         let waker = long_polls.events().start(notices.clone()).context("cannot start the thread for events")?;
         let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
-        let routes = Routes::new(engine.clone(), long_polls.clone(), Arc::new(health));
-        let handler = around.guarded(routes, &engine, &builds, &notify, long_polls.events());
+        let routes = Routes::new(engine.clone(), long_polls.clone(), Arc::new(health)).with_reign(reign.clone());
+        let handler = around.guarded(routes, reign, &engine, &builds, &notify, long_polls.events());
         builds.start(&settings.watch, &engine).context("cannot start the build watch")?;
         let notifying = notify.start(&engine, &settings.store, vars, Arc::clone(clock))?;
         Ok(Self {
@@ -149,6 +151,7 @@ impl Surroundings {
     fn guarded(
         &self,
         routes: Routes,
+        reign: Option<Arc<Reign>>,
         engine: &Engine,
         builds: &BuildWatch,
         notify: &Notify,
@@ -168,6 +171,9 @@ impl Surroundings {
                 door.register(registry);
                 log(registry);
                 metrics::store_size(file.as_deref(), registry);
+                if let Some(reign) = &reign {
+                    metrics::of_reign(reign, registry);
+                }
             }
         };
         let routes = routes

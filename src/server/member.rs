@@ -15,7 +15,7 @@ use super::http::{Admitting, Answering, Handler, Request, Response};
 use crate::core::names::ParkId;
 use crate::store::failstop::FailStop;
 use crate::store::log::address::LogAddress;
-use crate::store::log::head::{Id, Leader};
+use crate::store::log::head::{Head, Id, Leader};
 use crate::store::shared::{Follower, Look, Membership, SharedStore};
 use crate::wire::errors::Code;
 use crate::wire::problems::quoted;
@@ -133,7 +133,7 @@ impl Roles {
         loop {
             match follower.look() {
                 Ok(Look::Leads(store)) => return Some(*store),
-                Ok(Look::Follows { leader, term }) => self.note_leader(leader, term),
+                Ok(Look::Follows { head }) => self.note_leader(head),
                 Err(error) => self.note_trouble(&error),
             }
             match self.events.recv_timeout(follower.pause()) {
@@ -153,7 +153,7 @@ impl Roles {
         let (lost, failed) = (self.lost.clone(), self.lost.clone());
         reign.when_lost(move |why| drop(lost.send(Event::Lost(why.into()))));
         let failed = move |error| drop(failed.send(Event::Lost(error)));
-        let coordinator = match Coordinator::start(Box::new(FailStop::new(store)), &self.around, failed) {
+        let coordinator = match Coordinator::start(Box::new(FailStop::new(store)), Some(reign), &self.around, failed) {
             Ok(coordinator) => coordinator,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "this server cannot lead: another one may");
@@ -181,9 +181,11 @@ impl Roles {
         Ok(goes_on)
     }
 
-    fn note_leader(&mut self, leader: Option<Leader>, term: u64) {
+    fn note_leader(&mut self, head: Option<Head>) {
         self.trouble = None;
-        let name = leader.map(|leader| leader.name);
+        let term = head.as_ref().map_or(0, |head| head.term);
+        // A span of 0: it has given up.
+        let name = head.filter(|head| head.span.0 > 0).map(|head| head.leader.name);
         let Role::Follows { leader: known } = &*self.role.0.load_full() else { return };
         if *known != name {
             match &name {

@@ -23,6 +23,7 @@ use crate::core::pool::{Lock, Pool};
 use crate::core::state::{Kept, Snapshot};
 use crate::core::time::WallMs;
 use crate::store;
+use crate::store::shared::{Done, Reign};
 use crate::wire::api::{ConcourseState, ConcourseView};
 
 /// The label of all pools that have no metrics of their own. No pool can have this name.
@@ -104,6 +105,18 @@ pub fn store_size(file: Option<&Path>, registry: &mut Registry) {
     let sizes = store::files(file).map(|file| std::fs::metadata(file).map_or(0, |metadata| metadata.len()));
     let size = ConstGauge::new(sizes.iter().sum::<u64>());
     registry.register_with_unit("store_size", "Size of the files of the store", Unit::Bytes, size);
+}
+
+/// Adds what the leader of several servers has done.
+pub fn of_reign(reign: &Reign, registry: &mut Registry) {
+    let Done { appends, appended_bytes, beats, seq } = reign.done();
+    let mut gauge = |name: &str, help: &str, value: u64| registry.register(name, help, ConstGauge::new(value));
+    gauge("leader_term", "Term of this server as the leader: grows with each change of leaders", reign.leader().term);
+    gauge("log_last_record", "Number of the last record in the shared log", seq);
+    let mut counter = |name: &str, help: &str, value: u64| registry.register(name, help, ConstCounter::new(value));
+    counter("log_appends", "Batches that this leader has appended to the shared log", appends);
+    counter("log_appended_bytes", "Bytes of these batches", appended_bytes);
+    counter("log_beats", "Signs that this leader has given without an append", beats);
 }
 
 /// How large the history is.

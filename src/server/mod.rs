@@ -205,7 +205,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         Some(member) => Own::Shared(member),
         None => {
             let store = store::open(&settings.store)?;
-            Own::Alone(Box::new(Coordinator::start(store, &around, failure.on_store())?))
+            Own::Alone(Box::new(Coordinator::start(store, None, &around, failure.on_store())?))
         }
     };
     stop_on_signals(env, stop.clone(), settings.grace);

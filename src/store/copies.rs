@@ -17,8 +17,10 @@ use tempfile::NamedTempFile;
 use super::journal::Damaged;
 use super::layer::{Layer, View};
 use super::lockfile::LockFile;
+use super::log::address::LogAddress;
 use super::reading::Reading;
 use super::schema::{self, Found};
+use super::shared::moving;
 use super::sidecar::sidecar;
 use super::sqlite::{Tables, begin_journal, left_in_journal, load_all, resolved};
 use crate::core::invariants;
@@ -82,6 +84,11 @@ pub struct Restored {
 /// # Errors
 /// It is not sound, or cannot be read: the message says what is wrong.
 pub fn check(uri: &str) -> anyhow::Result<Contents> {
+    if let Some(address) = log_of(uri)? {
+        let dir = tempfile::tempdir()?;
+        let (_replica, path) = moving::copy_of(address, dir.path()).context(SHARED)?;
+        return sound(&path).context(SHARED);
+    }
     let path = resolved(file_of(uri)?)?;
     sound(&path).with_context(|| format!("store {}", path.display()))
 }
@@ -91,16 +98,69 @@ pub fn check(uri: &str) -> anyhow::Result<Contents> {
 /// # Errors
 /// `to` exists, or the store or the copy is not sound. A copy that is not sound is not kept.
 pub fn backup(uri: &str, to: &Path) -> Result<Contents, CopyError> {
-    let from = resolved(file_of(uri)?)?;
     let to = resolved(to)?;
     if to.exists() {
         return Err(CopyError::Exists { path: to, advice: "a backup never replaces a file: name a new one" });
     }
+    let (from, _replica) = match log_of(uri)? {
+        None => (resolved(file_of(uri)?)?, None),
+        Some(address) => {
+            let (replica, path) = moving::copy_of(address, directory(&to)).context(SHARED)?;
+            (path, Some(replica))
+        }
+    };
     let copy = copied(&from, directory(&to))?;
     let contents = sound(copy.path()).with_context(|| format!("the copy of {} is not sound", from.display()))?;
     sync(copy.path())?;
     copy.persist_noclobber(&to).with_context(|| format!("cannot name the backup {}", to.display()))?;
     sync(directory(&to))?;
+    Ok(contents)
+}
+
+/// Moves a store: makes what `from` contains the content of `to`, which must not exist yet, or be an empty log. No server
+/// may use either of them. `from` stays as it is.
+///
+/// All fences that are given from now on are larger than those that `from` has given.
+///
+/// # Errors
+/// A server uses one of them, `to` exists, or `from` is not sound. Then nothing has been changed.
+pub fn move_store(from: &str, to: &str) -> Result<Contents, CopyError> {
+    let dir = tempfile::tempdir().context("cannot make a directory for temporary files")?;
+    let (from_log, to_log) = (log_of(from)?, log_of(to)?);
+    // Kept until the end, so that no server begins to use it meanwhile.
+    let (path, _file, _log) = match from_log {
+        Some(address) => {
+            let store = moving::take(address, dir.path()).with_context(|| format!("{SHARED} {}", scheme(from)))?;
+            (store.folded()?, None, Some(store))
+        }
+        None => {
+            let path = resolved(file_of(from)?)?;
+            let lock = LockFile::acquire(&path)?;
+            (path, Some(lock), None)
+        }
+    };
+    let to_file = to_log.is_none().then(|| resolved(file_of(to)?)).transpose()?;
+    let _to_lock = to_file.as_deref().map(LockFile::acquire).transpose()?;
+    if let Some(path) = to_file.as_ref().filter(|path| path.exists()) {
+        return Err(CopyError::Exists {
+            path: path.clone(),
+            advice: "a store is moved to where there is none: name a new one",
+        });
+    }
+    let copy = copied(&path, to_file.as_deref().map_or(dir.path(), directory))?;
+    advance(copy.path(), 0)?;
+    let contents = sound(copy.path()).with_context(|| format!("the copy of {} is not sound", scheme(from)))?;
+    match (to_log, to_file) {
+        (Some(address), _) => {
+            moving::put(&address, copy.path()).with_context(|| format!("{SHARED} {}", scheme(to)))?;
+        }
+        (None, Some(path)) => {
+            sync(copy.path())?;
+            copy.persist_noclobber(&path).with_context(|| format!("cannot name the store {}", path.display()))?;
+            sync(directory(&path))?;
+        }
+        (None, None) => {}
+    }
     Ok(contents)
 }
 
@@ -113,6 +173,10 @@ pub fn backup(uri: &str, to: &Path) -> Result<Contents, CopyError> {
 /// A server uses the store, the store exists and `replace` is false, or the backup is not sound. Then nothing has been
 /// changed, unless the message says where the old store is.
 pub fn restore(from: &Path, uri: &str, replace: bool, fence_above: Option<u64>) -> Result<Restored, CopyError> {
+    if log_of(uri)?.is_some() {
+        let advice = "a backup comes into a shared store with: locker store copy sqlite:BACKUP STORE";
+        return Err(anyhow::anyhow!("{SHARED} is not a file: {advice}").into());
+    }
     let from = resolved(from)?;
     let path = resolved(file_of(uri)?)?;
     if from == path {
@@ -147,8 +211,21 @@ pub fn restore(from: &Path, uri: &str, replace: bool, fence_above: Option<u64>) 
 fn file_of(uri: &str) -> anyhow::Result<&Path> {
     match uri.strip_prefix("sqlite:") {
         Some(file) if !file.is_empty() => Ok(Path::new(file)),
-        _ => bail!("store {uri:?} is not a file: only sqlite:FILE can be copied and checked"),
+        _ => bail!("store {:?} is not a file: write sqlite:FILE", scheme(uri)),
     }
+}
+
+/// The log that has the store, if it is shared.
+fn log_of(uri: &str) -> anyhow::Result<Option<LogAddress>> {
+    LogAddress::parse(uri).transpose().map_err(anyhow::Error::msg)
+}
+
+/// A shared store in messages, which do not quote its address.
+const SHARED: &str = "the shared store";
+
+/// How a store is named in messages: a file in full, a log by what it begins with.
+fn scheme(uri: &str) -> &str {
+    if uri.starts_with("sqlite:") { uri } else { uri.split_once(':').map_or(uri, |(scheme, _)| scheme) }
 }
 
 fn directory(path: &Path) -> &Path {

@@ -54,6 +54,8 @@ fn another_server_takes_over_from_one_that_was_killed() {
         let second = server(store, "second");
         let (status, held) = acquire(&first, "a", "x");
         assert_eq!(status, 200, "{held}");
+        let (_, info) = first.api("GET", "/info", &Value::Null);
+        assert_eq!(info["leader"], json!({ "name": "first", "term": 1 }));
         second.until_log("this server follows");
         let (status, answer) = acquire(&second, "b", "y");
         assert_eq!((status, answer["code"].as_str()), (503, Some("no_leader")), "{answer}");
@@ -61,6 +63,12 @@ fn another_server_takes_over_from_one_that_was_killed() {
         assert_eq!(second.call("GET /healthz", "").status, 200);
         first.kill();
         until_leading(&second);
+        let (_, info) = second.api("GET", "/info", &Value::Null);
+        assert_eq!(info["leader"], json!({ "name": "second", "term": 2 }));
+        let metrics = second.call("GET /metrics", "").text().to_owned();
+        for line in ["locker_leader_term 2", "locker_log_beats_total ", "locker_log_appends_total "] {
+            assert!(metrics.contains(line), "{line} in {metrics}");
+        }
         // It is the same hold, and fences go on growing.
         let (status, again) = second.api("GET", "/claims/a", &Value::Null);
         assert_eq!((status, fence(&again)), (200, fence(&held)), "{again}");
@@ -139,4 +147,44 @@ fn grants_go_on_when_the_database_is_back() {
         let (status, again) = first.api("GET", "/claims/a", &Value::Null);
         assert_eq!((status, fence(&again)), (200, fence(&held)), "{again}");
     });
+}
+
+#[test]
+fn a_store_moves_between_files_and_databases_and_fences_go_on_growing() {
+    let (postgres, etcd, dir) = (Postgres::start(), Etcd::start(), tempfile::tempdir().unwrap());
+    let file = |name: &str| format!("sqlite:{}", dir.path().join(name).display());
+    let stores = [
+        file("first.db"),
+        format!("postgres://postgres@{}/postgres?sslmode=disable", postgres.address()),
+        format!("etcd:{}?tls=off", etcd.address()),
+        format!("postgres://postgres@{}/postgres?sslmode=disable&schema=second", postgres.address()),
+        file("last.db"),
+    ];
+    let mut fences = Vec::new();
+    for (number, store) in stores.iter().enumerate() {
+        let mut server = server(store, "one");
+        until_leading(&server);
+        let (status, held) = acquire(&server, &format!("c{number}"), &format!("pool{number}"));
+        assert_eq!(status, 200, "{held}");
+        fences.push(fence(&held));
+        for (earlier, expected) in fences.iter().enumerate() {
+            let (status, held) = server.api("GET", &format!("/claims/c{earlier}"), &Value::Null);
+            assert_eq!((status, fence(&held)), (200, *expected), "{held}");
+        }
+        let Some(next) = stores.get(number + 1) else { break };
+        // A backup and a check disturb nobody; a copy waits for nobody.
+        let backup = dir.path().join(format!("backup{number}"));
+        server.cli(&["backup", "--store", store, backup.to_str().unwrap()]).ok();
+        server.cli(&["store", "check", "--store", store]).ok();
+        let refused = server.cli(&["store", "copy", store, next]);
+        assert!(
+            refused.stderr.contains("stop all servers") || refused.stderr.contains("another server"),
+            "{refused:?}"
+        );
+        server.stop();
+        server.cli(&["store", "copy", store, next]).ok();
+        let again = server.cli(&["store", "copy", store, next]);
+        assert!(again.stderr.contains("name a"), "{again:?}");
+    }
+    assert!(fences.is_sorted_by(|a, b| a < b), "{fences:?}");
 }

@@ -10,8 +10,9 @@ use crate::client::CallError;
 use crate::client::proxy::proxy_for;
 use crate::client::trouble;
 use crate::env::Env;
-use crate::wire::api::InfoView;
+use crate::wire::api::{InfoView, LeaderView};
 use crate::wire::errors::{Code, exit};
+use crate::wire::problems::quoted;
 
 /// Clocks that differ by less count as equal. A larger difference confuses people who compare log lines.
 const CLOCKS: Duration = Duration::from_secs(5);
@@ -53,6 +54,9 @@ pub(super) fn examine(
     versions(&info, report, env)?;
     clocks(&info, took, tools, report, env)?;
     report.ok(env, "store", format!("{}, revision {}", info.store_id, info.revision))?;
+    if let Some(LeaderView { name, term }) = &info.leader {
+        report.ok(env, "leader", format!("{}, term {term}", quoted(name)))?;
+    }
     super::builds::examine(&info.concourses, report, env)?;
     Ok(info.store_id)
 }

@@ -12,7 +12,7 @@ use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, description, json};
 use crate::core::time::WallMs;
-use crate::wire::api::{InfoView, IssuerView};
+use crate::wire::api::{InfoView, IssuerView, LeaderView};
 use crate::wire::errors::Code;
 use crate::wire::text::time;
 
@@ -33,6 +33,10 @@ pub(super) fn info(routes: &Routes, call: &Call) -> Result<Response, Failure> {
         time: time(routes.engine.now().wall),
         revision: routes.engine.snapshot().revision.0,
         identity: call.caller.identity().map(ToString::to_string),
+        leader: routes
+            .reign
+            .as_deref()
+            .map(|reign| LeaderView { name: reign.name().to_owned(), term: reign.leader().term }),
         concourses: if is_seen { routes.builds.report() } else { Vec::new() },
         issuers: if is_seen { issuers(routes) } else { Vec::new() },
     }))

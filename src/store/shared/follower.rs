@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use super::{Membership, Reign, SharedStore};
 use crate::store::log::candidate::Candidate;
-use crate::store::log::head::{Head, Id, Leader, Seq};
+use crate::store::log::head::{Head, Id, Seq};
 use crate::store::log::leading::{Stand, SystemClock, stand};
 use crate::store::log::tail::Tail;
 use crate::store::log::{Log, Manifest};
@@ -41,8 +41,8 @@ impl std::fmt::Debug for Link {
 /// What came of one look at the log.
 #[derive(Debug)]
 pub enum Look {
-    /// Somebody leads, or has led. The replica has everything that the log had.
-    Follows { leader: Option<Leader>, term: u64 },
+    /// Somebody leads, or has led. The replica has everything that the log had at this head.
+    Follows { head: Option<Head> },
     /// This server leads now.
     Leads(Box<SharedStore>),
 }
@@ -69,19 +69,12 @@ impl Follower {
     /// # Errors
     /// The log gives no answer, or cannot be repeated: what to do is in the message. The next look may succeed.
     pub fn look(&mut self) -> anyhow::Result<Look> {
-        let Link(mut log) = match self.log.take() {
-            Some(log) => log,
-            None => Link(self.membership.address.open(self.membership.patience())?),
-        };
-        let head = log.head()?;
-        self.repeat(&mut *log, head.as_ref())?;
+        let (log, head) = self.repeat_all()?;
         match stand(&mut self.candidate, log, self.clock) {
             Stand::Trouble { trouble, .. } => Err(trouble.into()),
             Stand::Waits { log, .. } => {
                 self.log = Some(Link(log));
-                let term = head.as_ref().map_or(0, |head| head.term);
-                let leader = head.filter(|head| head.span.0 > 0).map(|head| head.leader);
-                Ok(Look::Follows { leader, term })
+                Ok(Look::Follows { head })
             }
             Stand::Leads(mut leading) => {
                 // Something may have been appended since the first look.
@@ -92,7 +85,8 @@ impl Follower {
                     bail!("the log was changed while this server took over: it looks again");
                 }
                 let engine = made.map_or_else(Default::default, |head| head.engine);
-                let reign = Arc::new(Reign::new(leading, self.membership.span, engine));
+                let reign =
+                    Arc::new(Reign::new(self.membership.me.name.clone(), leading, self.membership.span, engine));
                 let replica = std::mem::replace(
                     &mut self.replica,
                     Replica::empty(&self.membership.cache, &self.membership.seen)?,
@@ -100,6 +94,25 @@ impl Follower {
                 Ok(Look::Leads(Box::new(SharedStore::new(&self.membership, reign, replica)?)))
             }
         }
+    }
+
+    /// Repeats the log as it is now, and returns the replica.
+    ///
+    /// # Errors
+    /// As for [`Self::look`].
+    pub(super) fn into_repeated(mut self) -> anyhow::Result<Replica> {
+        self.repeat_all()?;
+        Ok(self.replica)
+    }
+
+    fn repeat_all(&mut self) -> anyhow::Result<(Box<dyn Log>, Option<Head>)> {
+        let Link(mut log) = match self.log.take() {
+            Some(log) => log,
+            None => Link(self.membership.address.open(self.membership.patience())?),
+        };
+        let head = log.head()?;
+        self.repeat(&mut *log, head.as_ref())?;
+        Ok((log, head))
     }
 
     /// Repeats the log up to this head. If the replica has gone another way, it begins again.

@@ -3,9 +3,11 @@
 //! - [`Follower`]: a server that does not lead. It repeats the log in a [`Replica`], and takes over when it may.
 //! - [`SharedStore`]: the store of the server that leads. A commit is an append to the log; then the replica has it, too.
 //! - `reign`: what proves that it leads: appends, and beats while there is nothing to append.
+//! - `moving`: a whole store out of a log and into one.
 //! - `snapshots`: so that the log does not grow for ever.
 
 mod follower;
+pub(super) mod moving;
 mod reign;
 mod snapshots;
 #[cfg(test)]
@@ -20,7 +22,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 pub use follower::{Follower, Look};
-pub use reign::Reign;
+pub use reign::{Done, Reign};
 
 use self::snapshots::Snapshots;
 use super::log::address::LogAddress;
@@ -86,6 +88,11 @@ impl SharedStore {
         let seen = membership.seen.load(Ordering::Relaxed);
         let snapshots = Snapshots::start(membership, &reign, &replica)?;
         Ok(Self { snapshots, beats: Some(beats), reign, replica, reader, own_reader, seen, id })
+    }
+
+    /// The file of its copy, in which everything is in the tables.
+    pub(super) fn folded(&self) -> anyhow::Result<PathBuf> {
+        self.replica.folded()
     }
 
     /// What proves that this server leads.

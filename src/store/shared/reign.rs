@@ -1,5 +1,6 @@
 //! The time of one leader, as long as it lasts.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,11 +16,35 @@ use crate::store::log::{Cause, Log, Trouble};
 /// A leader beats this many times in a span when it has nothing to append. Four beats may be lost.
 const BEATS: u32 = 5;
 
+/// What a reign has done, for metrics.
+#[derive(Debug, Default)]
+struct Counted {
+    appends: AtomicU64,
+    appended_bytes: AtomicU64,
+    beats: AtomicU64,
+    /// The number of the last record.
+    seq: AtomicU64,
+}
+
+/// What a reign has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// Batches that it has appended, and their bytes.
+    pub appends: u64,
+    pub appended_bytes: u64,
+    /// Signs that it has given without an append.
+    pub beats: u64,
+    /// The number of the last record in the log.
+    pub seq: u64,
+}
+
 type Told = Box<dyn FnOnce(Lost) + Send>;
 
 /// A server that leads, as far as it knows. Each append and each beat proves it for the moment at which it was sent.
 pub struct Reign {
+    name: String,
     leader: head::Reign,
+    counted: Counted,
     span: Span,
     state: Mutex<State>,
     ended: Condvar,
@@ -48,10 +73,35 @@ fn given_up() -> Lost {
 }
 
 impl Reign {
-    pub(super) fn new(leading: Leading<Box<dyn Log>, SystemClock>, span: Span, engine: EngineMs) -> Self {
+    pub(super) fn new(name: String, leading: Leading<Box<dyn Log>, SystemClock>, span: Span, engine: EngineMs) -> Self {
         let leader = leading.place().reign;
+        let counted = Counted::default();
+        counted.seq.store(leading.place().seq.0, Ordering::Relaxed);
         let state = State { leading: Some(leading), sign: Instant::now(), told: None, lost: None };
-        Self { leader, span, state: Mutex::new(state), ended: Condvar::new(), engine: (engine, Instant::now()) }
+        Self {
+            name,
+            leader,
+            counted,
+            span,
+            state: Mutex::new(state),
+            ended: Condvar::new(),
+            engine: (engine, Instant::now()),
+        }
+    }
+
+    /// The name of the server.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn done(&self) -> Done {
+        let Counted { appends, appended_bytes, beats, seq } = &self.counted;
+        let [appends, appended_bytes, beats, seq] =
+            [appends, appended_bytes, beats, seq].map(|counter| counter.load(Ordering::Relaxed));
+        Done { appends, appended_bytes, beats, seq }
     }
 
     /// Its term and its random number.
@@ -83,7 +133,13 @@ impl Reign {
 
     /// Appends a batch, and returns the place after it.
     pub(super) fn append(&self, bytes: Vec<u8>) -> Result<Place, Lost> {
-        self.write(|leading, engine| leading.append(bytes, engine).map(|()| leading.place()))
+        let length = bytes.len() as u64;
+        let place = self.write(|leading, engine| leading.append(bytes, engine).map(|()| leading.place()))?;
+        let Counted { appends, appended_bytes, seq, .. } = &self.counted;
+        appends.fetch_add(1, Ordering::Relaxed);
+        appended_bytes.fetch_add(length, Ordering::Relaxed);
+        seq.store(place.seq.0, Ordering::Relaxed);
+        Ok(place)
     }
 
     /// Proves that this server leads, at some moment since the call.
@@ -91,7 +147,9 @@ impl Reign {
     /// # Errors
     /// It leads no more.
     pub fn beat(&self) -> Result<(), Lost> {
-        self.write(Leading::beat)
+        self.write(Leading::beat)?;
+        self.counted.beats.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn write<T>(

@@ -1,5 +1,6 @@
 //! Snapshots of the log: so that a new server reads little, and what they contain is deleted.
 
+use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use super::{Membership, Reign};
-use crate::store::log::head::Id;
+use crate::store::log::head::{Id, Place};
 use crate::store::log::{Log, Manifest, PIECE_BYTES};
 use crate::store::sqlite::replica::{self, Replica, Source};
 
@@ -90,8 +91,15 @@ pub(super) fn write(log: &mut dyn Log, reign: &Reign, source: &Source) -> anyhow
     // The record itself is still there: only this leader deletes any.
     let record = log.records(seq, 1)?.into_iter().next().filter(|record| record.seq == seq);
     let record = record.context("the log has no record where the snapshot ends")?.id;
+    let place = Place { reign: reign.leader(), seq, record };
+    put(log, place, file.reopen()?)
+}
+
+/// Makes this file the snapshot of the log as of this place, deletes what it contains, and returns its size in bytes.
+pub(super) fn put(log: &mut dyn Log, place: Place, mut file: File) -> anyhow::Result<u64> {
+    let Place { reign: by, seq, record } = place;
     let snapshot = Id::random()?;
-    let (mut file, mut pieces, mut size) = (file.reopen()?, 0, 0);
+    let (mut pieces, mut size) = (0, 0);
     loop {
         let mut piece = Vec::with_capacity(PIECE_BYTES);
         (&mut file).take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
@@ -101,9 +109,8 @@ pub(super) fn write(log: &mut dyn Log, reign: &Reign, source: &Source) -> anyhow
         log.put_piece(snapshot, pieces, &piece)?;
         (pieces, size) = (pieces + 1, size + piece.len() as u64);
     }
-    let by = reign.leader();
     if !log.put_manifest(&Manifest { snapshot, by, seq, record, pieces })? {
-        bail!("this server leads no more, or there is a newer snapshot");
+        bail!("another server leads, or there is a newer snapshot");
     }
     log.trim(by)?;
     Ok(size)

@@ -28,7 +28,7 @@ fn membership(log: &MemoryLog, cache: &Path) -> Membership {
 fn lead(membership: Membership) -> SharedStore {
     match Follower::new(membership).unwrap().look().unwrap() {
         Look::Leads(store) => *store,
-        Look::Follows { leader, .. } => panic!("{leader:?} leads"),
+        Look::Follows { head } => panic!("{head:?}"),
     }
 }
 
@@ -124,7 +124,7 @@ fn a_log_that_was_set_back_is_read_again_and_no_revision_is_given_twice() {
     store.commit(&newest(1_000_000)).unwrap();
     // Another server, which has seen it.
     let mut follower = Follower::new(membership(&log, cache.path())).unwrap();
-    assert!(matches!(follower.look().unwrap(), Look::Follows { leader: Some(_), .. }));
+    assert!(matches!(follower.look().unwrap(), Look::Follows { head: Some(_) }));
     log.set_back(earlier);
     assert!(format!("{:#}", store.commit(&newest(1_000_001)).unwrap_err()).contains("set back"));
     drop(store);
@@ -163,4 +163,29 @@ fn copies_that_a_killed_server_has_left_are_removed() {
     assert_eq!(entries(), 2, "those of servers that live stay");
     drop((follower, other));
     assert_eq!(entries(), 0);
+}
+
+#[test]
+fn a_store_comes_out_of_a_log_and_into_one() {
+    let (log, cache) = (MemoryLog::default(), tempfile::tempdir().unwrap());
+    let (mut runner, mut model) = (TestRunner::deterministic(), Contents::default());
+    let mut store = lead(membership(&log, cache.path()));
+    some_commits(&mut store, &mut model, &mut runner, 20);
+    let id = store.store_id().to_owned();
+    let address = || LogAddress::Memory(log.clone());
+    // A copy disturbs nobody; a move needs the log for itself.
+    let (replica, file) = moving::copy_of(address(), cache.path()).unwrap();
+    let in_use = format!("{:#}", moving::take(address(), cache.path()).map(drop).unwrap_err());
+    assert!(in_use.contains("\"a\" uses it"), "{in_use}");
+    store.confirm().unwrap();
+    drop(store);
+    drop(moving::take(address(), cache.path()).unwrap());
+    let other = MemoryLog::default();
+    moving::put(&LogAddress::Memory(other.clone()), &file).unwrap();
+    let full = format!("{:#}", moving::put(&LogAddress::Memory(other.clone()), &file).unwrap_err());
+    assert!(full.contains("not empty"), "{full}");
+    drop(replica);
+    let moved = lead(membership(&other, cache.path()));
+    assert_eq!(moved.store_id(), id);
+    assert_eq!(Contents::of(&mut AsCommitted(moved)), model);
 }

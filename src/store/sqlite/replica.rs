@@ -154,6 +154,15 @@ impl Replica {
         self.database.as_ref().context("the log has no record yet")
     }
 
+    /// Writes everything into the tables, and returns the file that they are in.
+    ///
+    /// # Errors
+    /// There is no record yet, or the disk has failed.
+    pub(in crate::store) fn folded(&self) -> anyhow::Result<PathBuf> {
+        drop(self.database()?.folded()?);
+        Ok(self.path())
+    }
+
     /// Applies the next record.
     ///
     /// # Errors

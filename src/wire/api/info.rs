@@ -18,12 +18,24 @@ pub struct InfoView {
     /// Who this request has proved to come from, such as `user:ci`; left out if it has proved nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
+    /// Who leads, if several servers share the store; left out by a server with a store of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<LeaderView>,
     /// The Concourse installations whose builds are watched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub concourses: Vec<ConcourseView>,
     /// The issuers whose id tokens count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issuers: Vec<IssuerView>,
+}
+
+/// The server that leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeaderView {
+    /// Its name, as it was started with `--advertise`.
+    pub name: String,
+    /// Grows with each change of leaders.
+    pub term: u64,
 }
 
 /// The state of an issuer of id tokens.
