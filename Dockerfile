@@ -40,7 +40,8 @@ FROM ${BASE_IMAGE}
 COPY --from=tests /image/ /
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LOCKER_LISTEN=0.0.0.0 \
-    LOCKER_STORE=sqlite:/data/locker.db
+    LOCKER_STORE=sqlite:/data/locker.db \
+    LOCKER_CACHE=/data
 VOLUME /data
 EXPOSE 8910
 # If the server is not ready, `docker inspect` shows the reason.

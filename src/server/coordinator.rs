@@ -22,7 +22,7 @@ use super::auth::refusals::Refusals;
 use super::auth::sessions::Sessions;
 use super::auth::tokens::Tokens;
 use super::build_watch::BuildWatch;
-use super::door::DoorFigures;
+use super::door::DoorSettings;
 use super::engine::figures::EngineFigures;
 use super::engine::{self, Engine, Listeners};
 use super::events::{Events, Waker};
@@ -50,7 +50,7 @@ pub(super) struct Surroundings {
     pub access: Live,
     /// Of requests that are parked at the door.
     pub notices: Notices,
-    pub door: DoorFigures,
+    pub door: DoorSettings,
     pub log: MoreMetrics,
     pub browsers: Browsers,
 }
@@ -162,7 +162,7 @@ impl Surroundings {
         let (sessions, refusals) = (Sessions::new(settings.tls.is_some(), proof.basic.is_some()), Refusals::default());
         let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
         let metrics = {
-            let (door, log, file) = (self.door.clone(), Arc::clone(&self.log), store::file(&settings.store));
+            let (door, log, file) = (self.door.figures.clone(), Arc::clone(&self.log), store::file(&settings.store));
             let (notify, clock) = (notify.figures.clone(), Arc::clone(&self.clock));
             let clients = of_clients(events, &sessions, &refusals, access);
             move |registry: &mut Registry| {

@@ -1,42 +1,40 @@
-//! A server that shares its store with others: one of them leads and is the coordinator, the others follow it
-//! (docs/cluster.md). What it is at a moment is its [`Role`]; one thread changes it.
+//! A server that shares its store with others: one of them leads and is the coordinator, the others follow it and pass
+//! requests on to it (docs/cluster.md). One thread changes the role; the [`Forwarder`] is what the door sees of it.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use arc_swap::ArcSwap;
 
 use super::Failure as Down;
 use super::coordinator::{Coordinator, Surroundings};
-use super::http::{Admitting, Answering, Handler, Request, Response};
-use crate::core::names::ParkId;
+use super::door::Stop;
+use super::http::Handler;
+use super::link::{Advertised, Forwarder, Key, Lead, LinkServer, LinkSettings, There};
+use super::routes;
+use crate::store::Store as _;
 use crate::store::failstop::FailStop;
 use crate::store::log::address::LogAddress;
-use crate::store::log::head::{Head, Id, Leader};
+use crate::store::log::head::{Head, Id, Leader, Reign};
 use crate::store::shared::{Follower, Look, Membership, SharedStore};
-use crate::wire::errors::Code;
 use crate::wire::problems::quoted;
 
-/// How often the log says the same trouble in its own log, at most.
+/// How long requests that came over links may take once this server hands over. Others wait to lead.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
+/// How often a leader looks whether its door is stopping, and how many times before it hands over.
+const STOP_LOOK: Duration = Duration::from_millis(100);
+const STOP_LOOKS: u32 = 3;
+/// How often the same trouble is logged, at most.
 const TROUBLE: Duration = Duration::from_secs(30);
 /// The pause after a state could not be loaded: long enough that another server may try.
 const UNLOADED: Duration = Duration::from_secs(10);
 
-/// What a server is now.
-enum Role {
-    /// Somebody else leads, as far as it knows.
-    Follows {
-        leader: Option<String>,
-    },
-    Leads(Arc<dyn Handler>),
-}
-
 /// One of several servers.
 pub(super) struct Member {
-    role: Arc<Switch>,
+    forwarder: Arc<Forwarder>,
     events: Sender<Event>,
     thread: JoinHandle<anyhow::Result<()>>,
 }
@@ -48,15 +46,20 @@ enum Event {
 }
 
 impl Member {
-    /// A server on a shared log, if the settings say that it is one. It follows until it may lead.
+    /// A server on a shared log, if the settings say that it is one. It follows until it may lead. `stop` is the door's.
     ///
     /// # Errors
-    /// The address of the log is not valid, or there is no place for a copy of the log. That the database does not answer
-    /// is none: the server waits for it.
-    pub fn open(around: &Surroundings, down: &Down) -> anyhow::Result<Option<Self>> {
+    /// The address of the log is not valid, there is no place for a copy of the log, or links cannot be accepted. That the
+    /// database does not answer is none: the server waits for it.
+    pub fn open(around: &Surroundings, down: &Down, stop: &Stop) -> anyhow::Result<Option<Self>> {
         let settings = &around.settings;
         let Some(address) = LogAddress::parse(&settings.store) else { return Ok(None) };
-        let name = settings.membership.advertise.clone().unwrap_or_else(|| "a server without --advertise".to_owned());
+        let link = settings.membership.link.as_deref().map(Link::open).transpose()?;
+        let name = match (&link, &settings.membership.advertise) {
+            (Some(link), address) => link.advertised(address.as_deref()).to_string(),
+            (None, Some(name)) => name.clone(),
+            (None, None) => "a server without a name".to_owned(),
+        };
         let membership = Membership {
             address: address.map_err(anyhow::Error::msg)?,
             me: Leader { name, run: Id::random().context("no random bytes")? },
@@ -65,12 +68,15 @@ impl Member {
             seen: Arc::default(),
         };
         let follower = Follower::new(membership.clone())?;
-        let role = Arc::new(Switch(ArcSwap::from_pointee(Role::Follows { leader: None })));
+        let forwarder = Arc::new(Forwarder::start(around.notices.clone(), routes::is_repeatable)?);
         let (events, received) = mpsc::channel();
         let roles = Roles {
             around: around.clone(),
             membership,
-            role: Arc::clone(&role),
+            forwarder: Arc::clone(&forwarder),
+            link,
+            known: None,
+            stop: stop.clone(),
             events: received,
             lost: events.clone(),
             trouble: None,
@@ -85,12 +91,12 @@ impl Member {
             ended
         };
         let thread = thread::Builder::new().name("role".to_owned()).spawn(run)?;
-        Ok(Some(Self { role, events, thread }))
+        Ok(Some(Self { forwarder, events, thread }))
     }
 
     /// What answers behind the door.
     pub fn handler(&self) -> Arc<dyn Handler> {
-        Arc::clone(&self.role) as Arc<dyn Handler>
+        Arc::clone(&self.forwarder) as Arc<dyn Handler>
     }
 
     /// Ends the role. If this server leads, it hands over.
@@ -108,7 +114,12 @@ impl Member {
 struct Roles {
     around: Surroundings,
     membership: Membership,
-    role: Arc<Switch>,
+    forwarder: Arc<Forwarder>,
+    link: Option<Link>,
+    /// The leader that the log has told of last.
+    known: Option<There>,
+    /// The door is stopping.
+    stop: Stop,
     events: Receiver<Event>,
     lost: Sender<Event>,
     /// What was logged last, and when.
@@ -133,7 +144,7 @@ impl Roles {
         loop {
             match follower.look() {
                 Ok(Look::Leads(store)) => return Some(*store),
-                Ok(Look::Follows { head }) => self.note_leader(head),
+                Ok(Look::Follows { head }) => self.note_leader(head, follower.store_id()),
                 Err(error) => self.note_trouble(&error),
             }
             match self.events.recv_timeout(follower.pause()) {
@@ -147,9 +158,10 @@ impl Roles {
     /// Leads until another server does. False: it is stopped.
     ///
     /// # Errors
-    /// The engine has panicked.
+    /// The engine has panicked, or links cannot be accepted.
     fn lead(&mut self, store: SharedStore) -> anyhow::Result<bool> {
-        let (reign, term) = (store.reign(), store.reign().leader().term);
+        let (reign, store_id) = (store.reign(), store.store_id().to_owned());
+        let leader = reign.leader();
         let (lost, failed) = (self.lost.clone(), self.lost.clone());
         reign.when_lost(move |why| drop(lost.send(Event::Lost(why.into()))));
         let failed = move |error| drop(failed.send(Event::Lost(error)));
@@ -160,40 +172,65 @@ impl Roles {
                 return Ok(!matches!(self.events.recv_timeout(UNLOADED), Ok(Event::Stop)));
             }
         };
-        self.trouble = None;
-        tracing::warn!(term, "this server leads");
+        (self.trouble, self.known) = (None, None);
+        tracing::warn!(term = leader.term, "this server leads");
         if let Some(imported) = &coordinator.imported {
             tracing::info!("{imported}");
         }
-        self.role.set(Role::Leads(Arc::clone(&coordinator.handler)));
-        let event = self.events.recv();
-        self.role.set(Role::Follows { leader: None });
-        let goes_on = match event {
-            Ok(Event::Lost(error)) => {
-                tracing::error!(term, error = format!("{error:#}"), "this server leads no more: it follows");
+        let accept = |link: &Link| link.accept(&self.around, &coordinator.handler, leader, &store_id);
+        let links = self.link.as_ref().map(accept).transpose()?;
+        self.forwarder.set_leader(Lead::Here(Arc::clone(&coordinator.handler)));
+        let goes_on = match self.until_over() {
+            Event::Lost(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(term = leader.term, error, "this server leads no more: it follows");
                 true
             }
-            Ok(Event::Stop) | Err(_) => false,
+            Event::Stop => false,
         };
-        // What waited here is asked again.
-        self.around.notices.notify_all();
+        // What waits here is asked again at the next leader.
+        self.forwarder.set_leader(Lead::Nobody);
+        if let Some(links) = links {
+            links.stop(LAST_ANSWERS);
+        }
         coordinator.stop()?;
         Ok(goes_on)
     }
 
-    fn note_leader(&mut self, head: Option<Head>) {
-        self.trouble = None;
-        let term = head.as_ref().map_or(0, |head| head.term);
-        // A span of 0: it has given up.
-        let name = head.filter(|head| head.span.0 > 0).map(|head| head.leader.name);
-        let Role::Follows { leader: known } = &*self.role.0.load_full() else { return };
-        if *known != name {
-            match &name {
-                Some(name) => tracing::warn!(term, leader = quoted(name), "this server follows"),
-                None => tracing::warn!(term, "nobody leads"),
+    /// Waits until this server is to lead no more. When the door stops, it hands over soon, though a client may still be
+    /// taking its last answer.
+    fn until_over(&self) -> Event {
+        let mut stops = 0;
+        loop {
+            match self.events.recv_timeout(STOP_LOOK) {
+                Ok(event) => return event,
+                Err(RecvTimeoutError::Disconnected) => return Event::Stop,
+                Err(RecvTimeoutError::Timeout) if self.stop.is_triggered() => stops += 1,
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            self.role.set(Role::Follows { leader: name });
+            if stops > STOP_LOOKS {
+                return Event::Stop;
+            }
         }
+    }
+
+    fn note_leader(&mut self, head: Option<Head>, store_id: Option<&str>) {
+        self.trouble = None;
+        // A span of 0: it has given up.
+        let head = head.filter(|head| head.span.0 > 0);
+        let there = head.zip(store_id).map(|(head, store)| There::of(&head, store));
+        if self.known == there {
+            return;
+        }
+        match &there {
+            Some(there) => {
+                let leader = quoted(shown(&there.leader.name));
+                tracing::warn!(term = there.term, leader, "this server follows");
+            }
+            None => tracing::warn!("nobody leads"),
+        }
+        self.forwarder.set_leader(there.clone().map_or(Lead::Nobody, Lead::There));
+        self.known = there;
     }
 
     fn note_trouble(&mut self, error: &anyhow::Error) {
@@ -206,52 +243,47 @@ impl Roles {
     }
 }
 
-/// Answers as the role of the server has it.
-struct Switch(ArcSwap<Role>);
+/// Where links are accepted, and how this server proves that it is the one that leads.
+struct Link {
+    listener: TcpListener,
+    key: Key,
+}
 
-impl Switch {
-    fn set(&self, role: Role) {
-        self.0.store(Arc::new(role));
+impl Link {
+    fn open(listen: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen for links on {listen}"))?;
+        Ok(Self { listener, key: Key::random()? })
+    }
+
+    /// What the others are told: `address`, or the one that it listens on.
+    fn advertised(&self, address: Option<&str>) -> Advertised {
+        let bound = self.listener.local_addr().map_or_else(|_| String::new(), |bound| bound.to_string());
+        Advertised { address: address.map_or(bound, str::to_owned), key: self.key.public() }
+    }
+
+    fn accept(
+        &self,
+        around: &Surroundings,
+        handler: &Arc<dyn Handler>,
+        leader: Reign,
+        store: &str,
+    ) -> anyhow::Result<LinkServer> {
+        let settings = LinkSettings {
+            key: self.key.clone(),
+            secret: leader.run,
+            term: leader.term,
+            store: store.to_owned(),
+            handler: Arc::clone(handler),
+            notices: around.notices.clone(),
+            door: around.door.clone(),
+            grace: LinkSettings::GRACE,
+            greeting: LinkSettings::GREETING,
+        };
+        LinkServer::start(self.listener.try_clone().context("cannot listen for links")?, settings)
     }
 }
 
-impl Handler for Switch {
-    fn admit<'a>(&'a self, request: &'a mut Request) -> Admitting<'a> {
-        let role = self.0.load_full();
-        Box::pin(async move {
-            match &*role {
-                Role::Leads(handler) => handler.admit(request).await,
-                Role::Follows { leader } => Err(following(leader.as_deref(), &request.path)),
-            }
-        })
-    }
-
-    fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {
-        let role = self.0.load_full();
-        Box::pin(async move {
-            match &*role {
-                // Whatever is parked was admitted by a coordinator of this process, with the same rules.
-                Role::Leads(handler) => handler.handle(request).await,
-                Role::Follows { leader } => following(leader.as_deref(), &request.path),
-            }
-        })
-    }
-
-    fn left(&self, park: ParkId) {
-        if let Role::Leads(handler) = &*self.0.load_full() {
-            handler.left(park);
-        }
-    }
-}
-
-/// The answer of a server that does not lead.
-fn following(leader: Option<&str>, path: &str) -> Response {
-    if path == "/healthz" {
-        return Response::new(200, br#"{"status":"ok"}"#.to_vec());
-    }
-    let text = match leader {
-        Some(name) => format!("this server does not lead, {} does: ask there, or again in a moment", quoted(name)),
-        None => "no server leads at the moment: ask again in a moment".to_owned(),
-    };
-    super::routes::refused(Code::NoLeader, text)
+/// The part of a leader's name that people know.
+fn shown(name: &str) -> &str {
+    name.split_once(' ').map_or(name, |(address, _)| address)
 }

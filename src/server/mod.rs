@@ -117,8 +117,10 @@ pub struct ServerSettings {
 /// The settings of a server that shares its store with others.
 #[derive(Debug, Clone)]
 pub struct MemberSettings {
-    /// Where other servers reach this one. `None`: they cannot, so their clients wait for them to lead.
+    /// Where other servers reach this one while it leads, if not at the address on which it listens for them.
     pub advertise: Option<String>,
+    /// Where it listens for servers that follow. `None`: they cannot pass requests on to it.
+    pub link: Option<String>,
     /// How long the leader may give no sign before another server takes over.
     pub failover: Span,
     /// The directory for its copy of the log.
@@ -194,14 +196,14 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         clock: Arc::clone(&env.clock),
         access: access.clone(),
         notices: Notices::default(),
-        door: DoorFigures::new(tls.as_deref()),
+        door: DoorSettings { figures: DoorFigures::new(tls.as_deref()), tls, ..settings.door.clone() },
         log: Arc::new(log.metrics()),
         browsers: Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only },
         settings,
     };
     let settings = &around.settings;
     let failure = Failure::new(&stop);
-    let own = match member::Member::open(&around, &failure)? {
+    let own = match member::Member::open(&around, &failure, &stop)? {
         Some(member) => Own::Shared(member),
         None => {
             let store = store::open(&settings.store)?;
@@ -217,8 +219,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     }
     warnings.iter().flatten().chain(&settings.warnings).for_each(|warning| tracing::warn!("{warning}"));
     access.keep_fresh(stop.clone()).context("cannot watch the access file")?;
-    let door = DoorSettings { tls, figures: around.door.clone(), ..settings.door.clone() };
-    let served = door::serve(listener, own.handler(), around.notices.clone(), door, stop);
+    let served = door::serve(listener, own.handler(), around.notices.clone(), around.door.clone(), stop);
     own.stop()?;
     match failure.take() {
         Some(error) => Err(error.context(format!(

@@ -45,16 +45,6 @@ impl Notices {
     }
 }
 
-impl Notices {
-    /// Leaves a notice for everybody.
-    pub fn notify_all(&self) {
-        for shard in &*self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.values().for_each(|notify| notify.notify_one());
-        }
-    }
-}
-
 /// The right to take the notices of one parked request.
 pub struct Subscription {
     notices: Notices,

@@ -158,8 +158,11 @@ pub struct ServerArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Several servers on one store (docs/cluster.md)")]
 pub struct MemberArgs {
-    /// The name of this server, as other servers and people see it while it leads
-    #[arg(long, env = "LOCKER_ADVERTISE", value_name = "NAME")]
+    /// Address on which to listen for servers that follow, which pass the requests of their clients on to this one
+    #[arg(long, env = "LOCKER_LINK", value_name = "HOST:PORT")]
+    pub link: Option<String>,
+    /// Address at which other servers reach --link; the address of --link by default
+    #[arg(long, env = "LOCKER_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
     /// Time without a sign of the leader after which another server takes over; between 1s and 1m
     #[arg(long, env = "LOCKER_FAILOVER", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
@@ -178,7 +181,11 @@ impl MemberArgs {
         if self.advertise.as_ref().is_some_and(|name| name.is_empty() || name.len() > NAME_BYTES) {
             return Err(format!("--advertise must have 1 to {NAME_BYTES} bytes"));
         }
+        if self.link.as_ref().is_some_and(|link| link.rsplit_once(':').is_none()) {
+            return Err("--link must be HOST:PORT".to_owned());
+        }
         Ok(MemberSettings {
+            link: self.link.clone(),
             advertise: self.advertise.clone(),
             failover: span(self.failover),
             cache: self.cache.clone().unwrap_or_else(|| env.var("TMPDIR").unwrap_or("/tmp").into()),

@@ -521,7 +521,7 @@ const NO_ROOM: Refusal = Refusal::busy("too many large answers are on their way 
 
 /// The answer to a request that no leader has taken.
 pub(super) fn no_leader() -> Response {
-    refused(Code::NoLeader, "no server leads at the moment, so nothing can be decided: ask again")
+    refused(Code::NoLeader, "no server leads at the moment, or this one cannot reach it (its log says more): ask again")
 }
 
 /// The answer to a request that a leader may have taken, and whose answer was lost with it.

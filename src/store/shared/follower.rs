@@ -64,6 +64,12 @@ impl Follower {
         self.replica.tail()
     }
 
+    /// The id of the store, once there is a record.
+    #[must_use]
+    pub fn store_id(&self) -> Option<&str> {
+        self.replica.database().ok().map(|database| database.id.as_str())
+    }
+
     /// Looks at the log, repeats what is new, and takes over if that is allowed. To be called several times in each span.
     ///
     /// # Errors

@@ -59,7 +59,7 @@ pub(in crate::store) fn take(address: LogAddress, cache: &Path) -> anyhow::Resul
     }
 }
 
-/// Makes the store in a file the content of an empty log.
+/// Makes the store in a file, which is complete without a log or a journal, the content of an empty log.
 ///
 /// # Errors
 /// The log is not empty, or does not answer.

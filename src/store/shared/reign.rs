@@ -89,10 +89,10 @@ impl Reign {
         }
     }
 
-    /// The name of the server.
+    /// The name of the server: without the key behind its address.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.name.split_once(' ').map_or(&self.name, |(address, _)| address)
     }
 
     /// What it has done so far.

@@ -181,8 +181,9 @@ fn a_store_comes_out_of_a_log_and_into_one() {
     drop(store);
     drop(moving::take(address(), cache.path()).unwrap());
     let other = MemoryLog::default();
-    moving::put(&LogAddress::Memory(other.clone()), &file).unwrap();
-    let full = format!("{:#}", moving::put(&LogAddress::Memory(other.clone()), &file).unwrap_err());
+    let (file, _) = crate::store::copies::tables_copied(&file, cache.path()).unwrap();
+    moving::put(&LogAddress::Memory(other.clone()), file.path()).unwrap();
+    let full = format!("{:#}", moving::put(&LogAddress::Memory(other.clone()), file.path()).unwrap_err());
     assert!(full.contains("not empty"), "{full}");
     drop(replica);
     let moved = lead(membership(&other, cache.path()));
