@@ -20,6 +20,11 @@ fn from_vars(arg: Arg, vars: &BTreeMap<String, String>) -> Arg {
         _ => value.clone(),
     });
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let arg = match arg.get_long_help().map(ToString::to_string) {
+        // `--help` shows the long text alone.
+        Some(long) => arg.long_help(format!("{long}\n\n[env: {name}]")),
+        None => arg,
+    };
     let arg = arg.env(Resettable::<OsStr>::Reset).help(format!("{help} [env: {name}]"));
     match value {
         // A switch takes no value, so help shows none.

@@ -108,7 +108,10 @@ impl Coordinator {
         let started =
             engine::start_with(store, settings.rules.clone(), Arc::clone(clock), listeners, import, on_failure);
         let (engine, engine_thread) = started.with_context(|| format!("cannot start on store {}", settings.store))?;
-        lockd::left_behind(&engine.snapshot()).into_iter().for_each(|end| engine.post(end));
+        if reign.is_none() {
+            // On a shared store, those who wait ask again at this server.
+            lockd::left_behind(&engine.snapshot()).into_iter().for_each(|end| engine.post(end));
+        }
         let waker = long_polls.events().start(notices.clone()).context("cannot start the thread for events")?;
         let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
         let routes = Routes::new(engine.clone(), long_polls.clone(), Arc::new(health)).with_reign(reign.clone());

@@ -211,7 +211,10 @@ pub fn restore(from: &Path, uri: &str, replace: bool, fence_above: Option<u64>) 
 fn file_of(uri: &str) -> anyhow::Result<&Path> {
     match uri.strip_prefix("sqlite:") {
         Some(file) if !file.is_empty() => Ok(Path::new(file)),
-        _ => bail!("store {:?} is not a file: write sqlite:FILE", scheme(uri)),
+        _ => bail!(
+            "store {:?} cannot be used: only sqlite:FILE can be copied and checked, and etcd:... and postgres:...",
+            scheme(uri)
+        ),
     }
 }
 

@@ -148,7 +148,8 @@ fn help_and_version_are_for_people() {
         assert!(done.stdout.contains("locker") && done.stderr.is_empty(), "{done:?}");
     }
     let server = Running::start(clean(binary()).args(["server", "--help"]), b"").finish().ok();
-    for name in ["LOCKER_LISTEN", "LOCKER_STORE", "LOCKER_NO_AUTH", "LOCKER_CONFIRM", "AUTH_USER", "PORT"] {
+    for name in ["[env: LOCKER_LISTEN]", "[env: LOCKER_STORE]", "LOCKER_NO_AUTH", "LOCKER_CONFIRM", "AUTH_USER", "PORT"]
+    {
         assert!(server.stdout.contains(name), "{name}");
     }
 }
