@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::{claims, concourse, issuers, with};
 use crate::support::certs::Files;
 use crate::support::clock::HandClock;
+use crate::support::eventually;
 use crate::support::in_process::{House, request};
 use crate::support::issuer::Key;
 
@@ -47,7 +48,9 @@ impl World {
     /// Starts the server, again on the same store.
     fn start(&mut self) {
         (self.guard, self.house) = (None, None);
-        let store = store::open(&format!("sqlite:{}", self.files.path("locker.db").display())).unwrap();
+        let uri = format!("sqlite:{}", self.files.path("locker.db").display());
+        // A process that another test has just forked holds the lock file, too, until it runs its program.
+        let store = eventually("the store is free", || store::open(&uri).ok());
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         self.files.write("access.yml", "rules:\n- {to: authenticated, may: admin, pools: '*'}\n");
         let path = self.files.path("access.yml");
