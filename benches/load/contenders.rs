@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::support::Setup;
+use super::support::{Setup, eventually};
 use super::{cpu_time, postgres};
 
 /// Bytes of a log that are read at once.
@@ -23,6 +23,9 @@ const LOG: usize = 64 * 1024;
 pub enum Store {
     Sqlite,
     Memory,
+    /// One server on a shared store of its own: a [`Contender::Etcd`] or a [`Contender::Postgres`] below it.
+    Etcd,
+    Postgres,
 }
 
 impl Store {
@@ -30,13 +33,33 @@ impl Store {
         match self {
             Self::Sqlite => Setup::sqlite(directory),
             Self::Memory => Setup::memory(),
+            Self::Etcd | Self::Postgres => unreachable!("what is below is started first"),
         }
+    }
+
+    /// What is below it, if that is a contender.
+    pub fn below(self) -> Option<Contender> {
+        match self {
+            Self::Sqlite | Self::Memory => None,
+            Self::Etcd => Some(Contender::Etcd),
+            Self::Postgres => Some(Contender::Postgres),
+        }
+    }
+
+    fn setup_above(self, below: SocketAddr, directory: &Path) -> Setup {
+        let store = match self {
+            Self::Etcd => format!("etcd:{below}?tls=off"),
+            _ => format!("postgres://postgres@{below}/postgres?sslmode=disable"),
+        };
+        Setup { store, ..Setup::memory() }.flag("--cache", &directory.display().to_string())
     }
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Sqlite => "locker on SQLite",
             Self::Memory => "locker in memory",
+            Self::Etcd => "locker on etcd",
+            Self::Postgres => "locker on PostgreSQL",
         }
     }
 }
@@ -48,7 +71,11 @@ impl FromStr for Store {
         match name {
             "sqlite" => Ok(Self::Sqlite),
             "memory" => Ok(Self::Memory),
-            _ => anyhow::bail!("LOCKER_BENCH_STORES: {name:?} is not a store; give sqlite, memory or both"),
+            "etcd" => Ok(Self::Etcd),
+            "postgres" => Ok(Self::Postgres),
+            _ => anyhow::bail!(
+                "LOCKER_BENCH_STORES: {name:?} is not a store: there are sqlite, memory, etcd and postgres"
+            ),
         }
     }
 }
@@ -86,13 +113,30 @@ impl Contender {
     pub fn start(self) -> anyhow::Result<Option<Running>> {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let address = free_address()?;
-        let Some(mut command) = self.command(address, directory.path())? else { return Ok(None) };
+        let below = match self {
+            Self::Locker(store) => match store.below().map(Self::start).transpose()? {
+                Some(None) => return Ok(None),
+                below => below.flatten(),
+            },
+            _ => None,
+        };
+        let command = match (self, &below) {
+            (Self::Locker(store), Some(below)) => {
+                let setup = store.setup_above(below.address, directory.path());
+                Some(setup.flag("--listen", &address.to_string()).command())
+            }
+            _ => self.command(address, directory.path())?,
+        };
+        let Some(mut command) = command else { return Ok(None) };
         match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn() {
             Ok(mut child) => {
                 // Locker writes four lines for each cycle, and somebody reads them, as everywhere.
                 let log = BufReader::with_capacity(LOG, child.stderr.take().expect("it is piped"));
                 std::thread::spawn(move || std::io::copy(&mut { log }, &mut std::io::sink()));
-                Ok(Some(Running { address, contender: self, child, _directory: directory }))
+                if below.is_some() {
+                    eventually("it leads", || ureq::get(&format!("http://{address}/readyz")).call().is_ok());
+                }
+                Ok(Some(Running { address, contender: self, child, below: below.map(Box::new), _directory: directory }))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
@@ -130,6 +174,7 @@ pub struct Running {
     pub address: SocketAddr,
     contender: Contender,
     child: Child,
+    below: Option<Box<Running>>,
     _directory: TempDir,
 }
 
@@ -146,5 +191,6 @@ impl Drop for Running {
         // Not SIGKILL: processes of PostgreSQL would outlive their parent. It may have ended already.
         let _ = i32::try_from(self.child.id()).map(|pid| kill(Pid::from_raw(pid), Signal::SIGINT));
         let _ = self.child.wait();
+        drop(self.below.take());
     }
 }

@@ -82,6 +82,15 @@ fn table(measured: &[Measured]) -> String {
         let ratio = |index: usize| ours.iter().zip(rounds).map(move |(o, t)| o.per_second[index] / t.per_second[index]);
         table += &line(&what, 2, |index| ratio(index).collect());
     }
+    for (contender, ours) in present() {
+        // One server on a shared store, beside what its database does by itself.
+        let Contender::Locker(store) = contender else { continue };
+        let below = measured.iter().find(|(other, rounds)| Some(*other) == store.below() && !rounds.is_empty());
+        let Some((below, rounds)) = below else { continue };
+        let what = format!("{}: times as many as {}", contender.name(), below.name());
+        let ratio = |index: usize| ours.iter().zip(rounds).map(move |(o, t)| o.per_second[index] / t.per_second[index]);
+        table += &line(&what, 2, |index| ratio(index).collect());
+    }
     for (whose, cpu) in [("server", Round::server as fn(&Round) -> &[f64]), ("generator", Round::generator)] {
         for (contender, rounds) in present().filter(|(_, rounds)| !cpu(&rounds[0]).is_empty()) {
             let what = format!("{}: CPU of the {whose} for one cycle, us", contender.name());
