@@ -112,6 +112,10 @@ impl Follower {
     }
 
     fn repeat_all(&mut self) -> anyhow::Result<(Box<dyn Log>, Option<Head>)> {
+        if self.replica.has_failed() {
+            tracing::warn!("the copy of the log could not be written: it is made again");
+            self.replica = Replica::empty(&self.membership.cache, &self.membership.seen)?;
+        }
         let Link(mut log) = match self.log.take() {
             Some(log) => log,
             None => Link(self.membership.address.open(self.membership.patience())?),
@@ -186,4 +190,26 @@ impl Follower {
 
 fn tail_of(manifest: &Manifest) -> Tail {
     Tail { seq: manifest.seq, record: manifest.record }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{lead, membership, newest};
+    use super::*;
+    use crate::store::Store as _;
+    use crate::store::log::memory::MemoryLog;
+
+    #[test]
+    fn a_copy_that_cannot_be_written_is_made_again() {
+        let (log, cache) = (MemoryLog::default(), tempfile::tempdir().unwrap());
+        let mut store = lead(membership(&log, cache.path()));
+        let mut follower = Follower::new(membership(&log, cache.path())).unwrap();
+        follower.look().unwrap();
+        let seen = follower.tail();
+        follower.replica.break_disk();
+        store.commit(&newest(5)).unwrap();
+        follower.look().unwrap();
+        assert_eq!(follower.tail().seq, seen.seq.next());
+        assert!(!follower.replica.has_failed());
+    }
 }

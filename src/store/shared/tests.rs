@@ -14,7 +14,7 @@ use crate::store::log::memory::MemoryLog;
 use crate::store::samples;
 
 /// A server that shares this log.
-fn membership(log: &MemoryLog, cache: &Path) -> Membership {
+pub(super) fn membership(log: &MemoryLog, cache: &Path) -> Membership {
     Membership {
         address: LogAddress::Memory(log.clone()),
         me: Leader { name: "a".to_owned(), run: Id::random().unwrap() },
@@ -25,14 +25,14 @@ fn membership(log: &MemoryLog, cache: &Path) -> Membership {
 }
 
 /// Leads at once, because nobody does.
-fn lead(membership: Membership) -> SharedStore {
+pub(super) fn lead(membership: Membership) -> SharedStore {
     match Follower::new(membership).unwrap().look().unwrap() {
         Look::Leads(store) => *store,
         Look::Follows { head } => panic!("{head:?}"),
     }
 }
 
-fn newest(revision: u64) -> Changes {
+pub(super) fn newest(revision: u64) -> Changes {
     let meta = Meta { revision: Revision(revision), engine: EngineMs(7), ..some_meta() };
     Changes { meta: Some(meta), ..Changes::default() }
 }

@@ -200,6 +200,18 @@ impl Replica {
         Ok(())
     }
 
+    /// Whether its rows cannot be written any more, for example because the disk is full. It must be made again.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.database.as_ref().is_some_and(|database| database.pending.folded().is_err())
+    }
+
+    /// What happens when the disk is full.
+    #[cfg(test)]
+    pub(in crate::store) fn break_disk(&self) {
+        self.database().unwrap().pending.fail(&anyhow::anyhow!("the disk is full"));
+    }
+
     /// Where its tables are, for [`copy`].
     #[must_use]
     pub fn source(&self) -> Source {
