@@ -97,6 +97,30 @@ impl Request {
     }
 }
 
+#[cfg(test)]
+impl Request {
+    /// A first request of nobody, for tests.
+    #[must_use]
+    pub fn sample(method: &str, path: &str) -> Self {
+        Self {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: String::new(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            peer: String::new(),
+            id: "7-1".to_owned(),
+            identity: None,
+            shown: None,
+            token: None,
+            admitted: false,
+            park: ParkId(1),
+            can_park: true,
+            attempt: Attempt::First,
+        }
+    }
+}
+
 /// The answer to one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
@@ -161,20 +185,8 @@ mod tests {
     #[test]
     fn signed_tokens_are_told_from_other_credentials() {
         let of = |value: &str| Request {
-            method: "GET".to_owned(),
-            path: "/".to_owned(),
-            query: String::new(),
             headers: vec![("authorization".to_owned(), value.to_owned())],
-            body: Vec::new(),
-            peer: String::new(),
-            id: String::new(),
-            identity: None,
-            shown: None,
-            token: None,
-            admitted: false,
-            park: ParkId(1),
-            can_park: true,
-            attempt: Attempt::First,
+            ..Request::sample("GET", "/")
         };
         for (value, expected) in [
             ("Bearer a.b.c", Some("a.b.c")),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::server::http::{Admitting, Attempt};
+use crate::server::http::Admitting;
 use crate::server::routes;
 
 struct Ok200;
@@ -19,20 +19,10 @@ impl Handler for Ok200 {
 
 pub(super) fn request(method: &str, path: &str, authorization: Option<&str>, subject: Option<&str>) -> Request {
     Request {
-        method: method.into(),
-        path: path.into(),
-        query: String::new(),
         headers: authorization.iter().map(|value| ("authorization".to_owned(), (*value).to_owned())).collect(),
-        body: Vec::new(),
-        peer: String::new(),
-        id: "7-1".into(),
         identity: subject.map(|subject| Identity::Certificate(subject.to_owned())),
-        park: ParkId(1),
-        shown: None,
-        token: None,
-        admitted: false,
         can_park: false,
-        attempt: Attempt::First,
+        ..Request::sample(method, path)
     }
 }
 

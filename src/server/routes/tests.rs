@@ -2,7 +2,6 @@
 
 use super::route::Method;
 use super::*;
-use crate::server::http::Attempt;
 
 /// What may be asked again at the next leader. Whoever adds a route that changes something decides here.
 #[test]
@@ -57,20 +56,5 @@ fn every_route_that_changes_something_says_whether_it_may_be_repeated() {
 }
 
 fn request(method: &str, path: &str, body: &str) -> Request {
-    Request {
-        method: method.to_owned(),
-        path: path.to_owned(),
-        query: String::new(),
-        headers: Vec::new(),
-        body: body.into(),
-        peer: String::new(),
-        id: "1".to_owned(),
-        identity: None,
-        shown: None,
-        token: None,
-        admitted: false,
-        park: ParkId(1),
-        can_park: true,
-        attempt: Attempt::First,
-    }
+    Request { body: body.into(), ..Request::sample(method, path) }
 }
