@@ -42,7 +42,11 @@ pub(super) struct Member {
 /// What ends a role.
 enum Event {
     Stop,
-    Lost(anyhow::Error),
+    /// This server does not lead any more in this term. Two parts may find that out, one after the other.
+    Lost {
+        term: u64,
+        error: anyhow::Error,
+    },
 }
 
 impl Member {
@@ -149,8 +153,8 @@ impl Roles {
             }
             match self.events.recv_timeout(follower.pause()) {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
-                // Of an earlier time.
-                Ok(Event::Lost(_)) | Err(RecvTimeoutError::Timeout) => {}
+                // Nothing, or news of an earlier term.
+                Ok(Event::Lost { .. }) | Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
@@ -162,9 +166,10 @@ impl Roles {
     fn lead(&mut self, store: SharedStore) -> anyhow::Result<bool> {
         let (reign, store_id) = (store.reign(), store.store_id().to_owned());
         let leader = reign.leader();
-        let (lost, failed) = (self.lost.clone(), self.lost.clone());
-        reign.when_lost(move |why| drop(lost.send(Event::Lost(why.into()))));
-        let failed = move |error| drop(failed.send(Event::Lost(error)));
+        let (term, lost) = (leader.term, self.lost.clone());
+        let failed = move |error| drop(lost.send(Event::Lost { term, error }));
+        let told = failed.clone();
+        reign.when_lost(move |why| told(why.into()));
         let coordinator = match Coordinator::start(Box::new(FailStop::new(store)), Some(reign), &self.around, failed) {
             Ok(coordinator) => coordinator,
             Err(error) => {
@@ -173,43 +178,40 @@ impl Roles {
             }
         };
         (self.trouble, self.known) = (None, None);
-        tracing::warn!(term = leader.term, "this server leads");
+        tracing::warn!(term, "this server leads");
         if let Some(imported) = &coordinator.imported {
             tracing::info!("{imported}");
         }
         let accept = |link: &Link| link.accept(&self.around, &coordinator.handler, leader, &store_id);
         let links = self.link.as_ref().map(accept).transpose()?;
         self.forwarder.set_leader(Lead::Here(Arc::clone(&coordinator.handler)));
-        let goes_on = match self.until_over() {
-            Event::Lost(error) => {
-                let error = format!("{error:#}");
-                tracing::error!(term = leader.term, error, "this server leads no more: it follows");
-                true
-            }
-            Event::Stop => false,
-        };
+        let lost = self.until_over(term);
+        if let Some(error) = &lost {
+            tracing::error!(term, error = format!("{error:#}"), "this server leads no more: it follows");
+        }
         // What waits here is asked again at the next leader.
         self.forwarder.set_leader(Lead::Nobody);
         if let Some(links) = links {
             links.stop(LAST_ANSWERS);
         }
         coordinator.stop()?;
-        Ok(goes_on)
+        Ok(lost.is_some())
     }
 
-    /// Waits until this server is to lead no more. When the door stops, it hands over soon, though a client may still be
-    /// taking its last answer.
-    fn until_over(&self) -> Event {
+    /// Waits until this server is to lead no more: why it has lost this term, or `None` if it is stopped. When the door
+    /// stops, it hands over soon, though a client may still be taking its last answer.
+    fn until_over(&self, term: u64) -> Option<anyhow::Error> {
         let mut stops = 0;
         loop {
             match self.events.recv_timeout(STOP_LOOK) {
-                Ok(event) => return event,
-                Err(RecvTimeoutError::Disconnected) => return Event::Stop,
+                Ok(Event::Lost { term: lost, error }) if lost == term => return Some(error),
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) if self.stop.is_triggered() => stops += 1,
-                Err(RecvTimeoutError::Timeout) => {}
+                // Nothing, or news of an earlier term.
+                Ok(Event::Lost { .. }) | Err(RecvTimeoutError::Timeout) => {}
             }
             if stops > STOP_LOOKS {
-                return Event::Stop;
+                return None;
             }
         }
     }
@@ -224,7 +226,7 @@ impl Roles {
         }
         match &there {
             Some(there) => {
-                let leader = quoted(shown(&there.leader.name));
+                let leader = quoted(there.leader.shown());
                 tracing::warn!(term = there.term, leader, "this server follows");
             }
             None => tracing::warn!("nobody leads"),
@@ -281,9 +283,4 @@ impl Link {
         };
         LinkServer::start(self.listener.try_clone().context("cannot listen for links")?, settings)
     }
-}
-
-/// The part of a leader's name that people know.
-fn shown(name: &str) -> &str {
-    name.split_once(' ').map_or(name, |(address, _)| address)
 }

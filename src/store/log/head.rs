@@ -84,6 +84,14 @@ pub struct Leader {
     pub run: Id,
 }
 
+impl Leader {
+    /// The part of its name that people know: its address, without the key behind it.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        self.name.split_once(' ').map_or(&self.name, |(address, _)| address)
+    }
+}
+
 /// The one value that decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {

@@ -92,7 +92,7 @@ impl Follower {
                 }
                 let engine = made.map_or_else(Default::default, |head| head.engine);
                 let reign =
-                    Arc::new(Reign::new(self.membership.me.name.clone(), leading, self.membership.span, engine));
+                    Arc::new(Reign::new(self.membership.me.shown().to_owned(), leading, self.membership.span, engine));
                 let replica = std::mem::replace(
                     &mut self.replica,
                     Replica::empty(&self.membership.cache, &self.membership.seen)?,

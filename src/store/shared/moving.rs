@@ -22,9 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SPAN: Span = Span(60_000);
 
 /// What a program that is no server is called in a log.
-fn nobody(address: LogAddress, cache: &Path) -> anyhow::Result<Membership> {
-    let me = Leader { name: "locker store".to_owned(), run: Id::random()? };
-    Ok(Membership { address, me, span: SPAN, cache: cache.to_owned(), seen: Arc::default() })
+fn nobody() -> anyhow::Result<Leader> {
+    Ok(Leader { name: "locker store".to_owned(), run: Id::random()? })
+}
+
+fn visitor(address: LogAddress, cache: &Path) -> anyhow::Result<Follower> {
+    let (me, cache) = (nobody()?, cache.to_owned());
+    Follower::new(Membership { address, me, span: SPAN, cache, seen: Arc::default() })
 }
 
 /// A copy of what a log contains now, in the directory `cache`, and the file that it is in: all of it is in the tables. The
@@ -33,7 +37,7 @@ fn nobody(address: LogAddress, cache: &Path) -> anyhow::Result<Membership> {
 /// # Errors
 /// The log cannot be read, or is empty.
 pub(in crate::store) fn copy_of(address: LogAddress, cache: &Path) -> anyhow::Result<(Replica, PathBuf)> {
-    let replica = Follower::new(nobody(address, cache)?)?.into_repeated()?;
+    let replica = visitor(address, cache)?.into_repeated()?;
     let path = replica.folded()?;
     Ok((replica, path))
 }
@@ -44,7 +48,7 @@ pub(in crate::store) fn copy_of(address: LogAddress, cache: &Path) -> anyhow::Re
 /// A server uses it, or it cannot be read.
 pub(in crate::store) fn take(address: LogAddress, cache: &Path) -> anyhow::Result<SharedStore> {
     ensure!(address.open(PATIENCE)?.head()?.is_some(), "it is empty: no server has started on it");
-    let mut follower = Follower::new(nobody(address, cache)?)?;
+    let mut follower = visitor(address, cache)?;
     let mut first: Option<Head> = None;
     loop {
         let seen = match follower.look()? {
@@ -54,7 +58,7 @@ pub(in crate::store) fn take(address: LogAddress, cache: &Path) -> anyhow::Resul
             Look::Follows { head: None } => continue,
         };
         let first = first.get_or_insert_with(|| seen.clone());
-        ensure!(*first == seen, "{:?} uses it: stop all servers on it first", seen.leader.name);
+        ensure!(*first == seen, "{:?} uses it: stop all servers on it first", seen.leader.shown());
         thread::sleep(follower.pause());
     }
 }
@@ -66,8 +70,7 @@ pub(in crate::store) fn take(address: LogAddress, cache: &Path) -> anyhow::Resul
 pub(in crate::store) fn put(address: &LogAddress, file: &Path) -> anyhow::Result<()> {
     let mut log = address.open(PATIENCE)?;
     ensure!(log.head()?.is_none(), "it is not empty: name another schema (postgres) or prefix (etcd)");
-    let me = Leader { name: "locker store".to_owned(), run: Id::random()? };
-    let mut candidate = Candidate::new(me, SPAN);
+    let mut candidate = Candidate::new(nobody()?, SPAN);
     let Stand::Leads(mut leading) = stand(&mut candidate, log, SystemClock::start()) else {
         bail!("somebody else has begun to use it: name another schema (postgres) or prefix (etcd)");
     };

@@ -89,10 +89,10 @@ impl Reign {
         }
     }
 
-    /// The name of the server: without the key behind its address.
+    /// The name of the server, as people know it.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.name.split_once(' ').map_or(&self.name, |(address, _)| address)
+        &self.name
     }
 
     /// What it has done so far.
