@@ -68,12 +68,21 @@ fn story_25_a_task_extends_its_ttl_while_it_runs() {
 
 #[test]
 fn story_28_hundreds_of_holds_and_waiters_are_as_before_after_a_restart() {
-    let mut server = Server::start_with("sqlite", &["--listen-window", "1h", "--place", "2h"], &[]);
+    // Nothing may run out by itself, however slow the machine's disk is.
+    let windows = ["--listen-window", "1h", "--place", "2h", "--confirm", "1h"];
+    let mut server = Server::start_with("sqlite", &windows, &[]);
     server.api("PUT", "/pools/p", &json!({"capacity": 500, "policy": {"overtaking": "backfill:3", "scope": "person"}}));
-    for n in 0..800 {
-        let owner = json!({"cluster": "https://ci", "build_id": n.to_string()});
-        claim(&server, &format!("c{n:03}"), &json!({"pool": "p", "confirm": n % 2 == 0, "owner": owner}));
-    }
+    std::thread::scope(|threads| {
+        for first in 0..8 {
+            let server = &server;
+            threads.spawn(move || {
+                for n in (first..800).step_by(8) {
+                    let owner = json!({"cluster": "https://ci", "build_id": n.to_string()});
+                    claim(server, &format!("c{n:03}"), &json!({"pool": "p", "confirm": n % 2 == 0, "owner": owner}));
+                }
+            });
+        }
+    });
     let state = |server: &Server| {
         let (_, claims) = server.api("GET", "/claims?limit=1000", &Value::Null);
         (server.pool("p")["queue"].clone(), claims)
