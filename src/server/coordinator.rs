@@ -36,7 +36,7 @@ use super::routes::contracts::{ContractRoutes, lockd};
 use super::routes::{self, MoreMetrics, Routes};
 use crate::core::time::WallMs;
 use crate::env::Clock;
-use crate::store::shared::Reign;
+use crate::store::shared::{Reign, Standing};
 use crate::store::{self, Store};
 use crate::wire::errors::Code;
 
@@ -52,6 +52,9 @@ pub(super) struct Surroundings {
     pub notices: Notices,
     pub door: DoorSettings,
     pub log: MoreMetrics,
+    /// What a server on a shared log adds.
+    pub shared: MoreMetrics,
+    pub standing: Option<Arc<Standing>>,
     pub browsers: Browsers,
 }
 
@@ -114,8 +117,9 @@ impl Coordinator {
         }
         let waker = long_polls.events().start(notices.clone()).context("cannot start the thread for events")?;
         let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
-        let routes = Routes::new(engine.clone(), long_polls.clone(), Arc::new(health)).with_reign(reign.clone());
-        let handler = around.guarded(routes, reign, &engine, &builds, &notify, long_polls.events());
+        let routes =
+            Routes::new(engine.clone(), long_polls.clone(), Arc::new(health)).with_standing(around.standing.clone());
+        let handler = around.guarded(routes, &engine, &builds, &notify, long_polls.events());
         builds.start(&settings.watch, &engine).context("cannot start the build watch")?;
         let notifying = notify.start(&engine, &settings.store, vars, Arc::clone(clock))?;
         Ok(Self {
@@ -154,7 +158,6 @@ impl Surroundings {
     fn guarded(
         &self,
         routes: Routes,
-        reign: Option<Arc<Reign>>,
         engine: &Engine,
         builds: &BuildWatch,
         notify: &Notify,
@@ -166,6 +169,7 @@ impl Surroundings {
         let contracts = ContractRoutes::new(settings.contracts.clone(), settings.lockd_unlock_missing);
         let metrics = {
             let (door, log, file) = (self.door.figures.clone(), Arc::clone(&self.log), store::file(&settings.store));
+            let shared = Arc::clone(&self.shared);
             let (notify, clock) = (notify.figures.clone(), Arc::clone(&self.clock));
             let clients = of_clients(events, &sessions, &refusals, access);
             move |registry: &mut Registry| {
@@ -174,9 +178,7 @@ impl Surroundings {
                 door.register(registry);
                 log(registry);
                 metrics::store_size(file.as_deref(), registry);
-                if let Some(reign) = &reign {
-                    metrics::of_reign(reign, registry);
-                }
+                shared(registry);
             }
         };
         let routes = routes

@@ -3,6 +3,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,11 +16,12 @@ use super::door::Stop;
 use super::http::Handler;
 use super::link::{Advertised, Forwarder, Key, Lead, LinkServer, LinkSettings, There};
 use super::routes;
+use super::standing::{self, OwnMetrics};
 use crate::store::Store as _;
 use crate::store::failstop::FailStop;
 use crate::store::log::address::LogAddress;
 use crate::store::log::head::{Head, Id, Leader, Reign};
-use crate::store::shared::{Follower, Look, Membership, SharedStore};
+use crate::store::shared::{Admitted, Follower, Look, Membership, Registry, SharedStore};
 use crate::wire::problems::quoted;
 
 /// How long requests that came over links may take once this server hands over. Others wait to lead.
@@ -35,6 +37,7 @@ const UNLOADED: Duration = Duration::from_secs(10);
 /// One of several servers.
 pub(super) struct Member {
     forwarder: Arc<Forwarder>,
+    registry: Arc<Registry>,
     events: Sender<Event>,
     thread: JoinHandle<anyhow::Result<()>>,
 }
@@ -70,13 +73,21 @@ impl Member {
             span: settings.membership.failover,
             cache: settings.membership.cache.clone(),
             seen: Arc::default(),
+            rules: settings.equal_rules(),
+            standing: Arc::default(),
         };
         let follower = Follower::new(membership.clone())?;
-        let forwarder = Arc::new(Forwarder::start(around.notices.clone(), routes::is_repeatable)?);
+        let forwarder = Forwarder::start(around.notices.clone(), routes::is_repeatable)?;
+        let links = link.as_ref().map(|link| Arc::clone(&link.links)).unwrap_or_default();
+        let shared = standing::metrics_of(&membership.standing, forwarder.passing(), &links);
+        let around = Surroundings { shared, standing: Some(Arc::clone(&membership.standing)), ..around.clone() };
+        let forwarder = Arc::new(forwarder.with_own(OwnMetrics::guarded(&around)));
+        let registry = Arc::new(Registry::start(&membership)?);
         let (events, received) = mpsc::channel();
         let roles = Roles {
-            around: around.clone(),
+            around,
             membership,
+            registry: Arc::clone(&registry),
             forwarder: Arc::clone(&forwarder),
             link,
             known: None,
@@ -95,7 +106,7 @@ impl Member {
             ended
         };
         let thread = thread::Builder::new().name("role".to_owned()).spawn(run)?;
-        Ok(Some(Self { forwarder, events, thread }))
+        Ok(Some(Self { forwarder, registry, events, thread }))
     }
 
     /// What answers behind the door.
@@ -110,7 +121,9 @@ impl Member {
     pub fn stop(self) -> anyhow::Result<()> {
         // If the thread has ended, it says why below.
         let _ = self.events.send(Event::Stop);
-        self.thread.join().unwrap_or_else(|_| bail!("the thread for the role has panicked: this is a bug in locker"))
+        let ended = self.thread.join();
+        self.registry.stop();
+        ended.unwrap_or_else(|_| bail!("the thread for the role has panicked: this is a bug in locker"))
     }
 }
 
@@ -118,6 +131,7 @@ impl Member {
 struct Roles {
     around: Surroundings,
     membership: Membership,
+    registry: Arc<Registry>,
     forwarder: Arc<Forwarder>,
     link: Option<Link>,
     /// The leader that the log has told of last.
@@ -133,7 +147,7 @@ struct Roles {
 impl Roles {
     fn run(mut self, mut follower: Follower) -> anyhow::Result<()> {
         loop {
-            let Some(store) = self.follow(follower) else { return Ok(()) };
+            let Some(store) = self.follow(follower)? else { return Ok(()) };
             if !self.lead(store)? {
                 return Ok(());
             }
@@ -144,15 +158,22 @@ impl Roles {
     }
 
     /// Follows until this server may lead. `None`: it is stopped.
-    fn follow(&mut self, mut follower: Follower) -> Option<SharedStore> {
+    ///
+    /// # Errors
+    /// Its rules are not those of the server that leads.
+    fn follow(&mut self, mut follower: Follower) -> anyhow::Result<Option<SharedStore>> {
         loop {
-            match follower.look() {
-                Ok(Look::Leads(store)) => return Some(*store),
-                Ok(Look::Follows { head }) => self.note_leader(head, follower.store_id()),
-                Err(error) => self.note_trouble(&error),
+            match self.registry.admitted() {
+                Admitted::Yes => match follower.look() {
+                    Ok(Look::Leads(store)) => return Ok(Some(*store)),
+                    Ok(Look::Follows { head }) => self.note_leader(head, follower.store_id()),
+                    Err(error) => self.note_trouble(format!("{error:#}")),
+                },
+                Admitted::NotYet(trouble) => trouble.into_iter().for_each(|trouble| self.note_trouble(trouble)),
+                Admitted::No(unequal) => return Err(unequal.into()),
             }
             match self.events.recv_timeout(follower.pause()) {
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(None),
                 // Nothing, or news of an earlier term.
                 Ok(Event::Lost { .. }) | Err(RecvTimeoutError::Timeout) => {}
             }
@@ -178,6 +199,8 @@ impl Roles {
             }
         };
         (self.trouble, self.known) = (None, None);
+        self.membership.standing.leads(self.membership.me.shown(), term);
+        self.registry.announce();
         tracing::warn!(term, "this server leads");
         if let Some(imported) = &coordinator.imported {
             tracing::info!("{imported}");
@@ -189,6 +212,7 @@ impl Roles {
         if let Some(error) = &lost {
             tracing::error!(term, error = format!("{error:#}"), "this server leads no more: it follows");
         }
+        self.membership.standing.follows(lost.is_some());
         // What waits here is asked again at the next leader.
         self.forwarder.set_leader(Lead::Nobody);
         if let Some(links) = links {
@@ -235,8 +259,7 @@ impl Roles {
         self.known = there;
     }
 
-    fn note_trouble(&mut self, error: &anyhow::Error) {
-        let text = format!("{error:#}");
+    fn note_trouble(&mut self, text: String) {
         let is_known = self.trouble.as_ref().is_some_and(|(known, at)| *known == text && at.elapsed() < TROUBLE);
         if !is_known {
             tracing::warn!(error = text, "the log of the shared store cannot be followed: it is tried again");
@@ -249,12 +272,14 @@ impl Roles {
 struct Link {
     listener: TcpListener,
     key: Key,
+    /// How many servers follow over it.
+    links: Arc<AtomicUsize>,
 }
 
 impl Link {
     fn open(listen: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen for links on {listen}"))?;
-        Ok(Self { listener, key: Key::random()? })
+        Ok(Self { listener, key: Key::random()?, links: Arc::default() })
     }
 
     /// What the others are told: `address`, or the one that it listens on.
@@ -280,6 +305,7 @@ impl Link {
             door: around.door.clone(),
             grace: LinkSettings::GRACE,
             greeting: LinkSettings::GREETING,
+            links: Arc::clone(&self.links),
         };
         LinkServer::start(self.listener.try_clone().context("cannot listen for links")?, settings)
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text, text as openmetrics};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -23,7 +23,6 @@ use crate::core::pool::{Lock, Pool};
 use crate::core::state::{Kept, Snapshot};
 use crate::core::time::WallMs;
 use crate::store;
-use crate::store::shared::{Done, Reign};
 use crate::wire::api::{ConcourseState, ConcourseView};
 
 /// The label of all pools that have no metrics of their own. No pool can have this name.
@@ -70,19 +69,30 @@ pub fn exposition(
     register: impl FnOnce(&mut Registry),
     format: Format,
 ) -> Result<String, fmt::Error> {
+    let more = |registry: &mut Registry| {
+        engine.figures().register(registry);
+        let (snapshot, counted) = (engine.snapshot(), engine.figures().pools());
+        registry.register_collector(Box::new(Pools::new(&snapshot, &counted, engine.now().wall)));
+        registry.register_collector(Box::new(Watches(concourses)));
+        registry.register_collector(Box::new(History::new(&snapshot, engine.now().wall)));
+        register(registry);
+    };
+    text(more, format)
+}
+
+/// The metrics of the process, and those that `register` adds, as text.
+///
+/// # Errors
+/// Never in practice: text is written to memory.
+pub fn text(register: impl FnOnce(&mut Registry), format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("locker");
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("build", "The release of the server", version);
-    engine.figures().register(&mut registry);
-    let (snapshot, counted) = (engine.snapshot(), engine.figures().pools());
-    registry.register_collector(Box::new(Pools::new(&snapshot, &counted, engine.now().wall)));
-    registry.register_collector(Box::new(Watches(concourses)));
-    registry.register_collector(Box::new(History::new(&snapshot, engine.now().wall)));
     register(&mut registry);
     let mut body = String::new();
     match format {
         Format::Prometheus => prometheus_text::encode(&mut body, &registry)?,
-        Format::OpenMetrics => text::encode(&mut body, &registry)?,
+        Format::OpenMetrics => openmetrics::encode(&mut body, &registry)?,
     }
     Ok(body)
 }
@@ -105,18 +115,6 @@ pub fn store_size(file: Option<&Path>, registry: &mut Registry) {
     let sizes = store::files(file).map(|file| std::fs::metadata(file).map_or(0, |metadata| metadata.len()));
     let size = ConstGauge::new(sizes.iter().sum::<u64>());
     registry.register_with_unit("store_size", "Size of the files of the store", Unit::Bytes, size);
-}
-
-/// Adds what the leader of several servers has done.
-pub fn of_reign(reign: &Reign, registry: &mut Registry) {
-    let Done { appends, appended_bytes, beats, seq } = reign.done();
-    let mut gauge = |name: &str, help: &str, value: u64| registry.register(name, help, ConstGauge::new(value));
-    gauge("leader_term", "Term of this server as the leader: grows with each change of leaders", reign.leader().term);
-    gauge("log_last_record", "Number of the last record in the shared log", seq);
-    let mut counter = |name: &str, help: &str, value: u64| registry.register(name, help, ConstCounter::new(value));
-    counter("log_appends", "Batches that this leader has appended to the shared log", appends);
-    counter("log_appended_bytes", "Bytes of these batches", appended_bytes);
-    counter("log_beats", "Signs that this leader has given without an append", beats);
 }
 
 /// How large the history is.

@@ -12,7 +12,7 @@
 //! 9. [`notices`], [`long_polls`] and [`events`] wake parked requests.
 //!
 //! `coordinator` puts together what works on a state. `member` is a server that shares its store with others, and is a
-//! coordinator while it leads.
+//! coordinator while it leads; `standing` is what it says of itself.
 //!
 //! [`listen`] opens the socket, [`logs`] writes the log, [`audit`] its lines about grants and holds.
 
@@ -42,8 +42,10 @@ pub mod pager;
 pub mod pages;
 pub mod routes;
 pub mod secret_file;
+mod standing;
 pub mod views;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,12 +66,14 @@ use self::listen::Bound;
 use self::logs::LogSettings;
 use self::notices::Notices;
 use self::notify::Notify;
+use crate::core::names::NamePattern;
 use crate::core::settings::Settings;
 use crate::core::time::{Span, WallMs};
 use crate::env::Env;
 use crate::store;
 use crate::wire::contracts::{Contracts, UnlockMissing};
 use crate::wire::secret::Secret;
+use crate::wire::text::show_span;
 
 /// How long requests in flight may take once the store has failed: the process must end within a second.
 const FAILED_GRACE: Duration = Duration::from_millis(200);
@@ -150,6 +154,31 @@ impl ServerSettings {
         Live::open_with(path.clone(), other_user, trusted).map_err(anyhow::Error::msg)
     }
 
+    /// The settings that must be the same on all servers of one store, by the names of their flags.
+    fn equal_rules(&self) -> BTreeMap<String, String> {
+        let Settings { listen, grace, place, confirm, drain, lease, memory, history_age, .. } = self.rules;
+        let spans = [
+            ("--listen-window", listen),
+            ("--grace", grace),
+            ("--place", place),
+            ("--confirm", confirm),
+            ("--drain", drain),
+            ("--lease", lease),
+            ("--memory", memory),
+            ("--history-age", history_age),
+        ];
+        let patterns: Vec<&str> = self.rules.claims_make.iter().map(NamePattern::as_str).collect();
+        let texts = [
+            ("--history-size", self.rules.history_bytes.to_string()),
+            ("--declared-only", self.rules.declared_only.to_string()),
+            ("--claims-make", patterns.join(",")),
+            ("--contracts", self.contracts.to_string()),
+            ("--lockd-unlock-missing", self.lockd_unlock_missing.status().to_string()),
+        ];
+        let spans = spans.map(|(name, span)| (name, show_span(span)));
+        spans.into_iter().chain(texts).map(|(name, text)| (name.to_owned(), text)).collect()
+    }
+
     /// The first line that the server prints.
     fn first_line(&self, url: &str) -> String {
         let auth = match &self.access {
@@ -198,6 +227,8 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         notices: Notices::default(),
         door: DoorSettings { figures: DoorFigures::new(tls.as_deref()), tls, ..settings.door.clone() },
         log: Arc::new(log.metrics()),
+        shared: Arc::new(|_| ()),
+        standing: None,
         browsers: Browsers { allowed_hosts: settings.allowed_hosts.clone(), loopback_only },
         settings,
     };
@@ -207,7 +238,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
         Some(member) => Own::Shared(member),
         None => {
             let store = store::open(&settings.store)?;
-            Own::Alone(Box::new(Coordinator::start(store, None, &around, failure.on_store())?))
+            Own::Alone(Box::new(Coordinator::start(store, None, &around, failure.on_store(&settings.store))?))
         }
     };
     stop_on_signals(env, stop.clone(), settings.grace);
@@ -222,10 +253,7 @@ pub fn run(settings: ServerSettings, env: &mut Env<'_>) -> anyhow::Result<()> {
     let served = door::serve(listener, own.handler(), around.notices.clone(), around.door.clone(), stop);
     own.stop()?;
     match failure.take() {
-        Some(error) => Err(error.context(format!(
-            "store {} has failed; nothing was acknowledged after that; repair it and start again",
-            settings.store
-        ))),
+        Some(error) => Err(error),
         None => served,
     }
 }
@@ -273,12 +301,14 @@ impl Failure {
         Self { error: Arc::default(), stop: stop.clone() }
     }
 
-    /// Takes the server down because of its store.
-    fn on_store(&self) -> impl FnOnce(anyhow::Error) + Send + use<> {
-        let this = self.clone();
+    /// Takes the server down because this store of its own has failed.
+    fn on_store(&self, store: &str) -> impl FnOnce(anyhow::Error) + Send + use<> {
+        let (this, store) = (self.clone(), store.to_owned());
         move |error| {
             tracing::error!(error = format!("{error:#}"), "the store has failed: the server is going down");
-            this.down(error);
+            this.down(error.context(format!(
+                "store {store} has failed; nothing was acknowledged after that; repair it and start again"
+            )));
         }
     }
 

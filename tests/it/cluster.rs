@@ -9,7 +9,7 @@ use crate::support::eventually;
 use crate::support::server::{Server, Setup};
 
 /// A short failover, so that the tests are quick. A busy machine must still beat in time.
-const FAILOVER: &str = "2s";
+pub const FAILOVER: &str = "2s";
 
 /// Runs a test on each kind of database.
 fn on_each(test: impl Fn(&dyn Database, &str)) {
@@ -29,7 +29,7 @@ fn server_with(store: &str, name: &str, failover: &str) -> Server {
 }
 
 /// Servers that pass requests on to the leader.
-fn linked(store: &str, failover: &str) -> Server {
+pub fn linked(store: &str, failover: &str) -> Server {
     let setup = Setup { store: store.to_owned(), ..Setup::memory() };
     Server::start_as(&setup.flags(&["--failover", failover, "--link", "127.0.0.1:0"]))
 }
@@ -39,7 +39,7 @@ fn leads(server: &Server) -> bool {
 }
 
 /// Waits until it leads, or has a link to the leader.
-fn until_ready(server: &Server) {
+pub fn until_ready(server: &Server) {
     eventually("the server is ready", || leads(server));
 }
 
@@ -80,10 +80,6 @@ fn another_server_takes_over_from_one_that_was_killed() {
         until_leading(&second);
         let (_, info) = second.api("GET", "/info", &Value::Null);
         assert_eq!(info["leader"], json!({ "name": "second", "term": 2 }));
-        let metrics = second.call("GET /metrics", "").text().to_owned();
-        for line in ["locker_leader_term 2", "locker_log_beats_total ", "locker_log_appends_total "] {
-            assert!(metrics.contains(line), "{line} in {metrics}");
-        }
         // It is the same hold, and fences go on growing.
         let (status, again) = second.api("GET", "/claims/a", &Value::Null);
         assert_eq!((status, fence(&again)), (200, fence(&held)), "{again}");
@@ -258,5 +254,26 @@ fn who_waits_at_a_leader_that_loses_its_reign_waits_on() {
             assert_eq!(status, 200, "{granted}");
             assert!(fence(&granted) > fence(&held));
         });
+    });
+}
+
+#[test]
+fn a_server_with_other_rules_joins_when_nobody_leads_by_them() {
+    on_each(|_, store| {
+        let with = |drain: &str| {
+            let setup = Setup { store: store.to_owned(), ..Setup::memory() };
+            setup.flags(&["--failover", FAILOVER, "--advertise", drain, "--drain", drain])
+        };
+        let mut first = Server::start_as(&with("30s"));
+        until_leading(&first);
+        let mut other = with("10s").launch();
+        assert!(!other.wait().success());
+        let said = other.stderr();
+        assert!(said.contains("--drain is 10s here and 30s at \"30s\", which leads"), "{said}");
+        assert!(!said.contains("store has failed"), "{said}");
+        // It stays registered when it is killed, but that it lives is what counts.
+        first.kill();
+        let other = Server::start_as(&with("10s"));
+        until_leading(&other);
     });
 }

@@ -10,12 +10,15 @@ use crate::client::CallError;
 use crate::client::proxy::proxy_for;
 use crate::client::trouble;
 use crate::env::Env;
-use crate::wire::api::{InfoView, LeaderView};
+use crate::wire::api::{InfoView, LeaderView, ServerView};
 use crate::wire::errors::{Code, exit};
 use crate::wire::problems::quoted;
+use crate::wire::text::{api_duration, parse_duration};
 
 /// Clocks that differ by less count as equal. A larger difference confuses people who compare log lines.
 const CLOCKS: Duration = Duration::from_secs(5);
+/// A server that is behind by more does not follow: its database may have failed over meanwhile.
+const BEHIND: Duration = Duration::from_secs(30);
 
 /// Warns about a password that is sent unencrypted.
 pub(super) fn exposure(subject: &Subject<'_>, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
@@ -57,8 +60,37 @@ pub(super) fn examine(
     if let Some(LeaderView { name, term }) = &info.leader {
         report.ok(env, "leader", format!("{}, term {term}", quoted(name)))?;
     }
+    servers(&info, report, env)?;
     super::builds::examine(&info.concourses, report, env)?;
     Ok(info.store_id)
+}
+
+/// The servers that share the store, and how far each is behind.
+fn servers(info: &InfoView, report: &mut Report, env: &mut Env<'_>) -> Result<(), Stop> {
+    for ServerView { name, version, leads, lag_records, lag } in &info.servers {
+        let name = quoted(name);
+        if *leads {
+            report.ok(env, "server", format!("{name} leads, version {version}"))?;
+            continue;
+        }
+        let lag = lag.as_deref().and_then(|lag| parse_duration(lag).ok());
+        let shown = lag.map_or_else(
+            || "has not read the log yet".to_owned(),
+            |lag| {
+                format!(
+                    "is at most {} and {lag_records} records behind",
+                    api_duration(Duration::from_secs(lag.as_secs() + 1))
+                )
+            },
+        );
+        let text = format!("{name} {shown}, version {version}");
+        if lag.is_some_and(|lag| lag < BEHIND) {
+            report.ok(env, "server", text)?;
+        } else {
+            report.warn(env, "server", text, "it cannot take over before it has the rest: its log says why")?;
+        }
+    }
+    Ok(())
 }
 
 fn no_info(subject: &Subject<'_>, error: &CallError, report: &mut Report, env: &mut Env<'_>) -> Result<Stop, Stop> {

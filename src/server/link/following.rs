@@ -36,7 +36,27 @@ pub type Repeatable = fn(&Request) -> bool;
 /// passes requests on to the leader while it follows. Whoever is parked stays parked while that changes.
 pub struct Forwarder {
     shared: Arc<Shared>,
+    /// Answers [`METRICS`] while another server leads.
+    own: Option<Arc<dyn Handler>>,
     lead: watch::Sender<Option<There>>,
+}
+
+/// The requests that a server passes on. Cheap to clone.
+#[derive(Clone)]
+pub struct Passing(Arc<Shared>);
+
+impl Passing {
+    /// Whether requests can be passed on.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.0.table().is_linked()
+    }
+
+    /// How many requests have been passed on, or wait for a leader, and are not answered.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.0.table().len()
+    }
 }
 
 /// What the door and the link of a server that follows share.
@@ -78,7 +98,7 @@ impl Forwarder {
             .name("link".into())
             .spawn(move || runtime.block_on(dialing::follow(&of_link, follows)))
             .context("cannot start the thread for the link to the leader")?;
-        Ok(Self { shared, lead })
+        Ok(Self { shared, own: None, lead })
     }
 
     /// Says who leads now. May be called by any thread, and again with the same; it does not block.
@@ -111,23 +131,28 @@ impl Forwarder {
         self.shared.notify(changed);
     }
 
-    /// Whether requests can be passed on.
+    /// The same, with a handler for the metrics of this server while another one leads.
     #[must_use]
-    pub fn is_linked(&self) -> bool {
-        self.shared.table().is_linked()
+    pub fn with_own(self, own: Arc<dyn Handler>) -> Self {
+        Self { own: Some(own), ..self }
     }
 
-    /// How many requests have been passed on, or wait for a leader, and are not answered.
+    /// What it passes on.
     #[must_use]
-    pub fn pending(&self) -> usize {
-        self.shared.table().len()
+    pub fn passing(&self) -> Passing {
+        Passing(Arc::clone(&self.shared))
+    }
+
+    /// What answers this request although this server does not lead, behind a guard of its own.
+    fn own(&self, request: &Request) -> Option<&Arc<dyn Handler>> {
+        let is_own = reads(request) && request.path == METRICS && self.shared.table().here.is_none();
+        self.own.as_ref().filter(|_| is_own)
     }
 
     /// The answers of this server about itself, while another one leads.
     fn about_itself(&self, request: &Request) -> Option<Response> {
-        let reads = matches!(request.method.as_str(), "GET" | "HEAD");
-        let route = [HEALTH, READY].into_iter().find(|path| reads && request.path == *path)?;
-        let is_well = route == HEALTH || self.is_linked();
+        let route = [HEALTH, READY].into_iter().find(|path| reads(request) && request.path == *path)?;
+        let is_well = route == HEALTH || self.shared.table().is_linked();
         let response = if is_well { Response::new(200, br#"{"status":"ok"}"#.to_vec()) } else { no_leader() };
         Some(Response { route: Some(route), ..response })
     }
@@ -259,6 +284,11 @@ impl Forwarder {
 
 const HEALTH: &str = "/healthz";
 const READY: &str = "/readyz";
+const METRICS: &str = "/metrics";
+
+fn reads(request: &Request) -> bool {
+    matches!(request.method.as_str(), "GET" | "HEAD")
+}
 
 const TOO_LARGE: Refusal = Refusal::new(431, "head_too_large", "the head of this request is too large to be passed on");
 
@@ -278,6 +308,9 @@ impl Handler for Forwarder {
     /// guest until its request is parked.
     fn admit<'a>(&'a self, request: &'a mut Request) -> Admitting<'a> {
         Box::pin(async {
+            if let Some(own) = self.own(request) {
+                return own.admit(request).await;
+            }
             let here = self.shared.table().here.clone();
             match here {
                 Some(here) => here.admit(request).await,
@@ -289,6 +322,9 @@ impl Handler for Forwarder {
 
     fn handle<'a>(&'a self, request: &'a Request) -> Answering<'a> {
         Box::pin(async {
+            if let Some(own) = self.own(request) {
+                return own.handle(request).await;
+            }
             let is_here = self.shared.table().here.is_some();
             if let Some(response) = self.about_itself(request).filter(|_| !is_here) {
                 return response;

@@ -53,6 +53,8 @@ pub struct LinkSettings {
     pub grace: Duration,
     /// Time for a new link to say who it is ([`LINK_GREETING_MS`] unless a test is in a hurry).
     pub greeting: Duration,
+    /// How many servers follow over a link.
+    pub links: Arc<AtomicUsize>,
 }
 
 impl LinkSettings {
@@ -64,7 +66,6 @@ impl LinkSettings {
 
 /// The links of a server that leads. Dropping it ends them.
 pub struct LinkServer {
-    links: Arc<AtomicUsize>,
     /// How long the requests in flight may take; dropping it means not at all.
     stop: Option<watch::Sender<Option<Duration>>>,
     thread: Option<JoinHandle<()>>,
@@ -80,20 +81,13 @@ impl LinkServer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot wait for links")?;
         let (stop, stopped) = watch::channel(None);
-        let links = Arc::new(AtomicUsize::new(0));
-        let leader = Arc::new(Leader::new(settings, Arc::clone(&links)));
+        let leader = Arc::new(Leader::new(settings));
         let thread = thread::Builder::new().name("links".into()).spawn(move || {
             if let Err(error) = runtime.block_on(leader.run(listener, stopped)) {
                 tracing::error!(target: "locker::link", error = format!("{error:#}"), "no links are accepted");
             }
         });
-        Ok(Self { links, stop: Some(stop), thread: Some(thread.context("cannot start the thread for links")?) })
-    }
-
-    /// How many servers follow over a link.
-    #[must_use]
-    pub fn links(&self) -> usize {
-        self.links.load(Ordering::Relaxed)
+        Ok(Self { stop: Some(stop), thread: Some(thread.context("cannot start the thread for links")?) })
     }
 
     /// Tells those who follow that this server leads no more, lets the requests that are being answered end within
@@ -145,8 +139,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Leader {
-    fn new(settings: LinkSettings, count: Arc<AtomicUsize>) -> Self {
-        let LinkSettings { key, secret, term, store, handler, notices, door, grace, greeting } = settings;
+    fn new(settings: LinkSettings) -> Self {
+        let LinkSettings { key, secret, term, store, handler, notices, door, grace, greeting, links: count } = settings;
         let door = DoorSettings { parked: LINK_PARKED, connections: usize::MAX, ..door };
         Self {
             // Never triggered: a parked request is not answered because this server stops, but asked again elsewhere.

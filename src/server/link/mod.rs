@@ -36,6 +36,6 @@ mod tests;
 
 pub use advertised::{Advertised, NoLink};
 pub use dialing::There;
-pub use following::{Forwarder, Lead, Repeatable};
+pub use following::{Forwarder, Lead, Passing, Repeatable};
 pub use key::{Key, PublicKey};
 pub use leading::{LinkServer, LinkSettings};

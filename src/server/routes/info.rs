@@ -12,9 +12,10 @@ use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, description, json};
 use crate::core::time::WallMs;
-use crate::wire::api::{InfoView, IssuerView, LeaderView};
+use crate::store::shared::{LeaderSeen, Registered, Shown, Standing};
+use crate::wire::api::{InfoView, IssuerView, LeaderView, ServerView};
 use crate::wire::errors::Code;
-use crate::wire::text::time;
+use crate::wire::text::{api_duration, time};
 
 /// The server works.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -27,19 +28,33 @@ pub(super) struct StatusView {
 pub(super) fn info(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     call.asks_nothing()?;
     let is_seen = call.caller.may_everywhere(Right::Look);
+    let shared = routes.standing.as_deref().map(Standing::shown);
     Ok(json(&InfoView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         store_id: routes.engine.store_id().to_owned(),
         time: time(routes.engine.now().wall),
         revision: routes.engine.snapshot().revision.0,
         identity: call.caller.identity().map(ToString::to_string),
-        leader: routes
-            .reign
-            .as_deref()
-            .map(|reign| LeaderView { name: reign.name().to_owned(), term: reign.leader().term }),
+        leader: shared
+            .as_ref()
+            .and_then(|shown| shown.leader.clone())
+            .map(|LeaderSeen { name, term }| LeaderView { name, term }),
+        servers: if is_seen { shared.as_ref().map(servers).unwrap_or_default() } else { Vec::new() },
         concourses: if is_seen { routes.builds.report() } else { Vec::new() },
         issuers: if is_seen { issuers(routes) } else { Vec::new() },
     }))
+}
+
+/// The servers that share the store.
+pub(super) fn servers(shown: &Shown) -> Vec<ServerView> {
+    let server = |(name, server): (String, &Registered)| ServerView {
+        name,
+        version: server.note.version.clone(),
+        leads: server.note.leads.is_some() && server.note.leads == shown.leader.as_ref().map(|leader| leader.term),
+        lag_records: shown.head.saturating_sub(server.note.applied),
+        lag: server.behind().map(api_duration),
+    };
+    shown.named_servers().into_iter().map(server).collect()
 }
 
 fn issuers(routes: &Routes) -> Vec<IssuerView> {

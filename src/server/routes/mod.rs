@@ -61,7 +61,7 @@ use crate::core::command::{AskClaim, Command, Refusal, Reply};
 use crate::core::names::{ParkId, PoolName, Revision};
 use crate::core::origin::Identity;
 use crate::core::state::Snapshot;
-use crate::store::shared::Reign;
+use crate::store::shared::Standing;
 use crate::wire::api::DoneView;
 use crate::wire::errors::Code;
 use crate::wire::problems::quoted;
@@ -96,7 +96,7 @@ pub struct Routes {
     made: Recent<(String, RightsKey, Option<Identity>), pages::Made>,
     browser: Browser,
     /// If the store is shared.
-    reign: Option<Arc<Reign>>,
+    standing: Option<Arc<Standing>>,
 }
 
 impl Routes {
@@ -108,14 +108,27 @@ impl Routes {
         let (sessions, access) = (Sessions::default(), Live::default());
         let (figures, made) = (Recent::new(FIGURES_MS, FIGURES_KEPT), Recent::new(EVENTS_PACE_MS, PAGES_KEPT));
         let (metrics, browser): (MoreMetrics, _) = (Arc::new(|_| ()), Browser::default());
-        let reign = None;
-        Self { engine, long_polls, health, builds, contracts, metrics, sessions, access, figures, made, browser, reign }
+        let standing = None;
+        Self {
+            engine,
+            long_polls,
+            health,
+            builds,
+            contracts,
+            metrics,
+            sessions,
+            access,
+            figures,
+            made,
+            browser,
+            standing,
+        }
     }
 
     /// The same API of a server that leads others.
     #[must_use]
-    pub fn with_reign(self, reign: Option<Arc<Reign>>) -> Self {
-        Self { reign, ..self }
+    pub fn with_standing(self, standing: Option<Arc<Standing>>) -> Self {
+        Self { standing, ..self }
     }
 
     /// The same API, where people sign in to these sessions.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::head::{Change, Head, Id, Record, Reign, Seq, Write};
-use super::{Cause, Log, Manifest, Trouble, Written};
+use super::{Cause, Log, Manifest, Room, Trouble, Written};
 
 /// What happens to one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub struct Contents {
     records: BTreeMap<Seq, Record>,
     pieces: BTreeMap<(Id, u32), Vec<u8>>,
     manifest: Option<Manifest>,
+    notes: BTreeMap<String, Vec<u8>>,
 }
 
 impl Contents {
@@ -192,5 +193,32 @@ impl Log for MemoryLog {
                 contents.pieces.retain(|(snapshot, _), _| *snapshot == manifest.snapshot);
             }
         })
+    }
+
+    fn notes(&mut self, under: &str) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
+        self.call(|contents| {
+            let notes = contents.notes.iter().filter(|(name, _)| name.starts_with(under));
+            notes.map(|(name, bytes)| (name.clone(), bytes.clone())).collect()
+        })
+    }
+
+    fn put_note(&mut self, name: &str, bytes: &[u8], by: Option<Reign>) -> Result<bool, Trouble> {
+        self.call(|contents| {
+            let fits = by.is_none_or(|by| contents.leads(by));
+            if fits {
+                contents.notes.insert(name.to_owned(), bytes.to_vec());
+            }
+            fits
+        })
+    }
+
+    fn drop_note(&mut self, name: &str) -> Result<(), Trouble> {
+        self.call(|contents| drop(contents.notes.remove(name)))
+    }
+
+    fn room(&mut self) -> Result<Room, Trouble> {
+        let bytes = |contents: &mut Contents| contents.records.values().map(|record| record.bytes.len() as u64).sum();
+        let size = self.call(bytes)?;
+        Ok(Room { size, ..Room::default() })
     }
 }

@@ -92,6 +92,31 @@ pub trait Log: Send {
     /// # Errors
     /// The outcome is unknown; it may be repeated.
     fn trim(&mut self, by: Reign) -> Result<(), Trouble>;
+
+    /// The notes whose names begin like this, by name. A note is a small value beside the records: a server that is there,
+    /// or how far something has come. Names are those of keys: ASCII letters, digits, `-` and `/`.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn notes(&mut self, under: &str) -> Result<Vec<(String, Vec<u8>)>, Trouble>;
+
+    /// Writes a note. If it is `by` a leader, only while that one leads: false otherwise, and nothing happens.
+    ///
+    /// # Errors
+    /// The outcome is unknown; it may be repeated.
+    fn put_note(&mut self, name: &str, bytes: &[u8], by: Option<Reign>) -> Result<bool, Trouble>;
+
+    /// Removes a note, if it is there.
+    ///
+    /// # Errors
+    /// The outcome is unknown; it may be repeated.
+    fn drop_note(&mut self, name: &str) -> Result<(), Trouble>;
+
+    /// How much room the database has.
+    ///
+    /// # Errors
+    /// It does not say.
+    fn room(&mut self) -> Result<Room, Trouble>;
 }
 
 impl<L: Log + ?Sized> Log for Box<L> {
@@ -126,6 +151,35 @@ impl<L: Log + ?Sized> Log for Box<L> {
     fn trim(&mut self, by: Reign) -> Result<(), Trouble> {
         (**self).trim(by)
     }
+
+    fn notes(&mut self, under: &str) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
+        (**self).notes(under)
+    }
+
+    fn put_note(&mut self, name: &str, bytes: &[u8], by: Option<Reign>) -> Result<bool, Trouble> {
+        (**self).put_note(name, bytes, by)
+    }
+
+    fn drop_note(&mut self, name: &str) -> Result<(), Trouble> {
+        (**self).drop_note(name)
+    }
+
+    fn room(&mut self) -> Result<Room, Trouble> {
+        (**self).room()
+    }
+}
+
+/// How much room a database has, with everything that is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// Bytes that its files have.
+    pub size: u64,
+    /// The bytes of them that are in use, where it says so. The rest is used again before its files grow.
+    pub used: Option<u64>,
+    /// The bytes at which it accepts no more, where it says so.
+    pub quota: Option<u64>,
+    /// It accepts no more, until somebody makes room.
+    pub is_full: bool,
 }
 
 /// What became of a write.

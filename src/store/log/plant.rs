@@ -1,7 +1,7 @@
 //! Planted bugs, which the tests must find.
 
 use super::head::{Change, Expect, Head, Id, Record, Reign, Seq, Write};
-use super::{Log, Manifest, Trouble, Written};
+use super::{Log, Manifest, Room, Trouble, Written};
 
 /// A bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,5 +62,21 @@ impl<L: Log> Log for Planted<L> {
 
     fn trim(&mut self, by: Reign) -> Result<(), Trouble> {
         self.log.trim(by)
+    }
+
+    fn notes(&mut self, under: &str) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
+        self.log.notes(under)
+    }
+
+    fn put_note(&mut self, name: &str, bytes: &[u8], by: Option<Reign>) -> Result<bool, Trouble> {
+        self.log.put_note(name, bytes, by)
+    }
+
+    fn drop_note(&mut self, name: &str) -> Result<(), Trouble> {
+        self.log.drop_note(name)
+    }
+
+    fn room(&mut self) -> Result<Room, Trouble> {
+        self.log.room()
     }
 }

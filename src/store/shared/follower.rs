@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
@@ -91,8 +91,7 @@ impl Follower {
                     bail!("the log was changed while this server took over: it looks again");
                 }
                 let engine = made.map_or_else(Default::default, |head| head.engine);
-                let reign =
-                    Arc::new(Reign::new(self.membership.me.shown().to_owned(), leading, self.membership.span, engine));
+                let reign = Arc::new(Reign::new(&self.membership, leading, engine));
                 let replica = std::mem::replace(
                     &mut self.replica,
                     Replica::empty(&self.membership.cache, &self.membership.seen)?,
@@ -120,8 +119,11 @@ impl Follower {
             Some(log) => log,
             None => Link(self.membership.address.open(self.membership.patience())?),
         };
+        let sent = Instant::now();
         let head = log.head()?;
+        self.membership.standing.saw(head.as_ref());
         self.repeat(&mut *log, head.as_ref())?;
+        self.membership.standing.is_fresh(sent);
         Ok((log, head))
     }
 
@@ -131,6 +133,7 @@ impl Follower {
         for _ in 0..ATTEMPTS {
             let tail = self.replica.tail();
             if (tail.seq, tail.record) == (seq, record) {
+                self.membership.standing.has(tail.seq);
                 return Ok(());
             }
             let fits = tail.seq < seq && self.read_on(log, seq)?;
@@ -152,7 +155,7 @@ impl Follower {
             }
             for record in records.iter().filter(|record| record.seq <= last) {
                 match self.replica.apply(record) {
-                    Ok(()) => {}
+                    Ok(()) => self.membership.standing.has(record.seq),
                     Err(NotApplied::SetBack(_)) => return Ok(false),
                     Err(NotApplied::Failed(error)) => return Err(error),
                 }

@@ -4,15 +4,19 @@
 //! - [`SharedStore`]: the store of the server that leads. A commit is an append to the log; then the replica has it, too.
 //! - `reign`: what proves that it leads: appends, and beats while there is nothing to append.
 //! - `moving`: a whole store out of a log and into one.
+//! - [`Registry`]: which servers there are. [`Standing`]: what a server knows of itself and of the others.
 //! - `snapshots`: so that the log does not grow for ever.
 
 mod follower;
 pub(super) mod moving;
+mod registry;
 mod reign;
 mod snapshots;
+mod standing;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +26,9 @@ use std::time::Duration;
 use anyhow::Context;
 
 pub use follower::{Follower, Look};
-pub use reign::{Done, Reign};
+pub use registry::{Admitted, Registered, Registry, Unequal};
+pub use reign::Reign;
+pub use standing::{LeaderSeen, Shown, Standing};
 
 use self::snapshots::Snapshots;
 use super::log::address::LogAddress;
@@ -47,6 +53,10 @@ pub struct Membership {
     pub cache: PathBuf,
     /// The newest revision that this process has seen in the log, whatever has become of it since.
     pub seen: Arc<AtomicU64>,
+    /// The settings that must be the same on all servers, by the names of their flags.
+    pub rules: BTreeMap<String, String>,
+    /// What this server knows.
+    pub standing: Arc<Standing>,
 }
 
 impl Membership {
@@ -86,6 +96,7 @@ impl SharedStore {
         let database = replica.database()?;
         let (reader, own_reader, id) = (database.readers.reader(), database.readers.own_reader(), database.id.clone());
         let seen = membership.seen.load(Ordering::Relaxed);
+        membership.standing.counts_bytes(replica.since_snapshot());
         let snapshots = Snapshots::start(membership, &reign, &replica)?;
         Ok(Self { snapshots, beats: Some(beats), reign, replica, reader, own_reader, seen, id })
     }
@@ -103,7 +114,7 @@ impl SharedStore {
 }
 
 fn append(reign: &Reign, replica: &mut Replica, batch: Batch<'_>) -> anyhow::Result<()> {
-    let bytes = replica::encode(&batch)?;
+    let bytes = replica::encode(&batch, reign.format())?;
     let length = bytes.len();
     let place = reign.append(bytes)?;
     replica.put(place.seq, place.record, length, batch)

@@ -1,5 +1,6 @@
 //! A whole store out of a log and into one: for backups, checks and moves. No server is involved.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -28,7 +29,8 @@ fn nobody() -> anyhow::Result<Leader> {
 
 fn visitor(address: LogAddress, cache: &Path) -> anyhow::Result<Follower> {
     let (me, cache) = (nobody()?, cache.to_owned());
-    Follower::new(Membership { address, me, span: SPAN, cache, seen: Arc::default() })
+    let (seen, rules, standing) = (Arc::default(), BTreeMap::new(), Arc::default());
+    Follower::new(Membership { address, me, span: SPAN, cache, seen, rules, standing })
 }
 
 /// A copy of what a log contains now, in the directory `cache`, and the file that it is in: all of it is in the tables. The
@@ -75,7 +77,7 @@ pub(in crate::store) fn put(address: &LogAddress, file: &Path) -> anyhow::Result
         bail!("somebody else has begun to use it: name another schema (postgres) or prefix (etcd)");
     };
     // The snapshot contains a first record, so that what follows has one to follow.
-    leading.append(replica::encode(&Batch::default())?, EngineMs(0))?;
+    leading.append(replica::encode(&Batch::default(), replica::OLDEST)?, EngineMs(0))?;
     let place = leading.place();
     let file = std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
     snapshots::put(&mut **leading.log(), place, file)?;

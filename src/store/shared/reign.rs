@@ -1,12 +1,12 @@
 //! The time of one leader, as long as it lasts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::{Membership, Standing};
 use crate::core::time::{EngineMs, Span};
 use crate::store::log::head::{self, Place};
 use crate::store::log::judge::Lost;
@@ -16,35 +16,13 @@ use crate::store::log::{Cause, Log, Trouble};
 /// A leader beats this many times in a span when it has nothing to append. Four beats may be lost.
 const BEATS: u32 = 5;
 
-/// What a reign has done, for metrics.
-#[derive(Debug, Default)]
-struct Counted {
-    appends: AtomicU64,
-    appended_bytes: AtomicU64,
-    beats: AtomicU64,
-    /// The number of the last record.
-    seq: AtomicU64,
-}
-
-/// What a reign has done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Done {
-    /// Batches that it has appended, and their bytes.
-    pub appends: u64,
-    pub appended_bytes: u64,
-    /// Signs that it has given without an append.
-    pub beats: u64,
-    /// The number of the last record in the log.
-    pub seq: u64,
-}
-
 type Told = Box<dyn FnOnce(Lost) + Send>;
 
 /// A server that leads, as far as it knows. Each append and each beat proves it for the moment at which it was sent.
 pub struct Reign {
     name: String,
     leader: head::Reign,
-    counted: Counted,
+    standing: Arc<Standing>,
     span: Span,
     state: Mutex<State>,
     ended: Condvar,
@@ -73,16 +51,14 @@ fn given_up() -> Lost {
 }
 
 impl Reign {
-    pub(super) fn new(name: String, leading: Leading<Box<dyn Log>, SystemClock>, span: Span, engine: EngineMs) -> Self {
+    pub(super) fn new(membership: &Membership, leading: Leading<Box<dyn Log>, SystemClock>, engine: EngineMs) -> Self {
         let leader = leading.place().reign;
-        let counted = Counted::default();
-        counted.seq.store(leading.place().seq.0, Ordering::Relaxed);
         let state = State { leading: Some(leading), sign: Instant::now(), told: None, lost: None };
         Self {
-            name,
+            name: membership.me.shown().to_owned(),
             leader,
-            counted,
-            span,
+            standing: Arc::clone(&membership.standing),
+            span: membership.span,
             state: Mutex::new(state),
             ended: Condvar::new(),
             engine: (engine, Instant::now()),
@@ -95,13 +71,9 @@ impl Reign {
         &self.name
     }
 
-    /// What it has done so far.
-    #[must_use]
-    pub fn done(&self) -> Done {
-        let Counted { appends, appended_bytes, beats, seq } = &self.counted;
-        let [appends, appended_bytes, beats, seq] =
-            [appends, appended_bytes, beats, seq].map(|counter| counter.load(Ordering::Relaxed));
-        Done { appends, appended_bytes, beats, seq }
+    /// The format in which it writes records.
+    pub(super) fn format(&self) -> u8 {
+        self.standing.format()
     }
 
     /// Its term and its random number.
@@ -135,10 +107,7 @@ impl Reign {
     pub(super) fn append(&self, bytes: Vec<u8>) -> Result<Place, Lost> {
         let length = bytes.len() as u64;
         let place = self.write(|leading, engine| leading.append(bytes, engine).map(|()| leading.place()))?;
-        let Counted { appends, appended_bytes, seq, .. } = &self.counted;
-        appends.fetch_add(1, Ordering::Relaxed);
-        appended_bytes.fetch_add(length, Ordering::Relaxed);
-        seq.store(place.seq.0, Ordering::Relaxed);
+        self.standing.appended(place.seq, length);
         Ok(place)
     }
 
@@ -148,7 +117,7 @@ impl Reign {
     /// It leads no more.
     pub fn beat(&self) -> Result<(), Lost> {
         self.write(Leading::beat)?;
-        self.counted.beats.fetch_add(1, Ordering::Relaxed);
+        self.standing.beaten();
         Ok(())
     }
 

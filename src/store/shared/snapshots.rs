@@ -75,7 +75,9 @@ impl Snapshots {
 impl Writer {
     fn write_if_due(&mut self) -> anyhow::Result<()> {
         let since = self.since.load(Ordering::Relaxed);
-        if since < LEAST.max(self.size) {
+        // A server that has not been upgraded yet could not read the tables.
+        let is_readable = self.membership.standing.format() == replica::newest();
+        if since < LEAST.max(self.size) || !is_readable {
             return Ok(());
         }
         let mut log = self.membership.address.open(self.membership.patience())?;

@@ -21,6 +21,8 @@ pub(super) fn membership(log: &MemoryLog, cache: &Path) -> Membership {
         span: Span(60_000),
         cache: cache.to_owned(),
         seen: Arc::new(AtomicU64::new(0)),
+        rules: BTreeMap::new(),
+        standing: Arc::default(),
     }
 }
 

@@ -23,8 +23,23 @@ use crate::store::log::tail::{SetBack, Tail};
 use crate::store::rows::Batch;
 use crate::store::schema;
 
-/// The format of a record's content, its first byte. A release reads those of the releases before it.
+/// The format of a record's content, its first byte. It is raised with every change of the rows, of what is in them, and
+/// of the tables. A release reads all formats from [`OLDEST`] on, and can write the one before its own, for servers that
+/// have not been upgraded yet.
 const FORMAT: u8 = 1;
+/// The oldest format that can be written.
+pub const OLDEST: u8 = 1;
+
+/// The newest format that is read and can be written. The planted release has one more, with the same content.
+#[must_use]
+pub fn newest() -> u8 {
+    #[cfg(feature = "plant")]
+    if std::env::var_os("LOCKER_PLANT").is_some_and(|plant| plant == "next-format") {
+        return FORMAT + 1;
+    }
+    FORMAT
+}
+
 /// How the name of a copy's directory begins.
 const PREFIX: &str = "locker-copy-";
 const FILE: &str = "copy.db";
@@ -44,14 +59,18 @@ pub enum NotApplied {
 ///
 /// # Errors
 /// It cannot be encoded.
-pub(in crate::store) fn encode(batch: &Batch<'_>) -> anyhow::Result<Vec<u8>> {
-    postcard::to_extend(batch, vec![FORMAT]).context("a batch cannot be encoded")
+pub(in crate::store) fn encode(batch: &Batch<'_>, format: u8) -> anyhow::Result<Vec<u8>> {
+    postcard::to_extend(batch, vec![format]).context("a batch cannot be encoded")
 }
 
 fn decode(record: &Record) -> anyhow::Result<Batch<'_>> {
     let Seq(seq) = record.seq;
     let (format, content) = record.bytes.split_first().with_context(|| format!("record {seq} of the log is empty"))?;
-    ensure!(*format == FORMAT, "record {seq} of the log was written by a newer release of locker: upgrade this server");
+    let known = OLDEST..=newest();
+    ensure!(
+        known.contains(format),
+        "record {seq} of the log was written by another release of locker: upgrade this server"
+    );
     postcard::from_bytes(content).with_context(|| format!("record {seq} of the log is damaged"))
 }
 

@@ -21,6 +21,9 @@ pub struct InfoView {
     /// Who leads, if several servers share the store; left out by a server with a store of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<LeaderView>,
+    /// The servers that share the store, as the one that leads knows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<ServerView>,
     /// The Concourse installations whose builds are watched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub concourses: Vec<ConcourseView>,
@@ -36,6 +39,21 @@ pub struct LeaderView {
     pub name: String,
     /// Grows with each change of leaders.
     pub term: u64,
+}
+
+/// One of several servers that share a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerView {
+    /// Its name, as it was started with `--advertise`; with a number behind it if there are several of that name.
+    pub name: String,
+    pub version: String,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leads: bool,
+    /// Records in the log that it did not have when it said so last, a few seconds ago at most while it runs.
+    pub lag_records: u64,
+    /// For how long something may be in the log that it does not have. Grows while nothing is heard of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<String>,
 }
 
 /// The state of an issuer of id tokens.

@@ -18,6 +18,7 @@ pub const ALL: &[(&str, fn(&dyn Place))] = &[
     ("of many candidates one wins", of_many_candidates_one_wins),
     ("records come back as they were", records_come_back_as_they_were),
     ("snapshots belong to who leads", snapshots_belong_to_who_leads),
+    ("notes are beside the records", notes_are_beside_the_records),
 ];
 
 pub const SPAN: Span = Span(5_000);
@@ -74,6 +75,34 @@ fn an_empty_log_can_be_taken_once(place: &dyn Place) {
     let mut other = place.open();
     assert_eq!(other.head().unwrap(), Some(expected.clone()));
     assert_eq!(refused(&mut other, &Write::take_over(None, leader(2), SPAN)), Some(expected));
+}
+
+fn notes_are_beside_the_records(place: &dyn Place) {
+    let (mut log, mut other) = (place.open(), place.open());
+    assert_eq!(log.notes("").unwrap(), []);
+    let before = take(&mut log, 1).reign;
+    for (name, by) in [("server/b", None), ("server/a", None), ("told", Some(before)), ("server/a", None)] {
+        assert!(log.put_note(name, name.as_bytes(), by).unwrap(), "{name}");
+    }
+    let note = |name: &str| (name.to_owned(), name.as_bytes().to_vec());
+    assert_eq!(other.notes("server/").unwrap(), [note("server/a"), note("server/b")]);
+    // Whoever leads no more changes nothing that is the leader's.
+    let now = take(&mut other, 2);
+    assert!(!log.put_note("told", b"late", Some(before)).unwrap());
+    assert_eq!(log.notes("told").unwrap(), [note("told")]);
+    assert!(other.put_note("told", b"next", Some(now.reign)).unwrap());
+    log.drop_note("server/b").unwrap();
+    log.drop_note("server/b").unwrap();
+    let left = [note("server/a"), ("told".to_owned(), b"next".to_vec())];
+    assert_eq!(other.notes("").unwrap(), left);
+    // They neither move the head nor go with the records that are trimmed.
+    assert_eq!(other.head().unwrap().unwrap().place(), now);
+    let now = append(&mut other, now, 11, b"x");
+    let manifest = Manifest { snapshot: Id(5), by: now.reign, seq: now.seq, record: now.record, pieces: 0 };
+    assert!(other.put_manifest(&manifest).unwrap());
+    other.trim(now.reign).unwrap();
+    assert_eq!(other.notes("").unwrap(), left);
+    let _ = other.room().unwrap();
 }
 
 /// Places that differ from this one in one thing each.

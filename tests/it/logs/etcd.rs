@@ -28,6 +28,8 @@ fn a_full_etcd_says_so_and_goes_on_when_there_is_room() {
     let etcd = Etcd::start_with(&["--quota-backend-bytes", "4000000"], "http");
     let mut log = open(&plain(&etcd)).unwrap();
     let mut at = take(&mut log, 1);
+    let room = log.room().unwrap();
+    assert!(room.quota == Some(4_000_000) && !room.is_full && room.used.unwrap() <= room.size, "{room:?}");
     let mut id = 11;
     let trouble = loop {
         let full = record(at, id, &vec![7; 200_000]);
@@ -46,6 +48,7 @@ fn a_full_etcd_says_so_and_goes_on_when_there_is_room() {
     };
     assert_eq!(trouble.cause, Cause::NoSpace, "{trouble}");
     assert_eq!(log.write(&Write::beat(at, SPAN, EngineMs(0))).unwrap_err().cause, Cause::NoSpace);
+    assert!(log.room().unwrap().is_full);
     // The operator makes room.
     etcd.etcdctl(&["del", "--prefix", "locker/record/"]);
     let revision = log_revision(&etcd);

@@ -11,13 +11,18 @@ use ureq::Agent;
 
 use super::address::Address;
 use crate::client::connect;
-use crate::store::log::{Cause, Trouble};
+use crate::store::log::{Cause, Room, Trouble};
 use crate::wire::secret::Secret;
 
 /// The largest answer, bytes: as many records as are read at once, in base64, and as much again.
 const ANSWER_BYTES: u64 = 32 * 1024 * 1024;
 /// How long a member that has not answered is asked whether it knows a leader.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// The most notes that are read: far more than there are servers.
+const NOTES: usize = 1_000;
+/// Where the metrics of etcd have its quota.
+const QUOTA: &str = "etcd_server_quota_backend_bytes ";
 
 /// A connection to the members.
 pub(super) struct Gateway {
@@ -70,6 +75,17 @@ struct Txn {
 #[derive(Debug, Deserialize)]
 struct TxnAnswer {
     response_range: Option<Range>,
+}
+
+/// What a member says of itself.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    #[serde(rename = "dbSize")]
+    size: String,
+    #[serde(rename = "dbSizeInUse")]
+    used: String,
+    errors: Vec<String>,
 }
 
 /// What came of a comparison with changes.
@@ -150,6 +166,10 @@ impl Gateway {
         self.call::<Value>("/v3/kv/put", &json!({ "key": encoded(key), "value": encoded(value) })).map(drop)
     }
 
+    pub fn delete(&mut self, key: &str) -> Result<(), Trouble> {
+        self.call::<Value>("/v3/kv/deleterange", &json!({ "key": encoded(key) })).map(drop)
+    }
+
     /// Makes the changes if everything compares; otherwise reads `instead`.
     pub fn compare_and(&mut self, compare: &[Value], changes: &[Value], instead: &str) -> Result<Compared, Trouble> {
         let read = json!({ "requestRange": { "key": encoded(instead) } });
@@ -169,6 +189,25 @@ impl Gateway {
             etcdserver: String,
         }
         self.exchange("/version", None).and_then(read::<Version>).map(|version| version.etcdserver)
+    }
+
+    /// The values of all keys that begin like this, whose number is small.
+    pub fn under(&mut self, prefix: &str) -> Result<Range, Trouble> {
+        // `~` follows all that names of keys are made of.
+        self.range(prefix, Some(&format!("{prefix}~")), NOTES)
+    }
+
+    /// How large the database of the member is that answers, and whether it is full. Its quota is among its metrics only.
+    pub fn room(&mut self) -> Result<Room, Trouble> {
+        let Status { size, used, errors } = self.call("/v3/maintenance/status", &json!({}))?;
+        let metrics = self.exchange("/metrics", None).unwrap_or_default();
+        let quota =
+            String::from_utf8_lossy(&metrics).lines().find_map(|line| line.strip_prefix(QUOTA)?.trim().parse().ok());
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of bytes")]
+        let quota = quota.filter(|quota: &f64| *quota > 0.0).map(|quota| quota as u64);
+        let is_full = errors.iter().any(|error| error.contains("NOSPACE"));
+        let number = |text: &str| text.parse().unwrap_or_default();
+        Ok(Room { size: number(&size), used: Some(number(&used)), quota, is_full })
     }
 
     /// One call, with a token if there is a user. A call whose token has expired was refused, so it is repeated.

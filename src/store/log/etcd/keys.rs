@@ -7,6 +7,7 @@
 //! | `part/SEQ/ID/N` | bytes of a large record; valid once its record is there |
 //! | `piece/SNAPSHOT/N` | bytes of a snapshot; valid once the manifest names it |
 //! | `manifest` | [`StoredManifest`] |
+//! | `note/NAME` | bytes |
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,11 @@ impl Keys {
 
     pub fn part(&self, seq: Seq, id: Id, number: usize) -> String {
         format!("{}{id}/{number:06}", self.parts(seq))
+    }
+
+    /// Where the notes are whose names begin like this.
+    pub fn note(&self, name: &str) -> String {
+        format!("{}note/{name}", self.prefix)
     }
 
     pub fn pieces(&self) -> String {

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::head::{Change, Head, Id, Record, Reign, Seq, Write};
-use super::{Cause, Log, Manifest, Trouble, Written};
+use super::{Cause, Log, Manifest, Room, Trouble, Written};
 use address::Address;
 use gateway::{Compared, Gateway, Pair, delete, is, put};
 use keys::{Keys, PART_BYTES};
@@ -111,7 +111,7 @@ impl EtcdLog {
     fn as_leader(
         &mut self,
         by: Reign,
-        also: serde_json::Value,
+        also: Option<serde_json::Value>,
         changes: &[serde_json::Value],
     ) -> Result<bool, Trouble> {
         let mut head = self.read_head()?;
@@ -119,7 +119,8 @@ impl EtcdLog {
             let Some((value, _)) = self.seen.as_ref().filter(|(_, seen)| seen.place().reign == by) else {
                 return Ok(false);
             };
-            let compare = [is(&self.keys.head, Some(value)), also.clone()];
+            let led = is(&self.keys.head, Some(value));
+            let compare: Vec<_> = [Some(led), also.clone()].into_iter().flatten().collect();
             match self.gateway.compare_and(&compare, changes, &self.keys.head)? {
                 Compared::Changed => return Ok(true),
                 Compared::Differs(pair) => {
@@ -220,7 +221,7 @@ impl Log for EtcdLog {
         let current = current.map(|current| keys::encode_manifest(&current)).transpose()?;
         let also = is(&self.keys.manifest, current.as_deref());
         let change = put(&self.keys.manifest, &keys::encode_manifest(manifest)?);
-        self.as_leader(manifest.by, also, &[change])
+        self.as_leader(manifest.by, Some(also), &[change])
     }
 
     fn manifest(&mut self) -> Result<Option<Manifest>, Trouble> {
@@ -243,6 +244,28 @@ impl Log for EtcdLog {
             delete(&keys.after_pieces_of(manifest.snapshot), &keys.after_pieces()),
         ];
         let also = is(&keys.manifest, Some(&keys::encode_manifest(&manifest)?));
-        self.as_leader(by, also, &changes).map(drop)
+        self.as_leader(by, Some(also), &changes).map(drop)
+    }
+
+    fn notes(&mut self, under: &str) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
+        let all = self.keys.note("");
+        let pairs = self.gateway.under(&self.keys.note(under))?.pairs()?;
+        Ok(pairs.into_iter().map(|pair| (pair.key[all.len()..].to_owned(), pair.value)).collect())
+    }
+
+    fn put_note(&mut self, name: &str, bytes: &[u8], by: Option<Reign>) -> Result<bool, Trouble> {
+        let key = self.keys.note(name);
+        match by {
+            None => self.gateway.put(&key, bytes).map(|()| true),
+            Some(by) => self.as_leader(by, None, &[put(&key, bytes)]),
+        }
+    }
+
+    fn drop_note(&mut self, name: &str) -> Result<(), Trouble> {
+        self.gateway.delete(&self.keys.note(name))
+    }
+
+    fn room(&mut self) -> Result<Room, Trouble> {
+        self.gateway.room()
     }
 }

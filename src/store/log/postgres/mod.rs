@@ -15,7 +15,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::head::{Change, Expect, Head, Id, Leader, Record, Reign, Seq, Write};
-use super::{Cause, Log, Manifest, Trouble, Written};
+use super::{Cause, Log, Manifest, Room, Trouble, Written};
 use crate::core::time::{EngineMs, Span};
 use address::Address;
 use session::Session;
@@ -208,6 +208,36 @@ impl Log for PostgresLog {
         let sql = self.statements.trim.clone();
         let (term, run) = (int(by.term)?, by.run.to_string());
         self.rows(&sql, &[(&term, Type::INT8), (&run, Type::TEXT)]).map(drop)
+    }
+
+    fn notes(&mut self, under: &str) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
+        let sql = self.statements.notes.clone();
+        let rows = self.rows(&sql, &[(&under, Type::TEXT)])?;
+        rows.iter().map(|row| Ok((get(row, "name")?, get(row, "bytes")?))).collect()
+    }
+
+    fn put_note(&mut self, name: &str, bytes: &[u8], by: Option<Reign>) -> Result<bool, Trouble> {
+        let note: [Param<'_>; 2] = [(&name, Type::TEXT), (&bytes, Type::BYTEA)];
+        let rows = match by {
+            None => self.rows(&self.statements.put_note.clone(), &note)?,
+            Some(Reign { term, run }) => {
+                let (term, run) = (int(term)?, run.to_string());
+                let by: [Param<'_>; 2] = [(&term, Type::INT8), (&run, Type::TEXT)];
+                self.rows(&self.statements.put_note_by.clone(), &[note, by].concat())?
+            }
+        };
+        Ok(!rows.is_empty())
+    }
+
+    fn drop_note(&mut self, name: &str) -> Result<(), Trouble> {
+        let sql = self.statements.drop_note.clone();
+        self.rows(&sql, &[(&name, Type::TEXT)]).map(drop)
+    }
+
+    fn room(&mut self) -> Result<Room, Trouble> {
+        let sql = self.statements.room.clone();
+        let size = self.rows(&sql, &[])?.first().map(|row| number(row, "size")).transpose()?;
+        Ok(Room { size: size.unwrap_or_default(), ..Room::default() })
     }
 }
 

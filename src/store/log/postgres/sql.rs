@@ -24,10 +24,11 @@ const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS {s}.manifest (
         one boolean PRIMARY KEY DEFAULT true CHECK (one), snapshot text NOT NULL, term bigint NOT NULL, run text NOT NULL,
         seq bigint NOT NULL, record text NOT NULL, pieces bigint NOT NULL
-    );";
+    );
+    CREATE TABLE IF NOT EXISTS {s}.notes (name text PRIMARY KEY, bytes bytea NOT NULL);";
 
 /// Whether the tables are there.
-const LOOK: &str = "SELECT to_regclass('{s}.manifest') IS NOT NULL AS there";
+const LOOK: &str = "SELECT to_regclass('{s}.notes') IS NOT NULL AS there";
 const FORMAT: &str = "SELECT version FROM {s}.format";
 const HEAD: &str = "SELECT term, name, run, seq, record, beat, span, engine FROM {s}.head";
 
@@ -68,6 +69,11 @@ pub(super) struct Statements {
     pub put_manifest: String,
     pub manifest: String,
     pub trim: String,
+    pub notes: String,
+    pub put_note: String,
+    pub put_note_by: String,
+    pub drop_note: String,
+    pub room: String,
 }
 
 impl Statements {
@@ -115,6 +121,14 @@ impl Statements {
                     WHERE h.term = $1 AND h.run = $2 FOR SHARE),
                 gone AS (DELETE FROM {s}.records r USING led WHERE r.seq <= led.seq)
                 DELETE FROM {s}.pieces p USING led WHERE p.snapshot <> led.snapshot"),
+            notes: sql("SELECT name, bytes FROM {s}.notes WHERE starts_with(name, $1) ORDER BY name"),
+            put_note: sql("INSERT INTO {s}.notes (name, bytes) VALUES ($1, $2)
+                ON CONFLICT (name) DO UPDATE SET bytes = excluded.bytes RETURNING true"),
+            put_note_by: sql("INSERT INTO {s}.notes (name, bytes)
+                SELECT $1, $2 FROM {s}.head h WHERE h.term = $3 AND h.run = $4 FOR SHARE
+                ON CONFLICT (name) DO UPDATE SET bytes = excluded.bytes RETURNING true"),
+            drop_note: sql("DELETE FROM {s}.notes WHERE name = $1"),
+            room: sql("SELECT pg_database_size(current_database()) AS size"),
         }
     }
 }
