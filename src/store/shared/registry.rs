@@ -258,7 +258,7 @@ impl Registrar {
         let standing = &self.membership.standing;
         standing.set_servers(self.servers());
         standing.set_format(self.format());
-        if self.count % ROOM == 0 {
+        if self.count.is_multiple_of(ROOM) {
             let snapshot = log.manifest()?.map_or(Seq(0), |manifest| manifest.seq);
             // Somebody who may use the log may not be allowed to ask this.
             standing.set_room(log.room().ok(), snapshot);
