@@ -146,10 +146,12 @@ pub(crate) fn agent(
     route.agent(config)
 }
 
-/// An agent for one request to a server on this machine. It bypasses any proxy and takes at most `patience`.
+/// An agent for one server, to be dropped after an error. It bypasses any proxy, looks up the address once, and takes at
+/// most `patience` for a request.
 pub(crate) fn probe_agent(server: &ServerUrl, settings: &Tls, patience: Duration) -> Result<ureq::Agent, String> {
     let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(patience)).proxy(None);
-    Ok(Route::new(server, None, trust::client_config(settings, server.is_tls())?).agent(config.build()))
+    let route = Route::new(server, None, trust::client_config(settings, server.is_tls())?);
+    Ok(route.keeping_address().agent(config.build()))
 }
 
 /// Makes a call and turns a panic in it into an error, so that no caller waits for an answer that never comes.

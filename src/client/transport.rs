@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use rustls::pki_types::ServerName;
@@ -35,6 +35,8 @@ pub(super) struct Route {
     tls: Arc<ClientConfig>,
     /// For TLS to a proxy, which is not shown the client's certificate.
     tls_to_proxy: Arc<ClientConfig>,
+    /// An address is looked up once, and not for each request.
+    keeps_address: bool,
     /// The planted bug: every connection panics.
     #[cfg(feature = "plant")]
     panics: bool,
@@ -57,6 +59,7 @@ impl Route {
             forward: None,
             tls_to_proxy: trust::without_client(&tls),
             tls,
+            keeps_address: false,
             #[cfg(feature = "plant")]
             panics: false,
         };
@@ -69,6 +72,12 @@ impl Route {
         route
     }
 
+    /// For an agent that lives no longer than its connections.
+    pub(super) fn keeping_address(mut self) -> Self {
+        self.keeps_address = true;
+        self
+    }
+
     /// Switches the planted bug on or off.
     #[cfg(feature = "plant")]
     pub(super) fn panics(&mut self, panics: bool) {
@@ -77,7 +86,8 @@ impl Route {
 
     /// An agent whose connections take this route.
     pub(super) fn agent(self, config: Config) -> ureq::Agent {
-        let resolver = RouteResolver { forward: self.forward.clone() };
+        let kept = self.keeps_address.then(OnceLock::new);
+        let resolver = RouteResolver { forward: self.forward.clone(), kept };
         let connector = ().chain(Start {
             #[cfg(feature = "plant")]
             panics: self.panics,
@@ -122,9 +132,12 @@ impl<In: Transport> Connector<In> for Start {
     }
 }
 
-/// Resolves the proxy instead of the server if requests go to the proxy.
+/// Resolves the proxy instead of the server if requests go to the proxy. ureq resolves before each request, also where a
+/// connection is open, and starts a thread for it.
 struct RouteResolver {
     forward: Option<Arc<Forward>>,
+    /// What was found, where it is kept.
+    kept: Option<OnceLock<ResolvedSocketAddrs>>,
 }
 
 impl fmt::Debug for RouteResolver {
@@ -135,8 +148,12 @@ impl fmt::Debug for RouteResolver {
 
 impl Resolver for RouteResolver {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        if let Some(found) = self.kept.as_ref().and_then(OnceLock::get) {
+            return Ok(found.clone());
+        }
         let uri = self.forward.as_ref().map_or(uri, |forward| &forward.proxy);
-        DefaultResolver::default().resolve(uri, config, timeout)
+        let found = DefaultResolver::default().resolve(uri, config, timeout)?;
+        Ok(self.kept.as_ref().map_or_else(|| found.clone(), |kept| kept.get_or_init(|| found.clone()).clone()))
     }
 }
 
@@ -334,5 +351,25 @@ impl Transport for Forwarded {
 
     fn is_open(&mut self) -> bool {
         self.inner.stream.get_mut().is_open()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_kept_only_where_that_is_asked_for() {
+        let ports = |kept: Option<OnceLock<ResolvedSocketAddrs>>| {
+            let resolver = RouteResolver { forward: None, kept };
+            let port = |uri: &'static str| {
+                let found =
+                    resolver.resolve(&Uri::from_static(uri), &Config::default(), NextTimeout::default()).unwrap();
+                found[0].port()
+            };
+            [port("http://127.0.0.1:1"), port("http://127.0.0.1:2")]
+        };
+        assert_eq!(ports(None), [1, 2]);
+        assert_eq!(ports(Some(OnceLock::new())), [1, 1]);
     }
 }
