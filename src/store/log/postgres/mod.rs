@@ -1,7 +1,7 @@
 //! A log in a schema of a PostgreSQL database. docs/cluster.md says what the database must promise.
 //!
 //! - [`address`]: `postgres://...` as people write it. `session`: one connection, with all that makes an answer of it
-//!   certain. `tls`: rustls below it. `sql`: the tables and the statements.
+//!   certain. `tls`: rustls below it. `sql`: the tables and the statements. `change`: the statement of a write.
 //!
 //! Each write is one statement outside a transaction block. So a server that is stopped holds no lock on the head (but see
 //! [`PostgresLog::end_blockers`]), and each statement may go through another connection of a pooler such as pgbouncer.
@@ -14,14 +14,16 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::head::{Change, Expect, Head, Id, Leader, Record, Reign, Seq, Write};
+use super::head::{Change, Head, Id, Leader, Record, Reign, Seq, Write};
 use super::{Cause, Log, Manifest, Room, Trouble, Written};
 use crate::core::time::{EngineMs, Span};
 use address::Address;
+use change::Statement;
 use session::Session;
 use sql::Statements;
 
 pub mod address;
+mod change;
 mod session;
 mod sql;
 mod tls;
@@ -139,28 +141,16 @@ impl Log for PostgresLog {
     }
 
     fn write(&mut self, write: &Write<'_>) -> Result<Written, Trouble> {
-        let values = Values::of(write)?;
+        let statement = Statement::of(write, &self.statements.schema)?;
+        let params = statement.params();
         let rows = match &write.change {
-            Change::Append { .. } => {
-                let sql = self.statements.append.clone();
-                self.rows(&sql, &values.params())?
-            }
-            Change::Beat { .. } => {
-                let sql = self.statements.beat.clone();
-                self.rows(&sql, &values.params())?
-            }
-            Change::TakeOver { .. } if write.expect == Expect::Same(None) => {
-                let sql = self.statements.first.clone();
-                self.rows(&sql, &values.params_of_first())?
-            }
-            Change::TakeOver { .. } => {
-                let sql = self.statements.take_over.clone();
-                self.rows_or_end_blockers(&sql, &values.params())?
-            }
+            Change::TakeOver { .. } => self.rows_or_end_blockers(&statement.sql, &params)?,
+            Change::Append { .. } | Change::Beat { .. } => self.rows(&statement.sql, &params)?,
         };
-        let Some(row) = rows.first() else { return Ok(Written::Refused(None)) };
-        let head = head(row)?;
-        Ok(if get(row, "done")? { Written::Done(head) } else { Written::Refused(Some(head)) })
+        match rows.first() {
+            Some(row) => Ok(Written::Done(head(row)?)),
+            None => Ok(Written::Refused(self.head()?)),
+        }
     }
 
     fn records(&mut self, from: Seq, most: usize) -> Result<Vec<Record>, Trouble> {
@@ -238,88 +228,6 @@ impl Log for PostgresLog {
         let sql = self.statements.room.clone();
         let size = self.rows(&sql, &[])?.first().map(|row| number(row, "size")).transpose()?;
         Ok(Room { size: size.unwrap_or_default(), ..Room::default() })
-    }
-}
-
-/// What a write compares and sets. `None` is not compared, or stays.
-#[derive(Debug, Default)]
-struct Values {
-    term: Option<i64>,
-    run: Option<String>,
-    seq: Option<i64>,
-    record: Option<String>,
-    beat: Option<i64>,
-    span: Option<i64>,
-    engine: Option<i64>,
-    name: Option<String>,
-    new_engine: Option<i64>,
-    new_span: Option<i64>,
-    new_name: Option<String>,
-    new_run: Option<String>,
-    new_seq: Option<i64>,
-    new_record: Option<String>,
-    bytes: Option<Vec<u8>>,
-}
-
-impl Values {
-    fn of(write: &Write<'_>) -> Result<Self, Trouble> {
-        let mut values = Self::default();
-        match &write.expect {
-            Expect::At(place) => {
-                (values.term, values.run) = (Some(int(place.reign.term)?), Some(place.reign.run.to_string()));
-                (values.seq, values.record) = (Some(int(place.seq.0)?), Some(place.record.to_string()));
-            }
-            Expect::Same(None) => {}
-            Expect::Same(Some(head)) => {
-                (values.term, values.run) = (Some(int(head.term)?), Some(head.leader.run.to_string()));
-                (values.seq, values.record) = (Some(int(head.seq.0)?), Some(head.record.to_string()));
-                (values.beat, values.span) = (Some(int(head.beat)?), Some(int(head.span.0)?));
-                (values.engine, values.name) = (Some(int(head.engine.0)?), Some(head.leader.name.clone()));
-            }
-            #[cfg(any(test, feature = "plant"))]
-            Expect::SeqAlone(seq) => values.seq = Some(int(seq.0)?),
-            #[cfg(any(test, feature = "plant"))]
-            Expect::TermAlone(term) => values.term = Some(int(*term)?),
-        }
-        match &write.change {
-            Change::Append { record, engine } => {
-                (values.new_seq, values.new_record) = (Some(int(record.seq.0)?), Some(record.id.to_string()));
-                (values.new_engine, values.bytes) = (Some(int(engine.0)?), Some(record.bytes.clone()));
-            }
-            Change::Beat { span, engine } => {
-                (values.new_span, values.new_engine) = (Some(int(span.0)?), Some(int(engine.0)?));
-            }
-            Change::TakeOver { leader, span } => {
-                (values.new_name, values.new_run) = (Some(leader.name.clone()), Some(leader.run.to_string()));
-                values.new_span = Some(int(span.0)?);
-            }
-        }
-        Ok(values)
-    }
-
-    /// In the order of [`sql`]; every statement that writes the head has the same.
-    fn params(&self) -> Vec<Param<'_>> {
-        vec![
-            (&self.term, Type::INT8),
-            (&self.run, Type::TEXT),
-            (&self.seq, Type::INT8),
-            (&self.record, Type::TEXT),
-            (&self.beat, Type::INT8),
-            (&self.span, Type::INT8),
-            (&self.engine, Type::INT8),
-            (&self.name, Type::TEXT),
-            (&self.new_engine, Type::INT8),
-            (&self.new_span, Type::INT8),
-            (&self.new_name, Type::TEXT),
-            (&self.new_run, Type::TEXT),
-            (&self.new_seq, Type::INT8),
-            (&self.new_record, Type::TEXT),
-            (&self.bytes, Type::BYTEA),
-        ]
-    }
-
-    fn params_of_first(&self) -> Vec<Param<'_>> {
-        vec![(&self.new_name, Type::TEXT), (&self.new_run, Type::TEXT), (&self.new_span, Type::INT8)]
     }
 }
 

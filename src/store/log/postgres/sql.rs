@@ -1,8 +1,10 @@
-//! The tables and the statements. Ids are text (32 hexadecimal digits), so that people can read the tables.
+//! The tables, and the statements that are the same each time. Ids are text (32 hexadecimal digits), so that people can read the tables.
 
 /// The format of the tables.
 pub(super) const VERSION: i32 = 1;
 
+/// Bytes of records are not compressed: that takes longer than writing them.
+///
 /// The schema's name is checked and quoted by [`super::address`], so it can stand in a statement.
 const CREATE: &str = "
     SELECT pg_advisory_xact_lock(5508432918);
@@ -18,6 +20,7 @@ const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS {s}.records (
         seq bigint PRIMARY KEY, id text NOT NULL, before text NOT NULL, term bigint NOT NULL, bytes bytea NOT NULL
     );
+    ALTER TABLE {s}.records ALTER bytes SET STORAGE EXTERNAL;
     CREATE TABLE IF NOT EXISTS {s}.pieces (
         snapshot text NOT NULL, number bigint NOT NULL, bytes bytea NOT NULL, PRIMARY KEY (snapshot, number)
     );
@@ -30,38 +33,18 @@ const CREATE: &str = "
 /// Whether the tables are there.
 const LOOK: &str = "SELECT to_regclass('{s}.notes') IS NOT NULL AS there";
 const FORMAT: &str = "SELECT version FROM {s}.format";
-const HEAD: &str = "SELECT term, name, run, seq, record, beat, span, engine FROM {s}.head";
+/// The columns of a head.
+pub(super) const COLUMNS: &str = "term, name, run, seq, record, beat, span, engine";
 
-/// What a write compares: a parameter that is null is not compared. The conditions are one by one those of
-/// `Write::fits`.
-const FITS: &str = "
-    ($1 IS NULL OR h.term = $1) AND ($2 IS NULL OR h.run = $2) AND ($3 IS NULL OR h.seq = $3)
-    AND ($4 IS NULL OR h.record = $4) AND ($5 IS NULL OR h.beat = $5) AND ($6 IS NULL OR h.span = $6)
-    AND ($7 IS NULL OR h.engine = $7) AND ($8 IS NULL OR h.name = $8)";
-
-/// What a write sets: what is null stays. A take-over is what names a leader.
-const SET: &str = "
-    beat = h.beat + 1, engine = coalesce($9, h.engine), span = coalesce($10, h.span), name = coalesce($11, h.name),
-    run = coalesce($12, h.run), term = h.term + CASE WHEN $12 IS NULL THEN 0 ELSE 1 END,
-    seq = coalesce($13, h.seq), record = coalesce($14, h.record)";
-
-/// The new head if something was written; otherwise the head as it was when the statement began.
-const ANSWER: &str = "
-    SELECT term, name, run, seq, record, beat, span, engine, true AS done FROM made
-    UNION ALL
-    SELECT term, name, run, seq, record, beat, span, engine, false FROM {s}.head WHERE NOT EXISTS (SELECT FROM made)";
-
-/// All statements, for one schema.
+/// The statements, for one schema.
 #[derive(Debug)]
 pub(super) struct Statements {
+    /// The name of the schema, quoted.
+    pub schema: String,
     pub create: String,
     pub look: String,
     pub format: String,
     pub head: String,
-    pub append: String,
-    pub beat: String,
-    pub take_over: String,
-    pub first: String,
     pub end_blockers: String,
     pub records: String,
     pub put_piece: String,
@@ -78,29 +61,13 @@ pub(super) struct Statements {
 
 impl Statements {
     pub fn of(schema: &str) -> Self {
-        let quoted = format!("\"{schema}\"");
-        let sql = |text: &str| text.replace("{s}", &quoted);
-        let made = format!("made AS (UPDATE {{s}}.head h SET {SET} WHERE {FITS} RETURNING h.*)");
-        // The last condition is always true, and says that a beat and a take-over have no bytes ($15).
-        let write = sql(&format!("WITH {made} {ANSWER} AND $15 IS NULL"));
-        let append = format!(
-            "WITH {made}, kept AS (INSERT INTO {{s}}.records (seq, id, before, term, bytes)
-                SELECT m.seq, m.record, $4, m.term, $15 FROM made m) {ANSWER}"
-        );
-        let first = format!(
-            "WITH made AS (INSERT INTO {{s}}.head (term, name, run, seq, record, beat, span, engine)
-                VALUES (1, $1, $2, 0, '{}', 1, $3, 0) ON CONFLICT DO NOTHING RETURNING *) {ANSWER}",
-            super::Id::NONE
-        );
+        let schema = format!("\"{schema}\"");
+        let sql = |text: &str| text.replace("{s}", &schema);
         Self {
             create: sql(CREATE),
             look: sql(LOOK),
             format: sql(FORMAT),
-            head: sql(HEAD),
-            append: sql(&append),
-            beat: write.clone(),
-            take_over: write,
-            first: sql(&first),
+            head: sql(&format!("SELECT {COLUMNS} FROM {{s}}.head")),
             end_blockers: sql("SELECT pg_terminate_backend(blocker) FROM (
                 SELECT DISTINCT unnest(pg_blocking_pids(l.pid)) AS blocker FROM pg_locks l
                 WHERE l.locktype = 'relation' AND l.relation = '{s}.head'::regclass
@@ -129,6 +96,7 @@ impl Statements {
                 ON CONFLICT (name) DO UPDATE SET bytes = excluded.bytes RETURNING true"),
             drop_note: sql("DELETE FROM {s}.notes WHERE name = $1"),
             room: sql("SELECT pg_database_size(current_database()) AS size"),
+            schema: schema.clone(),
         }
     }
 }
