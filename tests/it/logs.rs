@@ -26,6 +26,13 @@ mod postgres;
 /// How long a call may take: longer than a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Bytes of text that deflating makes hardly less: only so is a large record large in every log.
+pub fn noise(length: usize) -> Vec<u8> {
+    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    let random = std::iter::successors(Some(1_u64), next).map(|state| b'!' + state.to_be_bytes()[0] % 94);
+    random.take(length).collect()
+}
+
 /// One log, wherever it is. Each handle is like a server of its own.
 pub trait Place: Sync {
     fn open(&self) -> Box<dyn Log>;

@@ -7,7 +7,7 @@ use locker::store::log::head::{Head, Id, Leader, Place as At, Record, Reign, Seq
 use locker::store::log::tail::Tail;
 use locker::store::log::{Log, Manifest, PIECE_BYTES, Written};
 
-use super::Place;
+use super::{Place, noise};
 
 /// The parts of the suite.
 pub const ALL: &[(&str, fn(&dyn Place))] = &[
@@ -212,8 +212,10 @@ fn records_come_back_as_they_were(place: &dyn Place) {
         b"\n".to_vec(),
         every_byte,
         large(256 * 1024),
-        large(256 * 1024 + 1),
         large(1_500_000),
+        noise(256 * 1024),
+        noise(320 * 1024),
+        noise(1_500_000),
         b"last".to_vec(),
     ];
     let mut at = take(&mut log, 1);

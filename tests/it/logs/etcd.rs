@@ -8,6 +8,7 @@ use locker::store::log::head::{Seq, Write};
 use locker::store::log::{Cause, Log, Trouble};
 
 use super::contract::{SPAN, append, done, record, take};
+use super::noise;
 use crate::support::certs::{Ca, Files};
 use crate::support::database::{Database as _, Etcd, free_address};
 use crate::support::eventually;
@@ -32,7 +33,7 @@ fn a_full_etcd_says_so_and_goes_on_when_there_is_room() {
     assert!(room.quota == Some(4_000_000) && !room.is_full && room.used.unwrap() <= room.size, "{room:?}");
     let mut id = 11;
     let trouble = loop {
-        let full = record(at, id, &vec![7; 200_000]);
+        let full = record(at, id, &noise(200_000));
         match log.write(&Write::append(at, &full, EngineMs(0))) {
             Ok(_) => at = at.after(&full),
             Err(trouble) => {

@@ -12,8 +12,8 @@ use locker::store::log::plant::Plant;
 use locker::store::log::tail::Tail;
 use locker::store::log::{Log, Manifest, Trouble};
 
-use super::Place;
 use super::contract::{append, take};
+use super::{Place, noise};
 use crate::support::cut::Cut;
 use crate::support::eventually;
 
@@ -84,11 +84,11 @@ pub fn each_batch_is_there_once(place: &dyn Place, plant: Option<Plant>) {
     let mut leads = lead(place, 1, LONG);
     let mut expected = Vec::new();
     for round in [Cut::Request, Cut::Answer, Cut::Answer] {
-        for size in [1, 300_000] {
+        for size in [1, 400_000] {
             if let Some(plant) = plant {
                 leads = leads.with(plant);
             }
-            let batch = format!("{}{}", expected.len(), "x".repeat(size));
+            let batch = format!("{}{}", expected.len(), String::from_utf8(noise(size)).unwrap());
             cut(place, round, || leads.append(batch.clone().into_bytes(), EngineMs(1))).unwrap();
             expected.push(batch);
             cut(place, round, || leads.beat(EngineMs(2))).unwrap();

@@ -68,13 +68,6 @@ struct StoredPair {
 struct Txn {
     #[serde(default)]
     succeeded: bool,
-    #[serde(default)]
-    responses: Vec<TxnAnswer>,
-}
-
-#[derive(Debug, Deserialize)]
-struct TxnAnswer {
-    response_range: Option<Range>,
 }
 
 /// What a member says of itself.
@@ -86,14 +79,6 @@ struct Status {
     #[serde(rename = "dbSizeInUse")]
     used: String,
     errors: Vec<String>,
-}
-
-/// What came of a comparison with changes.
-#[derive(Debug)]
-pub(super) enum Compared {
-    Changed,
-    /// The comparison failed: the pair that was asked for instead.
-    Differs(Option<Pair>),
 }
 
 /// The error of a call.
@@ -117,24 +102,35 @@ impl Range {
     }
 }
 
-/// The parts of requests.
+/// The parts of requests, as JSON. Base64 needs no escapes.
 pub(super) fn encoded(bytes: impl AsRef<[u8]>) -> String {
     STANDARD.encode(bytes)
 }
 
-pub(super) fn put(key: &str, value: &[u8]) -> Value {
-    json!({ "requestPut": { "key": encoded(key), "value": encoded(value) } })
+pub(super) fn put(key: &str, value: &[u8]) -> String {
+    let (mut text, key) = (String::with_capacity(value.len() / 3 * 4 + 200), encoded(key));
+    text.push_str(r#"{"requestPut":{"key":""#);
+    text.push_str(&key);
+    text.push_str(r#"","value":""#);
+    STANDARD.encode_string(value, &mut text);
+    text.push_str(r#""}}"#);
+    text
 }
 
-pub(super) fn delete(from: &str, before: &str) -> Value {
-    json!({ "requestDeleteRange": { "key": encoded(from), "range_end": encoded(before) } })
+pub(super) fn delete(from: &str, before: &str) -> String {
+    let (from, before) = (encoded(from), encoded(before));
+    format!(r#"{{"requestDeleteRange":{{"key":"{from}","range_end":"{before}"}}}}"#)
 }
 
 /// That a key has this value; `None`: that it does not exist.
-pub(super) fn is(key: &str, value: Option<&[u8]>) -> Value {
+pub(super) fn is(key: &str, value: Option<&[u8]>) -> String {
+    let key = encoded(key);
     match value {
-        Some(value) => json!({ "key": encoded(key), "target": "VALUE", "result": "EQUAL", "value": encoded(value) }),
-        None => json!({ "key": encoded(key), "target": "VERSION", "result": "EQUAL", "version": "0" }),
+        Some(value) => {
+            let value = encoded(value);
+            format!(r#"{{"key":"{key}","target":"VALUE","result":"EQUAL","value":"{value}"}}"#)
+        }
+        None => format!(r#"{{"key":"{key}","target":"VERSION","result":"EQUAL","version":"0"}}"#),
     }
 }
 
@@ -149,13 +145,13 @@ impl Gateway {
         if let Some(before) = before {
             body["range_end"] = encoded(before).into();
         }
-        self.call("/v3/kv/range", &body)
+        self.call("/v3/kv/range", &body.to_string())
     }
 
     /// Whether this revision is gone.
     pub fn is_compacted(&mut self, key: &str, revision: u64) -> Result<bool, Trouble> {
         let body = json!({ "key": encoded(key), "revision": revision.to_string(), "limit": "1" });
-        match self.call::<Value>("/v3/kv/range", &body) {
+        match self.call::<Value>("/v3/kv/range", &body.to_string()) {
             Ok(_) => Ok(false),
             Err(trouble) if trouble.text.contains("has been compacted") => Ok(true),
             Err(trouble) => Err(trouble),
@@ -163,23 +159,19 @@ impl Gateway {
     }
 
     pub fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Trouble> {
-        self.call::<Value>("/v3/kv/put", &json!({ "key": encoded(key), "value": encoded(value) })).map(drop)
+        let body = format!(r#"{{"key":"{}","value":"{}"}}"#, encoded(key), encoded(value));
+        self.call::<Value>("/v3/kv/put", &body).map(drop)
     }
 
     pub fn delete(&mut self, key: &str) -> Result<(), Trouble> {
-        self.call::<Value>("/v3/kv/deleterange", &json!({ "key": encoded(key) })).map(drop)
+        let body = format!(r#"{{"key":"{}"}}"#, encoded(key));
+        self.call::<Value>("/v3/kv/deleterange", &body).map(drop)
     }
 
-    /// Makes the changes if everything compares; otherwise reads `instead`.
-    pub fn compare_and(&mut self, compare: &[Value], changes: &[Value], instead: &str) -> Result<Compared, Trouble> {
-        let read = json!({ "requestRange": { "key": encoded(instead) } });
-        let answer: Txn =
-            self.call("/v3/kv/txn", &json!({ "compare": compare, "success": changes, "failure": [read] }))?;
-        if answer.succeeded {
-            return Ok(Compared::Changed);
-        }
-        let range = answer.responses.into_iter().find_map(|answer| answer.response_range);
-        Ok(Compared::Differs(range.map(Range::pairs).transpose()?.and_then(|pairs| pairs.into_iter().next())))
+    /// Makes the changes if everything compares. False if it does not.
+    pub fn compare_and(&mut self, compare: &[String], changes: &[String]) -> Result<bool, Trouble> {
+        let body = format!(r#"{{"compare":[{}],"success":[{}]}}"#, compare.join(","), changes.join(","));
+        self.call::<Txn>("/v3/kv/txn", &body).map(|answer| answer.succeeded)
     }
 
     /// The version of a member, such as `3.4.23`.
@@ -199,7 +191,7 @@ impl Gateway {
 
     /// How large the database of the member is that answers, and whether it is full. Its quota is among its metrics only.
     pub fn room(&mut self) -> Result<Room, Trouble> {
-        let Status { size, used, errors } = self.call("/v3/maintenance/status", &json!({}))?;
+        let Status { size, used, errors } = self.call("/v3/maintenance/status", "{}")?;
         let metrics = self.exchange("/metrics", None).unwrap_or_default();
         let quota =
             String::from_utf8_lossy(&metrics).lines().find_map(|line| line.strip_prefix(QUOTA)?.trim().parse().ok());
@@ -211,7 +203,7 @@ impl Gateway {
     }
 
     /// One call, with a token if there is a user. A call whose token has expired was refused, so it is repeated.
-    fn call<T: for<'t> Deserialize<'t>>(&mut self, path: &str, body: &Value) -> Result<T, Trouble> {
+    fn call<T: for<'t> Deserialize<'t>>(&mut self, path: &str, body: &str) -> Result<T, Trouble> {
         if self.address.user.is_some() && self.token.is_none() {
             self.sign_in()?;
         }
@@ -235,13 +227,13 @@ impl Gateway {
         let password = self.address.credentials.password().map_err(|text| Trouble::new(Cause::Failed, text))?;
         let password = password.as_ref().map(Secret::expose);
         let body = json!({ "name": self.address.user, "password": password });
-        let answer = self.exchange("/v3/auth/authenticate", Some(&body))?;
+        let answer = self.exchange("/v3/auth/authenticate", Some(&body.to_string()))?;
         self.token = Some(Secret::new(read::<Token>(answer)?.token));
         Ok(())
     }
 
     /// Asks one member; the next one only if the first cannot have received the request.
-    fn exchange(&mut self, path: &str, body: Option<&Value>) -> Result<Vec<u8>, Trouble> {
+    fn exchange(&mut self, path: &str, body: Option<&str>) -> Result<Vec<u8>, Trouble> {
         if self.agents.is_empty() {
             let tls = self.address.credentials.tls().map_err(|text| Trouble::new(Cause::Failed, text))?;
             let agent = |member| connect::probe_agent(member, &tls, self.patience);
@@ -274,7 +266,7 @@ impl Gateway {
     }
 
     /// The answer of a member, or why there is none.
-    fn ask(&self, member: usize, path: &str, body: Option<&Value>) -> Result<Result<Vec<u8>, Trouble>, ureq::Error> {
+    fn ask(&self, member: usize, path: &str, body: Option<&str>) -> Result<Result<Vec<u8>, Trouble>, ureq::Error> {
         let url = format!("{}{path}", self.address.members[member]);
         let answer = connect::guarded(|| match body {
             None => self.agents[member].get(&url).call(),
@@ -283,7 +275,7 @@ impl Gateway {
                 if let Some(token) = &self.token {
                     request = request.header("authorization", token.expose());
                 }
-                request.send(body.to_string())
+                request.send(body)
             }
         })?;
         let status = answer.status().as_u16();

@@ -3,16 +3,16 @@
 //! - [`address`]: `etcd:...` as people write it. `gateway`: calls over HTTP. `keys`: keys and values.
 //!
 //! A write is one transaction that compares the whole value of the head. What an append or a beat does not care about (the
-//! beat, mostly) is taken from the head as it was seen last; if that has changed, the transaction fails, shows the head,
-//! and is tried again if that one fits. So an answer that comes late changes nothing that has changed since.
+//! beat, mostly) is taken from the head as it was seen last; if that has changed, the transaction fails, the head is read,
+//! and it is tried again if that one fits. So an answer that comes late changes nothing that has changed since.
 
 use std::time::Duration;
 
 use super::head::{Change, Head, Id, Record, Reign, Seq, Write};
 use super::{Cause, Log, Manifest, Room, Trouble, Written};
 use address::Address;
-use gateway::{Compared, Gateway, Pair, delete, is, put};
-use keys::{Keys, PART_BYTES};
+use gateway::{Gateway, delete, is, put};
+use keys::{Keys, Packed, Unpacked};
 
 pub mod address;
 mod gateway;
@@ -80,13 +80,9 @@ impl EtcdLog {
         ))
     }
 
+    /// Reads the head, and remembers it.
     fn read_head(&mut self) -> Result<Option<Head>, Trouble> {
-        let pairs = self.gateway.range(&self.keys.head, None, 1)?.pairs()?;
-        self.saw(pairs.into_iter().next())
-    }
-
-    /// Remembers the head.
-    fn saw(&mut self, pair: Option<Pair>) -> Result<Option<Head>, Trouble> {
+        let pair = self.gateway.range(&self.keys.head, None, 1)?.pairs()?.into_iter().next();
         self.seen = pair.map(|pair| Ok((keys::decode_head(&pair.value)?, pair.value))).transpose()?.map(swap);
         Ok(self.head_seen().cloned())
     }
@@ -96,11 +92,8 @@ impl EtcdLog {
     }
 
     /// Stores the parts of a large record. They mean nothing before the record is there.
-    fn put_parts(&mut self, record: &Record) -> Result<(), Trouble> {
-        if keys::parts(record) == 0 {
-            return Ok(());
-        }
-        for (number, part) in record.bytes.chunks(PART_BYTES).enumerate() {
+    fn put_parts(&mut self, record: &Record, packed: &Packed<'_>) -> Result<(), Trouble> {
+        for (number, part) in packed.parts().enumerate() {
             self.gateway.put(&self.keys.part(record.seq, record.id, number), part)?;
         }
         Ok(())
@@ -108,12 +101,7 @@ impl EtcdLog {
 
     /// Makes the changes if the leader of this term leads, in the same transaction. `also` is compared, too. False if it
     /// does not lead, or if that differs.
-    fn as_leader(
-        &mut self,
-        by: Reign,
-        also: Option<serde_json::Value>,
-        changes: &[serde_json::Value],
-    ) -> Result<bool, Trouble> {
+    fn as_leader(&mut self, by: Reign, also: Option<String>, changes: &[String]) -> Result<bool, Trouble> {
         let mut head = self.read_head()?;
         for _ in 0..TRIES {
             let Some((value, _)) = self.seen.as_ref().filter(|(_, seen)| seen.place().reign == by) else {
@@ -121,16 +109,14 @@ impl EtcdLog {
             };
             let led = is(&self.keys.head, Some(value));
             let compare: Vec<_> = [Some(led), also.clone()].into_iter().flatten().collect();
-            match self.gateway.compare_and(&compare, changes, &self.keys.head)? {
-                Compared::Changed => return Ok(true),
-                Compared::Differs(pair) => {
-                    let now = self.saw(pair)?;
-                    if now == head {
-                        return Ok(false);
-                    }
-                    head = now;
-                }
+            if self.gateway.compare_and(&compare, changes)? {
+                return Ok(true);
             }
+            let now = self.read_head()?;
+            if now == head {
+                return Ok(false);
+            }
+            head = now;
         }
         Err(keeps_changing())
     }
@@ -165,8 +151,9 @@ impl Log for EtcdLog {
         if let Change::Append { record, .. } = &write.change
             && write.fits(self.head_seen())
         {
-            self.put_parts(record)?;
-            changes.push(put(&self.keys.record(record.seq), &keys::encode_record(record)?));
+            let packed = Packed::of(record)?;
+            self.put_parts(record, &packed)?;
+            changes.push(put(&self.keys.record(record.seq), &packed.value()?));
         }
         for _ in 0..TRIES {
             let seen = self.head_seen();
@@ -175,16 +162,12 @@ impl Log for EtcdLog {
             let value = keys::encode_head(&made)?;
             let compare = is(&self.keys.head, self.seen.as_ref().map(|(value, _)| value.as_slice()));
             changes.push(put(&self.keys.head, &value));
-            match self.gateway.compare_and(&[compare], &changes, &self.keys.head)? {
-                Compared::Changed => {
-                    self.seen = Some((value, made.clone()));
-                    return Ok(Written::Done(made));
-                }
-                Compared::Differs(pair) => {
-                    self.saw(pair)?;
-                    changes.pop();
-                }
+            if self.gateway.compare_and(&[compare], &changes)? {
+                self.seen = Some((value, made.clone()));
+                return Ok(Written::Done(made));
             }
+            self.read_head()?;
+            changes.pop();
         }
         Err(keeps_changing())
     }
@@ -194,17 +177,18 @@ impl Log for EtcdLog {
         let pairs = self.gateway.range(&self.keys.record(from), Some(&before), most.min(RECORDS))?.pairs()?;
         let mut records = Vec::with_capacity(pairs.len());
         for pair in pairs {
-            let (mut record, parts) = keys::decode_record(&pair.key, &pair.value)?;
-            for number in 0..parts {
-                let key = self.keys.part(record.seq, record.id, number);
+            let mut unpacked = Unpacked::of(&pair.key, &pair.value)?;
+            let Record { seq, id, .. } = unpacked.record;
+            for number in 0..unpacked.parts {
+                let key = self.keys.part(seq, id, number);
                 let part = self.gateway.range(&key, None, 1)?.pairs()?.into_iter().next();
                 let Some(part) = part else {
                     // Trimmed meanwhile, if anything; then the reader finds a snapshot.
                     return Err(Trouble::new(Cause::Damaged, format!("{key} is not there")));
                 };
-                record.bytes.extend_from_slice(&part.value);
+                unpacked.record.bytes.extend_from_slice(&part.value);
             }
-            records.push(record);
+            records.push(unpacked.whole()?);
         }
         Ok(records)
     }
