@@ -5,6 +5,7 @@
 //! LOCKER_BENCH_SECONDS=10 cargo bench --bench load  # longer rows
 //! LOCKER_BENCH_STORES=sqlite cargo bench --bench load
 //! LOCKER_BENCH_STORES=etcd,postgres cargo bench --bench load   # one server on a shared store; cycles only
+//! LOCKER_BENCH_FOLLOWERS=2 LOCKER_BENCH_STORES=etcd cargo bench --bench load   # the same with two that follow it
 //! cargo bench --bench load -- waiting               # only the rows of waiting clients
 //! ```
 //!

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::support::{Setup, eventually};
+use super::support::{Server, Setup, eventually};
 use super::{cpu_time, postgres};
 
 /// Bytes of a log that are read at once.
@@ -133,10 +133,14 @@ impl Contender {
                 // Locker writes four lines for each cycle, and somebody reads them, as everywhere.
                 let log = BufReader::with_capacity(LOG, child.stderr.take().expect("it is piped"));
                 std::thread::spawn(move || std::io::copy(&mut { log }, &mut std::io::sink()));
-                if below.is_some() {
+                let mut followers = Vec::new();
+                if let (Self::Locker(store), Some(below)) = (self, &below) {
                     eventually("it leads", || ureq::get(&format!("http://{address}/readyz")).call().is_ok());
+                    let setup = store.setup_above(below.address, directory.path());
+                    followers = (0..followers_asked_for()?).map(|_| Server::start_as(&setup)).collect();
                 }
-                Ok(Some(Running { address, contender: self, child, below: below.map(Box::new), _directory: directory }))
+                let below = below.map(Box::new);
+                Ok(Some(Running { address, contender: self, child, followers, below, _directory: directory }))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
@@ -165,6 +169,11 @@ impl Contender {
     }
 }
 
+/// How many servers are to follow each one on a shared store.
+fn followers_asked_for() -> anyhow::Result<usize> {
+    std::env::var("LOCKER_BENCH_FOLLOWERS").ok().map_or(Ok(0), |text| Ok(text.parse()?))
+}
+
 fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
@@ -174,6 +183,8 @@ pub struct Running {
     pub address: SocketAddr,
     contender: Contender,
     child: Child,
+    /// Servers that follow this one.
+    followers: Vec<Server>,
     below: Option<Box<Running>>,
     _directory: TempDir,
 }
@@ -188,6 +199,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.followers.clear();
         // Not SIGKILL: processes of PostgreSQL would outlive their parent. It may have ended already.
         let _ = i32::try_from(self.child.id()).map(|pid| kill(Pid::from_raw(pid), Signal::SIGINT));
         let _ = self.child.wait();

@@ -33,7 +33,10 @@ type Measured = (Contender, Vec<Round>);
 
 /// Prints a row for each measurement, and brings the table of medians and ratios.
 pub fn all(stores: &[Store], span: Duration) -> anyhow::Result<String> {
-    let contenders = stores.iter().map(|store| Contender::Locker(*store)).chain(Contender::PEERS);
+    // Beside servers on shared stores, what is below them says enough.
+    let is_peer = |peer: &Contender| stores.iter().any(|store| store.below().is_none_or(|below| below == *peer));
+    let peers = Contender::PEERS.into_iter().filter(is_peer);
+    let contenders = stores.iter().map(|store| Contender::Locker(*store)).chain(peers);
     let mut measured: Vec<Measured> = contenders.map(|contender| (contender, Vec::new())).collect();
     for turn in 1..=ROUNDS {
         for (contender, rounds) in &mut measured {
