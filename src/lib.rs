@@ -23,6 +23,7 @@ pub mod cli;
 pub mod client;
 pub mod core;
 pub mod env;
+mod priority;
 pub mod resource;
 pub mod server;
 pub mod store;

@@ -14,6 +14,7 @@ use super::limits::AUDIT_BATCHES;
 use super::views;
 use crate::client::who;
 use crate::core::history::{Change, ChangeKind};
+use crate::priority;
 use crate::wire::api::{ChangeView, locks_text};
 use crate::wire::escape::escape;
 
@@ -72,6 +73,7 @@ pub fn start() -> std::io::Result<(Audit, AuditThread)> {
     let lost = Arc::<AtomicU64>::default();
     let theirs = Arc::clone(&lost);
     let write = move || {
+        priority::second();
         while let Ok(first) = batches.recv() {
             thread::sleep(GATHER);
             for batch in iter::once(first).chain(batches.try_iter()) {

@@ -6,6 +6,8 @@ use std::thread;
 use anyhow::Context;
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::priority;
+
 /// How urgent a kind of work is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
@@ -41,7 +43,7 @@ impl Blocking {
         let (tell, told) = oneshot::channel();
         let work = move || {
             if urgency == Urgency::Low {
-                yield_to_others();
+                priority::lowest();
             }
             let done = work();
             drop(permit);
@@ -51,17 +53,6 @@ impl Blocking {
         thread::Builder::new().name("locker-work".to_owned()).spawn(work).context("there is no thread for it")?;
         told.await.context("it has failed: this is a bug in locker")
     }
-}
-
-/// Lets other threads go first from here on.
-fn yield_to_others() {
-    // Where it is not allowed, the work is as urgent as before.
-    #[cfg(target_os = "linux")]
-    let _ = thread_priority::set_thread_priority_and_policy(
-        thread_priority::thread_native_id(),
-        thread_priority::ThreadPriority::Min,
-        thread_priority::ThreadSchedulePolicy::Normal(thread_priority::NormalThreadSchedulePolicy::Idle),
-    );
 }
 
 #[cfg(test)]

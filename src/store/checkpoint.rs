@@ -19,6 +19,8 @@ use anyhow::{Context, bail};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, MAIN_DB};
 
+use crate::priority;
+
 /// The number of pages in the log (of 4 KiB, so 16 MiB) at which it is copied: large enough that a page that many
 /// commits write is copied once, small enough that a start has little to recover.
 pub(super) const CHECKPOINT_PAGES: i32 = 4096;
@@ -51,7 +53,10 @@ impl Checkpointer {
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("checkpoint".to_owned())
-            .spawn(move || copy_when_woken(&conn, &woken, &theirs))
+            .spawn(move || {
+                priority::second();
+                copy_when_woken(&conn, &woken, &theirs);
+            })
             .context("cannot start the checkpoint thread")?;
         Ok(Self { pages, length: 0, next: pages, shared, wake: Some(wake), thread: Some(thread) })
     }

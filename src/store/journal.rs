@@ -1,6 +1,6 @@
 //! The journal of a store in a file: batches that are committed, and may not be in the tables yet (docs/decisions/0035).
 //!
-//! A commit appends one record and syncs it. There are two files beside the store, which take turns: while one takes
+//! A commit appends one record, which is durable then (`super::durable`). There are two files beside the store, which take turns: while one takes
 //! records, those of the other are written into the tables. Then its bytes are used again. All bytes of a file are written
 //! with zeros before they are used. So a sync writes the record and nothing else, above all not the length of the file.
 //!
@@ -11,13 +11,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::iter;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
+use super::durable::Durable;
 use super::rows::Batch;
-use super::sidecar::{PRIVATE, sidecar};
+use super::sidecar::sidecar;
 
 /// What the names of the two files end with. SQLite would take `-journal` for one of its own.
 pub(super) const SUFFIXES: [&str; 2] = ["-batches-a", "-batches-b"];
@@ -106,7 +107,7 @@ pub(super) enum Room {
 
 #[derive(Debug)]
 struct Segment {
-    file: File,
+    file: Durable,
     path: PathBuf,
     /// How many bytes have been written, at least with zeros.
     length: u64,
@@ -123,8 +124,7 @@ impl Journal {
     pub fn create(store: &Path, life: u64, last: u64, turn: u64) -> anyhow::Result<Self> {
         let make = |suffix| -> anyhow::Result<Segment> {
             let path = sidecar(store, suffix);
-            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(&path);
-            let file = file.with_context(|| format!("cannot make {}", path.display()))?;
+            let file = Durable::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
             Ok(Segment { file, path, length: 0, used: 0, last: 0 })
         };
         let [a, b] = SUFFIXES;
@@ -202,8 +202,7 @@ impl Segment {
         if end > self.length {
             self.grow(end)?;
         }
-        self.file.write_all_at(record, self.used)?;
-        self.file.sync_data()?;
+        self.file.write(self.used, record)?;
         self.used = end;
         Ok(())
     }
@@ -212,11 +211,12 @@ impl Segment {
     fn grow(&mut self, least: u64) -> std::io::Result<()> {
         let zeros = vec![0; 64 << 10];
         let length = (self.length * 2).clamp(FIRST, TURN).max(least.next_multiple_of(FIRST));
+        let file = OpenOptions::new().write(true).open(&self.path)?;
         while self.length < length {
-            self.file.write_all_at(&zeros, self.length)?;
+            file.write_all_at(&zeros, self.length)?;
             self.length += zeros.len() as u64;
         }
-        self.file.sync_all()
+        file.sync_all()
     }
 }
 

@@ -30,6 +30,7 @@ mod checkpoint;
 #[cfg(test)]
 mod conformance;
 pub mod copies;
+mod durable;
 pub mod failstop;
 mod journal;
 mod layer;

@@ -49,14 +49,14 @@ impl Drop for Traced {
 
 /// A server with a fault in its syncs, in strace's `inject` syntax.
 fn strace(inject: &str, store: &str, more: &[&str]) -> Traced {
-    let inject = format!("inject=fsync,fdatasync:{inject}");
+    let inject = format!("inject=fsync,fdatasync,pwritev2:{inject}");
     traced(&["-o", "/dev/null", "-e", &inject], store, more)
 }
 
 fn traced(how: &[&str], store: &str, more: &[&str]) -> Traced {
     let mut command = Command::new("strace");
     command
-        .args(["-f", "-qq", "-I2", "-e", "trace=fsync,fdatasync"])
+        .args(["-f", "-qq", "-I2", "-e", "trace=fsync,fdatasync,pwritev2"])
         .args(how)
         .args([binary(), "server", "--listen", "127.0.0.1:0", "--store", store])
         .args(more);
@@ -78,7 +78,10 @@ impl Written {
             ureq::get(format!("http://{address}/metrics")).call().unwrap().into_body().read_to_string().unwrap();
         let commits = metrics.lines().find_map(|line| line.strip_prefix("locker_engine_commit_seconds_count "));
         let syncs = std::fs::read_to_string(syncs).unwrap();
-        let journal = syncs.lines().filter(|line| line.contains("fdatasync(") && line.contains("locker.db-batches-"));
+        let journal = syncs.lines().filter(|line| {
+            let syncs = line.contains("fdatasync(") || (line.contains("pwritev2(") && line.contains("RWF_DSYNC"));
+            syncs && line.contains("locker.db-batches-")
+        });
         Self { commits: commits.unwrap().parse().unwrap(), journal: journal.count() }
     }
 

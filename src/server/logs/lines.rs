@@ -12,6 +12,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::priority;
 use crate::server::limits;
 
 /// How long lines are gathered before they are written together: too short for a person to notice.
@@ -68,6 +69,7 @@ pub(super) fn start(mut to: impl Write + Send + 'static) -> (Lines, Writer) {
     let (alive, done) = mpsc::channel();
     let theirs = Arc::clone(&shared);
     let run = move || {
+        priority::second();
         while let Some(bytes) = next(&theirs) {
             // If this fails, there is nobody to report it to.
             let _ = to.write_all(&bytes).and_then(|()| to.flush());

@@ -12,12 +12,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 
 use super::writer::Writer;
+use crate::priority;
 use crate::store::layer::{Layer, View};
 use crate::store::rows::Batch;
 
 /// How long a row is at most only in the journal, unless the disk is slower: what reads the file by itself, such as a
 /// `sqlite3` shell, sees the state of about a second ago.
 pub(super) const FOLD_AFTER: Duration = Duration::from_secs(1);
+
+/// After so long without a row to write, what SQLite keeps of the tables in memory is given back: up to 32 MiB, which pay
+/// only while rows are written.
+const REST_AFTER: Duration = Duration::from_secs(5);
+
+/// What the folding thread is to do next.
+enum Next {
+    /// Write these rows; the number of their last batch.
+    Fold(Box<Layer>, u64),
+    /// Nothing, for a while.
+    Rest,
+    /// Nothing will come any more.
+    End,
+}
 
 /// What the committing thread, the folding thread and readers share.
 #[derive(Debug)]
@@ -129,17 +144,24 @@ impl Pending {
         self.moved.notify_all();
     }
 
-    /// For the folding thread: waits for the next rows to write, and the number of their last batch. `None`: there will be
-    /// none any more.
-    fn next(&self) -> Option<(Layer, u64)> {
+    /// For the folding thread: waits for what it is to do next. If it `rests`, only rows to write are of interest.
+    fn next(&self, rests: bool) -> Next {
         let mut kept = self.kept();
+        let idle_since = Instant::now();
         loop {
             if kept.failure.is_some() {
-                return None;
+                return Next::End;
             }
             kept = match kept.since {
-                None if kept.is_stopped => return None,
-                None => self.moved.wait(kept).unwrap_or_else(PoisonError::into_inner),
+                None if kept.is_stopped => return Next::End,
+                None if rests => self.moved.wait(kept).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    let left = REST_AFTER.saturating_sub(idle_since.elapsed());
+                    if left.is_zero() {
+                        return Next::Rest;
+                    }
+                    self.moved.wait_timeout(kept, left).unwrap_or_else(PoisonError::into_inner).0
+                }
                 Some(since) => {
                     let left = self.fold_after.saturating_sub(since.elapsed());
                     if kept.is_wanted || kept.is_stopped || left.is_zero() {
@@ -151,7 +173,7 @@ impl Pending {
         }
         (kept.since, kept.is_wanted) = (None, false);
         kept.folding = std::mem::take(&mut kept.newest);
-        Some((kept.folding.clone(), kept.last))
+        Next::Fold(Box::new(kept.folding.clone()), kept.last)
     }
 
     fn folded_through(&self, seq: u64) {
@@ -176,13 +198,27 @@ impl Folder {
     pub fn start(pending: Arc<Pending>, writer: Arc<Mutex<Writer>>) -> anyhow::Result<Self> {
         let theirs = Arc::clone(&pending);
         let thread = thread::Builder::new().name("fold".to_owned()).spawn(move || {
-            while let Some((layer, through)) = theirs.next() {
-                let fold = || writer.lock().unwrap_or_else(PoisonError::into_inner).fold(&layer, through);
-                // Whoever waits for the tables must be told of a panic, too. Its transaction has been rolled back.
-                let folded = catch_unwind(AssertUnwindSafe(fold));
-                match folded.unwrap_or_else(|_| Err(anyhow!("the fold has panicked: this is a bug in locker"))) {
-                    Ok(()) => theirs.folded_through(through),
-                    Err(error) => theirs.fail(&error),
+            priority::second();
+            let writer = || writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut rests = false;
+            loop {
+                let done = match theirs.next(rests) {
+                    Next::Fold(layer, through) => {
+                        rests = false;
+                        // Whoever waits for the tables must be told of a panic, too. Its transaction has been rolled back.
+                        let folded = catch_unwind(AssertUnwindSafe(|| writer().fold(&layer, through)));
+                        let folded =
+                            folded.unwrap_or_else(|_| Err(anyhow!("the fold has panicked: this is a bug in locker")));
+                        folded.map(|()| theirs.folded_through(through))
+                    }
+                    Next::Rest => {
+                        rests = true;
+                        writer().rest()
+                    }
+                    Next::End => break,
+                };
+                if let Err(error) = done {
+                    theirs.fail(&error);
                 }
             }
         });
