@@ -31,6 +31,7 @@ use super::import::{self, Imported};
 use super::long_polls::LongPolls;
 use super::metrics;
 use super::notices::Notices;
+use super::notify::progress::Place;
 use super::notify::{Notify, Running};
 use super::routes::contracts::{ContractRoutes, lockd};
 use super::routes::{self, MoreMetrics, Routes};
@@ -116,12 +117,18 @@ impl Coordinator {
             lockd::left_behind(&engine.snapshot()).into_iter().for_each(|end| engine.post(end));
         }
         let waker = long_polls.events().start(notices.clone()).context("cannot start the thread for events")?;
-        let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(Code::StoreFailed) };
+        let failed = if reign.is_some() { Code::NoLeader } else { Code::StoreFailed };
+        let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(failed) };
         let routes =
             Routes::new(engine.clone(), long_polls.clone(), Arc::new(health)).with_standing(around.standing.clone());
+        let routes = if reign.is_some() { routes.with_least_lease(settings.membership.least_lease()) } else { routes };
         let handler = around.guarded(routes, &engine, &builds, &notify, long_polls.events());
         builds.start(&settings.watch, &engine).context("cannot start the build watch")?;
-        let notifying = notify.start(&engine, &settings.store, vars, Arc::clone(clock))?;
+        let place = match &reign {
+            Some(reign) => Place::Log(Box::new(reign.notes())),
+            None => store::notify_file(&settings.store).map_or(Place::Nowhere, Place::File),
+        };
+        let notifying = notify.start(&engine, place, vars, Arc::clone(clock))?;
         Ok(Self {
             handler,
             imported,

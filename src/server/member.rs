@@ -19,6 +19,7 @@ use super::routes;
 use super::standing::{self, OwnMetrics};
 use crate::store::Store as _;
 use crate::store::failstop::FailStop;
+use crate::store::log::Trouble;
 use crate::store::log::address::LogAddress;
 use crate::store::log::head::{Head, Id, Leader, Reign};
 use crate::store::shared::{Admitted, Follower, Look, Membership, Registry, SharedStore};
@@ -67,8 +68,9 @@ impl Member {
             (None, Some(name)) => name.clone(),
             (None, None) => "a server without a name".to_owned(),
         };
+        let address = address.map_err(anyhow::Error::msg)?;
         let membership = Membership {
-            address: address.map_err(anyhow::Error::msg)?,
+            address: if settings.membership.etcd_compact { address.compacted() } else { address },
             me: Leader { name, run: Id::random().context("no random bytes")? },
             span: settings.membership.failover,
             cache: settings.membership.cache.clone(),
@@ -166,8 +168,14 @@ impl Roles {
             match self.registry.admitted() {
                 Admitted::Yes => match follower.look() {
                     Ok(Look::Leads(store)) => return Ok(Some(*store)),
-                    Ok(Look::Follows { head }) => self.note_leader(head, follower.store_id()),
-                    Err(error) => self.note_trouble(format!("{error:#}")),
+                    Ok(Look::Follows { head }) => {
+                        self.forwarder.set_trouble(None);
+                        self.note_leader(head, follower.store_id());
+                    }
+                    Err(error) => {
+                        self.forwarder.set_trouble(error.downcast_ref::<Trouble>().map(|trouble| trouble.cause));
+                        self.note_trouble(format!("{error:#}"));
+                    }
                 },
                 Admitted::NotYet(trouble) => trouble.into_iter().for_each(|trouble| self.note_trouble(trouble)),
                 Admitted::No(unequal) => return Err(unequal.into()),

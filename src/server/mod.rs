@@ -129,6 +129,17 @@ pub struct MemberSettings {
     pub failover: Span,
     /// The directory for its copy of the log.
     pub cache: PathBuf,
+    /// Whether the leader compacts the etcd, because nobody else uses it.
+    pub etcd_compact: bool,
+}
+
+impl MemberSettings {
+    /// The shortest ttl of a lease: a change of leaders takes a span and a few seconds, and two of three renewals may get no
+    /// answer because of one.
+    #[must_use]
+    pub fn least_lease(&self) -> Span {
+        Span(3 * (self.failover.0 + 4_000))
+    }
 }
 
 impl ServerSettings {

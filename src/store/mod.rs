@@ -237,6 +237,12 @@ pub fn open(uri: &str) -> anyhow::Result<Box<dyn Store>> {
     }
 }
 
+/// Whether several servers can share the store at this address.
+#[must_use]
+pub fn is_shared(uri: &str) -> bool {
+    log::address::LogAddress::parse(uri).is_some()
+}
+
 /// The file of a store that [`open`] opens, if it has one.
 #[must_use]
 pub fn file(uri: &str) -> Option<PathBuf> {

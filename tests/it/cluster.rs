@@ -135,6 +135,9 @@ fn a_leader_that_was_paused_says_nothing_that_is_not_so_any_more() {
             for (request, answer) in asked.iter().zip(answers) {
                 let (status, answer) = answer.join().unwrap();
                 assert_eq!(status, 503, "{request:?}: {answer}");
+                let code = answer["code"].as_str().unwrap();
+                let is_told = code == "no_leader" || request.0 == "PUT" && code == "unknown_outcome";
+                assert!(is_told && !answer.to_string().contains("going down"), "{request:?}: {answer}");
             }
         });
         first.until_log("it follows");

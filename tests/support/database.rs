@@ -296,12 +296,18 @@ impl Etcd {
 
     /// Runs `etcdctl`, and returns what it prints.
     pub fn etcdctl(&self, arguments: &[&str]) -> String {
+        self.try_etcdctl(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+    }
+
+    pub fn try_etcdctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new("etcdctl");
         command.env_clear().env("PATH", "/usr/bin:/bin").env("ETCDCTL_API", "3");
         command.arg("--endpoints").arg(format!("{}://{}", self.scheme, self.machine.address)).args(arguments);
         let done = command.output().unwrap();
-        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8(done.stdout).unwrap()
+        if done.status.success() {
+            return Ok(String::from_utf8(done.stdout).unwrap());
+        }
+        Err(String::from_utf8_lossy(&done.stderr).into_owned())
     }
 
     pub fn kill(&self) {

@@ -273,6 +273,11 @@ impl Guard {
                 let user: String = user.chars().take(SHOWN_USER).collect();
                 format!("the server refused user {}: wrong username or password", quoted(&user))
             }
+            _ if !lacks_certificate && self.sessions.has_ended(request, Instant::now()) => {
+                "your session has ended: its time is over, the server was started again, or another server leads now: sign \
+                 in again"
+                    .to_owned()
+            }
             _ if self.access.is_on() && !lacks_certificate => {
                 let certificate = if self.certificate.is_some() { ", or a client certificate" } else { "" };
                 format!("this server requires credentials: set a token, or username and password{certificate}")

@@ -86,6 +86,13 @@ impl Sessions {
         self.all().get(key).is_some_and(|session| session.left(now).is_some())
     }
 
+    /// Whether this request comes from somebody whose session is over or is not known here, as after a start of the server
+    /// or a change of leaders.
+    #[must_use]
+    pub fn has_ended(&self, request: &Request, now: Instant) -> bool {
+        token(request).is_some_and(|token| !self.lasts(&SessionId(key(token)), now))
+    }
+
     /// How many people are signed in.
     #[must_use]
     pub fn count(&self, now: Instant) -> usize {

@@ -18,6 +18,10 @@ use crate::core::time::Span;
 use crate::server::door::Refusal;
 use crate::server::http::{Admission, Admitting, Answering, Attempt, Handler, Request, Response};
 use crate::server::notices::Notices;
+use crate::server::pages::nobody_leads;
+use crate::server::routes::refused;
+use crate::store::log::Cause;
+use crate::wire::errors::Code;
 
 /// Who leads, as far as this server knows.
 #[derive(Clone)]
@@ -38,6 +42,8 @@ pub struct Forwarder {
     shared: Arc<Shared>,
     /// Answers [`METRICS`] while another server leads.
     own: Option<Arc<dyn Handler>>,
+    /// Why nobody leads.
+    trouble: Mutex<Option<Cause>>,
     lead: watch::Sender<Option<There>>,
 }
 
@@ -98,7 +104,7 @@ impl Forwarder {
             .name("link".into())
             .spawn(move || runtime.block_on(dialing::follow(&of_link, follows)))
             .context("cannot start the thread for the link to the leader")?;
-        Ok(Self { shared, own: None, lead })
+        Ok(Self { shared, own: None, trouble: Mutex::default(), lead })
     }
 
     /// Says who leads now. May be called by any thread, and again with the same; it does not block.
@@ -141,6 +147,23 @@ impl Forwarder {
     #[must_use]
     pub fn passing(&self) -> Passing {
         Passing(Arc::clone(&self.shared))
+    }
+
+    /// Says why nobody leads, as far as this server knows.
+    pub fn set_trouble(&self, trouble: Option<Cause>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// The answer to a request that no leader has taken, for programs or for people, with the reason.
+    fn nobody(&self, request: &Request) -> Response {
+        let trouble = *self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = trouble.map(Cause::words);
+        let is_page = request.header("accept").is_some_and(|accepted| accepted.contains("text/html"));
+        match why {
+            _ if is_page && reads(request) => nobody_leads(why),
+            Some(why) => refused(Code::NoLeader, format!("no server leads at the moment: {why}; ask again")),
+            None => no_leader(),
+        }
     }
 
     /// What answers this request although this server does not lead, behind a guard of its own.
@@ -329,11 +352,13 @@ impl Handler for Forwarder {
             if let Some(response) = self.about_itself(request).filter(|_| !is_here) {
                 return response;
             }
-            match request.attempt {
+            let response = match request.attempt {
                 Attempt::First => self.first(request).await,
                 Attempt::Notified => self.again(request).await,
                 Attempt::Last => self.last(request).await,
-            }
+            };
+            // What is parked has the same body, which nobody gets.
+            if response.park.is_none() && response.body == no_leader().body { self.nobody(request) } else { response }
         })
     }
 

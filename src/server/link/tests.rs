@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::greeting::{Hello, NotGreeted, Why, introduce_as};
-use super::limits::{LINK_FRAME_BYTES, LINK_PROTOCOL};
+use super::limits::{LINK_FRAME_BYTES, LINK_MOST, LINK_PROTOCOL};
 use super::pipe::{Reader, send};
 use super::*;
 use crate::core::names::ParkId;
@@ -570,6 +570,34 @@ fn a_silent_stranger_is_cut_off() {
 }
 
 #[test]
+fn a_peer_that_is_silent_after_its_greeting_is_given_up() {
+    let leader = Leads::usual("a");
+    on_runtime(async {
+        let (mut reader, writer) = dialing::greet(7, &leader.there).await.unwrap();
+        assert_eq!(leader.links(), 1);
+        // The leader says that it is there, and hears nothing.
+        while reader.raw().await.is_ok() {}
+        drop(writer);
+    });
+    eventually("the end of the link", || leader.links() == 0);
+}
+
+#[test]
+fn there_are_so_many_links_and_no_more() {
+    let leader = Leads::usual("a");
+    on_runtime(async {
+        let mut links = Vec::new();
+        for server in 0..LINK_MOST as u128 {
+            links.push(dialing::greet(server, &leader.there).await.unwrap());
+        }
+        assert!(dialing::greet(99, &leader.there).await.is_err());
+        assert_eq!(leader.links(), LINK_MOST);
+    });
+    // Who was refused comes again.
+    eventually("room for a link", || try_to_follow(&leader.there).is_ok());
+}
+
+#[test]
 fn a_frame_that_is_too_large_ends_the_link() {
     let leader = Leads::usual("a");
     on_runtime(async {
@@ -581,20 +609,49 @@ fn a_frame_that_is_too_large_ends_the_link() {
     eventually("the end of the link", || leader.links() == 0);
 }
 
-#[test]
-fn a_request_that_is_parked_too_late_is_passed_on() {
+fn asked(id: &str) -> (Request, Arc<table::Asked>) {
     let head = frame::Head {
         method: "PUT".to_owned(),
         path: "/wait".to_owned(),
         query: String::new(),
         headers: Vec::new(),
         peer: "127.0.0.1:1".to_owned(),
-        id: "a-1".to_owned(),
+        id: id.to_owned(),
         certificate: None,
         can_park: true,
     };
     let request = head.into_request(Vec::new(), ParkId(7));
     let asked = Arc::new(table::Asked::new(&request, true, 0).unwrap());
+    (request, asked)
+}
+
+#[test]
+fn a_request_that_crosses_the_goodbye_waits_for_the_next_leader() {
+    let now = tokio::time::Instant::now();
+    let mut table = table::Table::default();
+    let ask = |table: &mut table::Table, number| {
+        let asked = Arc::into_inner(asked("a-1").1).unwrap();
+        assert!(table.ask(number, asked, now));
+    };
+    let (orders, mut ordered) = tokio::sync::mpsc::unbounded_channel();
+    let link = table.linked(orders);
+    ask(&mut table, 7);
+    assert_eq!(ordered.try_recv(), Ok(table::Order::Ask(7)));
+    assert!(table.out(link, table::Order::Ask(7)).is_some());
+    for frame in [frame::Down::Bye, frame::Down::NotLeading { number: 7 }] {
+        table.arrived(link, frame, &[], now).unwrap();
+    }
+    ask(&mut table, 8);
+    assert!(ordered.try_recv().is_err(), "this leader takes no more");
+    assert!(table.broken(link, now).is_empty(), "both wait");
+    let (orders, mut ordered) = tokio::sync::mpsc::unbounded_channel();
+    table.linked(orders);
+    assert_eq!([ordered.try_recv(), ordered.try_recv()], [Ok(table::Order::Ask(7)), Ok(table::Order::Ask(8))]);
+}
+
+#[test]
+fn a_request_that_is_parked_too_late_is_passed_on() {
+    let (request, asked) = asked("a-1");
     let (orders, mut ordered) = tokio::sync::mpsc::unbounded_channel();
     let mut table = table::Table::default();
     let link = table.linked(orders);

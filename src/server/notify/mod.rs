@@ -4,7 +4,7 @@
 //! - [`conditions`]: what a target is told; pure. `message`: the notifications themselves.
 //! - `planner`: one thread reads the history and the state, and finds what is to be told. `sender`: a thread for each target
 //!   that is being told something. `bell`: wakes and stops them.
-//! - [`receiver`]: one target over HTTP. `progress`: up to where each target has been told, in a file.
+//! - [`receiver`]: one target over HTTP. `progress`: up to where each target has been told, in a file or a log.
 //!
 //! The engine only rings the bell. The outbox is the history: what a target has not been told is what comes after its
 //! place in it (docs/decisions/0026-the-history-is-the-outbox.md).
@@ -31,12 +31,11 @@ use anyhow::Context;
 use self::bell::Bell;
 use self::figures::Figures;
 use self::planner::Planner;
-use self::progress::Progress;
+use self::progress::{Place, Progress};
 use self::sender::Shared;
 use self::settings::{BadFile, Settings, read_text};
 use super::engine::Engine;
 use crate::env::Clock;
-use crate::store;
 
 /// The notifications of a server. The default notifies nobody.
 #[derive(Default)]
@@ -66,19 +65,19 @@ impl Notify {
         Ok(Self { file: Some((file.to_owned(), text, settings)), bell: Bell::new(), figures: Figures::default() })
     }
 
-    /// Starts to notify. `store` names the store of the engine; `vars` is the environment, which may name proxies.
+    /// Starts to notify. `place` is where it is kept what the targets have been told; `vars` is the environment, which may name proxies.
     ///
     /// # Errors
     /// It cannot be read what the targets were told before, or the system cannot start a thread.
     pub fn start(
         &self,
         engine: &Engine,
-        store: &str,
+        place: Place,
         vars: &BTreeMap<String, String>,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Option<Running>> {
         let Some((file, text, settings)) = self.file.clone() else { return Ok(None) };
-        let progress = Progress::open(store::notify_file(store), engine.store_id())?;
+        let progress = Progress::open(place, engine.store_id())?;
         let progress = Arc::new(Mutex::new(progress));
         let hangup = Arc::default();
         signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&hangup))

@@ -1,6 +1,7 @@
-//! What each target has been told, in a file beside the store: after a restart they are told the rest.
+//! What each target has been told, in a file beside the store or, if servers share it, in their log: after a restart or a
+//! change of leaders they are told the rest.
 //!
-//! The file is written now and then, not for each message, so a crash may let some be sent again: at least once.
+//! It is written now and then, not for each message, so a crash may let some be sent again: at least once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use super::limits;
 use crate::core::names::Revision;
 use crate::core::time::WallMs;
 use crate::env;
+use crate::store::shared::Notes;
 
 /// What is known of one target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,8 +39,7 @@ pub enum News {
 /// What is known of all targets, and where that is kept.
 #[derive(Debug)]
 pub struct Progress {
-    /// `None` for a store that keeps nothing either.
-    file: Option<PathBuf>,
+    place: Place,
     store: String,
     targets: BTreeMap<String, Known>,
     /// What has changed since the last write.
@@ -48,7 +49,52 @@ pub struct Progress {
     failed: bool,
 }
 
-/// The content of the file.
+/// Where that is kept.
+#[derive(Debug)]
+pub enum Place {
+    /// Nowhere: the store keeps nothing either.
+    Nowhere,
+    /// In a file beside the store.
+    File(PathBuf),
+    /// In the log of the servers that share the store.
+    Log(Box<Notes>),
+}
+
+/// The name of the note in the log.
+const NOTE: &str = "notify";
+
+impl Place {
+    fn read(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
+        match self {
+            Self::Nowhere => Ok(None),
+            Self::File(file) => match env::read_file(file, limits::PROGRESS_BYTES) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                read => Ok(Some(env::whole(read, limits::PROGRESS_BYTES)?)),
+            },
+            Self::Log(notes) => notes.read(NOTE),
+        }
+    }
+
+    fn write(&mut self, text: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Nowhere => Ok(()),
+            Self::File(file) => write(file, text),
+            Self::Log(notes) => notes.write(NOTE, text.as_bytes()),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Nowhere => f.write_str("nothing"),
+            Self::File(file) => file.display().fmt(f),
+            Self::Log(_) => write!(f, "the note {NOTE:?} in the log"),
+        }
+    }
+}
+
+/// The content of the file or note.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     version: u32,
@@ -72,21 +118,17 @@ struct KeptTarget {
 const VERSION: u32 = 1;
 
 impl Progress {
-    /// Reads the file. One that cannot be used is an error, because nobody would be told what happened meanwhile.
+    /// Reads it. What cannot be used is an error, because nobody would be told what happened meanwhile.
     ///
     /// # Errors
     /// It cannot be read, or is not such a file. Says what to do.
-    pub fn open(file: Option<PathBuf>, store: &str) -> anyhow::Result<Self> {
-        let targets = match &file {
-            None => BTreeMap::new(),
-            Some(path) => read(path, store).with_context(|| {
-                format!(
-                    "cannot use {}: remove it, and the targets are told only what happens from now on",
-                    path.display()
-                )
-            })?,
-        };
-        Ok(Self { file, store: store.to_owned(), targets, unsaved: None, saved: None, failed: false })
+    pub fn open(mut place: Place, store: &str) -> anyhow::Result<Self> {
+        let kept =
+            place.read().and_then(|bytes| bytes.map_or_else(|| Ok(BTreeMap::new()), |bytes| read(&bytes, store)));
+        let targets = kept.with_context(|| {
+            format!("cannot use {place}: remove it, and the targets are told only what happens from now on")
+        })?;
+        Ok(Self { place, store: store.to_owned(), targets, unsaved: None, saved: None, failed: false })
     }
 
     /// Keeps only the targets of these names. A new one has been told every entry up to this revision, and no limit that
@@ -114,7 +156,7 @@ impl Progress {
         }
     }
 
-    /// Writes the file if something has changed, and it was not written just before.
+    /// Writes it if something has changed, and it was not written just before.
     pub fn save(&mut self, now: Instant) {
         let pause = match self.unsaved {
             None => return,
@@ -128,13 +170,15 @@ impl Progress {
         }
     }
 
-    /// Writes the file if something has changed.
+    /// Writes it if something has changed.
     pub fn save_now(&mut self) {
-        let Some(file) = self.file.clone().filter(|_| self.unsaved.is_some()) else { return };
-        match self.write(&file) {
+        if self.unsaved.is_none() {
+            return;
+        }
+        match self.text().and_then(|text| self.place.write(&text)) {
             Ok(()) => (self.unsaved, self.failed) = (None, false),
             Err(error) if !std::mem::replace(&mut self.failed, true) => tracing::warn!(
-                file = %file.display(),
+                place = %self.place,
                 reason = format!("{error:#}"),
                 "it cannot be kept which notifications were sent: after a restart some may be sent again"
             ),
@@ -142,29 +186,28 @@ impl Progress {
         }
     }
 
-    fn write(&self, file: &Path) -> anyhow::Result<()> {
+    fn text(&self) -> anyhow::Result<String> {
         let kept = |(name, known): (&String, &Known)| {
             let Known { told, left_out, gone } = *known;
             (name.clone(), KeptTarget { revision: told.revision.0, until: told.until.0, left_out, gone })
         };
         let targets = self.targets.iter().map(kept).collect();
-        let text = serde_json::to_string(&Kept { version: VERSION, store: self.store.clone(), targets })?;
-        // Private by itself, like the other files of a store.
-        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut new = tempfile::NamedTempFile::new_in(dir)?;
-        std::io::Write::write_all(&mut new, text.as_bytes())?;
-        new.as_file().sync_all()?;
-        new.persist(file)?;
-        Ok(())
+        Ok(serde_json::to_string(&Kept { version: VERSION, store: self.store.clone(), targets })?)
     }
 }
 
-fn read(file: &Path, store: &str) -> anyhow::Result<BTreeMap<String, Known>> {
-    let bytes = match env::read_file(file, limits::PROGRESS_BYTES) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        read => env::whole(read, limits::PROGRESS_BYTES)?,
-    };
-    let kept: Kept = serde_json::from_slice(&bytes)?;
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    // Private by itself, like the other files of a store.
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut new = tempfile::NamedTempFile::new_in(dir)?;
+    std::io::Write::write_all(&mut new, text.as_bytes())?;
+    new.as_file().sync_all()?;
+    new.persist(file)?;
+    Ok(())
+}
+
+fn read(bytes: &[u8], store: &str) -> anyhow::Result<BTreeMap<String, Known>> {
+    let kept: Kept = serde_json::from_slice(bytes)?;
     anyhow::ensure!(kept.version == VERSION, "it was written by a newer release");
     if kept.store != store {
         return Ok(BTreeMap::new());
@@ -184,7 +227,7 @@ mod tests {
     fn what_was_told_outlives_the_server() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("x.db-notify");
-        let open = |store: &str| Progress::open(Some(file.clone()), store).unwrap();
+        let open = |store: &str| Progress::open(Place::File(file.clone()), store).unwrap();
         let mut progress = open("one");
         progress.keep(["a", "b"].into_iter(), Revision(7));
         let known = Known { told: Told { revision: Revision(9), until: WallMs(3) }, left_out: 2, gone: true };
@@ -197,7 +240,7 @@ mod tests {
         assert_eq!(progress.get("c").unwrap().told, Told { revision: Revision(11), until: WallMs(0) });
         assert_eq!(open("another").get("b"), None);
         std::fs::write(&file, "{").unwrap();
-        let error = format!("{:#}", Progress::open(Some(file), "one").unwrap_err());
+        let error = format!("{:#}", Progress::open(Place::File(file), "one").unwrap_err());
         assert!(error.contains("remove it"), "{error}");
     }
 }

@@ -110,9 +110,9 @@ function tell(text, kind) {
 async function refresh(acted = false) {
   const answer = await fetch(location.href, { headers: { ...token, accept: "text/html" }, cache: acted ? "reload" : "default" });
   if (answer.redirected) return location.reload();
-  if (!answer.ok && answer.status !== 404) throw new Error(`the server answers ${answer.status}`);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const fresh = page.querySelector("main");
+  if (!answer.ok && answer.status !== 404) throw new Error(fresh?.dataset.problem ?? `the server answers ${answer.status}`);
   if (!fresh) return;
   keepOpen(fresh);
   const search = document.getElementById("search");

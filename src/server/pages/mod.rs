@@ -6,6 +6,7 @@
 //!
 //! - `overview`: all pools. `pool`: one pool. `claim`: one claim. `history`: what happened. `figures`: waits, holds and
 //!   use. `sign_in`: the form for those who must prove who they are.
+//! - `servers`: the servers that share a store, and the page while none of them leads.
 //! - `frame`: what is around each page. `parts`: what they share: times, owners, links. `plot`: bars.
 //! - `feed`: the badge and the feed of a pool.
 //! - `action`: what people may do; `pool_actions`: with a pool, its locks and its waiters.
@@ -21,6 +22,7 @@ mod parts;
 mod plot;
 mod pool;
 mod pool_actions;
+mod servers;
 mod sign_in;
 
 pub use self::action::May;
@@ -32,6 +34,7 @@ pub use self::history::{Asked, FILTERS, history};
 pub use self::overview::{PoolRow, overview};
 pub use self::parts::Moment;
 pub use self::pool::pool;
+pub use self::servers::{Servers, nobody_leads};
 pub use self::sign_in::sign_in;
 
 use maud::Markup;

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::frame::{Live, Page};
 use super::parts::{Moment, lasting, pool_path};
+use super::servers::{Servers, servers};
 use crate::wire::api::PoolSummary;
 
 /// What a row says of a pool.
@@ -14,9 +15,9 @@ pub struct PoolRow {
     pub held: usize,
 }
 
-/// The page of all pools. `more` pools are not shown.
+/// The page of all pools. `more` pools are not shown. `shared`: the servers, if several share the store.
 #[must_use]
-pub fn overview(moment: Moment, rows: &[PoolRow], more: usize) -> Page {
+pub fn overview(moment: Moment, rows: &[PoolRow], more: usize, shared: Option<&Servers>) -> Page {
     let sum = |of: fn(&PoolRow) -> usize| rows.iter().map(of).sum::<usize>();
     let main = html! {
         h1 { "Pools" }
@@ -43,6 +44,7 @@ pub fn overview(moment: Moment, rows: &[PoolRow], more: usize) -> Page {
             }
         }
         @if more > 0 { p { (more) " more pools are not shown here." } }
+        @if let Some(shared) = shared { (servers(shared)) }
     };
     Page { title: "Pools".to_owned(), main, live: Live::All }
 }

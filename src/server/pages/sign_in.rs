@@ -5,9 +5,9 @@ use maud::{DOCTYPE, html};
 use super::super::http::Response;
 use super::frame::head;
 
-/// The form. Its script sends the password, and then goes where the reader wanted to go.
+/// The form. `had_session`: the reader was signed in before. Its script sends the password, and then goes where the reader wanted to go.
 #[must_use]
-pub fn sign_in() -> Response {
+pub fn sign_in(had_session: bool) -> Response {
     let document = html! {
         (DOCTYPE)
         html lang="en" {
@@ -16,6 +16,10 @@ pub fn sign_in() -> Response {
                 header { nav aria-label="Locker" { a.brand href="/" { "Locker" } } }
                 main #main {
                     h1 { "Sign in" }
+                    @if had_session {
+                        p.warn { "Your session has ended: its time is over, the server was started again, or another server "
+                            "leads now. Sign in again to go on." }
+                    }
                     p.reason { "This server asks who you are. Use its username and password." }
                     noscript { p.warn { "Signing in needs JavaScript." } }
                     form #sign-in method="post" {

@@ -8,12 +8,13 @@ use serde::Serialize;
 use super::super::auth::access::Right;
 use super::super::auth::idtoken::issuers::IssuerReport;
 use super::super::http::Response;
+use super::super::pages::Servers;
 use super::call::Call;
 use super::failure::Failure;
 use super::{Routes, description, json};
 use crate::core::time::WallMs;
 use crate::store::shared::{LeaderSeen, Registered, Shown, Standing};
-use crate::wire::api::{InfoView, IssuerView, LeaderView, ServerView};
+use crate::wire::api::{InfoView, IssuerView, LeaderView, LogView, ServerView};
 use crate::wire::errors::Code;
 use crate::wire::text::{api_duration, time};
 
@@ -35,18 +36,39 @@ pub(super) fn info(routes: &Routes, call: &Call) -> Result<Response, Failure> {
         time: time(routes.engine.now().wall),
         revision: routes.engine.snapshot().revision.0,
         identity: call.caller.identity().map(ToString::to_string),
-        leader: shared
-            .as_ref()
-            .and_then(|shown| shown.leader.clone())
-            .map(|LeaderSeen { name, term }| LeaderView { name, term }),
+        leader: shared.as_ref().and_then(leader),
+        log: shared.as_ref().filter(|_| is_seen).map(log),
         servers: if is_seen { shared.as_ref().map(servers).unwrap_or_default() } else { Vec::new() },
         concourses: if is_seen { routes.builds.report() } else { Vec::new() },
         issuers: if is_seen { issuers(routes) } else { Vec::new() },
     }))
 }
 
+fn leader(shown: &Shown) -> Option<LeaderView> {
+    shown.leader.clone().map(|LeaderSeen { name, term }| LeaderView { name, term })
+}
+
+/// What the page says of the servers that share the store.
+pub(super) fn shared(shown: &Shown) -> Servers {
+    Servers { leader: leader(shown), all: servers(shown), log: log(shown) }
+}
+
+fn log(shown: &Shown) -> LogView {
+    let room = shown.room;
+    LogView {
+        last_record: shown.head,
+        records: shown.records,
+        bytes: shown.log_bytes,
+        database_bytes: room.map(|room| room.size),
+        database_used: room.and_then(|room| room.used),
+        database_quota: room.and_then(|room| room.quota),
+        database_full: room.is_some_and(|room| room.is_full),
+        async_standbys: room.map_or(0, |room| room.async_standbys),
+    }
+}
+
 /// The servers that share the store.
-pub(super) fn servers(shown: &Shown) -> Vec<ServerView> {
+fn servers(shown: &Shown) -> Vec<ServerView> {
     let server = |(name, server): (String, &Registered)| ServerView {
         name,
         version: server.note.version.clone(),
@@ -81,6 +103,7 @@ pub(super) fn readyz(routes: &Routes, call: &Call) -> Result<Response, Failure> 
         Err(Code::StoreFailed) => {
             Err(Failure::new(Code::StoreFailed, "the store has failed and the server is going down"))
         }
+        Err(Code::NoLeader) => Err(Failure::new(Code::NoLeader, "this server leads no more: it follows soon")),
         Err(code) => Err(Failure::new(code, "the server is starting or going down; ask again later")),
     }
 }

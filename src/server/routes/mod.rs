@@ -57,15 +57,17 @@ use super::long_polls::LongPolls;
 use super::openapi;
 use super::pages::Over;
 use super::views::Viewer;
+use crate::core::claim::Scope;
 use crate::core::command::{AskClaim, Command, Refusal, Reply};
 use crate::core::names::{ParkId, PoolName, Revision};
 use crate::core::origin::Identity;
 use crate::core::state::Snapshot;
+use crate::core::time::Span;
 use crate::store::shared::Standing;
 use crate::wire::api::DoneView;
 use crate::wire::errors::Code;
 use crate::wire::problems::quoted;
-use crate::wire::text::percent_decoded;
+use crate::wire::text::{percent_decoded, show_span};
 
 /// The description of the whole API, as served at `openapi.json`.
 #[must_use]
@@ -97,6 +99,8 @@ pub struct Routes {
     browser: Browser,
     /// If the store is shared.
     standing: Option<Arc<Standing>>,
+    /// The shortest ttl of a lease.
+    least_lease: Span,
 }
 
 impl Routes {
@@ -108,7 +112,7 @@ impl Routes {
         let (sessions, access) = (Sessions::default(), Live::default());
         let (figures, made) = (Recent::new(FIGURES_MS, FIGURES_KEPT), Recent::new(EVENTS_PACE_MS, PAGES_KEPT));
         let (metrics, browser): (MoreMetrics, _) = (Arc::new(|_| ()), Browser::default());
-        let standing = None;
+        let (standing, least_lease) = (None, Span(0));
         Self {
             engine,
             long_polls,
@@ -122,6 +126,7 @@ impl Routes {
             made,
             browser,
             standing,
+            least_lease,
         }
     }
 
@@ -129,6 +134,12 @@ impl Routes {
     #[must_use]
     pub fn with_standing(self, standing: Option<Arc<Standing>>) -> Self {
         Self { standing, ..self }
+    }
+
+    /// The same API, where a lease has at least this ttl.
+    #[must_use]
+    pub fn with_least_lease(self, least_lease: Span) -> Self {
+        Self { least_lease, ..self }
     }
 
     /// The same API, where people sign in to these sessions.
@@ -169,7 +180,18 @@ impl Routes {
             return Ok(());
         }
         let scope = ask.scope.unwrap_or_else(|| snapshot.default_scope(&ask.terms.ask.parts));
+        self.check_lease(scope, ask.terms.ttl)?;
         Ok(self.builds.admit(&ask.terms.owner, scope).await?)
+    }
+
+    /// A lease must outlast a change of leaders, with renewals that get no answer meanwhile.
+    fn check_lease(&self, scope: Scope, ttl: Option<Span>) -> Result<(), Failure> {
+        let Some(ttl) = ttl.filter(|ttl| scope == Scope::Lease && *ttl < self.least_lease) else { return Ok(()) };
+        let (ttl, least) = (show_span(ttl), show_span(self.least_lease));
+        let error = format!(
+            "a ttl of {ttl} is too short for a lease here: it must outlast a change of leaders, so it needs {least} at least"
+        );
+        Err(Failure::new(Code::Unprocessable, error))
     }
 
     /// Who follows events.
@@ -217,6 +239,18 @@ impl Routes {
             Some(meant) => Failure::meant(refusal, &meant),
             None => refusal.into(),
         }
+    }
+
+    /// On a shared store, a commit that fails says that this server leads no more. The process goes on.
+    fn unless_deposed(&self, failure: Failure, request: &Request) -> Failure {
+        if self.standing.is_none() || failure.code != Code::StoreFailed {
+            return failure;
+        }
+        if matches!(request.method.as_str(), "GET" | "HEAD") {
+            return Failure::new(Code::NoLeader, "this server leads no more: ask again");
+        }
+        let error = "this server leads no more, and nobody knows whether it has done this: look, or ask the same again";
+        Failure { status: 503, ..Failure::new(Code::UnknownOutcome, error) }
     }
 
     /// Calls the route. If the route asks the engine, this task awaits the answer here.
@@ -343,6 +377,7 @@ impl Handler for Routes {
                 Ok(found) => self.answer(found, request).await,
                 Err(failure) => Err(failure),
             };
+            let answer = answer.map_err(|failure| self.unless_deposed(failure, request));
             let response = answer.unwrap_or_else(|failure| {
                 if failure.code == Code::Internal || failure.cause.is_some() {
                     let cause = failure.cause.as_deref();

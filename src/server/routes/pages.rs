@@ -11,12 +11,13 @@ use super::super::views::Viewer;
 use super::browse::are_long;
 use super::call::Call;
 use super::failure::Failure;
-use super::{Routes, changes, claims, forbidden, pools};
+use super::{Routes, changes, claims, forbidden, info, pools};
 use crate::core::limits;
 use crate::core::names::{ClaimId, NamePattern, PoolName, Revision};
 use crate::core::pool::Pool;
 use crate::core::state::Snapshot;
 use crate::core::time::WallMs;
+use crate::store::shared::Standing;
 use crate::wire::api::{ChangeView, ClaimState, ClaimView};
 use crate::wire::text::{parse_time, time};
 
@@ -71,11 +72,12 @@ fn visitor(request: &Request) -> Visitor {
 pub(super) async fn overview(routes: &Routes, call: &Call<'_>) -> Result<Response, Failure> {
     call.asks_nothing()?;
     let is_long = |snapshot: &Snapshot| are_long(snapshot.pools.values().map(|pool| &**pool));
-    let make = routes.browse(call, is_long, |viewer| {
+    let shared = routes.standing.as_deref().map(Standing::shown).map(|shown| info::shared(&shown));
+    let make = routes.browse(call, is_long, move |viewer| {
         let mut seen = viewer.snapshot.pools.values().filter(|pool| viewer.caller.sees(&pool.name));
         let rows: Vec<_> = seen.by_ref().take(limits::PAGE).map(|pool| viewer.row(pool)).collect();
         let moment = viewer.moment_shown();
-        (200, moment, pages::overview(moment, &rows, seen.count()))
+        (200, moment, pages::overview(moment, &rows, seen.count(), shared.as_ref()))
     });
     shown(routes, call, make).await
 }

@@ -55,9 +55,9 @@ pub(super) fn end(routes: &Routes, call: &Call) -> Result<Response, Failure> {
 }
 
 /// `GET /login`.
-pub(super) fn form(routes: &Routes, _: &Call) -> Result<Response, Failure> {
+pub(super) fn form(routes: &Routes, call: &Call) -> Result<Response, Failure> {
     if has_password(routes) {
-        return Ok(pages::sign_in());
+        return Ok(pages::sign_in(routes.sessions.has_ended(call.request, Instant::now())));
     }
     let headers = vec![("location", "/".to_owned()), ("cache-control", "no-store".to_owned())];
     Ok(Response { headers, ..Response::new(303, Vec::new()) })

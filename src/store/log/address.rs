@@ -37,6 +37,16 @@ impl LogAddress {
         }
     }
 
+    /// The same; if it is an etcd, this program compacts it.
+    #[must_use]
+    pub fn compacted(self) -> Self {
+        match self {
+            #[cfg(feature = "etcd")]
+            Self::Etcd(address) => Self::Etcd(address.compacted()),
+            other => other,
+        }
+    }
+
     /// Connects. `patience` is how long each call may take.
     ///
     /// # Errors

@@ -58,7 +58,7 @@ pub fn judge(place: Place, record: Option<&Record>, outcome: &Result<Written, Tr
 fn judge_head(place: Place, record: Option<&Record>, head: &Head) -> Verdict {
     let shown = head.place();
     if shown.reign != place.reign {
-        let by = head.leader.name.clone();
+        let by = head.leader.shown().to_owned();
         let newer = head.term > place.reign.term;
         return Verdict::Lost(if newer { Lost::Deposed { by, term: head.term } } else { Lost::SetBack });
     }

@@ -117,6 +117,14 @@ pub trait Log: Send {
     /// # Errors
     /// It does not say.
     fn room(&mut self) -> Result<Room, Trouble>;
+
+    /// What the leader does now and then for the database, if anything.
+    ///
+    /// # Errors
+    /// It could not be done; it may be repeated.
+    fn tidy(&mut self) -> Result<(), Trouble> {
+        Ok(())
+    }
 }
 
 impl<L: Log + ?Sized> Log for Box<L> {
@@ -167,6 +175,10 @@ impl<L: Log + ?Sized> Log for Box<L> {
     fn room(&mut self) -> Result<Room, Trouble> {
         (**self).room()
     }
+
+    fn tidy(&mut self) -> Result<(), Trouble> {
+        (**self).tidy()
+    }
 }
 
 /// How much room a database has, with everything that is in it.
@@ -178,6 +190,8 @@ pub struct Room {
     pub used: Option<u64>,
     /// The bytes at which it accepts no more, where it says so.
     pub quota: Option<u64>,
+    /// Standbys of a PostgreSQL none of which is synchronous: what has not reached one is lost if that becomes the primary.
+    pub async_standbys: u64,
     /// It accepts no more, until somebody makes room.
     pub is_full: bool,
 }
@@ -237,18 +251,33 @@ impl Trouble {
     }
 }
 
+impl Cause {
+    /// For everybody: it says nothing that only operators should know.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::NoAnswer => "the database does not answer",
+            Self::NoQuorum => "the database has lost its quorum",
+            Self::NoSpace => "the database is full",
+            Self::Denied => "the database refuses the user",
+            Self::Unsafe => "the database may lose what it acknowledges",
+            Self::Damaged => "the log is damaged",
+            Self::Failed => "the database reports an error",
+        }
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cause = match self.cause {
-            Cause::NoAnswer => "the database does not answer",
-            Cause::NoQuorum => "the database has lost its quorum",
-            Cause::NoSpace => "the database is full",
-            Cause::Denied => "the database refuses the user",
-            Cause::Unsafe => "the database may lose what it acknowledges",
-            Cause::Damaged => "the log is damaged",
-            Cause::Failed => "the database reports an error",
+        let cause = self.cause.words();
+        let next = match self.cause {
+            Cause::NoQuorum => "; nothing is granted until most of its members are back",
+            Cause::NoSpace => {
+                "; nothing is granted until somebody makes room (docs/cluster.md#when-something-is-wrong)"
+            }
+            _ => "",
         };
-        write!(f, "{cause}: {}", self.text)
+        write!(f, "{cause}: {}{next}", self.text)
     }
 }
 

@@ -5,10 +5,12 @@
 //! - `reign`: what proves that it leads: appends, and beats while there is nothing to append.
 //! - `moving`: a whole store out of a log and into one.
 //! - [`Registry`]: which servers there are. [`Standing`]: what a server knows of itself and of the others.
+//! - [`Notes`]: what a leader keeps beside the records, for the next one.
 //! - `snapshots`: so that the log does not grow for ever.
 
 mod follower;
 pub(super) mod moving;
+mod notes;
 mod registry;
 mod reign;
 mod snapshots;
@@ -26,6 +28,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 pub use follower::{Follower, Look};
+pub use notes::Notes;
 pub use registry::{Admitted, Registered, Registry, Unequal};
 pub use reign::Reign;
 pub use standing::{LeaderSeen, Shown, Standing};

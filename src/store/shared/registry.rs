@@ -11,8 +11,8 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::Membership;
-use crate::store::log::Log;
 use crate::store::log::head::{Head, Id, Seq};
+use crate::store::log::{Log, Room};
 use crate::store::sqlite::replica;
 
 /// Where the notes are.
@@ -141,6 +141,7 @@ impl Registry {
             watched: Watched::default(),
             count: 0,
             judged: None,
+            standbys: 0,
             admitted: Arc::clone(&admitted),
         };
         let run = move || {
@@ -189,6 +190,8 @@ struct Registrar {
     count: u64,
     /// The head under a leader with other rules, and since when it looks like that.
     judged: Option<(Head, Instant)>,
+    /// Standbys that may lose something, as was said last.
+    standbys: u64,
     admitted: Arc<Mutex<Admitted>>,
 }
 
@@ -261,11 +264,31 @@ impl Registrar {
         if self.count.is_multiple_of(ROOM) {
             let snapshot = log.manifest()?.map_or(Seq(0), |manifest| manifest.seq);
             // Somebody who may use the log may not be allowed to ask this.
-            standing.set_room(log.room().ok(), snapshot);
+            let room = log.room().ok();
+            standing.set_room(room, snapshot);
+            if mine.leads.is_some() {
+                self.tidy(&mut *log, room);
+            }
         }
         self.judge(&mine, head);
         (self.count, self.log) = (self.count + 1, Some(log));
         Ok(())
+    }
+
+    /// What the leader does for the database, and says of it, now and then.
+    fn tidy(&mut self, log: &mut dyn Log, room: Option<Room>) {
+        if let Err(trouble) = log.tidy() {
+            tracing::warn!(reason = %trouble, "the database cannot be compacted: it is tried again");
+        }
+        let standbys = room.map_or(0, |room| room.async_standbys);
+        if standbys > 0 && standbys != self.standbys {
+            tracing::warn!(
+                standbys,
+                "no standby of the database is synchronous: what has not reached one is lost if that becomes the primary \
+                 (docs/cluster.md#what-the-database-must-promise)"
+            );
+        }
+        self.standbys = standbys;
     }
 
     /// The servers that are there.
@@ -357,6 +380,7 @@ mod tests {
             watched: Watched::default(),
             count: 0,
             judged: None,
+            standbys: 0,
             admitted: Arc::new(Mutex::new(Admitted::NotYet(None))),
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::{Membership, Standing};
+use super::{Membership, Notes};
 use crate::core::time::{EngineMs, Span};
 use crate::store::log::head::{self, Place};
 use crate::store::log::judge::Lost;
@@ -22,7 +22,7 @@ type Told = Box<dyn FnOnce(Lost) + Send>;
 pub struct Reign {
     name: String,
     leader: head::Reign,
-    standing: Arc<Standing>,
+    membership: Membership,
     span: Span,
     state: Mutex<State>,
     ended: Condvar,
@@ -57,7 +57,7 @@ impl Reign {
         Self {
             name: membership.me.shown().to_owned(),
             leader,
-            standing: Arc::clone(&membership.standing),
+            membership: membership.clone(),
             span: membership.span,
             state: Mutex::new(state),
             ended: Condvar::new(),
@@ -71,9 +71,15 @@ impl Reign {
         &self.name
     }
 
+    /// Where it keeps notes that only the leader writes.
+    #[must_use]
+    pub fn notes(&self) -> Notes {
+        Notes { membership: self.membership.clone(), by: self.leader, log: None }
+    }
+
     /// The format in which it writes records.
     pub(super) fn format(&self) -> u8 {
-        self.standing.format()
+        self.membership.standing.format()
     }
 
     /// Its term and its random number.
@@ -107,7 +113,7 @@ impl Reign {
     pub(super) fn append(&self, bytes: Vec<u8>) -> Result<Place, Lost> {
         let length = bytes.len() as u64;
         let place = self.write(|leading, engine| leading.append(bytes, engine).map(|()| leading.place()))?;
-        self.standing.appended(place.seq, length);
+        self.membership.standing.appended(place.seq, length);
         Ok(place)
     }
 
@@ -117,7 +123,7 @@ impl Reign {
     /// It leads no more.
     pub fn beat(&self) -> Result<(), Lost> {
         self.write(Leading::beat)?;
-        self.standing.beaten();
+        self.membership.standing.beaten();
         Ok(())
     }
 

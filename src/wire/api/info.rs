@@ -24,6 +24,9 @@ pub struct InfoView {
     /// The servers that share the store, as the one that leads knows them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<ServerView>,
+    /// The log that they share; left out by a server with a store of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogView>,
     /// The Concourse installations whose builds are watched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub concourses: Vec<ConcourseView>,
@@ -54,6 +57,36 @@ pub struct ServerView {
     /// For how long something may be in the log that it does not have. Grows while nothing is heard of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<String>,
+}
+
+/// The log that several servers share, and the database that it is in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogView {
+    /// The number of the last record.
+    pub last_record: u64,
+    /// How many records its snapshot does not contain, and their bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Bytes of the database with everything in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_bytes: Option<u64>,
+    /// The bytes of it that are in use, and those at which it accepts no more: an etcd says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_used: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_quota: Option<u64>,
+    /// It accepts no more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub database_full: bool,
+    /// Standbys of a PostgreSQL none of which is synchronous: what has not reached one is lost if that becomes the primary.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub async_standbys: u64,
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The state of an issuer of id tokens.

@@ -28,7 +28,7 @@ pub use claims::{
     MadePoolView, MoveBody, PartBody, QueueEnd, QueueView, ReleaseBody, ReleaseView, RenewBody, Scope, SuspectView,
     VerifyView, WaiterView, WaitingView,
 };
-pub use info::{ConcourseState, ConcourseView, InfoView, IssuerView, LeaderView, ServerView, SessionView};
+pub use info::{ConcourseState, ConcourseView, InfoView, IssuerView, LeaderView, LogView, ServerView, SessionView};
 pub use pools::{
     CutShort, FirstClaimBody, LockBody, LockState, LockView, MoveLockBody, NoteBody, Order, Pick, Policy, PoolBody,
     PoolChangeBody, PoolSummary, PoolView, QuarantineBody, QuarantineView, RemoveBody, ReturnBody, Rule, WhenEmpty,

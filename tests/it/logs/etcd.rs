@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use locker::core::time::EngineMs;
 use locker::store::log::etcd::EtcdLog;
+use locker::store::log::etcd::address::Address;
 use locker::store::log::head::{Seq, Write};
 use locker::store::log::{Cause, Log, Trouble};
 
@@ -106,6 +107,25 @@ fn an_etcd_that_is_never_compacted_is_refused() {
     assert_eq!(other.head().unwrap(), None);
     etcd.etcdctl(&["put", "locker/head", "x"]);
     assert_eq!(log.head().unwrap_err().cause, Cause::Damaged);
+}
+
+#[test]
+fn an_etcd_of_its_own_is_compacted() {
+    let etcd = Etcd::start();
+    let mut log = EtcdLog::open(plain(&etcd).parse::<Address>().unwrap().compacted(), PATIENCE).unwrap();
+    let at = take(&mut log, 1);
+    for _ in 0..10 {
+        done(&mut log, &Write::beat(at, SPAN, EngineMs(0)));
+    }
+    // The first call remembers where it was.
+    log.compact_older(Duration::ZERO).unwrap();
+    assert!(log.check_compaction(5).is_err());
+    log.compact_older(Duration::from_secs(3600)).unwrap();
+    assert!(log.check_compaction(5).is_err(), "it is too early");
+    log.compact_older(Duration::ZERO).unwrap();
+    log.check_compaction(5).unwrap();
+    log.compact_older(Duration::ZERO).unwrap();
+    done(&mut log, &Write::beat(at, SPAN, EngineMs(0)));
 }
 
 #[test]

@@ -20,6 +20,16 @@ pub struct Address {
     pub(super) prefix: String,
     pub(super) user: Option<String>,
     pub(super) credentials: Credentials,
+    /// Whether this program compacts it, because nobody else uses it.
+    pub(super) compacts: bool,
+}
+
+impl Address {
+    /// The same, of an etcd that this program compacts.
+    #[must_use]
+    pub fn compacted(self) -> Self {
+        Self { compacts: true, ..self }
+    }
 }
 
 impl FromStr for Address {
@@ -72,7 +82,7 @@ impl FromStr for Address {
             url.and_then(Result::ok).ok_or("a member must be HOST:PORT")
         };
         let members = members.split(',').map(member).collect::<Result<_, _>>()?;
-        Ok(Self { members, prefix, user, credentials })
+        Ok(Self { members, prefix, user, credentials, compacts: false })
     }
 }
 

@@ -158,6 +158,14 @@ impl Gateway {
         }
     }
 
+    /// Removes what was deleted or overwritten before this revision.
+    pub fn compact(&mut self, revision: u64) -> Result<(), Trouble> {
+        match self.call::<Value>("/v3/kv/compaction", &json!({ "revision": revision.to_string() }).to_string()) {
+            Err(trouble) if trouble.text.contains("has been compacted") => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
     pub fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Trouble> {
         let body = format!(r#"{{"key":"{}","value":"{}"}}"#, encoded(key), encoded(value));
         self.call::<Value>("/v3/kv/put", &body).map(drop)
@@ -199,7 +207,7 @@ impl Gateway {
         let quota = quota.filter(|quota: &f64| *quota > 0.0).map(|quota| quota as u64);
         let is_full = errors.iter().any(|error| error.contains("NOSPACE"));
         let number = |text: &str| text.parse().unwrap_or_default();
-        Ok(Room { size: number(&size), used: Some(number(&used)), quota, is_full })
+        Ok(Room { size: number(&size), used: Some(number(&used)), quota, is_full, async_standbys: 0 })
     }
 
     /// One call, with a token if there is a user. A call whose token has expired was refused, so it is repeated.

@@ -6,7 +6,7 @@
 //! beat, mostly) is taken from the head as it was seen last; if that has changed, the transaction fails, the head is read,
 //! and it is tried again if that one fits. So an answer that comes late changes nothing that has changed since.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::head::{Change, Head, Id, Record, Reign, Seq, Write};
 use super::{Cause, Log, Manifest, Room, Trouble, Written};
@@ -23,6 +23,8 @@ mod keys;
 const TRIES: usize = 16;
 /// The most records that are read at once: with their parts left out, 4 MiB.
 const RECORDS: usize = 16;
+/// How old a revision is when it is compacted: whoever read it is done with it.
+const KEPT: Duration = Duration::from_secs(300);
 /// An etcd in which nothing was ever compacted after this many changes is never compacted: a day and a half of nothing but
 /// beats, and minutes of work.
 const UNCOMPACTED: u64 = 1_000_000;
@@ -33,6 +35,9 @@ pub struct EtcdLog {
     keys: Keys,
     /// The head as it was seen last, with its value.
     seen: Option<(Vec<u8>, Head)>,
+    /// Whether this program compacts it; then a revision, and when that was the newest one.
+    compacts: bool,
+    newest: Option<(u64, Instant)>,
 }
 
 impl std::fmt::Debug for EtcdLog {
@@ -48,7 +53,8 @@ impl EtcdLog {
     /// etcd cannot be reached, is too old, or is never compacted.
     pub fn open(address: Address, patience: Duration) -> Result<Self, Trouble> {
         let keys = Keys::of(&address.prefix);
-        let mut log = Self { gateway: Gateway::new(address, patience), keys, seen: None };
+        let compacts = address.compacts;
+        let mut log = Self { gateway: Gateway::new(address, patience), keys, seen: None, compacts, newest: None };
         let version = log.gateway.version()?;
         if !is_new_enough(&version) {
             return Err(Trouble::new(
@@ -56,7 +62,9 @@ impl EtcdLog {
                 format!("etcd {version:?} is not supported: 3.4 or newer is needed"),
             ));
         }
-        log.check_compaction(UNCOMPACTED)?;
+        if !compacts {
+            log.check_compaction(UNCOMPACTED)?;
+        }
         Ok(log)
     }
 
@@ -75,9 +83,27 @@ impl EtcdLog {
             Cause::NoSpace,
             format!(
                 "none of its {revision} changes has ever been compacted, so it will be full one day: start every member with \
-                 --auto-compaction-mode=periodic --auto-compaction-retention=5m"
+                 --auto-compaction-mode=periodic --auto-compaction-retention=5m, or the servers with --etcd-compact if \
+                 nobody else uses it"
             ),
         ))
+    }
+
+    /// Removes what was deleted or overwritten before the newest revision of at least this time ago. To be called now and
+    /// then: each call remembers where it was.
+    ///
+    /// # Errors
+    /// It gives no answer, or refuses.
+    pub fn compact_older(&mut self, age: Duration) -> Result<(), Trouble> {
+        if self.newest.is_some_and(|(_, at)| at.elapsed() < age) {
+            return Ok(());
+        }
+        let range = self.gateway.range(&self.keys.head, None, 1)?;
+        let revision: u64 = range.header.revision.parse().unwrap_or_default();
+        if let Some((before, _)) = self.newest.replace((revision, Instant::now())) {
+            self.gateway.compact(before)?;
+        }
+        Ok(())
     }
 
     /// Reads the head, and remembers it.
@@ -251,5 +277,9 @@ impl Log for EtcdLog {
 
     fn room(&mut self) -> Result<Room, Trouble> {
         self.gateway.room()
+    }
+
+    fn tidy(&mut self) -> Result<(), Trouble> {
+        if self.compacts { self.compact_older(KEPT) } else { Ok(()) }
     }
 }

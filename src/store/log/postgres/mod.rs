@@ -226,8 +226,10 @@ impl Log for PostgresLog {
 
     fn room(&mut self) -> Result<Room, Trouble> {
         let sql = self.statements.room.clone();
-        let size = self.rows(&sql, &[])?.first().map(|row| number(row, "size")).transpose()?;
-        Ok(Room { size: size.unwrap_or_default(), ..Room::default() })
+        let rows = self.rows(&sql, &[])?;
+        let Some(row) = rows.first() else { return Ok(Room::default()) };
+        let (size, async_standbys) = (number(row, "size")?, number(row, "async_standbys")?);
+        Ok(Room { size, async_standbys, ..Room::default() })
     }
 }
 
