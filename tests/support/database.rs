@@ -64,6 +64,10 @@ struct Machine {
 }
 
 impl Machine {
+    fn new(dir: TempDir) -> Self {
+        Self { dir, address: free_address(), process: Mutex::default() }
+    }
+
     fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -93,6 +97,17 @@ impl Machine {
         *self.process.lock().unwrap() = None;
     }
 
+    fn has_ended(&self) -> bool {
+        self.process.lock().unwrap().as_mut().is_none_or(|process| process.0.try_wait().unwrap().is_some())
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        if let Some(process) = self.process.lock().unwrap().as_ref() {
+            // It may have ended already.
+            let _ = nix::sys::signal::kill(process.pid(), signal);
+        }
+    }
+
     fn copy(from: &Path, to: &Path) {
         let _ = std::fs::remove_dir_all(to);
         assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
@@ -112,7 +127,12 @@ impl Postgres {
 
     /// With settings (`name=value`) and rules for who may connect over TCP.
     pub fn start_with(settings: &[&str], rules: &str) -> Self {
-        let machine = Machine { dir: tempfile::tempdir().unwrap(), address: free_address(), process: Mutex::default() };
+        Self::start_in(&std::env::temp_dir(), settings, rules)
+    }
+
+    /// The same, with its files somewhere in this directory.
+    pub fn start_in(place: &Path, settings: &[&str], rules: &str) -> Self {
+        let machine = Machine::new(tempfile::tempdir_in(place).unwrap());
         let postgres = Self { machine, settings: settings.iter().map(|setting| (*setting).to_owned()).collect() };
         let dir = postgres.machine.dir.path();
         give(dir);
@@ -140,6 +160,66 @@ impl Postgres {
         self.machine.start(command, || self.try_sql("SELECT 1").is_ok());
     }
 
+    /// A standby that streams from this one, with its files beside this one's.
+    pub fn standby(&self) -> Self {
+        let place = self.machine.dir.path().parent().unwrap();
+        let machine = Machine::new(tempfile::tempdir_in(place).unwrap());
+        give(machine.dir.path());
+        let mut copy = program("pg_basebackup");
+        copy.current_dir(machine.dir.path()).args([
+            "-U",
+            POSTGRES,
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "--no-sync",
+            "-h",
+        ]);
+        copy.arg(self.machine.dir.path()).args(["-p", &self.machine.address.port().to_string(), "-D"]);
+        let made = copy.arg(machine.data()).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let standby = Self { machine, settings: self.settings.clone() };
+        standby.run();
+        standby
+    }
+
+    /// Makes a standby the primary.
+    pub fn promote(&self) {
+        assert_eq!(self.sql("SELECT pg_promote()"), "t");
+    }
+
+    /// Sets a setting for all, or resets it.
+    pub fn set(&self, name: &str, value: Option<&str>) {
+        match value {
+            Some(value) => self.sql(&format!("ALTER SYSTEM SET {name} = '{value}'")),
+            None => self.sql(&format!("ALTER SYSTEM RESET {name}")),
+        };
+        self.sql("SELECT pg_reload_conf()");
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) {
+        self.machine.kill();
+    }
+
+    /// Stops it in order, without waiting for its clients.
+    pub fn stop(&self) {
+        self.machine.signal(nix::sys::signal::Signal::SIGINT);
+        eventually("a database that has stopped", || self.machine.has_ended());
+    }
+
+    /// Starts it if it has ended, and waits until it answers.
+    pub fn revive(&self) {
+        eventually("a database that answers", || {
+            if self.machine.has_ended() {
+                self.run();
+            }
+            self.try_sql("SELECT 1").is_ok()
+        });
+    }
+
     /// A file that the server can read.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.machine.dir.path().join(name);
@@ -154,7 +234,7 @@ impl Postgres {
         self.try_sql(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    fn try_sql(&self, sql: &str) -> Result<String, String> {
+    pub fn try_sql(&self, sql: &str) -> Result<String, String> {
         let done = self.psql().args(["-qAtc", sql]).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
@@ -228,6 +308,8 @@ fn give(path: &Path) {
 pub struct Etcd {
     machine: Machine,
     arguments: Vec<String>,
+    /// Of its next start only.
+    extra: Mutex<Vec<String>>,
     scheme: &'static str,
 }
 
@@ -250,7 +332,7 @@ impl Etcd {
     }
 
     /// An etcd of three members.
-    pub fn start_three() -> Vec<Self> {
+    pub fn start_three(arguments: &[&str]) -> Vec<Self> {
         let peers: Vec<String> = (0..3).map(|_| format!("http://{}", free_address())).collect();
         let cluster: Vec<String> = peers.iter().enumerate().map(|(n, url)| format!("m{n}={url}")).collect();
         let cluster = cluster.join(",");
@@ -258,6 +340,7 @@ impl Etcd {
             let name = format!("m{n}");
             let mut all = vec!["--name", &name, "--initial-cluster", &cluster, "--listen-peer-urls", url];
             all.extend(["--initial-advertise-peer-urls", url]);
+            all.extend(arguments);
             Self::member(&all, "http")
         };
         let members: Vec<Self> = peers.iter().enumerate().map(member).collect();
@@ -267,8 +350,9 @@ impl Etcd {
     }
 
     fn member(arguments: &[&str], scheme: &'static str) -> Self {
-        let machine = Machine { dir: tempfile::tempdir().unwrap(), address: free_address(), process: Mutex::default() };
-        Self { machine, arguments: arguments.iter().map(|text| (*text).to_owned()).collect(), scheme }
+        let machine = Machine::new(tempfile::tempdir().unwrap());
+        let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
+        Self { machine, arguments, extra: Mutex::default(), scheme }
     }
 
     fn run(&self, is_up: impl Fn() -> bool) {
@@ -277,6 +361,7 @@ impl Etcd {
             let mut serve = Command::new("etcd");
             serve.env_clear().env("PATH", "/usr/bin:/bin").arg("--data-dir").arg(self.machine.data());
             serve.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]).args(&self.arguments);
+            serve.args(&*self.extra.lock().unwrap());
             // Three members on a busy machine must not lose their leader for nothing.
             serve.args(["--heartbeat-interval", "200", "--election-timeout", "2000", "--log-level", "error"]);
             serve
@@ -284,12 +369,15 @@ impl Etcd {
         self.machine.start(command, is_up);
     }
 
-    fn is_healthy(&self) -> bool {
+    pub fn is_healthy(&self) -> bool {
         if self.scheme == "https" {
             return TcpStream::connect(self.machine.address).is_ok();
         }
         let url = format!("http://{}/health", self.machine.address);
         ureq::get(&url)
+            .config()
+            .timeout_global(Some(std::time::Duration::from_secs(5)))
+            .build()
             .call()
             .is_ok_and(|mut answer| answer.body_mut().read_to_string().is_ok_and(|text| text.contains(r#""true""#)))
     }
@@ -312,6 +400,38 @@ impl Etcd {
 
     pub fn kill(&self) {
         self.machine.kill();
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        self.machine.signal(signal);
+    }
+
+    /// Starts it again, if it was killed. `extra` arguments count until its next start.
+    pub fn again(&self, extra: &[&str]) {
+        *self.extra.lock().unwrap() = extra.iter().map(|text| (*text).to_owned()).collect();
+        self.run(|| true);
+    }
+
+    /// Whether it answers, with a quorum, also while it is full.
+    pub fn answers(&self) -> bool {
+        let mut command = Command::new("etcdctl");
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("ETCDCTL_API", "3").args([
+            "--command-timeout=2s",
+            "get",
+            "x",
+        ]);
+        command.arg("--endpoints").arg(format!("{}://{}", self.scheme, self.machine.address));
+        command.output().is_ok_and(|done| done.status.success())
+    }
+
+    /// Whether it is the members' leader.
+    pub fn leads(&self) -> bool {
+        let url = format!("http://{}/v3/maintenance/status", self.machine.address);
+        let answer =
+            ureq::post(&url).config().timeout_global(Some(std::time::Duration::from_secs(2))).build().send("{}");
+        let Ok(text) = answer.and_then(|mut answer| answer.body_mut().read_to_string()) else { return false };
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        status["leader"].is_string() && status["leader"] == status["header"]["member_id"]
     }
 }
 

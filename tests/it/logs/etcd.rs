@@ -68,7 +68,7 @@ fn log_revision(etcd: &Etcd) -> String {
 
 #[test]
 fn without_a_quorum_nothing_is_written_and_it_is_said() {
-    let members = Etcd::start_three();
+    let members = Etcd::start_three(&[]);
     let hosts: Vec<String> = members.iter().map(|member| member.address().to_string()).collect();
     let mut log = open(&format!("etcd:{}?tls=off", hosts.join(","))).unwrap();
     let mut at = take(&mut log, 1);

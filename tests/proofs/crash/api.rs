@@ -67,7 +67,7 @@ pub fn seen(answer: &Answer) -> Seen {
         (Code::Ended, Some(view)) => of_view(&view),
         (Code::NoSuchClaim, _) => Seen::Absent,
         // Its outcome is unknown.
-        (Code::StoreFailed | Code::Unavailable, _) => Seen::Nothing,
+        (Code::StoreFailed | Code::Unavailable | Code::NoLeader | Code::UnknownOutcome, _) => Seen::Nothing,
         (code, _) => Seen::Refused(code.word().to_owned()),
     }
 }

@@ -1,5 +1,6 @@
 //! Where clients and the nemesis meet: the gate that lets requests through, the common record, the clock.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::history::{Call, Nanos, Op, Seen};
+use crate::support::http::Client as Conn;
 
 pub struct Arena {
     start: Instant,
@@ -36,9 +38,16 @@ struct Gate {
 /// A request under way. The gate cannot close before it is done.
 pub struct Pass<'a> {
     arena: &'a Arena,
-    pub address: SocketAddr,
+    address: SocketAddr,
     /// Which life of the server it goes to.
     pub server: usize,
+}
+
+impl Pass<'_> {
+    /// A connection; `which` of the client's two.
+    pub fn connect(&self, _which: usize) -> io::Result<Conn> {
+        Conn::open(self.address)
+    }
 }
 
 impl Drop for Pass<'_> {
@@ -134,6 +143,12 @@ impl Arena {
         if yes && self.disarm() {
             self.kill();
         }
+    }
+
+    /// Whether an answer that did not come must have come.
+    #[allow(clippy::unused_self, reason = "with several servers, it depends on the client")]
+    pub fn is_hang(&self, error: &io::Error) -> bool {
+        matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
     }
 
     pub fn record(&self, op: Op) {

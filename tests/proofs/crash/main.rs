@@ -15,6 +15,7 @@
 //! |---|---|
 //! | [`workload`] | clients that do random things, all decided by a seed ([`rng`]) |
 //! | [`nemesis`] | kills, restarts and audits under this load |
+//! | [`audit`] | the whole state, looked at while no client does anything |
 //! | [`arena`] | where clients and the nemesis meet: the gate, the record, the clock |
 //! | [`api`] | requests of our API, and what their answers say about a claim |
 //! | [`history`] | what was done and seen in a run |
@@ -32,6 +33,7 @@
 
 mod api;
 mod arena;
+mod audit;
 mod checker;
 mod history;
 mod nemesis;

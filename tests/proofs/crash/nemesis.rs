@@ -1,29 +1,29 @@
 //! Kills and restarts a real server under load, audits its state after each restart, and passes the whole run to the
 //! judge.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locker::wire::api::{ClaimState, ClaimView, Page, PoolView};
 use serde_json::json;
 
-use super::api;
 use super::arena::Arena;
+use super::audit::{self, Auditor};
 use super::checker::{Rule, Violation, check};
-use super::history::{Asked, Call, History, Nanos, Op, Seen};
+use super::history::{Asked, Call, History, Nanos, Seen};
 use super::rng::Rng;
 use super::workload::{ALL_POOLS, Client, POOLS};
-use crate::support::http::{Client as Conn, request};
 use crate::support::{Server, Setup};
 
 /// Operations between two kills, on average and at least: a quiet machine does 400.
 const OPERATIONS: usize = 250;
 /// How long a kill waits for them at most.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the server may take to end the last claims.
+const LEFT_OVER: Duration = Duration::from_secs(5);
 
 /// The settings of one run.
 pub struct Campaign {
@@ -74,22 +74,20 @@ struct Nemesis {
     rng: Rng,
     ready: Vec<Nanos>,
     deaths: Vec<Nanos>,
-    /// Ids that had ended at an earlier audit. They are not checked again.
-    settled: HashSet<String>,
-    odd: Vec<Violation>,
+    auditor: Auditor,
 }
 
 /// Runs a campaign to its end and judges it.
 pub fn run(campaign: &Campaign) -> Outcome {
     let mut rng = Rng::new(campaign.seed);
+    let arena = Arc::new(Arena::new());
     let mut nemesis = Nemesis {
-        arena: Arc::new(Arena::new()),
+        auditor: Auditor::new(Arc::clone(&arena), ALL_POOLS),
+        arena,
         setup: campaign.setup.clone(),
         rng: rng.fork(),
         ready: Vec::new(),
         deaths: Vec::new(),
-        settled: HashSet::new(),
-        odd: Vec::new(),
     };
     let mut server = Server::start_as(&nemesis.setup);
     declare_pools(&server);
@@ -110,7 +108,8 @@ pub fn run(campaign: &Campaign) -> Outcome {
     nemesis.arena.stop.store(true, Ordering::SeqCst);
     let asked: BTreeMap<String, Asked> =
         clients.into_iter().flat_map(|client| client.join().expect("a client does not panic")).collect();
-    nemesis.everything_is_over(&server);
+    let mut conn = server.connect();
+    nemesis.auditor.everything_is_over(&mut |path| conn.get(path), LEFT_OVER);
     nemesis.outcome(campaign, asked)
 }
 
@@ -160,101 +159,10 @@ impl Nemesis {
             drop(starting);
         }
         let server = Server::start_as(&self.setup);
-        self.audit(&server);
+        let mut conn = server.connect();
+        self.auditor.audit(&mut |path| conn.get(path), self.ready.len());
         self.let_in(&server);
         server
-    }
-
-    /// Before any client is admitted: every claim is in a state that the record allows, and the locks agree.
-    fn audit(&mut self, server: &Server) {
-        let invoke = self.arena.now();
-        let life = self.ready.len();
-        let mut conn = server.connect();
-        let live = self.settled_claims(&mut conn);
-        let mut looks: BTreeMap<String, Seen> = live.iter().map(|v| (v.id.clone(), api::of_view(v))).collect();
-        for (id, ended) in self.known_ids() {
-            if looks.contains_key(&id) || (ended && !self.settled.insert(id.clone())) {
-                continue;
-            }
-            // A claim that ended by itself says how. Ends that were answered need no second look.
-            let seen = if ended {
-                Seen::NotLive
-            } else {
-                let answer = conn.get(&format!("/api/v1/claims/{id}"));
-                api::seen(&answer)
-            };
-            looks.insert(id, seen);
-        }
-        let done = Some(self.arena.now());
-        for (id, seen) in looks {
-            if !matches!(seen, Seen::NotLive) {
-                self.settled.remove(&id);
-            }
-            let op = Op {
-                client: usize::MAX,
-                call: Call::Audit,
-                id,
-                run: None,
-                given: None,
-                invoke,
-                done,
-                server: life,
-                seen,
-            };
-            self.arena.record(op);
-        }
-    }
-
-    /// All ids of the record, and whether the newest look at each showed an end.
-    fn known_ids(&self) -> BTreeMap<String, bool> {
-        let log = self.arena.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut known = BTreeMap::new();
-        for op in log.iter() {
-            let ended = known.entry(op.id.clone()).or_insert(false);
-            if op.seen.is_view() {
-                *ended = matches!(op.seen, Seen::Ended { .. } | Seen::Absent | Seen::NotLive);
-            } else if op.may_act() {
-                *ended = false;
-            }
-        }
-        known
-    }
-
-    /// The live claims, at a moment when the locks agree with them.
-    fn settled_claims(&mut self, conn: &mut Conn) -> Vec<ClaimView> {
-        let patience = Instant::now() + Duration::from_secs(10);
-        loop {
-            let before = live_claims(conn);
-            let locks = holders(conn);
-            let after = live_claims(conn);
-            if before == after {
-                let given: BTreeSet<_> = after.iter().flat_map(given).collect();
-                if given != locks {
-                    let text = format!("the claims have {given:?}, the locks are given as {locks:?}");
-                    self.odd.push(Violation { rule: Rule::Durable, text });
-                }
-                return after;
-            }
-            assert!(Instant::now() < patience, "claims change without a request: {before:?}, {after:?}");
-        }
-    }
-
-    /// All clients have ended all their claims, so nothing may be left.
-    fn everything_is_over(&mut self, server: &Server) {
-        let mut conn = server.connect();
-        let patience = Instant::now() + Duration::from_secs(5);
-        loop {
-            let (claims, locks) = (live_claims(&mut conn), holders(&mut conn));
-            if claims.is_empty() && locks.is_empty() {
-                return;
-            }
-            if Instant::now() > patience {
-                let text = format!("left over after everything was ended: {claims:?}, {locks:?}");
-                self.odd.push(Violation { rule: Rule::Release, text });
-                return;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
     }
 
     fn outcome(self, campaign: &Campaign, asked: BTreeMap<String, Asked>) -> Outcome {
@@ -262,7 +170,7 @@ impl Nemesis {
         let attention = u64::try_from(campaign.attention.as_nanos()).unwrap_or(Nanos::MAX);
         let history = History { asked, ops, ready: self.ready, deaths: self.deaths, attention };
         let mut violations = check(&history);
-        violations.extend(self.odd);
+        violations.extend(self.auditor.odd);
         let kills = self.arena.kills.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let broken = self.arena.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (server, at) in &broken {
@@ -272,7 +180,7 @@ impl Nemesis {
             }
         }
         if !violations.is_empty() {
-            write_down(campaign.seed, &history);
+            audit::write_down("crash", campaign.seed, &history);
         }
         let hit: BTreeSet<usize> = broken.iter().map(|(server, _)| *server).collect();
         let waited: BTreeSet<&str> =
@@ -290,56 +198,4 @@ impl Nemesis {
             violations,
         }
     }
-}
-
-/// Saves the record of a run that broke a rule: one line for each operation, in the order in which they were sent.
-fn write_down(seed: u64, history: &History) {
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash-{seed}.txt"));
-    let mut ops: Vec<&Op> = history.ops.iter().collect();
-    ops.sort_by_key(|op| op.invoke);
-    let head = format!("ready {:?}\ndeaths {:?}\n", history.ready, history.deaths);
-    let text = ops.iter().fold(head, |text, op| text + &format!("{op:?}\n"));
-    match std::fs::write(&path, text) {
-        Ok(()) => eprintln!("the record of this run is in {}", path.display()),
-        Err(error) => eprintln!("cannot write the record to {}: {error}", path.display()),
-    }
-}
-
-fn live_claims(conn: &mut Conn) -> Vec<ClaimView> {
-    let mut claims = Vec::new();
-    let mut after = String::new();
-    loop {
-        let path = format!("/api/v1/claims?limit=1000{after}");
-        conn.send(request("GET", &path, "", ""));
-        let answer = conn.receive().expect("an answer");
-        assert_eq!(answer.status, 200, "{:?}", answer.json());
-        let page: Page<ClaimView> = answer.parse();
-        claims.extend(page.items.into_iter().filter(|claim| claim.state != ClaimState::Ended));
-        let Some(next) = page.next else { return claims };
-        after = format!("&after={next}");
-    }
-}
-
-type Given = (String, String, String, u64);
-
-/// The locks that each claim says it has.
-fn given(claim: &ClaimView) -> Vec<Given> {
-    let fence = claim.fence.unwrap_or(0);
-    claim.locks.iter().map(|l| (l.pool.clone(), l.lock.clone(), claim.id.clone(), fence)).collect()
-}
-
-/// The claims that the locks name as their holders.
-fn holders(conn: &mut Conn) -> BTreeSet<Given> {
-    let mut all = BTreeSet::new();
-    for pool in ALL_POOLS {
-        let answer = conn.get(&format!("/api/v1/pools/{pool}"));
-        if answer.status == 404 {
-            continue;
-        }
-        assert_eq!(answer.status, 200, "{:?}", answer.json());
-        let view: PoolView = answer.parse();
-        let holders = view.items.into_iter().flat_map(|lock| lock.holders);
-        all.extend(holders.map(|h| (h.pool, h.lock, h.claim, h.fence)));
-    }
-    all
 }

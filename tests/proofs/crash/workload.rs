@@ -180,11 +180,15 @@ impl Client {
 
     /// Releases or cancels, and repeats it until the end is certain.
     fn finish(&mut self, mut session: Session) {
+        let mut is_superseded = false;
         loop {
-            let run = (session.abandoned || self.rng.percent(70)).then(|| session.run.clone());
+            let names_run = session.abandoned || self.rng.percent(70);
+            let run = (names_run && !is_superseded).then(|| session.run.clone());
             let plan = Plan { call: Call::End, text: api::end(&session.id, run.as_deref()), run, given: None };
             match self.perhaps_twice(&session.id, plan) {
                 Seen::Nothing => {}
+                // A request of an earlier run has arrived late.
+                Seen::Refused(code) if code == "superseded_run" && !is_superseded => is_superseded = true,
                 Seen::Refused(_) => return,
                 _ => break,
             }
@@ -256,7 +260,7 @@ impl Client {
         let text = api::ask(&session.id, &session.asked, &session.run, 400);
         let plan = Plan { call: Call::Ask, run: Some(session.run.clone()), given: None, text };
         let invoke = self.arena.now();
-        if let Ok(mut conn) = Conn::open(pass.address) {
+        if let Ok(mut conn) = pass.connect(0) {
             // Whether it was sent or not, its outcome is unknown.
             let _ = conn.try_send(&plan.text);
             self.arena.record(self.op(&session.id, &plan, invoke, None, pass.server, Seen::Nothing));
@@ -299,7 +303,7 @@ impl Client {
     fn send(&mut self, which: usize, pass: &super::arena::Pass<'_>, plan: &Plan) -> bool {
         let conn = &mut self.conns[which];
         if conn.as_ref().is_none_or(|(server, conn)| *server != pass.server || conn.is_closing()) {
-            *conn = Conn::open(pass.address).ok().map(|conn| (pass.server, conn));
+            *conn = pass.connect(which).ok().map(|conn| (pass.server, conn));
         }
         let Some((_, conn)) = conn else { return false };
         // A failed write may have been sent in part. The missing answer makes its outcome unknown.
@@ -316,7 +320,7 @@ impl Client {
                 Seen::Nothing => (None, Seen::Nothing),
                 seen => (Some(now), seen),
             },
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+            Err(error) if self.arena.is_hang(&error) => {
                 self.conns[which] = None;
                 (Some(now), Seen::Refused("no answer".into()))
             }
