@@ -22,6 +22,8 @@ use crate::store::failstop::FailStop;
 use crate::store::log::Trouble;
 use crate::store::log::address::LogAddress;
 use crate::store::log::head::{Head, Id, Leader, Reign};
+#[cfg(feature = "plant")]
+use crate::store::log::plant::Plant;
 use crate::store::shared::{Admitted, Follower, Look, Membership, Registry, SharedStore};
 use crate::wire::problems::quoted;
 
@@ -37,6 +39,8 @@ const UNLOADED: Duration = Duration::from_secs(10);
 
 /// One of several servers.
 pub(super) struct Member {
+    #[cfg(feature = "plant")]
+    plant: Option<Plant>,
     forwarder: Arc<Forwarder>,
     registry: Arc<Registry>,
     events: Sender<Event>,
@@ -69,8 +73,14 @@ impl Member {
             (None, None) => "a server without a name".to_owned(),
         };
         let address = address.map_err(anyhow::Error::msg)?;
+        let address = if settings.membership.etcd_compact { address.compacted() } else { address };
+        #[cfg(feature = "plant")]
+        let address = match settings.membership.plant {
+            Some(plant) => LogAddress::Planted(Box::new(address), plant),
+            None => address,
+        };
         let membership = Membership {
-            address: if settings.membership.etcd_compact { address.compacted() } else { address },
+            address,
             me: Leader { name, run: Id::random().context("no random bytes")? },
             span: settings.membership.failover,
             cache: settings.membership.cache.clone(),
@@ -108,11 +118,22 @@ impl Member {
             ended
         };
         let thread = thread::Builder::new().name("role".to_owned()).spawn(run)?;
-        Ok(Some(Self { forwarder, registry, events, thread }))
+        Ok(Some(Self {
+            #[cfg(feature = "plant")]
+            plant: settings.membership.plant,
+            forwarder,
+            registry,
+            events,
+            thread,
+        }))
     }
 
     /// What answers behind the door.
     pub fn handler(&self) -> Arc<dyn Handler> {
+        #[cfg(feature = "plant")]
+        if self.plant == Some(Plant::FollowerAnswers) {
+            return Arc::new(super::link::plant::AnswersByItself::new(Arc::clone(&self.forwarder)));
+        }
         Arc::clone(&self.forwarder) as Arc<dyn Handler>
     }
 

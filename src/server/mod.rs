@@ -131,6 +131,9 @@ pub struct MemberSettings {
     pub cache: PathBuf,
     /// Whether the leader compacts the etcd, because nobody else uses it.
     pub etcd_compact: bool,
+    /// Testing only: the planted bug of its log.
+    #[cfg(feature = "plant")]
+    pub plant: Option<crate::store::log::plant::Plant>,
 }
 
 impl MemberSettings {

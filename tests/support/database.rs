@@ -187,7 +187,11 @@ impl Postgres {
 
     /// Makes a standby the primary.
     pub fn promote(&self) {
-        assert_eq!(self.sql("SELECT pg_promote()"), "t");
+        // What it still replays may get in the way of a query.
+        eventually("a primary", || {
+            let _ = self.try_sql("SELECT pg_promote()");
+            self.try_sql("SELECT NOT pg_is_in_recovery()").is_ok_and(|is_primary| is_primary == "t")
+        });
     }
 
     /// Sets a setting for all, or resets it.

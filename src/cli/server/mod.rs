@@ -28,6 +28,8 @@ use crate::server::limits::METRIC_POOLS;
 use crate::server::logs::{LogFormat, LogLevel, LogSettings};
 use crate::server::{self, MemberSettings, ServerSettings};
 use crate::store;
+#[cfg(feature = "plant")]
+use crate::store::log::plant::Plant as LogPlant;
 use crate::wire::contracts::{Contracts, UnlockMissing};
 use crate::wire::errors::exit;
 use crate::wire::secret::Secret;
@@ -179,7 +181,11 @@ pub struct MemberArgs {
 }
 
 impl MemberArgs {
-    fn settings(&self, env: &Env<'_>) -> Result<MemberSettings, String> {
+    fn settings(
+        &self,
+        env: &Env<'_>,
+        #[cfg(feature = "plant")] plant: Option<LogPlant>,
+    ) -> Result<MemberSettings, String> {
         if !(FAILOVER.0..=FAILOVER.1).contains(&self.failover) {
             return Err("--failover must be between 1s and 1m".to_owned());
         }
@@ -195,6 +201,8 @@ impl MemberArgs {
             failover: span(self.failover),
             etcd_compact: self.etcd_compact,
             cache: self.cache.clone().unwrap_or_else(|| env.var("TMPDIR").unwrap_or("/tmp").into()),
+            #[cfg(feature = "plant")]
+            plant,
         })
     }
 }
@@ -383,7 +391,12 @@ impl ServerArgs {
     /// The settings contradict each other or are incomplete, or the planted bug is unknown.
     pub fn settings(&self, env: &Env<'_>) -> Result<ServerSettings, String> {
         let auth = self.auth(env)?;
-        let (membership, mut rules) = (self.member.settings(env)?, self.rules()?);
+        let membership = self.member.settings(
+            env,
+            #[cfg(feature = "plant")]
+            self.plant.as_deref().and_then(LogPlant::named),
+        )?;
+        let mut rules = self.rules()?;
         let mut warnings = self.warnings(auth.as_ref(), env);
         if membership.etcd_compact && !self.store.starts_with("etcd:") {
             return Err("--etcd-compact is for a store in etcd: leave it out".to_owned());
@@ -453,6 +466,8 @@ impl ServerArgs {
             Some("fence-in-memory") => Ok(Plant::FenceInMemory),
             Some("earlier-run") => Ok(Plant::EarlierRun),
             Some("lost-notice") => Ok(Plant::LostNotice),
+            // Bugs of a shared log and of its servers.
+            Some(name) if LogPlant::named(name).is_some() => Ok(Plant::None),
             Some(other) => Err(format!("there is no planted bug {other:?}")),
         }
     }

@@ -30,6 +30,8 @@ mod leading;
 pub mod limits;
 mod names;
 mod pipe;
+#[cfg(feature = "plant")]
+pub mod plant;
 mod table;
 #[cfg(test)]
 mod tests;

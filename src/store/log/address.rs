@@ -14,6 +14,9 @@ pub enum LogAddress {
     /// A log in this process, for tests.
     #[cfg(any(test, feature = "plant"))]
     Memory(super::memory::MemoryLog),
+    /// A log with a planted bug.
+    #[cfg(any(test, feature = "plant"))]
+    Planted(Box<Self>, super::plant::Plant),
 }
 
 impl LogAddress {
@@ -59,6 +62,18 @@ impl LogAddress {
             Self::Postgres(address) => Ok(Box::new(super::postgres::PostgresLog::open(*address.clone(), patience)?)),
             #[cfg(any(test, feature = "plant"))]
             Self::Memory(log) => Ok(Box::new(log.clone())),
+            #[cfg(any(test, feature = "plant"))]
+            Self::Planted(address, plant) => {
+                let log = address.open(patience)?;
+                Ok(Box::new(super::plant::Planted { log, plant: *plant }))
+            }
         }
+    }
+
+    /// The bug that is planted in it.
+    #[cfg(any(test, feature = "plant"))]
+    #[must_use]
+    pub fn plant(&self) -> Option<super::plant::Plant> {
+        if let Self::Planted(_, plant) = self { Some(*plant) } else { None }
     }
 }

@@ -12,6 +12,25 @@ pub enum Plant {
     TakeOverByTermAlone,
     /// A leader that does not know an outcome appends the batch once more, as a new record.
     ReplayWithANewId,
+    /// A leader answers reads without a beat.
+    ReadWithoutABeat,
+    /// A server that follows repeats what the leader has told of a claim before, without asking it.
+    FollowerAnswers,
+}
+
+impl Plant {
+    /// The bug of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "append-without-term" => Self::AppendWithoutTerm,
+            "take-over-by-term-alone" => Self::TakeOverByTermAlone,
+            "replay-with-a-new-id" => Self::ReplayWithANewId,
+            "read-without-a-beat" => Self::ReadWithoutABeat,
+            "follower-answers" => Self::FollowerAnswers,
+            _ => return None,
+        })
+    }
 }
 
 /// A log with a planted bug.

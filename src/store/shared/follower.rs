@@ -83,6 +83,10 @@ impl Follower {
                 Ok(Look::Follows { head })
             }
             Stand::Leads(mut leading) => {
+                #[cfg(any(test, feature = "plant"))]
+                if let Some(plant) = self.membership.address.plant() {
+                    leading = leading.with(plant);
+                }
                 // Something may have been appended since the first look.
                 let made = leading.log().head()?;
                 self.repeat(&mut **leading.log(), made.as_ref())?;

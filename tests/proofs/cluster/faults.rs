@@ -51,7 +51,10 @@ pub const FAULTS: &[Fault] = &[
     ("leader and store: answers held", |storm| on_store_of_leader(storm, |wire| wire.hold(Way::Back))),
     ("leader and store: slow", |storm| {
         let delay = Duration::from_millis(20 + storm.rng.below(200));
-        on_store_of_leader(storm, |wire| wire.delay(delay))
+        on_store_of_leader(storm, |wire| wire.delay(delay));
+        // It may go on leading all the time.
+        storm.cluster.heal();
+        storm.now()
     }),
     ("leader and store: a request lost", |storm| lose(storm, Lose::Request)),
     ("leader and store: an answer lost", |storm| lose(storm, Lose::Answer)),

@@ -16,6 +16,7 @@
 //! | [`faults`] | what happens to servers and connections |
 //! | [`bases`], [`postgres`], [`etcd`] | databases, and what happens to them |
 //! | [`nodes`], [`wires`] | the servers; the proxies between everybody |
+//! | `planted` | planted bugs, which must be found: with the feature `plant` |
 //! | [`arena`], [`lookouts`] | where clients and faults meet; clients with one task each |
 //! | `../crash` | the workload, the record and the judge, which both proofs share |
 
@@ -44,6 +45,8 @@ mod faults;
 mod history;
 mod lookouts;
 mod nodes;
+#[cfg(feature = "plant")]
+mod planted;
 mod postgres;
 #[path = "../crash/rng.rs"]
 mod rng;

@@ -52,8 +52,10 @@ struct Shared {
     changed: Condvar,
     /// How often something happened to what travels.
     touched: AtomicUsize,
-    /// Requests that are held at the moment because of their text.
+    /// Requests that were held because of their text.
     waiting: AtomicUsize,
+    /// What is held, until it has been sent on.
+    stopped: AtomicUsize,
 }
 
 impl Shared {
@@ -132,15 +134,21 @@ impl Wire {
     }
 
     /// Holds requests that contain this text.
-    #[expect(dead_code, reason = "for planted bugs")]
+    #[cfg(feature = "plant")]
     pub fn hold_text(&self, text: &str) {
         self.change(|state| state.held_text = Some(text.to_owned()));
     }
 
-    /// How many requests are held because of their text.
-    #[expect(dead_code, reason = "for planted bugs")]
+    /// How many requests were held because of their text.
+    #[cfg(feature = "plant")]
     pub fn held(&self) -> usize {
         self.shared.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Whether everything that was held has gone on.
+    #[cfg(feature = "plant")]
+    pub fn is_through(&self) -> bool {
+        self.shared.stopped.load(Ordering::SeqCst) == 0
     }
 
     pub fn delay(&self, time: Duration) {
@@ -203,7 +211,11 @@ impl Pair {
     fn carry(&self, way: Way, mut from: TcpStream, mut to: TcpStream) {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(read) = from.read(&mut bytes) {
-            if read == 0 || !self.may_pass(way, &bytes[..read]) || to.write_all(&bytes[..read]).is_err() {
+            let mut was_held = false;
+            let may_pass = read > 0 && self.may_pass(way, &bytes[..read], &mut was_held);
+            let has_passed = may_pass && to.write_all(&bytes[..read]).is_ok();
+            self.shared.stopped.fetch_sub(usize::from(was_held), Ordering::SeqCst);
+            if !has_passed {
                 break;
             }
         }
@@ -212,7 +224,7 @@ impl Pair {
     }
 
     /// Waits until it may. False: it is lost, and the connection ends.
-    fn may_pass(&self, way: Way, bytes: &[u8]) -> bool {
+    fn may_pass(&self, way: Way, bytes: &[u8], was_held: &mut bool) -> bool {
         let mut state = self.shared.state();
         match (way, state.lose) {
             (Way::There, Some(lose)) => {
@@ -237,11 +249,12 @@ impl Pair {
             let text = state.held_text.as_deref().filter(|_| way == Way::There);
             text.is_some_and(|text| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
         };
-        let (held, mut counted) = (|state: &State| state.is_held[way as usize] || by_text(state), false);
+        let held = |state: &State| state.is_held[way as usize] || by_text(state);
         while held(&state) && !state.is_closed {
-            if !counted {
-                counted = true;
+            if !*was_held {
+                *was_held = true;
                 self.shared.touch();
+                self.shared.stopped.fetch_add(1, Ordering::SeqCst);
                 self.shared.waiting.fetch_add(usize::from(by_text(&state)), Ordering::SeqCst);
             }
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
