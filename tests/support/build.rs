@@ -27,14 +27,19 @@ impl Build {
 
     /// Build `id`, with this source and `locker_uri`.
     pub fn with_source(server: &Server, id: u32, source: &Value) -> Self {
+        Self::to(&server.url, id, source)
+    }
+
+    /// The same, with the address of a server.
+    pub fn to(url: &str, id: u32, source: &Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["check", "in", "out"] {
             std::os::unix::fs::symlink(binary(), dir.path().join(name)).unwrap();
         }
         std::fs::create_dir(dir.path().join("put")).unwrap();
         let mut source = source.clone();
-        source["locker_uri"] = json!(server.url);
-        Self { id: id.to_string(), url: server.url.clone(), dir, source, vars: Vec::new() }
+        source["locker_uri"] = json!(url);
+        Self { id: id.to_string(), url: url.to_owned(), dir, source, vars: Vec::new() }
     }
 
     /// Sets one more variable for all its steps.

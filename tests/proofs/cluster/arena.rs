@@ -142,7 +142,7 @@ impl Arena {
         }
     }
 
-    /// After a failed connect: goes to another server, after a moment, for all may be down.
+    /// After a failed connect or a lost answer: goes to another server, after a moment, for all may be down.
     pub fn wait_for_another(&self, _server: usize) {
         thread::sleep(Duration::from_millis(5));
         self.move_on();
@@ -151,7 +151,7 @@ impl Arena {
     /// A client got its answer.
     pub fn answered(&self, _call: Call, seen: &Seen) {
         if *seen == Seen::Nothing {
-            self.move_on();
+            self.wait_for_another(0);
         }
     }
 

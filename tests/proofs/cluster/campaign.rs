@@ -27,6 +27,8 @@ const AUDIT: usize = 12;
 const ROUND: usize = 60;
 /// More clients than locks, so that many wait.
 const CLIENTS: usize = 9;
+/// Builds that run steps at the same time.
+const BUILDS: usize = 2;
 /// A client that neglects its claim for longer may have lost its turn; the servers' own settings are twice that.
 const ATTENTION: Duration = Duration::from_secs(60);
 /// How long the servers wait for whoever does not listen or confirm: longer than any fault.
@@ -260,6 +262,10 @@ impl<'b> Storm<'b> {
         for number in 0..2 {
             let (arena, rng) = (Arc::clone(&self.arena), rng.fork());
             all.push(thread::spawn(move || lookouts::lease(number, rng, &arena)));
+        }
+        for number in 0..BUILDS {
+            let (arena, doors) = (Arc::clone(&self.arena), self.cluster.doors());
+            all.push(thread::spawn(move || lookouts::build(number, &doors, &arena)));
         }
         let arena = Arc::clone(&self.arena);
         all.push(thread::spawn(move || {

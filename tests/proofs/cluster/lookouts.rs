@@ -1,5 +1,7 @@
-//! Clients with one task each: some see how soon grants go on after a fault, some hold leases, and one lists claims.
+//! Clients with one task each: some see how soon grants go on after a fault, some hold leases, one lists claims, and some
+//! are builds with real steps.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -10,11 +12,15 @@ use serde_json::json;
 use super::api;
 use super::arena::Arena;
 use super::history::{Asked, Call, Nanos, Op, Seen, Want};
+use super::nodes::SERVERS;
 use super::rng::Rng;
+use crate::support::Build;
 use crate::support::http::{Answer, Client as Conn, request};
 
 /// Pools that only the clients here use.
-pub const POOLS: [&str; 5] = ["probe0", "probe1", "probe2", "lease0", "lease1"];
+pub const POOLS: [&str; 6] = ["probe0", "probe1", "probe2", "lease0", "lease1", STEPS];
+/// The pool of the steps of builds.
+const STEPS: &str = "steps";
 /// How long a lookout waits for a grant.
 const PROBED: Duration = Duration::from_millis(1_500);
 /// The ttl of a lease. No fault lasts longer than half of it, except those that are known to.
@@ -96,7 +102,7 @@ pub struct Granted {
 pub type Grants = Arc<Mutex<Vec<Granted>>>;
 
 /// Claims and releases at one server, again and again, and says when it got what it asked for.
-pub fn probe(number: usize, door: std::net::SocketAddr, arena: &Arc<Arena>, granted: &Grants) -> AllAsked {
+pub fn probe(number: usize, door: SocketAddr, arena: &Arc<Arena>, granted: &Grants) -> AllAsked {
     let (pool, mut asked, mut conn) = (POOLS[number], Vec::new(), None::<Conn>);
     let recorder = Recorder::new(usize::MAX - 1 - number, arena);
     let mut exchange = |call: Call, id: &str, text: &str| {
@@ -141,7 +147,7 @@ pub fn probe(number: usize, door: std::net::SocketAddr, arena: &Arc<Arena>, gran
     asked
 }
 
-/// Takes a lease, renews and verifies it many times, and releases it or lets it be. It must never be lost before its time.
+/// Takes a lease, renews and verifies it many times, and releases it. It must never be lost before its time.
 pub fn lease(number: usize, mut rng: Rng, arena: &Arc<Arena>) -> AllAsked {
     let pool = POOLS[3 + number];
     let (mut recorder, mut all) = (Recorder::new(usize::MAX - 10 - number, arena), Vec::new());
@@ -189,6 +195,39 @@ fn verified(answer: &Answer, held: &Seen) -> Seen {
     }
 }
 
+/// Builds with real steps, one after the other: `out`, `in` and `out` again, at one server. None of them fails.
+pub fn build(number: usize, doors: &[SocketAddr], arena: &Arc<Arena>) -> AllAsked {
+    let (recorder, mut all) = (Recorder::new(usize::MAX - 50 - number, arena), Vec::new());
+    let url = format!("http://{}", doors[number]);
+    while !arena.stopped() {
+        let pass = arena.enter();
+        let id = u32::try_from(1 + all.len() * SERVERS + number).unwrap();
+        let build = Build::to(&url, id, &json!({ "pool": STEPS }));
+        let began = arena.now();
+        let acquired = build.out(&json!({ "acquire": true })).ok();
+        let claim = acquired.metadata("claim").expect("a claim");
+        all.push((claim.clone(), Asked { confirm: true, ..one(STEPS) }));
+        // What its programs have sent, as often as was needed.
+        for call in [Call::Ask, Call::Confirm] {
+            recorder.note(call, &claim, began, None, Seen::Nothing);
+        }
+        let look = || {
+            let invoke = arena.now();
+            let seen = api::seen(&get(doors, &format!("/api/v1/claims/{claim}")));
+            recorder.note(Call::Look, &claim, invoke, Some(arena.now()), seen.clone());
+            seen
+        };
+        assert!(look().is_held(), "build {id} has acquired {claim}");
+        build.get(&acquired.version(), "lock").ok();
+        recorder.note(Call::End, &claim, arena.now(), None, Seen::Nothing);
+        build.out(&json!({ "release": "lock" })).ok();
+        assert!(matches!(look(), Seen::Ended { .. }), "build {id} has released {claim}");
+        drop(pass);
+        thread::sleep(Duration::from_millis(300));
+    }
+    all
+}
+
 /// Lists all claims, again and again, at any server: what a list says of a claim is so, too.
 pub fn list(arena: &Arc<Arena>) {
     let mut recorder = Recorder::new(usize::MAX - 20, arena);
@@ -228,7 +267,7 @@ pub fn end_all<'i>(arena: &Arc<Arena>, ids: impl Iterator<Item = &'i str>) {
 }
 
 /// An answer of a server that serves, while everything is well.
-pub fn get(doors: &[std::net::SocketAddr], path: &str) -> Answer {
+pub fn get(doors: &[SocketAddr], path: &str) -> Answer {
     let mut turn = 0;
     crate::support::eventually(path, || {
         turn += 1;

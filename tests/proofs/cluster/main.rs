@@ -68,7 +68,7 @@ const SEED: u64 = 20;
 /// How long a leader may give no sign: short, so that a run has many faults.
 const FAILOVER: Duration = Duration::from_secs(2);
 /// The longest time that a fault lasts: in the short form, and in the long one.
-const LONGEST: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(60));
+const LONGEST: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(30));
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {

@@ -144,8 +144,14 @@ impl Cluster {
             if self.nodes[number].is_stopped {
                 self.go_on(number);
             }
-            if self.nodes[number].server.as_mut().is_some_and(|server| !server.is_running()) {
-                self.bugs.push(format!("server {number} has ended by itself"));
+            if let Some(server) = self.nodes[number].server.as_mut()
+                && !server.is_running()
+            {
+                let status = server.wait();
+                let log = self.nodes[number].log();
+                let lines: Vec<&str> = log.lines().collect();
+                let last = lines[lines.len().saturating_sub(8)..].join("\n    ");
+                self.bugs.push(format!("server {number} has ended by itself, {status}:\n    {last}"));
                 self.kill(number);
             }
             self.up(number);

@@ -2,8 +2,6 @@
 //! same events do none.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::api;
@@ -22,11 +20,9 @@ const FAILOVER: &str = "2s";
 const CHANGES_HEAD: &str = ".head h SET";
 const APPENDS: &str = "kept AS (INSERT";
 
-static POSTGRES: LazyLock<Postgres> = LazyLock::new(Postgres::start);
-static SCENES: AtomicUsize = AtomicUsize::new(0);
-
 /// Three servers, and what was seen of them.
-struct Scene {
+struct Scene<'p> {
+    postgres: &'p Postgres,
     cluster: Cluster,
     arena: Arena,
     schema: String,
@@ -34,23 +30,23 @@ struct Scene {
 }
 
 /// Plays, and judges what was seen.
-fn play(plant: Option<&'static str>, play: impl Fn(&mut Scene)) -> Vec<Violation> {
-    let schema = format!("scene{}", SCENES.fetch_add(1, Ordering::SeqCst));
+fn play(postgres: &Postgres, plant: Option<&'static str>, play: impl Fn(&mut Scene<'_>)) -> Vec<Violation> {
+    let schema = if plant.is_some() { "planted" } else { "sound" }.to_owned();
     let of_members = schema.clone();
     let place = Place {
-        members: vec![vec![POSTGRES.address()]; SERVERS],
+        members: vec![vec![postgres.address()]; SERVERS],
         url: Box::new(move |members| {
             format!("postgres://postgres@{}/postgres?sslmode=disable&schema={of_members}", members[0])
         }),
     };
     let cluster = Cluster::start(&place, &["--failover", FAILOVER, "--log-level", "warn"], plant);
-    let mut scene = Scene { arena: Arena::new(cluster.doors()), cluster, schema, odd: Vec::new() };
+    let mut scene = Scene { postgres, arena: Arena::new(cluster.doors()), cluster, schema, odd: Vec::new() };
     scene.until_all_serve();
     play(&mut scene);
     scene.judge()
 }
 
-impl Scene {
+impl Scene<'_> {
     fn until_all_serve(&self) {
         eventually("servers that serve", || {
             self.cluster.nodes.iter().all(|node| node.server().call("GET /readyz", "").status == 200)
@@ -69,7 +65,7 @@ impl Scene {
     }
 
     fn term(&self) -> u64 {
-        POSTGRES.sql(&format!("SELECT term FROM {}.head", self.schema)).parse().unwrap()
+        self.postgres.sql(&format!("SELECT term FROM {}.head", self.schema)).parse().unwrap()
     }
 
     /// One request to this server, for the record.
@@ -132,10 +128,11 @@ fn asked() -> Asked {
 }
 
 /// The bug does harm, and nothing else does.
-fn is_found(plant: &'static str, events: impl Fn(&mut Scene)) {
-    let sound = play(None, &events);
+fn is_found(plant: &'static str, events: impl Fn(&mut Scene<'_>)) {
+    let postgres = Postgres::start();
+    let sound = play(&postgres, None, &events);
     assert!(sound.is_empty(), "without {plant}: {sound:?}");
-    let found = play(Some(plant), &events);
+    let found = play(&postgres, Some(plant), &events);
     println!("{plant}: {found:?}");
     assert!(!found.is_empty(), "{plant} was not found");
 }
@@ -258,21 +255,21 @@ fn a_follower_that_answers_by_itself() {
 }
 
 /// Nothing comes and goes between this server and its database.
-fn hold(scene: &Scene, server: usize) {
+fn hold(scene: &Scene<'_>, server: usize) {
     scene.store(server).hold(Way::There);
     scene.store(server).hold(Way::Back);
 }
 
 /// Another server than `old` whose log says that it leads.
-fn says_it_leads(scene: &Scene, old: usize) -> Option<usize> {
+fn says_it_leads(scene: &Scene<'_>, old: usize) -> Option<usize> {
     (0..SERVERS)
         .filter(|number| *number != old)
         .find(|number| scene.cluster.nodes[*number].server().has_said("this server leads"))
 }
 
 /// Waits until the database has done all that was held on its way from this server.
-fn until_done(scene: &Scene, server: usize) {
+fn until_done(scene: &Scene<'_>, server: usize) {
     let active = "SELECT count(*) FROM pg_stat_activity
                   WHERE backend_type = 'client backend' AND state = 'active' AND pid <> pg_backend_pid()";
-    eventually("requests that have arrived", || scene.store(server).is_through() && POSTGRES.sql(active) == "0");
+    eventually("requests that have arrived", || scene.store(server).is_through() && scene.postgres.sql(active) == "0");
 }
