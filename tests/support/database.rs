@@ -15,9 +15,19 @@ const VERSIONS: &str = "/usr/lib/postgresql";
 /// The system user and the superuser: PostgreSQL refuses to run as root.
 const POSTGRES: &str = "postgres";
 
+/// Ports that Linux gives to no connection, so that one of them stays free while its server is down.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
 /// An address that was free a moment ago.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    loop {
+        let mut bytes = [0; 2];
+        getrandom::fill(&mut bytes).unwrap();
+        let port = PORTS.start + u16::from_le_bytes(bytes) % (PORTS.end - PORTS.start);
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
 }
 
 /// A process that is killed with its owner.
