@@ -17,7 +17,7 @@ use crate::support::http::Client as Conn;
 /// How long a leader may give no sign. A busy machine must still beat in time.
 const FAILOVER: &str = "2s";
 /// In each statement that changes the head, and in each that appends.
-const CHANGES_HEAD: &str = ".head h SET";
+const CHANGES_HEAD: &str = ".head SET";
 const APPENDS: &str = "kept AS (INSERT";
 
 /// Three servers, and what was seen of them.
