@@ -14,7 +14,8 @@
 //! 2. [`wire`]: the types of everything that crosses a wire: our API, Concourse, errors.
 //! 3. [`store`], [`server`]: the state on disk, the engine that owns it, the routes, the door.
 //! 4. [`client`]: the API from the client's side; [`resource`], [`agent`] and [`cli`] build on it.
-//! 5. [`mod@env`]: the machine as a value. Nothing else reads the process's environment, clock or signals.
+//! 5. [`mod@env`]: the machine as a value. Nothing else reads the process's environment, clock or signals. `priority`: which
+//!    threads go first.
 //!
 //! Arrows point down only: binary -> this file -> server, resource, agent, cli -> store -> client -> wire -> core.
 

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("env", &[]),
+    ("priority", &[]),
     ("wire", &["core", "env"]),
     ("client", &["core", "env", "wire"]),
-    ("store", &["client", "core", "env", "wire"]),
-    ("server", &["client", "core", "env", "store", "wire"]),
+    ("store", &["client", "core", "env", "priority", "wire"]),
+    ("server", &["client", "core", "env", "priority", "store", "wire"]),
     ("resource", &["client", "core", "env", "wire"]),
     ("agent", &["client", "core", "env", "wire"]),
     ("cli", &["agent", "client", "core", "env", "resource", "server", "store", "wire"]),
