@@ -40,6 +40,7 @@ mod migrations;
 mod names;
 mod nested;
 mod notify;
+#[cfg(feature = "plant")]
 mod operating;
 mod other_cis;
 mod people;
