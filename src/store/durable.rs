@@ -1,8 +1,8 @@
 //! A file whose writes are durable when they return, at the price of one system call.
 //!
 //! Linux syncs a write as part of it (`RWF_DSYNC`), and takes one past its page cache (`O_DIRECT`) if it consists of whole
-//! blocks. The block at the end of what was written before is then written again: its bytes are kept for that. File systems
-//! that offer neither get a write and a sync, as they always did (docs/decisions/0041).
+//! blocks. The block at the end of what was written before is then written again: its bytes are kept for that. A file system
+//! that does not offer both gets a write and a sync, as it always did (docs/decisions/0042).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,7 +12,7 @@ use std::path::Path;
 use super::sidecar::PRIVATE;
 
 /// What direct writes consist of, bytes: no disk has larger blocks.
-pub(super) const BLOCK: usize = 4096;
+const BLOCK: usize = 4096;
 
 /// The file. Everything in it is written through this value, one part behind the other.
 #[derive(Debug)]
@@ -74,15 +74,17 @@ impl Durable {
         }
         let before = self.tail.len();
         debug_assert_eq!(at % BLOCK as u64, before as u64, "a write behind another");
-        let length = (before + bytes.len()).next_multiple_of(BLOCK);
-        self.memory.clear();
-        self.memory.resize(length + BLOCK, 0);
+        let end = before + bytes.len();
+        let length = end.next_multiple_of(BLOCK);
+        if self.memory.len() < length + BLOCK {
+            self.memory.resize(length + BLOCK, 0);
+        }
         let start = self.memory.as_ptr().align_offset(BLOCK);
         let blocks = &mut self.memory[start..start + length];
         blocks[..before].copy_from_slice(&self.tail);
-        blocks[before..before + bytes.len()].copy_from_slice(bytes);
+        blocks[before..end].copy_from_slice(bytes);
+        blocks[end..].fill(0);
         write_through(&self.file, at - before as u64, blocks)?;
-        let end = before + bytes.len();
         self.tail.clear();
         self.tail.extend_from_slice(&blocks[end - end % BLOCK..end]);
         Ok(())

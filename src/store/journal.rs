@@ -1,8 +1,9 @@
 //! The journal of a store in a file: batches that are committed, and may not be in the tables yet (docs/decisions/0035).
 //!
-//! A commit appends one record, which is durable then (`super::durable`). There are two files beside the store, which take turns: while one takes
-//! records, those of the other are written into the tables. Then its bytes are used again. All bytes of a file are written
-//! with zeros before they are used. So a sync writes the record and nothing else, above all not the length of the file.
+//! A commit appends one record, which is durable then (`super::durable`). There are two files beside the store, which take
+//! turns: while one takes records, those of the other are written into the tables. Then its bytes are used again. All bytes
+//! of a file are written with zeros before they are used. So a sync writes the record and nothing else, above all not the
+//! length of the file.
 //!
 //! A record is whole or it is not there: its checksum says so. Each has the number of its batch, and the *life* of the
 //! server that wrote it, so that what an earlier use has left behind in a file is never taken for a record. Only the last

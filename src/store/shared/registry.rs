@@ -133,17 +133,8 @@ impl Registry {
     pub fn start(membership: &Membership) -> anyhow::Result<Self> {
         let (wake, woken) = mpsc::channel();
         let (ends, ended) = mpsc::channel();
-        let admitted = Arc::new(Mutex::new(Admitted::NotYet(None)));
-        let mut registrar = Registrar {
-            name: format!("{UNDER}{}", Id::random().context("no random bytes")?),
-            membership: membership.clone(),
-            log: None,
-            watched: Watched::default(),
-            count: 0,
-            judged: None,
-            standbys: 0,
-            admitted: Arc::clone(&admitted),
-        };
+        let mut registrar = Registrar::new(&Id::random().context("no random bytes")?.to_string(), membership);
+        let admitted = Arc::clone(&registrar.admitted);
         let run = move || {
             registrar.run(&woken);
             drop(ends);
@@ -202,6 +193,19 @@ impl std::fmt::Debug for Registrar {
 }
 
 impl Registrar {
+    fn new(name: &str, membership: &Membership) -> Self {
+        Self {
+            name: format!("{UNDER}{name}"),
+            membership: membership.clone(),
+            log: None,
+            watched: Watched::default(),
+            count: 0,
+            judged: None,
+            standbys: 0,
+            admitted: Arc::new(Mutex::new(Admitted::NotYet(None))),
+        }
+    }
+
     fn run(&mut self, woken: &Receiver<()>) {
         let span = Duration::from_millis(self.membership.span.0);
         loop {
@@ -212,7 +216,7 @@ impl Registrar {
                     *admitted = Admitted::NotYet(Some(format!("{error:#}")));
                 }
             }
-            let waits = matches!(self::locked(&self.admitted).clone(), Admitted::NotYet(_));
+            let waits = matches!(locked(&self.admitted).clone(), Admitted::NotYet(_));
             let pause = if waits { SOON.min(span / 10) } else { EVERY.min(span / 2) };
             if woken.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
                 break;
@@ -372,25 +376,12 @@ mod tests {
         assert!(refused.contains("--drain is 10s here and 30s at"), "{refused}");
     }
 
-    fn registrar(membership: &Membership, name: &str) -> Registrar {
-        Registrar {
-            name: format!("{UNDER}{name}"),
-            membership: membership.clone(),
-            log: None,
-            watched: Watched::default(),
-            count: 0,
-            judged: None,
-            standbys: 0,
-            admitted: Arc::new(Mutex::new(Admitted::NotYet(None))),
-        }
-    }
-
     #[test]
     fn the_oldest_server_says_how_records_are_written() {
         let (mut log, cache) = (MemoryLog::default(), tempfile::tempdir().unwrap());
         let membership = membership(&log, cache.path());
         let store = lead(membership.clone());
-        let mut mine = registrar(&membership, "mine");
+        let mut mine = Registrar::new("mine", &membership);
         mine.look().unwrap();
         assert_eq!((mine.format(), mine.servers().len()), (replica::newest(), 1));
         // One whose note cannot be read counts as the oldest.
@@ -410,8 +401,8 @@ mod tests {
         let (first, other, same) = (with("30s"), with("10s"), with("30s"));
         let store = lead(first.clone());
         first.standing.leads("first", store.reign().leader().term);
-        registrar(&first, "first").look().unwrap();
-        let (mut differs, mut fits) = (registrar(&other, "other"), registrar(&same, "same"));
+        Registrar::new("first", &first).look().unwrap();
+        let (mut differs, mut fits) = (Registrar::new("other", &other), Registrar::new("same", &same));
         let admitted = |registrar: &mut Registrar| {
             registrar.look().unwrap();
             locked(&registrar.admitted).clone()
@@ -421,11 +412,11 @@ mod tests {
         store.reign().beat().unwrap();
         assert!(matches!(admitted(&mut differs), Admitted::No(_)));
         // One that has given up, or that has stood still, is in nobody's way.
-        let mut late = registrar(&other, "late");
+        let mut late = Registrar::new("late", &other);
         assert!(matches!(admitted(&mut late), Admitted::NotYet(Some(_))));
         late.judged.as_mut().unwrap().1 -= Duration::from_secs(60);
         assert_eq!(admitted(&mut late), Admitted::Yes);
         drop(store);
-        assert_eq!(admitted(&mut registrar(&other, "next")), Admitted::Yes);
+        assert_eq!(admitted(&mut Registrar::new("next", &other)), Admitted::Yes);
     }
 }

@@ -202,23 +202,21 @@ impl Folder {
             let writer = || writer.lock().unwrap_or_else(PoisonError::into_inner);
             let mut rests = false;
             loop {
-                let done = match theirs.next(rests) {
-                    Next::Fold(layer, through) => {
-                        rests = false;
-                        // Whoever waits for the tables must be told of a panic, too. Its transaction has been rolled back.
-                        let folded = catch_unwind(AssertUnwindSafe(|| writer().fold(&layer, through)));
-                        let folded =
-                            folded.unwrap_or_else(|_| Err(anyhow!("the fold has panicked: this is a bug in locker")));
-                        folded.map(|()| theirs.folded_through(through))
-                    }
+                let (layer, through) = match theirs.next(rests) {
+                    Next::Fold(layer, through) => (layer, through),
                     Next::Rest => {
+                        writer().rest();
                         rests = true;
-                        writer().rest()
+                        continue;
                     }
                     Next::End => break,
                 };
-                if let Err(error) = done {
-                    theirs.fail(&error);
+                rests = false;
+                // Whoever waits for the tables must be told of a panic, too. Its transaction has been rolled back.
+                let folded = catch_unwind(AssertUnwindSafe(|| writer().fold(&layer, through)));
+                match folded.unwrap_or_else(|_| Err(anyhow!("the fold has panicked: this is a bug in locker"))) {
+                    Ok(()) => theirs.folded_through(through),
+                    Err(error) => theirs.fail(&error),
                 }
             }
         });
