@@ -79,6 +79,13 @@ scenarios! {
    +1m  b ?                                    => granted env/env
         - history env 3                        => waiting returned granted
     "
+    quarantines_end_in_the_order_of_their_last_deadlines: "
+        - pool env capacity=2                  => done
+        - quarantine env/1 for=10m             => done
+        - quarantine env/2 for=15m             => done
+        - quarantine env/1 for=20m             => done
+  +30m! a ask env                              => held env/2           # the server was stopped meanwhile
+    "
     the_last_quarantine_counts: "
         - pool env capacity=1                  => done
         - quarantine env/1 for=1m              => done

@@ -84,6 +84,7 @@ impl State {
     pub(in crate::core) fn put_lock(&mut self, pool: &PoolName, lock: Lock) {
         self.dirty.locks.insert((pool.clone(), lock.name.clone()));
         self.to_dispatch.insert(pool.clone());
+        self.unset_timers_of(pool, &lock.name);
         if let Some(drain) = lock.drain {
             self.set_timer(drain, Timer::Drain(pool.clone(), lock.name.clone()));
         }
@@ -98,11 +99,23 @@ impl State {
         self.dispatch_lacking(pool);
     }
 
+    /// A deadline that counts no longer must not end a later one before its turn.
+    fn unset_timers_of(&mut self, pool: &PoolName, lock: &LockName) {
+        let Some(old) = self.snapshot.lock(pool, lock).cloned() else { return };
+        if let Some(drain) = old.drain {
+            self.unset_timer(drain.at, Timer::Drain(pool.clone(), lock.clone()));
+        }
+        if let Some(until) = old.quarantine.as_ref().and_then(|q| q.until) {
+            self.unset_timer(until.at, Timer::Quarantine(pool.clone(), lock.clone()));
+        }
+    }
+
     pub(in crate::core) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
         self.dirty.locks.insert((pool.clone(), lock.clone()));
         // The removed lock may have been the only one that an earlier and a later waiter both wanted.
         self.to_dispatch.insert(pool.clone());
         self.change_edges_of(pool);
+        self.unset_timers_of(pool, lock);
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
         if let Some(key) = newest {
             self.prune_after(pool, key, now);
