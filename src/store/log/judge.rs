@@ -93,7 +93,7 @@ mod tests {
         let refused = |head| Ok(Written::Refused(Some(head)));
         let unknown = Trouble { cause: Cause::NoAnswer, text: String::new() };
         let cases = [
-            ("acknowledged", Ok(Written::Done(head(5, 1, 4, 44))), Verdict::Done),
+            ("acknowledged", Ok(Written::Done(place.after(&record))), Verdict::Done),
             ("no answer", Err(unknown), Verdict::Repeat),
             ("a look from before", refused(head(5, 1, 3, 33)), Verdict::Repeat),
             ("its own record", refused(head(5, 1, 4, 44)), Verdict::Prove),

@@ -109,7 +109,7 @@ fn look_and_take_over(
         }
     };
     match log.write(&write)? {
-        Written::Done(made) => Ok(Ok(made.place())),
+        Written::Done(made) => Ok(Ok(made)),
         // Somebody else was faster, or the old leader lives.
         Written::Refused(_) => Ok(Err(clock.now())),
     }

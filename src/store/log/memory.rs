@@ -59,8 +59,9 @@ impl Contents {
         if let Change::Append { record, .. } = &write.change {
             self.records.insert(record.seq, (*record).clone());
         }
-        self.head = Some(made.clone());
-        Written::Done(made)
+        let place = made.place();
+        self.head = Some(made);
+        Written::Done(place)
     }
 
     fn leads(&self, reign: Reign) -> bool {

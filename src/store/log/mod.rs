@@ -29,7 +29,7 @@ pub mod plant;
 pub mod postgres;
 pub mod tail;
 
-use head::{Head, Id, Record, Reign, Seq, Write};
+use head::{Head, Id, Place, Record, Reign, Seq, Write};
 
 /// The largest piece of a snapshot, bytes: below the largest request that an etcd accepts unless told otherwise
 /// (1.5 MiB).
@@ -199,8 +199,8 @@ pub struct Room {
 /// What became of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Written {
-    /// It is durable. This is the head that it made.
-    Done(Head),
+    /// It is durable. This is the place of the head that it made.
+    Done(Place),
     /// The head was not as expected, so nothing was changed. This is a head that was read not long before or after.
     Refused(Option<Head>),
 }

@@ -31,7 +31,11 @@ pub fn leader(run: u128) -> Leader {
 #[track_caller]
 pub fn done(log: &mut dyn Log, write: &Write<'_>) -> Head {
     match log.write(write).unwrap() {
-        Written::Done(head) => head,
+        Written::Done(place) => {
+            let head = log.head().unwrap().unwrap();
+            assert_eq!(head.place(), place, "{write:?}");
+            head
+        }
         Written::Refused(head) => panic!("refused at {head:?}: {write:?}"),
     }
 }
@@ -41,7 +45,7 @@ pub fn done(log: &mut dyn Log, write: &Write<'_>) -> Head {
 pub fn refused(log: &mut dyn Log, write: &Write<'_>) -> Option<Head> {
     match log.write(write).unwrap() {
         Written::Refused(head) => head,
-        Written::Done(head) => panic!("accepted as {head:?}: {write:?}"),
+        Written::Done(place) => panic!("accepted as {place:?}: {write:?}"),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What is special about PostgreSQL: what it must promise, who blocks the head, and how it is reached.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
 use locker::core::time::EngineMs;
-use locker::store::log::head::Write;
+use locker::store::log::head::{Id, Seq, Write};
 use locker::store::log::postgres::PostgresLog;
 use locker::store::log::{Cause, Log, Trouble, Written};
 
@@ -166,31 +167,131 @@ fn tls_passwords_and_client_certificates() {
     }
 }
 
-/// In transaction mode a pooler gives each statement any of its connections.
+/// A pgbouncer in transaction mode, which gives each statement any of its connections.
+struct Pooler {
+    address: SocketAddr,
+    _process: Killed,
+    _dir: tempfile::TempDir,
+}
+
+impl Pooler {
+    /// With this many connections.
+    fn start(postgres: &Postgres, connections: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (address, server) = (free_address(), postgres.address());
+        let config = dir.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\nserver_round_robin = 1\n\
+             min_pool_size = {connections}\ndefault_pool_size = {connections}\n",
+            server.port(),
+            address.port()
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new("/usr/sbin/pgbouncer");
+        if rustix::process::geteuid().is_root() {
+            std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            command.args(["--user", "postgres"]);
+        }
+        let process = Killed::start(command.arg(&config), &dir.path().join("log"));
+        Self { address, _process: process, _dir: dir }
+    }
+
+    /// Two handles that reach a schema through it.
+    fn two(&self, schema: &str) -> Vec<PostgresLog> {
+        let through = format!("postgres://postgres@{}/postgres?sslmode=disable&schema={schema}", self.address);
+        let mut logs = Vec::new();
+        eventually("a pooler that is up", || open(&through).map(|log| logs.push(log)).is_ok());
+        logs.push(open(&through).unwrap());
+        logs
+    }
+
+    /// What somebody else does who shares its connections.
+    fn stranger(&self, postgres: &Postgres, sql: &str) -> Vec<String> {
+        let mut psql = postgres.psql();
+        psql.args(["-h", "127.0.0.1", "-p", &self.address.port().to_string(), "-qAtc", sql]);
+        let done = psql.output().unwrap();
+        assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+/// The names of the statements that are prepared on a connection.
+const PREPARED: &str = "SELECT name FROM pg_prepared_statements WHERE name LIKE 'locker%' ORDER BY name";
+
+#[test]
+fn an_append_is_prepared_once() {
+    let postgres = Postgres::start();
+    let mut log = open(&url(&postgres, "p")).unwrap();
+    let mut at = take(&mut log, 1);
+    // Which statement a session ran last, and whether it was sent whole.
+    let last = |like: &str| {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'locker' AND query LIKE";
+        postgres.sql(&format!("{sql} '{like}'"))
+    };
+    let mut write = |at, id, bytes: &[u8]| {
+        let record = record(at, id, bytes);
+        assert!(matches!(log.write(&Write::append(at, &record, EngineMs(7))).unwrap(), Written::Done(_)));
+        at.after(&record)
+    };
+    for id in 11..14 {
+        at = write(at, id, b"\\x'\\0\xff");
+        assert_eq!(last("EXECUTE locker\\_%"), "1");
+    }
+    at = write(at, 14, &super::noise(100_000));
+    assert_eq!(last("WITH made AS%"), "1", "a long record is faster so");
+    at = write(at, 15, b"short");
+    assert_eq!(last("EXECUTE locker\\_%"), "1");
+    let records = log.records(at.seq, 1).unwrap();
+    assert_eq!(records.first().map(|record| &record.bytes[..]), Some(&b"short"[..]));
+    // What a new connection does not know is prepared again.
+    postgres.crash();
+    log.head().unwrap_err();
+    append(&mut log, at, 16, b"more");
+}
+
+/// Where several share one connection, each finds its own statements or none.
+#[test]
+fn nobody_runs_the_statement_of_another() {
+    let postgres = Postgres::start();
+    let pooler = Pooler::start(&postgres, 1);
+    let mut logs = pooler.two("p");
+    let mut at = take(&mut logs[0], 1);
+    let mut writes = 0;
+    let mut write_in_turn = |logs: &mut [PostgresLog]| {
+        for log in logs {
+            at = append(log, at, 11 + writes, b"batch");
+            done(log, &Write::beat(at, SPAN, EngineMs(0)));
+            writes += 1;
+        }
+    };
+    write_in_turn(&mut logs);
+    let names = pooler.stranger(&postgres, PREPARED);
+    assert_eq!(names.len(), 4, "an append and a beat of both: {names:?}");
+    let is_random = |name: &String| {
+        name.strip_prefix("locker_").is_some_and(|id| id.len() == 32 && id.parse::<Id>().is_ok_and(|id| id.0 > 1 << 64))
+    };
+    assert!(names.iter().all(is_random), "{names:?}");
+    // A stranger forgets them all, and has own ones that write, under the names that programs give.
+    postgres.sql("CREATE TABLE strange (n int)");
+    pooler.stranger(&postgres, "DEALLOCATE ALL");
+    for name in (0..20).map(|n| format!("s{n}")).chain(["locker".to_owned(), "locker_".to_owned()]) {
+        pooler.stranger(&postgres, &format!("PREPARE {name} AS INSERT INTO strange VALUES (1)"));
+    }
+    for _ in 0..3 {
+        write_in_turn(&mut logs);
+    }
+    let mut direct = open(&url(&postgres, "p")).unwrap();
+    assert_eq!(direct.records(Seq(0), 99).unwrap().len(), 8);
+    assert_eq!(postgres.sql("SELECT count(*) FROM strange"), "0");
+    assert_eq!(pooler.stranger(&postgres, PREPARED), ["locker", "locker_"], "they are sent whole from then on");
+}
+
 #[test]
 fn a_pooler_may_stand_in_between() {
     let postgres = Postgres::start();
-    let dir = tempfile::tempdir().unwrap();
-    let (address, server) = (free_address(), postgres.address());
-    let config = dir.path().join("pgbouncer.ini");
-    let text = format!(
-        "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-         listen_port = {}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\nserver_round_robin = 1\n\
-         min_pool_size = 3\n",
-        server.port(),
-        address.port()
-    );
-    std::fs::write(&config, text).unwrap();
-    let mut command = Command::new("/usr/sbin/pgbouncer");
-    if rustix::process::geteuid().is_root() {
-        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        command.args(["--user", "postgres"]);
-    }
-    let _pooler = Killed::start(command.arg(&config), &dir.path().join("log"));
-    let through = format!("postgres://postgres@{address}/postgres?sslmode=disable&schema=p");
-    let mut logs = Vec::new();
-    eventually("a pooler that is up", || open(&through).map(|log| logs.push(log)).is_ok());
-    logs.push(open(&through).unwrap());
+    let pooler = Pooler::start(&postgres, 3);
+    let mut logs = pooler.two("p");
     let mut at = take(&mut logs[0], 1);
     for n in 0..20 {
         // Both handles write in turn, each through any connection.
@@ -200,7 +301,7 @@ fn a_pooler_may_stand_in_between() {
     }
     let mut direct = open(&url(&postgres, "p")).unwrap();
     assert_eq!(direct.records(at.seq, 1).unwrap().len(), 1);
-    assert_eq!(direct.records(locker::store::log::head::Seq(0), 99).unwrap().len(), 20);
+    assert_eq!(direct.records(Seq(0), 99).unwrap().len(), 20);
     assert!(matches!(direct.write(&Write::beat(at, SPAN, EngineMs(0))).unwrap(), Written::Done(_)));
 }
 

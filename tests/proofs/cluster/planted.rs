@@ -16,9 +16,9 @@ use crate::support::http::Client as Conn;
 
 /// How long a leader may give no sign. A busy machine must still beat in time.
 const FAILOVER: &str = "2s";
-/// In each statement that changes the head, and in each that appends.
-const CHANGES_HEAD: &str = ".head SET";
-const APPENDS: &str = "kept AS (INSERT";
+/// In each statement that takes over, and in each that appends a short record.
+const TAKES_OVER: &str = ".head SET";
+const APPENDS: &str = r"E'\\x";
 
 /// Three servers, and what was seen of them.
 struct Scene<'p> {
@@ -166,7 +166,7 @@ fn a_take_over_that_compares_the_term_alone() {
         let (leader, [next, third]) = scene.roles();
         assert!(scene.ask(leader, "a").is_held());
         scene.cluster.stop(third);
-        scene.store(next).hold_text(CHANGES_HEAD);
+        scene.store(next).hold_text(TAKES_OVER);
         scene.cluster.stop(leader);
         eventually("a take-over that is under way", || scene.store(next).held() > 0);
         // Its leader was only slow, and gives a sign before the take-over arrives.

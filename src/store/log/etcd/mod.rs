@@ -189,8 +189,9 @@ impl Log for EtcdLog {
             let compare = is(&self.keys.head, self.seen.as_ref().map(|(value, _)| value.as_slice()));
             changes.push(put(&self.keys.head, &value));
             if self.gateway.compare_and(&[compare], &changes)? {
-                self.seen = Some((value, made.clone()));
-                return Ok(Written::Done(made));
+                let place = made.place();
+                self.seen = Some((value, made));
+                return Ok(Written::Done(place));
             }
             self.read_head()?;
             changes.pop();

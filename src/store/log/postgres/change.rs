@@ -1,16 +1,23 @@
 //! From a write to its one statement.
 //!
-//! A statement names what this write compares and sets, and nothing else: the database parses and plans it each time.
+//! A statement names what this write compares and sets, and nothing else: the database may parse and plan it each time. Its
+//! text is the same for all appends of a leader, and for all its beats, so it can be prepared.
+
+use std::fmt::Write as _;
 
 use tokio_postgres::types::Type;
 
-use super::sql::COLUMNS;
+use super::sql::{COLUMNS, PLACE};
 use super::{Param, int};
 use crate::store::log::Trouble;
 use crate::store::log::head::{Change, Expect, Id, Leader, Place, Write};
 
-/// A statement with its values, in the order of their numbers. Its rows are the head that it made: none if the head was
-/// not as expected.
+/// The longest record that is sent as text, bytes. The database takes longer to read the digits of a longer one than it
+/// takes to plan the statement.
+const LONGEST_LITERAL: usize = 12 * 1024;
+
+/// A statement with its values, in the order of their numbers. Its row is the place that it made: none if the head was not
+/// as expected.
 #[derive(Debug)]
 pub(super) struct Statement<'w> {
     pub sql: String,
@@ -36,7 +43,7 @@ impl<'w> Statement<'w> {
         {
             let sql = format!(
                 "INSERT INTO {schema}.head ({COLUMNS}) VALUES (1, $1, $2, 0, '{}', 1, $3, 0)
-                ON CONFLICT DO NOTHING RETURNING {COLUMNS}",
+                ON CONFLICT DO NOTHING RETURNING {PLACE}",
                 Id::NONE
             );
             return Ok(Self { sql, values: vec![Value::Text(name), Value::of(*run), Value::Number(int(span.0)?)] });
@@ -52,13 +59,14 @@ impl<'w> Statement<'w> {
         };
         let (fits, set) = (named(compared(&write.expect)?, " AND "), named(changed(&write.change)?, ", "));
         let term = if matches!(write.change, Change::TakeOver { .. }) { ", term = term + 1" } else { "" };
-        let update = format!("UPDATE {schema}.head SET beat = beat + 1, {set}{term} WHERE {fits} RETURNING {COLUMNS}");
+        let update = format!("UPDATE {schema}.head SET beat = beat + 1, {set}{term} WHERE {fits} RETURNING {PLACE}");
         let Change::Append { record, .. } = &write.change else { return Ok(Self { sql: update, values }) };
         values.extend([Value::of(record.before), Value::Bytes(&record.bytes)]);
         let (before, bytes) = (values.len() - 1, values.len());
         let sql = format!(
-            "WITH made AS ({update}), kept AS (INSERT INTO {schema}.records (seq, id, before, term, bytes)
-            SELECT seq, record, ${before}, term, ${bytes} FROM made) SELECT {COLUMNS} FROM made"
+            "WITH made AS ({update}) INSERT INTO {schema}.records (seq, id, before, term, bytes)
+            SELECT seq, record, ${before}, term, ${bytes} FROM made
+            RETURNING term, (SELECT run FROM made) AS run, seq, id AS record"
         );
         Ok(Self { sql, values })
     }
@@ -66,6 +74,42 @@ impl<'w> Statement<'w> {
     pub fn params(&self) -> Vec<Param<'_>> {
         self.values.iter().map(Value::param).collect()
     }
+
+    /// The types of the values, to prepare the statement.
+    pub fn types(&self) -> String {
+        let types: Vec<_> = self.values.iter().map(|value| value.param().1.name().to_owned()).collect();
+        types.join(", ")
+    }
+
+    /// The values as SQL, to execute the prepared statement. They are numbers and digits, so nothing needs to be quoted.
+    /// `None` if one is a text, or too long.
+    pub fn literals(&self) -> Option<String> {
+        let mut all = String::with_capacity(256);
+        for value in &self.values {
+            if !all.is_empty() {
+                all.push_str(", ");
+            }
+            match value {
+                Value::Number(number) => write!(all, "{number}").ok()?,
+                Value::Id(id) => write!(all, "'{id}'").ok()?,
+                Value::Bytes(bytes) if bytes.len() <= LONGEST_LITERAL => push_bytes(&mut all, bytes),
+                Value::Bytes(_) | Value::Text(_) => return None,
+            }
+        }
+        Some(all)
+    }
+}
+
+/// Bytes as SQL; the `E` makes the backslash mean the same whatever the settings are.
+fn push_bytes(sql: &mut String, bytes: &[u8]) {
+    sql.reserve(bytes.len() * 2 + 8);
+    sql.push_str(r"E'\\x");
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 0xf] {
+            sql.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+        }
+    }
+    sql.push('\'');
 }
 
 impl Value<'_> {

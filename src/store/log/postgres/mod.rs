@@ -1,10 +1,13 @@
 //! A log in a schema of a PostgreSQL database. docs/cluster.md says what the database must promise.
 //!
 //! - [`address`]: `postgres://...` as people write it. `session`: one connection, with all that makes an answer of it
-//!   certain. `tls`: rustls below it. `sql`: the tables and the statements. `change`: the statement of a write.
+//!   certain. `tls`: rustls below it. `sql`: the tables and the statements. `change`: the statement of a write. `row`:
+//!   what a row says.
 //!
 //! Each write is one statement outside a transaction block. So a server that is stopped holds no lock on the head (but see
 //! [`PostgresLog::end_blockers`]), and each statement may go through another connection of a pooler such as pgbouncer.
+//! Appends and beats are prepared under a random name, so no pooler can have another statement run in their place; where
+//! the name is not known, nothing runs, and they are sent whole from then on.
 //! Nothing is ever cancelled: a cancelled wait for a standby reports success. A connection that does not answer in time is
 //! dropped instead, and the outcome is unknown.
 
@@ -14,16 +17,17 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::head::{Change, Head, Id, Leader, Record, Reign, Seq, Write};
+use super::head::{Change, Head, Id, Place, Record, Reign, Seq, Write};
 use super::{Cause, Log, Manifest, Room, Trouble, Written};
-use crate::core::time::{EngineMs, Span};
 use address::Address;
 use change::Statement;
+use row::{get, head, manifest, number, place, record};
 use session::Session;
 use sql::Statements;
 
 pub mod address;
 mod change;
+mod row;
 mod session;
 mod sql;
 mod tls;
@@ -42,6 +46,8 @@ pub struct PostgresLog {
     statements: Statements,
     runtime: Runtime,
     session: Option<Session>,
+    /// Whether statements are prepared: until one was not there any more, as happens behind a pooler.
+    prepares: bool,
 }
 
 impl std::fmt::Debug for PostgresLog {
@@ -59,7 +65,7 @@ impl PostgresLog {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Trouble::new(Cause::Failed, format!("cannot start: {error}")))?;
         let statements = Statements::of(address.schema());
-        let mut log = Self { address, patience, statements, runtime, session: None };
+        let mut log = Self { address, patience, statements, runtime, session: None, prepares: true };
         log.prepare_schema()?;
         Ok(log)
     }
@@ -110,6 +116,22 @@ impl PostgresLog {
         self.with_session(|runtime, session, patience| session.rows(runtime, sql, params, patience))
     }
 
+    /// The place that an append or a beat has made.
+    fn lead(&mut self, statement: &Statement<'_>) -> Result<Option<Place>, Trouble> {
+        if self.prepares
+            && let Some(literals) = statement.literals()
+        {
+            let rows = self.with_session(|runtime, session, patience| {
+                session.prepared_rows(runtime, statement, &literals, patience)
+            })?;
+            if let Some(rows) = rows {
+                return rows.first().map(place).transpose();
+            }
+            self.prepares = false;
+        }
+        self.rows(&statement.sql, &statement.params())?.first().map(place).transpose()
+    }
+
     /// A take-over. Whoever blocks it for [`BLOCKED`] is ended: a session whose client was cut off between the parts of a
     /// message, or a transaction that somebody has left open on the head.
     fn rows_or_end_blockers(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Trouble> {
@@ -142,13 +164,15 @@ impl Log for PostgresLog {
 
     fn write(&mut self, write: &Write<'_>) -> Result<Written, Trouble> {
         let statement = Statement::of(write, &self.statements.schema)?;
-        let params = statement.params();
-        let rows = match &write.change {
-            Change::TakeOver { .. } => self.rows_or_end_blockers(&statement.sql, &params)?,
-            Change::Append { .. } | Change::Beat { .. } => self.rows(&statement.sql, &params)?,
+        let made = match &write.change {
+            Change::TakeOver { .. } => {
+                let rows = self.rows_or_end_blockers(&statement.sql, &statement.params())?;
+                rows.first().map(place).transpose()?
+            }
+            Change::Append { .. } | Change::Beat { .. } => self.lead(&statement)?,
         };
-        match rows.first() {
-            Some(row) => Ok(Written::Done(head(row)?)),
+        match made {
+            Some(place) => Ok(Written::Done(place)),
             None => Ok(Written::Refused(self.head()?)),
         }
     }
@@ -236,53 +260,4 @@ impl Log for PostgresLog {
 /// A number as the database has it.
 fn int(number: u64) -> Result<i64, Trouble> {
     i64::try_from(number).map_err(|_| Trouble::new(Cause::Failed, format!("{number} is out of bounds")))
-}
-
-fn damaged(what: &dyn std::fmt::Display) -> Trouble {
-    Trouble::new(Cause::Damaged, what.to_string())
-}
-
-fn get<'r, T: tokio_postgres::types::FromSql<'r>>(row: &'r Row, column: &str) -> Result<T, Trouble> {
-    row.try_get(column).map_err(|error| damaged(&format!("column {column}: {error}")))
-}
-
-fn number(row: &Row, column: &str) -> Result<u64, Trouble> {
-    u64::try_from(get::<i64>(row, column)?).map_err(|_| damaged(&format!("column {column} is below 0")))
-}
-
-fn id(row: &Row, column: &str) -> Result<Id, Trouble> {
-    get::<&str>(row, column)?.parse().map_err(|_| damaged(&format!("column {column} is not an id")))
-}
-
-fn head(row: &Row) -> Result<Head, Trouble> {
-    let leader = Leader { name: get(row, "name")?, run: id(row, "run")? };
-    Ok(Head {
-        term: number(row, "term")?,
-        leader,
-        seq: Seq(number(row, "seq")?),
-        record: id(row, "record")?,
-        beat: number(row, "beat")?,
-        span: Span(number(row, "span")?),
-        engine: EngineMs(number(row, "engine")?),
-    })
-}
-
-fn record(row: &Row) -> Result<Record, Trouble> {
-    Ok(Record {
-        seq: Seq(number(row, "seq")?),
-        id: id(row, "id")?,
-        before: id(row, "before")?,
-        term: number(row, "term")?,
-        bytes: get(row, "bytes")?,
-    })
-}
-
-fn manifest(row: &Row) -> Result<Manifest, Trouble> {
-    Ok(Manifest {
-        snapshot: id(row, "snapshot")?,
-        by: Reign { term: number(row, "term")?, run: id(row, "run")? },
-        seq: Seq(number(row, "seq")?),
-        record: id(row, "record")?,
-        pieces: u32::try_from(number(row, "pieces")?).map_err(|error| damaged(&error))?,
-    })
 }

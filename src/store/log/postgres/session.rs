@@ -1,5 +1,6 @@
 //! One connection, and what makes its answers certain.
 
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
@@ -8,12 +9,15 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, Client, Error, Row};
+use tokio_postgres::{AsyncMessage, Client, Error, Row, SimpleQueryMessage, SimpleQueryRow};
 
 use super::address::Address;
+use super::change::Statement;
+use super::row::get;
 use super::tls::MakeTls;
-use super::{Cause, Param, Trouble, get};
+use super::{Cause, Param, Trouble};
 use crate::client::trust;
+use crate::store::log::head::Id;
 
 /// What every connection must be. A pooler may use another connection for the next statement; but what can differ
 /// between two of them is set for the whole database or user. The names are those of the settings.
@@ -47,6 +51,8 @@ where
 pub(super) struct Session {
     client: Client,
     driver: Box<dyn Driver>,
+    /// The names of the statements that were prepared here, by their text.
+    prepared: HashMap<String, String>,
 }
 
 impl Session {
@@ -60,7 +66,7 @@ impl Session {
         let tls = address.credentials().tls().map_err(failed)?;
         let tls = MakeTls(trust::client_config(&tls, address.uses_tls()).map_err(failed)?);
         let (client, connection) = config.connect(tls).await.map_err(|error| trouble(&error))?;
-        let mut session = Self { client, driver: Box::new(connection) };
+        let mut session = Self { client, driver: Box::new(connection), prepared: HashMap::new() };
         let rows = session.rows_now(CHECK, &[]).await?;
         let row = rows.first().ok_or_else(|| failed("it has no settings".to_owned()))?;
         check(row)?;
@@ -102,9 +108,64 @@ impl Session {
         within(runtime, patience, both)
     }
 
+    /// The rows of a statement that is prepared when it comes for the first time, with its values as SQL. `None`: it is not
+    /// prepared where this connection ends now, and nothing was done.
+    pub fn prepared_rows(
+        &mut self,
+        runtime: &Runtime,
+        statement: &Statement<'_>,
+        literals: &str,
+        patience: Duration,
+    ) -> Result<Option<Vec<SimpleQueryRow>>, Trouble> {
+        within(runtime, patience, async {
+            let name = match self.prepared.get(&statement.sql) {
+                Some(name) => name.clone(),
+                None => match self.prepare(statement).await? {
+                    Some(name) => name,
+                    None => return Ok(None),
+                },
+            };
+            self.execute(&name, literals).await
+        })
+    }
+
+    /// Prepares a statement. Its name is random, so nobody else has a statement of that name, whoever shares the
+    /// connection behind a pooler. `None` if that is refused.
+    async fn prepare(&mut self, statement: &Statement<'_>) -> Result<Option<String>, Trouble> {
+        let id = Id::random().map_err(|error| Trouble::new(Cause::Failed, error.to_string()))?;
+        let name = format!("locker_{id}");
+        let Self { client, driver, prepared } = self;
+        let text = format!("PREPARE {name} ({}) AS {}", statement.types(), statement.sql);
+        match drive(&mut **driver, client.batch_execute(&text)).await.0 {
+            Ok(()) => {
+                prepared.insert(statement.sql.clone(), name.clone());
+                Ok(Some(name))
+            }
+            Err(trouble) if trouble.cause == Cause::Failed => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    async fn execute(&mut self, name: &str, literals: &str) -> Result<Option<Vec<SimpleQueryRow>>, Trouble> {
+        let Self { client, driver, .. } = self;
+        let text = format!("EXECUTE {name}({literals})");
+        let call = async {
+            match client.simple_query(&text).await {
+                Err(error) if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) => Ok(None),
+                answer => answer.map(Some),
+            }
+        };
+        let row = |message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        };
+        let messages = certain(drive(&mut **driver, call).await)?;
+        Ok(messages.map(|messages| messages.into_iter().filter_map(row).collect()))
+    }
+
     /// Several statements without parameters, in one transaction.
     pub fn simple(&mut self, runtime: &Runtime, sql: &str, patience: Duration) -> Result<(), Trouble> {
-        let Self { client, driver } = self;
+        let Self { client, driver, .. } = self;
         within(runtime, patience, async {
             // Tables that exist already are worth a notice, so notices are not looked at.
             drive(&mut **driver, client.batch_execute(sql)).await.0
@@ -112,14 +173,18 @@ impl Session {
     }
 
     pub async fn rows_now(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Trouble> {
-        let Self { client, driver } = self;
-        let (rows, warning) = drive(&mut **driver, client.query_typed(sql, params)).await;
-        let rows = rows?;
-        match warning {
-            None => Ok(rows),
-            // Such as "canceling wait for synchronous replication due to user request", which comes with a success.
-            Some(warning) => Err(Trouble::new(Cause::Unsafe, warning)),
-        }
+        let Self { client, driver, .. } = self;
+        certain(drive(&mut **driver, client.query_typed(sql, params)).await)
+    }
+}
+
+/// An answer that came without a warning.
+fn certain<T>((answer, warning): (Result<T, Trouble>, Option<String>)) -> Result<T, Trouble> {
+    let answer = answer?;
+    match warning {
+        None => Ok(answer),
+        // Such as "canceling wait for synchronous replication due to user request", which comes with a success.
+        Some(warning) => Err(Trouble::new(Cause::Unsafe, warning)),
     }
 }
 

@@ -3,7 +3,8 @@
 /// The format of the tables.
 pub(super) const VERSION: i32 = 1;
 
-/// Bytes of records are not compressed: that takes longer than writing them.
+/// Bytes of records are not compressed: that takes longer than writing them. They are in the row itself while it fits into a
+/// page, and not in pieces elsewhere.
 ///
 /// The schema's name is checked and quoted by [`super::address`], so it can stand in a statement.
 const CREATE: &str = "
@@ -19,7 +20,7 @@ const CREATE: &str = "
     ) WITH (fillfactor = 10);
     CREATE TABLE IF NOT EXISTS {s}.records (
         seq bigint PRIMARY KEY, id text NOT NULL, before text NOT NULL, term bigint NOT NULL, bytes bytea NOT NULL
-    );
+    ) WITH (toast_tuple_target = 8160);
     ALTER TABLE {s}.records ALTER bytes SET STORAGE EXTERNAL;
     CREATE TABLE IF NOT EXISTS {s}.pieces (
         snapshot text NOT NULL, number bigint NOT NULL, bytes bytea NOT NULL, PRIMARY KEY (snapshot, number)
@@ -33,6 +34,8 @@ const CREATE: &str = "
 /// Whether the tables are there.
 const LOOK: &str = "SELECT to_regclass('{s}.notes') IS NOT NULL AS there";
 const FORMAT: &str = "SELECT version FROM {s}.format";
+/// The columns of a place.
+pub(super) const PLACE: &str = "term, run, seq, record";
 /// The columns of a head.
 pub(super) const COLUMNS: &str = "term, name, run, seq, record, beat, span, engine";
 
