@@ -1,6 +1,5 @@
 //! `PUT` of a claim: identity, runs, lives, and the requests that are refused at once (docs/design.md).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::candidates;
@@ -57,7 +56,7 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
     for pool in &unmade {
         make_own_pool(state, pool, &claim, now);
     }
-    state.insert_claim(Claim { made: unmade, ..claim });
+    state.insert_claim(Claim { made: unmade.into(), ..claim });
     serve(state, &ask, true, now)
 }
 
@@ -182,8 +181,8 @@ fn begin(state: &mut State, ask: &AskClaim, life: u32, runs: Vec<Run>, now: Now)
         phase: Phase::Waiting { presence, give_up },
         aliases: Vec::new(),
         origin: state.origin(),
-        parks: BTreeSet::new(),
-        made: Vec::new(),
+        parks: Vec::new(),
+        made: Box::default(),
     })
 }
 
@@ -276,7 +275,7 @@ fn serve(state: &mut State, ask: &AskClaim, is_new: bool, now: Now) -> Result<Re
     };
     let recent = Deadline::after(now, state.settings.listen);
     state.update_presence(&ask.id, |c| {
-        c.parks.extend(park);
+        c.parks.extend(park.filter(|park| !c.parks.contains(park)));
         let parked = !c.parks.is_empty();
         if let Phase::Waiting { presence, .. } = &mut c.phase {
             *presence = if parked { Presence::Parked } else { Presence::Recent(recent) };

@@ -266,10 +266,10 @@ pub struct Claim {
     pub aliases: Vec<ClaimId>,
     /// The request that began this life.
     pub origin: Option<Arc<Origin>>,
-    /// Parked requests of this claim. Not stored: they end with the server.
-    pub parks: BTreeSet<ParkId>,
+    /// Parked requests of this claim, each once. Not stored: they end with the server.
+    pub parks: Vec<ParkId>,
     /// The pools that it made, for the log of its client. Not stored.
-    pub made: Vec<PoolName>,
+    pub made: Box<[PoolName]>,
 }
 
 impl Claim {

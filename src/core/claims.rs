@@ -376,7 +376,7 @@ pub(super) fn left(state: &mut State, park: ParkId, now: Now) {
     let claim = state.parks.remove(&park).and_then(|id| state.claim(&id).cloned());
     let Some(claim) = claim.filter(|c| c.parks.contains(&park)) else { return };
     state.update_presence(&claim.id, |c| {
-        c.parks.remove(&park);
+        c.parks.retain(|other| *other != park);
     });
     if claim.parks.len() == 1 && claim.waits() {
         let grace = Presence::Grace(Deadline::after(now, state.settings.grace));

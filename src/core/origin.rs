@@ -16,8 +16,9 @@ pub enum Identity {
     User(String),
     /// The name of a token that this server has made.
     Token(String),
-    /// A step of a build, by a token that its issuer has signed. No token names a build.
-    Build(Job),
+    /// A step of a build, by a token that its issuer has signed. No token names a build. In a box: most identities are one
+    /// name, and each waiting claim and each parked request keeps one.
+    Build(Box<Job>),
 }
 
 /// The job that a step belongs to, as its issuer says.
@@ -51,7 +52,8 @@ impl Identity {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Certificate(name) | Self::User(name) | Self::Token(name) => name.len(),
-            Self::Build(Job { issuer, team, pipeline, job }) => {
+            Self::Build(of) => {
+                let Job { issuer, team, pipeline, job } = &**of;
                 let parts = [Some(issuer), Some(team), pipeline.as_ref(), job.as_ref()];
                 parts.into_iter().flatten().map(String::len).sum()
             }
@@ -77,7 +79,8 @@ impl fmt::Display for Identity {
             Self::Certificate(subject) => write!(f, "certificate:{subject}"),
             Self::User(name) => write!(f, "user:{name}"),
             Self::Token(name) => write!(f, "token:{name}"),
-            Self::Build(Job { issuer, team, pipeline, job }) => {
+            Self::Build(of) => {
+                let Job { issuer, team, pipeline, job } = &**of;
                 write!(f, "build:{}/{}", encoded(issuer), encoded(team))?;
                 [pipeline, job].into_iter().flatten().try_for_each(|part| write!(f, "/{}", encoded(part)))
             }
@@ -95,7 +98,7 @@ impl FromStr for Identity {
             Some(("build", parts)) => {
                 let mut parts = parts.split('/').map(decoded);
                 let (Some(issuer), Some(team)) = (parts.next(), parts.next()) else { return Err(NO_IDENTITY) };
-                Ok(Self::Build(Job { issuer, team, pipeline: parts.next(), job: parts.next() }))
+                Ok(Self::Build(Box::new(Job { issuer, team, pipeline: parts.next(), job: parts.next() })))
             }
             _ => Err(NO_IDENTITY),
         }
@@ -141,12 +144,12 @@ impl Origin {
             Identity::Certificate(subject) => Identity::Certificate(short(subject)),
             Identity::User(name) => Identity::User(short(name)),
             Identity::Token(name) => Identity::Token(short(name)),
-            Identity::Build(Job { issuer, team, pipeline, job }) => Identity::Build(Job {
-                issuer: short(issuer),
-                team: short(team),
-                pipeline: pipeline.as_deref().map(short),
-                job: job.as_deref().map(short),
-            }),
+            Identity::Build(of) => Identity::Build(Box::new(Job {
+                issuer: short(&of.issuer),
+                team: short(&of.team),
+                pipeline: of.pipeline.as_deref().map(short),
+                job: of.job.as_deref().map(short),
+            })),
         });
         Self { proved, address: Some(short(address)), request: Some(short(request)), ..Self::default() }
     }
@@ -175,14 +178,23 @@ mod tests {
 
     fn build(team: &str, pipeline: Option<&str>, job: Option<&str>) -> Identity {
         let text = |text: &str| text.to_owned();
-        Identity::Build(Job { issuer: text("ci"), team: text(team), pipeline: pipeline.map(text), job: job.map(text) })
+        Identity::Build(Box::new(Job {
+            issuer: text("ci"),
+            team: text(team),
+            pipeline: pipeline.map(text),
+            job: job.map(text),
+        }))
     }
 
     #[test]
     fn builds_of_one_pipeline_have_the_same_owner() {
         let (p, user) = (build("a", Some("p"), Some("j")), Identity::User("a".to_owned()));
-        let other =
-            Identity::Build(Job { issuer: "x".into(), team: "a".into(), pipeline: Some("p".into()), job: None });
+        let other = Identity::Build(Box::new(Job {
+            issuer: "x".into(),
+            team: "a".into(),
+            pipeline: Some("p".into()),
+            job: None,
+        }));
         for (a, b, same) in [
             (Some(&p), Some(&build("a", Some("p"), Some("k"))), true),
             (Some(&p), Some(&build("a", Some("q"), Some("j"))), false),

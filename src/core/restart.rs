@@ -162,7 +162,7 @@ impl Restart {
 
 /// A claim as the new life sees it: no client is connected yet, and every waiter counts as listening again in full.
 fn revived(mut claim: Claim, settings: &Settings, now: Now) -> Claim {
-    claim.parks = BTreeSet::new();
+    claim.parks = Vec::new();
     let restart = |deadline: &mut Option<Deadline>| *deadline = deadline.map(|d| d.restarted(now));
     match &mut claim.phase {
         Phase::Waiting { presence, give_up } => {

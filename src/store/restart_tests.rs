@@ -44,7 +44,7 @@ struct SeenPool {
 fn without_deadlines(claim: &Claim) -> Claim {
     let mut claim = claim.clone();
     claim.parks.clear();
-    claim.made.clear();
+    claim.made = Box::default();
     match &mut claim.phase {
         Phase::Waiting { presence, give_up } => {
             *presence = crate::wire::record::NO_PRESENCE;

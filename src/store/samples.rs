@@ -164,7 +164,7 @@ fn terms() -> impl Strategy<Value = Terms> {
 
 pub fn claim(id: ClaimId) -> impl Strategy<Value = Claim> {
     let runs = vec(name::<Run>(IDS), 0..3);
-    let parks = btree_set(any::<u64>().prop_map(ParkId), 0..2);
+    let parks = vec(any::<u64>().prop_map(ParkId), 0..2);
     let numbers = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u8>(), any::<u32>());
     let scope = (scope(), of(build_over()), vec(claim_id(), 0..2));
     (terms().boxed(), scope, runs, parks, numbers, phase()).prop_map(
@@ -187,7 +187,7 @@ pub fn claim(id: ClaimId) -> impl Strategy<Value = Claim> {
                 aliases,
                 origin: None,
                 parks,
-                made: Vec::new(),
+                made: Box::default(),
             }
         },
     )

@@ -13,8 +13,20 @@ use crate::core::names::PoolName;
 struct Stake {
     /// The number of claims that are granted or held.
     has: usize,
-    /// The number of claims that wait, by pool.
-    waits: BTreeMap<PoolName, usize>,
+    /// The number of claims that wait, for each pool in which any does, in their order: mostly one pool, for which a
+    /// tree would be large.
+    waits: Vec<(PoolName, usize)>,
+}
+
+impl Stake {
+    /// The number of claims that wait in this pool.
+    fn waits_in(&mut self, pool: &PoolName) -> &mut usize {
+        let at = self.waits.binary_search_by(|(known, _)| known.cmp(pool)).unwrap_or_else(|at| {
+            self.waits.insert(at, (pool.clone(), 0));
+            at
+        });
+        &mut self.waits[at].1
+    }
 }
 
 /// The index. It stays correct because each claim is counted when it comes and when it goes.
@@ -68,9 +80,9 @@ impl Entangled {
         let stake = self.stakes.entry(build.clone()).or_default();
         if claim.waits() {
             for part in &claim.terms.ask.parts {
-                change(stake.waits.entry(part.pool.clone()).or_default());
+                change(stake.waits_in(&part.pool));
             }
-            stake.waits.retain(|_, n| *n > 0);
+            stake.waits.retain(|(_, n)| *n > 0);
         } else {
             change(&mut stake.has);
         }
@@ -82,7 +94,7 @@ impl Entangled {
     }
 
     fn list(&mut self, build: BuildRef) {
-        for pool in self.stakes.get(&build).into_iter().flat_map(|stake| stake.waits.keys()) {
+        for (pool, _) in self.stakes.get(&build).into_iter().flat_map(|stake| &stake.waits) {
             self.waiting_in.entry(pool.clone()).or_default().insert(build.clone());
         }
         self.both.insert(build);
@@ -92,7 +104,7 @@ impl Entangled {
         if !self.both.remove(build) {
             return;
         }
-        for pool in self.stakes.get(build).into_iter().flat_map(|stake| stake.waits.keys()) {
+        for (pool, _) in self.stakes.get(build).into_iter().flat_map(|stake| &stake.waits) {
             if let Some(builds) = self.waiting_in.get_mut(pool) {
                 builds.remove(build);
                 if builds.is_empty() {

@@ -287,20 +287,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let Ask { mut request, keep, _share } = ask;
         let door = Arc::clone(&self.door);
         let hold = door.desk.hold(&request, true);
-        match door.desk.answer(self, &mut request, &hold).await? {
-            Answered::Whole(response) => {
-                hold.answered();
-                let keep = if door.desk.is_stopping() { Keep::Close } else { keep };
-                self.respond(response, request.identity.as_ref(), keep).await
-            }
+        // Sent outside of the match, whose value would otherwise take room in each client's task.
+        let response = match door.desk.answer(self, &mut request, &hold).await? {
+            Answered::Whole(response) => response,
             Answered::InParts { status, route, ended } => {
                 self.end_entry(&Outcome { status, route, identity: request.identity.as_ref() });
                 // The status has been sent, so nothing else can be.
                 ended.map_err(|_| End::Gone)?;
                 hold.answered();
-                Ok(Keep::Close)
+                return Ok(Keep::Close);
             }
-        }
+        };
+        hold.answered();
+        let keep = if door.desk.is_stopping() { Keep::Close } else { keep };
+        self.respond(response, request.identity.as_ref(), keep).await
     }
 
     // ---- Sending ----
@@ -427,7 +427,8 @@ async fn count(door: &Door, seat: &Seat, share: &mut Option<Share>, bytes: usize
     };
     match take() {
         Some(()) => Ok(()),
-        None => seat.make_room(take).await.ok_or(NO_ROOM),
+        // In a box, since few come here, and the tasks of all clients would have room for it.
+        None => Box::pin(seat.make_room(take)).await.ok_or(NO_ROOM),
     }
 }
 

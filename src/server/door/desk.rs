@@ -168,7 +168,8 @@ impl Desk {
                 Ok(admission)
             }
             (Err(refused), Some(_)) if refused.status == 401 => {
-                self.slow_down(address, request).await;
+                // In a box, since few requests come here.
+                Box::pin(self.slow_down(address, request)).await;
                 Err(refused)
             }
             (Err(refused), _) => Err(refused),

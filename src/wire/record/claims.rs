@@ -325,8 +325,8 @@ impl StoredClaim {
             phase: self.phase.into(),
             aliases: plain(self.aliases),
             origin,
-            parks: BTreeSet::new(),
-            made: Vec::new(),
+            parks: Vec::new(),
+            made: Box::default(),
         })
     }
 }

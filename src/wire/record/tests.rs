@@ -1,6 +1,5 @@
 //! The golden texts define the stored format. A change to one of them is a change of the schema version.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::*;
@@ -87,8 +86,8 @@ fn claim() -> Claim {
         },
         aliases: vec![name("c:2"), name("c:3")],
         origin: origin(),
-        parks: BTreeSet::new(),
-        made: Vec::new(),
+        parks: Vec::new(),
+        made: Box::default(),
     }
 }
 

@@ -359,7 +359,7 @@ rules:
         let rules = AccessFile::parse(FILE).unwrap().rules;
         let build = |team: &str, pipeline: &str| {
             let (issuer, team, pipeline) = ("ci".to_owned(), team.to_owned(), Some(pipeline.to_owned()));
-            Some(Identity::Build(Job { issuer, team, pipeline, job: None }))
+            Some(Identity::Build(Box::new(Job { issuer, team, pipeline, job: None })))
         };
         let user = |name: &str| Some(Identity::User(name.to_owned()));
         let ops = Some(Identity::Certificate("CN=ops".to_owned()));

@@ -84,7 +84,7 @@ impl Subject {
     pub fn example(&self) -> Option<Identity> {
         let build = |issuer: &Option<String>, team: &String, pipeline: Option<&String>| {
             let issuer = issuer.clone().unwrap_or_default();
-            Identity::Build(Job { issuer, team: team.clone(), pipeline: pipeline.cloned(), job: None })
+            Identity::Build(Box::new(Job { issuer, team: team.clone(), pipeline: pipeline.cloned(), job: None }))
         };
         match self {
             Self::Anyone => None,

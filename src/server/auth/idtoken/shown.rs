@@ -105,11 +105,11 @@ impl Proved {
     #[must_use]
     pub fn identity(&self) -> Identity {
         let text = |text: &crate::core::names::Text| text.as_str().to_owned();
-        Identity::Build(Job {
+        Identity::Build(Box::new(Job {
             issuer: self.issuer.clone(),
             team: text(&self.team),
             pipeline: self.pipeline.as_ref().map(text),
             job: self.job.as_ref().map(text),
-        })
+        }))
     }
 }

@@ -69,8 +69,8 @@ fn claim(id: &str, pool: &str, asked: u64, held: Option<u64>) -> Arc<Claim> {
         phase,
         aliases: Vec::new(),
         origin: None,
-        parks: std::collections::BTreeSet::new(),
-        made: Vec::new(),
+        parks: Vec::new(),
+        made: Box::default(),
     })
 }
 
