@@ -166,7 +166,7 @@ impl Leader {
     ) -> anyhow::Result<()> {
         let listener = TcpListener::from_std(listener).context("cannot listen for links")?;
         let room = Budget::new(LINK_MOST);
-        // Each link holds a sender.
+        // Each link holds a sender, once it has greeted.
         let (alive, mut all_ended) = mpsc::channel::<()>(1);
         loop {
             tokio::select! {
@@ -174,10 +174,10 @@ impl Leader {
                 _ = stop.changed() => break,
                 accepted = listener.accept() => match (accepted, room.take(1)) {
                     (Ok((stream, peer)), Some(share)) => {
-                        let (leader, alive) = (Arc::clone(&self), alive.clone());
+                        let (leader, alive) = (Arc::clone(&self), alive.downgrade());
                         tokio::spawn(async move {
-                            leader.serve(stream, peer.to_string()).await;
-                            drop((share, alive));
+                            leader.serve(stream, peer.to_string(), alive).await;
+                            drop(share);
                         });
                     }
                     (Ok((_, peer)), None) => {
@@ -222,7 +222,7 @@ impl Leader {
     }
 
     /// One link, from the connection to its end.
-    async fn serve(self: Arc<Self>, stream: TcpStream, peer: String) {
+    async fn serve(self: Arc<Self>, stream: TcpStream, peer: String, alive: mpsc::WeakSender<()>) {
         let greeting = timeout(self.greeting, self.greet(stream)).await;
         let (reader, writer, hello) = match greeting {
             Ok(Ok(greeted)) => greeted,
@@ -235,9 +235,15 @@ impl Leader {
                 return;
             }
         };
+        // Without one, the last link has ended and nobody waits for this one.
+        let Some(_alive) = alive.upgrade() else { return };
         let (out, orders) = mpsc::unbounded_channel();
         let link = Arc::new(Link::new(Arc::clone(&self), hello.server, peer, out));
         self.enter(&link).await;
+        // Whoever says goodbye has looked before this link was there, or says it to this link, too.
+        if self.is_stopping() {
+            return self.leave(&link);
+        }
         tracing::info!(target: "locker::link", peer = link.peer, release = hello.release, "a server follows over a link");
         self.count.fetch_add(1, Ordering::Relaxed);
         let (alive, mut all_ended) = mpsc::channel::<()>(1);
@@ -254,8 +260,7 @@ impl Leader {
         // Each of its requests holds a sender.
         let _ = all_ended.recv().await;
         self.count.fetch_sub(1, Ordering::Relaxed);
-        locked(&self.links).retain(|_, other| !Arc::ptr_eq(other, &link));
-        link.has_ended.send_replace(true);
+        self.leave(&link);
     }
 
     async fn greet(&self, stream: TcpStream) -> anyhow::Result<(Reading, Writing, Hello)> {
@@ -275,6 +280,12 @@ impl Leader {
             before.close();
             let _ = before.has_ended.subscribe().wait_for(|ended| *ended).await;
         }
+    }
+
+    /// The link is over.
+    fn leave(&self, link: &Arc<Link>) {
+        locked(&self.links).retain(|_, other| !Arc::ptr_eq(other, link));
+        link.has_ended.send_replace(true);
     }
 
     /// A request whose link has broken keeps its place for a while.

@@ -399,6 +399,36 @@ fn a_leader_that_stops_hands_over() {
     assert_eq!(answer(waits), (200, "b: granted".to_owned()));
 }
 
+/// Its greeting ends when the leader has said goodbye already.
+#[test]
+fn a_link_that_comes_late_does_not_hold_up_a_stop() {
+    let mut leader = Leads::usual("a");
+    let Advertised { address, key } = leader.there.leader.name.parse().unwrap();
+    let relay = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut there = leader.there.clone();
+    there.leader.name = Advertised { address: relay.local_addr().unwrap().to_string(), key }.to_string();
+    let follows = Follows::start();
+    follows.forwarder.set_leader(Lead::There(there));
+
+    let (mut from, mut to) = (relay.accept().unwrap().0, TcpStream::connect(&address).unwrap());
+    let mut first = [0; 4096];
+    let length = from.read(&mut first).unwrap();
+    to.write_all(&first[..length]).unwrap();
+    // Now the leader serves it, and waits for what the relay keeps back.
+    assert!(to.peek(&mut first).unwrap() > 0);
+    let server = leader.server.take().unwrap();
+    let stopping = thread::spawn(move || server.stop(PATIENCE));
+    eventually("goodbye", || TcpStream::connect(&address).is_err());
+    let (mut down, mut back) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+    let copies = [
+        thread::spawn(move || drop(std::io::copy(&mut from, &mut to))),
+        thread::spawn(move || drop(std::io::copy(&mut down, &mut back))),
+    ];
+    eventually("the end of the stop", || stopping.is_finished());
+    drop(follows);
+    copies.into_iter().chain([stopping]).for_each(|thread| thread.join().unwrap());
+}
+
 #[test]
 fn what_cannot_be_repeated_is_not() {
     let leader = Leads::usual("a");
