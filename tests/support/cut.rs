@@ -107,11 +107,11 @@ enum Fate {
     End,
 }
 
+/// The end of a connection is no request: it must not use up the cut that is meant for the next one.
 fn carry(mut from: TcpStream, mut to: TcpStream, fate: impl Fn(&[u8]) -> Fate) {
     let mut bytes = vec![0; 64 * 1024];
-    while let Ok(read) = from.read(&mut bytes) {
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
         let sent = match fate(&bytes[..read]) {
-            _ if read == 0 => break,
             Fate::Pass => to.write_all(&bytes[..read]).is_ok(),
             Fate::Vanish => true,
             Fate::End => false,
