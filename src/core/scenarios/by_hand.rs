@@ -86,6 +86,15 @@ scenarios! {
         - quarantine env/1 for=20m             => done
   +30m! a ask env                              => held env/2           # the server was stopped meanwhile
     "
+    a_quarantine_ends_with_its_pool: "
+        - pool env capacity=2                  => done
+        - quarantine env/1 for=10m             => done
+        - unpool env                           => done
+        - pool env capacity=2                  => done
+        - quarantine env/2 for=15m             => done
+        - quarantine env/1 for=20m             => done
+  +30m! a ask env                              => held env/2
+    "
     the_last_quarantine_counts: "
         - pool env capacity=1                  => done
         - quarantine env/1 for=1m              => done

@@ -7,7 +7,7 @@ use super::{State, Timer};
 use crate::core::claim::Claim;
 use crate::core::names::{LockName, PoolName};
 use crate::core::pool::{Lock, Overtaking, Policy, Pool, WhenEmpty};
-use crate::core::time::Now;
+use crate::core::time::{Deadline, Now};
 
 impl State {
     pub(in crate::core) fn pool_mut(&mut self, name: &PoolName) -> Option<&mut Pool> {
@@ -75,8 +75,9 @@ impl State {
         self.backfilling.remove(name);
         self.forget_history(&pool);
         self.dirty.pools.insert(name.clone());
-        for lock in pool.locks.keys() {
+        for (lock, old) in &pool.locks {
             self.dirty.locks.insert((name.clone(), lock.clone()));
+            timers_of(name, old).for_each(|(deadline, timer)| self.unset_timer(deadline.at, timer));
         }
     }
 
@@ -85,12 +86,7 @@ impl State {
         self.dirty.locks.insert((pool.clone(), lock.name.clone()));
         self.to_dispatch.insert(pool.clone());
         self.unset_timers_of(pool, &lock.name);
-        if let Some(drain) = lock.drain {
-            self.set_timer(drain, Timer::Drain(pool.clone(), lock.name.clone()));
-        }
-        if let Some(until) = lock.quarantine.as_ref().and_then(|q| q.until) {
-            self.set_timer(until, Timer::Quarantine(pool.clone(), lock.name.clone()));
-        }
+        timers_of(pool, &lock).for_each(|(deadline, timer)| self.set_timer(deadline, timer));
         self.change_edges_of(pool);
         if let Some(p) = self.pool_mut(pool) {
             p.put_lock(lock);
@@ -102,12 +98,7 @@ impl State {
     /// A deadline that counts no longer must not end a later one before its turn.
     fn unset_timers_of(&mut self, pool: &PoolName, lock: &LockName) {
         let Some(old) = self.snapshot.lock(pool, lock).cloned() else { return };
-        if let Some(drain) = old.drain {
-            self.unset_timer(drain.at, Timer::Drain(pool.clone(), lock.clone()));
-        }
-        if let Some(until) = old.quarantine.as_ref().and_then(|q| q.until) {
-            self.unset_timer(until.at, Timer::Quarantine(pool.clone(), lock.clone()));
-        }
+        timers_of(pool, &old).for_each(|(deadline, timer)| self.unset_timer(deadline.at, timer));
     }
 
     pub(in crate::core) fn remove_lock(&mut self, pool: &PoolName, lock: &LockName, now: Now) {
@@ -135,4 +126,12 @@ impl State {
         }
         self.dispatch_tied(pool);
     }
+}
+
+/// When something happens to this lock by itself, and what.
+fn timers_of(pool: &PoolName, lock: &Lock) -> impl Iterator<Item = (Deadline, Timer)> {
+    let quarantine = lock.quarantine.as_ref().and_then(|quarantine| quarantine.until);
+    let drain = lock.drain.map(|at| (at, Timer::Drain(pool.clone(), lock.name.clone())));
+    let quarantine = quarantine.map(|at| (at, Timer::Quarantine(pool.clone(), lock.name.clone())));
+    drain.into_iter().chain(quarantine)
 }
