@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 pub struct Stop(Arc<Switch>);
 
 struct Switch {
+    /// Whether there is a grace: each request looks at this without a lock.
     is_triggered: AtomicBool,
     grace: Mutex<Option<Duration>>,
     /// Told whenever it is triggered.
@@ -27,8 +28,8 @@ impl Stop {
         Self(Arc::new(Switch { is_triggered: AtomicBool::new(false), grace: Mutex::new(None), changed: Notify::new() }))
     }
 
-    /// Stops the door. Requests in flight may end within `grace`. If it is called more than once, the shortest grace
-    /// counts.
+    /// Stops the door. Requests in flight may end within `grace`. Waits for nothing. If it is called more than once, the
+    /// shortest grace counts.
     pub fn trigger(&self, grace: Duration) {
         {
             let mut current = self.grace();

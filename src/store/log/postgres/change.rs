@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 
 use super::sql::{COLUMNS, PLACE};
 use super::{Param, int};
+use crate::env::hex;
 use crate::store::log::Trouble;
 use crate::store::log::head::{Change, Expect, Id, Leader, Place, Write};
 
@@ -92,24 +93,13 @@ impl<'w> Statement<'w> {
             match value {
                 Value::Number(number) => write!(all, "{number}").ok()?,
                 Value::Id(id) => write!(all, "'{id}'").ok()?,
-                Value::Bytes(bytes) if bytes.len() <= LONGEST_LITERAL => push_bytes(&mut all, bytes),
+                // The `E` makes the backslash mean the same whatever the settings are.
+                Value::Bytes(bytes) if bytes.len() <= LONGEST_LITERAL => write!(all, r"E'\\x{}'", hex(bytes)).ok()?,
                 Value::Bytes(_) | Value::Text(_) => return None,
             }
         }
         Some(all)
     }
-}
-
-/// Bytes as SQL; the `E` makes the backslash mean the same whatever the settings are.
-fn push_bytes(sql: &mut String, bytes: &[u8]) {
-    sql.reserve(bytes.len() * 2 + 8);
-    sql.push_str(r"E'\\x");
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 0xf] {
-            sql.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
-        }
-    }
-    sql.push('\'');
 }
 
 impl Value<'_> {

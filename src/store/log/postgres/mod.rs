@@ -21,7 +21,7 @@ use super::head::{Change, Head, Id, Place, Record, Reign, Seq, Write};
 use super::{Cause, Log, Manifest, Room, Trouble, Written};
 use address::Address;
 use change::Statement;
-use row::{get, head, manifest, number, place, record};
+use row::{Values as _, get, head, manifest, place, record};
 use session::Session;
 use sql::Statements;
 
@@ -252,7 +252,7 @@ impl Log for PostgresLog {
         let sql = self.statements.room.clone();
         let rows = self.rows(&sql, &[])?;
         let Some(row) = rows.first() else { return Ok(Room::default()) };
-        let (size, async_standbys) = (number(row, "size")?, number(row, "async_standbys")?);
+        let (size, async_standbys) = (row.number("size")?, row.number("async_standbys")?);
         Ok(Room { size, async_standbys, ..Room::default() })
     }
 }

@@ -42,38 +42,34 @@ pub(super) fn get<'r, T: FromSql<'r>>(row: &'r Row, column: &str) -> Result<T, T
     row.try_get(column).map_err(|error| damaged(&format!("column {column}: {error}")))
 }
 
-pub(super) fn number(row: &impl Values, column: &str) -> Result<u64, Trouble> {
-    row.number(column)
-}
-
 fn id(row: &impl Values, column: &str) -> Result<Id, Trouble> {
     row.text(column)?.parse().map_err(|_| damaged(&format!("column {column} is not an id")))
 }
 
 pub(super) fn place(row: &impl Values) -> Result<Place, Trouble> {
-    let reign = Reign { term: number(row, "term")?, run: id(row, "run")? };
-    Ok(Place { reign, seq: Seq(number(row, "seq")?), record: id(row, "record")? })
+    let reign = Reign { term: row.number("term")?, run: id(row, "run")? };
+    Ok(Place { reign, seq: Seq(row.number("seq")?), record: id(row, "record")? })
 }
 
 pub(super) fn head(row: &Row) -> Result<Head, Trouble> {
     let leader = Leader { name: get(row, "name")?, run: id(row, "run")? };
     Ok(Head {
-        term: number(row, "term")?,
+        term: row.number("term")?,
         leader,
-        seq: Seq(number(row, "seq")?),
+        seq: Seq(row.number("seq")?),
         record: id(row, "record")?,
-        beat: number(row, "beat")?,
-        span: Span(number(row, "span")?),
-        engine: EngineMs(number(row, "engine")?),
+        beat: row.number("beat")?,
+        span: Span(row.number("span")?),
+        engine: EngineMs(row.number("engine")?),
     })
 }
 
 pub(super) fn record(row: &Row) -> Result<Record, Trouble> {
     Ok(Record {
-        seq: Seq(number(row, "seq")?),
+        seq: Seq(row.number("seq")?),
         id: id(row, "id")?,
         before: id(row, "before")?,
-        term: number(row, "term")?,
+        term: row.number("term")?,
         bytes: get(row, "bytes")?,
     })
 }
@@ -81,9 +77,9 @@ pub(super) fn record(row: &Row) -> Result<Record, Trouble> {
 pub(super) fn manifest(row: &Row) -> Result<Manifest, Trouble> {
     Ok(Manifest {
         snapshot: id(row, "snapshot")?,
-        by: Reign { term: number(row, "term")?, run: id(row, "run")? },
-        seq: Seq(number(row, "seq")?),
+        by: Reign { term: row.number("term")?, run: id(row, "run")? },
+        seq: Seq(row.number("seq")?),
         record: id(row, "record")?,
-        pieces: u32::try_from(number(row, "pieces")?).map_err(|error| damaged(&error))?,
+        pieces: u32::try_from(row.number("pieces")?).map_err(|error| damaged(&error))?,
     })
 }
