@@ -275,9 +275,13 @@ fn learns_nothing(server: &Server, credentials: &str, n: usize) {
     let tried = attempts(&OF_B).into_iter().zip(attempts(&OF_NOBODY));
     for ((method, target, body), (_, other, other_body)) in tried {
         let of_b = ask(method, &target, &body);
-        let of_nobody = ask(method, &other, &other_body);
-        assert_eq!(comparable(&of_b), comparable(&of_nobody), "{method} {target} {body}");
+        let mut of_nobody = ask(method, &other, &other_body);
         let is_change = !matches!(method, "GET" | "HEAD");
+        if !is_change && comparable(&of_b) != comparable(&of_nobody) {
+            // A page says when it was made, and a second may have begun in between.
+            of_nobody = ask(method, &other, &other_body);
+        }
+        assert_eq!(comparable(&of_b), comparable(&of_nobody), "{method} {target} {body}");
         assert!(!is_change || matches!(of_b.status, 403 | 404), "{method} {target}: {}", of_b.status);
     }
 }
