@@ -28,13 +28,14 @@ pub(super) fn grant(state: &mut State, claim: &Claim, locks: LockSet, now: Now) 
     let confirm = claim.terms.confirm;
     let kind = if confirm { ChangeKind::Granted } else { ChangeKind::Claimed };
     turn::count_passed(state, claim, &locks);
-    let key = state.record(Entry { locks: locks.clone(), ..Entry::about(claim, kind, None) }, now);
-    let fence = Fence(key.revision.0);
+    let fence = Fence(state.step_revision().0);
     let sharer = claim.terms.ask.sharer().map(|(key, who)| (key.clone(), who.clone()));
     for (pool, lock) in &locks {
         let holder = Holder { claim: claim.id.clone(), fence, sharer: sharer.clone() };
-        state.change_holders(pool, lock, |l| l.holders.push(holder));
+        state.change_holders(pool, lock, |holders| holders.push(holder));
     }
+    // After the holders: a free lock has its place by its newest entry.
+    let key = state.record(Entry { locks: locks.clone(), ..Entry::about(claim, kind, None) }, now);
     state.leave_queues(claim);
     for park in &claim.parks {
         state.notify(Notice::Park(*park));
@@ -258,10 +259,11 @@ pub(super) fn finish_as(state: &mut State, claim: &Claim, ending: Ending, now: N
         (how, Phase::Held { .. }) if how.is_loss() => ChangeKind::Lost,
         (_, Phase::Held { .. }) => ChangeKind::Released,
     };
-    put_back_locks(state, claim, (held && drains).then_some(now));
     let locks = claim.locks().to_vec();
     let why = reason.clone();
     let key = state.record(Entry { locks, end: Some(how), reason: why, ..Entry::about(claim, kind, by.as_ref()) }, now);
+    // After the entry: a free lock has its place by its newest entry.
+    put_back_locks(state, claim, (held && drains).then_some(now));
     leave(state, claim);
     // A step of the build may ask again as long as the build may still be running.
     let may_go_on = claim.terms.owner.build().is_some() && claim.build_over.is_none();
@@ -305,7 +307,7 @@ fn leave(state: &mut State, claim: &Claim) {
 fn put_back_locks(state: &mut State, claim: &Claim, lost: Option<Now>) {
     for (pool, lock) in claim.locks() {
         let drain = state.snapshot.pool(pool).and_then(|p| p.policy.drain).unwrap_or(state.settings.drain);
-        state.change_holders(pool, lock, |l| l.holders.retain(|h| h.claim != claim.id));
+        state.change_holders(pool, lock, |holders| holders.retain(|h| h.claim != claim.id));
         if let Some(now) = lost.filter(|_| drain > Span(0))
             && let Some(l) = state.snapshot.lock(pool, lock).cloned()
         {

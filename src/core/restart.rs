@@ -186,7 +186,7 @@ fn hand_back_locks(state: &mut State, claim: &Claim) {
     let sharer = claim.terms.ask.sharer().map(|(key, who)| (key.clone(), who.clone()));
     for (pool, lock) in claim.locks() {
         let holder = Holder { claim: ClaimId::clone(&claim.id), fence, sharer: sharer.clone() };
-        state.change_holders(pool, lock, |l| l.holders.push(holder));
+        state.change_holders(pool, lock, |holders| holders.push(holder));
     }
 }
 

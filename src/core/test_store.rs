@@ -212,7 +212,7 @@ pub(super) fn standing(state: &State) -> Vec<String> {
         }
         let queue: Vec<&str> = pool.waiting.values().map(ClaimId::as_str).collect();
         lines.push(format!("{} queue {queue:?} history {:?}", pool.name, pool.changes.keys().collect::<Vec<_>>()));
-        lines.push(format!("{} prunable {:?} free {:?}", pool.name, pool.prunable, pool.free));
+        lines.push(format!("{} prunable {:?} free {:?}", pool.name, state.prunable(&pool.name), pool.free));
     }
     for claim in state.snapshot.claims.values() {
         let Claim { id, life, runs, withdrawals, scope, build_over, aliases, .. } = &**claim;

@@ -76,14 +76,7 @@ fn seen(state: &State, with_history: bool) -> Seen {
             queue: pool.waiting.values().cloned().collect(),
             free: pool.free.iter().map(|(_, name)| name.clone()).collect(),
             history: pool.changes.keys().filter(|_| with_history).copied().collect(),
-            prunable: pool
-                .prunable
-                .details
-                .iter()
-                .chain(&pool.prunable.others)
-                .filter(|_| with_history)
-                .copied()
-                .collect(),
+            prunable: if with_history { state.prunable(name) } else { Vec::new() },
         };
         (name.clone(), pool)
     });

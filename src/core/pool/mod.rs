@@ -129,47 +129,6 @@ impl Lock {
     }
 }
 
-/// The entries of a history that may be pruned: each is neither the newest of a lock nor of a live hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Prunable {
-    /// Those that are only steps on the way ([`super::history::ChangeKind::is_detail`]), oldest first.
-    pub details: OrdSet<ChangeKey>,
-    /// The others, oldest first.
-    pub others: OrdSet<ChangeKey>,
-    /// The size of all of them.
-    pub bytes: u64,
-}
-
-impl Prunable {
-    /// Adds an entry.
-    pub fn insert(&mut self, key: ChangeKey, listed: Listed) {
-        let set = if listed.kind.is_detail() { &mut self.details } else { &mut self.others };
-        if set.insert(key).is_none() {
-            self.bytes += u64::from(listed.bytes);
-        }
-    }
-
-    /// Takes an entry out.
-    pub fn remove(&mut self, key: ChangeKey, listed: Listed) {
-        let set = if listed.kind.is_detail() { &mut self.details } else { &mut self.others };
-        if set.remove(&key).is_some() {
-            self.bytes -= u64::from(listed.bytes);
-        }
-    }
-
-    /// The oldest entry.
-    #[must_use]
-    pub fn oldest(&self) -> Option<ChangeKey> {
-        self.details.get_min().into_iter().chain(self.others.get_min()).min().copied()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.details.len() + self.others.len()
-    }
-}
-
 /// A named set of locks, its queue and its history.
 #[derive(Debug, Clone)]
 pub struct Pool {
@@ -195,12 +154,8 @@ pub struct Pool {
     pub shared: OrdSet<(Text, LockName)>,
     /// History of this pool, oldest first. The entries themselves are in the store.
     pub changes: OrdMap<ChangeKey, Listed>,
-    /// The entries that may be pruned.
-    pub prunable: Prunable,
     /// The newest revision of which an entry was pruned here: earlier ones may be missing.
     pub pruned: Revision,
-    /// The entries that are the newest of a lock, and of how many locks.
-    newest: OrdMap<ChangeKey, u32>,
     /// How long the last few holds here lasted, oldest first.
     holds: Arc<VecDeque<Span>>,
 }
@@ -222,9 +177,7 @@ impl Pool {
             retiring: None,
             shared: OrdSet::new(),
             changes: OrdMap::new(),
-            prunable: Prunable::default(),
             pruned: Revision::default(),
-            newest: OrdMap::new(),
             holds: Arc::default(),
         }
     }
@@ -338,12 +291,6 @@ impl Pool {
         waiting.into_iter().for_each(|claim| self.enqueue(claim));
     }
 
-    /// Whether the entry is the newest of a lock.
-    #[must_use]
-    pub fn is_newest(&self, key: ChangeKey) -> bool {
-        self.newest.contains_key(&key)
-    }
-
     /// How long the last [`limits::HOLDS`] holds here lasted, oldest first.
     pub fn holds(&self) -> impl Iterator<Item = Span> + '_ {
         self.holds.iter().copied()
@@ -363,55 +310,74 @@ impl Pool {
 
     /// Adds or replaces a lock, and keeps the sets of free and shared locks up to date.
     pub fn put_lock(&mut self, lock: Lock) {
-        self.unlist(&lock.name);
         if lock.implicit {
             self.retiring = lock.leaving.then(|| lock.name.clone());
         } else if self.retiring.as_ref() == Some(&lock.name) {
             self.retiring = None;
         }
-        let newest = self.locks.get(&lock.name).and_then(|old| old.newest);
-        self.change_newest(newest, lock.newest);
-        if lock.is_free() {
-            self.free.insert((lock.newest, lock.name.clone()));
-        } else if let Some(key) = lock.open_to() {
-            self.shared.insert((key.clone(), lock.name.clone()));
-        }
+        let before = self.locks.get(&lock.name).and_then(|old| Standing::of(old));
+        self.stands(&lock.name, before, Standing::of(&lock));
         self.locks.insert(lock.name.clone(), Arc::new(lock));
+    }
+
+    /// Changes the holders of a lock.
+    pub fn change_holders(&mut self, name: &LockName, change: impl FnOnce(&mut Vec<Holder>)) {
+        self.change_lock(name, |lock| change(&mut lock.holders));
+    }
+
+    /// Makes an entry the newest about a lock. Returns the one before; `None` if there is no such lock.
+    pub fn set_newest(&mut self, name: &LockName, newest: ChangeKey) -> Option<Option<ChangeKey>> {
+        self.change_lock(name, |lock| lock.newest.replace(newest))
+    }
+
+    fn change_lock<T>(&mut self, name: &LockName, change: impl FnOnce(&mut Lock) -> T) -> Option<T> {
+        let lock = Arc::make_mut(self.locks.get_mut(name)?);
+        let before = Standing::of(lock);
+        let changed = change(lock);
+        let after = Standing::of(lock);
+        self.stands(name, before, after);
+        Some(changed)
     }
 
     /// Removes a lock.
     pub fn take_lock(&mut self, name: &LockName) -> Option<Arc<Lock>> {
-        self.unlist(name);
         if self.retiring.as_ref() == Some(name) {
             self.retiring = None;
         }
-        let newest = self.locks.get(name).and_then(|old| old.newest);
-        self.change_newest(newest, None);
-        self.locks.remove(name)
+        let lock = self.locks.remove(name)?;
+        self.stands(name, Standing::of(&lock), None);
+        Some(lock)
     }
 
-    /// Counts for how many locks each entry is the newest.
-    fn change_newest(&mut self, old: Option<ChangeKey>, new: Option<ChangeKey>) {
-        if old == new {
+    fn stands(&mut self, name: &LockName, before: Option<Standing>, after: Option<Standing>) {
+        if before == after {
             return;
         }
-        if let Some(key) = new {
-            *self.newest.entry(key).or_insert(0) += 1;
+        match before {
+            Some(Standing::Free(newest)) => drop(self.free.remove(&(newest, name.clone()))),
+            Some(Standing::Shared(key)) => drop(self.shared.remove(&(key, name.clone()))),
+            None => {}
         }
-        let Some(key) = old else { return };
-        match self.newest.get_mut(&key) {
-            Some(locks) if *locks > 1 => *locks -= 1,
-            _ => drop(self.newest.remove(&key)),
+        match after {
+            Some(Standing::Free(newest)) => drop(self.free.insert((newest, name.clone()))),
+            Some(Standing::Shared(key)) => drop(self.shared.insert((key, name.clone()))),
+            None => {}
         }
     }
+}
 
-    fn unlist(&mut self, name: &LockName) {
-        if let Some(old) = self.locks.get(name) {
-            self.free.remove(&(old.newest, name.clone()));
-            if let Some(key) = old.open_to() {
-                self.shared.remove(&(key.clone(), name.clone()));
-            }
-        }
+/// In which set of a pool a lock is.
+#[derive(PartialEq, Eq)]
+enum Standing {
+    /// Its newest entry.
+    Free(Option<ChangeKey>),
+    /// The key with which claims may join its holders.
+    Shared(Text),
+}
+
+impl Standing {
+    fn of(lock: &Lock) -> Option<Self> {
+        if lock.is_free() { Some(Self::Free(lock.newest)) } else { lock.open_to().cloned().map(Self::Shared) }
     }
 }
 
@@ -464,21 +430,6 @@ mod tests {
         let most = limits::HOLDS as u64;
         let all = (6..5 + 2 * most).map(|held| list(Some(held))).last().unwrap();
         assert_eq!(all, (5 + most..5 + 2 * most).collect::<Vec<_>>());
-    }
-
-    /// Else it would be pruned while a lock still has it, or never.
-    #[test]
-    fn an_entry_is_the_newest_until_all_its_locks_have_newer_ones() {
-        let mut pool = pool();
-        for name in ["a", "b", "c"] {
-            pool.put_lock(lock(name, 1));
-        }
-        for (name, newer) in [("a", 2), ("b", 3)] {
-            pool.put_lock(lock(name, newer));
-            assert!(pool.is_newest(key(1)) && pool.is_newest(key(newer)));
-        }
-        pool.take_lock(&LockName::parse("c").unwrap());
-        assert!(!pool.is_newest(key(1)) && pool.is_newest(key(2)) && pool.is_newest(key(3)));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use crate::core::latch::LatchRef;
 use crate::core::limits;
 use crate::core::names::{ChangeKey, ClaimId, PoolName, Reason, TokenName};
 use crate::core::origin::Origin;
-use crate::core::pool::{Lock, Pool};
 use crate::core::time::{Now, Span, WallMs};
 
 /// What an entry of the history says, before it has its place.
@@ -130,26 +129,16 @@ impl State {
     fn list(&mut self, entry: &Outline, is_of_no_pool: bool) {
         let mut pools = 0;
         for pool in listing_pools(entry) {
-            let newest = |p: &mut Pool| {
-                let mut outdated = Vec::new();
-                let mut named = false;
-                for (_, lock) in entry.locks.iter().filter(|(of, _)| of == pool) {
-                    let Some(old) = p.locks.get(lock) else { continue };
-                    let mut lock = Lock::clone(old);
-                    outdated.extend(lock.newest.replace(entry.key));
-                    p.put_lock(lock);
-                    named = true;
-                }
-                if !named {
-                    outdated.push(entry.key);
-                }
-                outdated
-            };
             let Some(p) = self.pool_mut(pool) else { continue };
             p.list(entry);
-            let outdated = newest(p);
+            let locks = entry.locks.iter().filter(|(of, _)| of == pool);
+            let outdated: Vec<_> = locks.filter_map(|(_, lock)| p.set_newest(lock, entry.key)).collect();
             pools += 1;
-            outdated.into_iter().for_each(|key| self.offer_to_prune(pool, key));
+            if outdated.is_empty() {
+                self.offer_to_prune(pool, entry.key);
+            }
+            outdated.iter().for_each(|old| self.histories.change_newest(pool, *old, Some(entry.key)));
+            outdated.into_iter().flatten().for_each(|old| self.offer_to_prune(pool, old));
         }
         self.count_listings(entry, pools, is_of_no_pool);
     }
@@ -187,18 +176,13 @@ impl State {
     pub(in crate::core) fn end_of_history(&mut self, now: Now) {
         for (pool, locks) in std::mem::take(&mut self.histories.restored) {
             let Some(p) = self.pool_mut(&pool) else { continue };
-            for (lock, newest) in locks {
-                let Some(old) = p.locks.get(&lock) else { continue };
-                let lock = Lock { newest: Some(newest), ..Lock::clone(old) };
-                p.put_lock(lock);
-            }
+            let set = |(lock, newest)| p.set_newest(&lock, newest).map(|old| (old, newest));
+            let changed: Vec<_> = locks.into_iter().filter_map(set).collect();
+            changed.into_iter().for_each(|(old, new)| self.histories.change_newest(&pool, old, Some(new)));
         }
         let pools: Vec<PoolName> = self.snapshot.pools.keys().cloned().collect();
         for pool in &pools {
-            let Some(p) = self.snapshot.pool(pool) else { continue };
-            let may_go = p.changes.iter().filter(|(key, _)| !p.is_newest(**key) && !self.claimed.contains(key));
-            let may_go: Vec<_> = may_go.map(|(key, listed)| (*key, *listed)).collect();
-            self.change_prunable(pool, |p| may_go.into_iter().for_each(|(key, listed)| p.prunable.insert(key, listed)));
+            self.offer_all_to_prune(pool);
         }
         self.prune(limits::PAGE, now);
     }

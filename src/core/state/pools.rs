@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{State, Timer};
 use crate::core::claim::Claim;
 use crate::core::names::{LockName, PoolName};
-use crate::core::pool::{Lock, Overtaking, Policy, Pool, WhenEmpty};
+use crate::core::pool::{Holder, Lock, Overtaking, Policy, Pool, WhenEmpty};
 use crate::core::time::{Deadline, Now};
 
 impl State {
@@ -88,6 +88,8 @@ impl State {
         self.unset_timers_of(pool, &lock.name);
         timers_of(pool, &lock).for_each(|(deadline, timer)| self.set_timer(deadline, timer));
         self.change_edges_of(pool);
+        let newest = self.snapshot.lock(pool, &lock.name).and_then(|old| old.newest);
+        self.histories.change_newest(pool, newest, lock.newest);
         if let Some(p) = self.pool_mut(pool) {
             p.put_lock(lock);
         }
@@ -108,6 +110,7 @@ impl State {
         self.change_edges_of(pool);
         self.unset_timers_of(pool, lock);
         let newest = self.pool_mut(pool).and_then(|p| p.take_lock(lock)).and_then(|l| l.newest);
+        self.histories.change_newest(pool, newest, None);
         if let Some(key) = newest {
             self.prune_after(pool, key, now);
         }
@@ -116,13 +119,14 @@ impl State {
     }
 
     /// Changes who holds a lock. The store need not know this.
-    pub(in crate::core) fn change_holders(&mut self, pool: &PoolName, lock: &LockName, change: impl FnOnce(&mut Lock)) {
-        if let Some(p) = self.pool_mut(pool)
-            && let Some(old) = p.locks.get(lock)
-        {
-            let mut lock = Lock::clone(old);
-            change(&mut lock);
-            p.put_lock(lock);
+    pub(in crate::core) fn change_holders(
+        &mut self,
+        pool: &PoolName,
+        lock: &LockName,
+        change: impl FnOnce(&mut Vec<Holder>),
+    ) {
+        if let Some(p) = self.pool_mut(pool) {
+            p.change_holders(lock, change);
         }
         self.dispatch_tied(pool);
     }

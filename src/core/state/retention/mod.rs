@@ -12,13 +12,85 @@ use super::State;
 use crate::core::history::{Listed, Outline};
 use crate::core::limits;
 use crate::core::names::{ChangeKey, LockName, PoolName};
-use crate::core::pool::{Pool, Prunable};
+use crate::core::pool::Pool;
 use crate::core::settings::Settings;
 use crate::core::time::{Now, WallMs};
+
+/// What the history of a pool may lose, and what it may not. Only steps need it, so that a snapshot does not have it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct OfPool {
+    /// The entries that may be pruned and are only steps on the way ([`crate::core::history::ChangeKind::is_detail`]).
+    details: BTreeSet<ChangeKey>,
+    /// The others that may be pruned.
+    others: BTreeSet<ChangeKey>,
+    /// The size of all that may be pruned.
+    bytes: u64,
+    /// The entries that are the newest of a lock, and of how many locks.
+    newest: BTreeMap<ChangeKey, u32>,
+}
+
+impl OfPool {
+    fn set_of(&mut self, listed: Listed) -> &mut BTreeSet<ChangeKey> {
+        if listed.kind.is_detail() { &mut self.details } else { &mut self.others }
+    }
+
+    /// This entry may be pruned.
+    fn insert(&mut self, key: ChangeKey, listed: Listed) {
+        if self.set_of(listed).insert(key) {
+            self.bytes += u64::from(listed.bytes);
+        }
+    }
+
+    /// This entry was pruned.
+    fn remove(&mut self, key: ChangeKey, listed: Listed) {
+        if self.set_of(listed).remove(&key) {
+            self.bytes -= u64::from(listed.bytes);
+        }
+    }
+
+    /// What may be pruned, its details first.
+    #[cfg(test)]
+    fn prunable(&self) -> impl Iterator<Item = &ChangeKey> {
+        self.details.iter().chain(&self.others)
+    }
+
+    fn head(&self) -> Head {
+        let oldest = self.details.first().into_iter().chain(self.others.first()).min();
+        Head { oldest: oldest.copied(), entries: self.details.len() + self.others.len(), bytes: self.bytes }
+    }
+
+    /// Another entry is the newest of a lock.
+    fn change_newest(&mut self, old: Option<ChangeKey>, new: Option<ChangeKey>) {
+        if let Some(key) = new {
+            *self.newest.entry(key).or_insert(0) += 1;
+        }
+        let Some(key) = old else { return };
+        match self.newest.get_mut(&key) {
+            Some(locks) if *locks > 1 => *locks -= 1,
+            _ => drop(self.newest.remove(&key)),
+        }
+    }
+
+    fn is_newest(&self, key: ChangeKey) -> bool {
+        self.newest.contains_key(&key)
+    }
+
+    /// Which entry goes next: the oldest one, where a detail counts as many times as old ([`limits::DETAILS_AGE`]).
+    fn next_to_go(&self, pool: &Pool, now: Now) -> Option<ChangeKey> {
+        let age = |key| now.wall.0.saturating_sub(pool.changes.get(key).map_or(0, |listed| listed.at.0));
+        match (self.details.first(), self.others.first()) {
+            (Some(detail), Some(other)) if age(detail).saturating_mul(limits::DETAILS_AGE) < age(other) => Some(*other),
+            (Some(detail), _) => Some(*detail),
+            (None, other) => other.copied(),
+        }
+    }
+}
 
 /// What is known about the histories of all pools together.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Histories {
+    /// Those of the pools that there are.
+    of_pools: BTreeMap<PoolName, OfPool>,
     /// How many entries may be pruned, over all pools, and their size.
     prunable: usize,
     prunable_bytes: u64,
@@ -40,20 +112,35 @@ pub(super) struct Histories {
 }
 
 /// What the indexes know about one pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Head {
     oldest: Option<ChangeKey>,
     entries: usize,
     bytes: u64,
 }
 
-impl Head {
-    fn of(prunable: &Prunable) -> Self {
-        Self { oldest: prunable.oldest(), entries: prunable.count(), bytes: prunable.bytes }
-    }
-}
-
 impl Histories {
+    /// Changes what is known about one pool.
+    fn change(&mut self, pool: &PoolName, change: impl FnOnce(&mut OfPool)) {
+        if !self.of_pools.contains_key(pool) {
+            self.of_pools.insert(pool.clone(), OfPool::default());
+        }
+        let Some(kept) = self.of_pools.get_mut(pool) else { return };
+        let before = kept.head();
+        change(kept);
+        let after = kept.head();
+        if before != after {
+            self.update(pool, before, after);
+        }
+    }
+
+    /// Another entry is the newest of a lock.
+    pub(super) fn change_newest(&mut self, pool: &PoolName, old: Option<ChangeKey>, new: Option<ChangeKey>) {
+        if old != new {
+            self.change(pool, |kept| kept.change_newest(old, new));
+        }
+    }
+
     /// The entries of this pool that may be pruned have changed.
     fn update(&mut self, pool: &PoolName, before: Head, after: Head) {
         self.prunable = self.prunable + after.entries - before.entries;
@@ -125,19 +212,30 @@ impl State {
         }
     }
 
-    /// Changes which entries of a pool may be pruned.
-    pub(super) fn change_prunable(&mut self, pool: &PoolName, change: impl FnOnce(&mut Pool)) {
-        let Some(p) = self.snapshot.pools.get_mut(pool).map(std::sync::Arc::make_mut) else { return };
-        let before = Head::of(&p.prunable);
-        change(p);
-        self.histories.update(pool, before, Head::of(&p.prunable));
-    }
-
     /// An entry may be pruned once it is neither the newest of a lock nor the `claimed` entry of a live hold.
     pub(super) fn offer_to_prune(&mut self, pool: &PoolName, key: ChangeKey) {
-        let Some(p) = self.snapshot.pool(pool).filter(|p| !p.is_newest(key)) else { return };
-        let Some(listed) = p.changes.get(&key).copied().filter(|_| !self.claimed.contains(&key)) else { return };
-        self.change_prunable(pool, |p| p.prunable.insert(key, listed));
+        let Self { snapshot, histories, claimed, .. } = self;
+        let Some(listed) = snapshot.pool(pool).and_then(|p| p.changes.get(&key)).copied() else { return };
+        if !claimed.contains(&key) {
+            histories.change(pool, |kept| {
+                if !kept.is_newest(key) {
+                    kept.insert(key, listed);
+                }
+            });
+        }
+    }
+
+    /// Offers all entries of a pool, in a restart.
+    pub(super) fn offer_all_to_prune(&mut self, pool: &PoolName) {
+        let Self { snapshot, histories, claimed, .. } = self;
+        let Some(p) = snapshot.pool(pool) else { return };
+        histories.change(pool, |kept| {
+            for (key, listed) in &p.changes {
+                if !kept.is_newest(*key) && !claimed.contains(key) {
+                    kept.insert(*key, *listed);
+                }
+            }
+        });
     }
 
     pub(super) fn prune_after(&mut self, pool: &PoolName, key: ChangeKey, now: Now) {
@@ -190,8 +288,9 @@ impl State {
         match histories.heaviest.last() {
             Some((bytes, pool)) if *bytes >= histories.loose_bytes => {
                 let pool = pool.clone();
-                let Some(key) = self.snapshot.pool(&pool).and_then(|p| next_to_go(p, now)) else { return false };
-                self.take_out_of_pool(&pool, key)
+                let of_pool = self.histories.of_pools.get(&pool).zip(self.snapshot.pool(&pool));
+                let next = of_pool.and_then(|(kept, pool)| kept.next_to_go(pool, now));
+                next.is_some_and(|key| self.take_out_of_pool(&pool, key))
             }
             _ => {
                 let oldest = histories.loose.keys().next().copied();
@@ -202,15 +301,10 @@ impl State {
 
     /// Takes an entry out of the history of a pool. Returns whether it was there.
     fn take_out_of_pool(&mut self, pool: &PoolName, key: ChangeKey) -> bool {
-        let mut found = None;
-        self.change_prunable(pool, |p| {
-            found = p.changes.remove(&key);
-            if let Some(listed) = found {
-                p.prunable.remove(key, listed);
-                p.pruned = p.pruned.max(key.revision);
-            }
-        });
-        let Some(listed) = found else { return false };
+        let Some(p) = self.pool_mut(pool) else { return false };
+        let Some(listed) = p.changes.remove(&key) else { return false };
+        p.pruned = p.pruned.max(key.revision);
+        self.histories.change(pool, |kept| kept.remove(key, listed));
         self.snapshot.history.pruned = self.snapshot.history.pruned.max(key.revision);
         self.unlist(key, listed);
         true
@@ -218,7 +312,8 @@ impl State {
 
     /// A pool is gone, and its history with it.
     pub(super) fn forget_history(&mut self, pool: &Pool) {
-        self.histories.update(&pool.name, Head::of(&pool.prunable), Head::of(&Prunable::default()));
+        self.histories.change(&pool.name, |kept| *kept = OfPool::default());
+        self.histories.of_pools.remove(&pool.name);
         self.histories.remove(pool.changes.clone());
     }
 
@@ -252,20 +347,13 @@ impl State {
     }
 }
 
-/// Which entry a pool loses next: the oldest one, where a detail counts as many times as old
-/// ([`limits::DETAILS_AGE`]).
-fn next_to_go(pool: &Pool, now: Now) -> Option<ChangeKey> {
-    let Prunable { details, others, .. } = &pool.prunable;
-    let age = |key| now.wall.0.saturating_sub(pool.changes.get(key).map_or(0, |listed| listed.at.0));
-    match (details.get_min(), others.get_min()) {
-        (Some(detail), Some(other)) if age(detail).saturating_mul(limits::DETAILS_AGE) < age(other) => Some(*other),
-        (Some(detail), _) => Some(*detail),
-        (None, other) => other.copied(),
-    }
-}
-
 #[cfg(test)]
 impl State {
+    /// The entries of a pool that may be pruned.
+    pub(crate) fn prunable(&self, pool: &PoolName) -> Vec<ChangeKey> {
+        self.histories.of_pools.get(pool).into_iter().flat_map(OfPool::prunable).copied().collect()
+    }
+
     /// Whether exactly these entries are listed, and all counts and indexes are right.
     pub(in crate::core) fn check_has_all_entries<'k>(
         &self,
@@ -288,28 +376,29 @@ impl State {
         if counted != (history.entries, history.bytes) {
             return Err(format!("{counted:?} are kept, but {history:?} are counted"));
         }
-        for pool in pools() {
-            let keys = pool.prunable.details.iter().chain(&pool.prunable.others);
-            let sum = bytes(&mut keys.filter_map(|key| pool.changes.get(key)));
-            if sum != pool.prunable.bytes {
-                return Err(format!("{sum} bytes of {} may be pruned, not {}", pool.name, pool.prunable.bytes));
-            }
+        let mut of_pools = BTreeMap::<PoolName, OfPool>::new();
+        let newest = pools().flat_map(|pool| pool.locks.values().filter_map(|lock| Some((&pool.name, lock.newest?))));
+        newest.for_each(|(pool, key)| of_pools.entry(pool.clone()).or_default().change_newest(None, Some(key)));
+        for (name, kept) in &self.histories.of_pools {
+            let newest = of_pools.remove(name).unwrap_or_default().newest;
+            let listed = |key| self.snapshot.pool(name).and_then(|pool| pool.changes.get(key));
+            let bytes = bytes(&mut kept.prunable().filter_map(listed));
+            of_pools.insert(name.clone(), OfPool { newest, bytes, ..kept.clone() });
         }
         let loose = bytes(&mut self.histories.loose.values());
+        let heads = || of_pools.iter().map(|(name, kept)| (name.clone(), kept.head()));
         let right = Histories {
-            prunable: pools().map(|pool| pool.prunable.count()).sum::<usize>() + self.histories.loose.len(),
-            prunable_bytes: pools().map(|pool| pool.prunable.bytes).sum::<u64>() + loose,
-            oldest: pools().filter_map(|pool| Some((pool.prunable.oldest()?, pool.name.clone()))).collect(),
-            heaviest: pools()
-                .filter(|pool| pool.prunable.count() > 0)
-                .map(|pool| (pool.prunable.bytes, pool.name.clone()))
-                .collect(),
+            prunable: heads().map(|(_, head)| head.entries).sum::<usize>() + self.histories.loose.len(),
+            prunable_bytes: heads().map(|(_, head)| head.bytes).sum::<u64>() + loose,
+            oldest: heads().filter_map(|(name, head)| Some((head.oldest?, name))).collect(),
+            heaviest: heads().filter(|(_, head)| head.entries > 0).map(|(name, head)| (head.bytes, name)).collect(),
             loose_bytes: loose,
+            of_pools,
             ..self.histories.clone()
         };
         let indexes = |histories: &Histories| {
-            let Histories { prunable, prunable_bytes, oldest, heaviest, loose_bytes, .. } = histories.clone();
-            (prunable, prunable_bytes, oldest, heaviest, loose_bytes)
+            let Histories { of_pools, prunable, prunable_bytes, oldest, heaviest, loose_bytes, .. } = histories.clone();
+            (of_pools, prunable, prunable_bytes, oldest, heaviest, loose_bytes)
         };
         let (right, found) = (indexes(&right), indexes(&self.histories));
         if right == found { Ok(()) } else { Err(format!("the indexes of the history are {found:?}, not {right:?}")) }

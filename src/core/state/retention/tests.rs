@@ -9,7 +9,7 @@ use proptest::sample::select;
 use super::*;
 use crate::core::command::{By, Command};
 use crate::core::latch::{Ending, LatchId, NewLatch, Target};
-use crate::core::names::Reason;
+use crate::core::names::{Reason, Revision};
 use crate::core::pool::Policy;
 use crate::core::restart::restarted;
 use crate::core::settings::Settings;
@@ -65,8 +65,8 @@ fn command() -> impl Strategy<Value = Command> {
 /// Every entry that may be pruned, with its pool (none for an entry of no pool).
 fn prunable(state: &State) -> BTreeMap<(Option<PoolName>, ChangeKey), Listed> {
     let of_pool = |pool: &Arc<Pool>| {
-        let keys = pool.prunable.details.iter().chain(&pool.prunable.others);
-        keys.map(|key| ((Some(pool.name.clone()), *key), pool.changes[key])).collect::<Vec<_>>()
+        let keys = state.prunable(&pool.name).into_iter();
+        keys.map(|key| ((Some(pool.name.clone()), key), pool.changes[&key])).collect::<Vec<_>>()
     };
     let loose = state.histories.loose.iter().map(|(key, listed)| ((None, *key), *listed));
     state.snapshot.pools.values().flat_map(of_pool).chain(loose).collect()
@@ -144,6 +144,20 @@ proptest! {
             }
         }
     }
+}
+
+/// Else it would be pruned while a lock still has it, or never.
+#[test]
+fn an_entry_is_the_newest_until_all_its_locks_have_newer_ones() {
+    let key = |revision| ChangeKey { revision: Revision(revision), seq: 0 };
+    let mut kept = OfPool::default();
+    (0..3).for_each(|_| kept.change_newest(None, Some(key(1))));
+    for newer in [2, 3] {
+        kept.change_newest(Some(key(1)), Some(key(newer)));
+        assert!(kept.is_newest(key(1)) && kept.is_newest(key(newer)));
+    }
+    kept.change_newest(Some(key(1)), None);
+    assert!(!kept.is_newest(key(1)) && kept.is_newest(key(2)) && kept.is_newest(key(3)));
 }
 
 #[test]
