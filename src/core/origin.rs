@@ -164,12 +164,8 @@ impl Origin {
 }
 
 fn short(text: &str) -> String {
-    text.chars()
-        .scan(0, |bytes, c| {
-            *bytes += c.len_utf8();
-            (*bytes <= limits::OWNER_FIELD_BYTES).then_some(c)
-        })
-        .collect()
+    let end = (0..=text.len().min(limits::OWNER_FIELD_BYTES)).rev().find(|end| text.is_char_boundary(*end));
+    text[..end.unwrap_or_default()].to_owned()
 }
 
 #[cfg(test)]

@@ -90,8 +90,12 @@ impl Request {
     /// Where it comes from, for the history and the log.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        let address = self.peer.parse::<SocketAddr>().map(|peer| peer.ip().to_canonical().to_string());
-        let address = address.unwrap_or_else(|_| self.peer.clone());
+        let address = match self.peer.parse::<SocketAddr>() {
+            // As it is written here, without the port.
+            Ok(SocketAddr::V4(_)) => self.peer.split(':').next().unwrap_or_default().to_owned(),
+            Ok(SocketAddr::V6(peer)) => peer.ip().to_canonical().to_string(),
+            Err(_) => self.peer.clone(),
+        };
         let credential = self.shown.as_ref().map(|shown| shown.credential);
         Origin { credential, ..Origin::new(self.identity.as_ref(), &address, &self.id) }
     }

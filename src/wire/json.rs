@@ -1,6 +1,7 @@
 //! Request bodies: JSON that is checked against its published schema. That way all problems are reported at once, and
 //! the server accepts exactly what `openapi.json` promises.
 
+use std::fmt;
 use std::sync::LazyLock;
 
 use schemars::JsonSchema;
@@ -46,7 +47,7 @@ pub fn read<T: Body>(bytes: &[u8], problems: &mut Problems) -> Option<T> {
         }
     };
     let mut check = Check { root: T::schema(), problems, fatal: false };
-    check.value(T::schema(), &mut value, "");
+    check.value(T::schema(), &mut value, At::Body);
     if check.fatal {
         return None;
     }
@@ -58,7 +59,7 @@ pub fn read<T: Body>(bytes: &[u8], problems: &mut Problems) -> Option<T> {
 #[must_use]
 pub fn violations(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let mut problems = Problems::default();
-    Check { root, problems: &mut problems, fatal: false }.value(schema, &mut value.clone(), "");
+    Check { root, problems: &mut problems, fatal: false }.value(schema, &mut value.clone(), At::Body);
     problems.into_list()
 }
 
@@ -70,13 +71,36 @@ struct Check<'c> {
     fatal: bool,
 }
 
+/// The place of a value. It becomes a text only if there is a problem.
+#[derive(Clone, Copy)]
+enum At<'a> {
+    Body,
+    Member(&'a At<'a>, &'a str),
+    /// A member whose name the client has chosen.
+    Chosen(&'a At<'a>, &'a str),
+    Item(&'a At<'a>, usize),
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Body => Ok(()),
+            Self::Member(Self::Body, name) => f.write_str(name),
+            Self::Chosen(Self::Body, name) => f.write_str(&quoted(name)),
+            Self::Member(of, name) => write!(f, "{of}.{name}"),
+            Self::Chosen(of, name) => write!(f, "{of}.{}", quoted(name)),
+            Self::Item(of, number) => write!(f, "{of}[{number}]"),
+        }
+    }
+}
+
 impl Check<'_> {
-    fn wrong(&mut self, at: &str, what: &str) {
-        self.problems.add(at, what);
+    fn wrong(&mut self, at: At<'_>, what: &str) {
+        self.problems.add(&at.to_string(), what);
         self.fatal = true;
     }
 
-    fn value(&mut self, schema: &Value, value: &mut Value, at: &str) {
+    fn value(&mut self, schema: &Value, value: &mut Value, at: At<'_>) {
         let schema = resolve(self.root, schema);
         if let Some(alternatives) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array) {
             return self.alternatives(alternatives, value, at);
@@ -95,7 +119,7 @@ impl Check<'_> {
             (Kind::Array, Value::Array(items)) => {
                 let Some(schema) = schema.get("items") else { return };
                 for (n, item) in items.iter_mut().enumerate() {
-                    self.value(schema, item, &format!("{at}[{n}]"));
+                    self.value(schema, item, At::Item(&at, n));
                 }
             }
             (Kind::Allowed | Kind::Object | Kind::Array, _) => {}
@@ -103,7 +127,7 @@ impl Check<'_> {
     }
 
     /// `null` or another type, or one of several words.
-    fn alternatives(&mut self, alternatives: &[Value], value: &mut Value, at: &str) {
+    fn alternatives(&mut self, alternatives: &[Value], value: &mut Value, at: At<'_>) {
         let is_null = |schema: &&Value| schema.get("type").is_some_and(|t| t == "null");
         if value.is_null() && alternatives.iter().any(|schema| is_null(&schema)) {
             return;
@@ -119,25 +143,24 @@ impl Check<'_> {
         }
     }
 
-    fn object(&mut self, schema: &Value, members: &mut Map<String, Value>, at: &str) {
+    fn object(&mut self, schema: &Value, members: &mut Map<String, Value>, at: At<'_>) {
         let none = Map::new();
         let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
         let others = schema.get("additionalProperties");
-        let path = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
         for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
             if !members.contains_key(name) {
-                self.wrong(&path(name), "is missing");
+                self.wrong(At::Member(&at, name), "is missing");
             }
         }
         members.retain(|name, value| {
             match (known.get(name), others) {
-                (Some(schema), _) => self.value(schema, value, &path(name)),
+                (Some(schema), _) => self.value(schema, value, At::Member(&at, name)),
                 (None, Some(Value::Bool(false))) => {
                     let names: Vec<&str> = known.keys().map(String::as_str).collect();
-                    self.problems.add(at, unknown("member", name, &names));
+                    self.problems.add(&at.to_string(), unknown("member", name, &names));
                     return false;
                 }
-                (None, Some(schema @ Value::Object(_))) => self.value(schema, value, &path(&quoted(name))),
+                (None, Some(schema @ Value::Object(_))) => self.value(schema, value, At::Chosen(&at, name)),
                 (None, _) => {}
             }
             true
@@ -157,11 +180,13 @@ enum Kind {
 
 /// `None` if the schema names no type.
 fn kind_of(schema: &Value, value: &Value) -> Option<Kind> {
-    let types: Vec<&str> = match schema.get("type")? {
-        Value::String(one) => vec![one],
-        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+    let types = match schema.get("type")? {
+        one @ Value::String(_) => std::slice::from_ref(one),
+        Value::Array(several) => several,
         _ => return None,
     };
+    let mut types = types.iter().filter_map(Value::as_str).peekable();
+    let first = types.peek().copied();
     let format = schema.get("format").and_then(Value::as_str);
     let is_signed = format == Some("int32");
     let is_integer = || match format {
@@ -178,17 +203,17 @@ fn kind_of(schema: &Value, value: &Value) -> Option<Kind> {
         "array" => value.is_array(),
         _ => true,
     };
-    Some(match types.iter().find(|name| fits(name)) {
-        Some(&"object") => Kind::Object,
-        Some(&"array") => Kind::Array,
+    Some(match types.find(|name| fits(name)) {
+        Some("object") => Kind::Object,
+        Some("array") => Kind::Array,
         Some(_) => Kind::Allowed,
-        None => Kind::Wrong(match types.first() {
-            Some(&"string") => "a string",
-            Some(&"boolean") => "true or false",
-            Some(&"integer") if is_signed => "a whole number",
-            Some(&"integer") => "a whole number of at least 0",
-            Some(&"object") => "an object",
-            Some(&"array") => "an array",
+        None => Kind::Wrong(match first {
+            Some("string") => "a string",
+            Some("boolean") => "true or false",
+            Some("integer") if is_signed => "a whole number",
+            Some("integer") => "a whole number of at least 0",
+            Some("object") => "an object",
+            Some("array") => "an array",
             _ => "something else",
         }),
     })

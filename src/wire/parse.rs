@@ -1,6 +1,8 @@
 //! Converts request bodies to values of the core, and collects all problems instead of only the first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::api::{self, ByBody, ClaimBody, PartBody};
@@ -175,7 +177,15 @@ pub fn labels(at: &str, given: &BTreeMap<String, String>, problems: &mut Problem
 
 /// Who makes a request.
 pub fn owner(at: &str, given: &api::Owner, problems: &mut Problems) -> Owner {
-    let mut text = |name: &str, text: &Option<String>| problems.parse_some(&format!("{at}.{name}"), text.as_deref());
+    fn parsed<T: FromStr<Err: Display>>(
+        (at, name): (&str, &str),
+        given: Option<&String>,
+        problems: &mut Problems,
+    ) -> Option<T> {
+        // Most members are not given, and few are wrong: only then is a path made.
+        given?.parse().map_err(|error| problems.add(&format!("{at}.{name}"), error)).ok()
+    }
+    let mut text = |name: &str, given: &Option<String>| parsed((at, name), given.as_ref(), problems);
     Owner {
         cluster: text("cluster", &given.cluster),
         team: text("team", &given.team),
@@ -186,7 +196,7 @@ pub fn owner(at: &str, given: &api::Owner, problems: &mut Problems) -> Owner {
         build_url: text("build_url", &given.build_url),
         person: text("person", &given.person),
         program: text("program", &given.program),
-        instance_vars: problems.parse_some(&format!("{at}.instance_vars"), given.instance_vars.as_deref()),
+        instance_vars: parsed((at, "instance_vars"), given.instance_vars.as_ref(), problems),
     }
 }
 

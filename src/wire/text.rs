@@ -125,6 +125,9 @@ pub fn metadata(text: Option<String>, base64: Option<String>, problems: &mut Pro
 /// # Errors
 /// A `%` is not followed by two hexadecimal digits, or the result is not UTF-8.
 pub fn percent_decoded(text: &str) -> Result<Cow<'_, str>, String> {
+    if !text.contains('%') {
+        return Ok(Cow::Borrowed(text));
+    }
     let bytes = text.as_bytes();
     let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
     let bad = bytes.iter().enumerate().find(|&(at, byte)| *byte == b'%' && !(is_hex(at + 1) && is_hex(at + 2)));

@@ -2,7 +2,9 @@
 //! headers. The headers that only the door knows (the request id, whether the connection stays open) are appended
 //! (`docs/decisions/0018-one-way-through-the-server.md`).
 
-use std::io::empty;
+use std::cell::RefCell;
+use std::io::{Write as _, empty};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tiny_http::{HTTPVersion, Header, StatusCode};
 
@@ -24,19 +26,16 @@ pub(super) fn first_part(response: Response, id: &str) -> Vec<u8> {
 
 fn bytes(response: Response, with_body: bool, with_length: bool, keep: Keep, id: &str) -> Vec<u8> {
     let Response { status, headers, body, .. } = response;
-    // Statuses below 200 are not final answers, and a number that is not a status is a bug in the handler.
-    let status = if (200..=599).contains(&status) { status } else { 500 };
-    let headers = [("Content-Type", "application/json".to_owned())]
-        .into_iter()
-        .chain(headers)
-        .filter_map(|(name, value)| header(name, value))
-        .collect();
-    let head = tiny_http::Response::new(StatusCode(status), headers, empty(), Some(body.len()), None)
-        .with_chunked_threshold(usize::MAX);
     let mut bytes = Vec::with_capacity(256 + body.len());
-    // Writing to memory cannot fail.
-    let _ = head.raw_print(&mut bytes, HTTPVersion(1, 1), &[], true, None);
-    reopen(&mut bytes, !with_length);
+    if status == 200 && headers.is_empty() {
+        add_usual_head(&mut bytes);
+    } else {
+        bytes.extend(head(status, headers));
+    }
+    if with_length {
+        // Writing to memory cannot fail.
+        let _ = write!(bytes, "Content-Length: {}\r\n", body.len());
+    }
     for part in ["x-request-id: ", id, "\r\n", keep.header_and_end()] {
         bytes.extend_from_slice(part.as_bytes());
     }
@@ -46,13 +45,47 @@ fn bytes(response: Response, with_body: bool, with_length: bool, keep: Keep, id:
     bytes
 }
 
+thread_local! {
+    /// The head of the usual answer, and the second in which it was made.
+    static USUAL: RefCell<(u64, Vec<u8>)> = const { RefCell::new((0, Vec::new())) };
+}
+
+/// Adds the head of a 200 without headers of its own. Only its date changes, so it is made once in each second.
+fn add_usual_head(bytes: &mut Vec<u8>) {
+    let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    USUAL.with_borrow_mut(|(made, usual)| {
+        if *made != second || usual.is_empty() {
+            (*made, *usual) = (second, head(200, Vec::new()));
+        }
+        bytes.extend_from_slice(usual);
+    });
+}
+
+/// A head without its length and its end: status line and headers.
+fn head(status: u16, headers: Vec<(&'static str, String)>) -> Vec<u8> {
+    // Statuses below 200 are not final answers, and a number that is not a status is a bug in the handler.
+    let status = if (200..=599).contains(&status) { status } else { 500 };
+    let headers = [("Content-Type", "application/json".to_owned())]
+        .into_iter()
+        .chain(headers)
+        .filter_map(|(name, value)| header(name, value))
+        .collect();
+    let head = tiny_http::Response::new(StatusCode(status), headers, empty(), Some(0), None)
+        .with_chunked_threshold(usize::MAX);
+    let mut bytes = Vec::with_capacity(256);
+    // Writing to memory cannot fail.
+    let _ = head.raw_print(&mut bytes, HTTPVersion(1, 1), &[], true, None);
+    reopen(&mut bytes);
+    bytes
+}
+
 /// The header that `tiny_http` always writes first. Clients have no use for it.
 const SERVER: &[u8] = b"Server: tiny-http (Rust)\r\n";
 
-/// Reopens a finished head, so that more headers can follow. The last header is always Content-Length.
-fn reopen(bytes: &mut Vec<u8>, without_length: bool) {
+/// Reopens a finished head, so that more headers can follow. The last header is always Content-Length; it goes.
+fn reopen(bytes: &mut Vec<u8>) {
     bytes.truncate(bytes.len() - 2);
-    if without_length && let Some(end) = bytes[..bytes.len() - 2].iter().rposition(|byte| *byte == b'\n') {
+    if let Some(end) = bytes[..bytes.len() - 2].iter().rposition(|byte| *byte == b'\n') {
         bytes.truncate(end + 1);
     }
     let first = bytes.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);

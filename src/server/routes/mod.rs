@@ -356,7 +356,7 @@ fn find(request: &Request) -> Result<Found<'_>, Failure> {
     }
     let at_path = |route: &&'static Route| route.matches(&segments);
     let method = Method::parse(&request.method);
-    let Some(route) = ROUTES.iter().filter(at_path).find(|route| Some(route.method) == method) else {
+    let Some(route) = ROUTES.iter().filter(|route| Some(route.method) == method).find(at_path) else {
         let known: Vec<Method> = ROUTES.iter().filter(at_path).map(|route| route.method).collect();
         return Err(no_route(request, &known));
     };

@@ -186,9 +186,17 @@ impl Route {
 
     /// Whether the route serves a path, which is given in decoded segments.
     pub fn matches(&self, segments: &[Cow<'_, str>]) -> bool {
-        let mut template = self.path.split('/').skip(1);
-        let fits = |segment: &Cow<'_, str>| template.next().is_some_and(|t| t.starts_with('{') || t == segment);
-        segments.iter().all(fits) && template.next().is_none()
+        let mut template = self.path;
+        for segment in segments {
+            let Some(rest) = template.strip_prefix('/') else { return false };
+            let end = rest.bytes().position(|byte| byte == b'/').unwrap_or(rest.len());
+            let (expected, next) = rest.split_at(end);
+            if expected != segment && !expected.starts_with('{') {
+                return false;
+            }
+            template = next;
+        }
+        template.is_empty()
     }
 
     /// Splits up a request for this route. `segments` are those of its path, decoded.

@@ -118,8 +118,10 @@ pub(super) fn find_end(bytes: &[u8], scanned: &mut usize, settings: &DoorSetting
         _ => {}
     }
     let from = (*scanned).max(start);
-    for (offset, _) in bytes[from..].iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-        let at = from + offset;
+    let mut next = from;
+    while let Some(offset) = bytes[next..].iter().position(|byte| *byte == b'\n') {
+        let at = next + offset;
+        next = at + 1;
         if at == 0 || bytes[at - 1] != b'\r' {
             return Err(Refusal::malformed("a line of the head ends without a carriage return"));
         }
