@@ -13,9 +13,12 @@ use std::time::Duration;
 use super::limits::AUDIT_BATCHES;
 use super::views;
 use crate::client::who;
+use crate::core::claim::End;
 use crate::core::history::{Change, ChangeKind};
+use crate::core::names::{ClaimId, PoolName, TokenName};
+use crate::core::origin::Origin;
 use crate::priority;
-use crate::wire::api::{ChangeView, locks_text};
+use crate::wire::api::{self, locks_text};
 use crate::wire::escape::escape;
 
 /// How long batches are gathered: the engine would wake this thread for each of them, and the log gathers lines as well.
@@ -106,27 +109,28 @@ impl Audit {
 
 /// Writes the line of one change. Everything that clients choose is escaped.
 fn write(change: &Change) {
-    let request = change.origin.as_ref().and_then(|origin| origin.request.as_deref());
-    let view = views::change(change);
-    let ChangeView { revision, locks, claim, how, owner, proved, address, rule, waited, held, reason, .. } = &view;
-    let text = |text: &Option<String>| text.as_deref().map(escape);
+    let Change { key, pools, locks, claim, end, who, origin, waited, held, reason, token, .. } = change;
+    let nobody = Origin::default();
+    let Origin { proved, address, request, rule, .. } = origin.as_deref().unwrap_or(&nobody);
+    let pools: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
+    let who = who.as_deref().map(views::owner).unwrap_or_default();
     tracing::info!(
         target: "locker::audit",
-        revision,
-        pool = escape(&view.pools.join(", ")),
-        lock = escape(&locks_text(locks, ", ")),
-        claim = claim.as_deref(),
-        token = view.token.as_deref(),
-        how = how.as_deref(),
-        who = escape(&who::owner(owner, "-")),
-        identity = text(proved).as_deref(),
-        address = text(address).as_deref(),
-        rule = text(rule).as_deref(),
-        request,
-        waited = waited.as_deref(),
-        held = held.as_deref(),
-        reason = text(reason).as_deref(),
+        revision = key.revision.0,
+        pool = escape(&pools.join(", ")),
+        lock = escape(&locks_text(&views::locks(locks), ", ")),
+        claim = claim.as_ref().map(ClaimId::as_str),
+        token = token.as_ref().map(TokenName::as_str),
+        how = end.map(End::word),
+        who = escape(&who::owner(&who, "-")),
+        identity = proved.as_ref().map(|identity| escape(&identity.to_string())),
+        address = address.as_deref().map(escape),
+        rule = rule.as_deref().map(escape),
+        request = request.as_deref(),
+        waited = waited.map(views::lasted),
+        held = held.map(views::lasted),
+        reason = reason.as_ref().map(|reason| escape(reason.as_str())),
         "{}",
-        view.kind.word(),
+        api::ChangeKind::from(change.kind).word(),
     );
 }

@@ -1,10 +1,10 @@
 //! The log on standard error: text for people, JSON for programs.
 //!
-//! A separate thread writes the lines (`lines`). If nobody reads them, lines beyond
+//! Lines of text without colours are made in `plain`. A separate thread writes the lines (`lines`). If nobody reads them, lines beyond
 //! [`LOG_BYTES`](super::limits::LOG_BYTES) are dropped: a full pipe must never stop the server.
 
-mod fields;
 mod lines;
+mod plain;
 
 use std::io::IsTerminal;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use std::str::FromStr;
 use prometheus_client::registry::Registry;
 use tracing::level_filters::LevelFilter;
 
-use self::fields::Fields;
+use self::plain::Plain;
 use crate::core::time::WallMs;
 use crate::wire::escape::escape_json;
 use crate::wire::text::time;
@@ -115,9 +115,10 @@ pub fn start(settings: LogSettings) -> Log {
     let builder = tracing_subscriber::fmt().with_writer(lines).with_max_level(level);
     // An error means that there already is a log.
     let _ = match settings.format {
-        LogFormat::Text => tracing::subscriber::set_global_default(
-            builder.fmt_fields(Fields).with_ansi(std::io::stderr().is_terminal()).finish(),
-        ),
+        LogFormat::Text if std::io::stderr().is_terminal() => {
+            tracing::subscriber::set_global_default(builder.with_ansi(true).finish())
+        }
+        LogFormat::Text => tracing::subscriber::set_global_default(builder.event_format(Plain).finish()),
         LogFormat::Json => tracing::subscriber::set_global_default(
             builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish(),
         ),

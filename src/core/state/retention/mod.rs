@@ -122,10 +122,7 @@ struct Head {
 impl Histories {
     /// Changes what is known about one pool.
     fn change(&mut self, pool: &PoolName, change: impl FnOnce(&mut OfPool)) {
-        if !self.of_pools.contains_key(pool) {
-            self.of_pools.insert(pool.clone(), OfPool::default());
-        }
-        let Some(kept) = self.of_pools.get_mut(pool) else { return };
+        let kept = self.of_pools.entry(pool.clone()).or_default();
         let before = kept.head();
         change(kept);
         let after = kept.head();
@@ -383,7 +380,7 @@ impl State {
             let newest = of_pools.remove(name).unwrap_or_default().newest;
             let listed = |key| self.snapshot.pool(name).and_then(|pool| pool.changes.get(key));
             let bytes = bytes(&mut kept.prunable().filter_map(listed));
-            of_pools.insert(name.clone(), OfPool { newest, bytes, ..kept.clone() });
+            of_pools.insert(name.clone(), OfPool { bytes, newest, ..kept.clone() });
         }
         let loose = bytes(&mut self.histories.loose.values());
         let heads = || of_pools.iter().map(|(name, kept)| (name.clone(), kept.head()));
