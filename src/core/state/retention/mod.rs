@@ -4,7 +4,7 @@
 //! entries, its details first. Entries that must stay are neither: the newest of each lock, and the `claimed` entries of
 //! live holds. Each step removes a bounded number, and finds each of them in a time that does not grow with the history.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use imbl::OrdMap;
 
@@ -89,8 +89,8 @@ impl OfPool {
 /// What is known about the histories of all pools together.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Histories {
-    /// Those of the pools that there are.
-    of_pools: BTreeMap<PoolName, OfPool>,
+    /// Those of the pools that there are. Their order is never asked for, and a search costs the same however many there are.
+    of_pools: HashMap<PoolName, OfPool>,
     /// How many entries may be pruned, over all pools, and their size.
     prunable: usize,
     prunable_bytes: u64,
@@ -225,7 +225,7 @@ impl State {
     /// Offers all entries of a pool, in a restart.
     pub(super) fn offer_all_to_prune(&mut self, pool: &PoolName) {
         let Self { snapshot, histories, claimed, .. } = self;
-        let Some(p) = snapshot.pool(pool) else { return };
+        let Some(p) = snapshot.pool(pool).filter(|p| !p.changes.is_empty()) else { return };
         histories.change(pool, |kept| {
             for (key, listed) in &p.changes {
                 if !kept.is_newest(*key) && !claimed.contains(key) {
@@ -373,7 +373,7 @@ impl State {
         if counted != (history.entries, history.bytes) {
             return Err(format!("{counted:?} are kept, but {history:?} are counted"));
         }
-        let mut of_pools = BTreeMap::<PoolName, OfPool>::new();
+        let mut of_pools = HashMap::<PoolName, OfPool>::new();
         let newest = pools().flat_map(|pool| pool.locks.values().filter_map(|lock| Some((&pool.name, lock.newest?))));
         newest.for_each(|(pool, key)| of_pools.entry(pool.clone()).or_default().change_newest(None, Some(key)));
         for (name, kept) in &self.histories.of_pools {
