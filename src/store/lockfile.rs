@@ -1,7 +1,7 @@
 //! The lock file next to a store: one server at a time. It is an advisory kernel lock on an open file (`flock`), so it
 //! ends with the process however that ends, and a leftover file locks nobody out.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -26,16 +26,38 @@ impl LockFile {
     /// # Errors
     /// Another process holds it (the message names the file and the process), or it cannot be made.
     pub fn acquire(store: &Path) -> anyhow::Result<Self> {
-        let path = Self::path(store);
+        Self::acquire_file(&Self::path(store), true)
+    }
+
+    /// The same for a new store in a directory of its own: whoever finds the lock file finds it locked.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn acquire_new(store: &Path) -> anyhow::Result<Self> {
+        let (path, new) = (Self::path(store), sidecar(store, ".lock-new"));
+        let lock = Self::acquire_file(&new, true)?;
+        fs::rename(&new, &path).with_context(|| format!("cannot name the lock file {}", path.display()))?;
+        Ok(lock)
+    }
+
+    /// The same for a store that somebody may have left, if it has a lock file.
+    ///
+    /// # Errors
+    /// It has none, or another process holds it.
+    pub fn acquire_left(store: &Path) -> anyhow::Result<Self> {
+        Self::acquire_file(&Self::path(store), false)
+    }
+
+    fn acquire_file(path: &Path, may_create: bool) -> anyhow::Result<Self> {
         // Not truncated on opening: until this process has locked it, its content belongs to the holder.
         let mut options = OpenOptions::new();
         let mut file = options
             .read(true)
             .write(true)
-            .create(true)
+            .create(may_create)
             .truncate(false)
             .mode(PRIVATE)
-            .open(&path)
+            .open(path)
             .with_context(|| format!("cannot open the lock file {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => {}

@@ -156,11 +156,12 @@ fn copies_that_a_killed_server_has_left_are_removed() {
     let entries = || std::fs::read_dir(cache.path()).unwrap().count();
     let left = cache.path().join("locker-copy-left");
     std::fs::create_dir(&left).unwrap();
-    std::fs::write(left.join("copy.db"), "x").unwrap();
-    let follower = Follower::new(membership(&log, cache.path())).unwrap();
-    assert_eq!(entries(), 2, "it is too new");
     let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
     std::fs::File::open(&left).unwrap().set_modified(hour_ago).unwrap();
+    let follower = Follower::new(membership(&log, cache.path())).unwrap();
+    assert_eq!(entries(), 2, "its server is about to lock it, whatever the clocks say");
+    std::fs::write(left.join("copy.db"), "x").unwrap();
+    std::fs::write(left.join("copy.db.lock"), "1\n").unwrap();
     let other = Follower::new(membership(&log, cache.path())).unwrap();
     assert_eq!(entries(), 2, "those of servers that live stay");
     drop((follower, other));

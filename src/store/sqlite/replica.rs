@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rusqlite::OptionalExtension;
@@ -43,8 +42,6 @@ pub fn newest() -> u8 {
 /// How the name of a copy's directory begins.
 const PREFIX: &str = "locker-copy-";
 const FILE: &str = "copy.db";
-/// For how long a directory may not be locked yet: a server makes it and locks it at once.
-const NEW: Duration = Duration::from_secs(60);
 
 /// Why a record was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +99,7 @@ impl Replica {
         let dir = made.with_context(|| {
             format!("cannot make a directory in {} for a copy of the store: name another with --cache", dir.display())
         })?;
-        let lock = LockFile::acquire(&dir.path().join(FILE))?;
+        let lock = LockFile::acquire_new(&dir.path().join(FILE))?;
         Ok(Self {
             database: None,
             tail: Tail::default(),
@@ -269,16 +266,14 @@ pub fn copy(source: &Source) -> anyhow::Result<Option<(NamedTempFile, Seq)>> {
     Ok((seq > 0).then_some((file, Seq(seq))))
 }
 
-/// Removes copies whose servers have ended without removing them. What cannot be removed stays, and so does what is so new
-/// that its server may be about to lock it.
+/// Removes copies whose servers have ended without removing them. What cannot be removed stays. So does a directory without
+/// a lock file: its server is about to lock it. (How old it is says nothing, because wall clocks jump.)
 fn sweep(dir: &Path) {
     for left in fs::read_dir(dir).into_iter().flatten().flatten() {
         let is_copy = left.file_name().to_string_lossy().starts_with(PREFIX);
-        let age = left.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|made| made.elapsed().ok());
-        let is_old = age.is_some_and(|age| age > NEW);
         // The type of the entry itself, not of what a link names.
         let is_dir = left.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_copy && is_old && is_dir && LockFile::acquire(&left.path().join(FILE)).is_ok() {
+        if is_copy && is_dir && LockFile::acquire_left(&left.path().join(FILE)).is_ok() {
             let _ = fs::remove_dir_all(left.path());
         }
     }
