@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::support::{Done, Running, Server, binary, clean, eventually};
+use crate::support::{Done, Running, Server, SetsAtEnd, binary, clean, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -100,6 +100,7 @@ fn a_backup_under_load_is_one_moment_of_the_store_and_further_fences_are_larger(
                 }
             });
         }
+        let _stopping = SetsAtEnd(&stop);
         for round in 0..4 {
             let before: Vec<usize> = counts.iter().map(|c| c.load(Ordering::SeqCst)).collect();
             let file = dir.path().join(format!("backup-{round}.db"));
@@ -111,7 +112,6 @@ fn a_backup_under_load_is_one_moment_of_the_store_and_further_fences_are_larger(
                 counts.iter().zip(&backups[round].1).all(|(c, b)| c.load(Ordering::SeqCst) > *b).then_some(())
             });
         }
-        stop.store(true, Ordering::SeqCst);
     });
     for (file, before) in &backups {
         assert!(!dir.path().join("backup-0.db-wal").exists(), "a backup is one file");

@@ -6,13 +6,14 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use locker::store::sqlite::replica::newest;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::cluster::{FAILOVER, linked, until_ready};
 use crate::support::database::{Database as _, Etcd, Postgres};
 use crate::support::http::Answer;
-use crate::support::{Manner, Receiver, Server, Setup, eventually};
+use crate::support::{Manner, Receiver, Server, SetsAtEnd, Setup, eventually};
 
 fn in_postgres(postgres: &Postgres) -> String {
     format!("postgres://postgres@{}/postgres?sslmode=disable", postgres.address())
@@ -214,6 +215,7 @@ fn servers_of_two_releases_share_a_log_until_the_last_old_one_is_gone() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let load = scope.spawn(|| grants(&servers, &stop));
+        let stopping = SetsAtEnd(&stop);
         let third = Server::start_as(&new);
         until_ready(&third);
         // The old one must not take over, so that a new one leads it.
@@ -224,16 +226,16 @@ fn servers_of_two_releases_share_a_log_until_the_last_old_one_is_gone() {
         second.signal(Signal::SIGCONT);
         until_ready(&second);
         assert_eq!(claim(&second, "through-the-old-one", &json!({ "pool": "x" })).0, 200);
-        assert_eq!(format(), "1");
+        assert_eq!(format(), newest().to_string());
         eventually("the old one has everything", || metric(&second, "locker_log_lag_records") == Some(0.0));
         let fourth = Server::start_as(&new);
         until_ready(&fourth);
         replace(&second, &fourth);
         second.stop();
-        eventually("the new format is used", || format() == "2");
+        eventually("the new format is used", || format() == (newest() + 1).to_string());
         let late = old.launch();
         eventually("an old one says what to do", || late.said("upgrade this server").is_some());
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         assert!(load.join().unwrap() > 0);
     });
 }

@@ -1,9 +1,20 @@
 //! The one way to wait in all tests: check a condition until it holds.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The longest time that a condition may take. It is generous, because test machines are busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Sets a flag when it goes, also because of a panic. A scope waits for all its threads: those that look at the flag end
+/// then, and the panic is told instead of a test that hangs.
+pub struct SetsAtEnd<'f>(pub &'f AtomicBool);
+
+impl Drop for SetsAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// The result of a check: whether the condition holds, or the value that the test waits for.
 pub trait Look {

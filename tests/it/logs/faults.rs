@@ -15,7 +15,7 @@ use locker::store::log::{Log, Manifest, Trouble};
 use super::contract::{append, take};
 use super::{Place, noise};
 use crate::support::cut::Cut;
-use crate::support::eventually;
+use crate::support::{SetsAtEnd, eventually};
 
 /// The parts of the suite.
 pub const ALL: &[(&str, fn(&dyn Place))] = &[
@@ -198,10 +198,11 @@ fn nothing_is_lost_when_the_database_dies(place: &dyn Place) {
             all.push("last".to_owned());
             all
         });
+        let stopping = SetsAtEnd(&stop);
         for _ in 0..2 {
             place.crash();
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         worker.join().unwrap()
     });
     assert_eq!(batches(place), expected);
