@@ -132,8 +132,7 @@ impl SharedStore {
 }
 
 fn append(reign: &Reign, replica: &mut Replica, batch: Batch<'_>) -> anyhow::Result<()> {
-    let bytes = replica::encode(&batch, reign.format())?;
-    let length = bytes.len();
+    let (bytes, length) = replica::encode(&batch, reign.format())?;
     let place = reign.append(bytes)?;
     replica.put(place.seq, place.record, length, batch)
 }

@@ -77,7 +77,8 @@ pub(in crate::store) fn put(address: &LogAddress, file: &Path) -> anyhow::Result
         bail!("somebody else has begun to use it: name another schema (postgres) or prefix (etcd)");
     };
     // The snapshot contains a first record, so that what follows has one to follow.
-    leading.append(replica::encode(&Batch::default(), replica::OLDEST)?, EngineMs(0))?;
+    let (first, _) = replica::encode(&Batch::default(), replica::OLDEST)?;
+    leading.append(first, EngineMs(0))?;
     let place = leading.place();
     let file = std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
     snapshots::put(&mut **leading.log(), place, file)?;

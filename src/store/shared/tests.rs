@@ -15,6 +15,8 @@ use crate::store::samples;
 
 /// A server that shares this log.
 pub(super) fn membership(log: &MemoryLog, cache: &Path) -> Membership {
+    let standing = Standing::default();
+    standing.set_format(replica::newest());
     Membership {
         address: LogAddress::Memory(log.clone()),
         me: Leader { name: "a".to_owned(), run: Id::random().unwrap() },
@@ -22,7 +24,7 @@ pub(super) fn membership(log: &MemoryLog, cache: &Path) -> Membership {
         cache: cache.to_owned(),
         seen: Arc::new(AtomicU64::new(0)),
         rules: BTreeMap::new(),
-        standing: Arc::default(),
+        standing: Arc::new(standing),
     }
 }
 

@@ -1,12 +1,14 @@
 //! A copy of what a log contains, in a file of its own: what a server on a shared log loads when it leads, and where it
 //! reads history and ended claims. It is made again at each start, so nothing of it is ever synced.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, ensure};
+use lz4_flex::block::{compress_prepend_size, decompress, uncompressed_size};
 use rusqlite::OptionalExtension;
 use tempfile::{NamedTempFile, TempDir};
 
@@ -25,7 +27,9 @@ use crate::store::schema;
 /// The format of a record's content, its first byte. It is raised with every change of the rows, of what is in them, and
 /// of the tables. A release reads all formats from [`OLDEST`] on, and can write the one before its own, for servers that
 /// have not been upgraded yet.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The first format whose content is an LZ4 block, after its own length (docs/decisions/0045).
+const COMPRESSED: u8 = 2;
 /// The oldest format that can be written.
 pub const OLDEST: u8 = 1;
 
@@ -52,15 +56,32 @@ pub enum NotApplied {
     Failed(#[from] anyhow::Error),
 }
 
-/// The content of the record of a batch.
+/// What an LZ4 block of one byte can become at most, bytes: a longer content is damage, and no memory is taken for it.
+const MOST_OF_ONE: usize = 255;
+
+/// How many bytes a record has.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct Length {
+    /// In the log.
+    pub record: usize,
+    /// Before it was compressed.
+    pub content: usize,
+}
+
+/// The bytes of the record of a batch.
 ///
 /// # Errors
 /// It cannot be encoded.
-pub(in crate::store) fn encode(batch: &Batch<'_>, format: u8) -> anyhow::Result<Vec<u8>> {
-    postcard::to_extend(batch, vec![format]).context("a batch cannot be encoded")
+pub(in crate::store) fn encode(batch: &Batch<'_>, format: u8) -> anyhow::Result<(Vec<u8>, Length)> {
+    let content = postcard::to_allocvec(batch).context("a batch cannot be encoded")?;
+    let mut record = vec![format];
+    record.extend(if format < COMPRESSED { content.clone() } else { compress_prepend_size(&content) });
+    let length = Length { record: record.len(), content: content.len() };
+    Ok((record, length))
 }
 
-fn decode(record: &Record) -> anyhow::Result<Batch<'_>> {
+/// What a record contains: a batch, as it was before it was compressed.
+fn content(record: &Record) -> anyhow::Result<Cow<'_, [u8]>> {
     let Seq(seq) = record.seq;
     let (format, content) = record.bytes.split_first().with_context(|| format!("record {seq} of the log is empty"))?;
     let known = OLDEST..=newest();
@@ -68,7 +89,13 @@ fn decode(record: &Record) -> anyhow::Result<Batch<'_>> {
         known.contains(format),
         "record {seq} of the log was written by another release of locker: upgrade this server"
     );
-    postcard::from_bytes(content).with_context(|| format!("record {seq} of the log is damaged"))
+    if *format < COMPRESSED {
+        return Ok(content.into());
+    }
+    let is_damaged = || format!("record {seq} of the log is damaged");
+    let (length, block) = uncompressed_size(content).with_context(is_damaged)?;
+    ensure!(length <= block.len().saturating_mul(MOST_OF_ONE), is_damaged());
+    Ok(decompress(block, length).with_context(is_damaged)?.into())
 }
 
 /// The copy, as of the last record that was applied.
@@ -77,7 +104,7 @@ pub struct Replica {
     /// `None` before the first record.
     database: Option<Database>,
     tail: Tail,
-    /// Bytes that are not in the tables for sure, since the number in `asked`.
+    /// Bytes of content that are not in the tables for sure, since the number in `asked`.
     unfolded: u64,
     asked: u64,
     /// Bytes of the records since the snapshot that it began with.
@@ -186,15 +213,19 @@ impl Replica {
     pub fn apply(&mut self, record: &Record) -> Result<(), NotApplied> {
         let mut tail = self.tail;
         tail.follow(record)?;
-        self.put(record.seq, record.id, record.bytes.len(), decode(record)?)?;
+        let content = content(record)?;
+        let batch = postcard::from_bytes(&content);
+        let batch = batch.with_context(|| format!("record {} of the log is damaged", record.seq.0))?;
+        let length = Length { record: record.bytes.len(), content: content.len() };
+        self.put(record.seq, record.id, length, batch)?;
         Ok(())
     }
 
-    /// Puts a batch that the log has under this number and id. `bytes`: the length of its record.
+    /// Puts a batch that the log has under this number and id.
     ///
     /// # Errors
     /// The disk has failed.
-    pub(in crate::store) fn put(&mut self, seq: Seq, id: Id, bytes: usize, batch: Batch<'_>) -> anyhow::Result<()> {
+    pub(in crate::store) fn put(&mut self, seq: Seq, id: Id, length: Length, batch: Batch<'_>) -> anyhow::Result<()> {
         if self.database.is_none() {
             // The id of the store is that of its first record.
             self.open(Seq(seq.0.saturating_sub(1)), &id.to_string())?;
@@ -203,7 +234,7 @@ impl Replica {
         self.seen.fetch_max(revision, Ordering::Relaxed);
         let pending = &self.database()?.pending;
         pending.put(seq.0, batch);
-        let (mut unfolded, mut asked) = (self.unfolded.saturating_add(bytes as u64), self.asked);
+        let (mut unfolded, mut asked) = (self.unfolded.saturating_add(length.content as u64), self.asked);
         if unfolded > TURN {
             // The disk must not fall behind without bound.
             pending.fold_through(asked)?;
@@ -211,7 +242,7 @@ impl Replica {
             (unfolded, asked) = (0, seq.0);
         }
         (self.unfolded, self.asked) = (unfolded, asked);
-        self.since_snapshot.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.since_snapshot.fetch_add(length.record as u64, Ordering::Relaxed);
         self.tail = Tail { seq, record: id };
         Ok(())
     }
@@ -275,6 +306,51 @@ fn sweep(dir: &Path) {
         let is_dir = left.file_type().is_ok_and(|kind| kind.is_dir());
         if is_copy && is_dir && LockFile::acquire_left(&left.path().join(FILE)).is_ok() {
             let _ = fs::remove_dir_all(left.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::samples;
+
+    fn record(bytes: Vec<u8>) -> Record {
+        Record { seq: Seq(7), id: Id(1), before: Id::NONE, term: 1, bytes }
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_contains_its_batch_in_every_format(changes in samples::changes()) {
+            let batch = Batch::of(&changes).unwrap();
+            let plain = postcard::to_allocvec(&batch).unwrap();
+            for format in OLDEST..=FORMAT {
+                let (bytes, length) = encode(&batch, format).unwrap();
+                prop_assert_eq!((length.record, length.content), (bytes.len(), plain.len()));
+                prop_assert_eq!(bytes[0], format);
+                let record = record(bytes);
+                prop_assert_eq!(&*content(&record).unwrap(), &*plain);
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_records_are_refused_and_take_no_memory() {
+        let (whole, _) = encode(&Batch::default(), FORMAT).unwrap();
+        let block = &whole[5..];
+        let cases = [
+            (vec![], "record 7 of the log is empty"),
+            (vec![FORMAT + 1], "was written by another release of locker: upgrade this server"),
+            (vec![FORMAT], "record 7 of the log is damaged"),
+            (whole[..whole.len() - 1].to_vec(), "record 7 of the log is damaged"),
+            // 4 GiB, it says.
+            ([&[FORMAT, 255, 255, 255, 255], block].concat(), "record 7 of the log is damaged"),
+        ];
+        for (bytes, says) in cases {
+            let error = format!("{:#}", content(&record(bytes.clone())).unwrap_err());
+            assert!(error.contains(says), "{bytes:?}: {error}");
         }
     }
 }

@@ -3,18 +3,15 @@
 //! | key, behind the prefix | value |
 //! |---|---|
 //! | `head` | [`StoredHead`] |
-//! | `record/SEQ` | a line of JSON, [`StoredRecord`]; then the bytes, deflated if there are many, and if they are not in parts |
+//! | `record/SEQ` | a line of JSON, [`StoredRecord`]; then the bytes, if they are not in parts |
 //! | `part/SEQ/ID/N` | bytes of a large record; valid once its record is there |
 //! | `piece/SNAPSHOT/N` | bytes of a snapshot; valid once the manifest names it |
 //! | `manifest` | [`StoredManifest`] |
 //! | `note/NAME` | bytes |
 
-use std::borrow::Cow;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 
-use flate2::Compression;
 use flate2::read::DeflateDecoder;
-use flate2::write::DeflateEncoder;
 use serde::{Deserialize, Serialize};
 
 use crate::core::time::{EngineMs, Span};
@@ -25,10 +22,6 @@ use crate::store::log::{Cause, Manifest, Trouble};
 const FORMAT: u32 = 1;
 /// The most bytes of a record in one value. A request may have 1.5 MiB; several small ones wait less for each other.
 const PART_BYTES: usize = 256 * 1024;
-/// From how many bytes on a record is deflated. The gateway takes longer to read bytes than it takes to deflate them, and
-/// little is left of rows of JSON that are so alike.
-const DEFLATE_FROM: usize = 2 * 1024;
-
 /// The keys behind one prefix.
 #[derive(Debug)]
 pub(super) struct Keys {
@@ -110,7 +103,8 @@ struct StoredRecord {
     term: u64,
     /// How many parts it has; 0 if the bytes follow.
     parts: usize,
-    /// How many bytes there are when they are inflated. `None`: they are not deflated.
+    /// How many bytes there are when they are inflated. Only records of the formats whose content was not compressed yet
+    /// have it, and not all of those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inflated: Option<usize>,
 }
@@ -171,24 +165,22 @@ pub(super) fn decode_head(bytes: &[u8]) -> Result<Head, Trouble> {
 /// A record as it is stored.
 #[derive(Debug)]
 pub(super) struct Packed<'r> {
-    bytes: Cow<'r, [u8]>,
+    bytes: &'r [u8],
     stored: StoredRecord,
 }
 
 impl<'r> Packed<'r> {
-    pub fn of(record: &'r Record) -> Result<Self, Trouble> {
+    pub fn of(record: &'r Record) -> Self {
         let Record { id, before, term, bytes, .. } = record;
-        let deflated = (bytes.len() >= DEFLATE_FROM).then(|| deflate(bytes)).transpose()?;
-        let inflated = deflated.is_some().then_some(bytes.len());
-        let bytes = deflated.map_or(Cow::Borrowed(&bytes[..]), Cow::Owned);
         let parts = if bytes.len() <= PART_BYTES { 0 } else { bytes.len().div_ceil(PART_BYTES) };
-        let stored = StoredRecord { id: id.to_string(), before: before.to_string(), term: *term, parts, inflated };
-        Ok(Self { bytes, stored })
+        let stored =
+            StoredRecord { id: id.to_string(), before: before.to_string(), term: *term, parts, inflated: None };
+        Self { bytes, stored }
     }
 
     /// What is stored apart from its value.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        let bytes: &[u8] = if self.stored.parts == 0 { &[] } else { &self.bytes };
+        let bytes = if self.stored.parts == 0 { &[] } else { self.bytes };
         bytes.chunks(PART_BYTES)
     }
 
@@ -196,16 +188,10 @@ impl<'r> Packed<'r> {
         let mut value = json(&self.stored)?;
         value.push(b'\n');
         if self.stored.parts == 0 {
-            value.extend_from_slice(&self.bytes);
+            value.extend_from_slice(self.bytes);
         }
         Ok(value)
     }
-}
-
-fn deflate(bytes: &[u8]) -> Result<Vec<u8>, Trouble> {
-    let mut deflater = DeflateEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
-    let deflated = deflater.write_all(bytes).and_then(|()| deflater.finish());
-    deflated.map_err(|error| Trouble::new(Cause::Failed, error.to_string()))
 }
 
 /// A record of which parts may be missing yet.
@@ -266,52 +252,43 @@ pub(super) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Trouble> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::DeflateEncoder;
+
     use super::*;
 
     fn record(bytes: Vec<u8>) -> Record {
         Record { seq: Seq(7), id: Id(70), before: Id(60), term: 3, bytes }
     }
 
-    /// The value and the parts of a record, and what is read from them.
-    fn stored(record: &Record) -> (Vec<u8>, Vec<Vec<u8>>, Record) {
-        let packed = Packed::of(record).unwrap();
-        let (value, parts) = (packed.value().unwrap(), packed.parts().map(<[u8]>::to_vec).collect::<Vec<_>>());
-        let mut unpacked = Unpacked::of("locker/record/00000000000000000007", &value).unwrap();
-        assert_eq!(unpacked.parts, parts.len());
-        parts.iter().for_each(|part| unpacked.record.bytes.extend_from_slice(part));
-        (value, parts, unpacked.whole().unwrap())
-    }
-
-    /// Bytes that deflating does not make less.
-    fn noise(length: usize) -> Vec<u8> {
-        let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
-        std::iter::successors(Some(1_u64), next).map(|state| state.to_be_bytes()[0]).take(length).collect()
+    /// What is read from the value and the parts of a record, and how many parts there are.
+    fn stored(record: &Record) -> (Record, usize) {
+        let packed = Packed::of(record);
+        let mut unpacked = Unpacked::of("locker/record/00000000000000000007", &packed.value().unwrap()).unwrap();
+        packed.parts().for_each(|part| unpacked.record.bytes.extend_from_slice(part));
+        assert_eq!(unpacked.parts, packed.parts().count());
+        (unpacked.whole().unwrap(), packed.parts().count())
     }
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
-        for length in [0, 1, DEFLATE_FROM - 1, DEFLATE_FROM, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES] {
-            for record in [record(vec![b'x'; length]), record(noise(length))] {
-                let (_, _, read) = stored(&record);
-                assert_eq!(read, record, "{length} bytes");
-            }
+        for (length, parts) in [(0, 0), (1, 0), (PART_BYTES, 0), (PART_BYTES + 1, 2), (3 * PART_BYTES, 3)] {
+            let record = record(vec![b'x'; length]);
+            assert_eq!(stored(&record), (record, parts), "{length} bytes");
         }
     }
 
     #[test]
-    fn many_bytes_are_deflated_before_they_are_divided() {
-        let (value, parts, _) = stored(&record(vec![b'x'; 3 * PART_BYTES]));
-        assert!(parts.is_empty() && value.len() < 3 * PART_BYTES / 100, "{} bytes", value.len());
-        let (value, parts, _) = stored(&record(noise(3 * PART_BYTES)));
-        assert_eq!((parts.len(), value.len() < 1_000), (4, true), "a little more than three parts");
-    }
-
-    #[test]
-    fn a_record_of_which_something_is_missing_is_refused() {
-        let packed = record(vec![b'x'; DEFLATE_FROM]);
-        let value = Packed::of(&packed).unwrap().value().unwrap();
+    fn a_deflated_record_is_read_and_refused_if_something_is_missing() {
+        let bytes = vec![b'x'; 4096];
+        let mut deflater = DeflateEncoder::new(Vec::new(), Compression::fast());
+        deflater.write_all(&bytes).unwrap();
+        let line = format!(r#"{{"id":"{}","before":"{}","term":3,"parts":0,"inflated":4096}}"#, Id(70), Id(60));
+        let value = [format!("{line}\n").as_bytes(), &deflater.finish().unwrap()].concat();
         let whole = |value: &[u8]| Unpacked::of("record/7", value).and_then(Unpacked::whole);
-        assert_eq!(whole(&value), Ok(packed));
+        assert_eq!(whole(&value), Ok(record(bytes)));
         for cut in 1..=4 {
             whole(&value[..value.len() - cut]).unwrap_err();
         }

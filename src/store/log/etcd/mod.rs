@@ -177,7 +177,7 @@ impl Log for EtcdLog {
         if let Change::Append { record, .. } = &write.change
             && write.fits(self.head_seen())
         {
-            let packed = Packed::of(record)?;
+            let packed = Packed::of(record);
             self.put_parts(record, &packed)?;
             changes.push(put(&self.keys.record(record.seq), &packed.value()?));
         }
