@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::candidates;
-use super::claim::{self, Claim, End, Ended, Part, Phase, Presence, Scope, Terms, Want};
+use super::claim::{self, Claim, End, Ended, LockSet, Part, Phase, Presence, Scope, Terms, Want};
 use super::claims::{self, reply_of};
 use super::command::{AskClaim, Refusal, Reply, Wait, check_limit};
 use super::deadlock;
@@ -40,16 +40,18 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
     }
     let unmade = unmade_pools(state, &claim);
     let outdated = supersede::outdated_by(state, &claim);
-    let mut served = could_be_served(state, &claim);
-    if !served && marks::make_way(state, &claim, now) {
-        served = could_be_served(state, &claim);
+    let mut free = could_have(state, &claim);
+    if free.is_none() && marks::make_way(state, &claim, now) {
+        free = could_have(state, &claim);
     }
-    if !served {
+    if free.is_none() {
         if !ask.queue {
             return Ok(Reply::Busy(Box::new(ask)));
         }
         check_queues(state, &claim, &outdated)?;
     }
+    // What is changed below may change which locks it can have.
+    let free = free.filter(|_| outdated.is_empty() && unmade.is_empty());
     for old in outdated {
         claims::finish(state, &old, End::Superseded, Some(Arc::clone(&claim.terms.owner)), None, now);
     }
@@ -57,6 +59,12 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
         make_own_pool(state, pool, &claim, now);
     }
     state.insert_claim(Claim { made: unmade.into(), ..claim });
+    if let Some(locks) = free
+        && let Some(claim) = state.claim(&ask.id).cloned()
+    {
+        claims::grant(state, &claim, locks, now);
+        return reply_of(state, &ask.id, false);
+    }
     serve(state, &ask, true, now)
 }
 
@@ -73,16 +81,16 @@ fn answered_by_mark(state: &mut State, ask: &AskClaim) -> Result<Option<Reply>, 
     Ok(marks::lend(state, ask).map(|claim| Reply::Claim { claim, parked: false }))
 }
 
-/// Whether a claim that is not in the state yet would be served at once. A pool that the claim would make counts as
-/// free.
-fn could_be_served(state: &State, claim: &Claim) -> bool {
+/// The locks that a claim would be served with at once, if it were in the state. A pool that the claim would make counts as
+/// free, and is left out.
+fn could_have(state: &State, claim: &Claim) -> Option<LockSet> {
     let is_known = |part: &Part| state.snapshot.pool(&part.pool).is_some();
     if claim.terms.ask.parts.iter().all(is_known) {
-        return turn(&state.snapshot, claim).is_some();
+        return turn(&state.snapshot, claim);
     }
     let mut known = claim.clone();
     known.terms.ask.parts.retain(is_known);
-    turn(&state.snapshot, &known).is_some()
+    turn(&state.snapshot, &known)
 }
 
 /// Refuses a claim that would have to wait in a full queue. Claims that this one supersedes do not count.

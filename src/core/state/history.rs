@@ -137,8 +137,7 @@ impl State {
             if outdated.is_empty() {
                 self.offer_to_prune(pool, entry.key);
             }
-            outdated.iter().for_each(|old| self.histories.change_newest(pool, *old, Some(entry.key)));
-            outdated.into_iter().flatten().for_each(|old| self.offer_to_prune(pool, old));
+            self.succeed(pool, &outdated, entry.key);
         }
         self.count_listings(entry, pools, is_of_no_pool);
     }

@@ -179,6 +179,11 @@ fn every_route_but_these_is_guarded() {
         }
     }
     assert_eq!(public, PUBLIC);
+    assert_eq!(
+        answer(&guard, request("GET", "/%68ealthz", None, None)).status,
+        200,
+        "the same path, written otherwise"
+    );
     for method in ["POST", "DELETE"] {
         assert_eq!(answer(&guard, request(method, "/api/v1/session", None, None)).status, 401, "{method}");
     }

@@ -324,6 +324,12 @@ fn done(_: &Routes, _: &Call<'_>, reply: Reply) -> Result<Response, Failure> {
 /// The rule for a request. [`Access::Guarded`] if no route serves it.
 #[must_use]
 pub fn access(request: &Request) -> Access {
+    // Almost no request is for one of them, and then there is nothing to find. Their paths have no parameters.
+    static PUBLIC: LazyLock<Vec<&'static str>> =
+        LazyLock::new(|| ROUTES.iter().filter(|route| route.need == Need::Nothing).map(|route| route.path).collect());
+    if !request.path.contains('%') && !PUBLIC.contains(&&*request.path) {
+        return Access::Guarded;
+    }
     let is_public = find(request).is_ok_and(|found| found.route.need == Need::Nothing);
     if is_public { Access::Public } else { Access::Guarded }
 }

@@ -222,6 +222,26 @@ impl State {
         }
     }
 
+    /// Another entry is the newest of some locks of a pool. Those before it, if there were any, may be pruned then.
+    pub(super) fn succeed(&mut self, pool: &PoolName, outdated: &[Option<ChangeKey>], newest: ChangeKey) {
+        if outdated.is_empty() {
+            return;
+        }
+        let Self { snapshot, histories, claimed, .. } = self;
+        let Some(p) = snapshot.pool(pool) else { return };
+        histories.change(pool, |kept| {
+            outdated.iter().for_each(|old| kept.change_newest(*old, Some(newest)));
+            for old in outdated.iter().flatten() {
+                if let Some(listed) = p.changes.get(old)
+                    && !kept.is_newest(*old)
+                    && !claimed.contains(old)
+                {
+                    kept.insert(*old, *listed);
+                }
+            }
+        });
+    }
+
     /// Offers all entries of a pool, in a restart.
     pub(super) fn offer_all_to_prune(&mut self, pool: &PoolName) {
         let Self { snapshot, histories, claimed, .. } = self;
