@@ -178,7 +178,7 @@ const PLAIN: &[&str] = &[
 /// The answer without what differs by the time and the names that were asked for.
 fn comparable(answer: &Answer) -> String {
     let text = String::from_utf8_lossy(&answer.body).replace("secret", "absent").replace("ec23", "ec24");
-    // Pages and figures say when they were made: with the date (`2026-11-27T10:40:06Z`), or by the time of day (`10:40:06Z`).
+    // Pages and figures say when they were made: `2026-11-27T10:40:06Z`, or `10:40:06Z`.
     let is_of_time =
         |word: &str| word.contains(':') && word.ends_with('Z') && word.starts_with(|c: char| c.is_ascii_digit());
     let words: Vec<&str> = text.split(['"', '<', '>', ' ']).filter(|word| !is_of_time(word)).collect();

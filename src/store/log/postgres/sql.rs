@@ -3,8 +3,8 @@
 /// The format of the tables.
 pub(super) const VERSION: i32 = 1;
 
-/// Bytes of records are not compressed here: that takes longer than writing them, and they are already. They are in the row itself while it fits into a
-/// page, and not in pieces elsewhere.
+/// The database does not compress the bytes of records: that takes longer than writing them, and they are compressed
+/// already. They are in the row itself while it fits into a page, and not in pieces elsewhere.
 ///
 /// The schema's name is checked and quoted by [`super::address`], so it can stand in a statement.
 const CREATE: &str = "
