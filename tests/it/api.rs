@@ -500,6 +500,9 @@ GET    /api/v1/claims/s3        |                                               
 DELETE /api/v1/claims/s3        |                                                        | 200
 PUT    /api/v1/claims/s4        | {"pool":"sb","owner":{"cluster":"https://ci","build_id":"1"}} | 423 waiting claim.queue.stuck=-
 ... 1s
+# Whether a timer or this step has looked at what s4 waits for, the next look is due in a second.
+PUT    /api/v1/claims/s3        | {"pool":"sa","owner":{"cluster":"https://ci","build_id":"1"}} | 410 ended
+... 1s
 PUT    /api/v1/claims/s5        | {"pool":"sa","owner":{"cluster":"https://ci","build_id":"2","team":"main","job":"j","build_name":"3"}} | 423 deadlock builds.#=2 builds.0.build_id=2 builds.1.build_id=1 own=-
 PUT    /api/v1/claims/s4        | {"pool":"sb","owner":{"cluster":"https://ci","build_id":"1"}} | 423 deadlock builds.0.build_id=1 builds.1.job=j
 
