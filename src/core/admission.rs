@@ -27,7 +27,7 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
     }
     if let Some(claim) = state.claim(&ask.id).cloned() {
         ask_again(state, &claim, &ask)?;
-        return serve(state, &ask, false, now);
+        return serve(state, &ask, false, None, now);
     }
     if let Some(reply) = answered_by_mark(state, &ask)? {
         return Ok(reply);
@@ -59,13 +59,7 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
         make_own_pool(state, pool, &claim, now);
     }
     state.insert_claim(Claim { made: unmade.into(), ..claim });
-    if let Some(locks) = free
-        && let Some(claim) = state.claim(&ask.id).cloned()
-    {
-        claims::grant(state, &claim, locks, now);
-        return reply_of(state, &ask.id, false);
-    }
-    serve(state, &ask, true, now)
+    serve(state, &ask, true, free, now)
 }
 
 /// The marked hold of the same build that answers a new request for the same (docs/decisions/0023): the second run of a
@@ -259,15 +253,16 @@ fn make_own_pool(state: &mut State, name: &PoolName, claim: &Claim, now: Now) {
     state.record(Entry { pools: vec![name.clone()], locks, ..Entry::about(claim, ChangeKind::Added, None) }, now);
 }
 
-/// Gives the claim its locks if it is its turn. Otherwise the claim waits, in the way that its request allows.
-fn serve(state: &mut State, ask: &AskClaim, is_new: bool, now: Now) -> Result<Reply, Refusal> {
+/// Gives the claim its locks if it is its turn: those that are known to be `free` for it, if somebody has looked already.
+/// Otherwise the claim waits, in the way that its request allows.
+fn serve(state: &mut State, ask: &AskClaim, is_new: bool, free: Option<LockSet>, now: Now) -> Result<Reply, Refusal> {
     let Some(claim) = state.claim(&ask.id).cloned() else {
         return Err(Refusal::NoSuchClaim { id: ask.id.clone() });
     };
     if !claim.waits() {
         return Ok(Reply::Claim { claim, parked: false });
     }
-    if let Some(locks) = turn(&state.snapshot, &claim) {
+    if let Some(locks) = free.or_else(|| turn(&state.snapshot, &claim)) {
         claims::grant(state, &claim, locks, now);
         return reply_of(state, &ask.id, false);
     }

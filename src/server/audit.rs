@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::limits::AUDIT_BATCHES;
 use super::views;
 use crate::client::who;
-use crate::core::claim::{End, Owner};
+use crate::core::claim::End;
 use crate::core::history::{Change, ChangeKind};
 use crate::core::names::{ClaimId, PoolName, TokenName};
 use crate::core::origin::Origin;
@@ -23,9 +23,6 @@ use crate::wire::escape::escape;
 
 /// How long batches are gathered: the engine would wake this thread for each of them, and the log gathers lines as well.
 const GATHER: Duration = Duration::from_millis(10);
-
-/// What a line says where nobody is known.
-const NOBODY: &str = "-";
 
 type Batch = Vec<Arc<Change>>;
 
@@ -116,10 +113,7 @@ fn write(change: &Change) {
     let nobody = Origin::default();
     let Origin { proved, address, request, rule, .. } = origin.as_deref().unwrap_or(&nobody);
     let pools: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
-    let who = match who.as_deref() {
-        Some(owner) if *owner != Owner::default() => escape(&who::owner(&views::owner(owner), NOBODY)),
-        _ => NOBODY.to_owned(),
-    };
+    let who = who.as_deref().map(views::owner).unwrap_or_default();
     tracing::info!(
         target: "locker::audit",
         revision = key.revision.0,
@@ -128,7 +122,7 @@ fn write(change: &Change) {
         claim = claim.as_ref().map(ClaimId::as_str),
         token = token.as_ref().map(TokenName::as_str),
         how = end.map(End::word),
-        who,
+        who = escape(&who::owner(&who, "-")),
         identity = proved.as_ref().map(|identity| escape(&identity.to_string())),
         address = address.as_deref().map(escape),
         rule = rule.as_deref().map(escape),

@@ -324,7 +324,7 @@ fn done(_: &Routes, _: &Call<'_>, reply: Reply) -> Result<Response, Failure> {
 /// The rule for a request. [`Access::Guarded`] if no route serves it.
 #[must_use]
 pub fn access(request: &Request) -> Access {
-    // Almost no request is for one of them, and then there is nothing to find. Their paths have no parameters.
+    // Almost no request is for a public route, and then there is nothing to find. No public path has a parameter.
     static PUBLIC: LazyLock<Vec<&'static str>> =
         LazyLock::new(|| ROUTES.iter().filter(|route| route.need == Need::Nothing).map(|route| route.path).collect());
     if !request.path.contains('%') && !PUBLIC.contains(&&*request.path) {

@@ -74,10 +74,15 @@ pub(in crate::store) struct Length {
 /// It cannot be encoded.
 pub(in crate::store) fn encode(batch: &Batch<'_>, format: u8) -> anyhow::Result<(Vec<u8>, Length)> {
     let content = postcard::to_allocvec(batch).context("a batch cannot be encoded")?;
-    let mut record = vec![format];
-    record.extend(if format < COMPRESSED { content.clone() } else { compress_prepend_size(&content) });
-    let length = Length { record: record.len(), content: content.len() };
+    let bytes = content.len();
+    let packed = if format < COMPRESSED { content } else { compress_prepend_size(&content) };
+    let record = [&[format], &*packed].concat();
+    let length = Length { record: record.len(), content: bytes };
     Ok((record, length))
+}
+
+fn damaged(record: &Record) -> String {
+    format!("record {} of the log is damaged", record.seq.0)
 }
 
 /// What a record contains: a batch, as it was before it was compressed.
@@ -92,10 +97,9 @@ fn content(record: &Record) -> anyhow::Result<Cow<'_, [u8]>> {
     if *format < COMPRESSED {
         return Ok(content.into());
     }
-    let is_damaged = || format!("record {seq} of the log is damaged");
-    let (length, block) = uncompressed_size(content).with_context(is_damaged)?;
-    ensure!(length <= block.len().saturating_mul(MOST_OF_ONE), is_damaged());
-    Ok(decompress(block, length).with_context(is_damaged)?.into())
+    let (length, block) = uncompressed_size(content).with_context(|| damaged(record))?;
+    ensure!(length <= block.len().saturating_mul(MOST_OF_ONE), damaged(record));
+    Ok(decompress(block, length).with_context(|| damaged(record))?.into())
 }
 
 /// The copy, as of the last record that was applied.
@@ -214,8 +218,7 @@ impl Replica {
         let mut tail = self.tail;
         tail.follow(record)?;
         let content = content(record)?;
-        let batch = postcard::from_bytes(&content);
-        let batch = batch.with_context(|| format!("record {} of the log is damaged", record.seq.0))?;
+        let batch = postcard::from_bytes(&content).with_context(|| damaged(record))?;
         let length = Length { record: record.bytes.len(), content: content.len() };
         self.put(record.seq, record.id, length, batch)?;
         Ok(())

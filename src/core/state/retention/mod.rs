@@ -41,6 +41,13 @@ impl OfPool {
         }
     }
 
+    /// This entry may be pruned once it is neither the newest of a lock nor the `claimed` entry of a live hold.
+    fn offer(&mut self, key: ChangeKey, listed: Listed, claimed: &BTreeSet<ChangeKey>) {
+        if !self.is_newest(key) && !claimed.contains(&key) {
+            self.insert(key, listed);
+        }
+    }
+
     /// This entry was pruned.
     fn remove(&mut self, key: ChangeKey, listed: Listed) {
         if self.set_of(listed).remove(&key) {
@@ -209,17 +216,11 @@ impl State {
         }
     }
 
-    /// An entry may be pruned once it is neither the newest of a lock nor the `claimed` entry of a live hold.
+    /// Offers one entry of a pool, if the pool still lists it.
     pub(super) fn offer_to_prune(&mut self, pool: &PoolName, key: ChangeKey) {
         let Self { snapshot, histories, claimed, .. } = self;
         let Some(listed) = snapshot.pool(pool).and_then(|p| p.changes.get(&key)).copied() else { return };
-        if !claimed.contains(&key) {
-            histories.change(pool, |kept| {
-                if !kept.is_newest(key) {
-                    kept.insert(key, listed);
-                }
-            });
-        }
+        histories.change(pool, |kept| kept.offer(key, listed, claimed));
     }
 
     /// Another entry is the newest of some locks of a pool. Those before it, if there were any, may be pruned then.
@@ -232,11 +233,8 @@ impl State {
         histories.change(pool, |kept| {
             outdated.iter().for_each(|old| kept.change_newest(*old, Some(newest)));
             for old in outdated.iter().flatten() {
-                if let Some(listed) = p.changes.get(old)
-                    && !kept.is_newest(*old)
-                    && !claimed.contains(old)
-                {
-                    kept.insert(*old, *listed);
+                if let Some(listed) = p.changes.get(old) {
+                    kept.offer(*old, *listed, claimed);
                 }
             }
         });
@@ -248,9 +246,7 @@ impl State {
         let Some(p) = snapshot.pool(pool).filter(|p| !p.changes.is_empty()) else { return };
         histories.change(pool, |kept| {
             for (key, listed) in &p.changes {
-                if !kept.is_newest(*key) && !claimed.contains(key) {
-                    kept.insert(*key, *listed);
-                }
+                kept.offer(*key, *listed, claimed);
             }
         });
     }

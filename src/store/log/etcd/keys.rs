@@ -22,6 +22,7 @@ use crate::store::log::{Cause, Manifest, Trouble};
 const FORMAT: u32 = 1;
 /// The most bytes of a record in one value. A request may have 1.5 MiB; several small ones wait less for each other.
 const PART_BYTES: usize = 256 * 1024;
+
 /// The keys behind one prefix.
 #[derive(Debug)]
 pub(super) struct Keys {
