@@ -1,6 +1,8 @@
 //! Several real servers on one real PostgreSQL or etcd: one leads, another takes over. They need `etcd` and `postgres`
 //! (`apt-get install etcd-server postgresql`).
 
+mod standby;
+
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 

@@ -12,7 +12,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use locker::client::Client;
@@ -21,6 +21,7 @@ use locker::wire::errors::Code;
 use locker::wire::server_url::ServerUrl;
 use locker::wire::tls::Tls;
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+use support::clock::WallClock;
 use support::{Running, Server, eventually};
 use tempfile::TempDir;
 
@@ -222,30 +223,12 @@ fn a_server_that_restarts_within_a_lease_remembers_it() {
     assert!(yard.writes("fenced").iter().all(|write| *write == fence), "one hold all the time");
 }
 
-/// Where Debian's package `faketime` puts its library (`bin/test` installs it).
-fn faketime() -> String {
-    let found =
-        ["x86_64-linux-gnu", "aarch64-linux-gnu"].map(|arch| format!("/usr/lib/{arch}/faketime/libfaketime.so.1"));
-    found.into_iter().find(|path| Path::new(path).exists()).expect("libfaketime: apt-get install faketime")
-}
-
 #[test]
 fn story_26_the_wall_clock_jumps_by_a_day_in_both_directions() {
-    let (library, dir) = (faketime(), tempfile::tempdir().unwrap());
-    let clock = dir.path().join("clock");
-    let jump = |by: &str| {
-        let new = dir.path().join("new");
-        std::fs::write(&new, format!("{by}\n")).unwrap();
-        std::fs::rename(new, &clock).unwrap();
-    };
-    jump("+0");
-    let clock_file = clock.to_str().unwrap();
-    let vars = [
-        ("LD_PRELOAD", library.as_str()),
-        ("FAKETIME_TIMESTAMP_FILE", clock_file),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ("FAKETIME_NO_CACHE", "1"),
-    ];
+    let dir = tempfile::tempdir().unwrap();
+    let clock = WallClock::in_file(&dir.path().join("clock"));
+    assert!(clock.moves(), "libfaketime: apt-get install faketime");
+    let vars = clock.vars();
     let mut yard = Yard::with(Server::start_with("sqlite", &[], &vars));
     let wall = |yard: &Yard| chrono::DateTime::parse_from_rfc3339(&yard.api.info().unwrap().time).unwrap();
     let first = yard.writer("first", &vars);
@@ -258,7 +241,7 @@ fn story_26_the_wall_clock_jumps_by_a_day_in_both_directions() {
     for (by, days) in [("+1d", 1), ("-1d", -2), ("+0", 1)] {
         let before = wall(&yard);
         yard.until_renewed(fence);
-        jump(by);
+        clock.jump(by);
         let jumped = (wall(&yard) - before).num_minutes();
         assert!((jumped - days * 24 * 60).abs() < 30, "the clock has jumped: {jumped} minutes");
         // Renewed under both clocks: no lease has ended.
@@ -268,7 +251,7 @@ fn story_26_the_wall_clock_jumps_by_a_day_in_both_directions() {
         }
     }
     // A restart under another clock changes nothing, either.
-    jump("-1d");
+    clock.jump("-1d");
     yard.server.kill();
     yard.server.again();
     yard.until_renewed(fence);

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -193,6 +194,23 @@ impl Postgres {
         let standby = Self { machine, settings: self.settings.clone() };
         standby.run();
         standby
+    }
+
+    /// Whether a standby streams from it, soon.
+    pub fn is_streamed(&self) -> bool {
+        let end = Instant::now() + Duration::from_secs(10);
+        let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+        while Instant::now() < end {
+            if self.try_sql(streams).is_ok_and(|n| n == "1") {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
+    pub fn until_streamed(&self) {
+        eventually("a standby that streams", || self.is_streamed());
     }
 
     /// Makes a standby the primary.
@@ -390,7 +408,7 @@ impl Etcd {
         let url = format!("http://{}/health", self.machine.address);
         ureq::get(&url)
             .config()
-            .timeout_global(Some(std::time::Duration::from_secs(5)))
+            .timeout_global(Some(Duration::from_secs(5)))
             .build()
             .call()
             .is_ok_and(|mut answer| answer.body_mut().read_to_string().is_ok_and(|text| text.contains(r#""true""#)))

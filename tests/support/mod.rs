@@ -7,12 +7,13 @@
 //! | [`server`] | a real `locker server` on a free port |
 //! | [`build`] | a build of Concourse: `check`, `in` and `out` as Concourse runs them |
 //! | [`http`] | a raw HTTP client that shows every byte, and can behave badly |
-//! | [`wait`], [`clock`] | the one way to wait; a clock that tests move |
+//! | [`wait`], [`clock`] | the one way to wait; clocks that tests move |
 //! | [`in_process`] | engine, routes and door in the process of the test |
 //! | [`concourse`], [`passes`] | a pretend Concourse; a build that it runs again in place |
 //! | [`issuer`] | a pretend issuer of id tokens |
 //! | [`impostor`], [`proxy`] | a server of another program; a network that fails |
 //! | [`database`], [`cut`] | real etcd and PostgreSQL; a proxy that cuts connections to them |
+//! | [`wires`] | proxies that cut, hold, delay and lose what travels, and lead elsewhere |
 //! | [`receiver`] | a pretend receiver of webhooks |
 //! | [`port`] | the port of the pretend servers |
 //! | [`certs`], [`terminal`], [`files`], [`malformed`] | certificates; a terminal; directories; malformed requests |
@@ -47,6 +48,7 @@ pub mod receiver;
 pub mod server;
 pub mod terminal;
 pub mod wait;
+pub mod wires;
 
 pub use build::{Build, out_in};
 pub use files::{file, tree};

@@ -42,9 +42,14 @@ use super::rows::Batch;
 use super::sqlite::replica::{self, Replica};
 use super::{Reader, Store};
 use crate::core::history::Outline;
-use crate::core::names::Revision;
-use crate::core::state::{Changes, EndedOutline, Loaded};
-use crate::core::time::Span;
+use crate::core::names::{Revision, Ticket};
+use crate::core::state::{Changes, EndedOutline, Loaded, Meta};
+use crate::core::time::{EngineMs, Span};
+
+/// How many revisions a leader leaves out when it begins. The one before may have given some that the database has lost and
+/// that this server has not seen: these are minutes of work at full speed. 64 times as many are an epoch, a minute by the
+/// clock, so that changes of leaders do not run ahead of the clock.
+const UNSEEN: u64 = 1 << 22;
 
 /// What a server on a shared log must know.
 #[derive(Debug, Clone)]
@@ -140,14 +145,25 @@ fn append(reign: &Reign, replica: &mut Replica, batch: Batch<'_>) -> anyhow::Res
 impl Store for SharedStore {
     fn load(&mut self) -> anyhow::Result<Loaded> {
         let mut loaded = self.replica.database()?.load()?;
-        if let Some(meta) = &mut loaded.meta {
-            // The leaders before this one have said in each beat how far their time has come.
-            meta.engine = meta.engine.max(self.reign.engine());
-            if self.seen > meta.revision.0 {
-                // The log was set back: no fence may be given again that this server has seen.
-                meta.revision = Revision::start_of(Revision(self.seen).epoch() + 1);
-            }
+        // A log that was set back to its beginning has none.
+        let meta = loaded.meta.get_or_insert(Meta {
+            revision: Revision::default(),
+            next_ticket: Ticket::FIRST,
+            engine: EngineMs::default(),
+            pruned: Revision::default(),
+        });
+        // The leaders before this one have said in each beat how far their time has come.
+        meta.engine = meta.engine.max(self.reign.engine());
+        let (seen, has) = (Revision(self.seen), meta.revision);
+        if seen > has {
+            tracing::error!(
+                seen = seen.0,
+                has = has.0,
+                "the log was set back: what was acknowledged after its newest revision may be lost; no revision or fence that \
+                 this server has seen is given again (docs/cluster.md#what-the-database-must-promise)"
+            );
         }
+        meta.revision = Revision(seen.max(has).0 + UNSEEN);
         Ok(loaded)
     }
 

@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_millis(250);
 /// How many spans a note stands still before its server is gone: longer than a database that fails over is away.
 const GONE: u32 = 6;
-/// After how many looks the room of the database is looked at again.
+/// After how many looks the room of the database is looked at again. A leader looks at once when it begins to lead.
 const ROOM: u64 = 10;
 /// How long the end of a server waits until its note is removed.
 const LAST: Duration = Duration::from_millis(300);
@@ -181,6 +181,8 @@ struct Registrar {
     count: u64,
     /// The head under a leader with other rules, and since when it looks like that.
     judged: Option<(Head, Instant)>,
+    /// The term in which it led when it looked last.
+    led: Option<u64>,
     /// Standbys that may lose something, as was said last.
     standbys: u64,
     admitted: Arc<Mutex<Admitted>>,
@@ -201,6 +203,7 @@ impl Registrar {
             watched: Watched::default(),
             count: 0,
             judged: None,
+            led: None,
             standbys: 0,
             admitted: Arc::new(Mutex::new(Admitted::NotYet(None))),
         }
@@ -265,7 +268,8 @@ impl Registrar {
         let standing = &self.membership.standing;
         standing.set_servers(self.servers());
         standing.set_format(self.format());
-        if self.count.is_multiple_of(ROOM) {
+        let has_begun = mine.leads.is_some() && mine.leads != self.led;
+        if has_begun || self.count.is_multiple_of(ROOM) {
             let snapshot = log.manifest()?.map_or(Seq(0), |manifest| manifest.seq);
             // Somebody who may use the log may not be allowed to ask this.
             let room = log.room().ok();
@@ -275,7 +279,7 @@ impl Registrar {
             }
         }
         self.judge(&mine, head);
-        (self.count, self.log) = (self.count + 1, Some(log));
+        (self.count, self.led, self.log) = (self.count + 1, mine.leads, Some(log));
         Ok(())
     }
 

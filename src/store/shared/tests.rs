@@ -133,11 +133,24 @@ fn a_log_that_was_set_back_is_read_again_and_no_revision_is_given_twice() {
     assert!(format!("{:#}", store.commit(&newest(1_000_001)).unwrap_err()).contains("set back"));
     drop(store);
     let newest = |mut store: SharedStore| store.load().unwrap().meta.unwrap().revision;
-    // Whoever takes over starts above what it has seen; one that has seen nothing goes on from what is there.
+    // Whoever takes over starts above what it has seen, or above what is there, and above what others may have seen.
     let Look::Leads(store) = follower.look().unwrap() else { panic!("the log was given up") };
-    let above = newest(*store);
-    assert!(above.0 > 1_000_001 && above == Revision::start_of(above.epoch()), "{above:?}");
-    assert_eq!(newest(lead(membership(&log, cache.path()))), Revision(5));
+    assert_eq!(newest(*store), Revision(1_000_000 + UNSEEN));
+    assert_eq!(newest(lead(membership(&log, cache.path()))), Revision(5 + UNSEEN));
+}
+
+#[test]
+fn a_log_that_was_emptied_gives_no_revision_twice() {
+    let (log, cache) = (MemoryLog::default(), tempfile::tempdir().unwrap());
+    let empty = log.contents();
+    let membership = membership(&log, cache.path());
+    let mut store = lead(membership.clone());
+    store.commit(&newest(5)).unwrap();
+    log.set_back(empty);
+    store.commit(&newest(6)).unwrap_err();
+    drop(store);
+    let next = Membership { me: Leader { run: Id::random().unwrap(), ..membership.me.clone() }, ..membership };
+    assert_eq!(lead(next).load().unwrap().meta.unwrap().revision, Revision(5 + UNSEEN));
 }
 
 #[test]

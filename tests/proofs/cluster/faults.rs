@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::campaign::Storm;
 use super::history::Nanos;
 use super::nodes::SERVERS;
-use super::wires::{Lose, Way, Wire};
+use crate::support::wires::{Lose, Way, Wire};
 
 /// A fault: its name, and what makes it happen. It returns the moment from which grants must go on within a failover:
 /// when a leader is lost, that is when it is lost; when nobody could have led, it is when somebody can again.
@@ -86,7 +86,7 @@ pub const FAULTS: &[Fault] = &[
     ("wall clocks jump", |storm| {
         for number in 0..SERVERS {
             let by = ["-2d", "-1d", "+0", "+1d", "+2d"][usize::try_from(storm.rng.below(5)).unwrap()];
-            storm.cluster.nodes[number].set_clock(by);
+            storm.cluster.nodes[number].clock.jump(by);
         }
         storm.now()
     }),

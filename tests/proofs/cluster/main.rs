@@ -15,7 +15,7 @@
 //! | [`campaign`] | fault after fault under load, and the judgement |
 //! | [`faults`] | what happens to servers and connections |
 //! | [`bases`], [`postgres`], [`etcd`] | databases, and what happens to them |
-//! | [`nodes`], [`wires`] | the servers; the proxies between everybody |
+//! | [`nodes`] | the servers, and the proxies between everybody |
 //! | `planted` | planted bugs, which must be found: with the feature `plant` |
 //! | [`arena`], [`lookouts`] | where clients and faults meet; clients with one task each |
 //! | `../crash` | the workload, the record and the judge, which both proofs share |
@@ -52,7 +52,6 @@ mod postgres;
 mod rng;
 #[path = "../../support/mod.rs"]
 mod support;
-mod wires;
 #[path = "../crash/workload.rs"]
 mod workload;
 

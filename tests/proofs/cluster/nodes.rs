@@ -1,16 +1,16 @@
 //! Three servers on one log, each behind proxies: to its clients, to the others, and to its database.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::wires::Wire;
+use crate::support::clock::WallClock;
 use crate::support::database::free_address;
 use crate::support::http::{Client as Conn, request};
+use crate::support::wires::Wire;
 use crate::support::{Server, Setup, eventually};
 
 /// How many servers there are.
@@ -31,8 +31,8 @@ pub struct Node {
     pub link: Wire,
     /// One for each address of the database.
     pub store: Vec<Wire>,
-    /// What its wall clock is moved by.
-    clock: PathBuf,
+    /// Its wall clock. Without libfaketime it is right.
+    pub clock: WallClock,
 }
 
 /// All of them.
@@ -54,31 +54,22 @@ impl Cluster {
     /// Starts the servers. `flags` are for each of them.
     pub fn start(place: &Place<'_>, flags: &[&str], plant: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let faketime = faketime();
         let nodes = place.members.iter().enumerate().map(|(number, members)| {
             let store: Vec<Wire> = members.iter().map(|member| Wire::to(*member)).collect();
             let addresses: Vec<SocketAddr> = store.iter().map(|wire| wire.address).collect();
             let (listen, accepts) = (free_address(), free_address());
             let (door, link) = (Wire::to(listen), Wire::to(accepts));
-            let clock = dir.path().join(format!("clock{number}"));
+            let clock = WallClock::in_file(&dir.path().join(format!("clock{number}")));
+            clock.jump(["+1d", "-1d", "+0"][number % 3]);
             let text = |address: SocketAddr| address.to_string();
             let mut setup = Setup { store: (place.url)(&addresses), ..Setup::memory() }
                 .flags(&["--listen", &text(listen), "--link", &text(accepts), "--advertise", &text(link.address)])
-                .flags(flags);
-            if let Some(library) = &faketime {
-                setup = setup.vars(&[
-                    ("LD_PRELOAD", library),
-                    ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
-                    ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-                    ("FAKETIME_NO_CACHE", "1"),
-                ]);
-            }
+                .flags(flags)
+                .vars(&clock.vars());
             if let Some(bug) = plant {
                 setup = setup.plant(bug);
             }
-            let node = Node { server: None, setup, is_stopped: false, door, link, store, clock };
-            node.set_clock(["+1d", "-1d", "+0"][number % 3]);
-            node
+            Node { server: None, setup, is_stopped: false, door, link, store, clock }
         });
         let mut cluster = Self { nodes: nodes.collect(), bugs: Vec::new(), _dir: dir };
         (0..SERVERS).for_each(|number| cluster.up(number));
@@ -194,13 +185,6 @@ impl Node {
         self.server.as_ref().map(Server::log).unwrap_or_default()
     }
 
-    /// Moves its wall clock.
-    pub fn set_clock(&self, by: &str) {
-        let new = self.clock.with_extension("new");
-        std::fs::write(&new, format!("{by}\n")).unwrap();
-        std::fs::rename(new, &self.clock).unwrap();
-    }
-
     /// The name of the leader that it tells, past its proxies.
     fn leader(&self) -> Option<String> {
         let mut conn = Conn::within(self.server.as_ref()?.socket(), ASKED).ok()?;
@@ -208,11 +192,4 @@ impl Node {
         let info: Value = conn.receive().ok().filter(|answer| answer.status == 200)?.json();
         info["leader"]["name"].as_str().map(str::to_owned)
     }
-}
-
-/// Where Debian's package `faketime` puts its library. Without it, the clocks are right.
-fn faketime() -> Option<String> {
-    let found =
-        ["x86_64-linux-gnu", "aarch64-linux-gnu"].map(|arch| format!("/usr/lib/{arch}/faketime/libfaketime.so.1"));
-    found.into_iter().find(|path| Path::new(path).exists())
 }

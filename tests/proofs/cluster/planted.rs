@@ -9,10 +9,10 @@ use super::arena::Arena;
 use super::checker::{Rule, Violation, check};
 use super::history::{Asked, Call, History, Op, Seen, Want};
 use super::nodes::{Cluster, Place, SERVERS};
-use super::wires::{Way, Wire};
 use crate::support::database::{Database as _, Postgres};
 use crate::support::eventually;
 use crate::support::http::Client as Conn;
+use crate::support::wires::{Way, Wire};
 
 /// How long a leader may give no sign. A busy machine must still beat in time.
 const FAILOVER: &str = "2s";

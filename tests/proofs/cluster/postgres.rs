@@ -15,9 +15,9 @@ use super::campaign::Storm;
 use super::faults::Fault;
 use super::history::Nanos;
 use super::nodes::SERVERS;
-use super::wires::Wire;
 use crate::support::database::{Database as _, Killed, Postgres, free_address};
 use crate::support::eventually;
+use crate::support::wires::Wire;
 
 /// How large the small disk is.
 const DISK: &str = "1g";
@@ -113,26 +113,22 @@ impl OnPostgres {
         // The one before must have ended before its files are given up.
         pair.standby = None;
         pair.standby = Some(pair.primary.standby());
-        Self::until_streamed(pair);
+        // No commit is acknowledged before.
+        pair.primary.until_streamed();
         pair.primary.set("synchronous_standby_names", Some("*"));
     }
 
     fn crash(&self) {
         let pair = self.pair();
         pair.primary.crash();
-        Self::until_streamed(&pair);
-    }
-
-    /// No commit is acknowledged before.
-    fn until_streamed(pair: &Pair) {
-        eventually("a standby that streams", || Self::streams(&pair.primary));
+        pair.primary.until_streamed();
     }
 
     fn restart(&self) {
         let pair = self.pair();
         pair.primary.stop();
         pair.primary.revive();
-        Self::until_streamed(&pair);
+        pair.primary.until_streamed();
     }
 
     fn revive(&self) {
@@ -141,25 +137,10 @@ impl OnPostgres {
         if let Some(standby) = &pair.standby {
             standby.revive();
         }
-        if !Self::streams(&pair.primary) {
+        if !pair.primary.is_streamed() {
             pair.primary.set("synchronous_standby_names", None);
             Self::add_standby(&mut pair);
         }
-    }
-
-    /// Whether a standby follows, soon.
-    fn streams(primary: &Postgres) -> bool {
-        let end = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < end {
-            if primary
-                .try_sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")
-                .is_ok_and(|n| n == "1")
-            {
-                return true;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        false
     }
 
     fn end_connections(&self) {
@@ -171,7 +152,7 @@ impl OnPostgres {
     /// The primary dies, and the standby takes its place. Then it gets a standby of its own.
     fn fail_over(&self) {
         let mut pair = self.pair();
-        Self::until_streamed(&pair);
+        pair.primary.until_streamed();
         pair.primary.kill();
         self.promote(&mut pair);
     }
@@ -196,7 +177,7 @@ impl OnPostgres {
             thread::sleep(Duration::from_millis(20));
         }
         pair.standby.as_ref().expect("a standby").revive();
-        Self::until_streamed(&pair);
+        pair.primary.until_streamed();
     }
 
     fn cancel_waits(primary: &Postgres) {

@@ -134,19 +134,16 @@ impl Wire {
     }
 
     /// Holds requests that contain this text.
-    #[cfg(feature = "plant")]
     pub fn hold_text(&self, text: &str) {
         self.change(|state| state.held_text = Some(text.to_owned()));
     }
 
     /// How many requests were held because of their text.
-    #[cfg(feature = "plant")]
     pub fn held(&self) -> usize {
         self.shared.waiting.load(Ordering::SeqCst)
     }
 
     /// Whether everything that was held has gone on.
-    #[cfg(feature = "plant")]
     pub fn is_through(&self) -> bool {
         self.shared.stopped.load(Ordering::SeqCst) == 0
     }
