@@ -32,6 +32,7 @@ pub(super) fn ask(state: &mut State, ask: AskClaim, now: Now) -> Result<Reply, R
     if let Some(reply) = answered_by_mark(state, &ask)? {
         return Ok(reply);
     }
+    state.raise_pools(ask.terms.ask.parts.iter().map(|part| &part.pool));
     let claim = new_life(state, &ask, now)?;
     if supersede::is_outdated(state, &claim) {
         state.insert_claim(claim.clone());

@@ -252,6 +252,7 @@ pub(super) fn finish(
 /// The same, but the caller decides about the drain.
 pub(super) fn finish_as(state: &mut State, claim: &Claim, ending: Ending, now: Now) -> Arc<Ended> {
     let Ending { how, by, reason, drains } = ending;
+    state.raise_pools(claim.pools());
     let held = matches!(claim.phase, Phase::Held { .. });
     let kind = match (how, &claim.phase) {
         (_, Phase::Waiting { .. } | Phase::Granted { .. }) => ChangeKind::Ended,

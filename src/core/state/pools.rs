@@ -10,6 +10,11 @@ use crate::core::pool::{Holder, Lock, Overtaking, Policy, Pool, WhenEmpty};
 use crate::core::time::{Deadline, Now};
 
 impl State {
+    /// The step is about these pools, so it will look at them often.
+    pub(in crate::core) fn raise_pools<'p>(&mut self, pools: impl IntoIterator<Item = &'p PoolName>) {
+        pools.into_iter().for_each(|pool| self.snapshot.pools.raise(pool));
+    }
+
     pub(in crate::core) fn pool_mut(&mut self, name: &PoolName) -> Option<&mut Pool> {
         self.snapshot.pools.get_mut(name).map(Arc::make_mut)
     }
