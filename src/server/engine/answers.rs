@@ -1,7 +1,8 @@
-//! Answers on their way to those who wait for them.
+//! What a thread of the door asks of the engine, and the answers on their way back.
 //!
-//! To wake a thread of the door costs a system call, for each answer, whether it sleeps or not. So each of these threads
-//! has a [`Desk`]. The answers of a batch are put on the desks of their threads, and each thread is told once.
+//! To wake another thread costs a system call, whether it sleeps or not. So each thread of the door has a [`Desk`]. What
+//! it asks is stepped there, all at once. The answers of a batch are put on the desks of their threads, and each thread is
+//! told once.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 use super::EngineError;
+use super::inbox::Inbox;
 use crate::core::command::Reply;
 
 type Outcome = Result<Reply, EngineError>;
@@ -18,21 +20,39 @@ thread_local! {
     static DESK: RefCell<Option<Desk>> = const { RefCell::new(None) };
 }
 
-/// Where the answers for one thread are put. Cheap to clone; clones are the same.
+/// Where one thread puts what it asks, and finds its answers. Cheap to clone; clones are the same.
 #[derive(Clone, Default)]
 pub struct Desk(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
+    /// Where something was asked that has not been stepped yet.
+    inboxes: Mutex<Vec<Arc<Inbox>>>,
+    asked: Notify,
     answers: Mutex<Vec<(Sender, Outcome)>>,
     filled: Notify,
 }
 
 impl Desk {
     /// Makes this the desk of the thread that it is called on: whoever asks the engine there is answered as long as
-    /// [`Self::hand_on`] runs there.
+    /// [`Self::step`] and [`Self::hand_on`] run there, as tasks.
     pub fn set_up(&self) {
         DESK.set(Some(self.clone()));
+    }
+
+    /// The thread that this is called on has no desk any more.
+    #[cfg(test)]
+    pub fn take_down() {
+        DESK.set(None);
+    }
+
+    /// Steps what is asked on this thread, after the tasks that are ready now: they may ask, too.
+    pub async fn step(self) {
+        loop {
+            self.0.asked.notified().await;
+            let inboxes = std::mem::take(&mut *self.0.inboxes.lock().unwrap_or_else(PoisonError::into_inner));
+            inboxes.iter().for_each(|inbox| inbox.step());
+        }
     }
 
     /// Hands on what is put here, until it is dropped.
@@ -44,6 +64,15 @@ impl Desk {
                 // The caller may have gone.
                 let _ = to.send(outcome);
             }
+        }
+    }
+
+    /// Has an inbox stepped soon.
+    fn ask(&self, inbox: &Arc<Inbox>) {
+        let mut inboxes = self.0.inboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !inboxes.iter().any(|known| Arc::ptr_eq(known, inbox)) {
+            inboxes.push(Arc::clone(inbox));
+            self.0.asked.notify_one();
         }
     }
 
@@ -87,4 +116,9 @@ pub(super) fn send_all(answers: Vec<(Answer, Outcome)>) {
         }
     }
     desks.iter().for_each(|desk| desk.0.filled.notify_one());
+}
+
+/// Has this inbox stepped soon on this thread. False if it has no desk.
+pub(super) fn step_soon(inbox: &Arc<Inbox>) -> bool {
+    DESK.with_borrow(|desk| desk.as_ref().map(|desk| desk.ask(inbox)).is_some())
 }

@@ -1,11 +1,10 @@
 //! What commits: what it has made durable is published, and then answered.
 //!
-//! It has a thread of its own, so that the next batch can be stepped meanwhile. A command that comes alone is committed by
-//! the stepper's thread, which saves its client a change of threads.
+//! It has a thread of its own, so that the next batch can be stepped meanwhile.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::anyhow;
@@ -33,22 +32,6 @@ pub(super) struct Committer {
     last_time_stored: EngineMs,
 }
 
-/// Commits whatever is stepped, until nothing will come any more. Calls `failed` if a commit has failed or a thread of the
-/// engine has panicked.
-pub(super) fn work(open: &Open, committer: &Mutex<Committer>, failed: impl FnOnce(anyhow::Error)) {
-    let run = catch_unwind(AssertUnwindSafe(|| {
-        while open.wait()? {
-            // After a panic the engine has failed, and there is nothing to take.
-            committer.lock().unwrap_or_else(PoisonError::into_inner).commit_all()?;
-        }
-        Ok(())
-    }));
-    if let Err(cause) = run.unwrap_or_else(|_| Err(PANICKED.into())) {
-        open.fail(&cause);
-        failed(anyhow!("{cause}"));
-    }
-}
-
 /// A batch that has been taken: what one commit makes durable, and what is done then.
 pub(super) struct Taken {
     changes: Changes,
@@ -67,6 +50,23 @@ impl Committer {
     ) -> Self {
         let last_time_stored = clock.now().engine;
         Self { store, open, clock, snapshot, listeners, last_time_stored }
+    }
+
+    /// Commits whatever is stepped, until nothing will come any more. Calls `failed` if a commit has failed or a step has
+    /// panicked.
+    pub fn work(mut self, failed: impl FnOnce(anyhow::Error)) {
+        let open = Arc::clone(&self.open);
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            while open.wait()? {
+                // After a panic the engine has failed, and there is nothing to take.
+                self.commit_all()?;
+            }
+            Ok(())
+        }));
+        if let Err(cause) = run.unwrap_or_else(|_| Err(PANICKED.into())) {
+            open.fail(&cause);
+            failed(anyhow!("{cause}"));
+        }
     }
 
     /// Commits what has been stepped, if there is something.

@@ -1,17 +1,19 @@
-//! The engine: what owns the state (`docs/design.md#the-engine`). It is two threads.
+//! The engine: what owns the state (`docs/design.md#the-engine`).
 //!
-//! - `stepper`: takes all queued commands and steps through them, one after the other.
-//! - `committer`: takes what has been stepped as *one* batch, makes it durable, publishes the snapshot, and then answers.
-//!   What is stepped meanwhile is the next batch (group commit), so that neither the disk nor the core waits for the
-//!   other (docs/decisions/0034).
-//! - `open`: what has been stepped and not yet taken, which the two share.
-//! - `answers`: how those who wait are told.
+//! - `inbox`: the commands that have come, and who steps them: the thread that has asked, or the engine's own.
+//! - `stepper`: steps through them, one after the other. One thread at a time has it.
+//! - `committer`: a thread that takes what has been stepped as *one* batch, makes it durable, publishes the snapshot, and
+//!   then answers. What is stepped meanwhile is the next batch (group commit), so that neither the disk nor the core waits
+//!   for the other (docs/decisions/0034).
+//! - `open`: what has been stepped and not yet taken, which those two share.
+//! - `answers`: where the threads of the door put what they ask, and are told.
 
 pub mod answers;
 mod committer;
 pub mod figures;
 #[cfg(test)]
 mod hooked;
+mod inbox;
 mod open;
 #[cfg(test)]
 mod simulation;
@@ -19,7 +21,7 @@ mod stepper;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ use tokio::sync::oneshot;
 use self::answers::Answer;
 use self::committer::Committer;
 use self::figures::EngineFigures;
+use self::inbox::{Entrance, Inbox};
 use self::open::Open;
 use self::stepper::Stepper;
 use super::audit::Audit;
@@ -46,7 +49,7 @@ use crate::core::time::{EngineMs, Now, Span, WallMs};
 use crate::env::Clock;
 use crate::store::{READERS, Reader, Store};
 
-/// Decides on the engine's own thread, against the state that the command meets, whether its client may do this. Notes
+/// Decides when the command is stepped, against the state that it meets, whether its client may do this. Notes
 /// in the origin by which rule, and what the request may reach.
 pub type Permit = Box<dyn FnOnce(&Command, &State, &mut Origin) -> Result<(), EngineError> + Send>;
 
@@ -89,15 +92,10 @@ struct Asker {
     permit: Option<Permit>,
 }
 
-enum Job {
-    Do { command: Command, asker: Option<Box<Asker>>, answer: Option<Answer> },
-    Stop,
-}
-
 /// A handle to the engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
-    jobs: mpsc::Sender<Job>,
+    inbox: Arc<Entrance>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     clock: Arc<EngineClock>,
     store_id: Arc<str>,
@@ -153,24 +151,19 @@ impl Engine {
         asker: Option<Box<Asker>>,
     ) -> Result<oneshot::Receiver<Result<Reply, EngineError>>, EngineError> {
         let (answer, answered) = Answer::channel();
-        self.queue(Job::Do { command, asker, answer: Some(answer) })?;
+        self.inbox.put((command, asker, Some(answer)))?;
         Ok(answered)
     }
 
     /// Queues a command whose answer is not needed. Never blocks.
     pub fn post(&self, command: Command) {
         // A closed queue means that the engine is down, so there is nothing left to change.
-        let _ = self.queue(Job::Do { command, asker: None, answer: None });
-    }
-
-    fn queue(&self, job: Job) -> Result<(), EngineError> {
-        self.figures.queued.inc();
-        self.jobs.send(job).map_err(|_| down())
+        let _ = self.inbox.put((command, None, None));
     }
 
     /// Stops the engine after it has run and answered everything that is already queued.
     pub fn stop(&self) {
-        let _ = self.queue(Job::Stop);
+        self.inbox.stop();
     }
 
     /// The published snapshot. It is at least as new as every answer given so far.
@@ -271,13 +264,11 @@ pub fn start_with(
     prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
     failed: impl FnOnce(anyhow::Error) + Send + 'static,
 ) -> anyhow::Result<(Engine, JoinHandle<()>)> {
-    let (engine, stepper, committer) = awake(store, settings, clock, listeners, prepare)?;
+    let (engine, inbox, committer) = awake(store, settings, clock, listeners, prepare)?;
     let thread = |name: &str| std::thread::Builder::new().name(name.into());
-    let committer = Arc::new(Mutex::new(committer));
-    let (open, other) = (stepper.open(), Arc::clone(&committer));
-    let committing = thread("commit").spawn(move || committer::work(&open, &other, failed))?;
+    let committing = thread("commit").spawn(move || committer.work(failed))?;
     let stepping = thread("engine").spawn(move || {
-        stepper.work(committer);
+        inbox.work();
         // It has told `failed` of its own panic.
         let _ = committing.join();
     })?;
@@ -291,7 +282,7 @@ fn awake(
     clock: Arc<dyn Clock>,
     listeners: Listeners,
     prepare: impl FnOnce(&mut State, Now) -> anyhow::Result<()>,
-) -> anyhow::Result<(Engine, Stepper, Committer)> {
+) -> anyhow::Result<(Engine, Arc<Inbox>, Committer)> {
     let loaded = store.load()?;
     let base = loaded.meta.map_or(EngineMs::default(), |meta| meta.engine);
     let clock = Arc::new(EngineClock { since: clock.monotonic(), clock, base });
@@ -303,9 +294,11 @@ fn awake(
     store.commit(&state.take_changes(now))?;
     let snapshot = Arc::new(ArcSwap::from_pointee(state.snapshot.clone()));
     listeners.figures.pools.begin(&state.snapshot);
-    let (jobs, queue) = mpsc::channel();
+    let open = Arc::new(Open::new(state));
+    let stepper = Stepper::new(Arc::clone(&open), store.own_reader(), Arc::clone(&clock));
+    let inbox = Arc::new(Inbox::new(stepper, listeners.figures.queued.clone()));
     let engine = Engine {
-        jobs,
+        inbox: Arc::new(Entrance::new(Arc::clone(&inbox))),
         snapshot: Arc::clone(&snapshot),
         clock: Arc::clone(&clock),
         store_id: Arc::from(store.store_id()),
@@ -314,8 +307,5 @@ fn awake(
         reader: store.reader(),
         reads: Blocking::new(READERS, Urgency::Low),
     };
-    let open = Arc::new(Open::new(state));
-    let figures = listeners.figures.clone();
-    let stepper = Stepper::new(queue, Arc::clone(&open), store.own_reader(), Arc::clone(&clock), figures);
-    Ok((engine, stepper, Committer::new(store, open, clock, snapshot, listeners)))
+    Ok((engine, inbox, Committer::new(store, open, clock, snapshot, listeners)))
 }

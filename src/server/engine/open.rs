@@ -65,12 +65,11 @@ impl Open {
     }
 
     /// For the stepper: lets `step` add to the batch, once there is room. A batch that the committer's thread waits for
-    /// goes first, so that a stepper with much to do does not keep the disk idle. That thread is woken if it is to
-    /// `announce` what was added.
+    /// goes first, so that a stepper with much to do does not keep the disk idle.
     ///
     /// # Errors
     /// The engine has failed: why.
-    pub fn add<T>(&self, announce: bool, step: impl FnOnce(&mut Batch) -> T) -> Result<T, Arc<str>> {
+    pub fn add<T>(&self, step: impl FnOnce(&mut Batch) -> T) -> Result<T, Arc<str>> {
         let mut batch = self.look();
         loop {
             if let Phase::Failed(cause) = &batch.phase {
@@ -83,11 +82,25 @@ impl Open {
             batch = self.taken.wait(batch).unwrap_or_else(PoisonError::into_inner);
         }
         batch.is_full = false;
+        Ok(self.add_to(batch, step))
+    }
+
+    /// Like [`Self::add`], for a stepper that cannot wait: `None` if there is no room now, or the engine has failed.
+    pub fn try_add<T>(&self, step: impl FnOnce(&mut Batch) -> T) -> Option<T> {
+        let batch = self.look();
+        let has_room = batch.commands < BATCH && !matches!(batch.phase, Phase::Failed(_));
+        has_room.then(|| self.add_to(batch, step))
+    }
+
+    fn add_to<T>(&self, mut batch: MutexGuard<'_, Batch>, step: impl FnOnce(&mut Batch) -> T) -> T {
         let added = step(&mut batch);
-        if announce && batch.commands > 0 && batch.is_awaited {
+        let is_awaited = batch.commands > 0 && batch.is_awaited;
+        // Before the committer's thread is woken, which needs it at once.
+        drop(batch);
+        if is_awaited {
             self.filled.notify_one();
         }
-        Ok(added)
+        added
     }
 
     /// For the committer's thread: waits for something to commit. False when everything is committed and nothing will
@@ -120,7 +133,9 @@ impl Open {
         }
         let taken = take(&mut batch);
         batch.commands = 0;
-        if batch.is_full {
+        let is_full = batch.is_full;
+        drop(batch);
+        if is_full {
             self.taken.notify_one();
         }
         Some(taken)

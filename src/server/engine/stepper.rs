@@ -1,23 +1,18 @@
-//! The thread that steps: it alone changes the state, command by command.
+//! What steps: it alone changes the state, command by command. One thread at a time has it ([`super::inbox`]).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
 
 use super::answers::Answer;
-use super::committer::Committer;
-use super::figures::EngineFigures;
 use super::open::{Batch, Open, refuse};
-use super::{Asker, EngineClock, EngineError, Job, PANICKED};
+use super::{Asker, EngineClock, EngineError};
 use crate::core::command::{Command, Reply};
 use crate::core::settings::planted;
 use crate::core::state::State;
 use crate::core::step::step_for;
 use crate::core::time::{EngineMs, Span};
-use crate::server::limits::BATCH;
 use crate::store::Reader;
 
 /// How often the engine checks the queues again, in case a wake-up was lost.
@@ -27,28 +22,18 @@ const RECONCILE: Span = Span::secs(5);
 pub(super) type Queued = (Command, Option<Box<Asker>>, Option<Answer>);
 
 pub(super) struct Stepper {
-    queue: Receiver<Job>,
     open: Arc<Open>,
     /// For ended claims that are not at hand. Those that are not committed yet always are.
     reader: Arc<dyn Reader>,
     clock: Arc<EngineClock>,
-    figures: EngineFigures,
     next_reconcile: EngineMs,
     next_timer: Option<EngineMs>,
-    /// Nothing more is to be taken from the queue.
-    is_stopped: bool,
 }
 
 impl Stepper {
-    pub fn new(
-        queue: Receiver<Job>,
-        open: Arc<Open>,
-        reader: Arc<dyn Reader>,
-        clock: Arc<EngineClock>,
-        figures: EngineFigures,
-    ) -> Self {
+    pub fn new(open: Arc<Open>, reader: Arc<dyn Reader>, clock: Arc<EngineClock>) -> Self {
         let now = clock.now().engine;
-        Self { queue, open, reader, clock, figures, next_reconcile: now, next_timer: Some(now), is_stopped: false }
+        Self { open, reader, clock, next_reconcile: now, next_timer: Some(now) }
     }
 
     /// What it shares with the committer.
@@ -56,70 +41,21 @@ impl Stepper {
         Arc::clone(&self.open)
     }
 
-    /// Runs until the engine is stopped. After a failure it answers that the outcome is unknown.
-    pub fn work(mut self, committer: Arc<Mutex<Committer>>) {
-        // After a panic the state cannot be trusted, so a panic ends the server, as a failed commit does.
-        let run = catch_unwind(AssertUnwindSafe(|| self.run(&committer)));
-        // The store is closed by whoever is the last to have it.
-        drop(committer);
-        let Err(cause) = run.unwrap_or_else(|_| Err(PANICKED.into())) else { return self.open.stop() };
-        self.open.fail(&cause);
-        while !self.is_stopped {
-            match self.queue.recv() {
-                Ok(Job::Do { answer, .. }) => answer.into_iter().for_each(|answer| refuse(answer, &cause)),
-                Ok(Job::Stop) | Err(_) => self.is_stopped = true,
-            }
-        }
-    }
-
-    /// Runs until the engine is stopped.
-    ///
-    /// # Errors
-    /// The engine has failed: why.
-    fn run(&mut self, committer: &Mutex<Committer>) -> Result<(), Arc<str>> {
-        loop {
-            let pause = Duration::from_millis(self.due().0.saturating_sub(self.clock.now().engine.0));
-            let first = match self.queue.recv_timeout(pause) {
-                Ok(job) => Some(job),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            };
-            let mut commands = Vec::new();
-            for job in first.into_iter().chain(self.queue.try_iter()).take(BATCH) {
-                self.figures.queued.dec();
-                match job {
-                    Job::Do { command, asker, answer } => commands.push((command, asker, answer)),
-                    Job::Stop => {
-                        self.is_stopped = true;
-                        break;
-                    }
-                }
-            }
-            let is_alone = commands.len() < 2;
-            self.turn(commands, !is_alone)?;
-            if is_alone {
-                // Unless a commit is going on, after which its thread looks for more.
-                if let Ok(mut committer) = committer.try_lock() {
-                    committer.commit_all()?;
-                }
-            }
-            if self.is_stopped {
-                return Ok(());
-            }
-        }
-    }
-
     /// When the next turn is due even if no command arrives.
     pub fn due(&self) -> EngineMs {
         self.next_timer.map_or(self.next_reconcile, |timer| timer.min(self.next_reconcile))
     }
 
-    /// One turn: the commands that have arrived, and the timers that are due. Wakes the committer's thread if it is to
-    /// `announce` them.
+    /// For how long nothing is due.
+    pub fn pause(&self) -> Duration {
+        Duration::from_millis(self.due().0.saturating_sub(self.clock.now().engine.0))
+    }
+
+    /// One turn: the commands that have arrived, and the timers that are due.
     ///
     /// # Errors
     /// The engine has failed: why. Everybody has been answered.
-    pub fn turn(&mut self, mut commands: Vec<Queued>, announce: bool) -> Result<(), Arc<str>> {
+    pub fn turn(&mut self, mut commands: Vec<Queued>) -> Result<(), Arc<str>> {
         let now = self.clock.now();
         if now.engine >= self.next_reconcile {
             commands.push((Command::Reconcile, None, None));
@@ -127,23 +63,21 @@ impl Stepper {
         } else if commands.is_empty() {
             commands.push((Command::Tick, None, None));
         }
-        self.step_all(commands, announce)
+        self.step_all(commands)
     }
 
     /// Steps through the commands. Their answers wait for the commit.
     ///
     /// # Errors
     /// The engine has failed: why. Everybody has been answered.
-    pub fn step_all(&mut self, commands: Vec<Queued>, announce: bool) -> Result<(), Arc<str>> {
+    pub fn step_all(&mut self, commands: Vec<Queued>) -> Result<(), Arc<str>> {
         let mut commands = Some(commands);
         let open = Arc::clone(&self.open);
-        let added = open.add(announce, |batch| {
+        let added = open.add(|batch| {
             for (command, asker, answer) in commands.take().into_iter().flatten() {
-                batch.commands += 1;
-                let result = self.step(&mut batch.state, command, asker);
-                if let Some(answer) = answer {
-                    promise(batch, answer, result);
-                }
+                let recalled = self.recall(&mut batch.state, &command);
+                let result = recalled.and_then(|()| self.step(&mut batch.state, command, asker));
+                promise(batch, answer, result);
             }
             self.next_timer = batch.state.next_timer();
         });
@@ -153,17 +87,39 @@ impl Stepper {
         })
     }
 
-    /// Runs one command. What it needs of ended claims comes from the store first.
-    fn step(&self, state: &mut State, command: Command, asker: Option<Box<Asker>>) -> Result<Reply, EngineError> {
-        let ids = state.to_recall(&command);
-        if !ids.is_empty() {
-            let recalled = self.reader.ended_claims(&ids).and_then(|ended| {
-                ensure!(ended.len() == ids.len(), "the store has lost ended claims among {ids:?}");
-                Ok(ended)
-            });
-            let recalled = recalled.map_err(|error| EngineError::Unreadable { cause: format!("{error:#}").into() })?;
-            recalled.into_iter().for_each(|ended| state.recall(ended));
+    /// Steps commands until there is one that may take long, or no room. Returns the rest. Never waits.
+    pub fn step_at_once(&mut self, commands: Vec<Queued>) -> Vec<Queued> {
+        let open = Arc::clone(&self.open);
+        let mut commands = commands.into_iter().peekable();
+        let is_short = |state: &State, command: &Command| is_short(command) && state.to_recall(command).is_empty();
+        open.try_add(|batch| {
+            while let Some((command, asker, answer)) = commands.next_if(|(command, ..)| is_short(&batch.state, command))
+            {
+                let result = self.step(&mut batch.state, command, asker);
+                promise(batch, answer, result);
+            }
+            self.next_timer = batch.state.next_timer();
+        });
+        commands.collect()
+    }
+
+    /// What a command needs of ended claims comes from the store.
+    fn recall(&self, state: &mut State, command: &Command) -> Result<(), EngineError> {
+        let ids = state.to_recall(command);
+        if ids.is_empty() {
+            return Ok(());
         }
+        let recalled = self.reader.ended_claims(&ids).and_then(|ended| {
+            ensure!(ended.len() == ids.len(), "the store has lost ended claims among {ids:?}");
+            Ok(ended)
+        });
+        let recalled = recalled.map_err(|error| EngineError::Unreadable { cause: format!("{error:#}").into() })?;
+        recalled.into_iter().for_each(|ended| state.recall(ended));
+        Ok(())
+    }
+
+    /// Runs one command.
+    fn step(&self, state: &mut State, command: Command, asker: Option<Box<Asker>>) -> Result<Reply, EngineError> {
         let origin = asker.map(|asker| {
             let Asker { mut origin, permit } = *asker;
             permit.map_or(Ok(()), |permit| permit(&command, state, &mut origin))?;
@@ -173,11 +129,18 @@ impl Stepper {
     }
 }
 
+/// Whether this is one of the usual commands of clients, which take microseconds.
+fn is_short(command: &Command) -> bool {
+    use Command::{Ask, Confirm, End, Left, Release, Renew, Tick};
+    matches!(command, Ask(_) | Confirm { .. } | Renew { .. } | End { .. } | Release { .. } | Left { .. } | Tick)
+}
+
 /// The answer waits for the commit: a crash could lose an answer that was sent before.
-fn promise(batch: &mut Batch, answer: Answer, result: Result<Reply, EngineError>) {
-    if planted!(batch.state.settings, AnswerBeforeCommit) {
-        answer.send(result);
-    } else {
-        batch.answers.push((answer, result));
+fn promise(batch: &mut Batch, answer: Option<Answer>, result: Result<Reply, EngineError>) {
+    batch.commands += 1;
+    match answer {
+        Some(answer) if planted!(batch.state.settings, AnswerBeforeCommit) => answer.send(result),
+        Some(answer) => batch.answers.push((answer, result)),
+        None => {}
     }
 }

@@ -2,6 +2,8 @@
 
 use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, ThreadId};
 
 use super::hooked::Hooked;
 use super::stepper::Queued;
@@ -14,6 +16,9 @@ use crate::core::pool::Policy;
 use crate::core::state::{Changes, EndedOutline, Loaded};
 use crate::store::Found;
 use crate::store::memory::MemoryStore;
+use crate::wire::api::ClaimBody;
+use crate::wire::parse;
+use crate::wire::problems::Problems;
 
 #[derive(Default)]
 struct TestClock(AtomicU64);
@@ -48,22 +53,22 @@ fn stored_times(quarantine: Option<Span>) -> Vec<u64> {
 }
 
 /// A stepper and a committer, in turns on one thread.
-struct Both(Stepper, Committer);
+struct Both(Arc<Inbox>, Committer);
 
 impl Both {
     fn awake(store: impl Store + 'static, settings: Settings, clock: Arc<dyn Clock>) -> Self {
         let awake = awake(Box::new(store), settings, clock, Listeners::default(), |_, _| Ok(()));
-        let (_, stepper, committer) = awake.unwrap();
-        Self(stepper, committer)
+        let (_, inbox, committer) = awake.unwrap();
+        Self(inbox, committer)
     }
 
     fn batch(&mut self, commands: Vec<Queued>) {
-        self.0.step_all(commands, false).unwrap();
+        self.0.stepper().step_all(commands).unwrap();
         self.commit();
     }
 
     fn turn(&mut self) {
-        self.0.turn(Vec::new(), false).unwrap();
+        self.0.stepper().turn(Vec::new()).unwrap();
         self.commit();
     }
 
@@ -174,6 +179,23 @@ struct Busy {
     failed: mpsc::Receiver<String>,
 }
 
+/// Asks, and says on which thread the command is stepped.
+fn ask_with(
+    engine: &Engine,
+    command: Command,
+    fate: impl FnOnce() + Send + 'static,
+) -> (Answered, mpsc::Receiver<ThreadId>) {
+    let (step, stepped) = mpsc::channel();
+    let permit: Permit = Box::new(move |_, _, _| {
+        // The test may not want to know.
+        let _ = step.send(thread::current().id());
+        fate();
+        Ok(())
+    });
+    let asker = Asker { origin: Origin::default(), permit: Some(permit) };
+    (engine.ask(command, Some(Box::new(asker))).unwrap(), stepped)
+}
+
 impl Busy {
     fn start() -> Self {
         let ((begin, begun), (end, ended), (fail, failed)) = (mpsc::channel(), mpsc::channel(), mpsc::channel());
@@ -193,30 +215,23 @@ impl Busy {
     }
 
     /// A command that changes something, and news of when it is stepped.
-    fn ask(&self, pool: &str, fate: impl FnOnce() + Send + 'static) -> (Answered, mpsc::Receiver<()>) {
-        let (step, stepped) = mpsc::channel();
-        let permit: Permit = Box::new(move |_, _, _| {
-            // The test may not want to know.
-            let _ = step.send(());
-            fate();
-            Ok(())
-        });
+    fn ask(&self, pool: &str, fate: impl FnOnce() + Send + 'static) -> (Answered, mpsc::Receiver<ThreadId>) {
         let pool = PoolName::parse(pool).unwrap();
         let set = Command::SetPool { pool, policy: Policy::default(), capacity: Some(1), by: By::default() };
-        let asker = Asker { origin: Origin::default(), permit: Some(permit) };
-        (self.engine.ask(set, Some(Box::new(asker))).unwrap(), stepped)
+        ask_with(&self.engine, set, fate)
     }
 
-    /// Two commands that have come together, and whose commit has begun.
+    /// Two commands in one batch, whose commit has begun.
     fn ask_two(&self) -> [Answered; 2] {
-        let (go, wait) = mpsc::channel();
-        let (alone, stepped) = self.ask("alone", move || wait.recv().unwrap());
-        stepped.recv().unwrap();
-        let two = ["a", "b"].map(|pool| self.ask(pool, || {}).0);
-        go.send(()).unwrap();
+        let (before, _) = self.ask("before", || {});
         self.begun.recv().unwrap();
+        let two = ["a", "b"].map(|pool| {
+            let (answer, stepped) = self.ask(pool, || {});
+            stepped.recv().unwrap();
+            answer
+        });
         self.end.send(Ok(())).unwrap();
-        assert!(alone.blocking_recv().unwrap().is_ok());
+        assert!(before.blocking_recv().unwrap().is_ok());
         self.begun.recv().unwrap();
         two
     }
@@ -268,7 +283,6 @@ fn a_failed_commit_takes_back_what_was_stepped_after_it() {
     assert_eq!(busy.stop(), ["the disk is full"]);
 }
 
-/// The commit of a command that came alone is made by the thread that has stepped it.
 #[test]
 fn a_failed_commit_of_a_single_command_is_the_last_one() {
     let busy = Busy::start();
@@ -304,4 +318,119 @@ fn a_panic_while_it_steps_ends_the_engine() {
     assert!(matches!(d.blocking_recv().unwrap(), Err(EngineError::StoreFailed { .. })));
     let failed = busy.stop();
     assert!(failed.len() == 1 && failed[0].contains("panicked"), "{failed:?}");
+}
+
+/// Runs a task on this thread as the door does: what it asks is stepped here.
+fn on_a_desk<T>(task: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let desk = answers::Desk::default();
+    desk.set_up();
+    runtime.spawn(desk.clone().step());
+    runtime.spawn(async move { desk.hand_on().await });
+    let outcome = runtime.block_on(task);
+    answers::Desk::take_down();
+    outcome
+}
+
+/// Asks as the door does, and waits until it was stepped or left to the engine.
+fn ask_on_a_desk(engine: &Engine, command: Command) -> (Answered, mpsc::Receiver<ThreadId>) {
+    on_a_desk(async {
+        let asked = ask_with(engine, command, || {});
+        tokio::task::yield_now().await;
+        asked
+    })
+}
+
+fn engine_in_memory() -> (Engine, JoinHandle<()>) {
+    let (store, clock) = (Box::new(MemoryStore::new().unwrap()), Arc::new(TestClock::default()));
+    start(store, Settings::default(), clock, Notices::default(), LongPolls::default(), |_| {}).unwrap()
+}
+
+fn set_pool(pool: &str) -> Command {
+    let pool = PoolName::parse(pool).unwrap();
+    Command::SetPool { pool, policy: Policy::default(), capacity: Some(1), by: By::default() }
+}
+
+#[test]
+fn a_thread_of_the_door_steps_what_is_short_and_leaves_the_rest_in_order() {
+    let (engine, thread) = engine_in_memory();
+    let here = thread::current().id();
+    let long = || set_pool("p");
+    for (commands, are_here) in [
+        (vec![Command::Tick, Command::Tick], [true, true].as_slice()),
+        (vec![Command::Tick, long(), Command::Tick], &[true, false, false]),
+    ] {
+        let (order, stepped) = mpsc::channel();
+        let places = on_a_desk(async {
+            let ask = |(n, command)| {
+                let order = order.clone();
+                ask_with(&engine, command, move || order.send(n).unwrap())
+            };
+            let asked: Vec<_> = commands.into_iter().enumerate().map(ask).collect();
+            let mut places = Vec::new();
+            for (answer, place) in asked {
+                answer.await.unwrap().unwrap();
+                places.push(place.recv().unwrap() == here);
+            }
+            places
+        });
+        assert_eq!(places, are_here);
+        assert!(stepped.try_iter().eq(0..are_here.len()));
+    }
+    engine.stop();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_panic_on_a_thread_of_the_door_ends_the_engine_and_not_the_thread() {
+    let busy = Busy::start();
+    on_a_desk(async {
+        let (answer, _) = ask_with(&busy.engine, Command::Tick, || panic!("planted"));
+        assert!(answer.await.is_err(), "its answer is lost with its step");
+        let (next, _) = ask_with(&busy.engine, Command::Tick, || {});
+        assert!(matches!(next.await.unwrap(), Err(EngineError::StoreFailed { .. })));
+    });
+    let failed = busy.stop();
+    assert!(failed.len() == 1 && failed[0].contains("panicked"), "{failed:?}");
+}
+
+/// The engine's thread sleeps until it knows of something to do. Its next look by itself is seconds away.
+#[test]
+fn nobody_is_left_to_the_next_look_of_the_engine() {
+    let (engine, thread) = engine_in_memory();
+    let rounds = 2_000;
+    let ask = |n: u32| ask_with(&engine, if n.is_multiple_of(7) { set_pool("p") } else { Command::Tick }, || {}).0;
+    let ask_all = || async {
+        for n in 0..rounds {
+            let answered = tokio::time::timeout(Duration::from_secs(3), ask(n)).await;
+            assert!(answered.expect("somebody steps it").unwrap().is_ok());
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(ask_all())
+            });
+            scope.spawn(|| on_a_desk(ask_all()));
+        }
+    });
+    engine.stop();
+    thread.join().unwrap();
+}
+
+/// A timer that a thread of the door sets ends in time.
+#[test]
+fn the_engine_is_called_when_something_is_due_before_it_looks() {
+    let clock = Arc::new(TestClock::default());
+    let store = Box::new(MemoryStore::new().unwrap());
+    let (engine, inbox, _) = awake(store, Settings::default(), clock, Listeners::default(), |_, _| Ok(())).unwrap();
+    inbox.stepper().turn(Vec::new()).unwrap();
+    inbox.hand_over(inbox.stepper());
+    let body = ClaimBody { ttl: Some("1s".to_owned()), ..ClaimBody::of_pool("p".to_owned()) };
+    let asked = parse::claim(ClaimId::parse("c").unwrap(), body, &mut Problems::default()).unwrap();
+    for (command, is_called) in [(Command::Tick, false), (Command::Ask(Box::new(asked.ask)), true)] {
+        let (_, stepped) = ask_on_a_desk(&engine, command);
+        stepped.recv().unwrap();
+        assert_eq!(inbox.is_called(), is_called);
+    }
 }

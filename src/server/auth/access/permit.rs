@@ -1,5 +1,5 @@
-//! Which command needs which right. The engine asks on its own thread, against the state that the command meets, so that
-//! nothing can change between the question and the deed.
+//! Which command needs which right. The engine asks when it steps the command, against the state that the command meets,
+//! so that nothing can change between the question and the deed.
 
 use std::sync::Arc;
 

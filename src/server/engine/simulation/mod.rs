@@ -23,7 +23,8 @@ use std::time::Duration;
 use super::answers::Answer;
 use super::committer::Committer;
 use super::hooked::Hooked;
-use super::stepper::{Queued, Stepper};
+use super::inbox::Inbox;
+use super::stepper::Queued;
 use super::{EngineClock, EngineError, Listeners, Open, awake};
 use crate::core::command::{By, Command, Reply, Wait};
 use crate::core::names::{ParkId, PoolName};
@@ -86,7 +87,7 @@ impl Parked {
 
 /// One run of the server, with its door.
 struct Server {
-    stepper: Stepper,
+    inbox: Arc<Inbox>,
     committer: Committer,
     open: Arc<Open>,
     clock: Arc<EngineClock>,
@@ -176,10 +177,11 @@ impl Simulation {
         let store = Box::new(Hooked { kept: self.store.clone(), before_commit });
         let settings = self.settings.clone();
         let watchers = Listeners { notices: notices.clone(), ..Listeners::default() };
-        let (engine, stepper, committer) = awake(store, settings, clock, watchers, |_, _| Ok(())).unwrap();
+        let (engine, inbox, committer) = awake(store, settings, clock, watchers, |_, _| Ok(())).unwrap();
+        let open = inbox.stepper().open();
         let server = Server {
-            open: stepper.open(),
-            stepper,
+            open,
+            inbox,
             committer,
             clock: engine.clock,
             notices,
@@ -418,10 +420,10 @@ impl Server {
 
     /// Steps, and commits. What comes meanwhile is stepped before the commit has ended, and is committed next.
     fn turn(&mut self, commands: Vec<Queued>, meanwhile: Vec<Queued>) -> Result<(), Arc<str>> {
-        self.stepper.turn(commands, false).expect("only a commit fails");
+        self.inbox.stepper().turn(commands).expect("only a commit fails");
         let taken = self.committer.take().expect("something was stepped");
         if !meanwhile.is_empty() {
-            self.stepper.step_all(meanwhile, false).expect("only a commit fails");
+            self.inbox.stepper().step_all(meanwhile).expect("only a commit fails");
         }
         self.committer.commit(taken)?;
         self.committer.commit_all()
@@ -432,7 +434,7 @@ impl Server {
             return self.turn_at.max(now);
         }
         let Now { engine, .. } = self.clock.now();
-        let due = now + self.stepper.due().0.saturating_sub(engine.0);
+        let due = now + self.inbox.stepper().due().0.saturating_sub(engine.0);
         self.parked.values().filter(|parked| !parked.sent).map(|parked| parked.until).min().unwrap_or(Ms::MAX).min(due)
     }
 }

@@ -1,0 +1,232 @@
+//! The commands that have come and are not yet stepped, and who steps them.
+//!
+//! A thread of the door steps what its own clients have asked, as soon as it has looked at what else they send: to wake
+//! another thread for it costs more than most steps (docs/decisions/0046). The engine's own thread steps all the rest:
+//! what other threads ask, what may take long, and what is due by time.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::answers;
+use super::open::{Open, refuse};
+use super::stepper::{Queued, Stepper};
+use super::{EngineError, PANICKED, down};
+use crate::core::time::EngineMs;
+use crate::server::limits::BATCH;
+
+pub(super) struct Inbox {
+    waiting: Mutex<Waiting>,
+    /// Told when the engine's thread is to look.
+    called: Condvar,
+    /// Whoever has it steps. It is locked before `waiting`, if both are.
+    stepper: Mutex<Stepper>,
+    open: Arc<Open>,
+    /// How many commands wait, for the metrics.
+    queued: Gauge,
+}
+
+struct Waiting {
+    commands: Vec<Queued>,
+    /// The engine's thread is to look.
+    is_called: bool,
+    /// When the engine's thread looks by itself.
+    looks_at: EngineMs,
+    phase: Phase,
+}
+
+enum Phase {
+    Running,
+    /// Nothing more is taken.
+    Stopped,
+    /// Whatever comes is refused, for this reason.
+    Failed(Arc<str>),
+}
+
+/// The handle of those who put something in. The engine stops when the last one is dropped.
+pub(super) struct Entrance(Arc<Inbox>);
+
+impl Entrance {
+    pub fn new(inbox: Arc<Inbox>) -> Self {
+        Self(inbox)
+    }
+
+    /// Puts a command in, and sees to it that somebody steps it. Never blocks for long.
+    ///
+    /// # Errors
+    /// The engine was stopped.
+    pub fn put(&self, command: Queued) -> Result<(), EngineError> {
+        let inbox = &self.0;
+        let mut waiting = inbox.waiting();
+        match &waiting.phase {
+            Phase::Running => {}
+            Phase::Stopped => return Err(down()),
+            Phase::Failed(cause) => {
+                let (_, _, answer) = command;
+                answer.into_iter().for_each(|answer| refuse(answer, cause));
+                return Ok(());
+            }
+        }
+        waiting.commands.push(command);
+        drop(waiting);
+        inbox.queued.inc();
+        if !answers::step_soon(inbox) {
+            inbox.call();
+        }
+        Ok(())
+    }
+
+    /// Stops the engine after everything has been stepped and answered that is there already.
+    pub fn stop(&self) {
+        self.0.waiting().stop();
+        self.0.call();
+    }
+}
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Waiting {
+    fn stop(&mut self) {
+        if matches!(self.phase, Phase::Running) {
+            self.phase = Phase::Stopped;
+        }
+    }
+}
+
+impl Inbox {
+    pub fn new(stepper: Stepper, queued: Gauge) -> Self {
+        let (open, looks_at) = (stepper.open(), stepper.due());
+        let waiting = Waiting { commands: Vec::new(), is_called: false, looks_at, phase: Phase::Running };
+        Self { waiting: Mutex::new(waiting), called: Condvar::new(), stepper: Mutex::new(stepper), open, queued }
+    }
+
+    /// What steps, for those who step by hand.
+    #[cfg(test)]
+    pub fn stepper(&self) -> MutexGuard<'_, Stepper> {
+        self.stepper.lock().unwrap()
+    }
+
+    #[cfg(test)]
+    pub fn is_called(&self) -> bool {
+        self.waiting().is_called
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the engine's thread.
+    fn call(&self) {
+        let is_new = !std::mem::replace(&mut self.waiting().is_called, true);
+        if is_new {
+            self.called.notify_one();
+        }
+    }
+
+    /// Takes the next commands.
+    fn take(&self) -> Vec<Queued> {
+        let mut waiting = self.waiting();
+        let most = waiting.commands.len().min(BATCH);
+        let later = waiting.commands.split_off(most);
+        let commands = std::mem::replace(&mut waiting.commands, later);
+        drop(waiting);
+        self.queued.dec_by(count(&commands));
+        commands
+    }
+
+    /// For a thread of the door: steps what waits. Leaves it to another thread that is stepping, which looks again
+    /// afterwards, and to the engine's thread what that is to do.
+    pub fn step(&self) {
+        while !self.waiting().commands.is_empty() {
+            let mut stepper = match self.stepper.try_lock() {
+                Ok(stepper) => stepper,
+                Err(TryLockError::WouldBlock) => return,
+                Err(TryLockError::Poisoned(_)) => return self.call(),
+            };
+            let commands = self.take();
+            // A panic of a step must not end what else this thread does.
+            let Ok(left) = catch_unwind(AssertUnwindSafe(|| stepper.step_at_once(commands))) else {
+                self.open.fail(&PANICKED.into());
+                return self.call();
+            };
+            let due = stepper.due();
+            drop(stepper);
+            let mut waiting = self.waiting();
+            let (is_done, is_early) = (left.is_empty(), due < waiting.looks_at);
+            self.queued.inc_by(count(&left));
+            waiting.commands.splice(..0, left);
+            drop(waiting);
+            if !is_done || is_early {
+                self.call();
+            }
+            if !is_done {
+                return;
+            }
+        }
+    }
+
+    /// The work of the engine's thread, until the engine is stopped. After a failure, whatever comes is refused.
+    pub fn work(&self) {
+        // After a panic the state cannot be trusted, so a panic ends the server, as a failed commit does.
+        let run = catch_unwind(AssertUnwindSafe(|| self.run()));
+        let Err(cause) = run.unwrap_or_else(|_| Err(PANICKED.into())) else { return self.open.stop() };
+        self.open.fail(&cause);
+        let mut waiting = self.waiting();
+        waiting.phase = Phase::Failed(Arc::clone(&cause));
+        let commands = std::mem::take(&mut waiting.commands);
+        drop(waiting);
+        self.queued.dec_by(count(&commands));
+        commands.into_iter().filter_map(|(_, _, answer)| answer).for_each(|answer| refuse(answer, &cause));
+    }
+
+    /// # Errors
+    /// The engine has failed: why.
+    fn run(&self) -> Result<(), Arc<str>> {
+        loop {
+            let mut stepper = self.stepper.lock().map_err(|_| PANICKED)?;
+            let commands = self.take();
+            let pause = stepper.pause();
+            if !commands.is_empty() || pause.is_zero() {
+                stepper.turn(commands)?;
+                continue;
+            }
+            self.hand_over(stepper);
+            if self.sleep(pause) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets others step. They call this thread if something is due before it looks by itself.
+    pub(super) fn hand_over(&self, stepper: MutexGuard<'_, Stepper>) {
+        self.waiting().looks_at = stepper.due();
+        drop(stepper);
+    }
+
+    /// Sleeps for `pause`, or until this thread is called or there is something to step. True when the engine is stopped
+    /// and there is nothing left to step.
+    fn sleep(&self, pause: Duration) -> bool {
+        let mut waiting = self.waiting();
+        // Whoever put something in while this thread stepped has left it to this thread.
+        if waiting.commands.is_empty() {
+            if matches!(waiting.phase, Phase::Stopped) {
+                return true;
+            }
+            let is_quiet = |waiting: &mut Waiting| !waiting.is_called;
+            let slept = self.called.wait_timeout_while(waiting, pause, is_quiet);
+            (waiting, _) = slept.unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.is_called = false;
+        false
+    }
+}
+
+fn count(commands: &[Queued]) -> i64 {
+    i64::try_from(commands.len()).unwrap_or(i64::MAX)
+}
