@@ -518,7 +518,8 @@ fn a_release_wakes_it_at_once() {
     place.release(&id, &[]);
     place.until_gone(&id);
     assert_eq!(place.cluster.ends(), ["a Succeeded"]);
-    assert!(agent.stderr().contains("resumed"), "{}", agent.stderr());
+    // Its log gathers lines for a moment.
+    eventually("what it says", || agent.stderr().contains("resumed").then_some(()));
 }
 
 #[test]

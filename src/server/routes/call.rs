@@ -1,5 +1,6 @@
 //! One request, split into names from the path, parameters and body. Problems are collected, not returned at once.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
@@ -17,7 +18,8 @@ pub(super) struct Call<'r> {
     pub request: &'r Request,
     /// Who sends it, and what it may do.
     pub caller: Caller,
-    path: BTreeMap<&'static str, String>,
+    /// The names in the path: one or two.
+    path: Vec<(&'static str, Cow<'r, str>)>,
     query: BTreeMap<String, String>,
     /// What is wrong with the query itself, before the values are parsed.
     problems: Problems,
@@ -28,7 +30,7 @@ impl<'r> Call<'r> {
     pub fn new(
         request: &'r Request,
         caller: Caller,
-        path: BTreeMap<&'static str, String>,
+        path: Vec<(&'static str, Cow<'r, str>)>,
         query: BTreeMap<String, String>,
         problems: Problems,
     ) -> Self {
@@ -52,7 +54,7 @@ impl<'r> Call<'r> {
 
     /// A name from the path as text, percent-decoded.
     pub fn path_text(&self, name: &str) -> &str {
-        self.path.get(name).map(String::as_str).unwrap_or_default()
+        self.path.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value).unwrap_or_default()
     }
 
     /// A parameter as text.

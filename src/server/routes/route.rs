@@ -203,13 +203,12 @@ impl Route {
     pub(super) fn call<'r>(
         &self,
         request: &'r Request,
-        segments: Vec<Cow<'_, str>>,
+        segments: Vec<Cow<'r, str>>,
         caller: Caller,
     ) -> Result<Call<'r>, Failure> {
         let mut problems = Problems::default();
         let query = self.read_query(&request.query, &mut problems);
-        let path =
-            self.path_params().zip(segments).filter_map(|(name, value)| Some((name?, value.into_owned()))).collect();
+        let path = self.path_params().zip(segments).filter_map(|(name, value)| Some((name?, value))).collect();
         let max = self.max_body;
         if request.body.len() > max {
             let error = format!("the body has {} bytes, but at most {max} are allowed here", request.body.len());
@@ -224,10 +223,13 @@ impl Route {
     /// The parameters of a query. Each may be given at most once and must be known to the route, but contracts ignore
     /// those that they do not know. `+` is a space, as in forms.
     fn read_query(&self, query: &str, problems: &mut Problems) -> BTreeMap<String, String> {
+        let mut given = BTreeMap::new();
+        if query.is_empty() {
+            return given;
+        }
         let known: Vec<&str> = self.query.iter().map(|parameter| parameter.name).collect();
         let ignores = !self.contracts.is_empty();
         let decoded = |text: &str| percent_decoded(&text.replace('+', " ")).map(Cow::into_owned);
-        let mut given = BTreeMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decoded(name);
