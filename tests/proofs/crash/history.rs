@@ -145,6 +145,8 @@ impl Op {
     /// Whether it may have changed the claim.
     pub fn may_act(&self) -> bool {
         match (self.call, &self.seen) {
+            // It may have begun a life and waited, until a newer process came.
+            (Call::Ask, Seen::Refused(code)) if code == "superseded_run" => true,
             (Call::Look | Call::Audit | Call::Neglect, _) | (_, Seen::Refused(_)) => false,
             // An `Ask` that finds an ended claim may have begun the life that has ended since.
             (Call::Confirm, Seen::Ended { .. }) | (Call::Ask | Call::Confirm, Seen::Absent) => false,
