@@ -45,15 +45,15 @@ enum Phase {
     Failed(Arc<str>),
 }
 
-/// The handle of those who put something in. The engine stops when the last one is dropped.
-pub(super) struct Entrance(Arc<Inbox>);
+/// Lets others put something in. The engine stops when it is dropped.
+pub(super) struct Slot(Arc<Inbox>);
 
-impl Entrance {
+impl Slot {
     pub fn new(inbox: Arc<Inbox>) -> Self {
         Self(inbox)
     }
 
-    /// Puts a command in, and sees to it that somebody steps it. Never blocks for long.
+    /// Puts a command in, and sees to it that somebody steps it. Does not wait for that.
     ///
     /// # Errors
     /// The engine was stopped.
@@ -85,7 +85,7 @@ impl Entrance {
     }
 }
 
-impl Drop for Entrance {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.stop();
     }
@@ -155,13 +155,13 @@ impl Inbox {
                 self.open.fail(&PANICKED.into());
                 return self.call();
             };
-            let due = stepper.due();
-            drop(stepper);
-            let mut waiting = self.waiting();
-            let (is_done, is_early) = (left.is_empty(), due < waiting.looks_at);
+            let (is_done, due) = (left.is_empty(), stepper.due());
             self.queued.inc_by(count(&left));
+            let mut waiting = self.waiting();
+            let is_early = due < waiting.looks_at;
+            // Before anybody else steps: what is left comes first, and an engine that stops must find it.
             waiting.commands.splice(..0, left);
-            drop(waiting);
+            drop((waiting, stepper));
             if !is_done || is_early {
                 self.call();
             }

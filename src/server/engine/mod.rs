@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 use self::answers::Answer;
 use self::committer::Committer;
 use self::figures::EngineFigures;
-use self::inbox::{Entrance, Inbox};
+use self::inbox::{Inbox, Slot};
 use self::open::Open;
 use self::stepper::Stepper;
 use super::audit::Audit;
@@ -95,7 +95,7 @@ struct Asker {
 /// A handle to the engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
-    inbox: Arc<Entrance>,
+    inbox: Arc<Slot>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     clock: Arc<EngineClock>,
     store_id: Arc<str>,
@@ -298,7 +298,7 @@ fn awake(
     let stepper = Stepper::new(Arc::clone(&open), store.own_reader(), Arc::clone(&clock));
     let inbox = Arc::new(Inbox::new(stepper, listeners.figures.queued.clone()));
     let engine = Engine {
-        inbox: Arc::new(Entrance::new(Arc::clone(&inbox))),
+        inbox: Arc::new(Slot::new(Arc::clone(&inbox))),
         snapshot: Arc::clone(&snapshot),
         clock: Arc::clone(&clock),
         store_id: Arc::from(store.store_id()),
