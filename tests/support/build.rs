@@ -103,9 +103,14 @@ impl Build {
 
     /// Runs `in` for this version into `put/NAME`, as the get of a put step called NAME does.
     pub fn get(&self, version: &str, name: &str) -> Done {
+        self.start_get(version, name).finish()
+    }
+
+    /// Starts `in` for this version.
+    pub fn start_get(&self, version: &str, name: &str) -> Running {
         let dir = self.input(name);
         let payload = json!({"source": self.source, "version": {"ref": version}}).to_string();
-        self.raw("in", Some(&dir), payload.as_bytes())
+        self.start("in", Some(&dir), payload.as_bytes())
     }
 
     /// Runs one of the programs with this on stdin.

@@ -56,4 +56,4 @@ pub use impostor::Impostor;
 pub use process::{Done, Running, binary, clean};
 pub use receiver::{Manner, Receiver};
 pub use server::{Server, Setup};
-pub use wait::{PATIENCE, SetsAtEnd, eventually};
+pub use wait::{PATIENCE, SetsAtEnd, eventually, within};

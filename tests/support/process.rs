@@ -5,12 +5,13 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::wait::eventually;
+use super::wait::{PATIENCE, eventually, within};
 
 /// The binary under test: the one that was built with the tests, or the one that `LOCKER_BINARY` names, which may be
 /// another build (the image tests the binary that it ships).
@@ -117,7 +118,12 @@ impl Running {
     /// Waits for its end, and returns its output.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        let status = eventually("the end of a process", || self.child.try_wait().unwrap());
+        self.wait_within(PATIENCE)
+    }
+
+    #[track_caller]
+    fn wait_within(&mut self, patience: Duration) -> ExitStatus {
+        let status = within(patience, "the end of a process", || self.child.try_wait().unwrap());
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
@@ -125,8 +131,13 @@ impl Running {
     }
 
     #[track_caller]
-    pub fn finish(mut self) -> Done {
-        let status = self.wait();
+    pub fn finish(self) -> Done {
+        self.finish_within(PATIENCE)
+    }
+
+    #[track_caller]
+    pub fn finish_within(mut self, patience: Duration) -> Done {
+        let status = self.wait_within(patience);
         let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap();
         Done { code, stdout: self.stdout(), stderr: self.stderr() }
     }

@@ -41,13 +41,19 @@ impl<T> Look for Option<T> {
 /// # Panics
 /// When there is no result within [`PATIENCE`]. `what` names the condition.
 #[track_caller]
-pub fn eventually<L: Look>(what: &str, mut look: impl FnMut() -> L) -> L::Found {
-    let end = Instant::now() + PATIENCE;
+pub fn eventually<L: Look>(what: &str, look: impl FnMut() -> L) -> L::Found {
+    within(PATIENCE, what, look)
+}
+
+/// The same, for something that may take longer or must not take that long.
+#[track_caller]
+pub fn within<L: Look>(patience: Duration, what: &str, mut look: impl FnMut() -> L) -> L::Found {
+    let end = Instant::now() + patience;
     loop {
         if let Some(found) = look().found() {
             return found;
         }
-        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < end, "not within {patience:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

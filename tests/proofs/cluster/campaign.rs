@@ -30,9 +30,11 @@ const CLIENTS: usize = 9;
 /// Builds that run steps at the same time.
 const BUILDS: usize = 2;
 /// A client that neglects its claim for longer may have lost its turn; the servers' own settings are twice that.
-const ATTENTION: Duration = Duration::from_secs(60);
-/// How long the servers wait for whoever does not listen or confirm: longer than any fault.
-const ALL_TIME: &str = "120s";
+const ATTENTION: Duration = Duration::from_secs(120);
+/// How long the servers wait for whoever does not listen or confirm: longer than any two faults.
+const ALL_TIME: &str = "240s";
+/// The shortest of the long pauses.
+const SHORT: Duration = Duration::from_secs(1);
 /// How much later than a failover grants may go on.
 const LATE: Duration = Duration::from_secs(2);
 /// A lookout that asked before a fault and is answered this long after it was answered by whoever led then.
@@ -45,6 +47,8 @@ pub struct Campaign {
     pub failover: Duration,
     /// The longest time that a fault lasts.
     pub longest: Duration,
+    /// Only faults whose name contains this.
+    pub only: String,
     pub plant: Option<&'static str>,
 }
 
@@ -163,6 +167,7 @@ fn part(campaign: &Campaign, base: &Base, done: usize, faults: usize, rng: &mut 
         rng: rng.fork(),
         failover: campaign.failover,
         longest: campaign.longest,
+        happen: faults_of(campaign, base),
         kinds: BTreeMap::new(),
         odd: Vec::new(),
     };
@@ -182,6 +187,14 @@ fn part(campaign: &Campaign, base: &Base, done: usize, faults: usize, rng: &mut 
     storm.end(campaign.seed, clients)
 }
 
+/// What may happen in this run.
+fn faults_of(campaign: &Campaign, base: &Base) -> Vec<Fault> {
+    let all = FAULTS.iter().chain(base.faults()).copied();
+    let chosen: Vec<Fault> = all.filter(|(kind, _)| kind.contains(&campaign.only)).collect();
+    assert!(!chosen.is_empty(), "no fault has {:?} in its name", campaign.only);
+    chosen
+}
+
 type Working = JoinHandle<Vec<(String, Asked)>>;
 
 /// The servers, the load, and what was noted.
@@ -193,6 +206,7 @@ pub struct Storm<'b> {
     granted: Grants,
     failover: Duration,
     longest: Duration,
+    happen: Vec<Fault>,
     auditor: Auditor,
     kinds: BTreeMap<&'static str, Pauses>,
     odd: Vec<Violation>,
@@ -239,6 +253,23 @@ impl<'b> Storm<'b> {
         Duration::from_millis(time.min(longest))
     }
 
+    /// How long servers are stopped: in the long form also for up to the longest time, and for exactly that.
+    pub fn pause(&mut self) -> Duration {
+        if self.longest <= self.failover * 3 {
+            return self.a_while();
+        }
+        let pause = match self.rng.below(100) {
+            0..10 => self.longest,
+            10..25 => {
+                let more = u64::try_from(self.longest.saturating_sub(SHORT).as_millis()).unwrap();
+                SHORT + Duration::from_millis(self.rng.below(more))
+            }
+            _ => return self.a_while(),
+        };
+        println!("stopped for {:.1} s", pause.as_secs_f64());
+        pause
+    }
+
     /// It lasts for a moment.
     pub fn moment(&mut self) {
         thread::sleep(Duration::from_millis(10 + self.rng.below(300)));
@@ -277,9 +308,8 @@ impl<'b> Storm<'b> {
 
     /// One fault, until grants go on.
     fn strike(&mut self) {
-        let (of_servers, of_base) = (FAULTS, self.base.faults());
-        let index = usize::try_from(self.rng.below((of_servers.len() + of_base.len()) as u64)).unwrap();
-        let (kind, happen): Fault = *of_servers.get(index).unwrap_or_else(|| &of_base[index - of_servers.len()]);
+        let index = usize::try_from(self.rng.below(self.happen.len() as u64)).unwrap();
+        let (kind, happen) = self.happen[index];
         self.granted.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let since = happen(self);
         self.cluster.heal();

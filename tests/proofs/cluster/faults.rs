@@ -114,7 +114,7 @@ fn term(storm: &mut Storm<'_>, number: usize) -> Nanos {
 fn stop(storm: &mut Storm<'_>, numbers: &[usize]) -> Nanos {
     let since = storm.now();
     numbers.iter().for_each(|number| storm.cluster.stop(*number));
-    storm.last();
+    std::thread::sleep(storm.pause());
     numbers.iter().for_each(|number| storm.cluster.go_on(*number));
     since
 }

@@ -24,7 +24,9 @@ const STEPS: &str = "steps";
 /// How long a lookout waits for a grant.
 const PROBED: Duration = Duration::from_millis(1_500);
 /// The ttl of a lease. No fault lasts longer than half of it, except those that are known to.
-pub const TTL: Duration = Duration::from_secs(150);
+pub const TTL: Duration = Duration::from_secs(300);
+/// How long a step of a build and a look may take: longer than any two faults.
+const PATIENT: Duration = Duration::from_secs(180);
 
 /// What each client asked for.
 type AllAsked = Vec<(String, Asked)>;
@@ -202,9 +204,13 @@ pub fn build(number: usize, doors: &[SocketAddr], arena: &Arc<Arena>) -> AllAske
     while !arena.stopped() {
         let pass = arena.enter();
         let id = u32::try_from(1 + all.len() * SERVERS + number).unwrap();
-        let build = Build::to(&url, id, &json!({ "pool": STEPS }));
+        let limit = format!("{}s", PATIENT.as_secs());
+        // Usually they give up after 60 s.
+        let build = Build::to(&url, id, &json!({ "pool": STEPS }))
+            .var("LOCKER_GET_LIMIT", &limit)
+            .var("LOCKER_RELEASE_LIMIT", &limit);
         let began = arena.now();
-        let acquired = build.out(&json!({ "acquire": true })).ok();
+        let acquired = build.put(&json!({ "acquire": true })).finish_within(PATIENT).ok();
         let claim = acquired.metadata("claim").expect("a claim");
         all.push((claim.clone(), Asked { confirm: true, ..one(STEPS) }));
         // What its programs have sent, as often as was needed.
@@ -218,9 +224,9 @@ pub fn build(number: usize, doors: &[SocketAddr], arena: &Arc<Arena>) -> AllAske
             seen
         };
         assert!(look().is_held(), "build {id} has acquired {claim}");
-        build.get(&acquired.version(), "lock").ok();
+        build.start_get(&acquired.version(), "lock").finish_within(PATIENT).ok();
         recorder.note(Call::End, &claim, arena.now(), None, Seen::Nothing);
-        build.out(&json!({ "release": "lock" })).ok();
+        build.put(&json!({ "release": "lock" })).finish_within(PATIENT).ok();
         assert!(matches!(look(), Seen::Ended { .. }), "build {id} has released {claim}");
         drop(pass);
         thread::sleep(Duration::from_millis(300));
@@ -269,7 +275,7 @@ pub fn end_all<'i>(arena: &Arc<Arena>, ids: impl Iterator<Item = &'i str>) {
 /// An answer of a server that serves, while everything is well.
 pub fn get(doors: &[SocketAddr], path: &str) -> Answer {
     let mut turn = 0;
-    crate::support::eventually(path, || {
+    crate::support::within(PATIENT, path, || {
         turn += 1;
         let mut conn = Conn::within(doors[turn % doors.len()], Duration::from_secs(10)).ok()?;
         conn.try_send(request("GET", path, "", "")).ok()?;

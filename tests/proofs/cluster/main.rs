@@ -6,9 +6,11 @@
 //! ```text
 //! LOCKER_CLUSTER_FAULTS=500 cargo test --test cluster -- --nocapture nothing_is_lost
 //! LOCKER_CLUSTER_SEED=42 cargo test --test cluster -- --nocapture nothing_is_lost
+//! LOCKER_CLUSTER_ONLY=SIGSTOP LOCKER_CLUSTER_FAULTS=20 cargo test --test cluster -- --nocapture nothing_is_lost
 //! ```
 //!
-//! The seed decides what the clients do and which faults happen, not how these interleave.
+//! The seed decides what the clients do and which faults happen, not how these interleave. `LOCKER_CLUSTER_ONLY` chooses
+//! the faults with this text in their names.
 //!
 //! | file | what |
 //! |---|---|
@@ -67,7 +69,7 @@ const SEED: u64 = 20;
 /// How long a leader may give no sign: short, so that a run has many faults.
 const FAILOVER: Duration = Duration::from_secs(2);
 /// The longest time that a fault lasts: in the short form, and in the long one.
-const LONGEST: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(30));
+const LONGEST: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(60));
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {
@@ -82,6 +84,7 @@ fn storm_over(base: &Base) {
         faults: faults.unwrap_or(FAULTS),
         failover: number("LOCKER_CLUSTER_FAILOVER_MS").map_or(FAILOVER, Duration::from_millis),
         longest: if faults.is_some() { LONGEST.1 } else { LONGEST.0 },
+        only: std::env::var("LOCKER_CLUSTER_ONLY").unwrap_or_default(),
         plant: None,
     };
     let outcome = run(&campaign, base);

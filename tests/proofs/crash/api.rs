@@ -62,6 +62,10 @@ pub fn seen(answer: &Answer) -> Seen {
             (code, _) => Seen::Refused(code.word().to_owned()),
         };
     }
+    // A door that has stood still for too long has lost the answer. Only doors say that.
+    if answer.code() == "timeout" {
+        return Seen::Nothing;
+    }
     let error: ErrorView = answer.parse();
     match (error.code, error.claim) {
         (Code::Ended, Some(view)) => of_view(&view),
