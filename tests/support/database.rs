@@ -176,24 +176,28 @@ impl Postgres {
         let place = self.machine.dir.path().parent().unwrap();
         let machine = Machine::new(tempfile::tempdir_in(place).unwrap());
         give(machine.dir.path());
-        let mut copy = program("pg_basebackup");
-        copy.current_dir(machine.dir.path()).args([
-            "-U",
-            POSTGRES,
-            "-R",
-            "-X",
-            "stream",
-            "-c",
-            "fast",
-            "--no-sync",
-            "-h",
-        ]);
-        copy.arg(self.machine.dir.path()).args(["-p", &self.machine.address.port().to_string(), "-D"]);
-        let made = copy.arg(machine.data()).output().unwrap();
+        let made = self.backup(&machine).arg("-R").output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let standby = Self { machine, settings: self.settings.clone() };
         standby.run();
         standby
+    }
+
+    /// A copy of its files that takes minutes, and the directory that it goes to.
+    pub fn slow_backup(&self) -> (Killed, TempDir) {
+        let machine = Machine::new(tempfile::tempdir().unwrap());
+        give(machine.dir.path());
+        let log = machine.dir.path().join("backup.log");
+        let copy = Killed::start(self.backup(&machine).arg("--max-rate=32k"), &log);
+        (copy, machine.dir)
+    }
+
+    fn backup(&self, to: &Machine) -> Command {
+        let mut copy = program("pg_basebackup");
+        copy.current_dir(to.dir.path()).args(["-U", POSTGRES, "-X", "stream", "-c", "fast", "--no-sync"]);
+        let port = self.machine.address.port().to_string();
+        copy.arg("-h").arg(self.machine.dir.path()).args(["-p", &port, "-D"]).arg(to.data());
+        copy
     }
 
     /// Whether a standby streams from it, soon.

@@ -25,6 +25,29 @@ fn url(postgres: &Postgres, schema: &str) -> String {
     format!("postgres://postgres@{}/postgres?sslmode=disable&schema={schema}", postgres.address())
 }
 
+/// A backup streams, too, but nobody makes a primary of it.
+#[test]
+fn only_a_standby_counts_as_one() {
+    let postgres = Postgres::start_with(&[], "host all all 127.0.0.1/32 trust\nlocal replication all trust\n");
+    postgres.sql("CREATE ROLE plain LOGIN; GRANT CREATE ON DATABASE postgres TO plain");
+    let opened = |user: &str| open(&url(&postgres, user).replace("postgres@", &format!("{user}@"))).unwrap();
+    // Only one of them may see what a connection does.
+    let mut logs = ["postgres", "plain"].map(opened);
+    let mut standbys = || logs.each_mut().map(|log| log.room().unwrap().async_standbys);
+    let count = |condition: &str| postgres.sql(&format!("SELECT count(*) FROM pg_stat_replication WHERE {condition}"));
+    let (backup, _files) = postgres.slow_backup();
+    eventually("a backup", || (count("state = 'backup'") == "1" && count("state = 'streaming'") == "1").then_some(()));
+    let [seen, _] = standbys();
+    assert_eq!(seen, 0);
+    // It is two processes.
+    postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication");
+    drop(backup);
+    eventually("the end of the backup", || (count("true") == "0").then_some(()));
+    let _standby = postgres.standby();
+    postgres.until_streamed();
+    assert_eq!(standbys(), [1, 1]);
+}
+
 /// One database for everything that needs no settings of its own.
 #[test]
 fn a_postgres_that_may_lose_something_is_refused() {

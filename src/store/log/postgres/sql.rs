@@ -98,8 +98,13 @@ impl Statements {
                 SELECT $1, $2 FROM {s}.head h WHERE h.term = $3 AND h.run = $4 FOR SHARE
                 ON CONFLICT (name) DO UPDATE SET bytes = excluded.bytes RETURNING true"),
             drop_note: sql("DELETE FROM {s}.notes WHERE name = $1"),
-            room: sql("SELECT pg_database_size(current_database()) AS size, (SELECT count(*) FROM pg_stat_replication
-                    WHERE current_setting('synchronous_standby_names') = '') AS async_standbys"),
+            room: sql(
+                "SELECT pg_database_size(current_database()) AS size, (SELECT count(*) FROM pg_stat_replication r
+                    WHERE current_setting('synchronous_standby_names') = ''
+                    AND coalesce(r.state IN ('catchup', 'streaming'), true)
+                    AND NOT EXISTS (SELECT FROM pg_replication_slots s
+                        WHERE s.active_pid = r.pid AND (s.temporary OR s.slot_type = 'logical'))) AS async_standbys",
+            ),
             schema: schema.clone(),
         }
     }
