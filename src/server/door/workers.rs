@@ -53,15 +53,11 @@ impl Worker {
         let (stop, stopped) = oneshot::channel::<()>();
         let handle = runtime.handle().clone();
         let thread = thread::Builder::new().name("door".into()).spawn(move || {
-            let desk = Desk::default();
-            desk.set_up();
-            // A task of its own: to wake that of `block_on` costs a system call, even on this thread.
-            runtime.spawn(desk.clone().step());
+            Desk::set_up(&runtime);
             runtime.block_on(async {
                 tokio::select! {
                     // Nothing is ever sent: this waits until the sender is dropped.
                     _ = stopped => {}
-                    () = desk.hand_on() => {}
                     () = tick() => {}
                 }
             });

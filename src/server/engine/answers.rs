@@ -1,12 +1,13 @@
-//! What a thread of the door asks of the engine, and the answers on their way back.
+//! What a thread that serves clients asks of the engine, and the answers on their way back.
 //!
-//! To wake another thread costs a system call, whether it sleeps or not. So each thread of the door has a [`Desk`]. What
-//! it asks is stepped there, all at once. The answers of a batch are put on the desks of their threads, and each thread is
-//! told once.
+//! To wake another thread costs a system call, whether it sleeps or not. So each thread of the door has a [`Desk`], and so
+//! has the thread of the links from other servers. What is asked there is stepped there, all at once. The answers of a batch
+//! are put on the desks of their threads, and each thread is told once.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot};
 
 use super::EngineError;
@@ -34,10 +35,13 @@ struct Inner {
 }
 
 impl Desk {
-    /// Makes this the desk of the thread that it is called on: whoever asks the engine there is answered as long as
-    /// [`Self::step`] and [`Self::hand_on`] run there, as tasks.
-    pub fn set_up(&self) {
-        DESK.set(Some(self.clone()));
+    /// Gives the thread that this is called on a desk. From then on it must run this runtime, and no other thread may.
+    pub fn set_up(runtime: &Runtime) {
+        let desk = Self::default();
+        DESK.set(Some(desk.clone()));
+        // Tasks of their own: to wake that of `block_on` costs a system call, even on this thread.
+        runtime.spawn(desk.clone().step());
+        runtime.spawn(desk.hand_on());
     }
 
     /// The thread that this is called on has no desk any more.
@@ -47,7 +51,7 @@ impl Desk {
     }
 
     /// Steps what is asked on this thread, after the tasks that are ready now: they may ask, too.
-    pub async fn step(self) {
+    async fn step(self) {
         loop {
             self.0.asked.notified().await;
             let inboxes = std::mem::take(&mut *self.0.inboxes.lock().unwrap_or_else(PoisonError::into_inner));
@@ -55,8 +59,8 @@ impl Desk {
         }
     }
 
-    /// Hands on what is put here, until it is dropped.
-    pub async fn hand_on(&self) {
+    /// Hands on what is put here.
+    async fn hand_on(self) {
         loop {
             self.0.filled.notified().await;
             let answers = std::mem::take(&mut *self.0.answers.lock().unwrap_or_else(PoisonError::into_inner));

@@ -323,10 +323,7 @@ fn a_panic_while_it_steps_ends_the_engine() {
 /// Runs a task on this thread as the door does: what it asks is stepped here.
 fn on_a_desk<T>(task: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let desk = answers::Desk::default();
-    desk.set_up();
-    runtime.spawn(desk.clone().step());
-    runtime.spawn(async move { desk.hand_on().await });
+    answers::Desk::set_up(&runtime);
     let outcome = runtime.block_on(task);
     answers::Desk::take_down();
     outcome

@@ -27,6 +27,7 @@ use super::limits::{LINK_BODIES_BYTES, LINK_GRACE_MS, LINK_GREETING_MS, LINK_MOS
 use super::pipe::{self, Body, Broken, Out, Reader};
 use crate::server::door::limits::DOOR_UNCOUNTED_BYTES;
 use crate::server::door::{Budget, Desk, DoorSettings, Hold, NO_ROOM_FOR_ANSWER, Refusal, Share, Stop};
+use crate::server::engine::answers;
 use crate::server::http::{Handler, Response};
 use crate::server::notices::Notices;
 use crate::store::log::head::Id;
@@ -83,6 +84,7 @@ impl LinkServer {
         let (stop, stopped) = watch::channel(None);
         let leader = Arc::new(Leader::new(settings));
         let thread = thread::Builder::new().name("links".into()).spawn(move || {
+            answers::Desk::set_up(&runtime);
             if let Err(error) = runtime.block_on(leader.run(listener, stopped)) {
                 tracing::error!(target: "locker::link", error = format!("{error:#}"), "no links are accepted");
             }
