@@ -13,6 +13,8 @@ use super::wait::eventually;
 
 /// Where Debian puts the programs of PostgreSQL, one directory for each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
+/// Who may connect to a PostgreSQL that has standbys, or of which backups are made.
+pub const REPLICATED: &str = "host all all 127.0.0.1/32 trust\nlocal replication all trust\n";
 /// The system user and the superuser: PostgreSQL refuses to run as root.
 const POSTGRES: &str = "postgres";
 

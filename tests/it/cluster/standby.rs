@@ -7,13 +7,10 @@ use serde_json::{Value, json};
 
 use super::{FAILOVER, acquire, fence, until_ready};
 use crate::support::clock::WallClock;
-use crate::support::database::{Database as _, Postgres};
+use crate::support::database::{Database as _, Postgres, REPLICATED};
 use crate::support::eventually;
 use crate::support::server::{Server, Setup};
 use crate::support::wires::Wire;
-
-/// Who may connect.
-const RULES: &str = "host all all 127.0.0.1/32 trust\nlocal replication all trust\n";
 
 /// A primary, its standby, and an address for each server that moves with the primary.
 struct Pair {
@@ -24,7 +21,7 @@ struct Pair {
 
 impl Pair {
     fn start() -> Self {
-        let primary = Postgres::start_with(&[], RULES);
+        let primary = Postgres::start_with(&[], REPLICATED);
         let standby = primary.standby();
         primary.until_streamed();
         let wires = [(); 2].map(|()| Wire::to(primary.address()));

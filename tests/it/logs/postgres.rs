@@ -11,7 +11,7 @@ use locker::store::log::{Cause, Log, Trouble, Written};
 
 use super::contract::{SPAN, append, done, leader, record, take};
 use crate::support::certs::Ca;
-use crate::support::database::{Database as _, Killed, Postgres, free_address};
+use crate::support::database::{Database as _, Killed, Postgres, REPLICATED, free_address};
 use crate::support::eventually;
 
 /// How long a call may take. A new database on a busy machine needs a while for its first ones.
@@ -28,7 +28,7 @@ fn url(postgres: &Postgres, schema: &str) -> String {
 /// A backup streams, too, but nobody makes a primary of it.
 #[test]
 fn only_a_standby_counts_as_one() {
-    let postgres = Postgres::start_with(&[], "host all all 127.0.0.1/32 trust\nlocal replication all trust\n");
+    let postgres = Postgres::start_with(&[], REPLICATED);
     postgres.sql("CREATE ROLE plain LOGIN; GRANT CREATE ON DATABASE postgres TO plain");
     let opened = |user: &str| open(&url(&postgres, user).replace("postgres@", &format!("{user}@"))).unwrap();
     // Only one of them may see what a connection does.

@@ -15,14 +15,12 @@ use super::campaign::Storm;
 use super::faults::Fault;
 use super::history::Nanos;
 use super::nodes::SERVERS;
-use crate::support::database::{Database as _, Killed, Postgres, free_address};
+use crate::support::database::{Database as _, Killed, Postgres, REPLICATED, free_address};
 use crate::support::eventually;
 use crate::support::wires::Wire;
 
 /// How large the small disk is.
 const DISK: &str = "1g";
-/// Who may connect.
-const RULES: &str = "host all all 127.0.0.1/32 trust\nlocal replication all trust\n";
 const SETTINGS: [&str; 4] = [
     "max_wal_size=64MB",
     "idle_in_transaction_session_timeout=500ms",
@@ -90,7 +88,7 @@ fn on(storm: &Storm<'_>, happen: impl FnOnce(&OnPostgres)) -> Nanos {
 impl OnPostgres {
     pub fn start() -> Self {
         let disk = Disk::mount();
-        let primary = Postgres::start_in(&disk.path(), &SETTINGS, RULES);
+        let primary = Postgres::start_in(&disk.path(), &SETTINGS, REPLICATED);
         let service = Wire::to(primary.address());
         let pair = Mutex::new(Pair { primary, standby: None });
         let postgres = Self { pair, service, pooler: Mutex::default(), pooled: free_address(), disk };
