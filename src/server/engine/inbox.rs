@@ -69,9 +69,10 @@ impl Slot {
                 return Ok(());
             }
         }
+        // While it is locked, or whoever takes the command could count it first.
+        inbox.queued.inc();
         waiting.commands.push(command);
         drop(waiting);
-        inbox.queued.inc();
         if !answers::step_soon(inbox) {
             inbox.call();
         }
@@ -80,7 +81,11 @@ impl Slot {
 
     /// Stops the engine after everything has been stepped and answered that is there already.
     pub fn stop(&self) {
-        self.0.waiting().stop();
+        let mut waiting = self.0.waiting();
+        if matches!(waiting.phase, Phase::Running) {
+            waiting.phase = Phase::Stopped;
+        }
+        drop(waiting);
         self.0.call();
     }
 }
@@ -88,14 +93,6 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-impl Waiting {
-    fn stop(&mut self) {
-        if matches!(self.phase, Phase::Running) {
-            self.phase = Phase::Stopped;
-        }
     }
 }
 
