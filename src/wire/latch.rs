@@ -203,7 +203,7 @@ pub fn create(body: &[u8], problems: &mut Problems) -> Option<Wanted> {
 
 /// Reads the body of a `PATCH`: how the latch ends and which node it is for, each if given. Records all problems.
 pub fn release(body: &[u8], problems: &mut Problems) -> (Option<Ending>, Binding) {
-    if body.trim_ascii().is_empty() {
+    if body.is_empty() {
         return (None, Binding::default());
     }
     let Some(mut members) = Members::parse(BODY, body, problems) else { return (None, Binding::default()) };
