@@ -68,15 +68,15 @@ pub(super) struct Coordinator {
     engine_thread: JoinHandle<()>,
     audit_thread: AuditThread,
     builds: BuildWatch,
-    _waker: Waker,
-    _notifying: Option<Running>,
+    waker: Option<Waker>,
+    notifying: Option<Running>,
 }
 
 impl Coordinator {
     /// Loads the state and begins to work on it. `failed` is called once if the store fails.
     ///
     /// # Errors
-    /// The store cannot be loaded, or a part cannot be started.
+    /// The store cannot be loaded, or a part cannot be started. Then the store is closed.
     pub fn start(
         store: Box<dyn Store>,
         reign: Option<Arc<Reign>>,
@@ -116,29 +116,39 @@ impl Coordinator {
             // On a shared store, those who wait ask again at this server.
             lockd::left_behind(&engine.snapshot()).into_iter().for_each(|end| engine.post(end));
         }
-        let waker = long_polls.events().start(notices.clone()).context("cannot start the thread for events")?;
         let failed = if reign.is_some() { Code::NoLeader } else { Code::StoreFailed };
         let health = move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err(failed) };
         let routes =
             Routes::new(engine.clone(), long_polls.clone(), Arc::new(health)).with_standing(around.standing.clone());
         let routes = if reign.is_some() { routes.with_least_lease(settings.membership.least_lease()) } else { routes };
         let handler = around.guarded(routes, &engine, &builds, &notify, long_polls.events());
-        builds.start(&settings.watch, &engine).context("cannot start the build watch")?;
+        let (waker, notifying) = (None, None);
+        let mut this = Self { handler, imported, engine, engine_thread, audit_thread, builds, waker, notifying };
         let place = match &reign {
             Some(reign) => Place::Log(Box::new(reign.notes())),
             None => store::notify_file(&settings.store).map_or(Place::Nowhere, Place::File),
         };
-        let notifying = notify.start(&engine, place, vars, Arc::clone(clock))?;
-        Ok(Self {
-            handler,
-            imported,
-            engine,
-            engine_thread,
-            audit_thread,
-            builds,
-            _waker: waker,
-            _notifying: notifying,
-        })
+        match this.start_others(around, &long_polls, &notify, place) {
+            Ok(()) => Ok(this),
+            // Those that work already have the engine, and with it the store.
+            Err(error) => this.stop().and(Err(error)),
+        }
+    }
+
+    /// Starts what works on the state beside the engine.
+    fn start_others(
+        &mut self,
+        around: &Surroundings,
+        long_polls: &LongPolls,
+        notify: &Notify,
+        place: Place,
+    ) -> anyhow::Result<()> {
+        let Surroundings { settings, vars, clock, notices, .. } = around;
+        let waker = long_polls.events().start(notices.clone()).context("cannot start the thread for events")?;
+        self.waker = Some(waker);
+        self.builds.start(&settings.watch, &self.engine).context("cannot start the build watch")?;
+        self.notifying = notify.start(&self.engine, place, vars, Arc::clone(clock))?;
+        Ok(())
     }
 
     /// Ends everything, after the door has answered. The store is closed when it returns.
@@ -146,8 +156,7 @@ impl Coordinator {
     /// # Errors
     /// The engine has panicked.
     pub fn stop(self) -> anyhow::Result<()> {
-        let Self { handler, engine, engine_thread, audit_thread, builds, _waker: waker, _notifying: notifying, .. } =
-            self;
+        let Self { handler, engine, engine_thread, audit_thread, builds, waker, notifying, .. } = self;
         drop((handler, waker, notifying));
         builds.stop();
         engine.stop();

@@ -150,6 +150,14 @@ impl Member {
     }
 }
 
+/// How the time ends in which a server follows.
+enum Followed {
+    Leads(Box<SharedStore>),
+    /// It was its turn, and it has given up.
+    CannotLead(anyhow::Error),
+    Stopped,
+}
+
 /// The thread that changes the role.
 struct Roles {
     around: Surroundings,
@@ -170,25 +178,44 @@ struct Roles {
 impl Roles {
     fn run(mut self, mut follower: Follower) -> anyhow::Result<()> {
         loop {
-            let Some(store) = self.follow(follower)? else { return Ok(()) };
-            if !self.lead(store)? {
+            let goes_on = match self.follow(follower)? {
+                Followed::Leads(store) => self.lead(*store)?,
+                Followed::CannotLead(error) => self.let_others_lead(&error),
+                Followed::Stopped => false,
+            };
+            if !goes_on {
                 return Ok(());
             }
             // With the same number, a take-over of an earlier time could be taken for one of this time.
             self.membership.me.run = Id::random().context("no random bytes")?;
-            follower = Follower::new(self.membership.clone())?;
+            let Some(next) = self.next_follower() else { return Ok(()) };
+            follower = next;
         }
     }
 
-    /// Follows until this server may lead. `None`: it is stopped.
+    /// Begins to follow again, once there is a place for the copy of the log. `None`: this server is stopped.
+    fn next_follower(&mut self) -> Option<Follower> {
+        loop {
+            match Follower::new(self.membership.clone()) {
+                Ok(follower) => return Some(follower),
+                Err(error) => self.note_trouble(format!("{error:#}")),
+            }
+            if !self.pause(UNLOADED) {
+                return None;
+            }
+        }
+    }
+
+    /// Follows until this server may lead.
     ///
     /// # Errors
     /// Its rules are not those of the server that leads.
-    fn follow(&mut self, mut follower: Follower) -> anyhow::Result<Option<SharedStore>> {
+    fn follow(&mut self, mut follower: Follower) -> anyhow::Result<Followed> {
         loop {
             match self.registry.admitted() {
                 Admitted::Yes => match follower.look() {
-                    Ok(Look::Leads(store)) => return Ok(Some(*store)),
+                    Ok(Look::Leads(store)) => return Ok(Followed::Leads(store)),
+                    Ok(Look::CannotLead(error)) => return Ok(Followed::CannotLead(error)),
                     Ok(Look::Follows { head }) => {
                         self.forwarder.set_trouble(None);
                         self.note_leader(head, follower.store_id());
@@ -201,10 +228,8 @@ impl Roles {
                 Admitted::NotYet(trouble) => trouble.into_iter().for_each(|trouble| self.note_trouble(trouble)),
                 Admitted::No(unequal) => return Err(unequal.into()),
             }
-            match self.events.recv_timeout(follower.pause()) {
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                // Nothing, or news of an earlier term.
-                Ok(Event::Lost { .. }) | Err(RecvTimeoutError::Timeout) => {}
+            if !self.pause(follower.pause()) {
+                return Ok(Followed::Stopped);
             }
         }
     }
@@ -222,10 +247,7 @@ impl Roles {
         reign.when_lost(move |why| told(why.into()));
         let coordinator = match Coordinator::start(Box::new(FailStop::new(store)), Some(reign), &self.around, failed) {
             Ok(coordinator) => coordinator,
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "this server cannot lead: another one may");
-                return Ok(!matches!(self.events.recv_timeout(UNLOADED), Ok(Event::Stop)));
-            }
+            Err(error) => return Ok(self.let_others_lead(&error)),
         };
         (self.trouble, self.known) = (None, None);
         self.membership.standing.leads(self.membership.me.shown(), term);
@@ -235,7 +257,10 @@ impl Roles {
             tracing::info!("{imported}");
         }
         let accept = |link: &Link| link.accept(&self.around, &coordinator.handler, leader, &store_id);
-        let links = self.link.as_ref().map(accept).transpose()?;
+        let links = match self.link.as_ref().map(accept).transpose() {
+            Ok(links) => links,
+            Err(error) => return coordinator.stop().and(Err(error)),
+        };
         self.forwarder.set_leader(Lead::Here(Arc::clone(&coordinator.handler)));
         let lost = self.until_over(term);
         if let Some(error) = &lost {
@@ -249,6 +274,24 @@ impl Roles {
         }
         coordinator.stop()?;
         Ok(lost.is_some())
+    }
+
+    /// Pauses after this server could not begin to lead. False: it is stopped.
+    fn let_others_lead(&self, error: &anyhow::Error) -> bool {
+        tracing::error!(error = format!("{error:#}"), "this server cannot lead: another one may");
+        self.pause(UNLOADED)
+    }
+
+    /// Waits, whatever this server has heard of earlier terms. False: it is stopped.
+    fn pause(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+                Ok(Event::Lost { .. }) => {}
+                Err(RecvTimeoutError::Timeout) => return true,
+            }
+        }
     }
 
     /// Waits until this server is to lead no more: why it has lost this term, or `None` if it is stopped. When the door

@@ -3,9 +3,12 @@
 
 mod standby;
 
+use std::net::TcpStream;
+
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::support::cut::CutProxy;
 use crate::support::database::{Database, Etcd, Postgres};
 use crate::support::eventually;
 use crate::support::server::{Server, Setup};
@@ -281,4 +284,48 @@ fn a_server_with_other_rules_joins_when_nobody_leads_by_them() {
         let other = Server::start_as(&with("10s"));
         until_leading(&other);
     });
+}
+
+#[test]
+fn a_server_that_cannot_begin_to_lead_lets_another_one_lead() {
+    let postgres = Postgres::start();
+    let store = format!("postgres://postgres@{}/postgres?sslmode=disable", postgres.address());
+    let mut first = server(&store, "first");
+    until_leading(&first);
+    // It watches builds by the time at which it finds that it cannot use what the leader before has noted.
+    let targets =
+        postgres.file("targets.yml", "targets:\n- name: ops\n  url: http://127.0.0.1:1/in\n  events: [broken]\n");
+    let setup = Setup { store: store.clone(), ..Setup::memory() };
+    let second = Server::start_as(&setup.flags(&[
+        "--failover",
+        FAILOVER,
+        "--advertise",
+        "second",
+        "--concourse",
+        "http://127.0.0.1:1",
+        "--notify",
+        targets.to_str().unwrap(),
+    ]));
+    second.until_log("this server follows");
+    postgres.sql("INSERT INTO locker.notes (name, bytes) VALUES ('notify', 'of another release')");
+    first.kill();
+    second.until_log("this server cannot lead: another one may");
+    until_leading(&server(&store, "third"));
+}
+
+/// A first signal lets the server wait for its database, or for a disk that hangs.
+#[test]
+fn a_second_signal_ends_a_server_whose_database_hangs() {
+    let postgres = Postgres::start();
+    let proxy = CutProxy::before(postgres.address());
+    let store = format!("postgres://postgres@{}/postgres?sslmode=disable", proxy.address);
+    let mut server = server_with(&store, "first", "1m");
+    until_leading(&server);
+    proxy.silence(true);
+    server.signal(Signal::SIGTERM);
+    eventually("no new clients are accepted", || TcpStream::connect(server.socket()).is_err());
+    assert!(server.is_running());
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(1));
+    server.until_log("told twice to stop");
 }

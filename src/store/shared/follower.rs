@@ -45,6 +45,8 @@ pub enum Look {
     Follows { head: Option<Head> },
     /// This server leads now.
     Leads(Box<SharedStore>),
+    /// It led, but has no store: why. It has given up, so that another server may lead. This follower has come to its end.
+    CannotLead(anyhow::Error),
 }
 
 impl Follower {
@@ -96,13 +98,17 @@ impl Follower {
                 }
                 let engine = made.map_or_else(Default::default, |head| head.engine);
                 let reign = Arc::new(Reign::new(&self.membership, leading, engine));
-                let replica = std::mem::replace(
-                    &mut self.replica,
-                    Replica::empty(&self.membership.cache, &self.membership.seen)?,
-                );
-                Ok(Look::Leads(Box::new(SharedStore::new(&self.membership, reign, replica)?)))
+                let store = self.store(&reign).inspect_err(|_| reign.give_up());
+                Ok(store.map_or_else(Look::CannotLead, |store| Look::Leads(Box::new(store))))
             }
         }
+    }
+
+    /// The store of this server, which leads.
+    fn store(&mut self, reign: &Arc<Reign>) -> anyhow::Result<SharedStore> {
+        let Membership { cache, seen, .. } = &self.membership;
+        let replica = std::mem::replace(&mut self.replica, Replica::empty(cache, seen)?);
+        SharedStore::new(&self.membership, Arc::clone(reign), replica)
     }
 
     /// Repeats the log as it is now, and returns the replica.

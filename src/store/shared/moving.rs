@@ -55,6 +55,7 @@ pub(in crate::store) fn take(address: LogAddress, cache: &Path) -> anyhow::Resul
     loop {
         let seen = match follower.look()? {
             Look::Leads(store) => return Ok(*store),
+            Look::CannotLead(error) => return Err(error),
             Look::Follows { head: Some(head) } => head,
             // Somebody else has taken it at this moment.
             Look::Follows { head: None } => continue,

@@ -32,7 +32,7 @@ pub(super) fn membership(log: &MemoryLog, cache: &Path) -> Membership {
 pub(super) fn lead(membership: Membership) -> SharedStore {
     match Follower::new(membership).unwrap().look().unwrap() {
         Look::Leads(store) => *store,
-        Look::Follows { head } => panic!("{head:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -207,4 +207,15 @@ fn a_store_comes_out_of_a_log_and_into_one() {
     let moved = lead(membership(&other, cache.path()));
     assert_eq!(moved.store_id(), id);
     assert_eq!(Contents::of(&mut AsCommitted(moved)), model);
+}
+
+#[test]
+fn a_server_that_has_no_store_to_lead_with_lets_others_lead() {
+    let (mut log, gone, cache) = (MemoryLog::default(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut follower = Follower::new(membership(&log, gone.path())).unwrap();
+    gone.close().unwrap();
+    let Look::CannotLead(error) = follower.look().unwrap() else { panic!("there is no place for a copy") };
+    assert!(format!("{error:#}").contains("name another with --cache"), "{error:#}");
+    assert_eq!(log.head().unwrap().unwrap().span, Span(0), "given up");
+    drop(lead(membership(&log, cache.path())));
 }
